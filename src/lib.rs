@@ -1,0 +1,1 @@
+//! Tower middleware around a `Service<KernelRequest>` that runs kernels on CUDA GPUs and on the CPU.
