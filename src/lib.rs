@@ -1,1 +1,5 @@
 //! Tower middleware around a `Service<KernelRequest>` that runs kernels on CUDA GPUs and on the CPU.
+
+pub mod error;
+pub mod layers;
+pub mod service;

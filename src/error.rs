@@ -1,0 +1,198 @@
+//! What every error can say of itself: what kind of refusal it is, and when to retry.
+//!
+//! Layers do not erase errors, they nest them: the error of a stack is an enum of enums, and each level answers
+//! [`Classify`] for itself or passes the question on. Whoever stands at the edge (REST, gRPC, actix, your code) asks
+//! the outermost error for its [`ErrorKind`], and all of them answer alike from the one table below.
+//!
+//! | kind | code | HTTP | gRPC | meaning |
+//! |---|---|---|---|---|
+//! | `InvalidArgument` | `invalid_argument` | 400 | 3 `INVALID_ARGUMENT` | the request is wrong, and stays wrong |
+//! | `Unauthenticated` | `unauthenticated` | 401 | 16 `UNAUTHENTICATED` | no credentials, or wrong ones |
+//! | `NotFound` | `not_found` | 404 | 5 `NOT_FOUND` | no kernel of this id |
+//! | `TooLarge` | `too_large` | 413 | 11 `OUT_OF_RANGE` | can never fit, on this device or under this limit |
+//! | `Unsupported` | `unsupported` | 422 | 12 `UNIMPLEMENTED` | understood, and nothing here can run it |
+//! | `RateLimited` | `rate_limited` | 429 | 8 `RESOURCE_EXHAUSTED` | a quota is used up |
+//! | `Cancelled` | `cancelled` | 499 | 1 `CANCELLED` | the caller left |
+//! | `Internal` | `internal` | 500 | 13 `INTERNAL` | a defect on this side |
+//! | `Overloaded` | `overloaded` | 503 | 14 `UNAVAILABLE` | full just now |
+//! | `Unavailable` | `unavailable` | 503 | 14 `UNAVAILABLE` | a device or worker is gone |
+//! | `DeadlineExceeded` | `deadline_exceeded` | 504 | 4 `DEADLINE_EXCEEDED` | the time was up |
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+/// What kind of refusal or failure an error is. The [module](self) holds the table of codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request is wrong and will stay wrong.
+    InvalidArgument,
+    /// No credentials, or wrong ones.
+    Unauthenticated,
+    /// No kernel of this id.
+    NotFound,
+    /// The request can never fit: on this device, or under this limit.
+    TooLarge,
+    /// The request is understood, and nothing here can run it.
+    Unsupported,
+    /// A quota is used up.
+    RateLimited,
+    /// The caller left before the answer.
+    Cancelled,
+    /// A defect on this side.
+    Internal,
+    /// Full just now.
+    Overloaded,
+    /// A device or a worker is gone.
+    Unavailable,
+    /// The time was up.
+    DeadlineExceeded,
+}
+
+impl ErrorKind {
+    /// Every kind, in the order of the table.
+    pub const ALL: [Self; 11] = [
+        Self::InvalidArgument,
+        Self::Unauthenticated,
+        Self::NotFound,
+        Self::TooLarge,
+        Self::Unsupported,
+        Self::RateLimited,
+        Self::Cancelled,
+        Self::Internal,
+        Self::Overloaded,
+        Self::Unavailable,
+        Self::DeadlineExceeded,
+    ];
+
+    /// A stable name for machines: the `code` of a problem document, the `error.type` of a span, a metric's `outcome`.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "invalid_argument",
+            Self::Unauthenticated => "unauthenticated",
+            Self::NotFound => "not_found",
+            Self::TooLarge => "too_large",
+            Self::Unsupported => "unsupported",
+            Self::RateLimited => "rate_limited",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+            Self::DeadlineExceeded => "deadline_exceeded",
+        }
+    }
+
+    /// The HTTP status that says this. 499 (client closed request) is nginx's; nobody is left to read it but the log.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::InvalidArgument => 400,
+            Self::Unauthenticated => 401,
+            Self::NotFound => 404,
+            Self::TooLarge => 413,
+            Self::Unsupported => 422,
+            Self::RateLimited => 429,
+            Self::Cancelled => 499,
+            Self::Internal => 500,
+            Self::Overloaded | Self::Unavailable => 503,
+            Self::DeadlineExceeded => 504,
+        }
+    }
+
+    /// The number of the gRPC status that says this.
+    pub const fn grpc_code(self) -> i32 {
+        match self {
+            Self::Cancelled => 1,
+            Self::InvalidArgument => 3,
+            Self::DeadlineExceeded => 4,
+            Self::NotFound => 5,
+            Self::RateLimited => 8,
+            Self::TooLarge => 11,
+            Self::Unsupported => 12,
+            Self::Internal => 13,
+            Self::Overloaded | Self::Unavailable => 14,
+            Self::Unauthenticated => 16,
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// An error that can say what kind of refusal it is and when to try again.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_kernels::error::{Classify, ErrorKind};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("the upstream is restarting")]
+/// struct Restarting;
+///
+/// impl Classify for Restarting {
+///     fn kind(&self) -> ErrorKind {
+///         ErrorKind::Unavailable
+///     }
+///     fn retry_after(&self) -> Option<Duration> {
+///         Some(Duration::from_secs(2))
+///     }
+/// }
+///
+/// assert_eq!(Restarting.kind().http_status(), 503);
+/// ```
+pub trait Classify {
+    /// What kind of refusal or failure this is.
+    fn kind(&self) -> ErrorKind;
+
+    /// How long to wait before the same request can succeed, where that is known.
+    fn retry_after(&self) -> Option<Duration> {
+        None
+    }
+}
+
+impl Classify for Infallible {
+    fn kind(&self) -> ErrorKind {
+        match *self {}
+    }
+}
+
+impl<E: Classify + ?Sized> Classify for Box<E> {
+    fn kind(&self) -> ErrorKind {
+        (**self).kind()
+    }
+    fn retry_after(&self) -> Option<Duration> {
+        (**self).retry_after()
+    }
+}
+
+/// A type-erased error has lost its meaning on the way; it counts as a defect on this side.
+impl Classify for dyn Error + Send + Sync {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Internal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ErrorKind;
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_table_in_the_docs_is_the_table_in_the_code() {
+        let docs = include_str!("error.rs");
+        for kind in ErrorKind::ALL {
+            let row = format!("//! | `{kind:?}` | `{}` | {} | {} `", kind.code(), kind.http_status(), kind.grpc_code());
+            assert!(docs.contains(&row), "no such row in the module's table: {row}");
+        }
+    }
+
+    #[test]
+    fn codes_are_distinct() {
+        let codes: HashSet<_> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
+        assert_eq!(codes.len(), ErrorKind::ALL.len());
+    }
+}

@@ -1,0 +1,276 @@
+//! What every request and response can say of itself, so that layers need not know their types.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::ErrorKind;
+
+/// What a layer may ask of a request.
+///
+/// [`KernelRequest`](super::KernelRequest) answers from its fields, [`http::Request`] from its extensions. Every
+/// method has a default, so a request of your own takes one line:
+///
+/// ```
+/// struct Query(String);
+/// impl tower_kernels::service::RequestContext for Query {}
+/// ```
+pub trait RequestContext {
+    /// What is asked for, as the name of a span and the label of a metric: a kernel id, a route. Few distinct values.
+    fn operation(&self) -> &str {
+        "request"
+    }
+
+    /// When the answer stops being of use.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Makes a deadline known to whoever handles the request further in.
+    fn set_deadline(&mut self, deadline: Instant) {
+        let _ = deadline;
+    }
+
+    /// How much the request matters beside others.
+    fn priority(&self) -> Priority {
+        Priority::Normal
+    }
+
+    /// On whose behalf the request is made.
+    fn tenant(&self) -> Option<&Arc<str>> {
+        None
+    }
+
+    /// The trace that the request belongs to.
+    fn trace_context(&self) -> Option<&TraceContext> {
+        None
+    }
+
+    /// The size of the payload in bytes, where it is known without work.
+    fn payload_bytes(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// What a layer may ask of a response.
+pub trait ResponseContext {
+    /// How the request was run.
+    fn execution(&self) -> Option<&Execution> {
+        None
+    }
+
+    /// The size of the payload in bytes, where it is known without work.
+    fn payload_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Set where the response is itself a refusal, as an HTTP response of status 503 is.
+    fn failure(&self) -> Option<ErrorKind> {
+        None
+    }
+}
+
+/// How a request was run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Execution {
+    /// What ran it: `"CPU"` or `"CUDA"`.
+    pub backend: &'static str,
+    /// Which device of that backend, where it has several.
+    pub device: Option<u32>,
+    /// From the call to the start of the work.
+    pub queued: Duration,
+    /// The work itself: decoding where a lane did it, the kernel, encoding.
+    pub executed: Duration,
+    /// What the kernel's cost estimate promised for `executed`.
+    pub estimated: Duration,
+    /// How many requests shared the launch.
+    pub batch_size: u32,
+}
+
+impl Execution {
+    /// A run of one request on `backend`, with all times zero.
+    pub fn new(backend: &'static str) -> Self {
+        Self {
+            backend,
+            device: None,
+            queued: Duration::ZERO,
+            executed: Duration::ZERO,
+            estimated: Duration::ZERO,
+            batch_size: 1,
+        }
+    }
+}
+
+/// How much a request matters beside others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Work that can wait: the first to be shed.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// The last to be shed.
+    High,
+}
+
+impl Priority {
+    /// `"low"`, `"normal"` or `"high"`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Not one of `low`, `normal`, `high`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a priority is one of: low, normal, high")]
+pub struct UnknownPriority;
+
+impl FromStr for Priority {
+    type Err = UnknownPriority;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s {
+            "low" => Ok(Self::Low),
+            "normal" => Ok(Self::Normal),
+            "high" => Ok(Self::High),
+            _ => Err(UnknownPriority),
+        }
+    }
+}
+
+/// A position in a distributed trace, as [W3C Trace Context](https://www.w3.org/TR/trace-context/) writes it.
+///
+/// ```
+/// use tower_kernels::service::TraceContext;
+///
+/// let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+/// let context: TraceContext = header.parse().unwrap();
+/// assert!(context.is_sampled());
+/// assert_eq!(context.to_string(), header);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    trace_id: u128,
+    parent_id: u64,
+    flags: u8,
+    state: Option<Arc<str>>,
+}
+
+impl TraceContext {
+    /// The position `parent_id` in the trace `trace_id`; `None` where either is zero, which the standard forbids.
+    pub fn new(trace_id: u128, parent_id: u64, sampled: bool) -> Option<Self> {
+        (trace_id != 0 && parent_id != 0).then_some(Self { trace_id, parent_id, flags: u8::from(sampled), state: None })
+    }
+
+    /// With the vendors' `tracestate` header, carried as it came.
+    #[must_use]
+    pub fn with_state(mut self, state: impl Into<Arc<str>>) -> Self {
+        self.state = Some(state.into());
+        self
+    }
+
+    /// The trace.
+    pub fn trace_id(&self) -> u128 {
+        self.trace_id
+    }
+
+    /// The span of the caller.
+    pub fn parent_id(&self) -> u64 {
+        self.parent_id
+    }
+
+    /// Whether the caller records this trace.
+    pub fn is_sampled(&self) -> bool {
+        self.flags & 1 == 1
+    }
+
+    /// The `tracestate` header.
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+}
+
+impl fmt::Display for TraceContext {
+    /// The `traceparent` header.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.parent_id, self.flags)
+    }
+}
+
+/// Not a `traceparent` header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a traceparent has the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")]
+pub struct InvalidTraceParent;
+
+impl FromStr for TraceContext {
+    type Err = InvalidTraceParent;
+
+    fn from_str(header: &str) -> Result<Self, Self::Err> {
+        // Fixed columns; `from_str_radix` would also take a sign, and the standard wants lower case.
+        let hex = |range: std::ops::Range<usize>| {
+            let digits = header.get(range).ok_or(InvalidTraceParent)?;
+            if digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+                u128::from_str_radix(digits, 16).map_err(|_| InvalidTraceParent)
+            } else {
+                Err(InvalidTraceParent)
+            }
+        };
+        let version = hex(0..2)?;
+        let bytes = header.as_bytes();
+        // A version after 00 may append fields behind a further dash; ff is forbidden.
+        let length_fits = match version {
+            0 => bytes.len() == 55,
+            0xff => false,
+            _ => bytes.len() == 55 || bytes.get(55) == Some(&b'-'),
+        };
+        let dashes = [2, 35, 52].iter().all(|&at| bytes.get(at) == Some(&b'-'));
+        if !length_fits || !dashes {
+            return Err(InvalidTraceParent);
+        }
+        let trace_id = hex(3..35)?;
+        let parent_id = u64::try_from(hex(36..52)?).map_err(|_| InvalidTraceParent)?;
+        let flags = u8::try_from(hex(53..55)?).map_err(|_| InvalidTraceParent)?;
+        let mut context = Self::new(trace_id, parent_id, false).ok_or(InvalidTraceParent)?;
+        context.flags = flags;
+        Ok(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TraceContext;
+
+    #[test]
+    fn traceparent_is_read_as_the_standard_says() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(good.parse::<TraceContext>().unwrap().trace_id(), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        let later = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-the-future-will-be-like";
+        assert!(later.parse::<TraceContext>().is_ok());
+        for bad in [
+            "",
+            "00",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00F067AA0BA902B7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
+            "00-4bf92f3577b34da6a3ce929d0e0e473+-00f067aa0ba902b7-01",
+            "00-ééééééééééééééééééééééééééééé-00f067aa0ba902b7-01",
+        ] {
+            assert!(bad.parse::<TraceContext>().is_err(), "{bad:?} was accepted");
+        }
+    }
+}
