@@ -1,9 +1,37 @@
-//! The core.
+//! The core: what a request is, what a kernel is, and the service that brings them together.
+//!
+//! A [`KernelRequest`] names a kernel and brings a [`Payload`]. [`KernelService`] looks the kernel up in a
+//! [`KernelRegistry`] and hands the [`Job`] to a backend, itself a service; the backend decodes the payload into the
+//! kernel's typed input, validates it, runs the kernel, and encodes the output in the form of the request.
 
+mod codec;
 mod context;
+mod dispatch;
+mod erased;
+mod error;
+mod future;
 mod http_context;
+mod job;
+mod kernel;
+mod payload;
+mod registry;
+mod request;
+mod tensor;
 
+pub use codec::{Buffer, Element};
 pub use context::{
     Execution, InvalidTraceParent, Priority, RequestContext, ResponseContext, TraceContext, UnknownPriority,
 };
+pub use dispatch::KernelService;
+pub use error::{Invalid, KernelError};
+pub use future::ResponseFuture;
 pub use http_context::{Deadline, Operation, Tenant};
+pub use job::Job;
+pub use kernel::{BackendKind, Context, Cost, Kernel, KernelInfo, Mode};
+pub use payload::{Payload, Typed};
+pub use registry::{Description, KernelRegistry, RegisterError, RegisteredKernel};
+pub use request::{KernelRequest, KernelResponse};
+pub use tensor::{DType, Tensor, TensorError, Tensors};
+
+pub(crate) use job::Reply;
+pub(crate) use payload::Encoding;

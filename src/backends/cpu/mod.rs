@@ -1,0 +1,113 @@
+//! Runs kernels on the host's processors.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use tower::load::Load;
+use tower_service::Service;
+
+use super::lanes::{LaneLoad, Lanes, Profile, RunFuture, Slot, Worker};
+use crate::service::{BackendKind, Context, Encoding, Job, KernelError, KernelResponse, Payload};
+
+/// The host's processors as a backend.
+///
+/// A job that costs less than [`inline`](CpuConfig::inline) runs inside the call; a larger one on a lane, where its
+/// kernel shares rayon's global pool with the others.
+// `Slot`'s own `Clone` starts without a reservation.
+#[derive(Clone, Debug)]
+pub struct CpuBackend {
+    slot: Slot,
+}
+
+/// How a [`CpuBackend`] is laid out.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CpuConfig {
+    /// Jobs that run at one time. Default: one a processor.
+    pub lanes: usize,
+    /// Jobs that wait at one time. Default: 64 a lane.
+    pub queue: usize,
+    /// What costs no more than this runs inside the call. Default: 20 µs, about what waking another thread and being
+    /// woken by it costs (`benches/RESULTS.md` has the measurement).
+    pub inline: Duration,
+}
+
+impl Default for CpuConfig {
+    fn default() -> Self {
+        let lanes = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self { lanes, queue: 64 * lanes, inline: Duration::from_micros(20) }
+    }
+}
+
+impl CpuBackend {
+    /// The default layout.
+    ///
+    /// # Panics
+    /// Where the operating system starts no thread.
+    pub fn new() -> Self {
+        Self::with_config(CpuConfig::default()).expect("a process that can start threads")
+    }
+
+    /// A layout of your choice; no lanes at all counts as one.
+    ///
+    /// # Errors
+    /// Where the operating system starts no thread.
+    pub fn with_config(config: CpuConfig) -> Result<Self, KernelError> {
+        let profile = Profile {
+            backend: BackendKind::Cpu,
+            device: None,
+            spin: Duration::ZERO,
+            inline: config.inline,
+            bytes_per_second: 8e9,
+            operations_per_second: 2e9,
+        };
+        let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.lanes.max(1)).collect());
+        let lanes = Lanes::start(profile, config.queue, workers)?;
+        Ok(Self { slot: Slot::new(Arc::new(lanes)) })
+    }
+}
+
+impl Default for CpuBackend {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Service<Job> for CpuBackend {
+    type Response = KernelResponse;
+    type Error = KernelError;
+    type Future = RunFuture;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), KernelError>> {
+        self.slot.poll_reserve(cx)
+    }
+
+    fn call(&mut self, job: Job) -> RunFuture {
+        RunFuture::new(&mut self.slot, job)
+    }
+}
+
+impl Load for CpuBackend {
+    type Metric = LaneLoad;
+
+    fn load(&self) -> LaneLoad {
+        LaneLoad(self.slot.lanes().in_flight())
+    }
+}
+
+/// Runs a kernel on the thread it is on.
+#[derive(Debug)]
+pub(super) struct CpuWorker;
+
+impl Worker for CpuWorker {
+    fn run(&mut self, job: &Job, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError> {
+        let input =
+            job.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))?;
+        job.kernel().code().run_cpu(input, encoding, context)
+    }
+
+    // A kernel has nothing of a worker's that it could leave broken.
+    fn recover(&mut self) {}
+}

@@ -1,0 +1,164 @@
+//! Lanes: a bounded queue and the OS threads that work it off, one job at a time. The CPU and CUDA share them.
+//!
+//! ```text
+//! poll_ready: take a slot --> call --> first poll: decode, if small --> queue --> lane: check, run, encode
+//!                 ^                                                                        |
+//!                 +------------- the slot is free once the lane is done with the job <-----+
+//! ```
+//! There are as many slots as lanes and places in the queue together, so handing a job over never blocks. The reply
+//! channel is also how the caller's leaving reaches the lane: its receiving half is dropped with the future.
+
+mod future;
+mod slot;
+mod thread;
+
+use std::fmt;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Span;
+
+pub use future::RunFuture;
+pub use slot::LaneLoad;
+pub(crate) use slot::Slot;
+
+use crate::service::{BackendKind, Context, Cost, Encoding, Job, KernelError, Payload, Reply};
+
+/// What a lane does with a job: the part that differs between backends. Each lane has a worker of its own.
+pub(crate) trait Worker: Send + 'static {
+    /// Runs the job's kernel; its input has been decoded and validated.
+    fn run(&mut self, job: &Job, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError>;
+
+    /// Makes the worker usable again after `run` has panicked.
+    fn recover(&mut self);
+}
+
+/// What is the same for all lanes of a pool.
+#[derive(Clone, Debug)]
+pub(crate) struct Profile {
+    pub(crate) backend: BackendKind,
+    pub(crate) device: Option<u32>,
+    /// How long a lane with nothing to do looks for work before it sleeps.
+    pub(crate) spin: Duration,
+    /// What costs no more than this is done on the calling thread.
+    pub(crate) inline: Duration,
+    /// What one lane moves and computes, to turn a cost into a time.
+    pub(crate) bytes_per_second: f64,
+    pub(crate) operations_per_second: f64,
+}
+
+impl Profile {
+    pub(crate) fn time(&self, cost: Cost) -> Duration {
+        cost.time(self.bytes_per_second, self.operations_per_second)
+    }
+}
+
+/// A job on its way to a lane.
+struct Task {
+    job: Job,
+    reply: Reply,
+    accepted: Instant,
+    span: Span,
+    slot: OwnedSemaphorePermit,
+}
+
+/// A pool of lanes. Once it is dropped the lanes finish what is queued, and end.
+pub(crate) struct Lanes {
+    profile: Profile,
+    queue: Sender<Task>,
+    state: Arc<State>,
+    slots: usize,
+}
+
+/// What lanes, services and futures of one pool share.
+#[derive(Debug)]
+pub(crate) struct State {
+    slots: Arc<Semaphore>,
+    closed: OnceLock<KernelError>,
+    /// Lanes whose thread has not ended.
+    alive: AtomicUsize,
+    backend: BackendKind,
+}
+
+impl State {
+    /// Ends the pool: readiness fails from now on with `reason`, and so does every job that has not started.
+    pub(crate) fn close(&self, reason: KernelError) {
+        // The first reason is the cause, the rest are its consequences.
+        let _ = self.closed.set(reason);
+        self.slots.close();
+    }
+
+    /// Why the pool has ended; `None` while it has not.
+    pub(crate) fn closed(&self) -> Option<&KernelError> {
+        self.closed.get()
+    }
+
+    /// The error of whoever finds the pool ended.
+    fn error(&self) -> KernelError {
+        self.closed().cloned().unwrap_or(KernelError::Stopped { backend: self.backend.as_str() })
+    }
+}
+
+impl Lanes {
+    /// Starts a lane for each worker, before a queue of `queue` places. `workers` is given the pool's state, for those
+    /// that must be able to end it.
+    ///
+    /// # Errors
+    /// Where a thread cannot be started.
+    pub(crate) fn start<W: Worker>(
+        profile: Profile,
+        queue: usize,
+        workers: impl FnOnce(&Arc<State>) -> Result<Vec<W>, KernelError>,
+    ) -> Result<Self, KernelError> {
+        let state = Arc::new(State {
+            slots: Arc::new(Semaphore::new(0)),
+            closed: OnceLock::new(),
+            alive: AtomicUsize::new(0),
+            backend: profile.backend,
+        });
+        let workers = workers(&state)?;
+        let slots = workers.len() + queue;
+        state.slots.add_permits(slots);
+        let (sender, receiver) = bounded(slots);
+        for (index, worker) in workers.into_iter().enumerate() {
+            thread::spawn(index, worker, profile.clone(), receiver.clone(), Arc::clone(&state))
+                .map_err(|error| KernelError::Device(format!("a lane's thread did not start: {error}")))?;
+        }
+        Ok(Self { profile, queue: sender, state, slots })
+    }
+
+    pub(crate) fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Jobs that hold a slot, running ones included.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.slots - self.state.slots.available_permits()
+    }
+
+    fn submit(&self, task: Task) -> Result<(), KernelError> {
+        match self.state.closed() {
+            Some(reason) => Err(reason.clone()),
+            // A place is there for every slot, so this fails only where all lanes are gone.
+            None => self.queue.try_send(task).map_err(|_| self.state.error()),
+        }
+    }
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes")
+            .field("profile", &self.profile)
+            .field("slots", &self.slots)
+            .field("in_flight", &self.in_flight())
+            .field("closed", &self.state.closed)
+            .finish_non_exhaustive()
+    }
+}

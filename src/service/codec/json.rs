@@ -1,0 +1,81 @@
+//! JSON in and out.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::service::{Invalid, KernelError};
+
+/// Reads a kernel's input; an error names the field.
+pub(crate) fn decode_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Invalid> {
+    // Tracking the path costs an allocation a field, so only input that is known to be wrong is read again with it.
+    serde_json::from_slice(bytes).map_err(|error| match tracked::<T>(bytes) {
+        Some(invalid) => invalid,
+        None => Invalid::new("input", error.to_string()),
+    })
+}
+
+#[cold]
+fn tracked<T: DeserializeOwned>(bytes: &[u8]) -> Option<Invalid> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let error = serde_path_to_error::deserialize::<_, T>(&mut deserializer).err()?;
+    let path = error.path().to_string();
+    let reason = error.into_inner().to_string();
+    Some(match (path.as_str(), quoted_field(&reason)) {
+        (".", Some(field)) => Invalid::new(field, reason.clone()),
+        (".", None) => Invalid::new("input", reason),
+        (path, Some(field)) if !path.ends_with(field) => Invalid::new(format!("{path}.{field}"), reason.clone()),
+        (path, _) => Invalid::new(path, reason.clone()),
+    })
+}
+
+/// serde says which field is missing or unknown in its message alone.
+fn quoted_field(reason: &str) -> Option<&str> {
+    let rest = ["missing field `", "unknown field `", "duplicate field `"]
+        .iter()
+        .find_map(|start| reason.strip_prefix(start))?;
+    rest.split_once('`').map(|(field, _)| field)
+}
+
+/// Writes a kernel's output. Numbers that JSON has no word for (NaN, the infinities) become `null`.
+pub(crate) fn encode_json<T: Serialize>(output: &T) -> Result<Bytes, KernelError> {
+    serde_json::to_vec(output).map(Bytes::from).map_err(|error| KernelError::Encode(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decode_json;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Input {
+        count: u32,
+        pairs: Vec<[u32; 2]>,
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (json, field) in [
+            (r#"{"count": -1, "pairs": []}"#, "count"),
+            (r#"{"pairs": []}"#, "count"),
+            (r#"{"count": 1, "pairs": [], "extra": 1}"#, "extra"),
+            (r#"{"count": 1, "pairs": [[0, 1], [0, "x"]]}"#, "pairs[1][1]"),
+            (r#"{"count": 1, "pairs": [[0, 1]"#, "pairs"),
+            ("", "input"),
+            (r#"{"count": 1, "pairs": []} x"#, "input"),
+        ] {
+            let error = decode_json::<Input>(json.as_bytes()).unwrap_err();
+            assert_eq!(error.field, field, "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let json = format!(r#"{{"count": 1, "pairs": {}"#, "[".repeat(100_000));
+        assert!(decode_json::<Input>(json.as_bytes()).is_err());
+        let json = "[".repeat(100_000);
+        assert!(decode_json::<serde_json::Value>(json.as_bytes()).is_err());
+    }
+}

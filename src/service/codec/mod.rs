@@ -1,0 +1,11 @@
+//! Encodings: what turns a payload into a kernel's typed input, and its typed output into a payload, once each.
+
+mod buffer;
+mod json;
+mod tensor_de;
+mod tensor_ser;
+
+pub use buffer::{Buffer, Element};
+pub(crate) use json::{decode_json, encode_json};
+pub(crate) use tensor_de::decode_tensors;
+pub(crate) use tensor_ser::encode_tensors;

@@ -1,0 +1,250 @@
+//! Named tensors as a serde `Deserializer`, so that a kernel's input is one type whatever the encoding.
+//!
+//! The tensors are the fields of a struct. A scalar field takes a tensor of one element and rank 0 or 1, a sequence one
+//! of rank 1, a sequence of sequences (or of arrays) one of rank 2 and so on, a string a `uint8` tensor of rank 1, and a
+//! [`Buffer`](super::Buffer) a tensor of rank 1 and its own dtype, in one copy. A field without a tensor is absent, so
+//! `Option` and `#[serde(default)]` do what they do for JSON.
+
+use std::fmt;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
+
+use super::buffer::announced;
+use crate::service::{DType, Invalid, Tensor, Tensors};
+
+/// Reads a kernel's input; an error names the tensor.
+pub(crate) fn decode_tensors<T: DeserializeOwned>(tensors: &Tensors) -> Result<T, Invalid> {
+    T::deserialize(Named(tensors)).map_err(|error| Invalid::new(error.field.unwrap_or("input".into()), error.reason))
+}
+
+#[derive(Debug)]
+struct Error {
+    field: Option<String>,
+    reason: String,
+}
+
+impl Error {
+    fn at(mut self, name: &str) -> Self {
+        self.field.get_or_insert_with(|| name.to_owned());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl de::Error for Error {
+    fn custom<T: fmt::Display>(reason: T) -> Self {
+        Self { field: None, reason: reason.to_string() }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self { field: Some(field.to_owned()), reason: "missing tensor".to_owned() }
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Self { field: Some(field.to_owned()), reason: format!("unknown tensor, expected one of {expected:?}") }
+    }
+}
+
+/// All the tensors: a map from their names.
+struct Named<'a>(&'a Tensors);
+
+impl<'de> Deserializer<'de> for Named<'de> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_map(Fields { rest: self.0.iter(), value: None })
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+struct Fields<'de, I> {
+    rest: I,
+    value: Option<(&'de str, &'de Tensor)>,
+}
+
+impl<'de, I: ExactSizeIterator<Item = (&'de str, &'de Tensor)>> MapAccess<'de> for Fields<'de, I> {
+    type Error = Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+        self.value = self.rest.next();
+        let Some((name, _)) = self.value else { return Ok(None) };
+        let name: StrDeserializer<'de, Error> = name.into_deserializer();
+        seed.deserialize(name).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
+        let (name, tensor) =
+            self.value.take().ok_or_else(|| de::Error::custom("a value was asked for before its key"))?;
+        let view = View { dtype: tensor.dtype(), shape: tensor.shape(), data: tensor.data() };
+        seed.deserialize(view).map_err(|error| error.at(name))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.rest.len())
+    }
+}
+
+/// A tensor, or one of its rows.
+#[derive(Clone, Copy)]
+struct View<'de> {
+    dtype: DType,
+    shape: &'de [usize],
+    data: &'de [u8],
+}
+
+impl<'de> View<'de> {
+    fn visit_element<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let data = self.data;
+        // The shape was checked against the data when the tensor was made.
+        let eight = || <[u8; 8]>::try_from(data).map_err(de::Error::custom);
+        let four = || <[u8; 4]>::try_from(data).map_err(de::Error::custom);
+        match self.dtype {
+            DType::Bool => match data {
+                [0] => visitor.visit_bool(false),
+                [1] => visitor.visit_bool(true),
+                _ => Err(de::Error::custom("a bool is a byte of 0 or 1")),
+            },
+            DType::U8 => visitor.visit_u8(*data.first().ok_or_else(|| de::Error::custom("no element"))?),
+            DType::U32 => visitor.visit_u32(u32::from_le_bytes(four()?)),
+            DType::I32 => visitor.visit_i32(i32::from_le_bytes(four()?)),
+            DType::F32 => visitor.visit_f32(f32::from_le_bytes(four()?)),
+            DType::U64 => visitor.visit_u64(u64::from_le_bytes(eight()?)),
+            DType::I64 => visitor.visit_i64(i64::from_le_bytes(eight()?)),
+            DType::F64 => visitor.visit_f64(f64::from_le_bytes(eight()?)),
+        }
+    }
+
+    fn visit_rows<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let Some((&rows, shape)) = self.shape.split_first() else {
+            return Err(de::Error::invalid_type(de::Unexpected::Other("a scalar tensor"), &visitor));
+        };
+        let stride = self.data.len().checked_div(rows).unwrap_or(0);
+        let mut access = Rows { rest: self.data, left: rows, stride, dtype: self.dtype, shape };
+        let value = visitor.visit_seq(&mut access)?;
+        if access.left == 0 { Ok(value) } else { Err(de::Error::custom(format!("{} rows too many", access.left))) }
+    }
+}
+
+/// A scalar may also come as a tensor of shape `[1]`: some protocols have no rank 0.
+macro_rules! scalars {
+    ($($method:ident)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            if matches!(self.shape, [] | [1]) { self.visit_element(visitor) } else { self.visit_rows(visitor) }
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for View<'de> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.shape.is_empty() { self.visit_element(visitor) } else { self.visit_rows(visitor) }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
+        let Some(dtype) = announced(name) else { return visitor.visit_newtype_struct(self) };
+        if self.dtype != dtype {
+            return Err(de::Error::custom(format!("dtype {} where {dtype} is expected", self.dtype)));
+        }
+        if self.shape.len() != 1 {
+            return Err(de::Error::custom(format!("shape {:?} where one dimension is expected", self.shape)));
+        }
+        visitor.visit_borrowed_bytes(self.data)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.dtype == DType::U8 && self.shape.len() == 1 {
+            visitor.visit_borrowed_str(std::str::from_utf8(self.data).map_err(de::Error::custom)?)
+        } else {
+            self.deserialize_any(visitor)
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        if self.dtype == DType::U8 && self.shape.len() == 1 {
+            let name = std::str::from_utf8(self.data).map_err(de::Error::custom)?;
+            visitor.visit_enum(name.into_deserializer())
+        } else {
+            Err(de::Error::custom("a variant is named by a uint8 tensor of one dimension"))
+        }
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_unit()
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    serde::forward_to_deserialize_any! {
+        unit unit_struct seq tuple tuple_struct map struct identifier bytes byte_buf char
+    }
+
+    scalars! {
+        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128 deserialize_u8
+        deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128 deserialize_f32 deserialize_f64
+    }
+}
+
+struct Rows<'de> {
+    rest: &'de [u8],
+    left: usize,
+    stride: usize,
+    dtype: DType,
+    shape: &'de [usize],
+}
+
+impl<'de> SeqAccess<'de> for &mut Rows<'de> {
+    type Error = Error;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let (row, rest) = self.rest.split_at(self.stride);
+        (self.rest, self.left) = (rest, self.left - 1);
+        seed.deserialize(View { dtype: self.dtype, shape: self.shape, data: row }).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        // A shape of `[usize::MAX, 0]` is backed by no bytes.
+        (self.stride > 0).then_some(self.left)
+    }
+}

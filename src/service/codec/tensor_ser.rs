@@ -1,0 +1,353 @@
+//! A kernel's output as named tensors: the counterpart of `tensor_de`, through serde's `Serializer`.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::ser::{self, Impossible, SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple, Serializer};
+
+use super::buffer::announced;
+use crate::service::{DType, KernelError, Tensor, Tensors};
+
+/// Writes a kernel's output: one tensor a field, absent where the field is `None`.
+pub(crate) fn encode_tensors<T: Serialize>(output: &T) -> Result<Tensors, KernelError> {
+    output.serialize(Top).map_err(|error| KernelError::Encode(error.0))
+}
+
+#[derive(Debug)]
+struct Error(String);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl ser::Error for Error {
+    fn custom<T: fmt::Display>(reason: T) -> Self {
+        Self(reason.to_string())
+    }
+}
+
+fn unsupported(what: &str) -> Error {
+    Error(format!("{what} has no form as a tensor"))
+}
+
+/// Refuses every serde type that has no form as tensors, but for those that the caller of the macro defines.
+macro_rules! refuse {
+    ($what:literal: $($method:ident($($argument:ty),*) -> $ok:ty;)*) => {$(
+        fn $method(self, $(_: $argument),*) -> Result<$ok, Error> {
+            Err(unsupported($what))
+        }
+    )*};
+}
+
+/// The output itself, which must be a struct or a map.
+struct Top;
+
+impl Serializer for Top {
+    type Ok = Tensors;
+    type Error = Error;
+    type SerializeSeq = Impossible<Tensors, Error>;
+    type SerializeTuple = Impossible<Tensors, Error>;
+    type SerializeTupleStruct = Impossible<Tensors, Error>;
+    type SerializeTupleVariant = Impossible<Tensors, Error>;
+    type SerializeMap = Fields;
+    type SerializeStruct = Fields;
+    type SerializeStructVariant = Impossible<Tensors, Error>;
+
+    refuse! { "an output that is no struct":
+        serialize_bool(bool) -> Tensors;
+        serialize_i8(i8) -> Tensors;
+        serialize_i16(i16) -> Tensors;
+        serialize_i32(i32) -> Tensors;
+        serialize_i64(i64) -> Tensors;
+        serialize_u8(u8) -> Tensors;
+        serialize_u16(u16) -> Tensors;
+        serialize_u32(u32) -> Tensors;
+        serialize_u64(u64) -> Tensors;
+        serialize_f32(f32) -> Tensors;
+        serialize_f64(f64) -> Tensors;
+        serialize_char(char) -> Tensors;
+        serialize_str(&str) -> Tensors;
+        serialize_bytes(&[u8]) -> Tensors;
+        serialize_none() -> Tensors;
+        serialize_unit() -> Tensors;
+        serialize_unit_struct(&'static str) -> Tensors;
+        serialize_unit_variant(&'static str, u32, &'static str) -> Tensors;
+        serialize_seq(Option<usize>) -> Self::SerializeSeq;
+        serialize_tuple(usize) -> Self::SerializeTuple;
+        serialize_tuple_struct(&'static str, usize) -> Self::SerializeTupleStruct;
+        serialize_tuple_variant(&'static str, u32, &'static str, usize) -> Self::SerializeTupleVariant;
+        serialize_struct_variant(&'static str, u32, &'static str, usize) -> Self::SerializeStructVariant;
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Tensors, Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<Tensors, Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<Tensors, Error> {
+        Err(unsupported("an output that is no struct"))
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Fields, Error> {
+        Ok(Fields::default())
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Fields, Error> {
+        Ok(Fields::default())
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    tensors: Tensors,
+    key: Option<String>,
+}
+
+impl Fields {
+    fn field<T: Serialize + ?Sized>(&mut self, name: String, value: &T) -> Result<(), Error> {
+        let mut array = Array::default();
+        value.serialize(Value { array: &mut array, depth: 0 }).map_err(|error| Error(format!("{name}: {error}")))?;
+        if let Some(tensor) = array.finish().map_err(|error| Error(format!("{name}: {error}")))? {
+            self.tensors.insert(name, tensor).map_err(|error| Error(error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+impl SerializeStruct for Fields {
+    type Ok = Tensors;
+    type Error = Error;
+
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
+        self.field(name.to_owned(), value)
+    }
+
+    fn end(self) -> Result<Tensors, Error> {
+        Ok(self.tensors)
+    }
+}
+
+impl SerializeMap for Fields {
+    type Ok = Tensors;
+    type Error = Error;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
+        let mut array = Array::default();
+        key.serialize(Value { array: &mut array, depth: 0 })?;
+        self.key = match String::from_utf8(array.data) {
+            Ok(name) if array.dtype == Some(DType::U8) => Some(name),
+            _ => return Err(unsupported("a map whose keys are no strings")),
+        };
+        Ok(())
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        let name = self.key.take().ok_or_else(|| unsupported("a map value without a key"))?;
+        self.field(name, value)
+    }
+
+    fn end(self) -> Result<Tensors, Error> {
+        Ok(self.tensors)
+    }
+}
+
+/// One tensor under construction.
+#[derive(Default)]
+struct Array {
+    dtype: Option<DType>,
+    /// The length at each depth, known once the first sequence at that depth has ended.
+    shape: Vec<Option<usize>>,
+    /// The depth of the elements, known once there is one.
+    rank: Option<usize>,
+    data: Vec<u8>,
+}
+
+impl Array {
+    fn element(&mut self, dtype: DType, depth: usize, bytes: &[u8]) -> Result<(), Error> {
+        if *self.dtype.get_or_insert(dtype) != dtype || *self.rank.get_or_insert(depth) != depth {
+            return Err(unsupported("a sequence of mixed types"));
+        }
+        self.data.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn run(&mut self, dtype: DType, depth: usize, bytes: &[u8]) -> Result<(), Error> {
+        self.element(dtype, depth + 1, bytes)?;
+        self.length(depth, bytes.len() / dtype.size())
+    }
+
+    fn length(&mut self, depth: usize, length: usize) -> Result<(), Error> {
+        if self.shape.len() <= depth {
+            self.shape.resize(depth + 1, None);
+        }
+        if *self.shape[depth].get_or_insert(length) == length { Ok(()) } else { Err(unsupported("a ragged sequence")) }
+    }
+
+    fn finish(self) -> Result<Option<Tensor>, Error> {
+        if self.dtype.is_none() && self.shape.is_empty() {
+            return Ok(None);
+        }
+        let dtype = self.dtype.ok_or_else(|| unsupported("an empty sequence other than a Buffer"))?;
+        let shape = self.shape.into_iter().map(|side| side.unwrap_or(0)).collect();
+        Tensor::new(dtype, shape, Bytes::from(self.data)).map(Some).map_err(|error| Error(error.to_string()))
+    }
+}
+
+/// A field, or an element at some depth of it.
+struct Value<'a> {
+    array: &'a mut Array,
+    depth: usize,
+}
+
+macro_rules! elements {
+    ($($method:ident $type:ty as $dtype:ident;)*) => {$(
+        fn $method(self, value: $type) -> Result<(), Error> {
+            self.array.element(DType::$dtype, self.depth, &value.to_le_bytes())
+        }
+    )*};
+}
+
+impl<'a> Serializer for Value<'a> {
+    type Ok = ();
+    type Error = Error;
+    type SerializeSeq = Sequence<'a>;
+    type SerializeTuple = Sequence<'a>;
+    type SerializeTupleStruct = Impossible<(), Error>;
+    type SerializeTupleVariant = Impossible<(), Error>;
+    type SerializeMap = Impossible<(), Error>;
+    type SerializeStruct = Impossible<(), Error>;
+    type SerializeStructVariant = Impossible<(), Error>;
+
+    elements! {
+        serialize_u8 u8 as U8;
+        serialize_u32 u32 as U32;
+        serialize_u64 u64 as U64;
+        serialize_i32 i32 as I32;
+        serialize_i64 i64 as I64;
+        serialize_f32 f32 as F32;
+        serialize_f64 f64 as F64;
+    }
+
+    refuse! { "a field of this type":
+        serialize_i8(i8) -> ();
+        serialize_i16(i16) -> ();
+        serialize_u16(u16) -> ();
+        serialize_char(char) -> ();
+        serialize_unit() -> ();
+        serialize_unit_struct(&'static str) -> ();
+        serialize_tuple_struct(&'static str, usize) -> Self::SerializeTupleStruct;
+        serialize_tuple_variant(&'static str, u32, &'static str, usize) -> Self::SerializeTupleVariant;
+        serialize_map(Option<usize>) -> Self::SerializeMap;
+        serialize_struct(&'static str, usize) -> Self::SerializeStruct;
+        serialize_struct_variant(&'static str, u32, &'static str, usize) -> Self::SerializeStructVariant;
+    }
+
+    fn serialize_bool(self, value: bool) -> Result<(), Error> {
+        self.array.element(DType::Bool, self.depth, &[u8::from(value)])
+    }
+
+    fn serialize_str(self, text: &str) -> Result<(), Error> {
+        self.array.run(DType::U8, self.depth, text.as_bytes())
+    }
+
+    fn serialize_bytes(self, bytes: &[u8]) -> Result<(), Error> {
+        self.array.run(DType::U8, self.depth, bytes)
+    }
+
+    fn serialize_none(self) -> Result<(), Error> {
+        if self.depth == 0 { Ok(()) } else { Err(unsupported("a sequence with gaps")) }
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Error> {
+        self.serialize_str(variant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<(), Error> {
+        let Some(dtype) = announced(name) else { return value.serialize(self) };
+        if self.depth > 0 {
+            return Err(unsupported("a sequence of Buffers"));
+        }
+        // A Buffer comes as its bytes, whose count is not yet that of the elements.
+        value.serialize(Value { array: &mut *self.array, depth: 0 })?;
+        self.array.dtype = Some(dtype);
+        self.array.shape = vec![Some(self.array.data.len() / dtype.size())];
+        Ok(())
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<(), Error> {
+        Err(unsupported("a field of this type"))
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Sequence<'a>, Error> {
+        Ok(Sequence { array: self.array, depth: self.depth, length: 0 })
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Sequence<'a>, Error> {
+        self.serialize_seq(None)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+struct Sequence<'a> {
+    array: &'a mut Array,
+    depth: usize,
+    length: usize,
+}
+
+impl SerializeSeq for Sequence<'_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        self.length += 1;
+        value.serialize(Value { array: self.array, depth: self.depth + 1 })
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.array.length(self.depth, self.length)
+    }
+}
+
+impl SerializeTuple for Sequence<'_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        SerializeSeq::serialize_element(self, value)
+    }
+
+    fn end(self) -> Result<(), Error> {
+        SerializeSeq::end(self)
+    }
+}

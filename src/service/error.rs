@@ -1,0 +1,134 @@
+//! Why a kernel request fails.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Classify, ErrorKind};
+
+/// A field of a request that does not hold what it should.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+#[non_exhaustive]
+pub struct Invalid {
+    /// Where: a path such as `edges[3][1]`, or `input` for the whole.
+    pub field: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Invalid {
+    /// `field` is wrong because of `reason`.
+    pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into() }
+    }
+}
+
+/// Why a kernel request fails.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// No kernel has this id.
+    #[error("no kernel has the id `{id}`")]
+    UnknownKernel {
+        /// The id asked for.
+        id: Cow<'static, str>,
+    },
+    /// The kernel is a ring kernel, and nothing here runs those.
+    #[error(
+        "`{id}` is a ring kernel: it stays resident and exchanges messages, so it needs a ring runtime and cannot be \
+         executed as a request"
+    )]
+    RingKernel {
+        /// The kernel.
+        id: Cow<'static, str>,
+    },
+    /// The kernel has no code for the backend.
+    #[error("`{id}` has no code for {backend}")]
+    NoCode {
+        /// The kernel.
+        id: Cow<'static, str>,
+        /// The backend.
+        backend: &'static str,
+    },
+    /// The input is wrong.
+    #[error("the input is invalid")]
+    Invalid(#[from] Invalid),
+    /// The time was up.
+    #[error("the deadline passed {}", if *.started { "while the kernel ran" } else { "before the kernel started" })]
+    DeadlineExceeded {
+        /// Whether the kernel had started.
+        started: bool,
+    },
+    /// The caller left.
+    #[error("the caller left")]
+    Cancelled,
+    /// The work needs more memory than there is.
+    #[error("{need} bytes of device memory are needed and {free} of {total} are free")]
+    OutOfMemory {
+        /// Bytes needed.
+        need: u64,
+        /// Bytes free when it was asked for.
+        free: u64,
+        /// Bytes that the device has.
+        total: u64,
+    },
+    /// The device faulted. It stays lost until a new process is started.
+    #[error("{device} is lost until this process is restarted: {reason}")]
+    DeviceLost {
+        /// The device, such as `CUDA 0`.
+        device: Arc<str>,
+        /// The first fault seen.
+        reason: Arc<str>,
+    },
+    /// The backend's workers are gone.
+    #[error("the {backend} backend has stopped")]
+    Stopped {
+        /// The backend.
+        backend: &'static str,
+    },
+    /// The kernel panicked. Nobody but its caller is affected.
+    #[error("the kernel panicked: {message}")]
+    Panicked {
+        /// What it said.
+        message: String,
+    },
+    /// The output cannot be written in the encoding of the request.
+    #[error("the output cannot be encoded: {0}")]
+    Encode(String),
+    /// A failure of the device that leaves it usable.
+    #[error("the device refused: {0}")]
+    Device(String),
+    /// What the kernel itself says.
+    #[error("the kernel failed")]
+    Kernel(#[source] Arc<dyn Error + Send + Sync>),
+}
+
+impl KernelError {
+    /// A failure of the kernel's own.
+    pub fn kernel(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Kernel(error.into().into())
+    }
+}
+
+impl Classify for KernelError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnknownKernel { .. } => ErrorKind::NotFound,
+            Self::RingKernel { .. } | Self::NoCode { .. } => ErrorKind::Unsupported,
+            Self::Invalid(_) => ErrorKind::InvalidArgument,
+            Self::DeadlineExceeded { .. } => ErrorKind::DeadlineExceeded,
+            Self::Cancelled => ErrorKind::Cancelled,
+            Self::OutOfMemory { need, total, .. } if need > total => ErrorKind::TooLarge,
+            Self::OutOfMemory { .. } => ErrorKind::Overloaded,
+            Self::DeviceLost { .. } | Self::Stopped { .. } => ErrorKind::Unavailable,
+            Self::Panicked { .. } | Self::Encode(_) | Self::Device(_) | Self::Kernel(_) => ErrorKind::Internal,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        // Memory is given back when a request ends, which most do within a second.
+        (self.kind() == ErrorKind::Overloaded).then_some(Duration::from_secs(1))
+    }
+}

@@ -1,0 +1,196 @@
+//! What a kernel is: one definition that holds its types, its checks, its cost and its code.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::job::Reply;
+use super::{Invalid, KernelError};
+
+/// A kernel: its description, its typed input and output, its checks, its cost, and its code for each backend.
+///
+/// A request's payload is decoded once, straight into `Input`, whether it came as JSON or as tensors, and `Output` is
+/// encoded once; callers in the same process pass both as they are. Use [`Buffer`](super::Buffer) for arrays.
+pub trait Kernel: Send + Sync + 'static {
+    /// What the kernel takes.
+    type Input: DeserializeOwned + JsonSchema + Send + Sync + 'static;
+    /// What the kernel gives.
+    type Output: Serialize + JsonSchema + Send + Sync + 'static;
+
+    /// Id, version, description, mode, and the backends that there is code for. Asked once, at registration.
+    fn info(&self) -> KernelInfo;
+
+    /// Checks what the type cannot: ranges, lengths that must agree, finite numbers. Called before every run, on the
+    /// calling thread where the input is small.
+    ///
+    /// # Errors
+    /// The first field found wrong.
+    fn validate(&self, input: &Self::Input) -> Result<(), Invalid>;
+
+    /// What a valid input will cost. Decides where the kernel runs, so it must cost next to nothing itself.
+    fn cost(&self, input: &Self::Input) -> Cost;
+
+    /// The code for the CPU. Long loops call [`Context::check`] every millisecond or so; big inputs use rayon.
+    ///
+    /// # Errors
+    /// What [`Context::check`] gives, and failures of the kernel's own.
+    fn run_cpu(&self, input: &Self::Input, context: &Context<'_>) -> Result<Self::Output, KernelError> {
+        let (_, _) = (input, context);
+        Err(KernelError::NoCode { id: self.info().id, backend: "CPU" })
+    }
+}
+
+/// Whether a kernel answers requests or stays resident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A request in, an answer out.
+    Batch,
+    /// Resident on a device, exchanging messages. Listed and described; running one needs a ring runtime.
+    Ring,
+}
+
+/// What runs a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub enum BackendKind {
+    /// The host's processors.
+    #[serde(rename = "CPU")]
+    Cpu,
+    /// An NVIDIA GPU.
+    #[serde(rename = "CUDA")]
+    Cuda,
+}
+
+impl BackendKind {
+    /// `"CPU"` or `"CUDA"`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU",
+            Self::Cuda => "CUDA",
+        }
+    }
+}
+
+/// A kernel's description.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct KernelInfo {
+    /// `domain/name`, in lower case.
+    pub id: Cow<'static, str>,
+    /// The version of its behaviour.
+    pub version: Cow<'static, str>,
+    /// What it computes, in a sentence or two.
+    pub description: Cow<'static, str>,
+    /// Whether it answers requests or stays resident.
+    pub mode: Mode,
+    /// Other ids that it answers to.
+    pub aliases: Vec<Cow<'static, str>>,
+    /// The backends that there is code for.
+    pub backends: Vec<BackendKind>,
+}
+
+impl KernelInfo {
+    /// A batch kernel with code for the CPU.
+    pub fn new(
+        id: impl Into<Cow<'static, str>>,
+        version: impl Into<Cow<'static, str>>,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            version: version.into(),
+            description: description.into(),
+            mode: Mode::Batch,
+            aliases: Vec::new(),
+            backends: vec![BackendKind::Cpu],
+        }
+    }
+
+    /// The part of the id before the first slash.
+    pub fn domain(&self) -> &str {
+        self.id.split_once('/').map_or(&self.id, |(domain, _)| domain)
+    }
+
+    /// A ring kernel: described, and run by a ring runtime only.
+    #[must_use]
+    pub fn ring(mut self) -> Self {
+        self.mode = Mode::Ring;
+        self.backends.clear();
+        self
+    }
+
+    /// With another id that it answers to.
+    #[must_use]
+    pub fn alias(mut self, id: impl Into<Cow<'static, str>>) -> Self {
+        self.aliases.push(id.into());
+        self
+    }
+
+    /// With code for these backends, in place of the CPU alone.
+    #[must_use]
+    pub fn backends(mut self, backends: impl Into<Vec<BackendKind>>) -> Self {
+        self.backends = backends.into();
+        self
+    }
+}
+
+/// What a run will cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Bytes moved through memory: each input read once, each output written once, scratch as often as it is touched.
+    pub bytes: u64,
+    /// Arithmetic operations.
+    pub operations: u64,
+    /// Bytes that a device must hold at one time.
+    pub device_memory: u64,
+}
+
+impl Cost {
+    /// The time that a machine of these rates takes: memory and arithmetic overlap, so the slower of the two.
+    pub fn time(&self, bytes_per_second: f64, operations_per_second: f64) -> Duration {
+        let seconds = (self.bytes as f64 / bytes_per_second).max(self.operations as f64 / operations_per_second);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+}
+
+/// The caller's side of a run: whether it still wants the answer, and until when.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    reply: Option<&'a Reply>,
+    deadline: Option<Instant>,
+}
+
+impl<'a> Context<'a> {
+    /// A run that nobody can cancel.
+    pub const fn detached() -> Self {
+        Self { reply: None, deadline: None }
+    }
+
+    pub(crate) const fn new(reply: Option<&'a Reply>, deadline: Option<Instant>) -> Self {
+        Self { reply, deadline }
+    }
+
+    /// When the answer stops being of use.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether to go on. It reads the clock where there is a deadline: some 25 ns.
+    ///
+    /// # Errors
+    /// [`KernelError::Cancelled`] once the caller has dropped its future, and [`KernelError::DeadlineExceeded`] once the
+    /// deadline has passed.
+    pub fn check(&self) -> Result<(), KernelError> {
+        if self.reply.is_some_and(Reply::is_closed) {
+            return Err(KernelError::Cancelled);
+        }
+        match self.deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(KernelError::DeadlineExceeded { started: true }),
+            _ => Ok(()),
+        }
+    }
+}

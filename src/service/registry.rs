@@ -1,0 +1,197 @@
+//! Which kernels there are.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
+use schemars::Schema;
+use serde::Serialize;
+
+use super::erased::{ErasedKernel, SharedKernel};
+use super::{Kernel, KernelInfo};
+
+/// The kernels that a service knows, by id and alias.
+///
+/// Reading takes no lock, so kernels may be added while requests run.
+///
+/// ```
+/// use tower_kernels::service::KernelRegistry;
+///
+/// let registry = KernelRegistry::new();
+/// tower_kernels::kernels::register_all(&registry).unwrap();
+/// assert_eq!(registry.get("linalg/saxpy").unwrap().info().domain(), "linalg");
+/// ```
+#[derive(Default)]
+pub struct KernelRegistry {
+    kernels: ArcSwap<Kernels>,
+    /// Held while the next version of `kernels` is made, so that no registration is lost to another.
+    writing: Mutex<()>,
+}
+
+#[derive(Clone, Default)]
+struct Kernels {
+    by_name: HashMap<Cow<'static, str>, RegisteredKernel>,
+    sorted: Vec<RegisteredKernel>,
+}
+
+impl KernelRegistry {
+    /// No kernels.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a kernel under its id and its aliases.
+    ///
+    /// # Errors
+    /// [`RegisterError`] where a name is taken or is no name; then nothing is added.
+    pub fn register<K: Kernel>(&self, kernel: K) -> Result<(), RegisterError> {
+        let info = kernel.info();
+        let kernel = RegisteredKernel(Arc::new(Entry { info, kernel: Arc::new(kernel), schemas: OnceLock::new() }));
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kernels = Kernels::clone(&self.kernels.load());
+        let info = kernel.info();
+        for name in std::iter::once(&info.id).chain(&info.aliases) {
+            if !is_name(name) {
+                return Err(RegisterError::Name { name: name.to_string() });
+            }
+            if kernels.by_name.insert(name.clone(), kernel.clone()).is_some() {
+                return Err(RegisterError::Taken { name: name.to_string() });
+            }
+        }
+        let at = kernels.sorted.partition_point(|other| other.info().id < info.id);
+        kernels.sorted.insert(at, kernel.clone());
+        self.kernels.store(Arc::new(kernels));
+        Ok(())
+    }
+
+    /// The kernel of this id or alias.
+    pub fn get(&self, name: &str) -> Option<RegisteredKernel> {
+        self.kernels.load().by_name.get(name).cloned()
+    }
+
+    /// All kernels, by id.
+    pub fn list(&self) -> Vec<RegisteredKernel> {
+        self.kernels.load().sorted.clone()
+    }
+
+    /// The kernels of one domain, by id.
+    pub fn domain(&self, domain: &str) -> Vec<RegisteredKernel> {
+        self.kernels.load().sorted.iter().filter(|kernel| kernel.info().domain() == domain).cloned().collect()
+    }
+
+    /// A kernel with the JSON Schemas of its input and output, as a document to serialize.
+    pub fn describe(&self, name: &str) -> Option<Description> {
+        self.get(name).map(Description)
+    }
+
+    /// How many kernels there are.
+    pub fn len(&self) -> usize {
+        self.kernels.load().sorted.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for KernelRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.list().iter().map(|kernel| &kernel.info().id)).finish()
+    }
+}
+
+/// Ids go into URLs, metrics and file names.
+fn is_name(name: &str) -> bool {
+    let word = |word: &str| {
+        !word.is_empty() && word.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'))
+    };
+    name.len() <= 128 && name.split('/').all(word)
+}
+
+/// Why a kernel cannot be registered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// Another kernel has this id or alias.
+    #[error("the name `{name}` is taken")]
+    Taken {
+        /// The name.
+        name: String,
+    },
+    /// Not a name: at most 128 of `a-z 0-9 - _ .`, in words separated by slashes.
+    #[error("`{name}` is not a kernel name: at most 128 of a-z 0-9 - _ . in words separated by slashes")]
+    Name {
+        /// The name.
+        name: String,
+    },
+}
+
+/// A kernel in a registry.
+#[derive(Clone)]
+pub struct RegisteredKernel(Arc<Entry>);
+
+struct Entry {
+    info: KernelInfo,
+    kernel: SharedKernel,
+    /// Made when first asked for.
+    schemas: OnceLock<(Schema, Schema)>,
+}
+
+impl RegisteredKernel {
+    /// Its description.
+    pub fn info(&self) -> &KernelInfo {
+        &self.0.info
+    }
+
+    /// The JSON Schema of its input.
+    pub fn input_schema(&self) -> &Schema {
+        &self.schemas().0
+    }
+
+    /// The JSON Schema of its output.
+    pub fn output_schema(&self) -> &Schema {
+        &self.schemas().1
+    }
+
+    fn schemas(&self) -> &(Schema, Schema) {
+        self.0.schemas.get_or_init(|| self.0.kernel.schemas())
+    }
+
+    pub(crate) fn code(&self) -> &dyn ErasedKernel {
+        &*self.0.kernel
+    }
+}
+
+impl fmt::Debug for RegisteredKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RegisteredKernel").field(&self.info().id).finish()
+    }
+}
+
+/// A kernel's description with its schemas; serializes to one flat JSON object.
+#[derive(Clone, Debug)]
+pub struct Description(RegisteredKernel);
+
+impl Serialize for Description {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Flat<'a> {
+            #[serde(flatten)]
+            info: &'a KernelInfo,
+            domain: &'a str,
+            input_schema: &'a Schema,
+            output_schema: &'a Schema,
+        }
+        let Self(kernel) = self;
+        let flat = Flat {
+            info: kernel.info(),
+            domain: kernel.info().domain(),
+            input_schema: kernel.input_schema(),
+            output_schema: kernel.output_schema(),
+        };
+        flat.serialize(serializer)
+    }
+}

@@ -1,0 +1,122 @@
+//! A request for a kernel, and its answer.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Execution, Payload, Priority, RequestContext, ResponseContext, TraceContext};
+
+/// A request to run a kernel.
+///
+/// What every request has are plain fields, so that no layer allocates to read or set them; `extensions` allocates at
+/// its first insert and is for what you add.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_kernels::service::{KernelRequest, Payload, Priority};
+///
+/// let mut request = KernelRequest::new("linalg/saxpy", Payload::json(r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#))
+///     .with_timeout(Duration::from_millis(50));
+/// request.priority = Priority::High;
+/// request.tenant = Some("acme".into());
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct KernelRequest {
+    /// The kernel's id or one of its aliases.
+    pub kernel_id: Cow<'static, str>,
+    /// The kernel's input.
+    pub payload: Payload,
+    /// When the answer stops being of use.
+    pub deadline: Option<Instant>,
+    /// How much the request matters beside others.
+    pub priority: Priority,
+    /// On whose behalf it is made.
+    pub tenant: Option<Arc<str>>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
+    /// What users add.
+    pub extensions: http::Extensions,
+}
+
+impl KernelRequest {
+    /// A request with no deadline, of normal priority, for nobody in particular.
+    pub fn new(kernel_id: impl Into<Cow<'static, str>>, payload: Payload) -> Self {
+        Self {
+            kernel_id: kernel_id.into(),
+            payload,
+            deadline: None,
+            priority: Priority::Normal,
+            tenant: None,
+            trace: None,
+            extensions: http::Extensions::new(),
+        }
+    }
+
+    /// With the deadline `timeout` from now.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        // tokio's clock, so that paused time in tests moves deadlines too. A timeout past the end of time is none.
+        self.deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
+        self
+    }
+}
+
+impl RequestContext for KernelRequest {
+    fn operation(&self) -> &str {
+        &self.kernel_id
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+    }
+
+    fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    fn tenant(&self) -> Option<&Arc<str>> {
+        self.tenant.as_ref()
+    }
+
+    fn trace_context(&self) -> Option<&TraceContext> {
+        self.trace.as_ref()
+    }
+
+    fn payload_bytes(&self) -> Option<u64> {
+        self.payload.byte_len().map(|bytes| bytes as u64)
+    }
+}
+
+/// A kernel's answer, and how it was run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct KernelResponse {
+    /// The kernel's output, in the encoding of the request.
+    pub payload: Payload,
+    /// How it was run.
+    pub execution: Execution,
+    /// What users add.
+    pub extensions: http::Extensions,
+}
+
+impl KernelResponse {
+    /// An answer.
+    pub fn new(payload: Payload, execution: Execution) -> Self {
+        Self { payload, execution, extensions: http::Extensions::new() }
+    }
+}
+
+impl ResponseContext for KernelResponse {
+    fn execution(&self) -> Option<&Execution> {
+        Some(&self.execution)
+    }
+
+    fn payload_bytes(&self) -> Option<u64> {
+        self.payload.byte_len().map(|bytes| bytes as u64)
+    }
+}
