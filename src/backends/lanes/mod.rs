@@ -13,11 +13,11 @@ mod slot;
 mod thread;
 
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Span;
 
@@ -69,6 +69,8 @@ struct Task {
 pub(crate) struct Lanes {
     profile: Profile,
     queue: Sender<Task>,
+    /// Only to answer what is left in the queue when the pool has ended.
+    rest: Receiver<Task>,
     state: Arc<State>,
     slots: usize,
 }
@@ -89,6 +91,15 @@ impl State {
         // The first reason is the cause, the rest are its consequences.
         let _ = self.closed.set(reason);
         self.slots.close();
+    }
+
+    /// Answers all that is in the queue of a pool that has ended.
+    fn refuse(&self, queue: &Receiver<Task>) {
+        while let Ok(Task { reply, slot, .. }) = queue.try_recv() {
+            drop(slot);
+            // The caller may have left meanwhile.
+            let _ = reply.send(Err(self.error()));
+        }
     }
 
     /// Why the pool has ended; `None` while it has not.
@@ -127,7 +138,7 @@ impl Lanes {
             thread::spawn(index, worker, profile.clone(), receiver.clone(), Arc::clone(&state))
                 .map_err(|error| KernelError::Device(format!("a lane's thread did not start: {error}")))?;
         }
-        Ok(Self { profile, queue: sender, state, slots })
+        Ok(Self { profile, queue: sender, rest: receiver, state, slots })
     }
 
     pub(crate) fn profile(&self) -> &Profile {
@@ -146,8 +157,16 @@ impl Lanes {
     fn submit(&self, task: Task) -> Result<(), KernelError> {
         match self.state.closed() {
             Some(reason) => Err(reason.clone()),
-            // A place is there for every slot, so this fails only where all lanes are gone.
-            None => self.queue.try_send(task).map_err(|_| self.state.error()),
+            None => {
+                // A place is there for every slot, so this does not fail.
+                self.queue.try_send(task).map_err(|_| self.state.error())?;
+                // The last lane may have ended since; then either it sees the task, or this sees that it has ended.
+                fence(Ordering::SeqCst);
+                if self.state.closed().is_some() {
+                    self.state.refuse(&self.rest);
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -24,10 +24,10 @@ pub(super) fn spawn<W: Worker>(
         Some(device) => format!("{}{device}-lane-{index}", profile.backend.as_str().to_lowercase()),
         None => format!("{}-lane-{index}", profile.backend.as_str().to_lowercase()),
     };
-    let alive = Alive::new(state);
+    let alive = Alive::new(state, queue);
     std::thread::Builder::new().name(name).spawn(move || {
-        let Alive(state) = &alive;
-        while let Some(task) = next(&queue, profile.spin) {
+        let Alive { state, queue } = &alive;
+        while let Some(task) = next(queue, profile.spin) {
             let Task { mut job, reply, accepted, span, slot } = task;
             let result = match state.closed() {
                 Some(reason) => Err(reason.clone()),
@@ -49,19 +49,24 @@ pub(super) fn spawn<W: Worker>(
 
 /// A lane's thread. The last one to end takes the pool with it, however it ends, so that nobody waits for a slot that
 /// no lane will ever free.
-struct Alive(Arc<State>);
+struct Alive {
+    state: Arc<State>,
+    queue: Receiver<Task>,
+}
 
 impl Alive {
-    fn new(state: Arc<State>) -> Self {
+    fn new(state: Arc<State>, queue: Receiver<Task>) -> Self {
         state.alive.fetch_add(1, Ordering::Relaxed);
-        Self(state)
+        Self { state, queue }
     }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        if self.0.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.close(KernelError::Stopped { backend: self.0.backend.as_str() });
+        if self.state.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.state.close(KernelError::Stopped { backend: self.state.backend.as_str() });
+            fence(Ordering::SeqCst);
+            self.state.refuse(&self.queue);
         }
     }
 }

@@ -19,11 +19,12 @@ pub(crate) fn decode_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Invali
 fn tracked<T: DeserializeOwned>(bytes: &[u8]) -> Option<Invalid> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let error = serde_path_to_error::deserialize::<_, T>(&mut deserializer).err()?;
+    // "." is the document itself and "?" a place that the parser did not get to.
     let path = error.path().to_string();
     let reason = error.into_inner().to_string();
     Some(match (path.as_str(), quoted_field(&reason)) {
-        (".", Some(field)) => Invalid::new(field, reason.clone()),
-        (".", None) => Invalid::new("input", reason),
+        ("." | "?", Some(field)) => Invalid::new(field, reason.clone()),
+        ("." | "?", None) => Invalid::new("input", reason),
         (path, Some(field)) if !path.ends_with(field) => Invalid::new(format!("{path}.{field}"), reason.clone()),
         (path, _) => Invalid::new(path, reason.clone()),
     })

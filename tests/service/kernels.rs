@@ -1,0 +1,157 @@
+//! Kernels made to be watched.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
+use tower_kernels::service::{
+    Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService,
+};
+
+/// Costs far more than the inline bound.
+pub const LARGE: Cost = Cost { bytes: 1 << 40, operations: 0, device_memory: 0 };
+
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Numbers {
+    pub numbers: Buffer<f64>,
+    #[serde(default)]
+    pub scale: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Total {
+    pub total: f64,
+}
+
+/// Adds numbers up.
+pub struct Sum {
+    pub cost: Cost,
+}
+
+impl Kernel for Sum {
+    type Input = Numbers;
+    type Output = Total;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("test/sum", "1.0.0", "Adds numbers up.").alias("sum")
+    }
+
+    fn validate(&self, input: &Numbers) -> Result<(), Invalid> {
+        match input.numbers.iter().position(|number| !number.is_finite()) {
+            Some(at) => Err(Invalid::new(format!("numbers[{at}]"), "not a finite number")),
+            None => Ok(()),
+        }
+    }
+
+    fn cost(&self, _: &Numbers) -> Cost {
+        self.cost
+    }
+
+    fn run_cpu(&self, input: &Numbers, _: &Context<'_>) -> Result<Total, KernelError> {
+        Ok(Total { total: input.numbers.iter().sum::<f64>() * input.scale.unwrap_or(1.0) })
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct Nothing {}
+
+/// Reports that it has started, then runs until its context or the test stops it.
+pub struct Busy {
+    pub started: mpsc::SyncSender<()>,
+    pub stopped: mpsc::SyncSender<KernelError>,
+    pub runs: Arc<AtomicUsize>,
+}
+
+impl Kernel for Busy {
+    type Input = Nothing;
+    type Output = Total;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("test/busy", "1.0.0", "Runs until it is told to stop.")
+    }
+
+    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn cost(&self, _: &Nothing) -> Cost {
+        LARGE
+    }
+
+    fn run_cpu(&self, _: &Nothing, context: &Context<'_>) -> Result<Total, KernelError> {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        self.started.send(()).unwrap();
+        loop {
+            if let Err(error) = context.check() {
+                self.stopped.send(error.clone()).unwrap();
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Panics, with something whose own drop panics too where `twice` is set: that kills its thread.
+pub struct Panics {
+    pub cost: Cost,
+    pub twice: bool,
+}
+
+pub struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the panic's payload panics");
+    }
+}
+
+impl Kernel for Panics {
+    type Input = Nothing;
+    type Output = Total;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("test/panics", "1.0.0", "Panics.")
+    }
+
+    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn cost(&self, _: &Nothing) -> Cost {
+        self.cost
+    }
+
+    fn run_cpu(&self, _: &Nothing, _: &Context<'_>) -> Result<Total, KernelError> {
+        if self.twice {
+            std::panic::panic_any(Bomb);
+        }
+        panic!("as it was told to");
+    }
+}
+
+/// A service on a CPU backend of `lanes` lanes before a queue of `queue`.
+pub fn service(registry: KernelRegistry, lanes: usize, queue: usize) -> KernelService<CpuBackend> {
+    let mut config = CpuConfig::default();
+    (config.lanes, config.queue) = (lanes, queue);
+    KernelService::with_backend(registry, CpuBackend::with_config(config).unwrap())
+}
+
+/// A busy kernel's observer.
+pub struct Watch {
+    pub started: mpsc::Receiver<()>,
+    pub stopped: mpsc::Receiver<KernelError>,
+    pub runs: Arc<AtomicUsize>,
+}
+
+pub fn busy() -> (Busy, Watch) {
+    let (started, has_started) = mpsc::sync_channel(16);
+    let (stopped, has_stopped) = mpsc::sync_channel(16);
+    let runs = Arc::new(AtomicUsize::new(0));
+    let kernel = Busy { started, stopped, runs: Arc::clone(&runs) };
+    (kernel, Watch { started: has_started, stopped: has_stopped, runs })
+}

@@ -1,0 +1,7 @@
+//! The core through its public face: registry, codecs, dispatch, lanes.
+
+mod codec;
+mod dispatch;
+mod kernels;
+mod lanes;
+mod registry;

@@ -1,0 +1,57 @@
+use tower_kernels::service::{Cost, KernelRegistry, RegisterError};
+
+use crate::kernels::{Panics, Sum};
+
+#[test]
+fn kernels_are_found_by_id_and_alias_and_listed_in_order() {
+    let registry = KernelRegistry::new();
+    registry.register(Sum { cost: Cost::default() }).unwrap();
+    registry.register(Panics { cost: Cost::default(), twice: false }).unwrap();
+    assert_eq!(registry.get("sum").unwrap().info().id, "test/sum");
+    assert_eq!(registry.get("test/sum").unwrap().info().domain(), "test");
+    assert!(registry.get("test").is_none());
+    let ids: Vec<_> = registry.list().iter().map(|kernel| kernel.info().id.clone()).collect();
+    assert_eq!(ids, ["test/panics", "test/sum"]);
+    assert_eq!(registry.domain("test").len(), 2);
+    assert!(registry.domain("sum").is_empty());
+}
+
+#[test]
+fn a_taken_name_is_refused_and_changes_nothing() {
+    let registry = KernelRegistry::new();
+    registry.register(Sum { cost: Cost::default() }).unwrap();
+    let again = registry.register(Sum { cost: Cost::default() });
+    assert_eq!(again, Err(RegisterError::Taken { name: "test/sum".into() }));
+    assert_eq!(registry.len(), 1);
+}
+
+#[test]
+fn a_description_holds_both_schemas() {
+    let registry = KernelRegistry::new();
+    registry.register(Sum { cost: Cost::default() }).unwrap();
+    let description = serde_json::to_value(registry.describe("sum").unwrap()).unwrap();
+    assert_eq!(description["id"], "test/sum");
+    assert_eq!(description["domain"], "test");
+    assert_eq!(description["mode"], "batch");
+    assert_eq!(description["backends"], serde_json::json!(["CPU"]));
+    let numbers = &description["input_schema"]["properties"]["numbers"];
+    assert_eq!((&numbers["type"], &numbers["x-dtype"]), (&"array".into(), &"float64".into()));
+    assert_eq!(description["output_schema"]["properties"]["total"]["type"], "number");
+}
+
+#[test]
+fn reading_goes_on_while_kernels_are_added() {
+    let registry = KernelRegistry::new();
+    registry.register(Sum { cost: Cost::default() }).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..10_000 {
+                    assert!(registry.get("test/sum").is_some());
+                }
+            });
+        }
+        registry.register(Panics { cost: Cost::default(), twice: false }).unwrap();
+    });
+    assert_eq!(registry.len(), 2);
+}
