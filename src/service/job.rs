@@ -27,7 +27,7 @@ pub struct Job {
     deadline: Option<Instant>,
     priority: Priority,
     tenant: Option<Arc<str>>,
-    trace: Option<TraceContext>,
+    trace: Option<Box<TraceContext>>,
 }
 
 #[derive(Debug)]
@@ -142,6 +142,6 @@ impl RequestContext for Job {
     }
 
     fn trace_context(&self) -> Option<&TraceContext> {
-        self.trace.as_ref()
+        self.trace.as_deref()
     }
 }

@@ -7,6 +7,7 @@
 mod codec;
 mod context;
 mod dispatch;
+mod envelope;
 mod erased;
 mod error;
 mod future;

@@ -33,8 +33,8 @@ pub struct KernelRequest {
     pub priority: Priority,
     /// On whose behalf it is made.
     pub tenant: Option<Arc<str>>,
-    /// The trace that it belongs to.
-    pub trace: Option<TraceContext>,
+    /// The trace that it belongs to. Boxed, because every layer moves the request and most have none.
+    pub trace: Option<Box<TraceContext>>,
     /// What users add.
     pub extensions: http::Extensions,
 }
@@ -84,7 +84,7 @@ impl RequestContext for KernelRequest {
     }
 
     fn trace_context(&self) -> Option<&TraceContext> {
-        self.trace.as_ref()
+        self.trace.as_deref()
     }
 
     fn payload_bytes(&self) -> Option<u64> {

@@ -1,13 +1,12 @@
 //! JSON in and out.
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::service::{Invalid, KernelError};
 
 /// Reads a kernel's input; an error names the field.
-pub(crate) fn decode_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Invalid> {
+pub(crate) fn decode_json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Invalid> {
     // Tracking the path costs an allocation a field, so only input that is known to be wrong is read again with it.
     serde_json::from_slice(bytes).map_err(|error| match tracked::<T>(bytes) {
         Some(invalid) => invalid,
@@ -16,7 +15,7 @@ pub(crate) fn decode_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Invali
 }
 
 #[cold]
-fn tracked<T: DeserializeOwned>(bytes: &[u8]) -> Option<Invalid> {
+fn tracked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Option<Invalid> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let error = serde_path_to_error::deserialize::<_, T>(&mut deserializer).err()?;
     // "." is the document itself and "?" a place that the parser did not get to.

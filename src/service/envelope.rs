@@ -1,0 +1,211 @@
+//! The JSON documents of an execute call, as every HTTP transport reads and writes them.
+//!
+//! ```json
+//! {"kernel_id": "linalg/saxpy",
+//!  "input": {"a": 2.0, "x": [1.0], "y": [1.0]},
+//!  "metadata": {"timeout_ms": 50, "priority": "high", "tenant": "acme", "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}}
+//! ```
+//! `metadata` and each of its fields may be left out. `input` is not looked into here: it goes on as the slice of the
+//! body that it is, and is parsed once, into the kernel's own type.
+//!
+//! ```json
+//! {"request_id": "req-1f", "kernel_id": "linalg/saxpy", "output": {"y": [3.0]},
+//!  "metadata": {"duration_us": 1, "queued_us": 0, "backend": "CPU"}}
+//! ```
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::codec::decode_json;
+use super::{Invalid, KernelError, KernelRequest, KernelResponse, Payload, Priority, TraceContext};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request<'a> {
+    #[serde(borrow)]
+    kernel_id: Cow<'a, str>,
+    #[serde(borrow)]
+    input: &'a RawValue,
+    #[serde(borrow, default)]
+    metadata: Option<RequestMetadata<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequestMetadata<'a> {
+    timeout_ms: Option<u64>,
+    #[serde(borrow)]
+    priority: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    tenant: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    trace_id: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
+struct ResponseMetadata<'a> {
+    duration_us: u128,
+    queued_us: u128,
+    backend: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<u32>,
+    #[serde(skip_serializing_if = "is_one")]
+    batch_size: u32,
+}
+
+fn is_one(batch_size: &u32) -> bool {
+    *batch_size == 1
+}
+
+impl KernelRequest {
+    /// Reads the document of an execute call. A `trace_id` is a W3C trace id of 32 hex digits, or a whole `traceparent`.
+    ///
+    /// # Errors
+    /// The first field found wrong; those of `input` are found when the request is run.
+    ///
+    /// ```
+    /// use tower_kernels::service::KernelRequest;
+    ///
+    /// let body = r#"{"kernel_id": "linalg/saxpy", "input": {"a": 2.0}, "metadata": {"timeout_ms": 50}}"#;
+    /// let request = KernelRequest::from_json(body.into()).unwrap();
+    /// assert!(request.deadline.is_some());
+    ///
+    /// let error = KernelRequest::from_json(r#"{"kernel_id": "linalg/saxpy"}"#.into()).unwrap_err();
+    /// assert_eq!(error.field, "input");
+    /// ```
+    pub fn from_json(body: Bytes) -> Result<Self, Invalid> {
+        let document: Request<'_> = decode_json(&body)?;
+        let input = body.slice_ref(document.input.get().as_bytes());
+        let mut request = Self::new(document.kernel_id.into_owned(), Payload::Json(input));
+        let Some(metadata) = document.metadata else { return Ok(request) };
+        if let Some(timeout) = metadata.timeout_ms {
+            request = request.with_timeout(Duration::from_millis(timeout));
+        }
+        if let Some(priority) = metadata.priority {
+            request.priority =
+                priority.parse::<Priority>().map_err(|error| Invalid::new("metadata.priority", error.to_string()))?;
+        }
+        request.tenant = metadata.tenant.map(|tenant| tenant.into());
+        if let Some(trace) = metadata.trace_id {
+            let context = trace_context(&trace).ok_or_else(|| {
+                Invalid::new("metadata.trace_id", "neither a trace id of 32 hex digits nor a traceparent")
+            })?;
+            request.trace = Some(Box::new(context));
+        }
+        Ok(request)
+    }
+}
+
+/// A bare trace id has no span to be a child of, and the standard allows none to be zero: its own low half stands in.
+fn trace_context(text: &str) -> Option<TraceContext> {
+    if let Ok(context) = text.parse() {
+        return Some(context);
+    }
+    let digits = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let id = u128::from_str_radix(text, 16).ok().filter(|_| digits)?;
+    TraceContext::new(id, (id as u64).max(1), true)
+}
+
+impl KernelResponse {
+    /// Writes the document that answers an execute call; the output is copied into it, and not parsed again.
+    ///
+    /// # Errors
+    /// [`KernelError::Encode`] where the payload is not JSON, because the request's was not.
+    pub fn to_json(&self, request_id: &str, kernel_id: &str) -> Result<Bytes, KernelError> {
+        let Payload::Json(output) = &self.payload else {
+            return Err(KernelError::Encode("a JSON document was asked for and the payload is not JSON".to_owned()));
+        };
+        let metadata = ResponseMetadata {
+            duration_us: self.execution.executed.as_micros(),
+            queued_us: self.execution.queued.as_micros(),
+            backend: self.execution.backend,
+            device: self.execution.device,
+            batch_size: self.execution.batch_size,
+        };
+        let mut body = Vec::with_capacity(output.len() + request_id.len() + kernel_id.len() + 160);
+        let mut write = || -> Result<(), std::io::Error> {
+            body.write_all(br#"{"request_id":"#)?;
+            serde_json::to_writer(&mut body, request_id)?;
+            body.write_all(br#","kernel_id":"#)?;
+            serde_json::to_writer(&mut body, kernel_id)?;
+            body.write_all(br#","output":"#)?;
+            body.write_all(output)?;
+            body.write_all(br#","metadata":"#)?;
+            serde_json::to_writer(&mut body, &metadata)?;
+            body.write_all(b"}")
+        };
+        write().map_err(|error| KernelError::Encode(error.to_string()))?;
+        Ok(body.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::{Execution, RequestContext};
+
+    fn parse(body: &str) -> Result<KernelRequest, Invalid> {
+        KernelRequest::from_json(Bytes::copy_from_slice(body.as_bytes()))
+    }
+
+    #[test]
+    fn all_metadata_reaches_the_request_and_the_input_is_a_slice_of_the_body() {
+        let body = Bytes::from(
+            r#"{"metadata": {"timeout_ms": 9, "priority": "high", "tenant": "acme",
+                "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, "input": {"a": [1, 2]}, "kernel_id": "a\u002fb"}"#,
+        );
+        let request = KernelRequest::from_json(body.clone()).unwrap();
+        assert_eq!(
+            (request.operation(), request.priority, request.tenant.as_deref()),
+            ("a/b", Priority::High, Some("acme"))
+        );
+        assert_eq!(request.trace_context().unwrap().trace_id(), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        let Payload::Json(input) = request.payload else { panic!("no JSON") };
+        assert_eq!(input, r#"{"a": [1, 2]}"#);
+        assert!(body.as_ptr_range().contains(&input.as_ptr()), "copied");
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (body, field) in [
+            ("", "input"),
+            ("[]", "input"),
+            (r#"{"input": {}}"#, "kernel_id"),
+            (r#"{"kernel_id": "a"}"#, "input"),
+            (r#"{"kernel_id": 1, "input": {}}"#, "kernel_id"),
+            (r#"{"kernel_id": "a", "input": {}, "metadata": {"timeout_ms": -1}}"#, "metadata.timeout_ms"),
+            (r#"{"kernel_id": "a", "input": {}, "metadata": {"timeout": 1}}"#, "metadata.timeout"),
+            (r#"{"kernel_id": "a", "input": {}, "metadata": {"priority": "urgent"}}"#, "metadata.priority"),
+            (r#"{"kernel_id": "a", "input": {}, "metadata": {"trace_id": "0"}}"#, "metadata.trace_id"),
+        ] {
+            assert_eq!(parse(body).unwrap_err().field, field, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_past_the_end_of_time_is_none() {
+        let body = format!(r#"{{"kernel_id": "a", "input": 1, "metadata": {{"timeout_ms": {}}}}}"#, u64::MAX);
+        let deadline = parse(&body).unwrap().deadline;
+        assert!(deadline.is_none_or(|deadline| deadline.elapsed().is_zero()));
+    }
+
+    #[test]
+    fn the_answer_is_json_whatever_the_ids_hold() {
+        let response = KernelResponse::new(Payload::json(r#"{"y":[1.0]}"#), Execution::new("CPU"));
+        let body = response.to_json("req-\"1\"", "a/b").unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            document,
+            serde_json::json!({
+                "request_id": "req-\"1\"", "kernel_id": "a/b", "output": {"y": [1.0]},
+                "metadata": {"duration_us": 0, "queued_us": 0, "backend": "CPU"},
+            })
+        );
+        assert!(KernelResponse::new(Payload::typed(1), Execution::new("CPU")).to_json("1", "a").is_err());
+    }
+}
