@@ -1,1 +1,59 @@
-//! Layers for any Tower service.
+//! Layers that make a service safe to put in front of users. None of them knows of kernels.
+//!
+//! | layer | the question it answers | where it acts |
+//! |---|---|---|
+//! | [`MetricsLayer`](metrics::MetricsLayer) | How many calls, how long, and how did they end? | outermost, so that the refusals of the others are counted |
+//! | [`TracingLayer`](tracing::TracingLayer) | What became of this one call? | inside metrics, around all that can refuse |
+//! | [`RateLimiterLayer`](rate_limit::RateLimiterLayer) | Has this caller had its share? | in `call`: it takes a token, or refuses, or waits for one |
+//! | [`TimeoutLayer`](timeout::TimeoutLayer) | Is anybody still waiting for the answer? | at `call` it sets the deadline, from the first `Pending` on it keeps it |
+//!
+//! What they ask of a request and a response is [`RequestContext`] and [`ResponseContext`]; what they ask of an error
+//! is [`Classify`]. A request of your own implements the first with an empty `impl` block.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let metrics = MetricsLayer::new();
+//! let mut service = ServiceBuilder::new()
+//!     .layer(metrics.clone())
+//!     .layer(TracingLayer::new())
+//!     .layer(RateLimiterLayer::new(100, Duration::from_secs(1)))
+//!     .layer(TimeoutLayer::new(Duration::from_secs(30)))
+//!     .service(service_fn(|_: http::Request<()>| async {
+//!         Ok::<_, std::convert::Infallible>(http::Response::new("hello"))
+//!     }));
+//!
+//! let answer = service.ready().await.unwrap().call(http::Request::new(())).await.unwrap();
+//! assert_eq!(*answer.body(), "hello");
+//! assert!(metrics.render().contains(r#"outcome="ok"} 1"#));
+//! # }
+//! ```
+//!
+//! # What holds for all of them
+//!
+//! * They call the very service that was polled ready, never a clone of it.
+//! * A call that a layer refuses does not reach the inner service. What the inner service's readiness reserved stays
+//!   reserved for the next call, and is given back when the service is dropped.
+//! * Their futures are named, nothing is boxed, and a call that is answered at once allocates nothing.
+//! * State that limits or counts lives in the layer: clones of a layer, and all services made by it, share it.
+//! * Time is Tokio's, so `tokio::time::pause` holds for them as well.
+//! * `tower::load::Load` is passed on, so `tower::balance` works over any stack.
+//!
+//! [`RequestContext`]: crate::service::RequestContext
+//! [`ResponseContext`]: crate::service::ResponseContext
+//! [`Classify`]: crate::error::Classify
+
+mod clock;
+pub mod metrics;
+pub mod rate_limit;
+pub mod timeout;
+pub mod tracing;
+
+pub use self::metrics::MetricsLayer;
+pub use self::rate_limit::RateLimiterLayer;
+pub use self::timeout::TimeoutLayer;
+pub use self::tracing::TracingLayer;

@@ -34,7 +34,11 @@ impl<B> RequestContext for http::Request<B> {
     }
 
     fn set_deadline(&mut self, deadline: Instant) {
-        self.extensions_mut().insert(Deadline(deadline));
+        // In place where there is one, as an insertion allocates.
+        match self.extensions_mut().get_mut::<Deadline>() {
+            Some(known) => known.0 = deadline,
+            None => drop(self.extensions_mut().insert(Deadline(deadline))),
+        }
     }
 
     fn priority(&self) -> Priority {

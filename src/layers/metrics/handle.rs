@@ -1,0 +1,67 @@
+use std::sync::Arc;
+
+use prometheus_client::encoding::text;
+use prometheus_client::registry::Registry;
+
+use super::encode::Encoder;
+use super::operations::Operations;
+
+/// What a layer, its clones and their services share.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) prefix: String,
+    pub(super) operations: Operations,
+}
+
+impl State {
+    pub(super) fn new(prefix: String, max_operations: usize) -> Self {
+        Self { prefix, operations: Operations::new(max_operations) }
+    }
+}
+
+/// Reads what a [`MetricsLayer`](super::MetricsLayer) counted. Clones read the same.
+#[derive(Clone, Debug)]
+pub struct MetricsHandle {
+    state: Arc<State>,
+}
+
+impl MetricsHandle {
+    /// The `Content-Type` of what [`render`](Self::render) returns: OpenMetrics, which Prometheus reads.
+    pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    pub(super) fn new(state: Arc<State>) -> Self {
+        Self { state }
+    }
+
+    /// The text of all metrics, as of now.
+    pub fn render(&self) -> String {
+        let mut registry = Registry::default();
+        self.register(&mut registry);
+        let mut text = String::new();
+        text::encode(&mut text, &registry).expect("writing to a string does not fail");
+        text
+    }
+
+    /// Adds these metrics to a registry of your own, under the layer's prefix.
+    ///
+    /// ```
+    /// use prometheus_client::{encoding::text, registry::Registry};
+    /// use tower_kernels::layers::MetricsLayer;
+    ///
+    /// let mut registry = Registry::with_labels([("region".into(), "eu".into())].into_iter());
+    /// MetricsLayer::new().operations(["linalg/saxpy"]).handle().register(&mut registry);
+    ///
+    /// let mut page = String::new();
+    /// text::encode(&mut page, &registry).unwrap();
+    /// assert!(page.contains(r#"kernel_requests_in_flight{region="eu",operation="linalg/saxpy"} 0"#), "{page}");
+    /// ```
+    pub fn register(&self, registry: &mut Registry) {
+        let encoder = Encoder::new(Arc::clone(&self.state));
+        registry.sub_registry_with_prefix(&self.state.prefix).register_collector(Box::new(encoder));
+    }
+
+    /// How many calls have not ended.
+    pub fn in_flight(&self) -> u64 {
+        self.state.operations.iter().map(|(_, in_flight)| in_flight).sum()
+    }
+}

@@ -1,0 +1,73 @@
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tower::load::Load;
+use tower_service::Service;
+
+use super::ResponseFuture;
+use super::future::Call;
+use super::handle::State;
+use crate::error::Classify;
+use crate::layers::clock;
+use crate::service::{RequestContext, ResponseContext};
+
+/// Counts and measures calls. See the [module](super).
+#[derive(Clone, Debug)]
+pub struct Metrics<S> {
+    inner: S,
+    state: Arc<State>,
+}
+
+impl<S> Metrics<S> {
+    pub(super) fn new(inner: S, state: Arc<State>) -> Self {
+        Self { inner, state }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, R> Service<R> for Metrics<S>
+where
+    S: Service<R>,
+    R: RequestContext,
+    S::Response: ResponseContext,
+    S::Error: Classify,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: R) -> Self::Future {
+        let reading = clock::hold();
+        // Before the inner call, so that one that panics there is counted as well.
+        let call = Call::begin(&self.state, reading.now, request.operation(), request.payload_bytes());
+        ResponseFuture::new(self.inner.call(request), call)
+    }
+}
+
+impl<S: Load> Load for Metrics<S> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> Self::Metric {
+        self.inner.load()
+    }
+}

@@ -1,0 +1,85 @@
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use governor::clock::Clock as _;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{NotUntil, Quota, RateLimiter as Governor};
+
+use super::InvalidQuota;
+use crate::layers::clock;
+
+/// What a [`RateLimiter`](super::RateLimiter) asks for each request.
+pub trait Limit<R> {
+    /// Takes a token for `request`. Where there is none, the error says how long until there can be.
+    fn take(&self, request: &R) -> Result<(), Duration>;
+}
+
+/// One quota for all requests.
+pub struct Shared {
+    limiter: Governor<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Nanos>>,
+}
+
+impl Shared {
+    pub(super) fn new(quota: Quota) -> Self {
+        Self { limiter: Governor::direct_with_clock(quota, Clock::new()) }
+    }
+}
+
+impl<R> Limit<R> for Shared {
+    #[inline]
+    fn take(&self, _request: &R) -> Result<(), Duration> {
+        self.limiter.check().map_err(|not_until| wait_time(&not_until, self.limiter.clock()))
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+#[cold]
+pub(super) fn wait_time(not_until: &NotUntil<Nanos>, clock: &Clock) -> Duration {
+    not_until.wait_time_from(clock.now())
+}
+
+/// `calls` a `period`, `burst` of which can be made at once.
+pub(super) fn quota(calls: u32, period: Duration) -> Result<Quota, InvalidQuota> {
+    const HUNDRED_YEARS: Duration = Duration::from_secs(100 * 365 * 86_400);
+    let calls = NonZeroU32::new(calls).ok_or(InvalidQuota::NoCalls)?;
+    if period > HUNDRED_YEARS {
+        return Err(InvalidQuota::PeriodTooLong);
+    }
+    if period.is_zero() {
+        return Err(InvalidQuota::NoPeriod);
+    }
+    // A token a nanosecond is the finest that there is.
+    let interval = (period / calls.get()).max(Duration::from_nanos(1));
+    Ok(Quota::with_period(interval).ok_or(InvalidQuota::NoPeriod)?.allow_burst(calls))
+}
+
+/// Nanoseconds since the limit was made, of the clock that the other layers go by.
+#[derive(Clone, Debug)]
+pub(super) struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self { origin: clock::now() }
+    }
+}
+
+impl governor::clock::Clock for Clock {
+    type Instant = Nanos;
+
+    #[inline]
+    fn now(&self) -> Nanos {
+        let since = clock::now().saturating_duration_since(self.origin);
+        // 584 years are as good as for ever.
+        Nanos::new(since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos())))
+    }
+}

@@ -1,0 +1,34 @@
+use std::time::Duration;
+
+use crate::error::{Classify, ErrorKind};
+
+/// The deadline passed, or the inner service failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TimeoutError<E> {
+    /// The deadline passed.
+    #[error("the deadline passed {}", if *.called { "before the answer was there" } else { "before the call" })]
+    Elapsed {
+        /// Whether the inner service had been called. If not, nothing was begun.
+        called: bool,
+    },
+    /// The inner service failed.
+    #[error("the service under the timeout failed")]
+    Inner(#[source] E),
+}
+
+impl<E: Classify> Classify for TimeoutError<E> {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Elapsed { .. } => ErrorKind::DeadlineExceeded,
+            Self::Inner(error) => error.kind(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Elapsed { .. } => None,
+            Self::Inner(error) => error.retry_after(),
+        }
+    }
+}

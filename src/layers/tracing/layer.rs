@@ -1,0 +1,44 @@
+use tower_layer::Layer;
+use tracing::Level;
+
+use super::Tracing;
+
+/// Makes a span for each call. See the [module](super).
+#[derive(Clone, Copy, Debug)]
+pub struct TracingLayer {
+    level: Level,
+    kind: &'static str,
+}
+
+impl TracingLayer {
+    /// Spans of level `INFO` and kind `server`.
+    pub const fn new() -> Self {
+        Self { level: Level::INFO, kind: "server" }
+    }
+
+    /// Sets the level of the spans.
+    #[must_use]
+    pub const fn level(self, level: Level) -> Self {
+        Self { level, ..self }
+    }
+
+    /// Makes spans of kind `internal`, for a stack that is not the one that requests from outside arrive at.
+    #[must_use]
+    pub const fn internal(self) -> Self {
+        Self { kind: "internal", ..self }
+    }
+}
+
+impl Default for TracingLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for TracingLayer {
+    type Service = Tracing<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Tracing::new(inner, self.level, self.kind)
+    }
+}

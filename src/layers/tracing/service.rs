@@ -1,0 +1,79 @@
+use std::fmt;
+use std::task::{Context, Poll};
+
+use tower::load::Load;
+use tower_service::Service;
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+
+use super::{ResponseFuture, record};
+use crate::error::Classify;
+use crate::service::{RequestContext, ResponseContext};
+
+/// Makes a span for each call. See the [module](super).
+#[derive(Clone, Copy, Debug)]
+pub struct Tracing<S> {
+    inner: S,
+    level: Level,
+    kind: &'static str,
+}
+
+impl<S> Tracing<S> {
+    pub(super) const fn new(inner: S, level: Level, kind: &'static str) -> Self {
+        Self { inner, level, kind }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, R> Service<R> for Tracing<S>
+where
+    S: Service<R>,
+    R: RequestContext,
+    S::Response: ResponseContext,
+    S::Error: Classify + fmt::Display,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: R) -> Self::Future {
+        // One comparison answers for every call where nobody listens, before any of the five call sites is looked at.
+        if self.level > LevelFilter::current() {
+            return ResponseFuture::unobserved(self.inner.call(request));
+        }
+        let span = record::span(self.level, self.kind, &request);
+        if span.is_disabled() {
+            return ResponseFuture::unobserved(self.inner.call(request));
+        }
+        let future = span.in_scope(|| self.inner.call(request));
+        ResponseFuture::observed(future, span)
+    }
+}
+
+impl<S: Load> Load for Tracing<S> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> Self::Metric {
+        self.inner.load()
+    }
+}
