@@ -1,0 +1,72 @@
+//! The layers of `tower-kernels`: around a request for a kernel, around a small request of the reader's own, and around
+//! http, where the peers are at home.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use tower::{Layer, Service, ServiceBuilder};
+use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
+
+use crate::inner::{HTTP, Http, KERNEL, Kernel, PLAIN, Plain, http_request, job, kernel_request};
+use crate::{Calls, Case, drive};
+
+/// The rows of one kind of inner service: each layer alone, and the four as a server stacks them.
+macro_rules! rows {
+    ($what:literal, $over:expr, $inner:expr, $request:expr) => {
+        [
+            Case {
+                name: concat!("TimeoutLayer, ", $what),
+                over: Some($over),
+                build: || around($inner, $request, timeout()),
+            },
+            Case {
+                name: concat!("RateLimiterLayer, ", $what),
+                over: Some($over),
+                build: || around($inner, $request, rate_limit()),
+            },
+            Case {
+                name: concat!("TracingLayer, no subscriber, ", $what),
+                over: Some($over),
+                build: || around($inner, $request, TracingLayer::new()),
+            },
+            Case {
+                name: concat!("MetricsLayer, ", $what),
+                over: Some($over),
+                build: || around($inner, $request, MetricsLayer::new()),
+            },
+            Case {
+                name: concat!("our four, ", $what),
+                over: Some($over),
+                build: || {
+                    let four = ServiceBuilder::new()
+                        .layer(MetricsLayer::new())
+                        .layer(TracingLayer::new())
+                        .layer(rate_limit())
+                        .layer(timeout());
+                    around($inner, $request, four)
+                },
+            },
+        ]
+    };
+}
+
+pub(crate) const AROUND_KERNELS: &[Case] = &rows!("kernel request", KERNEL, Kernel, kernel_request);
+pub(crate) const AROUND_JOBS: &[Case] = &rows!("plain request", PLAIN, Plain, job);
+pub(crate) const AROUND_HTTP: &[Case] = &rows!("http request", HTTP, Http, http_request());
+
+fn around<L, S, R>(inner: S, request: impl Fn() -> R + 'static, layer: L) -> Calls
+where
+    L: Layer<S, Service: Service<R, Error: Debug> + 'static>,
+    R: 'static,
+{
+    drive(layer.layer(inner), request)
+}
+
+fn timeout() -> TimeoutLayer {
+    TimeoutLayer::new(Duration::from_secs(30))
+}
+
+/// A quota that never runs out.
+fn rate_limit() -> RateLimiterLayer {
+    RateLimiterLayer::new(u32::MAX, Duration::from_secs(1))
+}
