@@ -1,6 +1,81 @@
-//! Tower middleware around a `Service<KernelRequest>` that runs kernels on CUDA GPUs and on the CPU.
+//! A Tower `Service<KernelRequest>` that runs real kernels on CUDA GPUs and on the CPU, and the layers that make it safe
+//! to put in front of users.
+//!
+//! Everything is a Tower service, so a hyper, axum, tonic or actix program builds its own pipeline from the parts and
+//! nobody has to take the whole:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use tower::{Service, ServiceBuilder, ServiceExt};
+//! use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
+//! use tower_kernels::service::{KernelRegistry, KernelRequest, KernelService, Payload};
+//!
+//! let registry = KernelRegistry::new();
+//! tower_kernels::kernels::register_all(&registry)?;
+//!
+//! let mut service = ServiceBuilder::new()
+//!     .layer(MetricsLayer::new())
+//!     .layer(TracingLayer::new())
+//!     .layer(RateLimiterLayer::new(100, Duration::from_secs(1)))
+//!     .layer(TimeoutLayer::new(Duration::from_secs(30)))
+//!     .service(KernelService::new(registry));
+//!
+//! let input = r#"{"num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]]}"#;
+//! let request = KernelRequest::new("graph/betweenness-centrality", Payload::json(input));
+//! let response = service.ready().await?.call(request).await?;
+//! assert_eq!(response.execution.batch_size, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The way of a request
+//!
+//! ```text
+//! hyper / axum / tonic / actix / your code
+//!   -> layers          metrics, tracing, rate limit, timeout          src/layers
+//!   -> KernelService   look up the kernel                             src/service
+//!   -> backend         reserve a slot, decode, validate, estimate     src/backends
+//!   -> lane            a thread of its own; on CUDA a stream too      src/backends/lanes
+//!   -> kernel          run, encode                                    src/kernels
+//!   -> the same way back
+//! ```
+//!
+//! What holds on that way:
+//!
+//! * **Readiness tells the truth.** `poll_ready` reserves a place to run; `Pending` means that the machine is full.
+//!   Nothing queues without a bound.
+//! * **Dropping the future cancels the work.** A deadline, a disconnect and an explicit drop take the same way. Work that
+//!   waits is never started, a running kernel stops at its next check, and its slot is free when it has really stopped.
+//! * **One parse, one write.** Input bytes are decoded once, straight into the kernel's typed input. Callers in the same
+//!   process pass typed values and pay for no codec.
+//! * **What costs less than a thread hop runs where it is**, everything else on a lane, so that no async thread is held
+//!   up.
+//! * **Errors carry their meaning**: each says of itself what kind of refusal it is and when to retry; one
+//!   [table](error) turns that into HTTP and gRPC statuses.
+//!
+//! # Where to go from here
+//!
+//! * Using kernels: [`KernelService`](service::KernelService) and the [catalogue](kernels).
+//! * Around a service of your own that knows nothing of kernels: [`layers`].
+//! * A kernel of your own: [the guide](guide), which walks through the smallest one there is.
+//! * GPUs, and what happens when one is lost: [`backends`].
+//!
+//! # Features
+//!
+//! | feature | default | what it brings |
+//! |---|---|---|
+//! | `cuda` | yes | the CUDA backend; it loads the driver at run time, so it builds and runs without one |
+//! | `full` | | all of the above |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backends;
 pub mod error;
+pub mod kernels;
 pub mod layers;
 pub mod service;
+
+#[doc = include_str!("guide.md")]
+pub mod guide {}

@@ -8,6 +8,8 @@
 //! another thread and back runs inside the call.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod lanes;
 mod local;
 

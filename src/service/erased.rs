@@ -8,6 +8,8 @@ use schemars::{Schema, SchemaGenerator};
 use super::codec::{decode_json, decode_tensors, encode_json, encode_tensors};
 use super::payload::{Encoding, Typed};
 use super::{Context, Cost, Invalid, Kernel, KernelError, Payload};
+#[cfg(feature = "cuda")]
+use crate::backends::cuda::Lane;
 
 /// A kernel's input with its type erased.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub(crate) trait ErasedKernel: Send + Sync {
     fn decode(&self, payload: Payload) -> Result<Input, KernelError>;
     fn validate(&self, input: &Input) -> Result<(), KernelError>;
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError>;
+    #[cfg(feature = "cuda")]
+    fn run_cuda(&self, input: &Input, encoding: Encoding, lane: &mut Lane<'_>) -> Result<Payload, KernelError>;
     fn schemas(&self) -> (Schema, Schema);
 }
 
@@ -41,6 +45,11 @@ impl<K: Kernel> ErasedKernel for K {
 
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError> {
         encode(Kernel::run_cpu(self, typed::<K>(&input.value)?, context)?, encoding)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda(&self, input: &Input, encoding: Encoding, lane: &mut Lane<'_>) -> Result<Payload, KernelError> {
+        encode(Kernel::run_cuda(self, typed::<K>(&input.value)?, lane)?, encoding)
     }
 
     fn schemas(&self) -> (Schema, Schema) {

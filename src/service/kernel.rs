@@ -41,6 +41,20 @@ pub trait Kernel: Send + Sync + 'static {
         let (_, _) = (input, context);
         Err(KernelError::NoCode { id: self.info().id, backend: "CPU" })
     }
+
+    /// The host side of the code for CUDA. It runs on a lane's own thread, which it may hold up.
+    ///
+    /// # Errors
+    /// What the [`Lane`](crate::backends::cuda::Lane) gives, and failures of the kernel's own.
+    #[cfg(feature = "cuda")]
+    fn run_cuda(
+        &self,
+        input: &Self::Input,
+        lane: &mut crate::backends::cuda::Lane<'_>,
+    ) -> Result<Self::Output, KernelError> {
+        let (_, _) = (input, lane);
+        Err(KernelError::NoCode { id: self.info().id, backend: "CUDA" })
+    }
 }
 
 /// Whether a kernel answers requests or stays resident.
@@ -127,6 +141,15 @@ impl KernelInfo {
     #[must_use]
     pub fn alias(mut self, id: impl Into<Cow<'static, str>>) -> Self {
         self.aliases.push(id.into());
+        self
+    }
+
+    /// With code for CUDA too, in programs that are built with the feature `cuda`.
+    #[must_use]
+    pub fn cuda(mut self) -> Self {
+        if cfg!(feature = "cuda") {
+            self.backends.push(BackendKind::Cuda);
+        }
         self
     }
 

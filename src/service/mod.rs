@@ -19,7 +19,7 @@ mod registry;
 mod request;
 mod tensor;
 
-pub use codec::{Buffer, Element};
+pub use codec::{Buffer, Element, Reals};
 pub use context::{
     Execution, InvalidTraceParent, Priority, RequestContext, ResponseContext, TraceContext, UnknownPriority,
 };

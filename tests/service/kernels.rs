@@ -13,24 +13,24 @@ use tower_kernels::service::{
 };
 
 /// Costs far more than the inline bound.
-pub const LARGE: Cost = Cost { bytes: 1 << 40, operations: 0, device_memory: 0 };
+pub(crate) const LARGE: Cost = Cost { bytes: 1 << 40, operations: 0, device_memory: 0 };
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Numbers {
-    pub numbers: Buffer<f64>,
+pub(crate) struct Numbers {
+    pub(crate) numbers: Buffer<f64>,
     #[serde(default)]
-    pub scale: Option<f64>,
+    pub(crate) scale: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Total {
-    pub total: f64,
+pub(crate) struct Total {
+    pub(crate) total: f64,
 }
 
 /// Adds numbers up.
-pub struct Sum {
-    pub cost: Cost,
+pub(crate) struct Sum {
+    pub(crate) cost: Cost,
 }
 
 impl Kernel for Sum {
@@ -58,13 +58,13 @@ impl Kernel for Sum {
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-pub struct Nothing {}
+pub(crate) struct Nothing {}
 
 /// Reports that it has started, then runs until its context or the test stops it.
-pub struct Busy {
-    pub started: mpsc::SyncSender<()>,
-    pub stopped: mpsc::SyncSender<KernelError>,
-    pub runs: Arc<AtomicUsize>,
+pub(crate) struct Busy {
+    pub(crate) started: mpsc::SyncSender<()>,
+    pub(crate) stopped: mpsc::SyncSender<KernelError>,
+    pub(crate) runs: Arc<AtomicUsize>,
 }
 
 impl Kernel for Busy {
@@ -97,12 +97,12 @@ impl Kernel for Busy {
 }
 
 /// Panics, with something whose own drop panics too where `twice` is set: that kills its thread.
-pub struct Panics {
-    pub cost: Cost,
-    pub twice: bool,
+pub(crate) struct Panics {
+    pub(crate) cost: Cost,
+    pub(crate) twice: bool,
 }
 
-pub struct Bomb;
+pub(crate) struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
@@ -135,20 +135,20 @@ impl Kernel for Panics {
 }
 
 /// A service on a CPU backend of `lanes` lanes before a queue of `queue`.
-pub fn service(registry: KernelRegistry, lanes: usize, queue: usize) -> KernelService<CpuBackend> {
+pub(crate) fn service(registry: KernelRegistry, lanes: usize, queue: usize) -> KernelService<CpuBackend> {
     let mut config = CpuConfig::default();
     (config.lanes, config.queue) = (lanes, queue);
     KernelService::with_backend(registry, CpuBackend::with_config(config).unwrap())
 }
 
 /// A busy kernel's observer.
-pub struct Watch {
-    pub started: mpsc::Receiver<()>,
-    pub stopped: mpsc::Receiver<KernelError>,
-    pub runs: Arc<AtomicUsize>,
+pub(crate) struct Watch {
+    pub(crate) started: mpsc::Receiver<()>,
+    pub(crate) stopped: mpsc::Receiver<KernelError>,
+    pub(crate) runs: Arc<AtomicUsize>,
 }
 
-pub fn busy() -> (Busy, Watch) {
+pub(crate) fn busy() -> (Busy, Watch) {
     let (started, has_started) = mpsc::sync_channel(16);
     let (stopped, has_stopped) = mpsc::sync_channel(16);
     let runs = Arc::new(AtomicUsize::new(0));

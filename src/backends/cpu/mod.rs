@@ -60,12 +60,20 @@ impl CpuBackend {
             device: None,
             spin: Duration::ZERO,
             inline: config.inline,
+            linger: Duration::ZERO,
             bytes_per_second: 8e9,
             operations_per_second: 2e9,
         };
         let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.lanes.max(1)).collect());
         let lanes = Lanes::start(profile, config.queue, workers)?;
         Ok(Self { slot: Slot::new(Arc::new(lanes)) })
+    }
+}
+
+impl CpuBackend {
+    /// Gives back the slot that `poll_ready` has reserved.
+    pub(crate) fn release(&mut self) {
+        self.slot.release();
     }
 }
 

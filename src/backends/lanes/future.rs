@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::coop;
@@ -43,6 +43,12 @@ impl RunFuture {
         Self { lanes: Arc::clone(slot.lanes()), state: State::Unpolled(job, slot.take()) }
     }
 
+    /// A run that fails without having started.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn refuse(slot: &Slot, error: KernelError) -> Self {
+        Self { lanes: Arc::clone(slot.lanes()), state: State::Failed(error) }
+    }
+
     /// Does at once what is small, and hands the rest to a lane.
     fn start(&self, mut job: Job, slot: OwnedSemaphorePermit) -> ControlFlow<Answer, oneshot::Receiver<Answer>> {
         let accepted = Instant::now();
@@ -55,13 +61,30 @@ impl RunFuture {
             let context = Context::new(None, job.deadline());
             return ControlFlow::Break(run(&mut CpuWorker, profile, &mut job, accepted, &context));
         }
-        let (reply, answer) = oneshot::channel();
+        let small =
+            !profile.linger.is_zero() && job.input().is_some_and(|input| profile.time(input.cost) <= profile.linger);
+        let (reply, mut answer) = oneshot::channel();
         let span = tracing::Span::current();
         match self.lanes.submit(Task { job, reply, accepted, span, slot }) {
-            Ok(()) => ControlFlow::Continue(answer),
+            Ok(()) => match small.then(|| linger(&mut answer, profile.linger)).flatten() {
+                Some(answer) => ControlFlow::Break(answer),
+                None => ControlFlow::Continue(answer),
+            },
             Err(error) => ControlFlow::Break(Err(error)),
         }
     }
+}
+
+/// Looks for an answer that is about to come: shorter than to be woken for it.
+fn linger(answer: &mut oneshot::Receiver<Answer>, most: Duration) -> Option<Answer> {
+    let start = Instant::now();
+    while start.elapsed() < most {
+        if let Ok(answer) = answer.try_recv() {
+            return Some(answer);
+        }
+        std::hint::spin_loop();
+    }
+    None
 }
 
 impl Future for RunFuture {

@@ -9,6 +9,7 @@
 //! channel is also how the caller's leaving reaches the lane: its receiving half is dropped with the future.
 
 mod future;
+mod queue;
 mod slot;
 mod thread;
 
@@ -17,11 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Span;
 
 pub use future::RunFuture;
+use queue::{Entrance, Exit};
 pub use slot::LaneLoad;
 pub(crate) use slot::Slot;
 
@@ -45,6 +46,9 @@ pub(crate) struct Profile {
     pub(crate) spin: Duration,
     /// What costs no more than this is done on the calling thread.
     pub(crate) inline: Duration,
+    /// How long the caller's thread looks for the answer of a job that costs no more than this, before it does
+    /// something else.
+    pub(crate) linger: Duration,
     /// What one lane moves and computes, to turn a cost into a time.
     pub(crate) bytes_per_second: f64,
     pub(crate) operations_per_second: f64,
@@ -68,9 +72,9 @@ struct Task {
 /// A pool of lanes. Once it is dropped the lanes finish what is queued, and end.
 pub(crate) struct Lanes {
     profile: Profile,
-    queue: Sender<Task>,
+    queue: Entrance<Task>,
     /// Only to answer what is left in the queue when the pool has ended.
-    rest: Receiver<Task>,
+    rest: Exit<Task>,
     state: Arc<State>,
     slots: usize,
 }
@@ -94,8 +98,8 @@ impl State {
     }
 
     /// Answers all that is in the queue of a pool that has ended.
-    fn refuse(&self, queue: &Receiver<Task>) {
-        while let Ok(Task { reply, slot, .. }) = queue.try_recv() {
+    fn refuse(&self, queue: &Exit<Task>) {
+        while let Some(Task { reply, slot, .. }) = queue.try_next() {
             drop(slot);
             // The caller may have left meanwhile.
             let _ = reply.send(Err(self.error()));
@@ -133,12 +137,12 @@ impl Lanes {
         let workers = workers(&state)?;
         let slots = workers.len() + queue;
         state.slots.add_permits(slots);
-        let (sender, receiver) = bounded(slots);
+        let (entrance, exit) = queue::queue(slots, profile.spin);
         for (index, worker) in workers.into_iter().enumerate() {
-            thread::spawn(index, worker, profile.clone(), receiver.clone(), Arc::clone(&state))
+            thread::spawn(index, worker, profile.clone(), exit.clone(), Arc::clone(&state))
                 .map_err(|error| KernelError::Device(format!("a lane's thread did not start: {error}")))?;
         }
-        Ok(Self { profile, queue: sender, rest: receiver, state, slots })
+        Ok(Self { profile, queue: entrance, rest: exit, state, slots })
     }
 
     pub(crate) fn profile(&self) -> &Profile {
@@ -159,7 +163,7 @@ impl Lanes {
             Some(reason) => Err(reason.clone()),
             None => {
                 // A place is there for every slot, so this does not fail.
-                self.queue.try_send(task).map_err(|_| self.state.error())?;
+                self.queue.push(task).map_err(|_| self.state.error())?;
                 // The last lane may have ended since; then either it sees the task, or this sees that it has ended.
                 fence(Ordering::SeqCst);
                 if self.state.closed().is_some() {

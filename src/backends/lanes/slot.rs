@@ -46,6 +46,11 @@ impl Slot {
         Poll::Ready(Ok(()))
     }
 
+    /// Gives back what has been reserved.
+    pub(crate) fn release(&mut self) {
+        self.reserved = None;
+    }
+
     /// The slot reserved.
     ///
     /// # Panics

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError};
-
+use super::queue::Exit;
 use super::{Profile, State, Task, Worker};
 use crate::service::{Context, Execution, Job, KernelError, KernelResponse, RequestContext};
 
@@ -16,7 +15,7 @@ pub(super) fn spawn<W: Worker>(
     index: usize,
     mut worker: W,
     profile: Profile,
-    queue: Receiver<Task>,
+    queue: Exit<Task>,
     state: Arc<State>,
 ) -> io::Result<()> {
     // Linux keeps 15 bytes of a thread's name.
@@ -27,7 +26,7 @@ pub(super) fn spawn<W: Worker>(
     let alive = Alive::new(state, queue);
     std::thread::Builder::new().name(name).spawn(move || {
         let Alive { state, queue } = &alive;
-        while let Some(task) = next(queue, profile.spin) {
+        while let Some(task) = queue.next() {
             let Task { mut job, reply, accepted, span, slot } = task;
             let result = match state.closed() {
                 Some(reason) => Err(reason.clone()),
@@ -51,11 +50,11 @@ pub(super) fn spawn<W: Worker>(
 /// no lane will ever free.
 struct Alive {
     state: Arc<State>,
-    queue: Receiver<Task>,
+    queue: Exit<Task>,
 }
 
 impl Alive {
-    fn new(state: Arc<State>, queue: Receiver<Task>) -> Self {
+    fn new(state: Arc<State>, queue: Exit<Task>) -> Self {
         state.alive.fetch_add(1, Ordering::Relaxed);
         Self { state, queue }
     }
@@ -69,22 +68,6 @@ impl Drop for Alive {
             self.state.refuse(&self.queue);
         }
     }
-}
-
-/// The next task; `None` once the pool has been dropped and its queue is empty.
-fn next(queue: &Receiver<Task>, spin: Duration) -> Option<Task> {
-    if !spin.is_zero() {
-        let start = Instant::now();
-        loop {
-            match queue.try_recv() {
-                Ok(task) => return Some(task),
-                Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) if start.elapsed() >= spin => break,
-                Err(TryRecvError::Empty) => std::hint::spin_loop(),
-            }
-        }
-    }
-    queue.recv().ok()
 }
 
 /// Runs a job to its end on this thread.

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use crate::service::DType;
@@ -125,7 +125,7 @@ impl<'de, T: Element> Deserialize<'de> for Buffer<T> {
         if deserializer.is_human_readable() {
             deserializer.deserialize_seq(Elements(PhantomData)).map(Self)
         } else {
-            deserializer.deserialize_newtype_struct(T::BUFFER, RawBytes(PhantomData)).map(Self)
+            deserializer.deserialize_newtype_struct(T::BUFFER, RawBytes::new()).map(Self)
         }
     }
 }
@@ -149,7 +149,22 @@ impl<'de, T: Element> Visitor<'de> for Elements<T> {
     }
 }
 
-struct RawBytes<T>(PhantomData<T>);
+/// Reads the little-endian bytes of an array.
+pub(super) struct RawBytes<T>(PhantomData<T>);
+
+impl<T> RawBytes<T> {
+    pub(super) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<'de, T: Element> DeserializeSeed<'de> for RawBytes<T> {
+    type Value = Vec<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+}
 
 impl<'de, T: Element> Visitor<'de> for RawBytes<T> {
     type Value = Vec<T>;

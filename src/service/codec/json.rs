@@ -45,6 +45,7 @@ pub(crate) fn encode_json<T: Serialize>(output: &T) -> Result<Bytes, KernelError
 #[cfg(test)]
 mod tests {
     use super::decode_json;
+    use crate::service::Buffer;
     use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]
@@ -69,6 +70,17 @@ mod tests {
             let error = decode_json::<Input>(json.as_bytes()).unwrap_err();
             assert_eq!(error.field, field, "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn a_number_beyond_its_type_is_refused_and_not_made_infinite() {
+        #[derive(Debug, Deserialize)]
+        struct Floats {
+            x: Buffer<f32>,
+        }
+        let error = decode_json::<Floats>(br#"{"x": [3.4e38, 1e39]}"#).unwrap_err();
+        assert_eq!((error.field.as_str(), error.reason.contains("out of range")), ("x[1]", true), "{error}");
+        assert_eq!(decode_json::<Floats>(br#"{"x": [3.4e38]}"#).unwrap().x[0], 3.4e38);
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 mod buffer;
 mod json;
+mod reals;
 mod tensor_de;
 mod tensor_ser;
 
 pub use buffer::{Buffer, Element};
 pub(crate) use json::{decode_json, encode_json};
+pub use reals::Reals;
 pub(crate) use tensor_de::decode_tensors;
 pub(crate) use tensor_ser::encode_tensors;

@@ -2,18 +2,20 @@
 //!
 //! The tensors are the fields of a struct. A scalar field takes a tensor of one element and rank 0 or 1, a sequence one
 //! of rank 1, a sequence of sequences (or of arrays) one of rank 2 and so on, a string a `uint8` tensor of rank 1, and a
-//! [`Buffer`](super::Buffer) a tensor of rank 1 and its own dtype, in one copy. A field without a tensor is absent, so
+//! [`Buffer`](super::Buffer) a tensor of rank 1 and its own dtype, in one copy, and [`Reals`](super::Reals) the same in
+//! either precision or a scalar. A field without a tensor is absent, so
 //! `Option` and `#[serde(default)]` do what they do for JSON.
 
 use std::fmt;
 
-use serde::de::value::StrDeserializer;
+use serde::de::value::{MapDeserializer, StrDeserializer};
 use serde::de::{
     self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
 use super::buffer::announced;
+use super::reals;
 use crate::service::{DType, Invalid, Tensor, Tensors};
 
 /// Reads a kernel's input; an error names the tensor.
@@ -169,6 +171,13 @@ impl<'de> Deserializer<'de> for View<'de> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
+        if name == reals::ANNOUNCED {
+            return match self.shape {
+                [] | [1] => self.visit_element(visitor),
+                [_] => visitor.visit_map(MapDeserializer::new(std::iter::once((self.dtype.as_str(), self.data)))),
+                shape => Err(de::Error::custom(format!("shape {shape:?} where at most one dimension is expected"))),
+            };
+        }
         let Some(dtype) = announced(name) else { return visitor.visit_newtype_struct(self) };
         if self.dtype != dtype {
             return Err(de::Error::custom(format!("dtype {} where {dtype} is expected", self.dtype)));

@@ -1,0 +1,126 @@
+//! Times of the CPU kernels, for `benches/peers/*.py` to set beside other libraries.
+//!
+//! `cargo bench --bench cpu_kernels -- graph` prints one line a case: name, size, and the median of the runs.
+//! `RAYON_NUM_THREADS` sets the threads.
+
+use std::time::Instant;
+
+use tower_kernels::kernels::graph::brandes::pair_dependencies;
+use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
+use tower_kernels::kernels::graph::pivots::Pivots;
+use tower_kernels::kernels::risk::black_scholes::{Contracts, Operand, OptionKind, Real, quote};
+use tower_kernels::service::Context;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|want| want == name);
+    if wants("graph") {
+        graph();
+    }
+    if wants("pricing") {
+        pricing::<f64>("f64");
+        pricing::<f32>("f32");
+    }
+}
+
+/// The middle of the times of `runs` runs, in milliseconds.
+fn median_ms(runs: usize, mut work: impl FnMut()) -> f64 {
+    work();
+    let mut times: Vec<f64> = (0..runs)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[runs / 2]
+}
+
+/// The contracts of `pricing_peers.py` in kind, not in value: every input an array but the rate.
+fn pricing<T: Real + From<f32>>(name: &str) {
+    for contracts in [1_000, 100_000, 1_000_000] {
+        let mut random = Congruence(7);
+        let mut between = |low: f32, high: f32| -> Vec<T> {
+            (0..contracts)
+                .map(|_| (low + (high - low) * random.below(1 << 20) as f32 / (1 << 20) as f32).into())
+                .collect()
+        };
+        let (spot, strike) = (between(50.0, 150.0), between(50.0, 150.0));
+        let (volatility, time) = (between(0.05, 0.8), between(0.02, 3.0));
+        let kind: Vec<OptionKind> =
+            (0..contracts).map(|index| if index % 2 == 0 { OptionKind::Call } else { OptionKind::Put }).collect();
+        let terms = Contracts {
+            spot: Operand::Each(&spot),
+            strike: Operand::Each(&strike),
+            rate: Operand::All(0.03.into()),
+            volatility: Operand::Each(&volatility),
+            time: Operand::Each(&time),
+            dividend_yield: Operand::All(0.01.into()),
+            kind: Operand::Each(&kind),
+        };
+        let ms = median_ms(21, || {
+            std::hint::black_box(quote(contracts, &terms, &Context::detached()).expect("lengths agree"));
+        });
+        println!("pricing {name} contracts={contracts} ms={ms:.4} ns_each={:.2}", ms * 1e6 / contracts as f64);
+    }
+}
+
+fn graph() {
+    let grid = |side: u32| {
+        (0..side * side).flat_map(move |node| {
+            let right = (node % side + 1 < side).then_some([node, node + 1]);
+            let down = (node / side + 1 < side).then_some([node, node + side]);
+            right.into_iter().chain(down)
+        })
+    };
+    let cases: [(&str, usize, Vec<[u32; 2]>, usize); 5] = [
+        ("random", 2_000, random_edges(2_000, 10_000), 2_000),
+        ("random-large", 200_000, random_edges(200_000, 1_000_000), 64),
+        ("preferential", 2_000, preferential_edges(2_000, 5), 2_000),
+        ("grid", 2_500, grid(50).collect(), 2_500),
+        ("grid-large", 250_000, grid(500).collect(), 64),
+    ];
+    for (name, num_nodes, edges, samples) in cases {
+        let graph = CsrGraph::from_edges(num_nodes, &edges, Direction::Undirected).expect("edges are in range");
+        let pivots = Pivots::sampled(samples, 1, num_nodes).expect("samples are in range");
+        let ms = median_ms(if num_nodes > 100_000 { 3 } else { 9 }, || {
+            let mut scores = pair_dependencies(&graph, &pivots, &Context::detached()).expect("few paths");
+            pivots.rescale(&mut scores, true, graph.direction());
+            std::hint::black_box(scores);
+        });
+        println!("betweenness {name} nodes={num_nodes} edges={} sources={samples} ms={ms:.2}", graph.num_arcs() / 2);
+    }
+}
+
+/// The generator of `graph_peers.py`: Knuth's 64-bit linear congruence, high bits.
+struct Congruence(u64);
+
+impl Congruence {
+    fn below(&mut self, bound: u64) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % bound) as u32
+    }
+}
+
+/// Random pairs of nodes; pairs may repeat and the graph drops what does.
+fn random_edges(num_nodes: u64, count: usize) -> Vec<[u32; 2]> {
+    let mut random = Congruence(42);
+    (0..count).map(|_| [random.below(num_nodes), random.below(num_nodes)]).collect()
+}
+
+/// Each node from the second on links to `links` ends of earlier edges.
+fn preferential_edges(num_nodes: u32, links: usize) -> Vec<[u32; 2]> {
+    let mut random = Congruence(42);
+    let mut ends = vec![0_u32];
+    let mut edges = Vec::new();
+    for node in 1..num_nodes {
+        let known = ends.len() as u64;
+        for _ in 0..links {
+            let other = ends[random.below(known) as usize];
+            edges.push([node, other]);
+            ends.extend([node, other]);
+        }
+    }
+    edges
+}

@@ -1,0 +1,105 @@
+//! The larger kernels of the catalogue through the service.
+
+use std::time::{Duration, Instant};
+
+use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::risk::black_scholes::OptionKind;
+use tower_kernels::kernels::risk::option_pricing::OptionPricingInput;
+use tower_kernels::service::{Payload, Reals};
+
+use crate::{call, service};
+
+/// Small integers without a short period.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 32) * bound) >> 32
+    }
+}
+
+pub(crate) fn run() {
+    println!("\nthe catalogue through the service      p50, ms   bytes over the bus / time");
+    for (name, millions) in [("f64, 1M contracts", 1), ("f64, 16M contracts", 16)] {
+        let input = pricing(millions << 20, |value| value);
+        // Six arrays and a byte a contract up, six arrays down.
+        let bytes = (millions << 20) as f64 * (12.0 * 8.0 + 1.0);
+        let time = median("risk/option-pricing", &input, 7);
+        print(&format!("option pricing, {name}"), time, Some(bytes));
+    }
+    let input = pricing(16 << 20, |value| value as f32);
+    let bytes = f64::from(16 << 20) * (12.0 * 4.0 + 1.0);
+    print("option pricing, f32, 16M contracts", median("risk/option-pricing", &input, 7), Some(bytes));
+
+    for (nodes, edges, samples) in [(2_000, 10_000, None), (20_000, 100_000, None), (1 << 20, 8 << 20, Some(64))] {
+        let mut random = Random(nodes);
+        let edges_of = |_| [random.below(nodes) as u32, random.below(nodes) as u32];
+        let mut graph = BetweennessInput::from_edges(nodes, (0..edges).map(edges_of).collect());
+        graph.samples = samples;
+        let sources = samples.map_or("all sources".to_owned(), |samples| format!("{samples} sources"));
+        let name = format!("betweenness, {nodes} nodes, {edges} edges, {sources}");
+        let input = Payload::typed(graph);
+        print(&name, median("graph/betweenness-centrality", &input, 5), None);
+        if nodes == 2_000 {
+            check(&input);
+        }
+    }
+}
+
+fn pricing<T>(contracts: usize, real: fn(f64) -> T) -> Payload
+where
+    Reals: From<Vec<T>>,
+{
+    let mut random = Random(7);
+    let mut between = |low: f64, high: f64| -> Reals {
+        let step = (high - low) / f64::from(1 << 20);
+        (0..contracts).map(|_| real(low + step * random.below(1 << 20) as f64)).collect::<Vec<T>>().into()
+    };
+    Payload::typed(OptionPricingInput {
+        spot: between(50.0, 150.0),
+        strike: between(50.0, 150.0),
+        rate: between(0.0, 0.1),
+        volatility: between(0.05, 0.6),
+        time: between(0.05, 3.0),
+        dividend_yield: between(0.0, 0.05),
+        kind: (0..contracts)
+            .map(|index| if index % 3 == 0 { OptionKind::Put } else { OptionKind::Call })
+            .collect::<Vec<_>>()
+            .into(),
+        precision: None,
+    })
+}
+
+fn median(id: &'static str, input: &Payload, count: usize) -> Duration {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut service = service(|_| {});
+    let mut times: Vec<Duration> = (0..count + 2)
+        .map(|_| {
+            let start = Instant::now();
+            let response = runtime.block_on(call(&mut service, id, input));
+            let time = start.elapsed();
+            assert_eq!(response.execution.backend, "CUDA");
+            time
+        })
+        .skip(2)
+        .collect();
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// A time that says nothing of a wrong answer: the scores of all nodes add up to the mean distance less one.
+fn check(input: &Payload) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let response = runtime.block_on(call(&mut service(|_| {}), "graph/betweenness-centrality", input));
+    let output = response.payload.downcast::<BetweennessOutput>().unwrap();
+    let sum: f64 = output.scores.iter().sum();
+    assert!((1.0..20.0).contains(&sum), "{sum}");
+}
+
+fn print(name: &str, time: Duration, bytes: Option<f64>) {
+    let rate = bytes.map_or(String::new(), |bytes| format!("{:>10.1} GB/s", bytes / time.as_secs_f64() / 1e9));
+    println!("{name:<58}{:>9.2}{rate}", time.as_secs_f64() * 1e3);
+}

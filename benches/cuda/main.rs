@@ -1,0 +1,207 @@
+//! The CUDA backend beside plain cudarc, in one run. It needs a GPU and says so where there is none.
+//!
+//! ```text
+//! cargo bench --bench cuda
+//! ```
+
+// The plain loop, and the kernels here, are promises about device code.
+#![allow(unsafe_code)]
+
+mod catalogue;
+mod kernels;
+mod raw;
+
+use std::time::{Duration, Instant};
+
+use tower::{Service, ServiceExt};
+use tower_kernels::backends::cuda::{self, CudaBackend, CudaConfig};
+use tower_kernels::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
+
+use kernels::{Empty, Nothing};
+use tower_kernels::kernels::linalg::saxpy::SaxpyInput;
+
+pub(crate) const SAXPY_PTX: &str = include_str!("../../src/kernels/linalg/saxpy.ptx");
+pub(crate) const EMPTY_PTX: &str = ".version 8.2\n.target sm_75\n.address_size 64\n.visible .entry empty() { ret; }\n";
+
+type Cuda = KernelService<CudaBackend>;
+
+fn main() {
+    let device = match cuda::devices() {
+        Ok(devices) => devices[0].clone(),
+        Err(why) => {
+            println!("skipped: no CUDA device ({why})");
+            return;
+        }
+    };
+    println!("{device:?}, {} processors", std::thread::available_parallelism().unwrap());
+    let raw = raw::Raw::new();
+    latency(&raw);
+    throughput(&raw);
+    large(&raw);
+    catalogue::run();
+}
+
+pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {
+    let registry = KernelRegistry::new();
+    tower_kernels::kernels::register_all(&registry).unwrap();
+    registry.register(Empty).unwrap();
+    let mut config = CudaConfig::default();
+    config.lanes = 8;
+    change(&mut config);
+    KernelService::with_backend(registry, CudaBackend::with_config(0, config).unwrap())
+}
+
+pub(crate) async fn call(service: &mut Cuda, id: &'static str, payload: &Payload) -> KernelResponse {
+    let request = KernelRequest::new(id, payload.clone());
+    service.ready().await.unwrap().call(request).await.unwrap()
+}
+
+fn saxpy_input(len: usize) -> Payload {
+    Payload::typed(SaxpyInput { a: 2.0, x: vec![1.0; len].into(), y: vec![2.0; len].into() })
+}
+
+fn latency(raw: &raw::Raw) {
+    const COUNT: usize = 20_000;
+    println!("\none request at a time, µs             p50     p99   x raw   queued  executed  rest");
+    let base = Row::of(raw.empty(COUNT));
+    base.print("raw: empty launch + sync", &base);
+    let single = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let several = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let nothing = Payload::typed(Nothing {});
+    served(&single(), service(|_| {}), "bench/empty", &nothing, COUNT).print("service: empty, current_thread", &base);
+
+    let base = Row::of(raw.saxpy(1024, COUNT));
+    base.print("raw: saxpy 1024, pinned", &base);
+    Row::of(raw.saxpy_with_copies(1024, COUNT)).print("raw: the same, with host copies", &base);
+    let input = saxpy_input(1024);
+    for linger in [0, 30, 60] {
+        let service = || service(|config| config.linger = Duration::from_micros(linger));
+        for (name, runtime) in [("current_thread", single()), ("multi_thread", several())] {
+            let name = format!("service: saxpy 1024, {name}, linger {linger}");
+            served(&runtime, service(), "linalg/saxpy", &input, COUNT).print(&name, &base);
+        }
+    }
+}
+
+fn served(
+    runtime: &tokio::runtime::Runtime,
+    mut service: Cuda,
+    id: &'static str,
+    input: &Payload,
+    count: usize,
+) -> Row {
+    let input = input.clone();
+    let work = async move {
+        for _ in 0..1000 {
+            call(&mut service, id, &input).await;
+        }
+        let mut row = Row::default();
+        for _ in 0..count {
+            let start = Instant::now();
+            let response = call(&mut service, id, &input).await;
+            row.total.push(start.elapsed());
+            row.queued.push(response.execution.queued);
+            row.executed.push(response.execution.executed);
+        }
+        row
+    };
+    // On a thread of the runtime where it has any: `block_on` alone would run it on this one.
+    let mut row = runtime.block_on(async { tokio::spawn(work).await.unwrap() });
+    row.sort();
+    row
+}
+
+fn throughput(raw: &raw::Raw) {
+    println!("\nmany requests of saxpy 1024            requests/s   x raw");
+    let base = raw.throughput(8, 20_000);
+    println!("raw: 8 threads                        {base:>10.0}    1.00");
+    for linger in [0, 30] {
+        for tasks in [8, 32, 128] {
+            let service = service(|config| config.linger = Duration::from_micros(linger));
+            let rate = served_throughput(&service, tasks, 160_000 / tasks);
+            println!("service: 8 lanes, {tasks:>3} tasks, linger {linger:>2} {rate:>10.0}   {:>5.2}", rate / base);
+        }
+    }
+}
+
+fn served_throughput(service: &Cuda, tasks: usize, each: usize) -> f64 {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let input = saxpy_input(1024);
+    runtime.block_on(async {
+        let all = |each: usize| {
+            let tasks: Vec<_> = (0..tasks)
+                .map(|_| {
+                    let (mut service, input) = (service.clone(), input.clone());
+                    tokio::spawn(async move {
+                        for _ in 0..each {
+                            call(&mut service, "linalg/saxpy", &input).await;
+                        }
+                    })
+                })
+                .collect();
+            async {
+                for task in tasks {
+                    task.await.unwrap();
+                }
+            }
+        };
+        all(each / 10).await;
+        let begun = Instant::now();
+        all(each).await;
+        (tasks * each) as f64 / begun.elapsed().as_secs_f64()
+    })
+}
+
+fn large(raw: &raw::Raw) {
+    const LEN: usize = 1 << 20;
+    println!("\nsaxpy 1M, µs                          p50     p99   x raw   queued  executed  rest");
+    let base = Row::of(raw.saxpy(LEN, 500));
+    base.print("raw: pinned all the way", &base);
+    Row::of(raw.saxpy_with_copies(LEN, 500)).print("raw: with host copies", &base);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let input = saxpy_input(LEN);
+    served(&runtime, service(|_| {}), "linalg/saxpy", &input, 500).print("service", &base);
+}
+
+pub(crate) fn sample(count: usize, mut run: impl FnMut()) -> Vec<Duration> {
+    (0..count / 10).for_each(|_| run());
+    let timed = |_| {
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    };
+    (0..count).map(timed).collect()
+}
+
+#[derive(Default)]
+pub(crate) struct Row {
+    total: Vec<Duration>,
+    queued: Vec<Duration>,
+    executed: Vec<Duration>,
+}
+
+impl Row {
+    fn of(total: Vec<Duration>) -> Self {
+        let mut row = Self { total, ..Self::default() };
+        row.sort();
+        row
+    }
+
+    fn sort(&mut self) {
+        [&mut self.total, &mut self.queued, &mut self.executed].into_iter().for_each(|times| times.sort());
+    }
+
+    fn print(&self, name: &str, base: &Self) {
+        let at = |times: &[Duration], share: f64| {
+            let index = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
+            times.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e6)
+        };
+        let p50 = at(&self.total, 0.5);
+        print!("{name:<42}{p50:>8.1}{:>8.1}{:>8.2}", at(&self.total, 0.99), p50 / at(&base.total, 0.5));
+        if !self.queued.is_empty() {
+            let (queued, executed) = (at(&self.queued, 0.5), at(&self.executed, 0.5));
+            print!("{queued:>9.1}{executed:>9.1}{:>8.1}", p50 - queued - executed);
+        }
+        println!();
+    }
+}

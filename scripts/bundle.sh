@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Builds the CUDA tests and bench here and puts them into ./gpu-bundle, for GPU machines without Rust.
+#
+#   scripts/bundle.sh              then copy gpu-bundle to the GPU machine, and there:
+#   gpu-bundle/run.sh              tests, then the bench
+#   gpu-bundle/run.sh tests NAME   tests whose name contains NAME
+#   gpu-bundle/run.sh memcheck     tests under compute-sanitizer
+#   gpu-bundle/run.sh bench
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=gpu-bundle
+
+built() {
+    cargo "$@" --no-run --message-format=json-render-diagnostics |
+        python3 -c 'import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("executable") and message["target"]["name"] == "cuda":
+        print(message["executable"])'
+}
+
+tests=$(built test --release --features cuda --test cuda)
+bench=$(built bench --features cuda --bench cuda)
+mkdir -p "$out"
+strip -o "$out/cuda-tests" "$tests"
+strip -o "$out/cuda-bench" "$bench"
+rm -rf "$out/goldens"
+cp -r tests/goldens "$out/goldens"
+
+cat > "$out/run.sh" <<'RUN'
+#!/bin/sh
+# See scripts/bundle.sh.
+set -eu
+cd "$(dirname "$0")"
+chmod +x cuda-tests cuda-bench
+
+# Kernels given as source need NVRTC, which a toolkit or a Python environment has, seldom on the loader's path.
+nvrtc=$(find / \( -path /proc -o -path /sys \) -prune -o -name 'libnvrtc.so*' -print 2>/dev/null |
+    grep -v builtins | sort -V | tail -n 1)
+if [ -n "$nvrtc" ]; then
+    lib=$(mktemp -d)
+    ln -s "$nvrtc" "$lib/libnvrtc.so"
+    export LD_LIBRARY_PATH="$lib:$(dirname "$nvrtc"):${LD_LIBRARY_PATH:-}"
+fi
+echo "NVRTC: ${nvrtc:-none}"
+
+case "${1:-all}" in
+tests) shift; ./cuda-tests "$@" ;;
+memcheck) shift; compute-sanitizer --tool memcheck --error-exitcode 9 ./cuda-tests --test-threads 1 "$@" ;;
+bench) ./cuda-bench ;;
+all) ./cuda-tests; ./cuda-bench ;;
+*) echo "unknown: $1" >&2; exit 2 ;;
+esac
+RUN
+chmod +x "$out/run.sh"
+du -sh "$out"

@@ -1,0 +1,122 @@
+//! Device to host, through pinned staging of a fixed size: while the host copies one piece out, the bus fills the next.
+
+use std::collections::VecDeque;
+
+use cudarc::driver::sys::CUdeviceptr;
+
+use super::driver::Driver;
+use super::engine::Engine;
+use super::error::Failure;
+use super::memory::{Pin, Pinned};
+use super::stream::Event;
+use super::upload::{PIECE, PIECES, copy};
+use crate::service::Context;
+
+#[derive(Debug)]
+pub(super) struct Downloads {
+    pinned: Pinned,
+    /// Reached when the device has written the piece.
+    events: [Event; PIECES],
+    /// What is under way, in order.
+    parts: VecDeque<Part>,
+}
+
+/// Bytes of staging that belong to an array.
+#[derive(Debug)]
+struct Part {
+    piece: usize,
+    staging: usize,
+    array: usize,
+    start: usize,
+    len: usize,
+}
+
+/// An array on the device and where it is to go.
+pub(super) struct Target<'a> {
+    pub(super) from: CUdeviceptr,
+    pub(super) to: &'a mut [u8],
+}
+
+impl Downloads {
+    pub(super) fn new(driver: &'static Driver) -> Result<Self, Failure> {
+        Ok(Self {
+            pinned: Pinned::new(driver, PIECE * PIECES, Pin::Download)?,
+            events: [Event::new(driver)?, Event::new(driver)?, Event::new(driver)?, Event::new(driver)?],
+            parts: VecDeque::new(),
+        })
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.parts.clear();
+    }
+}
+
+impl Engine {
+    /// Fills every target. Small ones share a piece, and so a wait.
+    pub(super) fn download(&mut self, targets: &mut [Target<'_>], context: &Context<'_>) -> Result<(), Failure> {
+        self.flush()?;
+        self.downloads.parts.clear();
+        let (mut array, mut start) = (0, 0);
+        let (mut queued, mut copied) = (0, 0);
+        loop {
+            while queued - copied < PIECES && array < targets.len() {
+                self.queue_piece(queued % PIECES, targets, &mut array, &mut start)?;
+                queued += 1;
+                // The last piece is waited for by the stream's own end.
+                if array < targets.len() {
+                    self.downloads.events[(queued - 1) % PIECES].record(&mut self.stream)?;
+                }
+            }
+            if copied == queued {
+                return Ok(());
+            }
+            let is_last = copied + 1 == queued && array == targets.len();
+            let event = (!is_last).then(|| &self.downloads.events[copied % PIECES]);
+            self.stream.wait(event, context)?;
+            self.copy_piece(copied % PIECES, targets);
+            copied += 1;
+        }
+    }
+
+    /// Queues as much as fits into a piece, from `start` of `array` on.
+    fn queue_piece(
+        &mut self,
+        piece: usize,
+        targets: &[Target<'_>],
+        array: &mut usize,
+        start: &mut usize,
+    ) -> Result<(), Failure> {
+        let mut filled = 0;
+        while let Some(target) = targets.get(*array) {
+            let len = (target.to.len() - *start).min(PIECE - filled);
+            if len > 0 {
+                let staging = piece * PIECE + filled;
+                let (to, from) = (self.downloads.pinned.at(staging), target.from + *start as CUdeviceptr);
+                // SAFETY: the source is a valid buffer of the arena; the target is pinned, and the host touches it only
+                // after it has seen the end of this copy.
+                self.stream.queue("cuMemcpyDtoHAsync", |driver, stream| unsafe {
+                    (driver.cuMemcpyDtoHAsync_v2)(to, from, len, stream)
+                })?;
+                self.downloads.parts.push_back(Part { piece, staging, array: *array, start: *start, len });
+                filled = (filled + len).next_multiple_of(64).min(PIECE);
+                *start += len;
+            }
+            if *start < target.to.len() {
+                break;
+            }
+            (*array, *start) = (*array + 1, 0);
+        }
+        Ok(())
+    }
+
+    /// Copies out what the device has written to a piece.
+    fn copy_piece(&mut self, piece: usize, targets: &mut [Target<'_>]) {
+        while self.downloads.parts.front().is_some_and(|part| part.piece == piece)
+            && let Some(part) = self.downloads.parts.pop_front()
+        {
+            // SAFETY: the wait before this has seen the end of the copies to this piece.
+            let from = unsafe { self.downloads.pinned.bytes(part.staging, part.len) };
+            copy(&self.device.copiers, from, &mut targets[part.array].to[part.start..part.start + part.len]);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What a lane owns on its device: stream, arena, staging, functions. Kept from request to request.
+
+use std::fmt;
+use std::sync::Arc;
+
+use cudarc::driver::sys::CUdeviceptr;
+
+use super::device::Device;
+use super::download::Downloads;
+use super::error::{Failure, Misuse};
+use super::launch::{Arg, Launch};
+use super::memory::Arena;
+use super::module::{Function, Module};
+use super::stream::Stream;
+use super::upload::{SLAB, Uploads};
+use crate::backends::lanes::State;
+use crate::service::{Context, Job, KernelError};
+
+pub(super) struct Engine {
+    pool: Arc<State>,
+    pub(super) stream: Stream,
+    pub(super) arena: Arena,
+    pub(super) uploads: Uploads,
+    pub(super) downloads: Downloads,
+    functions: Vec<Function>,
+    poison: bool,
+    /// Last, because it closes what the others live in.
+    pub(super) device: Arc<Device>,
+}
+
+/// What an unwritten byte holds where buffers are poisoned: as `f32` a tiny negative number, as an index far too large.
+const POISON: u8 = 0xA5;
+/// The most arguments that a launch takes.
+const ARGUMENTS: usize = 32;
+
+impl Engine {
+    pub(super) fn new(device: Arc<Device>, pool: Arc<State>, poison: bool) -> Result<Self, Failure> {
+        let driver = device.driver;
+        let mut arena = Arena::new();
+        arena.reserve(&device, SLAB)?;
+        Ok(Self {
+            pool,
+            stream: Stream::new(driver)?,
+            arena,
+            uploads: Uploads::new(driver)?,
+            downloads: Downloads::new(driver)?,
+            functions: Vec::new(),
+            poison,
+            device,
+        })
+    }
+
+    /// Readies the lane for a request that needs `bytes` of device memory.
+    pub(super) fn begin(&mut self, bytes: u64) -> Result<(), Failure> {
+        self.device.bind()?;
+        self.stream.lower_cancel();
+        // Beside the buffers: the slab of small uploads, and what aligning some hundred buffers takes.
+        let bytes = usize::try_from(bytes.saturating_add(SLAB as u64 + (64 << 10))).unwrap_or(usize::MAX);
+        self.arena.reserve(&self.device, bytes)
+    }
+
+    /// Waits until nothing of a request is left on the device, however the request ended, and takes its memory back.
+    pub(super) fn end(&mut self, context: &Context<'_>) -> Result<(), Failure> {
+        let waited = self.stream.wait(None, context);
+        if matches!(waited, Ok(()) | Err(Failure::Stopped(_))) {
+            self.uploads.reset();
+            self.downloads.reset();
+            self.arena.reset(&self.device);
+        }
+        waited
+    }
+
+    /// What a failure means. One that the device does not survive ends the pool.
+    pub(super) fn error(&self, failure: Failure) -> KernelError {
+        if failure.is_fatal() {
+            self.pool.close(KernelError::DeviceLost {
+                device: format!("CUDA {}", self.device.info.ordinal).into(),
+                reason: failure.text(self.device.driver).into(),
+            });
+            // Several lanes see the same fault; the first to report it has named the cause for all.
+            if let Some(lost) = self.pool.closed() {
+                return lost.clone();
+            }
+        }
+        match failure {
+            Failure::OutOfMemory { need, free, total } => KernelError::OutOfMemory { need, free, total },
+            Failure::Stopped(reason) => reason,
+            Failure::Misuse(misuse) => KernelError::kernel(misuse),
+            failure => KernelError::Device(failure.text(self.device.driver)),
+        }
+    }
+
+    pub(super) fn alloc(&mut self, bytes: usize) -> Result<CUdeviceptr, Failure> {
+        let address = self.arena.alloc(&self.device, bytes)?;
+        if self.poison {
+            self.fill(address, POISON, bytes)?;
+        }
+        Ok(address)
+    }
+
+    /// `address..address + bytes` is part of a buffer that is valid now.
+    pub(super) fn fill(&mut self, address: CUdeviceptr, value: u8, bytes: usize) -> Result<(), Failure> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the caller's range lies in the arena, whose memory outlives the work that is queued on the stream.
+        self.stream.queue("cuMemsetD8Async", |driver, stream| unsafe {
+            (driver.cuMemsetD8Async)(address, value, bytes, stream)
+        })
+    }
+
+    /// Both ranges are parts of buffers that are valid now.
+    pub(super) fn copy(&mut self, from: CUdeviceptr, to: CUdeviceptr, bytes: usize) -> Result<(), Failure> {
+        self.flush()?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: as in `fill`.
+        self.stream.queue("cuMemcpyDtoDAsync", |driver, stream| unsafe {
+            (driver.cuMemcpyDtoDAsync_v2)(to, from, bytes, stream)
+        })
+    }
+
+    /// A buffer of this generation may be used.
+    pub(super) fn own(&self, generation: u64) -> Result<(), Failure> {
+        if generation == self.arena.generation() { Ok(()) } else { Err(Failure::Misuse(Misuse::StaleBuffer)) }
+    }
+
+    pub(super) fn launch(
+        &mut self,
+        module: &'static Module,
+        entry: &'static str,
+        launch: Launch,
+        args: &[&dyn Arg],
+    ) -> Result<(), Failure> {
+        if launch.is_empty() {
+            return Ok(());
+        }
+        if args.len() > ARGUMENTS {
+            let text = format!("`{entry}` was passed {} arguments, and {ARGUMENTS} is the most", args.len());
+            return Err(Failure::Misuse(Misuse::Arguments(text)));
+        }
+        let at = self.function(module, entry)?;
+        let function = &mut self.functions[at];
+        function.accept(args).map_err(|text| Failure::Misuse(Misuse::Arguments(text)))?;
+        function.allow_shared(self.device.driver, launch.shared)?;
+        let handle = function.handle;
+        let mut values = [0_u64; ARGUMENTS];
+        for (value, arg) in values.iter_mut().zip(args) {
+            let packed = arg.pack();
+            if let Some(generation) = packed.generation {
+                self.own(generation)?;
+            }
+            *value = packed.bits;
+        }
+        self.flush()?;
+        // The places past the last argument point at zeros, so that an entry with more parameters reads no stray pointer
+        // even where the driver is too old to tell their number.
+        let mut pointers = values.each_mut().map(|value| std::ptr::from_mut(value).cast());
+        let ([grid_x, grid_y, grid_z], [x, y, z]) = (launch.grid, launch.block);
+        // SAFETY: the function is loaded in the current context; `pointers` and `values` live across the call, which
+        // copies what they point at; every pointer among the values is into an arena that outlives the work. What the
+        // code does with them is what `Module`'s constructors have been promised.
+        self.stream.queue("cuLaunchKernel", |driver, stream| unsafe {
+            (driver.cuLaunchKernel)(
+                handle,
+                grid_x,
+                grid_y,
+                grid_z,
+                x,
+                y,
+                z,
+                launch.shared,
+                stream,
+                pointers.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        })
+    }
+
+    /// The place of a function among those that this lane has launched before, most of the time.
+    fn function(&mut self, module: &'static Module, entry: &'static str) -> Result<usize, Failure> {
+        if let Some(known) = self.functions.iter().position(|function| function.is(module, entry)) {
+            return Ok(known);
+        }
+        self.functions.push(Function::find(module, entry, &self.device)?);
+        Ok(self.functions.len() - 1)
+    }
+}
+
+impl Drop for Engine {
+    /// A lane ends between requests, when its stream is idle, or with its device.
+    fn drop(&mut self) {
+        // Where this fails the device is lost or the process is ending, and what follows has nothing to free.
+        let _ = self.device.bind();
+        let _ = self.stream.wait(None, &Context::detached());
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("device", &self.device).field("arena", &self.arena).finish_non_exhaustive()
+    }
+}
+
+/// Runs a job whose input has been prepared, and leaves the engine ready for the next whatever happens but a panic.
+pub(super) fn run(
+    engine: &mut Engine,
+    job: &Job,
+    encoding: crate::service::Encoding,
+    context: &Context<'_>,
+) -> Result<crate::service::Payload, KernelError> {
+    let input = job.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))?;
+    engine.begin(input.cost.device_memory).map_err(|failure| engine.error(failure))?;
+    let mut lane = super::Lane::new(engine, *context);
+    let result = job.kernel().code().run_cuda(input, encoding, &mut lane);
+    if result.is_err() {
+        engine.stream.raise_cancel();
+    }
+    match engine.end(context) {
+        // An answer that is complete is an answer, even if the caller has left meanwhile.
+        Ok(()) | Err(Failure::Stopped(_)) => result,
+        Err(failure) => Err(engine.error(failure)),
+    }
+}

@@ -1,0 +1,199 @@
+//! [`Lane`]: what a kernel's host code works with.
+
+use std::marker::PhantomData;
+
+use super::download::Target;
+use super::engine::Engine;
+use super::error::{Failure, Misuse};
+use super::launch::{Arg, CancelFlag, DeviceBuffer, Launch};
+use super::{DeviceInfo, Module};
+use crate::service::{Context, Element, KernelError};
+
+/// A lane of a device, lent to a kernel for one request.
+///
+/// Everything is queued on the lane's stream and runs in the order it was called. Buffers come from the lane's arena and
+/// end with the request. Only [`download`](Self::download) and [`wait`](Self::wait) wait for the device.
+///
+/// Every call that queues work fails once the caller has left or its deadline has passed, so host code needs only `?`.
+#[derive(Debug)]
+pub struct Lane<'a> {
+    engine: &'a mut Engine,
+    context: Context<'a>,
+}
+
+impl<'a> Lane<'a> {
+    pub(super) fn new(engine: &'a mut Engine, context: Context<'a>) -> Self {
+        Self { engine, context }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &DeviceInfo {
+        &self.engine.device.info
+    }
+
+    /// The caller's side of the run.
+    pub fn context(&self) -> &Context<'a> {
+        &self.context
+    }
+
+    /// Device memory that is free now, in bytes. It asks the driver, which takes some microseconds.
+    ///
+    /// # Errors
+    /// Where the device is lost.
+    pub fn free_memory(&mut self) -> Result<u64, KernelError> {
+        self.run(|engine, _| engine.device.memory().map(|(free, _)| free))
+    }
+
+    /// A copy of `elements` on the device. Small arrays cross together, at the next launch.
+    ///
+    /// # Errors
+    /// Memory that is not there; the caller gone; the device lost.
+    pub fn upload<T: Element>(&mut self, elements: &[T]) -> Result<DeviceBuffer<T>, KernelError> {
+        let address = self.run(|engine, context| engine.upload(bytemuck::cast_slice(elements), context))?;
+        Ok(self.buffer(address, elements.len()))
+    }
+
+    /// An array with nothing in it yet: what a kernel does not write is left over from somebody else. It is poisoned
+    /// where [`CudaConfig::poison`](super::CudaConfig::poison) says so.
+    ///
+    /// # Errors
+    /// As [`upload`](Self::upload).
+    pub fn alloc<T: Element>(&mut self, len: usize) -> Result<DeviceBuffer<T>, KernelError> {
+        let address = self.run(|engine, _| engine.alloc(bytes_of::<T>(len)))?;
+        Ok(self.buffer(address, len))
+    }
+
+    /// An array of zeros.
+    ///
+    /// # Errors
+    /// As [`upload`](Self::upload).
+    pub fn zeroed<T: Element>(&mut self, len: usize) -> Result<DeviceBuffer<T>, KernelError> {
+        let bytes = bytes_of::<T>(len);
+        let address = self.run(|engine, _| {
+            let address = engine.arena.alloc(&engine.device, bytes)?;
+            engine.fill(address, 0, bytes).map(|()| address)
+        })?;
+        Ok(self.buffer(address, len))
+    }
+
+    /// Fills an array with zeros.
+    ///
+    /// # Errors
+    /// As [`upload`](Self::upload).
+    pub fn zero<T: Element>(&mut self, buffer: &DeviceBuffer<T>) -> Result<(), KernelError> {
+        self.run(|engine, _| {
+            engine.own(buffer.generation)?;
+            // What has been uploaded into it must not arrive later.
+            engine.flush()?;
+            engine.fill(buffer.address, 0, bytes_of::<T>(buffer.len))
+        })
+    }
+
+    /// Copies one array onto another of the same length, on the device.
+    ///
+    /// # Errors
+    /// As [`upload`](Self::upload).
+    pub fn copy<T: Element>(&mut self, from: &DeviceBuffer<T>, to: &DeviceBuffer<T>) -> Result<(), KernelError> {
+        self.run(|engine, _| {
+            engine.own(from.generation)?;
+            engine.own(to.generation)?;
+            if from.len != to.len {
+                return Err(Failure::Misuse(Misuse::Lengths { from: from.len, to: to.len }));
+            }
+            engine.copy(from.address, to.address, bytes_of::<T>(from.len))
+        })
+    }
+
+    /// Launches an entry of `module`. A shape of no blocks or no threads launches nothing.
+    ///
+    /// Where the driver can tell what the entry takes (from version 550 on), arguments of other sizes are refused.
+    ///
+    /// # Errors
+    /// Code that does not compile or load; a shape that the device cannot run; the caller gone; the device lost.
+    pub fn launch(
+        &mut self,
+        module: &'static Module,
+        entry: &'static str,
+        launch: Launch,
+        args: &[&dyn Arg],
+    ) -> Result<(), KernelError> {
+        self.run(|engine, _| engine.launch(module, entry, launch, args))
+    }
+
+    /// The elements of an array, once the work queued before has been done.
+    ///
+    /// # Errors
+    /// What that work failed with; the caller gone; the device lost.
+    pub fn download<T: Element>(&mut self, buffer: &DeviceBuffer<T>) -> Result<Vec<T>, KernelError> {
+        self.download_all([buffer]).map(|[elements]| elements)
+    }
+
+    /// The elements of several arrays, with one wait for all of them if they are small.
+    ///
+    /// # Errors
+    /// As [`download`](Self::download).
+    pub fn download_all<T: Element, const N: usize>(
+        &mut self,
+        buffers: [&DeviceBuffer<T>; N],
+    ) -> Result<[Vec<T>; N], KernelError> {
+        // Zeroed memory of some size costs nothing before it is written.
+        let mut arrays = buffers.map(|buffer| bytemuck::zeroed_vec::<T>(buffer.len));
+        self.run(|engine, context| {
+            for buffer in buffers {
+                engine.own(buffer.generation)?;
+            }
+            let mut arrays = arrays.each_mut().into_iter();
+            let mut targets = buffers.map(|buffer| Target {
+                from: buffer.address,
+                to: arrays.next().map_or(&mut [][..], |array| bytemuck::cast_slice_mut(array)),
+            });
+            engine.download(&mut targets, context)
+        })?;
+        Ok(arrays)
+    }
+
+    /// As [`download`](Self::download), into memory that is there.
+    ///
+    /// # Errors
+    /// As [`download`](Self::download); also where the lengths differ.
+    pub fn download_into<T: Element>(&mut self, buffer: &DeviceBuffer<T>, to: &mut [T]) -> Result<(), KernelError> {
+        self.run(|engine, context| {
+            engine.own(buffer.generation)?;
+            if buffer.len != to.len() {
+                return Err(Failure::Misuse(Misuse::Lengths { from: buffer.len, to: to.len() }));
+            }
+            engine.download(&mut [Target { from: buffer.address, to: bytemuck::cast_slice_mut(to) }], context)
+        })
+    }
+
+    /// Waits until all work queued so far has been done.
+    ///
+    /// # Errors
+    /// As [`download`](Self::download).
+    pub fn wait(&mut self) -> Result<(), KernelError> {
+        self.run(|engine, context| {
+            engine.flush()?;
+            engine.stream.wait(None, context)
+        })
+    }
+
+    /// The word that a long-running kernel polls to learn that its caller has left.
+    pub fn cancel_flag(&self) -> CancelFlag {
+        CancelFlag { address: self.engine.stream.cancel_address(), generation: self.engine.arena.generation() }
+    }
+
+    /// Does something on the device if the caller still wants it.
+    fn run<R>(&mut self, work: impl FnOnce(&mut Engine, &Context<'a>) -> Result<R, Failure>) -> Result<R, KernelError> {
+        self.context.check()?;
+        work(self.engine, &self.context).map_err(|failure| self.engine.error(failure))
+    }
+
+    fn buffer<T>(&self, address: u64, len: usize) -> DeviceBuffer<T> {
+        DeviceBuffer { address, len, generation: self.engine.arena.generation(), element: PhantomData }
+    }
+}
+
+/// Saturates where no address space is that large; nothing of that size is ever allocated.
+fn bytes_of<T>(len: usize) -> usize {
+    len.saturating_mul(size_of::<T>())
+}

@@ -1,0 +1,203 @@
+//! Runs kernels on an NVIDIA GPU.
+//!
+//! Nothing is needed to build it, and only the driver to run it: its library is loaded at run time, and kernels come as
+//! PTX. [`devices`] says what there is, or why CUDA is off.
+//!
+//! A lane owns a stream, staging memory and an arena on the device, so that a request allocates nothing. A kernel's host
+//! code sees its lane as a [`Lane`]. While it waits for the device the lane polls, first without a pause and then with
+//! short ones, and looks whether the caller is still there; a caller's leaving stops further launches, and running
+//! kernels can poll [`Lane::cancel_flag`]. The slot is free when the device is done with the work.
+//!
+//! A fault of running code (an illegal address, an assertion) takes the device away from the whole process: CUDA has no
+//! way back. The backend then fails at once, with [`KernelError::DeviceLost`] to everybody.
+
+#![allow(unsafe_code)]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod device;
+mod download;
+mod driver;
+mod engine;
+mod error;
+mod lane;
+mod launch;
+mod memory;
+mod module;
+mod nvrtc;
+mod stream;
+mod upload;
+
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use serde::Serialize;
+use tower::load::Load;
+use tower_service::Service;
+
+pub use device::{DeviceInfo, devices};
+pub use error::Unavailable;
+pub use lane::Lane;
+pub use launch::{Arg, CancelFlag, DeviceBuffer, Launch};
+pub use module::Module;
+
+use self::device::Device;
+use self::engine::Engine;
+use super::lanes::{LaneLoad, Lanes, Profile, RunFuture, Slot, Worker};
+use crate::service::{BackendKind, Context, Encoding, Job, KernelError, KernelResponse, Payload};
+
+/// One CUDA device as a backend.
+// `Slot`'s own `Clone` starts without a reservation.
+#[derive(Clone, Debug)]
+pub struct CudaBackend {
+    slot: Slot,
+    device: Arc<Device>,
+}
+
+/// How a [`CudaBackend`] is laid out.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CudaConfig {
+    /// Jobs that run at one time, each with a stream of its own and 16 MiB of pinned memory. Default: half as many as
+    /// there are processors, and at least 2, at most 8.
+    pub lanes: usize,
+    /// Jobs that wait at one time. Default: 64 a lane.
+    pub queue: usize,
+    /// How long a lane with nothing to do looks for work before it sleeps. Default: 50 µs.
+    pub spin: Duration,
+    /// How long the thread that polls a request looks for the answer of one that takes no longer than this, before it
+    /// turns to something else. Default: 0.
+    pub linger: Duration,
+    /// What takes no longer than this to decode is decoded inside the call. Default: 20 µs.
+    pub inline: Duration,
+    /// Whether memory that a kernel has not written yet is filled with a pattern. Default: in debug builds.
+    pub poison: bool,
+}
+
+impl Default for CudaConfig {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let lanes = (processors / 2).clamp(2, 8);
+        Self {
+            lanes,
+            queue: 64 * lanes,
+            spin: Duration::from_micros(50),
+            linger: Duration::ZERO,
+            inline: Duration::from_micros(20),
+            poison: cfg!(debug_assertions),
+        }
+    }
+}
+
+impl CudaBackend {
+    /// The device of this number, in the default layout. It takes a few hundred milliseconds.
+    ///
+    /// # Errors
+    /// Why there is no such device.
+    pub fn open(ordinal: u32) -> Result<Self, Unavailable> {
+        Self::with_config(ordinal, CudaConfig::default())
+    }
+
+    /// The device of this number, in a layout of your choice; no lanes at all counts as one.
+    ///
+    /// # Errors
+    /// Why there is no such device.
+    pub fn with_config(ordinal: u32, config: CudaConfig) -> Result<Self, Unavailable> {
+        let device = Arc::new(Device::open(ordinal)?);
+        let profile = Profile {
+            backend: BackendKind::Cuda,
+            device: Some(ordinal),
+            spin: config.spin,
+            inline: config.inline,
+            linger: config.linger,
+            // PCIe is what most requests wait for.
+            bytes_per_second: 20e9,
+            operations_per_second: 5e12,
+        };
+        let workers = |pool: &Arc<super::lanes::State>| {
+            let engine = || Engine::new(Arc::clone(&device), Arc::clone(pool), config.poison);
+            let workers: Result<Vec<_>, _> =
+                std::iter::repeat_with(engine).take(config.lanes.max(1)).map(|engine| engine.map(CudaWorker)).collect();
+            workers.map_err(|failure| KernelError::Device(failure.text(device.driver)))
+        };
+        let lanes = Lanes::start(profile, config.queue, workers);
+        let lanes = lanes.map_err(|error| Unavailable::Failed(error.to_string()))?;
+        Ok(Self { slot: Slot::new(Arc::new(lanes)), device })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &DeviceInfo {
+        &self.device.info
+    }
+
+    /// Why the device is of no use any more; `None` while it is.
+    pub fn lost(&self) -> Option<&KernelError> {
+        self.slot.lanes().state().closed()
+    }
+
+    /// Gives back the slot that `poll_ready` has reserved.
+    pub(crate) fn release(&mut self) {
+        self.slot.release();
+    }
+
+    /// A run that fails with `error` without having started.
+    pub(crate) fn refuse(&self, error: KernelError) -> RunFuture {
+        RunFuture::refuse(&self.slot, error)
+    }
+
+    /// The device and how it is.
+    pub fn status(&self) -> CudaStatus {
+        CudaStatus { device: self.device().clone(), lost: self.lost().map(KernelError::to_string) }
+    }
+}
+
+/// A device and how it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CudaStatus {
+    /// The device.
+    #[serde(flatten)]
+    pub device: DeviceInfo,
+    /// Why it is of no use any more; absent while it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
+}
+
+impl Service<Job> for CudaBackend {
+    type Response = KernelResponse;
+    type Error = KernelError;
+    type Future = RunFuture;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), KernelError>> {
+        self.slot.poll_reserve(cx)
+    }
+
+    fn call(&mut self, job: Job) -> RunFuture {
+        RunFuture::new(&mut self.slot, job)
+    }
+}
+
+impl Load for CudaBackend {
+    type Metric = LaneLoad;
+
+    fn load(&self) -> LaneLoad {
+        LaneLoad(self.slot.lanes().in_flight())
+    }
+}
+
+struct CudaWorker(Engine);
+
+impl Worker for CudaWorker {
+    fn run(&mut self, job: &Job, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError> {
+        engine::run(&mut self.0, job, encoding, context)
+    }
+
+    fn recover(&mut self) {
+        let Self(engine) = self;
+        engine.stream.raise_cancel();
+        if let Err(failure) = engine.end(&Context::detached()) {
+            // Ends the pool where the device is lost; the caller learns of its panic all the same.
+            engine.error(failure);
+        }
+    }
+}

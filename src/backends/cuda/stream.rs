@@ -1,0 +1,170 @@
+//! A lane's stream: work in order, events in it, and waiting for it.
+
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use cudarc::driver::sys::{CUdeviceptr, CUevent, CUstream};
+
+use super::driver::{Driver, NOT_READY, SUCCESS};
+use super::error::Failure;
+use super::memory::{Pin, Pinned};
+use crate::service::Context;
+
+/// How long a wait looks without a pause. A thread that sleeps is late by some 50 µs, so short work is waited for awake.
+const SPIN: Duration = Duration::from_micros(100);
+/// The pause between looks after that.
+const NAP: Duration = Duration::from_micros(20);
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    driver: &'static Driver,
+    handle: CUstream,
+    /// Whether there may be work that has not been waited for.
+    busy: bool,
+    cancel: Cancel,
+}
+
+// SAFETY: a stream may be used from any thread, and this handle has one owner.
+unsafe impl Send for Stream {}
+
+/// The 32-bit word that running kernels may poll: not zero once the caller has left.
+#[derive(Debug)]
+struct Cancel {
+    word: Pinned,
+    address: CUdeviceptr,
+}
+
+impl Cancel {
+    fn set(&self, value: u32) {
+        // SAFETY: four bytes, initialised, aligned as pages are. The host writes them here only, and the device only
+        // reads them; both do it in one access.
+        unsafe { AtomicU32::from_ptr(self.word.at(0).cast()) }.store(value, Ordering::Release);
+    }
+}
+
+impl Stream {
+    pub(super) fn new(driver: &'static Driver) -> Result<Self, Failure> {
+        let word = Pinned::new(driver, 4, Pin::Mapped)?;
+        let cancel = Cancel { address: word.device_address()?, word };
+        let mut handle = ptr::null_mut();
+        // SAFETY: `handle` lives across the call. 1 is CU_STREAM_NON_BLOCKING.
+        Failure::check("cuStreamCreate", unsafe { (driver.cuStreamCreate)(&raw mut handle, 1) })?;
+        Ok(Self { driver, handle, busy: false, cancel })
+    }
+
+    pub(super) fn cancel_address(&self) -> CUdeviceptr {
+        self.cancel.address
+    }
+
+    pub(super) fn raise_cancel(&self) {
+        self.cancel.set(1);
+    }
+
+    pub(super) fn lower_cancel(&self) {
+        self.cancel.set(0);
+    }
+
+    /// Queues what `enqueue` queues on the stream it is given.
+    pub(super) fn queue(
+        &mut self,
+        call: &'static str,
+        enqueue: impl FnOnce(&Driver, CUstream) -> u32,
+    ) -> Result<(), Failure> {
+        self.busy = true;
+        Failure::check(call, enqueue(self.driver, self.handle))
+    }
+
+    /// Whether the device is done with all that was queued. Work that has failed is an error.
+    fn is_idle(&mut self) -> Result<bool, Failure> {
+        if self.busy {
+            // SAFETY: the stream lives as long as `self`.
+            match unsafe { (self.driver.cuStreamQuery)(self.handle) } {
+                SUCCESS => self.busy = false,
+                NOT_READY => {}
+                code => return Err(Failure::Call { call: "cuStreamQuery", code }),
+            }
+        }
+        Ok(!self.busy)
+    }
+
+    /// Waits until everything queued is done, or until `event` is. Where the caller leaves meanwhile, kernels are told
+    /// and the wait goes on until the stream is idle: what the device works on must not be handed to anybody else. Then
+    /// it answers [`Failure::Stopped`].
+    pub(super) fn wait(&mut self, event: Option<&Event>, context: &Context<'_>) -> Result<(), Failure> {
+        let start = Instant::now();
+        let mut stopped = None;
+        let mut looks = 0_u32;
+        loop {
+            looks = looks.wrapping_add(1);
+            let done = match event {
+                Some(event) if stopped.is_none() => event.is_reached()?,
+                _ => self.is_idle()?,
+            };
+            if done {
+                return stopped.map_or(Ok(()), |reason| Err(Failure::Stopped(reason)));
+            }
+            let spin = start.elapsed() < SPIN;
+            if stopped.is_none()
+                && (!spin || looks.is_multiple_of(16))
+                && let Err(reason) = context.check()
+            {
+                self.raise_cancel();
+                stopped = Some(reason);
+            }
+            if spin {
+                std::hint::spin_loop();
+            } else {
+                std::thread::sleep(NAP);
+            }
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed once.
+        unsafe { (self.driver.cuStreamDestroy_v2)(self.handle) };
+    }
+}
+
+/// A mark in a stream.
+#[derive(Debug)]
+pub(super) struct Event {
+    driver: &'static Driver,
+    handle: CUevent,
+}
+
+// SAFETY: an event may be used from any thread, and this handle has one owner.
+unsafe impl Send for Event {}
+
+impl Event {
+    pub(super) fn new(driver: &'static Driver) -> Result<Self, Failure> {
+        let mut handle = ptr::null_mut();
+        // SAFETY: `handle` lives across the call. 2 is CU_EVENT_DISABLE_TIMING.
+        Failure::check("cuEventCreate", unsafe { (driver.cuEventCreate)(&raw mut handle, 2) })?;
+        Ok(Self { driver, handle })
+    }
+
+    /// Marks the end of what has been queued so far.
+    pub(super) fn record(&self, stream: &mut Stream) -> Result<(), Failure> {
+        // SAFETY: both handles live.
+        stream.queue("cuEventRecord", |driver, stream| unsafe { (driver.cuEventRecord)(self.handle, stream) })
+    }
+
+    fn is_reached(&self) -> Result<bool, Failure> {
+        // SAFETY: the event lives as long as `self`.
+        match unsafe { (self.driver.cuEventQuery)(self.handle) } {
+            SUCCESS => Ok(true),
+            NOT_READY => Ok(false),
+            code => Err(Failure::Call { call: "cuEventQuery", code }),
+        }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed once.
+        unsafe { (self.driver.cuEventDestroy_v2)(self.handle) };
+    }
+}

@@ -1,0 +1,170 @@
+//! Host to device, through pinned staging of a fixed size.
+//!
+//! Small arrays gather in a *slab*, which has a place in staging and one in the arena, and cross in one copy at the next
+//! launch. Large ones cross in pieces: while the bus moves one piece the host fills the next.
+
+use cudarc::driver::sys::CUdeviceptr;
+
+use super::driver::Driver;
+use super::engine::Engine;
+use super::error::Failure;
+use super::memory::{Pin, Pinned};
+use super::stream::Event;
+use crate::service::Context;
+
+/// What crosses at a time, and how many of these there are.
+pub(super) const PIECE: usize = 2 << 20;
+pub(super) const PIECES: usize = 4;
+/// The most that waits for the next launch. A larger array is worth a copy of its own.
+pub(super) const SLAB: usize = 256 << 10;
+/// Of arrays in a slab, as of all buffers.
+const ALIGNMENT: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Uploads {
+    pinned: Pinned,
+    /// Reached when the device has read the piece.
+    events: [Event; PIECES],
+    unread: [bool; PIECES],
+    piece: usize,
+    filled: usize,
+    slab: Slab,
+}
+
+/// Arrays on their way. Those up to `sent` are queued for the device and must not change in staging.
+#[derive(Debug, Default)]
+struct Slab {
+    staging: usize,
+    address: CUdeviceptr,
+    len: usize,
+    used: usize,
+    sent: usize,
+}
+
+impl Uploads {
+    pub(super) fn new(driver: &'static Driver) -> Result<Self, Failure> {
+        Ok(Self {
+            pinned: Pinned::new(driver, PIECE * PIECES, Pin::Upload)?,
+            events: [Event::new(driver)?, Event::new(driver)?, Event::new(driver)?, Event::new(driver)?],
+            unread: [false; PIECES],
+            piece: 0,
+            filled: 0,
+            slab: Slab::default(),
+        })
+    }
+
+    /// The stream is idle: all of staging is free.
+    pub(super) fn reset(&mut self) {
+        (self.unread, self.piece, self.filled, self.slab) = ([false; PIECES], 0, 0, Slab::default());
+    }
+}
+
+impl Engine {
+    /// A copy of `bytes` in the arena, complete at the next launch or download.
+    pub(super) fn upload(&mut self, bytes: &[u8], context: &Context<'_>) -> Result<CUdeviceptr, Failure> {
+        if bytes.len() <= SLAB {
+            return self.upload_in_slab(bytes, context);
+        }
+        let address = self.arena.alloc(&self.device, bytes.len())?;
+        for (index, piece) in bytes.chunks(PIECE).enumerate() {
+            context.check().map_err(Failure::Stopped)?;
+            let staging = self.stage(piece.len(), context)?;
+            // SAFETY: `stage` gives bytes that no copy uses.
+            let to = unsafe { self.uploads.pinned.bytes(staging, piece.len()) };
+            copy(&self.device.copiers, piece, to);
+            self.send(staging, address + (index * PIECE) as CUdeviceptr, piece.len())?;
+        }
+        Ok(address)
+    }
+
+    fn upload_in_slab(&mut self, bytes: &[u8], context: &Context<'_>) -> Result<CUdeviceptr, Failure> {
+        let taken = bytes.len().max(1).next_multiple_of(ALIGNMENT);
+        if self.uploads.slab.len - self.uploads.slab.used < taken {
+            self.flush()?;
+            let address = self.arena.alloc(&self.device, SLAB)?;
+            let staging = self.stage(SLAB, context)?;
+            self.uploads.slab = Slab { staging, address, len: SLAB, used: 0, sent: 0 };
+        }
+        let Uploads { pinned, slab, .. } = &mut self.uploads;
+        // SAFETY: past `used`, and so past all that has been sent of the slab, which has these bytes for itself.
+        unsafe { pinned.bytes(slab.staging + slab.used, bytes.len()) }.copy_from_slice(bytes);
+        let address = slab.address + slab.used as CUdeviceptr;
+        slab.used += taken;
+        Ok(address)
+    }
+
+    /// Sends what has gathered in the slab.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        let Slab { staging, address, used, sent, .. } = self.uploads.slab;
+        if used > sent {
+            self.uploads.slab.sent = used;
+            self.send(staging + sent, address + sent as CUdeviceptr, used - sent)?;
+        }
+        Ok(())
+    }
+
+    /// `len` bytes of staging, at most a piece, that no copy uses.
+    fn stage(&mut self, len: usize, context: &Context<'_>) -> Result<usize, Failure> {
+        if PIECE - self.uploads.filled < len {
+            // The event covers all copies from this piece, so none may follow: the slab ends here too.
+            self.flush()?;
+            let uploads = &mut self.uploads;
+            uploads.slab = Slab::default();
+            uploads.events[uploads.piece].record(&mut self.stream)?;
+            uploads.unread[uploads.piece] = true;
+            let next = (uploads.piece + 1) % PIECES;
+            if uploads.unread[next] {
+                self.stream.wait(Some(&uploads.events[next]), context)?;
+                uploads.unread[next] = false;
+            }
+            (uploads.piece, uploads.filled) = (next, 0);
+        }
+        let uploads = &mut self.uploads;
+        let at = uploads.piece * PIECE + uploads.filled;
+        uploads.filled += len.next_multiple_of(ALIGNMENT);
+        Ok(at)
+    }
+
+    fn send(&mut self, staging: usize, address: CUdeviceptr, len: usize) -> Result<(), Failure> {
+        let from = self.uploads.pinned.at(staging);
+        // SAFETY: the source is pinned and stays as it is until the stream has passed: `stage` waits for that before it
+        // hands the piece out again. The target is a buffer of the arena, which outlives the queued work.
+        self.stream.queue("cuMemcpyHtoDAsync", |driver, stream| unsafe {
+            (driver.cuMemcpyHtoDAsync_v2)(address, from, len, stream)
+        })
+    }
+}
+
+/// Copies with the help of `pool` where that is faster than alone.
+pub(super) fn copy(pool: &rayon::ThreadPool, from: &[u8], to: &mut [u8]) {
+    const ALONE: usize = 512 << 10;
+    if from.len() <= ALONE {
+        to.copy_from_slice(from);
+        return;
+    }
+    let share = from.len().div_ceil(pool.current_num_threads() + 1).next_multiple_of(4096);
+    pool.in_place_scope(|scope| {
+        let mut shares = to.chunks_mut(share).zip(from.chunks(share));
+        let own = shares.next();
+        for (to, from) in shares {
+            scope.spawn(move |_| to.copy_from_slice(from));
+        }
+        if let Some((to, from)) = own {
+            to.copy_from_slice(from);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_copy_with_help_is_a_copy() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for len in [0, 1, (512 << 10) + 1, (2 << 20) - 1] {
+            let from: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let mut to = vec![0xFF; len];
+            super::copy(&pool, &from, &mut to);
+            assert!(from == to, "{len}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+// Betweenness centrality of an unweighted graph by Brandes' algorithm, many sources in one pass.
+//
+// Sources come in groups of 32, and a group shares every adjacency read: one bit a source in a
+// 32-bit word says where its search is, one lane a source holds its path count. An *item* is a
+// pair (group, node), numbered group * n + node. All groups of a batch go level by level in step,
+// so that a batch pays for its launches once however many sources it has.
+//
+// Graph: CSR, row offsets u32[n + 1] (so fewer than 2^32 arcs), columns u32[arcs], every column
+// below n. An undirected edge is two arcs. A directed graph comes twice, by out-arcs and by
+// in-arcs (its transpose); an undirected one passes the same arrays for both. Self-loops lie on no
+// shortest path and are harmless; parallel arcs count as that many paths, so merge them first
+// where they should not.
+//
+// How it works
+//   Forward, level d to d + 1:
+//     discover  for each entry (item, sources) of the frontier, sets the bits of the sources that
+//               its out-neighbours have not been reached by, and lists the items so found;
+//     count     for each listed item sums the path counts of its in-neighbours at level d (pull
+//               form: no atomics on doubles). Where the frontier holds a large part of the arcs,
+//               discover does nothing and count itself looks at all items not yet reached by all
+//               of their sources. The device decides which; the host launches the same pair.
+//   Backward, level d: with sigma the path count and delta the dependency, Brandes' recurrence
+//     delta(v) = sum over successors w of sigma(v) / sigma(w) * (1 + delta(w)) is, for
+//     g(v) = (1 + delta(v)) / sigma(v), just delta(v) = sigma(v) * G, g(v) = 1 / sigma(v) + G with
+//     G = sum of g(w): a plain sum again, pulled from out-neighbours, and g takes sigma's place.
+//   "Is this neighbour at level d for this source" is answered by a stamp an item: (level, bits)
+//   in 64 bits, one array for even and one for odd levels. A stamp of another level is stale and
+//   means no bits, so nothing is cleared between levels.
+//   Work is dealt by size (deal.cuh): an item of few (arc, source) pairs to one thread, one of up
+//   to 1024 arcs to a warp, a larger one to the whole block.
+//
+// Results are the same bit for bit from run to run for the same graph, sources and `groups`:
+// every sum is taken in a fixed order. The order within a level's list varies and does not matter.
+//
+// Path counts are f64, exact to 2^53. Above 2^1000 `path_overflow` is set in Control and the
+// scores are meaningless (a 1000 x 1000 grid gets there); the host must report an error.
+//
+// Buffers of a batch of s sources, groups = ceil(s / 32), items = n * groups < 2^32
+//   sources     u32[s]           each below n; all of a batch distinct
+//   cells       f64[items * 32]  sigma, then g, of (item, source); need not be cleared
+//   stamps      u64[items * 2]   zero before each batch
+//   seen        u32[items]       zero before each batch
+//   dependency  f64[items]       zero before the first batch; adds up over batches
+//   list        u32x2[n * s]     (item, bits), level after level; need not be cleared; 8-byte aligned
+//   level_begin u64[n + 2]       where each level begins in the list; need not be cleared
+//   control     Control          64 bytes, zero before each batch
+//   scores      f64[n]
+// In bytes: n * (groups * 284 + s * 8) + 8 * n + 4 * s + 8 * n + 80, and for the graph
+// 4 * (n + 1 + arcs), twice if directed. With full groups that is 540 a (group, node).
+//
+// Host algorithm
+//   1. groups = ceil(batch / 32), batch chosen so that the bytes above fit and items < 2^32;
+//      `wide` = min(5 * multiprocessors, ceil(items / 8)) blocks. Zero dependency.
+//   2. For each batch of sources (the last may be smaller: the same buffers with a smaller
+//      `num_sources`; item = group * n + node does not move):
+//      a. zero stamps, seen, control;  betweenness_seed<<<1, 256>>>
+//      b. repeat: betweenness_discover<<<wide, 256>>>, betweenness_count<<<wide, 256>>>; copy
+//         control to the host; stop if control.path_overflow (error) or begin == end (done). Also
+//         look whether to cancel. Once the frontier is empty further launches do nothing, so
+//         launch several pairs between two copies: 1 for the first 8 levels, then 16.
+//      c. deepest = control.depth - 1; copy level_begin[0 ..= deepest + 1].
+//      d. for d = deepest, ..., 1, with count = level_begin[d + 1] - level_begin[d] entries:
+//         blocks = max(min(ceil(count / 8), 16 * multiprocessors), ceil(count / 256)),
+//         betweenness_accumulate<<<blocks, 256>>>(..., level_begin[d], level_begin[d + 1], d,
+//         d == deepest). No copies between; look whether to cancel now and then.
+//   3. betweenness_collect<<<clamp(ceil(n / 256), 1, 65535), 256>>> with the scale wanted (1/2 for
+//      an undirected graph unless normalised, and so on).
+//
+// Sources: Brandes, "A Faster Algorithm for Betweenness Centrality", J. Math. Sociol. 25(2), 2001;
+// Then et al., "The More the Merrier: Efficient Multi-Source Graph Traversal", PVLDB 8(4), 2014;
+// Beamer, Asanovic, Patterson, "Direction-Optimizing Breadth-First Search", SC 2012.
+
+#include "deal.cuh"
+#include "pull.cuh"
+
+constexpr u32 THREAD_PAIRS = 16; // (arc, source) pairs that one thread sums over
+constexpr u32 THREAD_ARCS = 8;   // arcs that one thread discovers along
+constexpr double MAX_PATHS = 1.0715086071862673e301; // 2^1000: its reciprocal is a normal number
+
+// What the kernels of a batch know of its progress. The host reads it; zero it before each batch.
+struct Control {
+    u64 tail;           // entries in the list
+    u64 begin, end;     // the frontier: entries begin..end of the list
+    u64 frontier_arcs;  // in-arcs of the frontier's items
+    u64 next_arcs;      // the same of the level being found
+    u32 depth;          // of the frontier
+    u32 discover_taken; // chunks that blocks took beyond their first
+    u32 count_taken;
+    u32 blocks_done;
+    u32 path_overflow;  // 1: a path count passed 2^1000
+    u32 reserved;
+};
+
+// Whether count should look at all items rather than at those that discover lists.
+static __device__ bool dense(const Control* control, const u32* in_row, u32 n, u32 groups, u32 dense_factor) {
+    return control->frontier_arcs * dense_factor > (u64)in_row[n] * groups;
+}
+
+// Whether an item has, on average, few enough arcs for one thread.
+static __device__ bool few_arcs(const u32* row, u32 n) { return row[n] / n <= THREAD_ARCS; }
+
+// The sources that a group has: all 32 but in a batch's last group.
+static __device__ u32 sources_of(u32 group, u32 num_sources) {
+    const u32 left = num_sources - min(num_sources, group * GROUP);
+    return left >= GROUP ? ALL : (1u << left) - 1;
+}
+
+// Starts a batch: every source is at level 0 with one path. One block.
+extern "C" __global__ void __launch_bounds__(256) betweenness_seed(
+    u32 n, u32 num_sources, const u32* sources, const u32* in_row,
+    double* cells, u64* stamps, u32* seen, uint2* list, u64* level_begin, Control* control) {
+    if (blockIdx.x != 0) return;
+    __shared__ u32 entries;
+    if (threadIdx.x == 0) entries = 0;
+    __syncthreads();
+    for (u32 s = threadIdx.x; s < num_sources; s += blockDim.x) {
+        if (sources[s] >= n) continue;
+        const u32 item = s / GROUP * n + sources[s];
+        if (atomicOr(&seen[item], 1u << s % GROUP) == 0) list[atomicAdd(&entries, 1)].x = item;
+        cells[(u64)item * GROUP + s % GROUP] = 1.0;
+    }
+    __syncthreads();
+    for (u32 i = threadIdx.x; i < entries; i += blockDim.x) {
+        const u32 item = list[i].x, node = item % n;
+        const u32 bits = __ldcg(&seen[item]);
+        list[i].y = bits;
+        stamps[item] = bits; // level 0
+        atomicAdd(&control->frontier_arcs, (u64)(in_row[node + 1] - in_row[node]));
+    }
+    if (threadIdx.x == 0) {
+        control->tail = control->end = entries;
+        level_begin[0] = 0;
+        level_begin[1] = entries;
+    }
+}
+
+// Lists the items that the next level has. Does nothing where count is to look at all items.
+extern "C" __global__ void __launch_bounds__(256) betweenness_discover(
+    u32 n, u32 groups, u32 dense_factor, const u32* in_row, const u32* out_row, const u32* out_column,
+    u64* stamps, const u32* seen, uint2* list, Control* control) {
+    __shared__ uint2 boxes[WARPS][OUTBOX];
+    const u64 begin = control->begin, total = control->end - begin;
+    if (total == 0 || dense(control, in_row, n, groups, dense_factor)) return;
+    const u32 next = control->depth + 1;
+    u64* next_stamps = stamps + (next & 1) * (u64)n * groups;
+    Outbox out = {boxes[warp_id()], list, &control->tail, 0};
+
+    // Marks `bits` at `item`; true for the one thread that is the first to reach it.
+    auto reach = [&](u32 item, u32 bits) {
+        if (bits == 0) return false;
+        u64 old = next_stamps[item];
+        for (;;) {
+            const u32 have = (u32)(old >> 32) == next ? (u32)old : 0;
+            if ((bits & ~have) == 0) return false;
+            const u64 was = atomicCAS(&next_stamps[item], old, (u64)next << 32 | have | bits);
+            if (was == old) return have == 0;
+            old = was;
+        }
+    };
+    // Follows arcs from, from + stride, ... of an item; the whole warp calls it, each lane with its own.
+    auto follow = [&](const Job& job, u32 from, u32 stride) {
+        const u32 base = job.item - job.item % n;
+        for (u32 k = from; __any_sync(ALL, k < job.arcs); k += 4 * stride) {
+            u32 item[4], fresh[4];
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                const bool has = k + i * stride < job.arcs;
+                item[i] = has ? base + out_column[job.first + k + i * stride] : 0;
+                fresh[i] = has ? job.want & ~seen[item[i]] : 0;
+            }
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) out.post(reach(item[i], fresh[i]), item[i], 0);
+        }
+    };
+
+    deal(total, few_arcs(out_row, n), &control->discover_taken,
+        [&](bool valid, u64 piece) {
+            Job job = {0, 0, 0, 0};
+            if (valid) {
+                const uint2 entry = list[begin + piece];
+                const u32 node = entry.x % n, first = out_row[node];
+                job = Job{entry.x, entry.y, first, out_row[node + 1] - first};
+            }
+            Job mine = job;
+            if (job.arcs > THREAD_ARCS) mine.arcs = 0;
+            else job.arcs = 0;
+            follow(mine, 0, 1);
+            return job;
+        },
+        [&](const Job& job, bool whole_block) {
+            follow(job, whole_block ? threadIdx.x : lane_id(), whole_block ? BLOCK : 32);
+        });
+    out.flush();
+}
+
+// Counts the paths to the next level's items, and makes that level the frontier.
+extern "C" __global__ void __launch_bounds__(256) betweenness_count(
+    u32 n, u32 groups, u32 num_sources, u32 dense_factor, const u32* in_row, const u32* in_column,
+    double* cells, u64* stamps, u32* seen, uint2* list, u64* level_begin, Control* control) {
+    __shared__ uint2 boxes[WARPS][OUTBOX];
+    __shared__ u64 block_arcs;
+    const u64 end = control->end;
+    if (control->begin == end) return;
+    const u32 depth = control->depth;
+    const bool all_items = dense(control, in_row, n, groups, dense_factor);
+    const u64 items = (u64)n * groups;
+    // The tail stands still here unless this kernel itself appends, and then it is not read.
+    const u64 total = all_items ? items : control->tail - end;
+    const u64* stamps_here = stamps + (depth & 1) * items;
+    u64* stamps_next = stamps + (~depth & 1) * items;
+    Outbox out = {boxes[warp_id()], list, &control->tail, 0};
+    u64 arcs_found = 0;
+    if (threadIdx.x == 0) block_arcs = 0;
+
+    auto pull = [&](u32 base) { return Pull{in_column, stamps_here + base, cells + (u64)base * GROUP, depth}; };
+    auto store = [&](u32 item, u32 bit, double sum) {
+        cells[(u64)item * GROUP + bit] = sum;
+        if (!(sum <= MAX_PATHS)) control->path_overflow = 1;
+    };
+    // One thread an item: notes that sources `found` of it are at the next level.
+    auto settle = [&](u32 item, u32 found, u32 arcs) {
+        seen[item] |= found;
+        if (all_items) stamps_next[item] = (u64)(depth + 1) << 32 | found;
+        arcs_found += arcs;
+    };
+
+    deal(total, few_arcs(in_row, n), &control->count_taken,
+        [&](bool valid, u64 piece) {
+            u32 item = 0, want = 0, first = 0, arcs = 0, found = 0;
+            if (valid && all_items) {
+                item = (u32)piece;
+                want = sources_of(item / n, num_sources) & ~seen[item];
+            } else if (valid) {
+                item = list[end + piece].x;
+                want = (u32)stamps_next[item];
+                list[end + piece].y = want;
+            }
+            if (want != 0) {
+                first = in_row[item % n];
+                arcs = in_row[item % n + 1] - first;
+            }
+            if ((u64)arcs * __popc(want) <= THREAD_PAIRS) {
+                for (u32 left = want; left != 0; left &= left - 1) {
+                    const u32 bit = __ffs(left) - 1;
+                    bool any;
+                    const double sum = pull(item - item % n).by_thread(first, arcs, bit, any);
+                    if (any) {
+                        store(item, bit, sum);
+                        found |= 1u << bit;
+                    }
+                }
+                if (found != 0) settle(item, found, arcs);
+                arcs = 0;
+            }
+            __syncwarp();
+            if (all_items) out.post(found != 0, item, found);
+            return Job{item, want, first, arcs};
+        },
+        [&](const Job& job, bool whole_block) {
+            u32 found;
+            const double sum = pull(job.item - job.item % n).by_lanes(job, whole_block, found);
+            if (found == 0 || (whole_block && warp_id() != 0)) return;
+            if (found >> lane_id() & 1) store(job.item, lane_id(), sum);
+            if (lane_id() == 0) settle(job.item, found, job.arcs);
+            if (all_items) out.post(lane_id() == 0, job.item, found);
+        });
+    out.flush();
+    __syncthreads();
+    if (arcs_found != 0) atomicAdd(&block_arcs, arcs_found);
+    __syncthreads();
+
+    // The last block to come here sees all that the others did, and moves on by a level.
+    if (threadIdx.x == 0) {
+        if (block_arcs != 0) atomicAdd(&control->next_arcs, block_arcs);
+        __threadfence();
+        if (atomicAdd(&control->blocks_done, 1) == gridDim.x - 1) {
+            __threadfence();
+            const u64 tail = __ldcg(&control->tail);
+            control->frontier_arcs = __ldcg(&control->next_arcs);
+            control->begin = end;
+            control->end = tail;
+            control->depth = depth + 1;
+            control->next_arcs = 0;
+            control->discover_taken = control->count_taken = control->blocks_done = 0;
+            level_begin[depth + 2] = tail;
+        }
+    }
+}
+
+// Dependencies of the items of one level, after those of the level below it.
+extern "C" __global__ void __launch_bounds__(256) betweenness_accumulate(
+    u32 n, u32 groups, const u32* out_row, const u32* out_column,
+    double* cells, u64* stamps, double* dependency, const uint2* list,
+    u64 begin, u64 end, u32 depth, u32 is_deepest) {
+    const u64 items = (u64)n * groups;
+    u64* stamps_here = stamps + (depth & 1) * items;
+    const u64* stamps_below = stamps + (~depth & 1) * items;
+
+    auto pull = [&](u32 base) {
+        return Pull{out_column, stamps_below + base, cells + (u64)base * GROUP, depth + 1};
+    };
+    // Turns sigma into g where the sum of the successors' g is known; returns delta.
+    auto settle = [&](u32 item, u32 bit, double sum) {
+        double* cell = cells + (u64)item * GROUP + bit;
+        const double sigma = *cell;
+        *cell = 1.0 / sigma + sum;
+        return sigma * sum;
+    };
+
+    deal(end - begin, few_arcs(out_row, n), nullptr,
+        [&](bool valid, u64 piece) {
+            Job job = {0, 0, 0, 0};
+            if (!valid) return job;
+            const uint2 entry = list[begin + piece];
+            const u32 item = entry.x, bits = entry.y, node = item % n, first = out_row[node];
+            const u32 arcs = is_deepest ? 0 : out_row[node + 1] - first;
+            stamps_here[item] = (u64)depth << 32 | bits;
+            if ((u64)arcs * __popc(bits) > THREAD_PAIRS) return Job{item, bits, first, arcs};
+            double delta = 0.0;
+            for (u32 left = bits; left != 0; left &= left - 1) {
+                const u32 bit = __ffs(left) - 1;
+                bool any;
+                delta += settle(item, bit, pull(item - node).by_thread(first, arcs, bit, any));
+            }
+            if (delta != 0.0) dependency[item] += delta;
+            return job;
+        },
+        [&](const Job& job, bool whole_block) {
+            u32 found;
+            const double sum = pull(job.item - job.item % n).by_lanes(job, whole_block, found);
+            if (whole_block && warp_id() != 0) return;
+            double delta = job.want >> lane_id() & 1 ? settle(job.item, lane_id(), sum) : 0.0;
+            for (u32 step = 16; step != 0; step /= 2) delta += __shfl_xor_sync(ALL, delta, step);
+            if (lane_id() == 0 && delta != 0.0) dependency[job.item] += delta;
+        });
+}
+
+// scores[v] = scale * (dependencies of v from all groups and batches)
+extern "C" __global__ void __launch_bounds__(256) betweenness_collect(
+    u32 n, u32 groups, double scale, const double* dependency, double* scores) {
+    for (u64 v = (u64)blockIdx.x * blockDim.x + threadIdx.x; v < n; v += (u64)gridDim.x * blockDim.x) {
+        double sum = 0.0;
+        for (u32 g = 0; g < groups; g++) sum += dependency[(u64)g * n + v];
+        scores[v] = scale * sum;
+    }
+}

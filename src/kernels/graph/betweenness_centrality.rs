@@ -1,0 +1,254 @@
+//! `graph/betweenness-centrality`: how many shortest paths pass through each node of an unweighted graph.
+//!
+//! The graph comes either as an edge list or as CSR arrays:
+//!
+//! | field | type | |
+//! |---|---|---|
+//! | `num_nodes` | integer | nodes are numbered from 0; with CSR it may be left out |
+//! | `edges` | `u32`, `[m, 2]` | pairs of nodes |
+//! | `row_offsets` | `u32`, `[num_nodes + 1]` | where each node's neighbours start |
+//! | `column_indices` | `u32`, `[m]` | the neighbours |
+//! | `directed` | bool, default false | whether edges lead one way only |
+//! | `normalized` | bool, default true | divide by the number of node pairs |
+//! | `sources` | `u32`, `[k]` | estimate from these sources only |
+//! | `samples` | integer | estimate from this many sources, drawn with `seed` |
+//! | `seed` | integer, default 0 | with `samples` only |
+//! | out: `scores` | `f64`, `[num_nodes]` | one for each node |
+//!
+//! Self-loops and repeated edges change nothing, and without `directed` an edge or a CSR entry leads both ways whether or
+//! not the other way is listed too. Scores are those of networkx 3.6, `betweenness_centrality(G, k, normalized)`, and
+//! `sources` stands for the nodes that networkx would have drawn for `k`. One source alone is refused in a graph of three
+//! or more nodes: it says nothing of its own score.
+//!
+//! Isolated nodes are legal and cost memory, so `num_nodes` has to be backed: above
+//! [`FREE_NODES`](super::csr::FREE_NODES) nodes, [`NODES_PER_EDGE`](super::csr::NODES_PER_EDGE) for each edge, and never
+//! more than [`MAX_NODES`](super::csr::MAX_NODES).
+//!
+//! The algorithm and its papers are in [`brandes`](super::brandes) and [`pivots`](super::pivots).
+
+#[cfg(feature = "cuda")]
+mod cuda;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::brandes::pair_dependencies;
+use super::csr::{CsrGraph, Direction};
+use super::pivots::Pivots;
+#[cfg(feature = "cuda")]
+use crate::backends::cuda::Lane;
+use crate::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+
+/// The kernel.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BetweennessCentrality;
+
+/// What [`BetweennessCentrality`] takes; the module's table has shapes and defaults.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BetweennessInput {
+    /// How many nodes there are. May be left out with CSR arrays, which say so themselves.
+    #[serde(default)]
+    pub num_nodes: Option<u64>,
+    /// The edges, as pairs of nodes.
+    #[serde(default)]
+    pub edges: Option<Vec<[u32; 2]>>,
+    /// CSR: where each node's neighbours start in `column_indices`, and at the end its length.
+    #[serde(default)]
+    pub row_offsets: Option<Buffer<u32>>,
+    /// CSR: the neighbours of all nodes, one node after the other.
+    #[serde(default)]
+    pub column_indices: Option<Buffer<u32>>,
+    /// Whether edges lead one way only.
+    #[serde(default)]
+    pub directed: bool,
+    /// Whether scores are fractions of the node pairs.
+    #[serde(default = "yes")]
+    pub normalized: bool,
+    /// The sources to estimate from, two or more different nodes.
+    #[serde(default)]
+    pub sources: Option<Buffer<u32>>,
+    /// How many sources to draw and estimate from.
+    #[serde(default)]
+    pub samples: Option<u64>,
+    /// What the draw of `samples` depends on; 0 where it is left out.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What [`BetweennessCentrality`] gives.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct BetweennessOutput {
+    /// The score of each node.
+    pub scores: Buffer<f64>,
+}
+
+/// The two forms of a graph.
+#[derive(Debug, Clone, Copy)]
+enum Form<'a> {
+    Edges { num_nodes: u64, edges: &'a [[u32; 2]] },
+    Csr { row_offsets: &'a [u32], column_indices: &'a [u32] },
+}
+
+impl BetweennessInput {
+    /// An undirected graph from an edge list; exact, normalized scores.
+    pub fn from_edges(num_nodes: u64, edges: Vec<[u32; 2]>) -> Self {
+        Self { num_nodes: Some(num_nodes), edges: Some(edges), ..Self::empty() }
+    }
+
+    /// An undirected graph from CSR arrays; exact, normalized scores.
+    pub fn from_csr(row_offsets: impl Into<Buffer<u32>>, column_indices: impl Into<Buffer<u32>>) -> Self {
+        let (row_offsets, column_indices) = (Some(row_offsets.into()), Some(column_indices.into()));
+        Self { row_offsets, column_indices, ..Self::empty() }
+    }
+
+    fn empty() -> Self {
+        Self {
+            num_nodes: None,
+            edges: None,
+            row_offsets: None,
+            column_indices: None,
+            directed: false,
+            normalized: true,
+            sources: None,
+            samples: None,
+            seed: None,
+        }
+    }
+
+    /// Which way edges lead.
+    pub fn direction(&self) -> Direction {
+        if self.directed { Direction::Directed } else { Direction::Undirected }
+    }
+
+    fn form(&self) -> Result<Form<'_>, Invalid> {
+        let missing = |field| Err(Invalid::new(field, "missing"));
+        match (&self.edges, &self.row_offsets, &self.column_indices) {
+            (Some(_), Some(_), _) => Err(Invalid::new("row_offsets", "there are edges already; give one of the two")),
+            (Some(_), _, Some(_)) => {
+                Err(Invalid::new("column_indices", "there are edges already; give one of the two"))
+            }
+            (Some(edges), None, None) => match self.num_nodes {
+                Some(num_nodes) => Ok(Form::Edges { num_nodes, edges }),
+                None => missing("num_nodes"),
+            },
+            (None, Some(row_offsets), Some(column_indices)) => Ok(Form::Csr { row_offsets, column_indices }),
+            (None, Some(_), None) => missing("column_indices"),
+            (None, None, Some(_)) => missing("row_offsets"),
+            (None, None, None) => missing("edges"),
+        }
+    }
+
+    /// Nodes and edges as the input claims them, for the estimate of the cost.
+    fn claim(&self) -> (u64, u64) {
+        let edges = self.edges.as_ref().map(Vec::len).or(self.column_indices.as_ref().map(|columns| columns.len()));
+        let nodes = self.row_offsets.as_ref().map(|rows| rows.len().saturating_sub(1) as u64);
+        (self.num_nodes.or(nodes).unwrap_or(0), edges.unwrap_or(0) as u64)
+    }
+
+    /// The graph that the input describes.
+    ///
+    /// # Errors
+    /// The first field that is wrong, as [`validate`](Kernel::validate) finds it.
+    pub fn graph(&self) -> Result<CsrGraph, Invalid> {
+        match self.form()? {
+            Form::Edges { num_nodes, edges } => CsrGraph::from_edges(nodes(num_nodes), edges, self.direction()),
+            Form::Csr { row_offsets, column_indices } => {
+                CsrGraph::from_csr(row_offsets, column_indices, self.direction())
+            }
+        }
+    }
+
+    /// The sources to start from, in a graph of `num_nodes` nodes.
+    ///
+    /// # Errors
+    /// The first field that is wrong, as [`validate`](Kernel::validate) finds it.
+    pub fn pivots(&self, num_nodes: usize) -> Result<Pivots, Invalid> {
+        if self.seed.is_some() && self.samples.is_none() {
+            return Err(Invalid::new("seed", "there are no samples to draw"));
+        }
+        match (&self.sources, self.samples) {
+            (Some(_), Some(_)) => Err(Invalid::new("samples", "there are sources already; give one of the two")),
+            (Some(sources), None) => Pivots::chosen(sources.to_vec(), num_nodes),
+            (None, Some(samples)) => Pivots::sampled(nodes(samples), self.seed.unwrap_or(0), num_nodes),
+            (None, None) => Ok(Pivots::all(num_nodes)),
+        }
+    }
+}
+
+/// A count that no memory could hold stays one, and is refused as too large.
+fn nodes(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+impl Kernel for BetweennessCentrality {
+    type Input = BetweennessInput;
+    type Output = BetweennessOutput;
+
+    fn info(&self) -> KernelInfo {
+        let description = "Betweenness centrality of an unweighted graph: exact, or estimated from some sources.";
+        KernelInfo::new("graph/betweenness-centrality", "1.0.0", description).cuda()
+    }
+
+    fn validate(&self, input: &BetweennessInput) -> Result<(), Invalid> {
+        let (num_nodes, field) = match input.form()? {
+            Form::Edges { num_nodes, edges } => {
+                CsrGraph::check_edges(nodes(num_nodes), edges)?;
+                (nodes(num_nodes), "num_nodes")
+            }
+            Form::Csr { row_offsets, column_indices } => {
+                CsrGraph::check_csr(row_offsets, column_indices)?;
+                let described = row_offsets.len() - 1;
+                if let Some(claimed) = input.num_nodes
+                    && claimed != described as u64
+                {
+                    let reason = format!("{claimed}, and row_offsets describes {described} nodes");
+                    return Err(Invalid::new("num_nodes", reason));
+                }
+                (described, "row_offsets")
+            }
+        };
+        if num_nodes == 0 {
+            return Err(Invalid::new(field, "no nodes"));
+        }
+        input.pivots(num_nodes).map(drop)
+    }
+
+    fn cost(&self, input: &BetweennessInput) -> Cost {
+        let (nodes, edges) = input.claim();
+        let arcs = if input.directed { edges } else { edges.saturating_mul(2) };
+        let sources = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples).unwrap_or(nodes);
+        // Each source looks at each arc on the way out and on the way back; the constant is what the smallest run takes.
+        let visits = arcs.saturating_add(nodes).saturating_mul(2).saturating_mul(sources);
+        #[cfg(feature = "cuda")]
+        let device_memory = cuda::device_memory(nodes, arcs, sources, input.directed);
+        #[cfg(not(feature = "cuda"))]
+        let device_memory = 0;
+        Cost {
+            bytes: edges.saturating_mul(8).saturating_add(nodes.saturating_mul(12)),
+            operations: visits.saturating_add(2_000),
+            device_memory,
+        }
+    }
+
+    fn run_cpu(&self, input: &BetweennessInput, context: &Context<'_>) -> Result<BetweennessOutput, KernelError> {
+        let graph = input.graph()?;
+        let pivots = input.pivots(graph.num_nodes())?;
+        let mut scores = pair_dependencies(&graph, &pivots, context)?;
+        pivots.rescale(&mut scores, input.normalized, graph.direction());
+        Ok(BetweennessOutput { scores: scores.into() })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda(&self, input: &BetweennessInput, lane: &mut Lane<'_>) -> Result<BetweennessOutput, KernelError> {
+        let graph = input.graph()?;
+        let pivots = input.pivots(graph.num_nodes())?;
+        let mut scores = cuda::pair_dependencies(&graph, &pivots, lane)?;
+        pivots.rescale(&mut scores, input.normalized, graph.direction());
+        Ok(BetweennessOutput { scores: scores.into() })
+    }
+}

@@ -1,0 +1,211 @@
+//! The host side on CUDA: batches of sources, level by level. `betweenness_centrality.cu` describes the algorithm and
+//! what its entries take.
+
+use crate::backends::cuda::{Arg, DeviceBuffer, Lane, Launch, Module};
+use crate::kernels::graph::csr::CsrGraph;
+use crate::kernels::graph::pivots::Pivots;
+use crate::service::{Invalid, KernelError};
+
+static MODULE: Module = Module::built_in("graph/betweenness-centrality", include_str!("../betweenness_centrality.ptx"));
+
+/// Sources that share each read of the adjacency, one a lane of a warp.
+const GROUP: usize = 32;
+/// Device memory for a batch's state. A constant, not a share of what is free: the sum's order depends on the batch.
+const BATCH_BYTES: u64 = 1 << 30;
+/// A level looks at all nodes where the frontier's arcs times this are more than all arcs.
+const DENSE_FACTOR: u32 = 8;
+/// Levels that are launched between two looks at the device's progress, once a search has proved to be deep. A launch
+/// after the last level does nothing.
+const LEVELS_BETWEEN_LOOKS: usize = 16;
+
+/// Groups of sources in a batch, of `pivots` sources in all.
+fn groups(nodes: u64, pivots: u64) -> u64 {
+    let all = pivots.div_ceil(GROUP as u64);
+    (BATCH_BYTES / nodes.saturating_mul(540).max(1)).clamp(1, all.max(1))
+}
+
+/// Bytes that a run holds on the device.
+pub(super) fn device_memory(nodes: u64, arcs: u64, pivots: u64, directed: bool) -> u64 {
+    let groups = groups(nodes, pivots);
+    let sources = pivots.min(groups.saturating_mul(GROUP as u64));
+    let state = nodes.saturating_mul(groups.saturating_mul(284).saturating_add(sources.saturating_mul(8)));
+    let graph = nodes.saturating_add(arcs).saturating_mul(if directed { 8 } else { 4 });
+    state.saturating_add(graph).saturating_add(nodes.saturating_mul(16)).saturating_add(pivots.saturating_mul(4))
+}
+
+/// The dependencies of all pivots on each node, added up.
+///
+/// # Errors
+/// More shortest paths between two nodes than an `f64` can count; what the lane gives.
+pub(super) fn pair_dependencies(
+    graph: &CsrGraph,
+    pivots: &Pivots,
+    lane: &mut Lane<'_>,
+) -> Result<Vec<f64>, KernelError> {
+    let nodes = graph.num_nodes();
+    if nodes == 0 || pivots.is_empty() {
+        return Ok(vec![0.0; nodes]);
+    }
+    let sources: Vec<u32> = (0..pivots.len()).map(|index| pivots.node(index)).collect();
+    let sources = lane.upload(&sources)?;
+    let run = Run::new(graph, pivots.len(), lane)?;
+    let batch = run.groups as usize * GROUP;
+    for start in (0..sources.len()).step_by(batch) {
+        run.batch(&sources.slice(start..sources.len().min(start + batch)), lane)?;
+    }
+    let scores = lane.alloc::<f64>(nodes)?;
+    let blocks = (nodes as u64).div_ceil(256).clamp(1, 65_535) as u32;
+    let args: [&dyn Arg; 5] = [&run.nodes, &run.groups, &1.0_f64, &run.dependency, &scores];
+    lane.launch(&MODULE, "betweenness_collect", Launch::new(blocks, 256), &args)?;
+    lane.download(&scores)
+}
+
+/// The graph and a batch's state on the device.
+struct Run {
+    nodes: u32,
+    groups: u32,
+    multiprocessors: u64,
+    out_row: DeviceBuffer<u32>,
+    out_column: DeviceBuffer<u32>,
+    in_row: DeviceBuffer<u32>,
+    in_column: DeviceBuffer<u32>,
+    cells: DeviceBuffer<f64>,
+    stamps: DeviceBuffer<u64>,
+    seen: DeviceBuffer<u32>,
+    dependency: DeviceBuffer<f64>,
+    /// Pairs of (item, bits), as one word each.
+    list: DeviceBuffer<u64>,
+    level_begin: DeviceBuffer<u64>,
+    control: DeviceBuffer<u64>,
+}
+
+/// What the host reads of the kernels' `Control`.
+struct Progress {
+    is_done: bool,
+    depth: u32,
+    overflow: bool,
+}
+
+impl Run {
+    fn new(graph: &CsrGraph, pivots: usize, lane: &mut Lane<'_>) -> Result<Self, KernelError> {
+        let nodes = graph.num_nodes();
+        let groups = groups(nodes as u64, pivots as u64);
+        let items = nodes * groups as usize;
+        if items > u32::MAX as usize {
+            return Err(Invalid::new("num_nodes", format!("{nodes} nodes are too many for CUDA")).into());
+        }
+        let (successors, predecessors) = (graph.successors(), graph.predecessors());
+        let (out_row, out_column) = (lane.upload(successors.row_offsets())?, lane.upload(successors.column_indices())?);
+        let (in_row, in_column) = if std::ptr::eq(successors, predecessors) {
+            (out_row, out_column)
+        } else {
+            (lane.upload(predecessors.row_offsets())?, lane.upload(predecessors.column_indices())?)
+        };
+        Ok(Self {
+            nodes: nodes as u32,
+            groups: groups as u32,
+            multiprocessors: u64::from(lane.device().multiprocessors),
+            out_row,
+            out_column,
+            in_row,
+            in_column,
+            cells: lane.alloc(items * GROUP)?,
+            stamps: lane.alloc(items * 2)?,
+            seen: lane.alloc(items)?,
+            dependency: lane.zeroed(items)?,
+            list: lane.alloc(nodes * pivots.min(groups as usize * GROUP))?,
+            level_begin: lane.alloc(nodes + 2)?,
+            control: lane.alloc(8)?,
+        })
+    }
+
+    /// Adds the dependencies of a batch of sources.
+    fn batch(&self, sources: &DeviceBuffer<u32>, lane: &mut Lane<'_>) -> Result<(), KernelError> {
+        let Self { nodes, in_row, cells, stamps, seen, list, level_begin, control, .. } = self;
+        lane.zero(stamps)?;
+        lane.zero(seen)?;
+        lane.zero(control)?;
+        let num_sources = sources.len() as u32;
+        let args: [&dyn Arg; 10] =
+            [nodes, &num_sources, sources, in_row, cells, stamps, seen, list, level_begin, control];
+        lane.launch(&MODULE, "betweenness_seed", Launch::new(1, 256), &args)?;
+        let depth = self.search(num_sources, lane)?;
+        self.accumulate(depth.saturating_sub(1), lane)
+    }
+
+    /// Goes outwards from the sources, and gives the number of levels.
+    fn search(&self, num_sources: u32, lane: &mut Lane<'_>) -> Result<u32, KernelError> {
+        let Self { nodes, groups, out_row, out_column, in_row, in_column, .. } = self;
+        let Self { cells, stamps, seen, list, level_begin, control, .. } = self;
+        let items = u64::from(*nodes) * u64::from(*groups);
+        let wide = Launch::new((5 * self.multiprocessors).min(items.div_ceil(8)) as u32, 256);
+        let discover: [&dyn Arg; 10] =
+            [nodes, groups, &DENSE_FACTOR, in_row, out_row, out_column, stamps, seen, list, control];
+        let count: [&dyn Arg; 12] = [
+            nodes,
+            groups,
+            &num_sources,
+            &DENSE_FACTOR,
+            in_row,
+            in_column,
+            cells,
+            stamps,
+            seen,
+            list,
+            level_begin,
+            control,
+        ];
+        let mut levels = 0;
+        loop {
+            let ahead = if levels < 8 { 1 } else { LEVELS_BETWEEN_LOOKS };
+            for _ in 0..ahead {
+                lane.launch(&MODULE, "betweenness_discover", wide, &discover)?;
+                lane.launch(&MODULE, "betweenness_count", wide, &count)?;
+            }
+            levels += ahead;
+            let progress = self.progress(lane)?;
+            if progress.overflow {
+                return Err(Invalid::new("edges", "more shortest paths between two nodes than can be counted").into());
+            }
+            if progress.is_done {
+                return Ok(progress.depth);
+            }
+        }
+    }
+
+    /// Goes back from the deepest level to the sources.
+    fn accumulate(&self, deepest: u32, lane: &mut Lane<'_>) -> Result<(), KernelError> {
+        let Self { nodes, groups, out_row, out_column, cells, stamps, dependency, list, .. } = self;
+        let begins = lane.download(&self.level_begin.slice(..=deepest as usize + 1))?;
+        for depth in (1..=deepest).rev() {
+            let (begin, end) = (begins[depth as usize], begins[depth as usize + 1]);
+            let entries = end - begin;
+            let blocks = entries.div_ceil(8).min(16 * self.multiprocessors).max(entries.div_ceil(256));
+            let is_deepest = u32::from(depth == deepest);
+            let args: [&dyn Arg; 12] = [
+                nodes,
+                groups,
+                out_row,
+                out_column,
+                cells,
+                stamps,
+                dependency,
+                list,
+                &begin,
+                &end,
+                &depth,
+                &is_deepest,
+            ];
+            lane.launch(&MODULE, "betweenness_accumulate", Launch::new(blocks as u32, 256), &args)?;
+        }
+        Ok(())
+    }
+
+    fn progress(&self, lane: &mut Lane<'_>) -> Result<Progress, KernelError> {
+        let mut control = [0_u64; 8];
+        lane.download_into(&self.control, &mut control)?;
+        // tail, begin, end, frontier_arcs, next_arcs, then 32-bit words: depth, two counters, blocks_done, path_overflow.
+        let [_, begin, end, _, _, depth, _, overflow] = control;
+        Ok(Progress { is_done: begin == end, depth: depth as u32, overflow: overflow as u32 != 0 })
+    }
+}

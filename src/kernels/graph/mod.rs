@@ -1,0 +1,6 @@
+//! Graphs: a compressed sparse row type, and centrality on it.
+
+pub mod betweenness_centrality;
+pub mod brandes;
+pub mod csr;
+pub mod pivots;

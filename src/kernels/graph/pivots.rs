@@ -1,0 +1,157 @@
+//! The sources that an estimate of betweenness starts from, and how its sums become scores.
+//!
+//! Exact betweenness adds up one traversal from each node. Brandes and Pich, *Centrality estimation in large networks*
+//! (2007), start from a few nodes, the pivots, and scale up. The scaling is that of networkx 3.6
+//! (`betweenness_centrality(G, k)`, `endpoints=False`): a pivot sees one traversal fewer than the others do, because
+//! its own says nothing of it.
+
+use std::collections::HashSet;
+
+use super::csr::Direction;
+use crate::service::Invalid;
+
+/// The nodes that traversals start from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pivots {
+    /// `None` for all nodes.
+    chosen: Option<Vec<u32>>,
+    num_nodes: usize,
+}
+
+impl Pivots {
+    /// Every node: scores are exact.
+    pub fn all(num_nodes: usize) -> Self {
+        Self { chosen: None, num_nodes }
+    }
+
+    /// The given nodes, as if networkx had drawn them. Naming every node is [`all`](Self::all).
+    ///
+    /// # Errors
+    /// No node, a node that is not below `num_nodes`, a node named twice, or a single one in a graph of three or more.
+    pub fn chosen(sources: Vec<u32>, num_nodes: usize) -> Result<Self, Invalid> {
+        if sources.is_empty() {
+            return Err(Invalid::new("sources", "empty"));
+        }
+        if let Some(index) = sources.iter().position(|&node| node as usize >= num_nodes) {
+            let reason = format!("node {}, and num_nodes is {num_nodes}", sources[index]);
+            return Err(Invalid::new(format!("sources[{index}]"), reason));
+        }
+        let mut sorted: Vec<(u32, usize)> = sources.iter().copied().zip(0..).collect();
+        sorted.sort_unstable();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let [(node, first), (_, second)] = [pair[0], pair[1]];
+            let reason = format!("node {node}, which sources[{first}] is already");
+            return Err(Invalid::new(format!("sources[{second}]"), reason));
+        }
+        Self::distinct("sources", sources, num_nodes)
+    }
+
+    /// `samples` nodes drawn without replacement, the same for the same `seed` and sizes. The draw is not networkx's,
+    /// so its pivots differ from those that networkx takes for the same seed.
+    ///
+    /// # Errors
+    /// No sample, more than `num_nodes`, or a single one in a graph of three or more nodes.
+    pub fn sampled(samples: usize, seed: u64, num_nodes: usize) -> Result<Self, Invalid> {
+        if samples == 0 {
+            return Err(Invalid::new("samples", "0, and at least 2 are needed"));
+        }
+        if samples > num_nodes {
+            return Err(Invalid::new("samples", format!("{samples}, and num_nodes is {num_nodes}")));
+        }
+        // Floyd's algorithm (Bentley and Floyd, 1987): memory by the sample, not by the graph.
+        let mut random = SplitMix64(seed);
+        let mut seen = HashSet::with_capacity(samples);
+        let drawn = (num_nodes - samples..num_nodes)
+            .map(|last| {
+                let node = random.up_to(last as u64) as u32;
+                if seen.insert(node) {
+                    node
+                } else {
+                    seen.insert(last as u32);
+                    last as u32
+                }
+            })
+            .collect();
+        Self::distinct("samples", drawn, num_nodes)
+    }
+
+    fn distinct(field: &str, nodes: Vec<u32>, num_nodes: usize) -> Result<Self, Invalid> {
+        if nodes.len() == num_nodes {
+            return Ok(Self::all(num_nodes));
+        }
+        if nodes.len() == 1 && num_nodes > 2 {
+            // networkx answers 0/0 = NaN for the pivot itself.
+            return Err(Invalid::new(field, "one source says nothing of its own score, and two or more are needed"));
+        }
+        Ok(Self { chosen: Some(nodes), num_nodes })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.chosen.as_ref().map_or(self.num_nodes, Vec::len)
+    }
+
+    /// Whether there are none, which is so of a graph with no nodes only.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The pivot at `index`, which is below [`len`](Self::len).
+    pub fn node(&self, index: usize) -> u32 {
+        match &self.chosen {
+            Some(nodes) => nodes[index],
+            None => index as u32,
+        }
+    }
+
+    /// Turns sums of pair dependencies over these sources into scores, as `_rescale` of networkx 3.6 does.
+    ///
+    /// With `normalized`, a score is the fraction of node pairs whose shortest paths pass through the node. Without,
+    /// it counts pairs, each unordered pair once in an undirected graph.
+    pub fn rescale(&self, sums: &mut [f64], normalized: bool, direction: Direction) {
+        // n - 1 nodes can be an end of a path through a given node; with fewer than two there is no such path.
+        let ends = self.num_nodes.saturating_sub(1) as f64;
+        if ends < 2.0 {
+            return;
+        }
+        let scale = |traversals: f64| match (normalized, direction) {
+            (true, _) => 1.0 / (traversals * (ends - 1.0)),
+            (false, Direction::Undirected) => ends / (traversals * 2.0),
+            (false, Direction::Directed) => ends / traversals,
+        };
+        match &self.chosen {
+            None => {
+                let scale = scale(ends);
+                sums.iter_mut().for_each(|sum| *sum *= scale);
+            }
+            Some(nodes) => {
+                let traversals = nodes.len() as f64;
+                let (of_pivot, of_other) = (scale(traversals - 1.0), scale(traversals));
+                let own: Vec<f64> = nodes.iter().map(|&node| sums[node as usize] * of_pivot).collect();
+                sums.iter_mut().for_each(|sum| *sum *= of_other);
+                for (&node, score) in nodes.iter().zip(own) {
+                    sums[node as usize] = score;
+                }
+            }
+        }
+    }
+}
+
+/// Steele, Lea and Flood, *Fast splittable pseudorandom number generators* (2014).
+#[derive(Debug)]
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from 0 to `last`, each as likely as the next but for a bias below `last` / 2^64.
+    fn up_to(&mut self, last: u64) -> u64 {
+        ((u128::from(self.next()) * (u128::from(last) + 1)) >> 64) as u64
+    }
+}

@@ -1,0 +1,120 @@
+//! `linalg/saxpy`: y := a x + y on `f32` vectors, rounded once.
+//!
+//! The smallest kernel there is: what the service costs is measured with it, and it shows how a kernel is written.
+//! Lawson, Hanson, Kincaid and Krogh, *Basic linear algebra subprograms for Fortran usage* (1979).
+//!
+//! | field | type | |
+//! |---|---|---|
+//! | `a` | `f32` | the factor |
+//! | `x`, `y` | `f32`, `[n]` | the vectors, of equal length, n at least 1 |
+//! | out: `y` | `f32`, `[n]` | a x + y |
+//!
+//! NaN and infinities are numbers like others here and pass through as IEEE 754 says.
+
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "cuda")]
+use crate::backends::cuda::{Lane, Launch, Module};
+use crate::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+
+/// Elements between two looks at whether to stop, and what one task of the pool takes.
+const CHUNK: usize = 1 << 15;
+
+/// Below so many elements, memory moves them faster than tasks are handed out.
+const PARALLEL: usize = 1 << 17;
+
+#[cfg(feature = "cuda")]
+static MODULE: Module = Module::built_in("linalg/saxpy", include_str!("saxpy.ptx"));
+
+/// The kernel.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Saxpy;
+
+/// What [`Saxpy`] takes.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SaxpyInput {
+    /// The factor.
+    pub a: f32,
+    /// The vector that is scaled.
+    pub x: Buffer<f32>,
+    /// The vector that is added, as long as `x`.
+    pub y: Buffer<f32>,
+}
+
+/// What [`Saxpy`] gives.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct SaxpyOutput {
+    /// a x + y.
+    pub y: Buffer<f32>,
+}
+
+impl Kernel for Saxpy {
+    type Input = SaxpyInput;
+    type Output = SaxpyOutput;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("linalg/saxpy", "1.0.0", "a x + y of two f32 vectors, each element rounded once.").cuda()
+    }
+
+    fn validate(&self, input: &SaxpyInput) -> Result<(), Invalid> {
+        if input.x.is_empty() {
+            return Err(Invalid::new("x", "empty"));
+        }
+        if input.y.len() != input.x.len() {
+            let reason = format!("{} elements, and x has {}", input.y.len(), input.x.len());
+            return Err(Invalid::new("y", reason));
+        }
+        Ok(())
+    }
+
+    fn cost(&self, input: &SaxpyInput) -> Cost {
+        let elements = input.x.len() as u64;
+        Cost {
+            bytes: elements.saturating_mul(12),
+            operations: elements.saturating_mul(2),
+            device_memory: elements.saturating_mul(8),
+        }
+    }
+
+    fn run_cpu(&self, input: &SaxpyInput, context: &Context<'_>) -> Result<SaxpyOutput, KernelError> {
+        let SaxpyInput { a, x, y } = input;
+        // The fused operation is what CUDA does too, so both give the same bits. Where the processor has it, pulp sees
+        // to it that it is one instruction.
+        let arch = pulp::Arch::new();
+        let fill = |out: &mut [f32], x: &[f32], y: &[f32]| {
+            arch.dispatch(
+                #[inline(always)]
+                || {
+                    for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+                        *out = a.mul_add(*x, *y);
+                    }
+                },
+            );
+        };
+        let mut out = vec![0.0; x.len()];
+        if out.len() < PARALLEL {
+            fill(&mut out, x, y);
+        } else {
+            (out.par_chunks_mut(CHUNK), x.par_chunks(CHUNK), y.par_chunks(CHUNK)).into_par_iter().try_for_each(
+                |(out, x, y)| {
+                    context.check()?;
+                    fill(out, x, y);
+                    Ok::<(), KernelError>(())
+                },
+            )?;
+        }
+        Ok(SaxpyOutput { y: out.into() })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda(&self, input: &SaxpyInput, lane: &mut Lane<'_>) -> Result<SaxpyOutput, KernelError> {
+        let (x, y) = (lane.upload(&input.x)?, lane.upload(&input.y)?);
+        // A thread does four elements at a time.
+        let launch = Launch::elements(x.len().div_ceil(4), 1 << 20);
+        lane.launch(&MODULE, "saxpy_f32", launch, &[&(x.len() as u64), &input.a, &x, &y, &y])?;
+        Ok(SaxpyOutput { y: lane.download(&y)?.into() })
+    }
+}

@@ -1,0 +1,3 @@
+//! Order books.
+
+pub mod matching;

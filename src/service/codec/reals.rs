@@ -1,0 +1,162 @@
+//! [`Reals`]: one number or an array, in the precision that it came in.
+
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+use super::buffer::RawBytes;
+use super::{Buffer, Element};
+
+/// How [`Reals`] announce themselves to the tensor codec, which then answers with a map of one entry: from the dtype's
+/// name to the bytes.
+pub(super) const ANNOUNCED: &str = "tower_kernels::Reals";
+
+/// One number for all, or an array of numbers in single or double precision.
+///
+/// For kernels that work in either precision and broadcast. JSON numbers are double. A tensor is one number where it has
+/// rank 0 or shape `[1]`, and an array where it has rank 1; its dtype is `float32` or `float64`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Reals {
+    /// One number for all.
+    One(f64),
+    /// An array in single precision.
+    F32(Buffer<f32>),
+    /// An array in double precision.
+    F64(Buffer<f64>),
+}
+
+impl Reals {
+    /// The length of an array; `None` for one number, which fits any.
+    pub fn array_len(&self) -> Option<usize> {
+        match self {
+            Self::One(_) => None,
+            Self::F32(values) => Some(values.len()),
+            Self::F64(values) => Some(values.len()),
+        }
+    }
+}
+
+impl Default for Reals {
+    fn default() -> Self {
+        Self::One(0.0)
+    }
+}
+
+impl From<f64> for Reals {
+    fn from(value: f64) -> Self {
+        Self::One(value)
+    }
+}
+
+impl From<Vec<f32>> for Reals {
+    fn from(values: Vec<f32>) -> Self {
+        Self::F32(values.into())
+    }
+}
+
+impl From<Vec<f64>> for Reals {
+    fn from(values: Vec<f64>) -> Self {
+        Self::F64(values.into())
+    }
+}
+
+impl Serialize for Reals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::One(value) => serializer.serialize_f64(*value),
+            Self::F32(values) => values.serialize(serializer),
+            Self::F64(values) => values.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Reals {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_any(Text)
+        } else {
+            deserializer.deserialize_newtype_struct(ANNOUNCED, Binary)
+        }
+    }
+}
+
+struct Text;
+
+impl<'de> Visitor<'de> for Text {
+    type Value = Reals;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number or an array of numbers")
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Reals, E> {
+        Ok(Reals::One(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Reals, E> {
+        Ok(Reals::One(value as f64))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Reals, E> {
+        Ok(Reals::One(value as f64))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Reals, A::Error> {
+        // Grown as elements arrive, whatever length is claimed.
+        let mut values = Vec::new();
+        while let Some(value) = seq.next_element::<f64>()? {
+            values.push(value);
+        }
+        Ok(values.into())
+    }
+}
+
+struct Binary;
+
+impl<'de> Visitor<'de> for Binary {
+    type Value = Reals;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a float32 or float64 tensor of rank 0 or 1")
+    }
+
+    fn visit_f32<E: de::Error>(self, value: f32) -> Result<Reals, E> {
+        Ok(Reals::One(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Reals, E> {
+        Ok(Reals::One(value))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Reals, A::Error> {
+        let dtype: Option<String> = map.next_key()?;
+        match dtype.as_deref() {
+            Some(name) if name == f32::DTYPE.as_str() => Ok(map.next_value_seed(RawBytes::<f32>::new())?.into()),
+            Some(name) if name == f64::DTYPE.as_str() => Ok(map.next_value_seed(RawBytes::<f64>::new())?.into()),
+            name => {
+                let found = name.unwrap_or("none");
+                Err(de::Error::custom(format!("dtype {found} where float32 or float64 is expected")))
+            }
+        }
+    }
+}
+
+impl JsonSchema for Reals {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Reals".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{ "type": "number" }, { "type": "array", "items": { "type": "number" } }],
+            "x-dtype": ["float32", "float64"],
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! The built-in kernels: CUDA gives what the CPU gives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower::{Service, ServiceExt};
+use tower_kernels::backends::cpu::CpuBackend;
+use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
+use tower_kernels::kernels::risk::black_scholes::OptionKind;
+use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput, Precision};
+use tower_kernels::service::{KernelError, KernelRequest, KernelResponse, KernelService, Payload, Reals};
+
+use crate::probe::{Bench, numbers};
+
+crate::tests! {
+    saxpy_is_the_same_bit_for_bit
+    option_prices_agree
+    betweenness_agrees
+    betweenness_stops_when_its_caller_leaves
+    a_service_over_this_machine_runs_on_cuda
+}
+
+/// One bench with the catalogue, and the same on the CPU.
+struct Both {
+    cuda: Bench,
+    cpu: KernelService<CpuBackend>,
+}
+
+impl Both {
+    fn new() -> Self {
+        let cuda = Bench::new(2);
+        tower_kernels::kernels::register_all(&cuda.registry).unwrap();
+        let cpu = KernelService::with_backend(Arc::clone(&cuda.registry), CpuBackend::new());
+        Self { cuda, cpu }
+    }
+
+    fn run<T: std::any::Any + Send + Sync>(&self, id: &'static str, input: &Payload) -> (Arc<T>, Arc<T>) {
+        let (cuda, cpu) = self.cuda.runtime.block_on(async {
+            let cuda = call(self.cuda.service(), id, input.clone()).await.unwrap();
+            assert_eq!(cuda.execution.backend, "CUDA");
+            (cuda, call(self.cpu.clone(), id, input.clone()).await.unwrap())
+        });
+        (cuda.payload.downcast().unwrap(), cpu.payload.downcast().unwrap())
+    }
+}
+
+async fn call<S>(mut service: S, id: &'static str, payload: Payload) -> Result<KernelResponse, KernelError>
+where
+    S: Service<KernelRequest, Response = KernelResponse, Error = KernelError>,
+{
+    service.ready().await?.call(KernelRequest::new(id, payload)).await
+}
+
+fn saxpy_is_the_same_bit_for_bit() {
+    let both = Both::new();
+    for len in [1, 2, 3, 4, 5, 255, 1024, 1025, 65_537, 1 << 20, (5 << 20) + 3] {
+        let [x, y] = [1, 2].map(|seed| numbers(len, seed).into_iter().map(|v| (v as f32 - 0.5) * 1e3).collect());
+        let input = Payload::typed(SaxpyInput { a: 1.0 / 3.0, x, y });
+        let (cuda, cpu) = both.run::<SaxpyOutput>("linalg/saxpy", &input);
+        assert!(cuda == cpu, "{len}");
+    }
+    let special = vec![f32::NAN, f32::INFINITY, -0.0, f32::MIN_POSITIVE / 2.0, f32::MAX];
+    let input = SaxpyInput { a: 2.0, x: special.clone().into(), y: special.into() };
+    let (cuda, cpu) = both.run::<SaxpyOutput>("linalg/saxpy", &Payload::typed(input));
+    assert!(cuda.y.iter().zip(cpu.y.iter()).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())));
+}
+
+fn spread<T: From<f32> + Copy>(len: usize, seed: u64, low: f64, high: f64, real: fn(f64) -> T) -> Vec<T> {
+    numbers(len, seed).into_iter().map(|v| real(low + (high - low) * v)).collect()
+}
+
+fn contracts<T: From<f32> + Copy>(len: usize, real: fn(f64) -> T) -> OptionPricingInput
+where
+    Reals: From<Vec<T>>,
+{
+    let kind = |index: usize| if index % 2 == 0 { OptionKind::Call } else { OptionKind::Put };
+    OptionPricingInput {
+        spot: spread(len, 1, 20.0, 200.0, real).into(),
+        strike: spread(len, 2, 20.0, 200.0, real).into(),
+        rate: spread(len, 3, -0.02, 0.1, real).into(),
+        volatility: spread(len, 4, 0.0, 0.9, real).into(),
+        time: spread(len, 5, 0.0, 4.0, real).into(),
+        dividend_yield: spread(len, 6, 0.0, 0.06, real).into(),
+        kind: (0..len).map(kind).collect::<Vec<_>>().into(),
+        precision: None,
+    }
+}
+
+fn reals(values: &Reals) -> Vec<f64> {
+    match values {
+        Reals::One(value) => vec![*value],
+        Reals::F32(values) => values.iter().map(|&value| value.into()).collect(),
+        Reals::F64(values) => values.to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn option_prices_agree() {
+    let both = Both::new();
+    let mut broadcast = contracts(1000, |value| value);
+    broadcast.strike = 100.0.into();
+    broadcast.rate = 0.03.into();
+    broadcast.kind = OptionKind::Put.into();
+    broadcast.precision = Some(Precision::F64);
+    let mut at_the_limit = contracts(64, |value| value);
+    at_the_limit.time = 0.0.into();
+    let cases = [
+        (contracts(1, |value| value), 1e-12),
+        (contracts(12_345, |value| value), 1e-12),
+        (contracts(3_000_001, |value| value), 1e-12),
+        (broadcast, 1e-12),
+        (at_the_limit, 1e-12),
+        (contracts(12_345, |value| value as f32), 1e-5),
+    ];
+    for (input, tolerance) in cases {
+        let scale = 200.0;
+        let name = format!("{} contracts, {:?}", input.contracts(), input.precision());
+        let (cuda, cpu) = both.run::<OptionPricingOutput>("risk/option-pricing", &Payload::typed(input));
+        for (field, cuda, cpu, unit) in [
+            ("price", &cuda.price, &cpu.price, scale),
+            ("delta", &cuda.delta, &cpu.delta, 1.0),
+            ("vega", &cuda.vega, &cpu.vega, scale * 2.0),
+            ("rho", &cuda.rho, &cpu.rho, scale * 4.0),
+        ] {
+            let (cuda, cpu) = (reals(cuda), reals(cpu));
+            assert_eq!(cuda.len(), cpu.len());
+            let worst = cuda.iter().zip(&cpu).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst <= tolerance * unit * 4.0, "{field} of {name}: off by {worst}");
+            assert!(cuda.iter().all(|value| value.is_finite()), "{field} of {name}");
+        }
+        // Relative where they grow without bound near expiry.
+        for (field, cuda, cpu) in [("gamma", &cuda.gamma, &cpu.gamma), ("theta", &cuda.theta, &cpu.theta)] {
+            for (a, b) in reals(cuda).into_iter().zip(reals(cpu)) {
+                assert!((a - b).abs() <= tolerance * 1e3 * (b.abs() + 1.0), "{field} of {name}: {a} and {b}");
+            }
+        }
+    }
+}
+
+fn random_edges(nodes: usize, edges: usize, seed: u64) -> Vec<[u32; 2]> {
+    let ends = numbers(2 * edges, seed);
+    ends.chunks(2).map(|ends| [ends[0], ends[1]].map(|end| (end * nodes as f64) as u32)).collect()
+}
+
+fn betweenness_agrees() {
+    let both = Both::new();
+    let path: Vec<[u32; 2]> = (1..700).map(|node| [node - 1, node]).collect();
+    let star: Vec<[u32; 2]> = (1..5000).map(|node| [0, node]).collect();
+    let grid: Vec<[u32; 2]> = (0..900_u32)
+        .flat_map(|v| [[v, if v % 30 < 29 { v + 1 } else { v }], [v, if v < 870 { v + 30 } else { v }]])
+        .collect();
+    let mut cases = vec![
+        ("one node", BetweennessInput::from_edges(1, vec![])),
+        ("two nodes", BetweennessInput::from_edges(2, vec![[0, 1]])),
+        ("no edges", BetweennessInput::from_edges(100, vec![])),
+        ("square", BetweennessInput::from_edges(4, vec![[0, 1], [1, 2], [2, 3], [0, 3]])),
+        ("path", BetweennessInput::from_edges(700, path)),
+        ("star", BetweennessInput::from_edges(5000, star)),
+        ("grid", BetweennessInput::from_edges(900, grid)),
+        ("random", BetweennessInput::from_edges(2000, random_edges(2000, 10_000, 1))),
+        ("sparse", BetweennessInput::from_edges(3000, random_edges(3000, 2000, 2))),
+        ("dense", BetweennessInput::from_edges(300, random_edges(300, 30_000, 3))),
+        ("33 nodes", BetweennessInput::from_edges(33, random_edges(33, 60, 4))),
+    ];
+    let mut directed = BetweennessInput::from_edges(1500, random_edges(1500, 6000, 5));
+    directed.directed = true;
+    directed.normalized = false;
+    cases.push(("directed", directed));
+    let mut sampled = BetweennessInput::from_edges(40_000, random_edges(40_000, 200_000, 6));
+    sampled.samples = Some(100);
+    cases.push(("sampled", sampled));
+    for (name, input) in cases {
+        let (cuda, cpu) = both.run::<BetweennessOutput>("graph/betweenness-centrality", &Payload::typed(input));
+        assert_eq!(cuda.scores.len(), cpu.scores.len(), "{name}");
+        let most = cpu.scores.iter().copied().fold(0.0, f64::max);
+        for (node, (a, b)) in cuda.scores.iter().zip(cpu.scores.iter()).enumerate() {
+            assert!((a - b).abs() <= 1e-9 * b.abs() + 1e-14 * most, "{name}, node {node}: {a} and {b}");
+        }
+    }
+}
+
+fn betweenness_stops_when_its_caller_leaves() {
+    let both = Both::new();
+    // Some seconds of work.
+    let large = Payload::typed(BetweennessInput::from_edges(200_000, random_edges(200_000, 1_000_000, 7)));
+    both.cuda.runtime.block_on(async {
+        let work = call(both.cuda.service(), "graph/betweenness-centrality", large.clone());
+        tokio::time::timeout(Duration::from_millis(400), work).await.expect_err("that was too fast to be left");
+    });
+    both.cuda.settle();
+    let request = KernelRequest::new("graph/betweenness-centrality", large).with_timeout(Duration::from_millis(400));
+    let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+    assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{result:?}");
+    both.cuda.settle();
+    let small = Payload::typed(BetweennessInput::from_edges(3, vec![[0, 1], [1, 2]]));
+    let (cuda, _) = both.run::<BetweennessOutput>("graph/betweenness-centrality", &small);
+    assert_eq!(*cuda.scores, [0.0, 1.0, 0.0]);
+}
+
+fn a_service_over_this_machine_runs_on_cuda() {
+    let bench = Bench::new(1);
+    tower_kernels::kernels::register_all(&bench.registry).unwrap();
+    let service = KernelService::new(Arc::clone(&bench.registry));
+    let status = serde_json::to_value(service.backend().status()).unwrap();
+    assert!(status["cuda"]["name"].is_string() && status["cuda"].get("lost").is_none(), "{status}");
+    let input = r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#;
+    let response = bench.runtime.block_on(call(service, "linalg/saxpy", Payload::json(input))).unwrap();
+    assert_eq!((response.execution.backend, response.execution.device), ("CUDA", Some(0)));
+    let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
+    assert_eq!(output, r#"{"y":[12.0,24.0]}"#);
+}

@@ -1,0 +1,56 @@
+//! The CUDA backend on a real device. Without one, every test that needs it is reported as ignored.
+
+// A module given as source is a promise about device code, which is what most of these tests are about.
+#![allow(unsafe_code)]
+
+mod catalogue;
+mod faults;
+mod lane;
+mod probe;
+mod stopping;
+mod without;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use tower_kernels::backends::cuda;
+
+fn main() {
+    if std::env::args().nth(1).as_deref() == Some(faults::CHILD) {
+        faults::lose_the_device();
+        return;
+    }
+    let args = Arguments::from_args();
+    let devices = cuda::devices();
+    if let Err(why) = &devices {
+        eprintln!("skipped: no CUDA device ({why})");
+    }
+    let there = devices.is_ok();
+    let mut trials = vec![test(!there, "without::says_why", without::says_why)];
+    trials.extend(
+        [catalogue::TESTS, lane::TESTS, stopping::TESTS, faults::TESTS]
+            .into_iter()
+            .flatten()
+            .map(|&(name, run)| test(there, name, run)),
+    );
+    libtest_mimic::run(&args, trials).exit();
+}
+
+type Test = (&'static str, fn());
+
+/// The names and functions of a file's tests.
+macro_rules! tests {
+    ($($name:ident)*) => {
+        pub(crate) const TESTS: &[crate::Test] =
+            &[$((concat!(module_path!(), "::", stringify!($name)), $name as fn())),*];
+    };
+}
+pub(crate) use tests;
+
+fn test(applies: bool, name: &str, run: fn()) -> Trial {
+    let body = move || {
+        std::panic::catch_unwind(run).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            Failed::from(text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned())).unwrap_or_default())
+        })
+    };
+    Trial::test(name.trim_start_matches("cuda::"), body).with_ignored_flag(!applies)
+}

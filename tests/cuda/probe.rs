@@ -1,0 +1,192 @@
+//! Kernels for the tests: one made of a closure, and device code to run in it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tower::{Service, ServiceExt};
+use tower_kernels::backends::cuda::{CudaBackend, CudaConfig, Lane, Module};
+use tower_kernels::service::{
+    BackendKind, Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    KernelResponse, KernelService, Payload,
+};
+
+/// A kernel whose host code is a closure.
+pub(crate) struct Probe<F> {
+    pub(crate) name: &'static str,
+    pub(crate) memory: u64,
+    pub(crate) run: F,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub(crate) struct Nothing {}
+
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+pub(crate) struct Values {
+    pub(crate) values: Buffer<f64>,
+}
+
+impl<F> Kernel for Probe<F>
+where
+    F: Fn(&mut Lane<'_>) -> Result<Vec<f64>, KernelError> + Send + Sync + 'static,
+{
+    type Input = Nothing;
+    type Output = Values;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new(self.name, "1", "A test.").backends([BackendKind::Cuda])
+    }
+
+    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn cost(&self, _: &Nothing) -> Cost {
+        Cost { device_memory: self.memory, ..Cost::default() }
+    }
+
+    fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Values, KernelError> {
+        (self.run)(lane).map(|values| Values { values: values.into() })
+    }
+}
+
+/// A kernel with code for both, which says where it ran.
+pub(crate) struct Where;
+
+impl Kernel for Where {
+    type Input = Nothing;
+    type Output = Values;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("test/where", "1", "A test.").backends([BackendKind::Cpu, BackendKind::Cuda])
+    }
+
+    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn cost(&self, _: &Nothing) -> Cost {
+        Cost::default()
+    }
+
+    fn run_cpu(&self, _: &Nothing, _: &Context<'_>) -> Result<Values, KernelError> {
+        Ok(Values { values: vec![0.0].into() })
+    }
+
+    fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Values, KernelError> {
+        lane.upload(&[1.0]).and_then(|one| lane.download(&one)).map(|values| Values { values: values.into() })
+    }
+}
+
+/// A service of its own over the first device, with these kernels.
+pub(crate) struct Bench {
+    pub(crate) registry: Arc<KernelRegistry>,
+    pub(crate) backend: CudaBackend,
+    pub(crate) runtime: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    pub(crate) fn new(lanes: usize) -> Self {
+        let mut config = CudaConfig::default();
+        (config.lanes, config.queue, config.poison) = (lanes, 64, true);
+        Self {
+            registry: Arc::new(KernelRegistry::new()),
+            backend: CudaBackend::with_config(0, config).unwrap(),
+            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
+        }
+    }
+
+    pub(crate) fn with<F>(self, name: &'static str, run: F) -> Self
+    where
+        F: Fn(&mut Lane<'_>) -> Result<Vec<f64>, KernelError> + Send + Sync + 'static,
+    {
+        self.with_memory(name, 0, run)
+    }
+
+    pub(crate) fn with_memory<F>(self, name: &'static str, memory: u64, run: F) -> Self
+    where
+        F: Fn(&mut Lane<'_>) -> Result<Vec<f64>, KernelError> + Send + Sync + 'static,
+    {
+        self.registry.register(Probe { name, memory, run }).unwrap();
+        self
+    }
+
+    pub(crate) fn service(&self) -> KernelService<CudaBackend> {
+        KernelService::with_backend(Arc::clone(&self.registry), self.backend.clone())
+    }
+
+    pub(crate) fn run(&self, name: &'static str) -> Result<Vec<f64>, KernelError> {
+        self.runtime.block_on(run(self.service(), request(name)))
+    }
+
+    /// Waits until no job holds a slot, which must not take long.
+    pub(crate) fn settle(&self) {
+        let start = Instant::now();
+        while in_flight(&self.backend) > 0 {
+            assert!(start.elapsed() < Duration::from_secs(5), "a slot was not given back");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+pub(crate) fn in_flight(backend: &CudaBackend) -> usize {
+    tower::load::Load::load(backend).0
+}
+
+pub(crate) fn request(name: &'static str) -> KernelRequest {
+    KernelRequest::new(name, Payload::typed(Nothing {}))
+}
+
+pub(crate) async fn run<S>(mut service: S, request: KernelRequest) -> Result<Vec<f64>, KernelError>
+where
+    S: Service<KernelRequest, Response = KernelResponse, Error = KernelError>,
+{
+    let response = service.ready().await?.call(request).await?;
+    Ok(response.payload.downcast::<Values>().expect("typed in, typed out").values.to_vec())
+}
+
+/// Numbers that repeat for no short period, the same each time.
+pub(crate) fn numbers(len: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Device code for the tests.
+pub(crate) static CODE: Module = {
+    const SOURCE: &str = r#"
+        typedef unsigned long long u64;
+        extern "C" __global__ void scale(u64 n, double a, const double* x, double* out) {
+            for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < n; i += (u64)gridDim.x * blockDim.x)
+                out[i] = a * x[i];
+        }
+        extern "C" __global__ void all_types(unsigned a, int b, u64 c, long long d, float e, double f, double* out) {
+            out[0] = a; out[1] = b; out[2] = c; out[3] = d; out[4] = e; out[5] = f;
+        }
+        extern "C" __global__ void until_told(const volatile unsigned* stop, double* out) {
+            while (*stop == 0) {}
+            out[0] = 1.0;
+        }
+        extern "C" __global__ void pass_time(u64 cycles, double* out) {
+            const long long start = clock64();
+            while (clock64() - start < (long long)cycles) {}
+            out[0] += 1.0;
+        }
+        extern "C" __global__ void shared_sum(unsigned n, double* out) {
+            extern __shared__ double cells[];
+            for (unsigned i = threadIdx.x; i < n; i += blockDim.x) cells[i] = i;
+            __syncthreads();
+            if (threadIdx.x == 0) { out[0] = 0; for (unsigned i = 0; i < n; i++) out[0] += cells[i]; }
+        }
+        extern "C" __global__ void astray(double* out) { *(volatile double*)16 = out[0]; }
+    "#;
+    // SAFETY: each entry stays within what it is passed, and is passed what it declares; but for `astray`, which is
+    // launched in a process of its own that is given up afterwards.
+    unsafe { Module::from_source("test/code", SOURCE) }
+};

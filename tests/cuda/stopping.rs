@@ -1,0 +1,110 @@
+//! Callers that leave, deadlines, and panics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tower_kernels::backends::cuda::{Lane, Launch};
+use tower_kernels::service::KernelError;
+
+use crate::probe::{Bench, CODE, in_flight, request, run};
+
+crate::tests! {
+    dropping_the_future_reaches_a_running_kernel
+    a_deadline_reaches_a_running_kernel
+    a_deadline_stops_between_launches
+    a_panic_is_its_callers_alone
+    what_waits_is_not_started_once_its_caller_has_left
+}
+
+fn until_told(lane: &mut Lane<'_>) -> Result<Vec<f64>, KernelError> {
+    let out = lane.zeroed::<f64>(1)?;
+    lane.launch(&CODE, "until_told", Launch::new(1, 1), &[&lane.cancel_flag(), &out])?;
+    lane.download(&out)
+}
+
+fn one(lane: &mut Lane<'_>) -> Result<Vec<f64>, KernelError> {
+    let one = lane.upload(&[1.0])?;
+    lane.download(&one)
+}
+
+fn dropping_the_future_reaches_a_running_kernel() {
+    let bench = Bench::new(2).with("test/until-told", until_told).with("test/one", one);
+    for _ in 0..3 {
+        bench.runtime.block_on(async {
+            let left =
+                tokio::time::timeout(Duration::from_millis(50), run(bench.service(), request("test/until-told")));
+            left.await.expect_err("nobody has told it yet");
+        });
+        bench.settle();
+        assert_eq!(bench.run("test/one").unwrap(), [1.0]);
+    }
+}
+
+fn a_deadline_reaches_a_running_kernel() {
+    let bench = Bench::new(1).with("test/until-told", until_told).with("test/one", one);
+    let request = request("test/until-told").with_timeout(Duration::from_millis(50));
+    let start = Instant::now();
+    let result = bench.runtime.block_on(run(bench.service(), request));
+    assert!(matches!(result, Err(KernelError::DeadlineExceeded { started: true })), "{result:?}");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    bench.settle();
+    assert_eq!(bench.run("test/one").unwrap(), [1.0]);
+}
+
+fn a_deadline_stops_between_launches() {
+    let launched = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&launched);
+    let bench = Bench::new(1).with("test/steps", move |lane| {
+        let out = lane.zeroed::<f64>(1)?;
+        for _ in 0..100_000 {
+            // Some 5 ms each.
+            lane.launch(&CODE, "pass_time", Launch::new(1, 1), &[&10_000_000_u64, &out])?;
+            count.fetch_add(1, Ordering::Relaxed);
+            lane.wait()?;
+        }
+        lane.download(&out)
+    });
+    let request = request("test/steps").with_timeout(Duration::from_millis(100));
+    let result = bench.runtime.block_on(run(bench.service(), request));
+    assert!(matches!(result, Err(KernelError::DeadlineExceeded { started: true })), "{result:?}");
+    bench.settle();
+    assert!((1..1000).contains(&launched.load(Ordering::Relaxed)), "{launched:?}");
+}
+
+fn a_panic_is_its_callers_alone() {
+    let bench = Bench::new(1).with("test/one", one).with("test/panic", |lane| {
+        let out = lane.zeroed::<f64>(1)?;
+        lane.launch(&CODE, "pass_time", Launch::new(1, 1), &[&10_000_000_u64, &out])?;
+        panic!("with work under way")
+    });
+    for _ in 0..3 {
+        let result = bench.run("test/panic");
+        assert!(
+            matches!(&result, Err(KernelError::Panicked { message }) if message.contains("under way")),
+            "{result:?}"
+        );
+        assert_eq!(bench.run("test/one").unwrap(), [1.0]);
+    }
+    bench.settle();
+}
+
+fn what_waits_is_not_started_once_its_caller_has_left() {
+    let started = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&started);
+    let bench = Bench::new(1).with("test/until-told", until_told).with("test/counted", move |lane| {
+        count.fetch_add(1, Ordering::Relaxed);
+        one(lane)
+    });
+    bench.runtime.block_on(async {
+        let running = tokio::spawn(run(bench.service(), request("test/until-told")));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let waiting: Vec<_> = (0..10).map(|_| tokio::spawn(run(bench.service(), request("test/counted")))).collect();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(in_flight(&bench.backend), 11);
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+        running.abort();
+    });
+    bench.settle();
+    assert_eq!(started.load(Ordering::Relaxed), 0);
+}
