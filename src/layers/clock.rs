@@ -1,9 +1,9 @@
 //! One reading of the clock for all the layers that one call passes through.
 //!
 //! A reading costs some 23 ns, a quarter of what the four layers may cost together, and a stack's layers call each
-//! other with nothing but their own few instructions between. So the outermost one that needs the time reads it, and
-//! those inside, called before its `call` has returned, take the same reading. The reading ends with that `call`: what
-//! is called later, from a queue, a retry or a `poll`, reads the clock anew, and so no reading ever crosses an await.
+//! other with nothing but their own few instructions between. So metrics, the outermost, holds its reading for as long as
+//! its `call` runs, and the layers inside, which are called before it has returned, take the same. What is called later,
+//! from a queue, a retry or a `poll`, reads the clock anew: no reading ever crosses an await.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -19,8 +19,9 @@ pub(super) fn now() -> Instant {
     READING.get().unwrap_or_else(read)
 }
 
+/// The time, read anew: for what is not part of a `call`.
 #[inline]
-fn read() -> Instant {
+pub(super) fn read() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 

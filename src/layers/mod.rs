@@ -2,10 +2,10 @@
 //!
 //! | layer | the question it answers | where it acts |
 //! |---|---|---|
-//! | [`MetricsLayer`](metrics::MetricsLayer) | How many calls, how long, and how did they end? | outermost, so that the refusals of the others are counted |
-//! | [`TracingLayer`](tracing::TracingLayer) | What became of this one call? | inside metrics, around all that can refuse |
-//! | [`RateLimiterLayer`](rate_limit::RateLimiterLayer) | Has this caller had its share? | in `call`: it takes a token, or refuses, or waits for one |
-//! | [`TimeoutLayer`](timeout::TimeoutLayer) | Is anybody still waiting for the answer? | at `call` it sets the deadline, from the first `Pending` on it keeps it |
+//! | [`MetricsLayer`] | How many calls, how long, and how did they end? | outermost, so that the refusals of the others are counted |
+//! | [`TracingLayer`] | What became of this one call? | inside metrics, around all that can refuse |
+//! | [`RateLimiterLayer`] | Has this caller had its share? | in `call`: it takes a token, or refuses, or waits for one |
+//! | [`TimeoutLayer`] | Is anybody still waiting for the answer? | at `call` it sets the deadline, from the first `Pending` on it keeps it |
 //!
 //! What they ask of a request and a response is [`RequestContext`] and [`ResponseContext`]; what they ask of an error
 //! is [`Classify`]. A request of your own implements the first with an empty `impl` block.

@@ -10,14 +10,17 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Unit;
 
 use super::handle::State;
-use super::histogram::{RATIO_ONE, Snapshot};
-use super::series::{Backend, Operation};
-
-const NANOS: f64 = 1e9;
+use super::histogram::Snapshot;
+use super::series::{BackendSnapshot, OperationSnapshot};
 
 #[derive(Debug)]
 pub(super) struct Encoder {
     state: Arc<State>,
+}
+
+/// All operations, read once so that a page agrees with itself.
+struct Page<'a> {
+    operations: Vec<(&'a str, OperationSnapshot, u64)>,
 }
 
 impl Encoder {
@@ -25,26 +28,35 @@ impl Encoder {
         Self { state }
     }
 
-    /// Those that something has happened to, or that were announced.
-    fn operations(&self) -> impl Iterator<Item = (&Operation, u64)> {
-        self.state.operations.iter()
+    fn read(&self) -> Page<'_> {
+        let operations = self.state.operations.iter();
+        Page { operations: operations.map(|(operation, n)| (&*operation.name, operation.read(), n)).collect() }
+    }
+}
+
+impl Page<'_> {
+    fn backends(&self) -> impl Iterator<Item = (&str, &BackendSnapshot)> {
+        self.operations.iter().flat_map(|(name, operation, _)| operation.backends.iter().map(move |of| (*name, of)))
     }
 
-    fn backends(&self) -> impl Iterator<Item = (&str, &Backend)> {
-        self.operations().flat_map(|(operation, _)| operation.backends().map(|backend| (&*operation.name, backend)))
+    fn outcomes(&self) -> impl Iterator<Item = ([(&str, &str); 3], &Snapshot)> {
+        self.backends().flat_map(|(operation, backend)| {
+            backend.outcomes().map(move |(outcome, durations)| {
+                ([("operation", operation), ("backend", backend.name), ("outcome", outcome)], durations)
+            })
+        })
     }
 
-    /// A histogram for each backend of each operation, but for those whose responses say nothing.
+    /// A histogram for each backend of each operation.
     fn by_backend(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
         (name, help, unit): (&str, &str, Option<Unit>),
-        read: impl Fn(&Backend) -> Snapshot,
+        which: impl Fn(&BackendSnapshot) -> &Snapshot,
     ) -> Result<(), Error> {
         let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
         for (operation, backend) in self.backends() {
-            let labels = [("operation", operation), ("backend", backend.name)];
-            histogram(&mut family, &labels, read(backend))?;
+            histogram(&mut family, &[("operation", operation), ("backend", backend.name)], which(backend))?;
         }
         Ok(())
     }
@@ -52,51 +64,46 @@ impl Encoder {
 
 impl Collector for Encoder {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let page = self.read();
+
         let help = "Calls that ended";
         let mut family = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
-        for (operation, backend) in self.backends() {
-            for (outcome, durations) in backend.outcomes() {
-                let labels = [("operation", operation), ("backend", backend.name), ("outcome", outcome)];
-                let count = durations.read(NANOS).count;
-                let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
-                family.encode_family(&labels)?.encode_counter(&count, exemplar)?;
-            }
+        for (labels, durations) in page.outcomes() {
+            let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
+            family.encode_family(&labels)?.encode_counter(&durations.count, exemplar)?;
         }
 
         let help = "Time from the call to the answer";
         let unit = Some(&Unit::Seconds);
         let mut family = encoder.encode_descriptor("request_duration", help, unit, MetricType::Histogram)?;
-        for (operation, backend) in self.backends() {
-            for (outcome, durations) in backend.outcomes() {
-                let labels = [("operation", operation), ("backend", backend.name), ("outcome", outcome)];
-                histogram(&mut family, &labels, durations.read(NANOS))?;
-            }
+        for (labels, durations) in page.outcomes() {
+            histogram(&mut family, &labels, durations)?;
         }
 
         let help = "Calls that have not ended";
         let mut family = encoder.encode_descriptor("requests_in_flight", help, None, MetricType::Gauge)?;
-        for (operation, in_flight) in self.operations() {
-            family.encode_family(&[("operation", &*operation.name)])?.encode_gauge(&in_flight)?;
+        for (name, _, in_flight) in &page.operations {
+            family.encode_family(&[("operation", *name)])?.encode_gauge(in_flight)?;
         }
 
         let help = "Size of the request's payload";
         let unit = Some(&Unit::Bytes);
         let mut family = encoder.encode_descriptor("request_payload", help, unit, MetricType::Histogram)?;
-        for (operation, _) in self.operations() {
-            histogram(&mut family, &[("operation", &*operation.name)], operation.payload.read(1.0))?;
+        for (name, operation, _) in &page.operations {
+            histogram(&mut family, &[("operation", *name)], &operation.payload)?;
         }
 
         let queue = ("queue_duration", "Time from the call to the start of the work", Some(Unit::Seconds));
-        self.by_backend(&mut encoder, queue, |backend| backend.queue.read(NANOS))?;
+        page.by_backend(&mut encoder, queue, |backend| &backend.queue)?;
         let batch = ("batch_size", "Requests that shared a launch", None);
-        self.by_backend(&mut encoder, batch, |backend| backend.batch.read(1.0))?;
+        page.by_backend(&mut encoder, batch, |backend| &backend.batch)?;
         let ratio = ("duration_estimate", "Time that the work took, over its estimate", Some(Unit::Ratios));
-        self.by_backend(&mut encoder, ratio, |backend| backend.ratio.read(RATIO_ONE as f64))
+        page.by_backend(&mut encoder, ratio, |backend| &backend.ratio)
     }
 }
 
 /// A histogram that has seen nothing is left out: most operations fill some of theirs only.
-fn histogram(family: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, read: Snapshot) -> Result<(), Error> {
+fn histogram(family: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, read: &Snapshot) -> Result<(), Error> {
     if read.count == 0 {
         return Ok(());
     }

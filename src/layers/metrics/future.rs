@@ -51,15 +51,25 @@ where
 /// A call in flight. Dropped before its end, it counts as cancelled.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// Its share is what the gauge of calls in flight counts. Given back at the end.
-    operation: Option<Arc<Operation>>,
     begun: Instant,
-    /// Where the operation has no series of its own yet.
-    unknown: Option<Box<Unknown>>,
+    of: Of,
+}
+
+/// What the call is counted under. Its share of the operation is what the gauge of calls in flight counts, and is given
+/// back at the end.
+#[derive(Debug)]
+enum Of {
+    Operation(Arc<Operation>),
+    /// Which has no series of its own yet.
+    Unknown(Box<Unknown>),
+    /// It has ended.
+    Nothing,
 }
 
 #[derive(Debug)]
 struct Unknown {
+    /// Under which the call is in flight, and is counted unless it shows that the service knows the name.
+    unknown: Arc<Operation>,
     name: Box<str>,
     payload: Option<u64>,
     state: Arc<State>,
@@ -69,51 +79,55 @@ impl Call {
     #[inline]
     pub(super) fn begin(state: &Arc<State>, now: Instant, operation: &str, payload: Option<u64>) -> Self {
         let Some(operation) = state.operations.find(operation) else {
-            return Self::begin_unknown(state, now, operation, payload);
+            return Self { begun: now, of: Of::Unknown(Unknown::begin(state, operation, payload)) };
         };
         if let Some(bytes) = payload {
-            operation.payload.observe(bytes);
+            operation.record_payload(bytes);
         }
-        Self { operation: Some(Arc::clone(operation)), begun: now, unknown: None }
-    }
-
-    #[cold]
-    fn begin_unknown(state: &Arc<State>, now: Instant, operation: &str, payload: Option<u64>) -> Self {
-        let unknown = Unknown { name: operation.into(), payload, state: Arc::clone(state) };
-        let operation = Some(Arc::clone(state.operations.unknown()));
-        Self { operation, begun: now, unknown: Some(Box::new(unknown)) }
+        Self { begun: now, of: Of::Operation(Arc::clone(operation)) }
     }
 
     #[inline]
     fn end(&mut self, outcome: Outcome, execution: Option<&Execution>) {
-        let Some(operation) = self.operation.take() else { return };
-        let elapsed = clock::now().saturating_duration_since(self.begun);
-        match self.unknown.take() {
-            None => operation.record(outcome, elapsed, execution),
-            Some(unknown) => unknown.end(&operation, outcome, elapsed, execution),
+        let elapsed = clock::read().saturating_duration_since(self.begun);
+        match std::mem::replace(&mut self.of, Of::Nothing) {
+            Of::Operation(operation) => operation.record(outcome, elapsed, execution),
+            Of::Unknown(unknown) => unknown.end(outcome, elapsed, execution),
+            Of::Nothing => {}
         }
     }
-}
 
-impl Unknown {
     #[cold]
-    fn end(&self, unknown: &Operation, outcome: Outcome, elapsed: Duration, execution: Option<&Execution>) {
-        let known = shows_known(outcome).then(|| self.state.operations.find_or_insert(&self.name));
-        let operation = known.map_or(unknown, |operation| operation);
-        if let Some(bytes) = self.payload {
-            operation.payload.observe(bytes);
-        }
-        operation.record(outcome, elapsed, execution);
+    fn dropped_early(&mut self) {
+        let panicked = std::thread::panicking();
+        self.end(Some(if panicked { ErrorKind::Internal } else { ErrorKind::Cancelled }), None);
     }
 }
 
 impl Drop for Call {
     #[inline]
     fn drop(&mut self) {
-        if self.operation.is_some() {
-            let panicked = std::thread::panicking();
-            self.end(Some(if panicked { ErrorKind::Internal } else { ErrorKind::Cancelled }), None);
+        if !matches!(self.of, Of::Nothing) {
+            self.dropped_early();
         }
+    }
+}
+
+impl Unknown {
+    #[cold]
+    fn begin(state: &Arc<State>, name: &str, payload: Option<u64>) -> Box<Self> {
+        let unknown = Arc::clone(state.operations.unknown());
+        Box::new(Self { unknown, name: name.into(), payload, state: Arc::clone(state) })
+    }
+
+    #[cold]
+    fn end(&self, outcome: Outcome, elapsed: Duration, execution: Option<&Execution>) {
+        let known = shows_known(outcome).then(|| self.state.operations.find_or_insert(&self.name));
+        let operation = known.unwrap_or(&self.unknown);
+        if let Some(bytes) = self.payload {
+            operation.record_payload(bytes);
+        }
+        operation.record(outcome, elapsed, execution);
     }
 }
 

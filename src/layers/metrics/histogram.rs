@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::thread::Writer;
+
 /// `N` buckets. The bound of the first is 2 to the `FIRST`, of each further one 2 to the `STEP` times that of the one
 /// before; the last takes what is above.
 #[derive(Debug)]
@@ -28,10 +30,15 @@ impl<const FIRST: u32, const STEP: u32, const N: usize> Histogram<FIRST, STEP, N
         Self { buckets: [const { AtomicU64::new(0) }; N], sum: AtomicU64::new(0) }
     }
 
+    #[cold]
+    pub(super) fn boxed() -> Box<Self> {
+        Box::new(Self::new())
+    }
+
     #[inline]
-    pub(super) fn observe(&self, value: u64) {
-        self.buckets[Self::bucket(value)].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(value, Ordering::Relaxed);
+    pub(super) fn observe(&self, writer: Writer, value: u64) {
+        writer.add(&self.buckets[Self::bucket(value)], 1);
+        writer.add(&self.sum, value);
     }
 
     /// The first bucket whose bound is not below `value`.
@@ -52,16 +59,28 @@ impl<const FIRST: u32, const STEP: u32, const N: usize> Histogram<FIRST, STEP, N
     }
 }
 
-#[derive(Debug)]
+/// What a histogram, or several of the same bounds together, have seen.
+#[derive(Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) buckets: Vec<(f64, u64)>,
     pub(super) count: u64,
     pub(super) sum: f64,
 }
 
+impl Snapshot {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.buckets.resize(other.buckets.len(), (0.0, 0));
+        for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
+            *mine = (theirs.0, mine.1 + theirs.1);
+        }
+        self.count += other.count;
+        self.sum += other.sum;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Counts, Durations, Sizes};
+    use super::{Counts, Durations, Sizes, Writer};
 
     #[test]
     fn each_value_is_in_the_first_bucket_whose_bound_is_not_below_it() {
@@ -70,7 +89,7 @@ mod tests {
             let around = (0..64).flat_map(|k| [(1u64 << k) - 1, 1 << k, (1 << k) + 1]).chain([0, u64::MAX]);
             for value in around {
                 let histogram = new();
-                histogram.observe(value);
+                histogram.observe(Writer::current(), value);
                 let bucket = histogram.read(1.0).buckets.iter().position(|(_, count)| *count == 1).unwrap();
                 let expected = bounds.iter().position(|bound| value as f64 <= *bound).unwrap();
                 assert_eq!(bucket, expected, "{value}");

@@ -3,75 +3,116 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::histogram::{Counts, Durations, RATIO_ONE, Ratios, Sizes};
+use super::histogram::{Counts, Durations, RATIO_ONE, Ratios, Sizes, Snapshot};
+use super::thread::{COPIES, Writer};
 use crate::error::ErrorKind;
 use crate::service::Execution;
 
 /// How a call ended: `None` is `ok`.
 pub(super) type Outcome = Option<ErrorKind>;
 
-/// `ok`, and each kind of error.
-const OUTCOMES: usize = 1 + ErrorKind::ALL.len();
+const KINDS: usize = ErrorKind::ALL.len();
 
-/// `none`, three named ones, and the rest of them.
-const BACKENDS: usize = 5;
+/// Where the response does not say what ran it.
 const NO_BACKEND: &str = "none";
-const REST: &str = "other";
 
 /// What is known of the calls of one operation. A call in flight owns a share of it, so the number of shares but for
-/// those of the table is the number of calls in flight.
+/// that of the table is the number of calls in flight.
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) name: Box<str>,
-    pub(super) payload: Sizes,
-    /// Filled from the front, never emptied.
-    backends: [OnceLock<Box<Backend>>; BACKENDS],
+    copies: [OnceLock<Box<Figures>>; COPIES],
+}
+
+/// One copy of the figures.
+#[derive(Debug)]
+struct Figures {
+    payload: Sizes,
+    /// Of calls whose response does not say what ran it, and the head of the list of those that do. Their names are
+    /// literals of the program, so the list has an end.
+    backend: Backend,
 }
 
 #[derive(Debug)]
-pub(super) struct Backend {
-    pub(super) name: &'static str,
-    /// Made at the first call that ends so: most never do.
-    outcomes: [OnceLock<Box<Durations>>; OUTCOMES],
-    pub(super) queue: Durations,
-    pub(super) batch: Counts,
-    pub(super) ratio: Ratios,
+struct Backend {
+    name: &'static str,
+    ok: Durations,
+    /// By kind. Made at the first call that ends so: most never do.
+    failed: [OnceLock<Box<Durations>>; KINDS],
+    queue: Durations,
+    batch: Counts,
+    ratio: Ratios,
+    next: OnceLock<Box<Backend>>,
 }
 
 impl Operation {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.into(), payload: Sizes::new(), backends: [const { OnceLock::new() }; BACKENDS] }
+        Self { name: name.into(), copies: [const { OnceLock::new() }; COPIES] }
+    }
+
+    #[inline]
+    fn figures(&self, writer: Writer) -> &Figures {
+        self.copies[writer.copy()].get_or_init(Figures::new)
+    }
+
+    #[inline]
+    pub(super) fn record_payload(&self, bytes: u64) {
+        let writer = Writer::current();
+        self.figures(writer).payload.observe(writer, bytes);
     }
 
     #[inline]
     pub(super) fn record(&self, outcome: Outcome, elapsed: Duration, execution: Option<&Execution>) {
-        let backend = self.backend(execution.map_or(NO_BACKEND, |execution| execution.backend));
-        backend.outcome(outcome).observe(nanos(elapsed));
-        if let Some(execution) = execution {
-            backend.queue.observe(nanos(execution.queued));
-            backend.batch.observe(u64::from(execution.batch_size));
-            if let Some(ratio) =
-                (nanos(execution.executed).saturating_mul(RATIO_ONE)).checked_div(nanos(execution.estimated))
-            {
-                backend.ratio.observe(ratio);
+        let writer = Writer::current();
+        let figures = self.figures(writer);
+        let Some(execution) = execution else {
+            return figures.backend.outcome(outcome).observe(writer, nanos(elapsed));
+        };
+        figures.record(writer, outcome, elapsed, execution);
+    }
+
+    /// All copies together.
+    pub(super) fn read(&self) -> OperationSnapshot {
+        let mut sum = OperationSnapshot::default();
+        for figures in self.copies.iter().filter_map(OnceLock::get) {
+            sum.payload.add(&figures.payload.read(1.0));
+            let mut next = Some(&figures.backend);
+            while let Some(backend) = next {
+                sum.backend(backend.name).add(backend);
+                next = backend.next.get().map(|next| &**next);
             }
+        }
+        sum
+    }
+}
+
+impl Figures {
+    #[cold]
+    fn new() -> Box<Self> {
+        Box::new(Self { payload: Sizes::new(), backend: Backend::new(NO_BACKEND) })
+    }
+
+    fn record(&self, writer: Writer, outcome: Outcome, elapsed: Duration, execution: &Execution) {
+        let backend = self.backend(execution.backend);
+        backend.outcome(outcome).observe(writer, nanos(elapsed));
+        backend.queue.observe(writer, nanos(execution.queued));
+        backend.batch.observe(writer, u64::from(execution.batch_size));
+        let executed = nanos(execution.executed).saturating_mul(RATIO_ONE);
+        if let Some(ratio) = executed.checked_div(nanos(execution.estimated)) {
+            backend.ratio.observe(writer, ratio);
         }
     }
 
-    #[inline]
     fn backend(&self, name: &'static str) -> &Backend {
-        let (last, named) = self.backends.split_last().expect("there is more than one");
-        for slot in named {
-            let backend = slot.get_or_init(|| Box::new(Backend::new(name)));
+        let mut link = &self.backend.next;
+        loop {
+            let backend = link.get_or_init(|| Box::new(Backend::new(name)));
+            // The same literal, most of the time.
             if std::ptr::eq(backend.name, name) || backend.name == name {
                 return backend;
             }
+            link = &backend.next;
         }
-        last.get_or_init(|| Box::new(Backend::new(REST)))
-    }
-
-    pub(super) fn backends(&self) -> impl Iterator<Item = &Backend> {
-        self.backends.iter().filter_map(|slot| slot.get().map(|backend| &**backend))
     }
 }
 
@@ -79,22 +120,70 @@ impl Backend {
     fn new(name: &'static str) -> Self {
         Self {
             name,
-            outcomes: [const { OnceLock::new() }; OUTCOMES],
+            ok: Durations::new(),
+            failed: [const { OnceLock::new() }; KINDS],
             queue: Durations::new(),
             batch: Counts::new(),
             ratio: Ratios::new(),
+            next: OnceLock::new(),
         }
     }
 
     #[inline]
     fn outcome(&self, outcome: Outcome) -> &Durations {
-        let index = outcome.map_or(0, |kind| 1 + kind as usize);
-        self.outcomes[index].get_or_init(|| Box::new(Durations::new()))
+        match outcome {
+            None => &self.ok,
+            Some(kind) => self.failed[kind as usize].get_or_init(Durations::boxed),
+        }
+    }
+}
+
+/// The figures of an operation as of now.
+#[derive(Debug, Default)]
+pub(super) struct OperationSnapshot {
+    pub(super) payload: Snapshot,
+    pub(super) backends: Vec<BackendSnapshot>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct BackendSnapshot {
+    pub(super) name: &'static str,
+    ok: Snapshot,
+    failed: [Snapshot; KINDS],
+    pub(super) queue: Snapshot,
+    pub(super) batch: Snapshot,
+    pub(super) ratio: Snapshot,
+}
+
+const NANOS: f64 = 1e9;
+
+impl OperationSnapshot {
+    fn backend(&mut self, name: &'static str) -> &mut BackendSnapshot {
+        let at = self.backends.iter().position(|backend| backend.name == name).unwrap_or_else(|| {
+            self.backends.push(BackendSnapshot { name, ..BackendSnapshot::default() });
+            self.backends.len() - 1
+        });
+        &mut self.backends[at]
+    }
+}
+
+impl BackendSnapshot {
+    fn add(&mut self, backend: &Backend) {
+        self.ok.add(&backend.ok.read(NANOS));
+        for (sum, slot) in self.failed.iter_mut().zip(&backend.failed) {
+            if let Some(durations) = slot.get() {
+                sum.add(&durations.read(NANOS));
+            }
+        }
+        self.queue.add(&backend.queue.read(NANOS));
+        self.batch.add(&backend.batch.read(1.0));
+        self.ratio.add(&backend.ratio.read(RATIO_ONE as f64));
     }
 
-    pub(super) fn outcomes(&self) -> impl Iterator<Item = (&'static str, &Durations)> {
-        let names = std::iter::once("ok").chain(ErrorKind::ALL.into_iter().map(ErrorKind::code));
-        names.zip(&self.outcomes).filter_map(|(name, slot)| slot.get().map(|durations| (name, &**durations)))
+    /// How calls have ended, under the names of the outcomes.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = (&'static str, &Snapshot)> {
+        let failed = ErrorKind::ALL.into_iter().map(ErrorKind::code).zip(&self.failed);
+        std::iter::once(("ok", &self.ok)).chain(failed).filter(|(_, durations)| durations.count != 0)
     }
 }
 

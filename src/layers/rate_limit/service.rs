@@ -5,7 +5,6 @@ use tower::load::Load;
 use tower_service::Service;
 
 use super::{Limit, RateLimitError, ResponseFuture, Shared};
-use crate::layers::clock;
 
 /// Lets so many calls a period through and refuses the others. See the [module](super).
 #[derive(Debug)]
@@ -52,11 +51,10 @@ where
 
     #[inline]
     fn call(&mut self, request: R) -> Self::Future {
-        let _reading = clock::hold();
-        match self.limit.take(&request) {
-            Ok(()) => ResponseFuture::called(self.inner.call(request)),
-            Err(retry_after) => ResponseFuture::limited(retry_after),
+        if let Err(retry_after) = self.limit.take(&request) {
+            return ResponseFuture::limited(retry_after);
         }
+        ResponseFuture::called(self.inner.call(request))
     }
 }
 

@@ -16,33 +16,17 @@ use super::TimeoutError;
 #[pin_project]
 #[derive(Debug)]
 pub struct ResponseFuture<F> {
+    /// `None` where the deadline had passed before the call, and after it has passed.
     #[pin]
-    state: State<F>,
-}
-
-#[pin_project(project = StateProj)]
-#[derive(Debug)]
-enum State<F> {
-    Called {
-        #[pin]
-        inner: F,
-        #[pin]
-        timer: Timer,
-    },
-    /// The deadline had passed before the call.
-    Refused,
-    Done,
+    inner: Option<F>,
+    #[pin]
+    timer: Timer,
 }
 
 impl<F> ResponseFuture<F> {
     #[inline]
-    pub(super) fn new(inner: F, deadline: Option<Instant>) -> Self {
-        Self { state: State::Called { inner, timer: Timer::new(deadline) } }
-    }
-
-    #[inline]
-    pub(super) fn elapsed() -> Self {
-        Self { state: State::Refused }
+    pub(super) fn new(inner: Option<F>, deadline: Option<Instant>) -> Self {
+        Self { inner, timer: Timer::new(deadline) }
     }
 }
 
@@ -53,22 +37,33 @@ where
     type Output = Result<T, TimeoutError<E>>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        let called = match state.as_mut().project() {
-            StateProj::Called { inner, timer } => {
-                // The inner future first: an answer that is there is not thrown away.
-                if let Poll::Ready(result) = inner.poll(cx) {
-                    return Poll::Ready(result.map_err(TimeoutError::Inner));
-                }
-                ready!(timer.poll_elapsed(cx));
-                true
-            }
-            StateProj::Refused => false,
-            StateProj::Done => panic!("polled after it had completed"),
-        };
-        state.set(State::Done);
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // The inner future first: an answer that is there is not thrown away.
+        if let Some(inner) = self.as_mut().project().inner.as_pin_mut()
+            && let Poll::Ready(result) = inner.poll(cx)
+        {
+            return Poll::Ready(result.map_err(TimeoutError::Inner));
+        }
+        let called = ready!(self.poll_elapsed(cx));
         Poll::Ready(Err(TimeoutError::Elapsed { called }))
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    /// Ready once the deadline has passed, with whether the inner service was called.
+    // Apart, so that an answer that is there at once is not made to keep room for it.
+    #[inline(never)]
+    fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut this = self.project();
+        let called = this.inner.is_some();
+        if called {
+            ready!(this.timer.as_mut().poll_elapsed(cx));
+            // The work stops now, and not when the caller drops what is left.
+            this.inner.set(None);
+        }
+        // Without a deadline nothing ends here, so that there is none any more marks the end.
+        assert!(this.timer.project().deadline.take().is_some(), "polled after it had completed");
+        Poll::Ready(called)
     }
 }
 

@@ -34,9 +34,9 @@
 //!
 //! # Cost
 //!
-//! The clock is read once, in `call`: the deadline counts from there and the inner service is to know it. Layers that
-//! stand directly around each other share one reading. Writing the deadline into a request with a field for it
-//! allocates nothing; an [`http::Request`] takes it as an extension, which allocates.
+//! The clock is read once, in `call`: the deadline counts from there, and the inner service is to know it. Under a
+//! [`MetricsLayer`](super::MetricsLayer) it is that layer's reading. Writing the deadline into a request with a field for
+//! it allocates nothing; an [`http::Request`] takes it as an extension, which allocates unless it has one already.
 //!
 //! # Cancel safety
 //!

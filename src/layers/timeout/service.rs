@@ -53,13 +53,11 @@ where
 
     #[inline]
     fn call(&mut self, mut request: R) -> Self::Future {
-        let reading = clock::hold();
+        let now = clock::now();
         let theirs = request.deadline();
-        if theirs.is_some_and(|deadline| deadline <= reading.now) {
-            return ResponseFuture::elapsed();
-        }
+        let late = theirs.is_some_and(|deadline| deadline <= now);
         // A timeout that no instant can express is none.
-        let deadline = match (theirs, reading.now.checked_add(self.timeout)) {
+        let deadline = match (theirs, now.checked_add(self.timeout)) {
             (Some(theirs), Some(ours)) if ours >= theirs => Some(theirs),
             (_, Some(ours)) => {
                 request.set_deadline(ours);
@@ -67,7 +65,8 @@ where
             }
             (theirs, None) => theirs,
         };
-        ResponseFuture::new(self.inner.call(request), deadline)
+        let inner = if late { None } else { Some(self.inner.call(request)) };
+        ResponseFuture::new(inner, deadline)
     }
 }
 

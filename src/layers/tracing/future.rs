@@ -43,10 +43,26 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let inner = this.inner.as_mut().as_pin_mut().expect("polled after it had completed");
-        let Some(span) = this.span else { return inner.poll(cx) };
+        if self.span.is_some() {
+            return self.poll_observed(cx);
+        }
+        self.project().inner.as_pin_mut().expect(DONE).poll(cx)
+    }
+}
 
+const DONE: &str = "polled after it had completed";
+
+impl<F, T, E> ResponseFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+    T: ResponseContext,
+    E: Classify + fmt::Display,
+{
+    // Apart, so that the call that nobody observes is not made to keep room for it.
+    #[inline(never)]
+    fn poll_observed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, E>> {
+        let mut this = self.project();
+        let (Some(span), Some(inner)) = (&*this.span, this.inner.as_mut().as_pin_mut()) else { panic!("{DONE}") };
         let entered = span.enter();
         let result = ready!(inner.poll(cx));
         this.inner.set(None);
@@ -59,7 +75,17 @@ where
 
 #[pinned_drop]
 impl<F> PinnedDrop for ResponseFuture<F> {
+    #[inline]
     fn drop(self: Pin<&mut Self>) {
+        if self.span.is_some() {
+            self.dropped_early();
+        }
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    #[cold]
+    fn dropped_early(self: Pin<&mut Self>) {
         let mut this = self.project();
         if let Some(span) = this.span.take() {
             let _entered = span.enter();

@@ -61,6 +61,18 @@ where
         if self.level > LevelFilter::current() {
             return ResponseFuture::unobserved(self.inner.call(request));
         }
+        self.call_observed(request)
+    }
+}
+
+impl<S> Tracing<S> {
+    // Apart, so that the call that nobody observes is not made to keep room for it.
+    #[inline(never)]
+    fn call_observed<R>(&mut self, request: R) -> ResponseFuture<S::Future>
+    where
+        S: Service<R>,
+        R: RequestContext,
+    {
         let span = record::span(self.level, self.kind, &request);
         if span.is_disabled() {
             return ResponseFuture::unobserved(self.inner.call(request));

@@ -54,7 +54,6 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let reading = clock::hold();
         let wait = match self.line.limit.take(&request) {
             Ok(()) => return WaitFuture::called(self.inner.call(request)),
             Err(wait) => wait,
@@ -65,7 +64,7 @@ where
         // The service that was ready holds a place to run; it is let go, as this call will not run for a while.
         let unready = self.inner.clone();
         drop(mem::replace(&mut self.inner, unready.clone()));
-        WaitFuture::waiting(unready, request, place, reading.now, wait)
+        WaitFuture::waiting(unready, request, place, clock::now(), wait)
     }
 }
 

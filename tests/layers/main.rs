@@ -1,0 +1,8 @@
+//! What each layer does, on paused time.
+
+mod metrics;
+#[path = "../probe/mod.rs"]
+mod probe;
+mod rate_limit;
+mod timeout;
+mod tracing;
