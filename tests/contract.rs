@@ -3,6 +3,8 @@
 //! [`checks`] holds one function for each item, over a [`Subject`]: a factory of services that share one place to run.
 //! `contract!` makes a test of each, for each subject.
 
+#[path = "contract/backends.rs"]
+mod backends;
 #[path = "contract/checks.rs"]
 mod checks;
 #[path = "contract/layers.rs"]

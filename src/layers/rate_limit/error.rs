@@ -13,8 +13,8 @@ pub enum RateLimitError<E> {
         retry_after: Duration,
     },
     /// The inner service failed.
-    #[error("the service under the rate limit failed")]
-    Inner(#[source] E),
+    #[error(transparent)]
+    Inner(E),
 }
 
 impl<E: Classify> Classify for RateLimitError<E> {

@@ -13,8 +13,8 @@ pub enum TimeoutError<E> {
         called: bool,
     },
     /// The inner service failed.
-    #[error("the service under the timeout failed")]
-    Inner(#[source] E),
+    #[error(transparent)]
+    Inner(E),
 }
 
 impl<E: Classify> Classify for TimeoutError<E> {
