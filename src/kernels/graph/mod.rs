@@ -3,4 +3,6 @@
 pub mod betweenness_centrality;
 pub mod brandes;
 pub mod csr;
+mod lanes;
 pub mod pivots;
+mod traversal;

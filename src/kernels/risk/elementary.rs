@@ -48,6 +48,8 @@ pub trait Elementary:
 
     /// A constant in this type.
     fn of(value: f64) -> Self;
+    /// A small count in this type.
+    fn count(value: u8) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
     /// `self * factor + term`, rounded once.
@@ -63,6 +65,11 @@ macro_rules! elementary_by_bits {
         #[inline(always)]
         fn of(value: f64) -> Self {
             value as Self
+        }
+
+        #[inline(always)]
+        fn count(value: u8) -> Self {
+            value.into()
         }
 
         #[inline(always)]
@@ -207,14 +214,14 @@ pub(super) fn exp<T: Elementary, const FUSED: bool>(x: T) -> T {
     if x > T::EXP_MOST { T::INFINITY } else { value }
 }
 
-/// The logarithm of `over / under`, both positive. Where they are near each other it starts from their difference, which
-/// is exact, and not from their rounded quotient.
+/// The logarithm of `value * inverse`, both positive, where `inverse` is 1 / `other`. Where `value` and `other` are near
+/// each other it starts from their difference, which is exact, and not from their rounded quotient.
 #[inline(always)]
-pub(super) fn ln_quotient<T: Elementary, const FUSED: bool>(over: T, under: T) -> T {
-    let quotient = over / under;
+pub(super) fn ln_quotient<T: Elementary, const FUSED: bool>(value: T, other: T, inverse: T) -> T {
+    let quotient = value * inverse;
     let near = quotient > T::of(0.75) && quotient < T::of(1.375);
     let (mantissa, count) = quotient.split();
-    let beyond_one = if near { (over - under) / under } else { mantissa - T::of(1.0) };
+    let beyond_one = if near { (value - other) * inverse } else { mantissa - T::of(1.0) };
     let count = if near { T::of(0.0) } else { count };
     let s = beyond_one / (beyond_one + T::of(2.0));
     let square = s * s;
@@ -223,14 +230,96 @@ pub(super) fn ln_quotient<T: Elementary, const FUSED: bool>(over: T, under: T) -
     mul_add::<T, FUSED>(count, T::LN_2_HIGH, s + s + fine)
 }
 
-/// `whole * N(x)`, given `bell = whole * exp(-x^2 / 2)`, where N is the normal distribution function.
+/// `a N(x)` and `b N(y)`, given `bell` = a exp(-x^2 / 2) = b exp(-y^2 / 2), where N is the normal distribution function.
 #[inline(always)]
-pub(super) fn share<T: Elementary, const FUSED: bool>(x: T, whole: T, bell: T) -> T {
-    let distance = if x < T::of(0.0) { -x } else { x };
-    // Far out the bell is 0 already; the bound keeps the quotient a number at infinity.
-    let distance = if distance > T::of(64.0) { T::of(64.0) } else { distance };
-    let inverse = T::of(1.0) / (distance + T::of(5.0));
-    let mapped = (distance - T::of(5.0)) * inverse;
+pub(super) fn shares<T: Elementary, const FUSED: bool>([x, y]: [T; 2], [a, b]: [T; 2], bell: T) -> [T; 2] {
+    let (reach_x, reach_y) = (reach(x), reach(y));
+    let (from_x, from_y) = (reach_x + T::of(5.0), reach_y + T::of(5.0));
+    // Divisions are the dearest thing here, so one serves both.
+    let inverse = T::of(1.0) / (from_x * from_y);
+    [share::<T, FUSED>(x, a, bell, reach_x, from_y * inverse), share::<T, FUSED>(y, b, bell, reach_y, from_x * inverse)]
+}
+
+/// The size of `x`. Far out the bell is 0 already, and the bound keeps what follows a number at infinity.
+#[inline(always)]
+fn reach<T: Elementary>(x: T) -> T {
+    let size = if x < T::of(0.0) { -x } else { x };
+    if size > T::of(64.0) { T::of(64.0) } else { size }
+}
+
+#[inline(always)]
+fn share<T: Elementary, const FUSED: bool>(x: T, whole: T, bell: T, reach: T, inverse: T) -> T {
+    let mapped = (reach - T::of(5.0)) * inverse;
     let tail = bell * inverse * polynomial::<T, FUSED>(T::TAIL, mapped);
     if x > T::of(0.0) { whole - tail } else { tail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Elementary, exp, ln_quotient, shares};
+
+    /// Both ways to multiply and add, as one processor only ever takes one of them.
+    fn both<T>(run: impl Fn(bool) -> T) -> [T; 2] {
+        [run(false), run(true)]
+    }
+
+    fn near(value: f64, expected: f64, bound: f64) {
+        assert!((value - expected).abs() <= bound * expected.abs(), "{value:e} is not {expected:e}");
+    }
+
+    #[test]
+    fn exp_agrees_with_the_standard_library() {
+        for step in -70_000..=70_000 {
+            let x = f64::from(step) * 0.01;
+            let fine = both(|fused| if fused { exp::<f64, true>(x) } else { exp::<f64, false>(x) });
+            fine.map(|value| near(value, x.exp(), 1e-15));
+            let x = (f64::from(step) * 0.001) as f32;
+            let coarse = both(|fused| if fused { exp::<f32, true>(x) } else { exp::<f32, false>(x) });
+            coarse.map(|value| near(value.into(), f64::from(x).exp(), 3e-7));
+        }
+        for x in [-1e300, f64::NEG_INFINITY] {
+            assert_eq!(both(|fused| if fused { exp::<f64, true>(x) } else { exp::<f64, false>(x) }), [0.0; 2]);
+        }
+        assert_eq!(exp::<f64, true>(1e300), f64::INFINITY);
+        assert_eq!(exp::<f64, true>(0.0), 1.0);
+    }
+
+    fn ln<T: Elementary, const FUSED: bool>(value: T, other: T) -> T {
+        ln_quotient::<T, FUSED>(value, other, T::of(1.0) / other)
+    }
+
+    #[test]
+    fn ln_agrees_with_the_standard_library_and_is_exact_near_one() {
+        for step in -6_000..=6_000 {
+            let value = (f64::from(step) * 0.1).exp();
+            let expected = value.ln();
+            let pair = both(|fused| if fused { ln::<f64, true>(value, 1.0) } else { ln::<f64, false>(value, 1.0) });
+            pair.map(|value| near(value, expected, 1e-15));
+            let value = (f64::from(step) * 0.01).exp() as f32;
+            let pair = both(|fused| if fused { ln::<f32, true>(value, 1.0) } else { ln::<f32, false>(value, 1.0) });
+            pair.map(|result| near(result.into(), f64::from(value).ln(), 3e-7));
+        }
+        for power in 1..50 {
+            // ln(1 + e) through `ln_1p`, where the quotient itself keeps fewer and fewer digits of e.
+            let step = 64.0 * 2.0_f64.powi(-power);
+            near(ln::<f64, true>(64.0 + step, 64.0), (step / 64.0).ln_1p(), 1e-15);
+        }
+    }
+
+    #[test]
+    fn shares_of_opposite_ends_make_the_whole() {
+        for step in 0..4_000 {
+            let x = f64::from(step) * 0.01;
+            let bell = exp::<f64, true>(-0.5 * x * x);
+            let [above, below] = shares::<f64, true>([x, -x], [1.0, 1.0], bell);
+            assert!((above + below - 1.0).abs() < 1e-15 && below >= 0.0, "{x}");
+            let plain = shares::<f64, false>([x, -x], [1.0, 1.0], bell);
+            assert!((above - plain[0]).abs() < 1e-15 && (below - plain[1]).abs() <= 1e-14 * below, "{x}");
+        }
+        // Abramowitz and Stegun, table 26.1, and N(-10) from table 26.2.
+        let at = |x: f64| shares::<f64, true>([x, x], [1.0, 1.0], (-0.5 * x * x).exp())[0];
+        near(at(1.0), 0.841_344_746_068_542_9, 1e-15);
+        near(at(-10.0), 7.619_853_024_160_527e-24, 1e-13);
+        assert_eq!([at(f64::INFINITY), at(f64::NEG_INFINITY)], [1.0, 0.0]);
+    }
 }

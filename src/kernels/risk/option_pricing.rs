@@ -300,8 +300,8 @@ impl Kernel for OptionPricing {
     fn cost(&self, input: &OptionPricingInput) -> Cost {
         let contracts = input.contracts() as u64;
         let (size, operations) = match input.precision() {
-            Precision::F32 => (4, 20_u64),
-            Precision::F64 => (8, 40_u64),
+            Precision::F32 => (4, 12_u64),
+            Precision::F64 => (8, 30_u64),
         };
         let arrays = input.reals().iter().filter(|(_, values)| values.array_len().is_some()).count() as u64;
         let bytes = contracts.saturating_mul((arrays + 6) * size + 1);

@@ -1,0 +1,8 @@
+//! The built-in kernels: against goldens, against plain references, and through the service.
+
+mod betweenness;
+mod graph_input;
+mod option_pricing;
+mod pricing_input;
+mod saxpy;
+mod service;

@@ -1,0 +1,75 @@
+//! What the other files ask the service with, and what holds for all kernels.
+
+use bytes::Bytes;
+use tower::{Service, ServiceExt};
+use tower_kernels::backends::cpu::CpuBackend;
+use tower_kernels::kernels::register_all;
+use tower_kernels::service::{
+    DType, Invalid, KernelError, KernelRegistry, KernelRequest, KernelService, Mode, Payload, Tensor, Tensors,
+};
+
+pub(crate) async fn run(id: &'static str, payload: Payload) -> Result<Payload, KernelError> {
+    let registry = KernelRegistry::new();
+    register_all(&registry).unwrap();
+    let mut service = KernelService::with_backend(registry, CpuBackend::new());
+    service.ready().await?.call(KernelRequest::new(id, payload)).await.map(|response| response.payload)
+}
+
+/// The answer to a JSON document.
+pub(crate) async fn ask(id: &'static str, document: &str) -> Result<serde_json::Value, KernelError> {
+    match run(id, Payload::json(document.to_owned())).await? {
+        Payload::Json(bytes) => Ok(serde_json::from_slice(&bytes).unwrap()),
+        other => panic!("{other:?} in answer to JSON"),
+    }
+}
+
+/// What is wrong with a document or tensors that the kernel refuses.
+pub(crate) fn refusal<T: std::fmt::Debug>(answer: Result<T, KernelError>) -> Invalid {
+    match answer.unwrap_err() {
+        KernelError::Invalid(invalid) => invalid,
+        other => panic!("{other}"),
+    }
+}
+
+pub(crate) fn tensor<T: bytemuck::NoUninit>(dtype: DType, shape: &[usize], elements: &[T]) -> Tensor {
+    Tensor::new(dtype, shape.to_vec(), Bytes::copy_from_slice(bytemuck::cast_slice(elements))).unwrap()
+}
+
+pub(crate) fn tensors<const N: usize>(named: [(&str, Tensor); N]) -> Payload {
+    let mut tensors = Tensors::new();
+    for (name, tensor) in named {
+        tensors.insert(name, tensor).unwrap();
+    }
+    tensors.into()
+}
+
+/// A tensor of an answer.
+pub(crate) fn read<T: bytemuck::Pod>(answer: &Payload, name: &str, dtype: DType) -> Vec<T> {
+    let Payload::Tensors(tensors) = answer else { panic!("{answer:?} in answer to tensors") };
+    let tensor = tensors.get(name).unwrap();
+    assert_eq!(tensor.dtype(), dtype);
+    bytemuck::pod_collect_to_vec(tensor.data())
+}
+
+#[test]
+fn the_catalogue_is_complete_and_described() {
+    let registry = KernelRegistry::new();
+    register_all(&registry).unwrap();
+    let ids: Vec<String> = registry.list().iter().map(|kernel| kernel.info().id.to_string()).collect();
+    assert_eq!(ids, ["graph/betweenness-centrality", "linalg/saxpy", "orderbook/matching", "risk/option-pricing"]);
+    for id in ids {
+        let description = serde_json::to_value(registry.describe(&id).unwrap()).unwrap();
+        assert!(description["input_schema"]["properties"].as_object().is_some_and(|fields| !fields.is_empty()), "{id}");
+        assert!(description["output_schema"]["properties"].is_object(), "{id}");
+    }
+    assert!(register_all(&registry).is_err(), "names are taken once");
+}
+
+#[tokio::test]
+async fn the_ring_kernel_is_listed_and_not_run() {
+    let registry = KernelRegistry::new();
+    register_all(&registry).unwrap();
+    assert_eq!(registry.get("orderbook/matching").unwrap().info().mode, Mode::Ring);
+    let error = ask("orderbook/matching", r#"{"id": 1, "side": "buy", "price": 5, "quantity": 1}"#).await.unwrap_err();
+    assert!(matches!(error, KernelError::RingKernel { .. }), "{error}");
+}
