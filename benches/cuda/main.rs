@@ -17,7 +17,7 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::cuda::{self, CudaBackend, CudaConfig};
 use tower_kernels::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
 
-use kernels::{Empty, Nothing};
+use kernels::{Empty, Nothing, Phases};
 use tower_kernels::kernels::linalg::saxpy::SaxpyInput;
 
 pub(crate) const SAXPY_PTX: &str = include_str!("../../src/kernels/linalg/saxpy.ptx");
@@ -45,6 +45,7 @@ pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {
     let registry = KernelRegistry::new();
     tower_kernels::kernels::register_all(&registry).unwrap();
     registry.register(Empty).unwrap();
+    registry.register(Phases).unwrap();
     let mut config = CudaConfig::default();
     config.lanes = 8;
     change(&mut config);
@@ -74,7 +75,7 @@ fn latency(raw: &raw::Raw) {
     base.print("raw: saxpy 1024, pinned", &base);
     Row::of(raw.saxpy_with_copies(1024, COUNT)).print("raw: the same, with host copies", &base);
     let input = saxpy_input(1024);
-    for linger in [0, 30, 60] {
+    for linger in [0, 30] {
         let service = || service(|config| config.linger = Duration::from_micros(linger));
         for (name, runtime) in [("current_thread", single()), ("multi_thread", several())] {
             let name = format!("service: saxpy 1024, {name}, linger {linger}");
@@ -160,7 +161,10 @@ fn large(raw: &raw::Raw) {
     Row::of(raw.saxpy_with_copies(LEN, 500)).print("raw: with host copies", &base);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let input = saxpy_input(LEN);
-    served(&runtime, service(|_| {}), "linalg/saxpy", &input, 500).print("service", &base);
+    for copiers in [0, 2, 4, 8] {
+        let service = service(|config| config.copiers = copiers);
+        served(&runtime, service, "linalg/saxpy", &input, 500).print(&format!("service, {copiers} copiers"), &base);
+    }
 }
 
 pub(crate) fn sample(count: usize, mut run: impl FnMut()) -> Vec<Duration> {

@@ -74,7 +74,7 @@ fn contracts<T: From<f32> + Copy>(len: usize, real: fn(f64) -> T) -> OptionPrici
 where
     Reals: From<Vec<T>>,
 {
-    let kind = |index: usize| if index % 2 == 0 { OptionKind::Call } else { OptionKind::Put };
+    let kind = |index: usize| if index.is_multiple_of(2) { OptionKind::Call } else { OptionKind::Put };
     OptionPricingInput {
         spot: spread(len, 1, 20.0, 200.0, real).into(),
         strike: spread(len, 2, 20.0, 200.0, real).into(),

@@ -68,7 +68,11 @@ pub(crate) fn lose_the_device() {
         tasks.extend((0..8).map(|_| tokio::spawn(run(bench.service(), request("test/where")))));
         let mut lost = 0;
         for (index, task) in tasks.into_iter().enumerate() {
-            match tokio::time::timeout(Duration::from_secs(20), task).await.expect("no waiter hangs").unwrap() {
+            match tokio::time::timeout(Duration::from_secs(20), task)
+                .await
+                .unwrap_or_else(|_| panic!("task {index} hangs"))
+                .unwrap()
+            {
                 Err(KernelError::DeviceLost { reason, .. }) => {
                     assert!(reason.contains("700") || reason.contains("ILLEGAL_ADDRESS"), "{reason}");
                     lost += 1;

@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod faults;
+mod goldens;
 mod lane;
 mod probe;
 mod stopping;
@@ -26,7 +27,7 @@ fn main() {
     let there = devices.is_ok();
     let mut trials = vec![test(!there, "without::says_why", without::says_why)];
     trials.extend(
-        [catalogue::TESTS, lane::TESTS, stopping::TESTS, faults::TESTS]
+        [catalogue::TESTS, goldens::TESTS, lane::TESTS, stopping::TESTS, faults::TESTS]
             .into_iter()
             .flatten()
             .map(|&(name, run)| test(there, name, run)),

@@ -61,6 +61,7 @@ impl CpuBackend {
             spin: Duration::ZERO,
             inline: config.inline,
             linger: Duration::ZERO,
+            farewell: Duration::ZERO,
             bytes_per_second: 8e9,
             operations_per_second: 2e9,
         };

@@ -8,10 +8,12 @@ use std::sync::{Mutex, PoisonError};
 use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute};
 use serde::Serialize;
 
+use super::copy::Copiers;
 use super::driver::Driver;
 use super::error::{Failure, Unavailable};
 use super::memory::Chunk;
 use super::module::Modules;
+use super::watch::Watch;
 
 /// A CUDA device, as the driver describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -89,8 +91,10 @@ pub(super) struct Device {
     pub(super) modules: Modules,
     /// Large chunks between requests, for whichever lane needs one next.
     idle: Mutex<Vec<Chunk>>,
-    /// Threads that copy large arrays to and from staging memory; one thread cannot keep up with the bus.
-    pub(super) copiers: rayon::ThreadPool,
+    /// Threads that copy large arrays to and from staging memory.
+    pub(super) copiers: Copiers,
+    /// The thread that raises the flags of kernels whose callers have left.
+    pub(super) watch: Watch,
 }
 
 // SAFETY: a context handle may be used from any thread, and the driver's functions are thread-safe.
@@ -99,7 +103,7 @@ unsafe impl Send for Device {}
 unsafe impl Sync for Device {}
 
 impl Device {
-    pub(super) fn open(ordinal: u32) -> Result<Self, Unavailable> {
+    pub(super) fn open(ordinal: u32, copiers: usize) -> Result<Self, Unavailable> {
         let driver = Driver::get()?;
         let failed = |failure: Failure| Unavailable::Failed(failure.text(driver));
         let count = count(driver).map_err(failed)?;
@@ -107,17 +111,15 @@ impl Device {
             return Err(Unavailable::NoSuchDevice { ordinal, count });
         }
         let (device, info) = find(driver, ordinal).map_err(failed)?;
-        let threads = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).clamp(1, 4));
-        let copiers = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(move |index| format!("cuda{ordinal}-copy-{index}"))
-            .build()
-            .map_err(|error| Unavailable::Failed(format!("a thread did not start: {error}")))?;
+        let thread = |error: &dyn std::fmt::Display| Unavailable::Failed(format!("a thread did not start: {error}"));
+        let copiers = Copiers::new(ordinal, copiers).map_err(|error| thread(&error))?;
+        let watch = Watch::start(ordinal).map_err(|error| thread(&error))?;
         let mut context = ptr::null_mut();
         // SAFETY: `context` lives across the call. What is retained here is released on drop.
         let code = unsafe { (driver.cuDevicePrimaryCtxRetain)(&raw mut context, device) };
         Failure::check("cuDevicePrimaryCtxRetain", code).map_err(failed)?;
-        let this = Self { driver, info, device, context, modules: Modules::default(), idle: Mutex::default(), copiers };
+        let this =
+            Self { driver, info, device, context, modules: Modules::default(), idle: Mutex::default(), copiers, watch };
         this.bind().map_err(failed)?;
         Ok(this)
     }

@@ -1,6 +1,7 @@
 //! Device to host, through pinned staging of a fixed size: while the host copies one piece out, the bus fills the next.
 
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 
 use cudarc::driver::sys::CUdeviceptr;
 
@@ -9,7 +10,7 @@ use super::engine::Engine;
 use super::error::Failure;
 use super::memory::{Pin, Pinned};
 use super::stream::Event;
-use super::upload::{PIECE, PIECES, copy};
+use super::upload::{PIECE, PIECES};
 use crate::service::Context;
 
 #[derive(Debug)]
@@ -34,7 +35,8 @@ struct Part {
 /// An array on the device and where it is to go.
 pub(super) struct Target<'a> {
     pub(super) from: CUdeviceptr,
-    pub(super) to: &'a mut [u8],
+    /// Initialised once the download has succeeded.
+    pub(super) to: &'a mut [MaybeUninit<u8>],
 }
 
 impl Downloads {
@@ -116,7 +118,7 @@ impl Engine {
         {
             // SAFETY: the wait before this has seen the end of the copies to this piece.
             let from = unsafe { self.downloads.pinned.bytes(part.staging, part.len) };
-            copy(&self.device.copiers, from, &mut targets[part.array].to[part.start..part.start + part.len]);
+            self.device.copiers.copy(from, &mut targets[part.array].to[part.start..part.start + part.len]);
         }
     }
 }

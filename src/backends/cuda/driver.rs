@@ -18,6 +18,7 @@ pub(super) type Code = c_uint;
 
 pub(super) const SUCCESS: Code = 0;
 pub(super) const OUT_OF_MEMORY: Code = 2;
+const STUB: Code = 34;
 pub(super) const NO_DEVICE: Code = 100;
 pub(super) const NOT_READY: Code = 600;
 
@@ -83,8 +84,16 @@ functions! { sys::culib => Driver {
     );
 }}
 
-/// Size and offset of a kernel's parameter; from driver 550 (CUDA 12.4) on.
-pub(super) type ParamInfo = unsafe extern "C" fn(CUfunction, usize, *mut usize, *mut usize) -> Code;
+/// What drivers from 550 (CUDA 12.4) on have.
+#[expect(non_snake_case, reason = "the library's own names")]
+#[derive(Clone, Copy)]
+pub(super) struct Recent {
+    /// Offset and size of a function's parameter.
+    pub(super) cuFuncGetParamInfo: unsafe extern "C" fn(CUfunction, usize, *mut usize, *mut usize) -> Code,
+    pub(super) cuFuncLoad: unsafe extern "C" fn(CUfunction) -> Code,
+    pub(super) cuModuleGetFunctionCount: unsafe extern "C" fn(*mut c_uint, CUmodule) -> Code,
+    pub(super) cuModuleEnumerateFunctions: unsafe extern "C" fn(*mut CUfunction, c_uint, CUmodule) -> Code,
+}
 
 impl Driver {
     /// The driver, initialised, or why there is none. The answer is found once in a process.
@@ -104,15 +113,24 @@ impl Driver {
         match unsafe { (driver.cuInit)(0) } {
             SUCCESS => Ok(driver),
             NO_DEVICE => Err(Unavailable::NoDevice),
+            STUB => Err(Unavailable::Failed("the libcuda on the path is the toolkit's stub and no driver".to_owned())),
             code => Err(Unavailable::Failed(driver.describe("cuInit", code))),
         }
     }
 
-    /// The function that newer drivers have, where this is one.
-    pub(super) fn param_info(&self) -> Option<ParamInfo> {
-        static FOUND: OnceLock<Option<ParamInfo>> = OnceLock::new();
-        // SAFETY: `self` exists, so the library does; the type is that of the function's C declaration.
-        *FOUND.get_or_init(|| unsafe { sys::culib().get::<ParamInfo>(b"cuFuncGetParamInfo").ok().map(|found| *found) })
+    /// The functions that newer drivers have, where this is one.
+    pub(super) fn recent(&self) -> Option<Recent> {
+        static FOUND: OnceLock<Option<Recent>> = OnceLock::new();
+        // SAFETY: `self` exists, so the library does; each type is that of the function's C declaration.
+        *FOUND.get_or_init(|| unsafe {
+            let library = sys::culib();
+            Some(Recent {
+                cuFuncGetParamInfo: *library.get(b"cuFuncGetParamInfo").ok()?,
+                cuFuncLoad: *library.get(b"cuFuncLoad").ok()?,
+                cuModuleGetFunctionCount: *library.get(b"cuModuleGetFunctionCount").ok()?,
+                cuModuleEnumerateFunctions: *library.get(b"cuModuleEnumerateFunctions").ok()?,
+            })
+        })
     }
 
     /// The CUDA version that the driver supports, as `1000 * major + 10 * minor`.

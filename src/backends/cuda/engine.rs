@@ -13,6 +13,7 @@ use super::memory::Arena;
 use super::module::{Function, Module};
 use super::stream::Stream;
 use super::upload::{SLAB, Uploads};
+use super::watch::Watched;
 use crate::backends::lanes::State;
 use crate::service::{Context, Job, KernelError};
 
@@ -23,6 +24,8 @@ pub(super) struct Engine {
     pub(super) uploads: Uploads,
     pub(super) downloads: Downloads,
     functions: Vec<Function>,
+    /// Set while a request's kernels may poll the flag.
+    watched: Option<Watched>,
     poison: bool,
     /// Last, because it closes what the others live in.
     pub(super) device: Arc<Device>,
@@ -39,12 +42,13 @@ impl Engine {
         let mut arena = Arena::new();
         arena.reserve(&device, SLAB)?;
         Ok(Self {
+            stream: Stream::new(driver, Arc::clone(&pool))?,
             pool,
-            stream: Stream::new(driver)?,
             arena,
             uploads: Uploads::new(driver)?,
             downloads: Downloads::new(driver)?,
             functions: Vec::new(),
+            watched: None,
             poison,
             device,
         })
@@ -61,13 +65,26 @@ impl Engine {
 
     /// Waits until nothing of a request is left on the device, however the request ended, and takes its memory back.
     pub(super) fn end(&mut self, context: &Context<'_>) -> Result<(), Failure> {
+        // Taken first, so that it goes before the context does even if the wait should panic.
+        let watched = self.watched.take();
         let waited = self.stream.wait(None, context);
+        drop(watched);
         if matches!(waited, Ok(()) | Err(Failure::Stopped(_))) {
             self.uploads.reset();
             self.downloads.reset();
             self.arena.reset(&self.device);
         }
         waited
+    }
+
+    /// The address of the flag for kernels, which is watched until the request's end.
+    pub(super) fn cancel_flag(&mut self, context: &Context<'_>) -> CUdeviceptr {
+        if self.watched.is_none() {
+            // SAFETY: `end` drops this before the request's context goes, on success, failure and panic alike; the flag
+            // goes with the stream, after `drop` has dropped this.
+            self.watched = Some(unsafe { self.device.watch.over(context, self.stream.cancel_flag()) });
+        }
+        self.stream.cancel_address()
     }
 
     /// What a failure means. One that the device does not survive ends the pool.
@@ -191,6 +208,7 @@ impl Engine {
 impl Drop for Engine {
     /// A lane ends between requests, when its stream is idle, or with its device.
     fn drop(&mut self) {
+        self.watched = None;
         // Where this fails the device is lost or the process is ending, and what follows has nothing to free.
         let _ = self.device.bind();
         let _ = self.stream.wait(None, &Context::detached());
@@ -218,7 +236,7 @@ pub(super) fn run(
         engine.stream.raise_cancel();
     }
     match engine.end(context) {
-        // An answer that is complete is an answer, even if the caller has left meanwhile.
+        // An answer that is complete is an answer, even if the caller has left or the device been lost meanwhile.
         Ok(()) | Err(Failure::Stopped(_)) => result,
         Err(failure) => Err(engine.error(failure)),
     }

@@ -8,12 +8,17 @@
 //! short ones, and looks whether the caller is still there; a caller's leaving stops further launches, and running
 //! kernels can poll [`Lane::cancel_flag`]. The slot is free when the device is done with the work.
 //!
+//! Some of the driver's calls wait for all that runs on the device: memory that goes back to the driver, a module's first
+//! load. So a lane that grows its arena beyond what was needed before, or runs a kernel for the first time, can wait for
+//! a long kernel of another lane. In the steady state there are no such calls.
+//!
 //! A fault of running code (an illegal address, an assertion) takes the device away from the whole process: CUDA has no
 //! way back. The backend then fails at once, with [`KernelError::DeviceLost`] to everybody.
 
 #![allow(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod copy;
 mod device;
 mod download;
 mod driver;
@@ -26,6 +31,7 @@ mod module;
 mod nvrtc;
 mod stream;
 mod upload;
+mod watch;
 
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -47,6 +53,8 @@ use super::lanes::{LaneLoad, Lanes, Profile, RunFuture, Slot, Worker};
 use crate::service::{BackendKind, Context, Encoding, Job, KernelError, KernelResponse, Payload};
 
 /// One CUDA device as a backend.
+///
+/// Dropping the last handle and the last future waits until the lanes have left the driver, for a second at most.
 // `Slot`'s own `Clone` starts without a reservation.
 #[derive(Clone, Debug)]
 pub struct CudaBackend {
@@ -65,8 +73,11 @@ pub struct CudaConfig {
     pub queue: usize,
     /// How long a lane with nothing to do looks for work before it sleeps. Default: 50 µs.
     pub spin: Duration,
-    /// How long the thread that polls a request looks for the answer of one that takes no longer than this, before it
-    /// turns to something else. Default: 0.
+    /// Threads that help lanes to copy large arrays to and from pinned memory. Default: one for every four processors,
+    /// at most 4.
+    pub copiers: usize,
+    /// How long the thread that polls a request looks for the answer, where the request is small and the only one on the
+    /// device, before it turns to something else: to be woken takes longer than such a request. Default: 30 µs.
     pub linger: Duration,
     /// What takes no longer than this to decode is decoded inside the call. Default: 20 µs.
     pub inline: Duration,
@@ -82,7 +93,8 @@ impl Default for CudaConfig {
             lanes,
             queue: 64 * lanes,
             spin: Duration::from_micros(50),
-            linger: Duration::ZERO,
+            copiers: (processors / 4).min(4),
+            linger: Duration::from_micros(30),
             inline: Duration::from_micros(20),
             poison: cfg!(debug_assertions),
         }
@@ -103,13 +115,14 @@ impl CudaBackend {
     /// # Errors
     /// Why there is no such device.
     pub fn with_config(ordinal: u32, config: CudaConfig) -> Result<Self, Unavailable> {
-        let device = Arc::new(Device::open(ordinal)?);
+        let device = Arc::new(Device::open(ordinal, config.copiers)?);
         let profile = Profile {
             backend: BackendKind::Cuda,
             device: Some(ordinal),
             spin: config.spin,
             inline: config.inline,
             linger: config.linger,
+            farewell: Duration::from_secs(1),
             // PCIe is what most requests wait for.
             bytes_per_second: 20e9,
             operations_per_second: 5e12,

@@ -119,7 +119,8 @@ impl Modules {
         if let Some(known) = loaded.get(&key) {
             return known.clone().map(|Loaded(module)| module);
         }
-        let result = module.load(device).map(Loaded);
+        let result =
+            module.load(device).and_then(|module| load_functions(module, device.driver).map(|()| Loaded(module)));
         if matches!(result, Ok(_) | Err(Failure::Code(_))) {
             loaded.insert(key, result.clone());
         }
@@ -134,6 +135,25 @@ impl Modules {
             }
         }
     }
+}
+
+/// Puts all functions of a module onto the device. The driver would do so at the first launch of each, and that can wait
+/// for all that runs: a launch in one lane would wait for a long kernel of another.
+fn load_functions(module: CUmodule, driver: &Driver) -> Result<(), Failure> {
+    let Some(recent) = driver.recent() else { return Ok(()) };
+    let mut count = 0;
+    // SAFETY: the module is loaded; `count` lives across the call.
+    let code = unsafe { (recent.cuModuleGetFunctionCount)(&raw mut count, module) };
+    Failure::check("cuModuleGetFunctionCount", code)?;
+    let mut functions = vec![ptr::null_mut(); count as usize];
+    // SAFETY: there is room for `count` handles.
+    let code = unsafe { (recent.cuModuleEnumerateFunctions)(functions.as_mut_ptr(), count, module) };
+    Failure::check("cuModuleEnumerateFunctions", code)?;
+    for function in functions {
+        // SAFETY: a function of a loaded module.
+        Failure::check("cuFuncLoad", unsafe { (recent.cuFuncLoad)(function) })?;
+    }
+    Ok(())
 }
 
 /// An entry of a module as a lane has it.
@@ -161,11 +181,12 @@ impl Function {
         let code = unsafe { (driver.cuModuleGetFunction)(&raw mut handle, loaded, symbol.as_ptr()) };
         Failure::check("cuModuleGetFunction", code)
             .map_err(|failure| module.failure(&format!("`{entry}`: {}", failure.text(driver))))?;
-        let parameters = driver.param_info().map(|param_info| {
+        let parameters = driver.recent().map(|recent| {
             let size = |index| {
                 let (mut offset, mut size) = (0, 0);
                 // SAFETY: the function is loaded; both live across the call. Past the last it answers an error.
-                (unsafe { param_info(handle, index, &raw mut offset, &raw mut size) } == 0).then_some(size)
+                (unsafe { (recent.cuFuncGetParamInfo)(handle, index, &raw mut offset, &raw mut size) } == 0)
+                    .then_some(size)
             };
             (0..).map_while(size).collect()
         });

@@ -1,6 +1,7 @@
 //! A lane's stream: work in order, events in it, and waiting for it.
 
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use cudarc::driver::sys::{CUdeviceptr, CUevent, CUstream};
 use super::driver::{Driver, NOT_READY, SUCCESS};
 use super::error::Failure;
 use super::memory::{Pin, Pinned};
+use crate::backends::lanes::State;
 use crate::service::Context;
 
 /// How long a wait looks without a pause. A thread that sleeps is late by some 50 µs, so short work is waited for awake.
@@ -23,6 +25,7 @@ pub(super) struct Stream {
     /// Whether there may be work that has not been waited for.
     busy: bool,
     cancel: Cancel,
+    pool: Arc<State>,
 }
 
 // SAFETY: a stream may be used from any thread, and this handle has one owner.
@@ -36,33 +39,38 @@ struct Cancel {
 }
 
 impl Cancel {
-    fn set(&self, value: u32) {
-        // SAFETY: four bytes, initialised, aligned as pages are. The host writes them here only, and the device only
-        // reads them; both do it in one access.
-        unsafe { AtomicU32::from_ptr(self.word.at(0).cast()) }.store(value, Ordering::Release);
+    fn flag(&self) -> &AtomicU32 {
+        // SAFETY: four bytes, initialised, aligned as pages are, and there as long as `self`. The host touches them
+        // through this alone, and the device only reads them, in one access.
+        unsafe { AtomicU32::from_ptr(self.word.at(0).cast()) }
     }
 }
 
 impl Stream {
-    pub(super) fn new(driver: &'static Driver) -> Result<Self, Failure> {
+    pub(super) fn new(driver: &'static Driver, pool: Arc<State>) -> Result<Self, Failure> {
         let word = Pinned::new(driver, 4, Pin::Mapped)?;
         let cancel = Cancel { address: word.device_address()?, word };
         let mut handle = ptr::null_mut();
         // SAFETY: `handle` lives across the call. 1 is CU_STREAM_NON_BLOCKING.
         Failure::check("cuStreamCreate", unsafe { (driver.cuStreamCreate)(&raw mut handle, 1) })?;
-        Ok(Self { driver, handle, busy: false, cancel })
+        Ok(Self { driver, handle, busy: false, cancel, pool })
     }
 
     pub(super) fn cancel_address(&self) -> CUdeviceptr {
         self.cancel.address
     }
 
+    /// The host's side of it.
+    pub(super) fn cancel_flag(&self) -> &AtomicU32 {
+        self.cancel.flag()
+    }
+
     pub(super) fn raise_cancel(&self) {
-        self.cancel.set(1);
+        self.cancel.flag().store(1, Ordering::Release);
     }
 
     pub(super) fn lower_cancel(&self) {
-        self.cancel.set(0);
+        self.cancel.flag().store(0, Ordering::Release);
     }
 
     /// Queues what `enqueue` queues on the stream it is given.
@@ -90,7 +98,7 @@ impl Stream {
 
     /// Waits until everything queued is done, or until `event` is. Where the caller leaves meanwhile, kernels are told
     /// and the wait goes on until the stream is idle: what the device works on must not be handed to anybody else. Then
-    /// it answers [`Failure::Stopped`].
+    /// it answers [`Failure::Stopped`]. A device that another lane has found lost is not waited for: it does nothing more.
     pub(super) fn wait(&mut self, event: Option<&Event>, context: &Context<'_>) -> Result<(), Failure> {
         let start = Instant::now();
         let mut stopped = None;
@@ -105,12 +113,16 @@ impl Stream {
                 return stopped.map_or(Ok(()), |reason| Err(Failure::Stopped(reason)));
             }
             let spin = start.elapsed() < SPIN;
-            if stopped.is_none()
-                && (!spin || looks.is_multiple_of(16))
-                && let Err(reason) = context.check()
-            {
-                self.raise_cancel();
-                stopped = Some(reason);
+            if !spin || looks.is_multiple_of(16) {
+                if let Some(lost) = self.pool.closed() {
+                    return Err(Failure::Stopped(lost.clone()));
+                }
+                if stopped.is_none()
+                    && let Err(reason) = context.check()
+                {
+                    self.raise_cancel();
+                    stopped = Some(reason);
+                }
             }
             if spin {
                 std::hint::spin_loop();

@@ -71,7 +71,8 @@ impl Engine {
             let staging = self.stage(piece.len(), context)?;
             // SAFETY: `stage` gives bytes that no copy uses.
             let to = unsafe { self.uploads.pinned.bytes(staging, piece.len()) };
-            copy(&self.device.copiers, piece, to);
+            // SAFETY: `copy` only writes bytes that are initialised.
+            self.device.copiers.copy(piece, unsafe { &mut *(std::ptr::from_mut(to) as *mut _) });
             self.send(staging, address + (index * PIECE) as CUdeviceptr, piece.len())?;
         }
         Ok(address)
@@ -132,39 +133,5 @@ impl Engine {
         self.stream.queue("cuMemcpyHtoDAsync", |driver, stream| unsafe {
             (driver.cuMemcpyHtoDAsync_v2)(address, from, len, stream)
         })
-    }
-}
-
-/// Copies with the help of `pool` where that is faster than alone.
-pub(super) fn copy(pool: &rayon::ThreadPool, from: &[u8], to: &mut [u8]) {
-    const ALONE: usize = 512 << 10;
-    if from.len() <= ALONE {
-        to.copy_from_slice(from);
-        return;
-    }
-    let share = from.len().div_ceil(pool.current_num_threads() + 1).next_multiple_of(4096);
-    pool.in_place_scope(|scope| {
-        let mut shares = to.chunks_mut(share).zip(from.chunks(share));
-        let own = shares.next();
-        for (to, from) in shares {
-            scope.spawn(move |_| to.copy_from_slice(from));
-        }
-        if let Some((to, from)) = own {
-            to.copy_from_slice(from);
-        }
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_copy_with_help_is_a_copy() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        for len in [0, 1, (512 << 10) + 1, (2 << 20) - 1] {
-            let from: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
-            let mut to = vec![0xFF; len];
-            super::copy(&pool, &from, &mut to);
-            assert!(from == to, "{len}");
-        }
     }
 }

@@ -61,8 +61,9 @@ impl RunFuture {
             let context = Context::new(None, job.deadline());
             return ControlFlow::Break(run(&mut CpuWorker, profile, &mut job, accepted, &context));
         }
-        let small =
-            !profile.linger.is_zero() && job.input().is_some_and(|input| profile.time(input.cost) <= profile.linger);
+        let small = !profile.linger.is_zero()
+            && self.lanes.in_flight() == 1
+            && job.input().is_some_and(|input| profile.time(input.cost) <= profile.linger);
         let (reply, mut answer) = oneshot::channel();
         let span = tracing::Span::current();
         match self.lanes.submit(Task { job, reply, accepted, span, slot }) {

@@ -46,9 +46,12 @@ pub(crate) struct Profile {
     pub(crate) spin: Duration,
     /// What costs no more than this is done on the calling thread.
     pub(crate) inline: Duration,
-    /// How long the caller's thread looks for the answer of a job that costs no more than this, before it does
-    /// something else.
+    /// How long the caller's thread looks for the answer of a job that costs no more than this and is alone in the
+    /// pool, before it does something else.
     pub(crate) linger: Duration,
+    /// How long dropping the pool waits for its lanes to end. A driver must not be in use when the process exits, which
+    /// is often what comes next.
+    pub(crate) farewell: Duration,
     /// What one lane moves and computes, to turn a cost into a time.
     pub(crate) bytes_per_second: f64,
     pub(crate) operations_per_second: f64,
@@ -72,7 +75,8 @@ struct Task {
 /// A pool of lanes. Once it is dropped the lanes finish what is queued, and end.
 pub(crate) struct Lanes {
     profile: Profile,
-    queue: Entrance<Task>,
+    /// `None` only while it is being dropped.
+    queue: Option<Entrance<Task>>,
     /// Only to answer what is left in the queue when the pool has ended.
     rest: Exit<Task>,
     state: Arc<State>,
@@ -142,7 +146,7 @@ impl Lanes {
             thread::spawn(index, worker, profile.clone(), exit.clone(), Arc::clone(&state))
                 .map_err(|error| KernelError::Device(format!("a lane's thread did not start: {error}")))?;
         }
-        Ok(Self { profile, queue: entrance, rest: exit, state, slots })
+        Ok(Self { profile, queue: Some(entrance), rest: exit, state, slots })
     }
 
     pub(crate) fn profile(&self) -> &Profile {
@@ -163,7 +167,8 @@ impl Lanes {
             Some(reason) => Err(reason.clone()),
             None => {
                 // A place is there for every slot, so this does not fail.
-                self.queue.push(task).map_err(|_| self.state.error())?;
+                let Some(queue) = &self.queue else { return Err(self.state.error()) };
+                queue.push(task).map_err(|_| self.state.error())?;
                 // The last lane may have ended since; then either it sees the task, or this sees that it has ended.
                 fence(Ordering::SeqCst);
                 if self.state.closed().is_some() {
@@ -171,6 +176,17 @@ impl Lanes {
                 }
                 Ok(())
             }
+        }
+    }
+}
+
+/// Every future of the pool holds it, so nobody waits for an answer any more, and what runs is being cancelled.
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.queue = None;
+        let start = Instant::now();
+        while self.state.alive.load(Ordering::Acquire) > 0 && start.elapsed() < self.profile.farewell {
+            std::thread::sleep(Duration::from_micros(200));
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::service::{Context, Execution, Job, KernelError, KernelResponse, Reque
 
 pub(super) fn spawn<W: Worker>(
     index: usize,
-    mut worker: W,
+    worker: W,
     profile: Profile,
     queue: Exit<Task>,
     state: Arc<State>,
@@ -25,6 +25,9 @@ pub(super) fn spawn<W: Worker>(
     };
     let alive = Alive::new(state, queue);
     std::thread::Builder::new().name(name).spawn(move || {
+        // In this order, so that the worker has gone before the lane counts as ended.
+        let alive = alive;
+        let mut worker = worker;
         let Alive { state, queue } = &alive;
         while let Some(task) = queue.next() {
             let Task { mut job, reply, accepted, span, slot } = task;

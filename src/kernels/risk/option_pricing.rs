@@ -25,6 +25,7 @@ mod cuda;
 
 use std::borrow::Cow;
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -153,18 +154,25 @@ impl OptionPricingInput {
     }
 }
 
+/// Pieces for the cores of the machine; few values are one piece, and are looked at by the calling thread.
+fn chunks<T: Sync>(values: &[T]) -> impl IndexedParallelIterator<Item = &[T]> {
+    values.par_chunks(1 << 18)
+}
+
 /// Finds the first value that is not as it must be.
 fn require<T: Number>(
     field: &str,
     operand: Operand<'_, T>,
-    holds: impl Fn(T) -> bool,
+    holds: impl Fn(T) -> bool + Sync,
     wanted: &str,
 ) -> Result<(), Invalid> {
     let wrong = |field: String, value: T| Err(Invalid::new(field, format!("{value:?} where {wanted} is expected")));
     match operand {
         Operand::All(value) if !holds(value) => wrong(field.to_owned(), value),
-        // Without an early exit the usual case is vector code.
-        Operand::Each(values) if !values.iter().fold(true, |all, &value| all & holds(value)) => {
+        // Without an early exit within a chunk the usual case is vector code.
+        Operand::Each(values)
+            if !chunks(values).all(|values| values.iter().fold(true, |all, &value| all & holds(value))) =>
+        {
             match values.iter().position(|&value| !holds(value)) {
                 Some(index) => wrong(format!("{field}[{index}]"), values[index]),
                 None => Ok(()),
@@ -185,7 +193,9 @@ fn discountable<T: Number>(
     let largest = |operand: Operand<'_, T>| match operand {
         Operand::All(value) => value.abs(),
         Operand::Each(values) => {
-            values.iter().fold(T::of(0.0), |most, value| if value.abs() > most { value.abs() } else { most })
+            let larger = |a: T, b: T| if b > a { b } else { a };
+            let of_chunk = |values: &[T]| values.iter().fold(T::of(0.0), |most, value| larger(most, value.abs()));
+            chunks(values).map(of_chunk).reduce(|| T::of(0.0), larger)
         }
     };
     // Most often the largest of both tell enough.
