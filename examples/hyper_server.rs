@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
 use tower::{Service, ServiceBuilder};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::metrics::MetricsHandle;
@@ -34,9 +35,19 @@ const DRAIN: Duration = Duration::from_secs(30);
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-
     let registry = Arc::new(KernelRegistry::new());
     tower_kernels::kernels::register_all(&registry)?;
+    let listener = TcpListener::bind(&address).await?;
+    serve(listener, registry, stop_signal()).await?;
+    Ok(())
+}
+
+/// Serves until `stop` completes; then no connection is accepted any more, and requests in flight are answered.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    registry: Arc<KernelRegistry>,
+    stop: impl Future<Output = std::io::Result<()>>,
+) -> std::io::Result<()> {
     let kernels = KernelService::new(Arc::clone(&registry));
     eprintln!("{} kernels on {}", registry.len(), kernels.backend().status());
     let metrics = MetricsLayer::new().operations(registry.list().iter().map(|kernel| kernel.info().id.clone()));
@@ -47,10 +58,9 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .layer(TimeoutLayer::new(TIMEOUT))
         .service(kernels);
 
-    let listener = tokio::net::TcpListener::bind(&address).await?;
     eprintln!("listening on http://{}", listener.local_addr()?);
     let graceful = GracefulShutdown::new();
-    let mut stop = std::pin::pin!(stop_signal());
+    let mut stop = std::pin::pin!(stop);
     loop {
         let (stream, _) = tokio::select! {
             connection = listener.accept() => match connection {
@@ -64,7 +74,10 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
             },
             result = &mut stop => break result?,
         };
-        stream.set_nodelay(true)?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "the peer is gone already");
+            continue;
+        }
         let (pipeline, registry, metrics) = (pipeline.clone(), Arc::clone(&registry), metrics.handle());
         let handler = hyper::service::service_fn(move |request| {
             let (pipeline, registry, metrics) = (pipeline.clone(), Arc::clone(&registry), metrics.clone());
