@@ -45,7 +45,8 @@ pub(crate) fn lose_the_device() {
     let bench = Bench::new(2)
         .with("test/until-told", |lane| {
             let out = lane.zeroed::<f64>(1)?;
-            lane.launch(&CODE, "until_told", Launch::new(1, 1), &[&lane.cancel_flag(), &out])?;
+            let flag = lane.cancel_flag();
+            lane.launch(&CODE, "until_told", Launch::new(1, 1), &[&flag, &out])?;
             lane.download(&out)
         })
         .with("test/astray", |lane| {

@@ -14,12 +14,14 @@ crate::tests! {
     a_deadline_reaches_a_running_kernel
     a_deadline_stops_between_launches
     a_panic_is_its_callers_alone
+    a_kernel_is_told_while_the_driver_holds_up_its_lane
     what_waits_is_not_started_once_its_caller_has_left
 }
 
 fn until_told(lane: &mut Lane<'_>) -> Result<Vec<f64>, KernelError> {
     let out = lane.zeroed::<f64>(1)?;
-    lane.launch(&CODE, "until_told", Launch::new(1, 1), &[&lane.cancel_flag(), &out])?;
+    let flag = lane.cancel_flag();
+    lane.launch(&CODE, "until_told", Launch::new(1, 1), &[&flag, &out])?;
     lane.download(&out)
 }
 
@@ -87,6 +89,30 @@ fn a_panic_is_its_callers_alone() {
         assert_eq!(bench.run("test/one").unwrap(), [1.0]);
     }
     bench.settle();
+}
+
+fn a_kernel_is_told_while_the_driver_holds_up_its_lane() {
+    let bench = Bench::new(1).with("test/until-told", until_told).with("test/one", one);
+    // Its code is there before anything runs that it would have to wait for.
+    bench.runtime.block_on(async {
+        let told = request("test/until-told").with_timeout(Duration::from_millis(200));
+        assert!(run(bench.service(), told).await.is_err());
+        for _ in 0..5 {
+            let running = tokio::spawn(run(bench.service(), request("test/until-told")));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            // What this frees, the driver frees when the kernel has ended, and lets nobody else in meanwhile.
+            let other = std::thread::spawn(|| drop(Bench::new(1)));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            running.abort();
+            let start = Instant::now();
+            while in_flight(&bench.backend) > 0 {
+                assert!(start.elapsed() < Duration::from_secs(5), "nobody told the kernel");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            other.join().unwrap();
+        }
+    });
+    assert_eq!(bench.run("test/one").unwrap(), [1.0]);
 }
 
 fn what_waits_is_not_started_once_its_caller_has_left() {

@@ -71,6 +71,7 @@ impl CpuBackend {
     }
 }
 
+#[cfg(feature = "cuda")]
 impl CpuBackend {
     /// Gives back the slot that `poll_ready` has reserved.
     pub(crate) fn release(&mut self) {

@@ -47,6 +47,7 @@ impl Slot {
     }
 
     /// Gives back what has been reserved.
+    #[cfg(feature = "cuda")]
     pub(crate) fn release(&mut self) {
         self.reserved = None;
     }
