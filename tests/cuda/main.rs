@@ -4,11 +4,16 @@
 #![allow(unsafe_code)]
 
 mod catalogue;
+#[path = "../contract/checks.rs"]
+mod checks;
+mod contract;
 mod faults;
 mod goldens;
 mod lane;
 mod probe;
 mod stopping;
+#[path = "../probe/wakes.rs"]
+mod wakes;
 mod without;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -27,7 +32,7 @@ fn main() {
     let there = devices.is_ok();
     let mut trials = vec![test(!there, "without::says_why", without::says_why)];
     trials.extend(
-        [catalogue::TESTS, goldens::TESTS, lane::TESTS, stopping::TESTS, faults::TESTS]
+        [catalogue::TESTS, contract::TESTS, goldens::TESTS, lane::TESTS, stopping::TESTS, faults::TESTS]
             .into_iter()
             .flatten()
             .map(|&(name, run)| test(there, name, run)),

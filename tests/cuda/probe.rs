@@ -12,6 +12,8 @@ use tower_kernels::service::{
     KernelResponse, KernelService, Payload,
 };
 
+pub(crate) use crate::wakes::Wakes;
+
 /// A kernel whose host code is a closure.
 pub(crate) struct Probe<F> {
     pub(crate) name: &'static str,
@@ -88,8 +90,12 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(lanes: usize) -> Self {
+        Self::with_queue(lanes, 64)
+    }
+
+    pub(crate) fn with_queue(lanes: usize, queue: usize) -> Self {
         let mut config = CudaConfig::default();
-        (config.lanes, config.queue, config.poison) = (lanes, 64, true);
+        (config.lanes, config.queue, config.poison) = (lanes, queue, true);
         Self {
             registry: Arc::new(KernelRegistry::new()),
             backend: CudaBackend::with_config(0, config).unwrap(),

@@ -1,12 +1,14 @@
 //! A service that watches how it is used, and requests that tell it what to do.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+mod wakes;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -14,6 +16,8 @@ use tokio_util::sync::PollSemaphore;
 use tower::Service;
 use tower::load::Load;
 use tower_kernels::error::{Classify, ErrorKind};
+pub(crate) use wakes::Wakes;
+
 use tower_kernels::service::{Execution, Priority, RequestContext, ResponseContext, TraceContext};
 
 /// What the probe is to do with a request.
@@ -234,26 +238,5 @@ impl Future for ProbeFuture {
         execution.estimated = Duration::from_micros(20);
         execution.batch_size = 4;
         Poll::Ready(Ok(Response { deadline: self.request.deadline, execution, failure }))
-    }
-}
-
-/// A waker that counts.
-#[derive(Debug, Default)]
-pub(crate) struct Wakes(AtomicUsize);
-
-impl Wakes {
-    pub(crate) fn new() -> (Arc<Self>, Waker) {
-        let wakes = Arc::new(Self::default());
-        (Arc::clone(&wakes), Waker::from(wakes))
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -1,0 +1,66 @@
+//! The contract of `tests/contract.rs` over one CUDA device with one lane and no queue.
+
+use tower_kernels::backends::cuda::{CudaBackend, Lane};
+use tower_kernels::service::{KernelError, KernelRequest, KernelService};
+
+use crate::checks::{self, Subject};
+use crate::probe::{Bench, in_flight, request};
+use crate::stopping::{one, until_told};
+
+struct OneLane(Bench);
+
+impl Subject for OneLane {
+    type Request = KernelRequest;
+    type Service = KernelService<CudaBackend>;
+
+    fn service(&self) -> Self::Service {
+        self.0.service()
+    }
+    fn quick(&self) -> KernelRequest {
+        request("test/one")
+    }
+    fn endless(&self) -> KernelRequest {
+        request("test/until-told")
+    }
+    fn failing(&self) -> KernelRequest {
+        request("test/fails")
+    }
+    fn in_use(&self) -> usize {
+        in_flight(&self.0.backend)
+    }
+}
+
+fn fails(_: &mut Lane<'_>) -> Result<Vec<f64>, KernelError> {
+    Err(KernelError::kernel("as it was told to"))
+}
+
+fn subject() -> OneLane {
+    let bench = Bench::with_queue(1, 0).with("test/one", one).with("test/until-told", until_told);
+    OneLane(bench.with("test/fails", fails))
+}
+
+macro_rules! contract {
+    ($($check:ident)*) => {
+        crate::tests! { $($check)* }
+
+        $(fn $check() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(checks::$check(subject()));
+        })*
+    };
+}
+
+contract! {
+    polled_ready_twice_it_reserves_once
+    a_clone_starts_without_readiness
+    ready_and_dropped_uncalled_gives_the_place_back
+    a_future_dropped_unpolled_gives_the_place_back
+    a_future_dropped_after_one_poll_gives_the_place_back
+    an_answer_gives_the_place_back_before_the_future_is_dropped
+    a_failure_gives_the_place_back
+    the_service_that_was_polled_ready_is_the_one_that_is_called
+    full_is_pending_with_a_waker_and_without_waking_itself
+    waiting_for_an_answer_does_not_wake_itself
+    it_serves_after_everything_was_dropped
+    it_crosses_threads
+}
