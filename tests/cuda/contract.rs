@@ -7,14 +7,17 @@ use crate::checks::{self, Subject};
 use crate::probe::{Bench, in_flight, request};
 use crate::stopping::{one, until_told};
 
-struct OneLane(Bench);
+struct OneLane {
+    service: KernelService<CudaBackend>,
+    backend: CudaBackend,
+}
 
 impl Subject for OneLane {
     type Request = KernelRequest;
     type Service = KernelService<CudaBackend>;
 
     fn service(&self) -> Self::Service {
-        self.0.service()
+        self.service.clone()
     }
     fn quick(&self) -> KernelRequest {
         request("test/one")
@@ -26,7 +29,7 @@ impl Subject for OneLane {
         request("test/fails")
     }
     fn in_use(&self) -> usize {
-        in_flight(&self.0.backend)
+        in_flight(&self.backend)
     }
 }
 
@@ -36,7 +39,8 @@ fn fails(_: &mut Lane<'_>) -> Result<Vec<f64>, KernelError> {
 
 fn subject() -> OneLane {
     let bench = Bench::with_queue(1, 0).with("test/one", one).with("test/until-told", until_told);
-    OneLane(bench.with("test/fails", fails))
+    let bench = bench.with("test/fails", fails);
+    OneLane { service: bench.service(), backend: bench.backend.clone() }
 }
 
 macro_rules! contract {
@@ -45,7 +49,8 @@ macro_rules! contract {
 
         $(fn $check() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(checks::$check(subject()));
+            let subject = subject();
+            runtime.block_on(checks::$check(subject));
         })*
     };
 }

@@ -235,7 +235,11 @@ pub(super) fn run(
     if result.is_err() {
         engine.stream.raise_cancel();
     }
+    let may_have_been_told = engine.watched.is_some();
     match engine.end(context) {
+        // A kernel that polls the flag may have seen it and ended early, and the lane have found it ended before it looked
+        // at the time itself: what it left is then no answer. The flag is raised only where `check` fails, for good.
+        Ok(()) | Err(Failure::Stopped(_)) if may_have_been_told => context.check().and(result),
         // An answer that is complete is an answer, even if the caller has left or the device been lost meanwhile.
         Ok(()) | Err(Failure::Stopped(_)) => result,
         Err(failure) => Err(engine.error(failure)),
