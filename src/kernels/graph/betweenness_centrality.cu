@@ -48,9 +48,11 @@
 // In bytes: n * (groups * 284 + s * 8) + 8 * n + 4 * s + 8 * n + 80, and for the graph
 // 4 * (n + 1 + arcs), twice if directed. With full groups that is 540 a (group, node).
 //
-// Host algorithm
-//   1. groups = ceil(batch / 32), batch chosen so that the bytes above fit and items < 2^32;
-//      `wide` = min(5 * multiprocessors, ceil(items / 8)) blocks. Zero dependency.
+// Host algorithm (n >= 1, s >= 1; parameters by their names in the entries below)
+//   1. groups = ceil(batch / 32), the batch as large as the bytes above and items < 2^32 allow: a
+//      level's launches cost the same for 32 sources as for 2000. `dense_factor` = 8: count looks
+//      at all items once the frontier has over 1/8 of the arcs (0: never).
+//      `wide` = min(6 * multiprocessors, ceil(items / 8)) blocks. Zero dependency.
 //   2. For each batch of sources (the last may be smaller: the same buffers with a smaller
 //      `num_sources`; item = group * n + node does not move):
 //      a. zero stamps, seen, control;  betweenness_seed<<<1, 256>>>
@@ -212,7 +214,9 @@ extern "C" __global__ void __launch_bounds__(256) betweenness_count(
     u64 arcs_found = 0;
     if (threadIdx.x == 0) block_arcs = 0;
 
-    auto pull = [&](u32 base) { return Pull{in_column, stamps_here + base, cells + (u64)base * GROUP, depth}; };
+    auto pull = [&](u32 base) {
+        return Pull{in_column, stamps_here + base, cells + (u64)base * GROUP, depth};
+    };
     auto store = [&](u32 item, u32 bit, double sum) {
         cells[(u64)item * GROUP + bit] = sum;
         if (!(sum <= MAX_PATHS)) control->path_overflow = 1;

@@ -17,14 +17,15 @@ struct Job {
     u32 item, want, first, arcs;
 };
 
-// A chunk's items that are too large for a thread: for warps from the front, for the block from the back.
+// A chunk's items that are too large for a thread: for warps from the front, for the block from
+// the back.
 struct Jobs {
     Job job[BLOCK];
     u32 for_warps, for_block, next_chunk;
 
     __device__ void add(const Job& one) {
-        const u32 at = one.arcs <= WARP_ARCS ? atomicAdd(&for_warps, 1) : BLOCK - 1 - atomicAdd(&for_block, 1);
-        job[at] = one;
+        const bool by_warp = one.arcs <= WARP_ARCS;
+        job[by_warp ? atomicAdd(&for_warps, 1) : BLOCK - 1 - atomicAdd(&for_block, 1)] = one;
     }
 };
 

@@ -133,7 +133,9 @@ template <class T, int W> struct alignas(sizeof(T) * W) Pack {
 
 template <class T, int W> static __device__ Pack<T, W> read(const T* from, u32 stride, u64 pack) {
     Pack<T, W> out;
-    if (stride != 0) {
+    if (W == 1) {
+        out.at[0] = from[stride * pack];
+    } else if (stride != 0) {
         out = ((const Pack<T, W>*)from)[pack];
     } else {
         const T value = *from;
@@ -187,29 +189,38 @@ static __device__ void value_pack(const Inputs<T>& in, const Outputs<T>& out, u6
     ((Pack<T, W>*)out.rho)[pack] = rho;
 }
 
+template <class T, int W> static __device__ bool fits(const T* at, u32 stride) {
+    return stride == 0 || ((u64)at & (sizeof(T) * W - 1)) == 0;
+}
+
 // Whether every array may be read and written W elements at a time.
 template <class T, int W>
 static __device__ bool packs_fit(const Inputs<T>& in, const Outputs<T>& out) {
-    const u64 inputs = (u64)in.spot.at * in.spot.stride | (u64)in.strike.at * in.strike.stride
-        | (u64)in.rate.at * in.rate.stride | (u64)in.volatility.at * in.volatility.stride
-        | (u64)in.time.at * in.time.stride | (u64)in.dividend.at * in.dividend.stride;
-    const u64 outputs = (u64)out.price | (u64)out.delta | (u64)out.gamma | (u64)out.vega
-        | (u64)out.theta | (u64)out.rho;
-    const u64 kinds = (u64)in.kind.at * in.kind.stride;
-    return ((inputs | outputs) & (sizeof(T) * W - 1)) == 0 && (kinds & (W - 1)) == 0;
+    if (!fits<T, W>(in.spot.at, in.spot.stride)) return false;
+    if (!fits<T, W>(in.strike.at, in.strike.stride)) return false;
+    if (!fits<T, W>(in.rate.at, in.rate.stride)) return false;
+    if (!fits<T, W>(in.volatility.at, in.volatility.stride)) return false;
+    if (!fits<T, W>(in.time.at, in.time.stride)) return false;
+    if (!fits<T, W>(in.dividend.at, in.dividend.stride)) return false;
+    if (!fits<u8, W>(in.kind.at, in.kind.stride)) return false;
+    return fits<T, W>(out.price, 1) && fits<T, W>(out.delta, 1) && fits<T, W>(out.gamma, 1)
+        && fits<T, W>(out.vega, 1) && fits<T, W>(out.theta, 1) && fits<T, W>(out.rho, 1);
 }
 
 template <class T, int W>
 static __device__ void value_all(u64 n, const Inputs<T>& in, const Outputs<T>& out) {
-    const u64 thread = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     const u64 threads = (u64)gridDim.x * blockDim.x;
-    u64 done = 0;
-    if (packs_fit<T, W>(in, out)) {
-        const u64 packs = n / W;
-        for (u64 i = thread; i < packs; i += threads) value_pack<T, W>(in, out, i);
-        done = packs * W;
+    const bool packed = packs_fit<T, W>(in, out);
+    // One loop for whole packs and the rest: with a second one, NVRTC 12.2 orders its address
+    // arithmetic differently from run to run, and the PTX would not be reproducible.
+    for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i * W < n; i += threads) {
+        if (packed && (i + 1) * W <= n) {
+            value_pack<T, W>(in, out, i);
+        } else {
+            const u64 end = min((i + 1) * W, n);
+            for (u64 k = i * W; k < end; k++) value_pack<T, 1>(in, out, k);
+        }
     }
-    for (u64 i = done + thread; i < n; i += threads) value_pack<T, 1>(in, out, i);
 }
 
 // At least RESIDENT blocks a multiprocessor: what ptxas fits its registers to.
@@ -228,4 +239,4 @@ static __device__ void value_all(u64 n, const Inputs<T>& in, const Outputs<T>& o
     }
 
 BLACK_SCHOLES(black_scholes_f32, float, 4, 4)
-BLACK_SCHOLES(black_scholes_f64, double, 2, 2)
+BLACK_SCHOLES(black_scholes_f64, double, 2, 3)
