@@ -138,7 +138,7 @@ impl Run {
         let Self { nodes, groups, out_row, out_column, in_row, in_column, .. } = self;
         let Self { cells, stamps, seen, list, level_begin, control, .. } = self;
         let items = u64::from(*nodes) * u64::from(*groups);
-        let wide = Launch::new((5 * self.multiprocessors).min(items.div_ceil(8)) as u32, 256);
+        let wide = Launch::new((6 * self.multiprocessors).min(items.div_ceil(8)) as u32, 256);
         let discover: [&dyn Arg; 10] =
             [nodes, groups, &DENSE_FACTOR, in_row, out_row, out_column, stamps, seen, list, control];
         let count: [&dyn Arg; 12] = [
