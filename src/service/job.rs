@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::erased::Input;
@@ -22,22 +23,11 @@ pub(crate) type Reply = oneshot::Sender<Result<KernelResponse, KernelError>>;
 #[derive(Debug)]
 pub struct Job {
     kernel: RegisteredKernel,
-    input: Stage,
+    /// Its payload is empty once it has been decoded.
+    request: KernelRequest,
     encoding: Encoding,
-    deadline: Option<Instant>,
-    priority: Priority,
-    tenant: Option<Arc<str>>,
-    trace: Option<Box<TraceContext>>,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// `None` only while it is being decoded, or where that failed.
-    Encoded(Option<Payload>),
-    Decoded {
-        input: Input,
-        valid: bool,
-    },
+    input: Option<Input>,
+    valid: bool,
 }
 
 impl Job {
@@ -45,15 +35,7 @@ impl Job {
         if kernel.info().mode == Mode::Ring {
             return Err(KernelError::RingKernel { id: kernel.info().id.clone() });
         }
-        Ok(Self {
-            kernel,
-            encoding: request.payload.encoding(),
-            input: Stage::Encoded(Some(request.payload)),
-            deadline: request.deadline,
-            priority: request.priority,
-            tenant: request.tenant,
-            trace: request.trace,
-        })
+        Ok(Self { kernel, encoding: request.payload.encoding(), request, input: None, valid: false })
     }
 
     /// The kernel to run.
@@ -61,12 +43,14 @@ impl Job {
         &self.kernel
     }
 
+    /// What users have added to the request.
+    pub fn extensions(&self) -> &http::Extensions {
+        &self.request.extensions
+    }
+
     /// What it will cost; `None` until the payload has been decoded.
     pub fn cost(&self) -> Option<Cost> {
-        match &self.input {
-            Stage::Encoded(_) => None,
-            Stage::Decoded { input, .. } => Some(input.cost),
-        }
+        self.input.as_ref().map(|input| input.cost)
     }
 
     pub(crate) fn encoding(&self) -> Encoding {
@@ -75,36 +59,28 @@ impl Job {
 
     /// Does as much of the decoding and checking as fits into `bound`, for a thread that must not be held up. Does all
     /// of it where there is no bound.
+    ///
+    /// After an error the job is of no further use: its payload may be gone.
     pub(crate) fn prepare(&mut self, bound: Option<Duration>) -> Result<(), KernelError> {
         let fits = |time: Duration| bound.is_none_or(|bound| time <= bound);
-        if let Stage::Encoded(payload) = &mut self.input {
-            if !payload.as_ref().is_some_and(|payload| fits(decode_time(payload))) {
-                return match payload {
-                    Some(_) => Ok(()),
-                    None => Err(KernelError::Encode("the payload was taken by a decode that failed".to_owned())),
-                };
+        let input = match &mut self.input {
+            Some(input) => input,
+            None if !fits(decode_time(&self.request.payload)) => return Ok(()),
+            empty => {
+                let payload = std::mem::replace(&mut self.request.payload, Payload::Json(Bytes::new()));
+                empty.insert(self.kernel.code().decode(payload)?)
             }
-            if let Some(payload) = payload.take() {
-                let input = self.kernel.code().decode(payload)?;
-                self.input = Stage::Decoded { input, valid: false };
-            }
-        }
-        if let Stage::Decoded { input, valid } = &mut self.input
-            && !*valid
-            && fits(Cost { bytes: input.cost.bytes, ..Cost::default() }.time(TENSOR_RATE, 1.0))
-        {
+        };
+        if !self.valid && fits(Cost { bytes: input.cost.bytes, ..Cost::default() }.time(TENSOR_RATE, 1.0)) {
             self.kernel.code().validate(input)?;
-            *valid = true;
+            self.valid = true;
         }
         Ok(())
     }
 
     /// The input, once [`prepare`](Self::prepare) has done all of its work.
     pub(crate) fn input(&self) -> Option<&Input> {
-        match &self.input {
-            Stage::Decoded { input, valid: true } => Some(input),
-            _ => None,
-        }
+        self.input.as_ref().filter(|_| self.valid)
     }
 }
 
@@ -120,28 +96,29 @@ fn decode_time(payload: &Payload) -> Duration {
     Cost { bytes: payload.byte_len().unwrap_or(0) as u64, ..Cost::default() }.time(rate, 1.0)
 }
 
+/// As the request answers, but for the name: an alias counts as the kernel that it stands for.
 impl RequestContext for Job {
     fn operation(&self) -> &str {
         &self.kernel.info().id
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.request.deadline()
     }
 
     fn set_deadline(&mut self, deadline: Instant) {
-        self.deadline = Some(deadline);
+        self.request.set_deadline(deadline);
     }
 
     fn priority(&self) -> Priority {
-        self.priority
+        self.request.priority()
     }
 
     fn tenant(&self) -> Option<&Arc<str>> {
-        self.tenant.as_ref()
+        self.request.tenant()
     }
 
     fn trace_context(&self) -> Option<&TraceContext> {
-        self.trace.as_deref()
+        self.request.trace_context()
     }
 }
