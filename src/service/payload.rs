@@ -32,6 +32,7 @@ impl Payload {
     }
 
     /// The bytes of the encoded data; `None` for a typed value.
+    #[inline]
     pub fn byte_len(&self) -> Option<usize> {
         match self {
             Self::Json(bytes) => Some(bytes.len()),

@@ -41,6 +41,7 @@ pub struct KernelRequest {
 
 impl KernelRequest {
     /// A request with no deadline, of normal priority, for nobody in particular.
+    #[inline]
     pub fn new(kernel_id: impl Into<Cow<'static, str>>, payload: Payload) -> Self {
         Self {
             kernel_id: kernel_id.into(),
@@ -63,30 +64,37 @@ impl KernelRequest {
 }
 
 impl RequestContext for KernelRequest {
+    #[inline]
     fn operation(&self) -> &str {
         &self.kernel_id
     }
 
+    #[inline]
     fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
+    #[inline]
     fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
     }
 
+    #[inline]
     fn priority(&self) -> Priority {
         self.priority
     }
 
+    #[inline]
     fn tenant(&self) -> Option<&Arc<str>> {
         self.tenant.as_ref()
     }
 
+    #[inline]
     fn trace_context(&self) -> Option<&TraceContext> {
         self.trace.as_deref()
     }
 
+    #[inline]
     fn payload_bytes(&self) -> Option<u64> {
         self.payload.byte_len().map(|bytes| bytes as u64)
     }
@@ -106,16 +114,19 @@ pub struct KernelResponse {
 
 impl KernelResponse {
     /// An answer.
+    #[inline]
     pub fn new(payload: Payload, execution: Execution) -> Self {
         Self { payload, execution, extensions: http::Extensions::new() }
     }
 }
 
 impl ResponseContext for KernelResponse {
+    #[inline]
     fn execution(&self) -> Option<&Execution> {
         Some(&self.execution)
     }
 
+    #[inline]
     fn payload_bytes(&self) -> Option<u64> {
         self.payload.byte_len().map(|bytes| bytes as u64)
     }

@@ -42,10 +42,25 @@ impl Operations {
     /// The operation of this name, where it has series of its own.
     #[inline]
     pub(super) fn find(&self, name: &str) -> Option<&Arc<Operation>> {
-        let mut at = hash(name);
+        let key = Key::of(name);
+        if key.len > Key::WHOLE {
+            return self.find_long(key, name);
+        }
+        self.probe(key, |_| true)
+    }
+
+    // Apart, so that the search for a short name calls nothing.
+    #[inline(never)]
+    fn find_long(&self, key: Key, name: &str) -> Option<&Arc<Operation>> {
+        self.probe(key, |operation| *operation.name == *name)
+    }
+
+    #[inline]
+    fn probe(&self, key: Key, is: impl Fn(&Operation) -> bool) -> Option<&Arc<Operation>> {
+        let mut at = key.hash();
         loop {
             let operation = self.slots[at & (self.slots.len() - 1)].get()?;
-            if *operation.name == *name {
+            if operation.key == key && is(operation) {
                 return Some(operation);
             }
             at = at.wrapping_add(1);
@@ -61,7 +76,7 @@ impl Operations {
         if self.len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             return &self.other;
         }
-        let mut at = hash(name);
+        let mut at = Key::of(name).hash();
         loop {
             let slot = &self.slots[at & (self.slots.len() - 1)];
             let mut ours = false;
@@ -89,21 +104,40 @@ impl Operations {
     }
 }
 
-/// Of the length, and of up to 24 bytes: the first, the middle and the last eight. It need be no better: the table has few
-/// names, the owner of the service chose them, and two that collide cost one comparison more.
-#[inline]
-fn hash(name: &str) -> usize {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let name = name.as_bytes();
-    let mixed = match (name.first_chunk(), name[name.len() / 2..].first_chunk(), name.last_chunk()) {
-        (Some(first), Some(middle), Some(last)) => {
+/// A name in words: its first, middle and last eight bytes, which overlap where it is short, and its length. They are all
+/// of a name of up to [`WHOLE`](Self::WHOLE) bytes, which is most, so that one is compared without a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    first: u64,
+    middle: u64,
+    last: u64,
+    len: usize,
+}
+
+impl Key {
+    const WHOLE: usize = 24;
+
+    #[inline]
+    pub(super) fn of(name: &str) -> Self {
+        let (name, len) = (name.as_bytes(), name.len());
+        if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk())
+            && let Some(middle) = name.get((len - size_of::<u64>()) / 2..).and_then(<[u8]>::first_chunk)
+        {
             let [first, middle, last] = [first, middle, last].map(|bytes| u64::from_le_bytes(*bytes));
-            first ^ middle.rotate_left(23) ^ last.rotate_left(46)
+            return Self { first, middle, last, len };
         }
-        _ => name.iter().fold(0, |mixed, byte| (mixed ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)),
-    };
-    let product = (mixed ^ name.len() as u64).wrapping_mul(ODD);
-    (product >> 32) as usize
+        let first = name.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        Self { first, middle: 0, last: 0, len }
+    }
+
+    /// It need be no better: the table has few names, the owner of the service chose them, and two that collide cost one
+    /// comparison more.
+    #[inline]
+    fn hash(self) -> usize {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mixed = self.first ^ self.middle.rotate_left(23) ^ self.last.rotate_left(46) ^ self.len as u64;
+        (mixed.wrapping_mul(ODD) >> 32) as usize
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +155,21 @@ mod tests {
         }
         assert_eq!(&*operations.find_or_insert("one too many").name, "other");
         assert!(operations.find("one too many").is_none());
+    }
+
+    #[test]
+    fn names_that_differ_in_one_byte_are_not_taken_for_each_other() {
+        for len in 0..40 {
+            let name = "a".repeat(len);
+            let others = (0..len).map(|at| format!("{}b{}", &name[..at], &name[at + 1..]));
+            let operations = Operations::new(64);
+            operations.find_or_insert(&name);
+            for other in others.chain([format!("{name}a"), format!("\0{name}")]) {
+                assert!(operations.find(&other).is_none(), "{other:?} was taken for {name:?}");
+                assert_eq!(&*operations.find_or_insert(&other).name, other);
+            }
+            assert_eq!(&*operations.find(&name).unwrap().name, name);
+        }
     }
 
     #[test]

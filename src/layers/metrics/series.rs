@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::histogram::{Counts, Durations, RATIO_ONE, Ratios, Sizes, Snapshot};
+use super::operations::Key;
 use super::thread::{COPIES, Writer};
 use crate::error::ErrorKind;
 use crate::service::Execution;
@@ -20,6 +21,7 @@ const NO_BACKEND: &str = "none";
 /// that of the table is the number of calls in flight.
 #[derive(Debug)]
 pub(super) struct Operation {
+    pub(super) key: Key,
     pub(super) name: Box<str>,
     copies: [OnceLock<Box<Figures>>; COPIES],
 }
@@ -47,27 +49,53 @@ struct Backend {
 
 impl Operation {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.into(), copies: [const { OnceLock::new() }; COPIES] }
+        Self { key: Key::of(name), name: name.into(), copies: [const { OnceLock::new() }; COPIES] }
     }
 
+    /// The figures that this thread writes, once it has written any.
     #[inline]
-    fn figures(&self, writer: Writer) -> &Figures {
-        self.copies[writer.copy()].get_or_init(Figures::new)
+    fn written(&self) -> Option<(Writer, &Figures)> {
+        let writer = Writer::known();
+        let figures = self.copies.get(writer.copy())?.get()?;
+        Some((writer, figures))
+    }
+
+    #[cold]
+    fn first_written(&self) -> (Writer, &Figures) {
+        let writer = Writer::current();
+        (writer, self.copies[writer.copy()].get_or_init(Figures::new))
     }
 
     #[inline]
     pub(super) fn record_payload(&self, bytes: u64) {
-        let writer = Writer::current();
-        self.figures(writer).payload.observe(writer, bytes);
+        match self.written() {
+            Some((writer, figures)) => figures.payload.observe(writer, bytes),
+            None => self.record_first_payload(bytes),
+        }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn record_first_payload(&self, bytes: u64) {
+        let (writer, figures) = self.first_written();
+        figures.payload.observe(writer, bytes);
+    }
+
+    /// A call that took `elapsed` nanoseconds.
+    // What is not so in most calls is left to other functions, so that what is fits into the caller.
     #[inline]
-    pub(super) fn record(&self, outcome: Outcome, elapsed: Duration, execution: Option<&Execution>) {
-        let writer = Writer::current();
-        let figures = self.figures(writer);
-        let Some(execution) = execution else {
-            return figures.backend.outcome(outcome).observe(writer, nanos(elapsed));
-        };
+    pub(super) fn record(&self, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
+        match (self.written(), outcome, execution) {
+            (Some((writer, figures)), None, None) => figures.backend.ok.observe(writer, elapsed),
+            (Some((writer, figures)), _, _) => figures.record(writer, outcome, elapsed, execution),
+            (None, _, _) => self.record_first(outcome, elapsed, execution),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn record_first(&self, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
+        let (writer, figures) = self.first_written();
         figures.record(writer, outcome, elapsed, execution);
     }
 
@@ -92,9 +120,13 @@ impl Figures {
         Box::new(Self { payload: Sizes::new(), backend: Backend::new(NO_BACKEND) })
     }
 
-    fn record(&self, writer: Writer, outcome: Outcome, elapsed: Duration, execution: &Execution) {
+    #[inline(never)]
+    fn record(&self, writer: Writer, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
+        let Some(execution) = execution else {
+            return self.backend.outcome(outcome).observe(writer, elapsed);
+        };
         let backend = self.backend(execution.backend);
-        backend.outcome(outcome).observe(writer, nanos(elapsed));
+        backend.outcome(outcome).observe(writer, elapsed);
         backend.queue.observe(writer, nanos(execution.queued));
         backend.batch.observe(writer, u64::from(execution.batch_size));
         let executed = nanos(execution.executed).saturating_mul(RATIO_ONE);
@@ -188,7 +220,7 @@ impl BackendSnapshot {
 }
 
 #[inline]
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     // 584 years before it wraps.
     duration.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(duration.subsec_nanos()))
 }

@@ -49,7 +49,8 @@ where
         self.inner.poll_ready(cx).map_err(RateLimitError::Inner)
     }
 
-    #[inline]
+    // Always, so that the inner future is made where it stays and not moved there.
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
         if let Err(retry_after) = self.limit.take(&request) {
             return ResponseFuture::limited(retry_after);

@@ -51,7 +51,8 @@ where
         self.inner.poll_ready(cx).map_err(TimeoutError::Inner)
     }
 
-    #[inline]
+    // Always, so that the inner future is made where it stays and not moved there.
+    #[inline(always)]
     fn call(&mut self, mut request: R) -> Self::Future {
         let now = clock::now();
         let theirs = request.deadline();
