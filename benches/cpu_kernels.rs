@@ -8,8 +8,9 @@ use std::time::Instant;
 use tower_kernels::kernels::graph::brandes::pair_dependencies;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::pivots::Pivots;
+use tower_kernels::kernels::linalg::saxpy::{Saxpy, SaxpyInput};
 use tower_kernels::kernels::risk::black_scholes::{Contracts, Operand, OptionKind, Quotes, Real, quote, quote_into};
-use tower_kernels::service::Context;
+use tower_kernels::service::{Context, Kernel};
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -20,6 +21,9 @@ fn main() {
     if wants("pricing") {
         pricing::<f64>("f64");
         pricing::<f32>("f32");
+    }
+    if wants("saxpy") {
+        saxpy();
     }
 }
 
@@ -68,6 +72,16 @@ fn pricing<T: Real + From<f32>>(name: &str) {
             std::hint::black_box(&quotes);
         });
         println!("pricing {name} contracts={contracts} ms={ms:.4} again_ms={again_ms:.4}");
+    }
+}
+
+fn saxpy() {
+    for elements in [1_000, 100_000, 1_000_000, 10_000_000] {
+        let input = SaxpyInput { a: 2.0, x: vec![1.5; elements].into(), y: vec![0.5; elements].into() };
+        let ms = median_ms(21, || {
+            std::hint::black_box(Saxpy.run_cpu(&input, &Context::detached()).expect("lengths agree"));
+        });
+        println!("saxpy elements={elements} ms={ms:.4}");
     }
 }
 

@@ -51,7 +51,7 @@ impl Kernel for Hypot {
         let n = input.x.len();
         let (x, y, z) = (lane.upload(&input.x)?, lane.upload(&input.y)?, lane.alloc::<f32>(n)?);
         lane.launch(&MODULE, "hypot_f32", Launch::elements(n, 1 << 16), &[&(n as u32), &x, &y, &z])?;
-        Ok(Sides { z: lane.download(&z)?.into() })
+        Ok(Sides { z: lane.download(&z)? })
     }
 }
 

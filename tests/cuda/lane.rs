@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tower_kernels::backends::cuda::{Arg, DeviceBuffer, Lane, Launch, Module};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::service::KernelError;
+use tower_kernels::service::{Buffer, KernelError};
 
 use crate::probe::{Bench, CODE, numbers, request, run};
 
@@ -40,12 +40,12 @@ fn arrays_of_every_size_come_back_as_they_went() {
             let there = lane.upload(&x)?;
             let scaled = scale(lane, 2.0, &there)?;
             let [same, double] = lane.download_all([&there, &scaled])?;
-            assert!(same == x, "{size} bytes");
+            assert!(*same == x[..], "{size} bytes");
             assert!(double.iter().zip(&x).all(|(double, x)| *double == 2.0 * x), "{size} bytes, scaled");
             let part = there.slice(there.len() / 2..);
-            assert!(lane.download(&part)? == x[x.len() / 2..], "half of {size} bytes");
+            assert!(*lane.download(&part)? == x[x.len() / 2..], "half of {size} bytes");
         }
-        Ok(vec![])
+        Ok(Buffer::default())
     });
     for _ in 0..3 {
         bench.run("test/sizes").unwrap();
@@ -64,14 +64,14 @@ fn many_small_arrays_keep_apart() {
         }
         for (x, out, zeros) in &made {
             let [x_back, zeros] = lane.download_all([out, zeros])?;
-            assert!(x_back == *x && zeros.iter().all(|zero| *zero == 0.0));
+            assert!(*x_back == x[..] && zeros.iter().all(|zero| *zero == 0.0));
         }
         let (x, out, zeros) = &made[7];
         lane.copy(out, zeros)?;
-        assert!(lane.download(zeros)? == *x);
+        assert!(*lane.download(zeros)? == x[..]);
         lane.zero(out)?;
         assert!(lane.download(out)?.iter().all(|value| *value == 0.0));
-        Ok(vec![])
+        Ok(Buffer::default())
     });
     bench.run("test/small").unwrap();
 }
@@ -93,14 +93,16 @@ fn arguments_that_do_not_fit_are_refused() {
     let bench = Bench::new(1)
         .with("test/few", |lane| {
             let out = lane.alloc::<f64>(1)?;
-            lane.launch(&CODE, "scale", LAUNCH, &[&1_u64, &out]).map(|()| vec![])
+            lane.launch(&CODE, "scale", LAUNCH, &[&1_u64, &out]).map(|()| Buffer::default())
         })
         .with("test/narrow", |lane| {
             let (x, out) = (lane.zeroed::<f64>(1)?, lane.alloc::<f64>(1)?);
-            lane.launch(&CODE, "scale", LAUNCH, &[&1_u32, &1.0, &x, &out]).map(|()| vec![])
+            lane.launch(&CODE, "scale", LAUNCH, &[&1_u32, &1.0, &x, &out]).map(|()| Buffer::default())
         })
-        .with("test/many", |lane| lane.launch(&CODE, "scale", LAUNCH, &[&0_u32 as &dyn Arg; 33]).map(|()| vec![]))
-        .with("test/no-entry", |lane| lane.launch(&CODE, "scales", LAUNCH, &[]).map(|()| vec![]));
+        .with("test/many", |lane| {
+            lane.launch(&CODE, "scale", LAUNCH, &[&0_u32 as &dyn Arg; 33]).map(|()| Buffer::default())
+        })
+        .with("test/no-entry", |lane| lane.launch(&CODE, "scales", LAUNCH, &[]).map(|()| Buffer::default()));
     for name in ["test/few", "test/narrow", "test/many"] {
         assert!(matches!(bench.run(name), Err(KernelError::Kernel(_))), "{name}");
     }
@@ -135,7 +137,7 @@ fn a_buffer_of_an_earlier_request_is_refused() {
             let out = lane.alloc::<f64>(2)?;
             let launched = lane.launch(&CODE, "scale", LAUNCH, &[&2_u64, &1.0, &buffer, &out]);
             assert!(matches!(launched, Err(KernelError::Kernel(_))));
-            Ok(vec![])
+            Ok(Buffer::default())
         });
     bench.run("test/keep").unwrap();
     bench.run("test/use").unwrap();
@@ -155,7 +157,7 @@ fn a_shape_that_the_device_cannot_run_is_an_error_and_no_more() {
     let bench = Bench::new(1)
         .with("test/shape", |lane| {
             let x = lane.zeroed::<f64>(1)?;
-            lane.launch(&CODE, "scale", Launch::new(1, 4096), &[&1_u64, &1.0, &x, &x]).map(|()| vec![])
+            lane.launch(&CODE, "scale", Launch::new(1, 4096), &[&1_u64, &1.0, &x, &x]).map(|()| Buffer::default())
         })
         .with("test/good", |lane| {
             let x = lane.upload(&[21.0])?;
@@ -173,8 +175,8 @@ fn too_much_memory_is_refused_before_it_is_tried() {
     let bench = Bench::new(1)
         .with_memory("test/impossible", 1 << 50, |_| unreachable!("it was refused"))
         .with_memory("test/full", total - (64 << 20), |_| unreachable!("it was refused"))
-        .with("test/inside", move |lane| lane.alloc::<u8>(1 << 50).map(|_| vec![]))
-        .with("test/overflow", move |lane| lane.alloc::<f64>(usize::MAX).map(|_| vec![]))
+        .with("test/inside", move |lane| lane.alloc::<u8>(1 << 50).map(|_| Buffer::default()))
+        .with("test/overflow", move |lane| lane.alloc::<f64>(usize::MAX).map(|_| Buffer::default()))
         .with("test/little", |lane| lane.zeroed(1).and_then(|zero| lane.download(&zero)));
     for (name, kind) in [
         ("test/impossible", ErrorKind::TooLarge),
@@ -196,7 +198,8 @@ static BROKEN: Module = {
 };
 
 fn code_that_does_not_compile_says_why() {
-    let bench = Bench::new(1).with("test/broken", |lane| lane.launch(&BROKEN, "broken", LAUNCH, &[]).map(|()| vec![]));
+    let bench = Bench::new(1)
+        .with("test/broken", |lane| lane.launch(&BROKEN, "broken", LAUNCH, &[]).map(|()| Buffer::default()));
     for _ in 0..2 {
         let error = bench.run("test/broken").unwrap_err().to_string();
         assert!(error.contains("test/broken") && error.contains("undeclared"), "{error}");
@@ -209,7 +212,8 @@ static NEWER: Module = {
 };
 
 fn ptx_that_does_not_load_says_why() {
-    let bench = Bench::new(1).with("test/newer", |lane| lane.launch(&NEWER, "any", LAUNCH, &[]).map(|()| vec![]));
+    let bench =
+        Bench::new(1).with("test/newer", |lane| lane.launch(&NEWER, "any", LAUNCH, &[]).map(|()| Buffer::default()));
     let error = bench.run("test/newer").unwrap_err().to_string();
     assert!(error.contains("test/newer") && error.contains("PTX"), "{error}");
     assert!(bench.backend.lost().is_none());
@@ -224,7 +228,7 @@ fn lanes_do_not_mix() {
         let out = scale(lane, seed as f64, &there)?;
         let out = lane.download(&out)?;
         assert!(out.iter().zip(&x).all(|(out, x)| *out == seed as f64 * x), "seed {seed}");
-        Ok(vec![])
+        Ok(Buffer::default())
     });
     bench.runtime.block_on(async {
         let tasks: Vec<_> = (0..256).map(|_| tokio::spawn(run(bench.service(), request("test/mix")))).collect();

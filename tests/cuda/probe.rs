@@ -31,7 +31,7 @@ pub(crate) struct Values {
 
 impl<F> Kernel for Probe<F>
 where
-    F: Fn(&mut Lane<'_>) -> Result<Vec<f64>, KernelError> + Send + Sync + 'static,
+    F: Fn(&mut Lane<'_>) -> Result<Buffer<f64>, KernelError> + Send + Sync + 'static,
 {
     type Input = Nothing;
     type Output = Values;
@@ -49,7 +49,7 @@ where
     }
 
     fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Values, KernelError> {
-        (self.run)(lane).map(|values| Values { values: values.into() })
+        (self.run)(lane).map(|values| Values { values })
     }
 }
 
@@ -77,7 +77,7 @@ impl Kernel for Where {
     }
 
     fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Values, KernelError> {
-        lane.upload(&[1.0]).and_then(|one| lane.download(&one)).map(|values| Values { values: values.into() })
+        lane.upload(&[1.0]).and_then(|one| lane.download(&one)).map(|values| Values { values })
     }
 }
 
@@ -105,14 +105,14 @@ impl Bench {
 
     pub(crate) fn with<F>(self, name: &'static str, run: F) -> Self
     where
-        F: Fn(&mut Lane<'_>) -> Result<Vec<f64>, KernelError> + Send + Sync + 'static,
+        F: Fn(&mut Lane<'_>) -> Result<Buffer<f64>, KernelError> + Send + Sync + 'static,
     {
         self.with_memory(name, 0, run)
     }
 
     pub(crate) fn with_memory<F>(self, name: &'static str, memory: u64, run: F) -> Self
     where
-        F: Fn(&mut Lane<'_>) -> Result<Vec<f64>, KernelError> + Send + Sync + 'static,
+        F: Fn(&mut Lane<'_>) -> Result<Buffer<f64>, KernelError> + Send + Sync + 'static,
     {
         self.registry.register(Probe { name, memory, run }).unwrap();
         self

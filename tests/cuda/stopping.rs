@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tower_kernels::backends::cuda::{Lane, Launch};
-use tower_kernels::service::KernelError;
+use tower_kernels::service::{Buffer, KernelError};
 
 use crate::probe::{Bench, CODE, in_flight, request, run};
 
@@ -18,14 +18,14 @@ crate::tests! {
     what_waits_is_not_started_once_its_caller_has_left
 }
 
-pub(crate) fn until_told(lane: &mut Lane<'_>) -> Result<Vec<f64>, KernelError> {
+pub(crate) fn until_told(lane: &mut Lane<'_>) -> Result<Buffer<f64>, KernelError> {
     let out = lane.zeroed::<f64>(1)?;
     let flag = lane.cancel_flag();
     lane.launch(&CODE, "until_told", Launch::new(1, 1), &[&flag, &out])?;
     lane.download(&out)
 }
 
-pub(crate) fn one(lane: &mut Lane<'_>) -> Result<Vec<f64>, KernelError> {
+pub(crate) fn one(lane: &mut Lane<'_>) -> Result<Buffer<f64>, KernelError> {
     let one = lane.upload(&[1.0])?;
     lane.download(&one)
 }

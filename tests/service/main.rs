@@ -1,5 +1,6 @@
 //! The core through its public face: registry, codecs, dispatch, lanes.
 
+mod buffer;
 mod codec;
 mod dispatch;
 mod kernels;

@@ -1,7 +1,6 @@
 //! Device to host, through pinned staging of a fixed size: while the host copies one piece out, the bus fills the next.
 
 use std::collections::VecDeque;
-use std::mem::MaybeUninit;
 
 use cudarc::driver::sys::CUdeviceptr;
 
@@ -35,8 +34,7 @@ struct Part {
 /// An array on the device and where it is to go.
 pub(super) struct Target<'a> {
     pub(super) from: CUdeviceptr,
-    /// Initialised once the download has succeeded.
-    pub(super) to: &'a mut [MaybeUninit<u8>],
+    pub(super) to: &'a mut [u8],
 }
 
 impl Downloads {

@@ -1,15 +1,13 @@
 //! [`Lane`]: what a kernel's host code works with.
 
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 
-use super::copy::room_for;
 use super::download::Target;
 use super::engine::Engine;
 use super::error::{Failure, Misuse};
 use super::launch::{Arg, CancelFlag, DeviceBuffer, Launch};
 use super::{DeviceInfo, Module};
-use crate::service::{Context, Element, KernelError};
+use crate::service::{Buffer, Context, Element, KernelError};
 
 /// A lane of a device, lent to a kernel for one request.
 ///
@@ -126,7 +124,7 @@ impl<'a> Lane<'a> {
     ///
     /// # Errors
     /// What that work failed with; the caller gone; the device lost.
-    pub fn download<T: Element>(&mut self, buffer: &DeviceBuffer<T>) -> Result<Vec<T>, KernelError> {
+    pub fn download<T: Element>(&mut self, buffer: &DeviceBuffer<T>) -> Result<Buffer<T>, KernelError> {
         self.download_all([buffer]).map(|[elements]| elements)
     }
 
@@ -137,8 +135,8 @@ impl<'a> Lane<'a> {
     pub fn download_all<T: Element, const N: usize>(
         &mut self,
         buffers: [&DeviceBuffer<T>; N],
-    ) -> Result<[Vec<T>; N], KernelError> {
-        let mut arrays = buffers.map(|buffer| room_for::<T>(buffer.len));
+    ) -> Result<[Buffer<T>; N], KernelError> {
+        let mut arrays = buffers.map(|buffer| Buffer::zeroed(buffer.len));
         self.run(|engine, context| {
             for buffer in buffers {
                 engine.own(buffer.generation)?;
@@ -146,14 +144,10 @@ impl<'a> Lane<'a> {
             let mut arrays = arrays.each_mut().into_iter();
             let mut targets = buffers.map(|buffer| Target {
                 from: buffer.address,
-                to: arrays.next().map_or(&mut [][..], |array| as_bytes(&mut array.spare_capacity_mut()[..buffer.len])),
+                to: arrays.next().map_or(&mut [][..], |array| bytemuck::cast_slice_mut(array)),
             });
             engine.download(&mut targets, context)
         })?;
-        for (array, buffer) in arrays.iter_mut().zip(buffers) {
-            // SAFETY: that many elements have been downloaded, and any bytes are an `Element`.
-            unsafe { array.set_len(buffer.len) };
-        }
         Ok(arrays)
     }
 
@@ -167,9 +161,7 @@ impl<'a> Lane<'a> {
             if buffer.len != to.len() {
                 return Err(Failure::Misuse(Misuse::Lengths { from: buffer.len, to: to.len() }));
             }
-            // SAFETY: `download` only writes bytes that are initialised.
-            let to: &mut [MaybeUninit<T>] = unsafe { &mut *(std::ptr::from_mut(to) as *mut _) };
-            engine.download(&mut [Target { from: buffer.address, to: as_bytes(to) }], context)
+            engine.download(&mut [Target { from: buffer.address, to: bytemuck::cast_slice_mut(to) }], context)
         })
     }
 
@@ -199,12 +191,6 @@ impl<'a> Lane<'a> {
     fn buffer<T>(&self, address: u64, len: usize) -> DeviceBuffer<T> {
         DeviceBuffer { address, len, generation: self.engine.arena.generation(), element: PhantomData }
     }
-}
-
-fn as_bytes<T>(elements: &mut [MaybeUninit<T>]) -> &mut [MaybeUninit<u8>] {
-    let bytes = size_of_val(elements);
-    // SAFETY: the same memory; bytes that need not be initialised have no alignment and no padding to respect.
-    unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), bytes) }
 }
 
 /// Saturates where no address space is that large; nothing of that size is ever allocated.

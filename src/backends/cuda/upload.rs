@@ -71,8 +71,7 @@ impl Engine {
             let staging = self.stage(piece.len(), context)?;
             // SAFETY: `stage` gives bytes that no copy uses.
             let to = unsafe { self.uploads.pinned.bytes(staging, piece.len()) };
-            // SAFETY: `copy` only writes bytes that are initialised.
-            self.device.copiers.copy(piece, unsafe { &mut *(std::ptr::from_mut(to) as *mut _) });
+            self.device.copiers.copy(piece, to);
             self.send(staging, address + (index * PIECE) as CUdeviceptr, piece.len())?;
         }
         Ok(address)

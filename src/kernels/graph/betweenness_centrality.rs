@@ -249,6 +249,6 @@ impl Kernel for BetweennessCentrality {
         let pivots = input.pivots(graph.num_nodes())?;
         let mut scores = cuda::pair_dependencies(&graph, &pivots, lane)?;
         pivots.rescale(&mut scores, input.normalized, graph.direction());
-        Ok(BetweennessOutput { scores: scores.into() })
+        Ok(BetweennessOutput { scores })
     }
 }

@@ -94,7 +94,7 @@ impl Kernel for Saxpy {
                 },
             );
         };
-        let mut out = vec![0.0; x.len()];
+        let mut out = Buffer::zeroed(x.len());
         if out.len() < PARALLEL {
             fill(&mut out, x, y);
         } else {
@@ -106,7 +106,7 @@ impl Kernel for Saxpy {
                 },
             )?;
         }
-        Ok(SaxpyOutput { y: out.into() })
+        Ok(SaxpyOutput { y: out })
     }
 
     #[cfg(feature = "cuda")]
@@ -115,6 +115,6 @@ impl Kernel for Saxpy {
         // A thread does four elements at a time.
         let launch = Launch::elements(x.len().div_ceil(4), 1 << 20);
         lane.launch(&MODULE, "saxpy_f32", launch, &[&(x.len() as u64), &input.a, &x, &y, &y])?;
-        Ok(SaxpyOutput { y: lane.download(&y)?.into() })
+        Ok(SaxpyOutput { y: lane.download(&y)? })
     }
 }

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::elementary::{Elementary, exp, ln_quotient, mul_add, shares};
-use crate::service::{Context, Invalid, KernelError};
+use crate::service::{Buffer, Context, Element, Invalid, KernelError};
 
 /// Contracts that the inner loop takes at one time.
 const BLOCK: usize = 64;
@@ -30,7 +30,7 @@ const BLOCK: usize = 64;
 const CHUNK: usize = 4096;
 
 /// `f32` or `f64`.
-pub trait Real: Elementary {}
+pub trait Real: Elementary + Element {}
 
 impl Real for f32 {}
 impl Real for f64 {}
@@ -119,19 +119,19 @@ pub struct Contracts<'a, T> {
 
 /// Prices and sensitivities, one of each for each contract; the units are in the module's table.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Quotes<T> {
+pub struct Quotes<T: Element> {
     /// Value of the option.
-    pub price: Vec<T>,
+    pub price: Buffer<T>,
     /// Derivative by spot.
-    pub delta: Vec<T>,
+    pub delta: Buffer<T>,
     /// Second derivative by spot.
-    pub gamma: Vec<T>,
+    pub gamma: Buffer<T>,
     /// Derivative by volatility.
-    pub vega: Vec<T>,
+    pub vega: Buffer<T>,
     /// Derivative by the time that passes.
-    pub theta: Vec<T>,
+    pub theta: Buffer<T>,
     /// Derivative by rate.
-    pub rho: Vec<T>,
+    pub rho: Buffer<T>,
 }
 
 /// Prices and sensitivities of `contracts` contracts.
@@ -152,11 +152,11 @@ pub fn quote<T: Real>(
     Ok(quotes)
 }
 
-/// The same into vectors that are there already, which are made as long as there are contracts. Pages fresh from the
-/// system cost more than the prices that go into them: with many contracts this takes half the time of [`quote`] or less.
+/// The same into buffers that are there already, and are made anew where they are not as long as there are contracts.
+/// It spares the pages fresh from the system, which with many contracts take a good part of the time of [`quote`].
 ///
 /// # Errors
-/// As `quote`; the vectors then hold nothing of use.
+/// As `quote`; the buffers then hold nothing of use.
 pub fn quote_into<T: Real>(
     quotes: &mut Quotes<T>,
     contracts: usize,
@@ -166,11 +166,8 @@ pub fn quote_into<T: Real>(
     terms.check_lengths(contracts)?;
     let Quotes { price, delta, gamma, vega, theta, rho } = quotes;
     for output in [&mut *price, delta, gamma, vega, theta, rho] {
-        if output.capacity() < contracts {
-            // Zeroed pages come from the system, where `resize` would write them.
-            *output = vec![T::default(); contracts];
-        } else {
-            output.resize(contracts, T::default());
+        if output.len() != contracts {
+            *output = Buffer::zeroed_with_others(contracts);
         }
     }
     let arch = Arch::new();

@@ -33,7 +33,7 @@ use super::black_scholes::{Contracts, Operand, Quotes, Real, quote};
 use super::kinds::Kinds;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
-use crate::service::{Context, Cost, Element, Invalid, Kernel, KernelError, KernelInfo, Reals};
+use crate::service::{Buffer, Context, Cost, Element, Invalid, Kernel, KernelError, KernelInfo, Reals};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -274,9 +274,9 @@ impl Number for f64 {
     }
 }
 
-impl<T> From<Quotes<T>> for OptionPricingOutput
+impl<T: Element> From<Quotes<T>> for OptionPricingOutput
 where
-    Reals: From<Vec<T>>,
+    Reals: From<Buffer<T>>,
 {
     fn from(quotes: Quotes<T>) -> Self {
         let Quotes { price, delta, gamma, vega, theta, rho } = quotes;

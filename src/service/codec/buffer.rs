@@ -2,67 +2,144 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use super::pages::Pages;
 use crate::service::DType;
 
 #[cfg(target_endian = "big")]
 compile_error!("tensors are little-endian, and so are all hosts that CUDA runs on");
 
+/// Bytes from which on pages of its own are no slower than what an allocator finds among what was freed.
+const LARGE: usize = 4 << 20;
+
 /// A 1-D array of numbers as a kernel's input or output.
 ///
 /// In JSON it is an array. As a tensor it is copied in one piece, where a `Vec<T>` would be visited element by element,
-/// and its [`DType`] is checked. It derefs to a slice and is made from a `Vec` for nothing.
-#[derive(Clone, PartialEq)]
-pub struct Buffer<T>(Vec<T>);
+/// and its [`DType`] is checked. It derefs to a slice and is made from a `Vec` for nothing. A kernel fills one from
+/// [`Buffer::zeroed`] where its output is large, as that memory is faster to have.
+pub struct Buffer<T>(Storage<T>);
 
-impl<T> Buffer<T> {
-    /// The elements.
+enum Storage<T> {
+    Vec(Vec<T>),
+    Pages(Pages),
+}
+
+impl<T: Element> Buffer<T> {
+    /// So many zeros, to be overwritten.
+    ///
+    /// From 4 MiB on they are a map of their own, in huge pages where the system has them (Linux with transparent huge
+    /// pages at `madvise` or `always`), which cost a fifth of what small pages do, or less. They are fetched as they
+    /// are first written, by the thread that does. The last one is whole, so an array can take up to 2 MiB more than it
+    /// has elements for. Where the system has no map to give, they are a `Vec`.
+    ///
+    /// # Panics
+    /// As `vec!`, which has the last word on memory that is not there.
+    pub fn zeroed(len: usize) -> Self {
+        Self::zeroed_from(len, LARGE)
+    }
+
+    /// As [`zeroed`](Self::zeroed), one of several arrays of an answer. They are in huge pages from 512 KiB
+    /// on: an allocator keeps a freed array for the next to come, but gives several back to the system, and fetches
+    /// them again in small pages.
+    pub(crate) fn zeroed_with_others(len: usize) -> Self {
+        Self::zeroed_from(len, LARGE / 8)
+    }
+
+    fn zeroed_from(len: usize, large: usize) -> Self {
+        let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| *bytes >= large);
+        Self(bytes.and_then(Pages::zeroed).map_or_else(|| Storage::Vec(vec![T::zeroed(); len]), Storage::Pages))
+    }
+
+    /// The elements: the `Vec` that it was made from, or a copy of what lies in pages of its own.
     pub fn into_vec(self) -> Vec<T> {
-        self.0
+        match self.0 {
+            Storage::Vec(elements) => elements,
+            Storage::Pages(_) => self.to_vec(),
+        }
     }
 }
 
 impl<T> Default for Buffer<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Vec::new().into()
     }
 }
 
 impl<T> From<Vec<T>> for Buffer<T> {
     fn from(elements: Vec<T>) -> Self {
-        Self(elements)
+        Self(Storage::Vec(elements))
     }
 }
 
 impl<T> FromIterator<T> for Buffer<T> {
     fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Self {
-        Self(elements.into_iter().collect())
+        Vec::from_iter(elements).into()
     }
 }
 
-impl<T> Deref for Buffer<T> {
+impl<T: Element> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        &self.0
+        match &self.0 {
+            Storage::Vec(elements) => elements,
+            Storage::Pages(pages) => bytemuck::cast_slice(pages),
+        }
     }
 }
 
-impl<T> fmt::Debug for Buffer<T> {
+impl<T: Element> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match &mut self.0 {
+            Storage::Vec(elements) => elements,
+            Storage::Pages(pages) => bytemuck::cast_slice_mut(pages),
+        }
+    }
+}
+
+impl<T: Element> Clone for Buffer<T> {
+    fn clone(&self) -> Self {
+        match &self.0 {
+            Storage::Vec(elements) => elements.clone().into(),
+            Storage::Pages(_) => {
+                let mut copy = Self::zeroed(self.len());
+                copy.copy_from_slice(self);
+                copy
+            }
+        }
+    }
+}
+
+impl<T: Element> PartialEq for Buffer<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Element> fmt::Debug for Buffer<T> {
     /// Without the elements, of which there can be millions.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buffer<{}>[{}]", std::any::type_name::<T>(), self.0.len())
+        write!(f, "Buffer<{}>[{}]", std::any::type_name::<T>(), self.len())
     }
 }
 
 /// A number that a [`Buffer`] can hold.
 pub trait Element:
-    sealed::Sealed + bytemuck::Pod + Send + Sync + Serialize + DeserializeOwned + JsonSchema + fmt::Debug + 'static
+    sealed::Sealed
+    + bytemuck::Pod
+    + PartialEq
+    + Send
+    + Sync
+    + Serialize
+    + DeserializeOwned
+    + JsonSchema
+    + fmt::Debug
+    + 'static
 {
     /// The type as a tensor has it.
     const DTYPE: DType;
@@ -105,9 +182,9 @@ pub(super) fn announced(name: &str) -> Option<DType> {
 impl<T: Element> Serialize for Buffer<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
-            serializer.collect_seq(&self.0)
+            serializer.collect_seq(self.iter())
         } else {
-            serializer.serialize_newtype_struct(T::BUFFER, &LittleEndian(&self.0))
+            serializer.serialize_newtype_struct(T::BUFFER, &LittleEndian(self))
         }
     }
 }
@@ -123,9 +200,9 @@ impl<T: Element> Serialize for LittleEndian<'_, T> {
 impl<'de, T: Element> Deserialize<'de> for Buffer<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            deserializer.deserialize_seq(Elements(PhantomData)).map(Self)
+            deserializer.deserialize_seq(Elements(PhantomData)).map(Self::from)
         } else {
-            deserializer.deserialize_newtype_struct(T::BUFFER, RawBytes::new()).map(Self)
+            deserializer.deserialize_newtype_struct(T::BUFFER, RawBytes::new())
         }
     }
 }
@@ -159,27 +236,29 @@ impl<T> RawBytes<T> {
 }
 
 impl<'de, T: Element> DeserializeSeed<'de> for RawBytes<T> {
-    type Value = Vec<T>;
+    type Value = Buffer<T>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Buffer<T>, D::Error> {
         deserializer.deserialize_bytes(self)
     }
 }
 
 impl<'de, T: Element> Visitor<'de> for RawBytes<T> {
-    type Value = Vec<T>;
+    type Value = Buffer<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the bytes of an array of {}", T::DTYPE)
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Buffer<T>, D::Error> {
         deserializer.deserialize_bytes(self)
     }
 
-    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Vec<T>, E> {
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Buffer<T>, E> {
         if bytes.len().is_multiple_of(size_of::<T>()) {
-            Ok(bytemuck::pod_collect_to_vec(bytes))
+            let mut elements = Buffer::zeroed(bytes.len() / size_of::<T>());
+            bytemuck::cast_slice_mut(&mut elements).copy_from_slice(bytes);
+            Ok(elements)
         } else {
             Err(E::invalid_length(bytes.len(), &self))
         }

@@ -2,6 +2,7 @@
 
 mod buffer;
 mod json;
+mod pages;
 mod reals;
 mod tensor_de;
 mod tensor_ser;

@@ -51,17 +51,22 @@ impl From<f64> for Reals {
     }
 }
 
-impl From<Vec<f32>> for Reals {
-    fn from(values: Vec<f32>) -> Self {
-        Self::F32(values.into())
-    }
-}
+macro_rules! from_arrays {
+    ($($type:ident $variant:ident)*) => {$(
+        impl From<Buffer<$type>> for Reals {
+            fn from(values: Buffer<$type>) -> Self {
+                Self::$variant(values)
+            }
+        }
 
-impl From<Vec<f64>> for Reals {
-    fn from(values: Vec<f64>) -> Self {
-        Self::F64(values.into())
-    }
+        impl From<Vec<$type>> for Reals {
+            fn from(values: Vec<$type>) -> Self {
+                Self::$variant(values.into())
+            }
+        }
+    )*};
 }
+from_arrays! { f32 F32 f64 F64 }
 
 impl Serialize for Reals {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -4,7 +4,7 @@
 use crate::backends::cuda::{Arg, DeviceBuffer, Lane, Launch, Module};
 use crate::kernels::graph::csr::CsrGraph;
 use crate::kernels::graph::pivots::Pivots;
-use crate::service::{Invalid, KernelError};
+use crate::service::{Buffer, Invalid, KernelError};
 
 static MODULE: Module = Module::built_in("graph/betweenness-centrality", include_str!("../betweenness_centrality.ptx"));
 
@@ -41,10 +41,10 @@ pub(super) fn pair_dependencies(
     graph: &CsrGraph,
     pivots: &Pivots,
     lane: &mut Lane<'_>,
-) -> Result<Vec<f64>, KernelError> {
+) -> Result<Buffer<f64>, KernelError> {
     let nodes = graph.num_nodes();
     if nodes == 0 || pivots.is_empty() {
-        return Ok(vec![0.0; nodes]);
+        return Ok(Buffer::zeroed(nodes));
     }
     let sources: Vec<u32> = (0..pivots.len()).map(|index| pivots.node(index)).collect();
     let sources = lane.upload(&sources)?;
