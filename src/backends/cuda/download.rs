@@ -1,6 +1,7 @@
 //! Device to host, through pinned staging of a fixed size: while the host copies one piece out, the bus fills the next.
 
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 
 use cudarc::driver::sys::CUdeviceptr;
 
@@ -34,7 +35,8 @@ struct Part {
 /// An array on the device and where it is to go.
 pub(super) struct Target<'a> {
     pub(super) from: CUdeviceptr,
-    pub(super) to: &'a mut [u8],
+    /// Initialised once the download has succeeded.
+    pub(super) to: &'a mut [MaybeUninit<u8>],
 }
 
 impl Downloads {

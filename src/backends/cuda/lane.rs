@@ -1,7 +1,9 @@
 //! [`Lane`]: what a kernel's host code works with.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
+use super::copy::room_for;
 use super::download::Target;
 use super::engine::Engine;
 use super::error::{Failure, Misuse};
@@ -136,7 +138,7 @@ impl<'a> Lane<'a> {
         &mut self,
         buffers: [&DeviceBuffer<T>; N],
     ) -> Result<[Buffer<T>; N], KernelError> {
-        let mut arrays = buffers.map(|buffer| Buffer::zeroed(buffer.len));
+        let mut arrays = buffers.map(|buffer| room_for::<T>(buffer.len));
         self.run(|engine, context| {
             for buffer in buffers {
                 engine.own(buffer.generation)?;
@@ -144,11 +146,15 @@ impl<'a> Lane<'a> {
             let mut arrays = arrays.each_mut().into_iter();
             let mut targets = buffers.map(|buffer| Target {
                 from: buffer.address,
-                to: arrays.next().map_or(&mut [][..], |array| bytemuck::cast_slice_mut(array)),
+                to: arrays.next().map_or(&mut [][..], |array| as_bytes(&mut array.spare_capacity_mut()[..buffer.len])),
             });
             engine.download(&mut targets, context)
         })?;
-        Ok(arrays)
+        for (array, buffer) in arrays.iter_mut().zip(buffers) {
+            // SAFETY: that many elements have been downloaded, and any bytes are an `Element`.
+            unsafe { array.set_len(buffer.len) };
+        }
+        Ok(arrays.map(Buffer::from))
     }
 
     /// As [`download`](Self::download), into memory that is there.
@@ -161,7 +167,9 @@ impl<'a> Lane<'a> {
             if buffer.len != to.len() {
                 return Err(Failure::Misuse(Misuse::Lengths { from: buffer.len, to: to.len() }));
             }
-            engine.download(&mut [Target { from: buffer.address, to: bytemuck::cast_slice_mut(to) }], context)
+            // SAFETY: `download` only writes bytes that are initialised.
+            let to: &mut [MaybeUninit<T>] = unsafe { &mut *(std::ptr::from_mut(to) as *mut _) };
+            engine.download(&mut [Target { from: buffer.address, to: as_bytes(to) }], context)
         })
     }
 
@@ -191,6 +199,12 @@ impl<'a> Lane<'a> {
     fn buffer<T>(&self, address: u64, len: usize) -> DeviceBuffer<T> {
         DeviceBuffer { address, len, generation: self.engine.arena.generation(), element: PhantomData }
     }
+}
+
+fn as_bytes<T>(elements: &mut [MaybeUninit<T>]) -> &mut [MaybeUninit<u8>] {
+    let bytes = size_of_val(elements);
+    // SAFETY: the same memory; bytes that need not be initialised have no alignment and no padding to respect.
+    unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), bytes) }
 }
 
 /// Saturates where no address space is that large; nothing of that size is ever allocated.

@@ -71,7 +71,8 @@ impl Engine {
             let staging = self.stage(piece.len(), context)?;
             // SAFETY: `stage` gives bytes that no copy uses.
             let to = unsafe { self.uploads.pinned.bytes(staging, piece.len()) };
-            self.device.copiers.copy(piece, to);
+            // SAFETY: `copy` only writes bytes that are initialised.
+            self.device.copiers.copy(piece, unsafe { &mut *(std::ptr::from_mut(to) as *mut _) });
             self.send(staging, address + (index * PIECE) as CUdeviceptr, piece.len())?;
         }
         Ok(address)
