@@ -43,7 +43,7 @@ use crate::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, Kernel
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BetweennessCentrality;
 
-/// What [`BetweennessCentrality`] takes; the module's table has shapes and defaults.
+/// The input of `graph/betweenness-centrality`: a graph as edges or as CSR arrays.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BetweennessInput {
@@ -80,7 +80,7 @@ fn yes() -> bool {
     true
 }
 
-/// What [`BetweennessCentrality`] gives.
+/// The output of `graph/betweenness-centrality`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct BetweennessOutput {
     /// The score of each node.

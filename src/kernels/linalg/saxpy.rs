@@ -32,7 +32,7 @@ static MODULE: Module = Module::built_in("linalg/saxpy", include_str!("saxpy.ptx
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Saxpy;
 
-/// What [`Saxpy`] takes.
+/// The input of `linalg/saxpy`.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaxpyInput {
@@ -44,7 +44,7 @@ pub struct SaxpyInput {
     pub y: Buffer<f32>,
 }
 
-/// What [`Saxpy`] gives.
+/// The output of `linalg/saxpy`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SaxpyOutput {
     /// a x + y.

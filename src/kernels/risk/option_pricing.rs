@@ -39,7 +39,7 @@ use crate::service::{Buffer, Context, Cost, Element, Invalid, Kernel, KernelErro
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OptionPricing;
 
-/// What [`OptionPricing`] takes; the module's table has units and ranges.
+/// The input of `risk/option-pricing`: each field is one number for all contracts, or an array with one for each.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptionPricingInput {
@@ -63,7 +63,7 @@ pub struct OptionPricingInput {
     pub precision: Option<Precision>,
 }
 
-/// What [`OptionPricing`] gives, each an array in the precision of the computation.
+/// The output of `risk/option-pricing`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct OptionPricingOutput {
     /// Value of the option.
