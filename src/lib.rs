@@ -67,6 +67,7 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `cuda` | yes | the CUDA backend; it loads the driver at run time, so it builds and runs without one |
+//! | `actix` | | `tower_kernels::actix`: actors that run kernels |
 //! | `full` | | all of the above |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -75,7 +76,11 @@ pub mod backends;
 pub mod error;
 pub mod kernels;
 pub mod layers;
+mod servers;
 pub mod service;
+
+#[cfg(feature = "actix")]
+pub use servers::actix;
 
 #[doc = include_str!("guide.md")]
 pub mod guide {}

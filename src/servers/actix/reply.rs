@@ -1,0 +1,109 @@
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use ::actix::dev::{MessageResponse, OneshotSender};
+use ::actix::{Actor, Message};
+use bytes::Bytes;
+use tower_service::Service;
+
+use super::ledger::Admission;
+use super::{ActorError, ExecuteResult};
+use crate::error::Classify;
+use crate::layers::timeout::oneshot;
+use crate::service::{KernelError, KernelRequest, KernelResponse, Payload};
+
+type Answer = Result<ExecuteResult, ActorError>;
+
+/// A kernel to be run beside the actor, which goes on with its next message.
+///
+/// actix's own `ResponseFuture` runs to its end even when nobody waits for the answer any more; this one watches.
+pub struct Reply<S>(Result<Run<S>, ActorError>);
+
+impl<S> std::fmt::Debug for Reply<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reply").finish_non_exhaustive()
+    }
+}
+
+struct Run<S> {
+    service: S,
+    request: KernelRequest,
+    input: serde_json::Value,
+    admission: Admission,
+}
+
+impl<S> Reply<S> {
+    pub(super) fn refuse(error: ActorError) -> Self {
+        Self(Err(error))
+    }
+
+    /// `request` is to have a deadline; its payload is written from `input`.
+    pub(super) fn run(service: S, request: KernelRequest, input: serde_json::Value, admission: Admission) -> Self {
+        Self(Ok(Run { service, request, input, admission }))
+    }
+}
+
+impl<A, M, S> MessageResponse<A, M> for Reply<S>
+where
+    A: Actor,
+    M: Message<Result = Answer>,
+    S: Service<KernelRequest, Response = KernelResponse> + 'static,
+    S::Error: Classify + Error + Send + Sync + 'static,
+{
+    fn handle(self, _: &mut A::Context, reply: Option<OneshotSender<Answer>>) {
+        match self.0 {
+            // A task of its own and not one of the actor's futures, which are all polled whenever one of them wakes.
+            Ok(run) => drop(::actix::spawn(run.answer(reply))),
+            Err(error) => send(reply, Err(error)),
+        }
+    }
+}
+
+impl<S> Run<S>
+where
+    S: Service<KernelRequest, Response = KernelResponse>,
+    S::Error: Classify + Error + Send + Sync + 'static,
+{
+    async fn answer(self, mut reply: Option<OneshotSender<Answer>>) {
+        let Self { service, request, input, admission } = self;
+        let mut call = pin!(execute(service, request, input));
+        let answer = poll_fn(|cx| match (call.as_mut().poll(cx), &mut reply) {
+            (Poll::Ready(answer), _) => Poll::Ready(Some(answer)),
+            (Poll::Pending, Some(reply)) => reply.poll_closed(cx).map(|()| None),
+            // Sent with `do_send` or `try_send`: nobody ever waited.
+            (Poll::Pending, None) => Poll::Pending,
+        });
+        if let Some(answer) = answer.await {
+            // Before the caller knows, so that it finds itself counted.
+            admission.end(&answer);
+            send(reply, answer);
+        }
+    }
+}
+
+async fn execute<S>(service: S, mut request: KernelRequest, input: serde_json::Value) -> Answer
+where
+    S: Service<KernelRequest, Response = KernelResponse>,
+    S::Error: Classify + Error + Send + Sync + 'static,
+{
+    let encode = |error: serde_json::Error| ActorError::service(KernelError::Encode(error.to_string()));
+    let kernel_id = request.kernel_id.to_string();
+    request.payload = Payload::Json(Bytes::from(serde_json::to_vec(&input).map_err(encode)?));
+    drop(input);
+    let response = oneshot(service, request).await?;
+    let Payload::Json(output) = &response.payload else {
+        let error = KernelError::Encode("JSON was asked for and the answer is not JSON".to_owned());
+        return Err(ActorError::service(error));
+    };
+    let output = serde_json::from_slice(output).map_err(encode)?;
+    Ok(ExecuteResult { kernel_id, output, execution: response.execution })
+}
+
+fn send(reply: Option<OneshotSender<Answer>>, answer: Answer) {
+    if let Some(reply) = reply {
+        // The caller may have left meanwhile.
+        let _ = reply.send(answer);
+    }
+}

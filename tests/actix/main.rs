@@ -1,0 +1,7 @@
+//! The actors, on a real actix system and real lanes.
+
+mod actor;
+mod kernels;
+mod mailbox;
+mod seed;
+mod supervisor;
