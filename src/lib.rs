@@ -68,6 +68,8 @@
 //! |---|---|---|
 //! | `cuda` | yes | the CUDA backend; it loads the driver at run time, so it builds and runs without one |
 //! | `actix` | | `tower_kernels::actix`: actors that run kernels |
+//! | `axum` | | REST: [`axum::KernelRouter`] |
+//! | `hyper` | | plain hyper: [`hyper::KernelHttpService`] |
 //! | `full` | | all of the above |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -81,6 +83,10 @@ pub mod service;
 
 #[cfg(feature = "actix")]
 pub use servers::actix;
+#[cfg(feature = "axum")]
+pub use servers::axum;
+#[cfg(feature = "hyper")]
+pub use servers::hyper;
 
 #[doc = include_str!("guide.md")]
 pub mod guide {}

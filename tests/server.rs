@@ -77,7 +77,8 @@ impl Server {
     async fn send(&self, method: &str, path: &str, body: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -172,7 +173,7 @@ async fn every_refusal_has_its_status_and_says_why() {
         assert_eq!((&problem["code"], &problem["status"]), (&code.into(), &status.into()));
         assert!(problem["detail"].as_str().unwrap().contains(says), "{body}: {problem}");
     }
-    for (method, path, status) in [("GET", "/execute", 404), ("GET", "/kernels/no/such", 404), ("PUT", "/metrics", 404)]
+    for (method, path, status) in [("GET", "/execute", 405), ("GET", "/kernels/no/such", 404), ("PUT", "/metrics", 405)]
     {
         assert_eq!(server.request(method, path, b"").await.status, status, "{method} {path}");
     }

@@ -14,4 +14,4 @@ mod lanes;
 mod local;
 
 pub use lanes::{LaneLoad, RunFuture};
-pub use local::Local;
+pub use local::{CpuStatus, CudaState, Local, LocalStatus};

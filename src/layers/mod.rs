@@ -2,6 +2,7 @@
 //!
 //! | layer | the question it answers | where it acts |
 //! |---|---|---|
+//! | [`AnswerLayer`] | What is the caller told of a refusal? | around all of them, directly below an HTTP or gRPC server |
 //! | [`MetricsLayer`] | How many calls, how long, and how did they end? | outermost, so that the refusals of the others are counted |
 //! | [`TracingLayer`] | What became of this one call? | inside metrics, around all that can refuse |
 //! | [`RateLimiterLayer`] | Has this caller had its share? | in `call`: it takes a token, or refuses, or waits for one |
@@ -41,18 +42,23 @@
 //! * Their futures are named, nothing is boxed, and a call that is answered at once allocates nothing.
 //! * State that limits or counts lives in the layer: clones of a layer, and all services made by it, share it.
 //! * Time is Tokio's, so `tokio::time::pause` holds for them as well.
+//! * `tonic`'s `NamedService` is passed on as well, with the feature `grpc`.
 //! * `tower::load::Load` is passed on, so `tower::balance` works over any stack.
 //!
 //! [`RequestContext`]: crate::service::RequestContext
 //! [`ResponseContext`]: crate::service::ResponseContext
 //! [`Classify`]: crate::error::Classify
 
+pub mod answer;
 mod clock;
 pub mod metrics;
+#[cfg(feature = "grpc")]
+mod named;
 pub mod rate_limit;
 pub mod timeout;
 pub mod tracing;
 
+pub use self::answer::AnswerLayer;
 pub use self::metrics::MetricsLayer;
 pub use self::rate_limit::RateLimiterLayer;
 pub use self::timeout::TimeoutLayer;

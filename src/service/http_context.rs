@@ -54,14 +54,62 @@ impl<B> RequestContext for http::Request<B> {
     }
 }
 
-/// A status of 400 and above is a refusal.
+/// A status of 400 and above is a refusal, and so is a `grpc-status` other than 0 in the headers. One in the trailers
+/// comes too late to be seen here.
 impl<B> ResponseContext for http::Response<B> {
+    #[inline]
     fn failure(&self) -> Option<ErrorKind> {
         let status = self.status().as_u16();
-        if status < 400 {
-            return None;
+        if status >= 400 {
+            return Some(of_http(status));
         }
-        let same = ErrorKind::ALL.into_iter().find(|kind| kind.http_status() == status);
-        Some(same.unwrap_or(if status < 500 { ErrorKind::InvalidArgument } else { ErrorKind::Internal }))
+        of_grpc(self.headers().get("grpc-status")?.to_str().ok()?)
+    }
+}
+
+#[cold]
+fn of_http(status: u16) -> ErrorKind {
+    let same = ErrorKind::ALL.into_iter().find(|kind| kind.http_status() == status);
+    same.unwrap_or(if status < 500 { ErrorKind::InvalidArgument } else { ErrorKind::Internal })
+}
+
+#[cold]
+fn of_grpc(status: &str) -> Option<ErrorKind> {
+    let code: i32 = status.parse().unwrap_or(2);
+    let same = ErrorKind::ALL.into_iter().find(|kind| kind.grpc_code() == code);
+    // Those without a kind: it exists, may not, is not in a state to, or was aborted; all others are the server's.
+    let other = if matches!(code, 6 | 7 | 9 | 10) { ErrorKind::InvalidArgument } else { ErrorKind::Internal };
+    (code != 0).then(|| same.unwrap_or(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_known_by_either_status() {
+        let of = |http: u16, grpc: Option<&str>| {
+            let mut response = http::Response::builder().status(http);
+            if let Some(status) = grpc {
+                response = response.header("grpc-status", status);
+            }
+            response.body(()).unwrap().failure()
+        };
+        for (http, grpc, failure) in [
+            (200, None, None),
+            (302, None, None),
+            (200, Some("0"), None),
+            (429, None, Some(ErrorKind::RateLimited)),
+            (418, None, Some(ErrorKind::InvalidArgument)),
+            (502, None, Some(ErrorKind::Internal)),
+            (200, Some("8"), Some(ErrorKind::RateLimited)),
+            (200, Some("14"), Some(ErrorKind::Overloaded)),
+            (200, Some("7"), Some(ErrorKind::InvalidArgument)),
+            (200, Some("2"), Some(ErrorKind::Internal)),
+            (200, Some("none"), Some(ErrorKind::Internal)),
+            (503, Some("0"), Some(ErrorKind::Overloaded)),
+        ] {
+            assert_eq!(of(http, grpc), failure, "{http} {grpc:?}");
+        }
     }
 }

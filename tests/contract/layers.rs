@@ -1,17 +1,24 @@
 //! The contract over each layer, around a probe with one place, and what holds for layers only.
 
+use std::convert::Infallible;
 use std::error::Error;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{Map, MapOk, TryFutureExt};
+use http_body_util::Full;
 use tower::load::Load;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
+use tower_kernels::layers::answer::Answer;
 use tower_kernels::layers::rate_limit::{ByTenant, PerKey, WaitLayer};
-use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
+use tower_kernels::layers::{AnswerLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
 
 use crate::checks::Subject;
 use crate::contract;
-use crate::probe::{Act, Probe, ProbeFuture, Request, Watch, probe};
+use crate::probe::{Act, Probe, ProbeError, ProbeFuture, Request, Response, Watch, probe};
 
 /// A layer around a probe.
 struct Around<L> {
@@ -95,6 +102,7 @@ contract!(rate_limit_per_tenant, around(tenants()));
 contract!(rate_limit_wait, waiting());
 contract!(tracing_layer, around(TracingLayer::new()));
 contract!(metrics_layer, metrics());
+contract!(answer_layer, around(over_http()));
 contract!(
     four_layers,
     around(
@@ -105,6 +113,87 @@ contract!(
             .layer(TimeoutLayer::new(SECOND))
     )
 );
+
+type Answered = http::Response<Full<Bytes>>;
+
+/// The layer that answers takes HTTP and never fails; around it, refusals are made errors again for the checks to see.
+fn over_http() -> impl Layer<
+    Probe,
+    Service: Service<Request, Response = Answered, Error = http::StatusCode, Future: Send>
+                 + Load<Metric = usize>
+                 + Clone
+                 + std::fmt::Debug
+                 + Send
+                 + Sync
+                 + 'static,
+> {
+    tower::layer::layer_fn(|probe| OverHttp(AnswerLayer::new().layer(OfHttp(probe))))
+}
+
+/// A probe whose requests come over HTTP.
+#[derive(Clone, Debug)]
+struct OfHttp(Probe);
+
+impl Service<http::Request<Request>> for OfHttp {
+    type Response = Answered;
+    type Error = ProbeError;
+    type Future = MapOk<ProbeFuture, fn(Response) -> Answered>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProbeError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Request>) -> Self::Future {
+        self.0.call(request.into_body()).map_ok(|_| http::Response::new(Full::default()))
+    }
+}
+
+impl Load for OfHttp {
+    type Metric = usize;
+
+    fn load(&self) -> usize {
+        self.0.load()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct OverHttp(Answer<OfHttp>);
+
+impl Service<Request> for OverHttp {
+    type Response = Answered;
+    type Error = http::StatusCode;
+    type Future = Map<
+        <Answer<OfHttp> as Service<http::Request<Request>>>::Future,
+        fn(Result<Answered, Infallible>) -> Result<Answered, http::StatusCode>,
+    >;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), http::StatusCode>> {
+        self.0.poll_ready(cx).map_err(|never| match never {})
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        self.0.call(http::Request::new(request)).map(|result| {
+            let Ok(response) = result;
+            if response.status().is_success() { Ok(response) } else { Err(response.status()) }
+        })
+    }
+}
+
+impl Load for OverHttp {
+    type Metric = usize;
+
+    fn load(&self) -> usize {
+        self.0.load()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_layer_that_answers_passes_the_load_on_and_keeps_its_future_small() {
+    load_is_passed_on(around(over_http())).await;
+    type Future<S> = <S as Service<http::Request<Request>>>::Future;
+    let added = size_of::<Future<Answer<OfHttp>>>() - size_of::<Future<OfHttp>>();
+    assert!(added <= 16, "the future has grown by {added} bytes");
+}
 
 /// A call that waits for its token holds no place, so the checks that count one do not apply to it; these do.
 mod rate_limit_wait_out_of_tokens {

@@ -1,5 +1,6 @@
 //! What each layer does, on paused time.
 
+mod answer;
 mod metrics;
 #[path = "../probe/mod.rs"]
 mod probe;

@@ -39,6 +39,7 @@ pub fn cases() -> impl Iterator<Item = Case> {
         ours::AROUND_KERNELS,
         ours::AROUND_JOBS,
         ours::AROUND_HTTP,
+        ours::ANSWER,
         tower_peers::CASES,
         http_peers::CASES,
         boxes::CASES,

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use tower::{Layer, Service, ServiceBuilder};
-use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
+use tower_kernels::layers::{AnswerLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
 
 use crate::inner::{HTTP, Http, KERNEL, Kernel, PLAIN, Plain, http_request, job, kernel_request};
 use crate::{Calls, Case, drive};
@@ -53,6 +53,32 @@ macro_rules! rows {
 pub(crate) const AROUND_KERNELS: &[Case] = &rows!("kernel request", KERNEL, Kernel, kernel_request);
 pub(crate) const AROUND_JOBS: &[Case] = &rows!("plain request", PLAIN, Plain, job);
 pub(crate) const AROUND_HTTP: &[Case] = &rows!("http request", HTTP, Http, http_request());
+/// What makes the refusals of the others answers takes http only.
+pub(crate) const ANSWER: &[Case] = &[
+    Case {
+        name: "AnswerLayer::http, http request",
+        over: Some(HTTP),
+        build: || around(Http, http_request(), AnswerLayer::http()),
+    },
+    Case {
+        name: "AnswerLayer::new, http request",
+        over: Some(HTTP),
+        build: || around(Http, http_request(), AnswerLayer::new()),
+    },
+    Case {
+        name: "AnswerLayer::new and our four, http request",
+        over: Some(HTTP),
+        build: || {
+            let five = ServiceBuilder::new()
+                .layer(AnswerLayer::new())
+                .layer(MetricsLayer::new())
+                .layer(TracingLayer::new())
+                .layer(rate_limit())
+                .layer(timeout());
+            around(Http, http_request(), five)
+        },
+    },
+];
 
 fn around<L, S, R>(inner: S, request: impl Fn() -> R + 'static, layer: L) -> Calls
 where

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
@@ -17,6 +18,22 @@ impl State {
     pub(super) fn new(prefix: String, max_operations: usize) -> Self {
         Self { prefix, operations: Operations::new(max_operations) }
     }
+}
+
+/// Calls of one operation that ended alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndedCalls {
+    /// The operation, or `unknown`, or `other`.
+    pub operation: String,
+    /// What ran them, or `none`.
+    pub backend: &'static str,
+    /// `ok`, or the [code](crate::error::ErrorKind::code) of the failure.
+    pub outcome: &'static str,
+    /// How many.
+    pub count: u64,
+    /// How long they took together.
+    pub duration: Duration,
 }
 
 /// Reads what a [`MetricsLayer`](super::MetricsLayer) counted. Clones read the same.
@@ -58,6 +75,38 @@ impl MetricsHandle {
     pub fn register(&self, registry: &mut Registry) {
         let encoder = Encoder::new(Arc::clone(&self.state));
         registry.sub_registry_with_prefix(&self.state.prefix).register_collector(Box::new(encoder));
+    }
+
+    /// How calls have ended, as of now: for pages and alarms of your own.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use tower::{Layer, ServiceExt, service_fn};
+    /// use tower_kernels::layers::MetricsLayer;
+    ///
+    /// let metrics = MetricsLayer::new();
+    /// let fine = metrics.layer(service_fn(|_: http::Request<()>| async { Ok::<_, std::convert::Infallible>(http::Response::new(())) }));
+    /// fine.oneshot(http::Request::new(())).await.unwrap();
+    ///
+    /// let ended = metrics.handle().ended();
+    /// assert_eq!((ended[0].operation.as_str(), ended[0].outcome, ended[0].count), ("GET", "ok", 1));
+    /// # }
+    /// ```
+    pub fn ended(&self) -> Vec<EndedCalls> {
+        let mut ended = Vec::new();
+        for (operation, _) in self.state.operations.iter() {
+            for backend in &operation.read().backends {
+                ended.extend(backend.outcomes().map(|(outcome, durations)| EndedCalls {
+                    operation: operation.name.to_string(),
+                    backend: backend.name,
+                    outcome,
+                    count: durations.count,
+                    duration: Duration::try_from_secs_f64(durations.sum).unwrap_or(Duration::MAX),
+                }));
+            }
+        }
+        ended
     }
 
     /// How many calls have not ended.

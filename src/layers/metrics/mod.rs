@@ -69,6 +69,6 @@ mod service;
 mod thread;
 
 pub use self::future::ResponseFuture;
-pub use self::handle::MetricsHandle;
+pub use self::handle::{EndedCalls, MetricsHandle};
 pub use self::layer::MetricsLayer;
 pub use self::service::Metrics;

@@ -1,0 +1,42 @@
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{Classify, ErrorKind};
+
+/// What is left of an error when it is to be told to a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// What kind of refusal it is.
+    pub kind: ErrorKind,
+    /// When the same request can succeed, where that is known.
+    pub retry_after: Option<Duration>,
+    /// The error and its sources, joined with `": "`.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// What `error` says of itself.
+    pub fn new<E: Classify + Error>(error: &E) -> Self {
+        Self { kind: error.kind(), retry_after: error.retry_after(), detail: chain(error) }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+/// Each level of a stack speaks for itself alone, so what happened is the whole chain.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,58 @@
+//! `POST /execute` and `POST /kernels/{id}/execute`.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use ::axum::extract::rejection::PathRejection;
+use ::axum::extract::{Path, Request, State};
+use ::axum::response::Response;
+use http::StatusCode;
+use tower_service::Service;
+
+use super::kernels::{executes, path_of, unknown};
+use super::router::Shared;
+use crate::error::Classify;
+use crate::servers::http::{self as transport, Problem, RequestHead, RequestId, Target, document};
+use crate::service::{KernelRequest, KernelResponse};
+
+pub(super) async fn of_document<S>(State(shared): State<Arc<Shared<S>>>, request: Request) -> Response
+where
+    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error + 'static> + Clone,
+{
+    execute(&shared, Ok(Target::Document), request).await
+}
+
+pub(super) async fn of_input<S>(
+    State(shared): State<Arc<Shared<S>>>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response
+where
+    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error + 'static> + Clone,
+{
+    let target = path_of(path).and_then(|path| match executes(&shared.registry, &path) {
+        Some(id) => Ok(Target::Input(id.to_owned())),
+        None if shared.registry.get(&path).is_some() => Err(Problem::method_not_allowed("GET, HEAD")),
+        None => Err(unknown(path.strip_suffix("/execute").unwrap_or(&path))),
+    });
+    execute(&shared, target, request).await
+}
+
+async fn execute<S>(shared: &Shared<S>, target: Result<Target, Problem>, request: Request) -> Response
+where
+    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error + 'static> + Clone,
+{
+    let (parts, body) = request.into_parts();
+    let request_id = RequestId::of(&parts.headers);
+    let execution = async {
+        let head = RequestHead::read(&parts, shared.timeout)?;
+        let (service, max_body) = (shared.service.clone(), shared.config.max_request_size);
+        transport::execute(service, &parts.headers, head, &request_id, target?, body, max_body).await
+    };
+    let result = execution.await;
+    shared.outcomes.record(result.as_ref().err().map(Problem::kind));
+    match result {
+        Ok(answer) => document(StatusCode::OK, "application/json", answer, &request_id),
+        Err(problem) => problem.into_response(&request_id),
+    }
+}

@@ -1,0 +1,272 @@
+//! `GET /health`, `/health/live`, `/health/ready`: how it is, whether it answers, whether to send it more.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use ::axum::extract::State;
+use ::axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use tower_service::Service;
+
+use super::kernels::{answer, json};
+use super::outcomes::{Outcomes, WINDOW};
+use super::router::Shared;
+use crate::backends::{CpuStatus, CudaState, LocalStatus};
+use crate::error::ErrorKind;
+use crate::servers::http::{Problem, RequestId, document};
+#[cfg(feature = "cuda")]
+use crate::service::BackendKind;
+use crate::service::{KernelRegistry, KernelRequest};
+
+/// Shares of faults past which the execution is degraded, and unhealthy, where there is enough to go by.
+const DEGRADED: f64 = 0.05;
+const UNHEALTHY: f64 = 0.5;
+const ENOUGH: u64 = 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    /// There is none, and nobody misses it.
+    Off,
+    Healthy,
+    Degraded,
+    Unhealthy,
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: Status,
+    draining: bool,
+    components: Components,
+}
+
+#[derive(Serialize)]
+struct Components {
+    registry: Registry,
+    execution: Execution,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    devices: Option<Devices>,
+}
+
+#[derive(Serialize)]
+struct Registry {
+    status: Status,
+    kernel_count: usize,
+}
+
+#[derive(Serialize)]
+struct Execution {
+    status: Status,
+    error_rate: f64,
+    executions: u64,
+    window_seconds: u64,
+    /// Why the service takes nothing any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Devices {
+    cpu: Device<CpuStatus>,
+    cuda: Device<CudaState>,
+}
+
+#[derive(Serialize)]
+struct Device<T> {
+    status: Status,
+    #[serde(flatten)]
+    details: T,
+}
+
+impl Components {
+    fn new(registry: &KernelRegistry, outcomes: &Outcomes, gone: Option<String>, local: Option<LocalStatus>) -> Self {
+        let kernel_count = registry.len();
+        let status = if kernel_count == 0 { Status::Degraded } else { Status::Healthy };
+        let execution = Execution::new(outcomes, gone);
+        let devices = local.map(|LocalStatus { cpu, cuda }| Devices {
+            cpu: Device { status: Status::Healthy, details: cpu },
+            cuda: Device { status: cuda_status(&cuda, registry), details: cuda },
+        });
+        Self { registry: Registry { status, kernel_count }, execution, devices }
+    }
+
+    /// As the worst of them.
+    fn status(&self) -> Status {
+        let devices = self.devices.as_ref().map_or(Status::Healthy, |devices| devices.cuda.status);
+        self.registry.status.max(self.execution.status).max(devices)
+    }
+}
+
+impl Execution {
+    fn new(outcomes: &Outcomes, gone: Option<String>) -> Self {
+        let recent = outcomes.recent();
+        let error_rate = recent.error_rate();
+        let status = match error_rate {
+            _ if gone.is_some() => Status::Unhealthy,
+            rate if rate > UNHEALTHY && recent.executions >= ENOUGH => Status::Unhealthy,
+            rate if rate > DEGRADED && recent.executions >= ENOUGH => Status::Degraded,
+            _ => Status::Healthy,
+        };
+        Self { status, error_rate, executions: recent.executions, window_seconds: WINDOW, reason: gone }
+    }
+}
+
+fn cuda_status(cuda: &CudaState, registry: &KernelRegistry) -> Status {
+    match cuda {
+        CudaState::Off { .. } => Status::Off,
+        #[cfg(feature = "cuda")]
+        CudaState::On(cuda) if cuda.lost.is_none() => Status::Healthy,
+        #[cfg(feature = "cuda")]
+        CudaState::On(_) if needs_cuda(registry) => Status::Unhealthy,
+        // Everything goes on, on the CPU, and more slowly.
+        #[cfg(feature = "cuda")]
+        CudaState::On(_) => Status::Degraded,
+    }
+}
+
+/// Whether there is a kernel that runs on CUDA and nowhere else.
+#[cfg(feature = "cuda")]
+fn needs_cuda(registry: &KernelRegistry) -> bool {
+    registry.list().iter().any(|kernel| {
+        let backends = &kernel.info().backends;
+        backends.contains(&BackendKind::Cuda) && !backends.contains(&BackendKind::Cpu)
+    })
+}
+
+/// Why the service takes nothing any more; `None` where it is ready, or full just now. What a clone reserves when it is
+/// asked is given back when it is dropped.
+async fn gone<S>(service: &S) -> Option<String>
+where
+    S: Service<KernelRequest, Error: std::error::Error> + Clone,
+{
+    let mut service = service.clone();
+    poll_fn(|cx| {
+        Poll::Ready(match service.poll_ready(cx) {
+            Poll::Ready(Err(error)) => Some(error.to_string()),
+            Poll::Ready(Ok(())) | Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+pub(super) async fn health<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
+where
+    S: Service<KernelRequest, Error: std::error::Error> + Clone,
+{
+    let request_id = RequestId::of(&headers);
+    let gone = gone(&shared.service).await;
+    let local = shared.devices.as_ref().map(|local| local.status());
+    let components = Components::new(&shared.registry, &shared.outcomes, gone, local);
+    let health = Health { status: components.status(), draining: shared.drain.is_draining(), components };
+    match json(&health) {
+        Ok(body) if health.status == Status::Unhealthy => {
+            document(StatusCode::SERVICE_UNAVAILABLE, "application/json", body.into(), &request_id)
+        }
+        body => answer(body, &request_id),
+    }
+}
+
+pub(super) async fn live(headers: HeaderMap) -> Response {
+    document(StatusCode::OK, "application/json", r#"{"status":"alive"}"#.into(), &RequestId::of(&headers))
+}
+
+pub(super) async fn ready<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
+where
+    S: Service<KernelRequest, Error: std::error::Error> + Clone,
+{
+    let request_id = RequestId::of(&headers);
+    let cuda = shared.devices.as_ref().map(|local| local.status().cuda);
+    let refusal = if shared.drain.is_draining() {
+        Some("the server is draining".to_owned())
+    } else if let Some(cuda) = cuda.filter(|cuda| cuda_status(cuda, &shared.registry) == Status::Unhealthy) {
+        Some(lost(&cuda))
+    } else {
+        gone(&shared.service).await
+    };
+    match refusal {
+        None => document(StatusCode::OK, "application/json", r#"{"status":"ready"}"#.into(), &request_id),
+        Some(why) => Problem::new(ErrorKind::Unavailable, why).into_response(&request_id),
+    }
+}
+
+/// Why a device that is needed is not there.
+fn lost(cuda: &CudaState) -> String {
+    match cuda {
+        #[cfg(feature = "cuda")]
+        CudaState::On(cuda) => cuda.lost.clone().unwrap_or_default(),
+        CudaState::Off { off } => off.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> KernelRegistry {
+        let registry = KernelRegistry::new();
+        crate::kernels::register_all(&registry).unwrap();
+        registry
+    }
+
+    fn status(outcomes: &Outcomes, gone: Option<&str>) -> Status {
+        Components::new(&registry(), outcomes, gone.map(str::to_owned), None).status()
+    }
+
+    #[test]
+    fn the_whole_is_as_the_worst_of_its_parts() {
+        let outcomes = Outcomes::new();
+        assert_eq!(status(&outcomes, None), Status::Healthy);
+        assert_eq!(status(&outcomes, Some("gone")), Status::Unhealthy);
+        (0..ENOUGH - 1).for_each(|_| outcomes.record(Some(ErrorKind::Internal)));
+        assert_eq!(status(&outcomes, None), Status::Healthy, "too few to go by");
+        outcomes.record(Some(ErrorKind::Internal));
+        assert_eq!(status(&outcomes, None), Status::Unhealthy);
+        (0..2 * ENOUGH).for_each(|_| outcomes.record(None));
+        assert_eq!(status(&outcomes, None), Status::Degraded);
+        (0..20 * ENOUGH).for_each(|_| outcomes.record(Some(ErrorKind::InvalidArgument)));
+        assert_eq!(status(&outcomes, None), Status::Healthy, "what clients do wrong is no fault");
+        let none = Components::new(&KernelRegistry::new(), &Outcomes::new(), None, None);
+        assert_eq!(none.status(), Status::Degraded);
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_lost_device_matters_as_much_as_it_is_needed() {
+        use crate::backends::cuda::{CudaStatus, DeviceInfo};
+        use crate::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+
+        struct OnCudaAlone;
+
+        impl Kernel for OnCudaAlone {
+            type Input = u32;
+            type Output = u32;
+
+            fn info(&self) -> KernelInfo {
+                KernelInfo::new("test/cuda", "1.0.0", "On CUDA alone.").backends([BackendKind::Cuda])
+            }
+            fn validate(&self, _: &u32) -> Result<(), Invalid> {
+                Ok(())
+            }
+            fn cost(&self, _: &u32) -> Cost {
+                Cost::default()
+            }
+            fn run_cpu(&self, input: &u32, _: &Context<'_>) -> Result<u32, KernelError> {
+                Ok(*input)
+            }
+        }
+
+        let device =
+            DeviceInfo { ordinal: 0, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
+        let well = CudaState::On(CudaStatus { device: device.clone(), lost: None });
+        let lost = CudaState::On(CudaStatus { device, lost: Some("it fell off the bus".into()) });
+        let registry = registry();
+        assert_eq!(cuda_status(&well, &registry), Status::Healthy);
+        assert_eq!(cuda_status(&lost, &registry), Status::Degraded);
+        assert_eq!(cuda_status(&CudaState::Off { off: "no driver".into() }, &registry), Status::Off);
+        registry.register(OnCudaAlone).unwrap();
+        assert_eq!(cuda_status(&lost, &registry), Status::Unhealthy);
+        assert_eq!(super::lost(&lost), "it fell off the bus");
+    }
+}

@@ -1,0 +1,102 @@
+//! `GET /metrics`: what the layer counted, the same by domain, and what was answered.
+
+use std::collections::BTreeMap;
+use std::fmt::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::axum::extract::State;
+use ::axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::router::Shared;
+use crate::error::ErrorKind;
+use crate::layers::metrics::MetricsHandle;
+use crate::servers::http::{Problem, RequestId, document};
+use crate::service::Mode;
+
+pub(super) async fn metrics<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
+where
+    S: Send + Sync + 'static,
+{
+    let request_id = RequestId::of(&headers);
+    let mut registry = Registry::default();
+    shared.metrics.register(&mut registry);
+    registry.sub_registry_with_prefix("kernel").register_collector(Box::new(ByDomain(Arc::clone(&shared))));
+    let mut page = String::new();
+    match text::encode(&mut page, &registry) {
+        Ok(()) => document(StatusCode::OK, MetricsHandle::CONTENT_TYPE, page.into(), &request_id),
+        Err(error) => Problem::new(ErrorKind::Internal, error.to_string()).into_response(&request_id),
+    }
+}
+
+/// Made from the layer's figures when the page is asked for, so that requests do not pay for it. The domain is the
+/// registry's: a call by an alias counts for the kernel's own.
+struct ByDomain<S>(Arc<Shared<S>>);
+
+impl<S> std::fmt::Debug for ByDomain<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ByDomain").finish_non_exhaustive()
+    }
+}
+
+impl<S: Send + Sync + 'static> Collector for ByDomain<S> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let Self(shared) = self;
+
+        let mut ended: BTreeMap<(String, &str), (u64, Duration)> = BTreeMap::new();
+        for calls in shared.metrics.ended() {
+            // `unknown` and `other` are no kernels and stand for themselves.
+            let kernel = shared.registry.get(&calls.operation);
+            let domain = kernel.map_or(calls.operation, |kernel| kernel.info().domain().to_owned());
+            let (count, duration) = ended.entry((domain, calls.outcome)).or_default();
+            *count += calls.count;
+            *duration = duration.saturating_add(calls.duration);
+        }
+        let help = "Calls that ended, by the domain of their kernel";
+        let mut family = encoder.encode_descriptor("domain_requests", help, None, MetricType::Counter)?;
+        for ((domain, outcome), (count, _)) in &ended {
+            counter(&mut family, &[("domain", domain.as_str()), ("outcome", outcome)], *count)?;
+        }
+        let help = "Time of the calls that ended, by the domain of their kernel";
+        let unit = Some(&Unit::Seconds);
+        let mut family = encoder.encode_descriptor("domain_request_duration", help, unit, MetricType::Counter)?;
+        for ((domain, outcome), (_, duration)) in &ended {
+            let exemplar: Option<&Exemplar<NoLabelSet, f64>> = None;
+            let labels = [("domain", domain.as_str()), ("outcome", outcome)];
+            family.encode_family(&labels)?.encode_counter(&duration.as_secs_f64(), exemplar)?;
+        }
+
+        let mut registered: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        let kernels = shared.registry.list();
+        for info in kernels.iter().map(|kernel| kernel.info()) {
+            let mode = if info.mode == Mode::Ring { "ring" } else { "batch" };
+            *registered.entry((info.domain(), mode)).or_default() += 1;
+        }
+        let mut family = encoder.encode_descriptor("registered", "Kernels that there are", None, MetricType::Gauge)?;
+        for ((domain, mode), count) in &registered {
+            family.encode_family(&[("domain", *domain), ("mode", *mode)])?.encode_gauge(count)?;
+        }
+
+        let help = "Execute calls that were answered, by code; those that never reached the service too";
+        let mut family = encoder.encode_descriptor("http_responses", help, None, MetricType::Counter)?;
+        for (code, count) in shared.outcomes.totals() {
+            counter(&mut family, &[("code", code)], count)?;
+        }
+        Ok(())
+    }
+}
+
+fn counter<const N: usize>(
+    family: &mut MetricEncoder<'_>,
+    labels: &[(&str, &str); N],
+    count: u64,
+) -> Result<(), Error> {
+    let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
+    family.encode_family(labels)?.encode_counter(&count, exemplar)
+}

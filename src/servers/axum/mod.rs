@@ -1,0 +1,119 @@
+//! Kernels as a REST API, as an [`axum::Router`](::axum::Router).
+//!
+//! ```no_run
+//! use tower_kernels::axum::{KernelRouter, RouterConfig};
+//! use tower_kernels::service::KernelRegistry;
+//! use std::sync::Arc;
+//!
+//! #[tokio::main]
+//! async fn main() {
+//!     let registry = Arc::new(KernelRegistry::new());
+//!     tower_kernels::kernels::register_all(&registry).unwrap();
+//!
+//!     let router = KernelRouter::new(registry, RouterConfig::default());
+//!     let app = router.into_router();
+//!
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await.unwrap();
+//!     axum::serve(listener, app).await.unwrap();
+//! }
+//! ```
+//! It is thin: every request goes through one [`Service<KernelRequest>`](crate::service::KernelService), and
+//! [`KernelRouter::with_service`] takes a pipeline of yours in its place:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower::ServiceBuilder;
+//! use tower_kernels::axum::{KernelRouter, RouterConfig};
+//! use tower_kernels::layers::{RateLimiterLayer, TimeoutLayer, TracingLayer};
+//! use tower_kernels::service::{KernelRegistry, KernelService};
+//!
+//! let registry = KernelRegistry::new();
+//! tower_kernels::kernels::register_all(&registry).unwrap();
+//! let kernels = KernelService::new(registry);
+//! let (registry, devices) = (kernels.registry().clone(), kernels.backend().clone());
+//! let pipeline = ServiceBuilder::new()
+//!     .layer(TracingLayer::new())
+//!     .layer(RateLimiterLayer::new(100, Duration::from_secs(1)))
+//!     .layer(TimeoutLayer::new(Duration::from_secs(30)))
+//!     .service(kernels);
+//! let config = RouterConfig {
+//!     prefix: "/api/v1".to_string(),
+//!     enable_metrics: true,
+//!     enable_health: true,
+//!     cors_enabled: true,
+//!     max_request_size: 10 * 1024 * 1024, // 10 MB
+//! };
+//! let app = KernelRouter::with_service(pipeline, registry, config).devices(devices).into_router();
+//! # let _: ::axum::Router = app;
+//! ```
+//!
+//! # Routes
+//!
+//! | method | path | what |
+//! |---|---|---|
+//! | GET | `{prefix}/kernels` | the kernels, by id: `?domain=graph`, `?mode=batch` or `ring`; `?limit=` (100, at most 1 000) a page, `?after=` the `next` of the page before |
+//! | GET | `{prefix}/kernels/{id}` | one kernel: aliases, backends, and the JSON Schemas of its input and output; ids hold slashes, as they are or as `%2F` |
+//! | POST | `{prefix}/execute` | runs the kernel that the document names, on its `input`, with its `metadata` |
+//! | POST | `{prefix}/kernels/{id}/execute` | runs this kernel; the body is the input itself and not the document, so that there is one place only that names the kernel; metadata comes in headers |
+//! | GET | `/health` | the registry, the execution (share of faults over the last minute), the devices; 503 where it is unhealthy |
+//! | GET | `/health/live` | 200 as long as it answers at all |
+//! | GET | `/health/ready` | 503 once it [drains](DrainHandle), its backend has stopped, or a device is lost that a kernel cannot do without |
+//! | GET | `/metrics` | OpenMetrics, which Prometheus reads |
+//!
+//! A document and its answer; all of `metadata` may be left out:
+//!
+//! ```json
+//! {"kernel_id": "linalg/saxpy", "input": {"a": 2.0, "x": [1.0], "y": [1.0]},
+//!  "metadata": {"timeout_ms": 50, "priority": "high", "tenant": "acme", "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}}
+//!
+//! {"request_id": "req-9f86d081884c7d65", "kernel_id": "linalg/saxpy", "output": {"y": [3.0]},
+//!  "metadata": {"duration_us": 1, "queued_us": 0, "backend": "CPU"}}
+//! ```
+//!
+//! # Headers
+//!
+//! * `content-type` must be `application/json`, or end in `+json`.
+//! * `x-request-id` is echoed where it is of at most 128 visible ASCII characters; else one is made. Every answer has it.
+//! * `grpc-timeout` and `connect-timeout-ms` set a deadline, as does `metadata.timeout_ms`; the earliest holds, and none is
+//!   later than [`KernelRouter::timeout`] from the request's arrival.
+//! * `traceparent` and `tracestate` name the trace, where the document does not.
+//! * A [`Tenant`](crate::service::Tenant), [`Priority`](crate::service::Priority) or
+//!   [`Deadline`](crate::service::Deadline) among the request's extensions, which a layer of yours has put there, is
+//!   stronger than what the document says.
+//!
+//! # Refusals
+//!
+//! Each is a problem document after RFC 9457, `application/problem+json`, with `title`, `status`, `code`, `detail`,
+//! `request_id`, and `field` where one is to blame. Statuses and codes are those of the [table](crate::error); besides
+//! there are 405 `method_not_allowed`, 408 `request_timeout` (the body did not come within the deadline) and 415
+//! `unsupported_media_type`. 429 and 503 say in `Retry-After` when to come back.
+//!
+//! # Metrics
+//!
+//! Besides those of [`layers::metrics`](crate::layers::metrics), which are counted just outside of the service, so that
+//! what its layers refuse is among them:
+//!
+//! | name | type | labels | what |
+//! |---|---|---|---|
+//! | `kernel_domain_requests_total` | counter | `domain`, `outcome` | calls that ended |
+//! | `kernel_domain_request_duration_seconds_total` | counter | `domain`, `outcome` | the time that they took |
+//! | `kernel_registered` | gauge | `domain`, `mode` | kernels that there are |
+//! | `kernel_http_responses_total` | counter | `code` | execute calls that were answered, whether they reached the service or not |
+//!
+//! # Cancel safety
+//!
+//! A client that hangs up cancels its work: the server drops the handler's future, and with it the call. How long a
+//! client may take over the head of its request is the server's to bound; the body has to come within the deadline.
+
+mod config;
+mod drain;
+mod execute;
+mod health;
+mod kernels;
+mod metrics;
+mod outcomes;
+mod router;
+
+pub use self::config::RouterConfig;
+pub use self::drain::DrainHandle;
+pub use self::router::KernelRouter;

@@ -1,0 +1,205 @@
+//! Refusals as [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) wants them, and answers.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+
+use super::RequestId;
+use crate::error::{Classify, ErrorKind};
+use crate::service::Invalid;
+
+/// A refusal: `application/problem+json` with `title`, `status`, `code`, `detail`, `request_id`, and `field` where one
+/// field of the request is to blame.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    field: Option<String>,
+    retry_after: Option<Duration>,
+    allow: Option<&'static str>,
+    kind: ErrorKind,
+}
+
+impl Problem {
+    /// Texts may repeat what the client sent, of which there can be much.
+    const MAX_DETAIL: usize = 2048;
+    /// Where 429 and 503 do not say when to come back.
+    const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+    /// A refusal of this kind, by the table of [`error`](crate::error).
+    pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
+        let status = StatusCode::from_u16(kind.http_status()).expect("the table holds statuses");
+        Self::with_status(status, kind.code(), kind, detail.into())
+    }
+
+    /// What an error says of itself, its causes joined by colons.
+    pub(crate) fn of(error: &(impl Classify + Error + 'static)) -> Self {
+        let mut problem = Self::new(error.kind(), String::new());
+        problem.retry_after = error.retry_after().or(problem.retry_after);
+        let mut level: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(error) = level {
+            if !problem.detail.is_empty() {
+                problem.detail.push_str(": ");
+            }
+            problem.detail.push_str(&error.to_string());
+            if let Some(invalid) = error.downcast_ref::<Invalid>() {
+                problem.field = Some(invalid.field.clone());
+            }
+            level = error.source();
+        }
+        problem.shorten()
+    }
+
+    /// 405: the path is there and takes only `allow`.
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
+        let detail = format!("only {allow} is allowed here");
+        let mut problem =
+            Self::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", ErrorKind::InvalidArgument, detail);
+        problem.allow = Some(allow);
+        problem
+    }
+
+    /// 415.
+    pub(crate) fn unsupported_media_type(detail: impl Into<String>) -> Self {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self::with_status(status, "unsupported_media_type", ErrorKind::InvalidArgument, detail.into())
+    }
+
+    /// 408: the client took too long to send its request.
+    pub(crate) fn request_timeout(detail: impl Into<String>) -> Self {
+        let status = StatusCode::REQUEST_TIMEOUT;
+        Self::with_status(status, "request_timeout", ErrorKind::InvalidArgument, detail.into())
+    }
+
+    pub(crate) fn with_status(status: StatusCode, code: &'static str, kind: ErrorKind, detail: String) -> Self {
+        let retry_after = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let retry_after = retry_after.then_some(Self::RETRY_AFTER);
+        Self { status, code, detail, field: None, retry_after, allow: None, kind }.shorten()
+    }
+
+    /// With the field that is to blame.
+    #[must_use]
+    pub(crate) fn field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self.shorten()
+    }
+
+    /// What kind of refusal it is. Those that have a status of HTTP's alone are the client's mistake.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    fn shorten(mut self) -> Self {
+        for text in self.field.iter_mut().chain([&mut self.detail]) {
+            if text.len() > Self::MAX_DETAIL {
+                let cut = (0..=Self::MAX_DETAIL).rev().find(|&at| text.is_char_boundary(at));
+                text.truncate(cut.unwrap_or(0));
+                text.push('…');
+            }
+        }
+        self
+    }
+
+    /// The response that says so.
+    pub(crate) fn into_response<B: From<Bytes>>(self, request_id: &RequestId) -> Response<B> {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            title: &'a str,
+            status: u16,
+            code: &'a str,
+            detail: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            field: Option<&'a str>,
+            request_id: &'a str,
+        }
+        let body = Document {
+            // 499 is nginx's, and the only one that is not registered.
+            title: self.status.canonical_reason().unwrap_or("Client Closed Request"),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+            field: self.field.as_deref(),
+            request_id: request_id.as_str(),
+        };
+        let body = serde_json::to_vec(&body).expect("strings and a number are JSON");
+        let mut response = document(self.status, "application/problem+json", body.into(), request_id);
+        let headers = response.headers_mut();
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, rounded up: a client that comes back early is refused again.
+            headers.insert(RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into());
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        response
+    }
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        Self::new(ErrorKind::InvalidArgument, invalid.to_string()).field(invalid.field)
+    }
+}
+
+/// A response of this status and type, under the request's id.
+pub(crate) fn document<B: From<Bytes>>(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Bytes,
+    request_id: &RequestId,
+) -> Response<B> {
+    let mut response = Response::new(B::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(RequestId::HEADER, request_id.value().clone());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::timeout::TimeoutError;
+    use crate::service::KernelError;
+
+    fn answer(problem: Problem) -> (Response<Bytes>, serde_json::Value) {
+        let response: Response<Bytes> = problem.into_response(&RequestId::of(&http::HeaderMap::new()));
+        let document = serde_json::from_slice(response.body()).unwrap();
+        (response, document)
+    }
+
+    #[test]
+    fn an_error_and_its_causes_are_one_text_and_the_field_is_named() {
+        let error = TimeoutError::Inner(KernelError::Invalid(Invalid::new("x[3]", "it is not finite")));
+        let (response, document) = answer(Problem::of(&error));
+        assert_eq!(response.status(), 400);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(document["detail"], "the input is invalid: x[3]: it is not finite");
+        assert_eq!((&document["field"], &document["code"]), (&"x[3]".into(), &"invalid_argument".into()));
+        assert_eq!(document["request_id"], *response.headers()[RequestId::HEADER].to_str().unwrap());
+    }
+
+    #[test]
+    fn the_wait_is_rounded_up_and_never_missing_where_it_is_due() {
+        let mut problem = Problem::new(ErrorKind::RateLimited, "slower");
+        problem.retry_after = Some(Duration::from_millis(2001));
+        assert_eq!(answer(problem).0.headers()[RETRY_AFTER], "3");
+        for kind in ErrorKind::ALL {
+            let due = matches!(kind.http_status(), 429 | 503);
+            assert_eq!(answer(Problem::new(kind, "")).0.headers().contains_key(RETRY_AFTER), due, "{kind}");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let (_, document) = answer(Problem::from(Invalid::new("é".repeat(5000), "too long")));
+        for text in ["detail", "field"] {
+            assert!(document[text].as_str().unwrap().len() <= Problem::MAX_DETAIL + '…'.len_utf8());
+        }
+    }
+}

@@ -1,0 +1,213 @@
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::Full;
+use serde::Serialize;
+use tower_service::Service;
+
+use crate::error::{Classify, ErrorKind};
+use crate::layers::metrics::MetricsHandle;
+use crate::servers::http::{Problem, RequestHead, RequestId, Target, document, execute};
+use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
+
+/// A `Service<KernelRequest>` as a service of hyper's. See the [module](super) for what it answers.
+///
+/// Clones are cheap: one for each connection.
+#[derive(Clone)]
+pub struct KernelHttpService<S> {
+    service: S,
+    registry: Arc<KernelRegistry>,
+    metrics: Option<MetricsHandle>,
+    timeout: Duration,
+    max_request_size: usize,
+}
+
+impl KernelHttpService<KernelService> {
+    /// The kernels of `registry`, on the backend that [`KernelService::new`] chooses and with no layers.
+    pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
+        let registry = registry.into();
+        Self::with_service(KernelService::new(Arc::clone(&registry)), registry)
+    }
+}
+
+impl<S> KernelHttpService<S> {
+    /// A pipeline of your own. `registry` is what it lists and describes.
+    pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>) -> Self {
+        let (timeout, max_request_size) = (Duration::from_secs(30), 64 << 20);
+        Self { service, registry: registry.into(), metrics: None, timeout, max_request_size }
+    }
+
+    /// Answers `GET /metrics` with these.
+    #[must_use]
+    pub fn metrics(mut self, metrics: MetricsHandle) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Sets the most time that a request has, from its arrival to its answer: 30 s if nothing is said. Clients can ask
+    /// for less.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets how many bytes the body of a request may have: 64 MiB if nothing is said.
+    #[must_use]
+    pub fn max_request_size(mut self, bytes: usize) -> Self {
+        self.max_request_size = bytes;
+        self
+    }
+}
+
+impl<S, B> ::hyper::service::Service<Request<B>> for KernelHttpService<S>
+where
+    S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + 'static,
+    S::Error: Classify + Error + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn call(&self, request: Request<B>) -> ResponseFuture {
+        let (parts, body) = request.into_parts();
+        let request_id = RequestId::of(&parts.headers);
+        let target = match self.route(&parts, &request_id) {
+            Ok(Route::Answer(response)) => return ResponseFuture::ready(response),
+            Ok(Route::Execute(target)) => target,
+            Err(problem) => return ResponseFuture::ready(problem.into_response(&request_id)),
+        };
+        let head = match RequestHead::read(&parts, self.timeout) {
+            Ok(head) => head,
+            Err(problem) => return ResponseFuture::ready(problem.into_response(&request_id)),
+        };
+        let (service, max_request_size) = (self.service.clone(), self.max_request_size);
+        ResponseFuture::running(async move {
+            match execute(service, &parts.headers, head, &request_id, target, body, max_request_size).await {
+                Ok(body) => document(StatusCode::OK, "application/json", body, &request_id),
+                Err(problem) => problem.into_response(&request_id),
+            }
+        })
+    }
+}
+
+enum Route {
+    Execute(Target),
+    Answer(Response<Full<Bytes>>),
+}
+
+impl<S> KernelHttpService<S> {
+    fn route(&self, parts: &Parts, request_id: &RequestId) -> Result<Route, Problem> {
+        let (method, path) = (&parts.method, parts.uri.path());
+        let response = if path == "/execute" {
+            expect(method, Method::POST)?;
+            return Ok(Route::Execute(Target::Document));
+        } else if let Some(id) = path.strip_prefix("/kernels/") {
+            let to_run = id.strip_suffix("/execute");
+            if let (Some(id), &Method::POST) = (to_run, method) {
+                return Ok(Route::Execute(Target::Input(id.to_owned())));
+            }
+            let Some(description) = self.registry.describe(id) else {
+                return Err(match to_run {
+                    Some(_) => Problem::method_not_allowed("POST"),
+                    None => Problem::new(ErrorKind::NotFound, format!("no kernel has the id `{id}`")),
+                });
+            };
+            expect(method, Method::GET)?;
+            json(&description, request_id)?
+        } else if path == "/kernels" {
+            expect(method, Method::GET)?;
+            let kernels = self.registry.list();
+            json(&kernels.iter().map(|kernel| kernel.info()).collect::<Vec<_>>(), request_id)?
+        } else if let ("/metrics", Some(metrics)) = (path, &self.metrics) {
+            expect(method, Method::GET)?;
+            document(StatusCode::OK, MetricsHandle::CONTENT_TYPE, metrics.render().into(), request_id)
+        } else {
+            return Err(Problem::new(ErrorKind::NotFound, format!("nothing is at {path}")));
+        };
+        Ok(Route::Answer(response))
+    }
+}
+
+/// Where there is something to get, its head can be asked for too: hyper leaves the body out.
+fn expect(method: &Method, expected: Method) -> Result<(), Problem> {
+    let is_get = expected == Method::GET;
+    if *method == expected || (is_get && method == Method::HEAD) {
+        return Ok(());
+    }
+    Err(Problem::method_not_allowed(if is_get { "GET, HEAD" } else { "POST" }))
+}
+
+fn json(value: &impl Serialize, request_id: &RequestId) -> Result<Response<Full<Bytes>>, Problem> {
+    match serde_json::to_vec(value) {
+        Ok(body) => Ok(document(StatusCode::OK, "application/json", body.into(), request_id)),
+        Err(error) => Err(Problem::new(ErrorKind::Internal, error.to_string())),
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for KernelHttpService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelHttpService")
+            .field("service", &self.service)
+            .field("timeout", &self.timeout)
+            .field("max_request_size", &self.max_request_size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer of a [`KernelHttpService`]. Dropping it cancels the work.
+pub struct ResponseFuture {
+    state: State,
+}
+
+enum State {
+    /// What needs no kernel is answered in the call.
+    Ready(Ready<Response<Full<Bytes>>>),
+    /// In a box, so that a connection, which keeps room for one answer, need not keep room for the whole stack's.
+    Running(Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>),
+}
+
+impl ResponseFuture {
+    fn ready(response: Response<Full<Bytes>>) -> Self {
+        Self { state: State::Ready(ready(response)) }
+    }
+
+    fn running(future: impl Future<Output = Response<Full<Bytes>>> + Send + 'static) -> Self {
+        Self { state: State::Running(Box::pin(future)) }
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<Full<Bytes>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.state {
+            State::Ready(ready) => Pin::new(ready).poll(cx),
+            State::Running(future) => future.as_mut().poll(cx),
+        }
+        .map(Ok)
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Ready(_) => "ready",
+            State::Running(_) => "running",
+        };
+        f.debug_struct("ResponseFuture").field("state", &state).finish()
+    }
+}

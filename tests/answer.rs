@@ -1,0 +1,282 @@
+//! Every layer of this crate directly on servers that know nothing of kernels, over real sockets: an `axum` router, and
+//! a `tonic` server with a health service.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{Route, get};
+use futures::stream::Empty;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Status};
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tower::{Layer, Service, ServiceBuilder};
+use tower_kernels::layers::{AnswerLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A route that answers at once, and one that does not.
+async fn over_axum<L>(layer: L) -> SocketAddr
+where
+    L: Layer<Route> + Clone + Send + Sync + 'static,
+    L::Service: Service<axum::extract::Request, Response = axum::response::Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let app: Router = Router::new()
+        .route("/hello", get(async || "hello"))
+        .route("/slow", get(async || tokio::time::sleep(HOUR).await))
+        .layer(layer);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    address
+}
+
+/// The head and the body of the answer, in small letters.
+async fn http_get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.to_lowercase()
+}
+
+fn assert_says(answer: &str, all: &[&str]) {
+    for part in all {
+        assert!(answer.contains(part), "no {part:?} in {answer}");
+    }
+}
+
+/// Takes an hour for the service `slow`.
+struct Checks;
+
+#[tonic::async_trait]
+impl Health for Checks {
+    type WatchStream = Empty<Result<HealthCheckResponse, Status>>;
+
+    async fn check(
+        &self,
+        request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+        if request.get_ref().service == "slow" {
+            tokio::time::sleep(HOUR).await;
+        }
+        Ok(tonic::Response::new(HealthCheckResponse { status: 1 }))
+    }
+
+    async fn watch(&self, _: tonic::Request<HealthCheckRequest>) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("nothing to watch"))
+    }
+}
+
+type Client = HealthClient<tonic::transport::Channel>;
+
+async fn over_tonic<L>(layer: L) -> Client
+where
+    L: Layer<Routes> + Clone + Send + Sync + 'static,
+    L::Service: Service<
+            http::Request<tonic::body::Body>,
+            Response = http::Response<tonic::body::Body>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + 'static,
+{
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = incoming.local_addr().unwrap();
+    let server = tonic::transport::Server::builder().layer(layer).add_service(HealthServer::new(Checks));
+    tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+    connect(address).await
+}
+
+async fn connect(address: SocketAddr) -> Client {
+    let endpoint = tonic::transport::Endpoint::try_from(format!("http://{address}")).unwrap();
+    HealthClient::new(endpoint.connect().await.unwrap())
+}
+
+async fn check(client: &mut Client, service: &str) -> Result<(), Status> {
+    client.check(HealthCheckRequest { service: service.to_owned() }).await.map(drop)
+}
+
+#[tokio::test]
+async fn timeout_on_axum() {
+    let layers = ServiceBuilder::new().layer(AnswerLayer::new()).layer(TimeoutLayer::new(Duration::from_millis(50)));
+    let address = over_axum(layers).await;
+    assert_says(&http_get(address, "/hello").await, &["http/1.1 200", "\r\n\r\nhello"]);
+    let late = http_get(address, "/slow").await;
+    assert_says(&late, &["http/1.1 504", "application/problem+json", r#""code":"deadline_exceeded""#]);
+}
+
+#[tokio::test]
+async fn rate_limit_on_axum() {
+    let layers = ServiceBuilder::new().layer(AnswerLayer::new()).layer(RateLimiterLayer::new(1, HOUR));
+    let address = over_axum(layers).await;
+    assert_says(&http_get(address, "/hello").await, &["http/1.1 200"]);
+    // One limit for all routes, each of which has a service of its own.
+    let refused = http_get(address, "/slow").await;
+    assert_says(
+        &refused,
+        &["http/1.1 429", "retry-after: 3600", r#""code":"rate_limited""#, "the rate limit is reached"],
+    );
+}
+
+#[tokio::test]
+async fn metrics_on_axum() {
+    let metrics = MetricsLayer::new();
+    let layers =
+        ServiceBuilder::new().layer(AnswerLayer::new()).layer(metrics.clone()).layer(RateLimiterLayer::new(1, HOUR));
+    let address = over_axum(layers).await;
+    http_get(address, "/hello").await;
+    http_get(address, "/hello").await;
+    assert_says(&metrics.render(), &[r#"outcome="ok"} 1"#, r#"outcome="rate_limited"} 1"#]);
+}
+
+#[tokio::test]
+async fn tracing_on_axum() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let layers = ServiceBuilder::new()
+        .layer(AnswerLayer::new())
+        .layer(TracingLayer::new())
+        .layer(RateLimiterLayer::new(1, HOUR));
+    let address = over_axum(layers).await;
+    http_get(address, "/hello").await;
+    assert_says(&http_get(address, "/hello").await, &["http/1.1 429"]);
+    assert_says(&log.text(), &["rate_limited"]);
+}
+
+#[tokio::test]
+async fn timeout_on_tonic() {
+    let layers = ServiceBuilder::new().layer(AnswerLayer::grpc()).layer(TimeoutLayer::new(Duration::from_millis(50)));
+    let mut client = over_tonic(layers).await;
+    check(&mut client, "").await.unwrap();
+    let late = check(&mut client, "slow").await.unwrap_err();
+    assert_eq!(
+        (late.code(), late.message()),
+        (Code::DeadlineExceeded, "the deadline passed before the answer was there")
+    );
+}
+
+#[tokio::test]
+async fn rate_limit_on_tonic() {
+    let layers = ServiceBuilder::new().layer(AnswerLayer::grpc()).layer(RateLimiterLayer::new(1, HOUR));
+    let mut client = over_tonic(layers).await;
+    check(&mut client, "").await.unwrap();
+    let refused = check(&mut client, "").await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("the rate limit is reached"), "{refused}");
+    let pushback: u64 = refused.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap().parse().unwrap();
+    assert!((3_590_000..=3_600_000).contains(&pushback), "{pushback}");
+    assert!(refused.details().windows(20).any(|part| part == b"google.rpc.RetryInfo"), "{:?}", refused.details());
+}
+
+#[tokio::test]
+async fn metrics_on_tonic() {
+    let metrics = MetricsLayer::new();
+    let layers =
+        ServiceBuilder::new().layer(AnswerLayer::grpc()).layer(metrics.clone()).layer(RateLimiterLayer::new(1, HOUR));
+    let mut client = over_tonic(layers).await;
+    check(&mut client, "").await.unwrap();
+    check(&mut client, "").await.unwrap_err();
+    assert_says(&metrics.render(), &[r#"outcome="ok"} 1"#, r#"outcome="rate_limited"} 1"#]);
+}
+
+#[tokio::test]
+async fn tracing_on_tonic() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let layers = ServiceBuilder::new()
+        .layer(AnswerLayer::grpc())
+        .layer(TracingLayer::new())
+        .layer(RateLimiterLayer::new(1, HOUR));
+    let mut client = over_tonic(layers).await;
+    check(&mut client, "").await.unwrap();
+    assert_eq!(check(&mut client, "").await.unwrap_err().code(), Code::ResourceExhausted);
+    assert_says(&log.text(), &["rate_limited"]);
+}
+
+/// Metrics and tracing refuse nothing, so on services that cannot fail they need nobody to answer for them.
+#[tokio::test]
+async fn layers_that_cannot_refuse_sit_there_alone() {
+    let metrics = MetricsLayer::new();
+    let address = over_axum(ServiceBuilder::new().layer(metrics.clone()).layer(TracingLayer::new())).await;
+    assert_says(&http_get(address, "/hello").await, &["http/1.1 200"]);
+    let mut client = over_tonic(ServiceBuilder::new().layer(metrics.clone()).layer(TracingLayer::new())).await;
+    check(&mut client, "").await.unwrap();
+    assert_says(
+        &metrics.render(),
+        &[r#"{operation="GET",backend="none",outcome="ok"} 1"#, r#"{operation="POST",backend="none",outcome="ok"} 1"#],
+    );
+}
+
+/// A refusal in the headers of a gRPC response has HTTP's status 200, and is counted as what it is.
+#[tokio::test]
+async fn metrics_around_the_layer_that_answers() {
+    let metrics = MetricsLayer::new();
+    let layers =
+        ServiceBuilder::new().layer(metrics.clone()).layer(AnswerLayer::grpc()).layer(RateLimiterLayer::new(1, HOUR));
+    let mut client = over_tonic(layers).await;
+    check(&mut client, "").await.unwrap();
+    check(&mut client, "").await.unwrap_err();
+    assert_says(&metrics.render(), &[r#"outcome="ok"} 1"#, r#"outcome="rate_limited"} 1"#]);
+}
+
+/// One service of a server can have layers of its own, where it keeps its name.
+#[tokio::test]
+async fn a_named_service_keeps_its_name_beneath_every_layer() {
+    let layered = ServiceBuilder::new()
+        .layer(AnswerLayer::grpc())
+        .layer(MetricsLayer::new())
+        .layer(TracingLayer::new())
+        .layer(RateLimiterLayer::new(1, HOUR))
+        .layer(RateLimiterLayer::new(9, HOUR).wait(HOUR, 1))
+        .layer(TimeoutLayer::new(HOUR))
+        .service(HealthServer::new(Checks));
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = incoming.local_addr().unwrap();
+    let server = tonic::transport::Server::builder().add_service(layered);
+    tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+    let mut client = connect(address).await;
+    check(&mut client, "").await.unwrap();
+    assert_eq!(check(&mut client, "").await.unwrap_err().code(), Code::ResourceExhausted);
+}
+
+/// What the subscriber of this thread is told, on which the servers of a test run as well.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let events = tracing_subscriber::fmt::format::FmtSpan::CLOSE;
+        let subscriber =
+            tracing_subscriber::fmt().with_span_events(events).with_ansi(false).with_writer(move || log.clone());
+        tracing::subscriber::set_default(subscriber.finish())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Write::write(&mut *self.0.lock().unwrap(), bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

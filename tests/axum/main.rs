@@ -1,0 +1,9 @@
+//! `tower_kernels::axum` over real sockets.
+
+mod bad_input;
+mod execute;
+mod health;
+mod kernels;
+mod pipeline;
+mod server;
+mod stopping;

@@ -1,0 +1,164 @@
+//! A service of the user's own in place of the kernels: what reaches it, and how its refusals look.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tower::{ServiceBuilder, service_fn};
+use tower_kernels::axum::{KernelRouter, RouterConfig};
+use tower_kernels::error::{Classify, ErrorKind};
+use tower_kernels::layers::RateLimiterLayer;
+use tower_kernels::service::{
+    Execution, KernelRequest, KernelResponse, Payload, Priority, RequestContext, Tenant, TraceContext,
+};
+
+use crate::server::{JSON, Server, registry};
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const BODY: &[u8] = br#"{"kernel_id": "linalg/saxpy", "input": 1}"#;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the service refuses")]
+struct Refusal(ErrorKind, Option<Duration>);
+
+impl Classify for Refusal {
+    fn kind(&self) -> ErrorKind {
+        self.0
+    }
+    fn retry_after(&self) -> Option<Duration> {
+        self.1
+    }
+}
+
+fn nothing() -> KernelResponse {
+    KernelResponse::new(Payload::json("null"), Execution::new("none"))
+}
+
+/// A server that keeps what came to its service, behind a layer that puts in a tenant if there is one.
+async fn recorder(tenant: Option<Tenant>) -> (Server, Arc<Mutex<Vec<KernelRequest>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let service = service_fn(move |request: KernelRequest| {
+        sink.lock().unwrap().push(request);
+        async { Ok::<_, Refusal>(nothing()) }
+    });
+    let mut router = KernelRouter::with_service(service, registry(), RouterConfig::default()).into_router();
+    if let Some(tenant) = tenant {
+        let authenticate = tower::util::MapRequestLayer::new(move |mut request: axum::extract::Request| {
+            request.extensions_mut().insert(tenant.clone());
+            request
+        });
+        router = router.layer(authenticate);
+    }
+    (Server::serve(router).await, seen)
+}
+
+#[tokio::test]
+async fn metadata_and_headers_reach_the_service() {
+    let (server, seen) = recorder(None).await;
+    let headers = [JSON, ("traceparent", PARENT), ("tracestate", "a=b"), ("grpc-timeout", "5S")];
+    let body = br#"{"kernel_id": "a/b", "input": [1, 2], "metadata": {"priority": "high", "tenant": "acme"}}"#;
+    assert_eq!(server.request("POST", "/execute", &headers, body).await.status, 200);
+    let request = seen.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        (&*request.kernel_id, request.tenant.as_deref(), request.priority),
+        ("a/b", Some("acme"), Priority::High)
+    );
+    let trace = request.trace_context().unwrap();
+    assert_eq!((trace.to_string().as_str(), trace.state()), (PARENT, Some("a=b")));
+    assert!(request.deadline.unwrap() <= Instant::now() + Duration::from_secs(5));
+    assert!(matches!(&request.payload, Payload::Json(input) if input == "[1, 2]"));
+
+    // With nothing said there is a deadline all the same.
+    assert_eq!(server.request("POST", "/execute", &[JSON], BODY).await.status, 200);
+    let request = seen.lock().unwrap().pop().unwrap();
+    assert!(request.deadline.unwrap() <= Instant::now() + Duration::from_secs(30));
+    assert_eq!((request.tenant, request.trace), (None, None::<Box<TraceContext>>));
+}
+
+#[tokio::test]
+async fn who_a_layer_found_the_tenant_to_be_is_what_counts() {
+    let (server, seen) = recorder(Some(Tenant("checked".into()))).await;
+    let body = br#"{"kernel_id": "a/b", "input": 1, "metadata": {"tenant": "claimed"}}"#;
+    assert_eq!(server.request("POST", "/execute", &[JSON], body).await.status, 200);
+    assert_eq!(seen.lock().unwrap().pop().unwrap().tenant.as_deref(), Some("checked"));
+}
+
+#[tokio::test]
+async fn refusals_of_any_kind_have_the_tables_status() {
+    for kind in ErrorKind::ALL {
+        let wait = (kind == ErrorKind::RateLimited).then_some(Duration::from_millis(2500));
+        let service = service_fn(move |_: KernelRequest| async move { Err::<KernelResponse, _>(Refusal(kind, wait)) });
+        let router = KernelRouter::with_service(service, registry(), RouterConfig::default());
+        let server = Server::serve(router.into_router()).await;
+        let answer = server.request("POST", "/execute", &[JSON], BODY).await;
+        assert_eq!(answer.problem(kind.http_status(), kind.code()), "the service refuses");
+        let retry_after = match kind {
+            ErrorKind::RateLimited => Some("3"),
+            ErrorKind::Overloaded | ErrorKind::Unavailable => Some("1"),
+            _ => None,
+        };
+        assert_eq!(answer.header("retry-after"), retry_after, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_layers_refusal_is_counted_and_says_when_to_come_back() {
+    let service = ServiceBuilder::new()
+        .layer(RateLimiterLayer::new(1, Duration::from_secs(600)))
+        .service(service_fn(|_: KernelRequest| async { Ok::<_, Refusal>(nothing()) }));
+    let router = KernelRouter::with_service(service, registry(), RouterConfig::default());
+    let server = Server::serve(router.into_router()).await;
+    assert_eq!(server.request("POST", "/execute", &[JSON], BODY).await.status, 200);
+    let refused = server.request("POST", "/execute", &[JSON], BODY).await;
+    refused.problem(429, "rate_limited");
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((500..=600).contains(&wait), "{wait}");
+    assert_eq!(
+        server.metric(r#"kernel_domain_requests_total{domain="linalg",outcome="rate_limited"}"#).await,
+        Some(1.0)
+    );
+}
+
+#[tokio::test]
+async fn the_wait_for_a_service_that_is_full_ends_with_the_deadline() {
+    let full = ServiceBuilder::new()
+        .concurrency_limit(0)
+        .service(service_fn(|_: KernelRequest| async { Ok::<_, Refusal>(nothing()) }));
+    let router = KernelRouter::with_service(full, registry(), RouterConfig::default());
+    let server = Server::serve(router.timeout(Duration::from_millis(50)).into_router()).await;
+    let answer = server.request("POST", "/execute", &[JSON], BODY).await;
+    assert!(answer.problem(504, "deadline_exceeded").contains("before the call"));
+    // It is full, and that passes.
+    assert_eq!(server.get("/health/ready").await.status, 200);
+}
+
+#[derive(Clone)]
+struct Gone;
+
+impl tower::Service<KernelRequest> for Gone {
+    type Response = KernelResponse;
+    type Error = Refusal;
+    type Future = std::future::Ready<Result<KernelResponse, Refusal>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Refusal>> {
+        std::task::Poll::Ready(Err(Refusal(ErrorKind::Unavailable, None)))
+    }
+
+    fn call(&mut self, _: KernelRequest) -> Self::Future {
+        unreachable!("it is never ready")
+    }
+}
+
+#[tokio::test]
+async fn with_a_backend_that_has_stopped_it_is_not_ready() {
+    let server =
+        Server::serve(KernelRouter::with_service(Gone, registry(), RouterConfig::default()).into_router()).await;
+    assert_eq!(server.get("/health/ready").await.problem(503, "unavailable"), "the service refuses");
+    let health = server.get("/health").await;
+    assert_eq!(
+        (health.status, &health.json()["components"]["execution"]["reason"]),
+        (503, &"the service refuses".into())
+    );
+    assert_eq!(server.get("/health/live").await.status, 200);
+    server.request("POST", "/execute", &[JSON], BODY).await.problem(503, "unavailable");
+}

@@ -1,0 +1,154 @@
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body as _;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_kernels::error::{Classify, ErrorKind};
+use tower_kernels::layers::AnswerLayer;
+use tower_kernels::layers::answer::Answer;
+
+/// Two levels, of which the outer classifies.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the stack refuses")]
+struct Refuses(ErrorKind, #[source] Because);
+
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("100 % of it is in use")]
+struct Because;
+
+impl Classify for Refuses {
+    fn kind(&self) -> ErrorKind {
+        self.0
+    }
+    fn retry_after(&self) -> Option<Duration> {
+        (self.0 == ErrorKind::Overloaded).then_some(Duration::from_millis(1200))
+    }
+}
+
+fn refusing(kind: ErrorKind) -> impl Service<Request<()>, Response = Response<Full<Bytes>>, Error = Refuses> {
+    service_fn(move |_: Request<()>| std::future::ready(Err(Refuses(kind, Because))))
+}
+
+fn of_type(content_type: &'static str) -> Request<()> {
+    Request::builder().header(header::CONTENT_TYPE, content_type).body(()).unwrap()
+}
+
+async fn document(response: Response<Full<Bytes>>) -> serde_json::Value {
+    let Ok(body) = response.into_body().collect().await;
+    serde_json::from_slice(&body.to_bytes()).unwrap()
+}
+
+#[tokio::test]
+async fn every_kind_has_its_status_in_both_protocols() {
+    for kind in ErrorKind::ALL {
+        let Ok(http) = AnswerLayer::new().layer(refusing(kind)).oneshot(Request::new(())).await;
+        assert_eq!(http.status(), kind.http_status());
+        assert_eq!(http.headers()[header::CONTENT_TYPE], "application/problem+json");
+        let document = document(http).await;
+        assert_eq!(document["code"], kind.code());
+        assert_eq!(document["status"], kind.http_status());
+        assert_eq!(document["detail"], "the stack refuses: 100 % of it is in use");
+        assert!(!document["title"].as_str().unwrap().is_empty());
+
+        let Ok(grpc) = AnswerLayer::new().layer(refusing(kind)).oneshot(of_type("application/grpc+proto")).await;
+        assert_eq!(grpc.status(), 200);
+        assert_eq!(grpc.headers()[header::CONTENT_TYPE], "application/grpc");
+        assert_eq!(grpc.headers()["grpc-status"], kind.grpc_code().to_string());
+        assert_eq!(grpc.headers()["grpc-message"], "the stack refuses: 100 %25 of it is in use");
+        assert!(grpc.body().is_end_stream(), "a status in the headers ends the stream");
+    }
+}
+
+#[tokio::test]
+async fn when_to_retry_is_in_the_headers() {
+    let Ok(http) = AnswerLayer::http().layer(refusing(ErrorKind::Overloaded)).oneshot(Request::new(())).await;
+    assert_eq!(http.headers()[header::RETRY_AFTER], "2", "whole seconds, and not too soon");
+    let Ok(unknown) = AnswerLayer::http().layer(refusing(ErrorKind::Unavailable)).oneshot(Request::new(())).await;
+    assert_eq!(unknown.headers()[header::RETRY_AFTER], "1");
+    let Ok(never) = AnswerLayer::http().layer(refusing(ErrorKind::NotFound)).oneshot(Request::new(())).await;
+    assert_eq!(never.headers().get(header::RETRY_AFTER), None);
+    let Ok(grpc) = AnswerLayer::grpc().layer(refusing(ErrorKind::Overloaded)).oneshot(Request::new(())).await;
+    assert_eq!(grpc.headers()["grpc-retry-pushback-ms"], "1200");
+}
+
+#[tokio::test]
+async fn the_content_type_decides_unless_the_protocol_is_fixed() {
+    for (content_type, is_grpc) in
+        [("application/grpc", true), ("application/grpc-web-text", true), ("application/json", false), ("", false)]
+    {
+        let Ok(response) = AnswerLayer::new().layer(refusing(ErrorKind::Internal)).oneshot(of_type(content_type)).await;
+        assert_eq!(response.headers().contains_key("grpc-status"), is_grpc, "{content_type}");
+    }
+    let Ok(http) = AnswerLayer::http().layer(refusing(ErrorKind::Internal)).oneshot(of_type("application/grpc")).await;
+    assert_eq!(http.status(), 500);
+    let Ok(grpc) = AnswerLayer::grpc().layer(refusing(ErrorKind::Internal)).oneshot(Request::new(())).await;
+    assert_eq!(grpc.headers()["grpc-status"], "13");
+}
+
+#[tokio::test]
+async fn what_is_answered_is_passed_on_as_it_is() {
+    let fails = service_fn(|_: Request<()>| {
+        let response =
+            Response::builder().status(500).header("x-mine", "1").body(Full::<Bytes>::from("its own")).unwrap();
+        std::future::ready(Ok::<_, Refuses>(response))
+    });
+    let Ok(response) = AnswerLayer::new().layer(fails).oneshot(Request::new(())).await;
+    assert_eq!((response.status().as_u16(), response.headers().len()), (500, 1));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "its own");
+}
+
+/// Fails to become ready as often as it says, and answers after that.
+#[derive(Clone, Debug)]
+struct Recovers {
+    failures: usize,
+    ready: bool,
+}
+
+impl Service<Request<()>> for Recovers {
+    type Response = Response<Full<Bytes>>;
+    type Error = Refuses;
+    type Future = std::future::Ready<Result<Self::Response, Refuses>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refuses>> {
+        if self.failures > 0 {
+            self.failures -= 1;
+            return Poll::Ready(Err(Refuses(ErrorKind::Unavailable, Because)));
+        }
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called without being ready");
+        std::future::ready(Ok(Response::new(Full::default())))
+    }
+}
+
+async fn status<S>(service: &mut Answer<S>) -> u16
+where
+    Answer<S>: Service<Request<()>, Response = Response<Full<Bytes>>, Error = Infallible>,
+{
+    let Ok(service) = service.ready().await;
+    let Ok(response) = service.call(Request::new(())).await;
+    response.status().as_u16()
+}
+
+#[tokio::test]
+async fn a_failure_to_become_ready_is_the_answer_to_the_next_call() {
+    let mut service = AnswerLayer::new().layer(Recovers { failures: 2, ready: false });
+    // Asked twice before the call, it is one failure and one answer.
+    service.ready().await.unwrap();
+    assert_eq!(status(&mut service).await, 503);
+    assert_eq!(service.get_ref().failures, 1);
+    assert_eq!(status(&mut service).await, 503);
+    assert_eq!(status(&mut service).await, 200);
+
+    let mut service = AnswerLayer::new().layer(Recovers { failures: 1, ready: false });
+    service.ready().await.unwrap();
+    assert_eq!(status(&mut service.clone()).await, 200, "a clone asks for itself");
+    assert_eq!(status(&mut service).await, 503);
+}
