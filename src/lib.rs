@@ -70,6 +70,7 @@
 //! | `actix` | | `tower_kernels::actix`: actors that run kernels |
 //! | `axum` | | REST: [`axum::KernelRouter`] |
 //! | `hyper` | | plain hyper: [`hyper::KernelHttpService`] |
+//! | `grpc` | | gRPC over tonic: a server, a client, health and reflection |
 //! | `full` | | all of the above |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -85,6 +86,8 @@ pub mod service;
 pub use servers::actix;
 #[cfg(feature = "axum")]
 pub use servers::axum;
+#[cfg(feature = "grpc")]
+pub use servers::grpc;
 #[cfg(feature = "hyper")]
 pub use servers::hyper;
 

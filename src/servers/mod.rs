@@ -4,6 +4,8 @@
 pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 #[cfg_attr(
     not(all(feature = "axum", feature = "hyper")),

@@ -1,0 +1,62 @@
+//! Compiles `proto/` into `src/servers/grpc/generated`, which is checked in, so that users need no protobuf compiler.
+//!
+//! ```text
+//! cargo run --locked --manifest-path scripts/proto/Cargo.toml [-- --check]
+//! ```
+//! With `--check` nothing is written, and it fails where what is checked in is not what `proto/` compiles to.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use prost::Message;
+use protox::Compiler;
+use protox::file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver};
+
+const FILES: [&str; 2] = ["tower_kernels.v1.rs", "descriptor.bin"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let check = std::env::args().skip(1).any(|argument| argument == "--check");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let made = tempfile::tempdir()?;
+    generate(&root.join("proto"), made.path())?;
+    for name in FILES {
+        let (new, known) = (fs::read(made.path().join(name))?, root.join("src/servers/grpc/generated").join(name));
+        if !check {
+            fs::write(known, new)?;
+        } else if fs::read(&known)? != new {
+            return Err(format!("{} is not what proto/ compiles to: run this without --check", known.display()).into());
+        }
+    }
+    Ok(())
+}
+
+fn generate(proto: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    // tonic-types has google.rpc.Status under a bare file name; everybody else imports it by its full one.
+    let mut google = prost_types::FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
+    for file in google.file.iter_mut().filter(|file| file.name() == "status.proto") {
+        file.name = Some("google/rpc/status.proto".to_owned());
+    }
+    let mut files = ChainFileResolver::new();
+    files.add(IncludeFileResolver::new(proto.to_owned()));
+    files.add(DescriptorSetFileResolver::new(google));
+    files.add(GoogleFileResolver::new());
+
+    let mut compiler = Compiler::with_file_resolver(files);
+    compiler.include_source_info(true).include_imports(true).open_file("tower_kernels/v1/kernel.proto")?;
+    let mut descriptors = compiler.file_descriptor_set();
+
+    tonic_prost_build::configure()
+        .out_dir(out)
+        // Tensor data is a slice of the message that it came in.
+        .bytes(".")
+        .extern_path(".google.rpc.Status", "::tonic_types::Status")
+        .compile_fds(descriptors.clone())?;
+
+    // What reflection serves; the comments would triple it.
+    for file in &mut descriptors.file {
+        file.source_code_info = None;
+    }
+    fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! What a call says of itself beside its message.
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use http::Extensions;
+use tonic::metadata::MetadataMap;
+
+use super::arrival::Arrival;
+use crate::service::{Invalid, KernelRequest, Payload, Priority, Tenant, TraceContext};
+
+/// On whose behalf a call is made, and which one it is.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) request_id: Arc<str>,
+    pub(super) arrival: Arrival,
+    tenant: Option<Arc<str>>,
+    priority: Priority,
+    trace: Option<Box<TraceContext>>,
+    extensions: Extensions,
+}
+
+impl Caller {
+    /// Reads the metadata; what a layer or an interceptor has put into `extensions` goes before it.
+    pub(super) fn new(metadata: &MetadataMap, extensions: Extensions, arrival: Arrival) -> Result<Self, Invalid> {
+        let request_id = match text(metadata, "x-request-id") {
+            Some(id) if !id.is_empty() && id.len() <= 128 => id.into(),
+            _ => made_up_id(),
+        };
+        let tenant = match extensions.get::<Tenant>() {
+            Some(Tenant(tenant)) => Some(Arc::clone(tenant)),
+            None => text(metadata, "tenant").filter(|tenant| !tenant.is_empty()).map(Arc::from),
+        };
+        let priority = match (extensions.get::<Priority>(), metadata.get("priority")) {
+            (Some(&priority), _) => priority,
+            (None, None) => Priority::default(),
+            (None, Some(value)) => {
+                let parsed = value.to_str().unwrap_or_default().parse::<Priority>();
+                parsed.map_err(|error| Invalid::new("priority", error.to_string()))?
+            }
+        };
+        let trace = match extensions.get::<TraceContext>() {
+            Some(trace) => Some(Box::new(trace.clone())),
+            None => traceparent(metadata).map(Box::new),
+        };
+        Ok(Self { request_id, arrival, tenant, priority, trace, extensions })
+    }
+
+    /// The only request of a call.
+    pub(super) fn into_request(self, id: String, payload: Payload, deadline: Option<Instant>) -> KernelRequest {
+        let mut request = KernelRequest::new(id, payload);
+        request.deadline = deadline;
+        request.priority = self.priority;
+        request.tenant = self.tenant;
+        request.trace = self.trace;
+        request.extensions = self.extensions;
+        request
+    }
+}
+
+fn text<'a>(metadata: &'a MetadataMap, key: &str) -> Option<&'a str> {
+    metadata.get(key)?.to_str().ok()
+}
+
+/// A malformed `traceparent` starts a new trace, as the standard says, and refuses nothing.
+fn traceparent(metadata: &MetadataMap) -> Option<TraceContext> {
+    let context: TraceContext = text(metadata, "traceparent")?.parse().ok()?;
+    Some(match text(metadata, "tracestate") {
+        Some(state) => context.with_state(state),
+        None => context,
+    })
+}
+
+/// Distinct among the processes of a service too, whose logs end up in one place.
+fn made_up_id() -> Arc<str> {
+    static PROCESS: LazyLock<u32> = LazyLock::new(|| std::hash::RandomState::new().build_hasher().finish() as u32);
+    static CALLS: AtomicU64 = AtomicU64::new(1);
+    format!("req-{:08x}-{:x}", *PROCESS, CALLS.fetch_add(1, Ordering::Relaxed)).into()
+}

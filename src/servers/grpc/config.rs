@@ -1,0 +1,30 @@
+use std::time::Duration;
+
+/// What a [`KernelGrpcServer`](super::KernelGrpcServer) allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcConfig {
+    /// The most that a call may take, its wait for room included: 30 s. A client's own deadline counts where it is
+    /// earlier. On a stream it holds for each request.
+    pub timeout: Duration,
+    /// The most bytes in a request's message, after decompression too: 64 MiB.
+    pub max_request_size: usize,
+    /// The most bytes in an answer's message: 64 MiB. Clients have limits of their own, mostly of 4 MiB.
+    pub max_response_size: usize,
+    /// The most requests of one stream that run at once: 256. Fewer do where the pipeline has no room.
+    pub max_concurrent_per_stream: usize,
+    /// Whether answers are compressed (gzip, zstd) for clients that take it: no. Requests may be compressed either way.
+    /// Most clients say that they take gzip without asking for it, and it costs far more time than a network's 10 Gbit/s.
+    pub compress_responses: bool,
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            max_request_size: 64 << 20,
+            max_response_size: 64 << 20,
+            max_concurrent_per_stream: 256,
+            compress_responses: false,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::BoxFuture;
+
+use super::status::Refusal;
+use super::timer::Timer;
+use crate::error::ErrorKind;
+
+/// The future of a [`KernelGrpcService`](super::KernelGrpcService) call.
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture {
+    state: State,
+    timer: Timer,
+}
+
+enum State {
+    Refused(Option<Box<Status>>),
+    Running(BoxFuture<http::Response<Body>, Infallible>),
+}
+
+impl ResponseFuture {
+    pub(super) fn refuse(status: Status) -> Self {
+        Self { state: State::Refused(Some(Box::new(status))), timer: Timer::new(None) }
+    }
+
+    pub(super) fn run(future: BoxFuture<http::Response<Body>, Infallible>, deadline: Option<Instant>) -> Self {
+        Self { state: State::Running(future), timer: Timer::new(deadline) }
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<http::Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let future = match &mut this.state {
+            State::Refused(status) => {
+                return Poll::Ready(Ok(status.take().expect("polled after it had completed").into_http()));
+            }
+            State::Running(future) => future,
+        };
+        if let Poll::Ready(response) = future.as_mut().poll(cx) {
+            return Poll::Ready(response);
+        }
+        // The handler, polled first, ends by the same deadline and says more. What is left for this timer is a message
+        // that has not come in whole.
+        ready!(this.timer.poll_elapsed(cx));
+        let refusal = Refusal::new(ErrorKind::DeadlineExceeded, "the deadline passed before the request had come in");
+        Poll::Ready(Ok(refusal.into_status(None).into_http()))
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").field("timer", &self.timer).finish_non_exhaustive()
+    }
+}

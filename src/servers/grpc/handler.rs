@@ -1,0 +1,115 @@
+//! The methods of the service, each of them a call of the pipeline or a look into the registry.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tonic::{Request, Response, Status, Streaming};
+
+use super::arrival::Arrival;
+use super::caller::Caller;
+use super::catalogue;
+use super::config::GrpcConfig;
+use super::message::{Names, json_answer, tensors, tensors_answer};
+use super::proto::kernel_server::Kernel;
+use super::proto::{
+    ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteTensorsRequest, ExecuteTensorsResponse,
+    GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
+};
+use super::server::Pipeline;
+use super::status::Refusal;
+use super::stream::Answers;
+use crate::layers::timeout;
+use crate::service::{Invalid, KernelRegistry, KernelResponse, Payload};
+
+/// Behind [`KernelGrpcService`](super::KernelGrpcService), which notes when a call came.
+pub(super) struct Handler<S> {
+    pub(super) service: S,
+    pub(super) registry: Arc<KernelRegistry>,
+    pub(super) config: Arc<GrpcConfig>,
+}
+
+impl<S: Pipeline> Handler<S> {
+    /// Waits for room and for the answer, both within the deadline.
+    async fn run(
+        &self,
+        caller: Caller,
+        kernel_id: String,
+        payload: Result<Payload, Invalid>,
+    ) -> Result<(KernelResponse, Names), Status> {
+        let names = Names { request_id: Arc::clone(&caller.request_id), kernel_id };
+        let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
+        let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
+        let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
+        let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
+        match timeout::oneshot(self.service.clone(), request).await {
+            Ok(response) => Ok((response, names)),
+            Err(error) => Err(refuse(Refusal::of(&error))),
+        }
+    }
+}
+
+/// A call's message, and what it says beside it.
+fn open<T>(request: Request<T>) -> Result<(Caller, T), Status> {
+    let (metadata, mut extensions, message) = request.into_parts();
+    let refuse = |invalid| Refusal::from(invalid).into_status(None);
+    let arrival = match extensions.remove::<Arrival>() {
+        Some(arrival) => arrival,
+        None => Arrival::of(&http::HeaderMap::new(), &extensions).map_err(refuse)?,
+    };
+    Ok((Caller::new(&metadata, extensions, arrival).map_err(refuse)?, message))
+}
+
+#[tonic::async_trait]
+impl<S: Pipeline> Kernel for Handler<S> {
+    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
+        let (caller, message) = open(request)?;
+        let (response, names) = self.run(caller, message.kernel_id, Ok(Payload::json(message.input))).await?;
+        let request_id = Arc::clone(&names.request_id);
+        let answer = json_answer(response, names).map_err(|refusal| refusal.into_status(Some(&request_id)))?;
+        Ok(Response::new(answer))
+    }
+
+    async fn execute_tensors(
+        &self,
+        request: Request<ExecuteTensorsRequest>,
+    ) -> Result<Response<ExecuteTensorsResponse>, Status> {
+        let (caller, message) = open(request)?;
+        let payload = tensors(message.inputs).map(Payload::from);
+        let (response, names) = self.run(caller, message.kernel_id, payload).await?;
+        let request_id = Arc::clone(&names.request_id);
+        let answer = tensors_answer(response, names).map_err(|refusal| refusal.into_status(Some(&request_id)))?;
+        Ok(Response::new(answer))
+    }
+
+    type ExecuteStreamStream = Answers<S>;
+
+    async fn execute_stream(
+        &self,
+        request: Request<Streaming<ExecuteStreamRequest>>,
+    ) -> Result<Response<Answers<S>>, Status> {
+        let (caller, requests) = open(request)?;
+        Ok(Response::new(Answers::new(self.service.clone(), Arc::clone(&self.config), caller, requests)))
+    }
+
+    async fn get_kernel(&self, request: Request<GetKernelRequest>) -> Result<Response<KernelDescription>, Status> {
+        let (caller, message) = open(request)?;
+        let answer = catalogue::get(&self.registry, message);
+        answer.map(Response::new).map_err(|refusal| refusal.into_status(Some(&caller.request_id)))
+    }
+
+    async fn list_kernels(
+        &self,
+        request: Request<ListKernelsRequest>,
+    ) -> Result<Response<ListKernelsResponse>, Status> {
+        let (caller, message) = open(request)?;
+        let answer = catalogue::list(&self.registry, &message);
+        answer.map(Response::new).map_err(|refusal| refusal.into_status(Some(&caller.request_id)))
+    }
+}
+
+impl<S> fmt::Debug for Handler<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handler").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,104 @@
+//! The wire's messages to our own types and back.
+
+use std::sync::Arc;
+
+use super::proto::{Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, Tensor};
+use super::status::Refusal;
+use crate::error::ErrorKind;
+use crate::service::{self, DType, Invalid, KernelResponse, Payload, Tensors};
+
+/// What an answer repeats of its request.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub(super) request_id: Arc<str>,
+    pub(super) kernel_id: String,
+}
+
+/// The data of each tensor goes on as the slice of the message that it is.
+pub(super) fn tensors(inputs: Vec<Tensor>) -> Result<Tensors, Invalid> {
+    let mut tensors = Tensors::new();
+    for Tensor { name, dtype, shape, data } in inputs {
+        let dtype = dtype_of(dtype).ok_or_else(|| Invalid::new(&name, format!("there is no dtype {dtype}")))?;
+        let shape: Vec<usize> = shape
+            .into_iter()
+            .map(usize::try_from)
+            .collect::<Result<_, _>>()
+            .map_err(|_| Invalid::new(&name, "a dimension is past the address space"))?;
+        let tensor =
+            service::Tensor::new(dtype, shape, data).map_err(|error| Invalid::new(&name, error.to_string()))?;
+        tensors.insert(&name, tensor).map_err(|error| Invalid::new(&name, error.to_string()))?;
+    }
+    Ok(tensors)
+}
+
+fn dtype_of(number: i32) -> Option<DType> {
+    match Dtype::try_from(number).ok()? {
+        Dtype::Unspecified => None,
+        Dtype::Bool => Some(DType::Bool),
+        Dtype::Uint8 => Some(DType::U8),
+        Dtype::Uint32 => Some(DType::U32),
+        Dtype::Uint64 => Some(DType::U64),
+        Dtype::Int32 => Some(DType::I32),
+        Dtype::Int64 => Some(DType::I64),
+        Dtype::Float32 => Some(DType::F32),
+        Dtype::Float64 => Some(DType::F64),
+    }
+}
+
+fn number_of(dtype: DType) -> i32 {
+    let dtype = match dtype {
+        DType::Bool => Dtype::Bool,
+        DType::U8 => Dtype::Uint8,
+        DType::U32 => Dtype::Uint32,
+        DType::U64 => Dtype::Uint64,
+        DType::I32 => Dtype::Int32,
+        DType::I64 => Dtype::Int64,
+        DType::F32 => Dtype::Float32,
+        DType::F64 => Dtype::Float64,
+    };
+    dtype.into()
+}
+
+pub(super) fn json_answer(response: KernelResponse, names: Names) -> Result<ExecuteResponse, Refusal> {
+    let Payload::Json(output) = response.payload else { return Err(other_form("JSON")) };
+    // The vector that the kernel's output was written into, checked and not copied.
+    let output = String::from_utf8(output.into())
+        .map_err(|error| Refusal::new(ErrorKind::Internal, format!("the output is not UTF-8: {error}")))?;
+    Ok(ExecuteResponse {
+        request_id: (*names.request_id).to_owned(),
+        kernel_id: names.kernel_id,
+        output,
+        execution: Some(execution(&response.execution)),
+    })
+}
+
+pub(super) fn tensors_answer(response: KernelResponse, names: Names) -> Result<ExecuteTensorsResponse, Refusal> {
+    let Payload::Tensors(tensors) = &response.payload else { return Err(other_form("tensors")) };
+    let outputs = tensors.iter().map(|(name, tensor)| Tensor {
+        name: name.to_owned(),
+        dtype: number_of(tensor.dtype()),
+        shape: tensor.shape().iter().map(|&side| side as u64).collect(),
+        data: tensor.data().clone(),
+    });
+    Ok(ExecuteTensorsResponse {
+        request_id: (*names.request_id).to_owned(),
+        kernel_id: names.kernel_id,
+        outputs: outputs.collect(),
+        execution: Some(execution(&response.execution)),
+    })
+}
+
+/// A pipeline of the user's own can do this; [`KernelService`](crate::service::KernelService) answers in kind.
+fn other_form(form: &str) -> Refusal {
+    Refusal::new(ErrorKind::Internal, format!("the request was {form} and the pipeline's answer is not"))
+}
+
+fn execution(execution: &service::Execution) -> Execution {
+    Execution {
+        backend: execution.backend.to_owned(),
+        device: execution.device,
+        queued_us: u64::try_from(execution.queued.as_micros()).unwrap_or(u64::MAX),
+        duration_us: u64::try_from(execution.executed.as_micros()).unwrap_or(u64::MAX),
+        batch_size: execution.batch_size,
+    }
+}

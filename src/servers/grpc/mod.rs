@@ -1,0 +1,102 @@
+//! gRPC over [tonic](https://docs.rs/tonic): a server over any pipeline of ours, a client, health and reflection.
+//!
+//! It differs from a hand-written tonic service in that
+//! * a call waits for room no longer than its deadline, and is cancelled when its client leaves;
+//! * `grpc-timeout` becomes the deadline of the request, so that kernels and queues give up with the caller;
+//! * every refusal has the code of the [one table](crate::error) and the standard's details: `ErrorInfo` with the
+//!   table's code as its reason, `RequestInfo`, `BadRequest` with the field that is wrong, `RetryInfo`.
+//!
+//! ```no_run
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! use tonic::transport::Server;
+//! use tower_kernels::grpc::{HealthService, KernelGrpcServer, reflection};
+//! use tower_kernels::service::KernelRegistry;
+//!
+//! let registry = KernelRegistry::new();
+//! tower_kernels::kernels::register_all(&registry)?;
+//!
+//! Server::builder()
+//!     .add_service(HealthService::new())
+//!     .add_service(reflection())
+//!     .add_service(KernelGrpcServer::new(registry).into_service())
+//!     .serve("[::1]:50051".parse()?)
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! and from the other side:
+//!
+//! ```no_run
+//! # async fn call() -> Result<(), Box<dyn std::error::Error>> {
+//! use tower_kernels::grpc::{ExecuteRequest, KernelClient};
+//!
+//! let mut client = KernelClient::connect("http://[::1]:50051").await?;
+//! let input = serde_json::json!({"num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]]});
+//! let request = tonic::Request::new(ExecuteRequest {
+//!     kernel_id: "graph/betweenness-centrality".to_string(),
+//!     input: serde_json::to_string(&input)?,
+//! });
+//! let response = client.execute(request).await?;
+//! println!("{}", response.into_inner().output);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! JSON goes through `Execute`, tensors through `ExecuteTensors`, and many of either through one `ExecuteStream`. The
+//! messages are described in `proto/tower_kernels/v1/kernel.proto`; the code made from it is part of this crate, so
+//! that building it takes no protobuf compiler.
+//!
+//! # Metadata
+//!
+//! | key | meaning |
+//! |---|---|
+//! | `grpc-timeout` | the deadline; set by gRPC clients themselves |
+//! | `traceparent`, `tracestate` | the position in a W3C trace; one that is malformed is ignored, as the standard says |
+//! | `x-request-id` | the name of the call, in its answer and its errors; made here where there is none |
+//! | `tenant`, `priority` | on whose behalf, and how much it matters: `low`, `normal`, `high` |
+//!
+//! A tenant in the metadata is believed. Where that will not do, authenticate in a layer or an interceptor and insert a
+//! [`Tenant`](crate::service::Tenant) into the request's extensions: what is there
+//! ([`Tenant`](crate::service::Tenant), [`Priority`](crate::service::Priority),
+//! [`TraceContext`](crate::service::TraceContext), [`Deadline`](crate::service::Deadline)) goes before the metadata.
+//! All extensions reach the [`KernelRequest`](crate::service::KernelRequest).
+//!
+//! # Deadlines
+//!
+//! tonic's transport has a timer of its own for `grpc-timeout`, started a little earlier, and so do clients; both say
+//! `CANCELLED` or tell their caller nothing of what happened here. So the work ends early by a tenth of the time that the
+//! client gave, and by 10 ms at most, and the answer `DEADLINE_EXCEEDED` is there first. It counts from the arrival of
+//! the request's head: a body that trickles in is cut off by the same deadline.
+//!
+//! # Cancel safety
+//!
+//! When a client resets its call, hangs up or loses its connection, the transport drops the call's future, and with it
+//! the work: of a stream, all that is in flight.
+
+mod arrival;
+mod caller;
+mod catalogue;
+mod config;
+mod future;
+mod handler;
+mod health;
+mod message;
+pub mod proto;
+mod reflection;
+mod server;
+mod status;
+mod stream;
+mod timer;
+
+pub use self::config::GrpcConfig;
+pub use self::future::ResponseFuture;
+pub use self::health::HealthService;
+pub use self::proto::kernel_client::KernelClient;
+pub use self::proto::{
+    Dtype, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteStreamResponse, ExecuteTensorsRequest,
+    ExecuteTensorsResponse, Execution, GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
+    Mode, Tensor,
+};
+pub use self::reflection::{reflection, reflection_v1alpha};
+pub use self::server::{KernelGrpcServer, KernelGrpcService, Pipeline};

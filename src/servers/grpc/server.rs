@@ -1,0 +1,147 @@
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http_body::Body;
+use tonic::codec::CompressionEncoding;
+use tonic::codegen::StdError;
+use tonic::server::NamedService;
+use tower_service::Service;
+
+use super::arrival::Arrival;
+use super::config::GrpcConfig;
+use super::future::ResponseFuture;
+use super::handler::Handler;
+use super::proto::kernel_server::KernelServer;
+use super::status::Refusal;
+use crate::error::Classify;
+use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
+
+/// What a [`KernelGrpcServer`] serves: every cloneable service of kernel requests whose error says what it means.
+///
+/// [`KernelService`] is one, and so is any stack of [`layers`](crate::layers) over it. tonic's router shares its
+/// services among threads, hence `Sync`.
+pub trait Pipeline:
+    Service<KernelRequest, Response = KernelResponse, Error: Classify + Error, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Pipeline for S where
+    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Makes the gRPC service `tower_kernels.v1.Kernel`; the [module](super) has an example.
+#[derive(Clone)]
+pub struct KernelGrpcServer<S = KernelService> {
+    service: S,
+    registry: Arc<KernelRegistry>,
+    config: GrpcConfig,
+}
+
+impl KernelGrpcServer {
+    /// Over a [`KernelService`] on what this machine has.
+    pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
+        let registry = registry.into();
+        Self::with_service(KernelService::new(Arc::clone(&registry)), registry, GrpcConfig::default())
+    }
+}
+
+impl<S: Pipeline> KernelGrpcServer<S> {
+    /// Over a pipeline of your own, whose kernels are those of `registry`.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    /// use tower::ServiceBuilder;
+    /// use tower_kernels::grpc::{GrpcConfig, KernelGrpcServer};
+    /// use tower_kernels::layers::{MetricsLayer, TracingLayer};
+    /// use tower_kernels::service::{KernelRegistry, KernelService};
+    ///
+    /// let registry = Arc::new(KernelRegistry::new());
+    /// let pipeline = ServiceBuilder::new()
+    ///     .layer(MetricsLayer::new())
+    ///     .layer(TracingLayer::new())
+    ///     .service(KernelService::new(Arc::clone(&registry)));
+    /// let config = GrpcConfig { timeout: Duration::from_secs(5), ..GrpcConfig::default() };
+    /// let service = KernelGrpcServer::with_service(pipeline, registry, config).into_service();
+    /// ```
+    pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: GrpcConfig) -> Self {
+        Self { service, registry: registry.into(), config }
+    }
+
+    /// What tonic's `Server::add_service` takes.
+    pub fn into_service(self) -> KernelGrpcService<S> {
+        let Self { service, registry, config } = self;
+        let config = Arc::new(config);
+        let mut inner = KernelServer::new(Handler { service, registry, config: Arc::clone(&config) })
+            .max_decoding_message_size(config.max_request_size)
+            .max_encoding_message_size(config.max_response_size)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .accept_compressed(CompressionEncoding::Gzip);
+        if config.compress_responses {
+            inner = inner.send_compressed(CompressionEncoding::Zstd).send_compressed(CompressionEncoding::Gzip);
+        }
+        KernelGrpcService { inner, config }
+    }
+}
+
+impl<S> fmt::Debug for KernelGrpcServer<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelGrpcServer").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The gRPC service `tower_kernels.v1.Kernel`.
+pub struct KernelGrpcService<S> {
+    inner: KernelServer<Handler<S>>,
+    config: Arc<GrpcConfig>,
+}
+
+impl<S, B> Service<http::Request<B>> for KernelGrpcService<S>
+where
+    S: Pipeline,
+    B: Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        <KernelServer<Handler<S>> as Service<http::Request<B>>>::poll_ready(&mut self.inner, cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<B>) -> ResponseFuture {
+        match Arrival::of(request.headers(), request.extensions()) {
+            Ok(arrival) => {
+                request.extensions_mut().insert(arrival);
+                ResponseFuture::run(self.inner.call(request), arrival.deadline(self.config.timeout))
+            }
+            Err(invalid) => ResponseFuture::refuse(Refusal::from(invalid).into_status(None)),
+        }
+    }
+}
+
+impl<S> NamedService for KernelGrpcService<S> {
+    const NAME: &'static str = super::proto::kernel_server::SERVICE_NAME;
+}
+
+// By hand, as the pipeline is behind an `Arc` and need not be `Clone` here.
+impl<S> Clone for KernelGrpcService<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), config: Arc::clone(&self.config) }
+    }
+}
+
+impl<S> fmt::Debug for KernelGrpcService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelGrpcService").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,83 @@
+//! An error of the pipeline as a gRPC status with the standard's details.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
+
+use prost::Message;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::error::{Classify, ErrorKind};
+use crate::service::Invalid;
+
+/// A status travels in the trailers, which most clients bound to 8 or 16 KiB, and up to three times this goes into it.
+const MAX_TEXT: usize = 1024;
+
+/// Why a call is refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    kind: ErrorKind,
+    message: String,
+    violation: Option<Invalid>,
+    retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), violation: None, retry_after: None }
+    }
+
+    pub(super) fn of<E: Classify + Error + 'static>(error: &E) -> Self {
+        let mut message = error.to_string();
+        let mut violation = (error as &dyn Error).downcast_ref::<Invalid>();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message.push_str(": ");
+            message.push_str(&error.to_string());
+            violation = violation.or(error.downcast_ref());
+            cause = error.source();
+        }
+        Self { kind: error.kind(), message, violation: violation.cloned(), retry_after: error.retry_after() }
+    }
+
+    pub(super) fn into_status(self, request_id: Option<&str>) -> Status {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(self.kind.code(), "tower-kernels", HashMap::new());
+        if let Some(id) = request_id {
+            details.set_request_info(id, "");
+        }
+        if let Some(Invalid { field, reason }) = self.violation {
+            details.add_bad_request_violation(cut(field), cut(reason));
+        }
+        if let Some(wait) = self.retry_after {
+            details.set_retry_info(Some(wait));
+        }
+        Status::with_error_details(Code::from_i32(self.kind.grpc_code()), cut(self.message), details)
+    }
+}
+
+impl From<Invalid> for Refusal {
+    fn from(invalid: Invalid) -> Self {
+        let message = invalid.to_string();
+        Self { violation: Some(invalid), ..Self::new(ErrorKind::InvalidArgument, message) }
+    }
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        let end = (0..=MAX_TEXT).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+/// The status as a message, for an answer inside a stream.
+pub(super) fn as_message(status: &Status) -> tonic_types::Status {
+    match tonic_types::Status::decode(status.details()) {
+        // The details are this message, written whole; a status without any has an empty one.
+        Ok(message) if message.code != 0 => message,
+        _ => tonic_types::Status { code: status.code().into(), message: status.message().into(), details: Vec::new() },
+    }
+}
