@@ -68,9 +68,9 @@
 //! |---|---|---|
 //! | `cuda` | yes | the CUDA backend; it loads the driver at run time, so it builds and runs without one |
 //! | `actix` | | `tower_kernels::actix`: actors that run kernels |
-//! | `axum` | | REST: [`axum::KernelRouter`] |
-//! | `hyper` | | plain hyper: [`hyper::KernelHttpService`] |
-//! | `grpc` | | gRPC over tonic: a server, a client, health and reflection |
+//! | `axum` | | `tower_kernels::axum`: kernels as a REST API, a router to serve or to nest |
+//! | `grpc` | | `tower_kernels::grpc`: gRPC over tonic, a server, a client, health and reflection |
+//! | `hyper` | | `tower_kernels::hyper`: any pipeline as a hyper service, and a server with a graceful end |
 //! | `full` | | all of the above |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

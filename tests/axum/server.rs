@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tower_kernels::axum::{DrainHandle, KernelRouter, RouterConfig};
 use tower_kernels::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
 
@@ -31,7 +31,10 @@ impl Server {
     }
 
     pub(crate) async fn serve(router: axum::Router) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Hundreds of clients connect in the same moment, more than wait in the backlog that `TcpListener::bind` asks for.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1024).unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { address, drain: DrainHandle::default() }
@@ -90,9 +93,10 @@ impl Answer {
     pub(crate) async fn receive(mut stream: TcpStream) -> Self {
         let mut bytes = Vec::new();
         // The server may reset a connection whose body it did not read; what it said before that counts.
-        let _ = stream.read_to_end(&mut bytes).await;
+        let read = stream.read_to_end(&mut bytes).await;
         let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP response: {text:?}"));
+        let (head, body) =
+            text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP response: {read:?}, {text:?}"));
         Self { status: head[9..12].parse().unwrap(), head: head.to_owned(), body: body.to_owned() }
     }
 

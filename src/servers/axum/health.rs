@@ -113,6 +113,7 @@ impl Execution {
     }
 }
 
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "without CUDA nothing can be lost"))]
 fn cuda_status(cuda: &CudaState, registry: &KernelRegistry) -> Status {
     match cuda {
         CudaState::Off { .. } => Status::Off,

@@ -98,12 +98,18 @@
 //! | `kernel_domain_requests_total` | counter | `domain`, `outcome` | calls that ended |
 //! | `kernel_domain_request_duration_seconds_total` | counter | `domain`, `outcome` | the time that they took |
 //! | `kernel_registered` | gauge | `domain`, `mode` | kernels that there are |
-//! | `kernel_http_responses_total` | counter | `code` | execute calls that were answered, whether they reached the service or not |
+//! | `kernel_http_responses_total` | counter | `code` | execute calls that were answered, whether they reached the service or not; 405, 408 and 415 are `invalid_argument` |
 //!
 //! # Cancel safety
 //!
 //! A client that hangs up cancels its work: the server drops the handler's future, and with it the call. How long a
 //! client may take over the head of its request is the server's to bound; the body has to come within the deadline.
+//!
+//! # Many clients
+//!
+//! Clients that connect in the same moment wait in the listener's backlog, and the system may reset those that find it
+//! full. Where hundreds may come at once, make the listener with tokio's `TcpSocket::listen`, and a longer backlog than
+//! `TcpListener::bind` asks for.
 
 mod config;
 mod drain;
