@@ -93,3 +93,8 @@ pub use servers::hyper;
 
 #[doc = include_str!("guide.md")]
 pub mod guide {}
+
+/// The README's code is compiled and run as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub mod readme {}
