@@ -176,6 +176,24 @@ impl Classify for dyn Error + Send + Sync {
     }
 }
 
+/// An error and its causes, joined with `": "`: each level of a stack speaks for itself alone.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// The error itself, or the first of its causes, that is a `T`.
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
+}
+
 #[cfg(test)]
 mod tests {
     use super::ErrorKind;

@@ -2,7 +2,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::{Classify, ErrorKind};
+use crate::error::{Classify, ErrorKind, chain};
 
 /// What is left of an error when it is to be told to a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,16 +27,4 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)
     }
-}
-
-/// Each level of a stack speaks for itself alone, so what happened is the whole chain.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }

@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::error::{Classify, ErrorKind};
+use crate::error::{Classify, ErrorKind, chain, find};
 use crate::service::Invalid;
 
 /// A status travels in the trailers, which most clients bound to 8 or 16 KiB, and up to three times this goes into it.
@@ -29,16 +29,12 @@ impl Refusal {
     }
 
     pub(super) fn of<E: Classify + Error + 'static>(error: &E) -> Self {
-        let mut message = error.to_string();
-        let mut violation = (error as &dyn Error).downcast_ref::<Invalid>();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            message.push_str(": ");
-            message.push_str(&error.to_string());
-            violation = violation.or(error.downcast_ref());
-            cause = error.source();
+        Self {
+            kind: error.kind(),
+            message: chain(error),
+            violation: find(error).cloned(),
+            retry_after: error.retry_after(),
         }
-        Self { kind: error.kind(), message, violation: violation.cloned(), retry_after: error.retry_after() }
     }
 
     pub(super) fn into_status(self, request_id: Option<&str>) -> Status {

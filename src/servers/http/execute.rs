@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower_service::Service;
 
 use super::{Problem, RequestHead, RequestId};
-use crate::error::{Classify, ErrorKind};
+use crate::error::{Classify, ErrorKind, find};
 use crate::layers::timeout;
 use crate::service::{KernelRequest, KernelResponse, Payload};
 
@@ -102,7 +102,7 @@ where
 
 /// This limit, or one that a layer in front has set.
 fn is_length_limit(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source()).any(|error| error.is::<LengthLimitError>())
+    find::<LengthLimitError>(error).is_some()
 }
 
 #[cfg(test)]

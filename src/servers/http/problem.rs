@@ -9,7 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::RequestId;
-use crate::error::{Classify, ErrorKind};
+use crate::error::{Classify, ErrorKind, chain, find};
 use crate::service::Invalid;
 
 /// A refusal: `application/problem+json` with `title`, `status`, `code`, `detail`, `request_id`, and `field` where one
@@ -39,19 +39,9 @@ impl Problem {
 
     /// What an error says of itself, its causes joined by colons.
     pub(crate) fn of(error: &(impl Classify + Error + 'static)) -> Self {
-        let mut problem = Self::new(error.kind(), String::new());
+        let mut problem = Self::new(error.kind(), chain(error));
         problem.retry_after = error.retry_after().or(problem.retry_after);
-        let mut level: Option<&(dyn Error + 'static)> = Some(error);
-        while let Some(error) = level {
-            if !problem.detail.is_empty() {
-                problem.detail.push_str(": ");
-            }
-            problem.detail.push_str(&error.to_string());
-            if let Some(invalid) = error.downcast_ref::<Invalid>() {
-                problem.field = Some(invalid.field.clone());
-            }
-            level = error.source();
-        }
+        problem.field = find::<Invalid>(error).map(|invalid| invalid.field.clone());
         problem.shorten()
     }
 
