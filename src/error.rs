@@ -23,6 +23,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 /// What kind of refusal or failure an error is. The [module](self) holds the table of codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -152,6 +154,11 @@ pub trait Classify {
     fn retry_after(&self) -> Option<Duration> {
         None
     }
+
+    /// How to say who asks, where that is what is missing: the value of HTTP's `WWW-Authenticate`.
+    fn challenge(&self) -> Option<&HeaderValue> {
+        None
+    }
 }
 
 impl Classify for Infallible {
@@ -166,6 +173,9 @@ impl<E: Classify + ?Sized> Classify for Box<E> {
     }
     fn retry_after(&self) -> Option<Duration> {
         (**self).retry_after()
+    }
+    fn challenge(&self) -> Option<&HeaderValue> {
+        (**self).challenge()
     }
 }
 

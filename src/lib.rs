@@ -68,6 +68,7 @@
 //! |---|---|---|
 //! | `cuda` | yes | the CUDA backend; it loads the driver at run time, so it builds and runs without one |
 //! | `actix` | | `tower_kernels::actix`: actors that run kernels |
+//! | `auth` | | `layers::AuthenticateLayer`: API keys and JSON web tokens, around any HTTP or gRPC service |
 //! | `axum` | | `tower_kernels::axum`: kernels as a REST API, a router to serve or to nest |
 //! | `grpc` | | `tower_kernels::grpc`: gRPC over tonic, a server, a client, health and reflection |
 //! | `hyper` | | `tower_kernels::hyper`: any pipeline as a hyper service, and a server with a graceful end |

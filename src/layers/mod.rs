@@ -5,6 +5,7 @@
 //! | [`AnswerLayer`] | What is the caller told of a refusal? | around all of them, directly below an HTTP or gRPC server |
 //! | [`MetricsLayer`] | How many calls, how long, and how did they end? | outermost, so that the refusals of the others are counted |
 //! | [`TracingLayer`] | What became of this one call? | inside metrics, around all that can refuse |
+//! | [`AuthenticateLayer`] | Who is this? (feature `auth`, HTTP and gRPC) | in `call`: it tells the tenant to those inside it, or refuses |
 //! | [`RateLimiterLayer`] | Has this caller had its share? | in `call`: it takes a token, or refuses, or waits for one |
 //! | [`TimeoutLayer`] | Is anybody still waiting for the answer? | at `call` it sets the deadline, from the first `Pending` on it keeps it |
 //!
@@ -50,6 +51,8 @@
 //! [`Classify`]: crate::error::Classify
 
 pub mod answer;
+#[cfg(feature = "auth")]
+pub mod authenticate;
 mod clock;
 pub mod metrics;
 #[cfg(feature = "grpc")]
@@ -59,6 +62,8 @@ pub mod timeout;
 pub mod tracing;
 
 pub use self::answer::AnswerLayer;
+#[cfg(feature = "auth")]
+pub use self::authenticate::AuthenticateLayer;
 pub use self::metrics::MetricsLayer;
 pub use self::rate_limit::RateLimiterLayer;
 pub use self::timeout::TimeoutLayer;

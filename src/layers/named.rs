@@ -3,6 +3,8 @@
 use tonic::server::NamedService;
 
 use super::answer::Answer;
+#[cfg(feature = "auth")]
+use super::authenticate::Authenticate;
 use super::metrics::Metrics;
 use super::rate_limit::{RateLimiter, Wait};
 use super::timeout::Timeout;
@@ -17,3 +19,5 @@ macro_rules! forward {
 }
 
 forward!(Answer<S, P>, Metrics<S>, RateLimiter<S, L>, Timeout<S>, Tracing<S>, Wait<S, L>);
+#[cfg(feature = "auth")]
+forward!(Authenticate<S, V>);

@@ -1,6 +1,8 @@
 //! What each layer does, on paused time.
 
 mod answer;
+#[cfg(feature = "auth")]
+mod authenticate;
 mod metrics;
 #[path = "../probe/mod.rs"]
 mod probe;

@@ -123,7 +123,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn refusal(detail: &str, retry_after: Option<Duration>) -> Refusal {
-        Refusal { kind: ErrorKind::RateLimited, retry_after, detail: detail.to_owned() }
+        Refusal { kind: ErrorKind::RateLimited, retry_after, challenge: None, detail: detail.to_owned() }
     }
 
     #[test]

@@ -25,5 +25,10 @@ pub(super) fn response<B: From<Bytes>>(refusal: &Refusal) -> Response<B> {
         // Whole seconds, and not before the time is up.
         headers.insert(header::RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into());
     }
+    // A 401 without it is none, says RFC 9110: it tells how to come back with a credential.
+    if status == StatusCode::UNAUTHORIZED {
+        let challenge = refusal.challenge.clone().unwrap_or(HeaderValue::from_static("Bearer realm=\"kernels\""));
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
     response
 }

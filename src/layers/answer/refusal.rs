@@ -2,6 +2,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::error::{Classify, ErrorKind, chain};
 
 /// What is left of an error when it is to be told to a caller.
@@ -12,6 +14,8 @@ pub struct Refusal {
     pub kind: ErrorKind,
     /// When the same request can succeed, where that is known.
     pub retry_after: Option<Duration>,
+    /// How to say who asks, where that is what is missing.
+    pub challenge: Option<HeaderValue>,
     /// The error and its sources, joined with `": "`.
     pub detail: String,
 }
@@ -19,7 +23,12 @@ pub struct Refusal {
 impl Refusal {
     /// What `error` says of itself.
     pub fn new<E: Classify + Error>(error: &E) -> Self {
-        Self { kind: error.kind(), retry_after: error.retry_after(), detail: chain(error) }
+        Self {
+            kind: error.kind(),
+            retry_after: error.retry_after(),
+            challenge: error.challenge().cloned(),
+            detail: chain(error),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::error::{Classify, ErrorKind};
 
 /// The quota is used up, or the inner service failed.
@@ -29,6 +31,13 @@ impl<E: Classify> Classify for RateLimitError<E> {
         match self {
             Self::Limited { retry_after } => Some(*retry_after),
             Self::Inner(error) => error.retry_after(),
+        }
+    }
+
+    fn challenge(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Limited { .. } => None,
+            Self::Inner(error) => error.challenge(),
         }
     }
 }

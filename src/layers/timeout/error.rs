@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::error::{Classify, ErrorKind};
 
 /// The deadline passed, or the inner service failed.
@@ -29,6 +31,13 @@ impl<E: Classify> Classify for TimeoutError<E> {
         match self {
             Self::Elapsed { .. } => None,
             Self::Inner(error) => error.retry_after(),
+        }
+    }
+
+    fn challenge(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Elapsed { .. } => None,
+            Self::Inner(error) => error.challenge(),
         }
     }
 }

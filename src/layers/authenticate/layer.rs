@@ -1,0 +1,125 @@
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+
+use http::{Method, Request, Uri};
+use tower_layer::Layer;
+
+use super::error::Challenges;
+use super::{Authenticate, AuthenticateError, Credential, Identity, Verify};
+
+/// Lets through what says who makes it. See the [module](super).
+pub struct AuthenticateLayer<V> {
+    policy: Arc<Policy<V>>,
+}
+
+/// What the layer and its services share.
+pub(super) struct Policy<V> {
+    verifier: Arc<V>,
+    exempt: Option<Arc<Exempt>>,
+    challenges: Challenges,
+}
+
+type Exempt = dyn Fn(&Method, &Uri) -> bool + Send + Sync;
+
+impl<V: Verify> AuthenticateLayer<V> {
+    /// Asks `verifier` who makes a request.
+    pub fn new(verifier: V) -> Self {
+        let challenges = Challenges::new("kernels").expect("visible ASCII");
+        Self { policy: Arc::new(Policy { verifier: Arc::new(verifier), exempt: None, challenges }) }
+    }
+
+    /// Lets requests through, whoever makes them, for which `exempt` is true: health probes, CORS preflights. The URI is
+    /// the one that this layer sees, so inside `axum`'s `Router::nest` it lacks the prefix. Said twice, either counts.
+    ///
+    /// ```
+    /// use http::Method;
+    /// use tower_kernels::layers::AuthenticateLayer;
+    /// use tower_kernels::layers::authenticate::ApiKeys;
+    ///
+    /// let layer = AuthenticateLayer::new(ApiKeys::default()).exempt(|method, uri| {
+    ///     method == Method::OPTIONS || matches!(uri.path(), "/health/live" | "/grpc.health.v1.Health/Check")
+    /// });
+    /// ```
+    #[must_use]
+    pub fn exempt(self, exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static) -> Self {
+        let mut policy = Arc::unwrap_or_clone(self.policy);
+        policy.exempt = Some(match policy.exempt {
+            None => Arc::new(exempt),
+            Some(earlier) => Arc::new(move |method: &Method, uri: &Uri| earlier(method, uri) || exempt(method, uri)),
+        });
+        Self { policy: Arc::new(policy) }
+    }
+
+    /// Names the realm that `WWW-Authenticate` tells clients of; `kernels` if nothing is said.
+    ///
+    /// # Panics
+    /// Where it holds control characters, which no header can carry.
+    #[must_use]
+    #[track_caller]
+    pub fn realm(self, realm: &str) -> Self {
+        let challenges = Challenges::new(realm).expect("a realm without control characters");
+        Self { policy: Arc::new(Policy { challenges, ..Arc::unwrap_or_clone(self.policy) }) }
+    }
+}
+
+impl<V: Verify> Policy<V> {
+    /// Who makes `request`; `None` where it need not say.
+    #[inline]
+    pub(super) fn identify<B>(&self, request: &Request<B>) -> Result<Option<Identity>, AuthenticateError<Infallible>> {
+        if let Some(exempt) = &self.exempt
+            && exempt(request.method(), request.uri())
+        {
+            return Ok(None);
+        }
+        let denied = match Credential::read(request.headers()) {
+            Ok(None) => return Err(self.challenges.missing()),
+            Ok(Some(credential)) => match self.verifier.verify(credential) {
+                Ok(identity) => return Ok(Some(identity)),
+                Err(denied) => denied,
+            },
+            Err(denied) => denied,
+        };
+        // The one place where the reason is told, and it does not hold the credential.
+        tracing::debug!(reason = %denied, method = %request.method(), path = request.uri().path(), "credential denied");
+        Err(self.challenges.denied())
+    }
+}
+
+impl<S, V> Layer<S> for AuthenticateLayer<V> {
+    type Service = Authenticate<S, V>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Authenticate::new(inner, Arc::clone(&self.policy))
+    }
+}
+
+// By hand: a clone needs no `V: Clone`, the verifier is shared.
+impl<V> Clone for AuthenticateLayer<V> {
+    fn clone(&self) -> Self {
+        Self { policy: Arc::clone(&self.policy) }
+    }
+}
+
+impl<V: fmt::Debug> fmt::Debug for AuthenticateLayer<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthenticateLayer").field("policy", &self.policy).finish()
+    }
+}
+
+impl<V> Clone for Policy<V> {
+    fn clone(&self) -> Self {
+        Self { verifier: Arc::clone(&self.verifier), exempt: self.exempt.clone(), challenges: self.challenges.clone() }
+    }
+}
+
+impl<V: fmt::Debug> fmt::Debug for Policy<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { verifier, exempt, challenges } = self;
+        f.debug_struct("Policy")
+            .field("verifier", verifier)
+            .field("exempts", &exempt.is_some())
+            .field("challenges", challenges)
+            .finish()
+    }
+}
