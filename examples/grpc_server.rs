@@ -43,6 +43,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
             // Balancers are told first; what is in flight is answered.
             stopping.set_serving(false).await;
+            // Who watches would hold the server up: a watch has no end of its own.
+            stopping.close().await;
         })
         .await?;
     Ok(())

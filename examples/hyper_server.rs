@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_kernels::hyper::KernelHttpService;
+use tower_kernels::hyper::{KernelHttpService, listen};
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
 use tower_kernels::service::{KernelRegistry, KernelService};
 
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let registry = Arc::new(KernelRegistry::new());
     tower_kernels::kernels::register_all(&registry)?;
-    serve(TcpListener::bind(&address).await?, registry, stop_signal()).await?;
+    serve(listen(address.parse()?)?, registry, stop_signal()).await?;
     Ok(())
 }
 

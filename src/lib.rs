@@ -72,6 +72,7 @@
 //! | `axum` | | `tower_kernels::axum`: kernels as a REST API, a router to serve or to nest |
 //! | `grpc` | | `tower_kernels::grpc`: gRPC over tonic, a server, a client, health and reflection |
 //! | `hyper` | | `tower_kernels::hyper`: any pipeline as a hyper service, and a server with a graceful end |
+//! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line |
 //! | `full` | | all of the above |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

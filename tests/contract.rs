@@ -3,6 +3,9 @@
 //! [`checks`] holds one function for each item, over a [`Subject`]: a factory of services that share one place to run.
 //! `contract!` makes a test of each, for each subject.
 
+#[cfg(feature = "auth")]
+#[path = "contract/authenticate.rs"]
+mod authenticate;
 #[path = "contract/backends.rs"]
 mod backends;
 #[path = "contract/checks.rs"]

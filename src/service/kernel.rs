@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::job::Reply;
-use super::{Invalid, KernelError};
+use super::{Invalid, KernelError, Progress};
 
 /// A kernel: its description, its typed input and output, its checks, its cost, and its code for each backend.
 ///
@@ -185,16 +185,43 @@ impl Cost {
 pub struct Context<'a> {
     reply: Option<&'a Reply>,
     deadline: Option<Instant>,
+    progress: Option<&'a Progress>,
 }
 
 impl<'a> Context<'a> {
     /// A run that nobody can cancel.
     pub const fn detached() -> Self {
-        Self { reply: None, deadline: None }
+        Self { reply: None, deadline: None, progress: None }
     }
 
     pub(crate) const fn new(reply: Option<&'a Reply>, deadline: Option<Instant>) -> Self {
-        Self { reply, deadline }
+        Self { reply, deadline, progress: None }
+    }
+
+    pub(crate) const fn watched_by(mut self, progress: Option<&'a Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Says how many steps the run takes, to whoever watches its [`Progress`].
+    pub fn set_steps(&self, total: u64) {
+        if let Some(progress) = self.progress {
+            progress.set_total(total);
+        }
+    }
+
+    /// Says that so many steps more are done. Any thread of the run may.
+    #[inline]
+    pub fn advance(&self, steps: u64) {
+        if let Some(progress) = self.progress {
+            progress.advance(steps);
+        }
+    }
+
+    pub(crate) fn set_estimate(&self, estimate: impl FnOnce() -> Duration) {
+        if let Some(progress) = self.progress {
+            progress.set_estimate(estimate());
+        }
     }
 
     /// When the answer stops being of use.

@@ -31,7 +31,7 @@ async fn told_to_stop_it_says_so_answers_all_that_is_in_flight_and_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Server { address: listener.local_addr().unwrap(), drain: DrainHandle::default() };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let stopped = async { stopped.await.unwrap() };
+    let stopped = async { stopped.await.map_err(std::io::Error::other) };
     let ended = tokio::spawn(axum_server::serve(listener, Arc::new(registry()), stopped));
 
     let mut streams = Vec::new();

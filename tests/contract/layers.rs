@@ -21,7 +21,7 @@ use crate::contract;
 use crate::probe::{Act, Probe, ProbeError, ProbeFuture, Request, Response, Watch, probe};
 
 /// A layer around a probe.
-struct Around<L> {
+pub(crate) struct Around<L> {
     layer: L,
     probe: Probe,
     watch: Watch,
@@ -29,7 +29,7 @@ struct Around<L> {
     gauge: Box<dyn Fn() -> usize>,
 }
 
-fn around<L>(layer: L) -> Around<L> {
+pub(crate) fn around<L>(layer: L) -> Around<L> {
     gauged(layer, || 0)
 }
 
@@ -114,7 +114,7 @@ contract!(
     )
 );
 
-type Answered = http::Response<Full<Bytes>>;
+pub(crate) type Answered = http::Response<Full<Bytes>>;
 
 /// The layer that answers takes HTTP and never fails; around it, refusals are made errors again for the checks to see.
 fn over_http() -> impl Layer<
@@ -132,7 +132,7 @@ fn over_http() -> impl Layer<
 
 /// A probe whose requests come over HTTP.
 #[derive(Clone, Debug)]
-struct OfHttp(Probe);
+pub(crate) struct OfHttp(pub(crate) Probe);
 
 impl Service<http::Request<Request>> for OfHttp {
     type Response = Answered;
@@ -222,7 +222,7 @@ mod rate_limit_wait_out_of_tokens {
 }
 
 /// What an error of the inner service says is what the layer's error says, from `call` and from `poll_ready`.
-async fn errors_keep_their_meaning<L>(subject: Around<L>)
+pub(crate) async fn errors_keep_their_meaning<L>(subject: Around<L>)
 where
     L: Layer<Probe>,
     L::Service: Service<Request, Error: Classify + Error>,
@@ -244,7 +244,7 @@ where
 }
 
 /// The load of a layer's service is that of the inner one, so a balancer finds the one that is free.
-async fn load_is_passed_on<L>(subject: Around<L>)
+pub(crate) async fn load_is_passed_on<L>(subject: Around<L>)
 where
     L: Layer<Probe>,
     L::Service: Service<Request> + Load<Metric = usize>,
@@ -257,7 +257,7 @@ where
 }
 
 /// What a layer adds to the future of the inner service, in bytes. A larger figure is not wrong, but is to be noticed.
-fn adds_at_most<L>(subject: Around<L>, most: usize)
+pub(crate) fn adds_at_most<L>(subject: Around<L>, most: usize)
 where
     L: Layer<Probe>,
     L::Service: Service<Request>,
@@ -291,6 +291,8 @@ macro_rules! of_each_layer {
         }
     )*};
 }
+#[cfg(feature = "auth")]
+pub(crate) use of_each_layer;
 
 of_each_layer! {
     timeout_as_a_layer: around(TimeoutLayer::new(SECOND)), 144;

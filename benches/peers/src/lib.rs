@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use tower::Service;
 
+mod auth;
 mod boxes;
 mod http_peers;
 mod inner;
@@ -40,6 +41,7 @@ pub fn cases() -> impl Iterator<Item = Case> {
         ours::AROUND_JOBS,
         ours::AROUND_HTTP,
         ours::ANSWER,
+        auth::CASES,
         tower_peers::CASES,
         http_peers::CASES,
         boxes::CASES,

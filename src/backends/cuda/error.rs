@@ -9,6 +9,9 @@ use crate::service::KernelError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unavailable {
+    /// Nobody wanted it.
+    #[error("it was turned off")]
+    TurnedOff,
     /// The driver's library is not installed.
     #[error("no NVIDIA driver library (libcuda) was found")]
     NoDriver,

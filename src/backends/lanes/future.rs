@@ -13,7 +13,7 @@ use tokio::task::coop;
 use super::thread::run;
 use super::{Lanes, Slot, Task};
 use crate::backends::cpu::CpuWorker;
-use crate::service::{BackendKind, Context, Job, KernelError, KernelResponse, RequestContext};
+use crate::service::{BackendKind, Context, Job, KernelError, KernelResponse, Progress, RequestContext};
 
 type Answer = Result<KernelResponse, KernelError>;
 
@@ -58,7 +58,8 @@ impl RunFuture {
         }
         let cheap = job.input().is_some_and(|input| profile.time(input.cost) <= profile.inline);
         if cheap && profile.backend == BackendKind::Cpu {
-            let context = Context::new(None, job.deadline());
+            let progress = job.extensions().get::<Progress>().cloned();
+            let context = Context::new(None, job.deadline()).watched_by(progress.as_ref());
             return ControlFlow::Break(run(&mut CpuWorker, profile, &mut job, accepted, &context));
         }
         let small = !profile.linger.is_zero()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::queue::Exit;
 use super::{Profile, State, Task, Worker};
-use crate::service::{Context, Execution, Job, KernelError, KernelResponse, RequestContext};
+use crate::service::{Context, Execution, Job, KernelError, KernelResponse, Progress, RequestContext};
 
 pub(super) fn spawn<W: Worker>(
     index: usize,
@@ -34,7 +34,8 @@ pub(super) fn spawn<W: Worker>(
             let result = match state.closed() {
                 Some(reason) => Err(reason.clone()),
                 None => {
-                    let context = Context::new(Some(&reply), job.deadline());
+                    let progress = job.extensions().get::<Progress>().cloned();
+                    let context = Context::new(Some(&reply), job.deadline()).watched_by(progress.as_ref());
                     span.in_scope(|| run(&mut worker, &profile, &mut job, accepted, &context))
                 }
             };
@@ -91,6 +92,7 @@ pub(super) fn run<W: Worker>(
     }
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         job.prepare(None)?;
+        context.set_estimate(|| job.cost().map_or(Duration::ZERO, |cost| profile.time(cost)));
         worker.run(job, job.encoding(), context)
     }));
     let payload = match outcome {

@@ -53,6 +53,7 @@ pub fn pair_dependencies(graph: &CsrGraph, pivots: &Pivots, context: &Context<'_
 
     let work = Work { graph, pivots, context, parts, next: AtomicUsize::new(0), failed: AtomicBool::new(false) };
     let helpers = Helpers::up_to(threads - 1);
+    context.set_steps(pivots.len() as u64);
     let done = std::thread::scope(|scope| {
         let helpers: Vec<_> = (0..helpers.count)
             // Without a thread the work takes longer, and that is all.
@@ -120,6 +121,7 @@ impl Work<'_> {
         let mut together = true;
         for batch in (part..batches).step_by(self.parts) {
             let sources = batch * WIDE..self.pivots.len().min((batch + 1) * WIDE);
+            let count = sources.len() as u64;
             if together {
                 let wide = wide.get_or_insert_with(|| Traversal::new(self.graph));
                 together = wide.run(self.pivots, sources, &mut sums, &mut patience)? >= LANES_WORTH_IT;
@@ -129,6 +131,7 @@ impl Work<'_> {
                     narrow.run(self.pivots, source..source + 1, &mut sums, &mut patience)?;
                 }
             }
+            self.context.advance(count);
         }
         Ok(sums)
     }

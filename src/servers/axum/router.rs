@@ -17,7 +17,7 @@ use super::{DrainHandle, RouterConfig, execute, health, kernels, metrics};
 use crate::backends::Local;
 use crate::error::{Classify, ErrorKind};
 use crate::layers::MetricsLayer;
-use crate::layers::metrics::{Metrics, MetricsHandle};
+use crate::layers::metrics::MetricsHandle;
 use crate::servers::http::{Problem, RequestId};
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
@@ -35,6 +35,7 @@ pub struct KernelRouter<S = KernelService> {
     timeout: Duration,
     devices: Option<Local>,
     drain: DrainHandle,
+    metrics: Option<MetricsHandle>,
 }
 
 impl KernelRouter {
@@ -50,7 +51,7 @@ impl<S> KernelRouter<S> {
     /// Over a pipeline of your own. The registry is what `/kernels` shows, so let it be the one of the service within.
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: RouterConfig) -> Self {
         let (registry, drain) = (registry.into(), DrainHandle::default());
-        Self { service, registry, config, timeout: TIMEOUT, devices: None, drain }
+        Self { service, registry, config, timeout: TIMEOUT, devices: None, drain, metrics: None }
     }
 
     /// Sets the most that a request may take, from its arrival to its answer; 30 s where nothing is said. Clients may
@@ -68,6 +69,28 @@ impl<S> KernelRouter<S> {
         self
     }
 
+    /// Shows these figures on `/metrics`, and counts nothing of its own: for a service with a [`MetricsLayer`] around it,
+    /// whose calls come from elsewhere too.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tower::ServiceBuilder;
+    /// use tower_kernels::axum::{KernelRouter, RouterConfig};
+    /// use tower_kernels::layers::MetricsLayer;
+    /// use tower_kernels::service::{KernelRegistry, KernelService};
+    ///
+    /// let registry = Arc::new(KernelRegistry::new());
+    /// let metrics = MetricsLayer::new();
+    /// let pipeline = ServiceBuilder::new().layer(metrics.clone()).service(KernelService::new(Arc::clone(&registry)));
+    /// let rest = KernelRouter::with_service(pipeline.clone(), registry, RouterConfig::default());
+    /// let app = rest.metrics(metrics.handle()).into_router(); // and `pipeline` goes to gRPC as well
+    /// ```
+    #[must_use]
+    pub fn metrics(mut self, metrics: MetricsHandle) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
     /// What says, later, that the server is draining.
     pub fn drain_handle(&self) -> DrainHandle {
         self.drain.clone()
@@ -81,26 +104,29 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
-        let Self { service, registry, config, timeout, devices, drain } = self;
+        let Self { service, registry, config, timeout, devices, drain, metrics } = self;
+        let outcomes = Outcomes::new();
+        if let Some(metrics) = metrics {
+            return Shared { service, registry, config, timeout, devices, drain, metrics, outcomes }.into_router();
+        }
         let layer = MetricsLayer::new()
             .max_operations(registry.len().max(OPERATIONS))
             .operations(registry.list().iter().map(|kernel| kernel.info().id.clone()));
         let (metrics, service) = (layer.handle(), layer.layer(service));
-        let outcomes = Outcomes::new();
-        let shared = Shared { service, registry, config, timeout, devices, drain, metrics, outcomes };
-        shared.into_router()
+        Shared { service, registry, config, timeout, devices, drain, metrics, outcomes }.into_router()
     }
 }
 
 impl<S> fmt::Debug for KernelRouter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service: _, registry, config, timeout, devices, drain } = self;
+        let Self { service: _, registry, config, timeout, devices, drain, metrics } = self;
         f.debug_struct("KernelRouter")
             .field("registry", registry)
             .field("config", config)
             .field("timeout", timeout)
             .field("devices", devices)
             .field("drain", drain)
+            .field("metrics", metrics)
             .finish_non_exhaustive()
     }
 }
@@ -117,7 +143,7 @@ pub(super) struct Shared<S> {
     pub(super) outcomes: Outcomes,
 }
 
-impl<S> Shared<Metrics<S>>
+impl<S> Shared<S>
 where
     S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
     S::Error: Classify + Error + 'static,

@@ -27,6 +27,8 @@ use super::proto::kernel_server::SERVICE_NAME;
 /// let router = tonic::transport::Server::builder().add_service(health.clone());
 /// // Told to stop:
 /// health.set_serving(false).await;
+/// // No new calls from here on, and those who watch hold nothing up:
+/// health.close().await;
 /// # drop(router);
 /// # }
 /// ```
@@ -54,6 +56,14 @@ impl HealthService {
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         self.reporter.set_service_status("", status).await;
         self.reporter.set_service_status(SERVICE_NAME, status).await;
+    }
+
+    /// Ends what watches, so that a connection on which somebody does can be closed: a watch has no end of its own, and
+    /// a graceful one waits for the answers on their way. Who asks from now on is told that nothing of the name is known.
+    pub async fn close(&self) {
+        let mut reporter = self.reporter.clone();
+        reporter.clear_service_status("").await;
+        reporter.clear_service_status(SERVICE_NAME).await;
     }
 }
 

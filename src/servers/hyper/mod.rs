@@ -51,5 +51,5 @@
 mod serve;
 mod service;
 
-pub use self::serve::serve;
+pub use self::serve::{Connections, Server, ServerConfig, listen, serve};
 pub use self::service::{KernelHttpService, ResponseFuture};

@@ -50,8 +50,11 @@ pub(super) fn pair_dependencies(
     let sources = lane.upload(&sources)?;
     let run = Run::new(graph, pivots.len(), lane)?;
     let batch = run.groups as usize * GROUP;
+    lane.context().set_steps(sources.len() as u64);
     for start in (0..sources.len()).step_by(batch) {
-        run.batch(&sources.slice(start..sources.len().min(start + batch)), lane)?;
+        let end = sources.len().min(start + batch);
+        run.batch(&sources.slice(start..end), lane)?;
+        lane.context().advance((end - start) as u64);
     }
     let scores = lane.alloc::<f64>(nodes)?;
     let blocks = (nodes as u64).div_ceil(256).clamp(1, 65_535) as u32;

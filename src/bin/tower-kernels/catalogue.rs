@@ -1,0 +1,172 @@
+//! `list` and `describe`.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use serde_json::Value;
+use tower_kernels::service::{KernelInfo, KernelRegistry, Mode, RegisteredKernel};
+
+use crate::Outcome;
+use crate::exit::{Exit, Failure};
+use crate::output::print;
+
+/// What `list` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Only the kernels of this domain.
+    #[arg(long)]
+    domain: Option<String>,
+    /// Only the kernels of this mode.
+    #[arg(long, value_parser = ["batch", "ring"])]
+    mode: Option<String>,
+    /// Print a JSON array in place of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `describe` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DescribeArgs {
+    /// The kernel's id, or one of its aliases.
+    id: String,
+    /// Print a JSON document, with the JSON Schemas of input and output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// All kernels that there are.
+pub(crate) fn registry() -> Result<KernelRegistry, Failure> {
+    let registry = KernelRegistry::new();
+    let registered = tower_kernels::kernels::register_all(&registry);
+    registered.map_err(|error| Exit::Failed.because(error.to_string())).map(|()| registry)
+}
+
+/// What is said where no kernel has the id.
+pub(crate) fn unknown(id: &str) -> Failure {
+    Exit::UnknownKernel.because(format!("no kernel has the id `{id}`: `tower-kernels list` shows those that there are"))
+}
+
+pub(crate) fn list(args: &ListArgs) -> Outcome {
+    let kernels = registry()?.list();
+    let wanted = |info: &KernelInfo| {
+        args.domain.as_deref().is_none_or(|domain| info.domain() == domain)
+            && args.mode.as_deref().is_none_or(|mode| mode_of(info) == mode)
+    };
+    let kernels: Vec<_> = kernels.iter().map(|kernel| kernel.info()).filter(|info| wanted(info)).collect();
+    print(if args.json { json(&kernels)? } else { table(&kernels) })?;
+    Ok(Exit::Done.into())
+}
+
+fn table(kernels: &[&KernelInfo]) -> String {
+    let rows = kernels
+        .iter()
+        .map(|info| [info.id.to_string(), mode_of(info).into(), backends(info), info.description.to_string()]);
+    let head = ["ID", "MODE", "BACKENDS", "WHAT IT COMPUTES"].map(str::to_owned);
+    columns(std::iter::once(head).chain(rows).collect(), "")
+}
+
+/// Rows whose cells, but for the last, are as wide as the widest of their column.
+fn columns<const N: usize>(rows: Vec<[String; N]>, indent: &str) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = indent.to_owned();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+pub(crate) fn describe(args: &DescribeArgs) -> Outcome {
+    let registry = registry()?;
+    let kernel = registry.get(&args.id).ok_or_else(|| unknown(&args.id))?;
+    print(match registry.describe(&args.id) {
+        Some(description) if args.json => json(&description)?,
+        _ => text(&kernel)?,
+    })?;
+    Ok(Exit::Done.into())
+}
+
+fn text(kernel: &RegisteredKernel) -> Result<String, std::fmt::Error> {
+    let info = kernel.info();
+    let mut text = format!("{} {}\n{}\n\n", info.id, info.version, info.description);
+    writeln!(text, "  mode      {}", mode_of(info))?;
+    writeln!(text, "  backends  {}", backends(info))?;
+    let aliases = if info.aliases.is_empty() { "none".to_owned() } else { info.aliases.join(", ") };
+    writeln!(text, "  aliases   {aliases}")?;
+    for (name, schema) in [("Input", kernel.input_schema()), ("Output", kernel.output_schema())] {
+        write!(text, "\n{name}\n{}", fields(schema.as_value()))?;
+    }
+    Ok(text)
+}
+
+/// The fields of a schema, one a line.
+fn fields(schema: &Value) -> String {
+    let required = schema.get("required").and_then(Value::as_array);
+    let is_required = |name: &str| required.is_some_and(|names| names.iter().any(|one| one == name));
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+        return format!("  {}\n", type_of(schema, schema));
+    };
+    let row = |(name, field): (&String, &Value)| {
+        let need = match field.get("default") {
+            _ if is_required(name) => String::new(),
+            Some(default) if !default.is_null() => format!("default {default}"),
+            _ => "optional".to_owned(),
+        };
+        let description = field.get("description").and_then(Value::as_str).unwrap_or_default();
+        [name.clone(), type_of(field, schema), need, description.replace('\n', " ")]
+    };
+    columns(properties.iter().map(row).collect(), "  ")
+}
+
+/// What a field holds, in a word or two. `root` has the definitions that it may name.
+fn type_of(field: &Value, root: &Value) -> String {
+    if let Some(reference) = field.get("$ref").and_then(Value::as_str) {
+        return match reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer)) {
+            Some(definition) => type_of(definition, root),
+            None => reference.to_owned(),
+        };
+    }
+    for either in ["anyOf", "oneOf"] {
+        if let Some(choices) = field.get(either).and_then(Value::as_array) {
+            let choices = choices.iter().map(|choice| type_of(choice, root)).filter(|name| name != "null");
+            let mut names: Vec<_> = choices.collect();
+            names.dedup();
+            return names.join(" or ");
+        }
+    }
+    if let Some(values) = field.get("enum").and_then(Value::as_array) {
+        return values.iter().map(Value::to_string).collect::<Vec<_>>().join(" | ");
+    }
+    let types: Vec<_> = match field.get("type") {
+        Some(Value::String(name)) => vec![name.as_str()],
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect(),
+        _ => return "any".to_owned(),
+    };
+    match (types.as_slice(), field.get("items")) {
+        (["array"], Some(items)) => format!("[{}]", type_of(items, root)),
+        _ => types.join(" or "),
+    }
+}
+
+fn mode_of(info: &KernelInfo) -> &'static str {
+    match info.mode {
+        Mode::Batch => "batch",
+        Mode::Ring => "ring",
+    }
+}
+
+fn backends(info: &KernelInfo) -> String {
+    if info.backends.is_empty() {
+        return "none".to_owned();
+    }
+    info.backends.iter().map(|backend| backend.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(value).map(|text| text + "\n")
+}

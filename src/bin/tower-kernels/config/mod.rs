@@ -1,0 +1,267 @@
+//! What `serve` can be told: by flags, by the environment, by a file, in that order of strength.
+//!
+//! A setting has one name, its key in the file: `drain.limit` there is the flag `--drain-limit` and the variable
+//! `TOWER_KERNELS_DRAIN_LIMIT`. [`settings`] lists them, [`sources`] reads them, [`print`] shows what came of it.
+
+mod auth;
+mod print;
+mod settings;
+mod sources;
+mod values;
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tower_kernels::axum::RouterConfig;
+use tower_kernels::backends::cpu::CpuConfig;
+use tower_kernels::backends::cuda::CudaConfig;
+use tower_kernels::grpc::GrpcConfig;
+use tower_kernels::hyper::ServerConfig;
+
+pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
+pub(crate) use self::settings::Overrides;
+pub(crate) use self::sources::Effective;
+pub(crate) use self::values::{Domain, Filter, Listen, Span};
+
+/// All settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) timeout: Span,
+    pub(crate) domains: Vec<Domain>,
+    pub(crate) exit_on_device_loss: bool,
+    pub(crate) rest: Rest,
+    pub(crate) grpc: Grpc,
+    pub(crate) connections: Connections,
+    pub(crate) auth: Auth,
+    pub(crate) rate_limit: RateLimit,
+    pub(crate) drain: Drain,
+    pub(crate) cpu: Cpu,
+    pub(crate) cuda: Cuda,
+    pub(crate) log: Log,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Rest {
+    pub(crate) listen: Listen,
+    pub(crate) prefix: String,
+    pub(crate) cors: bool,
+    pub(crate) health: bool,
+    pub(crate) metrics: bool,
+    pub(crate) max_request_size: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Grpc {
+    pub(crate) listen: Listen,
+    pub(crate) max_request_size: usize,
+    pub(crate) max_response_size: usize,
+    pub(crate) max_concurrent_per_stream: NonZeroUsize,
+    pub(crate) compress_responses: bool,
+}
+
+/// Of each listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Connections {
+    pub(crate) max: NonZeroUsize,
+    pub(crate) head_timeout: Span,
+    pub(crate) idle_timeout: Span,
+    pub(crate) write_timeout: Span,
+}
+
+/// Calls that each tenant can make. None a second is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RateLimit {
+    pub(crate) per_second: u32,
+    pub(crate) burst: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Drain {
+    pub(crate) notice: Span,
+    pub(crate) limit: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cpu {
+    pub(crate) lanes: usize,
+    pub(crate) queue: usize,
+    pub(crate) inline: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cuda {
+    pub(crate) mode: CudaMode,
+    pub(crate) ordinal: u32,
+    pub(crate) lanes: usize,
+    pub(crate) queue: usize,
+    pub(crate) spin: Span,
+    pub(crate) copiers: usize,
+    pub(crate) linger: Span,
+    pub(crate) inline: Span,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CudaMode {
+    Off,
+    #[default]
+    On,
+    Required,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) level: Filter,
+    pub(crate) format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            timeout: Span(Duration::from_secs(30)),
+            domains: Vec::new(),
+            exit_on_device_loss: false,
+            rest: Rest::default(),
+            grpc: Grpc::default(),
+            connections: Connections::default(),
+            auth: Auth::default(),
+            rate_limit: RateLimit::default(),
+            drain: Drain::default(),
+            cpu: Cpu::default(),
+            cuda: Cuda::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        let RouterConfig { prefix, enable_metrics, enable_health, cors_enabled, max_request_size } =
+            RouterConfig::default();
+        Self {
+            listen: Listen(Some(([127, 0, 0, 1], 8080).into())),
+            prefix,
+            cors: cors_enabled,
+            health: enable_health,
+            metrics: enable_metrics,
+            max_request_size,
+        }
+    }
+}
+
+impl Rest {
+    pub(crate) fn router(&self) -> RouterConfig {
+        RouterConfig {
+            prefix: self.prefix.clone(),
+            enable_metrics: self.metrics,
+            enable_health: self.health,
+            cors_enabled: self.cors,
+            max_request_size: self.max_request_size,
+        }
+    }
+}
+
+impl Default for Grpc {
+    fn default() -> Self {
+        let service = GrpcConfig::default();
+        Self {
+            listen: Listen(Some(([127, 0, 0, 1], 50051).into())),
+            max_request_size: service.max_request_size,
+            max_response_size: service.max_response_size,
+            max_concurrent_per_stream: positive(service.max_concurrent_per_stream),
+            compress_responses: service.compress_responses,
+        }
+    }
+}
+
+impl Grpc {
+    pub(crate) fn service(&self, timeout: Duration) -> GrpcConfig {
+        GrpcConfig {
+            timeout,
+            max_request_size: self.max_request_size,
+            max_response_size: self.max_response_size,
+            max_concurrent_per_stream: self.max_concurrent_per_stream.get(),
+            compress_responses: self.compress_responses,
+        }
+    }
+}
+
+/// A limit of the library's, none of which is zero.
+fn positive(limit: usize) -> NonZeroUsize {
+    NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        let ServerConfig { head_timeout, idle_timeout, write_timeout, max_connections } = ServerConfig::default();
+        let (head_timeout, idle_timeout) = (Span(head_timeout), Span(idle_timeout));
+        Self { max: positive(max_connections), head_timeout, idle_timeout, write_timeout: Span(write_timeout) }
+    }
+}
+
+impl Connections {
+    pub(crate) fn server(&self) -> ServerConfig {
+        ServerConfig {
+            head_timeout: self.head_timeout.0,
+            idle_timeout: self.idle_timeout.0,
+            write_timeout: self.write_timeout.0,
+            max_connections: self.max.get(),
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { notice: Span(Duration::from_secs(2)), limit: Span(Duration::from_secs(30)) }
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        let CpuConfig { lanes, queue, inline, .. } = CpuConfig::default();
+        Self { lanes, queue, inline: Span(inline) }
+    }
+}
+
+impl Cpu {
+    pub(crate) fn backend(&self) -> CpuConfig {
+        let mut config = CpuConfig::default();
+        (config.lanes, config.queue, config.inline) = (self.lanes, self.queue, self.inline.0);
+        config
+    }
+}
+
+impl Default for Cuda {
+    fn default() -> Self {
+        let CudaConfig { lanes, queue, spin, copiers, linger, inline, .. } = CudaConfig::default();
+        let (spin, linger, inline) = (Span(spin), Span(linger), Span(inline));
+        Self { mode: CudaMode::default(), ordinal: 0, lanes, queue, spin, copiers, linger, inline }
+    }
+}
+
+impl Cuda {
+    pub(crate) fn backend(&self) -> CudaConfig {
+        let mut config = CudaConfig::default();
+        (config.lanes, config.queue, config.copiers) = (self.lanes, self.queue, self.copiers);
+        (config.spin, config.linger, config.inline) = (self.spin.0, self.linger.0, self.inline.0);
+        config
+    }
+}

@@ -1,0 +1,219 @@
+//! The settings that have a flag and a variable, and what was said with them.
+
+use std::ffi::OsString;
+
+use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command, FromArgMatches};
+use toml::{Table, Value};
+
+use super::Config;
+
+/// A setting: its key in the file, and with it its flag and its variable.
+#[derive(Debug)]
+pub(super) struct Setting {
+    pub(super) key: &'static str,
+    kind: Kind,
+    help: &'static str,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Told apart from `Choice` for the help alone.
+    Text(&'static str),
+    Choice(&'static [&'static str]),
+    Number,
+    Switch,
+    /// Texts with commas between them.
+    List(&'static str),
+    /// Said in the file alone.
+    InFile,
+}
+
+use Kind::{Choice, InFile, List, Number, Switch, Text};
+
+const fn setting(key: &'static str, kind: Kind, help: &'static str) -> Setting {
+    Setting { key, kind, help }
+}
+
+/// In the order in which they are shown. What has no section comes first, as TOML wants it.
+pub(super) const SETTINGS: &[Setting] = &[
+    setting("timeout", Text("TIME"), "The most that a request may take, its wait for a place to run included"),
+    setting("domains", List("DOMAINS"), "The domains whose kernels are served, with commas between them; none is all"),
+    setting("exit_on_device_loss", Switch, "Whether to drain and exit with code 7 when the CUDA device is lost"),
+    setting("rest.listen", Text("ADDRESS"), "Where REST is served, or off"),
+    setting("rest.prefix", Text("PATH"), "What the paths of /kernels and /execute begin with"),
+    setting("rest.cors", Switch, "Whether scripts on pages of any other origin may call"),
+    setting("rest.health", Switch, "Whether there are /health, /health/live and /health/ready"),
+    setting("rest.metrics", Switch, "Whether there is /metrics"),
+    setting("rest.max_request_size", Number, "The most bytes of a request's body"),
+    setting("grpc.listen", Text("ADDRESS"), "Where gRPC is served, or off"),
+    setting("grpc.max_request_size", Number, "The most bytes of a request's message, after decompression"),
+    setting("grpc.max_response_size", Number, "The most bytes of an answer's message"),
+    setting("grpc.max_concurrent_per_stream", Number, "The most requests of one ExecuteStream that run at once"),
+    setting("grpc.compress_responses", Switch, "Whether answers are compressed for clients that take it"),
+    setting("connections.max", Number, "The most connections to a listener; more wait to be accepted"),
+    setting("connections.head_timeout", Text("TIME"), "The most that the head of a request may take to come"),
+    setting("connections.idle_timeout", Text("TIME"), "How long an HTTP/1.1 connection is kept while nothing is asked"),
+    setting("connections.write_timeout", Text("TIME"), "How long a client may read nothing of its answer"),
+    setting("auth.api_keys", InFile, "Who may call: tenants, and the SHA-256 of their keys"),
+    setting("auth.api_keys_file", Text("FILE"), "A file of such keys, apart from the other settings"),
+    setting("auth.open_metrics", Switch, "Whether /metrics asks nobody who they are; /health and gRPC health never do"),
+    setting("auth.jwt.algorithm", Choice(&["RS256", "ES256", "EdDSA", "HS256"]), "How JSON web tokens are signed"),
+    setting(
+        "auth.jwt.key_file",
+        Text("FILE"),
+        "The public key in PEM, or the secret of HS256, that tokens are checked with",
+    ),
+    setting("auth.jwt.secret_env", Text("NAME"), "The environment variable that holds it, in place of a file"),
+    setting("auth.jwt.issuer", Text("NAME"), "Who must have issued a token; anybody if nothing is said"),
+    setting("auth.jwt.audience", Text("NAME"), "Whom a token must be for; nobody in particular if nothing is said"),
+    setting("auth.jwt.tenant_claim", Text("NAME"), "Which claim names the tenant"),
+    setting("rate_limit.per_second", Number, "Requests a second that each tenant may make; 0 is no limit"),
+    setting("rate_limit.burst", Number, "Requests that a tenant may make at once; 0 is a second's worth"),
+    setting("drain.notice", Text("TIME"), "From not being ready any more to refusing connections"),
+    setting("drain.limit", Text("TIME"), "How long requests in flight may take from then on"),
+    setting("cpu.lanes", Number, "Requests that run on the CPU at one time"),
+    setting("cpu.queue", Number, "Requests that wait for the CPU at one time"),
+    setting("cpu.inline", Text("TIME"), "What costs no more than this runs where it arrives"),
+    setting("cuda.mode", Choice(&["off", "on", "required"]), "Whether to use a CUDA device, and to start without one"),
+    setting("cuda.ordinal", Number, "Which CUDA device"),
+    setting("cuda.lanes", Number, "Requests that run on the device at one time, each on a stream of its own"),
+    setting("cuda.queue", Number, "Requests that wait for the device at one time"),
+    setting("cuda.spin", Text("TIME"), "How long an idle lane looks for work before it sleeps"),
+    setting("cuda.copiers", Number, "Threads that help to copy large arrays to pinned memory and back"),
+    setting("cuda.linger", Text("TIME"), "How long a small, lone request is polled for on the thread that brought it"),
+    setting("cuda.inline", Text("TIME"), "What takes no longer than this to decode is decoded where it arrives"),
+    setting("log.level", Text("FILTER"), "What is logged: a level, or directives such as warn,tower_kernels=debug"),
+    setting("log.format", Choice(&["text", "json"]), "How: lines for people, or a JSON object a line"),
+];
+
+impl Setting {
+    pub(super) fn flag(&self) -> String {
+        format!("--{}", self.long())
+    }
+
+    pub(super) fn variable(&self) -> String {
+        format!("TOWER_KERNELS_{}", self.key.replace('.', "_").to_uppercase())
+    }
+
+    fn long(&self) -> String {
+        self.key.replace(['.', '_'], "-")
+    }
+
+    fn arg(&self, defaults: &Value) -> Arg {
+        let default = lookup(defaults, self.key).map(|value| format!(" [default: {value}]")).unwrap_or_default();
+        let help = format!("{}{default}", self.help);
+        let arg = Arg::new(self.key).long(self.long()).env(self.variable()).help(help).hide_env_values(true);
+        match self.kind {
+            Text(name) | List(name) => arg.value_name(name),
+            InFile => arg.hide(true),
+            Number => arg.value_name("NUMBER"),
+            Choice(names) => arg.value_parser(PossibleValuesParser::new(names)),
+            // `--rest-cors` is as good as `--rest-cors=true`.
+            Switch => arg
+                .value_name("BOOL")
+                .value_parser(PossibleValuesParser::new(["true", "false"]))
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
+        }
+    }
+
+    /// The value that a flag's or a variable's text stands for in the file.
+    fn value(&self, text: &str) -> Result<Value, String> {
+        Ok(match self.kind {
+            Text(_) | Choice(_) | InFile => Value::String(text.to_owned()),
+            Number => Value::Integer(text.parse().map_err(|_| format!("`{text}` is no whole number"))?),
+            Switch => Value::Boolean(text == "true"),
+            List(_) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
+            }
+        })
+    }
+
+    /// A configuration of this setting alone.
+    pub(super) fn table(&self, text: &str) -> Result<Table, String> {
+        let path = self.key.rsplit('.');
+        let nested =
+            path.fold(self.value(text)?, |value, name| Value::Table([(name.to_owned(), value)].into_iter().collect()));
+        match nested {
+            Value::Table(table) => Ok(table),
+            _ => Err("a key without a name".to_owned()),
+        }
+    }
+}
+
+/// What a configuration has under a key.
+pub(super) fn lookup<'a>(config: &'a Value, key: &str) -> Option<&'a Value> {
+    key.split('.').try_fold(config, |section, name| section.get(name))
+}
+
+/// What flags and variables say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides(pub(super) Vec<Override>);
+
+#[derive(Clone, Debug)]
+pub(super) struct Override {
+    pub(super) setting: &'static Setting,
+    pub(super) text: String,
+    pub(super) by_flag: bool,
+}
+
+impl clap::Args for Overrides {
+    fn augment_args(command: Command) -> Command {
+        let said = SETTINGS.iter().filter(|setting| !matches!(setting.kind, InFile));
+        let defaults = Value::try_from(Config::default()).unwrap_or(Value::Table(Table::new()));
+        said.fold(command, |command, setting| command.arg(setting.arg(&defaults)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Overrides {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut overrides = Self::default();
+        overrides.update_from_arg_matches(matches)?;
+        Ok(overrides)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for setting in SETTINGS {
+            // `None` for what is said in the file alone as well.
+            let Ok(Some(mut raw)) = matches.try_get_raw(setting.key) else { continue };
+            let text = raw.next().map_or_else(OsString::new, ToOwned::to_owned).into_string();
+            let text = text.map_err(|text| {
+                clap::Error::raw(ErrorKind::InvalidUtf8, format!("{}: {} is no text\n", setting.flag(), text.display()))
+            })?;
+            let by_flag = matches.value_source(setting.key) == Some(ValueSource::CommandLine);
+            self.0.push(Override { setting, text, by_flag });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::sources::keys;
+
+    #[test]
+    fn every_key_of_the_file_has_a_flag_and_every_flag_a_key() {
+        let mut flags: Vec<_> = SETTINGS.iter().map(|setting| setting.key.to_owned()).collect();
+        let mut keys: Vec<_> = keys(&Table::try_from(Config::default()).unwrap());
+        keys.sort();
+        flags.sort();
+        assert_eq!(flags, keys);
+    }
+
+    #[test]
+    fn one_name_makes_key_flag_and_variable() {
+        let limit = SETTINGS.iter().find(|setting| setting.key == "rest.max_request_size").unwrap();
+        assert_eq!(limit.flag(), "--rest-max-request-size");
+        assert_eq!(limit.variable(), "TOWER_KERNELS_REST_MAX_REQUEST_SIZE");
+    }
+}

@@ -1,0 +1,140 @@
+//! Values that are more than a number or a text: what is wrong with one is said when it is read, with its line.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tower_kernels::service::KernelRegistry;
+use tracing_subscriber::EnvFilter;
+
+/// A time as people write it: `30s`, `500ms`, `1m 30s`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span = humantime::parse_duration(text);
+        span.map(Self).map_err(|error| format!("`{text}` is no time such as 30s or 500ms: {error}"))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// Where to listen; nowhere when it is `off` or empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Listen(pub(crate) Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" | "off" => Ok(Self(None)),
+            address => address.parse().map(|address| Self(Some(address))).map_err(|_| {
+                format!("`{text}` is no address such as 127.0.0.1:8080 or [::]:8080, and not `off` either")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self(Some(address)) => address.fmt(f),
+            Self(None) => f.write_str("off"),
+        }
+    }
+}
+
+/// A domain of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Domain(pub(crate) String);
+
+impl FromStr for Domain {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let catalogue = KernelRegistry::new();
+        tower_kernels::kernels::register_all(&catalogue).map_err(|error| error.to_string())?;
+        let kernels = catalogue.list();
+        let mut domains: Vec<_> = kernels.iter().map(|kernel| kernel.info().domain()).collect();
+        domains.dedup();
+        if domains.contains(&text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!("no kernel is of the domain `{text}`; there are {}", domains.join(", ")))
+        }
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is logged, as `tracing-subscriber` reads it: `info`, or `warn,tower_kernels=debug`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Filter(String);
+
+impl Filter {
+    pub(crate) fn directives(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self("info".to_owned())
+    }
+}
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match EnvFilter::try_new(text) {
+            Ok(_) if !text.is_empty() => Ok(Self(text.to_owned())),
+            Ok(_) => Err("empty; say `off` to log nothing".to_owned()),
+            Err(error) => Err(format!("`{text}` is no filter such as info or warn,tower_kernels=debug: {error}")),
+        }
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// serde reads and writes them as texts.
+macro_rules! as_text {
+    ($($name:ident)*) => {$(
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.to_string()
+            }
+        }
+    )*};
+}
+as_text!(Span Listen Domain Filter);

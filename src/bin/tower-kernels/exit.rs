@@ -1,0 +1,87 @@
+//! What the program's exit codes mean.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+use tower_kernels::error::ErrorKind;
+
+/// Shown below every subcommand's `--help`.
+pub(crate) const TABLE: &str = "\
+Exit codes:
+    0  done
+    1  failed: a defect, or what no other code says
+    2  the command line or the configuration is wrong
+    3  the input is wrong: no JSON, a field that does not hold what it should, too large
+    4  no kernel has this id
+    5  nothing here can run it: a ring kernel, or no code for the backend
+    6  the time was up
+    7  a device is not there, or was lost
+    8  the drain limit passed while requests were in flight
+    9  an address cannot be listened on
+  130  Ctrl-C: the run was cancelled, or a drain was cut short (143 by SIGTERM)";
+
+/// What the program ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Input = 3,
+    UnknownKernel = 4,
+    Unsupported = 5,
+    Deadline = 6,
+    Device = 7,
+    DrainLimit = 8,
+    Address = 9,
+    Interrupted = 130,
+    Terminated = 143,
+}
+
+impl Exit {
+    /// Of a kernel's error.
+    pub(crate) fn of(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::InvalidArgument | ErrorKind::TooLarge => Self::Input,
+            ErrorKind::NotFound => Self::UnknownKernel,
+            ErrorKind::Unsupported => Self::Unsupported,
+            ErrorKind::DeadlineExceeded => Self::Deadline,
+            ErrorKind::Unavailable => Self::Device,
+            ErrorKind::Cancelled => Self::Interrupted,
+            _ => Self::Failed,
+        }
+    }
+
+    /// An error that ends the program with this code.
+    pub(crate) fn because(self, message: impl Into<String>) -> Failure {
+        Failure { exit: self, message: message.into() }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error that says what the program ends with.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,125 @@
+//! Who may call: what the configuration names, as a layer around REST and gRPC.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use http::{Method, Uri};
+use tower_kernels::layers::authenticate::{ApiKeys, Jwt, JwtKey, Verify};
+use tower_kernels::layers::{AnswerLayer, AuthenticateLayer};
+use tower_layer::Stack;
+
+use crate::config::{self, Algorithm, Auth, KeysFile};
+use crate::exit::{Exit, Failure};
+
+/// What checks credentials.
+#[derive(Clone, Debug)]
+pub(super) struct Authentication {
+    verifier: Arc<dyn Verify>,
+    open_metrics: bool,
+    kinds: &'static str,
+}
+
+impl Authentication {
+    /// `None` where nobody is asked who they are.
+    pub(super) fn new(auth: &Auth) -> Result<Option<Self>, Failure> {
+        let (verifier, kinds): (Arc<dyn Verify>, _) = match (keys(auth)?, tokens(&auth.jwt)?) {
+            (None, None) => return Ok(None),
+            (Some(keys), None) => (Arc::new(keys), "API keys"),
+            (None, Some(tokens)) => (Arc::new(tokens), "JSON web tokens"),
+            (Some(keys), Some(tokens)) => (Arc::new(keys.or(tokens)), "API keys and JSON web tokens"),
+        };
+        Ok(Some(Self { verifier, open_metrics: auth.open_metrics, kinds }))
+    }
+
+    /// Its name, for people.
+    pub(super) fn kinds(&self) -> &'static str {
+        self.kinds
+    }
+
+    /// In front of REST. Probes have no credentials, and neither have the preflights of browsers.
+    pub(super) fn around_rest(&self, router: Router) -> Router {
+        let open_metrics = self.open_metrics;
+        router.layer(self.layer(move |method, uri| {
+            *method == Method::OPTIONS
+                || matches!(uri.path(), "/health" | "/health/live" | "/health/ready")
+                || (open_metrics && uri.path() == "/metrics")
+        }))
+    }
+
+    /// In front of gRPC. Probes have no credentials.
+    pub(super) fn around_grpc(&self, router: Router) -> Router {
+        router.layer(self.layer(|_, uri| uri.path().starts_with("/grpc.health.v1.Health/")))
+    }
+
+    fn layer(
+        &self,
+        exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static,
+    ) -> Stack<AuthenticateLayer<Arc<dyn Verify>>, AnswerLayer> {
+        Stack::new(AuthenticateLayer::new(Arc::clone(&self.verifier)).exempt(exempt), AnswerLayer::new())
+    }
+}
+
+fn keys(auth: &Auth) -> Result<Option<ApiKeys>, Failure> {
+    let mut keys = auth.api_keys.clone();
+    let path = &auth.api_keys_file;
+    if !path.as_os_str().is_empty() {
+        let text = std::fs::read_to_string(path).map_err(|error| wrong("auth.api_keys_file", path, &error))?;
+        let file: KeysFile = toml::from_str(&text).map_err(|error| wrong("auth.api_keys_file", path, &error))?;
+        if file.api_keys.is_empty() {
+            return Err(wrong("auth.api_keys_file", path, &"there is no key in it, so nobody could call"));
+        }
+        keys.extend(file.api_keys);
+    }
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let keys: Result<Vec<_>, _> = keys.iter().map(config::TenantKey::api_key).collect();
+    let keys = keys.and_then(|keys| ApiKeys::new(keys).map_err(|error| error.to_string()));
+    keys.map(Some).map_err(|error| Exit::Usage.because(format!("auth.api_keys: {error}")))
+}
+
+fn tokens(jwt: &config::Jwt) -> Result<Option<Jwt>, Failure> {
+    let Some(key) = key(jwt)? else { return Ok(None) };
+    let mut tokens = Jwt::new(key).tenant_claim(&jwt.tenant_claim);
+    if !jwt.issuer.is_empty() {
+        tokens = tokens.issuer(&jwt.issuer);
+    }
+    if !jwt.audience.is_empty() {
+        tokens = tokens.audience(&jwt.audience);
+    }
+    Ok(Some(tokens))
+}
+
+fn key(jwt: &config::Jwt) -> Result<Option<JwtKey>, Failure> {
+    let path = &jwt.key_file;
+    let (name, bytes) = match (path.as_os_str().is_empty(), jwt.secret_env.as_str()) {
+        (true, "") => return Ok(None),
+        (false, "") => {
+            let bytes = std::fs::read(path).map_err(|error| wrong("auth.jwt.key_file", path, &error))?;
+            (format!("auth.jwt.key_file: {}", path.display()), bytes)
+        }
+        (true, variable) => {
+            let secret = std::env::var(variable);
+            let name = format!("auth.jwt.secret_env: {variable}");
+            (name.clone(), secret.map_err(|error| Exit::Usage.because(format!("{name}: {error}")))?.into_bytes())
+        }
+        (false, _) => {
+            return Err(
+                Exit::Usage.because("auth.jwt.key_file and auth.jwt.secret_env are both there: give one of the two")
+            );
+        }
+    };
+    let key = match jwt.algorithm {
+        Algorithm::RS256 => JwtKey::rs256_pem(&bytes),
+        Algorithm::ES256 => JwtKey::es256_pem(&bytes),
+        Algorithm::EdDsa => JwtKey::eddsa_pem(&bytes),
+        // Editors end a file with a line feed that nobody means.
+        Algorithm::HS256 => JwtKey::hs256(bytes.trim_ascii_end()),
+    };
+    key.map(Some).map_err(|error| Exit::Usage.because(format!("{name}: {error}")))
+}
+
+fn wrong(key: &str, path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Exit::Usage.because(format!("{key}: {}: {error}", path.display()))
+}

@@ -1,0 +1,87 @@
+//! `serve`: REST and gRPC over one pipeline, until a signal.
+
+mod auth;
+mod backends;
+mod drain;
+mod greeting;
+mod log;
+mod pipeline;
+mod servers;
+
+use std::path::PathBuf;
+
+use tower_kernels::grpc::HealthService;
+
+use self::auth::Authentication;
+use self::drain::{Signals, Stop};
+use self::servers::Servers;
+use crate::Outcome;
+use crate::config::{Effective, Overrides};
+use crate::exit::Exit;
+
+/// What `serve` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A TOML file with settings; flags and variables are stronger than what it says.
+    #[arg(long, value_name = "FILE", env = "TOWER_KERNELS_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print the configuration that holds, with where each value came from, and exit.
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+pub(crate) fn main(args: &Args) -> Outcome {
+    let effective = Effective::read(args.config.as_deref(), &args.overrides)?;
+    if args.print_config {
+        crate::output::print(effective.to_string())?;
+        return Ok(Exit::Done.into());
+    }
+    log::init(&effective.config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let exit = runtime.block_on(serve(effective));
+    // What was cut off may hold a thread up; nobody waits for it.
+    runtime.shutdown_background();
+    Ok(exit?.into())
+}
+
+async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error + Send + Sync>> {
+    tracing::info!(settings = %effective.on_one_line(), "starting");
+    let config = &effective.config;
+    // Before anything is served, so that no signal finds nobody.
+    let mut signals = Signals::new()?;
+    let local = backends::open(config)?;
+    let registry = pipeline::registry(config)?;
+    let (pipeline, metrics) = pipeline::build(config, &registry, local.clone())?;
+    let health = HealthService::new();
+    let auth = Authentication::new(&config.auth)?;
+    let mut servers = Servers::new(config, auth);
+    let rest = servers.rest(config, pipeline.clone(), &registry, &local, metrics)?;
+    servers.grpc(config, pipeline, &registry, health.clone())?;
+    greeting::print(config, &servers, &registry, &local)?;
+
+    let why = tokio::select! {
+        signal = signals.next() => Stop::Signal(signal),
+        why = backends::lost(&local, config.exit_on_device_loss) => Stop::DeviceLost(why),
+        ended = servers.ended() => return Err(ended.into()),
+    };
+    let drained = async {
+        if let Some(rest) = rest {
+            rest.drain();
+        }
+        health.set_serving(false).await;
+        drain::announce(&why, config.drain.notice.0);
+        tokio::time::sleep(config.drain.notice.0).await;
+        // Who watches gRPC health has been told, and would hold its connection open for ever.
+        health.close().await;
+        servers.stop().await
+    };
+    Ok(tokio::select! {
+        drained = drained => why.exit(drained?),
+        signal = signals.next() => {
+            tracing::warn!(signal = signal.name(), "a second signal: ending at once, requests in flight are lost");
+            signal.exit()
+        }
+    })
+}

@@ -1,0 +1,151 @@
+//! The listeners, and what answers behind them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tower_kernels::axum::{DrainHandle, KernelRouter};
+use tower_kernels::backends::Local;
+use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
+use tower_kernels::hyper::{Server, ServerConfig, listen};
+use tower_kernels::layers::metrics::MetricsHandle;
+use tower_kernels::service::KernelRegistry;
+
+use super::auth::Authentication;
+use crate::config::{Config, Listen};
+use crate::exit::{Exit, Failure};
+
+/// What listens, and where.
+pub(super) struct Servers {
+    limits: ServerConfig,
+    drain: Duration,
+    pub(super) auth: Option<Authentication>,
+    stopping: CancellationToken,
+    running: JoinSet<(&'static str, io::Result<()>)>,
+    pub(super) rest: Option<SocketAddr>,
+    pub(super) grpc: Option<SocketAddr>,
+}
+
+impl Servers {
+    pub(super) fn new(config: &Config, auth: Option<Authentication>) -> Self {
+        Self {
+            limits: config.connections.server(),
+            drain: config.drain.limit.0,
+            auth,
+            stopping: CancellationToken::new(),
+            running: JoinSet::new(),
+            rest: None,
+            grpc: None,
+        }
+    }
+
+    /// Serves REST, where it is to be. What comes back says later that it is draining.
+    pub(super) fn rest(
+        &mut self,
+        config: &Config,
+        pipeline: impl Pipeline,
+        registry: &Arc<KernelRegistry>,
+        local: &Local,
+        metrics: MetricsHandle,
+    ) -> Result<Option<DrainHandle>, Failure> {
+        let Some((listener, address)) = bind("REST", config.rest.listen)? else { return Ok(None) };
+        let router = KernelRouter::with_service(pipeline, Arc::clone(registry), config.rest.router())
+            .timeout(config.timeout.0)
+            .devices(local.clone())
+            .metrics(metrics);
+        let drain = router.drain_handle();
+        let router = match &self.auth {
+            Some(auth) => auth.around_rest(router.into_router()),
+            None => router.into_router(),
+        };
+        let service = TowerToHyperService::new(router);
+        let server = Server::new(self.limits.clone());
+        let (stop, limit) = (self.stop_signal(), self.drain);
+        self.running.spawn(async move { ("REST", server.serve(listener, service, stop, limit).await) });
+        self.rest = Some(address);
+        Ok(Some(drain))
+    }
+
+    /// Serves gRPC, where it is to be.
+    pub(super) fn grpc(
+        &mut self,
+        config: &Config,
+        pipeline: impl Pipeline,
+        registry: &Arc<KernelRegistry>,
+        health: HealthService,
+    ) -> Result<(), Failure> {
+        let Some((listener, address)) = bind("gRPC", config.grpc.listen)? else { return Ok(()) };
+        let kernels =
+            KernelGrpcServer::with_service(pipeline, Arc::clone(registry), config.grpc.service(config.timeout.0));
+        let routes = Routes::new(kernels.into_service())
+            .add_service(health)
+            .add_service(reflection())
+            .add_service(reflection_v1alpha())
+            .prepare()
+            .into_axum_router();
+        let routes = match &self.auth {
+            Some(auth) => auth.around_grpc(routes),
+            None => routes,
+        };
+        let service = TowerToHyperService::new(routes);
+        let server = Server::new(self.limits.clone());
+        let (stop, limit) = (self.stop_signal(), self.drain);
+        self.running.spawn(async move { ("gRPC", server.serve(listener, service, stop, limit).await) });
+        self.grpc = Some(address);
+        Ok(())
+    }
+
+    fn stop_signal(&self) -> impl Future<Output = io::Result<()>> + use<> {
+        let stopping = self.stopping.clone();
+        async move {
+            stopping.cancelled().await;
+            Ok(())
+        }
+    }
+
+    /// Completes when one of them has ended without having been told to: a defect.
+    pub(super) async fn ended(&mut self) -> Failure {
+        match self.running.join_next().await {
+            Some(Ok((name, Err(error)))) => Exit::Failed.because(format!("{name} has ended: {error}")),
+            Some(Ok((name, Ok(())))) => Exit::Failed.because(format!("{name} has ended without being told to")),
+            Some(Err(error)) => Exit::Failed.because(format!("a server has ended: {error}")),
+            None => Exit::Failed.because("there is no server"),
+        }
+    }
+
+    /// Accepts no more, and waits for the requests in flight; says whether all were answered within the limit.
+    pub(super) async fn stop(&mut self) -> Result<bool, Failure> {
+        self.stopping.cancel();
+        let mut all = true;
+        while let Some(ended) = self.running.join_next().await {
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((name, Err(error))) if error.kind() == io::ErrorKind::TimedOut => {
+                    tracing::error!(%error, "{name}: the drain limit has passed");
+                    all = false;
+                }
+                Ok((name, Err(error))) => return Err(Exit::Failed.because(format!("{name}: {error}"))),
+                Err(error) => return Err(Exit::Failed.because(format!("a server has ended: {error}"))),
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn bind(name: &str, listen_on: Listen) -> Result<Option<(TcpListener, SocketAddr)>, Failure> {
+    let Listen(Some(address)) = listen_on else { return Ok(None) };
+    let bound = listen(address).and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    match bound {
+        Ok(bound) => Ok(Some(bound)),
+        Err(error) => Err(Exit::Address.because(format!("{name} cannot listen on {address}: {error}"))),
+    }
+}

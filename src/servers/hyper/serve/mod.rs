@@ -1,0 +1,263 @@
+//! The loop around the connections: who is let in, how long they may take, and how it ends.
+
+mod activity;
+mod config;
+mod stream;
+
+use std::error::Error;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use ::hyper::body::Incoming;
+use ::hyper::service::Service;
+use http::{Request, Response};
+use http_body::Body;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+
+pub use self::activity::Connections;
+use self::activity::Counted;
+pub use self::config::ServerConfig;
+use self::stream::Stream;
+
+/// How many clients may wait to be accepted: as many as Linux allows to one listener by default are 4 096.
+const BACKLOG: u32 = 1024;
+/// How long to wait before the next connection is accepted after one could not be.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long requests that were on their way when the server was told to stop have to arrive.
+const GRACE: Duration = Duration::from_millis(20);
+/// How often a peer of HTTP/2 is asked whether it is there, and how long it has to answer.
+const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// A listener for many clients: 1 024 may connect in the same moment, where
+/// [`TcpListener::bind`](tokio::net::TcpListener::bind) has the system reset those that find the queue full. The address
+/// can be bound again at once after a server has ended.
+///
+/// # Errors
+/// What the system says: the address is in use, or none of this machine's.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // On Windows it would let others take the address away.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves with the default [`ServerConfig`]; see [`Server::serve`].
+///
+/// # Errors
+/// As [`Server::serve`].
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    stop: impl Future<Output = io::Result<()>>,
+    drain: Duration,
+) -> io::Result<()>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    Server::default().serve(listener, service, stop, drain).await
+}
+
+/// Serves HTTP/1.1 and HTTP/2 without TLS, on one port, by any service of hyper's.
+#[derive(Debug, Default)]
+pub struct Server {
+    config: ServerConfig,
+    connections: Connections,
+}
+
+impl Server {
+    /// One with these limits.
+    pub fn new(config: ServerConfig) -> Self {
+        Self { config, connections: Connections::default() }
+    }
+
+    /// What tells, later, how many connections there are.
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
+    }
+
+    /// Serves on `listener` until `stop` completes. From then on no connection is accepted, those on which nothing is
+    /// asked are closed, requests in flight are answered and told `connection: close`, and those that take longer than
+    /// `drain` are cancelled.
+    ///
+    /// Any [`tower::Service`](tower_service::Service) of HTTP, such as an `axum::Router`, becomes a service of hyper's
+    /// in a `hyper_util::service::TowerToHyperService`.
+    ///
+    /// Dropping the future closes every connection.
+    ///
+    /// # Errors
+    /// What `stop` failed with, at once; [`io::ErrorKind::TimedOut`] where `drain` was too short, saying for how many.
+    pub async fn serve<S, B>(
+        self,
+        listener: TcpListener,
+        service: S,
+        stop: impl Future<Output = io::Result<()>>,
+        drain: Duration,
+    ) -> io::Result<()>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        S::Future: Send + 'static,
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        let Self { config, connections } = self;
+        let mut door = Door::new(listener, config.max_connections, connections.clone());
+        let builder = Arc::new(builder());
+        let graceful = GracefulShutdown::new();
+        let mut tasks = JoinSet::new();
+        let spawn = |tasks: &mut JoinSet<()>, (tcp, peer, permit): Accepted| {
+            let (open, watcher, builder) = (connections.begin(), graceful.watcher(), Arc::clone(&builder));
+            let service = Counted::new(service.clone(), open.activity());
+            let stream = Stream::new(tcp, open.activity(), &config);
+            tasks.spawn(async move {
+                let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
+                if let Err(error) = connection.await {
+                    tracing::debug!(%peer, error = &*error as &dyn Error, "a connection broke off");
+                }
+                drop((open, permit));
+            });
+        };
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                // First, so that whatever else happens it is not passed over.
+                biased;
+                stopped = &mut stop => break stopped?,
+                Some(ended) = tasks.join_next() => report(ended),
+                accepted = door.accept() => spawn(&mut tasks, accepted),
+            }
+        }
+        // Whoever has been let into the backlog is served as well.
+        while let Some(accepted) = door.accept_now().await {
+            spawn(&mut tasks, accepted);
+        }
+        drop(door);
+        tracing::info!(
+            connections = connections.open(),
+            requests_in_flight = connections.requests_in_flight(),
+            "stopping"
+        );
+        let ended = async {
+            let arrived = tokio::time::sleep(GRACE);
+            let closed = async { (arrived.await, graceful.shutdown().await) };
+            let reported = async {
+                while let Some(ended) = tasks.join_next().await {
+                    report(ended)
+                }
+            };
+            tokio::join!(closed, reported);
+        };
+        if tokio::time::timeout(drain, ended).await.is_ok() {
+            return Ok(());
+        }
+        let (open, requests) = (connections.open(), connections.requests_in_flight());
+        tasks.shutdown().await;
+        let message = format!("{requests} requests on {open} connections were cancelled after a drain of {drain:?}");
+        tracing::warn!("{message}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, message))
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    // The clocks of HTTP/1.1 are those of `Stream`.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    let (interval, timeout) = PING;
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(interval).keep_alive_timeout(timeout);
+    builder
+}
+
+/// A service that panics takes its connection with it and nothing else.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(error = &error as &dyn Error, "the service panicked, and its connection is closed");
+    }
+}
+
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+/// Lets connections in, as many as there may be.
+struct Door {
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    connections: Connections,
+    /// When something was last said of trouble: there is much to say of it, and all is the same.
+    complained: Option<Instant>,
+}
+
+impl Door {
+    fn new(listener: TcpListener, max_connections: usize, connections: Connections) -> Self {
+        let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+        Self { listener, permits, connections, complained: None }
+    }
+
+    /// The next connection. Cancel safe.
+    async fn accept(&mut self) -> Accepted {
+        loop {
+            if self.permits.available_permits() == 0 && self.may_complain() {
+                let open = self.connections.open();
+                tracing::warn!(open, "as many connections as there may be: others wait until one ends");
+            }
+            let permit = Arc::clone(&self.permits).acquire_owned().await.expect("nobody closes it");
+            match self.listener.accept().await.and_then(prepare) {
+                Ok((tcp, peer)) => return (tcp, peer, permit),
+                // The peer is gone already; the next one need not be.
+                Err(error) if is_of_peer(&error) => {}
+                Err(error) => {
+                    self.connections.fail();
+                    if self.may_complain() {
+                        tracing::warn!(%error, failed = self.connections.failed(), "no connection can be accepted");
+                    }
+                    // Out of file descriptors, most likely: some may be closed in the meantime.
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// The next of those that wait already.
+    async fn accept_now(&self) -> Option<Accepted> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        let accepted = poll_fn(|cx| match self.listener.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(accepted.and_then(prepare).ok()),
+            Poll::Pending => Poll::Ready(None),
+        });
+        let (tcp, peer) = accepted.await?;
+        Some((tcp, peer, permit))
+    }
+
+    fn may_complain(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.complained.is_none_or(|last| now - last >= Duration::from_secs(10));
+        if due {
+            self.complained = Some(now);
+        }
+        due
+    }
+}
+
+/// An answer is written at once and is not to wait for the acknowledgement of the last one.
+fn prepare((tcp, peer): (TcpStream, SocketAddr)) -> io::Result<(TcpStream, SocketAddr)> {
+    tcp.set_nodelay(true)?;
+    Ok((tcp, peer))
+}
+
+fn is_of_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | NotConnected | InvalidInput)
+}

@@ -1,0 +1,205 @@
+//! A TCP stream with clocks: nobody holds a connection by being slow.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::ServerConfig;
+use super::activity::Activity;
+
+/// What an HTTP/2 connection begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long, after the last byte has been written, to read on from a client that is still sending...
+const LINGER: Duration = Duration::from_secs(1);
+/// ... and how long from one that is not.
+const LINGER_QUIET: Duration = Duration::from_millis(100);
+
+/// The socket of one connection.
+///
+/// hyper has one clock for the head of a request, which also runs while nothing is asked; and none before it knows the
+/// version of HTTP, nor for a client that does not read. So the clocks are here:
+///
+/// * While a request is answered, none but that of writing: how long it may take is the service's own business.
+/// * Else the client is to send something. `since` is when it last did its part: when the connection began, the last
+///   answer was written, or the head of the next request began to come in.
+/// * When all is written and the client goes on sending (the body of a request that was refused), closing the socket
+///   would reset the connection, and with that take the answer from it. So what it sends is read for a while.
+pub(super) struct Stream {
+    tcp: TcpStream,
+    activity: Activity,
+    /// As [`Activity::turns`] when last looked at.
+    turns: usize,
+    since: Instant,
+    /// Whether a head has begun to come in. A connection begins with one, or it would not have been opened.
+    in_head: bool,
+    /// How much of the preface has come, and nothing else: all of it, and this is HTTP/2; `None` where it is not.
+    preface: Option<usize>,
+    reading: Pin<Box<Sleep>>,
+    /// Where the client does not read.
+    writing: Option<Pin<Box<Sleep>>>,
+    /// When to read no more, once all is written.
+    lingers_until: Option<Instant>,
+    limits: Limits,
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    head: Duration,
+    idle: Duration,
+    write: Duration,
+}
+
+impl Stream {
+    pub(super) fn new(tcp: TcpStream, activity: Activity, config: &ServerConfig) -> Self {
+        let limits = Limits { head: config.head_timeout, idle: config.idle_timeout, write: config.write_timeout };
+        let since = Instant::now();
+        Self {
+            tcp,
+            turns: activity.turns(),
+            activity,
+            since,
+            in_head: true,
+            preface: Some(0),
+            reading: Box::pin(sleep_until(later(since, limits.head))),
+            writing: None,
+            lingers_until: None,
+            limits,
+        }
+    }
+
+    /// Whether a request is being answered. Where one was since the last look, the client's turn begins now.
+    fn is_busy(&mut self) -> bool {
+        let turns = self.activity.turns();
+        if turns != self.turns {
+            self.turns = turns;
+            self.since = Instant::now();
+            self.in_head = false;
+        }
+        turns % 2 == 1
+    }
+
+    fn is_http2(&self) -> bool {
+        self.preface == Some(PREFACE.len())
+    }
+
+    fn heard(&mut self, bytes: &[u8]) {
+        if let Some(seen) = self.preface.filter(|&seen| seen < PREFACE.len()) {
+            let compared = bytes.len().min(PREFACE.len() - seen);
+            self.preface = (bytes[..compared] == PREFACE[seen..seen + compared]).then_some(seen + compared);
+        }
+        if !self.is_busy() && !self.in_head {
+            self.in_head = true;
+            self.since = Instant::now();
+        }
+    }
+
+    /// Ready where the client has not done its part in time: with an error within a head, with the end of what there is
+    /// to read where nothing was asked.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_busy() || self.is_http2() {
+            return Poll::Pending;
+        }
+        let limit = if self.in_head { self.limits.head } else { self.limits.idle };
+        let deadline = later(self.since, limit);
+        loop {
+            // It may be set to an earlier moment, and is set anew once that has come: not with each request.
+            if deadline < self.reading.deadline() || self.reading.is_elapsed() {
+                self.reading.as_mut().reset(deadline);
+            }
+            ready!(self.reading.as_mut().poll(cx));
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        Poll::Ready(if self.in_head { Err(late("the head of a request did not come in time")) } else { Ok(()) })
+    }
+
+    /// What a write has come to, unless the client has read nothing for too long.
+    fn watch_write(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.writing = None;
+            self.since = Instant::now();
+            return written;
+        }
+        let deadline = || Box::pin(sleep_until(later(Instant::now(), self.limits.write)));
+        ready!(self.writing.get_or_insert_with(deadline).as_mut().poll(cx));
+        Poll::Ready(Err(late("the client does not read what it is sent")))
+    }
+}
+
+/// A limit past the end of time is as good as a year.
+fn later(now: Instant, limit: Duration) -> Instant {
+    now.checked_add(limit).unwrap_or(now + Duration::from_secs(365 * 86_400))
+}
+
+fn late(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match Pin::new(&mut self.tcp).poll_read(cx, buf) {
+            Poll::Ready(read) => {
+                self.heard(&buf.filled()[before..]);
+                Poll::Ready(read)
+            }
+            Poll::Pending => self.poll_patience(cx),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        self.watch_write(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        self.watch_write(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.lingers_until.is_none() {
+            ready!(Pin::new(&mut this.tcp).poll_shutdown(cx))?;
+            let now = Instant::now();
+            this.lingers_until = Some(now + LINGER);
+            this.reading.as_mut().reset(now + LINGER_QUIET);
+        }
+        let mut scrap = [0; 4096];
+        loop {
+            let mut scrap = ReadBuf::new(&mut scrap);
+            match Pin::new(&mut this.tcp).poll_read(cx, &mut scrap) {
+                Poll::Ready(Ok(())) if !scrap.filled().is_empty() => {
+                    let now = Instant::now();
+                    if this.lingers_until.is_some_and(|until| now >= until) {
+                        return Poll::Ready(Ok(()));
+                    }
+                    this.reading.as_mut().reset(now + LINGER_QUIET);
+                }
+                // It has closed its side, or the connection: nobody is left to wait for.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return this.reading.as_mut().poll(cx).map(Ok),
+            }
+        }
+    }
+}

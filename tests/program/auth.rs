@@ -1,0 +1,140 @@
+//! Who may call, over REST and gRPC alike.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{EncodingKey, Header, encode};
+use tonic::Code;
+use tonic::metadata::MetadataValue;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tower_kernels::grpc::{ExecuteRequest, KernelClient};
+
+use crate::config::File;
+use crate::process::{SAXPY, Server, program, run, stderr, stdout};
+
+const KEY: &str = "correct-horse-battery-staple";
+// printf %s correct-horse-battery-staple | sha256sum
+const SHA256: &str = "87cbebfeebc05f7c54ac9336c4b4bbec831227a641951a4bde7edd56020f8590";
+const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
+
+/// Calls kernels over gRPC, with this as `authorization` where it is something.
+async fn over_grpc(server: &Server, authorization: Option<&str>) -> Code {
+    let input = SAXPY.to_owned();
+    let mut request = tonic::Request::new(ExecuteRequest { kernel_id: "linalg/saxpy".to_owned(), input });
+    if let Some(value) = authorization {
+        request.metadata_mut().insert("authorization", MetadataValue::try_from(value).unwrap());
+    }
+    match KernelClient::new(server.channel().await).execute(request).await {
+        Ok(_) => Code::Ok,
+        Err(status) => status.code(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_key_lets_its_tenant_in_and_probes_need_none() {
+    let file = File::new(&format!("[auth]\napi_keys = [{{ tenant = \"acme\", key_sha256 = \"{SHA256}\" }}]\n"));
+    let server = Server::start(&["--config", file.path()]);
+    let (bearer, api_key) = (format!("authorization: Bearer {KEY}"), format!("x-api-key: {KEY}"));
+    for (headers, status) in [
+        (&[][..], 401),
+        (&["authorization: Bearer of-nobody-at-all"], 401),
+        (&[bearer.as_str()], 200),
+        (&[api_key.as_str()], 200),
+    ] {
+        assert_eq!(server.post_as(EXECUTE, SAXPY, headers).0, status, "{headers:?}");
+    }
+    assert_eq!(over_grpc(&server, None).await, Code::Unauthenticated);
+    assert_eq!(over_grpc(&server, Some("Bearer of-nobody-at-all")).await, Code::Unauthenticated);
+    assert_eq!(over_grpc(&server, Some(&format!("Bearer {KEY}"))).await, Code::Ok);
+
+    for path in ["/health", "/health/live", "/health/ready"] {
+        assert_eq!(server.get(path).0, 200, "{path}");
+    }
+    assert_eq!((server.get("/metrics").0, server.get("/kernels").0), (401, 401));
+    let health = HealthClient::new(server.channel().await).check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(health.into_inner().status, 1);
+    assert!(server.stdout.until("Try it").contains("auth     API keys"));
+}
+
+#[test]
+fn metrics_can_be_left_open_and_keys_kept_apart() {
+    let keys = File::new(&format!("[[api_keys]]\ntenant = \"acme\"\nkey_sha256 = \"{SHA256}\"\n"));
+    let server = Server::start(&["--auth-open-metrics", "--auth-api-keys-file", keys.path()]);
+    assert_eq!((server.get("/metrics").0, server.get("/kernels").0), (200, 401));
+}
+
+#[test]
+fn the_rate_is_that_of_the_tenant_whose_key_it_is_whatever_the_request_claims() {
+    let keys = File::new(&format!("[[api_keys]]\ntenant = \"acme\"\nkey_sha256 = \"{SHA256}\"\n"));
+    let limit = ["--rate-limit-per-second=1", "--rate-limit-burst=1"];
+    let server = Server::start(&[&["--auth-api-keys-file", keys.path()][..], &limit].concat());
+    let refused = (0..1000).any(|n| {
+        let metadata = format!(r#""metadata": {{"tenant": "made up {n}"}}"#);
+        let body = format!(r#"{{"kernel_id": "linalg/saxpy", "input": {SAXPY}, {metadata}}}"#);
+        server.post_as("/execute", &body, &[&format!("x-api-key: {KEY}")]).0 == 429
+    });
+    assert!(refused, "a tenant with one request a second is never refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_lets_its_tenant_in() {
+    let secret = "a secret of 32 bytes or of more.";
+    let mut command = program(["serve", "--rest-listen=127.0.0.1:0", "--grpc-listen=127.0.0.1:0"]);
+    command.env("TEST_JWT_SECRET", secret);
+    let jwt = ["--auth-jwt-algorithm=HS256", "--auth-jwt-secret-env=TEST_JWT_SECRET"];
+    let claims = ["--auth-jwt-issuer=https://login.example", "--auth-jwt-tenant-claim=org"];
+    let server = Server::spawn(&mut command, &[jwt, claims].concat());
+    let hour = Duration::from_secs(3600);
+    let exp = (SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + hour).as_secs();
+    let token = |issuer: &str| {
+        let claims = serde_json::json!({"iss": issuer, "org": "acme", "exp": exp});
+        encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+    };
+    for (issuer, status, code) in
+        [("https://login.example", 200, Code::Ok), ("https://evil.example", 401, Code::Unauthenticated)]
+    {
+        let bearer = format!("Bearer {}", token(issuer));
+        assert_eq!(server.post_as(EXECUTE, SAXPY, &[&format!("authorization: {bearer}")]).0, status, "{issuer}");
+        assert_eq!(over_grpc(&server, Some(&bearer)).await, code, "{issuer}");
+    }
+}
+
+#[test]
+fn with_authentication_nobody_is_warned() {
+    let keys = File::new(&format!("[[api_keys]]\ntenant = \"acme\"\nkey_sha256 = \"{SHA256}\"\n"));
+    let mut command = program(["serve", "--rest-listen=0.0.0.0:0", "--grpc-listen=127.0.0.1:0"]);
+    let server = Server::spawn(&mut command, &["--auth-api-keys-file", keys.path()]);
+    server.stdout.until("Try it");
+    assert!(!server.stderr.until("serving").contains("asks nobody"));
+}
+
+#[test]
+fn no_digest_of_a_key_is_printed_or_logged() {
+    let file = File::new(&format!("[auth]\napi_keys = [{{ tenant = \"acme\", key_sha256 = \"{SHA256}\" }}]\n"));
+    let printed = run(["serve", "--print-config", "--config", file.path()], "");
+    assert!(stdout(&printed).contains("acme") && stdout(&printed).contains("(redacted)"), "{}", stdout(&printed));
+    assert!(!stdout(&printed).contains(SHA256));
+    let server = Server::start(&["--config", file.path(), "--log-level=trace"]);
+    server.post_as(EXECUTE, SAXPY, &[&format!("x-api-key: {KEY}")]);
+    let log = server.stderr.until("(redacted)");
+    assert!(!log.contains(SHA256), "{log}");
+}
+
+#[test]
+fn credentials_that_cannot_be_are_configuration_errors() {
+    let short = "[auth]\n\napi_keys = [{ tenant = \"acme\", key_sha256 = \"00\" }]\n";
+    let empty = File::new("api_keys = []\n");
+    let secret = ["serve", "--auth-jwt-algorithm=HS256", "--auth-jwt-secret-env=NOT_SET_ANYWHERE"];
+    let short = File::new(short);
+    for (args, said) in [
+        (&["serve", "--config", short.path()][..], "line 3"),
+        (&["serve", "--auth-api-keys-file", empty.path()], "there is no key in it"),
+        (&["serve", "--auth-api-keys-file", "/nowhere.toml"], "auth.api_keys_file: /nowhere.toml: No such file"),
+        (&["serve", "--auth-jwt-key-file", empty.path()], "not the public key of RSA"),
+        (&secret, "auth.jwt.secret_env: NOT_SET_ANYWHERE"),
+    ] {
+        let output = run(args.iter().copied(), "");
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{args:?}: {said} is not in {}", stderr(&output));
+    }
+}

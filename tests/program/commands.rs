@@ -1,0 +1,141 @@
+//! `list`, `describe` and `run`.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::process::{PATIENCE, SAXPY, feed, program, run, signal, stderr, stdout, wait};
+
+#[test]
+fn list_shows_the_catalogue_as_a_table_or_as_json() {
+    let all = run(["list"], "");
+    assert_eq!(all.status.code(), Some(0));
+    for id in ["graph/betweenness-centrality", "linalg/saxpy", "orderbook/matching", "risk/option-pricing"] {
+        assert!(stdout(&all).lines().any(|line| line.starts_with(id)), "{}", stdout(&all));
+    }
+    let ring = run(["list", "--mode=ring"], "");
+    assert_eq!(stdout(&ring).lines().count(), 2, "{}", stdout(&ring));
+    let graphs = run(["list", "--domain=graph", "--json"], "");
+    let graphs: serde_json::Value = serde_json::from_slice(&graphs.stdout).unwrap();
+    let ids: Vec<_> = graphs.as_array().unwrap().iter().map(|kernel| &kernel["id"]).collect();
+    assert_eq!(ids, ["graph/betweenness-centrality"]);
+}
+
+#[test]
+fn describe_says_what_a_kernel_takes_and_gives() {
+    let text = run(["describe", "linalg/saxpy"], "");
+    assert_eq!(text.status.code(), Some(0));
+    let row = |name: &str, kind: &str| {
+        let is_row = |line: &str| line.split_whitespace().take(2).eq([name, kind]);
+        assert!(stdout(&text).lines().any(is_row), "no {name} {kind} in {}", stdout(&text));
+    };
+    row("mode", "batch");
+    row("a", "number");
+    row("x", "[number]");
+
+    let json = run(["describe", "linalg/saxpy", "--json"], "");
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["input_schema"]["properties"]["x"]["type"], "array");
+}
+
+#[test]
+fn run_takes_its_input_from_stdin_or_a_file_and_gives_json() {
+    let piped = run(["run", "linalg/saxpy"], SAXPY);
+    assert_eq!((piped.status.code(), stdout(&piped), stderr(&piped)), (Some(0), "{\"y\":[12.0,24.0]}\n", ""));
+    let dash = run(["run", "linalg/saxpy", "--input=-", "--backend=cpu"], SAXPY);
+    assert_eq!(stdout(&dash), stdout(&piped));
+
+    let path = std::env::temp_dir().join(format!("tower-kernels-{}-saxpy.json", std::process::id()));
+    std::fs::write(&path, SAXPY).unwrap();
+    let file = run(["run", "linalg/saxpy", "--input", path.to_str().unwrap()], "");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!((file.status.code(), stdout(&file)), (Some(0), stdout(&piped)));
+}
+
+#[test]
+fn what_goes_wrong_is_told_by_the_exit_code_and_the_field_on_stderr() {
+    let matching = r#"{"a": 1}"#;
+    for (args, input, code, said) in [
+        (&["run", "linalg/saxpy"][..], r#"{"a": 2.0, "x": [1.0, "b"], "y": [1.0, 2.0]}"#, 3, "x[1]"),
+        (&["run", "linalg/saxpy"], r#"{"a": 2.0, "x": [1.0], "y": [1.0, 2.0]}"#, 3, "error: the input is invalid: y"),
+        (&["run", "linalg/saxpy"], "{", 3, "input"),
+        (&["run", "linalg/saxpy", "--input=/nowhere.json"], "", 3, "/nowhere.json: No such file"),
+        (&["run", "linalg/nothing"], SAXPY, 4, "no kernel has the id `linalg/nothing`"),
+        (&["describe", "linalg/nothing"], "", 4, "no kernel has the id `linalg/nothing`"),
+        (&["run", "orderbook/matching"], matching, 5, "ring kernel"),
+        (&["run", "linalg/saxpy", "--timeout=0s"], SAXPY, 6, "deadline"),
+        (&["run"], "", 2, "Usage"),
+        (&["list", "--mode=fast"], "", 2, "batch"),
+    ] {
+        let output = run(args.iter().copied(), input);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{args:?}: {said} is not in {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{args:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let mut child = program(["run", "linalg/saxpy"]).stdin(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    feed(child.stdin.take().unwrap(), SAXPY);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+}
+
+/// A ring of nodes: minutes of work.
+fn large_graph() -> String {
+    let nodes = 200_000;
+    let edges: Vec<_> = (0..nodes).map(|node| format!("[{node},{}]", (node + 1) % nodes)).collect();
+    format!(r#"{{"num_nodes": {nodes}, "edges": [{}]}}"#, edges.join(","))
+}
+
+const LONG: [&str; 4] = ["run", "graph/betweenness-centrality", "--backend=cpu", "--timeout=1h"];
+
+#[test]
+fn long_work_says_nothing_of_its_progress_into_a_pipe() {
+    let output = run([LONG[0], LONG[1], LONG[2], "--timeout=3s"], &large_graph());
+    assert_eq!(output.status.code(), Some(6));
+    let error = "error: the deadline passed while the kernel ran\n";
+    assert_eq!((stdout(&output), stderr(&output)), ("", error));
+}
+
+/// `script`, of util-linux, gives the program a terminal.
+#[cfg(target_os = "linux")]
+#[test]
+fn long_work_shows_its_progress_on_a_terminal() {
+    let path = std::env::temp_dir().join(format!("tower-kernels-{}-ring.json", std::process::id()));
+    std::fs::write(&path, large_graph()).unwrap();
+    let program = env!("CARGO_BIN_EXE_tower-kernels");
+    let command = format!("'{program}' {} {} {} --timeout=5s --input '{}'", LONG[0], LONG[1], LONG[2], path.display());
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null());
+    let output = script.output().expect("util-linux is installed");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", stdout(&output));
+    assert!(stdout(&output).contains("/200000"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("the deadline passed"), "{}", stdout(&output));
+}
+
+/// Linux alone says whether a process is ready for a signal.
+#[cfg(target_os = "linux")]
+#[test]
+fn ctrl_c_cancels_the_run_and_says_so() {
+    let mut child = program(LONG).stdin(Stdio::piped()).spawn().unwrap();
+    feed(child.stdin.take().unwrap(), &large_graph());
+    let begun = Instant::now();
+    while !catches_interrupts(child.id()) {
+        assert!(begun.elapsed() < PATIENCE, "it never waits for Ctrl-C");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal(child.id(), "INT");
+    assert_eq!(wait(&mut child).code(), Some(130));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(stderr(&output), "error: interrupted: the kernel was told to stop\n");
+}
+
+#[cfg(target_os = "linux")]
+fn catches_interrupts(process: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (2 - 1)) != 0
+}

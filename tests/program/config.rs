@@ -1,0 +1,115 @@
+//! Flags, environment and file: which is stronger, and what is said of mistakes.
+
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::process::{program, run, stderr, stdout};
+
+/// A file that is gone at the end of the test.
+pub(crate) struct File(PathBuf);
+
+impl File {
+    pub(crate) fn new(text: &str) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("tower-kernels-{}-{}.toml", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
+#[track_caller]
+fn refused(output: &Output, parts: &[&str]) {
+    let said = stderr(output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} are not all in {said}");
+    assert_eq!(stdout(output), "");
+}
+
+#[test]
+fn flags_are_stronger_than_the_environment_and_that_than_the_file() {
+    let file = File::new("timeout = \"1s\"\n[drain]\nnotice = \"1s\"\nlimit = \"1s\"\n[rest]\ncors = true\n");
+    let output = program(["serve", "--print-config", "--drain-limit=3s", "--config", file.path()])
+        .env("TOWER_KERNELS_DRAIN_NOTICE", "2s")
+        .env("TOWER_KERNELS_DRAIN_LIMIT", "2s")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let from_file = format!("# file {}", file.path());
+    for line in [
+        &format!("timeout = \"1s\"  {from_file}"),
+        &format!("cors = true  {from_file}"),
+        "notice = \"2s\"  # env TOWER_KERNELS_DRAIN_NOTICE",
+        "limit = \"3s\"  # flag --drain-limit",
+        "prefix = \"\"  # default",
+    ] {
+        assert!(stdout(&output).lines().any(|this| this == line), "{line} is not in {}", stdout(&output));
+    }
+}
+
+#[test]
+fn the_file_can_come_from_the_environment() {
+    let file = File::new("domains = [\"graph\"]");
+    let output = program(["serve", "--print-config"]).env("TOWER_KERNELS_CONFIG", file.path()).output().unwrap();
+    assert!(stdout(&output).contains("domains = [\"graph\"]  # file"), "{}", stdout(&output));
+}
+
+#[test]
+fn what_is_printed_can_be_read_again() {
+    let flags = ["--rest-prefix=/a", "--rest-cors", "--domains=graph,risk", "--grpc-listen=off", "--timeout=1m 30s"];
+    let values = |output: &Output| -> Vec<String> {
+        let lines = stdout(output).lines().map(|line| line.split("  #").next().unwrap().to_owned());
+        lines.collect()
+    };
+    let first = run(["serve", "--print-config"].into_iter().chain(flags), "");
+    let file = File::new(stdout(&first));
+    let second = run(["serve", "--print-config", "--config", file.path()], "");
+    assert!(stdout(&first).contains("domains = [\"graph\", \"risk\"]"), "{}", stdout(&first));
+    assert_eq!(values(&first), values(&second));
+}
+
+#[test]
+fn mistakes_in_the_file_are_named_with_file_line_and_key() {
+    for (text, parts) in [
+        ("[rest]\nlisten = \"127.0.0.1:1\"\nprefx = \"/a\"\n", &["line 3", "prefx", "unknown field"][..]),
+        ("[drain]\n\nlimit = \"30 parsecs\"\n", &["line 3", "limit", "30 parsecs"]),
+        ("[rest]\nlisten = \"here\"\n", &["line 2", "listen", "127.0.0.1:8080"]),
+        ("domains = [\"graph\", \"astrology\"]\n", &["line 1", "domains", "astrology", "graph, linalg"]),
+        ("[log]\nformat = \"yaml\"\n", &["line 2", "format", "yaml"]),
+        ("[log]\nlevel = \"a=b=c\"\n", &["line 2", "level", "a=b=c"]),
+        ("[connections]\nmax = 0\n", &["line 2", "max", "nonzero"]),
+        ("[cuda]\nordinal = -1\n", &["line 2", "ordinal"]),
+        ("[grpc]\nmax_request_size = \"much\"\n", &["line 2", "max_request_size", "much"]),
+        ("timeout = \n", &["line 1", "timeout"]),
+        ("timeout = \"1s\"\ntimeout = \"2s\"\n", &["line 2", "duplicate"]),
+    ] {
+        let file = File::new(text);
+        let output = run(["serve", "--config", file.path()], "");
+        refused(&output, &[parts, &[file.path()]].concat());
+    }
+    refused(&run(["serve", "--config", "/nowhere/at.toml"], ""), &["/nowhere/at.toml", "No such file"]);
+}
+
+#[test]
+fn mistakes_elsewhere_are_named_with_the_flag_or_the_variable() {
+    refused(&run(["serve", "--drain-limit=soon"], ""), &["--drain-limit", "soon", "30s"]);
+    refused(&run(["serve", "--cpu-lanes=many"], ""), &["--cpu-lanes", "many"]);
+    refused(&run(["serve", "--rest-cors=perhaps"], ""), &["--rest-cors", "perhaps"]);
+    refused(&run(["serve", "--rest-listen=off", "--grpc-listen="], ""), &["nothing to serve"]);
+    let mut by_variable = program(["serve"]);
+    let output = by_variable.env("TOWER_KERNELS_REST_LISTEN", "localhost").output().unwrap();
+    refused(&output, &["TOWER_KERNELS_REST_LISTEN", "localhost"]);
+    let output = program(["serve"]).env("TOWER_KERNELS_GRPC_MAX_REQUEST_SIZE", "-1").output().unwrap();
+    refused(&output, &["TOWER_KERNELS_GRPC_MAX_REQUEST_SIZE"]);
+}

@@ -1,0 +1,123 @@
+//! How `serve` ends.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tower_kernels::grpc::{ExecuteRequest, KernelClient};
+
+use crate::process::{Call, PATIENCE, SAXPY, Server};
+
+const DRAINING: &str = "draining: not ready from now on";
+const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
+
+/// A request whose body has not come yet.
+fn unfinished(server: &Server) -> Call {
+    let call = Call::begin(server.rest, "POST", EXECUTE, &[], SAXPY.len());
+    // It is in flight once another connection, made later, has been served.
+    assert_eq!(server.get("/health/live").0, 200);
+    call
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_flight_is_answered_while_nobody_new_is_let_in() {
+    let mut server = Server::start(&["--drain-notice=3s"]);
+    let in_flight = unfinished(&server);
+    let mut health = HealthClient::new(server.channel().await);
+    server.signal("TERM");
+    server.stderr.until(DRAINING);
+
+    // During the notice all is as before but for the readiness.
+    assert_eq!(server.get("/health/ready").0, 503);
+    let answer = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(answer.status, 2, "not serving");
+    assert_eq!(server.post(EXECUTE, SAXPY).0, 200);
+
+    // After it nobody is let in, and who was is answered.
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(server.rest).is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "the listener stays open");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(in_flight.end(SAXPY.as_bytes()).0, 200);
+    assert_eq!(server.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_nothing_is_lost() {
+    let mut server = Server::start(&["--drain-notice=2s"]);
+    let (answered, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let grpc = async {
+        let mut kernels = KernelClient::new(server.channel().await);
+        let mut health = HealthClient::new(server.channel().await);
+        let mut calls = 0;
+        // As a balancer does it: who says that it does not serve is not asked any more.
+        while health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status == 1 {
+            let request = ExecuteRequest { kernel_id: "linalg/saxpy".to_owned(), input: SAXPY.to_owned() };
+            kernels.execute(request).await.unwrap();
+            calls += 1;
+        }
+        calls
+    };
+    let (rest, grpc) = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    while server.get("/health/ready").0 == 200 {
+                        assert_eq!(server.post(EXECUTE, SAXPY).0, 200);
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                    stopped.store(true, Ordering::Relaxed);
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            let begun = Instant::now();
+            while answered.load(Ordering::Relaxed) < 50 {
+                assert!(begun.elapsed() < PATIENCE && !stopped.load(Ordering::Relaxed), "nothing is answered");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            server.signal("TERM");
+        });
+        let calls = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(grpc));
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        (answered.load(Ordering::Relaxed), calls)
+    });
+    assert!(rest >= 50 && grpc > 0, "{rest} over REST, {grpc} over gRPC");
+    assert_eq!(server.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_health_is_told_and_holds_nothing_up() {
+    let mut server = Server::start(&["--drain-notice=100ms", "--drain-limit=50s"]);
+    let mut client = HealthClient::new(server.channel().await);
+    let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+    let begun = Instant::now();
+    server.signal("TERM");
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
+    assert!(watch.message().await.unwrap().is_none(), "the watch has ended");
+    assert_eq!(server.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(45), "it was the limit that ended it");
+}
+
+#[test]
+fn a_request_that_takes_longer_than_the_limit_is_cut_off_and_the_exit_code_says_so() {
+    let mut server = Server::start(&["--drain-notice=0s", "--drain-limit=300ms"]);
+    let _in_flight = unfinished(&server);
+    server.signal("INT");
+    assert_eq!(server.code(), Some(8));
+    server.stderr.until("the drain limit has passed");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    for (name, code) in [("TERM", 143), ("INT", 130)] {
+        let mut server = Server::start(&["--drain-notice=1h"]);
+        server.signal("TERM");
+        server.stderr.until(DRAINING);
+        server.signal(name);
+        assert_eq!(server.code(), Some(code));
+    }
+}

@@ -1,0 +1,149 @@
+//! `serve`, while it serves.
+
+use std::net::TcpListener;
+use std::time::Instant;
+
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::{v1, v1alpha};
+use tower_kernels::grpc::{ExecuteRequest, KernelClient};
+
+use crate::process::{PATIENCE, SAXPY, Server, Text, program, run, signal, stderr, wait};
+
+fn saxpy() -> ExecuteRequest {
+    ExecuteRequest { kernel_id: "linalg/saxpy".to_owned(), input: SAXPY.to_owned() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_and_grpc_answer_and_both_are_on_one_metrics_page() {
+    let server = Server::start(&[]);
+    let (status, body) = server.post("/kernels/linalg/saxpy/execute", SAXPY);
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains(r#""output":{"y":[12.0,24.0]}"#), "{body}");
+
+    let mut client = KernelClient::new(server.channel().await);
+    let answer = client.execute(saxpy()).await.unwrap().into_inner();
+    assert_eq!(answer.output, r#"{"y":[12.0,24.0]}"#);
+
+    let (_, page) = server.get("/metrics");
+    let ended = |line: &&str| line.starts_with(r#"kernel_requests_total{operation="linalg/saxpy""#);
+    let counts: Vec<_> = page.lines().filter(ended).collect();
+    assert!(matches!(counts.as_slice(), [both] if both.ends_with(r#"outcome="ok"} 2"#)), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_both_reflections_answer() {
+    let server = Server::start(&[]);
+    assert_eq!(server.get("/health/ready").0, 200);
+    let channel = server.channel().await;
+    let health = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(health.into_inner().status, 1, "serving");
+
+    let question = v1::server_reflection_request::MessageRequest::ListServices(String::new());
+    let request = v1::ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let mut answers = client.server_reflection_info(one(request)).await.unwrap().into_inner();
+    let answer = format!("{:?}", answers.message().await.unwrap());
+    assert!(answer.contains("tower_kernels.v1.Kernel"), "{answer}");
+
+    let question = v1alpha::server_reflection_request::MessageRequest::ListServices(String::new());
+    let request = v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let mut answers = client.server_reflection_info(one(request)).await.unwrap().into_inner();
+    let answer = format!("{:?}", answers.message().await.unwrap());
+    assert!(answer.contains("tower_kernels.v1.Kernel"), "{answer}");
+}
+
+fn one<T: Send + 'static>(item: T) -> impl futures::Stream<Item = T> + Send + 'static {
+    futures::stream::once(std::future::ready(item))
+}
+
+#[test]
+fn what_is_configured_is_what_is_served() {
+    let server =
+        Server::start(&["--domains=linalg", "--rest-prefix=/api/v1", "--rest-max-request-size=64", "--cuda-mode=off"]);
+    let (status, kernels) = server.get("/api/v1/kernels");
+    assert_eq!(status, 200);
+    assert!(kernels.contains("linalg/saxpy") && !kernels.contains("graph/"), "{kernels}");
+    assert_eq!(server.get("/kernels").0, 404);
+    assert_eq!(server.post("/api/v1/kernels/linalg/saxpy/execute", SAXPY).0, 200);
+    let large = format!("{SAXPY}{:100}", "");
+    assert_eq!(server.post("/api/v1/kernels/linalg/saxpy/execute", &large).0, 413);
+    assert!(server.stdout.until("Try it").contains("/api/v1/kernels/linalg/saxpy/execute"));
+    assert!(server.stdout.now().contains("CUDA is off (it was turned off)"));
+}
+
+#[test]
+fn one_of_the_two_can_be_off() {
+    let mut child = program(["serve", "--rest-listen=127.0.0.1:0", "--grpc-listen=off"]).spawn().unwrap();
+    let stdout = Text::of(child.stdout.take().unwrap());
+    assert!(stdout.until("kernels ").contains("gRPC     off"));
+    signal(child.id(), "KILL");
+    wait(&mut child);
+}
+
+#[test]
+fn a_tenant_over_its_rate_is_refused_and_the_others_are_not() {
+    let server = Server::start(&["--rate-limit-per-second=1", "--rate-limit-burst=2"]);
+    let call = |tenant: &str| {
+        let body =
+            format!(r#"{{"kernel_id": "linalg/saxpy", "input": {SAXPY}, "metadata": {{"tenant": "{tenant}"}}}}"#);
+        server.post("/execute", &body).0
+    };
+    server.stderr.until("without authentication a request names the tenant that it likes");
+    let begun = Instant::now();
+    let mut refused = 0;
+    // On a machine that is slow enough the quota comes back as fast as it is used.
+    while refused == 0 && begun.elapsed() < PATIENCE {
+        refused += usize::from(call("acme") == 429);
+    }
+    assert_eq!((refused, call("other")), (1, 200));
+}
+
+#[test]
+fn an_address_that_is_taken_is_named_with_the_cause() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(["serve", "--rest-listen=127.0.0.1:0", "--grpc-listen", &address], "");
+    assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));
+    let expected = format!("error: gRPC cannot listen on {address}: Address");
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+}
+
+#[test]
+fn a_device_that_is_required_and_not_there_is_said_so() {
+    let output = run(["serve", "--cuda-mode=required", "--cuda-ordinal=4000000"], "");
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cuda.mode is `required`"), "{}", stderr(&output));
+}
+
+#[test]
+fn whoever_opens_it_to_others_without_authentication_is_warned() {
+    let warning = "asks nobody who they are";
+    let open = Server::spawn(&mut program(["serve", "--rest-listen=0.0.0.0:0", "--grpc-listen=127.0.0.1:0"]), &[]);
+    let said = open.stderr.until(warning);
+    assert!(said.contains("REST listens on 0.0.0.0:") && !said.contains("gRPC listens on"), "{said}");
+
+    let closed = Server::start(&[]);
+    closed.stdout.until("Try it");
+    assert!(!closed.stderr.until("serving").contains(warning));
+}
+
+#[test]
+fn with_json_logs_there_is_nothing_but_json() {
+    let mut child = program(["serve", "--rest-listen=127.0.0.1:0", "--grpc-listen=127.0.0.1:0", "--log-format=json"])
+        .spawn()
+        .unwrap();
+    let stdout = Text::of(child.stdout.take().unwrap());
+    let stderr = Text::of(child.stderr.take().unwrap());
+    let log = stderr.until("\"serving\"");
+    for line in log.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        if event["message"] == "serving" {
+            assert!(event["rest"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{line}");
+        }
+    }
+    signal(child.id(), "KILL");
+    wait(&mut child);
+    assert_eq!(stdout.now(), "");
+}
