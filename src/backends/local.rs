@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::cpu::CpuBackend;
 #[cfg(feature = "cuda")]
 use super::cuda::{CudaBackend, CudaStatus, Unavailable};
-use super::{LaneLoad, RunFuture};
+use super::{LaneLoad, PoolStatus, RunFuture};
 #[cfg(feature = "cuda")]
 use crate::service::{BackendKind, KernelInfo};
 use crate::service::{Job, KernelError, KernelResponse};
@@ -50,7 +50,10 @@ impl Local {
     /// What there is and how it is.
     pub fn status(&self) -> LocalStatus {
         LocalStatus {
-            cpu: CpuStatus { processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get) },
+            cpu: CpuStatus {
+                processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+                pool: self.cpu.status(),
+            },
             #[cfg(feature = "cuda")]
             cuda: match &self.cuda {
                 Ok(cuda) => CudaState::On(cuda.status()),
@@ -86,6 +89,8 @@ pub struct LocalStatus {
 pub struct CpuStatus {
     /// How many there are.
     pub processors: usize,
+    /// What runs and waits there.
+    pub pool: PoolStatus,
 }
 
 /// A CUDA device, or why there is none.
@@ -105,10 +110,10 @@ pub enum CudaState {
 /// One line: `CUDA device 0 (NVIDIA H200) and CPU (16 processors)`, or why there is no CUDA.
 impl fmt::Display for LocalStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpu: CpuStatus { processors }, cuda } = self;
+        let Self { cpu: CpuStatus { processors, pool: _ }, cuda } = self;
         match cuda {
             #[cfg(feature = "cuda")]
-            CudaState::On(CudaStatus { device, lost: None }) => {
+            CudaState::On(CudaStatus { device, lost: None, pool: _ }) => {
                 write!(f, "CUDA device {} ({}) and ", device.ordinal, device.name)?;
             }
             #[cfg(feature = "cuda")]

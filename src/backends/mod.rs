@@ -13,5 +13,5 @@ pub mod cuda;
 mod lanes;
 mod local;
 
-pub use lanes::{LaneLoad, RunFuture};
+pub use lanes::{LaneLoad, PoolStatus, RunFuture};
 pub use local::{CpuStatus, CudaState, Local, LocalStatus};

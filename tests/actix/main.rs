@@ -3,5 +3,4 @@
 mod actor;
 mod kernels;
 mod mailbox;
-mod seed;
 mod supervisor;

@@ -1,5 +1,6 @@
 //! `tower_kernels::axum` over real sockets.
 
+mod backends;
 mod bad_input;
 mod execute;
 mod health;

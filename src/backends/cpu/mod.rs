@@ -8,7 +8,7 @@ use std::time::Duration;
 use tower::load::Load;
 use tower_service::Service;
 
-use super::lanes::{LaneLoad, Lanes, Profile, RunFuture, Slot, Worker};
+use super::lanes::{LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
 use crate::service::{BackendKind, Context, Encoding, Job, KernelError, KernelResponse, Payload};
 
 /// The host's processors as a backend.
@@ -68,6 +68,11 @@ impl CpuBackend {
         let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.lanes.max(1)).collect());
         let lanes = Lanes::start(profile, config.queue, workers)?;
         Ok(Self { slot: Slot::new(Arc::new(lanes)) })
+    }
+
+    /// What runs and waits.
+    pub fn status(&self) -> PoolStatus {
+        self.slot.lanes().status()
     }
 }
 

@@ -49,7 +49,7 @@ pub use module::Module;
 
 use self::device::Device;
 use self::engine::Engine;
-use super::lanes::{LaneLoad, Lanes, Profile, RunFuture, Slot, Worker};
+use super::lanes::{LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
 use crate::service::{BackendKind, Context, Encoding, Job, KernelError, KernelResponse, Payload};
 
 /// One CUDA device as a backend.
@@ -160,7 +160,8 @@ impl CudaBackend {
 
     /// The device and how it is.
     pub fn status(&self) -> CudaStatus {
-        CudaStatus { device: self.device().clone(), lost: self.lost().map(KernelError::to_string) }
+        let lost = self.lost().map(KernelError::to_string);
+        CudaStatus { device: self.device().clone(), lost, pool: self.slot.lanes().status() }
     }
 }
 
@@ -174,6 +175,8 @@ pub struct CudaStatus {
     /// Why it is of no use any more; absent while it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<String>,
+    /// What runs and waits there.
+    pub pool: PoolStatus,
 }
 
 impl Service<Job> for CudaBackend {

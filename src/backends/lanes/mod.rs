@@ -11,6 +11,7 @@
 mod future;
 mod queue;
 mod slot;
+mod status;
 mod thread;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use future::RunFuture;
 use queue::{Entrance, Exit};
 pub use slot::LaneLoad;
 pub(crate) use slot::Slot;
+pub use status::PoolStatus;
 
 use crate::service::{BackendKind, Context, Cost, Encoding, Job, KernelError, Payload, Reply};
 
@@ -77,9 +79,10 @@ pub(crate) struct Lanes {
     profile: Profile,
     /// `None` only while it is being dropped.
     queue: Option<Entrance<Task>>,
-    /// Only to answer what is left in the queue when the pool has ended.
+    /// To count what waits, and to answer what is left in the queue when the pool has ended.
     rest: Exit<Task>,
     state: Arc<State>,
+    lanes: usize,
     slots: usize,
 }
 
@@ -139,14 +142,15 @@ impl Lanes {
             backend: profile.backend,
         });
         let workers = workers(&state)?;
-        let slots = workers.len() + queue;
+        let lanes = workers.len();
+        let slots = lanes + queue;
         state.slots.add_permits(slots);
         let (entrance, exit) = queue::queue(slots, profile.spin);
         for (index, worker) in workers.into_iter().enumerate() {
             thread::spawn(index, worker, profile.clone(), exit.clone(), Arc::clone(&state))
                 .map_err(|error| KernelError::Device(format!("a lane's thread did not start: {error}")))?;
         }
-        Ok(Self { profile, queue: Some(entrance), rest: exit, state, slots })
+        Ok(Self { profile, queue: Some(entrance), rest: exit, state, lanes, slots })
     }
 
     pub(crate) fn profile(&self) -> &Profile {
@@ -160,6 +164,19 @@ impl Lanes {
     /// Jobs that hold a slot, running ones included.
     pub(crate) fn in_flight(&self) -> usize {
         self.slots - self.state.slots.available_permits()
+    }
+
+    /// How the pool is just now. What comes and goes meanwhile may be counted or not.
+    pub(crate) fn status(&self) -> PoolStatus {
+        // First what waits: who leaves the queue between the two readings then counts as running, and nobody twice.
+        let queued = self.rest.len();
+        PoolStatus {
+            up: self.state.closed().is_none(),
+            lanes: self.lanes,
+            slots: self.slots,
+            queued,
+            running: self.in_flight().saturating_sub(queued),
+        }
     }
 
     fn submit(&self, task: Task) -> Result<(), KernelError> {

@@ -119,6 +119,11 @@ impl<T> Exit<T> {
         }
     }
 
+    /// How many tasks wait.
+    pub(super) fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
     /// A task, if there is one.
     pub(super) fn try_next(&self) -> Option<T> {
         self.receiver.try_recv().ok()

@@ -235,6 +235,7 @@ mod tests {
     #[cfg(feature = "cuda")]
     #[test]
     fn a_lost_device_matters_as_much_as_it_is_needed() {
+        use crate::backends::PoolStatus;
         use crate::backends::cuda::{CudaStatus, DeviceInfo};
         use crate::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
 
@@ -260,8 +261,10 @@ mod tests {
 
         let device =
             DeviceInfo { ordinal: 0, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
-        let well = CudaState::On(CudaStatus { device: device.clone(), lost: None });
-        let lost = CudaState::On(CudaStatus { device, lost: Some("it fell off the bus".into()) });
+        let pool = PoolStatus { up: true, lanes: 1, slots: 1, queued: 0, running: 0 };
+        let well = CudaState::On(CudaStatus { device: device.clone(), lost: None, pool });
+        let pool = PoolStatus { up: false, ..pool };
+        let lost = CudaState::On(CudaStatus { device, lost: Some("it fell off the bus".into()), pool });
         let registry = registry();
         assert_eq!(cuda_status(&well, &registry), Status::Healthy);
         assert_eq!(cuda_status(&lost, &registry), Status::Degraded);

@@ -1,4 +1,4 @@
-//! `GET /metrics`: what the layer counted, the same by domain, and what was answered.
+//! `GET /metrics`: what the layer counted, the same by domain, what was answered, and what the backends hold.
 
 use std::collections::BTreeMap;
 use std::fmt::Error;
@@ -15,10 +15,11 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::router::Shared;
+use crate::backends::{CudaState, LocalStatus, PoolStatus};
 use crate::error::ErrorKind;
 use crate::layers::metrics::MetricsHandle;
 use crate::servers::http::{Problem, RequestId, document};
-use crate::service::Mode;
+use crate::service::{BackendKind, Mode};
 
 pub(super) async fn metrics<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
 where
@@ -27,7 +28,11 @@ where
     let request_id = RequestId::of(&headers);
     let mut registry = Registry::default();
     shared.metrics.register(&mut registry);
-    registry.sub_registry_with_prefix("kernel").register_collector(Box::new(ByDomain(Arc::clone(&shared))));
+    let kernel = registry.sub_registry_with_prefix("kernel");
+    kernel.register_collector(Box::new(ByDomain(Arc::clone(&shared))));
+    if let Some(devices) = &shared.devices {
+        kernel.register_collector(Box::new(Backends(devices.status())));
+    }
     let mut page = String::new();
     match text::encode(&mut page, &registry) {
         Ok(()) => document(StatusCode::OK, MetricsHandle::CONTENT_TYPE, page.into(), &request_id),
@@ -92,6 +97,46 @@ impl<S: Send + Sync + 'static> Collector for ByDomain<S> {
     }
 }
 
+/// What runs and waits on each backend, as of when the page was asked for. A backend that is off has no lines.
+#[derive(Debug)]
+struct Backends(LocalStatus);
+
+impl Backends {
+    fn pools(&self) -> Vec<(Vec<(&'static str, String)>, PoolStatus)> {
+        let Self(LocalStatus { cpu, cuda, .. }) = self;
+        let backend = |kind: BackendKind| ("backend", kind.as_str().to_owned());
+        #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "there is the CPU alone"))]
+        let mut pools = vec![(vec![backend(BackendKind::Cpu)], cpu.pool)];
+        match cuda {
+            #[cfg(feature = "cuda")]
+            CudaState::On(cuda) => {
+                pools.push((vec![backend(BackendKind::Cuda), ("device", cuda.device.ordinal.to_string())], cuda.pool));
+            }
+            CudaState::Off { .. } => {}
+        }
+        pools
+    }
+}
+
+impl Collector for Backends {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let pools = self.pools();
+        let mut family = |name, help, value: fn(&PoolStatus) -> usize| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            pools
+                .iter()
+                .try_for_each(|(labels, pool)| family.encode_family(labels)?.encode_gauge(&(value(pool) as u64)))
+        };
+        family("backend_up", "1 while the backend takes work, 0 once it is lost", |pool| usize::from(pool.up))?;
+        family("backend_lanes", "Jobs that run at one time", |pool| pool.lanes)?;
+        family("backend_slots", "Jobs that the backend holds at one time, those that wait included", |pool| {
+            pool.slots
+        })?;
+        family("backend_queued", "Jobs that wait before the lanes", |pool| pool.queued)?;
+        family("backend_running", "Jobs that hold a slot and do not wait", |pool| pool.running)
+    }
+}
+
 fn counter<const N: usize>(
     family: &mut MetricEncoder<'_>,
     labels: &[(&str, &str); N],
@@ -99,4 +144,34 @@ fn counter<const N: usize>(
 ) -> Result<(), Error> {
     let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
     family.encode_family(labels)?.encode_counter(&count, exemplar)
+}
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use super::*;
+    use crate::backends::Local;
+    use crate::backends::cuda::{CudaStatus, DeviceInfo};
+
+    #[test]
+    fn a_lost_device_is_down_and_the_rest_is_up() {
+        let device =
+            DeviceInfo { ordinal: 3, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
+        let mut status = Local::detect().status();
+        let pool = PoolStatus { up: false, lanes: 4, slots: 260, queued: 0, running: 2 };
+        status.cuda = CudaState::On(CudaStatus { device, lost: Some("it fell off the bus".into()), pool });
+        let mut registry = Registry::default();
+        registry.sub_registry_with_prefix("kernel").register_collector(Box::new(Backends(status)));
+        let mut page = String::new();
+        text::encode(&mut page, &registry).unwrap();
+        for line in [
+            r#"kernel_backend_up{backend="CPU"} 1"#,
+            r#"kernel_backend_up{backend="CUDA",device="3"} 0"#,
+            r#"kernel_backend_lanes{backend="CUDA",device="3"} 4"#,
+            r#"kernel_backend_slots{backend="CUDA",device="3"} 260"#,
+            r#"kernel_backend_queued{backend="CUDA",device="3"} 0"#,
+            r#"kernel_backend_running{backend="CUDA",device="3"} 2"#,
+        ] {
+            assert!(page.lines().any(|this| this == line), "{line} is not in\n{page}");
+        }
+    }
 }

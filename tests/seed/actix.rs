@@ -1,23 +1,28 @@
-//! The code blocks of the deployment page, as they stand there.
+//! "Actix Actors".
 
-use std::error::Error;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix::{Addr, System};
 use serde_json::json;
+use tower::BoxError;
+use tower_kernels::actix::{
+    ExecuteKernel, GetKernelInfo, GetStats, KernelActor, KernelActorConfig, KernelActorSupervisor, ListKernels,
+};
+use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::service::KernelRegistry;
 
-use crate::kernels::run;
+use crate::{PATH, assert_scores, registry};
 
-fn registry() -> Arc<KernelRegistry> {
-    let registry = Arc::new(KernelRegistry::new());
-    tower_kernels::kernels::register_all(&registry).unwrap();
-    registry
+/// Runs a test on an actix system; none of them may hang.
+fn run<T>(test: impl Future<Output = T>) -> T {
+    System::new().block_on(async { tokio::time::timeout(Duration::from_secs(20), test).await.expect("an end in time") })
 }
 
 #[test]
 fn kernel_actor() {
-    async fn block(registry: Arc<KernelRegistry>) -> Result<serde_json::Value, Box<dyn Error>> {
+    async fn block(registry: Arc<KernelRegistry>) -> Result<(Addr<KernelActor>, serde_json::Value), BoxError> {
         use actix::prelude::*;
         use tower_kernels::actix::{ExecuteKernel, KernelActor, KernelActorConfig};
 
@@ -43,22 +48,28 @@ fn kernel_actor() {
                 metadata: Default::default(),
             })
             .await??;
-        Ok(result.output)
+
+        Ok((addr, result.output))
     }
 
-    let output = run(block(registry())).unwrap();
-    let scores: Vec<f64> = serde_json::from_value(output["scores"].clone()).unwrap();
-    // networkx.betweenness_centrality(networkx.path_graph(4))
-    for (score, expected) in scores.iter().zip([0.0, 2.0 / 3.0, 2.0 / 3.0, 0.0]) {
-        assert!((score - expected).abs() < 1e-9, "{scores:?}");
-    }
-    assert_eq!(scores.len(), 4);
+    run(async {
+        let (addr, output) = block(registry()).await.unwrap();
+        assert_scores(&output, PATH);
+
+        // "Messages": the other three.
+        let stats = addr.send(GetStats).await.unwrap();
+        assert_eq!((stats.name.as_str(), stats.received, stats.completed), ("kernel-worker", 1, 1));
+        let kernels = addr.send(ListKernels).await.unwrap();
+        assert!(kernels.iter().any(|kernel| kernel.info().id == "graph/betweenness-centrality"));
+        let kernel_id = "graph/betweenness-centrality".to_owned();
+        let kernel = addr.send(GetKernelInfo { kernel_id }).await.unwrap().unwrap();
+        assert_eq!(kernel.info().domain(), "graph");
+    });
 }
 
 #[test]
 fn actor_supervisor() {
     run(async {
-        use tower_kernels::actix::{ExecuteKernel, KernelActorConfig, KernelActorSupervisor};
         let (registry, num_workers) = (registry(), 3);
 
         let mut supervisor = KernelActorSupervisor::new(registry);
@@ -78,5 +89,16 @@ fn actor_supervisor() {
         }
         let names: Vec<_> = supervisor.stats().into_iter().map(|stats| stats.name).collect();
         assert_eq!(names, ["worker-0", "worker-1", "worker-2"]);
+    });
+}
+
+#[test]
+fn ring_kernels_are_not_executed() {
+    run(async {
+        let addr = actix::Actor::start(KernelActor::new(registry(), KernelActorConfig::default()));
+        let kernel_id = "orderbook/matching".to_string();
+        let result = addr.send(ExecuteKernel { kernel_id, input: json!({}), metadata: Default::default() }).await;
+        let error = result.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     });
 }

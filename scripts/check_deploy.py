@@ -1,0 +1,355 @@
+#!/usr/bin/env python3
+"""Checks deploy/ against the real schemas and against the program itself, which it starts and gives work to.
+
+    pip install --target DIR -r scripts/requirements-deploy.txt
+    PYTHONPATH=DIR python3 scripts/check_deploy.py target/debug/tower-kernels
+
+Manifests and compose files are checked against their schemas, the Dockerfile by hadolint. Of the program: every setting
+that deploy/ names is one that it takes, every probe is answered, and every metric and label that a dashboard, an alert or
+the autoscaler asks for is on the /metrics page of a server that has served. What promtool and kubectl can say is asked
+where they are installed.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import kubernetes_validate
+import promql_parser
+import yaml
+
+ROOT = pathlib.Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+# The oldest that is still maintained, and the newest.
+KUBERNETES = ["1.34", "1.37"]
+# What Prometheus adds to every series, and what a discovery adds on Kubernetes.
+TARGET_LABELS = {"job", "instance", "namespace", "pod"}
+# An API key of nobody's.
+KEY = "of-the-check-alone-and-long-enough"
+
+
+def check(holds, *what):
+    if not holds:
+        raise SystemExit("deploy: " + " ".join(map(str, what)))
+
+
+def run(*command, **options):
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
+    check(done.returncode == 0, *command, "ended with", done.returncode, "\n", done.stdout, done.stderr)
+    return done.stdout
+
+
+def tool(name):
+    """A program that a package has brought, or that is installed."""
+    brought = [pathlib.Path(entry, "bin", name) for entry in sys.path]
+    return next(filter(pathlib.Path.exists, brought), None) or shutil.which(name)
+
+
+def document(path):
+    return yaml.safe_load(path.read_text())
+
+
+def merge(base, patch):
+    """A strategic merge, as far as the overlays use it: lists of things with a name are merged by it."""
+    if isinstance(base, dict) and isinstance(patch, dict):
+        merged = base | {key: merge(base.get(key), value) for key, value in patch.items()}
+        return {key: value for key, value in merged.items() if value is not None}
+    if isinstance(patch, list) and all(isinstance(item, dict) and "name" in item for item in patch):
+        named = {item["name"]: item for item in base or []}
+        for item in patch:
+            if item.get("$patch") == "delete":
+                del named[item["name"]]
+            else:
+                named[item["name"]] = merge(named.get(item["name"], {}), item)
+        return list(named.values())
+    return patch
+
+
+def deployments():
+    base = document(DEPLOY / "kubernetes/base/deployment.yml")
+    return {"base": base, "gpu": merge(base, document(DEPLOY / "kubernetes/gpu/deployment.yml"))}
+
+
+# Schemas.
+
+
+def check_manifests():
+    base = DEPLOY / "kubernetes/base"
+    listed = document(base / "kustomization.yaml")["resources"]
+    there = sorted(path.name for path in base.glob("*.yml"))
+    check(sorted(listed) == there, "the kustomization lists", sorted(listed), "and there are", there)
+    manifests = [one for name in listed for one in yaml.safe_load_all((base / name).read_text())]
+    manifests.append(deployments()["gpu"])
+    for kubectl in filter(None, [tool("kubectl")]):
+        for overlay in ("base", "gpu"):
+            manifests += yaml.safe_load_all(run(kubectl, "kustomize", DEPLOY / "kubernetes" / overlay))
+    for manifest in manifests:
+        for version in KUBERNETES:
+            try:
+                kubernetes_validate.validate(manifest, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                check(False, manifest["kind"], manifest["metadata"]["name"], version, error.path, error.message)
+    return f"{len(manifests)} manifests are valid for Kubernetes {' and '.join(KUBERNETES)}"
+
+
+def check_compose():
+    files = sorted(DEPLOY.glob("docker-compose*.yml"))
+    run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", *files)
+    for file in files:
+        for name, service in document(file)["services"].items():
+            for volume in service.get("volumes", []):
+                source = volume.split(":")[0]
+                check(not source.startswith(".") or (DEPLOY / source).exists(), file.name, name, "mounts", source)
+    return f"{len(files)} compose files are valid"
+
+
+def check_dockerfile():
+    run(tool("hadolint"), DEPLOY / "Dockerfile")
+    text = (DEPLOY / "Dockerfile").read_text()
+    manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
+    numbers = lambda version: [int(part) for part in version.split(".")]
+    (rust,) = re.findall(r"^ARG RUST_VERSION=([\d.]+)$", text, re.M)
+    check(numbers(rust) >= numbers(manifest["package"]["rust-version"]), "the image's Rust", rust, "is too old")
+    profile, features = re.search(r"--profile (\w+) --features (\w+)", text).groups()
+    check(profile in manifest["profile"] and features in manifest["features"], "no", profile, "or no", features)
+    tags = set(re.findall(r"tower-kernels:(\d[\w.]*)", text + (DEPLOY / "docker-compose.yml").read_text()))
+    tags |= {image["newTag"] for image in document(DEPLOY / "kubernetes/base/kustomization.yaml")["images"]}
+    tags |= set(re.findall(r"^ARG VERSION=(.+)$", text, re.M))
+    check(tags == {manifest["package"]["version"]}, "images of", tags)
+    config = tomllib.loads((DEPLOY / "tower-kernels.toml").read_text())
+    exposed = re.search(r"^EXPOSE (.+)$", text, re.M)[1].split()
+    check(exposed == [config[server]["listen"].rpartition(":")[2] for server in ("rest", "grpc")], "EXPOSE", exposed)
+    return "the Dockerfile is well made"
+
+
+# What Prometheus is asked.
+
+
+def queries():
+    """Each with where it stands, variables replaced by something of their kind."""
+    plain = lambda text: re.sub(r"\$\w+", ".*", text.replace("$__rate_interval", "1m"))
+    rules = document(DEPLOY / "prometheus/rules.yml")
+    for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+        yield f"alert {rule['alert']}", rule["expr"]
+    dashboard = json.loads((DEPLOY / "grafana/dashboards/tower-kernels.json").read_text())
+    uids = {source["uid"] for source in document(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")["datasources"]}
+    for panel in dashboard["panels"]:
+        check(panel["type"] == "row" or panel["datasource"]["uid"] in uids, panel["title"], "has no source of data")
+        for target in panel.get("targets", []):
+            yield f"panel {panel['title']}", plain(target["expr"])
+    for variable in dashboard["templating"]["list"]:
+        selector, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"]).groups()
+        yield f"variable {variable['name']}", f"count by ({label}) ({plain(selector)})"
+    for rule in document(DEPLOY / "kubernetes/prometheus-adapter/values.yml")["rules"]["custom"]:
+        yield "adapter", rule["seriesQuery"]
+        yield "adapter", rule["metricsQuery"].replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", 'pod="x"')
+
+
+def parts(expression):
+    """An expression and all within it."""
+    yield expression
+    for name in ("lhs", "rhs", "expr", "vector_selector"):
+        inner = getattr(expression, name, None)
+        if inner is not None:
+            yield from parts(inner)
+    for argument in getattr(expression, "args", None) or []:
+        yield from parts(argument)
+
+
+def check_queries(page):
+    series = {}
+    for line in page.splitlines():
+        if not line.startswith("#"):
+            name, labels = re.match(r"(\w+)(\{.*\})?", line).groups()
+            series.setdefault(name, set()).update(re.findall(r'(\w+)="', labels or ""))
+    outcomes = set(re.findall(r'Self::\w+ => "(\w+)"', (ROOT / "src/error.rs").read_text())) | {"ok"}
+    count = 0
+    for where, query in queries():
+        count += 1
+        try:
+            every = list(parts(promql_parser.parse(query)))
+        except ValueError as error:
+            check(False, where, query, error)
+        selectors = [part for part in every if isinstance(part, promql_parser.VectorSelector)]
+        check(selectors, where, "asks for nothing:", query)
+        known = set(TARGET_LABELS)
+        for selector in selectors:
+            check(selector.name == "up" or selector.name in series, where, "asks for", selector.name, "which is not there")
+            labels = series.get(selector.name, set()) | TARGET_LABELS
+            known |= labels
+            for matcher in selector.matchers.matchers:
+                check(matcher.name in labels, where, selector.name, "has no label", matcher.name)
+                if matcher.name in ("outcome", "code"):
+                    check(set(matcher.value.split("|")) <= outcomes, where, "asks for the outcome", matcher.value)
+        for part in every:
+            modifier = getattr(part, "modifier", None)
+            if isinstance(part, promql_parser.AggregateExpr) and modifier:
+                check(set(modifier.labels) <= known, where, "groups by", modifier.labels, "of", known)
+    wanted = [metric["pods"]["metric"]["name"] for metric in document(DEPLOY / "kubernetes/base/autoscaler.yml")["spec"]["metrics"] if "pods" in metric]
+    made = [rule["name"]["as"] for rule in document(DEPLOY / "kubernetes/prometheus-adapter/values.yml")["rules"]["custom"]]
+    check(wanted == made, "the autoscaler wants", wanted, "and the adapter makes", made)
+    return f"{count} queries ask for what is there"
+
+
+def check_prometheus():
+    promtool = tool("promtool")
+    if not promtool:
+        return "promtool is not installed: its own checks and the tests of the alerts are not run"
+    folder = DEPLOY / "prometheus"
+    run(promtool, "check", "config", folder / "prometheus.yml")
+    run(promtool, "test", "rules", folder / "rules_test.yml")
+    return "promtool agrees, and the alerts' tests pass"
+
+
+# The program.
+
+
+def environment(container):
+    return {variable["name"]: variable["value"] for variable in container.get("env", [])}
+
+
+def check_settings(program):
+    usage = run(program, "serve", "--help")
+    variables = set(re.findall(r"\[env: (\w+)", usage))
+    flags = set(re.findall(r"(--[a-z][\w-]*)", usage))
+    for path in filter(pathlib.Path.is_file, DEPLOY.rglob("*")):
+        named = set(re.findall(r"\bTOWER_KERNELS_\w+", path.read_text()))
+        check(named <= variables, path.name, "names", named - variables, "which the program does not read")
+    for command in re.findall(r"tower-kernels serve([^`\n]*)", "".join(p.read_text() for p in DEPLOY.rglob("*.*"))):
+        named = set(re.findall(r"(--[a-z][\w-]*)", command))
+        check(named <= flags, "`tower-kernels serve`", "has no", named - flags)
+
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TOWER_KERNELS_")}
+    image, pods = DEPLOY / "tower-kernels.toml", DEPLOY / "kubernetes/base/tower-kernels.toml"
+    compose = document(DEPLOY / "docker-compose.gpu.yml")["services"]["tower-kernels"]["environment"]
+    containers = {name: one["spec"]["template"]["spec"]["containers"][0] for name, one in deployments().items()}
+    for file, variables in [(image, {}), (image, compose), *((pods, environment(one)) for one in containers.values())]:
+        shown = run(program, "serve", "--config", file, "--print-config", env=clean | variables)
+        effective = tomllib.loads(shown)
+        check(effective["log"]["format"] == "json", file, shown)
+
+    # The mounted files are those that the image and the settings name.
+    mounted = {mount["name"]: mount["mountPath"] for mount in containers["base"]["volumeMounts"]}
+    named = re.search(r"TOWER_KERNELS_CONFIG=(\S+)", (DEPLOY / "Dockerfile").read_text())[1]
+    check(named == f"{mounted['config']}/tower-kernels.toml", named, "is not in", mounted)
+    named = tomllib.loads(pods.read_text())["auth"]["api_keys_file"]
+    check(named == f"{mounted['api-keys']}/api-keys.toml", named, "is not in", mounted)
+    seconds = lambda text: float(re.fullmatch(r"(\d+)s", text)[1])
+    for name, deployment in deployments().items():
+        grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        drain = tomllib.loads(run(program, "serve", "--config", pods, "--print-config", env=clean))["drain"]
+        check(grace > seconds(drain["notice"]) + seconds(drain["limit"]), name, "is killed while it drains:", grace, drain)
+    drain = tomllib.loads(run(program, "serve", "--config", image, "--print-config", env=clean))["drain"]
+    grace = document(DEPLOY / "docker-compose.yml")["services"]["tower-kernels"]["stop_grace_period"]
+    check(seconds(grace) > seconds(drain["notice"]) + seconds(drain["limit"]), "compose kills it while it drains:", grace)
+    return "every setting is one that the program takes"
+
+
+def ask(address, path, body=None, key=None):
+    request = urllib.request.Request(f"http://{address}{path}", body and json.dumps(body).encode())
+    request.add_header("content-type", "application/json")
+    if key:
+        request.add_header("x-api-key", key)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def free():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return "127.0.0.1:%d" % listener.getsockname()[1]
+
+
+@contextmanager
+def served(program):
+    """The program as the pods have it, but for its addresses and the place of the secret."""
+    rest, grpc = free(), free()
+    keys = tempfile.NamedTemporaryFile("w", suffix=".toml")
+    print(f'[[api_keys]]\ntenant = "acme"\nkey_sha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"', file=keys, flush=True)
+    config = DEPLOY / "kubernetes/base/tower-kernels.toml"
+    other = ["--rest-listen", rest, "--grpc-listen", grpc, "--drain-notice", "100ms", "--auth-api-keys-file", keys.name]
+    server = subprocess.Popen([program, "serve", "--config", config, *other], stderr=subprocess.DEVNULL)
+    try:
+        begun = time.monotonic()
+        while True:
+            check(server.poll() is None, "the server ended with", server.returncode)
+            try:
+                ask(rest, "/health/live")
+                break
+            except urllib.error.URLError:
+                check(time.monotonic() - begun < 20, "the server does not answer")
+                time.sleep(0.05)
+        yield rest, grpc
+        server.terminate()
+        check(server.wait(20) == 0, "on SIGTERM the server ended with", server.returncode)
+    finally:
+        if server.poll() is None:
+            server.kill()
+            server.wait()
+
+
+def check_probes(rest, grpc):
+    """Each probe, at the port of the name that it has."""
+    address = {"http": rest, "grpc": grpc}
+    count = 0
+    for name, deployment in deployments().items():
+        container = deployment["spec"]["template"]["spec"]["containers"][0]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        config = tomllib.loads((DEPLOY / "kubernetes/base/tower-kernels.toml").read_text())
+        for server, port in [("rest", "http"), ("grpc", "grpc")]:
+            check(config[server]["listen"].endswith(f":{ports[port]}"), name, port, "is not", config[server]["listen"])
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            get = container[probe]["httpGet"]
+            status, body = ask(address[get["port"]], get["path"])
+            check(status == 200, name, probe, get, "is answered", status, body)
+            count += 1
+        notes = deployment["spec"]["template"]["metadata"]["annotations"]
+        check(notes["prometheus.io/port"] == str(ports["http"]), "Prometheus looks at", notes)
+        check(ask(rest, notes["prometheus.io/path"])[0] == 200, "there is no", notes["prometheus.io/path"])
+    socket.create_connection(tuple(grpc.split(":")), 5).close()
+    for one in yaml.safe_load_all((DEPLOY / "kubernetes/base/services.yml").read_text()):
+        check({port["targetPort"] for port in one["spec"]["ports"]} <= set(ports), one["metadata"]["name"], ports)
+    return f"{count} probes are answered"
+
+
+def work(rest):
+    """Something of every kind that there are metrics for."""
+    saxpy = {"kernel_id": "linalg/saxpy", "input": {"a": 2.0, "x": [1.0], "y": [1.0]}}
+    nodes = 5_000
+    cycle = {"num_nodes": nodes, "edges": [[node, (node + 1) % nodes] for node in range(nodes)]}
+    slow = {"kernel_id": "graph/betweenness-centrality", "input": cycle, "metadata": {"timeout_ms": 10}}
+    for body, expected in [(saxpy, 200), (slow, 504), ({"kernel_id": "no/such", "input": {}}, 404)]:
+        check(ask(rest, "/execute", body)[0] == 401, body["kernel_id"], "is run for nobody in particular")
+        status, answer = ask(rest, "/execute", body, KEY)
+        check(status == expected, body["kernel_id"], "is answered", status, answer)
+
+
+def main(program):
+    for part in (check_manifests, check_compose, check_dockerfile, check_prometheus):
+        print(part(), flush=True)
+    print(check_settings(program), flush=True)
+    with served(program) as (rest, grpc):
+        print(check_probes(rest, grpc), flush=True)
+        work(rest)
+        print(check_queries(ask(rest, "/metrics")[1]), flush=True)
+    print("the server has drained and ended with 0")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(pathlib.Path(sys.argv[1]).resolve())
