@@ -29,7 +29,7 @@ async fn the_input_alone_is_taken_where_the_path_names_the_kernel() {
         );
     }
     let by_alias = server.post("/kernels/rest/nap/execute", &json!({"millis": 0})).await;
-    assert_eq!(by_alias.json()["output"], json!({"millis": 0}));
+    assert_eq!(by_alias.json()["output"], json!({"millis": [0]}));
     // The document is no input.
     let document = json!({"kernel_id": "linalg/saxpy", "input": input});
     server.post("/kernels/linalg/saxpy/execute", &document).await.problem(400, "invalid_argument");

@@ -7,4 +7,6 @@ mod health;
 mod kernels;
 mod pipeline;
 mod server;
-mod stopping;
+#[path = "../wire/mod.rs"]
+#[allow(dead_code, reason = "each test target uses its part of what they share")]
+mod wire;

@@ -9,7 +9,8 @@ use tower::{Layer, ServiceExt};
 use tower_kernels::grpc::{ExecuteStreamRequest, GrpcConfig, proto::execute_stream_request::Call};
 use tower_kernels::service::KernelService;
 
-use crate::server::{Elsewhere, Running, nap, registry};
+use crate::server::{Elsewhere, Running, nap};
+use crate::wire::kernels::registry;
 
 fn within<T>(message: T, timeout: &'static str) -> Request<T> {
     let mut request = Request::new(message);

@@ -6,3 +6,6 @@ mod server;
 mod statuses;
 mod streams;
 mod transport;
+#[path = "../wire/mod.rs"]
+#[allow(dead_code, reason = "each test target uses its part of what they share")]
+mod wire;

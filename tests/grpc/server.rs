@@ -1,15 +1,11 @@
-//! A server on a socket of its own, and a kernel that takes as long as it is told to.
+//! A server on a socket of its own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use futures::Stream;
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tonic::Status;
@@ -20,81 +16,13 @@ use tower_kernels::grpc::{
     ExecuteRequest, ExecuteStreamRequest, GrpcConfig, HealthService, KernelClient, KernelGrpcServer, Pipeline,
     reflection, reflection_v1alpha,
 };
-use tower_kernels::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
 
-/// How many naps are being taken, in one server.
-#[derive(Clone, Default)]
-pub(crate) struct Naps(Arc<AtomicUsize>);
-
-impl Naps {
-    pub(crate) async fn until(&self, count: usize) {
-        let begun = Instant::now();
-        while self.0.load(Ordering::SeqCst) != count {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{} naps", self.0.load(Ordering::SeqCst));
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-}
-
-/// Runs for as long as it is told to, or until its caller has left; at 13 it panics.
-struct Nap(Naps);
-
-#[derive(Deserialize, JsonSchema)]
-struct Millis {
-    millis: u64,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Slept {
-    millis: Buffer<u64>,
-}
-
-impl Kernel for Nap {
-    type Input = Millis;
-    type Output = Slept;
-
-    fn info(&self) -> KernelInfo {
-        KernelInfo::new("test/nap", "1.0.0", "Sleeps.").alias("nap")
-    }
-
-    fn validate(&self, _: &Millis) -> Result<(), Invalid> {
-        Ok(())
-    }
-
-    fn cost(&self, input: &Millis) -> Cost {
-        Cost { operations: input.millis.saturating_mul(2_000_000), ..Cost::default() }
-    }
-
-    fn run_cpu(&self, input: &Millis, context: &Context<'_>) -> Result<Slept, KernelError> {
-        struct Awake<'a>(&'a AtomicUsize);
-        impl Drop for Awake<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::SeqCst);
-            }
-        }
-        self.0.0.fetch_add(1, Ordering::SeqCst);
-        let _awake = Awake(&self.0.0);
-        assert_ne!(input.millis, 13, "no nap of 13 ms");
-        let end = Instant::now() + Duration::from_millis(input.millis);
-        while Instant::now() < end {
-            context.check()?;
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(Slept { millis: vec![input.millis].into() })
-    }
-}
+use crate::wire::kernels::{Naps, registry};
 
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) naps: Naps,
     pub(crate) health: HealthService,
-}
-
-pub(crate) fn registry() -> (Arc<KernelRegistry>, Naps) {
-    let (registry, naps) = (Arc::new(KernelRegistry::new()), Naps::default());
-    tower_kernels::kernels::register_all(&registry).unwrap();
-    registry.register(Nap(naps.clone())).unwrap();
-    (registry, naps)
 }
 
 impl Running {

@@ -11,7 +11,8 @@ use tower_kernels::grpc::proto::{execute_stream_request::Call, execute_stream_re
 use tower_kernels::grpc::{ExecuteRequest, ExecuteStreamRequest, ExecuteTensorsRequest, GrpcConfig};
 use tower_kernels::service::KernelService;
 
-use crate::server::{Elsewhere, Running, nap, registry};
+use crate::server::{Elsewhere, Running, nap};
+use crate::wire::kernels::registry;
 
 fn call(tag: u64, call: ExecuteRequest) -> ExecuteStreamRequest {
     ExecuteStreamRequest { tag, call: Some(Call::Json(call)), timeout_ms: 0 }
@@ -49,11 +50,12 @@ async fn answers_come_as_the_kernels_finish() {
 async fn one_that_fails_leaves_the_others_alone() {
     let server = Running::start().await;
     let ring = ExecuteRequest { kernel_id: "orderbook/matching".into(), input: "{}".into() };
+    let panics = ExecuteRequest { kernel_id: "test/panics".into(), input: "true".into() };
     let late = ExecuteStreamRequest { timeout_ms: 40, ..call(4, nap(60_000)) };
     let empty = ExecuteStreamRequest { tag: 5, call: None, timeout_ms: 0 };
     let tensors = ExecuteTensorsRequest { kernel_id: "linalg/saxpy".into(), inputs: Vec::new() };
     let tensors = ExecuteStreamRequest { tag: 6, call: Some(Call::Tensors(tensors)), timeout_ms: 0 };
-    let mut seen = run(&server, [call(1, ring), call(2, nap(13)), call(3, nap(5)), late, empty, tensors]).await;
+    let mut seen = run(&server, [call(1, ring), call(2, panics), call(3, nap(5)), late, empty, tensors]).await;
     seen.sort_unstable_by_key(|(tag, _)| *tag);
     let codes: Vec<_> = seen.into_iter().map(|(_, code)| code).collect();
     let expected = [

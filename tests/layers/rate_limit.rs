@@ -85,6 +85,61 @@ async fn each_tenant_has_a_quota_and_those_without_one_share() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn some_tenants_have_quotas_of_another_size() {
+    let (probe, _) = probe(8);
+    let layer = RateLimiterLayer::new(2, SECOND).per_tenant().limit_for("a", 4, SECOND).limit_for("b", 1, SECOND * 10);
+    // One limit for all services of the layer and of its clones.
+    let mut services = [layer.layer(probe.clone()), layer.clone().layer(probe)];
+    for (tenant, calls, wait) in [("a", 4, SECOND / 4), ("b", 1, SECOND * 10), ("c", 2, SECOND / 2)] {
+        for number in 0..calls {
+            call(&mut services[number % 2], Request::by(tenant, Act::Answer)).await.unwrap();
+        }
+        for service in &mut services {
+            let error = call(service, Request::by(tenant, Act::Answer)).await.unwrap_err();
+            assert_eq!(error, RateLimitError::Limited { retry_after: wait }, "{tenant}");
+        }
+    }
+    assert_eq!(layer.limit().len(), 1, "those that are configured are not counted");
+    call(&mut services[0], answer()).await.unwrap();
+    tokio::time::advance(SECOND).await;
+    call(&mut services[0], Request::by("a", Act::Answer)).await.unwrap();
+    call(&mut services[0], Request::by("b", Act::Answer)).await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_fills_the_memory_for_keys_takes_no_limit_of_its_own_away() {
+    let (probe, _) = probe(8);
+    let layer = RateLimiterLayer::new(1, SECOND * 60).per_tenant().limit_for("a", 2, SECOND * 60).max_keys(2);
+    let mut service = layer.layer(probe);
+    for number in 0..100 {
+        // The first two have a quota each, the third what is shared, and the others nothing.
+        let result = call(&mut service, Request::by(&format!("invented {number}"), Act::Answer)).await;
+        assert_eq!(result.is_ok(), number < 3, "{number}");
+    }
+    for _ in 0..2 {
+        call(&mut service, Request::by("a", Act::Answer)).await.unwrap();
+    }
+    call(&mut service, Request::by("a", Act::Answer)).await.unwrap_err();
+    assert_eq!(layer.limit().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_limit_for_a_key_counts_and_configuring_begins_anew() {
+    let (probe, _) = probe(8);
+    let first = RateLimiterLayer::new(1, SECOND).per_tenant().limit_for("a", 1, SECOND);
+    call(&mut first.layer(probe.clone()), Request::by("a", Act::Answer)).await.unwrap();
+    let layer = first.limit_for("a", 2, SECOND);
+    let mut service = layer.layer(probe);
+    for _ in 0..2 {
+        call(&mut service, Request::by("a", Act::Answer)).await.unwrap();
+    }
+    call(&mut service, Request::by("a", Act::Answer)).await.unwrap_err();
+    assert_eq!(layer.clone().try_limit_for("a", 0, SECOND).unwrap_err(), InvalidQuota::NoCalls);
+    std::panic::catch_unwind(|| RateLimiterLayer::new(1, SECOND).per_tenant().limit_for("a", 1, Duration::ZERO))
+        .unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
 async fn past_the_bound_new_keys_share_the_quota_of_those_without() {
     let (probe, _) = probe(8);
     let by_operation = |request: &Request| Some(request.operation.clone());

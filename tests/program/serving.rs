@@ -90,6 +90,7 @@ fn a_tenant_over_its_rate_is_refused_and_the_others_are_not() {
             format!(r#"{{"kernel_id": "linalg/saxpy", "input": {SAXPY}, "metadata": {{"tenant": "{tenant}"}}}}"#);
         server.post("/execute", &body).0
     };
+    server.stderr.until("without authentication a request names the tenant that it likes");
     let begun = Instant::now();
     let mut refused = 0;
     // On a machine that is slow enough the quota comes back as fast as it is used.

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use governor::state::keyed::{DashMapStateStore, ShrinkableKeyedStateStore};
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota, RateLimiter as Governor};
 
-use super::limit::{Clock, Limit, wait_time};
+use super::limit::{Clock, Limit, Shared, wait_time};
 use crate::layers::clock;
 use crate::service::RequestContext;
 
@@ -49,6 +50,9 @@ impl<R: RequestContext> RequestKey<R> for ByTenant {
 /// A quota for each key.
 pub struct PerKey<K: Hash + Eq + Clone, F> {
     limiter: Governor<Option<K>, Keys<K>, Clock, NoOpMiddleware<Nanos>>,
+    /// Those whose quota is another. They are given with the configuration, so they are few, known at all times, and
+    /// never swept.
+    own: HashMap<K, Own>,
     key: F,
     max_keys: usize,
     /// How many keys must be known before the next sweep.
@@ -65,6 +69,7 @@ impl<K: Hash + Eq + Clone, F> PerKey<K, F> {
     pub(super) fn new(quota: Quota, key: F, max_keys: usize) -> Self {
         Self {
             limiter: Governor::new(quota, Keys::new(max_keys), Clock::new()),
+            own: HashMap::new(),
             key,
             max_keys,
             sweep_from: AtomicUsize::new(FEW_KEYS.min(max_keys)),
@@ -72,11 +77,25 @@ impl<K: Hash + Eq + Clone, F> PerKey<K, F> {
         }
     }
 
-    pub(super) fn key(&self) -> &F {
-        &self.key
+    /// As it is configured, with nothing taken yet.
+    pub(super) fn anew(&self, quota: Quota, max_keys: usize) -> Self
+    where
+        F: Clone,
+    {
+        let own = self.own.iter().map(|(key, own)| (key.clone(), Own::new(own.quota))).collect();
+        Self { own, ..Self::new(quota, self.key.clone(), max_keys) }
     }
 
-    /// How many keys are known.
+    /// Gives `key` a quota of its own size.
+    pub(super) fn set_own(&mut self, key: K, quota: Quota) {
+        self.own.insert(key, Own::new(quota));
+    }
+
+    pub(super) fn max_keys(&self) -> usize {
+        self.max_keys
+    }
+
+    /// How many keys are known, without those that have a limit of their own.
     pub fn len(&self) -> usize {
         self.limiter.len()
     }
@@ -107,17 +126,55 @@ where
     F: RequestKey<R, Key = K>,
 {
     fn take(&self, request: &R) -> Result<(), Duration> {
+        if !self.own.is_empty() {
+            return self.take_own(request);
+        }
+        self.take_common(self.key.key(request))
+    }
+}
+
+impl<K: Hash + Eq + Clone, F> PerKey<K, F> {
+    #[inline]
+    fn take_common(&self, key: Option<K>) -> Result<(), Duration> {
         if self.limiter.len() >= self.sweep_from.load(Ordering::Relaxed) {
             self.sweep();
         }
-        let key = self.key.key(request);
         self.limiter.check_key(&key).map_err(|not_until| wait_time(&not_until, self.limiter.clock()))
+    }
+
+    // Apart, so that who has no such keys pays one comparison for them.
+    #[inline(never)]
+    fn take_own<R>(&self, request: &R) -> Result<(), Duration>
+    where
+        F: RequestKey<R, Key = K>,
+    {
+        let key = self.key.key(request);
+        match key.as_ref().and_then(|key| self.own.get(key)) {
+            Some(own) => own.limit.take(request),
+            None => self.take_common(key),
+        }
     }
 }
 
 impl<K: Hash + Eq + Clone, F> fmt::Debug for PerKey<K, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PerKey").field("keys", &self.len()).field("max_keys", &self.max_keys).finish_non_exhaustive()
+        f.debug_struct("PerKey")
+            .field("keys", &self.len())
+            .field("max_keys", &self.max_keys)
+            .field("own", &self.own.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The limit of one key.
+struct Own {
+    quota: Quota,
+    limit: Shared,
+}
+
+impl Own {
+    fn new(quota: Quota) -> Self {
+        Self { quota, limit: Shared::new(quota) }
     }
 }
 

@@ -80,12 +80,45 @@ impl RateLimiterLayer {
 }
 
 impl<K: Hash + Eq + Clone, F: Clone> RateLimiterLayer<PerKey<K, F>> {
+    /// Gives the key `key` a quota of another size: a tenant that pays for more, or one that has to be slowed down. Said
+    /// twice of one key, the later counts.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_kernels::layers::RateLimiterLayer;
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let by_tenant = RateLimiterLayer::new(100, second)
+    ///     .per_tenant()
+    ///     .limit_for("acme", 1000, second)
+    ///     .limit_for("umbrella", 1, 10 * second);
+    /// ```
+    ///
+    /// # Panics
+    /// Where `calls` or `period` is zero, or `period` is longer than a century, as [`new`](RateLimiterLayer::new) does.
+    /// [`try_limit_for`](Self::try_limit_for) returns an error instead.
+    #[must_use]
+    #[track_caller]
+    pub fn limit_for(self, key: impl Into<K>, calls: u32, period: Duration) -> Self {
+        match self.try_limit_for(key, calls, period) {
+            Ok(layer) => layer,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// As [`limit_for`](Self::limit_for), for a quota that comes from outside the program.
+    pub fn try_limit_for(self, key: impl Into<K>, calls: u32, period: Duration) -> Result<Self, InvalidQuota> {
+        let own = quota(calls, period)?;
+        let mut limit = self.limit.anew(self.quota, self.limit.max_keys());
+        limit.set_own(key.into(), own);
+        Ok(Self { quota: self.quota, limit: Arc::new(limit) })
+    }
+
     /// Sets how many keys have a quota of their own, 65 536 if nothing is said. Keys that are new when so many are
     /// known share the quota of the requests without a key.
     #[must_use]
     pub fn max_keys(self, max_keys: usize) -> Self {
-        let key = self.limit.key().clone();
-        Self { quota: self.quota, limit: Arc::new(PerKey::new(self.quota, key, max_keys)) }
+        Self { quota: self.quota, limit: Arc::new(self.limit.anew(self.quota, max_keys)) }
     }
 }
 

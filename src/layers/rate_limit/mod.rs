@@ -42,6 +42,9 @@
 //! is forgotten, by a sweep that some call makes at most once a second, and only when 1 024 keys or twice those that the
 //! last sweep left are known.
 //!
+//! [`RateLimiterLayer::limit_for`] gives a key a quota of another size. Such a key is known at all times, whatever number
+//! of others is.
+//!
 //! # Cancel safety
 //!
 //! A token is taken in `call` and not given back when the future is dropped: the call has been made. A call that waits

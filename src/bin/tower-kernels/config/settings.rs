@@ -113,6 +113,7 @@ impl Setting {
             Choice(names) => arg.value_parser(PossibleValuesParser::new(names)),
             // `--rest-cors` is as good as `--rest-cors=true`.
             Switch => arg
+                .value_name("BOOL")
                 .value_parser(PossibleValuesParser::new(["true", "false"]))
                 .num_args(0..=1)
                 .require_equals(true)

@@ -61,6 +61,7 @@ impl Connections {
 pub(super) struct Open(Arc<Counts>);
 
 impl Open {
+    /// Its own, and none that another has had: make it once.
     pub(super) fn activity(&self) -> Activity {
         Activity { counts: Arc::clone(&self.0), turns: Arc::default() }
     }

@@ -5,12 +5,11 @@ mod config;
 mod stream;
 
 use std::error::Error;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use ::hyper::body::Incoming;
@@ -34,7 +33,8 @@ use self::stream::Stream;
 const BACKLOG: u32 = 1024;
 /// How long to wait before the next connection is accepted after one could not be.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long requests that were on their way when the server was told to stop have to arrive.
+/// For how long connections are still accepted once the server has been told to stop, and then requests on them: long
+/// enough for whatever had been sent by then to be noticed.
 const GRACE: Duration = Duration::from_millis(20);
 /// How often a peer of HTTP/2 is asked whether it is there, and how long it has to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
@@ -122,8 +122,9 @@ impl Server {
         let mut tasks = JoinSet::new();
         let spawn = |tasks: &mut JoinSet<()>, (tcp, peer, permit): Accepted| {
             let (open, watcher, builder) = (connections.begin(), graceful.watcher(), Arc::clone(&builder));
-            let service = Counted::new(service.clone(), open.activity());
-            let stream = Stream::new(tcp, open.activity(), &config);
+            let activity = open.activity();
+            let service = Counted::new(service.clone(), activity.clone());
+            let stream = Stream::new(tcp, activity, &config);
             tasks.spawn(async move {
                 let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
                 if let Err(error) = connection.await {
@@ -142,9 +143,15 @@ impl Server {
                 accepted = door.accept() => spawn(&mut tasks, accepted),
             }
         }
-        // Whoever has been let into the backlog is served as well.
-        while let Some(accepted) = door.accept_now().await {
-            spawn(&mut tasks, accepted);
+        // Whoever has got into the backlog by now is served as well.
+        let mut grace = pin!(tokio::time::sleep(GRACE));
+        let begun = Instant::now();
+        while begun.elapsed() < 10 * GRACE {
+            tokio::select! {
+                biased;
+                accepted = door.accept() => spawn(&mut tasks, accepted),
+                () = &mut grace => break,
+            }
         }
         drop(door);
         tracing::info!(
@@ -228,17 +235,6 @@ impl Door {
                 }
             }
         }
-    }
-
-    /// The next of those that wait already.
-    async fn accept_now(&self) -> Option<Accepted> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        let accepted = poll_fn(|cx| match self.listener.poll_accept(cx) {
-            Poll::Ready(accepted) => Poll::Ready(accepted.and_then(prepare).ok()),
-            Poll::Pending => Poll::Ready(None),
-        });
-        let (tcp, peer) = accepted.await?;
-        Some((tcp, peer, permit))
     }
 
     fn may_complain(&mut self) -> bool {

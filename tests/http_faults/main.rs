@@ -1,0 +1,12 @@
+//! Bad input, bad clients and bad moments, over real sockets, for every adapter of HTTP alike.
+
+mod bodies;
+mod clients;
+mod heads;
+mod http2;
+mod server;
+mod slow;
+mod stopping;
+#[path = "../wire/mod.rs"]
+#[allow(dead_code, reason = "each test target uses its part of what they share")]
+mod wire;

@@ -1,0 +1,111 @@
+//! Kernels that misbehave as they are told to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tower_kernels::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
+
+/// How many naps are being taken, and how many have been slept out, in one server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Naps {
+    now: Arc<AtomicUsize>,
+    done: Arc<AtomicUsize>,
+}
+
+impl Naps {
+    pub(crate) fn done(&self) -> usize {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn until(&self, count: usize) {
+        let begun = Instant::now();
+        while self.now.load(Ordering::SeqCst) != count {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{self:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// The catalogue, and the kernels below.
+pub(crate) fn registry() -> (Arc<KernelRegistry>, Naps) {
+    let (registry, naps) = (Arc::new(KernelRegistry::new()), Naps::default());
+    tower_kernels::kernels::register_all(&registry).unwrap();
+    registry.register(Nap(naps.clone())).unwrap();
+    registry.register(Panics).unwrap();
+    (registry, naps)
+}
+
+/// Runs for as long as it is told to, or until its caller has left.
+struct Nap(Naps);
+
+#[derive(Deserialize, JsonSchema)]
+struct Millis {
+    millis: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Slept {
+    millis: Buffer<u64>,
+}
+
+impl Kernel for Nap {
+    type Input = Millis;
+    type Output = Slept;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("test/nap", "1.0.0", "Sleeps.").alias("rest/nap").alias("nap")
+    }
+
+    fn validate(&self, _: &Millis) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn cost(&self, input: &Millis) -> Cost {
+        Cost { operations: input.millis.saturating_mul(2_000_000), ..Cost::default() }
+    }
+
+    fn run_cpu(&self, input: &Millis, context: &Context<'_>) -> Result<Slept, KernelError> {
+        struct Awake<'a>(&'a AtomicUsize);
+        impl Drop for Awake<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.0.now.fetch_add(1, Ordering::SeqCst);
+        let _awake = Awake(&self.0.now);
+        let end = Instant::now() + Duration::from_millis(input.millis);
+        while Instant::now() < end {
+            context.check()?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.0.done.fetch_add(1, Ordering::SeqCst);
+        Ok(Slept { millis: vec![input.millis].into() })
+    }
+}
+
+struct Panics;
+
+impl Kernel for Panics {
+    type Input = bool;
+    type Output = bool;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("test/panics", "1.0.0", "Panics.")
+    }
+
+    fn validate(&self, _: &bool) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn cost(&self, _: &bool) -> Cost {
+        Cost::default()
+    }
+
+    fn run_cpu(&self, input: &bool, _: &Context<'_>) -> Result<bool, KernelError> {
+        assert!(!input, "told to");
+        Ok(false)
+    }
+}
