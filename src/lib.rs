@@ -70,6 +70,7 @@
 //! | `actix` | | `tower_kernels::actix`: actors that run kernels |
 //! | `auth` | | `layers::AuthenticateLayer`: API keys and JSON web tokens, around any HTTP or gRPC service |
 //! | `axum` | | `tower_kernels::axum`: kernels as a REST API, a router to serve or to nest |
+//! | `docs` | | `axum`, with a page at `/docs` that shows the REST API and tries it out: Swagger UI, embedded |
 //! | `grpc` | | `tower_kernels::grpc`: gRPC over tonic, a server, a client, health and reflection |
 //! | `hyper` | | `tower_kernels::hyper`: any pipeline as a hyper service, and a server with a graceful end |
 //! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line |

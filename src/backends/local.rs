@@ -3,6 +3,7 @@
 use std::fmt;
 use std::task::{Context, Poll};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tower::load::Load;
 use tower_service::Service;
@@ -74,7 +75,7 @@ impl Local {
 }
 
 /// What a machine has and how it is, for health checks and start-up messages.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct LocalStatus {
     /// The host's processors.
@@ -84,7 +85,7 @@ pub struct LocalStatus {
 }
 
 /// The host's processors.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct CpuStatus {
     /// How many there are.
@@ -94,7 +95,7 @@ pub struct CpuStatus {
 }
 
 /// A CUDA device, or why there is none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum CudaState {
     /// It was opened. It may have been lost since.

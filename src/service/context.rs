@@ -5,6 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
+
 use crate::error::ErrorKind;
 
 /// What a layer may ask of a request.
@@ -105,7 +107,8 @@ impl Execution {
 }
 
 /// How much a request matters beside others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum Priority {
     /// Work that can wait: the first to be shed.
     Low,

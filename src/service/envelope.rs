@@ -18,42 +18,77 @@ use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::codec::decode_json;
 use super::{Invalid, KernelError, KernelRequest, KernelResponse, Payload, Priority, TraceContext};
 
-#[derive(Deserialize)]
+/// Which kernel to run, on what, and how.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Request<'a> {
+#[schemars(rename = "ExecuteRequest")]
+pub(crate) struct Request<'a> {
+    /// The id of the kernel, or one of its aliases.
     #[serde(borrow)]
     kernel_id: Cow<'a, str>,
+    /// The input of the kernel.
     #[serde(borrow)]
+    #[schemars(with = "serde_json::Value")]
     input: &'a RawValue,
+    /// How to run it.
     #[serde(borrow, default)]
     metadata: Option<RequestMetadata<'a>>,
 }
 
-#[derive(Deserialize)]
+/// How a kernel is to be run; all of it may be left out.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RequestMetadata<'a> {
+    /// How long the answer is of use, in milliseconds from the arrival of the request.
     timeout_ms: Option<u64>,
+    /// How much the request matters beside others.
     #[serde(borrow)]
+    #[schemars(with = "Option<Priority>")]
     priority: Option<Cow<'a, str>>,
+    /// On whose behalf the request is made.
     #[serde(borrow)]
     tenant: Option<Cow<'a, str>>,
+    /// A trace id of 32 hex digits in lower case, or a whole `traceparent`.
     #[serde(borrow)]
     trace_id: Option<Cow<'a, str>>,
 }
 
-#[derive(Serialize)]
+/// The answer of a kernel and how it came about.
+// For its schema alone: `to_json` writes it, because the output is JSON already and serde would read it again.
+#[derive(JsonSchema)]
+#[schemars(rename = "ExecuteResponse")]
+#[expect(dead_code, reason = "it has a schema and no values")]
+pub(crate) struct Response {
+    /// The response's `x-request-id`.
+    request_id: String,
+    /// The kernel, as the request calls it.
+    kernel_id: String,
+    /// The output of the kernel.
+    output: serde_json::Value,
+    /// How it was run.
+    metadata: ResponseMetadata<'static>,
+}
+
+/// How a kernel was run.
+#[derive(Serialize, JsonSchema)]
 struct ResponseMetadata<'a> {
+    /// The work itself, in microseconds.
     duration_us: u128,
+    /// From the call to the start of the work, in microseconds.
     queued_us: u128,
+    /// What ran it: `CPU` or `CUDA`.
     backend: &'a str,
+    /// Which device of that backend, where it has several.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<u32>,
+    /// How many requests shared the run, where it was more than this one.
     #[serde(skip_serializing_if = "is_one")]
     batch_size: u32,
 }
@@ -192,6 +227,25 @@ mod tests {
         let body = format!(r#"{{"kernel_id": "a", "input": 1, "metadata": {{"timeout_ms": {}}}}}"#, u64::MAX);
         let deadline = parse(&body).unwrap().deadline;
         assert!(deadline.is_none_or(|deadline| deadline.elapsed().is_zero()));
+    }
+
+    #[test]
+    fn the_answer_has_the_fields_of_its_schema() {
+        let mut execution = Execution::new("CUDA");
+        (execution.device, execution.batch_size) = (Some(1), 2);
+        let body = KernelResponse::new(Payload::json("1"), execution).to_json("r", "a/b").unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+        let schema = settings.into_generator().into_root_schema_for::<Response>().to_value();
+        let keys = |value: &serde_json::Value| -> Vec<String> {
+            let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!(keys(&document), keys(&schema["properties"]));
+        assert_eq!(schema["required"].as_array().unwrap().len(), 4);
+        let metadata = &schema["$defs"]["ResponseMetadata"]["properties"];
+        assert_eq!(keys(&document["metadata"]), keys(metadata));
     }
 
     #[test]

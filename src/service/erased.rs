@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use schemars::{Schema, SchemaGenerator};
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
 
 use super::codec::{decode_json, decode_tensors, encode_json, encode_tensors};
 use super::payload::{Encoding, Typed};
@@ -53,8 +54,9 @@ impl<K: Kernel> ErasedKernel for K {
     }
 
     fn schemas(&self) -> (Schema, Schema) {
-        let schema = || SchemaGenerator::default();
-        (schema().into_root_schema_for::<K::Input>(), schema().into_root_schema_for::<K::Output>())
+        let (read, written) = (SchemaSettings::default().for_deserialize(), SchemaSettings::default().for_serialize());
+        let input = read.into_generator().into_root_schema_for::<K::Input>();
+        (input, written.into_generator().into_root_schema_for::<K::Output>())
     }
 }
 

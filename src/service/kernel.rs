@@ -58,7 +58,7 @@ pub trait Kernel: Send + Sync + 'static {
 }
 
 /// Whether a kernel answers requests or stays resident.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// A request in, an answer out.
@@ -68,7 +68,7 @@ pub enum Mode {
 }
 
 /// What runs a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub enum BackendKind {
     /// The host's processors.
@@ -90,7 +90,7 @@ impl BackendKind {
 }
 
 /// A kernel's description.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct KernelInfo {
     /// `domain/name`, in lower case.

@@ -14,6 +14,7 @@ mod future;
 mod http_context;
 mod job;
 mod kernel;
+mod kernels;
 mod payload;
 mod progress;
 mod registry;
@@ -36,5 +37,9 @@ pub use registry::{Description, KernelRegistry, RegisterError, RegisteredKernel}
 pub use request::{KernelRequest, KernelResponse};
 pub use tensor::{DType, Tensor, TensorError, Tensors};
 
+#[cfg(feature = "axum")]
+pub(crate) use envelope::{Request as ExecuteRequest, Response as ExecuteResponse};
 pub(crate) use job::Reply;
 pub(crate) use payload::Encoding;
+#[cfg(feature = "axum")]
+pub(crate) use registry::Snapshot;

@@ -1,15 +1,15 @@
 //! Which kernels there are.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use schemars::Schema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::erased::{ErasedKernel, SharedKernel};
+use super::kernels::Kernels;
 use super::{Kernel, KernelInfo};
 
 /// The kernels that a service knows, by id and alias.
@@ -30,12 +30,6 @@ pub struct KernelRegistry {
     writing: Mutex<()>,
 }
 
-#[derive(Clone, Default)]
-struct Kernels {
-    by_name: HashMap<Cow<'static, str>, RegisteredKernel>,
-    sorted: Vec<RegisteredKernel>,
-}
-
 impl KernelRegistry {
     /// No kernels.
     pub fn new() -> Self {
@@ -50,35 +44,25 @@ impl KernelRegistry {
         let info = kernel.info();
         let kernel = RegisteredKernel(Arc::new(Entry { info, kernel: Arc::new(kernel), schemas: OnceLock::new() }));
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kernels = Kernels::clone(&self.kernels.load());
-        let info = kernel.info();
-        for name in std::iter::once(&info.id).chain(&info.aliases) {
-            if !is_name(name) {
-                return Err(RegisterError::Name { name: name.to_string() });
-            }
-            if kernels.by_name.insert(name.clone(), kernel.clone()).is_some() {
-                return Err(RegisterError::Taken { name: name.to_string() });
-            }
-        }
-        let at = kernels.sorted.partition_point(|other| other.info().id < info.id);
-        kernels.sorted.insert(at, kernel.clone());
+        let kernels = self.kernels.load().with(&kernel)?;
         self.kernels.store(Arc::new(kernels));
         Ok(())
     }
 
     /// The kernel of this id or alias.
     pub fn get(&self, name: &str) -> Option<RegisteredKernel> {
-        self.kernels.load().by_name.get(name).cloned()
+        self.kernels.load().get(name).cloned()
     }
 
     /// All kernels, by id.
     pub fn list(&self) -> Vec<RegisteredKernel> {
-        self.kernels.load().sorted.clone()
+        self.kernels.load().sorted().to_vec()
     }
 
     /// The kernels of one domain, by id.
     pub fn domain(&self, domain: &str) -> Vec<RegisteredKernel> {
-        self.kernels.load().sorted.iter().filter(|kernel| kernel.info().domain() == domain).cloned().collect()
+        let kernels = self.kernels.load();
+        kernels.sorted().iter().filter(|kernel| kernel.info().domain() == domain).cloned().collect()
     }
 
     /// A kernel with the JSON Schemas of its input and output, as a document to serialize.
@@ -86,9 +70,15 @@ impl KernelRegistry {
         self.get(name).map(Description)
     }
 
+    /// The kernels as they are now, all at one time.
+    #[cfg(feature = "axum")]
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot(self.kernels.load_full())
+    }
+
     /// How many kernels there are.
     pub fn len(&self) -> usize {
-        self.kernels.load().sorted.len()
+        self.kernels.load().len()
     }
 
     /// Whether there are none.
@@ -103,12 +93,21 @@ impl fmt::Debug for KernelRegistry {
     }
 }
 
-/// Ids go into URLs, metrics and file names.
-fn is_name(name: &str) -> bool {
-    let word = |word: &str| {
-        !word.is_empty() && word.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'))
-    };
-    name.len() <= 128 && name.split('/').all(word)
+/// The kernels of a registry at one time.
+#[cfg(feature = "axum")]
+pub(crate) struct Snapshot(Arc<Kernels>);
+
+#[cfg(feature = "axum")]
+impl Snapshot {
+    /// All kernels, by id.
+    pub(crate) fn kernels(&self) -> &[RegisteredKernel] {
+        self.0.sorted()
+    }
+
+    /// Whether the registry has had no other kernels since. It cannot be taken in by the address: this keeps it in use.
+    pub(crate) fn is_of(&self, registry: &KernelRegistry) -> bool {
+        Arc::ptr_eq(&self.0, &registry.kernels.load())
+    }
 }
 
 /// Why a kernel cannot be registered.
@@ -146,6 +145,12 @@ impl RegisteredKernel {
         &self.0.info
     }
 
+    /// Whether it answers requests.
+    #[cfg(feature = "axum")]
+    pub(crate) fn is_batch(&self) -> bool {
+        self.info().mode == super::Mode::Batch
+    }
+
     /// The JSON Schema of its input.
     pub fn input_schema(&self) -> &Schema {
         &self.schemas().0
@@ -177,21 +182,41 @@ pub struct Description(RegisteredKernel);
 
 impl Serialize for Description {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Flat<'a> {
-            #[serde(flatten)]
-            info: &'a KernelInfo,
-            domain: &'a str,
-            input_schema: &'a Schema,
-            output_schema: &'a Schema,
-        }
         let Self(kernel) = self;
-        let flat = Flat {
+        let flat = Described {
             info: kernel.info(),
             domain: kernel.info().domain(),
             input_schema: kernel.input_schema(),
             output_schema: kernel.output_schema(),
         };
         flat.serialize(serializer)
+    }
+}
+
+/// What is described of a kernel.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "KernelDescription")]
+struct Described<'a> {
+    #[serde(flatten)]
+    info: &'a KernelInfo,
+    /// The part of the id before the first slash.
+    domain: &'a str,
+    /// The JSON Schema of its input.
+    input_schema: &'a Schema,
+    /// The JSON Schema of its output.
+    output_schema: &'a Schema,
+}
+
+impl JsonSchema for Description {
+    fn inline_schema() -> bool {
+        Described::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Described::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Described::json_schema(generator)
     }
 }

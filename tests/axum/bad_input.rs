@@ -50,3 +50,16 @@ async fn paths_and_methods_that_are_not_there_are_problems_too() {
         assert!(answer.header("allow").unwrap().contains(allow), "{method} {path}: {answer:?}");
     }
 }
+
+#[tokio::test]
+async fn what_a_path_takes_is_said_of_the_path_itself() {
+    let server = Server::start().await;
+    for method in ["PUT", "PATCH", "DELETE", "OPTIONS"] {
+        for (path, allow) in [("/kernels/linalg/saxpy", "GET, HEAD"), ("/kernels/linalg/saxpy/execute", "POST")] {
+            let answer = server.request(method, path, &[], b"").await;
+            answer.problem(405, "method_not_allowed");
+            assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
+        }
+        server.request(method, "/kernels/no/such", &[], b"").await.problem(404, "not_found");
+    }
+}

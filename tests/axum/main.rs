@@ -2,11 +2,15 @@
 
 mod backends;
 mod bad_input;
+#[cfg(feature = "docs")]
+mod docs;
 mod execute;
 mod health;
 mod kernels;
+mod openapi;
 mod pipeline;
 mod server;
+mod sizes;
 #[path = "../wire/mod.rs"]
 #[allow(dead_code, reason = "each test target uses its part of what they share")]
 mod wire;

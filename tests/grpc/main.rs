@@ -3,6 +3,7 @@
 mod calls;
 mod deadlines;
 mod server;
+mod sizes;
 mod statuses;
 mod streams;
 mod transport;

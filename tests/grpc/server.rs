@@ -17,6 +17,8 @@ use tower_kernels::grpc::{
     reflection, reflection_v1alpha,
 };
 
+use tower_kernels::service::KernelRegistry;
+
 use crate::wire::kernels::{Naps, registry};
 
 pub(crate) struct Running {
@@ -29,6 +31,11 @@ impl Running {
     pub(crate) async fn start() -> Self {
         let (registry, naps) = registry();
         Self::serve(KernelGrpcServer::new(registry), naps).await
+    }
+
+    /// These kernels and no others.
+    pub(crate) async fn of(registry: Arc<KernelRegistry>) -> Self {
+        Self::serve(KernelGrpcServer::new(registry), Naps::default()).await
     }
 
     pub(crate) async fn with_config(config: GrpcConfig) -> Self {

@@ -6,6 +6,7 @@ use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::copy::Copiers;
@@ -16,7 +17,7 @@ use super::module::Modules;
 use super::watch::Watch;
 
 /// A CUDA device, as the driver describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct DeviceInfo {
     /// The driver's number for it.

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tower::load::Load;
 use tower_service::Service;
@@ -166,7 +167,7 @@ impl CudaBackend {
 }
 
 /// A device and how it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct CudaStatus {
     /// The device.

@@ -46,6 +46,7 @@ pub struct BetweennessCentrality;
 /// The input of `graph/betweenness-centrality`: a graph as edges or as CSR arrays.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]] }]))]
 pub struct BetweennessInput {
     /// How many nodes there are. May be left out with CSR arrays, which say so themselves.
     #[serde(default)]

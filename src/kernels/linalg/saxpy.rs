@@ -35,6 +35,7 @@ pub struct Saxpy;
 /// The input of `linalg/saxpy`.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0] }]))]
 pub struct SaxpyInput {
     /// The factor.
     pub a: f32,

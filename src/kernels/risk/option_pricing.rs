@@ -42,6 +42,9 @@ pub struct OptionPricing;
 /// The input of `risk/option-pricing`: each field is one number for all contracts, or an array with one for each.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{
+    "spot": [95.0, 100.0, 105.0], "strike": 100.0, "rate": 0.05, "volatility": 0.2, "time": 1.0, "kind": "call",
+}]))]
 pub struct OptionPricingInput {
     /// The asset's price, above 0.
     pub spot: Reals,

@@ -7,6 +7,7 @@ use std::task::Poll;
 use ::axum::extract::State;
 use ::axum::response::Response;
 use http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tower_service::Service;
 
@@ -25,24 +26,34 @@ const DEGRADED: f64 = 0.05;
 const UNHEALTHY: f64 = 0.5;
 const ENOUGH: u64 = 20;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "HealthStatus")]
 enum Status {
     /// There is none, and nobody misses it.
     Off,
+    /// As it should be.
     Healthy,
+    /// It works, and somebody should look.
     Degraded,
+    /// It does not work.
     Unhealthy,
 }
 
-#[derive(Serialize)]
-struct Health {
+/// How the server is.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Health {
+    /// As the worst of its components.
     status: Status,
+    /// Whether it is about to stop.
     draining: bool,
     components: Components,
 }
 
-#[derive(Serialize)]
+/// What the server is made of.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
 struct Components {
     registry: Registry,
     execution: Execution,
@@ -50,34 +61,64 @@ struct Components {
     devices: Option<Devices>,
 }
 
-#[derive(Serialize)]
+/// The kernels that there are.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
 struct Registry {
+    /// Degraded where there are none.
     status: Status,
+    /// How many.
     kernel_count: usize,
 }
 
-#[derive(Serialize)]
+/// How executions have ended of late.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
 struct Execution {
+    /// Degraded or unhealthy where too many were faults of the server.
     status: Status,
+    /// The share of faults.
     error_rate: f64,
+    /// How many there were.
     executions: u64,
+    /// How far back this looks, in seconds.
     window_seconds: u64,
     /// Why the service takes nothing any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
-#[derive(Serialize)]
+/// What kernels run on.
+#[derive(Serialize, JsonSchema)]
 struct Devices {
     cpu: Device<CpuStatus>,
     cuda: Device<CudaState>,
 }
 
-#[derive(Serialize)]
+/// A device and how it is.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
 struct Device<T> {
+    /// Whether it is as it should be.
     status: Status,
     #[serde(flatten)]
     details: T,
+}
+
+/// What a probe is told when all is well.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Probe {
+    status: ProbeStatus,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+enum ProbeStatus {
+    /// It answers.
+    Alive,
+    /// It takes requests.
+    Ready,
 }
 
 impl Components {
@@ -170,7 +211,7 @@ where
 }
 
 pub(super) async fn live(headers: HeaderMap) -> Response {
-    document(StatusCode::OK, "application/json", r#"{"status":"alive"}"#.into(), &RequestId::of(&headers))
+    answer(json(&Probe { status: ProbeStatus::Alive }), &RequestId::of(&headers))
 }
 
 pub(super) async fn ready<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
@@ -187,7 +228,7 @@ where
         gone(&shared.service).await
     };
     match refusal {
-        None => document(StatusCode::OK, "application/json", r#"{"status":"ready"}"#.into(), &request_id),
+        None => answer(json(&Probe { status: ProbeStatus::Ready }), &request_id),
         Some(why) => Problem::new(ErrorKind::Unavailable, why).into_response(&request_id),
     }
 }

@@ -6,6 +6,7 @@ use ::axum::extract::rejection::{PathRejection, QueryRejection};
 use ::axum::extract::{Path, Query, State};
 use ::axum::response::Response;
 use http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::router::Shared;
@@ -14,12 +15,18 @@ use crate::servers::http::{Problem, RequestId, document};
 use crate::service::{KernelInfo, KernelRegistry, Mode};
 
 /// What the query of a list may say.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
+    /// Only kernels of this domain.
     domain: Option<String>,
+    /// Only kernels of this mode.
+    #[schemars(with = "Option<Mode>")]
     mode: Option<String>,
+    /// The `next` of the page before.
     after: Option<String>,
+    /// How many kernels a page has; 100 where it is left out.
+    #[schemars(range(min = 1, max = MAX_LIMIT))]
     limit: Option<usize>,
 }
 
@@ -27,8 +34,10 @@ pub(super) struct Filter {
 const LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
-#[derive(Serialize)]
-struct Page<'a> {
+/// Kernels, by id.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "KernelPage")]
+pub(super) struct Page<'a> {
     kernels: Vec<Entry<'a>>,
     /// How many match, on all pages.
     total: usize,
@@ -37,10 +46,13 @@ struct Page<'a> {
     next: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+/// A kernel in a list.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "KernelEntry")]
 struct Entry<'a> {
     #[serde(flatten)]
     info: &'a KernelInfo,
+    /// The part of the id before the first slash.
     domain: &'a str,
 }
 
@@ -92,6 +104,22 @@ pub(super) async fn describe<S>(
         None => Err(unknown(&id)),
     });
     answer(document, &request_id)
+}
+
+/// Says which methods a path below `/kernels/` takes, to who came with another: axum, for which they are all one route,
+/// would name those of them all.
+pub(super) async fn other_method<S>(
+    State(shared): State<Arc<Shared<S>>>,
+    headers: HeaderMap,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    let problem = match path_of(path) {
+        Ok(path) if shared.registry.get(&path).is_some() => Problem::method_not_allowed("GET, HEAD"),
+        Ok(path) if executes(&shared.registry, &path).is_some() => Problem::method_not_allowed("POST"),
+        Ok(path) => unknown(path.strip_suffix("/execute").unwrap_or(&path)),
+        Err(problem) => problem,
+    };
+    problem.into_response(&RequestId::of(&headers))
 }
 
 /// The kernel of the path `{id}/execute`, where there is such a one.

@@ -59,6 +59,8 @@
 //! | GET | `/health/live` | 200 as long as it answers at all |
 //! | GET | `/health/ready` | 503 once it [drains](DrainHandle), its backend has stopped, or a device is lost that a kernel cannot do without |
 //! | GET | `/metrics` | OpenMetrics, which Prometheus reads |
+//! | GET | `/openapi.json` | all of this as an OpenAPI 3.1 document, with the schemas of every kernel |
+//! | GET | `/docs` | a page that shows the document and tries it out (feature `docs`) |
 //!
 //! A document and its answer; all of `metadata` may be left out:
 //!
@@ -88,10 +90,24 @@
 //! there are 405 `method_not_allowed`, 408 `request_timeout` (the body did not come within the deadline) and 415
 //! `unsupported_media_type`. 429 and 503 say in `Retry-After` when to come back.
 //!
+//! # OpenAPI
+//!
+//! The document is made from the routes, from the types that are read and written, and from the kernels that there are,
+//! again whenever the registry has other ones. A path's parameter cannot hold the slashes of an id, so each kernel has
+//! paths of its own: it is described there, and executed where it is a batch kernel. Paths carry the prefix; the document
+//! itself stays at the root, as `/health` does, and its server is where it was found, so a router that is nested, or behind
+//! a proxy that takes off a part of the path, has a document that is right. Authentication is a layer of yours, and the
+//! document says nothing of it. [`KernelRouter::openapi`] turns it off.
+//!
+//! The page is Swagger UI, embedded in the program. It loads nothing from elsewhere, and its content security policy lets
+//! it load nothing from elsewhere. Its files are sent compressed with gzip, which every browser takes. With thousands of
+//! kernels it is slow; `/kernels` is paged.
+//!
 //! # Metrics
 //!
 //! Besides those of [`layers::metrics`](crate::layers::metrics), which are counted just outside of the service, so that
-//! what its layers refuse is among them:
+//! what its layers refuse is among them. Up to 1 024 kernels have series of their own; of more, those that are called
+//! first, and the others are counted together, under the operation and the domain `other`:
 //!
 //! | name | type | labels | what |
 //! |---|---|---|---|
@@ -122,12 +138,16 @@
 //! `TcpListener::bind` asks for.
 
 mod config;
+#[cfg(feature = "docs")]
+mod docs;
 mod drain;
 mod execute;
 mod health;
 mod kernels;
 mod metrics;
+mod openapi;
 mod outcomes;
+mod route;
 mod router;
 
 pub use self::config::RouterConfig;

@@ -7,12 +7,16 @@ use ::axum::Router;
 use ::axum::response::Response;
 use ::axum::routing::{get, post};
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, Method, Uri};
 use tower_http::cors::{Any, CorsLayer};
 use tower_layer::Layer;
 use tower_service::Service;
 
+#[cfg(feature = "docs")]
+use super::docs;
+use super::openapi::{self, OpenApi};
 use super::outcomes::Outcomes;
+use super::route::Route;
 use super::{DrainHandle, RouterConfig, execute, health, kernels, metrics};
 use crate::backends::Local;
 use crate::error::{Classify, ErrorKind};
@@ -25,6 +29,8 @@ use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelServic
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How many kernels have time series of their own, where there are no more.
 const OPERATIONS: usize = 512;
+/// The most that ever have: each has some thirty series, and what scrapes them has to hold them all.
+const MOST_OPERATIONS: usize = 1024;
 
 /// Makes an [`axum::Router`](::axum::Router) over kernels, or over any service that takes requests for them. See the
 /// [module](super) for its routes.
@@ -36,6 +42,7 @@ pub struct KernelRouter<S = KernelService> {
     devices: Option<Local>,
     drain: DrainHandle,
     metrics: Option<MetricsHandle>,
+    openapi: bool,
 }
 
 impl KernelRouter {
@@ -51,7 +58,7 @@ impl<S> KernelRouter<S> {
     /// Over a pipeline of your own. The registry is what `/kernels` shows, so let it be the one of the service within.
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: RouterConfig) -> Self {
         let (registry, drain) = (registry.into(), DrainHandle::default());
-        Self { service, registry, config, timeout: TIMEOUT, devices: None, drain, metrics: None }
+        Self { service, registry, config, timeout: TIMEOUT, devices: None, drain, metrics: None, openapi: true }
     }
 
     /// Sets the most that a request may take, from its arrival to its answer; 30 s where nothing is said. Clients may
@@ -91,6 +98,14 @@ impl<S> KernelRouter<S> {
         self
     }
 
+    /// Whether there is `/openapi.json`, and `/docs` with the feature `docs`: yes where nothing is said. Both are at the
+    /// root, as `/health` is, and a program that has its own there turns these off.
+    #[must_use]
+    pub fn openapi(mut self, enabled: bool) -> Self {
+        self.openapi = enabled;
+        self
+    }
+
     /// What says, later, that the server is draining.
     pub fn drain_handle(&self) -> DrainHandle {
         self.drain.clone()
@@ -104,22 +119,27 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
-        let Self { service, registry, config, timeout, devices, drain, metrics } = self;
-        let outcomes = Outcomes::new();
+        let Self { service, registry, config, timeout, devices, drain, metrics, openapi } = self;
+        let routes: Vec<_> = Route::of(&config, openapi).collect();
+        let (outcomes, openapi) = (Outcomes::new(), Arc::default());
         if let Some(metrics) = metrics {
-            return Shared { service, registry, config, timeout, devices, drain, metrics, outcomes }.into_router();
+            return Shared { service, registry, config, timeout, devices, drain, metrics, outcomes, openapi }
+                .into_router(&routes);
         }
+        let kernels = registry.list();
+        // Where not all can have series, those that are called first get them, and not those that come first by id.
+        let known = if kernels.len() <= MOST_OPERATIONS { &*kernels } else { &[] };
         let layer = MetricsLayer::new()
-            .max_operations(registry.len().max(OPERATIONS))
-            .operations(registry.list().iter().map(|kernel| kernel.info().id.clone()));
+            .max_operations(kernels.len().clamp(OPERATIONS, MOST_OPERATIONS))
+            .operations(known.iter().map(|kernel| &kernel.info().id));
         let (metrics, service) = (layer.handle(), layer.layer(service));
-        Shared { service, registry, config, timeout, devices, drain, metrics, outcomes }.into_router()
+        Shared { service, registry, config, timeout, devices, drain, metrics, outcomes, openapi }.into_router(&routes)
     }
 }
 
 impl<S> fmt::Debug for KernelRouter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service: _, registry, config, timeout, devices, drain, metrics } = self;
+        let Self { service: _, registry, config, timeout, devices, drain, metrics, openapi } = self;
         f.debug_struct("KernelRouter")
             .field("registry", registry)
             .field("config", config)
@@ -127,6 +147,7 @@ impl<S> fmt::Debug for KernelRouter<S> {
             .field("devices", devices)
             .field("drain", drain)
             .field("metrics", metrics)
+            .field("openapi", openapi)
             .finish_non_exhaustive()
     }
 }
@@ -141,6 +162,7 @@ pub(super) struct Shared<S> {
     pub(super) drain: DrainHandle,
     pub(super) metrics: MetricsHandle,
     pub(super) outcomes: Outcomes,
+    pub(super) openapi: Arc<OpenApi>,
 }
 
 impl<S> Shared<S>
@@ -149,22 +171,28 @@ where
     S::Error: Classify + Error + 'static,
     S::Future: Send,
 {
-    fn into_router(self) -> Router {
+    fn into_router(self, routes: &[Route]) -> Router {
         let config = self.config.clone();
-        let mut router = Router::new()
-            .route(&config.path("/kernels"), get(kernels::list))
-            // An id holds slashes, so it takes the rest of the path, and with it what is done with the kernel.
-            .route(&config.path("/kernels/{*path}"), get(kernels::describe).post(execute::of_input))
-            .route(&config.path("/execute"), post(execute::of_document));
-        if config.enable_health {
-            router = router
-                .route("/health", get(health::health))
-                .route("/health/live", get(health::live))
-                .route("/health/ready", get(health::ready));
-        }
-        if config.enable_metrics {
-            router = router.route("/metrics", get(metrics::metrics));
-        }
+        let add = |router: Router<Arc<Self>>, route: &Route| {
+            let methods = match route {
+                Route::Kernels => get(kernels::list),
+                Route::Kernel => get(kernels::describe).post(execute::of_input).fallback(kernels::other_method),
+                Route::Execute => post(execute::of_document),
+                Route::Health => get(health::health),
+                Route::Live => get(health::live),
+                Route::Ready => get(health::ready),
+                Route::Metrics => get(metrics::metrics),
+                Route::OpenApi => get(openapi::openapi),
+                #[cfg(feature = "docs")]
+                Route::Docs => get(docs::docs),
+                #[cfg(feature = "docs")]
+                Route::DocsPage => get(docs::page),
+                #[cfg(feature = "docs")]
+                Route::DocsFile => get(docs::file),
+            };
+            router.route(&route.path(&config), methods)
+        };
+        let router = routes.iter().fold(Router::new(), add);
         let router = router.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
         let router = router.with_state(Arc::new(self));
         if config.cors_enabled { router.layer(cors()) } else { router }
@@ -188,7 +216,5 @@ async fn not_found(uri: Uri, headers: HeaderMap) -> Response {
 
 /// axum itself says in `Allow` which methods the path takes.
 async fn method_not_allowed(method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    let detail = format!("{} takes no {method}", uri.path());
-    Problem::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", ErrorKind::InvalidArgument, detail)
-        .into_response(&RequestId::of(&headers))
+    Problem::no_such_method(format!("{} takes no {method}", uri.path())).into_response(&RequestId::of(&headers))
 }

@@ -9,5 +9,7 @@ mod request_id;
 
 pub(crate) use execute::{Target, execute};
 pub(crate) use head::RequestHead;
+#[cfg(feature = "axum")]
+pub(crate) use problem::ProblemDocument;
 pub(crate) use problem::{Problem, document};
 pub(crate) use request_id::RequestId;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::RequestId;
@@ -25,7 +26,35 @@ pub(crate) struct Problem {
     kind: ErrorKind,
 }
 
+/// The document of a refusal, after RFC 9457.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(crate) struct ProblemDocument<'a> {
+    /// The status in words.
+    title: &'a str,
+    /// The status of the response.
+    status: u16,
+    /// What kind of refusal it is, for programs.
+    #[schemars(extend("enum" = Problem::codes()))]
+    code: &'a str,
+    /// What is wrong, for people.
+    detail: &'a str,
+    /// The field of the request that is to blame, where one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    /// The response's `x-request-id`.
+    request_id: &'a str,
+}
+
 impl Problem {
+    /// The statuses that are HTTP's alone, each the client's mistake, and their codes.
+    pub(crate) const OF_HTTP: [(StatusCode, &'static str); 3] =
+        [Self::METHOD_NOT_ALLOWED, Self::REQUEST_TIMEOUT, Self::UNSUPPORTED_MEDIA_TYPE];
+    const METHOD_NOT_ALLOWED: (StatusCode, &'static str) = (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
+    const REQUEST_TIMEOUT: (StatusCode, &'static str) = (StatusCode::REQUEST_TIMEOUT, "request_timeout");
+    const UNSUPPORTED_MEDIA_TYPE: (StatusCode, &'static str) =
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
+
     /// Texts may repeat what the client sent, of which there can be much.
     const MAX_DETAIL: usize = 2048;
     /// Where 429 and 503 do not say when to come back.
@@ -34,7 +63,22 @@ impl Problem {
     /// A refusal of this kind, by the table of [`error`](crate::error).
     pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(kind.http_status()).expect("the table holds statuses");
-        Self::with_status(status, kind.code(), kind, detail.into())
+        Self::with_status((status, kind.code()), kind, detail.into())
+    }
+
+    /// Every code that there is.
+    pub(crate) fn codes() -> Vec<&'static str> {
+        ErrorKind::ALL.iter().map(|kind| kind.code()).chain(Self::OF_HTTP.map(|(_, code)| code)).collect()
+    }
+
+    /// What a status of a refusal is called. 499 is nginx's, and the only one that is not registered.
+    pub(crate) fn title(status: StatusCode) -> &'static str {
+        status.canonical_reason().unwrap_or("Client Closed Request")
+    }
+
+    /// Whether a refusal of this status says when to come back.
+    pub(crate) fn says_when(status: StatusCode) -> bool {
+        matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
     }
 
     /// What an error says of itself, its causes joined by colons.
@@ -47,28 +91,33 @@ impl Problem {
 
     /// 405: the path is there and takes only `allow`.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
-        let detail = format!("only {allow} is allowed here");
-        let mut problem =
-            Self::with_status(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", ErrorKind::InvalidArgument, detail);
+        let mut problem = Self::of_http(Self::METHOD_NOT_ALLOWED, format!("only {allow} is allowed here"));
         problem.allow = Some(allow);
         problem
     }
 
+    /// 405 from where the response has its `Allow` already.
+    #[cfg(feature = "axum")]
+    pub(crate) fn no_such_method(detail: impl Into<String>) -> Self {
+        Self::of_http(Self::METHOD_NOT_ALLOWED, detail.into())
+    }
+
     /// 415.
     pub(crate) fn unsupported_media_type(detail: impl Into<String>) -> Self {
-        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        Self::with_status(status, "unsupported_media_type", ErrorKind::InvalidArgument, detail.into())
+        Self::of_http(Self::UNSUPPORTED_MEDIA_TYPE, detail.into())
     }
 
     /// 408: the client took too long to send its request.
     pub(crate) fn request_timeout(detail: impl Into<String>) -> Self {
-        let status = StatusCode::REQUEST_TIMEOUT;
-        Self::with_status(status, "request_timeout", ErrorKind::InvalidArgument, detail.into())
+        Self::of_http(Self::REQUEST_TIMEOUT, detail.into())
     }
 
-    pub(crate) fn with_status(status: StatusCode, code: &'static str, kind: ErrorKind, detail: String) -> Self {
-        let retry_after = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        let retry_after = retry_after.then_some(Self::RETRY_AFTER);
+    fn of_http(status_and_code: (StatusCode, &'static str), detail: String) -> Self {
+        Self::with_status(status_and_code, ErrorKind::InvalidArgument, detail)
+    }
+
+    fn with_status((status, code): (StatusCode, &'static str), kind: ErrorKind, detail: String) -> Self {
+        let retry_after = Self::says_when(status).then_some(Self::RETRY_AFTER);
         Self { status, code, detail, field: None, retry_after, allow: None, kind }.shorten()
     }
 
@@ -97,19 +146,8 @@ impl Problem {
 
     /// The response that says so.
     pub(crate) fn into_response<B: From<Bytes>>(self, request_id: &RequestId) -> Response<B> {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            title: &'a str,
-            status: u16,
-            code: &'a str,
-            detail: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            field: Option<&'a str>,
-            request_id: &'a str,
-        }
-        let body = Document {
-            // 499 is nginx's, and the only one that is not registered.
-            title: self.status.canonical_reason().unwrap_or("Client Closed Request"),
+        let body = ProblemDocument {
+            title: Self::title(self.status),
             status: self.status.as_u16(),
             code: self.code,
             detail: &self.detail,

@@ -5,6 +5,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
+use serde_json::json;
 
 use super::buffer::RawBytes;
 use super::{Buffer, Element};
@@ -158,9 +159,12 @@ impl JsonSchema for Reals {
         "Reals".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        // NaN and the infinities are written as null.
+        let kind = if generator.contract().is_serialize() { json!(["number", "null"]) } else { json!("number") };
+        let number = json!({ "type": kind });
         json_schema!({
-            "anyOf": [{ "type": "number" }, { "type": "array", "items": { "type": "number" } }],
+            "anyOf": [number, { "type": "array", "items": number }],
             "x-dtype": ["float32", "float64"],
         })
     }

@@ -1,0 +1,88 @@
+//! `GET /openapi.json`: the routes as an OpenAPI 3.1 document, made from the kernels that there are and from the types
+//! that the handlers read and write.
+
+mod document;
+mod operations;
+mod responses;
+mod schemas;
+
+use std::fmt;
+use std::sync::Arc;
+
+use ::axum::extract::State;
+use ::axum::response::Response;
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::sync::Mutex;
+
+use super::RouterConfig;
+use super::router::Shared;
+use crate::error::ErrorKind;
+use crate::servers::http::{Problem, RequestId, document};
+use crate::service::{KernelRegistry, Snapshot};
+
+/// The document as it was made last. With thousands of kernels it takes long to make, so it is made anew only where the
+/// registry has other ones.
+#[derive(Default)]
+pub(super) struct OpenApi {
+    made: ArcSwapOption<(Snapshot, Bytes)>,
+    /// Held by who makes the next one. Inside an `Arc` of its own, so that the work can take the lock with it.
+    making: Arc<Mutex<()>>,
+}
+
+impl OpenApi {
+    fn current(&self, registry: &KernelRegistry) -> Option<Bytes> {
+        let made = self.made.load();
+        let (snapshot, document) = made.as_deref()?;
+        snapshot.is_of(registry).then(|| document.clone())
+    }
+
+    async fn document(
+        self: &Arc<Self>,
+        registry: &Arc<KernelRegistry>,
+        config: &RouterConfig,
+    ) -> Result<Bytes, Problem> {
+        if let Some(document) = self.current(registry) {
+            return Ok(document);
+        }
+        let making = Arc::clone(&self.making).lock_owned().await;
+        if let Some(document) = self.current(registry) {
+            return Ok(document);
+        }
+        let (this, registry, config) = (Arc::clone(self), Arc::clone(registry), config.clone());
+        // Not on a thread that answers others. A client that does not wait for it leaves it to the next.
+        let make = move || {
+            let _making = making;
+            let snapshot = registry.snapshot();
+            let document = Bytes::from(serde_json::to_vec(&document::of(&config, snapshot.kernels()))?);
+            this.made.store(Some(Arc::new((snapshot, document.clone()))));
+            Ok::<_, serde_json::Error>(document)
+        };
+        match tokio::task::spawn_blocking(make).await {
+            Ok(Ok(document)) => Ok(document),
+            Ok(Err(error)) => Err(Problem::new(ErrorKind::Internal, error.to_string())),
+            Err(error) => Err(Problem::new(ErrorKind::Internal, format!("a kernel's schema cannot be made: {error}"))),
+        }
+    }
+}
+
+impl fmt::Debug for OpenApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenApi").finish_non_exhaustive()
+    }
+}
+
+pub(super) async fn openapi<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response {
+    let request_id = RequestId::of(&headers);
+    match shared.openapi.document(&shared.registry, &shared.config).await {
+        Ok(body) => {
+            let mut response: Response = document(StatusCode::OK, "application/json", body, &request_id);
+            // Kernels may be added at any time.
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            response
+        }
+        Err(problem) => problem.into_response(&request_id),
+    }
+}

@@ -1,0 +1,91 @@
+//! What goes with every operation: headers, and the responses that refuse.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::schemas::Schemas;
+use crate::error::ErrorKind;
+use crate::servers::http::{Problem, ProblemDocument};
+
+/// Refusals of a kind, and those that are HTTP's alone.
+pub(super) fn refusals() -> impl Iterator<Item = (u16, &'static str)> {
+    let kinds = ErrorKind::ALL.into_iter().map(|kind| (kind.http_status(), kind.code()));
+    kinds.chain(Problem::OF_HTTP.map(|(status, code)| (status.as_u16(), code)))
+}
+
+/// `responses` of an operation: what it answers, and references to these refusals.
+pub(super) fn responses(status: u16, answer: Value, refused: impl IntoIterator<Item = u16>) -> Value {
+    let refused = refused.into_iter().map(|status| (status.to_string(), reference("responses", &name(status))));
+    let answered = (status.to_string(), answer);
+    Value::Object(std::iter::once(answered).chain(refused).collect())
+}
+
+/// An answer with a body of this content, under the request's id.
+pub(super) fn answer(description: &str, content: Value) -> Value {
+    json!({ "description": description, "headers": { "x-request-id": reference("headers", "x-request-id") }, "content": content })
+}
+
+pub(super) fn reference(components: &str, name: &str) -> Value {
+    json!({ "$ref": format!("#/components/{components}/{name}") })
+}
+
+fn name(status: u16) -> String {
+    format!("Problem{status}")
+}
+
+/// `components/responses`: one for each status, with the codes that it comes with.
+pub(super) fn components(schemas: &mut Schemas) -> Value {
+    let problem = schemas.written::<ProblemDocument<'_>>();
+    let mut components = Map::new();
+    for (status, _) in refusals() {
+        let codes: Vec<_> = refusals().filter(|(this, _)| *this == status).map(|(_, code)| code).collect();
+        let schema = json!({
+            "allOf": [problem, { "properties": { "status": { "const": status }, "code": { "enum": codes } } }],
+        });
+        let known = StatusCode::from_u16(status).expect("the table holds statuses");
+        let description = format!("{}: {}.", Problem::title(known), codes.join(" or "));
+        let mut response = answer(&description, json!({ "application/problem+json": { "schema": schema } }));
+        if Problem::says_when(known) {
+            response["headers"]["retry-after"] = reference("headers", "retry-after");
+        }
+        if known == StatusCode::METHOD_NOT_ALLOWED {
+            response["headers"]["allow"] = reference("headers", "allow");
+        }
+        components.insert(name(status), response);
+    }
+    Value::Object(components)
+}
+
+/// `components/headers`.
+pub(super) fn headers() -> Value {
+    let header =
+        |description: &str, schema: Value| json!({ "description": description, "required": true, "schema": schema });
+    json!({
+        "x-request-id": header("The request's own, or one that was made.", json!({ "type": "string" })),
+        "retry-after": header("When to come back, in seconds.", json!({ "type": "integer", "minimum": 0 })),
+        "allow": header("The methods that the path takes.", json!({ "type": "string" })),
+    })
+}
+
+/// `components/parameters`: headers of requests.
+pub(super) fn parameters() -> Value {
+    let parameters = [
+        ("x-request-id", "Names the request in its answer, where it is of 1 to 128 visible ASCII characters.", None),
+        ("traceparent", "The trace that the request belongs to, as W3C Trace Context has it.", None),
+        ("tracestate", "What vendors say of the trace.", None),
+        (
+            "grpc-timeout",
+            "How long the answer is of use: a number and a unit, of H, M, S, m, u and n.",
+            Some("^[0-9]{1,8}[HMSmun]$"),
+        ),
+        ("connect-timeout-ms", "How long the answer is of use, in milliseconds.", Some("^[0-9]{1,10}$")),
+    ];
+    let parameter = |(name, description, pattern): (&str, &str, Option<&str>)| {
+        let mut schema = json!({ "type": "string" });
+        if let Some(pattern) = pattern {
+            schema["pattern"] = pattern.into();
+        }
+        (name.to_owned(), json!({ "name": name, "in": "header", "description": description, "schema": schema }))
+    };
+    Value::Object(parameters.into_iter().map(parameter).collect())
+}

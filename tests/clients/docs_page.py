@@ -1,0 +1,48 @@
+"""Opens /docs in a headless Chromium that can resolve no name, and runs linalg/saxpy from it.
+
+    python3 tests/clients/docs_page.py http://127.0.0.1:8080 [/usr/bin/chromium]
+
+Needs `pip install playwright` (its own browsers are not needed) and a Chromium. Fails where a kernel is not shown, where
+the page asks another server for anything, or where it complains of its content security policy.
+"""
+
+import json
+import sys
+
+from playwright.sync_api import sync_playwright
+
+server = sys.argv[1].rstrip("/")
+chromium = sys.argv[2] if len(sys.argv) > 2 else "/usr/bin/chromium"
+flags = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync""".split()
+offline = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
+
+with sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path=chromium, args=[*flags, offline])
+    page = browser.new_page()
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{server}/docs")
+    page.wait_for_selector(".opblock", timeout=20_000)
+    shown = page.eval_on_selector_all("[data-path]", "all => all.map(one => one.getAttribute('data-path'))")
+    kernels = page.request.get(f"{server}/kernels").json()["kernels"]
+    missing = [kernel["id"] for kernel in kernels if not any(path.endswith("/kernels/" + kernel["id"]) for path in shown)]
+    assert not missing, f"not shown: {missing}"
+
+    path = next(path for path in shown if path.endswith("/kernels/linalg/saxpy/execute"))
+    operation = page.locator("div.opblock", has=page.locator(f"[data-path='{path}']"))
+    operation.locator(".opblock-summary-control").click()
+    operation.locator("textarea.body-param__text").wait_for(timeout=10_000)
+    operation.locator("button.execute").click()
+    answer = operation.locator(".live-responses-table .response-col_description pre").first
+    answer.wait_for(timeout=10_000)
+    output = json.loads(answer.inner_text())["output"]
+    assert output == {"y": [12, 24]}, output
+
+    elsewhere = [url for url in asked if not url.startswith((server, "data:"))]
+    assert not elsewhere, f"asked elsewhere: {elsewhere}"
+    assert not complaints, complaints
+    browser.close()
+print(f"{len(kernels)} kernels shown, saxpy run, {len(asked)} requests, all to {server}")
