@@ -9,7 +9,7 @@ pub mod grpc;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 #[cfg_attr(
     not(all(feature = "axum", feature = "hyper")),
-    allow(dead_code, reason = "each transport uses its part of what they share")
+    allow(dead_code, unreachable_pub, reason = "each transport uses its part of what they share")
 )]
 mod http;
 #[cfg(feature = "hyper")]

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::codec::decode_json;
-use super::{Invalid, KernelError, KernelRequest, KernelResponse, Payload, Priority, TraceContext};
+use super::{Execution, Invalid, KernelError, KernelRequest, KernelResponse, Payload, Priority, TraceContext};
 
 /// Which kernel to run, on what, and how.
 #[derive(Deserialize, JsonSchema)]
@@ -42,22 +42,44 @@ pub(crate) struct Request<'a> {
     metadata: Option<RequestMetadata<'a>>,
 }
 
-/// How a kernel is to be run; all of it may be left out.
-#[derive(Deserialize, JsonSchema)]
+/// How a request is to be run, in whichever document says so; all of it may be left out.
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RequestMetadata<'a> {
+pub(crate) struct RequestMetadata<'a> {
     /// How long the answer is of use, in milliseconds from the arrival of the request.
-    timeout_ms: Option<u64>,
+    pub(crate) timeout_ms: Option<u64>,
     /// How much the request matters beside others.
     #[serde(borrow)]
     #[schemars(with = "Option<Priority>")]
-    priority: Option<Cow<'a, str>>,
+    pub(crate) priority: Option<Cow<'a, str>>,
     /// On whose behalf the request is made.
     #[serde(borrow)]
-    tenant: Option<Cow<'a, str>>,
+    pub(crate) tenant: Option<Cow<'a, str>>,
     /// A trace id of 32 hex digits in lower case, or a whole `traceparent`.
     #[serde(borrow)]
-    trace_id: Option<Cow<'a, str>>,
+    pub(crate) trace_id: Option<Cow<'a, str>>,
+}
+
+impl RequestMetadata<'_> {
+    /// Tells the request; `at` is what the document calls it, for errors.
+    pub(crate) fn apply(self, request: &mut KernelRequest, at: &str) -> Result<(), Invalid> {
+        if let Some(timeout) = self.timeout_ms {
+            request.set_timeout(Duration::from_millis(timeout));
+        }
+        if let Some(priority) = self.priority {
+            request.priority = priority
+                .parse::<Priority>()
+                .map_err(|error| Invalid::new(format!("{at}.priority"), error.to_string()))?;
+        }
+        request.tenant = self.tenant.map(|tenant| tenant.into());
+        if let Some(trace) = self.trace_id {
+            let context = trace_context(&trace).ok_or_else(|| {
+                Invalid::new(format!("{at}.trace_id"), "neither a trace id of 32 hex digits nor a traceparent")
+            })?;
+            request.trace = Some(Box::new(context));
+        }
+        Ok(())
+    }
 }
 
 /// The answer of a kernel and how it came about.
@@ -76,9 +98,9 @@ pub(crate) struct Response {
     metadata: ResponseMetadata<'static>,
 }
 
-/// How a kernel was run.
+/// How a request was run, in whichever document answers it.
 #[derive(Serialize, JsonSchema)]
-struct ResponseMetadata<'a> {
+pub(crate) struct ResponseMetadata<'a> {
     /// The work itself, in microseconds.
     duration_us: u128,
     /// From the call to the start of the work, in microseconds.
@@ -91,6 +113,18 @@ struct ResponseMetadata<'a> {
     /// How many requests shared the run, where it was more than this one.
     #[serde(skip_serializing_if = "is_one")]
     batch_size: u32,
+}
+
+impl<'a> From<&'a Execution> for ResponseMetadata<'a> {
+    fn from(execution: &'a Execution) -> Self {
+        Self {
+            duration_us: execution.executed.as_micros(),
+            queued_us: execution.queued.as_micros(),
+            backend: execution.backend,
+            device: execution.device,
+            batch_size: execution.batch_size,
+        }
+    }
 }
 
 fn is_one(batch_size: &u32) -> bool {
@@ -117,20 +151,8 @@ impl KernelRequest {
         let document: Request<'_> = decode_json(&body)?;
         let input = body.slice_ref(document.input.get().as_bytes());
         let mut request = Self::new(document.kernel_id.into_owned(), Payload::Json(input));
-        let Some(metadata) = document.metadata else { return Ok(request) };
-        if let Some(timeout) = metadata.timeout_ms {
-            request = request.with_timeout(Duration::from_millis(timeout));
-        }
-        if let Some(priority) = metadata.priority {
-            request.priority =
-                priority.parse::<Priority>().map_err(|error| Invalid::new("metadata.priority", error.to_string()))?;
-        }
-        request.tenant = metadata.tenant.map(|tenant| tenant.into());
-        if let Some(trace) = metadata.trace_id {
-            let context = trace_context(&trace).ok_or_else(|| {
-                Invalid::new("metadata.trace_id", "neither a trace id of 32 hex digits nor a traceparent")
-            })?;
-            request.trace = Some(Box::new(context));
+        if let Some(metadata) = document.metadata {
+            metadata.apply(&mut request, "metadata")?;
         }
         Ok(request)
     }
@@ -155,13 +177,7 @@ impl KernelResponse {
         let Payload::Json(output) = &self.payload else {
             return Err(KernelError::Encode("a JSON document was asked for and the payload is not JSON".to_owned()));
         };
-        let metadata = ResponseMetadata {
-            duration_us: self.execution.executed.as_micros(),
-            queued_us: self.execution.queued.as_micros(),
-            backend: self.execution.backend,
-            device: self.execution.device,
-            batch_size: self.execution.batch_size,
-        };
+        let metadata = ResponseMetadata::from(&self.execution);
         let mut body = Vec::with_capacity(output.len() + request_id.len() + kernel_id.len() + 160);
         let mut write = || -> Result<(), std::io::Error> {
             body.write_all(br#"{"request_id":"#)?;
@@ -182,7 +198,7 @@ impl KernelResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{Execution, RequestContext};
+    use crate::service::RequestContext;
 
     fn parse(body: &str) -> Result<KernelRequest, Invalid> {
         KernelRequest::from_json(Bytes::copy_from_slice(body.as_bytes()))

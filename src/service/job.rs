@@ -84,7 +84,8 @@ impl Job {
     }
 }
 
-/// Bytes a second on one core: JSON numbers through serde, and tensors copied into place.
+/// Bytes a second on one core: JSON numbers through serde, and tensors copied into place, as those that are not aligned
+/// are.
 const JSON_RATE: f64 = 200e6;
 const TENSOR_RATE: f64 = 5e9;
 

@@ -37,8 +37,12 @@ pub use registry::{Description, KernelRegistry, RegisterError, RegisteredKernel}
 pub use request::{KernelRequest, KernelResponse};
 pub use tensor::{DType, Tensor, TensorError, Tensors};
 
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) use codec::decode_json;
 #[cfg(feature = "axum")]
 pub(crate) use envelope::{Request as ExecuteRequest, Response as ExecuteResponse};
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) use envelope::{RequestMetadata, ResponseMetadata};
 pub(crate) use job::Reply;
 pub(crate) use payload::Encoding;
 #[cfg(feature = "axum")]

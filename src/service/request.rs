@@ -57,9 +57,13 @@ impl KernelRequest {
     /// With the deadline `timeout` from now.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.set_timeout(timeout);
+        self
+    }
+
+    pub(super) fn set_timeout(&mut self, timeout: Duration) {
         // tokio's clock, so that paused time in tests moves deadlines too. A timeout past the end of time is none.
         self.deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
-        self
     }
 }
 

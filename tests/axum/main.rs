@@ -11,6 +11,7 @@ mod openapi;
 mod pipeline;
 mod server;
 mod sizes;
+mod tensors;
 #[path = "../wire/mod.rs"]
 #[allow(dead_code, reason = "each test target uses its part of what they share")]
 mod wire;

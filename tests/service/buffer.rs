@@ -43,6 +43,21 @@ fn what_a_buffer_is_made_of_is_not_seen() {
 }
 
 #[test]
+fn clones_share_their_elements_until_one_is_written_to() {
+    for len in [LARGE / 2, LARGE] {
+        let mut buffer = zeroed_ramp(len);
+        let (place, clone) = (buffer.as_ptr(), buffer.clone());
+        assert_eq!(clone.as_ptr(), place);
+        buffer[0] = 7.0;
+        assert!(buffer.as_ptr() != place && clone.as_ptr() == place, "the one that is written to moves");
+        assert_eq!((buffer[0], clone[0], buffer[1]), (7.0, 0.0, 1.0));
+        let mut alone = clone;
+        alone[0] = 8.0;
+        assert_eq!(alone.as_ptr(), place, "nobody else has it");
+    }
+}
+
+#[test]
 #[should_panic(expected = "capacity overflow")]
 fn more_than_an_address_space_is_refused_as_a_vec_refuses_it() {
     Buffer::<f64>::zeroed(usize::MAX);

@@ -3,16 +3,16 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use ::axum::body::Body;
 use ::axum::extract::rejection::PathRejection;
 use ::axum::extract::{Path, Request, State};
 use ::axum::response::Response;
-use http::StatusCode;
 use tower_service::Service;
 
 use super::kernels::{executes, path_of, unknown};
 use super::router::Shared;
 use crate::error::Classify;
-use crate::servers::http::{self as transport, Problem, RequestHead, RequestId, Target, document};
+use crate::servers::http::{self as transport, Problem, RequestHead, RequestId, ResponseBody, Target};
 use crate::service::{KernelRequest, KernelResponse};
 
 pub(super) async fn of_document<S>(State(shared): State<Arc<Shared<S>>>, request: Request) -> Response
@@ -52,7 +52,13 @@ where
     let result = execution.await;
     shared.outcomes.record(result.as_ref().err().map(Problem::kind));
     match result {
-        Ok(answer) => document(StatusCode::OK, "application/json", answer, &request_id),
+        Ok(answer) => answer.into_response(&request_id),
         Err(problem) => problem.into_response(&request_id),
+    }
+}
+
+impl From<ResponseBody> for Body {
+    fn from(body: ResponseBody) -> Self {
+        Self::new(body)
     }
 }

@@ -72,9 +72,58 @@
 //!  "metadata": {"duration_us": 1, "queued_us": 0, "backend": "CPU"}}
 //! ```
 //!
+//! # Tensors
+//!
+//! Both execute routes take tensors as well, and answer with tensors what came as tensors. A body of
+//! `application/octet-stream` is the
+//! [binary tensor data extension](https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol/binary-tensor-data-extension)
+//! of the Open Inference Protocol, which the clients of model servers (`tritonclient`, KServe) write and read already: a
+//! JSON head, whose length the header `inference-header-content-length` says, and then the tensors' bytes back to back,
+//! little-endian and row-major, in the order of the head's `inputs`. Each is copied once, to where the kernel reads it,
+//! and the answer's, from 4 KiB on, are sent from where the kernel wrote them. In multipart the parts have no length, so
+//! that every byte would be searched for a boundary, and clients would have to be written for it.
+//!
+//! ```json
+//! {"kernel_id": "linalg/saxpy", "id": "7", "parameters": {"timeout_ms": 50},
+//!  "inputs": [{"name": "a", "datatype": "FP32", "shape": [1], "data": [2.0]},
+//!             {"name": "x", "datatype": "FP32", "shape": [1000], "parameters": {"binary_data_size": 4000}},
+//!             {"name": "y", "datatype": "FP32", "shape": [1000], "parameters": {"binary_data_size": 4000}}]}
+//!
+//! {"model_name": "linalg/saxpy", "id": "7", "request_id": "req-9f86d081884c7d65", "kernel_id": "linalg/saxpy",
+//!  "outputs": [{"name": "y", "datatype": "FP32", "shape": [1000], "parameters": {"binary_data_size": 4000}}],
+//!  "metadata": {"duration_us": 1, "queued_us": 0, "backend": "CPU"}}
+//! ```
+//!
+//! * `kernel_id` is for `{prefix}/execute` alone; elsewhere the path names the kernel.
+//! * `parameters` hold what a document has in `metadata`, by the same names. `binary_data_output` may be `true`. Others
+//!   are refused by name.
+//! * The datatypes are BOOL, UINT8, UINT32, UINT64, INT32, INT64, FP32 and FP64. Text is UINT8. A scalar has shape `[]` or
+//!   `[1]`.
+//! * `outputs` may name those that are wanted. Outputs are always binary, whether the request asks for it or not.
+//! * Small tensors may be in the head, as `data`, an array with all dimensions in one. The head is of at most 64 KiB.
+//!
+//! ```python
+//! from tritonclient.http import InferenceServerClient as Client, InferInput
+//! import numpy as np, urllib.request
+//!
+//! def tensor(name, array):
+//!     infer_input = InferInput(name, array.shape, "FP32")
+//!     infer_input.set_data_from_numpy(array)
+//!     return infer_input
+//!
+//! x = np.ones(1000, dtype=np.float32)
+//! body, head = Client.generate_request_body([tensor("a", x[:1]), tensor("x", x), tensor("y", x)])
+//! headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(head)}
+//! url = "http://127.0.0.1:8080/kernels/linalg/saxpy/execute"
+//! with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
+//!     head = int(answer.headers["inference-header-content-length"])
+//!     print(Client.parse_response_body(answer.read(), header_length=head).as_numpy("y"))
+//! ```
+//!
 //! # Headers
 //!
-//! * `content-type` must be `application/json`, or end in `+json`.
+//! * `content-type` must be `application/json`, or end in `+json`, or be `application/octet-stream` for
+//!   [tensors](#tensors).
 //! * `x-request-id` is echoed where it is of at most 128 visible ASCII characters; else one is made. Every answer has it.
 //! * `grpc-timeout` and `connect-timeout-ms` set a deadline, as does `metadata.timeout_ms`; the earliest holds, and none is
 //!   later than [`KernelRouter::timeout`] from the request's arrival.

@@ -22,7 +22,7 @@ use crate::backends::Local;
 use crate::error::{Classify, ErrorKind};
 use crate::layers::MetricsLayer;
 use crate::layers::metrics::MetricsHandle;
-use crate::servers::http::{Problem, RequestId};
+use crate::servers::http::{HEAD_LENGTH, Problem, RequestId};
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// The most that a request may take, its wait for a place to run included, where nothing else is said.
@@ -205,7 +205,7 @@ fn cors() -> CorsLayer {
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(Any)
-        .expose_headers([RequestId::HEADER, RETRY_AFTER])
+        .expose_headers([RequestId::HEADER, RETRY_AFTER, HEAD_LENGTH])
         .max_age(Duration::from_secs(3600))
 }
 

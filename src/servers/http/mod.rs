@@ -1,13 +1,20 @@
-//! What the transports over HTTP share: how the head of a request becomes deadline, trace and tenant, how its body
-//! becomes a [`KernelRequest`](crate::service::KernelRequest), and how answers and refusals are written.
+//! What the transports over HTTP share: how the head of a request becomes deadline, trace and tenant, how its body, JSON
+//! or tensors, becomes a [`KernelRequest`](crate::service::KernelRequest), and how answers and refusals are written.
 
+mod body;
 mod deadline;
 mod execute;
+mod form;
 mod head;
 mod problem;
+mod read;
 mod request_id;
+mod tensors;
 
+pub use body::ResponseBody;
 pub(crate) use execute::{Target, execute};
+#[cfg(feature = "axum")]
+pub(crate) use form::HEAD_LENGTH;
 pub(crate) use head::RequestHead;
 #[cfg(feature = "axum")]
 pub(crate) use problem::ProblemDocument;

@@ -43,6 +43,26 @@
 //! the [table](crate::error), and 405, 408 for a body that does not come in time, 413, 415. The client's `x-request-id`
 //! is echoed, its `traceparent` honoured, and so is a deadline in `grpc-timeout` or `connect-timeout-ms`.
 //!
+//! # Tensors
+//!
+//! Both execute routes take tensors as well, and answer with tensors what came as tensors: `application/octet-stream`
+//! with the header `inference-header-content-length`, which says how long the JSON is that describes the tensors after
+//! it. This is the
+//! [binary tensor data extension](https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol/binary-tensor-data-extension)
+//! of the Open Inference Protocol, which `tritonclient` and KServe's clients speak, where multipart would have to search
+//! every byte for a boundary. The metadata of a document is in the head's `parameters`, by the same names; the datatypes
+//! are BOOL, UINT8, UINT32, UINT64, INT32, INT64, FP32 and FP64. A request's tensors are copied once, and an answer's, from 4 KiB on, not at all.
+//!
+//! ```sh
+//! head='{"inputs": [{"name": "a", "datatype": "FP32", "shape": [1], "data": [2.0]},
+//!   {"name": "x", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}},
+//!   {"name": "y", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]}'
+//! printf '%s\0\0\200\077\0\0\200\077' "$head" | curl --data-binary @- \
+//!   -H 'content-type: application/octet-stream' -H "inference-header-content-length: ${#head}" \
+//!   http://127.0.0.1:8080/kernels/linalg/saxpy/execute
+//! ```
+//! answers with such a head, and the four bytes of 3.0.
+//!
 //! # Deadlines and cancellation
 //!
 //! A request has its deadline from its arrival on; reading the body, waiting for a free place and the kernel all share
@@ -53,3 +73,4 @@ mod service;
 
 pub use self::serve::{Connections, Server, ServerConfig, listen, serve};
 pub use self::service::{KernelHttpService, ResponseFuture};
+pub use crate::servers::http::ResponseBody;

@@ -11,13 +11,12 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
-use http_body_util::Full;
 use serde::Serialize;
 use tower_service::Service;
 
 use crate::error::{Classify, ErrorKind};
 use crate::layers::metrics::MetricsHandle;
-use crate::servers::http::{Problem, RequestHead, RequestId, Target, document, execute};
+use crate::servers::http::{Problem, RequestHead, RequestId, ResponseBody, Target, document, execute};
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// A `Service<KernelRequest>` as a service of hyper's. See the [module](super) for what it answers.
@@ -78,7 +77,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
     type Future = ResponseFuture;
 
@@ -97,7 +96,7 @@ where
         let (service, max_request_size) = (self.service.clone(), self.max_request_size);
         ResponseFuture::running(async move {
             match execute(service, &parts.headers, head, &request_id, target, body, max_request_size).await {
-                Ok(body) => document(StatusCode::OK, "application/json", body, &request_id),
+                Ok(answer) => answer.into_response(&request_id),
                 Err(problem) => problem.into_response(&request_id),
             }
         })
@@ -106,7 +105,7 @@ where
 
 enum Route {
     Execute(Target),
-    Answer(Response<Full<Bytes>>),
+    Answer(Response<ResponseBody>),
 }
 
 impl<S> KernelHttpService<S> {
@@ -151,7 +150,7 @@ fn expect(method: &Method, expected: Method) -> Result<(), Problem> {
     Err(Problem::method_not_allowed(if is_get { "GET, HEAD" } else { "POST" }))
 }
 
-fn json(value: &impl Serialize, request_id: &RequestId) -> Result<Response<Full<Bytes>>, Problem> {
+fn json(value: &impl Serialize, request_id: &RequestId) -> Result<Response<ResponseBody>, Problem> {
     match serde_json::to_vec(value) {
         Ok(body) => Ok(document(StatusCode::OK, "application/json", body.into(), request_id)),
         Err(error) => Err(Problem::new(ErrorKind::Internal, error.to_string())),
@@ -175,23 +174,23 @@ pub struct ResponseFuture {
 
 enum State {
     /// What needs no kernel is answered in the call.
-    Ready(Ready<Response<Full<Bytes>>>),
+    Ready(Ready<Response<ResponseBody>>),
     /// In a box, so that a connection, which keeps room for one answer, need not keep room for the whole stack's.
-    Running(Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>),
+    Running(Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>),
 }
 
 impl ResponseFuture {
-    fn ready(response: Response<Full<Bytes>>) -> Self {
+    fn ready(response: Response<ResponseBody>) -> Self {
         Self { state: State::Ready(ready(response)) }
     }
 
-    fn running(future: impl Future<Output = Response<Full<Bytes>>> + Send + 'static) -> Self {
+    fn running(future: impl Future<Output = Response<ResponseBody>> + Send + 'static) -> Self {
         Self { state: State::Running(Box::pin(future)) }
     }
 }
 
 impl Future for ResponseFuture {
-    type Output = Result<Response<Full<Bytes>>, Infallible>;
+    type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {

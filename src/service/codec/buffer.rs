@@ -4,30 +4,29 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+use bytes::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use super::pages::Pages;
+use super::handover;
+use super::storage::Storage;
 use crate::service::DType;
 
 #[cfg(target_endian = "big")]
 compile_error!("tensors are little-endian, and so are all hosts that CUDA runs on");
 
-/// Bytes from which on pages of its own are no slower than what an allocator finds among what was freed.
-const LARGE: usize = 4 << 20;
-
 /// A 1-D array of numbers as a kernel's input or output.
 ///
-/// In JSON it is an array. As a tensor it is copied in one piece, where a `Vec<T>` would be visited element by element,
-/// and its [`DType`] is checked. It derefs to a slice and is made from a `Vec` for nothing. A kernel fills one from
-/// [`Buffer::zeroed`] where its output is large, as that memory is faster to have.
+/// In JSON it is an array. As a tensor it is one piece of memory, its [`DType`] is checked, and it is not copied: an
+/// input is the tensor's own memory where that is aligned for `T`, and so keeps what it is a part of, and a tensor of
+/// an output is the buffer's. A `Vec<T>` in its place would be visited element by element.
+///
+/// It derefs to a slice and is made from a `Vec` for nothing. A kernel fills one from [`Buffer::zeroed`] where its
+/// output is large, as that memory is faster to have. Clones share their elements (from 4 KiB on) until one of them is
+/// written to, which is looked at at each mutable deref: take the slice once and not for each element.
+#[derive(Clone)]
 pub struct Buffer<T>(Storage<T>);
-
-enum Storage<T> {
-    Vec(Vec<T>),
-    Pages(Pages),
-}
 
 impl<T: Element> Buffer<T> {
     /// So many zeros, to be overwritten.
@@ -40,27 +39,25 @@ impl<T: Element> Buffer<T> {
     /// # Panics
     /// As `vec!`, which has the last word on memory that is not there.
     pub fn zeroed(len: usize) -> Self {
-        Self::zeroed_from(len, LARGE)
+        Self(Storage::zeroed(len))
     }
 
     /// As [`zeroed`](Self::zeroed), one of several arrays of an answer. They are in huge pages from 512 KiB
     /// on: an allocator keeps a freed array for the next to come, but gives several back to the system, and fetches
     /// them again in small pages.
     pub(crate) fn zeroed_with_others(len: usize) -> Self {
-        Self::zeroed_from(len, LARGE / 8)
+        Self(Storage::zeroed_with_others(len))
     }
 
-    fn zeroed_from(len: usize, large: usize) -> Self {
-        let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| *bytes >= large);
-        Self(bytes.and_then(Pages::zeroed).map_or_else(|| Storage::Vec(vec![T::zeroed(); len]), Storage::Pages))
-    }
-
-    /// The elements: the `Vec` that it was made from, or a copy of what lies in pages of its own.
+    /// The elements: the `Vec` that it was made from, where no clone has it too, else a copy.
     pub fn into_vec(self) -> Vec<T> {
-        match self.0 {
-            Storage::Vec(elements) => elements,
-            Storage::Pages(_) => self.to_vec(),
-        }
+        self.0.into_vec()
+    }
+
+    /// The elements as bytes, uncopied.
+    #[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(dead_code, reason = "for bodies of HTTP"))]
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.0.into_bytes()
     }
 }
 
@@ -72,7 +69,7 @@ impl<T> Default for Buffer<T> {
 
 impl<T> From<Vec<T>> for Buffer<T> {
     fn from(elements: Vec<T>) -> Self {
-        Self(Storage::Vec(elements))
+        Self(elements.into())
     }
 }
 
@@ -86,32 +83,13 @@ impl<T: Element> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        match &self.0 {
-            Storage::Vec(elements) => elements,
-            Storage::Pages(pages) => bytemuck::cast_slice(pages),
-        }
+        self.0.as_slice()
     }
 }
 
 impl<T: Element> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        match &mut self.0 {
-            Storage::Vec(elements) => elements,
-            Storage::Pages(pages) => bytemuck::cast_slice_mut(pages),
-        }
-    }
-}
-
-impl<T: Element> Clone for Buffer<T> {
-    fn clone(&self) -> Self {
-        match &self.0 {
-            Storage::Vec(elements) => elements.clone().into(),
-            Storage::Pages(_) => {
-                let mut copy = Self::zeroed(self.len());
-                copy.copy_from_slice(self);
-                copy
-            }
-        }
+        self.0.as_mut_slice()
     }
 }
 
@@ -189,11 +167,15 @@ impl<T: Element> Serialize for Buffer<T> {
     }
 }
 
-struct LittleEndian<'a, T>(&'a [T]);
+struct LittleEndian<'a, T>(&'a Buffer<T>);
 
 impl<T: Element> Serialize for LittleEndian<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytemuck::cast_slice(self.0))
+        let bytes = bytemuck::cast_slice(self.0);
+        match self.0.0.shared() {
+            Some(shared) => handover::offering(shared, || serializer.serialize_bytes(bytes)),
+            None => serializer.serialize_bytes(bytes),
+        }
     }
 }
 
@@ -255,13 +237,15 @@ impl<'de, T: Element> Visitor<'de> for RawBytes<T> {
     }
 
     fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Buffer<T>, E> {
-        if bytes.len().is_multiple_of(size_of::<T>()) {
-            let mut elements = Buffer::zeroed(bytes.len() / size_of::<T>());
-            bytemuck::cast_slice_mut(&mut elements).copy_from_slice(bytes);
-            Ok(elements)
-        } else {
-            Err(E::invalid_length(bytes.len(), &self))
+        if !bytes.len().is_multiple_of(size_of::<T>()) {
+            return Err(E::invalid_length(bytes.len(), &self));
         }
+        if let Some(elements) = handover::owner_of(bytes).and_then(Storage::of_bytes) {
+            return Ok(Buffer(elements));
+        }
+        let mut elements = Buffer::zeroed(bytes.len() / size_of::<T>());
+        bytemuck::cast_slice_mut(&mut elements).copy_from_slice(bytes);
+        Ok(elements)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Encodings: what turns a payload into a kernel's typed input, and its typed output into a payload, once each.
 
 mod buffer;
+mod handover;
 mod json;
 mod pages;
 mod reals;
+mod storage;
 mod tensor_de;
 mod tensor_ser;
 

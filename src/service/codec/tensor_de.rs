@@ -2,12 +2,13 @@
 //!
 //! The tensors are the fields of a struct. A scalar field takes a tensor of one element and rank 0 or 1, a sequence one
 //! of rank 1, a sequence of sequences (or of arrays) one of rank 2 and so on, a string a `uint8` tensor of rank 1, and a
-//! [`Buffer`](super::Buffer) a tensor of rank 1 and its own dtype, in one copy, and [`Reals`](super::Reals) the same in
-//! either precision or a scalar. A field without a tensor is absent, so
+//! [`Buffer`](super::Buffer) a tensor of rank 1 and its own dtype, uncopied where it is aligned, and
+//! [`Reals`](super::Reals) the same in either precision or a scalar. A field without a tensor is absent, so
 //! `Option` and `#[serde(default)]` do what they do for JSON.
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::de::value::{MapDeserializer, StrDeserializer};
 use serde::de::{
     self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
@@ -15,7 +16,7 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use super::buffer::announced;
-use super::reals;
+use super::{handover, reals};
 use crate::service::{DType, Invalid, Tensor, Tensors};
 
 /// Reads a kernel's input; an error names the tensor.
@@ -100,7 +101,8 @@ impl<'de, I: ExactSizeIterator<Item = (&'de str, &'de Tensor)>> MapAccess<'de> f
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         let (name, tensor) =
             self.value.take().ok_or_else(|| de::Error::custom("a value was asked for before its key"))?;
-        let view = View { dtype: tensor.dtype(), shape: tensor.shape(), data: tensor.data() };
+        let whole = tensor.data();
+        let view = View { dtype: tensor.dtype(), shape: tensor.shape(), data: whole, whole };
         seed.deserialize(view).map_err(|error| error.at(name))
     }
 
@@ -115,9 +117,16 @@ struct View<'de> {
     dtype: DType,
     shape: &'de [usize],
     data: &'de [u8],
+    /// What `data` is of.
+    whole: &'de Bytes,
 }
 
 impl<'de> View<'de> {
+    /// Lets the visitor have the bytes with what owns them.
+    fn offering<R>(&self, visit: impl FnOnce() -> R) -> R {
+        handover::offering(self.whole.slice_ref(self.data), visit)
+    }
+
     fn visit_element<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let data = self.data;
         // The shape was checked against the data when the tensor was made.
@@ -144,7 +153,7 @@ impl<'de> View<'de> {
             return Err(de::Error::invalid_type(de::Unexpected::Other("a scalar tensor"), &visitor));
         };
         let stride = self.data.len().checked_div(rows).unwrap_or(0);
-        let mut access = Rows { rest: self.data, left: rows, stride, dtype: self.dtype, shape };
+        let mut access = Rows { rest: self.data, left: rows, stride, dtype: self.dtype, shape, whole: self.whole };
         let value = visitor.visit_seq(&mut access)?;
         if access.left == 0 { Ok(value) } else { Err(de::Error::custom(format!("{} rows too many", access.left))) }
     }
@@ -174,7 +183,10 @@ impl<'de> Deserializer<'de> for View<'de> {
         if name == reals::ANNOUNCED {
             return match self.shape {
                 [] | [1] => self.visit_element(visitor),
-                [_] => visitor.visit_map(MapDeserializer::new(std::iter::once((self.dtype.as_str(), self.data)))),
+                [_] => {
+                    let array = MapDeserializer::new(std::iter::once((self.dtype.as_str(), self.data)));
+                    self.offering(|| visitor.visit_map(array))
+                }
                 shape => Err(de::Error::custom(format!("shape {shape:?} where at most one dimension is expected"))),
             };
         }
@@ -185,7 +197,7 @@ impl<'de> Deserializer<'de> for View<'de> {
         if self.shape.len() != 1 {
             return Err(de::Error::custom(format!("shape {:?} where one dimension is expected", self.shape)));
         }
-        visitor.visit_borrowed_bytes(self.data)
+        self.offering(|| visitor.visit_borrowed_bytes(self.data))
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -238,6 +250,7 @@ struct Rows<'de> {
     stride: usize,
     dtype: DType,
     shape: &'de [usize],
+    whole: &'de Bytes,
 }
 
 impl<'de> SeqAccess<'de> for &mut Rows<'de> {
@@ -249,7 +262,7 @@ impl<'de> SeqAccess<'de> for &mut Rows<'de> {
         }
         let (row, rest) = self.rest.split_at(self.stride);
         (self.rest, self.left) = (rest, self.left - 1);
-        seed.deserialize(View { dtype: self.dtype, shape: self.shape, data: row }).map(Some)
+        seed.deserialize(View { dtype: self.dtype, shape: self.shape, data: row, whole: self.whole }).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {

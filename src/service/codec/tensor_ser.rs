@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::ser::{self, Impossible, SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple, Serializer};
 
 use super::buffer::announced;
+use super::handover;
 use crate::service::{DType, KernelError, Tensor, Tensors};
 
 /// Writes a kernel's output: one tensor a field, absent where the field is `None`.
@@ -178,6 +179,8 @@ struct Array {
     /// The depth of the elements, known once there is one.
     rank: Option<usize>,
     data: Vec<u8>,
+    /// A [`Buffer`](super::Buffer)'s memory, in place of `data`.
+    shared: Option<Bytes>,
 }
 
 impl Array {
@@ -207,7 +210,8 @@ impl Array {
         }
         let dtype = self.dtype.ok_or_else(|| unsupported("an empty sequence other than a Buffer"))?;
         let shape = self.shape.into_iter().map(|side| side.unwrap_or(0)).collect();
-        Tensor::new(dtype, shape, Bytes::from(self.data)).map(Some).map_err(|error| Error(error.to_string()))
+        let data = self.shared.unwrap_or_else(|| self.data.into());
+        Tensor::new(dtype, shape, data).map(Some).map_err(|error| Error(error.to_string()))
     }
 }
 
@@ -269,6 +273,10 @@ impl<'a> Serializer for Value<'a> {
     }
 
     fn serialize_bytes(self, bytes: &[u8]) -> Result<(), Error> {
+        if let Some(shared) = handover::owner_of(bytes) {
+            self.array.shared = Some(shared);
+            return Ok(());
+        }
         self.array.run(DType::U8, self.depth, bytes)
     }
 
@@ -290,9 +298,11 @@ impl<'a> Serializer for Value<'a> {
             return Err(unsupported("a sequence of Buffers"));
         }
         // A Buffer comes as its bytes, whose count is not yet that of the elements.
-        value.serialize(Value { array: &mut *self.array, depth: 0 })?;
-        self.array.dtype = Some(dtype);
-        self.array.shape = vec![Some(self.array.data.len() / dtype.size())];
+        let array = self.array;
+        value.serialize(Value { array: &mut *array, depth: 0 })?;
+        let bytes = array.shared.as_ref().map_or(array.data.len(), Bytes::len);
+        array.dtype = Some(dtype);
+        array.shape = vec![Some(bytes / dtype.size())];
         Ok(())
     }
 

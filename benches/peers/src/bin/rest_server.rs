@@ -1,13 +1,22 @@
-//! A server for `benches/http.sh`: `bare`, an axum handler that reads and writes the same JSON and does the same sum, or
-//! `ours`, the REST router over the kernel service.
+//! A server for `benches/http.sh`: `bare`, an axum handler that reads and writes the same JSON and does the same sum, and
+//! one that answers with the bytes that it got, or `ours`, the REST router over the kernel service, with a kernel that
+//! answers with its input.
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::post;
 use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::KernelRegistry;
+use tower_kernels::service::{
+    Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry,
+};
+
+/// The most that a body may have, for either.
+const MAX_BODY: usize = 64 << 20;
 
 #[derive(Deserialize)]
 struct Request {
@@ -48,16 +57,54 @@ async fn bare(Json(request): Json<Request>) -> Json<Response> {
     Json(Response { request_id: "req-1", kernel_id: request.kernel_id, output: Output { y }, metadata })
 }
 
+async fn bare_bytes(body: Bytes) -> Bytes {
+    body
+}
+
+/// Answers with its input.
+struct Identity;
+
+#[derive(Deserialize, Serialize, JsonSchema)]
+struct Vector {
+    x: Buffer<f32>,
+}
+
+impl Kernel for Identity {
+    type Input = Vector;
+    type Output = Vector;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("bench/identity", "1.0.0", "Answers with its input.")
+    }
+
+    fn validate(&self, _: &Vector) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn cost(&self, input: &Vector) -> Cost {
+        Cost { bytes: size_of_val::<[f32]>(&input.x) as u64, ..Cost::default() }
+    }
+
+    fn run_cpu(&self, input: &Vector, _: &Context<'_>) -> Result<Vector, KernelError> {
+        Ok(Vector { x: input.x.clone() })
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, which, address] = arguments.as_slice() else { return Err("usage: rest_server bare|ours ADDRESS".into()) };
     let router = match which.as_str() {
-        "bare" => Router::new().route("/execute", post(bare)),
+        "bare" => Router::new()
+            .route("/execute", post(bare))
+            .route("/kernels/bench/identity/execute", post(bare_bytes))
+            .layer(DefaultBodyLimit::max(MAX_BODY)),
         "ours" => {
             let registry = Arc::new(KernelRegistry::new());
             tower_kernels::kernels::register_all(&registry)?;
-            KernelRouter::new(registry, RouterConfig::default()).into_router()
+            registry.register(Identity)?;
+            let config = RouterConfig { max_request_size: MAX_BODY, ..RouterConfig::default() };
+            KernelRouter::new(registry, config).into_router()
         }
         other => return Err(format!("{other} is neither bare nor ours").into()),
     };

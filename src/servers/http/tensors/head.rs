@@ -1,0 +1,243 @@
+//! The JSON before a request's tensors.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, Error};
+use serde_json::value::RawValue;
+
+use crate::servers::http::{Problem, Target};
+use crate::service::{Buffer, DType, Invalid, KernelRequest, Payload, RequestMetadata, decode_json};
+
+/// Dimensions that a [`Tensor`](crate::service::Tensor) may have.
+const MAX_RANK: usize = 8;
+
+/// What a head says.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// Without its payload.
+    pub(super) request: KernelRequest,
+    pub(super) asked: Asked,
+    pub(super) inputs: Vec<Input>,
+}
+
+/// What the answer is to repeat and to bring.
+#[derive(Debug)]
+pub(in super::super) struct Asked {
+    pub(super) id: Option<String>,
+    /// Names of tensors; all that there are where the request names none.
+    pub(super) outputs: Option<Vec<String>>,
+}
+
+/// A tensor that has been announced.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) name: String,
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
+    pub(super) data: Data,
+}
+
+#[derive(Debug)]
+pub(super) enum Data {
+    /// So many bytes, after the head.
+    Follows(usize),
+    /// It was in the head.
+    Here(Bytes),
+}
+
+impl Head {
+    /// # Errors
+    /// 400, with the first field found wrong.
+    pub(super) fn parse(json: &[u8], target: Target) -> Result<Self, Problem> {
+        let document: Document<'_> = decode_json(json)?;
+        let kernel_id = match (target, document.kernel_id) {
+            (Target::Input(id), None) => id,
+            (Target::Document, Some(id)) => id.into_owned(),
+            (Target::Input(_), Some(_)) => return Err(Invalid::new("kernel_id", "the path names the kernel").into()),
+            (Target::Document, None) => return Err(Invalid::new("kernel_id", "missing").into()),
+        };
+        let mut request = KernelRequest::new(kernel_id, Payload::json(Bytes::new()));
+        if let Some(parameters) = document.parameters {
+            parameters.apply(&mut request)?;
+        }
+        let asked = Asked { id: document.id, outputs: outputs(document.outputs)? };
+        let mut inputs: Vec<Input> = Vec::with_capacity(document.inputs.len());
+        for (index, input) in document.inputs.into_iter().enumerate() {
+            let at = |Invalid { field, reason }| Invalid { field: format!("inputs[{index}].{field}"), reason };
+            if inputs.iter().any(|earlier| earlier.name == input.name) {
+                return Err(at(Invalid::new("name", format!("two tensors are named `{}`", input.name))).into());
+            }
+            inputs.push(input.check().map_err(at)?);
+        }
+        Ok(Self { request, asked, inputs })
+    }
+}
+
+/// The names asked for.
+fn outputs(wanted: Option<Vec<Wanted>>) -> Result<Option<Vec<String>>, Invalid> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let mut names: Vec<String> = Vec::with_capacity(wanted.len());
+    for (index, Wanted { name, parameters }) in wanted.into_iter().enumerate() {
+        if parameters.is_some_and(|parameters| parameters.binary_data == Some(false)) {
+            return Err(Invalid::new(format!("outputs[{index}].parameters.binary_data"), ONLY_BINARY));
+        }
+        if names.contains(&name) {
+            return Err(Invalid::new(format!("outputs[{index}].name"), format!("`{name}` is asked for twice")));
+        }
+        names.push(name);
+    }
+    Ok(Some(names))
+}
+
+const ONLY_BINARY: &str = "tensors are answered as binary data only; send the request as JSON to have JSON back";
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document<'a> {
+    id: Option<String>,
+    #[serde(borrow)]
+    kernel_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    parameters: Option<Parameters<'a>>,
+    #[serde(borrow)]
+    inputs: Vec<Announced<'a>>,
+    outputs: Option<Vec<Wanted>>,
+}
+
+/// The metadata of a JSON document, by the same names, beside what the protocol itself defines.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters<'a> {
+    timeout_ms: Option<u64>,
+    #[serde(borrow)]
+    priority: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    tenant: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    trace_id: Option<Cow<'a, str>>,
+    binary_data_output: Option<bool>,
+}
+
+impl Parameters<'_> {
+    fn apply(self, request: &mut KernelRequest) -> Result<(), Invalid> {
+        let Self { timeout_ms, priority, tenant, trace_id, binary_data_output } = self;
+        if binary_data_output == Some(false) {
+            return Err(Invalid::new("parameters.binary_data_output", ONLY_BINARY));
+        }
+        RequestMetadata { timeout_ms, priority, tenant, trace_id }.apply(request, "parameters")
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Announced<'a> {
+    name: String,
+    datatype: Datatype,
+    shape: Vec<usize>,
+    #[serde(default)]
+    parameters: InputParameters,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InputParameters {
+    binary_data_size: Option<usize>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    name: String,
+    parameters: Option<OutputParameters>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutputParameters {
+    binary_data: Option<bool>,
+}
+
+impl Announced<'_> {
+    /// Errors name the field of this input.
+    fn check(self) -> Result<Input, Invalid> {
+        let Self { name, datatype: Datatype(dtype), shape, parameters, data } = self;
+        if shape.len() > MAX_RANK {
+            return Err(Invalid::new("shape", format!("{} dimensions, and {MAX_RANK} is the most", shape.len())));
+        }
+        let Some(bytes) = shape.iter().try_fold(dtype.size(), |bytes, &side| bytes.checked_mul(side)) else {
+            return Err(Invalid::new("shape", format!("{shape:?} is more than can be addressed")));
+        };
+        let takes = || format!("{} of shape {shape:?} takes {bytes}", datatype(dtype));
+        let data = match (parameters.binary_data_size, data) {
+            (Some(_), Some(_)) => return Err(Invalid::new("data", "the tensor has a binary_data_size too")),
+            (None, None) => return Err(Invalid::new("parameters.binary_data_size", "missing")),
+            (Some(size), None) if size == bytes => Data::Follows(size),
+            (Some(size), None) => {
+                return Err(Invalid::new("parameters.binary_data_size", format!("{size} bytes, and {}", takes())));
+            }
+            (None, Some(json)) => {
+                let data = elements(dtype, json)?;
+                if data.len() != bytes {
+                    let reason = format!("{} bytes in all, and {}", data.len(), takes());
+                    return Err(Invalid::new("data", reason));
+                }
+                Data::Here(data)
+            }
+        };
+        Ok(Input { name, dtype, shape, data })
+    }
+}
+
+/// An array in JSON, all dimensions in one.
+fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, Invalid> {
+    let json = json.get().as_bytes();
+    let bytes = match dtype {
+        DType::Bool => decode_json::<Vec<bool>>(json).map(|bits| bits.into_iter().map(u8::from).collect()),
+        DType::U8 => decode_json::<Buffer<u8>>(json).map(Buffer::into_bytes),
+        DType::U32 => decode_json::<Buffer<u32>>(json).map(Buffer::into_bytes),
+        DType::U64 => decode_json::<Buffer<u64>>(json).map(Buffer::into_bytes),
+        DType::I32 => decode_json::<Buffer<i32>>(json).map(Buffer::into_bytes),
+        DType::I64 => decode_json::<Buffer<i64>>(json).map(Buffer::into_bytes),
+        DType::F32 => decode_json::<Buffer<f32>>(json).map(Buffer::into_bytes),
+        DType::F64 => decode_json::<Buffer<f64>>(json).map(Buffer::into_bytes),
+    };
+    // The path begins within the array, or is `input` for the whole of it.
+    bytes.map_err(|Invalid { field, reason }| {
+        let index = if field.starts_with('[') { field.as_str() } else { "" };
+        Invalid { field: format!("data{index}"), reason }
+    })
+}
+
+/// What the protocol calls the types that there are.
+const DATATYPES: [(&str, DType); 8] = [
+    ("BOOL", DType::Bool),
+    ("UINT8", DType::U8),
+    ("UINT32", DType::U32),
+    ("UINT64", DType::U64),
+    ("INT32", DType::I32),
+    ("INT64", DType::I64),
+    ("FP32", DType::F32),
+    ("FP64", DType::F64),
+];
+
+/// What the protocol calls it.
+pub(super) fn datatype(dtype: DType) -> &'static str {
+    let known = DATATYPES.iter().find(|(_, this)| *this == dtype);
+    known.expect("the table has all types").0
+}
+
+struct Datatype(DType);
+
+impl<'de> Deserialize<'de> for Datatype {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Cow::<str>::deserialize(deserializer)?;
+        if let Some((_, dtype)) = DATATYPES.iter().find(|(this, _)| *this == name) {
+            return Ok(Self(*dtype));
+        }
+        let known = DATATYPES.map(|(name, _)| name).join(", ");
+        Err(D::Error::custom(format_args!("`{name}` is none of {known}; text is UINT8")))
+    }
+}

@@ -1,0 +1,121 @@
+//! Tensors as the body of a request or an answer: the
+//! [binary tensor data extension](https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol/binary-tensor-data-extension)
+//! of the Open Inference Protocol. A JSON head says what the tensors are, and they follow it back to back.
+//!
+//! A request's frames are copied once, from where the connection read them into memory that is aligned for every type
+//! of element, which the kernel's input then shares. An answer's tensors are the memory of the kernel's output.
+//!
+//! Why not `multipart/form-data`: the clients of model servers speak this already. And the length of every tensor is
+//! known once the head is, so that none has to be searched for a boundary, and each is copied to where it stays.
+
+mod answer;
+mod head;
+mod sections;
+
+use std::error::Error;
+use std::pin::{Pin, pin};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::Body;
+use http_body_util::BodyExt;
+
+use self::head::Head;
+use self::sections::Sections;
+use super::form::HEAD_LENGTH;
+use super::read::{announced, broken, within};
+use super::{Problem, Target};
+use crate::error::ErrorKind;
+use crate::service::KernelRequest;
+
+pub(super) use self::answer::write;
+pub(super) use self::head::Asked;
+
+/// The most bytes that a head may have. It describes some 500 tensors.
+const MAX_HEAD: usize = 64 << 10;
+
+/// Reads a request: its head of `head_length` bytes, and the tensors as they arrive.
+pub(super) async fn read<B>(
+    body: B,
+    head_length: usize,
+    target: Target,
+    max: usize,
+    deadline: Instant,
+) -> Result<(KernelRequest, Asked), Problem>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    announced(&body, max)?;
+    let length = body.size_hint().exact();
+    if length.is_some_and(|length| length < head_length as u64) {
+        return Err(short_head(head_length, length.unwrap_or_default()));
+    }
+    if head_length > MAX_HEAD.min(max) {
+        let detail = format!("the head is of {head_length} bytes, and {} is the most", MAX_HEAD.min(max));
+        return Err(Problem::new(ErrorKind::TooLarge, detail).field(HEAD_LENGTH.as_str()));
+    }
+    let mut body = pin!(body);
+    let (head, first) = within(deadline, read_head(body.as_mut(), head_length, max)).await?;
+    let Head { mut request, asked, inputs } = Head::parse(&head, target)?;
+    let mut sections = Sections::new(inputs, max - head_length, length.map(|length| length - head_length as u64))?;
+    // Its own deadline counts from here on.
+    let deadline = request.deadline.map_or(deadline, |earlier| earlier.min(deadline));
+    let rest = async {
+        sections.push(&first)?;
+        drop(first);
+        while let Some(frame) = next(body.as_mut(), max).await? {
+            sections.push(&frame)?;
+        }
+        Ok(())
+    };
+    within(deadline, rest).await?;
+    request.payload = sections.finish()?.into();
+    Ok((request, asked))
+}
+
+/// The head, and what came with its last bytes.
+async fn read_head<B>(mut body: Pin<&mut B>, length: usize, max: usize) -> Result<(Bytes, Bytes), Problem>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut head = Vec::new();
+    loop {
+        let Some(mut frame) = next(body.as_mut(), max).await? else {
+            return Err(short_head(length, head.len() as u64));
+        };
+        let missing = length - head.len();
+        if frame.len() < missing {
+            head.extend_from_slice(&frame);
+            continue;
+        }
+        let last = frame.split_to(missing);
+        // As a rule it comes in one piece.
+        if head.is_empty() {
+            return Ok((last, frame));
+        }
+        head.extend_from_slice(&last);
+        return Ok((head.into(), frame));
+    }
+}
+
+async fn next<B>(mut body: Pin<&mut B>, max: usize) -> Result<Option<Bytes>, Problem>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| broken(&*error.into(), max))?;
+        // Trailers say nothing here.
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+fn short_head(length: usize, body: u64) -> Problem {
+    let detail = format!("the head is said to be of {length} bytes and the body is of {body}");
+    Problem::new(ErrorKind::InvalidArgument, detail).field(HEAD_LENGTH.as_str())
+}
