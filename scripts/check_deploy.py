@@ -197,8 +197,10 @@ def check_queries(page):
             modifier = getattr(part, "modifier", None)
             if isinstance(part, promql_parser.AggregateExpr) and modifier:
                 check(set(modifier.labels) <= known, where, "groups by", modifier.labels, "of", known)
-    wanted = [metric["pods"]["metric"]["name"] for metric in document(DEPLOY / "kubernetes/base/autoscaler.yml")["spec"]["metrics"] if "pods" in metric]
-    made = [rule["name"]["as"] for rule in document(DEPLOY / "kubernetes/prometheus-adapter/values.yml")["rules"]["custom"]]
+    metrics = document(DEPLOY / "kubernetes/base/autoscaler.yml")["spec"]["metrics"]
+    wanted = [metric["pods"]["metric"]["name"] for metric in metrics if "pods" in metric]
+    rules = document(DEPLOY / "kubernetes/prometheus-adapter/values.yml")["rules"]["custom"]
+    made = [rule["name"]["as"] for rule in rules]
     check(wanted == made, "the autoscaler wants", wanted, "and the adapter makes", made)
     return f"{count} queries ask for what is there"
 

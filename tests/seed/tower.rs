@@ -1,5 +1,7 @@
 //! "Tower Middleware".
 
+#![expect(clippy::let_and_return, reason = "the page's blocks end with their `let`")]
+
 use std::convert::Infallible;
 use std::future::pending;
 use std::time::{Duration, Instant};

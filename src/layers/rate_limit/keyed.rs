@@ -126,33 +126,24 @@ where
     F: RequestKey<R, Key = K>,
 {
     fn take(&self, request: &R) -> Result<(), Duration> {
-        if !self.own.is_empty() {
-            return self.take_own(request);
+        if self.limiter.len() >= self.sweep_from.load(Ordering::Relaxed) {
+            self.sweep();
         }
-        self.take_common(self.key.key(request))
+        let key = self.key.key(request);
+        if !self.own.is_empty()
+            && let Some(limit) = self.own_limit(key.as_ref())
+        {
+            return limit.take(request);
+        }
+        self.limiter.check_key(&key).map_err(|not_until| wait_time(&not_until, self.limiter.clock()))
     }
 }
 
 impl<K: Hash + Eq + Clone, F> PerKey<K, F> {
-    #[inline]
-    fn take_common(&self, key: Option<K>) -> Result<(), Duration> {
-        if self.limiter.len() >= self.sweep_from.load(Ordering::Relaxed) {
-            self.sweep();
-        }
-        self.limiter.check_key(&key).map_err(|not_until| wait_time(&not_until, self.limiter.clock()))
-    }
-
-    // Apart, so that who has no such keys pays one comparison for them.
+    // Apart, so that where no key has one it costs the comparison before it.
     #[inline(never)]
-    fn take_own<R>(&self, request: &R) -> Result<(), Duration>
-    where
-        F: RequestKey<R, Key = K>,
-    {
-        let key = self.key.key(request);
-        match key.as_ref().and_then(|key| self.own.get(key)) {
-            Some(own) => own.limit.take(request),
-            None => self.take_common(key),
-        }
+    fn own_limit(&self, key: Option<&K>) -> Option<&Shared> {
+        self.own.get(key?).map(|own| &own.limit)
     }
 }
 
