@@ -6,7 +6,7 @@
 #
 # Needs wrk.
 #
-#   benches/http.sh [SECONDS [json|tensors]]
+#   benches/http.sh [SECONDS [json|tensors [ROUNDS]]]
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-5}
@@ -48,7 +48,7 @@ for row in $rows; do
     echo
     echo "| $row: server | round | requests/s | p50, us | p99, us | errors |"
     echo "|---|---|---:|---:|---:|---:|"
-    for round in 1 2 3; do
+    for round in $(seq "${3:-3}"); do
         for server in bare:18081 ours:18082; do
             printf '| %s | %s ' "${server%:*}" "$round"
             wrk -t1 -c"$connections" -d"${seconds}s" -s "$scripts/$row.lua" "http://127.0.0.1:${server#*:}$path" |

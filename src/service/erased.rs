@@ -15,7 +15,7 @@ use crate::backends::cuda::Lane;
 /// A kernel's input with its type erased.
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
-    value: Typed,
+    pub(super) value: Typed,
     pub(crate) cost: Cost,
 }
 

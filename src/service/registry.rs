@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::erased::{ErasedKernel, SharedKernel};
 use super::kernels::Kernels;
-use super::{Kernel, KernelInfo};
+use super::{Kernel, KernelError, KernelInfo, Payload};
 
 /// The kernels that a service knows, by id and alias.
 ///
@@ -159,6 +159,24 @@ impl RegisteredKernel {
     /// The JSON Schema of its output.
     pub fn output_schema(&self) -> &Schema {
         &self.schemas().1
+    }
+
+    /// A payload as the kernel's own input, not validated yet: what is to be sent many times is decoded once.
+    ///
+    /// ```
+    /// use tower_kernels::service::{KernelRegistry, Payload};
+    ///
+    /// let registry = KernelRegistry::new();
+    /// tower_kernels::kernels::register_all(&registry).unwrap();
+    /// let saxpy = registry.get("linalg/saxpy").unwrap();
+    /// let input = saxpy.decode(Payload::json(r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#)).unwrap();
+    /// assert!(matches!(input, Payload::Typed(_)));
+    /// ```
+    ///
+    /// # Errors
+    /// [`KernelError::Invalid`] where the payload is not in the form of the input.
+    pub fn decode(&self, payload: Payload) -> Result<Payload, KernelError> {
+        self.code().decode(payload).map(|input| Payload::Typed(input.value))
     }
 
     fn schemas(&self) -> &(Schema, Schema) {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod bench;
 mod catalogue;
 mod config;
 mod exit;
@@ -29,6 +30,8 @@ enum Command {
     /// Runs one kernel in this process.
     #[command(after_help = exit::TABLE)]
     Run(run::Args),
+    /// Measures how fast a kernel answers: in this process, over REST or over gRPC.
+    Bench(Box<bench::Args>),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Command::List(args) => catalogue::list(&args),
         Command::Describe(args) => catalogue::describe(&args),
         Command::Run(args) => run::main(args),
+        Command::Bench(args) => bench::main(*args),
     };
     match outcome {
         Ok(code) => code,

@@ -11,9 +11,7 @@ use axum::{Json, Router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::{
-    Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry,
-};
+use tower_kernels::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
 
 /// The most that a body may have, for either.
 const MAX_BODY: usize = 64 << 20;

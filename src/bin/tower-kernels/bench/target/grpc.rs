@@ -1,0 +1,141 @@
+//! A server of gRPC: unary calls over a few connections that the callers share.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use http::{HeaderName, HeaderValue};
+use prost::Message;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+use tower_kernels::error::ErrorKind;
+use tower_kernels::grpc::{Dtype, ExecuteRequest, ExecuteTensorsRequest, GetKernelRequest, KernelClient, Tensor};
+use tower_kernels::service::{self, Tensors};
+
+use super::super::args::Form;
+use super::payload::tensors;
+use super::{Caller, Callers, Failure};
+
+pub(in super::super) struct Grpc {
+    endpoint: Endpoint,
+    channels: usize,
+    metadata: MetadataMap,
+    message: Call,
+}
+
+#[derive(Clone)]
+enum Call {
+    Json(ExecuteRequest),
+    Tensors(ExecuteTensorsRequest),
+}
+
+impl Grpc {
+    pub(super) async fn new(
+        url: &str,
+        kernel: &str,
+        form: Form,
+        headers: &[(HeaderName, HeaderValue)],
+        channels: usize,
+        document: &str,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        if !url.starts_with("http://") {
+            return Err(format!("{url:?} is not of the form http://HOST:PORT").into());
+        }
+        let endpoint = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true);
+        let mut metadata = MetadataMap::new();
+        for (name, value) in headers {
+            let key = AsciiMetadataKey::from_bytes(name.as_str().as_bytes())?;
+            metadata.append(key, AsciiMetadataValue::try_from(value.as_bytes())?);
+        }
+        let kernel_id = kernel.to_owned();
+        let message = match form {
+            Form::Json => Call::Json(ExecuteRequest { kernel_id, input: document.to_owned() }),
+            // The types of its numbers are in the kernel's schema, and JSON has none.
+            Form::Tensors | Form::Typed => {
+                let mut request = Request::new(GetKernelRequest { kernel_id: kernel_id.clone() });
+                *request.metadata_mut() = metadata.clone();
+                let channel = endpoint.connect().await.map_err(|error| connection(url, &error))?;
+                let description = KernelClient::new(channel).get_kernel(request).await.map_err(failure)?.into_inner();
+                let schema = serde_json::from_str(&description.input_schema)?;
+                Call::Tensors(ExecuteTensorsRequest { kernel_id, inputs: wire(&tensors(&schema, document)?)? })
+            }
+        };
+        Ok(Self { endpoint, channels, metadata, message })
+    }
+}
+
+impl Callers for Grpc {
+    type Caller = GrpcCaller;
+
+    async fn callers(&self, count: usize) -> Result<Vec<GrpcCaller>, Failure> {
+        let mut clients = Vec::new();
+        for _ in 0..self.channels.min(count) {
+            let connected = self.endpoint.connect().await;
+            let channel = connected.map_err(|error| connection(&self.endpoint.uri().to_string(), &error))?;
+            clients.push(KernelClient::new(channel).max_decoding_message_size(usize::MAX));
+        }
+        let caller = |client: &KernelClient<Channel>| GrpcCaller {
+            client: client.clone(),
+            metadata: self.metadata.clone(),
+            message: self.message.clone(),
+        };
+        Ok(clients.iter().cycle().take(count).map(caller).collect())
+    }
+}
+
+pub(in super::super) struct GrpcCaller {
+    client: KernelClient<Channel>,
+    metadata: MetadataMap,
+    message: Call,
+}
+
+impl GrpcCaller {
+    fn request<T>(&self, message: T) -> Request<T> {
+        Request::from_parts(self.metadata.clone(), Default::default(), message)
+    }
+}
+
+impl Caller for GrpcCaller {
+    async fn call(&mut self) -> Result<usize, Failure> {
+        match &self.message {
+            Call::Json(message) => {
+                let request = self.request(message.clone());
+                Ok(self.client.execute(request).await.map_err(failure)?.get_ref().encoded_len())
+            }
+            Call::Tensors(message) => {
+                let request = self.request(message.clone());
+                Ok(self.client.execute_tensors(request).await.map_err(failure)?.get_ref().encoded_len())
+            }
+        }
+    }
+}
+
+fn connection(url: &str, error: &dyn Error) -> Failure {
+    let Failure { code, message } = Failure::of("connection", error);
+    Failure::new(code, format!("{url}: {message}"))
+}
+
+/// Our own servers say in the details which of the table's codes it is; others, and the transport, have the status only.
+fn failure(status: Status) -> Failure {
+    let code: Cow<'static, str> = match status.get_details_error_info() {
+        Some(info) => info.reason.into(),
+        None if status.code() == Code::Unavailable => "connection".into(),
+        None => {
+            let number = i32::from(status.code());
+            let kind = ErrorKind::ALL.into_iter().find(|kind| kind.grpc_code() == number);
+            kind.map_or_else(|| format!("grpc_{number}").into(), |kind| kind.code().into())
+        }
+    };
+    Failure::new(code, status.message())
+}
+
+fn wire(tensors: &Tensors) -> Result<Vec<Tensor>, String> {
+    let wire = |(name, tensor): (&str, &service::Tensor)| {
+        let dtype = Dtype::from_str_name(&format!("DTYPE_{}", tensor.dtype().as_str().to_uppercase()))
+            .ok_or_else(|| format!("{} has no name in gRPC", tensor.dtype()))?;
+        let shape = tensor.shape().iter().map(|&side| side as u64).collect();
+        Ok(Tensor { name: name.to_owned(), dtype: dtype.into(), shape, data: tensor.data().clone() })
+    };
+    tensors.iter().map(wire).collect()
+}

@@ -1,0 +1,299 @@
+//! `tower-kernels bench`: the real program, in process and against servers on sockets.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tower_kernels::axum::{KernelRouter, RouterConfig};
+use tower_kernels::grpc::KernelGrpcServer;
+use tower_kernels::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
+
+const SAXPY: &str = r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#;
+
+/// Takes no time, but for one call, which takes as long as the input says, and refuses one call in so many.
+#[derive(Default)]
+struct Moody(AtomicU64);
+
+#[derive(Deserialize, JsonSchema)]
+struct Mood {
+    #[serde(default)]
+    stall_at: u64,
+    #[serde(default)]
+    stall_ms: u64,
+    #[serde(default)]
+    fail_every: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Calls {
+    calls: Buffer<u64>,
+}
+
+impl Kernel for Moody {
+    type Input = Mood;
+    type Output = Calls;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("test/moody", "1.0.0", "Stalls once.")
+    }
+
+    fn validate(&self, _: &Mood) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    /// None: it runs inside the call, so that a stall holds up the whole of a server with one thread.
+    fn cost(&self, _: &Mood) -> Cost {
+        Cost::default()
+    }
+
+    fn run_cpu(&self, input: &Mood, _: &Context<'_>) -> Result<Calls, KernelError> {
+        let call = self.0.fetch_add(1, Ordering::SeqCst) + 1;
+        if call == input.stall_at {
+            std::thread::sleep(Duration::from_millis(input.stall_ms));
+        }
+        if input.fail_every > 0 && call > 1 && call.is_multiple_of(input.fail_every) {
+            return Err(KernelError::kernel("not in the mood"));
+        }
+        Ok(Calls { calls: vec![call].into() })
+    }
+}
+
+/// REST and gRPC in this process, on a thread of their own each.
+struct Servers {
+    rest: SocketAddr,
+    grpc: SocketAddr,
+}
+
+fn servers() -> Servers {
+    let registry = Arc::new(KernelRegistry::new());
+    tower_kernels::kernels::register_all(&registry).unwrap();
+    registry.register(Moody::default()).unwrap();
+    let router = KernelRouter::new(Arc::clone(&registry), RouterConfig::default()).into_router();
+    let rest = on_thread(|listener| async move { axum::serve(listener, router).await.unwrap() });
+    let service = KernelGrpcServer::new(registry).into_service();
+    let grpc = on_thread(|listener| async move {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+    });
+    Servers { rest, grpc }
+}
+
+fn on_thread<F: Future<Output = ()>>(serve: impl FnOnce(TcpListener) -> F + Send + 'static) -> SocketAddr {
+    let (says, hears) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            says.send(listener.local_addr().unwrap()).unwrap();
+            serve(listener).await;
+        });
+    });
+    hears.recv().unwrap()
+}
+
+/// A folder that is gone afterwards.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.0.join(name), text).unwrap();
+        self.path(name)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tower-kernels"));
+    command.arg("bench").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program(arguments).output().unwrap()
+}
+
+/// Runs it with `--json` as well, and reads that.
+fn measure(folder: &Folder, arguments: &[&str]) -> (Value, Output) {
+    let file = folder.path("run.json");
+    let output = run(&[arguments, &["--json", &file]].concat());
+    let run = std::fs::read(&file).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)));
+    (serde_json::from_slice(&run).unwrap(), output)
+}
+
+#[test]
+fn a_kernel_is_measured_in_process_over_rest_and_over_grpc_in_every_form() {
+    let (folder, servers) = (Folder::new("forms"), servers());
+    let input = folder.file("input.json", SAXPY);
+    let (rest, grpc) = (format!("http://{}", servers.rest), format!("http://{}", servers.grpc));
+    for place in [
+        &[][..],
+        &["--payload", "tensors"],
+        &["--payload", "typed"],
+        &["--rest", &rest],
+        &["--grpc", &grpc],
+        &["--grpc", &grpc, "--payload", "tensors"],
+    ] {
+        let arguments = [&["linalg/saxpy", "-i", &input, "-n", "500", "--warmup", "50ms", "-c", "4"], place].concat();
+        let (run, output) = measure(&folder, &arguments);
+        assert!(output.status.success(), "{place:?}: {}", text(&output.stderr));
+        assert_eq!((&run["requests"], &run["errors"]), (&500.into(), &serde_json::json!({})), "{place:?}");
+        let latency = &run["latency_ns"];
+        let quantiles = ["p50", "p90", "p99", "p999", "max"].map(|name| latency[name].as_u64().unwrap());
+        assert!(quantiles[0] > 0 && quantiles.is_sorted(), "{place:?}: {quantiles:?}");
+        assert!(text(&output.stdout).contains("answered  500"), "{}", text(&output.stdout));
+        assert_eq!(run["bytes_received"].as_u64().unwrap() > 0, !place.contains(&"typed"), "{place:?}");
+        assert_eq!(text(&output.stderr), "", "a progress line where there is no terminal");
+    }
+}
+
+#[test]
+fn an_open_loop_keeps_the_rate_that_was_asked_for() {
+    let (folder, servers) = (Folder::new("rate"), servers());
+    let input = folder.file("input.json", SAXPY);
+    let rest = format!("http://{}", servers.rest);
+    for arrivals in ["constant", "poisson"] {
+        let arguments = ["linalg/saxpy", "-i", &input, "--rest", &rest, "--rate", "400", "--arrivals", arrivals];
+        let (run, output) = measure(&folder, &[&arguments[..], &["-d", "3s", "--warmup", "200ms"]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        // 1 200 are due; at random the deviation is 35.
+        let sent = run["requests"].as_u64().unwrap() + run["unsent"].as_u64().unwrap();
+        assert!(sent.abs_diff(1200) <= if arrivals == "constant" { 1 } else { 150 }, "{arrivals}: {sent}");
+        let rate = run["requests_per_s"].as_f64().unwrap();
+        assert!((330.0..470.0).contains(&rate), "{arrivals}: {rate}");
+    }
+}
+
+#[test]
+fn a_stall_of_the_server_shows_in_an_open_loop_as_those_who_waited_saw_it() {
+    let folder = Folder::new("stall");
+    let input = folder.file("input.json", r#"{"stall_at": 300, "stall_ms": 1000}"#);
+    let common = ["test/moody", "-i", &input, "-d", "4s", "--warmup", "0s"];
+    let millis = |run: &Value, name: &str| run["latency_ns"][name].as_u64().unwrap() as f64 / 1e6;
+
+    let rest = format!("http://{}", servers().rest);
+    let (open, _) = measure(&folder, &[&common[..], &["--rest", &rest, "--rate", "200"]].concat());
+    // A quarter of the requests was due within the stall and waited for half of it on average.
+    assert!(millis(&open, "p90") > 400.0, "{}", open["latency_ns"]);
+    assert!(millis(&open, "max") > 900.0, "{}", open["latency_ns"]);
+
+    let rest = format!("http://{}", servers().rest);
+    let (closed, _) = measure(&folder, &[&common[..], &["--rest", &rest, "-c", "1"]].concat());
+    // The only caller waited it out: one slow request among thousands.
+    assert!(millis(&closed, "p99") < 400.0, "{}", closed["latency_ns"]);
+    assert!(millis(&closed, "max") > 900.0, "{}", closed["latency_ns"]);
+}
+
+#[test]
+fn errors_are_counted_by_code_and_make_the_program_fail_unless_they_are_allowed() {
+    let (folder, servers) = (Folder::new("errors"), servers());
+    let input = folder.file("input.json", r#"{"fail_every": 10}"#);
+    let (rest, grpc) = (format!("http://{}", servers.rest), format!("http://{}", servers.grpc));
+    for place in [["--rest", &rest], ["--grpc", &grpc]] {
+        let arguments = ["test/moody", "-i", &input, place[0], place[1], "-n", "200", "--warmup", "0s"];
+        let (run, output) = measure(&folder, &arguments);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        let internal = &run["errors"]["internal"];
+        let failed = internal["count"].as_u64().unwrap();
+        assert!((15..=25).contains(&failed), "{failed}");
+        assert_eq!(run["requests"].as_u64().unwrap() + failed, 200);
+        assert!(internal["example"].as_str().unwrap().contains("not in the mood"), "{internal}");
+        let allowed = self::run(&[&arguments[..], &["--allow-errors"]].concat());
+        assert_eq!(allowed.status.code(), Some(0), "{}", text(&allowed.stderr));
+    }
+}
+
+#[test]
+fn what_can_never_work_is_said_at_once_and_nothing_is_measured() {
+    let folder = Folder::new("never");
+    let input = folder.file("input.json", r#"{"a": 2.0, "x": [1.0], "y": []}"#);
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = format!("http://{closed}");
+    for (arguments, says) in [
+        (&["linalg/saxpy", "-i", &input][..], "invalid_argument"),
+        (&["linalg/saxpy", "-i", &input, "--rest", &nobody], "connection"),
+        (&["linalg/saxpy", "-i", &input, "--grpc", &nobody], "connection"),
+        (&["linalg/saxpy", "-i", &input, "--rest", "https://localhost"], "not of the form"),
+        (&["linalg/none", "-i", &input], "no kernel has the id"),
+        (&["linalg/saxpy", "-i", "/no/such/file"], "/no/such/file"),
+        (&["orderbook/matching", "-i", &input], "ring kernel"),
+    ] {
+        let begun = Instant::now();
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let error = text(&output.stderr);
+        assert!(error.contains(says) && output.stdout.is_empty(), "{arguments:?}: {error}");
+        assert!(begun.elapsed() < Duration::from_secs(8), "{arguments:?}");
+    }
+}
+
+#[test]
+fn two_runs_are_compared_with_their_ratios_and_their_noise() {
+    let folder = Folder::new("compare");
+    let input = folder.file("input.json", SAXPY);
+    let (one, two) = (folder.path("one.json"), folder.path("two.json"));
+    for (file, rate) in [(&one, "100"), (&two, "200")] {
+        let common = ["linalg/saxpy", "-i", &input, "--rate", rate, "--json", file];
+        let output = run(&[&common[..], &["-d", "4500ms", "--warmup", "100ms"]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let output = run(&["--compare", &one, &two]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    let row: Vec<&str> =
+        table.lines().find(|line| line.starts_with("requests/s")).unwrap().split_whitespace().collect();
+    let ratio: f64 = row[3].parse().unwrap();
+    assert!((1.9..2.1).contains(&ratio) && row[4] == "yes", "{table}");
+
+    let broken = folder.file("broken.json", "{}");
+    let output = run(&["--compare", &one, &broken]);
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("broken.json"), "{output:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_run_and_still_prints_it() {
+    let (folder, servers) = (Folder::new("interrupt"), servers());
+    // One request hangs for longer than anyone waits: it must not hold up the end.
+    let input = folder.file("input.json", r#"{"stall_at": 500, "stall_ms": 20000}"#);
+    let (rest, file) = (format!("http://{}", servers.rest), folder.path("run.json"));
+    let arguments = ["test/moody", "-i", &input, "--rest", &rest, "-d", "60s", "--warmup", "0s", "--json", &file];
+    let child = program(&arguments).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let begun = Instant::now();
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("ended by Ctrl-C"), "{}", text(&output.stdout));
+    let run: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!((&run["interrupted"], run["requests"].as_u64().unwrap() > 400), (&true.into(), true));
+}
