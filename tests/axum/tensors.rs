@@ -398,5 +398,5 @@ async fn metadata_in_the_parameters_reaches_the_kernel_and_a_client_that_hangs_u
     server.until(IN_FLIGHT, 0.0).await;
     // JSON is as it was.
     let json = server.request("POST", path, &[JSON], br#"{"millis": 0}"#).await;
-    assert_eq!(json.json()["output"], json!({"millis": 0}));
+    assert_eq!(json.json()["output"], json!({"millis": [0]}));
 }

@@ -22,7 +22,7 @@ async fn malformed_and_truncated_documents_are_refused_and_the_connection_goes_o
     for server in Server::all(&Setup::default()) {
         let document = document();
         let mut stream = BufReader::new(server.say("").await);
-        let truncated = (0..document.len()).map(|end| document[..end].as_bytes().to_vec());
+        let truncated = (0..document.len()).map(|end| document.as_bytes()[..end].to_vec());
         let malformed = [&b"\xff\xfe"[..], b"{\"kernel_id\": \"\xc3\x28\", \"input\": 1}", b"nul", &[b'['; 100_000]];
         for body in truncated.chain(malformed.map(<[u8]>::to_vec)) {
             let head = head("POST", "/execute", &[JSON], Some(body.len()), true);

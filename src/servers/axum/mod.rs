@@ -182,8 +182,13 @@
 //!
 //! # Many clients
 //!
+//! `axum::serve` bounds neither how long a client may take over the head of a request, nor how many there are, nor how
+//! long a graceful end may take. Feature `hyper` has a server that does, for any router:
+//! `tower_kernels::hyper::serve(listener, TowerToHyperService::new(router), stop, drain)`, with `hyper-util`'s
+//! `TowerToHyperService` and a listener from `tower_kernels::hyper::listen`. `examples/axum_server.rs` is served so.
+//!
 //! Clients that connect in the same moment wait in the listener's backlog, and the system may reset those that find it
-//! full. Where hundreds may come at once, make the listener with tokio's `TcpSocket::listen`, and a longer backlog than
+//! full. Where hundreds may come at once use that `listen`, or tokio's `TcpSocket::listen`, with a longer backlog than
 //! `TcpListener::bind` asks for.
 
 mod config;

@@ -3,9 +3,8 @@
 //! ```
 //! use std::sync::Arc;
 //! use std::time::Duration;
-//! use tokio::net::TcpListener;
 //! use tower::ServiceBuilder;
-//! use tower_kernels::hyper::{KernelHttpService, serve};
+//! use tower_kernels::hyper::{KernelHttpService, listen, serve};
 //! use tower_kernels::layers::{MetricsLayer, TimeoutLayer};
 //! use tower_kernels::service::{KernelRegistry, KernelService};
 //!
@@ -21,7 +20,7 @@
 //!     .service(KernelService::new(Arc::clone(&registry)));
 //! let kernels = KernelHttpService::with_service(pipeline, registry).metrics(metrics.handle());
 //!
-//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! let listener = listen("127.0.0.1:0".parse()?)?;
 //! let stop = async { Ok(()) }; // at once, here; `tokio::signal::ctrl_c()` elsewhere
 //! serve(listener, kernels, stop, Duration::from_secs(30)).await?;
 //! # Ok(())
@@ -66,7 +65,23 @@
 //! # Deadlines and cancellation
 //!
 //! A request has its deadline from its arrival on; reading the body, waiting for a free place and the kernel all share
-//! it. A client that hangs up cancels its kernel, because hyper drops the future of the answer.
+//! it. A client that hangs up cancels its kernel, because hyper drops the future of the answer. One that has sent its next
+//! request before it hangs up is noticed only when the first is answered: hyper reads no further until then.
+//!
+//! # Many clients, and slow ones
+//!
+//! [`serve`] is [`Server::serve`] with the default [`ServerConfig`], and takes any service of hyper's: an `axum::Router`
+//! or tonic's routes in a `hyper_util::service::TowerToHyperService` get the same care. HTTP/1.1 and HTTP/2 without TLS
+//! come on one port.
+//!
+//! * Heads that trickle in, connections on which nothing is asked, and clients that read nothing of their answers are cut
+//!   off, each by a clock of its own. The body of a request has the request's deadline.
+//! * No more connections than the configuration says are accepted; the others wait in the backlog of [`listen`].
+//! * A client that goes on sending after it was refused is read for up to a second, so that it finds the refusal and not
+//!   a connection that was reset.
+//! * Told to stop, the server accepts for another moment (20 ms) whoever had come by then, closes idle connections,
+//!   answers what is in flight, and after the drain says how many requests it cancelled.
+//! * [`Connections`] tells how many there are, and how often none could be accepted.
 
 mod serve;
 mod service;

@@ -261,10 +261,11 @@ impl<T: Element> JsonSchema for Buffer<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = Vec::<T>::json_schema(generator);
         // JSON has no word for NaN and the infinities, so they are written as null. They are never read.
-        if generator.contract().is_serialize() && matches!(T::DTYPE, DType::F32 | DType::F64) {
-            if let Some(kind) = schema.pointer_mut("/items/type") {
-                *kind = serde_json::json!(["number", "null"]);
-            }
+        if generator.contract().is_serialize()
+            && matches!(T::DTYPE, DType::F32 | DType::F64)
+            && let Some(kind) = schema.pointer_mut("/items/type")
+        {
+            *kind = serde_json::json!(["number", "null"]);
         }
         schema.insert("x-dtype".into(), T::DTYPE.as_str().into());
         schema

@@ -101,7 +101,7 @@ impl Stream {
     /// Ready where the client has not done its part in time: with an error within a head, with the end of what there is
     /// to read where nothing was asked.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_busy() || self.is_http2() {
+        if self.is_busy() || self.is_http2() || self.lingers_until.is_some() {
             return Poll::Pending;
         }
         let limit = if self.in_head { self.limits.head } else { self.limits.idle };
@@ -174,7 +174,12 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        ready!(Pin::new(&mut self.tcp).poll_flush(cx))?;
+        // Once an answer is written hyper waits for the socket and does not read: the clock is to wake it as well.
+        if self.poll_patience(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
