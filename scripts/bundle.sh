@@ -45,7 +45,7 @@ echo "NVRTC: ${nvrtc:-none}"
 case "${1:-all}" in
 tests) shift; ./cuda-tests "$@" ;;
 memcheck) shift; compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 ./cuda-tests --test-threads 1 --skip faults "$@" ;;
-bench) ./cuda-bench ;;
+bench) shift; ./cuda-bench "$@" ;;
 all) ./cuda-tests; ./cuda-bench ;;
 *) echo "unknown: $1" >&2; exit 2 ;;
 esac

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::OptionPricingInput;
-use tower_kernels::service::{Payload, Reals};
+use tower_kernels::service::{Buffer, Element, Payload, Reals};
 
 use crate::kernels::{PhasesInput, PhasesOutput};
-use crate::{call, service};
+use crate::{Cuda, call, service};
 
 /// Small integers without a short period.
 pub(crate) struct Random(u64);
@@ -23,18 +23,7 @@ impl Random {
 }
 
 pub(crate) fn run() {
-    println!("\nthe catalogue through the service      p50, ms   bytes over the bus / time");
-    for (name, millions) in [("f64, 1M contracts", 1), ("f64, 16M contracts", 16)] {
-        let input = pricing(millions << 20, |value| value);
-        // Six arrays and a byte a contract up, six arrays down.
-        let bytes = (millions << 20) as f64 * (12.0 * 8.0 + 1.0);
-        let time = median("risk/option-pricing", &input, 7);
-        print(&format!("option pricing, {name}"), time, Some(bytes));
-    }
-    let input = pricing(16 << 20, |value| value as f32);
-    let bytes = f64::from(16 << 20) * (12.0 * 4.0 + 1.0);
-    print("option pricing, f32, 16M contracts", median("risk/option-pricing", &input, 7), Some(bytes));
-
+    pricing_rows();
     phases();
 
     for (nodes, edges, samples) in [(2_000, 10_000, None), (20_000, 100_000, None), (1 << 20, 8 << 20, Some(64))] {
@@ -48,12 +37,42 @@ pub(crate) fn run() {
         graph.graph().unwrap();
         let build = start.elapsed();
         let input = Payload::typed(graph);
-        print(&name, median("graph/betweenness-centrality", &input, 5), None);
+        print(&name, median(&mut service(|_| {}), "graph/betweenness-centrality", &input, 5), None);
         println!("    of it making the graph of the edges {:>31.2}", build.as_secs_f64() * 1e3);
         if nodes == 2_000 {
             check(&input);
         }
     }
+}
+
+/// Option pricing from ordinary memory and from pinned.
+pub(crate) fn pricing_rows() {
+    println!("\nthe catalogue through the service      p50, ms   bytes over the bus / time");
+    for (name, millions) in [("f64, 1M contracts", 1), ("f64, 16M contracts", 16)] {
+        // Six arrays and a byte a contract up, six arrays down.
+        let bytes = (millions << 20) as f64 * (12.0 * 8.0 + 1.0);
+        for (from, pinned) in [("pageable", false), ("pinned", true)] {
+            let time = priced(millions << 20, |value| value, pinned);
+            print(&format!("option pricing, {name}, from {from}"), time, Some(bytes));
+        }
+    }
+    let bytes = f64::from(16 << 20) * (12.0 * 4.0 + 1.0);
+    for (from, pinned) in [("pageable", false), ("pinned", true)] {
+        let time = priced(16 << 20, |value| value as f32, pinned);
+        print(&format!("option pricing, f32, 16M contracts, from {from}"), time, Some(bytes));
+    }
+}
+
+fn priced<T: Element>(contracts: usize, real: fn(f64) -> T, pinned: bool) -> Duration
+where
+    Reals: From<Vec<T>> + From<Buffer<T>>,
+{
+    let mut service = service(|_| {});
+    let memory = service.backend().pinned_memory().clone();
+    let input = pricing(contracts, real, |values| {
+        if pinned { memory.copy_of(&values).expect("pinned memory").into() } else { values.into() }
+    });
+    median(&mut service, "risk/option-pricing", &input, 7)
 }
 
 /// What each phase of pricing 16M contracts in f64 takes by itself, and what there is to copy with.
@@ -78,14 +97,11 @@ fn phases() {
     println!("    transparent huge pages: {}", huge.trim());
 }
 
-fn pricing<T>(contracts: usize, real: fn(f64) -> T) -> Payload
-where
-    Reals: From<Vec<T>>,
-{
+fn pricing<T>(contracts: usize, real: fn(f64) -> T, array: impl Fn(Vec<T>) -> Reals) -> Payload {
     let mut random = Random(7);
     let mut between = |low: f64, high: f64| -> Reals {
         let step = (high - low) / f64::from(1 << 20);
-        (0..contracts).map(|_| real(low + step * random.below(1 << 20) as f64)).collect::<Vec<T>>().into()
+        array((0..contracts).map(|_| real(low + step * random.below(1 << 20) as f64)).collect())
     };
     Payload::typed(OptionPricingInput {
         spot: between(50.0, 150.0),
@@ -102,13 +118,12 @@ where
     })
 }
 
-fn median(id: &'static str, input: &Payload, count: usize) -> Duration {
+fn median(service: &mut Cuda, id: &'static str, input: &Payload, count: usize) -> Duration {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let mut service = service(|_| {});
     let mut times: Vec<Duration> = (0..count + 2)
         .map(|_| {
             let start = Instant::now();
-            let response = runtime.block_on(call(&mut service, id, input));
+            let response = runtime.block_on(call(service, id, input));
             let time = start.elapsed();
             assert_eq!(response.execution.backend, "CUDA");
             time

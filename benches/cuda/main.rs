@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cuda::{self, CudaBackend, CudaConfig};
-use tower_kernels::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
+use tower_kernels::service::{
+    DType, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload, Tensor, Tensors,
+};
 
 use kernels::{Empty, Nothing, Phases};
 use tower_kernels::kernels::linalg::saxpy::SaxpyInput;
@@ -35,6 +37,12 @@ fn main() {
     };
     println!("{device:?}, {} processors", std::thread::available_parallelism().unwrap());
     let raw = raw::Raw::new();
+    // `memory`: only the rows of large payloads.
+    if std::env::args().any(|arg| arg == "memory") {
+        large(&raw);
+        catalogue::pricing_rows();
+        return;
+    }
     latency(&raw);
     throughput(&raw);
     large(&raw);
@@ -163,8 +171,102 @@ fn large(raw: &raw::Raw) {
     let input = saxpy_input(LEN);
     for copiers in [0, 2, 4, 8] {
         let service = service(|config| config.copiers = copiers);
-        served(&runtime, service, "linalg/saxpy", &input, 500).print(&format!("service, {copiers} copiers"), &base);
+        served(&runtime, service, "linalg/saxpy", &input, 500)
+            .print(&format!("from pageable, {copiers} copiers"), &base);
     }
+    served(&runtime, service(|config| config.pinned_bytes = 0), "linalg/saxpy", &input, 500)
+        .print("from pageable, no pinned memory", &base);
+    payloads(&base);
+    thresholds();
+    pinning();
+}
+
+/// The forms that a payload can come in.
+fn payloads(base: &Row) {
+    const LEN: usize = 1 << 20;
+    let single = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let several = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    for linger in [30, 1000] {
+        for (name, runtime) in [("current", single()), ("multi", several())] {
+            let service = service(|config| config.linger = Duration::from_micros(linger));
+            let input = pinned_input(&service, LEN);
+            let name = format!("pinned payload, {name}, linger {linger}");
+            served(&runtime, service, "linalg/saxpy", &input, 1000).print(&name, base);
+        }
+    }
+    let service = service(|_| {});
+    let fallbacks = |when: &str| assert_eq!(service.backend().status().usage.pinned_fallbacks, 0, "{when}");
+    served(&several(), service.clone(), "linalg/saxpy", &tensors(LEN), 500).print("from tensors", base);
+    fallbacks("tensors");
+    let answer = several().block_on(call(&mut service.clone(), "linalg/saxpy", &tensors(LEN))).payload;
+    let Payload::Tensors(answer) = answer else { panic!("tensors in, tensors out") };
+    let y = answer.get("y").unwrap();
+    let input = tensors_of(y.clone(), y.clone());
+    served(&several(), service.clone(), "linalg/saxpy", &input, 500).print("from tensors of an answer", base);
+    fallbacks("tensors of an answer");
+}
+
+fn pinned_input(service: &Cuda, len: usize) -> Payload {
+    let memory = service.backend().pinned_memory();
+    let [x, y] = [1.0, 2.0].map(|value| memory.copy_of(&vec![value; len]).expect("pinned memory"));
+    Payload::typed(SaxpyInput { a: 2.0, x, y })
+}
+
+fn tensors(len: usize) -> Payload {
+    let array = |value: f32| {
+        let bytes: Vec<u8> = std::iter::repeat_n(value.to_le_bytes(), len).flatten().collect();
+        Tensor::new(DType::F32, vec![len], bytes.into()).unwrap()
+    };
+    tensors_of(array(1.0), array(2.0))
+}
+
+fn tensors_of(x: Tensor, y: Tensor) -> Payload {
+    let mut tensors = Tensors::new();
+    tensors.insert("a", Tensor::new(DType::F32, vec![], 2.0_f32.to_le_bytes().to_vec().into()).unwrap()).unwrap();
+    tensors.insert("x", x).unwrap();
+    tensors.insert("y", y).unwrap();
+    tensors.into()
+}
+
+/// From where on pinned memory pays.
+fn thresholds() {
+    println!("\nsaxpy, KiB an array, µs               p50     p99   x all staged");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    for kib in [512, 1024, 2048, 8192] {
+        let len = kib << 8;
+        let staged = service(|config| config.pinned_bytes = 0);
+        let base = served(&runtime, staged, "linalg/saxpy", &saxpy_input(len), 500);
+        base.print(&format!("{kib}: staged both ways"), &base);
+        served(&runtime, service(|_| {}), "linalg/saxpy", &saxpy_input(len), 500).print("    answer pinned", &base);
+        let pinned = service(|_| {});
+        let input = pinned_input(&pinned, len);
+        served(&runtime, pinned, "linalg/saxpy", &input, 500).print("    payload and answer pinned", &base);
+    }
+}
+
+/// What it costs to pin.
+fn pinning() {
+    let service = service(|_| {});
+    let memory = service.backend().pinned_memory();
+    for mib in [2_usize, 16, 64, 256] {
+        let context = cudarc::driver::CudaContext::new(0).unwrap();
+        let start = Instant::now();
+        // SAFETY: nobody reads it.
+        let host = unsafe { context.alloc_pinned_with_flags::<u8>(mib << 20, 0) }.unwrap();
+        let driver = start.elapsed();
+        drop(host);
+        let start = Instant::now();
+        let ours = memory.zeroed::<u8>(mib << 20).expect("pinned memory");
+        let first = start.elapsed();
+        drop(ours);
+        let start = Instant::now();
+        drop(memory.zeroed::<u8>(mib << 20));
+        let again = start.elapsed();
+        println!(
+            "    {mib} MiB pinned: driver's own {driver:.1?}, pool {first:.1?} with zeroing, {again:.1?} when it is there"
+        );
+    }
+    println!("    {:?}", service.backend().status().usage);
 }
 
 pub(crate) fn sample(count: usize, mut run: impl FnMut()) -> Vec<Duration> {

@@ -114,7 +114,7 @@ impl fmt::Display for LocalStatus {
         let Self { cpu: CpuStatus { processors, pool: _ }, cuda } = self;
         match cuda {
             #[cfg(feature = "cuda")]
-            CudaState::On(CudaStatus { device, lost: None, pool: _ }) => {
+            CudaState::On(CudaStatus { device, lost: None, .. }) => {
                 write!(f, "CUDA device {} ({}) and ", device.ordinal, device.name)?;
             }
             #[cfg(feature = "cuda")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 
-use super::codec::{decode_json, decode_tensors, encode_json, encode_tensors};
+use super::codec::{PinnedMemory, decode_json, decode_tensors, encode_json, encode_tensors, within};
 use super::payload::{Encoding, Typed};
 use super::{Context, Cost, Invalid, Kernel, KernelError, Payload};
 #[cfg(feature = "cuda")]
@@ -20,8 +20,8 @@ pub(crate) struct Input {
 }
 
 pub(crate) trait ErasedKernel: Send + Sync {
-    /// Reads the payload; does not validate what it says.
-    fn decode(&self, payload: Payload) -> Result<Input, KernelError>;
+    /// Reads the payload, and copies large arrays into `memory` where it copies them; does not validate what it says.
+    fn decode(&self, payload: Payload, memory: Option<&PinnedMemory>) -> Result<Input, KernelError>;
     fn validate(&self, input: &Input) -> Result<(), KernelError>;
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError>;
     #[cfg(feature = "cuda")]
@@ -30,10 +30,10 @@ pub(crate) trait ErasedKernel: Send + Sync {
 }
 
 impl<K: Kernel> ErasedKernel for K {
-    fn decode(&self, payload: Payload) -> Result<Input, KernelError> {
+    fn decode(&self, payload: Payload, memory: Option<&PinnedMemory>) -> Result<Input, KernelError> {
         let value = match payload {
-            Payload::Json(document) => Typed::new(decode_json::<K::Input>(&document)?),
-            Payload::Tensors(tensors) => Typed::new(decode_tensors::<K::Input>(&tensors)?),
+            Payload::Json(document) => Typed::new(within(memory, || decode_json::<K::Input>(&document))?),
+            Payload::Tensors(tensors) => Typed::new(within(memory, || decode_tensors::<K::Input>(&tensors))?),
             Payload::Typed(value) => value,
         };
         let cost = self.cost(typed::<K>(&value)?);

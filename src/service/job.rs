@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use super::erased::Input;
 use super::payload::Encoding;
 use super::{
-    Cost, KernelError, KernelRequest, KernelResponse, Mode, Payload, Priority, RegisteredKernel, RequestContext,
-    TraceContext,
+    Cost, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory, Priority, RegisteredKernel,
+    RequestContext, TraceContext,
 };
 
 /// Where the answer goes. It is closed once the caller has dropped its future.
@@ -58,17 +58,21 @@ impl Job {
     }
 
     /// Does as much of the decoding and checking as fits into `bound`, for a thread that must not be held up. Does all
-    /// of it where there is no bound.
+    /// of it where there is no bound. Large arrays that are copied are copied into `memory`.
     ///
     /// After an error the job is of no further use: its payload may be gone.
-    pub(crate) fn prepare(&mut self, bound: Option<Duration>) -> Result<(), KernelError> {
+    pub(crate) fn prepare(
+        &mut self,
+        bound: Option<Duration>,
+        memory: Option<&PinnedMemory>,
+    ) -> Result<(), KernelError> {
         let fits = |time: Duration| bound.is_none_or(|bound| time <= bound);
         let input = match &mut self.input {
             Some(input) => input,
             None if !fits(decode_time(&self.request.payload)) => return Ok(()),
             empty => {
                 let payload = std::mem::replace(&mut self.request.payload, Payload::Json(Bytes::new()));
-                empty.insert(self.kernel.code().decode(payload)?)
+                empty.insert(self.kernel.code().decode(payload, memory)?)
             }
         };
         if !self.valid && fits(Cost { bytes: input.cost.bytes, ..Cost::default() }.time(TENSOR_RATE, 1.0)) {

@@ -37,6 +37,9 @@ pub use registry::{Description, KernelRegistry, RegisterError, RegisteredKernel}
 pub use request::{KernelRequest, KernelResponse};
 pub use tensor::{DType, Tensor, TensorError, Tensors};
 
+#[cfg(feature = "cuda")]
+pub(crate) use codec::Pages;
+pub(crate) use codec::PinnedMemory;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use codec::decode_json;
 #[cfg(feature = "axum")]

@@ -176,7 +176,7 @@ impl RegisteredKernel {
     /// # Errors
     /// [`KernelError::Invalid`] where the payload is not in the form of the input.
     pub fn decode(&self, payload: Payload) -> Result<Payload, KernelError> {
-        self.code().decode(payload).map(|input| Payload::Typed(input.value))
+        self.code().decode(payload, None).map(|input| Payload::Typed(input.value))
     }
 
     fn schemas(&self) -> &(Schema, Schema) {

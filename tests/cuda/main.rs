@@ -10,6 +10,7 @@ mod contract;
 mod faults;
 mod goldens;
 mod lane;
+mod memory;
 mod probe;
 mod stopping;
 #[path = "../probe/wakes.rs"]
@@ -32,7 +33,7 @@ fn main() {
     let there = devices.is_ok();
     let mut trials = vec![test(!there, "without::says_why", without::says_why)];
     trials.extend(
-        [catalogue::TESTS, contract::TESTS, goldens::TESTS, lane::TESTS, stopping::TESTS, faults::TESTS]
+        [catalogue::TESTS, contract::TESTS, goldens::TESTS, lane::TESTS, memory::TESTS, stopping::TESTS, faults::TESTS]
             .into_iter()
             .flatten()
             .map(|&(name, run)| test(there, name, run)),

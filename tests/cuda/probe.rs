@@ -94,8 +94,13 @@ impl Bench {
     }
 
     pub(crate) fn with_queue(lanes: usize, queue: usize) -> Self {
+        Self::configured(|config| (config.lanes, config.queue) = (lanes, queue))
+    }
+
+    pub(crate) fn configured(change: impl FnOnce(&mut CudaConfig)) -> Self {
         let mut config = CudaConfig::default();
-        (config.lanes, config.queue, config.poison) = (lanes, queue, true);
+        config.poison = true;
+        change(&mut config);
         Self {
             registry: Arc::new(KernelRegistry::new()),
             backend: CudaBackend::with_config(0, config).unwrap(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tower::load::Load;
 use tower_service::Service;
 
-use super::lanes::{LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
+use super::lanes::{Claim, LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
 use crate::service::{BackendKind, Context, Encoding, Job, KernelError, KernelResponse, Payload};
 
 /// The host's processors as a backend.
@@ -66,7 +66,7 @@ impl CpuBackend {
             operations_per_second: 2e9,
         };
         let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.lanes.max(1)).collect());
-        let lanes = Lanes::start(profile, config.queue, workers)?;
+        let lanes = Lanes::start(profile, config.queue, None, workers)?;
         Ok(Self { slot: Slot::new(Arc::new(lanes)) })
     }
 
@@ -117,7 +117,13 @@ impl Load for CpuBackend {
 pub(super) struct CpuWorker;
 
 impl Worker for CpuWorker {
-    fn run(&mut self, job: &Job, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError> {
+    fn run(
+        &mut self,
+        job: &Job,
+        encoding: Encoding,
+        context: &Context<'_>,
+        _: Option<Claim>,
+    ) -> Result<Payload, KernelError> {
         let input =
             job.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))?;
         job.kernel().code().run_cpu(input, encoding, context)

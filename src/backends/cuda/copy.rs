@@ -1,12 +1,13 @@
 //! Copies between ordinary memory and staging: one thread cannot keep up with the bus.
 
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 /// Threads that help lanes to copy. Not rayon's global pool, whose threads may be deep in some kernel's work.
-#[derive(Debug)]
-pub(super) struct Copiers(Option<ThreadPool>);
+#[derive(Clone, Debug)]
+pub(super) struct Copiers(Option<Arc<ThreadPool>>);
 
 /// What is faster done alone than handed out.
 const ALONE: usize = 512 << 10;
@@ -15,7 +16,7 @@ impl Copiers {
     pub(super) fn new(ordinal: u32, threads: usize) -> Result<Self, ThreadPoolBuildError> {
         let name = move |index| format!("cuda{ordinal}-copy-{index}");
         let pool = || ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build();
-        (threads > 0).then(pool).transpose().map(Self)
+        (threads > 0).then(pool).transpose().map(|pool| Self(pool.map(Arc::new)))
     }
 
     /// Copies `from` onto `to`, which is as long and initialised by it.

@@ -2,19 +2,26 @@
 
 use std::ffi::{CStr, c_char};
 use std::fmt;
-use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::chunks::{Chunks, Trimmer};
 use super::copy::Copiers;
 use super::driver::Driver;
 use super::error::{Failure, Unavailable};
-use super::memory::Chunk;
+use super::memory::{Chunk, OWN};
 use super::module::Modules;
+use super::pinned::PageLock;
 use super::watch::Watch;
+use super::{CudaConfig, CudaUsage, PinnedMemory};
+use crate::backends::lanes::{Claim, Ledger};
 
 /// A CUDA device, as the driver describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -83,28 +90,84 @@ fn find(driver: &Driver, ordinal: u32) -> Result<(CUdevice, DeviceInfo), Failure
     Ok((device, info))
 }
 
+/// A context that is alive: who holds this sees to that.
+#[derive(Clone, Copy)]
+struct Current {
+    driver: &'static Driver,
+    context: CUcontext,
+}
+
+// SAFETY: a context handle may be used from any thread.
+unsafe impl Send for Current {}
+// SAFETY: as above.
+unsafe impl Sync for Current {}
+
+impl Current {
+    /// Makes the context current on this thread, which most calls expect.
+    fn bind(&self) -> Result<(), Failure> {
+        // SAFETY: the context is alive.
+        Failure::check("cuCtxSetCurrent", unsafe { (self.driver.cuCtxSetCurrent)(self.context) })
+    }
+
+    /// Runs `call` with the context current, on a thread that may be using another one.
+    fn with(&self, name: &'static str, call: impl FnOnce(&Driver) -> u32) -> Result<(), Failure> {
+        // SAFETY: the context is alive; what is pushed here is popped below, whatever the call answers.
+        unsafe {
+            Failure::check("cuCtxPushCurrent", (self.driver.cuCtxPushCurrent_v2)(self.context))?;
+            let code = call(self.driver);
+            let mut popped = ptr::null_mut();
+            (self.driver.cuCtxPopCurrent_v2)(&raw mut popped);
+            Failure::check(name, code)
+        }
+    }
+}
+
+/// Has pages stay where they are for the pool of pinned memory, which does not use it past the device's end.
+impl PageLock for Current {
+    fn lock(&self, pages: NonNull<u8>, len: usize) -> Result<(), String> {
+        // 1 is CU_MEMHOSTREGISTER_PORTABLE: pinned for all devices.
+        // SAFETY: the pages are a map of the pool's, which unlocks them before it unmaps them.
+        let locked = self.with("cuMemHostRegister", |driver| unsafe {
+            (driver.cuMemHostRegister_v2)(pages.as_ptr().cast(), len, 1)
+        });
+        locked.map_err(|failure| failure.text(self.driver))
+    }
+
+    fn unlock(&self, pages: NonNull<u8>) {
+        // SAFETY: locked before, and not used by a copy any more: whoever has one under way holds the slab, and lanes end
+        // before the device does. It fails only where the device is lost or the process is ending.
+        let _ =
+            self.with("cuMemHostUnregister", |driver| unsafe { (driver.cuMemHostUnregister)(pages.as_ptr().cast()) });
+    }
+}
+
 /// A device with its primary context, which all lanes share, and what they share in it.
 pub(super) struct Device {
     pub(super) driver: &'static Driver,
     pub(super) info: DeviceInfo,
     device: CUdevice,
-    context: CUcontext,
+    context: Current,
     pub(super) modules: Modules,
-    /// Large chunks between requests, for whichever lane needs one next.
-    idle: Mutex<Vec<Chunk>>,
+    /// Who may have how much of its memory.
+    pub(super) ledger: Arc<Ledger>,
+    /// Memory between requests.
+    pub(super) chunks: Arc<Chunks>,
+    pub(super) pinned: PinnedMemory,
+    /// A flag for each lane, set while it has a request.
+    busy: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
+    /// `None` only while the device is being opened or dropped.
+    trimmer: Option<Trimmer>,
     /// Threads that copy large arrays to and from staging memory.
     pub(super) copiers: Copiers,
     /// The thread that raises the flags of kernels whose callers have left.
     pub(super) watch: Watch,
 }
 
-// SAFETY: a context handle may be used from any thread, and the driver's functions are thread-safe.
-unsafe impl Send for Device {}
-// SAFETY: as above; what is mutable is behind a `Mutex`.
-unsafe impl Sync for Device {}
+/// Device memory that is left to the driver, for code, stacks and what the context needs as it goes.
+const LEFT: u64 = 256 << 20;
 
 impl Device {
-    pub(super) fn open(ordinal: u32, copiers: usize) -> Result<Self, Unavailable> {
+    pub(super) fn open(ordinal: u32, config: &CudaConfig) -> Result<Self, Unavailable> {
         let driver = Driver::get()?;
         let failed = |failure: Failure| Unavailable::Failed(failure.text(driver));
         let count = count(driver).map_err(failed)?;
@@ -113,22 +176,64 @@ impl Device {
         }
         let (device, info) = find(driver, ordinal).map_err(failed)?;
         let thread = |error: &dyn std::fmt::Display| Unavailable::Failed(format!("a thread did not start: {error}"));
-        let copiers = Copiers::new(ordinal, copiers).map_err(|error| thread(&error))?;
+        let copiers = Copiers::new(ordinal, config.copiers).map_err(|error| thread(&error))?;
         let watch = Watch::start(ordinal).map_err(|error| thread(&error))?;
         let mut context = ptr::null_mut();
         // SAFETY: `context` lives across the call. What is retained here is released on drop.
         let code = unsafe { (driver.cuDevicePrimaryCtxRetain)(&raw mut context, device) };
         Failure::check("cuDevicePrimaryCtxRetain", code).map_err(failed)?;
-        let this =
-            Self { driver, info, device, context, modules: Modules::default(), idle: Mutex::default(), copiers, watch };
+        let context = Current { driver, context };
+        let mut this = Self {
+            driver,
+            info,
+            device,
+            context,
+            modules: Modules::default(),
+            ledger: Ledger::new(0),
+            chunks: Arc::default(),
+            pinned: PinnedMemory::new(config.pinned_bytes, Box::new(context), copiers.clone()),
+            busy: Arc::default(),
+            trimmer: None,
+            copiers,
+            watch,
+        };
         this.bind().map_err(failed)?;
+        let own = config.lanes.max(1) as u64 * OWN as u64;
+        let (free, _) = this.memory().map_err(failed)?;
+        let most = config.device_bytes.unwrap_or(free.saturating_sub(LEFT));
+        this.ledger = Ledger::new(most.min(free).saturating_sub(own));
+        this.trimmer = Some(this.trim_after(config.keep).map_err(|error| thread(&error))?);
         Ok(this)
+    }
+
+    /// Gives back what has been idle for `unused`, while no lane has a request: the driver's calls for that wait for all
+    /// that runs on the device, and hold up the calls of all other threads meanwhile.
+    fn trim_after(&self, unused: Duration) -> io::Result<Trimmer> {
+        let (context, chunks, pinned) = (self.context, Arc::clone(&self.chunks), self.pinned.clone());
+        let busy = Arc::clone(&self.busy);
+        let is_idle = move || {
+            let lanes = busy.lock().unwrap_or_else(PoisonError::into_inner);
+            lanes.iter().all(|busy| !busy.load(Ordering::Relaxed))
+        };
+        Trimmer::start(self.info.ordinal, unused, move || {
+            // `drop` ends this thread before it ends the context.
+            if context.bind().is_ok() {
+                chunks.trim(unused, &is_idle);
+                pinned.trim(unused, &is_idle);
+            }
+        })
     }
 
     /// Makes the context current on this thread, which most calls expect.
     pub(super) fn bind(&self) -> Result<(), Failure> {
-        // SAFETY: the context is retained for as long as `self` lives.
-        Failure::check("cuCtxSetCurrent", unsafe { (self.driver.cuCtxSetCurrent)(self.context) })
+        self.context.bind()
+    }
+
+    /// The flag of a new lane, to be set while it has a request.
+    pub(super) fn lane(&self) -> Arc<AtomicBool> {
+        let busy = Arc::new(AtomicBool::new(false));
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&busy));
+        busy
     }
 
     /// Free and total memory. The context must be current.
@@ -140,52 +245,74 @@ impl Device {
         Ok((free as u64, total as u64))
     }
 
+    /// What to claim where `bytes` are needed.
+    pub(super) fn claimed_for(&self, bytes: u64) -> u64 {
+        let rounded = usize::try_from(bytes).map_or(u64::MAX, |bytes| Chunk::rounded(bytes) as u64);
+        // A request that needs nearly everything is given no more than that.
+        if bytes <= self.ledger.capacity() { rounded.min(self.ledger.capacity()) } else { bytes }
+    }
+
     /// A chunk of at least `bytes`: an idle one that fits, or else new memory if there is enough, which is asked before
-    /// it is tried.
-    pub(super) fn chunk(&self, bytes: usize) -> Result<Chunk, Failure> {
+    /// it is tried. Without a claim to it, one is made, if there is room now.
+    pub(super) fn chunk(&self, bytes: usize, claim: Option<Claim>) -> Result<(Chunk, Claim), Failure> {
         let need = bytes as u64;
-        if need > self.info.memory {
-            let (free, total) = self.memory()?;
+        let ask = |bytes| self.ledger.ask_now(bytes);
+        let claim = claim.or_else(|| ask(self.claimed_for(need))).or_else(|| ask(need));
+        let Some(mut claim) = claim else {
+            let (_, total) = self.memory()?;
+            let free = self.ledger.capacity().saturating_sub(self.ledger.level().claimed);
             return Err(Failure::OutOfMemory { need, free, total });
+        };
+        if let Some(chunk) = self.chunks.take(bytes, |len| claim.grow_to(len as u64)) {
+            return Ok((chunk, claim));
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |chunk: &Chunk| chunk.len() >= bytes && chunk.len() / 4 <= bytes;
-        let best = (0..idle.len()).filter(|&at| fits(&idle[at])).min_by_key(|&at| idle[at].len());
-        if let Some(at) = best {
-            return Ok(idle.swap_remove(at));
-        }
+        // Others may use the device too, so what is granted need not be there.
         let (free, total) = self.memory()?;
-        let held: u64 = idle.iter().map(|chunk| chunk.len() as u64).sum();
+        let held = self.chunks.bytes();
         if need > free.saturating_add(held) {
             return Err(Failure::OutOfMemory { need, free: free.saturating_add(held), total });
         }
-        let wanted = Chunk::rounded(bytes);
-        if wanted as u64 <= free
-            && let Ok(chunk) = Chunk::new(self.driver, wanted)
+        let wanted = claim.bytes().max(need);
+        if wanted <= free
+            && let Ok(chunk) = Chunk::new(self.driver, usize::try_from(wanted).unwrap_or(bytes))
         {
-            return Ok(chunk);
+            return Ok((chunk, claim));
         }
         // What is idle goes back to the driver, and no more is asked for than is needed.
-        idle.clear();
-        Chunk::new(self.driver, bytes).map_err(|failure| match self.memory() {
+        self.chunks.clear();
+        let chunk = Chunk::new(self.driver, bytes).map_err(|failure| match self.memory() {
             Ok((free, total)) if failure.is(super::driver::OUT_OF_MEMORY) => Failure::OutOfMemory { need, free, total },
             _ => failure,
-        })
+        })?;
+        Ok((chunk, claim))
     }
 
-    /// Takes a chunk that no work uses any more.
-    pub(super) fn give(&self, chunk: Chunk) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
+    pub(super) fn usage(&self) -> CudaUsage {
+        let (ledger, pinned) = (self.ledger.level(), self.pinned.level());
+        CudaUsage {
+            device_capacity: self.ledger.capacity(),
+            device_reserved: ledger.claimed,
+            device_idle: self.chunks.bytes(),
+            waiting: ledger.waiting,
+            waits: ledger.waits,
+            refusals: ledger.refusals,
+            pinned: pinned.bytes as u64,
+            pinned_in_use: pinned.lent as u64,
+            pinned_fallbacks: pinned.fallbacks,
+        }
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
+        self.trimmer = None;
         // At the end of a process or of a lost device these fail, and nothing is left to be freed then.
         if self.bind().is_ok() {
-            self.idle.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+            self.chunks.clear();
             self.modules.unload(self.driver);
         }
+        // Whoever holds pinned memory keeps it, as memory like any other.
+        self.pinned.end();
         // SAFETY: retained once, in `open`. All lanes have ended: each holds this device.
         unsafe { (self.driver.cuDevicePrimaryCtxRelease_v2)(self.device) };
     }

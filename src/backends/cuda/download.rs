@@ -1,6 +1,8 @@
-//! Device to host, through pinned staging of a fixed size: while the host copies one piece out, the bus fills the next.
+//! Device to host: at once into pinned memory, and otherwise through staging of a fixed size, where the bus fills one
+//! piece while the host copies another out.
 
 use std::collections::VecDeque;
+use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
 use cudarc::driver::sys::CUdeviceptr;
@@ -8,14 +10,15 @@ use cudarc::driver::sys::CUdeviceptr;
 use super::driver::Driver;
 use super::engine::Engine;
 use super::error::Failure;
-use super::memory::{Pin, Pinned};
+use super::memory::{Pin, Staging};
+use super::pinned::Pinned;
 use super::stream::Event;
 use super::upload::{PIECE, PIECES};
 use crate::service::Context;
 
 #[derive(Debug)]
 pub(super) struct Downloads {
-    pinned: Pinned,
+    pinned: Staging,
     /// Reached when the device has written the piece.
     events: [Event; PIECES],
     /// What is under way, in order.
@@ -42,7 +45,7 @@ pub(super) struct Target<'a> {
 impl Downloads {
     pub(super) fn new(driver: &'static Driver) -> Result<Self, Failure> {
         Ok(Self {
-            pinned: Pinned::new(driver, PIECE * PIECES, Pin::Download)?,
+            pinned: Staging::new(driver, PIECE * PIECES, Pin::Download)?,
             events: [Event::new(driver)?, Event::new(driver)?, Event::new(driver)?, Event::new(driver)?],
             parts: VecDeque::new(),
         })
@@ -54,7 +57,20 @@ impl Downloads {
 }
 
 impl Engine {
-    /// Fills every target. Small ones share a piece, and so a wait.
+    /// Queues the copy of what begins at `from` into all of `to`, which has it after the next [`download`](Self::download).
+    /// No slice of `to` may be made before.
+    pub(super) fn download_pinned(&mut self, from: CUdeviceptr, to: &Pinned) -> Result<(), Failure> {
+        let (target, len) = (to.start().as_ptr().cast::<c_void>(), to.len);
+        self.held.push(to.clone());
+        self.stream.expect(len);
+        // SAFETY: the source is a valid buffer of the arena; the target is pinned, was taken for this, and is held until
+        // the stream has passed.
+        self.stream.queue("cuMemcpyDtoHAsync", |driver, stream| unsafe {
+            (driver.cuMemcpyDtoHAsync_v2)(target, from, len, stream)
+        })
+    }
+
+    /// Fills every target, and sees the end of all that was queued before. Small ones share a piece, and so a wait.
     pub(super) fn download(&mut self, targets: &mut [Target<'_>], context: &Context<'_>) -> Result<(), Failure> {
         self.flush()?;
         self.downloads.parts.clear();
@@ -70,7 +86,7 @@ impl Engine {
                 }
             }
             if copied == queued {
-                return Ok(());
+                break;
             }
             let is_last = copied + 1 == queued && array == targets.len();
             let event = (!is_last).then(|| &self.downloads.events[copied % PIECES]);
@@ -78,6 +94,10 @@ impl Engine {
             self.copy_piece(copied % PIECES, targets);
             copied += 1;
         }
+        // Where there was a piece, the wait for the last one has seen this.
+        self.stream.wait(None, context)?;
+        self.held.clear();
+        Ok(())
     }
 
     /// Queues as much as fits into a piece, from `start` of `array` on.

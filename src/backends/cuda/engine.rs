@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::sys::CUdeviceptr;
 
@@ -9,12 +10,13 @@ use super::device::Device;
 use super::download::Downloads;
 use super::error::{Failure, Misuse};
 use super::launch::{Arg, Launch};
-use super::memory::Arena;
+use super::memory::{Arena, OWN};
 use super::module::{Function, Module};
+use super::pinned::Pinned;
 use super::stream::Stream;
 use super::upload::{SLAB, Uploads};
 use super::watch::Watched;
-use crate::backends::lanes::State;
+use crate::backends::lanes::{Claim, State};
 use crate::service::{Context, Job, KernelError};
 
 pub(super) struct Engine {
@@ -23,7 +25,11 @@ pub(super) struct Engine {
     pub(super) arena: Arena,
     pub(super) uploads: Uploads,
     pub(super) downloads: Downloads,
+    /// Pinned memory that copies under way read or write: it must not go to anybody else.
+    pub(super) held: Vec<Pinned>,
     functions: Vec<Function>,
+    /// Whether there is a request, for who would rather not disturb one.
+    busy: Arc<AtomicBool>,
     /// Set while a request's kernels may poll the flag.
     watched: Option<Watched>,
     poison: bool,
@@ -39,28 +45,40 @@ const ARGUMENTS: usize = 32;
 impl Engine {
     pub(super) fn new(device: Arc<Device>, pool: Arc<State>, poison: bool) -> Result<Self, Failure> {
         let driver = device.driver;
-        let mut arena = Arena::new();
-        arena.reserve(&device, SLAB)?;
         Ok(Self {
             stream: Stream::new(driver, Arc::clone(&pool))?,
             pool,
-            arena,
+            arena: Arena::new(driver)?,
             uploads: Uploads::new(driver)?,
             downloads: Downloads::new(driver)?,
+            held: Vec::new(),
             functions: Vec::new(),
+            busy: device.lane(),
             watched: None,
             poison,
             device,
         })
     }
 
-    /// Readies the lane for a request that needs `bytes` of device memory.
-    pub(super) fn begin(&mut self, bytes: u64) -> Result<(), Failure> {
+    /// What a request takes of the device where its kernel needs `bytes`: beside the buffers there are the slab of small
+    /// uploads, and what aligning some hundred buffers takes.
+    fn taken_for(bytes: u64) -> u64 {
+        bytes.saturating_add(SLAB as u64 + (64 << 10))
+    }
+
+    /// What a request must be granted before it begins; nothing where the lane's own memory does.
+    pub(super) fn needs(&self, bytes: u64) -> u64 {
+        let bytes = Self::taken_for(bytes);
+        if bytes <= OWN as u64 { 0 } else { self.device.claimed_for(bytes) }
+    }
+
+    /// Readies the lane for a request that needs `bytes` of device memory, and has been granted them.
+    pub(super) fn begin(&mut self, bytes: u64, claim: Option<Claim>) -> Result<(), Failure> {
+        self.busy.store(true, Ordering::Relaxed);
         self.device.bind()?;
         self.stream.lower_cancel();
-        // Beside the buffers: the slab of small uploads, and what aligning some hundred buffers takes.
-        let bytes = usize::try_from(bytes.saturating_add(SLAB as u64 + (64 << 10))).unwrap_or(usize::MAX);
-        self.arena.reserve(&self.device, bytes)
+        let bytes = usize::try_from(Self::taken_for(bytes)).unwrap_or(usize::MAX);
+        self.arena.reserve(&self.device, bytes, claim)
     }
 
     /// Waits until nothing of a request is left on the device, however the request ended, and takes its memory back.
@@ -72,7 +90,9 @@ impl Engine {
         if matches!(waited, Ok(()) | Err(Failure::Stopped(_))) {
             self.uploads.reset();
             self.downloads.reset();
+            self.held.clear();
             self.arena.reset(&self.device);
+            self.busy.store(false, Ordering::Relaxed);
         }
         waited
     }
@@ -100,7 +120,10 @@ impl Engine {
             }
         }
         match failure {
-            Failure::OutOfMemory { need, free, total } => KernelError::OutOfMemory { need, free, total },
+            Failure::OutOfMemory { need, free, total } => {
+                self.device.ledger.refuse();
+                KernelError::OutOfMemory { need, free, total }
+            }
             Failure::Stopped(reason) => reason,
             Failure::Misuse(misuse) => KernelError::kernel(misuse),
             failure => KernelError::Device(failure.text(self.device.driver)),
@@ -227,9 +250,14 @@ pub(super) fn run(
     job: &Job,
     encoding: crate::service::Encoding,
     context: &Context<'_>,
+    claim: Option<Claim>,
 ) -> Result<crate::service::Payload, KernelError> {
     let input = job.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))?;
-    engine.begin(input.cost.device_memory).map_err(|failure| engine.error(failure))?;
+    if let Err(failure) = engine.begin(input.cost.device_memory, claim) {
+        let error = engine.error(failure);
+        // Nothing was queued; the lane is without a request again.
+        return engine.end(context).map_or_else(|failure| Err(engine.error(failure)), |()| Err(error));
+    }
     let mut lane = super::Lane::new(engine, *context);
     let result = job.kernel().code().run_cuda(input, encoding, &mut lane);
     if result.is_err() {

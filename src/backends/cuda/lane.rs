@@ -8,7 +8,8 @@ use super::download::Target;
 use super::engine::Engine;
 use super::error::{Failure, Misuse};
 use super::launch::{Arg, CancelFlag, DeviceBuffer, Launch};
-use super::{DeviceInfo, Module};
+use super::pinned::{LARGE, Pinned};
+use super::{DeviceInfo, Module, PinnedMemory};
 use crate::service::{Buffer, Context, Element, KernelError};
 
 /// A lane of a device, lent to a kernel for one request.
@@ -138,23 +139,34 @@ impl<'a> Lane<'a> {
         &mut self,
         buffers: [&DeviceBuffer<T>; N],
     ) -> Result<[Buffer<T>; N], KernelError> {
-        let mut arrays = buffers.map(|buffer| room_for::<T>(buffer.len));
+        let memory = &self.engine.device.pinned;
+        let mut arrays = buffers.map(|buffer| Room::<T>::of(buffer.len, memory));
         self.run(|engine, context| {
             for buffer in buffers {
                 engine.own(buffer.generation)?;
             }
-            let mut arrays = arrays.each_mut().into_iter();
-            let mut targets = buffers.map(|buffer| Target {
-                from: buffer.address,
-                to: arrays.next().map_or(&mut [][..], |array| as_bytes(&mut array.spare_capacity_mut()[..buffer.len])),
-            });
+            engine.flush()?;
+            let mut targets = Vec::new();
+            for (buffer, room) in buffers.into_iter().zip(&mut arrays) {
+                match room {
+                    Room::Pinned(bytes) => engine.download_pinned(buffer.address, bytes)?,
+                    Room::Vec(array) => {
+                        let to = as_bytes(&mut array.spare_capacity_mut()[..buffer.len]);
+                        targets.push(Target { from: buffer.address, to });
+                    }
+                }
+            }
             engine.download(&mut targets, context)
         })?;
-        for (array, buffer) in arrays.iter_mut().zip(buffers) {
-            // SAFETY: that many elements have been downloaded, and any bytes are an `Element`.
-            unsafe { array.set_len(buffer.len) };
-        }
-        Ok(arrays.map(Buffer::from))
+        let mut lengths = buffers.into_iter().map(|buffer| buffer.len);
+        Ok(arrays.map(|room| match (room, lengths.next()) {
+            (Room::Pinned(bytes), _) => Buffer::from_pinned(bytes),
+            (Room::Vec(mut array), len) => {
+                // SAFETY: that many elements have been downloaded, and any bytes are an `Element`.
+                unsafe { array.set_len(len.unwrap_or(0)) };
+                array.into()
+            }
+        }))
     }
 
     /// As [`download`](Self::download), into memory that is there.
@@ -198,6 +210,20 @@ impl<'a> Lane<'a> {
 
     fn buffer<T>(&self, address: u64, len: usize) -> DeviceBuffer<T> {
         DeviceBuffer { address, len, generation: self.engine.arena.generation(), element: PhantomData }
+    }
+}
+
+/// Where an array is downloaded to.
+enum Room<T> {
+    Pinned(Pinned),
+    Vec(Vec<T>),
+}
+
+impl<T: Element> Room<T> {
+    fn of(len: usize, memory: &PinnedMemory) -> Self {
+        let bytes = bytes_of::<T>(len);
+        let pinned = (bytes >= LARGE).then(|| memory.take(bytes)).flatten();
+        pinned.map_or_else(|| Self::Vec(room_for(len)), Self::Pinned)
     }
 }
 

@@ -9,6 +9,7 @@ use cudarc::driver::sys::CUdeviceptr;
 use super::device::Device;
 use super::driver::Driver;
 use super::error::Failure;
+use crate::backends::lanes::Claim;
 
 /// A piece of device memory of its own.
 #[derive(Debug)]
@@ -50,18 +51,31 @@ impl Drop for Chunk {
 /// Device memory for one request at a time: a bump allocator, emptied as a whole.
 #[derive(Debug)]
 pub(super) struct Arena {
-    /// The last is the one in use. There are several only until the next reset.
-    chunks: Vec<Chunk>,
+    /// The first is the lane's own. The last is the one in use.
+    chunks: Vec<Held>,
+    /// Of the last one.
     used: usize,
-    /// What the last request needed in all, where that took several chunks.
+    /// What this request was said to need, and what it has taken.
+    declared: usize,
+    taken: usize,
+    /// What the last request took, where that was more than it was said to need.
     wanted: usize,
     generation: u64,
 }
 
+/// A chunk, and the claim on the device's memory that it is held by; the lane's own needs none.
+#[derive(Debug)]
+struct Held {
+    chunk: Chunk,
+    claim: Option<Claim>,
+}
+
 /// Where buffers start: what the driver's own allocator and 128-byte cache lines want.
 const ALIGNMENT: usize = 256;
-/// A larger chunk goes back to the device between requests, so that an idle lane holds no more.
-const KEPT: usize = 64 << 20;
+/// What a lane has for itself, so that small requests ask nobody.
+pub(super) const OWN: usize = 2 << 20;
+/// Up to here a chunk that is too small is followed by one of twice its size.
+const DOUBLED: usize = 64 << 20;
 
 fn next_generation() -> u64 {
     // Distinct in the process: a buffer of another lane is as stale as one of an earlier request.
@@ -70,8 +84,10 @@ fn next_generation() -> u64 {
 }
 
 impl Arena {
-    pub(super) fn new() -> Self {
-        Self { chunks: Vec::new(), used: 0, wanted: 0, generation: next_generation() }
+    /// The context must be current.
+    pub(super) fn new(driver: &'static Driver) -> Result<Self, Failure> {
+        let own = Held { chunk: Chunk::new(driver, OWN)?, claim: None };
+        Ok(Self { chunks: vec![own], used: 0, declared: 0, taken: 0, wanted: 0, generation: next_generation() })
     }
 
     /// Of the buffers that are valid now.
@@ -79,13 +95,27 @@ impl Arena {
         self.generation
     }
 
-    /// Sees to it that the next `bytes` in all come from one chunk. For an arena without buffers.
-    pub(super) fn reserve(&mut self, device: &Device, bytes: usize) -> Result<(), Failure> {
-        let bytes = bytes.max(self.wanted);
-        if self.chunks.last().is_none_or(|chunk| chunk.len() < bytes) {
-            self.chunks.drain(..).for_each(|chunk| device.give(chunk));
-            self.chunks.push(device.chunk(bytes)?);
-            self.used = 0;
+    fn len(&self) -> usize {
+        self.chunks.last().map_or(0, |held| held.chunk.len())
+    }
+
+    fn hold(&mut self, chunk: Chunk, claim: Claim) {
+        self.chunks.push(Held { chunk, claim: Some(claim) });
+        self.used = 0;
+    }
+
+    /// Sees to it that the next `bytes` in all come from one chunk, which `claim` is for where they are more than
+    /// [`OWN`]. For an arena without buffers.
+    pub(super) fn reserve(&mut self, device: &Device, bytes: usize, claim: Option<Claim>) -> Result<(), Failure> {
+        self.declared = bytes;
+        // What such a request took last time it may well take again.
+        if self.wanted > bytes.max(OWN)
+            && let Ok((chunk, claim)) = device.chunk(self.wanted, None)
+        {
+            self.hold(chunk, claim);
+        } else if bytes > OWN {
+            let (chunk, claim) = device.chunk(bytes, claim)?;
+            self.hold(chunk, claim);
         }
         Ok(())
     }
@@ -97,28 +127,27 @@ impl Arena {
             let (free, total) = device.memory()?;
             return Err(Failure::OutOfMemory { need: u64::MAX, free, total });
         };
-        if self.chunks.last().is_none_or(|chunk| chunk.len() - self.used < bytes) {
-            let double = self.chunks.last().map_or(0, |chunk| chunk.len().min(KEPT) * 2);
-            let chunk = device.chunk(bytes.max(double)).or_else(|_| device.chunk(bytes))?;
-            self.chunks.push(chunk);
-            self.used = 0;
+        if self.len() - self.used < bytes {
+            let double = self.len().min(DOUBLED) * 2;
+            let (chunk, claim) = device.chunk(bytes.max(double), None).or_else(|_| device.chunk(bytes, None))?;
+            self.hold(chunk, claim);
         }
-        let Some(chunk) = self.chunks.last() else { unreachable!("pushed above") };
+        let Some(Held { chunk, .. }) = self.chunks.last() else { unreachable!("the lane's own is always there") };
         let address = chunk.address + self.used as CUdeviceptr;
         self.used += bytes;
+        self.taken += bytes;
         Ok(address)
     }
 
     /// Ends the life of all buffers. Nothing on the device may use them any more.
     pub(super) fn reset(&mut self, device: &Device) {
         self.generation = next_generation();
-        self.used = 0;
-        self.wanted = 0;
-        if self.chunks.len() > 1 {
-            self.wanted = self.chunks.iter().map(Chunk::len).sum();
-            self.chunks.drain(..).for_each(|chunk| device.give(chunk));
-        } else if let Some(chunk) = self.chunks.pop_if(|chunk| chunk.len() > KEPT) {
-            device.give(chunk);
+        self.wanted = if self.taken > self.declared.max(OWN) { self.taken } else { 0 };
+        (self.used, self.taken, self.declared) = (0, 0, 0);
+        for Held { chunk, claim } in self.chunks.drain(1..) {
+            device.chunks.give(chunk);
+            // After the chunk, for who is let in by this to find it.
+            drop(claim);
         }
     }
 }
@@ -136,16 +165,16 @@ pub(super) enum Pin {
 
 /// Page-locked host memory, which the device reads and writes on its own. Zeroed at first.
 #[derive(Debug)]
-pub(super) struct Pinned {
+pub(super) struct Staging {
     driver: &'static Driver,
     address: NonNull<u8>,
     len: usize,
 }
 
 // SAFETY: plain memory that has one owner.
-unsafe impl Send for Pinned {}
+unsafe impl Send for Staging {}
 
-impl Pinned {
+impl Staging {
     pub(super) fn new(driver: &'static Driver, len: usize, pin: Pin) -> Result<Self, Failure> {
         // CU_MEMHOSTALLOC_PORTABLE 1, _DEVICEMAP 2, _WRITECOMBINED 4.
         let flags = match pin {
@@ -191,7 +220,7 @@ impl Pinned {
     }
 }
 
-impl Drop for Pinned {
+impl Drop for Staging {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` and freed once; the owner has seen its stream idle, or the device is lost and
         // copies nothing any more. It fails only where the process is ending.

@@ -18,6 +18,7 @@
 #![allow(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod chunks;
 mod copy;
 mod device;
 mod download;
@@ -29,8 +30,13 @@ mod launch;
 mod memory;
 mod module;
 mod nvrtc;
+#[cfg(not(test))]
+mod pinned;
+#[cfg(test)]
+pub(crate) mod pinned;
 mod stream;
 mod upload;
+mod usage;
 mod watch;
 
 use std::sync::Arc;
@@ -47,10 +53,13 @@ pub use error::Unavailable;
 pub use lane::Lane;
 pub use launch::{Arg, CancelFlag, DeviceBuffer, Launch};
 pub use module::Module;
+pub(crate) use pinned::Pinned;
+pub use pinned::PinnedMemory;
+pub use usage::CudaUsage;
 
 use self::device::Device;
 use self::engine::Engine;
-use super::lanes::{LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
+use super::lanes::{Claim, LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
 use crate::service::{BackendKind, Context, Encoding, Job, KernelError, KernelResponse, Payload};
 
 /// One CUDA device as a backend.
@@ -82,6 +91,16 @@ pub struct CudaConfig {
     pub linger: Duration,
     /// What takes no longer than this to decode is decoded inside the call. Default: 20 µs.
     pub inline: Duration,
+    /// The most pinned host memory for large arrays of requests and responses, beside the lanes' 16 MiB each. What is not
+    /// in use is kept for [`keep`](Self::keep). With 0 all arrays go through staging. Default: an eighth of the host's
+    /// memory, or of what this process's control group may use; 256 MiB where neither can be told.
+    pub pinned_bytes: usize,
+    /// The most device memory for requests that run at one time. Default: what is free when the device is opened, but for
+    /// 256 MiB. It is never more than what is free then.
+    pub device_bytes: Option<u64>,
+    /// How long memory that no request uses is kept, pinned and on the device, before it is given back. That happens while
+    /// no request runs. Default: 10 s.
+    pub keep: Duration,
     /// Whether memory that a kernel has not written yet is filled with a pattern. Default: in debug builds.
     pub poison: bool,
 }
@@ -97,6 +116,9 @@ impl Default for CudaConfig {
             copiers: (processors / 4).min(4),
             linger: Duration::from_micros(30),
             inline: Duration::from_micros(20),
+            pinned_bytes: pinned::default_limit(),
+            device_bytes: None,
+            keep: Duration::from_secs(10),
             poison: cfg!(debug_assertions),
         }
     }
@@ -116,7 +138,7 @@ impl CudaBackend {
     /// # Errors
     /// Why there is no such device.
     pub fn with_config(ordinal: u32, config: CudaConfig) -> Result<Self, Unavailable> {
-        let device = Arc::new(Device::open(ordinal, config.copiers)?);
+        let device = Arc::new(Device::open(ordinal, &config)?);
         let profile = Profile {
             backend: BackendKind::Cuda,
             device: Some(ordinal),
@@ -134,7 +156,7 @@ impl CudaBackend {
                 std::iter::repeat_with(engine).take(config.lanes.max(1)).map(|engine| engine.map(CudaWorker)).collect();
             workers.map_err(|failure| KernelError::Device(failure.text(device.driver)))
         };
-        let lanes = Lanes::start(profile, config.queue, workers);
+        let lanes = Lanes::start(profile, config.queue, Some(Arc::clone(&device.ledger)), workers);
         let lanes = lanes.map_err(|error| Unavailable::Failed(error.to_string()))?;
         Ok(Self { slot: Slot::new(Arc::new(lanes)), device })
     }
@@ -162,7 +184,13 @@ impl CudaBackend {
     /// The device and how it is.
     pub fn status(&self) -> CudaStatus {
         let lost = self.lost().map(KernelError::to_string);
-        CudaStatus { device: self.device().clone(), lost, pool: self.slot.lanes().status() }
+        CudaStatus { device: self.device().clone(), lost, pool: self.slot.lanes().status(), usage: self.device.usage() }
+    }
+
+    /// The pool of pinned memory, for callers that pass typed inputs: an input that lies there is uploaded at the speed of
+    /// the bus. Large results and decoded inputs are put there anyway.
+    pub fn pinned_memory(&self) -> &PinnedMemory {
+        &self.device.pinned
     }
 }
 
@@ -178,6 +206,8 @@ pub struct CudaStatus {
     pub lost: Option<String>,
     /// What runs and waits there.
     pub pool: PoolStatus,
+    /// What it holds of the memory.
+    pub usage: CudaUsage,
 }
 
 impl Service<Job> for CudaBackend {
@@ -205,8 +235,22 @@ impl Load for CudaBackend {
 struct CudaWorker(Engine);
 
 impl Worker for CudaWorker {
-    fn run(&mut self, job: &Job, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError> {
-        engine::run(&mut self.0, job, encoding, context)
+    fn run(
+        &mut self,
+        job: &Job,
+        encoding: Encoding,
+        context: &Context<'_>,
+        claim: Option<Claim>,
+    ) -> Result<Payload, KernelError> {
+        engine::run(&mut self.0, job, encoding, context, claim)
+    }
+
+    fn needs(&self, job: &Job) -> u64 {
+        job.cost().map_or(0, |cost| self.0.needs(cost.device_memory))
+    }
+
+    fn pinned_memory(&self) -> Option<&PinnedMemory> {
+        Some(&self.0.device.pinned)
     }
 
     fn recover(&mut self) {

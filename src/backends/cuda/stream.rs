@@ -9,12 +9,15 @@ use cudarc::driver::sys::{CUdeviceptr, CUevent, CUstream};
 
 use super::driver::{Driver, NOT_READY, SUCCESS};
 use super::error::Failure;
-use super::memory::{Pin, Pinned};
+use super::memory::{Pin, Staging};
 use crate::backends::lanes::State;
 use crate::service::Context;
 
 /// How long a wait looks without a pause. A thread that sleeps is late by some 50 µs, so short work is waited for awake.
 const SPIN: Duration = Duration::from_micros(100);
+/// Bytes a second of the bus, and the longest copy that is waited for awake.
+const BUS: f64 = 40e9;
+const MOST_EXPECTED: Duration = Duration::from_millis(1);
 /// The pause between looks after that.
 const NAP: Duration = Duration::from_micros(20);
 
@@ -24,6 +27,8 @@ pub(super) struct Stream {
     handle: CUstream,
     /// Whether there may be work that has not been waited for.
     busy: bool,
+    /// How long the copies queued since it was last idle take at least.
+    expected: Duration,
     cancel: Cancel,
     pool: Arc<State>,
 }
@@ -34,7 +39,7 @@ unsafe impl Send for Stream {}
 /// The 32-bit word that running kernels may poll: not zero once the caller has left.
 #[derive(Debug)]
 struct Cancel {
-    word: Pinned,
+    word: Staging,
     address: CUdeviceptr,
 }
 
@@ -48,12 +53,12 @@ impl Cancel {
 
 impl Stream {
     pub(super) fn new(driver: &'static Driver, pool: Arc<State>) -> Result<Self, Failure> {
-        let word = Pinned::new(driver, 4, Pin::Mapped)?;
+        let word = Staging::new(driver, 4, Pin::Mapped)?;
         let cancel = Cancel { address: word.device_address()?, word };
         let mut handle = ptr::null_mut();
         // SAFETY: `handle` lives across the call. 1 is CU_STREAM_NON_BLOCKING.
         Failure::check("cuStreamCreate", unsafe { (driver.cuStreamCreate)(&raw mut handle, 1) })?;
-        Ok(Self { driver, handle, busy: false, cancel, pool })
+        Ok(Self { driver, handle, busy: false, expected: Duration::ZERO, cancel, pool })
     }
 
     pub(super) fn cancel_address(&self) -> CUdeviceptr {
@@ -83,12 +88,17 @@ impl Stream {
         Failure::check(call, enqueue(self.driver, self.handle))
     }
 
+    /// So many bytes cross the bus at its own speed, which can be waited for awake.
+    pub(super) fn expect(&mut self, bytes: usize) {
+        self.expected += Duration::from_secs_f64(bytes as f64 / BUS);
+    }
+
     /// Whether the device is done with all that was queued. Work that has failed is an error.
     fn is_idle(&mut self) -> Result<bool, Failure> {
         if self.busy {
             // SAFETY: the stream lives as long as `self`.
             match unsafe { (self.driver.cuStreamQuery)(self.handle) } {
-                SUCCESS => self.busy = false,
+                SUCCESS => (self.busy, self.expected) = (false, Duration::ZERO),
                 NOT_READY => {}
                 code => return Err(Failure::Call { call: "cuStreamQuery", code }),
             }
@@ -101,6 +111,7 @@ impl Stream {
     /// it answers [`Failure::Stopped`]. A device that another lane has found lost is not waited for: it does nothing more.
     pub(super) fn wait(&mut self, event: Option<&Event>, context: &Context<'_>) -> Result<(), Failure> {
         let start = Instant::now();
+        let awake = SPIN + self.expected.min(MOST_EXPECTED);
         let mut stopped = None;
         let mut looks = 0_u32;
         loop {
@@ -112,7 +123,7 @@ impl Stream {
             if done {
                 return stopped.map_or(Ok(()), |reason| Err(Failure::Stopped(reason)));
             }
-            let spin = start.elapsed() < SPIN;
+            let spin = start.elapsed() < awake;
             if !spin || looks.is_multiple_of(16) {
                 if let Some(lost) = self.pool.closed() {
                     return Err(Failure::Stopped(lost.clone()));

@@ -1,14 +1,17 @@
-//! Host to device, through pinned staging of a fixed size.
+//! Host to device: at once from pinned memory, and otherwise through staging of a fixed size.
 //!
 //! Small arrays gather in a *slab*, which has a place in staging and one in the arena, and cross in one copy at the next
 //! launch. Large ones cross in pieces: while the bus moves one piece the host fills the next.
+
+use std::ffi::c_void;
 
 use cudarc::driver::sys::CUdeviceptr;
 
 use super::driver::Driver;
 use super::engine::Engine;
 use super::error::Failure;
-use super::memory::{Pin, Pinned};
+use super::memory::{Pin, Staging};
+use super::pinned::Pinned;
 use super::stream::Event;
 use crate::service::Context;
 
@@ -22,7 +25,7 @@ const ALIGNMENT: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Uploads {
-    pinned: Pinned,
+    pinned: Staging,
     /// Reached when the device has read the piece.
     events: [Event; PIECES],
     unread: [bool; PIECES],
@@ -44,7 +47,7 @@ struct Slab {
 impl Uploads {
     pub(super) fn new(driver: &'static Driver) -> Result<Self, Failure> {
         Ok(Self {
-            pinned: Pinned::new(driver, PIECE * PIECES, Pin::Upload)?,
+            pinned: Staging::new(driver, PIECE * PIECES, Pin::Upload)?,
             events: [Event::new(driver)?, Event::new(driver)?, Event::new(driver)?, Event::new(driver)?],
             unread: [false; PIECES],
             piece: 0,
@@ -66,6 +69,9 @@ impl Engine {
             return self.upload_in_slab(bytes, context);
         }
         let address = self.arena.alloc(&self.device, bytes.len())?;
+        if let Some(pinned) = self.device.pinned.share(bytes) {
+            return self.send_pinned(pinned, address).map(|()| address);
+        }
         for (index, piece) in bytes.chunks(PIECE).enumerate() {
             context.check().map_err(Failure::Stopped)?;
             let staging = self.stage(piece.len(), context)?;
@@ -124,6 +130,19 @@ impl Engine {
         let at = uploads.piece * PIECE + uploads.filled;
         uploads.filled += len.next_multiple_of(ALIGNMENT);
         Ok(at)
+    }
+
+    /// Sends what the device can read by itself.
+    fn send_pinned(&mut self, from: Pinned, address: CUdeviceptr) -> Result<(), Failure> {
+        let (source, len) = (from.start().as_ptr().cast::<c_void>(), from.len);
+        // Until `end`, or a download, has seen the stream idle: its slab goes to nobody else, and nobody changes it.
+        self.held.push(from);
+        self.stream.expect(len);
+        // SAFETY: the source is pinned, and held until the stream has passed. The target is a buffer of the arena, which
+        // outlives the queued work.
+        self.stream.queue("cuMemcpyHtoDAsync", |driver, stream| unsafe {
+            (driver.cuMemcpyHtoDAsync_v2)(address, source, len, stream)
+        })
     }
 
     fn send(&mut self, staging: usize, address: CUdeviceptr, len: usize) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::coop;
 
-use super::thread::run;
+use super::thread::run_inline;
 use super::{Lanes, Slot, Task};
 use crate::backends::cpu::CpuWorker;
 use crate::service::{BackendKind, Context, Job, KernelError, KernelResponse, Progress, RequestContext};
@@ -24,8 +24,9 @@ type Answer = Result<KernelResponse, KernelError>;
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct RunFuture {
-    lanes: Arc<Lanes>,
+    // Before the lanes, whose end waits for a kernel that must have been told by then.
     state: State,
+    lanes: Arc<Lanes>,
 }
 
 #[derive(Debug)]
@@ -53,21 +54,21 @@ impl RunFuture {
     fn start(&self, mut job: Job, slot: OwnedSemaphorePermit) -> ControlFlow<Answer, oneshot::Receiver<Answer>> {
         let accepted = Instant::now();
         let profile = self.lanes.profile();
-        if let Err(error) = job.prepare(Some(profile.inline)) {
+        if let Err(error) = job.prepare(Some(profile.inline), None) {
             return ControlFlow::Break(Err(error));
         }
         let cheap = job.input().is_some_and(|input| profile.time(input.cost) <= profile.inline);
         if cheap && profile.backend == BackendKind::Cpu {
             let progress = job.extensions().get::<Progress>().cloned();
             let context = Context::new(None, job.deadline()).watched_by(progress.as_ref());
-            return ControlFlow::Break(run(&mut CpuWorker, profile, &mut job, accepted, &context));
+            return ControlFlow::Break(run_inline(&mut CpuWorker, profile, &mut job, accepted, &context));
         }
         let small = !profile.linger.is_zero()
             && self.lanes.in_flight() == 1
             && job.input().is_some_and(|input| profile.time(input.cost) <= profile.linger);
         let (reply, mut answer) = oneshot::channel();
         let span = tracing::Span::current();
-        match self.lanes.submit(Task { job, reply, accepted, span, slot }) {
+        match self.lanes.submit(Task { job, reply, accepted, span, slot, claim: None }) {
             Ok(()) => match small.then(|| linger(&mut answer, profile.linger)).flatten() {
                 Some(answer) => ControlFlow::Break(answer),
                 None => ControlFlow::Continue(answer),

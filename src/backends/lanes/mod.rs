@@ -7,11 +7,19 @@
 //! ```
 //! There are as many slots as lanes and places in the queue together, so handing a job over never blocks. The reply
 //! channel is also how the caller's leaving reaches the lane: its receiving half is dropped with the future.
+//!
+//! On a device whose memory is counted a lane sets a job aside that needs more than is free, and goes on to the next. It
+//! keeps its slot and comes back to the front of the queue once the [`ledger`] has granted what it needs.
 
+mod aside;
 mod future;
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device's memory is counted"))]
+mod ledger;
 mod queue;
 mod slot;
 mod status;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::fmt;
@@ -23,17 +31,36 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Span;
 
 pub use future::RunFuture;
+use ledger::Asked;
 use queue::{Entrance, Exit};
 pub use slot::LaneLoad;
 pub(crate) use slot::Slot;
 pub use status::PoolStatus;
 
-use crate::service::{BackendKind, Context, Cost, Encoding, Job, KernelError, Payload, Reply};
+use crate::service::{BackendKind, Context, Cost, Encoding, Job, KernelError, Payload, PinnedMemory, Reply};
 
 /// What a lane does with a job: the part that differs between backends. Each lane has a worker of its own.
 pub(crate) trait Worker: Send + 'static {
-    /// Runs the job's kernel; its input has been decoded and validated.
-    fn run(&mut self, job: &Job, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError>;
+    /// Runs the job's kernel; its input has been decoded and validated. `claim` is what has been granted of what it
+    /// [`needs`](Self::needs).
+    fn run(
+        &mut self,
+        job: &Job,
+        encoding: Encoding,
+        context: &Context<'_>,
+        claim: Option<Claim>,
+    ) -> Result<Payload, KernelError>;
+
+    /// What the job needs to be granted of the memory that the pool's ledger counts; 0 where it need not be asked.
+    fn needs(&self, job: &Job) -> u64 {
+        let _ = job;
+        0
+    }
+
+    /// Host memory that the device reads on its own, to decode into.
+    fn pinned_memory(&self) -> Option<&PinnedMemory> {
+        None
+    }
 
     /// Makes the worker usable again after `run` has panicked.
     fn recover(&mut self);
@@ -63,15 +90,27 @@ impl Profile {
     pub(crate) fn time(&self, cost: Cost) -> Duration {
         cost.time(self.bytes_per_second, self.operations_per_second)
     }
+
+    /// Linux keeps 15 bytes of a thread's name.
+    fn thread_name(&self, role: &str) -> String {
+        let device = self.device.map_or(String::new(), |device| device.to_string());
+        format!("{}{device}-{role}", self.backend.as_str().to_lowercase())
+    }
 }
 
+/// The memory of a device that is shared by the jobs of a pool, and a part of it.
+pub(crate) type Ledger = ledger::Ledger<Task>;
+pub(crate) type Claim = ledger::Claim<Task>;
+
 /// A job on its way to a lane.
-struct Task {
+pub(crate) struct Task {
     job: Job,
     reply: Reply,
     accepted: Instant,
     span: Span,
     slot: OwnedSemaphorePermit,
+    /// What it was granted, where it had to wait for that.
+    claim: Option<Claim>,
 }
 
 /// A pool of lanes. Once it is dropped the lanes finish what is queued, and end.
@@ -81,6 +120,7 @@ pub(crate) struct Lanes {
     queue: Option<Entrance<Task>>,
     /// To count what waits, and to answer what is left in the queue when the pool has ended.
     rest: Exit<Task>,
+    ledger: Option<Arc<Ledger>>,
     state: Arc<State>,
     lanes: usize,
     slots: usize,
@@ -106,10 +146,8 @@ impl State {
 
     /// Answers all that is in the queue of a pool that has ended.
     fn refuse(&self, queue: &Exit<Task>) {
-        while let Some(Task { reply, slot, .. }) = queue.try_next() {
-            drop(slot);
-            // The caller may have left meanwhile.
-            let _ = reply.send(Err(self.error()));
+        while let Some(task) = queue.try_next() {
+            task.answer(Err(self.error()));
         }
     }
 
@@ -126,13 +164,14 @@ impl State {
 
 impl Lanes {
     /// Starts a lane for each worker, before a queue of `queue` places. `workers` is given the pool's state, for those
-    /// that must be able to end it.
+    /// that must be able to end it. Where there is a `ledger`, it is this pool's alone.
     ///
     /// # Errors
     /// Where a thread cannot be started.
     pub(crate) fn start<W: Worker>(
         profile: Profile,
         queue: usize,
+        ledger: Option<Arc<Ledger>>,
         workers: impl FnOnce(&Arc<State>) -> Result<Vec<W>, KernelError>,
     ) -> Result<Self, KernelError> {
         let state = Arc::new(State {
@@ -146,11 +185,19 @@ impl Lanes {
         let slots = lanes + queue;
         state.slots.add_permits(slots);
         let (entrance, exit) = queue::queue(slots, profile.spin);
+        let failed = |error| KernelError::Device(format!("a lane's thread did not start: {error}"));
         for (index, worker) in workers.into_iter().enumerate() {
-            thread::spawn(index, worker, profile.clone(), exit.clone(), Arc::clone(&state))
-                .map_err(|error| KernelError::Device(format!("a lane's thread did not start: {error}")))?;
+            thread::spawn(index, worker, profile.clone(), exit.clone(), ledger.clone(), Arc::clone(&state))
+                .map_err(failed)?;
         }
-        Ok(Self { profile, queue: Some(entrance), rest: exit, state, lanes, slots })
+        // From here on its end is this one's.
+        let this = Self { profile, queue: Some(entrance), rest: exit, ledger, state, lanes, slots };
+        if let (Some(ledger), Some(queue)) = (&this.ledger, &this.queue) {
+            let returns = queue.returns();
+            ledger.hand_on_to(move |task, claim| returns.push(Task { claim: Some(claim), ..task }));
+            aside::spawn(&this.profile, Arc::clone(ledger), Arc::clone(&this.state)).map_err(failed)?;
+        }
+        Ok(this)
     }
 
     pub(crate) fn profile(&self) -> &Profile {
@@ -169,7 +216,7 @@ impl Lanes {
     /// How the pool is just now. What comes and goes meanwhile may be counted or not.
     pub(crate) fn status(&self) -> PoolStatus {
         // First what waits: who leaves the queue between the two readings then counts as running, and nobody twice.
-        let queued = self.rest.len();
+        let queued = self.rest.len() + self.ledger.as_ref().map_or(0, |ledger| ledger.level().waiting);
         PoolStatus {
             up: self.state.closed().is_none(),
             lanes: self.lanes,
@@ -201,6 +248,9 @@ impl Lanes {
 impl Drop for Lanes {
     fn drop(&mut self) {
         self.queue = None;
+        if let Some(ledger) = &self.ledger {
+            ledger.end();
+        }
         let start = Instant::now();
         while self.state.alive.load(Ordering::Acquire) > 0 && start.elapsed() < self.profile.farewell {
             std::thread::sleep(Duration::from_micros(200));

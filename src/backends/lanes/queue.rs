@@ -3,7 +3,10 @@
 //! Waking a thread costs more than a small job, so nobody is woken while a lane is awake and looking. In return a lane
 //! that stops looking looks at the queue once more: the last to find work wakes another if there is more, and one that
 //! goes to sleep is on the list of sleepers before its last look.
+//!
+//! Tasks that have waited elsewhere meanwhile come back through a [`Return`], and go before those that are queued.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
@@ -16,25 +19,51 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 pub(super) struct Entrance<T> {
     /// `None` only while it is being dropped.
     sender: Option<Sender<T>>,
-    lanes: Arc<Awake>,
+    lanes: Arc<Awake<T>>,
 }
 
 /// A lane's side.
 #[derive(Debug)]
 pub(super) struct Exit<T> {
     receiver: Receiver<T>,
-    lanes: Arc<Awake>,
+    lanes: Arc<Awake<T>>,
     spin: Duration,
 }
 
-#[derive(Debug, Default)]
-struct Awake {
+/// The way back to the front of the queue. It keeps no lane from ending.
+#[derive(Debug)]
+pub(super) struct Return<T>(Arc<Awake<T>>);
+
+#[derive(Debug)]
+struct Awake<T> {
     looking: AtomicUsize,
     /// The last to have gone to sleep is the first to be woken: its caches are the warmest.
     asleep: Mutex<Vec<Thread>>,
+    returned: Mutex<VecDeque<T>>,
+    /// How many have returned, so that nobody takes the lock for nothing.
+    returns: AtomicUsize,
 }
 
-impl Awake {
+impl<T> Awake<T> {
+    fn take_returned(&self) -> Option<T> {
+        if self.returns.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        let task = returned.pop_front()?;
+        self.returns.store(returned.len(), Ordering::SeqCst);
+        Some(task)
+    }
+
+    /// Against the fence in `next`: either a lane sees the task that has been put there before, or this sees that no lane
+    /// looks any more.
+    fn wake_one_unless_looked(&self) {
+        fence(Ordering::SeqCst);
+        if self.looking.load(Ordering::SeqCst) == 0 {
+            self.wake_one();
+        }
+    }
+
     fn asleep(&self) -> MutexGuard<'_, Vec<Thread>> {
         self.asleep.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,7 +79,12 @@ impl Awake {
 /// A queue of `places` for lanes that look for work for `spin` before they sleep.
 pub(super) fn queue<T>(places: usize, spin: Duration) -> (Entrance<T>, Exit<T>) {
     let (sender, receiver) = bounded(places);
-    let lanes = Arc::new(Awake::default());
+    let lanes = Arc::new(Awake {
+        looking: AtomicUsize::new(0),
+        asleep: Mutex::default(),
+        returned: Mutex::default(),
+        returns: AtomicUsize::new(0),
+    });
     (Entrance { sender: Some(sender), lanes: Arc::clone(&lanes) }, Exit { receiver, lanes, spin })
 }
 
@@ -61,12 +95,24 @@ impl<T> Entrance<T> {
             Some(sender) => sender.try_send(task).map_err(crossbeam_channel::TrySendError::into_inner)?,
             None => return Err(task),
         }
-        // Against the fence in `next`: either the lane sees the task, or this sees that the lane no longer looks.
-        fence(Ordering::SeqCst);
-        if self.lanes.looking.load(Ordering::SeqCst) == 0 {
-            self.lanes.wake_one();
-        }
+        self.lanes.wake_one_unless_looked();
         Ok(())
+    }
+
+    /// The way back for tasks that have been taken and not been done.
+    pub(super) fn returns(&self) -> Return<T> {
+        Return(Arc::clone(&self.lanes))
+    }
+}
+
+impl<T> Return<T> {
+    /// Puts a task before all that are queued.
+    pub(super) fn push(&self, task: T) {
+        let mut returned = self.0.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        returned.push_back(task);
+        self.0.returns.store(returned.len(), Ordering::SeqCst);
+        drop(returned);
+        self.0.wake_one_unless_looked();
     }
 }
 
@@ -93,7 +139,7 @@ impl<T> Exit<T> {
             fence(Ordering::SeqCst);
             match found {
                 Ok(task) => {
-                    if was_last && !self.receiver.is_empty() {
+                    if was_last && (!self.receiver.is_empty() || self.lanes.returns.load(Ordering::SeqCst) > 0) {
                         self.lanes.wake_one();
                     }
                     return Some(task);
@@ -105,7 +151,7 @@ impl<T> Exit<T> {
             self.lanes.asleep().push(this.clone());
             fence(Ordering::SeqCst);
             // The entrance unparks whom it finds on the list when it is dropped, so that is seen here or there.
-            let last_look = self.receiver.try_recv();
+            let last_look = self.take();
             if matches!(last_look, Err(TryRecvError::Empty)) {
                 std::thread::park();
             }
@@ -121,21 +167,25 @@ impl<T> Exit<T> {
 
     /// How many tasks wait.
     pub(super) fn len(&self) -> usize {
-        self.receiver.len()
+        self.receiver.len() + self.lanes.returns.load(Ordering::Relaxed)
     }
 
     /// A task, if there is one.
     pub(super) fn try_next(&self) -> Option<T> {
-        self.receiver.try_recv().ok()
+        self.take().ok()
+    }
+
+    fn take(&self) -> Result<T, TryRecvError> {
+        self.lanes.take_returned().map_or_else(|| self.receiver.try_recv(), Ok)
     }
 
     fn look(&self) -> Result<T, TryRecvError> {
-        let mut found = self.receiver.try_recv();
+        let mut found = self.take();
         if !self.spin.is_zero() && matches!(found, Err(TryRecvError::Empty)) {
             let start = Instant::now();
             while matches!(found, Err(TryRecvError::Empty)) && start.elapsed() < self.spin {
                 std::hint::spin_loop();
-                found = self.receiver.try_recv();
+                found = self.take();
             }
         }
         found

@@ -11,7 +11,7 @@ pub struct PoolStatus {
     pub lanes: usize,
     /// Jobs that it holds at one time: those that run, and those that wait before the lanes.
     pub slots: usize,
-    /// Jobs that wait before the lanes.
+    /// Jobs that wait before the lanes, those among them that wait for memory of the device.
     pub queued: usize,
     /// The other jobs that hold a slot. They run; small ones do so on their caller's thread, so there may be more of them
     /// than lanes. A slot that a caller has reserved and not yet used counts as well.

@@ -8,21 +8,20 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use super::queue::Exit;
-use super::{Profile, State, Task, Worker};
+use super::{Asked, Claim, Ledger, Profile, State, Task, Worker};
 use crate::service::{Context, Execution, Job, KernelError, KernelResponse, Progress, RequestContext};
+
+type Answer = Result<KernelResponse, KernelError>;
 
 pub(super) fn spawn<W: Worker>(
     index: usize,
     worker: W,
     profile: Profile,
     queue: Exit<Task>,
+    ledger: Option<Arc<Ledger>>,
     state: Arc<State>,
 ) -> io::Result<()> {
-    // Linux keeps 15 bytes of a thread's name.
-    let name = match profile.device {
-        Some(device) => format!("{}{device}-lane-{index}", profile.backend.as_str().to_lowercase()),
-        None => format!("{}-lane-{index}", profile.backend.as_str().to_lowercase()),
-    };
+    let name = profile.thread_name(&format!("lane-{index}"));
     let alive = Alive::new(state, queue);
     std::thread::Builder::new().name(name).spawn(move || {
         // In this order, so that the worker has gone before the lane counts as ended.
@@ -30,24 +29,69 @@ pub(super) fn spawn<W: Worker>(
         let mut worker = worker;
         let Alive { state, queue } = &alive;
         while let Some(task) = queue.next() {
-            let Task { mut job, reply, accepted, span, slot } = task;
-            let result = match state.closed() {
-                Some(reason) => Err(reason.clone()),
-                None => {
-                    let progress = job.extensions().get::<Progress>().cloned();
-                    let context = Context::new(Some(&reply), job.deadline()).watched_by(progress.as_ref());
-                    span.in_scope(|| run(&mut worker, &profile, &mut job, accepted, &context))
-                }
-            };
-            // The input may be large and the caller may measure: what the job held is free before its answer is out.
-            drop(job);
-            drop(span);
-            drop(slot);
-            // The caller may have left meanwhile; nobody is there to be told then.
-            let _ = reply.send(result);
+            if let Some((task, result)) = work_on(task, &mut worker, &profile, ledger.as_ref(), state) {
+                task.answer(result);
+            }
         }
     })?;
     Ok(())
+}
+
+/// Runs a task, or sets it aside, and then it is not there any more.
+fn work_on<W: Worker>(
+    mut task: Task,
+    worker: &mut W,
+    profile: &Profile,
+    ledger: Option<&Arc<Ledger>>,
+    state: &State,
+) -> Option<(Task, Answer)> {
+    let started = Instant::now();
+    if let Some(reason) = state.closed() {
+        return Some((task, Err(reason.clone())));
+    }
+    let claim = task.claim.take();
+    let prepared = task.run(|job, context| prepare(worker, job, context));
+    if let Err(error) = prepared {
+        return Some((task, Err(error)));
+    }
+    let needed = worker.needs(&task.job);
+    let claim = match (ledger, claim) {
+        (Some(ledger), None) if needed > 0 => match ledger.ask(needed, task) {
+            Asked::Granted(granted, claim) => {
+                task = granted;
+                Some(claim)
+            }
+            Asked::Waits => return None,
+            Asked::Never(task) => {
+                let free = ledger.capacity();
+                return Some((task, Err(KernelError::OutOfMemory { need: needed, free, total: free })));
+            }
+        },
+        (_, claim) => claim,
+    };
+    let accepted = task.accepted;
+    let result = task.run(|job, context| execute(worker, profile, job, [accepted, started], context, claim));
+    Some((task, result))
+}
+
+impl Task {
+    /// In the span of its request.
+    fn run<R>(&mut self, work: impl FnOnce(&mut Job, &Context<'_>) -> R) -> R {
+        let progress = self.job.extensions().get::<Progress>().cloned();
+        let context = Context::new(Some(&self.reply), self.job.deadline()).watched_by(progress.as_ref());
+        self.span.in_scope(|| work(&mut self.job, &context))
+    }
+
+    pub(super) fn answer(self, result: Answer) {
+        let Self { job, reply, span, slot, claim, .. } = self;
+        // The input may be large and the caller may measure: what the job held is free before its answer is out.
+        drop(job);
+        drop(span);
+        drop(claim);
+        drop(slot);
+        // The caller may have left meanwhile; nobody is there to be told then.
+        let _ = reply.send(result);
+    }
 }
 
 /// A lane's thread. The last one to end takes the pool with it, however it ends, so that nobody waits for a slot that
@@ -75,36 +119,58 @@ impl Drop for Alive {
 }
 
 /// Runs a job to its end on this thread.
-pub(super) fn run<W: Worker>(
+pub(super) fn run_inline<W: Worker>(
     worker: &mut W,
     profile: &Profile,
     job: &mut Job,
     accepted: Instant,
     context: &Context<'_>,
-) -> Result<KernelResponse, KernelError> {
+) -> Answer {
     let started = Instant::now();
+    prepare(worker, job, context)?;
+    execute(worker, profile, job, [accepted, started], context, None)
+}
+
+/// Decodes and checks what has not been yet.
+fn prepare<W: Worker>(worker: &mut W, job: &mut Job, context: &Context<'_>) -> Result<(), KernelError> {
+    not_started(context)?;
+    guarded(worker, |worker| job.prepare(None, worker.pinned_memory()))
+}
+
+fn execute<W: Worker>(
+    worker: &mut W,
+    profile: &Profile,
+    job: &Job,
+    [accepted, started]: [Instant; 2],
+    context: &Context<'_>,
+    claim: Option<Claim>,
+) -> Answer {
     let mut execution = Execution::new(profile.backend.as_str());
     execution.device = profile.device;
     execution.queued = started - accepted;
-    match context.check() {
-        Err(KernelError::DeadlineExceeded { .. }) => return Err(KernelError::DeadlineExceeded { started: false }),
-        other => other?,
-    }
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        job.prepare(None)?;
-        context.set_estimate(|| job.cost().map_or(Duration::ZERO, |cost| profile.time(cost)));
-        worker.run(job, job.encoding(), context)
-    }));
-    let payload = match outcome {
-        Ok(result) => result?,
-        Err(panic) => {
-            worker.recover();
-            return Err(KernelError::Panicked { message: message(&*panic) });
-        }
-    };
+    context.set_estimate(|| job.cost().map_or(Duration::ZERO, |cost| profile.time(cost)));
+    let payload = guarded(worker, |worker| worker.run(job, job.encoding(), context, claim))?;
     execution.executed = started.elapsed();
     execution.estimated = job.cost().map_or(Duration::ZERO, |cost| profile.time(cost));
     Ok(KernelResponse::new(payload, execution))
+}
+
+/// Whether to begin.
+pub(super) fn not_started(context: &Context<'_>) -> Result<(), KernelError> {
+    match context.check() {
+        Err(KernelError::DeadlineExceeded { .. }) => Err(KernelError::DeadlineExceeded { started: false }),
+        other => other,
+    }
+}
+
+fn guarded<W: Worker, R>(
+    worker: &mut W,
+    work: impl FnOnce(&mut W) -> Result<R, KernelError>,
+) -> Result<R, KernelError> {
+    catch_unwind(AssertUnwindSafe(|| work(worker))).unwrap_or_else(|panic| {
+        worker.recover();
+        Err(KernelError::Panicked { message: message(&*panic) })
+    })
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_lost_device_matters_as_much_as_it_is_needed() {
         use crate::backends::PoolStatus;
-        use crate::backends::cuda::{CudaStatus, DeviceInfo};
+        use crate::backends::cuda::{CudaStatus, CudaUsage, DeviceInfo};
         use crate::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
 
         struct OnCudaAlone;
@@ -303,9 +303,10 @@ mod tests {
         let device =
             DeviceInfo { ordinal: 0, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
         let pool = PoolStatus { up: true, lanes: 1, slots: 1, queued: 0, running: 0 };
-        let well = CudaState::On(CudaStatus { device: device.clone(), lost: None, pool });
+        let usage = CudaUsage::default();
+        let well = CudaState::On(CudaStatus { device: device.clone(), lost: None, pool, usage });
         let pool = PoolStatus { up: false, ..pool };
-        let lost = CudaState::On(CudaStatus { device, lost: Some("it fell off the bus".into()), pool });
+        let lost = CudaState::On(CudaStatus { device, lost: Some("it fell off the bus".into()), pool, usage });
         let registry = registry();
         assert_eq!(cuda_status(&well, &registry), Status::Healthy);
         assert_eq!(cuda_status(&lost, &registry), Status::Degraded);

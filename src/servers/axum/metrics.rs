@@ -150,7 +150,7 @@ fn counter<const N: usize>(
 mod tests {
     use super::*;
     use crate::backends::Local;
-    use crate::backends::cuda::{CudaStatus, DeviceInfo};
+    use crate::backends::cuda::{CudaStatus, CudaUsage, DeviceInfo};
 
     #[test]
     fn a_lost_device_is_down_and_the_rest_is_up() {
@@ -158,7 +158,12 @@ mod tests {
             DeviceInfo { ordinal: 3, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
         let mut status = Local::detect().status();
         let pool = PoolStatus { up: false, lanes: 4, slots: 260, queued: 0, running: 2 };
-        status.cuda = CudaState::On(CudaStatus { device, lost: Some("it fell off the bus".into()), pool });
+        status.cuda = CudaState::On(CudaStatus {
+            device,
+            lost: Some("it fell off the bus".into()),
+            pool,
+            usage: CudaUsage::default(),
+        });
         let mut registry = Registry::default();
         registry.sub_registry_with_prefix("kernel").register_collector(Box::new(Backends(status)));
         let mut page = String::new();

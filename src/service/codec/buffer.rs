@@ -9,8 +9,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use super::handover;
 use super::storage::Storage;
+use super::{handover, memory};
+#[cfg(feature = "cuda")]
+use crate::backends::cuda::Pinned;
 use crate::service::DType;
 
 #[cfg(target_endian = "big")]
@@ -52,6 +54,12 @@ impl<T: Element> Buffer<T> {
     /// The elements: the `Vec` that it was made from, where no clone has it too, else a copy.
     pub fn into_vec(self) -> Vec<T> {
         self.0.into_vec()
+    }
+
+    /// As many elements as fit into these bytes, which begin where an element may.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn from_pinned(bytes: Pinned) -> Self {
+        Self(Storage::Pinned(bytes))
     }
 
     /// The elements as bytes, uncopied.
@@ -242,6 +250,9 @@ impl<'de, T: Element> Visitor<'de> for RawBytes<T> {
         }
         if let Some(elements) = handover::owner_of(bytes).and_then(Storage::of_bytes) {
             return Ok(Buffer(elements));
+        }
+        if let Some(elements) = memory::copy_of(bytes) {
+            return Ok(elements);
         }
         let mut elements = Buffer::zeroed(bytes.len() / size_of::<T>());
         bytemuck::cast_slice_mut(&mut elements).copy_from_slice(bytes);

@@ -3,6 +3,7 @@
 mod buffer;
 mod handover;
 mod json;
+mod memory;
 mod pages;
 mod reals;
 mod storage;
@@ -11,6 +12,9 @@ mod tensor_ser;
 
 pub use buffer::{Buffer, Element};
 pub(crate) use json::{decode_json, encode_json};
+pub(crate) use memory::{PinnedMemory, within};
+#[cfg(feature = "cuda")]
+pub(crate) use pages::Pages;
 pub use reals::Reals;
 pub(crate) use tensor_de::decode_tensors;
 pub(crate) use tensor_ser::encode_tensors;

@@ -10,7 +10,7 @@ const HUGE_PAGE: usize = 2 << 20;
 
 /// Bytes of a map of their own. A kernel writes its output once, and pages fresh from the system cost more than what is
 /// written to them: 512 small ones take some 700 microseconds, the one huge page in their place some 70.
-pub(super) struct Pages {
+pub(crate) struct Pages {
     map: MmapMut,
     start: usize,
     len: usize,
@@ -18,7 +18,7 @@ pub(super) struct Pages {
 
 impl Pages {
     /// So many zeros. `None` where the system has no huge pages or no map to give.
-    pub(super) fn zeroed(len: usize) -> Option<Self> {
+    pub(crate) fn zeroed(len: usize) -> Option<Self> {
         // The last page is a whole one too. One more is room to begin at a boundary of huge pages, where the system
         // aligns a map to small ones; what is left over is not touched and takes no memory.
         let room = len.checked_next_multiple_of(HUGE_PAGE)?.checked_add(HUGE_PAGE)?;
@@ -26,6 +26,16 @@ impl Pages {
         advise(&map).ok()?;
         let start = map.as_ptr().align_offset(HUGE_PAGE);
         Some(Self { map, start, len })
+    }
+
+    /// As [`zeroed`](Self::zeroed), and a forked process does not have them. A device goes on writing to the pages that
+    /// it knows; were they shared for a moment, whoever writes first would get others.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn unforked(len: usize) -> Option<Self> {
+        let pages = Self::zeroed(len)?;
+        #[cfg(target_os = "linux")]
+        pages.map.advise(memmap2::Advice::DontFork).ok()?;
+        Some(pages)
     }
 }
 

@@ -6,6 +6,8 @@ use bytes::Bytes;
 
 use super::Element;
 use super::pages::Pages;
+#[cfg(feature = "cuda")]
+use crate::backends::cuda::Pinned;
 
 /// Bytes from which on pages of its own are no slower than what an allocator finds among what was freed.
 const LARGE: usize = 4 << 20;
@@ -21,6 +23,9 @@ pub(super) enum Storage<T> {
     Pages(Arc<Pages>),
     /// What came as a tensor: aligned for `T`, and perhaps a part of something larger. It is never written to.
     Bytes(Bytes),
+    /// Pinned for a device, which shares it too while it copies.
+    #[cfg(feature = "cuda")]
+    Pinned(Pinned),
 }
 
 impl<T: Element> Storage<T> {
@@ -59,6 +64,8 @@ impl<T: Element> Storage<T> {
             Self::Vec(elements) => elements,
             Self::Pages(pages) => bytemuck::cast_slice(pages),
             Self::Bytes(bytes) => bytemuck::cast_slice(bytes),
+            #[cfg(feature = "cuda")]
+            Self::Pinned(bytes) => bytemuck::cast_slice(bytes),
         }
     }
 
@@ -68,6 +75,8 @@ impl<T: Element> Storage<T> {
             Self::Small(_) | Self::Vec(_) => false,
             Self::Pages(pages) => Arc::strong_count(pages) > 1,
             Self::Bytes(_) => true,
+            #[cfg(feature = "cuda")]
+            Self::Pinned(bytes) => bytes.get_mut().is_none(),
         };
         if shared {
             *self = Self::copy_of(self.as_slice());
@@ -77,6 +86,8 @@ impl<T: Element> Storage<T> {
             Self::Vec(elements) => Arc::<Vec<T>>::make_mut(elements),
             Self::Pages(pages) => bytemuck::cast_slice_mut(Arc::get_mut(pages).expect("just seen not to be shared")),
             Self::Bytes(_) => unreachable!("just copied"),
+            #[cfg(feature = "cuda")]
+            Self::Pinned(bytes) => bytemuck::cast_slice_mut(bytes.get_mut().expect("just seen not to be shared")),
         }
     }
 
@@ -84,7 +95,7 @@ impl<T: Element> Storage<T> {
         match self {
             Self::Small(elements) => elements,
             Self::Vec(elements) => Arc::unwrap_or_clone(elements),
-            Self::Pages(_) | Self::Bytes(_) => self.as_slice().to_vec(),
+            _ => self.as_slice().to_vec(),
         }
     }
 
@@ -95,6 +106,8 @@ impl<T: Element> Storage<T> {
             Self::Vec(elements) => Some(Bytes::from_owner(SharedVec(Arc::clone(elements)))),
             Self::Pages(pages) => Some(Bytes::from_owner(SharedPages(Arc::clone(pages)))),
             Self::Bytes(bytes) => Some(bytes.clone()),
+            #[cfg(feature = "cuda")]
+            Self::Pinned(bytes) => Some(Bytes::from_owner(bytes.clone())),
         }
     }
 
@@ -106,6 +119,8 @@ impl<T: Element> Storage<T> {
             Self::Vec(elements) => Bytes::from_owner(SharedVec(elements)),
             Self::Pages(pages) => Bytes::from_owner(SharedPages(pages)),
             Self::Bytes(bytes) => bytes,
+            #[cfg(feature = "cuda")]
+            Self::Pinned(bytes) => Bytes::from_owner(bytes),
         }
     }
 }
@@ -123,6 +138,8 @@ impl<T: Clone> Clone for Storage<T> {
             Self::Vec(elements) => Self::Vec(Arc::clone(elements)),
             Self::Pages(pages) => Self::Pages(Arc::clone(pages)),
             Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
+            #[cfg(feature = "cuda")]
+            Self::Pinned(bytes) => Self::Pinned(bytes.clone()),
         }
     }
 }
