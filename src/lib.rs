@@ -33,7 +33,7 @@
 //! # The way of a request
 //!
 //! ```text
-//! hyper / axum / tonic / actix / your code
+//! hyper / axum / tonic / actix / your code                            src/servers
 //!   -> layers          metrics, tracing, rate limit, timeout          src/layers
 //!   -> KernelService   look up the kernel                             src/service
 //!   -> backend         reserve a slot, decode, validate, estimate     src/backends
@@ -57,6 +57,13 @@
 //!
 //! # Where to go from here
 //!
+//! * A server to start, without code of your own: the program `tower-kernels` (feature `server`); `tower-kernels serve
+//!   --help` lists its settings.
+//! * Kernels behind a server of your own, each with a feature of its name: `axum` for REST (`KernelRouter`), `grpc` over
+//!   tonic (`KernelGrpcServer`, `KernelClient`), `hyper` for any pipeline as a service of hyper's and a server with a
+//!   graceful end, `actix` for actors.
+//! * Who may call: `layers::AuthenticateLayer` (feature `auth`), and [`layers::AnswerLayer`], which makes HTTP or gRPC
+//!   answers of what layers refuse.
 //! * Using kernels: [`KernelService`](service::KernelService) and the [catalogue](kernels).
 //! * Around a service of your own that knows nothing of kernels: [`layers`].
 //! * A kernel of your own: [the guide](guide), which walks through the smallest one there is.
@@ -73,7 +80,7 @@
 //! | `docs` | | `axum`, with a page at `/docs` that shows the REST API and tries it out: Swagger UI, embedded |
 //! | `grpc` | | `tower_kernels::grpc`: gRPC over tonic, a server, a client, health and reflection |
 //! | `hyper` | | `tower_kernels::hyper`: any pipeline as a hyper service, and a server with a graceful end |
-//! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line |
+//! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line; with `auth`, `axum`, `cuda`, `docs`, `grpc` and `hyper` |
 //! | `full` | | all of the above |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -236,19 +236,30 @@ fn what_can_never_work_is_said_at_once_and_nothing_is_measured() {
     let input = folder.file("input.json", r#"{"a": 2.0, "x": [1.0], "y": []}"#);
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let nobody = format!("http://{closed}");
-    for (arguments, says) in [
-        (&["linalg/saxpy", "-i", &input][..], "invalid_argument"),
-        (&["linalg/saxpy", "-i", &input, "--rest", &nobody], "connection"),
-        (&["linalg/saxpy", "-i", &input, "--grpc", &nobody], "connection"),
-        (&["linalg/saxpy", "-i", &input, "--rest", "https://localhost"], "not of the form"),
-        (&["linalg/none", "-i", &input], "no kernel has the id"),
-        (&["linalg/saxpy", "-i", "/no/such/file"], "/no/such/file"),
-        (&["orderbook/matching", "-i", &input], "ring kernel"),
+    let (broken, servers) = (folder.file("broken.json", "{"), servers());
+    let (rest, grpc) = (format!("http://{}", servers.rest), format!("http://{}", servers.grpc));
+    for (arguments, code, says) in [
+        (&["linalg/saxpy", "-i", &input][..], 3, "invalid_argument"),
+        (&["linalg/saxpy", "-i", &input, "--rest", &rest], 3, "invalid_argument"),
+        (&["linalg/saxpy", "-i", &input, "--grpc", &grpc], 3, "invalid_argument"),
+        (&["linalg/saxpy", "-i", &broken], 3, "invalid_argument"),
+        (&["linalg/saxpy", "-i", &broken, "--payload", "tensors"], 3, "no JSON object"),
+        (&["linalg/saxpy", "-i", &broken, "--rest", &rest], 3, "not JSON"),
+        (&["linalg/saxpy", "-i", "/no/such/file"], 3, "/no/such/file"),
+        (&["linalg/none", "-i", &input], 4, "no kernel has the id"),
+        (&["linalg/none", "-i", &input, "--rest", &rest], 4, "not_found"),
+        (&["linalg/none", "-i", &input, "--grpc", &grpc, "--payload", "tensors"], 4, "not_found"),
+        (&["orderbook/matching", "-i", &input], 5, "ring kernel"),
+        (&["linalg/saxpy", "-i", &input, "--rest", &nobody], 7, "connection"),
+        (&["linalg/saxpy", "-i", &input, "--grpc", &nobody], 7, "connection"),
+        (&["linalg/saxpy", "-i", &input, "--rest", "https://localhost"], 2, "not of the form"),
+        (&["linalg/saxpy", "-i", &input, "--grpc", "localhost:1"], 2, "not of the form"),
+        (&["linalg/saxpy", "-i", &input, "--header", "a: b"], 2, "--header goes with"),
     ] {
         let begun = Instant::now();
         let output = run(arguments);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
         assert!(error.contains(says) && output.stdout.is_empty(), "{arguments:?}: {error}");
         assert!(begun.elapsed() < Duration::from_secs(8), "{arguments:?}");
     }
@@ -274,7 +285,7 @@ fn two_runs_are_compared_with_their_ratios_and_their_noise() {
 
     let broken = folder.file("broken.json", "{}");
     let output = run(&["--compare", &one, &broken]);
-    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("broken.json"), "{output:?}");
+    assert!(output.status.code() == Some(3) && text(&output.stderr).contains("broken.json"), "{output:?}");
 }
 
 #[cfg(unix)]

@@ -1,4 +1,12 @@
 //! Thin adapters: each brings requests of one stack to any `Service<KernelRequest>`, and its answers back.
+//!
+//! | module | feature | what it is |
+//! |---|---|---|
+//! | `actix` | `actix` | actors that run kernels, and a supervisor |
+//! | `axum` | `axum` | REST: a router to serve or to nest, with health, metrics and OpenAPI; with `docs` a page that shows it |
+//! | `grpc` | `grpc` | gRPC over tonic: a server, a client, health and reflection |
+//! | `hyper` | `hyper` | any pipeline as a service of hyper's, and a server with a graceful end |
+//! | `http` | `axum` or `hyper` | what those two share: bodies, deadlines, problem documents, tensors |
 
 #[cfg(feature = "actix")]
 pub mod actix;

@@ -1,6 +1,6 @@
 //! Who may call, over REST and gRPC alike.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{EncodingKey, Header, encode};
 use tonic::Code;
@@ -74,6 +74,57 @@ fn the_rate_is_that_of_the_tenant_whose_key_it_is_whatever_the_request_claims() 
         server.post_as("/execute", &body, &[&format!("x-api-key: {KEY}")]).0 == 429
     });
     assert!(refused, "a tenant with one request a second is never refused");
+}
+
+const OTHER_KEY: &str = "battery-staple-of-umbrella";
+const OTHER_SHA256: &str = "cf0fc9b30ede8f3fd744fa3943bb8a5fe8ba02f8aeafc865bfd61626b7f523ac";
+
+/// Of so many requests with this key, how many are answered and how many refused for their rate.
+fn answered_and_refused(server: &Server, key: &str, requests: usize) -> (usize, usize) {
+    let statuses: Vec<_> =
+        (0..requests).map(|_| server.post_as(EXECUTE, SAXPY, &[&format!("x-api-key: {key}")]).0).collect();
+    let with = |status| statuses.iter().filter(|&&one| one == status).count();
+    (with(200), with(429))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_with_a_limit_of_its_own_has_that_and_the_others_have_theirs() {
+    let keys = [("acme", SHA256), ("umbrella", OTHER_SHA256)]
+        .map(|(tenant, sha256)| format!("[[auth.api_keys]]\ntenant = \"{tenant}\"\nkey_sha256 = \"{sha256}\"\n"));
+    let limits = "[rate_limit]\nper_second = 1\nburst = 2\n[rate_limit.tenants.acme]\nper_second = 1\nburst = 40\n";
+    let file = File::new(&(keys.concat() + limits));
+    let server = Server::start(&["--config", file.path()]);
+    // A slow machine gives back a token a second, to both.
+    let (begun, requests) = (Instant::now(), 60);
+    let (acme, refused) = answered_and_refused(&server, KEY, requests);
+    assert!(acme >= 40 && acme + refused == requests, "{acme} answered, {refused} refused");
+    let (other, refused) = answered_and_refused(&server, OTHER_KEY, requests);
+    let back = begun.elapsed().as_secs() as usize + 1;
+    assert!((2..=2 + back).contains(&other), "{other} answered in {back} s");
+    assert_eq!(other + refused, requests);
+    assert!(acme <= 40 + back, "{acme} answered in {back} s");
+    // REST and gRPC draw from one limit.
+    let mut codes = Vec::new();
+    while codes.len() < 100 && codes.last() != Some(&Code::ResourceExhausted) {
+        codes.push(over_grpc(&server, Some(&format!("Bearer {OTHER_KEY}"))).await);
+    }
+    assert_eq!(codes.last(), Some(&Code::ResourceExhausted), "{codes:?}");
+}
+
+#[test]
+fn a_tenant_can_be_slowed_down_where_nobody_else_has_a_limit() {
+    let file = File::new("[rate_limit.tenants.acme]\nper_second = 1\nburst = 1\n");
+    let server = Server::start(&["--config", file.path()]);
+    // Without authentication a request names its tenant.
+    let statuses = |tenant: &str| -> Vec<u16> {
+        let metadata = format!(r#""metadata": {{"tenant": "{tenant}"}}"#);
+        let body = format!(r#"{{"kernel_id": "linalg/saxpy", "input": {SAXPY}, {metadata}}}"#);
+        (0..200).map(|_| server.post("/execute", &body).0).collect()
+    };
+    let acme = statuses("acme");
+    assert!(acme[0] == 200 && acme.contains(&429), "{acme:?}");
+    assert!(statuses("umbrella").iter().all(|&status| status == 200));
+    assert!(server.stderr.until("names the tenant that it likes").contains("WARN"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,6 +80,26 @@ fn what_is_printed_can_be_read_again() {
 }
 
 #[test]
+fn tenants_with_a_limit_of_their_own_are_printed_and_can_be_read_again() {
+    let own = "[rate_limit.tenants.acme]\nper_second = 500\nburst = 50\n[rate_limit.tenants.\"a.b\"]\nper_second = 0\n";
+    let file = File::new(own);
+    let printed = run(["serve", "--print-config", "--rate-limit-per-second=5", "--config", file.path()], "");
+    let tenants = r#"tenants = { acme = { per_second = 500, burst = 50 }, "a.b" = { per_second = 0, burst = 0 } }"#;
+    let line = |output: &Output| stdout(output).lines().find(|line| line.starts_with("tenants")).unwrap().to_owned();
+    let table = |text: &str| text.parse::<toml::Table>().unwrap();
+    assert_eq!(table(&line(&printed)), table(tenants));
+    assert!(line(&printed).ends_with(&format!("# file {}", file.path())), "{}", stdout(&printed));
+    assert!(stdout(&printed).contains("per_second = 5  # flag --rate-limit-per-second"), "{}", stdout(&printed));
+
+    let again = File::new(stdout(&printed));
+    let again = run(["serve", "--print-config", "--config", again.path()], "");
+    assert_eq!(table(&line(&again)), table(tenants));
+    let none = line(&run(["serve", "--print-config"], ""));
+    assert_eq!(table(&none), table("tenants = {}"));
+    assert!(none.ends_with("# default"), "{none}");
+}
+
+#[test]
 fn mistakes_in_the_file_are_named_with_file_line_and_key() {
     for (text, parts) in [
         ("[rest]\nlisten = \"127.0.0.1:1\"\nprefx = \"/a\"\n", &["line 3", "prefx", "unknown field"][..]),
@@ -90,6 +110,10 @@ fn mistakes_in_the_file_are_named_with_file_line_and_key() {
         ("[log]\nlevel = \"a=b=c\"\n", &["line 2", "level", "a=b=c"]),
         ("[connections]\nmax = 0\n", &["line 2", "max", "nonzero"]),
         ("[cuda]\nordinal = -1\n", &["line 2", "ordinal"]),
+        ("[rate_limit.tenants.acme]\nburst = 5\n", &["line 1", "acme", "per_second"]),
+        ("[rate_limit.tenants.acme]\nper_second = -1\n", &["line 2", "per_second"]),
+        ("[rate_limit.tenants.acme]\nper_second = 1\nrate = 2\n", &["line 3", "rate", "unknown field"]),
+        ("[rate_limit]\ntenants = 5\n", &["line 2", "tenants"]),
         ("[grpc]\nmax_request_size = \"much\"\n", &["line 2", "max_request_size", "much"]),
         ("timeout = \n", &["line 1", "timeout"]),
         ("timeout = \"1s\"\ntimeout = \"2s\"\n", &["line 2", "duplicate"]),

@@ -10,13 +10,13 @@ use tower_kernels::error::ErrorKind;
 pub(crate) const TABLE: &str = "\
 Exit codes:
     0  done
-    1  failed: a defect, or what no other code says
+    1  failed: a defect, requests of `bench` that failed, or what no other code says
     2  the command line or the configuration is wrong
     3  the input is wrong: no JSON, a field that does not hold what it should, too large
     4  no kernel has this id
     5  nothing here can run it: a ring kernel, or no code for the backend
     6  the time was up
-    7  a device is not there, or was lost
+    7  a device is not there or was lost, or a server cannot be reached
     8  the drain limit passed while requests were in flight
     9  an address cannot be listened on
   130  Ctrl-C: the run was cancelled, or a drain was cut short (143 by SIGTERM)";
@@ -32,7 +32,7 @@ pub(crate) enum Exit {
     UnknownKernel = 4,
     Unsupported = 5,
     Deadline = 6,
-    Device = 7,
+    Unavailable = 7,
     DrainLimit = 8,
     Address = 9,
     Interrupted = 130,
@@ -47,7 +47,7 @@ impl Exit {
             ErrorKind::NotFound => Self::UnknownKernel,
             ErrorKind::Unsupported => Self::Unsupported,
             ErrorKind::DeadlineExceeded => Self::Deadline,
-            ErrorKind::Unavailable => Self::Device,
+            ErrorKind::Unavailable => Self::Unavailable,
             ErrorKind::Cancelled => Self::Interrupted,
             _ => Self::Failed,
         }

@@ -16,22 +16,38 @@ mod serve;
 /// What a subcommand ends with: an exit code, or an error to print.
 type Outcome = Result<ExitCode, Box<dyn Error + Send + Sync>>;
 
-/// Kernels on CUDA GPUs and the CPU, behind REST and gRPC.
+/// Compute kernels on CUDA GPUs and on the CPU: behind REST and gRPC, and from the command line.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = exit::TABLE)]
+#[command(version, after_help = help(EXAMPLES))]
 enum Command {
-    /// Serves REST and gRPC until SIGTERM or Ctrl-C.
-    #[command(after_help = exit::TABLE)]
+    /// Serve REST and gRPC until SIGTERM or Ctrl-C.
+    #[command(after_help = help(serve::HELP))]
     Serve(serve::Args),
-    /// Lists the kernels.
-    List(catalogue::ListArgs),
-    /// Describes one kernel: its schemas, aliases and backends.
-    Describe(catalogue::DescribeArgs),
-    /// Runs one kernel in this process.
+    /// List the kernels.
     #[command(after_help = exit::TABLE)]
+    List(catalogue::ListArgs),
+    /// Describe one kernel: what it takes and gives, its aliases and backends.
+    #[command(after_help = exit::TABLE)]
+    Describe(catalogue::DescribeArgs),
+    /// Run one kernel in this process; its output is JSON on stdout.
+    #[command(after_help = help(run::HELP))]
     Run(run::Args),
-    /// Measures how fast a kernel answers: in this process, over REST or over gRPC.
+    /// Measure how fast a kernel answers: in this process, over REST or over gRPC.
+    #[command(after_help = help(bench::HELP))]
     Bench(Box<bench::Args>),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tower-kernels serve
+  tower-kernels list
+  tower-kernels describe linalg/saxpy
+  echo '{\"a\": 2.0, \"x\": [1.0, 2.0], \"y\": [10.0, 20.0]}' | tower-kernels run linalg/saxpy
+  tower-kernels bench linalg/saxpy --input saxpy.json --rest http://127.0.0.1:8080";
+
+/// What is shown below the options.
+fn help(text: &str) -> String {
+    format!("{text}\n\n{}", exit::TABLE)
 }
 
 fn main() -> ExitCode {

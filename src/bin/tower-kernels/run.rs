@@ -26,15 +26,21 @@ const LONG: Duration = Duration::from_millis(400);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Shown below the options.
+pub(crate) const HELP: &str = "\
+Examples:
+  tower-kernels run linalg/saxpy --input saxpy.json
+  tower-kernels run risk/option-pricing --backend cpu --timeout 30s < options.json > prices.json";
+
 /// What `run` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The kernel's id, or one of its aliases.
     id: String,
-    /// The file that holds its input, a JSON document; `-` is stdin.
-    #[arg(long, value_name = "FILE", default_value = "-")]
+    /// The file that holds the input, a JSON document; `-` is stdin.
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
-    /// Give up after this time, such as 30s.
+    /// Give up after this time, such as 500ms or 30s; never if nothing is said.
     #[arg(long, value_name = "TIME", value_parser = str::parse::<Span>)]
     timeout: Option<Span>,
     /// What to run it on; a CUDA device where there is one if nothing is said.
@@ -65,7 +71,7 @@ pub(crate) fn main(args: Args) -> Outcome {
         Some(Backend::Cpu) => runtime.block_on(run(registry, CpuBackend::new(), request)),
         Some(Backend::Cuda) => {
             let device = CudaBackend::open(0);
-            let device = device.map_err(|why| Exit::Device.because(format!("there is no CUDA: {why}")))?;
+            let device = device.map_err(|why| Exit::Unavailable.because(format!("there is no CUDA: {why}")))?;
             runtime.block_on(run(registry, device, request))
         }
     }?;

@@ -19,11 +19,11 @@ const DURATION: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The kernel, by its id or an alias.
+    /// The kernel's id, or one of its aliases.
     #[arg(value_name = "ID", required_unless_present = "compare")]
     kernel: Option<String>,
 
-    /// The input, a JSON document: a file, or - for standard input.
+    /// The file that holds the input, a JSON document; `-` is stdin.
     #[arg(short, long, value_name = "FILE", required_unless_present = "compare")]
     input: Option<PathBuf>,
 
@@ -31,12 +31,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", conflicts_with = "grpc")]
     rest: Option<String>,
 
-    /// Ask the gRPC server at this URL, such as http://127.0.0.1:50051.
+    /// Ask the gRPC server at this URL, such as http://127.0.0.1:50051, instead.
     #[arg(long, value_name = "URL")]
     grpc: Option<String>,
 
     /// How the input goes out and the output comes back.
-    #[arg(long, value_enum, default_value_t = Form::Json)]
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Json)]
     payload: Form,
 
     /// A header, or over gRPC an entry of metadata, to send along, such as `authorization: Bearer ...`.
@@ -53,38 +53,38 @@ pub(crate) struct Args {
     rate: Option<f64>,
 
     /// The times between requests that go by the clock.
-    #[arg(long, value_enum, default_value_t = Arrivals::Constant, requires = "rate")]
+    #[arg(long, value_enum, value_name = "TIMES", default_value_t = Arrivals::Constant, requires = "rate")]
     arrivals: Arrivals,
 
     /// How long to measure [default: 10s, or as long as --requests takes].
-    #[arg(short, long, value_parser = parse_duration)]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
 
-    /// How many requests to measure.
+    /// How many requests to measure; with --duration, whichever ends first.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     requests: Option<u64>,
 
     /// How long to send requests before measuring.
-    #[arg(long, value_parser = parse_duration, default_value = "1s")]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s")]
     warmup: Duration,
 
-    /// How long to wait for an answer.
-    #[arg(long, value_parser = parse_duration, default_value = "30s")]
+    /// How long to wait for an answer before the request counts as failed.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
     timeout: Duration,
 
-    /// Threads that send [default: one a processor in this process, else one for two].
+    /// Threads that send [default: one for each processor; over REST and gRPC one for two processors].
     #[arg(long, value_name = "N", value_parser = positive)]
     threads: Option<usize>,
 
-    /// gRPC connections, which the requests share.
+    /// gRPC connections of each thread, which its requests share; no more of them than it has requests on their way.
     #[arg(long, value_name = "N", value_parser = positive, default_value = "4")]
     channels: usize,
 
-    /// Exit with 0 even if requests have failed.
+    /// Measure on, and exit with 0, even if requests fail.
     #[arg(long)]
     allow_errors: bool,
 
-    /// Write the run to this file as well.
+    /// Write the run to this file as well, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
@@ -99,9 +99,9 @@ pub(crate) struct Args {
 pub(super) enum Form {
     /// As JSON.
     Json,
-    /// As tensors: in process and over gRPC.
+    /// As tensors; in process and over gRPC.
     Tensors,
-    /// As the kernel's own type, with no codec at all: in process.
+    /// As the kernel's own type, with no codec at all; in process.
     Typed,
 }
 

@@ -17,7 +17,8 @@
 //! ```
 //!
 //! It ends with 0, with 1 where a request failed (unless `--allow-errors`), and with 130 after Ctrl-C, which ends the run
-//! early and still prints it.
+//! early and still prints it. What can never work is found out by a first request, before anything is measured, and ends it
+//! with the code that `run` would end with: 3 for input that the kernel refuses, 4 for a kernel that is not there.
 //!
 //! Each thread has connections, a runtime of one thread, and counters of its own, which are added up at the end.
 
@@ -32,24 +33,35 @@ mod units;
 use std::error::Error;
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 use self::args::Work;
 use self::load::{Measured, Plan};
 use self::report::Run;
-use self::target::{Destination, Target, connect};
+use self::target::{Destination, Failure, Target, connect};
+use crate::exit::Exit;
 
 pub(crate) use self::args::Args;
 
+/// Shown below the options.
+pub(crate) const HELP: &str = "\
+Times are written as 500ms, 10s or 2m. Latency is shown in the unit that fits it.
+
+Examples:
+  tower-kernels bench linalg/saxpy --input saxpy.json
+  tower-kernels bench linalg/saxpy --input saxpy.json --rest http://127.0.0.1:8080 --json before.json
+  tower-kernels bench linalg/saxpy --input saxpy.json --grpc http://127.0.0.1:50051 --rate 1000 --arrivals poisson
+  tower-kernels bench --compare before.json after.json";
+
 pub(crate) fn main(args: Args) -> crate::Outcome {
-    match args.work()? {
+    match args.work().map_err(|error| Exit::Usage.because(error))? {
         Work::Compare(a, b) => {
-            show(&compare::table(&Run::read(&a)?, &Run::read(&b)?))?;
-            Ok(ExitCode::SUCCESS)
+            let read = |path: &Path| Run::read(path).map_err(|error| Exit::Input.because(error));
+            show(&compare::table(&read(&a)?, &read(&b)?))?;
+            Ok(Exit::Done.into())
         }
         Work::Measure(order) => {
-            let input = read(&order.input)?;
-            let measured = measure(&order.destination, &input, &order.plan, order.allow_errors)?;
+            let input = read(&order.input).map_err(|error| Exit::Input.because(error))?;
+            let measured = measure(&order.destination, &input, &order.plan, order.allow_errors).map_err(coded)?;
             let failed = measured.tally.failures() > 0 && !order.allow_errors;
             let interrupted = measured.interrupted;
             let run = Run::new(&order, input.len(), measured)?;
@@ -58,12 +70,20 @@ pub(crate) fn main(args: Args) -> crate::Outcome {
                 run.write(path)?;
             }
             Ok(match (interrupted, failed) {
-                // What shells report of a program that Ctrl-C has ended.
-                (true, _) => ExitCode::from(130),
-                (false, true) => ExitCode::FAILURE,
-                (false, false) => ExitCode::SUCCESS,
-            })
+                (true, _) => Exit::Interrupted,
+                (false, true) => Exit::Failed,
+                (false, false) => Exit::Done,
+            }
+            .into())
         }
+    }
+}
+
+/// With the exit code of the request that failed, where it was that.
+fn coded(error: Box<dyn Error + Send + Sync>) -> Box<dyn Error + Send + Sync> {
+    match error.downcast::<Failure>() {
+        Ok(failure) => failure.exit().because(failure.to_string()).into(),
+        Err(error) => error,
     }
 }
 

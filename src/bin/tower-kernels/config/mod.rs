@@ -9,6 +9,7 @@ mod settings;
 mod sources;
 mod values;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -78,6 +79,24 @@ pub(crate) struct Connections {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RateLimit {
     pub(crate) per_second: u32,
+    pub(crate) burst: u32,
+    pub(crate) tenants: BTreeMap<String, TenantLimit>,
+}
+
+impl RateLimit {
+    /// Whether anybody has a limit.
+    pub(crate) fn is_on(&self) -> bool {
+        self.per_second > 0 || self.tenants.values().any(|own| own.per_second > 0)
+    }
+}
+
+/// The calls of a tenant that has a limit of its own, in place of everybody's. Its rate has no default: a table without
+/// one would lift the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TenantLimit {
+    pub(crate) per_second: u32,
+    #[serde(default)]
     pub(crate) burst: u32,
 }
 

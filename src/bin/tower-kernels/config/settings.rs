@@ -58,7 +58,11 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("connections.idle_timeout", Text("TIME"), "How long an HTTP/1.1 connection is kept while nothing is asked"),
     setting("connections.write_timeout", Text("TIME"), "How long a client may read nothing of its answer"),
     setting("auth.api_keys", InFile, "Who may call: tenants, and the SHA-256 of their keys"),
-    setting("auth.api_keys_file", Text("FILE"), "A file of such keys, apart from the other settings"),
+    setting(
+        "auth.api_keys_file",
+        Text("FILE"),
+        "A TOML file of API keys, [[api_keys]] with tenant and key_sha256, apart from the other settings",
+    ),
     setting("auth.open_metrics", Switch, "Whether /metrics asks nobody who they are; /health and gRPC health never do"),
     setting("auth.jwt.algorithm", Choice(&["RS256", "ES256", "EdDSA", "HS256"]), "How JSON web tokens are signed"),
     setting(
@@ -66,12 +70,21 @@ pub(super) const SETTINGS: &[Setting] = &[
         Text("FILE"),
         "The public key in PEM, or the secret of HS256, that tokens are checked with",
     ),
-    setting("auth.jwt.secret_env", Text("NAME"), "The environment variable that holds it, in place of a file"),
+    setting(
+        "auth.jwt.secret_env",
+        Text("NAME"),
+        "The environment variable that holds the secret of HS256, in place of a file",
+    ),
     setting("auth.jwt.issuer", Text("NAME"), "Who must have issued a token; anybody if nothing is said"),
     setting("auth.jwt.audience", Text("NAME"), "Whom a token must be for; nobody in particular if nothing is said"),
     setting("auth.jwt.tenant_claim", Text("NAME"), "Which claim names the tenant"),
-    setting("rate_limit.per_second", Number, "Requests a second that each tenant may make; 0 is no limit"),
+    setting(
+        "rate_limit.per_second",
+        Number,
+        "Requests a second that each tenant may make, but for those in rate_limit.tenants of the file; 0 is no limit",
+    ),
     setting("rate_limit.burst", Number, "Requests that a tenant may make at once; 0 is a second's worth"),
+    setting("rate_limit.tenants", InFile, "Tenants with a limit of their own, each with per_second and burst"),
     setting("drain.notice", Text("TIME"), "From not being ready any more to refusing connections"),
     setting("drain.limit", Text("TIME"), "How long requests in flight may take from then on"),
     setting("cpu.lanes", Number, "Requests that run on the CPU at one time"),
@@ -110,7 +123,7 @@ impl Setting {
             Text(name) | List(name) => arg.value_name(name),
             InFile => arg.hide(true),
             Number => arg.value_name("NUMBER"),
-            Choice(names) => arg.value_parser(PossibleValuesParser::new(names)),
+            Choice(names) => arg.value_name("NAME").value_parser(PossibleValuesParser::new(names)),
             // `--rest-cors` is as good as `--rest-cors=true`.
             Switch => arg
                 .value_name("BOOL")

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::settings::Override;
+use super::settings::{Override, SETTINGS};
 use super::{Config, Overrides};
 use crate::exit::{Exit, Failure};
 
@@ -104,9 +104,17 @@ fn merge(table: &mut Table, stronger: Table) {
 
 /// The keys of a table and its sections: `key`, `section.key`.
 pub(super) fn keys(table: &Table) -> Vec<String> {
-    let of = |(name, value): (&String, &Value)| match value {
-        Value::Table(section) => keys(section).into_iter().map(|key| format!("{name}.{key}")).collect(),
-        _ => vec![name.clone()],
+    below("", table)
+}
+
+fn below(path: &str, table: &Table) -> Vec<String> {
+    let of = |(name, value): (&String, &Value)| {
+        let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        match value {
+            // A setting may be a table itself, whose names are the user's.
+            Value::Table(section) if SETTINGS.iter().all(|setting| setting.key != key) => below(&key, section),
+            _ => vec![key],
+        }
     };
     table.iter().flat_map(of).collect()
 }

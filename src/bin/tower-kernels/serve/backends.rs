@@ -19,7 +19,7 @@ pub(super) fn open(config: &Config) -> Result<Local, Failure> {
         CudaMode::On | CudaMode::Required => CudaBackend::with_config(config.cuda.ordinal, config.cuda.backend()),
     };
     if let (CudaMode::Required, Err(why)) = (config.cuda.mode, &cuda) {
-        return Err(Exit::Device.because(format!("cuda.mode is `required`, and there is no CUDA: {why}")));
+        return Err(Exit::Unavailable.because(format!("cuda.mode is `required`, and there is no CUDA: {why}")));
     }
     let cpu = CpuBackend::with_config(config.cpu.backend());
     let cpu = cpu.map_err(|error| Exit::Failed.because(format!("the CPU's lanes: {error}")))?;

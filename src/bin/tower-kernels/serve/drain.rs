@@ -18,7 +18,7 @@ impl Stop {
         match self {
             _ if !all_answered => Exit::DrainLimit,
             Self::Signal(_) => Exit::Done,
-            Self::DeviceLost(_) => Exit::Device,
+            Self::DeviceLost(_) => Exit::Unavailable,
         }
     }
 }

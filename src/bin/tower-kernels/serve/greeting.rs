@@ -30,7 +30,7 @@ pub(super) fn print(
             );
         }
     }
-    if config.rate_limit.per_second > 0 && servers.auth.is_none() {
+    if config.rate_limit.is_on() && servers.auth.is_none() {
         tracing::warn!("each tenant has a rate, and without authentication a request names the tenant that it likes");
     }
     if config.log.format == LogFormat::Json {

@@ -19,10 +19,20 @@ use crate::Outcome;
 use crate::config::{Effective, Overrides};
 use crate::exit::Exit;
 
+/// Shown below the options.
+pub(crate) const HELP: &str = "\
+Times are written as 500ms, 30s or 1m 30s. Each flag has a variable, and a key in the file: --drain-limit is
+TOWER_KERNELS_DRAIN_LIMIT, and limit in [drain]. A flag is stronger than its variable, and that than the file.
+auth.api_keys and rate_limit.tenants are in the file alone; --print-config shows its form.
+
+Examples:
+  tower-kernels serve --rest-listen 127.0.0.1:8000 --grpc-listen off
+  tower-kernels serve --config tower-kernels.toml --print-config";
+
 /// What `serve` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A TOML file with settings; flags and variables are stronger than what it says.
+    /// A TOML file with settings.
     #[arg(long, value_name = "FILE", env = "TOWER_KERNELS_CONFIG")]
     config: Option<PathBuf>,
     /// Print the configuration that holds, with where each value came from, and exit.

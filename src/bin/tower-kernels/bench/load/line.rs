@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::target::{Caller, Failure};
+use super::super::target::{CLIENT_TIMEOUT, Caller, Failure};
 use super::Seen;
 use super::schedule::Schedule;
 use super::tally::Tally;
@@ -148,7 +148,7 @@ pub(super) async fn work<C: Caller>(mut caller: C, timer: Timer, line: Rc<Line>)
 pub(super) async fn call<C: Caller>(caller: &mut C, timeout: Duration) -> Result<usize, Failure> {
     match tokio::time::timeout(timeout, caller.call()).await {
         Ok(result) => result,
-        Err(_) => Err(Failure::new("client_timeout", "no answer within --timeout")),
+        Err(_) => Err(Failure::new(CLIENT_TIMEOUT, "no answer within --timeout")),
     }
 }
 

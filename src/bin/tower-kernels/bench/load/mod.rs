@@ -68,7 +68,8 @@ pub(super) fn run<C: Callers>(
 ) -> Result<Measured, Box<dyn Error + Send + Sync>> {
     // Ten seconds of the same refusal say no more than one does.
     if !allow_errors && let Err(failure) = runtime.block_on(first(target, plan.timeout)) {
-        return Err(format!("the first request failed, so nothing was measured: {failure}").into());
+        let message = format!("the first request failed, so nothing was measured: {failure}");
+        return Err(failure.exit().because(message).into());
     }
     let stop = CancellationToken::new();
     let left = plan.requests.map(|requests| Arc::new(AtomicU64::new(requests)));

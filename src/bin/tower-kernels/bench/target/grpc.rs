@@ -15,7 +15,8 @@ use tower_kernels::service::{self, Tensors};
 
 use super::super::args::Form;
 use super::payload::tensors;
-use super::{Caller, Callers, Failure};
+use super::{CONNECTION, Caller, Callers, Failure};
+use crate::exit::Exit;
 
 pub(in super::super) struct Grpc {
     endpoint: Endpoint,
@@ -40,9 +41,10 @@ impl Grpc {
         document: &str,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         if !url.starts_with("http://") {
-            return Err(format!("{url:?} is not of the form http://HOST:PORT").into());
+            return Err(Exit::Usage.because(format!("{url:?} is not of the form http://HOST:PORT")).into());
         }
-        let endpoint = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true);
+        let endpoint = Endpoint::from_shared(url.to_owned());
+        let endpoint = endpoint.map_err(|error| Exit::Usage.because(format!("{url:?}: {error}")))?.tcp_nodelay(true);
         let mut metadata = MetadataMap::new();
         for (name, value) in headers {
             let key = AsciiMetadataKey::from_bytes(name.as_str().as_bytes())?;
@@ -112,7 +114,7 @@ impl Caller for GrpcCaller {
 }
 
 fn connection(url: &str, error: &dyn Error) -> Failure {
-    let Failure { code, message } = Failure::of("connection", error);
+    let Failure { code, message } = Failure::of(CONNECTION, error);
     Failure::new(code, format!("{url}: {message}"))
 }
 
@@ -120,7 +122,7 @@ fn connection(url: &str, error: &dyn Error) -> Failure {
 fn failure(status: Status) -> Failure {
     let code: Cow<'static, str> = match status.get_details_error_info() {
         Some(info) => info.reason.into(),
-        None if status.code() == Code::Unavailable => "connection".into(),
+        None if status.code() == Code::Unavailable => CONNECTION.into(),
         None => {
             let number = i32::from(status.code());
             let kind = ErrorKind::ALL.into_iter().find(|kind| kind.grpc_code() == number);

@@ -10,8 +10,10 @@ use std::error::Error;
 use std::fmt;
 
 use http::{HeaderName, HeaderValue};
+use tower_kernels::error::ErrorKind;
 
 use super::args::Form;
+use crate::exit::Exit;
 
 /// What the load is to go to.
 #[derive(Debug)]
@@ -53,7 +55,7 @@ pub(super) enum Target {
 }
 
 pub(super) async fn connect(destination: &Destination, input: &[u8]) -> Result<Target, Box<dyn Error + Send + Sync>> {
-    let document = std::str::from_utf8(input).map_err(|error| format!("the input is not JSON: {error}"))?;
+    let document = std::str::from_utf8(input).map_err(|error| no_json(&error))?;
     Ok(match destination {
         Destination::InProcess { kernel, form } => {
             Target::InProcess(Box::new(in_process::InProcess::new(kernel, *form, document)?))
@@ -64,6 +66,10 @@ pub(super) async fn connect(destination: &Destination, input: &[u8]) -> Result<T
             Target::Grpc(Box::new(target))
         }
     })
+}
+
+fn no_json(error: &dyn Error) -> crate::exit::Failure {
+    Exit::Input.because(format!("the input is not JSON: {error}"))
 }
 
 /// Makes callers, on the thread and the runtime that they will call from.
@@ -89,9 +95,21 @@ pub(super) struct Failure {
     pub(super) message: String,
 }
 
+const CONNECTION: &str = "connection";
+pub(super) const CLIENT_TIMEOUT: &str = "client_timeout";
+
 impl Failure {
     pub(super) fn new(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
+    }
+
+    /// What the program ends with where this keeps it from measuring.
+    pub(super) fn exit(&self) -> Exit {
+        match &*self.code {
+            CONNECTION => Exit::Unavailable,
+            CLIENT_TIMEOUT => Exit::Deadline,
+            code => ErrorKind::ALL.into_iter().find(|kind| kind.code() == code).map_or(Exit::Failed, Exit::of),
+        }
     }
 
     /// An error and its causes, which say what it does not.

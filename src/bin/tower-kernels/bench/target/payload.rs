@@ -4,9 +4,15 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use tower_kernels::service::{DType, Tensor, Tensors};
 
+use crate::exit::{self, Exit};
+
 /// The fields of a document as tensors, of the types that the kernel's input schema asks for. A field that is null is left
 /// out.
-pub(super) fn tensors(schema: &Value, document: &str) -> Result<Tensors, String> {
+pub(super) fn tensors(schema: &Value, document: &str) -> Result<Tensors, exit::Failure> {
+    read(schema, document).map_err(|error| Exit::Input.because(error))
+}
+
+fn read(schema: &Value, document: &str) -> Result<Tensors, String> {
     let fields: Map<String, Value> =
         serde_json::from_str(document).map_err(|error| format!("the input is no JSON object: {error}"))?;
     let mut tensors = Tensors::new();
@@ -110,7 +116,7 @@ mod tests {
         let registry = KernelRegistry::new();
         register_all(&registry).unwrap();
         let kernel = registry.get(kernel).unwrap();
-        let tensors = tensors(kernel.input_schema().as_value(), document)?;
+        let tensors = read(kernel.input_schema().as_value(), document)?;
         kernel.decode(Payload::Tensors(tensors.clone())).map_err(|error| format!("{error:?}"))?;
         Ok(tensors)
     }

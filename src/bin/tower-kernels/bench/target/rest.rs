@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 
-use super::{Caller, Callers, Failure};
+use super::{CONNECTION, Caller, Callers, Failure, no_json};
+use crate::exit::Exit;
 
 /// Of an answer that is no answer, so much is read.
 const MAX_PROBLEM: usize = 64 << 10;
@@ -40,11 +41,11 @@ impl Rest {
         headers: &[(HeaderName, HeaderValue)],
         document: &str,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let input = serde_json::from_str(document).map_err(|error| format!("the input is not JSON: {error}"))?;
+        let input = serde_json::from_str(document).map_err(|error| no_json(&error))?;
         let body = serde_json::to_vec(&Document { kernel_id: kernel, input })?;
-        let uri: Uri = url.parse().map_err(|error| format!("{url:?}: {error}"))?;
+        let uri: Uri = url.parse().map_err(|error| Exit::Usage.because(format!("{url:?}: {error}")))?;
         let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            return Err(format!("{url:?} is not of the form http://HOST[:PORT][/PREFIX]").into());
+            return Err(Exit::Usage.because(format!("{url:?} is not of the form http://HOST[:PORT][/PREFIX]")).into());
         };
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
         // Over one's own connection the target is a path, and the host goes into a header.
@@ -72,7 +73,7 @@ impl Callers for Rest {
 impl Server {
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
         let failed = |error: &dyn Error| {
-            let Failure { code, message } = Failure::of("connection", error);
+            let Failure { code, message } = Failure::of(CONNECTION, error);
             Failure::new(code, format!("{}: {message}", self.authority))
         };
         let stream = TcpStream::connect(&self.authority).await.map_err(|error| failed(&error))?;
@@ -92,7 +93,7 @@ pub(in super::super) struct RestCaller {
 
 impl Caller for RestCaller {
     async fn call(&mut self) -> Result<usize, Failure> {
-        let failed = |error: hyper::Error| Failure::of("connection", &error);
+        let failed = |error: hyper::Error| Failure::of(CONNECTION, &error);
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.server.connect().await?,
@@ -126,7 +127,7 @@ async fn problem(status: u16, body: Incoming) -> Failure {
     }
     let body = match Limited::new(body, MAX_PROBLEM).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) => return Failure::of("connection", &*error),
+        Err(error) => return Failure::of(CONNECTION, &*error),
     };
     match serde_json::from_slice(&body) {
         Ok(Problem { code, detail }) => Failure::new(code, detail),
