@@ -13,7 +13,7 @@ use serde_json::json;
 use tower::ServiceBuilder;
 use tower_kernels::actix::{ExecuteKernel, ExecuteMetadata, KernelActorConfig, KernelActorSupervisor, ListKernels};
 use tower_kernels::error::Classify;
-use tower_kernels::layers::{MetricsLayer, TracingLayer};
+use tower_kernels::layers::{MetricsLayer, TimeoutLayer, TracingLayer};
 use tower_kernels::service::{KernelRegistry, KernelService};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let pipeline = ServiceBuilder::new()
             .layer(MetricsLayer::new())
             .layer(TracingLayer::new())
+            .layer(TimeoutLayer::new(Duration::from_secs(30)))
             .service(KernelService::new(Arc::clone(&registry)));
 
         let mut supervisor = KernelActorSupervisor::with_service(pipeline, registry);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tonic::transport::Server;
 use tower::ServiceBuilder;
 use tower_kernels::grpc::{GrpcConfig, HealthService, KernelGrpcServer, reflection, reflection_v1alpha};
-use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TracingLayer};
+use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
 use tower_kernels::service::{KernelRegistry, KernelService};
 
 #[tokio::main]
@@ -28,6 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(MetricsLayer::new().operations(registry.list().iter().map(|kernel| kernel.info().id.clone())))
         .layer(TracingLayer::new())
         .layer(RateLimiterLayer::new(100_000, Duration::from_secs(1)))
+        .layer(TimeoutLayer::new(Duration::from_secs(30)))
         .service(kernels);
 
     let health = HealthService::new();

@@ -14,6 +14,8 @@ pub mod actix;
 pub mod axum;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+mod headers;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 #[cfg_attr(
     not(all(feature = "axum", feature = "hyper")),

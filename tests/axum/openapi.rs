@@ -149,6 +149,62 @@ async fn every_example_is_accepted() {
     assert_eq!(tried, 4);
 }
 
+#[tokio::test]
+async fn tensors_are_in_the_document_as_they_are_sent_and_answered() {
+    const OCTETS: &str = "application/octet-stream";
+    const HEAD_LENGTH: &str = "inference-header-content-length";
+    let server = Server::start().await;
+    let document = document(&server).await;
+    let resolve = |value: &Value| document.pointer(&value["$ref"].as_str().unwrap()[1..]).unwrap().clone();
+    for path in ["/execute", "/kernels/linalg/saxpy/execute"] {
+        let operation = &document["paths"][path]["post"];
+        let parameters = operation["parameters"].as_array().unwrap();
+        assert!(parameters.iter().map(resolve).any(|it| it["name"] == HEAD_LENGTH && it["in"] == "header"), "{path}");
+        let body = resolve(&operation["requestBody"]["content"][OCTETS]["schema"]);
+        let (head, fields) = (resolve(&body["x-head"]), |schema: &Value| schema["properties"].clone());
+        assert_eq!((&body["format"], &head["additionalProperties"]), (&json!("binary"), &json!(false)));
+
+        let mut sent = json!({"id": "7", "parameters": {"timeout_ms": 5000}, "outputs": [{"name": "y"}], "inputs": [
+            {"name": "a", "datatype": "FP32", "shape": [1], "data": [2.0]},
+            {"name": "x", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}},
+            {"name": "y", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]});
+        if path == "/execute" {
+            sent["kernel_id"] = "linalg/saxpy".into();
+        }
+        for (key, value) in sent.as_object().unwrap() {
+            let known = &fields(&head)[key];
+            assert!(known.is_object(), "{key} is not in {head}");
+            for (key, _) in value[0].as_object().into_iter().flatten() {
+                assert!(fields(&known["items"])[key].is_object(), "{key} is not in {known}");
+            }
+        }
+        let datatypes = &fields(&head)["inputs"]["items"]["properties"]["datatype"]["enum"];
+        assert!(datatypes.as_array().unwrap().contains(&json!("FP32")), "{datatypes}");
+
+        let sent = sent.to_string();
+        let length = sent.len().to_string();
+        let headers = [("content-type", OCTETS), (HEAD_LENGTH, length.as_str())];
+        let bytes = [sent.as_bytes(), &[1.0_f32.to_le_bytes(), 3.0_f32.to_le_bytes()].concat()].concat();
+        let mut answer = Vec::new();
+        let mut stream = server.send("POST", path, &headers, &bytes).await;
+        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.unwrap();
+        let end = answer.windows(4).position(|at| at == b"\r\n\r\n").unwrap() + 4;
+        let (status_and_headers, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end..]);
+        let answered = &operation["responses"]["200"];
+        assert!(answered["content"][OCTETS].is_object() && answered["headers"][HEAD_LENGTH].is_object());
+        assert!(
+            status_and_headers.contains(OCTETS) && status_and_headers.contains(HEAD_LENGTH),
+            "{status_and_headers}"
+        );
+        let written: Value = serde_json::from_slice(&body[..body.len() - 4]).unwrap();
+        let schema = resolve(&resolve(&answered["content"][OCTETS]["schema"])["x-head"]);
+        for (key, _) in written.as_object().unwrap() {
+            assert!(fields(&schema)[key].is_object(), "{key} is not in {schema}");
+        }
+        assert_eq!(body[body.len() - 4..], 5.0_f32.to_le_bytes());
+    }
+}
+
 /// Kernels whose types have the same names, and refer to themselves and to each other.
 mod same_names {
     use super::*;

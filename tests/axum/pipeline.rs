@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use tower::{ServiceBuilder, service_fn};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::RateLimiterLayer;
+use tower_kernels::layers::{RateLimiterLayer, TimeoutLayer};
 use tower_kernels::service::{
     Execution, KernelRequest, KernelResponse, Payload, Priority, RequestContext, Tenant, TraceContext,
 };
@@ -19,6 +20,20 @@ const BODY: &[u8] = br#"{"kernel_id": "linalg/saxpy", "input": 1}"#;
 #[derive(Debug, thiserror::Error)]
 #[error("the service refuses")]
 struct Refusal(ErrorKind, Option<Duration>);
+
+/// The same, of who has not said who it is.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody knows you")]
+struct Stranger(Option<HeaderValue>);
+
+impl Classify for Stranger {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Unauthenticated
+    }
+    fn challenge(&self) -> Option<&HeaderValue> {
+        self.0.as_ref()
+    }
+}
 
 impl Classify for Refusal {
     fn kind(&self) -> ErrorKind {
@@ -99,6 +114,42 @@ async fn refusals_of_any_kind_have_the_tables_status() {
         };
         assert_eq!(answer.header("retry-after"), retry_after, "{kind}");
     }
+}
+
+#[tokio::test]
+async fn who_is_not_known_is_told_how_to_say_who_it_is() {
+    for (challenge, said) in
+        [(None, r#"Bearer realm="kernels""#), (Some("Basic realm=\"mine\""), r#"Basic realm="mine""#)]
+    {
+        let service = service_fn(move |_: KernelRequest| async move {
+            Err::<KernelResponse, _>(Stranger(challenge.map(HeaderValue::from_static)))
+        });
+        // Under a layer, whose error passes on what the one inside says.
+        let service = ServiceBuilder::new().layer(TimeoutLayer::new(Duration::from_secs(30))).service(service);
+        let router = KernelRouter::with_service(service, registry(), RouterConfig::default());
+        let server = Server::serve(router.into_router()).await;
+        let answer = server.request("POST", "/execute", &[JSON], BODY).await;
+        assert_eq!(answer.problem(401, "unauthenticated"), "nobody knows you");
+        assert_eq!(answer.header("www-authenticate"), Some(said));
+    }
+}
+
+#[tokio::test]
+async fn a_call_past_its_deadline_is_counted_as_what_its_caller_was_told() {
+    const CALLS: usize = 20;
+    let server = Server::start().await;
+    for _ in 0..CALLS {
+        let headers = [JSON, ("connect-timeout-ms", "20")];
+        let answer = server.request("POST", "/kernels/test/nap/execute", &headers, br#"{"millis": 60000}"#).await;
+        answer.problem(504, "deadline_exceeded");
+    }
+    let page = server.get("/metrics").await.body;
+    let ended: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with(r#"kernel_requests_total{operation="test/nap""#) && !line.ends_with(" 0"))
+        .collect();
+    let all = format!(r#"{{operation="test/nap",backend="none",outcome="deadline_exceeded"}} {CALLS}"#);
+    assert_eq!(ended, [format!("kernel_requests_total{all}")]);
 }
 
 #[tokio::test]

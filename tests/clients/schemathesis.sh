@@ -8,38 +8,11 @@
 # the tools below target/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-tools=target/schemathesis-tools
-[ $# -gt 0 ] || set -- cargo run --quiet --locked --features full --example axum_server -- 127.0.0.1:0
-
-stamp=$tools/requirements.txt
-if ! cmp --silent tests/clients/requirements.txt "$stamp"; then
-    rm -rf "$tools"
-    python3 -m pip install --quiet --disable-pip-version-check --target "$tools" -r tests/clients/requirements.txt
-    cp tests/clients/requirements.txt "$stamp"
-fi
-export PYTHONPATH="$PWD/$tools" PYTHONDONTWRITEBYTECODE=1
-
-work=$(mktemp -d)
-"$@" >"$work/log" 2>&1 &
-server=$!
-stop() {
-    kill "$server" 2>/dev/null || true
-    wait "$server" 2>/dev/null || true
-    rm -rf "$work"
-}
-trap stop EXIT
-
-url=
-for _ in $(seq 600); do
-    url=$(grep -oEm1 'http://[0-9a-z.:-]+' "$work/log" || true)
-    [ -z "$url" ] && kill -0 "$server" 2>/dev/null || break
-    sleep 0.1
-done
-if [ -z "$url" ]; then
-    echo "the server has not said where it listens:" >&2
-    cat "$work/log" >&2
-    exit 1
-fi
+. tests/clients/served.sh
+[ $# -gt 0 ] || set -- cargo run --quiet --locked --features full --bin tower-kernels -- \
+    serve --rest-listen 127.0.0.1:0 --grpc-listen off
+tools schemathesis-tools requirements.txt
+serve "$@"
 
 python3 - "$url/openapi.json" "$work/openapi.json" <<'PY'
 import sys, time, urllib.request
@@ -56,9 +29,4 @@ PY
 python3 -m openapi_spec_validator "$work/openapi.json"
 python3 -c 'from schemathesis.cli import schemathesis; schemathesis()' \
     --config-file tests/clients/schemathesis.toml run --max-response-time 5 "$url/openapi.json"
-
-if ! kill -0 "$server" 2>/dev/null; then
-    echo "the server is gone:" >&2
-    cat "$work/log" >&2
-    exit 1
-fi
+still_serves

@@ -2,8 +2,10 @@
 """Calls a running server with tensors, as clients of model servers write and read them.
 
     python -m venv env && env/bin/pip install -r tests/clients/requirements-tensors.txt
-    cargo run --example axum_server --features axum
+    cargo run --features server -- serve
     env/bin/python tests/clients/tensors.py [http://127.0.0.1:8080]
+
+`tests/clients/tensors.sh` does all of it.
 
 Bodies are built and answers read by `tritonclient`; only the path is not its own. Ends with a status other than 0 at
 the first answer that is not what numpy, or the same request as JSON, says.

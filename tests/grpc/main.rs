@@ -2,6 +2,8 @@
 
 mod calls;
 mod deadlines;
+#[cfg(feature = "hyper")]
+mod faults;
 mod server;
 mod sizes;
 mod statuses;

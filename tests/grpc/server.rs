@@ -2,14 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+#[cfg(feature = "hyper")]
+use std::time::Duration;
 
 use futures::Stream;
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
+#[cfg(feature = "hyper")]
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::codegen::StdError;
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tower_kernels::grpc::{
@@ -21,10 +29,24 @@ use tower_kernels::service::KernelRegistry;
 
 use crate::wire::kernels::{Naps, registry};
 
+/// Which server it is that serves tonic's routes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// tonic's own.
+    Tonic,
+    /// The crate's, as the program has it.
+    #[cfg(feature = "hyper")]
+    Hyper,
+}
+
+#[cfg_attr(not(feature = "hyper"), allow(dead_code, reason = "for what is tested with both servers"))]
 pub(crate) struct Running {
+    pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
     pub(crate) naps: Naps,
     pub(crate) health: HealthService,
+    pub(crate) stop: oneshot::Sender<()>,
+    pub(crate) ended: JoinHandle<Result<(), StdError>>,
 }
 
 impl Running {
@@ -49,18 +71,54 @@ impl Running {
         Self::serve(KernelGrpcServer::with_service(pipeline, registry, config), naps).await
     }
 
+    /// One of each kind.
+    #[cfg(feature = "hyper")]
+    pub(crate) async fn both(config: GrpcConfig) -> impl Iterator<Item = Self> {
+        let start = async |kind| {
+            let (registry, naps) = registry();
+            let service = tower_kernels::service::KernelService::new(Arc::clone(&registry));
+            Self::serve_by(kind, KernelGrpcServer::with_service(service, registry, config.clone()), naps).await
+        };
+        [start(Kind::Tonic).await, start(Kind::Hyper).await].into_iter()
+    }
+
     async fn serve<S: Pipeline>(server: KernelGrpcServer<S>, naps: Naps) -> Self {
+        Self::serve_by(Kind::Tonic, server, naps).await
+    }
+
+    async fn serve_by<S: Pipeline>(kind: Kind, server: KernelGrpcServer<S>, naps: Naps) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let health = HealthService::new();
-        let serve = Server::builder()
-            .add_service(health.clone())
+        let routes = Routes::new(health.clone())
             .add_service(reflection())
             .add_service(reflection_v1alpha())
-            .add_service(server.into_service())
-            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-        tokio::spawn(serve);
-        Self { address, naps, health }
+            .add_service(server.into_service());
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async {
+            if stopped.await.is_err() {
+                // The test is over, and so is the runtime soon.
+                std::future::pending::<()>().await;
+            }
+        };
+        let ended = match kind {
+            Kind::Tonic => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                let serve = Server::builder().add_routes(routes).serve_with_incoming_shutdown(incoming, stopped);
+                tokio::spawn(async { serve.await.map_err(Into::into) })
+            }
+            #[cfg(feature = "hyper")]
+            Kind::Hyper => {
+                let service = TowerToHyperService::new(routes.prepare().into_axum_router());
+                let stopped = async {
+                    stopped.await;
+                    Ok(())
+                };
+                let serve = tower_kernels::hyper::serve(listener, service, stopped, Duration::from_secs(30));
+                tokio::spawn(async { serve.await.map_err(Into::into) })
+            }
+        };
+        Self { kind, address, naps, health, stop, ended }
     }
 
     pub(crate) async fn channel(&self) -> Channel {
@@ -94,13 +152,27 @@ impl Elsewhere {
     where
         R: Stream<Item = ExecuteStreamRequest> + Send + 'static,
     {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.spawn(async move {
+        Self::run(async move {
             let mut client = KernelClient::connect(format!("http://{server}")).await.unwrap();
             let answers = client.execute_stream(requests).await.unwrap();
             std::future::pending::<()>().await;
             drop(answers);
-        });
+        })
+    }
+
+    /// Calls the server once.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn execute(server: SocketAddr, request: ExecuteRequest) -> Self {
+        Self::run(async move {
+            let mut client = KernelClient::connect(format!("http://{server}")).await.unwrap();
+            let answer = client.execute(request).await;
+            panic!("it is answered: {answer:?}");
+        })
+    }
+
+    fn run(client: impl Future<Output = ()> + Send + 'static) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.spawn(client);
         Self(Some(runtime))
     }
 }

@@ -84,6 +84,7 @@ async fn one_who_asks_before_sending_is_told_to_go_on_or_not_to() {
 
         let answer = Answer::receive(server.say(expects(1001)).await).await;
         assert!(answer.problem(413, "too_large").contains("1000 bytes"));
+        assert_eq!(answer.header("connection"), Some("close"), "what is not read would be taken for the next request");
     }
 }
 
@@ -129,7 +130,9 @@ async fn a_body_that_does_not_come_is_waited_for_no_longer_than_the_deadline() {
         server.answers().await;
         for stream in [slower, slow] {
             // All that comes until the connection is closed.
-            Answer::receive(stream).await.problem(408, "request_timeout");
+            let answer = Answer::receive(stream).await;
+            answer.problem(408, "request_timeout");
+            assert_eq!(answer.header("connection"), Some("close"));
         }
         assert!((Duration::from_millis(300)..Duration::from_secs(10)).contains(&begun.elapsed()));
         server.until_open(0).await;

@@ -64,7 +64,7 @@
 mod future;
 mod grpc;
 mod layer;
-mod problem;
+pub(crate) mod problem;
 mod protocol;
 mod refusal;
 mod service;

@@ -1,16 +1,22 @@
-//! Problem documents after RFC 9457.
+//! Problem documents after RFC 9457, and what goes with them whoever writes them.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::Refusal;
+
+pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
+/// Where a server does not say how to come back with a credential.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"kernels\"");
+/// Where 429 and 503 do not say when to come back: in a moment.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) fn response<B: From<Bytes>>(refusal: &Refusal) -> Response<B> {
     let status = StatusCode::from_u16(refusal.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let document = serde_json::json!({
-        "title": status.canonical_reason().unwrap_or("Client Closed Request"),
+        "title": title(status),
         "status": status.as_u16(),
         "code": refusal.kind.code(),
         "detail": refusal.detail,
@@ -18,17 +24,34 @@ pub(super) fn response<B: From<Bytes>>(refusal: &Refusal) -> Response<B> {
     let mut response = Response::new(B::from(document.to_string().into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    // Whoever is told to come back is told when: in a moment, if nothing more is known.
-    let due = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    if let Some(wait) = refusal.retry_after.or(due.then_some(Duration::from_secs(1))) {
-        // Whole seconds, and not before the time is up.
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    say_how_to_come_back(headers, status, refusal.retry_after, refusal.challenge.as_ref());
+    response
+}
+
+/// What a status of a refusal is called. 499 is nginx's, and the only one that is not registered.
+pub(crate) fn title(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Client Closed Request")
+}
+
+/// Whether a refusal of this status says when to come back.
+pub(crate) fn says_when(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// `Retry-After` where it is known or due, and `WWW-Authenticate` with a 401.
+pub(crate) fn say_how_to_come_back(
+    headers: &mut HeaderMap,
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    challenge: Option<&HeaderValue>,
+) {
+    if let Some(wait) = retry_after.or(says_when(status).then_some(RETRY_AFTER)) {
+        // Whole seconds, rounded up: a client that comes back early is refused again.
         headers.insert(header::RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into());
     }
-    // A 401 without it is none, says RFC 9110: it tells how to come back with a credential.
+    // A 401 without it is none, says RFC 9110.
     if status == StatusCode::UNAUTHORIZED {
-        let challenge = refusal.challenge.clone().unwrap_or(HeaderValue::from_static("Bearer realm=\"kernels\""));
-        headers.insert(header::WWW_AUTHENTICATE, challenge);
+        headers.insert(header::WWW_AUTHENTICATE, challenge.unwrap_or(&CHALLENGE).clone());
     }
-    response
 }

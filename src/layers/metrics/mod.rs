@@ -56,7 +56,8 @@
 //! # Cancel safety
 //!
 //! The future counts the call as `cancelled` when it is dropped before its end, and as `internal` when that is because of
-//! a panic.
+//! a panic. A call that is dropped because its time is up is one of them, as the servers of this crate do it: with a
+//! [`TimeoutLayer`](super::TimeoutLayer) inside of this one it ends before that, as `deadline_exceeded`.
 
 mod encode;
 mod future;

@@ -91,6 +91,9 @@ where
                             let request = request.take().expect("called only once");
                             let future = service.call(request);
                             this.state.set(State::Called { future });
+                            // A timer of the same deadline within is to go off first, and to tell the layers around it:
+                            // those of one moment go off in the order in which they were made.
+                            this.timer.set(Timer::new(*this.deadline));
                         }
                         Poll::Pending => {
                             ready!(this.timer.as_mut().poll_elapsed(cx));

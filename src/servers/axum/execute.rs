@@ -47,7 +47,7 @@ where
     let execution = async {
         let head = RequestHead::read(&parts, shared.timeout)?;
         let (service, max_body) = (shared.service.clone(), shared.config.max_request_size);
-        transport::execute(service, &parts.headers, head, &request_id, target?, body, max_body).await
+        transport::execute(service, &parts, head, &request_id, target?, body, max_body).await
     };
     let result = execution.await;
     shared.outcomes.record(result.as_ref().err().map(Problem::kind));

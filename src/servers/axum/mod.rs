@@ -100,6 +100,7 @@
 //! * The datatypes are BOOL, UINT8, UINT32, UINT64, INT32, INT64, FP32 and FP64. Text is UINT8. A scalar has shape `[]` or
 //!   `[1]`.
 //! * `outputs` may name those that are wanted. Outputs are always binary, whether the request asks for it or not.
+//! * The head's JSON Schemas are in the [OpenAPI](#openapi) document, as `TensorHead` and `TensorAnswerHead`.
 //! * Small tensors may be in the head, as `data`, an array with all dimensions in one. The head is of at most 64 KiB.
 //!
 //! ```python
@@ -137,7 +138,8 @@
 //! Each is a problem document after RFC 9457, `application/problem+json`, with `title`, `status`, `code`, `detail`,
 //! `request_id`, and `field` where one is to blame. Statuses and codes are those of the [table](crate::error); besides
 //! there are 405 `method_not_allowed`, 408 `request_timeout` (the body did not come within the deadline) and 415
-//! `unsupported_media_type`. 429 and 503 say in `Retry-After` when to come back.
+//! `unsupported_media_type`. 429 and 503 say in `Retry-After` when to come back, and 401 in `WWW-Authenticate` how. Where a
+//! body was too slow or too long to be read, the connection ends after the answer, which says so.
 //!
 //! # OpenAPI
 //!
@@ -154,8 +156,9 @@
 //!
 //! # Metrics
 //!
-//! Besides those of [`layers::metrics`](crate::layers::metrics), which are counted just outside of the service, so that
-//! what its layers refuse is among them. Up to 1 024 kernels have series of their own; of more, those that are called
+//! Besides those of [`layers::metrics`](crate::layers::metrics), which are counted just outside of the service and of a
+//! [`TimeoutLayer`](crate::layers::TimeoutLayer) around it, so that what its layers refuse, and what was too late, is among
+//! them as what it is. Up to 1 024 kernels have series of their own; of more, those that are called
 //! first, and the others are counted together, under the operation and the domain `other`:
 //!
 //! | name | type | labels | what |

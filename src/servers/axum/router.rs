@@ -20,8 +20,8 @@ use super::route::Route;
 use super::{DrainHandle, RouterConfig, execute, health, kernels, metrics};
 use crate::backends::Local;
 use crate::error::{Classify, ErrorKind};
-use crate::layers::MetricsLayer;
 use crate::layers::metrics::MetricsHandle;
+use crate::layers::{MetricsLayer, TimeoutLayer};
 use crate::servers::http::{HEAD_LENGTH, Problem, RequestId};
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
@@ -77,18 +77,23 @@ impl<S> KernelRouter<S> {
     }
 
     /// Shows these figures on `/metrics`, and counts nothing of its own: for a service with a [`MetricsLayer`] around it,
-    /// whose calls come from elsewhere too.
+    /// whose calls come from elsewhere too. Have a [`TimeoutLayer`] inside of it: without one a call is dropped when its
+    /// time is up, and counts as `cancelled` where its caller is told `deadline_exceeded`.
     ///
     /// ```
     /// use std::sync::Arc;
+    /// use std::time::Duration;
     /// use tower::ServiceBuilder;
     /// use tower_kernels::axum::{KernelRouter, RouterConfig};
-    /// use tower_kernels::layers::MetricsLayer;
+    /// use tower_kernels::layers::{MetricsLayer, TimeoutLayer};
     /// use tower_kernels::service::{KernelRegistry, KernelService};
     ///
     /// let registry = Arc::new(KernelRegistry::new());
     /// let metrics = MetricsLayer::new();
-    /// let pipeline = ServiceBuilder::new().layer(metrics.clone()).service(KernelService::new(Arc::clone(&registry)));
+    /// let pipeline = ServiceBuilder::new()
+    ///     .layer(metrics.clone())
+    ///     .layer(TimeoutLayer::new(Duration::from_secs(30)))
+    ///     .service(KernelService::new(Arc::clone(&registry)));
     /// let rest = KernelRouter::with_service(pipeline.clone(), registry, RouterConfig::default());
     /// let app = rest.metrics(metrics.handle()).into_router(); // and `pipeline` goes to gRPC as well
     /// ```
@@ -132,7 +137,9 @@ impl<S> KernelRouter<S> {
         let layer = MetricsLayer::new()
             .max_operations(kernels.len().clamp(OPERATIONS, MOST_OPERATIONS))
             .operations(known.iter().map(|kernel| &kernel.info().id));
-        let (metrics, service) = (layer.handle(), layer.layer(service));
+        // The wait for the answer ends at the deadline, and with it the call: where nothing below the metrics notices
+        // that first, it is counted as one that its caller has left.
+        let (metrics, service) = (layer.handle(), layer.layer(TimeoutLayer::new(timeout).layer(service)));
         Shared { service, registry, config, timeout, devices, drain, metrics, outcomes, openapi }.into_router(&routes)
     }
 }

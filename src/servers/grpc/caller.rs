@@ -1,14 +1,13 @@
 //! What a call says of itself beside its message.
 
-use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::Extensions;
 use tonic::metadata::MetadataMap;
 
 use super::arrival::Arrival;
+use crate::servers::headers::{REQUEST_ID, is_request_id, made_request_id, trace_context};
 use crate::service::{Invalid, KernelRequest, Payload, Priority, Tenant, TraceContext};
 
 /// On whose behalf a call is made, and which one it is.
@@ -25,9 +24,9 @@ pub(super) struct Caller {
 impl Caller {
     /// Reads the metadata; what a layer or an interceptor has put into `extensions` goes before it.
     pub(super) fn new(metadata: &MetadataMap, extensions: Extensions, arrival: Arrival) -> Result<Self, Invalid> {
-        let request_id = match text(metadata, "x-request-id") {
-            Some(id) if !id.is_empty() && id.len() <= 128 => id.into(),
-            _ => made_up_id(),
+        let request_id = match text(metadata, REQUEST_ID.as_str()) {
+            Some(id) if is_request_id(id.as_bytes()) => id.into(),
+            _ => made_request_id().into(),
         };
         let tenant = match extensions.get::<Tenant>() {
             Some(Tenant(tenant)) => Some(Arc::clone(tenant)),
@@ -43,7 +42,7 @@ impl Caller {
         };
         let trace = match extensions.get::<TraceContext>() {
             Some(trace) => Some(Box::new(trace.clone())),
-            None => traceparent(metadata).map(Box::new),
+            None => trace_context(metadata.as_ref()).map(Box::new),
         };
         Ok(Self { request_id, arrival, tenant, priority, trace, extensions })
     }
@@ -62,20 +61,4 @@ impl Caller {
 
 fn text<'a>(metadata: &'a MetadataMap, key: &str) -> Option<&'a str> {
     metadata.get(key)?.to_str().ok()
-}
-
-/// A malformed `traceparent` starts a new trace, as the standard says, and refuses nothing.
-fn traceparent(metadata: &MetadataMap) -> Option<TraceContext> {
-    let context: TraceContext = text(metadata, "traceparent")?.parse().ok()?;
-    Some(match text(metadata, "tracestate") {
-        Some(state) => context.with_state(state),
-        None => context,
-    })
-}
-
-/// Distinct among the processes of a service too, whose logs end up in one place.
-fn made_up_id() -> Arc<str> {
-    static PROCESS: LazyLock<u32> = LazyLock::new(|| std::hash::RandomState::new().build_hasher().finish() as u32);
-    static CALLS: AtomicU64 = AtomicU64::new(1);
-    format!("req-{:08x}-{:x}", *PROCESS, CALLS.fetch_add(1, Ordering::Relaxed)).into()
 }

@@ -54,20 +54,23 @@ impl KernelGrpcServer {
 }
 
 impl<S: Pipeline> KernelGrpcServer<S> {
-    /// Over a pipeline of your own, whose kernels are those of `registry`.
+    /// Over a pipeline of your own, whose kernels are those of `registry`. One that counts its calls has a
+    /// [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it a call is dropped when its time is
+    /// up, and counts as `cancelled` where its caller is told `DEADLINE_EXCEEDED`.
     ///
     /// ```
     /// use std::sync::Arc;
     /// use std::time::Duration;
     /// use tower::ServiceBuilder;
     /// use tower_kernels::grpc::{GrpcConfig, KernelGrpcServer};
-    /// use tower_kernels::layers::{MetricsLayer, TracingLayer};
+    /// use tower_kernels::layers::{MetricsLayer, TimeoutLayer, TracingLayer};
     /// use tower_kernels::service::{KernelRegistry, KernelService};
     ///
     /// let registry = Arc::new(KernelRegistry::new());
     /// let pipeline = ServiceBuilder::new()
     ///     .layer(MetricsLayer::new())
     ///     .layer(TracingLayer::new())
+    ///     .layer(TimeoutLayer::new(Duration::from_secs(5)))
     ///     .service(KernelService::new(Arc::clone(&registry)));
     /// let config = GrpcConfig { timeout: Duration::from_secs(5), ..GrpcConfig::default() };
     /// let service = KernelGrpcServer::with_service(pipeline, registry, config).into_service();

@@ -2,11 +2,12 @@ use std::error::Error;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
 use http_body::Body;
 use tower_service::Service;
 
-use super::form::{Form, HEAD_LENGTH};
+use super::form::{Form, HEAD_LENGTH, OCTETS};
 use super::{Problem, RequestHead, RequestId, ResponseBody, document, read, tensors};
 use crate::error::Classify;
 use crate::layers::timeout;
@@ -38,7 +39,7 @@ pub(crate) enum Answer {
 /// time, 400 where it is malformed, and what the service's error says of itself.
 pub(crate) async fn execute<S, B>(
     service: S,
-    headers: &HeaderMap,
+    parts: &Parts,
     head: RequestHead,
     request_id: &RequestId,
     target: Target,
@@ -51,9 +52,10 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let (mut request, asked) = match (Form::of(headers)?, target) {
+    let over = |problem: Problem| problem.over(parts.version);
+    let (mut request, asked) = match (Form::of(&parts.headers)?, target) {
         (Form::Json, target) => {
-            let body = read::whole(body, max_body, head.deadline()).await?;
+            let body = read::whole(body, max_body, head.deadline()).await.map_err(over)?;
             let request = match target {
                 Target::Document => KernelRequest::from_json(body)?,
                 Target::Input(kernel_id) => KernelRequest::new(kernel_id, Payload::Json(body)),
@@ -63,7 +65,7 @@ where
         (Form::Tensors(length), target) => {
             // In a box, as it is larger than all the rest, which JSON is not to pay for.
             let reading = Box::pin(tensors::read(body, length, target, max_body, head.deadline()));
-            let (request, asked) = reading.await?;
+            let (request, asked) = reading.await.map_err(over)?;
             (request, Some(asked))
         }
     };
@@ -94,7 +96,7 @@ impl Answer {
                 let length = head.len();
                 let mut response = Response::new(ResponseBody::in_frames(head, tensors).into());
                 let headers = response.headers_mut();
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(OCTETS));
                 headers.insert(HEAD_LENGTH, length.into());
                 headers.insert(RequestId::HEADER, request_id.value().clone());
                 response

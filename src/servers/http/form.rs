@@ -9,6 +9,9 @@ use crate::error::ErrorKind;
 /// The length of the JSON in front of tensors.
 pub(crate) const HEAD_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
+/// The type of a body of tensors.
+pub(crate) const OCTETS: &str = "application/octet-stream";
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Json,

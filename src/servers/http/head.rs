@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 
 use super::{Problem, deadline};
+use crate::servers::headers::trace_context;
 use crate::service::{Deadline, KernelRequest, Priority, Tenant, TraceContext};
 
 /// What the head of a request says of how to run it.
@@ -39,7 +40,7 @@ impl RequestHead {
             deadline,
             priority: extensions.get::<Priority>().copied(),
             tenant: extensions.get().map(|Tenant(tenant)| Arc::clone(tenant)),
-            trace: extensions.get::<TraceContext>().cloned().or_else(|| trace_context(parts)).map(Box::new),
+            trace: extensions.get::<TraceContext>().cloned().or_else(|| trace_context(&parts.headers)).map(Box::new),
         })
     }
 
@@ -55,15 +56,6 @@ impl RequestHead {
         request.tenant = self.tenant.or(request.tenant.take());
         request.trace = request.trace.take().or(self.trace);
     }
-}
-
-fn trace_context(parts: &Parts) -> Option<TraceContext> {
-    let header = |name| parts.headers.get(name)?.to_str().ok();
-    let context: TraceContext = header("traceparent")?.parse().ok()?;
-    Some(match header("tracestate") {
-        Some(state) => context.with_state(state),
-        None => context,
-    })
 }
 
 #[cfg(test)]

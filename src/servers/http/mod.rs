@@ -14,9 +14,11 @@ mod tensors;
 pub use body::ResponseBody;
 pub(crate) use execute::{Target, execute};
 #[cfg(feature = "axum")]
-pub(crate) use form::HEAD_LENGTH;
+pub(crate) use form::{HEAD_LENGTH, OCTETS};
 pub(crate) use head::RequestHead;
 #[cfg(feature = "axum")]
 pub(crate) use problem::ProblemDocument;
 pub(crate) use problem::{Problem, document};
 pub(crate) use request_id::RequestId;
+#[cfg(feature = "axum")]
+pub(crate) use tensors::{TensorAnswerHead, TensorHead};

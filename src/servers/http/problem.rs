@@ -4,13 +4,14 @@ use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode, Version};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::RequestId;
 use crate::error::{Classify, ErrorKind, chain, find};
+use crate::layers::answer::problem;
 use crate::service::Invalid;
 
 /// A refusal: `application/problem+json` with `title`, `status`, `code`, `detail`, `request_id`, and `field` where one
@@ -22,7 +23,10 @@ pub(crate) struct Problem {
     detail: String,
     field: Option<String>,
     retry_after: Option<Duration>,
+    /// In a box, as few have one.
+    challenge: Option<Box<HeaderValue>>,
     allow: Option<&'static str>,
+    closes: bool,
     kind: ErrorKind,
 }
 
@@ -57,8 +61,6 @@ impl Problem {
 
     /// Texts may repeat what the client sent, of which there can be much.
     const MAX_DETAIL: usize = 2048;
-    /// Where 429 and 503 do not say when to come back.
-    const RETRY_AFTER: Duration = Duration::from_secs(1);
 
     /// A refusal of this kind, by the table of [`error`](crate::error).
     pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
@@ -71,20 +73,11 @@ impl Problem {
         ErrorKind::ALL.iter().map(|kind| kind.code()).chain(Self::OF_HTTP.map(|(_, code)| code)).collect()
     }
 
-    /// What a status of a refusal is called. 499 is nginx's, and the only one that is not registered.
-    pub(crate) fn title(status: StatusCode) -> &'static str {
-        status.canonical_reason().unwrap_or("Client Closed Request")
-    }
-
-    /// Whether a refusal of this status says when to come back.
-    pub(crate) fn says_when(status: StatusCode) -> bool {
-        matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-    }
-
     /// What an error says of itself, its causes joined by colons.
     pub(crate) fn of(error: &(impl Classify + Error + 'static)) -> Self {
         let mut problem = Self::new(error.kind(), chain(error));
-        problem.retry_after = error.retry_after().or(problem.retry_after);
+        problem.retry_after = error.retry_after();
+        problem.challenge = error.challenge().cloned().map(Box::new);
         problem.field = find::<Invalid>(error).map(|invalid| invalid.field.clone());
         problem.shorten()
     }
@@ -107,9 +100,9 @@ impl Problem {
         Self::of_http(Self::UNSUPPORTED_MEDIA_TYPE, detail.into())
     }
 
-    /// 408: the client took too long to send its request.
+    /// 408: the client took too long to send its request, which nobody waits for any more.
     pub(crate) fn request_timeout(detail: impl Into<String>) -> Self {
-        Self::of_http(Self::REQUEST_TIMEOUT, detail.into())
+        Self::of_http(Self::REQUEST_TIMEOUT, detail.into()).closing()
     }
 
     fn of_http(status_and_code: (StatusCode, &'static str), detail: String) -> Self {
@@ -117,8 +110,23 @@ impl Problem {
     }
 
     fn with_status((status, code): (StatusCode, &'static str), kind: ErrorKind, detail: String) -> Self {
-        let retry_after = Self::says_when(status).then_some(Self::RETRY_AFTER);
-        Self { status, code, detail, field: None, retry_after, allow: None, kind }.shorten()
+        Self { status, code, detail, field: None, retry_after: None, challenge: None, allow: None, closes: false, kind }
+            .shorten()
+    }
+
+    /// Ends the connection after it: the rest of the body is not read, and another request cannot be told from it. hyper
+    /// closes the connection by itself, and says nothing of it in the head.
+    #[must_use]
+    pub(crate) fn closing(mut self) -> Self {
+        self.closes = true;
+        self
+    }
+
+    /// For a request of this version: from HTTP/2 on, what ends is the request's own stream and not the connection.
+    #[must_use]
+    pub(crate) fn over(mut self, version: Version) -> Self {
+        self.closes &= version <= Version::HTTP_11;
+        self
     }
 
     /// With the field that is to blame.
@@ -147,7 +155,7 @@ impl Problem {
     /// The response that says so.
     pub(crate) fn into_response<B: From<Bytes>>(self, request_id: &RequestId) -> Response<B> {
         let body = ProblemDocument {
-            title: Self::title(self.status),
+            title: problem::title(self.status),
             status: self.status.as_u16(),
             code: self.code,
             detail: &self.detail,
@@ -155,14 +163,14 @@ impl Problem {
             request_id: request_id.as_str(),
         };
         let body = serde_json::to_vec(&body).expect("strings and a number are JSON");
-        let mut response = document(self.status, "application/problem+json", body.into(), request_id);
+        let mut response = document(self.status, problem::CONTENT_TYPE, body.into(), request_id);
         let headers = response.headers_mut();
-        if let Some(wait) = self.retry_after {
-            // Whole seconds, rounded up: a client that comes back early is refused again.
-            headers.insert(RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into());
-        }
+        problem::say_how_to_come_back(headers, self.status, self.retry_after, self.challenge.as_deref());
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
@@ -194,6 +202,7 @@ mod tests {
     use super::*;
     use crate::layers::timeout::TimeoutError;
     use crate::service::KernelError;
+    use http::header::RETRY_AFTER;
 
     fn answer(problem: Problem) -> (Response<Bytes>, serde_json::Value) {
         let response: Response<Bytes> = problem.into_response(&RequestId::of(&http::HeaderMap::new()));
@@ -221,6 +230,15 @@ mod tests {
             let due = matches!(kind.http_status(), 429 | 503);
             assert_eq!(answer(Problem::new(kind, "")).0.headers().contains_key(RETRY_AFTER), due, "{kind}");
         }
+    }
+
+    #[test]
+    fn a_body_that_is_not_waited_for_ends_a_connection_of_http_1_and_a_stream_of_http_2() {
+        for (version, closes) in [(Version::HTTP_10, true), (Version::HTTP_11, true), (Version::HTTP_2, false)] {
+            let (response, _) = answer(Problem::request_timeout("too late").over(version));
+            assert_eq!(response.headers().get(CONNECTION).is_some_and(|value| value == "close"), closes, "{version:?}");
+        }
+        assert!(!answer(Problem::new(ErrorKind::TooLarge, "no room")).0.headers().contains_key(CONNECTION));
     }
 
     #[test]

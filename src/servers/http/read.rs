@@ -31,7 +31,7 @@ pub(super) fn announced(body: &impl Body, max: usize) -> Result<(), Problem> {
 }
 
 pub(super) fn too_large(max: usize) -> Problem {
-    Problem::new(ErrorKind::TooLarge, format!("the body is of more than {max} bytes"))
+    Problem::new(ErrorKind::TooLarge, format!("the body is of more than {max} bytes")).closing()
 }
 
 /// Why there is no more of a body: this limit, one that a layer in front has set, or the client.

@@ -40,7 +40,9 @@ impl KernelHttpService<KernelService> {
 }
 
 impl<S> KernelHttpService<S> {
-    /// A pipeline of your own. `registry` is what it lists and describes.
+    /// A pipeline of your own. `registry` is what it lists and describes. One that counts its calls has a
+    /// [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it a call is dropped when its time is
+    /// up, and counts as `cancelled` where its caller is told `deadline_exceeded`.
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>) -> Self {
         let (timeout, max_request_size) = (Duration::from_secs(30), 64 << 20);
         Self { service, registry: registry.into(), metrics: None, timeout, max_request_size }
@@ -95,7 +97,7 @@ where
         };
         let (service, max_request_size) = (self.service.clone(), self.max_request_size);
         ResponseFuture::running(async move {
-            match execute(service, &parts.headers, head, &request_id, target, body, max_request_size).await {
+            match execute(service, &parts, head, &request_id, target, body, max_request_size).await {
                 Ok(answer) => answer.into_response(&request_id),
                 Err(problem) => problem.into_response(&request_id),
             }

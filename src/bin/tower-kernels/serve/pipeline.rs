@@ -43,7 +43,9 @@ pub(super) fn build(
     Ok((metrics.layer(TracingLayer::new().layer(limited)), metrics.handle()))
 }
 
-fn limit(config: &RateLimit) -> Result<Option<RateLimiterLayer<PerKey<Arc<str>, ByTenant>>>, Failure> {
+type TenantLimiterLayer = RateLimiterLayer<PerKey<Arc<str>, ByTenant>>;
+
+fn limit(config: &RateLimit) -> Result<Option<TenantLimiterLayer>, Failure> {
     if !config.is_on() {
         return Ok(None);
     }

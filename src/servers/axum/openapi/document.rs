@@ -17,6 +17,7 @@ use crate::service::{Description, ExecuteResponse, RegisteredKernel};
 /// has. A ring kernel is described and not executed.
 pub(super) fn of(config: &RouterConfig, kernels: &[RegisteredKernel]) -> Value {
     let (mut schemas, mut paths) = (Schemas::new(), Map::new());
+    schemas.tensors();
     for route in Route::of(config, true) {
         let operations = match route {
             Route::Kernels => operations::list(&mut schemas),

@@ -5,17 +5,24 @@ use serde_json::{Map, Value, json};
 use super::super::health::{Health, Probe};
 use super::super::kernels::{Filter, Page};
 use super::responses::{answer, reference, refusals, responses};
-use super::schemas::{Schemas, name_of};
+use super::schemas::{Schemas, TENSORS_IN, TENSORS_OUT, name_of};
 use crate::layers::metrics::MetricsHandle;
+use crate::servers::http::{HEAD_LENGTH, OCTETS};
 use crate::service::{ExecuteRequest, ExecuteResponse, RegisteredKernel};
 
 /// Tags of operations that belong to no domain of kernels.
 pub(super) const KERNELS: &str = "kernels";
 pub(super) const SERVER: &str = "server";
 
-/// The content of a body that is a kernel's input or output, or a document around one. Other types than JSON go in here.
 fn content(json: &Value) -> Value {
     json!({ "application/json": { "schema": json } })
+}
+
+/// The content of a body that is a kernel's input or output, or a document around one: JSON, or tensors after a head.
+fn content_or_tensors(json: &Value, tensors: &str) -> Value {
+    let mut content = content(json);
+    content[OCTETS] = json!({ "schema": reference("schemas", tensors) });
+    content
 }
 
 fn headers(names: &[&str]) -> Vec<Value> {
@@ -75,13 +82,17 @@ pub(super) fn execute_kernel(kernel: &RegisteredKernel, input: &Value, output: &
 fn execution(id: &str, summary: &str, tag: &str, request: &Value, response: &Value) -> Value {
     // 405 is for what has no operation.
     let refused = refusals().map(|(status, _)| status).filter(|status| *status != 405);
+    let output = content_or_tensors(response, TENSORS_OUT);
+    let mut answered = answer("The output, and how it came about, in the form that the input had.", output);
+    answered["headers"][HEAD_LENGTH.as_str()] = reference("headers", HEAD_LENGTH.as_str());
+    let names = ["x-request-id", "traceparent", "tracestate", "grpc-timeout", "connect-timeout-ms"];
     json!({
         "operationId": id,
         "summary": summary,
         "tags": [tag],
-        "parameters": headers(&["x-request-id", "traceparent", "tracestate", "grpc-timeout", "connect-timeout-ms"]),
-        "requestBody": { "required": true, "content": content(request) },
-        "responses": responses(200, answer("The output, and how it came about.", content(response)), refused),
+        "parameters": headers(&[&names[..], &[HEAD_LENGTH.as_str()]].concat()),
+        "requestBody": { "required": true, "content": content_or_tensors(request, TENSORS_IN) },
+        "responses": responses(200, answered, refused),
     })
 }
 

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::schemas::Schemas;
 use crate::error::ErrorKind;
-use crate::servers::http::{Problem, ProblemDocument};
+use crate::layers::answer::problem as written;
+use crate::servers::http::{HEAD_LENGTH, Problem, ProblemDocument};
 
 /// Refusals of a kind, and those that are HTTP's alone.
 pub(super) fn refusals() -> impl Iterator<Item = (u16, &'static str)> {
@@ -43,13 +44,16 @@ pub(super) fn components(schemas: &mut Schemas) -> Value {
             "allOf": [problem, { "properties": { "status": { "const": status }, "code": { "enum": codes } } }],
         });
         let known = StatusCode::from_u16(status).expect("the table holds statuses");
-        let description = format!("{}: {}.", Problem::title(known), codes.join(" or "));
-        let mut response = answer(&description, json!({ "application/problem+json": { "schema": schema } }));
-        if Problem::says_when(known) {
+        let description = format!("{}: {}.", written::title(known), codes.join(" or "));
+        let mut response = answer(&description, json!({ (written::CONTENT_TYPE): { "schema": schema } }));
+        if written::says_when(known) {
             response["headers"]["retry-after"] = reference("headers", "retry-after");
         }
         if known == StatusCode::METHOD_NOT_ALLOWED {
             response["headers"]["allow"] = reference("headers", "allow");
+        }
+        if known == StatusCode::UNAUTHORIZED {
+            response["headers"]["www-authenticate"] = reference("headers", "www-authenticate");
         }
         components.insert(name(status), response);
     }
@@ -60,15 +64,20 @@ pub(super) fn components(schemas: &mut Schemas) -> Value {
 pub(super) fn headers() -> Value {
     let header =
         |description: &str, schema: Value| json!({ "description": description, "required": true, "schema": schema });
+    let mut head_length = header("Of tensors: how many bytes of the body are JSON.", json!({ "type": "integer" }));
+    head_length["required"] = false.into();
     json!({
+        (HEAD_LENGTH.as_str()): head_length,
         "x-request-id": header("The request's own, or one that was made.", json!({ "type": "string" })),
         "retry-after": header("When to come back, in seconds.", json!({ "type": "integer", "minimum": 0 })),
         "allow": header("The methods that the path takes.", json!({ "type": "string" })),
+        "www-authenticate": header("How to say who asks.", json!({ "type": "string" })),
     })
 }
 
 /// `components/parameters`: headers of requests.
 pub(super) fn parameters() -> Value {
+    let head_length = HEAD_LENGTH;
     let parameters = [
         ("x-request-id", "Names the request in its answer, where it is of 1 to 128 visible ASCII characters.", None),
         ("traceparent", "The trace that the request belongs to, as W3C Trace Context has it.", None),
@@ -79,6 +88,12 @@ pub(super) fn parameters() -> Value {
             Some("^[0-9]{1,8}[HMSmun]$"),
         ),
         ("connect-timeout-ms", "How long the answer is of use, in milliseconds.", Some("^[0-9]{1,10}$")),
+        // A JSON body may come with any: it is not looked at.
+        (
+            head_length.as_str(),
+            "Of tensors, which cannot be without it: how many bytes of the body are JSON. In digits.",
+            None,
+        ),
     ];
     let parameter = |(name, description, pattern): (&str, &str, Option<&str>)| {
         let mut schema = json!({ "type": "string" });

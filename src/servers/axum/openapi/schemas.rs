@@ -7,7 +7,12 @@ use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use crate::servers::http::{TensorAnswerHead, TensorHead};
 use crate::service::RegisteredKernel;
+
+/// The bodies of tensors, in requests and in answers.
+pub(super) const TENSORS_IN: &str = "Tensors";
+pub(super) const TENSORS_OUT: &str = "TensorAnswer";
 
 /// `components/schemas`, as far as it has come.
 pub(super) struct Schemas {
@@ -47,6 +52,19 @@ impl Schemas {
             json!({ "name": name, "in": "query", "description": description, "schema": not_null(schema) })
         };
         fields.into_iter().map(parameter).collect()
+    }
+
+    /// Puts in the bodies of tensors, and what the JSON is that they begin with.
+    pub(super) fn tensors(&mut self) {
+        let (read, written) = (self.read::<TensorHead<'_>>(), self.written::<TensorAnswerHead<'_>>());
+        for (name, head) in [(TENSORS_IN, read), (TENSORS_OUT, written)] {
+            let description = "JSON of so many bytes as `inference-header-content-length` says, and then the tensors' \
+                               bytes back to back, little-endian and row-major, in the order in which it names them: the \
+                               binary tensor data extension of the Open Inference Protocol.";
+            // No keyword says of a part of a binary body what it holds, so that the head is referred to by an extension.
+            let body = json!({ "description": description, "type": "string", "format": "binary", "x-head": head });
+            self.components.insert(name.to_owned(), body);
+        }
     }
 
     /// References to a kernel's input and output.

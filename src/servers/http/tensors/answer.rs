@@ -1,6 +1,7 @@
 //! The answer to tensors.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Asked;
@@ -9,19 +10,23 @@ use crate::error::ErrorKind;
 use crate::servers::http::Problem;
 use crate::service::{Invalid, KernelError, KernelResponse, Payload, ResponseMetadata, Tensor, Tensors};
 
-#[derive(Serialize)]
-struct Document<'a> {
-    /// Clients of the protocol expect it.
+/// The JSON before an answer's tensors.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TensorAnswerHead")]
+pub(crate) struct Document<'a> {
+    /// The `kernel_id`, as clients of the protocol expect it.
     model_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     request_id: &'a str,
     kernel_id: &'a str,
+    /// In the order of their bytes.
     outputs: Vec<Output<'a>>,
     metadata: ResponseMetadata<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
 struct Output<'a> {
     name: &'a str,
     datatype: &'a str,
@@ -36,8 +41,10 @@ impl<'a> From<(&'a str, &'a Tensor)> for Output<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
 struct Parameters {
+    /// How many of the bytes after the head are this tensor's.
     binary_data_size: usize,
 }
 

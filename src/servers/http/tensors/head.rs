@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
 
@@ -92,21 +93,28 @@ fn outputs(wanted: Option<Vec<Wanted>>) -> Result<Option<Vec<String>>, Invalid> 
 
 const ONLY_BINARY: &str = "tensors are answered as binary data only; send the request as JSON to have JSON back";
 
-#[derive(serde::Deserialize)]
+/// The JSON before a request's tensors.
+#[derive(serde::Deserialize, JsonSchema)]
+#[schemars(rename = "TensorHead")]
 #[serde(deny_unknown_fields)]
-struct Document<'a> {
+pub(crate) struct Document<'a> {
+    /// Repeated in the answer.
     id: Option<String>,
+    /// Where the path names no kernel, and nowhere else.
     #[serde(borrow)]
     kernel_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     parameters: Option<Parameters<'a>>,
+    /// In the order of their bytes.
     #[serde(borrow)]
     inputs: Vec<Announced<'a>>,
+    /// Those that are wanted; all where this is left out.
     outputs: Option<Vec<Wanted>>,
 }
 
 /// The metadata of a JSON document, by the same names, beside what the protocol itself defines.
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct Parameters<'a> {
     timeout_ms: Option<u64>,
@@ -129,7 +137,8 @@ impl Parameters<'_> {
     }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct Announced<'a> {
     name: String,
@@ -137,24 +146,30 @@ struct Announced<'a> {
     shape: Vec<usize>,
     #[serde(default)]
     parameters: InputParameters,
+    /// All dimensions in one, in place of a `binary_data_size`.
     #[serde(borrow)]
+    #[schemars(with = "Option<Vec<serde_json::Value>>")]
     data: Option<&'a RawValue>,
 }
 
-#[derive(Default, serde::Deserialize)]
+#[derive(Default, serde::Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct InputParameters {
+    /// How many of the bytes after the head are this tensor's.
     binary_data_size: Option<usize>,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
     name: String,
     parameters: Option<OutputParameters>,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct OutputParameters {
     binary_data: Option<bool>,
@@ -229,7 +244,9 @@ pub(super) fn datatype(dtype: DType) -> &'static str {
     known.expect("the table has all types").0
 }
 
-struct Datatype(DType);
+#[derive(JsonSchema)]
+#[schemars(inline, extend("enum" = DATATYPES.map(|(name, _)| name)))]
+struct Datatype(#[schemars(with = "String")] DType);
 
 impl<'de> Deserialize<'de> for Datatype {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -28,8 +28,12 @@ use super::{Problem, Target};
 use crate::error::ErrorKind;
 use crate::service::KernelRequest;
 
+#[cfg(feature = "axum")]
+pub(crate) use self::answer::Document as TensorAnswerHead;
 pub(super) use self::answer::write;
 pub(super) use self::head::Asked;
+#[cfg(feature = "axum")]
+pub(crate) use self::head::Document as TensorHead;
 
 /// The most bytes that a head may have. It describes some 500 tensors.
 const MAX_HEAD: usize = 64 << 10;
@@ -53,7 +57,7 @@ where
     }
     if head_length > MAX_HEAD.min(max) {
         let detail = format!("the head is of {head_length} bytes, and {} is the most", MAX_HEAD.min(max));
-        return Err(Problem::new(ErrorKind::TooLarge, detail).field(HEAD_LENGTH.as_str()));
+        return Err(Problem::new(ErrorKind::TooLarge, detail).field(HEAD_LENGTH.as_str()).closing());
     }
     let mut body = pin!(body);
     let (head, first) = within(deadline, read_head(body.as_mut(), head_length, max)).await?;

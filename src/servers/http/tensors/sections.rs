@@ -41,7 +41,7 @@ impl Sections {
             end = end.saturating_add(bytes as u64);
             if end > room as u64 {
                 let detail = format!("the tensors up to this one are of {end} bytes, and {room} is the most");
-                return Err(Problem::new(ErrorKind::TooLarge, detail).field(size_of_input(index)));
+                return Err(Problem::new(ErrorKind::TooLarge, detail).field(size_of_input(index)).closing());
             }
             if length.is_some_and(|length| length < end) {
                 return Err(short(index, bytes));
