@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Compile every src/kernels/**/*.cu to the .ptx beside it, which the crate embeds.
+"""Compile every src/kernels/**/*.cu to the .ptx and .cubin files beside it, which the crate embeds.
 
     python3 -m venv .cuda && .cuda/bin/pip install -r scripts/requirements-ptx.txt
-    .cuda/bin/python scripts/build_ptx.py              # write the PTX
-    .cuda/bin/python scripts/build_ptx.py --check      # fail when PTX and source differ
-    .cuda/bin/python scripts/build_ptx.py --resources  # registers, spills, shared memory per entry
+    .cuda/bin/python scripts/build_ptx.py          # write them, and src/kernels/resources.md
+    .cuda/bin/python scripts/build_ptx.py --check  # fail when they and the sources differ
+
+resources.md has what ptxas allots to each entry: registers, stack, spills, shared memory.
 
 Neither a GPU nor a driver is needed. The compiler is found among the installed packages, so a
 folder filled by `pip install --target DIR` works too, with DIR on PYTHONPATH.
@@ -32,7 +33,19 @@ OPTIONS = [
     "--device-as-default-execution-space",
     "--fmad=true",
 ]
-RESOURCE_TARGETS = ["sm_80", "sm_90"]
+# Machine code for these is embedded beside the PTX, so that a first request need not wait for the
+# driver's compiler. src/backends/cuda/module.rs has the same list.
+CUBIN_TARGETS = ["sm_80", "sm_90", "sm_100"]
+RESOURCE_TARGETS = ["sm_75", *CUBIN_TARGETS]
+RESOURCES = KERNELS / "resources.md"
+HEAD = """# Registers and spills
+
+What ptxas allots to each entry, written and compared by `scripts/build_ptx.py`; the compilers are pinned in
+`scripts/requirements-ptx.txt`. A spill is memory traffic that the source does not show.
+
+| entry | target | registers | stack B | spill stores B | spill loads B | shared B |
+| --- | --- | ---: | ---: | ---: | ---: | ---: |
+"""
 
 
 def installed(pattern):
@@ -90,17 +103,21 @@ class Nvrtc:
         return ptx
 
 
-def check(target, ptx):
-    """Whether the checked-in PTX is what its source compiles to; prints where it is not."""
+def check(target, new):
+    """Whether the checked-in file is what its source compiles to; prints where it is not."""
     name = target.relative_to(ROOT)
     if not target.exists():
         print(f"{name}: missing")
         return False
-    old = target.read_text()
-    if old == ptx:
+    old = target.read_bytes()
+    if old == new:
         print(f"{name}: up to date")
         return True
-    changes = list(difflib.unified_diff(old.splitlines(), ptx.splitlines(), "checked in", "compiled", "", "", 1))
+    if target.suffix == ".cubin":
+        print(f"{name}: differs, {len(new)} bytes compiled anew, {len(old)} checked in")
+        return False
+    old, new = old.decode().splitlines(), new.decode().splitlines()
+    changes = list(difflib.unified_diff(old, new, "checked in", "compiled", "", "", 1))
     added = sum(line.startswith("+") and not line.startswith("+++") for line in changes)
     removed = sum(line.startswith("-") and not line.startswith("---") for line in changes)
     print(f"{name}: differs, {added} lines compiled anew, {removed} lines only in the checked-in file")
@@ -108,67 +125,76 @@ def check(target, ptx):
     return False
 
 
-def resources(sources, nvrtc):
-    """Prints what ptxas allots to each entry, as a Markdown table."""
+def assemble(source, ptx, target):
+    """Machine code of `ptx` for `target`, and what ptxas says of it."""
     ptxas = installed("nvidia/cuda_nvcc/bin/ptxas")
-    print("| entry | target | registers | stack B | spill stores B | spill loads B | shared B |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for source in sources:
-        with tempfile.TemporaryDirectory() as folder:
-            ptx = pathlib.Path(folder) / "kernel.ptx"
-            ptx.write_text(nvrtc.compile(source))
-            for target in RESOURCE_TARGETS:
-                done = subprocess.run(
-                    [ptxas, "-v", f"--gpu-name={target}", "--output-file", f"{folder}/kernel.cubin", ptx],
-                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                )
-                if done.returncode != 0:
-                    sys.exit(f"{source}: ptxas fails for {target}\n{done.stdout}")
-                report(done.stdout, target)
+    with tempfile.TemporaryDirectory() as folder:
+        (pathlib.Path(folder) / "kernel.ptx").write_text(ptx)
+        # By a relative name: a path would differ from one run to the next.
+        command = [ptxas, "-v", f"--gpu-name={target}", "--output-file", "kernel.cubin", "kernel.ptx"]
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{source}: ptxas fails for {target}\n{done.stdout}")
+        return (pathlib.Path(folder) / "kernel.cubin").read_bytes(), done.stdout
 
 
-def report(log, target):
+def resources(log, target):
+    """Rows of the table, one an entry, in the order of their names."""
     counts = [
         r"Used (\d+) registers", r"(\d+) bytes stack frame", r"(\d+) bytes spill stores",
         r"(\d+) bytes spill loads", r"(\d+) bytes smem",
     ]
+    rows = []
     for part in log.split("Compiling entry function '")[1:]:
         entry = part.split("'")[0]
         found = [re.search(count, part) for count in counts]
-        print(f"| {entry} | {target} | " + " | ".join(match.group(1) if match else "0" for match in found) + " |")
+        if found[0] is None:
+            sys.exit(f"ptxas does not say how many registers {entry} has:\n{log}")
+        rows.append((entry, target, *(match.group(1) if match else "0" for match in found)))
+    return rows
+
+
+def outputs(sources):
+    """What is to be checked in: path and content."""
+    nvrtc = Nvrtc()
+    files, rows = {}, []
+    for source in sources:
+        ptx = nvrtc.compile(source)
+        files[source.with_suffix(".ptx")] = ptx.encode()
+        for target in RESOURCE_TARGETS:
+            cubin, log = assemble(source, ptx, target)
+            rows += resources(log, target)
+            if target in CUBIN_TARGETS:
+                files[source.with_suffix(f".{target}.cubin")] = cubin
+    order = {target: place for place, target in enumerate(RESOURCE_TARGETS)}
+    rows.sort(key=lambda row: (row[0], order[row[1]]))
+    files[RESOURCES] = (HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)).encode()
+    return files
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="compare with the checked-in PTX and write nothing")
-    what.add_argument("--resources", action="store_true", help="print what ptxas allots to each entry")
+    parser.add_argument("--check", action="store_true", help="compare with what is checked in and write nothing")
     arguments = parser.parse_args()
 
     sources = sorted(KERNELS.rglob("*.cu"))
     if not sources:
         sys.exit(f"no .cu below {KERNELS}")
-    nvrtc = Nvrtc()
-    if arguments.resources:
-        resources(sources, nvrtc)
-        return
-    stale = 0
-    for source in sources:
-        target = source.with_suffix(".ptx")
-        ptx = nvrtc.compile(source)
+    files = outputs(sources)
+    # Code whose source is gone would still be embedded by whoever names it.
+    compiled = [*KERNELS.rglob("*.ptx"), *KERNELS.rglob("*.cubin")]
+    orphans = sorted(path for path in compiled if path not in files)
+    for path in orphans:
+        print(f"{path.relative_to(ROOT)}: has no source")
+    stale = len(orphans)
+    for path, content in files.items():
         if arguments.check:
-            stale += not check(target, ptx)
+            stale += not check(path, content)
         else:
-            target.write_text(ptx)
-            print(f"{target.relative_to(ROOT)}: {len(ptx)} bytes")
-    if arguments.check:
-        # A PTX whose source is gone would still be embedded by whoever names it.
-        orphans = [path for path in sorted(KERNELS.rglob("*.ptx")) if not path.with_suffix(".cu").exists()]
-        for path in orphans:
-            print(f"{path.relative_to(ROOT)}: has no source")
-        stale += len(orphans)
+            path.write_bytes(content)
+            print(f"{path.relative_to(ROOT)}: {len(content)} bytes")
     if stale:
-        sys.exit(f"{stale} PTX files differ from their sources: run scripts/build_ptx.py and commit the result")
+        sys.exit(f"{stale} files differ from their sources: run scripts/build_ptx.py and commit the result")
 
 
 if __name__ == "__main__":

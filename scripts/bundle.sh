@@ -5,7 +5,8 @@
 #   gpu-bundle/run.sh              tests, then the bench
 #   gpu-bundle/run.sh tests NAME   tests whose name contains NAME
 #   gpu-bundle/run.sh memcheck     tests under compute-sanitizer
-#   gpu-bundle/run.sh bench
+#   gpu-bundle/run.sh racecheck    the built-in kernels under compute-sanitizer
+#   gpu-bundle/run.sh bench [graphs]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=gpu-bundle
@@ -45,6 +46,7 @@ echo "NVRTC: ${nvrtc:-none}"
 case "${1:-all}" in
 tests) shift; ./cuda-tests "$@" ;;
 memcheck) shift; compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 ./cuda-tests --test-threads 1 --skip faults "$@" ;;
+racecheck) shift; compute-sanitizer --tool racecheck --error-exitcode 9 ./cuda-tests --test-threads 1 "${@:-small_inputs}" ;;
 bench) shift; ./cuda-bench "$@" ;;
 all) ./cuda-tests; ./cuda-bench ;;
 *) echo "unknown: $1" >&2; exit 2 ;;

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod catalogue;
+mod graphs;
 mod kernels;
 mod raw;
 
@@ -36,6 +37,11 @@ fn main() {
         }
     };
     println!("{device:?}, {} processors", std::thread::available_parallelism().unwrap());
+    // `graphs`: only betweenness on large graphs.
+    if std::env::args().any(|arg| arg == "graphs") {
+        graphs::run();
+        return;
+    }
     let raw = raw::Raw::new();
     // `memory`: only the rows of large payloads.
     if std::env::args().any(|arg| arg == "memory") {
@@ -47,6 +53,7 @@ fn main() {
     throughput(&raw);
     large(&raw);
     catalogue::run();
+    graphs::run();
 }
 
 pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {

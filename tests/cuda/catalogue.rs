@@ -17,6 +17,7 @@ crate::tests! {
     saxpy_is_the_same_bit_for_bit
     option_prices_agree
     betweenness_agrees
+    small_inputs_of_every_kernel_agree
     betweenness_stops_when_its_caller_leaves
     a_service_over_this_machine_runs_on_cuda
 }
@@ -177,6 +178,28 @@ fn betweenness_agrees() {
         for (node, (a, b)) in cuda.scores.iter().zip(cpu.scores.iter()).enumerate() {
             assert!((a - b).abs() <= 1e-9 * b.abs() + 1e-14 * most, "{name}, node {node}: {a} and {b}");
         }
+    }
+}
+
+/// Few enough to run under `compute-sanitizer --tool racecheck`, and through every entry: shallow and deep, wide and
+/// narrow, in single precision and double.
+fn small_inputs_of_every_kernel_agree() {
+    let both = Both::new();
+    let [x, y] = [1, 2].map(|seed| numbers(1025, seed).into_iter().map(|v| v as f32).collect());
+    let (cuda, cpu) = both.run::<SaxpyOutput>("linalg/saxpy", &Payload::typed(SaxpyInput { a: 0.5, x, y }));
+    assert!(cuda == cpu);
+    let near = |a: &Reals, b: &Reals| reals(a).iter().zip(reals(b)).all(|(a, b)| (a - b).abs() < 0.01);
+    for input in [contracts(1000, |value| value), contracts(1000, |value| value as f32)] {
+        let (cuda, cpu) = both.run::<OptionPricingOutput>("risk/option-pricing", &Payload::typed(input));
+        assert!(near(&cuda.price, &cpu.price));
+    }
+    let path: Vec<[u32; 2]> = (1..600).map(|node| [node - 1, node]).collect();
+    let mut deep = BetweennessInput::from_edges(600, path);
+    deep.samples = Some(40);
+    let shallow = BetweennessInput::from_edges(400, random_edges(400, 6_000, 8));
+    for input in [deep, shallow] {
+        let (cuda, cpu) = both.run::<BetweennessOutput>("graph/betweenness-centrality", &Payload::typed(input));
+        assert!(cuda.scores.iter().zip(cpu.scores.iter()).all(|(a, b)| (a - b).abs() < 1e-12));
     }
 }
 

@@ -6,6 +6,7 @@
 mod catalogue;
 #[path = "../contract/checks.rs"]
 mod checks;
+mod compiled;
 mod contract;
 mod faults;
 mod goldens;
@@ -25,6 +26,10 @@ fn main() {
         faults::lose_the_device();
         return;
     }
+    if std::env::args().nth(1).as_deref() == Some(compiled::CHILD) {
+        compiled::run_source(&std::env::args().nth(2).unwrap_or_default());
+        return;
+    }
     let args = Arguments::from_args();
     let devices = cuda::devices();
     if let Err(why) = &devices {
@@ -33,10 +38,19 @@ fn main() {
     let there = devices.is_ok();
     let mut trials = vec![test(!there, "without::says_why", without::says_why)];
     trials.extend(
-        [catalogue::TESTS, contract::TESTS, goldens::TESTS, lane::TESTS, memory::TESTS, stopping::TESTS, faults::TESTS]
-            .into_iter()
-            .flatten()
-            .map(|&(name, run)| test(there, name, run)),
+        [
+            catalogue::TESTS,
+            compiled::TESTS,
+            contract::TESTS,
+            goldens::TESTS,
+            lane::TESTS,
+            memory::TESTS,
+            stopping::TESTS,
+            faults::TESTS,
+        ]
+        .into_iter()
+        .flatten()
+        .map(|&(name, run)| test(there, name, run)),
     );
     libtest_mimic::run(&args, trials).exit();
 }

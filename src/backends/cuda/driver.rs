@@ -86,6 +86,9 @@ functions! { sys::culib => Driver {
         CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream, *mut *mut c_void,
         *mut *mut c_void,
     );
+    cuLaunchCooperativeKernel(
+        CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream, *mut *mut c_void,
+    );
 }}
 
 /// What drivers from 550 (CUDA 12.4) on have.

@@ -198,24 +198,21 @@ impl Engine {
         // even where the driver is too old to tell their number.
         let mut pointers = values.each_mut().map(|value| std::ptr::from_mut(value).cast());
         let ([grid_x, grid_y, grid_z], [x, y, z]) = (launch.grid, launch.block);
-        // SAFETY: the function is loaded in the current context; `pointers` and `values` live across the call, which
-        // copies what they point at; every pointer among the values is into an arena that outlives the work. What the
-        // code does with them is what `Module`'s constructors have been promised.
-        self.stream.queue("cuLaunchKernel", |driver, stream| unsafe {
-            (driver.cuLaunchKernel)(
-                handle,
-                grid_x,
-                grid_y,
-                grid_z,
-                x,
-                y,
-                z,
-                launch.shared,
-                stream,
-                pointers.as_mut_ptr(),
-                std::ptr::null_mut(),
-            )
-        })
+        let (shared, pointers) = (launch.shared, pointers.as_mut_ptr());
+        // SAFETY: in both, the function is loaded in the current context; `pointers` and `values` live across the call,
+        // which copies what they point at; every pointer among the values is into an arena that outlives the work. What
+        // the code does with them is what `Module`'s constructors have been promised.
+        if launch.cooperative {
+            self.stream.queue("cuLaunchCooperativeKernel", |driver, stream| unsafe {
+                (driver.cuLaunchCooperativeKernel)(handle, grid_x, grid_y, grid_z, x, y, z, shared, stream, pointers)
+            })
+        } else {
+            // SAFETY: as above.
+            self.stream.queue("cuLaunchKernel", |driver, stream| unsafe {
+                let extra = std::ptr::null_mut();
+                (driver.cuLaunchKernel)(handle, grid_x, grid_y, grid_z, x, y, z, shared, stream, pointers, extra)
+            })
+        }
     }
 
     /// The place of a function among those that this lane has launched before, most of the time.

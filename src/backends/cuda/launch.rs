@@ -16,12 +16,20 @@ pub struct Launch {
     pub block: [u32; 3],
     /// Dynamic shared memory of a block, in bytes.
     pub shared: u32,
+    /// Whether all blocks run at one time, so that they may wait for one another. A grid that the device cannot hold at
+    /// once is an error.
+    pub cooperative: bool,
 }
 
 impl Launch {
     /// `grid` blocks of `block` threads, without dynamic shared memory.
     pub const fn new(grid: u32, block: u32) -> Self {
-        Self { grid: [grid, 1, 1], block: [block, 1, 1], shared: 0 }
+        Self { grid: [grid, 1, 1], block: [block, 1, 1], shared: 0, cooperative: false }
+    }
+
+    /// As [`new`](Self::new), with all blocks at one time.
+    pub const fn cooperative(grid: u32, block: u32) -> Self {
+        Self { cooperative: true, ..Self::new(grid, block) }
     }
 
     /// As many blocks of 256 threads as it takes to have a thread an element, and no more than `most`: a kernel that

@@ -1,7 +1,7 @@
 //! Runs kernels on an NVIDIA GPU.
 //!
 //! Nothing is needed to build it, and only the driver to run it: its library is loaded at run time, and kernels come as
-//! PTX. [`devices`] says what there is, or why CUDA is off.
+//! machine code for compute capabilities 8.x, 9.x and 10.x and as PTX for all others from 7.5 on. [`devices`] says what there is, or why CUDA is off.
 //!
 //! A lane owns a stream, staging memory and an arena on the device, so that a request allocates nothing. A kernel's host
 //! code sees its lane as a [`Lane`]. While it waits for the device the lane polls, first without a pause and then with
@@ -18,6 +18,7 @@
 #![allow(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod cache;
 mod chunks;
 mod copy;
 mod device;
@@ -53,6 +54,7 @@ pub use error::Unavailable;
 pub use lane::Lane;
 pub use launch::{Arg, CancelFlag, DeviceBuffer, Launch};
 pub use module::Module;
+pub(crate) use module::{Aligned, Cubin, built_in};
 pub(crate) use pinned::Pinned;
 pub use pinned::PinnedMemory;
 pub use usage::CudaUsage;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::fmt;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
@@ -22,14 +23,72 @@ pub struct Module {
 
 #[derive(Clone, Copy, Debug)]
 enum Code {
+    /// PTX, and machine code for some architectures, which spares the driver's compiler.
+    BuiltIn(&'static str, [Cubin; 3]),
     Ptx(&'static str),
     Source(&'static str),
 }
 
+/// Machine code for a compute capability. It runs on devices of the same major and no lower minor number.
+#[derive(Clone, Copy)]
+pub(crate) struct Cubin {
+    capability: (u32, u32),
+    image: &'static [u8],
+}
+
+/// Bytes where an ELF file may be read in place.
+#[repr(C, align(8))]
+pub(crate) struct Aligned<T: ?Sized>(pub(crate) T);
+
+impl Cubin {
+    pub(crate) const fn new(capability: (u32, u32), image: &'static Aligned<[u8]>) -> Self {
+        Self { capability, image: &image.0 }
+    }
+
+    fn runs_on(&self, (major, minor): (u32, u32)) -> bool {
+        self.capability.0 == major && self.capability.1 <= minor
+    }
+}
+
+impl fmt::Debug for Cubin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cubin").field("capability", &self.capability).finish_non_exhaustive()
+    }
+}
+
+/// The code of a kernel of this crate, as `scripts/build_ptx.py` put it beside the `.cu`: `$file` is its path without
+/// the ending.
+macro_rules! built_in {
+    ($name:literal, $file:literal) => {
+        $crate::backends::cuda::Module::built_in(
+            $name,
+            include_str!(concat!($file, ".ptx")),
+            [
+                $crate::backends::cuda::Cubin::new((8, 0), {
+                    const IMAGE: &$crate::backends::cuda::Aligned<[u8]> =
+                        &$crate::backends::cuda::Aligned(*include_bytes!(concat!($file, ".sm_80.cubin")));
+                    IMAGE
+                }),
+                $crate::backends::cuda::Cubin::new((9, 0), {
+                    const IMAGE: &$crate::backends::cuda::Aligned<[u8]> =
+                        &$crate::backends::cuda::Aligned(*include_bytes!(concat!($file, ".sm_90.cubin")));
+                    IMAGE
+                }),
+                $crate::backends::cuda::Cubin::new((10, 0), {
+                    const IMAGE: &$crate::backends::cuda::Aligned<[u8]> =
+                        &$crate::backends::cuda::Aligned(*include_bytes!(concat!($file, ".sm_100.cubin")));
+                    IMAGE
+                }),
+            ],
+        )
+    };
+}
+pub(crate) use built_in;
+
 impl Module {
-    /// The code of a kernel of this crate, as `scripts/build_ptx.py` made it.
-    pub(crate) const fn built_in(name: &'static str, ptx: &'static str) -> Self {
-        Self { name, code: Code::Ptx(ptx) }
+    /// What [`built_in!`] makes.
+    pub(crate) const fn built_in(name: &'static str, ptx: &'static str, cubins: [Cubin; 3]) -> Self {
+        Self { name, code: Code::BuiltIn(ptx, cubins) }
     }
 
     /// PTX, which the driver compiles for its device. `name` is for error messages.
@@ -46,6 +105,10 @@ impl Module {
     /// CUDA C++ source, which NVRTC compiles for the device at hand; entries are `extern "C" __global__`. It needs
     /// libnvrtc, which the CUDA toolkit and the PyPI wheels `nvidia-cuda-nvrtc` bring. `name` is for error messages.
     ///
+    /// What was compiled is kept on disk for the next process, below `$TOWER_KERNELS_CACHE`, or else
+    /// `$XDG_CACHE_HOME/tower-kernels` or `~/.cache/tower-kernels`, up to 256 MiB; `TOWER_KERNELS_CACHE=` keeps nothing.
+    /// Source that includes files is compiled each time, as its text does not say what is in them.
+    ///
     /// # Safety
     /// As for [`from_ptx`](Self::from_ptx).
     pub const unsafe fn from_source(name: &'static str, source: &'static str) -> Self {
@@ -53,17 +116,30 @@ impl Module {
     }
 
     fn load(&self, device: &Device) -> Result<CUmodule, Failure> {
+        let capability = device.info.compute_capability;
         match self.code {
-            Code::Ptx(ptx) => {
-                let ptx = CString::new(ptx).map_err(|_| self.failure("its PTX holds a zero byte"))?;
-                self.load_image(device.driver, ptx.as_bytes_with_nul())
-            }
+            Code::BuiltIn(ptx, cubins) => match cubins.iter().find(|cubin| cubin.runs_on(capability)) {
+                None => self.load_ptx(ptx, device.driver),
+                Some(cubin) => match self.load_image(device.driver, cubin.image) {
+                    // A driver of the same major version loads it; what another one makes of it, it says itself.
+                    Err(Failure::Code(reason)) => {
+                        tracing::warn!(capability = ?cubin.capability, "{reason}; the driver compiles its PTX instead");
+                        self.load_ptx(ptx, device.driver)
+                    }
+                    loaded => loaded,
+                },
+            },
+            Code::Ptx(ptx) => self.load_ptx(ptx, device.driver),
             Code::Source(source) => {
-                let image = nvrtc::compile(self.name, source, device.info.compute_capability)
-                    .map_err(|reason| self.failure(&reason))?;
+                let image = nvrtc::compile(self.name, source, capability).map_err(|reason| self.failure(&reason))?;
                 self.load_image(device.driver, &image)
             }
         }
+    }
+
+    fn load_ptx(&self, ptx: &str, driver: &Driver) -> Result<CUmodule, Failure> {
+        let ptx = CString::new(ptx).map_err(|_| self.failure("its PTX holds a zero byte"))?;
+        self.load_image(driver, ptx.as_bytes_with_nul())
     }
 
     /// Loads PTX that ends with a zero, or a cubin.
@@ -217,5 +293,20 @@ impl Function {
             self.shared = bytes;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_gets_the_machine_code_that_it_can_run_or_ptx() {
+        static NONE: Aligned<[u8; 0]> = Aligned([]);
+        let cubins = [(8, 0), (9, 0), (10, 0)].map(|capability| Cubin::new(capability, &NONE));
+        let found = |capability| cubins.iter().find(|cubin| cubin.runs_on(capability)).map(|cubin| cubin.capability);
+        assert_eq!([(8, 0), (8, 6), (8, 9)].map(found), [Some((8, 0)); 3]);
+        assert_eq!([(9, 0), (10, 3)].map(found), [Some((9, 0)), Some((10, 0))]);
+        assert_eq!([(7, 5), (11, 0), (12, 0)].map(found), [None; 3]);
     }
 }

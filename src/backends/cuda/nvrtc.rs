@@ -3,12 +3,15 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use cudarc::nvrtc::sys::{self, nvrtcProgram};
 
+use super::cache::{Cache, Key};
 use super::driver::functions;
 
 functions! { sys::culib => Nvrtc {
+    nvrtcVersion(*mut c_int, *mut c_int);
     nvrtcGetNumSupportedArchs(*mut c_int);
     nvrtcGetSupportedArchs(*mut c_int);
     nvrtcCreateProgram(
@@ -25,7 +28,7 @@ functions! { sys::culib => Nvrtc {
 }}
 
 /// Compiles `source` for a device of this compute capability: to its machine code, or to PTX for the newest
-/// architecture known, where the device is newer than that.
+/// architecture known, where the device is newer than that. What was compiled before comes from the disk.
 ///
 /// # Errors
 /// What is missing, or the compiler's messages.
@@ -41,12 +44,33 @@ pub(super) fn compile(name: &str, source: &str, capability: (u32, u32)) -> Resul
             older.ok_or_else(|| format!("NVRTC is too new for a device of compute capability {capability:?}"))?;
         format!("--gpu-architecture=compute_{older}")
     };
-    let program = Program::new(nvrtc, name, source)?;
-    program.compile(&[&options, "--std=c++17"])?;
-    if known.contains(&device) {
-        program.bytes("nvrtcGetCUBIN", nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
-    } else {
-        program.bytes("nvrtcGetPTX", nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
+    let options = [options.as_str(), "--std=c++17"];
+    let make = || {
+        let start = Instant::now();
+        let program = Program::new(nvrtc, name, source)?;
+        program.compile(&options)?;
+        let code = if known.contains(&device) {
+            program.bytes("nvrtcGetCUBIN", nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
+        } else {
+            program.bytes("nvrtcGetPTX", nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
+        };
+        tracing::debug!(module = name, took = ?start.elapsed(), "compiled by NVRTC");
+        code
+    };
+    // What a source includes is not in its text.
+    match Cache::of_process() {
+        Some(cache) if !source.contains("#include") && !source.contains("# include") => {
+            let version = nvrtc.version()?;
+            let key = Key::of(&[
+                version.as_bytes(),
+                options[0].as_bytes(),
+                options[1].as_bytes(),
+                name.as_bytes(),
+                source.as_bytes(),
+            ]);
+            cache.get_or_make(&key, make)
+        }
+        _ => make(),
     }
 }
 
@@ -62,6 +86,13 @@ impl Nvrtc {
             unsafe { Self::load() }.map_err(|symbol| format!("NVRTC is too old: it has no {symbol}"))
         };
         NVRTC.get_or_init(open).as_ref().map_err(Clone::clone)
+    }
+
+    fn version(&self) -> Result<String, String> {
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: both live across the call.
+        check("nvrtcVersion", unsafe { (self.nvrtcVersion)(&raw mut major, &raw mut minor) })?;
+        Ok(format!("{major}.{minor}"))
     }
 
     /// The architectures that it compiles for, as `10 * major + minor`.

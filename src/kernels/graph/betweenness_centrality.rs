@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use super::brandes::pair_dependencies;
 use super::csr::{CsrGraph, Direction};
 use super::pivots::Pivots;
+use super::traversal::Patience;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
 use crate::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
@@ -156,10 +157,22 @@ impl BetweennessInput {
     /// # Errors
     /// The first field that is wrong, as [`validate`](Kernel::validate) finds it.
     pub fn graph(&self) -> Result<CsrGraph, Invalid> {
+        self.graph_while(&mut |_| Ok(()))
+    }
+
+    /// The graph, for as long as the caller is there.
+    fn graph_for(&self, context: &Context<'_>) -> Result<CsrGraph, KernelError> {
+        let mut patience = Patience::new(context);
+        self.graph_while(&mut |arcs| patience.spend(arcs))
+    }
+
+    fn graph_while<E: From<Invalid>>(&self, spend: &mut impl FnMut(usize) -> Result<(), E>) -> Result<CsrGraph, E> {
         match self.form()? {
-            Form::Edges { num_nodes, edges } => CsrGraph::from_edges(nodes(num_nodes), edges, self.direction()),
+            Form::Edges { num_nodes, edges } => {
+                CsrGraph::from_edges_while(nodes(num_nodes), edges, self.direction(), spend)
+            }
             Form::Csr { row_offsets, column_indices } => {
-                CsrGraph::from_csr(row_offsets, column_indices, self.direction())
+                CsrGraph::from_csr_while(row_offsets, column_indices, self.direction(), spend)
             }
         }
     }
@@ -237,7 +250,7 @@ impl Kernel for BetweennessCentrality {
     }
 
     fn run_cpu(&self, input: &BetweennessInput, context: &Context<'_>) -> Result<BetweennessOutput, KernelError> {
-        let graph = input.graph()?;
+        let graph = input.graph_for(context)?;
         let pivots = input.pivots(graph.num_nodes())?;
         let mut scores = pair_dependencies(&graph, &pivots, context)?;
         pivots.rescale(&mut scores, input.normalized, graph.direction());
@@ -246,10 +259,35 @@ impl Kernel for BetweennessCentrality {
 
     #[cfg(feature = "cuda")]
     fn run_cuda(&self, input: &BetweennessInput, lane: &mut Lane<'_>) -> Result<BetweennessOutput, KernelError> {
-        let graph = input.graph()?;
+        let graph = input.graph_for(lane.context())?;
         let pivots = input.pivots(graph.num_nodes())?;
-        let mut scores = cuda::pair_dependencies(&graph, &pivots, lane)?;
-        pivots.rescale(&mut scores, input.normalized, graph.direction());
+        let mut scores = cuda::pair_dependencies(graph, &pivots, lane)?;
+        pivots.rescale(&mut scores, input.normalized, input.direction());
         Ok(BetweennessOutput { scores })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn making_the_graph_ends_where_the_time_is_up() {
+        let edges: Vec<[u32; 2]> = (1..100_000).map(|node| [node - 1, node]).collect();
+        let input = BetweennessInput::from_edges(100_000, edges);
+        let up = Instant::now().checked_sub(Duration::from_secs(1));
+        let result = input.graph_for(&Context::new(None, up));
+        assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{result:?}");
+        assert_eq!(input.graph_for(&Context::detached()).unwrap(), input.graph().unwrap());
+        // And in the middle, not only before it begins.
+        for most in [1, 150_000, 450_000] {
+            let mut looked_at = 0;
+            let result = input.graph_while(&mut |arcs| {
+                looked_at += arcs;
+                if looked_at > most { Err(Invalid::new("edges", "enough")) } else { Ok(()) }
+            });
+            assert!(result.is_err() && looked_at == most + 1, "{looked_at}");
+        }
     }
 }

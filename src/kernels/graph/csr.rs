@@ -55,12 +55,18 @@ impl Adjacency {
         (self.offsets[node + 1] - self.offsets[node]) as usize
     }
 
-    /// Sorts arcs into rows by counting, keeping their order within a row.
-    fn by_row<I: Iterator<Item = (u32, u32)>>(num_nodes: usize, arcs: impl Fn() -> I) -> Self {
+    /// Sorts arcs into rows by counting, keeping their order within a row. `spend` is told of each arc that is looked at,
+    /// and can put an end to it.
+    fn by_row<I: Iterator<Item = (u32, u32)>, E>(
+        num_nodes: usize,
+        arcs: impl Fn() -> I,
+        spend: &mut impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Self, E> {
         // Counting one place ahead makes the running sum the rows' starts, and filling turns starts into ends, which
         // are the next rows' starts: no second array is needed.
         let mut offsets = vec![0_u32; num_nodes + 2];
         for (row, _) in arcs() {
+            spend(1)?;
             offsets[row as usize + 2] += 1;
         }
         let mut sum = 0;
@@ -70,12 +76,13 @@ impl Adjacency {
         }
         let mut columns = vec![0_u32; sum as usize];
         for (row, column) in arcs() {
+            spend(1)?;
             let place = &mut offsets[row as usize + 1];
             columns[*place as usize] = column;
             *place += 1;
         }
         offsets.pop();
-        Self { offsets, columns }
+        Ok(Self { offsets, columns })
     }
 
     fn num_nodes(&self) -> usize {
@@ -87,8 +94,8 @@ impl Adjacency {
     }
 
     /// The same arcs the other way round. Rows are visited in ascending order, so the new rows come out sorted.
-    fn transposed(&self) -> Self {
-        Self::by_row(self.num_nodes(), || self.arcs().map(|(row, column)| (column, row)))
+    fn transposed<E>(&self, spend: &mut impl FnMut(usize) -> Result<(), E>) -> Result<Self, E> {
+        Self::by_row(self.num_nodes(), || self.arcs().map(|(row, column)| (column, row)), spend)
     }
 
     /// Drops repeated columns from sorted rows.
@@ -132,9 +139,19 @@ impl CsrGraph {
     /// checked before anything is allocated; an edge with a node that is not below `num_nodes`; more than
     /// `u32::MAX` arcs (an undirected edge is two).
     pub fn from_edges(num_nodes: usize, edges: &[[u32; 2]], direction: Direction) -> Result<Self, Invalid> {
+        Self::from_edges_while(num_nodes, edges, direction, &mut |_| Ok(()))
+    }
+
+    /// As [`from_edges`](Self::from_edges), for as long as `spend` says so, which is told of the arcs looked at.
+    pub(super) fn from_edges_while<E: From<Invalid>>(
+        num_nodes: usize,
+        edges: &[[u32; 2]],
+        direction: Direction,
+        spend: &mut impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Self, E> {
         Self::check_edges(num_nodes, edges)?;
         Self::check_arcs("edges", edges.len(), direction)?;
-        Ok(Self::build(num_nodes, || edges.iter().map(|&[from, to]| (from, to)), direction))
+        Self::build(num_nodes, || edges.iter().map(|&[from, to]| (from, to)), direction, spend)
     }
 
     /// What [`from_edges`](Self::from_edges) checks, building nothing.
@@ -168,6 +185,16 @@ impl CsrGraph {
     /// `row_offsets` that is empty, does not start at 0, falls, or does not end at the length of `column_indices`; a
     /// column index that is not below the number of nodes; too many nodes or arcs.
     pub fn from_csr(row_offsets: &[u32], column_indices: &[u32], direction: Direction) -> Result<Self, Invalid> {
+        Self::from_csr_while(row_offsets, column_indices, direction, &mut |_| Ok(()))
+    }
+
+    /// As [`from_csr`](Self::from_csr), for as long as `spend` says so, which is told of the arcs looked at.
+    pub(super) fn from_csr_while<E: From<Invalid>>(
+        row_offsets: &[u32],
+        column_indices: &[u32],
+        direction: Direction,
+        spend: &mut impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Self, E> {
         Self::check_csr(row_offsets, column_indices)?;
         Self::check_arcs("column_indices", column_indices.len(), direction)?;
         let arcs = || {
@@ -175,7 +202,7 @@ impl CsrGraph {
                 column_indices[row[0] as usize..row[1] as usize].iter().map(move |&to| (from, to))
             })
         };
-        Ok(Self::build(row_offsets.len() - 1, arcs, direction))
+        Self::build(row_offsets.len() - 1, arcs, direction, spend)
     }
 
     /// What [`from_csr`](Self::from_csr) checks, building nothing.
@@ -223,18 +250,23 @@ impl CsrGraph {
         }
     }
 
-    fn build<I: Iterator<Item = (u32, u32)>>(num_nodes: usize, edges: impl Fn() -> I, direction: Direction) -> Self {
+    fn build<I: Iterator<Item = (u32, u32)>, E>(
+        num_nodes: usize,
+        edges: impl Fn() -> I,
+        direction: Direction,
+        spend: &mut impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let edges = || edges().filter(|(from, to)| from != to);
         match direction {
             Direction::Directed => {
-                let predecessors = Adjacency::by_row(num_nodes, edges).transposed().without_repeats();
-                let successors = predecessors.transposed();
-                Self { successors, predecessors: Some(predecessors) }
+                let predecessors = Adjacency::by_row(num_nodes, edges, spend)?.transposed(spend)?.without_repeats();
+                let successors = predecessors.transposed(spend)?;
+                Ok(Self { successors, predecessors: Some(predecessors) })
             }
             Direction::Undirected => {
                 let arcs = || edges().flat_map(|(from, to)| [(from, to), (to, from)]);
-                let successors = Adjacency::by_row(num_nodes, arcs).transposed().without_repeats();
-                Self { successors, predecessors: None }
+                let successors = Adjacency::by_row(num_nodes, arcs, spend)?.transposed(spend)?.without_repeats();
+                Ok(Self { successors, predecessors: None })
             }
         }
     }

@@ -12,6 +12,20 @@ constexpr u32 BLOCK = 256;       // threads of every launch
 constexpr u32 WARPS = BLOCK / 32;
 constexpr u32 WARP_ARCS = 1024;  // arcs that one warp takes on
 constexpr u32 OUTBOX = 128;      // entries that a warp holds back before it appends them
+constexpr u32 LOOK_EVERY = 16;   // chunks, of which one looks whether the caller has left
+constexpr u32 NO_MORE = 1u << 31; // chunks taken: more than there are
+
+// How work ends early. The host's flag is far away, so that few look at it and tell the others.
+struct Stop {
+    const volatile u32* flag; // 1 once the caller has left
+    u32* told;                // 1 once a block has seen that
+
+    __device__ bool look() const {
+        if (*flag == 0) return false;
+        *(volatile u32*)told = 1;
+        return true;
+    }
+};
 
 struct Job {
     u32 item, want, first, arcs;
@@ -35,11 +49,12 @@ static __device__ u32 warp_id() { return threadIdx.x / 32; }
 // Deals `total` pieces of work to the grid in chunks. `small(valid, piece)` is called by every
 // thread and returns what it leaves to others (no arcs: nothing); `large(job, whole_block)` is
 // then called by one warp or by all. `taken`, zero at first, counts the chunks that blocks took
-// beyond their first; without it they take every gridDim-th.
+// beyond their first; without it they take every gridDim-th. Chunks that are left when the caller
+// has left are not dealt, if they are counted.
 // Pieces that are `mostly_small` come in chunks that fill the threads of a block; others in chunks
 // down to one a warp.
 template <class Small, class Large>
-static __device__ void deal(u64 total, bool mostly_small, u32* taken, Small small, Large large) {
+static __device__ void deal(u64 total, bool mostly_small, u32* taken, Stop stop, Small small, Large large) {
     __shared__ Jobs jobs;
     const u64 even = (total + gridDim.x - 1) / gridDim.x;
     const u32 chunk = (u32)min(max(even, (u64)(mostly_small ? BLOCK / 2 : WARPS)), (u64)BLOCK);
@@ -57,6 +72,7 @@ static __device__ void deal(u64 total, bool mostly_small, u32* taken, Small smal
             at += gridDim.x;
         } else if (threadIdx.x == 0) {
             jobs.next_chunk = atomicAdd(taken, 1);
+            if (jobs.next_chunk % LOOK_EVERY == 0 && stop.look()) atomicMax(taken, NO_MORE);
         }
         __syncthreads();
         if (taken != nullptr) at = gridDim.x + (u64)jobs.next_chunk;
@@ -90,3 +106,26 @@ struct Outbox {
         if (fill > OUTBOX - 32) flush();
     }
 };
+
+// Every block of a cooperative launch comes here before any goes on, and the last to come calls
+// `last` first, in one thread. What was written before is seen after. Both words are zero at first.
+template <class Last>
+static __device__ void meet(u32* arrived, u32* passed, Last last) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        volatile u32* gate = passed;
+        const u32 now = *gate; // it stays until this block has come
+        __threadfence();
+        if (atomicAdd(arrived, 1) == gridDim.x - 1) {
+            __threadfence();
+            last();
+            *arrived = 0;
+            __threadfence();
+            *gate = now + 1;
+        } else {
+            while (*gate == now) {}
+        }
+        __threadfence();
+    }
+    __syncthreads();
+}

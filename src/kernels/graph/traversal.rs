@@ -27,7 +27,7 @@ impl<'a> Patience<'a> {
     }
 
     #[inline(always)]
-    fn spend(&mut self, work: usize) -> Result<(), KernelError> {
+    pub(super) fn spend(&mut self, work: usize) -> Result<(), KernelError> {
         if work < self.left {
             self.left -= work;
             return Ok(());

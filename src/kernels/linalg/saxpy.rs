@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::{Lane, Launch, Module};
+use crate::backends::cuda::{Lane, Launch, Module, built_in};
 use crate::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
 
 /// Elements between two looks at whether to stop, and what one task of the pool takes.
@@ -26,7 +26,7 @@ const CHUNK: usize = 1 << 15;
 const PARALLEL: usize = 1 << 17;
 
 #[cfg(feature = "cuda")]
-static MODULE: Module = Module::built_in("linalg/saxpy", include_str!("saxpy.ptx"));
+static MODULE: Module = built_in!("linalg/saxpy", "saxpy");
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]

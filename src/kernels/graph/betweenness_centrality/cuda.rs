@@ -1,12 +1,12 @@
 //! The host side on CUDA: batches of sources, level by level. `betweenness_centrality.cu` describes the algorithm and
 //! what its entries take.
 
-use crate::backends::cuda::{Arg, DeviceBuffer, Lane, Launch, Module};
+use crate::backends::cuda::{Arg, CancelFlag, DeviceBuffer, Lane, Launch, Module, built_in};
 use crate::kernels::graph::csr::CsrGraph;
 use crate::kernels::graph::pivots::Pivots;
 use crate::service::{Buffer, Invalid, KernelError};
 
-static MODULE: Module = Module::built_in("graph/betweenness-centrality", include_str!("../betweenness_centrality.ptx"));
+static MODULE: Module = built_in!("graph/betweenness-centrality", "../betweenness_centrality");
 
 /// Sources that share each read of the adjacency, one a lane of a warp.
 const GROUP: usize = 32;
@@ -14,9 +14,17 @@ const GROUP: usize = 32;
 const BATCH_BYTES: u64 = 1 << 30;
 /// A level looks at all nodes where the frontier's arcs times this are more than all arcs.
 const DENSE_FACTOR: u32 = 8;
-/// Levels that are launched between two looks at the device's progress, once a search has proved to be deep. A launch
-/// after the last level does nothing.
-const LEVELS_BETWEEN_LOOKS: usize = 16;
+/// Levels after which a search has proved to be deep.
+const SHALLOW: u32 = 8;
+/// Levels that are launched between two looks at the device's progress in a deep search. A launch after the last level
+/// does nothing.
+const LEVELS_BETWEEN_LOOKS: usize = 4;
+/// Levels that one launch takes while they are narrow: some milliseconds.
+const LEVELS_A_LAUNCH: u32 = 256;
+/// Blocks of such a launch for each multiprocessor: few, because all wait for one another at each level.
+const BLOCKS_TOGETHER: u64 = 2;
+/// The most entries of a level for which such a launch is worth it, for each multiprocessor.
+const NARROW: u64 = 2048;
 
 /// Groups of sources in a batch, of `pivots` sources in all.
 fn groups(nodes: u64, pivots: u64) -> u64 {
@@ -38,7 +46,7 @@ pub(super) fn device_memory(nodes: u64, arcs: u64, pivots: u64, directed: bool) 
 /// # Errors
 /// More shortest paths between two nodes than an `f64` can count; what the lane gives.
 pub(super) fn pair_dependencies(
-    graph: &CsrGraph,
+    graph: CsrGraph,
     pivots: &Pivots,
     lane: &mut Lane<'_>,
 ) -> Result<Buffer<f64>, KernelError> {
@@ -48,7 +56,9 @@ pub(super) fn pair_dependencies(
     }
     let sources: Vec<u32> = (0..pivots.len()).map(|index| pivots.node(index)).collect();
     let sources = lane.upload(&sources)?;
-    let run = Run::new(graph, pivots.len(), lane)?;
+    let run = Run::new(&graph, pivots.len(), lane)?;
+    // The device has it. To give back that much memory takes the host milliseconds, and later a deadline may have passed.
+    drop(graph);
     let batch = run.groups as usize * GROUP;
     lane.context().set_steps(sources.len() as u64);
     for start in (0..sources.len()).step_by(batch) {
@@ -68,6 +78,7 @@ struct Run {
     nodes: u32,
     groups: u32,
     multiprocessors: u64,
+    cancel: CancelFlag,
     out_row: DeviceBuffer<u32>,
     out_column: DeviceBuffer<u32>,
     in_row: DeviceBuffer<u32>,
@@ -84,7 +95,8 @@ struct Run {
 
 /// What the host reads of the kernels' `Control`.
 struct Progress {
-    is_done: bool,
+    /// Entries of the frontier: none once the search is done.
+    frontier: u64,
     depth: u32,
     overflow: bool,
 }
@@ -108,6 +120,7 @@ impl Run {
             nodes: nodes as u32,
             groups: groups as u32,
             multiprocessors: u64::from(lane.device().multiprocessors),
+            cancel: lane.cancel_flag(),
             out_row,
             out_column,
             in_row,
@@ -118,7 +131,7 @@ impl Run {
             dependency: lane.zeroed(items)?,
             list: lane.alloc(nodes * pivots.min(groups as usize * GROUP))?,
             level_begin: lane.alloc(nodes + 2)?,
-            control: lane.alloc(8)?,
+            control: lane.alloc(9)?,
         })
     }
 
@@ -138,13 +151,13 @@ impl Run {
 
     /// Goes outwards from the sources, and gives the number of levels.
     fn search(&self, num_sources: u32, lane: &mut Lane<'_>) -> Result<u32, KernelError> {
-        let Self { nodes, groups, out_row, out_column, in_row, in_column, .. } = self;
+        let Self { nodes, groups, cancel, out_row, out_column, in_row, in_column, .. } = self;
         let Self { cells, stamps, seen, list, level_begin, control, .. } = self;
         let items = u64::from(*nodes) * u64::from(*groups);
         let wide = Launch::new((6 * self.multiprocessors).min(items.div_ceil(8)) as u32, 256);
-        let discover: [&dyn Arg; 10] =
-            [nodes, groups, &DENSE_FACTOR, in_row, out_row, out_column, stamps, seen, list, control];
-        let count: [&dyn Arg; 12] = [
+        let discover: [&dyn Arg; 11] =
+            [nodes, groups, &DENSE_FACTOR, in_row, out_row, out_column, stamps, seen, list, control, cancel];
+        let count: [&dyn Arg; 13] = [
             nodes,
             groups,
             &num_sources,
@@ -157,20 +170,43 @@ impl Run {
             list,
             level_begin,
             control,
+            cancel,
         ];
-        let mut levels = 0;
+        let narrow = self.narrow() as u32;
+        let search: [&dyn Arg; 17] = [
+            nodes,
+            groups,
+            &num_sources,
+            &DENSE_FACTOR,
+            in_row,
+            in_column,
+            out_row,
+            out_column,
+            cells,
+            stamps,
+            seen,
+            list,
+            level_begin,
+            control,
+            cancel,
+            &LEVELS_A_LAUNCH,
+            &narrow,
+        ];
+        let mut progress = Progress { frontier: 0, depth: 0, overflow: false };
         loop {
-            let ahead = if levels < 8 { 1 } else { LEVELS_BETWEEN_LOOKS };
-            for _ in 0..ahead {
-                lane.launch(&MODULE, "betweenness_discover", wide, &discover)?;
-                lane.launch(&MODULE, "betweenness_count", wide, &count)?;
+            if progress.depth >= SHALLOW && progress.frontier <= self.narrow() {
+                lane.launch(&MODULE, "betweenness_search", self.together(), &search)?;
+            } else {
+                for _ in 0..if progress.depth < SHALLOW { 1 } else { LEVELS_BETWEEN_LOOKS } {
+                    lane.launch(&MODULE, "betweenness_discover", wide, &discover)?;
+                    lane.launch(&MODULE, "betweenness_count", wide, &count)?;
+                }
             }
-            levels += ahead;
-            let progress = self.progress(lane)?;
+            progress = self.progress(lane)?;
             if progress.overflow {
                 return Err(Invalid::new("edges", "more shortest paths between two nodes than can be counted").into());
             }
-            if progress.is_done {
+            if progress.frontier == 0 {
                 return Ok(progress.depth);
             }
         }
@@ -178,14 +214,40 @@ impl Run {
 
     /// Goes back from the deepest level to the sources.
     fn accumulate(&self, deepest: u32, lane: &mut Lane<'_>) -> Result<(), KernelError> {
-        let Self { nodes, groups, out_row, out_column, cells, stamps, dependency, list, .. } = self;
-        let begins = lane.download(&self.level_begin.slice(..=deepest as usize + 1))?;
-        for depth in (1..=deepest).rev() {
+        let Self { nodes, groups, cancel, out_row, out_column, cells, .. } = self;
+        let Self { stamps, dependency, list, level_begin, control, .. } = self;
+        let begins = lane.download(&level_begin.slice(..=deepest as usize + 1))?;
+        let entries = |depth: u32| begins[depth as usize + 1] - begins[depth as usize];
+        let mut depth = deepest;
+        while depth > 0 {
+            let narrow = (1..=depth).rev().take(LEVELS_A_LAUNCH as usize);
+            let narrow = narrow.take_while(|&depth| entries(depth) <= self.narrow()).count() as u32;
+            if narrow >= SHALLOW {
+                let to = depth + 1 - narrow;
+                let args: [&dyn Arg; 14] = [
+                    nodes,
+                    groups,
+                    out_row,
+                    out_column,
+                    cells,
+                    stamps,
+                    dependency,
+                    list,
+                    level_begin,
+                    control,
+                    cancel,
+                    &depth,
+                    &to,
+                    &deepest,
+                ];
+                lane.launch(&MODULE, "betweenness_return", self.together(), &args)?;
+                depth = to - 1;
+                continue;
+            }
             let (begin, end) = (begins[depth as usize], begins[depth as usize + 1]);
-            let entries = end - begin;
-            let blocks = entries.div_ceil(8).min(16 * self.multiprocessors).max(entries.div_ceil(256));
+            let blocks = entries(depth).div_ceil(8).min(16 * self.multiprocessors).max(entries(depth).div_ceil(256));
             let is_deepest = u32::from(depth == deepest);
-            let args: [&dyn Arg; 12] = [
+            let args: [&dyn Arg; 14] = [
                 nodes,
                 groups,
                 out_row,
@@ -194,21 +256,35 @@ impl Run {
                 stamps,
                 dependency,
                 list,
+                control,
+                cancel,
                 &begin,
                 &end,
                 &depth,
                 &is_deepest,
             ];
             lane.launch(&MODULE, "betweenness_accumulate", Launch::new(blocks as u32, 256), &args)?;
+            depth -= 1;
         }
         Ok(())
     }
 
+    /// The shape of a launch of many levels.
+    fn together(&self) -> Launch {
+        Launch::cooperative((BLOCKS_TOGETHER * self.multiprocessors) as u32, 256)
+    }
+
+    /// The most entries of a level for which such a launch is worth it.
+    fn narrow(&self) -> u64 {
+        NARROW * self.multiprocessors
+    }
+
     fn progress(&self, lane: &mut Lane<'_>) -> Result<Progress, KernelError> {
-        let mut control = [0_u64; 8];
+        let mut control = [0_u64; 9];
         lane.download_into(&self.control, &mut control)?;
-        // tail, begin, end, frontier_arcs, next_arcs, then 32-bit words: depth, two counters, blocks_done, path_overflow.
-        let [_, begin, end, _, _, depth, _, overflow] = control;
-        Ok(Progress { is_done: begin == end, depth: depth as u32, overflow: overflow as u32 != 0 })
+        // tail, begin, end, frontier_arcs, next_arcs, then 32-bit words: depth, two counters, blocks_done, path_overflow,
+        // told, gate.
+        let [_, begin, end, _, _, depth, _, overflow, _] = control;
+        Ok(Progress { frontier: end - begin, depth: depth as u32, overflow: overflow as u32 != 0 })
     }
 }

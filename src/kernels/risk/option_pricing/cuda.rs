@@ -1,10 +1,10 @@
 //! The host side on CUDA. `option_pricing.cu` describes its entries.
 
-use crate::backends::cuda::{Arg, DeviceBuffer, Lane, Launch, Module};
+use crate::backends::cuda::{Arg, DeviceBuffer, Lane, Launch, Module, built_in};
 use crate::kernels::risk::black_scholes::{Contracts, Operand, OptionKind, Quotes};
 use crate::service::{Element, KernelError};
 
-static MODULE: Module = Module::built_in("risk/option-pricing", include_str!("../option_pricing.ptx"));
+static MODULE: Module = built_in!("risk/option-pricing", "../option_pricing");
 
 /// A floating-point type that there is an entry for.
 pub(super) trait Priced: Element {
