@@ -6,32 +6,39 @@
 #   gpu-bundle/run.sh tests NAME   tests whose name contains NAME
 #   gpu-bundle/run.sh memcheck     tests under compute-sanitizer
 #   gpu-bundle/run.sh racecheck    the built-in kernels under compute-sanitizer
-#   gpu-bundle/run.sh bench [graphs]
+#   gpu-bundle/run.sh bench PART   the bench, or a part of it: small, memory, catalogue, resident, lanes, priority,
+#                                  graphs
+#   gpu-bundle/run.sh peers        the rows that torch has too, ours and torch's
+#   gpu-bundle/run.sh soak 600     ten minutes at full load; ends with 1 where anything does not hold
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=gpu-bundle
 
+# Of the last argument's name.
 built() {
     cargo "$@" --no-run --message-format=json-render-diagnostics |
         python3 -c 'import json, sys
 for line in sys.stdin:
     message = json.loads(line)
-    if message.get("executable") and message["target"]["name"] == "cuda":
-        print(message["executable"])'
+    if message.get("executable") and message["target"]["name"] == sys.argv[1]:
+        print(message["executable"])' "${!#}"
 }
 
 tests=$(built test --release --features cuda --test cuda)
 bench=$(built bench --features cuda --bench cuda)
+soak=$(built bench --features cuda --bench cuda_soak)
 mkdir -p "$out"
 strip -o "$out/cuda-tests" "$tests"
 strip -o "$out/cuda-bench" "$bench"
+strip -o "$out/cuda-soak" "$soak"
+cp benches/peers/cuda_peers.py "$out"
 
 cat > "$out/run.sh" <<'RUN'
 #!/bin/sh
 # See scripts/bundle.sh.
 set -eu
 cd "$(dirname "$0")"
-chmod +x cuda-tests cuda-bench
+chmod +x cuda-tests cuda-bench cuda-soak
 
 # Kernels given as source need NVRTC, which a toolkit or a Python environment has, seldom on the loader's path.
 nvrtc=$(find / \( -path /proc -o -path /sys \) -prune -o -name 'libnvrtc.so*' -print 2>/dev/null |
@@ -48,6 +55,8 @@ tests) shift; ./cuda-tests "$@" ;;
 memcheck) shift; compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 ./cuda-tests --test-threads 1 --skip faults "$@" ;;
 racecheck) shift; compute-sanitizer --tool racecheck --error-exitcode 9 ./cuda-tests --test-threads 1 "${@:-small_inputs}" ;;
 bench) shift; ./cuda-bench "$@" ;;
+peers) ./cuda-bench small; python3 cuda_peers.py ;;
+soak) shift; ./cuda-soak "$@" ;;
 all) ./cuda-tests; ./cuda-bench ;;
 *) echo "unknown: $1" >&2; exit 2 ;;
 esac

@@ -14,6 +14,10 @@ use crate::{Cuda, call, service};
 pub(crate) struct Random(u64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -27,7 +31,7 @@ pub(crate) fn run() {
     phases();
 
     for (nodes, edges, samples) in [(2_000, 10_000, None), (20_000, 100_000, None), (1 << 20, 8 << 20, Some(64))] {
-        let mut random = Random(nodes);
+        let mut random = Random::new(nodes);
         let edges_of = |_| [random.below(nodes) as u32, random.below(nodes) as u32];
         let mut graph = BetweennessInput::from_edges(nodes, (0..edges).map(edges_of).collect());
         graph.samples = samples;
@@ -98,7 +102,7 @@ fn phases() {
 }
 
 fn pricing<T>(contracts: usize, real: fn(f64) -> T, array: impl Fn(Vec<T>) -> Reals) -> Payload {
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut between = |low: f64, high: f64| -> Reals {
         let step = (high - low) / f64::from(1 << 20);
         array((0..contracts).map(|_| real(low + step * random.below(1 << 20) as f64)).collect())

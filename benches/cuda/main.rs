@@ -2,15 +2,22 @@
 //!
 //! ```text
 //! cargo bench --bench cuda
+//! cargo bench --bench cuda -- small lanes
 //! ```
+//!
+//! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `lanes`, `priority`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
 
 mod catalogue;
 mod graphs;
+mod hold;
 mod kernels;
+mod lanes;
+mod priority;
 mod raw;
+mod resident;
 
 use std::time::{Duration, Instant};
 
@@ -20,13 +27,14 @@ use tower_kernels::service::{
     DType, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload, Tensor, Tensors,
 };
 
+use hold::Hold;
 use kernels::{Empty, Nothing, Phases};
 use tower_kernels::kernels::linalg::saxpy::SaxpyInput;
 
 pub(crate) const SAXPY_PTX: &str = include_str!("../../src/kernels/linalg/saxpy.ptx");
 pub(crate) const EMPTY_PTX: &str = ".version 8.2\n.target sm_75\n.address_size 64\n.visible .entry empty() { ret; }\n";
 
-type Cuda = KernelService<CudaBackend>;
+pub(crate) type Cuda = KernelService<CudaBackend>;
 
 fn main() {
     let device = match cuda::devices() {
@@ -37,23 +45,33 @@ fn main() {
         }
     };
     println!("{device:?}, {} processors", std::thread::available_parallelism().unwrap());
-    // `graphs`: only betweenness on large graphs.
-    if std::env::args().any(|arg| arg == "graphs") {
-        graphs::run();
-        return;
-    }
     let raw = raw::Raw::new();
-    // `memory`: only the rows of large payloads.
-    if std::env::args().any(|arg| arg == "memory") {
-        large(&raw);
-        catalogue::pricing_rows();
-        return;
+    let parts: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
+    if wanted("small") {
+        latency(&raw);
+        throughput(&raw);
     }
-    latency(&raw);
-    throughput(&raw);
-    large(&raw);
-    catalogue::run();
-    graphs::run();
+    if wanted("memory") {
+        large(&raw);
+    }
+    if wanted("catalogue") {
+        catalogue::run();
+    } else if wanted("memory") {
+        catalogue::pricing_rows();
+    }
+    if wanted("resident") {
+        resident::run();
+    }
+    if wanted("lanes") {
+        lanes::run();
+    }
+    if wanted("priority") {
+        priority::run();
+    }
+    if wanted("graphs") {
+        graphs::run();
+    }
 }
 
 pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {
@@ -61,6 +79,7 @@ pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {
     tower_kernels::kernels::register_all(&registry).unwrap();
     registry.register(Empty).unwrap();
     registry.register(Phases).unwrap();
+    registry.register(Hold).unwrap();
     let mut config = CudaConfig::default();
     config.lanes = 8;
     change(&mut config);
@@ -72,7 +91,7 @@ pub(crate) async fn call(service: &mut Cuda, id: &'static str, payload: &Payload
     service.ready().await.unwrap().call(request).await.unwrap()
 }
 
-fn saxpy_input(len: usize) -> Payload {
+pub(crate) fn saxpy_input(len: usize) -> Payload {
     Payload::typed(SaxpyInput { a: 2.0, x: vec![1.0; len].into(), y: vec![2.0; len].into() })
 }
 
@@ -213,7 +232,7 @@ fn payloads(base: &Row) {
     fallbacks("tensors of an answer");
 }
 
-fn pinned_input(service: &Cuda, len: usize) -> Payload {
+pub(crate) fn pinned_input(service: &Cuda, len: usize) -> Payload {
     let memory = service.backend().pinned_memory();
     let [x, y] = [1.0, 2.0].map(|value| memory.copy_of(&vec![value; len]).expect("pinned memory"));
     Payload::typed(SaxpyInput { a: 2.0, x, y })
@@ -304,11 +323,11 @@ impl Row {
         [&mut self.total, &mut self.queued, &mut self.executed].into_iter().for_each(|times| times.sort());
     }
 
+    fn micros(&self, share: f64) -> f64 {
+        at(&self.total, share)
+    }
+
     fn print(&self, name: &str, base: &Self) {
-        let at = |times: &[Duration], share: f64| {
-            let index = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
-            times.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e6)
-        };
         let p50 = at(&self.total, 0.5);
         print!("{name:<42}{p50:>8.1}{:>8.1}{:>8.2}", at(&self.total, 0.99), p50 / at(&base.total, 0.5));
         if !self.queued.is_empty() {
@@ -317,4 +336,10 @@ impl Row {
         }
         println!();
     }
+}
+
+/// Microseconds, of times that are sorted.
+fn at(times: &[Duration], share: f64) -> f64 {
+    let index = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
+    times.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e6)
 }

@@ -12,6 +12,7 @@ mod faults;
 mod goldens;
 mod lane;
 mod memory;
+mod priority;
 mod probe;
 mod stopping;
 #[path = "../probe/wakes.rs"]
@@ -44,6 +45,7 @@ fn main() {
             contract::TESTS,
             goldens::TESTS,
             lane::TESTS,
+            priority::TESTS,
             memory::TESTS,
             stopping::TESTS,
             faults::TESTS,

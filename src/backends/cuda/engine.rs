@@ -17,7 +17,7 @@ use super::stream::Stream;
 use super::upload::{SLAB, Uploads};
 use super::watch::Watched;
 use crate::backends::lanes::{Claim, State};
-use crate::service::{Context, Job, KernelError};
+use crate::service::{Context, Job, KernelError, Priority, RequestContext};
 
 pub(super) struct Engine {
     pool: Arc<State>,
@@ -72,10 +72,11 @@ impl Engine {
         if bytes <= OWN as u64 { 0 } else { self.device.claimed_for(bytes) }
     }
 
-    /// Readies the lane for a request that needs `bytes` of device memory, and has been granted them.
-    pub(super) fn begin(&mut self, bytes: u64, claim: Option<Claim>) -> Result<(), Failure> {
+    /// Readies the lane for a request of this priority that needs `bytes` of device memory, and has been granted them.
+    pub(super) fn begin(&mut self, priority: Priority, bytes: u64, claim: Option<Claim>) -> Result<(), Failure> {
         self.busy.store(true, Ordering::Relaxed);
         self.device.bind()?;
+        self.stream.prioritise(priority)?;
         self.stream.lower_cancel();
         let bytes = usize::try_from(Self::taken_for(bytes)).unwrap_or(usize::MAX);
         self.arena.reserve(&self.device, bytes, claim)
@@ -250,7 +251,7 @@ pub(super) fn run(
     claim: Option<Claim>,
 ) -> Result<crate::service::Payload, KernelError> {
     let input = job.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))?;
-    if let Err(failure) = engine.begin(input.cost.device_memory, claim) {
+    if let Err(failure) = engine.begin(job.priority(), input.cost.device_memory, claim) {
         let error = engine.error(failure);
         // Nothing was queued; the lane is without a request again.
         return engine.end(context).map_or_else(|failure| Err(engine.error(failure)), |()| Err(error));

@@ -8,6 +8,15 @@
 //! short ones, and looks whether the caller is still there; a caller's leaving stops further launches, and running
 //! kernels can poll [`Lane::cancel_flag`]. The slot is free when the device is done with the work.
 //!
+//! A lane has a stream for each [`Priority`](crate::service::Priority), and a request's work goes to its own. Where blocks
+//! of several requests wait for room on the device, those of the highest priority are next. Nothing that runs is stopped
+//! for them, copies are served in the order they come, and before the lanes the queue knows no priority.
+//!
+//! The driver maps streams to connections, 8 unless the environment variable `CUDA_DEVICE_MAX_CONNECTIONS` says otherwise
+//! (32 at most). Streams on one connection wait for each other, so a small request can wait for a long kernel of another
+//! lane. Set it to 32 before the process starts where there are long kernels and more than 8 streams: as many as lanes, for
+//! each priority that is used.
+//!
 //! Some of the driver's calls wait for all that runs on the device: memory that goes back to the driver, a module's first
 //! load. So a lane that grows its arena beyond what was needed before, or runs a kernel for the first time, can wait for
 //! a long kernel of another lane. In the steady state there are no such calls.
@@ -78,8 +87,12 @@ pub struct CudaBackend {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CudaConfig {
-    /// Jobs that run at one time, each with a stream of its own and 16 MiB of pinned memory. Default: half as many as
-    /// there are processors, and at least 2, at most 8.
+    /// Jobs that run at one time, each with streams of its own and 16 MiB of pinned memory. Default: half as many as there
+    /// are processors, and at least 2, at most 8.
+    ///
+    /// Two lanes fill the bus. More of them are for small requests, up to about half the processors, since a lane spins
+    /// while its request runs; and for requests that hold a lane for long: there should be more lanes than of these.
+    /// `benches/RESULTS.md` has the measurement.
     pub lanes: usize,
     /// Jobs that wait at one time. Default: 64 a lane.
     pub queue: usize,

@@ -1,4 +1,4 @@
-//! A lane's stream: work in order, events in it, and waiting for it.
+//! A lane's stream: work in order and of a priority, events in it, and waiting for it.
 
 use std::ptr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::driver::{Driver, NOT_READY, SUCCESS};
 use super::error::Failure;
 use super::memory::{Pin, Staging};
 use crate::backends::lanes::State;
-use crate::service::Context;
+use crate::service::{Context, Priority};
 
 /// How long a wait looks without a pause. A thread that sleeps is late by some 50 µs, so short work is waited for awake.
 const SPIN: Duration = Duration::from_micros(100);
@@ -24,6 +24,9 @@ const NAP: Duration = Duration::from_micros(20);
 #[derive(Debug)]
 pub(super) struct Stream {
     driver: &'static Driver,
+    /// One for each priority. Work is on one of them at a time, or on none.
+    levels: Levels,
+    /// The one in use.
     handle: CUstream,
     /// Whether there may be work that has not been waited for.
     busy: bool,
@@ -55,10 +58,18 @@ impl Stream {
     pub(super) fn new(driver: &'static Driver, pool: Arc<State>) -> Result<Self, Failure> {
         let word = Staging::new(driver, 4, Pin::Mapped)?;
         let cancel = Cancel { address: word.device_address()?, word };
-        let mut handle = ptr::null_mut();
-        // SAFETY: `handle` lives across the call. 1 is CU_STREAM_NON_BLOCKING.
-        Failure::check("cuStreamCreate", unsafe { (driver.cuStreamCreate)(&raw mut handle, 1) })?;
-        Ok(Self { driver, handle, busy: false, expected: Duration::ZERO, cancel, pool })
+        let mut levels = Levels::new(driver)?;
+        let handle = levels.of(Priority::Normal)?;
+        Ok(Self { driver, levels, handle, busy: false, expected: Duration::ZERO, cancel, pool })
+    }
+
+    /// What is queued from here on is of this priority. Between requests: work of the one before would be overtaken.
+    pub(super) fn prioritise(&mut self, priority: Priority) -> Result<(), Failure> {
+        // After a wait that has failed there may be work left, and what comes must stay behind it.
+        if !self.busy {
+            self.handle = self.levels.of(priority)?;
+        }
+        Ok(())
     }
 
     pub(super) fn cancel_address(&self) -> CUdeviceptr {
@@ -144,10 +155,56 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+/// A stream for each priority, in the order of [`Priority`].
+///
+/// Where blocks of several streams wait for room on the device, those of the highest priority are next; what runs is not
+/// stopped for them. Copies are served in the order they come.
+///
+/// A stream is made when it is first needed. Streams share the device's few connections, and those that share one wait for
+/// each other's work, so there should be no more of them than are used.
+#[derive(Debug)]
+struct Levels {
+    driver: &'static Driver,
+    numbers: [i32; 3],
+    streams: [Option<CUstream>; 3],
+}
+
+impl Levels {
+    /// The context must be current.
+    fn new(driver: &'static Driver) -> Result<Self, Failure> {
+        let (mut least, mut greatest) = (0, 0);
+        // SAFETY: both live across the call.
+        let code = unsafe { (driver.cuCtxGetStreamPriorityRange)(&raw mut least, &raw mut greatest) };
+        Failure::check("cuCtxGetStreamPriorityRange", code)?;
+        Ok(Self { driver, numbers: between(least, greatest), streams: [None; 3] })
+    }
+
+    /// The context must be current.
+    fn of(&mut self, priority: Priority) -> Result<CUstream, Failure> {
+        let level = priority as usize;
+        if let Some(stream) = self.streams[level] {
+            return Ok(stream);
+        }
+        let mut handle = ptr::null_mut();
+        // SAFETY: `handle` lives across the call. 1 is CU_STREAM_NON_BLOCKING.
+        let code = unsafe { (self.driver.cuStreamCreateWithPriority)(&raw mut handle, 1, self.numbers[level]) };
+        Failure::check("cuStreamCreateWithPriority", code)?;
+        self.streams[level] = Some(handle);
+        Ok(handle)
+    }
+}
+
+/// The driver's numbers for low, normal and high: lower ones are of higher priority, and there may be fewer than three.
+fn between(least: i32, greatest: i32) -> [i32; 3] {
+    [least, least + (greatest - least) / 2, greatest]
+}
+
+impl Drop for Levels {
     fn drop(&mut self) {
-        // SAFETY: created in `new`, destroyed once.
-        unsafe { (self.driver.cuStreamDestroy_v2)(self.handle) };
+        for stream in self.streams.into_iter().flatten() {
+            // SAFETY: created in `new`, destroyed once.
+            unsafe { (self.driver.cuStreamDestroy_v2)(stream) };
+        }
     }
 }
 
@@ -189,5 +246,19 @@ impl Drop for Event {
     fn drop(&mut self) {
         // SAFETY: created in `new`, destroyed once.
         unsafe { (self.driver.cuEventDestroy_v2)(self.handle) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::between;
+    use crate::service::Priority;
+
+    #[test]
+    fn a_higher_priority_is_never_a_higher_number() {
+        assert_eq!(between(0, -5), [0, -2, -5]);
+        assert_eq!(between(0, -1), [0, 0, -1]);
+        assert_eq!(between(0, 0), [0, 0, 0], "a device without priorities");
+        assert_eq!([Priority::Low, Priority::Normal, Priority::High].map(|level| level as usize), [0, 1, 2]);
     }
 }

@@ -1,0 +1,76 @@
+//! A kernel that does nothing for as long as it is asked to, and ends early when it is told.
+
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+#[cfg(feature = "cuda")]
+use tower_kernels::backends::cuda::{Lane, Launch, Module};
+use tower_kernels::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+
+pub(crate) const HOLD: &str = "bench/hold";
+
+#[cfg(feature = "cuda")]
+// SAFETY: `hold` is passed what the file says, and writes one number for each block.
+static MODULE: Module = unsafe { Module::from_ptx(HOLD, include_str!("hold.ptx")) };
+
+pub(crate) struct Hold;
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub(crate) struct HoldInput {
+    /// How long, each block.
+    pub(crate) micros: u64,
+    /// Two of them fill a multiprocessor.
+    pub(crate) blocks: u32,
+    /// Whether the answer is asked for only once the kernel has ended, and not queued behind it.
+    #[serde(default)]
+    pub(crate) waits: bool,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct HoldOutput {
+    /// How long it was, for each block.
+    pub(crate) nanoseconds: Buffer<u64>,
+}
+
+impl Kernel for Hold {
+    type Input = HoldInput;
+    type Output = HoldOutput;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new(HOLD, "1", "Passes time.").cuda()
+    }
+
+    fn validate(&self, input: &HoldInput) -> Result<(), Invalid> {
+        match input.micros {
+            0..=10_000_000 => Ok(()),
+            more => Err(Invalid::new("micros", format!("{more} where ten seconds is the most"))),
+        }
+    }
+
+    fn cost(&self, input: &HoldInput) -> Cost {
+        // What the CPU's lanes make this time of, and never so little that they run it inside the call.
+        let operations = input.micros.max(50) * 2000;
+        Cost { operations, device_memory: u64::from(input.blocks) * 8, ..Cost::default() }
+    }
+
+    fn run_cpu(&self, input: &HoldInput, context: &Context<'_>) -> Result<HoldOutput, KernelError> {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_micros(input.micros) {
+            context.check()?;
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(HoldOutput { nanoseconds: vec![start.elapsed().as_nanos() as u64].into() })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda(&self, input: &HoldInput, lane: &mut Lane<'_>) -> Result<HoldOutput, KernelError> {
+        let out = lane.zeroed::<u64>(input.blocks as usize)?;
+        let stop = lane.cancel_flag();
+        lane.launch(&MODULE, "hold", Launch::new(input.blocks, 1024), &[&(input.micros * 1000), &stop, &out])?;
+        if input.waits {
+            lane.wait()?;
+        }
+        Ok(HoldOutput { nanoseconds: lane.download(&out)? })
+    }
+}

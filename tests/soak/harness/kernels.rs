@@ -1,0 +1,89 @@
+//! Kernels that misbehave.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+#[cfg(feature = "cuda")]
+use tower_kernels::backends::cuda::Lane;
+use tower_kernels::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+
+pub(crate) const PANIC: &str = "soak/panic";
+pub(crate) const GREEDY: &str = "soak/greedy";
+
+/// What [`Panic`] says.
+const WORDS: &str = "as it was told to";
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct Nothing {}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Never {}
+
+/// Panics, on a device with work under way.
+pub(crate) struct Panic;
+
+impl Kernel for Panic {
+    type Input = Nothing;
+    type Output = Never;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new(PANIC, "1", "Panics.").cuda()
+    }
+
+    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn cost(&self, _: &Nothing) -> Cost {
+        Cost { device_memory: 8 << 20, ..Cost::default() }
+    }
+
+    fn run_cpu(&self, _: &Nothing, _: &Context<'_>) -> Result<Never, KernelError> {
+        panic!("{WORDS}")
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Never, KernelError> {
+        lane.zeroed::<u8>(4 << 20)?;
+        lane.upload(&vec![1_u8; 2 << 20])?;
+        panic!("{WORDS}")
+    }
+}
+
+/// Keeps what the panics say off the terminal, and nothing else.
+pub(crate) fn without_words() {
+    let otherwise = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.payload().downcast_ref::<String>().is_none_or(|text| text != WORDS)
+            && panic.payload().downcast_ref::<&str>().is_none_or(|text| *text != WORDS)
+        {
+            otherwise(panic);
+        }
+    }));
+}
+
+/// Allocates until there is no more, having said that it needs nothing.
+pub(crate) struct Greedy;
+
+impl Kernel for Greedy {
+    type Input = Nothing;
+    type Output = Never;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new(GREEDY, "1", "Takes all of the device's memory, and wants more.").cuda()
+    }
+
+    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn cost(&self, _: &Nothing) -> Cost {
+        Cost::default()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Never, KernelError> {
+        loop {
+            lane.alloc::<u8>(4 << 30)?;
+        }
+    }
+}
