@@ -6,7 +6,7 @@
 #   gpu-bundle/run.sh tests NAME   tests whose name contains NAME
 #   gpu-bundle/run.sh memcheck     tests under compute-sanitizer
 #   gpu-bundle/run.sh racecheck    the built-in kernels under compute-sanitizer
-#   gpu-bundle/run.sh bench PART   the bench, or a part of it: small, memory, catalogue, resident, lanes, priority,
+#   gpu-bundle/run.sh bench PART   the bench, or a part of it: small, memory, catalogue, resident, lanes, priority, fleet,
 #                                  graphs
 #   gpu-bundle/run.sh peers        the rows that torch has too, ours and torch's
 #   gpu-bundle/run.sh soak 600     ten minutes at full load; ends with 1 where anything does not hold
@@ -24,7 +24,7 @@ for line in sys.stdin:
         print(message["executable"])' "${!#}"
 }
 
-tests=$(built test --release --features cuda --test cuda)
+tests=$(built test --release --features cuda,axum --test cuda)
 bench=$(built bench --features cuda --bench cuda)
 soak=$(built bench --features cuda --bench cuda_soak)
 mkdir -p "$out"

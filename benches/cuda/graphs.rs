@@ -207,7 +207,7 @@ async fn deadlines(graph: &Graph, service: &mut Cuda) {
             let request = KernelRequest::new(ID, all.clone()).with_timeout(timeout);
             let result = service.ready().await.unwrap().call(request).await;
             assert!(matches!(result, Err(KernelError::DeadlineExceeded { started: true })), "{:?}", result.err());
-            while service.backend().load().0 > 0 {
+            while service.backend().load().jobs > 0 {
                 std::hint::spin_loop();
             }
             late.push(deadline.elapsed());

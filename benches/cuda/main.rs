@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod catalogue;
+mod fleet;
 mod graphs;
 mod hold;
 mod kernels;
@@ -71,6 +72,9 @@ fn main() {
     }
     if wanted("graphs") {
         graphs::run();
+    }
+    if wanted("fleet") {
+        fleet::run();
     }
 }
 

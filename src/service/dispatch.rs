@@ -43,7 +43,7 @@ pub struct KernelService<B = Local> {
 }
 
 impl KernelService {
-    /// A service over what this machine has: the first CUDA device where one answers, and the CPU otherwise.
+    /// A service over what this machine has: its CUDA devices where any answer, and the CPU.
     ///
     /// Opening a device takes a few hundred milliseconds; [`Local`] says what was found.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {

@@ -14,7 +14,31 @@ use super::{
 };
 
 /// Where the answer goes. It is closed once the caller has dropped its future.
-pub(crate) type Reply = oneshot::Sender<Result<KernelResponse, KernelError>>;
+pub(crate) type Reply = oneshot::Sender<Result<KernelResponse, Failed>>;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: KernelError,
+    /// The job, where it is whole and its pool has ended.
+    pub(crate) job: Option<Box<Returned>>,
+}
+
+/// A job that its pool gives back because it has ended.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    pub(crate) job: Job,
+    /// When the first pool accepted it.
+    pub(crate) accepted: Instant,
+    /// Whether its kernel's code has been begun.
+    pub(crate) started: bool,
+}
+
+impl From<KernelError> for Failed {
+    fn from(error: KernelError) -> Self {
+        Self { error, job: None }
+    }
+}
 
 /// A request that has found its kernel.
 ///
@@ -51,6 +75,13 @@ impl Job {
     /// What it will cost; `None` until the payload has been decoded.
     pub fn cost(&self) -> Option<Cost> {
         self.input.as_ref().map(|input| input.cost)
+    }
+
+    /// What an input that has not been read yet is expected to take: to read it, and to move as many bytes.
+    pub(crate) fn expected_unread(&self, time: impl FnOnce(Cost) -> Duration) -> Duration {
+        let bytes = self.request.payload.byte_len().unwrap_or(0) as u64;
+        let moved = self.cost().unwrap_or(Cost { bytes, ..Cost::default() });
+        decode_time(&self.request.payload).saturating_add(time(moved))
     }
 
     pub(crate) fn encoding(&self) -> Encoding {

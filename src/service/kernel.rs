@@ -105,6 +105,9 @@ pub struct KernelInfo {
     pub aliases: Vec<Cow<'static, str>>,
     /// The backends that there is code for.
     pub backends: Vec<BackendKind>,
+    /// Whether a run does nothing but compute its output from its input, so that it does no harm to run it twice.
+    #[serde(skip)]
+    pub pure: bool,
 }
 
 impl KernelInfo {
@@ -121,6 +124,7 @@ impl KernelInfo {
             mode: Mode::Batch,
             aliases: Vec::new(),
             backends: vec![BackendKind::Cpu],
+            pure: false,
         }
     }
 
@@ -150,6 +154,14 @@ impl KernelInfo {
         if cfg!(feature = "cuda") {
             self.backends.push(BackendKind::Cuda);
         }
+        self
+    }
+
+    /// With the promise that a run does nothing but compute its output from its input. A run that a lost device has cut off
+    /// is then begun anew elsewhere; without the promise it fails.
+    #[must_use]
+    pub fn pure(mut self) -> Self {
+        self.pure = true;
         self
     }
 

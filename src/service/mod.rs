@@ -46,7 +46,7 @@ pub(crate) use codec::decode_json;
 pub(crate) use envelope::{Request as ExecuteRequest, Response as ExecuteResponse};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use envelope::{RequestMetadata, ResponseMetadata};
-pub(crate) use job::Reply;
+pub(crate) use job::{Failed, Reply, Returned};
 pub(crate) use payload::Encoding;
 #[cfg(feature = "axum")]
 pub(crate) use registry::Snapshot;

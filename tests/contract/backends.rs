@@ -102,7 +102,7 @@ where
         request(self.failing)
     }
     fn in_use(&self) -> usize {
-        self.service.load().0
+        self.service.load().jobs
     }
 }
 

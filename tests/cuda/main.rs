@@ -8,6 +8,7 @@ mod catalogue;
 mod checks;
 mod compiled;
 mod contract;
+mod domain;
 mod faults;
 mod goldens;
 mod lane;
@@ -31,6 +32,10 @@ fn main() {
         compiled::run_source(&std::env::args().nth(2).unwrap_or_default());
         return;
     }
+    if let (Some("--domain"), Some(what)) = (std::env::args().nth(1).as_deref(), std::env::args().nth(2)) {
+        domain::child(&what);
+        return;
+    }
     let args = Arguments::from_args();
     let devices = cuda::devices();
     if let Err(why) = &devices {
@@ -49,15 +54,17 @@ fn main() {
             memory::TESTS,
             stopping::TESTS,
             faults::TESTS,
+            domain::TESTS,
         ]
         .into_iter()
         .flatten()
         .map(|&(name, run)| test(there, name, run)),
     );
+    trials.extend(domain::TWO.iter().map(|&(name, run)| test(domain::devices() > 1, name, run)));
     libtest_mimic::run(&args, trials).exit();
 }
 
-type Test = (&'static str, fn());
+pub(crate) type Test = (&'static str, fn());
 
 /// The names and functions of a file's tests.
 macro_rules! tests {

@@ -61,7 +61,7 @@ impl Kernel for Where {
     type Output = Values;
 
     fn info(&self) -> KernelInfo {
-        KernelInfo::new("test/where", "1", "A test.").backends([BackendKind::Cpu, BackendKind::Cuda])
+        KernelInfo::new("test/where", "1", "A test.").backends([BackendKind::Cpu, BackendKind::Cuda]).pure()
     }
 
     fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
@@ -142,7 +142,7 @@ impl Bench {
 }
 
 pub(crate) fn in_flight(backend: &CudaBackend) -> usize {
-    tower::load::Load::load(backend).0
+    tower::load::Load::load(backend).jobs
 }
 
 pub(crate) fn request(name: &'static str) -> KernelRequest {
@@ -195,9 +195,11 @@ pub(crate) static CODE: Module = {
             __syncthreads();
             if (threadIdx.x == 0) { out[0] = 0; for (unsigned i = 0; i < n; i++) out[0] += cells[i]; }
         }
+        extern "C" __global__ void trap(double* out) { if (out[0] >= 0) asm volatile("trap;"); }
+        extern "C" __global__ void misaligned(double* out) { *(volatile double*)((char*)out + 1) = 1.0; }
         extern "C" __global__ void astray(double* out) { *(volatile double*)16 = out[0]; }
     "#;
-    // SAFETY: each entry stays within what it is passed, and is passed what it declares; but for `astray`, which is
-    // launched in a process of its own that is given up afterwards.
+    // SAFETY: each entry stays within what it is passed, and is passed what it declares; but for `astray`,
+    // `trap` and `misaligned`, which are launched in processes of their own that are given up afterwards.
     unsafe { Module::from_source("test/code", SOURCE) }
 };

@@ -109,7 +109,7 @@ fn mistakes_in_the_file_are_named_with_file_line_and_key() {
         ("[log]\nformat = \"yaml\"\n", &["line 2", "format", "yaml"]),
         ("[log]\nlevel = \"a=b=c\"\n", &["line 2", "level", "a=b=c"]),
         ("[connections]\nmax = 0\n", &["line 2", "max", "nonzero"]),
-        ("[cuda]\nordinal = -1\n", &["line 2", "ordinal"]),
+        ("[cuda]\ndevices = \"0,-1\"\n", &["line 2", "`0,-1`"]),
         ("[rate_limit.tenants.acme]\nburst = 5\n", &["line 1", "acme", "per_second"]),
         ("[rate_limit.tenants.acme]\nper_second = -1\n", &["line 2", "per_second"]),
         ("[rate_limit.tenants.acme]\nper_second = 1\nrate = 2\n", &["line 3", "rate", "unknown field"]),

@@ -112,7 +112,7 @@ fn an_address_that_is_taken_is_named_with_the_cause() {
 
 #[test]
 fn a_device_that_is_required_and_not_there_is_said_so() {
-    let output = run(["serve", "--cuda-mode=required", "--cuda-ordinal=4000000"], "");
+    let output = run(["serve", "--cuda-mode=required", "--cuda-devices=4000000"], "");
     assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
     assert!(stderr(&output).contains("cuda.mode is `required`"), "{}", stderr(&output));
 }

@@ -83,7 +83,7 @@ async fn an_unknown_kernel_is_not_found_and_the_slot_stays_for_the_next_call() {
     assert_eq!((error.kind(), error.to_string().contains("test/none")), (ErrorKind::NotFound, true));
     let known = KernelRequest::new("sum", Payload::json(r#"{"numbers": []}"#));
     service.ready().await.unwrap().call(known).await.unwrap();
-    assert_eq!(tower::load::Load::load(&service).0, 0);
+    assert_eq!(tower::load::Load::load(&service).jobs, 0);
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_panic_is_an_error_to_its_caller_and_nobody_else() {
             let request = KernelRequest::new("sum", Payload::json(r#"{"numbers": [1]}"#));
             service.ready().await.unwrap().call(request).await.unwrap();
         }
-        assert_eq!(tower::load::Load::load(&service).0, 0);
+        assert_eq!(tower::load::Load::load(&service).jobs, 0);
     }
 }
 

@@ -35,7 +35,7 @@ fn registry() -> (KernelRegistry, Watch) {
 /// Waits, on real time, for a lane to have given its slot back.
 fn until_idle(service: &impl Load<Metric = tower_kernels::backends::LaneLoad>) {
     let start = Instant::now();
-    while service.load().0 > 0 {
+    while service.load().jobs > 0 {
         assert!(start.elapsed() < SOON, "{:?} still hold a slot", service.load());
         std::thread::yield_now();
     }
@@ -50,9 +50,9 @@ async fn ready_reserves_a_slot_once_and_drop_gives_it_back() {
     for _ in 0..3 {
         assert!(first.poll_ready(cx).is_ready());
     }
-    assert_eq!(first.load().0, 1);
+    assert_eq!(first.load().jobs, 1);
     let mut second = first.clone();
-    assert_eq!(first.load().0, 1, "a clone starts without a slot");
+    assert_eq!(first.load().jobs, 1, "a clone starts without a slot");
     assert!(second.poll_ready(cx).is_ready());
     let mut third = second.clone();
     let mut ready = tokio_test::task::spawn(third.ready());
@@ -86,7 +86,7 @@ async fn dropping_the_future_stops_the_kernel_and_then_frees_the_slot() {
     let mut running = tokio_test::task::spawn(service.ready().await.unwrap().call(busy_request()));
     assert!(running.poll().is_pending());
     watch.started.recv_timeout(SOON).unwrap();
-    assert_eq!(service.load().0, 1);
+    assert_eq!(service.load().jobs, 1);
     drop(running);
     assert!(matches!(watch.stopped.recv_timeout(SOON), Ok(KernelError::Cancelled)));
     until_idle(&service);
@@ -102,9 +102,9 @@ async fn what_waits_when_its_caller_leaves_is_never_started() {
     watch.started.recv_timeout(SOON).unwrap();
 
     let unpolled = service.ready().await.unwrap().call(busy_request());
-    assert_eq!(service.load().0, 2);
+    assert_eq!(service.load().jobs, 2);
     drop(unpolled);
-    assert_eq!(service.load().0, 1, "what was never polled holds nothing back");
+    assert_eq!(service.load().jobs, 1, "what was never polled holds nothing back");
 
     let mut queued = tokio_test::task::spawn(service.ready().await.unwrap().call(busy_request()));
     assert!(queued.poll().is_pending());

@@ -76,11 +76,9 @@ impl CpuBackend {
     }
 }
 
-#[cfg(feature = "cuda")]
 impl CpuBackend {
-    /// Gives back the slot that `poll_ready` has reserved.
-    pub(crate) fn release(&mut self) {
-        self.slot.release();
+    pub(super) fn lanes(&self) -> &Arc<Lanes> {
+        self.slot.lanes()
     }
 }
 
@@ -108,7 +106,7 @@ impl Load for CpuBackend {
     type Metric = LaneLoad;
 
     fn load(&self) -> LaneLoad {
-        LaneLoad(self.slot.lanes().in_flight())
+        self.slot.lanes().load()
     }
 }
 

@@ -155,6 +155,8 @@ pub(super) struct Device {
     pub(super) pinned: PinnedMemory,
     /// A flag for each lane, set while it has a request.
     busy: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
+    /// Whether it does not end what it was given.
+    hangs: AtomicBool,
     /// `None` only while the device is being opened or dropped.
     trimmer: Option<Trimmer>,
     /// Threads that copy large arrays to and from staging memory.
@@ -193,6 +195,7 @@ impl Device {
             chunks: Arc::default(),
             pinned: PinnedMemory::new(config.pinned_bytes, Box::new(context), copiers.clone()),
             busy: Arc::default(),
+            hangs: AtomicBool::new(false),
             trimmer: None,
             copiers,
             watch,
@@ -227,6 +230,15 @@ impl Device {
     /// Makes the context current on this thread, which most calls expect.
     pub(super) fn bind(&self) -> Result<(), Failure> {
         self.context.bind()
+    }
+
+    /// Whether it may still do something to what it was given, though nobody waits for it any more.
+    pub(super) fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_hangs(&self) {
+        self.hangs.store(true, Ordering::Release);
     }
 
     /// The flag of a new lane, to be set while it has a request.

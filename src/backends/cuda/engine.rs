@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::sys::CUdeviceptr;
 
+use super::CudaConfig;
 use super::device::Device;
 use super::download::Downloads;
 use super::error::{Failure, Misuse};
@@ -13,7 +14,7 @@ use super::launch::{Arg, Launch};
 use super::memory::{Arena, OWN};
 use super::module::{Function, Module};
 use super::pinned::Pinned;
-use super::stream::Stream;
+use super::stream::{Patience, Stream};
 use super::upload::{SLAB, Uploads};
 use super::watch::Watched;
 use crate::backends::lanes::{Claim, State};
@@ -43,10 +44,10 @@ const POISON: u8 = 0xA5;
 const ARGUMENTS: usize = 32;
 
 impl Engine {
-    pub(super) fn new(device: Arc<Device>, pool: Arc<State>, poison: bool) -> Result<Self, Failure> {
+    pub(super) fn new(device: Arc<Device>, pool: Arc<State>, config: &CudaConfig) -> Result<Self, Failure> {
         let driver = device.driver;
         Ok(Self {
-            stream: Stream::new(driver, Arc::clone(&pool))?,
+            stream: Stream::new(driver, Arc::clone(&pool), Patience { told: config.hang, at_all: config.stall })?,
             pool,
             arena: Arena::new(driver)?,
             uploads: Uploads::new(driver)?,
@@ -55,7 +56,7 @@ impl Engine {
             functions: Vec::new(),
             busy: device.lane(),
             watched: None,
-            poison,
+            poison: config.poison,
             device,
         })
     }
@@ -88,7 +89,8 @@ impl Engine {
         let watched = self.watched.take();
         let waited = self.stream.wait(None, context);
         drop(watched);
-        if matches!(waited, Ok(()) | Err(Failure::Stopped(_))) {
+        // What a device that hangs may still touch goes to nobody.
+        if matches!(waited, Ok(()) | Err(Failure::Stopped(_))) && !self.device.hangs() {
             self.uploads.reset();
             self.downloads.reset();
             self.held.clear();
@@ -111,6 +113,10 @@ impl Engine {
     /// What a failure means. One that the device does not survive ends the pool.
     pub(super) fn error(&self, failure: Failure) -> KernelError {
         if failure.is_fatal() {
+            if matches!(failure, Failure::Hangs { .. }) {
+                // Before anybody can see that the device is lost.
+                self.device.set_hangs();
+            }
             self.pool.close(KernelError::DeviceLost {
                 device: format!("CUDA {}", self.device.info.ordinal).into(),
                 reason: failure.text(self.device.driver).into(),

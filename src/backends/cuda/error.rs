@@ -1,5 +1,7 @@
 //! Why there is no CUDA, and what a failed call means.
 
+use std::time::Duration;
+
 use serde::{Serialize, Serializer};
 
 use super::driver::{Code, Driver, SUCCESS};
@@ -55,6 +57,8 @@ pub(super) enum Failure {
     Code(String),
     /// A call of the kernel's host code that cannot be done.
     Misuse(Misuse),
+    /// The device does not end what it was given.
+    Hangs { after: Duration, told: bool },
     /// The caller has left, or its time is up.
     Stopped(KernelError),
 }
@@ -89,6 +93,7 @@ impl Failure {
             Self::Call { code, .. } => {
                 matches!(code, 4 | 46 | 201 | 214 | 220 | 226 | 227 | 700 | 702 | 709 | 710 | 714..=719 | 721..=739 | 999)
             }
+            Self::Hangs { .. } => true,
             Self::OutOfMemory { .. } | Self::Code(_) | Self::Misuse(_) | Self::Stopped(_) => false,
         }
     }
@@ -97,6 +102,8 @@ impl Failure {
         match self {
             Self::Call { call, code } => driver.describe(call, *code),
             Self::OutOfMemory { need, free, total } => format!("{need} bytes needed, {free} of {total} free"),
+            Self::Hangs { after, told: true } => format!("it hangs: it was told to stop and went on for {after:?}"),
+            Self::Hangs { after, told: false } => format!("it hangs: it was waited for for {after:?}"),
             Self::Code(text) => text.clone(),
             Self::Misuse(misuse) => misuse.to_string(),
             Self::Stopped(reason) => reason.to_string(),

@@ -22,7 +22,9 @@
 //! a long kernel of another lane. In the steady state there are no such calls.
 //!
 //! A fault of running code (an illegal address, an assertion) takes the device away from the whole process: CUDA has no
-//! way back. The backend then fails at once, with [`KernelError::DeviceLost`] to everybody.
+//! way back. The backend then fails at once, with [`KernelError::DeviceLost`] to everybody. A device that does not stop
+//! when it is told to, for longer than [`CudaConfig::hang`], is lost as well: nothing of it is freed then, because it may
+//! still write to what it was given, and because the driver would wait for it.
 
 #![allow(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -31,6 +33,7 @@ mod cache;
 mod chunks;
 mod copy;
 mod device;
+mod devices;
 mod download;
 mod driver;
 mod engine;
@@ -49,6 +52,7 @@ mod upload;
 mod usage;
 mod watch;
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
@@ -59,6 +63,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 pub use device::{DeviceInfo, devices};
+pub use devices::{CudaDevices, MissingDevice};
 pub use error::Unavailable;
 pub use lane::Lane;
 pub use launch::{Arg, CancelFlag, DeviceBuffer, Launch};
@@ -116,13 +121,28 @@ pub struct CudaConfig {
     /// How long memory that no request uses is kept, pinned and on the device, before it is given back. That happens while
     /// no request runs. Default: 10 s.
     pub keep: Duration,
+    /// How long the device may go on with a job whose caller has left, or whose deadline has passed, before it counts as
+    /// hung and is lost. Kernels that do not look at their [cancel flag](Lane::cancel_flag) end by themselves within this.
+    /// Default: 60 s.
+    pub hang: Duration,
+    /// How long a lane waits for what it has queued, whoever waits for the answer, before the device counts as hung.
+    /// Default: without limit, since a kernel may take its time.
+    pub stall: Option<Duration>,
     /// Whether memory that a kernel has not written yet is filled with a pattern. Default: in debug builds.
     pub poison: bool,
 }
 
 impl Default for CudaConfig {
     fn default() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self::for_devices(1)
+    }
+}
+
+impl CudaConfig {
+    /// The default layout of each of so many devices, which share the host's processors and memory.
+    pub fn for_devices(devices: usize) -> Self {
+        let devices = devices.max(1);
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) / devices;
         let lanes = (processors / 2).clamp(2, 8);
         Self {
             lanes,
@@ -131,9 +151,11 @@ impl Default for CudaConfig {
             copiers: (processors / 4).min(4),
             linger: Duration::from_micros(30),
             inline: Duration::from_micros(20),
-            pinned_bytes: pinned::default_limit(),
+            pinned_bytes: pinned::default_limit() / devices,
             device_bytes: None,
             keep: Duration::from_secs(10),
+            hang: Duration::from_secs(60),
+            stall: None,
             poison: cfg!(debug_assertions),
         }
     }
@@ -166,9 +188,11 @@ impl CudaBackend {
             operations_per_second: 5e12,
         };
         let workers = |pool: &Arc<super::lanes::State>| {
-            let engine = || Engine::new(Arc::clone(&device), Arc::clone(pool), config.poison);
-            let workers: Result<Vec<_>, _> =
-                std::iter::repeat_with(engine).take(config.lanes.max(1)).map(|engine| engine.map(CudaWorker)).collect();
+            let engine = || Engine::new(Arc::clone(&device), Arc::clone(pool), &config);
+            let workers: Result<Vec<_>, _> = std::iter::repeat_with(engine)
+                .take(config.lanes.max(1))
+                .map(|engine| engine.map(CudaWorker::new))
+                .collect();
             workers.map_err(|failure| KernelError::Device(failure.text(device.driver)))
         };
         let lanes = Lanes::start(profile, config.queue, Some(Arc::clone(&device.ledger)), workers);
@@ -186,14 +210,8 @@ impl CudaBackend {
         self.slot.lanes().state().closed()
     }
 
-    /// Gives back the slot that `poll_ready` has reserved.
-    pub(crate) fn release(&mut self) {
-        self.slot.release();
-    }
-
-    /// A run that fails with `error` without having started.
-    pub(crate) fn refuse(&self, error: KernelError) -> RunFuture {
-        RunFuture::refuse(&self.slot, error)
+    pub(super) fn lanes(&self) -> &Arc<Lanes> {
+        self.slot.lanes()
     }
 
     /// The device and how it is.
@@ -243,11 +261,28 @@ impl Load for CudaBackend {
     type Metric = LaneLoad;
 
     fn load(&self) -> LaneLoad {
-        LaneLoad(self.slot.lanes().in_flight())
+        self.slot.lanes().load()
     }
 }
 
-struct CudaWorker(Engine);
+struct CudaWorker(ManuallyDrop<Engine>);
+
+impl CudaWorker {
+    fn new(engine: Engine) -> Self {
+        Self(ManuallyDrop::new(engine))
+    }
+}
+
+/// A device that hangs may still write to the memory it was given, and calls that free it would wait for the device. So
+/// what its lanes own stays until the process ends, and so does the device, which each of them holds.
+impl Drop for CudaWorker {
+    fn drop(&mut self) {
+        if !self.0.device.hangs() {
+            // SAFETY: once, and nobody uses it after this.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
+}
 
 impl Worker for CudaWorker {
     fn run(
@@ -269,7 +304,7 @@ impl Worker for CudaWorker {
     }
 
     fn recover(&mut self) {
-        let Self(engine) = self;
+        let engine = &mut *self.0;
         engine.stream.raise_cancel();
         if let Err(failure) = engine.end(&Context::detached()) {
             // Ends the pool where the device is lost; the caller learns of its panic all the same.

@@ -33,7 +33,17 @@ pub(super) struct Stream {
     /// How long the copies queued since it was last idle take at least.
     expected: Duration,
     cancel: Cancel,
+    /// Since when the request's kernels have been told to stop.
+    told: Option<Instant>,
+    patience: Patience,
     pool: Arc<State>,
+}
+
+/// How long the device is waited for before it counts as hung: once it was told to stop, and in any case.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) told: Duration,
+    pub(super) at_all: Option<Duration>,
 }
 
 // SAFETY: a stream may be used from any thread, and this handle has one owner.
@@ -55,12 +65,12 @@ impl Cancel {
 }
 
 impl Stream {
-    pub(super) fn new(driver: &'static Driver, pool: Arc<State>) -> Result<Self, Failure> {
+    pub(super) fn new(driver: &'static Driver, pool: Arc<State>, patience: Patience) -> Result<Self, Failure> {
         let word = Staging::new(driver, 4, Pin::Mapped)?;
         let cancel = Cancel { address: word.device_address()?, word };
         let mut levels = Levels::new(driver)?;
         let handle = levels.of(Priority::Normal)?;
-        Ok(Self { driver, levels, handle, busy: false, expected: Duration::ZERO, cancel, pool })
+        Ok(Self { driver, levels, handle, busy: false, expected: Duration::ZERO, cancel, told: None, patience, pool })
     }
 
     /// What is queued from here on is of this priority. Between requests: work of the one before would be overtaken.
@@ -81,11 +91,13 @@ impl Stream {
         self.cancel.flag()
     }
 
-    pub(super) fn raise_cancel(&self) {
+    pub(super) fn raise_cancel(&mut self) {
+        self.told.get_or_insert_with(Instant::now);
         self.cancel.flag().store(1, Ordering::Release);
     }
 
-    pub(super) fn lower_cancel(&self) {
+    pub(super) fn lower_cancel(&mut self) {
+        self.told = None;
         self.cancel.flag().store(0, Ordering::Release);
     }
 
@@ -117,9 +129,25 @@ impl Stream {
         Ok(!self.busy)
     }
 
+    /// Fails where the device has had time enough since `start`, or since it was told to stop.
+    fn be_patient(&self, start: Instant) -> Result<(), Failure> {
+        let Patience { told, at_all } = self.patience;
+        let too_long = |since: Option<Instant>, limit: Option<Duration>| {
+            limit.filter(|&limit| since.is_some_and(|since| since.elapsed() > limit))
+        };
+        if let Some(after) = too_long(self.told, Some(told)) {
+            return Err(Failure::Hangs { after, told: true });
+        }
+        match too_long(Some(start), at_all) {
+            Some(after) => Err(Failure::Hangs { after, told: false }),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until everything queued is done, or until `event` is. Where the caller leaves meanwhile, kernels are told
     /// and the wait goes on until the stream is idle: what the device works on must not be handed to anybody else. Then
-    /// it answers [`Failure::Stopped`]. A device that another lane has found lost is not waited for: it does nothing more.
+    /// it answers [`Failure::Stopped`]. A device that another lane has found lost is not waited for, and nor is one that
+    /// hangs.
     pub(super) fn wait(&mut self, event: Option<&Event>, context: &Context<'_>) -> Result<(), Failure> {
         let start = Instant::now();
         let awake = SPIN + self.expected.min(MOST_EXPECTED);
@@ -145,6 +173,7 @@ impl Stream {
                     self.raise_cancel();
                     stopped = Some(reason);
                 }
+                self.be_patient(start)?;
             }
             if spin {
                 std::hint::spin_loop();

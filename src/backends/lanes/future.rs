@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::coop;
 
 use super::thread::run_inline;
-use super::{Lanes, Slot, Task};
+use super::{Lanes, Place, Slot, Task};
 use crate::backends::cpu::CpuWorker;
-use crate::service::{BackendKind, Context, Job, KernelError, KernelResponse, Progress, RequestContext};
+use crate::service::{
+    BackendKind, Context, Failed, Job, KernelError, KernelResponse, Progress, RequestContext, Returned,
+};
 
-type Answer = Result<KernelResponse, KernelError>;
+type Answer = Result<KernelResponse, Failed>;
 
 /// A job that runs on a backend of this process.
 ///
@@ -31,7 +33,8 @@ pub struct RunFuture {
 
 #[derive(Debug)]
 enum State {
-    Unpolled(Job, OwnedSemaphorePermit),
+    /// With when it was first accepted, where another pool has given it back.
+    Unpolled(Job, Place, Option<Instant>),
     Waiting(oneshot::Receiver<Answer>),
     /// The workers died. Whoever asks again is told again.
     Failed(KernelError),
@@ -41,69 +44,70 @@ enum State {
 impl RunFuture {
     /// A job for the slot that has been reserved.
     pub(crate) fn new(slot: &mut Slot, job: Job) -> Self {
-        Self { lanes: Arc::clone(slot.lanes()), state: State::Unpolled(job, slot.take()) }
+        Self { lanes: Arc::clone(slot.lanes()), state: State::Unpolled(job, slot.take(), None) }
+    }
+
+    /// A job that another pool has given back, for the slot that has been reserved.
+    pub(crate) fn again(slot: &mut Slot, Returned { job, accepted, .. }: Returned) -> Self {
+        Self { lanes: Arc::clone(slot.lanes()), state: State::Unpolled(job, slot.take(), Some(accepted)) }
+    }
+
+    /// What it runs on.
+    pub(crate) fn lanes(&self) -> &Arc<Lanes> {
+        &self.lanes
     }
 
     /// A run that fails without having started.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn refuse(slot: &Slot, error: KernelError) -> Self {
-        Self { lanes: Arc::clone(slot.lanes()), state: State::Failed(error) }
+    pub(crate) fn refuse(lanes: &Arc<Lanes>, error: KernelError) -> Self {
+        Self { lanes: Arc::clone(lanes), state: State::Failed(error) }
     }
 
     /// Does at once what is small, and hands the rest to a lane.
-    fn start(&self, mut job: Job, slot: OwnedSemaphorePermit) -> ControlFlow<Answer, oneshot::Receiver<Answer>> {
-        let accepted = Instant::now();
+    fn start(
+        &self,
+        mut job: Job,
+        mut slot: Place,
+        accepted: Option<Instant>,
+    ) -> ControlFlow<Answer, oneshot::Receiver<Answer>> {
+        let accepted = accepted.unwrap_or_else(Instant::now);
         let profile = self.lanes.profile();
         if let Err(error) = job.prepare(Some(profile.inline), None) {
-            return ControlFlow::Break(Err(error));
+            return ControlFlow::Break(Err(error.into()));
         }
-        let cheap = job.input().is_some_and(|input| profile.time(input.cost) <= profile.inline);
+        let time = job.input().map(|input| profile.time(input.cost));
+        let cheap = time.is_some_and(|time| time <= profile.inline);
         if cheap && profile.backend == BackendKind::Cpu {
             let progress = job.extensions().get::<Progress>().cloned();
             let context = Context::new(None, job.deadline()).watched_by(progress.as_ref());
-            return ControlFlow::Break(run_inline(&mut CpuWorker, profile, &mut job, accepted, &context));
+            let answer = run_inline(&mut CpuWorker, profile, &mut job, accepted, &context);
+            return ControlFlow::Break(answer.map_err(Failed::from));
         }
-        let small = !profile.linger.is_zero()
-            && self.lanes.in_flight() == 1
-            && job.input().is_some_and(|input| profile.time(input.cost) <= profile.linger);
+        slot.expect(time.unwrap_or_else(|| job.expected_unread(|cost| profile.time(cost))));
+        let small =
+            !profile.linger.is_zero() && self.lanes.in_flight() == 1 && time.is_some_and(|time| time <= profile.linger);
         let (reply, mut answer) = oneshot::channel();
         let span = tracing::Span::current();
-        match self.lanes.submit(Task { job, reply, accepted, span, slot, claim: None }) {
-            Ok(()) => match small.then(|| linger(&mut answer, profile.linger)).flatten() {
+        match self.lanes.submit(Task { job, reply, accepted, span, slot, started: false, claim: None }) {
+            None => match small.then(|| linger(&mut answer, profile.linger)).flatten() {
                 Some(answer) => ControlFlow::Break(answer),
                 None => ControlFlow::Continue(answer),
             },
-            Err(error) => ControlFlow::Break(Err(error)),
+            Some(task) => ControlFlow::Break(Err(task.into_failed(self.lanes.state().error()))),
         }
     }
-}
 
-/// Looks for an answer that is about to come: shorter than to be woken for it.
-fn linger(answer: &mut oneshot::Receiver<Answer>, most: Duration) -> Option<Answer> {
-    let start = Instant::now();
-    while start.elapsed() < most {
-        if let Ok(answer) = answer.try_recv() {
-            return Some(answer);
-        }
-        std::hint::spin_loop();
-    }
-    None
-}
-
-impl Future for RunFuture {
-    type Output = Result<KernelResponse, KernelError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+    /// As `poll`, with the job where the pool has ended and the job is of use in another.
+    pub(crate) fn poll_answer(&mut self, cx: &mut TaskContext<'_>) -> Poll<Answer> {
         loop {
             match std::mem::replace(&mut self.state, State::Done) {
-                State::Unpolled(job, slot) => {
+                State::Unpolled(job, slot, accepted) => {
                     // A task that runs one cheap kernel after another has to yield now and then.
                     let Poll::Ready(budget) = coop::poll_proceed(cx) else {
-                        self.state = State::Unpolled(job, slot);
+                        self.state = State::Unpolled(job, slot, accepted);
                         return Poll::Pending;
                     };
                     budget.made_progress();
-                    match self.start(job, slot) {
+                    match self.start(job, slot, accepted) {
                         ControlFlow::Continue(answer) => self.state = State::Waiting(answer),
                         ControlFlow::Break(answer) => return Poll::Ready(answer),
                     }
@@ -120,10 +124,30 @@ impl Future for RunFuture {
                 }
                 State::Failed(error) => {
                     self.state = State::Failed(error.clone());
-                    return Poll::Ready(Err(error));
+                    return Poll::Ready(Err(error.into()));
                 }
                 State::Done => panic!("`RunFuture` polled after completion"),
             }
         }
     }
+}
+
+impl Future for RunFuture {
+    type Output = Result<KernelResponse, KernelError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        self.poll_answer(cx).map_err(|failed| failed.error)
+    }
+}
+
+/// Looks for an answer that is about to come: shorter than to be woken for it.
+fn linger(answer: &mut oneshot::Receiver<Answer>, most: Duration) -> Option<Answer> {
+    let start = Instant::now();
+    while start.elapsed() < most {
+        if let Ok(answer) = answer.try_recv() {
+            return Some(answer);
+        }
+        std::hint::spin_loop();
+    }
+    None
 }

@@ -23,18 +23,18 @@ mod tests;
 mod thread;
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tracing::Span;
 
 pub use future::RunFuture;
 use ledger::Asked;
 use queue::{Entrance, Exit};
 pub use slot::LaneLoad;
-pub(crate) use slot::Slot;
+pub(crate) use slot::{Place, Slot};
 pub use status::PoolStatus;
 
 use crate::service::{BackendKind, Context, Cost, Encoding, Job, KernelError, Payload, PinnedMemory, Reply};
@@ -108,7 +108,9 @@ pub(crate) struct Task {
     reply: Reply,
     accepted: Instant,
     span: Span,
-    slot: OwnedSemaphorePermit,
+    slot: Place,
+    /// Whether its kernel's code has been begun.
+    started: bool,
     /// What it was granted, where it had to wait for that.
     claim: Option<Claim>,
 }
@@ -133,6 +135,8 @@ pub(crate) struct State {
     closed: OnceLock<KernelError>,
     /// Lanes whose thread has not ended.
     alive: AtomicUsize,
+    /// Nanoseconds that the jobs which hold a slot are expected to take, together.
+    predicted: AtomicU64,
     backend: BackendKind,
 }
 
@@ -178,6 +182,7 @@ impl Lanes {
             slots: Arc::new(Semaphore::new(0)),
             closed: OnceLock::new(),
             alive: AtomicUsize::new(0),
+            predicted: AtomicU64::new(0),
             backend: profile.backend,
         });
         let workers = workers(&state)?;
@@ -213,6 +218,17 @@ impl Lanes {
         self.slots - self.state.slots.available_permits()
     }
 
+    /// What there is to do, for who chooses between pools.
+    pub(crate) fn load(&self) -> LaneLoad {
+        let predicted = Duration::from_nanos(self.state.predicted.load(Ordering::Relaxed));
+        LaneLoad { predicted, jobs: self.in_flight() }
+    }
+
+    /// Jobs that run at one time.
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     /// How the pool is just now. What comes and goes meanwhile may be counted or not.
     pub(crate) fn status(&self) -> PoolStatus {
         // First what waits: who leaves the queue between the two readings then counts as running, and nobody twice.
@@ -226,20 +242,22 @@ impl Lanes {
         }
     }
 
-    fn submit(&self, task: Task) -> Result<(), KernelError> {
-        match self.state.closed() {
-            Some(reason) => Err(reason.clone()),
-            None => {
+    /// Queues a task; gives it back where the pool has ended.
+    fn submit(&self, task: Task) -> Option<Task> {
+        match &self.queue {
+            Some(queue) if self.state.closed().is_none() => {
                 // A place is there for every slot, so this does not fail.
-                let Some(queue) = &self.queue else { return Err(self.state.error()) };
-                queue.push(task).map_err(|_| self.state.error())?;
+                if let Err(task) = queue.push(task) {
+                    return Some(task);
+                }
                 // The last lane may have ended since; then either it sees the task, or this sees that it has ended.
                 fence(Ordering::SeqCst);
                 if self.state.closed().is_some() {
                     self.state.refuse(&self.rest);
                 }
-                Ok(())
+                None
             }
+            _ => Some(task),
         }
     }
 }

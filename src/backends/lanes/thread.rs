@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::queue::Exit;
 use super::{Asked, Claim, Ledger, Profile, State, Task, Worker};
-use crate::service::{Context, Execution, Job, KernelError, KernelResponse, Progress, RequestContext};
+use crate::service::{
+    Context, Execution, Failed, Job, KernelError, KernelResponse, Progress, RequestContext, Returned,
+};
 
 type Answer = Result<KernelResponse, KernelError>;
 
@@ -54,6 +56,8 @@ fn work_on<W: Worker>(
     if let Err(error) = prepared {
         return Some((task, Err(error)));
     }
+    let expected = task.job.cost().map_or(Duration::ZERO, |cost| profile.time(cost));
+    task.slot.expect(expected);
     let needed = worker.needs(&task.job);
     let claim = match (ledger, claim) {
         (Some(ledger), None) if needed > 0 => match ledger.ask(needed, task) {
@@ -70,6 +74,7 @@ fn work_on<W: Worker>(
         (_, claim) => claim,
     };
     let accepted = task.accepted;
+    task.started = true;
     let result = task.run(|job, context| execute(worker, profile, job, [accepted, started], context, claim));
     Some((task, result))
 }
@@ -82,10 +87,29 @@ impl Task {
         self.span.in_scope(|| work(&mut self.job, &context))
     }
 
+    /// What becomes of a task that no pool takes.
+    pub(super) fn into_failed(self, error: KernelError) -> Failed {
+        let Self { job, accepted, started, .. } = self;
+        Failed { error, job: Some(Box::new(Returned { job, accepted, started })) }
+    }
+
     pub(super) fn answer(self, result: Answer) {
-        let Self { job, reply, span, slot, claim, .. } = self;
-        // The input may be large and the caller may measure: what the job held is free before its answer is out.
-        drop(job);
+        let Self { job, reply, accepted, span, slot, started, claim } = self;
+        // The input may be large and the caller may measure: what the job held is free before its answer is out. But for
+        // a job that lost its pool: it may be of use in another.
+        let result = match result {
+            Ok(response) => {
+                drop(job);
+                Ok(response)
+            }
+            Err(error @ (KernelError::DeviceLost { .. } | KernelError::Stopped { .. })) => {
+                Err(Failed { error, job: Some(Box::new(Returned { job, accepted, started })) })
+            }
+            Err(error) => {
+                drop(job);
+                Err(error.into())
+            }
+        };
         drop(span);
         drop(claim);
         drop(slot);

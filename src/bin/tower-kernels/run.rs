@@ -67,7 +67,11 @@ pub(crate) fn main(args: Args) -> Outcome {
     }
     let registry = Arc::new(registry);
     let answer = match args.backend {
-        None => runtime.block_on(run(registry, Local::detect(), request)),
+        // One device is enough for one request.
+        None => {
+            let local = Local::with_backends(CpuBackend::new(), CudaBackend::open(0));
+            runtime.block_on(run(registry, local, request))
+        }
         Some(Backend::Cpu) => runtime.block_on(run(registry, CpuBackend::new(), request)),
         Some(Backend::Cuda) => {
             let device = CudaBackend::open(0);

@@ -205,7 +205,7 @@ impl Kernel for BetweennessCentrality {
 
     fn info(&self) -> KernelInfo {
         let description = "Betweenness centrality of an unweighted graph: exact, or estimated from some sources.";
-        KernelInfo::new("graph/betweenness-centrality", "1.0.0", description).cuda()
+        KernelInfo::new("graph/betweenness-centrality", "1.0.0", description).cuda().pure()
     }
 
     fn validate(&self, input: &BetweennessInput) -> Result<(), Invalid> {

@@ -57,7 +57,7 @@ impl Kernel for Saxpy {
     type Output = SaxpyOutput;
 
     fn info(&self) -> KernelInfo {
-        KernelInfo::new("linalg/saxpy", "1.0.0", "a x + y of two f32 vectors, each element rounded once.").cuda()
+        KernelInfo::new("linalg/saxpy", "1.0.0", "a x + y of two f32 vectors, each element rounded once.").cuda().pure()
     }
 
     fn validate(&self, input: &SaxpyInput) -> Result<(), Invalid> {

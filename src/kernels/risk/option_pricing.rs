@@ -300,7 +300,7 @@ impl Kernel for OptionPricing {
 
     fn info(&self) -> KernelInfo {
         let description = "Black-Scholes-Merton price, delta, gamma, vega, theta and rho of European options.";
-        KernelInfo::new("risk/option-pricing", "1.0.0", description).cuda()
+        KernelInfo::new("risk/option-pricing", "1.0.0", description).cuda().pure()
     }
 
     fn validate(&self, input: &OptionPricingInput) -> Result<(), Invalid> {

@@ -159,12 +159,12 @@ fn cuda_status(cuda: &CudaState, registry: &KernelRegistry) -> Status {
     match cuda {
         CudaState::Off { .. } => Status::Off,
         #[cfg(feature = "cuda")]
-        CudaState::On(cuda) if cuda.lost.is_none() => Status::Healthy,
+        CudaState::On { .. } if cuda.troubles().is_empty() => Status::Healthy,
         #[cfg(feature = "cuda")]
-        CudaState::On(_) if needs_cuda(registry) => Status::Unhealthy,
-        // Everything goes on, on the CPU, and more slowly.
+        CudaState::On { .. } if !cuda.is_up() && needs_cuda(registry) => Status::Unhealthy,
+        // Everything goes on, on other devices or on the CPU, and more slowly.
         #[cfg(feature = "cuda")]
-        CudaState::On(_) => Status::Degraded,
+        CudaState::On { .. } => Status::Degraded,
     }
 }
 
@@ -223,22 +223,13 @@ where
     let refusal = if shared.drain.is_draining() {
         Some("the server is draining".to_owned())
     } else if let Some(cuda) = cuda.filter(|cuda| cuda_status(cuda, &shared.registry) == Status::Unhealthy) {
-        Some(lost(&cuda))
+        Some(cuda.troubles().join("; "))
     } else {
         gone(&shared.service).await
     };
     match refusal {
         None => answer(json(&Probe { status: ProbeStatus::Ready }), &request_id),
         Some(why) => Problem::new(ErrorKind::Unavailable, why).into_response(&request_id),
-    }
-}
-
-/// Why a device that is needed is not there.
-fn lost(cuda: &CudaState) -> String {
-    match cuda {
-        #[cfg(feature = "cuda")]
-        CudaState::On(cuda) => cuda.lost.clone().unwrap_or_default(),
-        CudaState::Off { off } => off.clone(),
     }
 }
 
@@ -304,15 +295,21 @@ mod tests {
             DeviceInfo { ordinal: 0, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
         let pool = PoolStatus { up: true, lanes: 1, slots: 1, queued: 0, running: 0 };
         let usage = CudaUsage::default();
-        let well = CudaState::On(CudaStatus { device: device.clone(), lost: None, pool, usage });
+        let well = CudaStatus { device: device.clone(), lost: None, pool, usage };
         let pool = PoolStatus { up: false, ..pool };
-        let lost = CudaState::On(CudaStatus { device, lost: Some("it fell off the bus".into()), pool, usage });
+        let lost = CudaStatus { device, lost: Some("it fell off the bus".into()), pool, usage };
+        let cuda = |devices: &[&CudaStatus]| CudaState::On {
+            devices: devices.iter().copied().cloned().collect(),
+            missing: Vec::new(),
+        };
+        let (one_of_two, well, lost) = (cuda(&[&lost, &well]), cuda(&[&well, &well]), cuda(&[&lost, &lost]));
         let registry = registry();
         assert_eq!(cuda_status(&well, &registry), Status::Healthy);
         assert_eq!(cuda_status(&lost, &registry), Status::Degraded);
         assert_eq!(cuda_status(&CudaState::Off { off: "no driver".into() }, &registry), Status::Off);
         registry.register(OnCudaAlone).unwrap();
         assert_eq!(cuda_status(&lost, &registry), Status::Unhealthy);
-        assert_eq!(super::lost(&lost), "it fell off the bus");
+        assert_eq!(cuda_status(&one_of_two, &registry), Status::Degraded, "the other one goes on");
+        assert_eq!(one_of_two.troubles(), ["it fell off the bus"]);
     }
 }

@@ -109,9 +109,9 @@ impl Backends {
         let mut pools = vec![(vec![backend(BackendKind::Cpu)], cpu.pool)];
         match cuda {
             #[cfg(feature = "cuda")]
-            CudaState::On(cuda) => {
-                pools.push((vec![backend(BackendKind::Cuda), ("device", cuda.device.ordinal.to_string())], cuda.pool));
-            }
+            CudaState::On { devices, .. } => pools.extend(devices.iter().map(|cuda| {
+                (vec![backend(BackendKind::Cuda), ("device", cuda.device.ordinal.to_string())], cuda.pool)
+            })),
             CudaState::Off { .. } => {}
         }
         pools
@@ -158,12 +158,15 @@ mod tests {
             DeviceInfo { ordinal: 3, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
         let mut status = Local::detect().status();
         let pool = PoolStatus { up: false, lanes: 4, slots: 260, queued: 0, running: 2 };
-        status.cuda = CudaState::On(CudaStatus {
-            device,
-            lost: Some("it fell off the bus".into()),
-            pool,
-            usage: CudaUsage::default(),
-        });
+        let usage = CudaUsage::default();
+        let well = CudaStatus {
+            device: DeviceInfo { ordinal: 5, ..device.clone() },
+            lost: None,
+            pool: PoolStatus { up: true, ..pool },
+            usage,
+        };
+        let lost = CudaStatus { device, lost: Some("it fell off the bus".into()), pool, usage };
+        status.cuda = CudaState::On { devices: vec![lost, well], missing: Vec::new() };
         let mut registry = Registry::default();
         registry.sub_registry_with_prefix("kernel").register_collector(Box::new(Backends(status)));
         let mut page = String::new();
@@ -171,6 +174,7 @@ mod tests {
         for line in [
             r#"kernel_backend_up{backend="CPU"} 1"#,
             r#"kernel_backend_up{backend="CUDA",device="3"} 0"#,
+            r#"kernel_backend_up{backend="CUDA",device="5"} 1"#,
             r#"kernel_backend_lanes{backend="CUDA",device="3"} 4"#,
             r#"kernel_backend_slots{backend="CUDA",device="3"} 260"#,
             r#"kernel_backend_queued{backend="CUDA",device="3"} 0"#,

@@ -23,7 +23,7 @@ use tower_kernels::hyper::ServerConfig;
 pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
-pub(crate) use self::values::{Domain, Filter, Listen, Span};
+pub(crate) use self::values::{Devices, Domain, Filter, Listen, Span};
 
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,13 +119,14 @@ pub(crate) struct Cpu {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Cuda {
     pub(crate) mode: CudaMode,
-    pub(crate) ordinal: u32,
+    pub(crate) devices: Devices,
     pub(crate) lanes: usize,
     pub(crate) queue: usize,
     pub(crate) spin: Span,
     pub(crate) copiers: usize,
     pub(crate) linger: Span,
     pub(crate) inline: Span,
+    pub(crate) hang: Span,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,17 +271,20 @@ impl Cpu {
 
 impl Default for Cuda {
     fn default() -> Self {
-        let CudaConfig { lanes, queue, spin, copiers, linger, inline, .. } = CudaConfig::default();
-        let (spin, linger, inline) = (Span(spin), Span(linger), Span(inline));
-        Self { mode: CudaMode::default(), ordinal: 0, lanes, queue, spin, copiers, linger, inline }
+        let CudaConfig { lanes, queue, spin, copiers, linger, inline, hang, .. } = CudaConfig::default();
+        let (spin, linger, inline, hang) = (Span(spin), Span(linger), Span(inline), Span(hang));
+        let (mode, devices) = (CudaMode::default(), Devices::default());
+        Self { mode, devices, lanes, queue, spin, copiers, linger, inline, hang }
     }
 }
 
 impl Cuda {
-    pub(crate) fn backend(&self) -> CudaConfig {
-        let mut config = CudaConfig::default();
+    /// The layout of each of so many devices.
+    pub(crate) fn backend(&self, devices: usize) -> CudaConfig {
+        let mut config = CudaConfig::for_devices(devices);
         (config.lanes, config.queue, config.copiers) = (self.lanes, self.queue, self.copiers);
         (config.spin, config.linger, config.inline) = (self.spin.0, self.linger.0, self.inline.0);
+        config.hang = self.hang.0;
         config
     }
 }

@@ -84,6 +84,36 @@ impl fmt::Display for Domain {
     }
 }
 
+/// CUDA devices: `all`, or their numbers with commas between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) enum Devices {
+    #[default]
+    All,
+    These(Vec<u32>),
+}
+
+impl FromStr for Devices {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "all" {
+            return Ok(Self::All);
+        }
+        let ordinals: Result<Vec<u32>, _> = text.split(',').map(|ordinal| ordinal.trim().parse()).collect();
+        ordinals.map(Self::These).map_err(|_| format!("`{text}` is neither `all` nor numbers of devices such as 0,1"))
+    }
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::These(ordinals) => f.write_str(&ordinals.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
+        }
+    }
+}
+
 /// What is logged, as `tracing-subscriber` reads it: `info`, or `warn,tower_kernels=debug`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -137,4 +167,4 @@ macro_rules! as_text {
         }
     )*};
 }
-as_text!(Span Listen Domain Filter);
+as_text!(Span Listen Domain Devices Filter);

@@ -1,0 +1,102 @@
+//! Several devices, opened together.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{CudaBackend, CudaConfig, Unavailable, devices};
+use crate::backends::CudaState;
+
+/// The CUDA devices that a process works with: those that were opened, and those that could not be.
+#[derive(Clone, Debug)]
+pub struct CudaDevices {
+    open: Vec<CudaBackend>,
+    missing: Vec<MissingDevice>,
+}
+
+/// A device that was to be opened and could not be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[non_exhaustive]
+pub struct MissingDevice {
+    /// The driver's number for it.
+    pub ordinal: u32,
+    /// Why it could not be opened.
+    pub off: String,
+}
+
+impl fmt::Display for MissingDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CUDA device {} is off ({})", self.ordinal, self.off)
+    }
+}
+
+impl CudaDevices {
+    /// All devices that the driver sees, each in the default layout for so many. A device takes a few hundred
+    /// milliseconds, and they are opened at the same time.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn open() -> Result<Self, Unavailable> {
+        let ordinals: Vec<_> = devices()?.iter().map(|device| device.ordinal).collect();
+        let config = CudaConfig::for_devices(ordinals.len());
+        Self::with_config(&ordinals, &config)
+    }
+
+    /// The devices of these numbers, each in this layout.
+    ///
+    /// # Errors
+    /// Why there is none: what is wrong with the first of them.
+    pub fn with_config(ordinals: &[u32], config: &CudaConfig) -> Result<Self, Unavailable> {
+        let mut ordinals = ordinals.to_vec();
+        ordinals.sort_unstable();
+        ordinals.dedup();
+        let opened = std::thread::scope(|scope| {
+            let open = |ordinal| scope.spawn(move || CudaBackend::with_config(ordinal, config.clone()));
+            let threads: Vec<_> = ordinals.iter().map(|&ordinal| (ordinal, open(ordinal))).collect();
+            let panicked = |_| Err(Unavailable::Failed("a panic while it was opened".to_owned()));
+            let join = |(ordinal, thread): (u32, std::thread::ScopedJoinHandle<'_, _>)| {
+                (ordinal, thread.join().unwrap_or_else(panicked))
+            };
+            threads.into_iter().map(join).collect::<Vec<_>>()
+        });
+        let mut first = None;
+        let mut this = Self { open: Vec::new(), missing: Vec::new() };
+        for (ordinal, device) in opened {
+            match device {
+                Ok(device) => this.open.push(device),
+                Err(why) => {
+                    this.missing.push(MissingDevice { ordinal, off: why.to_string() });
+                    first.get_or_insert(why);
+                }
+            }
+        }
+        if this.open.is_empty() { Err(first.unwrap_or(Unavailable::NoDevice)) } else { Ok(this) }
+    }
+
+    /// Those that were opened, by their numbers. Each may have been lost since.
+    pub fn backends(&self) -> &[CudaBackend] {
+        &self.open
+    }
+
+    /// Those that could not be opened.
+    pub fn missing(&self) -> &[MissingDevice] {
+        &self.missing
+    }
+
+    pub(crate) fn state(&self) -> CudaState {
+        CudaState::On { devices: self.open.iter().map(CudaBackend::status).collect(), missing: self.missing.clone() }
+    }
+}
+
+impl From<CudaBackend> for CudaDevices {
+    fn from(device: CudaBackend) -> Self {
+        Self { open: vec![device], missing: Vec::new() }
+    }
+}
+
+impl From<Vec<CudaBackend>> for CudaDevices {
+    fn from(open: Vec<CudaBackend>) -> Self {
+        Self { open, missing: Vec::new() }
+    }
+}

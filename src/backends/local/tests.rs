@@ -1,0 +1,403 @@
+//! Several devices without a GPU: lanes whose workers only pass the time, and that are lost when a test says so.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tower::{Service, ServiceExt};
+
+use super::*;
+use crate::backends::cpu::CpuConfig;
+use crate::backends::lanes::{Claim, Lanes, Profile, State, Worker};
+use crate::service::{
+    Context as RunContext, Cost, Encoding, Invalid, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+const CPU: u32 = u32::MAX;
+
+/// A job with a number, which takes so many milliseconds on a device and none on the CPU.
+#[derive(Clone, Copy, Debug, serde::Deserialize, schemars::JsonSchema)]
+struct Work {
+    id: u64,
+    millis: u64,
+}
+
+/// Answers where it ran.
+struct Passes {
+    name: &'static str,
+    pure: bool,
+    on_cpu: bool,
+}
+
+impl Kernel for Passes {
+    type Input = Work;
+    type Output = u32;
+
+    fn info(&self) -> KernelInfo {
+        let backends: &[_] = if self.on_cpu { &[BackendKind::Cpu, BackendKind::Cuda] } else { &[BackendKind::Cuda] };
+        let info = KernelInfo::new(self.name, "1", "A test.").backends(backends);
+        if self.pure { info.pure() } else { info }
+    }
+    fn validate(&self, _: &Work) -> Result<(), Invalid> {
+        Ok(())
+    }
+    /// An operation is a millisecond, on a device and on the CPU's 2e9 a second no time at all. The memory is the number.
+    fn cost(&self, work: &Work) -> Cost {
+        Cost { operations: work.millis, device_memory: work.id, ..Cost::default() }
+    }
+    fn run_cpu(&self, _: &Work, _: &RunContext<'_>) -> Result<u32, KernelError> {
+        Ok(CPU)
+    }
+}
+
+struct Device {
+    ordinal: u32,
+    pool: Arc<State>,
+    starts: Arc<Mutex<HashMap<u64, u32>>>,
+}
+
+impl Worker for Device {
+    fn run(
+        &mut self,
+        job: &Job,
+        _: Encoding,
+        context: &RunContext<'_>,
+        _: Option<Claim>,
+    ) -> Result<Payload, KernelError> {
+        let Cost { operations: millis, device_memory: id, .. } = job.input().unwrap().cost;
+        *self.starts.lock().unwrap().entry(id).or_default() += 1;
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(millis) {
+            context.check()?;
+            if let Some(lost) = self.pool.closed() {
+                return Err(lost.clone());
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        Ok(Payload::typed(self.ordinal))
+    }
+
+    fn recover(&mut self) {}
+}
+
+struct Machine {
+    local: Local,
+    devices: Vec<Arc<Lanes>>,
+    registry: KernelRegistry,
+    /// How often a device has begun each job.
+    starts: Arc<Mutex<HashMap<u64, u32>>>,
+    ids: AtomicU64,
+}
+
+impl Machine {
+    fn new(devices: u32, lanes: usize, queue: usize) -> Self {
+        let starts: Arc<Mutex<HashMap<u64, u32>>> = Arc::default();
+        let pool = |ordinal| {
+            let profile = Profile {
+                backend: BackendKind::Cuda,
+                device: Some(ordinal),
+                spin: Duration::ZERO,
+                inline: Duration::from_micros(20),
+                linger: Duration::ZERO,
+                farewell: SOON,
+                bytes_per_second: 1e9,
+                operations_per_second: 1e3,
+            };
+            let workers = |pool: &Arc<State>| {
+                let worker = || Device { ordinal, pool: Arc::clone(pool), starts: Arc::clone(&starts) };
+                Ok(std::iter::repeat_with(worker).take(lanes).collect())
+            };
+            Arc::new(Lanes::start(profile, queue, None, workers).unwrap())
+        };
+        let devices: Vec<_> = (0..devices).map(pool).collect();
+        let mut config = CpuConfig::default();
+        (config.lanes, config.queue) = (2, 1000);
+        let cpu = CpuBackend::with_config(config).unwrap();
+        let registry = KernelRegistry::new();
+        for (name, pure, on_cpu) in
+            [("test/pure", true, true), ("test/once", false, true), ("test/cuda-alone", true, false)]
+        {
+            registry.register(Passes { name, pure, on_cpu }).unwrap();
+        }
+        let local = Local::over(Fleet::new(Arc::clone(cpu.lanes()), devices.clone()));
+        Self { local, devices, registry, starts, ids: AtomicU64::new(0) }
+    }
+
+    fn job(&self, kernel: &str, millis: u64, timeout: Option<Duration>) -> Job {
+        let id = self.ids.fetch_add(1, Ordering::SeqCst);
+        let mut request = KernelRequest::new(kernel.to_owned(), Payload::typed(Work { id, millis }));
+        if let Some(timeout) = timeout {
+            request = request.with_timeout(timeout);
+        }
+        Job::new(self.registry.get(kernel).unwrap(), request).unwrap()
+    }
+
+    /// Begins a job; where it ran, or why not.
+    fn start(&self, kernel: &str, millis: u64) -> tokio::task::JoinHandle<Result<u32, KernelError>> {
+        self.start_job(self.job(kernel, millis, None))
+    }
+
+    fn start_job(&self, job: Job) -> tokio::task::JoinHandle<Result<u32, KernelError>> {
+        let mut local = self.local.clone();
+        tokio::spawn(async move {
+            let response = local.ready().await?.call(job).await?;
+            let device = response.payload.downcast::<u32>().unwrap();
+            assert_eq!(response.execution.device, (*device != CPU).then_some(*device));
+            Ok(*device)
+        })
+    }
+
+    fn lose(&self, device: usize) {
+        let name = format!("CUDA {device}");
+        let lost = KernelError::DeviceLost { device: name.into(), reason: "it fell off the bus".into() };
+        self.devices[device].state().close(lost);
+    }
+
+    /// Waits until the devices hold so many jobs.
+    async fn reaches<const N: usize>(&self, jobs: [usize; N]) {
+        let start = Instant::now();
+        while (0..N).any(|at| self.devices[at].load().jobs != jobs[at]) {
+            assert!(start.elapsed() < SOON, "{:?} where {jobs:?} is expected", self.devices);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn begun(&self) -> usize {
+        self.starts.lock().unwrap().len()
+    }
+
+    /// Starts a job and waits until it runs.
+    async fn run(&self, kernel: &str, millis: u64) -> tokio::task::JoinHandle<Result<u32, KernelError>> {
+        let begun = self.begun();
+        let job = self.start(kernel, millis);
+        let start = Instant::now();
+        while self.begun() == begun {
+            assert!(start.elapsed() < SOON, "it does not begin");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        job
+    }
+
+    /// Nothing holds a slot any more, and nothing is left of what was predicted.
+    async fn settled(&self) {
+        let start = Instant::now();
+        let loads = || self.devices.iter().chain([self.local.fleet.cpu()]).map(|lanes| lanes.load());
+        while loads().any(|load| load.jobs > 0) {
+            assert!(start.elapsed() < SOON, "{:?}", self.devices);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(loads().all(|load| load == LaneLoad::default()), "{:?}", loads().collect::<Vec<_>>());
+    }
+}
+
+async fn within(task: tokio::task::JoinHandle<Result<u32, KernelError>>) -> Result<u32, KernelError> {
+    tokio::time::timeout(SOON, task).await.expect("a job hangs").unwrap()
+}
+
+#[tokio::test]
+async fn a_job_goes_where_less_time_is_predicted_however_many_jobs_that_is() {
+    let machine = Machine::new(2, 1, 100);
+    let long = machine.run("test/pure", 10_000).await;
+    let busy = machine.devices.iter().position(|device| device.load().jobs == 1).unwrap();
+    let predicted = machine.devices[busy].load().predicted;
+    assert_eq!(predicted, Duration::from_secs(10), "an operation is a millisecond");
+    let short: Vec<_> = (0..50).map(|_| machine.start("test/pure", 1)).collect();
+    for job in short {
+        assert_eq!(within(job).await.unwrap() as usize, 1 - busy);
+    }
+    long.abort();
+    machine.settled().await;
+}
+
+#[tokio::test]
+async fn devices_with_equal_work_share_it() {
+    let machine = Machine::new(4, 1, 100);
+    let mut jobs = [0; 4];
+    for job in (0..200).map(|_| machine.start("test/pure", 1)).collect::<Vec<_>>() {
+        jobs[within(job).await.unwrap() as usize] += 1;
+    }
+    assert!(jobs.iter().all(|jobs| (35..=65).contains(jobs)), "{jobs:?}");
+    machine.settled().await;
+}
+
+#[tokio::test]
+async fn it_is_ready_when_one_of_the_devices_is() {
+    let machine = Machine::new(3, 1, 0);
+    let held: Vec<_> = (0..3).map(|_| machine.start("test/pure", 10_000)).collect();
+    machine.reaches([1, 1, 1]).await;
+    let mut waits = tokio_test::task::spawn(machine.local.clone());
+    let mut too = tokio_test::task::spawn(machine.local.clone());
+    let poll = |task: &mut tokio_test::task::Spawn<Local>| task.enter(|cx, local| local.get_mut().poll_ready(cx));
+    assert!(poll(&mut waits).is_pending() && poll(&mut too).is_pending(), "all three are full");
+    held[0].abort();
+    let start = Instant::now();
+    while !waits.is_woken() {
+        assert!(start.elapsed() < SOON, "nobody was woken");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(poll(&mut waits).is_ready() && poll(&mut too).is_pending(), "one slot is one caller's");
+    drop(waits);
+    assert!(too.is_woken() && poll(&mut too).is_ready(), "it was given back");
+    drop(too);
+    held.iter().for_each(tokio::task::JoinHandle::abort);
+    machine.settled().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_devices_that_are_lost_is_woken() {
+    let machine = Machine::new(2, 1, 0);
+    let held = [machine.start("test/pure", 10_000), machine.start("test/pure", 10_000)];
+    machine.reaches([1, 1]).await;
+    let waiting = [machine.start("test/pure", 1), machine.start("test/pure", 1)];
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    machine.lose(0);
+    machine.lose(1);
+    for job in waiting.into_iter().chain(held) {
+        assert_eq!(within(job).await.unwrap(), CPU);
+    }
+    machine.settled().await;
+}
+
+#[tokio::test]
+async fn what_waits_moves_to_the_other_device_and_what_runs_does_not() {
+    let machine = Machine::new(2, 1, 100);
+    // Device 1 has more to do, so all that follow wait for device 0.
+    let elsewhere = loop {
+        let job = machine.run("test/pure", 500).await;
+        if machine.devices[1].load().jobs == 1 {
+            break job;
+        }
+        job.abort();
+        machine.reaches([0, 0]).await;
+    };
+    let running = machine.run("test/pure", 100).await;
+    machine.reaches([1, 1]).await;
+    let waiting: Vec<_> = (0..3).map(|_| machine.start("test/once", 10)).collect();
+    machine.reaches([4, 1]).await;
+    machine.lose(0);
+    assert_eq!(within(running).await.unwrap(), CPU, "it may be what the device was lost to");
+    for job in waiting {
+        assert_eq!(within(job).await.unwrap(), 1);
+    }
+    assert_eq!(within(elsewhere).await.unwrap(), 1, "others do not notice");
+    machine.settled().await;
+    assert!(machine.starts.lock().unwrap().values().all(|&starts| starts == 1));
+}
+
+#[tokio::test]
+async fn what_is_not_pure_is_begun_once() {
+    let machine = Machine::new(1, 1, 100);
+    let running = machine.run("test/once", 10_000).await;
+    let (waiting, nowhere) = (machine.start("test/once", 1), machine.start("test/cuda-alone", 1));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    machine.lose(0);
+    assert!(matches!(within(running).await, Err(KernelError::DeviceLost { .. })));
+    assert_eq!(within(waiting).await.unwrap(), CPU, "it never began");
+    assert!(matches!(within(nowhere).await, Err(KernelError::DeviceLost { .. })));
+    // And who comes afterwards.
+    assert_eq!(within(machine.start("test/once", 1)).await.unwrap(), CPU);
+    assert!(matches!(within(machine.start("test/cuda-alone", 1)).await, Err(KernelError::DeviceLost { .. })));
+    machine.settled().await;
+}
+
+#[tokio::test]
+async fn nothing_moves_that_would_be_late() {
+    let machine = Machine::new(1, 1, 100);
+    let running = machine.run("test/pure", 10_000).await;
+    // The CPU, at 2e9 operations a second and two lanes, takes 250 s for this.
+    let long = machine.start_job(machine.job("test/pure", 1_000_000_000_000, Some(Duration::from_secs(100))));
+    let late = machine.start_job(machine.job("test/pure", 1, Some(Duration::from_millis(20))));
+    let good = machine.start_job(machine.job("test/pure", 1, Some(SOON)));
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    machine.lose(0);
+    assert!(matches!(within(long).await, Err(KernelError::DeviceLost { .. })));
+    let late = within(late).await;
+    assert!(matches!(late, Err(KernelError::DeadlineExceeded { started: false } | KernelError::DeviceLost { .. })));
+    assert_eq!(within(good).await.unwrap(), CPU);
+    assert_eq!(within(running).await.unwrap(), CPU);
+    machine.settled().await;
+}
+
+#[tokio::test]
+async fn a_job_that_moves_can_be_dropped() {
+    let machine = Machine::new(2, 1, 1);
+    // Both are full, so what device 0 gives back waits.
+    let jobs: Vec<_> = (0..4).map(|_| machine.start("test/pure", 10_000)).collect();
+    machine.reaches([2, 2]).await;
+    machine.lose(0);
+    machine.reaches([0, 2]).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let waiting = jobs.iter().filter(|job| !job.is_finished()).count();
+    assert_eq!(waiting, 3, "one that ran was begun anew on the CPU");
+    jobs.iter().for_each(tokio::task::JoinHandle::abort);
+    machine.settled().await;
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+
+    /// Every job has one answer, at any loss of any device at any time, and callers that leave leave nothing behind.
+    #[test]
+    fn every_job_has_one_answer(
+        jobs in proptest::collection::vec((0..3_usize, 0..3_u64, 0..10_u8), 50..200),
+        losses in proptest::collection::vec((0..3_usize, 0..20_u64), 0..4),
+        lanes in 1..3_usize,
+        queue in 0..20_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let machine = Machine::new(3, lanes, queue);
+            let kernels = ["test/pure", "test/once", "test/cuda-alone"];
+            let tasks: Vec<_> = jobs
+                .iter()
+                .map(|&(kernel, millis, leaves)| (kernel, leaves, machine.start(kernels[kernel], millis)))
+                .collect();
+            for &(device, after) in &losses {
+                tokio::time::sleep(Duration::from_millis(after)).await;
+                machine.lose(device);
+            }
+            for (kernel, leaves, task) in tasks {
+                if leaves == 0 {
+                    task.abort();
+                    continue;
+                }
+                match within(task).await {
+                    Ok(_) => {}
+                    Err(KernelError::DeviceLost { .. }) if !losses.is_empty() && kernel != 0 => {}
+                    other => panic!("{}: {other:?}", kernels[kernel]),
+                }
+            }
+            machine.settled().await;
+            let starts = machine.starts.lock().unwrap();
+            assert!(starts.values().all(|&starts| starts == 1), "a device was given what another one was lost to");
+        });
+    }
+}
+
+/// `tower::balance` works over backends as they are. It holds a slot on each of them, which is why `Local` does without.
+#[tokio::test]
+async fn towers_own_balance_works_over_backends() {
+    use tower::balance::p2c::Balance;
+    use tower::discover::ServiceList;
+
+    let machine = Machine::new(2, 1, 100);
+    let one =
+        |at: usize| Local::over(Fleet::new(Arc::clone(machine.local.fleet.cpu()), vec![machine.devices[at].clone()]));
+    let mut balance = Balance::new(ServiceList::new::<Job>(vec![one(0), one(1)]));
+    let mut answers = Vec::new();
+    for _ in 0..100 {
+        let job = machine.job("test/cuda-alone", 1, None);
+        answers.push(tokio::spawn(balance.ready().await.unwrap().call(job)));
+    }
+    let mut jobs = [0; 2];
+    for answer in answers {
+        jobs[*answer.await.unwrap().unwrap().payload.downcast::<u32>().unwrap() as usize] += 1;
+    }
+    assert!(jobs.iter().all(|jobs| *jobs > 20), "{jobs:?}");
+    balance.ready().await.unwrap();
+    machine.reaches([1, 1]).await;
+    drop(balance);
+    machine.settled().await;
+}
