@@ -5,7 +5,8 @@
 //! cargo bench --bench cuda -- small lanes
 //! ```
 //!
-//! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `lanes`, `priority`.
+//! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `lanes`, `priority`,
+//! `graphs`, `fleet`, `telemetry`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -19,6 +20,7 @@ mod lanes;
 mod priority;
 mod raw;
 mod resident;
+mod telemetry;
 
 use std::time::{Duration, Instant};
 
@@ -76,6 +78,9 @@ fn main() {
     if wanted("fleet") {
         fleet::run();
     }
+    if wanted("telemetry") {
+        telemetry::run();
+    }
 }
 
 pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {
@@ -122,7 +127,7 @@ fn latency(raw: &raw::Raw) {
     }
 }
 
-fn served(
+pub(crate) fn served(
     runtime: &tokio::runtime::Runtime,
     mut service: Cuda,
     id: &'static str,
@@ -163,7 +168,7 @@ fn throughput(raw: &raw::Raw) {
     }
 }
 
-fn served_throughput(service: &Cuda, tasks: usize, each: usize) -> f64 {
+pub(crate) fn served_throughput(service: &Cuda, tasks: usize, each: usize) -> f64 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let input = saxpy_input(1024);
     runtime.block_on(async {
@@ -317,10 +322,23 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    fn of(total: Vec<Duration>) -> Self {
+    pub(crate) fn of(total: Vec<Duration>) -> Self {
         let mut row = Self { total, ..Self::default() };
         row.sort();
         row
+    }
+
+    /// In seconds.
+    pub(crate) fn mean(&self) -> f64 {
+        self.total.iter().sum::<Duration>().as_secs_f64() / self.total.len() as f64
+    }
+
+    /// With what another run of the same took.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.total.extend(other.total);
+        self.queued.extend(other.queued);
+        self.executed.extend(other.executed);
+        self.sort();
     }
 
     fn sort(&mut self) {
@@ -331,7 +349,7 @@ impl Row {
         at(&self.total, share)
     }
 
-    fn print(&self, name: &str, base: &Self) {
+    pub(crate) fn print(&self, name: &str, base: &Self) {
         let p50 = at(&self.total, 0.5);
         print!("{name:<42}{p50:>8.1}{:>8.1}{:>8.2}", at(&self.total, 0.99), p50 / at(&base.total, 0.5));
         if !self.queued.is_empty() {

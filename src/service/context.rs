@@ -89,6 +89,37 @@ pub struct Execution {
     pub estimated: Duration,
     /// How many requests shared the launch.
     pub batch_size: u32,
+    /// What the device measured of it; only of some requests, and only where there is a device.
+    pub device_times: Option<Box<DeviceTimes>>,
+}
+
+/// Where a request's time went on its device, by the device's own clock.
+///
+/// Each is the sum of the spans in which the device was at it. The host's own work between them counts for none, so
+/// together they are no more than [`executed`](Execution::executed).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceTimes {
+    /// Copies to the device, and what they wait for between pieces of an array.
+    pub upload: Duration,
+    /// Launches, and fills and copies within the device.
+    pub kernel: Duration,
+    /// Copies from the device, and what they wait for between pieces of an array.
+    pub download: Duration,
+    /// The least that `kernel` could be: what the bytes and operations of the kernel's own [cost](super::Cost) take at the
+    /// device's peak. Absent where the peak is not known.
+    pub bound: Option<Duration>,
+}
+
+impl DeviceTimes {
+    /// How near the kernel came to the device's peak: `bound` over `kernel`. `None` where the bound is not known or
+    /// nothing was launched.
+    ///
+    /// Past 1 the estimate is of more than the kernel did, or its bytes were in a cache.
+    pub fn roofline(&self) -> Option<f64> {
+        let bound = self.bound.filter(|_| !self.kernel.is_zero())?;
+        Some(bound.as_secs_f64() / self.kernel.as_secs_f64())
+    }
 }
 
 impl Execution {
@@ -102,6 +133,7 @@ impl Execution {
             executed: Duration::ZERO,
             estimated: Duration::ZERO,
             batch_size: 1,
+            device_times: None,
         }
     }
 }

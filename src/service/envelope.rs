@@ -113,6 +113,21 @@ pub(crate) struct ResponseMetadata<'a> {
     /// How many requests shared the run, where it was more than this one.
     #[serde(skip_serializing_if = "is_one")]
     batch_size: u32,
+    /// What the device measured of it, where it was asked to: a sample of the requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_times: Option<ResponseDeviceTimes>,
+}
+
+/// Where the time went on the device, by its own clock, in microseconds.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct ResponseDeviceTimes {
+    /// Copies to the device.
+    upload_us: u128,
+    /// Launches.
+    kernel_us: u128,
+    /// Copies from the device.
+    download_us: u128,
 }
 
 impl<'a> From<&'a Execution> for ResponseMetadata<'a> {
@@ -123,6 +138,11 @@ impl<'a> From<&'a Execution> for ResponseMetadata<'a> {
             backend: execution.backend,
             device: execution.device,
             batch_size: execution.batch_size,
+            device_times: execution.device_times.as_deref().map(|times| ResponseDeviceTimes {
+                upload_us: times.upload.as_micros(),
+                kernel_us: times.kernel.as_micros(),
+                download_us: times.download.as_micros(),
+            }),
         }
     }
 }
@@ -249,6 +269,7 @@ mod tests {
     fn the_answer_has_the_fields_of_its_schema() {
         let mut execution = Execution::new("CUDA");
         (execution.device, execution.batch_size) = (Some(1), 2);
+        execution.device_times = Some(Box::default());
         let body = KernelResponse::new(Payload::json("1"), execution).to_json("r", "a/b").unwrap();
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();

@@ -23,7 +23,8 @@ mod tensor;
 
 pub use codec::{Buffer, Element, Reals};
 pub use context::{
-    Execution, InvalidTraceParent, Priority, RequestContext, ResponseContext, TraceContext, UnknownPriority,
+    DeviceTimes, Execution, InvalidTraceParent, Priority, RequestContext, ResponseContext, TraceContext,
+    UnknownPriority,
 };
 pub use dispatch::KernelService;
 pub use error::{Invalid, KernelError};

@@ -16,6 +16,7 @@ mod memory;
 mod priority;
 mod probe;
 mod stopping;
+mod telemetry;
 #[path = "../probe/wakes.rs"]
 mod wakes;
 mod without;
@@ -53,6 +54,7 @@ fn main() {
             priority::TESTS,
             memory::TESTS,
             stopping::TESTS,
+            telemetry::TESTS,
             faults::TESTS,
             domain::TESTS,
         ]

@@ -1,10 +1,11 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::metrics::MetricsHandle;
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer};
+use tower_kernels::service::{DeviceTimes, Execution, KernelError, KernelRequest, KernelResponse, Payload};
 
 use crate::probe::{Act, Probe, Request, probe};
 
@@ -206,4 +207,42 @@ fn a_service_that_panics_in_call_is_counted_too() {
     std::panic::catch_unwind(call).unwrap_err();
     has(&metrics.render(), r#"kernel_requests_total{operation="linalg/saxpy",backend="none",outcome="internal"} 1"#);
     assert_eq!(metrics.handle().in_flight(), 0);
+}
+
+#[tokio::test]
+async fn what_a_device_has_timed_is_counted_by_phase() {
+    let metrics = MetricsLayer::new();
+    let answer = service_fn(|timed: KernelRequest| async move {
+        let mut execution = Execution::new("CUDA");
+        if timed.tenant.is_some() {
+            let mut times = DeviceTimes::default();
+            (times.kernel, times.download) = (Duration::from_micros(40), Duration::from_micros(3));
+            times.bound = Some(Duration::from_micros(30));
+            execution.device_times = Some(Box::new(times));
+        }
+        Ok::<_, KernelError>(KernelResponse::new(Payload::json("{}"), execution))
+    });
+    let mut service = metrics.layer(answer);
+    let mut call = async |timed: bool| {
+        let mut request = KernelRequest::new("linalg/saxpy", Payload::json("{}"));
+        request.tenant = timed.then(|| "timed".into());
+        service.ready().await.unwrap().call(request).await.unwrap();
+        metrics.render()
+    };
+    let page = call(false).await;
+    assert!(!page.contains("device"), "nothing was timed:\n{page}");
+    call(true).await;
+    let page = call(true).await;
+    let labels = r#"{operation="linalg/saxpy",backend="CUDA""#;
+    for line in [
+        format!(r#"kernel_device_duration_seconds_count{labels},phase="kernel"}} 2"#),
+        format!(r#"kernel_device_duration_seconds_sum{labels},phase="kernel"}} 0.00008"#),
+        format!(r#"kernel_device_duration_seconds_count{labels},phase="download"}} 2"#),
+        format!("kernel_device_roofline_ratios_count{labels}}} 2"),
+        format!("kernel_queue_duration_seconds_count{labels}}} 3"),
+    ] {
+        has(&page, &line);
+    }
+    has(&page, r#"kernel_device_roofline_ratios_bucket{le="1.0",operation="linalg/saxpy",backend="CUDA"} 2"#);
+    assert!(!page.contains(r#"phase="upload""#), "nothing was uploaded:\n{page}");
 }

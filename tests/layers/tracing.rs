@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::{TimeoutLayer, TracingLayer};
+use tower_kernels::service::{DeviceTimes, Execution, KernelError, KernelResponse, Payload};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -188,5 +189,29 @@ async fn a_span_below_the_level_is_not_made() {
     for level in [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR] {
         let notes = observed(Level::TRACE, TracingLayer::new().level(level), Request::new(Act::Answer)).await;
         assert_eq!(notes.field("level"), Some(level.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn what_a_device_has_timed_is_in_the_span() {
+    let notes = Notes::new(Level::INFO);
+    let guard = tracing::subscriber::set_default(notes.clone());
+    let timed = service_fn(|_: Request| async {
+        let mut times = DeviceTimes::default();
+        (times.upload, times.kernel) = (Duration::from_micros(40), Duration::from_micros(4));
+        times.bound = Some(Duration::from_micros(3));
+        let mut execution = Execution::new("CUDA");
+        execution.device_times = Some(Box::new(times));
+        Ok::<_, KernelError>(KernelResponse::new(Payload::json("{}"), execution))
+    });
+    TracingLayer::new().layer(timed).oneshot(Request::new(Act::Answer)).await.unwrap();
+    drop(guard);
+    for (name, value) in [
+        ("execution.device_upload", "4e-5"),
+        ("execution.device_kernel", "4e-6"),
+        ("execution.device_download", "0.0"),
+        ("execution.device_roofline", "0.75"),
+    ] {
+        assert_eq!(notes.field(name).as_deref(), Some(value), "{name}");
     }
 }

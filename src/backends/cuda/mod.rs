@@ -21,6 +21,10 @@
 //! load. So a lane that grows its arena beyond what was needed before, or runs a kernel for the first time, can wait for
 //! a long kernel of another lane. In the steady state there are no such calls.
 //!
+//! The device itself measures how long one request in so many ([`CudaConfig::time_one_in`]) was at its copies and its
+//! kernels; the response has it as [`DeviceTimes`](crate::service::DeviceTimes), beside what the kernel's own cost would
+//! take at the device's [`Peak`]. [`Gpu`] reads its sensors, where NVIDIA's management library is there.
+//!
 //! A fault of running code (an illegal address, an assertion) takes the device away from the whole process: CUDA has no
 //! way back. The backend then fails at once, with [`KernelError::DeviceLost`] to everybody. A device that does not stop
 //! when it is told to, for longer than [`CudaConfig::hang`], is lost as well: nothing of it is freed then, because it may
@@ -38,6 +42,7 @@ mod download;
 mod driver;
 mod engine;
 mod error;
+mod gpu;
 mod lane;
 mod launch;
 mod memory;
@@ -48,6 +53,7 @@ mod pinned;
 #[cfg(test)]
 pub(crate) mod pinned;
 mod stream;
+mod timer;
 mod upload;
 mod usage;
 mod watch;
@@ -62,9 +68,10 @@ use serde::Serialize;
 use tower::load::Load;
 use tower_service::Service;
 
-pub use device::{DeviceInfo, devices};
+pub use device::{DeviceInfo, Peak, devices};
 pub use devices::{CudaDevices, MissingDevice};
 pub use error::Unavailable;
+pub use gpu::{Gpu, GpuReading, ThrottleReason};
 pub use lane::Lane;
 pub use launch::{Arg, CancelFlag, DeviceBuffer, Launch};
 pub use module::Module;
@@ -76,7 +83,7 @@ pub use usage::CudaUsage;
 use self::device::Device;
 use self::engine::Engine;
 use super::lanes::{Claim, LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
-use crate::service::{BackendKind, Context, Encoding, Job, KernelError, KernelResponse, Payload};
+use crate::service::{BackendKind, Context, DeviceTimes, Encoding, Job, KernelError, KernelResponse, Payload};
 
 /// One CUDA device as a backend.
 ///
@@ -128,6 +135,10 @@ pub struct CudaConfig {
     /// How long a lane waits for what it has queued, whoever waits for the answer, before the device counts as hung.
     /// Default: without limit, since a kernel may take its time.
     pub stall: Option<Duration>,
+    /// One request in so many is timed by the device: see [`DeviceTimes`](crate::service::DeviceTimes). 0 is none. It
+    /// costs such a request some 25 µs, and 40 where its caller would else have had the answer within
+    /// [`linger`](Self::linger). Default: 512, which is 1 % of small requests' time or less.
+    pub time_one_in: u32,
     /// Whether memory that a kernel has not written yet is filled with a pattern. Default: in debug builds.
     pub poison: bool,
 }
@@ -156,6 +167,7 @@ impl CudaConfig {
             keep: Duration::from_secs(10),
             hang: Duration::from_secs(60),
             stall: None,
+            time_one_in: 512,
             poison: cfg!(debug_assertions),
         }
     }
@@ -188,11 +200,9 @@ impl CudaBackend {
             operations_per_second: 5e12,
         };
         let workers = |pool: &Arc<super::lanes::State>| {
-            let engine = || Engine::new(Arc::clone(&device), Arc::clone(pool), &config);
-            let workers: Result<Vec<_>, _> = std::iter::repeat_with(engine)
-                .take(config.lanes.max(1))
-                .map(|engine| engine.map(CudaWorker::new))
-                .collect();
+            let engine = |lane| Engine::new(Arc::clone(&device), Arc::clone(pool), &config, lane);
+            let workers: Result<Vec<_>, _> =
+                (0..config.lanes.max(1)).map(engine).map(|engine| engine.map(CudaWorker::new)).collect();
             workers.map_err(|failure| KernelError::Device(failure.text(device.driver)))
         };
         let lanes = Lanes::start(profile, config.queue, Some(Arc::clone(&device.ledger)), workers);
@@ -203,6 +213,16 @@ impl CudaBackend {
     /// The device.
     pub fn device(&self) -> &DeviceInfo {
         &self.device.info
+    }
+
+    /// What the device could move and compute in a second at most, where the driver tells its clocks.
+    pub fn peak(&self) -> Option<Peak> {
+        self.device.peak
+    }
+
+    /// The device's own sensors, where NVIDIA's management library is there and knows it.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.device.gpu.as_ref()
     }
 
     /// Why the device is of no use any more; `None` while it is.
@@ -301,6 +321,10 @@ impl Worker for CudaWorker {
 
     fn pinned_memory(&self) -> Option<&PinnedMemory> {
         Some(&self.0.device.pinned)
+    }
+
+    fn take_times(&mut self, job: &Job) -> Option<Box<DeviceTimes>> {
+        self.0.take_times(job.cost())
     }
 
     fn recover(&mut self) {

@@ -248,10 +248,21 @@ pub(super) struct Event {
 unsafe impl Send for Event {}
 
 impl Event {
+    /// One to wait for.
     pub(super) fn new(driver: &'static Driver) -> Result<Self, Failure> {
+        // CU_EVENT_DISABLE_TIMING
+        Self::with_flags(driver, 2)
+    }
+
+    /// One that the device writes its clock to.
+    pub(super) fn timed(driver: &'static Driver) -> Result<Self, Failure> {
+        Self::with_flags(driver, 0)
+    }
+
+    fn with_flags(driver: &'static Driver, flags: u32) -> Result<Self, Failure> {
         let mut handle = ptr::null_mut();
-        // SAFETY: `handle` lives across the call. 2 is CU_EVENT_DISABLE_TIMING.
-        Failure::check("cuEventCreate", unsafe { (driver.cuEventCreate)(&raw mut handle, 2) })?;
+        // SAFETY: `handle` lives across the call.
+        Failure::check("cuEventCreate", unsafe { (driver.cuEventCreate)(&raw mut handle, flags) })?;
         Ok(Self { driver, handle })
     }
 
@@ -267,6 +278,18 @@ impl Event {
             SUCCESS => Ok(true),
             NOT_READY => Ok(false),
             code => Err(Failure::Call { call: "cuEventQuery", code }),
+        }
+    }
+
+    /// The device's time from `earlier` to here; `None` where it has not come here yet. Both are timed, and recorded in
+    /// this order in one stream.
+    pub(super) fn since(&self, earlier: &Self) -> Result<Option<Duration>, Failure> {
+        let mut milliseconds = 0.0;
+        // SAFETY: `milliseconds` lives across the call, and both events as long as what refers to them.
+        match unsafe { (self.driver.cuEventElapsedTime)(&raw mut milliseconds, earlier.handle, self.handle) } {
+            SUCCESS => Ok(Some(Duration::try_from_secs_f32(milliseconds / 1e3).unwrap_or_default())),
+            NOT_READY => Ok(None),
+            code => Err(Failure::Call { call: "cuEventElapsedTime", code }),
         }
     }
 }

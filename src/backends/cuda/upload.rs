@@ -13,6 +13,7 @@ use super::error::Failure;
 use super::memory::{Pin, Staging};
 use super::pinned::Pinned;
 use super::stream::Event;
+use super::timer::Phase;
 use crate::service::Context;
 
 /// What crosses at a time, and how many of these there are.
@@ -70,7 +71,9 @@ impl Engine {
         }
         let address = self.arena.alloc(&self.device, bytes.len())?;
         if let Some(pinned) = self.device.pinned.share(bytes) {
-            return self.send_pinned(pinned, address).map(|()| address);
+            self.send_pinned(pinned, address)?;
+            self.pause_timer();
+            return Ok(address);
         }
         for (index, piece) in bytes.chunks(PIECE).enumerate() {
             context.check().map_err(Failure::Stopped)?;
@@ -81,6 +84,7 @@ impl Engine {
             self.device.copiers.copy(piece, unsafe { &mut *(std::ptr::from_mut(to) as *mut _) });
             self.send(staging, address + (index * PIECE) as CUdeviceptr, piece.len())?;
         }
+        self.pause_timer();
         Ok(address)
     }
 
@@ -137,6 +141,7 @@ impl Engine {
         let (source, len) = (from.start().as_ptr().cast::<c_void>(), from.len);
         // Until `end`, or a download, has seen the stream idle: its slab goes to nobody else, and nobody changes it.
         self.held.push(from);
+        self.timer.enter(Some(Phase::Upload), &mut self.stream);
         self.stream.expect(len);
         // SAFETY: the source is pinned, and held until the stream has passed. The target is a buffer of the arena, which
         // outlives the queued work.
@@ -147,6 +152,7 @@ impl Engine {
 
     fn send(&mut self, staging: usize, address: CUdeviceptr, len: usize) -> Result<(), Failure> {
         let from = self.uploads.pinned.at(staging);
+        self.timer.enter(Some(Phase::Upload), &mut self.stream);
         // SAFETY: the source is pinned and stays as it is until the stream has passed: `stage` waits for that before it
         // hands the piece out again. The target is a buffer of the arena, which outlives the queued work.
         self.stream.queue("cuMemcpyHtoDAsync", |driver, stream| unsafe {

@@ -37,7 +37,9 @@ pub use slot::LaneLoad;
 pub(crate) use slot::{Place, Slot};
 pub use status::PoolStatus;
 
-use crate::service::{BackendKind, Context, Cost, Encoding, Job, KernelError, Payload, PinnedMemory, Reply};
+use crate::service::{
+    BackendKind, Context, Cost, DeviceTimes, Encoding, Job, KernelError, Payload, PinnedMemory, Reply,
+};
 
 /// What a lane does with a job: the part that differs between backends. Each lane has a worker of its own.
 pub(crate) trait Worker: Send + 'static {
@@ -59,6 +61,12 @@ pub(crate) trait Worker: Send + 'static {
 
     /// Host memory that the device reads on its own, to decode into.
     fn pinned_memory(&self) -> Option<&PinnedMemory> {
+        None
+    }
+
+    /// What the device measured of the job that `run` has just ended well, where it was asked to.
+    fn take_times(&mut self, job: &Job) -> Option<Box<DeviceTimes>> {
+        let _ = job;
         None
     }
 

@@ -175,6 +175,7 @@ fn execute<W: Worker>(
     context.set_estimate(|| job.cost().map_or(Duration::ZERO, |cost| profile.time(cost)));
     let payload = guarded(worker, |worker| worker.run(job, job.encoding(), context, claim))?;
     execution.executed = started.elapsed();
+    execution.device_times = worker.take_times(job);
     execution.estimated = job.cost().map_or(Duration::ZERO, |cost| profile.time(cost));
     Ok(KernelResponse::new(payload, execution))
 }

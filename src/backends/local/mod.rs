@@ -17,7 +17,7 @@ pub use self::future::LocalFuture;
 pub use self::status::{CpuStatus, CudaState, LocalStatus};
 use super::cpu::CpuBackend;
 #[cfg(feature = "cuda")]
-use super::cuda::{CudaDevices, Unavailable};
+use super::cuda::{CudaDevices, Gpu, Unavailable};
 use super::lanes::Slot;
 use super::{LaneLoad, RunFuture};
 use crate::service::{BackendKind, Job, KernelError, KernelResponse};
@@ -101,6 +101,13 @@ impl Local {
             #[cfg(not(feature = "cuda"))]
             cuda: CudaState::Off { off: "this program was built without the feature `cuda`".to_owned() },
         }
+    }
+
+    /// The sensors of the CUDA devices, of those that have any.
+    #[cfg(feature = "cuda")]
+    pub fn gpus(&self) -> Vec<Gpu> {
+        let backends = self.cuda.iter().flat_map(|cuda| cuda.backends());
+        backends.filter_map(|backend| backend.gpu().cloned()).collect()
     }
 }
 

@@ -98,7 +98,28 @@ impl Collector for Encoder {
         let batch = ("batch_size", "Requests that shared a launch", None);
         page.by_backend(&mut encoder, batch, |backend| &backend.batch)?;
         let ratio = ("duration_estimate", "Time that the work took, over its estimate", Some(Unit::Ratios));
-        page.by_backend(&mut encoder, ratio, |backend| &backend.ratio)
+        page.by_backend(&mut encoder, ratio, |backend| &backend.ratio)?;
+
+        // Of devices. A page without them says nothing of them.
+        if page.backends().any(|(_, backend)| backend.phases().any(|(_, times)| times.count > 0)) {
+            let help = "Time that the device spent on a call, by its own clock; of a sample of the calls";
+            let unit = Some(&Unit::Seconds);
+            let mut family = encoder.encode_descriptor("device_duration", help, unit, MetricType::Histogram)?;
+            for (operation, backend) in page.backends() {
+                for (phase, times) in backend.phases() {
+                    histogram(
+                        &mut family,
+                        &[("operation", operation), ("backend", backend.name), ("phase", phase)],
+                        times,
+                    )?;
+                }
+            }
+            let help =
+                "Time that a kernel's bytes and operations take at the device's peak, over the time that it took";
+            let roofline = ("device_roofline", help, Some(Unit::Ratios));
+            page.by_backend(&mut encoder, roofline, |backend| &backend.roofline)?;
+        }
+        Ok(())
     }
 }
 

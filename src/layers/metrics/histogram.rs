@@ -26,7 +26,7 @@ pub(super) type Ratios = Histogram<10, 1, 14>;
 pub(super) const RATIO_ONE: u64 = 1 << 16;
 
 impl<const FIRST: u32, const STEP: u32, const N: usize> Histogram<FIRST, STEP, N> {
-    pub(super) fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self { buckets: [const { AtomicU64::new(0) }; N], sum: AtomicU64::new(0) }
     }
 

@@ -38,8 +38,11 @@
 //! | `queue_duration_seconds` | histogram, 1 µs to 17 s | `operation`, `backend` | from the call to the start of the work |
 //! | `batch_size` | histogram, 1 to 1 024 | `operation`, `backend` | how many requests shared the launch |
 //! | `duration_estimate_ratios` | histogram, 1/64 to 64 | `operation`, `backend` | time the work took, over the estimate |
+//! | `device_duration_seconds` | histogram, 1 µs to 17 s | `operation`, `backend`, `phase` | time on the device, by its own clock, in `upload`, `kernel` and `download` |
+//! | `device_roofline_ratios` | histogram, 1/64 to 64 | `operation`, `backend` | how near the kernel came to the device's peak, 1 being there |
 //!
-//! The last three come from the response's [`Execution`](crate::service::Execution), where it has one.
+//! The last five come from the response's [`Execution`](crate::service::Execution), where it has one; the last two only of
+//! calls that a device has [timed](crate::service::DeviceTimes), which is a sample. Their counts are of the sample, too.
 //!
 //! `outcome` is `ok`, or the [code](crate::error::ErrorKind::code) of the error or of the response's failure, or
 //! `cancelled` for a call that was dropped before its end. `backend` is `none` where the response does not say.

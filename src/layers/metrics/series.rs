@@ -7,7 +7,7 @@ use super::histogram::{Counts, Durations, RATIO_ONE, Ratios, Sizes, Snapshot};
 use super::operations::Key;
 use super::thread::{COPIES, Writer};
 use crate::error::ErrorKind;
-use crate::service::Execution;
+use crate::service::{DeviceTimes, Execution};
 
 /// How a call ended: `None` is `ok`.
 pub(super) type Outcome = Option<ErrorKind>;
@@ -44,8 +44,20 @@ struct Backend {
     queue: Durations,
     batch: Counts,
     ratio: Ratios,
+    /// Made with the first call that a device has timed.
+    device: OnceLock<Box<Device>>,
     next: OnceLock<Box<Backend>>,
 }
+
+/// What devices have measured of some calls.
+#[derive(Debug)]
+struct Device {
+    phases: [Durations; PHASES.len()],
+    roofline: Ratios,
+}
+
+/// The phases of a call on a device, as they are called.
+pub(super) const PHASES: [&str; 3] = ["upload", "kernel", "download"];
 
 impl Operation {
     pub(super) fn new(name: &str) -> Self {
@@ -133,6 +145,9 @@ impl Figures {
         if let Some(ratio) = executed.checked_div(nanos(execution.estimated)) {
             backend.ratio.observe(writer, ratio);
         }
+        if let Some(times) = &execution.device_times {
+            backend.device.get_or_init(Device::new).record(writer, times);
+        }
     }
 
     fn backend(&self, name: &'static str) -> &Backend {
@@ -157,6 +172,7 @@ impl Backend {
             queue: Durations::new(),
             batch: Counts::new(),
             ratio: Ratios::new(),
+            device: OnceLock::new(),
             next: OnceLock::new(),
         }
     }
@@ -166,6 +182,28 @@ impl Backend {
         match outcome {
             None => &self.ok,
             Some(kind) => self.failed[kind as usize].get_or_init(Durations::boxed),
+        }
+    }
+}
+
+impl Device {
+    #[cold]
+    fn new() -> Box<Self> {
+        Box::new(Self { phases: [const { Durations::new() }; PHASES.len()], roofline: Ratios::new() })
+    }
+
+    /// A phase that the call did not go through is not counted.
+    #[cold]
+    fn record(&self, writer: Writer, times: &DeviceTimes) {
+        let DeviceTimes { upload, kernel, download, bound: _ } = *times;
+        for (durations, time) in self.phases.iter().zip([upload, kernel, download]) {
+            if !time.is_zero() {
+                durations.observe(writer, nanos(time));
+            }
+        }
+        if let Some(roofline) = times.roofline() {
+            // Saturates far past the last bucket.
+            self.roofline.observe(writer, (roofline * RATIO_ONE as f64) as u64);
         }
     }
 }
@@ -185,6 +223,8 @@ pub(super) struct BackendSnapshot {
     pub(super) queue: Snapshot,
     pub(super) batch: Snapshot,
     pub(super) ratio: Snapshot,
+    phases: [Snapshot; PHASES.len()],
+    pub(super) roofline: Snapshot,
 }
 
 const NANOS: f64 = 1e9;
@@ -210,6 +250,15 @@ impl BackendSnapshot {
         self.queue.add(&backend.queue.read(NANOS));
         self.batch.add(&backend.batch.read(1.0));
         self.ratio.add(&backend.ratio.read(RATIO_ONE as f64));
+        if let Some(device) = backend.device.get() {
+            self.phases.iter_mut().zip(&device.phases).for_each(|(sum, phase)| sum.add(&phase.read(NANOS)));
+            self.roofline.add(&device.roofline.read(RATIO_ONE as f64));
+        }
+    }
+
+    /// How long calls were at each phase on the device, by name.
+    pub(super) fn phases(&self) -> impl Iterator<Item = (&'static str, &Snapshot)> {
+        PHASES.into_iter().zip(&self.phases)
     }
 
     /// How calls have ended, under the names of the outcomes.

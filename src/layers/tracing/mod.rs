@@ -39,6 +39,8 @@
 //! | `execution.backend`, `execution.device` | the response says so | what ran it |
 //! | `execution.queued`, `execution.duration` | the response says so | seconds |
 //! | `execution.batch_size` | the response says so | how many requests shared the launch |
+//! | `execution.device_upload`, `execution.device_kernel`, `execution.device_download` | the device has timed it | seconds, by the device's own clock |
+//! | `execution.device_roofline` | the same, and it tells its peak | how near the kernel came to that, 1 being there |
 //! | `error.type` | it failed | the [code](crate::error::ErrorKind::code); `cancelled` for a call dropped before its end |
 //! | `otel.status_code` | this side failed | `ERROR`, for kinds whose HTTP status is 500 or above |
 //!

@@ -32,6 +32,10 @@ pub(super) fn span<R: RequestContext>(level: Level, kind: &'static str, request:
                 execution.queued = Empty,
                 execution.duration = Empty,
                 execution.batch_size = Empty,
+                execution.device_upload = Empty,
+                execution.device_kernel = Empty,
+                execution.device_download = Empty,
+                execution.device_roofline = Empty,
             )
         };
     }
@@ -70,6 +74,12 @@ where
         span.record("execution.queued", execution.queued.as_secs_f64());
         span.record("execution.duration", execution.executed.as_secs_f64());
         span.record("execution.batch_size", execution.batch_size);
+        if let Some(times) = &execution.device_times {
+            span.record("execution.device_upload", times.upload.as_secs_f64());
+            span.record("execution.device_kernel", times.kernel.as_secs_f64());
+            span.record("execution.device_download", times.download.as_secs_f64());
+            span.record("execution.device_roofline", times.roofline());
+        }
     }
     if let Some(kind) = response.failure() {
         failure(span, kind, &"the response is a refusal");

@@ -14,6 +14,8 @@ use tower_service::Service;
 use super::kernels::{answer, json};
 use super::outcomes::{Outcomes, WINDOW};
 use super::router::Shared;
+#[cfg(feature = "cuda")]
+use crate::backends::cuda::GpuReading;
 use crate::backends::{CpuStatus, CudaState, LocalStatus};
 use crate::error::ErrorKind;
 use crate::servers::http::{Problem, RequestId, document};
@@ -93,6 +95,10 @@ struct Execution {
 struct Devices {
     cpu: Device<CpuStatus>,
     cuda: Device<CudaState>,
+    /// What the sensors of the CUDA devices say, where they can be read.
+    #[cfg(feature = "cuda")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gpus: Vec<Device<GpuReading>>,
 }
 
 /// A device and how it is.
@@ -129,14 +135,34 @@ impl Components {
         let devices = local.map(|LocalStatus { cpu, cuda }| Devices {
             cpu: Device { status: Status::Healthy, details: cpu },
             cuda: Device { status: cuda_status(&cuda, registry), details: cuda },
+            #[cfg(feature = "cuda")]
+            gpus: Vec::new(),
         });
         Self { registry: Registry { status, kernel_count }, execution, devices }
     }
 
+    #[cfg(feature = "cuda")]
+    fn with_gpus(mut self, gpus: Vec<GpuReading>) -> Self {
+        if let Some(devices) = &mut self.devices {
+            let gpu = |details| Device { status: gpu_status(&details), details };
+            devices.gpus = gpus.into_iter().map(gpu).collect();
+        }
+        self
+    }
+
     /// As the worst of them.
     fn status(&self) -> Status {
-        let devices = self.devices.as_ref().map_or(Status::Healthy, |devices| devices.cuda.status);
+        let devices = self.devices.as_ref().map_or(Status::Healthy, Devices::status);
         self.registry.status.max(self.execution.status).max(devices)
+    }
+}
+
+impl Devices {
+    fn status(&self) -> Status {
+        let status = self.cuda.status;
+        #[cfg(feature = "cuda")]
+        let status = self.gpus.iter().map(|gpu| gpu.status).fold(status, Status::max);
+        status
     }
 }
 
@@ -166,6 +192,12 @@ fn cuda_status(cuda: &CudaState, registry: &KernelRegistry) -> Status {
         #[cfg(feature = "cuda")]
         CudaState::On { .. } => Status::Degraded,
     }
+}
+
+/// Memory that has lost what it held works on, with what is broken mapped out, and has to be looked after.
+#[cfg(feature = "cuda")]
+fn gpu_status(reading: &GpuReading) -> Status {
+    if reading.ecc_uncorrected.is_some_and(|errors| errors > 0) { Status::Degraded } else { Status::Healthy }
 }
 
 /// Whether there is a kernel that runs on CUDA and nowhere else.
@@ -201,6 +233,8 @@ where
     let gone = gone(&shared.service).await;
     let local = shared.devices.as_ref().map(|local| local.status());
     let components = Components::new(&shared.registry, &shared.outcomes, gone, local);
+    #[cfg(feature = "cuda")]
+    let components = components.with_gpus(super::gpus::read(shared.devices.as_ref()).await);
     let health = Health { status: components.status(), draining: shared.drain.is_draining(), components };
     match json(&health) {
         Ok(body) if health.status == Status::Unhealthy => {
@@ -262,6 +296,22 @@ mod tests {
         assert_eq!(status(&outcomes, None), Status::Healthy, "what clients do wrong is no fault");
         let none = Components::new(&KernelRegistry::new(), &Outcomes::new(), None, None);
         assert_eq!(none.status(), Status::Degraded);
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn memory_that_could_not_be_put_right_degrades() {
+        let components = |errors| {
+            let mut reading = GpuReading::default();
+            (reading.ecc_corrected, reading.ecc_uncorrected) = (Some(100), errors);
+            let local = crate::backends::Local::detect().status();
+            Components::new(&registry(), &Outcomes::new(), None, Some(local)).with_gpus(vec![reading])
+        };
+        assert_eq!(components(None).status(), Status::Healthy);
+        assert_eq!(components(Some(0)).status(), Status::Healthy);
+        assert_eq!(components(Some(1)).status(), Status::Degraded);
+        let json = serde_json::to_value(components(Some(1))).unwrap();
+        assert_eq!((&json["gpus"][0]["status"], &json["gpus"][0]["ecc_uncorrected"]), (&"degraded".into(), &1.into()));
     }
 
     #[cfg(feature = "cuda")]

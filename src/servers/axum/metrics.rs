@@ -33,6 +33,8 @@ where
     if let Some(devices) = &shared.devices {
         kernel.register_collector(Box::new(Backends(devices.status())));
     }
+    #[cfg(feature = "cuda")]
+    super::gpus::register(&mut registry, super::gpus::read(shared.devices.as_ref()).await);
     let mut page = String::new();
     match text::encode(&mut page, &registry) {
         Ok(()) => document(StatusCode::OK, MetricsHandle::CONTENT_TYPE, page.into(), &request_id),

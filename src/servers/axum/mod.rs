@@ -55,7 +55,7 @@
 //! | GET | `{prefix}/kernels/{id}` | one kernel: aliases, backends, and the JSON Schemas of its input and output; ids hold slashes, as they are or as `%2F` |
 //! | POST | `{prefix}/execute` | runs the kernel that the document names, on its `input`, with its `metadata` |
 //! | POST | `{prefix}/kernels/{id}/execute` | runs this kernel; the body is the input itself and not the document, so that there is one place only that names the kernel; metadata comes in headers |
-//! | GET | `/health` | the registry, the execution (share of faults over the last minute), the devices; 503 where it is unhealthy |
+//! | GET | `/health` | the registry, the execution (share of faults over the last minute), the devices and what their sensors say; degraded where a GPU had errors of memory that could not be put right; 503 where it is unhealthy |
 //! | GET | `/health/live` | 200 as long as it answers at all |
 //! | GET | `/health/ready` | 503 once it [drains](DrainHandle), its backend has stopped, or a device is lost that a kernel cannot do without |
 //! | GET | `/metrics` | OpenMetrics, which Prometheus reads |
@@ -178,6 +178,22 @@
 //! `kernel_backend_queued` over `kernel_backend_lanes` says how many rounds of work a newcomer waits for, and is what to
 //! add replicas by.
 //!
+//! Where NVIDIA's management library is there (it comes with the driver), what the sensors of each CUDA device say, read
+//! when the page is asked for. The names are those of NVIDIA's DCGM exporter, in Prometheus's units; a device or driver
+//! that does not tell one of them has no line of it:
+//!
+//! | name | type | DCGM's `DCGM_FI_DEV_` | what |
+//! |---|---|---|---|
+//! | `gpu_util_ratios` | gauge | `GPU_UTIL` | share of the last moments in which a kernel ran |
+//! | `gpu_mem_copy_util_ratios` | gauge | `MEM_COPY_UTIL` | share of the last moments in which memory was read or written |
+//! | `gpu_fb_used_bytes`, `gpu_fb_total_bytes` | gauge | `FB_USED`, `FB_TOTAL` | memory, by whichever process it is taken |
+//! | `gpu_temp_celsius` | gauge | `GPU_TEMP` | temperature |
+//! | `gpu_power_usage_watts`, `gpu_power_mgmt_limit_watts` | gauge | `POWER_USAGE`, `ENFORCED_POWER_LIMIT` | power that is drawn and that may be |
+//! | `gpu_ecc_sbe_vol_total`, `gpu_ecc_dbe_vol_total` | counter | `ECC_SBE_VOL_TOTAL`, `ECC_DBE_VOL_TOTAL` | errors of memory that were put right, and that could not be, since the driver was loaded |
+//! | `gpu_clock_throttle_reasons` | gauge | `CLOCK_THROTTLE_REASONS` | 1 for each `reason` why the clocks are lower than they could be; to be idle is none |
+//!
+//! Each has the labels `device`, as above, and `uuid`, the name by which NVIDIA's tools know it.
+//!
 //! # Cancel safety
 //!
 //! A client that hangs up cancels its work: the server drops the handler's future, and with it the call. How long a
@@ -199,6 +215,8 @@ mod config;
 mod docs;
 mod drain;
 mod execute;
+#[cfg(feature = "cuda")]
+mod gpus;
 mod health;
 mod kernels;
 mod metrics;

@@ -1,8 +1,9 @@
 //! The wire's messages to our own types and back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::proto::{Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, Tensor};
+use super::proto::{DeviceTimes, Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, Tensor};
 use super::status::Refusal;
 use crate::error::ErrorKind;
 use crate::service::{self, DType, Invalid, KernelResponse, Payload, Tensors};
@@ -97,8 +98,17 @@ fn execution(execution: &service::Execution) -> Execution {
     Execution {
         backend: execution.backend.to_owned(),
         device: execution.device,
-        queued_us: u64::try_from(execution.queued.as_micros()).unwrap_or(u64::MAX),
-        duration_us: u64::try_from(execution.executed.as_micros()).unwrap_or(u64::MAX),
+        queued_us: micros(execution.queued),
+        duration_us: micros(execution.executed),
         batch_size: execution.batch_size,
+        device_times: execution.device_times.as_deref().map(|times| DeviceTimes {
+            upload_us: micros(times.upload),
+            kernel_us: micros(times.kernel),
+            download_us: micros(times.download),
+        }),
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

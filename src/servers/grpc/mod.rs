@@ -94,9 +94,9 @@ pub use self::future::ResponseFuture;
 pub use self::health::HealthService;
 pub use self::proto::kernel_client::KernelClient;
 pub use self::proto::{
-    Dtype, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteStreamResponse, ExecuteTensorsRequest,
-    ExecuteTensorsResponse, Execution, GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
-    Mode, Tensor,
+    DeviceTimes, Dtype, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteStreamResponse,
+    ExecuteTensorsRequest, ExecuteTensorsResponse, Execution, GetKernelRequest, KernelDescription, ListKernelsRequest,
+    ListKernelsResponse, Mode, Tensor,
 };
 pub use self::reflection::{reflection, reflection_v1alpha};
 pub use self::server::{KernelGrpcServer, KernelGrpcService, Pipeline};

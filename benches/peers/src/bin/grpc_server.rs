@@ -35,8 +35,14 @@ impl Kernel for Bare {
             serde_json::from_str(&input).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let y = x.iter().zip(&y).map(|(x, y)| a.mul_add(*x, *y)).collect();
         let output = serde_json::to_string(&Output { y }).map_err(|error| Status::internal(error.to_string()))?;
-        let execution =
-            Execution { backend: "CPU".to_owned(), device: None, queued_us: 0, duration_us: 0, batch_size: 1 };
+        let execution = Execution {
+            backend: "CPU".to_owned(),
+            device: None,
+            queued_us: 0,
+            duration_us: 0,
+            batch_size: 1,
+            device_times: None,
+        };
         let request_id = "req-1".to_owned();
         Ok(Response::new(ExecuteResponse { request_id, kernel_id, output, execution: Some(execution) }))
     }

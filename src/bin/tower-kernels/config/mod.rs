@@ -127,6 +127,7 @@ pub(crate) struct Cuda {
     pub(crate) linger: Span,
     pub(crate) inline: Span,
     pub(crate) hang: Span,
+    pub(crate) time_one_in: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -271,10 +272,10 @@ impl Cpu {
 
 impl Default for Cuda {
     fn default() -> Self {
-        let CudaConfig { lanes, queue, spin, copiers, linger, inline, hang, .. } = CudaConfig::default();
+        let CudaConfig { lanes, queue, spin, copiers, linger, inline, hang, time_one_in, .. } = CudaConfig::default();
         let (spin, linger, inline, hang) = (Span(spin), Span(linger), Span(inline), Span(hang));
         let (mode, devices) = (CudaMode::default(), Devices::default());
-        Self { mode, devices, lanes, queue, spin, copiers, linger, inline, hang }
+        Self { mode, devices, lanes, queue, spin, copiers, linger, inline, hang, time_one_in }
     }
 }
 
@@ -285,6 +286,7 @@ impl Cuda {
         (config.lanes, config.queue, config.copiers) = (self.lanes, self.queue, self.copiers);
         (config.spin, config.linger, config.inline) = (self.spin.0, self.linger.0, self.inline.0);
         config.hang = self.hang.0;
+        config.time_one_in = self.time_one_in;
         config
     }
 }

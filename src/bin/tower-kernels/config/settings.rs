@@ -107,6 +107,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Text("TIME"),
         "How long a device may go on with what it was told to stop before it counts as lost",
     ),
+    setting("cuda.time_one_in", Number, "One request in so many is timed by the device; 0 is none"),
     setting("log.level", Text("FILTER"), "What is logged: a level, or directives such as warn,tower_kernels=debug"),
     setting("log.format", Choice(&["text", "json"]), "How: lines for people, or a JSON object a line"),
 ];

@@ -85,6 +85,22 @@ pub struct Execution {
     /// How many requests shared the launch.
     #[prost(uint32, tag = "5")]
     pub batch_size: u32,
+    /// What the device measured of it, where it was asked to: a sample of the requests.
+    #[prost(message, optional, tag = "6")]
+    pub device_times: ::core::option::Option<DeviceTimes>,
+}
+/// Where the time went on the device, by its own clock, in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceTimes {
+    /// Copies to the device.
+    #[prost(uint64, tag = "1")]
+    pub upload_us: u64,
+    /// Launches.
+    #[prost(uint64, tag = "2")]
+    pub kernel_us: u64,
+    /// Copies from the device.
+    #[prost(uint64, tag = "3")]
+    pub download_us: u64,
 }
 /// One request of a stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
