@@ -37,11 +37,13 @@ impl Server {
 async fn the_readmes_request_is_answered() {
     let server = Server::start().await;
     let readme = include_str!("../README.md");
-    let body = readme.split_once("-d '").unwrap().1.split_once('\'').unwrap().0;
+    let call = readme.split_once("curl -s http://127.0.0.1:8080").unwrap().1;
+    let path = call.split_whitespace().next().unwrap();
+    let body = call.split_once("-d '").unwrap().1.split_once('\'').unwrap().0;
     let printed: Value =
         serde_json::from_str(readme.split("```json\n").nth(1).unwrap().split("```").next().unwrap()).unwrap();
 
-    let answer = server.wire.request("POST", "/execute", &[JSON], body.as_bytes()).await;
+    let answer = server.wire.request("POST", path, &[JSON], body.as_bytes()).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let document = answer.json();
     assert_eq!(document["kernel_id"], printed["kernel_id"]);

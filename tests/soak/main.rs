@@ -9,7 +9,7 @@ mod harness;
 #[path = "../../benches/cuda/hold.rs"]
 mod hold;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ where
     S: Service<KernelRequest, Response = KernelResponse, Error = KernelError> + Clone + Send + 'static,
     S::Future: Send,
 {
+    // One at a time: they count the process's threads, and each is to have the machine.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     without_words();
     let registry = KernelRegistry::new();
     tower_kernels::kernels::register_all(&registry).unwrap();
@@ -51,7 +54,7 @@ where
         seed: 20_261_122,
         tasks: 24,
         greedy: false,
-        rest: Duration::from_secs(1),
+        rest: Duration::from_secs(5),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let handle = metrics.handle();
@@ -88,7 +91,8 @@ fn everything_holds_on_the_cpu() {
     ] {
         assert!(tally.of(kernel, outcome) > 0, "no {kernel} ended as {outcome}");
     }
-    assert!(tally.requests() > 1_000 && tally.checked > 100, "{tally:?}");
+    let (requests, checked) = (tally.requests(), tally.checked);
+    assert!(requests > 300 && checked > 100, "{requests} requests, {checked} of them checked");
 }
 
 /// Asks for something else than it was asked for.
@@ -114,7 +118,7 @@ impl<F: Fn(&mut KernelRequest)> Service<KernelRequest> for Faulty<F> {
 }
 
 fn with_fault(fault: impl Fn(&mut KernelRequest) + Clone + Send + 'static) -> Vec<String> {
-    soaked(1, |inner, _| Faulty { inner, fault }).violations
+    soaked(2, |inner, _| Faulty { inner, fault }).violations
 }
 
 #[test]

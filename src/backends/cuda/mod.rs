@@ -22,7 +22,7 @@
 //! a long kernel of another lane. In the steady state there are no such calls.
 //!
 //! The device itself measures how long one request in so many ([`CudaConfig::time_one_in`]) was at its copies and its
-//! kernels; the response has it as [`DeviceTimes`](crate::service::DeviceTimes), beside what the kernel's own cost would
+//! kernels; the response has it as [`DeviceTimes`], beside what the kernel's own cost would
 //! take at the device's [`Peak`]. [`Gpu`] reads its sensors, where NVIDIA's management library is there.
 //!
 //! A fault of running code (an illegal address, an assertion) takes the device away from the whole process: CUDA has no
@@ -135,7 +135,7 @@ pub struct CudaConfig {
     /// How long a lane waits for what it has queued, whoever waits for the answer, before the device counts as hung.
     /// Default: without limit, since a kernel may take its time.
     pub stall: Option<Duration>,
-    /// One request in so many is timed by the device: see [`DeviceTimes`](crate::service::DeviceTimes). 0 is none. It
+    /// One request in so many is timed by the device: see [`DeviceTimes`]. 0 is none. It
     /// costs such a request some 25 µs, and 40 where its caller would else have had the answer within
     /// [`linger`](Self::linger). Default: 512, which is 1 % of small requests' time or less.
     pub time_one_in: u32,

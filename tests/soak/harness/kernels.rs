@@ -1,5 +1,7 @@
 //! Kernels that misbehave.
 
+use std::sync::Once;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "cuda")]
@@ -51,14 +53,17 @@ impl Kernel for Panic {
 
 /// Keeps what the panics say off the terminal, and nothing else.
 pub(crate) fn without_words() {
-    let otherwise = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if panic.payload().downcast_ref::<String>().is_none_or(|text| text != WORDS)
-            && panic.payload().downcast_ref::<&str>().is_none_or(|text| *text != WORDS)
-        {
-            otherwise(panic);
-        }
-    }));
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let otherwise = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let payload = panic.payload();
+            let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+            if text != Some(WORDS) {
+                otherwise(panic);
+            }
+        }));
+    });
 }
 
 /// Allocates until there is no more, having said that it needs nothing.

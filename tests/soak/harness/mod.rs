@@ -187,6 +187,8 @@ where
 {
     let mut tally = Tally::default();
     while !over.load(Ordering::Relaxed) {
+        // Where every answer is there at once nothing else would let the timers run.
+        tokio::task::consume_budget().await;
         let work = works.choose(&mut random);
         let mut request = work.request(&mut random, &works);
         let leave = leave(&mut random);

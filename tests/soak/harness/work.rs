@@ -190,7 +190,7 @@ fn nonsense(works: &mut Vec<Work>) {
     let astray = json(r#"{"num_nodes": 2, "edges": [[0, 7]]}"#);
     works.push(Work::new(BETWEENNESS, "an edge to nowhere", 5, astray, End::Error("invalid_argument")));
     works.push(Work::new("unknown", "no such kernel", 5, json("{}"), End::Error("not_found")));
-    works.push(Work::new(PANIC, "panics", 6, Payload::typed(Nothing {}), End::Error("internal")));
+    works.push(Work::new(PANIC, "panics", 12, Payload::typed(Nothing {}), End::Error("internal")));
 }
 
 async fn saxpy(cpu: &mut Cpu, random: &mut Random, works: &mut Vec<Work>, len: usize, weight: u64) {
