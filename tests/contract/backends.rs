@@ -163,5 +163,5 @@ contract!(
 fn nothing_grows_unnoticed() {
     assert!(size_of::<KernelRequest>() <= 136, "{}", size_of::<KernelRequest>());
     assert!(size_of::<KernelResponse>() <= 144, "{}", size_of::<KernelResponse>());
-    assert!(size_of::<RunFuture>() <= 248, "{}", size_of::<RunFuture>());
+    assert!(size_of::<RunFuture>() <= 240, "{}", size_of::<RunFuture>());
 }

@@ -33,8 +33,9 @@ pub struct RunFuture {
 
 #[derive(Debug)]
 enum State {
-    /// With when it was first accepted, where another pool has given it back.
-    Unpolled(Job, Place, Option<Instant>),
+    Unpolled(Job, Place),
+    /// Another pool has given it back.
+    Again(Box<Returned>, Place),
     Waiting(oneshot::Receiver<Answer>),
     /// The workers died. Whoever asks again is told again.
     Failed(KernelError),
@@ -44,12 +45,12 @@ enum State {
 impl RunFuture {
     /// A job for the slot that has been reserved.
     pub(crate) fn new(slot: &mut Slot, job: Job) -> Self {
-        Self { lanes: Arc::clone(slot.lanes()), state: State::Unpolled(job, slot.take(), None) }
+        Self { lanes: Arc::clone(slot.lanes()), state: State::Unpolled(job, slot.take()) }
     }
 
     /// A job that another pool has given back, for the slot that has been reserved.
-    pub(crate) fn again(slot: &mut Slot, Returned { job, accepted, .. }: Returned) -> Self {
-        Self { lanes: Arc::clone(slot.lanes()), state: State::Unpolled(job, slot.take(), Some(accepted)) }
+    pub(crate) fn again(slot: &mut Slot, returned: Box<Returned>) -> Self {
+        Self { lanes: Arc::clone(slot.lanes()), state: State::Again(returned, slot.take()) }
     }
 
     /// What it runs on.
@@ -67,9 +68,8 @@ impl RunFuture {
         &self,
         mut job: Job,
         mut slot: Place,
-        accepted: Option<Instant>,
+        accepted: Instant,
     ) -> ControlFlow<Answer, oneshot::Receiver<Answer>> {
-        let accepted = accepted.unwrap_or_else(Instant::now);
         let profile = self.lanes.profile();
         if let Err(error) = job.prepare(Some(profile.inline), None) {
             return ControlFlow::Break(Err(error.into()));
@@ -100,13 +100,20 @@ impl RunFuture {
     pub(crate) fn poll_answer(&mut self, cx: &mut TaskContext<'_>) -> Poll<Answer> {
         loop {
             match std::mem::replace(&mut self.state, State::Done) {
-                State::Unpolled(job, slot, accepted) => {
+                State::Unpolled(job, slot) => {
                     // A task that runs one cheap kernel after another has to yield now and then.
                     let Poll::Ready(budget) = coop::poll_proceed(cx) else {
-                        self.state = State::Unpolled(job, slot, accepted);
+                        self.state = State::Unpolled(job, slot);
                         return Poll::Pending;
                     };
                     budget.made_progress();
+                    match self.start(job, slot, Instant::now()) {
+                        ControlFlow::Continue(answer) => self.state = State::Waiting(answer),
+                        ControlFlow::Break(answer) => return Poll::Ready(answer),
+                    }
+                }
+                State::Again(returned, slot) => {
+                    let Returned { job, accepted, .. } = *returned;
                     match self.start(job, slot, accepted) {
                         ControlFlow::Continue(answer) => self.state = State::Waiting(answer),
                         ControlFlow::Break(answer) => return Poll::Ready(answer),

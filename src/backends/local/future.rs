@@ -25,7 +25,7 @@ pub struct LocalFuture {
 /// A job without a backend. It waits for a slot like any other.
 #[derive(Debug)]
 struct Moving {
-    returned: Returned,
+    returned: Box<Returned>,
     /// Why it lost the backend before.
     lost: KernelError,
     way: Way,
@@ -92,8 +92,7 @@ impl Future for LocalFuture {
             let (Some(returned), Some(way)) = (failed.job, way) else { return Poll::Ready(Err(failed.error)) };
             tracing::debug!(kernel = returned.job.operation(), ?way, "moved off a device that is lost");
             let cpu = Slot::new(Arc::clone(self.fleet.cpu()));
-            self.moving =
-                Some(Box::new(Moving { returned: *returned, lost: failed.error, way, berth: Berth::default(), cpu }));
+            self.moving = Some(Box::new(Moving { returned, lost: failed.error, way, berth: Berth::default(), cpu }));
         }
     }
 }
