@@ -82,6 +82,7 @@
 //! | `hyper` | | `tower_kernels::hyper`: any pipeline as a hyper service, and a server with a graceful end |
 //! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line; with `auth`, `axum`, `cuda`, `docs`, `grpc` and `hyper` |
 //! | `full` | | all of the above |
+//! | `fault-kernel` | | for tests alone: the program with a kernel that loses the device |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -317,7 +317,7 @@ extern "C" __global__ void __launch_bounds__(256) betweenness_discover(
 }
 
 // Counts the paths to the next level's items, and makes that level the frontier.
-extern "C" __global__ void __launch_bounds__(256) betweenness_count(
+extern "C" __global__ void __launch_bounds__(256, 5) betweenness_count(
     u32 n, u32 groups, u32 num_sources, u32 dense_factor, const u32* in_row, const u32* in_column,
     double* cells, u64* stamps, u32* seen, uint2* list, u64* level_begin, Control* control,
     const volatile u32* cancel) {
@@ -417,7 +417,7 @@ struct Return {
 };
 
 // Dependencies of one level, in as many blocks as it has chunks: some look whether to stop.
-extern "C" __global__ void __launch_bounds__(256) betweenness_accumulate(
+extern "C" __global__ void __launch_bounds__(256, 6) betweenness_accumulate(
     u32 n, u32 groups, const u32* out_row, const u32* out_column,
     double* cells, u64* stamps, double* dependency, const uint2* list, Control* control,
     const volatile u32* cancel, u64 begin, u64 end, u32 depth, u32 is_deepest) {
@@ -433,7 +433,7 @@ extern "C" __global__ void __launch_bounds__(256) betweenness_accumulate(
 }
 
 // The same for levels `from`, from - 1, ..., `to` in one cooperative launch, which are all narrow.
-extern "C" __global__ void __launch_bounds__(256) betweenness_return(
+extern "C" __global__ void __launch_bounds__(256, 5) betweenness_return(
     u32 n, u32 groups, const u32* out_row, const u32* out_column,
     double* cells, u64* stamps, double* dependency, const uint2* list, const u64* level_begin,
     Control* control, const volatile u32* cancel, u32 from, u32 to, u32 deepest) {

@@ -15,6 +15,8 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::router::Shared;
+#[cfg(feature = "cuda")]
+use crate::backends::cuda::{CudaStatus, CudaUsage};
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
 use crate::error::ErrorKind;
 use crate::layers::metrics::MetricsHandle;
@@ -135,7 +137,47 @@ impl Collector for Backends {
             pool.slots
         })?;
         family("backend_queued", "Jobs that wait before the lanes", |pool| pool.queued)?;
-        family("backend_running", "Jobs that hold a slot and do not wait", |pool| pool.running)
+        family("backend_running", "Jobs that hold a slot and do not wait", |pool| pool.running)?;
+        #[cfg(feature = "cuda")]
+        self.memory(encoder)?;
+        Ok(())
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Backends {
+    /// What each CUDA backend holds of memory. Of a lost one too: what it held when it was lost says why, at times.
+    fn memory(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let Self(LocalStatus { cuda: CudaState::On { devices, .. }, .. }) = self else { return Ok(()) };
+        let of = |cuda: &CudaStatus| [("device", cuda.device.ordinal.to_string())];
+        let mut gauge = |name, help, unit: Option<Unit>, value: fn(&CudaUsage) -> u64| {
+            let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+            devices.iter().try_for_each(|cuda| family.encode_family(&of(cuda))?.encode_gauge(&value(&cuda.usage)))
+        };
+        let bytes = || Some(Unit::Bytes);
+        let help = "Device memory that requests may have at one time";
+        gauge("device_memory_capacity", help, bytes(), |usage| usage.device_capacity)?;
+        let help = "Device memory granted to requests that run or are about to";
+        gauge("device_memory_reserved", help, bytes(), |usage| usage.device_reserved)?;
+        let help = "Device memory that no request uses, kept for the next";
+        gauge("device_memory_idle", help, bytes(), |usage| usage.device_idle)?;
+        let help = "Requests that wait for device memory";
+        gauge("device_memory_waiting", help, None, |usage| usage.waiting as u64)?;
+        gauge("pinned_memory", "Pinned host memory, in use or not", bytes(), |usage| usage.pinned)?;
+        gauge("pinned_memory_in_use", "Pinned host memory in use", bytes(), |usage| usage.pinned_in_use)?;
+
+        let mut counter = |name, help, value: fn(&CudaUsage) -> u64| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
+            devices
+                .iter()
+                .try_for_each(|cuda| family.encode_family(&of(cuda))?.encode_counter(&value(&cuda.usage), exemplar))
+        };
+        counter("device_memory_waits", "Requests that have had to wait for device memory", |usage| usage.waits)?;
+        let help = "Requests refused for want of device memory";
+        counter("device_memory_refusals", help, |usage| usage.refusals)?;
+        let help = "Arrays that were not put into pinned memory because there was none left";
+        counter("pinned_memory_fallbacks", help, |usage| usage.pinned_fallbacks)
     }
 }
 
@@ -152,7 +194,7 @@ fn counter<const N: usize>(
 mod tests {
     use super::*;
     use crate::backends::Local;
-    use crate::backends::cuda::{CudaStatus, CudaUsage, DeviceInfo};
+    use crate::backends::cuda::DeviceInfo;
 
     #[test]
     fn a_lost_device_is_down_and_the_rest_is_up() {
@@ -160,7 +202,9 @@ mod tests {
             DeviceInfo { ordinal: 3, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
         let mut status = Local::detect().status();
         let pool = PoolStatus { up: false, lanes: 4, slots: 260, queued: 0, running: 2 };
-        let usage = CudaUsage::default();
+        let mut usage = CudaUsage::default();
+        (usage.device_capacity, usage.device_reserved, usage.pinned_in_use) = (1 << 36, 4096, 1 << 20);
+        (usage.waiting, usage.waits, usage.refusals) = (2, 17, 3);
         let well = CudaStatus {
             device: DeviceInfo { ordinal: 5, ..device.clone() },
             lost: None,
@@ -181,6 +225,12 @@ mod tests {
             r#"kernel_backend_slots{backend="CUDA",device="3"} 260"#,
             r#"kernel_backend_queued{backend="CUDA",device="3"} 0"#,
             r#"kernel_backend_running{backend="CUDA",device="3"} 2"#,
+            r#"kernel_device_memory_capacity_bytes{device="3"} 68719476736"#,
+            r#"kernel_device_memory_reserved_bytes{device="5"} 4096"#,
+            r#"kernel_device_memory_waiting{device="3"} 2"#,
+            r#"kernel_device_memory_waits_total{device="3"} 17"#,
+            r#"kernel_device_memory_refusals_total{device="5"} 3"#,
+            r#"kernel_pinned_memory_in_use_bytes{device="3"} 1048576"#,
         ] {
             assert!(page.lines().any(|this| this == line), "{line} is not in\n{page}");
         }

@@ -3,6 +3,8 @@
 mod auth;
 mod backends;
 mod drain;
+#[cfg(feature = "fault-kernel")]
+mod fault;
 mod greeting;
 mod log;
 mod pipeline;

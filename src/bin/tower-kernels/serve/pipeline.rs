@@ -23,6 +23,8 @@ pub(super) fn registry(config: &Config) -> Result<Arc<KernelRegistry>, Failure> 
     let wanted = |domain: &str| config.domains.is_empty() || config.domains.iter().any(|one| one.0 == domain);
     kernels::register_where(&registry, |kernel| wanted(kernel.domain()))
         .map_err(|error| Exit::Failed.because(error.to_string()))?;
+    #[cfg(feature = "fault-kernel")]
+    registry.register(super::fault::Fault).map_err(|error| Exit::Failed.because(error.to_string()))?;
     Ok(Arc::new(registry))
 }
 
