@@ -36,7 +36,10 @@
 // the logarithm keeps its relative accuracy near S = K, where v may be as small. That also forgives
 // an approximate u, and f32 takes its quotients and roots from the hardware's 1 to 2 ulp units;
 // N(d1) and N(d2) move price together and cancel to first order in d, so its f32 error stays at a
-// few 1e-7 of max(S, K).
+// few 1e-7 of max(S, K). In f64, which waits for its instructions and not for memory, both tails
+// come from one exponential, as A phi(d1) = B phi(d2), and not from two error functions that would
+// each compute it anew. For S / K past 1e300, where A phi(d1) underflows before B phi(d2) does, rho
+// is that of d2 at infinity.
 //
 // Source: Black, Scholes, "The Pricing of Options and Corporate Liabilities", JPE 81(3), 1973;
 // Merton, "Theory of Rational Option Pricing", Bell J. Econ. 4(1), 1973.
@@ -52,7 +55,6 @@ static __device__ double exponential(double x) { return exp(x); }
 static __device__ float fused(float a, float b, float c) { return fmaf(a, b, c); }
 static __device__ double fused(double a, double b, double c) { return fma(a, b, c); }
 static __device__ float complementary_error(float x) { return erfcf(x); }
-static __device__ double complementary_error(double x) { return erfc(x); }
 // Within an ulp or so for normal x, and without the branches of a full division.
 static __device__ double reciprocal(double x) {
     double out;
@@ -74,6 +76,19 @@ static __device__ float square_root(float x) {
 static __device__ float smallest_normal(float) { return 1.17549435e-38f; }
 static __device__ double smallest_normal(double) { return 2.2250738585072014e-308; }
 
+// (x + 5) exp(x^2 / 2) N(-x) in powers of (x - 5) / (x + 5), as src/kernels/risk/elementary.rs has
+// it, which says where it is from. In constant memory, from where an instruction takes its operand;
+// a literal is moved into two registers first.
+static __constant__ double TAIL[] = {
+    0.769193049750063, -0.6653825028900684, 0.49530561596999373,
+    -0.31353315667043613, 0.16502036616910737, -0.06911863872545303,
+    0.020795066827479357, -0.002993376574719397, -0.0007978696711036696,
+    0.0005448979466789302, -5.9374254572626344e-05, -4.97588940707279e-05,
+    1.6676472037663173e-05, 3.972040494146394e-06, -2.759874941021964e-06,
+    -3.2349752237852993e-07, 4.218019214509211e-07, 2.982859361326789e-08,
+    -5.814075965453212e-08, -2.3627806826406506e-09, 5.151491485332322e-09,
+};
+
 template <class T> struct Option {
     T spot, strike, rate, volatility, time, dividend;
     u8 kind;
@@ -83,9 +98,30 @@ template <class T> struct Valuation {
     T price, delta, gamma, vega, theta, rho;
 };
 
-// The standard normal distribution function.
-template <class T> static __device__ T normal_cdf(T x) {
-    return T(0.5) * complementary_error(x * T(-0.70710678118654752440));
+// a N(x) and b N(y), where bell is a exp(-x^2 / 2) = b exp(-y^2 / 2) and N the normal
+// distribution function.
+static __device__ void shares(float x, float y, float a, float b, float, float& a_share, float& b_share) {
+    a_share = a * 0.5f * complementary_error(x * -0.70710678118654752440f);
+    b_share = b * 0.5f * complementary_error(y * -0.70710678118654752440f);
+}
+static __device__ void shares(
+    double x, double y, double a, double b, double bell, double& a_share, double& b_share) {
+    // Far out the bell is 0 already, and the bound keeps what follows a number at infinity.
+    const double per_x = reciprocal(fmin(fabs(x), 64.0) + 5.0);
+    const double per_y = reciprocal(fmin(fabs(y), 64.0) + 5.0);
+    const double at_x = fma(-10.0, per_x, 1.0);
+    const double at_y = fma(-10.0, per_y, 1.0);
+    constexpr int N = sizeof(TAIL) / sizeof(TAIL[0]);
+    double tail_x = TAIL[N - 1], tail_y = TAIL[N - 1];
+#pragma unroll
+    for (int i = N - 2; i >= 0; i--) {
+        tail_x = fma(tail_x, at_x, TAIL[i]);
+        tail_y = fma(tail_y, at_y, TAIL[i]);
+    }
+    tail_x *= bell * per_x;
+    tail_y *= bell * per_y;
+    a_share = x > 0.0 ? a - tail_x : tail_x;
+    b_share = y > 0.0 ? b - tail_y : tail_y;
 }
 
 template <class T> static __device__ Valuation<T> value(const Option<T>& o) {
@@ -96,33 +132,37 @@ template <class T> static __device__ Valuation<T> value(const Option<T>& o) {
     const T a = o.spot * dividend_discount;
     const T b = o.strike * exponential(-o.rate * o.time);
 
-    T d1, d2, phi, per_spot, per_v;
+    // exp(-d1^2 / 2), as the Greeks have it and as the tails do.
+    T d1, d2, hump, tail, per_v;
+    const T per_spot = reciprocal(o.spot);
     if (v < smallest_normal(v)) {
         const T infinity = T(1) / T(0);
         d1 = d2 = a > b ? infinity : a < b ? -infinity : a - b;
-        phi = per_spot = per_v = T(0);
+        hump = per_v = T(0);
+        // There are tails where A = B alone; NaN stays what it is.
+        tail = a > b || a < b ? T(0) : T(1) + d1;
     } else {
-        per_spot = reciprocal(o.spot);
         per_v = reciprocal(v);
         const T u = o.spot * reciprocal(o.strike);
         const T log_moneyness = fused(fused(-u, o.strike, o.spot), per_spot, natural_log(u));
         d1 = fused(fused(o.rate - o.dividend, o.time, log_moneyness), per_v, T(0.5) * v);
         d2 = d1 - v;
-        phi = T(0.39894228040143267794) * exponential(T(-0.5) * d1 * d1);
+        hump = tail = exponential(T(-0.5) * d1 * d1);
     }
-    const T n1 = w * normal_cdf(w * d1);
-    const T n2 = w * normal_cdf(w * d2);
+    T gained, paid;
+    shares(w * d1, w * d2, a, b, a * tail, gained, paid);
+    const T phi = T(0.39894228040143267794) * hump;
     const T a_phi = a * phi;
 
     Valuation<T> out;
-    out.price = a * n1 - b * n2;
-    out.delta = dividend_discount * n1;
+    out.price = w * (gained - paid);
+    out.delta = w * gained * per_spot;
     out.gamma = dividend_discount * phi * per_spot * per_v;
     out.vega = a_phi * root_time;
     // sigma / (2 sqrt(t)) = sigma^2 / (2 v), which spares a division.
     const T decay = T(0.5) * a_phi * (o.volatility * o.volatility * per_v);
-    out.theta = o.dividend * a * n1 - o.rate * b * n2 - decay;
-    out.rho = o.time * b * n2;
+    out.theta = w * (o.dividend * gained - o.rate * paid) - decay;
+    out.rho = w * o.time * paid;
     return out;
 }
 
