@@ -119,6 +119,52 @@ impl ErrorKind {
     }
 }
 
+/// A set of kinds: which failures count, or which are worth another try.
+///
+/// ```
+/// use tower_kernels::error::{ErrorKind, ErrorKinds};
+///
+/// let kinds = ErrorKinds::from([ErrorKind::Unavailable, ErrorKind::Overloaded]);
+/// assert!(kinds.contains(ErrorKind::Overloaded) && !kinds.contains(ErrorKind::Internal));
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct ErrorKinds(u16);
+
+impl ErrorKinds {
+    /// Whether `kind` is one of them.
+    #[inline]
+    pub const fn contains(self, kind: ErrorKind) -> bool {
+        self.0 & (1 << kind as u16) != 0
+    }
+
+    pub(crate) const fn of(kinds: &[ErrorKind]) -> Self {
+        let (mut set, mut at) = (0, 0);
+        while at < kinds.len() {
+            set |= 1 << kinds[at] as u16;
+            at += 1;
+        }
+        Self(set)
+    }
+}
+
+impl<const N: usize> From<[ErrorKind; N]> for ErrorKinds {
+    fn from(kinds: [ErrorKind; N]) -> Self {
+        Self::of(&kinds)
+    }
+}
+
+impl FromIterator<ErrorKind> for ErrorKinds {
+    fn from_iter<I: IntoIterator<Item = ErrorKind>>(kinds: I) -> Self {
+        Self(kinds.into_iter().fold(0, |set, kind| set | 1 << kind as u16))
+    }
+}
+
+impl fmt::Debug for ErrorKinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(ErrorKind::ALL.iter().filter(|kind| self.contains(**kind))).finish()
+    }
+}
+
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code())
@@ -160,6 +206,37 @@ pub trait Classify {
         None
     }
 }
+
+/// `Classify` for the error of a layer: its own variants answer for themselves, and `Inner` passes the question on.
+macro_rules! classify_layer {
+    ($error:ident { $($pattern:pat => $kind:expr, $retry_after:expr;)+ }) => {
+        impl<E: $crate::error::Classify> $crate::error::Classify for $error<E> {
+            #[allow(unused_variables, reason = "what a pattern binds is for one of the two answers")]
+            fn kind(&self) -> $crate::error::ErrorKind {
+                match self {
+                    $($pattern => $kind,)+
+                    Self::Inner(error) => error.kind(),
+                }
+            }
+
+            #[allow(unused_variables, reason = "what a pattern binds is for one of the two answers")]
+            fn retry_after(&self) -> Option<std::time::Duration> {
+                match self {
+                    $($pattern => $retry_after,)+
+                    Self::Inner(error) => error.retry_after(),
+                }
+            }
+
+            fn challenge(&self) -> Option<&http::HeaderValue> {
+                match self {
+                    Self::Inner(error) => error.challenge(),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+pub(crate) use classify_layer;
 
 impl Classify for Infallible {
     fn kind(&self) -> ErrorKind {
@@ -206,7 +283,7 @@ pub(crate) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::ErrorKind;
+    use super::{ErrorKind, ErrorKinds};
     use std::collections::HashSet;
 
     #[test]
@@ -215,6 +292,14 @@ mod tests {
         for kind in ErrorKind::ALL {
             let row = format!("//! | `{kind:?}` | `{}` | {} | {} `", kind.code(), kind.http_status(), kind.grpc_code());
             assert!(docs.contains(&row), "no such row in the module's table: {row}");
+        }
+    }
+
+    #[test]
+    fn a_set_has_the_kinds_that_it_was_made_of() {
+        for kind in ErrorKind::ALL {
+            let others = ErrorKind::ALL.into_iter().filter(|other| *other != kind).collect::<ErrorKinds>();
+            assert!(!others.contains(kind) && ErrorKinds::from([kind]).contains(kind));
         }
     }
 

@@ -77,10 +77,11 @@
 //! | `actix` | | `tower_kernels::actix`: actors that run kernels |
 //! | `auth` | | `layers::AuthenticateLayer`: API keys and JSON web tokens, around any HTTP or gRPC service |
 //! | `axum` | | `tower_kernels::axum`: kernels as a REST API, a router to serve or to nest |
+//! | `cache` | | `layers::CacheLayer`: answers kept for the next who asks the same |
 //! | `docs` | | `axum`, with a page at `/docs` that shows the REST API and tries it out: Swagger UI, embedded |
 //! | `grpc` | | `tower_kernels::grpc`: gRPC over tonic, a server, a client, health and reflection |
 //! | `hyper` | | `tower_kernels::hyper`: any pipeline as a hyper service, and a server with a graceful end |
-//! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line; with `auth`, `axum`, `cuda`, `docs`, `grpc` and `hyper` |
+//! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line; with `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc` and `hyper` |
 //! | `full` | | all of the above |
 //! | `fault-kernel` | | for tests alone: the program with a kernel that loses the device |
 
@@ -92,6 +93,7 @@ pub mod kernels;
 pub mod layers;
 mod servers;
 pub mod service;
+mod sync;
 
 #[cfg(feature = "actix")]
 pub use servers::actix;

@@ -8,12 +8,30 @@
 mod authenticate;
 #[path = "contract/backends.rs"]
 mod backends;
+#[path = "contract/batch.rs"]
+mod batch;
 #[path = "contract/checks.rs"]
 mod checks;
+#[path = "contract/circuit_breaker.rs"]
+mod circuit_breaker;
+#[path = "contract/concurrency.rs"]
+mod concurrency;
+#[path = "contract/fallback.rs"]
+mod fallback;
+#[path = "contract/hedge.rs"]
+mod hedge;
 #[path = "contract/layers.rs"]
 mod layers;
+#[path = "contract/load_shed.rs"]
+mod load_shed;
+#[path = "contract/priority_queue.rs"]
+mod priority_queue;
 #[path = "probe/mod.rs"]
 mod probe;
+#[path = "contract/repeats.rs"]
+mod repeats;
+#[path = "contract/retry.rs"]
+mod retry;
 
 /// A test for each check, over the subject that `$subject` makes.
 macro_rules! contract {

@@ -6,11 +6,12 @@
 //! ```
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `lanes`, `priority`,
-//! `graphs`, `fleet`, `telemetry`.
+//! `graphs`, `fleet`, `telemetry`, `batch`, `batch-cost`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
 
+mod batch;
 mod catalogue;
 mod fleet;
 mod graphs;
@@ -80,6 +81,12 @@ fn main() {
     }
     if wanted("telemetry") {
         telemetry::run();
+    }
+    if wanted("batch") {
+        batch::run();
+    }
+    if wanted("batch-cost") {
+        batch::cost();
     }
 }
 

@@ -29,11 +29,13 @@
 //! What ran when a device was lost may be why, so no other device is given it. A job has one answer, keeps its deadline and
 //! can be dropped wherever it is, and holds no slot on its way. It goes to the CPU only if it can be done there in time.
 
+pub mod batched;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod lanes;
 mod local;
 
+pub use batched::BatchedLayer;
 pub use lanes::{LaneLoad, PoolStatus, RunFuture};
 pub use local::{CpuStatus, CudaState, Local, LocalFuture, LocalStatus};

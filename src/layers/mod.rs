@@ -6,8 +6,18 @@
 //! | [`MetricsLayer`] | How many calls, how long, and how did they end? | outermost, so that the refusals of the others are counted |
 //! | [`TracingLayer`] | What became of this one call? | inside metrics, around all that can refuse |
 //! | [`AuthenticateLayer`] | Who is this? (feature `auth`, HTTP and gRPC) | in `call`: it tells the tenant to those inside it, or refuses |
+//! | [`LoadShedLayer`] | Can this still be answered in time? | in `call`: it refuses what the work ahead leaves no time for |
 //! | [`RateLimiterLayer`] | Has this caller had its share? | in `call`: it takes a token, or refuses, or waits for one |
+//! | [`CacheLayer`] | Is the answer known already? (feature `cache`) | in `call`, inside whatever decides who may ask |
+//! | [`CoalesceLayer`] | Is somebody asking the same just now? | in `call`: equal requests in flight share one run |
+//! | [`FallbackLayer`] | Who else can answer? | on chosen errors of what is inside it |
+//! | [`CircuitBreakerLayer`] | Does the inner service answer at all? | in `poll_ready` and `call`: it refuses while failures are too many, and probes |
 //! | [`TimeoutLayer`] | Is anybody still waiting for the answer? | at `call` it sets the deadline, from the first `Pending` on it keeps it |
+//! | [`RetryLayer`] | Would it succeed at a second try? | on chosen errors, within the deadline and a budget |
+//! | [`HedgeLayer`] | Would another be faster? | a while after the call, once, within a budget |
+//! | [`PriorityQueueLayer`] | Who is next? | between `call` and the readiness of what is inside it |
+//! | [`ConcurrencyLayer`] | How many at a time? | in `poll_ready`: it reserves a place |
+//! | [`BatchLayer`] | Who else can share the call? | while what is inside it, a service of batches, is not ready |
 //!
 //! What they ask of a request and a response is [`RequestContext`] and [`ResponseContext`]; what they ask of an error
 //! is [`Classify`]. A request of your own implements the first with an empty `impl` block.
@@ -40,7 +50,8 @@
 //! * They call the very service that was polled ready, never a clone of it.
 //! * A call that a layer refuses does not reach the inner service. What the inner service's readiness reserved stays
 //!   reserved for the next call, and is given back when the service is dropped.
-//! * Their futures are named, nothing is boxed, and a call that is answered at once allocates nothing.
+//! * Their futures are named, nothing is boxed, and a call that is answered at once allocates nothing, but for the
+//!   `Vec` that a service of batches takes.
 //! * State that limits or counts lives in the layer: clones of a layer, and all services made by it, share it.
 //! * Time is Tokio's, so `tokio::time::pause` holds for them as well.
 //! * `tonic`'s `NamedService` is passed on as well, with the feature `grpc`.
@@ -53,18 +64,43 @@
 pub mod answer;
 #[cfg(feature = "auth")]
 pub mod authenticate;
+pub mod batch;
+#[cfg(feature = "cache")]
+pub mod cache;
+pub mod circuit_breaker;
 mod clock;
+pub mod coalesce;
+pub mod concurrency;
+pub mod fallback;
+pub mod hedge;
+mod jitter;
+pub mod load_shed;
 pub mod metrics;
 #[cfg(feature = "grpc")]
 mod named;
+pub mod priority_queue;
 pub mod rate_limit;
+pub mod repeats;
+pub mod retry;
+mod spare;
 pub mod timeout;
 pub mod tracing;
 
 pub use self::answer::AnswerLayer;
 #[cfg(feature = "auth")]
 pub use self::authenticate::AuthenticateLayer;
+pub use self::batch::BatchLayer;
+#[cfg(feature = "cache")]
+pub use self::cache::CacheLayer;
+pub use self::circuit_breaker::CircuitBreakerLayer;
+pub use self::coalesce::CoalesceLayer;
+pub use self::concurrency::ConcurrencyLayer;
+pub use self::fallback::FallbackLayer;
+pub use self::hedge::HedgeLayer;
+pub use self::load_shed::LoadShedLayer;
 pub use self::metrics::MetricsLayer;
+pub use self::priority_queue::PriorityQueueLayer;
 pub use self::rate_limit::RateLimiterLayer;
+pub use self::retry::RetryLayer;
 pub use self::timeout::TimeoutLayer;
 pub use self::tracing::TracingLayer;

@@ -77,7 +77,7 @@ pub trait ResponseContext {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Execution {
-    /// What ran it: `"CPU"` or `"CUDA"`.
+    /// What ran it: `"CPU"` or `"CUDA"`, or [`CACHE`](Self::CACHE) where nothing did.
     pub backend: &'static str,
     /// Which device of that backend, where it has several.
     pub device: Option<u32>,
@@ -123,6 +123,9 @@ impl DeviceTimes {
 }
 
 impl Execution {
+    /// The backend of an answer that was given again by a cache: nothing was run for it.
+    pub const CACHE: &str = "cache";
+
     /// A run of one request on `backend`, with all times zero.
     #[inline]
     pub fn new(backend: &'static str) -> Self {

@@ -105,7 +105,7 @@ pub(crate) struct ResponseMetadata<'a> {
     duration_us: u128,
     /// From the call to the start of the work, in microseconds.
     queued_us: u128,
-    /// What ran it: `CPU` or `CUDA`.
+    /// What ran it: `CPU` or `CUDA`, or `cache` where the answer was known.
     backend: &'a str,
     /// Which device of that backend, where it has several.
     #[serde(skip_serializing_if = "Option::is_none")]

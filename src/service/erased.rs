@@ -2,27 +2,58 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Instant;
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 
 use super::codec::{PinnedMemory, decode_json, decode_tensors, encode_json, encode_tensors, within};
+use super::job::Members;
 use super::payload::{Encoding, Typed};
-use super::{Context, Cost, Invalid, Kernel, KernelError, Payload};
+use super::{BatchKey, Context, Cost, Invalid, Job, Kernel, KernelError, Payload, RequestContext};
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
 
-/// A kernel's input with its type erased.
+/// A kernel's input with its type erased, or those of several jobs that share a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
     pub(super) value: Typed,
     pub(crate) cost: Cost,
 }
 
+impl Input {
+    /// The jobs that share the run, where there are several.
+    pub(super) fn members(&self) -> Option<&[Job]> {
+        (self.value.get() as &dyn Any).downcast_ref().map(|Members(jobs)| &jobs[..])
+    }
+}
+
+/// The answers to several jobs that have shared a run, as its payload.
+#[derive(Debug)]
+pub(crate) struct Answers(Vec<Result<Payload, KernelError>>);
+
+impl Answers {
+    pub(crate) fn into_payload(answers: Vec<Result<Payload, KernelError>>) -> Payload {
+        Payload::typed(Self(answers))
+    }
+
+    /// What [`into_payload`](Self::into_payload) has been given. `None` for any other payload.
+    pub(crate) fn from_payload(payload: Payload) -> Option<Vec<Result<Payload, KernelError>>> {
+        let answers = payload.downcast::<Self>()?;
+        // The payload has gone, and nobody else has had it.
+        drop(payload);
+        Arc::into_inner(answers).map(|Self(answers)| answers)
+    }
+}
+
 pub(crate) trait ErasedKernel: Send + Sync {
     /// Reads the payload, and copies large arrays into `memory` where it copies them; does not validate what it says.
     fn decode(&self, payload: Payload, memory: Option<&PinnedMemory>) -> Result<Input, KernelError>;
     fn validate(&self, input: &Input) -> Result<(), KernelError>;
+    /// Of a valid input.
+    fn batch_key(&self, input: &Input) -> Option<BatchKey>;
+    fn shares_run(&self, first: &Input, other: &Input) -> bool;
+    /// Of an input that is several the payload is [`Answers`], each in the encoding of its own request.
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError>;
     #[cfg(feature = "cuda")]
     fn run_cuda(&self, input: &Input, encoding: Encoding, lane: &mut Lane<'_>) -> Result<Payload, KernelError>;
@@ -44,13 +75,30 @@ impl<K: Kernel> ErasedKernel for K {
         Ok(Kernel::validate(self, typed::<K>(&input.value)?)?)
     }
 
+    fn batch_key(&self, input: &Input) -> Option<BatchKey> {
+        Kernel::batch_key(self, typed::<K>(&input.value).ok()?)
+    }
+
+    fn shares_run(&self, first: &Input, other: &Input) -> bool {
+        match (typed::<K>(&first.value), typed::<K>(&other.value)) {
+            (Ok(first), Ok(other)) => std::ptr::eq(first, other) || Kernel::shares_run(self, first, other),
+            _ => false,
+        }
+    }
+
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError> {
-        encode(Kernel::run_cpu(self, typed::<K>(&input.value)?, context)?, encoding)
+        match input.members() {
+            None => encode(Kernel::run_cpu(self, typed::<K>(&input.value)?, context)?, encoding),
+            Some(jobs) => run_members::<K>(jobs, |inputs| Kernel::run_cpu_batch(self, inputs, context)),
+        }
     }
 
     #[cfg(feature = "cuda")]
     fn run_cuda(&self, input: &Input, encoding: Encoding, lane: &mut Lane<'_>) -> Result<Payload, KernelError> {
-        encode(Kernel::run_cuda(self, typed::<K>(&input.value)?, lane)?, encoding)
+        match input.members() {
+            None => encode(Kernel::run_cuda(self, typed::<K>(&input.value)?, lane)?, encoding),
+            Some(jobs) => run_members::<K>(jobs, |inputs| Kernel::run_cuda_batch(self, inputs, lane)),
+        }
     }
 
     fn schemas(&self) -> (Schema, Schema) {
@@ -65,6 +113,35 @@ fn typed<K: Kernel>(value: &Typed) -> Result<&K::Input, Invalid> {
         let expected = std::any::type_name::<K::Input>();
         Invalid::new("input", format!("a value of type {} where {expected} is expected", value.type_name()))
     })
+}
+
+/// Runs those together that can still be answered in time.
+fn run_members<K: Kernel>(
+    jobs: &[Job],
+    run: impl FnOnce(&[&K::Input]) -> Result<Vec<K::Output>, KernelError>,
+) -> Result<Payload, KernelError> {
+    let mut now = None;
+    let mut inputs = Vec::with_capacity(jobs.len());
+    let mut is_late = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let late = job.deadline().is_some_and(|deadline| deadline <= *now.get_or_insert_with(Instant::now));
+        is_late.push(late);
+        if !late {
+            let input = job.input().ok_or_else(|| Invalid::new("input", "not prepared"))?;
+            inputs.push(typed::<K>(&input.value)?);
+        }
+    }
+    let outputs = if inputs.is_empty() { Vec::new() } else { run(&inputs)? };
+    if outputs.len() != inputs.len() {
+        let text = format!("{} outputs for the {} inputs of a run", outputs.len(), inputs.len());
+        return Err(KernelError::kernel(text));
+    }
+    let mut outputs = outputs.into_iter().peekable();
+    let answers = jobs.iter().zip(is_late).map(|(job, late)| match outputs.next_if(|_| !late) {
+        Some(output) => encode(output, job.encoding()),
+        None => Err(KernelError::DeadlineExceeded { started: false }),
+    });
+    Ok(Answers::into_payload(answers.collect()))
 }
 
 fn encode<T: serde::Serialize + Any + Send + Sync>(output: T, encoding: Encoding) -> Result<Payload, KernelError> {

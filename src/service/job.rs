@@ -1,5 +1,6 @@
 //! A request that has found its kernel: what a backend is asked to run.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,8 @@ use tokio::sync::oneshot;
 use super::erased::Input;
 use super::payload::Encoding;
 use super::{
-    Cost, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory, Priority, RegisteredKernel,
-    RequestContext, TraceContext,
+    BatchKey, Cost, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory, Priority, Progress,
+    RegisteredKernel, RequestContext, TraceContext, Typed,
 };
 
 /// Where the answer goes. It is closed once the caller has dropped its future.
@@ -47,11 +48,54 @@ impl From<KernelError> for Failed {
 #[derive(Debug)]
 pub struct Job {
     kernel: RegisteredKernel,
-    /// Its payload is empty once it has been decoded.
-    request: KernelRequest,
-    encoding: Encoding,
+    /// Empty once it has been decoded.
+    payload: Payload,
+    deadline: Option<Instant>,
+    tenant: Option<Arc<str>>,
+    trace: Option<Box<TraceContext>>,
+    extensions: http::Extensions,
     input: Option<Input>,
+    /// What decoding or checking has found wrong.
+    failed: Option<Box<KernelError>>,
+    /// When it began to wait for others to share a run with.
+    joined: Option<Instant>,
+    priority: Priority,
+    encoding: Encoding,
     valid: bool,
+}
+
+/// The jobs that share the run of the one whose input they are.
+#[derive(Debug)]
+pub(crate) struct Members(pub(super) Vec<Job>);
+
+/// What jobs that may share a run have in common: they are of one kernel, and it says that they may.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedRun {
+    /// The number of the kernel's registration.
+    kernel: u64,
+    key: BatchKey,
+    /// Of one of them, with its kernel, where the key is a hash.
+    input: Option<(RegisteredKernel, Input)>,
+}
+
+impl PartialEq for SharedRun {
+    fn eq(&self, other: &Self) -> bool {
+        let alike = (self.kernel, self.key) == (other.kernel, other.key);
+        alike
+            && match (&self.input, &other.input) {
+                (Some((kernel, input)), Some((_, other))) => kernel.code().shares_run(input, other),
+                (None, None) => true,
+                _ => false,
+            }
+    }
+}
+
+impl Eq for SharedRun {}
+
+impl Hash for SharedRun {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.kernel, self.key).hash(state);
+    }
 }
 
 impl Job {
@@ -59,7 +103,76 @@ impl Job {
         if kernel.info().mode == Mode::Ring {
             return Err(KernelError::RingKernel { id: kernel.info().id.clone() });
         }
-        Ok(Self { kernel, encoding: request.payload.encoding(), request, input: None, valid: false })
+        let KernelRequest { kernel_id: _, payload, deadline, priority, tenant, trace, extensions } = request;
+        let encoding = payload.encoding();
+        let (input, failed, joined, valid) = (None, None, None, false);
+        Ok(Self {
+            kernel,
+            payload,
+            deadline,
+            tenant,
+            trace,
+            extensions,
+            input,
+            failed,
+            joined,
+            priority,
+            encoding,
+            valid,
+        })
+    }
+
+    /// One job that does the work of all of these, which have the same [`shared_run`](Self::shared_run). Its cost is the
+    /// sum of theirs, and it matters as much and for as long as any of them.
+    ///
+    /// # Panics
+    /// Where there are none.
+    pub(crate) fn merge(jobs: Vec<Self>) -> Self {
+        let kernel = jobs.first().expect("jobs to merge").kernel.clone();
+        let cost = jobs.iter().filter_map(Self::cost).fold(Cost::default(), |all, one| Cost {
+            bytes: all.bytes.saturating_add(one.bytes),
+            operations: all.operations.saturating_add(one.operations),
+            device_memory: all.device_memory.saturating_add(one.device_memory),
+        });
+        let priority = jobs.iter().map(|job| job.priority).max().unwrap_or_default();
+        let deadline = jobs.iter().map(|job| job.deadline).collect::<Option<Vec<_>>>();
+        Self {
+            kernel,
+            payload: Payload::Json(Bytes::new()),
+            deadline: deadline.and_then(|deadlines| deadlines.into_iter().max()),
+            tenant: None,
+            trace: None,
+            extensions: http::Extensions::new(),
+            input: Some(Input { value: Typed::new(Members(jobs)), cost }),
+            failed: None,
+            joined: None,
+            priority,
+            encoding: Encoding::Typed,
+            valid: true,
+        }
+    }
+
+    /// The jobs that this one is made of, if it is made of any.
+    pub(crate) fn members(&self) -> Option<&[Self]> {
+        self.input.as_ref().and_then(Input::members)
+    }
+
+    /// With which other jobs this one may share a run. `None` where its kernel has no rule for that, where it is too large
+    /// to be read and checked within `bound`, where it is wrong, and where somebody watches its [`Progress`].
+    pub(crate) fn shared_run(&mut self, bound: Duration) -> Option<SharedRun> {
+        if self.extensions.get::<Progress>().is_some() || self.prepare(Some(bound), None).is_err() {
+            return None;
+        }
+        let input = self.input()?;
+        let key = self.kernel.code().batch_key(input)?;
+        let input = key.is_hash.then(|| (self.kernel.clone(), input.clone()));
+        self.joined = Some(Instant::now());
+        Some(SharedRun { kernel: self.kernel.number(), key, input })
+    }
+
+    /// How long it has waited for others to share a run with.
+    pub(crate) fn waited(&self, now: Instant) -> Duration {
+        self.joined.map_or(Duration::ZERO, |joined| now.saturating_duration_since(joined))
     }
 
     /// The kernel to run.
@@ -69,7 +182,7 @@ impl Job {
 
     /// What users have added to the request.
     pub fn extensions(&self) -> &http::Extensions {
-        &self.request.extensions
+        &self.extensions
     }
 
     /// What it will cost; `None` until the payload has been decoded.
@@ -79,9 +192,9 @@ impl Job {
 
     /// What an input that has not been read yet is expected to take: to read it, and to move as many bytes.
     pub(crate) fn expected_unread(&self, time: impl FnOnce(Cost) -> Duration) -> Duration {
-        let bytes = self.request.payload.byte_len().unwrap_or(0) as u64;
+        let bytes = self.payload.byte_len().unwrap_or(0) as u64;
         let moved = self.cost().unwrap_or(Cost { bytes, ..Cost::default() });
-        decode_time(&self.request.payload).saturating_add(time(moved))
+        decode_time(&self.payload).saturating_add(time(moved))
     }
 
     pub(crate) fn encoding(&self) -> Encoding {
@@ -91,18 +204,29 @@ impl Job {
     /// Does as much of the decoding and checking as fits into `bound`, for a thread that must not be held up. Does all
     /// of it where there is no bound. Large arrays that are copied are copied into `memory`.
     ///
-    /// After an error the job is of no further use: its payload may be gone.
+    /// After an error the job is of no further use but to say so again: its payload may be gone.
     pub(crate) fn prepare(
         &mut self,
         bound: Option<Duration>,
         memory: Option<&PinnedMemory>,
     ) -> Result<(), KernelError> {
+        if let Some(error) = &self.failed {
+            return Err(KernelError::clone(error));
+        }
+        let prepared = self.prepare_once(bound, memory);
+        if let Err(error) = &prepared {
+            self.failed = Some(Box::new(error.clone()));
+        }
+        prepared
+    }
+
+    fn prepare_once(&mut self, bound: Option<Duration>, memory: Option<&PinnedMemory>) -> Result<(), KernelError> {
         let fits = |time: Duration| bound.is_none_or(|bound| time <= bound);
         let input = match &mut self.input {
             Some(input) => input,
-            None if !fits(decode_time(&self.request.payload)) => return Ok(()),
+            None if !fits(decode_time(&self.payload)) => return Ok(()),
             empty => {
-                let payload = std::mem::replace(&mut self.request.payload, Payload::Json(Bytes::new()));
+                let payload = std::mem::replace(&mut self.payload, Payload::Json(Bytes::new()));
                 empty.insert(self.kernel.code().decode(payload, memory)?)
             }
         };
@@ -139,22 +263,22 @@ impl RequestContext for Job {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.request.deadline()
+        self.deadline
     }
 
     fn set_deadline(&mut self, deadline: Instant) {
-        self.request.set_deadline(deadline);
+        self.deadline = Some(deadline);
     }
 
     fn priority(&self) -> Priority {
-        self.request.priority()
+        self.priority
     }
 
     fn tenant(&self) -> Option<&Arc<str>> {
-        self.request.tenant()
+        self.tenant.as_ref()
     }
 
     fn trace_context(&self) -> Option<&TraceContext> {
-        self.request.trace_context()
+        self.trace.as_deref()
     }
 }

@@ -1,6 +1,7 @@
 //! What a kernel is: one definition that holds its types, its checks, its cost and its code.
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
@@ -54,6 +55,69 @@ pub trait Kernel: Send + Sync + 'static {
     ) -> Result<Self::Output, KernelError> {
         let (_, _) = (input, lane);
         Err(KernelError::NoCode { id: self.info().id, backend: "CUDA" })
+    }
+
+    /// Which other inputs may share a run with a valid one: those of the same key. `None`, which is the default, is none.
+    ///
+    /// It is asked on the calling thread, of small inputs only, so it must cost next to nothing. What is the same for a
+    /// whole run goes into it: types, and numbers that the code takes once. The [guide](crate::guide) has an example.
+    fn batch_key(&self, input: &Self::Input) -> Option<BatchKey> {
+        let _ = input;
+        None
+    }
+
+    /// Whether two inputs with the same [hash](BatchKey::hash) for a key may indeed share a run: the comparison in full. It
+    /// has to be an equivalence.
+    fn shares_run(&self, first: &Self::Input, other: &Self::Input) -> bool {
+        let (_, _) = (first, other);
+        false
+    }
+
+    /// The code for the CPU of a run that several inputs share: an output for each, in order, the same as it would have had
+    /// alone. The default runs one after the other, which spares them the ways to a thread and back.
+    ///
+    /// # Errors
+    /// As [`run_cpu`](Self::run_cpu). Where it could be the fault of one of them, each is then run alone.
+    fn run_cpu_batch(&self, inputs: &[&Self::Input], context: &Context<'_>) -> Result<Vec<Self::Output>, KernelError> {
+        inputs.iter().map(|input| self.run_cpu(input, context)).collect()
+    }
+
+    /// The host side of the code for CUDA of a run that several inputs share, as [`run_cpu_batch`](Self::run_cpu_batch).
+    ///
+    /// The default runs one after the other. To gain from it, join them:
+    /// [`Lane::upload_parts`](crate::backends::cuda::Lane::upload_parts) makes one array of theirs, each copied once, and
+    /// [`Lane::download_parts`](crate::backends::cuda::Lane::download_parts) takes one apart.
+    ///
+    /// # Errors
+    /// As [`run_cuda`](Self::run_cuda). Where it could be the fault of one of them, each is then run alone.
+    #[cfg(feature = "cuda")]
+    fn run_cuda_batch(
+        &self,
+        inputs: &[&Self::Input],
+        lane: &mut crate::backends::cuda::Lane<'_>,
+    ) -> Result<Vec<Self::Output>, KernelError> {
+        inputs.iter().map(|input| self.run_cuda(input, lane)).collect()
+    }
+}
+
+/// What inputs that may [share a run](Kernel::batch_key) have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BatchKey {
+    pub(super) key: u64,
+    pub(super) is_hash: bool,
+}
+
+impl BatchKey {
+    /// All of it: those of the same number share runs.
+    pub const fn exact(key: u64) -> Self {
+        Self { key, is_hash: false }
+    }
+
+    /// A hash of it: those of the same hash share runs if [`Kernel::shares_run`] says so too.
+    pub fn hash(of: impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        of.hash(&mut hasher);
+        Self { key: hasher.finish(), is_hash: true }
     }
 }
 
@@ -212,6 +276,12 @@ impl<'a> Context<'a> {
 
     pub(crate) const fn watched_by(mut self, progress: Option<&'a Progress>) -> Self {
         self.progress = progress;
+        self
+    }
+
+    /// The same for a part of the run that is of use until then.
+    pub(crate) const fn until(mut self, deadline: Option<Instant>) -> Self {
+        self.deadline = deadline;
         self
     }
 

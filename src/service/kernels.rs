@@ -2,11 +2,35 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, OnceLock};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::registry::{RegisterError, RegisteredKernel};
 
-type ByName = HashMap<Cow<'static, str>, RegisteredKernel>;
+/// The names are the program's own: whoever asks for one adds none, so the hash needs no secret and can be a quick one.
+type ByName = HashMap<Cow<'static, str>, RegisteredKernel, BuildHasherDefault<NameHasher>>;
+
+/// [XXH3](https://xxhash.com) of names, which come in one piece.
+#[derive(Default)]
+pub(super) struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    /// The end of the name, whose length is a part of its hash.
+    #[inline]
+    fn write_u8(&mut self, _: u8) {}
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// The kernels at one time. The next version is made from this one and shares what it can with it, so that to register
 /// many kernels does not cost their square.

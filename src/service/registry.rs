@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::erased::{ErasedKernel, SharedKernel};
 use super::kernels::Kernels;
@@ -42,7 +44,11 @@ impl KernelRegistry {
     /// [`RegisterError`] where a name is taken or is no name; then nothing is added.
     pub fn register<K: Kernel>(&self, kernel: K) -> Result<(), RegisterError> {
         let info = kernel.info();
-        let kernel = RegisteredKernel(Arc::new(Entry { info, kernel: Arc::new(kernel), schemas: OnceLock::new() }));
+        let digest = xxh3_64_with_seed(info.version.as_bytes(), xxh3_64(info.id.as_bytes()));
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { number, info, digest, kernel: Arc::new(kernel), schemas: OnceLock::new() };
+        let kernel = RegisteredKernel(Arc::new(entry));
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let kernels = self.kernels.load().with(&kernel)?;
         self.kernels.store(Arc::new(kernels));
@@ -74,6 +80,12 @@ impl KernelRegistry {
     #[cfg(feature = "axum")]
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot(self.kernels.load_full())
+    }
+
+    /// Whether there is a kernel of this id or alias and it is [pure](KernelInfo::pure): it does no harm to run a request
+    /// for it twice, and its answer can be given to everyone who asks the same.
+    pub fn is_pure(&self, name: &str) -> bool {
+        self.kernels.load().get(name).is_some_and(|kernel| kernel.info().pure)
     }
 
     /// How many kernels there are.
@@ -133,7 +145,10 @@ pub enum RegisterError {
 pub struct RegisteredKernel(Arc<Entry>);
 
 struct Entry {
+    number: u64,
     info: KernelInfo,
+    /// Of its id and version.
+    digest: u64,
     kernel: SharedKernel,
     /// Made when first asked for.
     schemas: OnceLock<(Schema, Schema)>,
@@ -145,10 +160,20 @@ impl RegisteredKernel {
         &self.0.info
     }
 
+    /// A hash of its id and version.
+    pub(crate) fn digest(&self) -> u64 {
+        self.0.digest
+    }
+
     /// Whether it answers requests.
     #[cfg(feature = "axum")]
     pub(crate) fn is_batch(&self) -> bool {
         self.info().mode == super::Mode::Batch
+    }
+
+    /// Different for each registration in the process.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.number
     }
 
     /// The JSON Schema of its input.

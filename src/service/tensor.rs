@@ -167,6 +167,15 @@ impl Tensors {
         self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
+    /// A copy with memory of its own: tensors can be parts of something larger, or lie in memory that others need.
+    pub(crate) fn copied(&self) -> Self {
+        let copy = |(name, tensor): (&str, &Tensor)| {
+            let data = Bytes::copy_from_slice(&tensor.data);
+            (name.to_owned(), Tensor { dtype: tensor.dtype, shape: tensor.shape.clone(), data })
+        };
+        Self(self.iter().map(copy).collect())
+    }
+
     /// The bytes of all their elements.
     pub fn byte_len(&self) -> usize {
         self.0.iter().map(|(_, tensor)| tensor.data.len()).sum()

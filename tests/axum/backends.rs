@@ -51,6 +51,7 @@ async fn a_full_backend_shows_all_its_slots_taken_and_no_more() {
     server.until(QUEUED, slots - lanes).await;
     server.until(RUNNING, lanes).await;
     drop(clients);
+    // Clients are seen to leave one by one: those that run may be gone before the last of those that wait.
+    server.until(QUEUED, 0.0).await;
     server.until(RUNNING, 0.0).await;
-    assert_eq!(server.metric(QUEUED).await, Some(0.0));
 }

@@ -9,7 +9,7 @@ use tower::{Layer, Service, ServiceBuilder};
 #[cfg(feature = "cuda")]
 use tower_kernels::backends::Local;
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
-use tower_kernels::backends::{LaneLoad, RunFuture};
+use tower_kernels::backends::{BatchedLayer, LaneLoad, RunFuture};
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
 use tower_kernels::service::{
     Context, Cost, Invalid, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
@@ -77,7 +77,7 @@ struct Over<L, B> {
 
 impl<L, B> Subject for Over<L, B>
 where
-    B: Service<Job, Response = KernelResponse, Error = KernelError> + Load<Metric = LaneLoad> + Clone,
+    B: Service<Job, Response = KernelResponse, Error: From<KernelError>> + Load<Metric = LaneLoad> + Clone,
     L: Layer<KernelService<B>>,
     L::Service: Service<KernelRequest, Error: std::fmt::Debug + Send, Response: std::fmt::Debug + Send, Future: Send>
         + Clone
@@ -158,6 +158,45 @@ contract!(
         Act::Fail
     )
 );
+
+/// A backend with one place, behind the batch layer with one place to wait: what is asked is that both are free again.
+fn batched(cost: Cost) -> impl Subject {
+    let layer = BatchedLayer::for_lanes(1).capacity(1);
+    let gauge = layer.clone();
+    let registry = KernelRegistry::new();
+    registry.register(Told { cost }).unwrap();
+    let service = KernelService::with_backend(registry, layer.layer(cpu()));
+    Waiting { over: Over { layer: no_layer(), service, failing: Act::Fail }, waiting: move || gauge.stats().waiting }
+}
+
+struct Waiting<O, W> {
+    over: O,
+    waiting: W,
+}
+
+impl<O: Subject, W: Fn() -> usize> Subject for Waiting<O, W> {
+    type Request = O::Request;
+    type Service = O::Service;
+
+    fn service(&self) -> O::Service {
+        self.over.service()
+    }
+    fn quick(&self) -> O::Request {
+        self.over.quick()
+    }
+    fn endless(&self) -> O::Request {
+        self.over.endless()
+    }
+    fn failing(&self) -> O::Request {
+        self.over.failing()
+    }
+    fn in_use(&self) -> usize {
+        self.over.in_use().max((self.waiting)())
+    }
+}
+
+contract!(batched_inline, batched(INLINE));
+contract!(batched_on_a_lane, batched(ON_A_LANE));
 
 #[test]
 fn nothing_grows_unnoticed() {

@@ -33,7 +33,7 @@ pub(crate) fn around<L>(layer: L) -> Around<L> {
     gauged(layer, || 0)
 }
 
-fn gauged<L>(layer: L, gauge: impl Fn() -> usize + 'static) -> Around<L> {
+pub(crate) fn gauged<L>(layer: L, gauge: impl Fn() -> usize + 'static) -> Around<L> {
     let (probe, watch) = probe(1);
     Around { layer, probe, watch, gauge: Box::new(gauge) }
 }
@@ -69,7 +69,7 @@ where
     }
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 fn metrics() -> Around<MetricsLayer> {
     let layer = MetricsLayer::new();
@@ -291,7 +291,6 @@ macro_rules! of_each_layer {
         }
     )*};
 }
-#[cfg(feature = "auth")]
 pub(crate) use of_each_layer;
 
 of_each_layer! {

@@ -3,6 +3,7 @@
 // A module given as source is a promise about device code, which is what most of these tests are about.
 #![allow(unsafe_code)]
 
+mod batch;
 mod catalogue;
 #[path = "../contract/checks.rs"]
 mod checks;
@@ -48,6 +49,7 @@ fn main() {
     let mut trials = vec![test(!there, "without::says_why", without::says_why)];
     trials.extend(
         [
+            batch::TESTS,
             catalogue::TESTS,
             compiled::TESTS,
             contract::TESTS,

@@ -3,9 +3,21 @@
 mod answer;
 #[cfg(feature = "auth")]
 mod authenticate;
+mod batch;
+mod burst;
+#[cfg(feature = "cache")]
+mod cache;
+mod circuit_breaker;
+mod coalesce;
+mod concurrency;
+mod fallback;
+mod hedge;
+mod load_shed;
 mod metrics;
+mod priority_queue;
 #[path = "../probe/mod.rs"]
 mod probe;
 mod rate_limit;
+mod retry;
 mod timeout;
 mod tracing;

@@ -17,7 +17,7 @@ use crate::probe::{Act, Request, probe};
 
 /// What a subscriber saw: the fields of each span, and its events as `LEVEL fields`.
 #[derive(Clone, Debug)]
-struct Notes {
+pub(crate) struct Notes {
     level: Level,
     next: Arc<AtomicU64>,
     spans: Arc<Mutex<BTreeMap<u64, Fields>>>,
@@ -39,7 +39,7 @@ impl Visit for Fields {
 }
 
 impl Notes {
-    fn new(level: Level) -> Self {
+    pub(crate) fn new(level: Level) -> Self {
         let (next, spans) = (Arc::new(AtomicU64::new(1)), Arc::default());
         Self { level, next, spans, events: Arc::default(), depth: Arc::default() }
     }
@@ -52,7 +52,7 @@ impl Notes {
         spans.values().next().unwrap().values.get(name).cloned()
     }
 
-    fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         self.events.lock().unwrap().clone()
     }
 }

@@ -18,6 +18,7 @@ use tower::load::Load;
 use tower_kernels::error::{Classify, ErrorKind};
 pub(crate) use wakes::Wakes;
 
+use tower_kernels::layers::repeats::Repeatable;
 use tower_kernels::service::{Execution, Priority, RequestContext, ResponseContext, TraceContext};
 
 /// What the probe is to do with a request.
@@ -43,12 +44,13 @@ pub(crate) struct Request {
     pub(crate) tenant: Option<Arc<str>>,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) bytes: Option<u64>,
+    pub(crate) priority: Priority,
 }
 
 impl Request {
     pub(crate) fn new(act: Act) -> Self {
         let operation = "linalg/saxpy".into();
-        Self { act, operation, deadline: None, tenant: None, trace: None, bytes: None }
+        Self { act, operation, deadline: None, tenant: None, trace: None, bytes: None, priority: Priority::High }
     }
 
     pub(crate) fn of(operation: &str, act: Act) -> Self {
@@ -71,7 +73,7 @@ impl RequestContext for Request {
         self.deadline = Some(deadline);
     }
     fn priority(&self) -> Priority {
-        Priority::High
+        self.priority
     }
     fn tenant(&self) -> Option<&Arc<str>> {
         self.tenant.as_ref()
@@ -84,7 +86,7 @@ impl RequestContext for Request {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Response {
     /// The deadline that the probe was told.
     pub(crate) deadline: Option<Instant>,
@@ -101,6 +103,19 @@ impl ResponseContext for Response {
     }
     fn failure(&self) -> Option<ErrorKind> {
         self.failure
+    }
+}
+
+/// A refusal is not given again. What is says so by its backend.
+impl Repeatable for Response {
+    fn keep(&self) -> Option<Self> {
+        self.failure.is_none().then(|| self.clone())
+    }
+    fn repeat(&self) -> Self {
+        Self { execution: Execution::new(Execution::CACHE), ..self.clone() }
+    }
+    fn weigh(&self) -> usize {
+        0
     }
 }
 

@@ -1,8 +1,11 @@
 //! The core through its public face: registry, codecs, dispatch, lanes.
 
+mod batched;
 mod buffer;
 mod codec;
 mod dispatch;
 mod kernels;
 mod lanes;
+#[cfg(feature = "cache")]
+mod pure;
 mod registry;

@@ -9,6 +9,7 @@ use axum::body::Body;
 use http::{Request, Response, Uri};
 use http_body_util::Empty;
 use tower::Service;
+use tower_kernels::layers::repeats::Repeatable;
 use tower_kernels::service::{Execution, KernelRequest, KernelResponse, Payload, RequestContext, ResponseContext};
 
 use crate::{Calls, Case, drive};
@@ -28,7 +29,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// What a call of [`Plain`] carries: enough for a label.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) kernel: &'static str,
     pub(crate) size: u64,
@@ -50,12 +51,33 @@ impl RequestContext for Job {
 }
 
 /// The answer to a [`Job`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Done {
     _size: u64,
 }
 
+impl Done {
+    /// The answer to it.
+    pub(crate) fn to(job: &Job) -> Self {
+        Self { _size: job.size }
+    }
+}
+
 impl ResponseContext for Done {}
+
+impl Repeatable for Done {
+    fn keep(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    fn repeat(&self) -> Self {
+        self.clone()
+    }
+
+    fn weigh(&self) -> usize {
+        0
+    }
+}
 
 /// Makes a [`Job`].
 pub(crate) fn job() -> Job {

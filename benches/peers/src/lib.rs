@@ -12,10 +12,14 @@ use std::task::{Context, Poll, Waker};
 use tower::Service;
 
 mod auth;
+mod batch;
 mod boxes;
+mod faults;
 mod http_peers;
 mod inner;
 mod ours;
+mod queue;
+mod repeats;
 mod stores;
 mod tower_peers;
 
@@ -41,7 +45,12 @@ pub fn cases() -> impl Iterator<Item = Case> {
         ours::AROUND_JOBS,
         ours::AROUND_HTTP,
         ours::ANSWER,
+        ours::OVERLOAD,
         auth::CASES,
+        repeats::CASES,
+        queue::CASES,
+        batch::CASES,
+        faults::CASES,
         tower_peers::CASES,
         http_peers::CASES,
         boxes::CASES,

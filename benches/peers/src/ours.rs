@@ -5,7 +5,10 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use tower::{Layer, Service, ServiceBuilder};
-use tower_kernels::layers::{AnswerLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
+use tower_kernels::layers::concurrency::{Aimd, Gradient};
+use tower_kernels::layers::{
+    AnswerLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer,
+};
 
 use crate::inner::{HTTP, Http, KERNEL, Kernel, PLAIN, Plain, http_request, job, kernel_request};
 use crate::{Calls, Case, drive};
@@ -77,6 +80,48 @@ pub(crate) const ANSWER: &[Case] = &[
                 .layer(timeout());
             around(Http, http_request(), five)
         },
+    },
+];
+
+/// How many at a time, and what is refused: none of these calls waits, and none is.
+pub(crate) const OVERLOAD: &[Case] = &[
+    Case {
+        name: "ConcurrencyLayer, plain request",
+        over: Some(PLAIN),
+        build: || around(Plain, job, ConcurrencyLayer::new(64)),
+    },
+    Case {
+        name: "ConcurrencyLayer by AIMD, plain request",
+        over: Some(PLAIN),
+        build: || around(Plain, job, ConcurrencyLayer::adaptive(Aimd::new(64))),
+    },
+    Case {
+        name: "ConcurrencyLayer by gradient, plain request",
+        over: Some(PLAIN),
+        build: || around(Plain, job, ConcurrencyLayer::adaptive(Gradient::new(64))),
+    },
+    Case {
+        name: "ConcurrencyLayer::per_tenant, plain request",
+        over: Some(PLAIN),
+        build: || around(Plain, job, ConcurrencyLayer::new(64).per_tenant(Duration::from_secs(1), 64)),
+    },
+    Case {
+        name: "LoadShedLayer, plain request",
+        over: Some(PLAIN),
+        build: || around(Plain, job, LoadShedLayer::new()),
+    },
+    Case {
+        name: "LoadShedLayer by estimate, plain request",
+        over: Some(PLAIN),
+        build: || {
+            let layer = LoadShedLayer::predicting(Duration::from_secs(1)).parallelism(2);
+            around(Plain, job, layer.estimate(|job: &crate::inner::Job| Duration::from_nanos(job.size)))
+        },
+    },
+    Case {
+        name: "LoadShedLayer, learned, plain request",
+        over: Some(PLAIN),
+        build: || around(Plain, job, LoadShedLayer::predicting(Duration::from_secs(1))),
     },
 ];
 

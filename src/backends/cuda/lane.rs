@@ -56,6 +56,25 @@ impl<'a> Lane<'a> {
         Ok(self.buffer(address, elements.len()))
     }
 
+    /// One array on the device of several here, one after the other and each copied once: how inputs of a
+    /// [run that they share](crate::service::Kernel::run_cuda_batch) are joined.
+    ///
+    /// # Errors
+    /// As [`upload`](Self::upload).
+    pub fn upload_parts<'p, T: Element>(
+        &mut self,
+        parts: impl IntoIterator<Item = &'p [T]>,
+    ) -> Result<DeviceBuffer<T>, KernelError> {
+        let parts: Vec<&[u8]> = parts.into_iter().map(bytemuck::cast_slice).collect();
+        let address = self.run(|engine, context| match parts[..] {
+            // It may lie in pinned memory.
+            [only] => engine.upload(only, context),
+            _ => engine.upload_parts(&parts, context),
+        })?;
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        Ok(self.buffer(address, bytes / size_of::<T>()))
+    }
+
     /// An array with nothing in it yet: what a kernel does not write is left over from somebody else. It is poisoned
     /// where [`CudaConfig::poison`](super::CudaConfig::poison) says so.
     ///
@@ -169,6 +188,39 @@ impl<'a> Lane<'a> {
                 array.into()
             }
         }))
+    }
+
+    /// The elements of one array as several, of these lengths: how the output of a
+    /// [run that several share](crate::service::Kernel::run_cuda_batch) is taken apart.
+    ///
+    /// They are parts of one piece of memory, which is not copied again and is free once all of them have been dropped.
+    ///
+    /// # Errors
+    /// As [`download`](Self::download); also where the lengths are not, together, that of the array.
+    pub fn download_parts<T: Element>(
+        &mut self,
+        buffer: &DeviceBuffer<T>,
+        lengths: &[usize],
+    ) -> Result<Vec<Buffer<T>>, KernelError> {
+        self.download_all_parts([buffer], lengths).map(|[parts]| parts)
+    }
+
+    /// As [`download_parts`](Self::download_parts), of several arrays that are taken apart alike, with one wait for all of
+    /// them if they are small.
+    ///
+    /// # Errors
+    /// As [`download_parts`](Self::download_parts).
+    pub fn download_all_parts<T: Element, const N: usize>(
+        &mut self,
+        buffers: [&DeviceBuffer<T>; N],
+        lengths: &[usize],
+    ) -> Result<[Vec<Buffer<T>>; N], KernelError> {
+        let total = lengths.iter().copied().fold(0, usize::saturating_add);
+        if let Some(buffer) = buffers.iter().find(|buffer| buffer.len != total) {
+            let failure = Failure::Misuse(Misuse::Lengths { from: buffer.len, to: total });
+            return self.run(|_, _| Err(failure));
+        }
+        Ok(self.download_all(buffers)?.map(|array| array.into_parts(lengths)))
     }
 
     /// As [`download`](Self::download), into memory that is there.

@@ -88,20 +88,71 @@ impl Engine {
         Ok(address)
     }
 
+    /// As [`upload`](Self::upload), of all parts one after the other.
+    pub(super) fn upload_parts(&mut self, parts: &[&[u8]], context: &Context<'_>) -> Result<CUdeviceptr, Failure> {
+        let Some(len) = parts.iter().try_fold(0_usize, |len, part| len.checked_add(part.len())) else {
+            // The same memory many times over; the arena says that there is not so much.
+            return self.arena.alloc(&self.device, usize::MAX);
+        };
+        if len <= SLAB {
+            let (staging, address) = self.room_in_slab(len, context)?;
+            let mut at = staging;
+            for part in parts {
+                // SAFETY: within the room, since it is as large as all parts together; no copy uses it yet.
+                unsafe { self.uploads.pinned.bytes(at, part.len()) }.copy_from_slice(part);
+                at += part.len();
+            }
+            return Ok(address);
+        }
+        let address = self.arena.alloc(&self.device, len)?;
+        let mut sent = 0;
+        let (mut staging, mut room, mut filled) = (0, 0, 0);
+        for &(mut part) in parts {
+            while !part.is_empty() {
+                if filled == room {
+                    context.check().map_err(Failure::Stopped)?;
+                    room = PIECE.min(len - sent);
+                    staging = self.stage(room, context)?;
+                    filled = 0;
+                }
+                let (now, later) = part.split_at(part.len().min(room - filled));
+                // SAFETY: `stage` gives bytes that no copy uses.
+                let to = unsafe { self.uploads.pinned.bytes(staging + filled, now.len()) };
+                // SAFETY: `copy` only writes bytes that are initialised.
+                self.device.copiers.copy(now, unsafe { &mut *(std::ptr::from_mut(to) as *mut _) });
+                filled += now.len();
+                if filled == room {
+                    self.send(staging, address + sent as CUdeviceptr, room)?;
+                    sent += room;
+                }
+                part = later;
+            }
+        }
+        self.pause_timer();
+        Ok(address)
+    }
+
     fn upload_in_slab(&mut self, bytes: &[u8], context: &Context<'_>) -> Result<CUdeviceptr, Failure> {
-        let taken = bytes.len().max(1).next_multiple_of(ALIGNMENT);
+        let (staging, address) = self.room_in_slab(bytes.len(), context)?;
+        // SAFETY: the room is these bytes' alone, and no copy uses it yet.
+        unsafe { self.uploads.pinned.bytes(staging, bytes.len()) }.copy_from_slice(bytes);
+        Ok(address)
+    }
+
+    /// Room for so many bytes, at most [`SLAB`], in staging, and where they will be on the device. It is past all that
+    /// has been sent of the slab.
+    fn room_in_slab(&mut self, len: usize, context: &Context<'_>) -> Result<(usize, CUdeviceptr), Failure> {
+        let taken = len.max(1).next_multiple_of(ALIGNMENT);
         if self.uploads.slab.len - self.uploads.slab.used < taken {
             self.flush()?;
             let address = self.arena.alloc(&self.device, SLAB)?;
             let staging = self.stage(SLAB, context)?;
             self.uploads.slab = Slab { staging, address, len: SLAB, used: 0, sent: 0 };
         }
-        let Uploads { pinned, slab, .. } = &mut self.uploads;
-        // SAFETY: past `used`, and so past all that has been sent of the slab, which has these bytes for itself.
-        unsafe { pinned.bytes(slab.staging + slab.used, bytes.len()) }.copy_from_slice(bytes);
-        let address = slab.address + slab.used as CUdeviceptr;
+        let slab = &mut self.uploads.slab;
+        let room = (slab.staging + slab.used, slab.address + slab.used as CUdeviceptr);
         slab.used += taken;
-        Ok(address)
+        Ok(room)
     }
 
     /// Sends what has gathered in the slab.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::queue::Exit;
 use super::{Asked, Claim, Ledger, Profile, State, Task, Worker};
 use crate::service::{
-    Context, Execution, Failed, Job, KernelError, KernelResponse, Progress, RequestContext, Returned,
+    Answers, Context, Execution, Failed, Job, KernelError, KernelResponse, Payload, Progress, RequestContext, Returned,
 };
 
 type Answer = Result<KernelResponse, KernelError>;
@@ -173,11 +173,43 @@ fn execute<W: Worker>(
     execution.device = profile.device;
     execution.queued = started - accepted;
     context.set_estimate(|| job.cost().map_or(Duration::ZERO, |cost| profile.time(cost)));
-    let payload = guarded(worker, |worker| worker.run(job, job.encoding(), context, claim))?;
+    execution.batch_size = job.members().map_or(1, |members| u32::try_from(members.len()).unwrap_or(u32::MAX));
+    let payload = guarded(worker, |worker| worker.run(job, job.encoding(), context, claim));
+    let payload = match (payload, job.members()) {
+        (Err(error), Some(members)) if is_of_one(&error) => {
+            execution.batch_size = 1;
+            run_each(worker, members, context)?
+        }
+        (payload, _) => payload?,
+    };
     execution.executed = started.elapsed();
     execution.device_times = worker.take_times(job);
     execution.estimated = job.cost().map_or(Duration::ZERO, |cost| profile.time(cost));
     Ok(KernelResponse::new(payload, execution))
+}
+
+/// Whether one of those who share a run may be why it has failed.
+fn is_of_one(error: &KernelError) -> bool {
+    use KernelError::{Device, Encode, Invalid, Kernel, OutOfMemory, Panicked};
+    matches!(error, Invalid(_) | OutOfMemory { .. } | Panicked { .. } | Encode(_) | Device(_) | Kernel(_))
+}
+
+/// Runs those alone that have failed together, so that nobody fails but who has to.
+fn run_each<W: Worker>(worker: &mut W, members: &[Job], context: &Context<'_>) -> Result<Payload, KernelError> {
+    let mut answers = Vec::with_capacity(members.len());
+    for job in members {
+        let own = context.until(job.deadline());
+        let answer =
+            not_started(&own).and_then(|()| guarded(worker, |worker| worker.run(job, job.encoding(), &own, None)));
+        match answer {
+            // It is the others' as well.
+            Err(error @ (KernelError::Cancelled | KernelError::DeviceLost { .. } | KernelError::Stopped { .. })) => {
+                return Err(error);
+            }
+            answer => answers.push(answer),
+        }
+    }
+    Ok(Answers::into_payload(answers))
 }
 
 /// Whether to begin.

@@ -38,6 +38,12 @@ impl Fleet {
         &self.cpu
     }
 
+    /// Lanes of all devices, or of the CPU where there never was any.
+    pub(super) fn lanes(&self) -> usize {
+        let devices: usize = self.devices.iter().map(|lanes| lanes.lanes()).sum();
+        if devices > 0 { devices } else { self.cpu.lanes() }
+    }
+
     fn alive(&self) -> impl Iterator<Item = &Arc<Lanes>> {
         self.devices.iter().filter(|lanes| lanes.state().closed().is_none())
     }

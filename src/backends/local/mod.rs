@@ -86,6 +86,11 @@ impl Local {
         Self { cuda: Arc::new(cuda), ..Self::over(fleet) }
     }
 
+    /// How many jobs run at one time: on all CUDA devices, or on the CPU where there is none.
+    pub fn lanes(&self) -> usize {
+        self.fleet.lanes()
+    }
+
     /// What there is and how it is.
     pub fn status(&self) -> LocalStatus {
         LocalStatus {

@@ -38,7 +38,7 @@ use super::pivots::Pivots;
 use super::traversal::Patience;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
-use crate::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+use crate::service::{BatchKey, Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -90,10 +90,19 @@ pub struct BetweennessOutput {
 }
 
 /// The two forms of a graph.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Form<'a> {
     Edges { num_nodes: u64, edges: &'a [[u32; 2]] },
     Csr { row_offsets: &'a [u32], column_indices: &'a [u32] },
+}
+
+impl Form<'_> {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Edges { edges, .. } => size_of_val(*edges),
+            Self::Csr { row_offsets, column_indices } => size_of_val(*row_offsets) + size_of_val(*column_indices),
+        }
+    }
 }
 
 impl BetweennessInput {
@@ -259,12 +268,76 @@ impl Kernel for BetweennessCentrality {
 
     #[cfg(feature = "cuda")]
     fn run_cuda(&self, input: &BetweennessInput, lane: &mut Lane<'_>) -> Result<BetweennessOutput, KernelError> {
-        let graph = input.graph_for(lane.context())?;
-        let pivots = input.pivots(graph.num_nodes())?;
-        let mut scores = cuda::pair_dependencies(graph, &pivots, lane)?;
-        pivots.rescale(&mut scores, input.normalized, input.direction());
-        Ok(BetweennessOutput { scores })
+        let mut outputs = self.run_cuda_batch(&[input], lane)?;
+        Ok(outputs.swap_remove(0))
     }
+
+    /// Requests on one graph share a run, whatever their sources.
+    fn batch_key(&self, input: &BetweennessInput) -> Option<BatchKey> {
+        let form = input.form().ok().filter(|form| form.bytes() <= SHARED_GRAPH)?;
+        Some(BatchKey::hash((form, input.directed)))
+    }
+
+    fn shares_run(&self, first: &BetweennessInput, other: &BetweennessInput) -> bool {
+        first.directed == other.directed && first.form().is_ok_and(|form| other.form().is_ok_and(|other| form == other))
+    }
+
+    fn run_cpu_batch(
+        &self,
+        inputs: &[&BetweennessInput],
+        context: &Context<'_>,
+    ) -> Result<Vec<BetweennessOutput>, KernelError> {
+        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+        let graph = first.graph_for(context)?;
+        each(inputs, graph.num_nodes(), |pivots| Ok(pair_dependencies(&graph, pivots, context)?.into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda_batch(
+        &self,
+        inputs: &[&BetweennessInput],
+        lane: &mut Lane<'_>,
+    ) -> Result<Vec<BetweennessOutput>, KernelError> {
+        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+        let graph = first.graph_for(lane.context())?;
+        let on_device = cuda::OnDevice::upload(&graph, lane)?;
+        let nodes = graph.num_nodes();
+        // The device has it. To give back that much memory takes the host milliseconds, and later a deadline may have
+        // passed.
+        drop(graph);
+        each(inputs, nodes, |pivots| cuda::pair_dependencies(&on_device, pivots, lane))
+    }
+}
+
+/// The largest input, in bytes, that is looked at for others on the same graph: to hash it takes its caller's thread some
+/// 30 µs. With a larger one the graph is a small part of the work.
+const SHARED_GRAPH: usize = 64 << 10;
+
+/// The outputs of requests on one graph of so many nodes. Those that start from the same sources share their sums; sums over
+/// different sources say nothing of each other.
+fn each(
+    inputs: &[&BetweennessInput],
+    num_nodes: usize,
+    mut sums: impl FnMut(&Pivots) -> Result<Buffer<f64>, KernelError>,
+) -> Result<Vec<BetweennessOutput>, KernelError> {
+    let mut known: Vec<(Pivots, Buffer<f64>)> = Vec::new();
+    let mut outputs = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let pivots = input.pivots(num_nodes)?;
+        let mut scores = match known.iter().find(|(of, _)| *of == pivots) {
+            Some((_, sums)) => sums.clone(),
+            None => {
+                let sums = sums(&pivots)?;
+                if inputs.len() > 1 {
+                    known.push((pivots.clone(), sums.clone()));
+                }
+                sums
+            }
+        };
+        pivots.rescale(&mut scores, input.normalized, input.direction());
+        outputs.push(BetweennessOutput { scores });
+    }
+    Ok(outputs)
 }
 
 #[cfg(test)]

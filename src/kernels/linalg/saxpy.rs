@@ -16,8 +16,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::{Lane, Launch, Module, built_in};
-use crate::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+use crate::backends::cuda::{DeviceBuffer, Lane, Launch, Module, built_in};
+use crate::service::{BatchKey, Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
 
 /// Elements between two looks at whether to stop, and what one task of the pool takes.
 const CHUNK: usize = 1 << 15;
@@ -113,9 +113,29 @@ impl Kernel for Saxpy {
     #[cfg(feature = "cuda")]
     fn run_cuda(&self, input: &SaxpyInput, lane: &mut Lane<'_>) -> Result<SaxpyOutput, KernelError> {
         let (x, y) = (lane.upload(&input.x)?, lane.upload(&input.y)?);
-        // A thread does four elements at a time.
-        let launch = Launch::elements(x.len().div_ceil(4), 1 << 20);
-        lane.launch(&MODULE, "saxpy_f32", launch, &[&(x.len() as u64), &input.a, &x, &y, &y])?;
+        launch(input.a, &x, &y, lane)?;
         Ok(SaxpyOutput { y: lane.download(&y)? })
     }
+
+    fn batch_key(&self, input: &SaxpyInput) -> Option<BatchKey> {
+        Some(BatchKey::exact(input.a.to_bits().into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda_batch(&self, inputs: &[&SaxpyInput], lane: &mut Lane<'_>) -> Result<Vec<SaxpyOutput>, KernelError> {
+        let Some(SaxpyInput { a, .. }) = inputs.first() else { return Ok(Vec::new()) };
+        let x = lane.upload_parts(inputs.iter().map(|input| &input.x[..]))?;
+        let y = lane.upload_parts(inputs.iter().map(|input| &input.y[..]))?;
+        launch(*a, &x, &y, lane)?;
+        let lengths: Vec<usize> = inputs.iter().map(|input| input.y.len()).collect();
+        Ok(lane.download_parts(&y, &lengths)?.into_iter().map(|y| SaxpyOutput { y }).collect())
+    }
+}
+
+/// y := a x + y.
+#[cfg(feature = "cuda")]
+fn launch(a: f32, x: &DeviceBuffer<f32>, y: &DeviceBuffer<f32>, lane: &mut Lane<'_>) -> Result<(), KernelError> {
+    // A thread does four elements at a time.
+    let launch = Launch::elements(x.len().div_ceil(4), 1 << 20);
+    lane.launch(&MODULE, "saxpy_f32", launch, &[&(x.len() as u64), &a, x, y, y])
 }

@@ -36,7 +36,7 @@ impl Real for f32 {}
 impl Real for f64 {}
 
 /// Which way an option may be exercised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum OptionKind {

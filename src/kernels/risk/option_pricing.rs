@@ -29,11 +29,11 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::black_scholes::{Contracts, Operand, Quotes, Real, quote};
+use super::black_scholes::{Contracts, Operand, OptionKind, Quotes, Real, quote};
 use super::kinds::Kinds;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
-use crate::service::{Buffer, Context, Cost, Element, Invalid, Kernel, KernelError, KernelInfo, Reals};
+use crate::service::{BatchKey, Buffer, Context, Cost, Element, Invalid, Kernel, KernelError, KernelInfo, Reals};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,7 +84,7 @@ pub struct OptionPricingOutput {
 }
 
 /// Precision of a computation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Single.
@@ -120,8 +120,16 @@ impl OptionPricingInput {
 
     /// Calls `run` with the contracts in precision `T`; arrays in another precision are converted.
     pub(crate) fn with_contracts<T: Number, R>(&self, run: impl FnOnce(usize, &Contracts<'_, T>) -> R) -> R {
-        let [spot, strike, rate, volatility, time, dividend_yield] = self.reals().map(|(_, values)| T::array(values));
-        let contracts = Contracts {
+        run(self.contracts(), &self.terms(&self.arrays()))
+    }
+
+    fn arrays<T: Number>(&self) -> [Array<'_, T>; 6] {
+        self.reals().map(|(_, values)| T::array(values))
+    }
+
+    fn terms<'a, T: Number>(&'a self, arrays: &'a [Array<'_, T>; 6]) -> Contracts<'a, T> {
+        let [spot, strike, rate, volatility, time, dividend_yield] = arrays;
+        Contracts {
             spot: spot.operand(),
             strike: strike.operand(),
             rate: rate.operand(),
@@ -132,8 +140,16 @@ impl OptionPricingInput {
                 Kinds::All(kind) => Operand::All(*kind),
                 Kinds::Each(kinds) => Operand::Each(kinds),
             },
-        };
-        run(self.contracts(), &contracts)
+        }
+    }
+
+    /// What runs of other inputs must have in common with this one's: the precision, which fields are arrays, and the
+    /// numbers in the others.
+    fn common(&self) -> (Precision, [Option<u64>; 6], Option<OptionKind>) {
+        let number =
+            |(_, values): (_, &Reals)| if let Reals::One(value) = values { Some(value.to_bits()) } else { None };
+        let kind = if let Kinds::All(kind) = self.kind { Some(kind) } else { None };
+        (self.precision(), self.reals().map(number), kind)
     }
 
     fn check<T: Number>(&self) -> Result<(), Invalid> {
@@ -334,13 +350,43 @@ impl Kernel for OptionPricing {
 
     #[cfg(feature = "cuda")]
     fn run_cuda(&self, input: &OptionPricingInput, lane: &mut Lane<'_>) -> Result<OptionPricingOutput, KernelError> {
-        Ok(match input.precision() {
-            Precision::F32 => input
-                .with_contracts(|contracts, terms: &Contracts<'_, f32>| cuda::quote(contracts, terms, lane))?
-                .into(),
-            Precision::F64 => input
-                .with_contracts(|contracts, terms: &Contracts<'_, f64>| cuda::quote(contracts, terms, lane))?
-                .into(),
-        })
+        let mut outputs = self.run_cuda_batch(&[input], lane)?;
+        Ok(outputs.swap_remove(0))
     }
+
+    fn batch_key(&self, input: &OptionPricingInput) -> Option<BatchKey> {
+        Some(BatchKey::hash(input.common()))
+    }
+
+    fn shares_run(&self, first: &OptionPricingInput, other: &OptionPricingInput) -> bool {
+        first.common() == other.common()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda_batch(
+        &self,
+        inputs: &[&OptionPricingInput],
+        lane: &mut Lane<'_>,
+    ) -> Result<Vec<OptionPricingOutput>, KernelError> {
+        match inputs.first().map(|input| input.precision()) {
+            Some(Precision::F32) => on_cuda::<f32>(inputs, lane),
+            Some(Precision::F64) => on_cuda::<f64>(inputs, lane),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+/// The contracts of all inputs in one launch. They have [`common`](OptionPricingInput::common) what they must.
+#[cfg(feature = "cuda")]
+fn on_cuda<T: Number + cuda::Priced>(
+    inputs: &[&OptionPricingInput],
+    lane: &mut Lane<'_>,
+) -> Result<Vec<OptionPricingOutput>, KernelError>
+where
+    OptionPricingOutput: From<Quotes<T>>,
+{
+    let arrays: Vec<_> = inputs.iter().map(|input| input.arrays::<T>()).collect();
+    let terms: Vec<_> = inputs.iter().zip(&arrays).map(|(input, arrays)| input.terms(arrays)).collect();
+    let lengths: Vec<_> = inputs.iter().map(|input| input.contracts()).collect();
+    Ok(cuda::quote(&lengths, &terms, lane)?.into_iter().map(Into::into).collect())
 }

@@ -1,8 +1,6 @@
 use std::time::Duration;
 
-use http::HeaderValue;
-
-use crate::error::{Classify, ErrorKind};
+use crate::error::{ErrorKind, classify_layer};
 
 /// The quota is used up, or the inner service failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,28 +17,9 @@ pub enum RateLimitError<E> {
     Inner(E),
 }
 
-impl<E: Classify> Classify for RateLimitError<E> {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Limited { .. } => ErrorKind::RateLimited,
-            Self::Inner(error) => error.kind(),
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Limited { retry_after } => Some(*retry_after),
-            Self::Inner(error) => error.retry_after(),
-        }
-    }
-
-    fn challenge(&self) -> Option<&HeaderValue> {
-        match self {
-            Self::Limited { .. } => None,
-            Self::Inner(error) => error.challenge(),
-        }
-    }
-}
+classify_layer!(RateLimitError {
+    Self::Limited { retry_after } => ErrorKind::RateLimited, Some(*retry_after);
+});
 
 /// Not a quota that can be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,8 +1,4 @@
-use std::time::Duration;
-
-use http::HeaderValue;
-
-use crate::error::{Classify, ErrorKind};
+use crate::error::{ErrorKind, classify_layer};
 
 /// The deadline passed, or the inner service failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,25 +15,6 @@ pub enum TimeoutError<E> {
     Inner(E),
 }
 
-impl<E: Classify> Classify for TimeoutError<E> {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Elapsed { .. } => ErrorKind::DeadlineExceeded,
-            Self::Inner(error) => error.kind(),
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Elapsed { .. } => None,
-            Self::Inner(error) => error.retry_after(),
-        }
-    }
-
-    fn challenge(&self) -> Option<&HeaderValue> {
-        match self {
-            Self::Elapsed { .. } => None,
-            Self::Inner(error) => error.challenge(),
-        }
-    }
-}
+classify_layer!(TimeoutError {
+    Self::Elapsed { .. } => ErrorKind::DeadlineExceeded, None;
+});

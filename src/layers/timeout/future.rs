@@ -70,7 +70,7 @@ impl<F> ResponseFuture<F> {
 /// A deadline whose [`Sleep`] is made at the first poll.
 #[pin_project]
 #[derive(Debug)]
-pub(super) struct Timer {
+pub(in crate::layers) struct Timer {
     deadline: Option<Instant>,
     #[pin]
     sleep: Option<Sleep>,
@@ -78,7 +78,7 @@ pub(super) struct Timer {
 
 impl Timer {
     #[inline]
-    pub(super) fn new(deadline: Option<Instant>) -> Self {
+    pub(in crate::layers) fn new(deadline: Option<Instant>) -> Self {
         Self { deadline, sleep: None }
     }
 
@@ -86,7 +86,7 @@ impl Timer {
     ///
     /// An inner future that loops on a Tokio resource until its budget is used up leaves none for the timer, which
     /// would then never fire. So the timer is polled outside the budget: it does no more than look at the time.
-    pub(super) fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::layers) fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let Some(deadline) = *this.deadline else { return Poll::Pending };
         if this.sleep.is_none() {

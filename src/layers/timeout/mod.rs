@@ -51,6 +51,7 @@ mod service;
 
 pub use self::error::TimeoutError;
 pub use self::future::ResponseFuture;
+pub(super) use self::future::Timer;
 pub use self::layer::TimeoutLayer;
 pub use self::oneshot::{Oneshot, oneshot};
 pub use self::service::Timeout;

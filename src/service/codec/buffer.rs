@@ -62,6 +62,32 @@ impl<T: Element> Buffer<T> {
         Self(Storage::Pinned(bytes))
     }
 
+    /// As several arrays of these lengths, one after the other, that share the memory of this one. Together they are as
+    /// long, or what is left over is in none.
+    ///
+    /// # Panics
+    /// Where they are longer.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn into_parts(self, lengths: &[usize]) -> Vec<Self> {
+        if lengths.len() == 1 {
+            return vec![self];
+        }
+        let bytes = self.0.into_bytes();
+        let mut start = 0;
+        let part = |&len: &usize| {
+            let end = start + len * size_of::<T>();
+            let part = bytes.slice(start..end);
+            start = end;
+            // An empty part is not a place in the whole.
+            if part.is_empty() {
+                Self::default()
+            } else {
+                Self(Storage::of_bytes(part).expect("elements of the whole"))
+            }
+        };
+        lengths.iter().map(part).collect()
+    }
+
     /// The elements as bytes, uncopied.
     #[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(dead_code, reason = "for bodies of HTTP"))]
     pub(crate) fn into_bytes(self) -> Bytes {

@@ -112,7 +112,10 @@ impl<T: Element> Storage<T> {
     }
 
     /// The elements as bytes, uncopied.
-    #[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(dead_code, reason = "for bodies of HTTP"))]
+    #[cfg_attr(
+        not(any(feature = "axum", feature = "cuda", feature = "hyper")),
+        allow(dead_code, reason = "for bodies of HTTP, and parts of arrays")
+    )]
     pub(super) fn into_bytes(self) -> Bytes {
         match self {
             Self::Small(elements) => Bytes::from_owner(SharedVec(Arc::new(elements))),

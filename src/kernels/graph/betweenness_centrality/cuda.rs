@@ -41,24 +41,45 @@ pub(super) fn device_memory(nodes: u64, arcs: u64, pivots: u64, directed: bool) 
     state.saturating_add(graph).saturating_add(nodes.saturating_mul(16)).saturating_add(pivots.saturating_mul(4))
 }
 
+/// A graph on the device.
+#[derive(Clone, Copy)]
+pub(super) struct OnDevice {
+    nodes: usize,
+    out_row: DeviceBuffer<u32>,
+    out_column: DeviceBuffer<u32>,
+    in_row: DeviceBuffer<u32>,
+    in_column: DeviceBuffer<u32>,
+}
+
+impl OnDevice {
+    pub(super) fn upload(graph: &CsrGraph, lane: &mut Lane<'_>) -> Result<Self, KernelError> {
+        let (successors, predecessors) = (graph.successors(), graph.predecessors());
+        let (out_row, out_column) = (lane.upload(successors.row_offsets())?, lane.upload(successors.column_indices())?);
+        let (in_row, in_column) = if std::ptr::eq(successors, predecessors) {
+            (out_row, out_column)
+        } else {
+            (lane.upload(predecessors.row_offsets())?, lane.upload(predecessors.column_indices())?)
+        };
+        Ok(Self { nodes: graph.num_nodes(), out_row, out_column, in_row, in_column })
+    }
+}
+
 /// The dependencies of all pivots on each node, added up.
 ///
 /// # Errors
 /// More shortest paths between two nodes than an `f64` can count; what the lane gives.
 pub(super) fn pair_dependencies(
-    graph: CsrGraph,
+    graph: &OnDevice,
     pivots: &Pivots,
     lane: &mut Lane<'_>,
 ) -> Result<Buffer<f64>, KernelError> {
-    let nodes = graph.num_nodes();
+    let nodes = graph.nodes;
     if nodes == 0 || pivots.is_empty() {
         return Ok(Buffer::zeroed(nodes));
     }
     let sources: Vec<u32> = (0..pivots.len()).map(|index| pivots.node(index)).collect();
     let sources = lane.upload(&sources)?;
-    let run = Run::new(&graph, pivots.len(), lane)?;
-    // The device has it. To give back that much memory takes the host milliseconds, and later a deadline may have passed.
-    drop(graph);
+    let run = Run::new(graph, pivots.len(), lane)?;
     let batch = run.groups as usize * GROUP;
     lane.context().set_steps(sources.len() as u64);
     for start in (0..sources.len()).step_by(batch) {
@@ -102,20 +123,13 @@ struct Progress {
 }
 
 impl Run {
-    fn new(graph: &CsrGraph, pivots: usize, lane: &mut Lane<'_>) -> Result<Self, KernelError> {
-        let nodes = graph.num_nodes();
+    fn new(graph: &OnDevice, pivots: usize, lane: &mut Lane<'_>) -> Result<Self, KernelError> {
+        let OnDevice { nodes, out_row, out_column, in_row, in_column } = *graph;
         let groups = groups(nodes as u64, pivots as u64);
         let items = nodes * groups as usize;
         if items > u32::MAX as usize {
             return Err(Invalid::new("num_nodes", format!("{nodes} nodes are too many for CUDA")).into());
         }
-        let (successors, predecessors) = (graph.successors(), graph.predecessors());
-        let (out_row, out_column) = (lane.upload(successors.row_offsets())?, lane.upload(successors.column_indices())?);
-        let (in_row, in_column) = if std::ptr::eq(successors, predecessors) {
-            (out_row, out_column)
-        } else {
-            (lane.upload(predecessors.row_offsets())?, lane.upload(predecessors.column_indices())?)
-        };
         Ok(Self {
             nodes: nodes as u32,
             groups: groups as u32,

@@ -24,33 +24,39 @@ impl Priced for f64 {
 /// An operand on the device: its array, and the step from one contract's value to the next.
 struct OnDevice<T>(DeviceBuffer<T>, u32);
 
-fn upload<T: Element>(operand: &Operand<'_, T>, lane: &mut Lane<'_>) -> Result<OnDevice<T>, KernelError> {
-    match operand {
-        Operand::All(value) => Ok(OnDevice(lane.upload(&[*value])?, 0)),
-        Operand::Each(values) => Ok(OnDevice(lane.upload(values)?, 1)),
+/// One operand of all inputs: each has an array, or all have the same value.
+fn upload<'a, T: Element>(
+    operands: impl Iterator<Item = Operand<'a, T>> + Clone,
+    lane: &mut Lane<'_>,
+) -> Result<OnDevice<T>, KernelError> {
+    let arrays = operands.clone().map(|operand| match operand {
+        Operand::Each(values) => Some(values),
+        Operand::All(_) => None,
+    });
+    match (arrays.collect::<Option<Vec<_>>>(), operands.into_iter().next()) {
+        (None, Some(Operand::All(value))) => Ok(OnDevice(lane.upload(&[value])?, 0)),
+        (Some(arrays), _) => Ok(OnDevice(lane.upload_parts(arrays)?, 1)),
+        _ => Err(KernelError::kernel("inputs of a run whose operands are not alike")),
     }
 }
 
-/// As `black_scholes::quote`, whose operands' lengths have been checked.
+/// As `black_scholes::quote`, for several inputs of so many contracts, whose operands' lengths have been checked.
 ///
 /// # Errors
 /// What the lane gives.
 pub(super) fn quote<T: Priced>(
-    contracts: usize,
-    terms: &Contracts<'_, T>,
+    lengths: &[usize],
+    inputs: &[Contracts<'_, T>],
     lane: &mut Lane<'_>,
-) -> Result<Quotes<T>, KernelError> {
-    let spot = upload(&terms.spot, lane)?;
-    let strike = upload(&terms.strike, lane)?;
-    let rate = upload(&terms.rate, lane)?;
-    let volatility = upload(&terms.volatility, lane)?;
-    let time = upload(&terms.time, lane)?;
-    let dividend_yield = upload(&terms.dividend_yield, lane)?;
-    let is_put = |kind: &OptionKind| u8::from(*kind == OptionKind::Put);
-    let kind = match &terms.kind {
-        Operand::All(kind) => OnDevice(lane.upload(&[is_put(kind)])?, 0),
-        Operand::Each(kinds) => OnDevice(lane.upload(&kinds.iter().map(is_put).collect::<Vec<u8>>())?, 1),
-    };
+) -> Result<Vec<Quotes<T>>, KernelError> {
+    let contracts: usize = lengths.iter().sum();
+    let spot = upload(inputs.iter().map(|terms| terms.spot), lane)?;
+    let strike = upload(inputs.iter().map(|terms| terms.strike), lane)?;
+    let rate = upload(inputs.iter().map(|terms| terms.rate), lane)?;
+    let volatility = upload(inputs.iter().map(|terms| terms.volatility), lane)?;
+    let time = upload(inputs.iter().map(|terms| terms.time), lane)?;
+    let dividend_yield = upload(inputs.iter().map(|terms| terms.dividend_yield), lane)?;
+    let kind = kinds(inputs.iter().map(|terms| terms.kind), lane)?;
     let quantities = [(); 6].map(|()| lane.alloc::<T>(contracts));
     let [price, delta, gamma, vega, theta, rho] = quantities;
     let quantities = [price?, delta?, gamma?, vega?, theta?, rho?];
@@ -65,6 +71,35 @@ pub(super) fn quote<T: Priced>(
     let blocks = count.div_ceil(256 * T::WIDTH).min(1 << 20) as u32;
     lane.launch(&MODULE, T::ENTRY, Launch::new(blocks, 256), &args)?;
 
-    let [price, delta, gamma, vega, theta, rho] = lane.download_all(quantities.each_ref())?;
-    Ok(Quotes { price, delta, gamma, vega, theta, rho })
+    let parts = lane.download_all_parts(quantities.each_ref(), lengths)?;
+    let [mut price, mut delta, mut gamma, mut vega, mut theta, mut rho] = parts.map(Vec::into_iter);
+    let quotes = std::iter::from_fn(|| {
+        Some(Quotes {
+            price: price.next()?,
+            delta: delta.next()?,
+            gamma: gamma.next()?,
+            vega: vega.next()?,
+            theta: theta.next()?,
+            rho: rho.next()?,
+        })
+    });
+    Ok(quotes.collect())
+}
+
+/// As [`upload`], as the numbers that the device code has for them.
+fn kinds<'a>(
+    operands: impl Iterator<Item = Operand<'a, OptionKind>> + Clone,
+    lane: &mut Lane<'_>,
+) -> Result<OnDevice<u8>, KernelError> {
+    let is_put = |kind: &OptionKind| u8::from(*kind == OptionKind::Put);
+    match operands.clone().next() {
+        Some(Operand::All(kind)) => Ok(OnDevice(lane.upload(&[is_put(&kind)])?, 0)),
+        _ => {
+            let each = operands.flat_map(|operand| match operand {
+                Operand::Each(kinds) => kinds.iter().map(is_put),
+                Operand::All(_) => [].iter().map(is_put),
+            });
+            Ok(OnDevice(lane.upload(&each.collect::<Vec<u8>>())?, 1))
+        }
+    }
 }

@@ -1,0 +1,497 @@
+//! Small requests that share runs, beside the same without: one at a time, by offered load, and as many as it takes.
+//!
+//! Offered load is open: requests are made by the clock, each in a task of its own, whether or not the ones before have
+//! been answered. A time is counted from when its request was due.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tower::{Layer, Service, ServiceExt};
+use tower_kernels::backends::BatchedLayer;
+use tower_kernels::backends::cuda::{Lane, Launch, Module};
+use tower_kernels::kernels::linalg::saxpy::{Saxpy, SaxpyInput, SaxpyOutput};
+use tower_kernels::kernels::risk::black_scholes::OptionKind;
+use tower_kernels::kernels::risk::option_pricing::OptionPricingInput;
+use tower_kernels::layers::BatchLayer;
+use tower_kernels::service::{
+    BackendKind, BatchKey, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRequest, KernelResponse,
+    KernelService, Payload, RequestContext,
+};
+
+use crate::{Cuda, Row, saxpy_input, service};
+
+const EACH: Duration = Duration::from_millis(400);
+const RATES: [f64; 7] = [20e3, 100e3, 200e3, 400e3, 800e3, 1.2e6, 2e6];
+const IN_FLIGHT: [usize; 4] = [8, 64, 1024, 8192];
+const WORKERS: [usize; 3] = [6, 8, 12];
+
+pub(crate) fn run() {
+    let off = service(|_| {});
+    let layer = BatchedLayer::for_lanes(8);
+    let on = batched(&off, &layer);
+    let runtime = several();
+    for (name, id, input) in [
+        ("saxpy(1024)", "linalg/saxpy", saxpy_input(1024)),
+        ("option pricing(1024)", "risk/option-pricing", contracts()),
+    ] {
+        println!("\n{name}, one at a time, µs                 p50     p99   x off");
+        alone(&off, &on, id, &input);
+
+        println!("\n{name}, offered load                    off                              on");
+        println!(
+            "requests/s             answered    p50 µs    p99 µs    answered    p50 µs    p99 µs   requests a run"
+        );
+        for rate in RATES {
+            print!("{rate:>10.0}           ");
+            // Far past what it can do there is nothing to learn, and much to wait for.
+            if rate <= 400e3 {
+                offered(&runtime, &off, id, &input, rate).print();
+            } else {
+                print!("{:>10}{:>10}{:>10}", "-", "-", "-");
+            }
+            let before = layer.stats();
+            offered(&runtime, &on, id, &input, rate).print();
+            println!("{:>12.1}", a_run(&layer, before));
+        }
+
+        println!("\n{name}, so many at all times            off                              on");
+        println!(
+            "in flight              answered    p50 µs    p99 µs    answered    p50 µs    p99 µs   requests a run"
+        );
+        for count in IN_FLIGHT {
+            print!("{count:>10}           ");
+            closed(&runtime, &off, id, &input, count).print();
+            let before = layer.stats();
+            closed(&runtime, &on, id, &input, count).print();
+            println!("{:>12.1}", a_run(&layer, before));
+        }
+
+        println!("\n{name}, 8192 at all times, other limits   answered    p50 µs    p99 µs   requests a run");
+        for (requests, in_flight) in [(64, 16), (256, 8), (256, 16), (512, 16)] {
+            let layer = BatchedLayer::for_lanes(8).max_requests(requests).in_flight(in_flight);
+            let on = batched(&off, &layer);
+            print!("{requests:>6} a run, {in_flight:>2} runs                  ");
+            let figures = closed(&runtime, &on, id, &input, 8192);
+            figures.print();
+            println!("{:>12.1}", a_run(&layer, Default::default()));
+            figures.print_threads();
+        }
+        for workers in WORKERS {
+            let runtime = threads(workers);
+            let before = layer.stats();
+            print!("default limits, {workers:>2} threads of tokio     ");
+            let figures = closed(&runtime, &on, id, &input, 8192);
+            figures.print();
+            println!("{:>12.1}", a_run(&layer, before));
+            figures.print_threads();
+        }
+        println!("{:?}", off.backend().status().usage);
+    }
+}
+
+fn batched(service: &Cuda, layer: &BatchedLayer) -> KernelService<tower_kernels::backends::batched::Batched<Backend>> {
+    KernelService::with_backend(Arc::clone(service.registry()), layer.layer(service.backend().clone()))
+}
+
+type Backend = tower_kernels::backends::cuda::CudaBackend;
+
+fn threads(workers: usize) -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap()
+}
+
+/// What it costs the host.
+pub(crate) fn cost() {
+    layer_alone();
+    phases(&several());
+}
+
+/// What the layer itself can do, around a service of batches that answers when it is asked for the second time: 8192 tasks
+/// at all times, and no device.
+fn layer_alone() {
+    println!("\nthe layer alone, 8192 at all times      answered    p50 µs    p99 µs   requests a batch");
+    for workers in [1, 2, 4, 8, 16] {
+        let runtime = threads(workers);
+        let layer = BatchLayer::new(256).in_flight(16).capacity(16_384);
+        let service = layer.layer(Together);
+        print!("{workers:>2} threads of tokio                   ");
+        let figures = closed_with(&runtime, 8192, |_| service.clone(), || Item);
+        figures.print();
+        let stats = layer.stats();
+        println!("{:>12.1}", stats.requests as f64 / stats.batches.max(1) as f64);
+        figures.print_threads();
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Item;
+
+impl RequestContext for Item {}
+
+#[derive(Clone, Debug)]
+struct Together;
+
+impl Service<Vec<Item>> for Together {
+    type Response = Vec<Result<(), Infallible>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, items: Vec<Item>) -> Self::Future {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            Ok(items.iter().map(|_| Ok(())).collect())
+        })
+    }
+}
+
+/// Where a shared run spends its time on the lane.
+fn phases(runtime: &Runtime) {
+    let off = service(|_| {});
+    off.registry().register(Phased).unwrap();
+    println!("\nsaxpy(1024) in its phases, 8192 at all times: µs a run and µs a request");
+    for in_flight in [8, 16] {
+        let layer = BatchedLayer::for_lanes(8).in_flight(in_flight);
+        let on = batched(&off, &layer);
+        PHASES.iter().for_each(|phase| phase.store(0, Ordering::Relaxed));
+        let before = layer.stats();
+        let figures = closed(runtime, &on, "bench/phased", &saxpy_input(1024), 8192);
+        let stats = layer.stats();
+        let (runs, requests) = (stats.batches - before.batches, stats.requests - before.requests);
+        print!("{in_flight:>2} runs: {:>9.0} requests/s ", figures.rate);
+        for (name, phase) in ["join", "launch", "wait and split"].iter().zip(&PHASES) {
+            let micros = phase.load(Ordering::Relaxed) as f64 / 1e3;
+            print!("  {name} {:.0} and {:.2}", micros / runs as f64, micros / requests as f64);
+        }
+        println!();
+        figures.print_threads();
+    }
+}
+
+/// Nanoseconds.
+static PHASES: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+
+// SAFETY: `Phased` passes what `saxpy.cu` says.
+static CODE: Module = unsafe { Module::from_ptx("bench/phased", crate::SAXPY_PTX) };
+
+struct Phased;
+
+impl Kernel for Phased {
+    type Input = SaxpyInput;
+    type Output = SaxpyOutput;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("bench/phased", "1", "Saxpy with a clock.").backends([BackendKind::Cuda])
+    }
+
+    fn validate(&self, _: &SaxpyInput) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn cost(&self, input: &SaxpyInput) -> Cost {
+        Saxpy.cost(input)
+    }
+
+    fn batch_key(&self, input: &SaxpyInput) -> Option<BatchKey> {
+        Saxpy.batch_key(input)
+    }
+
+    fn run_cuda(&self, input: &SaxpyInput, lane: &mut Lane<'_>) -> Result<SaxpyOutput, KernelError> {
+        Saxpy.run_cuda(input, lane)
+    }
+
+    fn run_cuda_batch(&self, inputs: &[&SaxpyInput], lane: &mut Lane<'_>) -> Result<Vec<SaxpyOutput>, KernelError> {
+        let begun = Instant::now();
+        let x = lane.upload_parts(inputs.iter().map(|input| &input.x[..]))?;
+        let y = lane.upload_parts(inputs.iter().map(|input| &input.y[..]))?;
+        let joined = Instant::now();
+        let launch = Launch::elements(x.len().div_ceil(4), 1 << 20);
+        lane.launch(&CODE, "saxpy_f32", launch, &[&(x.len() as u64), &inputs[0].a, &x, &y, &y])?;
+        let launched = Instant::now();
+        let lengths: Vec<usize> = inputs.iter().map(|input| input.y.len()).collect();
+        let outputs = lane.download_parts(&y, &lengths)?.into_iter().map(|y| SaxpyOutput { y }).collect();
+        for (phase, time) in PHASES.iter().zip([joined - begun, launched - joined, launched.elapsed()]) {
+            phase.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        }
+        Ok(outputs)
+    }
+}
+
+fn several() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
+}
+
+fn contracts() -> Payload {
+    let spread = |low: f32, step: f32| (0..1024).map(|index| low + step * index as f32).collect::<Vec<f32>>();
+    Payload::typed(OptionPricingInput {
+        spot: spread(80.0, 0.04).into(),
+        strike: spread(90.0, 0.02).into(),
+        rate: 0.03.into(),
+        volatility: spread(0.1, 2e-4).into(),
+        time: spread(0.25, 1e-3).into(),
+        dividend_yield: 0.0.into(),
+        kind: OptionKind::Call.into(),
+        precision: None,
+    })
+}
+
+/// Since then; 1 for those that went by themselves is not counted.
+fn a_run(layer: &BatchedLayer, before: tower_kernels::layers::batch::BatchStats) -> f64 {
+    let now = layer.stats();
+    (now.requests - before.requests) as f64 / (now.batches - before.batches).max(1) as f64
+}
+
+/// In turns, so that neither has the better moment.
+fn alone<A, B>(off: &A, on: &B, id: &'static str, input: &Payload)
+where
+    A: Service<KernelRequest, Response = KernelResponse, Error: std::fmt::Debug, Future: Send + 'static>
+        + Clone
+        + Send
+        + 'static,
+    B: Service<KernelRequest, Response = KernelResponse, Error: std::fmt::Debug, Future: Send + 'static>
+        + Clone
+        + Send
+        + 'static,
+{
+    let single = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (name, runtime) in [("current_thread", single()), ("multi_thread", several())] {
+        let (mut base, mut with) = (Row::default(), Row::default());
+        for _ in 0..6 {
+            base.merge(one_by_one(&runtime, off.clone(), id, input));
+            with.merge(one_by_one(&runtime, on.clone(), id, input));
+        }
+        base.print(&format!("off, {name}"), &base);
+        with.print(&format!("on, {name}"), &base);
+    }
+}
+
+fn one_by_one<S>(runtime: &Runtime, mut service: S, id: &'static str, input: &Payload) -> Row
+where
+    S: Service<KernelRequest, Response = KernelResponse, Error: std::fmt::Debug, Future: Send> + Send + 'static,
+{
+    let input = input.clone();
+    let work = async move {
+        let mut times = Vec::with_capacity(5_000);
+        for index in 0..5_500 {
+            let start = Instant::now();
+            service.ready().await.unwrap().call(KernelRequest::new(id, input.clone())).await.unwrap();
+            if index >= 500 {
+                times.push(start.elapsed());
+            }
+        }
+        times
+    };
+    Row::of(runtime.block_on(async { tokio::spawn(work).await.unwrap() }))
+}
+
+/// Requests by the clock.
+fn offered<S>(runtime: &Runtime, service: &S, id: &'static str, input: &Payload, rate: f64) -> Figures
+where
+    S: Service<KernelRequest, Response = KernelResponse, Error: std::fmt::Debug, Future: Send + 'static>
+        + Clone
+        + Send
+        + 'static,
+{
+    const CLOCKS: u32 = 6;
+    let times: &'static Times = Box::leak(Box::default());
+    let step = Duration::from_secs_f64(f64::from(CLOCKS) / rate);
+    let begun = Instant::now();
+    runtime.block_on(async {
+        let clocks: Vec<_> = (0..CLOCKS)
+            .map(|clock| {
+                let (mut service, input) = (service.clone(), input.clone());
+                tokio::spawn(async move {
+                    let mut due = begun + step * clock / CLOCKS;
+                    let mut made = 0;
+                    while begun.elapsed() < EACH {
+                        // Not too many without a pause, where the clock is behind.
+                        for _ in 0..32 {
+                            if due > Instant::now() {
+                                break;
+                            }
+                            let request = KernelRequest::new(id, input.clone());
+                            let answer = service.ready().await.unwrap().call(request);
+                            let shard = made as usize;
+                            tokio::spawn(async move {
+                                answer.await.unwrap();
+                                times.add(shard, due.elapsed());
+                            });
+                            made += 1;
+                            due += step;
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                    made
+                })
+            })
+            .collect();
+        let mut made = 0;
+        for clock in clocks {
+            made += clock.await.unwrap();
+        }
+        while times.count() < made {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    times.figures(begun.elapsed())
+}
+
+/// So many tasks, each with one request after another.
+fn closed<S>(runtime: &Runtime, service: &S, id: &'static str, input: &Payload, tasks: usize) -> Figures
+where
+    S: Service<KernelRequest, Response = KernelResponse, Error: std::fmt::Debug, Future: Send + 'static>
+        + Clone
+        + Send
+        + 'static,
+{
+    let input = input.clone();
+    closed_with(runtime, tasks, |_| service.clone(), move || KernelRequest::new(id, input.clone()))
+}
+
+fn closed_with<S, R>(
+    runtime: &Runtime,
+    tasks: usize,
+    service: impl Fn(usize) -> S,
+    request: impl Fn() -> R + Clone + Send + 'static,
+) -> Figures
+where
+    S: Service<R, Error: std::fmt::Debug, Future: Send + 'static> + Send + 'static,
+    S::Response: Send,
+    R: Send + 'static,
+{
+    let round = |each: Duration| {
+        let times = Arc::new(Times::default());
+        let begun = Instant::now();
+        runtime.block_on(async {
+            let tasks: Vec<_> = (0..tasks)
+                .map(|shard| {
+                    let (mut service, request, times) = (service(shard), request.clone(), Arc::clone(&times));
+                    tokio::spawn(async move {
+                        while begun.elapsed() < each {
+                            let start = Instant::now();
+                            service.ready().await.unwrap().call(request()).await.unwrap();
+                            times.add(shard, start.elapsed());
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+        times.figures(begun.elapsed())
+    };
+    round(EACH / 4);
+    let before = Threads::now();
+    let figures = round(EACH);
+    Figures { threads: Threads::now().since(&before), ..figures }
+}
+
+/// Time on processors, and time in line for one, of the lanes and of tokio's threads, in seconds.
+#[derive(Clone, Copy, Default)]
+struct Threads {
+    lanes: [f64; 2],
+    tokio: [f64; 2],
+}
+
+impl Threads {
+    fn now() -> Self {
+        let mut this = Self::default();
+        for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
+            let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let (name, times) = (read("comm"), read("schedstat"));
+            let mut times = times.split_whitespace().map(|nanos| nanos.parse::<f64>().unwrap_or(0.0) / 1e9);
+            let threads = match () {
+                () if name.contains("-lane-") => &mut this.lanes,
+                () if name.starts_with("tokio") => &mut this.tokio,
+                () => continue,
+            };
+            threads.iter_mut().for_each(|time| *time += times.next().unwrap_or(0.0));
+        }
+        this
+    }
+
+    fn since(self, before: &Self) -> Self {
+        let less = |now: [f64; 2], before: [f64; 2]| [now[0] - before[0], now[1] - before[1]];
+        Self { lanes: less(self.lanes, before.lanes), tokio: less(self.tokio, before.tokio) }
+    }
+}
+
+/// Counts of times, 32 to each power of two nanoseconds, in shards that threads seldom share.
+struct Times(Vec<Shard>);
+
+struct Shard {
+    counts: Vec<AtomicU32>,
+    all: AtomicU64,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let shard = || Shard { counts: (0..64 * 32).map(|_| AtomicU32::new(0)).collect(), all: AtomicU64::new(0) };
+        Self((0..16).map(|_| shard()).collect())
+    }
+}
+
+impl Times {
+    fn add(&self, shard: usize, time: Duration) {
+        let nanos = (time.as_nanos() as u64).max(32);
+        let power = 63 - nanos.leading_zeros() as usize;
+        let shard = &self.0[shard % 16];
+        shard.counts[power * 32 + (nanos >> (power - 5) & 31) as usize].fetch_add(1, Ordering::Relaxed);
+        shard.all.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|shard| shard.all.load(Ordering::Relaxed)).sum()
+    }
+
+    fn figures(&self, took: Duration) -> Figures {
+        let count = self.count();
+        let at = |share: f64| {
+            let mut left = (count as f64 * share) as u64;
+            for bucket in 0..64 * 32 {
+                let here: u64 =
+                    self.0.iter().map(|shard| u64::from(shard.counts[bucket].load(Ordering::Relaxed))).sum();
+                if here > left {
+                    let (power, part) = (bucket / 32, bucket % 32);
+                    return (1u64 << power) as f64 * (1.0 + (part as f64 + 0.5) / 32.0) / 1e3;
+                }
+                left -= here;
+            }
+            0.0
+        };
+        let seconds = took.as_secs_f64();
+        Figures { rate: count as f64 / seconds, seconds, p50: at(0.5), p99: at(0.99), threads: Threads::default() }
+    }
+}
+
+struct Figures {
+    rate: f64,
+    seconds: f64,
+    threads: Threads,
+    /// Microseconds.
+    p50: f64,
+    p99: f64,
+}
+
+impl Figures {
+    fn print(&self) {
+        print!("{:>10.0}{:>10.1}{:>10.1}  ", self.rate, self.p50, self.p99);
+    }
+
+    /// Who had the processors, in cores and in microseconds for each request; and how many cores' worth was in line.
+    fn print_threads(&self) {
+        let requests = self.rate * self.seconds;
+        for (name, [ran, waited]) in [("lanes", self.threads.lanes), ("tokio", self.threads.tokio)] {
+            let (cores, micros) = (ran / self.seconds, ran / requests * 1e6);
+            print!("  {name} {cores:>5.1} cores ({:.1} in line) {micros:>5.2} µs", waited / self.seconds);
+        }
+        println!();
+    }
+}

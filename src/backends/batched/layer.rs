@@ -1,0 +1,117 @@
+use std::time::Duration;
+
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{Batched, Batches};
+use crate::backends::Local;
+use crate::layers::BatchLayer;
+use crate::layers::batch::{BatchStats, Join};
+use crate::service::{Job, KernelError, KernelResponse, SharedRun};
+
+/// Has requests share runs of a backend. See the [module](super).
+///
+/// It is the [`BatchLayer`] with limits that suit kernels. Clones share the places to wait.
+#[derive(Clone, Debug)]
+pub struct BatchedLayer {
+    batch: BatchLayer<Job, SameRun>,
+}
+
+/// Requests that share a run, at most.
+const REQUESTS: usize = 256;
+/// What they may weigh together: 2 ms of a processor, in bytes moved.
+const WEIGHT: u64 = 16 << 20;
+/// What an operation weighs, in bytes moved: a processor moves as many in the time.
+const BYTES_PER_OPERATION: u64 = 4;
+/// Requests that can wait at one time.
+const CAPACITY: usize = 16_384;
+/// What takes longer to be read and checked than this runs alone: as much as a backend does inside the call.
+const INLINE: Duration = Duration::from_micros(20);
+
+impl BatchedLayer {
+    /// For a backend with so many lanes: twice as many runs of one kernel are under way at one time, so that a lane finds
+    /// the next when it has ended one, and what comes meanwhile shares those after them.
+    pub fn for_lanes(lanes: usize) -> Self {
+        let batch = BatchLayer::new(REQUESTS)
+            .with_join(SameRun { inline: INLINE })
+            .max_weight(WEIGHT)
+            .in_flight(lanes.saturating_mul(2))
+            .capacity(CAPACITY);
+        Self { batch }
+    }
+
+    /// For this machine.
+    pub fn over(local: &Local) -> Self {
+        Self::for_lanes(local.lanes())
+    }
+
+    /// With at most so many requests a run. Default: 256.
+    #[must_use]
+    pub fn max_requests(self, requests: usize) -> Self {
+        Self { batch: self.batch.max_requests(requests) }
+    }
+
+    /// With runs that move at most so many bytes, or do the work of it. Default: 16 MiB, which take a processor 2 ms.
+    #[must_use]
+    pub fn max_bytes(self, bytes: u64) -> Self {
+        Self { batch: self.batch.max_weight(bytes) }
+    }
+
+    /// With so many runs of one kernel under way at one time.
+    #[must_use]
+    pub fn in_flight(self, runs: usize) -> Self {
+        Self { batch: self.batch.in_flight(runs) }
+    }
+
+    /// With runs that wait for more requests though there is a lane for them, for up to so long. Default: they do not.
+    #[must_use]
+    pub fn max_delay(self, delay: Duration) -> Self {
+        Self { batch: self.batch.max_delay(delay) }
+    }
+
+    /// With so many requests that can wait at one time. Default: 16 384.
+    #[must_use]
+    pub fn capacity(self, requests: usize) -> Self {
+        Self { batch: self.batch.capacity(requests) }
+    }
+
+    /// What waits and what has been sent.
+    pub fn stats(&self) -> BatchStats {
+        self.batch.stats()
+    }
+}
+
+impl<B> Layer<B> for BatchedLayer
+where
+    B: Service<Job, Response = KernelResponse>,
+    B::Error: From<KernelError>,
+{
+    type Service = Batched<B>;
+
+    fn layer(&self, backend: B) -> Batched<B> {
+        self.batch.layer(Batches::new(backend))
+    }
+}
+
+/// Which jobs may share a run: those of one kernel that it [says so](crate::service::Kernel::batch_key) of. They weigh what
+/// their kernel says that they cost.
+#[derive(Clone, Copy, Debug)]
+pub struct SameRun {
+    inline: Duration,
+}
+
+impl Join<Job> for SameRun {
+    type Key = Key;
+
+    fn key(&self, job: &mut Job) -> Option<Key> {
+        job.shared_run(self.inline).map(Key)
+    }
+
+    fn weight(&self, job: &Job) -> u64 {
+        job.cost().map_or(0, |cost| cost.bytes.max(cost.operations.saturating_mul(BYTES_PER_OPERATION)))
+    }
+}
+
+/// What jobs that may share a run have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key(SharedRun);

@@ -1,0 +1,171 @@
+//! How long a call will take by itself.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::service::RequestContext;
+
+/// Learns from how long calls took. Times are in nanoseconds.
+pub trait Estimator {
+    /// What is kept of a call, to learn from.
+    type Call;
+
+    /// The call took so long by itself.
+    fn observe(&self, call: &Self::Call, took: u64);
+
+    /// A call was refused on the strength of its own estimate alone. One that is too high would never be put right, as
+    /// no call would show it, so each such refusal takes something off.
+    fn doubt(&self, call: &Self::Call);
+}
+
+/// [`Estimator`] of calls with an `R`.
+pub trait Estimate<R>: Estimator {
+    /// How long the call is expected to take.
+    fn estimate(&self, request: &R) -> (u64, Self::Call);
+}
+
+/// An exponentially weighted mean that gives the newest an eighth; 0 stands for nothing known.
+#[derive(Debug, Default)]
+pub struct Mean(AtomicU64);
+
+impl Mean {
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Of two that add at the same time one may be lost, which a mean can do without.
+    fn add(&self, value: u64) {
+        let mean = self.get();
+        let next = if mean == 0 { value } else { mean - mean / 8 + value / 8 };
+        self.0.store(next.max(1), Ordering::Relaxed);
+    }
+
+    fn shave(&self) {
+        let mean = self.get();
+        self.0.store((mean - mean / 32).max(1), Ordering::Relaxed);
+    }
+}
+
+/// The mean of what calls of an [operation](RequestContext::operation) took.
+#[derive(Debug, Default)]
+pub struct Learned {
+    operations: RwLock<HashMap<Box<str>, Arc<Mean>>>,
+    /// Of all calls: what those of an unknown operation are expected to take.
+    all: Mean,
+}
+
+/// Names beyond these have no mean of their own.
+const MAX_OPERATIONS: usize = 512;
+/// Of a call when nothing is known of any.
+const FIRST: u64 = 1_000_000;
+
+/// What a call was an example of.
+#[derive(Debug)]
+pub enum Example {
+    /// An operation that has been answered before.
+    Known(Arc<Mean>),
+    /// A name that is known once it is answered.
+    New(Box<str>),
+    /// One of too many.
+    Other,
+}
+
+impl Estimator for Learned {
+    type Call = Example;
+
+    fn observe(&self, call: &Example, took: u64) {
+        self.all.add(took);
+        match call {
+            Example::Known(mean) => mean.add(took),
+            Example::New(name) => {
+                let mut operations = self.operations.write().unwrap_or_else(PoisonError::into_inner);
+                if operations.len() < MAX_OPERATIONS || operations.contains_key(name) {
+                    operations.entry(name.clone()).or_default().add(took);
+                }
+            }
+            Example::Other => {}
+        }
+    }
+
+    fn doubt(&self, call: &Example) {
+        match call {
+            Example::Known(mean) => mean.shave(),
+            Example::New(_) | Example::Other => self.all.shave(),
+        }
+    }
+}
+
+impl<R: RequestContext> Estimate<R> for Learned {
+    fn estimate(&self, request: &R) -> (u64, Example) {
+        let name = request.operation();
+        let operations = self.operations.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mean) = operations.get(name) {
+            return (mean.get(), Example::Known(Arc::clone(mean)));
+        }
+        let example = if operations.len() < MAX_OPERATIONS { Example::New(name.into()) } else { Example::Other };
+        let known = self.all.get();
+        (if known == 0 { FIRST } else { known }, example)
+    }
+}
+
+/// What a closure says, times by how much calls have been longer than it said.
+pub struct Given<F> {
+    estimate: F,
+    /// Millionths.
+    correction: Mean,
+}
+
+const ONE: u64 = 1_000_000;
+
+impl<F> Given<F> {
+    pub(super) fn new(estimate: F) -> Self {
+        Self { estimate, correction: Mean(AtomicU64::new(ONE)) }
+    }
+}
+
+impl<F> Estimator for Given<F> {
+    /// What the closure said.
+    type Call = u64;
+
+    fn observe(&self, said: &u64, took: u64) {
+        if *said > 0 {
+            // No single call says more than that the estimates are off by 64.
+            let ratio = u128::from(took) * u128::from(ONE) / u128::from(*said);
+            let ratio = u64::try_from(ratio).unwrap_or(u64::MAX).clamp(ONE / 64, ONE * 64);
+            self.correction.add(ratio);
+        }
+    }
+
+    fn doubt(&self, _said: &u64) {
+        // What the closure says is believed; what was put on top of it is not for ever.
+        if self.correction.get() > ONE {
+            self.correction.shave();
+        }
+    }
+}
+
+impl<R, F: Fn(&R) -> Duration> Estimate<R> for Given<F> {
+    fn estimate(&self, request: &R) -> (u64, u64) {
+        let said = nanos((self.estimate)(request));
+        let corrected = u128::from(said) * u128::from(self.correction.get()) / u128::from(ONE);
+        (u64::try_from(corrected).unwrap_or(MOST).min(MOST), said)
+    }
+}
+
+impl<F> fmt::Debug for Given<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Given")
+            .field("correction", &(self.correction.get() as f64 / ONE as f64))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The longest that a call counts with, a day: the sum of many that claim to take for ever still fits.
+const MOST: u64 = 24 * 3600 * 1_000_000_000;
+
+pub(super) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(MOST).min(MOST)
+}

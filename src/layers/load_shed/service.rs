@@ -1,0 +1,108 @@
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::task::coop;
+use tower::load::Load;
+use tower_service::Service;
+
+use super::policy::{Admit, Answered, WhenNotReady};
+use super::{LoadShedError, ResponseFuture};
+
+/// Refuses calls that come to nothing. See the [module](super).
+#[derive(Debug)]
+pub struct LoadShed<S, P = WhenNotReady> {
+    inner: S,
+    /// Whether the inner service said so when it was asked last.
+    is_ready: bool,
+    policy: Arc<P>,
+}
+
+impl<S, P> LoadShed<S, P> {
+    pub(super) fn new(inner: S, policy: Arc<P>) -> Self {
+        Self { inner, is_ready: false, policy }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, P, R> Service<R> for LoadShed<S, P>
+where
+    S: Service<R> + Clone,
+    P: Admit<R> + Answered<S::Response>,
+{
+    type Response = S::Response;
+    type Error = LoadShedError<S::Error>;
+    type Future = ResponseFuture<S, R, P>;
+
+    /// Always ready: a call is let in, or refused, and neither holds up who makes it.
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let mut ready = self.inner.poll_ready(cx);
+        if ready.is_pending() && !coop::has_budget_remaining() {
+            ready = poll_outside_budget(&mut self.inner, cx);
+        }
+        self.is_ready = ready.map_err(LoadShedError::Inner)?.is_ready();
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: R) -> Self::Future {
+        let is_ready = mem::take(&mut self.is_ready);
+        match self.policy.admit(&request, is_ready) {
+            Ok(admitted) if is_ready => ResponseFuture::called(self.inner.call(request), admitted),
+            Ok(admitted) => {
+                // The one that has begun to wait for readiness goes on waiting, with the call.
+                let unready = self.inner.clone();
+                let service = mem::replace(&mut self.inner, unready);
+                let until = self.policy.wait_until(&request);
+                ResponseFuture::waiting(service, request, admitted, Arc::clone(&self.policy), until)
+            }
+            Err(refusal) => {
+                if !is_ready {
+                    // It waits in a queue further in, for a place that no call is there to use.
+                    let unready = self.inner.clone();
+                    drop(mem::replace(&mut self.inner, unready));
+                }
+                ResponseFuture::refused(refusal)
+            }
+        }
+    }
+}
+
+/// A service that takes from Tokio's budget to see whether it is ready says `Pending` when there is none left, however
+/// much room it has.
+#[cold]
+fn poll_outside_budget<S: Service<R>, R>(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    Pin::new(&mut coop::unconstrained(poll_fn(|cx| service.poll_ready(cx)))).poll(cx)
+}
+
+// By hand: what one service has found ready is not its clone's, and a clone needs no `P: Clone`.
+impl<S: Clone, P> Clone for LoadShed<S, P> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), Arc::clone(&self.policy))
+    }
+}
+
+impl<S: Load, P> Load for LoadShed<S, P> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> Self::Metric {
+        self.inner.load()
+    }
+}

@@ -1,0 +1,228 @@
+//! Requests that share a run: arrays joined and taken apart, and the same answers as alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tower::{Layer, ServiceExt};
+use tower_kernels::backends::BatchedLayer;
+use tower_kernels::backends::batched::Batched;
+use tower_kernels::backends::cpu::CpuBackend;
+use tower_kernels::backends::cuda::CudaBackend;
+use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
+use tower_kernels::kernels::risk::black_scholes::OptionKind;
+use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput};
+use tower_kernels::service::{Buffer, KernelRequest, KernelService, Payload, Reals};
+
+use crate::probe::{Bench, numbers};
+
+crate::tests! {
+    parts_of_every_size_are_joined_and_taken_apart
+    lengths_that_do_not_fit_are_refused
+    saxpy_together_is_saxpy_alone
+    option_prices_together_are_those_alone
+    betweenness_on_one_graph_agrees
+    many_batches_from_many_callers_do_not_mix
+}
+
+fn parts_of_every_size_are_joined_and_taken_apart() {
+    // In elements of 8 bytes: the slab of small arrays holds 32 768, a piece 262 144, staging four of these.
+    let splits: [&[usize]; 9] = [
+        &[],
+        &[0],
+        &[5],
+        &[1, 0, 2, 3],
+        &[1000; 33],
+        &[32_768, 1],
+        &[0, 262_143, 2, 0, 262_144, 1],
+        &[262_144, 262_144, 5],
+        &[3; 50_000],
+    ];
+    let more: Vec<usize> = (0..40).map(|index| index * 6_151 % 100_003).collect();
+    let bench = Bench::new(1).with("test/parts", move |lane| {
+        for lengths in splits.into_iter().chain([&more[..]]) {
+            let parts: Vec<_> = lengths.iter().enumerate().map(|(seed, &len)| numbers(len, seed as u64)).collect();
+            let name = format!("{} parts of {} in all", lengths.len(), lengths.iter().sum::<usize>());
+            let joined = lane.upload_parts(parts.iter().map(Vec::as_slice))?;
+            let other = lane.upload_parts(parts.iter().rev().map(Vec::as_slice))?;
+            assert_eq!(joined.len(), lengths.iter().sum::<usize>(), "{name}");
+            assert!(*lane.download(&joined)? == parts.concat()[..], "{name}: joined");
+            let [apart, whole] = lane.download_all_parts([&joined, &joined], lengths)?;
+            assert!(
+                apart.iter().zip(&parts).all(|(a, b)| a[..] == b[..]) && apart.len() == parts.len(),
+                "{name}: apart"
+            );
+            assert!(whole == apart, "{name}: twice");
+            let reversed: Vec<usize> = lengths.iter().rev().copied().collect();
+            let apart = lane.download_parts(&other, &reversed)?;
+            assert!(apart.iter().rev().zip(&parts).all(|(a, b)| a[..] == b[..]), "{name}: in reverse");
+        }
+        Ok(Buffer::default())
+    });
+    for _ in 0..3 {
+        bench.run("test/parts").unwrap();
+    }
+}
+
+fn lengths_that_do_not_fit_are_refused() {
+    let bench = Bench::new(1).with("test/lengths", |lane| {
+        let there = lane.upload(&numbers(10, 0))?;
+        for lengths in [&[5_usize, 4][..], &[5, 6], &[], &[usize::MAX, 11]] {
+            lane.download_parts(&there, lengths).unwrap_err();
+        }
+        lane.download_parts(&there, &[4, 6]).map(|mut parts| parts.swap_remove(1))
+    });
+    bench.run("test/lengths").unwrap();
+}
+
+/// A service whose requests wait until all of them can share a run, and the same on the CPU, each alone.
+struct Both {
+    bench: Bench,
+    cpu: KernelService<CpuBackend>,
+}
+
+impl Both {
+    fn new() -> Self {
+        let bench = Bench::new(2);
+        tower_kernels::kernels::register_all(&bench.registry).unwrap();
+        let cpu = KernelService::with_backend(Arc::clone(&bench.registry), CpuBackend::new());
+        Self { bench, cpu }
+    }
+
+    fn batched(&self, layer: &BatchedLayer) -> KernelService<Batched<CudaBackend>> {
+        KernelService::with_backend(Arc::clone(&self.bench.registry), layer.layer(self.bench.backend.clone()))
+    }
+
+    /// The answers together on CUDA, alone on CUDA and alone on the CPU.
+    fn run<T: std::any::Any + Send + Sync>(&self, id: &'static str, inputs: Vec<Payload>) -> [Vec<Arc<T>>; 3] {
+        let layer =
+            BatchedLayer::for_lanes(2).max_requests(inputs.len()).max_bytes(u64::MAX).max_delay(Duration::from_secs(5));
+        let service = self.batched(&layer);
+        self.bench.runtime.block_on(async {
+            let call = |input: &Payload| service.clone().oneshot(KernelRequest::new(id, input.clone()));
+            let together = join_all(inputs.iter().map(call)).await.into_iter().map(|answer| {
+                let answer = answer.unwrap();
+                let execution = &answer.execution;
+                assert_eq!((execution.backend, execution.batch_size as usize), ("CUDA", inputs.len()));
+                answer.payload.downcast().unwrap()
+            });
+            let together = together.collect();
+            let (mut alone, mut cpu) = (Vec::new(), Vec::new());
+            for input in &inputs {
+                let request = || KernelRequest::new(id, input.clone());
+                alone.push(self.bench.service().oneshot(request()).await.unwrap().payload.downcast().unwrap());
+                cpu.push(self.cpu.clone().oneshot(request()).await.unwrap().payload.downcast().unwrap());
+            }
+            [together, alone, cpu]
+        })
+    }
+}
+
+fn saxpy_together_is_saxpy_alone() {
+    let both = Both::new();
+    for count in [2, 3, 64, 256] {
+        let inputs = (0..count).map(|seed| {
+            let len = 1 + (seed * 977) % 3000;
+            let [x, y] =
+                [1, 2].map(|add| numbers(len, (2 * seed + add) as u64).into_iter().map(|v| v as f32).collect());
+            Payload::typed(SaxpyInput { a: 1.0 / 3.0, x, y })
+        });
+        let [together, alone, cpu] = both.run::<SaxpyOutput>("linalg/saxpy", inputs.collect());
+        assert!(together == alone && together == cpu, "{count}");
+    }
+}
+
+fn option_prices_together_are_those_alone() {
+    let both = Both::new();
+    let spread = |len: usize, seed: u64, low: f64, high: f64| -> Vec<f64> {
+        numbers(len, seed).into_iter().map(|value| low + (high - low) * value).collect()
+    };
+    for (single, arrays) in [(false, true), (true, true), (false, false)] {
+        let inputs = (0..32_u64).map(|seed| {
+            // What takes longer than 20 µs to be checked runs alone, and in double precision these come near it.
+            let len = 1 + (seed as usize * 311) % 900;
+            let real = |add: u64, low, high| -> Reals {
+                let values = spread(len, 10 * seed + add, low, high);
+                if single { values.iter().map(|&v| v as f32).collect::<Vec<_>>().into() } else { values.into() }
+            };
+            let kinds = |index: usize| if index.is_multiple_of(3) { OptionKind::Put } else { OptionKind::Call };
+            Payload::typed(OptionPricingInput {
+                spot: real(1, 20.0, 200.0),
+                strike: if arrays { real(2, 20.0, 200.0) } else { 100.0.into() },
+                rate: if arrays { real(3, -0.02, 0.1) } else { 0.03.into() },
+                volatility: real(4, 0.0, 0.9),
+                time: real(5, 0.0, 4.0),
+                dividend_yield: if arrays { real(6, 0.0, 0.06) } else { 0.0.into() },
+                kind: if arrays { (0..len).map(kinds).collect::<Vec<_>>().into() } else { OptionKind::Put.into() },
+                precision: None,
+            })
+        });
+        let [together, alone, cpu] = both.run::<OptionPricingOutput>("risk/option-pricing", inputs.collect());
+        let tolerance = if single { 1e-5 } else { 1e-12 };
+        for ((together, alone), cpu) in together.iter().zip(&alone).zip(&cpu) {
+            assert!(together == alone, "each contract on its own: {single} {arrays}");
+            for (a, b) in [(&together.price, &cpu.price), (&together.delta, &cpu.delta)] {
+                let close = |(a, b): (f64, f64)| (a - b).abs() <= tolerance * 400.0;
+                assert!(reals(a).into_iter().zip(reals(b)).all(close), "{single} {arrays}");
+            }
+        }
+    }
+}
+
+fn reals(values: &Reals) -> Vec<f64> {
+    match values {
+        Reals::F32(values) => values.iter().map(|&value| value.into()).collect(),
+        Reals::F64(values) => values.to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn betweenness_on_one_graph_agrees() {
+    let both = Both::new();
+    let edges: Vec<[u32; 2]> = (0..1500_u32).map(|edge| [edge % 400, (edge * 7 + edge / 400) % 400]).collect();
+    for directed in [false, true] {
+        let inputs = (0..9_u32).map(|seed| {
+            let mut input = BetweennessInput::from_edges(400, edges.clone());
+            (input.directed, input.normalized) = (directed, seed.is_multiple_of(2));
+            input.sources = (seed % 3 > 0).then(|| (0..40 + seed % 3).map(|node| node * 9).collect::<Vec<_>>().into());
+            Payload::typed(input)
+        });
+        let [together, alone, cpu] = both.run::<BetweennessOutput>("graph/betweenness-centrality", inputs.collect());
+        for ((together, alone), cpu) in together.iter().zip(&alone).zip(&cpu) {
+            for other in [alone, cpu] {
+                let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-9 * b.abs().max(1e-9);
+                assert!(together.scores.iter().zip(other.scores.iter()).all(close), "{directed}");
+            }
+        }
+    }
+}
+
+fn many_batches_from_many_callers_do_not_mix() {
+    let both = Both::new();
+    let layer = BatchedLayer::for_lanes(1);
+    let service = both.batched(&layer);
+    both.bench.runtime.block_on(async {
+        let tasks: Vec<_> = (0..64_u32)
+            .map(|task| {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    for round in 0..100_u32 {
+                        let value = (task * 100 + round) as f32;
+                        let len = 1 + (task as usize * 13 + round as usize * 7) % 1500;
+                        let input = SaxpyInput { a: 2.0, x: vec![value; len].into(), y: vec![1.0; len].into() };
+                        let request = KernelRequest::new("linalg/saxpy", Payload::typed(input));
+                        let answer = service.clone().oneshot(request).await.unwrap().payload.downcast::<SaxpyOutput>();
+                        let answer = answer.unwrap();
+                        assert!(answer.y.len() == len && answer.y.iter().all(|y| *y == 2.0 * value + 1.0));
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    let stats = layer.stats();
+    assert!(stats.requests > stats.batches, "requests have shared runs: {stats:?}");
+}

@@ -1,0 +1,286 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio_test::assert_pending;
+use tower::{Layer, Service, ServiceExt};
+use tower_kernels::error::ErrorKind;
+use tower_kernels::layers::cache::Store;
+use tower_kernels::layers::repeats::{Repeatable, Repeats};
+use tower_kernels::layers::{CacheLayer, CoalesceLayer};
+use tower_kernels::service::ResponseContext;
+
+use crate::probe::{Act, ProbeError, Request, Response, probe};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MIB: u64 = 1 << 20;
+
+type Key = fn(&Request) -> Option<String>;
+
+fn key(request: &Request) -> Option<String> {
+    (request.operation != "impure").then(|| request.operation.clone())
+}
+
+fn layer() -> CacheLayer<Key, Store<String, Response>> {
+    CacheLayer::new(MIB, key as Key)
+}
+
+async fn ask<S>(service: &mut S, request: Request) -> Result<Response, ProbeError>
+where
+    S: Service<Request, Response = Response, Error = ProbeError>,
+{
+    service.ready().await?.call(request).await
+}
+
+fn backend(response: &Response) -> &'static str {
+    response.execution().unwrap().backend
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_given_again_and_says_that_nothing_ran() {
+    let ((probe, watch), cache) = (probe(1), layer());
+    let mut service = cache.layer(probe);
+    assert_eq!(backend(&ask(&mut service, Request::of("a", Act::Answer)).await.unwrap()), "CPU");
+    for _ in 0..3 {
+        let again = ask(&mut service, Request::of("a", Act::Never)).await.unwrap();
+        assert_eq!(backend(&again), "cache");
+        assert_eq!(again.execution().unwrap().executed, Duration::ZERO);
+    }
+    assert_eq!(backend(&ask(&mut service, Request::of("b", Act::Answer)).await.unwrap()), "CPU");
+    assert_eq!((watch.calls(), cache.hits(), cache.misses(), cache.entries()), (2, 3, 2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hit_leaves_the_readiness_for_the_next_call() {
+    let ((probe, watch), cache) = (probe(1), layer());
+    let mut service = cache.layer(probe);
+    ask(&mut service, Request::of("a", Act::Answer)).await.unwrap();
+    ask(&mut service, Request::of("a", Act::Answer)).await.unwrap();
+    assert_eq!((watch.in_use(), watch.calls()), (1, 1));
+    ask(&mut service, Request::of("b", Act::Answer)).await.unwrap();
+    assert_eq!((watch.in_use(), watch.calls()), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_key_is_run_each_time_and_not_counted() {
+    let ((probe, watch), cache) = (probe(1), layer());
+    let mut service = cache.layer(probe);
+    for _ in 0..3 {
+        ask(&mut service, Request::of("impure", Act::Answer)).await.unwrap();
+    }
+    assert_eq!((watch.calls(), cache.hits(), cache.misses(), cache.entries(), cache.bytes()), (3, 0, 0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_and_refusals_are_not_kept() {
+    let ((probe, watch), cache) = (probe(1), layer());
+    let mut service = cache.layer(probe);
+    for kind in ErrorKind::ALL {
+        assert_eq!(ask(&mut service, Request::of("a", Act::Fail(kind))).await.unwrap_err(), ProbeError(kind));
+        assert_eq!(ask(&mut service, Request::of("a", Act::Refuse(kind))).await.unwrap().failure(), Some(kind));
+    }
+    assert_eq!((watch.calls(), cache.entries()), (2 * ErrorKind::ALL.len(), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_forgotten_when_its_time_is_up() {
+    let ((probe, watch), cache) = (probe(1), layer().ttl(SECOND));
+    let mut service = cache.layer(probe);
+    ask(&mut service, Request::of("a", Act::Answer)).await.unwrap();
+    tokio::time::advance(SECOND - Duration::from_millis(1)).await;
+    ask(&mut service, Request::of("a", Act::Answer)).await.unwrap();
+    assert_eq!(watch.calls(), 1);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    ask(&mut service, Request::of("a", Act::Fail(ErrorKind::Internal))).await.unwrap_err();
+    assert_eq!((watch.calls(), cache.entries(), cache.bytes()), (2, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_to_live_past_the_end_of_time_is_none() {
+    let ((probe, watch), cache) = (probe(1), layer().ttl(Duration::MAX));
+    let mut service = cache.layer(probe);
+    ask(&mut service, Request::of("a", Act::Answer)).await.unwrap();
+    tokio::time::advance(SECOND * 1_000_000).await;
+    ask(&mut service, Request::of("a", Act::Answer)).await.unwrap();
+    assert_eq!(watch.calls(), 1);
+}
+
+/// All questions have one digest.
+struct Colliding;
+
+impl Repeats<Request> for Colliding {
+    type Question<'r> = &'r str;
+    type Kept = String;
+
+    fn question<'r>(&'r self, request: &'r Request) -> Option<&'r str> {
+        Some(&request.operation)
+    }
+    fn is_same(&self, kept: &String, question: &&str) -> bool {
+        kept == question
+    }
+    fn hold(&self, question: &str) -> String {
+        question.to_owned()
+    }
+    fn weigh(&self, kept: &String) -> usize {
+        kept.capacity()
+    }
+    fn digest(&self, _: &&str) -> u128 {
+        42
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_question_with_the_same_digest_is_a_miss() {
+    let ((probe, watch), cache) = (probe(1), CacheLayer::new(MIB, Colliding));
+    let mut service = cache.layer(probe);
+    for operation in ["a", "b", "a"] {
+        let response = service.ready().await.unwrap().call(Request::of(operation, Act::Answer)).await.unwrap();
+        assert_eq!(backend(&response), "CPU");
+    }
+    // They take each other's place.
+    assert_eq!((watch.calls(), cache.hits(), cache.misses(), cache.entries()), (3, 0, 3, 1));
+    let again = service.ready().await.unwrap().call(Request::of("a", Act::Never)).await.unwrap();
+    assert_eq!(backend(&again), "cache");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_questions_with_the_same_digest_do_not_share_a_run() {
+    let ((probe, watch), coalesce) = (probe(2), CoalesceLayer::new(Colliding));
+    let mut service = coalesce.layer(probe);
+    let first = service.ready().await.unwrap().call(Request::of("a", Act::Take(SECOND)));
+    let second = service.ready().await.unwrap().call(Request::of("b", Act::Take(SECOND)));
+    let (first, second) = tokio::join!(first, second);
+    assert!(first.is_ok() && second.is_ok());
+    assert_eq!((watch.calls(), coalesce.joined(), coalesce.in_flight()), (2, 0, 0));
+}
+
+/// An answer of so many bytes.
+#[derive(Debug)]
+struct Sized(Vec<u8>);
+
+impl Repeatable for Sized {
+    fn keep(&self) -> Option<Self> {
+        Some(Self(self.0.clone()))
+    }
+    fn repeat(&self) -> Self {
+        Self(self.0.clone())
+    }
+    fn weigh(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
+#[tokio::test]
+async fn it_is_bounded_by_bytes_and_says_what_it_takes() {
+    let cache = CacheLayer::new(MIB, |length: &usize| Some(*length));
+    let mut service = cache.layer(tower::service_fn(|length: usize| async move {
+        Ok::<_, std::convert::Infallible>(Sized(vec![0; length]))
+    }));
+    for length in 10_000..10_020 {
+        service.ready().await.unwrap().call(length).await.unwrap();
+    }
+    let all: u64 = (10_000..10_020).sum();
+    assert_eq!(cache.entries(), 20);
+    assert!((all..all + 20 * 400).contains(&cache.bytes()), "{} bytes for {all}", cache.bytes());
+    for length in 10_000..11_000 {
+        service.ready().await.unwrap().call(length).await.unwrap();
+        assert!(cache.bytes() <= MIB, "{} bytes are taken", cache.bytes());
+    }
+    assert!(cache.bytes() > MIB / 2, "{} bytes are taken", cache.bytes());
+    // What is larger than all of it changes nothing.
+    let before = (cache.entries(), cache.bytes());
+    service.ready().await.unwrap().call(2 * MIB as usize).await.unwrap();
+    assert_eq!((cache.entries(), cache.bytes()), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_does_not_come_back_by_a_call_that_began_before() {
+    let ((probe, watch), cache) = (probe(2), layer());
+    let mut service = cache.layer(probe);
+    for forget in
+        [CacheLayer::clear as fn(&CacheLayer<Key, Store<String, Response>>), |cache| cache.invalidate(|_| false)]
+    {
+        let slow = service.ready().await.unwrap().call(Request::of("slow", Act::Take(SECOND)));
+        let slow = tokio::spawn(slow);
+        tokio::task::yield_now().await;
+        forget(&cache);
+        slow.await.unwrap().unwrap();
+        assert_eq!(cache.entries(), 0);
+    }
+    ask(&mut service, Request::of("slow", Act::Answer)).await.unwrap();
+    assert_eq!((watch.calls(), cache.entries()), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_are_forgotten_by_their_question() {
+    let ((probe, watch), cache) = (probe(1), layer());
+    let mut service = cache.layer(probe);
+    for operation in ["a/1", "a/2", "b/1"] {
+        ask(&mut service, Request::of(operation, Act::Answer)).await.unwrap();
+    }
+    cache.invalidate(|operation| operation.starts_with("a/"));
+    assert_eq!(cache.entries(), 1);
+    for (operation, calls) in [("b/1", 3), ("a/1", 4), ("a/2", 5)] {
+        ask(&mut service, Request::of(operation, Act::Answer)).await.unwrap();
+        assert_eq!(watch.calls(), calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_of_the_layer_and_all_its_services_share_what_is_kept() {
+    let ((first, first_watch), (second, second_watch), cache) = (probe(1), probe(1), layer());
+    ask(&mut cache.layer(first), Request::of("a", Act::Answer)).await.unwrap();
+    ask(&mut cache.clone().layer(second.clone()).clone(), Request::of("a", Act::Answer)).await.unwrap();
+    assert_eq!((first_watch.calls(), second_watch.calls()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_call_keeps_nothing_unless_another_has_it_completed() {
+    let ((probe, watch), cache) = (probe(2), layer());
+    let mut service = cache.layer(probe.clone());
+    let mut call = tokio_test::task::spawn(service.ready().await.unwrap().call(Request::of("a", Act::Take(SECOND))));
+    assert_pending!(call.poll());
+    drop(call);
+    tokio::time::sleep(SECOND * 2).await;
+    assert_eq!((cache.entries(), watch.in_use()), (0, 0));
+
+    let mut service = cache.layer(CoalesceLayer::new(key as Key).layer(probe));
+    let mut leader = tokio_test::task::spawn(service.ready().await.unwrap().call(Request::of("a", Act::Take(SECOND))));
+    let follower = service.clone().oneshot(Request::of("a", Act::Never));
+    assert_pending!(leader.poll());
+    let follower = tokio::spawn(follower);
+    tokio::task::yield_now().await;
+    drop(leader);
+    follower.await.unwrap().unwrap();
+    assert_eq!((cache.entries(), watch.calls()), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_threads_find_what_one_of_them_has_asked() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let cache = CacheLayer::new(64 * MIB, |number: &u64| Some(*number));
+    let counted = Arc::clone(&runs);
+    let service = cache.layer(tower::service_fn(move |number: u64| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move { Ok::<_, std::convert::Infallible>(Sized(number.to_le_bytes().to_vec())) }
+    }));
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let mut service = service.clone();
+            tokio::spawn(async move {
+                for round in 0..20_000_u64 {
+                    let number = round * 7919 % 1000;
+                    let answer = service.ready().await.unwrap().call(number).await.unwrap();
+                    assert_eq!(answer.0, number.to_le_bytes());
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(cache.entries(), 1000);
+    assert_eq!(cache.hits() + cache.misses(), 160_000);
+    assert_eq!(cache.misses(), runs.load(Ordering::Relaxed) as u64);
+    assert!(cache.misses() <= 8000);
+}

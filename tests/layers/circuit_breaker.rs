@@ -1,0 +1,429 @@
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::time::{Instant, advance};
+use tower::limit::ConcurrencyLimit;
+use tower::{Layer, Service, ServiceExt};
+use tower_kernels::error::{Classify, ErrorKind};
+use tower_kernels::layers::circuit_breaker::{CircuitBreakerError, CircuitState};
+use tower_kernels::layers::{CircuitBreakerLayer, TimeoutLayer};
+
+use crate::probe::{Act, Probe, ProbeError, Request, Wakes, probe};
+use crate::tracing::Notes;
+
+const SECOND: Duration = Duration::from_secs(1);
+const FAIL: Act = Act::Fail(ErrorKind::Unavailable);
+
+async fn call<S: Service<Request>>(service: &mut S, act: Act) -> Result<S::Response, S::Error> {
+    service.ready().await?.call(Request::new(act)).await
+}
+
+/// Opens at the first failure.
+fn touchy() -> CircuitBreakerLayer {
+    CircuitBreakerLayer::new().consecutive_failures(1)
+}
+
+async fn refused<S>(service: &mut S) -> Duration
+where
+    S: Service<Request, Error = CircuitBreakerError<ProbeError>>,
+{
+    match call(service, Act::Answer).await {
+        Err(CircuitBreakerError::Open { retry_after }) => retry_after,
+        Err(error) => panic!("{error:?}"),
+        Ok(_) => panic!("the call went through"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_in_a_row_open_it_and_the_refusal_says_when_the_next_is_tried() {
+    let (probe, watch) = probe(1);
+    let layer = CircuitBreakerLayer::new().consecutive_failures(3);
+    let mut service = layer.layer(probe);
+    for act in [FAIL, FAIL, Act::Answer, FAIL, FAIL] {
+        let _ = call(&mut service, act).await;
+    }
+    assert_eq!(layer.status().state, CircuitState::Closed);
+    call(&mut service, FAIL).await.unwrap_err();
+    assert_eq!((layer.status().state, layer.status().opened), (CircuitState::Open, 1));
+
+    let error = call(&mut service, Act::Answer).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let retry_after = error.retry_after().unwrap();
+    assert!((SECOND * 3 / 4..=SECOND).contains(&retry_after), "{retry_after:?}");
+    assert_eq!((watch.calls(), layer.status().refused), (6, 1));
+
+    advance(retry_after - Duration::from_millis(1)).await;
+    assert_eq!(refused(&mut service).await, Duration::from_millis(1));
+    advance(Duration::from_millis(1)).await;
+    call(&mut service, Act::Answer).await.unwrap();
+    assert_eq!(layer.status().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_call_leaves_the_inner_readiness_for_the_next() {
+    let (probe, watch) = probe(2);
+    let layer = touchy();
+    let (mut first, mut second) = (layer.layer(probe.clone()), layer.layer(probe));
+    first.ready().await.unwrap();
+    call(&mut second, FAIL).await.unwrap_err();
+    assert_eq!(watch.in_use(), 1);
+    let refusal = first.call(Request::new(Act::Answer)).await.unwrap_err();
+    assert!(matches!(refusal, CircuitBreakerError::Open { .. }));
+    assert_eq!((watch.in_use(), watch.calls()), (1, 1));
+    advance(SECOND).await;
+    call(&mut first, Act::Answer).await.unwrap();
+    assert_eq!((watch.in_use(), watch.calls()), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_of_failures_opens_it_once_there_are_calls_enough() {
+    let layer = CircuitBreakerLayer::new().consecutive_failures(None).failure_rate(0.5).window(SECOND * 10, 8);
+    let mut service = layer.layer(probe(1).0);
+    for _ in 0..3 {
+        call(&mut service, FAIL).await.unwrap_err();
+        call(&mut service, Act::Answer).await.unwrap();
+    }
+    call(&mut service, FAIL).await.unwrap_err();
+    assert_eq!((layer.status().calls, layer.status().failures), (7, 4));
+    assert_eq!(layer.status().state, CircuitState::Closed);
+
+    // Of all of these the window knows nothing any more.
+    advance(SECOND * 10).await;
+    assert_eq!(layer.status().calls, 0);
+    for _ in 0..5 {
+        call(&mut service, Act::Answer).await.unwrap();
+    }
+    for _ in 0..4 {
+        call(&mut service, FAIL).await.unwrap_err();
+        assert_eq!(layer.status().state, CircuitState::Closed);
+    }
+    call(&mut service, FAIL).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_calls_open_it_those_among_them_whose_caller_left() {
+    let layer = CircuitBreakerLayer::new().slow_calls(SECOND, 0.5).window(SECOND * 1000, 4);
+    let mut service = layer.layer(probe(1).0);
+    call(&mut service, Act::Take(SECOND)).await.unwrap();
+    call(&mut service, Act::Answer).await.unwrap();
+    call(&mut service, Act::Take(SECOND * 2)).await.unwrap();
+    assert_eq!((layer.status().slow, layer.status().state), (1, CircuitState::Closed));
+    tokio::time::timeout(SECOND / 2, call(&mut service, Act::Never)).await.unwrap_err();
+    assert_eq!(layer.status().calls, 3, "a caller that leaves early says nothing");
+    tokio::time::timeout(SECOND * 3, call(&mut service, Act::Never)).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_kinds_that_blame_the_service_count() {
+    let (probe, _) = probe(1);
+    for kind in ErrorKind::ALL {
+        let counts = matches!(kind, ErrorKind::Internal | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded);
+        for act in [Act::Fail(kind), Act::Refuse(kind)] {
+            let layer = touchy();
+            let _ = call(&mut layer.layer(probe.clone()), act).await;
+            let expected = if counts { CircuitState::Open } else { CircuitState::Closed };
+            assert_eq!(layer.status().state, expected, "{act:?}");
+            assert_eq!(layer.status().calls, u32::from(counts), "{act:?}");
+        }
+    }
+    let layer = touchy().failures([ErrorKind::RateLimited]);
+    let mut service = layer.layer(probe);
+    call(&mut service, Act::Fail(ErrorKind::Internal)).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Closed);
+    call(&mut service, Act::Fail(ErrorKind::RateLimited)).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_left_no_time_is_the_callers_own_fault() {
+    let layer = touchy();
+    let mut service = layer.layer(TimeoutLayer::new(SECOND * 5).layer(probe(1).0));
+    let hasty = Request { deadline: Some((Instant::now() + SECOND / 10).into_std()), ..Request::new(Act::Never) };
+    service.ready().await.unwrap().call(hasty).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Closed);
+    let patient = Request { deadline: Some((Instant::now() + SECOND * 2).into_std()), ..Request::new(Act::Never) };
+    service.ready().await.unwrap().call(patient).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Open);
+
+    let layer = touchy();
+    let mut service = layer.layer(TimeoutLayer::new(SECOND / 10).layer(probe(1).0));
+    call(&mut service, Act::Never).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Open, "the layer's own timeout always counts");
+}
+
+/// A service whose circuit is open and due for a probe, and another of the same layer.
+async fn due(layer: &CircuitBreakerLayer, inner: Probe) -> [impl Circuit; 2] {
+    let mut service = layer.layer(inner);
+    call(&mut service, FAIL).await.unwrap_err();
+    advance(SECOND).await;
+    [service.clone(), service]
+}
+
+trait Circuit: Service<Request, Response: std::fmt::Debug, Error = CircuitBreakerError<ProbeError>> {}
+impl<S: Service<Request, Response: std::fmt::Debug, Error = CircuitBreakerError<ProbeError>>> Circuit for S {}
+
+#[tokio::test(start_paused = true)]
+async fn one_probe_at_a_time_goes_through_and_its_success_closes_it() {
+    let (probe, watch) = probe(4);
+    let layer = touchy();
+    let [mut first, mut second] = due(&layer, probe).await;
+    let answer = first.ready().await.unwrap().call(Request::new(Act::Take(SECOND / 4)));
+    assert_eq!(layer.status().state, CircuitState::HalfOpen);
+    refused(&mut second).await;
+    assert_eq!(watch.calls(), 2);
+    answer.await.unwrap();
+    assert_eq!(layer.status().state, CircuitState::Closed);
+    call(&mut second, Act::Answer).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_probes_as_are_asked_for_must_succeed() {
+    let layer = touchy().probes(2, 3);
+    let [mut first, mut second] = due(&layer, probe(4).0).await;
+    let one = first.ready().await.unwrap().call(Request::new(Act::Take(SECOND / 4)));
+    let two = second.ready().await.unwrap().call(Request::new(Act::Take(SECOND / 4)));
+    refused(&mut first).await;
+    one.await.unwrap();
+    two.await.unwrap();
+    assert_eq!(layer.status().state, CircuitState::HalfOpen);
+    call(&mut first, Act::Answer).await.unwrap();
+    assert_eq!(layer.status().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_that_fail_double_the_open_time_up_to_the_bound() {
+    let layer = touchy().open_for(SECOND, SECOND * 6);
+    let mut service = layer.layer(probe(1).0);
+    for expected in [1, 2, 4, 6, 6] {
+        call(&mut service, FAIL).await.unwrap_err();
+        let retry_after = refused(&mut service).await;
+        assert!((SECOND * expected * 3 / 4..=SECOND * expected).contains(&retry_after), "{retry_after:?}");
+        advance(retry_after).await;
+    }
+    call(&mut service, Act::Answer).await.unwrap();
+    // It has not recovered if it fails again soon; later it begins anew.
+    call(&mut service, FAIL).await.unwrap_err();
+    let soon = refused(&mut service).await;
+    assert!(soon > SECOND * 4, "{soon:?}");
+    advance(soon).await;
+    call(&mut service, Act::Answer).await.unwrap();
+    advance(SECOND * 7).await;
+    call(&mut service, FAIL).await.unwrap_err();
+    assert!(refused(&mut service).await <= SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_whose_caller_leaves_gives_its_place_back_and_decides_nothing() {
+    let layer = touchy();
+    let [mut first, mut second] = due(&layer, probe(4).0).await;
+    let answer = first.ready().await.unwrap().call(Request::new(Act::Never));
+    refused(&mut second).await;
+    drop(answer);
+    assert_eq!(layer.status().state, CircuitState::HalfOpen);
+
+    first.ready().await.unwrap();
+    refused(&mut second).await;
+    drop(first);
+    assert_eq!(layer.status().state, CircuitState::HalfOpen);
+    call(&mut second, Act::Fail(ErrorKind::InvalidArgument)).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::HalfOpen);
+    call(&mut second, Act::Answer).await.unwrap();
+    assert_eq!(layer.status().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_never_ends_does_not_keep_it_open_for_ever() {
+    let layer = touchy();
+    let [mut first, mut second] = due(&layer, probe(4).0).await;
+    let endless = first.ready().await.unwrap().call(Request::new(Act::Never));
+    advance(refused(&mut second).await).await;
+    call(&mut second, Act::Answer).await.unwrap();
+    assert_eq!(layer.status().state, CircuitState::Closed);
+    drop(endless);
+    assert_eq!(layer.status().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_calls_of_before_bring_counts_no_more() {
+    let layer = touchy();
+    let (probe, _) = probe(4);
+    let mut late = layer.layer(probe.clone());
+    let failing = late.ready().await.unwrap().call(Request::new(FAIL));
+    let succeeding = late.ready().await.unwrap().call(Request::new(Act::Answer));
+    let [mut service, _] = due(&layer, probe).await;
+    succeeding.await.unwrap();
+    assert_eq!(layer.status().state, CircuitState::Open);
+    call(&mut service, Act::Answer).await.unwrap();
+    failing.await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_panics_is_a_failure() {
+    let layer = touchy();
+    let mut service = layer.layer(probe(1).0);
+    let future = service.ready().await.unwrap().call(Request::new(Act::Panic));
+    AssertUnwindSafe(async { future.await.map(drop) }).catch_unwind().await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_that_fails_counts_as_a_call_that_does() {
+    let (probe, watch) = probe(1);
+    let layer = CircuitBreakerLayer::new().consecutive_failures(2);
+    let mut service = layer.layer(probe);
+    watch.fail_readiness(ErrorKind::Unavailable);
+    for _ in 0..2 {
+        let error = service.ready().await.map(drop).unwrap_err();
+        assert_eq!(error, CircuitBreakerError::Inner(ProbeError(ErrorKind::Unavailable)));
+    }
+    refused(&mut service).await;
+    advance(SECOND).await;
+    // The probe's readiness fails too.
+    service.ready().await.map(drop).unwrap_err();
+    assert_eq!((layer.status().state, layer.status().opened), (CircuitState::Open, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_does_not_wait_for_a_dead_service() {
+    let (working, _) = probe(1);
+    let layer = touchy();
+    let mut dead = layer.layer(ConcurrencyLimit::new(working.clone(), 0));
+    let mut other = layer.layer(working);
+    let mut waiting = tokio_test::task::spawn(std::future::poll_fn(|cx| dead.poll_ready(cx)));
+    assert!(waiting.poll().is_pending());
+    call(&mut other, FAIL).await.unwrap_err();
+    // Who waited is woken, and refused.
+    assert!(waiting.is_woken());
+    assert!(waiting.poll().is_ready());
+    drop(waiting);
+    assert!(matches!(dead.call(Request::new(Act::Answer)).await, Err(CircuitBreakerError::Open { .. })));
+    refused(&mut dead).await;
+
+    // When a probe is due one waits, and no more than one.
+    advance(SECOND).await;
+    let mut next = dead.clone();
+    let mut waiting = tokio_test::task::spawn(std::future::poll_fn(|cx| dead.poll_ready(cx)));
+    assert!(waiting.poll().is_pending());
+    refused(&mut next).await;
+    drop(waiting);
+    drop(dead);
+    let mut waiting = tokio_test::task::spawn(std::future::poll_fn(|cx| next.poll_ready(cx)));
+    assert!(waiting.poll().is_pending(), "the place of the probe is lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_unready_while_open_waits_for_its_turn_to_probe() {
+    let (probe, watch) = probe(4);
+    let layer = touchy().unready_while_open();
+    let mut service = layer.layer(probe);
+    call(&mut service, FAIL).await.unwrap_err();
+    let begun = Instant::now();
+    let mut other = service.clone();
+    service.ready().await.unwrap();
+    assert!((SECOND * 3 / 4..=SECOND).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+
+    let (wakes, waker) = Wakes::new();
+    assert!(other.poll_ready(&mut std::task::Context::from_waker(&waker)).is_pending());
+    assert_eq!(wakes.count(), 0);
+    service.call(Request::new(Act::Answer)).await.unwrap();
+    assert_eq!(wakes.count(), 1, "it closed, and nobody told those who waited");
+    call(&mut other, Act::Answer).await.unwrap();
+    assert_eq!((watch.calls(), watch.in_use()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_operation_has_a_circuit_and_those_past_the_bound_share_one() {
+    let (probe, _) = probe(1);
+    let layer = CircuitBreakerLayer::new().consecutive_failures(1).per_operation().max_keys(2);
+    let mut service = layer.layer(probe);
+    let mut of =
+        async |operation: &str, act| service.ready().await.unwrap().call(Request::of(operation, act)).await.map(drop);
+    of("a", FAIL).await.unwrap_err();
+    of("b", Act::Answer).await.unwrap();
+    assert!(matches!(of("a", Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
+    let states = |names: &[&str]| {
+        let statuses = layer.handle().statuses();
+        assert_eq!(statuses.iter().map(|status| &*status.circuit).collect::<Vec<_>>(), names);
+        statuses.into_iter().map(|status| status.state).collect::<Vec<_>>()
+    };
+    assert_eq!(states(&["a", "b", "rest"]), [CircuitState::Open, CircuitState::Closed, CircuitState::Closed]);
+
+    // Nothing has failed of b, so it makes room for c; a second later at the soonest another may.
+    of("c", FAIL).await.unwrap_err();
+    assert_eq!(states(&["a", "c", "rest"]), [CircuitState::Open, CircuitState::Open, CircuitState::Closed]);
+    of("d", FAIL).await.unwrap_err();
+    assert!(matches!(of("e", Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
+    assert_eq!(states(&["a", "c", "rest"]), [CircuitState::Open; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_applied_twice_or_cloned_is_one_circuit() {
+    let (probe, _) = probe(2);
+    let layer = CircuitBreakerLayer::new().consecutive_failures(2);
+    let mut first = layer.layer(probe.clone());
+    let mut second = layer.clone().layer(probe);
+    call(&mut first, FAIL).await.unwrap_err();
+    call(&mut second, FAIL).await.unwrap_err();
+    refused(&mut first).await;
+    refused(&mut second.clone()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_transition_is_an_event_and_nothing_else_is() {
+    let notes = Notes::new(::tracing::Level::TRACE);
+    let guard = ::tracing::subscriber::set_default(notes.clone());
+    let layer = touchy().open_for(SECOND, SECOND);
+    let mut service = layer.layer(probe(1).0);
+    call(&mut service, Act::Answer).await.unwrap();
+    call(&mut service, FAIL).await.unwrap_err();
+    let retry_after = refused(&mut service).await;
+    advance(retry_after).await;
+    call(&mut service, Act::Answer).await.unwrap();
+    drop(guard);
+    let open_for = format!("{retry_after:?}");
+    let expected = [
+        format!(
+            "outside: WARN because=too many calls failed one after another circuit=all from=closed message=circuit opened \
+             open_for={open_for} to=open"
+        ),
+        "outside: INFO because=its time is over circuit=all from=open message=circuit half open to=half_open"
+            .to_owned(),
+        "outside: INFO because=the probes succeeded circuit=all from=half_open message=circuit closed to=closed"
+            .to_owned(),
+    ];
+    assert_eq!(notes.events(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn successes_count_as_calls_across_the_steps_of_the_window_and_end_a_row_of_failures() {
+    let layer = CircuitBreakerLayer::new().consecutive_failures(3).failure_rate(None).window(SECOND * 10, 1);
+    let mut service = layer.layer(probe(1).0);
+    for step in 1..=30_u32 {
+        for act in [FAIL, FAIL, Act::Answer, Act::Answer] {
+            let _ = call(&mut service, act).await;
+        }
+        let status = layer.status();
+        assert_eq!((status.calls, status.failures), (4 * step.min(10), 2 * step.min(10)), "step {step}");
+        assert_eq!((status.consecutive_failures, status.state), (0, CircuitState::Closed));
+        advance(SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passed_before_the_call_is_the_callers_own_fault_whatever_the_patience() {
+    let layer = touchy().patience(Duration::ZERO);
+    let mut service = layer.layer(probe(1).0);
+    let expired = Act::Fail(ErrorKind::DeadlineExceeded);
+    let now = Instant::now().into_std();
+    advance(SECOND).await;
+    let late = Request { deadline: Some(now), ..Request::new(expired) };
+    service.ready().await.unwrap().call(late).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Closed);
+    let now = Some(Instant::now().into_std());
+    service.ready().await.unwrap().call(Request { deadline: now, ..Request::new(expired) }).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Open);
+}
