@@ -65,6 +65,7 @@
 //! * Who may call: `layers::AuthenticateLayer` (feature `auth`), and [`layers::AnswerLayer`], which makes HTTP or gRPC
 //!   answers of what layers refuse.
 //! * Using kernels: [`KernelService`](service::KernelService) and the [catalogue](kernels).
+//! * The layers around kernels in the right order, from a few settings: [`pipeline`].
 //! * Around a service of your own that knows nothing of kernels: [`layers`].
 //! * A kernel of your own: [the guide](guide), which walks through the smallest one there is.
 //! * GPUs, and what happens when one is lost: [`backends`].
@@ -91,6 +92,7 @@ pub mod backends;
 pub mod error;
 pub mod kernels;
 pub mod layers;
+pub mod pipeline;
 mod servers;
 pub mod service;
 mod sync;

@@ -24,6 +24,8 @@ mod hedge;
 mod layers;
 #[path = "contract/load_shed.rs"]
 mod load_shed;
+#[path = "contract/pipeline.rs"]
+mod pipeline;
 #[path = "contract/priority_queue.rs"]
 mod priority_queue;
 #[path = "probe/mod.rs"]

@@ -18,6 +18,7 @@ mod faults;
 mod http_peers;
 mod inner;
 mod ours;
+mod pipeline;
 mod queue;
 mod repeats;
 mod stores;
@@ -47,6 +48,7 @@ pub fn cases() -> impl Iterator<Item = Case> {
         ours::ANSWER,
         ours::OVERLOAD,
         auth::CASES,
+        pipeline::CASES,
         repeats::CASES,
         queue::CASES,
         batch::CASES,

@@ -18,6 +18,8 @@ use super::router::Shared;
 use crate::backends::cuda::GpuReading;
 use crate::backends::{CpuStatus, CudaState, LocalStatus};
 use crate::error::ErrorKind;
+use crate::layers::circuit_breaker::{CircuitState, CircuitStatus};
+use crate::pipeline::PipelineHandle;
 use crate::servers::http::{Problem, RequestId, document};
 #[cfg(feature = "cuda")]
 use crate::service::BackendKind;
@@ -61,6 +63,19 @@ struct Components {
     execution: Execution,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     devices: Option<Devices>,
+    /// Where the service is a ready pipeline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    circuits: Option<Circuits>,
+}
+
+/// The circuit breakers of the kernels that have been called.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct Circuits {
+    /// Degraded where any of them is not closed.
+    status: Status,
+    /// Those that are not closed.
+    troubled: Vec<CircuitStatus>,
 }
 
 /// The kernels that there are.
@@ -138,7 +153,16 @@ impl Components {
             #[cfg(feature = "cuda")]
             gpus: Vec::new(),
         });
-        Self { registry: Registry { status, kernel_count }, execution, devices }
+        Self { registry: Registry { status, kernel_count }, execution, devices, circuits: None }
+    }
+
+    fn with_circuits(mut self, pipeline: Option<&PipelineHandle>) -> Self {
+        self.circuits = pipeline.map(|pipeline| {
+            let troubled = |circuit: &CircuitStatus| circuit.state != CircuitState::Closed;
+            let troubled: Vec<_> = pipeline.circuits().into_iter().filter(troubled).collect();
+            Circuits { status: if troubled.is_empty() { Status::Healthy } else { Status::Degraded }, troubled }
+        });
+        self
     }
 
     #[cfg(feature = "cuda")]
@@ -153,7 +177,8 @@ impl Components {
     /// As the worst of them.
     fn status(&self) -> Status {
         let devices = self.devices.as_ref().map_or(Status::Healthy, Devices::status);
-        self.registry.status.max(self.execution.status).max(devices)
+        let circuits = self.circuits.as_ref().map_or(Status::Healthy, |circuits| circuits.status);
+        self.registry.status.max(self.execution.status).max(devices).max(circuits)
     }
 }
 
@@ -233,6 +258,7 @@ where
     let gone = gone(&shared.service).await;
     let local = shared.devices.as_ref().map(|local| local.status());
     let components = Components::new(&shared.registry, &shared.outcomes, gone, local);
+    let components = components.with_circuits(shared.pipeline.as_ref());
     #[cfg(feature = "cuda")]
     let components = components.with_gpus(super::gpus::read(shared.devices.as_ref()).await);
     let health = Health { status: components.status(), draining: shared.drain.is_draining(), components };

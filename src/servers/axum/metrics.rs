@@ -32,6 +32,9 @@ where
     shared.metrics.register(&mut registry);
     let kernel = registry.sub_registry_with_prefix("kernel");
     kernel.register_collector(Box::new(ByDomain(Arc::clone(&shared))));
+    if let Some(pipeline) = &shared.pipeline {
+        pipeline.register_layers(kernel);
+    }
     if let Some(devices) = &shared.devices {
         kernel.register_collector(Box::new(Backends(devices.status())));
     }

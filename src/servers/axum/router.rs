@@ -22,6 +22,7 @@ use crate::backends::Local;
 use crate::error::{Classify, ErrorKind};
 use crate::layers::metrics::MetricsHandle;
 use crate::layers::{MetricsLayer, TimeoutLayer};
+use crate::pipeline::PipelineHandle;
 use crate::servers::http::{HEAD_LENGTH, Problem, RequestId};
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
@@ -42,6 +43,7 @@ pub struct KernelRouter<S = KernelService> {
     devices: Option<Local>,
     drain: DrainHandle,
     metrics: Option<MetricsHandle>,
+    pipeline: Option<PipelineHandle>,
     openapi: bool,
 }
 
@@ -58,7 +60,17 @@ impl<S> KernelRouter<S> {
     /// Over a pipeline of your own. The registry is what `/kernels` shows, so let it be the one of the service within.
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: RouterConfig) -> Self {
         let (registry, drain) = (registry.into(), DrainHandle::default());
-        Self { service, registry, config, timeout: TIMEOUT, devices: None, drain, metrics: None, openapi: true }
+        Self {
+            service,
+            registry,
+            config,
+            timeout: TIMEOUT,
+            devices: None,
+            drain,
+            metrics: None,
+            pipeline: None,
+            openapi: true,
+        }
     }
 
     /// Sets the most that a request may take, from its arrival to its answer; 30 s where nothing is said. Clients may
@@ -103,6 +115,15 @@ impl<S> KernelRouter<S> {
         self
     }
 
+    /// Shows the figures of a [`PipelineLayer`](crate::pipeline::PipelineLayer) on `/metrics`, in place of
+    /// [`metrics`](Self::metrics), and on `/health` the circuits that are not closed.
+    #[must_use]
+    pub fn pipeline(mut self, pipeline: PipelineHandle) -> Self {
+        self.metrics = Some(pipeline.metrics());
+        self.pipeline = Some(pipeline);
+        self
+    }
+
     /// Whether there is `/openapi.json`, and `/docs` with the feature `docs`: yes where nothing is said. Both are at the
     /// root, as `/health` is, and a program that has its own there turns these off.
     #[must_use]
@@ -124,11 +145,11 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
-        let Self { service, registry, config, timeout, devices, drain, metrics, openapi } = self;
+        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, openapi } = self;
         let routes: Vec<_> = Route::of(&config, openapi).collect();
         let (outcomes, openapi) = (Outcomes::new(), Arc::default());
         if let Some(metrics) = metrics {
-            return Shared { service, registry, config, timeout, devices, drain, metrics, outcomes, openapi }
+            return Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, outcomes, openapi }
                 .into_router(&routes);
         }
         let kernels = registry.list();
@@ -140,13 +161,14 @@ impl<S> KernelRouter<S> {
         // The wait for the answer ends at the deadline, and with it the call: where nothing below the metrics notices
         // that first, it is counted as one that its caller has left.
         let (metrics, service) = (layer.handle(), layer.layer(TimeoutLayer::new(timeout).layer(service)));
-        Shared { service, registry, config, timeout, devices, drain, metrics, outcomes, openapi }.into_router(&routes)
+        Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, outcomes, openapi }
+            .into_router(&routes)
     }
 }
 
 impl<S> fmt::Debug for KernelRouter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service: _, registry, config, timeout, devices, drain, metrics, openapi } = self;
+        let Self { service: _, registry, config, timeout, devices, drain, metrics, pipeline, openapi } = self;
         f.debug_struct("KernelRouter")
             .field("registry", registry)
             .field("config", config)
@@ -154,6 +176,7 @@ impl<S> fmt::Debug for KernelRouter<S> {
             .field("devices", devices)
             .field("drain", drain)
             .field("metrics", metrics)
+            .field("pipeline", pipeline)
             .field("openapi", openapi)
             .finish_non_exhaustive()
     }
@@ -168,6 +191,7 @@ pub(super) struct Shared<S> {
     pub(super) devices: Option<Local>,
     pub(super) drain: DrainHandle,
     pub(super) metrics: MetricsHandle,
+    pub(super) pipeline: Option<PipelineHandle>,
     pub(super) outcomes: Outcomes,
     pub(super) openapi: Arc<OpenApi>,
 }

@@ -4,6 +4,7 @@
 //! `TOWER_KERNELS_DRAIN_LIMIT`. [`settings`] lists them, [`sources`] reads them, [`print`] shows what came of it.
 
 mod auth;
+mod pipeline;
 mod print;
 mod settings;
 mod sources;
@@ -21,6 +22,7 @@ use tower_kernels::grpc::GrpcConfig;
 use tower_kernels::hyper::ServerConfig;
 
 pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
+pub(crate) use self::pipeline::{Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry};
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
 pub(crate) use self::values::{Devices, Domain, Filter, Listen, Span};
@@ -37,6 +39,13 @@ pub(crate) struct Config {
     pub(crate) connections: Connections,
     pub(crate) auth: Auth,
     pub(crate) rate_limit: RateLimit,
+    pub(crate) cache: Cache,
+    pub(crate) coalesce: Coalesce,
+    pub(crate) load_shed: LoadShed,
+    pub(crate) circuit_breaker: CircuitBreaker,
+    pub(crate) retry: Retry,
+    pub(crate) queue: Queue,
+    pub(crate) concurrency: Concurrency,
     pub(crate) drain: Drain,
     pub(crate) cpu: Cpu,
     pub(crate) cuda: Cuda,
@@ -165,6 +174,13 @@ impl Default for Config {
             connections: Connections::default(),
             auth: Auth::default(),
             rate_limit: RateLimit::default(),
+            cache: Cache::default(),
+            coalesce: Coalesce::default(),
+            load_shed: LoadShed::default(),
+            circuit_breaker: CircuitBreaker::default(),
+            retry: Retry::default(),
+            queue: Queue::default(),
+            concurrency: Concurrency::default(),
             drain: Drain::default(),
             cpu: Cpu::default(),
             cuda: Cuda::default(),

@@ -11,8 +11,11 @@ mod pipeline;
 mod servers;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tower_kernels::grpc::HealthService;
+use tower_kernels::service::KernelService;
+use tower_layer::Layer;
 
 use self::auth::Authentication;
 use self::drain::{Signals, Stop};
@@ -65,11 +68,13 @@ async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error +
     let mut signals = Signals::new()?;
     let local = backends::open(config)?;
     let registry = pipeline::registry(config)?;
-    let (pipeline, metrics) = pipeline::build(config, &registry, local.clone())?;
+    let layer = pipeline::layer(config, &registry)?;
+    tracing::info!("the layers, from the outside in:\n{layer}");
+    let pipeline = layer.layer(KernelService::with_backend(Arc::clone(&registry), local.clone()));
     let health = HealthService::new();
     let auth = Authentication::new(&config.auth)?;
     let mut servers = Servers::new(config, auth);
-    let rest = servers.rest(config, pipeline.clone(), &registry, &local, metrics)?;
+    let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle())?;
     servers.grpc(config, pipeline, &registry, health.clone())?;
     greeting::print(config, &servers, &registry, &local)?;
 

@@ -2,17 +2,10 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tower::util::{Either, MapErr};
-use tower_kernels::backends::Local;
-use tower_kernels::grpc::Pipeline;
 use tower_kernels::kernels;
-use tower_kernels::layers::metrics::MetricsHandle;
-use tower_kernels::layers::rate_limit::{ByTenant, PerKey, RateLimitError};
-use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
-use tower_kernels::service::{KernelRegistry, KernelService};
-use tower_layer::Layer;
+use tower_kernels::pipeline::{PipelineLayer, QuotaConfig, RateLimitConfig};
+use tower_kernels::service::KernelRegistry;
 
 use crate::config::{Config, RateLimit, TenantLimit};
 use crate::exit::{Exit, Failure};
@@ -28,57 +21,40 @@ pub(super) fn registry(config: &Config) -> Result<Arc<KernelRegistry>, Failure> 
     Ok(Arc::new(registry))
 }
 
-/// The pipeline, and its figures.
-pub(super) fn build(
-    config: &Config,
-    registry: &Arc<KernelRegistry>,
-    local: Local,
-) -> Result<(impl Pipeline + use<>, MetricsHandle), Failure> {
-    let kernels = KernelService::with_backend(Arc::clone(registry), local);
-    let timely = TimeoutLayer::new(config.timeout.0).layer(kernels);
-    // Without a limit the errors are the same, so that the rest of the program is.
-    let limited = match limit(&config.rate_limit)? {
-        Some(limit) => Either::Left(limit.layer(timely)),
-        None => Either::Right(MapErr::new(timely, RateLimitError::Inner as fn(_) -> _)),
-    };
-    let metrics = MetricsLayer::new().operations(registry.list().iter().map(|kernel| kernel.info().id.clone()));
-    Ok((metrics.layer(TracingLayer::new().layer(limited)), metrics.handle()))
+/// The layers that are asked for.
+pub(super) fn layer(config: &Config, registry: &Arc<KernelRegistry>) -> Result<PipelineLayer, Failure> {
+    let mut pipeline = config.pipeline();
+    pipeline.rate_limit = rate_limit(&config.rate_limit);
+    PipelineLayer::new(Arc::clone(registry), pipeline).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Exit::Usage.because(format!("{error}{cause}"))
+    })
 }
 
-type TenantLimiterLayer = RateLimiterLayer<PerKey<Arc<str>, ByTenant>>;
-
-fn limit(config: &RateLimit) -> Result<Option<TenantLimiterLayer>, Failure> {
-    if !config.is_on() {
-        return Ok(None);
-    }
-    let (calls, period) = quota(TenantLimit { per_second: config.per_second, burst: config.burst });
-    let limit = RateLimiterLayer::try_new(calls, period).map(RateLimiterLayer::per_tenant);
-    let mut limit = limit.map_err(|error| Exit::Usage.because(format!("rate_limit: {error}")))?;
-    for (tenant, &own) in &config.tenants {
-        let (calls, period) = quota(own);
-        limit = limit
-            .try_limit_for(tenant.as_str(), calls, period)
-            .map_err(|error| Exit::Usage.because(format!("rate_limit.tenants.{tenant}: {error}")))?;
-    }
-    Ok(Some(limit))
+fn rate_limit(config: &RateLimit) -> Option<RateLimitConfig> {
+    config.is_on().then(|| RateLimitConfig {
+        each: quota(TenantLimit { per_second: config.per_second, burst: config.burst }),
+        tenants: config.tenants.iter().map(|(tenant, &own)| (tenant.clone(), quota(own))).collect(),
+    })
 }
 
-/// So many calls at once, and the time in which as many come back.
-fn quota(TenantLimit { per_second, burst }: TenantLimit) -> (u32, Duration) {
-    match (NonZeroU32::new(per_second), NonZeroU32::new(burst)) {
-        // The most that can be counted, and more than can be called.
-        (None, _) => (u32::MAX, Duration::from_secs(1)),
-        (Some(rate), None) => (rate.get(), Duration::from_secs(1)),
-        (Some(rate), Some(burst)) => (burst.get(), Duration::from_secs(burst.get().into()) / rate.get()),
+fn quota(TenantLimit { per_second, burst }: TenantLimit) -> QuotaConfig {
+    match NonZeroU32::new(per_second) {
+        // Whatever the burst.
+        None => QuotaConfig::UNLIMITED,
+        Some(rate) => QuotaConfig::per_second(rate, NonZeroU32::new(burst)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn of(per_second: u32, burst: u32) -> (u32, Duration) {
-        quota(TenantLimit { per_second, burst })
+        let QuotaConfig { calls, period } = quota(TenantLimit { per_second, burst });
+        (calls, period)
     }
 
     #[test]
@@ -103,7 +79,7 @@ mod tests {
             (config(1, own(0)), true),
             (config(0, own(1)), true),
         ] {
-            assert_eq!(limit(&config).unwrap().is_some(), limited, "{config:?}");
+            assert_eq!(rate_limit(&config).is_some(), limited, "{config:?}");
         }
     }
 }

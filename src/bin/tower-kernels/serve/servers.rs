@@ -14,7 +14,7 @@ use tower_kernels::axum::{DrainHandle, KernelRouter};
 use tower_kernels::backends::Local;
 use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
 use tower_kernels::hyper::{Server, ServerConfig, listen};
-use tower_kernels::layers::metrics::MetricsHandle;
+use tower_kernels::pipeline::PipelineHandle;
 use tower_kernels::service::KernelRegistry;
 
 use super::auth::Authentication;
@@ -52,13 +52,13 @@ impl Servers {
         pipeline: impl Pipeline,
         registry: &Arc<KernelRegistry>,
         local: &Local,
-        metrics: MetricsHandle,
+        layers: PipelineHandle,
     ) -> Result<Option<DrainHandle>, Failure> {
         let Some((listener, address)) = bind("REST", config.rest.listen)? else { return Ok(None) };
         let router = KernelRouter::with_service(pipeline, Arc::clone(registry), config.rest.router())
             .timeout(config.timeout.0)
             .devices(local.clone())
-            .metrics(metrics);
+            .pipeline(layers);
         let drain = router.drain_handle();
         let router = match &self.auth {
             Some(auth) => auth.around_rest(router.into_router()),

@@ -1,0 +1,123 @@
+//! The layers that are on, and what they are set to.
+
+use std::num::NonZeroUsize;
+
+use serde::{Deserialize, Serialize};
+use tower_kernels::pipeline::{
+    BreakerConfig, CacheConfig, CoalesceConfig, LoadShedConfig, PipelineConfig, QueueConfig, RetryConfig,
+};
+
+use super::{Config, Span};
+
+/// Answers that are kept. With no memory for them there are none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cache {
+    pub(crate) max_bytes: u64,
+    pub(crate) ttl: Span,
+    pub(crate) across_tenants: bool,
+}
+
+/// Runs that are shared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Coalesce {
+    pub(crate) on: bool,
+    pub(crate) across_tenants: bool,
+}
+
+/// Requests that are refused because of what is ahead of them. With no time to wait none is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LoadShed {
+    pub(crate) max_wait: Span,
+}
+
+/// When a kernel is given a rest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CircuitBreaker {
+    pub(crate) on: bool,
+    pub(crate) consecutive_failures: u32,
+    pub(crate) failure_percent: u32,
+}
+
+/// Further attempts. With one there is none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Retry {
+    pub(crate) attempts: u32,
+}
+
+/// Calls that wait for the kernels. With no room there is no queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Queue {
+    pub(crate) capacity: usize,
+    pub(crate) max_bytes: u64,
+}
+
+/// Calls that run at a time. None is no limit but the backends' own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Concurrency {
+    pub(crate) limit: usize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        let CacheConfig { max_bytes: _, ttl, across_tenants } = CacheConfig::default();
+        Self { max_bytes: 0, ttl: Span(ttl.unwrap_or_default()), across_tenants }
+    }
+}
+
+impl Default for LoadShed {
+    fn default() -> Self {
+        Self { max_wait: Span(LoadShedConfig::default().max_wait) }
+    }
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        let BreakerConfig { consecutive_failures, failure_rate } = BreakerConfig::default();
+        Self { on: true, consecutive_failures, failure_percent: (failure_rate * 100.0) as u32 }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 1 }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        let QueueConfig { capacity, max_bytes } = QueueConfig::default();
+        Self { capacity, max_bytes }
+    }
+}
+
+impl Config {
+    /// All but the limits of tenants.
+    pub(crate) fn pipeline(&self) -> PipelineConfig {
+        let mut config = PipelineConfig::default();
+        config.timeout = self.timeout.0;
+        let Cache { max_bytes, ttl, across_tenants } = self.cache;
+        // A time to live of nothing is none.
+        let ttl = Some(ttl.0).filter(|ttl| !ttl.is_zero());
+        config.cache = (max_bytes > 0).then_some(CacheConfig { max_bytes, ttl, across_tenants });
+        config.coalesce = self.coalesce.on.then_some(CoalesceConfig { across_tenants: self.coalesce.across_tenants });
+        let max_wait = self.load_shed.max_wait.0;
+        config.load_shed = (!max_wait.is_zero()).then_some(LoadShedConfig { max_wait });
+        config.circuit_breaker = self.circuit_breaker.on.then_some(BreakerConfig {
+            consecutive_failures: self.circuit_breaker.consecutive_failures,
+            failure_rate: f64::from(self.circuit_breaker.failure_percent) / 100.0,
+        });
+        let attempts = std::num::NonZeroU32::new(self.retry.attempts).filter(|attempts| attempts.get() > 1);
+        config.retry = attempts.map(|attempts| RetryConfig { attempts });
+        let Queue { capacity, max_bytes } = self.queue;
+        config.queue = (capacity > 0).then_some(QueueConfig { capacity, max_bytes });
+        config.concurrency = NonZeroUsize::new(self.concurrency.limit);
+        config
+    }
+}

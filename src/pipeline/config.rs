@@ -1,0 +1,175 @@
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use crate::layers::rate_limit::InvalidQuota;
+
+/// Which layers there are, and what they are set to. `None` turns a layer off. The [module](super) has the order.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PipelineConfig {
+    /// The most that a call may take, unless its own deadline is nearer.
+    pub timeout: Duration,
+    /// How many calls each tenant may make.
+    pub rate_limit: Option<RateLimitConfig>,
+    /// Answers of pure kernels that are kept for the next who asks the same. Needs the feature `cache`.
+    pub cache: Option<CacheConfig>,
+    /// Whether equal calls of pure kernels share a run while they are in flight.
+    pub coalesce: Option<CoalesceConfig>,
+    /// How long a call may have to wait for its turn.
+    pub load_shed: Option<LoadShedConfig>,
+    /// When calls of a kernel are refused because too many of them have failed.
+    pub circuit_breaker: Option<BreakerConfig>,
+    /// Further attempts of calls of pure kernels that failed in passing.
+    pub retry: Option<RetryConfig>,
+    /// How many calls may wait while the kernels are not ready.
+    pub queue: Option<QueueConfig>,
+    /// How many calls run at a time.
+    pub concurrency: Option<NonZeroUsize>,
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            rate_limit: None,
+            cache: None,
+            coalesce: None,
+            load_shed: Some(LoadShedConfig::default()),
+            circuit_breaker: Some(BreakerConfig::default()),
+            retry: None,
+            queue: Some(QueueConfig::default()),
+            concurrency: None,
+        }
+    }
+}
+
+/// Calls that tenants may make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimitConfig {
+    /// What each tenant may.
+    pub each: QuotaConfig,
+    /// What those may of whom something else is said.
+    pub tenants: BTreeMap<String, QuotaConfig>,
+}
+
+/// So many calls at once, and the time in which as many come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaConfig {
+    /// How many.
+    pub calls: u32,
+    /// In what time.
+    pub period: Duration,
+}
+
+impl QuotaConfig {
+    /// As good as no limit: the most that can be counted.
+    pub const UNLIMITED: Self = Self { calls: u32::MAX, period: Duration::from_secs(1) };
+
+    /// `rate` calls a second, of which `burst` can be made at once; a second's worth where nothing is said.
+    pub fn per_second(rate: NonZeroU32, burst: Option<NonZeroU32>) -> Self {
+        match burst {
+            None => Self { calls: rate.get(), period: Duration::from_secs(1) },
+            Some(burst) => Self { calls: burst.get(), period: Duration::from_secs(burst.get().into()) / rate.get() },
+        }
+    }
+}
+
+/// Answers that are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// The memory that they may take.
+    pub max_bytes: u64,
+    /// How long they are given again; for as long as there is room where nothing is said.
+    pub ttl: Option<Duration>,
+    /// Whether a tenant is given what another has asked for. By the time that an answer takes it can tell.
+    pub across_tenants: bool,
+}
+
+impl Default for CacheConfig {
+    /// 256 MiB, for ten minutes, each tenant on its own.
+    fn default() -> Self {
+        Self { max_bytes: 256 << 20, ttl: Some(Duration::from_secs(600)), across_tenants: false }
+    }
+}
+
+/// Runs that are shared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CoalesceConfig {
+    /// Whether a tenant may join the run of another. By the time that an answer takes it can tell.
+    pub across_tenants: bool,
+}
+
+/// Calls that are refused because of what is ahead of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadShedConfig {
+    /// The most that a call of high priority may have to wait; one of normal priority 0.8 of it, and one of low half. One
+    /// that would not be done by its deadline is refused in any case.
+    pub max_wait: Duration,
+}
+
+impl Default for LoadShedConfig {
+    /// 5 seconds.
+    fn default() -> Self {
+        Self { max_wait: Duration::from_secs(5) }
+    }
+}
+
+/// When calls of a kernel are refused because too many of them have failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BreakerConfig {
+    /// After so many failures in a row.
+    pub consecutive_failures: u32,
+    /// When this share of the calls has failed, of those of the last ten seconds, if they are twenty or more.
+    pub failure_rate: f64,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self { consecutive_failures: 20, failure_rate: 0.5 }
+    }
+}
+
+/// Further attempts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryConfig {
+    /// How many attempts a call has in all.
+    pub attempts: NonZeroU32,
+}
+
+/// Calls that wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// How many.
+    pub capacity: usize,
+    /// What their payloads may take together.
+    pub max_bytes: u64,
+}
+
+impl Default for QueueConfig {
+    /// 1 024 calls, 1 GiB.
+    fn default() -> Self {
+        Self { capacity: 1024, max_bytes: 1 << 30 }
+    }
+}
+
+/// A configuration of which nothing can be made.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPipeline {
+    /// A limit that cannot be kept.
+    #[error("rate_limit{}", .tenant.as_ref().map(|tenant| format!(".tenants.{tenant}")).unwrap_or_default())]
+    RateLimit {
+        /// Whose limit; everybody's where it is nobody's own.
+        tenant: Option<String>,
+        /// What is wrong with it.
+        #[source]
+        quota: InvalidQuota,
+    },
+    /// A share that is none.
+    #[error("circuit_breaker.failure_rate must be above 0 and at most 1")]
+    FailureRate,
+    /// The cache is not compiled in.
+    #[error("the pipeline has a cache, and this program is built without the feature `cache`")]
+    NoCache,
+}

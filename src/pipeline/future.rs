@@ -1,0 +1,32 @@
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project::pin_project;
+use tower_service::Service;
+
+use super::service::{Kernels, PipelineError, Stack};
+use crate::service::{KernelRequest, KernelResponse};
+
+/// The answer of a [`ReadyPipeline`](super::ReadyPipeline).
+#[pin_project]
+pub struct PipelineFuture<S: Kernels> {
+    #[pin]
+    pub(super) inner: <Stack<S> as Service<KernelRequest>>::Future,
+}
+
+impl<S: Kernels> Future for PipelineFuture<S> {
+    type Output = Result<KernelResponse, PipelineError<S::Error>>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().inner.poll(cx)
+    }
+}
+
+impl<S: Kernels> fmt::Debug for PipelineFuture<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelineFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,260 @@
+use std::fmt;
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use super::config::{InvalidPipeline, PipelineConfig, QuotaConfig, RateLimitConfig};
+use super::handle::PipelineHandle;
+#[cfg(feature = "cache")]
+use super::service::KernelStore;
+use super::service::Tenants;
+use super::service::{
+    Again, Cached, Coalesced, Guarded, Kernels, Limited, Queued, RateLimited, ReadyPipeline, Retried, Shed,
+};
+use super::step::Step;
+#[cfg(feature = "cache")]
+use crate::layers::CacheLayer;
+use crate::layers::circuit_breaker::{CircuitBreakerError, PerOperation};
+use crate::layers::coalesce::CoalesceHandle;
+use crate::layers::load_shed::{LoadShedError, Predicted};
+use crate::layers::priority_queue::PriorityQueueError;
+use crate::layers::rate_limit::RateLimitError;
+use crate::layers::{
+    CircuitBreakerLayer, CoalesceLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, PriorityQueueLayer,
+    RateLimiterLayer, RetryLayer, TimeoutLayer, TracingLayer,
+};
+use crate::service::{KernelRegistry, PureKernels};
+
+/// Stacks the layers of a [`PipelineConfig`] around kernels. See the [module](super).
+///
+/// Clones, and all pipelines that they make, share limits, counts, circuits and what is kept; each pipeline has a queue
+/// and shared runs of its own. Printed, it is the order that it makes, a line a layer.
+#[derive(Clone)]
+pub struct PipelineLayer {
+    config: Arc<PipelineConfig>,
+    pub(super) parts: Parts,
+}
+
+/// The layers, in the order of the module's table.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) metrics: MetricsLayer,
+    rate_limit: Option<RateLimiterLayer<Tenants>>,
+    #[cfg(feature = "cache")]
+    pub(super) cache: CacheLayer<PureKernels, KernelStore>,
+    shared: PureKernels,
+    pub(super) coalesce: CoalesceHandle,
+    pub(super) load_shed: Option<LoadShedLayer<Predicted>>,
+    pub(super) breaker: Option<CircuitBreakerLayer<PerOperation>>,
+    timeout: TimeoutLayer,
+    pub(super) retry: Option<RetryLayer<Again>>,
+    pub(super) queue: Option<PriorityQueueLayer>,
+    pub(super) concurrency: Option<ConcurrencyLayer>,
+}
+
+/// How many kernels have time series of their own, where there are no more.
+const OPERATIONS: usize = 512;
+/// The most that ever have.
+const MOST_OPERATIONS: usize = 1024;
+
+impl PipelineLayer {
+    /// The layers that `config` asks for, around kernels of `registry`.
+    ///
+    /// # Errors
+    /// [`InvalidPipeline`], which says which value is wrong.
+    pub fn new(registry: impl Into<Arc<KernelRegistry>>, config: PipelineConfig) -> Result<Self, InvalidPipeline> {
+        let registry = registry.into();
+        let pure = |across: bool| {
+            let pure = PureKernels::new(Arc::clone(&registry));
+            if across { pure.across_tenants() } else { pure }
+        };
+        if cfg!(not(feature = "cache")) && config.cache.is_some() {
+            return Err(InvalidPipeline::NoCache);
+        }
+        let kernels = registry.list();
+        // Where not all can have series, those that are called first get them, and not those that come first by id.
+        let known = if kernels.len() <= MOST_OPERATIONS { &*kernels } else { &[] };
+        let metrics = MetricsLayer::new()
+            .max_operations(kernels.len().clamp(OPERATIONS, MOST_OPERATIONS))
+            .operations(known.iter().map(|kernel| &kernel.info().id));
+        #[cfg(feature = "cache")]
+        let cache = match &config.cache {
+            Some(cache) => {
+                let layer = CacheLayer::new(cache.max_bytes, pure(cache.across_tenants));
+                match cache.ttl {
+                    Some(ttl) => layer.ttl(ttl),
+                    None => layer,
+                }
+            }
+            None => CacheLayer::new(0, PureKernels::none()),
+        };
+        let shared = config.coalesce.as_ref().map_or(PureKernels::none(), |coalesce| pure(coalesce.across_tenants));
+        let breaker = match &config.circuit_breaker {
+            Some(breaker) if !(breaker.failure_rate > 0.0 && breaker.failure_rate <= 1.0) => {
+                return Err(InvalidPipeline::FailureRate);
+            }
+            Some(breaker) => Some(
+                CircuitBreakerLayer::new()
+                    .consecutive_failures(breaker.consecutive_failures)
+                    .failure_rate(breaker.failure_rate)
+                    .per_operation(),
+            ),
+            None => None,
+        };
+        let retry = config.retry.as_ref().map(|retry| {
+            let registry = Arc::clone(&registry);
+            let again: Again = Box::new(move |request| registry.is_pure(&request.kernel_id));
+            RetryLayer::new(again).attempts(retry.attempts.get())
+        });
+        let parts = Parts {
+            metrics,
+            rate_limit: config.rate_limit.as_ref().map(rate_limit).transpose()?,
+            #[cfg(feature = "cache")]
+            cache,
+            shared,
+            coalesce: CoalesceHandle::default(),
+            load_shed: config
+                .load_shed
+                .as_ref()
+                .map(|shed| LoadShedLayer::predicting(shed.max_wait).answer_within(config.timeout)),
+            breaker,
+            timeout: TimeoutLayer::new(config.timeout),
+            retry,
+            queue: config
+                .queue
+                .as_ref()
+                .map(|queue| PriorityQueueLayer::new(queue.capacity).max_bytes(queue.max_bytes).learn_time_to_answer()),
+            concurrency: config.concurrency.map(|limit| ConcurrencyLayer::new(limit.get())),
+        };
+        Ok(Self { config: Arc::new(config), parts })
+    }
+
+    /// What it is set to.
+    pub fn config(&self) -> &PipelineConfig {
+        &self.config
+    }
+
+    /// Reads how its pipelines are.
+    pub fn handle(&self) -> PipelineHandle {
+        PipelineHandle::new(self)
+    }
+}
+
+fn rate_limit(config: &RateLimitConfig) -> Result<RateLimiterLayer<Tenants>, InvalidPipeline> {
+    let QuotaConfig { calls, period } = config.each;
+    let invalid = |tenant, quota| InvalidPipeline::RateLimit { tenant, quota };
+    let limit = RateLimiterLayer::try_new(calls, period).map_err(|quota| invalid(None, quota))?.per_tenant();
+    config.tenants.iter().try_fold(limit, |limit, (tenant, own)| {
+        let limited = limit.try_limit_for(tenant.as_str(), own.calls, own.period);
+        limited.map_err(|quota| invalid(Some(tenant.clone()), quota))
+    })
+}
+
+impl<S: Kernels> Layer<S> for PipelineLayer {
+    type Service = ReadyPipeline<S>;
+
+    fn layer(&self, kernels: S) -> ReadyPipeline<S> {
+        let parts = &self.parts;
+        let limited: Limited<S> = match &parts.concurrency {
+            Some(concurrency) => Step::On(concurrency.layer(kernels)),
+            None => Step::Off { inner: kernels, wrap: std::convert::identity },
+        };
+        let queued: Queued<S> = match &parts.queue {
+            Some(queue) => Step::On(queue.layer(limited)),
+            None => Step::Off { inner: limited, wrap: PriorityQueueError::Inner },
+        };
+        let retried: Retried<S> = match &parts.retry {
+            Some(retry) => Step::On(retry.layer(queued)),
+            None => Step::Off { inner: queued, wrap: std::convert::identity },
+        };
+        let timely = parts.timeout.layer(retried);
+        let guarded: Guarded<S> = match &parts.breaker {
+            Some(breaker) => Step::On(breaker.layer(timely)),
+            None => Step::Off { inner: timely, wrap: CircuitBreakerError::Inner },
+        };
+        let shed: Shed<S> = match &parts.load_shed {
+            Some(load_shed) => Step::On(load_shed.layer(guarded)),
+            None => Step::Off { inner: guarded, wrap: LoadShedError::Inner },
+        };
+        let coalesced: Coalesced<S> = CoalesceLayer::counted_by(parts.shared.clone(), &parts.coalesce).layer(shed);
+        #[cfg(feature = "cache")]
+        let cached: Cached<S> = parts.cache.layer(coalesced);
+        #[cfg(not(feature = "cache"))]
+        let cached: Cached<S> = coalesced;
+        let rate_limited: RateLimited<S> = match &parts.rate_limit {
+            Some(limit) => Step::On(limit.layer(cached)),
+            None => Step::Off { inner: cached, wrap: RateLimitError::Inner },
+        };
+        ReadyPipeline { stack: parts.metrics.layer(TracingLayer::new().layer(rate_limited)) }
+    }
+}
+
+impl fmt::Display for PipelineLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PipelineConfig {
+            timeout,
+            rate_limit,
+            cache,
+            coalesce,
+            load_shed,
+            circuit_breaker,
+            retry,
+            queue,
+            concurrency,
+        } = &*self.config;
+        writeln!(f, "metrics          on")?;
+        writeln!(f, "tracing          on")?;
+        let tenants = |across: bool| if across { "across tenants" } else { "each tenant on its own" };
+        line(f, "rate limit", rate_limit.as_ref(), |f, limit| {
+            let QuotaConfig { calls, period } = limit.each;
+            match limit.each {
+                QuotaConfig::UNLIMITED => write!(f, "none")?,
+                _ => write!(f, "{calls} calls in {period:?} for each tenant")?,
+            }
+            write!(f, ", {} with a limit of their own", limit.tenants.len())
+        })?;
+        line(f, "cache", cache.as_ref(), |f, cache| {
+            write!(f, "{} bytes, ", cache.max_bytes)?;
+            match cache.ttl {
+                Some(ttl) => write!(f, "for {ttl:?}, ")?,
+                None => write!(f, "for ever, ")?,
+            }
+            f.write_str(tenants(cache.across_tenants))
+        })?;
+        line(f, "coalesce", coalesce.as_ref(), |f, coalesce| f.write_str(tenants(coalesce.across_tenants)))?;
+        line(f, "load shed", load_shed.as_ref(), |f, shed| {
+            write!(f, "what would wait for longer than {:?}, or past its deadline", shed.max_wait)
+        })?;
+        line(f, "circuit breaker", circuit_breaker.as_ref(), |f, breaker| {
+            let rate = breaker.failure_rate;
+            write!(f, "per kernel, after {} failures in a row or {rate} of all", breaker.consecutive_failures)
+        })?;
+        writeln!(f, "timeout          {timeout:?}")?;
+        line(f, "retry", retry.as_ref(), |f, retry| write!(f, "{} attempts of pure kernels", retry.attempts))?;
+        line(f, "priority queue", queue.as_ref(), |f, queue| {
+            write!(f, "{} calls, {} bytes", queue.capacity, queue.max_bytes)
+        })?;
+        line(f, "concurrency", concurrency.as_ref(), |f, limit| write!(f, "{limit} calls at a time"))?;
+        write!(f, "kernels")
+    }
+}
+
+fn line<T>(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    config: Option<&T>,
+    write: impl FnOnce(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    write!(f, "{name:<17}")?;
+    match config {
+        Some(config) => write(f, config)?,
+        None => f.write_str("off")?,
+    }
+    writeln!(f)
+}
+
+impl fmt::Debug for PipelineLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelineLayer").field("config", &self.config).finish_non_exhaustive()
+    }
+}

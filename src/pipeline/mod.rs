@@ -1,0 +1,94 @@
+//! A pipeline that is ready to be used: the [layers](crate::layers) around kernels, in the order in which they work.
+//!
+//! The layers are made to be taken one by one. Whoever wants most of them takes this: it stacks those that the
+//! [`PipelineConfig`] turns on, says what it has made when it is printed, and its [`PipelineHandle`] reads how all of it is.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use tower::{Layer, Service, ServiceExt};
+//! use tower_kernels::backends::cpu::CpuBackend;
+//! use tower_kernels::pipeline::{PipelineConfig, PipelineLayer};
+//! use tower_kernels::service::{KernelRegistry, KernelRequest, KernelService, Payload};
+//!
+//! let registry = Arc::new(KernelRegistry::new());
+//! tower_kernels::kernels::register_all(&registry).unwrap();
+//!
+//! let mut config = PipelineConfig::default();
+//! config.timeout = Duration::from_secs(5);
+//! let layer = PipelineLayer::new(Arc::clone(&registry), config).unwrap();
+//! println!("{layer}");
+//!
+//! let mut pipeline = layer.layer(KernelService::with_backend(registry, CpuBackend::new()));
+//! let input = Payload::json(r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#);
+//! pipeline.ready().await.unwrap().call(KernelRequest::new("linalg/saxpy", input)).await.unwrap();
+//! assert_eq!(layer.handle().metrics().ended()[0].outcome, "ok");
+//! # }
+//! ```
+//!
+//! # The order, and why
+//!
+//! From the outside in:
+//!
+//! | layer | if nothing is said | why it is there and nowhere else |
+//! |---|---|---|
+//! | metrics | on | outside of all that refuses, or refusals would not be counted |
+//! | tracing | on | inside metrics alone, so that the span of a call says how it ended whoever ended it |
+//! | rate limit | off | before any work is done for a caller who has had its share, a look into the cache included |
+//! | cache | off | inside what decides who may ask; outside of all that only the work needs |
+//! | coalesce | off | inside the cache, so that an answer that is not kept any more is worked out once; outside of the breaker, which is to see one failure of a shared run and not as many as there are callers |
+//! | load shed | 5 s | inside the cache and what shares runs, as those it refuses or lets in are runs: a hit needs no time, and would teach it that kernels take none; outside of retry, which is not to ask again. It is told the timeout, and counts on no more |
+//! | circuit breaker | on, per kernel | outside of the timeout, so that what takes too long counts as a failure |
+//! | timeout | 30 s | outside of retry, so that all attempts share the time of the call |
+//! | retry | off | inside the breaker, which hears of calls and not of attempts; outside of the queue, so that each attempt waits for its own turn |
+//! | priority queue | 1 024 calls | directly around what is not ready when it is full. It learns how long answers take, and gives no turn to a call that would be late |
+//! | concurrency | off | innermost: kernels bound themselves by the lanes of their backend. Calls that wait for a lane are served as they came; with a limit of some two a lane they wait in the queue, by priority |
+//!
+//! and then the service that the layer is put around: a [`KernelService`](crate::service::KernelService), whose requests share runs where its
+//! backend is a [`BatchedLayer`](crate::backends::BatchedLayer)'s.
+//!
+//! Authentication is not among them: it takes HTTP and gRPC, stands around the server, and writes the tenant into the request.
+//! So the cache and the shared runs are always inside of it, and neither crosses tenants unless that is said.
+//!
+//! A call that fails in one of these ways would be worse off in another order, which compiles as well: a cache around the
+//! rate limit hands out answers without limit; retry around the timeout gives each attempt the whole time; metrics inside
+//! see no refusals; a queue around the breaker keeps calls waiting that will be refused. That is why there is one builder
+//! and not a list of layers in a file.
+//!
+//! # What a layer costs that is off
+//!
+//! Rate limit, load shed, breaker, retry, queue and concurrency that are off are not there: a branch where their service would be.
+//! The cache and the shared runs look at a flag.
+//!
+//! # What is not among them
+//!
+//! [`FallbackLayer`](crate::layers::FallbackLayer) and [`HedgeLayer`](crate::layers::HedgeLayer) need somewhere else to go. A backend of this machine,
+//! [`Local`](crate::backends::Local), moves runs off a lost device by itself, and a second attempt beside the first takes the
+//! place of another call. Where there are several machines, put them around the kernels that the pipeline is given.
+//!
+//! # Readiness
+//!
+//! With load shedding it is always ready. Else, with the queue it is ready while there is room in the queue for the most urgent call, so that hits of the cache and calls
+//! that join a run are answered while the machine is full. Without it, it is ready when the kernels are.
+//!
+//! # Cancel safety
+//!
+//! Dropping the future gives up what each layer holds for the call; see each of them.
+
+mod config;
+mod future;
+mod handle;
+mod layer;
+mod service;
+mod step;
+
+pub use self::config::{
+    BreakerConfig, CacheConfig, CoalesceConfig, InvalidPipeline, LoadShedConfig, PipelineConfig, QueueConfig,
+    QuotaConfig, RateLimitConfig, RetryConfig,
+};
+pub use self::future::PipelineFuture;
+pub use self::handle::PipelineHandle;
+pub use self::layer::PipelineLayer;
+pub use self::service::{Kernels, PipelineError, ReadyPipeline};

@@ -1,0 +1,130 @@
+use std::fmt;
+use std::task::{Context, Poll};
+
+use tower::load::Load;
+use tower_service::Service;
+
+use super::future::PipelineFuture;
+use super::step::Step;
+use crate::error::Classify;
+#[cfg(feature = "cache")]
+use crate::layers::cache::{Cache, Store};
+use crate::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerError, PerOperation};
+use crate::layers::coalesce::{Coalesce, CoalesceError, Flights};
+use crate::layers::concurrency::ConcurrencyLimit;
+use crate::layers::load_shed::{LoadShed, LoadShedError, Predicted};
+use crate::layers::metrics::Metrics;
+use crate::layers::priority_queue::{PriorityQueue, PriorityQueueError};
+use crate::layers::rate_limit::{ByTenant, PerKey, RateLimitError, RateLimiter};
+use crate::layers::retry::Retry;
+use crate::layers::timeout::{Timeout, TimeoutError};
+use crate::layers::tracing::Tracing;
+use crate::service::{KeptKernelQuestion, KernelRequest, KernelResponse, PureKernels};
+
+/// What the error of the kernels becomes in a pipeline.
+pub type PipelineError<E> = RateLimitError<CoalesceError<Inside<E>>>;
+
+/// Inside of what shares runs.
+pub(super) type Inside<E> = LoadShedError<Guard<E>>;
+/// Inside of what refuses for want of time.
+pub(super) type Guard<E> = CircuitBreakerError<TimeoutError<PriorityQueueError<E>>>;
+
+/// Whether a request can be run again.
+pub(super) type Again = Box<dyn Fn(&KernelRequest) -> bool + Send + Sync>;
+pub(super) type Tenants = PerKey<std::sync::Arc<str>, ByTenant>;
+#[cfg(feature = "cache")]
+pub(super) type KernelStore = Store<KeptKernelQuestion, KernelResponse>;
+
+type Error<S> = <S as Service<KernelRequest>>::Error;
+
+// From the inside out. Each that may be off names what is inside it twice, so only those are `Step`s that cost something
+// while they are off.
+pub(super) type Limited<S> = Step<ConcurrencyLimit<S>, S, fn(Error<S>) -> Error<S>>;
+pub(super) type Queued<S> = Step<PriorityQueue<Limited<S>>, Limited<S>, fn(Error<S>) -> PriorityQueueError<Error<S>>>;
+pub(super) type Retried<S> =
+    Step<Retry<Queued<S>, Again>, Queued<S>, fn(PriorityQueueError<Error<S>>) -> PriorityQueueError<Error<S>>>;
+pub(super) type Timely<S> = Timeout<Retried<S>>;
+pub(super) type Guarded<S> = Step<
+    CircuitBreaker<Timely<S>, PerOperation>,
+    Timely<S>,
+    fn(TimeoutError<PriorityQueueError<Error<S>>>) -> Guard<Error<S>>,
+>;
+pub(super) type Shed<S> = Step<LoadShed<Guarded<S>, Predicted>, Guarded<S>, fn(Guard<Error<S>>) -> Inside<Error<S>>>;
+pub(super) type ShedFuture<S> = <Shed<S> as Service<KernelRequest>>::Future;
+pub(super) type FlightsOf<S> = Flights<KeptKernelQuestion, ShedFuture<S>, KernelResponse, Inside<Error<S>>>;
+pub(super) type Coalesced<S> = Coalesce<Shed<S>, PureKernels, FlightsOf<S>>;
+#[cfg(feature = "cache")]
+pub(super) type Cached<S> = Cache<Coalesced<S>, PureKernels, KernelStore>;
+#[cfg(not(feature = "cache"))]
+pub(super) type Cached<S> = Coalesced<S>;
+pub(super) type RateLimited<S> =
+    Step<RateLimiter<Cached<S>, Tenants>, Cached<S>, fn(CoalesceError<Inside<Error<S>>>) -> PipelineError<Error<S>>>;
+pub(super) type Stack<S> = Metrics<Tracing<RateLimited<S>>>;
+
+/// What can be at the heart of a pipeline: a [`KernelService`](crate::service::KernelService), in layers of your own or
+/// not.
+pub trait Kernels:
+    Service<
+        KernelRequest,
+        Response = KernelResponse,
+        Error: Classify + std::error::Error + Send + Sync + 'static,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Kernels for S where
+    S: Service<
+            KernelRequest,
+            Response = KernelResponse,
+            Error: Classify + std::error::Error + Send + Sync + 'static,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Kernels in the layers of a [`PipelineLayer`](super::PipelineLayer). See the [module](super).
+pub struct ReadyPipeline<S: Kernels> {
+    pub(super) stack: Stack<S>,
+}
+
+impl<S: Kernels> Service<KernelRequest> for ReadyPipeline<S> {
+    type Response = KernelResponse;
+    type Error = PipelineError<S::Error>;
+    type Future = PipelineFuture<S>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.stack.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: KernelRequest) -> Self::Future {
+        PipelineFuture { inner: self.stack.call(request) }
+    }
+}
+
+// By hand: the type of the stack says what it needs, and no `S: Clone` is to be said twice.
+impl<S: Kernels> Clone for ReadyPipeline<S> {
+    fn clone(&self) -> Self {
+        Self { stack: self.stack.clone() }
+    }
+}
+
+impl<S: Kernels> fmt::Debug for ReadyPipeline<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadyPipeline").finish_non_exhaustive()
+    }
+}
+
+impl<S: Kernels + Load> Load for ReadyPipeline<S> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> S::Metric {
+        self.stack.load()
+    }
+}

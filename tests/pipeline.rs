@@ -1,0 +1,310 @@
+//! The ready pipeline as a whole: its order, and what follows from it.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceExt};
+use tower_kernels::backends::cpu::CpuBackend;
+use tower_kernels::error::{Classify, ErrorKind};
+use tower_kernels::layers::circuit_breaker::CircuitState;
+use tower_kernels::pipeline::{
+    CacheConfig, CoalesceConfig, InvalidPipeline, PipelineConfig, PipelineFuture, PipelineHandle, PipelineLayer,
+    QueueConfig, QuotaConfig, RateLimitConfig, ReadyPipeline, RetryConfig,
+};
+use tower_kernels::service::{
+    Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn registry() -> Arc<KernelRegistry> {
+    let registry = KernelRegistry::new();
+    tower_kernels::kernels::register_all(&registry).unwrap();
+    Arc::new(registry)
+}
+
+fn saxpy(input: &'static str) -> KernelRequest {
+    KernelRequest::new("linalg/saxpy", Payload::json(input))
+}
+
+/// Kernels that are told by their input: `[seconds]` to take a while, `never`, or `fail`; and so many at a time.
+#[derive(Clone, Debug)]
+struct Told {
+    limit: tower::limit::ConcurrencyLimit<Slow>,
+    calls: Arc<AtomicUsize>,
+}
+
+#[derive(Clone, Debug)]
+struct Slow;
+
+type Answer = std::pin::Pin<Box<dyn Future<Output = Result<KernelResponse, KernelError>> + Send>>;
+
+impl Service<KernelRequest> for Slow {
+    type Response = KernelResponse;
+    type Error = KernelError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), KernelError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: KernelRequest) -> Answer {
+        let Payload::Json(told) = &request.payload else { panic!("no JSON") };
+        let told = String::from_utf8(told.to_vec()).unwrap();
+        Box::pin(async move {
+            match told.as_str() {
+                "fail" => return Err(KernelError::Stopped { backend: "test" }),
+                "never" => std::future::pending().await,
+                seconds => tokio::time::sleep(SECOND.mul_f64(seconds.parse().unwrap())).await,
+            }
+            Ok(KernelResponse::new(Payload::json("{}"), Execution::new("CPU")))
+        })
+    }
+}
+
+impl Service<KernelRequest> for Told {
+    type Response = KernelResponse;
+    type Error = KernelError;
+    type Future = <tower::limit::ConcurrencyLimit<Slow> as Service<KernelRequest>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), KernelError>> {
+        self.limit.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: KernelRequest) -> Self::Future {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.limit.call(request)
+    }
+}
+
+fn told(config: PipelineConfig, places: usize) -> (ReadyPipeline<Told>, PipelineHandle, Arc<AtomicUsize>) {
+    let layer = PipelineLayer::new(registry(), config).unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let kernels = Told { limit: tower::limit::ConcurrencyLimit::new(Slow, places), calls: Arc::clone(&calls) };
+    (layer.layer(kernels), layer.handle(), calls)
+}
+
+fn ended(handle: &PipelineHandle, outcome: &str) -> u64 {
+    handle.metrics().ended().iter().filter(|calls| calls.outcome == outcome).map(|calls| calls.count).sum()
+}
+
+fn all() -> PipelineConfig {
+    let mut config = PipelineConfig::default();
+    config.rate_limit = Some(RateLimitConfig {
+        each: QuotaConfig { calls: 100, period: SECOND },
+        tenants: BTreeMap::from([("acme".to_owned(), QuotaConfig { calls: 1, period: SECOND })]),
+    });
+    config.cache = Some(CacheConfig::default());
+    config.coalesce = Some(CoalesceConfig::default());
+    config.retry = Some(RetryConfig { attempts: NonZeroU32::new(3).unwrap() });
+    config.concurrency = NonZeroUsize::new(8);
+    config
+}
+
+#[test]
+fn it_prints_the_order_that_it_makes() {
+    assert_eq!(
+        PipelineLayer::new(registry(), all()).unwrap().to_string(),
+        "metrics          on\n\
+         tracing          on\n\
+         rate limit       100 calls in 1s for each tenant, 1 with a limit of their own\n\
+         cache            268435456 bytes, for 600s, each tenant on its own\n\
+         coalesce         each tenant on its own\n\
+         load shed        what would wait for longer than 5s, or past its deadline\n\
+         circuit breaker  per kernel, after 20 failures in a row or 0.5 of all\n\
+         timeout          30s\n\
+         retry            3 attempts of pure kernels\n\
+         priority queue   1024 calls, 1073741824 bytes\n\
+         concurrency      8 calls at a time\n\
+         kernels"
+    );
+    let plain = PipelineLayer::new(registry(), PipelineConfig::default()).unwrap().to_string();
+    assert!(plain.contains("\ncache            off\n") && plain.contains("\nconcurrency      off\n"), "{plain}");
+}
+
+#[test]
+fn what_cannot_be_made_is_said() {
+    let invalid = |change: fn(&mut PipelineConfig)| {
+        let mut config = all();
+        change(&mut config);
+        PipelineLayer::new(registry(), config).unwrap_err()
+    };
+    let error = invalid(|config| {
+        let limit = config.rate_limit.as_mut().unwrap();
+        limit.tenants.insert("umbrella".to_owned(), QuotaConfig { calls: 0, period: SECOND });
+    });
+    assert_eq!(error.to_string(), "rate_limit.tenants.umbrella");
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("at least one call"));
+    for rate in [0.0, 1.5, f64::NAN] {
+        let mut config = all();
+        config.circuit_breaker.as_mut().unwrap().failure_rate = rate;
+        assert_eq!(PipelineLayer::new(registry(), config).unwrap_err(), InvalidPipeline::FailureRate);
+    }
+}
+
+#[tokio::test]
+async fn it_runs_kernels_and_can_be_written_down() {
+    struct Server {
+        pipeline: ReadyPipeline<KernelService<CpuBackend>>,
+    }
+    fn crosses_threads<T: Clone + Send + Sync + 'static>(_: &T) {}
+    fn is_sent<T: Send>() {}
+    is_sent::<PipelineFuture<KernelService<CpuBackend>>>();
+
+    let registry = registry();
+    let layer = PipelineLayer::new(Arc::clone(&registry), all()).unwrap();
+    let mut server = Server { pipeline: layer.layer(KernelService::with_backend(registry, CpuBackend::new())) };
+    crosses_threads(&server.pipeline);
+    for backend in ["CPU", "cache"] {
+        let request = saxpy(r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#);
+        let response = server.pipeline.ready().await.unwrap().call(request).await.unwrap();
+        assert_eq!(response.execution.backend, backend);
+        let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
+        assert_eq!(output, r#"{"y":[3.0]}"#);
+    }
+    assert_eq!(ended(&layer.handle(), "ok"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hits_are_answered_while_the_machine_is_full() {
+    let (pipeline, handle, _) = told(all(), 1);
+    pipeline.clone().oneshot(saxpy("0.1")).await.unwrap();
+    let busy = tokio::spawn(pipeline.clone().oneshot(saxpy("5")));
+    let waits = tokio::spawn(pipeline.clone().oneshot(saxpy("1")));
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    let hit = pipeline.clone().oneshot(saxpy("0.1")).await.unwrap();
+    assert_eq!((hit.execution.backend, begun.elapsed()), ("cache", Duration::ZERO));
+    busy.await.unwrap().unwrap();
+    waits.await.unwrap().unwrap();
+    assert_eq!((handle.cache().hits(), handle.queue().unwrap().served), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_finds_no_answers_of_another_and_hits_count_against_its_limit() {
+    let (pipeline, handle, calls) = told(all(), 4);
+    let of = |tenant: &str| {
+        let mut request = saxpy("0.1");
+        request.tenant = Some(tenant.into());
+        pipeline.clone().oneshot(request)
+    };
+    of("umbrella").await.unwrap();
+    of("acme").await.unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+    of("umbrella").await.unwrap();
+    assert_eq!(of("acme").await.unwrap_err().kind(), ErrorKind::RateLimited);
+    assert_eq!((calls.load(Ordering::SeqCst), handle.cache().hits()), (2, 1));
+    // Metrics are outside of all that refuses.
+    assert_eq!((ended(&handle, "rate_limited"), ended(&handle, "ok")), (1, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_breaker_counts_timeouts_and_one_failure_of_a_shared_run() {
+    let mut config = all();
+    config.timeout = SECOND;
+    config.cache = None;
+    config.retry = None;
+    config.circuit_breaker.as_mut().unwrap().consecutive_failures = 3;
+    let (pipeline, handle, calls) = told(config, 64);
+    let together = (0..10).map(|_| tokio::spawn(pipeline.clone().oneshot(saxpy("fail"))));
+    for call in together.collect::<Vec<_>>() {
+        assert_eq!(call.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    let failures = calls.load(Ordering::SeqCst);
+    assert!(failures <= 3, "{failures} runs of one question");
+    for _ in failures..3 {
+        let error = pipeline.clone().oneshot(saxpy("never")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    }
+    assert_eq!(handle.circuits()[0].state, CircuitState::Open);
+    let error = pipeline.clone().oneshot(saxpy("0.1")).await.unwrap_err();
+    assert_eq!((error.kind(), calls.load(Ordering::SeqCst)), (ErrorKind::Unavailable, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_attempts_share_the_time_of_the_call() {
+    let mut config = all();
+    config.timeout = SECOND * 2;
+    (config.cache, config.coalesce, config.circuit_breaker) = (None, None, None);
+    let (pipeline, handle, calls) = told(config, 1);
+    let begun = Instant::now();
+    pipeline.clone().oneshot(saxpy("fail")).await.unwrap_err();
+    assert_eq!((calls.load(Ordering::SeqCst), handle.retries().unwrap().retries), (3, 2));
+    assert!(begun.elapsed() < SECOND * 2);
+    let begun = Instant::now();
+    pipeline.clone().oneshot(saxpy("never")).await.unwrap_err();
+    assert_eq!(begun.elapsed().as_secs(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_refuses_and_the_page_says_so() {
+    let mut config = all();
+    config.queue = Some(QueueConfig { capacity: 1, max_bytes: 1 << 20 });
+    (config.coalesce, config.cache, config.retry, config.load_shed) = (None, None, None, None);
+    let (pipeline, handle, _) = told(config, 1);
+    let calls: Vec<_> = (0..4).map(|_| tokio::spawn(pipeline.clone().oneshot(saxpy("1")))).collect();
+    let mut refused = 0;
+    for call in calls {
+        refused += u64::from(call.await.unwrap().is_err_and(|error| error.kind() == ErrorKind::Overloaded));
+    }
+    assert_eq!(refused, 2);
+    let mut registry = prometheus_client::registry::Registry::default();
+    handle.register(&mut registry);
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    for line in [
+        r#"kernel_requests_total{operation="linalg/saxpy",backend="none",outcome="overloaded"} 2"#,
+        "kernel_pipeline_queue_refused_total 2",
+        r#"kernel_pipeline_queue_waiting{priority="normal"} 0"#,
+        "kernel_concurrency_limit 8",
+        r#"kernel_circuit_state{circuit="linalg/saxpy",state="closed"} 1"#,
+    ] {
+        assert!(page.contains(line), "no {line} in\n{page}");
+    }
+    assert!(!page.contains("kernel_cache_hits"), "there is no cache");
+}
+
+/// So many calls of 0.4 s each that nobody gave a deadline, one at a time, with a second for each.
+async fn too_many(change: fn(&mut PipelineConfig)) -> (Vec<(Option<ErrorKind>, Duration)>, PipelineHandle) {
+    let mut config = PipelineConfig::default();
+    config.timeout = SECOND;
+    change(&mut config);
+    let (pipeline, handle, _) = told(config, 1);
+    // What calls take is known from one.
+    pipeline.clone().oneshot(saxpy("0.4")).await.unwrap();
+    let begun = Instant::now();
+    let call = |_| {
+        let call = pipeline.clone().oneshot(saxpy("0.4"));
+        tokio::spawn(async move { (call.await.err().map(|error| error.kind()), begun.elapsed()) })
+    };
+    let calls: Vec<_> = (0..60).map(call).collect();
+    let mut outcomes = Vec::new();
+    for call in calls {
+        outcomes.push(call.await.unwrap());
+    }
+    (outcomes, handle)
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_had_no_turn_in_time_are_no_failures_of_the_kernel() {
+    let (outcomes, handle) = too_many(|config| config.load_shed = None).await;
+    let answered = outcomes.iter().filter(|(refusal, _)| refusal.is_none()).count();
+    let overloaded = outcomes.iter().filter(|(refusal, _)| *refusal == Some(ErrorKind::Overloaded)).count();
+    assert_eq!((answered, overloaded), (2, 58), "{outcomes:?}");
+    assert_eq!(handle.circuits()[0].state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn load_is_shed_by_the_time_that_the_pipeline_gives_a_call() {
+    let (outcomes, handle) = too_many(|_| ()).await;
+    let at_once =
+        outcomes.iter().filter(|(refusal, at)| *refusal == Some(ErrorKind::Overloaded) && at.is_zero()).count();
+    assert!(at_once >= 56, "{outcomes:?}");
+    assert_eq!(handle.load_shed().unwrap().shed_total(), at_once as u64);
+    assert_eq!(handle.circuits()[0].state, CircuitState::Closed);
+}
