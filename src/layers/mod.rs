@@ -78,6 +78,7 @@ pub mod load_shed;
 pub mod metrics;
 #[cfg(feature = "grpc")]
 mod named;
+mod operations;
 pub mod priority_queue;
 pub mod rate_limit;
 pub mod repeats;

@@ -361,6 +361,75 @@ async fn each_operation_has_a_circuit_and_those_past_the_bound_share_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_the_service_does_not_know_has_no_circuit_and_the_first_failure_of_one_counts() {
+    let layer = CircuitBreakerLayer::new().consecutive_failures(3).per_operation().max_keys(2);
+    let mut service = layer.layer(probe(4).0);
+    let circuits = || layer.handle().statuses().into_iter().map(|it| (it.circuit, it.state)).collect::<Vec<_>>();
+    let rest = ("rest".to_owned(), CircuitState::Closed);
+    for n in 0..100 {
+        for kind in [ErrorKind::NotFound, ErrorKind::InvalidArgument, ErrorKind::Overloaded] {
+            let request = Request::of(&format!("made up/{n}"), Act::Fail(kind));
+            service.ready().await.unwrap().call(request).await.unwrap_err();
+        }
+    }
+    assert_eq!(circuits(), std::slice::from_ref(&rest));
+
+    // The first two at a time: when they come there is no circuit for either.
+    let first = service.ready().await.unwrap().call(Request::of("a", FAIL));
+    let second = service.ready().await.unwrap().call(Request::of("a", FAIL));
+    first.await.unwrap_err();
+    assert_eq!(circuits(), [("a".to_owned(), CircuitState::Closed), rest.clone()]);
+    second.await.unwrap_err();
+    let late = service.ready().await.unwrap().call(Request::of("b", FAIL));
+    service.ready().await.unwrap().call(Request::of("a", FAIL)).await.unwrap_err();
+    assert_eq!(circuits(), [("a".to_owned(), CircuitState::Open), rest.clone()]);
+
+    // A call that began before its circuit has opened says nothing of it any more.
+    for _ in 0..3 {
+        service.ready().await.unwrap().call(Request::of("b", FAIL)).await.unwrap_err();
+    }
+    late.await.unwrap_err();
+    let [_, b, _] = &layer.handle().statuses()[..] else { panic!("{:?}", circuits()) };
+    assert_eq!((b.state, b.opened, b.failures), (CircuitState::Open, 1, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_call_that_panics_or_is_left_when_it_is_slow_counts() {
+    let layer = touchy().slow_calls(SECOND, 0.5).window(SECOND * 1000, 1).per_operation();
+    let mut service = layer.layer(probe(1).0);
+    let future = service.ready().await.unwrap().call(Request::of("panics", Act::Panic));
+    AssertUnwindSafe(async { future.await.map(drop) }).catch_unwind().await.unwrap_err();
+    let future = service.ready().await.unwrap().call(Request::of("slow", Act::Never));
+    tokio::time::timeout(SECOND * 2, future).await.unwrap_err();
+    let future = service.ready().await.unwrap().call(Request::of("left", Act::Never));
+    tokio::time::timeout(SECOND / 2, future).await.unwrap_err();
+    let open = layer.handle().statuses().into_iter().map(|it| (it.circuit, it.state == CircuitState::Open));
+    assert_eq!(open.collect::<Vec<_>>(), [("panics".into(), true), ("slow".into(), true), ("rest".into(), false)]);
+}
+
+/// Whoever makes up names while the service fails is not to keep the circuits of others from it for ever.
+#[tokio::test(start_paused = true)]
+async fn operations_that_nobody_asks_for_any_more_make_room_however_their_last_calls_ended() {
+    let layer = CircuitBreakerLayer::new().consecutive_failures(2).per_operation().max_keys(3);
+    let mut service = layer.layer(probe(1).0);
+    let mut of =
+        async |operation: &str, act| service.ready().await.unwrap().call(Request::of(operation, act)).await.map(drop);
+    of("failed once", FAIL).await.unwrap_err();
+    for operation in ["open", "probed"] {
+        of(operation, FAIL).await.unwrap_err();
+        of(operation, FAIL).await.unwrap_err();
+    }
+    advance(SECOND).await;
+    of("probed", Act::Fail(ErrorKind::InvalidArgument)).await.unwrap_err();
+    let names = || layer.handle().statuses().into_iter().map(|status| status.circuit).collect::<Vec<_>>();
+    of("new", Act::Answer).await.unwrap();
+    assert_eq!(names(), ["failed once", "open", "probed", "rest"], "what has failed lately is known");
+    advance(SECOND * 10).await;
+    of("new", Act::Answer).await.unwrap();
+    assert_eq!(names(), ["new", "rest"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_layer_applied_twice_or_cloned_is_one_circuit() {
     let (probe, _) = probe(2);
     let layer = CircuitBreakerLayer::new().consecutive_failures(2);

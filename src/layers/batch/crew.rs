@@ -1,6 +1,5 @@
 //! Those of one batch, and whether any of them is still there.
 
-use std::sync::PoisonError;
 use std::task::Waker;
 
 use crate::sync::Mutex;
@@ -32,7 +31,7 @@ impl<K, H> Crew<K, H> {
     /// One of them wants no answer any more. The last one wakes the task that runs the batch.
     pub(super) fn leave(&self) {
         if self.aboard.fetch_sub(1, Ordering::SeqCst) == 1 {
-            let runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let runner = self.runner.lock().take();
             if let Some(waker) = runner {
                 waker.wake();
             }
@@ -41,7 +40,7 @@ impl<K, H> Crew<K, H> {
 
     /// Whether all have left; if not, `waker` is woken once they have.
     pub(super) fn has_left(&self, waker: &Waker) -> bool {
-        let mut runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runner = self.runner.lock();
         if !runner.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *runner = Some(waker.clone());
         }

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -142,7 +142,7 @@ impl<K: Hash + Eq + Clone, M: Member, H> Queue<K, M, H> {
 
     // What could panic in here is the `Hash` or `Eq` of a key, which come before anything is changed.
     fn lock(&self) -> MutexGuard<'_, State<K, M, H>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Takes a request in, which is made a `member` of a batch only if it has to wait. It need not where `can_go` says

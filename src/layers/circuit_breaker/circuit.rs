@@ -1,11 +1,12 @@
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64 as Count;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::machine::{Machine, Ticket, Transition, Verdict};
 use super::settings::Settings;
 use super::status::{CircuitState, CircuitStatus};
+use super::terms::Terms;
 use super::waiting::Waiters;
 use crate::error::ErrorKind;
 use crate::layers::clock;
@@ -16,7 +17,7 @@ use crate::sync::{Mutex, MutexGuard};
 /// What a layer, its clones and their services share of one circuit.
 pub struct Circuit {
     name: Box<str>,
-    settings: Arc<Settings>,
+    settings: Settings,
     /// The machine's [`Word`], so that a closed circuit lets calls through without the lock. It is written under the lock.
     word: AtomicU64,
     machine: Mutex<Machine>,
@@ -46,7 +47,7 @@ impl Word {
 }
 
 impl Circuit {
-    pub(super) fn new(name: impl Into<Box<str>>, settings: Arc<Settings>) -> Self {
+    pub(super) fn new(name: impl Into<Box<str>>, settings: Settings) -> Self {
         let machine = Machine::new(&settings, clock::now());
         Self {
             name: name.into(),
@@ -74,22 +75,28 @@ impl Circuit {
 
     /// Lets a call through, or says how long until one can be. Where it is closed its [`word`](Self::word) says so sooner.
     pub(super) fn admit(&self, now: Instant) -> Result<Ticket, Duration> {
-        self.change(|machine| machine.admit(&self.settings, now))
+        self.change(self.lock(), |machine| machine.admit(&self.settings, now))
     }
 
-    #[inline]
+    /// Counts how a call ended.
     pub(super) fn end(&self, ticket: Ticket, verdict: Verdict, now: Instant) {
-        let success = verdict == Verdict::Success { slow: false };
-        let counted = success && self.lock().count_success(ticket, now);
-        if !counted {
-            self.change_by(ticket, verdict, now);
+        self.end_locked(self.lock(), ticket, verdict, now);
+    }
+
+    /// Counts a call that succeeded in time, which in a closed circuit changes a count and nothing else, mostly.
+    #[inline(always)]
+    fn end_well(&self, ticket: Ticket, now: Instant) {
+        let mut machine = self.lock();
+        if !machine.count_success(ticket, now) {
+            self.end_locked(machine, ticket, Verdict::Success { slow: false }, now);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn change_by(&self, ticket: Ticket, verdict: Verdict, now: Instant) {
-        self.change(|machine| ((), machine.end(&self.settings, &self.jitter, ticket, verdict, now)));
+    fn end_locked(&self, machine: MutexGuard<'_, Machine>, ticket: Ticket, verdict: Verdict, now: Instant) {
+        let end = |machine: &mut Machine| ((), machine.end(&self.settings, &self.jitter, ticket, verdict, now));
+        self.change(machine, end);
         // A probe has given its place back.
         if self.settings.hold && self.word().closed().is_none() {
             self.waiters.wake();
@@ -107,16 +114,6 @@ impl Circuit {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What an error of this kind says, of a call or of the readiness for one.
-    #[inline]
-    pub(super) fn verdict(&self, kind: Option<ErrorKind>, slow: bool) -> Verdict {
-        match kind {
-            None => Verdict::Success { slow },
-            Some(kind) if self.settings.failures.contains(kind) => Verdict::Failure { slow },
-            Some(_) => Verdict::Nothing,
-        }
-    }
-
     /// How it is, as of now.
     pub fn status(&self) -> CircuitStatus {
         let now = clock::now();
@@ -127,34 +124,30 @@ impl Circuit {
             circuit: self.name.to_string(),
             state: machine.state(),
             consecutive_failures: machine.consecutive(),
-            calls: counts.calls,
-            failures: counts.failures,
-            slow: counts.slow,
+            calls: saturate(counts.calls),
+            failures: saturate(counts.failures),
+            slow: saturate(counts.slow),
             opened: machine.opened(),
             refused,
             retry_in_ms: u64::try_from(machine.retry_after(&self.settings, now).as_millis()).unwrap_or(u64::MAX),
         }
     }
 
-    /// Whether to forget it loses nothing: it is closed, and nothing has failed lately.
+    /// Whether to forget it loses nothing that matters now.
     pub(super) fn is_blank(&self, now: Instant) -> bool {
-        let mut machine = self.lock();
-        let counts = machine.counts(now);
-        machine.state() == CircuitState::Closed
-            && machine.consecutive() == 0
-            && counts.failures == 0
-            && counts.slow == 0
-            && !machine.has_just_closed(now)
+        self.lock().is_blank(now)
     }
 
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Machine> {
-        // What is done under the lock is counting, which does not panic half-way.
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+        self.machine.lock()
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Machine) -> (T, Option<Transition>)) -> T {
-        let mut machine = self.lock();
+    fn change<T>(
+        &self,
+        mut machine: MutexGuard<'_, Machine>,
+        change: impl FnOnce(&mut Machine) -> (T, Option<Transition>),
+    ) -> T {
         let (value, transition) = change(&mut machine);
         if transition.is_some() {
             self.word.store(Word::of(&machine).0, Ordering::Release);
@@ -180,6 +173,10 @@ impl Circuit {
     }
 }
 
+fn saturate(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 impl fmt::Debug for Circuit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Circuit").field("name", &self.name).field("word", &self.word()).finish_non_exhaustive()
@@ -192,10 +189,7 @@ pub(super) struct Pass {
     circuit: Arc<Circuit>,
     /// `None` once the call has ended.
     ticket: Option<Ticket>,
-    /// When the call has taken so long that it is slow, where that matters.
-    slow_after: Option<Instant>,
-    /// The caller's own deadline leaves too little time to blame the service.
-    hasty: bool,
+    terms: Terms,
     /// Not so for as long as the place of a probe is only reserved.
     called: bool,
 }
@@ -203,19 +197,15 @@ pub(super) struct Pass {
 impl Pass {
     /// Of a call that is yet to be made.
     pub(super) fn reserved(circuit: Arc<Circuit>, ticket: Ticket) -> Self {
-        Self { circuit, ticket: Some(ticket), slow_after: None, hasty: false, called: false }
+        Self { circuit, ticket: Some(ticket), terms: Terms::NONE, called: false }
     }
 
     /// Of a call that begins now.
     // Always, so that it is made where the call keeps it.
     #[inline(always)]
     pub(super) fn begun(circuit: Arc<Circuit>, ticket: Ticket, deadline: Option<Instant>) -> Self {
-        let settings = circuit.settings();
-        let slow_after = settings.slow.and_then(|slow| clock::now().checked_add(slow.over));
-        let hasty = deadline.is_some_and(|deadline| {
-            clock::now().checked_add(settings.patience).is_none_or(|patient| deadline < patient)
-        });
-        Self { circuit, ticket: Some(ticket), slow_after, hasty, called: true }
+        let terms = Terms::of(circuit.settings(), deadline);
+        Self { circuit, ticket: Some(ticket), terms, called: true }
     }
 
     /// The place alone, for a call that is made now, where the circuit is still in the generation that gave it.
@@ -233,35 +223,35 @@ impl Pass {
     }
 
     /// `kind` is of the failure, if it is one.
-    #[inline]
+    // Always: what most calls come to is counted in a few instructions, and a frame of its own takes twice as many.
+    #[inline(always)]
     pub(super) fn end(&mut self, kind: Option<ErrorKind>) {
         let Some(ticket) = self.ticket.take() else { return };
         let now = clock::read();
-        let slow = self.is_slow(now);
-        let verdict = if self.hasty && kind == Some(ErrorKind::DeadlineExceeded) {
-            Verdict::Nothing
+        if kind.is_none() && !self.terms.is_slow(now) {
+            self.circuit.end_well(ticket, now);
         } else {
-            self.circuit.verdict(kind, slow)
-        };
-        if verdict != Verdict::Nothing || self.circuit.word().closed().is_none() {
-            self.circuit.end(ticket, verdict, now);
+            self.end_otherwise(ticket, kind, now);
         }
-    }
-
-    #[inline]
-    fn is_slow(&self, now: Instant) -> bool {
-        self.slow_after.is_some_and(|slow_after| now > slow_after)
     }
 
     #[cold]
+    #[inline(never)]
+    fn end_otherwise(&self, ticket: Ticket, kind: Option<ErrorKind>, now: Instant) {
+        self.count(ticket, self.terms.verdict(self.circuit.settings(), kind, now), now);
+    }
+
+    #[cold]
+    #[inline(never)]
     fn leave(&mut self) {
-        if self.called && std::thread::panicking() {
-            return self.end(Some(ErrorKind::Internal));
-        }
         let Some(ticket) = self.ticket.take() else { return };
         let now = clock::read();
-        // That it was slow is known, whatever it would have come to.
-        let verdict = if self.is_slow(now) { Verdict::Success { slow: true } } else { Verdict::Nothing };
+        let verdict = if self.called { self.terms.left(self.circuit.settings(), now) } else { Verdict::Nothing };
+        self.count(ticket, verdict, now);
+    }
+
+    /// A call that says nothing still gives back the place of a probe.
+    fn count(&self, ticket: Ticket, verdict: Verdict, now: Instant) {
         if verdict != Verdict::Nothing || self.circuit.word().closed().is_none() {
             self.circuit.end(ticket, verdict, now);
         }
@@ -292,7 +282,7 @@ mod loom_tests {
     fn circuit(probes: u32, successes: u32) -> (Arc<Circuit>, Instant, Instant) {
         let settings = Settings { consecutive: Some(1), probes, successes, ..Settings::default() };
         let now = Instant::now();
-        (Arc::new(Circuit::new("all", Arc::new(settings))), now, now + Duration::from_secs(2))
+        (Arc::new(Circuit::new("all", settings)), now, now + Duration::from_secs(2))
     }
 
     fn open(circuit: &Circuit, now: Instant) -> Ticket {
@@ -373,7 +363,7 @@ mod loom_tests {
         loom::model(|| {
             let settings = Settings { consecutive: None, failure_rate: None, ..Settings::default() };
             let now = Instant::now();
-            let circuit = Arc::new(Circuit::new("all", Arc::new(settings)));
+            let circuit = Arc::new(Circuit::new("all", settings));
             let ticket = circuit.word().closed().unwrap();
             // The window's first step begins with this one, so that what follows finds it there.
             circuit.end(ticket, SUCCESS, now);

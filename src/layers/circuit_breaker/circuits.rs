@@ -1,14 +1,13 @@
-use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use super::Circuit;
+use super::first::First;
 use super::settings::Settings;
 use super::status::CircuitStatus;
-use crate::layers::clock;
+use super::table::{ByKey, Table};
+use crate::layers::operations::Operations;
 use crate::service::RequestContext;
 
 /// Which circuit a request belongs to.
@@ -16,8 +15,8 @@ pub trait Circuits<R> {
     /// The circuit of all requests, where there is one only: it decides before there is a request.
     fn only(&self) -> Option<&Arc<Circuit>>;
 
-    /// The circuit of `request`.
-    fn of(&self, request: &R) -> Arc<Circuit>;
+    /// The circuit of `request`; or, where it is to have one of its own and nothing is known of the like, what makes it.
+    fn of(self: &Arc<Self>, request: &R) -> Result<Arc<Circuit>, Box<First>>;
 }
 
 /// What can be said of circuits without a request.
@@ -31,7 +30,7 @@ pub struct One(pub(super) Arc<Circuit>);
 
 impl One {
     pub(super) fn new(settings: Settings) -> Self {
-        Self(Arc::new(Circuit::new("all", Arc::new(settings))))
+        Self(Arc::new(Circuit::new("all", settings)))
     }
 }
 
@@ -42,8 +41,8 @@ impl<R> Circuits<R> for One {
     }
 
     #[inline]
-    fn of(&self, _request: &R) -> Arc<Circuit> {
-        Arc::clone(&self.0)
+    fn of(self: &Arc<Self>, _request: &R) -> Result<Arc<Circuit>, Box<First>> {
+        Ok(Arc::clone(&self.0))
     }
 }
 
@@ -55,7 +54,35 @@ impl Statuses for One {
 
 /// A circuit for each [operation](RequestContext::operation).
 #[derive(Debug)]
-pub struct PerOperation(pub(super) Table<Box<str>>);
+pub struct PerOperation(Table<Operations<Arc<Circuit>>>);
+
+impl PerOperation {
+    pub(super) fn new(settings: Settings, max: usize) -> Self {
+        Self(Table::new(settings, Operations::new(max)))
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        self.0.settings()
+    }
+
+    // Apart, so that the search for a circuit that is there needs no room for it.
+    #[cold]
+    #[inline(never)]
+    fn unknown(self: &Arc<Self>, operation: &str, request: &impl RequestContext) -> Result<Arc<Circuit>, Box<First>> {
+        if self.0.has_room() {
+            Err(Box::new(First::new(Arc::clone(self), operation, request.deadline())))
+        } else {
+            Ok(Arc::clone(&self.0.rest))
+        }
+    }
+
+    /// The circuit of an operation of which a call has ended so that it counts; `None` where there is no room for it.
+    pub(super) fn make(&self, operation: &str) -> Option<Arc<Circuit>> {
+        let circuits = self.0.read();
+        let make = || Arc::new(Circuit::new(operation, *self.settings()));
+        circuits.find_or_insert(operation, make).map(|(_, circuit)| Arc::clone(circuit))
+    }
+}
 
 impl<R: RequestContext> Circuits<R> for PerOperation {
     #[inline]
@@ -63,9 +90,13 @@ impl<R: RequestContext> Circuits<R> for PerOperation {
         None
     }
 
-    fn of(&self, request: &R) -> Arc<Circuit> {
+    #[inline]
+    fn of(self: &Arc<Self>, request: &R) -> Result<Arc<Circuit>, Box<First>> {
         let operation = request.operation();
-        self.0.of(operation, || operation.into())
+        if let Some((_, circuit)) = self.0.read().find(operation) {
+            return Ok(Arc::clone(circuit));
+        }
+        self.unknown(operation, request)
     }
 }
 
@@ -77,13 +108,23 @@ impl Statuses for PerOperation {
 
 /// A circuit for each key that a closure finds in the request.
 pub struct PerKey<K, F> {
-    pub(super) table: Table<K>,
+    table: Table<ByKey<K>>,
     pub(super) key: F,
+}
+
+impl<K, F> PerKey<K, F> {
+    pub(super) fn new(settings: Settings, max: usize, key: F) -> Self {
+        Self { table: Table::new(settings, ByKey::new(max)), key }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        self.table.settings()
+    }
 }
 
 impl<R, K, F> Circuits<R> for PerKey<K, F>
 where
-    K: Hash + Eq + Clone + Display,
+    K: Hash + Eq + Display,
     F: Fn(&R) -> Option<K>,
 {
     #[inline]
@@ -91,11 +132,20 @@ where
         None
     }
 
-    fn of(&self, request: &R) -> Arc<Circuit> {
-        match (self.key)(request) {
-            Some(key) => self.table.of(&key, || key.clone()),
-            None => Arc::clone(&self.table.rest),
+    fn of(self: &Arc<Self>, request: &R) -> Result<Arc<Circuit>, Box<First>> {
+        let table = &self.table;
+        let Some(key) = (self.key)(request) else { return Ok(Arc::clone(&table.rest)) };
+        if let Some(circuit) = table.read().get(&key) {
+            return Ok(Arc::clone(circuit));
         }
+        let own = if table.has_room() {
+            let name = key.to_string();
+            let make = || Arc::new(Circuit::new(name, *table.settings()));
+            table.write().get_or_insert(key, make).map(Arc::clone)
+        } else {
+            None
+        };
+        Ok(own.unwrap_or_else(|| Arc::clone(&table.rest)))
     }
 }
 
@@ -108,90 +158,5 @@ impl<K: Send + Sync, F: Send + Sync> Statuses for PerKey<K, F> {
 impl<K: fmt::Debug, F> fmt::Debug for PerKey<K, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PerKey").field("table", &self.table).finish_non_exhaustive()
-    }
-}
-
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The circuits by key, at most `max` of them, and the one that all the other requests share.
-#[derive(Debug)]
-pub(super) struct Table<K> {
-    circuits: RwLock<HashMap<K, Arc<Circuit>>>,
-    pub(super) rest: Arc<Circuit>,
-    max: usize,
-    settings: Arc<Settings>,
-    /// When circuits may next be looked through for some to forget.
-    next_sweep: Mutex<Option<Instant>>,
-}
-
-impl<K> Table<K> {
-    pub(super) fn new(settings: Settings, max: usize) -> Self {
-        let settings = Arc::new(settings);
-        Self {
-            circuits: RwLock::default(),
-            rest: Arc::new(Circuit::new("rest", Arc::clone(&settings))),
-            max,
-            settings,
-            next_sweep: Mutex::new(None),
-        }
-    }
-
-    pub(super) fn settings(&self) -> Settings {
-        *self.settings
-    }
-
-    fn statuses(&self) -> Vec<CircuitStatus> {
-        let circuits = self.circuits.read().unwrap_or_else(PoisonError::into_inner);
-        let mut statuses: Vec<_> = circuits.values().map(|circuit| circuit.status()).collect();
-        drop(circuits);
-        statuses.sort_by(|a, b| a.circuit.cmp(&b.circuit));
-        statuses.push(self.rest.status());
-        statuses
-    }
-}
-
-impl<K: Hash + Eq + Display> Table<K> {
-    fn of<Q>(&self, key: &Q, own: impl FnOnce() -> K) -> Arc<Circuit>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        let circuits = self.circuits.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(circuit) = circuits.get(key) {
-            return Arc::clone(circuit);
-        }
-        let full = circuits.len() >= self.max;
-        drop(circuits);
-        if full && !self.sweep_is_due() {
-            return Arc::clone(&self.rest);
-        }
-        self.insert(own())
-    }
-
-    #[cold]
-    fn insert(&self, key: K) -> Arc<Circuit> {
-        let mut circuits = self.circuits.write().unwrap_or_else(PoisonError::into_inner);
-        if circuits.len() >= self.max {
-            let now = clock::now();
-            // A circuit whose calls are in flight is not forgotten; nobody can take a share of one meanwhile.
-            circuits.retain(|_, circuit| Arc::strong_count(circuit) > 1 || !circuit.is_blank(now));
-        }
-        if circuits.len() >= self.max && !circuits.contains_key(&key) {
-            return Arc::clone(&self.rest);
-        }
-        let name = key.to_string();
-        let circuit = circuits.entry(key).or_insert_with(|| Arc::new(Circuit::new(name, Arc::clone(&self.settings))));
-        Arc::clone(circuit)
-    }
-
-    /// Whether it is on this caller to make room, which somebody does at most once a second.
-    fn sweep_is_due(&self) -> bool {
-        let Ok(mut next) = self.next_sweep.try_lock() else { return false };
-        let now = clock::now();
-        let due = next.is_none_or(|next| now >= next);
-        if due {
-            *next = now.checked_add(SWEEP_INTERVAL);
-        }
-        due
     }
 }

@@ -7,7 +7,8 @@ use pin_project::pin_project;
 
 use super::CircuitBreakerError;
 use super::circuit::Pass;
-use crate::error::Classify;
+use super::first::First;
+use crate::error::{Classify, ErrorKind};
 use crate::service::ResponseContext;
 
 /// The answer of a [`CircuitBreaker`](super::CircuitBreaker).
@@ -24,17 +25,35 @@ enum State<F> {
     Called {
         #[pin]
         inner: F,
-        pass: Pass,
+        call: Call,
     },
     Refused {
         retry_after: Duration,
     },
 }
 
+/// Where the call counts.
+#[derive(Debug)]
+pub(super) enum Call {
+    Let(Pass),
+    /// Its operation has no circuit yet.
+    First(Box<First>),
+}
+
+impl Call {
+    #[inline(always)]
+    fn end(&mut self, kind: Option<ErrorKind>) {
+        match self {
+            Self::Let(pass) => pass.end(kind),
+            Self::First(first) => first.end(kind),
+        }
+    }
+}
+
 impl<F> ResponseFuture<F> {
     #[inline]
-    pub(super) fn called(inner: F, pass: Pass) -> Self {
-        Self { state: State::Called { inner, pass } }
+    pub(super) fn called(inner: F, call: Call) -> Self {
+        Self { state: State::Called { inner, call } }
     }
 
     #[inline]
@@ -51,12 +70,13 @@ where
 {
     type Output = Result<T, CircuitBreakerError<E>>;
 
-    #[inline]
+    // Always: handing the answer on from a frame of its own costs as much as all that is counted.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Called { inner, pass } => {
+            StateProj::Called { inner, call } => {
                 let result = ready!(inner.poll(cx));
-                pass.end(match &result {
+                call.end(match &result {
                     Ok(response) => response.failure(),
                     Err(error) => Some(error.kind()),
                 });

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::circuits::{One, PerKey, PerOperation, Statuses, Table};
+use super::circuits::{One, PerKey, PerOperation, Statuses};
 use super::settings::{Settings, Slow};
 use super::{CircuitBreaker, CircuitBreakerHandle, CircuitStatus};
 use crate::error::ErrorKinds;
@@ -127,7 +127,7 @@ impl CircuitBreakerLayer {
     /// A circuit for each operation, such as each kernel, instead of one for all.
     #[must_use]
     pub fn per_operation(self) -> CircuitBreakerLayer<PerOperation> {
-        CircuitBreakerLayer { circuits: Arc::new(PerOperation(Table::new(*self.circuits.0.settings(), MAX_KEYS))) }
+        CircuitBreakerLayer { circuits: Arc::new(PerOperation::new(*self.circuits.0.settings(), MAX_KEYS)) }
     }
 
     /// A circuit for each key. Requests for which `key` answers `None` share one.
@@ -144,8 +144,7 @@ impl CircuitBreakerLayer {
         F: Fn(&R) -> Option<K>,
         K: Hash + Eq + Clone + Display,
     {
-        let table = Table::new(*self.circuits.0.settings(), MAX_KEYS);
-        CircuitBreakerLayer { circuits: Arc::new(PerKey { table, key }) }
+        CircuitBreakerLayer { circuits: Arc::new(PerKey::new(*self.circuits.0.settings(), MAX_KEYS, key)) }
     }
 
     /// How the circuit is, as of now.
@@ -161,20 +160,21 @@ fn check_share(share: f64) {
 
 impl CircuitBreakerLayer<PerOperation> {
     /// Sets how many operations have a circuit of their own, 1 024 if nothing is said. Those that are new when so many are
-    /// known share one, until some of whose calls none has failed lately are forgotten.
+    /// known share one, until some that have not failed lately, or that nobody asks for any more, are forgotten.
     #[must_use]
     pub fn max_keys(self, max_keys: usize) -> Self {
-        Self { circuits: Arc::new(PerOperation(Table::new(self.circuits.0.settings(), max_keys))) }
+        Self { circuits: Arc::new(PerOperation::new(*self.circuits.settings(), max_keys)) }
     }
 }
 
 impl<K, F: Clone> CircuitBreakerLayer<PerKey<K, F>> {
     /// Sets how many keys have a circuit of their own, 1 024 if nothing is said. Those that are new when so many are known
-    /// share the circuit of the requests without a key, until some of whose calls none has failed lately are forgotten.
+    /// share the circuit of the requests without a key, until some that have not failed lately, or that nobody asks for any
+    /// more, are forgotten.
     #[must_use]
     pub fn max_keys(self, max_keys: usize) -> Self {
-        let table = Table::new(self.circuits.table.settings(), max_keys);
-        Self { circuits: Arc::new(PerKey { table, key: self.circuits.key.clone() }) }
+        let key = self.circuits.key.clone();
+        Self { circuits: Arc::new(PerKey::new(*self.circuits.settings(), max_keys, key)) }
     }
 }
 

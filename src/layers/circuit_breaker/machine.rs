@@ -26,7 +26,8 @@ use crate::layers::jitter::Jitter;
 pub(super) struct Ticket(NonZeroU64);
 
 impl Ticket {
-    const FIRST: Self = Self(NonZeroU64::MIN);
+    /// Of the generation that a circuit begins in.
+    pub(super) const FIRST: Self = Self(NonZeroU64::MIN);
 
     /// Of the generation after this.
     fn next(self, closed: bool) -> Self {
@@ -135,8 +136,22 @@ impl Machine {
         self.opened
     }
 
+    /// Whether to forget it loses nothing that matters now: it is closed, and nothing has failed lately; or nobody has
+    /// asked for so long after it was due for a probe as it was open.
+    pub(super) fn is_blank(&mut self, now: Instant) -> bool {
+        let since_due = |due: Instant| now.saturating_duration_since(due);
+        match self.phase {
+            Phase::Closed => {
+                let counts = self.counts(now);
+                counts.failures == 0 && counts.slow == 0 && !self.has_just_closed(now)
+            }
+            Phase::Open { until } => since_due(until) > self.open_time,
+            Phase::HalfOpen { renewed, .. } => renewed.is_some_and(|renewed| since_due(renewed) > Duration::ZERO),
+        }
+    }
+
     /// Whether it would stay open for longer than the first time if it opened now.
-    pub(super) fn has_just_closed(&self, now: Instant) -> bool {
+    fn has_just_closed(&self, now: Instant) -> bool {
         self.closed.is_some_and(|closed| now.saturating_duration_since(closed) < self.open_time)
     }
 
@@ -222,15 +237,15 @@ impl Machine {
             Verdict::Failure { slow } => (true, slow),
             Verdict::Nothing => return None,
         };
-        self.window.add(Counts { calls: 1, failures: u32::from(failed), slow: u32::from(slow) }, now);
+        self.window.add(Counts { calls: 1, failures: u64::from(failed), slow: u64::from(slow) }, now);
         self.consecutive = if failed { self.consecutive.saturating_add(1) } else { 0 };
         if failed || slow { self.too_many(settings, failed, slow, now) } else { None }
     }
 
     fn too_many(&mut self, settings: &Settings, failed: bool, slow: bool, now: Instant) -> Option<&'static str> {
         let counts = self.window.sums(now);
-        let is = |part: u32, share: f64| {
-            counts.calls >= settings.min_calls && f64::from(part) >= share * f64::from(counts.calls)
+        let is = |part: u64, share: f64| {
+            counts.calls >= u64::from(settings.min_calls) && part as f64 >= share * counts.calls as f64
         };
         if failed && settings.consecutive.is_some_and(|most| self.consecutive >= most) {
             Some("too many calls failed one after another")

@@ -88,6 +88,12 @@
 //! [`per_key`](CircuitBreakerLayer::per_key). For each device or replica, which is not in the request: a layer of its own
 //! around the service of each, inside what chooses between them. Clones of one layer share their circuits.
 //!
+//! Names of operations come from clients. One gets a circuit when a call of it has ended as a success or a failure, which
+//! counts there already; what a service says of a name that it does not know is neither, so made-up names take no room,
+//! unless all calls fail. Where there is [no more room](CircuitBreakerLayer::max_keys), those without a failure
+//! of late, and those that nobody has asked for since they could be probed, make some, at most once a second; the rest
+//! share one circuit.
+//!
 //! # Seeing it
 //!
 //! [`CircuitBreakerLayer::handle`] reads the circuits and [registers](CircuitBreakerHandle::register) them as metrics. Each
@@ -100,6 +106,7 @@
 mod circuit;
 mod circuits;
 mod error;
+mod first;
 mod future;
 mod gate;
 mod layer;
@@ -107,6 +114,8 @@ mod machine;
 mod service;
 mod settings;
 mod status;
+mod table;
+mod terms;
 mod waiting;
 mod window;
 

@@ -6,6 +6,7 @@ use tower_service::Service;
 
 use super::circuit::Pass;
 use super::circuits::{Circuits, One};
+use super::future::Call;
 use super::gate::{Gate, admit};
 use super::{CircuitBreakerError, ResponseFuture};
 use crate::error::Classify;
@@ -71,17 +72,23 @@ where
     // Always, so that the inner future is made where it stays and not moved there.
     #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
-        let circuit = self.circuits.of(&request);
-        let ticket = match circuit.word().closed() {
-            Some(ticket) if self.gate.is_none() => ticket,
-            _ => match admit(&circuit, self.gate.take()) {
+        let circuit = match self.circuits.of(&request) {
+            Ok(circuit) => circuit,
+            Err(first) => return ResponseFuture::called(self.inner.call(request), Call::First(first)),
+        };
+        let ticket = if self.gate.is_none()
+            && let Some(ticket) = circuit.word().closed()
+        {
+            ticket
+        } else {
+            match admit(&circuit, self.gate.take()) {
                 Ok(ticket) => ticket,
                 Err(retry_after) => return ResponseFuture::refused(retry_after),
-            },
+            }
         };
         // Before the inner call, so that one that panics there counts as well.
-        let pass = Pass::begun(circuit, ticket, request.deadline());
-        ResponseFuture::called(self.inner.call(request), pass)
+        let call = Call::Let(Pass::begun(circuit, ticket, request.deadline()));
+        ResponseFuture::called(self.inner.call(request), call)
     }
 }
 

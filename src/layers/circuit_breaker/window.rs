@@ -4,25 +4,25 @@ use std::time::{Duration, Instant};
 /// How calls ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    pub(super) calls: u32,
-    pub(super) failures: u32,
-    pub(super) slow: u32,
+    pub(super) calls: u64,
+    pub(super) failures: u64,
+    pub(super) slow: u64,
 }
 
 impl AddAssign for Counts {
     #[inline]
     fn add_assign(&mut self, other: Self) {
-        self.calls = self.calls.saturating_add(other.calls);
-        self.failures = self.failures.saturating_add(other.failures);
-        self.slow = self.slow.saturating_add(other.slow);
+        self.calls += other.calls;
+        self.failures += other.failures;
+        self.slow += other.slow;
     }
 }
 
 impl SubAssign for Counts {
     fn sub_assign(&mut self, other: Self) {
-        self.calls = self.calls.saturating_sub(other.calls);
-        self.failures = self.failures.saturating_sub(other.failures);
-        self.slow = self.slow.saturating_sub(other.slow);
+        self.calls -= other.calls;
+        self.failures -= other.failures;
+        self.slow -= other.slow;
     }
 }
 
@@ -69,7 +69,7 @@ impl Window {
     pub(super) fn add_success(&mut self, now: Instant) -> bool {
         let within = now < self.turns;
         if within {
-            self.current.calls = self.current.calls.saturating_add(1);
+            self.current.calls += 1;
         }
         within
     }
@@ -151,16 +151,16 @@ mod tests {
         let mut at = Duration::ZERO;
         for i in 0..5000_u32 {
             at += Duration::from_micros(u64::from(i * 7919 % 3001));
-            let counts = Counts { calls: 1, failures: i % 3 / 2, slow: i % 5 / 4 };
+            let counts = Counts { calls: 1, failures: u64::from(i % 3 / 2), slow: u64::from(i % 5 / 4) };
             if counts != SUCCESS || !window.add_success(begun + at) {
                 window.add(counts, begun + at);
             }
             calls.push((at, counts));
             let sums = window.sums(begun + at);
-            let within = |length: Duration, count: fn(&Counts) -> u32| {
-                calls.iter().filter(|(when, _)| at - *when < length).map(|(_, counts)| count(counts)).sum::<u32>()
+            let within = |length: Duration, count: fn(&Counts) -> u64| {
+                calls.iter().filter(|(when, _)| at - *when < length).map(|(_, counts)| count(counts)).sum::<u64>()
             };
-            let kinds: [fn(&Counts) -> u32; 3] =
+            let kinds: [fn(&Counts) -> u64; 3] =
                 [|counts| counts.calls, |counts| counts.failures, |counts| counts.slow];
             for count in kinds {
                 let (least, most) = (within(SECOND * 9 / 10, count), within(SECOND, count));

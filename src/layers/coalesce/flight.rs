@@ -6,7 +6,7 @@
 
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use crate::service::Priority;
@@ -113,7 +113,7 @@ impl<K, F, T, E> Flight<K, F, T, E> {
 
     fn lock(&self) -> MutexGuard<'_, State<F, T, E>> {
         // Nothing panics with the lock held but an allocation that fails.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// A place for another caller, unless it is over.

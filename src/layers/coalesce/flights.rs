@@ -2,7 +2,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::flight::{Flight, Run};
@@ -57,7 +56,7 @@ impl<K, F, T, E> Flights<K, F, T, E> {
     fn part(&self, digest: u128) -> MutexGuard<'_, Part<K, F, T, E>> {
         // Other bits than the table goes by.
         let part = &self.parts[(digest >> 124) as usize % PARTS];
-        part.lock().unwrap_or_else(PoisonError::into_inner)
+        part.lock()
     }
 
     /// A place in the run of the question that `is_same` knows, or a new run of it.

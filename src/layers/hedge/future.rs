@@ -9,8 +9,8 @@ use std::time::Instant;
 use pin_project::pin_project;
 use tower_service::Service;
 
-use super::latency::Latency;
-use super::layer::Shared;
+use super::latency::Which;
+use super::layer::{Delay, Shared};
 use crate::layers::clock;
 use crate::layers::spare::Spare;
 use crate::layers::timeout::Timer;
@@ -32,9 +32,18 @@ pub struct ResponseFuture<S: Service<R>, R> {
 
 /// What it takes to learn how long calls take.
 pub(super) struct Timed {
-    pub(super) latency: Arc<Latency>,
-    pub(super) share: f64,
+    pub(super) shared: Arc<Shared>,
+    pub(super) which: Which,
     pub(super) begun: Instant,
+}
+
+impl Timed {
+    /// The call has answered.
+    fn record(&self) {
+        if let Delay::Learned(latencies) = &self.shared.delay {
+            latencies.record(&self.which, clock::read().saturating_duration_since(self.begun));
+        }
+    }
 }
 
 /// `Planned`, `ForReadiness`, `Called`, in this order, or `None` at any time.
@@ -191,7 +200,7 @@ where
         // From the call on, whichever it was that answered: so what is learned is how long the first one takes, or that it
         // takes longer than the delay, and hedging does not make the quantile shorter that it goes by.
         if let Some(timed) = this.timed.take().filter(|_| !failed(&result)) {
-            timed.latency.record(clock::read().saturating_duration_since(timed.begun), timed.share);
+            timed.record();
         }
         Poll::Ready(result)
     }

@@ -1,7 +1,7 @@
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+
+use crate::layers::operations::{At, Operations};
 
 /// Parts of a doubling that times are told apart by: within 1/8.
 const PARTS: u32 = 8;
@@ -90,56 +90,64 @@ fn upper_bound(bucket: usize) -> Duration {
     Duration::from_nanos(parts << (doublings + SHORTEST.ilog2() - PARTS.ilog2()))
 }
 
-/// Room is looked for at each so many calls that find none.
-const LOOKED_FOR_AT: u32 = 64;
-
-/// The latencies by operation, at most `max` of them, and the one that all others share.
+/// The latencies by operation, of those that have answered, and the one that all others share.
 #[derive(Debug)]
 pub(super) struct Latencies {
-    of: RwLock<HashMap<Box<str>, Arc<Latency>>>,
-    rest: Arc<Latency>,
-    max: usize,
-    without_room: AtomicU32,
+    of: Operations<Latency>,
+    rest: Latency,
+    /// The quantile that is looked for.
+    share: f64,
+}
+
+/// Which latency a call counts in.
+#[derive(Debug)]
+pub(super) enum Which {
+    Own(At),
+    Rest,
+    /// Of an operation that has one of its own once it has answered.
+    New(Box<str>),
 }
 
 impl Latencies {
-    pub(super) fn new(max: usize) -> Self {
-        Self { of: RwLock::default(), rest: Arc::new(Latency::new()), max, without_room: AtomicU32::new(0) }
+    pub(super) fn new(max: usize, share: f64) -> Self {
+        Self { of: Operations::new(max), rest: Latency::new(), share }
     }
 
-    /// Of the operation, where there is room for it.
-    pub(super) fn of(&self, operation: &str) -> Arc<Latency> {
-        let of = self.of.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(latency) = of.get(operation) {
-            return Arc::clone(latency);
+    pub(super) fn share(&self) -> f64 {
+        self.share
+    }
+
+    /// Where a call of the operation counts, and the quantile there.
+    #[inline]
+    pub(super) fn of(&self, operation: &str) -> (Which, Option<Duration>) {
+        match self.of.find(operation) {
+            Some((at, latency)) => (Which::Own(at), latency.quantile()),
+            None => self.of_unknown(operation),
         }
-        let full = of.len() >= self.max;
-        drop(of);
-        if full && !self.without_room.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKED_FOR_AT) {
-            return Arc::clone(&self.rest);
-        }
-        self.insert(operation)
     }
 
     #[cold]
-    fn insert(&self, operation: &str) -> Arc<Latency> {
-        let mut of = self.of.write().unwrap_or_else(PoisonError::into_inner);
-        if of.len() >= self.max {
-            // A name that no call has succeeded by may be one that a client has made up.
-            of.retain(|_, latency| Arc::strong_count(latency) > 1 || latency.calls.load(Ordering::Relaxed) > 0);
-        }
-        // Others may have come in between.
-        if of.len() >= self.max && !of.contains_key(operation) {
-            return Arc::clone(&self.rest);
-        }
-        Arc::clone(of.entry(operation.into()).or_insert_with(|| Arc::new(Latency::new())))
+    fn of_unknown(&self, operation: &str) -> (Which, Option<Duration>) {
+        if self.of.is_full() { (Which::Rest, self.rest.quantile()) } else { (Which::New(operation.into()), None) }
+    }
+
+    /// A call has answered that took so long.
+    pub(super) fn record(&self, which: &Which, time: Duration) {
+        let latency = match which {
+            Which::Own(at) => &self.of[*at],
+            Which::Rest => &self.rest,
+            Which::New(operation) => {
+                self.of.find_or_insert(operation, Latency::new).map_or(&self.rest, |(_, latency)| latency)
+            }
+        };
+        latency.record(time, self.share);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BUCKETS, LONGEST, LOOKED_FOR_AT, Latencies, Latency, SHORTEST, bucket, upper_bound};
-    use std::sync::Arc;
+    use super::{BUCKETS, LONGEST, Latencies, Latency, SHORTEST, Which, bucket, upper_bound};
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     #[test]
@@ -187,18 +195,20 @@ mod tests {
     }
 
     #[test]
-    fn operations_past_the_bound_share_one_and_made_up_ones_make_room() {
-        let latencies = Latencies::new(2);
-        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| latencies.of(name));
-        assert!(!Arc::ptr_eq(&a, &b) && !Arc::ptr_eq(&b, &c) && Arc::ptr_eq(&c, &d));
-        assert!(Arc::ptr_eq(&a, &latencies.of("a")));
-
-        // Calls of a have succeeded, and none of b.
-        a.record(Duration::from_millis(1), 0.9);
-        drop((a, b));
-        let found = (0..LOOKED_FOR_AT).filter(|_| !Arc::ptr_eq(&c, &latencies.of("e"))).count();
-        assert!(found > 0, "there was room for it");
-        assert!(!Arc::ptr_eq(&c, &latencies.of("a")));
-        assert!(Arc::ptr_eq(&c, &latencies.of("b")));
+    fn operations_that_have_answered_have_one_each_up_to_the_bound_and_the_others_share_one() {
+        let latencies = Latencies::new(2, 0.9);
+        // However often a name is called by that no call has answered, it takes no place.
+        for n in 0..100 {
+            let name = format!("made up/{n}");
+            assert!(matches!(latencies.of(&name), (Which::New(new), None) if *new == *name));
+        }
+        let calls = ["a", "b", "c"].map(|operation| latencies.of(operation).0);
+        calls.iter().for_each(|which| latencies.record(which, Duration::from_millis(1)));
+        let [Which::Own(a), Which::Own(b)] = ["a", "b"].map(|operation| latencies.of(operation).0) else {
+            panic!("there was room for both");
+        };
+        assert!(a != b && ["c", "d"].iter().all(|operation| matches!(latencies.of(operation), (Which::Rest, None))));
+        let counted = [&latencies.of[a], &latencies.of[b], &latencies.rest];
+        assert_eq!(counted.map(|latency| latency.calls.load(Ordering::Relaxed)), [1; 3]);
     }
 }

@@ -33,12 +33,12 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) enum Delay {
     Fixed(Duration),
-    Learned { share: f64, latencies: Latencies },
+    Learned(Latencies),
 }
 
 impl Delay {
     fn learned(share: f64, max_operations: usize) -> Self {
-        Self::Learned { share, latencies: Latencies::new(max_operations) }
+        Self::Learned(Latencies::new(max_operations, share))
     }
 }
 
@@ -95,7 +95,7 @@ impl<P> HedgeLayer<P> {
     pub fn budget(self, budget: Budget) -> Self {
         let delay = match self.shared.delay {
             Delay::Fixed(delay) => Delay::Fixed(delay),
-            Delay::Learned { share, .. } => Delay::learned(share, MAX_OPERATIONS),
+            Delay::Learned(ref latencies) => Delay::learned(latencies.share(), MAX_OPERATIONS),
         };
         Self::with(delay, budget, self.again)
     }
@@ -104,7 +104,7 @@ impl<P> HedgeLayer<P> {
     pub fn delay(&self, operation: &str) -> Option<Duration> {
         match &self.shared.delay {
             Delay::Fixed(delay) => Some(*delay),
-            Delay::Learned { latencies, .. } => latencies.of(operation).quantile(),
+            Delay::Learned(latencies) => latencies.of(operation).1,
         }
     }
 

@@ -40,7 +40,9 @@
 //!
 //! After a [fixed time](HedgeLayer::after), or after the time that [95 in 100](HedgeLayer::after_quantile) calls of the same
 //! operation take at most. That is learned from the calls that succeed, told apart within an eighth, the later ones counting
-//! more: the counts are halved every thousand calls. Up to 256 operations have latencies of their own, and the others share.
+//! more: the counts are halved every thousand calls. Up to 256 operations that have answered have latencies of their own,
+//! and the others share.
+//!
 //! There is no second attempt before some 100 calls have ended, nor one that would begin after the request's deadline.
 //!
 //! The second attempt waits for readiness of its own, on a clone of the service, while the first goes on. One that fails to

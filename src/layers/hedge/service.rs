@@ -65,14 +65,15 @@ where
         self.shared.budget.deposit();
         let (delay, timed) = match &self.shared.delay {
             Delay::Fixed(delay) => (Some(*delay), None),
-            Delay::Learned { latencies, share } => {
-                let latency = latencies.of(request.operation());
-                (latency.quantile(), Some(Timed { latency, share: *share, begun: clock::now() }))
+            Delay::Learned(latencies) => {
+                let (which, quantile) = latencies.of(request.operation());
+                (quantile, Some(Timed { shared: Arc::clone(&self.shared), which, begun: clock::now() }))
             }
         };
         // Until the first is pending there is no timer, and a delay that no instant can end is none.
         let second = delay.filter(|_| (self.again)(&request)).and_then(|delay| {
-            let due = clock::now().checked_add(delay)?;
+            let begun = timed.as_ref().map_or_else(clock::now, |timed| timed.begun);
+            let due = begun.checked_add(delay)?;
             let in_time = request.deadline().is_none_or(|deadline| due < deadline);
             in_time.then(|| Second::new(self.spare.clone(), request.clone(), due, Arc::clone(&self.shared)))
         });

@@ -1,11 +1,10 @@
 //! How long a call will take by itself.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use crate::layers::operations::{At, Operations};
 use crate::service::RequestContext;
 
 /// Learns from how long calls took. Times are in nanoseconds.
@@ -29,7 +28,7 @@ pub trait Estimate<R>: Estimator {
 
 /// An exponentially weighted mean that gives the newest an eighth; 0 stands for nothing known.
 #[derive(Debug, Default)]
-pub struct Mean(AtomicU64);
+pub(super) struct Mean(AtomicU64);
 
 impl Mean {
     fn get(&self) -> u64 {
@@ -50,9 +49,9 @@ impl Mean {
 }
 
 /// The mean of what calls of an [operation](RequestContext::operation) took.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Learned {
-    operations: RwLock<HashMap<Box<str>, Arc<Mean>>>,
+    operations: Operations<Mean>,
     /// Of all calls: what those of an unknown operation are expected to take.
     all: Mean,
 }
@@ -66,11 +65,17 @@ const FIRST: u64 = 1_000_000;
 #[derive(Debug)]
 pub enum Example {
     /// An operation that has been answered before.
-    Known(Arc<Mean>),
+    Known(At),
     /// A name that is known once it is answered.
     New(Box<str>),
     /// One of too many.
     Other,
+}
+
+impl Learned {
+    pub(super) fn new() -> Self {
+        Self { operations: Operations::new(MAX_OPERATIONS), all: Mean::default() }
+    }
 }
 
 impl Estimator for Learned {
@@ -79,11 +84,10 @@ impl Estimator for Learned {
     fn observe(&self, call: &Example, took: u64) {
         self.all.add(took);
         match call {
-            Example::Known(mean) => mean.add(took),
+            Example::Known(at) => self.operations[*at].add(took),
             Example::New(name) => {
-                let mut operations = self.operations.write().unwrap_or_else(PoisonError::into_inner);
-                if operations.len() < MAX_OPERATIONS || operations.contains_key(name) {
-                    operations.entry(name.clone()).or_default().add(took);
+                if let Some((_, mean)) = self.operations.find_or_insert(name, Mean::default) {
+                    mean.add(took);
                 }
             }
             Example::Other => {}
@@ -92,7 +96,7 @@ impl Estimator for Learned {
 
     fn doubt(&self, call: &Example) {
         match call {
-            Example::Known(mean) => mean.shave(),
+            Example::Known(at) => self.operations[*at].shave(),
             Example::New(_) | Example::Other => self.all.shave(),
         }
     }
@@ -101,11 +105,10 @@ impl Estimator for Learned {
 impl<R: RequestContext> Estimate<R> for Learned {
     fn estimate(&self, request: &R) -> (u64, Example) {
         let name = request.operation();
-        let operations = self.operations.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mean) = operations.get(name) {
-            return (mean.get(), Example::Known(Arc::clone(mean)));
+        if let Some((at, mean)) = self.operations.find(name) {
+            return (mean.get(), Example::Known(at));
         }
-        let example = if operations.len() < MAX_OPERATIONS { Example::New(name.into()) } else { Example::Other };
+        let example = if self.operations.is_full() { Example::Other } else { Example::New(name.into()) };
         let known = self.all.get();
         (if known == 0 { FIRST } else { known }, example)
     }

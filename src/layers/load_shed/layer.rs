@@ -92,7 +92,7 @@ impl LoadShedLayer<Predicted> {
     }
 
     fn bounded(bounds: Bounds) -> Self {
-        Self { policy: Arc::new(Predicted::new(Learned::default(), bounds)) }
+        Self { policy: Arc::new(Predicted::new(Learned::new(), bounds)) }
     }
 }
 

@@ -29,8 +29,7 @@ impl Encoder {
     }
 
     fn read(&self) -> Page<'_> {
-        let operations = self.state.operations.iter();
-        Page { operations: operations.map(|(operation, n)| (&*operation.name, operation.read(), n)).collect() }
+        Page { operations: self.state.iter().map(|(name, operation, n)| (name, operation.read(), n)).collect() }
     }
 }
 

@@ -80,7 +80,7 @@ impl Call {
     // Always, and `end` too: a frame of its own costs a third of what it does.
     #[inline(always)]
     pub(super) fn begin(state: &Arc<State>, now: Instant, operation: &str, payload: Option<u64>) -> Self {
-        let Some(operation) = state.operations.find(operation) else {
+        let Some((_, operation)) = state.operations.find(operation) else {
             return Self { begun: now, of: Of::Unknown(Unknown::begin(state, operation, payload)) };
         };
         if let Some(bytes) = payload {
@@ -119,14 +119,14 @@ impl Unknown {
     #[cold]
     #[inline(never)]
     fn begin(state: &Arc<State>, name: &str, payload: Option<u64>) -> Box<Self> {
-        let unknown = Arc::clone(state.operations.unknown());
+        let unknown = Arc::clone(&state.unknown);
         Box::new(Self { unknown, name: name.into(), payload, state: Arc::clone(state) })
     }
 
     #[cold]
     #[inline(never)]
     fn end(&self, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
-        let known = shows_known(outcome).then(|| self.state.operations.find_or_insert(&self.name));
+        let known = shows_known(outcome).then(|| self.state.find_or_insert(&self.name));
         let operation = known.unwrap_or(&self.unknown);
         if let Some(bytes) = self.payload {
             operation.record_payload(bytes);

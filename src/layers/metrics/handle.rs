@@ -5,18 +5,40 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
 use super::encode::Encoder;
-use super::operations::Operations;
+use super::series::Operation;
+use crate::layers::operations::Operations;
 
 /// What a layer, its clones and their services share.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) prefix: String,
-    pub(super) operations: Operations,
+    /// Those with series of their own.
+    pub(super) operations: Operations<Arc<Operation>>,
+    /// Calls whose name nothing has shown to be known.
+    pub(super) unknown: Arc<Operation>,
+    /// Calls whose name came too late to have series of its own.
+    other: Arc<Operation>,
 }
 
 impl State {
     pub(super) fn new(prefix: String, max_operations: usize) -> Self {
-        Self { prefix, operations: Operations::new(max_operations) }
+        let [unknown, other] = [(); 2].map(|()| Arc::new(Operation::new()));
+        Self { prefix, operations: Operations::new(max_operations), unknown, other }
+    }
+
+    /// The operation of this name, with series of its own if there is room for them.
+    pub(super) fn find_or_insert(&self, name: &str) -> &Arc<Operation> {
+        let found = self.operations.find_or_insert(name, || Arc::new(Operation::new()));
+        found.map_or(&self.other, |(_, operation)| operation)
+    }
+
+    /// Every operation that has been called or announced, and how many of its calls are in flight.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Operation, u64)> {
+        let others = [("unknown", &self.unknown), ("other", &self.other)];
+        self.operations.iter().chain(others).map(|(name, operation)| {
+            // The table's own share is not a call.
+            (name, &**operation, Arc::strong_count(operation) as u64 - 1)
+        })
     }
 }
 
@@ -95,10 +117,10 @@ impl MetricsHandle {
     /// ```
     pub fn ended(&self) -> Vec<EndedCalls> {
         let mut ended = Vec::new();
-        for (operation, _) in self.state.operations.iter() {
+        for (name, operation, _) in self.state.iter() {
             for backend in &operation.read().backends {
                 ended.extend(backend.outcomes().map(|(outcome, durations)| EndedCalls {
-                    operation: operation.name.to_string(),
+                    operation: name.to_owned(),
                     backend: backend.name,
                     outcome,
                     count: durations.count,
@@ -111,6 +133,6 @@ impl MetricsHandle {
 
     /// How many calls have not ended.
     pub fn in_flight(&self) -> u64 {
-        self.state.operations.iter().map(|(_, in_flight)| in_flight).sum()
+        self.state.iter().map(|(.., in_flight)| in_flight).sum()
     }
 }

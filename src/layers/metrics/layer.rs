@@ -39,7 +39,7 @@ impl MetricsLayer {
     #[must_use]
     pub fn operations<N: AsRef<str>>(self, names: impl IntoIterator<Item = N>) -> Self {
         for name in names {
-            self.state.operations.find_or_insert(name.as_ref());
+            self.state.find_or_insert(name.as_ref());
         }
         self
     }

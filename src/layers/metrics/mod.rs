@@ -67,7 +67,6 @@ mod future;
 mod handle;
 mod histogram;
 mod layer;
-mod operations;
 mod series;
 mod service;
 mod thread;

@@ -4,7 +4,6 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::histogram::{Counts, Durations, RATIO_ONE, Ratios, Sizes, Snapshot};
-use super::operations::Key;
 use super::thread::{COPIES, Writer};
 use crate::error::ErrorKind;
 use crate::service::{DeviceTimes, Execution};
@@ -21,8 +20,6 @@ const NO_BACKEND: &str = "none";
 /// that of the table is the number of calls in flight.
 #[derive(Debug)]
 pub(super) struct Operation {
-    pub(super) key: Key,
-    pub(super) name: Box<str>,
     copies: [OnceLock<Box<Figures>>; COPIES],
 }
 
@@ -60,8 +57,8 @@ struct Device {
 pub(super) const PHASES: [&str; 3] = ["upload", "kernel", "download"];
 
 impl Operation {
-    pub(super) fn new(name: &str) -> Self {
-        Self { key: Key::of(name), name: name.into(), copies: [const { OnceLock::new() }; COPIES] }
+    pub(super) fn new() -> Self {
+        Self { copies: [const { OnceLock::new() }; COPIES] }
     }
 
     /// The figures that this thread writes, once it has written any.

@@ -1,18 +1,17 @@
 //! How long calls take from their turn to their answer.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::line::Line;
 use crate::layers::clock;
+use crate::layers::operations::{At, Operations};
 
 /// What calls of each [operation](crate::service::RequestContext::operation) took, leaning to the longer ones: whoever has
 /// no more left than calls take on the average would be late every other time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Answers {
-    operations: HashMap<Box<str>, u32>,
-    times: Vec<Time>,
+    operations: Operations<Time>,
     /// Of all calls, for those of which nothing else is known.
     all: Time,
 }
@@ -20,7 +19,7 @@ pub(super) struct Answers {
 /// What a call is an example of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Known(u32),
+    Known(At),
     /// An operation of which none has been answered after a wait.
     New,
 }
@@ -28,94 +27,115 @@ pub(super) enum Kind {
 /// Names beyond these have no time of their own.
 const MAX_OPERATIONS: usize = 512;
 
-/// Seconds; zero until something is known.
-#[derive(Clone, Copy, Debug, Default)]
-struct Time(f64);
+/// The bits of a float: seconds; zero until something is known. Of two that change it at the same time one may be lost,
+/// which what is learned can do without.
+#[derive(Debug, Default)]
+struct Time(AtomicU64);
 
 impl Time {
+    fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, seconds: f64) {
+        self.0.store(seconds.to_bits(), Ordering::Relaxed);
+    }
+
     /// A longer one counts a quarter, a shorter one a 32nd: some three calls of four take no longer than this says.
-    fn add(&mut self, took: f64) {
-        let weight = if took > self.0 { 0.25 } else { 1.0 / 32.0 };
-        self.0 = if self.0 == 0.0 { took } else { self.0 + (took - self.0) * weight };
+    fn add(&self, took: f64) {
+        let known = self.get();
+        let weight = if took > known { 0.25 } else { 1.0 / 32.0 };
+        self.set(if known == 0.0 { took } else { known + (took - known) * weight });
+    }
+
+    fn shave(&self) {
+        let known = self.get();
+        self.set(known - known / 32.0);
     }
 }
 
 impl Answers {
+    pub(super) fn new() -> Self {
+        Self { operations: Operations::new(MAX_OPERATIONS), all: Time::default() }
+    }
+
     pub(super) fn kind(&self, operation: &str) -> Kind {
-        self.operations.get(operation).map_or(Kind::New, |&known| Kind::Known(known))
+        self.operations.find(operation).map_or(Kind::New, |(at, _)| Kind::Known(at))
     }
 
     /// How long calls like this one take; zero where nothing is known of any.
     pub(super) fn time(&self, kind: Kind) -> Duration {
-        let time = match kind {
-            Kind::Known(known) => self.times[known as usize],
-            Kind::New => self.all,
-        };
-        Duration::try_from_secs_f64(time.0).unwrap_or(Duration::MAX)
+        Duration::try_from_secs_f64(self.of(kind).get()).unwrap_or(Duration::MAX)
     }
 
     /// A call took so long. `name` is its operation's where that was not known as the call's turn came.
-    pub(super) fn add(&mut self, kind: Kind, name: Option<Box<str>>, took: Duration) {
+    pub(super) fn add(&self, kind: Kind, name: Option<&str>, took: Duration) {
         let took = took.as_secs_f64();
         self.all.add(took);
-        let known = match (kind, name) {
-            (Kind::Known(known), _) => known,
-            (Kind::New, Some(name))
-                if self.operations.len() < MAX_OPERATIONS || self.operations.contains_key(&name) =>
-            {
-                let next = self.times.len() as u32;
-                let known = *self.operations.entry(name).or_insert(next);
-                if known == next {
-                    self.times.push(Time::default());
-                }
-                known
+        let own = match (kind, name) {
+            (Kind::Known(known), _) => Some(&self.operations[known]),
+            (Kind::New, name) => {
+                name.and_then(|name| self.operations.find_or_insert(name, Time::default)).map(|(_, time)| time)
             }
-            (Kind::New, _) => return,
         };
-        self.times[known as usize].add(took);
+        if let Some(own) = own {
+            own.add(took);
+        }
     }
 
     /// A call was refused on the strength of this time alone. One that is too long would never be put right, as no call
     /// would show it, so each such refusal takes something off.
-    pub(super) fn doubt(&mut self, kind: Kind) {
-        let time = match kind {
-            Kind::Known(known) => &mut self.times[known as usize],
-            Kind::New => &mut self.all,
-        };
-        time.0 -= time.0 / 32.0;
+    pub(super) fn doubt(&self, kind: Kind) {
+        self.of(kind).shave();
+    }
+
+    fn of(&self, kind: Kind) -> &Time {
+        match kind {
+            Kind::Known(known) => &self.operations[known],
+            Kind::New => &self.all,
+        }
     }
 }
 
 /// Takes the time of a call from its turn on.
-pub(super) struct Watch<S> {
-    line: Arc<Line<S>>,
+pub(super) struct Watch {
+    answers: Arc<Answers>,
     kind: Kind,
+    /// Of an operation that is not known yet.
     name: Option<Box<str>>,
     begun: Instant,
     done: bool,
 }
 
-impl<S> Watch<S> {
-    pub(super) fn new(line: Arc<Line<S>>, kind: Kind, name: Option<Box<str>>, begun: Instant) -> Self {
-        Self { line, kind, name, begun, done: false }
+impl Watch {
+    pub(super) fn new(answers: Arc<Answers>, operation: &str, begun: Instant) -> Self {
+        let kind = answers.kind(operation);
+        let name = (kind == Kind::New).then(|| operation.into());
+        Self { answers, kind, name, begun, done: false }
     }
 
     /// The call has ended; a failure says nothing of how long an answer takes.
     pub(super) fn ended(mut self, answered: bool) {
         self.done = true;
         if answered {
-            let took = clock::read().saturating_duration_since(self.begun);
-            self.line.answered(self.kind, self.name.take(), took);
+            self.answers.add(self.kind, self.name.as_deref(), self.took());
         }
+    }
+
+    fn took(&self) -> Duration {
+        clock::read().saturating_duration_since(self.begun)
     }
 }
 
-impl<S> Drop for Watch<S> {
+impl Drop for Watch {
     fn drop(&mut self) {
+        if self.done {
+            return;
+        }
         // One that was given up after it had taken longer than calls do would have taken longer still.
-        if !self.done {
-            let took = clock::read().saturating_duration_since(self.begun);
-            self.line.given_up(self.kind, took);
+        let took = self.took();
+        if took > self.answers.time(self.kind) {
+            self.answers.add(self.kind, None, took);
         }
     }
 }
@@ -128,13 +148,13 @@ mod tests {
 
     #[test]
     fn three_calls_of_four_take_no_longer_than_is_said() {
-        let mut answers = Answers::default();
+        let answers = Answers::new();
         assert_eq!(answers.time(Kind::New), Duration::ZERO);
         // From 5 to 15 ms, in no order.
         let times: Vec<Duration> = (0..2000_u32).map(|n| MILLI * (5 + n * 7 % 11)).collect();
         for &took in &times {
             let kind = answers.kind("a");
-            answers.add(kind, (kind == Kind::New).then(|| "a".into()), took);
+            answers.add(kind, (kind == Kind::New).then_some("a"), took);
         }
         let said = answers.time(answers.kind("a"));
         let longer = times.iter().filter(|&&took| took > said).count();
@@ -144,8 +164,8 @@ mod tests {
 
     #[test]
     fn a_time_that_is_too_long_is_doubted_and_names_are_bounded() {
-        let mut answers = Answers::default();
-        answers.add(Kind::New, Some("a".into()), MILLI * 1000);
+        let answers = Answers::new();
+        answers.add(Kind::New, Some("a"), MILLI * 1000);
         let refusals = (0..).take_while(|_| {
             let kind = answers.kind("a");
             answers.doubt(kind);
@@ -153,9 +173,9 @@ mod tests {
         });
         assert!((50..100).contains(&refusals.count()));
         for n in 0..2 * MAX_OPERATIONS {
-            answers.add(Kind::New, Some(n.to_string().into()), MILLI);
+            answers.add(Kind::New, Some(&n.to_string()), MILLI);
         }
-        assert_eq!((answers.operations.len(), answers.times.len()), (MAX_OPERATIONS, MAX_OPERATIONS));
-        assert_eq!((answers.kind("a"), answers.kind("1000")), (Kind::Known(0), Kind::New));
+        assert_eq!(answers.operations.iter().count(), MAX_OPERATIONS);
+        assert!(matches!((answers.kind("a"), answers.kind("1000")), (Kind::Known(_), Kind::New)));
     }
 }

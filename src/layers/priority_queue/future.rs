@@ -27,7 +27,7 @@ enum State<S: Service<R>, R> {
     },
     /// Has been given a service that is ready, or the next to ask where readiness has failed.
     OnTurn {
-        turn: Option<(R, S, Option<Watch<S>>)>,
+        turn: Option<(R, S, Option<Watch>)>,
     },
     Called {
         #[pin]
@@ -38,7 +38,7 @@ enum State<S: Service<R>, R> {
         // Dropped in this order: what is being learned is until it has stopped.
         #[pin]
         future: S::Future,
-        watch: Option<Watch<S>>,
+        watch: Option<Watch>,
     },
     Refused {
         refusal: Refusal,

@@ -3,7 +3,6 @@
 //! No service's code runs under the lock: they are moved in and out of it, and cloned, called and dropped outside. Wakers
 //! are woken outside as well.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::answers::{Answers, Kind, Watch};
 use super::error::Refusal;
+use super::numbers::ByNumber;
 use super::order::{Order, Rules, Spot};
 use super::pace::Pace;
 use super::room::{Exit, Room};
@@ -26,20 +26,21 @@ use crate::service::Priority;
 pub(super) struct Line<S> {
     room: Arc<Room>,
     state: Mutex<State<S>>,
+    /// Where it is learned how long calls take.
+    answers: Option<Arc<Answers>>,
     /// How many wait, for who looks without the lock.
     waiting: AtomicUsize,
     time_to_answer: Duration,
-    learns: bool,
 }
 
 struct State<S> {
     order: Order,
-    entries: HashMap<u64, Entry<S>>,
+    /// By the number of their arrival.
+    entries: ByNumber<Entry<S>>,
     /// What waits here, by priority.
     bytes: [u64; 3],
     arrivals: u64,
     pace: Pace,
-    answers: Answers,
     worker: Worker,
 }
 
@@ -111,12 +112,17 @@ impl After {
 
 impl Drop for After {
     fn drop(&mut self) {
-        for (waker, place) in std::iter::once(mem::take(&mut self.one)).chain(self.more.drain(..)) {
-            drop(place);
-            waker.into_iter().for_each(Waker::wake);
+        let (waker, place) = mem::take(&mut self.one);
+        drop((place, self.place.take()));
+        for waker in [waker, self.worker.take()].into_iter().flatten() {
+            waker.wake();
         }
-        self.place = None;
-        self.worker.take().into_iter().for_each(Waker::wake);
+        if !self.more.is_empty() {
+            for (waker, place) in mem::take(&mut self.more) {
+                drop(place);
+                waker.into_iter().for_each(Waker::wake);
+            }
+        }
     }
 }
 
@@ -125,18 +131,22 @@ impl<S> Line<S> {
         let Rules { time_to_answer, learns, .. } = rules;
         let state = State {
             order: Order::new(rules),
-            entries: HashMap::new(),
+            entries: ByNumber::default(),
             bytes: [0; 3],
             arrivals: 0,
             pace: Pace::default(),
-            answers: Answers::default(),
             worker: Worker::default(),
         };
-        Self { room, state: Mutex::new(state), waiting: AtomicUsize::new(0), time_to_answer, learns }
+        let (state, answers) = (Mutex::new(state), learns.then(|| Arc::new(Answers::new())));
+        Self { room, state, answers, waiting: AtomicUsize::new(0), time_to_answer }
     }
 
     pub(super) fn room(&self) -> &Arc<Room> {
         &self.room
+    }
+
+    fn kind(&self, operation: &str) -> Kind {
+        self.answers.as_ref().map_or(Kind::New, |answers| answers.kind(operation))
     }
 
     /// Whether nothing waits. It is a hint: who comes meanwhile is not seen.
@@ -147,16 +157,16 @@ impl<S> Line<S> {
 
     /// Puts a call in line, where there is room for it or room can be made, and says whether there is a worker.
     pub(super) fn enter(self: &Arc<Self>, new: Newcomer<'_>, now: Instant) -> Result<(Ticket<S>, bool), Refusal> {
+        let kind = self.kind(new.operation);
+        let deadline = self.time_is_up(new.deadline, kind, now);
         let mut after = After::default();
         let mut state = self.lock();
         let state = &mut *state;
-        let kind = state.answers.kind(new.operation);
-        let deadline = self.time_is_up(state, new.deadline, kind, now);
         if deadline.is_some_and(|deadline| deadline <= now) {
             self.room.expire();
             let late = late(state, new.deadline, new.priority, now);
             if let Refusal::Late { .. } = late {
-                state.answers.doubt(kind);
+                self.answers.iter().for_each(|answers| answers.doubt(kind));
             }
             return Err(late);
         }
@@ -193,9 +203,10 @@ impl<S> Line<S> {
     }
 
     /// When it is too late for a call to have its turn. A deadline that the clock began after it is long past.
-    fn time_is_up(&self, state: &State<S>, deadline: Option<Instant>, kind: Kind, now: Instant) -> Option<Instant> {
-        let takes = self.time_to_answer.max(state.answers.time(kind));
-        deadline.map(|deadline| deadline.checked_sub(takes).unwrap_or(now))
+    fn time_is_up(&self, deadline: Option<Instant>, kind: Kind, now: Instant) -> Option<Instant> {
+        let deadline = deadline?;
+        let learned = self.answers.as_ref().map_or(Duration::ZERO, |answers| answers.time(kind));
+        Some(deadline.checked_sub(self.time_to_answer.max(learned)).unwrap_or(now))
     }
 
     /// Gives `service`, which is ready, to the next in line that can be answered in time; gives it back where nobody waits.
@@ -209,7 +220,7 @@ impl<S> Line<S> {
         {
             // More may be known by now of how long it takes than when it came.
             let Entry { deadline, kind, spot, .. } = state.entries[&next.arrival];
-            let parts = if self.time_is_up(state, deadline, kind, now).is_some_and(|until| until <= now) {
+            let parts = if self.time_is_up(deadline, kind, now).is_some_and(|until| until <= now) {
                 let late = late(state, deadline, spot.priority, now);
                 self.settle(state, next, Fate::Refused(late), Exit::Expired)
             } else {
@@ -296,19 +307,6 @@ impl<S> Line<S> {
         (entry.waker.take(), entry.place.take())
     }
 
-    /// A call has been answered so long after its turn.
-    pub(super) fn answered(&self, kind: Kind, name: Option<Box<str>>, took: Duration) {
-        self.lock().answers.add(kind, name, took);
-    }
-
-    /// A call was left so long after its turn.
-    pub(super) fn given_up(&self, kind: Kind, took: Duration) {
-        let mut state = self.lock();
-        if took > state.answers.time(kind) {
-            state.answers.add(kind, None, took);
-        }
-    }
-
     fn count(&self, state: &State<S>) {
         self.waiting.store(state.order.len(), Ordering::Relaxed);
     }
@@ -329,7 +327,7 @@ fn late<S>(state: &State<S>, deadline: Option<Instant>, priority: Priority, now:
 }
 
 /// The service to call, and what takes the time from the turn on where that is learned.
-pub(super) type Turn<S> = (S, Option<Watch<S>>);
+pub(super) type Turn<S> = (S, Option<Watch>);
 
 /// A call's place in line, given up when it is dropped.
 pub(super) struct Ticket<S> {
@@ -353,11 +351,9 @@ impl<S> Ticket<S> {
         }
         match state.entries.remove(&self.id).map(|entry| entry.fate) {
             Some(Fate::Turn(service, begun)) => {
-                let watch = self.line.learns.then(|| {
-                    let kind = state.answers.kind(operation);
-                    let name = (kind == Kind::New).then(|| operation.into());
-                    Watch::new(Arc::clone(&self.line), kind, name, begun)
-                });
+                drop(state);
+                let answers = self.line.answers.as_ref();
+                let watch = answers.map(|answers| Watch::new(Arc::clone(answers), operation, begun));
                 Poll::Ready(Ok((service, watch)))
             }
             Some(Fate::Refused(refusal)) => Poll::Ready(Err(refusal)),

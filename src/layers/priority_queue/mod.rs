@@ -107,6 +107,7 @@ mod error;
 mod future;
 mod layer;
 mod line;
+mod numbers;
 mod order;
 mod pace;
 mod room;

@@ -16,6 +16,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::numbers::ByNumber;
 use super::sorted::Sorted;
 
 /// What a request of a tenant of weight 1 moves virtual time on by. In 64 bits that lasts for nine years of a million
@@ -79,8 +80,10 @@ pub(super) type FlowId = u64;
 /// The requests of one priority.
 #[derive(Debug, Default)]
 pub(super) struct Tenants {
-    flows: HashMap<FlowId, Flow>,
-    known: HashMap<Option<Arc<str>>, FlowId>,
+    flows: ByNumber<Flow>,
+    known: HashMap<Arc<str>, FlowId>,
+    /// Those without a tenant, who are one.
+    nobody: Option<FlowId>,
     /// Those with requests waiting: the first is next.
     turns: Sorted<(Tag, Urgency, FlowId)>,
     /// The same by how much they have waiting, over their weight.
@@ -115,18 +118,7 @@ impl Tenants {
     }
 
     pub(super) fn insert(&mut self, tenant: Option<&Arc<str>>, weight: NonZeroU16, urgency: Urgency) -> FlowId {
-        let tenant = tenant.cloned();
-        let id = match self.known.get(&tenant) {
-            Some(&id) => id,
-            None => {
-                let id = self.next_flow;
-                self.next_flow += 1;
-                self.known.insert(tenant.clone(), id);
-                let waiting = self.spare.pop().unwrap_or_default();
-                self.flows.insert(id, Flow { tenant, weight, tag: self.virtual_time, waiting });
-                id
-            }
-        };
+        let id = self.known_as(tenant).unwrap_or_else(|| self.meet(tenant, weight));
         let virtual_time = self.virtual_time;
         self.change(id, |flow| {
             if flow.waiting.is_empty() {
@@ -136,6 +128,38 @@ impl Tenants {
         });
         self.len += 1;
         id
+    }
+
+    fn known_as(&self, tenant: Option<&Arc<str>>) -> Option<FlowId> {
+        match tenant {
+            Some(tenant) => self.known.get(tenant).copied(),
+            None => self.nobody,
+        }
+    }
+
+    fn meet(&mut self, tenant: Option<&Arc<str>>, weight: NonZeroU16) -> FlowId {
+        let id = self.next_flow;
+        self.next_flow += 1;
+        match tenant {
+            Some(tenant) => {
+                self.known.insert(Arc::clone(tenant), id);
+            }
+            None => self.nobody = Some(id),
+        }
+        let waiting = self.spare.pop().unwrap_or_default();
+        self.flows.insert(id, Flow { tenant: tenant.cloned(), weight, tag: self.virtual_time, waiting });
+        id
+    }
+
+    fn forget(&mut self, id: FlowId) -> Option<Flow> {
+        let flow = self.flows.remove(&id)?;
+        match &flow.tenant {
+            Some(tenant) => {
+                self.known.remove(tenant);
+            }
+            None => self.nobody = None,
+        }
+        Some(flow)
     }
 
     /// Takes a request out that is not served; its tenant's turn is not used up.
@@ -168,10 +192,10 @@ impl Tenants {
     /// The same, if one more of `tenant` would still be less than that for its weight.
     pub(super) fn least_beside(&self, tenant: Option<&Arc<str>>, weight: NonZeroU16) -> Option<Urgency> {
         let &(most, id) = self.loads.last()?;
-        let new = match self.known.get(&tenant.cloned()) {
-            Some(known) if *known == id => return None,
+        let new = match self.known_as(tenant) {
+            Some(known) if known == id => return None,
             Some(known) => {
-                let flow = &self.flows[known];
+                let flow = &self.flows[&known];
                 flow.load(flow.waiting.len() + 1)
             }
             None => Tag(REQUEST / u64::from(weight.get())),
@@ -181,7 +205,7 @@ impl Tenants {
 
     #[cfg(test)]
     pub(super) fn known(&self) -> usize {
-        self.known.len()
+        self.known.len() + usize::from(self.nobody.is_some())
     }
 
     /// Changes a tenant and puts it where it then belongs.
@@ -215,6 +239,7 @@ impl Tenants {
             let lists = self.flows.drain().map(|(_, flow)| flow.waiting);
             self.spare.extend(lists.take(MAX_SPARE.saturating_sub(self.spare.len())));
             self.known.clear();
+            self.nobody = None;
             self.resting.clear();
             self.virtual_time = Tag::default();
             return;
@@ -223,11 +248,10 @@ impl Tenants {
             && (tag <= self.virtual_time || self.resting.len() > MAX_RESTING)
         {
             self.resting.pop_first();
-            if let Some(flow) = self.flows.remove(&id) {
-                self.known.remove(&flow.tenant);
-                if self.spare.len() < MAX_SPARE {
-                    self.spare.push(flow.waiting);
-                }
+            if let Some(flow) = self.forget(id)
+                && self.spare.len() < MAX_SPARE
+            {
+                self.spare.push(flow.waiting);
             }
         }
     }
