@@ -1,16 +1,17 @@
 //! Goodput by offered load: how many answers are there in time, with our layers, with tower's, and with none.
 //!
-//! `cargo bench --bench goodput [-- SVG_FILE]`, some 90 s. Have nothing else on the machine.
+//! `cargo bench --bench goodput [-- SVG_FILE]`, some 200 s. Have nothing else on the machine.
 //!
 //! The load is an open loop: requests are sent when they are due, at random (Poisson) times of a fixed rate, whether or not
 //! the ones before them have been answered, and their latency counts from then. The kernel is a real one, betweenness of
-//! a small graph on the CPU; the capacity that the loads are multiples of is measured first, in a closed loop.
+//! a small graph on the CPU. The capacity that a load is a multiple of is measured just before it, in a closed loop, as
+//! machines do not keep their speed; all of it is done in several rounds, of which the table has medians.
 
 mod chart;
 mod load;
+mod table;
 
 use std::error::Error;
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +23,13 @@ use tower_kernels::pipeline::{PipelineConfig, PipelineLayer};
 use tower_kernels::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
 
 use load::{Clients, Tally};
+use table::Table;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 const LOADS: [f64; 4] = [0.5, 0.9, 1.2, 2.0];
-const LASTS: Duration = Duration::from_secs(4);
+const LASTS: Duration = Duration::from_millis(1800);
+const ROUNDS: usize = 5;
 /// After which an answer counts for nothing.
 const DEADLINE: Duration = Duration::from_millis(50);
 
@@ -35,11 +38,6 @@ fn main() -> Result<(), Failure> {
     let runtime = Runtime::new()?;
     let lanes = std::thread::available_parallelism()?.get();
     let (registry, kernels, request) = kernels()?;
-    let capacity = runtime.block_on(load::closed_loop(kernels.clone(), &request, 4 * lanes, LASTS));
-    println!(
-        "capacity: {capacity:.0} requests a second, {lanes} processors, deadline {DEADLINE:?}, {LASTS:?} a cell\n"
-    );
-
     // Enough to keep the lanes busy, for either kind of layers.
     let at_a_time = 2 * lanes;
     let towers = ServiceBuilder::new().load_shed().concurrency_limit(at_a_time).timeout(DEADLINE);
@@ -49,28 +47,44 @@ fn main() -> Result<(), Failure> {
     let ours = PipelineLayer::new(Arc::clone(&registry), config)?;
     println!("{ours}\n");
 
-    let mut table = Table { capacity, rows: Vec::new() };
-    for load in LOADS {
-        let run = Run { runtime: &runtime, request: &request, load, rate: load * capacity };
-        table.add("none, callers stay", load, run.of(kernels.clone(), Clients::Stay)?);
-        table.add("none, callers leave", load, run.of(kernels.clone(), Clients::Leave)?);
-        table.add("tower's own", load, run.of(towers.clone().service(kernels.clone()), Clients::Leave)?);
-        table.add("tower-kernels", load, run.of(ours.layer(kernels.clone()), Clients::Leave)?);
-    }
-    println!("{table}");
-    let peak = |name: &str| table.of(name).map(|(_, goodput)| goodput).fold(0.0, f64::max);
-    if let Some((_, at_twice)) = table.of("tower-kernels").last() {
-        println!(
-            "tower-kernels keeps {:.2} of its peak goodput at twice the capacity",
-            at_twice / peak("tower-kernels")
-        );
+    println!("{lanes} processors, deadline {DEADLINE:?}, {ROUNDS} rounds of {LASTS:?} a cell");
+    let mut table = Table::default();
+    // Whose turn is first has no advantage.
+    let mut order = [0, 1, 2, 3];
+    for round in 0..ROUNDS {
+        for load in LOADS {
+            let capacity = runtime.block_on(load::closed_loop(kernels.clone(), &request, 4 * lanes, LASTS / 2));
+            println!("round {}, load {load}: capacity {capacity:.0} requests a second", round + 1);
+            let run = Run { runtime: &runtime, request: &request, load, round, rate: load * capacity };
+            for which in order {
+                let kernels = kernels.clone();
+                let (name, tally) = match which {
+                    0 => ("none, callers stay", run.of(kernels, Clients::Stay)?),
+                    1 => ("none, callers leave", run.of(kernels, Clients::Leave)?),
+                    2 => (TOWERS, run.of(towers.clone().service(kernels), Clients::Leave)?),
+                    _ => (OURS, run.of(ours.layer(kernels), Clients::Leave)?),
+                };
+                table.add(load, name, capacity, tally);
+            }
+            order.rotate_left(1);
+        }
     }
     if let Some(file) = svg {
         std::fs::write(&file, chart::svg(&table.series()))?;
         println!("the picture is in {file}");
     }
+    for name in [TOWERS, OURS] {
+        println!("{name} keeps {:.2} of its peak goodput at twice the capacity", table.kept(name));
+    }
+    for (load, ratio) in table.over(OURS, TOWERS) {
+        println!("load {load}: {OURS} over {TOWERS}, by round: {ratio:.3}");
+    }
+    println!("\n{table}");
     Ok(())
 }
+
+const TOWERS: &str = "tower's own";
+const OURS: &str = "tower-kernels";
 
 /// The kernels on the CPU, and a request that takes one of them a millisecond or two.
 fn kernels() -> Result<(Arc<KernelRegistry>, KernelService<CpuBackend>, KernelRequest), Failure> {
@@ -94,6 +108,7 @@ struct Run<'a> {
     runtime: &'a Runtime,
     request: &'a KernelRequest,
     load: f64,
+    round: usize,
     rate: f64,
 }
 
@@ -103,49 +118,10 @@ impl Run<'_> {
         S: Service<KernelRequest, Response = KernelResponse, Error: Send, Future: Send> + Clone + Send + 'static,
     {
         // The same times for all that are compared.
-        let seed = (self.load * 100.0) as u64;
+        let seed = (self.load * 100.0) as u64 + 1000 * self.round as u64;
         let tally = load::open_loop(self.runtime, service, self.request, clients, self.rate, seed)?;
         // What is left of it in queues is not the next one's.
         std::thread::sleep(DEADLINE * 4);
         Ok(tally)
-    }
-}
-
-/// What was measured, by layers and load.
-struct Table {
-    capacity: f64,
-    rows: Vec<(&'static str, f64, Tally)>,
-}
-
-impl Table {
-    fn add(&mut self, name: &'static str, load: f64, tally: Tally) {
-        self.rows.push((name, load, tally));
-    }
-
-    /// Load and goodput, over capacity.
-    fn of(&self, name: &str) -> impl Iterator<Item = (f64, f64)> {
-        let rows = self.rows.iter().filter(move |row| row.0 == name);
-        rows.map(|(_, load, tally)| (*load, tally.good() as f64 / LASTS.as_secs_f64() / self.capacity))
-    }
-
-    fn series(&self) -> Vec<(&'static str, Vec<(f64, f64)>)> {
-        let mut names: Vec<&'static str> = self.rows.iter().map(|row| row.0).collect();
-        names.dedup();
-        names.truncate(self.rows.len() / LOADS.len());
-        names.into_iter().map(|name| (name, self.of(name).collect())).collect()
-    }
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| load | layers | goodput / capacity | p50 ms | p99 ms | high | normal | low |")?;
-        writeln!(f, "|---:|---|---:|---:|---:|---:|---:|---:|")?;
-        for (name, load, tally) in &self.rows {
-            let goodput = tally.good() as f64 / LASTS.as_secs_f64() / self.capacity;
-            let ms = |share| tally.quantile(share).map_or("-".to_owned(), |time| format!("{:.1}", time * 1e3));
-            let [low, normal, high] = tally.shares().map(|share| format!("{:.0}%", share * 100.0));
-            writeln!(f, "| {load} | {name} | {goodput:.2} | {} | {} | {high} | {normal} | {low} |", ms(0.5), ms(0.99))?;
-        }
-        Ok(())
     }
 }

@@ -103,8 +103,8 @@ pub struct CoalesceConfig {
 /// Calls that are refused because of what is ahead of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadShedConfig {
-    /// The most that a call of high priority may have to wait; one of normal priority 0.8 of it, and one of low half. One
-    /// that would not be done by its deadline is refused in any case.
+    /// The most that a call of high priority may have to wait; one of normal priority 0.8 of it, and one of low half, and
+    /// both half of that while overload lasts. One that would not be done by its deadline is refused in any case.
     pub max_wait: Duration,
 }
 

@@ -113,10 +113,10 @@ impl PipelineLayer {
             cache,
             shared,
             coalesce: CoalesceHandle::default(),
-            load_shed: config
-                .load_shed
-                .as_ref()
-                .map(|shed| LoadShedLayer::predicting(shed.max_wait).answer_within(config.timeout)),
+            load_shed: config.load_shed.as_ref().map(|shed| {
+                let layer = LoadShedLayer::predicting(shed.max_wait).answer_within(config.timeout);
+                if config.queue.is_some() { layer.by_priority() } else { layer }
+            }),
             breaker,
             timeout: TimeoutLayer::new(config.timeout),
             retry,

@@ -39,7 +39,7 @@
 //! | rate limit | off | before any work is done for a caller who has had its share, a look into the cache included |
 //! | cache | off | inside what decides who may ask; outside of all that only the work needs |
 //! | coalesce | off | inside the cache, so that an answer that is not kept any more is worked out once; outside of the breaker, which is to see one failure of a shared run and not as many as there are callers |
-//! | load shed | 5 s | inside the cache and what shares runs, as those it refuses or lets in are runs: a hit needs no time, and would teach it that kernels take none; outside of retry, which is not to ask again. It is told the timeout, and counts on no more |
+//! | load shed | 5 s | inside the cache and what shares runs, as those it refuses or lets in are runs: a hit needs no time, and would teach it that kernels take none; outside of retry, which is not to ask again. It is told the timeout, and counts on no more, and that the queue serves by priority |
 //! | circuit breaker | on, per kernel | outside of the timeout, so that what takes too long counts as a failure |
 //! | timeout | 30 s | outside of retry, so that all attempts share the time of the call |
 //! | retry | off | inside the breaker, which hears of calls and not of attempts; outside of the queue, so that each attempt waits for its own turn |

@@ -9,7 +9,7 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::load_shed::LoadShedError;
-use tower_kernels::layers::{ConcurrencyLayer, LoadShedLayer};
+use tower_kernels::layers::{ConcurrencyLayer, LoadShedLayer, PriorityQueueLayer};
 use tower_kernels::service::{Priority, RequestContext, ResponseContext};
 
 use crate::probe::{Act, ProbeError, Request, probe};
@@ -370,6 +370,68 @@ async fn at_twice_the_capacity_nearly_all_that_is_done_is_done_in_time() {
             let known = layer.running_at_a_time();
             assert!(known.abs_diff(places) <= 1, "{known} for {places}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_queue_what_is_less_urgent_is_not_ahead() {
+    for by_priority in [true, false] {
+        let mut layer = LoadShedLayer::predicting(SECOND * 60).parallelism(1);
+        if by_priority {
+            layer = layer.by_priority();
+        }
+        let layer = layer.estimate(exactly);
+        let service = layer.layer(PriorityQueueLayer::new(100).layer(workers(1)));
+        let ahead: Vec<_> =
+            (0..10).map(|_| tokio::spawn(service.clone().oneshot(Job::of(Priority::Low, SECOND)))).collect();
+        tokio::task::yield_now().await;
+        let urgent = |time| service.clone().oneshot(Job::of(Priority::High, SECOND).within(time));
+        // One runs, of which half a second is expected to be left, and is.
+        sleep(SECOND / 2).await;
+        let answered = urgent(SECOND * 2).await.is_ok();
+        assert_eq!(answered, by_priority);
+        assert_eq!(layer.shed(Priority::High), u64::from(!by_priority));
+        // There is no time for two, though, nor for itself alone.
+        assert!(urgent(SECOND * 3 / 2 - MILLI).await.is_err());
+        for call in ahead {
+            call.await.unwrap().unwrap();
+        }
+        assert_eq!((layer.in_flight(), layer.predicted_wait()), (0, Duration::ZERO));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_may_wait_for_longer_than_a_line_that_stands() {
+    let layer = LoadShedLayer::predicting(SECOND * 2).parallelism(1).estimate(exactly);
+    let service = layer.layer(workers(1));
+    let call = |priority| tokio::spawn(service.clone().oneshot(Job::of(priority, MILLI * 100)));
+    // 16 are 1.6 s, which is what those of normal priority may wait.
+    let burst: Vec<_> = (0..17).map(|_| call(Priority::Normal)).collect();
+    for one in burst {
+        one.await.unwrap().unwrap();
+    }
+    assert_eq!(layer.shed_total(), 0);
+    // Twice as many as can be done, for a while.
+    let mut calls = Vec::new();
+    for _ in 0..200 {
+        calls.push(call(Priority::Normal));
+        sleep(MILLI * 50).await;
+    }
+    let wait = layer.predicted_wait();
+    assert!(wait > MILLI * 600 && wait <= MILLI * 900, "{wait:?}");
+    // It is not for those that matter the most.
+    (0..5).for_each(|_| calls.push(call(Priority::High)));
+    tokio::task::yield_now().await;
+    assert_eq!(layer.shed(Priority::High), 0);
+    let mut answered = 0;
+    for call in calls {
+        answered += usize::from(call.await.unwrap().is_ok());
+    }
+    // The worker has not rested.
+    assert!(answered >= 100 + 8, "{answered}");
+    let burst: Vec<_> = (0..17).map(|_| call(Priority::Normal)).collect();
+    for one in burst {
+        one.await.unwrap().unwrap();
     }
 }
 

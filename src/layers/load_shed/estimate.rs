@@ -12,6 +12,12 @@ pub trait Estimator {
     /// What is kept of a call, to learn from.
     type Call;
 
+    /// Whether what it was expected to take was more than a guess.
+    fn knows(&self, call: &Self::Call) -> bool {
+        let _ = call;
+        true
+    }
+
     /// The call took so long by itself.
     fn observe(&self, call: &Self::Call, took: u64);
 
@@ -31,11 +37,13 @@ pub trait Estimate<R>: Estimator {
 pub(super) struct Mean(AtomicU64);
 
 impl Mean {
+    #[inline]
     fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
     /// Of two that add at the same time one may be lost, which a mean can do without.
+    #[inline]
     fn add(&self, value: u64) {
         let mean = self.get();
         let next = if mean == 0 { value } else { mean - mean / 8 + value / 8 };
@@ -76,20 +84,29 @@ impl Learned {
     pub(super) fn new() -> Self {
         Self { operations: Operations::new(MAX_OPERATIONS), all: Mean::default() }
     }
+
+    /// An operation has been answered for the first time.
+    #[inline(never)]
+    fn meet(&self, name: &str, took: u64) {
+        if let Some((_, mean)) = self.operations.find_or_insert(name, Mean::default) {
+            mean.add(took);
+        }
+    }
 }
 
 impl Estimator for Learned {
     type Call = Example;
 
+    fn knows(&self, call: &Example) -> bool {
+        !matches!(call, Example::New(_))
+    }
+
+    #[inline]
     fn observe(&self, call: &Example, took: u64) {
         self.all.add(took);
         match call {
             Example::Known(at) => self.operations[*at].add(took),
-            Example::New(name) => {
-                if let Some((_, mean)) = self.operations.find_or_insert(name, Mean::default) {
-                    mean.add(took);
-                }
-            }
+            Example::New(name) => self.meet(name, took),
             Example::Other => {}
         }
     }
@@ -103,6 +120,7 @@ impl Estimator for Learned {
 }
 
 impl<R: RequestContext> Estimate<R> for Learned {
+    #[inline]
     fn estimate(&self, request: &R) -> (u64, Example) {
         let name = request.operation();
         if let Some((at, mean)) = self.operations.find(name) {
@@ -117,11 +135,12 @@ impl<R: RequestContext> Estimate<R> for Learned {
 /// What a closure says, times by how much calls have been longer than it said.
 pub struct Given<F> {
     estimate: F,
-    /// Millionths.
+    /// In parts of [`ONE`].
     correction: Mean,
 }
 
-const ONE: u64 = 1_000_000;
+/// Small enough that a day over a nanosecond can be told in it.
+const ONE: u64 = 1 << 16;
 
 impl<F> Given<F> {
     pub(super) fn new(estimate: F) -> Self {
@@ -134,11 +153,10 @@ impl<F> Estimator for Given<F> {
     type Call = u64;
 
     fn observe(&self, said: &u64, took: u64) {
-        if *said > 0 {
+        // Both are at most a day, which is little enough to be told in `ONE`s.
+        if let Some(ratio) = (took * ONE).checked_div(*said) {
             // No single call says more than that the estimates are off by 64.
-            let ratio = u128::from(took) * u128::from(ONE) / u128::from(*said);
-            let ratio = u64::try_from(ratio).unwrap_or(u64::MAX).clamp(ONE / 64, ONE * 64);
-            self.correction.add(ratio);
+            self.correction.add(ratio.clamp(ONE / 64, ONE * 64));
         }
     }
 
@@ -169,6 +187,7 @@ impl<F> fmt::Debug for Given<F> {
 /// The longest that a call counts with, a day: the sum of many that claim to take for ever still fits.
 const MOST: u64 = 24 * 3600 * 1_000_000_000;
 
+#[inline]
 pub(super) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(MOST).min(MOST)
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into()).min(MOST)
 }

@@ -44,7 +44,7 @@ impl LoadShedLayer<Predicted> {
     /// Refuses a call when it would wait for longer than `max_wait`, or for so long that it would not be done by its
     /// deadline. How long calls take is learned, for each operation, and so is how many run at a time.
     pub fn predicting(max_wait: Duration) -> Self {
-        Self::bounded(Bounds { max_wait, answer_within: None, parallelism: None, parts: PARTS })
+        Self::bounded(Bounds { max_wait, answer_within: None, parallelism: None, parts: PARTS, by_priority: false })
     }
 
     /// Goes by what `estimate` says that a call takes by itself, and corrects it by what calls have taken. Say it last:
@@ -89,6 +89,13 @@ impl LoadShedLayer<Predicted> {
         let whole = 0.0..=1.0;
         assert!(whole.contains(&low) && whole.contains(&normal), "a part is from 0 to 1");
         Self::bounded(Bounds { parts: [low, normal, 1.0], ..self.policy.bounds() })
+    }
+
+    /// Takes calls to be served by priority, as a [`PriorityQueueLayer`](crate::layers::PriorityQueueLayer) further in does
+    /// it, and not in the order in which they come: what waits of lower priorities is not ahead of a call.
+    #[must_use]
+    pub fn by_priority(self) -> Self {
+        Self::bounded(Bounds { by_priority: true, ..self.policy.bounds() })
     }
 
     fn bounded(bounds: Bounds) -> Self {

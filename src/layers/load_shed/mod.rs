@@ -45,13 +45,22 @@
 //!
 //! # What is predicted
 //!
-//! The wait is the sum of the estimates of all calls that have been let in and have not ended, over how much of it gets
-//! done in a unit of time; while a place is free it is nothing. A call is refused if that is more than
+//! The wait is the sum of the estimates of what is served before the call, over how much of it gets done in a unit of
+//! time; while a place is free it is nothing. Before it come all calls that have been let in and have not ended, or,
+//! [by priority](LoadShedLayer::by_priority), those of its own priority and of higher ones, and those that run, which on the
+//! average are half done. A call is refused if the wait is more than
 //! `max_wait`, or more than what its deadline, or the time that it [has](LoadShedLayer::answer_within), leaves it after its own
 //! estimate, and calls of lower
 //! [priority](crate::service::Priority) may use only a [part](LoadShedLayer::parts) of either, so they go first. The
 //! retry-after is what the wait is too long by: when it is over, and nothing else has come, the call would be let in.
 //!
+//! * **A line that stands is kept short.** Where calls have had to be refused, and no place has been free for longer than a
+//!   call may wait in all, it is no burst that will be worked off: the line makes every call wait for nothing, and late
+//!   where something takes longer than was expected. Until a place is free, calls below the highest priority may then use
+//!   half of their part, though not less than two calls' time, so that the places do not run dry. That the queue which
+//!   absorbs a burst is told from the one that only adds delay by whether it empties in between is
+//!   [CoDel](https://queue.acm.org/detail.cfm?id=2209336)'s, and what is done about it that of
+//!   [Fail at Scale](https://queue.acm.org/detail.cfm?id=2839461).
 //! * **Estimates** are learned by [operation](crate::service::RequestContext::operation), as a mean in which the newest
 //!   call counts an eighth; 512 operations have one of their own, and only those that were answered. Or a
 //!   [closure](LoadShedLayer::estimate) gives them, and the mean of how far off it was corrects it. A call's own time is
@@ -63,8 +72,9 @@
 //! * **An estimate that is too high cannot lock an operation out.** An idle service takes any call, and each refusal that
 //!   only the call's own estimate is the reason for takes a 32nd off that.
 //!
-//! It assumes that calls are served in the order in which they come. Behind a queue by priority those of high priority
-//! are let in more rarely than they could be.
+//! If nothing is said, calls are taken to be served in the order in which they come. Say that it is by priority where a
+//! [`PriorityQueueLayer`](super::PriorityQueueLayer) is further in, or those of high priority are let in more rarely than
+//! they could be: what waits of lower ones would count as ahead of them.
 //!
 //! # Who waits
 //!

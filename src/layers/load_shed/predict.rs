@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::drain::Drain;
+use super::drain::{Drain, End};
 use super::estimate::{Estimate, Estimator, Learned, nanos};
 use super::policy::{Admit, Answered, Policy, Refusal};
 use crate::layers::clock;
@@ -18,8 +18,8 @@ pub struct Predicted<F = Learned> {
     drain: Drain,
     bounds: Bounds,
     in_flight: AtomicUsize,
-    /// Nanoseconds of estimates of what has been let in and has not ended.
-    backlog: AtomicU64,
+    /// Nanoseconds of estimates of what has been let in and has not ended, by priority.
+    backlog: [AtomicU64; 3],
     shed: [AtomicU64; 3],
 }
 
@@ -32,6 +32,38 @@ pub(super) struct Bounds {
     pub(super) parallelism: Option<usize>,
     /// Of the wait that is allowed, by priority.
     pub(super) parts: [f64; 3],
+    /// Whether calls of a higher priority are served first.
+    pub(super) by_priority: bool,
+}
+
+/// What has been let in and has not ended.
+struct Ahead {
+    in_flight: usize,
+    /// Nanoseconds of estimates, by priority.
+    backlog: [u64; 3],
+}
+
+impl Ahead {
+    fn all(&self) -> u64 {
+        self.from(0)
+    }
+
+    /// Of the priority `index` and above.
+    fn from(&self, index: usize) -> u64 {
+        self.backlog[index..].iter().fold(0, |sum, backlog| sum.saturating_add(*backlog))
+    }
+
+    fn average(&self) -> u64 {
+        self.all() / self.in_flight.max(1) as u64
+    }
+}
+
+/// Why a call cannot be let in, in nanoseconds.
+struct Shortage {
+    wait: u64,
+    retry_after: u64,
+    /// It takes more than the time it has.
+    by_itself: bool,
 }
 
 const fn index(priority: Priority) -> usize {
@@ -49,7 +81,7 @@ impl<F> Predicted<F> {
             drain: Drain::new(bounds.parallelism),
             bounds,
             in_flight: AtomicUsize::new(0),
-            backlog: AtomicU64::new(0),
+            backlog: Default::default(),
             shed: Default::default(),
         }
     }
@@ -70,17 +102,32 @@ impl<F> Predicted<F> {
         self.drain.places()
     }
 
-    /// How long the next call is expected to wait.
-    pub(super) fn predicted_wait(&self) -> Duration {
-        self.wait(self.in_flight())
+    fn ahead(&self) -> Ahead {
+        let backlog = self.backlog.each_ref().map(|backlog| backlog.load(Ordering::Relaxed));
+        Ahead { in_flight: self.in_flight(), backlog }
     }
 
-    fn wait(&self, in_flight: usize) -> Duration {
-        if !self.drain.is_busy(in_flight) {
-            return Duration::ZERO;
+    /// How long the next call is expected to wait, if it is served after all that are ahead.
+    pub(super) fn predicted_wait(&self) -> Duration {
+        let ahead = self.ahead();
+        let wait = if self.drain.is_busy(ahead.in_flight) { self.drain.time(ahead.all()) } else { 0 };
+        Duration::from_nanos(wait)
+    }
+
+    /// Nanoseconds until what is served before a call of this priority is done.
+    fn wait(&self, priority: Priority, ahead: &Ahead) -> u64 {
+        if !self.drain.is_busy(ahead.in_flight) {
+            return 0;
         }
-        let wait = self.backlog.load(Ordering::Relaxed) as f64 / self.drain.rate();
-        Duration::from_nanos(wait as u64)
+        let all = ahead.all();
+        if !self.bounds.by_priority {
+            return self.drain.time(all);
+        }
+        let first = ahead.from(index(priority));
+        let runs = ahead.average().saturating_mul(self.drain.places() as u64);
+        // What runs is ahead of everybody, whatever its priority, and half of it is done.
+        let runs_below = runs.min(all - first);
+        self.drain.time((first + runs_below).saturating_sub(runs / 2))
     }
 
     /// Until the call has to be answered.
@@ -92,10 +139,38 @@ impl<F> Predicted<F> {
         }
     }
 
+    /// Whether there is time for a call that is expected to take `estimate`, behind others.
+    #[inline(never)]
+    fn has_time<R: RequestContext>(&self, request: &R, now: Instant, estimate: u64) -> Result<(), Shortage> {
+        let priority = request.priority();
+        let ahead = self.ahead();
+        let wait = self.wait(priority, &ahead);
+        let mut whole = nanos(self.bounds.max_wait);
+        if let Some(left) = self.time_left(request, now) {
+            let Some(spare) = nanos(left).checked_sub(estimate) else {
+                return Err(Shortage { wait, retry_after: wait.max(estimate), by_itself: true });
+            };
+            whole = whole.min(spare);
+        }
+        if wait == 0 {
+            return Ok(());
+        }
+        let mut allowed = (whole as f64 * self.bounds.parts[index(priority)]) as u64;
+        if priority < Priority::High && nanos(self.drain.stands_for(now)) > whole {
+            // Not so short that the places run dry.
+            allowed = allowed.min((allowed / 2).max(2 * ahead.average()));
+        }
+        if wait > allowed {
+            self.drain.refused();
+            return Err(Shortage { wait, retry_after: wait - allowed, by_itself: false });
+        }
+        Ok(())
+    }
+
     #[cold]
-    fn refuse(&self, priority: Priority, predicted_wait: Duration, retry_after: Duration) -> Refusal {
+    fn refuse(&self, priority: Priority, wait: u64, retry_after: u64) -> Refusal {
         self.shed[index(priority)].fetch_add(1, Ordering::Relaxed);
-        Refusal::Late { predicted_wait, retry_after }
+        Refusal::Late { predicted_wait: Duration::from_nanos(wait), retry_after: Duration::from_nanos(retry_after) }
     }
 }
 
@@ -108,40 +183,35 @@ where
     F: Estimate<R>,
     R: RequestContext,
 {
+    #[inline]
     fn admit(self: &Arc<Self>, request: &R, _ready: bool) -> Result<Work<F>, Refusal> {
         let now = clock::now();
         let (estimate, call) = self.estimator.estimate(request);
         let in_flight = self.in_flight();
-        let wait = self.wait(in_flight);
-        let own = Duration::from_nanos(estimate);
-        let priority = request.priority();
-        let mut allowed = self.bounds.max_wait;
         // An idle service takes anything: an estimate can be wrong, and only a call can put it right.
         if in_flight > 0
-            && let Some(left) = self.time_left(request, now)
+            && let Err(shortage) = self.has_time(request, now, estimate)
         {
-            let Some(spare) = left.checked_sub(own) else {
+            if shortage.by_itself {
                 self.estimator.doubt(&call);
-                return Err(self.refuse(priority, wait, wait.max(own)));
-            };
-            allowed = allowed.min(spare);
-        }
-        let allowed = allowed.mul_f64(self.bounds.parts[index(priority)]);
-        if wait > allowed {
-            return Err(self.refuse(priority, wait, wait - allowed));
+            }
+            return Err(self.refuse(request.priority(), shortage.wait, shortage.retry_after));
         }
         let alone = match self.bounds.parallelism {
             Some(places) => in_flight < places,
             None => in_flight == 0,
         };
+        let index = index(request.priority());
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.backlog.fetch_add(estimate, Ordering::Relaxed);
-        Ok(Work { policy: Arc::clone(self), call, estimate, called: now, alone, done: false })
+        self.backlog[index].fetch_add(estimate, Ordering::Relaxed);
+        let policy = Arc::clone(self);
+        Ok(Work { policy, call, estimate, called: now, index: index as u8, alone, done: false })
     }
 
     fn wait_until(&self, request: &R) -> Option<Instant> {
         let now = clock::now();
-        let longest = self.time_left(request, now).map_or(self.bounds.max_wait, |left| left.min(self.bounds.max_wait));
+        let longest = self.bounds.max_wait;
+        let longest = self.time_left(request, now).map_or(longest, |left| left.min(longest));
         now.checked_add(longest)
     }
 
@@ -150,12 +220,13 @@ where
     }
 
     fn waited(&self, request: &R) -> Refusal {
-        let wait = self.predicted_wait();
-        self.refuse(request.priority(), wait, wait.max(Duration::from_millis(1)))
+        let wait = self.wait(request.priority(), &self.ahead());
+        self.refuse(request.priority(), wait, wait.max(1_000_000))
     }
 }
 
 impl<F: Estimator, T: ResponseContext> Answered<T> for Predicted<F> {
+    #[inline]
     fn answered(work: &mut Work<F>, response: &T) {
         if response.failure().is_some() {
             return;
@@ -180,6 +251,8 @@ pub struct Work<F: Estimator> {
     /// Nanoseconds, as it was counted.
     estimate: u64,
     called: Instant,
+    /// Of its priority.
+    index: u8,
     /// Whether it was to have no call ahead of it when it was let in.
     alone: bool,
     /// Whether it has been answered.
@@ -187,23 +260,31 @@ pub struct Work<F: Estimator> {
 }
 
 impl<F: Estimator> Work<F> {
+    #[inline]
     fn took(&self) -> u64 {
         nanos(clock::read().saturating_duration_since(self.called))
     }
 }
 
 impl<F: Estimator> Drop for Work<F> {
+    #[inline]
     fn drop(&mut self) {
-        let policy = &self.policy;
-        policy.backlog.fetch_sub(self.estimate, Ordering::Relaxed);
-        let in_flight = policy.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let work = self.done.then_some(self.estimate);
-        policy.drain.ended(in_flight, work, clock::read());
+        let index = usize::from(self.index);
+        self.policy.backlog[index].fetch_sub(self.estimate, Ordering::Relaxed);
+        let in_flight = self.policy.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if self.policy.drain.is_concerned(in_flight) {
+            let end = match self.done {
+                true if self.policy.estimator.knows(&self.call) => End::Answered(self.estimate),
+                true => End::Unknown,
+                false => End::Unanswered,
+            };
+            self.policy.drain.ended(in_flight, end, clock::read());
+        }
         // One that was given up after it had taken longer than expected would have taken longer still.
         if !self.done && self.alone {
             let took = self.took();
             if took > self.estimate {
-                policy.estimator.observe(&self.call, took);
+                self.policy.estimator.observe(&self.call, took);
             }
         }
     }

@@ -8,7 +8,7 @@ use tokio::task::coop;
 use tower::load::Load;
 use tower_service::Service;
 
-use super::policy::{Admit, Answered, WhenNotReady};
+use super::policy::{Admit, Answered, Policy, Refusal, WhenNotReady};
 use super::{LoadShedError, ResponseFuture};
 
 /// Refuses calls that come to nothing. See the [module](super).
@@ -61,27 +61,43 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    // Always, so that the inner future is made where it stays and not moved there.
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
-        let is_ready = mem::take(&mut self.is_ready);
-        match self.policy.admit(&request, is_ready) {
-            Ok(admitted) if is_ready => ResponseFuture::called(self.inner.call(request), admitted),
-            Ok(admitted) => {
-                // The one that has begun to wait for readiness goes on waiting, with the call.
-                let unready = self.inner.clone();
-                let service = mem::replace(&mut self.inner, unready);
-                let until = self.policy.wait_until(&request);
-                ResponseFuture::waiting(service, request, admitted, Arc::clone(&self.policy), until)
-            }
-            Err(refusal) => {
-                if !is_ready {
-                    // It waits in a queue further in, for a place that no call is there to use.
-                    let unready = self.inner.clone();
-                    drop(mem::replace(&mut self.inner, unready));
-                }
-                ResponseFuture::refused(refusal)
-            }
+        match self.policy.admit(&request, self.is_ready) {
+            Ok(admitted) if mem::take(&mut self.is_ready) => ResponseFuture::called(self.inner.call(request), admitted),
+            Ok(admitted) => self.wait(request, admitted),
+            Err(refusal) => self.refuse(refusal),
         }
+    }
+}
+
+impl<S: Clone, P> LoadShed<S, P> {
+    /// The one that has begun to wait for readiness goes on waiting, with the call.
+    #[inline(never)]
+    fn wait<R>(&mut self, request: R, admitted: P::Admitted) -> ResponseFuture<S, R, P>
+    where
+        S: Service<R>,
+        P: Admit<R>,
+    {
+        let unready = self.inner.clone();
+        let service = mem::replace(&mut self.inner, unready);
+        let until = self.policy.wait_until(&request);
+        ResponseFuture::waiting(service, request, admitted, Arc::clone(&self.policy), until)
+    }
+
+    #[inline(never)]
+    fn refuse<R>(&mut self, refusal: Refusal) -> ResponseFuture<S, R, P>
+    where
+        S: Service<R>,
+        P: Policy,
+    {
+        if !mem::take(&mut self.is_ready) {
+            // It waits in a queue further in, for a place that no call is there to use.
+            let unready = self.inner.clone();
+            drop(mem::replace(&mut self.inner, unready));
+        }
+        ResponseFuture::refused(refusal)
     }
 }
 
