@@ -308,3 +308,10 @@ async fn load_is_shed_by_the_time_that_the_pipeline_gives_a_call() {
     assert_eq!(handle.load_shed().unwrap().shed_total(), at_once as u64);
     assert_eq!(handle.circuits()[0].state, CircuitState::Closed);
 }
+
+#[test]
+fn a_call_keeps_little_beside_what_the_kernels_keep() {
+    type Kernels = KernelService<CpuBackend>;
+    let added = size_of::<PipelineFuture<Kernels>>() - size_of::<<Kernels as Service<KernelRequest>>::Future>();
+    assert!(added <= 832, "the future of a call has grown by {added} bytes");
+}

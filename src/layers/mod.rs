@@ -65,6 +65,7 @@ pub mod answer;
 #[cfg(feature = "auth")]
 pub mod authenticate;
 pub mod batch;
+mod beside;
 #[cfg(feature = "cache")]
 pub mod cache;
 pub mod circuit_breaker;

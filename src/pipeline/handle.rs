@@ -22,13 +22,14 @@ pub struct PipelineHandle {
     parts: Parts,
     has_cache: bool,
     has_coalesce: bool,
+    has_retry: bool,
 }
 
 impl PipelineHandle {
     pub(super) fn new(layer: &PipelineLayer) -> Self {
         let config = layer.config();
         let (has_cache, has_coalesce) = (config.cache.is_some(), config.coalesce.is_some());
-        Self { parts: layer.parts.clone(), has_cache, has_coalesce }
+        Self { parts: layer.parts.clone(), has_cache, has_coalesce, has_retry: config.retry.is_some() }
     }
 
     /// What the calls were and how they ended.
@@ -74,7 +75,7 @@ impl PipelineHandle {
 
     /// What has been tried again, where anything is.
     pub fn retries(&self) -> Option<RetryStats> {
-        self.parts.retry.as_ref().map(|retry| retry.stats())
+        self.has_retry.then(|| self.parts.retry.stats())
     }
 
     /// Adds all that there is to a registry, [`metrics`](Self::metrics) included, under names that begin with `kernel_`.

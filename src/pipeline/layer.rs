@@ -1,4 +1,5 @@
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use tower_layer::Layer;
@@ -9,16 +10,15 @@ use super::handle::PipelineHandle;
 use super::service::KernelStore;
 use super::service::Tenants;
 use super::service::{
-    Again, Cached, Coalesced, Guarded, Kernels, Limited, Queued, RateLimited, ReadyPipeline, Retried, Shed,
+    Again, Cached, Coalesced, Guarded, Kernels, Limited, Queued, RateLimited, ReadyPipeline, Retried, Shed, Timely,
 };
-use super::step::Step;
+use super::step::{Apart, Step};
 #[cfg(feature = "cache")]
 use crate::layers::CacheLayer;
-use crate::layers::circuit_breaker::{CircuitBreakerError, PerOperation};
+use crate::layers::circuit_breaker::{CircuitBreaker, PerOperation};
 use crate::layers::coalesce::CoalesceHandle;
-use crate::layers::load_shed::{LoadShedError, Predicted};
-use crate::layers::priority_queue::PriorityQueueError;
-use crate::layers::rate_limit::RateLimitError;
+use crate::layers::load_shed::{LoadShed, Predicted};
+use crate::layers::rate_limit::RateLimiter;
 use crate::layers::{
     CircuitBreakerLayer, CoalesceLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, PriorityQueueLayer,
     RateLimiterLayer, RetryLayer, TimeoutLayer, TracingLayer,
@@ -39,7 +39,8 @@ pub struct PipelineLayer {
 #[derive(Clone)]
 pub(super) struct Parts {
     pub(super) metrics: MetricsLayer,
-    rate_limit: Option<RateLimiterLayer<Tenants>>,
+    /// What tenants may, where they may not all they like.
+    rate_limit: Arc<Option<Arc<Tenants>>>,
     #[cfg(feature = "cache")]
     pub(super) cache: CacheLayer<PureKernels, KernelStore>,
     shared: PureKernels,
@@ -47,7 +48,8 @@ pub(super) struct Parts {
     pub(super) load_shed: Option<LoadShedLayer<Predicted>>,
     pub(super) breaker: Option<CircuitBreakerLayer<PerOperation>>,
     timeout: TimeoutLayer,
-    pub(super) retry: Option<RetryLayer<Again>>,
+    /// Of one attempt where nothing is tried again.
+    pub(super) retry: RetryLayer<Again>,
     pub(super) queue: Option<PriorityQueueLayer>,
     pub(super) concurrency: Option<ConcurrencyLayer>,
 }
@@ -101,14 +103,14 @@ impl PipelineLayer {
             ),
             None => None,
         };
-        let retry = config.retry.as_ref().map(|retry| {
+        let pure_again: Again = {
             let registry = Arc::clone(&registry);
-            let again: Again = Box::new(move |request| registry.is_pure(&request.kernel_id));
-            RetryLayer::new(again).attempts(retry.attempts.get())
-        });
+            Box::new(move |request| registry.is_pure(&request.kernel_id))
+        };
+        let retry = RetryLayer::new(pure_again).attempts(config.retry.as_ref().map_or(1, |retry| retry.attempts.get()));
         let parts = Parts {
             metrics,
-            rate_limit: config.rate_limit.as_ref().map(rate_limit).transpose()?,
+            rate_limit: Arc::new(config.rate_limit.as_ref().map(rate_limit).transpose()?),
             #[cfg(feature = "cache")]
             cache,
             shared,
@@ -140,14 +142,15 @@ impl PipelineLayer {
     }
 }
 
-fn rate_limit(config: &RateLimitConfig) -> Result<RateLimiterLayer<Tenants>, InvalidPipeline> {
+fn rate_limit(config: &RateLimitConfig) -> Result<Arc<Tenants>, InvalidPipeline> {
     let QuotaConfig { calls, period } = config.each;
     let invalid = |tenant, quota| InvalidPipeline::RateLimit { tenant, quota };
     let limit = RateLimiterLayer::try_new(calls, period).map_err(|quota| invalid(None, quota))?.per_tenant();
-    config.tenants.iter().try_fold(limit, |limit, (tenant, own)| {
+    let limit = config.tenants.iter().try_fold(limit, |limit, (tenant, own)| {
         let limited = limit.try_limit_for(tenant.as_str(), own.calls, own.period);
         limited.map_err(|quota| invalid(Some(tenant.clone()), quota))
-    })
+    });
+    limit.map(|layer| Arc::clone(layer.shared()))
 }
 
 impl<S: Kernels> Layer<S> for PipelineLayer {
@@ -156,36 +159,32 @@ impl<S: Kernels> Layer<S> for PipelineLayer {
     fn layer(&self, kernels: S) -> ReadyPipeline<S> {
         let parts = &self.parts;
         let limited: Limited<S> = match &parts.concurrency {
-            Some(concurrency) => Step::On(concurrency.layer(kernels)),
-            None => Step::Off { inner: kernels, wrap: std::convert::identity },
+            Some(concurrency) => Step::On(Apart(concurrency.layer(kernels))),
+            None => Step::Off { inner: kernels, wrap: PhantomData },
         };
         let queued: Queued<S> = match &parts.queue {
-            Some(queue) => Step::On(queue.layer(limited)),
-            None => Step::Off { inner: limited, wrap: PriorityQueueError::Inner },
+            Some(queue) => Step::On(Apart(queue.layer(limited))),
+            None => Step::Off { inner: limited, wrap: PhantomData },
         };
-        let retried: Retried<S> = match &parts.retry {
-            Some(retry) => Step::On(retry.layer(queued)),
-            None => Step::Off { inner: queued, wrap: std::convert::identity },
-        };
-        let timely = parts.timeout.layer(retried);
-        let guarded: Guarded<S> = match &parts.breaker {
-            Some(breaker) => Step::On(breaker.layer(timely)),
-            None => Step::Off { inner: timely, wrap: CircuitBreakerError::Inner },
-        };
-        let shed: Shed<S> = match &parts.load_shed {
-            Some(load_shed) => Step::On(load_shed.layer(guarded)),
-            None => Step::Off { inner: guarded, wrap: LoadShedError::Inner },
-        };
-        let coalesced: Coalesced<S> = CoalesceLayer::counted_by(parts.shared.clone(), &parts.coalesce).layer(shed);
+        let retried: Retried<S> = Apart(parts.retry.layer(queued));
+        let timely: Timely<S> = Apart(parts.timeout.layer(retried));
+        let guarded: Guarded<S> = Apart(match &parts.breaker {
+            Some(breaker) => breaker.layer(timely),
+            None => CircuitBreaker::off(timely),
+        });
+        let shed: Shed<S> = Apart(match &parts.load_shed {
+            Some(load_shed) => load_shed.layer(guarded),
+            None => LoadShed::off(guarded),
+        });
+        let coalesced: Coalesced<S> =
+            Apart(CoalesceLayer::counted_by(parts.shared.clone(), &parts.coalesce).layer(shed));
         #[cfg(feature = "cache")]
-        let cached: Cached<S> = parts.cache.layer(coalesced);
+        let cached: Cached<S> = Apart(parts.cache.layer(coalesced));
         #[cfg(not(feature = "cache"))]
         let cached: Cached<S> = coalesced;
-        let rate_limited: RateLimited<S> = match &parts.rate_limit {
-            Some(limit) => Step::On(limit.layer(cached)),
-            None => Step::Off { inner: cached, wrap: RateLimitError::Inner },
-        };
-        ReadyPipeline { stack: parts.metrics.layer(TracingLayer::new().layer(rate_limited)) }
+        let rate_limited: RateLimited<S> = Apart(RateLimiter::new(cached, Arc::clone(&parts.rate_limit)));
+        let traced = Apart(TracingLayer::new().layer(rate_limited));
+        ReadyPipeline { stack: Apart(parts.metrics.layer(traced)) }
     }
 }
 

@@ -59,8 +59,8 @@
 //!
 //! # What a layer costs that is off
 //!
-//! Rate limit, load shed, breaker, retry, queue and concurrency that are off are not there: a branch where their service would be.
-//! The cache and the shared runs look at a flag.
+//! A queue and a limit on concurrency that are off are not there: a branch where their service would be. The other layers are
+//! always there, so that the code inside them is there once, and look at a flag.
 //!
 //! # What is not among them
 //!

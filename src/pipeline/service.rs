@@ -5,7 +5,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 use super::future::PipelineFuture;
-use super::step::Step;
+use super::step::{Apart, AsItIs, Queue, Step};
 use crate::error::Classify;
 #[cfg(feature = "cache")]
 use crate::layers::cache::{Cache, Store};
@@ -37,29 +37,23 @@ pub(super) type KernelStore = Store<KeptKernelQuestion, KernelResponse>;
 
 type Error<S> = <S as Service<KernelRequest>>::Error;
 
-// From the inside out. Each that may be off names what is inside it twice, so only those are `Step`s that cost something
-// while they are off.
-pub(super) type Limited<S> = Step<ConcurrencyLimit<S>, S, fn(Error<S>) -> Error<S>>;
-pub(super) type Queued<S> = Step<PriorityQueue<Limited<S>>, Limited<S>, fn(Error<S>) -> PriorityQueueError<Error<S>>>;
-pub(super) type Retried<S> =
-    Step<Retry<Queued<S>, Again>, Queued<S>, fn(PriorityQueueError<Error<S>>) -> PriorityQueueError<Error<S>>>;
-pub(super) type Timely<S> = Timeout<Retried<S>>;
-pub(super) type Guarded<S> = Step<
-    CircuitBreaker<Timely<S>, PerOperation>,
-    Timely<S>,
-    fn(TimeoutError<PriorityQueueError<Error<S>>>) -> Guard<Error<S>>,
->;
-pub(super) type Shed<S> = Step<LoadShed<Guarded<S>, Predicted>, Guarded<S>, fn(Guard<Error<S>>) -> Inside<Error<S>>>;
+// From the inside out. Each `Step` names what is inside it twice, so only those layers are in one that would cost
+// something while they are off.
+pub(super) type Limited<S> = Step<ConcurrencyLimit<S>, S, AsItIs>;
+pub(super) type Queued<S> = Step<PriorityQueue<Limited<S>>, Limited<S>, Queue>;
+pub(super) type Retried<S> = Apart<Retry<Queued<S>, Again>>;
+pub(super) type Timely<S> = Apart<Timeout<Retried<S>>>;
+pub(super) type Guarded<S> = Apart<CircuitBreaker<Timely<S>, PerOperation>>;
+pub(super) type Shed<S> = Apart<LoadShed<Guarded<S>, Predicted>>;
 pub(super) type ShedFuture<S> = <Shed<S> as Service<KernelRequest>>::Future;
 pub(super) type FlightsOf<S> = Flights<KeptKernelQuestion, ShedFuture<S>, KernelResponse, Inside<Error<S>>>;
-pub(super) type Coalesced<S> = Coalesce<Shed<S>, PureKernels, FlightsOf<S>>;
+pub(super) type Coalesced<S> = Apart<Coalesce<Shed<S>, PureKernels, FlightsOf<S>>>;
 #[cfg(feature = "cache")]
-pub(super) type Cached<S> = Cache<Coalesced<S>, PureKernels, KernelStore>;
+pub(super) type Cached<S> = Apart<Cache<Coalesced<S>, PureKernels, KernelStore>>;
 #[cfg(not(feature = "cache"))]
 pub(super) type Cached<S> = Coalesced<S>;
-pub(super) type RateLimited<S> =
-    Step<RateLimiter<Cached<S>, Tenants>, Cached<S>, fn(CoalesceError<Inside<Error<S>>>) -> PipelineError<Error<S>>>;
-pub(super) type Stack<S> = Metrics<Tracing<RateLimited<S>>>;
+pub(super) type RateLimited<S> = Apart<RateLimiter<Cached<S>, Option<std::sync::Arc<Tenants>>>>;
+pub(super) type Stack<S> = Apart<Metrics<Apart<Tracing<RateLimited<S>>>>>;
 
 /// What can be at the heart of a pipeline: a [`KernelService`](crate::service::KernelService), in layers of your own or
 /// not.

@@ -80,7 +80,7 @@ pub struct Execution {
     /// What ran it: `"CPU"` or `"CUDA"`, or [`CACHE`](Self::CACHE) where nothing did.
     pub backend: &'static str,
     /// Which device of that backend, where it has several.
-    pub device: Option<u32>,
+    pub device: Option<u16>,
     /// From the call to the start of the work.
     pub queued: Duration,
     /// The work itself: decoding where a lane did it, the kernel, encoding.

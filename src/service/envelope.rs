@@ -136,7 +136,7 @@ impl<'a> From<&'a Execution> for ResponseMetadata<'a> {
             duration_us: execution.executed.as_micros(),
             queued_us: execution.queued.as_micros(),
             backend: execution.backend,
-            device: execution.device,
+            device: execution.device.map(u32::from),
             batch_size: execution.batch_size,
             device_times: execution.device_times.as_deref().map(|times| ResponseDeviceTimes {
                 upload_us: times.upload.as_micros(),

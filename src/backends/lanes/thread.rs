@@ -170,7 +170,8 @@ fn execute<W: Worker>(
     claim: Option<Claim>,
 ) -> Answer {
     let mut execution = Execution::new(profile.backend.as_str());
-    execution.device = profile.device;
+    // No machine has as many as do not fit.
+    execution.device = profile.device.and_then(|device| u16::try_from(device).ok());
     execution.queued = started - accepted;
     context.set_estimate(|| job.cost().map_or(Duration::ZERO, |cost| profile.time(cost)));
     execution.batch_size = job.members().map_or(1, |members| u32::try_from(members.len()).unwrap_or(u32::MAX));

@@ -144,7 +144,7 @@ impl Machine {
         tokio::spawn(async move {
             let response = local.ready().await?.call(job).await?;
             let device = response.payload.downcast::<u32>().unwrap();
-            assert_eq!(response.execution.device, (*device != CPU).then_some(*device));
+            assert_eq!(response.execution.device.map(u32::from), (*device != CPU).then_some(*device));
             Ok(*device)
         })
     }

@@ -2,7 +2,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project::pin_project;
 use tower_service::Service;
@@ -73,11 +73,14 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Called { inner, asked } => {
-                let result = ready!(inner.poll(cx));
-                if let (Some(asked), Ok(answer)) = (asked.take(), &result) {
+                // Looked at where it is: to take it out would be to move it.
+                let polled = inner.poll(cx);
+                if let Poll::Ready(result) = &polled
+                    && let (Some(asked), Ok(answer)) = (asked.take(), result)
+                {
                     asked.keep(answer);
                 }
-                Poll::Ready(result)
+                polled
             }
             StateProj::Known { answer } => Poll::Ready(Ok(answer.take().expect("polled after it had completed"))),
         }

@@ -52,7 +52,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
+    // Always, so that the inner future is made where it stays and not moved there.
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
         let Some(question) = self.repeats.question(&request) else {
             return ResponseFuture::called(self.inner.call(request), None);

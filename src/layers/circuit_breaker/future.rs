@@ -1,6 +1,6 @@
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project::pin_project;
@@ -17,6 +17,9 @@ use crate::service::ResponseContext;
 pub struct ResponseFuture<F> {
     #[pin]
     state: State<F>,
+    /// Of a call that was made, where there is a breaker. Beside the state and not in it, so that the inner future is made in
+    /// its place.
+    call: Option<Call>,
 }
 
 #[pin_project(project = StateProj)]
@@ -25,7 +28,6 @@ enum State<F> {
     Called {
         #[pin]
         inner: F,
-        call: Call,
     },
     Refused {
         retry_after: Duration,
@@ -52,13 +54,13 @@ impl Call {
 
 impl<F> ResponseFuture<F> {
     #[inline]
-    pub(super) fn called(inner: F, call: Call) -> Self {
-        Self { state: State::Called { inner, call } }
+    pub(super) fn called(inner: F, call: Option<Call>) -> Self {
+        Self { state: State::Called { inner }, call }
     }
 
     #[inline]
     pub(super) fn refused(retry_after: Duration) -> Self {
-        Self { state: State::Refused { retry_after } }
+        Self { state: State::Refused { retry_after }, call: None }
     }
 }
 
@@ -73,14 +75,18 @@ where
     // Always: handing the answer on from a frame of its own costs as much as all that is counted.
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Called { inner, call } => {
-                let result = ready!(inner.poll(cx));
-                call.end(match &result {
-                    Ok(response) => response.failure(),
-                    Err(error) => Some(error.kind()),
-                });
-                Poll::Ready(result.map_err(CircuitBreakerError::Inner))
+        let this = self.project();
+        match this.state.project() {
+            StateProj::Called { inner } => {
+                // Looked at where it is: to take it out would be to move it.
+                let polled = inner.poll(cx);
+                if let (Poll::Ready(result), Some(call)) = (&polled, this.call) {
+                    call.end(match result {
+                        Ok(response) => response.failure(),
+                        Err(error) => Some(error.kind()),
+                    });
+                }
+                polled.map_err(CircuitBreakerError::Inner)
             }
             StateProj::Refused { retry_after } => {
                 Poll::Ready(Err(CircuitBreakerError::Open { retry_after: *retry_after }))

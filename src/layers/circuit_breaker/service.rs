@@ -6,24 +6,32 @@ use tower_service::Service;
 
 use super::circuit::Pass;
 use super::circuits::{Circuits, One};
+use super::first::First;
 use super::future::Call;
 use super::gate::{Gate, admit};
 use super::{CircuitBreakerError, ResponseFuture};
 use crate::error::Classify;
+use crate::layers::beside::call_beside;
 use crate::service::{RequestContext, ResponseContext};
 
 /// Refuses calls while too many fail. See the [module](super).
 #[derive(Debug)]
 pub struct CircuitBreaker<S, C = One> {
     inner: S,
-    circuits: Arc<C>,
+    /// `None` where it is off.
+    circuits: Option<Arc<C>>,
     /// What the last `poll_ready` found out for the next call, where it was not that all is well.
     gate: Option<Gate>,
 }
 
 impl<S, C> CircuitBreaker<S, C> {
     pub(super) fn new(inner: S, circuits: Arc<C>) -> Self {
-        Self { inner, circuits, gate: None }
+        Self { inner, circuits: Some(circuits), gate: None }
+    }
+
+    /// Refuses nothing.
+    pub(crate) fn off(inner: S) -> Self {
+        Self { inner, circuits: None, gate: None }
     }
 
     /// The inner service.
@@ -57,7 +65,7 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let Self { inner, circuits, gate } = self;
-        let ready = match circuits.only() {
+        let ready = match circuits.as_ref().and_then(|circuits| circuits.only()) {
             None => inner.poll_ready(cx),
             // An answer that is there at once is all that most calls need.
             Some(circuit) if gate.is_none() && circuit.word().closed().is_some() => match inner.poll_ready(cx) {
@@ -72,9 +80,10 @@ where
     // Always, so that the inner future is made where it stays and not moved there.
     #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
-        let circuit = match self.circuits.of(&request) {
+        let Some(circuits) = &self.circuits else { return ResponseFuture::called(self.inner.call(request), None) };
+        let circuit = match circuits.of(&request) {
             Ok(circuit) => circuit,
-            Err(first) => return ResponseFuture::called(self.inner.call(request), Call::First(first)),
+            Err(first) => return call_first(&mut self.inner, request, first),
         };
         let ticket = if self.gate.is_none()
             && let Some(ticket) = circuit.word().closed()
@@ -87,15 +96,23 @@ where
             }
         };
         // Before the inner call, so that one that panics there counts as well.
-        let call = Call::Let(Pass::begun(circuit, ticket, request.deadline()));
-        ResponseFuture::called(self.inner.call(request), call)
+        let mut call = Some(Call::Let(Pass::begun(circuit, ticket, request.deadline())));
+        call_beside(&mut self.inner, request, &mut call, |inner, call| ResponseFuture::called(inner, call.take()))
     }
+}
+
+/// A call of an operation that has no circuit.
+// Apart, so that those of one that has are not made to keep room for it.
+#[cold]
+#[inline(never)]
+fn call_first<S: Service<R>, R>(inner: &mut S, request: R, first: Box<First>) -> ResponseFuture<S::Future> {
+    ResponseFuture::called(inner.call(request), Some(Call::First(first)))
 }
 
 // By hand: what one service has decided for its next call, the place of a probe among it, is its alone.
 impl<S: Clone, C> Clone for CircuitBreaker<S, C> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.circuits))
+        Self { inner: self.inner.clone(), circuits: self.circuits.clone(), gate: None }
     }
 }
 

@@ -74,7 +74,27 @@ where
 {
     type Output = Result<S::Response, CoalesceError<S::Error>>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let StateProj::Alone { inner } = self.as_mut().project().state.project() {
+            return inner.poll(cx).map_err(|error| CoalesceError::Inner(Arc::new(error)));
+        }
+        self.poll_shared(cx)
+    }
+}
+
+impl<S, P, R> ResponseFuture<S, P, R>
+where
+    S: Service<R> + Clone,
+    S::Response: Clone + Send + 'static,
+    S::Error: Classify + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    P: Repeats<R>,
+    R: RequestContext,
+{
+    // Apart, so that a call that is nobody's repeat is not made to keep room for it.
+    #[inline(never)]
+    fn poll_shared(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
         let mut this = self.project();
         loop {
             let (caller, again, mut timer) = match this.state.as_mut().project() {

@@ -56,7 +56,8 @@ where
         self.inner.poll_ready(cx).map_err(|error| CoalesceError::Inner(Arc::new(error)))
     }
 
-    #[inline]
+    // Always, so that the inner future is made where it stays and not moved there.
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
         let deadline = request.deadline();
         let Some(mut caller) = board::<S, P, R>(&self.shared, &request) else {

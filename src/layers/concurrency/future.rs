@@ -1,7 +1,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project::pin_project;
 
@@ -35,11 +35,14 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = ready!(this.inner.poll(cx));
-        if let Some(running) = this.running.take() {
-            running.end(&result);
+        // Looked at where it is: to take it out would be to move it.
+        let polled = this.inner.poll(cx);
+        if let Poll::Ready(result) = &polled
+            && let Some(running) = this.running.take()
+        {
+            running.end(result);
         }
-        Poll::Ready(result)
+        polled
     }
 }
 

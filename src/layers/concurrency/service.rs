@@ -62,7 +62,8 @@ where
 
     /// # Panics
     /// Without `poll_ready` having answered `Ready(Ok)`.
-    #[inline]
+    // Always, so that the inner future is made where it stays and not moved there.
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
         self.reservation.take();
         let running = self.reservation.shared.begin((), &request);

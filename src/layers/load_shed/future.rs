@@ -18,8 +18,12 @@ use crate::layers::timeout::Timer;
 /// Where the call was let in before the inner service was ready, polling needs a Tokio runtime with time enabled.
 #[pin_project]
 pub struct ResponseFuture<S: Service<R>, R, P: Policy = WhenNotReady> {
+    // Dropped in this order: the work counts until it has stopped.
     #[pin]
     state: State<S, R, P>,
+    /// Of a call that was let in, until it has ended. Beside the state and not in it, so that the inner future is made in its
+    /// place.
+    admitted: Option<P::Admitted>,
 }
 
 /// `ForReadiness`, then `Called`; most calls begin as `Called`.
@@ -31,32 +35,28 @@ enum State<S: Service<R>, R, P: Policy> {
         timer: Timer,
     },
     Called {
-        // Dropped in this order: the work counts until it has stopped.
         #[pin]
         future: S::Future,
-        /// `None` once it has ended.
-        admitted: Option<P::Admitted>,
     },
     Refused {
         refusal: Refusal,
     },
 }
 
-struct Waiting<S, R, P: Policy> {
+struct Waiting<S, R, P> {
     service: S,
     request: R,
-    admitted: P::Admitted,
     policy: Arc<P>,
 }
 
 impl<S: Service<R>, R, P: Policy> ResponseFuture<S, R, P> {
     #[inline]
-    pub(super) fn called(future: S::Future, admitted: P::Admitted) -> Self {
-        Self { state: State::Called { future, admitted: Some(admitted) } }
+    pub(super) fn called(future: S::Future, admitted: Option<P::Admitted>) -> Self {
+        Self { state: State::Called { future }, admitted }
     }
 
     pub(super) fn refused(refusal: Refusal) -> Self {
-        Self { state: State::Refused { refusal } }
+        Self { state: State::Refused { refusal }, admitted: None }
     }
 
     pub(super) fn waiting(
@@ -66,8 +66,8 @@ impl<S: Service<R>, R, P: Policy> ResponseFuture<S, R, P> {
         policy: Arc<P>,
         until: Option<Instant>,
     ) -> Self {
-        let waiting = Some(Waiting { service, request, admitted, policy });
-        Self { state: State::ForReadiness { waiting, timer: Timer::new(until) } }
+        let waiting = Some(Waiting { service, request, policy });
+        Self { state: State::ForReadiness { waiting, timer: Timer::new(until) }, admitted: Some(admitted) }
     }
 }
 
@@ -88,43 +88,74 @@ where
     type Output = Result<S::Response, LoadShedError<S::Error>>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.as_mut().project();
+        if let StateProj::Called { future } = this.state.project() {
+            return poll_called::<_, P, _, _>(future, this.admitted, cx);
+        }
+        self.poll_admitted(cx)
+    }
+}
+
+#[inline(always)]
+fn poll_called<F, P, T, E>(
+    future: Pin<&mut F>,
+    admitted: &mut Option<P::Admitted>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T, LoadShedError<E>>>
+where
+    F: Future<Output = Result<T, E>>,
+    P: Answered<T>,
+{
+    // Both are looked at where they are: to take them out would be to move them.
+    let polled = future.poll(cx);
+    if let Poll::Ready(result) = &polled {
+        if let Some(admitted) = admitted.as_mut()
+            && let Ok(response) = result
+        {
+            P::answered(admitted, response);
+        }
+        *admitted = None;
+    }
+    polled.map_err(LoadShedError::Inner)
+}
+
+impl<S, R, P> ResponseFuture<S, R, P>
+where
+    S: Service<R>,
+    P: Admit<R> + Answered<S::Response>,
+{
+    // Apart, so that a call that found the service ready is not made to keep room for it.
+    #[inline(never)]
+    fn poll_admitted(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
+        let mut this = self.project();
         loop {
-            let next = match state.as_mut().project() {
-                StateProj::Called { future, admitted } => {
-                    let result = ready!(future.poll(cx));
-                    // Where it is: moved out, to be dropped here, it would cost a tenth of the whole layer.
-                    if let Some(admitted) = admitted.as_mut()
-                        && let Ok(response) = &result
-                    {
-                        P::answered(admitted, response);
-                    }
-                    *admitted = None;
-                    return Poll::Ready(result.map_err(LoadShedError::Inner));
-                }
+            let next = match this.state.as_mut().project() {
+                StateProj::Called { future } => return poll_called::<_, P, _, _>(future, this.admitted, cx),
                 StateProj::ForReadiness { waiting, timer } => {
                     match waiting.as_mut().expect(DONE).service.poll_ready(cx) {
                         Poll::Ready(Ok(())) => {
-                            let Waiting { mut service, request, mut admitted, .. } = waiting.take().expect(DONE);
-                            P::called(&mut admitted);
-                            State::Called { future: service.call(request), admitted: Some(admitted) }
+                            let Waiting { mut service, request, .. } = waiting.take().expect(DONE);
+                            P::called(this.admitted.as_mut().expect(DONE));
+                            State::Called { future: service.call(request) }
                         }
                         Poll::Ready(Err(error)) => {
                             *waiting = None;
+                            *this.admitted = None;
                             return Poll::Ready(Err(LoadShedError::Inner(error)));
                         }
                         Poll::Pending => {
                             ready!(timer.poll_elapsed(cx));
-                            let Waiting { request, policy, service, admitted } = waiting.take().expect(DONE);
-                            drop((service, admitted));
+                            let Waiting { request, policy, service } = waiting.take().expect(DONE);
+                            drop(service);
+                            *this.admitted = None;
                             return Poll::Ready(Err(error(policy.waited(&request))));
                         }
                     }
                 }
                 StateProj::Refused { refusal } => return Poll::Ready(Err(error(*refusal))),
             };
-            state.set(next);
+            this.state.set(next);
         }
     }
 }

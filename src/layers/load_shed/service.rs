@@ -10,6 +10,7 @@ use tower_service::Service;
 
 use super::policy::{Admit, Answered, Policy, Refusal, WhenNotReady};
 use super::{LoadShedError, ResponseFuture};
+use crate::layers::beside::call_beside;
 
 /// Refuses calls that come to nothing. See the [module](super).
 #[derive(Debug)]
@@ -17,12 +18,18 @@ pub struct LoadShed<S, P = WhenNotReady> {
     inner: S,
     /// Whether the inner service said so when it was asked last.
     is_ready: bool,
-    policy: Arc<P>,
+    /// `None` where it is off.
+    policy: Option<Arc<P>>,
 }
 
 impl<S, P> LoadShed<S, P> {
     pub(super) fn new(inner: S, policy: Arc<P>) -> Self {
-        Self { inner, is_ready: false, policy }
+        Self { inner, is_ready: false, policy: Some(policy) }
+    }
+
+    /// Refuses nothing, and is as ready as `inner`.
+    pub(crate) fn off(inner: S) -> Self {
+        Self { inner, is_ready: false, policy: None }
     }
 
     /// The inner service.
@@ -53,6 +60,9 @@ where
     /// Always ready: a call is let in, or refused, and neither holds up who makes it.
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        if self.policy.is_none() {
+            return self.inner.poll_ready(cx).map_err(LoadShedError::Inner);
+        }
         let mut ready = self.inner.poll_ready(cx);
         if ready.is_pending() && !coop::has_budget_remaining() {
             ready = poll_outside_budget(&mut self.inner, cx);
@@ -64,9 +74,18 @@ where
     // Always, so that the inner future is made where it stays and not moved there.
     #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
-        match self.policy.admit(&request, self.is_ready) {
-            Ok(admitted) if mem::take(&mut self.is_ready) => ResponseFuture::called(self.inner.call(request), admitted),
-            Ok(admitted) => self.wait(request, admitted),
+        let Some(policy) = &self.policy else { return ResponseFuture::called(self.inner.call(request), None) };
+        match policy.admit(&request, self.is_ready) {
+            Ok(admitted) if mem::take(&mut self.is_ready) => {
+                let mut admitted = Some(admitted);
+                call_beside(&mut self.inner, request, &mut admitted, |inner, admitted| {
+                    ResponseFuture::called(inner, admitted.take())
+                })
+            }
+            Ok(admitted) => {
+                let policy = Arc::clone(policy);
+                self.wait(request, admitted, policy)
+            }
             Err(refusal) => self.refuse(refusal),
         }
     }
@@ -75,15 +94,15 @@ where
 impl<S: Clone, P> LoadShed<S, P> {
     /// The one that has begun to wait for readiness goes on waiting, with the call.
     #[inline(never)]
-    fn wait<R>(&mut self, request: R, admitted: P::Admitted) -> ResponseFuture<S, R, P>
+    fn wait<R>(&mut self, request: R, admitted: P::Admitted, policy: Arc<P>) -> ResponseFuture<S, R, P>
     where
         S: Service<R>,
         P: Admit<R>,
     {
         let unready = self.inner.clone();
         let service = mem::replace(&mut self.inner, unready);
-        let until = self.policy.wait_until(&request);
-        ResponseFuture::waiting(service, request, admitted, Arc::clone(&self.policy), until)
+        let until = policy.wait_until(&request);
+        ResponseFuture::waiting(service, request, admitted, policy, until)
     }
 
     #[inline(never)]
@@ -111,7 +130,7 @@ fn poll_outside_budget<S: Service<R>, R>(service: &mut S, cx: &mut Context<'_>) 
 // By hand: what one service has found ready is not its clone's, and a clone needs no `P: Clone`.
 impl<S: Clone, P> Clone for LoadShed<S, P> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.policy))
+        Self { inner: self.inner.clone(), is_ready: false, policy: self.policy.clone() }
     }
 }
 

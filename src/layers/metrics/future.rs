@@ -1,7 +1,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use pin_project::pin_project;
@@ -39,13 +39,16 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = ready!(this.inner.poll(cx));
-        let (outcome, execution) = match &result {
-            Ok(response) => (response.failure(), response.execution()),
-            Err(error) => (Some(error.kind()), None),
-        };
-        this.call.end(outcome, execution);
-        Poll::Ready(result)
+        // Looked at where it is: to take it out would be to move it.
+        let polled = this.inner.poll(cx);
+        if let Poll::Ready(result) = &polled {
+            let (outcome, execution) = match result {
+                Ok(response) => (response.failure(), response.execution()),
+                Err(error) => (Some(error.kind()), None),
+            };
+            this.call.end(outcome, execution);
+        }
+        polled
     }
 }
 
@@ -87,6 +90,12 @@ impl Call {
             operation.record_payload(bytes);
         }
         Self { begun: now, of: Of::Operation(Arc::clone(operation)) }
+    }
+
+    /// The call, of which nothing is left here.
+    #[inline]
+    pub(super) fn take(&mut self) -> Self {
+        Self { begun: self.begun, of: std::mem::replace(&mut self.of, Of::Nothing) }
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@ use super::ResponseFuture;
 use super::future::Call;
 use super::handle::State;
 use crate::error::Classify;
+use crate::layers::beside::call_beside;
 use crate::layers::clock;
 use crate::service::{RequestContext, ResponseContext};
 
@@ -55,12 +56,13 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
+    // Always, so that the inner future is made where it stays and not moved there.
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
         let reading = clock::hold();
         // Before the inner call, so that one that panics there is counted as well.
-        let call = Call::begin(&self.state, reading.now, request.operation(), request.payload_bytes());
-        ResponseFuture::new(self.inner.call(request), call)
+        let mut call = Call::begin(&self.state, reading.now, request.operation(), request.payload_bytes());
+        call_beside(&mut self.inner, request, &mut call, |inner, call| ResponseFuture::new(inner, call.take()))
     }
 }
 

@@ -101,10 +101,12 @@ where
     // Always, so that the inner future is made where it stays and not moved there.
     #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
-        match mem::replace(&mut self.ready, Ready::Nothing) {
-            Ready::Inner => ResponseFuture::called(self.inner.call(request)),
-            ready => self.enter(request, ready),
+        if let Ready::Inner = self.ready {
+            self.ready = Ready::Nothing;
+            return ResponseFuture::called(self.inner.call(request));
         }
+        let ready = mem::replace(&mut self.ready, Ready::Nothing);
+        self.enter(request, ready)
     }
 }
 

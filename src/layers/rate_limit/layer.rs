@@ -139,6 +139,13 @@ impl<L> RateLimiterLayer<L> {
     }
 }
 
+impl<L> RateLimiterLayer<L> {
+    /// What its services ask.
+    pub(crate) fn shared(&self) -> &Arc<L> {
+        &self.limit
+    }
+}
+
 impl<S, L> Layer<S> for RateLimiterLayer<L> {
     type Service = RateLimiter<S, L>;
 

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use governor::clock::Clock as _;
@@ -15,6 +16,14 @@ use crate::layers::clock;
 pub trait Limit<R> {
     /// Takes a token for `request`. Where there is none, the error says how long until there can be.
     fn take(&self, request: &R) -> Result<(), Duration>;
+}
+
+/// `None` lets everything through.
+impl<R, L: Limit<R>> Limit<R> for Option<Arc<L>> {
+    #[inline]
+    fn take(&self, request: &R) -> Result<(), Duration> {
+        self.as_ref().map_or(Ok(()), |limit| limit.take(request))
+    }
 }
 
 /// One quota for all requests.

@@ -103,7 +103,23 @@ where
     type Output = Result<S::Response, S::Error>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.as_mut().project();
+        if let (StateProj::Called { future }, None) = (this.state.project(), this.again) {
+            return future.poll(cx);
+        }
+        self.poll_attempts(cx)
+    }
+}
+
+impl<S, R> ResponseFuture<S, R>
+where
+    S: Service<R, Response: ResponseContext, Error: Classify> + Clone,
+    R: RequestContext + Clone,
+{
+    // Apart, so that a call of one attempt is not made to keep room for it.
+    #[inline(never)]
+    fn poll_attempts(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
@@ -111,7 +127,8 @@ where
                     let result = ready!(future.poll(cx));
                     match this.again {
                         Some(again) if failed(&result) => again.back_off(result),
-                        _ => Err(result),
+                        // Straight on, as nearly all are.
+                        _ => return Poll::Ready(result),
                     }
                 }
                 StateProj::Backoff { failed, sleep } => {

@@ -61,16 +61,32 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
+    // Always, so that the inner future is made where it stays and not moved there.
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
         self.policy.budget.deposit();
-        let again = (self.policy.settings.attempts > 1 && (self.again)(&request)).then(|| Again {
+        if self.policy.settings.attempts <= 1 {
+            return ResponseFuture::new(self.inner.call(request), None);
+        }
+        let again = self.again(&request);
+        ResponseFuture::new(self.inner.call(request), again)
+    }
+}
+
+impl<S, P> Retry<S, P> {
+    /// What further attempts of `request` need, where it may have some.
+    // Apart, so that nothing is kept for those that may have none.
+    #[inline(never)]
+    fn again<R: Clone>(&self, request: &R) -> Option<Again<S, R>>
+    where
+        P: Fn(&R) -> bool,
+    {
+        (self.again)(request).then(|| Again {
             spare: self.spare.clone(),
             request: request.clone(),
             attempts: 1,
             policy: Arc::clone(&self.policy),
-        });
-        ResponseFuture::new(self.inner.call(request), again)
+        })
     }
 }
 

@@ -39,10 +39,11 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // The inner future first: an answer that is there is not thrown away.
-        if let Some(inner) = self.as_mut().project().inner.as_pin_mut()
-            && let Poll::Ready(result) = inner.poll(cx)
-        {
-            return Poll::Ready(result.map_err(TimeoutError::Inner));
+        if let Some(inner) = self.as_mut().project().inner.as_pin_mut() {
+            let polled = inner.poll(cx);
+            if polled.is_ready() {
+                return polled.map_err(TimeoutError::Inner);
+            }
         }
         let called = ready!(self.poll_elapsed(cx));
         Poll::Ready(Err(TimeoutError::Elapsed { called }))

@@ -66,8 +66,10 @@ where
             }
             (theirs, None) => theirs,
         };
-        let inner = if late { None } else { Some(self.inner.call(request)) };
-        ResponseFuture::new(inner, deadline)
+        if late {
+            return ResponseFuture::new(None, deadline);
+        }
+        ResponseFuture::new(Some(self.inner.call(request)), deadline)
     }
 }
 

@@ -55,7 +55,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
+    // Always, so that the inner future is made where it stays and not moved there.
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
         // One comparison answers for every call where nobody listens, before any of the five call sites is looked at.
         if self.level > LevelFilter::current() {

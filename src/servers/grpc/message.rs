@@ -97,7 +97,7 @@ fn other_form(form: &str) -> Refusal {
 fn execution(execution: &service::Execution) -> Execution {
     Execution {
         backend: execution.backend.to_owned(),
-        device: execution.device,
+        device: execution.device.map(u32::from),
         queued_us: micros(execution.queued),
         duration_us: micros(execution.executed),
         batch_size: execution.batch_size,
