@@ -11,15 +11,16 @@ mod random;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use tower::{Layer, Service, ServiceExt};
+use tower_kernels::backends::Local;
 use tower_kernels::error::Classify;
 use tower_kernels::pipeline::{
-    CoalesceConfig, PipelineConfig, PipelineHandle, PipelineLayer, QueueConfig, QuotaConfig, RateLimitConfig,
-    ReadyPipeline, RetryConfig,
+    BatchConfig, CoalesceConfig, Kernels, PipelineConfig, PipelineHandle, PipelineLayer, QueueConfig, QuotaConfig,
+    RateLimitConfig, ReadyPipeline, RetryConfig,
 };
 use tower_kernels::service::{KernelRequest, Payload, Priority};
 
@@ -73,7 +74,7 @@ fn request(random: &mut Random) -> KernelRequest {
 }
 
 /// Makes calls one after the other until `end`. `None` in place of an outcome is a call that was never made.
-async fn caller(pipeline: ReadyPipeline<Chaotic>, mut random: Random, end: Instant) -> (Tally, u64) {
+async fn caller<S: Kernels + Sync>(pipeline: ReadyPipeline<S>, mut random: Random, end: Instant) -> (Tally, u64) {
     let (mut tally, mut never_made) = (Tally::new(), 0);
     while Instant::now() < end {
         let (mut pipeline, request) = (pipeline.clone(), request(&mut random));
@@ -122,7 +123,7 @@ fn ended(handle: &PipelineHandle) -> Tally {
 }
 
 /// Everything that should be nothing when nothing is asked any more.
-fn left_behind(handle: &PipelineHandle, kernels: &Chaotic) -> Vec<(&'static str, u64)> {
+fn left_behind(handle: &PipelineHandle, in_use: impl Fn() -> usize) -> Vec<(&'static str, u64)> {
     let queue = handle.queue().expect("there is one");
     let mut gauges = vec![
         ("let in", handle.load_shed().expect("there is some").in_flight() as u64),
@@ -134,18 +135,25 @@ fn left_behind(handle: &PipelineHandle, kernels: &Chaotic) -> Vec<(&'static str,
         ("places reserved in the queue", queue.reserved as u64),
         ("waiting for another attempt", handle.retries().expect("there are some").waiting),
         ("running by the limit", handle.concurrency().expect("there is one").in_flight() as u64),
-        ("kernels' places in use", kernels.in_use() as u64),
+        ("waiting for a run to share", handle.batch().map_or(0, |batch| batch.waiting) as u64),
+        ("kernels' places in use", in_use() as u64),
     ];
     gauges.retain(|(_, value)| *value != 0);
     gauges
 }
 
-fn main_of(seed: u64, seconds: u64) {
+/// Has the pipeline called by many for a while. `make` puts the layers around kernels, and says how to read the places
+/// that these have in use.
+fn main_of<S, U>(config: PipelineConfig, seed: u64, make: impl FnOnce(&PipelineLayer) -> (ReadyPipeline<S>, U))
+where
+    S: Kernels + Sync,
+    U: Fn() -> usize,
+{
+    let seconds = from_environment("TOWER_KERNELS_CHAOS_SECONDS", 4);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
-    runtime.block_on(async move {
-        let layer = PipelineLayer::new(registry(), config()).unwrap();
-        let (handle, kernels) = (layer.handle(), Chaotic::new(seed, 4));
-        let pipeline = layer.layer(kernels.clone());
+    runtime.block_on(async {
+        let layer = PipelineLayer::new(registry(seed), config).unwrap();
+        let (handle, (pipeline, in_use)) = (layer.handle(), make(&layer));
         let end = Instant::now() + Duration::from_secs(seconds);
         let callers = (0..64).map(|n| tokio::spawn(caller(pipeline.clone(), Random::new(seed + n), end)));
         let (mut tally, mut never_made) = (Tally::new(), 0);
@@ -159,8 +167,8 @@ fn main_of(seed: u64, seconds: u64) {
         println!("{layer}\n\n{tally:#?}\nnever made: {never_made}\n{handle:?}");
 
         let settled = Instant::now();
-        while !left_behind(&handle, &kernels).is_empty() {
-            assert!(settled.elapsed() < Duration::from_secs(10), "left behind: {:?}", left_behind(&handle, &kernels));
+        while !left_behind(&handle, &in_use).is_empty() {
+            assert!(settled.elapsed() < Duration::from_secs(10), "left behind: {:?}", left_behind(&handle, &in_use));
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(ended(&handle), tally, "the metrics do not add up to what callers were told");
@@ -172,21 +180,59 @@ fn main_of(seed: u64, seconds: u64) {
         assert!(handle.coalesce().joined() > 0);
         #[cfg(feature = "cache")]
         assert!(handle.cache().hits() > 0);
+        if let Some(batch) = handle.batch() {
+            assert!(batch.requests > batch.batches && batch.batches > 0 && batch.left > 0, "{batch:?}");
+        }
     });
+}
+
+fn seed() -> u64 {
+    // Panics are part of it, and their messages are not of interest.
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let formatted =
+                info.payload().downcast_ref::<String>().is_some_and(|message| message.contains(kernels::PANIC));
+            let literal = info.payload().downcast_ref::<&str>().is_some_and(|message| message.contains(kernels::PANIC));
+            if !formatted && !literal {
+                tell(info);
+            }
+        }));
+    });
+    let seed = from_environment("TOWER_KERNELS_CHAOS_SEED", 20_261_122);
+    println!("TOWER_KERNELS_CHAOS_SEED={seed}");
+    seed
 }
 
 #[test]
 fn every_call_has_one_outcome_and_nothing_is_left_behind() {
-    // Panics are part of it, and their messages are not of interest.
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        let formatted = info.payload().downcast_ref::<String>().is_some_and(|message| message.contains(kernels::PANIC));
-        let literal = info.payload().downcast_ref::<&str>().is_some_and(|message| message.contains(kernels::PANIC));
-        if !formatted && !literal {
-            tell(info);
-        }
-    }));
-    let seed = from_environment("TOWER_KERNELS_CHAOS_SEED", 20_261_122);
-    println!("TOWER_KERNELS_CHAOS_SEED={seed}");
-    main_of(seed, from_environment("TOWER_KERNELS_CHAOS_SECONDS", 4));
+    let seed = seed();
+    main_of(config(), seed, |layer| {
+        let kernels = Chaotic::new(seed, 4);
+        (layer.layer(kernels.clone()), move || kernels.in_use())
+    });
+}
+
+#[test]
+fn nor_is_it_where_calls_share_runs_of_a_machine() {
+    let mut config = config();
+    config.concurrency = NonZeroUsize::new(48);
+    config.batch = Some(BatchConfig { max_delay: Duration::from_millis(1), on_cpu: true, ..BatchConfig::default() });
+    main_of(config, seed(), |layer| {
+        let machine = machine();
+        let used = machine.clone();
+        (layer.over(machine), move || used.status().cpu.pool.running + used.status().cpu.pool.queued)
+    });
+}
+
+/// The CPU alone.
+fn machine() -> Local {
+    #[cfg(feature = "cuda")]
+    return Local::with_backends(
+        tower_kernels::backends::cpu::CpuBackend::new(),
+        Err::<tower_kernels::backends::cuda::CudaDevices, _>(tower_kernels::backends::cuda::Unavailable::TurnedOff),
+    );
+    #[cfg(not(feature = "cuda"))]
+    Local::detect()
 }

@@ -13,8 +13,8 @@ use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::circuit_breaker::CircuitState;
 use tower_kernels::pipeline::{
-    CacheConfig, CoalesceConfig, InvalidPipeline, PipelineConfig, PipelineFuture, PipelineHandle, PipelineLayer,
-    QueueConfig, QuotaConfig, RateLimitConfig, ReadyPipeline, RetryConfig,
+    BatchConfig, CacheConfig, CoalesceConfig, InvalidPipeline, PipelineConfig, PipelineFuture, PipelineHandle,
+    PipelineLayer, QueueConfig, QuotaConfig, RateLimitConfig, ReadyPipeline, RetryConfig,
 };
 use tower_kernels::service::{
     Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload,
@@ -103,6 +103,7 @@ fn all() -> PipelineConfig {
     config.coalesce = Some(CoalesceConfig::default());
     config.retry = Some(RetryConfig { attempts: NonZeroU32::new(3).unwrap() });
     config.concurrency = NonZeroUsize::new(8);
+    config.batch = Some(BatchConfig::default());
     config
 }
 
@@ -121,10 +122,12 @@ fn it_prints_the_order_that_it_makes() {
          retry            3 attempts of pure kernels\n\
          priority queue   1024 calls, 1073741824 bytes\n\
          concurrency      8 calls at a time\n\
+         batch            256 calls of a kernel or 16777216 bytes a run, on CUDA devices\n\
          kernels"
     );
     let plain = PipelineLayer::new(registry(), PipelineConfig::default()).unwrap().to_string();
     assert!(plain.contains("\ncache            off\n") && plain.contains("\nconcurrency      off\n"), "{plain}");
+    assert!(plain.ends_with("\nbatch            off\nkernels"), "{plain}");
 }
 
 #[test]
@@ -307,6 +310,100 @@ async fn load_is_shed_by_the_time_that_the_pipeline_gives_a_call() {
     assert!(at_once >= 56, "{outcomes:?}");
     assert_eq!(handle.load_shed().unwrap().shed_total(), at_once as u64);
     assert_eq!(handle.circuits()[0].state, CircuitState::Closed);
+}
+
+#[cfg(feature = "cuda")]
+mod batch {
+    use futures::future::join_all;
+    use tower_kernels::backends::Local;
+    use tower_kernels::backends::cpu::CpuConfig;
+    use tower_kernels::backends::cuda::{CudaDevices, Unavailable};
+    use tower_kernels::pipeline::LocalPipeline;
+
+    use super::*;
+
+    /// One lane, which runs everything.
+    fn one_lane() -> Local {
+        let mut config = CpuConfig::default();
+        (config.lanes, config.inline) = (1, Duration::ZERO);
+        let cpu = CpuBackend::with_config(config).unwrap();
+        Local::with_backends(cpu, Err::<CudaDevices, _>(Unavailable::TurnedOff))
+    }
+
+    /// Runs wait for so many calls.
+    fn of(calls: usize) -> PipelineConfig {
+        let mut config = all();
+        (config.rate_limit, config.cache, config.coalesce) = (None, None, None);
+        config.concurrency = None;
+        let max_delay = SECOND * 10;
+        config.batch = NonZeroUsize::new(calls).map(|max_requests| BatchConfig {
+            max_requests,
+            max_delay,
+            on_cpu: true,
+            ..Default::default()
+        });
+        config
+    }
+
+    async fn call_all(pipeline: &LocalPipeline, calls: usize) -> Vec<KernelResponse> {
+        let call = |x: usize| {
+            let input = format!(r#"{{"a": 2.0, "x": [{x}], "y": [1.0]}}"#);
+            tokio::spawn(pipeline.clone().oneshot(KernelRequest::new("linalg/saxpy", Payload::json(input))))
+        };
+        let answers = join_all((0..calls).map(call)).await;
+        answers.into_iter().map(|answer| answer.unwrap().unwrap()).collect()
+    }
+
+    fn outputs(answers: &[KernelResponse]) -> Vec<String> {
+        let json = |answer: &KernelResponse| match &answer.payload {
+            Payload::Json(output) => String::from_utf8(output.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        answers.iter().map(json).collect()
+    }
+
+    #[tokio::test]
+    async fn over_a_machine_calls_share_runs_and_answers_are_as_without() {
+        let layer = PipelineLayer::new(registry(), of(4)).unwrap();
+        let (handle, shared) = (layer.handle(), layer.over(one_lane()));
+        let together = call_all(&shared, 8).await;
+        assert!(together.iter().all(|answer| answer.execution.batch_size == 4), "{together:?}");
+        let stats = handle.batch().unwrap();
+        assert_eq!((stats.batches, stats.requests, stats.waiting), (2, 8, 0));
+
+        // Another pipeline of the layer, on another machine, counts with it.
+        call_all(&layer.over(one_lane()), 4).await;
+        assert_eq!(handle.batch().unwrap().requests, 12);
+
+        for change in [(|config| config.batch = None) as fn(&mut PipelineConfig), |config| {
+            config.batch.as_mut().unwrap().on_cpu = false
+        }] {
+            let mut config = of(4);
+            change(&mut config);
+            let layer = PipelineLayer::new(registry(), config).unwrap();
+            let alone = call_all(&layer.over(one_lane()), 8).await;
+            assert!(alone.iter().all(|answer| answer.execution.batch_size == 1));
+            assert_eq!(outputs(&alone), outputs(&together));
+            assert_eq!(layer.handle().batch().unwrap_or_default(), Default::default());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_dropped_before_its_run_is_not_in_it() {
+        let layer = PipelineLayer::new(registry(), of(2)).unwrap();
+        let (handle, pipeline) = (layer.handle(), layer.over(one_lane()));
+        let call = tokio::spawn(pipeline.clone().oneshot(saxpy(r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#)));
+        while handle.batch().unwrap().waiting == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        call.abort();
+        call.await.unwrap_err();
+        let answers = call_all(&pipeline, 2).await;
+        assert!(answers.iter().all(|answer| answer.execution.batch_size == 2), "{answers:?}");
+        let stats = handle.batch().unwrap();
+        assert_eq!((stats.left, stats.expired, stats.requests), (1, 0, 2));
+    }
 }
 
 #[test]

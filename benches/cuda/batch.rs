@@ -4,6 +4,7 @@
 //! been answered. A time is counted from when its request was due.
 
 use std::convert::Infallible;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -11,12 +12,14 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt};
-use tower_kernels::backends::BatchedLayer;
+use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::{Lane, Launch, Module};
+use tower_kernels::backends::{BatchedLayer, Local};
 use tower_kernels::kernels::linalg::saxpy::{Saxpy, SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::OptionPricingInput;
 use tower_kernels::layers::BatchLayer;
+use tower_kernels::pipeline::{BatchConfig, PipelineConfig, PipelineLayer, QueueConfig};
 use tower_kernels::service::{
     BackendKind, BatchKey, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRequest, KernelResponse,
     KernelService, Payload, RequestContext,
@@ -90,6 +93,44 @@ pub(crate) fn run() {
             figures.print_threads();
         }
         println!("{:?}", off.backend().status().usage);
+    }
+}
+
+/// The ready pipeline over the machine, as `tower-kernels serve` has it, without and with runs that requests share.
+pub(crate) fn pipeline() {
+    let off = service(|_| {});
+    let local = Local::with_backends(CpuBackend::new(), Ok(off.backend().clone()));
+    let over = |batch: Option<BatchConfig>| {
+        let mut config = PipelineConfig::default();
+        // Each of the callers is to be answered, however many there are.
+        (config.load_shed, config.queue) = (None, Some(QueueConfig { capacity: 16_384, max_bytes: u64::MAX }));
+        config.batch = batch;
+        let layer = PipelineLayer::new(Arc::clone(off.registry()), config).unwrap();
+        (layer.over(local.clone()), layer.handle())
+    };
+    let capacity = |places| NonZeroUsize::new(places).map(|capacity| BatchConfig { capacity, ..Default::default() });
+    let (single, _) = over(None);
+    let runtime = several();
+    for (name, id, input) in [
+        ("saxpy(1024)", "linalg/saxpy", saxpy_input(1024)),
+        ("option pricing(1024)", "risk/option-pricing", contracts()),
+    ] {
+        println!("\n{name} through the pipeline, one at a time, µs");
+        let (on, _) = over(Some(BatchConfig::default()));
+        alone(&single, &on, id, &input);
+        println!("\n{name} through the pipeline, at all times   answered    p50 µs    p99 µs   requests a run");
+        for count in IN_FLIGHT {
+            print!("{count:>6}, off                            ");
+            closed(&runtime, &single, id, &input, count).print();
+            println!();
+            for places in [256, 1024, 4096, 16_384] {
+                let (on, handle) = over(capacity(places));
+                print!("{count:>6}, on, {places:>5} wait for a run       ");
+                closed(&runtime, &on, id, &input, count).print();
+                let stats = handle.batch().unwrap_or_default();
+                println!("{:>12.1}", stats.requests as f64 / stats.batches.max(1) as f64);
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `lanes`, `priority`,
-//! `graphs`, `fleet`, `telemetry`, `batch`, `batch-cost`.
+//! `graphs`, `fleet`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -87,6 +87,9 @@ fn main() {
     }
     if wanted("batch-cost") {
         batch::cost();
+    }
+    if wanted("batch-pipeline") {
+        batch::pipeline();
     }
 }
 

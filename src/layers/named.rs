@@ -6,6 +6,7 @@ use tower_service::Service;
 use super::answer::Answer;
 #[cfg(feature = "auth")]
 use super::authenticate::Authenticate;
+use super::batch::{Answers, Batch, Join};
 #[cfg(feature = "cache")]
 use super::cache::Cache;
 use super::circuit_breaker::CircuitBreaker;
@@ -47,6 +48,14 @@ forward!(
     Wait<S, L>,
 );
 impl<S: NamedService + Service<R>, F, R, C> NamedService for Fallback<S, F, R, C> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S, R, J> NamedService for Batch<S, R, J>
+where
+    S: NamedService + Service<Vec<R>, Response: Answers<Error = S::Error>>,
+    J: Join<R>,
+{
     const NAME: &'static str = S::NAME;
 }
 

@@ -26,6 +26,8 @@ pub struct PipelineConfig {
     pub queue: Option<QueueConfig>,
     /// How many calls run at a time.
     pub concurrency: Option<NonZeroUsize>,
+    /// Which requests share a run of the machine that the pipeline is put [over](super::PipelineLayer::over).
+    pub batch: Option<BatchConfig>,
 }
 
 impl Default for PipelineConfig {
@@ -40,6 +42,7 @@ impl Default for PipelineConfig {
             retry: None,
             queue: Some(QueueConfig::default()),
             concurrency: None,
+            batch: None,
         }
     }
 }
@@ -150,6 +153,39 @@ impl Default for QueueConfig {
     /// 1 024 calls, 1 GiB.
     fn default() -> Self {
         Self { capacity: 1024, max_bytes: 1 << 30 }
+    }
+}
+
+/// Runs that small requests for one kernel share, as a [`BatchedLayer`](crate::backends::BatchedLayer) has them do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// How many requests share a run at most.
+    pub max_requests: NonZeroUsize,
+    /// What a run moves at most, or does the work of it. A request for more runs alone.
+    pub max_bytes: u64,
+    /// How long a run waits for more requests though there is a lane for it. With nothing, they are those that come while
+    /// the lanes are busy.
+    pub max_delay: Duration,
+    /// How many requests wait for a run, or alone for a lane. They have had their turn, and wait as they came. The priority queue
+    /// holds the rest, by priority, and gives some 150 000 turns a second: with less room here than there are callers, no more
+    /// than that are answered.
+    pub capacity: NonZeroUsize,
+    /// Whether they share runs on a machine without CUDA devices as well. The [module](super) says what that gains.
+    pub on_cpu: bool,
+}
+
+impl Default for BatchConfig {
+    /// On CUDA devices, up to 256 requests or 16 MiB a run, without a delay; 16 384 wait.
+    fn default() -> Self {
+        const REQUESTS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+        const CAPACITY: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
+        Self {
+            max_requests: REQUESTS,
+            max_bytes: 16 << 20,
+            max_delay: Duration::ZERO,
+            capacity: CAPACITY,
+            on_cpu: false,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -6,7 +7,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::config::PipelineConfig;
 use super::layer::{Parts, PipelineLayer};
+use crate::layers::batch::BatchStats;
 use crate::layers::circuit_breaker::CircuitStatus;
 use crate::layers::coalesce::CoalesceHandle;
 use crate::layers::load_shed::Predicted;
@@ -20,16 +23,12 @@ use crate::service::Priority;
 #[derive(Clone)]
 pub struct PipelineHandle {
     parts: Parts,
-    has_cache: bool,
-    has_coalesce: bool,
-    has_retry: bool,
+    config: Arc<PipelineConfig>,
 }
 
 impl PipelineHandle {
     pub(super) fn new(layer: &PipelineLayer) -> Self {
-        let config = layer.config();
-        let (has_cache, has_coalesce) = (config.cache.is_some(), config.coalesce.is_some());
-        Self { parts: layer.parts.clone(), has_cache, has_coalesce, has_retry: config.retry.is_some() }
+        Self { parts: layer.parts.clone(), config: Arc::clone(&layer.config) }
     }
 
     /// What the calls were and how they ended.
@@ -73,12 +72,42 @@ impl PipelineHandle {
         self.parts.concurrency.as_ref()
     }
 
+    /// What shares runs, and what waits to, where requests do.
+    pub fn batch(&self) -> Option<BatchStats> {
+        self.parts.batch.as_ref().map(|batch| batch.stats())
+    }
+
     /// What has been tried again, where anything is.
     pub fn retries(&self) -> Option<RetryStats> {
-        self.has_retry.then(|| self.parts.retry.stats())
+        self.config.retry.is_some().then(|| self.parts.retry.stats())
     }
 
     /// Adds all that there is to a registry, [`metrics`](Self::metrics) included, under names that begin with `kernel_`.
+    ///
+    /// Beside [those of the calls](crate::layers::metrics) and [of the circuits](crate::layers::circuit_breaker), and of layers that are on
+    /// alone:
+    ///
+    /// | `kernel_`... | type | what |
+    /// |---|---|---|
+    /// | `cache_entries`, `cache_bytes`, `cache_max_bytes` | gauge | what is kept, and may be |
+    /// | `cache_hits_total`, `cache_misses_total` | counter | calls answered with what was kept, and those that could have been |
+    /// | `coalesce_runs_in_flight`, `coalesce_waiting` | gauge | runs that others may join, and calls that have |
+    /// | `coalesce_led_total`, `coalesce_joined_total` | counter | such runs, and calls that joined |
+    /// | `load_shed_in_flight`, `load_shed_parallelism` | gauge | calls that were let in, and how many of them run |
+    /// | `load_shed_predicted_wait_seconds` | gauge | how long the next call would wait |
+    /// | `load_shed_refused_total` | counter, by `priority` | calls refused for want of time |
+    /// | `retries_waiting` | gauge | calls that wait for their next attempt |
+    /// | `retries_total`, `retries_without_budget_total`, `retries_too_late_total` | counter | further attempts, and calls that had none |
+    /// | `pipeline_queue_waiting` | gauge, by `priority` | calls that wait for their turn |
+    /// | `pipeline_queue_capacity`, `pipeline_queue_waiting_bytes` | gauge | how many may, and what their payloads take |
+    /// | `pipeline_queue_served_total`, `_refused_total`, `_displaced_total`, `_expired_total` | counter | what became of them |
+    /// | `concurrency_limit`, `concurrency_in_flight`, `concurrency_waiting` | gauge | calls that may run, do, and would |
+    /// | `batch_waiting`, `batch_capacity` | gauge | requests that wait for a run to share, and how many may |
+    /// | `batch_runs_total`, `batch_requests_total` | counter | such runs, and the requests in them |
+    /// | `batch_expired_total`, `batch_left_total` | counter | requests out of time, or given up, before their run was sent |
+    ///
+    /// How many requests shared the run of an answer is `batch_size`, a histogram of the calls'. Refusals of the rate limit and
+    /// timeouts are outcomes of calls, and have no figures of their own.
     pub fn register(&self, registry: &mut Registry) {
         self.metrics().register(registry);
         self.register_layers(registry.sub_registry_with_prefix("kernel"));
@@ -99,13 +128,13 @@ impl Collector for PipelineHandle {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
         }
         #[cfg(feature = "cache")]
-        if self.has_cache {
+        if self.config.cache.is_some() {
             let cache = &self.parts.cache;
             gauge(&mut encoder, "cache_entries", "Answers that are kept", cache.entries() as u64)?;
             gauge(&mut encoder, "cache_bytes", "Memory that kept answers take", cache.bytes())?;
             gauge(&mut encoder, "cache_max_bytes", "The most memory that kept answers may take", cache.max_bytes())?;
         }
-        if self.has_coalesce {
+        if self.config.coalesce.is_some() {
             let coalesce = &self.parts.coalesce;
             gauge(&mut encoder, "coalesce_runs_in_flight", "Runs that others may join", coalesce.in_flight() as u64)?;
             gauge(&mut encoder, "coalesce_waiting", "Calls that wait for a run of another", coalesce.waiting() as u64)?;
@@ -113,6 +142,8 @@ impl Collector for PipelineHandle {
         if let Some(concurrency) = &self.parts.concurrency {
             gauge(&mut encoder, "concurrency_limit", "Calls that may run at a time", concurrency.limit() as u64)?;
             gauge(&mut encoder, "concurrency_in_flight", "Calls that run", concurrency.in_flight() as u64)?;
+            let help = "Calls that wait until others have ended";
+            gauge(&mut encoder, "concurrency_waiting", help, concurrency.waiting() as u64)?;
         }
         if let Some(shed) = &self.parts.load_shed {
             gauge(
@@ -121,6 +152,8 @@ impl Collector for PipelineHandle {
                 "Calls that have been let in and have not ended",
                 shed.in_flight() as u64,
             )?;
+            let help = "Calls that run beside each other, as far as that is known";
+            gauge(&mut encoder, "load_shed_parallelism", help, shed.running_at_a_time() as u64)?;
             let wait = shed.predicted_wait().as_secs_f64();
             encoder
                 .encode_descriptor(
@@ -139,6 +172,20 @@ impl Collector for PipelineHandle {
                 queue.waiting_bytes,
             )?;
         }
+        if let Some(queue) = &self.config.queue {
+            let help = "Calls that may wait for their turn";
+            gauge(&mut encoder, "pipeline_queue_capacity", help, queue.capacity as u64)?;
+        }
+        if let Some(batch) = self.batch() {
+            gauge(&mut encoder, "batch_waiting", "Places of requests that wait for a run", batch.waiting as u64)?;
+        }
+        if let Some(batch) = &self.config.batch {
+            let help = "Requests that may wait for a run";
+            gauge(&mut encoder, "batch_capacity", help, batch.capacity.get() as u64)?;
+        }
+        if let Some(retries) = self.retries() {
+            gauge(&mut encoder, "retries_waiting", "Calls that wait for their next attempt", retries.waiting)?;
+        }
         if let Some(queue) = &self.parts.queue {
             let help = "Calls that wait for their turn";
             let mut family = encoder.encode_descriptor("pipeline_queue_waiting", help, None, MetricType::Gauge)?;
@@ -152,7 +199,7 @@ impl Collector for PipelineHandle {
             encoder.encode_descriptor(name, help, None, MetricType::Counter)?.encode_counter(&value, exemplar)
         }
         #[cfg(feature = "cache")]
-        if self.has_cache {
+        if self.config.cache.is_some() {
             counter(&mut encoder, "cache_hits", "Calls answered with what was kept", self.parts.cache.hits())?;
             counter(
                 &mut encoder,
@@ -161,7 +208,7 @@ impl Collector for PipelineHandle {
                 self.parts.cache.misses(),
             )?;
         }
-        if self.has_coalesce {
+        if self.config.coalesce.is_some() {
             let coalesce = &self.parts.coalesce;
             counter(&mut encoder, "coalesce_led", "Runs that others could join", coalesce.led())?;
             counter(
@@ -204,6 +251,16 @@ impl Collector for PipelineHandle {
                 "Calls not tried again for want of budget",
                 retries.without_budget,
             )?;
+            let help = "Calls not tried again because the next attempt would have come after the deadline";
+            counter(&mut encoder, "retries_too_late", help, retries.too_late)?;
+        }
+        if let Some(batch) = self.batch() {
+            counter(&mut encoder, "batch_runs", "Runs that requests have waited for", batch.batches)?;
+            counter(&mut encoder, "batch_requests", "Requests that were in them", batch.requests)?;
+            let help = "Requests whose deadline passed before their run was sent";
+            counter(&mut encoder, "batch_expired", help, batch.expired)?;
+            let help = "Requests whose caller left before their run was sent";
+            counter(&mut encoder, "batch_left", help, batch.left)?;
         }
         Ok(())
     }
@@ -212,7 +269,7 @@ impl Collector for PipelineHandle {
 impl fmt::Debug for PipelineHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PipelineHandle")
-            .field("cache", &self.has_cache)
+            .field("cache", &self.config.cache.is_some())
             .field("coalesce", &self.parts.coalesce)
             .field("queue", &self.queue())
             .finish_non_exhaustive()

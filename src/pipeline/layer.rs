@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use super::config::{InvalidPipeline, PipelineConfig, QuotaConfig, RateLimitConfig};
+use super::backend::PipelineBackend;
+use super::config::{BatchConfig, InvalidPipeline, PipelineConfig, QuotaConfig, RateLimitConfig};
 use super::handle::PipelineHandle;
 #[cfg(feature = "cache")]
 use super::service::KernelStore;
 use super::service::Tenants;
 use super::service::{
-    Again, Cached, Coalesced, Guarded, Kernels, Limited, Queued, RateLimited, ReadyPipeline, Retried, Shed, Timely,
+    Again, Cached, Coalesced, Guarded, Kernels, Limited, LocalPipeline, Queued, RateLimited, ReadyPipeline, Retried,
+    Shed, Timely,
 };
 use super::step::{Apart, Step};
+use crate::backends::{BatchedLayer, Local};
 #[cfg(feature = "cache")]
 use crate::layers::CacheLayer;
 use crate::layers::circuit_breaker::{CircuitBreaker, PerOperation};
@@ -23,15 +26,19 @@ use crate::layers::{
     CircuitBreakerLayer, CoalesceLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, PriorityQueueLayer,
     RateLimiterLayer, RetryLayer, TimeoutLayer, TracingLayer,
 };
-use crate::service::{KernelRegistry, PureKernels};
+use crate::service::{KernelRegistry, KernelService, PureKernels};
 
 /// Stacks the layers of a [`PipelineConfig`] around kernels. See the [module](super).
+///
+/// [`over`](Self::over) puts them over a machine, with the runs that requests share. As a [`Layer`] it goes around a service
+/// of kernels that has its backend already; whether requests share runs is that backend's, and `batch` says nothing of it.
 ///
 /// Clones, and all pipelines that they make, share limits, counts, circuits and what is kept; each pipeline has a queue
 /// and shared runs of its own. Printed, it is the order that it makes, a line a layer.
 #[derive(Clone)]
 pub struct PipelineLayer {
-    config: Arc<PipelineConfig>,
+    pub(super) config: Arc<PipelineConfig>,
+    registry: Arc<KernelRegistry>,
     pub(super) parts: Parts,
 }
 
@@ -52,6 +59,7 @@ pub(super) struct Parts {
     pub(super) retry: RetryLayer<Again>,
     pub(super) queue: Option<PriorityQueueLayer>,
     pub(super) concurrency: Option<ConcurrencyLayer>,
+    pub(super) batch: Option<BatchedLayer>,
 }
 
 /// How many kernels have time series of their own, where there are no more.
@@ -117,7 +125,12 @@ impl PipelineLayer {
             coalesce: CoalesceHandle::default(),
             load_shed: config.load_shed.as_ref().map(|shed| {
                 let layer = LoadShedLayer::predicting(shed.max_wait).answer_within(config.timeout);
-                if config.queue.is_some() { layer.by_priority() } else { layer }
+                let layer = if config.queue.is_some() { layer.by_priority() } else { layer };
+                // Else it is learned, from the number of processors on.
+                match config.concurrency {
+                    Some(limit) => layer.parallelism(limit.get()),
+                    None => layer,
+                }
             }),
             breaker,
             timeout: TimeoutLayer::new(config.timeout),
@@ -127,8 +140,17 @@ impl PipelineLayer {
                 .as_ref()
                 .map(|queue| PriorityQueueLayer::new(queue.capacity).max_bytes(queue.max_bytes).learn_time_to_answer()),
             concurrency: config.concurrency.map(|limit| ConcurrencyLayer::new(limit.get())),
+            batch: config.batch.as_ref().map(batch),
         };
-        Ok(Self { config: Arc::new(config), parts })
+        Ok(Self { config: Arc::new(config), registry, parts })
+    }
+
+    /// The pipeline of this machine: the layers, the kernels of the registry, and the runs that their requests share.
+    pub fn over(&self, local: Local) -> LocalPipeline {
+        let gains = |batch: &BatchConfig| batch.on_cpu || local.has_devices();
+        let batch = self.parts.batch.as_ref().filter(|_| self.config.batch.as_ref().is_some_and(gains));
+        let backend = PipelineBackend::new(local, batch);
+        self.stack(KernelService::with_backend(Arc::clone(&self.registry), backend))
     }
 
     /// What it is set to.
@@ -153,10 +175,29 @@ fn rate_limit(config: &RateLimitConfig) -> Result<Arc<Tenants>, InvalidPipeline>
     limit.map(|layer| Arc::clone(layer.shared()))
 }
 
+/// It is fitted to its machine once that is known.
+fn batch(config: &BatchConfig) -> BatchedLayer {
+    let BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu: _ } = *config;
+    BatchedLayer::for_lanes(1)
+        .max_requests(max_requests.get())
+        .max_bytes(max_bytes)
+        .max_delay(max_delay)
+        .capacity(capacity.get())
+}
+
 impl<S: Kernels> Layer<S> for PipelineLayer {
     type Service = ReadyPipeline<S>;
 
     fn layer(&self, kernels: S) -> ReadyPipeline<S> {
+        if self.config.batch.is_some() {
+            tracing::warn!("`batch` has no effect on kernels that have a backend already: use `PipelineLayer::over`");
+        }
+        self.stack(kernels)
+    }
+}
+
+impl PipelineLayer {
+    fn stack<S: Kernels>(&self, kernels: S) -> ReadyPipeline<S> {
         let parts = &self.parts;
         let limited: Limited<S> = match &parts.concurrency {
             Some(concurrency) => Step::On(Apart(concurrency.layer(kernels))),
@@ -200,6 +241,7 @@ impl fmt::Display for PipelineLayer {
             retry,
             queue,
             concurrency,
+            batch,
         } = &*self.config;
         writeln!(f, "metrics          on")?;
         writeln!(f, "tracing          on")?;
@@ -234,6 +276,13 @@ impl fmt::Display for PipelineLayer {
             write!(f, "{} calls, {} bytes", queue.capacity, queue.max_bytes)
         })?;
         line(f, "concurrency", concurrency.as_ref(), |f, limit| write!(f, "{limit} calls at a time"))?;
+        line(f, "batch", batch.as_ref(), |f, batch| {
+            write!(f, "{} calls of a kernel or {} bytes a run", batch.max_requests, batch.max_bytes)?;
+            if !batch.max_delay.is_zero() {
+                write!(f, " that waits for {:?}", batch.max_delay)?;
+            }
+            f.write_str(if batch.on_cpu { ", on the CPU too" } else { ", on CUDA devices" })
+        })?;
         write!(f, "kernels")
     }
 }

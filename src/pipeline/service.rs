@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 use tower::load::Load;
 use tower_service::Service;
 
+use super::backend::PipelineBackend;
 use super::future::PipelineFuture;
 use super::step::{Apart, AsItIs, Queue, Step};
 use crate::error::Classify;
@@ -19,7 +20,7 @@ use crate::layers::rate_limit::{ByTenant, PerKey, RateLimitError, RateLimiter};
 use crate::layers::retry::Retry;
 use crate::layers::timeout::{Timeout, TimeoutError};
 use crate::layers::tracing::Tracing;
-use crate::service::{KeptKernelQuestion, KernelRequest, KernelResponse, PureKernels};
+use crate::service::{KeptKernelQuestion, KernelRequest, KernelResponse, KernelService, PureKernels};
 
 /// What the error of the kernels becomes in a pipeline.
 pub type PipelineError<E> = RateLimitError<CoalesceError<Inside<E>>>;
@@ -85,6 +86,9 @@ impl<S> Kernels for S where
 pub struct ReadyPipeline<S: Kernels> {
     pub(super) stack: Stack<S>,
 }
+
+/// Kernels on this machine, in the layers of a [`PipelineLayer`](super::PipelineLayer).
+pub type LocalPipeline = ReadyPipeline<KernelService<PipelineBackend>>;
 
 impl<S: Kernels> Service<KernelRequest> for ReadyPipeline<S> {
     type Response = KernelResponse;

@@ -60,7 +60,8 @@ pub trait Kernel: Send + Sync + 'static {
     /// Which other inputs may share a run with a valid one: those of the same key. `None`, which is the default, is none.
     ///
     /// It is asked on the calling thread, of small inputs only, so it must cost next to nothing. What is the same for a
-    /// whole run goes into it: types, and numbers that the code takes once. The [guide](crate::guide) has an example.
+    /// whole run goes into it: types, and numbers that the code takes once. [`backends::batched`](crate::backends::batched) has
+    /// an example, and the [guide](crate::guide) the code for CUDA.
     fn batch_key(&self, input: &Self::Input) -> Option<BatchKey> {
         let _ = input;
         None

@@ -4,13 +4,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 use tower::Service;
 use tower_kernels::service::{
-    Context as Run, Cost, Execution, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    BatchKey, Context as Run, Cost, Execution, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
     KernelResponse,
 };
 
@@ -18,8 +18,8 @@ use crate::random::Random;
 
 pub(crate) const PANIC: &str = "the kernels were told to panic";
 
-/// Says what it is, and is never run.
-struct Named(&'static str, bool);
+/// Says what it is for a [`Chaotic`] service, and is run by a machine as that runs it: by chance.
+struct Named(&'static str, bool, Mutex<Random>);
 
 impl Kernel for Named {
     type Input = Vec<u64>;
@@ -32,18 +32,36 @@ impl Kernel for Named {
     fn validate(&self, _: &Vec<u64>) -> Result<(), Invalid> {
         Ok(())
     }
+    /// 50 µs, so that it goes to a lane.
     fn cost(&self, _: &Vec<u64>) -> Cost {
-        Cost::default()
+        Cost { operations: 100_000, ..Cost::default() }
     }
-    fn run_cpu(&self, input: &Vec<u64>, _: &Run<'_>) -> Result<Vec<u64>, KernelError> {
+    fn batch_key(&self, _: &Vec<u64>) -> Option<BatchKey> {
+        Some(BatchKey::exact(0))
+    }
+    fn run_cpu(&self, input: &Vec<u64>, run: &Run<'_>) -> Result<Vec<u64>, KernelError> {
+        let act = act(&mut self.2.lock().unwrap());
+        let end = match act {
+            Act::Answer => Some(Duration::ZERO),
+            // Lanes are fewer than the service's places, and those who share a run wait for all of it.
+            Act::Take(time) => Some(time / 16),
+            Act::Never => None,
+            Act::Panic | Act::PanicAtOnce => panic!("{PANIC}"),
+            Act::Fail(error) => return Err(error),
+        };
+        let begun = Instant::now();
+        while end.is_none_or(|end| begun.elapsed() < end) {
+            run.check()?;
+            std::thread::sleep(Duration::from_micros(50));
+        }
         Ok(input.clone())
     }
 }
 
-pub(crate) fn registry() -> KernelRegistry {
+pub(crate) fn registry(seed: u64) -> KernelRegistry {
     let registry = KernelRegistry::new();
     for (id, pure) in [("chaos/pure", true), ("chaos/pure-as-well", true), ("chaos/impure", false)] {
-        registry.register(Named(id, pure)).unwrap();
+        registry.register(Named(id, pure, Mutex::new(Random::new(!seed)))).unwrap();
     }
     registry
 }
@@ -72,19 +90,22 @@ impl Chaotic {
 
     fn act(&self) -> Act {
         // A panic comes after this lock is free.
-        let mut random = self.random.lock().unwrap();
-        match random.below(100) {
-            0..40 => Act::Answer,
-            40..80 => Act::Take(Duration::from_micros(random.below(6000))),
-            80..84 => Act::Take(Duration::from_millis(random.below(100))),
-            84..86 => Act::Never,
-            86..90 => Act::Panic,
-            90 => Act::PanicAtOnce,
-            91..94 => Act::Fail(KernelError::Device("it was told to fail".into())),
-            94..96 => Act::Fail(KernelError::Stopped { backend: "chaos" }),
-            96..98 => Act::Fail(KernelError::OutOfMemory { need: 1, free: 0, total: 2 }),
-            _ => Act::Fail(KernelError::Invalid(Invalid::new("input", "it was told to fail"))),
-        }
+        act(&mut self.random.lock().unwrap())
+    }
+}
+
+fn act(random: &mut Random) -> Act {
+    match random.below(100) {
+        0..40 => Act::Answer,
+        40..80 => Act::Take(Duration::from_micros(random.below(6000))),
+        80..84 => Act::Take(Duration::from_millis(random.below(100))),
+        84..86 => Act::Never,
+        86..90 => Act::Panic,
+        90 => Act::PanicAtOnce,
+        91..94 => Act::Fail(KernelError::Device("it was told to fail".into())),
+        94..96 => Act::Fail(KernelError::Stopped { backend: "chaos" }),
+        96..98 => Act::Fail(KernelError::OutOfMemory { need: 1, free: 0, total: 2 }),
+        _ => Act::Fail(KernelError::Invalid(Invalid::new("input", "it was told to fail"))),
     }
 }
 

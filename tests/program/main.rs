@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 mod auth;
+mod batch;
 mod commands;
 mod config;
 mod drain;

@@ -5,9 +5,10 @@ use tower_service::Service;
 
 use super::{Batched, Batches};
 use crate::backends::Local;
+use crate::backends::lanes::Profile;
 use crate::layers::BatchLayer;
 use crate::layers::batch::{BatchStats, Join};
-use crate::service::{Job, KernelError, KernelResponse, SharedRun};
+use crate::service::{BackendKind, Job, KernelError, KernelResponse, SharedRun};
 
 /// Has requests share runs of a backend. See the [module](super).
 ///
@@ -33,16 +34,26 @@ impl BatchedLayer {
     /// the next when it has ended one, and what comes meanwhile shares those after them.
     pub fn for_lanes(lanes: usize) -> Self {
         let batch = BatchLayer::new(REQUESTS)
-            .with_join(SameRun { inline: INLINE })
+            .with_join(SameRun { inline: INLINE, gain: Gain::Anywhere })
             .max_weight(WEIGHT)
-            .in_flight(lanes.saturating_mul(2))
+            .in_flight(runs(lanes))
             .capacity(CAPACITY);
         Self { batch }
     }
 
-    /// For this machine.
+    /// For this machine. What has nothing to gain passes by: what the CPU runs inside the call, and, where there are CUDA
+    /// devices, kernels without code for them.
     pub fn over(local: &Local) -> Self {
-        Self::for_lanes(local.lanes())
+        Self::for_lanes(local.lanes()).fitted(local)
+    }
+
+    /// The same, with its places and counts, for this machine.
+    pub(crate) fn fitted(&self, local: &Local) -> Self {
+        let gain = match local.cpu_alone() {
+            Some(cpu) => Gain::OnLanes(cpu.clone()),
+            None => Gain::OnDevices,
+        };
+        Self { batch: self.batch.fitted(runs(local.lanes()), SameRun { inline: INLINE, gain }) }
     }
 
     /// With at most so many requests a run. Default: 256.
@@ -93,17 +104,49 @@ where
     }
 }
 
-/// Which jobs may share a run: those of one kernel that it [says so](crate::service::Kernel::batch_key) of. They weigh what
-/// their kernel says that they cost.
-#[derive(Clone, Copy, Debug)]
+/// Runs of one kernel under way at one time.
+fn runs(lanes: usize) -> usize {
+    lanes.saturating_mul(2)
+}
+
+/// Which jobs may share a run: those of one kernel that it [says so](crate::service::Kernel::batch_key) of, where they gain
+/// by it. They weigh what their kernel says that they cost.
+#[derive(Clone, Debug)]
 pub struct SameRun {
     inline: Duration,
+    gain: Gain,
+}
+
+/// Which jobs gain by a shared run.
+#[derive(Clone, Debug)]
+enum Gain {
+    Anywhere,
+    /// Those that CUDA devices run. What the CPU runs beside them must not wait for as few places as those have lanes.
+    OnDevices,
+    /// Those that the CPU does not run inside the call: on a lane they share the way there and back.
+    OnLanes(Profile),
+}
+
+impl SameRun {
+    fn may_gain(&self, job: &mut Job) -> bool {
+        match &self.gain {
+            Gain::Anywhere => true,
+            Gain::OnDevices => job.kernel().info().backends.contains(&BackendKind::Cuda),
+            Gain::OnLanes(cpu) => {
+                let is_read = job.prepare(Some(self.inline), None).is_ok();
+                is_read && job.cost().is_some_and(|cost| cpu.time(cost) > cpu.inline)
+            }
+        }
+    }
 }
 
 impl Join<Job> for SameRun {
     type Key = Key;
 
     fn key(&self, job: &mut Job) -> Option<Key> {
+        if !self.may_gain(job) {
+            return None;
+        }
         job.shared_run(self.inline).map(Key)
     }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::backends::lanes::{LaneLoad, Lanes, Slot};
+use crate::backends::lanes::{LaneLoad, Lanes, Profile, Slot};
 use crate::service::{BackendKind, KernelError, KernelInfo, RequestContext, Returned};
 
 /// The lanes of the CPU and of each CUDA device.
@@ -42,6 +42,11 @@ impl Fleet {
     pub(super) fn lanes(&self) -> usize {
         let devices: usize = self.devices.iter().map(|lanes| lanes.lanes()).sum();
         if devices > 0 { devices } else { self.cpu.lanes() }
+    }
+
+    /// The CPU's, where there never was any device.
+    pub(super) fn cpu_alone(&self) -> Option<&Profile> {
+        self.devices.is_empty().then(|| self.cpu.profile())
     }
 
     fn alive(&self) -> impl Iterator<Item = &Arc<Lanes>> {

@@ -18,7 +18,7 @@ pub use self::status::{CpuStatus, CudaState, LocalStatus};
 use super::cpu::CpuBackend;
 #[cfg(feature = "cuda")]
 use super::cuda::{CudaDevices, Gpu, Unavailable};
-use super::lanes::Slot;
+use super::lanes::{Profile, Slot};
 use super::{LaneLoad, RunFuture};
 use crate::service::{BackendKind, Job, KernelError, KernelResponse};
 
@@ -89,6 +89,16 @@ impl Local {
     /// How many jobs run at one time: on all CUDA devices, or on the CPU where there is none.
     pub fn lanes(&self) -> usize {
         self.fleet.lanes()
+    }
+
+    /// Whether there is a CUDA device, or was one before it was lost.
+    pub(crate) fn has_devices(&self) -> bool {
+        self.cpu_alone().is_none()
+    }
+
+    /// How the CPU runs, where there never was any device.
+    pub(crate) fn cpu_alone(&self) -> Option<&Profile> {
+        self.fleet.cpu_alone()
     }
 
     /// What there is and how it is.

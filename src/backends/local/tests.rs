@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 
 use super::*;
+use crate::backends::BatchedLayer;
 use crate::backends::cpu::CpuConfig;
 use crate::backends::lanes::{Claim, Lanes, Profile, State, Worker};
 use crate::service::{
-    Context as RunContext, Cost, Encoding, Invalid, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload,
+    BatchKey, Context as RunContext, Cost, Encoding, Invalid, Kernel, KernelInfo, KernelRegistry, KernelRequest,
+    Payload,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -400,4 +402,56 @@ async fn towers_own_balance_works_over_backends() {
     machine.reaches([1, 1]).await;
     drop(balance);
     machine.settled().await;
+}
+
+/// Work that may share a run with any of its kind: so many operations on the CPU.
+struct Shares {
+    name: &'static str,
+    backends: &'static [BackendKind],
+    operations: u64,
+}
+
+impl Kernel for Shares {
+    type Input = Work;
+    type Output = u32;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new(self.name, "1", "A test.").backends(self.backends)
+    }
+    fn validate(&self, _: &Work) -> Result<(), Invalid> {
+        Ok(())
+    }
+    fn cost(&self, _: &Work) -> Cost {
+        Cost { operations: self.operations, ..Cost::default() }
+    }
+    fn batch_key(&self, _: &Work) -> Option<BatchKey> {
+        Some(BatchKey::exact(0))
+    }
+    fn run_cpu(&self, _: &Work, _: &RunContext<'_>) -> Result<u32, KernelError> {
+        Ok(CPU)
+    }
+}
+
+#[tokio::test]
+async fn behind_the_batch_layer_only_that_waits_which_gains_by_it() {
+    const BOTH: &[BackendKind] = &[BackendKind::Cpu, BackendKind::Cuda];
+    const DELAY: Duration = Duration::from_millis(200);
+    // 50 µs of the CPU.
+    const LARGE: u64 = 100_000;
+    for (devices, name, backends, operations, waits) in [
+        (1, "test/both", BOTH, 0, true),
+        (1, "test/small", &BOTH[..1], 0, false),
+        (1, "test/large", &BOTH[..1], LARGE, false),
+        (0, "test/both", BOTH, 0, false),
+        (0, "test/small", &BOTH[..1], 0, false),
+        (0, "test/large", &BOTH[..1], LARGE, true),
+    ] {
+        let machine = Machine::new(devices, 1, 8);
+        machine.registry.register(Shares { name, backends, operations }).unwrap();
+        let layer = BatchedLayer::over(&machine.local).max_delay(DELAY);
+        let service = layer.layer(machine.local.clone());
+        let answer = service.oneshot(machine.job(name, 0, None)).await.unwrap();
+        let waited = answer.execution.queued >= DELAY - Duration::from_millis(20);
+        assert_eq!(waited, waits, "{devices} devices, {name}: {:?}", answer.execution);
+    }
 }

@@ -313,8 +313,10 @@ impl Kernel for BetweennessCentrality {
 /// 30 µs. With a larger one the graph is a small part of the work.
 const SHARED_GRAPH: usize = 64 << 10;
 
-/// The outputs of requests on one graph of so many nodes. Those that start from the same sources share their sums; sums over
-/// different sources say nothing of each other.
+/// The outputs of requests on one graph of so many nodes, which is made, and on CUDA uploaded, once for all of them. Those that
+/// start from the same sources share their sums. Sums over different sources say nothing of each other: one pass over all
+/// sources would need a row of sums for each request, and its order of addition could change the last bits of an answer with
+/// whoever else is in the run. So these are worked one after the other, each over as many sources at a time as it has.
 fn each(
     inputs: &[&BetweennessInput],
     num_nodes: usize,

@@ -3,6 +3,7 @@ use std::future::Future;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
@@ -175,7 +176,10 @@ impl<R, T, E, K: Hash + Eq + Clone> Drop for Seat<R, T, E, K> {
             // First, so that whoever looks for members that have left sees this one.
             self.answer.close();
             self.crew.leave();
-            self.crew.home.queue.left(&self.crew).wake();
+            let Shared { queue, common } = &*self.crew.home;
+            let (left, call) = queue.left(&self.crew);
+            common.left.fetch_add(left as u64, Ordering::Relaxed);
+            call.wake();
         }
     }
 }

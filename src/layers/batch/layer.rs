@@ -32,12 +32,14 @@ pub(super) struct Common {
     capacity: usize,
     pub(super) batches: AtomicU64,
     pub(super) requests: AtomicU64,
+    pub(super) expired: AtomicU64,
+    pub(super) left: AtomicU64,
 }
 
 impl Common {
     fn new(capacity: usize) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(capacity));
-        Arc::new(Self { places, capacity, batches: AtomicU64::new(0), requests: AtomicU64::new(0) })
+        let [batches, requests, expired, left] = [const { AtomicU64::new(0) }; 4];
+        Arc::new(Self { places: Arc::new(Semaphore::new(capacity)), capacity, batches, requests, expired, left })
     }
 }
 
@@ -51,6 +53,10 @@ pub struct BatchStats {
     pub batches: u64,
     /// Requests that were in them.
     pub requests: u64,
+    /// Requests whose deadline passed before their batch was sent.
+    pub expired: u64,
+    /// Requests whose caller left before their batch was sent.
+    pub left: u64,
 }
 
 impl<R> BatchLayer<R> {
@@ -133,6 +139,13 @@ impl<R, J> BatchLayer<R, J> {
         Self { capacity, common: Common::new(capacity), ..self }
     }
 
+    /// The same layer, with its places and counts, for an inner service of another size.
+    pub(crate) fn fitted<N: Join<R>>(&self, in_flight: usize, join: N) -> BatchLayer<R, N> {
+        let limits = Limits { in_flight: in_flight.max(1), ..self.limits };
+        let (capacity, common) = (self.capacity, Arc::clone(&self.common));
+        BatchLayer { limits, capacity, join: Arc::new(join), common, request: PhantomData }
+    }
+
     fn limited(mut self, change: impl FnOnce(&mut Limits)) -> Self {
         change(&mut self.limits);
         Self { common: Common::new(self.capacity), ..self }
@@ -140,10 +153,13 @@ impl<R, J> BatchLayer<R, J> {
 
     /// What waits and what has been sent.
     pub fn stats(&self) -> BatchStats {
+        let Common { places, capacity, batches, requests, expired, left } = &*self.common;
         BatchStats {
-            waiting: self.common.capacity - self.common.places.available_permits(),
-            batches: self.common.batches.load(Ordering::Relaxed),
-            requests: self.common.requests.load(Ordering::Relaxed),
+            waiting: capacity - places.available_permits(),
+            batches: batches.load(Ordering::Relaxed),
+            requests: requests.load(Ordering::Relaxed),
+            expired: expired.load(Ordering::Relaxed),
+            left: left.load(Ordering::Relaxed),
         }
     }
 }

@@ -55,6 +55,9 @@ struct State<K, M, H> {
     /// How many wait, in all lines.
     waiting: usize,
     dispatcher: Dispatcher,
+    /// Empty, for the next batches and the next line: the memory of those before.
+    spare: Vec<Vec<M>>,
+    spare_line: VecDeque<Forming<K, M, H>>,
 }
 
 enum Dispatcher {
@@ -80,6 +83,10 @@ pub(super) struct Forming<K, M, H> {
 
 /// Requests that a new batch has room for.
 const ROOM: usize = 16;
+
+/// How many batches' memory is kept for the next, and for how many requests each at most.
+const SPARE: usize = 4;
+const SPARE_ROOM: usize = 1024;
 
 /// What is to be done for the dispatcher, once the lock is let go.
 #[must_use]
@@ -127,6 +134,8 @@ impl<K: Hash + Eq + Clone, M: Member, H> Queue<K, M, H> {
             next: 0,
             waiting: 0,
             dispatcher: Dispatcher::None,
+            spare: Vec::new(),
+            spare_line: VecDeque::new(),
         };
         Self { limits, waiting: AtomicUsize::new(0), state: Mutex::new(state) }
     }
@@ -159,7 +168,7 @@ impl<K: Hash + Eq + Clone, M: Member, H> Queue<K, M, H> {
         let Limits { requests, weight: most, in_flight, delay } = self.limits;
         let mut state = self.lock();
         let state = &mut *state;
-        let new = || Line { in_flight: 0, waiting: VecDeque::new() };
+        let new = || Line { in_flight: 0, waiting: std::mem::take(&mut state.spare_line) };
         let line = state.lines.entry(key.clone()).or_insert_with(new);
         if can_go && delay.is_zero() && line.in_flight < in_flight && line.waiting.is_empty() {
             line.in_flight += 1;
@@ -175,7 +184,7 @@ impl<K: Hash + Eq + Clone, M: Member, H> Queue<K, M, H> {
             let due = if delay.is_zero() { None } else { now().checked_add(delay) };
             let crew = Arc::new(Crew::new(key, home(), state.next));
             // Room for some more than one, so that it does not grow at each of the first.
-            let members = Vec::with_capacity(requests.min(ROOM));
+            let members = state.spare.pop().unwrap_or_else(|| Vec::with_capacity(requests.min(ROOM)));
             line.waiting.push_back(Forming { crew, members, weight: 0, full: false, due });
             state.next += 1;
             state.waiting += 1;
@@ -204,9 +213,15 @@ impl<K: Hash + Eq + Clone, M: Member, H> Queue<K, M, H> {
         Entered::Waits(crew, call)
     }
 
-    /// For the dispatcher: what there is to do, and `waker` for when that changes.
-    pub(super) fn next(&self, now: impl FnOnce() -> Instant, waker: &Waker) -> Next {
+    /// For the dispatcher: what there is to do, and `waker` for when that changes. What is left of the batch before, which
+    /// is empty, is kept for another.
+    pub(super) fn next(&self, now: impl FnOnce() -> Instant, waker: &Waker, before: Option<Vec<M>>) -> Next {
         let mut state = self.lock();
+        if let Some(before) = before.filter(|before| before.capacity() <= SPARE_ROOM)
+            && state.spare.len() < SPARE
+        {
+            state.spare.push(before);
+        }
         if state.waiting == 0 {
             state.dispatcher = Dispatcher::None;
             return Next::End;
@@ -246,19 +261,20 @@ impl<K: Hash + Eq + Clone, M: Member, H> Queue<K, M, H> {
         if state.list(key, &self.limits) { state.wake() } else { Call::Nothing }
     }
 
-    /// Takes those out that have left before their batch was sent.
-    pub(super) fn left(&self, crew: &Crew<K, H>) -> Call {
+    /// Takes those out that have left before their batch was sent, and tells how many they were.
+    pub(super) fn left(&self, crew: &Crew<K, H>) -> (usize, Call) {
         let mut gone = Vec::new();
         let mut state = self.lock();
-        let Some(line) = state.lines.get_mut(&crew.key) else { return Call::Nothing };
+        let Some(line) = state.lines.get_mut(&crew.key) else { return (0, Call::Nothing) };
         let Some(at) = line.waiting.iter().position(|batch| batch.crew.number == crew.number) else {
-            return Call::Nothing;
+            return (0, Call::Nothing);
         };
         let batch = &mut line.waiting[at];
         gone.extend(batch.members.extract_if(.., |member| !member.is_here()));
+        let left = gone.len();
         if !batch.members.is_empty() {
             // What its members weighed is not known any more; it takes fewer in, and never too much.
-            return Call::Nothing;
+            return (left, Call::Nothing);
         }
         let empty = line.waiting.remove(at);
         state.ripe.remove(&crew.number);
@@ -270,7 +286,7 @@ impl<K: Hash + Eq + Clone, M: Member, H> Queue<K, M, H> {
         drop(state);
         // With the lock let go: to drop a request may take its time.
         drop((gone, empty));
-        call
+        (left, call)
     }
 
     /// For a dispatcher that has died: all that waits. Whoever comes next has to start another.
@@ -300,8 +316,10 @@ impl<K: Hash + Eq + Clone, M, H> State<K, M, H> {
     fn list(&mut self, key: &K, limits: &Limits) -> bool {
         let Some(line) = self.lines.get(key) else { return false };
         let Some(first) = line.waiting.front() else {
-            if line.in_flight == 0 {
-                self.lines.remove(key);
+            if line.in_flight == 0
+                && let Some(line) = self.lines.remove(key)
+            {
+                self.spare_line = line.waiting;
             }
             return false;
         };

@@ -17,6 +17,7 @@ use tower_service::Service;
 use super::BatchError;
 use super::crew::Crew;
 use super::future::{Aboard, InFlight};
+use super::layer::Common;
 use super::queue::{Forming, Next};
 use super::service::{Answer, Answers, Error, Shared, Waiting, is_late};
 use crate::layers::clock;
@@ -59,10 +60,11 @@ where
 {
     let mut sleep = pin!(None);
     let mut is_ready = false;
+    let mut before = None;
     poll_fn(|cx| {
         loop {
             let budget = ready!(coop::poll_proceed(cx));
-            let due = match keeper.shared.queue.next(clock::read, cx.waker()) {
+            let due = match keeper.shared.queue.next(clock::read, cx.waker(), before.take()) {
                 Next::End => {
                     keeper.has_ended = true;
                     return Poll::Ready(());
@@ -90,12 +92,15 @@ where
             }
             is_ready = true;
             // Batches have gone on filling until here.
-            if let Some(batch) = keeper.shared.queue.take() {
+            if let Some(mut batch) = keeper.shared.queue.take() {
                 let in_flight = InFlight::new(batch.crew.key.clone(), Arc::clone(&keeper.shared));
-                if let Some(Embarked { requests, replies }) = embark(batch.members, &batch.crew) {
+                let embarked = embark(&mut batch.members, &batch.crew);
+                before = Some(batch.members);
+                if let Some(Embarked { requests, replies }) = embarked {
+                    let common = &keeper.shared.common;
                     is_ready = false;
-                    keeper.shared.common.batches.fetch_add(1, Ordering::Relaxed);
-                    keeper.shared.common.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
+                    common.batches.fetch_add(1, Ordering::Relaxed);
+                    common.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
                     let inner = service.call(requests);
                     tokio::spawn(Run { inner, replies, crew: batch.crew, in_flight: Some(in_flight) });
                 }
@@ -122,26 +127,32 @@ struct Embarked<R, T, E> {
 }
 
 /// Those who still want an answer and can have it in time. `None` where there is nobody.
-fn embark<R: RequestContext, T, E, K, H>(
-    members: Vec<Waiting<R, T, E>>,
-    crew: &Crew<K, H>,
+fn embark<R: RequestContext, T, E, K: Hash + Eq + Clone>(
+    members: &mut Vec<Waiting<R, T, E>>,
+    crew: &Crew<K, Arc<Shared<R, T, E, K>>>,
 ) -> Option<Embarked<R, T, E>> {
+    let Common { expired, left, .. } = &*crew.home.common;
     let (mut requests, mut replies) = (Vec::with_capacity(members.len()), Vec::with_capacity(members.len()));
     let mut now = None;
     let mut places: Option<OwnedSemaphorePermit> = None;
-    for Waiting { request, reply, place } in members {
+    for Waiting { request, reply, place } in members.drain(..) {
         // Given back together, which takes one lock and not one each.
         match &mut places {
             Some(places) => places.merge(place),
             None => places = Some(place),
         }
         if reply.is_closed() {
+            left.fetch_add(1, Ordering::Relaxed);
             continue;
         }
         if is_late(&request, &mut now) {
             // It does not leave as others do, once it is told.
-            if reply.send(Err(BatchError::Expired)).is_ok() {
-                crew.leave();
+            match reply.send(Err(BatchError::Expired)) {
+                Ok(()) => {
+                    expired.fetch_add(1, Ordering::Relaxed);
+                    crew.leave();
+                }
+                Err(_) => drop(left.fetch_add(1, Ordering::Relaxed)),
             }
             continue;
         }

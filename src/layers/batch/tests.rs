@@ -62,7 +62,7 @@ fn dispatch(queue: &Line) -> usize {
     let mut served = 0;
     loop {
         let rung = bell.rung();
-        match queue.next(Instant::now, &waker) {
+        match queue.next(Instant::now, &waker, None) {
             Next::End => return served,
             Next::Ripe => {
                 if let Some(batch) = queue.take() {
@@ -139,7 +139,7 @@ fn loom_who_leaves_is_served_or_taken_out_and_the_dispatcher_ends() {
         let leaver = thread::spawn(move || {
             left.store(true, Ordering::SeqCst);
             crew.leave();
-            other.left(&crew).wake();
+            other.left(&crew).1.wake();
         });
         let other = Arc::clone(&queue);
         let dispatcher = thread::spawn(move || dispatch(&other));

@@ -22,7 +22,7 @@ use tower_kernels::grpc::GrpcConfig;
 use tower_kernels::hyper::ServerConfig;
 
 pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
-pub(crate) use self::pipeline::{Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry};
+pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry};
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
 pub(crate) use self::values::{Devices, Domain, Filter, Listen, Span};
@@ -46,6 +46,7 @@ pub(crate) struct Config {
     pub(crate) retry: Retry,
     pub(crate) queue: Queue,
     pub(crate) concurrency: Concurrency,
+    pub(crate) batch: Batch,
     pub(crate) drain: Drain,
     pub(crate) cpu: Cpu,
     pub(crate) cuda: Cuda,
@@ -181,6 +182,7 @@ impl Default for Config {
             retry: Retry::default(),
             queue: Queue::default(),
             concurrency: Concurrency::default(),
+            batch: Batch::default(),
             drain: Drain::default(),
             cpu: Cpu::default(),
             cuda: Cuda::default(),

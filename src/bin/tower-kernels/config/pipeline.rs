@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 use tower_kernels::pipeline::{
-    BreakerConfig, CacheConfig, CoalesceConfig, LoadShedConfig, PipelineConfig, QueueConfig, RetryConfig,
+    BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, LoadShedConfig, PipelineConfig, QueueConfig, RetryConfig,
 };
 
 use super::{Config, Span};
@@ -64,6 +64,18 @@ pub(crate) struct Concurrency {
     pub(crate) limit: usize,
 }
 
+/// Runs that small requests share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Batch {
+    pub(crate) on: bool,
+    pub(crate) max_requests: NonZeroUsize,
+    pub(crate) max_bytes: u64,
+    pub(crate) max_delay: Span,
+    pub(crate) capacity: NonZeroUsize,
+    pub(crate) on_cpu: bool,
+}
+
 impl Default for Cache {
     fn default() -> Self {
         let CacheConfig { max_bytes: _, ttl, across_tenants } = CacheConfig::default();
@@ -97,6 +109,13 @@ impl Default for Queue {
     }
 }
 
+impl Default for Batch {
+    fn default() -> Self {
+        let BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu } = BatchConfig::default();
+        Self { on: true, max_requests, max_bytes, max_delay: Span(max_delay), capacity, on_cpu }
+    }
+}
+
 impl Config {
     /// All but the limits of tenants.
     pub(crate) fn pipeline(&self) -> PipelineConfig {
@@ -118,6 +137,8 @@ impl Config {
         let Queue { capacity, max_bytes } = self.queue;
         config.queue = (capacity > 0).then_some(QueueConfig { capacity, max_bytes });
         config.concurrency = NonZeroUsize::new(self.concurrency.limit);
+        let Batch { on, max_requests, max_bytes, max_delay: Span(max_delay), capacity, on_cpu } = self.batch;
+        config.batch = on.then_some(BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu });
         config
     }
 }

@@ -11,11 +11,8 @@ mod pipeline;
 mod servers;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use tower_kernels::grpc::HealthService;
-use tower_kernels::service::KernelService;
-use tower_layer::Layer;
 
 use self::auth::Authentication;
 use self::drain::{Signals, Stop};
@@ -70,7 +67,7 @@ async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error +
     let registry = pipeline::registry(config)?;
     let layer = pipeline::layer(config, &registry)?;
     tracing::info!("the layers, from the outside in:\n{layer}");
-    let pipeline = layer.layer(KernelService::with_backend(Arc::clone(&registry), local.clone()));
+    let pipeline = layer.over(local.clone());
     let health = HealthService::new();
     let auth = Authentication::new(&config.auth)?;
     let mut servers = Servers::new(config, auth);

@@ -1,0 +1,100 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project::pin_project;
+use tower::Layer;
+use tower::load::Load;
+use tower_service::Service;
+
+use crate::backends::batched::Batched;
+use crate::backends::{BatchedLayer, LaneLoad, Local, LocalFuture};
+use crate::layers::batch::BatchError;
+use crate::service::{Job, KernelError, KernelResponse};
+
+/// The machine as the kernels of a [`LocalPipeline`](super::LocalPipeline) run on it: behind a [`BatchedLayer`] where requests are to share
+/// runs.
+#[derive(Clone, Debug)]
+pub struct PipelineBackend {
+    inner: Inner,
+}
+
+#[derive(Clone, Debug)]
+enum Inner {
+    Single(Local),
+    Shared(Batched<Local>),
+}
+
+impl PipelineBackend {
+    pub(super) fn new(local: Local, batch: Option<&BatchedLayer>) -> Self {
+        let inner = match batch {
+            None => Inner::Single(local),
+            Some(batch) => Inner::Shared(batch.fitted(&local).layer(local)),
+        };
+        Self { inner }
+    }
+
+    /// The machine itself.
+    pub fn local(&self) -> &Local {
+        match &self.inner {
+            Inner::Single(local) => local,
+            Inner::Shared(batched) => batched.get_ref().backend(),
+        }
+    }
+}
+
+impl Service<Job> for PipelineBackend {
+    type Response = KernelResponse;
+    type Error = BatchError<KernelError>;
+    type Future = BackendFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        match &mut self.inner {
+            Inner::Single(local) => local.poll_ready(cx).map_err(BatchError::Inner),
+            Inner::Shared(batched) => batched.poll_ready(cx),
+        }
+    }
+
+    fn call(&mut self, job: Job) -> BackendFuture {
+        let inner = match &mut self.inner {
+            Inner::Single(local) => Running::Single(local.call(job)),
+            Inner::Shared(batched) => Running::Shared(batched.call(job)),
+        };
+        BackendFuture { inner }
+    }
+}
+
+impl Load for PipelineBackend {
+    type Metric = LaneLoad;
+
+    fn load(&self) -> LaneLoad {
+        self.local().load()
+    }
+}
+
+/// The answer of a [`PipelineBackend`].
+#[pin_project]
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct BackendFuture {
+    #[pin]
+    inner: Running,
+}
+
+#[pin_project(project = RunningProj)]
+#[derive(Debug)]
+enum Running {
+    Single(#[pin] LocalFuture),
+    Shared(#[pin] <Batched<Local> as Service<Job>>::Future),
+}
+
+impl Future for BackendFuture {
+    type Output = Result<KernelResponse, BatchError<KernelError>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().inner.project() {
+            RunningProj::Single(future) => future.poll(cx).map_err(BatchError::Inner),
+            RunningProj::Shared(future) => future.poll(cx),
+        }
+    }
+}
