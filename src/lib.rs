@@ -34,7 +34,7 @@
 //!
 //! ```text
 //! hyper / axum / tonic / actix / your code                            src/servers
-//!   -> layers          metrics, tracing, rate limit, timeout          src/layers
+//!   -> layers          metrics, load shed, timeout, queue, ...        src/layers, stacked in src/pipeline
 //!   -> KernelService   look up the kernel                             src/service
 //!   -> backend         reserve a slot, decode, validate, estimate     src/backends
 //!   -> lane            a thread of its own; on CUDA a stream too      src/backends/lanes
