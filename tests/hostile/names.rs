@@ -1,0 +1,1 @@
+//! Names that clients choose: tenants, request ids, kernels, operations.

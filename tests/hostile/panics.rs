@@ -1,0 +1,1 @@
+//! Kernels that panic, and what is left of the workers and told to the client.

@@ -1,0 +1,1 @@
+//! Streams of requests whose client does not read.

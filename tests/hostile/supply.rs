@@ -1,0 +1,1 @@
+//! What the deployment files allow, held against the program.

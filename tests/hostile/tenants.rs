@@ -1,0 +1,1 @@
+//! Tenants that take more than their share, and what the others get.

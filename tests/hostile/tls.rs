@@ -1,0 +1,1 @@
+//! TLS on the REST and gRPC ports.

@@ -1,0 +1,1 @@
+//! JSON web tokens that are signed or addressed wrongly.

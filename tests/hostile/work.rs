@@ -1,0 +1,1 @@
+//! Requests that cost far more time than it took to send them.
