@@ -92,6 +92,7 @@ pub mod backends;
 pub mod error;
 pub mod kernels;
 pub mod layers;
+mod panics;
 pub mod pipeline;
 mod servers;
 pub mod service;

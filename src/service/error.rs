@@ -75,11 +75,12 @@ pub enum KernelError {
         total: u64,
     },
     /// The device faulted. It stays lost until a new process is started.
-    #[error("{device} is lost until this process is restarted: {reason}")]
+    #[error("{device} is lost until this process is restarted")]
     DeviceLost {
         /// The device, such as `CUDA 0`.
         device: Arc<str>,
-        /// The first fault seen.
+        /// The first fault seen, in the driver's words. It is for operators, and no part of the error's text, which clients
+        /// are told.
         reason: Arc<str>,
     },
     /// The backend's workers are gone.
@@ -88,10 +89,11 @@ pub enum KernelError {
         /// The backend.
         backend: &'static str,
     },
-    /// The kernel panicked. Nobody but its caller is affected.
+    /// The kernel panicked: its code, or that of its types. Nobody but its caller is affected. Servers do not tell their
+    /// clients what it said.
     #[error("the kernel panicked: {message}")]
     Panicked {
-        /// What it said.
+        /// What it said, at most a kilobyte of it.
         message: String,
     },
     /// The output cannot be written in the encoding of the request.

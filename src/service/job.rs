@@ -83,7 +83,7 @@ impl PartialEq for SharedRun {
         let alike = (self.kernel, self.key) == (other.kernel, other.key);
         alike
             && match (&self.input, &other.input) {
-                (Some((kernel, input)), Some((_, other))) => kernel.code().shares_run(input, other),
+                (Some((kernel, input)), Some((_, other))) => kernel.shares_run(input, other),
                 (None, None) => true,
                 _ => false,
             }
@@ -164,7 +164,7 @@ impl Job {
             return None;
         }
         let input = self.input()?;
-        let key = self.kernel.code().batch_key(input)?;
+        let key = self.kernel.batch_key(input)?;
         let input = key.is_hash.then(|| (self.kernel.clone(), input.clone()));
         self.joined = Some(Instant::now());
         Some(SharedRun { kernel: self.kernel.number(), key, input })
@@ -227,11 +227,11 @@ impl Job {
             None if !fits(decode_time(&self.payload)) => return Ok(()),
             empty => {
                 let payload = std::mem::replace(&mut self.payload, Payload::Json(Bytes::new()));
-                empty.insert(self.kernel.code().decode(payload, memory)?)
+                empty.insert(self.kernel.read(payload, memory)?)
             }
         };
         if !self.valid && fits(Cost { bytes: input.cost.bytes, ..Cost::default() }.time(TENSOR_RATE, 1.0)) {
-            self.kernel.code().validate(input)?;
+            self.kernel.validate(input)?;
             self.valid = true;
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Tensors;
+use crate::panics::drop_caught;
 
 /// The data of a request or a response. A response comes in the form of its request.
 #[derive(Clone, Debug)]
@@ -65,21 +66,25 @@ impl From<Tensors> for Payload {
 }
 
 /// A typed value, shared and not copied when a request or a response is cloned.
+///
+/// Where the value panics when it is dropped, that is logged and goes no further: it is dropped on the threads of workers
+/// and servers as well.
 #[derive(Clone)]
 pub struct Typed {
-    value: Arc<dyn Any + Send + Sync>,
+    /// `None` only while it is being dropped.
+    value: Option<Arc<dyn Any + Send + Sync>>,
     type_name: &'static str,
 }
 
 impl Typed {
     /// Wraps a value.
     pub fn new<T: Any + Send + Sync>(value: T) -> Self {
-        Self { value: Arc::new(value), type_name: std::any::type_name::<T>() }
+        Self { value: Some(Arc::new(value)), type_name: std::any::type_name::<T>() }
     }
 
     /// The value, where its type is `T`.
     pub fn downcast<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        self.value.clone().downcast().ok()
+        self.value.clone()?.downcast().ok()
     }
 
     /// The name of the value's type.
@@ -88,7 +93,15 @@ impl Typed {
     }
 
     pub(crate) fn get(&self) -> &(dyn Any + Send + Sync) {
-        &*self.value
+        self.value.as_deref().expect("it is there until the drop")
+    }
+}
+
+impl Drop for Typed {
+    fn drop(&mut self) {
+        if let Some(value) = self.value.take() {
+            drop_caught(value, self.type_name);
+        }
     }
 }
 

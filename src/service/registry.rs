@@ -10,9 +10,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::erased::{ErasedKernel, SharedKernel};
+use super::codec::PinnedMemory;
+use super::erased::{ErasedKernel, Input, SharedKernel};
 use super::kernels::Kernels;
-use super::{Kernel, KernelError, KernelInfo, Payload};
+use super::payload::Encoding;
+use super::{BatchKey, Context, Kernel, KernelError, KernelInfo, Payload};
+#[cfg(feature = "cuda")]
+use crate::backends::cuda::Lane;
+use crate::panics::{LogLimit, Panicked, catch_panic};
 
 /// The kernels that a service knows, by id and alias.
 ///
@@ -41,13 +46,23 @@ impl KernelRegistry {
     /// Adds a kernel under its id and its aliases.
     ///
     /// # Errors
-    /// [`RegisterError`] where a name is taken or is no name; then nothing is added.
+    /// [`RegisterError`] where a name is taken or is no name, and where the kernel panics when it is asked for its
+    /// description; then nothing is added.
     pub fn register<K: Kernel>(&self, kernel: K) -> Result<(), RegisterError> {
-        let info = kernel.info();
+        let info = catch_panic(|| kernel.info());
+        let info = info.map_err(|panicked| RegisterError::Panicked { message: panicked.into_message() })?;
         let digest = xxh3_64_with_seed(info.version.as_bytes(), xxh3_64(info.id.as_bytes()));
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry { number, info, digest, kernel: Arc::new(kernel), schemas: OnceLock::new() };
+        let entry = Entry {
+            number,
+            info,
+            digest,
+            kernel: Arc::new(kernel),
+            schemas: OnceLock::new(),
+            panics: AtomicU64::new(0),
+            log: LogLimit::new(),
+        };
         let kernel = RegisteredKernel(Arc::new(entry));
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let kernels = self.kernels.load().with(&kernel)?;
@@ -138,6 +153,12 @@ pub enum RegisterError {
         /// The name.
         name: String,
     },
+    /// [`Kernel::info`] panicked.
+    #[error("the kernel panicked when it was asked for its description: {message}")]
+    Panicked {
+        /// What it said.
+        message: String,
+    },
 }
 
 /// A kernel in a registry.
@@ -152,6 +173,8 @@ struct Entry {
     kernel: SharedKernel,
     /// Made when first asked for.
     schemas: OnceLock<(Schema, Schema)>,
+    panics: AtomicU64,
+    log: LogLimit,
 }
 
 impl RegisteredKernel {
@@ -177,13 +200,24 @@ impl RegisteredKernel {
     }
 
     /// The JSON Schema of its input.
+    ///
+    /// # Panics
+    /// Where the kernel's types panic when they are asked for it.
     pub fn input_schema(&self) -> &Schema {
-        &self.schemas().0
+        &self.schemas().unwrap_or_else(|error| panic!("no schema of the input: {error}")).0
     }
 
     /// The JSON Schema of its output.
+    ///
+    /// # Panics
+    /// Where the kernel's types panic when they are asked for it.
     pub fn output_schema(&self) -> &Schema {
-        &self.schemas().1
+        &self.schemas().unwrap_or_else(|error| panic!("no schema of the output: {error}")).1
+    }
+
+    /// How often the kernel's code has panicked, that of its types included.
+    pub fn panics(&self) -> u64 {
+        self.0.panics.load(Ordering::Relaxed)
     }
 
     /// A payload as the kernel's own input, not validated yet: what is to be sent many times is decoded once.
@@ -201,15 +235,73 @@ impl RegisteredKernel {
     /// # Errors
     /// [`KernelError::Invalid`] where the payload is not in the form of the input.
     pub fn decode(&self, payload: Payload) -> Result<Payload, KernelError> {
-        self.code().decode(payload, None).map(|input| Payload::Typed(input.value))
+        self.read(payload, None).map(|input| Payload::Typed(input.value))
     }
 
-    fn schemas(&self) -> &(Schema, Schema) {
-        self.0.schemas.get_or_init(|| self.0.kernel.schemas())
+    /// The JSON Schemas of its input and output.
+    pub(crate) fn schemas(&self) -> Result<&(Schema, Schema), KernelError> {
+        if let Some(schemas) = self.0.schemas.get() {
+            return Ok(schemas);
+        }
+        let schemas = self.guarded(|kernel| kernel.schemas())?;
+        Ok(self.0.schemas.get_or_init(|| schemas))
+    }
+}
+
+/// The code of the kernel and of its types. Nothing else calls it, and each of its panics is caught here, counted and
+/// logged: it is run on threads that others need.
+impl RegisteredKernel {
+    /// Reads a payload, and copies large arrays into `memory` where it copies them; does not validate what it says.
+    pub(crate) fn read(&self, payload: Payload, memory: Option<&PinnedMemory>) -> Result<Input, KernelError> {
+        self.guarded(|kernel| kernel.decode(payload, memory))?
     }
 
-    pub(crate) fn code(&self) -> &dyn ErasedKernel {
-        &*self.0.kernel
+    pub(crate) fn validate(&self, input: &Input) -> Result<(), KernelError> {
+        self.guarded(|kernel| kernel.validate(input))?
+    }
+
+    /// Of a valid input. One for which the kernel panics shares no run.
+    pub(crate) fn batch_key(&self, input: &Input) -> Option<BatchKey> {
+        self.guarded(|kernel| kernel.batch_key(input)).unwrap_or(None)
+    }
+
+    /// Inputs for which the kernel panics share no run.
+    pub(crate) fn shares_run(&self, first: &Input, other: &Input) -> bool {
+        self.guarded(|kernel| kernel.shares_run(first, other)).unwrap_or(false)
+    }
+
+    /// Of an input that is several the payload is [`Answers`](super::Answers), each in the encoding of its own request.
+    pub(crate) fn run_cpu(
+        &self,
+        input: &Input,
+        encoding: Encoding,
+        context: &Context<'_>,
+    ) -> Result<Payload, KernelError> {
+        self.guarded(|kernel| kernel.run_cpu(input, encoding, context))?
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn run_cuda(
+        &self,
+        input: &Input,
+        encoding: Encoding,
+        lane: &mut Lane<'_>,
+    ) -> Result<Payload, KernelError> {
+        self.guarded(|kernel| kernel.run_cuda(input, encoding, lane))?
+    }
+
+    #[inline]
+    fn guarded<T>(&self, work: impl FnOnce(&dyn ErasedKernel) -> T) -> Result<T, KernelError> {
+        catch_panic(|| work(&*self.0.kernel)).map_err(|panicked| self.panicked(panicked))
+    }
+
+    #[cold]
+    fn panicked(&self, panicked: Panicked) -> KernelError {
+        self.0.panics.fetch_add(1, Ordering::Relaxed);
+        if let Some(left_out) = self.0.log.next() {
+            tracing::error!(kernel = &*self.info().id, panic = %panicked, left_out, "a kernel panicked");
+        }
+        KernelError::Panicked { message: panicked.into_message() }
     }
 }
 
@@ -226,12 +318,8 @@ pub struct Description(RegisteredKernel);
 impl Serialize for Description {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(kernel) = self;
-        let flat = Described {
-            info: kernel.info(),
-            domain: kernel.info().domain(),
-            input_schema: kernel.input_schema(),
-            output_schema: kernel.output_schema(),
-        };
+        let (input_schema, output_schema) = kernel.schemas().map_err(serde::ser::Error::custom)?;
+        let flat = Described { info: kernel.info(), domain: kernel.info().domain(), input_schema, output_schema };
         flat.serialize(serializer)
     }
 }

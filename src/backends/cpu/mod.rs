@@ -124,7 +124,7 @@ impl Worker for CpuWorker {
     ) -> Result<Payload, KernelError> {
         let input =
             job.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))?;
-        job.kernel().code().run_cpu(input, encoding, context)
+        job.kernel().run_cpu(input, encoding, context)
     }
 
     // A kernel has nothing of a worker's that it could leave broken.

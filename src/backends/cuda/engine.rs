@@ -289,7 +289,7 @@ pub(super) fn run(
         return engine.end(context).map_or_else(|failure| Err(engine.error(failure)), |()| Err(error));
     }
     let mut lane = super::Lane::new(engine, *context);
-    let result = job.kernel().code().run_cuda(input, encoding, &mut lane);
+    let result = job.kernel().run_cuda(input, encoding, &mut lane);
     if result.is_err() {
         engine.stream.raise_cancel();
     }

@@ -8,21 +8,29 @@ use std::time::Duration;
 
 use super::thread::not_started;
 use super::{Ledger, Profile, State, Task};
+use crate::panics::catch_panic;
 use crate::service::{Context, KernelError, RequestContext};
 
 /// How late a job that waits may learn of its end.
 const INTERVAL: Duration = Duration::from_millis(1);
 
 pub(super) fn spawn(profile: &Profile, ledger: Arc<Ledger>, state: Arc<State>) -> io::Result<()> {
-    let look_after = move || {
-        while ledger.someone_waits() {
-            for (task, reason) in ledger.take_out(|task| in_vain(task, &state).err()) {
-                task.answer(Err(reason));
+    let name = profile.thread_name("aside");
+    let look_after = {
+        let name = name.clone();
+        move || {
+            while ledger.someone_waits() {
+                for (task, reason) in ledger.take_out(|task| in_vain(task, &state).err()) {
+                    // What a request brings along is dropped with it, and may panic.
+                    if let Err(panicked) = catch_panic(|| task.answer(Err(reason))) {
+                        state.worker_panicked(&name, &panicked);
+                    }
+                }
+                std::thread::sleep(INTERVAL);
             }
-            std::thread::sleep(INTERVAL);
         }
     };
-    std::thread::Builder::new().name(profile.thread_name("aside")).spawn(look_after).map(drop)
+    std::thread::Builder::new().name(name).spawn(look_after).map(drop)
 }
 
 fn in_vain(task: &Task, state: &State) -> Result<(), KernelError> {

@@ -126,7 +126,7 @@ impl RunFuture {
                     };
                     match result {
                         Ok(result) => return Poll::Ready(result),
-                        Err(_) => self.state = State::Failed(self.lanes.state().error()),
+                        Err(_) => self.state = State::Failed(self.lanes.state().lost_job()),
                     }
                 }
                 State::Failed(error) => {

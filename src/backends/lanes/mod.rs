@@ -37,6 +37,7 @@ pub use slot::LaneLoad;
 pub(crate) use slot::{Place, Slot};
 pub use status::PoolStatus;
 
+use crate::panics::{LogLimit, Panicked};
 use crate::service::{
     BackendKind, Context, Cost, DeviceTimes, Encoding, Job, KernelError, Payload, PinnedMemory, Reply,
 };
@@ -70,7 +71,7 @@ pub(crate) trait Worker: Send + 'static {
         None
     }
 
-    /// Makes the worker usable again after `run` has panicked.
+    /// Makes the worker usable again after it has panicked. It is asked again, later, where it panics itself.
     fn recover(&mut self);
 }
 
@@ -143,6 +144,9 @@ pub(crate) struct State {
     closed: OnceLock<KernelError>,
     /// Lanes whose thread has not ended.
     alive: AtomicUsize,
+    /// Lanes that do not take jobs because they are being restarted.
+    restarting: AtomicUsize,
+    restarts: AtomicU64,
     /// Nanoseconds that the jobs which hold a slot are expected to take, together.
     predicted: AtomicU64,
     backend: BackendKind,
@@ -172,6 +176,23 @@ impl State {
     fn error(&self) -> KernelError {
         self.closed().cloned().unwrap_or(KernelError::Stopped { backend: self.backend.as_str() })
     }
+
+    /// The error of whose job is gone without an answer: with the pool, or with a worker that panicked outside of the
+    /// kernel.
+    fn lost_job(&self) -> KernelError {
+        let panicked = || KernelError::Panicked { message: "the worker that had the request panicked".to_owned() };
+        self.closed().cloned().unwrap_or_else(panicked)
+    }
+
+    /// Counts a worker's panic, and says so.
+    #[cold]
+    fn worker_panicked(&self, worker: &str, panicked: &Panicked) {
+        static LIMIT: LogLimit = LogLimit::new();
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+        if let Some(left_out) = LIMIT.next() {
+            tracing::error!(worker, panic = %panicked, left_out, "a worker panicked and is restarted");
+        }
+    }
 }
 
 impl Lanes {
@@ -190,6 +211,8 @@ impl Lanes {
             slots: Arc::new(Semaphore::new(0)),
             closed: OnceLock::new(),
             alive: AtomicUsize::new(0),
+            restarting: AtomicUsize::new(0),
+            restarts: AtomicU64::new(0),
             predicted: AtomicU64::new(0),
             backend: profile.backend,
         });
@@ -244,6 +267,8 @@ impl Lanes {
         PoolStatus {
             up: self.state.closed().is_none(),
             lanes: self.lanes,
+            alive: self.state.alive.load(Ordering::Relaxed).saturating_sub(self.state.restarting.load(Ordering::Relaxed)),
+            restarts: self.state.restarts.load(Ordering::Relaxed),
             slots: self.slots,
             queued,
             running: self.in_flight().saturating_sub(queued),

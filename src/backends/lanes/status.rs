@@ -9,6 +9,10 @@ pub struct PoolStatus {
     pub up: bool,
     /// Jobs that run at one time.
     pub lanes: usize,
+    /// Workers that take jobs: as many as `lanes`, but for those that are being restarted after a panic.
+    pub alive: usize,
+    /// How often a worker was restarted because something other than a kernel had panicked on it.
+    pub restarts: u64,
     /// Jobs that it holds at one time: those that run, and those that wait before the lanes.
     pub slots: usize,
     /// Jobs that wait before the lanes, those among them that wait for memory of the device.

@@ -1,14 +1,13 @@
 //! The thread of a lane, and how a job is run, there or on the caller's own thread.
 
-use std::any::Any;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use super::queue::Exit;
 use super::{Asked, Claim, Ledger, Profile, State, Task, Worker};
+use crate::panics::catch_panic;
 use crate::service::{
     Answers, Context, Execution, Failed, Job, KernelError, KernelResponse, Payload, Progress, RequestContext, Returned,
 };
@@ -25,18 +24,48 @@ pub(super) fn spawn<W: Worker>(
 ) -> io::Result<()> {
     let name = profile.thread_name(&format!("lane-{index}"));
     let alive = Alive::new(state, queue);
-    std::thread::Builder::new().name(name).spawn(move || {
+    std::thread::Builder::new().name(name.clone()).spawn(move || {
         // In this order, so that the worker has gone before the lane counts as ended.
         let alive = alive;
         let mut worker = worker;
         let Alive { state, queue } = &alive;
-        while let Some(task) = queue.next() {
-            if let Some((task, result)) = work_on(task, &mut worker, &profile, ledger.as_ref(), state) {
-                task.answer(result);
+        let mut pause = FIRST_PAUSE;
+        // Kernels' panics are caught further in. What gets here is of something that a request brings along, or a defect
+        // of ours: it costs the request at hand, and the worker begins anew with the next.
+        while let Err(panicked) = catch_panic(|| {
+            while let Some(task) = queue.next() {
+                if let Some((task, result)) = work_on(task, &mut worker, &profile, ledger.as_ref(), state) {
+                    task.answer(result);
+                }
+                pause = FIRST_PAUSE;
             }
+        }) {
+            state.worker_panicked(&name, &panicked);
+            restart(&mut worker, &name, state, &mut pause);
         }
     })?;
     Ok(())
+}
+
+/// How long a worker waits before it is restarted, where it has done a job well since the last time, and at most. The pause
+/// doubles each time, so that a worker that panics at every job restarts ten times a second and not as fast as it can.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Makes a worker that has panicked usable again, however often that takes. It takes no jobs meanwhile.
+#[cold]
+fn restart<W: Worker>(worker: &mut W, name: &str, state: &State, pause: &mut Duration) {
+    state.restarting.fetch_add(1, Ordering::Relaxed);
+    loop {
+        std::thread::sleep(*pause);
+        *pause = (*pause * 2).min(LONGEST_PAUSE);
+        match catch_panic(|| worker.recover()) {
+            Err(panicked) if state.closed().is_none() => state.worker_panicked(name, &panicked),
+            // A pool that has ended has no jobs to run.
+            Ok(()) | Err(_) => break,
+        }
+    }
+    state.restarting.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Runs a task, or sets it aside, and then it is not there any more.
@@ -225,13 +254,8 @@ fn guarded<W: Worker, R>(
     worker: &mut W,
     work: impl FnOnce(&mut W) -> Result<R, KernelError>,
 ) -> Result<R, KernelError> {
-    catch_unwind(AssertUnwindSafe(|| work(worker))).unwrap_or_else(|panic| {
+    catch_panic(|| work(worker)).unwrap_or_else(|panicked| {
         worker.recover();
-        Err(KernelError::Panicked { message: message(&*panic) })
+        Err(KernelError::Panicked { message: panicked.into_message() })
     })
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("not with a text").to_owned()
 }
