@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::panics::LogLimit;
+
 /// What kind of refusal or failure an error is. The [module](self) holds the table of codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -273,6 +275,44 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// What a client is told in place of the text of an internal error, which can hold what is nobody's business: another
+/// client's data, paths, the inside of a kernel. The text goes to the log.
+pub(crate) const INTERNAL_DETAIL: &str = "an internal error; the server's log says more about this request";
+
+/// What an error says of itself, in two parts: what a client is told, and what only the log is.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) detail: String,
+    /// `None` where the client is told all.
+    pub(crate) hidden: Option<Box<str>>,
+}
+
+impl Told {
+    /// A text of an error of this kind.
+    pub(crate) fn new(kind: ErrorKind, text: String) -> Self {
+        match kind {
+            ErrorKind::Internal => Self { detail: INTERNAL_DETAIL.to_owned(), hidden: Some(text.into()) },
+            _ => Self { detail: text, hidden: None },
+        }
+    }
+
+    /// An error and its causes.
+    pub(crate) fn of<E: Classify + Error>(error: &E) -> Self {
+        Self::new(error.kind(), chain(error))
+    }
+
+    /// Writes what the client is not told to the log, with what finds it there. Clients can make many of these, so there
+    /// are some lines a second and no more.
+    pub(crate) fn log(hidden: Option<&str>, request_id: Option<&str>, kernel: Option<&str>) {
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(error) = hidden
+            && let Some(left_out) = LIMIT.next()
+        {
+            tracing::error!(request_id, kernel, error, left_out, "an internal error was answered");
+        }
+    }
 }
 
 /// The error itself, or the first of its causes, that is a `T`.

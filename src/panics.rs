@@ -53,6 +53,11 @@ impl Panicked {
         Self { message }
     }
 
+    /// Panics again, with what it said and nothing else.
+    pub(crate) fn resume(self) -> ! {
+        std::panic::resume_unwind(Box::new(self.message))
+    }
+
     /// What it said. For the log and for callers in the same process, never for clients.
     pub(crate) fn into_message(self) -> String {
         self.message
@@ -136,6 +141,17 @@ impl<F: Future> Future for CatchPanic<F> {
             Ok(polled) => Ok(ready!(polled)),
             Err(panicked) => Err(panicked),
         })
+    }
+}
+
+/// A task that nobody waits for. Its panic is logged, and what it carries is not dropped by the runtime, which a second
+/// panic would cost a thread.
+pub(crate) async fn detached(task: &'static str, future: impl Future<Output = ()>) {
+    static LIMIT: LogLimit = LogLimit::new();
+    if let Err(panicked) = CatchPanic::new(future).await
+        && let Some(left_out) = LIMIT.next()
+    {
+        tracing::error!(task, panic = %panicked, left_out, "a task panicked");
     }
 }
 

@@ -4,7 +4,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::num::NonZero;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -388,14 +387,13 @@ fn document(place: u32, bomb: u32) -> String {
 }
 
 fn post(address: SocketAddr, kernel: &str, body: &str) -> Answer {
-    let head = format!("POST /kernels/{kernel}/execute HTTP/1.1\r\nx-request-id: r-1\r\ncontent-type: application/json");
+    let head =
+        format!("POST /kernels/{kernel}/execute HTTP/1.1\r\nx-request-id: r-1\r\ncontent-type: application/json");
     send(address, &head, body.as_bytes())
 }
 
 fn post_tensors(address: SocketAddr, kernel: &str, place: u32, bomb: u32) -> Answer {
-    let scalar = |name| {
-        json!({"name": name, "datatype": "UINT32", "shape": [], "parameters": {"binary_data_size": 4}})
-    };
+    let scalar = |name| json!({"name": name, "datatype": "UINT32", "shape": [], "parameters": {"binary_data_size": 4}});
     let head = json!({"inputs": [scalar("place"), scalar("bomb")]}).to_string();
     let line = format!(
         "POST /kernels/{kernel}/execute HTTP/1.1\r\nx-request-id: r-1\r\ncontent-type: application/octet-stream\r\n\
@@ -519,7 +517,8 @@ fn over_grpc_a_panic_is_a_status_and_its_text_is_not_told() {
                 let calls = [Call::Json(json), Call::Tensors(tensors)];
                 let calls = calls.map(|call| ExecuteStreamRequest { tag: 1, timeout_ms: 0, call: Some(call) });
                 let answers = servers.runtime.block_on(async {
-                    let mut answers = client.execute_stream(of_request(futures::stream::iter(calls))).await?.into_inner();
+                    let mut answers =
+                        client.execute_stream(of_request(futures::stream::iter(calls))).await?.into_inner();
                     let mut all = Vec::new();
                     while let Some(answer) = answers.message().await? {
                         all.push(answer);
@@ -599,8 +598,41 @@ fn the_log_has_what_the_client_is_not_told_and_whose_request_it_was() {
         };
         servers.runtime.block_on(client.execute(request)).unwrap_err();
         let log = String::from_utf8_lossy(&log().lock().unwrap()).into_owned();
-        let names = |id: &str| log.lines().any(|line| line.contains(id) && line.contains(SECRET) && line.contains(INLINE));
+        let names =
+            |id: &str| log.lines().any(|line| line.contains(id) && line.contains(SECRET) && line.contains(INLINE));
         if names("rest-log-id") && names("grpc-log-id") { Ok(()) } else { Err("not yet".to_owned()) }
     });
 }
 
+/// Panics when it is dropped: a value that a server of one's own puts into a request's extensions.
+#[derive(Clone)]
+struct Extension;
+
+impl Drop for Extension {
+    fn drop(&mut self) {
+        explode(1);
+    }
+}
+
+#[test]
+fn a_worker_that_panics_outside_of_any_kernel_is_restarted_and_says_so() {
+    use tower::ServiceExt;
+    use tower_kernels::service::{KernelRequest, Payload};
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let cpu = cpu();
+    let service = KernelService::with_backend(registry(), cpu.clone());
+    for round in 0..OFTEN {
+        let mut request = KernelRequest::new(WORKER, Payload::json(document(place::NOWHERE, 0)));
+        request.extensions.insert(Extension);
+        let answer = runtime.block_on(service.clone().oneshot(request));
+        assert!(matches!(answer, Err(KernelError::Panicked { .. })), "round {round}: {answer:?}");
+    }
+    until("all workers are back", || {
+        let status = cpu.status();
+        if status.alive == WORKERS && status.restarts == OFTEN as u64 { Ok(()) } else { Err(format!("{status:?}")) }
+    });
+    let request = KernelRequest::new(WORKER, Payload::json(document(place::NOWHERE, 0)));
+    runtime.block_on(service.oneshot(request)).unwrap();
+    assert_eq!(cpu.status().alive, WORKERS);
+}

@@ -236,7 +236,10 @@ impl CudaBackend {
 
     /// The device and how it is.
     pub fn status(&self) -> CudaStatus {
-        let lost = self.lost().map(KernelError::to_string);
+        let lost = self.lost().map(|lost| match lost {
+            KernelError::DeviceLost { reason, .. } => format!("{lost}: {reason}"),
+            other => other.to_string(),
+        });
         CudaStatus { device: self.device().clone(), lost, pool: self.slot.lanes().status(), usage: self.device.usage() }
     }
 

@@ -267,7 +267,11 @@ impl Lanes {
         PoolStatus {
             up: self.state.closed().is_none(),
             lanes: self.lanes,
-            alive: self.state.alive.load(Ordering::Relaxed).saturating_sub(self.state.restarting.load(Ordering::Relaxed)),
+            alive: self
+                .state
+                .alive
+                .load(Ordering::Relaxed)
+                .saturating_sub(self.state.restarting.load(Ordering::Relaxed)),
             restarts: self.state.restarts.load(Ordering::Relaxed),
             slots: self.slots,
             queued,

@@ -29,6 +29,18 @@ pub struct CpuStatus {
     pub pool: PoolStatus,
 }
 
+impl CpuStatus {
+    /// What is wrong, for people.
+    pub fn problems(&self) -> Vec<String> {
+        let PoolStatus { up, lanes, alive, .. } = self.pool;
+        match alive {
+            _ if !up => vec!["the CPU takes no jobs any more".to_owned()],
+            alive if alive < lanes => vec![format!("{alive} of {lanes} workers of the CPU take jobs")],
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// The CUDA devices, or why there are none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
@@ -75,8 +87,8 @@ impl CudaState {
 /// One line: `CUDA device 0 (NVIDIA H200) and CPU (16 processors)`, with what is wrong first.
 impl fmt::Display for LocalStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpu: CpuStatus { processors, pool: _ }, cuda } = self;
-        for trouble in cuda.troubles() {
+        let Self { cpu, cuda } = self;
+        for trouble in cpu.problems().into_iter().chain(cuda.troubles()) {
             write!(f, "{trouble}; ")?;
         }
         #[cfg(feature = "cuda")]
@@ -89,6 +101,6 @@ impl fmt::Display for LocalStatus {
                 write!(f, "{} and ", names.join(", "))?;
             }
         }
-        write!(f, "CPU ({processors} processors)")
+        write!(f, "CPU ({} processors)", cpu.processors)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::error::{Classify, ErrorKind, chain};
+use crate::error::{Classify, ErrorKind, Told};
 
 /// What is left of an error when it is to be told to a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,19 +16,17 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// How to say who asks, where that is what is missing.
     pub challenge: Option<HeaderValue>,
-    /// The error and its sources, joined with `": "`.
+    /// The error and its sources, joined with `": "`. Of an internal error it says no more than that it is one: what the
+    /// error says goes to the log.
     pub detail: String,
 }
 
 impl Refusal {
     /// What `error` says of itself.
     pub fn new<E: Classify + Error>(error: &E) -> Self {
-        Self {
-            kind: error.kind(),
-            retry_after: error.retry_after(),
-            challenge: error.challenge().cloned(),
-            detail: chain(error),
-        }
+        let Told { detail, hidden } = Told::of(error);
+        Told::log(hidden.as_deref(), None, None);
+        Self { kind: error.kind(), retry_after: error.retry_after(), challenge: error.challenge().cloned(), detail }
     }
 }
 

@@ -21,6 +21,7 @@ use super::layer::Common;
 use super::queue::{Forming, Next};
 use super::service::{Answer, Answers, Error, Shared, Waiting, is_late};
 use crate::layers::clock;
+use crate::panics::detached;
 use crate::service::RequestContext;
 
 /// What the dispatcher holds for as long as it lives. If it dies before its work is done, nobody who waits is left in
@@ -102,7 +103,8 @@ where
                     common.batches.fetch_add(1, Ordering::Relaxed);
                     common.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
                     let inner = service.call(requests);
-                    tokio::spawn(Run { inner, replies, crew: batch.crew, in_flight: Some(in_flight) });
+                    let run = Run { inner, replies, crew: batch.crew, in_flight: Some(in_flight) };
+                    tokio::spawn(detached("a run of the batch layer", run));
                 }
             }
             budget.made_progress();

@@ -16,6 +16,7 @@ use super::layer::{BatchLayer, Common};
 use super::queue::{Call, Entered, Member, Queue};
 use super::run::{Keeper, dispatch};
 use crate::layers::clock;
+use crate::panics::detached;
 use crate::service::RequestContext;
 
 /// The answers to a batch: a `Vec` with one result for each request, in their order.
@@ -220,7 +221,7 @@ where
     fn start(&self) {
         let dispatcher = dispatch(self.inner.clone(), Keeper::new(Arc::clone(&self.shared)));
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(dispatcher);
+            runtime.spawn(detached("the dispatcher of the batch layer", dispatcher));
         }
     }
 }

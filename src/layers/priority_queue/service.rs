@@ -15,6 +15,7 @@ use super::line::{Line, Newcomer};
 use super::worker::{Duty, serve};
 use super::{PriorityQueueError, ResponseFuture};
 use crate::layers::clock;
+use crate::panics::detached;
 use crate::service::RequestContext;
 
 /// Has calls wait in the order in which they matter. See the [module](super).
@@ -164,7 +165,8 @@ impl<S: Clone> PriorityQueue<S> {
             Ok((ticket, has_worker)) => {
                 if !has_worker {
                     let duty = Duty::new(Arc::clone(&self.line));
-                    tokio::spawn(serve::<S, R>(duty, self.inner.clone()));
+                    let worker = serve::<S, R>(duty, self.inner.clone());
+                    tokio::spawn(detached("the worker of the priority queue", worker));
                 }
                 ResponseFuture::in_line(request, ticket)
             }

@@ -105,15 +105,23 @@ impl ServiceError {
     }
 }
 
+/// Of an internal error it says no more than that it is one, as an actor's caller may pass it on to a client: what the
+/// error says is its [source](Error::source).
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        match self.kind {
+            ErrorKind::Internal => f.write_str("the service failed with an internal error"),
+            _ => self.error.fmt(f),
+        }
     }
 }
 
 impl Error for ServiceError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.error.source()
+        match self.kind {
+            ErrorKind::Internal => Some(&*self.error),
+            _ => self.error.source(),
+        }
     }
 }
 

@@ -106,7 +106,7 @@ pub struct ActorStats {
     pub in_flight: u64,
     /// Answered with an output.
     pub completed: u64,
-    /// Answered with an error of the service, past their deadline, or lost where the service panicked.
+    /// Answered with an error of the service, past their deadline, or with the panic of the service.
     pub failed: u64,
     /// Given up before the answer, because the caller or the actor's thread had gone.
     pub cancelled: u64,

@@ -12,6 +12,7 @@ use super::ledger::Admission;
 use super::{ActorError, ExecuteResult};
 use crate::error::Classify;
 use crate::layers::timeout::oneshot;
+use crate::panics::CatchPanic;
 use crate::service::{KernelError, KernelRequest, KernelResponse, Payload};
 
 type Answer = Result<ExecuteResult, ActorError>;
@@ -68,7 +69,7 @@ where
 {
     async fn answer(self, mut reply: Option<OneshotSender<Answer>>) {
         let Self { service, request, input, admission } = self;
-        let mut call = pin!(execute(service, request, input));
+        let mut call = pin!(CatchPanic::new(execute(service, request, input)));
         let answer = poll_fn(|cx| match (call.as_mut().poll(cx), &mut reply) {
             (Poll::Ready(answer), _) => Poll::Ready(Some(answer)),
             (Poll::Pending, Some(reply)) => reply.poll_closed(cx).map(|()| None),
@@ -76,6 +77,9 @@ where
             (Poll::Pending, None) => Poll::Pending,
         });
         if let Some(answer) = answer.await {
+            let answer = answer.unwrap_or_else(|panicked| {
+                Err(ActorError::service(KernelError::kernel(format!("the service panicked: {panicked}"))))
+            });
             // Before the caller knows, so that it finds itself counted.
             admission.end(&answer);
             send(reply, answer);

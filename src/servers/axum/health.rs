@@ -16,8 +16,8 @@ use super::outcomes::{Outcomes, WINDOW};
 use super::router::Shared;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::GpuReading;
-use crate::backends::{CpuStatus, CudaState, LocalStatus};
-use crate::error::ErrorKind;
+use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
+use crate::error::{Classify, ErrorKind, Told};
 use crate::layers::circuit_breaker::{CircuitState, CircuitStatus};
 use crate::pipeline::PipelineHandle;
 use crate::servers::http::{Problem, RequestId, document};
@@ -122,6 +122,9 @@ struct Devices {
 struct Device<T> {
     /// Whether it is as it should be.
     status: Status,
+    /// What is wrong with it, for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
     #[serde(flatten)]
     details: T,
 }
@@ -148,8 +151,8 @@ impl Components {
         let status = if kernel_count == 0 { Status::Degraded } else { Status::Healthy };
         let execution = Execution::new(outcomes, gone);
         let devices = local.map(|LocalStatus { cpu, cuda }| Devices {
-            cpu: Device { status: Status::Healthy, details: cpu },
-            cuda: Device { status: cuda_status(&cuda, registry), details: cuda },
+            cpu: Device { status: cpu_status(&cpu.pool), problems: cpu.problems(), details: cpu },
+            cuda: Device { status: cuda_status(&cuda, registry), problems: cuda_problems(&cuda), details: cuda },
             #[cfg(feature = "cuda")]
             gpus: Vec::new(),
         });
@@ -168,7 +171,7 @@ impl Components {
     #[cfg(feature = "cuda")]
     fn with_gpus(mut self, gpus: Vec<GpuReading>) -> Self {
         if let Some(devices) = &mut self.devices {
-            let gpu = |details| Device { status: gpu_status(&details), details };
+            let gpu = |details| Device { status: gpu_status(&details), problems: Vec::new(), details };
             devices.gpus = gpus.into_iter().map(gpu).collect();
         }
         self
@@ -184,7 +187,7 @@ impl Components {
 
 impl Devices {
     fn status(&self) -> Status {
-        let status = self.cuda.status;
+        let status = self.cuda.status.max(self.cpu.status);
         #[cfg(feature = "cuda")]
         let status = self.gpus.iter().map(|gpu| gpu.status).fold(status, Status::max);
         status
@@ -202,6 +205,25 @@ impl Execution {
             _ => Status::Healthy,
         };
         Self { status, error_rate, executions: recent.executions, window_seconds: WINDOW, reason: gone }
+    }
+}
+
+/// A worker that is being restarted leaves its jobs to the others; without any worker there is no CPU.
+fn cpu_status(pool: &PoolStatus) -> Status {
+    match pool.alive {
+        0 => Status::Unhealthy,
+        _ if !pool.up => Status::Unhealthy,
+        alive if alive < pool.lanes => Status::Degraded,
+        _ => Status::Healthy,
+    }
+}
+
+/// That CUDA is off is no problem of a device.
+fn cuda_problems(cuda: &CudaState) -> Vec<String> {
+    match cuda {
+        CudaState::Off { .. } => Vec::new(),
+        #[cfg(feature = "cuda")]
+        CudaState::On { .. } => cuda.troubles(),
     }
 }
 
@@ -238,12 +260,12 @@ fn needs_cuda(registry: &KernelRegistry) -> bool {
 /// asked is given back when it is dropped.
 async fn gone<S>(service: &S) -> Option<String>
 where
-    S: Service<KernelRequest, Error: std::error::Error> + Clone,
+    S: Service<KernelRequest, Error: Classify + std::error::Error> + Clone,
 {
     let mut service = service.clone();
     poll_fn(|cx| {
         Poll::Ready(match service.poll_ready(cx) {
-            Poll::Ready(Err(error)) => Some(error.to_string()),
+            Poll::Ready(Err(error)) => Some(Told::of(&error).detail),
             Poll::Ready(Ok(())) | Poll::Pending => None,
         })
     })
@@ -252,7 +274,7 @@ where
 
 pub(super) async fn health<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
 where
-    S: Service<KernelRequest, Error: std::error::Error> + Clone,
+    S: Service<KernelRequest, Error: Classify + std::error::Error> + Clone,
 {
     let request_id = RequestId::of(&headers);
     let gone = gone(&shared.service).await;
@@ -276,14 +298,16 @@ pub(super) async fn live(headers: HeaderMap) -> Response {
 
 pub(super) async fn ready<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
 where
-    S: Service<KernelRequest, Error: std::error::Error> + Clone,
+    S: Service<KernelRequest, Error: Classify + std::error::Error> + Clone,
 {
     let request_id = RequestId::of(&headers);
-    let cuda = shared.devices.as_ref().map(|local| local.status().cuda);
+    let local = shared.devices.as_ref().map(|local| local.status());
     let refusal = if shared.drain.is_draining() {
         Some("the server is draining".to_owned())
-    } else if let Some(cuda) = cuda.filter(|cuda| cuda_status(cuda, &shared.registry) == Status::Unhealthy) {
-        Some(cuda.troubles().join("; "))
+    } else if let Some(local) = local.filter(|local| {
+        cuda_status(&local.cuda, &shared.registry).max(cpu_status(&local.cpu.pool)) == Status::Unhealthy
+    }) {
+        Some([local.cpu.problems(), cuda_problems(&local.cuda)].concat().join("; "))
     } else {
         gone(&shared.service).await
     };
@@ -324,6 +348,23 @@ mod tests {
         assert_eq!(none.status(), Status::Degraded);
     }
 
+    #[test]
+    fn a_cpu_without_all_of_its_workers_is_degraded_and_without_any_is_unhealthy() {
+        let all = PoolStatus { up: true, lanes: 2, alive: 2, restarts: 3, slots: 4, queued: 0, running: 0 };
+        let problems = |pool| CpuStatus { processors: 2, pool }.problems();
+        assert_eq!((cpu_status(&all), problems(all).len()), (Status::Healthy, 0), "what is over is over");
+        let some = PoolStatus { alive: 1, ..all };
+        assert_eq!(
+            (cpu_status(&some), problems(some)),
+            (Status::Degraded, vec!["1 of 2 workers of the CPU take jobs".into()])
+        );
+        let none = PoolStatus { up: false, alive: 0, ..all };
+        assert_eq!(
+            (cpu_status(&none), problems(none)),
+            (Status::Unhealthy, vec!["the CPU takes no jobs any more".into()])
+        );
+    }
+
     #[cfg(feature = "cuda")]
     #[test]
     fn memory_that_could_not_be_put_right_degrades() {
@@ -343,7 +384,6 @@ mod tests {
     #[cfg(feature = "cuda")]
     #[test]
     fn a_lost_device_matters_as_much_as_it_is_needed() {
-        use crate::backends::PoolStatus;
         use crate::backends::cuda::{CudaStatus, CudaUsage, DeviceInfo};
         use crate::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
 
@@ -369,7 +409,7 @@ mod tests {
 
         let device =
             DeviceInfo { ordinal: 0, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
-        let pool = PoolStatus { up: true, lanes: 1, slots: 1, queued: 0, running: 0 };
+        let pool = PoolStatus { up: true, lanes: 1, alive: 1, restarts: 0, slots: 1, queued: 0, running: 0 };
         let usage = CudaUsage::default();
         let well = CudaStatus { device: device.clone(), lost: None, pool, usage };
         let pool = PoolStatus { up: false, ..pool };

@@ -95,6 +95,12 @@ impl<S: Send + Sync + 'static> Collector for ByDomain<S> {
             family.encode_family(&[("domain", *domain), ("mode", *mode)])?.encode_gauge(count)?;
         }
 
+        let help = "Panics of a kernel's code, by the kernel; those that never panicked have no lines";
+        let mut family = encoder.encode_descriptor("panics", help, None, MetricType::Counter)?;
+        for kernel in kernels.iter().filter(|kernel| kernel.panics() > 0) {
+            counter(&mut family, &[("kernel", &*kernel.info().id)], kernel.panics())?;
+        }
+
         let help = "Execute calls that were answered, by code; those that never reached the service too";
         let mut family = encoder.encode_descriptor("http_responses", help, None, MetricType::Counter)?;
         for (code, count) in shared.outcomes.totals() {
@@ -136,11 +142,19 @@ impl Collector for Backends {
         };
         family("backend_up", "1 while the backend takes work, 0 once it is lost", |pool| usize::from(pool.up))?;
         family("backend_lanes", "Jobs that run at one time", |pool| pool.lanes)?;
+        let help = "Workers that take jobs: as many as lanes, but for those that are being restarted after a panic";
+        family("backend_workers_alive", help, |pool| pool.alive)?;
         family("backend_slots", "Jobs that the backend holds at one time, those that wait included", |pool| {
             pool.slots
         })?;
         family("backend_queued", "Jobs that wait before the lanes", |pool| pool.queued)?;
         family("backend_running", "Jobs that hold a slot and do not wait", |pool| pool.running)?;
+        let help = "Restarts of workers after a panic outside of the kernels";
+        let mut restarts = encoder.encode_descriptor("backend_worker_restarts", help, None, MetricType::Counter)?;
+        for (labels, pool) in &pools {
+            let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
+            restarts.encode_family(labels)?.encode_counter(&pool.restarts, exemplar)?;
+        }
         #[cfg(feature = "cuda")]
         self.memory(encoder)?;
         Ok(())
@@ -204,14 +218,14 @@ mod tests {
         let device =
             DeviceInfo { ordinal: 3, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
         let mut status = Local::detect().status();
-        let pool = PoolStatus { up: false, lanes: 4, slots: 260, queued: 0, running: 2 };
+        let pool = PoolStatus { up: false, lanes: 4, alive: 0, restarts: 1, slots: 260, queued: 0, running: 2 };
         let mut usage = CudaUsage::default();
         (usage.device_capacity, usage.device_reserved, usage.pinned_in_use) = (1 << 36, 4096, 1 << 20);
         (usage.waiting, usage.waits, usage.refusals) = (2, 17, 3);
         let well = CudaStatus {
             device: DeviceInfo { ordinal: 5, ..device.clone() },
             lost: None,
-            pool: PoolStatus { up: true, ..pool },
+            pool: PoolStatus { up: true, alive: 4, ..pool },
             usage,
         };
         let lost = CudaStatus { device, lost: Some("it fell off the bus".into()), pool, usage };
@@ -225,6 +239,9 @@ mod tests {
             r#"kernel_backend_up{backend="CUDA",device="3"} 0"#,
             r#"kernel_backend_up{backend="CUDA",device="5"} 1"#,
             r#"kernel_backend_lanes{backend="CUDA",device="3"} 4"#,
+            r#"kernel_backend_workers_alive{backend="CUDA",device="3"} 0"#,
+            r#"kernel_backend_workers_alive{backend="CUDA",device="5"} 4"#,
+            r#"kernel_backend_worker_restarts_total{backend="CUDA",device="3"} 1"#,
             r#"kernel_backend_slots{backend="CUDA",device="3"} 260"#,
             r#"kernel_backend_queued{backend="CUDA",device="3"} 0"#,
             r#"kernel_backend_running{backend="CUDA",device="3"} 2"#,

@@ -16,9 +16,10 @@ pub(super) fn get(registry: &KernelRegistry, request: GetKernelRequest) -> Resul
         serde_json::to_string(schema)
             .map_err(|error| Refusal::new(ErrorKind::Internal, format!("a schema cannot be written: {error}")))
     };
+    let (input, output) = kernel.schemas().map_err(|error| Refusal::of(&error).of_kernel(&kernel.info().id))?;
     Ok(KernelDescription {
-        input_schema: document(kernel.input_schema())?,
-        output_schema: document(kernel.output_schema())?,
+        input_schema: document(input)?,
+        output_schema: document(output)?,
         ..describe(kernel.info())
     })
 }

@@ -20,6 +20,7 @@ use super::server::Pipeline;
 use super::status::Refusal;
 use super::stream::Answers;
 use crate::layers::timeout;
+use crate::panics::CatchPanic;
 use crate::service::{Invalid, KernelRegistry, KernelResponse, Payload};
 
 /// Behind [`KernelGrpcService`](super::KernelGrpcService), which notes when a call came.
@@ -42,9 +43,10 @@ impl<S: Pipeline> Handler<S> {
         let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
         let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
         let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
-        match timeout::oneshot(self.service.clone(), request).await {
-            Ok(response) => Ok((response, names)),
-            Err(error) => Err(refuse(Refusal::of(&error))),
+        match CatchPanic::new(timeout::oneshot(self.service.clone(), request)).await {
+            Ok(Ok(response)) => Ok((response, names)),
+            Ok(Err(error)) => Err(refuse(Refusal::of(&error).of_kernel(&names.kernel_id))),
+            Err(panicked) => Err(refuse(Refusal::panicked(&panicked).of_kernel(&names.kernel_id))),
         }
     }
 }

@@ -8,7 +8,8 @@ use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::error::{Classify, ErrorKind, chain, find};
+use crate::error::{Classify, ErrorKind, Told, find};
+use crate::panics::Panicked;
 use crate::service::Invalid;
 
 /// A status travels in the trailers, which most clients bound to 8 or 16 KiB, and up to three times this goes into it.
@@ -19,25 +20,43 @@ const MAX_TEXT: usize = 1024;
 pub(super) struct Refusal {
     kind: ErrorKind,
     message: String,
+    /// What only the log is told, and of which kernel.
+    hidden: Option<Box<str>>,
+    kernel: Option<Box<str>>,
     violation: Option<Invalid>,
     retry_after: Option<Duration>,
 }
 
 impl Refusal {
+    /// The message of an internal error goes to the log, and its client is told the kind and the request's id.
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), violation: None, retry_after: None }
+        Self::told(kind, Told::new(kind, message.into()))
+    }
+
+    fn told(kind: ErrorKind, Told { detail, hidden }: Told) -> Self {
+        Self { kind, message: detail, hidden, kernel: None, violation: None, retry_after: None }
     }
 
     pub(super) fn of<E: Classify + Error + 'static>(error: &E) -> Self {
-        Self {
-            kind: error.kind(),
-            message: chain(error),
-            violation: find(error).cloned(),
-            retry_after: error.retry_after(),
+        let told = Self::told(error.kind(), Told::of(error));
+        Self { violation: find(error).cloned(), retry_after: error.retry_after(), ..told }
+    }
+
+    /// Of a service that panicked.
+    pub(super) fn panicked(panicked: &Panicked) -> Self {
+        Self::new(ErrorKind::Internal, format!("the service panicked: {panicked}"))
+    }
+
+    /// For the log: which kernel was to run.
+    pub(super) fn of_kernel(mut self, id: &str) -> Self {
+        if self.hidden.is_some() {
+            self.kernel = Some(id.into());
         }
+        self
     }
 
     pub(super) fn into_status(self, request_id: Option<&str>) -> Status {
+        Told::log(self.hidden.as_deref(), request_id, self.kernel.as_deref());
         let mut details = ErrorDetails::new();
         details.set_error_info(self.kind.code(), "tower-kernels", HashMap::new());
         if let Some(id) = request_id {

@@ -23,6 +23,7 @@ use super::status::{Refusal, as_message};
 use super::timer::Timer;
 use crate::error::{Classify, ErrorKind};
 use crate::layers::timeout::TimeoutError;
+use crate::panics::{CatchPanic, Panicked, catch_panic};
 use crate::service::{Invalid, KernelRequest, KernelResponse, Payload};
 
 /// The answers to the requests of one stream.
@@ -36,7 +37,7 @@ pub(super) struct Answers<S: Pipeline> {
     /// `None` once the client has sent its last.
     requests: Option<Streaming<ExecuteStreamRequest>>,
     waiting: Option<Waiting>,
-    running: FuturesUnordered<Running<S::Future>>,
+    running: FuturesUnordered<Running<CatchPanic<S::Future>>>,
     /// Of the call as a whole, where the client has set one.
     deadline: Timer,
     /// What the stream ends with once all that runs has been answered.
@@ -97,25 +98,32 @@ impl<S: Pipeline> Answers<S> {
 
     /// Starts the waiting request if there is room; an answer where it will never start.
     fn poll_start(&mut self, cx: &mut Context<'_>, mut next: Waiting) -> Poll<Option<ExecuteStreamResponse>> {
-        let refusal = match self.service.poll_ready(cx) {
-            Poll::Ready(Ok(())) => {
-                let Waiting { tag, names, request, timer } = next;
-                let future = self.service.call(request);
-                self.running.push(Running { future, timer, answer: Some((tag, names)) });
-                return Poll::Ready(None);
+        let tag = next.tag;
+        let refusal = match catch_panic(|| self.service.poll_ready(cx)) {
+            Ok(Poll::Ready(Ok(()))) => {
+                let Waiting { names, request, timer, .. } = next;
+                match catch_panic(|| self.service.call(request)) {
+                    Ok(future) => {
+                        let future = CatchPanic::new(future);
+                        self.running.push(Running { future, timer, answer: Some((tag, names)) });
+                        return Poll::Ready(None);
+                    }
+                    Err(panicked) => Refusal::panicked(&panicked).of_kernel(&names.kernel_id),
+                }
             }
-            Poll::Ready(Err(error)) => Refusal::of(&error),
-            Poll::Pending if next.timer.poll_elapsed(cx).is_ready() => {
+            Ok(Poll::Ready(Err(error))) => Refusal::of(&error),
+            Err(panicked) => Refusal::panicked(&panicked),
+            Ok(Poll::Pending) if next.timer.poll_elapsed(cx).is_ready() => {
                 Refusal::of(&TimeoutError::<S::Error>::Elapsed { called: false })
             }
-            Poll::Pending => {
+            Ok(Poll::Pending) => {
                 self.waiting = Some(next);
                 return Poll::Pending;
             }
         };
         // Whatever place this one was waiting for is given up with it.
         self.service = self.service.clone();
-        Poll::Ready(Some(self.refusal(next.tag, refusal)))
+        Poll::Ready(Some(self.refusal(tag, refusal)))
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ExecuteStreamResponse, Status>>> {
@@ -191,7 +199,7 @@ struct Running<F> {
 
 impl<F, E> Future for Running<F>
 where
-    F: Future<Output = Result<KernelResponse, E>>,
+    F: Future<Output = Result<Result<KernelResponse, E>, Panicked>>,
     E: Classify + Error + 'static,
 {
     type Output = ExecuteStreamResponse;
@@ -199,10 +207,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ExecuteStreamResponse> {
         let this = self.project();
         let result = match this.future.poll(cx) {
-            Poll::Ready(result) => result.map_err(TimeoutError::Inner),
+            Poll::Ready(Ok(result)) => result.map_err(|error| Refusal::of(&error)),
+            Poll::Ready(Err(panicked)) => Err(Refusal::panicked(&panicked)),
             Poll::Pending => {
                 ready!(this.timer.poll_elapsed(cx));
-                Err(TimeoutError::Elapsed { called: true })
+                Err(Refusal::of(&TimeoutError::<E>::Elapsed { called: true }))
             }
         };
         let (tag, names) = this.answer.take().expect("polled after it had completed");
@@ -212,7 +221,7 @@ where
                 tensors_answer(response, names).map(Outcome::Tensors)
             }
             Ok(response) => json_answer(response, names).map(Outcome::Json),
-            Err(error) => Err(Refusal::of(&error)),
+            Err(refusal) => Err(refusal.of_kernel(&names.kernel_id)),
         };
         Poll::Ready(answer(tag, &request_id, outcome))
     }

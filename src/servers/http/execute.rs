@@ -9,8 +9,9 @@ use tower_service::Service;
 
 use super::form::{Form, HEAD_LENGTH, OCTETS};
 use super::{Problem, RequestHead, RequestId, ResponseBody, document, read, tensors};
-use crate::error::Classify;
+use crate::error::{Classify, ErrorKind};
 use crate::layers::timeout;
+use crate::panics::CatchPanic;
 use crate::service::{KernelRequest, KernelResponse, Payload};
 
 /// What the body of a request is.
@@ -71,11 +72,19 @@ where
     };
     head.apply(&mut request);
     let kernel_id = request.kernel_id.clone();
-    let response = timeout::oneshot(service, request).await.map_err(|error| Problem::of(&error))?;
+    // A service that panics is an answer to its own request, and the connection's other requests go on.
+    let response = match CatchPanic::new(timeout::oneshot(service, request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Err(Problem::of(&error).of_kernel(&kernel_id)),
+        Err(panicked) => {
+            let text = format!("the service panicked: {panicked}");
+            return Err(Problem::new(ErrorKind::Internal, text).of_kernel(&kernel_id));
+        }
+    };
     match asked {
         None => {
             let document = response.to_json(request_id.as_str(), &kernel_id);
-            document.map(Answer::Json).map_err(|error| Problem::of(&error))
+            document.map(Answer::Json).map_err(|error| Problem::of(&error).of_kernel(&kernel_id))
         }
         Some(asked) => {
             let (head, tensors) = tensors::write(&response, request_id.as_str(), &kernel_id, &asked)?;

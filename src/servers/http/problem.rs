@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::RequestId;
-use crate::error::{Classify, ErrorKind, chain, find};
+use crate::error::{Classify, ErrorKind, Told, chain, find};
 use crate::layers::answer::problem;
 use crate::service::Invalid;
 
@@ -28,6 +28,14 @@ pub(crate) struct Problem {
     allow: Option<&'static str>,
     closes: bool,
     kind: ErrorKind,
+    /// What only the log is told, and of which kernel.
+    hidden: Option<Box<Hidden>>,
+}
+
+#[derive(Debug)]
+struct Hidden {
+    text: Box<str>,
+    kernel: Option<Box<str>>,
 }
 
 /// The document of a refusal, after RFC 9457.
@@ -62,7 +70,8 @@ impl Problem {
     /// Texts may repeat what the client sent, of which there can be much.
     const MAX_DETAIL: usize = 2048;
 
-    /// A refusal of this kind, by the table of [`error`](crate::error).
+    /// A refusal of this kind, by the table of [`error`](crate::error). The detail of an internal error goes to the log,
+    /// and its client is told the kind and the request's id.
     pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(kind.http_status()).expect("the table holds statuses");
         Self::with_status((status, kind.code()), kind, detail.into())
@@ -110,8 +119,19 @@ impl Problem {
     }
 
     fn with_status((status, code): (StatusCode, &'static str), kind: ErrorKind, detail: String) -> Self {
-        Self { status, code, detail, field: None, retry_after: None, challenge: None, allow: None, closes: false, kind }
-            .shorten()
+        let Told { detail, hidden } = Told::new(kind, detail);
+        let hidden = hidden.map(|text| Box::new(Hidden { text, kernel: None }));
+        let (field, retry_after, challenge, allow, closes) = (None, None, None, None, false);
+        Self { status, code, detail, field, retry_after, challenge, allow, closes, kind, hidden }.shorten()
+    }
+
+    /// For the log: which kernel was to run.
+    #[must_use]
+    pub(crate) fn of_kernel(mut self, id: &str) -> Self {
+        if let Some(hidden) = &mut self.hidden {
+            hidden.kernel = Some(id.into());
+        }
+        self
     }
 
     /// Ends the connection after it: the rest of the body is not read, and another request cannot be told from it. hyper
@@ -154,6 +174,9 @@ impl Problem {
 
     /// The response that says so.
     pub(crate) fn into_response<B: From<Bytes>>(self, request_id: &RequestId) -> Response<B> {
+        if let Some(hidden) = &self.hidden {
+            Told::log(Some(&hidden.text), Some(request_id.as_str()), hidden.kernel.as_deref());
+        }
         let body = ProblemDocument {
             title: problem::title(self.status),
             status: self.status.as_u16(),

@@ -78,6 +78,7 @@ async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error +
     let why = tokio::select! {
         signal = signals.next() => Stop::Signal(signal),
         why = backends::lost(&local, config.exit_on_device_loss) => Stop::DeviceLost(why),
+        never = backends::report(&local, &health) => match never {},
         ended = servers.ended() => return Err(ended.into()),
     };
     let drained = async {

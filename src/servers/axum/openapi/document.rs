@@ -9,20 +9,23 @@ use super::super::route::Route;
 use super::operations::{self, KERNELS, SERVER};
 use super::responses;
 use super::schemas::Schemas;
-use crate::service::{Description, ExecuteResponse, RegisteredKernel};
+use crate::service::{Description, ExecuteResponse, KernelError, RegisteredKernel};
 
 /// What a router of this configuration answers, with these kernels.
 ///
 /// Ids hold slashes, which a parameter in a path may not, so each kernel has paths of its own, with the schemas that it
 /// has. A ring kernel is described and not executed.
-pub(super) fn of(config: &RouterConfig, kernels: &[RegisteredKernel]) -> Value {
+///
+/// # Errors
+/// Where a kernel panics when its types are asked for their schemas.
+pub(super) fn of(config: &RouterConfig, kernels: &[RegisteredKernel]) -> Result<Value, KernelError> {
     let (mut schemas, mut paths) = (Schemas::new(), Map::new());
     schemas.tensors();
     for route in Route::of(config, true) {
         let operations = match route {
             Route::Kernels => operations::list(&mut schemas),
             Route::Kernel => {
-                of_kernels(config, kernels, &mut schemas, &mut paths);
+                of_kernels(config, kernels, &mut schemas, &mut paths)?;
                 continue;
             }
             Route::Execute => operations::execute(&mut schemas, kernels),
@@ -41,7 +44,7 @@ pub(super) fn of(config: &RouterConfig, kernels: &[RegisteredKernel]) -> Value {
         paths.insert(literal(&route.path(config)), operations);
     }
     let responses = responses::components(&mut schemas);
-    json!({
+    Ok(json!({
         "openapi": "3.1.0",
         "info": {
             "title": "tower-kernels",
@@ -58,7 +61,7 @@ pub(super) fn of(config: &RouterConfig, kernels: &[RegisteredKernel]) -> Value {
             "headers": responses::headers(),
             "parameters": responses::parameters(),
         },
-    })
+    }))
 }
 
 fn of_kernels(
@@ -66,17 +69,18 @@ fn of_kernels(
     kernels: &[RegisteredKernel],
     schemas: &mut Schemas,
     paths: &mut Map<String, Value>,
-) {
+) -> Result<(), KernelError> {
     let (description, response) = (schemas.written::<Description>(), schemas.written::<ExecuteResponse>());
     for kernel in kernels {
         let path = literal(&config.path(&format!("/kernels/{}", kernel.info().id)));
         if kernel.is_batch() {
-            let (input, output) = schemas.kernel(kernel);
+            let (input, output) = schemas.kernel(kernel)?;
             let execute = operations::execute_kernel(kernel, &input, &output, &response);
             paths.insert(format!("{path}/execute"), execute);
         }
         paths.insert(path, operations::describe(kernel, &description));
     }
+    Ok(())
 }
 
 /// The domains, after what belongs to none.

@@ -56,16 +56,18 @@ impl OpenApi {
         let make = move || {
             let _making = making;
             let snapshot = registry.snapshot();
-            let document = Bytes::from(serde_json::to_vec(&document::of(&config, snapshot.kernels()))?);
+            let document = document::of(&config, snapshot.kernels()).map_err(|error| Problem::of(&error))?;
+            let document = serde_json::to_vec(&document).map_err(|error| internal(&error))?;
+            let document = Bytes::from(document);
             this.made.store(Some(Arc::new((snapshot, document.clone()))));
-            Ok::<_, serde_json::Error>(document)
+            Ok(document)
         };
-        match tokio::task::spawn_blocking(make).await {
-            Ok(Ok(document)) => Ok(document),
-            Ok(Err(error)) => Err(Problem::new(ErrorKind::Internal, error.to_string())),
-            Err(error) => Err(Problem::new(ErrorKind::Internal, format!("a kernel's schema cannot be made: {error}"))),
-        }
+        tokio::task::spawn_blocking(make).await.unwrap_or_else(|error| Err(internal(&error)))
     }
+}
+
+fn internal(error: &dyn std::error::Error) -> Problem {
+    Problem::new(ErrorKind::Internal, format!("the document cannot be made: {error}"))
 }
 
 impl fmt::Debug for OpenApi {

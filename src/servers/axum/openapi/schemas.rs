@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::servers::http::{TensorAnswerHead, TensorHead};
-use crate::service::RegisteredKernel;
+use crate::service::{KernelError, RegisteredKernel};
 
 /// The bodies of tensors, in requests and in answers.
 pub(super) const TENSORS_IN: &str = "Tensors";
@@ -68,10 +68,11 @@ impl Schemas {
     }
 
     /// References to a kernel's input and output.
-    pub(super) fn kernel(&mut self, kernel: &RegisteredKernel) -> (Value, Value) {
+    pub(super) fn kernel(&mut self, kernel: &RegisteredKernel) -> Result<(Value, Value), KernelError> {
         let name = name_of(&kernel.info().id);
-        let input = self.lift(&format!("{name}.Input"), kernel.input_schema());
-        (input, self.lift(&format!("{name}.Output"), kernel.output_schema()))
+        let (input, output) = kernel.schemas()?;
+        let input = self.lift(&format!("{name}.Input"), input);
+        Ok((input, self.lift(&format!("{name}.Output"), output)))
     }
 
     /// Puts in a whole schema and, beside it, its definitions, under names that begin with its own.

@@ -9,6 +9,8 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
+use crate::panics::catch_panic;
+
 /// How many connections a [`Server`](super::Server) has and has had. Clones tell of the same server.
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
@@ -146,7 +148,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let in_flight = this.request_in_flight;
-        this.future.poll(cx).map_ok(|response| response.map(|body| CountedBody { body, _in_flight: in_flight.take() }))
+        // The panic goes on, since it is what closes the connection, and what it carries does not: over HTTP/2 it would be
+        // dropped on a thread of the runtime.
+        let polled = catch_panic(|| this.future.poll(cx)).unwrap_or_else(|panicked| panicked.resume());
+        polled.map_ok(|response| response.map(|body| CountedBody { body, _in_flight: in_flight.take() }))
     }
 }
 

@@ -28,6 +28,7 @@ pub use self::activity::Connections;
 use self::activity::Counted;
 pub use self::config::ServerConfig;
 use self::stream::Stream;
+use crate::panics::{LogLimit, Panicked};
 
 /// How many clients may wait to be accepted: as many as Linux allows to one listener by default are 4 096.
 const BACKLOG: u32 = 1024;
@@ -191,8 +192,12 @@ fn builder() -> Builder<TokioExecutor> {
 
 /// A service that panics takes its connection with it and nothing else.
 fn report(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(error = &error as &dyn Error, "the service panicked, and its connection is closed");
+    static LIMIT: LogLimit = LogLimit::new();
+    // What a panic carries must not be dropped here, where its own panic would end the server.
+    if let Some(panicked) = ended.err().and_then(|error| error.try_into_panic().ok()).map(Panicked::new)
+        && let Some(left_out) = LIMIT.next()
+    {
+        tracing::error!(panic = %panicked, left_out, "the service panicked, and its connection is closed");
     }
 }
 
