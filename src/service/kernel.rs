@@ -15,6 +15,13 @@ use super::{Invalid, KernelError, Progress};
 ///
 /// A request's payload is decoded once, straight into `Input`, whether it came as JSON or as tensors, and `Output` is
 /// encoded once; callers in the same process pass both as they are. Use [`Buffer`](super::Buffer) for arrays.
+///
+/// # Panics
+/// Whatever panics here, in the code of the kernel or in that of its types (reading, writing, schemas, drops), costs its own
+/// request and no other: the caller is told [`KernelError::Panicked`], clients of servers that it was an internal error,
+/// and `kernel_panics_total` counts it. Two things cannot be caught, and end the process: a second panic while the first
+/// one unwinds, such as that of the `Drop` of a local variable, and a panic with a value that panics when it is dropped in
+/// both halves of a `rayon::join` (and so in two pieces of a parallel iterator), because rayon drops one of the two.
 pub trait Kernel: Send + Sync + 'static {
     /// What the kernel takes.
     type Input: DeserializeOwned + JsonSchema + Send + Sync + 'static;

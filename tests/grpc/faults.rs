@@ -157,7 +157,7 @@ async fn a_kernel_that_panics_is_an_error_of_its_own_call_alone() {
             let panics = ExecuteRequest { kernel_id: "test/panics".into(), input: "true".into() };
             let status = client.execute(panics).await.unwrap_err();
             assert_eq!(status.code(), Code::Internal, "{status}");
-            assert!(status.message().contains("told to"), "{status}");
+            assert!(!status.message().contains("told to"), "what a panic says is for the log: {status}");
         }
         assert_eq!(other.await.unwrap().unwrap().into_inner().output, r#"{"millis":[300]}"#);
         answers(&server).await;

@@ -37,7 +37,11 @@ async fn every_kind_of_refusal_has_its_code_and_says_when_to_retry() {
         request.metadata_mut().insert("x-request-id", "r1".parse().unwrap());
         let status = client.execute(request).await.unwrap_err();
         assert_eq!(status.code(), Code::from_i32(kind.grpc_code()));
-        assert_eq!(status.message(), format!("refused as {kind}"));
+        let says = match kind {
+            ErrorKind::Internal => "an internal error; the server's log says more about this request".to_owned(),
+            kind => format!("refused as {kind}"),
+        };
+        assert_eq!(status.message(), says);
         let details = status.get_error_details();
         assert_eq!(details.error_info().unwrap().reason, kind.code());
         assert_eq!(details.request_info().unwrap().request_id, "r1");
@@ -56,7 +60,7 @@ async fn kernels_refuse_with_the_field_and_the_reason() {
         ("linalg/saxpy", "{\"a\": 1", Code::InvalidArgument, Some("input"), "input"),
         ("linalg/saxpy", r#"{"a": 1, "x": ["1"], "y": [1]}"#, Code::InvalidArgument, Some("x[0]"), "x[0]"),
         ("linalg/saxpy", r#"{"a": 1, "x": [1], "y": []}"#, Code::InvalidArgument, Some("y"), "y"),
-        ("test/panics", "true", Code::Internal, None, "told to"),
+        ("test/panics", "true", Code::Internal, None, "an internal error"),
     ] {
         let status = server.execute(kernel, input).await.unwrap_err();
         assert_eq!(status.code(), code, "{kernel} {input}: {status}");

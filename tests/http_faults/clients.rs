@@ -133,7 +133,7 @@ async fn a_kernel_that_panics_is_an_error_of_its_own_request_alone() {
         for _ in 0..10 {
             stream.write_all(post("/kernels/test/panics/execute", "true").as_bytes()).await.unwrap();
             let answer = Answer::next(&mut stream).await.unwrap().expect("the connection is kept");
-            assert!(answer.problem(500, "internal").contains("told to"));
+            assert!(!answer.problem(500, "internal").contains("told to"), "what a panic says is for the log");
         }
         assert_eq!(Answer::receive(other).await.status, 200);
         server.answers().await;

@@ -96,7 +96,7 @@ impl Kernel for Busy {
     }
 }
 
-/// Panics, with something whose own drop panics too where `twice` is set: that kills its thread.
+/// Panics, with something whose own drop panics too where `twice` is set.
 pub(crate) struct Panics {
     pub(crate) cost: Cost,
     pub(crate) twice: bool,

@@ -1,8 +1,6 @@
 //! Slots, cancellation, deadlines and death, on real threads.
 
-use std::pin::pin;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::task::noop_waker;
@@ -132,24 +130,27 @@ async fn a_deadline_stops_what_runs_and_what_waits_is_not_started() {
 }
 
 #[tokio::test]
-async fn a_worker_that_dies_is_an_error_to_everyone_each_time_they_ask() {
+async fn a_panic_that_panics_again_when_it_is_dropped_is_its_callers_alone() {
     let (registry, _watch) = registry();
     let mut service = service(registry, 1, 2);
     let request = || KernelRequest::new("test/panics", Payload::typed(Nothing {}));
-    let mut killer = pin!(service.ready().await.unwrap().call(request()));
-    let mut queued = pin!(service.ready().await.unwrap().call(sum_request()));
-    assert!(service.ready().await.is_ok(), "reserved while the worker lives");
-    let (died, never_ran) = tokio::join!(killer.as_mut(), queued.as_mut());
-    for result in [died, never_ran] {
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::Unavailable);
+    for _ in 0..3 {
+        let panics = service.ready().await.unwrap().call(request());
+        let queued = service.ready().await.unwrap().call(sum_request());
+        assert!(service.clone().ready().await.is_ok(), "there is room while the worker has both of them");
+        let (panics, queued) = tokio::join!(panics, queued);
+        let error = panics.unwrap_err();
+        assert!(matches!(error, KernelError::Panicked { .. }), "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        queued.unwrap();
     }
-    for _ in 0..2 {
-        let again = futures::poll!(killer.as_mut());
-        assert!(matches!(again, Poll::Ready(Err(KernelError::Stopped { backend: "CPU" }))), "{again:?}");
-        assert!(matches!(service.ready().await, Err(KernelError::Stopped { .. })));
-    }
-    let late = service.call(sum_request()).await;
-    assert!(matches!(late, Err(KernelError::Stopped { .. })), "{late:?}");
+    let status = service.backend().status();
+    assert_eq!(
+        (status.up, status.alive, status.restarts),
+        (true, 1, 0),
+        "the kernel's panics are caught in the kernel"
+    );
+    until_idle(&service);
 }
 
 #[tokio::test]
