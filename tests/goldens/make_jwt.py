@@ -22,6 +22,8 @@ SECRET = "the secret of the golden tokens, and of nothing else"
 PAST, FUTURE = 1_600_000_000, 4_102_444_800
 GOOD = {"sub": "acme", "iss": "https://login.example", "aud": "kernels", "exp": FUTURE}
 
+HEADER = {"alg": "HS256", "typ": "JWT"}
+
 PRIVATE = {
     "hs256": SECRET,
     "rs256": rsa.generate_private_key(65537, 2048),
@@ -43,7 +45,8 @@ def b64(data):
 def raw(header, payload, algorithm, key):
     """A token that `jwt.encode` would not write."""
     text = payload if isinstance(payload, str) else json.dumps(payload)
-    message = f"{b64(json.dumps(header).encode())}.{b64(text.encode())}"
+    head = header if isinstance(header, str) else json.dumps(header)
+    message = f"{b64(head.encode())}.{b64(text.encode())}"
     worker = jwt.get_algorithm_by_name(algorithm)
     return f"{message}.{b64(worker.sign(message.encode(), worker.prepare_key(key)))}"
 
@@ -73,8 +76,8 @@ def case(verifier, name, token, tenant=None, reason=None, priority=None):
             taken = True
         except jwt.InvalidTokenError:
             taken = False
-        # PyJWT lets a subject be empty and claims be there twice; the last one counts.
-        if name not in ("an empty subject", "a claim that is there twice"):
+        # PyJWT lets a subject be empty, and claims and headers be there twice, of which the last one counts.
+        if name not in ("an empty subject", "a claim that is there twice", "an algorithm that is there twice"):
             assert taken == (tenant is not None), (verifier, name, taken)
 
 
@@ -114,11 +117,23 @@ def make():
     case("hs256", "a subject that is no text", hs256({**GOOD, "sub": 7}), reason="no tenant")
     case("hs256", "another secret", jwt.encode(GOOD, SECRET.upper(), "HS256"), reason="signature")
     case("hs256", "another HMAC", jwt.encode(GOOD, hs + "0" * 32, "HS512"), reason="algorithm")
-    header = {"alg": "HS256", "typ": "JWT"}
+    case("hs256", "an issuer with a slash more", hs256({**GOOD, "iss": GOOD["iss"] + "/"}), reason="issuer")
+    case("hs256", "a list of issuers", raw(HEADER, {**GOOD, "iss": [GOOD["iss"]]}, "HS256", hs), reason="iss cannot be read")
+    case("hs256", "an audience in capitals", hs256({**GOOD, "aud": "KERNELS"}), reason="audience")
+    case("hs256", "an empty list of audiences", hs256({**GOOD, "aud": []}), reason="audience")
+    case("hs256", "an audience among what is none", hs256({**GOOD, "aud": ["kernels", 7]}), reason="no aud")
+    case("hs256", "nobody for an audience", hs256({**GOOD, "aud": None}), reason="no aud")
+    case("hs256", "exp with a fraction", hs256({**GOOD, "exp": FUTURE + 0.5}), "acme")
+    case("hs256", "nbf as a text", raw(HEADER, {**GOOD, "nbf": "now"}, "HS256", hs), reason="nbf cannot be read")
+    case("hs256", "iat in the past", hs256({**GOOD, "iat": PAST}), "acme")
+    case("hs256", "iat as a text", raw(HEADER, {**GOOD, "iat": "now"}, "HS256", hs), reason="iat cannot be read")
+    header = HEADER
     crit = raw({**header, "crit": ["b64"]}, GOOD, "HS256", hs)
     case("hs256", "a critical extension", crit, reason="crit")
     twice = json.dumps(GOOD)[:-1] + f', "exp": {FUTURE}}}'
     case("hs256", "a claim that is there twice", raw(header, twice, "HS256", hs), reason="cannot be read")
+    algorithms = '{"alg": "none", "alg": "HS256", "typ": "JWT"}'
+    case("hs256", "an algorithm that is there twice", raw(algorithms, GOOD, "HS256", hs), reason="cannot be read")
     case("hs256", "claims that are a list", raw(header, "[]", "HS256", hs), reason="cannot be read")
     good = hs256(GOOD)
     for name, token in {
@@ -160,6 +175,16 @@ def make():
     case("any", "no issuer", hs256(without("aud", "iss")), "acme")
     case("any", "an audience, which may be another", good, reason="audience")
 
+    for name, aud in {"a number": 7, "nobody": None, "a list with a number": ["kernels", 7]}.items():
+        case("any", f"{name} for an audience", hs256({**GOOD, "aud": aud}), reason="aud cannot be read")
+    case("any", "an empty list of audiences", hs256({**GOOD, "aud": []}), reason="audience")
+    case("any", "a number for an issuer", raw(HEADER, {**without("aud"), "iss": 7}, "HS256", hs), reason="iss cannot be read")
+    case("any", "the longest tenant", hs256({**without("aud"), "sub": "x" * 128}), "x" * 128)
+    for name, sub in {"one that is too long": "x" * 129, "two lines": "a\nb", "a space": "a b", "an accent": "é"}.items():
+        case("any", f"{name} for a tenant", hs256({**without("aud"), "sub": sub}), reason="no tenant")
+    twice = json.dumps(without("aud"))[:-1] + ', "sub": "root"}'
+    case("any", "a tenant that is there twice", raw(HEADER, twice, "HS256", hs), reason="cannot be read")
+
     # The tenant in `org`, the priority in `class`.
     case("claims", "no priority", hs256({**GOOD, "org": "umbrella"}), "umbrella")
     case("claims", "a priority", hs256({**GOOD, "org": "umbrella", "class": "low"}), "umbrella", priority="low")
@@ -173,8 +198,27 @@ def make():
         "nothing": "",
         "no PEM": SECRET,
     }
+    # What is no secret of HS256.
+    ssh = PRIVATE["rs256"].public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    private = PRIVATE["es256"].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"unknown")
+    )
+    secrets = {name: pem(key) for name, key in PRIVATE.items() if name != "hs256"} | {
+        "PEM after an empty line": "\n" + public.decode(),
+        "PEM in one line": public.decode().replace("\n", "\\n"),
+        "PEM without its first line and its last": "".join(public.decode().split("\n")[1:-2]),
+        "PKCS #1": PRIVATE["rs256"].public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.PKCS1
+        ).decode(),
+        "a private key under a password": private.decode(),
+        "JWK": jwt.algorithms.RSAAlgorithm.to_jwk(PRIVATE["rs256"].public_key()),
+        "JWK set": json.dumps({"keys": [json.loads(jwt.algorithms.ECAlgorithm.to_jwk(PRIVATE["es256"].public_key()))]}),
+        "OpenSSH": ssh.decode(),
+    }
     lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
-    document = f'{{"keys":{json.dumps(keys)},\n"refused_keys":{json.dumps(refused)},\n"tokens":[\n{lines}\n]}}\n'
+    parts = {"keys": keys, "refused_keys": refused, "refused_secrets": secrets}
+    parts = ",\n".join(f'"{name}":{json.dumps(part)}' for name, part in parts.items())
+    document = f'{{{parts},\n"tokens":[\n{lines}\n]}}\n'
     (HERE / "jwt.json").write_text(document)
 
 

@@ -330,6 +330,21 @@ fn keys_that_tokens_cannot_be_checked_with_are_errors_at_once() {
     assert_eq!(JwtKey::rs256_pem(&pem("es256")).unwrap_err(), InvalidJwtKey::NotRsa);
     assert_eq!(JwtKey::es256_pem(&pem("eddsa")).unwrap_err(), InvalidJwtKey::NotP256);
     assert_eq!(JwtKey::eddsa_pem(&pem("rs256")).unwrap_err(), InvalidJwtKey::NotEd25519);
+    // Nor is a public key a secret, in any of the forms in which it is handed out.
+    for (name, key) in goldens["refused_secrets"].as_object().unwrap() {
+        let made = JwtKey::hs256(key.as_str().unwrap().as_bytes());
+        assert_eq!(made.unwrap_err(), InvalidJwtKey::NotSecret, "{name}");
+    }
+    let base64 = &goldens["refused_secrets"]["PEM without its first line and its last"];
+    let der = jsonwebtoken::DecodingKey::from_base64_secret(base64.as_str().unwrap()).unwrap();
+    assert_eq!(JwtKey::hs256(der.as_bytes()).unwrap_err(), InvalidJwtKey::NotSecret, "DER");
+    for secret in [
+        "{\"a\": \"secret that happens to be JSON\"}",
+        "MIIB a secret that begins as keys do",
+        "ssh-agents-are-no-secret-keys-alone",
+    ] {
+        JwtKey::hs256(secret.as_bytes()).unwrap();
+    }
     let twice = Jwt::by_id([("a", golden_key("hs256")), ("a", golden_key("rs256"))]);
     assert_eq!(twice.unwrap_err(), InvalidJwtKey::Twice { kid: "a".to_owned() });
 }

@@ -68,15 +68,19 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting(
         "auth.jwt.key_file",
         Text("FILE"),
-        "The public key in PEM, or the secret of HS256, that tokens are checked with",
+        "The public key in PEM, or the secret of HS256 (32 bytes or more), that tokens are checked with",
     ),
     setting(
         "auth.jwt.secret_env",
         Text("NAME"),
         "The environment variable that holds the secret of HS256, in place of a file",
     ),
-    setting("auth.jwt.issuer", Text("NAME"), "Who must have issued a token; anybody if nothing is said"),
-    setting("auth.jwt.audience", Text("NAME"), "Whom a token must be for; nobody in particular if nothing is said"),
+    setting("auth.jwt.issuer", Text("NAME"), "Who must have issued a token (its iss); if not set, any issuer will do"),
+    setting(
+        "auth.jwt.audience",
+        Text("NAME"),
+        "Whom a token must be for (its aud); if not set, tokens that name an audience are rejected",
+    ),
     setting("auth.jwt.tenant_claim", Text("NAME"), "Which claim names the tenant"),
     setting(
         "rate_limit.per_second",

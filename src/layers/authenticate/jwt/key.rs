@@ -17,8 +17,13 @@ impl JwtKey {
     /// HS256: HMAC with SHA-256, under a secret that the issuer holds as well.
     ///
     /// # Errors
-    /// Where it has fewer than 32 bytes: whoever has seen one token can search for it.
+    /// Where it has fewer than 32 bytes: whoever has seen one token can search for it. Where it is a key or a certificate in
+    /// PEM, DER, JWK or OpenSSH's form: those are public in most cases, and whoever has a public key could sign tokens with
+    /// it.
     pub fn hs256(secret: &[u8]) -> Result<Self, InvalidJwtKey> {
+        if is_key_of_another_algorithm(secret) {
+            return Err(InvalidJwtKey::NotSecret);
+        }
         if secret.len() < Self::SHORTEST_SECRET {
             return Err(InvalidJwtKey::ShortSecret);
         }
@@ -70,6 +75,37 @@ impl JwtKey {
     }
 }
 
+/// Whether a secret is a key of another algorithm, most likely a public one, in one of the forms in which those are handed
+/// out. Not the other way round: a secret may be any bytes, so only what cannot be one by chance counts.
+fn is_key_of_another_algorithm(secret: &[u8]) -> bool {
+    let secret = secret.strip_prefix(b"\xef\xbb\xbf").unwrap_or(secret).trim_ascii();
+    // PEM, in lines or in one line with `\n` in it.
+    let is_pem = secret.windows(10).any(|part| part == b"-----BEGIN");
+    let is_openssh = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"].iter().any(|name| {
+        let after = secret.strip_prefix(name.as_bytes());
+        after.is_some_and(|rest| rest.contains(&b' '))
+    });
+    let is_jwk = || {
+        let parsed: Result<serde_json::Value, _> = serde_json::from_slice(secret);
+        parsed.is_ok_and(|jwk| jwk.get("kty").or(jwk.get("keys")).is_some())
+    };
+    // DER as it is, or what lies between the lines of PEM.
+    let is_der_in_base64 = || {
+        let text: Vec<u8> = secret.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let decoded = std::str::from_utf8(&text).ok().and_then(|text| DecodingKey::from_base64_secret(text).ok());
+        decoded.is_some_and(|der| is_der(der.as_bytes()))
+    };
+    is_pem || is_openssh || is_jwk() || is_der(secret) || is_der_in_base64()
+}
+
+/// Whether this is one `SEQUENCE` from end to end, that begins with another or with a number: a public key, a private one
+/// or a certificate.
+fn is_der(bytes: &[u8]) -> bool {
+    element(bytes, 0x30)
+        .filter(|(_, rest)| rest.is_empty())
+        .is_some_and(|(contents, _)| element(contents, 0x30).or(element(contents, 0x02)).is_some())
+}
+
 /// How long the modulus is in `RSAPublicKey ::= SEQUENCE { modulus INTEGER, publicExponent INTEGER }`. A private key,
 /// which begins with the number of its version, has one of no length.
 fn modulus_bits(der: &[u8]) -> Option<usize> {
@@ -100,6 +136,12 @@ pub enum InvalidJwtKey {
     /// It could be searched for.
     #[error("the secret of HS256 has fewer than 32 bytes")]
     ShortSecret,
+    /// It may be public, and whoever has it could sign tokens.
+    #[error(
+        "the secret of HS256 is a key or a certificate (PEM, DER, JWK or OpenSSH), which is not secret as a rule: use the \
+         algorithm that the key is for"
+    )]
+    NotSecret,
     /// Not for RS256.
     #[error("not the public key of RSA with 2048 to 4096 bits, in PEM")]
     NotRsa,

@@ -1,5 +1,6 @@
 //! JSON web tokens.
 
+mod claims;
 mod key;
 
 use std::collections::HashMap;
@@ -8,8 +9,9 @@ use std::time::Duration;
 
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{DecodingKey, Header, Validation, decode, decode_header};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use self::claims::Claims;
 pub use self::key::{InvalidJwtKey, JwtKey};
 use super::{Credential, Denied, Identity, Verify};
 
@@ -30,9 +32,13 @@ use super::{Credential, Denied, Identity, Verify};
 ///
 /// * The algorithm of the key that it is checked with, and its signature.
 /// * `exp`, not past; `nbf`, where there is one, not to come: to within the [leeway](Self::leeway).
-/// * `iss` and `aud` as [`issuer`](Self::issuer) and [`audience`](Self::audience) say. Without those any issuer will do,
-///   and a token that is for some audience is refused, as this may not be it.
-/// * The [claim](Self::tenant_claim) that names its tenant, a text that is not empty.
+/// * `iss` and `aud` as [`issuer`](Self::issuer) and [`audience`](Self::audience) say. Without an issuer to ask for, any
+///   will do. Without an audience to ask for, a token that names one is rejected, as
+///   [RFC 7519](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3) demands: it is for somebody, and nothing says that
+///   this is who.
+/// * Claims of the types that RFC 7519 gives them, each of them once: `iss` a text, `aud` a text or a list of texts, `exp`,
+///   `nbf` and `iat` numbers.
+/// * The [claim](Self::tenant_claim) that names its tenant: 1 to 128 visible ASCII characters.
 /// * No `crit` in its header, as nothing that it may ask for is known here.
 ///
 /// # Panics
@@ -91,7 +97,7 @@ impl Jwt {
         Self { keys, tenant_claim: "sub".to_owned(), priority_claim: None }.leeway(Self::LEEWAY)
     }
 
-    /// Asks that `iss` be this. Said more than once, one of them.
+    /// Asks that `iss` be this, to the character. Said more than once, one of them.
     #[must_use]
     pub fn issuer(self, issuer: impl Into<String>) -> Self {
         let issuer = issuer.into();
@@ -101,7 +107,8 @@ impl Jwt {
         })
     }
 
-    /// Asks that `aud` hold this. Said more than once, one of them.
+    /// Asks that `aud` be this or a list that holds it. Said more than once, one of them. Without it, tokens that have an
+    /// `aud` are rejected.
     #[must_use]
     pub fn audience(self, audience: impl Into<String>) -> Self {
         let audience = audience.into();
@@ -152,9 +159,9 @@ impl Jwt {
         }
     }
 
-    fn identity(&self, claims: &Map<String, Value>) -> Result<Identity, Denied> {
+    fn identity(&self, claims: &Claims) -> Result<Identity, Denied> {
         let tenant = match claims.get(&self.tenant_claim) {
-            Some(Value::String(tenant)) if !tenant.is_empty() => Identity::new(tenant.as_str()),
+            Some(Value::String(tenant)) if is_tenant(tenant) => Identity::new(tenant.as_str()),
             _ => return Err(Denied::new(format!("token: no tenant in its claim {:?}", self.tenant_claim))),
         };
         match self.priority_claim.as_ref().and_then(|claim| claims.get(claim)) {
@@ -172,10 +179,18 @@ impl Verify for Jwt {
         let token = credential.as_str();
         let header = decode_header(token).map_err(|error| denied(&error))?;
         let key = self.key_for(&header)?;
-        let data =
-            decode::<Map<String, Value>>(token, &key.decoding, &key.validation).map_err(|error| denied(&error))?;
+        let data = decode::<Claims>(token, &key.decoding, &key.validation).map_err(|error| denied(&error))?;
+        data.claims.check_types()?;
         self.identity(&data.claims)
     }
+}
+
+/// The longest name of a tenant, in bytes.
+const LONGEST_TENANT: usize = 128;
+
+/// Whether a tenant can be called so in logs, metrics and headers.
+fn is_tenant(name: &str) -> bool {
+    (1..=LONGEST_TENANT).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 impl Key {
