@@ -330,9 +330,13 @@ async fn a_job_that_moves_can_be_dropped() {
     machine.reaches([2, 2]).await;
     machine.lose(0);
     machine.reaches([0, 2]).await;
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    let waiting = jobs.iter().filter(|job| !job.is_finished()).count();
-    assert_eq!(waiting, 3, "one that ran was begun anew on the CPU");
+    let waiting = || jobs.iter().filter(|job| !job.is_finished()).count();
+    let start = Instant::now();
+    while waiting() > 3 {
+        assert!(start.elapsed() < SOON, "one that ran is begun anew on the CPU");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(waiting(), 3, "the others have nowhere to run");
     jobs.iter().for_each(tokio::task::JoinHandle::abort);
     machine.settled().await;
 }
