@@ -1,12 +1,13 @@
 //! JSON web tokens that are signed or addressed wrongly.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use crate::process::{SAXPY, Server, program, stderr};
+use crate::process::{PATIENCE, SAXPY, Server, Text, program};
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 const ISSUER: &str = "https://login.example";
@@ -43,6 +44,28 @@ fn execute(server: &Server, token: &str) -> u16 {
     server.post_as(EXECUTE, SAXPY, &[&format!("authorization: Bearer {token}")]).0
 }
 
+/// Its exit code, and what it said on stderr. One that starts to serve is killed, and has no code.
+fn end_of(command: &mut Command) -> (Option<i32>, String) {
+    let mut child = command.spawn().unwrap();
+    let stdout = Text::of(child.stdout.take().unwrap());
+    let stderr = Text::of(child.stderr.take().unwrap());
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if stdout.now().contains("auth ") || begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            break child.wait().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    while !stderr.ended() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    (status.code(), stderr.now())
+}
+
 fn signed(claims: &Value) -> String {
     encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
@@ -76,9 +99,8 @@ fn a_public_key_is_no_secret_for_the_program_and_it_says_which_setting_is_wrong(
             (["--auth-jwt-secret-env=TEST_JWT_SECRET", "--auth-jwt-algorithm=HS256"], "auth.jwt.secret_env"),
         ] {
             let mut command = program(["serve", "--rest-listen=127.0.0.1:0", "--grpc-listen=off", "--cuda-mode=off"]);
-            let output = command.args(args).env("TEST_JWT_SECRET", secret).output().unwrap();
-            let said = stderr(&output);
-            assert_eq!(output.status.code(), Some(2), "{name}, {setting}: {said}");
+            let (code, said) = end_of(command.args(args).env("TEST_JWT_SECRET", secret));
+            assert_eq!(code, Some(2), "{name}, {setting}: {said}");
             assert!(said.contains(setting) && said.contains(says), "{name}, {setting}: {said}");
             assert!(!said.contains(secret), "{name}, {setting}: a secret is not printed: {said}");
         }
