@@ -300,7 +300,8 @@ fn the_leeway_is_for_clocks_that_differ_and_not_for_ever() {
     let expired_by = |seconds: i64| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().cast_signed();
         let claims = serde_json::json!({"sub": "acme", "exp": now - seconds});
-        let key = jsonwebtoken::EncodingKey::from_secret(goldens()["keys"]["hs256"].as_str().unwrap().as_bytes());
+        let secret = goldens()["keys"]["hs256"].as_str().unwrap().to_owned();
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes()).unwrap();
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
     };
     let taken = |jwt: &Jwt, seconds| jwt.verify(Credential::new(&expired_by(seconds))).is_ok();
