@@ -659,3 +659,24 @@ fn a_configuration_without_a_usable_certificate_does_not_start() {
         assert!(ended.status.code() == Some(2) && stderr(&ended).contains(said), "{said}: {}", stderr(&ended));
     }
 }
+
+/// Not hostile, but it needs a server with TLS.
+#[tokio::test]
+async fn bench_speaks_tls_and_checks_the_certificate() {
+    let (authority, other, folder) = (Authority::new(), Authority::new(), Folder::new("bench"));
+    let server = start(&folder.flags(&authority.server()), &[]);
+    let input = folder.write("saxpy.json", SAXPY).display().to_string();
+    let (ours, theirs) = (folder.write("ours.crt", &authority.pem), folder.write("theirs.crt", &other.pem));
+    let urls = [("--rest", server.rest, "json"), ("--grpc", server.grpc, "json"), ("--grpc", server.grpc, "tensors")];
+    for (flag, address, payload) in urls {
+        let bench = |cacert: &Path| {
+            let (url, cacert) = (format!("https://{address}"), cacert.display().to_string());
+            let fixed = ["bench", "linalg/saxpy", "--input", &input, "-n", "20", "-c", "2", "--warmup", "0s"];
+            run(fixed.into_iter().chain([flag, &*url, "--payload", payload, "--cacert", &*cacert]), "")
+        };
+        let done = bench(&ours);
+        assert!(done.status.success(), "{flag} {payload}: {}", stderr(&done));
+        let refused = bench(&theirs);
+        assert!(!refused.status.success() && stderr(&refused).contains("UnknownIssuer"), "{}", stderr(&refused));
+    }
+}
