@@ -26,7 +26,7 @@ pub(super) struct Security {
 impl Security {
     /// Makes the handshake, where there is one to make. `None` where it failed or did not end in time, and the connection
     /// is closed; `stopping` ends those that are under way.
-    #[cfg_attr(not(feature = "tls"), expect(clippy::unused_async, unused_variables, reason = "there is no handshake"))]
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "there is no handshake"))]
     pub(super) async fn secure(
         &self,
         tcp: TcpStream,

@@ -1,5 +1,7 @@
 //! Certificates and keys in files, which are read again when they change.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{ClientTenant, InvalidTls, Tls, TlsPem};
 
-/// A file larger than this is no certificate, and is not read.
+/// A file larger than this is no certificate, and is not read to its end.
 const LARGEST_FILE: u64 = 4 << 20;
 
 /// Where certificates and keys are.
@@ -55,11 +57,16 @@ impl TlsFiles {
 
 fn contents(path: &Path) -> Result<Vec<u8>, InvalidTls> {
     let failed = |error: String| InvalidTls::File { path: path.to_owned(), error };
-    let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
-    if length > LARGEST_FILE {
-        return Err(failed(format!("{length} bytes are more than a certificate or a key has")));
+    let read = || {
+        let mut contents = Vec::new();
+        File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut contents)?;
+        Ok(contents)
+    };
+    let contents: Vec<u8> = read().map_err(|error: io::Error| failed(error.to_string()))?;
+    if contents.len() as u64 > LARGEST_FILE {
+        return Err(failed(format!("it has more than {LARGEST_FILE} bytes, which no certificate and no key has")));
     }
-    std::fs::read(path).map_err(|error| failed(error.to_string()))
+    Ok(contents)
 }
 
 impl Tls {
