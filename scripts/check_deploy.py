@@ -18,6 +18,7 @@ import pathlib
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -123,7 +124,7 @@ def check_dockerfile():
     text = (DEPLOY / "Dockerfile").read_text()
     manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
     numbers = lambda version: [int(part) for part in version.split(".")]
-    (rust,) = re.findall(r"^ARG RUST_VERSION=([\d.]+)$", text, re.M)
+    (rust,) = re.findall(r"^FROM rust:([\d.]+)-slim-bookworm@", text, re.M)
     check(numbers(rust) >= numbers(manifest["package"]["rust-version"]), "the image's Rust", rust, "is too old")
     profile, features = re.search(r"--profile (\w+) --features (\w+)", text).groups()
     check(profile in manifest["profile"] and features in manifest["features"], "no", profile, "or no", features)
@@ -135,6 +136,61 @@ def check_dockerfile():
     exposed = re.search(r"^EXPOSE (.+)$", text, re.M)[1].split()
     check(exposed == [config[server]["listen"].rpartition(":")[2] for server in ("rest", "grpc")], "EXPOSE", exposed)
     return "the Dockerfile is well made"
+
+
+def check_images():
+    """Every image that is not made here is named by its digest."""
+    images = re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(), re.M)
+    for file in DEPLOY.glob("docker-compose*.yml"):
+        images += [one["image"] for one in document(file)["services"].values() if "build" not in one and "image" in one]
+    for image in images:
+        check(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image), image, "is not named by tag and digest")
+    return f"{len(images)} images are named by digest; whether they are of their tags, scripts/pin_images.py asks registries"
+
+
+def check_hardening():
+    """What containers may do, and how much they may take."""
+    compose = document(DEPLOY / "docker-compose.yml")["services"]
+    for name, service in compose.items():
+        limits = service["deploy"]["resources"]["limits"]
+        check({"memory", "pids"} <= set(limits), name, "has no limit of memory and pids")
+        check(service["read_only"] and service["cap_drop"] == ["ALL"], name, "can write, or has capabilities")
+        check("no-new-privileges:true" in service["security_opt"], name, "can get privileges")
+        check(not service["user"].startswith(("0", "root")), name, "is root")
+        check(all(port.startswith("127.0.0.1:") for port in service["ports"]), name, "is not on the loopback alone")
+    grafana = compose["grafana"]["environment"]
+    check(grafana["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true", "Grafana has the administrator of everybody")
+    check(grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer", "Grafana lets anybody change things")
+    for name, deployment in deployments().items():
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        check(pod["securityContext"]["runAsNonRoot"], name, "may be root")
+        check(pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", name, "has no seccomp profile")
+        context = container["securityContext"]
+        check(context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"], name, context)
+        check(context["capabilities"] == {"drop": ["ALL"]}, name, context)
+        requests, limits = (container["resources"][kind]["memory"] for kind in ("requests", "limits"))
+        check(requests == limits, name, "is counted on for less memory than it may take:", requests, limits)
+    return "containers are confined, and limited in memory"
+
+
+def check_network_policy():
+    policy = document(DEPLOY / "kubernetes/base/network.yml")["spec"]
+    check(policy["policyTypes"] == ["Ingress", "Egress"] and policy["egress"] == [], "the pods may call somebody")
+    for rule in policy["ingress"]:
+        check(rule.get("from") and rule.get("ports"), "anybody may call", rule)
+        for peer in rule["from"]:
+            check(peer["podSelector"].get("matchLabels"), "any pod may call", peer)
+    for kubectl in filter(None, [tool("kubectl")]):
+        for overlay in ("base", "gpu"):
+            rendered = list(yaml.safe_load_all(run(kubectl, "kustomize", DEPLOY / "kubernetes" / overlay)))
+            (one,) = (one for one in rendered if one["kind"] == "NetworkPolicy")
+            check(one["spec"] == policy, overlay, "makes another policy of it:", one["spec"])
+            name = {"app.kubernetes.io/name": "tower-kernels"}
+            (deployment,) = (one for one in rendered if one["kind"] == "Deployment")
+            check(deployment["spec"]["selector"]["matchLabels"] == name, deployment["spec"]["selector"])
+            check(deployment["spec"]["template"]["metadata"]["labels"] == name, "pods lack the label", name)
+    return "the network policy names who may call"
 
 
 # What Prometheus is asked.
@@ -263,12 +319,14 @@ def check_settings(program):
 
 
 def ask(address, path, body=None, key=None):
-    request = urllib.request.Request(f"http://{address}{path}", body and json.dumps(body).encode())
+    scheme = "" if "://" in address else "http://"
+    request = urllib.request.Request(f"{scheme}{address}{path}", body and json.dumps(body).encode())
     request.add_header("content-type", "application/json")
     if key:
         request.add_header("x-api-key", key)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        # Whose certificate it is does not matter here: the check has made it.
+        with urllib.request.urlopen(request, timeout=20, context=ssl._create_unverified_context()) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -280,25 +338,25 @@ def free():
 
 
 @contextmanager
-def served(program):
+def served(program, scheme="", *more):
     """The program as the pods have it, but for its addresses and the place of the secret."""
     rest, grpc = free(), free()
     keys = tempfile.NamedTemporaryFile("w", suffix=".toml")
     print(f'[[api_keys]]\ntenant = "acme"\nkey_sha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"', file=keys, flush=True)
     config = DEPLOY / "kubernetes/base/tower-kernels.toml"
-    other = ["--rest-listen", rest, "--grpc-listen", grpc, "--drain-notice", "100ms", "--auth-api-keys-file", keys.name]
+    other = ["--rest-listen", rest, "--grpc-listen", grpc, "--drain-notice", "100ms", "--auth-api-keys-file", keys.name, *more]
     server = subprocess.Popen([program, "serve", "--config", config, *other], stderr=subprocess.DEVNULL)
     try:
         begun = time.monotonic()
         while True:
             check(server.poll() is None, "the server ended with", server.returncode)
             try:
-                ask(rest, "/health/live")
+                ask(scheme + rest, "/health/live")
                 break
             except urllib.error.URLError:
                 check(time.monotonic() - begun < 20, "the server does not answer")
                 time.sleep(0.05)
-        yield rest, grpc
+        yield scheme + rest, grpc
         server.terminate()
         check(server.wait(20) == 0, "on SIGTERM the server ended with", server.returncode)
     finally:
@@ -343,14 +401,34 @@ def work(rest):
         check(status == expected, body["kernel_id"], "is answered", status, answer)
 
 
+def tls_metrics(program):
+    """What is on the page of a server with TLS and on no other."""
+    with tempfile.TemporaryDirectory() as folder:
+        cert, key = f"{folder}/tls.crt", f"{folder}/tls.key"
+        run(*f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {cert}".split())
+        with served(program, "https://", "--tls-cert", cert, "--tls-key", key) as (rest, _):
+            check(ask(rest, "/health/ready")[0] == 200, "with TLS it is not ready")
+            page = ask(rest, "/metrics")[1].splitlines()
+    return "".join(f"{line}\n" for line in page if line.startswith("kernel_tls_"))
+
+
 def main(program):
-    for part in (check_manifests, check_compose, check_dockerfile, check_prometheus):
+    for part in (
+        check_manifests,
+        check_compose,
+        check_images,
+        check_hardening,
+        check_network_policy,
+        check_dockerfile,
+        check_prometheus,
+    ):
         print(part(), flush=True)
     print(check_settings(program), flush=True)
     with served(program) as (rest, grpc):
         print(check_probes(rest, grpc), flush=True)
         work(rest)
-        print(check_queries(ask(rest, "/metrics")[1] + GPU_METRICS.read_text()), flush=True)
+        page = ask(rest, "/metrics")[1]
+    print(check_queries(page + GPU_METRICS.read_text() + tls_metrics(program)), flush=True)
     print("the server has drained and ended with 0")
 
 

@@ -82,7 +82,8 @@
 //! | `docs` | | `axum`, with a page at `/docs` that shows the REST API and tries it out: Swagger UI, embedded |
 //! | `grpc` | | `tower_kernels::grpc`: gRPC over tonic, a server, a client, health and reflection |
 //! | `hyper` | | `tower_kernels::hyper`: any pipeline as a hyper service, and a server with a graceful end |
-//! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line; with `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc` and `hyper` |
+//! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line; with `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc`, `hyper` and `tls` |
+//! | `tls` | | TLS for the server of `hyper`: certificates that are read again when they change, and client certificates that name the tenant |
 //! | `full` | | all of the above |
 //! | `fault-kernel` | | for tests alone: the program with a kernel that loses the device |
 

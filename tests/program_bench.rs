@@ -254,7 +254,7 @@ fn what_can_never_work_is_said_at_once_and_nothing_is_measured() {
         (&["orderbook/matching", "-i", &input], 5, "ring kernel"),
         (&["linalg/saxpy", "-i", &input, "--rest", &nobody], 7, "connection"),
         (&["linalg/saxpy", "-i", &input, "--grpc", &nobody], 7, "connection"),
-        (&["linalg/saxpy", "-i", &input, "--rest", "https://localhost"], 2, "not of the form"),
+        (&["linalg/saxpy", "-i", &input, "--rest", "https://localhost"], 2, "needs --cacert"),
         (&["linalg/saxpy", "-i", &input, "--grpc", "localhost:1"], 2, "not of the form"),
         (&["linalg/saxpy", "-i", &input, "--header", "a: b"], 2, "--header goes with"),
     ] {

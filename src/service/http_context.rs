@@ -1,7 +1,7 @@
 //! [`RequestContext`] and [`ResponseContext`] for plain HTTP messages, through their extensions.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::context::{Priority, RequestContext, ResponseContext, TraceContext};
 use crate::error::ErrorKind;
@@ -13,6 +13,29 @@ pub struct Deadline(pub Instant);
 /// An extension of an [`http::Request`]: on whose behalf it is made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant(pub Arc<str>);
+
+/// An extension of an [`http::Request`]: the tenant that its connection has proven to be, by the certificate of a TLS
+/// client. Servers set it beside [`Tenant`]; an [`AuthenticateLayer`](crate::layers) can take it for a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerTenant {
+    /// The tenant.
+    pub tenant: Arc<str>,
+    /// When the certificate expires, which a connection can outlive.
+    pub expires: SystemTime,
+}
+
+impl PeerTenant {
+    /// This tenant, until then.
+    pub fn new(tenant: impl Into<Arc<str>>, expires: SystemTime) -> Self {
+        Self { tenant: tenant.into(), expires }
+    }
+
+    /// Whether the certificate has not expired.
+    pub fn is_valid(&self) -> bool {
+        SystemTime::now() < self.expires
+    }
+}
 
 /// An extension of an [`http::Request`]: the name of its route, for spans and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

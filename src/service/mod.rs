@@ -30,7 +30,7 @@ pub use context::{
 pub use dispatch::KernelService;
 pub use error::{Invalid, KernelError};
 pub use future::ResponseFuture;
-pub use http_context::{Deadline, Operation, Tenant};
+pub use http_context::{Deadline, Operation, PeerTenant, Tenant};
 pub use job::Job;
 pub use kernel::{BackendKind, BatchKey, Context, Cost, Kernel, KernelInfo, Mode};
 pub use payload::{Payload, Typed};

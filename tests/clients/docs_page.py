@@ -1,15 +1,20 @@
 """Opens /docs in a headless Chromium that can resolve no name, and runs linalg/saxpy from it.
 
-    python3 tests/clients/docs_page.py http://127.0.0.1:8080 [/usr/bin/chromium]
+    python3 tests/clients/docs_page.py http://127.0.0.1:8080 [/usr/bin/chromium [CERTIFICATE]]
+
+Over https:// the browser takes the key of CERTIFICATE, a PEM file, and no other; without it the page must not open.
 
 Needs `pip install playwright` (its own browsers are not needed) and a Chromium. Fails where a kernel is not shown, where
 the page asks another server for anything, or where it complains of its content security policy.
 """
 
+import base64
+import hashlib
 import json
+import subprocess
 import sys
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 
 server = sys.argv[1].rstrip("/")
 chromium = sys.argv[2] if len(sys.argv) > 2 else "/usr/bin/chromium"
@@ -17,17 +22,42 @@ flags = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-ba
     --disable-component-update --disable-sync""".split()
 offline = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
 
+
+
+def pin(certificate):
+    """The flag that makes Chromium take this certificate's key."""
+    pem = subprocess.run(["openssl", "x509", "-in", certificate, "-noout", "-pubkey"], check=True, capture_output=True)
+    command = ["openssl", "pkey", "-pubin", "-outform", "DER"]
+    key = subprocess.run(command, input=pem.stdout, check=True, capture_output=True).stdout
+    return f"--ignore-certificate-errors-spki-list={base64.b64encode(hashlib.sha256(key).digest()).decode()}"
+
+
+def is_refused(playwright):
+    """Whether a browser that does not know the certificate refuses the page."""
+    browser = playwright.chromium.launch(executable_path=chromium, args=[*flags, offline])
+    try:
+        browser.new_page().goto(f"{server}/docs")
+        return False
+    except Error as error:
+        return "ERR_CERT_AUTHORITY_INVALID" in str(error)
+    finally:
+        browser.close()
+
+
 with sync_playwright() as playwright:
+    if server.startswith("https://"):
+        assert is_refused(playwright), "a certificate of nobody's is taken"
+        flags.append(pin(sys.argv[3]))
     browser = playwright.chromium.launch(executable_path=chromium, args=[*flags, offline])
     page = browser.new_page()
     asked, complaints = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"{server}/docs")
+    opened = page.goto(f"{server}/docs")
     page.wait_for_selector(".opblock", timeout=20_000)
     shown = page.eval_on_selector_all("[data-path]", "all => all.map(one => one.getAttribute('data-path'))")
-    kernels = page.request.get(f"{server}/kernels").json()["kernels"]
+    kernels = page.evaluate("url => fetch(url).then(answer => answer.json())", f"{server}/kernels")["kernels"]
     missing = [kernel["id"] for kernel in kernels if not any(path.endswith("/kernels/" + kernel["id"]) for path in shown)]
     assert not missing, f"not shown: {missing}"
 
@@ -44,5 +74,8 @@ with sync_playwright() as playwright:
     elsewhere = [url for url in asked if not url.startswith((server, "data:"))]
     assert not elsewhere, f"asked elsewhere: {elsewhere}"
     assert not complaints, complaints
+    protocol = page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol")
+    security = opened.security_details() or {}
     browser.close()
+print(f"{protocol}, {security.get('protocol', 'no TLS')}:", end=" ")
 print(f"{len(kernels)} kernels shown, saxpy run, {len(asked)} requests, all to {server}")

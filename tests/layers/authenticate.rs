@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, header};
@@ -12,7 +12,7 @@ use tower_kernels::layers::authenticate::{
 };
 use tower_kernels::layers::rate_limit::RateLimitError;
 use tower_kernels::layers::{AnswerLayer, AuthenticateLayer, RateLimiterLayer, TimeoutLayer};
-use tower_kernels::service::{Priority, RequestContext, Tenant};
+use tower_kernels::service::{PeerTenant, Priority, RequestContext, Tenant};
 use tracing::Level;
 
 const KEY: &str = "the-one-key-of-acme";
@@ -69,6 +69,35 @@ async fn what_was_known_of_the_tenant_before_is_replaced() {
     assert_eq!(ask(&layer, claiming("the-other-key-of-acme")).await.unwrap(), (acme.clone(), Priority::Low));
     // A credential that says nothing of the priority leaves it to who has put it there.
     assert_eq!(ask(&layer, claiming(KEY)).await.unwrap(), (acme, Priority::High));
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_a_credential_where_it_is_to_be_and_while_it_is_valid() {
+    let on_a_connection_of = |tenant: &str, expires: SystemTime, mut request: Request<()>| {
+        request.extensions_mut().insert(PeerTenant::new(tenant, expires));
+        request
+    };
+    let (past, later) = (SystemTime::now() - Duration::from_secs(1), SystemTime::now() + Duration::from_secs(3600));
+    let certificates = AuthenticateLayer::new(keys()).client_certificates();
+    let bob = Some("bob".to_owned());
+    assert_eq!(ask(&certificates, on_a_connection_of("bob", later, Request::new(()))).await.unwrap().0, bob);
+    // No header makes another tenant of it, be it right or wrong.
+    for key in [KEY, "of-nobody"] {
+        assert_eq!(ask(&certificates, on_a_connection_of("bob", later, with_key(key))).await.unwrap().0, bob);
+    }
+    // A connection can outlive the certificate, which then is worth nothing, and hides no key either.
+    for request in [Request::new(()), with_key(KEY)] {
+        let expired = ask(&certificates, on_a_connection_of("bob", past, request)).await.unwrap_err();
+        assert_eq!(challenge(&expired), r#"Bearer realm="kernels", error="invalid_token""#);
+    }
+    assert_eq!(ask(&certificates, with_key(KEY)).await.unwrap().0.as_deref(), Some("acme"));
+
+    let without = AuthenticateLayer::new(keys());
+    ask(&without, on_a_connection_of("bob", later, Request::new(()))).await.unwrap_err();
+    assert_eq!(
+        ask(&without, on_a_connection_of("bob", later, with_key(KEY))).await.unwrap().0.as_deref(),
+        Some("acme")
+    );
 }
 
 #[tokio::test]
@@ -300,7 +329,8 @@ fn the_leeway_is_for_clocks_that_differ_and_not_for_ever() {
     let expired_by = |seconds: i64| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().cast_signed();
         let claims = serde_json::json!({"sub": "acme", "exp": now - seconds});
-        let key = jsonwebtoken::EncodingKey::from_secret(goldens()["keys"]["hs256"].as_str().unwrap().as_bytes());
+        let secret = goldens()["keys"]["hs256"].as_str().unwrap().to_owned();
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes()).unwrap();
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
     };
     let taken = |jwt: &Jwt, seconds| jwt.verify(Credential::new(&expired_by(seconds))).is_ok();

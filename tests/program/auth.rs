@@ -139,7 +139,7 @@ async fn a_token_lets_its_tenant_in() {
     let exp = (SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + hour).as_secs();
     let token = |issuer: &str| {
         let claims = serde_json::json!({"iss": issuer, "org": "acme", "exp": exp});
-        encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+        encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes()).unwrap()).unwrap()
     };
     for (issuer, status, code) in
         [("https://login.example", 200, Code::Ok), ("https://evil.example", 401, Code::Unauthenticated)]

@@ -134,7 +134,9 @@ impl Server {
         let greeting = stdout.until("auth ");
         let address = |name: &str| {
             let line = greeting.lines().find_map(|line| line.trim().strip_prefix(name));
-            line.and_then(|line| line.trim().strip_prefix("http://")).unwrap_or_else(|| panic!("no {name}: {greeting}"))
+            line.and_then(|line| line.trim().split_once("://"))
+                .map(|(_, it)| it)
+                .unwrap_or_else(|| panic!("no {name}: {greeting}"))
         };
         let (rest, grpc) = (address("REST").parse().unwrap(), address("gRPC").parse().unwrap());
         Self { child, stdout, stderr, rest, grpc }

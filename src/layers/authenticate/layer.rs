@@ -6,7 +6,8 @@ use http::{Method, Request, Uri};
 use tower_layer::Layer;
 
 use super::error::Challenges;
-use super::{Authenticate, AuthenticateError, Credential, Identity, Verify};
+use super::{Authenticate, AuthenticateError, Credential, Denied, Identity, Verify};
+use crate::service::PeerTenant;
 
 /// Lets through what says who makes it. See the [module](super).
 pub struct AuthenticateLayer<V> {
@@ -17,6 +18,7 @@ pub struct AuthenticateLayer<V> {
 pub(super) struct Policy<V> {
     verifier: Arc<V>,
     exempt: Option<Arc<Exempt>>,
+    peers: bool,
     challenges: Challenges,
 }
 
@@ -26,7 +28,7 @@ impl<V: Verify> AuthenticateLayer<V> {
     /// Asks `verifier` who makes a request.
     pub fn new(verifier: V) -> Self {
         let challenges = Challenges::new("kernels").expect("visible ASCII");
-        Self { policy: Arc::new(Policy { verifier: Arc::new(verifier), exempt: None, challenges }) }
+        Self { policy: Arc::new(Policy { verifier: Arc::new(verifier), exempt: None, peers: false, challenges }) }
     }
 
     /// Lets requests through, whoever makes them, for which `exempt` is true: health probes, CORS preflights. The URI is
@@ -51,6 +53,14 @@ impl<V: Verify> AuthenticateLayer<V> {
         Self { policy: Arc::new(policy) }
     }
 
+    /// Takes the certificate of a TLS client for the credential of every request on its connection
+    /// ([`PeerTenant`](crate::service::PeerTenant), which a server has set). Credentials in such a request's headers are
+    /// not looked at. Requests on other connections need a credential as before.
+    #[must_use]
+    pub fn client_certificates(self) -> Self {
+        Self { policy: Arc::new(Policy { peers: true, ..Arc::unwrap_or_clone(self.policy) }) }
+    }
+
     /// Names the realm that `WWW-Authenticate` tells clients of; `kernels` if nothing is said.
     ///
     /// # Panics
@@ -72,7 +82,12 @@ impl<V: Verify> Policy<V> {
         {
             return Ok(None);
         }
+        let peer = request.extensions().get::<PeerTenant>().filter(|_| self.peers);
+        if let Some(peer) = peer.filter(|peer| peer.is_valid()) {
+            return Ok(Some(Identity::new(Arc::clone(&peer.tenant))));
+        }
         let denied = match Credential::read(request.headers()) {
+            _ if peer.is_some() => Denied::new("the client certificate has expired since the connection began"),
             Ok(None) => return Err(self.challenges.missing()),
             Ok(Some(credential)) => match self.verifier.verify(credential) {
                 Ok(identity) => return Ok(Some(identity)),
@@ -109,16 +124,22 @@ impl<V: fmt::Debug> fmt::Debug for AuthenticateLayer<V> {
 
 impl<V> Clone for Policy<V> {
     fn clone(&self) -> Self {
-        Self { verifier: Arc::clone(&self.verifier), exempt: self.exempt.clone(), challenges: self.challenges.clone() }
+        Self {
+            verifier: Arc::clone(&self.verifier),
+            exempt: self.exempt.clone(),
+            peers: self.peers,
+            challenges: self.challenges.clone(),
+        }
     }
 }
 
 impl<V: fmt::Debug> fmt::Debug for Policy<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verifier, exempt, challenges } = self;
+        let Self { verifier, exempt, peers, challenges } = self;
         f.debug_struct("Policy")
             .field("verifier", verifier)
             .field("exempts", &exempt.is_some())
+            .field("client_certificates", peers)
             .field("challenges", challenges)
             .finish()
     }

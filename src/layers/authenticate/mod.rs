@@ -45,6 +45,9 @@
 //! refused. Both verifiers take either: `keys.or(tokens)` asks one after the other, and a [`Verify`] of your own takes
 //! whatever else can be told from memory.
 //!
+//! On a connection whose TLS client certificate names the tenant, that certificate can stand for a credential of each
+//! request: [`AuthenticateLayer::client_certificates`].
+//!
 //! # What a client can claim
 //!
 //! A [`Tenant`] that was in the extensions is replaced, and the [`Priority`] where the credential has one. What the

@@ -38,6 +38,10 @@ where
     if let Some(devices) = &shared.devices {
         kernel.register_collector(Box::new(Backends(devices.status())));
     }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &shared.tls {
+        super::tls::register(kernel, tls);
+    }
     #[cfg(feature = "cuda")]
     super::gpus::register(&mut registry, super::gpus::read(shared.devices.as_ref()).await);
     let mut page = String::new();

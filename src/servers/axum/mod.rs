@@ -178,6 +178,14 @@
 //! `kernel_backend_queued` over `kernel_backend_lanes` says how many rounds of work a newcomer waits for, and is what to
 //! add replicas by.
 //!
+//! Where the router knows the server's TLS (`KernelRouter::tls`, feature `tls`):
+//!
+//! | name | type | labels | what |
+//! |---|---|---|---|
+//! | `kernel_tls_certificate_expiry_seconds` | gauge | | time until the certificate that is presented expires, or one of its chain; below 0 once it has |
+//! | `kernel_tls_reloads_total` | counter | `outcome` | how often its files had changed (`ok`), or could not be used when they were looked at (`failed`) |
+//! | `kernel_tls_handshake_failures_total` | counter | `reason` | connections closed in the handshake: `timeout`, `not_tls`, `client_certificate`, `other` |
+//!
 //! Where NVIDIA's management library is there (it comes with the driver), what the sensors of each CUDA device say, read
 //! when the page is asked for. The names are those of NVIDIA's DCGM exporter, in Prometheus's units; a device or driver
 //! that does not tell one of them has no line of it:
@@ -224,6 +232,8 @@ mod openapi;
 mod outcomes;
 mod route;
 mod router;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use self::config::RouterConfig;
 pub use self::drain::DrainHandle;

@@ -33,6 +33,11 @@ const OPERATIONS: usize = 512;
 /// The most that ever have: each has some thirty series, and what scrapes them has to hold them all.
 const MOST_OPERATIONS: usize = 1024;
 
+#[cfg(feature = "tls")]
+type OptionalTls = Option<crate::servers::hyper::Tls>;
+#[cfg(not(feature = "tls"))]
+type OptionalTls = ();
+
 /// Makes an [`axum::Router`](::axum::Router) over kernels, or over any service that takes requests for them. See the
 /// [module](super) for its routes.
 pub struct KernelRouter<S = KernelService> {
@@ -44,6 +49,7 @@ pub struct KernelRouter<S = KernelService> {
     drain: DrainHandle,
     metrics: Option<MetricsHandle>,
     pipeline: Option<PipelineHandle>,
+    tls: OptionalTls,
     openapi: bool,
 }
 
@@ -69,6 +75,7 @@ impl<S> KernelRouter<S> {
             drain,
             metrics: None,
             pipeline: None,
+            tls: OptionalTls::default(),
             openapi: true,
         }
     }
@@ -124,6 +131,14 @@ impl<S> KernelRouter<S> {
         self
     }
 
+    /// Shows on `/metrics` when the certificate of a server expires, how often it was replaced, and handshakes that failed.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: crate::servers::hyper::Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Whether there is `/openapi.json`, and `/docs` with the feature `docs`: yes where nothing is said. Both are at the
     /// root, as `/health` is, and a program that has its own there turns these off.
     #[must_use]
@@ -145,12 +160,24 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
-        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, openapi } = self;
+        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, tls, openapi } = self;
         let routes: Vec<_> = Route::of(&config, openapi).collect();
         let (outcomes, openapi) = (Outcomes::new(), Arc::default());
         if let Some(metrics) = metrics {
-            return Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, outcomes, openapi }
-                .into_router(&routes);
+            return Shared {
+                service,
+                registry,
+                config,
+                timeout,
+                devices,
+                drain,
+                metrics,
+                pipeline,
+                tls,
+                outcomes,
+                openapi,
+            }
+            .into_router(&routes);
         }
         let kernels = registry.list();
         // Where not all can have series, those that are called first get them, and not those that come first by id.
@@ -161,14 +188,14 @@ impl<S> KernelRouter<S> {
         // The wait for the answer ends at the deadline, and with it the call: where nothing below the metrics notices
         // that first, it is counted as one that its caller has left.
         let (metrics, service) = (layer.handle(), layer.layer(TimeoutLayer::new(timeout).layer(service)));
-        Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, outcomes, openapi }
+        Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, tls, outcomes, openapi }
             .into_router(&routes)
     }
 }
 
 impl<S> fmt::Debug for KernelRouter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service: _, registry, config, timeout, devices, drain, metrics, pipeline, openapi } = self;
+        let Self { service: _, registry, config, timeout, devices, drain, metrics, pipeline, tls, openapi } = self;
         f.debug_struct("KernelRouter")
             .field("registry", registry)
             .field("config", config)
@@ -177,6 +204,7 @@ impl<S> fmt::Debug for KernelRouter<S> {
             .field("drain", drain)
             .field("metrics", metrics)
             .field("pipeline", pipeline)
+            .field("tls", tls)
             .field("openapi", openapi)
             .finish_non_exhaustive()
     }
@@ -192,6 +220,8 @@ pub(super) struct Shared<S> {
     pub(super) drain: DrainHandle,
     pub(super) metrics: MetricsHandle,
     pub(super) pipeline: Option<PipelineHandle>,
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there is nothing to show"))]
+    pub(super) tls: OptionalTls,
     pub(super) outcomes: Outcomes,
     pub(super) openapi: Arc<OpenApi>,
 }

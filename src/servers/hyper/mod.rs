@@ -71,8 +71,8 @@
 //! # Many clients, and slow ones
 //!
 //! [`serve`] is [`Server::serve`] with the default [`ServerConfig`], and takes any service of hyper's: an `axum::Router`
-//! or tonic's routes in a `hyper_util::service::TowerToHyperService` get the same care. HTTP/1.1 and HTTP/2 without TLS
-//! come on one port.
+//! or tonic's routes in a `hyper_util::service::TowerToHyperService` get the same care. HTTP/1.1 and HTTP/2
+//! come on one port, over TLS where [`Server::tls`] says so (feature `tls`).
 //!
 //! * Heads that trickle in, connections on which nothing is asked, and clients that read nothing of their answers are cut
 //!   off, each by a clock of its own. The body of a request has the request's deadline.
@@ -86,6 +86,8 @@
 mod serve;
 mod service;
 
+#[cfg(feature = "tls")]
+pub use self::serve::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, TlsPem, TlsStatus};
 pub use self::serve::{Connections, Server, ServerConfig, listen, serve};
 pub use self::service::{KernelHttpService, ResponseFuture};
 pub use crate::servers::http::ResponseBody;

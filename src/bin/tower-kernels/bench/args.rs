@@ -35,6 +35,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL")]
     grpc: Option<String>,
 
+    /// A PEM file with the authorities that the server's certificate is checked with, where the URL is of https.
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+
     /// How the input goes out and the output comes back.
     #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Json)]
     payload: Form,
@@ -141,13 +145,16 @@ impl Args {
         let (Some(kernel), Some(input)) = (self.kernel, self.input) else {
             return Err("an ID and an --input are needed".to_owned());
         };
-        let (form, headers) = (self.payload, self.headers);
+        let (form, headers, cacert) = (self.payload, self.headers, self.cacert);
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (destination, threads) = match (self.rest, self.grpc) {
-            (None, None) if headers.is_empty() => (Destination::InProcess { kernel, form }, processors),
+            (None, None) if headers.is_empty() && cacert.is_none() => {
+                (Destination::InProcess { kernel, form }, processors)
+            }
+            (None, None) if headers.is_empty() => return Err("--cacert goes with --rest or --grpc".to_owned()),
             (None, None) => return Err("--header goes with --rest or --grpc".to_owned()),
             (Some(url), _) if form == Form::Json => {
-                (Destination::Rest { url, kernel, headers }, processors.div_ceil(2))
+                (Destination::Rest { url, kernel, headers, cacert }, processors.div_ceil(2))
             }
             (Some(_), _) => return Err("over REST the payload is JSON".to_owned()),
             (None, Some(_)) if form == Form::Typed => {
@@ -155,7 +162,7 @@ impl Args {
             }
             (None, Some(url)) => {
                 let channels = self.channels;
-                (Destination::Grpc { url, kernel, form, headers, channels }, processors.div_ceil(2))
+                (Destination::Grpc { url, kernel, form, headers, cacert, channels }, processors.div_ceil(2))
             }
         };
         let concurrency = self.concurrency.unwrap_or(if self.rate.is_some() { OPEN } else { CLOSED });
@@ -250,6 +257,7 @@ mod tests {
             &[&id[..], &["--rest", "http://a", "--payload", "tensors"]].concat(),
             &[&id[..], &["--grpc", "http://a", "--payload", "typed"]].concat(),
             &[&id[..], &["--header", "a: b"]].concat(),
+            &[&id[..], &["--cacert", "ca.crt"]].concat(),
             &[&id[..], &["--arrivals", "poisson"]].concat(),
             &[&id[..], &["--rate", "0"]].concat(),
             &[&id[..], &["--rate", "NaN"]].concat(),

@@ -8,6 +8,7 @@ mod pipeline;
 mod print;
 mod settings;
 mod sources;
+mod tls;
 mod values;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
 pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry};
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
+pub(crate) use self::tls::Tls;
 pub(crate) use self::values::{Devices, Domain, Filter, Listen, Span};
 
 /// All settings.
@@ -37,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) rest: Rest,
     pub(crate) grpc: Grpc,
     pub(crate) connections: Connections,
+    pub(crate) tls: Tls,
     pub(crate) auth: Auth,
     pub(crate) rate_limit: RateLimit,
     pub(crate) cache: Cache,
@@ -173,6 +176,7 @@ impl Default for Config {
             rest: Rest::default(),
             grpc: Grpc::default(),
             connections: Connections::default(),
+            tls: Tls::default(),
             auth: Auth::default(),
             rate_limit: RateLimit::default(),
             cache: Cache::default(),

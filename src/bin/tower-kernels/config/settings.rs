@@ -57,6 +57,23 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("connections.head_timeout", Text("TIME"), "The most that the head of a request may take to come"),
     setting("connections.idle_timeout", Text("TIME"), "How long an HTTP/1.1 connection is kept while nothing is asked"),
     setting("connections.write_timeout", Text("TIME"), "How long a client may read nothing of its answer"),
+    setting(
+        "tls.cert",
+        Text("FILE"),
+        "The certificate of REST and gRPC, with its chain, in PEM; TLS is off without one",
+    ),
+    setting("tls.key", Text("FILE"), "The private key of tls.cert, in PEM"),
+    setting(
+        "tls.client_ca",
+        Text("FILE"),
+        "The authorities, in PEM, whose client certificates are accepted and name the tenant",
+    ),
+    setting(
+        "tls.client_tenant",
+        Choice(&["cn", "dns", "uri"]),
+        "What of a client certificate names the tenant: its common name, or its one DNS name or URI",
+    ),
+    setting("tls.reload_interval", Text("TIME"), "How often the files of tls are read again; 0s is never"),
     setting("auth.api_keys", InFile, "Who may call: tenants, and the SHA-256 of their keys"),
     setting(
         "auth.api_keys_file",

@@ -62,6 +62,7 @@ impl Effective {
         if config.rest.listen.0.is_none() && config.grpc.listen.0.is_none() {
             return Err(wrong("rest.listen and grpc.listen are both off, so there is nothing to serve"));
         }
+        config.tls.files().map_err(wrong)?;
         Ok(Self { config, sources })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use http::{Method, Uri};
-use tower_kernels::layers::authenticate::{ApiKeys, Jwt, JwtKey, Verify};
+use tower_kernels::layers::authenticate::{ApiKeys, Credential, Denied, Jwt, JwtKey, Verify};
 use tower_kernels::layers::{AnswerLayer, AuthenticateLayer};
 use tower_layer::Stack;
 
@@ -16,25 +16,40 @@ use crate::exit::{Exit, Failure};
 #[derive(Clone, Debug)]
 pub(super) struct Authentication {
     verifier: Arc<dyn Verify>,
+    client_certificates: bool,
     open_metrics: bool,
-    kinds: &'static str,
+    kinds: String,
 }
 
 impl Authentication {
     /// `None` where nobody is asked who they are.
-    pub(super) fn new(auth: &Auth) -> Result<Option<Self>, Failure> {
-        let (verifier, kinds): (Arc<dyn Verify>, _) = match (keys(auth)?, tokens(&auth.jwt)?) {
-            (None, None) => return Ok(None),
-            (Some(keys), None) => (Arc::new(keys), "API keys"),
-            (None, Some(tokens)) => (Arc::new(tokens), "JSON web tokens"),
-            (Some(keys), Some(tokens)) => (Arc::new(keys.or(tokens)), "API keys and JSON web tokens"),
+    pub(super) fn new(auth: &Auth, client_certificates: bool) -> Result<Option<Self>, Failure> {
+        let (keys, tokens) = (keys(auth)?, tokens(&auth.jwt)?);
+        let kinds = [
+            ("API keys", keys.is_some()),
+            ("JSON web tokens", tokens.is_some()),
+            ("client certificates", client_certificates),
+        ];
+        let kinds: Vec<_> = kinds.into_iter().filter_map(|(kind, on)| on.then_some(kind)).collect();
+        let verifier: Arc<dyn Verify> = match (keys, tokens) {
+            (None, None) if !client_certificates => return Ok(None),
+            (None, None) => Arc::new(|_: Credential<'_>| Err(Denied::new("only client certificates are accepted"))),
+            (Some(keys), None) => Arc::new(keys),
+            (None, Some(tokens)) => Arc::new(tokens),
+            (Some(keys), Some(tokens)) => Arc::new(keys.or(tokens)),
         };
-        Ok(Some(Self { verifier, open_metrics: auth.open_metrics, kinds }))
+        let open_metrics = auth.open_metrics;
+        Ok(Some(Self { verifier, client_certificates, open_metrics, kinds: kinds.join(" and ") }))
     }
 
     /// Its name, for people.
-    pub(super) fn kinds(&self) -> &'static str {
-        self.kinds
+    pub(super) fn kinds(&self) -> &str {
+        &self.kinds
+    }
+
+    /// Whether there is a credential that goes into a header.
+    pub(super) fn has_header(&self) -> bool {
+        self.kinds != "client certificates"
     }
 
     /// In front of REST. Probes have no credentials, and neither have the preflights of browsers.
@@ -56,7 +71,9 @@ impl Authentication {
         &self,
         exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static,
     ) -> Stack<AuthenticateLayer<Arc<dyn Verify>>, AnswerLayer> {
-        Stack::new(AuthenticateLayer::new(Arc::clone(&self.verifier)).exempt(exempt), AnswerLayer::new())
+        let layer = AuthenticateLayer::new(Arc::clone(&self.verifier)).exempt(exempt);
+        let layer = if self.client_certificates { layer.client_certificates() } else { layer };
+        Stack::new(layer, AnswerLayer::new())
     }
 }
 

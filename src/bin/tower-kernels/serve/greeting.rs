@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use tower_kernels::backends::Local;
 use tower_kernels::service::KernelRegistry;
 
+use super::auth::Authentication;
 use super::servers::Servers;
 use crate::config::{Config, LogFormat};
 
@@ -18,15 +19,18 @@ pub(super) fn print(
     local: &Local,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let (devices, kernels, auth) =
-        (local.status().to_string(), registry.len(), servers.auth.as_ref().map_or("off", |auth| auth.kinds()));
-    let shown = |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |it| format!("http://{it}"));
+        (local.status().to_string(), registry.len(), servers.auth.as_ref().map_or("off", Authentication::kinds));
+    let scheme = if servers.tls.is_some() { "https" } else { "http" };
+    let shown = |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |it| format!("{scheme}://{it}"));
     let (rest, grpc) = (shown(servers.rest), shown(servers.grpc));
     tracing::info!(rest, grpc, devices, kernels, auth, "serving");
     for (name, address) in [("REST", servers.rest), ("gRPC", servers.grpc)] {
-        if let Some(address) = address.filter(|address| servers.auth.is_none() && !address.ip().is_loopback()) {
+        if let Some(address) =
+            address.filter(|address| servers.auth.is_none() && servers.tls.is_none() && !address.ip().is_loopback())
+        {
             tracing::warn!(
                 "{name} listens on {address}, where others can reach it, and asks nobody who they are: set \
-                 auth.api_keys, auth.api_keys_file or auth.jwt, or listen on 127.0.0.1"
+                 auth.api_keys, auth.api_keys_file, auth.jwt or tls.client_ca, or listen on 127.0.0.1"
             );
         }
     }
@@ -47,10 +51,16 @@ pub(super) fn print(
             "" => String::new(),
             prefix => format!("/{prefix}"),
         };
-        let key = if servers.auth.is_some() { "-H \"authorization: Bearer $KEY\" " } else { "" };
+        let header = servers.auth.as_ref().is_some_and(Authentication::has_header);
+        let key = if header { "-H \"authorization: Bearer $KEY\" " } else { "" };
+        let certificates = match &servers.tls {
+            None => "",
+            Some(_) if config.tls.has_client_ca() => "--cacert ca.crt --cert client.crt --key client.key ",
+            Some(_) => "--cacert ca.crt ",
+        };
         write!(
             text,
-            "Try it:\n  curl -s http://{}{prefix}/kernels/linalg/saxpy/execute -H 'content-type: application/json' {key}\
+            "Try it:\n  curl -s {certificates}{scheme}://{}{prefix}/kernels/linalg/saxpy/execute -H 'content-type: application/json' {key}\
              -d '{{\"a\": 2.0, \"x\": [1.0, 2.0], \"y\": [10.0, 20.0]}}'\n",
             reachable(address)
         )?;

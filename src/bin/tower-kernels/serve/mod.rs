@@ -9,6 +9,7 @@ mod greeting;
 mod log;
 mod pipeline;
 mod servers;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -69,8 +70,8 @@ async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error +
     tracing::info!("the layers, from the outside in:\n{layer}");
     let pipeline = layer.over(local.clone());
     let health = HealthService::new();
-    let auth = Authentication::new(&config.auth)?;
-    let mut servers = Servers::new(config, auth);
+    let auth = Authentication::new(&config.auth, config.tls.has_client_ca())?;
+    let mut servers = Servers::new(config, auth, tls::open(&config.tls)?);
     let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle())?;
     servers.grpc(config, pipeline, &registry, health.clone())?;
     greeting::print(config, &servers, &registry, &local)?;

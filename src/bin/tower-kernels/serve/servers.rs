@@ -13,7 +13,7 @@ use tonic::service::Routes;
 use tower_kernels::axum::{DrainHandle, KernelRouter};
 use tower_kernels::backends::Local;
 use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
-use tower_kernels::hyper::{Server, ServerConfig, listen};
+use tower_kernels::hyper::{Server, ServerConfig, Tls, listen};
 use tower_kernels::pipeline::PipelineHandle;
 use tower_kernels::service::KernelRegistry;
 
@@ -26,6 +26,7 @@ pub(super) struct Servers {
     limits: ServerConfig,
     drain: Duration,
     pub(super) auth: Option<Authentication>,
+    pub(super) tls: Option<Tls>,
     stopping: CancellationToken,
     running: JoinSet<(&'static str, io::Result<()>)>,
     pub(super) rest: Option<SocketAddr>,
@@ -33,11 +34,12 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    pub(super) fn new(config: &Config, auth: Option<Authentication>) -> Self {
+    pub(super) fn new(config: &Config, auth: Option<Authentication>, tls: Option<Tls>) -> Self {
         Self {
             limits: config.connections.server(),
             drain: config.drain.limit.0,
             auth,
+            tls,
             stopping: CancellationToken::new(),
             running: JoinSet::new(),
             rest: None,
@@ -59,13 +61,17 @@ impl Servers {
             .timeout(config.timeout.0)
             .devices(local.clone())
             .pipeline(layers);
+        let router = match &self.tls {
+            Some(tls) => router.tls(tls.clone()),
+            None => router,
+        };
         let drain = router.drain_handle();
         let router = match &self.auth {
             Some(auth) => auth.around_rest(router.into_router()),
             None => router.into_router(),
         };
         let service = TowerToHyperService::new(router);
-        let server = Server::new(self.limits.clone());
+        let server = self.server();
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("REST", server.serve(listener, service, stop, limit).await) });
         self.rest = Some(address);
@@ -94,11 +100,19 @@ impl Servers {
             None => routes,
         };
         let service = TowerToHyperService::new(routes);
-        let server = Server::new(self.limits.clone());
+        let server = self.server();
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("gRPC", server.serve(listener, service, stop, limit).await) });
         self.grpc = Some(address);
         Ok(())
+    }
+
+    fn server(&self) -> Server {
+        let server = Server::new(self.limits.clone());
+        match &self.tls {
+            Some(tls) => server.tls(tls.clone()),
+            None => server,
+        }
     }
 
     fn stop_signal(&self) -> impl Future<Output = io::Result<()>> + use<> {

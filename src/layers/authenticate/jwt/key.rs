@@ -1,5 +1,7 @@
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 
+use super::provider;
+
 /// What the signature of a token is checked with: a key, and the one algorithm that it is for.
 ///
 /// A token that names another algorithm is refused, so that nobody has a token checked as HMAC with a public key for its
@@ -27,7 +29,8 @@ impl JwtKey {
         if secret.len() < Self::SHORTEST_SECRET {
             return Err(InvalidJwtKey::ShortSecret);
         }
-        Self::checked(Algorithm::HS256, DecodingKey::from_secret(secret))
+        let key = DecodingKey::from_secret(secret).map_err(|_| InvalidJwtKey::ShortSecret)?;
+        Self::checked(Algorithm::HS256, key)
     }
 
     /// RS256: RSA (PKCS #1 v1.5) with SHA-256, by a public key in PEM.
@@ -36,7 +39,7 @@ impl JwtKey {
     /// Where it is not the public key of RSA with 2048 to 4096 bits.
     pub fn rs256_pem(pem: &[u8]) -> Result<Self, InvalidJwtKey> {
         let key = DecodingKey::from_rsa_pem(pem).map_err(|_| InvalidJwtKey::NotRsa)?;
-        match modulus_bits(key.as_bytes()) {
+        match key.try_get_as_bytes().ok().and_then(modulus_bits) {
             Some(2048..=4096) => Self::checked(Algorithm::RS256, key),
             _ => Err(InvalidJwtKey::NotRsa),
         }
@@ -48,23 +51,25 @@ impl JwtKey {
     /// Where it is not the public key of a point on P-256.
     pub fn es256_pem(pem: &[u8]) -> Result<Self, InvalidJwtKey> {
         let key = DecodingKey::from_ec_pem(pem).map_err(|_| InvalidJwtKey::NotP256)?;
+        if !key.try_get_as_bytes().is_ok_and(provider::is_on_p256) {
+            return Err(InvalidJwtKey::NotP256);
+        }
         Self::checked(Algorithm::ES256, key)
     }
 
     /// EdDSA: Ed25519, by a public key in PEM.
     ///
     /// # Errors
-    /// Where it is not the public key of a point on edwards25519.
+    /// Where it is not a public key of 32 bytes. One that is no point on edwards25519 is noticed only by its denying
+    /// every token.
     pub fn eddsa_pem(pem: &[u8]) -> Result<Self, InvalidJwtKey> {
         let key = DecodingKey::from_ed_pem(pem).map_err(|_| InvalidJwtKey::NotEd25519)?;
-        if key.as_bytes().len() != 32 {
-            return Err(InvalidJwtKey::NotEd25519);
-        }
         Self::checked(Algorithm::EdDSA, key)
     }
 
     /// Has the library take it up once, so that a key that it cannot use is an error now and not at each token.
     fn checked(algorithm: Algorithm, key: DecodingKey) -> Result<Self, InvalidJwtKey> {
+        provider::install();
         match crypto::verify("", b"", &key, algorithm) {
             Ok(_) => Ok(Self { algorithm, key }),
             Err(_) if algorithm == Algorithm::ES256 => Err(InvalidJwtKey::NotP256),

@@ -2,6 +2,7 @@
 
 mod claims;
 mod key;
+mod provider;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -41,10 +42,11 @@ use super::{Credential, Denied, Identity, Verify};
 /// * The [claim](Self::tenant_claim) that names its tenant: 1 to 128 visible ASCII characters.
 /// * No `crit` in its header, as nothing that it may ask for is known here.
 ///
-/// # Panics
-/// The cryptography is `jsonwebtoken`'s, with its feature `rust_crypto`. Where another crate of the build turns on its
-/// `aws_lc_rs` as well, the program has to say which one counts (`jsonwebtoken::crypto::CryptoProvider::install_default`)
-/// before the first [`JwtKey`] is made, which panics otherwise.
+/// # Cryptography
+/// Signatures are checked by `ring`, unless the program has another provider of `jsonwebtoken`'s: one that it has
+/// installed (`jsonwebtoken::crypto::CryptoProvider::install_default`), or that another crate of the build brings in by
+/// turning on exactly one of `jsonwebtoken`'s features `rust_crypto` and `aws_lc_rs`. Otherwise the first [`JwtKey`]
+/// installs one for the process, which checks all algorithms but signs with HMAC only.
 #[derive(Clone)]
 pub struct Jwt {
     keys: Keys,

@@ -3,6 +3,9 @@
 mod activity;
 mod config;
 mod stream;
+#[cfg(feature = "tls")]
+mod tls;
+mod transport;
 
 use std::error::Error;
 use std::future::Future;
@@ -23,12 +26,16 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use self::activity::Connections;
 use self::activity::Counted;
 pub use self::config::ServerConfig;
 use self::stream::Stream;
 use crate::panics::{LogLimit, Panicked};
+#[cfg(feature = "tls")]
+pub use self::tls::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, TlsPem, TlsStatus};
+use self::transport::{Security, WithPeer};
 
 /// How many clients may wait to be accepted: as many as Linux allows to one listener by default are 4 096.
 const BACKLOG: u32 = 1024;
@@ -74,17 +81,27 @@ where
     Server::default().serve(listener, service, stop, drain).await
 }
 
-/// Serves HTTP/1.1 and HTTP/2 without TLS, on one port, by any service of hyper's.
+/// Serves HTTP/1.1 and HTTP/2 on one port, by any service of hyper's; without TLS unless it is told otherwise.
 #[derive(Debug, Default)]
 pub struct Server {
     config: ServerConfig,
     connections: Connections,
+    security: Security,
 }
 
 impl Server {
     /// One with these limits.
     pub fn new(config: ServerConfig) -> Self {
-        Self { config, connections: Connections::default() }
+        Self { config, connections: Connections::default(), security: Security::default() }
+    }
+
+    /// Speaks TLS, with these certificates. A handshake has as long as [`ServerConfig::head_timeout`] says, and counts as
+    /// a connection; whoever speaks HTTP without TLS is told so and closed.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.security.tls = Some(tls);
+        self
     }
 
     /// What tells, later, how many connections there are.
@@ -116,7 +133,8 @@ impl Server {
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        let Self { config, connections } = self;
+        let Self { config, connections, security } = self;
+        let no_more_handshakes = CancellationToken::new();
         let mut door = Door::new(listener, config.max_connections, connections.clone());
         let builder = Arc::new(builder());
         let graceful = GracefulShutdown::new();
@@ -125,8 +143,11 @@ impl Server {
             let (open, watcher, builder) = (connections.begin(), graceful.watcher(), Arc::clone(&builder));
             let activity = open.activity();
             let service = Counted::new(service.clone(), activity.clone());
-            let stream = Stream::new(tcp, activity, &config);
+            let (security, config, stopping) = (security.clone(), config.clone(), no_more_handshakes.clone());
             tasks.spawn(async move {
+                let Some(transport) = security.secure(tcp, &activity, &config, &stopping).await else { return };
+                let service = WithPeer::new(service, transport.peer());
+                let stream = Stream::new(transport, activity, &config);
                 let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
                 if let Err(error) = connection.await {
                     tracing::debug!(%peer, error = &*error as &dyn Error, "a connection broke off");
@@ -162,7 +183,11 @@ impl Server {
         );
         let ended = async {
             let arrived = tokio::time::sleep(GRACE);
-            let closed = async { (arrived.await, graceful.shutdown().await) };
+            let closed = async {
+                arrived.await;
+                no_more_handshakes.cancel();
+                graceful.shutdown().await;
+            };
             let reported = async {
                 while let Some(ended) = tasks.join_next().await {
                     report(ended)

@@ -6,11 +6,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::ServerConfig;
 use super::activity::Activity;
+use super::transport::Transport;
 
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,7 +30,7 @@ const LINGER_QUIET: Duration = Duration::from_millis(100);
 /// * When all is written and the client goes on sending (the body of a request that was refused), closing the socket
 ///   would reset the connection, and with that take the answer from it. So what it sends is read for a while.
 pub(super) struct Stream {
-    tcp: TcpStream,
+    tcp: Transport,
     activity: Activity,
     /// As [`Activity::turns`] when last looked at.
     turns: usize,
@@ -42,6 +42,8 @@ pub(super) struct Stream {
     reading: Pin<Box<Sleep>>,
     /// Where the client does not read.
     writing: Option<Pin<Box<Sleep>>>,
+    /// Where it does not read either, and what is left to be sent is in the buffer of TLS: then it is flushing that waits.
+    flushing: Option<Pin<Box<Sleep>>>,
     /// When to read no more, once all is written.
     lingers_until: Option<Instant>,
     limits: Limits,
@@ -55,7 +57,7 @@ struct Limits {
 }
 
 impl Stream {
-    pub(super) fn new(tcp: TcpStream, activity: Activity, config: &ServerConfig) -> Self {
+    pub(super) fn new(tcp: Transport, activity: Activity, config: &ServerConfig) -> Self {
         let limits = Limits { head: config.head_timeout, idle: config.idle_timeout, write: config.write_timeout };
         let since = Instant::now();
         Self {
@@ -67,6 +69,7 @@ impl Stream {
             preface: Some(0),
             reading: Box::pin(sleep_until(later(since, limits.head))),
             writing: None,
+            flushing: None,
             lingers_until: None,
             limits,
         }
@@ -130,6 +133,17 @@ impl Stream {
         ready!(self.writing.get_or_insert_with(deadline).as_mut().poll(cx));
         Poll::Ready(Err(late("the client does not read what it is sent")))
     }
+
+    /// The same of flushing and of closing. These happen between requests as well, so they say nothing of whose turn it is.
+    fn watch_flush(&mut self, flushed: Poll<io::Result<()>>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if flushed.is_ready() {
+            self.flushing = None;
+            return flushed;
+        }
+        let deadline = || Box::pin(sleep_until(later(Instant::now(), self.limits.write)));
+        ready!(self.flushing.get_or_insert_with(deadline).as_mut().poll(cx));
+        Poll::Ready(Err(late("the client does not read what it is sent")))
+    }
 }
 
 /// A limit past the end of time is as good as a year.
@@ -174,7 +188,8 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.tcp).poll_flush(cx))?;
+        let flushed = Pin::new(&mut self.tcp).poll_flush(cx);
+        ready!(self.watch_flush(flushed, cx))?;
         // Once an answer is written hyper waits for the socket and does not read: the clock is to wake it as well.
         if self.poll_patience(cx).is_ready() {
             cx.waker().wake_by_ref();
@@ -185,7 +200,8 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.lingers_until.is_none() {
-            ready!(Pin::new(&mut this.tcp).poll_shutdown(cx))?;
+            let closed = Pin::new(&mut this.tcp).poll_shutdown(cx);
+            ready!(this.watch_flush(closed, cx))?;
             let now = Instant::now();
             this.lingers_until = Some(now + LINGER);
             this.reading.as_mut().reset(now + LINGER_QUIET);

@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::path::Path;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Uri};
+use hyper_util::rt::TokioIo;
 use prost::Message;
+use tokio::net::TcpStream;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -15,11 +18,59 @@ use tower_kernels::service::{self, Tensors};
 
 use super::super::args::Form;
 use super::payload::tensors;
+use super::tls::Tls;
 use super::{CONNECTION, Caller, Callers, Failure};
 use crate::exit::Exit;
 
-pub(in super::super) struct Grpc {
+/// Where the calls go.
+pub(super) struct Server {
+    url: String,
     endpoint: Endpoint,
+    tls: Option<Tls>,
+}
+
+impl Server {
+    pub(super) fn new(url: &str, cacert: Option<&Path>) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let form = || Exit::Usage.because(format!("{url:?} is not of the form http://HOST:PORT, nor with https"));
+        let uri: Uri = url.parse().map_err(|error| Exit::Usage.because(format!("{url:?}: {error}")))?;
+        let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(form().into());
+        };
+        let tls = Tls::of(&uri, cacert, b"h2")?;
+        // TLS is made here and not by tonic, which therefore is not to ask for it.
+        let endpoint = Endpoint::from_shared(format!("http://{authority}"));
+        let endpoint = endpoint.map_err(|error| Exit::Usage.because(format!("{url:?}: {error}")))?.tcp_nodelay(true);
+        Ok(Self { url: url.to_owned(), endpoint, tls })
+    }
+
+    async fn connect(&self) -> Result<Channel, Failure> {
+        let connected = match &self.tls {
+            None => self.endpoint.connect().await,
+            Some(tls) => {
+                let authority = self.endpoint.uri().authority();
+                let host = authority.map_or("", |authority| authority.host()).trim_matches(['[', ']']).to_owned();
+                let port = self.endpoint.uri().port_u16().unwrap_or(443);
+                let tls = tls.clone();
+                let connector = tower::service_fn(move |_: Uri| {
+                    let (tls, host) = (tls.clone(), host.clone());
+                    async move {
+                        let tcp = TcpStream::connect((host, port)).await?;
+                        tcp.set_nodelay(true)?;
+                        tls.connect(tcp).await.map(TokioIo::new)
+                    }
+                });
+                self.endpoint.connect_with_connector(connector).await
+            }
+        };
+        connected.map_err(|error| {
+            let Failure { code, message } = Failure::of(CONNECTION, &error);
+            Failure::new(code, format!("{}: {message}", self.url))
+        })
+    }
+}
+
+pub(in super::super) struct Grpc {
+    server: Server,
     channels: usize,
     metadata: MetadataMap,
     message: Call,
@@ -33,18 +84,13 @@ enum Call {
 
 impl Grpc {
     pub(super) async fn new(
-        url: &str,
+        server: Server,
         kernel: &str,
         form: Form,
         headers: &[(HeaderName, HeaderValue)],
         channels: usize,
         document: &str,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        if !url.starts_with("http://") {
-            return Err(Exit::Usage.because(format!("{url:?} is not of the form http://HOST:PORT")).into());
-        }
-        let endpoint = Endpoint::from_shared(url.to_owned());
-        let endpoint = endpoint.map_err(|error| Exit::Usage.because(format!("{url:?}: {error}")))?.tcp_nodelay(true);
         let mut metadata = MetadataMap::new();
         for (name, value) in headers {
             let key = AsciiMetadataKey::from_bytes(name.as_str().as_bytes())?;
@@ -57,13 +103,13 @@ impl Grpc {
             Form::Tensors | Form::Typed => {
                 let mut request = Request::new(GetKernelRequest { kernel_id: kernel_id.clone() });
                 *request.metadata_mut() = metadata.clone();
-                let channel = endpoint.connect().await.map_err(|error| connection(url, &error))?;
+                let channel = server.connect().await?;
                 let description = KernelClient::new(channel).get_kernel(request).await.map_err(failure)?.into_inner();
                 let schema = serde_json::from_str(&description.input_schema)?;
                 Call::Tensors(ExecuteTensorsRequest { kernel_id, inputs: wire(&tensors(&schema, document)?)? })
             }
         };
-        Ok(Self { endpoint, channels, metadata, message })
+        Ok(Self { server, channels, metadata, message })
     }
 }
 
@@ -73,8 +119,7 @@ impl Callers for Grpc {
     async fn callers(&self, count: usize) -> Result<Vec<GrpcCaller>, Failure> {
         let mut clients = Vec::new();
         for _ in 0..self.channels.min(count) {
-            let connected = self.endpoint.connect().await;
-            let channel = connected.map_err(|error| connection(&self.endpoint.uri().to_string(), &error))?;
+            let channel = self.server.connect().await?;
             clients.push(KernelClient::new(channel).max_decoding_message_size(usize::MAX));
         }
         let caller = |client: &KernelClient<Channel>| GrpcCaller {
@@ -111,11 +156,6 @@ impl Caller for GrpcCaller {
             }
         }
     }
-}
-
-fn connection(url: &str, error: &dyn Error) -> Failure {
-    let Failure { code, message } = Failure::of(CONNECTION, error);
-    Failure::new(code, format!("{url}: {message}"))
 }
 
 /// Our own servers say in the details which of the table's codes it is; others, and the transport, have the status only.

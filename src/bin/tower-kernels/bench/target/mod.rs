@@ -4,10 +4,12 @@ mod grpc;
 mod in_process;
 mod payload;
 mod rest;
+mod tls;
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::path::PathBuf;
 
 use http::{HeaderName, HeaderValue};
 use tower_kernels::error::ErrorKind;
@@ -18,9 +20,24 @@ use crate::exit::Exit;
 /// What the load is to go to.
 #[derive(Debug)]
 pub(super) enum Destination {
-    InProcess { kernel: String, form: Form },
-    Rest { url: String, kernel: String, headers: Vec<(HeaderName, HeaderValue)> },
-    Grpc { url: String, kernel: String, form: Form, headers: Vec<(HeaderName, HeaderValue)>, channels: usize },
+    InProcess {
+        kernel: String,
+        form: Form,
+    },
+    Rest {
+        url: String,
+        kernel: String,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        cacert: Option<PathBuf>,
+    },
+    Grpc {
+        url: String,
+        kernel: String,
+        form: Form,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        cacert: Option<PathBuf>,
+        channels: usize,
+    },
 }
 
 impl Destination {
@@ -60,9 +77,12 @@ pub(super) async fn connect(destination: &Destination, input: &[u8]) -> Result<T
         Destination::InProcess { kernel, form } => {
             Target::InProcess(Box::new(in_process::InProcess::new(kernel, *form, document)?))
         }
-        Destination::Rest { url, kernel, headers } => Target::Rest(rest::Rest::new(url, kernel, headers, document)?),
-        Destination::Grpc { url, kernel, form, headers, channels } => {
-            let target = grpc::Grpc::new(url, kernel, *form, headers, *channels, document).await?;
+        Destination::Rest { url, kernel, headers, cacert } => {
+            Target::Rest(rest::Rest::new(url, kernel, headers, cacert.as_deref(), document)?)
+        }
+        Destination::Grpc { url, kernel, form, headers, cacert, channels } => {
+            let server = grpc::Server::new(url, cacert.as_deref())?;
+            let target = grpc::Grpc::new(server, kernel, *form, headers, *channels, document).await?;
             Target::Grpc(Box::new(target))
         }
     })

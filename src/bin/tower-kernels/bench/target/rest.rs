@@ -1,6 +1,7 @@
 //! A server of REST: `POST /execute`, each caller on a connection of its own.
 
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 
+use super::tls::Tls;
 use super::{CONNECTION, Caller, Callers, Failure, no_json};
 use crate::exit::Exit;
 
@@ -25,6 +27,7 @@ pub(in super::super) struct Rest(Arc<Server>);
 struct Server {
     /// Host and port.
     authority: String,
+    tls: Option<Tls>,
     request: Request<Full<Bytes>>,
 }
 
@@ -39,22 +42,26 @@ impl Rest {
         url: &str,
         kernel: &str,
         headers: &[(HeaderName, HeaderValue)],
+        cacert: Option<&Path>,
         document: &str,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let input = serde_json::from_str(document).map_err(|error| no_json(&error))?;
         let body = serde_json::to_vec(&Document { kernel_id: kernel, input })?;
         let uri: Uri = url.parse().map_err(|error| Exit::Usage.because(format!("{url:?}: {error}")))?;
-        let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            return Err(Exit::Usage.because(format!("{url:?} is not of the form http://HOST[:PORT][/PREFIX]")).into());
+        let (Some(scheme @ ("http" | "https")), Some(host)) = (uri.scheme_str(), uri.host()) else {
+            return Err(Exit::Usage
+                .because(format!("{url:?} is not of the form http://HOST[:PORT][/PREFIX], nor with https"))
+                .into());
         };
-        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 }));
+        let tls = Tls::of(&uri, cacert, b"http/1.1")?;
         // Over one's own connection the target is a path, and the host goes into a header.
         let mut request = Request::post(format!("{}/execute", uri.path().trim_end_matches('/')))
             .header(HOST, &authority)
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))?;
         request.headers_mut().extend(headers.iter().cloned());
-        Ok(Self(Arc::new(Server { authority, request })))
+        Ok(Self(Arc::new(Server { authority, tls, request })))
     }
 }
 
@@ -78,8 +85,14 @@ impl Server {
         };
         let stream = TcpStream::connect(&self.authority).await.map_err(|error| failed(&error))?;
         stream.set_nodelay(true).map_err(|error| failed(&error))?;
+        let Some(tls) = &self.tls else {
+            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+            // It ends with the sender, to which it also reports what goes wrong.
+            tokio::task::spawn_local(connection);
+            return Ok(sender);
+        };
+        let stream = tls.connect(stream).await.map_err(|error| failed(&error))?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-        // It ends with the sender, to which it also reports what goes wrong.
         tokio::task::spawn_local(connection);
         Ok(sender)
     }

@@ -1,0 +1,75 @@
+//! TLS on the REST and gRPC ports.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tower_kernels::hyper::{ClientTenant, TlsFiles};
+
+use super::Span;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tls {
+    /// None where it is empty, as it is with every path here.
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) client_ca: PathBuf,
+    pub(crate) client_tenant: TenantField,
+    pub(crate) reload_interval: Span,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            cert: PathBuf::new(),
+            key: PathBuf::new(),
+            client_ca: PathBuf::new(),
+            client_tenant: TenantField::default(),
+            reload_interval: Span(Duration::from_secs(10)),
+        }
+    }
+}
+
+/// The field of a client certificate that names the tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TenantField {
+    #[default]
+    Cn,
+    Dns,
+    Uri,
+}
+
+impl Tls {
+    /// Where the certificates are; `None` without TLS.
+    ///
+    /// # Errors
+    /// Where one of the settings needs another that is missing.
+    pub(crate) fn files(&self) -> Result<Option<TlsFiles>, &'static str> {
+        let given = |path: &Path| !path.as_os_str().is_empty();
+        match (given(&self.cert), given(&self.key)) {
+            (false, false) if given(&self.client_ca) => {
+                return Err("tls.client_ca is set without tls.cert and tls.key: client certificates need TLS");
+            }
+            (false, false) => return Ok(None),
+            (true, false) => return Err("tls.cert is set without tls.key"),
+            (false, true) => return Err("tls.key is set without tls.cert"),
+            (true, true) => {}
+        }
+        let mut files = TlsFiles::new(&self.cert, &self.key).client_tenant(match self.client_tenant {
+            TenantField::Cn => ClientTenant::CommonName,
+            TenantField::Dns => ClientTenant::DnsName,
+            TenantField::Uri => ClientTenant::Uri,
+        });
+        if given(&self.client_ca) {
+            files = files.client_ca(&self.client_ca);
+        }
+        Ok(Some(files))
+    }
+
+    /// Whether clients may show who they are by a certificate.
+    pub(crate) fn has_client_ca(&self) -> bool {
+        !self.client_ca.as_os_str().is_empty()
+    }
+}

@@ -1,0 +1,136 @@
+//! What a connection's bytes travel in: TCP as it is, or TLS.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::ServerConfig;
+use super::activity::Activity;
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+use crate::service::{PeerTenant, Tenant};
+
+/// How the connections of a server begin: with a TLS handshake, or with HTTP at once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Security {
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
+}
+
+impl Security {
+    /// Makes the handshake, where there is one to make. `None` where it failed or did not end in time, and the connection
+    /// is closed; `stopping` ends those that are under way.
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "there is no handshake"))]
+    pub(super) async fn secure(
+        &self,
+        tcp: TcpStream,
+        activity: &Activity,
+        config: &ServerConfig,
+        stopping: &CancellationToken,
+    ) -> Option<Transport> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return Box::pin(tls.handshake(tcp, activity, config, stopping)).await;
+        }
+        Some(Transport::Plain(tcp))
+    }
+}
+
+pub(super) enum Transport {
+    Plain(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>, Option<Arc<PeerTenant>>),
+}
+
+impl Transport {
+    /// Whom the client's certificate names.
+    pub(super) fn peer(&self) -> Option<Arc<PeerTenant>> {
+        match self {
+            Self::Plain(_) => None,
+            #[cfg(feature = "tls")]
+            Self::Tls(_, peer) => peer.clone(),
+        }
+    }
+}
+
+/// Calls a method of the stream within.
+macro_rules! within {
+    ($transport:expr, $stream:ident => $call:expr) => {
+        match $transport {
+            Transport::Plain($stream) => $call,
+            #[cfg(feature = "tls")]
+            Transport::Tls($stream, _) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        within!(&mut *self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        within!(&mut *self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        within!(&mut *self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        within!(self, stream => stream.is_write_vectored())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        within!(&mut *self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        within!(&mut *self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+/// Tells a connection's requests whom its client certificate names.
+#[derive(Clone, Debug)]
+pub(super) struct WithPeer<S> {
+    service: S,
+    peer: Option<Arc<PeerTenant>>,
+}
+
+impl<S> WithPeer<S> {
+    pub(super) fn new(service: S, peer: Option<Arc<PeerTenant>>) -> Self {
+        Self { service, peer }
+    }
+}
+
+impl<S, R> ::hyper::service::Service<Request<R>> for WithPeer<S>
+where
+    S: ::hyper::service::Service<Request<R>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<R>) -> S::Future {
+        if let Some(peer) = &self.peer {
+            // Asked at each request: a connection may outlive the certificate.
+            if peer.is_valid() {
+                request.extensions_mut().insert(Tenant(Arc::clone(&peer.tenant)));
+            }
+            request.extensions_mut().insert(PeerTenant::clone(peer));
+        }
+        self.service.call(request)
+    }
+}
