@@ -45,7 +45,7 @@ pub use tensor::{DType, Tensor, TensorError, Tensors};
 pub(crate) use codec::Pages;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use codec::decode_json;
-pub(crate) use codec::PinnedMemory;
+pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 #[cfg(feature = "axum")]
 pub(crate) use envelope::{Request as ExecuteRequest, Response as ExecuteResponse};
 #[cfg(any(feature = "axum", feature = "hyper"))]
