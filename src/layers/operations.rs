@@ -9,6 +9,7 @@ use std::ops::Index;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::service::limits::MAX_NAME_BYTES;
 use crate::sync::Mutex;
 
 /// A hash table with open addressing. Looking up reads one slot or a few, without a lock; names are put in one at a time.
@@ -24,6 +25,16 @@ struct Entry<T> {
     key: Key,
     name: Box<str>,
     of: T,
+}
+
+/// As much of a name as a call keeps until it is known whether the name gets an entry: all of it, unless it is too long for
+/// one, which the rest shows as well.
+pub(super) fn to_keep(name: &str) -> &str {
+    if name.len() <= MAX_NAME_BYTES {
+        return name;
+    }
+    let end = (MAX_NAME_BYTES + 1..name.len()).find(|&at| name.is_char_boundary(at));
+    &name[..end.unwrap_or(name.len())]
 }
 
 /// Where an operation is found again, without its name.
@@ -76,10 +87,14 @@ impl<T> Operations<T> {
         }
     }
 
-    /// What is kept of the operation of this name, made now if there is room for it.
+    /// What is kept of the operation of this name, made now if there is room for it. Of a name that is longer than
+    /// [`MAX_NAME_BYTES`] nothing is kept, as if there were no room.
     pub(super) fn find_or_insert(&self, name: &str, make: impl FnOnce() -> T) -> Option<(At, &T)> {
         if let Some(found) = self.find(name) {
             return Some(found);
+        }
+        if name.len() > MAX_NAME_BYTES {
+            return None;
         }
         let _alone = self.inserting.lock();
         // Another thread may have just put it there.

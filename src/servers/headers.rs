@@ -8,11 +8,12 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName};
 
 use crate::service::TraceContext;
+use crate::service::limits::{MAX_NAME_BYTES, MAX_TRACE_STATE_BYTES};
 
 /// Names the request, in its answer and in the client's logs.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// It is echoed, logged and written into the answer.
-const LONGEST_ID: usize = 128;
+const LONGEST_ID: usize = MAX_NAME_BYTES;
 
 /// Whether a client's name for its request can be repeated: 1 to 128 visible ASCII characters.
 pub(super) fn is_request_id(id: &[u8]) -> bool {
@@ -32,8 +33,9 @@ pub(super) fn trace_context(headers: &HeaderMap) -> Option<TraceContext> {
     let header = |name| headers.get(name)?.to_str().ok();
     let context: TraceContext = header("traceparent")?.parse().ok()?;
     Some(match header("tracestate") {
-        Some(state) => context.with_state(state),
-        None => context,
+        // The standard lets those who carry a trace on drop a state that is too long for them.
+        Some(state) if state.len() <= MAX_TRACE_STATE_BYTES => context.with_state(state),
+        _ => context,
     })
 }
 

@@ -84,7 +84,7 @@ where
     fn call(&mut self, request: KernelRequest) -> Self::Future {
         let job = match self.registry.get(&request.kernel_id) {
             Some(kernel) => Job::new(kernel, request),
-            None => Err(KernelError::UnknownKernel { id: request.kernel_id }),
+            None => Err(KernelError::unknown(request.kernel_id)),
         };
         match job {
             Ok(job) => ResponseFuture::run(self.backend.call(job)),

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::codec::decode_json;
+use super::limits::check_name;
 use super::{Execution, Invalid, KernelError, KernelRequest, KernelResponse, Payload, Priority, TraceContext};
 
 /// Which kernel to run, on what, and how.
@@ -71,7 +72,14 @@ impl RequestMetadata<'_> {
                 .parse::<Priority>()
                 .map_err(|error| Invalid::new(format!("{at}.priority"), error.to_string()))?;
         }
-        request.tenant = self.tenant.map(|tenant| tenant.into());
+        request.tenant = match self.tenant {
+            // As over gRPC, where metadata that is empty says nothing.
+            Some(tenant) if !tenant.is_empty() => {
+                check_name(&tenant).map_err(|error| Invalid::new(format!("{at}.tenant"), error.to_string()))?;
+                Some(tenant.into())
+            }
+            _ => None,
+        };
         if let Some(trace) = self.trace_id {
             let context = trace_context(&trace).ok_or_else(|| {
                 Invalid::new(format!("{at}.trace_id"), "neither a trace id of 32 hex digits nor a traceparent")
@@ -169,6 +177,7 @@ impl KernelRequest {
     /// ```
     pub fn from_json(body: Bytes) -> Result<Self, Invalid> {
         let document: Request<'_> = decode_json(&body)?;
+        check_name(&document.kernel_id).map_err(|error| Invalid::new("kernel_id", error.to_string()))?;
         let input = body.slice_ref(document.input.get().as_bytes());
         let mut request = Self::new(document.kernel_id.into_owned(), Payload::Json(input));
         if let Some(metadata) = document.metadata {
@@ -256,6 +265,26 @@ mod tests {
         ] {
             assert_eq!(parse(body).unwrap_err().field, field, "{body}");
         }
+    }
+
+    #[test]
+    fn names_are_bounded_and_errors_do_not_repeat_what_was_sent() {
+        let long = "x".repeat(100_000);
+        for (body, field) in [
+            (format!(r#"{{"kernel_id": "{long}", "input": 1}}"#), "kernel_id"),
+            (r#"{"kernel_id": "", "input": 1}"#.to_owned(), "kernel_id"),
+            (r#"{"kernel_id": "a\nb", "input": 1}"#.to_owned(), "kernel_id"),
+            (format!(r#"{{"kernel_id": "a", "input": 1, "metadata": {{"tenant": "{long}"}}}}"#), "metadata.tenant"),
+            (r#"{"kernel_id": "a", "input": 1, "metadata": {"tenant": "a\u0000"}}"#.to_owned(), "metadata.tenant"),
+            (format!(r#"{{"kernel_id": "a", "input": 1, "metadata": {{"priority": "{long}"}}}}"#), "metadata.priority"),
+            (format!(r#"{{"kernel_id": "a", "input": 1, "metadata": {{"{long}": 1}}}}"#), "metadata.xxx"),
+            (format!(r#"{{"kernel_id": "a", "{long}": 1}}"#), "xxx"),
+        ] {
+            let invalid = parse(&body).unwrap_err();
+            assert!(invalid.field.starts_with(field), "{invalid}");
+            assert!(invalid.to_string().len() < 1500, "{} bytes", invalid.to_string().len());
+        }
+        assert_eq!(parse(r#"{"kernel_id": "a", "input": 1, "metadata": {"tenant": ""}}"#).unwrap().tenant, None);
     }
 
     #[test]

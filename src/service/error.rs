@@ -5,6 +5,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limits::{MAX_FIELD_BYTES, MAX_NAME_BYTES, MAX_REASON_BYTES, shortened};
 use crate::error::{Classify, ErrorKind};
 
 /// A field of a request that does not hold what it should.
@@ -19,9 +20,9 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// `field` is wrong because of `reason`.
+    /// `field` is wrong because of `reason`. Both are cut where they are long, as they can repeat what a client has sent.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { field: field.into(), reason: reason.into() }
+        Self { field: shortened(field.into(), MAX_FIELD_BYTES), reason: shortened(reason.into(), MAX_REASON_BYTES) }
     }
 }
 
@@ -108,6 +109,13 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// No kernel has this id, of which no more is repeated than a kernel's id can have.
+    pub(crate) fn unknown(id: impl Into<Cow<'static, str>>) -> Self {
+        let id = id.into();
+        let id = if id.len() > MAX_NAME_BYTES { shortened(id.into_owned(), MAX_NAME_BYTES).into() } else { id };
+        Self::UnknownKernel { id }
+    }
+
     /// A failure of the kernel's own.
     pub fn kernel(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Kernel(error.into().into())

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::codec::{Passed, until};
 use super::erased::Input;
 use super::payload::Encoding;
 use super::{
@@ -227,7 +228,8 @@ impl Job {
             None if !fits(decode_time(&self.payload)) => return Ok(()),
             empty => {
                 let payload = std::mem::replace(&mut self.payload, Payload::Json(Bytes::new()));
-                empty.insert(self.kernel.read(payload, memory)?)
+                let decoded = until(self.deadline, || self.kernel.read(payload, memory));
+                empty.insert(decoded.map_err(|Passed| KernelError::DeadlineExceeded { started: false })??)
             }
         };
         if !self.valid && fits(Cost { bytes: input.cost.bytes, ..Cost::default() }.time(TENSOR_RATE, 1.0)) {

@@ -15,6 +15,7 @@ mod http_context;
 mod job;
 mod kernel;
 mod kernels;
+pub mod limits;
 mod payload;
 mod progress;
 mod pure;
@@ -42,9 +43,9 @@ pub use tensor::{DType, Tensor, TensorError, Tensors};
 
 #[cfg(feature = "cuda")]
 pub(crate) use codec::Pages;
-pub(crate) use codec::PinnedMemory;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use codec::decode_json;
+pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 #[cfg(feature = "axum")]
 pub(crate) use envelope::{Request as ExecuteRequest, Response as ExecuteResponse};
 #[cfg(any(feature = "axum", feature = "hyper"))]

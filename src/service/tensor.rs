@@ -4,6 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::limits::{InvalidName, MAX_RANK, MAX_TENSORS, check_name};
+
 /// The type of a tensor's elements, all little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -70,9 +72,9 @@ impl Tensor {
     ///
     /// # Errors
     /// [`TensorError::Size`] where the shape's elements do not take exactly `data.len()` bytes, whatever the shape
-    /// claims; nothing is ever allocated from a claim. [`TensorError::Rank`] past 8 dimensions.
+    /// claims; nothing is ever allocated from a claim. [`TensorError::Rank`] past [`MAX_RANK`] dimensions.
     pub fn new(dtype: DType, shape: Vec<usize>, data: Bytes) -> Result<Self, TensorError> {
-        if shape.len() > 8 {
+        if shape.len() > MAX_RANK {
             return Err(TensorError::Rank { rank: shape.len() });
         }
         let need = shape.iter().try_fold(dtype.size(), |bytes, &side| bytes.checked_mul(side));
@@ -121,7 +123,7 @@ pub enum TensorError {
         bytes: usize,
     },
     /// Too many dimensions.
-    #[error("{rank} dimensions, and 8 is the most")]
+    #[error("{rank} dimensions, and {MAX_RANK} is the most")]
     Rank {
         /// The dimensions claimed.
         rank: usize,
@@ -132,11 +134,27 @@ pub enum TensorError {
         /// The name.
         name: String,
     },
+    /// More tensors than a request or a response may have.
+    #[error("there are more than {MAX_TENSORS} tensors, and {MAX_TENSORS} is the most")]
+    TooMany,
+    /// A tensor cannot have this name.
+    #[error("the name of a tensor is wrong: {0}")]
+    Name(#[from] InvalidName),
 }
 
-/// Tensors by name, in the order they were added.
+/// Tensors by name, in the order they were added: at most [`MAX_TENSORS`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tensors(Vec<(String, Tensor)>);
+pub struct Tensors {
+    all: Vec<(String, Tensor)>,
+    /// Where the names are in `all`, in alphabetical order. Empty while there are so few that to look at each is faster.
+    by_name: Vec<u16>,
+}
+
+/// Tensors that are found by looking at each.
+const FEW: usize = 8;
+
+// Places are kept in `u16`.
+const _: () = assert!(MAX_TENSORS <= u16::MAX as usize);
 
 impl Tensors {
     /// No tensors.
@@ -147,24 +165,46 @@ impl Tensors {
     /// Adds a tensor.
     ///
     /// # Errors
-    /// [`TensorError::Duplicate`] where the name is taken.
+    /// [`TensorError::Duplicate`] where the name is taken, [`TensorError::Name`] where it is
+    /// [no name](super::limits::check_name), and [`TensorError::TooMany`] where there are [`MAX_TENSORS`] already.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<(), TensorError> {
-        let name = name.into();
-        if self.get(&name).is_some() {
-            return Err(TensorError::Duplicate { name });
+        if self.all.len() >= MAX_TENSORS {
+            return Err(TensorError::TooMany);
         }
-        self.0.push((name, tensor));
+        let name = name.into();
+        check_name(&name)?;
+        match self.place_of(&name) {
+            Ok(_) => return Err(TensorError::Duplicate { name }),
+            Err(_) if self.all.len() < FEW => {}
+            Err(_) if self.all.len() == FEW => {
+                self.all.push((name, tensor));
+                self.by_name = (0..=FEW as u16).collect();
+                self.by_name.sort_unstable_by_key(|&at| self.all[usize::from(at)].0.as_str());
+                return Ok(());
+            }
+            Err(place) => self.by_name.insert(place, self.all.len() as u16),
+        }
+        self.all.push((name, tensor));
         Ok(())
     }
 
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.iter().find(|(this, _)| *this == name).map(|(_, tensor)| tensor)
+        self.place_of(name).ok().map(|at| &self.all[at].1)
+    }
+
+    /// Where the tensor of this name is in `all`, or else where its place belongs in `by_name`.
+    fn place_of(&self, name: &str) -> Result<usize, usize> {
+        if self.by_name.is_empty() {
+            return self.all.iter().position(|(this, _)| this == name).ok_or(0);
+        }
+        let found = self.by_name.binary_search_by(|&at| self.all[usize::from(at)].0.as_str().cmp(name));
+        found.map(|index| usize::from(self.by_name[index]))
     }
 
     /// All of them, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
-        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
+        self.all.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// A copy with memory of its own: tensors can be parts of something larger, or lie in memory that others need.
@@ -173,12 +213,12 @@ impl Tensors {
             let data = Bytes::copy_from_slice(&tensor.data);
             (name.to_owned(), Tensor { dtype: tensor.dtype, shape: tensor.shape.clone(), data })
         };
-        Self(self.iter().map(copy).collect())
+        Self { all: self.iter().map(copy).collect(), by_name: self.by_name.clone() }
     }
 
     /// The bytes of all their elements.
     pub fn byte_len(&self) -> usize {
-        self.0.iter().map(|(_, tensor)| tensor.data.len()).sum()
+        self.all.iter().map(|(_, tensor)| tensor.data.len()).sum()
     }
 }
 
@@ -194,5 +234,36 @@ mod tests {
         }
         assert!(Tensor::new(DType::F64, vec![0, usize::MAX], Bytes::new()).is_ok());
         assert!(Tensor::new(DType::U8, vec![1; 9], Bytes::from_static(&[0])).is_err());
+    }
+
+    #[test]
+    fn tensors_are_found_by_name_however_many_there_are_and_kept_in_order() {
+        let one = |value: u8| Tensor::new(DType::U8, vec![], Bytes::copy_from_slice(&[value])).unwrap();
+        let mut tensors = Tensors::new();
+        // In an order that is neither that of the alphabet nor its reverse.
+        let names: Vec<String> = (0..MAX_TENSORS).map(|n| format!("t{}", n * 97 % MAX_TENSORS)).collect();
+        for (index, name) in names.iter().enumerate() {
+            assert!(tensors.get(name).is_none());
+            tensors.insert(name, one(index as u8)).unwrap();
+            let duplicate = Err(TensorError::Duplicate { name: name.clone() });
+            if index + 1 < MAX_TENSORS {
+                assert_eq!(tensors.insert(name, one(0)), duplicate);
+            }
+            for (index, name) in names[..=index].iter().enumerate() {
+                assert_eq!(tensors.get(name), Some(&one(index as u8)), "{name}");
+            }
+        }
+        assert_eq!(tensors.insert("more", one(0)), Err(TensorError::TooMany));
+        assert!(tensors.iter().map(|(name, _)| name).eq(names.iter().map(String::as_str)));
+        assert!(tensors == tensors.copied());
+    }
+
+    #[test]
+    fn the_name_of_a_tensor_is_short_and_visible() {
+        let tensor = || Tensor::new(DType::U8, vec![0], Bytes::new()).unwrap();
+        for name in ["", "a\nb", &"x".repeat(129)] {
+            let error = Tensors::new().insert(name, tensor()).unwrap_err();
+            assert!(matches!(error, TensorError::Name(_)) && error.to_string().len() < 100, "{error}");
+        }
     }
 }

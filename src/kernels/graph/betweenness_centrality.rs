@@ -38,7 +38,7 @@ use super::pivots::Pivots;
 use super::traversal::Patience;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
-use crate::service::{BatchKey, Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+use crate::service::{BatchKey, Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, optional_sequence};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,7 +53,7 @@ pub struct BetweennessInput {
     #[serde(default)]
     pub num_nodes: Option<u64>,
     /// The edges, as pairs of nodes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_sequence")]
     pub edges: Option<Vec<[u32; 2]>>,
     /// CSR: where each node's neighbours start in `column_indices`, and at the end its length.
     #[serde(default)]

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor};
 
 use super::black_scholes::OptionKind;
-use crate::service::Buffer;
+use crate::service::{Buffer, read_all};
 
 /// Calls and puts: one kind for all contracts, or one for each.
 ///
@@ -83,13 +83,8 @@ impl<'de> Visitor<'de> for Text {
         }
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Kinds, A::Error> {
-        // Grown as elements arrive, whatever length is claimed.
-        let mut kinds = Vec::new();
-        while let Some(kind) = seq.next_element()? {
-            kinds.push(kind);
-        }
-        Ok(Kinds::Each(kinds))
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Kinds, A::Error> {
+        read_all(seq).map(Kinds::Each)
     }
 }
 

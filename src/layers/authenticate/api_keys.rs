@@ -7,6 +7,7 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use super::{Credential, Denied, Identity, Verify};
 use crate::service::Priority;
+use crate::service::limits::{InvalidName, check_name};
 
 /// Tenants by the API keys that they hold, of which only the SHA-256 is kept.
 ///
@@ -139,6 +140,7 @@ impl ApiKey {
         if tenant.is_empty() {
             return Err(InvalidApiKey::NoTenant);
         }
+        check_name(&tenant).map_err(|error| InvalidApiKey::Tenant { error })?;
         Ok(Self { digest, identity: Identity::new(tenant) })
     }
 
@@ -169,6 +171,12 @@ pub enum InvalidApiKey {
     /// There must be something to call its holder.
     #[error("an API key needs the name of a tenant")]
     NoTenant,
+    /// Tenants' names are short and can be seen.
+    #[error("an API key's tenant cannot have this name: {error}")]
+    Tenant {
+        /// What is wrong with the name.
+        error: InvalidName,
+    },
     /// It could be guessed.
     #[error("an API key of {tenant:?} is shorter than 16 characters")]
     Short {

@@ -8,6 +8,7 @@ use tower_layer::Layer;
 use super::error::Challenges;
 use super::{Authenticate, AuthenticateError, Credential, Denied, Identity, Verify};
 use crate::service::PeerTenant;
+use crate::service::limits::check_name;
 
 /// Lets through what says who makes it. See the [module](super).
 pub struct AuthenticateLayer<V> {
@@ -90,7 +91,10 @@ impl<V: Verify> Policy<V> {
             _ if peer.is_some() => Denied::new("the client certificate has expired since the connection began"),
             Ok(None) => return Err(self.challenges.missing()),
             Ok(Some(credential)) => match self.verifier.verify(credential) {
-                Ok(identity) => return Ok(Some(identity)),
+                Ok(identity) => match check_name(&identity.tenant) {
+                    Ok(()) => return Ok(Some(identity)),
+                    Err(error) => Denied::new(format!("the name of its tenant: {error}")),
+                },
                 Err(denied) => denied,
             },
             Err(denied) => denied,

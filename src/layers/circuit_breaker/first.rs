@@ -6,6 +6,7 @@ use super::machine::{Ticket, Verdict};
 use super::terms::Terms;
 use crate::error::ErrorKind;
 use crate::layers::clock;
+use crate::layers::operations::to_keep;
 
 /// A call of an operation that has no circuit yet, and makes it if it counts. A name that the service does not know ends in
 /// nothing that counts, and so takes no place.
@@ -20,7 +21,7 @@ pub struct First {
 impl First {
     pub(super) fn new(circuits: Arc<PerOperation>, operation: &str, deadline: Option<Instant>) -> Self {
         let terms = Terms::of(circuits.settings(), deadline);
-        Self { circuits, operation: operation.into(), terms, ended: false }
+        Self { circuits, operation: to_keep(operation).into(), terms, ended: false }
     }
 
     /// `kind` is of the failure, if it is one.

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::layers::operations::{At, Operations};
+use crate::layers::operations::{At, Operations, to_keep};
 
 /// Parts of a doubling that times are told apart by: within 1/8.
 const PARTS: u32 = 8;
@@ -128,7 +128,11 @@ impl Latencies {
 
     #[cold]
     fn of_unknown(&self, operation: &str) -> (Which, Option<Duration>) {
-        if self.of.is_full() { (Which::Rest, self.rest.quantile()) } else { (Which::New(operation.into()), None) }
+        if self.of.is_full() {
+            (Which::Rest, self.rest.quantile())
+        } else {
+            (Which::New(to_keep(operation).into()), None)
+        }
     }
 
     /// A call has answered that took so long.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::layers::operations::{At, Operations};
+use crate::layers::operations::{At, Operations, to_keep};
 use crate::service::RequestContext;
 
 /// Learns from how long calls took. Times are in nanoseconds.
@@ -126,7 +126,7 @@ impl<R: RequestContext> Estimate<R> for Learned {
         if let Some((at, mean)) = self.operations.find(name) {
             return (mean.get(), Example::Known(at));
         }
-        let example = if self.operations.is_full() { Example::Other } else { Example::New(name.into()) };
+        let example = if self.operations.is_full() { Example::Other } else { Example::New(to_keep(name).into()) };
         let known = self.all.get();
         (if known == 0 { FIRST } else { known }, example)
     }

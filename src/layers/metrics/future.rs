@@ -10,6 +10,7 @@ use super::handle::State;
 use super::series::{Operation, Outcome, nanos};
 use crate::error::{Classify, ErrorKind};
 use crate::layers::clock;
+use crate::layers::operations::to_keep;
 use crate::service::{Execution, ResponseContext};
 
 /// The answer of a [`Metrics`](super::Metrics).
@@ -129,7 +130,7 @@ impl Unknown {
     #[inline(never)]
     fn begin(state: &Arc<State>, name: &str, payload: Option<u64>) -> Box<Self> {
         let unknown = Arc::clone(&state.unknown);
-        Box::new(Self { unknown, name: name.into(), payload, state: Arc::clone(state) })
+        Box::new(Self { unknown, name: to_keep(name).into(), payload, state: Arc::clone(state) })
     }
 
     #[cold]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::layers::clock;
-use crate::layers::operations::{At, Operations};
+use crate::layers::operations::{At, Operations, to_keep};
 
 /// What calls of each [operation](crate::service::RequestContext::operation) took, leaning to the longer ones: whoever has
 /// no more left than calls take on the average would be late every other time.
@@ -110,7 +110,7 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(answers: Arc<Answers>, operation: &str, begun: Instant) -> Self {
         let kind = answers.kind(operation);
-        let name = (kind == Kind::New).then(|| operation.into());
+        let name = (kind == Kind::New).then(|| to_keep(operation).into());
         Self { answers, kind, name, begun, done: false }
     }
 

@@ -45,7 +45,8 @@
 //!    lower one over, the next is its: a flood of urgent calls leaves those without a deadline something, and costs the
 //!    urgent ones a seventeenth at the most for each priority below. [`PriorityQueueLayer::strict`] turns that off.
 //! 2. In it, the tenant whose turn it is by *start-time fair queueing*, after its [weight](PriorityQueueLayer::weight).
-//!    Those without a tenant share one turn.
+//!    Those without a tenant share one turn, with those whose tenant's name is [too
+//!    long](crate::service::limits::tenant_key) to be kept.
 //! 3. Of its calls, the one with the earliest deadline; those without a deadline come after those with one, as they came.
 //!
 //! Every step is `O(log n)` in what waits.

@@ -17,6 +17,7 @@ use super::{PriorityQueueError, ResponseFuture};
 use crate::layers::clock;
 use crate::panics::detached;
 use crate::service::RequestContext;
+use crate::service::limits::tenant_key;
 
 /// Has calls wait in the order in which they matter. See the [module](super).
 pub struct PriorityQueue<S> {
@@ -156,7 +157,7 @@ impl<S: Clone> PriorityQueue<S> {
         let new = Newcomer {
             operation: request.operation(),
             priority: request.priority(),
-            tenant: request.tenant(),
+            tenant: tenant_key(&request),
             deadline: request.deadline(),
             bytes: request.payload_bytes().unwrap_or(0),
             place,

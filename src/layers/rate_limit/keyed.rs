@@ -14,6 +14,7 @@ use governor::{Quota, RateLimiter as Governor};
 use super::limit::{Clock, Limit, Shared, wait_time};
 use crate::layers::clock;
 use crate::service::RequestContext;
+use crate::service::limits::tenant_key;
 
 /// Which quota a request draws from. Closures `Fn(&R) -> Option<K>` implement it.
 pub trait RequestKey<R> {
@@ -35,7 +36,8 @@ where
     }
 }
 
-/// The tenant that the request is made for, as its [`RequestContext`] names it.
+/// The tenant that the request is made for, as its [`RequestContext`] names it. Those with names that are
+/// [too long](tenant_key) to be kept share the quota of requests without a tenant.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByTenant;
 
@@ -43,7 +45,7 @@ impl<R: RequestContext> RequestKey<R> for ByTenant {
     type Key = Arc<str>;
 
     fn key(&self, request: &R) -> Option<Arc<str>> {
-        request.tenant().cloned()
+        tenant_key(request).cloned()
     }
 }
 

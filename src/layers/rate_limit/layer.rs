@@ -52,6 +52,9 @@ impl RateLimiterLayer {
 
     /// Gives each key a quota of its own. Requests for which `key` answers `None` share one.
     ///
+    /// Keys are kept, [`max_keys`](RateLimiterLayer::max_keys) of them. Where a client chooses what is in them, answer
+    /// `None` for those that are long, or a hash of them.
+    ///
     /// ```
     /// use std::time::Duration;
     /// use tower_kernels::layers::RateLimiterLayer;
@@ -68,7 +71,8 @@ impl RateLimiterLayer {
         self.keyed(key)
     }
 
-    /// Gives each tenant a quota of its own. Requests without a tenant share one.
+    /// Gives each tenant a quota of its own. Requests without a tenant share one, and so do those of tenants whose name is
+    /// [too long](crate::service::limits::tenant_key) to be kept.
     #[must_use]
     pub fn per_tenant(self) -> RateLimiterLayer<PerKey<Arc<str>, ByTenant>> {
         self.keyed(ByTenant)

@@ -6,6 +6,7 @@ use tracing::field::Empty;
 use tracing::{Level, Span};
 
 use crate::error::{Classify, ErrorKind};
+use crate::service::limits::name_prefix;
 use crate::service::{RequestContext, ResponseContext};
 
 /// The span of a call of `request`.
@@ -17,12 +18,12 @@ pub(super) fn span<R: RequestContext>(level: Level, kind: &'static str, request:
                 target: "tower_kernels::layers::tracing",
                 $level,
                 "request",
-                otel.name = request.operation(),
+                otel.name = name_prefix(request.operation()),
                 otel.kind = kind,
                 otel.status_code = Empty,
                 error.type = Empty,
                 priority = request.priority().as_str(),
-                tenant = request.tenant().map(|tenant| &**tenant),
+                tenant = request.tenant().map(|tenant| name_prefix(tenant)),
                 trace_id = Empty,
                 parent_span_id = Empty,
                 request.size = request.payload_bytes(),

@@ -106,7 +106,7 @@ impl<S: 'static> Handler<GetKernelInfo> for KernelActor<S> {
     type Result = MessageResult<GetKernelInfo>;
 
     fn handle(&mut self, message: GetKernelInfo, _: &mut Context<Self>) -> Self::Result {
-        let unknown = || ActorError::service(KernelError::UnknownKernel { id: message.kernel_id.clone().into() });
+        let unknown = || ActorError::service(KernelError::unknown(message.kernel_id.clone()));
         MessageResult(self.registry.get(&message.kernel_id).ok_or_else(unknown))
     }
 }

@@ -13,7 +13,9 @@ use super::{ActorError, ExecuteResult};
 use crate::error::Classify;
 use crate::layers::timeout::oneshot;
 use crate::panics::CatchPanic;
-use crate::service::{KernelError, KernelRequest, KernelResponse, Payload};
+use crate::servers::offload::{TYPED_JSON_BYTES, offload};
+use crate::service::limits::check_name;
+use crate::service::{Invalid, KernelError, KernelRequest, KernelResponse, Payload};
 
 type Answer = Result<ExecuteResult, ActorError>;
 
@@ -93,6 +95,10 @@ where
     S::Error: Classify + Error + Send + Sync + 'static,
 {
     let encode = |error: serde_json::Error| ActorError::service(KernelError::Encode(error.to_string()));
+    for (field, name) in [("kernel_id", Some(&*request.kernel_id)), ("metadata.tenant", request.tenant.as_deref())] {
+        let checked = name.map_or(Ok(()), check_name);
+        checked.map_err(|error| ActorError::service(KernelError::from(Invalid::new(field, error.to_string()))))?;
+    }
     let kernel_id = request.kernel_id.to_string();
     request.payload = Payload::Json(Bytes::from(serde_json::to_vec(&input).map_err(encode)?));
     drop(input);
@@ -101,7 +107,9 @@ where
         let error = KernelError::Encode("JSON was asked for and the answer is not JSON".to_owned());
         return Err(ActorError::service(error));
     };
-    let output = serde_json::from_slice(output).map_err(encode)?;
+    let output = output.clone();
+    let read = offload(output.len() > TYPED_JSON_BYTES, move || serde_json::from_slice(&output));
+    let output = read.await.map_err(encode)?;
     Ok(ExecuteResult { kernel_id, output, execution: response.execution })
 }
 

@@ -8,6 +8,7 @@ use tonic::metadata::MetadataMap;
 
 use super::arrival::Arrival;
 use crate::servers::headers::{REQUEST_ID, is_request_id, made_request_id, trace_context};
+use crate::service::limits::{InvalidName, check_name};
 use crate::service::{Invalid, KernelRequest, Payload, Priority, Tenant, TraceContext};
 
 /// On whose behalf a call is made, and which one it is.
@@ -30,7 +31,15 @@ impl Caller {
         };
         let tenant = match extensions.get::<Tenant>() {
             Some(Tenant(tenant)) => Some(Arc::clone(tenant)),
-            None => text(metadata, "tenant").filter(|tenant| !tenant.is_empty()).map(Arc::from),
+            None => match metadata.get("tenant").filter(|tenant| !tenant.is_empty()) {
+                Some(tenant) => {
+                    // What is not ASCII has no characters that could be seen.
+                    let tenant = tenant.to_str().map_err(|_| InvalidName::Invisible);
+                    let checked = tenant.and_then(|tenant| check_name(tenant).map(|()| tenant));
+                    Some(checked.map_err(|error| Invalid::new("tenant", error.to_string()))?.into())
+                }
+                None => None,
+            },
         };
         let priority = match (extensions.get::<Priority>(), metadata.get("priority")) {
             (Some(&priority), _) => priority,

@@ -10,7 +10,7 @@ const MAX_PAGE: usize = 1000;
 
 pub(super) fn get(registry: &KernelRegistry, request: GetKernelRequest) -> Result<KernelDescription, Refusal> {
     let Some(kernel) = registry.get(&request.kernel_id) else {
-        return Err(Refusal::of(&KernelError::UnknownKernel { id: request.kernel_id.into() }));
+        return Err(Refusal::of(&KernelError::unknown(request.kernel_id)));
     };
     let document = |schema| {
         serde_json::to_string(schema)

@@ -4,14 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 use super::arrival::Arrival;
 use super::caller::Caller;
 use super::catalogue;
 use super::config::GrpcConfig;
-use super::message::{Names, json_answer, tensors, tensors_answer};
-use super::proto::kernel_server::Kernel;
+use super::message::{Names, json_answer, kernel_id_of, tensors, tensors_answer};
 use super::proto::{
     ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteTensorsRequest, ExecuteTensorsResponse,
     GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
@@ -19,6 +18,7 @@ use super::proto::{
 use super::server::Pipeline;
 use super::status::Refusal;
 use super::stream::Answers;
+use super::wire::Requests;
 use crate::layers::timeout;
 use crate::panics::CatchPanic;
 use crate::service::{Invalid, KernelRegistry, KernelResponse, Payload};
@@ -41,6 +41,7 @@ impl<S: Pipeline> Handler<S> {
         let names = Names { request_id: Arc::clone(&caller.request_id), kernel_id };
         let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
         let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
+        kernel_id_of(&names.kernel_id).map_err(|invalid| refuse(invalid.into()))?;
         let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
         let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
         match CatchPanic::new(timeout::oneshot(self.service.clone(), request)).await {
@@ -62,9 +63,8 @@ fn open<T>(request: Request<T>) -> Result<(Caller, T), Status> {
     Ok((Caller::new(&metadata, extensions, arrival).map_err(refuse)?, message))
 }
 
-#[tonic::async_trait]
-impl<S: Pipeline> Kernel for Handler<S> {
-    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
+impl<S: Pipeline> Handler<S> {
+    pub(super) async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
         let (caller, message) = open(request)?;
         let (response, names) = self.run(caller, message.kernel_id, Ok(Payload::json(message.input))).await?;
         let request_id = Arc::clone(&names.request_id);
@@ -72,7 +72,7 @@ impl<S: Pipeline> Kernel for Handler<S> {
         Ok(Response::new(answer))
     }
 
-    async fn execute_tensors(
+    pub(super) async fn execute_tensors(
         &self,
         request: Request<ExecuteTensorsRequest>,
     ) -> Result<Response<ExecuteTensorsResponse>, Status> {
@@ -84,23 +84,24 @@ impl<S: Pipeline> Kernel for Handler<S> {
         Ok(Response::new(answer))
     }
 
-    type ExecuteStreamStream = Answers<S>;
-
-    async fn execute_stream(
+    pub(super) async fn execute_stream(
         &self,
-        request: Request<Streaming<ExecuteStreamRequest>>,
+        request: Request<Requests<ExecuteStreamRequest>>,
     ) -> Result<Response<Answers<S>>, Status> {
         let (caller, requests) = open(request)?;
         Ok(Response::new(Answers::new(self.service.clone(), Arc::clone(&self.config), caller, requests)))
     }
 
-    async fn get_kernel(&self, request: Request<GetKernelRequest>) -> Result<Response<KernelDescription>, Status> {
+    pub(super) async fn get_kernel(
+        &self,
+        request: Request<GetKernelRequest>,
+    ) -> Result<Response<KernelDescription>, Status> {
         let (caller, message) = open(request)?;
         let answer = catalogue::get(&self.registry, message);
         answer.map(Response::new).map_err(|refusal| refusal.into_status(Some(&caller.request_id)))
     }
 
-    async fn list_kernels(
+    pub(super) async fn list_kernels(
         &self,
         request: Request<ListKernelsRequest>,
     ) -> Result<Response<ListKernelsResponse>, Status> {

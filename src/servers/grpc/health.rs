@@ -11,6 +11,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthReporter;
 use tower_service::Service;
 
+use super::MAX_QUESTION_BYTES;
 use super::proto::kernel_server::SERVICE_NAME;
 
 /// The standard's [`grpc.health.v1.Health`](https://grpc.io/docs/guides/health-checking/): says of the whole server (the
@@ -47,7 +48,8 @@ impl HealthService {
         tokio::task::unconstrained(reporter.set_service_status(SERVICE_NAME, ServingStatus::Serving))
             .now_or_never()
             .expect("nobody else holds the lock");
-        let inner = HealthServer::new(tonic_health::server::HealthService::from_health_reporter(reporter.clone()));
+        let inner = HealthServer::new(tonic_health::server::HealthService::from_health_reporter(reporter.clone()))
+            .max_decoding_message_size(MAX_QUESTION_BYTES);
         Self { inner, reporter }
     }
 

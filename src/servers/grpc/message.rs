@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::proto::{DeviceTimes, Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, Tensor};
 use super::status::Refusal;
 use crate::error::ErrorKind;
+use crate::service::limits::check_name;
 use crate::service::{self, DType, Invalid, KernelResponse, Payload, Tensors};
 
 /// What an answer repeats of its request.
@@ -15,10 +16,16 @@ pub(super) struct Names {
     pub(super) kernel_id: String,
 }
 
+/// Checks the id of a request's kernel.
+pub(super) fn kernel_id_of(id: &str) -> Result<(), Invalid> {
+    check_name(id).map_err(|error| Invalid::new("kernel_id", error.to_string()))
+}
+
 /// The data of each tensor goes on as the slice of the message that it is.
 pub(super) fn tensors(inputs: Vec<Tensor>) -> Result<Tensors, Invalid> {
     let mut tensors = Tensors::new();
-    for Tensor { name, dtype, shape, data } in inputs {
+    for (index, Tensor { name, dtype, shape, data }) in inputs.into_iter().enumerate() {
+        check_name(&name).map_err(|error| Invalid::new(format!("inputs[{index}].name"), error.to_string()))?;
         let dtype = dtype_of(dtype).ok_or_else(|| Invalid::new(&name, format!("there is no dtype {dtype}")))?;
         let shape: Vec<usize> = shape
             .into_iter()

@@ -74,10 +74,14 @@
 //! When a client resets its call, hangs up or loses its connection, the transport drops the call's future, and with it
 //! the work: of a stream, all that is in flight.
 
+/// Bytes in a message to health and reflection, which name a service or a symbol, and repeat it in their errors.
+const MAX_QUESTION_BYTES: usize = 1024;
+
 mod arrival;
 mod caller;
 mod catalogue;
 mod config;
+mod dispatch;
 mod future;
 mod handler;
 mod health;
@@ -88,6 +92,7 @@ mod server;
 mod status;
 mod stream;
 mod timer;
+mod wire;
 
 pub use self::config::GrpcConfig;
 pub use self::future::ResponseFuture;

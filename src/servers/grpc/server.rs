@@ -12,9 +12,9 @@ use tower_service::Service;
 
 use super::arrival::Arrival;
 use super::config::GrpcConfig;
+use super::dispatch::Dispatch;
 use super::future::ResponseFuture;
 use super::handler::Handler;
-use super::proto::kernel_server::KernelServer;
 use super::status::Refusal;
 use crate::error::Classify;
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
@@ -83,7 +83,7 @@ impl<S: Pipeline> KernelGrpcServer<S> {
     pub fn into_service(self) -> KernelGrpcService<S> {
         let Self { service, registry, config } = self;
         let config = Arc::new(config);
-        let mut inner = KernelServer::new(Handler { service, registry, config: Arc::clone(&config) })
+        let mut inner = Dispatch::new(Handler { service, registry, config: Arc::clone(&config) })
             .max_decoding_message_size(config.max_request_size)
             .max_encoding_message_size(config.max_response_size)
             .accept_compressed(CompressionEncoding::Zstd)
@@ -103,7 +103,7 @@ impl<S> fmt::Debug for KernelGrpcServer<S> {
 
 /// The gRPC service `tower_kernels.v1.Kernel`.
 pub struct KernelGrpcService<S> {
-    inner: KernelServer<Handler<S>>,
+    inner: Dispatch<S>,
     config: Arc<GrpcConfig>,
 }
 
@@ -118,7 +118,7 @@ where
     type Future = ResponseFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        <KernelServer<Handler<S>> as Service<http::Request<B>>>::poll_ready(&mut self.inner, cx)
+        <Dispatch<S> as Service<http::Request<B>>>::poll_ready(&mut self.inner, cx)
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> ResponseFuture {

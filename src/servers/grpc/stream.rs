@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream};
 use pin_project::pin_project;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::arrival::earlier;
 use super::caller::Caller;
 use super::config::GrpcConfig;
-use super::message::{Names, json_answer, tensors, tensors_answer};
+use super::message::{Names, json_answer, kernel_id_of, tensors, tensors_answer};
 use super::proto::execute_stream_request::Call;
 use super::proto::execute_stream_response::Outcome;
 use super::proto::{ExecuteStreamRequest, ExecuteStreamResponse};
 use super::server::Pipeline;
 use super::status::{Refusal, as_message};
 use super::timer::Timer;
+use super::wire::Requests;
 use crate::error::{Classify, ErrorKind};
 use crate::layers::timeout::TimeoutError;
 use crate::panics::{CatchPanic, Panicked, catch_panic};
@@ -35,7 +36,7 @@ pub(super) struct Answers<S: Pipeline> {
     config: Arc<GrpcConfig>,
     caller: Caller,
     /// `None` once the client has sent its last.
-    requests: Option<Streaming<ExecuteStreamRequest>>,
+    requests: Option<Requests<ExecuteStreamRequest>>,
     waiting: Option<Waiting>,
     running: FuturesUnordered<Running<CatchPanic<S::Future>>>,
     /// Of the call as a whole, where the client has set one.
@@ -58,7 +59,7 @@ impl<S: Pipeline> Answers<S> {
         service: S,
         config: Arc<GrpcConfig>,
         caller: Caller,
-        requests: Streaming<ExecuteStreamRequest>,
+        requests: Requests<ExecuteStreamRequest>,
     ) -> Self {
         Self {
             service,
@@ -79,8 +80,9 @@ impl<S: Pipeline> Answers<S> {
         let (kernel_id, payload) = match call {
             Some(Call::Json(call)) => (call.kernel_id, Ok(Payload::json(call.input))),
             Some(Call::Tensors(call)) => (call.kernel_id, tensors(call.inputs).map(Payload::from)),
-            None => (String::new(), Err(Invalid::new("call", "neither `json` nor `tensors` is set"))),
+            None => return Err(Invalid::new("call", "neither `json` nor `tensors` is set").into()),
         };
+        kernel_id_of(&kernel_id)?;
         let payload = payload?;
 
         let now = tokio::time::Instant::now().into_std();

@@ -8,11 +8,14 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::form::{Form, HEAD_LENGTH, OCTETS};
+use super::read::in_time;
 use super::{Problem, RequestHead, RequestId, ResponseBody, document, read, tensors};
 use crate::error::{Classify, ErrorKind};
 use crate::layers::timeout;
 use crate::panics::CatchPanic;
-use crate::service::{KernelRequest, KernelResponse, Payload};
+use crate::servers::offload::{DOCUMENT_BYTES, offload};
+use crate::service::limits::check_name;
+use crate::service::{Invalid, KernelRequest, KernelResponse, Payload};
 
 /// What the body of a request is.
 #[derive(Debug)]
@@ -58,8 +61,14 @@ where
         (Form::Json, target) => {
             let body = read::whole(body, max_body, head.deadline()).await.map_err(over)?;
             let request = match target {
-                Target::Document => KernelRequest::from_json(body)?,
-                Target::Input(kernel_id) => KernelRequest::new(kernel_id, Payload::Json(body)),
+                Target::Document => {
+                    let reading = offload(body.len() > DOCUMENT_BYTES, || KernelRequest::from_json(body));
+                    in_time(head.deadline(), reading).await??
+                }
+                Target::Input(kernel_id) => {
+                    check_name(&kernel_id).map_err(|error| Invalid::new("kernel_id", error.to_string()))?;
+                    KernelRequest::new(kernel_id, Payload::Json(body))
+                }
             };
             (request, None)
         }

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::Problem;
 use crate::error::{ErrorKind, find};
+use crate::service::KernelError;
 
 /// The whole body in one piece.
 pub(super) async fn whole<B>(body: B, max: usize, deadline: Instant) -> Result<Bytes, Problem>
@@ -40,6 +41,12 @@ pub(super) fn broken(error: &(dyn Error + 'static), max: usize) -> Problem {
         return too_large(max);
     }
     Problem::new(ErrorKind::InvalidArgument, format!("the body broke off: {error}"))
+}
+
+/// Ends work on a request that has come whole, by its deadline.
+pub(super) async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Problem> {
+    let timed = tokio::time::timeout_at(deadline.into(), work).await;
+    timed.map_err(|_| Problem::of(&KernelError::DeadlineExceeded { started: false }))
 }
 
 pub(super) async fn within<T>(

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use super::deadline::read_all;
 use super::storage::Storage;
 use super::{handover, memory};
 #[cfg(feature = "cuda")]
@@ -232,13 +233,8 @@ impl<'de, T: Element> Visitor<'de> for Elements<T> {
         write!(f, "an array of {}", T::DTYPE)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
-        // Grown as elements arrive, whatever length is claimed.
-        let mut elements = Vec::new();
-        while let Some(element) = seq.next_element()? {
-            elements.push(element);
-        }
-        Ok(elements)
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<T>, A::Error> {
+        read_all(seq)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Encodings: what turns a payload into a kernel's typed input, and its typed output into a payload, once each.
 
 mod buffer;
+mod deadline;
 mod handover;
 mod json;
 mod memory;
@@ -11,6 +12,7 @@ mod tensor_de;
 mod tensor_ser;
 
 pub use buffer::{Buffer, Element};
+pub(crate) use deadline::{Passed, optional_sequence, read_all, until};
 pub(crate) use json::{decode_json, encode_json};
 pub(crate) use memory::{PinnedMemory, within};
 #[cfg(feature = "cuda")]

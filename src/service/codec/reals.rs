@@ -8,6 +8,7 @@ use serde::ser::{Serialize, Serializer};
 use serde_json::json;
 
 use super::buffer::RawBytes;
+use super::deadline::read_all;
 use super::{Buffer, Element};
 
 /// How [`Reals`] announce themselves to the tensor codec, which then answers with a map of one entry: from the dtype's
@@ -110,13 +111,8 @@ impl<'de> Visitor<'de> for Text {
         Ok(Reals::One(value as f64))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Reals, A::Error> {
-        // Grown as elements arrive, whatever length is claimed.
-        let mut values = Vec::new();
-        while let Some(value) = seq.next_element::<f64>()? {
-            values.push(value);
-        }
-        Ok(values.into())
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Reals, A::Error> {
+        Ok(read_all::<f64, A>(seq)?.into())
     }
 }
 

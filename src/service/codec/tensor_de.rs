@@ -153,10 +153,23 @@ impl<'de> View<'de> {
             return Err(de::Error::invalid_type(de::Unexpected::Other("a scalar tensor"), &visitor));
         };
         let stride = self.data.len().checked_div(rows).unwrap_or(0);
+        if stride == 0 && rows > 0 && !shape.is_empty() && !are_few(self.shape) {
+            let reason = format!("shape {:?}: more than {MAX_EMPTY_ROWS} rows without elements", self.shape);
+            return Err(de::Error::custom(reason));
+        }
         let mut access = Rows { rest: self.data, left: rows, stride, dtype: self.dtype, shape, whole: self.whole };
         let value = visitor.visit_seq(&mut access)?;
         if access.left == 0 { Ok(value) } else { Err(de::Error::custom(format!("{} rows too many", access.left))) }
     }
+}
+
+/// Rows of a tensor without elements: they take no bytes in a request, and time and memory to be read.
+const MAX_EMPTY_ROWS: usize = 4096;
+
+/// Whether a tensor of this shape, which has no elements, has at most [`MAX_EMPTY_ROWS`] rows, in all dimensions.
+fn are_few(shape: &[usize]) -> bool {
+    let rows = shape.iter().take_while(|side| **side > 0).try_fold(1_usize, |rows, &side| rows.checked_mul(side));
+    rows.is_some_and(|rows| rows <= MAX_EMPTY_ROWS)
 }
 
 /// A scalar may also come as a tensor of shape `[1]`: some protocols have no rank 0.
@@ -268,5 +281,35 @@ impl<'de> SeqAccess<'de> for &mut Rows<'de> {
     fn size_hint(&self) -> Option<usize> {
         // A shape of `[usize::MAX, 0]` is backed by no bytes.
         (self.stride > 0).then_some(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    struct Input {
+        rows: Vec<Vec<f32>>,
+    }
+
+    #[test]
+    fn rows_that_take_no_bytes_are_bounded() {
+        let read = |shape: &[usize]| {
+            let mut tensors = Tensors::new();
+            tensors.insert("rows", Tensor::new(DType::F32, shape.to_vec(), Bytes::new()).unwrap()).unwrap();
+            decode_tensors::<Input>(&tensors)
+        };
+        assert_eq!(read(&[100, 0]).unwrap().rows.len(), 100);
+        assert_eq!(read(&[0, usize::MAX]).unwrap().rows.len(), 0);
+        for shape in [&[usize::MAX, 0][..], &[1 << 32, 0], &[4096, 4096, 0], &[1 << 33, 1 << 33, 0]] {
+            let error = read(shape).unwrap_err();
+            assert_eq!(
+                (error.field.as_str(), error.reason.contains("rows without elements")),
+                ("rows", true),
+                "{error}"
+            );
+        }
     }
 }

@@ -98,7 +98,7 @@ fn is_key_of_another_algorithm(secret: &[u8]) -> bool {
     let is_der_in_base64 = || {
         let text: Vec<u8> = secret.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
         let decoded = std::str::from_utf8(&text).ok().and_then(|text| DecodingKey::from_base64_secret(text).ok());
-        decoded.is_some_and(|der| is_der(der.as_bytes()))
+        decoded.is_some_and(|key| key.try_get_as_bytes().is_ok_and(is_der))
     };
     is_pem || is_openssh || is_jwk() || is_der(secret) || is_der_in_base64()
 }

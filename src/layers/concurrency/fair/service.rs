@@ -10,6 +10,7 @@ use super::shares::Entry;
 use super::{FairError, Line, ResponseFuture};
 use crate::layers::concurrency::limit::{Begin, End, Fixed};
 use crate::service::RequestContext;
+use crate::service::limits::tenant_key;
 
 /// Calls the inner service so many times at a time, in fair shares of tenants. See the [module](super).
 #[derive(Debug)]
@@ -56,7 +57,7 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let shared = &self.line.shared;
-        match shared.places.enter(request.tenant()) {
+        match shared.places.enter(tenant_key(&request)) {
             Entry::Held(held) => {
                 let running = shared.begin(held, &request);
                 ResponseFuture::called(self.inner.call(request), running)

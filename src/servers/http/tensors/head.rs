@@ -8,10 +8,8 @@ use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
 
 use crate::servers::http::{Problem, Target};
+use crate::service::limits::{MAX_RANK, MAX_TENSORS, at_most, check_name, first_duplicate};
 use crate::service::{Buffer, DType, Invalid, KernelRequest, Payload, RequestMetadata, decode_json};
-
-/// Dimensions that a [`Tensor`](crate::service::Tensor) may have.
-const MAX_RANK: usize = 8;
 
 /// What a head says.
 #[derive(Debug)]
@@ -58,6 +56,10 @@ impl Head {
             (Target::Input(_), Some(_)) => return Err(Invalid::new("kernel_id", "the path names the kernel").into()),
             (Target::Document, None) => return Err(Invalid::new("kernel_id", "missing").into()),
         };
+        let named =
+            |field: &'static str, name: &str| check_name(name).map_err(|error| Invalid::new(field, error.to_string()));
+        named("kernel_id", &kernel_id)?;
+        document.id.as_deref().map_or(Ok(()), |id| named("id", id))?;
         let mut request = KernelRequest::new(kernel_id, Payload::json(Bytes::new()));
         if let Some(parameters) = document.parameters {
             parameters.apply(&mut request)?;
@@ -66,27 +68,31 @@ impl Head {
         let mut inputs: Vec<Input> = Vec::with_capacity(document.inputs.len());
         for (index, input) in document.inputs.into_iter().enumerate() {
             let at = |Invalid { field, reason }| Invalid { field: format!("inputs[{index}].{field}"), reason };
-            if inputs.iter().any(|earlier| earlier.name == input.name) {
-                return Err(at(Invalid::new("name", format!("two tensors are named `{}`", input.name))).into());
-            }
+            check_name(&input.name).map_err(|error| at(Invalid::new("name", error.to_string())))?;
             inputs.push(input.check().map_err(at)?);
+        }
+        if let Some(index) = first_duplicate(inputs.iter().map(|input| input.name.as_str())) {
+            let reason = format!("two tensors are named `{}`", inputs[index].name);
+            return Err(Invalid::new(format!("inputs[{index}].name"), reason).into());
         }
         Ok(Self { request, asked, inputs })
     }
 }
 
 /// The names asked for.
-fn outputs(wanted: Option<Vec<Wanted>>) -> Result<Option<Vec<String>>, Invalid> {
-    let Some(wanted) = wanted else { return Ok(None) };
+fn outputs(wanted: Option<WantedList>) -> Result<Option<Vec<String>>, Invalid> {
+    let Some(WantedList(wanted)) = wanted else { return Ok(None) };
     let mut names: Vec<String> = Vec::with_capacity(wanted.len());
     for (index, Wanted { name, parameters }) in wanted.into_iter().enumerate() {
         if parameters.is_some_and(|parameters| parameters.binary_data == Some(false)) {
             return Err(Invalid::new(format!("outputs[{index}].parameters.binary_data"), ONLY_BINARY));
         }
-        if names.contains(&name) {
-            return Err(Invalid::new(format!("outputs[{index}].name"), format!("`{name}` is asked for twice")));
-        }
+        check_name(&name).map_err(|error| Invalid::new(format!("outputs[{index}].name"), error.to_string()))?;
         names.push(name);
+    }
+    if let Some(index) = first_duplicate(names.iter().map(String::as_str)) {
+        let reason = format!("`{}` is asked for twice", names[index]);
+        return Err(Invalid::new(format!("outputs[{index}].name"), reason));
     }
     Ok(Some(names))
 }
@@ -106,10 +112,12 @@ pub(crate) struct Document<'a> {
     #[serde(borrow)]
     parameters: Option<Parameters<'a>>,
     /// In the order of their bytes.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "at_most::<_, _, MAX_TENSORS>")]
     inputs: Vec<Announced<'a>>,
     /// Those that are wanted; all where this is left out.
-    outputs: Option<Vec<Wanted>>,
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<Wanted>>")]
+    outputs: Option<WantedList>,
 }
 
 /// The metadata of a JSON document, by the same names, beside what the protocol itself defines.
@@ -143,6 +151,7 @@ impl Parameters<'_> {
 struct Announced<'a> {
     name: String,
     datatype: Datatype,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_RANK>")]
     shape: Vec<usize>,
     #[serde(default)]
     parameters: InputParameters,
@@ -159,6 +168,11 @@ struct InputParameters {
     /// How many of the bytes after the head are this tensor's.
     binary_data_size: Option<usize>,
 }
+
+/// At most [`MAX_TENSORS`] of them.
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+struct WantedList(#[serde(deserialize_with = "at_most::<_, _, MAX_TENSORS>")] Vec<Wanted>);
 
 #[derive(serde::Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -179,9 +193,6 @@ impl Announced<'_> {
     /// Errors name the field of this input.
     fn check(self) -> Result<Input, Invalid> {
         let Self { name, datatype: Datatype(dtype), shape, parameters, data } = self;
-        if shape.len() > MAX_RANK {
-            return Err(Invalid::new("shape", format!("{} dimensions, and {MAX_RANK} is the most", shape.len())));
-        }
         let Some(bytes) = shape.iter().try_fold(dtype.size(), |bytes, &side| bytes.checked_mul(side)) else {
             return Err(Invalid::new("shape", format!("{shape:?} is more than can be addressed")));
         };

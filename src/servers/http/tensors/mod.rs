@@ -23,9 +23,10 @@ use http_body_util::BodyExt;
 use self::head::Head;
 use self::sections::Sections;
 use super::form::HEAD_LENGTH;
-use super::read::{announced, broken, within};
+use super::read::{announced, broken, in_time, within};
 use super::{Problem, Target};
 use crate::error::ErrorKind;
+use crate::servers::offload::{TYPED_JSON_BYTES, offload};
 use crate::service::KernelRequest;
 
 #[cfg(feature = "axum")]
@@ -35,7 +36,7 @@ pub(super) use self::head::Asked;
 #[cfg(feature = "axum")]
 pub(crate) use self::head::Document as TensorHead;
 
-/// The most bytes that a head may have. It describes some 500 tensors.
+/// The most bytes that a head may have: twice what [`MAX_TENSORS`](crate::service::limits::MAX_TENSORS) take.
 const MAX_HEAD: usize = 64 << 10;
 
 /// Reads a request: its head of `head_length` bytes, and the tensors as they arrive.
@@ -61,7 +62,8 @@ where
     }
     let mut body = pin!(body);
     let (head, first) = within(deadline, read_head(body.as_mut(), head_length, max)).await?;
-    let Head { mut request, asked, inputs } = Head::parse(&head, target)?;
+    let parsing = offload(head.len() > TYPED_JSON_BYTES, move || Head::parse(&head, target));
+    let Head { mut request, asked, inputs } = in_time(deadline, parsing).await??;
     let mut sections = Sections::new(inputs, max - head_length, length.map(|length| length - head_length as u64))?;
     // Its own deadline counts from here on.
     let deadline = request.deadline.map_or(deadline, |earlier| earlier.min(deadline));

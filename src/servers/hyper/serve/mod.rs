@@ -32,10 +32,10 @@ pub use self::activity::Connections;
 use self::activity::Counted;
 pub use self::config::ServerConfig;
 use self::stream::Stream;
-use crate::panics::{LogLimit, Panicked};
 #[cfg(feature = "tls")]
 pub use self::tls::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, TlsPem, TlsStatus};
 use self::transport::{Security, WithPeer};
+use crate::panics::{LogLimit, Panicked};
 
 /// How many clients may wait to be accepted: as many as Linux allows to one listener by default are 4 096.
 const BACKLOG: u32 = 1024;

@@ -1,0 +1,167 @@
+//! Which method a call is of. It stands where the generated server would, whose methods get decoded messages only.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http_body::Body;
+use prost::Message;
+use tonic::codec::{CompressionEncoding, EnabledCompressionEncodings};
+use tonic::codegen::{BoxFuture, StdError};
+use tonic::server::Grpc;
+use tonic::{Code, Request, Response, Status, Streaming};
+use tower_service::Service;
+
+use super::handler::Handler;
+use super::proto::{
+    ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteTensorsRequest, ExecuteTensorsResponse,
+    GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
+};
+use super::server::Pipeline;
+use super::stream::Answers;
+use super::wire::{Encoded, Incoming, RequestCodec, Requests};
+
+/// The methods of `tower_kernels.v1.Kernel`, by their paths.
+pub(super) struct Dispatch<S> {
+    handler: Arc<Handler<S>>,
+    accept: EnabledCompressionEncodings,
+    send: EnabledCompressionEncodings,
+    max_decoding: Option<usize>,
+    max_encoding: Option<usize>,
+}
+
+impl<S> Dispatch<S> {
+    pub(super) fn new(handler: Handler<S>) -> Self {
+        Self {
+            handler: Arc::new(handler),
+            accept: EnabledCompressionEncodings::default(),
+            send: EnabledCompressionEncodings::default(),
+            max_decoding: None,
+            max_encoding: None,
+        }
+    }
+
+    pub(super) fn max_decoding_message_size(mut self, bytes: usize) -> Self {
+        self.max_decoding = Some(bytes);
+        self
+    }
+
+    pub(super) fn max_encoding_message_size(mut self, bytes: usize) -> Self {
+        self.max_encoding = Some(bytes);
+        self
+    }
+
+    pub(super) fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+        self.accept.enable(encoding);
+        self
+    }
+
+    pub(super) fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+        self.send.enable(encoding);
+        self
+    }
+
+    fn grpc<T: Incoming, U: Message + Default + 'static>(&self) -> Grpc<RequestCodec<T, U>> {
+        Grpc::new(RequestCodec::new())
+            .apply_compression_config(self.accept, self.send)
+            .apply_max_message_size_config(self.max_decoding, self.max_encoding)
+    }
+
+    fn unary<T, U, B>(&self, request: http::Request<B>) -> BoxFuture<http::Response<tonic::body::Body>, Infallible>
+    where
+        S: Pipeline,
+        T: Incoming,
+        U: Message + Default + 'static,
+        Methods<S>: Service<
+                Request<Encoded<T>>,
+                Response = Response<U>,
+                Error = Status,
+                Future = BoxFuture<Response<U>, Status>,
+            >,
+        B: Body + Send + 'static,
+        B::Error: Into<StdError> + Send + 'static,
+    {
+        let (mut grpc, methods) = (self.grpc::<T, U>(), Methods(Arc::clone(&self.handler)));
+        Box::pin(async move { Ok(grpc.unary(methods, request).await) })
+    }
+}
+
+impl<S, B> Service<http::Request<B>> for Dispatch<S>
+where
+    S: Pipeline,
+    B: Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        match request.uri().path() {
+            "/tower_kernels.v1.Kernel/Execute" => self.unary::<ExecuteRequest, ExecuteResponse, _>(request),
+            "/tower_kernels.v1.Kernel/ExecuteTensors" => {
+                self.unary::<ExecuteTensorsRequest, ExecuteTensorsResponse, _>(request)
+            }
+            "/tower_kernels.v1.Kernel/GetKernel" => self.unary::<GetKernelRequest, KernelDescription, _>(request),
+            "/tower_kernels.v1.Kernel/ListKernels" => self.unary::<ListKernelsRequest, ListKernelsResponse, _>(request),
+            "/tower_kernels.v1.Kernel/ExecuteStream" => {
+                let (mut grpc, methods) = (self.grpc(), Methods(Arc::clone(&self.handler)));
+                Box::pin(async move { Ok(grpc.streaming(methods, request).await) })
+            }
+            _ => Box::pin(async { Ok(Status::new(Code::Unimplemented, "").into_http()) }),
+        }
+    }
+}
+
+async fn decoded<T: Incoming>(request: Request<Encoded<T>>) -> Result<Request<T>, Status> {
+    let (metadata, extensions, message) = request.into_parts();
+    Ok(Request::from_parts(metadata, extensions, message.decode().await?))
+}
+
+/// What tonic calls with the requests of each method, which are told apart by their types.
+struct Methods<S>(Arc<Handler<S>>);
+
+macro_rules! methods {
+    ($($request:ty, $method:ident -> $response:ty, |$call:ident| $prepared:expr;)*) => {$(
+        impl<S: Pipeline> Service<Request<$request>> for Methods<S> {
+            type Response = Response<$response>;
+            type Error = Status;
+            type Future = BoxFuture<Self::Response, Status>;
+
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, $call: Request<$request>) -> Self::Future {
+                let handler = Arc::clone(&self.0);
+                Box::pin(async move { handler.$method($prepared).await })
+            }
+        }
+    )*};
+}
+
+methods! {
+    Encoded<ExecuteRequest>, execute -> ExecuteResponse, |call| decoded(call).await?;
+    Encoded<ExecuteTensorsRequest>, execute_tensors -> ExecuteTensorsResponse, |call| decoded(call).await?;
+    Encoded<GetKernelRequest>, get_kernel -> KernelDescription, |call| decoded(call).await?;
+    Encoded<ListKernelsRequest>, list_kernels -> ListKernelsResponse, |call| decoded(call).await?;
+    Streaming<Encoded<ExecuteStreamRequest>>, execute_stream -> Answers<S>, |call| call.map(Requests::new);
+}
+
+// By hand, as the pipeline is behind an `Arc` and need not be `Clone` here.
+impl<S> Clone for Dispatch<S> {
+    fn clone(&self) -> Self {
+        Self { handler: Arc::clone(&self.handler), ..*self }
+    }
+}
+
+impl<S> fmt::Debug for Dispatch<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatch").field("handler", &self.handler).finish_non_exhaustive()
+    }
+}

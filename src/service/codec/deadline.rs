@@ -1,0 +1,151 @@
+//! Ends the decoding of an input whose deadline has passed.
+//!
+//! serde gives a `Deserialize` no way to be passed anything, so the deadline is put where the decoding thread finds it, as
+//! [`memory`](super::memory) is. Long sequences look at it from time to time. The deadline is the request's own, or else
+//! the server's longest, so that no input holds a worker for longer than a kernel could.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess};
+
+thread_local! {
+    static STATE: Cell<State> = const { Cell::new(State { deadline: None, passed: false }) };
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    deadline: Option<Instant>,
+    passed: bool,
+}
+
+/// A decoding has been given up, as its deadline has passed.
+#[derive(Debug)]
+pub(crate) struct Passed;
+
+/// Decodes until `deadline`. Whatever error the decoding itself ends with, it is [`Passed`] once that has been seen.
+pub(crate) fn until<T, E>(
+    deadline: Option<Instant>,
+    decode: impl FnOnce() -> Result<T, E>,
+) -> Result<Result<T, E>, Passed> {
+    /// However `decode` ends, the thread goes back to what it had before.
+    struct Before(State);
+
+    impl Drop for Before {
+        fn drop(&mut self) {
+            STATE.set(self.0);
+        }
+    }
+
+    if deadline.is_none() {
+        return Ok(decode());
+    }
+    let _before = Before(STATE.replace(State { deadline, passed: false }));
+    let decoded = decode();
+    if decoded.is_err() && has_passed() { Err(Passed) } else { Ok(decoded) }
+}
+
+/// Whether the deadline of what this thread decodes has been seen to have passed.
+pub(super) fn has_passed() -> bool {
+    STATE.get().passed
+}
+
+fn check<E: Error>() -> Result<(), E> {
+    let state = STATE.get();
+    if state.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        STATE.set(State { passed: true, ..state });
+        return Err(E::custom("the deadline passed"));
+    }
+    Ok(())
+}
+
+/// Elements between two looks at the clock.
+const STRIDE: usize = 4096;
+
+/// Reads a sequence, however long it is.
+pub(crate) fn read_all<'de, T, A>(mut seq: A) -> Result<Vec<T>, A::Error>
+where
+    T: Deserialize<'de>,
+    A: SeqAccess<'de>,
+{
+    // Grown as elements arrive, whatever length is claimed.
+    let mut elements = Vec::new();
+    while let Some(element) = seq.next_element()? {
+        elements.push(element);
+        if elements.len().is_multiple_of(STRIDE) {
+            check()?;
+        }
+    }
+    Ok(elements)
+}
+
+/// Reads an optional sequence of anything. For `#[serde(default, deserialize_with)]` on a field that can be long and is no
+/// [`Buffer`](super::Buffer).
+pub(crate) fn optional_sequence<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Sequence<T>(Vec<T>);
+
+    impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sequence<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Elements<T>(std::marker::PhantomData<T>);
+
+            impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Elements<T> {
+                type Value = Vec<T>;
+
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("a sequence")
+                }
+
+                fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<T>, A::Error> {
+                    read_all(seq)
+                }
+            }
+
+            deserializer.deserialize_seq(Elements(std::marker::PhantomData)).map(Self)
+        }
+    }
+
+    Ok(Option::<Sequence<T>>::deserialize(deserializer)?.map(|Sequence(elements)| elements))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde::Deserialize;
+
+    use super::{optional_sequence, until};
+    use crate::service::codec::decode_json;
+    use crate::service::{Buffer, Reals};
+
+    #[derive(Debug, Deserialize)]
+    struct Edges {
+        #[serde(default, deserialize_with = "optional_sequence")]
+        edges: Option<Vec<[u32; 2]>>,
+    }
+
+    #[test]
+    fn long_sequences_are_given_up_at_the_deadline_and_short_ones_read() {
+        let past = std::time::Instant::now().checked_sub(Duration::from_millis(1));
+        let numbers = |count: usize| format!("[{}0]", "0,".repeat(count));
+        let long = numbers(100_000);
+        assert!(until(past, || decode_json::<Buffer<f32>>(long.as_bytes())).is_err());
+        assert!(until(past, || decode_json::<Reals>(long.as_bytes())).is_err());
+        let edges = format!(r#"{{"edges": [{}[0, 1]]}}"#, "[0, 1],".repeat(100_000));
+        assert!(until(past, || decode_json::<Edges>(edges.as_bytes())).is_err());
+        // Nothing is left to the thread, and without a deadline nothing is given up.
+        assert_eq!(
+            until(None, || decode_json::<Edges>(edges.as_bytes())).unwrap().unwrap().edges.unwrap().len(),
+            100_001
+        );
+        assert_eq!(until(past, || decode_json::<Buffer<f32>>(numbers(9).as_bytes())).unwrap().unwrap().len(), 10);
+        let wrong = until(past, || decode_json::<Buffer<f32>>(b"[true]")).unwrap().unwrap_err();
+        assert_eq!(wrong.field, "[0]");
+        assert_eq!(decode_json::<Edges>(b"{}").unwrap().edges, None);
+        assert_eq!(decode_json::<Edges>(br#"{"edges": null}"#).unwrap().edges, None);
+    }
+}
