@@ -18,7 +18,7 @@ use super::proto::{
 };
 use super::server::Pipeline;
 use super::status::Refusal;
-use super::stream::Answers;
+use super::stream::Responses;
 use crate::layers::timeout;
 use crate::service::{Invalid, KernelRegistry, KernelResponse, Payload};
 
@@ -82,14 +82,14 @@ impl<S: Pipeline> Kernel for Handler<S> {
         Ok(Response::new(answer))
     }
 
-    type ExecuteStreamStream = Answers<S>;
+    type ExecuteStreamStream = Responses;
 
     async fn execute_stream(
         &self,
         request: Request<Streaming<ExecuteStreamRequest>>,
-    ) -> Result<Response<Answers<S>>, Status> {
+    ) -> Result<Response<Responses>, Status> {
         let (caller, requests) = open(request)?;
-        Ok(Response::new(Answers::new(self.service.clone(), Arc::clone(&self.config), caller, requests)))
+        Ok(Response::new(Responses::new(self.service.clone(), Arc::clone(&self.config), caller, requests)))
     }
 
     async fn get_kernel(&self, request: Request<GetKernelRequest>) -> Result<Response<KernelDescription>, Status> {
