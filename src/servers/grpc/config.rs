@@ -10,7 +10,8 @@ pub struct GrpcConfig {
     pub max_request_size: usize,
     /// The most bytes in an answer's message: 64 MiB. Clients have limits of their own, mostly of 4 MiB.
     pub max_response_size: usize,
-    /// The most requests of one stream that run at once: 256. Fewer do where the pipeline has no room.
+    /// The most requests of one stream that run or whose responses are unread: 256. Fewer run where the pipeline has no
+    /// room. Further requests are not read meanwhile.
     pub max_concurrent_per_stream: usize,
     /// Whether answers are compressed (gzip, zstd) for clients that take it: no. Requests may be compressed either way.
     /// Most clients say that they take gzip without asking for it, and it costs far more time than a network's 10 Gbit/s.

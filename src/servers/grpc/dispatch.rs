@@ -19,7 +19,7 @@ use super::proto::{
     GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
 };
 use super::server::Pipeline;
-use super::stream::Answers;
+use super::stream::Responses;
 use super::wire::{Encoded, Incoming, RequestCodec, Requests};
 
 /// The methods of `tower_kernels.v1.Kernel`, by their paths.
@@ -150,7 +150,7 @@ methods! {
     Encoded<ExecuteTensorsRequest>, execute_tensors -> ExecuteTensorsResponse, |call| decoded(call).await?;
     Encoded<GetKernelRequest>, get_kernel -> KernelDescription, |call| decoded(call).await?;
     Encoded<ListKernelsRequest>, list_kernels -> ListKernelsResponse, |call| decoded(call).await?;
-    Streaming<Encoded<ExecuteStreamRequest>>, execute_stream -> Answers<S>, |call| call.map(Requests::new);
+    Streaming<Encoded<ExecuteStreamRequest>>, execute_stream -> Responses, |call| call.map(Requests::new);
 }
 
 // By hand, as the pipeline is behind an `Arc` and need not be `Clone` here.

@@ -17,7 +17,7 @@ use super::proto::{
 };
 use super::server::Pipeline;
 use super::status::Refusal;
-use super::stream::Answers;
+use super::stream::Responses;
 use super::wire::Requests;
 use crate::layers::timeout;
 use crate::panics::CatchPanic;
@@ -87,9 +87,9 @@ impl<S: Pipeline> Handler<S> {
     pub(super) async fn execute_stream(
         &self,
         request: Request<Requests<ExecuteStreamRequest>>,
-    ) -> Result<Response<Answers<S>>, Status> {
+    ) -> Result<Response<Responses>, Status> {
         let (caller, requests) = open(request)?;
-        Ok(Response::new(Answers::new(self.service.clone(), Arc::clone(&self.config), caller, requests)))
+        Ok(Response::new(Responses::new(self.service.clone(), Arc::clone(&self.config), caller, requests)))
     }
 
     pub(super) async fn get_kernel(

@@ -73,6 +73,13 @@
 //!
 //! When a client resets its call, hangs up or loses its connection, the transport drops the call's future, and with it
 //! the work: of a stream, all that is in flight.
+//!
+//! # Clients that do not read
+//!
+//! The calls of a stream run in a task of their own: they finish, and end by their deadlines, whether or not their client
+//! reads. While [`GrpcConfig::max_concurrent_per_stream`] of them run or are unread, or 1 MiB of responses is unread, no
+//! further request of the stream is read. How long a client may read nothing is the server's to bound, as
+//! `write_timeout` of the server in feature `hyper` does.
 
 /// Bytes in a message to health and reflection, which name a service or a symbol, and repeat it in their errors.
 const MAX_QUESTION_BYTES: usize = 1024;
@@ -92,6 +99,7 @@ mod server;
 mod status;
 mod stream;
 mod timer;
+mod unread;
 mod wire;
 
 pub use self::config::GrpcConfig;

@@ -1,4 +1,4 @@
-//! `ExecuteStream`: requests in, answers as they finish.
+//! `ExecuteStream`: runs the requests of a stream and sends each response as it finishes.
 
 use std::error::Error;
 use std::future::Future;
@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream};
 use pin_project::pin_project;
+use tokio::task::{JoinSet, coop};
 use tonic::Status;
+use tracing::Instrument;
 
 use super::arrival::earlier;
 use super::caller::Caller;
@@ -21,17 +23,69 @@ use super::proto::{ExecuteStreamRequest, ExecuteStreamResponse};
 use super::server::Pipeline;
 use super::status::{Refusal, as_message};
 use super::timer::Timer;
+use super::unread::{Receiver, Sender, unread};
 use super::wire::Requests;
 use crate::error::{Classify, ErrorKind};
 use crate::layers::timeout::TimeoutError;
 use crate::panics::{CatchPanic, Panicked, catch_panic};
 use crate::service::{Invalid, KernelRequest, KernelResponse, Payload};
 
-/// The answers to the requests of one stream.
+/// The responses of one stream, as its client reads them.
+///
+/// The calls run in a task of their own, so that a client that does not read holds up nothing but its own stream: a call
+/// that has finished gives back its permit, and one whose deadline passes ends, whether or not this is polled. Dropped,
+/// it cancels all that runs.
+#[derive(Debug)]
+pub(super) struct Responses {
+    unread: Receiver,
+    /// The one task; aborted when this is dropped.
+    calls: JoinSet<()>,
+}
+
+impl Responses {
+    /// Starts to read and run the requests.
+    pub(super) fn new<S: Pipeline>(
+        service: S,
+        config: Arc<GrpcConfig>,
+        caller: Caller,
+        requests: Requests<ExecuteStreamRequest>,
+    ) -> Self {
+        let (sender, unread) = unread(config.max_concurrent_per_stream.max(1));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Calls::new(service, config, caller, requests, sender).in_current_span());
+        Self { unread, calls: tasks }
+    }
+}
+
+impl Stream for Responses {
+    type Item = Result<ExecuteStreamResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Poll::Ready(next) = Pin::new(&mut self.unread).poll_next(cx) {
+            return Poll::Ready(next);
+        }
+        // Where the task has panicked nothing else tells its client.
+        match ready!(self.calls.poll_join_next(cx)) {
+            Some(Err(error)) if error.is_panic() => {
+                // What a panic carries is dropped where its own panic does no harm.
+                let refusal = match error.try_into_panic() {
+                    Ok(payload) => Refusal::panicked(&Panicked::new(payload)),
+                    Err(_) => Refusal::new(ErrorKind::Internal, "the task of this stream ended"),
+                };
+                Poll::Ready(Some(Err(refusal.into_status(None))))
+            }
+            // It has ended the queue, and may have done so after the look above.
+            _ => Pin::new(&mut self.unread).poll_next(cx),
+        }
+    }
+}
+
+/// Reads the requests of one stream and runs them.
 ///
 /// At most one request waits for room; the next is read when that one runs, so it is HTTP/2's flow control that holds
-/// up a client that sends faster. Dropped, it cancels all that runs.
-pub(super) struct Answers<S: Pipeline> {
+/// up a client that sends faster. None is read either while too many responses are unread: a request of this stream
+/// never waits in the pipeline for the client to read.
+struct Calls<S: Pipeline> {
     service: S,
     config: Arc<GrpcConfig>,
     caller: Caller,
@@ -39,11 +93,11 @@ pub(super) struct Answers<S: Pipeline> {
     requests: Option<Requests<ExecuteStreamRequest>>,
     waiting: Option<Waiting>,
     running: FuturesUnordered<Running<CatchPanic<S::Future>>>,
-    /// Of the call as a whole, where the client has set one.
+    /// Of the stream as a whole, where the client has set one.
     deadline: Timer,
-    /// What the stream ends with once all that runs has been answered.
+    /// What the stream ends with once all that runs has finished.
     failure: Option<Status>,
-    ended: bool,
+    unread: Sender,
 }
 
 /// A request that has been read and for which there is no room yet.
@@ -54,12 +108,13 @@ struct Waiting {
     timer: Timer,
 }
 
-impl<S: Pipeline> Answers<S> {
-    pub(super) fn new(
+impl<S: Pipeline> Calls<S> {
+    fn new(
         service: S,
         config: Arc<GrpcConfig>,
         caller: Caller,
         requests: Requests<ExecuteStreamRequest>,
+        unread: Sender,
     ) -> Self {
         Self {
             service,
@@ -70,7 +125,7 @@ impl<S: Pipeline> Answers<S> {
             waiting: None,
             running: FuturesUnordered::new(),
             failure: None,
-            ended: false,
+            unread,
         }
     }
 
@@ -128,38 +183,36 @@ impl<S: Pipeline> Answers<S> {
         Poll::Ready(Some(self.refusal(tag, refusal)))
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ExecuteStreamResponse, Status>>> {
-        if self.deadline.poll_elapsed(cx).is_ready() {
-            let refusal = Refusal::new(ErrorKind::DeadlineExceeded, "the deadline of the stream passed");
-            self.running.clear();
-            return Poll::Ready(Some(Err(self.end(refusal.into_status(Some(&self.caller.request_id))))));
-        }
+    /// Ready with the stream's end.
+    fn poll_calls(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         loop {
-            if let Poll::Ready(Some(answer)) = Pin::new(&mut self.running).poll_next(cx) {
-                return Poll::Ready(Some(Ok(answer)));
+            let budget = ready!(coop::poll_proceed(cx));
+            if let Poll::Ready(Some(response)) = Pin::new(&mut self.running).poll_next(cx) {
+                budget.made_progress();
+                self.unread.push(response);
+                continue;
             }
             if let Some(next) = self.waiting.take() {
-                match ready!(self.poll_start(cx, next)) {
-                    Some(refusal) => return Poll::Ready(Some(Ok(refusal))),
-                    None => continue,
-                }
+                let rejection = ready!(self.poll_start(cx, next));
+                budget.made_progress();
+                rejection.into_iter().for_each(|response| self.unread.push(response));
+                continue;
             }
             let Some(requests) = &mut self.requests else {
                 if !self.running.is_empty() {
                     return Poll::Pending;
                 }
-                self.ended = true;
-                return Poll::Ready(self.failure.take().map(Err));
+                return Poll::Ready(self.failure.take().map_or(Ok(()), Err));
             };
-            if self.running.len() >= self.config.max_concurrent_per_stream.max(1) {
-                return Poll::Pending;
-            }
-            match ready!(Pin::new(requests).poll_next(cx)) {
+            ready!(self.unread.poll_room(self.running.len(), cx));
+            let message = ready!(Pin::new(requests).poll_next(cx));
+            budget.made_progress();
+            match message {
                 Some(Ok(message)) => {
                     let tag = message.tag;
                     match self.read(message) {
                         Ok(next) => self.waiting = Some(next),
-                        Err(refusal) => return Poll::Ready(Some(Ok(self.refusal(tag, refusal)))),
+                        Err(refusal) => self.unread.push(self.refusal(tag, refusal)),
                     }
                 }
                 Some(Err(status)) => {
@@ -170,25 +223,27 @@ impl<S: Pipeline> Answers<S> {
             }
         }
     }
-
-    fn end(&mut self, status: Status) -> Status {
-        (self.requests, self.waiting, self.failure, self.ended) = (None, None, None, true);
-        status
-    }
 }
 
-impl<S: Pipeline> Stream for Answers<S> {
-    type Item = Result<ExecuteStreamResponse, Status>;
+impl<S: Pipeline> Future for Calls<S> {
+    type Output = ();
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         // Nothing here is pinned in place: what runs is in boxes of its own.
         let this = self.get_mut();
-        if this.ended { Poll::Ready(None) } else { this.poll_answer(cx) }
+        if this.deadline.poll_elapsed(cx).is_ready() {
+            let refusal = Refusal::new(ErrorKind::DeadlineExceeded, "the deadline of the stream passed");
+            this.unread.abandon(refusal.into_status(Some(&this.caller.request_id)));
+            return Poll::Ready(());
+        }
+        let end = ready!(this.poll_calls(cx));
+        this.unread.end(end);
+        Poll::Ready(())
     }
 }
 
 // What would need pinning is boxed inside `FuturesUnordered`; the service is only ever called.
-impl<S: Pipeline> Unpin for Answers<S> {}
+impl<S: Pipeline> Unpin for Calls<S> {}
 
 /// A request of the stream that runs, and ends by its deadline.
 #[pin_project]
