@@ -285,15 +285,24 @@ pub(crate) const INTERNAL_DETAIL: &str = "an internal error; the server's log sa
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) detail: String,
-    /// `None` where the client is told all.
-    pub(crate) hidden: Option<Box<str>>,
+    /// `None` where the client is told all. In a box, as few errors have it.
+    pub(crate) hidden: Option<Box<Hidden>>,
+}
+
+/// What only the log is told of an internal error.
+#[derive(Debug)]
+pub(crate) struct Hidden {
+    text: String,
+    kernel: Option<Box<str>>,
 }
 
 impl Told {
     /// A text of an error of this kind.
     pub(crate) fn new(kind: ErrorKind, text: String) -> Self {
         match kind {
-            ErrorKind::Internal => Self { detail: INTERNAL_DETAIL.to_owned(), hidden: Some(text.into()) },
+            ErrorKind::Internal => {
+                Self { detail: INTERNAL_DETAIL.to_owned(), hidden: Some(Box::new(Hidden { text, kernel: None })) }
+            }
             _ => Self { detail: text, hidden: None },
         }
     }
@@ -302,15 +311,22 @@ impl Told {
     pub(crate) fn of<E: Classify + Error>(error: &E) -> Self {
         Self::new(error.kind(), chain(error))
     }
+}
 
-    /// Writes what the client is not told to the log, with what finds it there. Clients can make many of these, so there
-    /// are some lines a second and no more.
-    pub(crate) fn log(hidden: Option<&str>, request_id: Option<&str>, kernel: Option<&str>) {
+impl Hidden {
+    /// Which kernel was to run.
+    #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+    pub(crate) fn set_kernel(&mut self, id: &str) {
+        self.kernel = Some(id.into());
+    }
+
+    /// Writes it to the log, with what finds it there. Clients can make many of these, so there are some lines a second and
+    /// no more.
+    pub(crate) fn log(&self, request_id: Option<&str>) {
         static LIMIT: LogLimit = LogLimit::new();
-        if let Some(error) = hidden
-            && let Some(left_out) = LIMIT.next()
-        {
-            tracing::error!(request_id, kernel, error, left_out, "an internal error was answered");
+        let Self { text, kernel } = self;
+        if let Some(left_out) = LIMIT.next() {
+            tracing::error!(request_id, kernel, error = text, left_out, "an internal error was answered");
         }
     }
 }

@@ -54,6 +54,7 @@ impl Panicked {
     }
 
     /// Panics again, with what it said and nothing else.
+    #[cfg(feature = "hyper")]
     pub(crate) fn resume(self) -> ! {
         std::panic::resume_unwind(Box::new(self.message))
     }

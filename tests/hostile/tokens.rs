@@ -1,5 +1,6 @@
 //! JSON web tokens that are signed or addressed wrongly.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -48,7 +49,6 @@ fn execute(server: &Server, token: &str) -> u16 {
 fn end_of(command: &mut Command) -> (Option<i32>, String) {
     let mut child = command.spawn().unwrap();
     let stdout = Text::of(child.stdout.take().unwrap());
-    let stderr = Text::of(child.stderr.take().unwrap());
     let begun = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -60,10 +60,10 @@ fn end_of(command: &mut Command) -> (Option<i32>, String) {
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    while !stderr.ended() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    (status.code(), stderr.now())
+    // What it says is short and fits into the pipe meanwhile.
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (status.code(), said)
 }
 
 fn signed(claims: &Value) -> String {

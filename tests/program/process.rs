@@ -97,11 +97,6 @@ impl Text {
         self.0.0.lock().unwrap().text.clone()
     }
 
-    /// Whether the process has closed the pipe.
-    pub(crate) fn ended(&self) -> bool {
-        self.0.0.lock().unwrap().ended
-    }
-
     /// Waits until it says this.
     #[track_caller]
     pub(crate) fn until(&self, what: &str) -> String {

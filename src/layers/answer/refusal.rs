@@ -25,7 +25,9 @@ impl Refusal {
     /// What `error` says of itself.
     pub fn new<E: Classify + Error>(error: &E) -> Self {
         let Told { detail, hidden } = Told::of(error);
-        Told::log(hidden.as_deref(), None, None);
+        if let Some(hidden) = hidden {
+            hidden.log(None);
+        }
         Self { kind: error.kind(), retry_after: error.retry_after(), challenge: error.challenge().cloned(), detail }
     }
 }

@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::error::{Classify, ErrorKind, Told, find};
+use crate::error::{Classify, ErrorKind, Hidden, Told, find};
 use crate::panics::Panicked;
 use crate::service::Invalid;
 
@@ -20,9 +20,8 @@ const MAX_TEXT: usize = 1024;
 pub(super) struct Refusal {
     kind: ErrorKind,
     message: String,
-    /// What only the log is told, and of which kernel.
-    hidden: Option<Box<str>>,
-    kernel: Option<Box<str>>,
+    /// What only the log is told.
+    hidden: Option<Box<Hidden>>,
     violation: Option<Invalid>,
     retry_after: Option<Duration>,
 }
@@ -34,7 +33,7 @@ impl Refusal {
     }
 
     fn told(kind: ErrorKind, Told { detail, hidden }: Told) -> Self {
-        Self { kind, message: detail, hidden, kernel: None, violation: None, retry_after: None }
+        Self { kind, message: detail, hidden, violation: None, retry_after: None }
     }
 
     pub(super) fn of<E: Classify + Error + 'static>(error: &E) -> Self {
@@ -49,14 +48,16 @@ impl Refusal {
 
     /// For the log: which kernel was to run.
     pub(super) fn of_kernel(mut self, id: &str) -> Self {
-        if self.hidden.is_some() {
-            self.kernel = Some(id.into());
+        if let Some(hidden) = &mut self.hidden {
+            hidden.set_kernel(id);
         }
         self
     }
 
     pub(super) fn into_status(self, request_id: Option<&str>) -> Status {
-        Told::log(self.hidden.as_deref(), request_id, self.kernel.as_deref());
+        if let Some(hidden) = &self.hidden {
+            hidden.log(request_id);
+        }
         let mut details = ErrorDetails::new();
         details.set_error_info(self.kind.code(), "tower-kernels", HashMap::new());
         if let Some(id) = request_id {

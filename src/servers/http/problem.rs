@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::RequestId;
-use crate::error::{Classify, ErrorKind, Told, chain, find};
+use crate::error::{Classify, ErrorKind, Hidden, Told, chain, find};
 use crate::layers::answer::problem;
 use crate::service::Invalid;
 
@@ -28,14 +28,8 @@ pub(crate) struct Problem {
     allow: Option<&'static str>,
     closes: bool,
     kind: ErrorKind,
-    /// What only the log is told, and of which kernel.
+    /// What only the log is told.
     hidden: Option<Box<Hidden>>,
-}
-
-#[derive(Debug)]
-struct Hidden {
-    text: Box<str>,
-    kernel: Option<Box<str>>,
 }
 
 /// The document of a refusal, after RFC 9457.
@@ -120,7 +114,6 @@ impl Problem {
 
     fn with_status((status, code): (StatusCode, &'static str), kind: ErrorKind, detail: String) -> Self {
         let Told { detail, hidden } = Told::new(kind, detail);
-        let hidden = hidden.map(|text| Box::new(Hidden { text, kernel: None }));
         let (field, retry_after, challenge, allow, closes) = (None, None, None, None, false);
         Self { status, code, detail, field, retry_after, challenge, allow, closes, kind, hidden }.shorten()
     }
@@ -129,7 +122,7 @@ impl Problem {
     #[must_use]
     pub(crate) fn of_kernel(mut self, id: &str) -> Self {
         if let Some(hidden) = &mut self.hidden {
-            hidden.kernel = Some(id.into());
+            hidden.set_kernel(id);
         }
         self
     }
@@ -175,7 +168,7 @@ impl Problem {
     /// The response that says so.
     pub(crate) fn into_response<B: From<Bytes>>(self, request_id: &RequestId) -> Response<B> {
         if let Some(hidden) = &self.hidden {
-            Told::log(Some(&hidden.text), Some(request_id.as_str()), hidden.kernel.as_deref());
+            hidden.log(Some(request_id.as_str()));
         }
         let body = ProblemDocument {
             title: problem::title(self.status),
