@@ -8,6 +8,7 @@ use tonic::metadata::MetadataValue;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
+use tower_kernels::layers::authenticate::JwtKey;
 
 use crate::config::File;
 use crate::process::{SAXPY, Server, program, run, stderr, stdout};
@@ -137,6 +138,8 @@ async fn a_token_lets_its_tenant_in() {
     let server = Server::spawn(&mut command, &[jwt, claims].concat());
     let hour = Duration::from_secs(3600);
     let exp = (SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + hour).as_secs();
+    // The first key of a process has it sign by ring, where nothing else does.
+    JwtKey::hs256(secret.as_bytes()).unwrap();
     let token = |issuer: &str| {
         let claims = serde_json::json!({"iss": issuer, "org": "acme", "exp": exp});
         encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes()).unwrap()).unwrap()
