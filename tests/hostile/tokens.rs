@@ -8,6 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
+use tower_kernels::layers::authenticate::JwtKey;
+
 use crate::process::{PATIENCE, SAXPY, Server, Text, program};
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
@@ -67,7 +69,9 @@ fn end_of(command: &mut Command) -> (Option<i32>, String) {
 }
 
 fn signed(claims: &Value) -> String {
-    encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+    // The crate's own key brings the provider that signs.
+    JwtKey::hs256(SECRET.as_bytes()).unwrap();
+    encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes()).unwrap()).unwrap()
 }
 
 /// These claims, and an hour to go.
