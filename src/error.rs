@@ -12,6 +12,7 @@
 //! | `TooLarge` | `too_large` | 413 | 11 `OUT_OF_RANGE` | can never fit, on this device or under this limit |
 //! | `Unsupported` | `unsupported` | 422 | 12 `UNIMPLEMENTED` | understood, and nothing here can run it |
 //! | `RateLimited` | `rate_limited` | 429 | 8 `RESOURCE_EXHAUSTED` | a quota is used up |
+//! | `MemoryExhausted` | `memory_exhausted` | 503 | 8 `RESOURCE_EXHAUSTED` | requests hold all the memory that they may just now |
 //! | `Cancelled` | `cancelled` | 499 | 1 `CANCELLED` | the caller left |
 //! | `Internal` | `internal` | 500 | 13 `INTERNAL` | a defect on this side |
 //! | `Overloaded` | `overloaded` | 503 | 14 `UNAVAILABLE` | full just now |
@@ -41,6 +42,8 @@ pub enum ErrorKind {
     Unsupported,
     /// A quota is used up.
     RateLimited,
+    /// Requests hold all the memory that they may, just now.
+    MemoryExhausted,
     /// The caller left before the answer.
     Cancelled,
     /// A defect on this side.
@@ -55,13 +58,14 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, in the order of the table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InvalidArgument,
         Self::Unauthenticated,
         Self::NotFound,
         Self::TooLarge,
         Self::Unsupported,
         Self::RateLimited,
+        Self::MemoryExhausted,
         Self::Cancelled,
         Self::Internal,
         Self::Overloaded,
@@ -78,6 +82,7 @@ impl ErrorKind {
             Self::TooLarge => "too_large",
             Self::Unsupported => "unsupported",
             Self::RateLimited => "rate_limited",
+            Self::MemoryExhausted => "memory_exhausted",
             Self::Cancelled => "cancelled",
             Self::Internal => "internal",
             Self::Overloaded => "overloaded",
@@ -97,7 +102,7 @@ impl ErrorKind {
             Self::RateLimited => 429,
             Self::Cancelled => 499,
             Self::Internal => 500,
-            Self::Overloaded | Self::Unavailable => 503,
+            Self::MemoryExhausted | Self::Overloaded | Self::Unavailable => 503,
             Self::DeadlineExceeded => 504,
         }
     }
@@ -109,7 +114,7 @@ impl ErrorKind {
             Self::InvalidArgument => 3,
             Self::DeadlineExceeded => 4,
             Self::NotFound => 5,
-            Self::RateLimited => 8,
+            Self::RateLimited | Self::MemoryExhausted => 8,
             Self::TooLarge => 11,
             Self::Unsupported => 12,
             Self::Internal => 13,

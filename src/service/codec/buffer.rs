@@ -238,7 +238,15 @@ impl<'de, T: Element> Visitor<'de> for Elements<T> {
         while let Some(element) = seq.next_element()? {
             elements.push(element);
         }
+        shrink(&mut elements);
         Ok(elements)
+    }
+}
+
+/// Gives back what an array that has grown has room for, where it is much.
+pub(super) fn shrink<T>(elements: &mut Vec<T>) {
+    if (elements.capacity() - elements.len()) * size_of::<T>() > 64 << 10 {
+        elements.shrink_to_fit();
     }
 }
 

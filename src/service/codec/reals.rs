@@ -7,7 +7,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 use serde_json::json;
 
-use super::buffer::RawBytes;
+use super::buffer::{RawBytes, shrink};
 use super::{Buffer, Element};
 
 /// How [`Reals`] announce themselves to the tensor codec, which then answers with a map of one entry: from the dtype's
@@ -116,6 +116,7 @@ impl<'de> Visitor<'de> for Text {
         while let Some(value) = seq.next_element::<f64>()? {
             values.push(value);
         }
+        shrink(&mut values);
         Ok(values.into())
     }
 }
