@@ -24,3 +24,5 @@ mod headers;
 mod http;
 #[cfg(feature = "hyper")]
 pub mod hyper;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+mod slow_body;

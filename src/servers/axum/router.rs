@@ -23,8 +23,8 @@ use crate::error::{Classify, ErrorKind};
 use crate::layers::metrics::MetricsHandle;
 use crate::layers::{MetricsLayer, TimeoutLayer};
 use crate::pipeline::PipelineHandle;
-use crate::servers::http::{HEAD_LENGTH, Problem, RequestId};
-use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
+use crate::servers::http::{HEAD_LENGTH, Limits, Problem, RequestId};
+use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// The most that a request may take, its wait for a place to run included, where nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,6 +44,7 @@ pub struct KernelRouter<S = KernelService> {
     drain: DrainHandle,
     metrics: Option<MetricsHandle>,
     pipeline: Option<PipelineHandle>,
+    limits: Limits,
     openapi: bool,
 }
 
@@ -60,6 +61,7 @@ impl<S> KernelRouter<S> {
     /// Over a pipeline of your own. The registry is what `/kernels` shows, so let it be the one of the service within.
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: RouterConfig) -> Self {
         let (registry, drain) = (registry.into(), DrainHandle::default());
+        let limits = Limits::new(config.max_request_size);
         Self {
             service,
             registry,
@@ -69,6 +71,7 @@ impl<S> KernelRouter<S> {
             drain,
             metrics: None,
             pipeline: None,
+            limits,
             openapi: true,
         }
     }
@@ -78,6 +81,23 @@ impl<S> KernelRouter<S> {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Sets the most bytes that the output of a request may have in its encoded form; 64 MiB where nothing is said. A
+    /// larger one is refused before the run where the kernel's [footprint](crate::service::Kernel::footprint) tells, and
+    /// as soon as it is too long where it does not.
+    #[must_use]
+    pub fn max_response_size(mut self, bytes: u64) -> Self {
+        self.limits.max_response_size = bytes;
+        self
+    }
+
+    /// Limits the memory that requests hold at one time: the same for all servers that are given clones. Without it there
+    /// is no limit but on each of them.
+    #[must_use]
+    pub fn memory(mut self, memory: HostMemory) -> Self {
+        self.limits.memory = memory;
         self
     }
 
@@ -145,12 +165,24 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
-        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, openapi } = self;
+        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, limits, openapi } = self;
         let routes: Vec<_> = Route::of(&config, openapi).collect();
         let (outcomes, openapi) = (Outcomes::new(), Arc::default());
         if let Some(metrics) = metrics {
-            return Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, outcomes, openapi }
-                .into_router(&routes);
+            return Shared {
+                service,
+                registry,
+                config,
+                timeout,
+                devices,
+                drain,
+                metrics,
+                pipeline,
+                limits,
+                outcomes,
+                openapi,
+            }
+            .into_router(&routes);
         }
         let kernels = registry.list();
         // Where not all can have series, those that are called first get them, and not those that come first by id.
@@ -161,14 +193,14 @@ impl<S> KernelRouter<S> {
         // The wait for the answer ends at the deadline, and with it the call: where nothing below the metrics notices
         // that first, it is counted as one that its caller has left.
         let (metrics, service) = (layer.handle(), layer.layer(TimeoutLayer::new(timeout).layer(service)));
-        Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, outcomes, openapi }
+        Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, limits, outcomes, openapi }
             .into_router(&routes)
     }
 }
 
 impl<S> fmt::Debug for KernelRouter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service: _, registry, config, timeout, devices, drain, metrics, pipeline, openapi } = self;
+        let Self { service: _, registry, config, timeout, devices, drain, metrics, pipeline, limits, openapi } = self;
         f.debug_struct("KernelRouter")
             .field("registry", registry)
             .field("config", config)
@@ -177,6 +209,7 @@ impl<S> fmt::Debug for KernelRouter<S> {
             .field("drain", drain)
             .field("metrics", metrics)
             .field("pipeline", pipeline)
+            .field("limits", limits)
             .field("openapi", openapi)
             .finish_non_exhaustive()
     }
@@ -192,6 +225,7 @@ pub(super) struct Shared<S> {
     pub(super) drain: DrainHandle,
     pub(super) metrics: MetricsHandle,
     pub(super) pipeline: Option<PipelineHandle>,
+    pub(super) limits: Limits,
     pub(super) outcomes: Outcomes,
     pub(super) openapi: Arc<OpenApi>,
 }

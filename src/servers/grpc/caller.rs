@@ -7,6 +7,7 @@ use http::Extensions;
 use tonic::metadata::MetadataMap;
 
 use super::arrival::Arrival;
+use super::memory::CallMemory;
 use crate::servers::headers::{REQUEST_ID, is_request_id, made_request_id, trace_context};
 use crate::service::{Invalid, KernelRequest, Payload, Priority, Tenant, TraceContext};
 
@@ -15,6 +16,8 @@ use crate::service::{Invalid, KernelRequest, Payload, Priority, Tenant, TraceCon
 pub(super) struct Caller {
     pub(super) request_id: Arc<str>,
     pub(super) arrival: Arrival,
+    /// `None` of a call that did not come by way of the service.
+    pub(super) memory: Option<CallMemory>,
     tenant: Option<Arc<str>>,
     priority: Priority,
     trace: Option<Box<TraceContext>>,
@@ -23,7 +26,8 @@ pub(super) struct Caller {
 
 impl Caller {
     /// Reads the metadata; what a layer or an interceptor has put into `extensions` goes before it.
-    pub(super) fn new(metadata: &MetadataMap, extensions: Extensions, arrival: Arrival) -> Result<Self, Invalid> {
+    pub(super) fn new(metadata: &MetadataMap, mut extensions: Extensions, arrival: Arrival) -> Result<Self, Invalid> {
+        let memory = extensions.remove();
         let request_id = match text(metadata, REQUEST_ID.as_str()) {
             Some(id) if is_request_id(id.as_bytes()) => id.into(),
             _ => made_request_id().into(),
@@ -44,10 +48,10 @@ impl Caller {
             Some(trace) => Some(Box::new(trace.clone())),
             None => trace_context(metadata.as_ref()).map(Box::new),
         };
-        Ok(Self { request_id, arrival, tenant, priority, trace, extensions })
+        Ok(Self { request_id, arrival, memory, tenant, priority, trace, extensions })
     }
 
-    /// The only request of a call.
+    /// The only request of a call, or the next of several.
     pub(super) fn into_request(self, id: String, payload: Payload, deadline: Option<Instant>) -> KernelRequest {
         let mut request = KernelRequest::new(id, payload);
         request.deadline = deadline;
@@ -55,6 +59,9 @@ impl Caller {
         request.tenant = self.tenant;
         request.trace = self.trace;
         request.extensions = self.extensions;
+        if let Some(memory) = self.memory {
+            request.extensions.insert(memory.of_next_request());
+        }
         request
     }
 }

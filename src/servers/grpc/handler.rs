@@ -10,6 +10,7 @@ use super::arrival::Arrival;
 use super::caller::Caller;
 use super::catalogue;
 use super::config::GrpcConfig;
+use super::memory::rejected;
 use super::message::{Names, json_answer, tensors, tensors_answer};
 use super::proto::kernel_server::Kernel;
 use super::proto::{
@@ -41,9 +42,16 @@ impl<S: Pipeline> Handler<S> {
         let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
         let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
         let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
+        let memory = caller.memory.clone();
         let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
         match timeout::oneshot(self.service.clone(), request).await {
-            Ok(response) => Ok((response, names)),
+            Ok(mut response) => {
+                if let Some(memory) = memory {
+                    let held = memory.of_response(&mut response).map_err(|error| refuse(rejected(error)))?;
+                    memory.sending(held);
+                }
+                Ok((response, names))
+            }
             Err(error) => Err(refuse(Refusal::of(&error))),
         }
     }

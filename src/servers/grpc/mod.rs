@@ -81,6 +81,7 @@ mod config;
 mod future;
 mod handler;
 mod health;
+mod memory;
 mod message;
 pub mod proto;
 mod reflection;

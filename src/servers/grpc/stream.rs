@@ -14,6 +14,7 @@ use tonic::{Status, Streaming};
 use super::arrival::earlier;
 use super::caller::Caller;
 use super::config::GrpcConfig;
+use super::memory::{CallMemory, rejected};
 use super::message::{Names, json_answer, tensors, tensors_answer};
 use super::proto::execute_stream_request::Call;
 use super::proto::execute_stream_response::Outcome;
@@ -80,7 +81,12 @@ impl<S: Pipeline> Answers<S> {
             Some(Call::Tensors(call)) => (call.kernel_id, tensors(call.inputs).map(Payload::from)),
             None => (String::new(), Err(Invalid::new("call", "neither `json` nor `tensors` is set"))),
         };
-        let payload = payload?;
+        let payload = payload.inspect_err(|_| {
+            // What its message holds goes with it.
+            if let Some(memory) = &self.caller.memory {
+                drop(memory.of_next_request());
+            }
+        })?;
 
         let now = tokio::time::Instant::now().into_std();
         let asked = (timeout_ms > 0).then(|| now.checked_add(Duration::from_millis(timeout_ms))).flatten();
@@ -101,7 +107,8 @@ impl<S: Pipeline> Answers<S> {
             Poll::Ready(Ok(())) => {
                 let Waiting { tag, names, request, timer } = next;
                 let future = self.service.call(request);
-                self.running.push(Running { future, timer, answer: Some((tag, names)) });
+                let memory = self.caller.memory.clone();
+                self.running.push(Running { future, timer, memory, answer: Some((tag, names)) });
                 return Poll::Ready(None);
             }
             Poll::Ready(Err(error)) => Refusal::of(&error),
@@ -186,6 +193,7 @@ struct Running<F> {
     #[pin]
     future: F,
     timer: Timer,
+    memory: Option<CallMemory>,
     answer: Option<(u64, Names)>,
 }
 
@@ -207,6 +215,16 @@ where
         };
         let (tag, names) = this.answer.take().expect("polled after it had completed");
         let request_id = Arc::clone(&names.request_id);
+        let result = match (result, this.memory) {
+            (Ok(mut response), Some(memory)) => match memory.of_response(&mut response) {
+                Ok(held) => {
+                    memory.sending(held);
+                    Ok(response)
+                }
+                Err(error) => return Poll::Ready(answer(tag, &request_id, Err(rejected(error)))),
+            },
+            (result, _) => result,
+        };
         let outcome = match result {
             Ok(response @ KernelResponse { payload: Payload::Tensors(_), .. }) => {
                 tensors_answer(response, names).map(Outcome::Tensors)
