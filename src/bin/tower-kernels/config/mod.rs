@@ -25,7 +25,7 @@ pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
 pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry};
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
-pub(crate) use self::values::{Devices, Domain, Filter, Listen, Span};
+pub(crate) use self::values::{Devices, Domain, Filter, Listen, MemoryMax, Span};
 
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,7 @@ pub(crate) struct Config {
     pub(crate) exit_on_device_loss: bool,
     pub(crate) rest: Rest,
     pub(crate) grpc: Grpc,
+    pub(crate) memory: Memory,
     pub(crate) connections: Connections,
     pub(crate) auth: Auth,
     pub(crate) rate_limit: RateLimit,
@@ -62,6 +63,7 @@ pub(crate) struct Rest {
     pub(crate) health: bool,
     pub(crate) metrics: bool,
     pub(crate) max_request_size: usize,
+    pub(crate) max_response_size: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,7 +73,15 @@ pub(crate) struct Grpc {
     pub(crate) max_request_size: usize,
     pub(crate) max_response_size: usize,
     pub(crate) max_concurrent_per_stream: NonZeroUsize,
+    pub(crate) compressed_requests: bool,
     pub(crate) compress_responses: bool,
+}
+
+/// What requests hold at one time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Memory {
+    pub(crate) max: MemoryMax,
 }
 
 /// Of each listener.
@@ -172,6 +182,7 @@ impl Default for Config {
             exit_on_device_loss: false,
             rest: Rest::default(),
             grpc: Grpc::default(),
+            memory: Memory::default(),
             connections: Connections::default(),
             auth: Auth::default(),
             rate_limit: RateLimit::default(),
@@ -202,6 +213,7 @@ impl Default for Rest {
             health: enable_health,
             metrics: enable_metrics,
             max_request_size,
+            max_response_size: 64 << 20,
         }
     }
 }
@@ -226,6 +238,7 @@ impl Default for Grpc {
             max_request_size: service.max_request_size,
             max_response_size: service.max_response_size,
             max_concurrent_per_stream: positive(service.max_concurrent_per_stream),
+            compressed_requests: service.compressed_requests,
             compress_responses: service.compress_responses,
         }
     }
@@ -238,6 +251,7 @@ impl Grpc {
             max_request_size: self.max_request_size,
             max_response_size: self.max_response_size,
             max_concurrent_per_stream: self.max_concurrent_per_stream.get(),
+            compressed_requests: self.compressed_requests,
             compress_responses: self.compress_responses,
         }
     }

@@ -15,7 +15,7 @@ use tower_kernels::backends::Local;
 use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
 use tower_kernels::hyper::{Server, ServerConfig, listen};
 use tower_kernels::pipeline::PipelineHandle;
-use tower_kernels::service::KernelRegistry;
+use tower_kernels::service::{HostMemory, KernelRegistry};
 
 use super::auth::Authentication;
 use crate::config::{Config, Listen};
@@ -26,6 +26,7 @@ pub(super) struct Servers {
     limits: ServerConfig,
     drain: Duration,
     pub(super) auth: Option<Authentication>,
+    pub(super) memory: HostMemory,
     stopping: CancellationToken,
     running: JoinSet<(&'static str, io::Result<()>)>,
     pub(super) rest: Option<SocketAddr>,
@@ -33,11 +34,12 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    pub(super) fn new(config: &Config, auth: Option<Authentication>) -> Self {
+    pub(super) fn new(config: &Config, auth: Option<Authentication>, memory: HostMemory) -> Self {
         Self {
             limits: config.connections.server(),
             drain: config.drain.limit.0,
             auth,
+            memory,
             stopping: CancellationToken::new(),
             running: JoinSet::new(),
             rest: None,
@@ -57,6 +59,8 @@ impl Servers {
         let Some((listener, address)) = bind("REST", config.rest.listen)? else { return Ok(None) };
         let router = KernelRouter::with_service(pipeline, Arc::clone(registry), config.rest.router())
             .timeout(config.timeout.0)
+            .max_response_size(config.rest.max_response_size)
+            .memory(self.memory.clone())
             .devices(local.clone())
             .pipeline(layers);
         let drain = router.drain_handle();
@@ -82,7 +86,8 @@ impl Servers {
     ) -> Result<(), Failure> {
         let Some((listener, address)) = bind("gRPC", config.grpc.listen)? else { return Ok(()) };
         let kernels =
-            KernelGrpcServer::with_service(pipeline, Arc::clone(registry), config.grpc.service(config.timeout.0));
+            KernelGrpcServer::with_service(pipeline, Arc::clone(registry), config.grpc.service(config.timeout.0))
+                .memory(self.memory.clone());
         let routes = Routes::new(kernels.into_service())
             .add_service(health)
             .add_service(reflection())
