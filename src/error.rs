@@ -12,11 +12,11 @@
 //! | `TooLarge` | `too_large` | 413 | 11 `OUT_OF_RANGE` | can never fit, on this device or under this limit |
 //! | `Unsupported` | `unsupported` | 422 | 12 `UNIMPLEMENTED` | understood, and nothing here can run it |
 //! | `RateLimited` | `rate_limited` | 429 | 8 `RESOURCE_EXHAUSTED` | a quota is used up |
-//! | `MemoryExhausted` | `memory_exhausted` | 503 | 8 `RESOURCE_EXHAUSTED` | requests hold all the memory that they may just now |
 //! | `Cancelled` | `cancelled` | 499 | 1 `CANCELLED` | the caller left |
 //! | `Internal` | `internal` | 500 | 13 `INTERNAL` | a defect on this side |
 //! | `Overloaded` | `overloaded` | 503 | 14 `UNAVAILABLE` | full just now |
 //! | `Unavailable` | `unavailable` | 503 | 14 `UNAVAILABLE` | a device or worker is gone |
+//! | `MemoryExhausted` | `memory_exhausted` | 503 | 8 `RESOURCE_EXHAUSTED` | requests hold all the memory that they may just now |
 //! | `DeadlineExceeded` | `deadline_exceeded` | 504 | 4 `DEADLINE_EXCEEDED` | the time was up |
 
 use std::convert::Infallible;
@@ -42,8 +42,6 @@ pub enum ErrorKind {
     Unsupported,
     /// A quota is used up.
     RateLimited,
-    /// Requests hold all the memory that they may, just now.
-    MemoryExhausted,
     /// The caller left before the answer.
     Cancelled,
     /// A defect on this side.
@@ -52,6 +50,8 @@ pub enum ErrorKind {
     Overloaded,
     /// A device or a worker is gone.
     Unavailable,
+    /// Requests hold all the memory that they may, just now.
+    MemoryExhausted,
     /// The time was up.
     DeadlineExceeded,
 }
@@ -65,11 +65,11 @@ impl ErrorKind {
         Self::TooLarge,
         Self::Unsupported,
         Self::RateLimited,
-        Self::MemoryExhausted,
         Self::Cancelled,
         Self::Internal,
         Self::Overloaded,
         Self::Unavailable,
+        Self::MemoryExhausted,
         Self::DeadlineExceeded,
     ];
 

@@ -105,7 +105,7 @@ fn post(to: SocketAddr, path: &str, body: &str) -> Option<(u16, bool)> {
 #[test]
 fn outputs_far_larger_than_their_requests() {
     let mut server = limited(&[]);
-    let body = pricing(size(600_000, 5_200_000));
+    let body = pricing(size(2_000_000, 5_200_000));
     let to = server.rest;
     let responses: Vec<_> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..8).map(|_| scope.spawn(|| post(to, PRICING_PATH, &body))).collect();

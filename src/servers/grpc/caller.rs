@@ -9,7 +9,7 @@ use tonic::metadata::MetadataMap;
 use super::arrival::Arrival;
 use super::memory::CallMemory;
 use crate::servers::headers::{REQUEST_ID, is_request_id, made_request_id, trace_context};
-use crate::service::{Invalid, KernelRequest, Payload, Priority, Tenant, TraceContext};
+use crate::service::{HostReservation, Invalid, KernelRequest, Payload, Priority, Tenant, TraceContext};
 
 /// On whose behalf a call is made, and which one it is.
 #[derive(Clone, Debug)]
@@ -18,6 +18,7 @@ pub(super) struct Caller {
     pub(super) arrival: Arrival,
     /// `None` of a call that did not come by way of the service.
     pub(super) memory: Option<CallMemory>,
+    held: Option<HostReservation>,
     tenant: Option<Arc<str>>,
     priority: Priority,
     trace: Option<Box<TraceContext>>,
@@ -48,10 +49,16 @@ impl Caller {
             Some(trace) => Some(Box::new(trace.clone())),
             None => trace_context(metadata.as_ref()).map(Box::new),
         };
-        Ok(Self { request_id, arrival, memory, tenant, priority, trace, extensions })
+        let held = None;
+        Ok(Self { request_id, arrival, memory, held, tenant, priority, trace, extensions })
     }
 
-    /// The only request of a call, or the next of several.
+    /// Takes over what the next message of the call holds. To be called once for each message, whatever becomes of it.
+    pub(super) fn hold_message(&mut self) {
+        self.held = self.memory.as_ref().map(CallMemory::of_next_request);
+    }
+
+    /// The request that the message is.
     pub(super) fn into_request(self, id: String, payload: Payload, deadline: Option<Instant>) -> KernelRequest {
         let mut request = KernelRequest::new(id, payload);
         request.deadline = deadline;
@@ -59,8 +66,8 @@ impl Caller {
         request.tenant = self.tenant;
         request.trace = self.trace;
         request.extensions = self.extensions;
-        if let Some(memory) = self.memory {
-            request.extensions.insert(memory.of_next_request());
+        if let Some(held) = self.held {
+            request.extensions.insert(held);
         }
         request
     }

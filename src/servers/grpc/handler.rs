@@ -34,7 +34,7 @@ impl<S: Pipeline> Handler<S> {
     /// Waits for room and for the answer, both within the deadline.
     async fn run(
         &self,
-        caller: Caller,
+        mut caller: Caller,
         kernel_id: String,
         payload: Result<Payload, Invalid>,
     ) -> Result<(KernelResponse, Names), Status> {
@@ -42,6 +42,7 @@ impl<S: Pipeline> Handler<S> {
         let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
         let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
         let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
+        caller.hold_message();
         let memory = caller.memory.clone();
         let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
         match timeout::oneshot(self.service.clone(), request).await {

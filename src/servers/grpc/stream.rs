@@ -75,25 +75,22 @@ impl<S: Pipeline> Answers<S> {
 
     /// A request from its message, or at once why it is wrong.
     fn read(&self, message: ExecuteStreamRequest) -> Result<Waiting, Refusal> {
+        let mut caller = self.caller.clone();
+        caller.hold_message();
         let ExecuteStreamRequest { tag, timeout_ms, call } = message;
         let (kernel_id, payload) = match call {
             Some(Call::Json(call)) => (call.kernel_id, Ok(Payload::json(call.input))),
             Some(Call::Tensors(call)) => (call.kernel_id, tensors(call.inputs).map(Payload::from)),
             None => (String::new(), Err(Invalid::new("call", "neither `json` nor `tensors` is set"))),
         };
-        let payload = payload.inspect_err(|_| {
-            // What its message holds goes with it.
-            if let Some(memory) = &self.caller.memory {
-                drop(memory.of_next_request());
-            }
-        })?;
+        let payload = payload?;
 
         let now = tokio::time::Instant::now().into_std();
         let asked = (timeout_ms > 0).then(|| now.checked_add(Duration::from_millis(timeout_ms))).flatten();
         let limit = earlier(now.checked_add(self.config.timeout), self.caller.arrival.due());
         let deadline = earlier(asked, limit);
         let names = Names { request_id: Arc::clone(&self.caller.request_id), kernel_id };
-        let request = self.caller.clone().into_request(names.kernel_id.clone(), payload, deadline);
+        let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
         Ok(Waiting { tag, names, request, timer: Timer::new(deadline) })
     }
 

@@ -156,3 +156,114 @@ fn within_limit(length: u64, context: &Context<'_>) -> u64 {
 fn max_response_size(memory: Option<&HostReservation>) -> u64 {
     memory.map_or(u64::MAX, HostReservation::max_response_size)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::{Duration, Instant};
+
+    use serde::ser::{Serialize, SerializeSeq, SerializeStruct, Serializer};
+
+    use crate::error::{Classify, ErrorKind};
+    use crate::service::codec::{encode_json, encode_tensors};
+    use crate::service::{Buffer, Context, HostMemory, KernelError};
+
+    const MANY: u64 = 1 << 20;
+
+    /// A field of many numbers, which counts how many have been asked for.
+    struct Numbers {
+        asked: Cell<u64>,
+        many: u64,
+    }
+
+    impl Numbers {
+        fn new(many: u64) -> Self {
+            Self { asked: Cell::new(0), many }
+        }
+    }
+
+    impl Serialize for Numbers {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut numbers = serializer.serialize_seq(None)?;
+            for number in 0..self.many {
+                self.asked.set(number + 1);
+                numbers.serialize_element(&number)?;
+            }
+            numbers.end()
+        }
+    }
+
+    struct Output<'a, T>(&'a T);
+
+    impl<T: Serialize> Serialize for Output<'_, T> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut output = serializer.serialize_struct("Output", 1)?;
+            output.serialize_field("numbers", self.0)?;
+            output.end()
+        }
+    }
+
+    /// In both encodings: the error, and how many numbers were asked for until then.
+    fn both(context: &Context<'_>) -> [(KernelError, u64); 2] {
+        let (json, tensors) = (Numbers::new(MANY), Numbers::new(MANY));
+        let errors = [
+            encode_json(&Output(&json), 0, context).unwrap_err(),
+            encode_tensors(&Output(&tensors), context).unwrap_err(),
+        ];
+        let [json_error, tensors_error] = errors;
+        [(json_error, json.asked.get()), (tensors_error, tensors.asked.get())]
+    }
+
+    #[test]
+    fn nothing_is_encoded_past_the_limit_the_deadline_or_the_memory() {
+        let memory = HostMemory::new(1 << 20);
+        let short = memory.reservation(100_000);
+        for (error, asked) in both(&Context::detached().with_memory(Some(&short))) {
+            assert!(matches!(error, KernelError::ResponseTooLarge { max: 100_000 }), "{error}");
+            assert!(asked < 100_000, "{asked}");
+        }
+        let long = memory.reservation(u64::MAX);
+        for (error, asked) in both(&Context::detached().with_memory(Some(&long))) {
+            assert_eq!(error.kind(), ErrorKind::TooLarge, "half of the memory is the most: {error}");
+            assert!(asked < 300_000, "{asked}");
+        }
+        let passed = Instant::now() - Duration::from_secs(1);
+        for (error, asked) in both(&Context::new(None, Some(passed))) {
+            assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
+            assert!(asked < 100_000, "{asked}");
+        }
+    }
+
+    #[test]
+    fn what_fits_is_written_whole_however_its_room_grows() {
+        let memory = HostMemory::new(64 << 20);
+        for (expected, many) in [(0, 0), (0, 10), (0, 100_000), (100, 100_000), (1 << 20, 100_000), (1 << 20, 10)] {
+            let held = memory.reservation(1 << 20);
+            let context = Context::detached().with_memory(Some(&held));
+            let numbers = Numbers::new(many);
+            let written = encode_json(&Output(&numbers), expected, &context).unwrap();
+            assert_eq!(written, serde_json::to_vec(&Output(&Numbers::new(many))).unwrap());
+            assert!(held.bytes() + expected.max(128) as u64 >= written.len() as u64);
+        }
+        // To the byte.
+        let output = Numbers::new(30_000);
+        let length = serde_json::to_vec(&Output(&output)).unwrap().len() as u64;
+        for (max, fits) in [(length, true), (length - 1, false)] {
+            let held = memory.reservation(max);
+            let context = Context::detached().with_memory(Some(&held));
+            assert_eq!(encode_json(&Output(&output), 0, &context).is_ok(), fits);
+        }
+    }
+
+    #[test]
+    fn arrays_that_tensors_share_count_for_the_limit_and_take_no_memory() {
+        let memory = HostMemory::new(1 << 20);
+        let shared: Buffer<f64> = vec![1.5; 1 << 18].into();
+        for (max, fits) in [(2 << 20, true), ((2 << 20) - 1, false)] {
+            let held = memory.reservation(max);
+            let context = Context::detached().with_memory(Some(&held));
+            assert_eq!(encode_tensors(&Output(&shared), &context).is_ok(), fits);
+            assert_eq!(held.bytes(), 0);
+        }
+    }
+}
