@@ -270,7 +270,7 @@ impl Job {
         let max = memory.max_response_size();
         let bytes = match self.kernel.code().footprint(input) {
             Some(run) if run.least_encoded(self.encoding) > max => return Err(KernelError::ResponseTooLarge { max }),
-            Some(run) => run.to_reserve(self.encoding, max),
+            Some(run) => run.reserved(self.encoding, max),
             None => input.cost.bytes.min(memory.memory().max() / 16),
         };
         Ok(memory.grow(bytes)?)

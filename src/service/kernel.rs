@@ -310,7 +310,7 @@ impl Footprint {
     }
 
     /// The bytes to reserve for a run whose output is to be in this encoding.
-    pub(crate) fn to_reserve(&self, encoding: Encoding, max_response_size: u64) -> u64 {
+    pub(crate) fn reserved(&self, encoding: Encoding, max_response_size: u64) -> u64 {
         let encoded = match encoding {
             Encoding::Json => self.most_as_json(max_response_size),
             // They share the memory of the output.

@@ -40,7 +40,16 @@ struct Queues {
     /// Of the messages that have come whole and are not yet requests.
     received: Mutex<VecDeque<HostReservation>>,
     /// Of the messages that have been given to the encoder.
-    sent: Mutex<Vec<HostReservation>>,
+    sent: Mutex<Vec<Sending>>,
+}
+
+/// What a response holds until it has been sent.
+#[derive(Debug)]
+pub(super) struct Sending {
+    /// The output, until the message is encoded. Other responses can share it.
+    output: Option<HostReservation>,
+    /// The encoded message.
+    encoded: HostReservation,
 }
 
 impl CallMemory {
@@ -54,30 +63,27 @@ impl CallMemory {
         received.unwrap_or_else(|| self.memory.reservation(self.max_response_size))
     }
 
-    /// What a response holds until it has been sent: the output, and the message and its encoded form, which the output is
-    /// copied to.
+    /// What a response holds until it has been sent. A small one holds nothing.
     ///
     /// # Errors
-    /// Where there is not the memory for the copies.
-    pub(super) fn of_response(
-        &self,
-        response: &mut KernelResponse,
-    ) -> Result<Option<HostReservation>, HostMemoryError> {
+    /// Where there is not the memory for the encoded message.
+    pub(super) fn of_response(&self, response: &mut KernelResponse) -> Result<Option<Sending>, HostMemoryError> {
         let bytes = response.payload.byte_len().unwrap_or(0);
         if bytes <= KernelResponse::SMALL || self.memory.max() == u64::MAX {
             return Ok(None);
         }
-        let held = response.extensions.remove::<HostReservation>();
-        let held = held.unwrap_or_else(|| self.memory.reservation(0));
-        // Once as the output, and up to twice as the buffer that it is written to, which doubles as it grows.
-        held.grow((3 * bytes as u64).saturating_sub(held.bytes()))?;
-        Ok(Some(held))
+        let output = response.extensions.remove::<HostReservation>();
+        let encoded = self.memory.reservation(0);
+        // Twice, as the buffer that the message is written to doubles as it grows. An output that was not made for this
+        // request, as the cache's are, can be forgotten by its owner at any time, and counts as this response's own.
+        encoded.grow(bytes as u64 * if output.is_some() { 2 } else { 3 })?;
+        Ok(Some(Sending { output, encoded }))
     }
 
     /// Takes note of what the next message to be encoded holds.
-    pub(super) fn sending(&self, held: Option<HostReservation>) {
-        if let Some(held) = held {
-            self.queues.sent.lock().push(held);
+    pub(super) fn sending(&self, response: Option<Sending>) {
+        if let Some(response) = response {
+            self.queues.sent.lock().push(response);
         }
     }
 }
@@ -311,10 +317,11 @@ impl Body for ResponseBody {
         Poll::Ready(frame.map(|frame| {
             frame.map(|frame| {
                 frame.map_data(|data| {
-                    sent.into_iter().fold(data, |data, held| {
+                    sent.into_iter().fold(data, |data, Sending { output, encoded }| {
                         // The message has gone; what is left of it is in these bytes.
-                        held.shrink(held.bytes().saturating_sub(data.len() as u64));
-                        held.attach(data)
+                        drop(output);
+                        encoded.shrink(encoded.bytes().saturating_sub(data.len() as u64));
+                        encoded.attach(data)
                     })
                 })
             })

@@ -99,35 +99,27 @@ mod tests {
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max data size             9000000              unlimited            bytes     \n\
                       Max address space         unlimited            unlimited            bytes     \n";
-        let cases: [(&str, &[(&str, &str)], (u64, &str)); 5] = [
-            ("machine", &[MEMINFO], (16 << 20, "the machine")),
-            ("data", &[MEMINFO, ("proc/self/limits", limits)], (9_000_000, "RLIMIT_DATA")),
-            (
-                "v2",
-                &[
-                    MEMINFO,
-                    ("proc/self/cgroup", "0::/a/b\n"),
-                    ("sys/fs/cgroup/a/b/memory.max", "max\n"),
-                    ("sys/fs/cgroup/a/memory.max", "8000000\n"),
-                    ("sys/fs/cgroup/memory.max", "12000000\n"),
-                ],
-                (8_000_000, "the control group"),
-            ),
-            (
-                "v1",
-                &[
-                    MEMINFO,
-                    ("proc/self/cgroup", "5:cpu:/x\n4:hugetlb,memory:/not/mounted\n0::/\n"),
-                    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "7000000\n"),
-                ],
-                (7_000_000, "the control group"),
-            ),
-            ("nothing", &[("empty", "")], (UNKNOWN, "a guess, as no limit can be read")),
-        ];
-        for (name, files, expected) in cases {
+        let check = |name, files: &[(&str, &str)], expected| {
             let root = root(name, files);
             assert_eq!(limit(&root), expected, "{name}");
             fs::remove_dir_all(root).unwrap();
-        }
+        };
+        check("machine", &[MEMINFO], (16 << 20, "the machine"));
+        check("data", &[MEMINFO, ("proc/self/limits", limits)], (9_000_000, "RLIMIT_DATA"));
+        let version_2 = [
+            MEMINFO,
+            ("proc/self/cgroup", "0::/a/b\n"),
+            ("sys/fs/cgroup/a/b/memory.max", "max\n"),
+            ("sys/fs/cgroup/a/memory.max", "8000000\n"),
+            ("sys/fs/cgroup/memory.max", "12000000\n"),
+        ];
+        check("v2", &version_2, (8_000_000, "the control group"));
+        let version_1 = [
+            MEMINFO,
+            ("proc/self/cgroup", "5:cpu:/x\n4:hugetlb,memory:/not/mounted\n0::/\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "7000000\n"),
+        ];
+        check("v1", &version_1, (7_000_000, "the control group"));
+        check("nothing", &[("empty", "")], (UNKNOWN, "a guess, as no limit can be read"));
     }
 }
