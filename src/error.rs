@@ -16,6 +16,7 @@
 //! | `Internal` | `internal` | 500 | 13 `INTERNAL` | a defect on this side |
 //! | `Overloaded` | `overloaded` | 503 | 14 `UNAVAILABLE` | full just now |
 //! | `Unavailable` | `unavailable` | 503 | 14 `UNAVAILABLE` | a device or worker is gone |
+//! | `MemoryExhausted` | `memory_exhausted` | 503 | 8 `RESOURCE_EXHAUSTED` | requests hold all the memory that they may just now |
 //! | `DeadlineExceeded` | `deadline_exceeded` | 504 | 4 `DEADLINE_EXCEEDED` | the time was up |
 
 use std::convert::Infallible;
@@ -51,13 +52,15 @@ pub enum ErrorKind {
     Overloaded,
     /// A device or a worker is gone.
     Unavailable,
+    /// Requests hold all the memory that they may, just now.
+    MemoryExhausted,
     /// The time was up.
     DeadlineExceeded,
 }
 
 impl ErrorKind {
     /// Every kind, in the order of the table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InvalidArgument,
         Self::Unauthenticated,
         Self::NotFound,
@@ -68,6 +71,7 @@ impl ErrorKind {
         Self::Internal,
         Self::Overloaded,
         Self::Unavailable,
+        Self::MemoryExhausted,
         Self::DeadlineExceeded,
     ];
 
@@ -80,6 +84,7 @@ impl ErrorKind {
             Self::TooLarge => "too_large",
             Self::Unsupported => "unsupported",
             Self::RateLimited => "rate_limited",
+            Self::MemoryExhausted => "memory_exhausted",
             Self::Cancelled => "cancelled",
             Self::Internal => "internal",
             Self::Overloaded => "overloaded",
@@ -99,7 +104,7 @@ impl ErrorKind {
             Self::RateLimited => 429,
             Self::Cancelled => 499,
             Self::Internal => 500,
-            Self::Overloaded | Self::Unavailable => 503,
+            Self::MemoryExhausted | Self::Overloaded | Self::Unavailable => 503,
             Self::DeadlineExceeded => 504,
         }
     }
@@ -111,7 +116,7 @@ impl ErrorKind {
             Self::InvalidArgument => 3,
             Self::DeadlineExceeded => 4,
             Self::NotFound => 5,
-            Self::RateLimited => 8,
+            Self::RateLimited | Self::MemoryExhausted => 8,
             Self::TooLarge => 11,
             Self::Unsupported => 12,
             Self::Internal => 13,

@@ -54,3 +54,60 @@ impl<F: Fn(&KernelInfo) -> bool> Wanted<'_, F> {
         if (self.wanted)(&kernel.info()) { self.registry.register(kernel) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::{Context, Encoding, Mode, Payload};
+
+    /// Larger inputs than the examples, with outputs of few and of many digits.
+    fn inputs(id: &str) -> Vec<String> {
+        let list = |of: fn(usize) -> String| (0..5000).map(of).collect::<Vec<_>>().join(",");
+        match id {
+            "linalg/saxpy" => [list(|_| "1".to_owned()), list(|at| format!("-{}.7e-30", at + 1))]
+                .map(|numbers| format!(r#"{{"a": 0.3, "x": [{numbers}], "y": [{numbers}]}}"#))
+                .to_vec(),
+            "risk/option-pricing" => ["0", "1e-9", "0.3"]
+                .map(|volatility| {
+                    let spots = list(|at| format!("{}", at + 1));
+                    format!(
+                        r#"{{"spot": [{spots}], "strike": 100, "rate": 0.01, "volatility": {volatility}, "time": 1,
+                            "kind": "put"}}"#
+                    )
+                })
+                .to_vec(),
+            "graph/betweenness-centrality" => {
+                let path = list(|node| format!("[{node},{}]", (node + 1) % 5000));
+                let star = list(|node| format!("[0,{node}]"));
+                [path, star]
+                    .map(|edges| format!(r#"{{"num_nodes": 5000, "samples": 16, "edges": [{edges}]}}"#))
+                    .to_vec()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_kernel_says_what_its_output_takes_and_it_is_so() {
+        let registry = KernelRegistry::new();
+        register_all(&registry).unwrap();
+        for kernel in registry.list().iter().filter(|kernel| kernel.info().mode == Mode::Batch) {
+            let (id, code) = (&kernel.info().id, kernel.code());
+            let examples = kernel.input_schema().get("examples").and_then(|examples| examples.as_array());
+            let examples = examples.into_iter().flatten().map(ToString::to_string);
+            for input in examples.chain(inputs(id)) {
+                let input = code.decode(Payload::json(input), None).unwrap();
+                code.validate(&input).unwrap();
+                let run = code.footprint(&input).unwrap_or_else(|| panic!("{id} does not say what a run takes"));
+                let size = |encoding| {
+                    let payload = code.run_cpu(&input, encoding, &Context::detached()).unwrap();
+                    payload.byte_len().unwrap() as u64
+                };
+                let (json, tensors) = (size(Encoding::Json), size(Encoding::Tensors));
+                assert!(tensors <= run.output && run.output <= tensors + 64, "{id}: {tensors} of {run:?}");
+                assert!(run.least_encoded(Encoding::Json) <= json, "{id}: {json} of {run:?}");
+                assert!(json <= run.most_as_json(u64::MAX), "{id}: {json} of {run:?}");
+            }
+        }
+    }
+}

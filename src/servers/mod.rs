@@ -26,3 +26,5 @@ mod http;
 pub mod hyper;
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 mod offload;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+mod slow_body;

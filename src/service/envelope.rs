@@ -203,25 +203,49 @@ impl KernelResponse {
     /// # Errors
     /// [`KernelError::Encode`] where the payload is not JSON, because the request's was not.
     pub fn to_json(&self, request_id: &str, kernel_id: &str) -> Result<Bytes, KernelError> {
-        let Payload::Json(output) = &self.payload else {
-            return Err(KernelError::Encode("a JSON document was asked for and the payload is not JSON".to_owned()));
-        };
-        let metadata = ResponseMetadata::from(&self.execution);
+        let output = self.json_output()?;
         let mut body = Vec::with_capacity(output.len() + request_id.len() + kernel_id.len() + 160);
         let mut write = || -> Result<(), std::io::Error> {
-            body.write_all(br#"{"request_id":"#)?;
-            serde_json::to_writer(&mut body, request_id)?;
-            body.write_all(br#","kernel_id":"#)?;
-            serde_json::to_writer(&mut body, kernel_id)?;
-            body.write_all(br#","output":"#)?;
+            write_head(&mut body, request_id, kernel_id)?;
             body.write_all(output)?;
-            body.write_all(br#","metadata":"#)?;
-            serde_json::to_writer(&mut body, &metadata)?;
-            body.write_all(b"}")
+            self.write_tail(&mut body)
         };
         write().map_err(|error| KernelError::Encode(error.to_string()))?;
         Ok(body.into())
     }
+
+    /// The same document in three pieces, of which the second is the output itself and not a copy.
+    #[cfg(any(feature = "axum", feature = "hyper"))]
+    pub(crate) fn to_json_frames(&self, request_id: &str, kernel_id: &str) -> Result<[Bytes; 3], KernelError> {
+        let output = self.json_output()?;
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        let written = write_head(&mut head, request_id, kernel_id).and_then(|()| self.write_tail(&mut tail));
+        written.map_err(|error| KernelError::Encode(error.to_string()))?;
+        Ok([head.into(), output.clone(), tail.into()])
+    }
+
+    fn json_output(&self) -> Result<&Bytes, KernelError> {
+        match &self.payload {
+            Payload::Json(output) => Ok(output),
+            _ => Err(KernelError::Encode("a JSON document was asked for and the payload is not JSON".to_owned())),
+        }
+    }
+
+    /// What follows the output.
+    fn write_tail(&self, body: &mut Vec<u8>) -> Result<(), std::io::Error> {
+        body.write_all(br#","metadata":"#)?;
+        serde_json::to_writer(&mut *body, &ResponseMetadata::from(&self.execution))?;
+        body.write_all(b"}")
+    }
+}
+
+/// What comes before the output.
+fn write_head(body: &mut Vec<u8>, request_id: &str, kernel_id: &str) -> Result<(), std::io::Error> {
+    body.write_all(br#"{"request_id":"#)?;
+    serde_json::to_writer(&mut *body, request_id)?;
+    body.write_all(br#","kernel_id":"#)?;
+    serde_json::to_writer(&mut *body, kernel_id)?;
+    body.write_all(br#","output":"#)
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use schemars::generate::SchemaSettings;
 use super::codec::{PinnedMemory, decode_json, decode_tensors, encode_json, encode_tensors, within};
 use super::job::Members;
 use super::payload::{Encoding, Typed};
-use super::{BatchKey, Context, Cost, Invalid, Job, Kernel, KernelError, Payload, RequestContext};
+use super::{
+    BatchKey, Context, Cost, Footprint, HostReservation, Invalid, Job, Kernel, KernelError, Payload, RequestContext,
+};
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
 
@@ -30,15 +32,18 @@ impl Input {
 
 /// The answers to several jobs that have shared a run, as its payload.
 #[derive(Debug)]
-pub(crate) struct Answers(Vec<Result<Payload, KernelError>>);
+pub(crate) struct Answers(Vec<MemberResult>);
+
+/// What one of several jobs has come to, with what its payload holds of the memory of this process.
+pub(crate) type MemberResult = Result<(Payload, Option<HostReservation>), KernelError>;
 
 impl Answers {
-    pub(crate) fn into_payload(answers: Vec<Result<Payload, KernelError>>) -> Payload {
+    pub(crate) fn into_payload(answers: Vec<MemberResult>) -> Payload {
         Payload::typed(Self(answers))
     }
 
     /// What [`into_payload`](Self::into_payload) has been given. `None` for any other payload.
-    pub(crate) fn from_payload(payload: Payload) -> Option<Vec<Result<Payload, KernelError>>> {
+    pub(crate) fn from_payload(payload: Payload) -> Option<Vec<MemberResult>> {
         let answers = payload.downcast::<Self>()?;
         // The payload has gone, and nobody else has had it.
         drop(payload);
@@ -53,6 +58,8 @@ pub(crate) trait ErasedKernel: Send + Sync {
     /// Of a valid input.
     fn batch_key(&self, input: &Input) -> Option<BatchKey>;
     fn shares_run(&self, first: &Input, other: &Input) -> bool;
+    /// Of a valid input that is one.
+    fn footprint(&self, input: &Input) -> Option<Footprint>;
     /// Of an input that is several the payload is [`Answers`], each in the encoding of its own request.
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError>;
     #[cfg(feature = "cuda")]
@@ -86,18 +93,31 @@ impl<K: Kernel> ErasedKernel for K {
         }
     }
 
+    fn footprint(&self, input: &Input) -> Option<Footprint> {
+        Kernel::footprint(self, typed::<K>(&input.value).ok()?)
+    }
+
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError> {
         match input.members() {
-            None => encode(Kernel::run_cpu(self, typed::<K>(&input.value)?, context)?, encoding),
-            Some(jobs) => run_members::<K>(jobs, |inputs| Kernel::run_cpu_batch(self, inputs, context)),
+            None => {
+                let output = Kernel::run_cpu(self, typed::<K>(&input.value)?, context)?;
+                encode(output, encoding, ErasedKernel::footprint(self, input), context)
+            }
+            Some(jobs) => self.run_members(jobs, context, |inputs| Kernel::run_cpu_batch(self, inputs, context)),
         }
     }
 
     #[cfg(feature = "cuda")]
     fn run_cuda(&self, input: &Input, encoding: Encoding, lane: &mut Lane<'_>) -> Result<Payload, KernelError> {
         match input.members() {
-            None => encode(Kernel::run_cuda(self, typed::<K>(&input.value)?, lane)?, encoding),
-            Some(jobs) => run_members::<K>(jobs, |inputs| Kernel::run_cuda_batch(self, inputs, lane)),
+            None => {
+                let output = Kernel::run_cuda(self, typed::<K>(&input.value)?, lane)?;
+                encode(output, encoding, ErasedKernel::footprint(self, input), lane.context())
+            }
+            Some(jobs) => {
+                let context = *lane.context();
+                self.run_members(jobs, &context, |inputs| Kernel::run_cuda_batch(self, inputs, lane))
+            }
         }
     }
 
@@ -115,39 +135,63 @@ fn typed<K: Kernel>(value: &Typed) -> Result<&K::Input, Invalid> {
     })
 }
 
-/// Runs those together that can still be answered in time.
-fn run_members<K: Kernel>(
-    jobs: &[Job],
-    run: impl FnOnce(&[&K::Input]) -> Result<Vec<K::Output>, KernelError>,
-) -> Result<Payload, KernelError> {
-    let mut now = None;
-    let mut inputs = Vec::with_capacity(jobs.len());
-    let mut is_late = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        let late = job.deadline().is_some_and(|deadline| deadline <= *now.get_or_insert_with(Instant::now));
-        is_late.push(late);
-        if !late {
-            let input = job.input().ok_or_else(|| Invalid::new("input", "not prepared"))?;
-            inputs.push(typed::<K>(&input.value)?);
+/// Runs of several jobs.
+trait RunMembers: Kernel + Sized {
+    /// Runs those together that can still be answered in time and have the memory that it takes.
+    fn run_members(
+        &self,
+        jobs: &[Job],
+        context: &Context<'_>,
+        run: impl FnOnce(&[&Self::Input]) -> Result<Vec<Self::Output>, KernelError>,
+    ) -> Result<Payload, KernelError> {
+        let mut now = None;
+        let mut inputs = Vec::with_capacity(jobs.len());
+        let mut rejected = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let late = job.deadline().is_some_and(|deadline| deadline <= *now.get_or_insert_with(Instant::now));
+            let reserved = if late { Err(KernelError::DeadlineExceeded { started: false }) } else { job.reserve_run() };
+            if reserved.is_ok() {
+                let input = job.input().ok_or_else(|| Invalid::new("input", "not prepared"))?;
+                inputs.push(typed::<Self>(&input.value)?);
+            }
+            rejected.push(reserved.err());
         }
+        let outputs = if inputs.is_empty() { Vec::new() } else { run(&inputs)? };
+        if outputs.len() != inputs.len() {
+            let text = format!("{} outputs for the {} inputs of a run", outputs.len(), inputs.len());
+            return Err(KernelError::kernel(text));
+        }
+        let mut ran = outputs.into_iter().zip(inputs);
+        let answer = |(job, rejected): (&Job, Option<KernelError>)| match rejected {
+            Some(error) => Err(error),
+            None => {
+                let (output, input) = ran.next().expect("an output for each input");
+                let own = context.until(job.deadline()).with_memory(job.memory());
+                let payload = encode(output, job.encoding(), self.footprint(input), &own)?;
+                let memory = job.split_response(&payload);
+                Ok((payload, memory))
+            }
+        };
+        Ok(Answers::into_payload(jobs.iter().zip(rejected).map(answer).collect()))
     }
-    let outputs = if inputs.is_empty() { Vec::new() } else { run(&inputs)? };
-    if outputs.len() != inputs.len() {
-        let text = format!("{} outputs for the {} inputs of a run", outputs.len(), inputs.len());
-        return Err(KernelError::kernel(text));
-    }
-    let mut outputs = outputs.into_iter().peekable();
-    let answers = jobs.iter().zip(is_late).map(|(job, late)| match outputs.next_if(|_| !late) {
-        Some(output) => encode(output, job.encoding()),
-        None => Err(KernelError::DeadlineExceeded { started: false }),
-    });
-    Ok(Answers::into_payload(answers.collect()))
 }
 
-fn encode<T: serde::Serialize + Any + Send + Sync>(output: T, encoding: Encoding) -> Result<Payload, KernelError> {
+impl<K: Kernel> RunMembers for K {}
+
+/// Writes an output. Its `footprint` says what has been reserved for its encoded form.
+fn encode<T: serde::Serialize + Any + Send + Sync>(
+    output: T,
+    encoding: Encoding,
+    footprint: Option<Footprint>,
+    context: &Context<'_>,
+) -> Result<Payload, KernelError> {
     Ok(match encoding {
-        Encoding::Json => Payload::Json(encode_json(&output)?),
-        Encoding::Tensors => Payload::Tensors(encode_tensors(&output)?),
+        Encoding::Json => {
+            let reserved = context.memory().filter(|memory| memory.is_limited()).zip(footprint);
+            let expected = reserved.map_or(0, |(memory, run)| run.most_as_json(memory.max_response_size()));
+            Payload::Json(encode_json(&output, usize::try_from(expected).unwrap_or(usize::MAX), context)?)
+        }
+        Encoding::Tensors => Payload::Tensors(encode_tensors(&output, context)?),
         Encoding::Typed => Payload::typed(output),
     })
 }

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::HostMemoryError;
 use super::limits::{MAX_FIELD_BYTES, MAX_NAME_BYTES, MAX_REASON_BYTES, shortened};
 use crate::error::{Classify, ErrorKind};
 
@@ -75,6 +76,15 @@ pub enum KernelError {
         /// Bytes that the device has.
         total: u64,
     },
+    /// The request needs more of this process's memory than it may have, or than there is just now.
+    #[error(transparent)]
+    Memory(#[from] HostMemoryError),
+    /// The encoded output is larger than a response may be.
+    #[error("the response is of more than {max} bytes, which is the most that it may have")]
+    ResponseTooLarge {
+        /// The most bytes that it may have.
+        max: u64,
+    },
     /// The device faulted. It stays lost until a new process is started.
     #[error("{device} is lost until this process is restarted")]
     DeviceLost {
@@ -132,12 +142,17 @@ impl Classify for KernelError {
             Self::Cancelled => ErrorKind::Cancelled,
             Self::OutOfMemory { need, total, .. } if need > total => ErrorKind::TooLarge,
             Self::OutOfMemory { .. } => ErrorKind::Overloaded,
+            Self::Memory(error) => error.kind(),
+            Self::ResponseTooLarge { .. } => ErrorKind::TooLarge,
             Self::DeviceLost { .. } | Self::Stopped { .. } => ErrorKind::Unavailable,
             Self::Panicked { .. } | Self::Encode(_) | Self::Device(_) | Self::Kernel(_) => ErrorKind::Internal,
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
+        if let Self::Memory(error) = self {
+            return error.retry_after();
+        }
         // Memory is given back when a request ends, which most do within a second.
         (self.kind() == ErrorKind::Overloaded).then_some(Duration::from_secs(1))
     }

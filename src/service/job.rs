@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::codec::{Passed, until};
+use super::codec::{Passed, decoded_size, until};
 use super::erased::Input;
 use super::payload::Encoding;
 use super::{
-    BatchKey, Cost, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory, Priority, Progress,
-    RegisteredKernel, RequestContext, TraceContext, Typed,
+    BatchKey, Cost, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory, Priority,
+    Progress, RegisteredKernel, RequestContext, TraceContext, Typed,
 };
 
 /// Where the answer goes. It is closed once the caller has dropped its future.
@@ -228,8 +228,25 @@ impl Job {
             None if !fits(decode_time(&self.payload)) => return Ok(()),
             empty => {
                 let payload = std::mem::replace(&mut self.payload, Payload::Json(Bytes::new()));
-                let decoded = until(self.deadline, || self.kernel.read(payload, memory));
-                empty.insert(decoded.map_err(|Passed| KernelError::DeadlineExceeded { started: false })??)
+                // Twice for JSON, as an array that grows has room for as much again until it is whole.
+                let held = self.extensions.get::<HostReservation>();
+                let (decoded, growing) = match (held, &payload) {
+                    (Some(held), Payload::Json(document)) if held.is_limited() => {
+                        let decoded = decoded_size(document);
+                        (decoded, decoded)
+                    }
+                    (Some(_), Payload::Tensors(tensors)) => (tensors.to_copy() as u64, 0),
+                    _ => (0, 0),
+                };
+                if let Some(held) = held {
+                    held.grow(decoded + growing)?;
+                }
+                let input = until(self.deadline, || self.kernel.read(payload, memory));
+                let input = input.map_err(|Passed| KernelError::DeadlineExceeded { started: false })??;
+                if let Some(held) = held {
+                    held.shrink(growing);
+                }
+                empty.insert(input)
             }
         };
         if !self.valid && fits(Cost { bytes: input.cost.bytes, ..Cost::default() }.time(TENSOR_RATE, 1.0)) {
@@ -237,6 +254,35 @@ impl Job {
             self.valid = true;
         }
         Ok(())
+    }
+
+    /// What the request holds of the memory of this process, where that is limited.
+    pub(crate) fn memory(&self) -> Option<&HostReservation> {
+        self.extensions.get()
+    }
+
+    /// Reserves the memory of this process that a run of the input takes, and its encoded output.
+    ///
+    /// # Errors
+    /// [`KernelError::Memory`] where it cannot be had, and [`KernelError::ResponseTooLarge`] where the output is larger
+    /// than the response may be, however it turns out.
+    pub(crate) fn reserve_run(&self) -> Result<(), KernelError> {
+        let (Some(memory), Some(input)) = (self.memory(), &self.input) else { return Ok(()) };
+        let max = memory.max_response_size();
+        let bytes = match self.kernel.footprint(input) {
+            Some(run) if run.least_encoded(self.encoding) > max => return Err(KernelError::ResponseTooLarge { max }),
+            Some(run) => run.reserved(self.encoding, max),
+            None => input.cost.bytes.min(memory.memory().max() / 16),
+        };
+        Ok(memory.grow(bytes)?)
+    }
+
+    /// What a payload that has come out of the run goes on to hold of the memory of this process.
+    /// `None` of a small one, which is about to be copied to its connection.
+    pub(crate) fn split_response(&self, payload: &Payload) -> Option<HostReservation> {
+        let memory = self.memory().filter(|memory| memory.is_limited())?;
+        let bytes = payload.byte_len()?;
+        (bytes > KernelResponse::SMALL).then(|| memory.split(bytes as u64))
     }
 
     /// The input, once [`prepare`](Self::prepare) has done all of its work.

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::job::Reply;
-use super::{Invalid, KernelError, Progress};
+use super::payload::Encoding;
+use super::{HostReservation, Invalid, KernelError, Progress};
 
 /// A kernel: its description, its typed input and output, its checks, its cost, and its code for each backend.
 ///
@@ -40,6 +41,17 @@ pub trait Kernel: Send + Sync + 'static {
 
     /// What a valid input will cost. Decides where the kernel runs, so it must cost next to nothing itself.
     fn cost(&self, input: &Self::Input) -> Cost;
+
+    /// The memory of this process that a run of a valid input takes at most, its output included. It is reserved before
+    /// the run where the request has a [`HostReservation`], and costs next to nothing to find out.
+    ///
+    /// `None`, which is the default, where it is not known. The run is then taken to need the [bytes](Cost::bytes) that
+    /// it moves, and a sixteenth of the whole [`HostMemory`](super::HostMemory) at most; what its encoded output takes is
+    /// reserved as it grows.
+    fn footprint(&self, input: &Self::Input) -> Option<Footprint> {
+        let _ = input;
+        None
+    }
 
     /// The code for the CPU. Long loops call [`Context::check`] every millisecond or so; big inputs use rayon.
     ///
@@ -264,22 +276,74 @@ impl Cost {
     }
 }
 
+/// The memory of this process that a run takes at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes of the output's arrays, where each number takes its own size: 8 for an `f64`. What they take in the encoding
+    /// of the response is derived from it.
+    pub output: u64,
+    /// Bytes that the run takes beside its input and output: copies of the input in another form, working memory.
+    pub scratch: u64,
+}
+
+impl Footprint {
+    /// The bytes of an output array with so many elements of type `T`.
+    ///
+    /// ```
+    /// use tower_kernels::service::Footprint;
+    ///
+    /// assert_eq!(Footprint::of_array::<f64>(1000), 8000);
+    /// ```
+    pub fn of_array<T>(elements: u64) -> u64 {
+        elements.saturating_mul(size_of::<T>() as u64)
+    }
+
+    /// The bytes that the output takes at least in this encoding. As JSON a number has a digit and a separator, and takes
+    /// 8 bytes of an array at most.
+    pub(crate) fn least_encoded(&self, encoding: Encoding) -> u64 {
+        match encoding {
+            Encoding::Json => self.output / 4,
+            Encoding::Tensors => self.output,
+            Encoding::Typed => 0,
+        }
+    }
+
+    /// The bytes that an output takes as JSON at most, in a response of `max_response_size`. An `f64` has 24 characters
+    /// and a separator, and no other number has more than 4 for each of its bytes.
+    pub(crate) fn most_as_json(&self, max_response_size: u64) -> u64 {
+        /// Names of fields, brackets, and single numbers.
+        const FRAME: u64 = 1 << 10;
+        self.output.saturating_mul(4).saturating_add(FRAME).min(max_response_size)
+    }
+
+    /// The bytes to reserve for a run whose output is to be in this encoding.
+    pub(crate) fn reserved(&self, encoding: Encoding, max_response_size: u64) -> u64 {
+        let encoded = match encoding {
+            Encoding::Json => self.most_as_json(max_response_size),
+            // They share the memory of the output.
+            Encoding::Tensors | Encoding::Typed => 0,
+        };
+        self.output.saturating_add(self.scratch).saturating_add(encoded)
+    }
+}
+
 /// The caller's side of a run: whether it still wants the answer, and until when.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     reply: Option<&'a Reply>,
     deadline: Option<Instant>,
     progress: Option<&'a Progress>,
+    memory: Option<&'a HostReservation>,
 }
 
 impl<'a> Context<'a> {
     /// A run that nobody can cancel.
     pub const fn detached() -> Self {
-        Self { reply: None, deadline: None, progress: None }
+        Self { reply: None, deadline: None, progress: None, memory: None }
     }
 
     pub(crate) const fn new(reply: Option<&'a Reply>, deadline: Option<Instant>) -> Self {
-        Self { reply, deadline, progress: None }
+        Self { reply, deadline, progress: None, memory: None }
     }
 
     pub(crate) const fn watched_by(mut self, progress: Option<&'a Progress>) -> Self {
@@ -291,6 +355,22 @@ impl<'a> Context<'a> {
     pub(crate) const fn until(mut self, deadline: Option<Instant>) -> Self {
         self.deadline = deadline;
         self
+    }
+
+    /// The same with what the request holds of this process's memory.
+    pub(crate) const fn with_memory(mut self, memory: Option<&'a HostReservation>) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    pub(crate) fn memory(&self) -> Option<&'a HostReservation> {
+        self.memory
+    }
+
+    /// Reserves memory that makes the run faster and that it can do without, beyond its
+    /// [footprint](Kernel::footprint). Answers whether the run may use it; it is given back when the run has ended.
+    pub fn try_reserve(&self, bytes: u64) -> bool {
+        self.memory.is_none_or(|memory| memory.try_grow(bytes))
     }
 
     /// Says how many steps the run takes, to whoever watches its [`Progress`].

@@ -11,6 +11,7 @@ mod envelope;
 mod erased;
 mod error;
 mod future;
+mod host_memory;
 mod http_context;
 mod job;
 mod kernel;
@@ -31,9 +32,10 @@ pub use context::{
 pub use dispatch::KernelService;
 pub use error::{Invalid, KernelError};
 pub use future::ResponseFuture;
+pub use host_memory::{HostMemory, HostMemoryError, HostReservation};
 pub use http_context::{Deadline, Operation, PeerTenant, Tenant};
 pub use job::Job;
-pub use kernel::{BackendKind, BatchKey, Context, Cost, Kernel, KernelInfo, Mode};
+pub use kernel::{BackendKind, BatchKey, Context, Cost, Footprint, Kernel, KernelInfo, Mode};
 pub use payload::{Payload, Typed};
 pub use progress::Progress;
 pub use pure::{KeptKernelQuestion, KernelQuestion, PureKernels};
@@ -50,7 +52,7 @@ pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 pub(crate) use envelope::{Request as ExecuteRequest, Response as ExecuteResponse};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use envelope::{RequestMetadata, ResponseMetadata};
-pub(crate) use erased::Answers;
+pub(crate) use erased::{Answers, MemberResult};
 pub(crate) use job::{Failed, Reply, Returned, SharedRun};
 pub(crate) use payload::Encoding;
 #[cfg(feature = "axum")]

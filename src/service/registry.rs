@@ -14,7 +14,7 @@ use super::codec::PinnedMemory;
 use super::erased::{ErasedKernel, Input, SharedKernel};
 use super::kernels::Kernels;
 use super::payload::Encoding;
-use super::{BatchKey, Context, Kernel, KernelError, KernelInfo, Payload};
+use super::{BatchKey, Context, Footprint, Kernel, KernelError, KernelInfo, Payload};
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
 use crate::panics::{LogLimit, Panicked, catch_panic};
@@ -268,6 +268,11 @@ impl RegisteredKernel {
     /// Inputs for which the kernel panics share no run.
     pub(crate) fn shares_run(&self, first: &Input, other: &Input) -> bool {
         self.guarded(|kernel| kernel.shares_run(first, other)).unwrap_or(false)
+    }
+
+    /// Of a valid input that is one. What a run takes is not known of a kernel that panics here.
+    pub(crate) fn footprint(&self, input: &Input) -> Option<Footprint> {
+        self.guarded(|kernel| kernel.footprint(input)).unwrap_or(None)
     }
 
     /// Of an input that is several the payload is [`Answers`](super::Answers), each in the encoding of its own request.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Execution, Payload, Priority, RequestContext, ResponseContext, TraceContext};
+use super::{Execution, HostReservation, Payload, Priority, RequestContext, ResponseContext, TraceContext};
 
 /// A request to run a kernel.
 ///
@@ -117,10 +117,21 @@ pub struct KernelResponse {
 }
 
 impl KernelResponse {
+    /// The bytes of a payload up to which it is copied to where it is sent from, and nothing is held for it.
+    pub(crate) const SMALL: usize = 16 << 10;
+
     /// An answer.
     #[inline]
     pub fn new(payload: Payload, execution: Execution) -> Self {
         Self { payload, execution, extensions: http::Extensions::new() }
+    }
+
+    /// With what its payload holds of the memory of this process.
+    pub(crate) fn with_memory(mut self, memory: Option<HostReservation>) -> Self {
+        if let Some(memory) = memory {
+            self.extensions.insert(memory);
+        }
+        self
     }
 }
 

@@ -113,7 +113,7 @@ async fn refusals_of_any_kind_have_the_tables_status() {
         assert_eq!(answer.problem(kind.http_status(), kind.code()), says);
         let retry_after = match kind {
             ErrorKind::RateLimited => Some("3"),
-            ErrorKind::Overloaded | ErrorKind::Unavailable => Some("1"),
+            ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::MemoryExhausted => Some("1"),
             _ => None,
         };
         assert_eq!(answer.header("retry-after"), retry_after, "{kind}");

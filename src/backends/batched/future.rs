@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pin_project::pin_project;
 
-use crate::service::{Answers, KernelError, KernelResponse};
+use crate::service::{Answers, KernelError, KernelResponse, MemberResult};
 
 /// The answers to a batch of jobs.
 #[pin_project]
@@ -68,10 +68,11 @@ fn take_apart<E: From<KernelError>>(response: KernelResponse, waited: &[Duration
         let strange = || KernelError::kernel("the answer to a batch of jobs was replaced by another");
         return waited.iter().map(|_| Err(strange().into())).collect();
     };
-    let answer = |(answer, waited): (Result<_, KernelError>, &Duration)| {
+    let answer = |(answer, waited): (MemberResult, &Duration)| {
         let mut execution = execution.clone();
         execution.queued += *waited;
-        Ok(KernelResponse::new(answer?, execution))
+        let (payload, memory) = answer?;
+        Ok(KernelResponse::new(payload, execution).with_memory(memory))
     };
     answers.into_iter().zip(waited).map(answer).collect()
 }

@@ -78,7 +78,9 @@ impl RunFuture {
         let cheap = time.is_some_and(|time| time <= profile.inline);
         if cheap && profile.backend == BackendKind::Cpu {
             let progress = job.extensions().get::<Progress>().cloned();
+            let memory = job.memory().cloned();
             let context = Context::new(None, job.deadline()).watched_by(progress.as_ref());
+            let context = context.with_memory(memory.as_ref());
             let answer = run_inline(&mut CpuWorker, profile, &mut job, accepted, &context);
             return ControlFlow::Break(answer.map_err(Failed::from));
         }

@@ -112,7 +112,9 @@ impl Task {
     /// In the span of its request.
     fn run<R>(&mut self, work: impl FnOnce(&mut Job, &Context<'_>) -> R) -> R {
         let progress = self.job.extensions().get::<Progress>().cloned();
-        let context = Context::new(Some(&self.reply), self.job.deadline()).watched_by(progress.as_ref());
+        let memory = self.job.memory().cloned();
+        let context = Context::new(Some(&self.reply), self.job.deadline());
+        let context = context.watched_by(progress.as_ref()).with_memory(memory.as_ref());
         self.span.in_scope(|| work(&mut self.job, &context))
     }
 
@@ -204,7 +206,10 @@ fn execute<W: Worker>(
     execution.queued = started - accepted;
     context.set_estimate(|| job.cost().map_or(Duration::ZERO, |cost| profile.time(cost)));
     execution.batch_size = job.members().map_or(1, |members| u32::try_from(members.len()).unwrap_or(u32::MAX));
-    let payload = guarded(worker, |worker| worker.run(job, job.encoding(), context, claim));
+    let payload = guarded(worker, |worker| {
+        job.reserve_run()?;
+        worker.run(job, job.encoding(), context, claim)
+    });
     let payload = match (payload, job.members()) {
         (Err(error), Some(members)) if is_of_one(&error) => {
             execution.batch_size = 1;
@@ -215,7 +220,8 @@ fn execute<W: Worker>(
     execution.executed = started.elapsed();
     execution.device_times = worker.take_times(job);
     execution.estimated = job.cost().map_or(Duration::ZERO, |cost| profile.time(cost));
-    Ok(KernelResponse::new(payload, execution))
+    let memory = job.split_response(&payload);
+    Ok(KernelResponse::new(payload, execution).with_memory(memory))
 }
 
 /// Whether one of those who share a run may be why it has failed.
@@ -228,9 +234,15 @@ fn is_of_one(error: &KernelError) -> bool {
 fn run_each<W: Worker>(worker: &mut W, members: &[Job], context: &Context<'_>) -> Result<Payload, KernelError> {
     let mut answers = Vec::with_capacity(members.len());
     for job in members {
-        let own = context.until(job.deadline());
-        let answer =
-            not_started(&own).and_then(|()| guarded(worker, |worker| worker.run(job, job.encoding(), &own, None)));
+        let own = context.until(job.deadline()).with_memory(job.memory());
+        let answer = not_started(&own).and_then(|()| {
+            guarded(worker, |worker| {
+                job.reserve_run()?;
+                let payload = worker.run(job, job.encoding(), &own, None)?;
+                let memory = job.split_response(&payload);
+                Ok((payload, memory))
+            })
+        });
         match answer {
             // It is the others' as well.
             Err(error @ (KernelError::Cancelled | KernelError::DeviceLost { .. } | KernelError::Stopped { .. })) => {

@@ -32,13 +32,15 @@ mod cuda;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::brandes::pair_dependencies;
+use super::brandes::{pair_dependencies, workspace};
 use super::csr::{CsrGraph, Direction};
 use super::pivots::Pivots;
 use super::traversal::Patience;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
-use crate::service::{BatchKey, Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, optional_sequence};
+use crate::service::{
+    BatchKey, Buffer, Context, Cost, Footprint, Invalid, Kernel, KernelError, KernelInfo, optional_sequence,
+};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -256,6 +258,20 @@ impl Kernel for BetweennessCentrality {
             operations: visits.saturating_add(2_000),
             device_memory,
         }
+    }
+
+    fn footprint(&self, input: &BetweennessInput) -> Option<Footprint> {
+        let (nodes, edges) = input.claim();
+        let arcs = if input.directed { edges } else { edges.saturating_mul(2) };
+        let sources = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples).unwrap_or(0);
+        // While the graph is made there are its arcs as they came, sorted by one end, and by the other.
+        let graph = Footprint::of_array::<u32>(arcs.saturating_add(nodes)).saturating_mul(3);
+        // The chosen sources, the set that they are looked up in, and the order that duplicates are found by.
+        let pivots = sources.saturating_mul(64);
+        Some(Footprint {
+            output: Footprint::of_array::<f64>(nodes),
+            scratch: graph.saturating_add(pivots).saturating_add(workspace(nodes)),
+        })
     }
 
     fn run_cpu(&self, input: &BetweennessInput, context: &Context<'_>) -> Result<BetweennessOutput, KernelError> {

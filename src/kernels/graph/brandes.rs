@@ -32,6 +32,23 @@ const WORKSPACE_BYTES: usize = 8 << 30;
 /// Two rows, the sets and the order of visits for each node of a traversal.
 const WORKSPACE_BYTES_PER_NODE: usize = 3 * WIDE * size_of::<f64>();
 
+/// The same for a traversal of one source, which a thread has beside the other once it pays.
+const NARROW_BYTES_PER_NODE: usize = 5 * size_of::<f64>();
+
+/// The memory that [`pair_dependencies`] takes without helpers in a graph of so many nodes: the workspace of a thread and
+/// the sums of each part of the work.
+pub(super) fn workspace(num_nodes: u64) -> u64 {
+    let threads = most_threads(usize::try_from(num_nodes).unwrap_or(usize::MAX));
+    let sums = ((threads * PARTS_PER_THREAD + 1) * size_of::<f64>()) as u64;
+    num_nodes.saturating_mul(WORKSPACE_BYTES_PER_NODE as u64 + NARROW_BYTES_PER_NODE as u64 + sums)
+}
+
+/// The threads whose workspaces fit into [`WORKSPACE_BYTES`] together, of those that rayon's pool has.
+fn most_threads(num_nodes: usize) -> usize {
+    let affordable = WORKSPACE_BYTES / WORKSPACE_BYTES_PER_NODE.saturating_mul(num_nodes.max(1));
+    rayon::current_num_threads().min(affordable.max(1))
+}
+
 /// Sums of pair dependencies over all `pivots`, one for each node; [`Pivots::rescale`] makes scores of them.
 ///
 /// Large graphs are shared out to as many threads as rayon's pool has, this one among them. They are threads of their own:
@@ -47,12 +64,13 @@ pub fn pair_dependencies(graph: &CsrGraph, pivots: &Pivots, context: &Context<'_
     let num_nodes = graph.num_nodes();
     let batches = pivots.len().div_ceil(WIDE);
     let arcs = batches.saturating_mul(graph.num_arcs() + num_nodes);
-    let affordable = (WORKSPACE_BYTES / (WORKSPACE_BYTES_PER_NODE * num_nodes.max(1))).max(1);
-    let threads = if arcs < SEQUENTIAL_ARCS { 1 } else { rayon::current_num_threads().min(affordable) };
+    let threads = if arcs < SEQUENTIAL_ARCS { 1 } else { most_threads(num_nodes) };
     let parts = if threads == 1 { 1 } else { (threads * PARTS_PER_THREAD).min(batches) };
 
     let work = Work { graph, pivots, context, parts, next: AtomicUsize::new(0), failed: AtomicBool::new(false) };
-    let helpers = Helpers::up_to(threads - 1);
+    let mut helpers = Helpers::up_to(threads - 1);
+    let own = ((WORKSPACE_BYTES_PER_NODE + NARROW_BYTES_PER_NODE) * num_nodes) as u64;
+    helpers.keep_while(|| context.try_reserve(own));
     context.set_steps(pivots.len() as u64);
     let done = std::thread::scope(|scope| {
         let helpers: Vec<_> = (0..helpers.count)
@@ -154,6 +172,13 @@ impl Helpers {
             HELPING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |helping| Some(helping + share(helping)));
         let (Ok(before) | Err(before)) = taken;
         Self { count: share(before) }
+    }
+
+    /// Gives back the right to those for which there is not the memory.
+    fn keep_while(&mut self, mut has_memory: impl FnMut() -> bool) {
+        let kept = (0..self.count).take_while(|_| has_memory()).count();
+        HELPING.fetch_sub(self.count - kept, Ordering::Relaxed);
+        self.count = kept;
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::{DeviceBuffer, Lane, Launch, Module, built_in};
-use crate::service::{BatchKey, Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+use crate::service::{BatchKey, Buffer, Context, Cost, Footprint, Invalid, Kernel, KernelError, KernelInfo};
 
 /// Elements between two looks at whether to stop, and what one task of the pool takes.
 const CHUNK: usize = 1 << 15;
@@ -78,6 +78,10 @@ impl Kernel for Saxpy {
             operations: elements.saturating_mul(2),
             device_memory: elements.saturating_mul(8),
         }
+    }
+
+    fn footprint(&self, input: &SaxpyInput) -> Option<Footprint> {
+        Some(Footprint { output: Footprint::of_array::<f32>(input.x.len() as u64), scratch: 0 })
     }
 
     fn run_cpu(&self, input: &SaxpyInput, context: &Context<'_>) -> Result<SaxpyOutput, KernelError> {

@@ -33,7 +33,9 @@ use super::black_scholes::{Contracts, Operand, OptionKind, Quotes, Real, quote};
 use super::kinds::Kinds;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
-use crate::service::{BatchKey, Buffer, Context, Cost, Element, Invalid, Kernel, KernelError, KernelInfo, Reals};
+use crate::service::{
+    BatchKey, Buffer, Context, Cost, Element, Footprint, Invalid, Kernel, KernelError, KernelInfo, Reals,
+};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -335,6 +337,22 @@ impl Kernel for OptionPricing {
         let arrays = input.reals().iter().filter(|(_, values)| values.array_len().is_some()).count() as u64;
         let bytes = contracts.saturating_mul((arrays + 6) * size + 1);
         Cost { bytes, operations: contracts.saturating_mul(operations).saturating_add(2_000), device_memory: bytes }
+    }
+
+    fn footprint(&self, input: &OptionPricingInput) -> Option<Footprint> {
+        let contracts = input.contracts() as u64;
+        let precision = input.precision();
+        // Arrays in the other precision are converted.
+        let is_converted = |values: &Reals| match precision {
+            Precision::F32 => matches!(values, Reals::F64(_)),
+            Precision::F64 => matches!(values, Reals::F32(_)),
+        };
+        let converted = input.reals().iter().filter(|(_, values)| is_converted(values)).count() as u64;
+        let array = match precision {
+            Precision::F32 => Footprint::of_array::<f32>(contracts),
+            Precision::F64 => Footprint::of_array::<f64>(contracts),
+        };
+        Some(Footprint { output: array.saturating_mul(6), scratch: array.saturating_mul(converted) })
     }
 
     fn run_cpu(&self, input: &OptionPricingInput, context: &Context<'_>) -> Result<OptionPricingOutput, KernelError> {

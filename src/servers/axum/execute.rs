@@ -46,8 +46,8 @@ where
     let request_id = RequestId::of(&parts.headers);
     let execution = async {
         let head = RequestHead::read(&parts, shared.timeout)?;
-        let (service, max_body) = (shared.service.clone(), shared.config.max_request_size);
-        transport::execute(service, &parts, head, &request_id, target?, body, max_body).await
+        let service = shared.service.clone();
+        transport::execute(service, &parts, head, &request_id, target?, body, &shared.limits).await
     };
     let result = execution.await;
     shared.outcomes.record(result.as_ref().err().map(Problem::kind));

@@ -23,7 +23,7 @@ use crate::pipeline::PipelineHandle;
 use crate::servers::http::{Problem, RequestId, document};
 #[cfg(feature = "cuda")]
 use crate::service::BackendKind;
-use crate::service::{KernelRegistry, KernelRequest};
+use crate::service::{HostMemory, KernelRegistry, KernelRequest};
 
 /// Shares of faults past which the execution is degraded, and unhealthy, where there is enough to go by.
 const DEGRADED: f64 = 0.05;
@@ -66,6 +66,21 @@ struct Components {
     /// Where the service is a ready pipeline.
     #[serde(skip_serializing_if = "Option::is_none")]
     circuits: Option<Circuits>,
+    /// Where the memory of requests is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Memory>,
+}
+
+/// The memory that requests hold at one time.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct Memory {
+    /// Degraded where there was not enough for some request within the last two seconds.
+    status: Status,
+    /// The bytes that requests hold.
+    used: u64,
+    /// The bytes that they may hold together.
+    max: u64,
 }
 
 /// The circuit breakers of the kernels that have been called.
@@ -156,7 +171,7 @@ impl Components {
             #[cfg(feature = "cuda")]
             gpus: Vec::new(),
         });
-        Self { registry: Registry { status, kernel_count }, execution, devices, circuits: None }
+        Self { registry: Registry { status, kernel_count }, execution, devices, circuits: None, memory: None }
     }
 
     fn with_circuits(mut self, pipeline: Option<&PipelineHandle>) -> Self {
@@ -165,6 +180,15 @@ impl Components {
             let troubled: Vec<_> = pipeline.circuits().into_iter().filter(troubled).collect();
             Circuits { status: if troubled.is_empty() { Status::Healthy } else { Status::Degraded }, troubled }
         });
+        self
+    }
+
+    /// A server that is short of memory is degraded and still ready: it serves small requests, rejects the others at once,
+    /// and a probe that took it out of service would leave the others with what it was sent.
+    fn with_memory(mut self, memory: &HostMemory) -> Self {
+        let (used, max) = (memory.used(), memory.max());
+        let status = if memory.is_short() { Status::Degraded } else { Status::Healthy };
+        self.memory = (max < u64::MAX).then_some(Memory { status, used, max });
         self
     }
 
@@ -181,7 +205,8 @@ impl Components {
     fn status(&self) -> Status {
         let devices = self.devices.as_ref().map_or(Status::Healthy, Devices::status);
         let circuits = self.circuits.as_ref().map_or(Status::Healthy, |circuits| circuits.status);
-        self.registry.status.max(self.execution.status).max(devices).max(circuits)
+        let memory = self.memory.as_ref().map_or(Status::Healthy, |memory| memory.status);
+        self.registry.status.max(self.execution.status).max(devices).max(circuits).max(memory)
     }
 }
 
@@ -280,7 +305,7 @@ where
     let gone = gone(&shared.service).await;
     let local = shared.devices.as_ref().map(|local| local.status());
     let components = Components::new(&shared.registry, &shared.outcomes, gone, local);
-    let components = components.with_circuits(shared.pipeline.as_ref());
+    let components = components.with_circuits(shared.pipeline.as_ref()).with_memory(&shared.limits.memory);
     #[cfg(feature = "cuda")]
     let components = components.with_gpus(super::gpus::read(shared.devices.as_ref()).await);
     let health = Health { status: components.status(), draining: shared.drain.is_draining(), components };

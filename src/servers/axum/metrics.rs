@@ -21,7 +21,7 @@ use crate::backends::{CudaState, LocalStatus, PoolStatus};
 use crate::error::ErrorKind;
 use crate::layers::metrics::MetricsHandle;
 use crate::servers::http::{Problem, RequestId, document};
-use crate::service::{BackendKind, Mode};
+use crate::service::{BackendKind, HostMemory, Mode};
 
 pub(super) async fn metrics<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
 where
@@ -32,6 +32,7 @@ where
     shared.metrics.register(&mut registry);
     let kernel = registry.sub_registry_with_prefix("kernel");
     kernel.register_collector(Box::new(ByDomain(Arc::clone(&shared))));
+    kernel.register_collector(Box::new(Memory(shared.limits.memory.clone())));
     if let Some(pipeline) = &shared.pipeline {
         pipeline.register_layers(kernel);
     }
@@ -111,6 +112,31 @@ impl<S: Send + Sync + 'static> Collector for ByDomain<S> {
             counter(&mut family, &[("code", code)], count)?;
         }
         Ok(())
+    }
+}
+
+/// What requests hold of the memory of this process. Without a limit there are no lines.
+#[derive(Debug)]
+struct Memory(HostMemory);
+
+impl Collector for Memory {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let Self(memory) = self;
+        if memory.max() == u64::MAX {
+            return Ok(());
+        }
+        let unit = Some(&Unit::Bytes);
+        for (name, help, value) in [
+            ("memory_max", "Memory that requests may hold at one time", memory.max()),
+            ("memory_used", "Memory that requests hold: bodies, inputs, runs and responses", memory.used()),
+            ("memory_peak", "The most memory that requests have held at one time", memory.peak()),
+        ] {
+            encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)?;
+        }
+        let help = "Requests rejected because others held the memory that they needed";
+        let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
+        let mut family = encoder.encode_descriptor("memory_rejections", help, None, MetricType::Counter)?;
+        family.encode_counter(&memory.rejected(), exemplar)
     }
 }
 

@@ -23,8 +23,8 @@ use crate::error::{Classify, ErrorKind};
 use crate::layers::metrics::MetricsHandle;
 use crate::layers::{MetricsLayer, TimeoutLayer};
 use crate::pipeline::PipelineHandle;
-use crate::servers::http::{HEAD_LENGTH, Problem, RequestId};
-use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
+use crate::servers::http::{HEAD_LENGTH, Limits, Problem, RequestId};
+use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// The most that a request may take, its wait for a place to run included, where nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,6 +50,7 @@ pub struct KernelRouter<S = KernelService> {
     metrics: Option<MetricsHandle>,
     pipeline: Option<PipelineHandle>,
     tls: OptionalTls,
+    limits: Limits,
     openapi: bool,
 }
 
@@ -66,6 +67,7 @@ impl<S> KernelRouter<S> {
     /// Over a pipeline of your own. The registry is what `/kernels` shows, so let it be the one of the service within.
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: RouterConfig) -> Self {
         let (registry, drain) = (registry.into(), DrainHandle::default());
+        let limits = Limits::new(config.max_request_size);
         Self {
             service,
             registry,
@@ -76,6 +78,7 @@ impl<S> KernelRouter<S> {
             metrics: None,
             pipeline: None,
             tls: OptionalTls::default(),
+            limits,
             openapi: true,
         }
     }
@@ -85,6 +88,23 @@ impl<S> KernelRouter<S> {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Sets the most bytes that the output of a request may have in its encoded form; 64 MiB where nothing is said. A
+    /// larger one is refused before the run where the kernel's [footprint](crate::service::Kernel::footprint) tells, and
+    /// as soon as it is too long where it does not.
+    #[must_use]
+    pub fn max_response_size(mut self, bytes: u64) -> Self {
+        self.limits.max_response_size = bytes;
+        self
+    }
+
+    /// Limits the memory that requests hold at one time: the same for all servers that are given clones. Without it there
+    /// is no limit but on each of them.
+    #[must_use]
+    pub fn memory(mut self, memory: HostMemory) -> Self {
+        self.limits.memory = memory;
         self
     }
 
@@ -160,7 +180,7 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
-        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, tls, openapi } = self;
+        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, tls, limits, openapi } = self;
         let routes: Vec<_> = Route::of(&config, openapi).collect();
         let (outcomes, openapi) = (Outcomes::new(), Arc::default());
         if let Some(metrics) = metrics {
@@ -174,6 +194,7 @@ impl<S> KernelRouter<S> {
                 metrics,
                 pipeline,
                 tls,
+                limits,
                 outcomes,
                 openapi,
             }
@@ -188,14 +209,15 @@ impl<S> KernelRouter<S> {
         // The wait for the answer ends at the deadline, and with it the call: where nothing below the metrics notices
         // that first, it is counted as one that its caller has left.
         let (metrics, service) = (layer.handle(), layer.layer(TimeoutLayer::new(timeout).layer(service)));
-        Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, tls, outcomes, openapi }
+        Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, tls, limits, outcomes, openapi }
             .into_router(&routes)
     }
 }
 
 impl<S> fmt::Debug for KernelRouter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service: _, registry, config, timeout, devices, drain, metrics, pipeline, tls, openapi } = self;
+        let Self { service: _, registry, config, timeout, devices, drain, metrics, pipeline, tls, limits, openapi } =
+            self;
         f.debug_struct("KernelRouter")
             .field("registry", registry)
             .field("config", config)
@@ -205,6 +227,7 @@ impl<S> fmt::Debug for KernelRouter<S> {
             .field("metrics", metrics)
             .field("pipeline", pipeline)
             .field("tls", tls)
+            .field("limits", limits)
             .field("openapi", openapi)
             .finish_non_exhaustive()
     }
@@ -222,6 +245,7 @@ pub(super) struct Shared<S> {
     pub(super) pipeline: Option<PipelineHandle>,
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there is nothing to show"))]
     pub(super) tls: OptionalTls,
+    pub(super) limits: Limits,
     pub(super) outcomes: Outcomes,
     pub(super) openapi: Arc<OpenApi>,
 }

@@ -7,15 +7,19 @@ use http::Extensions;
 use tonic::metadata::MetadataMap;
 
 use super::arrival::Arrival;
+use super::memory::CallMemory;
 use crate::servers::headers::{REQUEST_ID, is_request_id, made_request_id, trace_context};
 use crate::service::limits::{InvalidName, check_name};
-use crate::service::{Invalid, KernelRequest, Payload, Priority, Tenant, TraceContext};
+use crate::service::{HostReservation, Invalid, KernelRequest, Payload, Priority, Tenant, TraceContext};
 
 /// On whose behalf a call is made, and which one it is.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     pub(super) request_id: Arc<str>,
     pub(super) arrival: Arrival,
+    /// `None` of a call that did not come by way of the service.
+    pub(super) memory: Option<CallMemory>,
+    held: Option<HostReservation>,
     tenant: Option<Arc<str>>,
     priority: Priority,
     trace: Option<Box<TraceContext>>,
@@ -24,7 +28,8 @@ pub(super) struct Caller {
 
 impl Caller {
     /// Reads the metadata; what a layer or an interceptor has put into `extensions` goes before it.
-    pub(super) fn new(metadata: &MetadataMap, extensions: Extensions, arrival: Arrival) -> Result<Self, Invalid> {
+    pub(super) fn new(metadata: &MetadataMap, mut extensions: Extensions, arrival: Arrival) -> Result<Self, Invalid> {
+        let memory = extensions.remove();
         let request_id = match text(metadata, REQUEST_ID.as_str()) {
             Some(id) if is_request_id(id.as_bytes()) => id.into(),
             _ => made_request_id().into(),
@@ -53,10 +58,16 @@ impl Caller {
             Some(trace) => Some(Box::new(trace.clone())),
             None => trace_context(metadata.as_ref()).map(Box::new),
         };
-        Ok(Self { request_id, arrival, tenant, priority, trace, extensions })
+        let held = None;
+        Ok(Self { request_id, arrival, memory, held, tenant, priority, trace, extensions })
     }
 
-    /// The only request of a call.
+    /// Takes over what the next message of the call holds. To be called once for each message, whatever becomes of it.
+    pub(super) fn hold_message(&mut self) {
+        self.held = self.memory.as_ref().map(CallMemory::of_next_request);
+    }
+
+    /// The request that the message is.
     pub(super) fn into_request(self, id: String, payload: Payload, deadline: Option<Instant>) -> KernelRequest {
         let mut request = KernelRequest::new(id, payload);
         request.deadline = deadline;
@@ -64,6 +75,9 @@ impl Caller {
         request.tenant = self.tenant;
         request.trace = self.trace;
         request.extensions = self.extensions;
+        if let Some(held) = self.held {
+            request.extensions.insert(held);
+        }
         request
     }
 }

@@ -13,7 +13,10 @@ pub struct GrpcConfig {
     /// The most requests of one stream that run or whose responses are unread: 256. Fewer run where the pipeline has no
     /// room. Further requests are not read meanwhile.
     pub max_concurrent_per_stream: usize,
-    /// Whether answers are compressed (gzip, zstd) for clients that take it: no. Requests may be compressed either way.
+    /// Whether requests may be compressed, with gzip: no. Those that are get `UNIMPLEMENTED` where they may not. What a
+    /// compressed message can take is charged before it is decompressed, and `max_request_size` ends the decompression.
+    pub compressed_requests: bool,
+    /// Whether answers are compressed (gzip, zstd) for clients that take it: no.
     /// Most clients say that they take gzip without asking for it, and it costs far more time than a network's 10 Gbit/s.
     pub compress_responses: bool,
 }
@@ -25,6 +28,7 @@ impl Default for GrpcConfig {
             max_request_size: 64 << 20,
             max_response_size: 64 << 20,
             max_concurrent_per_stream: 256,
+            compressed_requests: false,
             compress_responses: false,
         }
     }

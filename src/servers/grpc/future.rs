@@ -9,6 +9,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
 
+use super::memory::{CallMemory, ResponseBody};
 use super::status::Refusal;
 use super::timer::Timer;
 use crate::error::ErrorKind;
@@ -22,7 +23,7 @@ pub struct ResponseFuture {
 
 enum State {
     Refused(Option<Box<Status>>),
-    Running(BoxFuture<http::Response<Body>, Infallible>),
+    Running(BoxFuture<http::Response<Body>, Infallible>, CallMemory),
 }
 
 impl ResponseFuture {
@@ -30,8 +31,12 @@ impl ResponseFuture {
         Self { state: State::Refused(Some(Box::new(status))), timer: Timer::new(None) }
     }
 
-    pub(super) fn run(future: BoxFuture<http::Response<Body>, Infallible>, deadline: Option<Instant>) -> Self {
-        Self { state: State::Running(future), timer: Timer::new(deadline) }
+    pub(super) fn run(
+        future: BoxFuture<http::Response<Body>, Infallible>,
+        call: CallMemory,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self { state: State::Running(future, call), timer: Timer::new(deadline) }
     }
 }
 
@@ -40,14 +45,15 @@ impl Future for ResponseFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let future = match &mut this.state {
+        let (future, call) = match &mut this.state {
             State::Refused(status) => {
                 return Poll::Ready(Ok(status.take().expect("polled after it had completed").into_http()));
             }
-            State::Running(future) => future,
+            State::Running(future, call) => (future, call),
         };
         if let Poll::Ready(response) = future.as_mut().poll(cx) {
-            return Poll::Ready(response);
+            let held = |body| Body::new(ResponseBody::new(body, call.clone()));
+            return Poll::Ready(response.map(|response| response.map(held)));
         }
         // The handler, polled first, ends by the same deadline and says more. What is left for this timer is a message
         // that has not come in whole.

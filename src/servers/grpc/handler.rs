@@ -10,6 +10,7 @@ use super::arrival::Arrival;
 use super::caller::Caller;
 use super::catalogue;
 use super::config::GrpcConfig;
+use super::memory::rejected;
 use super::message::{Names, json_answer, kernel_id_of, tensors, tensors_answer};
 use super::proto::{
     ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteTensorsRequest, ExecuteTensorsResponse,
@@ -34,18 +35,26 @@ impl<S: Pipeline> Handler<S> {
     /// Waits for room and for the answer, both within the deadline.
     async fn run(
         &self,
-        caller: Caller,
+        mut caller: Caller,
         kernel_id: String,
         payload: Result<Payload, Invalid>,
     ) -> Result<(KernelResponse, Names), Status> {
         let names = Names { request_id: Arc::clone(&caller.request_id), kernel_id };
         let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
         let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
+        caller.hold_message();
         kernel_id_of(&names.kernel_id).map_err(|invalid| refuse(invalid.into()))?;
         let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
+        let memory = caller.memory.clone();
         let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
         match CatchPanic::new(timeout::oneshot(self.service.clone(), request)).await {
-            Ok(Ok(response)) => Ok((response, names)),
+            Ok(Ok(mut response)) => {
+                if let Some(memory) = memory {
+                    let held = memory.of_response(&mut response).map_err(|error| refuse(rejected(error)))?;
+                    memory.sending(held);
+                }
+                Ok((response, names))
+            }
             Ok(Err(error)) => Err(refuse(Refusal::of(&error).of_kernel(&names.kernel_id))),
             Err(panicked) => Err(refuse(Refusal::panicked(&panicked).of_kernel(&names.kernel_id))),
         }

@@ -92,6 +92,7 @@ mod dispatch;
 mod future;
 mod handler;
 mod health;
+mod memory;
 mod message;
 pub mod proto;
 mod reflection;

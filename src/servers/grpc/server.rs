@@ -15,9 +15,10 @@ use super::config::GrpcConfig;
 use super::dispatch::Dispatch;
 use super::future::ResponseFuture;
 use super::handler::Handler;
+use super::memory::{CallMemory, RequestBody};
 use super::status::Refusal;
 use crate::error::Classify;
-use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
+use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// What a [`KernelGrpcServer`] serves: every cloneable service of kernel requests whose error says what it means.
 ///
@@ -43,6 +44,7 @@ pub struct KernelGrpcServer<S = KernelService> {
     service: S,
     registry: Arc<KernelRegistry>,
     config: GrpcConfig,
+    memory: HostMemory,
 }
 
 impl KernelGrpcServer {
@@ -76,22 +78,32 @@ impl<S: Pipeline> KernelGrpcServer<S> {
     /// let service = KernelGrpcServer::with_service(pipeline, registry, config).into_service();
     /// ```
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: GrpcConfig) -> Self {
-        Self { service, registry: registry.into(), config }
+        Self { service, registry: registry.into(), config, memory: HostMemory::unlimited() }
+    }
+
+    /// Limits the memory that requests hold at one time: the same for all servers that are given clones. Without it there
+    /// is no limit but on each of them.
+    #[must_use]
+    pub fn memory(mut self, memory: HostMemory) -> Self {
+        self.memory = memory;
+        self
     }
 
     /// What tonic's `Server::add_service` takes.
     pub fn into_service(self) -> KernelGrpcService<S> {
-        let Self { service, registry, config } = self;
+        let Self { service, registry, config, memory } = self;
         let config = Arc::new(config);
         let mut inner = Dispatch::new(Handler { service, registry, config: Arc::clone(&config) })
             .max_decoding_message_size(config.max_request_size)
-            .max_encoding_message_size(config.max_response_size)
-            .accept_compressed(CompressionEncoding::Zstd)
-            .accept_compressed(CompressionEncoding::Gzip);
+            .max_encoding_message_size(config.max_response_size);
+        if config.compressed_requests {
+            // Not zstd, which makes tens of thousands of bytes of one: nobody could say beforehand what a message takes.
+            inner = inner.accept_compressed(CompressionEncoding::Gzip);
+        }
         if config.compress_responses {
             inner = inner.send_compressed(CompressionEncoding::Zstd).send_compressed(CompressionEncoding::Gzip);
         }
-        KernelGrpcService { inner, config }
+        KernelGrpcService { inner, config, memory }
     }
 }
 
@@ -105,6 +117,7 @@ impl<S> fmt::Debug for KernelGrpcServer<S> {
 pub struct KernelGrpcService<S> {
     inner: Dispatch<S>,
     config: Arc<GrpcConfig>,
+    memory: HostMemory,
 }
 
 impl<S, B> Service<http::Request<B>> for KernelGrpcService<S>
@@ -118,14 +131,18 @@ where
     type Future = ResponseFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        <Dispatch<S> as Service<http::Request<B>>>::poll_ready(&mut self.inner, cx)
+        <Dispatch<S> as Service<http::Request<RequestBody<B>>>>::poll_ready(&mut self.inner, cx)
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> ResponseFuture {
         match Arrival::of(request.headers(), request.extensions()) {
             Ok(arrival) => {
                 request.extensions_mut().insert(arrival);
-                ResponseFuture::run(self.inner.call(request), arrival.deadline(self.config.timeout))
+                let call = CallMemory::new(self.memory.clone(), self.config.max_response_size);
+                request.extensions_mut().insert(call.clone());
+                let max = self.config.max_request_size;
+                let request = request.map(|body| RequestBody::new(body, call.clone(), max));
+                ResponseFuture::run(self.inner.call(request), call, arrival.deadline(self.config.timeout))
             }
             Err(invalid) => ResponseFuture::refuse(Refusal::from(invalid).into_status(None)),
         }
@@ -139,7 +156,7 @@ impl<S> NamedService for KernelGrpcService<S> {
 // By hand, as the pipeline is behind an `Arc` and need not be `Clone` here.
 impl<S> Clone for KernelGrpcService<S> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), config: Arc::clone(&self.config) }
+        Self { inner: self.inner.clone(), config: Arc::clone(&self.config), memory: self.memory.clone() }
     }
 }
 

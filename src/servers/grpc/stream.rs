@@ -16,6 +16,7 @@ use tracing::Instrument;
 use super::arrival::earlier;
 use super::caller::Caller;
 use super::config::GrpcConfig;
+use super::memory::{CallMemory, Sending, rejected};
 use super::message::{Names, json_answer, kernel_id_of, tensors, tensors_answer};
 use super::proto::execute_stream_request::Call;
 use super::proto::execute_stream_response::Outcome;
@@ -23,7 +24,7 @@ use super::proto::{ExecuteStreamRequest, ExecuteStreamResponse};
 use super::server::Pipeline;
 use super::status::{Refusal, as_message};
 use super::timer::Timer;
-use super::unread::{Receiver, Sender, unread};
+use super::unread::{Finished, Receiver, Sender, unread};
 use super::wire::Requests;
 use crate::error::{Classify, ErrorKind};
 use crate::layers::timeout::TimeoutError;
@@ -38,6 +39,7 @@ use crate::service::{Invalid, KernelRequest, KernelResponse, Payload};
 #[derive(Debug)]
 pub(super) struct Responses {
     unread: Receiver,
+    memory: Option<CallMemory>,
     /// The one task; aborted when this is dropped.
     calls: JoinSet<()>,
 }
@@ -51,9 +53,22 @@ impl Responses {
         requests: Requests<ExecuteStreamRequest>,
     ) -> Self {
         let (sender, unread) = unread(config.max_concurrent_per_stream.max(1));
-        let mut tasks = JoinSet::new();
+        let (memory, mut tasks) = (caller.memory.clone(), JoinSet::new());
         tasks.spawn(Calls::new(service, config, caller, requests, sender).in_current_span());
-        Self { unread, calls: tasks }
+        Self { unread, memory, calls: tasks }
+    }
+
+    /// The next response that its client has room for, which the encoder gets at once.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ExecuteStreamResponse, Status>>> {
+        let next = ready!(Pin::new(&mut self.unread).poll_next(cx));
+        Poll::Ready(next.map(|next| {
+            next.map(|Finished { response, held }| {
+                if let Some(memory) = &self.memory {
+                    memory.sending(held);
+                }
+                response
+            })
+        }))
     }
 }
 
@@ -61,7 +76,7 @@ impl Stream for Responses {
     type Item = Result<ExecuteStreamResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Poll::Ready(next) = Pin::new(&mut self.unread).poll_next(cx) {
+        if let Poll::Ready(next) = self.poll_unread(cx) {
             return Poll::Ready(next);
         }
         // Where the task has panicked nothing else tells its client.
@@ -75,7 +90,7 @@ impl Stream for Responses {
                 Poll::Ready(Some(Err(refusal.into_status(None))))
             }
             // It has ended the queue, and may have done so after the look above.
-            _ => Pin::new(&mut self.unread).poll_next(cx),
+            _ => self.poll_unread(cx),
         }
     }
 }
@@ -131,6 +146,8 @@ impl<S: Pipeline> Calls<S> {
 
     /// A request from its message, or at once why it is wrong.
     fn read(&self, message: ExecuteStreamRequest) -> Result<Waiting, Refusal> {
+        let mut caller = self.caller.clone();
+        caller.hold_message();
         let ExecuteStreamRequest { tag, timeout_ms, call } = message;
         let (kernel_id, payload) = match call {
             Some(Call::Json(call)) => (call.kernel_id, Ok(Payload::json(call.input))),
@@ -145,24 +162,24 @@ impl<S: Pipeline> Calls<S> {
         let limit = earlier(now.checked_add(self.config.timeout), self.caller.arrival.due());
         let deadline = earlier(asked, limit);
         let names = Names { request_id: Arc::clone(&self.caller.request_id), kernel_id };
-        let request = self.caller.clone().into_request(names.kernel_id.clone(), payload, deadline);
+        let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
         Ok(Waiting { tag, names, request, timer: Timer::new(deadline) })
     }
 
-    fn refusal(&self, tag: u64, refusal: Refusal) -> ExecuteStreamResponse {
-        answer(tag, &self.caller.request_id, Err(refusal))
+    fn refusal(&self, tag: u64, refusal: Refusal) -> Finished {
+        finished(tag, &self.caller.request_id, Err(refusal))
     }
 
     /// Starts the waiting request if there is room; an answer where it will never start.
-    fn poll_start(&mut self, cx: &mut Context<'_>, mut next: Waiting) -> Poll<Option<ExecuteStreamResponse>> {
+    fn poll_start(&mut self, cx: &mut Context<'_>, mut next: Waiting) -> Poll<Option<Finished>> {
         let tag = next.tag;
         let refusal = match catch_panic(|| self.service.poll_ready(cx)) {
             Ok(Poll::Ready(Ok(()))) => {
                 let Waiting { names, request, timer, .. } = next;
                 match catch_panic(|| self.service.call(request)) {
                     Ok(future) => {
-                        let future = CatchPanic::new(future);
-                        self.running.push(Running { future, timer, answer: Some((tag, names)) });
+                        let (future, memory) = (CatchPanic::new(future), self.caller.memory.clone());
+                        self.running.push(Running { future, timer, memory, answer: Some((tag, names)) });
                         return Poll::Ready(None);
                     }
                     Err(panicked) => Refusal::panicked(&panicked).of_kernel(&names.kernel_id),
@@ -251,6 +268,7 @@ struct Running<F> {
     #[pin]
     future: F,
     timer: Timer,
+    memory: Option<CallMemory>,
     answer: Option<(u64, Names)>,
 }
 
@@ -259,9 +277,9 @@ where
     F: Future<Output = Result<Result<KernelResponse, E>, Panicked>>,
     E: Classify + Error + 'static,
 {
-    type Output = ExecuteStreamResponse;
+    type Output = Finished;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ExecuteStreamResponse> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
         let this = self.project();
         let result = match this.future.poll(cx) {
             Poll::Ready(Ok(result)) => result.map_err(|error| Refusal::of(&error)),
@@ -272,19 +290,28 @@ where
             }
         };
         let (tag, names) = this.answer.take().expect("polled after it had completed");
+        let result = result.map_err(|refusal| refusal.of_kernel(&names.kernel_id));
         let request_id = Arc::clone(&names.request_id);
-        let outcome = match result {
-            Ok(response @ KernelResponse { payload: Payload::Tensors(_), .. }) => {
-                tensors_answer(response, names).map(Outcome::Tensors)
-            }
-            Ok(response) => json_answer(response, names).map(Outcome::Json),
-            Err(refusal) => Err(refusal.of_kernel(&names.kernel_id)),
-        };
-        Poll::Ready(answer(tag, &request_id, outcome))
+        let outcome = result.and_then(|mut response| {
+            let held = match this.memory {
+                Some(memory) => memory.of_response(&mut response).map_err(rejected)?,
+                None => None,
+            };
+            let outcome = match response.payload {
+                Payload::Tensors(_) => Outcome::Tensors(tensors_answer(response, names)?),
+                _ => Outcome::Json(json_answer(response, names)?),
+            };
+            Ok((outcome, held))
+        });
+        Poll::Ready(finished(tag, &request_id, outcome))
     }
 }
 
-fn answer(tag: u64, request_id: &str, outcome: Result<Outcome, Refusal>) -> ExecuteStreamResponse {
-    let outcome = outcome.unwrap_or_else(|refusal| Outcome::Error(as_message(&refusal.into_status(Some(request_id)))));
-    ExecuteStreamResponse { tag, outcome: Some(outcome) }
+/// A response, with what it holds until it has been sent.
+fn finished(tag: u64, request_id: &str, outcome: Result<(Outcome, Option<Sending>), Refusal>) -> Finished {
+    let (outcome, held) = match outcome {
+        Ok(outcome) => outcome,
+        Err(refusal) => (Outcome::Error(as_message(&refusal.into_status(Some(request_id)))), None),
+    };
+    Finished { response: ExecuteStreamResponse { tag, outcome: Some(outcome) }, held }
 }

@@ -9,6 +9,7 @@ use futures_util::stream::Stream;
 use prost::Message;
 use tonic::Status;
 
+use super::memory::Sending;
 use super::proto::ExecuteStreamResponse;
 use crate::sync::Mutex;
 
@@ -26,10 +27,18 @@ pub(super) fn unread(max: usize) -> (Sender, Receiver) {
     (Sender { queue: Arc::clone(&queue), max }, Receiver { queue })
 }
 
+/// A response that its client has not read.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) response: ExecuteStreamResponse,
+    /// What it holds of the memory of this process.
+    pub(super) held: Option<Sending>,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     /// With the size of each.
-    responses: VecDeque<(ExecuteStreamResponse, usize)>,
+    responses: VecDeque<(Finished, usize)>,
     bytes: usize,
     /// How the stream ends once all responses are read; `None` while there may be more.
     end: Option<Result<(), Status>>,
@@ -48,11 +57,11 @@ pub(super) struct Sender {
 
 impl Sender {
     /// Adds a finished response.
-    pub(super) fn push(&self, response: ExecuteStreamResponse) {
-        let bytes = response.encoded_len();
+    pub(super) fn push(&self, finished: Finished) {
+        let bytes = finished.response.encoded_len();
         let mut queue = self.queue.lock();
         queue.bytes += bytes;
-        queue.responses.push_back((response, bytes));
+        queue.responses.push_back((finished, bytes));
         wake(queue.receiver.take(), queue);
     }
 
@@ -91,14 +100,14 @@ pub(super) struct Receiver {
 }
 
 impl Stream for Receiver {
-    type Item = Result<ExecuteStreamResponse, Status>;
+    type Item = Result<Finished, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut queue = self.queue.lock();
-        if let Some((response, bytes)) = queue.responses.pop_front() {
+        if let Some((finished, bytes)) = queue.responses.pop_front() {
             queue.bytes -= bytes;
             wake(queue.sender.take(), queue);
-            return Poll::Ready(Some(Ok(response)));
+            return Poll::Ready(Some(Ok(finished)));
         }
         match &mut queue.end {
             // A status is told once, and the stream is over after it.
@@ -127,10 +136,10 @@ mod tests {
     use futures_util::StreamExt;
     use futures_util::task::noop_waker;
 
-    fn response(tag: u64, bytes: usize) -> ExecuteStreamResponse {
+    fn response(tag: u64, bytes: usize) -> Finished {
         let output = "x".repeat(bytes);
         let outcome = Some(Outcome::Json(ExecuteResponse { output, ..ExecuteResponse::default() }));
-        ExecuteStreamResponse { tag, outcome }
+        Finished { response: ExecuteStreamResponse { tag, outcome }, held: None }
     }
 
     #[tokio::test]
@@ -142,7 +151,7 @@ mod tests {
         sender.push(response(1, 1));
         assert!(sender.poll_room(0, &cx).is_ready());
         assert!(sender.poll_room(1, &cx).is_pending());
-        assert_eq!(receiver.next().await.unwrap().unwrap().tag, 1);
+        assert_eq!(receiver.next().await.unwrap().unwrap().response.tag, 1);
         assert!(sender.poll_room(1, &cx).is_ready());
     }
 
@@ -154,7 +163,7 @@ mod tests {
         sender.push(response(1, MAX_BYTES));
         assert!(sender.poll_room(0, &cx).is_pending());
         sender.push(response(2, 1));
-        assert_eq!(receiver.next().await.unwrap().unwrap().tag, 1);
+        assert_eq!(receiver.next().await.unwrap().unwrap().response.tag, 1);
         assert!(sender.poll_room(0, &cx).is_ready());
     }
 
@@ -163,7 +172,7 @@ mod tests {
         let (sender, mut receiver) = unread(100);
         sender.push(response(1, 1));
         sender.end(Err(Status::aborted("no more")));
-        assert_eq!(receiver.next().await.unwrap().unwrap().tag, 1);
+        assert_eq!(receiver.next().await.unwrap().unwrap().response.tag, 1);
         assert_eq!(receiver.next().await.unwrap().unwrap_err().message(), "no more");
         assert!(receiver.next().await.is_none());
 

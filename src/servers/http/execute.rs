@@ -15,7 +15,7 @@ use crate::layers::timeout;
 use crate::panics::CatchPanic;
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
 use crate::service::limits::check_name;
-use crate::service::{Invalid, KernelRequest, KernelResponse, Payload};
+use crate::service::{HostMemory, HostReservation, Invalid, KernelError, KernelRequest, KernelResponse, Payload};
 
 /// What the body of a request is.
 #[derive(Debug)]
@@ -29,17 +29,34 @@ pub(crate) enum Target {
 /// What answers a request, in its form.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// A document.
-    Json(Bytes),
+    /// A document, in one piece or several.
+    Json(Bytes, Vec<Bytes>),
     /// A head, and the tensors that it describes.
     Tensors(Bytes, Vec<Bytes>),
+}
+
+/// What requests may hold, and bring and take back.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) memory: HostMemory,
+    /// The most bytes of a request's body.
+    pub(crate) max_request_size: usize,
+    /// The most bytes of a kernel's output in its encoded form.
+    pub(crate) max_response_size: u64,
+}
+
+impl Limits {
+    /// No limit on the memory, and the same size both ways as gRPC has.
+    pub(crate) fn new(max_request_size: usize) -> Self {
+        Self { memory: HostMemory::unlimited(), max_request_size, max_response_size: 64 << 20 }
+    }
 }
 
 /// Runs a kernel for a request of HTTP: reads the body, waits for a place to run and for the answer, all within the
 /// deadline of the head, and writes what answers it. Dropping the future cancels the work.
 ///
 /// # Errors
-/// 413 for a body of more than `max_body` bytes, 415 where it is neither JSON nor tensors, 408 where it does not come in
+/// 413 for a body or an output that is larger than the limits say, 503 where the memory is used up, 415 where it is neither JSON nor tensors, 408 where it does not come in
 /// time, 400 where it is malformed, and what the service's error says of itself.
 pub(crate) async fn execute<S, B>(
     service: S,
@@ -48,7 +65,7 @@ pub(crate) async fn execute<S, B>(
     request_id: &RequestId,
     target: Target,
     body: B,
-    max_body: usize,
+    limits: &Limits,
 ) -> Result<Answer, Problem>
 where
     S: Service<KernelRequest, Response = KernelResponse>,
@@ -57,9 +74,11 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let over = |problem: Problem| problem.over(parts.version);
+    let max_body = limits.max_request_size;
+    let memory = limits.memory.reservation(limits.max_response_size);
     let (mut request, asked) = match (Form::of(&parts.headers)?, target) {
         (Form::Json, target) => {
-            let body = read::whole(body, max_body, head.deadline()).await.map_err(over)?;
+            let body = read::whole(body, max_body, head.deadline(), &memory).await.map_err(over)?;
             let request = match target {
                 Target::Document => {
                     let reading = offload(body.len() > DOCUMENT_BYTES, || KernelRequest::from_json(body));
@@ -74,15 +93,16 @@ where
         }
         (Form::Tensors(length), target) => {
             // In a box, as it is larger than all the rest, which JSON is not to pay for.
-            let reading = Box::pin(tensors::read(body, length, target, max_body, head.deadline()));
+            let reading = Box::pin(tensors::read(body, length, target, max_body, head.deadline(), &memory));
             let (request, asked) = reading.await.map_err(over)?;
             (request, Some(asked))
         }
     };
     head.apply(&mut request);
+    request.extensions.insert(memory);
     let kernel_id = request.kernel_id.clone();
     // A service that panics is an answer to its own request, and the connection's other requests go on.
-    let response = match CatchPanic::new(timeout::oneshot(service, request)).await {
+    let mut response = match CatchPanic::new(timeout::oneshot(service, request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(Problem::of(&error).of_kernel(&kernel_id)),
         Err(panicked) => {
@@ -90,15 +110,46 @@ where
             return Err(Problem::new(ErrorKind::Internal, text).of_kernel(&kernel_id));
         }
     };
+    let held = hold(&mut response, &limits.memory)?;
     match asked {
         None => {
-            let document = response.to_json(request_id.as_str(), &kernel_id);
-            document.map(Answer::Json).map_err(|error| Problem::of(&error).of_kernel(&kernel_id))
+            let problem = |error| Problem::of(&error).of_kernel(&kernel_id);
+            // Copied into one piece while that costs less than to send several.
+            if response.payload.byte_len().is_some_and(|bytes| bytes <= KernelResponse::SMALL) {
+                let document = response.to_json(request_id.as_str(), &kernel_id);
+                return document.map(|document| Answer::Json(document, Vec::new())).map_err(problem);
+            }
+            let document = response.to_json_frames(request_id.as_str(), &kernel_id);
+            let [head, output, tail] = document.map_err(problem)?;
+            Ok(Answer::Json(head, vec![attach(output, held.as_ref()), tail]))
         }
         Some(asked) => {
             let (head, tensors) = tensors::write(&response, request_id.as_str(), &kernel_id, &asked)?;
-            Ok(Answer::Tensors(head, tensors))
+            let attached = tensors.into_iter().map(|tensor| attach(tensor, held.as_ref()));
+            Ok(Answer::Tensors(head, attached.collect()))
         }
+    }
+}
+
+/// What a response holds until it is sent. One that was not made for this request, as the cache's are, holds memory from
+/// now on.
+fn hold(response: &mut KernelResponse, memory: &HostMemory) -> Result<Option<HostReservation>, Problem> {
+    let bytes = response.payload.byte_len().unwrap_or(0);
+    if bytes <= KernelResponse::SMALL || memory.max() == u64::MAX {
+        return Ok(None);
+    }
+    if let Some(held) = response.extensions.remove::<HostReservation>() {
+        return Ok(Some(held));
+    }
+    let held = memory.reservation(0);
+    held.grow(bytes as u64).map_err(|error| Problem::of(&KernelError::from(error)))?;
+    Ok(Some(held))
+}
+
+fn attach(bytes: Bytes, held: Option<&HostReservation>) -> Bytes {
+    match held {
+        Some(held) if !bytes.is_empty() => held.clone().attach(bytes),
+        _ => bytes,
     }
 }
 
@@ -109,7 +160,12 @@ impl Answer {
         B: From<Bytes> + From<ResponseBody>,
     {
         match self {
-            Self::Json(body) => document(StatusCode::OK, "application/json", body, request_id),
+            Self::Json(head, rest) if rest.is_empty() => document(StatusCode::OK, "application/json", head, request_id),
+            Self::Json(head, rest) => {
+                let mut response = document(StatusCode::OK, "application/json", Bytes::new(), request_id);
+                *response.body_mut() = ResponseBody::in_frames(head, rest).into();
+                response
+            }
             Self::Tensors(head, tensors) => {
                 let length = head.len();
                 let mut response = Response::new(ResponseBody::in_frames(head, tensors).into());

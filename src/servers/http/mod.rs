@@ -12,7 +12,7 @@ mod request_id;
 mod tensors;
 
 pub use body::ResponseBody;
-pub(crate) use execute::{Target, execute};
+pub(crate) use execute::{Limits, Target, execute};
 #[cfg(feature = "axum")]
 pub(crate) use form::{HEAD_LENGTH, OCTETS};
 pub(crate) use head::RequestHead;

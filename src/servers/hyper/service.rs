@@ -16,8 +16,8 @@ use tower_service::Service;
 
 use crate::error::{Classify, ErrorKind};
 use crate::layers::metrics::MetricsHandle;
-use crate::servers::http::{Problem, RequestHead, RequestId, ResponseBody, Target, document, execute};
-use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
+use crate::servers::http::{Limits, Problem, RequestHead, RequestId, ResponseBody, Target, document, execute};
+use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// A `Service<KernelRequest>` as a service of hyper's. See the [module](super) for what it answers.
 ///
@@ -28,7 +28,7 @@ pub struct KernelHttpService<S> {
     registry: Arc<KernelRegistry>,
     metrics: Option<MetricsHandle>,
     timeout: Duration,
-    max_request_size: usize,
+    limits: Limits,
 }
 
 impl KernelHttpService<KernelService> {
@@ -44,8 +44,8 @@ impl<S> KernelHttpService<S> {
     /// [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it a call is dropped when its time is
     /// up, and counts as `cancelled` where its caller is told `deadline_exceeded`.
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>) -> Self {
-        let (timeout, max_request_size) = (Duration::from_secs(30), 64 << 20);
-        Self { service, registry: registry.into(), metrics: None, timeout, max_request_size }
+        let (timeout, limits) = (Duration::from_secs(30), Limits::new(64 << 20));
+        Self { service, registry: registry.into(), metrics: None, timeout, limits }
     }
 
     /// Answers `GET /metrics` with these.
@@ -66,7 +66,22 @@ impl<S> KernelHttpService<S> {
     /// Sets how many bytes the body of a request may have: 64 MiB if nothing is said.
     #[must_use]
     pub fn max_request_size(mut self, bytes: usize) -> Self {
-        self.max_request_size = bytes;
+        self.limits.max_request_size = bytes;
+        self
+    }
+
+    /// Sets how many bytes the output of a request may have in its encoded form: 64 MiB if nothing is said.
+    #[must_use]
+    pub fn max_response_size(mut self, bytes: u64) -> Self {
+        self.limits.max_response_size = bytes;
+        self
+    }
+
+    /// Limits the memory that requests hold at one time: the same for all servers that are given clones. Without it there
+    /// is no limit but on each of them.
+    #[must_use]
+    pub fn memory(mut self, memory: HostMemory) -> Self {
+        self.limits.memory = memory;
         self
     }
 }
@@ -95,9 +110,9 @@ where
             Ok(head) => head,
             Err(problem) => return ResponseFuture::ready(problem.into_response(&request_id)),
         };
-        let (service, max_request_size) = (self.service.clone(), self.max_request_size);
+        let (service, limits) = (self.service.clone(), self.limits.clone());
         ResponseFuture::running(async move {
-            match execute(service, &parts, head, &request_id, target, body, max_request_size).await {
+            match execute(service, &parts, head, &request_id, target, body, &limits).await {
                 Ok(answer) => answer.into_response(&request_id),
                 Err(problem) => problem.into_response(&request_id),
             }
@@ -164,7 +179,7 @@ impl<S: fmt::Debug> fmt::Debug for KernelHttpService<S> {
         f.debug_struct("KernelHttpService")
             .field("service", &self.service)
             .field("timeout", &self.timeout)
-            .field("max_request_size", &self.max_request_size)
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }

@@ -238,6 +238,13 @@ impl<'de, T: Element> Visitor<'de> for Elements<T> {
     }
 }
 
+/// Gives back what an array that has grown has room for, where it is much.
+pub(super) fn shrink<T>(elements: &mut Vec<T>) {
+    if (elements.capacity() - elements.len()) * size_of::<T>() > 64 << 10 {
+        elements.shrink_to_fit();
+    }
+}
+
 /// Reads the little-endian bytes of an array.
 pub(super) struct RawBytes<T>(PhantomData<T>);
 

@@ -10,6 +10,8 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess};
 
+use super::buffer::shrink;
+
 thread_local! {
     static STATE: Cell<State> = const { Cell::new(State { deadline: None, passed: false }) };
 }
@@ -77,6 +79,7 @@ where
             check()?;
         }
     }
+    shrink(&mut elements);
     Ok(elements)
 }
 

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::bounded::BoundedWriter;
 use super::deadline::has_passed;
-use crate::service::{Invalid, KernelError};
+use crate::service::{Context, Invalid, KernelError};
 
 /// Reads a kernel's input; an error names the field.
 pub(crate) fn decode_json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Invalid> {
@@ -41,9 +42,33 @@ fn quoted_field(reason: &str) -> Option<&str> {
     rest.split_once('`').map(|(field, _)| field)
 }
 
-/// Writes a kernel's output. Numbers that JSON has no word for (NaN, the infinities) become `null`.
-pub(crate) fn encode_json<T: Serialize>(output: &T) -> Result<Bytes, KernelError> {
-    serde_json::to_vec(output).map(Bytes::from).map_err(|error| KernelError::Encode(error.to_string()))
+/// The most bytes of decoded values that a document of JSON can stand for: 8 for each number, and no more than its own
+/// length for texts. Inputs with structs or collections as elements can take more.
+pub(crate) fn decoded_size(document: &[u8]) -> u64 {
+    /// Below this a count is not worth it.
+    const SMALL: usize = 4 << 10;
+    // A number of an array has at least one digit and a separator.
+    let most_values = document.len() as u64 / 2 + 1;
+    let values = if document.len() <= SMALL {
+        most_values
+    } else {
+        document.iter().filter(|byte| **byte == b',').count() as u64 + 1
+    };
+    (8 * values).max(document.len() as u64)
+}
+
+/// Writes a kernel's output, of which `expected` bytes have been reserved. Numbers that JSON has no word for (NaN, the
+/// infinities) become `null`.
+pub(crate) fn encode_json<T: Serialize>(
+    output: &T,
+    expected: usize,
+    context: &Context<'_>,
+) -> Result<Bytes, KernelError> {
+    let mut writer = BoundedWriter::new(expected, context);
+    match serde_json::to_writer(&mut writer, output) {
+        Ok(()) => Ok(writer.finish().into()),
+        Err(error) => Err(writer.into_error().unwrap_or_else(|| KernelError::Encode(error.to_string()))),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Encodings: what turns a payload into a kernel's typed input, and its typed output into a payload, once each.
 
+mod bounded;
 mod buffer;
 mod deadline;
 mod handover;
@@ -13,7 +14,7 @@ mod tensor_ser;
 
 pub use buffer::{Buffer, Element};
 pub(crate) use deadline::{Passed, optional_sequence, read_all, until};
-pub(crate) use json::{decode_json, encode_json};
+pub(crate) use json::{decode_json, decoded_size, encode_json};
 pub(crate) use memory::{PinnedMemory, within};
 #[cfg(feature = "cuda")]
 pub(crate) use pages::Pages;

@@ -6,13 +6,18 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::ser::{self, Impossible, SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple, Serializer};
 
+use super::bounded::TensorBounds;
 use super::buffer::announced;
 use super::handover;
-use crate::service::{DType, KernelError, Tensor, Tensors};
+use crate::service::{Context, DType, KernelError, Tensor, Tensors};
 
 /// Writes a kernel's output: one tensor a field, absent where the field is `None`.
-pub(crate) fn encode_tensors<T: Serialize>(output: &T) -> Result<Tensors, KernelError> {
-    output.serialize(Top).map_err(|error| KernelError::Encode(error.0))
+pub(crate) fn encode_tensors<T: Serialize>(output: &T, context: &Context<'_>) -> Result<Tensors, KernelError> {
+    let bounds = TensorBounds::new(context);
+    match output.serialize(Top(&bounds)) {
+        Ok(tensors) => Ok(tensors),
+        Err(error) => Err(bounds.into_error().unwrap_or(KernelError::Encode(error.0))),
+    }
 }
 
 #[derive(Debug)]
@@ -32,6 +37,11 @@ impl ser::Error for Error {
     }
 }
 
+/// [`TensorBounds`] know which bound it is.
+fn out_of_bounds() -> Error {
+    Error("out of bounds".to_owned())
+}
+
 fn unsupported(what: &str) -> Error {
     Error(format!("{what} has no form as a tensor"))
 }
@@ -46,17 +56,17 @@ macro_rules! refuse {
 }
 
 /// The output itself, which must be a struct or a map.
-struct Top;
+struct Top<'a>(&'a TensorBounds<'a>);
 
-impl Serializer for Top {
+impl<'a> Serializer for Top<'a> {
     type Ok = Tensors;
     type Error = Error;
     type SerializeSeq = Impossible<Tensors, Error>;
     type SerializeTuple = Impossible<Tensors, Error>;
     type SerializeTupleStruct = Impossible<Tensors, Error>;
     type SerializeTupleVariant = Impossible<Tensors, Error>;
-    type SerializeMap = Fields;
-    type SerializeStruct = Fields;
+    type SerializeMap = Fields<'a>;
+    type SerializeStruct = Fields<'a>;
     type SerializeStructVariant = Impossible<Tensors, Error>;
 
     refuse! { "an output that is no struct":
@@ -103,12 +113,12 @@ impl Serializer for Top {
         Err(unsupported("an output that is no struct"))
     }
 
-    fn serialize_map(self, _: Option<usize>) -> Result<Fields, Error> {
-        Ok(Fields::default())
+    fn serialize_map(self, _: Option<usize>) -> Result<Fields<'a>, Error> {
+        Ok(Fields::new(self.0))
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Fields, Error> {
-        Ok(Fields::default())
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Fields<'a>, Error> {
+        Ok(Fields::new(self.0))
     }
 
     fn is_human_readable(&self) -> bool {
@@ -116,15 +126,19 @@ impl Serializer for Top {
     }
 }
 
-#[derive(Default)]
-struct Fields {
+struct Fields<'a> {
     tensors: Tensors,
     key: Option<String>,
+    bounds: &'a TensorBounds<'a>,
 }
 
-impl Fields {
+impl<'a> Fields<'a> {
+    fn new(bounds: &'a TensorBounds<'a>) -> Self {
+        Self { tensors: Tensors::new(), key: None, bounds }
+    }
+
     fn field<T: Serialize + ?Sized>(&mut self, name: String, value: &T) -> Result<(), Error> {
-        let mut array = Array::default();
+        let mut array = Array::new(self.bounds);
         value.serialize(Value { array: &mut array, depth: 0 }).map_err(|error| Error(format!("{name}: {error}")))?;
         if let Some(tensor) = array.finish().map_err(|error| Error(format!("{name}: {error}")))? {
             self.tensors.insert(name, tensor).map_err(|error| Error(error.to_string()))?;
@@ -133,7 +147,7 @@ impl Fields {
     }
 }
 
-impl SerializeStruct for Fields {
+impl SerializeStruct for Fields<'_> {
     type Ok = Tensors;
     type Error = Error;
 
@@ -146,12 +160,12 @@ impl SerializeStruct for Fields {
     }
 }
 
-impl SerializeMap for Fields {
+impl SerializeMap for Fields<'_> {
     type Ok = Tensors;
     type Error = Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
-        let mut array = Array::default();
+        let mut array = Array::new(self.bounds);
         key.serialize(Value { array: &mut array, depth: 0 })?;
         self.key = match String::from_utf8(array.data) {
             Ok(name) if array.dtype == Some(DType::U8) => Some(name),
@@ -171,8 +185,7 @@ impl SerializeMap for Fields {
 }
 
 /// One tensor under construction.
-#[derive(Default)]
-struct Array {
+struct Array<'a> {
     dtype: Option<DType>,
     /// The length at each depth, known once the first sequence at that depth has ended.
     shape: Vec<Option<usize>>,
@@ -181,12 +194,20 @@ struct Array {
     data: Vec<u8>,
     /// A [`Buffer`](super::Buffer)'s memory, in place of `data`.
     shared: Option<Bytes>,
+    bounds: &'a TensorBounds<'a>,
 }
 
-impl Array {
+impl<'a> Array<'a> {
+    fn new(bounds: &'a TensorBounds<'a>) -> Self {
+        Self { dtype: None, shape: Vec::new(), rank: None, data: Vec::new(), shared: None, bounds }
+    }
+
     fn element(&mut self, dtype: DType, depth: usize, bytes: &[u8]) -> Result<(), Error> {
         if *self.dtype.get_or_insert(dtype) != dtype || *self.rank.get_or_insert(depth) != depth {
             return Err(unsupported("a sequence of mixed types"));
+        }
+        if !self.bounds.copy(bytes.len()) {
+            return Err(out_of_bounds());
         }
         self.data.extend_from_slice(bytes);
         Ok(())
@@ -216,8 +237,8 @@ impl Array {
 }
 
 /// A field, or an element at some depth of it.
-struct Value<'a> {
-    array: &'a mut Array,
+struct Value<'a, 'b> {
+    array: &'a mut Array<'b>,
     depth: usize,
 }
 
@@ -229,11 +250,11 @@ macro_rules! elements {
     )*};
 }
 
-impl<'a> Serializer for Value<'a> {
+impl<'a, 'b> Serializer for Value<'a, 'b> {
     type Ok = ();
     type Error = Error;
-    type SerializeSeq = Sequence<'a>;
-    type SerializeTuple = Sequence<'a>;
+    type SerializeSeq = Sequence<'a, 'b>;
+    type SerializeTuple = Sequence<'a, 'b>;
     type SerializeTupleStruct = Impossible<(), Error>;
     type SerializeTupleVariant = Impossible<(), Error>;
     type SerializeMap = Impossible<(), Error>;
@@ -274,6 +295,9 @@ impl<'a> Serializer for Value<'a> {
 
     fn serialize_bytes(self, bytes: &[u8]) -> Result<(), Error> {
         if let Some(shared) = handover::owner_of(bytes) {
+            if !self.array.bounds.add(bytes.len()) {
+                return Err(out_of_bounds());
+            }
             self.array.shared = Some(shared);
             return Ok(());
         }
@@ -316,11 +340,11 @@ impl<'a> Serializer for Value<'a> {
         Err(unsupported("a field of this type"))
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Sequence<'a>, Error> {
+    fn serialize_seq(self, _: Option<usize>) -> Result<Sequence<'a, 'b>, Error> {
         Ok(Sequence { array: self.array, depth: self.depth, length: 0 })
     }
 
-    fn serialize_tuple(self, _: usize) -> Result<Sequence<'a>, Error> {
+    fn serialize_tuple(self, _: usize) -> Result<Sequence<'a, 'b>, Error> {
         self.serialize_seq(None)
     }
 
@@ -329,13 +353,13 @@ impl<'a> Serializer for Value<'a> {
     }
 }
 
-struct Sequence<'a> {
-    array: &'a mut Array,
+struct Sequence<'a, 'b> {
+    array: &'a mut Array<'b>,
     depth: usize,
     length: usize,
 }
 
-impl SerializeSeq for Sequence<'_> {
+impl SerializeSeq for Sequence<'_, '_> {
     type Ok = ();
     type Error = Error;
 
@@ -349,7 +373,7 @@ impl SerializeSeq for Sequence<'_> {
     }
 }
 
-impl SerializeTuple for Sequence<'_> {
+impl SerializeTuple for Sequence<'_, '_> {
     type Ok = ();
     type Error = Error;
 

@@ -27,7 +27,7 @@ pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurre
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
 pub(crate) use self::tls::Tls;
-pub(crate) use self::values::{Devices, Domain, Filter, Listen, Span};
+pub(crate) use self::values::{Devices, Domain, Filter, Listen, MemoryMax, Span};
 
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) exit_on_device_loss: bool,
     pub(crate) rest: Rest,
     pub(crate) grpc: Grpc,
+    pub(crate) memory: Memory,
     pub(crate) connections: Connections,
     pub(crate) tls: Tls,
     pub(crate) auth: Auth,
@@ -65,6 +66,7 @@ pub(crate) struct Rest {
     pub(crate) health: bool,
     pub(crate) metrics: bool,
     pub(crate) max_request_size: usize,
+    pub(crate) max_response_size: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,7 +76,15 @@ pub(crate) struct Grpc {
     pub(crate) max_request_size: usize,
     pub(crate) max_response_size: usize,
     pub(crate) max_concurrent_per_stream: NonZeroUsize,
+    pub(crate) compressed_requests: bool,
     pub(crate) compress_responses: bool,
+}
+
+/// What requests hold at one time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Memory {
+    pub(crate) max: MemoryMax,
 }
 
 /// Of each listener.
@@ -175,6 +185,7 @@ impl Default for Config {
             exit_on_device_loss: false,
             rest: Rest::default(),
             grpc: Grpc::default(),
+            memory: Memory::default(),
             connections: Connections::default(),
             tls: Tls::default(),
             auth: Auth::default(),
@@ -206,6 +217,7 @@ impl Default for Rest {
             health: enable_health,
             metrics: enable_metrics,
             max_request_size,
+            max_response_size: 64 << 20,
         }
     }
 }
@@ -230,6 +242,7 @@ impl Default for Grpc {
             max_request_size: service.max_request_size,
             max_response_size: service.max_response_size,
             max_concurrent_per_stream: positive(service.max_concurrent_per_stream),
+            compressed_requests: service.compressed_requests,
             compress_responses: service.compress_responses,
         }
     }
@@ -242,6 +255,7 @@ impl Grpc {
             max_request_size: self.max_request_size,
             max_response_size: self.max_response_size,
             max_concurrent_per_stream: self.max_concurrent_per_stream.get(),
+            compressed_requests: self.compressed_requests,
             compress_responses: self.compress_responses,
         }
     }

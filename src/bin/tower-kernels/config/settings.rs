@@ -48,11 +48,23 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("rest.health", Switch, "Whether there are /health, /health/live and /health/ready"),
     setting("rest.metrics", Switch, "Whether there is /metrics"),
     setting("rest.max_request_size", Number, "The most bytes of a request's body"),
+    setting("rest.max_response_size", Number, "The most bytes of a kernel's output in its encoded form"),
     setting("grpc.listen", Text("ADDRESS"), "Where gRPC is served, or off"),
     setting("grpc.max_request_size", Number, "The most bytes of a request's message, after decompression"),
     setting("grpc.max_response_size", Number, "The most bytes of an answer's message"),
     setting("grpc.max_concurrent_per_stream", Number, "The most requests of one ExecuteStream that run at once"),
+    setting(
+        "grpc.compressed_requests",
+        Switch,
+        "Whether requests may be compressed, with gzip; one that is may take 1032 times its size of memory.max",
+    ),
     setting("grpc.compress_responses", Switch, "Whether answers are compressed for clients that take it"),
+    setting(
+        "memory.max",
+        Text("BYTES"),
+        "The memory that requests may hold together, from their bodies to their responses: a number of bytes such as \
+         256MiB, or auto for half of what the process may have",
+    ),
     setting("connections.max", Number, "The most connections to a listener; more wait to be accepted"),
     setting("connections.head_timeout", Text("TIME"), "The most that the head of a request may take to come"),
     setting("connections.idle_timeout", Text("TIME"), "How long an HTTP/1.1 connection is kept while nothing is asked"),

@@ -149,6 +149,70 @@ impl fmt::Display for Filter {
     }
 }
 
+/// The memory that requests may hold: `auto`, or bytes as `268435456` or `256MiB`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "NumberOrText", into = "String")]
+pub(crate) enum MemoryMax {
+    #[default]
+    Auto,
+    Bytes(u64),
+}
+
+impl FromStr for MemoryMax {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is neither `auto` nor a number of bytes above 0, such as 268435456 or 256MiB");
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let shift = match &text[digits.len()..] {
+            "" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            _ => return Err(wrong()),
+        };
+        let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+        bytes.filter(|bytes| *bytes > 0).map(Self::Bytes).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for MemoryMax {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Bytes(bytes) => bytes.fmt(f),
+        }
+    }
+}
+
+/// A number in the file, as the other sizes are, or a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
+}
+
+impl TryFrom<NumberOrText> for MemoryMax {
+    type Error = String;
+
+    fn try_from(value: NumberOrText) -> Result<Self, String> {
+        match value {
+            NumberOrText::Number(bytes) => bytes.to_string().parse(),
+            NumberOrText::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl From<MemoryMax> for String {
+    fn from(value: MemoryMax) -> Self {
+        value.to_string()
+    }
+}
+
 /// serde reads and writes them as texts.
 macro_rules! as_text {
     ($($name:ident)*) => {$(

@@ -23,7 +23,8 @@ pub(super) fn print(
     let scheme = if servers.tls.is_some() { "https" } else { "http" };
     let shown = |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |it| format!("{scheme}://{it}"));
     let (rest, grpc) = (shown(servers.rest), shown(servers.grpc));
-    tracing::info!(rest, grpc, devices, kernels, auth, "serving");
+    let memory = mebibytes(servers.memory.max());
+    tracing::info!(rest, grpc, devices, kernels, memory, auth, "serving");
     for (name, address) in [("REST", servers.rest), ("gRPC", servers.grpc)] {
         if let Some(address) =
             address.filter(|address| servers.auth.is_none() && servers.tls.is_none() && !address.ip().is_loopback())
@@ -41,9 +42,14 @@ pub(super) fn print(
         return Ok(());
     }
     let mut text = format!("tower-kernels {}\n", env!("CARGO_PKG_VERSION"));
-    for (name, value) in
-        [("REST", rest), ("gRPC", grpc), ("devices", devices), ("kernels", kernels.to_string()), ("auth", auth.into())]
-    {
+    for (name, value) in [
+        ("REST", rest),
+        ("gRPC", grpc),
+        ("devices", devices),
+        ("kernels", kernels.to_string()),
+        ("memory", format!("{memory} for requests")),
+        ("auth", auth.into()),
+    ] {
         writeln!(text, "  {name:<8} {value}")?;
     }
     if let (Some(address), Some(_)) = (servers.rest, registry.get("linalg/saxpy")) {
@@ -66,6 +72,13 @@ pub(super) fn print(
         )?;
     }
     crate::output::print(text)
+}
+
+fn mebibytes(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => format!("{bytes} bytes"),
+        whole => format!("{whole} MiB"),
+    }
 }
 
 /// An address to connect to: nobody connects to `0.0.0.0`.

@@ -7,6 +7,7 @@ mod drain;
 mod fault;
 mod greeting;
 mod log;
+mod memory;
 mod pipeline;
 mod servers;
 mod tls;
@@ -71,7 +72,8 @@ async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error +
     let pipeline = layer.over(local.clone());
     let health = HealthService::new();
     let auth = Authentication::new(&config.auth, config.tls.has_client_ca())?;
-    let mut servers = Servers::new(config, auth, tls::open(&config.tls)?);
+    let memory = memory::open(&config.memory);
+    let mut servers = Servers::new(config, auth, tls::open(&config.tls)?, memory);
     let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle())?;
     servers.grpc(config, pipeline, &registry, health.clone())?;
     greeting::print(config, &servers, &registry, &local)?;

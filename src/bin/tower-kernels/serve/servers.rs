@@ -15,7 +15,7 @@ use tower_kernels::backends::Local;
 use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
 use tower_kernels::hyper::{Server, ServerConfig, Tls, listen};
 use tower_kernels::pipeline::PipelineHandle;
-use tower_kernels::service::KernelRegistry;
+use tower_kernels::service::{HostMemory, KernelRegistry};
 
 use super::auth::Authentication;
 use crate::config::{Config, Listen};
@@ -27,6 +27,7 @@ pub(super) struct Servers {
     drain: Duration,
     pub(super) auth: Option<Authentication>,
     pub(super) tls: Option<Tls>,
+    pub(super) memory: HostMemory,
     stopping: CancellationToken,
     running: JoinSet<(&'static str, io::Result<()>)>,
     pub(super) rest: Option<SocketAddr>,
@@ -34,12 +35,13 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    pub(super) fn new(config: &Config, auth: Option<Authentication>, tls: Option<Tls>) -> Self {
+    pub(super) fn new(config: &Config, auth: Option<Authentication>, tls: Option<Tls>, memory: HostMemory) -> Self {
         Self {
             limits: config.connections.server(),
             drain: config.drain.limit.0,
             auth,
             tls,
+            memory,
             stopping: CancellationToken::new(),
             running: JoinSet::new(),
             rest: None,
@@ -59,6 +61,8 @@ impl Servers {
         let Some((listener, address)) = bind("REST", config.rest.listen)? else { return Ok(None) };
         let router = KernelRouter::with_service(pipeline, Arc::clone(registry), config.rest.router())
             .timeout(config.timeout.0)
+            .max_response_size(config.rest.max_response_size)
+            .memory(self.memory.clone())
             .devices(local.clone())
             .pipeline(layers);
         let router = match &self.tls {
@@ -88,7 +92,8 @@ impl Servers {
     ) -> Result<(), Failure> {
         let Some((listener, address)) = bind("gRPC", config.grpc.listen)? else { return Ok(()) };
         let kernels =
-            KernelGrpcServer::with_service(pipeline, Arc::clone(registry), config.grpc.service(config.timeout.0));
+            KernelGrpcServer::with_service(pipeline, Arc::clone(registry), config.grpc.service(config.timeout.0))
+                .memory(self.memory.clone());
         let routes = Routes::new(kernels.into_service())
             .add_service(health)
             .add_service(reflection())

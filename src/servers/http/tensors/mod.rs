@@ -13,21 +13,20 @@ mod head;
 mod sections;
 
 use std::error::Error;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::Body;
-use http_body_util::BodyExt;
 
 use self::head::Head;
 use self::sections::Sections;
 use super::form::HEAD_LENGTH;
-use super::read::{announced, broken, in_time, within};
+use super::read::{Frames, announced, in_time, within};
 use super::{Problem, Target};
 use crate::error::ErrorKind;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
-use crate::service::KernelRequest;
+use crate::service::{HostReservation, KernelRequest};
 
 #[cfg(feature = "axum")]
 pub(crate) use self::answer::Document as TensorAnswerHead;
@@ -46,12 +45,13 @@ pub(super) async fn read<B>(
     target: Target,
     max: usize,
     deadline: Instant,
+    memory: &HostReservation,
 ) -> Result<(KernelRequest, Asked), Problem>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    announced(&body, max)?;
+    announced(&body, max, memory)?;
     let length = body.size_hint().exact();
     if length.is_some_and(|length| length < head_length as u64) {
         return Err(short_head(head_length, length.unwrap_or_default()));
@@ -61,17 +61,20 @@ where
         return Err(Problem::new(ErrorKind::TooLarge, detail).field(HEAD_LENGTH.as_str()).closing());
     }
     let mut body = pin!(body);
-    let (head, first) = within(deadline, read_head(body.as_mut(), head_length, max)).await?;
+    let mut frames = Frames::new(body.as_mut(), max, memory);
+    let (head, first) = within(deadline, read_head(&mut frames, head_length)).await?;
     let parsing = offload(head.len() > TYPED_JSON_BYTES, move || Head::parse(&head, target));
     let Head { mut request, asked, inputs } = in_time(deadline, parsing).await??;
     let mut sections = Sections::new(inputs, max - head_length, length.map(|length| length - head_length as u64))?;
     // Its own deadline counts from here on.
     let deadline = request.deadline.map_or(deadline, |earlier| earlier.min(deadline));
     let rest = async {
-        sections.push(&first)?;
+        sections.push(&first, memory)?;
         drop(first);
-        while let Some(frame) = next(body.as_mut(), max).await? {
-            sections.push(&frame)?;
+        while let Some(frame) = frames.next().await? {
+            sections.push(&frame, memory)?;
+            // It has been copied to where it stays.
+            memory.shrink(frame.len() as u64);
         }
         Ok(())
     };
@@ -81,14 +84,14 @@ where
 }
 
 /// The head, and what came with its last bytes.
-async fn read_head<B>(mut body: Pin<&mut B>, length: usize, max: usize) -> Result<(Bytes, Bytes), Problem>
+async fn read_head<B>(frames: &mut Frames<'_, B>, length: usize) -> Result<(Bytes, Bytes), Problem>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let mut head = Vec::new();
     loop {
-        let Some(mut frame) = next(body.as_mut(), max).await? else {
+        let Some(mut frame) = frames.next().await? else {
             return Err(short_head(length, head.len() as u64));
         };
         let missing = length - head.len();
@@ -104,21 +107,6 @@ where
         head.extend_from_slice(&last);
         return Ok((head.into(), frame));
     }
-}
-
-async fn next<B>(mut body: Pin<&mut B>, max: usize) -> Result<Option<Bytes>, Problem>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| broken(&*error.into(), max))?;
-        // Trailers say nothing here.
-        if let Ok(data) = frame.into_data() {
-            return Ok(Some(data));
-        }
-    }
-    Ok(None)
 }
 
 fn short_head(length: usize, body: u64) -> Problem {

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::head::{Data, Input};
 use crate::error::ErrorKind;
 use crate::servers::http::Problem;
-use crate::service::{Buffer, DType, Invalid, Tensor, TensorError, Tensors};
+use crate::servers::http::read::charge;
+use crate::service::{Buffer, DType, HostReservation, Invalid, Tensor, TensorError, Tensors};
 
 /// Takes the bytes of the tensors, in whatever pieces, and copies them to where they stay.
 #[derive(Debug)]
@@ -18,6 +19,9 @@ pub(super) struct Sections {
     tensors: Tensors,
 }
 
+/// What there is room for before any of it has come: a small head is not to hold what it only announces.
+const FIRST_PART: usize = 1 << 20;
+
 /// A tensor of which a part is there.
 #[derive(Debug)]
 struct Filling {
@@ -25,7 +29,7 @@ struct Filling {
     name: String,
     dtype: DType,
     shape: Vec<usize>,
-    /// Aligned for every type. Made for the first byte; that of a large tensor is backed as it is filled.
+    /// Aligned for every type. Made for the first byte, and of a large tensor in two steps.
     memory: Buffer<u64>,
     filled: usize,
     bytes: usize,
@@ -53,14 +57,14 @@ impl Sections {
         Ok(Self { rest: inputs.into_iter().enumerate(), current: None, tensors: Tensors::new() })
     }
 
-    /// Takes what has come.
-    pub(super) fn push(&mut self, mut frame: &[u8]) -> Result<(), Problem> {
+    /// Takes what has come, and charges `memory` for where it is copied to.
+    pub(super) fn push(&mut self, mut frame: &[u8], memory: &HostReservation) -> Result<(), Problem> {
         while !frame.is_empty() {
             if self.current.is_none() {
                 self.current = self.begin()?;
             }
             let Some(current) = &mut self.current else { return Err(surplus()) };
-            frame = current.take(frame);
+            frame = current.take(frame, memory)?;
             if current.filled == current.bytes
                 && let Some(Filling { name, dtype, shape, memory, bytes, .. }) = self.current.take()
             {
@@ -90,7 +94,7 @@ impl Sections {
                 Data::Here(data) => self.add(name, Tensor::new(dtype, shape, data))?,
                 Data::Follows(0) => self.add(name, Tensor::new(dtype, shape, Bytes::new()))?,
                 Data::Follows(bytes) => {
-                    let memory = Buffer::zeroed(bytes.div_ceil(size_of::<u64>()));
+                    let memory = Buffer::default();
                     return Ok(Some(Filling { index, name, dtype, shape, memory, filled: 0, bytes }));
                 }
             }
@@ -106,13 +110,30 @@ impl Sections {
 }
 
 impl Filling {
-    /// Copies as much as is missing, and gives back the rest.
-    fn take<'a>(&mut self, frame: &'a [u8]) -> &'a [u8] {
-        let (mine, rest) = frame.split_at(frame.len().min(self.bytes - self.filled));
+    /// Copies as much as there is room for, and gives back the rest.
+    fn take<'a>(&mut self, frame: &'a [u8], held: &HostReservation) -> Result<&'a [u8], Problem> {
+        if self.filled == self.room() {
+            self.make_room(held)?;
+        }
+        let (mine, rest) = frame.split_at(frame.len().min(self.room() - self.filled));
         let memory: &mut [u8] = bytemuck::cast_slice_mut(&mut self.memory);
         memory[self.filled..][..mine.len()].copy_from_slice(mine);
         self.filled += mine.len();
-        rest
+        Ok(rest)
+    }
+
+    fn room(&self) -> usize {
+        size_of_val(&self.memory[..]).min(self.bytes)
+    }
+
+    /// Room for the whole tensor, once the client has sent enough of it to mean what it says.
+    fn make_room(&mut self, held: &HostReservation) -> Result<(), Problem> {
+        let bytes = if self.filled == 0 { self.bytes.min(FIRST_PART) } else { self.bytes };
+        charge(held, (bytes - self.filled) as u64)?;
+        let mut memory: Buffer<u64> = Buffer::zeroed(bytes.div_ceil(size_of::<u64>()));
+        memory[..self.memory.len()].copy_from_slice(&self.memory);
+        self.memory = memory;
+        Ok(())
     }
 }
 
@@ -133,6 +154,7 @@ mod tests {
     use super::*;
     use crate::servers::http::Target;
     use crate::servers::http::tensors::head::Head;
+    use crate::service::HostMemory;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -142,13 +164,14 @@ mod tests {
     fn read(head: &[u8], data: &[u8], pieces: &[usize], announced: bool) -> Result<Tensors, Problem> {
         let head = Head::parse(head, Target::Input("a".to_owned()))?;
         let mut sections = Sections::new(head.inputs, ROOM, announced.then_some(data.len() as u64))?;
+        let memory = HostMemory::unlimited().reservation(0);
         let mut rest = data;
         for &piece in pieces.iter().cycle() {
             if rest.is_empty() {
                 break;
             }
             let (piece, after) = rest.split_at(piece.clamp(1, rest.len()));
-            sections.push(piece)?;
+            sections.push(piece, &memory)?;
             rest = after;
         }
         sections.finish()

@@ -1,0 +1,125 @@
+//! How much memory requests may hold, where the configuration leaves it to the program.
+
+use std::fs;
+use std::path::Path;
+
+use tower_kernels::service::HostMemory;
+
+use crate::config::{Memory, MemoryMax};
+
+/// Where neither a limit nor the machine's memory can be read.
+const UNKNOWN: u64 = 2 << 30;
+
+/// What requests may hold together. By default it is half of what the process may have: the other half is for the program
+/// itself, the cache, connections, and for freed memory that the allocator keeps.
+pub(super) fn open(config: &Memory) -> HostMemory {
+    let max = match config.max {
+        MemoryMax::Bytes(bytes) => bytes,
+        MemoryMax::Auto => {
+            let (limit, of) = limit(Path::new("/"));
+            tracing::info!(memory.max = limit / 2, limit, of, "memory for requests");
+            limit / 2
+        }
+    };
+    HostMemory::new(max)
+}
+
+/// The least of the limits on the memory of this process, and where it comes from.
+fn limit(root: &Path) -> (u64, &'static str) {
+    let limits = [
+        (cgroup(root), "the control group"),
+        (resource_limit(root, "Max data size"), "RLIMIT_DATA"),
+        (resource_limit(root, "Max address space"), "RLIMIT_AS"),
+        (machine(root), "the machine"),
+    ];
+    let known = limits.into_iter().filter_map(|(limit, of)| Some((limit?, of)));
+    known.min_by_key(|(limit, _)| *limit).unwrap_or((UNKNOWN, "a guess, as no limit can be read"))
+}
+
+/// The least of the limits of the control group of this process and of those that it is in, of either version.
+fn cgroup(root: &Path) -> Option<u64> {
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
+    let mut least: Option<u64> = None;
+    for line in groups.lines() {
+        // `hierarchy:controllers:path`, where version 2 has no controllers.
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (mount, file) = match controllers {
+            "" => ("sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let mount = root.join(mount);
+        // In a container the path can be the host's, and the mount the container's own group.
+        for group in mount.join(path.trim_start_matches('/')).ancestors().take_while(|group| group.starts_with(&mount))
+        {
+            // `max` is no limit, and no number.
+            let limit = fs::read_to_string(group.join(file)).ok().and_then(|text| text.trim().parse().ok());
+            least = least.into_iter().chain(limit).min();
+        }
+    }
+    least
+}
+
+/// A soft limit of the process, in bytes.
+fn resource_limit(root: &Path, name: &str) -> Option<u64> {
+    let limits = fs::read_to_string(root.join("proc/self/limits")).ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn machine(root: &Path) -> Option<u64> {
+    let info = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let kib: u64 =
+        info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMINFO: (&str, &str) = ("proc/meminfo", "MemTotal:       16384 kB\nMemFree:  1 kB\n");
+
+    /// A file system with these files. Each test has one of its own.
+    fn root(name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
+        let root = std::env::temp_dir().join(format!("tower-kernels-memory-{name}-{}", std::process::id()));
+        for (path, text) in files {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn the_least_limit_counts_wherever_it_is_set() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max data size             9000000              unlimited            bytes     \n\
+                      Max address space         unlimited            unlimited            bytes     \n";
+        let check = |name, files: &[(&str, &str)], expected| {
+            let root = root(name, files);
+            assert_eq!(limit(&root), expected, "{name}");
+            fs::remove_dir_all(root).unwrap();
+        };
+        check("machine", &[MEMINFO], (16 << 20, "the machine"));
+        check("data", &[MEMINFO, ("proc/self/limits", limits)], (9_000_000, "RLIMIT_DATA"));
+        let version_2 = [
+            MEMINFO,
+            ("proc/self/cgroup", "0::/a/b\n"),
+            ("sys/fs/cgroup/a/b/memory.max", "max\n"),
+            ("sys/fs/cgroup/a/memory.max", "8000000\n"),
+            ("sys/fs/cgroup/memory.max", "12000000\n"),
+        ];
+        check("v2", &version_2, (8_000_000, "the control group"));
+        let version_1 = [
+            MEMINFO,
+            ("proc/self/cgroup", "5:cpu:/x\n4:hugetlb,memory:/not/mounted\n0::/\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "7000000\n"),
+        ];
+        check("v1", &version_1, (7_000_000, "the control group"));
+        check("nothing", &[("empty", "")], (UNKNOWN, "a guess, as no limit can be read"));
+    }
+}
