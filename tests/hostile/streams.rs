@@ -35,7 +35,8 @@ pub(crate) fn metric_of(server: &Server, name: &str, label: &str) -> f64 {
     let (status, page) = server.get("/metrics");
     assert_eq!(status, 200, "{page}");
     let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-    let values = page.lines().filter(of_name).filter(|line| line.contains(label)).filter_map(|line| line.rsplit(' ').next());
+    let values =
+        page.lines().filter(of_name).filter(|line| line.contains(label)).filter_map(|line| line.rsplit(' ').next());
     values.map(|value| value.parse::<f64>().unwrap()).sum()
 }
 
@@ -58,7 +59,8 @@ async fn the_calls_of_a_client_that_does_not_read_end_and_others_are_served() {
     const REQUESTS: u64 = 40;
     let server = Server::start(&["--cpu-lanes=2", "--connections-write-timeout=10m"]);
     let mut client = KernelClient::new(tight_channel(&server).await);
-    let requests = futures::stream::iter((0..REQUESTS).map(|tag| graph(tag, size(150, 1000)))).chain(futures::stream::pending());
+    let requests =
+        futures::stream::iter((0..REQUESTS).map(|tag| graph(tag, size(150, 1000)))).chain(futures::stream::pending());
     let responses = client.execute_stream(requests).await.unwrap().into_inner();
 
     // All of them have run, and none is in flight, though not one response has been read.

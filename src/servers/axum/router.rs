@@ -20,6 +20,8 @@ use super::route::Route;
 use super::{DrainHandle, RouterConfig, execute, health, kernels, metrics};
 use crate::backends::Local;
 use crate::error::{Classify, ErrorKind};
+#[cfg(feature = "hyper")]
+use crate::hyper::Connections;
 use crate::layers::metrics::MetricsHandle;
 use crate::layers::{MetricsLayer, TimeoutLayer};
 use crate::pipeline::PipelineHandle;
@@ -44,6 +46,8 @@ pub struct KernelRouter<S = KernelService> {
     drain: DrainHandle,
     metrics: Option<MetricsHandle>,
     pipeline: Option<PipelineHandle>,
+    #[cfg(feature = "hyper")]
+    connections: Vec<(&'static str, Connections)>,
     openapi: bool,
 }
 
@@ -69,6 +73,8 @@ impl<S> KernelRouter<S> {
             drain,
             metrics: None,
             pipeline: None,
+            #[cfg(feature = "hyper")]
+            connections: Vec::new(),
             openapi: true,
         }
     }
@@ -124,6 +130,15 @@ impl<S> KernelRouter<S> {
         self
     }
 
+    /// Shows the figures of a listener's connections on `/metrics`, under this name: those of a
+    /// [`Server`](crate::hyper::Server). Each listener has a name of its own.
+    #[cfg(feature = "hyper")]
+    #[must_use]
+    pub fn connections(mut self, listener: &'static str, connections: Connections) -> Self {
+        self.connections.push((listener, connections));
+        self
+    }
+
     /// Whether there is `/openapi.json`, and `/docs` with the feature `docs`: yes where nothing is said. Both are at the
     /// root, as `/health` is, and a program that has its own there turns these off.
     #[must_use]
@@ -145,12 +160,27 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
-        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, openapi } = self;
+        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, openapi, .. } = self;
+        #[cfg(feature = "hyper")]
+        let connections = self.connections;
         let routes: Vec<_> = Route::of(&config, openapi).collect();
         let (outcomes, openapi) = (Outcomes::new(), Arc::default());
         if let Some(metrics) = metrics {
-            return Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, outcomes, openapi }
-                .into_router(&routes);
+            return Shared {
+                service,
+                registry,
+                config,
+                timeout,
+                devices,
+                drain,
+                metrics,
+                pipeline,
+                #[cfg(feature = "hyper")]
+                connections,
+                outcomes,
+                openapi,
+            }
+            .into_router(&routes);
         }
         let kernels = registry.list();
         // Where not all can have series, those that are called first get them, and not those that come first by id.
@@ -161,14 +191,27 @@ impl<S> KernelRouter<S> {
         // The wait for the answer ends at the deadline, and with it the call: where nothing below the metrics notices
         // that first, it is counted as one that its caller has left.
         let (metrics, service) = (layer.handle(), layer.layer(TimeoutLayer::new(timeout).layer(service)));
-        Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, outcomes, openapi }
-            .into_router(&routes)
+        Shared {
+            service,
+            registry,
+            config,
+            timeout,
+            devices,
+            drain,
+            metrics,
+            pipeline,
+            #[cfg(feature = "hyper")]
+            connections,
+            outcomes,
+            openapi,
+        }
+        .into_router(&routes)
     }
 }
 
 impl<S> fmt::Debug for KernelRouter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service: _, registry, config, timeout, devices, drain, metrics, pipeline, openapi } = self;
+        let Self { registry, config, timeout, devices, drain, metrics, pipeline, openapi, .. } = self;
         f.debug_struct("KernelRouter")
             .field("registry", registry)
             .field("config", config)
@@ -192,6 +235,8 @@ pub(super) struct Shared<S> {
     pub(super) drain: DrainHandle,
     pub(super) metrics: MetricsHandle,
     pub(super) pipeline: Option<PipelineHandle>,
+    #[cfg(feature = "hyper")]
+    pub(super) connections: Vec<(&'static str, Connections)>,
     pub(super) outcomes: Outcomes,
     pub(super) openapi: Arc<OpenApi>,
 }

@@ -13,7 +13,7 @@ use tonic::service::Routes;
 use tower_kernels::axum::{DrainHandle, KernelRouter};
 use tower_kernels::backends::Local;
 use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
-use tower_kernels::hyper::{Server, ServerConfig, listen};
+use tower_kernels::hyper::{Server, listen};
 use tower_kernels::pipeline::PipelineHandle;
 use tower_kernels::service::KernelRegistry;
 
@@ -23,7 +23,9 @@ use crate::exit::{Exit, Failure};
 
 /// What listens, and where.
 pub(super) struct Servers {
-    limits: ServerConfig,
+    /// Until it serves.
+    rest_server: Server,
+    grpc_server: Server,
     drain: Duration,
     pub(super) auth: Option<Authentication>,
     stopping: CancellationToken,
@@ -35,7 +37,8 @@ pub(super) struct Servers {
 impl Servers {
     pub(super) fn new(config: &Config, auth: Option<Authentication>) -> Self {
         Self {
-            limits: config.connections.server(),
+            rest_server: server(config),
+            grpc_server: server(config),
             drain: config.drain.limit.0,
             auth,
             stopping: CancellationToken::new(),
@@ -58,6 +61,8 @@ impl Servers {
         let router = KernelRouter::with_service(pipeline, Arc::clone(registry), config.rest.router())
             .timeout(config.timeout.0)
             .devices(local.clone())
+            .connections("rest", self.rest_server.connections())
+            .connections("grpc", self.grpc_server.connections())
             .pipeline(layers);
         let drain = router.drain_handle();
         let router = match &self.auth {
@@ -65,7 +70,7 @@ impl Servers {
             None => router.into_router(),
         };
         let service = TowerToHyperService::new(router);
-        let server = Server::new(self.limits.clone());
+        let server = std::mem::take(&mut self.rest_server);
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("REST", server.serve(listener, service, stop, limit).await) });
         self.rest = Some(address);
@@ -94,7 +99,7 @@ impl Servers {
             None => routes,
         };
         let service = TowerToHyperService::new(routes);
-        let server = Server::new(self.limits.clone());
+        let server = std::mem::take(&mut self.grpc_server);
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("gRPC", server.serve(listener, service, stop, limit).await) });
         self.grpc = Some(address);
@@ -136,6 +141,16 @@ impl Servers {
         }
         Ok(all)
     }
+}
+
+fn server(config: &Config) -> Server {
+    Server::new(config.connections.server()).reserve(config.connections.health_reserve, is_probe)
+}
+
+/// What may be asked over a connection that is kept for health probes.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics")
+        || path.starts_with("/grpc.health.v1.Health/")
 }
 
 fn bind(name: &str, listen_on: Listen) -> Result<Option<(TcpListener, SocketAddr)>, Failure> {

@@ -9,8 +9,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::ServerConfig;
 use super::activity::Activity;
+use super::read_clock::ReadClock;
+use super::{ServerConfig, later};
 
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -40,8 +41,7 @@ pub(super) struct Stream {
     /// How much of the preface has come, and nothing else: all of it, and this is HTTP/2; `None` where it is not.
     preface: Option<usize>,
     reading: Pin<Box<Sleep>>,
-    /// Where the client does not read.
-    writing: Option<Pin<Box<Sleep>>>,
+    writing: ReadClock,
     /// When to read no more, once all is written.
     lingers_until: Option<Instant>,
     limits: Limits,
@@ -51,12 +51,11 @@ pub(super) struct Stream {
 struct Limits {
     head: Duration,
     idle: Duration,
-    write: Duration,
 }
 
 impl Stream {
     pub(super) fn new(tcp: TcpStream, activity: Activity, config: &ServerConfig) -> Self {
-        let limits = Limits { head: config.head_timeout, idle: config.idle_timeout, write: config.write_timeout };
+        let limits = Limits { head: config.head_timeout, idle: config.idle_timeout };
         let since = Instant::now();
         Self {
             tcp,
@@ -66,7 +65,7 @@ impl Stream {
             in_head: true,
             preface: Some(0),
             reading: Box::pin(sleep_until(later(since, limits.head))),
-            writing: None,
+            writing: ReadClock::new(config.write_timeout),
             lingers_until: None,
             limits,
         }
@@ -91,6 +90,9 @@ impl Stream {
         if let Some(seen) = self.preface.filter(|&seen| seen < PREFACE.len()) {
             let compared = bytes.len().min(PREFACE.len() - seen);
             self.preface = (bytes[..compared] == PREFACE[seen..seen + compared]).then_some(seen + compared);
+            if self.is_http2() {
+                self.activity.set_http2();
+            }
         }
         if !self.is_busy() && !self.in_head {
             self.in_head = true;
@@ -119,22 +121,17 @@ impl Stream {
         Poll::Ready(if self.in_head { Err(late("the head of a request did not come in time")) } else { Ok(()) })
     }
 
-    /// What a write has come to, unless the client has read nothing for too long.
+    /// What a write has come to, unless the client has not read for too long.
     fn watch_write(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.writing = None;
+        if let Poll::Ready(written) = written {
+            self.writing.took(*written.as_ref().unwrap_or(&0));
             self.since = Instant::now();
-            return written;
+            return Poll::Ready(written);
         }
-        let deadline = || Box::pin(sleep_until(later(Instant::now(), self.limits.write)));
-        ready!(self.writing.get_or_insert_with(deadline).as_mut().poll(cx));
+        ready!(self.writing.poll_blocked(cx));
+        self.activity.count_slow_connection();
         Poll::Ready(Err(late("the client does not read what it is sent")))
     }
-}
-
-/// A limit past the end of time is as good as a year.
-fn later(now: Instant, limit: Duration) -> Instant {
-    now.checked_add(limit).unwrap_or(now + Duration::from_secs(365 * 86_400))
 }
 
 fn late(what: &'static str) -> io::Error {
@@ -175,6 +172,9 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.tcp).poll_flush(cx))?;
+        if self.activity.in_flight() == 0 {
+            self.writing.took_all();
+        }
         // Once an answer is written hyper waits for the socket and does not read: the clock is to wake it as well.
         if self.poll_patience(cx).is_ready() {
             cx.waker().wake_by_ref();
