@@ -7,6 +7,8 @@ mod drain;
 mod fault;
 mod greeting;
 mod log;
+#[cfg(target_os = "linux")]
+mod open_files;
 mod pipeline;
 mod servers;
 
@@ -61,6 +63,8 @@ pub(crate) fn main(args: &Args) -> Outcome {
 async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error + Send + Sync>> {
     tracing::info!(settings = %effective.on_one_line(), "starting");
     let config = &effective.config;
+    #[cfg(target_os = "linux")]
+    open_files::raise_limit(config);
     // Before anything is served, so that no signal finds nobody.
     let mut signals = Signals::new()?;
     let local = backends::open(config)?;
