@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+/// The connections of each address that has any.
+type Open = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
 /// Counts the connections of each peer address, and lets in no more than a limit. Addresses without connections take
 /// no memory.
 #[derive(Debug)]
 pub(super) struct AddressLimit {
     /// 0 is no limit.
     max: usize,
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    open: Open,
 }
 
 impl AddressLimit {
@@ -49,7 +52,7 @@ fn network(peer: IpAddr) -> IpAddr {
 
 /// A connection's place among those of its address.
 #[derive(Debug)]
-pub(super) struct AddressPermit(Option<(Arc<Mutex<HashMap<IpAddr, usize>>>, IpAddr)>);
+pub(super) struct AddressPermit(Option<(Open, IpAddr)>);
 
 impl Drop for AddressPermit {
     fn drop(&mut self) {

@@ -50,12 +50,12 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 /// The most that hyper reads ahead of an HTTP/1.1 connection, and so the largest head.
 const MAX_HTTP1_BUFFER: usize = 64 << 10;
 /// The most streams of an HTTP/2 connection at one time; clients wait with more.
-const MAX_STREAMS: u32 = 200;
+const MAX_STREAMS: u32 = 128;
 /// What an HTTP/2 client may send ahead of what the service has read, on a stream and in all. Enough for 500 MB/s over
 /// 1 ms and for 5 MB/s over 100 ms.
 const RECEIVE_WINDOW: u32 = 512 << 10;
-/// What is kept of a stream's response while the client lets it through and its socket takes no more.
-const MAX_SEND_BUFFER: usize = 64 << 10;
+/// A stream's response is given to h2 a piece at a time while less than this waits there for the socket.
+const MAX_SEND_BUFFER: usize = 16 << 10;
 /// The largest head of an HTTP/2 request.
 const MAX_HEADER_LIST: u32 = 16 << 10;
 /// How many streams a client may have reset that the server has not looked at yet; with more the connection ends.
