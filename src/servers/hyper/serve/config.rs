@@ -15,7 +15,7 @@ use std::time::Duration;
 /// | HTTP/1.1 | 64 KiB that came and was not asked for | nothing more than the one response |
 /// | HTTP/2 | 512 KiB of bodies that the service has not read, and 16 KiB of a head | 32 KiB for each of 128 streams, 4 MiB in all |
 ///
-/// So the connections of one address, [`max_per_address`](Self::max_per_address), hold 2.3 GB at their very worst, and
+/// So the connections of one address, [`max_per_address`](Self::max_per_address), hold 4.7 GB at their very worst, and
 /// 10 000 of many addresses 46 GB: where that many hostile ones are to be expected, have fewer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
@@ -36,7 +36,7 @@ pub struct ServerConfig {
     /// process's limit on open files (`ulimit -n`), past which nobody can be accepted either. A few more can be let in for
     /// health probes: [`Server::reserve`](super::Server::reserve).
     pub max_connections: usize,
-    /// The most connections at a time from one peer address, or from one /64 of IPv6: 512. More are closed at once. 0
+    /// The most connections at a time from one peer address, or from one /64 of IPv6: 1 024. More are closed at once. 0
     /// is no limit, for a server whose clients all come through one load balancer.
     pub max_per_address: usize,
     /// How old a connection may become, give or take a tenth; not limited by default (zero). After that HTTP/2 is told to
@@ -55,7 +55,7 @@ impl Default for ServerConfig {
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
             max_connections: 10_000,
-            max_per_address: 512,
+            max_per_address: 1024,
             max_age: Duration::ZERO,
             max_age_grace: Duration::from_secs(60),
         }
