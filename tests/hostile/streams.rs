@@ -108,3 +108,21 @@ async fn resetting_a_stream_that_is_not_read_cancels_its_work() {
     let cancelled = metric_of(&server, "kernel_requests_total", r#"outcome="cancelled""#);
     assert!(cancelled >= 1.0, "{cancelled} were cancelled");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_not_read_ends_by_the_write_timeout() {
+    let server = Server::start(&["--connections-write-timeout=1s"]);
+    let mut client = KernelClient::new(tight_channel(&server).await);
+    let requests = futures::stream::iter((0..20).map(|tag| graph(tag, 150))).chain(futures::stream::pending());
+    let mut responses = client.execute_stream(requests).await.unwrap().into_inner();
+    until_metric(&server, "kernel_streams_reset_total", |reset| reset >= 1.0);
+    let mut read = 0;
+    let status = loop {
+        match responses.message().await {
+            Ok(Some(_)) => read += 1,
+            Ok(None) => panic!("all {read} responses were sent"),
+            Err(status) => break status,
+        }
+    };
+    assert!(read < 20 && status.code() == tonic::Code::Cancelled, "{read} responses, then {status}");
+}

@@ -11,8 +11,15 @@ use crate::wire::{Answer, JSON, head, post};
 
 /// As short as a clock may be that a loaded machine is not to run into, and all others long.
 const SHORT: Duration = Duration::from_millis(400);
-const LIMITS: ServerConfig =
-    ServerConfig { head_timeout: LONG, idle_timeout: LONG, write_timeout: LONG, max_connections: 1000 };
+const LIMITS: ServerConfig = ServerConfig {
+    head_timeout: LONG,
+    idle_timeout: LONG,
+    write_timeout: LONG,
+    max_connections: 1000,
+    max_per_address: 0,
+    max_age: Duration::ZERO,
+    max_age_grace: LONG,
+};
 
 fn limits(limits: ServerConfig) -> Setup {
     Setup { limits, ..Setup::default() }

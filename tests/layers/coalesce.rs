@@ -102,6 +102,23 @@ async fn the_run_goes_on_when_whoever_drives_it_leaves() {
     }
 }
 
+/// As one of a client that does not read would be, were it polled by what writes to that client.
+#[tokio::test(start_paused = true)]
+async fn a_first_caller_that_is_kept_and_not_polled_holds_nobody_up() {
+    for polls in [0, 1] {
+        subject!(2 => layer, watch, call);
+        let mut first = task::spawn(call(act(Act::Take(SECOND))));
+        for _ in 0..polls {
+            assert_pending!(first.poll());
+        }
+        let begun = Instant::now();
+        call(act(Act::Never)).await.unwrap();
+        assert_eq!((begun.elapsed().as_millis(), watch.calls(), watch.in_use()), (1000, 1, 0));
+        drop(first);
+        assert_eq!((layer.in_flight(), layer.waiting()), (0, 0));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wake_that_its_receiver_does_not_live_to_see_goes_to_another() {
     subject!(2 => layer, watch, call);

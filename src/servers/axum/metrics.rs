@@ -43,6 +43,10 @@ where
     if let Some(tls) = &shared.tls {
         super::tls::register(kernel, tls);
     }
+    #[cfg(feature = "hyper")]
+    if !shared.connections.is_empty() {
+        kernel.register_collector(Box::new(super::connections::Listeners(shared.connections.clone())));
+    }
     #[cfg(feature = "cuda")]
     super::gpus::register(&mut registry, super::gpus::read(shared.devices.as_ref()).await);
     let mut page = String::new();

@@ -173,6 +173,15 @@
 //! | `kernel_backend_queued` | gauge | `backend`, `device` | jobs that wait before the lanes |
 //! | `kernel_backend_running` | gauge | `backend`, `device` | the other jobs that hold a slot |
 //!
+//! | `kernel_connections` | gauge | `listener` | connections that are open |
+//! | `kernel_connections_accepted_total` | counter | `listener` | connections that were accepted |
+//! | `kernel_connections_rejected_total` | counter | `listener`, `reason` | connections past the most that there may be (`max`), which are let in for health probes alone, or past the most of one address (`address`), which are closed |
+//! | `kernel_connections_not_accepted_total` | counter | `listener` | times that none could be accepted, for want of open files in most cases |
+//! | `kernel_connections_closed_total` | counter | `listener`, `reason` | connections that the server ended: the client did not read (`slow`), asked nothing over HTTP/2 (`idle`), or the connection had reached its age (`age`) |
+//! | `kernel_streams_reset_total` | counter | `listener` | HTTP/2 streams that were reset because their client did not read them |
+//!
+//! Those of connections are there where the router knows its [listeners](KernelRouter::connections).
+//!
 //! Those of the backends are there where the router knows its [devices](KernelRouter::devices); the CPU has no label
 //! `device`. When all slots are taken, further requests wait in front of the service and are in no gauge:
 //! `kernel_backend_queued` over `kernel_backend_lanes` says how many rounds of work a newcomer waits for, and is what to
@@ -219,6 +228,8 @@
 //! `TcpListener::bind` asks for.
 
 mod config;
+#[cfg(feature = "hyper")]
+mod connections;
 #[cfg(feature = "docs")]
 mod docs;
 mod drain;

@@ -20,6 +20,8 @@ use super::route::Route;
 use super::{DrainHandle, RouterConfig, execute, health, kernels, metrics};
 use crate::backends::Local;
 use crate::error::{Classify, ErrorKind};
+#[cfg(feature = "hyper")]
+use crate::hyper::Connections;
 use crate::layers::metrics::MetricsHandle;
 use crate::layers::{MetricsLayer, TimeoutLayer};
 use crate::pipeline::PipelineHandle;
@@ -51,6 +53,8 @@ pub struct KernelRouter<S = KernelService> {
     pipeline: Option<PipelineHandle>,
     tls: OptionalTls,
     limits: Limits,
+    #[cfg(feature = "hyper")]
+    connections: Vec<(&'static str, Connections)>,
     openapi: bool,
 }
 
@@ -79,6 +83,8 @@ impl<S> KernelRouter<S> {
             pipeline: None,
             tls: OptionalTls::default(),
             limits,
+            #[cfg(feature = "hyper")]
+            connections: Vec::new(),
             openapi: true,
         }
     }
@@ -159,6 +165,15 @@ impl<S> KernelRouter<S> {
         self
     }
 
+    /// Shows the figures of a listener's connections on `/metrics`, under this name: those of a
+    /// [`Server`](crate::hyper::Server). Each listener has a name of its own.
+    #[cfg(feature = "hyper")]
+    #[must_use]
+    pub fn connections(mut self, listener: &'static str, connections: Connections) -> Self {
+        self.connections.push((listener, connections));
+        self
+    }
+
     /// Whether there is `/openapi.json`, and `/docs` with the feature `docs`: yes where nothing is said. Both are at the
     /// root, as `/health` is, and a program that has its own there turns these off.
     #[must_use]
@@ -180,7 +195,11 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
-        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, tls, limits, openapi } = self;
+        let Self {
+            service, registry, config, timeout, devices, drain, metrics, pipeline, tls, limits, openapi, ..
+        } = self;
+        #[cfg(feature = "hyper")]
+        let connections = self.connections;
         let routes: Vec<_> = Route::of(&config, openapi).collect();
         let (outcomes, openapi) = (Outcomes::new(), Arc::default());
         if let Some(metrics) = metrics {
@@ -195,6 +214,8 @@ impl<S> KernelRouter<S> {
                 pipeline,
                 tls,
                 limits,
+                #[cfg(feature = "hyper")]
+                connections,
                 outcomes,
                 openapi,
             }
@@ -209,15 +230,29 @@ impl<S> KernelRouter<S> {
         // The wait for the answer ends at the deadline, and with it the call: where nothing below the metrics notices
         // that first, it is counted as one that its caller has left.
         let (metrics, service) = (layer.handle(), layer.layer(TimeoutLayer::new(timeout).layer(service)));
-        Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, tls, limits, outcomes, openapi }
-            .into_router(&routes)
+        Shared {
+            service,
+            registry,
+            config,
+            timeout,
+            devices,
+            drain,
+            metrics,
+            pipeline,
+            tls,
+            limits,
+            #[cfg(feature = "hyper")]
+            connections,
+            outcomes,
+            openapi,
+        }
+        .into_router(&routes)
     }
 }
 
 impl<S> fmt::Debug for KernelRouter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service: _, registry, config, timeout, devices, drain, metrics, pipeline, tls, limits, openapi } =
-            self;
+        let Self { registry, config, timeout, devices, drain, metrics, pipeline, tls, limits, openapi, .. } = self;
         f.debug_struct("KernelRouter")
             .field("registry", registry)
             .field("config", config)
@@ -246,6 +281,8 @@ pub(super) struct Shared<S> {
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there is nothing to show"))]
     pub(super) tls: OptionalTls,
     pub(super) limits: Limits,
+    #[cfg(feature = "hyper")]
+    pub(super) connections: Vec<(&'static str, Connections)>,
     pub(super) outcomes: Outcomes,
     pub(super) openapi: Arc<OpenApi>,
 }

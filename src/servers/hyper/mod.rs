@@ -74,9 +74,14 @@
 //! or tonic's routes in a `hyper_util::service::TowerToHyperService` get the same care. HTTP/1.1 and HTTP/2
 //! come on one port, over TLS where [`Server::tls`] says so (feature `tls`).
 //!
-//! * Heads that trickle in, connections on which nothing is asked, and clients that read nothing of their answers are cut
-//!   off, each by a clock of its own. The body of a request has the request's deadline.
-//! * No more connections than the configuration says are accepted; the others wait in the backlog of [`listen`].
+//! * Heads that trickle in, connections on which nothing is asked (HTTP/2 as well, whatever pings are answered), and
+//!   clients that do not read their responses are cut off, each by a clock of its own. The body of a request has the
+//!   request's deadline.
+//! * A response over HTTP/2 that its client does not let through ends with its stream (`CANCEL`) after the write timeout;
+//!   the connection's other streams go on. A client has to take 64 KiB in that time, or all that there is.
+//! * No more connections than the configuration says are accepted; the others wait in the backlog of [`listen`]. An
+//!   address has a limit of its own, past which it is closed at once, and [`Server::reserve`] keeps some for health probes.
+//! * Connections may be given an age, after which their clients are told to connect anew.
 //! * A client that goes on sending after it was refused is read for up to a second, so that it finds the refusal and not
 //!   a connection that was reset.
 //! * Told to stop, the server accepts for another moment (20 ms) whoever had come by then, closes idle connections,

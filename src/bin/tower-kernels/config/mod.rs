@@ -92,9 +92,13 @@ pub(crate) struct Memory {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Connections {
     pub(crate) max: NonZeroUsize,
+    pub(crate) max_per_address: usize,
+    pub(crate) health_reserve: usize,
     pub(crate) head_timeout: Span,
     pub(crate) idle_timeout: Span,
     pub(crate) write_timeout: Span,
+    pub(crate) max_age: Span,
+    pub(crate) max_age_grace: Span,
 }
 
 /// Calls that each tenant can make. None a second is no limit.
@@ -268,9 +272,17 @@ fn positive(limit: usize) -> NonZeroUsize {
 
 impl Default for Connections {
     fn default() -> Self {
-        let ServerConfig { head_timeout, idle_timeout, write_timeout, max_connections } = ServerConfig::default();
-        let (head_timeout, idle_timeout) = (Span(head_timeout), Span(idle_timeout));
-        Self { max: positive(max_connections), head_timeout, idle_timeout, write_timeout: Span(write_timeout) }
+        let server = ServerConfig::default();
+        Self {
+            max: positive(server.max_connections),
+            max_per_address: server.max_per_address,
+            health_reserve: 16,
+            head_timeout: Span(server.head_timeout),
+            idle_timeout: Span(server.idle_timeout),
+            write_timeout: Span(server.write_timeout),
+            max_age: Span(server.max_age),
+            max_age_grace: Span(server.max_age_grace),
+        }
     }
 }
 
@@ -281,6 +293,9 @@ impl Connections {
             idle_timeout: self.idle_timeout.0,
             write_timeout: self.write_timeout.0,
             max_connections: self.max.get(),
+            max_per_address: self.max_per_address,
+            max_age: self.max_age.0,
+            max_age_grace: self.max_age_grace.0,
         }
     }
 }

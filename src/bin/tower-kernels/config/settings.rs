@@ -66,9 +66,33 @@ pub(super) const SETTINGS: &[Setting] = &[
          256MiB, or auto for half of what the process may have",
     ),
     setting("connections.max", Number, "The most connections to a listener; more wait to be accepted"),
+    setting(
+        "connections.max_per_address",
+        Number,
+        "The most connections to a listener from one address, or one /64 of IPv6; more are closed at once; 0 is no limit",
+    ),
+    setting(
+        "connections.health_reserve",
+        Number,
+        "Connections past connections.max to a listener, for /health, /metrics and gRPC health alone",
+    ),
     setting("connections.head_timeout", Text("TIME"), "The most that the head of a request may take to come"),
-    setting("connections.idle_timeout", Text("TIME"), "How long an HTTP/1.1 connection is kept while nothing is asked"),
-    setting("connections.write_timeout", Text("TIME"), "How long a client may read nothing of its answer"),
+    setting("connections.idle_timeout", Text("TIME"), "How long a connection is kept while nothing is asked on it"),
+    setting(
+        "connections.write_timeout",
+        Text("TIME"),
+        "How long a client may leave its response unread; to read less than 64 KiB in that time is not enough",
+    ),
+    setting(
+        "connections.max_age",
+        Text("TIME"),
+        "How old a connection may become before its client is told to connect anew, give or take a tenth; 0s is any age",
+    ),
+    setting(
+        "connections.max_age_grace",
+        Text("TIME"),
+        "How long requests on a connection of that age may take before it is closed",
+    ),
     setting(
         "tls.cert",
         Text("FILE"),

@@ -8,6 +8,8 @@ mod fault;
 mod greeting;
 mod log;
 mod memory;
+#[cfg(target_os = "linux")]
+mod open_files;
 mod pipeline;
 mod servers;
 mod tls;
@@ -63,6 +65,8 @@ pub(crate) fn main(args: &Args) -> Outcome {
 async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error + Send + Sync>> {
     tracing::info!(settings = %effective.on_one_line(), "starting");
     let config = &effective.config;
+    #[cfg(target_os = "linux")]
+    open_files::raise_limit(config);
     // Before anything is served, so that no signal finds nobody.
     let mut signals = Signals::new()?;
     let local = backends::open(config)?;

@@ -13,7 +13,7 @@ use tonic::service::Routes;
 use tower_kernels::axum::{DrainHandle, KernelRouter};
 use tower_kernels::backends::Local;
 use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
-use tower_kernels::hyper::{Server, ServerConfig, Tls, listen};
+use tower_kernels::hyper::{Server, Tls, listen};
 use tower_kernels::pipeline::PipelineHandle;
 use tower_kernels::service::{HostMemory, KernelRegistry};
 
@@ -23,7 +23,9 @@ use crate::exit::{Exit, Failure};
 
 /// What listens, and where.
 pub(super) struct Servers {
-    limits: ServerConfig,
+    /// Until it serves.
+    rest_server: Server,
+    grpc_server: Server,
     drain: Duration,
     pub(super) auth: Option<Authentication>,
     pub(super) tls: Option<Tls>,
@@ -37,7 +39,8 @@ pub(super) struct Servers {
 impl Servers {
     pub(super) fn new(config: &Config, auth: Option<Authentication>, tls: Option<Tls>, memory: HostMemory) -> Self {
         Self {
-            limits: config.connections.server(),
+            rest_server: server(config, tls.as_ref()),
+            grpc_server: server(config, tls.as_ref()),
             drain: config.drain.limit.0,
             auth,
             tls,
@@ -64,6 +67,8 @@ impl Servers {
             .max_response_size(config.rest.max_response_size)
             .memory(self.memory.clone())
             .devices(local.clone())
+            .connections("rest", self.rest_server.connections())
+            .connections("grpc", self.grpc_server.connections())
             .pipeline(layers);
         let router = match &self.tls {
             Some(tls) => router.tls(tls.clone()),
@@ -75,7 +80,7 @@ impl Servers {
             None => router.into_router(),
         };
         let service = TowerToHyperService::new(router);
-        let server = self.server();
+        let server = std::mem::take(&mut self.rest_server);
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("REST", server.serve(listener, service, stop, limit).await) });
         self.rest = Some(address);
@@ -105,19 +110,11 @@ impl Servers {
             None => routes,
         };
         let service = TowerToHyperService::new(routes);
-        let server = self.server();
+        let server = std::mem::take(&mut self.grpc_server);
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("gRPC", server.serve(listener, service, stop, limit).await) });
         self.grpc = Some(address);
         Ok(())
-    }
-
-    fn server(&self) -> Server {
-        let server = Server::new(self.limits.clone());
-        match &self.tls {
-            Some(tls) => server.tls(tls.clone()),
-            None => server,
-        }
     }
 
     fn stop_signal(&self) -> impl Future<Output = io::Result<()>> + use<> {
@@ -155,6 +152,20 @@ impl Servers {
         }
         Ok(all)
     }
+}
+
+fn server(config: &Config, tls: Option<&Tls>) -> Server {
+    let server = Server::new(config.connections.server()).reserve(config.connections.health_reserve, is_probe);
+    match tls {
+        Some(tls) => server.tls(tls.clone()),
+        None => server,
+    }
+}
+
+/// What may be asked over a connection that is kept for health probes.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics")
+        || path.starts_with("/grpc.health.v1.Health/")
 }
 
 fn bind(name: &str, listen_on: Listen) -> Result<Option<(TcpListener, SocketAddr)>, Failure> {

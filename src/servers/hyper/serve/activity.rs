@@ -2,13 +2,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Version, header};
 use pin_project::pin_project;
 
+use super::body::CountedBody;
+use super::reserve::Reserve;
 use crate::panics::catch_panic;
 
 /// How many connections a [`Server`](super::Server) has and has had. Clones tell of the same server.
@@ -18,11 +20,17 @@ pub struct Connections {
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+pub(super) struct Counts {
     open: AtomicUsize,
     requests: AtomicUsize,
     accepted: AtomicU64,
     failed: AtomicU64,
+    over_max: AtomicU64,
+    over_max_per_address: AtomicU64,
+    slow_connections: AtomicU64,
+    slow_streams: AtomicU64,
+    idle: AtomicU64,
+    old: AtomicU64,
 }
 
 impl Connections {
@@ -46,8 +54,39 @@ impl Connections {
         self.counts.failed.load(Ordering::Relaxed)
     }
 
-    pub(super) fn fail(&self) {
-        self.counts.failed.fetch_add(1, Ordering::Relaxed);
+    /// Connections since the beginning that came when there were as many as there may be, and were let in for health
+    /// probes alone or, where an address had its share of those too, closed.
+    pub fn over_max(&self) -> u64 {
+        self.counts.over_max.load(Ordering::Relaxed)
+    }
+
+    /// Connections since the beginning that were closed at once because their address had as many as it may.
+    pub fn over_max_per_address(&self) -> u64 {
+        self.counts.over_max_per_address.load(Ordering::Relaxed)
+    }
+
+    /// Connections since the beginning that were closed because the client did not read.
+    pub fn slow_connections(&self) -> u64 {
+        self.counts.slow_connections.load(Ordering::Relaxed)
+    }
+
+    /// HTTP/2 streams since the beginning that were reset because the client did not read them.
+    pub fn slow_streams(&self) -> u64 {
+        self.counts.slow_streams.load(Ordering::Relaxed)
+    }
+
+    /// HTTP/2 connections since the beginning that were closed because nothing was asked on them.
+    pub fn idle(&self) -> u64 {
+        self.counts.idle.load(Ordering::Relaxed)
+    }
+
+    /// Connections since the beginning that were told to end because they had reached their age.
+    pub fn old(&self) -> u64 {
+        self.counts.old.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     /// One more, until it is dropped.
@@ -58,6 +97,32 @@ impl Connections {
     }
 }
 
+impl Counts {
+    pub(super) fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_over_max(&self) {
+        self.over_max.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_over_max_per_address(&self) {
+        self.over_max_per_address.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_slow_stream(&self) {
+        self.slow_streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_idle(&self) {
+        self.idle.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_old(&self) {
+        self.old.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// A connection that is open.
 #[derive(Debug)]
 pub(super) struct Open(Arc<Counts>);
@@ -65,7 +130,7 @@ pub(super) struct Open(Arc<Counts>);
 impl Open {
     /// Its own, and none that another has had: make it once.
     pub(super) fn activity(&self) -> Activity {
-        Activity { counts: Arc::clone(&self.0), turns: Arc::default() }
+        Activity { counts: Arc::clone(&self.0), connection: Arc::default() }
     }
 }
 
@@ -75,20 +140,53 @@ impl Drop for Open {
     }
 }
 
-/// How often requests have begun and ended on one connection: where it is odd, one of HTTP/1.1 is being answered.
+/// What the parts of one connection know of each other: its socket, its requests, and what supervises it.
 #[derive(Clone, Debug)]
 pub(super) struct Activity {
     counts: Arc<Counts>,
-    turns: Arc<AtomicUsize>,
+    connection: Arc<OneConnection>,
+}
+
+#[derive(Debug, Default)]
+struct OneConnection {
+    /// How often requests have begun and ended: where it is odd, one of HTTP/1.1 is being answered.
+    turns: AtomicUsize,
+    in_flight: AtomicUsize,
+    is_http2: AtomicBool,
+    /// Whether the next response of HTTP/1.1 is to be the last.
+    closes: AtomicBool,
 }
 
 impl Activity {
     pub(super) fn turns(&self) -> usize {
-        self.turns.load(Ordering::Relaxed)
+        self.connection.turns.load(Ordering::Relaxed)
+    }
+
+    /// Requests of this connection that are not answered to their last byte.
+    pub(super) fn in_flight(&self) -> usize {
+        self.connection.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.connection.is_http2.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_http2(&self) {
+        self.connection.is_http2.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on responses of HTTP/1.1 say `connection: close`.
+    pub(super) fn close_after_response(&self) {
+        self.connection.closes.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_slow_connection(&self) {
+        self.counts.slow_connections.fetch_add(1, Ordering::Relaxed);
     }
 
     fn begin(&self) -> InFlight {
-        self.turns.fetch_add(1, Ordering::Relaxed);
+        self.connection.turns.fetch_add(1, Ordering::Relaxed);
+        self.connection.in_flight.fetch_add(1, Ordering::Relaxed);
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
         InFlight(self.clone())
     }
@@ -96,25 +194,28 @@ impl Activity {
 
 /// A request that is being answered.
 #[derive(Debug)]
-struct InFlight(Activity);
+pub(super) struct InFlight(Activity);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.turns.fetch_add(1, Ordering::Relaxed);
+        self.0.connection.turns.fetch_add(1, Ordering::Relaxed);
+        self.0.connection.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.0.counts.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Counts the requests of one connection around its service.
+/// Counts the requests of one connection around its service, and rejects those that it was not let in for.
 #[derive(Clone, Debug)]
 pub(super) struct Counted<S> {
     service: S,
     activity: Activity,
+    /// Of a connection past the most that there may be.
+    reserve: Option<Reserve>,
 }
 
 impl<S> Counted<S> {
-    pub(super) fn new(service: S, activity: Activity) -> Self {
-        Self { service, activity }
+    pub(super) fn new(service: S, activity: Activity, reserve: Option<Reserve>) -> Self {
+        Self { service, activity, reserve }
     }
 }
 
@@ -127,16 +228,33 @@ where
     type Future = CountedFuture<S::Future>;
 
     fn call(&self, request: Request<R>) -> Self::Future {
-        let request_in_flight = Some(self.activity.begin());
-        CountedFuture { future: self.service.call(request), request_in_flight }
+        let is_http2 = request.version() == Version::HTTP_2;
+        let in_flight = Some(self.activity.begin());
+        let state = match self.reserve.and_then(|reserve| reserve.reject(&request)) {
+            Some(rejection) => State::Rejected { rejection: Some(Box::new(rejection)) },
+            None => State::Called { future: self.service.call(request) },
+        };
+        CountedFuture { state, in_flight, is_http2 }
     }
 }
 
 #[pin_project]
 pub(super) struct CountedFuture<F> {
     #[pin]
-    future: F,
-    request_in_flight: Option<InFlight>,
+    state: State<F>,
+    in_flight: Option<InFlight>,
+    is_http2: bool,
+}
+
+#[pin_project(project = StateProj)]
+enum State<F> {
+    Called {
+        #[pin]
+        future: F,
+    },
+    Rejected {
+        rejection: Option<Box<Response<Bytes>>>,
+    },
 }
 
 impl<F, B, E> Future for CountedFuture<F>
@@ -147,35 +265,24 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let in_flight = this.request_in_flight;
-        // The panic goes on, since it is what closes the connection, and what it carries does not: over HTTP/2 it would be
-        // dropped on a thread of the runtime.
-        let polled = catch_panic(|| this.future.poll(cx)).unwrap_or_else(|panicked| panicked.resume());
-        polled.map_ok(|response| response.map(|body| CountedBody { body, _in_flight: in_flight.take() }))
-    }
-}
-
-/// The body of an answer. The request is in flight until it is gone.
-#[pin_project]
-pub(super) struct CountedBody<B> {
-    #[pin]
-    body: B,
-    _in_flight: Option<InFlight>,
-}
-
-impl<B: Body> Body for CountedBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let in_flight = this.in_flight;
+        let closes = !*this.is_http2
+            && in_flight.as_ref().is_some_and(|request| request.0.connection.closes.load(Ordering::Relaxed));
+        let mut response = match this.state.project() {
+            StateProj::Called { future } => {
+                // The panic goes on, since it is what closes the connection, and what it carries does not: over HTTP/2 it
+                // would be dropped on a thread of the runtime.
+                let polled = catch_panic(|| future.poll(cx)).unwrap_or_else(|panicked| panicked.resume());
+                ready!(polled)?.map(|body| CountedBody::new(body, *this.is_http2, in_flight.take()))
+            }
+            StateProj::Rejected { rejection } => {
+                let rejection = *rejection.take().expect("polled after it had completed");
+                rejection.map(|body| CountedBody::rejection(body, in_flight.take()))
+            }
+        };
+        if closes {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(response))
     }
 }

@@ -1,7 +1,13 @@
 //! The loop around the connections: who is let in, how long they may take, and how it ends.
 
 mod activity;
+mod address;
+mod body;
 mod config;
+mod connection;
+mod read_clock;
+mod reserve;
+mod slow_streams;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
@@ -19,18 +25,21 @@ use ::hyper::body::Incoming;
 use ::hyper::service::Service;
 use http::{Request, Response};
 use http_body::Body;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::activity::Connections;
 use self::activity::Counted;
+use self::address::{AddressLimit, AddressPermit};
 pub use self::config::ServerConfig;
+use self::connection::{Lifetime, supervise};
+use self::reserve::Reserve;
+use self::slow_streams::StreamExecutor;
 use self::stream::Stream;
 #[cfg(feature = "tls")]
 pub use self::tls::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, TlsPem, TlsStatus};
@@ -46,6 +55,21 @@ const PAUSE: Duration = Duration::from_millis(50);
 const GRACE: Duration = Duration::from_millis(20);
 /// How often a peer of HTTP/2 is asked whether it is there, and how long it has to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// The most that hyper reads ahead of an HTTP/1.1 connection, and so the largest head.
+const MAX_HTTP1_BUFFER: usize = 64 << 10;
+/// The most streams of an HTTP/2 connection at one time; clients wait with more.
+const MAX_STREAMS: u32 = 128;
+/// What an HTTP/2 client may send ahead of what the service has read, on a stream and in all. Enough for 500 MB/s over
+/// 1 ms and for 5 MB/s over 100 ms.
+const RECEIVE_WINDOW: u32 = 512 << 10;
+/// A stream's response is given to h2 a piece at a time while less than this waits there for the socket.
+const MAX_SEND_BUFFER: usize = 16 << 10;
+/// The largest head of an HTTP/2 request.
+const MAX_HEADER_LIST: u32 = 16 << 10;
+/// How many streams a client may have reset that the server has not looked at yet; with more the connection ends.
+const MAX_PENDING_RESETS: usize = 20;
+/// The most connections of one address among those that are kept for health probes.
+const MAX_RESERVED_PER_ADDRESS: usize = 4;
 
 /// A listener for many clients: 1 024 may connect in the same moment, where
 /// [`TcpListener::bind`](tokio::net::TcpListener::bind) has the system reset those that find the queue full. The address
@@ -87,12 +111,13 @@ pub struct Server {
     config: ServerConfig,
     connections: Connections,
     security: Security,
+    reserve: Option<(usize, Reserve)>,
 }
 
 impl Server {
     /// One with these limits.
     pub fn new(config: ServerConfig) -> Self {
-        Self { config, connections: Connections::default(), security: Security::default() }
+        Self { config, connections: Connections::default(), security: Security::default(), reserve: None }
     }
 
     /// Speaks TLS, with these certificates. A handshake has as long as [`ServerConfig::head_timeout`] says, and counts as
@@ -101,6 +126,16 @@ impl Server {
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.security.tls = Some(tls);
+        self
+    }
+
+    /// Keeps so many connections past [`ServerConfig::max_connections`] for requests of whose path `is_probe` says yes,
+    /// such as those of health checks: a server that others have filled is busy, and not dead. All else on them is
+    /// rejected with 503, or UNAVAILABLE for gRPC. They are closed after 10 s, and an address has four of them at most.
+    /// None are kept by default.
+    #[must_use]
+    pub fn reserve(mut self, connections: usize, is_probe: fn(&str) -> bool) -> Self {
+        self.reserve = Some((connections, Reserve { is_probe }));
         self
     }
 
@@ -133,23 +168,26 @@ impl Server {
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        let Self { config, connections, security } = self;
+        let Self { config, connections, security, reserve } = self;
+        let (spare, reserve) = reserve.unzip();
         let no_more_handshakes = CancellationToken::new();
-        let mut door = Door::new(listener, config.max_connections, connections.clone());
-        let builder = Arc::new(builder());
-        let graceful = GracefulShutdown::new();
+        let mut door = Door::new(listener, &config, spare.unwrap_or(0), connections.clone());
+        let builder = Arc::new(builder(&config, &connections));
+        let (stopping, stops) = watch::channel(());
         let mut tasks = JoinSet::new();
-        let spawn = |tasks: &mut JoinSet<()>, (tcp, peer, permit): Accepted| {
-            let (open, watcher, builder) = (connections.begin(), graceful.watcher(), Arc::clone(&builder));
+        let spawn = |tasks: &mut JoinSet<()>, Accepted { tcp, peer, permit, is_reserved }: Accepted| {
+            let (open, stops, builder) = (connections.begin(), stops.clone(), Arc::clone(&builder));
+            let counts = Arc::clone(connections.counts());
             let activity = open.activity();
-            let service = Counted::new(service.clone(), activity.clone());
-            let (security, config, stopping) = (security.clone(), config.clone(), no_more_handshakes.clone());
+            let service = Counted::new(service.clone(), activity.clone(), reserve.filter(|_| is_reserved));
+            let lifetime = if is_reserved { Lifetime::reserved() } else { Lifetime::new(&config) };
+            let (security, config, handshakes) = (security.clone(), config.clone(), no_more_handshakes.clone());
             tasks.spawn(async move {
-                let Some(transport) = security.secure(tcp, &activity, &config, &stopping).await else { return };
+                let Some(transport) = security.secure(tcp, &activity, &config, &handshakes).await else { return };
                 let service = WithPeer::new(service, transport.peer());
-                let stream = Stream::new(transport, activity, &config);
-                let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
-                if let Err(error) = connection.await {
+                let stream = Stream::new(transport, activity.clone(), &config);
+                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = supervise(connection, &activity, &counts, lifetime, stops).await {
                     tracing::debug!(%peer, error = &*error as &dyn Error, "a connection broke off");
                 }
                 drop((open, permit));
@@ -186,7 +224,8 @@ impl Server {
             let closed = async {
                 arrived.await;
                 no_more_handshakes.cancel();
-                graceful.shutdown().await;
+                // Each connection has a receiver, or has ended.
+                let _ = stopping.send(());
             };
             let reported = async {
                 while let Some(ended) = tasks.join_next().await {
@@ -206,13 +245,29 @@ impl Server {
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(config: &ServerConfig, connections: &Connections) -> Builder<StreamExecutor> {
+    let executor = StreamExecutor::new(config.write_timeout, Arc::clone(connections.counts()));
+    let mut builder = Builder::new(executor);
     // The clocks of HTTP/1.1 are those of `Stream`.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HTTP1_BUFFER);
     let (interval, timeout) = PING;
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(interval).keep_alive_timeout(timeout);
     builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(interval)
+        .keep_alive_timeout(timeout)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(RECEIVE_WINDOW)
+        .initial_connection_window_size(RECEIVE_WINDOW)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
+    builder
+}
+
+/// A limit past the end of time is as good as a year.
+fn later(now: Instant, limit: Duration) -> Instant {
+    now.checked_add(limit).unwrap_or(now + Duration::from_secs(365 * 86_400))
 }
 
 /// A service that panics takes its connection with it and nothing else.
@@ -226,21 +281,41 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+/// A connection that is let in.
+struct Accepted {
+    tcp: TcpStream,
+    peer: SocketAddr,
+    /// Given back when the connection has ended.
+    permit: (OwnedSemaphorePermit, AddressPermit),
+    /// There are as many as there may be, and it is let in for health probes alone.
+    is_reserved: bool,
+}
 
 /// Lets connections in, as many as there may be.
 struct Door {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    of_address: AddressLimit,
+    /// Past those, for health probes.
+    reserved: Arc<Semaphore>,
+    reserved_of_address: AddressLimit,
     connections: Connections,
     /// When something was last said of trouble: there is much to say of it, and all is the same.
     complained: Option<Instant>,
 }
 
 impl Door {
-    fn new(listener: TcpListener, max_connections: usize, connections: Connections) -> Self {
-        let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Self { listener, permits, connections, complained: None }
+    fn new(listener: TcpListener, config: &ServerConfig, reserve: usize, connections: Connections) -> Self {
+        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        Self {
+            listener,
+            permits: semaphore(config.max_connections),
+            of_address: AddressLimit::new(config.max_per_address),
+            reserved: semaphore(reserve),
+            reserved_of_address: AddressLimit::new(MAX_RESERVED_PER_ADDRESS),
+            connections,
+            complained: None,
+        }
     }
 
     /// The next connection. Cancel safe.
@@ -250,13 +325,23 @@ impl Door {
                 let open = self.connections.open();
                 tracing::warn!(open, "as many connections as there may be: others wait until one ends");
             }
-            let permit = Arc::clone(&self.permits).acquire_owned().await.expect("nobody closes it");
+            let (permits, reserved) = (Arc::clone(&self.permits), Arc::clone(&self.reserved));
+            let permit = tokio::select! {
+                biased;
+                permit = permits.acquire_owned() => permit,
+                permit = reserved.acquire_owned() => permit,
+            };
+            let permit = permit.expect("nobody closes it");
             match self.listener.accept().await.and_then(prepare) {
-                Ok((tcp, peer)) => return (tcp, peer, permit),
+                Ok((tcp, peer)) => {
+                    if let Some(accepted) = self.admit(tcp, peer, permit) {
+                        return accepted;
+                    }
+                }
                 // The peer is gone already; the next one need not be.
                 Err(error) if is_of_peer(&error) => {}
                 Err(error) => {
-                    self.connections.fail();
+                    self.connections.counts().count_failed();
                     if self.may_complain() {
                         tracing::warn!(%error, failed = self.connections.failed(), "no connection can be accepted");
                     }
@@ -265,6 +350,29 @@ impl Door {
                 }
             }
         }
+    }
+
+    /// Lets a connection in unless its address has as many as it may; then it is closed.
+    fn admit(&mut self, tcp: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) -> Option<Accepted> {
+        let counts = Arc::clone(self.connections.counts());
+        let Some(mut of_address) = self.of_address.admit(peer.ip()) else {
+            counts.count_over_max_per_address();
+            if self.may_complain() {
+                tracing::warn!(%peer, "as many connections as one address may have: more are closed");
+            }
+            return None;
+        };
+        let mut permit = permit;
+        let mut is_reserved = Arc::ptr_eq(permit.semaphore(), &self.reserved);
+        // It may have waited for the connection while another one ended.
+        if is_reserved && let Ok(free) = Arc::clone(&self.permits).try_acquire_owned() {
+            (permit, is_reserved) = (free, false);
+        }
+        if is_reserved {
+            counts.count_over_max();
+            of_address = self.reserved_of_address.admit(peer.ip())?;
+        }
+        Some(Accepted { tcp, peer, permit: (permit, of_address), is_reserved })
     }
 
     fn may_complain(&mut self) -> bool {

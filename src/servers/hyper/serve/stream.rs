@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::ServerConfig;
 use super::activity::Activity;
+use super::read_clock::ReadClock;
 use super::transport::Transport;
+use super::{ServerConfig, later};
 
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -40,9 +41,8 @@ pub(super) struct Stream {
     /// How much of the preface has come, and nothing else: all of it, and this is HTTP/2; `None` where it is not.
     preface: Option<usize>,
     reading: Pin<Box<Sleep>>,
-    /// Where the client does not read.
-    writing: Option<Pin<Box<Sleep>>>,
-    /// Where it does not read either, and what is left to be sent is in the buffer of TLS: then it is flushing that waits.
+    writing: ReadClock,
+    /// Where the client does not read, and what is left to be sent is in the buffer of TLS: then it is flushing that waits.
     flushing: Option<Pin<Box<Sleep>>>,
     /// When to read no more, once all is written.
     lingers_until: Option<Instant>,
@@ -68,7 +68,7 @@ impl Stream {
             in_head: true,
             preface: Some(0),
             reading: Box::pin(sleep_until(later(since, limits.head))),
-            writing: None,
+            writing: ReadClock::new(config.write_timeout),
             flushing: None,
             lingers_until: None,
             limits,
@@ -94,6 +94,9 @@ impl Stream {
         if let Some(seen) = self.preface.filter(|&seen| seen < PREFACE.len()) {
             let compared = bytes.len().min(PREFACE.len() - seen);
             self.preface = (bytes[..compared] == PREFACE[seen..seen + compared]).then_some(seen + compared);
+            if self.is_http2() {
+                self.activity.set_http2();
+            }
         }
         if !self.is_busy() && !self.in_head {
             self.in_head = true;
@@ -122,15 +125,15 @@ impl Stream {
         Poll::Ready(if self.in_head { Err(late("the head of a request did not come in time")) } else { Ok(()) })
     }
 
-    /// What a write has come to, unless the client has read nothing for too long.
+    /// What a write has come to, unless the client has not read for too long.
     fn watch_write(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.writing = None;
+        if let Poll::Ready(written) = written {
+            self.writing.took(*written.as_ref().unwrap_or(&0));
             self.since = Instant::now();
-            return written;
+            return Poll::Ready(written);
         }
-        let deadline = || Box::pin(sleep_until(later(Instant::now(), self.limits.write)));
-        ready!(self.writing.get_or_insert_with(deadline).as_mut().poll(cx));
+        ready!(self.writing.poll_blocked(cx));
+        self.activity.count_slow_connection();
         Poll::Ready(Err(late("the client does not read what it is sent")))
     }
 
@@ -144,11 +147,6 @@ impl Stream {
         ready!(self.flushing.get_or_insert_with(deadline).as_mut().poll(cx));
         Poll::Ready(Err(late("the client does not read what it is sent")))
     }
-}
-
-/// A limit past the end of time is as good as a year.
-fn later(now: Instant, limit: Duration) -> Instant {
-    now.checked_add(limit).unwrap_or(now + Duration::from_secs(365 * 86_400))
 }
 
 fn late(what: &'static str) -> io::Error {
@@ -190,6 +188,9 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.tcp).poll_flush(cx);
         ready!(self.watch_flush(flushed, cx))?;
+        if self.activity.in_flight() == 0 {
+            self.writing.took_all();
+        }
         // Once an answer is written hyper waits for the socket and does not read: the clock is to wake it as well.
         if self.poll_patience(cx).is_ready() {
             cx.waker().wake_by_ref();
