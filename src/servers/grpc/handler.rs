@@ -40,7 +40,7 @@ impl<S: Pipeline> Handler<S> {
         let names = Names { request_id: Arc::clone(&caller.request_id), kernel_id };
         let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
         let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
-        kernel_id_of(&names.kernel_id).map_err(|invalid| refuse(invalid.into()))?;
+        kernel_id_of(&names.kernel_id).map_err(refuse)?;
         let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
         let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
         match timeout::oneshot(self.service.clone(), request).await {
