@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use prost::Message;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic::codegen::BoxFuture;
 use tonic::{Status, Streaming};
 use tonic_prost::{ProstCodec, ProstEncoder};
 
@@ -93,7 +94,7 @@ impl<T> Decoder for RequestDecoder<T> {
 pub(super) struct Requests<T> {
     encoded: Streaming<Encoded<T>>,
     /// The one that is being decoded.
-    current: Option<Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>>,
+    current: Option<BoxFuture<T, Status>>,
 }
 
 impl<T> Requests<T> {
