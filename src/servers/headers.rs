@@ -94,6 +94,18 @@ mod tests {
     }
 
     #[test]
+    fn a_long_trace_state_is_dropped_and_its_trace_kept() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        for (length, is_kept) in [(512, true), (513, false)] {
+            let mut headers = HeaderMap::new();
+            headers.insert("traceparent", parent.parse().unwrap());
+            headers.insert("tracestate", "x".repeat(length).parse().unwrap());
+            let context = trace_context(&headers).unwrap();
+            assert_eq!((context.to_string().as_str(), context.state().is_some()), (parent, is_kept), "{length}");
+        }
+    }
+
+    #[test]
     fn made_ids_differ() {
         let (a, b) = (made_request_id(), made_request_id());
         assert_ne!(a, b);

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 /// Bytes up to which the document of a request is looked through where it is: at some 1 GB/s, about 100 µs.
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 pub(super) const DOCUMENT_BYTES: usize = 100 << 10;
 
 /// Bytes up to which JSON is read into types where it is: at some 200 MB/s, about 100 µs.
@@ -89,7 +90,7 @@ mod tests {
         }
         tokio::task::spawn_blocking(move || (0..turns).for_each(|_| has_begun.recv().unwrap())).await.unwrap();
         let mut next = Box::pin(offload(true, || panic!("given up before its turn")));
-        assert!(futures_util::poll!(&mut next).is_pending());
+        assert!(futures::poll!(&mut next).is_pending());
         assert_eq!(offload(false, || 7).await, 7);
         drop(next);
         drop(ends);

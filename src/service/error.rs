@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::HostMemoryError;
-use super::limits::{MAX_FIELD_BYTES, MAX_NAME_BYTES, MAX_REASON_BYTES, shortened};
+use super::limits::{MAX_FIELD_BYTES, MAX_REASON_BYTES, shortened};
 use crate::error::{Classify, ErrorKind};
 
 /// A field of a request that does not hold what it should.
@@ -119,10 +119,10 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    /// No kernel has this id, of which no more is repeated than a kernel's id can have.
+    /// No kernel has this id, which is cut where it is long, as a client has sent it.
     pub(crate) fn unknown(id: impl Into<Cow<'static, str>>) -> Self {
         let id = id.into();
-        let id = if id.len() > MAX_NAME_BYTES { shortened(id.into_owned(), MAX_NAME_BYTES).into() } else { id };
+        let id = if id.len() > MAX_REASON_BYTES { shortened(id.into_owned(), MAX_REASON_BYTES).into() } else { id };
         Self::UnknownKernel { id }
     }
 

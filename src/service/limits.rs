@@ -26,7 +26,7 @@ pub const MAX_TRACE_STATE_BYTES: usize = 512;
 pub(super) const MAX_FIELD_BYTES: usize = 256;
 
 /// Bytes of the reason in an [`Invalid`](super::Invalid), which can repeat what a client has sent.
-pub(super) const MAX_REASON_BYTES: usize = 1024;
+pub(crate) const MAX_REASON_BYTES: usize = 1024;
 
 /// Why a text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -144,11 +144,30 @@ pub enum TensorError {
 
 /// Tensors by name, in the order they were added: at most [`MAX_TENSORS`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tensors {
+pub struct Tensors(Held);
+
+/// No larger than a `Vec`, as every layer moves the request that it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Held {
+    /// So few that to look at each is fastest.
+    Few(Vec<(String, Tensor)>),
+    Many(Box<Many>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Many {
     all: Vec<(String, Tensor)>,
-    /// Where the names are in `all`, in alphabetical order. Empty while there are so few that to look at each is faster.
+    /// Where the names are in `all`, in alphabetical order.
     by_name: Vec<u16>,
 }
+
+impl Default for Held {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+const _: () = assert!(size_of::<Tensors>() == size_of::<Vec<()>>());
 
 /// Tensors that are found by looking at each.
 const FEW: usize = 8;
@@ -168,43 +187,57 @@ impl Tensors {
     /// [`TensorError::Duplicate`] where the name is taken, [`TensorError::Name`] where it is
     /// [no name](super::limits::check_name), and [`TensorError::TooMany`] where there are [`MAX_TENSORS`] already.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<(), TensorError> {
-        if self.all.len() >= MAX_TENSORS {
+        if self.all().len() >= MAX_TENSORS {
             return Err(TensorError::TooMany);
         }
         let name = name.into();
         check_name(&name)?;
-        match self.place_of(&name) {
-            Ok(_) => return Err(TensorError::Duplicate { name }),
-            Err(_) if self.all.len() < FEW => {}
-            Err(_) if self.all.len() == FEW => {
-                self.all.push((name, tensor));
-                self.by_name = (0..=FEW as u16).collect();
-                self.by_name.sort_unstable_by_key(|&at| self.all[usize::from(at)].0.as_str());
-                return Ok(());
+        match (self.place_of(&name), &mut self.0) {
+            (Ok(_), _) => return Err(TensorError::Duplicate { name }),
+            (Err(_), Held::Few(all)) => {
+                all.push((name, tensor));
+                if all.len() > FEW {
+                    let all = std::mem::take(all);
+                    let mut by_name: Vec<u16> = (0..all.len() as u16).collect();
+                    by_name.sort_unstable_by_key(|&at| all[usize::from(at)].0.as_str());
+                    self.0 = Held::Many(Box::new(Many { all, by_name }));
+                }
             }
-            Err(place) => self.by_name.insert(place, self.all.len() as u16),
+            (Err(place), Held::Many(many)) => {
+                many.by_name.insert(place, many.all.len() as u16);
+                many.all.push((name, tensor));
+            }
         }
-        self.all.push((name, tensor));
         Ok(())
+    }
+
+    fn all(&self) -> &[(String, Tensor)] {
+        match &self.0 {
+            Held::Few(all) => all,
+            Held::Many(many) => &many.all,
+        }
     }
 
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.place_of(name).ok().map(|at| &self.all[at].1)
+        self.place_of(name).ok().map(|at| &self.all()[at].1)
     }
 
-    /// Where the tensor of this name is in `all`, or else where its place belongs in `by_name`.
+    /// Where the tensor of this name is in `all`, or else where it belongs among them by name.
     fn place_of(&self, name: &str) -> Result<usize, usize> {
-        if self.by_name.is_empty() {
-            return self.all.iter().position(|(this, _)| this == name).ok_or(0);
+        match &self.0 {
+            Held::Few(all) => all.iter().position(|(this, _)| this == name).ok_or(0),
+            Held::Many(many) => {
+                let Many { all, by_name } = &**many;
+                let found = by_name.binary_search_by(|&at| all[usize::from(at)].0.as_str().cmp(name));
+                found.map(|index| usize::from(by_name[index]))
+            }
         }
-        let found = self.by_name.binary_search_by(|&at| self.all[usize::from(at)].0.as_str().cmp(name));
-        found.map(|index| usize::from(self.by_name[index]))
     }
 
     /// All of them, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
-        self.all.iter().map(|(name, tensor)| (name.as_str(), tensor))
+        self.all().iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// A copy with memory of its own: tensors can be parts of something larger, or lie in memory that others need.
@@ -213,12 +246,16 @@ impl Tensors {
             let data = Bytes::copy_from_slice(&tensor.data);
             (name.to_owned(), Tensor { dtype: tensor.dtype, shape: tensor.shape.clone(), data })
         };
-        Self { all: self.iter().map(copy).collect(), by_name: self.by_name.clone() }
+        let all = self.iter().map(copy).collect();
+        Self(match &self.0 {
+            Held::Few(_) => Held::Few(all),
+            Held::Many(many) => Held::Many(Box::new(Many { all, by_name: many.by_name.clone() })),
+        })
     }
 
     /// The bytes of all their elements.
     pub fn byte_len(&self) -> usize {
-        self.all.iter().map(|(_, tensor)| tensor.data.len()).sum()
+        self.all().iter().map(|(_, tensor)| tensor.data.len()).sum()
     }
 
     /// The bytes of those that a decoded input cannot share, as they do not lie as their elements have to.

@@ -90,6 +90,10 @@ async fn names_are_checked_wherever_they_come_in_over_grpc() {
         assert!(status.message().len() < 500);
         status.get_error_details().bad_request().unwrap().field_violations[0].field.clone()
     };
+    let is_unknown = |status: &tonic::Status| {
+        assert_eq!(status.code(), Code::NotFound, "{status:?}");
+        assert!(status.message().len() < 1100 && !status.message().contains('\n'));
+    };
     let with_tenant = |tenant: MetadataValue<_>| {
         let mut request = Request::new(call("linalg/saxpy"));
         request.metadata_mut().insert("tenant", tenant);
@@ -101,14 +105,14 @@ async fn names_are_checked_wherever_they_come_in_over_grpc() {
     client.execute(with_tenant("x".repeat(128).parse().unwrap())).await.unwrap();
 
     for kernel in ["x".repeat(1 << 20), "linalg/\nsaxpy".to_owned()] {
-        assert_eq!(field_of(client.execute(call(&kernel)).await.unwrap_err()), "kernel_id");
+        is_unknown(&client.execute(call(&kernel)).await.unwrap_err());
     }
     let long = GetKernelRequest { kernel_id: "x".repeat(200) };
-    assert_eq!(field_of(client.get_kernel(long).await.unwrap_err()), "kernel_id");
+    is_unknown(&client.get_kernel(long).await.unwrap_err());
     let call = tower_kernels::grpc::proto::execute_stream_request::Call::Json(call(&"x".repeat(200)));
     let request = ExecuteStreamRequest { tag: 7, timeout_ms: 0, call: Some(call) };
     let answers = client.execute_stream(futures::stream::once(async { request })).await.unwrap();
-    assert_eq!(field_of(answers.into_inner().message().await.unwrap_err()), "kernel_id");
+    is_unknown(&answers.into_inner().message().await.unwrap_err());
 }
 
 /// A service that keeps nothing of its requests.

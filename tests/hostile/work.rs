@@ -151,11 +151,13 @@ async fn what_a_message_repeats_is_bounded_whatever_it_is() {
         (TENSORS, repeated(&[15 << 3, 1]), "request"),
         (EXECUTE, repeated(&[1 << 3 | 2, 1, b'a']), "request"),
         ("/tower_kernels.v1.Kernel/ListKernels", repeated(&[2 << 3, 1]), "request"),
-        ("/tower_kernels.v1.Kernel/GetKernel", field(1, &repeated(b"x")), "kernel_id"),
+        ("/tower_kernels.v1.Kernel/ListKernels", field(1, &repeated(b"x")), "domain"),
     ] {
         let status = refusal(&channel, method, message).await;
         is_over(&status, named);
     }
+    let long = refusal(&channel, "/tower_kernels.v1.Kernel/GetKernel", field(1, &repeated(b"x"))).await;
+    assert!(long.code() == Code::NotFound && long.message().len() < 1100, "{long:?}");
     // Groups within groups.
     let group = [vec![15 << 3 | 3; 50], vec![15 << 3 | 4; 50]].concat();
     assert_eq!(refusal(&channel, TENSORS, group.repeat(1000)).await.code(), Code::Internal);

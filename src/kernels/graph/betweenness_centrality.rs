@@ -246,7 +246,8 @@ impl Kernel for BetweennessCentrality {
     fn cost(&self, input: &BetweennessInput) -> Cost {
         let (nodes, edges) = input.claim();
         let arcs = if input.directed { edges } else { edges.saturating_mul(2) };
-        let sources = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples).unwrap_or(nodes);
+        let chosen = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples);
+        let sources = chosen.unwrap_or(nodes);
         // Each source looks at each arc on the way out and on the way back; the constant is what the smallest run takes.
         let visits = arcs.saturating_add(nodes).saturating_mul(2).saturating_mul(sources);
         #[cfg(feature = "cuda")]
@@ -254,7 +255,11 @@ impl Kernel for BetweennessCentrality {
         #[cfg(not(feature = "cuda"))]
         let device_memory = 0;
         Cost {
-            bytes: edges.saturating_mul(8).saturating_add(nodes.saturating_mul(12)),
+            // Sources that are chosen are sorted or drawn, which touches each several times, when they are checked as well.
+            bytes: edges
+                .saturating_mul(8)
+                .saturating_add(nodes.saturating_mul(12))
+                .saturating_add(chosen.unwrap_or(0).saturating_mul(64)),
             operations: visits.saturating_add(2_000),
             device_memory,
         }

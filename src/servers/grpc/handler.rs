@@ -43,7 +43,7 @@ impl<S: Pipeline> Handler<S> {
         let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
         let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
         caller.hold_message();
-        kernel_id_of(&names.kernel_id).map_err(|invalid| refuse(invalid.into()))?;
+        kernel_id_of(&names.kernel_id).map_err(refuse)?;
         let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
         let memory = caller.memory.clone();
         let request = caller.into_request(names.kernel_id.clone(), payload, deadline);

@@ -7,7 +7,7 @@ use super::proto::{DeviceTimes, Dtype, ExecuteResponse, ExecuteTensorsResponse, 
 use super::status::Refusal;
 use crate::error::ErrorKind;
 use crate::service::limits::check_name;
-use crate::service::{self, DType, Invalid, KernelResponse, Payload, Tensors};
+use crate::service::{self, DType, Invalid, KernelError, KernelResponse, Payload, Tensors};
 
 /// What an answer repeats of its request.
 #[derive(Debug)]
@@ -16,9 +16,9 @@ pub(super) struct Names {
     pub(super) kernel_id: String,
 }
 
-/// Checks the id of a request's kernel.
-pub(super) fn kernel_id_of(id: &str) -> Result<(), Invalid> {
-    check_name(id).map_err(|error| Invalid::new("kernel_id", error.to_string()))
+/// Refuses an id that no kernel can have, before it gets anywhere where names are kept.
+pub(super) fn kernel_id_of(id: &str) -> Result<(), Refusal> {
+    check_name(id).map_err(|_| Refusal::of(&KernelError::unknown(id.escape_debug().to_string())))
 }
 
 /// The data of each tensor goes on as the slice of the message that it is.

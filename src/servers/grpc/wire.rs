@@ -12,14 +12,15 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use prost::Message;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic::codegen::BoxFuture;
 use tonic::{Status, Streaming};
 use tonic_prost::{ProstCodec, ProstEncoder};
 
 use super::proto::{ExecuteRequest, ExecuteStreamRequest, ExecuteTensorsRequest, GetKernelRequest, ListKernelsRequest};
 use super::status::Refusal;
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
-use crate::service::Invalid;
-use crate::service::limits::{MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS};
+use crate::service::limits::{MAX_NAME_BYTES, MAX_RANK, MAX_REASON_BYTES, MAX_TENSORS};
+use crate::service::{Invalid, KernelError};
 
 /// Fields in a message and in those inside it. As many tensors as there may be have half of it with every dimension as a
 /// field of its own.
@@ -93,7 +94,7 @@ impl<T> Decoder for RequestDecoder<T> {
 pub(super) struct Requests<T> {
     encoded: Streaming<Encoded<T>>,
     /// The one that is being decoded.
-    current: Option<Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>>,
+    current: Option<BoxFuture<T, Status>>,
 }
 
 impl<T> Requests<T> {
@@ -130,7 +131,7 @@ pub(super) trait Incoming: Message + Default + Send + 'static {
 impl Incoming for ExecuteRequest {
     fn check(message: &[u8], limits: &mut Limits) -> Result<(), Over> {
         limits.fields(message, |limits, field| match field {
-            (1, Value::Bytes(id)) => limits.name("kernel_id", id),
+            (1, Value::Bytes(id)) => limits.kernel_id(id),
             (2, Value::Bytes(input)) => limits.text(input),
             _ => Ok(()),
         })
@@ -140,7 +141,7 @@ impl Incoming for ExecuteRequest {
 impl Incoming for ExecuteTensorsRequest {
     fn check(message: &[u8], limits: &mut Limits) -> Result<(), Over> {
         limits.fields(message, |limits, field| match field {
-            (1, Value::Bytes(id)) => limits.name("kernel_id", id),
+            (1, Value::Bytes(id)) => limits.kernel_id(id),
             (2, Value::Bytes(tensor)) => limits.tensor(tensor),
             _ => Ok(()),
         })
@@ -161,7 +162,7 @@ impl Incoming for ExecuteStreamRequest {
 impl Incoming for GetKernelRequest {
     fn check(message: &[u8], limits: &mut Limits) -> Result<(), Over> {
         limits.fields(message, |limits, field| match field {
-            (1, Value::Bytes(id)) => limits.name("kernel_id", id),
+            (1, Value::Bytes(id)) => limits.kernel_id(id),
             _ => Ok(()),
         })
     }
@@ -190,6 +191,8 @@ pub(super) struct Limits {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Over {
     Invalid(Invalid),
+    /// The beginning of a kernel's id that is longer than any kernel has.
+    UnknownKernel(String),
     /// It is no message of protobuf, or has groups, which no version of this service has had.
     Malformed,
 }
@@ -198,6 +201,7 @@ impl From<Over> for Status {
     fn from(over: Over) -> Self {
         match over {
             Over::Invalid(invalid) => Refusal::from(invalid).into_status(None),
+            Over::UnknownKernel(id) => Refusal::of(&KernelError::unknown(id)).into_status(None),
             // As prost's own errors.
             Over::Malformed => Status::internal("the request is not a valid protobuf message"),
         }
@@ -234,6 +238,15 @@ impl Limits {
             return Ok(());
         }
         Err(invalid(field, format!("it is longer than {MAX_NAME_BYTES} bytes")))
+    }
+
+    fn kernel_id(&self, id: &[u8]) -> Result<(), Over> {
+        if id.len() <= MAX_NAME_BYTES {
+            return Ok(());
+        }
+        // More than is repeated, so that it is seen to be cut.
+        let beginning = &id[..id.len().min(2 * MAX_REASON_BYTES)];
+        Err(Over::UnknownKernel(String::from_utf8_lossy(beginning).into_owned()))
     }
 
     fn text(&mut self, text: &[u8]) -> Result<(), Over> {
@@ -396,9 +409,9 @@ mod tests {
         let name = tensors([Tensor { name: long.clone(), ..tensor(0) }]).encode_to_vec();
         assert_eq!(field_of(check::<ExecuteTensorsRequest>(&name)), "inputs[0].name");
         let id = ExecuteRequest { kernel_id: long.clone(), input: String::new() }.encode_to_vec();
-        assert_eq!(field_of(check::<ExecuteRequest>(&id)), "kernel_id");
+        assert_eq!(check::<ExecuteRequest>(&id), Err(Over::UnknownKernel(long.clone())));
         let id = GetKernelRequest { kernel_id: long.clone() }.encode_to_vec();
-        assert_eq!(field_of(check::<GetKernelRequest>(&id)), "kernel_id");
+        assert_eq!(check::<GetKernelRequest>(&id), Err(Over::UnknownKernel(long.clone())));
         let token = ListKernelsRequest { page_token: long, ..Default::default() }.encode_to_vec();
         assert_eq!(field_of(check::<ListKernelsRequest>(&token)), "page_token");
 
