@@ -1,6 +1,7 @@
 //! What every request and response can say of itself, so that layers need not know their types.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,9 +50,105 @@ pub trait RequestContext {
         None
     }
 
+    /// Whether the deadline is the server's own timeout. A deadline that a caller chose says nothing about the service when
+    /// it passes.
+    fn deadline_is_server_timeout(&self) -> bool {
+        false
+    }
+
+    /// The fair share that the request is served from, where one has been assigned. Without one the tenant's name stands
+    /// for it.
+    fn share(&self) -> Option<Share> {
+        None
+    }
+
+    /// How long the work is expected to take by itself, where that has been estimated.
+    fn expected_time(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Tells the layers further in how long the work is expected to take by itself.
+    fn set_expected_time(&mut self, time: Duration) {
+        let _ = time;
+    }
+
     /// The size of the payload in bytes, where it is known without work.
     fn payload_bytes(&self) -> Option<u64> {
         None
+    }
+}
+
+/// The fair share that a request is served from: requests with the same key share one, and each share is given turns in
+/// proportion to its weight while others wait as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    key: u64,
+    weight: NonZeroU16,
+}
+
+impl Share {
+    /// The share of all requests that have none of their own, of weight 1.
+    pub const COMMON: Self = Self { key: 0, weight: NonZeroU16::MIN };
+
+    /// A share of this weight. Key 0 is that of [`COMMON`](Self::COMMON).
+    pub const fn new(key: u64, weight: NonZeroU16) -> Self {
+        Self { key, weight }
+    }
+
+    /// What tells shares apart.
+    pub const fn key(self) -> u64 {
+        self.key
+    }
+
+    /// How many turns it has for one of a share of weight 1.
+    pub const fn weight(self) -> NonZeroU16 {
+        self.weight
+    }
+
+    /// Whether it is the one of all requests that have none of their own.
+    pub const fn is_common(self) -> bool {
+        self.key == Self::COMMON.key
+    }
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self::COMMON
+    }
+}
+
+/// What a request carries for the layers that decide when it runs, packed, as every layer moves it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Scheduling {
+    /// Of the share; zero is the common one.
+    key: u64,
+    /// Microseconds that the work is expected to take, rounded up; zero where that is not known.
+    expected: u32,
+    /// Zero where no share has been assigned.
+    weight: u16,
+    pub(super) server_timeout: bool,
+}
+
+impl Scheduling {
+    #[inline]
+    pub(super) fn share(self) -> Option<Share> {
+        NonZeroU16::new(self.weight).map(|weight| Share { key: self.key, weight })
+    }
+
+    #[inline]
+    pub(super) fn set_share(&mut self, share: Share) {
+        (self.key, self.weight) = (share.key, share.weight.get());
+    }
+
+    #[inline]
+    pub(super) fn expected(self) -> Option<Duration> {
+        (self.expected > 0).then(|| Duration::from_micros(self.expected.into()))
+    }
+
+    #[inline]
+    pub(super) fn set_expected(&mut self, time: Duration) {
+        let micros = time.as_nanos().div_ceil(1000).max(1);
+        self.expected = u32::try_from(micros).unwrap_or(u32::MAX);
     }
 }
 

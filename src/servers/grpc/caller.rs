@@ -47,10 +47,17 @@ impl Caller {
         Ok(Self { request_id, arrival, tenant, priority, trace, extensions })
     }
 
-    /// The only request of a call.
-    pub(super) fn into_request(self, id: String, payload: Payload, deadline: Option<Instant>) -> KernelRequest {
+    /// The only request of a call. `is_server_timeout` says whose the deadline is.
+    pub(super) fn into_request(
+        self,
+        id: String,
+        payload: Payload,
+        deadline: Option<Instant>,
+        is_server_timeout: bool,
+    ) -> KernelRequest {
         let mut request = KernelRequest::new(id, payload);
         request.deadline = deadline;
+        request.set_deadline_is_server_timeout(is_server_timeout);
         request.priority = self.priority;
         request.tenant = self.tenant;
         request.trace = self.trace;

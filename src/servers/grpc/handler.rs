@@ -40,8 +40,9 @@ impl<S: Pipeline> Handler<S> {
         let names = Names { request_id: Arc::clone(&caller.request_id), kernel_id };
         let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
         let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
+        let is_server_timeout = deadline != caller.arrival.due();
         let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
-        let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
+        let request = caller.into_request(names.kernel_id.clone(), payload, deadline, is_server_timeout);
         match timeout::oneshot(self.service.clone(), request).await {
             Ok(response) => Ok((response, names)),
             Err(error) => Err(refuse(Refusal::of(&error))),
