@@ -21,8 +21,8 @@ pub(super) struct Settings {
     /// Probes that must succeed.
     pub(super) successes: u32,
     pub(super) failures: ErrorKinds,
-    /// A deadline of the caller's own that left less time decides nothing.
-    pub(super) patience: Duration,
+    /// A deadline of the caller's own that left this long and has passed is a failure. `None`: none ever is.
+    pub(super) patience: Option<Duration>,
     /// Whether it is not ready while it is open.
     pub(super) hold: bool,
 }
@@ -46,7 +46,7 @@ impl Default for Settings {
             probes: 1,
             successes: 1,
             failures: ErrorKinds::of(&[ErrorKind::Internal, ErrorKind::Unavailable, ErrorKind::DeadlineExceeded]),
-            patience: Duration::from_secs(1),
+            patience: None,
             hold: false,
         }
     }

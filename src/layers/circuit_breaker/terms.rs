@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::machine::Verdict;
 use super::settings::Settings;
@@ -10,23 +10,34 @@ use crate::layers::clock;
 pub(super) struct Terms {
     /// When the call has taken so long that it is slow, where that matters.
     slow_after: Option<Instant>,
-    /// The caller's own deadline leaves too little time to blame the service.
-    hasty: bool,
+    /// From when on a deadline that has passed is the caller's own doing, where it ever is.
+    excused_from: Option<Instant>,
 }
+
+/// A deadline of the caller's own that leaves less than this is excused whoever noticed that it would not be met.
+const HASTY: Duration = Duration::from_secs(1);
+/// A year: longer than any deadline is away, and short enough to be added to an instant.
+const MOST: Duration = Duration::from_secs(365 * 86_400);
 
 impl Terms {
     /// Of a call that is yet to be made.
-    pub(super) const NONE: Self = Self { slow_after: None, hasty: false };
+    pub(super) const NONE: Self = Self { slow_after: None, excused_from: None };
 
-    /// Of a call that begins now.
+    /// Of a call that begins now, with the deadline that its caller chose, if it did.
     // Always, so that it is made where the call keeps it.
     #[inline(always)]
-    pub(super) fn of(settings: &Settings, deadline: Option<Instant>) -> Self {
+    pub(super) fn of(settings: &Settings, callers_deadline: Option<Instant>) -> Self {
         let slow_after = settings.slow.and_then(|slow| clock::now().checked_add(slow.over));
-        let hasty = deadline.is_some_and(|deadline| {
-            clock::now().checked_add(settings.patience).is_none_or(|patient| deadline < patient)
+        let excused_from = callers_deadline.and_then(|deadline| {
+            let now = clock::now();
+            let hasty = deadline < now + settings.patience.unwrap_or(HASTY).min(MOST);
+            match settings.patience {
+                _ if hasty => Some(now),
+                Some(_) => None,
+                None => Some(deadline),
+            }
         });
-        Self { slow_after, hasty }
+        Self { slow_after, excused_from }
     }
 
     /// Of a call that has ended; `kind` is of the failure, if it is one.
@@ -34,7 +45,7 @@ impl Terms {
         let slow = self.is_slow(now);
         match kind {
             None => Verdict::Success { slow },
-            Some(ErrorKind::DeadlineExceeded) if self.hasty => Verdict::Nothing,
+            Some(ErrorKind::DeadlineExceeded) if self.excused_from.is_some_and(|from| now >= from) => Verdict::Nothing,
             Some(kind) if settings.failures.contains(kind) => Verdict::Failure { slow },
             Some(_) => Verdict::Nothing,
         }
