@@ -30,8 +30,12 @@ pub(super) fn spawn<W: Worker>(
         let alive = alive;
         let mut worker = worker;
         let Alive { state, queue } = &alive;
-        while let Some(task) = queue.next() {
-            if let Some((task, result)) = work_on(task, &mut worker, &profile, ledger.as_ref(), state) {
+        while let Some((task, charge)) = queue.next() {
+            let begun = Instant::now();
+            let worked = work_on(task, &mut worker, &profile, ledger.as_ref(), state);
+            // Before the answer, so that whoever asks again is charged for what it has had.
+            queue.done(charge, begun.elapsed());
+            if let Some((task, result)) = worked {
                 task.answer(result);
             }
         }
