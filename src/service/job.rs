@@ -277,11 +277,11 @@ impl RequestContext for Job {
 
     fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
-        self.scheduling.server_timeout = true;
+        self.scheduling.set_server_timeout(true);
     }
 
     fn deadline_is_server_timeout(&self) -> bool {
-        self.scheduling.server_timeout
+        self.scheduling.is_server_timeout()
     }
 
     fn share(&self) -> Option<Share> {

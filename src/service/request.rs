@@ -68,7 +68,7 @@ impl KernelRequest {
     /// the caller's.
     #[inline]
     pub fn set_deadline_is_server_timeout(&mut self, is: bool) {
-        self.scheduling.server_timeout = is;
+        self.scheduling.set_server_timeout(is);
     }
 
     /// With the deadline `timeout` from now.
@@ -98,12 +98,12 @@ impl RequestContext for KernelRequest {
     #[inline]
     fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
-        self.scheduling.server_timeout = true;
+        self.scheduling.set_server_timeout(true);
     }
 
     #[inline]
     fn deadline_is_server_timeout(&self) -> bool {
-        self.scheduling.server_timeout
+        self.scheduling.is_server_timeout()
     }
 
     #[inline]

@@ -40,7 +40,7 @@ pub(super) struct FairQueue<T> {
 
 #[derive(Debug)]
 struct Flow<T> {
-    key: u64,
+    key: u32,
     weight: u64,
     tag: u64,
     running: usize,
@@ -166,7 +166,7 @@ mod tests {
 
     const MILLI: Duration = Duration::from_millis(1);
 
-    fn share(key: u64, weight: u16) -> Share {
+    fn share(key: u32, weight: u16) -> Share {
         Share::new(key, NonZeroU16::new(weight).unwrap())
     }
 
@@ -175,7 +175,7 @@ mod tests {
     }
 
     /// Runs tasks, which are the time that they take and their share, on so many workers until `until`.
-    fn run(queue: &mut FairQueue<(Duration, u64)>, workers: usize, until: Duration) -> Vec<Duration> {
+    fn run(queue: &mut FairQueue<(Duration, u32)>, workers: usize, until: Duration) -> Vec<Duration> {
         let mut given = vec![Duration::ZERO; 5];
         let mut running: Vec<(Duration, Charge, Duration)> = Vec::new();
         let mut now = Duration::ZERO;

@@ -311,7 +311,7 @@ impl Pass {
     pub(super) fn end(&mut self, kind: Option<ErrorKind>) {
         let Some(ticket) = self.ticket.take() else { return };
         let now = clock::read();
-        if kind.is_none() && !self.terms.is_slow(now) {
+        if kind.is_none() && !self.terms.is_slow(self.circuit.settings(), now) {
             self.circuit.end_well(ticket, now);
         } else {
             self.end_otherwise(ticket, kind, now);

@@ -1,6 +1,7 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{ErrorKind, ErrorKinds};
+use crate::layers::clock;
 use crate::layers::jitter::Jitter;
 
 /// When a circuit opens and closes.
@@ -25,6 +26,8 @@ pub(super) struct Settings {
     pub(super) patience: Option<Duration>,
     /// Whether it is not ready while it is open.
     pub(super) hold: bool,
+    /// What times are counted from.
+    pub(super) epoch: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +51,7 @@ impl Default for Settings {
             failures: ErrorKinds::of(&[ErrorKind::Internal, ErrorKind::Unavailable, ErrorKind::DeadlineExceeded]),
             patience: None,
             hold: false,
+            epoch: clock::read(),
         }
     }
 }

@@ -97,6 +97,7 @@ mod layer;
 mod policy;
 mod predict;
 mod service;
+mod shares;
 
 pub use self::error::LoadShedError;
 pub use self::estimate::{Given, Learned};
