@@ -22,7 +22,7 @@ use tower_kernels::grpc::GrpcConfig;
 use tower_kernels::hyper::ServerConfig;
 
 pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
-pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry};
+pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry, Tenants};
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
 pub(crate) use self::values::{Devices, Domain, Filter, Listen, Span};
@@ -38,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) grpc: Grpc,
     pub(crate) connections: Connections,
     pub(crate) auth: Auth,
+    pub(crate) tenants: Tenants,
     pub(crate) rate_limit: RateLimit,
     pub(crate) cache: Cache,
     pub(crate) coalesce: Coalesce,
@@ -174,6 +175,7 @@ impl Default for Config {
             grpc: Grpc::default(),
             connections: Connections::default(),
             auth: Auth::default(),
+            tenants: Tenants::default(),
             rate_limit: RateLimit::default(),
             cache: Cache::default(),
             coalesce: Coalesce::default(),

@@ -65,11 +65,11 @@ async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error +
     let mut signals = Signals::new()?;
     let local = backends::open(config)?;
     let registry = pipeline::registry(config)?;
-    let layer = pipeline::layer(config, &registry)?;
+    let auth = Authentication::new(&config.auth)?;
+    let layer = pipeline::layer(config, &registry, auth.is_some())?;
     tracing::info!("the layers, from the outside in:\n{layer}");
     let pipeline = layer.over(local.clone());
     let health = HealthService::new();
-    let auth = Authentication::new(&config.auth)?;
     let mut servers = Servers::new(config, auth);
     let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle())?;
     servers.grpc(config, pipeline, &registry, health.clone())?;
