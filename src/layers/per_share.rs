@@ -3,12 +3,12 @@
 //! The calls of one tenant can take a thousand times as long as those of another, of the same operation. What is learned
 //! from the one must not decide about the other.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::service::Share;
 
-/// How many shares have a value of their own. Of two that fall on the same place the one that was called last has it.
-const PLACES: usize = 16;
+/// How many shares have a value of their own. Past it, one that comes takes the place of the one that came the longest ago.
+const PLACES: usize = 32;
 
 /// What can be forgotten.
 pub(super) trait Forget {
@@ -22,12 +22,14 @@ pub(super) struct PerShare<T> {
     /// Of all calls, whatever their share.
     pub(super) all: T,
     own: [Own<T>; PLACES],
+    /// The place that is taken next.
+    next: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Own<T> {
     /// Of the share; zero, which is the common one's, where there is none.
-    key: AtomicU64,
+    key: AtomicU32,
     value: T,
 }
 
@@ -38,29 +40,31 @@ impl<T: Forget> PerShare<T> {
         if share.is_common() {
             return Some(&self.all);
         }
-        let own = self.place(share);
-        (own.key.load(Ordering::Relaxed) == u64::from(share.key())).then_some(&own.value)
+        self.find(share)
     }
 
     /// The value of a share, which it has from now on. `None` for the common share, whose value is that of all.
     ///
-    /// Of two threads that take one place at the same time, one may add to what the other has just forgotten, which a value
-    /// that is learned on and on can do without.
+    /// Of two threads that do this at the same time one may lose what it adds, which a value that is learned on and on can do
+    /// without.
     #[inline]
     pub(super) fn get_or_take(&self, share: Share) -> Option<&T> {
         if share.is_common() {
             return None;
         }
-        let own = self.place(share);
-        if own.key.swap(u64::from(share.key()), Ordering::Relaxed) != u64::from(share.key()) {
-            own.value.forget();
-        }
-        Some(&own.value)
+        self.find(share).or_else(|| Some(self.take(share)))
     }
 
-    fn place(&self, share: Share) -> &Own<T> {
-        // The keys are hashes, or few.
-        &self.own[share.key() as usize % PLACES]
+    fn find(&self, share: Share) -> Option<&T> {
+        self.own.iter().find(|own| own.key.load(Ordering::Relaxed) == share.key()).map(|own| &own.value)
+    }
+
+    #[cold]
+    fn take(&self, share: Share) -> &T {
+        let own = &self.own[self.next.fetch_add(1, Ordering::Relaxed) % PLACES];
+        own.value.forget();
+        own.key.store(share.key(), Ordering::Relaxed);
+        &own.value
     }
 }
 
@@ -68,6 +72,7 @@ impl<T: Forget> PerShare<T> {
 mod tests {
     use super::*;
     use std::num::NonZeroU16;
+    use std::sync::atomic::AtomicU64;
 
     impl Forget for AtomicU64 {
         fn forget(&self) {
@@ -76,17 +81,20 @@ mod tests {
     }
 
     #[test]
-    fn a_share_has_its_own_value_until_another_takes_its_place() {
+    fn shares_have_their_own_values_and_the_first_to_come_goes_where_there_are_too_many() {
         let values = PerShare::<AtomicU64>::default();
         let share = |key| Share::new(key, NonZeroU16::MIN);
         assert!(values.get(share(5)).is_none() && values.get_or_take(Share::COMMON).is_none());
-        values.get_or_take(share(5)).unwrap().store(7, Ordering::Relaxed);
-        values.get_or_take(share(6)).unwrap().store(8, Ordering::Relaxed);
-        assert_eq!(values.get(share(5)).unwrap().load(Ordering::Relaxed), 7);
-        assert!(values.get(share(5 + PLACES as u32)).is_none());
-        assert_eq!(values.get_or_take(share(5 + PLACES as u32)).unwrap().load(Ordering::Relaxed), 0);
-        assert!(values.get(share(5)).is_none());
-        assert_eq!(values.get(share(6)).unwrap().load(Ordering::Relaxed), 8);
+        let keys = 1..=PLACES as u32;
+        for key in keys.clone() {
+            values.get_or_take(share(key * 1000)).unwrap().store(key.into(), Ordering::Relaxed);
+        }
+        for key in keys {
+            assert_eq!(values.get(share(key * 1000)).unwrap().load(Ordering::Relaxed), u64::from(key));
+        }
+        assert_eq!(values.get_or_take(share(7)).unwrap().load(Ordering::Relaxed), 0);
+        assert!(values.get(share(1000)).is_none());
+        assert_eq!(values.get(share(2000)).unwrap().load(Ordering::Relaxed), 2);
         assert_eq!(values.get(Share::COMMON).unwrap().load(Ordering::Relaxed), 0);
     }
 }

@@ -204,7 +204,7 @@ fn nothing_is_refused_at_a_cold_start_for_what_nobody_has_measured() {
         // A small one says nothing of the next.
         first.iter().for_each(|small| assert_eq!(small.run(&server, "one", None).0, 200));
         std::thread::scope(|scope| {
-            keep_asking(scope, (&server, "one", &job), 12, None, (&tally, &stop));
+            keep_asking(scope, (&server, "one", &job), 30, None, (&tally, &stop));
             sleep(size(3, 20) * SECOND);
             stop.store(true, Ordering::SeqCst);
         });
@@ -222,7 +222,7 @@ fn each_tenant_that_asks_for_less_than_its_share_gets_all_of_it() {
     let (stop, begun) = (AtomicBool::new(false), Instant::now());
     let (flood, light) = (Tally::default(), <[Tally; 3]>::default());
     let sent = std::thread::scope(|scope| {
-        keep_asking(scope, (&server, "flood", &job), 40, None, (&flood, &stop));
+        keep_asking(scope, (&server, "flood", &job), 80, None, (&flood, &stop));
         while flood.get().0 < 20 && begun.elapsed() < 60 * SECOND {
             sleep(10 * MILLI);
         }
@@ -230,13 +230,15 @@ fn each_tenant_that_asks_for_less_than_its_share_gets_all_of_it() {
         let (before, since) = (flood.get().0, Instant::now());
         sleep(size(2, 10) * SECOND);
         let capacity = (flood.get().0 - before).max(4) as f64 / since.elapsed().as_secs_f64();
+        // Less than all that the flood has waiting takes, and ten times as long as its share has to wait.
+        let deadline = Some(Duration::from_secs_f64(30.0 / capacity));
         let (mut sent, begun) = ([0; 3], Instant::now());
         let shares = [0.05, 0.10, 0.15];
         while begun.elapsed() < size(5, 60) * SECOND {
             for (tenant, name) in ["a", "b", "c"].into_iter().enumerate() {
                 if f64::from(sent[tenant]) < begun.elapsed().as_secs_f64() * capacity * shares[tenant] {
                     let (server, job, tally) = (&server, &job, &light[tenant]);
-                    scope.spawn(move || tally.count(&job.run(server, name, Some(25 * SECOND))));
+                    scope.spawn(move || tally.count(&job.run(server, name, deadline)));
                     sent[tenant] += 1;
                 }
             }

@@ -1,6 +1,6 @@
 use std::fmt;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::AtomicU64 as Count;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::machine::{Machine, Ticket, Transition, Verdict};
@@ -115,9 +115,7 @@ impl Circuit {
         let now = clock::now();
         if self.tenants.as_ref().is_some_and(|tenants| tenants.agree(now)) {
             let because = "the circuits of several tenants are open";
-            self.change(self.lock(), |machine| {
-                ((), machine.open_for_all(&self.settings, &self.jitter, because, now))
-            });
+            self.change(self.lock(), |machine| ((), machine.open_for_all(&self.settings, &self.jitter, because, now)));
         }
     }
 

@@ -44,7 +44,14 @@ impl LoadShedLayer<Predicted> {
     /// Refuses a call when it would wait for longer than `max_wait`, or for so long that it would not be done by its
     /// deadline. How long calls take is learned, for each operation, and so is how many run at a time.
     pub fn predicting(max_wait: Duration) -> Self {
-        Self::bounded(Bounds { max_wait, answer_within: None, parallelism: None, parts: PARTS, by_priority: false, by_share: false })
+        Self::bounded(Bounds {
+            max_wait,
+            answer_within: None,
+            parallelism: None,
+            parts: PARTS,
+            by_priority: false,
+            by_share: false,
+        })
     }
 
     /// Goes by what `estimate` says that a call takes by itself, and corrects it by what calls have taken. Say it last:

@@ -23,7 +23,32 @@ pub struct Predicted<F = Learned> {
     backlog: [AtomicU64; 3],
     /// Of that, what is of shares that have been assigned.
     shares: Shares,
+    recent: Recent,
     shed: [AtomicU64; 3],
+}
+
+/// What calls that have ended lately took and were expected to take as they were let in, in nanoseconds; one that is some
+/// sixteen calls ago counts a third. Of two that add at the same time one may be lost.
+#[derive(Debug, Default)]
+struct Recent {
+    took: AtomicU64,
+    expected: AtomicU64,
+}
+
+impl Recent {
+    fn add(&self, took: u64, expected: u64) {
+        for (sum, value) in [(&self.took, took), (&self.expected, expected)] {
+            let before = sum.load(Ordering::Relaxed);
+            sum.store((before - before / 16).saturating_add(value), Ordering::Relaxed);
+        }
+    }
+
+    /// What to take of a backlog whose estimates were made when calls were let in. Those of before an estimate was put right
+    /// would count for as long as they wait; what is off by less than a half is no more than chance.
+    fn correction(&self) -> f64 {
+        let (took, expected) = (self.took.load(Ordering::Relaxed), self.expected.load(Ordering::Relaxed));
+        if took < expected / 2 { took as f64 / expected as f64 } else { 1.0 }
+    }
 }
 
 /// What a layer was told.
@@ -92,6 +117,7 @@ impl<F> Predicted<F> {
             in_flight: AtomicUsize::new(0),
             backlog: Default::default(),
             shares: Shares::default(),
+            recent: Recent::default(),
             shed: Default::default(),
         }
     }
@@ -120,7 +146,7 @@ impl<F> Predicted<F> {
     /// How long the next call is expected to wait, if it is served after all that are ahead.
     pub(super) fn predicted_wait(&self) -> Duration {
         let ahead = self.ahead();
-        let wait = if self.drain.is_busy(ahead.in_flight) { self.drain.time(ahead.all()) } else { 0 };
+        let wait = if self.drain.is_busy(ahead.in_flight) { self.time(ahead.all()) } else { 0 };
         Duration::from_nanos(wait)
     }
 
@@ -136,12 +162,17 @@ impl<F> Predicted<F> {
         } else if self.bounds.by_priority {
             ahead.from(index(priority))
         } else {
-            return self.drain.time(all);
+            return self.time(all);
         };
         let runs = ahead.average().saturating_mul(self.drain.places() as u64);
         // What runs is ahead of everybody, whatever its priority, and half of it is done.
         let runs_below = runs.min(all.saturating_sub(first));
-        self.drain.time((first + runs_below).saturating_sub(runs / 2))
+        self.time((first + runs_below).saturating_sub(runs / 2))
+    }
+
+    /// Nanoseconds until a backlog of so many is done.
+    fn time(&self, backlog: u64) -> u64 {
+        self.drain.time((backlog as f64 * self.recent.correction()) as u64)
     }
 
     /// Until the call has to be answered.
@@ -241,7 +272,7 @@ where
     }
 
     fn tell(request: &mut R, work: &Work<F>) {
-        if work.estimate > 0 && work.policy.estimator.knows(&work.call) {
+        if work.estimate > 0 {
             request.set_expected_time(Duration::from_nanos(work.estimate));
         }
     }
@@ -265,6 +296,9 @@ impl<F: Estimator, T: ResponseContext> Answered<T> for Predicted<F> {
         // however long it queued.
         if exact.is_some() || work.alone || took < work.estimate {
             work.policy.estimator.observe(&work.call, took);
+        }
+        if let (Some(took), 1..) = (exact, work.estimate) {
+            work.policy.recent.add(took, work.estimate);
         }
         work.done = Some(match exact {
             Some(took) => End::Answered(took),

@@ -65,6 +65,8 @@ struct Entry<S> {
     bytes: u64,
     deadline: Option<Instant>,
     kind: Kind,
+    /// Of an operation that was not known when the call came, and may be when it is its turn.
+    name: Option<Box<str>>,
     share: Option<Share>,
     waker: Option<Waker>,
     place: Option<OwnedSemaphorePermit>,
@@ -185,13 +187,15 @@ impl<S> Line<S> {
         // Who can be displaced leaves the promise of a place to others. Any call of a tenant can be, by a tenant that has less
         // waiting.
         let place = if self.room.keep_places || (new.priority == Priority::High && new.by.is_nobody()) {
+            self.room.keep();
             Some(new.place)
         } else {
             after.place = Some(new.place);
             None
         };
         let Newcomer { bytes, deadline: its, .. } = new;
-        let entry = Entry { fate: Fate::Waiting, spot, bytes, deadline: its, kind, share, waker: None, place };
+        let name = self.answers.as_ref().filter(|_| kind == Kind::New && its.is_some()).map(|_| new.operation.into());
+        let entry = Entry { fate: Fate::Waiting, spot, bytes, deadline: its, kind, name, share, waker: None, place };
         state.entries.insert(id, entry);
         self.count(state);
         let running = mem::replace(&mut state.worker.running, true);
@@ -218,7 +222,8 @@ impl<S> Line<S> {
             && let Some(next) = state.order.pop()
         {
             // More may be known by now of how long it takes than when it came.
-            let Entry { deadline, kind, share, spot, .. } = state.entries[&next.arrival];
+            let Entry { deadline, kind, ref name, share, spot, .. } = state.entries[&next.arrival];
+            let kind = name.as_deref().map_or(kind, |name| self.kind(name));
             let parts = if self.time_is_up(deadline, kind, share, now).is_some_and(|until| until <= now) {
                 let late = late(state, deadline, spot.priority, now);
                 self.settle(state, next, Fate::Refused(late), Exit::Expired)
@@ -293,7 +298,7 @@ impl<S> Line<S> {
         entry.fate = fate;
         let priority = entry.spot.priority;
         self.room.leave(priority, entry.bytes, how);
-        (entry.waker.take(), entry.place.take())
+        (entry.waker.take(), self.room.give_back(entry.place.take()))
     }
 
     fn count(&self, state: &State<S>) {
@@ -366,7 +371,7 @@ impl<S> Drop for Ticket<S> {
                 if state.order.len() == 0 {
                     after.worker = state.worker.dismiss();
                 }
-                after.tell((None, entry.place.take()));
+                after.tell((None, line.room.give_back(entry.place.take())));
                 drop(locked);
                 drop(after);
             }

@@ -105,7 +105,9 @@ impl Order {
     fn weight(&self, by: By<'_>) -> NonZeroU16 {
         match by {
             By { share: Some(share), .. } => share.weight(),
-            By { tenant, .. } => tenant.and_then(|tenant| self.rules.weights.get(tenant)).copied().unwrap_or(NonZeroU16::MIN),
+            By { tenant, .. } => {
+                tenant.and_then(|tenant| self.rules.weights.get(tenant)).copied().unwrap_or(NonZeroU16::MIN)
+            }
         }
     }
 }

@@ -152,15 +152,15 @@ async fn made_up_names_gain_nothing_where_nobody_verifies_them() {
     assert!(given["honest"].0 > 0.4, "{given:?}");
 }
 
-/// Twelve clients that ask again and again for 10 s, for what takes 54 ms, after some calls that took less or more.
-async fn twelve_clients(first: &[u64]) -> (PipelineHandle, u32) {
+/// Thirty clients that ask again and again for 10 s, for what takes 54 ms, after some calls that took less or more.
+async fn thirty_clients(first: &[u64]) -> (PipelineHandle, u32) {
     let (pipeline, handle) = pipeline(2, |_| ());
     let request = |millis: u64| KernelRequest::new("any", Payload::json(millis.to_string()));
     for &millis in first {
         pipeline.clone().oneshot(request(millis)).await.unwrap();
     }
     let (begun, mut clients) = (Instant::now(), JoinSet::new());
-    for _ in 0..12 {
+    for _ in 0..30 {
         let pipeline = pipeline.clone();
         clients.spawn(async move {
             let mut answered = 0;
@@ -186,7 +186,7 @@ async fn twelve_clients(first: &[u64]) -> (PipelineHandle, u32) {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_refused_after_a_first_call_that_says_little_of_the_next() {
     for first in [&[][..], &[1], &[3, 3, 3], &[2000], &[30_000 / 2]] {
-        let (handle, answered) = twelve_clients(first).await;
+        let (handle, answered) = thirty_clients(first).await;
         let shed = handle.load_shed().unwrap().shed_total();
         assert!(shed == 0 && answered >= 340, "{shed} refused and {answered} answered after {first:?} ms");
     }
