@@ -275,7 +275,11 @@ impl fmt::Display for PipelineLayer {
         })?;
         line(f, "circuit breaker", circuit_breaker.as_ref(), |f, breaker| {
             let rate = breaker.failure_rate;
-            write!(f, "per kernel and tenant, after {} failures in a row or {rate} of all", breaker.consecutive_failures)?;
+            write!(
+                f,
+                "per kernel and tenant, after {} failures in a row or {rate} of all",
+                breaker.consecutive_failures
+            )?;
             write!(f, "; for all once {} tenants agree", breaker.agreeing_tenants)
         })?;
         writeln!(f, "timeout          {timeout:?}")?;

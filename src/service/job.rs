@@ -105,7 +105,8 @@ impl Job {
         if kernel.info().mode == Mode::Ring {
             return Err(KernelError::RingKernel { id: kernel.info().id.clone() });
         }
-        let KernelRequest { kernel_id: _, payload, deadline, priority, tenant, trace, extensions, scheduling } = request;
+        let KernelRequest { kernel_id: _, payload, deadline, priority, tenant, trace, extensions, scheduling } =
+            request;
         let encoding = payload.encoding();
         let (input, failed, joined, valid) = (None, None, None, false);
         Ok(Self {

@@ -34,8 +34,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tracing::Span;
 
-pub use future::RunFuture;
 use fair::Turn;
+pub use future::RunFuture;
 use ledger::Asked;
 use queue::{Entrance, Exit};
 pub use slot::LaneLoad;

@@ -83,7 +83,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         Choice(&["low", "normal", "high"]),
         "The highest priority of requests, but for those of tenants.named in the file; one that asks for more has this",
     ),
-    setting("tenants.named", InFile, "Tenants with a weight or priority of their own, each with weight and max_priority"),
+    setting(
+        "tenants.named",
+        InFile,
+        "Tenants with a weight or priority of their own, each with weight and max_priority",
+    ),
     setting(
         "rate_limit.per_second",
         Number,

@@ -24,11 +24,7 @@ pub(super) fn registry(config: &Config) -> Result<Arc<KernelRegistry>, Failure> 
 /// The layers that are asked for.
 ///
 /// `verified` says whether the tenants of requests are who they say, and not whoever a header names.
-pub(super) fn layer(
-    config: &Config,
-    registry: &Arc<KernelRegistry>,
-    verified: bool,
-) -> Result<PipelineLayer, Failure> {
+pub(super) fn layer(config: &Config, registry: &Arc<KernelRegistry>, verified: bool) -> Result<PipelineLayer, Failure> {
     let mut pipeline = config.pipeline();
     pipeline.tenants = config.tenants.pipeline(verified);
     pipeline.rate_limit = rate_limit(&config.rate_limit);
