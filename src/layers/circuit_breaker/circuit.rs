@@ -197,6 +197,12 @@ impl Circuit {
         }
     }
 
+    /// Whether it is not closed, and somebody still asks for it.
+    pub(super) fn is_kept_open(&self, now: Instant) -> bool {
+        let mut machine = self.lock();
+        machine.state() != CircuitState::Closed && !machine.is_blank(now)
+    }
+
     /// Whether to forget it loses nothing that matters now.
     pub(super) fn is_blank(&self, now: Instant) -> bool {
         !self.has_tenants() && self.lock().is_blank(now)

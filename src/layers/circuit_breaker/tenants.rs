@@ -107,7 +107,7 @@ impl Tenants {
         }
         let state = self.state.lock();
         let all = state.circuits.values().chain(&state.rest);
-        let open = all.filter(|circuit| circuit.word().closed().is_none() && !circuit.is_blank(now)).count();
+        let open = all.filter(|circuit| circuit.is_kept_open(now)).count();
         u32::try_from(open).unwrap_or(u32::MAX)
     }
 
