@@ -113,11 +113,12 @@ fn it_prints_the_order_that_it_makes() {
         PipelineLayer::new(registry(), all()).unwrap().to_string(),
         "metrics          on\n\
          tracing          on\n\
+         tenants          0 named, the others a share each and up to high priority\n\
          rate limit       100 calls in 1s for each tenant, 1 with a limit of their own\n\
          cache            268435456 bytes, for 600s, each tenant on its own\n\
          coalesce         each tenant on its own\n\
          load shed        what would wait for longer than 5s, or past its deadline\n\
-         circuit breaker  per kernel, after 20 failures in a row or 0.5 of all\n\
+         circuit breaker  per kernel and tenant, after 20 failures in a row or 0.5 of all; for all once 3 tenants agree\n\
          timeout          30s\n\
          retry            3 attempts of pure kernels\n\
          priority queue   1024 calls, 1073741824 bytes\n\
@@ -304,7 +305,12 @@ async fn calls_that_had_no_turn_in_time_are_no_failures_of_the_kernel() {
 
 #[tokio::test(start_paused = true)]
 async fn load_is_shed_by_the_time_that_the_pipeline_gives_a_call() {
+    // One at a time is told. Where it has to be learned nothing is refused before.
     let (outcomes, handle) = too_many(|_| ()).await;
+    assert!(outcomes.iter().all(|(refusal, at)| refusal.is_none() || !at.is_zero()), "{outcomes:?}");
+    assert_eq!(handle.load_shed().unwrap().shed_total(), 0, "refused on the strength of a guess");
+
+    let (outcomes, handle) = too_many(|config| config.concurrency = NonZeroUsize::new(1)).await;
     let at_once =
         outcomes.iter().filter(|(refusal, at)| *refusal == Some(ErrorKind::Overloaded) && at.is_zero()).count();
     assert!(at_once >= 56, "{outcomes:?}");

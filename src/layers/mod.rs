@@ -80,6 +80,7 @@ pub mod metrics;
 #[cfg(feature = "grpc")]
 mod named;
 mod operations;
+mod per_share;
 pub mod priority_queue;
 pub mod rate_limit;
 pub mod repeats;

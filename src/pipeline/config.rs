@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use crate::layers::rate_limit::InvalidQuota;
+use crate::service::Priority;
 
 /// Which layers there are, and what they are set to. `None` turns a layer off. The [module](super) has the order.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,6 +11,8 @@ use crate::layers::rate_limit::InvalidQuota;
 pub struct PipelineConfig {
     /// The most that a call may take, unless its own deadline is nearer.
     pub timeout: Duration,
+    /// What tenants may take of the machine beside each other.
+    pub tenants: TenantsConfig,
     /// How many calls each tenant may make.
     pub rate_limit: Option<RateLimitConfig>,
     /// Answers of pure kernels that are kept for the next who asks the same. Needs the feature `cache`.
@@ -34,6 +37,7 @@ impl Default for PipelineConfig {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(30),
+            tenants: TenantsConfig::default(),
             rate_limit: None,
             cache: None,
             coalesce: None,
@@ -44,6 +48,45 @@ impl Default for PipelineConfig {
             concurrency: None,
             batch: None,
         }
+    }
+}
+
+/// Fair shares of the machine, and the priorities that may be asked for.
+///
+/// While several tenants have calls waiting, each is served in proportion to its weight, by the time that its calls take. A
+/// tenant that asks for less than its share gets all that it asks for. A priority is one among the calls of the same tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TenantsConfig {
+    /// The highest priority that calls of tenants who are not named, and of nobody, may have. One that asks for more has this.
+    pub max_priority: Priority,
+    /// What other tenants may. Those that are not named here have the weight 1.
+    pub named: BTreeMap<String, TenantConfig>,
+    /// Whether somebody has verified the tenants' names. If not, anyone could multiply their share by making up names, so
+    /// all that are not [`named`](Self::named) share one, with the calls of nobody.
+    pub verified: bool,
+}
+
+impl Default for TenantsConfig {
+    /// Any priority, none named, all verified.
+    fn default() -> Self {
+        Self { max_priority: Priority::High, named: BTreeMap::new(), verified: true }
+    }
+}
+
+/// What one tenant may take of the machine beside others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantConfig {
+    /// How much it is served for 1 of a tenant of weight 1. More than 32 767 counts as that.
+    pub weight: NonZeroU16,
+    /// The highest priority that its calls may have. One that asks for more has this.
+    pub max_priority: Priority,
+}
+
+impl Default for TenantConfig {
+    /// Weight 1, any priority.
+    fn default() -> Self {
+        Self { weight: NonZeroU16::MIN, max_priority: Priority::High }
     }
 }
 
@@ -125,11 +168,15 @@ pub struct BreakerConfig {
     pub consecutive_failures: u32,
     /// When this share of the calls has failed, of those of the last ten seconds, if they are twenty or more.
     pub failure_rate: f64,
+    /// What fails for a tenant opens the circuit of that tenant and kernel alone. Once the circuits of this many tenants are
+    /// open at the same time, calls of the kernel are refused to all.
+    pub agreeing_tenants: NonZeroU32,
 }
 
 impl Default for BreakerConfig {
     fn default() -> Self {
-        Self { consecutive_failures: 20, failure_rate: 0.5 }
+        const THREE: NonZeroU32 = NonZeroU32::new(3).expect("not zero");
+        Self { consecutive_failures: 20, failure_rate: 0.5, agreeing_tenants: THREE }
     }
 }
 

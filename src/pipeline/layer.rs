@@ -5,16 +5,17 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use super::backend::PipelineBackend;
-use super::config::{BatchConfig, InvalidPipeline, PipelineConfig, QuotaConfig, RateLimitConfig};
+use super::config::{BatchConfig, InvalidPipeline, PipelineConfig, QuotaConfig, RateLimitConfig, TenantsConfig};
 use super::handle::PipelineHandle;
 #[cfg(feature = "cache")]
 use super::service::KernelStore;
-use super::service::Tenants;
+use super::service::TenantLimits;
 use super::service::{
     Again, Cached, Coalesced, Guarded, Kernels, Limited, LocalPipeline, Queued, RateLimited, ReadyPipeline, Retried,
     Shed, Timely,
 };
 use super::step::{Apart, Step};
+use super::tenants::Tenants;
 use crate::backends::{BatchedLayer, Local};
 #[cfg(feature = "cache")]
 use crate::layers::CacheLayer;
@@ -45,9 +46,10 @@ pub struct PipelineLayer {
 /// The layers, in the order of the module's table.
 #[derive(Clone)]
 pub(super) struct Parts {
+    pub(super) tenants: Arc<Tenants>,
     pub(super) metrics: MetricsLayer,
     /// What tenants may, where they may not all they like.
-    rate_limit: Arc<Option<Arc<Tenants>>>,
+    rate_limit: Arc<Option<Arc<TenantLimits>>>,
     #[cfg(feature = "cache")]
     pub(super) cache: CacheLayer<PureKernels, KernelStore>,
     shared: PureKernels,
@@ -107,7 +109,8 @@ impl PipelineLayer {
                 CircuitBreakerLayer::new()
                     .consecutive_failures(breaker.consecutive_failures)
                     .failure_rate(breaker.failure_rate)
-                    .per_operation(),
+                    .per_operation()
+                    .per_tenant(breaker.agreeing_tenants),
             ),
             None => None,
         };
@@ -117,6 +120,7 @@ impl PipelineLayer {
         };
         let retry = RetryLayer::new(pure_again).attempts(config.retry.as_ref().map_or(1, |retry| retry.attempts.get()));
         let parts = Parts {
+            tenants: Arc::new(Tenants::new(&config.tenants)),
             metrics,
             rate_limit: Arc::new(config.rate_limit.as_ref().map(rate_limit).transpose()?),
             #[cfg(feature = "cache")]
@@ -125,7 +129,7 @@ impl PipelineLayer {
             coalesce: CoalesceHandle::default(),
             load_shed: config.load_shed.as_ref().map(|shed| {
                 let layer = LoadShedLayer::predicting(shed.max_wait).answer_within(config.timeout);
-                let layer = if config.queue.is_some() { layer.by_priority() } else { layer };
+                let layer = if config.queue.is_some() { layer.by_priority().by_share() } else { layer };
                 // Else it is learned, from the number of processors on.
                 match config.concurrency {
                     Some(limit) => layer.parallelism(limit.get()),
@@ -164,7 +168,7 @@ impl PipelineLayer {
     }
 }
 
-fn rate_limit(config: &RateLimitConfig) -> Result<Arc<Tenants>, InvalidPipeline> {
+fn rate_limit(config: &RateLimitConfig) -> Result<Arc<TenantLimits>, InvalidPipeline> {
     let QuotaConfig { calls, period } = config.each;
     let invalid = |tenant, quota| InvalidPipeline::RateLimit { tenant, quota };
     let limit = RateLimiterLayer::try_new(calls, period).map_err(|quota| invalid(None, quota))?.per_tenant();
@@ -225,7 +229,7 @@ impl PipelineLayer {
         let cached: Cached<S> = coalesced;
         let rate_limited: RateLimited<S> = Apart(RateLimiter::new(cached, Arc::clone(&parts.rate_limit)));
         let traced = Apart(TracingLayer::new().layer(rate_limited));
-        ReadyPipeline { stack: Apart(parts.metrics.layer(traced)) }
+        ReadyPipeline { stack: Apart(parts.metrics.layer(traced)), tenants: Arc::clone(&parts.tenants) }
     }
 }
 
@@ -233,6 +237,7 @@ impl fmt::Display for PipelineLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PipelineConfig {
             timeout,
+            tenants: TenantsConfig { max_priority, named, verified },
             rate_limit,
             cache,
             coalesce,
@@ -245,6 +250,8 @@ impl fmt::Display for PipelineLayer {
         } = &*self.config;
         writeln!(f, "metrics          on")?;
         writeln!(f, "tracing          on")?;
+        let others = if *verified { "a share each" } else { "one share, as no name is verified" };
+        writeln!(f, "tenants          {} named, the others {others} and up to {max_priority} priority", named.len())?;
         let tenants = |across: bool| if across { "across tenants" } else { "each tenant on its own" };
         line(f, "rate limit", rate_limit.as_ref(), |f, limit| {
             let QuotaConfig { calls, period } = limit.each;
@@ -268,7 +275,12 @@ impl fmt::Display for PipelineLayer {
         })?;
         line(f, "circuit breaker", circuit_breaker.as_ref(), |f, breaker| {
             let rate = breaker.failure_rate;
-            write!(f, "per kernel, after {} failures in a row or {rate} of all", breaker.consecutive_failures)
+            write!(
+                f,
+                "per kernel and tenant, after {} failures in a row or {rate} of all",
+                breaker.consecutive_failures
+            )?;
+            write!(f, "; for all once {} tenants agree", breaker.agreeing_tenants)
         })?;
         writeln!(f, "timeout          {timeout:?}")?;
         line(f, "retry", retry.as_ref(), |f, retry| write!(f, "{} attempts of pure kernels", retry.attempts))?;

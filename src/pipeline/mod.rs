@@ -39,17 +39,30 @@
 //! | rate limit | off | before any work is done for a caller who has had its share, a look into the cache included |
 //! | cache | off | inside what decides who may ask; outside of all that only the work needs |
 //! | coalesce | off | inside the cache, so that an answer that is not kept any more is worked out once; outside of the breaker, which is to see one failure of a shared run and not as many as there are callers |
-//! | load shed | 5 s | inside the cache and what shares runs, as those it refuses or lets in are runs: a hit needs no time, and would teach it that kernels take none; outside of retry, which is not to ask again. It is told the timeout, and counts on no more, and that the queue serves by priority |
-//! | circuit breaker | on, per kernel | outside of the timeout, so that what takes too long counts as a failure |
+//! | load shed | 5 s | inside the cache and what shares runs, as those it refuses or lets in are runs: a hit needs no time, and would teach it that kernels take none; outside of retry, which is not to ask again. It is told the timeout, and counts on no more, and that the queue serves by share and priority. Nothing is refused before it has been measured how much gets done |
+//! | circuit breaker | on, per kernel and tenant | outside of the timeout, so that what takes too long counts as a failure; a deadline that the caller chose does not |
 //! | timeout | 30 s | outside of retry, so that all attempts share the time of the call |
 //! | retry | off | inside the breaker, which hears of calls and not of attempts; outside of the queue, so that each attempt waits for its own turn |
 //! | priority queue | 1 024 calls | directly around what is not ready when it is full. It learns how long answers take, and gives no turn to a call that would be late |
-//! | concurrency | off | innermost: kernels bound themselves by the lanes of their backend. Calls that wait for a lane are served as they came; with a limit of some two a lane they wait in the queue, by priority |
+//! | concurrency | off | innermost: kernels bound themselves by the lanes of their backend. Calls that wait for a lane are served fairly by share, as those in the queue; with a limit of some two a lane they wait in the queue, where the earliest deadline of a share goes first |
 //! | batch | off; on CUDA devices in `tower-kernels serve` | around the machine, inside the kernel service: what is wrong with a request is known by then, and fails alone. Inside of all that decides who is next, which it does not: up to 16 384 calls wait in it, as they came. A limit on concurrency keeps them in the queue, and what would share a run with them |
 //!
 //! and then the machine that the pipeline is put [over](PipelineLayer::over). Around a service of kernels of your own, as a
 //! [`Layer`](tower_layer::Layer), it stacks all but the last: that one is around the backend, which such a service has
 //! already (behind a [`BatchedLayer`](crate::backends::BatchedLayer), or not).
+//!
+//! # Tenants
+//!
+//! Each tenant has a share of the machine, in proportion to its [weight](TenantConfig::weight). The share is assigned before
+//! all layers, and load shedding, the queue, and the queues of the CPU and the devices go by it: a tenant that asks for less
+//! than its share waits for what runs, and for nothing that others have waiting. A priority counts among the calls of the
+//! same share, up to the highest that the tenant [may have](TenantConfig::max_priority); it takes nothing from others. Shares
+//! are of time where it is known how long calls take: in the queues before the CPU and the devices it is the time that they
+//! were given.
+//!
+//! The names of tenants must have been verified by somebody, an [`AuthenticateLayer`](crate::layers::AuthenticateLayer) around
+//! the server or whoever calls the pipeline. Where they have [not](TenantsConfig::verified), only those in the configuration
+//! have a share of their own, and all others have one together: made-up names gain nothing.
 //!
 //! # What gains by shared runs
 //!
@@ -99,11 +112,12 @@ mod handle;
 mod layer;
 mod service;
 mod step;
+mod tenants;
 
 pub use self::backend::{BackendFuture, PipelineBackend};
 pub use self::config::{
     BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, InvalidPipeline, LoadShedConfig, PipelineConfig,
-    QueueConfig, QuotaConfig, RateLimitConfig, RetryConfig,
+    QueueConfig, QuotaConfig, RateLimitConfig, RetryConfig, TenantConfig, TenantsConfig,
 };
 pub use self::future::PipelineFuture;
 pub use self::handle::PipelineHandle;

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower::load::Load;
@@ -7,6 +8,7 @@ use tower_service::Service;
 use super::backend::PipelineBackend;
 use super::future::PipelineFuture;
 use super::step::{Apart, AsItIs, Queue, Step};
+use super::tenants::Tenants;
 use crate::error::Classify;
 #[cfg(feature = "cache")]
 use crate::layers::cache::{Cache, Store};
@@ -32,7 +34,7 @@ pub(super) type Guard<E> = CircuitBreakerError<TimeoutError<PriorityQueueError<E
 
 /// Whether a request can be run again.
 pub(super) type Again = Box<dyn Fn(&KernelRequest) -> bool + Send + Sync>;
-pub(super) type Tenants = PerKey<std::sync::Arc<str>, ByTenant>;
+pub(super) type TenantLimits = PerKey<std::sync::Arc<str>, ByTenant>;
 #[cfg(feature = "cache")]
 pub(super) type KernelStore = Store<KeptKernelQuestion, KernelResponse>;
 
@@ -53,7 +55,7 @@ pub(super) type Coalesced<S> = Apart<Coalesce<Shed<S>, PureKernels, FlightsOf<S>
 pub(super) type Cached<S> = Apart<Cache<Coalesced<S>, PureKernels, KernelStore>>;
 #[cfg(not(feature = "cache"))]
 pub(super) type Cached<S> = Coalesced<S>;
-pub(super) type RateLimited<S> = Apart<RateLimiter<Cached<S>, Option<std::sync::Arc<Tenants>>>>;
+pub(super) type RateLimited<S> = Apart<RateLimiter<Cached<S>, Option<std::sync::Arc<TenantLimits>>>>;
 pub(super) type Stack<S> = Apart<Metrics<Apart<Tracing<RateLimited<S>>>>>;
 
 /// What can be at the heart of a pipeline: a [`KernelService`](crate::service::KernelService), in layers of your own or
@@ -85,6 +87,7 @@ impl<S> Kernels for S where
 /// Kernels in the layers of a [`PipelineLayer`](super::PipelineLayer). See the [module](super).
 pub struct ReadyPipeline<S: Kernels> {
     pub(super) stack: Stack<S>,
+    pub(super) tenants: Arc<Tenants>,
 }
 
 /// Kernels on this machine, in the layers of a [`PipelineLayer`](super::PipelineLayer).
@@ -101,7 +104,8 @@ impl<S: Kernels> Service<KernelRequest> for ReadyPipeline<S> {
     }
 
     #[inline]
-    fn call(&mut self, request: KernelRequest) -> Self::Future {
+    fn call(&mut self, mut request: KernelRequest) -> Self::Future {
+        self.tenants.assign(&mut request);
         PipelineFuture { inner: self.stack.call(request) }
     }
 }
@@ -109,7 +113,7 @@ impl<S: Kernels> Service<KernelRequest> for ReadyPipeline<S> {
 // By hand: the type of the stack says what it needs, and no `S: Clone` is to be said twice.
 impl<S: Kernels> Clone for ReadyPipeline<S> {
     fn clone(&self) -> Self {
-        Self { stack: self.stack.clone() }
+        Self { stack: self.stack.clone(), tenants: Arc::clone(&self.tenants) }
     }
 }
 

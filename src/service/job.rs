@@ -8,11 +8,12 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::codec::{Passed, decoded_size, until};
+use super::context::Scheduling;
 use super::erased::Input;
 use super::payload::Encoding;
 use super::{
     BatchKey, Cost, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory, Priority,
-    Progress, RegisteredKernel, RequestContext, TraceContext, Typed,
+    Progress, RegisteredKernel, RequestContext, Share, TraceContext, Typed,
 };
 
 /// Where the answer goes. It is closed once the caller has dropped its future.
@@ -61,6 +62,7 @@ pub struct Job {
     /// When it began to wait for others to share a run with.
     joined: Option<Instant>,
     priority: Priority,
+    scheduling: Scheduling,
     encoding: Encoding,
     valid: bool,
 }
@@ -104,7 +106,8 @@ impl Job {
         if kernel.info().mode == Mode::Ring {
             return Err(KernelError::RingKernel { id: kernel.info().id.clone() });
         }
-        let KernelRequest { kernel_id: _, payload, deadline, priority, tenant, trace, extensions } = request;
+        let KernelRequest { kernel_id: _, payload, deadline, priority, tenant, trace, extensions, scheduling } =
+            request;
         let encoding = payload.encoding();
         let (input, failed, joined, valid) = (None, None, None, false);
         Ok(Self {
@@ -118,6 +121,7 @@ impl Job {
             failed,
             joined,
             priority,
+            scheduling,
             encoding,
             valid,
         })
@@ -137,6 +141,11 @@ impl Job {
         });
         let priority = jobs.iter().map(|job| job.priority).max().unwrap_or_default();
         let deadline = jobs.iter().map(|job| job.deadline).collect::<Option<Vec<_>>>();
+        // A run of several shares is nobody's own.
+        let mut scheduling = jobs[0].scheduling;
+        if jobs.iter().any(|job| job.share() != scheduling.share()) {
+            scheduling.set_share(Share::COMMON);
+        }
         Self {
             kernel,
             payload: Payload::Json(Bytes::new()),
@@ -148,6 +157,7 @@ impl Job {
             failed: None,
             joined: None,
             priority,
+            scheduling,
             encoding: Encoding::Typed,
             valid: true,
         }
@@ -316,6 +326,19 @@ impl RequestContext for Job {
 
     fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
+        self.scheduling.set_server_timeout(true);
+    }
+
+    fn deadline_is_server_timeout(&self) -> bool {
+        self.scheduling.is_server_timeout()
+    }
+
+    fn share(&self) -> Option<Share> {
+        self.scheduling.share()
+    }
+
+    fn expected_time(&self) -> Option<Duration> {
+        self.scheduling.expected()
     }
 
     fn priority(&self) -> Priority {

@@ -26,7 +26,7 @@ mod tensor;
 
 pub use codec::{Buffer, Element, Reals};
 pub use context::{
-    DeviceTimes, Execution, InvalidTraceParent, Priority, RequestContext, ResponseContext, TraceContext,
+    DeviceTimes, Execution, InvalidTraceParent, Priority, RequestContext, ResponseContext, Share, TraceContext,
     UnknownPriority,
 };
 pub use dispatch::KernelService;

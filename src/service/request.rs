@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Execution, HostReservation, Payload, Priority, RequestContext, ResponseContext, TraceContext};
+use super::context::Scheduling;
+use super::{Execution, HostReservation, Payload, Priority, RequestContext, ResponseContext, Share, TraceContext};
 
 /// A request to run a kernel.
 ///
@@ -37,6 +38,8 @@ pub struct KernelRequest {
     pub trace: Option<Box<TraceContext>>,
     /// What users add.
     pub extensions: http::Extensions,
+    /// For the layers that decide when it runs.
+    pub(super) scheduling: Scheduling,
 }
 
 impl KernelRequest {
@@ -51,7 +54,21 @@ impl KernelRequest {
             tenant: None,
             trace: None,
             extensions: http::Extensions::new(),
+            scheduling: Scheduling::default(),
         }
+    }
+
+    /// Assigns the fair share that it is served from.
+    #[inline]
+    pub fn set_share(&mut self, share: Share) {
+        self.scheduling.set_share(share);
+    }
+
+    /// Says whether the deadline is the server's own timeout, and not one that the caller chose. If nothing is said it is
+    /// the caller's.
+    #[inline]
+    pub fn set_deadline_is_server_timeout(&mut self, is: bool) {
+        self.scheduling.set_server_timeout(is);
     }
 
     /// With the deadline `timeout` from now.
@@ -81,6 +98,27 @@ impl RequestContext for KernelRequest {
     #[inline]
     fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
+        self.scheduling.set_server_timeout(true);
+    }
+
+    #[inline]
+    fn deadline_is_server_timeout(&self) -> bool {
+        self.scheduling.is_server_timeout()
+    }
+
+    #[inline]
+    fn share(&self) -> Option<Share> {
+        self.scheduling.share()
+    }
+
+    #[inline]
+    fn expected_time(&self) -> Option<Duration> {
+        self.scheduling.expected()
+    }
+
+    #[inline]
+    fn set_expected_time(&mut self, time: Duration) {
+        self.scheduling.set_expected(time);
     }
 
     #[inline]

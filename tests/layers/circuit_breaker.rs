@@ -13,6 +13,7 @@ use crate::probe::{Act, Probe, ProbeError, Request, Wakes, probe};
 use crate::tracing::Notes;
 
 const SECOND: Duration = Duration::from_secs(1);
+const THREE: std::num::NonZeroU32 = std::num::NonZeroU32::new(3).unwrap();
 const FAIL: Act = Act::Fail(ErrorKind::Unavailable);
 
 async fn call<S: Service<Request>>(service: &mut S, act: Act) -> Result<S::Response, S::Error> {
@@ -139,7 +140,7 @@ async fn only_the_kinds_that_blame_the_service_count() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_left_no_time_is_the_callers_own_fault() {
-    let layer = touchy();
+    let layer = touchy().patience(SECOND);
     let mut service = layer.layer(TimeoutLayer::new(SECOND * 5).layer(probe(1).0));
     let hasty = Request { deadline: Some((Instant::now() + SECOND / 10).into_std()), ..Request::new(Act::Never) };
     service.ready().await.unwrap().call(hasty).await.unwrap_err();
@@ -495,4 +496,97 @@ async fn a_deadline_that_passed_before_the_call_is_the_callers_own_fault_whateve
     let now = Some(Instant::now().into_std());
     service.ready().await.unwrap().call(Request { deadline: now, ..Request::new(expired) }).await.unwrap_err();
     assert_eq!(layer.status().state, CircuitState::Open);
+}
+
+fn by(tenant: &str, act: Act) -> Request {
+    Request { deadline: None, ..Request::by(tenant, act) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_a_client_chose_is_no_failure_however_long_it_was() {
+    let layer = touchy();
+    let mut service = layer.layer(TimeoutLayer::new(SECOND * 30).layer(probe(1).0));
+    for seconds in [1, 2, 29] {
+        let deadline = Some((Instant::now() + SECOND * seconds + SECOND / 10).into_std());
+        service.ready().await.unwrap().call(Request { deadline, ..Request::new(Act::Never) }).await.unwrap_err();
+        assert_eq!(layer.status().state, CircuitState::Closed, "a deadline of {seconds} s opened the circuit");
+    }
+    // One that is past the server's own timeout is not what has passed.
+    let deadline = Some((Instant::now() + SECOND * 60).into_std());
+    service.ready().await.unwrap().call(Request { deadline, ..Request::new(Act::Never) }).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_whose_calls_fail_has_a_circuit_of_its_own_until_several_agree() {
+    let layer = CircuitBreakerLayer::new().consecutive_failures(3).per_operation().per_tenant(THREE);
+    let mut service = layer.layer(probe(1).0);
+    let mut call = async |tenant, act| service.ready().await.unwrap().call(by(tenant, act)).await.map(drop);
+    call("good", Act::Answer).await.unwrap();
+    for (opened, bad) in ["a", "b"].into_iter().enumerate() {
+        for _ in 0..3 {
+            assert_eq!(call(bad, FAIL).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+        let refused = call(bad, Act::Answer).await.unwrap_err();
+        assert!(matches!(refused, CircuitBreakerError::Open { .. }), "{refused:?}");
+        call("good", Act::Answer).await.unwrap();
+        let status = &layer.handle().statuses()[0];
+        assert_eq!((status.state, status.refused), (CircuitState::Closed, opened as u64 + 1));
+        assert_eq!((status.tenants_open, status.tenants_opened), (opened as u32 + 1, opened as u64 + 1));
+    }
+    for _ in 0..3 {
+        call("c", FAIL).await.unwrap_err();
+    }
+    assert_eq!(layer.handle().statuses()[0].state, CircuitState::Open, "three tenants agree");
+    assert!(matches!(call("good", Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
+    advance(SECOND).await;
+    call("good", Act::Answer).await.unwrap();
+    assert_eq!(layer.handle().statuses()[0].state, CircuitState::Closed, "a probe of any tenant closes it");
+    // What their own circuits say is found out for each of them.
+    call("a", Act::Answer).await.unwrap();
+    call("a", Act::Answer).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_a_tenant_and_of_the_common_share_go_by_the_operations_own_circuit() {
+    let layer = CircuitBreakerLayer::new().consecutive_failures(2).per_operation().per_tenant(THREE);
+    let mut service = layer.layer(probe(1).0);
+    for _ in 0..2 {
+        service.ready().await.unwrap().call(Request::new(FAIL)).await.unwrap_err();
+    }
+    assert_eq!(layer.handle().statuses()[0].state, CircuitState::Open);
+    assert_eq!(layer.handle().statuses()[0].tenants_opened, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuits_of_tenants_are_bounded_and_those_past_the_bound_share_one() {
+    let many = std::num::NonZeroU32::MAX;
+    let layer = CircuitBreakerLayer::new().consecutive_failures(1).per_operation().per_tenant(many);
+    let mut service = layer.layer(probe(1).0);
+    let mut call = async |tenant: u32, act| service.ready().await.unwrap().call(by(&tenant.to_string(), act)).await;
+    call(0, Act::Answer).await.unwrap();
+    for tenant in 0..5000 {
+        // Past the bound the one that they share is open.
+        call(tenant, FAIL).await.unwrap_err();
+    }
+    let status = &layer.handle().statuses()[0];
+    assert_eq!((status.state, status.tenants_open), (CircuitState::Closed, 4096 + 1));
+    assert!(matches!(call(4999, Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
+    // All are forgotten once nobody has asked for long.
+    advance(SECOND * 600).await;
+    call(0, Act::Answer).await.unwrap();
+    let status = &layer.handle().statuses()[0];
+    assert!(status.tenants_open <= 1, "{status:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn operations_past_the_bound_are_apart_by_tenant_as_well() {
+    let layer = CircuitBreakerLayer::new().consecutive_failures(2).per_operation().per_tenant(THREE).max_keys(0);
+    let mut service = layer.layer(probe(1).0);
+    let mut call = async |tenant, act| service.ready().await.unwrap().call(by(tenant, act)).await;
+    for _ in 0..2 {
+        call("bad", FAIL).await.unwrap_err();
+    }
+    assert!(matches!(call("bad", Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
+    call("good", Act::Answer).await.unwrap();
 }

@@ -5,6 +5,9 @@
 //!                 ^                                                                        |
 //!                 +------------- the slot is free once the lane is done with the job <-----+
 //! ```
+//! The queue is fair among the [shares](crate::service::Share) of its jobs, by the time that they run, and goes by priority
+//! within a share: a share with many jobs in the queue holds up no other.
+//!
 //! There are as many slots as lanes and places in the queue together, so handing a job over never blocks. The reply
 //! channel is also how the caller's leaving reaches the lane: its receiving half is dropped with the future.
 //!
@@ -12,6 +15,7 @@
 //! keeps its slot and comes back to the front of the queue once the [`ledger`] has granted what it needs.
 
 mod aside;
+mod fair;
 mod future;
 #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device's memory is counted"))]
 mod ledger;
@@ -30,6 +34,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tracing::Span;
 
+use fair::Turn;
 pub use future::RunFuture;
 use ledger::Asked;
 use queue::{Entrance, Exit};
@@ -39,7 +44,7 @@ pub use status::PoolStatus;
 
 use crate::panics::{LogLimit, Panicked};
 use crate::service::{
-    BackendKind, Context, Cost, DeviceTimes, Encoding, Job, KernelError, Payload, PinnedMemory, Reply,
+    BackendKind, Context, Cost, DeviceTimes, Encoding, Job, KernelError, Payload, PinnedMemory, Reply, RequestContext,
 };
 
 /// What a lane does with a job: the part that differs between backends. Each lane has a worker of its own.
@@ -230,7 +235,10 @@ impl Lanes {
         let this = Self { profile, queue: Some(entrance), rest: exit, ledger, state, lanes, slots };
         if let (Some(ledger), Some(queue)) = (&this.ledger, &this.queue) {
             let returns = queue.returns();
-            ledger.hand_on_to(move |task, claim| returns.push(Task { claim: Some(claim), ..task }));
+            ledger.hand_on_to(move |task, claim| {
+                let share = task.job.share().unwrap_or_default();
+                returns.push(Task { claim: Some(claim), ..task }, share);
+            });
             aside::spawn(&this.profile, Arc::clone(ledger), Arc::clone(&this.state)).map_err(failed)?;
         }
         Ok(this)
@@ -284,7 +292,12 @@ impl Lanes {
         match &self.queue {
             Some(queue) if self.state.closed().is_none() => {
                 // A place is there for every slot, so this does not fail.
-                if let Err(task) = queue.push(task) {
+                let turn = Turn {
+                    share: task.job.share().unwrap_or_default(),
+                    priority: task.job.priority(),
+                    expected: task.slot.expected(),
+                };
+                if let Err(task) = queue.push(task, turn) {
                     return Some(task);
                 }
                 // The last lane may have ended since; then either it sees the task, or this sees that it has ended.

@@ -48,6 +48,11 @@ impl Place {
         Self { state: Arc::clone(&lanes.state), predicted: LEAST, _permit: permit }
     }
 
+    /// How long the job is expected to take.
+    pub(super) fn expected(&self) -> Duration {
+        Duration::from_nanos(self.predicted)
+    }
+
     /// The job is expected to take so long.
     pub(super) fn expect(&mut self, time: Duration) {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).clamp(LEAST, MOST);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
+use super::fair::Charge;
 use super::queue::Exit;
 use super::{Asked, Claim, Ledger, Profile, State, Task, Worker};
 use crate::panics::catch_panic;
@@ -33,8 +34,12 @@ pub(super) fn spawn<W: Worker>(
         // Kernels' panics are caught further in. What gets here is of something that a request brings along, or a defect
         // of ours: it costs the request at hand, and the worker begins anew with the next.
         while let Err(panicked) = catch_panic(|| {
-            while let Some(task) = queue.next() {
-                if let Some((task, result)) = work_on(task, &mut worker, &profile, ledger.as_ref(), state) {
+            while let Some((task, charge)) = queue.next() {
+                let charged = Charged::new(queue, charge);
+                let worked = work_on(task, &mut worker, &profile, ledger.as_ref(), state);
+                // Before the answer, so that whoever asks again is charged for what it has had.
+                drop(charged);
+                if let Some((task, result)) = worked {
                     task.answer(result);
                 }
                 pause = FIRST_PAUSE;
@@ -45,6 +50,27 @@ pub(super) fn spawn<W: Worker>(
         }
     })?;
     Ok(())
+}
+
+/// A job that a share is charged for, until it ends, by a panic too.
+struct Charged<'a> {
+    queue: &'a Exit<Task>,
+    charge: Option<Charge>,
+    begun: Instant,
+}
+
+impl<'a> Charged<'a> {
+    fn new(queue: &'a Exit<Task>, charge: Charge) -> Self {
+        Self { queue, charge: Some(charge), begun: Instant::now() }
+    }
+}
+
+impl Drop for Charged<'_> {
+    fn drop(&mut self) {
+        if let Some(charge) = self.charge.take() {
+            self.queue.done(charge, self.begun.elapsed());
+        }
+    }
 }
 
 /// How long a worker waits before it is restarted, where it has done a job well since the last time, and at most. The pause

@@ -1,11 +1,12 @@
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64 as Count;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::machine::{Machine, Ticket, Transition, Verdict};
 use super::settings::Settings;
 use super::status::{CircuitState, CircuitStatus};
+use super::tenants::{TenantLimits, Tenants};
 use super::terms::Terms;
 use super::waiting::Waiters;
 use crate::error::ErrorKind;
@@ -24,6 +25,10 @@ pub struct Circuit {
     jitter: Jitter,
     refused: Count,
     waiters: Arc<Waiters>,
+    /// The circuits of tenants, where this is one of an operation and they have their own.
+    tenants: Option<Tenants>,
+    /// The circuit of the operation, where this is a tenant's.
+    operation: Option<Weak<Circuit>>,
 }
 
 /// The ticket of the generation that a circuit is in.
@@ -57,6 +62,60 @@ impl Circuit {
             jitter: Jitter::new(),
             refused: Count::new(0),
             waiters: Arc::default(),
+            tenants: None,
+            operation: None,
+        }
+    }
+
+    /// With circuits of tenants beside it, where they are to have their own.
+    pub(super) fn with_tenants(self, limits: Option<&TenantLimits>) -> Self {
+        Self { tenants: limits.map(Tenants::new), ..self }
+    }
+
+    /// Whether any tenant has a circuit of its own here.
+    #[inline]
+    pub(super) fn has_tenants(&self) -> bool {
+        self.tenants.as_ref().is_some_and(Tenants::has_some)
+    }
+
+    /// The circuit of a tenant, where it has one and this one, of the operation, is closed.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn of_tenant(&self, tenant: &Arc<str>) -> Option<Arc<Self>> {
+        self.word().closed()?;
+        self.tenants.as_ref()?.get(tenant, clock::now())
+    }
+
+    /// Counts how a call ended that this circuit, of an operation, let through. What a tenant's call says against the
+    /// operation counts in a circuit of the tenant's own, unless it was a probe.
+    pub(super) fn end_of_tenant(
+        self: &Arc<Self>,
+        tenant: Option<&Arc<str>>,
+        ticket: Ticket,
+        verdict: Verdict,
+        now: Instant,
+    ) {
+        let bad = matches!(verdict, Verdict::Failure { .. } | Verdict::Success { slow: true });
+        match (tenant, &self.tenants) {
+            (Some(tenant), Some(tenants)) if bad && self.word().closed() == Some(ticket) => {
+                let make = || {
+                    let own = Self::new(&*self.name, self.settings);
+                    Arc::new(Self { operation: Some(Arc::downgrade(self)), ..own })
+                };
+                // The call began before the circuit did, so what it brings is of its first generation.
+                tenants.get_or_make(tenant, make, now).end(Ticket::FIRST, verdict, now);
+            }
+            _ => self.end(ticket, verdict, now),
+        }
+    }
+
+    /// A tenant's circuit of this operation has opened: so does the operation's own where those of enough tenants are open.
+    #[cold]
+    fn tenant_opened(&self) {
+        let now = clock::now();
+        if self.tenants.as_ref().is_some_and(|tenants| tenants.agree(now)) {
+            let because = "the circuits of several tenants are open";
+            self.change(self.lock(), |machine| ((), machine.open_for_all(&self.settings, &self.jitter, because, now)));
         }
     }
 
@@ -111,13 +170,16 @@ impl Circuit {
     /// Counts a call that was refused.
     #[cold]
     pub(super) fn count_refusal(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+        let operation = self.operation.as_ref().and_then(Weak::upgrade);
+        operation.as_deref().unwrap_or(self).refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How it is, as of now.
     pub fn status(&self) -> CircuitStatus {
         let now = clock::now();
         let refused = self.refused.load(Ordering::Relaxed);
+        let tenants_open = self.tenants.as_ref().map_or(0, |tenants| tenants.open(now));
+        let tenants_opened = self.tenants.as_ref().map_or(0, Tenants::opened);
         let mut machine = self.lock();
         let counts = machine.counts(now);
         CircuitStatus {
@@ -129,13 +191,21 @@ impl Circuit {
             slow: saturate(counts.slow),
             opened: machine.opened(),
             refused,
+            tenants_open,
+            tenants_opened,
             retry_in_ms: u64::try_from(machine.retry_after(&self.settings, now).as_millis()).unwrap_or(u64::MAX),
         }
     }
 
+    /// Whether it is not closed, and somebody still asks for it.
+    pub(super) fn is_kept_open(&self, now: Instant) -> bool {
+        let mut machine = self.lock();
+        machine.state() != CircuitState::Closed && !machine.is_blank(now)
+    }
+
     /// Whether to forget it loses nothing that matters now.
     pub(super) fn is_blank(&self, now: Instant) -> bool {
-        self.lock().is_blank(now)
+        !self.has_tenants() && self.lock().is_blank(now)
     }
 
     #[inline]
@@ -164,10 +234,20 @@ impl Circuit {
     #[inline(never)]
     fn tell(&self, Transition { from, to, because, open_for }: Transition) {
         let (circuit, open_for) = (&*self.name, open_for.map(tracing::field::debug));
+        let of_one_tenant = self.operation.is_some();
         match to {
+            CircuitState::Open if of_one_tenant => {
+                tracing::warn!(circuit, %from, %to, because, open_for, "circuit opened for one tenant");
+            }
             CircuitState::Open => tracing::warn!(circuit, %from, %to, because, open_for, "circuit opened"),
             CircuitState::HalfOpen => tracing::info!(circuit, %from, %to, because, "circuit half open"),
             CircuitState::Closed => tracing::info!(circuit, %from, %to, because, "circuit closed"),
+        }
+        if to == CircuitState::Open
+            && let Some(operation) = self.operation.as_ref().and_then(Weak::upgrade)
+        {
+            operation.tenants.as_ref().inspect(|tenants| tenants.count_opened());
+            operation.tenant_opened();
         }
         self.waiters.wake();
     }
@@ -190,6 +270,8 @@ pub(super) struct Pass {
     /// `None` once the call has ended.
     ticket: Option<Ticket>,
     terms: Terms,
+    /// Whose call it is, where tenants have circuits of their own.
+    tenant: Option<Arc<str>>,
     /// Not so for as long as the place of a probe is only reserved.
     called: bool,
 }
@@ -197,15 +279,20 @@ pub(super) struct Pass {
 impl Pass {
     /// Of a call that is yet to be made.
     pub(super) fn reserved(circuit: Arc<Circuit>, ticket: Ticket) -> Self {
-        Self { circuit, ticket: Some(ticket), terms: Terms::NONE, called: false }
+        Self { circuit, ticket: Some(ticket), terms: Terms::NONE, tenant: None, called: false }
     }
 
     /// Of a call that begins now.
     // Always, so that it is made where the call keeps it.
     #[inline(always)]
-    pub(super) fn begun(circuit: Arc<Circuit>, ticket: Ticket, deadline: Option<Instant>) -> Self {
-        let terms = Terms::of(circuit.settings(), deadline);
-        Self { circuit, ticket: Some(ticket), terms, called: true }
+    pub(super) fn begun(
+        circuit: Arc<Circuit>,
+        ticket: Ticket,
+        callers_deadline: Option<Instant>,
+        tenant: Option<Arc<str>>,
+    ) -> Self {
+        let terms = Terms::of(circuit.settings(), callers_deadline);
+        Self { circuit, ticket: Some(ticket), terms, tenant, called: true }
     }
 
     /// The place alone, for a call that is made now, where the circuit is still in the generation that gave it.
@@ -228,7 +315,7 @@ impl Pass {
     pub(super) fn end(&mut self, kind: Option<ErrorKind>) {
         let Some(ticket) = self.ticket.take() else { return };
         let now = clock::read();
-        if kind.is_none() && !self.terms.is_slow(now) {
+        if kind.is_none() && !self.terms.is_slow(self.circuit.settings(), now) {
             self.circuit.end_well(ticket, now);
         } else {
             self.end_otherwise(ticket, kind, now);
@@ -253,7 +340,7 @@ impl Pass {
     /// A call that says nothing still gives back the place of a probe.
     fn count(&self, ticket: Ticket, verdict: Verdict, now: Instant) {
         if verdict != Verdict::Nothing || self.circuit.word().closed().is_none() {
-            self.circuit.end(ticket, verdict, now);
+            self.circuit.end_of_tenant(self.tenant.as_ref(), ticket, verdict, now);
         }
     }
 }

@@ -1,14 +1,18 @@
 use std::fmt::{self, Display};
 use std::hash::Hash;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Circuit;
 use super::first::First;
 use super::settings::Settings;
 use super::status::CircuitStatus;
 use super::table::{ByKey, Table};
+use super::tenants::TenantLimits;
 use crate::layers::operations::Operations;
-use crate::service::RequestContext;
+use crate::service::limits::tenant_key;
+use crate::service::{RequestContext, Share};
 
 /// Which circuit a request belongs to.
 pub trait Circuits<R> {
@@ -17,6 +21,13 @@ pub trait Circuits<R> {
 
     /// The circuit of `request`; or, where it is to have one of its own and nothing is known of the like, what makes it.
     fn of(self: &Arc<Self>, request: &R) -> Result<Arc<Circuit>, Box<First>>;
+
+    /// The tenant whose circuit a failure of `request` counts in, where tenants have circuits of their own.
+    #[inline]
+    fn tenant_of(&self, request: &R) -> Option<Arc<str>> {
+        let _ = request;
+        None
+    }
 }
 
 /// What can be said of circuits without a request.
@@ -54,32 +65,53 @@ impl Statuses for One {
 
 /// A circuit for each [operation](RequestContext::operation).
 #[derive(Debug)]
-pub struct PerOperation(Table<Operations<Arc<Circuit>>>);
+pub struct PerOperation {
+    table: Table<Operations<Arc<Circuit>>>,
+    /// Where tenants have circuits of their own.
+    tenants: Option<TenantLimits>,
+}
 
 impl PerOperation {
     pub(super) fn new(settings: Settings, max: usize) -> Self {
-        Self(Table::new(settings, Operations::new(max)))
+        Self { table: Table::new(settings, Operations::new(max)), tenants: None }
+    }
+
+    pub(super) fn per_tenant(settings: Settings, max: usize, agreeing: NonZeroU32) -> Self {
+        let (limits, mut table) = (TenantLimits::new(agreeing), Table::new(settings, Operations::new(max)));
+        table.rest = Arc::new(Circuit::new("rest", settings).with_tenants(Some(&limits)));
+        Self { table, tenants: Some(limits) }
     }
 
     pub(super) fn settings(&self) -> &Settings {
-        self.0.settings()
+        self.table.settings()
+    }
+
+    pub(super) fn max(&self) -> usize {
+        self.table.read().max()
+    }
+
+    pub(super) fn agreeing(&self) -> Option<NonZeroU32> {
+        self.tenants.as_ref().map(TenantLimits::agreeing)
     }
 
     // Apart, so that the search for a circuit that is there needs no room for it.
     #[cold]
     #[inline(never)]
     fn unknown(self: &Arc<Self>, operation: &str, request: &impl RequestContext) -> Result<Arc<Circuit>, Box<First>> {
-        if self.0.has_room() {
-            Err(Box::new(First::new(Arc::clone(self), operation, request.deadline())))
+        if self.table.has_room() {
+            let tenant = self.tenants.as_ref().and_then(|_| tenant(request)).cloned();
+            Err(Box::new(First::new(Arc::clone(self), operation, callers_deadline(request), tenant)))
         } else {
-            Ok(Arc::clone(&self.0.rest))
+            let rest = &self.table.rest;
+            let own = tenant(request).filter(|_| rest.has_tenants()).and_then(|tenant| rest.of_tenant(tenant));
+            Ok(own.unwrap_or_else(|| Arc::clone(rest)))
         }
     }
 
     /// The circuit of an operation of which a call has ended so that it counts; `None` where there is no room for it.
     pub(super) fn make(&self, operation: &str) -> Option<Arc<Circuit>> {
-        let circuits = self.0.read();
-        let make = || Arc::new(Circuit::new(operation, *self.settings()));
+        let circuits = self.table.read();
+        let make = || Arc::new(Circuit::new(operation, *self.settings()).with_tenants(self.tenants.as_ref()));
         circuits.find_or_insert(operation, make).map(|(_, circuit)| Arc::clone(circuit))
     }
 }
@@ -93,16 +125,39 @@ impl<R: RequestContext> Circuits<R> for PerOperation {
     #[inline]
     fn of(self: &Arc<Self>, request: &R) -> Result<Arc<Circuit>, Box<First>> {
         let operation = request.operation();
-        if let Some((_, circuit)) = self.0.read().find(operation) {
+        if let Some((_, circuit)) = self.table.read().find(operation) {
+            if circuit.has_tenants()
+                && let Some(own) = tenant(request).and_then(|tenant| circuit.of_tenant(tenant))
+            {
+                return Ok(own);
+            }
             return Ok(Arc::clone(circuit));
         }
         self.unknown(operation, request)
     }
+
+    #[inline]
+    fn tenant_of(&self, request: &R) -> Option<Arc<str>> {
+        if self.tenants.is_some() { tenant(request).cloned() } else { None }
+    }
+}
+
+/// Whose circuit a request goes by. Those that are served from the common share are nobody's in particular.
+#[inline]
+fn tenant(request: &impl RequestContext) -> Option<&Arc<str>> {
+    let tenant = tenant_key(request)?;
+    if request.share().is_some_and(Share::is_common) { None } else { Some(tenant) }
+}
+
+/// The deadline of a request, where its caller chose it.
+#[inline]
+pub(super) fn callers_deadline(request: &impl RequestContext) -> Option<Instant> {
+    if request.deadline_is_server_timeout() { None } else { request.deadline() }
 }
 
 impl Statuses for PerOperation {
     fn statuses(&self) -> Vec<CircuitStatus> {
-        self.0.statuses()
+        self.table.statuses()
     }
 }
 

@@ -14,14 +14,20 @@ use crate::layers::operations::to_keep;
 pub struct First {
     circuits: Arc<PerOperation>,
     operation: Box<str>,
+    tenant: Option<Arc<str>>,
     terms: Terms,
     ended: bool,
 }
 
 impl First {
-    pub(super) fn new(circuits: Arc<PerOperation>, operation: &str, deadline: Option<Instant>) -> Self {
-        let terms = Terms::of(circuits.settings(), deadline);
-        Self { circuits, operation: to_keep(operation).into(), terms, ended: false }
+    pub(super) fn new(
+        circuits: Arc<PerOperation>,
+        operation: &str,
+        callers_deadline: Option<Instant>,
+        tenant: Option<Arc<str>>,
+    ) -> Self {
+        let terms = Terms::of(circuits.settings(), callers_deadline);
+        Self { circuits, operation: to_keep(operation).into(), tenant, terms, ended: false }
     }
 
     /// `kind` is of the failure, if it is one.
@@ -40,7 +46,7 @@ impl First {
         // The call began before the circuit did, so what it brings is of its first generation. Where calls that ended
         // sooner have opened it, that is over.
         if let Some(circuit) = self.circuits.make(&self.operation) {
-            circuit.end(Ticket::FIRST, verdict, now);
+            circuit.end_of_tenant(self.tenant.as_ref(), Ticket::FIRST, verdict, now);
         }
     }
 }
@@ -70,7 +76,7 @@ mod loom_tests {
         loom::model(|| {
             let settings = Settings { consecutive: Some(2), ..Settings::default() };
             let circuits = Arc::new(PerOperation::new(settings, 2));
-            let [mut here, mut there] = [(); 2].map(|()| First::new(Arc::clone(&circuits), "a", None));
+            let [mut here, mut there] = [(); 2].map(|()| First::new(Arc::clone(&circuits), "a", None, None));
             let thread = loom::thread::spawn(move || there.end(Some(ErrorKind::Unavailable)));
             here.end(Some(ErrorKind::Unavailable));
             thread.join().unwrap();

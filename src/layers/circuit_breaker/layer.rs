@@ -1,5 +1,6 @@
 use std::fmt::Display;
 use std::hash::Hash;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,11 +110,14 @@ impl CircuitBreakerLayer {
         self.set(|settings| settings.failures = kinds)
     }
 
-    /// A deadline of the caller's own that has passed is a failure only where it left the service this long, 1 second if
-    /// nothing is said: a client that allows a millisecond is not to close the service to all others.
+    /// Counts a deadline that the caller chose and that has passed as a failure where it left the service this long. If
+    /// nothing is said none counts: a client that allows too little time is not to close the service to all others.
+    ///
+    /// A server's own timeout always counts: that of a [`TimeoutLayer`](crate::layers::TimeoutLayer) further in, and a
+    /// deadline that [is a server's timeout](crate::service::RequestContext::deadline_is_server_timeout).
     #[must_use]
     pub fn patience(self, patience: Duration) -> Self {
-        self.set(|settings| settings.patience = patience)
+        self.set(|settings| settings.patience = Some(patience))
     }
 
     /// While it is open, has the service be not ready instead of refusing calls: what stands under a balancer is then
@@ -159,11 +163,28 @@ fn check_share(share: f64) {
 }
 
 impl CircuitBreakerLayer<PerOperation> {
+    /// Gives each tenant a circuit of its own for an operation, so that what fails for one is refused to that one alone.
+    /// Once the circuits of `agreeing` tenants are open at the same time, the operation's own circuit opens, for all.
+    /// Requests without a tenant go by the operation's own circuit.
+    ///
+    /// A tenant's circuit is made at its first failure. There are no more than 4 096 of them, for all operations together:
+    /// the tenants that come after share one for each operation.
+    #[must_use]
+    pub fn per_tenant(self, agreeing: NonZeroU32) -> Self {
+        let (settings, max) = (*self.circuits.settings(), self.circuits.max());
+        Self { circuits: Arc::new(PerOperation::per_tenant(settings, max, agreeing)) }
+    }
+
     /// Sets how many operations have a circuit of their own, 1 024 if nothing is said. Those that are new when so many are
     /// known share one, until some that have not failed lately, or that nobody asks for any more, are forgotten.
     #[must_use]
     pub fn max_keys(self, max_keys: usize) -> Self {
-        Self { circuits: Arc::new(PerOperation::new(*self.circuits.settings(), max_keys)) }
+        let settings = *self.circuits.settings();
+        let circuits = match self.circuits.agreeing() {
+            Some(agreeing) => PerOperation::per_tenant(settings, max_keys, agreeing),
+            None => PerOperation::new(settings, max_keys),
+        };
+        Self { circuits: Arc::new(circuits) }
     }
 }
 

@@ -258,6 +258,17 @@ impl Machine {
         }
     }
 
+    /// Opens it where it is closed, for a reason that is not among its own calls.
+    pub(super) fn open_for_all(
+        &mut self,
+        settings: &Settings,
+        jitter: &Jitter,
+        because: &'static str,
+        now: Instant,
+    ) -> Option<Transition> {
+        matches!(self.phase, Phase::Closed).then(|| self.open(settings, jitter, because, now))
+    }
+
     fn open(&mut self, settings: &Settings, jitter: &Jitter, because: &'static str, now: Instant) -> Transition {
         // One that opens soon after it has closed had not recovered, so its open time grows on.
         let soon = self.closed.is_none() || self.has_just_closed(now);

@@ -58,9 +58,10 @@
 //! [kind](CircuitBreakerLayer::failures). `Internal`, `Unavailable` and `DeadlineExceeded` are failures if nothing else is
 //! said. The others are neither failures nor successes: what a caller does wrong, a refusal because of a quota or a full
 //! queue, and a call whose caller left say nothing of whether the service works. Two cases lie between:
-//! * `DeadlineExceeded` for a deadline that the request brought counts where that deadline was
-//!   [a second away](CircuitBreakerLayer::patience) or more. The deadline of a [`TimeoutLayer`](super::TimeoutLayer) inside
-//!   the breaker, of which the request does not know yet, always counts.
+//! * `DeadlineExceeded` is no failure of the service where a deadline that the caller chose has passed, unless that is
+//!   [asked for](CircuitBreakerLayer::patience). A server's own timeout counts: that of a
+//!   [`TimeoutLayer`](super::TimeoutLayer) inside the breaker, of which the request does not know yet, and a deadline that
+//!   the request [says is one](crate::service::RequestContext::deadline_is_server_timeout).
 //! * A call that its caller leaves counts as slow where it had by then taken longer than a slow call may.
 //!
 //! A call that panics counts as `Internal`. What a call brings counts only while the circuit is in the state that let it
@@ -84,7 +85,9 @@
 //!
 //! # A circuit for each what?
 //!
-//! For each kernel or route: [`per_operation`](CircuitBreakerLayer::per_operation). For anything else in the request:
+//! For each kernel or route: [`per_operation`](CircuitBreakerLayer::per_operation), and in it
+//! [for each tenant](CircuitBreakerLayer::per_tenant), until several tenants agree: one whose calls fail has its own circuit
+//! opened, and the others do not notice. For anything else in the request:
 //! [`per_key`](CircuitBreakerLayer::per_key). For each device or replica, which is not in the request: a layer of its own
 //! around the service of each, inside what chooses between them. Clones of one layer share their circuits.
 //!
@@ -115,6 +118,7 @@ mod service;
 mod settings;
 mod status;
 mod table;
+mod tenants;
 mod terms;
 mod waiting;
 mod window;

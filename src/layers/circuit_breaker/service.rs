@@ -5,7 +5,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 use super::circuit::Pass;
-use super::circuits::{Circuits, One};
+use super::circuits::{Circuits, One, callers_deadline};
 use super::first::First;
 use super::future::Call;
 use super::gate::{Gate, admit};
@@ -96,7 +96,8 @@ where
             }
         };
         // Before the inner call, so that one that panics there counts as well.
-        let mut call = Some(Call::Let(Pass::begun(circuit, ticket, request.deadline())));
+        let tenant = circuits.tenant_of(&request);
+        let mut call = Some(Call::Let(Pass::begun(circuit, ticket, callers_deadline(&request), tenant)));
         call_beside(&mut self.inner, request, &mut call, |inner, call| ResponseFuture::called(inner, call.take()))
     }
 }

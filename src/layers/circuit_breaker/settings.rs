@@ -1,6 +1,7 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{ErrorKind, ErrorKinds};
+use crate::layers::clock;
 use crate::layers::jitter::Jitter;
 
 /// When a circuit opens and closes.
@@ -21,10 +22,12 @@ pub(super) struct Settings {
     /// Probes that must succeed.
     pub(super) successes: u32,
     pub(super) failures: ErrorKinds,
-    /// A deadline of the caller's own that left less time decides nothing.
-    pub(super) patience: Duration,
+    /// A deadline of the caller's own that left this long and has passed is a failure. `None`: none ever is.
+    pub(super) patience: Option<Duration>,
     /// Whether it is not ready while it is open.
     pub(super) hold: bool,
+    /// What times are counted from.
+    pub(super) epoch: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +49,9 @@ impl Default for Settings {
             probes: 1,
             successes: 1,
             failures: ErrorKinds::of(&[ErrorKind::Internal, ErrorKind::Unavailable, ErrorKind::DeadlineExceeded]),
-            patience: Duration::from_secs(1),
+            patience: None,
             hold: false,
+            epoch: clock::read(),
         }
     }
 }

@@ -60,8 +60,12 @@ pub struct CircuitStatus {
     pub slow: u32,
     /// How often it has opened.
     pub opened: u64,
-    /// Calls that it has refused.
+    /// Calls that it has refused, those included that the circuits of single tenants have.
     pub refused: u64,
+    /// Tenants whose own circuit of this operation is open.
+    pub tenants_open: u32,
+    /// How often a tenant's own circuit of this operation has opened.
+    pub tenants_opened: u64,
     /// The time until the next call can go through, in milliseconds.
     pub retry_in_ms: u64,
 }
@@ -83,7 +87,8 @@ impl CircuitBreakerHandle {
         self.circuits.statuses()
     }
 
-    /// Adds `circuit_state`, `circuit_opened_total` and `circuit_refused_total` to a registry, with the label `circuit`.
+    /// Adds `circuit_state`, `circuit_tenants_open`, `circuit_opened_total`, `circuit_tenants_opened_total` and
+    /// `circuit_refused_total` to a registry, with the label `circuit`.
     ///
     /// ```
     /// use prometheus_client::{encoding::text, registry::Registry};
@@ -115,6 +120,13 @@ impl Collector for CircuitBreakerHandle {
             }
         }
 
+        let help = "Tenants whose own circuit is open, while the circuit of the others need not be";
+        let mut family = encoder.encode_descriptor("circuit_tenants_open", help, None, MetricType::Gauge)?;
+        for status in &statuses {
+            let labels = [("circuit", status.circuit.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&i64::from(status.tenants_open))?;
+        }
+
         let mut counter = |name, help, count: fn(&CircuitStatus) -> u64| -> Result<(), fmt::Error> {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for status in &statuses {
@@ -125,6 +137,8 @@ impl Collector for CircuitBreakerHandle {
             Ok(())
         };
         counter("circuit_opened", "How often the circuit has opened", |status| status.opened)?;
+        let help = "How often the circuit of a single tenant has opened";
+        counter("circuit_tenants_opened", help, |status| status.tenants_opened)?;
         counter("circuit_refused", "Calls that the circuit has refused", |status| status.refused)?;
         Ok(())
     }

@@ -1,4 +1,7 @@
 //! How fast what is ahead gets less.
+//!
+//! The work of a call that has ended is what it took by itself, where that is known, and not what it was expected to take:
+//! an estimate that is off would be in the rate as well, and stay there once the estimate has been put right.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -6,10 +9,9 @@ use std::time::{Duration, Instant};
 use super::estimate::nanos;
 use crate::sync::Mutex;
 
-/// Estimated work done in a unit of time: 4 where four places do what was estimated in the time that was estimated.
+/// Work done in a unit of time: 4 where four places do what they do in the time that each of it takes by itself.
 ///
 /// It is measured while there is more to do than there are places, as at other times it says how much was asked for.
-/// Estimates that are all off by the same factor are off in it as well, so that what is ahead over it still is a time.
 #[derive(Debug)]
 pub(super) struct Drain {
     /// As told; `None` where the rate itself is all that is known of it.
@@ -21,6 +23,8 @@ pub(super) struct Drain {
     /// Whether the last call that ended left one for each place: a look at it, where there is nothing to measure, is all
     /// that a call costs.
     busy: AtomicBool,
+    /// Whether the rate was told or has been measured, and is no guess.
+    known: AtomicBool,
     /// Whether a call has been refused since a place was free.
     refused: AtomicBool,
     window: Mutex<Window>,
@@ -29,7 +33,7 @@ pub(super) struct Drain {
 /// How a call ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
-    /// It was estimated at so many nanoseconds.
+    /// It was work of so many nanoseconds.
     Answered(u64),
     Unanswered,
     /// Nothing was known of how long it would take, so what is measured meanwhile says nothing.
@@ -70,12 +74,19 @@ impl Drain {
             places: AtomicUsize::new(begin),
             rate: AtomicU64::new((begin as f64).to_bits()),
             busy: AtomicBool::new(false),
+            known: AtomicBool::new(parallelism.is_some()),
             refused: AtomicBool::new(false),
             window: Mutex::default(),
         }
     }
 
-    /// Nanoseconds until so many of estimated work are done.
+    /// Whether there is more to go by than the number of processors.
+    #[inline]
+    pub(super) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// Nanoseconds until so many of work are done.
     pub(super) fn time(&self, work: u64) -> u64 {
         (work as f64 / f64::from_bits(self.rate.load(Ordering::Relaxed))) as u64
     }
@@ -154,6 +165,7 @@ impl Drain {
         let weight = if window.measured || self.parallelism.is_some() { 0.25 } else { 1.0 };
         let next = (rate + (measured - rate) * weight).max(0.001);
         self.rate.store(next.to_bits(), Ordering::Relaxed);
+        self.known.store(true, Ordering::Relaxed);
         if self.parallelism.is_none() {
             self.places.store((next.round() as usize).max(1), Ordering::Relaxed);
         }

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::layers::operations::{At, Operations, to_keep};
-use crate::service::RequestContext;
+use crate::layers::per_share::{Forget, PerShare};
+use crate::service::{RequestContext, Share};
 
 /// Learns from how long calls took. Times are in nanoseconds.
 pub trait Estimator {
     /// What is kept of a call, to learn from.
     type Call;
 
-    /// Whether what it was expected to take was more than a guess.
+    /// Whether what it is expected to take has been measured, or was given, and is no guess.
     fn knows(&self, call: &Self::Call) -> bool {
         let _ = call;
         true
@@ -33,47 +34,78 @@ pub trait Estimate<R>: Estimator {
 }
 
 /// An exponentially weighted mean that gives the newest an eighth; 0 stands for nothing known.
+///
+/// A first value that is too high by a factor, as that of a cold start is, would be in it for long: after a few values in a
+/// row that are far lower, each further one counts half. The highest byte counts them, the rest is the mean.
 #[derive(Debug, Default)]
 pub(super) struct Mean(AtomicU64);
+
+const LOWER_SHIFT: u32 = 56;
+const VALUE: u64 = (1 << LOWER_SHIFT) - 1;
+/// Lower by this factor is far lower.
+const FAR: u64 = 4;
+/// So many in a row are no chance.
+const FEW: u64 = 3;
 
 impl Mean {
     #[inline]
     fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) & VALUE
     }
 
     /// Of two that add at the same time one may be lost, which a mean can do without.
     #[inline]
     fn add(&self, value: u64) {
-        let mean = self.get();
-        let next = if mean == 0 { value } else { mean - mean / 8 + value / 8 };
-        self.0.store(next.max(1), Ordering::Relaxed);
+        let packed = self.0.load(Ordering::Relaxed);
+        let (mean, lower) = (packed & VALUE, packed >> LOWER_SHIFT);
+        let far_lower = value < mean / FAR;
+        let next = if mean == 0 {
+            value
+        } else if far_lower && lower >= FEW {
+            mean.midpoint(value)
+        } else {
+            mean - mean / 8 + value / 8
+        };
+        let lower = if far_lower { (lower + 1).min(FEW) } else { 0 };
+        self.0.store(next.clamp(1, VALUE) | lower << LOWER_SHIFT, Ordering::Relaxed);
     }
 
     fn shave(&self) {
-        let mean = self.get();
-        self.0.store((mean - mean / 32).max(1), Ordering::Relaxed);
+        let packed = self.0.load(Ordering::Relaxed);
+        let mean = packed & VALUE;
+        self.0.store((mean - mean / 32).max(1) | packed & !VALUE, Ordering::Relaxed);
     }
 }
 
-/// The mean of what calls of an [operation](RequestContext::operation) took.
+impl Forget for Mean {
+    fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The mean of what calls of an [operation](RequestContext::operation) took, for each [share](RequestContext::share) apart.
 #[derive(Debug)]
 pub struct Learned {
-    operations: Operations<Mean>,
-    /// Of all calls: what those of an unknown operation are expected to take.
+    operations: Operations<PerShare<Mean>>,
+    /// Of all calls: what those are expected to take that are of one of too many operations.
     all: Mean,
 }
 
 /// Names beyond these have no mean of their own.
 const MAX_OPERATIONS: usize = 512;
-/// Of a call when nothing is known of any.
-const FIRST: u64 = 1_000_000;
 
 /// What a call was an example of.
 #[derive(Debug)]
 pub enum Example {
     /// An operation that has been answered before.
-    Known(At),
+    Known {
+        /// Which.
+        at: At,
+        /// The share that it is served from.
+        share: Share,
+        /// Whether that share has had an answer.
+        is_measured: bool,
+    },
     /// A name that is known once it is answered.
     New(Box<str>),
     /// One of too many.
@@ -88,8 +120,8 @@ impl Learned {
     /// An operation has been answered for the first time.
     #[inline(never)]
     fn meet(&self, name: &str, took: u64) {
-        if let Some((_, mean)) = self.operations.find_or_insert(name, Mean::default) {
-            mean.add(took);
+        if let Some((_, means)) = self.operations.find_or_insert(name, PerShare::default) {
+            means.all.add(took);
         }
     }
 }
@@ -98,14 +130,20 @@ impl Estimator for Learned {
     type Call = Example;
 
     fn knows(&self, call: &Example) -> bool {
-        !matches!(call, Example::New(_))
+        matches!(call, Example::Known { is_measured: true, .. } | Example::Other)
     }
 
     #[inline]
     fn observe(&self, call: &Example, took: u64) {
         self.all.add(took);
         match call {
-            Example::Known(at) => self.operations[*at].add(took),
+            Example::Known { at, share, .. } => {
+                let means = &self.operations[*at];
+                means.all.add(took);
+                if let Some(own) = means.get_or_take(*share) {
+                    own.add(took);
+                }
+            }
             Example::New(name) => self.meet(name, took),
             Example::Other => {}
         }
@@ -113,22 +151,31 @@ impl Estimator for Learned {
 
     fn doubt(&self, call: &Example) {
         match call {
-            Example::Known(at) => self.operations[*at].shave(),
+            Example::Known { at, share, .. } => {
+                self.operations[*at].get(*share).inspect(|mean| mean.shave());
+            }
             Example::New(_) | Example::Other => self.all.shave(),
         }
     }
 }
 
 impl<R: RequestContext> Estimate<R> for Learned {
+    /// Nothing for what has not been measured: a guess is no reason to refuse a call.
     #[inline]
     fn estimate(&self, request: &R) -> (u64, Example) {
         let name = request.operation();
-        if let Some((at, mean)) = self.operations.find(name) {
-            return (mean.get(), Example::Known(at));
+        if let Some((at, means)) = self.operations.find(name) {
+            let share = request.share().unwrap_or_default();
+            let own = means.get(share);
+            // What calls of others took is no measure of this one's, and better than nothing for what is behind it.
+            let estimate = own.unwrap_or(&means.all).get();
+            return (estimate, Example::Known { at, share, is_measured: own.is_some() });
         }
-        let example = if self.operations.is_full() { Example::Other } else { Example::New(to_keep(name).into()) };
-        let known = self.all.get();
-        (if known == 0 { FIRST } else { known }, example)
+        if self.operations.is_full() {
+            (self.all.get(), Example::Other)
+        } else {
+            (0, Example::New(to_keep(name).into()))
+        }
     }
 }
 

@@ -44,7 +44,14 @@ impl LoadShedLayer<Predicted> {
     /// Refuses a call when it would wait for longer than `max_wait`, or for so long that it would not be done by its
     /// deadline. How long calls take is learned, for each operation, and so is how many run at a time.
     pub fn predicting(max_wait: Duration) -> Self {
-        Self::bounded(Bounds { max_wait, answer_within: None, parallelism: None, parts: PARTS, by_priority: false })
+        Self::bounded(Bounds {
+            max_wait,
+            answer_within: None,
+            parallelism: None,
+            parts: PARTS,
+            by_priority: false,
+            by_share: false,
+        })
     }
 
     /// Goes by what `estimate` says that a call takes by itself, and corrects it by what calls have taken. Say it last:
@@ -96,6 +103,14 @@ impl LoadShedLayer<Predicted> {
     #[must_use]
     pub fn by_priority(self) -> Self {
         Self::bounded(Bounds { by_priority: true, ..self.policy.bounds() })
+    }
+
+    /// Takes calls to be served fairly by their [share](crate::service::RequestContext::share), and by priority within a share,
+    /// as a [`PriorityQueueLayer`](crate::layers::PriorityQueueLayer) further in does it: of what other shares have waiting only
+    /// so much is ahead of a call as they are served meanwhile.
+    #[must_use]
+    pub fn by_share(self) -> Self {
+        Self::bounded(Bounds { by_share: true, ..self.policy.bounds() })
     }
 
     fn bounded(bounds: Bounds) -> Self {

@@ -48,7 +48,8 @@
 //! The wait is the sum of the estimates of what is served before the call, over how much of it gets done in a unit of
 //! time; while a place is free it is nothing. Before it come all calls that have been let in and have not ended, or,
 //! [by priority](LoadShedLayer::by_priority), those of its own priority and of higher ones, and those that run, which on the
-//! average are half done. A call is refused if the wait is more than
+//! average are half done. [By share](LoadShedLayer::by_share) it is what the call's own share has of those, and of each other
+//! share what that is served meanwhile: as much for its weight, or all that it has. A call is refused if the wait is more than
 //! `max_wait`, or more than what its deadline, or the time that it [has](LoadShedLayer::answer_within), leaves it after its own
 //! estimate, and calls of lower
 //! [priority](crate::service::Priority) may use only a [part](LoadShedLayer::parts) of either, so they go first. The
@@ -61,14 +62,20 @@
 //!   absorbs a burst is told from the one that only adds delay by whether it empties in between is
 //!   [CoDel](https://queue.acm.org/detail.cfm?id=2209336)'s, and what is done about it that of
 //!   [Fail at Scale](https://queue.acm.org/detail.cfm?id=2839461).
+//! * **Nothing is refused on the strength of a guess.** Before it has been measured how much gets done, or
+//!   [told](LoadShedLayer::parallelism), all calls are let in, and it is for the queue further in to bound them. A call of an
+//!   operation that has not been answered, or not to its [share](crate::service::RequestContext::share), is refused for what is
+//!   ahead of it alone and not for what it might take itself.
 //! * **Estimates** are learned by [operation](crate::service::RequestContext::operation), as a mean in which the newest
-//!   call counts an eighth; 512 operations have one of their own, and only those that were answered. Or a
-//!   [closure](LoadShedLayer::estimate) gives them, and the mean of how far off it was corrects it. A call's own time is
+//!   call counts an eighth, and half where the last few were all less than a quarter of it; 512 operations have one of their
+//!   own, and only those that were answered. A share that has been assigned has a mean of its own for each operation, as calls
+//!   of one tenant can take a thousand times as long as those of another. Or a [closure](LoadShedLayer::estimate) gives them,
+//!   and the mean of how far off it was corrects it. A call's own time is
 //!   what the response's [`Execution`](crate::service::Execution) says. Where that says nothing it is the time from the inner call,
 //!   where nothing was ahead of it or it was shorter than expected: what queued says nothing of its own time.
-//! * **How much gets done** is measured while there is more to do than there are places, so that it sees what estimates
-//!   miss: a slower clock, a neighbour. It begins as the [parallelism](LoadShedLayer::parallelism) that was given, or as
-//!   the number of processors. Learned, it is tried one call beyond what is known.
+//! * **How much gets done** is measured while there is more to do than there are places, so that it sees a slower clock or a
+//!   neighbour. It begins as the [parallelism](LoadShedLayer::parallelism) that was given; learned, it is tried one call beyond
+//!   what is known. What is counted as done is what calls took, where that is known, and not what they were expected to take.
 //! * **An estimate that is too high cannot lock an operation out.** An idle service takes any call, and each refusal that
 //!   only the call's own estimate is the reason for takes a 32nd off that.
 //!
@@ -97,6 +104,7 @@ mod layer;
 mod policy;
 mod predict;
 mod service;
+mod shares;
 
 pub use self::error::LoadShedError;
 pub use self::estimate::{Given, Learned};

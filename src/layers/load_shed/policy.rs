@@ -29,6 +29,12 @@ pub trait Admit<R>: Policy {
     /// Whether `request` may come in. Where the inner service is not `ready`, a call that may come in waits for it.
     fn admit(self: &Arc<Self>, request: &R, ready: bool) -> Result<Self::Admitted, Refusal>;
 
+    /// Tells those further in what is known of a call that may come in.
+    #[inline]
+    fn tell(request: &mut R, admitted: &Self::Admitted) {
+        let _ = (request, admitted);
+    }
+
     /// Until when a call may wait for readiness.
     fn wait_until(&self, request: &R) -> Option<Instant>;
 

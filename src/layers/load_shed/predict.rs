@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use super::drain::{Drain, End};
 use super::estimate::{Estimate, Estimator, Learned, nanos};
 use super::policy::{Admit, Answered, Policy, Refusal};
+use super::shares::Shares;
 use crate::layers::clock;
-use crate::service::{Priority, RequestContext, ResponseContext};
+use crate::service::{Priority, RequestContext, ResponseContext, Share};
 
 /// Refuses a call when what is ahead leaves no time for it. Made by
 /// [`LoadShedLayer::predicting`](super::LoadShedLayer::predicting).
@@ -20,7 +21,34 @@ pub struct Predicted<F = Learned> {
     in_flight: AtomicUsize,
     /// Nanoseconds of estimates of what has been let in and has not ended, by priority.
     backlog: [AtomicU64; 3],
+    /// Of that, what is of shares that have been assigned.
+    shares: Shares,
+    recent: Recent,
     shed: [AtomicU64; 3],
+}
+
+/// What calls that have ended lately took and were expected to take as they were let in, in nanoseconds; one that is some
+/// sixteen calls ago counts a third. Of two that add at the same time one may be lost.
+#[derive(Debug, Default)]
+struct Recent {
+    took: AtomicU64,
+    expected: AtomicU64,
+}
+
+impl Recent {
+    fn add(&self, took: u64, expected: u64) {
+        for (sum, value) in [(&self.took, took), (&self.expected, expected)] {
+            let before = sum.load(Ordering::Relaxed);
+            sum.store((before - before / 16).saturating_add(value), Ordering::Relaxed);
+        }
+    }
+
+    /// What to take of a backlog whose estimates were made when calls were let in. Those of before an estimate was put right
+    /// would count for as long as they wait; what is off by less than a half is no more than chance.
+    fn correction(&self) -> f64 {
+        let (took, expected) = (self.took.load(Ordering::Relaxed), self.expected.load(Ordering::Relaxed));
+        if took < expected / 2 { took as f64 / expected as f64 } else { 1.0 }
+    }
 }
 
 /// What a layer was told.
@@ -34,6 +62,8 @@ pub(super) struct Bounds {
     pub(super) parts: [f64; 3],
     /// Whether calls of a higher priority are served first.
     pub(super) by_priority: bool,
+    /// Whether calls are served fairly by share, and by priority within a share.
+    pub(super) by_share: bool,
 }
 
 /// What has been let in and has not ended.
@@ -50,7 +80,11 @@ impl Ahead {
 
     /// Of the priority `index` and above.
     fn from(&self, index: usize) -> u64 {
-        self.backlog[index..].iter().fold(0, |sum, backlog| sum.saturating_add(*backlog))
+        Self::from_of(&self.backlog, index)
+    }
+
+    fn from_of(backlog: &[u64; 3], index: usize) -> u64 {
+        backlog[index..].iter().fold(0, |sum, backlog| sum.saturating_add(*backlog))
     }
 
     fn average(&self) -> u64 {
@@ -82,6 +116,8 @@ impl<F> Predicted<F> {
             bounds,
             in_flight: AtomicUsize::new(0),
             backlog: Default::default(),
+            shares: Shares::default(),
+            recent: Recent::default(),
             shed: Default::default(),
         }
     }
@@ -110,24 +146,33 @@ impl<F> Predicted<F> {
     /// How long the next call is expected to wait, if it is served after all that are ahead.
     pub(super) fn predicted_wait(&self) -> Duration {
         let ahead = self.ahead();
-        let wait = if self.drain.is_busy(ahead.in_flight) { self.drain.time(ahead.all()) } else { 0 };
+        let wait = if self.drain.is_busy(ahead.in_flight) { self.time(ahead.all()) } else { 0 };
         Duration::from_nanos(wait)
     }
 
-    /// Nanoseconds until what is served before a call of this priority is done.
-    fn wait(&self, priority: Priority, ahead: &Ahead) -> u64 {
-        if !self.drain.is_busy(ahead.in_flight) {
+    /// Nanoseconds until what is served before a call of this priority and share is done.
+    fn wait(&self, priority: Priority, share: Share, ahead: &Ahead) -> u64 {
+        // No call is refused on the strength of a guess.
+        if !self.drain.is_known() || !self.drain.is_busy(ahead.in_flight) {
             return 0;
         }
         let all = ahead.all();
-        if !self.bounds.by_priority {
-            return self.drain.time(all);
-        }
-        let first = ahead.from(index(priority));
+        let first = if self.bounds.by_share {
+            self.shares.before(share, index(priority), &ahead.backlog)
+        } else if self.bounds.by_priority {
+            ahead.from(index(priority))
+        } else {
+            return self.time(all);
+        };
         let runs = ahead.average().saturating_mul(self.drain.places() as u64);
         // What runs is ahead of everybody, whatever its priority, and half of it is done.
-        let runs_below = runs.min(all - first);
-        self.drain.time((first + runs_below).saturating_sub(runs / 2))
+        let runs_below = runs.min(all.saturating_sub(first));
+        self.time((first + runs_below).saturating_sub(runs / 2))
+    }
+
+    /// Nanoseconds until a backlog of so many is done.
+    fn time(&self, backlog: u64) -> u64 {
+        self.drain.time((backlog as f64 * self.recent.correction()) as u64)
     }
 
     /// Until the call has to be answered.
@@ -144,7 +189,7 @@ impl<F> Predicted<F> {
     fn has_time<R: RequestContext>(&self, request: &R, now: Instant, estimate: u64) -> Result<(), Shortage> {
         let priority = request.priority();
         let ahead = self.ahead();
-        let wait = self.wait(priority, &ahead);
+        let wait = self.wait(priority, request.share().unwrap_or_default(), &ahead);
         let mut whole = nanos(self.bounds.max_wait);
         if let Some(left) = self.time_left(request, now) {
             let Some(spare) = nanos(left).checked_sub(estimate) else {
@@ -188,9 +233,11 @@ where
         let now = clock::now();
         let (estimate, call) = self.estimator.estimate(request);
         let in_flight = self.in_flight();
+        // A call of which nothing has been measured is refused for what is ahead of it alone.
+        let own = if self.estimator.knows(&call) { estimate } else { 0 };
         // An idle service takes anything: an estimate can be wrong, and only a call can put it right.
         if in_flight > 0
-            && let Err(shortage) = self.has_time(request, now, estimate)
+            && let Err(shortage) = self.has_time(request, now, own)
         {
             if shortage.by_itself {
                 self.estimator.doubt(&call);
@@ -204,8 +251,13 @@ where
         let index = index(request.priority());
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.backlog[index].fetch_add(estimate, Ordering::Relaxed);
+        let share = request.share().filter(|share| self.bounds.by_share && !share.is_common());
+        if let Some(share) = share {
+            self.shares.enter(share, index, estimate);
+        }
         let policy = Arc::clone(self);
-        Ok(Work { policy, call, estimate, called: now, index: index as u8, alone, done: false })
+        let (index, share) = (index as u8, share.map_or(0, Share::key));
+        Ok(Work { policy, call, estimate, share, called: now, index, alone, done: None })
     }
 
     fn wait_until(&self, request: &R) -> Option<Instant> {
@@ -219,8 +271,14 @@ where
         work.called = clock::now();
     }
 
+    fn tell(request: &mut R, work: &Work<F>) {
+        if work.estimate > 0 {
+            request.set_expected_time(Duration::from_nanos(work.estimate));
+        }
+    }
+
     fn waited(&self, request: &R) -> Refusal {
-        let wait = self.wait(request.priority(), &self.ahead());
+        let wait = self.wait(request.priority(), request.share().unwrap_or_default(), &self.ahead());
         self.refuse(request.priority(), wait, wait.max(1_000_000))
     }
 }
@@ -231,7 +289,6 @@ impl<F: Estimator, T: ResponseContext> Answered<T> for Predicted<F> {
         if response.failure().is_some() {
             return;
         }
-        work.done = true;
         // One that took no time at all was not timed.
         let exact = response.execution().map(|execution| nanos(execution.executed)).filter(|&executed| executed > 0);
         let took = exact.unwrap_or_else(|| work.took());
@@ -240,6 +297,14 @@ impl<F: Estimator, T: ResponseContext> Answered<T> for Predicted<F> {
         if exact.is_some() || work.alone || took < work.estimate {
             work.policy.estimator.observe(&work.call, took);
         }
+        if let (Some(took), 1..) = (exact, work.estimate) {
+            work.policy.recent.add(took, work.estimate);
+        }
+        work.done = Some(match exact {
+            Some(took) => End::Answered(took),
+            None if work.policy.estimator.knows(&work.call) => End::Answered(work.estimate),
+            None => End::Unknown,
+        });
     }
 }
 
@@ -255,8 +320,10 @@ pub struct Work<F: Estimator> {
     index: u8,
     /// Whether it was to have no call ahead of it when it was let in.
     alone: bool,
-    /// Whether it has been answered.
-    done: bool,
+    /// What it was, once it has been answered.
+    done: Option<End>,
+    /// The key of the share that it counts in; zero where it counts in none.
+    share: u32,
 }
 
 impl<F: Estimator> Work<F> {
@@ -271,17 +338,16 @@ impl<F: Estimator> Drop for Work<F> {
     fn drop(&mut self) {
         let index = usize::from(self.index);
         self.policy.backlog[index].fetch_sub(self.estimate, Ordering::Relaxed);
+        if self.share != 0 {
+            self.policy.shares.leave(self.share, index, self.estimate);
+        }
         let in_flight = self.policy.in_flight.fetch_sub(1, Ordering::Relaxed);
         if self.policy.drain.is_concerned(in_flight) {
-            let end = match self.done {
-                true if self.policy.estimator.knows(&self.call) => End::Answered(self.estimate),
-                true => End::Unknown,
-                false => End::Unanswered,
-            };
+            let end = self.done.unwrap_or(End::Unanswered);
             self.policy.drain.ended(in_flight, end, clock::read());
         }
         // One that was given up after it had taken longer than expected would have taken longer still.
-        if !self.done && self.alone {
+        if self.done.is_none() && self.alone {
             let took = self.took();
             if took > self.estimate {
                 self.policy.estimator.observe(&self.call, took);

@@ -73,16 +73,18 @@ where
 
     // Always, so that the inner future is made where it stays and not moved there.
     #[inline(always)]
-    fn call(&mut self, request: R) -> Self::Future {
+    fn call(&mut self, mut request: R) -> Self::Future {
         let Some(policy) = &self.policy else { return ResponseFuture::called(self.inner.call(request), None) };
         match policy.admit(&request, self.is_ready) {
             Ok(admitted) if mem::take(&mut self.is_ready) => {
+                P::tell(&mut request, &admitted);
                 let mut admitted = Some(admitted);
                 call_beside(&mut self.inner, request, &mut admitted, |inner, admitted| {
                     ResponseFuture::called(inner, admitted.take())
                 })
             }
             Ok(admitted) => {
+                P::tell(&mut request, &admitted);
                 let policy = Arc::clone(policy);
                 self.wait(request, admitted, policy)
             }

@@ -6,13 +6,18 @@ use std::time::{Duration, Instant};
 
 use crate::layers::clock;
 use crate::layers::operations::{At, Operations, to_keep};
+use crate::layers::per_share::{Forget, PerShare};
+use crate::service::Share;
 
 /// What calls of each [operation](crate::service::RequestContext::operation) took, leaning to the longer ones: whoever has
 /// no more left than calls take on the average would be late every other time.
+///
+/// A share that has been assigned has times of its own: what it waits further in is for what it has asked for itself. Nothing
+/// is taken for known of such a share's calls of an operation before one has been answered.
 #[derive(Debug)]
 pub(super) struct Answers {
-    operations: Operations<Time>,
-    /// Of all calls, for those of which nothing else is known.
+    operations: Operations<PerShare<Time>>,
+    /// Of all calls, for those of which nothing else is known, where shares are not apart.
     all: Time,
 }
 
@@ -54,6 +59,12 @@ impl Time {
     }
 }
 
+impl Forget for Time {
+    fn forget(&self) {
+        self.set(0.0);
+    }
+}
+
 impl Answers {
     pub(super) fn new() -> Self {
         Self { operations: Operations::new(MAX_OPERATIONS), all: Time::default() }
@@ -64,35 +75,37 @@ impl Answers {
     }
 
     /// How long calls like this one take; zero where nothing is known of any.
-    pub(super) fn time(&self, kind: Kind) -> Duration {
-        Duration::try_from_secs_f64(self.of(kind).get()).unwrap_or(Duration::MAX)
+    pub(super) fn time(&self, kind: Kind, share: Option<Share>) -> Duration {
+        let seconds = self.of(kind, share).map_or(0.0, Time::get);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
     /// A call took so long. `name` is its operation's where that was not known as the call's turn came.
-    pub(super) fn add(&self, kind: Kind, name: Option<&str>, took: Duration) {
+    pub(super) fn add(&self, kind: Kind, name: Option<&str>, share: Option<Share>, took: Duration) {
         let took = took.as_secs_f64();
         self.all.add(took);
-        let own = match (kind, name) {
+        let times = match (kind, name) {
             (Kind::Known(known), _) => Some(&self.operations[known]),
             (Kind::New, name) => {
-                name.and_then(|name| self.operations.find_or_insert(name, Time::default)).map(|(_, time)| time)
+                name.and_then(|name| self.operations.find_or_insert(name, PerShare::default)).map(|(_, times)| times)
             }
         };
-        if let Some(own) = own {
-            own.add(took);
+        if let Some(times) = times {
+            times.all.add(took);
+            share.and_then(|share| times.get_or_take(share)).inspect(|own| own.add(took));
         }
     }
 
     /// A call was refused on the strength of this time alone. One that is too long would never be put right, as no call
     /// would show it, so each such refusal takes something off.
-    pub(super) fn doubt(&self, kind: Kind) {
-        self.of(kind).shave();
+    pub(super) fn doubt(&self, kind: Kind, share: Option<Share>) {
+        self.of(kind, share).inspect(|time| time.shave());
     }
 
-    fn of(&self, kind: Kind) -> &Time {
+    fn of(&self, kind: Kind, share: Option<Share>) -> Option<&Time> {
         match kind {
-            Kind::Known(known) => &self.operations[known],
-            Kind::New => &self.all,
+            Kind::Known(known) => self.operations[known].get(share.unwrap_or_default()),
+            Kind::New => share.is_none().then_some(&self.all),
         }
     }
 }
@@ -103,22 +116,23 @@ pub(super) struct Watch {
     kind: Kind,
     /// Of an operation that is not known yet.
     name: Option<Box<str>>,
+    share: Option<Share>,
     begun: Instant,
     done: bool,
 }
 
 impl Watch {
-    pub(super) fn new(answers: Arc<Answers>, operation: &str, begun: Instant) -> Self {
+    pub(super) fn new(answers: Arc<Answers>, operation: &str, share: Option<Share>, begun: Instant) -> Self {
         let kind = answers.kind(operation);
         let name = (kind == Kind::New).then(|| to_keep(operation).into());
-        Self { answers, kind, name, begun, done: false }
+        Self { answers, kind, name, share, begun, done: false }
     }
 
     /// The call has ended; a failure says nothing of how long an answer takes.
     pub(super) fn ended(mut self, answered: bool) {
         self.done = true;
         if answered {
-            self.answers.add(self.kind, self.name.as_deref(), self.took());
+            self.answers.add(self.kind, self.name.as_deref(), self.share, self.took());
         }
     }
 
@@ -134,8 +148,8 @@ impl Drop for Watch {
         }
         // One that was given up after it had taken longer than calls do would have taken longer still.
         let took = self.took();
-        if took > self.answers.time(self.kind) {
-            self.answers.add(self.kind, None, took);
+        if took > self.answers.time(self.kind, self.share) {
+            self.answers.add(self.kind, None, self.share, took);
         }
     }
 }
@@ -145,35 +159,41 @@ mod tests {
     use super::*;
 
     const MILLI: Duration = Duration::from_millis(1);
+    const ALL: Option<Share> = None;
 
     #[test]
     fn three_calls_of_four_take_no_longer_than_is_said() {
         let answers = Answers::new();
-        assert_eq!(answers.time(Kind::New), Duration::ZERO);
+        assert_eq!(answers.time(Kind::New, ALL), Duration::ZERO);
         // From 5 to 15 ms, in no order.
         let times: Vec<Duration> = (0..2000_u32).map(|n| MILLI * (5 + n * 7 % 11)).collect();
         for &took in &times {
             let kind = answers.kind("a");
-            answers.add(kind, (kind == Kind::New).then_some("a"), took);
+            answers.add(kind, (kind == Kind::New).then_some("a"), ALL, took);
         }
-        let said = answers.time(answers.kind("a"));
+        let said = answers.time(answers.kind("a"), ALL);
         let longer = times.iter().filter(|&&took| took > said).count();
         assert!((400..=600).contains(&longer), "{longer} of 2000 took longer than {said:?}");
-        assert_eq!(answers.time(Kind::New), said, "of all of them");
+        assert_eq!(answers.time(Kind::New, ALL), said, "of all of them");
+        let other = Some(Share::new(9, std::num::NonZeroU16::MIN));
+        assert_eq!(answers.time(Kind::New, other), Duration::ZERO, "no guess for a share");
+        assert_eq!(answers.time(answers.kind("a"), other), Duration::ZERO, "nor of another share");
+        answers.add(answers.kind("a"), None, other, MILLI * 900);
+        assert_eq!(answers.time(answers.kind("a"), other), MILLI * 900);
     }
 
     #[test]
     fn a_time_that_is_too_long_is_doubted_and_names_are_bounded() {
         let answers = Answers::new();
-        answers.add(Kind::New, Some("a"), MILLI * 1000);
+        answers.add(Kind::New, Some("a"), ALL, MILLI * 1000);
         let refusals = (0..).take_while(|_| {
             let kind = answers.kind("a");
-            answers.doubt(kind);
-            answers.time(kind) > MILLI * 100
+            answers.doubt(kind, ALL);
+            answers.time(kind, ALL) > MILLI * 100
         });
         assert!((50..100).contains(&refusals.count()));
         for n in 0..2 * MAX_OPERATIONS {
-            answers.add(Kind::New, Some(&n.to_string()), MILLI);
+            answers.add(Kind::New, Some(&n.to_string()), ALL, MILLI);
         }
         assert_eq!(answers.operations.iter().count(), MAX_OPERATIONS);
         assert!(matches!((answers.kind("a"), answers.kind("1000")), (Kind::Known(_), Kind::New)));

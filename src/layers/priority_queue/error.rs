@@ -13,8 +13,8 @@ pub enum PriorityQueueError<E> {
         /// there were some.
         retry_after: Option<Duration>,
     },
-    /// The call waited, and gave up its place to one of a higher priority, or of a tenant with less waiting.
-    #[error("a more urgent call took the place in the queue")]
+    /// The call waited, and gave up its place to one of a tenant with less waiting, or of the same tenant and more urgent.
+    #[error("a more urgent call, or one of a tenant with less waiting, took the place in the queue")]
     Displaced {
         /// As for a call that found the queue full.
         retry_after: Option<Duration>,

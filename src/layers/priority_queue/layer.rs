@@ -21,7 +21,7 @@ pub struct PriorityQueueLayer {
     room: Arc<Room>,
 }
 
-/// Turns of more urgent calls, after which one goes to a priority that waits.
+/// Turns of a tenant's more urgent calls, after which one goes to a lower priority of it that waits.
 const PATIENCE: Option<NonZeroU32> = NonZeroU32::new(16);
 
 impl PriorityQueueLayer {
@@ -74,7 +74,7 @@ impl PriorityQueueLayer {
         self.anew()
     }
 
-    /// Gives lower priorities no turn at all while a higher one waits, in place of every seventeenth.
+    /// Gives lower priorities of a tenant no turn at all while a higher one of it waits, in place of every seventeenth.
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.rules.patience = None;

@@ -15,12 +15,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::answers::{Answers, Kind, Watch};
 use super::error::Refusal;
 use super::numbers::ByNumber;
-use super::order::{Order, Rules, Spot};
+use super::order::{By, Order, Rules, Spot};
 use super::pace::Pace;
 use super::room::{Exit, Room};
-use super::tenants::Urgency;
+use super::tenants::{Length, Urgency};
 use crate::layers::clock;
-use crate::service::Priority;
+use crate::service::{Priority, Share};
 
 /// The calls that wait for one inner service `S`.
 pub(super) struct Line<S> {
@@ -37,8 +37,6 @@ struct State<S> {
     order: Order,
     /// By the number of their arrival.
     entries: ByNumber<Entry<S>>,
-    /// What waits here, by priority.
-    bytes: [u64; 3],
     arrivals: u64,
     pace: Pace,
     worker: Worker,
@@ -67,6 +65,9 @@ struct Entry<S> {
     bytes: u64,
     deadline: Option<Instant>,
     kind: Kind,
+    /// Of an operation that was not known when the call came, and may be when it is its turn.
+    name: Option<Box<str>>,
+    share: Option<Share>,
     waker: Option<Waker>,
     place: Option<OwnedSemaphorePermit>,
 }
@@ -82,7 +83,8 @@ enum Fate<S> {
 pub(super) struct Newcomer<'a> {
     pub(super) operation: &'a str,
     pub(super) priority: Priority,
-    pub(super) tenant: Option<&'a Arc<str>>,
+    pub(super) by: By<'a>,
+    pub(super) expected_time: Option<Duration>,
     pub(super) deadline: Option<Instant>,
     pub(super) bytes: u64,
     pub(super) place: OwnedSemaphorePermit,
@@ -132,7 +134,6 @@ impl<S> Line<S> {
         let state = State {
             order: Order::new(rules),
             entries: ByNumber::default(),
-            bytes: [0; 3],
             arrivals: 0,
             pace: Pace::default(),
             worker: Worker::default(),
@@ -157,8 +158,8 @@ impl<S> Line<S> {
 
     /// Puts a call in line, where there is room for it or room can be made, and says whether there is a worker.
     pub(super) fn enter(self: &Arc<Self>, new: Newcomer<'_>, now: Instant) -> Result<(Ticket<S>, bool), Refusal> {
-        let kind = self.kind(new.operation);
-        let deadline = self.time_is_up(new.deadline, kind, now);
+        let (kind, share) = (self.kind(new.operation), new.by.share);
+        let deadline = self.time_is_up(new.deadline, kind, share, now);
         let mut after = After::default();
         let mut state = self.lock();
         let state = &mut *state;
@@ -166,7 +167,7 @@ impl<S> Line<S> {
             self.room.expire();
             let late = late(state, new.deadline, new.priority, now);
             if let Refusal::Late { .. } = late {
-                self.answers.iter().for_each(|answers| answers.doubt(kind));
+                self.answers.iter().for_each(|answers| answers.doubt(kind, share));
             }
             return Err(late);
         }
@@ -181,18 +182,20 @@ impl<S> Line<S> {
         }
         let id = state.arrivals;
         state.arrivals += 1;
-        let urgency = Urgency { deadline, arrival: id };
-        let spot = state.order.insert(new.priority, new.tenant, urgency);
-        // Who can be displaced leaves the promise of a place to others.
-        let place = if self.room.keep_places || new.priority == Priority::High {
+        let urgency = Urgency { deadline, arrival: id, length: Length::of(new.expected_time), bytes: new.bytes };
+        let spot = state.order.insert(new.priority, new.by, urgency);
+        // Who can be displaced leaves the promise of a place to others. Any call of a tenant can be, by a tenant that has less
+        // waiting.
+        let place = if self.room.keep_places || (new.priority == Priority::High && new.by.is_nobody()) {
+            self.room.keep();
             Some(new.place)
         } else {
             after.place = Some(new.place);
             None
         };
-        state.bytes[new.priority as usize] += new.bytes;
         let Newcomer { bytes, deadline: its, .. } = new;
-        let entry = Entry { fate: Fate::Waiting, spot, bytes, deadline: its, kind, waker: None, place };
+        let name = self.answers.as_ref().filter(|_| kind == Kind::New && its.is_some()).map(|_| new.operation.into());
+        let entry = Entry { fate: Fate::Waiting, spot, bytes, deadline: its, kind, name, share, waker: None, place };
         state.entries.insert(id, entry);
         self.count(state);
         let running = mem::replace(&mut state.worker.running, true);
@@ -203,9 +206,9 @@ impl<S> Line<S> {
     }
 
     /// When it is too late for a call to have its turn. A deadline that the clock began after it is long past.
-    fn time_is_up(&self, deadline: Option<Instant>, kind: Kind, now: Instant) -> Option<Instant> {
+    fn time_is_up(&self, deadline: Option<Instant>, kind: Kind, share: Option<Share>, now: Instant) -> Option<Instant> {
         let deadline = deadline?;
-        let learned = self.answers.as_ref().map_or(Duration::ZERO, |answers| answers.time(kind));
+        let learned = self.answers.as_ref().map_or(Duration::ZERO, |answers| answers.time(kind, share));
         Some(deadline.checked_sub(self.time_to_answer.max(learned)).unwrap_or(now))
     }
 
@@ -219,8 +222,9 @@ impl<S> Line<S> {
             && let Some(next) = state.order.pop()
         {
             // More may be known by now of how long it takes than when it came.
-            let Entry { deadline, kind, spot, .. } = state.entries[&next.arrival];
-            let parts = if self.time_is_up(deadline, kind, now).is_some_and(|until| until <= now) {
+            let Entry { deadline, kind, ref name, share, spot, .. } = state.entries[&next.arrival];
+            let kind = name.as_deref().map_or(kind, |name| self.kind(name));
+            let parts = if self.time_is_up(deadline, kind, share, now).is_some_and(|until| until <= now) {
                 let late = late(state, deadline, spot.priority, now);
                 self.settle(state, next, Fate::Refused(late), Exit::Expired)
             } else {
@@ -278,17 +282,8 @@ impl<S> Line<S> {
 
     /// Who has to go before there can be room for `new`. Nobody is sent away for one who would not fit in after that.
     fn who_makes_room(&self, state: &State<S>, new: &Newcomer<'_>) -> Option<Urgency> {
-        let fits = |freed: u64| self.room.free_bytes().saturating_add(freed) >= new.bytes;
-        match state.order.least_below(new.priority) {
-            Some(least) => {
-                let below = &state.bytes[..new.priority as usize];
-                fits(below.iter().sum()).then_some(least)
-            }
-            None => {
-                let least = state.order.least_beside(new.priority, new.tenant)?;
-                fits(state.entries[&least.arrival].bytes).then_some(least)
-            }
-        }
+        let (least, freed) = state.order.who_makes_room(new.priority, new.by)?;
+        (self.room.free_bytes().saturating_add(freed) >= new.bytes).then_some(least)
     }
 
     /// Takes a call out of the line that has not had its turn.
@@ -302,9 +297,8 @@ impl<S> Line<S> {
         let entry = state.entries.get_mut(&who.arrival).expect("what waits has an entry");
         entry.fate = fate;
         let priority = entry.spot.priority;
-        state.bytes[priority as usize] -= entry.bytes;
         self.room.leave(priority, entry.bytes, how);
-        (entry.waker.take(), entry.place.take())
+        (entry.waker.take(), self.room.give_back(entry.place.take()))
     }
 
     fn count(&self, state: &State<S>) {
@@ -349,15 +343,15 @@ impl<S> Ticket<S> {
             drop(stale);
             return Poll::Pending;
         }
-        match state.entries.remove(&self.id).map(|entry| entry.fate) {
-            Some(Fate::Turn(service, begun)) => {
+        match state.entries.remove(&self.id).map(|entry| (entry.fate, entry.share)) {
+            Some((Fate::Turn(service, begun), share)) => {
                 drop(state);
                 let answers = self.line.answers.as_ref();
-                let watch = answers.map(|answers| Watch::new(Arc::clone(answers), operation, begun));
+                let watch = answers.map(|answers| Watch::new(Arc::clone(answers), operation, share, begun));
                 Poll::Ready(Ok((service, watch)))
             }
-            Some(Fate::Refused(refusal)) => Poll::Ready(Err(refusal)),
-            Some(Fate::Waiting) | None => Poll::Pending,
+            Some((Fate::Refused(refusal), _)) => Poll::Ready(Err(refusal)),
+            Some((Fate::Waiting, _)) | None => Poll::Pending,
         }
     }
 }
@@ -372,13 +366,12 @@ impl<S> Drop for Ticket<S> {
         match entry.fate {
             Fate::Waiting => {
                 state.order.remove(entry.spot);
-                state.bytes[entry.spot.priority as usize] -= entry.bytes;
                 line.room.leave(entry.spot.priority, entry.bytes, Exit::Left);
                 line.count(state);
                 if state.order.len() == 0 {
                     after.worker = state.worker.dismiss();
                 }
-                after.tell((None, entry.place.take()));
+                after.tell((None, line.room.give_back(entry.place.take())));
                 drop(locked);
                 drop(after);
             }

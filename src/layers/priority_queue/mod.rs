@@ -1,5 +1,5 @@
-//! Has calls wait while the inner service is not ready, and decides who is next: by priority, fair among tenants, by
-//! deadline.
+//! Has calls wait while the inner service is not ready, and decides who is next: fair among tenants, and in each of them by
+//! priority and deadline.
 //!
 //! It differs from [`tower::buffer`](https://docs.rs/tower/0.5/tower/buffer) in that
 //! * who waits is served in the order in which it matters, not in which it came;
@@ -41,13 +41,18 @@
 //!
 //! # Who is next
 //!
-//! 1. The highest [`Priority`](crate::service::Priority) that has something waiting. After sixteen turns that passed a
-//!    lower one over, the next is its: a flood of urgent calls leaves those without a deadline something, and costs the
-//!    urgent ones a seventeenth at the most for each priority below. [`PriorityQueueLayer::strict`] turns that off.
-//! 2. In it, the tenant whose turn it is by *start-time fair queueing*, after its [weight](PriorityQueueLayer::weight).
-//!    Those without a tenant share one turn, with those whose tenant's name is [too
-//!    long](crate::service::limits::tenant_key) to be kept.
-//! 3. Of its calls, the one with the earliest deadline; those without a deadline come after those with one, as they came.
+//! 1. The tenant whose turn it is by *start-time fair queueing*, after its [weight](PriorityQueueLayer::weight). Those
+//!    without a tenant share one turn, with those whose tenant's name is [too long](crate::service::limits::tenant_key) to
+//!    be kept. Where requests have been assigned a [share](crate::service::RequestContext::share), that and its weight
+//!    stand for the tenant. Shares are of turns, or of time among requests of which it is
+//!    [known](crate::service::RequestContext::expected_time) how long they take, as a [`LoadShedLayer`](super::LoadShedLayer)
+//!    around the queue tells it.
+//! 2. Of its calls, the highest [`Priority`](crate::service::Priority) that has something waiting. After sixteen turns that
+//!    passed a lower one over, the next is its: a flood of urgent calls leaves those without a deadline something, and costs
+//!    the urgent ones a seventeenth at the most for each priority below. [`PriorityQueueLayer::strict`] turns that off.
+//! 3. Of those, the one with the earliest deadline; those without a deadline come after those with one, as they came.
+//!
+//! So a priority takes nothing from another tenant, whoever may ask for which.
 //!
 //! Every step is `O(log n)` in what waits.
 //!
@@ -68,19 +73,20 @@
 //!
 //! # When it is full
 //!
-//! A call that finds no room, in number or in bytes, takes the place of another: of the last one of the lowest priority
-//! below its own, or else of the last one of a tenant of its own priority that has more waiting for its weight. So no
-//! tenant can keep the others out by filling the queue. Where there is none, it is refused itself. Both refusals are of the
+//! A call that finds no room, in number or in bytes, takes the place of another: of the last one of the lowest priority of the
+//! tenant that has the most waiting for its weight, if that still has more than the call's own tenant has with it; or else of
+//! the last one of its own tenant of the lowest priority below its own. So no tenant can keep the others out by filling the
+//! queue, whatever the priority. Where there is none, it is refused itself. Both refusals are of the
 //! kind [`Overloaded`](crate::error::ErrorKind::Overloaded) and say in what time what is before the call will be served,
 //! at the pace of the last turns.
 //!
 //! # What readiness means
 //!
-//! Either the inner service's, which is then called, or a place in the queue, which is reserved: it is the call's if that
-//! is of the highest priority, or if nothing more urgent comes before it is made. So the service is not ready where not even
-//! the most urgent call would find room: that many wait that are of the highest priority, or are about to be called. With
-//! [`PriorityQueueLayer::wait_when_full`] a place is the call's whatever its priority, and the service is not ready once
-//! all are taken.
+//! Either the inner service's, which is then called, or a place in the queue, which is reserved. Whether the queue has room for
+//! the call itself is decided when it is made and it is known whose it is. So the service is not ready where as many places
+//! are reserved, or held by waiting calls of the highest priority that have no tenant, as there may be. With
+//! [`PriorityQueueLayer::wait_when_full`] a place is the call's whatever its priority,
+//! and the service is not ready once all are taken.
 //!
 //! # How it works
 //!

@@ -1,4 +1,4 @@
-//! Who is next: the more urgent priority, in it the tenant whose turn it is, of its requests the one with the earliest
+//! Who is next: the tenant whose turn it is, of its requests the more urgent priority, and of those the one with the earliest
 //! deadline. No lock, no waker, no clock: those are the [`line`](super::line)'s.
 
 use std::collections::HashMap;
@@ -7,16 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::sorted::Sorted;
-use super::tenants::{FlowId, Tenants, Urgency};
-use crate::service::Priority;
-
-/// From the most urgent on.
-const PRIORITIES: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
+use super::tenants::{FlowId, Owner, Tenants, Urgency};
+use crate::service::{Priority, Share};
 
 /// How the order is made.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    /// Of so many turns in a row that went to more urgent priorities while one had something waiting, the next is its.
+    /// Of so many turns of a tenant in a row that went to more urgent priorities while one had something waiting, the next is
+    /// its.
     pub(super) patience: Option<NonZeroU32>,
     /// Of the tenants that have another weight than 1.
     pub(super) weights: HashMap<Arc<str>, NonZeroU16>,
@@ -30,9 +28,9 @@ pub(super) struct Rules {
 #[derive(Debug)]
 pub(super) struct Order {
     rules: Rules,
-    priorities: [Tenants; 3],
-    /// Turns of more urgent priorities since the last of this one, while it had something waiting.
-    passed_over: [u32; 3],
+    tenants: Tenants,
+    /// How many wait, by priority.
+    waiting: [usize; 3],
     /// Those that have one.
     deadlines: Sorted<Urgency>,
 }
@@ -47,21 +45,21 @@ pub(super) struct Spot {
 
 impl Order {
     pub(super) fn new(rules: Rules) -> Self {
-        Self { rules, priorities: Default::default(), passed_over: [0; 3], deadlines: Sorted::default() }
+        Self { rules, tenants: Tenants::default(), waiting: [0; 3], deadlines: Sorted::default() }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.priorities.iter().map(Tenants::len).sum()
+        self.tenants.len()
     }
 
     /// How many wait that are as urgent as `priority` or more.
     pub(super) fn len_from(&self, priority: Priority) -> usize {
-        self.priorities[priority as usize..].iter().map(Tenants::len).sum()
+        self.waiting[priority as usize..].iter().sum()
     }
 
-    pub(super) fn insert(&mut self, priority: Priority, tenant: Option<&Arc<str>>, urgency: Urgency) -> Spot {
-        let weight = self.weight(tenant);
-        let flow = self.priorities[priority as usize].insert(tenant, weight, urgency);
+    pub(super) fn insert(&mut self, priority: Priority, by: By<'_>, urgency: Urgency) -> Spot {
+        let flow = self.tenants.insert(by.owner(), self.weight(by), priority as usize, urgency);
+        self.waiting[priority as usize] += 1;
         if urgency.deadline.is_some() {
             self.deadlines.insert(urgency);
         }
@@ -70,22 +68,16 @@ impl Order {
 
     /// Takes out a request that leaves without a turn.
     pub(super) fn remove(&mut self, spot: Spot) {
-        self.priorities[spot.priority as usize].remove(spot.flow, spot.urgency);
+        self.tenants.remove(spot.flow, spot.priority as usize, spot.urgency);
+        self.waiting[spot.priority as usize] -= 1;
         self.deadlines.remove(&spot.urgency);
-        self.rest(spot.priority);
     }
 
     /// Takes out the next one, to have its turn.
     pub(super) fn pop(&mut self) -> Option<Urgency> {
-        let priority = self.next_priority()?;
-        let urgency = self.priorities[priority as usize].pop()?;
+        let (priority, urgency) = self.tenants.pop(self.rules.patience)?;
+        self.waiting[priority] -= 1;
         self.deadlines.remove(&urgency);
-        self.passed_over[priority as usize] = 0;
-        for lower in PRIORITIES.into_iter().filter(|&lower| lower < priority) {
-            if self.priorities[lower as usize].len() > 0 {
-                self.passed_over[lower as usize] += 1;
-            }
-        }
         Some(urgency)
     }
 
@@ -99,38 +91,46 @@ impl Order {
         self.deadlines.first().copied().filter(|urgency| urgency.deadline.is_some_and(|deadline| deadline <= now))
     }
 
-    /// The last of the lowest priority, if that is below `priority`.
-    pub(super) fn least_below(&self, priority: Priority) -> Option<Urgency> {
-        let mut lower = PRIORITIES.into_iter().rev().filter(|&lower| lower < priority);
-        lower.find_map(|lower| self.priorities[lower as usize].least())
+    /// Who has to go for a new request, and how many bytes could be freed for it in that way.
+    pub(super) fn who_makes_room(&self, priority: Priority, by: By<'_>) -> Option<(Urgency, u64)> {
+        self.tenants.who_makes_room(by.owner(), self.weight(by), priority as usize)
     }
 
-    /// The last of a tenant of the same priority that has more waiting for its weight than `tenant` has with one more.
-    pub(super) fn least_beside(&self, priority: Priority, tenant: Option<&Arc<str>>) -> Option<Urgency> {
-        self.priorities[priority as usize].least_beside(tenant, self.weight(tenant))
-    }
-
-    /// Tenants that are remembered, counted for each priority.
+    /// Tenants that are remembered.
     #[cfg(test)]
     pub(super) fn known_tenants(&self) -> usize {
-        self.priorities.iter().map(Tenants::known).sum()
+        self.tenants.known()
     }
 
-    fn next_priority(&self) -> Option<Priority> {
-        let mut waiting = PRIORITIES.into_iter().filter(|&priority| self.priorities[priority as usize].len() > 0);
-        let first = waiting.next()?;
-        let Some(patience) = self.rules.patience else { return Some(first) };
-        Some(waiting.find(|&lower| self.passed_over[lower as usize] >= patience.get()).unwrap_or(first))
+    fn weight(&self, by: By<'_>) -> NonZeroU16 {
+        match by {
+            By { share: Some(share), .. } => share.weight(),
+            By { tenant, .. } => {
+                tenant.and_then(|tenant| self.rules.weights.get(tenant)).copied().unwrap_or(NonZeroU16::MIN)
+            }
+        }
     }
+}
 
-    /// Whoever has nothing waiting is not passed over.
-    fn rest(&mut self, priority: Priority) {
-        if self.priorities[priority as usize].len() == 0 {
-            self.passed_over[priority as usize] = 0;
+/// On whose behalf a request is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct By<'a> {
+    pub(super) tenant: Option<&'a Arc<str>>,
+    /// Goes before the tenant's name where one has been assigned.
+    pub(super) share: Option<Share>,
+}
+
+impl<'a> By<'a> {
+    fn owner(self) -> Owner<'a> {
+        match (self.share, self.tenant) {
+            (Some(share), _) if share.is_common() => Owner::Nobody,
+            (Some(share), _) => Owner::Share(share.key().into()),
+            (None, Some(tenant)) => Owner::Tenant(tenant),
+            (None, None) => Owner::Nobody,
         }
     }
 
-    fn weight(&self, tenant: Option<&Arc<str>>) -> NonZeroU16 {
-        tenant.and_then(|tenant| self.rules.weights.get(tenant)).copied().unwrap_or(NonZeroU16::MIN)
+    pub(super) fn is_nobody(self) -> bool {
+        self.share.is_none() && self.tenant.is_none()
     }
 }

@@ -32,11 +32,13 @@ pub struct QueueStatus {
 pub(super) struct Room {
     pub(super) capacity: usize,
     pub(super) max_bytes: u64,
-    /// Whether every call holds its place while it waits, and not only those that nothing is more urgent than.
+    /// Whether every call holds its place while it waits, and not only those without a tenant that nothing is more urgent than.
     pub(super) keep_places: bool,
     /// A place for each service that is ready to be called, and for each call that cannot be displaced.
     pub(super) places: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// How many of those that wait hold a place.
+    kept: AtomicUsize,
     by_priority: [AtomicUsize; 3],
     bytes: AtomicU64,
     served: AtomicU64,
@@ -64,6 +66,7 @@ impl Room {
             keep_places,
             places: Arc::new(Semaphore::new(capacity)),
             waiting: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
             by_priority: Default::default(),
             bytes: AtomicU64::new(0),
             served: AtomicU64::new(0),
@@ -100,6 +103,19 @@ impl Room {
         };
     }
 
+    /// Counts a place that a call keeps while it waits.
+    pub(super) fn keep(&self) {
+        self.kept.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call that waited has left, with the place that it kept, if it did.
+    pub(super) fn give_back<T>(&self, place: Option<T>) -> Option<T> {
+        if place.is_some() {
+            self.kept.fetch_sub(1, Ordering::Relaxed);
+        }
+        place
+    }
+
     /// Counts one that never entered.
     pub(super) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -121,11 +137,11 @@ impl Room {
     /// As of now; what comes and goes meanwhile may be counted or not.
     pub(super) fn status(&self) -> QueueStatus {
         let waiting = self.waiting.load(Ordering::Relaxed);
-        let keep_theirs = if self.keep_places { waiting } else { self.waiting(Priority::High) };
+        let kept = self.kept.load(Ordering::Relaxed);
         let taken = self.capacity - self.places.available_permits();
         QueueStatus {
             waiting,
-            reserved: taken.saturating_sub(keep_theirs),
+            reserved: taken.saturating_sub(kept),
             waiting_bytes: self.bytes.load(Ordering::Relaxed),
             served: self.served.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),

@@ -12,6 +12,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 use super::line::{Line, Newcomer};
+use super::order::By;
 use super::worker::{Duty, serve};
 use super::{PriorityQueueError, ResponseFuture};
 use crate::layers::clock;
@@ -157,7 +158,8 @@ impl<S: Clone> PriorityQueue<S> {
         let new = Newcomer {
             operation: request.operation(),
             priority: request.priority(),
-            tenant: tenant_key(&request),
+            by: By { tenant: tenant_key(&request), share: request.share() },
+            expected_time: request.expected_time(),
             deadline: request.deadline(),
             bytes: request.payload_bytes().unwrap_or(0),
             place,

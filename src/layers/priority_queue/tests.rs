@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::order::{Order, Rules, Spot};
+use super::order::{By, Order, Rules, Spot};
 use super::pace::Pace;
-use super::tenants::{Urgency, count};
-use crate::service::Priority;
+use super::tenants::{Length, Urgency, count};
+use crate::service::{Priority, Share};
 
 const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
 
@@ -31,9 +31,9 @@ fn rules(patience: Option<u32>) -> Rules {
 struct Model {
     patience: Option<u32>,
     waiting: Vec<Waiting>,
-    tags: HashMap<(Priority, usize), f64>,
-    virtual_time: HashMap<Priority, f64>,
-    passed_over: HashMap<Priority, u32>,
+    tags: HashMap<usize, f64>,
+    virtual_time: f64,
+    passed_over: HashMap<(usize, Priority), u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,79 +52,85 @@ impl Waiting {
 }
 
 impl Model {
-    fn of(&self, priority: Priority) -> Vec<Waiting> {
-        self.waiting.iter().copied().filter(|waiting| waiting.priority == priority).collect()
+    fn of(&self, tenant: usize, priority: Priority) -> Vec<Waiting> {
+        let all = self.waiting.iter().copied();
+        all.filter(|waiting| waiting.tenant == tenant && waiting.priority == priority).collect()
     }
 
-    fn virtual_time(&self, priority: Priority) -> f64 {
-        self.virtual_time.get(&priority).copied().unwrap_or(0.0)
+    /// The most urgent of a tenant and a priority.
+    fn first(&self, tenant: usize, priority: Priority) -> Option<Waiting> {
+        self.of(tenant, priority).into_iter().min_by_key(Waiting::urgency)
     }
 
     fn insert(&mut self, new: Waiting) {
-        let key = (new.priority, new.tenant);
-        if !self.of(new.priority).iter().any(|waiting| waiting.tenant == new.tenant) {
-            let now = self.virtual_time(new.priority);
-            let tag = self.tags.get(&key).copied().unwrap_or(now);
-            self.tags.insert(key, tag.max(now));
+        if !self.waiting.iter().any(|waiting| waiting.tenant == new.tenant) {
+            let tag = self.tags.get(&new.tenant).copied().unwrap_or(0.0);
+            self.tags.insert(new.tenant, tag.max(self.virtual_time));
         }
         self.waiting.push(new);
     }
 
     fn pop(&mut self) -> Option<u64> {
-        let mut some = PRIORITIES.into_iter().rev().filter(|&priority| !self.of(priority).is_empty());
+        // Each tenant's most urgent, by the tenant's tag.
+        let from_high = || PRIORITIES.into_iter().rev();
+        let heads = (0..WEIGHTS.len()).filter_map(|tenant| from_high().find_map(|p| self.first(tenant, p)));
+        let tag = |head: &Waiting| self.tags[&head.tenant];
+        let tenant = heads
+            .min_by(|one, other| tag(one).total_cmp(&tag(other)).then(one.urgency().cmp(&other.urgency())))?
+            .tenant;
+        self.virtual_time = self.tags[&tenant];
+
+        // Of its requests, by priority.
+        let mut some = from_high().filter(|&priority| !self.of(tenant, priority).is_empty());
         let first = some.next()?;
-        let passed_over = |priority| self.passed_over.get(&priority).copied().unwrap_or(0);
+        let passed_over = |priority| self.passed_over.get(&(tenant, priority)).copied().unwrap_or(0);
         let due = self.patience.and_then(|patience| some.find(|&lower| passed_over(lower) >= patience));
         let priority = due.unwrap_or(first);
-
-        // The tenants' heads, by tag.
-        let of = self.of(priority);
-        let heads = (0..WEIGHTS.len()).filter_map(|tenant| {
-            let its = of.iter().filter(|waiting| waiting.tenant == tenant);
-            its.min_by_key(|waiting| waiting.urgency()).copied()
-        });
-        let tag = |head: &Waiting| self.tags[&(priority, head.tenant)];
-        let next =
-            heads.min_by(|one, other| tag(one).total_cmp(&tag(other)).then(one.urgency().cmp(&other.urgency())))?;
-        let tag = tag(&next);
-        self.virtual_time.insert(priority, tag);
+        let next = self.first(tenant, priority)?;
         // Weights that divide the unit, so that the model's fractions and the order's whole numbers agree.
-        let step = (f64::from(1 << 16) / f64::from(WEIGHTS[next.tenant])).floor();
-        self.tags.insert((priority, next.tenant), tag + step);
+        let step = (f64::from(1 << 16) / f64::from(WEIGHTS[tenant])).floor();
+        *self.tags.get_mut(&tenant)? += step;
         for lower in PRIORITIES {
-            if lower < priority && !self.of(lower).is_empty() {
-                *self.passed_over.entry(lower).or_default() += 1;
+            if lower < priority && !self.of(tenant, lower).is_empty() {
+                *self.passed_over.entry((tenant, lower)).or_default() += 1;
             }
         }
-        self.passed_over.insert(priority, 0);
+        self.passed_over.insert((tenant, priority), 0);
         self.remove(next.arrival);
         Some(next.arrival)
     }
 
     fn remove(&mut self, arrival: u64) {
         self.waiting.retain(|waiting| waiting.arrival != arrival);
-        for priority in PRIORITIES {
-            if self.of(priority).is_empty() {
-                self.tags.retain(|key, _| key.0 != priority);
-                self.virtual_time.remove(&priority);
-                self.passed_over.remove(&priority);
-            }
+        if self.waiting.is_empty() {
+            self.tags.clear();
+            self.virtual_time = 0.0;
         }
+        let left = std::mem::take(&mut self.passed_over);
+        self.passed_over = left.into_iter().filter(|((tenant, p), _)| !self.of(*tenant, *p).is_empty()).collect();
     }
 
-    /// The last of the tenant with the most waiting for its weight, if there is one such tenant.
-    fn least(&self, priority: Priority) -> Option<u64> {
-        let of = self.of(priority);
+    /// Whom a call of a tenant with nothing waiting takes the place of: the least urgent of the tenant with the most waiting
+    /// for its weight, if there is one such tenant.
+    fn least(&self) -> Option<u64> {
         let load = |tenant: usize| {
-            let waiting = of.iter().filter(|waiting| waiting.tenant == tenant).count() as u64;
+            let waiting = self.waiting.iter().filter(|waiting| waiting.tenant == tenant).count() as u64;
             waiting * (1 << 16) / u64::from(WEIGHTS[tenant])
         };
         let most = (0..WEIGHTS.len()).map(load).max()?;
-        let mut heaviest = (0..WEIGHTS.len()).filter(|&tenant| load(tenant) == most && most > 0);
+        let mut heaviest = (0..WEIGHTS.len()).filter(|&tenant| load(tenant) == most && most > 1 << 16);
         let tenant = heaviest.next().filter(|_| heaviest.next().is_none())?;
-        let its = of.iter().filter(|waiting| waiting.tenant == tenant);
-        its.max_by_key(|waiting| waiting.urgency()).map(|waiting| waiting.arrival)
+        let its = PRIORITIES.into_iter().map(|priority| self.of(tenant, priority)).find(|its| !its.is_empty())?;
+        its.into_iter().max_by_key(Waiting::urgency).map(|waiting| waiting.arrival)
     }
+}
+
+fn urgency(deadline: Option<Instant>, arrival: u64) -> Urgency {
+    Urgency { deadline, arrival, length: Length::of(None), bytes: 0 }
+}
+
+fn by(tenant: Option<&Arc<str>>) -> By<'_> {
+    By { tenant, share: None }
 }
 
 #[derive(Clone, Debug)]
@@ -167,7 +173,7 @@ proptest! {
             patience,
             waiting: Vec::new(),
             tags: HashMap::new(),
-            virtual_time: HashMap::new(),
+            virtual_time: 0.0,
             passed_over: HashMap::new(),
         };
         let mut spots: HashMap<u64, Spot> = HashMap::new();
@@ -175,8 +181,8 @@ proptest! {
             match step {
                 Step::Insert { priority, tenant: number, deadline } => {
                     let (priority, deadline) = (PRIORITIES[priority], deadline.map(at));
-                    let urgency = Urgency { deadline, arrival };
-                    spots.insert(arrival, order.insert(priority, tenant(number).as_ref(), urgency));
+                    let spot = order.insert(priority, by(tenant(number).as_ref()), urgency(deadline, arrival));
+                    spots.insert(arrival, spot);
                     model.insert(Waiting { priority, tenant: number, deadline, arrival });
                 }
                 Step::Pop => prop_assert_eq!(order.pop().map(|next| next.arrival), model.pop()),
@@ -193,11 +199,14 @@ proptest! {
             }
             prop_assert_eq!(order.len(), model.waiting.len());
             prop_assert_eq!(order.first_deadline(), model.waiting.iter().filter_map(|waiting| waiting.deadline).min());
-            let lowest = PRIORITIES.into_iter().find(|&priority| !model.of(priority).is_empty());
-            if let Some(lowest) = lowest.filter(|&lowest| lowest < Priority::High)
-                && let Some(least) = model.least(lowest)
-            {
-                prop_assert_eq!(order.least_below(Priority::High).map(|least| least.arrival), Some(least));
+            for priority in PRIORITIES {
+                let more = model.waiting.iter().filter(|waiting| waiting.priority >= priority).count();
+                prop_assert_eq!(order.len_from(priority), more);
+            }
+            if let Some(least) = model.least() {
+                let stranger = "stranger".into();
+                let goes = order.who_makes_room(Priority::Low, by(Some(&stranger)));
+                prop_assert_eq!(goes.map(|(least, _)| least.arrival), Some(least));
             }
         }
         // And to the end.
@@ -226,7 +235,7 @@ proptest! {
         let mut insert = |order: &mut Order, owners: &mut HashMap<u64, usize>, owner: usize, name: &Arc<str>| {
             let arrival = arrivals.next().unwrap();
             owners.insert(arrival, owner);
-            order.insert(Priority::Normal, Some(name), Urgency { deadline: None, arrival });
+            order.insert(Priority::Normal, by(Some(name)), urgency(None, arrival));
         };
         // The first has been served for a while before the second comes.
         for _ in 0..lead + 400 {
@@ -262,7 +271,7 @@ fn a_lower_priority_has_its_turn_after_so_many_and_not_before() {
     let mut order = Order::new(rules(Some(4)));
     let mut arrival = 0;
     let mut insert = |order: &mut Order, priority| {
-        order.insert(priority, None, Urgency { deadline: None, arrival });
+        order.insert(priority, By::default(), urgency(None, arrival));
         arrival += 1;
     };
     for priority in [Priority::High, Priority::Normal, Priority::Low] {
@@ -280,6 +289,47 @@ fn a_lower_priority_has_its_turn_after_so_many_and_not_before() {
 }
 
 #[test]
+fn a_tenants_priority_takes_nothing_from_another_tenant() {
+    let mut order = Order::new(rules(None));
+    let [urgent, patient]: [Arc<str>; 2] = ["urgent".into(), "patient".into()];
+    for arrival in 0..20 {
+        order.insert(Priority::High, by(Some(&urgent)), urgency(None, arrival));
+        order.insert(Priority::Low, by(Some(&patient)), urgency(None, 100 + arrival));
+    }
+    let turns: Vec<_> = (0..20).map(|_| order.pop().unwrap().arrival).collect();
+    assert_eq!(turns.iter().filter(|&&arrival| arrival >= 100).count(), 10, "{turns:?}");
+    // Nor does it take a place from one that has less waiting.
+    let newcomer = order.who_makes_room(Priority::High, by(Some(&urgent)));
+    assert_eq!(newcomer.map(|(least, _)| least.arrival), None);
+}
+
+#[test]
+fn shares_are_of_time_where_it_is_known_how_long_requests_take() {
+    let mut order = Order::new(rules(None));
+    let lengths = [(1_u32, 1_u16, 50), (2, 1, 1), (3, 2, 5)];
+    for arrival in 0..3000 {
+        for (key, weight, millis) in lengths {
+            let share = Share::new(key, NonZeroU16::new(weight).unwrap());
+            let by = By { tenant: None, share: Some(share) };
+            let length = Length::of(Some(Duration::from_millis(millis)));
+            let urgency = Urgency { length, ..urgency(None, 10 * arrival + u64::from(key)) };
+            order.insert(Priority::Normal, by, urgency);
+        }
+    }
+    let mut served = [0; 4];
+    let mut time = 0;
+    while time < 4000 {
+        let key = order.pop().unwrap().arrival % 10;
+        let millis = lengths[key as usize - 1].2;
+        served[key as usize] += millis;
+        time += millis;
+    }
+    for (key, expected) in [(1, 1000_u64), (2, 1000), (3, 2000)] {
+        assert!(served[key].abs_diff(expected) <= 60, "{served:?}");
+    }
+}
+
+#[test]
 fn each_operation_takes_a_logarithm_of_what_waits() {
     /// Comparisons for each operation, with so many waiting.
     fn costs(waiting: u64) -> [u64; 5] {
@@ -289,16 +339,16 @@ fn each_operation_takes_a_logarithm_of_what_waits() {
         let scatter = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
         let urgency = |arrival: u64| {
             let deadline = (!arrival.is_multiple_of(5)).then(|| begin + Duration::from_micros(scatter(arrival)));
-            Urgency { deadline, arrival }
+            urgency(deadline, arrival)
         };
         let tenants: Vec<Option<Arc<str>>> = (0..1000).map(tenant).collect();
         let insert = |order: &mut Order, n: u64| {
             let priority = PRIORITIES[(scatter(n) / 7 % 3) as usize];
-            order.insert(priority, tenants[(scatter(n) / 3 % 1000) as usize].as_ref(), urgency(n))
+            order.insert(priority, by(tenants[(scatter(n) / 3 % 1000) as usize].as_ref()), urgency(n))
         };
         let mut spots: Vec<Spot> = (0..waiting).map(|n| insert(&mut order, n)).collect();
 
-        let many = 1000;
+        let (many, stranger) = (1000, "stranger".into());
         let begun = count::total();
         let each = |from: u64| (count::total() - from) / many;
         let mut at = begun;
@@ -318,7 +368,7 @@ fn each_operation_takes_a_logarithm_of_what_waits() {
         }
         let looked = each(next(&mut at));
         for _ in 0..many {
-            order.least_below(Priority::High).unwrap();
+            order.who_makes_room(Priority::High, by(Some(&stranger))).unwrap();
         }
         [inserted, removed, popped, looked, each(at)]
     }
@@ -337,7 +387,7 @@ fn tenants_that_come_once_are_forgotten() {
     let mut order = Order::new(rules(None));
     // One that always waits, so that there is always something waiting.
     let insert = |order: &mut Order, name: &str, arrival| {
-        order.insert(Priority::Normal, Some(&name.into()), Urgency { deadline: None, arrival })
+        order.insert(Priority::Normal, by(Some(&name.into())), urgency(None, arrival))
     };
     for n in 0..20_000 {
         insert(&mut order, "always", 2 * n);

@@ -57,7 +57,9 @@ impl<S: Clone> KernelActor<S> {
         // The payload is written by the reply's own task.
         let mut request = KernelRequest::new(kernel_id, Payload::json(""));
         // A deadline past the end of time is none.
-        request.deadline = admission.since().checked_add(self.config.timeout(metadata.timeout));
+        let timeout = self.config.timeout(metadata.timeout);
+        request.deadline = admission.since().checked_add(timeout);
+        request.set_deadline_is_server_timeout(metadata.timeout != Some(timeout));
         request.priority = metadata.priority;
         request.tenant = metadata.tenant;
         request.trace = metadata.trace.map(Box::new);

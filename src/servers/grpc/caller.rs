@@ -67,10 +67,17 @@ impl Caller {
         self.held = self.memory.as_ref().map(CallMemory::of_next_request);
     }
 
-    /// The request that the message is.
-    pub(super) fn into_request(self, id: String, payload: Payload, deadline: Option<Instant>) -> KernelRequest {
+    /// The request that the message is. `is_server_timeout` says whose the deadline is.
+    pub(super) fn into_request(
+        self,
+        id: String,
+        payload: Payload,
+        deadline: Option<Instant>,
+        is_server_timeout: bool,
+    ) -> KernelRequest {
         let mut request = KernelRequest::new(id, payload);
         request.deadline = deadline;
+        request.set_deadline_is_server_timeout(is_server_timeout);
         request.priority = self.priority;
         request.tenant = self.tenant;
         request.trace = self.trace;

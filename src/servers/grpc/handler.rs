@@ -44,9 +44,10 @@ impl<S: Pipeline> Handler<S> {
         let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
         caller.hold_message();
         kernel_id_of(&names.kernel_id).map_err(refuse)?;
+        let is_server_timeout = deadline != caller.arrival.due();
         let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
         let memory = caller.memory.clone();
-        let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
+        let request = caller.into_request(names.kernel_id.clone(), payload, deadline, is_server_timeout);
         match CatchPanic::new(timeout::oneshot(self.service.clone(), request)).await {
             Ok(Ok(mut response)) => {
                 if let Some(memory) = memory {

@@ -159,10 +159,10 @@ impl<S: Pipeline> Calls<S> {
 
         let now = tokio::time::Instant::now().into_std();
         let asked = (timeout_ms > 0).then(|| now.checked_add(Duration::from_millis(timeout_ms))).flatten();
-        let limit = earlier(now.checked_add(self.config.timeout), self.caller.arrival.due());
-        let deadline = earlier(asked, limit);
+        let asked = earlier(asked, self.caller.arrival.due());
+        let deadline = earlier(asked, now.checked_add(self.config.timeout));
         let names = Names { request_id: Arc::clone(&self.caller.request_id), kernel_id };
-        let request = caller.into_request(names.kernel_id.clone(), payload, deadline);
+        let request = caller.into_request(names.kernel_id.clone(), payload, deadline, deadline != asked);
         Ok(Waiting { tag, names, request, timer: Timer::new(deadline) })
     }
 

@@ -15,6 +15,8 @@ use crate::service::{Deadline, KernelRequest, Priority, Tenant, TraceContext};
 #[derive(Debug)]
 pub(crate) struct RequestHead {
     deadline: Instant,
+    /// Whether that is the server's own timeout, and not what the client asked for.
+    is_server_timeout: bool,
     priority: Option<Priority>,
     tenant: Option<Arc<str>>,
     trace: Option<Box<TraceContext>>,
@@ -27,17 +29,22 @@ impl RequestHead {
     /// 400 where a header for the deadline is not in its form. A `traceparent` that is in none is passed over, as the
     /// standard wants.
     pub(crate) fn read(parts: &Parts, longest: Duration) -> Result<Self, Problem> {
-        let timeout = deadline::timeout(&parts.headers)?.map_or(longest, |timeout| timeout.min(longest));
+        let asked = deadline::timeout(&parts.headers)?.filter(|&timeout| timeout < longest);
+        let mut is_server_timeout = asked.is_none();
+        let timeout = asked.unwrap_or(longest);
         // tokio's clock, as everywhere that deadlines are made.
         let now = tokio::time::Instant::now().into_std();
         // A timeout past the end of time is as good as a year.
         let mut deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(365 * 86_400));
         let extensions = &parts.extensions;
-        if let Some(Deadline(earlier)) = extensions.get() {
-            deadline = deadline.min(*earlier);
+        if let Some(&Deadline(earlier)) = extensions.get()
+            && earlier < deadline
+        {
+            (deadline, is_server_timeout) = (earlier, false);
         }
         Ok(Self {
             deadline,
+            is_server_timeout,
             priority: extensions.get::<Priority>().copied(),
             tenant: extensions.get().map(|Tenant(tenant)| Arc::clone(tenant)),
             trace: extensions.get::<TraceContext>().cloned().or_else(|| trace_context(&parts.headers)).map(Box::new),
@@ -51,7 +58,10 @@ impl RequestHead {
 
     /// Tells a request that has been read from the body.
     pub(crate) fn apply(self, request: &mut KernelRequest) {
-        request.deadline = Some(request.deadline.map_or(self.deadline, |earlier| earlier.min(self.deadline)));
+        if request.deadline.is_none_or(|theirs| self.deadline <= theirs) {
+            request.deadline = Some(self.deadline);
+            request.set_deadline_is_server_timeout(self.is_server_timeout);
+        }
         request.priority = self.priority.unwrap_or(request.priority);
         request.tenant = self.tenant.or(request.tenant.take());
         request.trace = request.trace.take().or(self.trace);

@@ -23,7 +23,7 @@ use tower_kernels::grpc::GrpcConfig;
 use tower_kernels::hyper::ServerConfig;
 
 pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
-pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry};
+pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry, Tenants};
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
 pub(crate) use self::tls::Tls;
@@ -42,6 +42,7 @@ pub(crate) struct Config {
     pub(crate) connections: Connections,
     pub(crate) tls: Tls,
     pub(crate) auth: Auth,
+    pub(crate) tenants: Tenants,
     pub(crate) rate_limit: RateLimit,
     pub(crate) cache: Cache,
     pub(crate) coalesce: Coalesce,
@@ -193,6 +194,7 @@ impl Default for Config {
             connections: Connections::default(),
             tls: Tls::default(),
             auth: Auth::default(),
+            tenants: Tenants::default(),
             rate_limit: RateLimit::default(),
             cache: Cache::default(),
             coalesce: Coalesce::default(),

@@ -1,13 +1,71 @@
 //! The layers that are on, and what they are set to.
 
-use std::num::NonZeroUsize;
+use std::collections::BTreeMap;
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 use tower_kernels::pipeline::{
     BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, LoadShedConfig, PipelineConfig, QueueConfig, RetryConfig,
+    TenantConfig, TenantsConfig,
 };
+use tower_kernels::service::Priority;
 
 use super::{Config, Span};
+
+/// What tenants may take of the machine beside each other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tenants {
+    pub(crate) max_priority: MaxPriority,
+    pub(crate) named: BTreeMap<String, Tenant>,
+}
+
+/// What one tenant may.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tenant {
+    pub(crate) weight: NonZeroU16,
+    pub(crate) max_priority: MaxPriority,
+}
+
+/// The highest priority that a request may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum MaxPriority {
+    Low,
+    Normal,
+    #[default]
+    High,
+}
+
+impl From<MaxPriority> for Priority {
+    fn from(max: MaxPriority) -> Self {
+        match max {
+            MaxPriority::Low => Self::Low,
+            MaxPriority::Normal => Self::Normal,
+            MaxPriority::High => Self::High,
+        }
+    }
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self { weight: TenantConfig::default().weight, max_priority: MaxPriority::default() }
+    }
+}
+
+impl Tenants {
+    /// `verified` says whether anybody has to show that a tenant's name is theirs.
+    pub(crate) fn pipeline(&self, verified: bool) -> TenantsConfig {
+        let mut config = TenantsConfig::default();
+        (config.max_priority, config.verified) = (self.max_priority.into(), verified);
+        config.named.extend(self.named.iter().map(|(name, tenant)| {
+            let Tenant { weight, max_priority } = *tenant;
+            (name.clone(), TenantConfig { weight, max_priority: max_priority.into() })
+        }));
+        config
+    }
+}
 
 /// Answers that are kept. With no memory for them there are none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +98,7 @@ pub(crate) struct CircuitBreaker {
     pub(crate) on: bool,
     pub(crate) consecutive_failures: u32,
     pub(crate) failure_percent: u32,
+    pub(crate) agreeing_tenants: NonZeroU32,
 }
 
 /// Further attempts. With one there is none.
@@ -91,8 +150,9 @@ impl Default for LoadShed {
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        let BreakerConfig { consecutive_failures, failure_rate } = BreakerConfig::default();
-        Self { on: true, consecutive_failures, failure_percent: (failure_rate * 100.0) as u32 }
+        let BreakerConfig { consecutive_failures, failure_rate, agreeing_tenants } = BreakerConfig::default();
+        let failure_percent = (failure_rate * 100.0) as u32;
+        Self { on: true, consecutive_failures, failure_percent, agreeing_tenants }
     }
 }
 
@@ -117,7 +177,7 @@ impl Default for Batch {
 }
 
 impl Config {
-    /// All but the limits of tenants.
+    /// All but what tenants may.
     pub(crate) fn pipeline(&self) -> PipelineConfig {
         let mut config = PipelineConfig::default();
         config.timeout = self.timeout.0;
@@ -131,6 +191,7 @@ impl Config {
         config.circuit_breaker = self.circuit_breaker.on.then_some(BreakerConfig {
             consecutive_failures: self.circuit_breaker.consecutive_failures,
             failure_rate: f64::from(self.circuit_breaker.failure_percent) / 100.0,
+            agreeing_tenants: self.circuit_breaker.agreeing_tenants,
         });
         let attempts = std::num::NonZeroU32::new(self.retry.attempts).filter(|attempts| attempts.get() > 1);
         config.retry = attempts.map(|attempts| RetryConfig { attempts });

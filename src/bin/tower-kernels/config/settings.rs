@@ -136,6 +136,16 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     setting("auth.jwt.tenant_claim", Text("NAME"), "Which claim names the tenant"),
     setting(
+        "tenants.max_priority",
+        Choice(&["low", "normal", "high"]),
+        "The highest priority of requests, but for those of tenants.named in the file; one that asks for more has this",
+    ),
+    setting(
+        "tenants.named",
+        InFile,
+        "Tenants with a weight or priority of their own, each with weight and max_priority",
+    ),
+    setting(
         "rate_limit.per_second",
         Number,
         "Requests a second that each tenant may make, but for those in rate_limit.tenants of the file; 0 is no limit",
@@ -158,6 +168,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         "circuit_breaker.failure_percent",
         Number,
         "Failures in a hundred after which they are, of the last 10 seconds",
+    ),
+    setting(
+        "circuit_breaker.agreeing_tenants",
+        Number,
+        "Tenants for which a kernel must be failing at the same time before it is refused to all",
     ),
     setting("retry.attempts", Number, "How often a request of a pure kernel is tried that fails in passing; 1 is once"),
     setting("queue.capacity", Number, "Requests that wait while the kernels are not ready; 0 is no queue"),

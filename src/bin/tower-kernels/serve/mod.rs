@@ -71,11 +71,11 @@ async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error +
     let mut signals = Signals::new()?;
     let local = backends::open(config)?;
     let registry = pipeline::registry(config)?;
-    let layer = pipeline::layer(config, &registry)?;
+    let auth = Authentication::new(&config.auth, config.tls.has_client_ca())?;
+    let layer = pipeline::layer(config, &registry, auth.is_some())?;
     tracing::info!("the layers, from the outside in:\n{layer}");
     let pipeline = layer.over(local.clone());
     let health = HealthService::new();
-    let auth = Authentication::new(&config.auth, config.tls.has_client_ca())?;
     let memory = memory::open(&config.memory);
     let mut servers = Servers::new(config, auth, tls::open(&config.tls)?, memory);
     let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle())?;

@@ -22,8 +22,11 @@ pub(super) fn registry(config: &Config) -> Result<Arc<KernelRegistry>, Failure> 
 }
 
 /// The layers that are asked for.
-pub(super) fn layer(config: &Config, registry: &Arc<KernelRegistry>) -> Result<PipelineLayer, Failure> {
+///
+/// `verified` says whether the tenants of requests are who they say, and not whoever a header names.
+pub(super) fn layer(config: &Config, registry: &Arc<KernelRegistry>, verified: bool) -> Result<PipelineLayer, Failure> {
     let mut pipeline = config.pipeline();
+    pipeline.tenants = config.tenants.pipeline(verified);
     pipeline.rate_limit = rate_limit(&config.rate_limit);
     PipelineLayer::new(Arc::clone(registry), pipeline).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
