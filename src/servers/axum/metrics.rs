@@ -38,6 +38,9 @@ where
     if let Some(devices) = &shared.devices {
         kernel.register_collector(Box::new(Backends(devices.status())));
     }
+    for register in &shared.more_metrics {
+        register(&mut registry);
+    }
     #[cfg(feature = "cuda")]
     super::gpus::register(&mut registry, super::gpus::read(shared.devices.as_ref()).await);
     let mut page = String::new();

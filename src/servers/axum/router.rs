@@ -8,6 +8,7 @@ use ::axum::response::Response;
 use ::axum::routing::{get, post};
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method, Uri};
+use prometheus_client::registry::Registry;
 use tower_http::cors::{Any, CorsLayer};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -45,7 +46,11 @@ pub struct KernelRouter<S = KernelService> {
     metrics: Option<MetricsHandle>,
     pipeline: Option<PipelineHandle>,
     openapi: bool,
+    more_metrics: Vec<MoreMetrics>,
 }
+
+/// Adds metrics to a page.
+pub(super) type MoreMetrics = Box<dyn Fn(&mut Registry) + Send + Sync>;
 
 impl KernelRouter {
     /// Over a [`KernelService`] on what this machine has, with no layers but the metrics.
@@ -70,6 +75,7 @@ impl<S> KernelRouter<S> {
             metrics: None,
             pipeline: None,
             openapi: true,
+            more_metrics: Vec::new(),
         }
     }
 
@@ -124,6 +130,23 @@ impl<S> KernelRouter<S> {
         self
     }
 
+    /// Shows metrics of your own on `/metrics` as well: `register` adds them each time that the page is asked for.
+    ///
+    /// ```
+    /// use prometheus_client::metrics::gauge::Gauge;
+    /// use tower_kernels::axum::{KernelRouter, RouterConfig};
+    /// use tower_kernels::service::KernelRegistry;
+    ///
+    /// let temperature: Gauge = Gauge::default();
+    /// let router = KernelRouter::new(KernelRegistry::new(), RouterConfig::default())
+    ///     .more_metrics(move |page| page.register("room_temperature", "Of the room", temperature.clone()));
+    /// ```
+    #[must_use]
+    pub fn more_metrics(mut self, register: impl Fn(&mut Registry) + Send + Sync + 'static) -> Self {
+        self.more_metrics.push(Box::new(register));
+        self
+    }
+
     /// Whether there is `/openapi.json`, and `/docs` with the feature `docs`: yes where nothing is said. Both are at the
     /// root, as `/health` is, and a program that has its own there turns these off.
     #[must_use]
@@ -145,12 +168,25 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
-        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, openapi } = self;
+        let Self { service, registry, config, timeout, devices, drain, metrics, pipeline, openapi, more_metrics } =
+            self;
         let routes: Vec<_> = Route::of(&config, openapi).collect();
         let (outcomes, openapi) = (Outcomes::new(), Arc::default());
         if let Some(metrics) = metrics {
-            return Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, outcomes, openapi }
-                .into_router(&routes);
+            return Shared {
+                service,
+                registry,
+                config,
+                timeout,
+                devices,
+                drain,
+                metrics,
+                pipeline,
+                outcomes,
+                openapi,
+                more_metrics,
+            }
+            .into_router(&routes);
         }
         let kernels = registry.list();
         // Where not all can have series, those that are called first get them, and not those that come first by id.
@@ -161,14 +197,27 @@ impl<S> KernelRouter<S> {
         // The wait for the answer ends at the deadline, and with it the call: where nothing below the metrics notices
         // that first, it is counted as one that its caller has left.
         let (metrics, service) = (layer.handle(), layer.layer(TimeoutLayer::new(timeout).layer(service)));
-        Shared { service, registry, config, timeout, devices, drain, metrics, pipeline, outcomes, openapi }
-            .into_router(&routes)
+        Shared {
+            service,
+            registry,
+            config,
+            timeout,
+            devices,
+            drain,
+            metrics,
+            pipeline,
+            outcomes,
+            openapi,
+            more_metrics,
+        }
+        .into_router(&routes)
     }
 }
 
 impl<S> fmt::Debug for KernelRouter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service: _, registry, config, timeout, devices, drain, metrics, pipeline, openapi } = self;
+        let Self { service: _, registry, config, timeout, devices, drain, metrics, pipeline, openapi, more_metrics: _ } =
+            self;
         f.debug_struct("KernelRouter")
             .field("registry", registry)
             .field("config", config)
@@ -194,6 +243,7 @@ pub(super) struct Shared<S> {
     pub(super) pipeline: Option<PipelineHandle>,
     pub(super) outcomes: Outcomes,
     pub(super) openapi: Arc<OpenApi>,
+    pub(super) more_metrics: Vec<MoreMetrics>,
 }
 
 impl<S> Shared<S>

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ pub(super) struct Servers {
     pub(super) auth: Option<Authentication>,
     stopping: CancellationToken,
     running: JoinSet<(&'static str, io::Result<()>)>,
+    more_metrics: Vec<Arc<dyn Fn(&mut Registry) + Send + Sync>>,
     pub(super) rest: Option<SocketAddr>,
     pub(super) grpc: Option<SocketAddr>,
 }
@@ -40,9 +42,15 @@ impl Servers {
             auth,
             stopping: CancellationToken::new(),
             running: JoinSet::new(),
+            more_metrics: Vec::new(),
             rest: None,
             grpc: None,
         }
+    }
+
+    /// Shows more on /metrics. To be said before REST is served.
+    pub(super) fn also_show(&mut self, register: impl Fn(&mut Registry) + Send + Sync + 'static) {
+        self.more_metrics.push(Arc::new(register));
     }
 
     /// Serves REST, where it is to be. What comes back says later that it is draining.
@@ -59,6 +67,8 @@ impl Servers {
             .timeout(config.timeout.0)
             .devices(local.clone())
             .pipeline(layers);
+        let more = self.more_metrics.iter().cloned();
+        let router = more.fold(router, |router, register| router.more_metrics(move |registry| register(registry)));
         let drain = router.drain_handle();
         let router = match &self.auth {
             Some(auth) => auth.around_rest(router.into_router()),
