@@ -189,6 +189,12 @@ impl Call {
         Self(stream)
     }
 
+    /// Sends a part of the body, or all of it, and does not wait for the response.
+    #[allow(dead_code, reason = "not every test leaves early")]
+    pub(crate) fn send(&mut self, body: &[u8]) {
+        self.0.write_all(body).unwrap();
+    }
+
     pub(crate) fn end(mut self, body: &[u8]) -> (u16, String) {
         self.0.write_all(body).unwrap();
         let mut answer = String::new();

@@ -47,6 +47,11 @@ impl Caller {
         Ok(Self { request_id, arrival, tenant, priority, trace, extensions })
     }
 
+    /// What a layer has put beside the request.
+    pub(super) fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
+        self.extensions.get()
+    }
+
     /// The only request of a call.
     pub(super) fn into_request(self, id: String, payload: Payload, deadline: Option<Instant>) -> KernelRequest {
         let mut request = KernelRequest::new(id, payload);

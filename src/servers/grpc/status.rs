@@ -28,6 +28,10 @@ impl Refusal {
         Self { kind, message: message.into(), violation: None, retry_after: None }
     }
 
+    pub(super) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
     pub(super) fn of<E: Classify + Error + 'static>(error: &E) -> Self {
         Self {
             kind: error.kind(),

@@ -23,6 +23,7 @@ use super::status::{Refusal, as_message};
 use super::timer::Timer;
 use crate::error::{Classify, ErrorKind};
 use crate::layers::timeout::TimeoutError;
+use crate::servers::requests::{Call as Counted, RequestMetrics, Transport};
 use crate::service::{Invalid, KernelRequest, KernelResponse, Payload};
 
 /// The answers to the requests of one stream.
@@ -33,6 +34,8 @@ pub(super) struct Answers<S: Pipeline> {
     service: S,
     config: Arc<GrpcConfig>,
     caller: Caller,
+    /// Counts the requests, where whoever serves this has put it.
+    counts: Option<RequestMetrics>,
     /// `None` once the client has sent its last.
     requests: Option<Streaming<ExecuteStreamRequest>>,
     waiting: Option<Waiting>,
@@ -50,6 +53,7 @@ struct Waiting {
     names: Names,
     request: KernelRequest,
     timer: Timer,
+    counted: Option<Counted>,
 }
 
 impl<S: Pipeline> Answers<S> {
@@ -63,6 +67,7 @@ impl<S: Pipeline> Answers<S> {
             service,
             config,
             deadline: Timer::new(caller.arrival.due()),
+            counts: caller.extension().cloned(),
             caller,
             requests: Some(requests),
             waiting: None,
@@ -73,7 +78,7 @@ impl<S: Pipeline> Answers<S> {
     }
 
     /// A request from its message, or at once why it is wrong.
-    fn read(&self, message: ExecuteStreamRequest) -> Result<Waiting, Refusal> {
+    fn read(&self, message: ExecuteStreamRequest, counted: &mut Option<Counted>) -> Result<Waiting, Refusal> {
         let ExecuteStreamRequest { tag, timeout_ms, call } = message;
         let (kernel_id, payload) = match call {
             Some(Call::Json(call)) => (call.kernel_id, Ok(Payload::json(call.input))),
@@ -88,20 +93,20 @@ impl<S: Pipeline> Answers<S> {
         let deadline = earlier(asked, limit);
         let names = Names { request_id: Arc::clone(&self.caller.request_id), kernel_id };
         let request = self.caller.clone().into_request(names.kernel_id.clone(), payload, deadline);
-        Ok(Waiting { tag, names, request, timer: Timer::new(deadline) })
+        Ok(Waiting { tag, names, request, timer: Timer::new(deadline), counted: counted.take() })
     }
 
-    fn refusal(&self, tag: u64, refusal: Refusal) -> ExecuteStreamResponse {
-        answer(tag, &self.caller.request_id, Err(refusal))
+    fn refusal(&self, tag: u64, refusal: Refusal, counted: Option<Counted>) -> ExecuteStreamResponse {
+        answer(tag, &self.caller.request_id, Err(refusal), counted)
     }
 
     /// Starts the waiting request if there is room; an answer where it will never start.
     fn poll_start(&mut self, cx: &mut Context<'_>, mut next: Waiting) -> Poll<Option<ExecuteStreamResponse>> {
         let refusal = match self.service.poll_ready(cx) {
             Poll::Ready(Ok(())) => {
-                let Waiting { tag, names, request, timer } = next;
+                let Waiting { tag, names, request, timer, counted } = next;
                 let future = self.service.call(request);
-                self.running.push(Running { future, timer, answer: Some((tag, names)) });
+                self.running.push(Running { future, timer, counted, answer: Some((tag, names)) });
                 return Poll::Ready(None);
             }
             Poll::Ready(Err(error)) => Refusal::of(&error),
@@ -115,12 +120,19 @@ impl<S: Pipeline> Answers<S> {
         };
         // Whatever place this one was waiting for is given up with it.
         self.service = self.service.clone();
-        Poll::Ready(Some(self.refusal(next.tag, refusal)))
+        Poll::Ready(Some(self.refusal(next.tag, refusal, next.counted)))
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ExecuteStreamResponse, Status>>> {
         if self.deadline.poll_elapsed(cx).is_ready() {
             let refusal = Refusal::new(ErrorKind::DeadlineExceeded, "the deadline of the stream passed");
+            // Which is what the client is told of each.
+            for running in Pin::new(&mut self.running).iter_pin_mut() {
+                end(running.project().counted, ErrorKind::DeadlineExceeded.code());
+            }
+            if let Some(waiting) = &mut self.waiting {
+                end(&mut waiting.counted, ErrorKind::DeadlineExceeded.code());
+            }
             self.running.clear();
             return Poll::Ready(Some(Err(self.end(refusal.into_status(Some(&self.caller.request_id))))));
         }
@@ -147,9 +159,10 @@ impl<S: Pipeline> Answers<S> {
             match ready!(Pin::new(requests).poll_next(cx)) {
                 Some(Ok(message)) => {
                     let tag = message.tag;
-                    match self.read(message) {
+                    let mut counted = self.counts.as_ref().map(|counts| counts.begin(Transport::GrpcStream));
+                    match self.read(message, &mut counted) {
                         Ok(next) => self.waiting = Some(next),
-                        Err(refusal) => return Poll::Ready(Some(Ok(self.refusal(tag, refusal)))),
+                        Err(refusal) => return Poll::Ready(Some(Ok(self.refusal(tag, refusal, counted)))),
                     }
                 }
                 Some(Err(status)) => {
@@ -186,6 +199,7 @@ struct Running<F> {
     #[pin]
     future: F,
     timer: Timer,
+    counted: Option<Counted>,
     answer: Option<(u64, Names)>,
 }
 
@@ -214,11 +228,24 @@ where
             Ok(response) => json_answer(response, names).map(Outcome::Json),
             Err(error) => Err(Refusal::of(&error)),
         };
-        Poll::Ready(answer(tag, &request_id, outcome))
+        Poll::Ready(answer(tag, &request_id, outcome, this.counted.take()))
     }
 }
 
-fn answer(tag: u64, request_id: &str, outcome: Result<Outcome, Refusal>) -> ExecuteStreamResponse {
+fn answer(
+    tag: u64,
+    request_id: &str,
+    outcome: Result<Outcome, Refusal>,
+    mut counted: Option<Counted>,
+) -> ExecuteStreamResponse {
+    end(&mut counted, outcome.as_ref().map_or_else(|refusal| refusal.kind().code(), |_| "ok"));
     let outcome = outcome.unwrap_or_else(|refusal| Outcome::Error(as_message(&refusal.into_status(Some(request_id)))));
     ExecuteStreamResponse { tag, outcome: Some(outcome) }
+}
+
+/// Counts the end of a request.
+fn end(counted: &mut Option<Counted>, outcome: &'static str) {
+    if let Some(counted) = counted {
+        counted.end(outcome);
+    }
 }

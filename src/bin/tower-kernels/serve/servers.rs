@@ -16,7 +16,9 @@ use tower_kernels::backends::Local;
 use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
 use tower_kernels::hyper::{Server, ServerConfig, listen};
 use tower_kernels::pipeline::PipelineHandle;
+use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_kernels::service::KernelRegistry;
+use tower_layer::Layer;
 
 use super::auth::Authentication;
 use crate::config::{Config, Listen};
@@ -29,6 +31,7 @@ pub(super) struct Servers {
     pub(super) auth: Option<Authentication>,
     stopping: CancellationToken,
     running: JoinSet<(&'static str, io::Result<()>)>,
+    requests: RequestMetrics,
     more_metrics: Vec<Arc<dyn Fn(&mut Registry) + Send + Sync>>,
     pub(super) rest: Option<SocketAddr>,
     pub(super) grpc: Option<SocketAddr>,
@@ -36,13 +39,16 @@ pub(super) struct Servers {
 
 impl Servers {
     pub(super) fn new(config: &Config, auth: Option<Authentication>) -> Self {
+        let requests = RequestMetrics::new();
+        let shown = requests.clone();
         Self {
             limits: config.connections.server(),
             drain: config.drain.limit.0,
             auth,
             stopping: CancellationToken::new(),
             running: JoinSet::new(),
-            more_metrics: Vec::new(),
+            requests,
+            more_metrics: vec![Arc::new(move |registry| shown.register(registry))],
             rest: None,
             grpc: None,
         }
@@ -71,10 +77,10 @@ impl Servers {
         let router = more.fold(router, |router, register| router.more_metrics(move |registry| register(registry)));
         let drain = router.drain_handle();
         let router = match &self.auth {
-            Some(auth) => auth.around_rest(router.into_router()),
+            Some(auth) => auth.around_rest(router.into_router(), &self.requests),
             None => router.into_router(),
         };
-        let service = TowerToHyperService::new(router);
+        let service = TowerToHyperService::new(self.requests.layer(Transport::Rest).layer(router));
         let server = Server::new(self.limits.clone());
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("REST", server.serve(listener, service, stop, limit).await) });
@@ -100,10 +106,10 @@ impl Servers {
             .prepare()
             .into_axum_router();
         let routes = match &self.auth {
-            Some(auth) => auth.around_grpc(routes),
+            Some(auth) => auth.around_grpc(routes, &self.requests),
             None => routes,
         };
-        let service = TowerToHyperService::new(routes);
+        let service = TowerToHyperService::new(self.requests.layer(Transport::Grpc).layer(routes));
         let server = Server::new(self.limits.clone());
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("gRPC", server.serve(listener, service, stop, limit).await) });
