@@ -24,6 +24,9 @@ use super::auth::Authentication;
 use crate::config::{Config, Listen};
 use crate::exit::{Exit, Failure};
 
+/// Adds metrics to a page.
+type MoreMetrics = dyn Fn(&mut Registry) + Send + Sync;
+
 /// What listens, and where.
 pub(super) struct Servers {
     limits: ServerConfig,
@@ -32,7 +35,7 @@ pub(super) struct Servers {
     stopping: CancellationToken,
     running: JoinSet<(&'static str, io::Result<()>)>,
     requests: RequestMetrics,
-    more_metrics: Vec<Arc<dyn Fn(&mut Registry) + Send + Sync>>,
+    more_metrics: Vec<Arc<MoreMetrics>>,
     pub(super) rest: Option<SocketAddr>,
     pub(super) grpc: Option<SocketAddr>,
 }

@@ -78,7 +78,7 @@ impl Repeats {
             kind.logged += 1;
             return true;
         }
-        kind.more.get_or_insert_with(|| More { since: now, count: 0, message: said.message }).count += 1;
+        kind.more.get_or_insert(More { since: now, count: 0, message: said.message }).count += 1;
         drop(kinds);
         self.repeated.fetch_add(1, Ordering::Relaxed);
         false
