@@ -126,6 +126,14 @@ impl ErrorKind {
     }
 }
 
+/// The code of a refusal, among the extensions of the response that tells it: a status alone does not say all of it.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(any(feature = "axum", feature = "grpc", feature = "hyper")),
+    allow(dead_code, reason = "what counts requests reads it")
+)]
+pub(crate) struct OutcomeCode(pub(crate) &'static str);
+
 /// A set of kinds: which failures count, or which are worth another try.
 ///
 /// ```

@@ -107,6 +107,8 @@ pub use servers::axum;
 pub use servers::grpc;
 #[cfg(feature = "hyper")]
 pub use servers::hyper;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+pub use servers::requests;
 
 #[doc = include_str!("guide.md")]
 pub mod guide {}

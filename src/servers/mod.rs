@@ -6,6 +6,7 @@
 //! | `axum` | `axum` | REST: a router to serve or to nest, with health, metrics and OpenAPI; with `docs` a page that shows it |
 //! | `grpc` | `grpc` | gRPC over tonic: a server, a client, health and reflection |
 //! | `hyper` | `hyper` | any pipeline as a service of hyper's, and a server with a graceful end |
+//! | `requests` | `axum`, `grpc` or `hyper` | counts requests at the edge, by what their client was told |
 //! | `http` | `axum` or `hyper` | what those two share: bodies, deadlines, problem documents, tensors |
 
 #[cfg(feature = "actix")]
@@ -26,5 +27,7 @@ mod http;
 pub mod hyper;
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 mod offload;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+pub mod requests;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 mod slow_body;

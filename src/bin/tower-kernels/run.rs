@@ -176,6 +176,7 @@ fn style(template: &str) -> ProgressStyle {
 fn report(answer: &KernelResponse) {
     if std::io::stderr().is_terminal() {
         let execution = &answer.execution;
-        eprintln!("{} in {:.2?}, after {:.2?} in the queue", execution.backend, execution.executed, execution.queued);
+        let (backend, executed, queued) = (execution.backend, execution.executed, execution.queued);
+        crate::output::tell(&format!("{backend} in {executed:.2?}, after {queued:.2?} in the queue"));
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::Refusal;
+use crate::error::OutcomeCode;
 
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
 /// Where a server does not say how to come back with a credential.
@@ -23,6 +24,7 @@ pub(super) fn response<B: From<Bytes>>(refusal: &Refusal) -> Response<B> {
     });
     let mut response = Response::new(B::from(document.to_string().into()));
     *response.status_mut() = status;
+    response.extensions_mut().insert(OutcomeCode(refusal.kind.code()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     say_how_to_come_back(headers, status, refusal.retry_after, refusal.challenge.as_ref());

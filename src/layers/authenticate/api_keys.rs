@@ -81,7 +81,7 @@ impl Verify for ApiKeys {
     fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied> {
         match self.position(&digest(credential.as_str())) {
             Some(place) => Ok(self.identities[place].clone()),
-            None => Err(Denied::new("no such API key")),
+            None => Err(Denied::new("no such API key").with_code("unknown_key")),
         }
     }
 }

@@ -20,16 +20,19 @@ pub(super) struct Policy<V> {
     verifier: Arc<V>,
     exempt: Option<Arc<Exempt>>,
     peers: bool,
+    on_failure: Option<Arc<OnFailure>>,
     challenges: Challenges,
 }
 
 type Exempt = dyn Fn(&Method, &Uri) -> bool + Send + Sync;
+type OnFailure = dyn Fn(&'static str) + Send + Sync;
 
 impl<V: Verify> AuthenticateLayer<V> {
     /// Asks `verifier` who makes a request.
     pub fn new(verifier: V) -> Self {
         let challenges = Challenges::new("kernels").expect("visible ASCII");
-        Self { policy: Arc::new(Policy { verifier: Arc::new(verifier), exempt: None, peers: false, challenges }) }
+        let verifier = Arc::new(verifier);
+        Self { policy: Arc::new(Policy { verifier, exempt: None, peers: false, on_failure: None, challenges }) }
     }
 
     /// Lets requests through, whoever makes them, for which `exempt` is true: health probes, CORS preflights. The URI is
@@ -62,6 +65,24 @@ impl<V: Verify> AuthenticateLayer<V> {
         Self { policy: Arc::new(Policy { peers: true, ..Arc::unwrap_or_clone(self.policy) }) }
     }
 
+    /// Tells `count` of each request that is refused: the [code](super::Denied::code) of what is wrong.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use tower_kernels::layers::AuthenticateLayer;
+    /// use tower_kernels::layers::authenticate::ApiKeys;
+    ///
+    /// static FAILURES: AtomicU64 = AtomicU64::new(0);
+    /// let layer = AuthenticateLayer::new(ApiKeys::default()).on_failure(|_code| {
+    ///     FAILURES.fetch_add(1, Ordering::Relaxed);
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_failure(self, count: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
+        let on_failure: Option<Arc<OnFailure>> = Some(Arc::new(count));
+        Self { policy: Arc::new(Policy { on_failure, ..Arc::unwrap_or_clone(self.policy) }) }
+    }
+
     /// Names the realm that `WWW-Authenticate` tells clients of; `kernels` if nothing is said.
     ///
     /// # Panics
@@ -88,8 +109,10 @@ impl<V: Verify> Policy<V> {
             return Ok(Some(Identity::new(Arc::clone(&peer.tenant))));
         }
         let denied = match Credential::read(request.headers()) {
-            _ if peer.is_some() => Denied::new("the client certificate has expired since the connection began"),
-            Ok(None) => return Err(self.challenges.missing()),
+            _ if peer.is_some() => {
+                Denied::new("the client certificate has expired since the connection began").with_code("expired")
+            }
+            Ok(None) => return Err(self.missing(request)),
             Ok(Some(credential)) => match self.verifier.verify(credential) {
                 Ok(identity) => match check_name(&identity.tenant) {
                     Ok(()) => return Ok(Some(identity)),
@@ -97,11 +120,25 @@ impl<V: Verify> Policy<V> {
                 },
                 Err(denied) => denied,
             },
-            Err(denied) => denied,
+            Err(denied) => denied.with_code("malformed_credential"),
         };
+        self.failed(denied.code());
         // The one place where the reason is told, and it does not hold the credential.
-        tracing::debug!(reason = %denied, method = %request.method(), path = request.uri().path(), "credential denied");
+        tracing::info!(reason = %denied, method = %request.method(), path = request.uri().path(), "credential denied");
         Err(self.challenges.denied())
+    }
+
+    #[cold]
+    fn missing<B>(&self, request: &Request<B>) -> AuthenticateError<Infallible> {
+        self.failed("missing_credential");
+        tracing::info!(method = %request.method(), path = request.uri().path(), "no credential");
+        self.challenges.missing()
+    }
+
+    fn failed(&self, code: &'static str) {
+        if let Some(on_failure) = &self.on_failure {
+            on_failure(code);
+        }
     }
 }
 
@@ -132,6 +169,7 @@ impl<V> Clone for Policy<V> {
             verifier: Arc::clone(&self.verifier),
             exempt: self.exempt.clone(),
             peers: self.peers,
+            on_failure: self.on_failure.clone(),
             challenges: self.challenges.clone(),
         }
     }
@@ -139,11 +177,12 @@ impl<V> Clone for Policy<V> {
 
 impl<V: fmt::Debug> fmt::Debug for Policy<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verifier, exempt, peers, challenges } = self;
+        let Self { verifier, exempt, peers, on_failure, challenges } = self;
         f.debug_struct("Policy")
             .field("verifier", verifier)
             .field("exempts", &exempt.is_some())
             .field("client_certificates", peers)
+            .field("tells_of_failures", &on_failure.is_some())
             .field("challenges", challenges)
             .finish()
     }

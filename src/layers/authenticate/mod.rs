@@ -56,8 +56,8 @@
 //!
 //! # What is told of a refusal
 //!
-//! The client hears whether there was a credential, and no more. Why it was denied is an event at level `DEBUG`, without
-//! the credential. The credential itself stays in the headers of the request; to keep those out of other people's logs,
+//! The client hears whether there was a credential, and no more. Why it was denied is an event at level `INFO`, without
+//! the credential, and a code for [counters](AuthenticateLayer::on_failure). The credential itself stays in the headers of the request; to keep those out of other people's logs,
 //! put `tower-http`'s `SetSensitiveRequestHeadersLayer` outermost.
 //!
 //! # Cost

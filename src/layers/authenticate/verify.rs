@@ -64,9 +64,10 @@ pub struct Or<A, B> {
 
 impl<A: Verify, B: Verify> Verify for Or<A, B> {
     fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied> {
-        self.first
-            .verify(credential)
-            .or_else(|first| self.second.verify(credential).map_err(|second| Denied::new(format!("{first}; {second}"))))
+        self.first.verify(credential).or_else(|first| {
+            let both = |second: Denied| Denied::new(format!("{first}; {second}")).with_code(second.code());
+            self.second.verify(credential).map_err(both)
+        })
     }
 }
 
@@ -109,12 +110,26 @@ impl Identity {
 #[error("{reason}")]
 pub struct Denied {
     reason: Cow<'static, str>,
+    code: &'static str,
 }
 
 impl Denied {
     /// For this reason.
     pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason: reason.into() }
+        Self { reason: reason.into(), code: "denied" }
+    }
+
+    /// With a code by which such refusals are counted; `denied` if nothing is said.
+    #[must_use]
+    pub const fn with_code(mut self, code: &'static str) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// The code by which such refusals are counted: `missing_credential`, `malformed_credential`, `unknown_key`,
+    /// `invalid_token`, or what a [`Verify`] of your own says.
+    pub const fn code(&self) -> &'static str {
+        self.code
     }
 }
 

@@ -50,7 +50,7 @@ where
         transport::execute(service, &parts, head, &request_id, target?, body, &shared.limits).await
     };
     let result = execution.await;
-    shared.outcomes.record(result.as_ref().err().map(Problem::kind));
+    shared.outcomes.record(result.as_ref().err());
     match result {
         Ok(answer) => answer.into_response(&request_id),
         Err(problem) => problem.into_response(&request_id),

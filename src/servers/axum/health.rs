@@ -361,13 +361,13 @@ mod tests {
         let outcomes = Outcomes::new();
         assert_eq!(status(&outcomes, None), Status::Healthy);
         assert_eq!(status(&outcomes, Some("gone")), Status::Unhealthy);
-        (0..ENOUGH - 1).for_each(|_| outcomes.record(Some(ErrorKind::Internal)));
+        (0..ENOUGH - 1).for_each(|_| outcomes.record(Some(&Problem::new(ErrorKind::Internal, ""))));
         assert_eq!(status(&outcomes, None), Status::Healthy, "too few to go by");
-        outcomes.record(Some(ErrorKind::Internal));
+        outcomes.record(Some(&Problem::new(ErrorKind::Internal, "")));
         assert_eq!(status(&outcomes, None), Status::Unhealthy);
         (0..2 * ENOUGH).for_each(|_| outcomes.record(None));
         assert_eq!(status(&outcomes, None), Status::Degraded);
-        (0..20 * ENOUGH).for_each(|_| outcomes.record(Some(ErrorKind::InvalidArgument)));
+        (0..20 * ENOUGH).for_each(|_| outcomes.record(Some(&Problem::new(ErrorKind::InvalidArgument, ""))));
         assert_eq!(status(&outcomes, None), Status::Healthy, "what clients do wrong is no fault");
         let none = Components::new(&KernelRegistry::new(), &Outcomes::new(), None, None);
         assert_eq!(none.status(), Status::Degraded);

@@ -47,6 +47,9 @@ where
     if !shared.connections.is_empty() {
         kernel.register_collector(Box::new(super::connections::Listeners(shared.connections.clone())));
     }
+    for register in &shared.more_metrics {
+        register(&mut registry);
+    }
     #[cfg(feature = "cuda")]
     super::gpus::register(&mut registry, super::gpus::read(shared.devices.as_ref()).await);
     let mut page = String::new();

@@ -166,7 +166,7 @@
 //! | `kernel_domain_requests_total` | counter | `domain`, `outcome` | calls that ended |
 //! | `kernel_domain_request_duration_seconds_total` | counter | `domain`, `outcome` | the time that they took |
 //! | `kernel_registered` | gauge | `domain`, `mode` | kernels that there are |
-//! | `kernel_http_responses_total` | counter | `code` | execute calls that were answered, whether they reached the service or not; 405, 408 and 415 are `invalid_argument` |
+//! | `kernel_http_responses_total` | counter | `code` | execute calls that were answered, whether they reached the service or not; 405, 408 and 415 have the codes of their problem documents |
 //! | `kernel_backend_up` | gauge | `backend`, `device` | 1 while the backend takes work, 0 once it is lost |
 //! | `kernel_backend_lanes` | gauge | `backend`, `device` | jobs that run at one time |
 //! | `kernel_backend_slots` | gauge | `backend`, `device` | jobs that it holds at one time, those that wait before the lanes included |
@@ -181,6 +181,9 @@
 //! | `kernel_streams_reset_total` | counter | `listener` | HTTP/2 streams that were reset because their client did not read them |
 //!
 //! Those of connections are there where the router knows its [listeners](KernelRouter::connections).
+//!
+//! Requests of every kind, with those that were not answered and those of gRPC, are counted by
+//! [`requests`](crate::requests), which [`KernelRouter::more_metrics`] shows.
 //!
 //! Those of the backends are there where the router knows its [devices](KernelRouter::devices); the CPU has no label
 //! `device`. When all slots are taken, further requests wait in front of the service and are in no gauge:

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::ErrorKind;
+use crate::servers::http::Problem;
 
 /// One slot of the window is this long.
 const SLOT: Duration = Duration::from_secs(5);
@@ -20,6 +21,8 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 pub(super) struct Outcomes {
     ok: AtomicU64,
     failed: [AtomicU64; ErrorKind::ALL.len()],
+    /// Those with a status that HTTP alone has.
+    of_http: [AtomicU64; Problem::OF_HTTP.len()],
     /// One word a slot, so that a slot is cleared and counted in one step.
     slots: [AtomicU64; SLOTS],
     begun: Instant,
@@ -43,16 +46,20 @@ impl Outcomes {
         Self {
             ok: AtomicU64::new(0),
             failed: [const { AtomicU64::new(0) }; ErrorKind::ALL.len()],
+            of_http: [const { AtomicU64::new(0) }; Problem::OF_HTTP.len()],
             slots: [const { AtomicU64::new(0) }; SLOTS],
             begun: now(),
         }
     }
 
     /// Counts an execution that has ended, `None` for one that was answered.
-    pub(super) fn record(&self, refusal: Option<ErrorKind>) {
-        let total = match refusal {
-            None => &self.ok,
-            Some(kind) => &self.failed[kind as usize],
+    pub(super) fn record(&self, problem: Option<&Problem>) {
+        let refusal = problem.map(Problem::kind);
+        let of_http = problem.and_then(|one| Problem::OF_HTTP.iter().position(|(_, code)| *code == one.code()));
+        let total = match (of_http, refusal) {
+            (Some(index), _) => &self.of_http[index],
+            (None, Some(kind)) => &self.failed[kind as usize],
+            (None, None) => &self.ok,
         };
         total.fetch_add(1, Ordering::Relaxed);
         let (turn, slot) = self.position();
@@ -85,7 +92,8 @@ impl Outcomes {
     /// Every outcome that has happened, by its code.
     pub(super) fn totals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let failed = ErrorKind::ALL.into_iter().map(ErrorKind::code).zip(&self.failed);
-        let all = std::iter::once(("ok", &self.ok)).chain(failed);
+        let of_http = Problem::OF_HTTP.into_iter().map(|(_, code)| code).zip(&self.of_http);
+        let all = std::iter::once(("ok", &self.ok)).chain(failed).chain(of_http);
         all.map(|(code, count)| (code, count.load(Ordering::Relaxed))).filter(|(_, count)| *count != 0)
     }
 
@@ -114,9 +122,9 @@ mod tests {
         let outcomes = Outcomes::new();
         for round in 0..40u64 {
             outcomes.record(None);
-            outcomes.record(Some(ErrorKind::Internal));
-            outcomes.record(Some(ErrorKind::InvalidArgument));
-            outcomes.record(Some(ErrorKind::Overloaded));
+            for kind in [ErrorKind::Internal, ErrorKind::InvalidArgument, ErrorKind::Overloaded] {
+                outcomes.record(Some(&Problem::new(kind, "")));
+            }
             let rounds = (round + 1).min(SLOTS as u64);
             assert_eq!(outcomes.recent(), Recent { executions: 4 * rounds, faults: rounds }, "round {round}");
             tokio::time::advance(SLOT).await;
@@ -124,8 +132,12 @@ mod tests {
         assert_eq!(outcomes.recent().error_rate(), 0.25);
         tokio::time::advance(Duration::from_secs(WINDOW)).await;
         assert_eq!(outcomes.recent().error_rate(), 0.0);
+        outcomes.record(Some(&Problem::request_timeout("")));
         let totals: Vec<_> = outcomes.totals().collect();
-        assert_eq!(totals, [("ok", 40), ("invalid_argument", 40), ("internal", 40), ("overloaded", 40)]);
+        assert_eq!(
+            totals,
+            [("ok", 40), ("invalid_argument", 40), ("internal", 40), ("overloaded", 40), ("request_timeout", 1)]
+        );
     }
 
     #[test]
@@ -133,7 +145,9 @@ mod tests {
         let outcomes = Outcomes::new();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..1000).for_each(|_| outcomes.record(Some(ErrorKind::Unavailable))));
+                scope.spawn(|| {
+                    (0..1000).for_each(|_| outcomes.record(Some(&Problem::new(ErrorKind::Unavailable, ""))));
+                });
             }
         });
         assert_eq!(outcomes.recent(), Recent { executions: 4000, faults: 4000 });

@@ -8,6 +8,7 @@ use ::axum::response::Response;
 use ::axum::routing::{get, post};
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method, Uri};
+use prometheus_client::registry::Registry;
 use tower_http::cors::{Any, CorsLayer};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -56,7 +57,11 @@ pub struct KernelRouter<S = KernelService> {
     #[cfg(feature = "hyper")]
     connections: Vec<(&'static str, Connections)>,
     openapi: bool,
+    more_metrics: Vec<MoreMetrics>,
 }
+
+/// Adds metrics to a page.
+pub(super) type MoreMetrics = Box<dyn Fn(&mut Registry) + Send + Sync>;
 
 impl KernelRouter {
     /// Over a [`KernelService`] on what this machine has, with no layers but the metrics.
@@ -86,6 +91,7 @@ impl<S> KernelRouter<S> {
             #[cfg(feature = "hyper")]
             connections: Vec::new(),
             openapi: true,
+            more_metrics: Vec::new(),
         }
     }
 
@@ -174,6 +180,23 @@ impl<S> KernelRouter<S> {
         self
     }
 
+    /// Shows metrics of your own on `/metrics` as well: `register` adds them each time that the page is asked for.
+    ///
+    /// ```
+    /// use prometheus_client::metrics::gauge::Gauge;
+    /// use tower_kernels::axum::{KernelRouter, RouterConfig};
+    /// use tower_kernels::service::KernelRegistry;
+    ///
+    /// let temperature: Gauge = Gauge::default();
+    /// let router = KernelRouter::new(KernelRegistry::new(), RouterConfig::default())
+    ///     .more_metrics(move |page| page.register("room_temperature", "Of the room", temperature.clone()));
+    /// ```
+    #[must_use]
+    pub fn more_metrics(mut self, register: impl Fn(&mut Registry) + Send + Sync + 'static) -> Self {
+        self.more_metrics.push(Box::new(register));
+        self
+    }
+
     /// Whether there is `/openapi.json`, and `/docs` with the feature `docs`: yes where nothing is said. Both are at the
     /// root, as `/health` is, and a program that has its own there turns these off.
     #[must_use]
@@ -195,9 +218,9 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
-        let Self {
-            service, registry, config, timeout, devices, drain, metrics, pipeline, tls, limits, openapi, ..
-        } = self;
+        let Self { service, registry, config, timeout, devices, drain, metrics, .. } = self;
+        let (pipeline, tls, limits, openapi, more_metrics) =
+            (self.pipeline, self.tls, self.limits, self.openapi, self.more_metrics);
         #[cfg(feature = "hyper")]
         let connections = self.connections;
         let routes: Vec<_> = Route::of(&config, openapi).collect();
@@ -218,6 +241,7 @@ impl<S> KernelRouter<S> {
                 connections,
                 outcomes,
                 openapi,
+                more_metrics,
             }
             .into_router(&routes);
         }
@@ -245,6 +269,7 @@ impl<S> KernelRouter<S> {
             connections,
             outcomes,
             openapi,
+            more_metrics,
         }
         .into_router(&routes)
     }
@@ -285,6 +310,7 @@ pub(super) struct Shared<S> {
     pub(super) connections: Vec<(&'static str, Connections)>,
     pub(super) outcomes: Outcomes,
     pub(super) openapi: Arc<OpenApi>,
+    pub(super) more_metrics: Vec<MoreMetrics>,
 }
 
 impl<S> Shared<S>

@@ -67,6 +67,11 @@ impl Caller {
         self.held = self.memory.as_ref().map(CallMemory::of_next_request);
     }
 
+    /// What a layer has put beside the request.
+    pub(super) fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
+        self.extensions.get()
+    }
+
     /// The request that the message is. `is_server_timeout` says whose the deadline is.
     pub(super) fn into_request(
         self,

@@ -36,6 +36,10 @@ impl Refusal {
         Self { kind, message: detail, hidden, violation: None, retry_after: None }
     }
 
+    pub(super) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
     pub(super) fn of<E: Classify + Error + 'static>(error: &E) -> Self {
         let told = Self::told(error.kind(), Told::of(error));
         Self { violation: find(error).cloned(), retry_after: error.retry_after(), ..told }

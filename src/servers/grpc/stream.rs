@@ -29,6 +29,7 @@ use super::wire::Requests;
 use crate::error::{Classify, ErrorKind};
 use crate::layers::timeout::TimeoutError;
 use crate::panics::{CatchPanic, Panicked, catch_panic};
+use crate::servers::requests::{Call as Counted, RequestMetrics, Transport};
 use crate::service::{Invalid, KernelRequest, KernelResponse, Payload};
 
 /// The responses of one stream, as its client reads them.
@@ -62,7 +63,8 @@ impl Responses {
     fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ExecuteStreamResponse, Status>>> {
         let next = ready!(Pin::new(&mut self.unread).poll_next(cx));
         Poll::Ready(next.map(|next| {
-            next.map(|Finished { response, held }| {
+            next.map(|Finished { response, held, mut counted, code }| {
+                end(&mut counted, code);
                 if let Some(memory) = &self.memory {
                     memory.sending(held);
                 }
@@ -104,6 +106,8 @@ struct Calls<S: Pipeline> {
     service: S,
     config: Arc<GrpcConfig>,
     caller: Caller,
+    /// Counts the requests, where whoever serves this has put it.
+    counts: Option<RequestMetrics>,
     /// `None` once the client has sent its last.
     requests: Option<Requests<ExecuteStreamRequest>>,
     waiting: Option<Waiting>,
@@ -121,6 +125,7 @@ struct Waiting {
     names: Names,
     request: KernelRequest,
     timer: Timer,
+    counted: Option<Counted>,
 }
 
 impl<S: Pipeline> Calls<S> {
@@ -135,6 +140,7 @@ impl<S: Pipeline> Calls<S> {
             service,
             config,
             deadline: Timer::new(caller.arrival.due()),
+            counts: caller.extension().cloned(),
             caller,
             requests: Some(requests),
             waiting: None,
@@ -145,7 +151,7 @@ impl<S: Pipeline> Calls<S> {
     }
 
     /// A request from its message, or at once why it is wrong.
-    fn read(&self, message: ExecuteStreamRequest) -> Result<Waiting, Refusal> {
+    fn read(&self, message: ExecuteStreamRequest, counted: &mut Option<Counted>) -> Result<Waiting, Refusal> {
         let mut caller = self.caller.clone();
         caller.hold_message();
         let ExecuteStreamRequest { tag, timeout_ms, call } = message;
@@ -163,11 +169,11 @@ impl<S: Pipeline> Calls<S> {
         let deadline = earlier(asked, now.checked_add(self.config.timeout));
         let names = Names { request_id: Arc::clone(&self.caller.request_id), kernel_id };
         let request = caller.into_request(names.kernel_id.clone(), payload, deadline, deadline != asked);
-        Ok(Waiting { tag, names, request, timer: Timer::new(deadline) })
+        Ok(Waiting { tag, names, request, timer: Timer::new(deadline), counted: counted.take() })
     }
 
-    fn refusal(&self, tag: u64, refusal: Refusal) -> Finished {
-        finished(tag, &self.caller.request_id, Err(refusal))
+    fn refusal(&self, tag: u64, refusal: Refusal, counted: Option<Counted>) -> Finished {
+        finished(tag, &self.caller.request_id, Err(refusal), counted)
     }
 
     /// Starts the waiting request if there is room; an answer where it will never start.
@@ -175,14 +181,17 @@ impl<S: Pipeline> Calls<S> {
         let tag = next.tag;
         let refusal = match catch_panic(|| self.service.poll_ready(cx)) {
             Ok(Poll::Ready(Ok(()))) => {
-                let Waiting { names, request, timer, .. } = next;
+                let Waiting { names, request, timer, counted, .. } = next;
                 match catch_panic(|| self.service.call(request)) {
                     Ok(future) => {
                         let (future, memory) = (CatchPanic::new(future), self.caller.memory.clone());
-                        self.running.push(Running { future, timer, memory, answer: Some((tag, names)) });
+                        self.running.push(Running { future, timer, memory, counted, answer: Some((tag, names)) });
                         return Poll::Ready(None);
                     }
-                    Err(panicked) => Refusal::panicked(&panicked).of_kernel(&names.kernel_id),
+                    Err(panicked) => {
+                        next.counted = counted;
+                        Refusal::panicked(&panicked).of_kernel(&names.kernel_id)
+                    }
                 }
             }
             Ok(Poll::Ready(Err(error))) => Refusal::of(&error),
@@ -197,7 +206,7 @@ impl<S: Pipeline> Calls<S> {
         };
         // Whatever place this one was waiting for is given up with it.
         self.service = self.service.clone();
-        Poll::Ready(Some(self.refusal(tag, refusal)))
+        Poll::Ready(Some(self.refusal(tag, refusal, next.counted)))
     }
 
     /// Ready with the stream's end.
@@ -227,9 +236,10 @@ impl<S: Pipeline> Calls<S> {
             match message {
                 Some(Ok(message)) => {
                     let tag = message.tag;
-                    match self.read(message) {
+                    let mut counted = self.counts.as_ref().map(|counts| counts.begin(Transport::GrpcStream));
+                    match self.read(message, &mut counted) {
                         Ok(next) => self.waiting = Some(next),
-                        Err(refusal) => self.unread.push(self.refusal(tag, refusal)),
+                        Err(refusal) => self.unread.push(self.refusal(tag, refusal, counted)),
                     }
                 }
                 Some(Err(status)) => {
@@ -249,6 +259,13 @@ impl<S: Pipeline> Future for Calls<S> {
         // Nothing here is pinned in place: what runs is in boxes of its own.
         let this = self.get_mut();
         if this.deadline.poll_elapsed(cx).is_ready() {
+            // Which is what the client is told of each.
+            for running in Pin::new(&mut this.running).iter_pin_mut() {
+                end(running.project().counted, ErrorKind::DeadlineExceeded.code());
+            }
+            if let Some(waiting) = &mut this.waiting {
+                end(&mut waiting.counted, ErrorKind::DeadlineExceeded.code());
+            }
             let refusal = Refusal::new(ErrorKind::DeadlineExceeded, "the deadline of the stream passed");
             this.unread.abandon(refusal.into_status(Some(&this.caller.request_id)));
             return Poll::Ready(());
@@ -269,6 +286,7 @@ struct Running<F> {
     future: F,
     timer: Timer,
     memory: Option<CallMemory>,
+    counted: Option<Counted>,
     answer: Option<(u64, Names)>,
 }
 
@@ -303,15 +321,28 @@ where
             };
             Ok((outcome, held))
         });
-        Poll::Ready(finished(tag, &request_id, outcome))
+        Poll::Ready(finished(tag, &request_id, outcome, this.counted.take()))
     }
 }
 
 /// A response, with what it holds until it has been sent.
-fn finished(tag: u64, request_id: &str, outcome: Result<(Outcome, Option<Sending>), Refusal>) -> Finished {
+fn finished(
+    tag: u64,
+    request_id: &str,
+    outcome: Result<(Outcome, Option<Sending>), Refusal>,
+    counted: Option<Counted>,
+) -> Finished {
+    let code = outcome.as_ref().map_or_else(|refusal| refusal.kind().code(), |_| "ok");
     let (outcome, held) = match outcome {
         Ok(outcome) => outcome,
         Err(refusal) => (Outcome::Error(as_message(&refusal.into_status(Some(request_id)))), None),
     };
-    Finished { response: ExecuteStreamResponse { tag, outcome: Some(outcome) }, held }
+    Finished { response: ExecuteStreamResponse { tag, outcome: Some(outcome) }, held, counted, code }
+}
+
+/// Counts the end of a request.
+pub(super) fn end(counted: &mut Option<Counted>, outcome: &'static str) {
+    if let Some(counted) = counted {
+        counted.end(outcome);
+    }
 }

@@ -11,6 +11,9 @@ use tonic::Status;
 
 use super::memory::Sending;
 use super::proto::ExecuteStreamResponse;
+use super::stream::end;
+use crate::error::ErrorKind;
+use crate::servers::requests::Call as Counted;
 use crate::sync::Mutex;
 
 /// No further request of a stream is read while its unread responses take this many bytes or more: 1 MiB. What runs at
@@ -33,6 +36,9 @@ pub(super) struct Finished {
     pub(super) response: ExecuteStreamResponse,
     /// What it holds of the memory of this process.
     pub(super) held: Option<Sending>,
+    /// Ends, with this code, once the response is read.
+    pub(super) counted: Option<Counted>,
+    pub(super) code: &'static str,
 }
 
 #[derive(Debug, Default)]
@@ -82,14 +88,15 @@ impl Sender {
         wake(queue.receiver.take(), queue);
     }
 
-    /// Ends the stream with this status, and drops the responses that are unread.
+    /// Ends the stream with this status, of a deadline that has passed, and drops the responses that are unread.
     pub(super) fn abandon(&self, status: Status) {
         let mut queue = self.queue.lock();
         let unread = std::mem::take(&mut queue.responses);
         queue.bytes = 0;
         queue.end.get_or_insert(Err(status));
         wake(queue.receiver.take(), queue);
-        drop(unread);
+        // What their client is told of them as well.
+        unread.into_iter().for_each(|(mut unread, _)| end(&mut unread.counted, ErrorKind::DeadlineExceeded.code()));
     }
 }
 
@@ -139,7 +146,7 @@ mod tests {
     fn response(tag: u64, bytes: usize) -> Finished {
         let output = "x".repeat(bytes);
         let outcome = Some(Outcome::Json(ExecuteResponse { output, ..ExecuteResponse::default() }));
-        Finished { response: ExecuteStreamResponse { tag, outcome }, held: None }
+        Finished { response: ExecuteStreamResponse { tag, outcome }, held: None, counted: None, code: "ok" }
     }
 
     #[tokio::test]

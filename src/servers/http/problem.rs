@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::RequestId;
-use crate::error::{Classify, ErrorKind, Hidden, Told, chain, find};
+use crate::error::{Classify, ErrorKind, Hidden, OutcomeCode, Told, chain, find};
 use crate::layers::answer::problem;
 use crate::service::Invalid;
 
@@ -149,6 +149,11 @@ impl Problem {
         self.shorten()
     }
 
+    /// Its code: that of its kind, or one of [`OF_HTTP`](Self::OF_HTTP).
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// What kind of refusal it is. Those that have a status of HTTP's alone are the client's mistake.
     pub(crate) fn kind(&self) -> ErrorKind {
         self.kind
@@ -180,6 +185,7 @@ impl Problem {
         };
         let body = serde_json::to_vec(&body).expect("strings and a number are JSON");
         let mut response = document(self.status, problem::CONTENT_TYPE, body.into(), request_id);
+        response.extensions_mut().insert(OutcomeCode(self.code));
         let headers = response.headers_mut();
         problem::say_how_to_come_back(headers, self.status, self.retry_after, self.challenge.as_deref());
         if let Some(allow) = self.allow {

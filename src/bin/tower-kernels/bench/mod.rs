@@ -31,7 +31,7 @@ mod target;
 mod units;
 
 use std::error::Error;
-use std::io::{ErrorKind, Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use self::args::Work;
@@ -56,7 +56,7 @@ pub(crate) fn main(args: Args) -> crate::Outcome {
     match args.work().map_err(|error| Exit::Usage.because(error))? {
         Work::Compare(a, b) => {
             let read = |path: &Path| Run::read(path).map_err(|error| Exit::Input.because(error));
-            show(&compare::table(&read(&a)?, &read(&b)?))?;
+            crate::output::print(compare::table(&read(&a)?, &read(&b)?))?;
             Ok(Exit::Done.into())
         }
         Work::Measure(order) => {
@@ -65,7 +65,7 @@ pub(crate) fn main(args: Args) -> crate::Outcome {
             let failed = measured.tally.failures() > 0 && !order.allow_errors;
             let interrupted = measured.interrupted;
             let run = Run::new(&order, input.len(), measured)?;
-            show(&run.to_string())?;
+            crate::output::print(run.to_string())?;
             if let Some(path) = &order.json {
                 run.write(path)?;
             }
@@ -110,12 +110,4 @@ fn read(input: &Path) -> Result<Vec<u8>, String> {
         std::fs::read(input)
     };
     read.map_err(|error| format!("{}: {error}", input.display()))
-}
-
-/// Whoever reads the output may stop before its end, as `head` does.
-fn show(text: &str) -> std::io::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
-    }
 }

@@ -167,10 +167,12 @@ pub(crate) enum CudaMode {
     Required,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Log {
     pub(crate) level: Filter,
+    pub(crate) max_repeats: u64,
+    pub(crate) buffer: usize,
     pub(crate) format: LogFormat,
 }
 
@@ -180,6 +182,12 @@ pub(crate) enum LogFormat {
     #[default]
     Text,
     Json,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: Filter::default(), max_repeats: 20, buffer: 1 << 20, format: LogFormat::default() }
+    }
 }
 
 impl Default for Config {

@@ -216,6 +216,16 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     setting("cuda.time_one_in", Number, "One request in so many is timed by the device; 0 is none"),
     setting("log.level", Text("FILTER"), "What is logged: a level, or directives such as warn,tower_kernels=debug"),
+    setting(
+        "log.max_repeats",
+        Number,
+        "The most events of a kind that are logged in 10 seconds; of more only the number is; 0 logs each",
+    ),
+    setting(
+        "log.buffer",
+        Number,
+        "The most bytes of log lines that wait for a slow reader; more are dropped and counted",
+    ),
     setting("log.format", Choice(&["text", "json"]), "How: lines for people, or a JSON object a line"),
 ];
 

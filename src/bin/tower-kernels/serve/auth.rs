@@ -7,6 +7,7 @@ use axum::Router;
 use http::{Method, Uri};
 use tower_kernels::layers::authenticate::{ApiKeys, Credential, Denied, Jwt, JwtKey, Verify};
 use tower_kernels::layers::{AnswerLayer, AuthenticateLayer};
+use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_layer::Stack;
 
 use crate::config::{self, Algorithm, Auth, KeysFile};
@@ -53,9 +54,9 @@ impl Authentication {
     }
 
     /// In front of REST. Probes have no credentials, and neither have the preflights of browsers.
-    pub(super) fn around_rest(&self, router: Router) -> Router {
+    pub(super) fn around_rest(&self, router: Router, requests: &RequestMetrics) -> Router {
         let open_metrics = self.open_metrics;
-        router.layer(self.layer(move |method, uri| {
+        router.layer(self.layer(requests, Transport::Rest, move |method, uri| {
             *method == Method::OPTIONS
                 || matches!(uri.path(), "/health" | "/health/live" | "/health/ready")
                 || (open_metrics && uri.path() == "/metrics")
@@ -63,15 +64,19 @@ impl Authentication {
     }
 
     /// In front of gRPC. Probes have no credentials.
-    pub(super) fn around_grpc(&self, router: Router) -> Router {
-        router.layer(self.layer(|_, uri| uri.path().starts_with("/grpc.health.v1.Health/")))
+    pub(super) fn around_grpc(&self, router: Router, requests: &RequestMetrics) -> Router {
+        router.layer(self.layer(requests, Transport::Grpc, |_, uri| uri.path().starts_with("/grpc.health.v1.Health/")))
     }
 
     fn layer(
         &self,
+        requests: &RequestMetrics,
+        transport: Transport,
         exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static,
     ) -> Stack<AuthenticateLayer<Arc<dyn Verify>>, AnswerLayer> {
+        let requests = requests.clone();
         let layer = AuthenticateLayer::new(Arc::clone(&self.verifier)).exempt(exempt);
+        let layer = layer.on_failure(move |reason| requests.authentication_failed(transport, reason));
         let layer = if self.client_certificates { layer.client_certificates() } else { layer };
         Stack::new(layer, AnswerLayer::new())
     }

@@ -71,7 +71,13 @@ pub(super) fn print(
             reachable(address)
         )?;
     }
-    crate::output::print(text)
+    // Nobody need read it: on a thread of its own it holds nothing up.
+    std::thread::Builder::new().name("greeting".to_owned()).spawn(move || {
+        if let Err(error) = crate::output::print(text) {
+            tracing::warn!(error = &*error as &dyn Error, "the greeting could not be written");
+        }
+    })?;
+    Ok(())
 }
 
 fn mebibytes(bytes: u64) -> String {

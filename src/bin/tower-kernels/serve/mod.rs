@@ -20,6 +20,7 @@ use tower_kernels::grpc::HealthService;
 
 use self::auth::Authentication;
 use self::drain::{Signals, Stop};
+use self::log::Logger;
 use self::servers::Servers;
 use crate::Outcome;
 use crate::config::{Effective, Overrides};
@@ -54,15 +55,16 @@ pub(crate) fn main(args: &Args) -> Outcome {
         crate::output::print(effective.to_string())?;
         return Ok(Exit::Done.into());
     }
-    log::init(&effective.config.log)?;
+    // Dropped last, and with it written to its end.
+    let logger = Logger::init(&effective.config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let exit = runtime.block_on(serve(effective));
+    let exit = runtime.block_on(serve(effective, &logger));
     // What was cut off may hold a thread up; nobody waits for it.
     runtime.shutdown_background();
     Ok(exit?.into())
 }
 
-async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error + Send + Sync>> {
+async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn std::error::Error + Send + Sync>> {
     tracing::info!(settings = %effective.on_one_line(), "starting");
     let config = &effective.config;
     #[cfg(target_os = "linux")]
@@ -78,6 +80,7 @@ async fn serve(effective: Effective) -> Result<Exit, Box<dyn std::error::Error +
     let health = HealthService::new();
     let memory = memory::open(&config.memory);
     let mut servers = Servers::new(config, auth, tls::open(&config.tls)?, memory);
+    servers.also_show(logger.metrics());
     let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle())?;
     servers.grpc(config, pipeline, &registry, health.clone())?;
     greeting::print(config, &servers, &registry, &local)?;

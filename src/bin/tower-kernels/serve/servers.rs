@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,11 +16,16 @@ use tower_kernels::backends::Local;
 use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
 use tower_kernels::hyper::{Server, Tls, listen};
 use tower_kernels::pipeline::PipelineHandle;
+use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_kernels::service::{HostMemory, KernelRegistry};
+use tower_layer::Layer;
 
 use super::auth::Authentication;
 use crate::config::{Config, Listen};
 use crate::exit::{Exit, Failure};
+
+/// Adds metrics to a page.
+type MoreMetrics = dyn Fn(&mut Registry) + Send + Sync;
 
 /// What listens, and where.
 pub(super) struct Servers {
@@ -32,12 +38,16 @@ pub(super) struct Servers {
     pub(super) memory: HostMemory,
     stopping: CancellationToken,
     running: JoinSet<(&'static str, io::Result<()>)>,
+    requests: RequestMetrics,
+    more_metrics: Vec<Arc<MoreMetrics>>,
     pub(super) rest: Option<SocketAddr>,
     pub(super) grpc: Option<SocketAddr>,
 }
 
 impl Servers {
     pub(super) fn new(config: &Config, auth: Option<Authentication>, tls: Option<Tls>, memory: HostMemory) -> Self {
+        let requests = RequestMetrics::new();
+        let shown = requests.clone();
         Self {
             rest_server: server(config, tls.as_ref()),
             grpc_server: server(config, tls.as_ref()),
@@ -47,9 +57,16 @@ impl Servers {
             memory,
             stopping: CancellationToken::new(),
             running: JoinSet::new(),
+            requests,
+            more_metrics: vec![Arc::new(move |registry| shown.register(registry))],
             rest: None,
             grpc: None,
         }
+    }
+
+    /// Shows more on /metrics. To be said before REST is served.
+    pub(super) fn also_show(&mut self, register: impl Fn(&mut Registry) + Send + Sync + 'static) {
+        self.more_metrics.push(Arc::new(register));
     }
 
     /// Serves REST, where it is to be. What comes back says later that it is draining.
@@ -74,12 +91,14 @@ impl Servers {
             Some(tls) => router.tls(tls.clone()),
             None => router,
         };
+        let more = self.more_metrics.iter().cloned();
+        let router = more.fold(router, |router, register| router.more_metrics(move |registry| register(registry)));
         let drain = router.drain_handle();
         let router = match &self.auth {
-            Some(auth) => auth.around_rest(router.into_router()),
+            Some(auth) => auth.around_rest(router.into_router(), &self.requests),
             None => router.into_router(),
         };
-        let service = TowerToHyperService::new(router);
+        let service = TowerToHyperService::new(self.requests.layer(Transport::Rest).layer(router));
         let server = std::mem::take(&mut self.rest_server);
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("REST", server.serve(listener, service, stop, limit).await) });
@@ -106,10 +125,10 @@ impl Servers {
             .prepare()
             .into_axum_router();
         let routes = match &self.auth {
-            Some(auth) => auth.around_grpc(routes),
+            Some(auth) => auth.around_grpc(routes, &self.requests),
             None => routes,
         };
-        let service = TowerToHyperService::new(routes);
+        let service = TowerToHyperService::new(self.requests.layer(Transport::Grpc).layer(routes));
         let server = std::mem::take(&mut self.grpc_server);
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("gRPC", server.serve(listener, service, stop, limit).await) });

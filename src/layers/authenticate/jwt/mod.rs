@@ -178,7 +178,12 @@ impl Jwt {
 
 impl Verify for Jwt {
     fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied> {
-        let token = credential.as_str();
+        self.check(credential.as_str()).map_err(|denied| denied.with_code("invalid_token"))
+    }
+}
+
+impl Jwt {
+    fn check(&self, token: &str) -> Result<Identity, Denied> {
         let header = decode_header(token).map_err(|error| denied(&error))?;
         let key = self.key_for(&header)?;
         let data = decode::<Claims>(token, &key.decoding, &key.validation).map_err(|error| denied(&error))?;

@@ -1,0 +1,506 @@
+//! Events as lines of text or JSON.
+//!
+//! What an event tells can come from a client, so every value has a longest length and no control characters. The
+//! library's own formatters write values as long as they are.
+
+use std::error::Error;
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::field::{RecordFields, VisitOutput};
+use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::repeats::Repeats;
+use crate::config::LogFormat;
+
+/// The most bytes of a value.
+const MAX_VALUE: usize = 128;
+/// The most bytes of a sentence: a message, or what an error says.
+const MAX_SENTENCE: usize = 512;
+/// The most bytes of a backtrace, and of what the program says of itself at the start.
+const MAX_OWN: usize = 8 * 1024;
+/// Once an event has as many bytes its further fields are left out, and so are those of a span.
+const MAX_EVENT: usize = 16 * 1024;
+const MAX_SPAN: usize = 4 * 1024;
+
+/// Writes a line for each event but for repeats.
+#[derive(Debug)]
+pub(super) struct Lines {
+    format: LogFormat,
+    repeats: Arc<Repeats>,
+}
+
+impl Lines {
+    pub(super) fn new(format: LogFormat, repeats: Arc<Repeats>) -> Self {
+        Self { format, repeats }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        if !self.repeats.admits(event) {
+            return Ok(());
+        }
+        match self.format {
+            LogFormat::Text => text(ctx, writer, event),
+            LogFormat::Json => json(ctx, writer, event),
+        }
+    }
+}
+
+/// Whether an event is the program's own, and tells of nothing that a client sent: what it serves, and its settings.
+pub(super) fn is_own(metadata: &Metadata<'_>) -> bool {
+    const OWN: &str = "tower_kernels::serve";
+    metadata.target().strip_prefix(OWN).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+fn text<S, N>(ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    let metadata = event.metadata();
+    if writer.has_ansi_escapes() {
+        let color = match *metadata.level() {
+            Level::ERROR => 31,
+            Level::WARN => 33,
+            Level::INFO => 32,
+            Level::DEBUG => 34,
+            Level::TRACE => 35,
+        };
+        writer.write_str("\u{1b}[2m")?;
+        SystemTime.format_time(&mut writer)?;
+        write!(writer, "\u{1b}[0m \u{1b}[{color}m{:>5}\u{1b}[0m ", metadata.level().as_str())?;
+    } else {
+        SystemTime.format_time(&mut writer)?;
+        write!(writer, " {:>5} ", metadata.level().as_str())?;
+    }
+    if let Some(scope) = ctx.event_scope() {
+        for span in scope.from_root() {
+            writer.write_str(span.name())?;
+            let extensions = span.extensions();
+            if let Some(fields) = extensions.get::<FormattedFields<N>>().filter(|fields| !fields.fields.is_empty()) {
+                write!(writer, "{{{}}}", fields.fields)?;
+            }
+            writer.write_char(':')?;
+        }
+        writer.write_char(' ')?;
+    }
+    write!(writer, "{}: ", metadata.target())?;
+    let visitor = DefaultVisitor::new(writer.by_ref(), true);
+    let mut bounded = Bounded::new(Text { visitor, keeps_lines: is_own(metadata) }, MAX_EVENT, is_own(metadata));
+    event.record(&mut bounded);
+    bounded.into.visitor.finish()?;
+    writeln!(writer)
+}
+
+fn json<S, N>(ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    let metadata = event.metadata();
+    writer.write_str("{\"timestamp\":\"")?;
+    SystemTime.format_time(&mut writer)?;
+    write!(writer, "\",\"level\":\"{}\"", metadata.level())?;
+    let mut bounded = Bounded::new(Json::new(writer.by_ref(), false), MAX_EVENT, is_own(metadata));
+    event.record(&mut bounded);
+    bounded.into.result?;
+    writer.write_str(",\"target\":")?;
+    write_json(&mut writer, metadata.target())?;
+    if let Some(scope) = ctx.event_scope() {
+        let mut spans = String::new();
+        let mut current = 0;
+        for span in scope.from_root() {
+            if !spans.is_empty() {
+                spans.push(',');
+            }
+            current = spans.len();
+            spans.push('{');
+            let extensions = span.extensions();
+            if let Some(fields) = extensions.get::<FormattedFields<N>>().filter(|fields| !fields.fields.is_empty()) {
+                write!(spans, "{},", fields.fields)?;
+            }
+            spans.push_str("\"name\":");
+            write_json(&mut spans, span.name())?;
+            spans.push('}');
+        }
+        write!(writer, ",\"span\":{},\"spans\":[{spans}]", &spans[current..])?;
+    }
+    writer.write_str("}\n")
+}
+
+/// Writes the fields of spans: in JSON as an object's, without its braces, so that more can follow.
+#[derive(Debug)]
+pub(super) struct Fields {
+    format: LogFormat,
+}
+
+impl Fields {
+    pub(super) fn new(format: LogFormat) -> Self {
+        Self { format }
+    }
+
+    fn write<R: RecordFields>(&self, writer: Writer<'_>, fields: R, room: usize, is_first: bool) -> fmt::Result {
+        match self.format {
+            LogFormat::Text => {
+                let visitor = DefaultVisitor::new(writer, is_first);
+                let mut bounded = Bounded::new(Text { visitor, keeps_lines: false }, room, false);
+                fields.record(&mut bounded);
+                bounded.into.visitor.finish()
+            }
+            LogFormat::Json => {
+                let mut bounded = Bounded::new(Json::new(writer, is_first), room, false);
+                fields.record(&mut bounded);
+                bounded.into.result
+            }
+        }
+    }
+}
+
+impl<'writer> FormatFields<'writer> for Fields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        self.write(writer, fields, MAX_SPAN, true)
+    }
+
+    fn add_fields(
+        &self,
+        current: &'writer mut FormattedFields<Self>,
+        fields: &tracing::span::Record<'_>,
+    ) -> fmt::Result {
+        let (room, is_first) = (MAX_SPAN.saturating_sub(current.fields.len()), current.fields.is_empty());
+        self.write(current.as_writer(), fields, room, is_first)
+    }
+}
+
+/// Where [`Bounded`] puts values.
+trait Values: Visit {
+    /// A text that has been cut, and whether it is to be told from its surroundings by quotes.
+    fn text(&mut self, field: &Field, text: &str, quoted: bool);
+}
+
+/// Passes values on, and of long ones the beginning.
+struct Bounded<V> {
+    into: V,
+    /// How many more bytes there may be.
+    room: usize,
+    is_own: bool,
+    /// The value at hand, cut.
+    value: String,
+}
+
+impl<V: Values> Bounded<V> {
+    fn new(into: V, room: usize, is_own: bool) -> Self {
+        Self { into, room, is_own, value: String::new() }
+    }
+
+    fn pass(&mut self, field: &Field, value: fmt::Arguments<'_>, quoted: bool) {
+        let max = match field.name() {
+            _ if self.is_own => MAX_OWN,
+            "message" | "exception.message" | "error" | "reason" => MAX_SENTENCE,
+            "backtrace" => MAX_OWN,
+            _ => MAX_VALUE,
+        };
+        if self.room > 0 {
+            self.value.clear();
+            push_cut(&mut self.value, value, max.min(self.room));
+            self.take(self.value.len() + field.name().len());
+            self.into.text(field, &self.value, quoted);
+        }
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.room = self.room.saturating_sub(bytes);
+    }
+}
+
+impl<V: Values> Visit for Bounded<V> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.take(24);
+        self.into.record_f64(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.take(20);
+        self.into.record_i64(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.take(20);
+        self.into.record_u64(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.into.record_bool(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.pass(field, format_args!("{value}"), field.name() != "message");
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.pass(field, format_args!("{}", Chain(value)), false);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.pass(field, format_args!("{value:?}"), false);
+    }
+}
+
+/// An error and its causes on one line.
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut next = Some(self.0);
+        let mut colon = "";
+        while let Some(error) = next {
+            write!(f, "{colon}{error}")?;
+            (next, colon) = (error.source(), ": ");
+        }
+        Ok(())
+    }
+}
+
+/// Adds what this says up to so many bytes, and a mark where there is more. No more of it is made than that.
+pub(super) fn push_cut(text: &mut String, value: fmt::Arguments<'_>, max: usize) {
+    struct Cut<'a> {
+        text: &'a mut String,
+        left: usize,
+    }
+    impl Write for Cut<'_> {
+        fn write_str(&mut self, more: &str) -> fmt::Result {
+            let fits = (0..=self.left.min(more.len())).rev().find(|&at| more.is_char_boundary(at)).unwrap_or(0);
+            self.text.push_str(&more[..fits]);
+            self.left -= fits;
+            if fits < more.len() {
+                self.text.push('…');
+                return Err(fmt::Error);
+            }
+            Ok(())
+        }
+    }
+    // It fails where it was cut, which ends the formatting.
+    let _ = Cut { text, left: max }.write_fmt(value);
+}
+
+/// What can move a terminal's cursor, break a line, or show text in another order than it has.
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Values as the library's formatter shows them to people.
+struct Text<'a> {
+    visitor: DefaultVisitor<'a>,
+    keeps_lines: bool,
+}
+
+/// Shows a text with escapes for what is unsafe.
+struct Escaped<'a> {
+    text: &'a str,
+    keeps_lines: bool,
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in self.text.split_inclusive(is_unsafe) {
+            let last = part.chars().next_back().filter(|&c| is_unsafe(c) && !(c == '\n' && self.keeps_lines));
+            f.write_str(&part[..part.len() - last.map_or(0, char::len_utf8)])?;
+            if let Some(c) = last {
+                write!(f, "{}", c.escape_default())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Values for Text<'_> {
+    fn text(&mut self, field: &Field, text: &str, quoted: bool) {
+        if quoted {
+            // Within quotes the standard library escapes.
+            self.visitor.record_debug(field, &text);
+        } else {
+            let escaped = Escaped { text, keeps_lines: self.keeps_lines };
+            self.visitor.record_debug(field, &format_args!("{escaped}"));
+        }
+    }
+}
+
+impl Visit for Text<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.visitor.record_debug(field, value);
+    }
+}
+
+/// Values as members of an object.
+struct Json<'a> {
+    writer: Writer<'a>,
+    is_first: bool,
+    result: fmt::Result,
+}
+
+impl<'a> Json<'a> {
+    fn new(writer: Writer<'a>, is_first: bool) -> Self {
+        Self { writer, is_first, result: Ok(()) }
+    }
+
+    fn member(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'a>) -> fmt::Result) {
+        let name = field.name().strip_prefix("r#").unwrap_or(field.name());
+        let comma = if std::mem::take(&mut self.is_first) { "" } else { "," };
+        self.result = self.result.and_then(|()| {
+            self.writer.write_str(comma)?;
+            write_json(&mut self.writer, name)?;
+            self.writer.write_char(':')?;
+            value(&mut self.writer)
+        });
+    }
+}
+
+impl Values for Json<'_> {
+    fn text(&mut self, field: &Field, text: &str, _: bool) {
+        self.member(field, |writer| write_json(writer, text));
+    }
+}
+
+impl Visit for Json<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no infinities.
+        self.member(
+            field,
+            |writer| if value.is_finite() { write!(writer, "{value:?}") } else { write!(writer, "null") },
+        );
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.member(field, |writer| write!(writer, "{value}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.member(field, |writer| write!(writer, "{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.member(field, |writer| write!(writer, "{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.member(field, |writer| write_json(writer, &format!("{value:?}")));
+    }
+}
+
+/// A string of JSON in which nothing is unsafe for a terminal either.
+fn write_json(out: &mut dyn Write, text: &str) -> fmt::Result {
+    out.write_char('"')?;
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => write!(out, "\\{c}")?,
+            c if is_unsafe(c) => {
+                c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))?
+            }
+            c => out.write_char(c)?,
+        }
+    }
+    out.write_char('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::log::writer::Queue;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    const EVIL: &str = "a\n\u{1b}[31m\"\\\u{7}\u{9b}\u{202e}\u{7f}b";
+
+    /// What these events are written as.
+    fn lines(format: LogFormat, max_repeats: u64, events: impl FnOnce()) -> String {
+        let (repeats, queue) = (Arc::new(Repeats::new(max_repeats)), Queue::new(1 << 20));
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .event_format(Lines::new(format, Arc::clone(&repeats)))
+            .fmt_fields(Fields::new(format))
+            .with_writer(queue.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            events();
+            repeats.sum_up(true);
+        });
+        queue.taken()
+    }
+
+    fn evil() {
+        let error = std::io::Error::other(EVIL);
+        let span = tracing::info_span!("request", tenant = EVIL, later = tracing::field::Empty, n = 1.5);
+        span.record("later", EVIL);
+        let _entered = span.enter();
+        tracing::info!(target: "t", name = EVIL, shown = %EVIL, debug = ?EVIL, error = &error as &dyn Error, "{EVIL}");
+    }
+
+    #[test]
+    fn control_characters_are_escaped_wherever_they_are() {
+        let text = lines(LogFormat::Text, 0, evil);
+        let escaped = r#"a\n\u{1b}[31m"\\u{7}\u{9b}\u{202e}\u{7f}b"#;
+        assert!(text.ends_with('\n') && !text.trim_end().contains(is_unsafe), "{text:?}");
+        assert!(text.contains(&format!("t: {escaped} name=")) && text.contains(&format!("error={escaped}")), "{text}");
+        assert!(text.contains(r#"tenant="a\n\u{1b}[31m\"\\\u{7}"#), "{text}");
+
+        let line = lines(LogFormat::Json, 0, evil);
+        assert!(!line.trim_end().contains(is_unsafe), "{line:?}");
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        for value in [&json["message"], &json["name"], &json["shown"], &json["error"], &json["span"]["later"]] {
+            assert_eq!(value, EVIL, "{line}");
+        }
+        assert_eq!((&json["spans"][0]["name"], &json["span"]["n"]), (&"request".into(), &1.5.into()), "{line}");
+        assert_eq!((&json["level"], &json["target"]), (&"INFO".into(), &"t".into()), "{line}");
+    }
+
+    #[test]
+    fn a_long_value_is_cut_and_the_rest_of_it_is_never_formatted() {
+        struct Endless;
+        impl fmt::Display for Endless {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                loop {
+                    f.write_str("ää\n")?;
+                }
+            }
+        }
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let line = lines(format, 0, || {
+                let long = "x".repeat(1 << 20);
+                let span = tracing::info_span!("request", a = long, b = %Endless, c = tracing::field::Empty);
+                for _ in 0..1000 {
+                    span.record("c", &*long);
+                }
+                let _entered = span.enter();
+                tracing::info!(target: "t", a = long, b = %Endless, c = ?long, d = %Endless, "{Endless}");
+            });
+            assert!(line.len() < MAX_EVENT && line.lines().count() == 1, "{} bytes", line.len());
+            assert!(line.contains('…') && !line.contains(&"x".repeat(MAX_VALUE + 1)), "{line}");
+            if format == LogFormat::Json {
+                serde_json::from_str::<serde_json::Value>(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            }
+        }
+    }
+
+    #[test]
+    fn repeats_are_summed_up_by_kind() {
+        let text = lines(LogFormat::Text, 3, || {
+            let tell = |code: &str| tracing::event!(target: "t", Level::WARN, error.type = code, "request failed");
+            (0..10).for_each(|_| tell("overloaded"));
+            (0..3).for_each(|_| tell("deadline_exceeded"));
+            (0..5).for_each(|_| tell("what a client makes up"));
+        });
+        let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
+        assert_eq!(count("t: request failed"), 3 + 3 + 3, "{text}");
+        assert_eq!(count("error.type=\"overloaded\" repeats=7"), 1, "{text}");
+        assert_eq!(count("event=\"request failed\" repeats=2"), 1, "{text}");
+        assert_eq!(text.lines().count(), 3 + 3 + 3 + 2, "{text}");
+    }
+}

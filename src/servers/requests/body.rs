@@ -1,0 +1,64 @@
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+
+use super::counts::Call;
+use super::outcome;
+use crate::error::ErrorKind;
+
+/// The body of a response. The request ends with it.
+#[pin_project]
+#[derive(Debug)]
+pub struct CountedBody<B> {
+    #[pin]
+    body: B,
+    call: Call,
+    /// What the head has told; `None` where the trailers will.
+    outcome: Option<&'static str>,
+}
+
+impl<B: Body> CountedBody<B> {
+    pub(super) fn new(body: B, mut call: Call, outcome: Option<&'static str>, is_read: bool) -> Self {
+        if !is_read || body.is_end_stream() {
+            call.end(outcome.unwrap_or(NO_STATUS));
+        }
+        Self { body, call, outcome }
+    }
+}
+
+/// A response of gRPC without a status is a defect on this side.
+const NO_STATUS: &str = ErrorKind::Internal.code();
+
+impl<B: Body> Body for CountedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(told) = frame.trailers_ref().and_then(outcome::of_grpc) {
+                    *this.outcome = Some(told);
+                }
+                // The server need not ask again, and counts are to be right once the client has read it all.
+                if frame.is_trailers() || this.body.is_end_stream() {
+                    this.call.end(this.outcome.unwrap_or(NO_STATUS));
+                }
+            }
+            Some(Err(_)) => this.call.end(NO_STATUS),
+            None => this.call.end(this.outcome.unwrap_or(NO_STATUS)),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

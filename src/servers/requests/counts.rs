@@ -1,0 +1,194 @@
+use std::collections::BTreeMap;
+use std::fmt::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::registry::Registry;
+
+use super::service::CountRequestsLayer;
+use crate::error::ErrorKind;
+
+/// What a request came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// HTTP.
+    Rest,
+    /// A call of gRPC.
+    Grpc,
+    /// A request within a call of `ExecuteStream`.
+    GrpcStream,
+}
+
+impl Transport {
+    const ALL: [Self; 3] = [Self::Rest, Self::Grpc, Self::GrpcStream];
+
+    /// Its label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Grpc => "grpc",
+            Self::GrpcStream => "grpc_stream",
+        }
+    }
+}
+
+/// Every outcome.
+pub(super) const OUTCOMES: [&str; 4 + ErrorKind::ALL.len()] = {
+    let mut outcomes = ["ok"; 4 + ErrorKind::ALL.len()];
+    let mut at = 0;
+    while at < ErrorKind::ALL.len() {
+        outcomes[at + 1] = ErrorKind::ALL[at].code();
+        at += 1;
+    }
+    outcomes[at + 1] = "method_not_allowed";
+    outcomes[at + 2] = "request_timeout";
+    outcomes[at + 3] = "unsupported_media_type";
+    outcomes
+};
+
+/// What was counted. Clones count together. See the [module](super).
+#[derive(Clone, Debug, Default)]
+pub struct RequestMetrics {
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    transports: [OfTransport; Transport::ALL.len()],
+    /// By transport and reason. Reasons are literals of the program, so there is an end to them.
+    authentication_failures: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+}
+
+#[derive(Debug, Default)]
+struct OfTransport {
+    begun: AtomicU64,
+    ended: [AtomicU64; OUTCOMES.len()],
+}
+
+impl OfTransport {
+    /// By outcome, and how many had begun by then: no fewer.
+    fn read(&self) -> ([u64; OUTCOMES.len()], u64) {
+        // Begun is counted before ended, and read after it.
+        let ended = self.ended.each_ref().map(|count| count.load(Ordering::Acquire));
+        (ended, self.begun.load(Ordering::Acquire))
+    }
+}
+
+impl RequestMetrics {
+    /// One that has counted nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counts the requests of a service. It goes outermost.
+    pub fn layer(&self, transport: Transport) -> CountRequestsLayer {
+        CountRequestsLayer::new(self.clone(), transport)
+    }
+
+    /// How requests have ended: the outcomes that there were, and how many of each.
+    pub fn ended(&self, transport: Transport) -> Vec<(&'static str, u64)> {
+        let (ended, _) = self.counts.transports[transport as usize].read();
+        OUTCOMES.into_iter().zip(ended).filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// How many have begun.
+    pub fn begun(&self, transport: Transport) -> u64 {
+        self.counts.transports[transport as usize].begun.load(Ordering::Acquire)
+    }
+
+    /// How many have begun and not ended.
+    pub fn in_flight(&self, transport: Transport) -> u64 {
+        let (ended, begun) = self.counts.transports[transport as usize].read();
+        begun - ended.iter().sum::<u64>()
+    }
+
+    /// Counts a request that was refused because of who makes it; the reason is the
+    /// [code](crate::layers::authenticate::Denied::code) that
+    /// [`AuthenticateLayer::on_failure`](crate::layers::AuthenticateLayer::on_failure) tells.
+    #[cfg(feature = "auth")]
+    pub fn authentication_failed(&self, transport: Transport, reason: &'static str) {
+        *self.counts.authentication_failures.lock().entry((transport.as_str(), reason)).or_default() += 1;
+    }
+
+    /// Adds these metrics to a registry of your own, under the prefix `kernel`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.sub_registry_with_prefix("kernel").register_collector(Box::new(Encoder(Arc::clone(&self.counts))));
+    }
+
+    pub(crate) fn begin(&self, transport: Transport) -> Call {
+        self.counts.transports[transport as usize].begun.fetch_add(1, Ordering::AcqRel);
+        Call { counts: Some(Arc::clone(&self.counts)), transport }
+    }
+}
+
+/// A request in flight. Dropped before its end, it counts as cancelled.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// `None` once it has ended.
+    counts: Option<Arc<Counts>>,
+    transport: Transport,
+}
+
+impl Call {
+    /// Counts the end, the first time.
+    pub(crate) fn end(&mut self, outcome: &'static str) {
+        if let Some(counts) = self.counts.take() {
+            // A code that is none of the table would be a defect here.
+            let known = OUTCOMES.iter().position(|known| *known == outcome);
+            let index = known.unwrap_or(1 + ErrorKind::Internal as usize);
+            counts.transports[self.transport as usize].ended[index].fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let kind = if std::thread::panicking() { ErrorKind::Internal } else { ErrorKind::Cancelled };
+        self.end(kind.code());
+    }
+}
+
+#[derive(Debug)]
+struct Encoder(Arc<Counts>);
+
+impl Collector for Encoder {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let Self(counts) = self;
+        let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
+        // Read once, so that the page agrees with itself.
+        let read = Transport::ALL.map(|transport| (transport.as_str(), counts.transports[transport as usize].read()));
+
+        let help = "Requests that ended, by what their client was told";
+        let mut family = encoder.encode_descriptor("server_requests", help, None, MetricType::Counter)?;
+        for (transport, (ended, _)) in &read {
+            for (outcome, count) in OUTCOMES.iter().zip(ended).filter(|(_, count)| **count > 0) {
+                let labels = [("transport", *transport), ("outcome", outcome)];
+                family.encode_family(&labels)?.encode_counter(count, exemplar)?;
+            }
+        }
+        let help = "Requests that began";
+        let mut family = encoder.encode_descriptor("server_requests_begun", help, None, MetricType::Counter)?;
+        for (transport, (_, begun)) in &read {
+            family.encode_family(&[("transport", *transport)])?.encode_counter(begun, exemplar)?;
+        }
+        let help = "Requests that have not ended";
+        let mut family = encoder.encode_descriptor("server_requests_in_flight", help, None, MetricType::Gauge)?;
+        for (transport, (ended, begun)) in &read {
+            let in_flight = begun - ended.iter().sum::<u64>();
+            family.encode_family(&[("transport", *transport)])?.encode_gauge(&in_flight)?;
+        }
+        let help = "Requests that were refused because of who makes them, by what is wrong with their credential";
+        let mut family = encoder.encode_descriptor("authentication_failures", help, None, MetricType::Counter)?;
+        for ((transport, reason), count) in &*counts.authentication_failures.lock() {
+            let labels = [("transport", *transport), ("reason", *reason)];
+            family.encode_family(&labels)?.encode_counter(count, exemplar)?;
+        }
+        Ok(())
+    }
+}
