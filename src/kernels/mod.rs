@@ -92,15 +92,15 @@ mod tests {
         let registry = KernelRegistry::new();
         register_all(&registry).unwrap();
         for kernel in registry.list().iter().filter(|kernel| kernel.info().mode == Mode::Batch) {
-            let (id, code) = (&kernel.info().id, kernel.code());
+            let id = &kernel.info().id;
             let examples = kernel.input_schema().get("examples").and_then(|examples| examples.as_array());
             let examples = examples.into_iter().flatten().map(ToString::to_string);
             for input in examples.chain(inputs(id)) {
-                let input = code.decode(Payload::json(input), None).unwrap();
-                code.validate(&input).unwrap();
-                let run = code.footprint(&input).unwrap_or_else(|| panic!("{id} does not say what a run takes"));
+                let input = kernel.read(Payload::json(input), None).unwrap();
+                kernel.validate(&input).unwrap();
+                let run = kernel.footprint(&input).unwrap_or_else(|| panic!("{id} does not say what a run takes"));
                 let size = |encoding| {
-                    let payload = code.run_cpu(&input, encoding, &Context::detached()).unwrap();
+                    let payload = kernel.run_cpu(&input, encoding, &Context::detached()).unwrap();
                     payload.byte_len().unwrap() as u64
                 };
                 let (json, tensors) = (size(Encoding::Json), size(Encoding::Tensors));
