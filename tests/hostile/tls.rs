@@ -314,7 +314,10 @@ async fn handshakes_that_do_not_end_are_cut_off_and_hold_a_place_no_longer() {
     let (authority, folder) = (Authority::new(), Folder::new("half"));
     let count = size(24, 1000);
     let most = format!("--connections-max={count}");
-    let server = start(&folder.flags(&authority.server()), &["--connections-head-timeout=700ms", &most]);
+    let server = start(
+        &folder.flags(&authority.server()),
+        &["--connections-head-timeout=700ms", "--connections-health-reserve=0", &most],
+    );
     let mut held = Vec::new();
     for index in 0..count {
         let mut tcp = TcpStream::connect(server.rest).await.unwrap();
