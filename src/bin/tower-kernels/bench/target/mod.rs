@@ -89,13 +89,15 @@ pub(super) trait Caller: 'static {
 /// Why a request failed.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
-    /// The code of the crate's own table of errors, or one of `connection`, `client_timeout`, `http_<status>` and
-    /// `grpc_<code>` where it does not come from there.
+    /// The code of the crate's own table of errors, or one of `connection`, `client_timeout`, `not_an_output`,
+    /// `http_<status>` and `grpc_<code>` where it does not come from there.
     pub(super) code: Cow<'static, str>,
     pub(super) message: String,
 }
 
 const CONNECTION: &str = "connection";
+/// A success that is not the output of the kernel: something else listens there.
+const NOT_AN_OUTPUT: &str = "not_an_output";
 pub(super) const CLIENT_TIMEOUT: &str = "client_timeout";
 
 impl Failure {
