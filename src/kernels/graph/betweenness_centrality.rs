@@ -53,7 +53,8 @@ pub struct BetweennessInput {
     #[serde(default)]
     pub num_nodes: Option<u64>,
     /// The edges, as pairs of nodes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::edges::deserialize")]
+    #[schemars(with = "Option<Vec<[u32; 2]>>")]
     pub edges: Option<Vec<[u32; 2]>>,
     /// CSR: where each node's neighbours start in `column_indices`, and at the end its length.
     #[serde(default)]

@@ -4,6 +4,7 @@ mod buffer;
 mod handover;
 mod json;
 mod memory;
+mod object;
 mod pages;
 mod reals;
 mod storage;

@@ -55,7 +55,7 @@ pub(super) enum Target {
 }
 
 pub(super) async fn connect(destination: &Destination, input: &[u8]) -> Result<Target, Box<dyn Error + Send + Sync>> {
-    let document = std::str::from_utf8(input).map_err(|error| no_json(&error))?;
+    let document = std::str::from_utf8(input).map_err(|error| no_json(&error))?.trim_start_matches('\u{feff}');
     Ok(match destination {
         Destination::InProcess { kernel, form } => {
             Target::InProcess(Box::new(in_process::InProcess::new(kernel, *form, document)?))
