@@ -47,12 +47,15 @@ pub struct BetweennessCentrality;
 /// The input of `graph/betweenness-centrality`: a graph as edges or as CSR arrays.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("examples" = [{ "num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]] }]))]
+#[schemars(extend("examples" = [
+    { "num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]] },
+    { "row_offsets": [0, 2, 4, 6, 8], "column_indices": [1, 3, 0, 2, 1, 3, 0, 2] },
+]))]
 pub struct BetweennessInput {
     /// How many nodes there are. May be left out with CSR arrays, which say so themselves.
     #[serde(default)]
     pub num_nodes: Option<u64>,
-    /// The edges, as pairs of nodes.
+    /// The edges, as pairs of nodes; or the graph as CSR arrays, `row_offsets` and `column_indices`.
     #[serde(default, deserialize_with = "super::edges::deserialize")]
     #[schemars(with = "Option<Vec<[u32; 2]>>")]
     pub edges: Option<Vec<[u32; 2]>>,
