@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -264,6 +265,52 @@ fn what_can_never_work_is_said_at_once_and_nothing_is_measured() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
         assert!(error.contains(says) && output.stdout.is_empty(), "{arguments:?}: {error}");
         assert!(begun.elapsed() < Duration::from_secs(8), "{arguments:?}");
+    }
+}
+
+/// An HTTP/1.1 server that answers every request with these bytes.
+fn answering(response: String) -> SocketAddr {
+    on_thread(|listener| async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let response = response.clone();
+            tokio::spawn(async move {
+                let mut request = vec![0; 64 << 10];
+                while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    stream.write_all(response.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    })
+}
+
+#[test]
+fn a_success_that_is_not_the_output_of_the_kernel_is_a_failure() {
+    let folder = Folder::new("success");
+    let input = folder.file("input.json", SAXPY);
+    let response = |kind: &str, body: &str| {
+        format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    };
+    for (address, says) in [
+        // As the gRPC port of `serve` answers a path that no service has.
+        (answering(response("application/grpc", "")), "content-type is application/grpc"),
+        (answering(response("application/json", "")), "0 bytes"),
+        (answering(response("application/json", "{}")), "begin with \"{}\""),
+        (answering(response("application/json", r#"{"output": tru}"#)), "its body is not one"),
+        (answering(response("application/json", r#"{"kernel_id":"a/b","output":{}}"#)), "it is of `a/b`"),
+        (answering(response("text/html", "<html></html>")), "content-type is text/html"),
+        (answering("HTTP/1.1 204 No Content\r\n\r\n".to_owned()), "no content-type"),
+    ] {
+        let rest = format!("http://{address}");
+        let output = run(&["linalg/saxpy", "-i", &input, "--rest", &rest, "-n", "10"]);
+        let error = text(&output.stderr);
+        assert!(error.contains("not_an_output") && error.contains(says), "{says}: {error}");
+        assert_eq!(output.status.code(), Some(1), "{says}");
+        // Where errors are allowed none of them counts as a request that was answered.
+        let arguments = ["linalg/saxpy", "-i", &input, "--rest", &rest, "-n", "10", "--warmup", "0s", "--allow-errors"];
+        let (run, _) = measure(&folder, &arguments);
+        assert_eq!(run["errors"]["not_an_output"]["count"], 10, "{says}: {run}");
+        assert_eq!(run["requests"], 0, "{says}: {run}");
     }
 }
 

@@ -46,6 +46,55 @@ async fn all_payloads_give_one_answer() {
 }
 
 #[tokio::test]
+async fn indices_of_scipy_and_pytorch_are_taken_where_they_are_not_negative() {
+    let expected = [0.0, 2.0, 2.0, 0.0];
+    let plain = || ("normalized", tensor(DType::Bool, &[], &[0_u8]));
+    let scipy = |columns: [i32; 4]| {
+        let offsets = tensor(DType::I64, &[5], &[0_i64, 1, 3, 4, 4]);
+        tensors([("row_offsets", offsets), ("column_indices", tensor(DType::I32, &[4], &columns)), plain()])
+    };
+    assert_eq!(read::<f64>(&run(ID, scipy([1, 2, 2, 3])).await.unwrap(), "scores", DType::F64), expected);
+    assert_eq!(refusal(run(ID, scipy([1, 2, -2, 3])).await).field, "column_indices[2]");
+
+    let pytorch = |edges: [i64; 6]| {
+        let edges = tensor(DType::I64, &[3, 2], &edges);
+        tensors([("num_nodes", tensor(DType::I64, &[], &[4_i64])), ("edges", edges), plain()])
+    };
+    assert_eq!(read::<f64>(&run(ID, pytorch([0, 1, 1, 2, 2, 3])).await.unwrap(), "scores", DType::F64), expected);
+    assert_eq!(refusal(run(ID, pytorch([0, 1, 1, -2, 2, 3])).await).field, "edges[1]");
+    assert_eq!(refusal(run(ID, pytorch([0, 1, 1, 2, 1 << 32, 3])).await).field, "edges[2]");
+    let floats = tensors([
+        ("row_offsets", tensor(DType::F32, &[2], &[0.0_f32, 0.0])),
+        ("column_indices", tensor(DType::I32, &[0], &[0_i32; 0])),
+    ]);
+    assert_eq!(refusal(run(ID, floats).await).field, "row_offsets");
+}
+
+#[tokio::test]
+async fn edges_in_the_form_of_another_tool_are_told_what_an_edge_is() {
+    let nodes = || ("num_nodes", tensor(DType::U64, &[], &[4_u64]));
+    let edge_index = tensor(DType::I64, &[2, 3], &[0_i64, 1, 2, 1, 2, 3]);
+    let weighted = r#"{"num_nodes": 3, "edges": [[0, 1, 0.5], [1, 2, 0.25]]}"#;
+    for refused in [
+        refusal(run(ID, tensors([nodes(), ("edges", edge_index)])).await),
+        refusal(ask(ID, weighted).await),
+        refusal(ask(ID, r#"{"num_nodes": 3, "edges": [[0, 1, 2]]}"#).await),
+        refusal(ask(ID, r#"{"num_nodes": 3, "edges": [[0]]}"#).await),
+    ] {
+        assert_eq!(refused.field, "edges[0]", "{refused}");
+        assert!(refused.reason.contains("pair of nodes") && refused.reason.contains("transposed"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_graph_is_an_object_and_may_begin_with_a_byte_order_mark() {
+    let document = "\u{feff}{\"num_nodes\": 2, \"edges\": [[0, 1]]}";
+    assert_eq!(ask(ID, document).await.unwrap(), serde_json::json!({ "scores": [0.0, 0.0] }));
+    let refused = refusal(ask(ID, "[2, [[0, 1]]]").await);
+    assert!(refused.field == "input" && refused.reason.contains("sequence"), "{refused}");
+}
+
+#[tokio::test]
 async fn samples_depend_on_the_seed_alone() {
     let edges: Vec<String> = (0..40).map(|node| format!("[{node},{}]", (node * 7 + 1) % 41)).collect();
     let ask = |rest: &str| ask_owned(format!(r#"{{"num_nodes": 41, "edges": [{}], {rest}}}"#, edges.join(",")));
@@ -102,13 +151,13 @@ async fn refusals_name_the_field() {
 #[tokio::test]
 async fn refused_tensors_are_named() {
     let offsets = || ("row_offsets", tensor(DType::U32, &[2], &[0_u32, 1]));
-    for column_indices in [
-        tensor(DType::I32, &[1], &[0_i32]),
-        tensor(DType::F32, &[1], &[0.0_f32]),
-        tensor(DType::U32, &[1, 1], &[0_u32]),
+    for (column_indices, field) in [
+        (tensor(DType::I32, &[1], &[-1_i32]), "column_indices[0]"),
+        (tensor(DType::F32, &[1], &[0.0_f32]), "column_indices"),
+        (tensor(DType::U32, &[1, 1], &[0_u32]), "column_indices"),
     ] {
         let payload = tensors([offsets(), ("column_indices", column_indices)]);
-        assert_eq!(refusal(run(ID, payload).await).field, "column_indices");
+        assert_eq!(refusal(run(ID, payload).await).field, field);
     }
 }
 

@@ -91,6 +91,8 @@ async fn refusals_name_the_field_and_the_index() {
         ("spot", "0", "spot"),
         ("spot", "[42, -1]", "spot[1]"),
         ("spot", "[]", "spot"),
+        ("spot", "1e-310", "spot"),
+        ("strike", "[40, 4e-320]", "strike[1]"),
         ("strike", "[40, 0]", "strike[1]"),
         ("strike", "[40, 40, 40]", "kind"),
         ("strike", "\"40\"", "strike"),

@@ -38,6 +38,26 @@ fn describe_says_what_a_kernel_takes_and_gives() {
 }
 
 #[test]
+fn describe_shows_values_examples_and_forms_that_can_be_tried() {
+    for (kernel, shown) in [
+        ("risk/option-pricing", &["\"f32\" | \"f64\"", "\"call\" | \"put\""][..]),
+        ("graph/betweenness-centrality", &["[[integer, integer]]", "row_offsets", "Examples"]),
+    ] {
+        let text = run(["describe", kernel], "");
+        for shown in shown {
+            assert!(stdout(&text).contains(shown), "no {shown} in {}", stdout(&text));
+        }
+        let examples = stdout(&text).lines().filter_map(|line| line.trim().strip_prefix("echo '"));
+        let examples: Vec<_> = examples.map(|line| line.split_once("' | tower-kernels run ").unwrap()).collect();
+        assert!(!examples.is_empty(), "{}", stdout(&text));
+        for (input, id) in examples {
+            let output = run(["run", id], input);
+            assert_eq!((output.status.code(), id), (Some(0), kernel), "{input}: {}", stderr(&output));
+        }
+    }
+}
+
+#[test]
 fn run_takes_its_input_from_stdin_or_a_file_and_gives_json() {
     let piped = run(["run", "linalg/saxpy"], SAXPY);
     assert_eq!((piped.status.code(), stdout(&piped), stderr(&piped)), (Some(0), "{\"y\":[12.0,24.0]}\n", ""));
@@ -60,6 +80,12 @@ fn what_goes_wrong_is_told_by_the_exit_code_and_the_field_on_stderr() {
         (&["run", "linalg/saxpy"], "{", 3, "input"),
         (&["run", "linalg/saxpy", "--input=/nowhere.json"], "", 3, "/nowhere.json: No such file"),
         (&["run", "linalg/nothing"], SAXPY, 4, "no kernel has the id `linalg/nothing`"),
+        (&["run", "linalg/saxpi"], SAXPY, 4, "did you mean `linalg/saxpy`?"),
+        (&["describe", "betweenness-centrality"], "", 4, "did you mean `graph/betweenness-centrality`?"),
+        (&["describe", "zzz"], "", 4, "`tower-kernels list` shows the kernels"),
+        (&["list", "--domain=nope"], "", 2, "no kernel has the domain `nope`; the domains are graph, linalg"),
+        (&["run", "linalg/saxpy", "--timeout=5"], SAXPY, 2, "\"5\" is not a duration; use \"5s\""),
+        (&["run", "linalg/saxpy", "--timeout=soon"], SAXPY, 2, "\"soon\" is not a duration"),
         (&["describe", "linalg/nothing"], "", 4, "no kernel has the id `linalg/nothing`"),
         (&["run", "orderbook/matching"], matching, 5, "ring kernel"),
         (&["run", "linalg/saxpy", "--timeout=0s"], SAXPY, 6, "deadline"),

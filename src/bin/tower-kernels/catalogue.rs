@@ -1,5 +1,6 @@
 //! `list` and `describe`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -41,13 +42,37 @@ pub(crate) fn registry() -> Result<KernelRegistry, Failure> {
     registered.map_err(|error| Exit::Failed.because(error.to_string())).map(|()| registry)
 }
 
-/// What is said where no kernel has the id.
-pub(crate) fn unknown(id: &str) -> Failure {
-    Exit::UnknownKernel.because(format!("no kernel has the id `{id}`: `tower-kernels list` shows those that there are"))
+/// The error for an id that no kernel has, with the ids that it may have been meant to be.
+pub(crate) fn unknown(registry: &KernelRegistry, id: &str) -> Failure {
+    let kernels = registry.list();
+    let infos = kernels.iter().map(|kernel| kernel.info());
+    let ids = infos.flat_map(|info| std::iter::once(&info.id).chain(&info.aliases)).map(|id| &**id);
+    let hint = did_you_mean(id, ids).unwrap_or_else(|| "`tower-kernels list` shows the kernels".to_owned());
+    Exit::UnknownKernel.because(format!("no kernel has the id `{id}`: {hint}"))
+}
+
+/// A question with the names that are most like this one, where any is: as a whole, or in the part after the slash.
+fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let last = |id: &'a str| id.rsplit('/').next().unwrap_or(id);
+    let likeness = |id: &'a str| {
+        let name = name.to_lowercase();
+        let own = name.rsplit('/').next().unwrap_or(&name);
+        strsim::jaro_winkler(&name, id).max(strsim::jaro_winkler(own, last(id)))
+    };
+    // Below this, names have little more in common than a few letters.
+    let mut like: Vec<_> = known.map(|id| (likeness(id), id)).filter(|(likeness, _)| *likeness > 0.8).collect();
+    like.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    let names: Vec<_> = like.iter().take(3).map(|(_, id)| format!("`{id}`")).collect();
+    (!names.is_empty()).then(|| format!("did you mean {}?", names.join(" or ")))
 }
 
 pub(crate) fn list(args: &ListArgs) -> Outcome {
     let kernels = registry()?.list();
+    let domains: BTreeSet<_> = kernels.iter().map(|kernel| kernel.info().domain()).collect();
+    if let Some(domain) = args.domain.as_deref().filter(|domain| !domains.contains(domain)) {
+        let all = domains.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(Exit::Usage.because(format!("no kernel has the domain `{domain}`; the domains are {all}")).into());
+    }
     let wanted = |info: &KernelInfo| {
         args.domain.as_deref().is_none_or(|domain| info.domain() == domain)
             && args.mode.as_deref().is_none_or(|mode| mode_of(info) == mode)
@@ -83,7 +108,7 @@ fn columns<const N: usize>(rows: Vec<[String; N]>, indent: &str) -> String {
 
 pub(crate) fn describe(args: &DescribeArgs) -> Outcome {
     let registry = registry()?;
-    let kernel = registry.get(&args.id).ok_or_else(|| unknown(&args.id))?;
+    let kernel = registry.get(&args.id).ok_or_else(|| unknown(&registry, &args.id))?;
     print(match registry.describe(&args.id) {
         Some(description) if args.json => json(&description)?,
         _ => text(&kernel)?,
@@ -100,6 +125,14 @@ fn text(kernel: &RegisteredKernel) -> Result<String, std::fmt::Error> {
     writeln!(text, "  aliases   {aliases}")?;
     for (name, schema) in [("Input", kernel.input_schema()), ("Output", kernel.output_schema())] {
         write!(text, "\n{name}\n{}", fields(schema.as_value()))?;
+    }
+    let examples = kernel.input_schema().as_value().get("examples").and_then(Value::as_array);
+    let examples: Vec<_> = examples.into_iter().flatten().collect();
+    if !examples.is_empty() {
+        writeln!(text, "\nExamples")?;
+    }
+    for example in examples {
+        writeln!(text, "  echo '{example}' | tower-kernels run {}", info.id)?;
     }
     Ok(text)
 }
@@ -136,8 +169,13 @@ fn type_of(field: &Value, root: &Value) -> String {
             let choices = choices.iter().map(|choice| type_of(choice, root)).filter(|name| name != "null");
             let mut names: Vec<_> = choices.collect();
             names.dedup();
-            return names.join(" or ");
+            // The values of an enum whose variants are described one by one.
+            let are_values = names.iter().all(|name| name.starts_with('"'));
+            return names.join(if are_values { " | " } else { " or " });
         }
+    }
+    if let Some(value) = field.get("const") {
+        return value.to_string();
     }
     if let Some(values) = field.get("enum").and_then(Value::as_array) {
         return values.iter().map(Value::to_string).collect::<Vec<_>>().join(" | ");
@@ -148,7 +186,11 @@ fn type_of(field: &Value, root: &Value) -> String {
         _ => return "any".to_owned(),
     };
     match (types.as_slice(), field.get("items")) {
-        (["array"], Some(items)) => format!("[{}]", type_of(items, root)),
+        (["array"], Some(items)) => {
+            let length = field.get("maxItems").filter(|most| field.get("minItems") == Some(most));
+            let length = length.and_then(Value::as_u64).filter(|length| (2..=4).contains(length)).unwrap_or(1);
+            format!("[{}]", vec![type_of(items, root); length as usize].join(", "))
+        }
         _ => types.join(" or "),
     }
 }

@@ -57,7 +57,7 @@ enum Backend {
 pub(crate) fn main(args: Args) -> Outcome {
     let registry = crate::catalogue::registry()?;
     if registry.get(&args.id).is_none() {
-        return Err(crate::catalogue::unknown(&args.id).into());
+        return Err(crate::catalogue::unknown(&registry, &args.id).into());
     }
     let mut request = KernelRequest::new(args.id.clone(), Payload::json(read(&args.input)?));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -88,6 +88,11 @@ pub(crate) fn main(args: Args) -> Outcome {
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut input = Vec::new();
     let read = if path == "-" {
+        if std::io::stdin().is_terminal() {
+            eprintln!(
+                "Reading the input, a JSON document, from the terminal; Ctrl-D ends it. A file is read with --input."
+            );
+        }
         std::io::stdin().lock().read_to_end(&mut input).map(drop)
     } else {
         std::fs::read(path).map(|bytes| input = bytes)

@@ -38,9 +38,7 @@ use super::pivots::Pivots;
 use super::traversal::Patience;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
-use crate::service::{
-    BatchKey, Buffer, Context, Cost, Footprint, Invalid, Kernel, KernelError, KernelInfo, optional_sequence,
-};
+use crate::service::{BatchKey, Buffer, Context, Cost, Footprint, Invalid, Kernel, KernelError, KernelInfo};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,13 +47,17 @@ pub struct BetweennessCentrality;
 /// The input of `graph/betweenness-centrality`: a graph as edges or as CSR arrays.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("examples" = [{ "num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]] }]))]
+#[schemars(extend("examples" = [
+    { "num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]] },
+    { "row_offsets": [0, 2, 4, 6, 8], "column_indices": [1, 3, 0, 2, 1, 3, 0, 2] },
+]))]
 pub struct BetweennessInput {
     /// How many nodes there are. May be left out with CSR arrays, which say so themselves.
     #[serde(default)]
     pub num_nodes: Option<u64>,
-    /// The edges, as pairs of nodes.
-    #[serde(default, deserialize_with = "optional_sequence")]
+    /// The edges, as pairs of nodes; or the graph as CSR arrays, `row_offsets` and `column_indices`.
+    #[serde(default, deserialize_with = "super::edges::deserialize")]
+    #[schemars(with = "Option<Vec<[u32; 2]>>")]
     pub edges: Option<Vec<[u32; 2]>>,
     /// CSR: where each node's neighbours start in `column_indices`, and at the end its length.
     #[serde(default)]

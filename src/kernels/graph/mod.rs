@@ -3,6 +3,7 @@
 pub mod betweenness_centrality;
 pub mod brandes;
 pub mod csr;
+mod edges;
 mod lanes;
 pub mod pivots;
 mod traversal;

@@ -45,6 +45,8 @@ pub trait Elementary:
     const EXP_MOST: Self;
     /// Infinity.
     const INFINITY: Self;
+    /// The least positive number with all its digits; below it are the subnormal ones.
+    const MIN_POSITIVE: Self;
 
     /// A constant in this type.
     fn of(value: f64) -> Self;
@@ -157,6 +159,7 @@ impl Elementary for f64 {
     const EXP_LEAST: Self = -708.0;
     const EXP_MOST: Self = 709.0;
     const INFINITY: Self = Self::INFINITY;
+    const MIN_POSITIVE: Self = Self::MIN_POSITIVE;
 
     elementary_by_bits!(u64, 52, 1023);
 }
@@ -183,6 +186,7 @@ impl Elementary for f32 {
     const EXP_LEAST: Self = -87.0;
     const EXP_MOST: Self = 88.0;
     const INFINITY: Self = Self::INFINITY;
+    const MIN_POSITIVE: Self = Self::MIN_POSITIVE;
 
     elementary_by_bits!(u32, 23, 127);
 }

@@ -14,7 +14,9 @@
 //!
 //! A *real* is an array with a value for each contract, or one number for all of them ([`Reals`]). All arrays have the
 //! same length. Values are finite, and neither `rate * time` nor `dividend_yield * time` may exceed 300 in size (30 in
-//! single precision), where discounting leaves the range of numbers. Errors name the field and the index.
+//! single precision), where discounting leaves the range of numbers. Subnormal prices, below 2.3e-308 (1.2e-38 in single
+//! precision), are rejected as 0 is: they have too few digits for the tolerance below. Errors name the field and the
+//! index.
 //!
 //! The formulas, their limits at `time` 0 or `volatility` 0, and their papers are in
 //! [`black_scholes`](super::black_scholes). Double precision is within 1e-12 of the true value, on the scale of the
@@ -156,15 +158,15 @@ impl OptionPricingInput {
 
     fn check<T: Number>(&self) -> Result<(), Invalid> {
         let finite = |value: T| value.abs() < T::INFINITY;
-        let positive = |value: T| value > T::of(0.0) && value < T::INFINITY;
+        let positive = |value: T| value >= T::MIN_POSITIVE && value < T::INFINITY;
         let not_negative = |value: T| value >= T::of(0.0) && value < T::INFINITY;
         self.with_contracts(|contracts, terms: &Contracts<'_, T>| {
             if contracts == 0 {
                 return Err(Invalid::new("spot", "no contracts"));
             }
             terms.check_lengths(contracts)?;
-            require("spot", terms.spot, positive, "a finite number above 0")?;
-            require("strike", terms.strike, positive, "a finite number above 0")?;
+            require("spot", terms.spot, positive, "a finite number above 0 that is not subnormal")?;
+            require("strike", terms.strike, positive, "a finite number above 0 that is not subnormal")?;
             require("rate", terms.rate, finite, "a finite number")?;
             require("volatility", terms.volatility, not_negative, "a finite number of 0 or more")?;
             require("time", terms.time, not_negative, "a finite number of 0 or more")?;

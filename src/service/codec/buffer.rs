@@ -273,6 +273,11 @@ impl<'de, T: Element> Visitor<'de> for RawBytes<T> {
         deserializer.deserialize_bytes(self)
     }
 
+    /// Integers of another type than the array's.
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Buffer<T>, A::Error> {
+        Elements(PhantomData).visit_seq(seq).map(Buffer::from)
+    }
+
     fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Buffer<T>, E> {
         if !bytes.len().is_multiple_of(size_of::<T>()) {
             return Err(E::invalid_length(bytes.len(), &self));

@@ -5,12 +5,19 @@ use serde::{Deserialize, Serialize};
 
 use super::bounded::BoundedWriter;
 use super::deadline::has_passed;
+use super::object::ObjectOnly;
 use crate::service::{Context, Invalid, KernelError};
 
-/// Reads a kernel's input; an error names the field.
+/// What some editors and shells write before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reads a kernel's input, past a byte order mark; an error names the field.
 pub(crate) fn decode_json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Invalid> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let read = T::deserialize(ObjectOnly(&mut deserializer)).and_then(|value| deserializer.end().map(|()| value));
     // Tracking the path costs an allocation a field, so only input that is known to be wrong is read again with it.
-    serde_json::from_slice(bytes).map_err(|error| match tracked::<T>(bytes) {
+    read.map_err(|error| match tracked::<T>(bytes) {
         Some(invalid) => invalid,
         None => Invalid::new("input", error.to_string()),
     })
@@ -22,7 +29,7 @@ fn tracked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Option<Invalid> {
         return None;
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let error = serde_path_to_error::deserialize::<_, T>(&mut deserializer).err()?;
+    let error = serde_path_to_error::deserialize::<_, T>(ObjectOnly(&mut deserializer)).err()?;
     // "." is the document itself and "?" a place that the parser did not get to.
     let path = error.path().to_string();
     let reason = error.into_inner().to_string();
@@ -110,6 +117,16 @@ mod tests {
         let error = decode_json::<Floats>(br#"{"x": [3.4e38, 1e39]}"#).unwrap_err();
         assert_eq!((error.field.as_str(), error.reason.contains("out of range")), ("x[1]", true), "{error}");
         assert_eq!(decode_json::<Floats>(br#"{"x": [3.4e38]}"#).unwrap().x[0], 3.4e38);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over_and_positions_are_no_names() {
+        let input = decode_json::<Input>("\u{feff}{\"count\": 3, \"pairs\": []}".as_bytes()).unwrap();
+        assert_eq!(input.count, 3);
+        for array in ["[3, []]", "[]", " [3, [[1, 2]]]"] {
+            let error = decode_json::<Input>(array.as_bytes()).unwrap_err();
+            assert!(error.field == "input" && error.reason.contains("invalid type: sequence"), "{array}: {error}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod deadline;
 mod handover;
 mod json;
 mod memory;
+mod object;
 mod pages;
 mod reals;
 mod storage;

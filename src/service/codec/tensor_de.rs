@@ -2,7 +2,8 @@
 //!
 //! The tensors are the fields of a struct. A scalar field takes a tensor of one element and rank 0 or 1, a sequence one
 //! of rank 1, a sequence of sequences (or of arrays) one of rank 2 and so on, a string a `uint8` tensor of rank 1, and a
-//! [`Buffer`](super::Buffer) a tensor of rank 1 and its own dtype, uncopied where it is aligned, and
+//! [`Buffer`](super::Buffer) a tensor of rank 1 and its own dtype, uncopied where it is aligned, or, where it is of
+//! integers, any integer dtype whose elements all fit (scipy and PyTorch write indices as `int32` and `int64`), and
 //! [`Reals`](super::Reals) the same in either precision or a scalar. A field without a tensor is absent, so
 //! `Option` and `#[serde(default)]` do what they do for JSON.
 
@@ -26,13 +27,21 @@ pub(crate) fn decode_tensors<T: DeserializeOwned>(tensors: &Tensors) -> Result<T
 
 #[derive(Debug)]
 struct Error {
+    /// The field that is missing or unknown, or the indices within the one at which the error is found.
     field: Option<String>,
+    indices: String,
     reason: String,
 }
 
 impl Error {
     fn at(mut self, name: &str) -> Self {
-        self.field.get_or_insert_with(|| name.to_owned());
+        let indices = &self.indices;
+        self.field.get_or_insert_with(|| format!("{name}{indices}"));
+        self
+    }
+
+    fn at_row(mut self, row: usize) -> Self {
+        self.indices.insert_str(0, &format!("[{row}]"));
         self
     }
 }
@@ -47,15 +56,17 @@ impl std::error::Error for Error {}
 
 impl de::Error for Error {
     fn custom<T: fmt::Display>(reason: T) -> Self {
-        Self { field: None, reason: reason.to_string() }
+        Self { field: None, indices: String::new(), reason: reason.to_string() }
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { field: Some(field.to_owned()), reason: "missing tensor".to_owned() }
+        let reason = "missing tensor".to_owned();
+        Self { field: Some(field.to_owned()), indices: String::new(), reason }
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self { field: Some(field.to_owned()), reason: format!("unknown tensor, expected one of {expected:?}") }
+        let reason = format!("unknown tensor, expected one of {expected:?}");
+        Self { field: Some(field.to_owned()), indices: String::new(), reason }
     }
 }
 
@@ -157,7 +168,8 @@ impl<'de> View<'de> {
             let reason = format!("shape {:?}: more than {MAX_EMPTY_ROWS} rows without elements", self.shape);
             return Err(de::Error::custom(reason));
         }
-        let mut access = Rows { rest: self.data, left: rows, stride, dtype: self.dtype, shape, whole: self.whole };
+        let mut access =
+            Rows { rest: self.data, row: 0, left: rows, stride, dtype: self.dtype, shape, whole: self.whole };
         let value = visitor.visit_seq(&mut access)?;
         if access.left == 0 { Ok(value) } else { Err(de::Error::custom(format!("{} rows too many", access.left))) }
     }
@@ -204,11 +216,14 @@ impl<'de> Deserializer<'de> for View<'de> {
             };
         }
         let Some(dtype) = announced(name) else { return visitor.visit_newtype_struct(self) };
-        if self.dtype != dtype {
+        if self.dtype != dtype && !(is_integer(self.dtype) && is_integer(dtype)) {
             return Err(de::Error::custom(format!("dtype {} where {dtype} is expected", self.dtype)));
         }
         if self.shape.len() != 1 {
             return Err(de::Error::custom(format!("shape {:?} where one dimension is expected", self.shape)));
+        }
+        if self.dtype != dtype {
+            return self.visit_rows(visitor);
         }
         self.offering(|| visitor.visit_borrowed_bytes(self.data))
     }
@@ -257,8 +272,13 @@ impl<'de> Deserializer<'de> for View<'de> {
     }
 }
 
+fn is_integer(dtype: DType) -> bool {
+    !matches!(dtype, DType::Bool | DType::F32 | DType::F64)
+}
+
 struct Rows<'de> {
     rest: &'de [u8],
+    row: usize,
     left: usize,
     stride: usize,
     dtype: DType,
@@ -273,9 +293,11 @@ impl<'de> SeqAccess<'de> for &mut Rows<'de> {
         if self.left == 0 {
             return Ok(None);
         }
-        let (row, rest) = self.rest.split_at(self.stride);
-        (self.rest, self.left) = (rest, self.left - 1);
-        seed.deserialize(View { dtype: self.dtype, shape: self.shape, data: row, whole: self.whole }).map(Some)
+        let (data, rest) = self.rest.split_at(self.stride);
+        let row = self.row;
+        (self.rest, self.row, self.left) = (rest, row + 1, self.left - 1);
+        let view = View { dtype: self.dtype, shape: self.shape, data, whole: self.whole };
+        seed.deserialize(view).map(Some).map_err(|error| error.at_row(row))
     }
 
     fn size_hint(&self) -> Option<usize> {

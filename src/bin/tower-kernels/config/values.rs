@@ -18,8 +18,13 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(format!(
+                "\"{text}\" is not a duration; use \"{text}s\" for seconds or \"{text}ms\" for milliseconds"
+            ));
+        }
         let span = humantime::parse_duration(text);
-        span.map(Self).map_err(|error| format!("`{text}` is no time such as 30s or 500ms: {error}"))
+        span.map(Self).map_err(|error| format!("\"{text}\" is not a duration, such as 30s or 500ms: {error}"))
     }
 }
 

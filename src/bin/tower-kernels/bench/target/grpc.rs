@@ -19,7 +19,7 @@ use tower_kernels::service::{self, Tensors};
 use super::super::args::Form;
 use super::payload::tensors;
 use super::tls::Tls;
-use super::{CONNECTION, Caller, Callers, Failure};
+use super::{CONNECTION, Caller, Callers, Failure, NOT_AN_OUTPUT};
 use crate::exit::Exit;
 
 /// Where the calls go.
@@ -148,14 +148,27 @@ impl Caller for GrpcCaller {
         match &self.message {
             Call::Json(message) => {
                 let request = self.request(message.clone());
-                Ok(self.client.execute(request).await.map_err(failure)?.get_ref().encoded_len())
+                let response = self.client.execute(request).await.map_err(failure)?.into_inner();
+                verify(&message.kernel_id, &response.kernel_id, !response.output.is_empty())?;
+                Ok(response.encoded_len())
             }
             Call::Tensors(message) => {
                 let request = self.request(message.clone());
-                Ok(self.client.execute_tensors(request).await.map_err(failure)?.get_ref().encoded_len())
+                let response = self.client.execute_tensors(request).await.map_err(failure)?.into_inner();
+                verify(&message.kernel_id, &response.kernel_id, !response.outputs.is_empty())?;
+                Ok(response.encoded_len())
             }
         }
     }
+}
+
+/// Any message without required fields decodes from nothing, so what must be there is looked for.
+fn verify(asked: &str, kernel_id: &str, has_output: bool) -> Result<(), Failure> {
+    if kernel_id == asked && has_output {
+        return Ok(());
+    }
+    let why = if has_output { format!("it is of {kernel_id:?}") } else { "it has no output".to_owned() };
+    Err(Failure::new(NOT_AN_OUTPUT, format!("the response is not the output of a kernel: {why}")))
 }
 
 /// Our own servers say in the details which of the table's codes it is; others, and the transport, have the status only.

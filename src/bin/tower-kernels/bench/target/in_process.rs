@@ -21,7 +21,7 @@ impl InProcess {
         let registry = KernelRegistry::new();
         register_all(&registry)?;
         let Some(registered) = registry.get(kernel) else {
-            return Err(crate::catalogue::unknown(kernel).into());
+            return Err(crate::catalogue::unknown(&registry, kernel).into());
         };
         let json = Payload::json(document.to_owned());
         let payload = match form {

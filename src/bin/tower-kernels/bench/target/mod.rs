@@ -72,7 +72,7 @@ pub(super) enum Target {
 }
 
 pub(super) async fn connect(destination: &Destination, input: &[u8]) -> Result<Target, Box<dyn Error + Send + Sync>> {
-    let document = std::str::from_utf8(input).map_err(|error| no_json(&error))?;
+    let document = std::str::from_utf8(input).map_err(|error| no_json(&error))?.trim_start_matches('\u{feff}');
     Ok(match destination {
         Destination::InProcess { kernel, form } => {
             Target::InProcess(Box::new(in_process::InProcess::new(kernel, *form, document)?))
@@ -109,13 +109,15 @@ pub(super) trait Caller: 'static {
 /// Why a request failed.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
-    /// The code of the crate's own table of errors, or one of `connection`, `client_timeout`, `http_<status>` and
-    /// `grpc_<code>` where it does not come from there.
+    /// The code of the crate's own table of errors, or one of `connection`, `client_timeout`, `not_an_output`,
+    /// `http_<status>` and `grpc_<code>` where it does not come from there.
     pub(super) code: Cow<'static, str>,
     pub(super) message: String,
 }
 
 const CONNECTION: &str = "connection";
+/// A success that is not the output of the kernel: something else listens there.
+const NOT_AN_OUTPUT: &str = "not_an_output";
 pub(super) const CLIENT_TIMEOUT: &str = "client_timeout";
 
 impl Failure {

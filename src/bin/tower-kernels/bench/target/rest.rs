@@ -3,10 +3,11 @@
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -16,11 +17,17 @@ use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 
 use super::tls::Tls;
-use super::{CONNECTION, Caller, Callers, Failure, no_json};
+use super::{CONNECTION, Caller, Callers, Failure, NOT_AN_OUTPUT, no_json};
 use crate::exit::Exit;
 
 /// Of an answer that is no answer, so much is read.
 const MAX_PROBLEM: usize = 64 << 10;
+
+/// The bytes at the start of a response in which its `output` must begin: what comes before it is short.
+const MAX_PREFIX: usize = 1 << 10;
+
+/// How the output of a kernel begins in a response.
+const OUTPUT: &[u8] = b"\"output\":";
 
 pub(in super::super) struct Rest(Arc<Server>);
 
@@ -29,6 +36,9 @@ struct Server {
     authority: String,
     tls: Option<Tls>,
     request: Request<Full<Bytes>>,
+    kernel: String,
+    /// Whether one response has been parsed as a whole and was an output of the kernel.
+    verified: AtomicBool,
 }
 
 #[derive(Serialize)]
@@ -61,7 +71,8 @@ impl Rest {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))?;
         request.headers_mut().extend(headers.iter().cloned());
-        Ok(Self(Arc::new(Server { authority, tls, request })))
+        let (kernel, verified) = (kernel.to_owned(), AtomicBool::new(false));
+        Ok(Self(Arc::new(Server { authority, tls, request, kernel, verified })))
     }
 }
 
@@ -122,13 +133,83 @@ impl Caller for RestCaller {
             self.connection = Some(connection);
             return Err(failure);
         }
-        let mut bytes = 0;
-        while let Some(frame) = body.frame().await {
-            bytes += frame.map_err(failed)?.data_ref().map_or(0, Bytes::len);
-        }
+        let bytes = if self.server.verified.load(Ordering::Relaxed) {
+            let mut shape = Shape::default();
+            while let Some(frame) = body.frame().await {
+                if let Ok(data) = frame.map_err(failed)?.into_data() {
+                    shape.add(&data);
+                }
+            }
+            shape.check(&head.headers)?;
+            shape.bytes
+        } else {
+            let body = body.collect().await.map_err(failed)?.to_bytes();
+            self.server.verify(&head.headers, &body)?;
+            body.len()
+        };
         self.connection = Some(connection);
         Ok(bytes)
     }
+}
+
+impl Server {
+    /// Parses a response as a whole: any server can say 200.
+    fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Failure> {
+        #[derive(Deserialize)]
+        struct Response<'a> {
+            kernel_id: String,
+            #[serde(borrow, rename = "output")]
+            _output: &'a RawValue,
+        }
+        let mut shape = Shape::default();
+        shape.add(body);
+        shape.check(headers)?;
+        let response: Response<'_> =
+            serde_json::from_slice(body).map_err(|error| not_an_output(format!("its body is not one: {error}")))?;
+        if response.kernel_id != self.kernel {
+            return Err(not_an_output(format!("it is of `{}`", excerpt(response.kernel_id.as_bytes()))));
+        }
+        self.verified.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What can be seen of a response without parsing it, which would take the load generator longer than the server.
+#[derive(Default)]
+struct Shape {
+    prefix: Vec<u8>,
+    last: Option<u8>,
+    bytes: usize,
+}
+
+impl Shape {
+    fn add(&mut self, data: &[u8]) {
+        let missing = MAX_PREFIX - self.prefix.len();
+        self.prefix.extend_from_slice(&data[..data.len().min(missing)]);
+        self.last = data.last().copied().or(self.last);
+        self.bytes += data.len();
+    }
+
+    fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
+        match headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
+            Some(b"application/json") => {}
+            Some(other) => return Err(not_an_output(format!("its content-type is {}", excerpt(other)))),
+            None => return Err(not_an_output("it has no content-type".to_owned())),
+        }
+        let has_output = self.prefix.windows(OUTPUT.len()).any(|bytes| bytes == OUTPUT);
+        if self.prefix.first() == Some(&b'{') && self.last == Some(b'}') && has_output {
+            return Ok(());
+        }
+        Err(not_an_output(format!("its {} bytes begin with {:?}", self.bytes, excerpt(&self.prefix))))
+    }
+}
+
+fn not_an_output(why: String) -> Failure {
+    Failure::new(NOT_AN_OUTPUT, format!("the response is not the output of a kernel: {why}"))
+}
+
+fn excerpt(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned()
 }
 
 /// Our own servers answer with a problem document; whatever is in front of them, as it likes.
