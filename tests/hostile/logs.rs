@@ -113,7 +113,8 @@ fn streams_that_are_closed_or_full_stop_nothing() {
                 let (mut child, rest) = by_shell(redirections, &[]);
                 for _ in 0..3 {
                     let (status, _) = Call::begin(rest, "POST", EXECUTE, &[LATE], SAXPY.len()).end(SAXPY.as_bytes());
-                    assert_eq!(status, 504, "{redirections}");
+                    // 408 where the deadline has passed before the body is read.
+                    assert!([408, 504].contains(&status), "{redirections}: {status}");
                 }
                 signal(child.id(), "TERM");
                 assert_eq!(wait(&mut child).code(), Some(0), "{redirections}");
