@@ -1,7 +1,7 @@
 //! Compression, limits, health and reflection.
 
-use tonic::Code;
 use tonic::codec::CompressionEncoding;
+use tonic::{Code, Request};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -20,13 +20,9 @@ fn saxpy(len: usize) -> ExecuteRequest {
 
 #[tokio::test]
 async fn responses_are_compressed_where_the_server_is_told_to() {
-    for (compress, encoding, name) in [
-        (true, CompressionEncoding::Gzip, "gzip"),
-        (true, CompressionEncoding::Zstd, "zstd"),
-        (false, CompressionEncoding::Zstd, "identity"),
-    ] {
+    for (compress, name) in [(true, "gzip"), (false, "identity")] {
         let server = Running::with_config(GrpcConfig { compress_responses: compress, ..Default::default() }).await;
-        let mut client = server.client().await.accept_compressed(encoding);
+        let mut client = server.client().await.accept_compressed(CompressionEncoding::Gzip);
         let answer = client.execute(saxpy(1000)).await.unwrap();
         let used = answer.metadata().get("grpc-encoding").map_or("identity", |value| value.to_str().unwrap());
         assert_eq!(used, name);
@@ -37,14 +33,20 @@ async fn responses_are_compressed_where_the_server_is_told_to() {
 #[tokio::test]
 async fn requests_are_compressed_with_gzip_where_the_server_allows_it() {
     for (allow, encoding, accepted) in [
-        (true, CompressionEncoding::Gzip, None),
-        (true, CompressionEncoding::Zstd, Some("gzip,identity")),
-        (false, CompressionEncoding::Gzip, Some("identity")),
-        (false, CompressionEncoding::Zstd, Some("identity")),
+        (true, "gzip", None),
+        (true, "zstd", Some("gzip,identity")),
+        (false, "gzip", Some("identity")),
+        (false, "zstd", Some("identity")),
     ] {
         let server = Running::with_config(GrpcConfig { compressed_requests: allow, ..Default::default() }).await;
-        let result = server.client().await.send_compressed(encoding).execute(saxpy(1000)).await;
-        match (result, accepted) {
+        let mut client = server.client().await;
+        let mut request = Request::new(saxpy(1000));
+        if encoding == "gzip" {
+            client = client.send_compressed(CompressionEncoding::Gzip);
+        } else {
+            request.metadata_mut().insert("grpc-encoding", encoding.parse().unwrap());
+        }
+        match (client.execute(request).await, accepted) {
             (Ok(answer), None) => {
                 assert_eq!(answer.get_ref().output, format!(r#"{{"y":[{}]}}"#, vec!["2.0"; 1000].join(",")));
             }

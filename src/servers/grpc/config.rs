@@ -16,7 +16,7 @@ pub struct GrpcConfig {
     /// Whether requests may be compressed, with gzip: no. Those that are get `UNIMPLEMENTED` where they may not. What a
     /// compressed message can take is charged before it is decompressed, and `max_request_size` ends the decompression.
     pub compressed_requests: bool,
-    /// Whether answers are compressed (gzip, zstd) for clients that take it: no.
+    /// Whether answers are compressed, with gzip, for clients that take it: no.
     /// Most clients say that they take gzip without asking for it, and it costs far more time than a network's 10 Gbit/s.
     pub compress_responses: bool,
 }

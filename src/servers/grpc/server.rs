@@ -97,11 +97,10 @@ impl<S: Pipeline> KernelGrpcServer<S> {
             .max_decoding_message_size(config.max_request_size)
             .max_encoding_message_size(config.max_response_size);
         if config.compressed_requests {
-            // Not zstd, which makes tens of thousands of bytes of one: nobody could say beforehand what a message takes.
             inner = inner.accept_compressed(CompressionEncoding::Gzip);
         }
         if config.compress_responses {
-            inner = inner.send_compressed(CompressionEncoding::Zstd).send_compressed(CompressionEncoding::Gzip);
+            inner = inner.send_compressed(CompressionEncoding::Gzip);
         }
         KernelGrpcService { inner, config, memory }
     }
