@@ -12,7 +12,7 @@ use tower_kernels::actix::{ActorStats, ExecuteKernel, GetStats, KernelActor};
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService};
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Runs a test on an actix system; none of them may hang.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {

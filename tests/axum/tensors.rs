@@ -377,7 +377,7 @@ async fn a_slow_body_has_until_the_deadline_of_its_headers_or_its_head() {
         let answer = Answer::receive(&mut stream).await;
         assert_eq!(answer.status, 408, "{}", String::from_utf8_lossy(&answer.body));
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

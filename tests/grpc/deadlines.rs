@@ -25,7 +25,7 @@ async fn past_the_callers_deadline_the_kernel_stops_and_the_status_says_so() {
     let status = server.patient_client().execute(within(nap(60_000), "300m")).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
     assert_eq!(status.get_error_details().error_info().unwrap().reason, "deadline_exceeded");
-    assert!((Duration::from_millis(250)..Duration::from_secs(20)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!((Duration::from_millis(250)..Duration::from_secs(50)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     server.naps.until(0).await;
 }
 

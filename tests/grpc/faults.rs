@@ -65,7 +65,7 @@ async fn bytes_that_are_no_http_end_their_own_connection_and_no_other() {
             let mut stream = wire.say(&bytes).await;
             stream.shutdown().await.unwrap();
             let mut said = Vec::new();
-            let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut said)).await;
+            let ended = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut said)).await;
             ended.unwrap_or_else(|_| panic!("{:?} keeps {}", server.kind, bytes.escape_ascii())).ok();
             bystander.execute(saxpy(1.0)).await.unwrap();
         }
@@ -87,7 +87,7 @@ async fn a_request_of_http_1_is_refused_and_runs_nothing() {
             let body = b"\x00\x00\x00\x00\x02{}";
             let mut stream = wire.send(method, path, headers, body).await;
             let mut said = Vec::new();
-            let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut said)).await;
+            let ended = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut said)).await;
             ended.unwrap_or_else(|_| panic!("{:?} keeps the connection", server.kind)).ok();
             let said = String::from_utf8_lossy(&said);
             assert!(!said.contains("grpc-status: 0"), "{:?} {method} {path}: {said}", server.kind);
@@ -121,7 +121,7 @@ async fn messages_that_are_too_long_cut_short_or_no_messages_are_refused_and_the
             let begun = Instant::now();
             let status = send(channel.clone(), frames, ends).await;
             assert_eq!(status.code(), code, "{:?} {frames:?} {ends}: {status}", server.kind);
-            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
             KernelClient::new(channel.clone()).execute(saxpy(1.0)).await.unwrap();
         }
     }
@@ -204,7 +204,7 @@ async fn a_drain_under_load_loses_no_answer() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         server.stop.send(()).unwrap();
-        tokio::time::timeout(Duration::from_secs(20), server.ended).await.expect("it ends").unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), server.ended).await.expect("it ends").unwrap().unwrap();
         let done = server.naps.done();
         let mut answers = 0;
         for client in clients {

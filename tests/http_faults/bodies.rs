@@ -134,7 +134,7 @@ async fn a_body_that_does_not_come_is_waited_for_no_longer_than_the_deadline() {
             answer.problem(408, "request_timeout");
             assert_eq!(answer.header("connection"), Some("close"));
         }
-        assert!((Duration::from_millis(300)..Duration::from_secs(10)).contains(&begun.elapsed()));
+        assert!((Duration::from_millis(300)..Duration::from_secs(60)).contains(&begun.elapsed()));
         server.until_open(0).await;
     }
 }

@@ -88,7 +88,7 @@ async fn out_of_files_it_goes_on_serving_who_is_there_lets_others_in_later_and_c
             crowd.push(stream);
         }
         server.stop.send(()).unwrap();
-        tokio::time::timeout(Duration::from_secs(10), server.ended).await.expect("it stops").unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), server.ended).await.expect("it stops").unwrap().unwrap();
     }
 }
 

@@ -109,7 +109,7 @@ impl Server {
     pub(crate) async fn until_open(&self, connections: usize) {
         let begun = Instant::now();
         while self.connections.open() != connections {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}: {:?}", self.adapter, self.connections);
+            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}: {:?}", self.adapter, self.connections);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

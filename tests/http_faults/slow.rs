@@ -40,7 +40,7 @@ async fn dribble(mut stream: TcpStream, bytes: &'static [u8]) -> Duration {
                 }
             }
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "it is never cut off");
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is never cut off");
     }
     begun.elapsed()
 }

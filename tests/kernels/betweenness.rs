@@ -1,6 +1,6 @@
 //! Betweenness: the scores, against networkx and against the definition.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -190,9 +190,12 @@ async fn what_nobody_waits_for_stops() {
     let call = service.ready().await.unwrap().call(KernelRequest::new(ID, endless()));
     assert!(tokio::time::timeout(Duration::from_millis(500), call).await.is_err());
     // The one lane takes the next request as soon as it is free.
+    let path = Payload::typed(BetweennessInput::from_edges(3, vec![[0, 1], [1, 2]]));
+    let call = service.ready().await.unwrap().call(KernelRequest::new(ID, path));
+    tokio::time::timeout(Duration::from_secs(60), call).await.expect("the lane is still busy").unwrap();
+    // So does a deadline.
     let request = KernelRequest::new(ID, endless()).with_timeout(Duration::from_secs(1));
-    let start = Instant::now();
-    let answer = service.ready().await.unwrap().call(request).await;
+    let call = service.ready().await.unwrap().call(request);
+    let answer = tokio::time::timeout(Duration::from_secs(60), call).await.expect("it goes on past its deadline");
     assert!(matches!(answer, Err(KernelError::DeadlineExceeded { started: true })), "{answer:?}");
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }

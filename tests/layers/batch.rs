@@ -546,7 +546,7 @@ async fn a_burst_from_many_threads_is_answered_to_the_last() {
     assert!(watch.batches.lock().unwrap().iter().all(|batch| batch.len() <= 64));
     let begun = Instant::now();
     while service.level() != (0, 0) || watch.places.available_permits() != 2 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "{service:?}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{service:?}");
         tokio::time::sleep(MS).await;
     }
 }

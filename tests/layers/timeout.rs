@@ -94,9 +94,9 @@ async fn it_fires_over_a_future_that_eats_the_whole_budget() {
     // tower's own never ends here, so another thread must be the judge.
     let (done, judge) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let fired = judge.recv_timeout(Duration::from_secs(20)).is_ok();
+        let fired = judge.recv_timeout(Duration::from_secs(60)).is_ok();
         if !fired {
-            eprintln!("the timeout has not fired within 20 s");
+            eprintln!("the timeout has not fired within 60 s");
             std::process::abort();
         }
     });

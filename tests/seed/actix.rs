@@ -17,7 +17,7 @@ use crate::{PATH, assert_scores, registry};
 
 /// Runs a test on an actix system; none of them may hang.
 fn run<T>(test: impl Future<Output = T>) -> T {
-    System::new().block_on(async { tokio::time::timeout(Duration::from_secs(20), test).await.expect("an end in time") })
+    System::new().block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("an end in time") })
 }
 
 #[test]

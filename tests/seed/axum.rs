@@ -28,7 +28,7 @@ async fn request(address: SocketAddr, method: &str, path: &str, headers: &str, b
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{read:?}: {answer:?}"));
         (head[9..12].parse().unwrap(), head.to_lowercase(), body.to_owned())
     };
-    tokio::time::timeout(Duration::from_secs(20), exchange).await.expect("an answer in time")
+    tokio::time::timeout(Duration::from_secs(60), exchange).await.expect("an answer in time")
 }
 
 async fn get(address: SocketAddr, path: &str) -> (u16, Value) {
@@ -67,7 +67,7 @@ mod quick_start {
 fn start() -> SocketAddr {
     let (sender, bound) = channel();
     std::thread::spawn(|| quick_start::program("127.0.0.1:0".parse().unwrap(), sender));
-    bound.recv_timeout(Duration::from_secs(20)).expect("a server")
+    bound.recv_timeout(Duration::from_secs(60)).expect("a server")
 }
 
 #[tokio::test]

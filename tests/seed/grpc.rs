@@ -47,7 +47,7 @@ async fn connect(address: SocketAddr) -> Channel {
     loop {
         match endpoint.connect().await {
             Ok(channel) => return channel,
-            Err(error) => assert!(begun.elapsed() < Duration::from_secs(20), "{error:?}"),
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(50), "{error:?}"),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -86,7 +86,7 @@ async fn a_deadline_is_a_timeout_around_the_kernel() {
     let begun = Instant::now();
     let status = client.execute(request).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
     assert_eq!(execute(&mut client, "test/nap", r#"{"millis": 1}"#).await.unwrap(), "1");
 }
 

@@ -163,7 +163,7 @@ async fn a_run_ends_when_all_who_share_it_have_left_and_not_before() {
     let (first, second) = (call(typed(&[15.0])), call(typed(&[1.0])));
     let begun = Instant::now();
     while runs.load(Ordering::SeqCst) == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert!(begun.elapsed() < Duration::from_secs(60));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     first.abort();
@@ -171,7 +171,7 @@ async fn a_run_ends_when_all_who_share_it_have_left_and_not_before() {
     assert_eq!(service.backend().get_ref().backend().status().running, 1);
     second.abort();
     while service.backend().get_ref().backend().status().running > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "the run goes on for nobody");
+        assert!(begun.elapsed() < Duration::from_secs(60), "the run goes on for nobody");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // And the lane is as good as before.
@@ -186,14 +186,15 @@ async fn who_is_late_by_the_time_of_the_run_is_told_so_and_holds_nobody_up() {
     let busy = service.backend().get_ref().backend().clone();
     let busy = KernelService::with_backend(Arc::clone(service.registry()), busy);
     let mut held = request(typed(&[15.0]));
-    held.deadline = Some(Instant::now() + Duration::from_millis(60));
+    let deadline = Instant::now() + Duration::from_secs(1);
+    held.deadline = Some(deadline);
     let held = tokio::spawn(busy.oneshot(held));
     tokio::time::sleep(Duration::from_millis(10)).await;
     let late = request(typed(&[1.0])).with_timeout(Duration::from_millis(10));
     let (late, other) = tokio::join!(service.clone().oneshot(late), service.clone().oneshot(request(typed(&[2.0]))));
     assert_eq!(late.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
     assert_eq!(numbers(&other), [4.0]);
-    assert!(other.unwrap().execution.queued >= Duration::from_millis(30));
+    assert!(other.is_ok() && Instant::now() >= deadline, "they have waited for the lane");
     assert_eq!(held.await.unwrap().unwrap_err().kind(), ErrorKind::DeadlineExceeded);
 }
 

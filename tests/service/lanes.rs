@@ -11,7 +11,7 @@ use tower_kernels::service::{KernelError, KernelRegistry, KernelRequest, Payload
 
 use crate::kernels::{LARGE, Nothing, Panics, Sum, Watch, busy, service};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 fn busy_request() -> KernelRequest {
     KernelRequest::new("test/busy", Payload::typed(Nothing {}))

@@ -55,7 +55,7 @@ impl Wire {
     pub(crate) async fn until(&self, line: &str, value: f64) {
         let begun = Instant::now();
         while self.metric(line).await != Some(value) {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{line} is {:?}", self.metric(line).await);
+            assert!(begun.elapsed() < Duration::from_secs(60), "{line} is {:?}", self.metric(line).await);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

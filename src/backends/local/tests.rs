@@ -16,7 +16,7 @@ use crate::service::{
     Payload,
 };
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const CPU: u32 = u32::MAX;
 
 /// A job with a number, which takes so many milliseconds on a device and none on the CPU.

@@ -83,7 +83,7 @@ impl Pool {
             // Nothing is done on the caller's thread.
             inline: Duration::ZERO,
             linger: Duration::ZERO,
-            farewell: Duration::from_secs(5),
+            farewell: Duration::from_secs(120),
             bytes_per_second: 1.0,
             operations_per_second: 1.0,
         };
@@ -114,7 +114,7 @@ impl Pool {
     async fn reaches(&self, level: (u64, usize, usize)) {
         let start = Instant::now();
         while self.level() != level {
-            assert!(start.elapsed() < Duration::from_secs(5), "{:?} where {level:?} is expected", self.level());
+            assert!(start.elapsed() < Duration::from_secs(60), "{:?} where {level:?} is expected", self.level());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -141,7 +141,7 @@ async fn a_lane_goes_on_to_what_needs_less() {
     let large: Vec<_> = (0..3).map(|_| tokio::spawn(pool.run(80, None))).collect();
     pool.reaches((70, 3, 4)).await;
     for needs in [0, 20, 0, 10] {
-        tokio::time::timeout(Duration::from_secs(5), pool.run(needs, None)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), pool.run(needs, None)).await.unwrap().unwrap();
     }
     assert_eq!(pool.level(), (70, 3, 4));
     holds.abort();
@@ -187,7 +187,7 @@ async fn the_end_of_the_pool_is_told_to_who_waits() {
     let aside = tokio::spawn(pool.run(90, None));
     pool.reaches((70, 1, 2)).await;
     pool.lanes.state().close(KernelError::Stopped { backend: "test" });
-    let told = tokio::time::timeout(Duration::from_secs(5), aside).await.expect("it hangs").unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(60), aside).await.expect("it hangs").unwrap();
     assert!(matches!(told, Err(KernelError::Stopped { backend: "test" })), "{told:?}");
     assert!(!holds.is_finished(), "what runs is not disturbed");
     holds.abort();
@@ -207,7 +207,7 @@ async fn lanes_end_with_jobs_set_aside() {
     drop(lanes);
     let start = Instant::now();
     while gone.strong_count() > 0 || ledger.level().claimed > 0 || ledger.level().waiting > 0 {
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", ledger.level());
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", ledger.level());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -221,5 +221,5 @@ async fn the_last_future_tells_its_kernel_before_it_waits_for_the_lanes() {
     drop(pool);
     let start = Instant::now();
     drop(future);
-    assert!(start.elapsed() < Duration::from_secs(2), "it waited {:?} for a kernel that nobody told", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "it waited {:?} for a kernel that nobody told", start.elapsed());
 }
