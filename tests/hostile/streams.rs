@@ -100,7 +100,8 @@ async fn a_stream_that_is_not_read_is_read_no_further_and_goes_on_when_its_clien
 async fn resetting_a_stream_that_is_not_read_cancels_its_work() {
     let server = Server::start(&["--cpu-lanes=1", "--connections-write-timeout=10m", "--load-shed-max-wait=0s"]);
     let mut client = KernelClient::new(tight_channel(&server).await);
-    let requests = futures::stream::iter((0..30).map(|tag| graph(tag, 2000)));
+    // Long enough in a release build too that none has ended before the last is read.
+    let requests = futures::stream::iter((0..30).map(|tag| graph(tag, 10_000)));
     let responses = client.execute_stream(requests).await.unwrap().into_inner();
     until_metric(&server, "kernel_requests_in_flight", |in_flight| in_flight == 30.0);
     drop(responses);
