@@ -4,8 +4,9 @@ use std::fmt;
 
 use toml::Value;
 
-use super::Effective;
-use super::settings::{SETTINGS, lookup};
+use super::settings::{SETTINGS, Setting, lookup};
+use super::sources::Source;
+use super::{Config, Effective};
 
 /// Each value with where it came from, beside it.
 impl fmt::Display for Effective {
@@ -27,10 +28,17 @@ impl fmt::Display for Effective {
 }
 
 impl Effective {
-    /// For the log.
-    pub(crate) fn on_one_line(&self) -> String {
-        let values = self.values().into_iter().flatten();
-        values.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    /// The settings whose values are not the defaults, in the order in which all are shown.
+    pub(crate) fn changed(&self) -> Vec<Changed<'_>> {
+        let (Ok(config), Ok(defaults)) = (Value::try_from(&self.config), Value::try_from(Config::default())) else {
+            return Vec::new();
+        };
+        let changed = |setting: &'static Setting| {
+            let (key, value) = (setting.key, lookup(&config, setting.key)?);
+            let source = self.sources.get(key)?;
+            (lookup(&defaults, key) != Some(value)).then(|| Changed { key, value: shown(setting, value), source })
+        };
+        SETTINGS.iter().filter_map(changed).collect()
     }
 
     fn values(&self) -> Result<Vec<(&'static str, Value)>, fmt::Error> {
@@ -38,4 +46,30 @@ impl Effective {
         let value = |key| lookup(&config, key).cloned();
         SETTINGS.iter().map(|setting| Ok((setting.key, value(setting.key).ok_or(fmt::Error)?))).collect()
     }
+}
+
+/// A setting whose value is not the default.
+#[derive(Debug)]
+pub(crate) struct Changed<'a> {
+    pub(crate) key: &'static str,
+    pub(crate) value: String,
+    source: &'a Source,
+}
+
+impl Changed<'_> {
+    /// The flag, the variable or the file that says it.
+    pub(crate) fn source(&self) -> &dyn fmt::Display {
+        self.source
+    }
+}
+
+/// A value for the log. Of lists and tables it is the length: those of keys and tenants can be long, and the hash of a
+/// key is nobody's business.
+fn shown(setting: &Setting, value: &Value) -> String {
+    let entries = match value {
+        Value::Array(entries) if setting.is_in_file() => entries.len(),
+        Value::Table(entries) if setting.is_in_file() => entries.len(),
+        value => return value.to_string(),
+    };
+    format!("({entries} {})", if entries == 1 { "entry" } else { "entries" })
 }
