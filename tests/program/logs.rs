@@ -52,9 +52,8 @@ fn json_server(args: &[&str]) -> Server {
     let (stdout, stderr) = (Text::of(child.stdout.take().unwrap()), Text::of(child.stderr.take().unwrap()));
     let text = stderr.until("\"serving\"");
     let line = lines(&text).into_iter().find(|line| line["message"] == "serving").unwrap();
-    let address = |name: &str| -> SocketAddr {
-        line[name].as_str().unwrap().split_once("://").unwrap().1.parse().unwrap()
-    };
+    let address =
+        |name: &str| -> SocketAddr { line[name].as_str().unwrap().split_once("://").unwrap().1.parse().unwrap() };
     let (rest, grpc) = (address("rest"), address("grpc"));
     Server { child, stdout, stderr, rest, grpc }
 }
@@ -115,11 +114,8 @@ async fn lines_about_a_request_name_it_its_kernel_and_its_tenant_at_any_level() 
         let log = tokio::task::block_in_place(|| ended(server));
         let lines = lines(&log);
         let slow = "graph/betweenness-centrality";
-        let mut expected = vec![
-            ("rest-late", slow, "acme"),
-            ("grpc-late", slow, "globex"),
-            ("stream/3", slow, "initech"),
-        ];
+        let mut expected =
+            vec![("rest-late", slow, "acme"), ("grpc-late", slow, "globex"), ("stream/3", slow, "initech")];
         if level == "debug" {
             expected.extend([
                 ("rest-bad", "linalg/saxpy", "acme"),
@@ -164,8 +160,8 @@ async fn the_access_log_has_one_line_for_each_request() {
     const KEY: &str = "of-this-test-alone-and-long-enough";
     const SERVE_ALONE: &str = "--log-level=off,tower_kernels::serve=info";
     let config = keys(KEY);
-    // A limit of the rate, whose burst is what is sent before.
-    let limits = ["--rate-limit-per-second=1", "--rate-limit-burst=3", "--rest-max-request-size=100000"];
+    // More than is sent before the rate is to be exceeded.
+    let limits = ["--rate-limit-per-second=1", "--rate-limit-burst=10", "--rest-max-request-size=100000"];
     let server = json_server(&[&["--config", config.path(), SERVE_ALONE, "--log-access"][..], &limits].concat());
     let rest = |method: &str, path: &str, id: &str, key: &str, body: &str| {
         let headers = [format!("x-request-id: {id}"), format!("x-api-key: {key}")];

@@ -7,8 +7,8 @@ use http_body::Body;
 use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
-use tracing::instrument::{Instrument, Instrumented};
 use tracing::Span;
+use tracing::instrument::{Instrument, Instrumented};
 
 use super::access::Entry;
 use super::body::{CountedBody, RequestBody};

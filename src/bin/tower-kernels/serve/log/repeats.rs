@@ -139,7 +139,9 @@ struct Said {
 impl Visit for Said {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            "error.type" | "outcome" => self.code = ErrorKind::ALL.into_iter().map(ErrorKind::code).find(|code| *code == value),
+            "error.type" | "outcome" => {
+                self.code = ErrorKind::ALL.into_iter().map(ErrorKind::code).find(|code| *code == value)
+            }
             "message" => push_cut(&mut self.message, format_args!("{value}"), 128),
             _ => {}
         }
