@@ -151,8 +151,11 @@ fn lines_of_text_name_their_request_as_well() {
 
 /// A configuration with one key.
 fn keys(key: &str) -> File {
-    let digest: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
-    File::new(&format!("[auth]\napi_keys = [{{ tenant = \"acme\", key_sha256 = \"{digest}\" }}]\n"))
+    File::new(&format!("[auth]\napi_keys = [{{ tenant = \"acme\", key_sha256 = \"{}\" }}]\n", digest(key)))
+}
+
+fn digest(key: &str) -> String {
+    Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,6 +244,26 @@ async fn the_access_log_has_one_line_for_each_request() {
     told("stream/2", "grpc_stream", &method("ExecuteStream"), 3, "invalid_argument");
 }
 
+#[test]
+fn paths_of_the_access_log_cannot_end_a_line_or_move_a_cursor() {
+    use std::io::{Read, Write};
+
+    let server = Server::spawn(&mut program(LISTEN), &["--log-access"]);
+    let mut stream = std::net::TcpStream::connect(server.rest).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let path = format!("/evil\u{9b}31m\u{202e}/{}", "x".repeat(4000));
+    write!(stream, "GET {path}?token=secret HTTP/1.1\r\nhost: test\r\nx-request-id: evil\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    let log = ended(server);
+    let line = log.lines().find(|line| line.contains("request ended")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains(r#"path="/evil\u{9b}31m\u{202e}/xxx"#) && line.contains(r#"request_id="evil""#), "{line}");
+    assert!(line.len() < 2000 && !line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
+    assert!(!log.contains("secret"), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_hangs_up_is_in_the_access_log_as_such() {
     let server = json_server(&["--log-access"]);
@@ -299,14 +322,16 @@ fn successes_and_unknown_kernels_are_logged_at_debug_and_not_at_info() {
 
 #[test]
 fn the_start_tells_the_settings_that_differ_from_the_defaults_and_where_they_come_from() {
-    let config = keys("of-this-test-alone-and-long-enough");
+    const KEY: &str = "of-this-test-alone-and-long-enough";
+    let config = keys(KEY);
     let args = ["--config", config.path(), "--drain-limit=3s", "--rest-cors=false"];
     let mut command = program(LISTEN);
     let server = Server::spawn(command.env("TOWER_KERNELS_TIMEOUT", "7s"), &args);
     let log = ended(server);
     let from = log.find("settings that differ from the defaults").unwrap_or_else(|| panic!("{log}"));
     let settings: Vec<_> = log[from..].lines().skip(1).take_while(|line| line.starts_with("  ")).collect();
-    let file = format!("    api_keys = (1 entry)  # file {}", config.path());
+    let keys = r#"[{ key_sha256 = "(redacted)", tenant = "acme" }]"#;
+    let file = format!("    api_keys = {keys}  # file {}", config.path());
     for line in [
         "    timeout = \"7s\"  # env TOWER_KERNELS_TIMEOUT",
         "  [rest]",
@@ -321,7 +346,7 @@ fn the_start_tells_the_settings_that_differ_from_the_defaults_and_where_they_com
     }
     // Said, and the default nevertheless.
     assert!(!settings.iter().any(|line| line.contains("cors")), "{settings:#?}");
-    assert!(!log.contains("key_sha256"), "{log}");
+    assert!(!log.contains(&digest(KEY)), "{log}");
 
     let log = ended(json_server(&["--drain-limit=3s"]));
     let all = lines(&log);

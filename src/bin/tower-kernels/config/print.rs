@@ -63,13 +63,19 @@ impl Changed<'_> {
     }
 }
 
-/// A value for the log. Of lists and tables it is the length: those of keys and tenants can be long, and the hash of a
-/// key is nobody's business.
+/// The most bytes of a list or a table that are shown: those of keys and tenants can be long.
+const MAX_SHOWN: usize = 256;
+
+/// A value for the log. Of a long list or table it is the length.
 fn shown(setting: &Setting, value: &Value) -> String {
-    let entries = match value {
-        Value::Array(entries) if setting.is_in_file() => entries.len(),
-        Value::Table(entries) if setting.is_in_file() => entries.len(),
-        value => return value.to_string(),
-    };
-    format!("({entries} {})", if entries == 1 { "entry" } else { "entries" })
+    let text = value.to_string();
+    match value {
+        Value::Array(entries) if setting.is_in_file() && text.len() > MAX_SHOWN => {
+            format!("({} entries)", entries.len())
+        }
+        Value::Table(entries) if setting.is_in_file() && text.len() > MAX_SHOWN => {
+            format!("({} entries)", entries.len())
+        }
+        _ => text,
+    }
 }

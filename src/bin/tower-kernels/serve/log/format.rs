@@ -530,4 +530,40 @@ mod tests {
         assert_eq!(count("event=\"request failed\" repeats=2"), 1, "{text}");
         assert_eq!(text.lines().count(), 3 + 3 + 3 + 2, "{text}");
     }
+
+    #[test]
+    fn a_line_of_json_says_itself_which_request_it_is_about() {
+        let line = lines(LogFormat::Json, 0, || {
+            let call = tracing::info_span!("request", request_id = "a", kernel = tracing::field::Empty, tenant = "t");
+            let _call = call.enter();
+            let request = tracing::info_span!("request", request_id = EVIL, kernel = "k", otel.name = "k");
+            let _request = request.enter();
+            tracing::info!(target: "t", kernel = "its own", "a");
+        });
+        // Each member once: the map has the last of a name.
+        assert_eq!(line.matches(r#""kernel":"#).count(), 3, "{line}");
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let names = (&json["request_id"], &json["kernel"], &json["tenant"]);
+        assert_eq!(names, (&EVIL.into(), &"its own".into(), &"t".into()), "{line}");
+        assert!(!line.contains("otel."), "{line}");
+        let none = lines(LogFormat::Json, 0, || tracing::info!(target: "t", "no request"));
+        assert!(!none.contains("request_id"), "{none}");
+    }
+
+    #[test]
+    fn the_access_log_has_every_line_where_it_is_on() {
+        let told = |level: Level| {
+            let text = lines(LogFormat::Text, 2, || {
+                for outcome in ["ok", "ok", "ok", "not_found"] {
+                    match level {
+                        Level::INFO => tracing::info!(target: "tower_kernels::access", outcome, "request ended"),
+                        _ => tracing::debug!(target: "tower_kernels::access", outcome, "request ended"),
+                    }
+                }
+            });
+            text.lines().filter(|line| line.contains("request ended") && !line.contains("repeats")).count()
+        };
+        // At debug it is as other lines are, of each outcome some.
+        assert_eq!((told(Level::INFO), told(Level::DEBUG)), (4, 3));
+    }
 }
