@@ -19,7 +19,9 @@ pub(super) fn span<R: RequestContext>(level: Level, kind: &'static str, request:
         Some(span) => {
             span.record("otel.name", name_prefix(request.operation()));
             span.record("priority", request.priority().as_str());
-            span.record("request.size", request.payload_bytes());
+            if let Some(bytes) = request.payload_bytes() {
+                span.record("request.size", bytes);
+            }
             with_trace(span, request)
         }
         None => with_trace(own_span(level, kind, request), request),

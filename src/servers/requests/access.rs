@@ -63,10 +63,8 @@ impl Entry {
 
     /// Notes the head of the response. The status of gRPC can come with it or after the body.
     pub(super) fn head(&mut self, transport: Transport, status: StatusCode, headers: &HeaderMap) {
-        self.status = Some(match transport {
-            Transport::Rest => Status::Http(status),
-            Transport::Grpc | Transport::GrpcStream => Status::Grpc(grpc_status(headers)),
-        });
+        let is_grpc = transport != Transport::Rest && status == StatusCode::OK;
+        self.status = Some(if is_grpc { Status::Grpc(grpc_status(headers)) } else { Status::Http(status) });
     }
 
     /// Notes the trailers of the response.

@@ -62,7 +62,7 @@
 //! | `kernel` | one was asked for | its id, as the client wrote it |
 //! | `tenant` | known | on whose behalf |
 //! | `request_id` | always | as above |
-//! | `status` | REST, and there was a response | the status of HTTP |
+//! | `status` | REST, and there was a response; gRPC, where it is not 200 | the status of HTTP |
 //! | `grpc_status` | gRPC, and there was a response | the number of the status |
 //! | `outcome` | always | as in the metrics |
 //! | `incomplete` | the response was not sent to its end | why: its client hung up, for one |
@@ -83,6 +83,7 @@ mod body;
 mod counts;
 mod outcome;
 mod service;
+#[cfg(feature = "grpc")]
 mod stream;
 
 pub use self::body::{CountedBody, RequestBody};

@@ -14,6 +14,7 @@ use super::access::Entry;
 use super::body::{CountedBody, RequestBody};
 use super::counts::{Call, RequestMetrics, Transport};
 use super::outcome;
+#[cfg(feature = "grpc")]
 use super::stream::StreamRequests;
 use crate::layers::tracing::RequestScope;
 use crate::servers::headers::ensure_request_id;
@@ -66,6 +67,7 @@ where
         let request_id = ensure_request_id(request.headers_mut());
         let source = self.metrics.source(&request);
         let scope = RequestScope::new(request_id.to_str().unwrap_or_default(), source.is_some());
+        #[cfg(feature = "grpc")]
         if request.uri().path().ends_with("/ExecuteStream") {
             // Whose single requests are counted where they are read.
             request.extensions_mut().insert(StreamRequests::new(self.metrics.clone(), source.clone()));

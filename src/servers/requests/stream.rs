@@ -20,13 +20,11 @@ impl StreamRequests {
     }
 
     /// Whether the ends of the requests are logged.
-    #[cfg(feature = "grpc")]
     pub(crate) fn are_logged(&self) -> bool {
         self.source.is_some()
     }
 
     /// Counts a request that has been read, of so many bytes.
-    #[cfg(feature = "grpc")]
     pub(crate) fn begin(&self, request_id: &str, scope: Option<&RequestScope>, bytes: usize) -> Call {
         let mut call = self.metrics.begin(Transport::GrpcStream);
         if let (Some(source), Some(scope)) = (&self.source, scope)
@@ -39,7 +37,6 @@ impl StreamRequests {
     }
 }
 
-#[cfg(feature = "grpc")]
 impl Call {
     /// Notes the response to a request within a stream.
     pub(crate) fn respond(&mut self, grpc_status: i32, response: &impl prost::Message) {
