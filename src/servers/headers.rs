@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::service::TraceContext;
 use crate::service::limits::{MAX_NAME_BYTES, MAX_TRACE_STATE_BYTES};
@@ -26,6 +26,17 @@ pub(super) fn made_request_id() -> String {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("req-{:016x}", KEY.hash_one(COUNT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// The client's name for its request where it is one, or else a new name, which replaces what the client has sent:
+/// whoever handles the request reads the same one from then on.
+pub(super) fn ensure_request_id(headers: &mut HeaderMap) -> HeaderValue {
+    if let Some(theirs) = headers.get(REQUEST_ID).filter(|id| is_request_id(id.as_bytes())) {
+        return theirs.clone();
+    }
+    let made = HeaderValue::try_from(made_request_id()).expect("hex digits are visible ASCII");
+    headers.insert(REQUEST_ID, made.clone());
+    made
 }
 
 /// The position in a W3C trace. A malformed `traceparent` starts a new trace, as the standard says, and refuses nothing.

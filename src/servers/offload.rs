@@ -34,8 +34,9 @@ where
 {
     Box::pin(async move {
         let permit = Arc::clone(permits()).acquire_owned().await.expect("the semaphore is never closed");
+        let span = tracing::Span::current();
         let task = tokio::task::spawn_blocking(move || {
-            let result = work();
+            let result = span.in_scope(work);
             drop(permit);
             result
         });

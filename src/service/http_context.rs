@@ -1,5 +1,6 @@
 //! [`RequestContext`] and [`ResponseContext`] for plain HTTP messages, through their extensions.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -36,6 +37,11 @@ impl PeerTenant {
         SystemTime::now() < self.expires
     }
 }
+
+/// An extension of an [`http::Request`]: the address of the other end of its connection. The servers of this crate's
+/// feature `hyper` set it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerAddress(pub SocketAddr);
 
 /// An extension of an [`http::Request`]: the name of its route, for spans and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -33,7 +33,7 @@ pub use dispatch::KernelService;
 pub use error::{Invalid, KernelError};
 pub use future::ResponseFuture;
 pub use host_memory::{HostMemory, HostMemoryError, HostReservation};
-pub use http_context::{Deadline, Operation, PeerTenant, Tenant};
+pub use http_context::{Deadline, Operation, PeerAddress, PeerTenant, Tenant};
 pub use job::Job;
 pub use kernel::{BackendKind, BatchKey, Context, Cost, Footprint, Kernel, KernelInfo, Mode};
 pub use payload::{Payload, Typed};

@@ -387,8 +387,12 @@ fn document(place: u32, bomb: u32) -> String {
 }
 
 fn post(address: SocketAddr, kernel: &str, body: &str) -> Answer {
+    post_as(address, kernel, body, "r-1")
+}
+
+fn post_as(address: SocketAddr, kernel: &str, body: &str, id: &str) -> Answer {
     let head =
-        format!("POST /kernels/{kernel}/execute HTTP/1.1\r\nx-request-id: r-1\r\ncontent-type: application/json");
+        format!("POST /kernels/{kernel}/execute HTTP/1.1\r\nx-request-id: {id}\r\ncontent-type: application/json");
     send(address, &head, body.as_bytes())
 }
 
@@ -635,4 +639,60 @@ fn a_worker_that_panics_outside_of_any_kernel_is_restarted_and_says_so() {
     let request = KernelRequest::new(WORKER, Payload::json(document(place::NOWHERE, 0)));
     runtime.block_on(service.oneshot(request)).unwrap();
     assert_eq!(cpu.status().alive, WORKERS);
+}
+
+#[test]
+fn a_panic_is_logged_with_the_id_of_its_request_on_whichever_thread() {
+    let servers = Servers::start();
+    let body = document(place::RUN, 0);
+    for (server, address) in [("axum", servers.axum), ("hyper", servers.hyper)] {
+        for kernel in [INLINE, WORKER] {
+            let id = format!("panics-{server}-{kernel}");
+            post_as(address, kernel, &body, &id).is_internal(&id, server);
+        }
+    }
+    let mut client = servers.client();
+    let named = |id: &str| {
+        let mut request = Request::new(ExecuteRequest { kernel_id: WORKER.to_owned(), input: body.clone() });
+        request.metadata_mut().insert("x-request-id", id.parse().unwrap());
+        request
+    };
+    let status = servers.runtime.block_on(client.execute(named("panics-grpc"))).unwrap_err();
+    assert_eq!(status.code(), Code::Internal, "{status}");
+    let message = named("panics-stream").map(|call| {
+        futures::stream::iter([ExecuteStreamRequest { tag: 1, timeout_ms: 0, call: Some(Call::Json(call)) }])
+    });
+    servers.runtime.block_on(async {
+        let mut responses = client.execute_stream(message).await.unwrap().into_inner();
+        while responses.message().await.unwrap().is_some() {}
+    });
+
+    // Last, as of the panics of a kernel ten lines a second are logged.
+    std::thread::scope(|scope| {
+        for call in 0..2 * WORKERS {
+            let (address, body) = (servers.batched, &body);
+            scope.spawn(move || {
+                let id = format!("panics-batched-{call}");
+                post_as(address, WORKER, body, &id).is_internal(&id, "batched");
+            });
+        }
+    });
+    let log = String::from_utf8_lossy(&log().lock().unwrap()).into_owned();
+    let panics: Vec<_> = log.lines().filter(|line| line.contains("a kernel panicked")).collect();
+    for id in ["panics-axum-test/inline", "panics-axum-test/worker", "panics-hyper-test/inline"].into_iter().chain([
+        "panics-hyper-test/worker",
+        "panics-grpc",
+        "panics-stream/1",
+    ]) {
+        let kernel = if id.ends_with("inline") { INLINE } else { WORKER };
+        let (id, kernel) = (format!("request_id=\"{id}\""), format!("kernel=\"{kernel}\""));
+        let names =
+            |line: &&str| line.split("}: ").next().is_some_and(|span| span.contains(&id) && span.contains(&kernel));
+        assert!(panics.iter().any(names), "{id}: {panics:#?}");
+    }
+    // Those of runs that requests share as well.
+    assert!(panics.iter().any(|line| line.contains("request_id=\"panics-batched-")), "{panics:#?}");
+    for line in panics {
+        assert!(line.contains("request_id=\""), "{line}");
+    }
 }

@@ -7,5 +7,6 @@ mod batch;
 mod commands;
 mod config;
 mod drain;
+mod logs;
 mod process;
 mod serving;

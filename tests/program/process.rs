@@ -97,6 +97,16 @@ impl Text {
         self.0.0.lock().unwrap().text.clone()
     }
 
+    /// All of it, once the process has closed the pipe.
+    #[allow(dead_code, reason = "not every test reads to the end")]
+    #[track_caller]
+    pub(crate) fn end(&self) -> String {
+        let written = self.0.0.lock().unwrap();
+        let (written, _) = self.0.1.wait_timeout_while(written, PATIENCE, |written| !written.ended).unwrap();
+        assert!(written.ended, "the pipe is still open after {:?}", written.text);
+        written.text.clone()
+    }
+
     /// Waits until it says this.
     #[track_caller]
     pub(crate) fn until(&self, what: &str) -> String {

@@ -8,6 +8,7 @@ use tower_service::Service;
 
 use super::layer::Policy;
 use super::{AuthenticateError, ResponseFuture, Verify};
+use crate::layers::tracing::RequestScope;
 
 /// Lets through what says who makes it. See the [module](super).
 pub struct Authenticate<S, V> {
@@ -53,7 +54,12 @@ where
     #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         match self.policy.identify(&request) {
-            Ok(Some(identity)) => identity.insert_into(request.extensions_mut()),
+            Ok(Some(identity)) => {
+                if let Some(scope) = request.extensions().get::<RequestScope>() {
+                    scope.set_tenant(&identity.tenant);
+                }
+                identity.insert_into(request.extensions_mut());
+            }
             Ok(None) => {}
             Err(error) => return ResponseFuture::refused(error),
         }

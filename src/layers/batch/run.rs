@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::coop;
 use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
+use tracing::{Instrument, Span};
 
 use super::BatchError;
 use super::crew::Crew;
@@ -97,20 +98,30 @@ where
                 let in_flight = InFlight::new(batch.crew.key.clone(), Arc::clone(&keeper.shared));
                 let embarked = embark(&mut batch.members, &batch.crew);
                 before = Some(batch.members);
-                if let Some(Embarked { requests, replies }) = embarked {
+                if let Some(Embarked { requests, replies, first }) = embarked {
                     let common = &keeper.shared.common;
                     is_ready = false;
                     common.batches.fetch_add(1, Ordering::Relaxed);
                     common.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
-                    let inner = service.call(requests);
+                    let span = run_span(&first, requests.len());
+                    let inner = span.in_scope(|| service.call(requests));
                     let run = Run { inner, replies, crew: batch.crew, in_flight: Some(in_flight) };
-                    tokio::spawn(detached("a run of the batch layer", run));
+                    tokio::spawn(detached("a run of the batch layer", run).instrument(span));
                 }
             }
             budget.made_progress();
         }
     })
     .await;
+}
+
+/// The span of a run: within that of the first request in it, as there is one place for a span to be in, and with how
+/// many requests share it.
+fn run_span(first: &Span, requests: usize) -> Span {
+    if first.is_disabled() {
+        return Span::none();
+    }
+    tracing::error_span!(parent: first, "batch", requests)
 }
 
 fn poll_until(mut sleep: Pin<&mut Option<Sleep>>, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
@@ -126,6 +137,8 @@ type Reply<T, E> = oneshot::Sender<Result<T, BatchError<E>>>;
 struct Embarked<R, T, E> {
     requests: Vec<R>,
     replies: Vec<Reply<T, E>>,
+    /// The span of the first of the requests.
+    first: Span,
 }
 
 /// Those who still want an answer and can have it in time. `None` where there is nobody.
@@ -137,7 +150,8 @@ fn embark<R: RequestContext, T, E, K: Hash + Eq + Clone>(
     let (mut requests, mut replies) = (Vec::with_capacity(members.len()), Vec::with_capacity(members.len()));
     let mut now = None;
     let mut places: Option<OwnedSemaphorePermit> = None;
-    for Waiting { request, reply, place } in members.drain(..) {
+    let mut first = Span::none();
+    for Waiting { request, reply, place, span } in members.drain(..) {
         // Given back together, which takes one lock and not one each.
         match &mut places {
             Some(places) => places.merge(place),
@@ -158,10 +172,13 @@ fn embark<R: RequestContext, T, E, K: Hash + Eq + Clone>(
             }
             continue;
         }
+        if requests.is_empty() {
+            first = span;
+        }
         requests.push(request);
         replies.push(reply);
     }
-    (!requests.is_empty()).then_some(Embarked { requests, replies })
+    (!requests.is_empty()).then_some(Embarked { requests, replies, first })
 }
 
 /// Tells all that wait that the inner service has failed.

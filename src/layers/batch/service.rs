@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::PollSemaphore;
 use tower::load::Load;
 use tower_service::Service;
+use tracing::Span;
 
 use super::BatchError;
 use super::future::{InFlight, ResponseFuture, Seat};
@@ -57,6 +58,8 @@ pub(super) struct Waiting<R, T, E> {
     pub(super) reply: oneshot::Sender<Result<T, BatchError<E>>>,
     /// Until it is sent.
     pub(super) place: OwnedSemaphorePermit,
+    /// Of its caller.
+    pub(super) span: Span,
 }
 
 impl<R, T, E> Member for Waiting<R, T, E> {
@@ -180,7 +183,7 @@ where
             || {
                 let (reply, receiver) = channel.take().unwrap_or_else(oneshot::channel);
                 answer = Some(receiver);
-                Waiting { request: request.take().expect("taken once"), reply, place }
+                Waiting { request: request.take().expect("taken once"), reply, place, span: Span::current() }
             },
         );
         match (entered, request, answer) {

@@ -2,6 +2,7 @@ use tower_layer::Layer;
 use tracing::Level;
 
 use super::Tracing;
+use super::record::SERVER;
 
 /// Makes a span for each call. See the [module](super).
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +14,7 @@ pub struct TracingLayer {
 impl TracingLayer {
     /// Spans of level `INFO` and kind `server`.
     pub const fn new() -> Self {
-        Self { level: Level::INFO, kind: "server" }
+        Self { level: Level::INFO, kind: SERVER }
     }
 
     /// Sets the level of the spans.

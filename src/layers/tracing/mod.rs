@@ -28,6 +28,12 @@
 //! It is called `request`, its target is `tower_kernels::layers::tracing`, its parent is the span that is current at
 //! the call.
 //!
+//! Where a server of this crate has made a span for the request, and that is the current one, the layer makes none of
+//! its own and writes the fields below into the server's. That one has the target `tower_kernels::request`, the level
+//! `ERROR` (so that what is logged about a request has its id at any level of the log) and besides these fields:
+//! `request_id`, `kernel` and `tenant`. REST and gRPC make it, also for each request of an `ExecuteStream`.
+//! [`internal`](TracingLayer::internal) layers always make their own.
+//!
 //! | field | when | what |
 //! |---|---|---|
 //! | `otel.name` | always | the operation: a kernel id, a route |
@@ -54,10 +60,17 @@
 mod future;
 mod layer;
 mod record;
+#[cfg_attr(
+    not(all(feature = "auth", feature = "axum", feature = "grpc", feature = "hyper")),
+    allow(dead_code, reason = "each server uses its part of what they share")
+)]
+mod scope;
 mod service;
 
 pub use self::future::ResponseFuture;
 pub use self::layer::TracingLayer;
+#[cfg(any(feature = "auth", feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) use self::scope::RequestScope;
 pub use self::service::Tracing;
 
 #[cfg(doc)]

@@ -5,12 +5,40 @@ use std::fmt;
 use tracing::field::Empty;
 use tracing::{Level, Span};
 
+use super::scope;
 use crate::error::{Classify, ErrorKind};
 use crate::service::limits::name_prefix;
 use crate::service::{RequestContext, ResponseContext};
 
-/// The span of a call of `request`.
+/// The kind of spans of requests from outside.
+pub(super) const SERVER: &str = "server";
+
+/// The span of a call of `request`: that of its server where it is the current one, and else a new one.
 pub(super) fn span<R: RequestContext>(level: Level, kind: &'static str, request: &R) -> Span {
+    match scope::current().filter(|_| kind == SERVER) {
+        Some(span) => {
+            span.record("otel.name", name_prefix(request.operation()));
+            span.record("priority", request.priority().as_str());
+            if let Some(bytes) = request.payload_bytes() {
+                span.record("request.size", bytes);
+            }
+            with_trace(span, request)
+        }
+        None => with_trace(own_span(level, kind, request), request),
+    }
+}
+
+fn with_trace<R: RequestContext>(span: Span, request: &R) -> Span {
+    if let Some(context) = request.trace_context()
+        && !span.is_disabled()
+    {
+        span.record("trace_id", format_args!("{:032x}", context.trace_id()));
+        span.record("parent_span_id", format_args!("{:016x}", context.parent_id()));
+    }
+    span
+}
+
+fn own_span<R: RequestContext>(level: Level, kind: &'static str, request: &R) -> Span {
     // The level of a call site is a constant, so each level has its own.
     macro_rules! at {
         ($level:expr) => {
@@ -40,20 +68,13 @@ pub(super) fn span<R: RequestContext>(level: Level, kind: &'static str, request:
             )
         };
     }
-    let span = match level {
+    match level {
         Level::TRACE => at!(Level::TRACE),
         Level::DEBUG => at!(Level::DEBUG),
         Level::INFO => at!(Level::INFO),
         Level::WARN => at!(Level::WARN),
         Level::ERROR => at!(Level::ERROR),
-    };
-    if let Some(context) = request.trace_context()
-        && !span.is_disabled()
-    {
-        span.record("trace_id", format_args!("{:032x}", context.trace_id()));
-        span.record("parent_span_id", format_args!("{:016x}", context.parent_id()));
     }
-    span
 }
 
 /// The end of a call, to be called inside its span.

@@ -58,8 +58,9 @@ where
     // Always, so that the inner future is made where it stays and not moved there.
     #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
-        // One comparison answers for every call where nobody listens, before any of the five call sites is looked at.
-        if self.level > LevelFilter::current() {
+        // One comparison answers for every call where nobody listens, before any of the call sites is looked at. Below
+        // the level of this layer there can be the span of a server.
+        if LevelFilter::current() == LevelFilter::OFF {
             return ResponseFuture::unobserved(self.inner.call(request));
         }
         self.call_observed(request)

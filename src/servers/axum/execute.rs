@@ -8,10 +8,12 @@ use ::axum::extract::rejection::PathRejection;
 use ::axum::extract::{Path, Request, State};
 use ::axum::response::Response;
 use tower_service::Service;
+use tracing::Instrument;
 
 use super::kernels::{executes, path_of, unknown};
 use super::router::Shared;
 use crate::error::Classify;
+use crate::layers::tracing::RequestScope;
 use crate::servers::http::{self as transport, Problem, RequestHead, RequestId, ResponseBody, Target};
 use crate::service::{KernelRequest, KernelResponse};
 
@@ -33,7 +35,11 @@ where
     let target = path_of(path).and_then(|path| match executes(&shared.registry, &path) {
         Some(id) => Ok(Target::Input(id.to_owned())),
         None if shared.registry.get(&path).is_some() => Err(Problem::method_not_allowed("GET, HEAD")),
-        None => Err(unknown(path.strip_suffix("/execute").unwrap_or(&path))),
+        None => {
+            let id = path.strip_suffix("/execute").unwrap_or(&path);
+            request.extensions().get::<RequestScope>().into_iter().for_each(|scope| scope.set_kernel(id));
+            Err(unknown(id))
+        }
     });
     execute(&shared, target, request).await
 }
@@ -42,19 +48,23 @@ async fn execute<S>(shared: &Shared<S>, target: Result<Target, Problem>, request
 where
     S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error + 'static> + Clone,
 {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let request_id = RequestId::of(&parts.headers);
+    let span = RequestScope::enter_handler(&mut parts.extensions, request_id.as_str());
     let execution = async {
         let head = RequestHead::read(&parts, shared.timeout)?;
         let service = shared.service.clone();
         transport::execute(service, &parts, head, &request_id, target?, body, &shared.limits).await
     };
-    let result = execution.await;
-    shared.outcomes.record(result.as_ref().err());
-    match result {
-        Ok(answer) => answer.into_response(&request_id),
-        Err(problem) => problem.into_response(&request_id),
-    }
+    let answer = async {
+        let result = execution.await;
+        shared.outcomes.record(result.as_ref().err());
+        match result {
+            Ok(answer) => answer.into_response(&request_id),
+            Err(problem) => problem.into_response(&request_id),
+        }
+    };
+    answer.instrument(span).await
 }
 
 impl From<ResponseBody> for Body {

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use http::Extensions;
 use tonic::metadata::MetadataMap;
+use tracing::Span;
 
 use super::arrival::Arrival;
 use super::memory::CallMemory;
+use crate::layers::tracing::RequestScope;
 use crate::servers::headers::{REQUEST_ID, is_request_id, made_request_id, trace_context};
 use crate::service::limits::{InvalidName, check_name};
 use crate::service::{HostReservation, Invalid, KernelRequest, Payload, Priority, Tenant, TraceContext};
@@ -20,6 +22,8 @@ pub(super) struct Caller {
     /// `None` of a call that did not come by way of the service.
     pub(super) memory: Option<CallMemory>,
     held: Option<HostReservation>,
+    /// What the log says of the call.
+    pub(super) scope: Option<RequestScope>,
     tenant: Option<Arc<str>>,
     priority: Priority,
     trace: Option<Box<TraceContext>>,
@@ -29,7 +33,7 @@ pub(super) struct Caller {
 impl Caller {
     /// Reads the metadata; what a layer or an interceptor has put into `extensions` goes before it.
     pub(super) fn new(metadata: &MetadataMap, mut extensions: Extensions, arrival: Arrival) -> Result<Self, Invalid> {
-        let memory = extensions.remove();
+        let (memory, scope) = (extensions.remove(), extensions.remove::<RequestScope>());
         let request_id = match text(metadata, REQUEST_ID.as_str()) {
             Some(id) if is_request_id(id.as_bytes()) => id.into(),
             _ => made_request_id().into(),
@@ -58,8 +62,11 @@ impl Caller {
             Some(trace) => Some(Box::new(trace.clone())),
             None => trace_context(metadata.as_ref()).map(Box::new),
         };
+        if let (Some(scope), Some(tenant)) = (&scope, &tenant) {
+            scope.set_tenant(tenant);
+        }
         let held = None;
-        Ok(Self { request_id, arrival, memory, held, tenant, priority, trace, extensions })
+        Ok(Self { request_id, arrival, memory, held, scope, tenant, priority, trace, extensions })
     }
 
     /// Takes over what the next message of the call holds. To be called once for each message, whatever becomes of it.
@@ -67,9 +74,29 @@ impl Caller {
         self.held = self.memory.as_ref().map(CallMemory::of_next_request);
     }
 
-    /// What a layer has put beside the request.
-    pub(super) fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
-        self.extensions.get()
+    /// Takes what a layer has put beside the request, which goes no further.
+    pub(super) fn take_extension<T: Clone + Send + Sync + 'static>(&mut self) -> Option<T> {
+        self.extensions.remove()
+    }
+
+    /// The caller of the next request of a stream, which has an id and a span of its own. `is_logged` says whether its
+    /// end is to be logged.
+    pub(super) fn of_next(&self, number: u64, is_logged: bool) -> Self {
+        let mut id = format!("{}/{number}", self.request_id);
+        if !is_request_id(id.as_bytes()) {
+            // Too long together.
+            id = made_request_id();
+        }
+        let scope = RequestScope::new(&id, is_logged);
+        if let (Some(scope), Some(tenant)) = (&scope, &self.tenant) {
+            scope.set_tenant(tenant);
+        }
+        Self { request_id: id.into(), scope, ..self.clone() }
+    }
+
+    /// The span that the request runs in.
+    pub(super) fn span(&self) -> Span {
+        self.scope.as_ref().map_or_else(Span::none, |scope| scope.span().clone())
     }
 
     /// The request that the message is. `is_server_timeout` says whose the deadline is.

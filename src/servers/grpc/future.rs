@@ -8,6 +8,7 @@ use std::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
+use tracing::Span;
 
 use super::memory::{CallMemory, ResponseBody};
 use super::status::Refusal;
@@ -19,6 +20,8 @@ use crate::error::ErrorKind;
 pub struct ResponseFuture {
     state: State,
     timer: Timer,
+    /// The request's, where no layer in front has made one.
+    span: Span,
 }
 
 enum State {
@@ -28,7 +31,7 @@ enum State {
 
 impl ResponseFuture {
     pub(super) fn refuse(status: Status) -> Self {
-        Self { state: State::Refused(Some(Box::new(status))), timer: Timer::new(None) }
+        Self { state: State::Refused(Some(Box::new(status))), timer: Timer::new(None), span: Span::none() }
     }
 
     pub(super) fn run(
@@ -36,7 +39,11 @@ impl ResponseFuture {
         call: CallMemory,
         deadline: Option<Instant>,
     ) -> Self {
-        Self { state: State::Running(future, call), timer: Timer::new(deadline) }
+        Self { state: State::Running(future, call), timer: Timer::new(deadline), span: Span::none() }
+    }
+
+    pub(super) fn in_span(self, span: Span) -> Self {
+        Self { span, ..self }
     }
 }
 
@@ -45,6 +52,7 @@ impl Future for ResponseFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let _entered = this.span.enter();
         let (future, call) = match &mut this.state {
             State::Refused(status) => {
                 return Poll::Ready(Ok(status.take().expect("polled after it had completed").into_http()));

@@ -43,6 +43,10 @@ impl<S: Pipeline> Handler<S> {
         let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
         let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
         caller.hold_message();
+        if let Some(scope) = &caller.scope {
+            // Before what may be wrong with it.
+            scope.set_kernel(&names.kernel_id);
+        }
         kernel_id_of(&names.kernel_id).map_err(refuse)?;
         let is_server_timeout = deadline != caller.arrival.due();
         let payload = payload.map_err(|invalid| refuse(invalid.into()))?;

@@ -53,7 +53,7 @@
 //! |---|---|
 //! | `grpc-timeout` | the deadline; set by gRPC clients themselves |
 //! | `traceparent`, `tracestate` | the position in a W3C trace; one that is malformed is ignored, as the standard says |
-//! | `x-request-id` | the name of the call, in its answer and its errors; made here where there is none |
+//! | `x-request-id` | the name of the call, in its answer, its errors and the log; made here where there is none. Each request of an `ExecuteStream` has it with a slash and its number in the stream |
 //! | `tenant`, `priority` | on whose behalf, and how much it matters: `low`, `normal`, `high` |
 //!
 //! A tenant's name is bounded as [all names](crate::service::limits) are, and so is what a message may repeat. A message

@@ -18,6 +18,8 @@ use super::handler::Handler;
 use super::memory::{CallMemory, RequestBody};
 use super::status::Refusal;
 use crate::error::Classify;
+use crate::layers::tracing::RequestScope;
+use crate::servers::headers::ensure_request_id;
 use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// What a [`KernelGrpcServer`] serves: every cloneable service of kernel requests whose error says what it means.
@@ -134,6 +136,22 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> ResponseFuture {
+        // The one that the handler reads later.
+        let request_id = ensure_request_id(request.headers_mut());
+        let span = RequestScope::enter_handler(request.extensions_mut(), request_id.to_str().unwrap_or_default());
+        let entered = span.enter();
+        let future = self.respond(request);
+        drop(entered);
+        future.in_span(span)
+    }
+}
+
+impl<S: Pipeline> KernelGrpcService<S> {
+    fn respond<B>(&mut self, mut request: http::Request<B>) -> ResponseFuture
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<StdError> + Send + 'static,
+    {
         match Arrival::of(request.headers(), request.extensions()) {
             Ok(arrival) => {
                 request.extensions_mut().insert(arrival);

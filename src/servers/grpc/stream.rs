@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream};
 use pin_project::pin_project;
+use prost::Message;
 use tokio::task::{JoinSet, coop};
 use tonic::Status;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::arrival::earlier;
 use super::caller::Caller;
@@ -29,7 +30,7 @@ use super::wire::Requests;
 use crate::error::{Classify, ErrorKind};
 use crate::layers::timeout::TimeoutError;
 use crate::panics::{CatchPanic, Panicked, catch_panic};
-use crate::servers::requests::{Call as Counted, RequestMetrics, Transport};
+use crate::servers::requests::{Call as Counted, StreamRequests};
 use crate::service::{Invalid, KernelRequest, KernelResponse, Payload};
 
 /// The responses of one stream, as its client reads them.
@@ -107,7 +108,9 @@ struct Calls<S: Pipeline> {
     config: Arc<GrpcConfig>,
     caller: Caller,
     /// Counts the requests, where whoever serves this has put it.
-    counts: Option<RequestMetrics>,
+    counts: Option<StreamRequests>,
+    /// How many requests have been read.
+    read: u64,
     /// `None` once the client has sent its last.
     requests: Option<Requests<ExecuteStreamRequest>>,
     waiting: Option<Waiting>,
@@ -125,6 +128,7 @@ struct Waiting {
     names: Names,
     request: KernelRequest,
     timer: Timer,
+    span: Span,
     counted: Option<Counted>,
 }
 
@@ -132,7 +136,7 @@ impl<S: Pipeline> Calls<S> {
     fn new(
         service: S,
         config: Arc<GrpcConfig>,
-        caller: Caller,
+        mut caller: Caller,
         requests: Requests<ExecuteStreamRequest>,
         unread: Sender,
     ) -> Self {
@@ -140,7 +144,8 @@ impl<S: Pipeline> Calls<S> {
             service,
             config,
             deadline: Timer::new(caller.arrival.due()),
-            counts: caller.extension().cloned(),
+            counts: caller.take_extension(),
+            read: 0,
             caller,
             requests: Some(requests),
             waiting: None,
@@ -151,8 +156,12 @@ impl<S: Pipeline> Calls<S> {
     }
 
     /// A request from its message, or at once why it is wrong.
-    fn read(&self, message: ExecuteStreamRequest, counted: &mut Option<Counted>) -> Result<Waiting, Refusal> {
-        let mut caller = self.caller.clone();
+    fn read(
+        &self,
+        mut caller: Caller,
+        message: ExecuteStreamRequest,
+        counted: &mut Option<Counted>,
+    ) -> Result<Waiting, Refusal> {
         caller.hold_message();
         let ExecuteStreamRequest { tag, timeout_ms, call } = message;
         let (kernel_id, payload) = match call {
@@ -160,6 +169,10 @@ impl<S: Pipeline> Calls<S> {
             Some(Call::Tensors(call)) => (call.kernel_id, tensors(call.inputs).map(Payload::from)),
             None => return Err(Invalid::new("call", "neither `json` nor `tensors` is set").into()),
         };
+        if let Some(scope) = &caller.scope {
+            // Before what may be wrong with it.
+            scope.set_kernel(&kernel_id);
+        }
         kernel_id_of(&kernel_id)?;
         let payload = payload?;
 
@@ -167,30 +180,31 @@ impl<S: Pipeline> Calls<S> {
         let asked = (timeout_ms > 0).then(|| now.checked_add(Duration::from_millis(timeout_ms))).flatten();
         let asked = earlier(asked, self.caller.arrival.due());
         let deadline = earlier(asked, now.checked_add(self.config.timeout));
-        let names = Names { request_id: Arc::clone(&self.caller.request_id), kernel_id };
+        let names = Names { request_id: Arc::clone(&caller.request_id), kernel_id };
+        let span = caller.span();
         let request = caller.into_request(names.kernel_id.clone(), payload, deadline, deadline != asked);
-        Ok(Waiting { tag, names, request, timer: Timer::new(deadline), counted: counted.take() })
-    }
-
-    fn refusal(&self, tag: u64, refusal: Refusal, counted: Option<Counted>) -> Finished {
-        finished(tag, &self.caller.request_id, Err(refusal), counted)
+        Ok(Waiting { tag, names, request, timer: Timer::new(deadline), span, counted: counted.take() })
     }
 
     /// Starts the waiting request if there is room; an answer where it will never start.
     fn poll_start(&mut self, cx: &mut Context<'_>, mut next: Waiting) -> Poll<Option<Finished>> {
-        let tag = next.tag;
+        let (tag, span) = (next.tag, next.span.clone());
+        let _entered = span.enter();
+        let request_id = Arc::clone(&next.names.request_id);
         let refusal = match catch_panic(|| self.service.poll_ready(cx)) {
             Ok(Poll::Ready(Ok(()))) => {
-                let Waiting { names, request, timer, counted, .. } = next;
+                let Waiting { names, request, timer, span, counted, .. } = next;
                 match catch_panic(|| self.service.call(request)) {
                     Ok(future) => {
                         let (future, memory) = (CatchPanic::new(future), self.caller.memory.clone());
-                        self.running.push(Running { future, timer, memory, counted, answer: Some((tag, names)) });
+                        let answer = Some((tag, names));
+                        self.running.push(Running { future, timer, memory, span, counted, answer });
                         return Poll::Ready(None);
                     }
                     Err(panicked) => {
-                        next.counted = counted;
-                        Refusal::panicked(&panicked).of_kernel(&names.kernel_id)
+                        let refusal = Refusal::panicked(&panicked).of_kernel(&names.kernel_id);
+                        self.service = self.service.clone();
+                        return Poll::Ready(Some(finished(tag, &request_id, Err(refusal), counted)));
                     }
                 }
             }
@@ -206,7 +220,7 @@ impl<S: Pipeline> Calls<S> {
         };
         // Whatever place this one was waiting for is given up with it.
         self.service = self.service.clone();
-        Poll::Ready(Some(self.refusal(tag, refusal, next.counted)))
+        Poll::Ready(Some(finished(tag, &request_id, Err(refusal), next.counted)))
     }
 
     /// Ready with the stream's end.
@@ -236,10 +250,19 @@ impl<S: Pipeline> Calls<S> {
             match message {
                 Some(Ok(message)) => {
                     let tag = message.tag;
-                    let mut counted = self.counts.as_ref().map(|counts| counts.begin(Transport::GrpcStream));
-                    match self.read(message, &mut counted) {
+                    self.read += 1;
+                    let is_logged = self.counts.as_ref().is_some_and(StreamRequests::are_logged);
+                    let caller = self.caller.of_next(self.read, is_logged);
+                    let (span, request_id) = (caller.span(), Arc::clone(&caller.request_id));
+                    let _entered = span.enter();
+                    let begin = |counts: &StreamRequests| {
+                        let bytes = if is_logged { message.encoded_len() } else { 0 };
+                        counts.begin(&request_id, caller.scope.as_ref(), bytes)
+                    };
+                    let mut counted = self.counts.as_ref().map(begin);
+                    match self.read(caller, message, &mut counted) {
                         Ok(next) => self.waiting = Some(next),
-                        Err(refusal) => self.unread.push(self.refusal(tag, refusal, counted)),
+                        Err(refusal) => self.unread.push(finished(tag, &request_id, Err(refusal), counted)),
                     }
                 }
                 Some(Err(status)) => {
@@ -286,6 +309,7 @@ struct Running<F> {
     future: F,
     timer: Timer,
     memory: Option<CallMemory>,
+    span: Span,
     counted: Option<Counted>,
     answer: Option<(u64, Names)>,
 }
@@ -299,6 +323,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
         let this = self.project();
+        let _entered = this.span.enter();
         let result = match this.future.poll(cx) {
             Poll::Ready(Ok(result)) => result.map_err(|error| Refusal::of(&error)),
             Poll::Ready(Err(panicked)) => Err(Refusal::panicked(&panicked)),
@@ -330,14 +355,19 @@ fn finished(
     tag: u64,
     request_id: &str,
     outcome: Result<(Outcome, Option<Sending>), Refusal>,
-    counted: Option<Counted>,
+    mut counted: Option<Counted>,
 ) -> Finished {
+    let status = outcome.as_ref().map_or_else(|refusal| refusal.kind().grpc_code(), |_| 0);
     let code = outcome.as_ref().map_or_else(|refusal| refusal.kind().code(), |_| "ok");
     let (outcome, held) = match outcome {
         Ok(outcome) => outcome,
         Err(refusal) => (Outcome::Error(as_message(&refusal.into_status(Some(request_id)))), None),
     };
-    Finished { response: ExecuteStreamResponse { tag, outcome: Some(outcome) }, held, counted, code }
+    let response = ExecuteStreamResponse { tag, outcome: Some(outcome) };
+    if let Some(counted) = &mut counted {
+        counted.respond(status, &response);
+    }
+    Finished { response, held, counted, code }
 }
 
 /// Counts the end of a request.

@@ -12,6 +12,7 @@ use super::read::in_time;
 use super::{Problem, RequestHead, RequestId, ResponseBody, document, read, tensors};
 use crate::error::{Classify, ErrorKind};
 use crate::layers::timeout;
+use crate::layers::tracing::RequestScope;
 use crate::panics::CatchPanic;
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
 use crate::service::limits::check_name;
@@ -76,6 +77,11 @@ where
     let over = |problem: Problem| problem.over(parts.version);
     let max_body = limits.max_request_size;
     let memory = limits.memory.reservation(limits.max_response_size);
+    let scope = parts.extensions.get::<RequestScope>();
+    if let (Some(scope), Target::Input(kernel_id)) = (scope, &target) {
+        // Known before the body is read, and what is wrong with that.
+        scope.set_kernel(kernel_id);
+    }
     let (mut request, asked) = match (Form::of(&parts.headers)?, target) {
         (Form::Json, target) => {
             let body = read::whole(body, max_body, head.deadline(), &memory).await.map_err(over)?;
@@ -99,6 +105,10 @@ where
         }
     };
     head.apply(&mut request);
+    if let Some(scope) = scope {
+        scope.set_kernel(&request.kernel_id);
+        request.tenant.iter().for_each(|tenant| scope.set_tenant(tenant));
+    }
     request.extensions.insert(memory);
     let kernel_id = request.kernel_id.clone();
     // A service that panics is an answer to its own request, and the connection's other requests go on.

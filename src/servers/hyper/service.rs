@@ -13,9 +13,11 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use serde::Serialize;
 use tower_service::Service;
+use tracing::Instrument;
 
 use crate::error::{Classify, ErrorKind};
 use crate::layers::metrics::MetricsHandle;
+use crate::layers::tracing::RequestScope;
 use crate::servers::http::{Limits, Problem, RequestHead, RequestId, ResponseBody, Target, document, execute};
 use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
@@ -99,8 +101,10 @@ where
     type Future = ResponseFuture;
 
     fn call(&self, request: Request<B>) -> ResponseFuture {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let request_id = RequestId::of(&parts.headers);
+        let span = RequestScope::enter_handler(&mut parts.extensions, request_id.as_str());
+        let _entered = span.enter();
         let target = match self.route(&parts, &request_id) {
             Ok(Route::Answer(response)) => return ResponseFuture::ready(response),
             Ok(Route::Execute(target)) => target,
@@ -111,12 +115,13 @@ where
             Err(problem) => return ResponseFuture::ready(problem.into_response(&request_id)),
         };
         let (service, limits) = (self.service.clone(), self.limits.clone());
-        ResponseFuture::running(async move {
+        let answer = async move {
             match execute(service, &parts, head, &request_id, target, body, &limits).await {
                 Ok(answer) => answer.into_response(&request_id),
                 Err(problem) => problem.into_response(&request_id),
             }
-        })
+        };
+        ResponseFuture::running(answer.instrument(span.clone()))
     }
 }
 

@@ -3,6 +3,7 @@ use std::fmt::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::Request;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -10,6 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
+use super::access::{self, Cut, Entry, Source};
 use super::service::CountRequestsLayer;
 use crate::error::ErrorKind;
 
@@ -56,6 +58,7 @@ pub(super) const OUTCOMES: [&str; 4 + ErrorKind::ALL.len()] = {
 #[derive(Clone, Debug, Default)]
 pub struct RequestMetrics {
     counts: Arc<Counts>,
+    logs_at_info: bool,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +87,13 @@ impl RequestMetrics {
     /// One that has counted nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Whether the line that is [logged](super#log) at the end of a request is of level `INFO`: if nothing is said it is
+    /// of level `DEBUG`.
+    #[must_use]
+    pub fn access_log(self, on: bool) -> Self {
+        Self { logs_at_info: on, ..self }
     }
 
     /// Counts the requests of a service. It goes outermost.
@@ -121,9 +131,14 @@ impl RequestMetrics {
         registry.sub_registry_with_prefix("kernel").register_collector(Box::new(Encoder(Arc::clone(&self.counts))));
     }
 
-    pub(crate) fn begin(&self, transport: Transport) -> Call {
+    pub(super) fn begin(&self, transport: Transport) -> Call {
         self.counts.transports[transport as usize].begun.fetch_add(1, Ordering::AcqRel);
-        Call { counts: Some(Arc::clone(&self.counts)), transport }
+        Call { counts: Some(Arc::clone(&self.counts)), transport, entry: None }
+    }
+
+    /// Whether the end of a request is logged: where it came from, then.
+    pub(super) fn source<B>(&self, request: &Request<B>) -> Option<Source> {
+        access::is_read(self.logs_at_info).then(|| Source::of(request, self.logs_at_info))
     }
 }
 
@@ -133,24 +148,55 @@ pub(crate) struct Call {
     /// `None` once it has ended.
     counts: Option<Arc<Counts>>,
     transport: Transport,
+    /// What is logged at the end. In a box, as most programs log nothing.
+    entry: Option<Box<Entry>>,
 }
 
 impl Call {
-    /// Counts the end, the first time.
+    /// Has the end logged.
+    pub(super) fn log_end(&mut self, entry: Entry) {
+        self.entry = Some(Box::new(entry));
+    }
+
+    /// What is logged at the end, to add to it.
+    pub(super) fn entry(&mut self) -> Option<&mut Entry> {
+        self.entry.as_deref_mut()
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Counts and logs the end, the first time.
     pub(crate) fn end(&mut self, outcome: &'static str) {
+        self.end_with(outcome, None);
+    }
+
+    /// Counts and logs the end of a response that failed on its way.
+    pub(super) fn fail(&mut self) {
+        self.end_with(ErrorKind::Internal.code(), Some(Cut::Failed));
+    }
+
+    fn end_with(&mut self, outcome: &'static str, cut: Option<Cut>) {
         if let Some(counts) = self.counts.take() {
             // A code that is none of the table would be a defect here.
             let known = OUTCOMES.iter().position(|known| *known == outcome);
             let index = known.unwrap_or(1 + ErrorKind::Internal as usize);
             counts.transports[self.transport as usize].ended[index].fetch_add(1, Ordering::AcqRel);
         }
+        if let Some(entry) = self.entry.take() {
+            entry.log(self.transport, outcome, cut);
+        }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let kind = if std::thread::panicking() { ErrorKind::Internal } else { ErrorKind::Cancelled };
-        self.end(kind.code());
+        let (kind, cut) = match std::thread::panicking() {
+            true => (ErrorKind::Internal, Cut::Panicked),
+            false => (ErrorKind::Cancelled, Cut::Closed),
+        };
+        self.end_with(kind.code(), Some(cut));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Counts every request at the edge by what its client was told: the ones that never reach a kernel as well.
+//! Counts and logs every request at the edge by what its client was told: the ones that never reach a kernel as well.
 //!
 //! It goes outermost, directly below the server, so that a refusal of any layer, a path that there is not, a body that
 //! came too slowly and a client that hung up are all among them. It differs from
@@ -8,12 +8,12 @@
 //!
 //! ```
 //! use tower::{Layer, ServiceExt};
-//! use tower_kernels::requests::{RequestMetrics, Transport};
+//! use tower_kernels::requests::{RequestBody, RequestMetrics, Transport};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let metrics = RequestMetrics::new();
-//! let hello = tower::service_fn(|_: http::Request<String>| async {
+//! let hello = tower::service_fn(|_: http::Request<RequestBody<String>>| async {
 //!     Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
 //! });
 //! metrics.layer(Transport::Rest).layer(hello).oneshot(http::Request::new(String::new())).await.unwrap();
@@ -43,22 +43,52 @@
 //! How it goes with the other counters: every call of a kernel in `kernel_requests_total` belongs to a request here.
 //! Requests for other things, and those refused before the kernel was called, are here alone.
 //!
+//! # Log
+//!
+//! A request gets an id on arrival: the client's `x-request-id`, where that is 1 to 128 visible ASCII characters, or a
+//! new one, which replaces it. It is handled inside a span of the target `tower_kernels::request` that has this id as
+//! `request_id`, and `kernel` and `tenant` once they are known, so every event has them, on whichever thread: a
+//! kernel's panic on a worker as well as a rejected credential. Requests of `ExecuteStream` have spans of their own
+//! within that of the call; their ids are the call's, a slash, and the number of the request.
+//!
+//! When it has ended, however it has, there is one event of the target `tower_kernels::access`, at level `DEBUG`, or
+//! `INFO` after [`RequestMetrics::access_log`]. It is in no span, and its fields are:
+//!
+//! | field | when | what |
+//! |---|---|---|
+//! | `transport` | always | as in the metrics |
+//! | `peer` | the server tells it, by a [`PeerAddress`](crate::service::PeerAddress) | address and port of the other end of the connection |
+//! | `method`, `path` | always | of HTTP; a path of gRPC is its service and method. Query strings are left out |
+//! | `kernel` | one was asked for | its id, as the client wrote it |
+//! | `tenant` | known | on whose behalf |
+//! | `request_id` | always | as above |
+//! | `status` | REST, and there was a response; gRPC, where it is not 200 | the status of HTTP |
+//! | `grpc_status` | gRPC, and there was a response | the number of the status |
+//! | `outcome` | always | as in the metrics |
+//! | `incomplete` | the response was not sent to its end | why: its client hung up, for one |
+//! | `bytes_in`, `bytes_out` | always | of the bodies: what was read of the request's, and sent of the response's |
+//! | `duration_ms` | always | from the head of the request to the end of the response |
+//!
 //! # Cost
 //!
-//! Two additions for each request; a refusal of gRPC's is also decoded.
+//! Two additions for each request; a refusal of gRPC's is also decoded. Where a subscriber takes the span, an
+//! allocation and what the subscriber does; where it takes the line, one more.
 //!
 //! # Cancel safety
 //!
 //! A future or a body that is dropped before its end counts as `cancelled`, or as `internal` where the service panicked.
 
+mod access;
 mod body;
 mod counts;
 mod outcome;
 mod service;
+#[cfg(feature = "grpc")]
+mod stream;
 
-pub use self::body::CountedBody;
+pub use self::body::{CountedBody, RequestBody};
 pub use self::counts::{RequestMetrics, Transport};
 pub use self::service::{CountRequests, CountRequestsLayer, ResponseFuture};
 
 #[cfg(feature = "grpc")]
-pub(crate) use self::counts::Call;
+pub(crate) use self::{counts::Call, stream::StreamRequests};

@@ -7,10 +7,17 @@ use http_body::Body;
 use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
+use tracing::Span;
+use tracing::instrument::{Instrument, Instrumented};
 
-use super::body::CountedBody;
+use super::access::Entry;
+use super::body::{CountedBody, RequestBody};
 use super::counts::{Call, RequestMetrics, Transport};
 use super::outcome;
+#[cfg(feature = "grpc")]
+use super::stream::StreamRequests;
+use crate::layers::tracing::RequestScope;
+use crate::servers::headers::ensure_request_id;
 
 /// Counts the requests of a service. See the [module](super).
 #[derive(Clone, Debug)]
@@ -43,7 +50,7 @@ pub struct CountRequests<S> {
 
 impl<S, R, B> Service<Request<R>> for CountRequests<S>
 where
-    S: Service<Request<R>, Response = Response<B>>,
+    S: Service<Request<RequestBody<R>>, Response = Response<B>>,
     B: Body,
 {
     type Response = Response<CountedBody<B>>;
@@ -56,14 +63,27 @@ where
 
     fn call(&mut self, mut request: Request<R>) -> Self::Future {
         // Before the inner call, so that one that panics there is counted as well.
-        let call = self.metrics.begin(self.transport);
+        let mut call = self.metrics.begin(self.transport);
+        let request_id = ensure_request_id(request.headers_mut());
+        let source = self.metrics.source(&request);
+        let scope = RequestScope::new(request_id.to_str().unwrap_or_default(), source.is_some());
+        #[cfg(feature = "grpc")]
         if request.uri().path().ends_with("/ExecuteStream") {
             // Whose single requests are counted where they are read.
-            request.extensions_mut().insert(self.metrics.clone());
+            request.extensions_mut().insert(StreamRequests::new(self.metrics.clone(), source.clone()));
+        }
+        if let (Some(source), Some(scope)) = (source, &scope) {
+            call.log_end(Entry::new(source, request_id, scope.clone()));
+        }
+        let span = scope.as_ref().map_or_else(Span::none, |scope| scope.span().clone());
+        if let Some(scope) = &scope {
+            request.extensions_mut().insert(scope.clone());
         }
         // The server sends no body in answer to it, and does not ask for one.
         let is_read = request.method() != Method::HEAD;
-        ResponseFuture { inner: self.inner.call(request), call: Some(call), is_read }
+        let request = request.map(|body| RequestBody::new(body, scope));
+        let inner = span.in_scope(|| self.inner.call(request));
+        ResponseFuture { inner: inner.instrument(span), call: Some(call), is_read }
     }
 }
 
@@ -72,7 +92,7 @@ where
 #[derive(Debug)]
 pub struct ResponseFuture<F> {
     #[pin]
-    inner: F,
+    inner: Instrumented<F>,
     /// `None` once the body has it.
     call: Option<Call>,
     is_read: bool,
@@ -86,18 +106,22 @@ where
     type Output = Result<Response<CountedBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let result = ready!(this.inner.poll(cx));
+        let mut this = self.project();
+        let result = ready!(this.inner.as_mut().poll(cx));
         let mut call = this.call.take().expect("polled after it had completed");
         match result {
             Ok(response) => {
                 let told = outcome::of_head(response.status(), response.headers(), response.extensions());
-                let is_read = *this.is_read;
-                Poll::Ready(Ok(response.map(|body| CountedBody::new(body, call, told, is_read))))
+                let transport = call.transport();
+                if let Some(entry) = call.entry() {
+                    entry.head(transport, response.status(), response.headers());
+                }
+                let (span, is_read) = (this.inner.span().clone(), *this.is_read);
+                Poll::Ready(Ok(response.map(|body| CountedBody::new(body, call, span, told, is_read))))
             }
             Err(error) => {
                 // The server closes the connection.
-                call.end(crate::error::ErrorKind::Internal.code());
+                call.fail();
                 Poll::Ready(Err(error))
             }
         }

@@ -24,6 +24,7 @@ use tower_kernels::hyper::ServerConfig;
 
 pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
 pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry, Tenants};
+pub(crate) use self::print::Changed;
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
 pub(crate) use self::tls::Tls;
@@ -174,6 +175,7 @@ pub(crate) struct Log {
     pub(crate) max_repeats: u64,
     pub(crate) buffer: usize,
     pub(crate) format: LogFormat,
+    pub(crate) access: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +188,8 @@ pub(crate) enum LogFormat {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: Filter::default(), max_repeats: 20, buffer: 1 << 20, format: LogFormat::default() }
+        let (level, format) = (Filter::default(), LogFormat::default());
+        Self { level, max_repeats: 20, buffer: 1 << 20, format, access: false }
     }
 }
 

@@ -227,6 +227,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         "The most bytes of log lines that wait for a slow reader; more are dropped and counted",
     ),
     setting("log.format", Choice(&["text", "json"]), "How: lines for people, or a JSON object a line"),
+    setting(
+        "log.access",
+        Switch,
+        "Whether each request is logged when it has ended, at any log.level; without it that is at level debug",
+    ),
 ];
 
 impl Setting {
@@ -272,6 +277,11 @@ impl Setting {
                 Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
             }
         })
+    }
+
+    /// Whether its value is a list or a table that is written in the file alone.
+    pub(super) fn is_in_file(&self) -> bool {
+        matches!(self.kind, InFile)
     }
 
     /// A configuration of this setting alone.

@@ -42,8 +42,12 @@ pub(super) fn print(
         return Ok(());
     }
     let mut text = format!("tower-kernels {}\n", env!("CARGO_PKG_VERSION"));
+    writeln!(text, "  {:<8} {rest}", "REST")?;
+    if let Some(address) = servers.rest {
+        let credential = if servers.auth.is_some() { "  (asks for a credential)" } else { "" };
+        writeln!(text, "  {:<8} {scheme}://{}/docs{credential}", "docs", reachable(address))?;
+    }
     for (name, value) in [
-        ("REST", rest),
         ("gRPC", grpc),
         ("devices", devices),
         ("kernels", kernels.to_string()),

@@ -12,6 +12,7 @@ mod memory;
 mod open_files;
 mod pipeline;
 mod servers;
+mod settings;
 mod tls;
 
 use std::path::PathBuf;
@@ -65,7 +66,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
 }
 
 async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn std::error::Error + Send + Sync>> {
-    tracing::info!(settings = %effective.on_one_line(), "starting");
+    settings::log(&effective);
     let config = &effective.config;
     #[cfg(target_os = "linux")]
     open_files::raise_limit(config);

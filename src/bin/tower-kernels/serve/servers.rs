@@ -46,7 +46,7 @@ pub(super) struct Servers {
 
 impl Servers {
     pub(super) fn new(config: &Config, auth: Option<Authentication>, tls: Option<Tls>, memory: HostMemory) -> Self {
-        let requests = RequestMetrics::new();
+        let requests = RequestMetrics::new().access_log(config.log.access);
         let shown = requests.clone();
         Self {
             rest_server: server(config, tls.as_ref()),

@@ -184,7 +184,7 @@ impl Server {
             let (security, config, handshakes) = (security.clone(), config.clone(), no_more_handshakes.clone());
             tasks.spawn(async move {
                 let Some(transport) = security.secure(tcp, &activity, &config, &handshakes).await else { return };
-                let service = WithPeer::new(service, transport.peer());
+                let service = WithPeer::new(service, peer, transport.peer());
                 let stream = Stream::new(transport, activity.clone(), &config);
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = supervise(connection, &activity, &counts, lifetime, stops).await {

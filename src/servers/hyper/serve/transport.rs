@@ -1,6 +1,7 @@
 //! What a connection's bytes travel in: TCP as it is, or TLS.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use super::ServerConfig;
 use super::activity::Activity;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use crate::service::{PeerTenant, Tenant};
+use crate::service::{PeerAddress, PeerTenant, Tenant};
 
 /// How the connections of a server begin: with a TLS handshake, or with HTTP at once.
 #[derive(Clone, Debug, Default)]
@@ -102,16 +103,17 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// Tells a connection's requests whom its client certificate names.
+/// Tells a connection's requests where it comes from, and whom its client certificate names.
 #[derive(Clone, Debug)]
 pub(super) struct WithPeer<S> {
     service: S,
+    address: PeerAddress,
     peer: Option<Arc<PeerTenant>>,
 }
 
 impl<S> WithPeer<S> {
-    pub(super) fn new(service: S, peer: Option<Arc<PeerTenant>>) -> Self {
-        Self { service, peer }
+    pub(super) fn new(service: S, address: SocketAddr, peer: Option<Arc<PeerTenant>>) -> Self {
+        Self { service, address: PeerAddress(address), peer }
     }
 }
 
@@ -124,6 +126,7 @@ where
     type Future = S::Future;
 
     fn call(&self, mut request: Request<R>) -> S::Future {
+        request.extensions_mut().insert(self.address);
         if let Some(peer) = &self.peer {
             // Asked at each request: a connection may outlive the certificate.
             if peer.is_valid() {

@@ -114,7 +114,8 @@ where
     write!(writer, "\",\"level\":\"{}\"", metadata.level())?;
     let mut bounded = Bounded::new(Json::new(writer.by_ref(), false), MAX_EVENT, is_own(metadata));
     event.record(&mut bounded);
-    bounded.into.result?;
+    let Json { result, written, .. } = bounded.into;
+    result?;
     writer.write_str(",\"target\":")?;
     write_json(&mut writer, metadata.target())?;
     if let Some(scope) = ctx.event_scope() {
@@ -134,9 +135,27 @@ where
             write_json(&mut spans, span.name())?;
             spans.push('}');
         }
+        write_request(&mut writer, &spans, written)?;
         write!(writer, ",\"span\":{},\"spans\":[{spans}]", &spans[current..])?;
     }
     writer.write_str("}\n")
+}
+
+/// The fields by which a request is found in the log.
+const REQUEST: [&str; 3] = ["request_id", "kernel", "tenant"];
+
+/// Writes which request a line is about as members of the line itself, so that all lines can be searched by the same:
+/// those of the innermost of `spans` that has them, but for those that the event has `written`.
+fn write_request(writer: &mut Writer<'_>, spans: &str, written: [bool; REQUEST.len()]) -> fmt::Result {
+    // Written as JSON above; a line is worth more than its search fields, should that ever be wrong.
+    let spans: Vec<serde_json::Value> = serde_json::from_str(&format!("[{spans}]")).unwrap_or_default();
+    for (name, _) in REQUEST.into_iter().zip(written).filter(|(_, written)| !written) {
+        if let Some(value) = spans.iter().rev().find_map(|span| span.get(name)?.as_str()) {
+            write!(writer, ",\"{name}\":")?;
+            write_json(writer, value)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the fields of spans: in JSON as an object's, without its braces, so that more can follow.
@@ -189,6 +208,8 @@ trait Values: Visit {
 }
 
 /// Passes values on, and of long ones the beginning.
+///
+/// Fields that only an exporter of OpenTelemetry reads are left out.
 struct Bounded<V> {
     into: V,
     /// How many more bytes there may be.
@@ -206,11 +227,12 @@ impl<V: Values> Bounded<V> {
     fn pass(&mut self, field: &Field, value: fmt::Arguments<'_>, quoted: bool) {
         let max = match field.name() {
             _ if self.is_own => MAX_OWN,
-            "message" | "exception.message" | "error" | "reason" => MAX_SENTENCE,
+            // A path can hold two names.
+            "message" | "exception.message" | "error" | "reason" | "path" => MAX_SENTENCE,
             "backtrace" => MAX_OWN,
             _ => MAX_VALUE,
         };
-        if self.room > 0 {
+        if self.room > 0 && !field.name().starts_with("otel.") {
             self.value.clear();
             push_cut(&mut self.value, value, max.min(self.room));
             self.take(self.value.len() + field.name().len());
@@ -345,16 +367,21 @@ impl Visit for Text<'_> {
 struct Json<'a> {
     writer: Writer<'a>,
     is_first: bool,
+    /// Which of [`REQUEST`] there are.
+    written: [bool; REQUEST.len()],
     result: fmt::Result,
 }
 
 impl<'a> Json<'a> {
     fn new(writer: Writer<'a>, is_first: bool) -> Self {
-        Self { writer, is_first, result: Ok(()) }
+        Self { writer, is_first, written: [false; REQUEST.len()], result: Ok(()) }
     }
 
     fn member(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'a>) -> fmt::Result) {
         let name = field.name().strip_prefix("r#").unwrap_or(field.name());
+        for (written, _) in self.written.iter_mut().zip(REQUEST).filter(|(_, of_request)| *of_request == name) {
+            *written = true;
+        }
         let comma = if std::mem::take(&mut self.is_first) { "" } else { "," };
         self.result = self.result.and_then(|()| {
             self.writer.write_str(comma)?;
@@ -502,5 +529,41 @@ mod tests {
         assert_eq!(count("error.type=\"overloaded\" repeats=7"), 1, "{text}");
         assert_eq!(count("event=\"request failed\" repeats=2"), 1, "{text}");
         assert_eq!(text.lines().count(), 3 + 3 + 3 + 2, "{text}");
+    }
+
+    #[test]
+    fn a_line_of_json_says_itself_which_request_it_is_about() {
+        let line = lines(LogFormat::Json, 0, || {
+            let call = tracing::info_span!("request", request_id = "a", kernel = tracing::field::Empty, tenant = "t");
+            let _call = call.enter();
+            let request = tracing::info_span!("request", request_id = EVIL, kernel = "k", otel.name = "k");
+            let _request = request.enter();
+            tracing::info!(target: "t", kernel = "its own", "a");
+        });
+        // Each member once: the map has the last of a name.
+        assert_eq!(line.matches(r#""kernel":"#).count(), 3, "{line}");
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let names = (&json["request_id"], &json["kernel"], &json["tenant"]);
+        assert_eq!(names, (&EVIL.into(), &"its own".into(), &"t".into()), "{line}");
+        assert!(!line.contains("otel."), "{line}");
+        let none = lines(LogFormat::Json, 0, || tracing::info!(target: "t", "no request"));
+        assert!(!none.contains("request_id"), "{none}");
+    }
+
+    #[test]
+    fn the_access_log_has_every_line_where_it_is_on() {
+        let told = |level: Level| {
+            let text = lines(LogFormat::Text, 2, || {
+                for outcome in ["ok", "ok", "ok", "not_found"] {
+                    match level {
+                        Level::INFO => tracing::info!(target: "tower_kernels::access", outcome, "request ended"),
+                        _ => tracing::debug!(target: "tower_kernels::access", outcome, "request ended"),
+                    }
+                }
+            });
+            text.lines().filter(|line| line.contains("request ended") && !line.contains("repeats")).count()
+        };
+        // At debug it is as other lines are, of each outcome some.
+        assert_eq!((told(Level::INFO), told(Level::DEBUG)), (4, 3));
     }
 }

@@ -3,7 +3,8 @@
 //! Requests never wait for whoever reads it, and clients cannot fill it:
 //! * a thread of its own writes ([`writer`]); lines that find its queue full, or that cannot be written, are dropped and
 //!   counted;
-//! * of events of a kind a few are logged in any ten seconds, and of the rest the number ([`repeats`]);
+//! * of events of a kind a few are logged in any ten seconds, and of the rest the number ([`repeats`]); but for the
+//!   access log where it is asked for, which has a line for each request;
 //! * values and lines have a longest length, and control characters are escaped ([`format`]).
 //!
 //! `tracing-appender` would be the library for the first of these. Its queue is bounded in lines and not in bytes, what
@@ -31,6 +32,11 @@ use crate::config::Log;
 /// What the log says of itself. The summaries must not be summed up.
 const TARGET: &str = "tower_kernels::log";
 
+/// The spans of requests.
+const REQUEST: &str = "tower_kernels::request";
+/// The events that say how each request ended.
+const ACCESS: &str = "tower_kernels::access";
+
 /// The log while it is written. Dropped, it writes what is left, for as long as somebody reads.
 #[derive(Debug)]
 pub(super) struct Logger {
@@ -41,7 +47,7 @@ pub(super) struct Logger {
 impl Logger {
     /// Logs from now on whatever `tracing` is told, panics included.
     pub(super) fn init(log: &Log) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let filter = EnvFilter::try_new(log.level.directives())?;
+        let filter = filter(log)?;
         let repeats = Arc::new(Repeats::new(log.max_repeats));
         let queue = Queue::new(log.buffer);
         let layer = tracing_subscriber::fmt::layer()
@@ -61,6 +67,20 @@ impl Logger {
         let (queue, repeats) = (self.writer.queue().clone(), Arc::clone(&self.repeats));
         move |registry| metrics::register(registry, queue.clone(), Arc::clone(&repeats))
     }
+}
+
+/// What `log.level` asks for, with the spans of requests, which any line about a request is to name, and the access log
+/// where it is on.
+fn filter(log: &Log) -> Result<EnvFilter, Box<dyn Error + Send + Sync>> {
+    let level = log.level.directives();
+    let mut filter = EnvFilter::try_new(level)?;
+    if level != "off" {
+        filter = filter.add_directive(format!("{REQUEST}=error").parse()?);
+    }
+    if log.access {
+        filter = filter.add_directive(format!("{ACCESS}=info").parse()?);
+    }
+    Ok(filter)
 }
 
 /// The hook that there is without this writes to stderr itself: the thread that panicked would wait for its reader.

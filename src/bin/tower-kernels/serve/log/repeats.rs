@@ -11,13 +11,13 @@ use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata};
 
-use super::TARGET;
 use super::format::{is_own, push_cut};
+use super::{ACCESS, TARGET};
 
 /// The time in which [`Repeats`] counts.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Counts events by kind: where in the code they are made, and the `error.type` that they tell of.
+/// Counts events by kind: where in the code they are made, and the `error.type` or `outcome` that they tell of.
 ///
 /// There are as many kinds as such places, times the kinds of errors, whatever clients do.
 #[derive(Debug)]
@@ -58,7 +58,9 @@ impl Repeats {
     /// Whether this event is to be logged; if not it is counted.
     pub(super) fn admits(&self, event: &Event<'_>) -> bool {
         let metadata = event.metadata();
-        if self.max == 0 || metadata.target() == TARGET || is_own(metadata) {
+        // What was asked for, line by line; at debug the same lines are as others are.
+        let is_access_log = metadata.target() == ACCESS && *metadata.level() == Level::INFO;
+        if self.max == 0 || metadata.target() == TARGET || is_own(metadata) || is_access_log {
             return true;
         }
         let mut said = Said::default();
@@ -137,7 +139,9 @@ struct Said {
 impl Visit for Said {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            "error.type" => self.code = ErrorKind::ALL.into_iter().map(ErrorKind::code).find(|code| *code == value),
+            "error.type" | "outcome" => {
+                self.code = ErrorKind::ALL.into_iter().map(ErrorKind::code).find(|code| *code == value)
+            }
             "message" => push_cut(&mut self.message, format_args!("{value}"), 128),
             _ => {}
         }

@@ -1,0 +1,145 @@
+//! The line that is logged when a request has ended.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use tracing::Level;
+
+use super::Transport;
+use crate::layers::tracing::RequestScope;
+use crate::service::PeerAddress;
+
+/// The target of the lines, by which a subscriber tells them from others.
+pub(super) const TARGET: &str = "tower_kernels::access";
+
+/// Whether anybody reads the lines, which go to level INFO or else to DEBUG.
+pub(super) fn is_read(at_info: bool) -> bool {
+    if at_info {
+        tracing::enabled!(target: TARGET, Level::INFO)
+    } else {
+        tracing::enabled!(target: TARGET, Level::DEBUG)
+    }
+}
+
+/// What the line says of where a request came from and what it asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(super) at_info: bool,
+    peer: Option<SocketAddr>,
+    method: Method,
+    uri: Uri,
+}
+
+impl Source {
+    pub(super) fn of<B>(request: &Request<B>, at_info: bool) -> Self {
+        let peer = request.extensions().get().map(|PeerAddress(address)| *address);
+        Self { at_info, peer, method: request.method().clone(), uri: request.uri().clone() }
+    }
+}
+
+/// A request that is logged when it ends.
+#[derive(Debug)]
+pub(super) struct Entry {
+    source: Source,
+    request_id: HeaderValue,
+    scope: RequestScope,
+    begun: Instant,
+    /// Bytes of the response's body.
+    pub(super) sent: u64,
+    status: Option<Status>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Status {
+    Http(StatusCode),
+    Grpc(Option<i32>),
+}
+
+impl Entry {
+    pub(super) fn new(source: Source, request_id: HeaderValue, scope: RequestScope) -> Self {
+        Self { source, request_id, scope, begun: Instant::now(), sent: 0, status: None }
+    }
+
+    /// Notes the head of the response. The status of gRPC can come with it or after the body.
+    pub(super) fn head(&mut self, transport: Transport, status: StatusCode, headers: &HeaderMap) {
+        let is_grpc = transport != Transport::Rest && status == StatusCode::OK;
+        self.status = Some(if is_grpc { Status::Grpc(grpc_status(headers)) } else { Status::Http(status) });
+    }
+
+    /// Notes the trailers of the response.
+    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
+        if let (Some(Status::Grpc(status)), Some(number)) = (&mut self.status, grpc_status(trailers)) {
+            *status = Some(number);
+        }
+    }
+
+    /// Notes the status of a request within a stream, which has no head of its own.
+    #[cfg(feature = "grpc")]
+    pub(super) fn set_grpc_status(&mut self, number: i32) {
+        self.status = Some(Status::Grpc(Some(number)));
+    }
+
+    /// Logs the end. `cut` says whether the response was not sent to its end.
+    pub(super) fn log(self, transport: Transport, outcome: &'static str, cut: Option<Cut>) {
+        let Self { source: Source { at_info, peer, method, uri }, request_id, scope, begun, sent, status } = self;
+        let (http, grpc) = match status {
+            Some(Status::Http(status)) => (Some(status.as_u16()), None),
+            Some(Status::Grpc(number)) => (None, number),
+            None => (None, None),
+        };
+        let incomplete = cut.map(|cut| cut.reason(status.is_some()));
+        let duration_ms = begun.elapsed().as_micros() as f64 / 1e3;
+        // The level of a place that logs is a constant. The line stands by itself, without the fields of the span.
+        macro_rules! at {
+            ($level:expr) => {
+                tracing::event!(
+                    target: TARGET,
+                    parent: None,
+                    $level,
+                    transport = transport.as_str(),
+                    peer = peer.map(tracing::field::display),
+                    method = method.as_str(),
+                    path = uri.path(),
+                    kernel = scope.kernel(),
+                    tenant = scope.tenant(),
+                    request_id = request_id.to_str().ok(),
+                    status = http,
+                    grpc_status = grpc,
+                    outcome,
+                    incomplete,
+                    bytes_in = scope.received(),
+                    bytes_out = sent,
+                    duration_ms,
+                    "request ended"
+                )
+            };
+        }
+        if at_info { at!(Level::INFO) } else { at!(Level::DEBUG) }
+    }
+}
+
+/// How a response came to be cut off.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cut {
+    /// Nobody waits for it any more: the client has hung up or reset its stream, or the server closes the connection.
+    Closed,
+    Panicked,
+    /// The body or the service ended with an error.
+    Failed,
+}
+
+impl Cut {
+    fn reason(self, has_head: bool) -> &'static str {
+        match (self, has_head) {
+            (Self::Closed, false) => "the connection or stream was closed before the response",
+            (Self::Closed, true) => "the connection or stream was closed within the response",
+            (Self::Panicked, _) => "the service panicked",
+            (Self::Failed, _) => "the response failed",
+        }
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<i32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
