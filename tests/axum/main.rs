@@ -7,6 +7,7 @@ mod docs;
 mod execute;
 mod health;
 mod kernels;
+mod metrics_page;
 mod openapi;
 mod pipeline;
 mod server;
