@@ -10,6 +10,7 @@ mod kernels;
 mod metrics_page;
 mod openapi;
 mod pipeline;
+mod routes;
 mod server;
 mod sizes;
 mod tensors;

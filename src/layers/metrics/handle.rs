@@ -50,8 +50,8 @@ impl State {
 pub struct EndedCalls {
     /// The operation, or `unknown`, or `other`.
     pub operation: String,
-    /// What ran them, or `none`.
-    pub backend: &'static str,
+    /// What ran them, where the response says so.
+    pub backend: Option<&'static str>,
     /// `ok`, or the [code](crate::error::ErrorKind::code) of the failure.
     pub outcome: &'static str,
     /// How many.
@@ -151,6 +151,7 @@ impl MetricsHandle {
     ///
     /// let ended = metrics.handle().ended();
     /// assert_eq!((ended[0].operation.as_str(), ended[0].outcome, ended[0].count), ("GET", "ok", 1));
+    /// assert_eq!(ended[0].backend, None);
     /// # }
     /// ```
     pub fn ended(&self) -> Vec<EndedCalls> {
