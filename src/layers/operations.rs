@@ -1,8 +1,9 @@
 //! What a layer keeps of each operation, found by the operation's name without a lock.
 //!
 //! Names come from clients, and what is put in stays, so a name must not take a place before the inner service has shown
-//! that it knows it. What that takes is for the layer to say: an answer does, and a refusal that may have been made
-//! without a look at the name does not. Until then a layer keeps the name in the call itself.
+//! that it knows it. What that takes is for the layer to say: an output does, and a rejection that may have been made
+//! without a look at the name does not, nor one that says that there is no such operation (404, `UNIMPLEMENTED`), be it an
+//! error or a response. Until then a layer keeps the name in the call itself.
 
 use std::fmt;
 use std::ops::Index;

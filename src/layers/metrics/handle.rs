@@ -119,7 +119,8 @@ impl MetricsHandle {
         registry
     }
 
-    /// Adds these metrics to a registry of your own, under the layer's prefix.
+    /// Adds these metrics to a registry of your own, under the layer's prefix. Of several layers in one registry each needs
+    /// a [prefix](super::MetricsLayer::prefix) of its own: a page may not have two metrics of the same name.
     ///
     /// ```
     /// use prometheus_client::{encoding::text, registry::Registry};
