@@ -33,7 +33,11 @@ async fn thumbnail(request: Request<&'static str>) -> Result<Response<String>, I
 }
 
 fn request(tenant: &str, path: &str) -> Result<Request<&'static str>, http::Error> {
-    Request::builder().uri(path).extension(Operation("thumbnail")).extension(Tenant(tenant.into())).body("")
+    Request::builder()
+        .uri(path)
+        .extension(Operation::from_static("thumbnail"))
+        .extension(Tenant(tenant.into()))
+        .body("")
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -95,11 +95,26 @@ where
         + Send
         + 'static,
 {
+    connect(serve_tonic(layer)).await
+}
+
+fn serve_tonic<L>(layer: L) -> SocketAddr
+where
+    L: Layer<Routes> + Clone + Send + Sync + 'static,
+    L::Service: Service<
+            http::Request<tonic::body::Body>,
+            Response = http::Response<tonic::body::Body>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + 'static,
+{
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = incoming.local_addr().unwrap();
     let server = tonic::transport::Server::builder().layer(layer).add_service(HealthServer::new(Checks));
     tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
-    connect(address).await
+    address
 }
 
 async fn connect(address: SocketAddr) -> Client {
@@ -155,7 +170,8 @@ async fn tracing_on_axum() {
     let address = over_axum(layers).await;
     http_get(address, "/hello").await;
     assert_says(&http_get(address, "/hello").await, &["http/1.1 429"]);
-    assert_says(&log.text(), &["rate_limited"]);
+    let name = if cfg!(feature = "axum") { r#"otel.name="GET /hello""# } else { r#"otel.name="GET""# };
+    assert_says(&log.text(), &["rate_limited", name]);
 }
 
 #[tokio::test]
@@ -216,10 +232,48 @@ async fn layers_that_cannot_refuse_sit_there_alone() {
     assert_says(&http_get(address, "/hello").await, &["http/1.1 200"]);
     let mut client = over_tonic(ServiceBuilder::new().layer(metrics.clone()).layer(TracingLayer::new())).await;
     check(&mut client, "").await.unwrap();
+    // Without the feature `axum` there is nothing to read axum's routes by.
+    let route = if cfg!(feature = "axum") { "GET /hello" } else { "GET" };
     assert_says(
         &metrics.render(),
-        &[r#"{operation="GET",backend="none",outcome="ok"} 1"#, r#"{operation="POST",backend="none",outcome="ok"} 1"#],
+        &[
+            &format!(r#"{{operation="{route}",outcome="ok"}} 1"#),
+            r#"{operation="grpc.health.v1.Health/Check",outcome="ok"} 1"#,
+        ],
     );
+}
+
+/// Clients can make up methods and services without end. A server says of each that it is not implemented.
+#[tokio::test]
+async fn methods_that_no_service_has_take_no_place() {
+    let metrics = MetricsLayer::new();
+    let address = serve_tonic(ServiceBuilder::new().layer(metrics.clone()).layer(TracingLayer::new()));
+    let mut client = connect(address).await;
+    for number in 0..20 {
+        for path in [format!("/made.Up/Method{number}"), format!("/grpc.health.v1.Health/Made{number}")] {
+            let refused = call(address, path.try_into().unwrap()).await.unwrap_err();
+            assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
+        }
+    }
+    check(&mut client, "").await.unwrap();
+    let page = metrics.render();
+    assert_says(
+        &page,
+        &[
+            r#"{operation="unknown",outcome="unsupported"} 40"#,
+            r#"{operation="grpc.health.v1.Health/Check",outcome="ok"} 1"#,
+        ],
+    );
+    assert!(!page.to_lowercase().contains("made"), "{page}");
+}
+
+/// Calls a method of gRPC by its path alone.
+async fn call(address: SocketAddr, path: http::uri::PathAndQuery) -> Result<(), Status> {
+    let endpoint = tonic::transport::Endpoint::try_from(format!("http://{address}")).unwrap();
+    let mut client = tonic::client::Grpc::new(endpoint.connect().await.unwrap());
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+    client.unary(tonic::Request::new(HealthCheckRequest::default()), path, codec).await.map(drop)
 }
 
 /// A refusal in the headers of a gRPC response has HTTP's status 200, and is counted as what it is.

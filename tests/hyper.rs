@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tower::{Layer, Service};
 use tower_kernels::hyper::{KernelHttpService, serve};
-use tower_kernels::layers::RateLimiterLayer;
+use tower_kernels::layers::{MetricsLayer, RateLimiterLayer};
 use tower_kernels::service::{
     Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload, RequestContext,
 };
@@ -114,6 +114,25 @@ async fn headers_reach_the_request() {
     // Where the client says nothing, the longest that the server allows.
     let answer = server.post("/execute", &[], r#"{"kernel_id": "a", "input": 1}"#).await;
     assert!((590.0..=600.0).contains(&left(&answer)), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn the_page_of_metrics_is_in_the_format_that_is_asked_for() {
+    let metrics = MetricsLayer::new();
+    let kernels = KernelHttpService::with_service(metrics.layer(Echo), registry()).metrics(metrics.handle());
+    let server = start(kernels, LONG).await;
+    assert_eq!(server.post("/execute", &[], r#"{"kernel_id": "a", "input": 1}"#).await.status, 200);
+    let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    for (accept, content_type) in [("*/*", "text/plain; version=0.0.4; charset=utf-8"), (open_metrics, open_metrics)] {
+        let headers = [("accept", accept), ("x-request-id", "mine-2")];
+        let page = server.wire.request("GET", "/metrics", &headers, b"").await;
+        assert_eq!((page.header("content-type"), page.header("x-request-id")), (Some(content_type), Some("mine-2")));
+        let counted = r#"kernel_requests_total{operation="a",backend="CPU",outcome="ok"} 1"#;
+        assert!(page.body.lines().any(|line| line == counted), "{}", page.body);
+        let head = server.wire.request("HEAD", "/metrics", &headers, b"").await;
+        assert_eq!((head.status, head.header("content-type"), &*head.body), (200, Some(content_type), ""));
+        assert_eq!(head.header("content-length"), page.header("content-length"));
+    }
 }
 
 #[tokio::test]

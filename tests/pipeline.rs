@@ -262,7 +262,7 @@ async fn a_full_queue_refuses_and_the_page_says_so() {
     let mut page = String::new();
     prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
     for line in [
-        r#"kernel_requests_total{operation="linalg/saxpy",backend="none",outcome="overloaded"} 2"#,
+        r#"kernel_requests_total{operation="linalg/saxpy",outcome="overloaded"} 2"#,
         "kernel_pipeline_queue_refused_total 2",
         r#"kernel_pipeline_queue_waiting{priority="normal"} 0"#,
         "kernel_concurrency_limit 8",

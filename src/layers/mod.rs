@@ -79,7 +79,7 @@ pub mod load_shed;
 pub mod metrics;
 #[cfg(feature = "grpc")]
 mod named;
-mod operations;
+pub(crate) mod operations;
 mod per_share;
 pub mod priority_queue;
 pub mod rate_limit;

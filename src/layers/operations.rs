@@ -1,8 +1,9 @@
 //! What a layer keeps of each operation, found by the operation's name without a lock.
 //!
 //! Names come from clients, and what is put in stays, so a name must not take a place before the inner service has shown
-//! that it knows it. What that takes is for the layer to say: an answer does, and a refusal that may have been made
-//! without a look at the name does not. Until then a layer keeps the name in the call itself.
+//! that it knows it. What that takes is for the layer to say: an output does, and a rejection that may have been made
+//! without a look at the name does not, nor one that says that there is no such operation (404, `UNIMPLEMENTED`), be it an
+//! error or a response. Until then a layer keeps the name in the call itself.
 
 use std::fmt;
 use std::ops::Index;
@@ -13,7 +14,7 @@ use crate::service::limits::MAX_NAME_BYTES;
 use crate::sync::Mutex;
 
 /// A hash table with open addressing. Looking up reads one slot or a few, without a lock; names are put in one at a time.
-pub(super) struct Operations<T> {
+pub(crate) struct Operations<T> {
     /// At least twice as many as there may be entries, so that there is always a free one to end a search.
     slots: Box<[OnceLock<Box<Entry<T>>>]>,
     len: AtomicUsize,
@@ -43,7 +44,7 @@ pub struct At(u32);
 
 impl<T> Operations<T> {
     /// For `max` operations.
-    pub(super) fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         // Of more slots than memory has room for the allocation fails before a place has no number.
         let slots = (2 * max).next_power_of_two();
         Self { slots: free(slots), len: AtomicUsize::new(0), max, inserting: Mutex::new(()) }
@@ -55,7 +56,8 @@ impl<T> Operations<T> {
 
     /// Whether there is no room for another.
     pub(super) fn is_full(&self) -> bool {
-        self.len.load(Ordering::Relaxed) >= self.max
+        // Acquire: whoever sees that it is full also finds all that is in it.
+        self.len.load(Ordering::Acquire) >= self.max
     }
 
     /// What is kept of the operation of this name.
@@ -89,12 +91,16 @@ impl<T> Operations<T> {
 
     /// What is kept of the operation of this name, made now if there is room for it. Of a name that is longer than
     /// [`MAX_NAME_BYTES`] nothing is kept, as if there were no room.
-    pub(super) fn find_or_insert(&self, name: &str, make: impl FnOnce() -> T) -> Option<(At, &T)> {
+    pub(crate) fn find_or_insert(&self, name: &str, make: impl FnOnce() -> T) -> Option<(At, &T)> {
         if let Some(found) = self.find(name) {
             return Some(found);
         }
         if name.len() > MAX_NAME_BYTES {
             return None;
+        }
+        // Without the lock: once the table is full, every call with a name that is not in it comes here.
+        if self.is_full() {
+            return self.find(name);
         }
         let _alone = self.inserting.lock();
         // Another thread may have just put it there.
@@ -105,7 +111,7 @@ impl<T> Operations<T> {
             return None;
         }
         self.put(Box::new(Entry { key: Key::of(name), name: name.into(), of: make() }));
-        self.len.fetch_add(1, Ordering::Relaxed);
+        self.len.fetch_add(1, Ordering::Release);
         self.find(name)
     }
 

@@ -20,7 +20,12 @@ use crate::error::ErrorKind;
 /// impl tower_kernels::service::RequestContext for Query {}
 /// ```
 pub trait RequestContext {
-    /// What is asked for, as the name of a span and the label of a metric: a kernel id, a route. Few distinct values.
+    /// What is asked for, as the name of a span, the label of a metric, and the key of whatever a layer keeps for each
+    /// operation: a kernel id, `GET /users/{id}`, `helloworld.Greeter/SayHello`. Few distinct values, as layers have room
+    /// for some hundreds: a path of HTTP is none.
+    ///
+    /// It is borrowed from the request, and asked for more than once. A name that has to be put together is best made once
+    /// for all requests that have it.
     fn operation(&self) -> &str {
         "request"
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::context::{Priority, RequestContext, ResponseContext, TraceContext};
+use super::http_operation;
 use crate::error::ErrorKind;
 
 /// An extension of an [`http::Request`]: when its answer stops being of use.
@@ -43,19 +44,25 @@ impl PeerTenant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// An extension of an [`http::Request`]: the name of its route, for spans and metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Operation(pub &'static str);
-
-/// The deadline, tenant, priority, operation and trace context are the extensions [`Deadline`], [`Tenant`],
-/// [`Priority`], [`Operation`] and [`TraceContext`]. Without an [`Operation`] the method stands for it: a path has no
-/// bound on its distinct values.
+/// The deadline, tenant, priority and trace context are the extensions [`Deadline`], [`Tenant`], [`Priority`] and
+/// [`TraceContext`].
+///
+/// The operation is the first of these that there is:
+///
+/// | of | name | example |
+/// |---|---|---|
+/// | a request with an [`Operation`](super::Operation) among its extensions | what that says | `thumbnail` |
+/// | a `POST` whose content type begins with `application/grpc` | the path, without its first slash | `helloworld.Greeter/SayHello` |
+/// | a request for which an axum `Router` has found a route (feature `axum`) | method and route, as in OpenTelemetry's `http.route` | `GET /users/{id}` |
+/// | any other | the method | `GET` |
+///
+/// A path is no name: clients make up paths without end. Methods other than the nine of HTTP are called `HTTP`, for the same
+/// reason. axum finds the route before it calls what [`Router::layer`](https://docs.rs/axum/0.8/axum/struct.Router.html#method.layer)
+/// and `route_layer` have added, so these see it. A layer around the whole router (`layer.layer(router)`) is called before,
+/// and sees the method alone, as does one around what `nest_service` has nested.
 impl<B> RequestContext for http::Request<B> {
     fn operation(&self) -> &str {
-        match self.extensions().get::<Operation>() {
-            Some(Operation(name)) => name,
-            None => self.method().as_str(),
-        }
+        http_operation::of(self)
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -167,7 +167,8 @@ async fn of_no_kernels_everything_is_answered() {
     server.post("/execute", &json!({"kernel_id": "a/b", "input": 1})).await.problem(404, "not_found");
     let health = server.get("/health").await;
     assert_eq!((health.status, &health.json()["status"]), (200, &"degraded".into()));
-    assert!(server.get("/metrics").await.body.ends_with("# EOF\n"));
+    let page = server.request("GET", "/metrics", &[("accept", "application/openmetrics-text")], b"").await;
+    assert!(page.body.ends_with("# EOF\n"), "{}", page.body);
     let openapi: Value = server.get("/openapi.json").await.json();
     assert!(
         openapi["paths"]["/execute"]["post"]["requestBody"]["content"]["application/json"].get("example").is_none()

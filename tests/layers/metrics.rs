@@ -1,6 +1,8 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use prometheus_client::encoding::text;
+use prometheus_client::registry::Registry;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::metrics::MetricsHandle;
@@ -35,7 +37,7 @@ async fn a_call_is_counted_by_operation_backend_and_outcome() {
     call(&mut service, Request::new(Act::Refuse(ErrorKind::TooLarge))).await.unwrap();
     let text = metrics.render();
     has(&text, r#"kernel_requests_total{operation="linalg/saxpy",backend="CPU",outcome="ok"} 2"#);
-    has(&text, r#"kernel_requests_total{operation="linalg/saxpy",backend="none",outcome="overloaded"} 1"#);
+    has(&text, r#"kernel_requests_total{operation="linalg/saxpy",outcome="overloaded"} 1"#);
     has(&text, r#"kernel_requests_total{operation="linalg/saxpy",backend="CPU",outcome="too_large"} 1"#);
     has(&text, r#"kernel_requests_in_flight{operation="linalg/saxpy"} 0"#);
     assert!(text.ends_with("# EOF\n"));
@@ -80,7 +82,7 @@ async fn a_call_dropped_before_its_end_is_cancelled_and_no_longer_in_flight() {
     polled.abort();
     assert!(polled.await.unwrap_err().is_cancelled());
     assert_eq!(handle.in_flight(), 0);
-    has(&handle.render(), r#"kernel_requests_total{operation="linalg/saxpy",backend="none",outcome="cancelled"} 2"#);
+    has(&handle.render(), r#"kernel_requests_total{operation="linalg/saxpy",outcome="cancelled"} 2"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +91,7 @@ async fn a_panic_is_a_failure_and_not_a_cancellation() {
     let mut service = service(&metrics);
     let call = tokio::spawn(service.ready().await.unwrap().call(Request::new(Act::Panic)));
     assert!(call.await.unwrap_err().is_panic());
-    has(&metrics.render(), r#"kernel_requests_total{operation="linalg/saxpy",backend="none",outcome="internal"} 1"#);
+    has(&metrics.render(), r#"kernel_requests_total{operation="linalg/saxpy",outcome="internal"} 1"#);
     assert_eq!(metrics.handle().in_flight(), 0);
 }
 
@@ -114,10 +116,7 @@ async fn refusals_of_the_layers_inside_are_counted() {
     call(&mut service, Request::new(Act::Answer)).await.unwrap_err();
     let text = metrics.render();
     for outcome in ["deadline_exceeded", "rate_limited"] {
-        has(
-            &text,
-            &format!(r#"kernel_requests_total{{operation="linalg/saxpy",backend="none",outcome="{outcome}"}} 1"#),
-        );
+        has(&text, &format!(r#"kernel_requests_total{{operation="linalg/saxpy",outcome="{outcome}"}} 1"#));
     }
 }
 
@@ -127,7 +126,13 @@ async fn names_that_nobody_knows_make_no_series() {
     let mut service = service(&metrics);
     // Whatever can be answered without a look at the name says nothing of it.
     let mut sent = 0;
-    for kind in [ErrorKind::NotFound, ErrorKind::RateLimited, ErrorKind::Overloaded, ErrorKind::InvalidArgument] {
+    for kind in [
+        ErrorKind::NotFound,
+        ErrorKind::RateLimited,
+        ErrorKind::Overloaded,
+        ErrorKind::InvalidArgument,
+        ErrorKind::Unsupported,
+    ] {
         for number in 0..50 {
             let request = Request::of(&format!("made-up/{number}"), Act::Fail(kind));
             call(&mut service, request).await.unwrap_err();
@@ -137,15 +142,41 @@ async fn names_that_nobody_knows_make_no_series() {
     }
     let text = metrics.render();
     assert!(!text.contains("made-up") && !text.contains("dropped"), "{text}");
-    has(&text, r#"kernel_requests_total{operation="unknown",backend="none",outcome="not_found"} 50"#);
-    has(&text, &format!(r#"kernel_requests_total{{operation="unknown",backend="none",outcome="cancelled"}} {sent}"#));
+    has(&text, r#"kernel_requests_total{operation="unknown",outcome="not_found"} 50"#);
+    has(&text, &format!(r#"kernel_requests_total{{operation="unknown",outcome="cancelled"}} {sent}"#));
 
     // An answer does, and from then on the name's refusals are its own.
     call(&mut service, Request::of("graph/pagerank", Act::Answer)).await.unwrap();
     call(&mut service, Request::of("graph/pagerank", Act::Fail(ErrorKind::NotFound))).await.unwrap_err();
     let text = metrics.render();
     has(&text, r#"kernel_requests_total{operation="graph/pagerank",backend="CPU",outcome="ok"} 1"#);
-    has(&text, r#"kernel_requests_total{operation="graph/pagerank",backend="none",outcome="not_found"} 1"#);
+    has(&text, r#"kernel_requests_total{operation="graph/pagerank",outcome="not_found"} 1"#);
+}
+
+/// A registry of the program's own gets no more than the layer's page has.
+#[tokio::test]
+async fn around_a_service_without_kernels_nothing_is_said_of_kernels() {
+    let metrics = MetricsLayer::new();
+    let mut registry = Registry::default();
+    metrics.handle().register(&mut registry);
+    let families = || {
+        let mut page = String::new();
+        text::encode(&mut page, &registry).unwrap();
+        let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned);
+        (types.collect::<Vec<_>>(), page)
+    };
+    assert_eq!(families().0, ["kernel_requests_in_flight gauge"], "nothing has been called");
+
+    let hello = service_fn(|_: http::Request<()>| async { Ok::<_, std::convert::Infallible>(http::Response::new(())) });
+    metrics.layer(hello).oneshot(http::Request::new(())).await.unwrap();
+    let (types, page) = families();
+    assert_eq!(
+        types,
+        ["kernel_requests counter", "kernel_request_duration_seconds histogram", "kernel_requests_in_flight gauge",]
+    );
+    has(&page, r#"kernel_requests_total{operation="GET",outcome="ok"} 1"#);
+    assert!(!page.contains("backend"), "{page}");
+    assert_eq!(page, metrics.render());
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,7 +236,7 @@ fn a_service_that_panics_in_call_is_counted_too() {
     // Called without being polled ready, the probe panics.
     let call = AssertUnwindSafe(|| drop(service.call(Request::new(Act::Answer))));
     std::panic::catch_unwind(call).unwrap_err();
-    has(&metrics.render(), r#"kernel_requests_total{operation="linalg/saxpy",backend="none",outcome="internal"} 1"#);
+    has(&metrics.render(), r#"kernel_requests_total{operation="linalg/saxpy",outcome="internal"} 1"#);
     assert_eq!(metrics.handle().in_flight(), 0);
 }
 

@@ -11,7 +11,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::PriorityQueueLayer;
 use tower_kernels::layers::priority_queue::{PriorityQueue, PriorityQueueError, ResponseFuture};
-use tower_kernels::service::{Priority, RequestContext};
+use tower_kernels::service::{Priority, RequestContext, ResponseContext};
 
 use crate::probe::{Act, Probe, ProbeError, Request, Wakes, Watch, probe};
 
@@ -222,6 +222,33 @@ async fn it_learns_how_long_calls_take_and_gives_no_turn_to_who_would_be_late() 
     assert_eq!(begun.elapsed().as_secs(), 1);
     running.await.unwrap().unwrap();
     assert_eq!((watch.calls(), layer.status().expired), (4, 2));
+}
+
+/// A response that is a refusal comes sooner than an output would, and says nothing of how long that takes.
+#[tokio::test(start_paused = true)]
+async fn refused_calls_teach_nothing_of_how_long_calls_take() {
+    let layer = PriorityQueueLayer::new(64).learn_time_to_answer();
+    let service = layer.layer(probe(1).0);
+    let long = || Request { act: Act::Take(SECOND * 2), ..request(Priority::Normal) };
+    let mut learned = tokio::task::JoinSet::new();
+    (0..3).for_each(|_| drop(learned.spawn(service.clone().oneshot(long()))));
+    assert!(learned.join_all().await.iter().all(Result::is_ok));
+
+    // Only those that wait are watched, so there is something to wait for.
+    let mut refused = tokio::task::JoinSet::new();
+    refused.spawn(service.clone().oneshot(long()));
+    tokio::task::yield_now().await;
+    for _ in 0..60 {
+        let request = Request { act: Act::Refuse(ErrorKind::NotFound), ..request(Priority::Normal) };
+        refused.spawn(service.clone().oneshot(request));
+    }
+    assert!(refused.join_all().await.iter().all(Result::is_ok));
+
+    let running = tokio::spawn(service.clone().oneshot(long()));
+    tokio::task::yield_now().await;
+    let late = service.clone().oneshot(due(long(), 3)).await.unwrap_err();
+    assert!(matches!(late, PriorityQueueError::Late { .. }), "{late:?}");
+    running.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -462,14 +489,17 @@ impl Moody {
     }
 }
 
+#[derive(Debug)]
 struct Plain;
 
 impl RequestContext for Plain {}
 
+impl ResponseContext for Plain {}
+
 impl Service<Plain> for Moody {
-    type Response = ();
+    type Response = Plain;
     type Error = Infallible;
-    type Future = Ready<Result<(), Infallible>>;
+    type Future = Ready<Result<Plain, Infallible>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         assert!(!self.panics.load(Ordering::SeqCst), "told to panic");
@@ -480,8 +510,8 @@ impl Service<Plain> for Moody {
         Poll::Pending
     }
 
-    fn call(&mut self, _: Plain) -> Self::Future {
-        ready(Ok(()))
+    fn call(&mut self, request: Plain) -> Self::Future {
+        ready(Ok(request))
     }
 }
 

@@ -8,7 +8,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
-use crate::process::{PATIENCE, SAXPY, Server, Text, program, run, signal, stderr, wait};
+use crate::process::{Call, PATIENCE, SAXPY, Server, Text, program, run, signal, stderr, wait};
 
 fn saxpy() -> ExecuteRequest {
     ExecuteRequest { kernel_id: "linalg/saxpy".to_owned(), input: SAXPY.to_owned() }
@@ -29,6 +29,29 @@ async fn rest_and_grpc_answer_and_both_are_on_one_metrics_page() {
     let ended = |line: &&str| line.starts_with(r#"kernel_requests_total{operation="linalg/saxpy""#);
     let counts: Vec<_> = page.lines().filter(ended).collect();
     assert!(matches!(counts.as_slice(), [both] if both.ends_with(r#"outcome="ok"} 2"#)), "{counts:?}");
+}
+
+#[test]
+fn the_page_of_metrics_is_in_the_format_that_is_asked_for() {
+    let server = Server::start(&[]);
+    assert_eq!(server.post("/kernels/linalg/saxpy/execute", SAXPY).0, 200);
+    let rejected = server.post("/kernels/linalg/saxpy/execute", "{}");
+    assert_eq!(rejected.0, 400, "{}", rejected.1);
+
+    let (_, text) = server.get("/metrics");
+    let accept = "accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+    let (status, open_metrics) = Call::begin(server.rest, "GET", "/metrics", &[accept], 0).end(b"");
+    assert_eq!(status, 200);
+    assert!(open_metrics.ends_with("\n# EOF\n") && open_metrics.contains("# UNIT "), "{open_metrics}");
+    assert!(!text.contains("# EOF") && !text.contains("# UNIT "), "{text}");
+    assert!(text.contains("# TYPE kernel_requests_total counter\n"), "{text}");
+    assert!(open_metrics.contains("# TYPE kernel_requests counter\n"), "{open_metrics}");
+    let rejected = r#"kernel_requests_total{operation="linalg/saxpy",outcome="invalid_argument"} 1"#;
+    assert!([&text, &open_metrics].iter().all(|page| page.lines().any(|line| line == rejected)), "{text}");
+    // Nothing has panicked, and what was rejected ran on nothing.
+    for absent in ["kernel_panics", "backend=\"none\""] {
+        assert!(!text.contains(absent) && !open_metrics.contains(absent), "{absent} is in\n{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::fmt::Error;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Unit;
@@ -38,10 +38,12 @@ impl Page<'_> {
         self.operations.iter().flat_map(|(name, operation, _)| operation.backends.iter().map(move |of| (*name, of)))
     }
 
-    fn outcomes(&self) -> impl Iterator<Item = ([(&str, &str); 3], &Snapshot)> {
+    fn outcomes(&self) -> impl Iterator<Item = (Vec<Label<'_>>, &Snapshot)> {
         self.backends().flat_map(|(operation, backend)| {
             backend.outcomes().map(move |(outcome, durations)| {
-                ([("operation", operation), ("backend", backend.name), ("outcome", outcome)], durations)
+                let mut labels = labels(operation, backend);
+                labels.push(("outcome", outcome));
+                (labels, durations)
             })
         })
     }
@@ -50,34 +52,38 @@ impl Page<'_> {
     fn by_backend(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
-        (name, help, unit): (&str, &str, Option<Unit>),
+        family: (&str, &str, Option<Unit>),
         which: impl Fn(&BackendSnapshot) -> &Snapshot,
     ) -> Result<(), Error> {
-        let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
-        for (operation, backend) in self.backends() {
-            histogram(&mut family, &[("operation", operation), ("backend", backend.name)], which(backend))?;
-        }
-        Ok(())
+        let by_backend = self.backends().map(|(operation, backend)| (labels(operation, backend), which(backend)));
+        histograms(encoder, family, by_backend)
     }
+}
+
+type Label<'a> = (&'static str, &'a str);
+
+/// Those of an operation on a backend. What the response does not say has no label: services without kernels have no
+/// backends, and those that have some are refused before one is chosen.
+fn labels<'a>(operation: &'a str, backend: &BackendSnapshot) -> Vec<Label<'a>> {
+    let mut labels = vec![("operation", operation)];
+    labels.extend(backend.name.map(|name| ("backend", name)));
+    labels
 }
 
 impl Collector for Encoder {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let page = self.read();
 
-        let help = "Calls that ended";
-        let mut family = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
-        for (labels, durations) in page.outcomes() {
-            let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
-            family.encode_family(&labels)?.encode_counter(&durations.count, exemplar)?;
+        if page.outcomes().next().is_some() {
+            let mut family = encoder.encode_descriptor("requests", "Calls that ended", None, MetricType::Counter)?;
+            for (labels, durations) in page.outcomes() {
+                let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
+                family.encode_family(&labels)?.encode_counter(&durations.count, exemplar)?;
+            }
         }
 
-        let help = "Time from the call to the answer";
-        let unit = Some(&Unit::Seconds);
-        let mut family = encoder.encode_descriptor("request_duration", help, unit, MetricType::Histogram)?;
-        for (labels, durations) in page.outcomes() {
-            histogram(&mut family, &labels, durations)?;
-        }
+        let duration = ("request_duration", "Time from the call to the answer", Some(Unit::Seconds));
+        histograms(&mut encoder, duration, page.outcomes())?;
 
         let help = "Calls that have not ended";
         let mut family = encoder.encode_descriptor("requests_in_flight", help, None, MetricType::Gauge)?;
@@ -85,12 +91,10 @@ impl Collector for Encoder {
             family.encode_family(&[("operation", *name)])?.encode_gauge(in_flight)?;
         }
 
-        let help = "Size of the request's payload";
-        let unit = Some(&Unit::Bytes);
-        let mut family = encoder.encode_descriptor("request_payload", help, unit, MetricType::Histogram)?;
-        for (name, operation, _) in &page.operations {
-            histogram(&mut family, &[("operation", *name)], &operation.payload)?;
-        }
+        let payload = ("request_payload", "Size of the request's payload", Some(Unit::Bytes));
+        let payloads = page.operations.iter();
+        let payloads = payloads.map(|(name, operation, _)| (vec![("operation", *name)], &operation.payload));
+        histograms(&mut encoder, payload, payloads)?;
 
         let queue = ("queue_duration", "Time from the call to the start of the work", Some(Unit::Seconds));
         page.by_backend(&mut encoder, queue, |backend| &backend.queue)?;
@@ -99,34 +103,35 @@ impl Collector for Encoder {
         let ratio = ("duration_estimate", "Time that the work took, over its estimate", Some(Unit::Ratios));
         page.by_backend(&mut encoder, ratio, |backend| &backend.ratio)?;
 
-        // Of devices. A page without them says nothing of them.
-        if page.backends().any(|(_, backend)| backend.phases().any(|(_, times)| times.count > 0)) {
-            let help = "Time that the device spent on a call, by its own clock; of a sample of the calls";
-            let unit = Some(&Unit::Seconds);
-            let mut family = encoder.encode_descriptor("device_duration", help, unit, MetricType::Histogram)?;
-            for (operation, backend) in page.backends() {
-                for (phase, times) in backend.phases() {
-                    histogram(
-                        &mut family,
-                        &[("operation", operation), ("backend", backend.name), ("phase", phase)],
-                        times,
-                    )?;
-                }
-            }
-            let help =
-                "Time that a kernel's bytes and operations take at the device's peak, over the time that it took";
-            let roofline = ("device_roofline", help, Some(Unit::Ratios));
-            page.by_backend(&mut encoder, roofline, |backend| &backend.roofline)?;
-        }
-        Ok(())
+        let help = "Time that the device spent on a call, by its own clock; of a sample of the calls";
+        let phases = page.backends().flat_map(|(operation, backend)| {
+            backend.phases().map(move |(phase, times)| {
+                let mut labels = labels(operation, backend);
+                labels.push(("phase", phase));
+                (labels, times)
+            })
+        });
+        histograms(&mut encoder, ("device_duration", help, Some(Unit::Seconds)), phases)?;
+        let help = "Time that a kernel's bytes and operations take at the device's peak, over the time that it took";
+        page.by_backend(&mut encoder, ("device_roofline", help, Some(Unit::Ratios)), |backend| &backend.roofline)
     }
 }
 
-/// A histogram that has seen nothing is left out: most operations fill some of theirs only.
-fn histogram(family: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, read: &Snapshot) -> Result<(), Error> {
-    if read.count == 0 {
+/// Histograms that have seen nothing are left out, as most operations fill some of theirs only. Where all are, so is what
+/// describes them: a page around a service without devices says nothing of devices.
+fn histograms<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help, unit): (&str, &str, Option<Unit>),
+    all: impl Iterator<Item = (Vec<Label<'a>>, &'a Snapshot)>,
+) -> Result<(), Error> {
+    let mut seen = all.filter(|(_, read)| read.count > 0).peekable();
+    if seen.peek().is_none() {
         return Ok(());
     }
-    let mut metric = family.encode_family(labels)?;
-    metric.encode_histogram::<NoLabelSet>(read.sum, read.count, &read.buckets, None)
+    let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
+    for (labels, read) in seen {
+        let mut metric = family.encode_family(&labels)?;
+        metric.encode_histogram::<NoLabelSet>(read.sum, read.count, &read.buckets, None)?;
+    }
+    Ok(())
 }

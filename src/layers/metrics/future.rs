@@ -145,8 +145,9 @@ impl Unknown {
     }
 }
 
-/// Whether a call that ended so shows that the service knows the operation. The other kinds can be the answer of
-/// something that stands before it and has not looked at the name.
+/// Whether a call that ended so shows that the service knows the operation. The other kinds can be the response of
+/// something that stands before it and has not looked at the name. `Unsupported` is one of them: gRPC's servers say
+/// `UNIMPLEMENTED` to methods that they do not have.
 fn shows_known(outcome: Outcome) -> bool {
-    matches!(outcome, None | Some(ErrorKind::Internal | ErrorKind::Unsupported))
+    matches!(outcome, None | Some(ErrorKind::Internal))
 }

@@ -1,10 +1,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::encoding::text;
+use bytes::Bytes;
+use http::{HeaderMap, Response};
 use prometheus_client::registry::Registry;
 
 use super::encode::Encoder;
+use super::page::{Format, respond};
 use super::series::Operation;
 use crate::layers::operations::Operations;
 
@@ -48,8 +50,8 @@ impl State {
 pub struct EndedCalls {
     /// The operation, or `unknown`, or `other`.
     pub operation: String,
-    /// What ran them, or `none`.
-    pub backend: &'static str,
+    /// What ran them, where the response says so.
+    pub backend: Option<&'static str>,
     /// `ok`, or the [code](crate::error::ErrorKind::code) of the failure.
     pub outcome: &'static str,
     /// How many.
@@ -64,24 +66,61 @@ pub struct MetricsHandle {
     state: Arc<State>,
 }
 
-impl MetricsHandle {
-    /// The `Content-Type` of what [`render`](Self::render) returns: OpenMetrics, which Prometheus reads.
-    pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The figures are numbers, and are written to memory.
+const INFALLIBLE: &str = "writing numbers to a string does not fail";
 
+impl MetricsHandle {
     pub(super) fn new(state: Arc<State>) -> Self {
         Self { state }
     }
 
-    /// The text of all metrics, as of now.
+    /// All metrics as of now, as [OpenMetrics](Format::OpenMetrics).
     pub fn render(&self) -> String {
-        let mut registry = Registry::default();
-        self.register(&mut registry);
-        let mut text = String::new();
-        text::encode(&mut text, &registry).expect("writing to a string does not fail");
-        text
+        Format::OpenMetrics.encode(&self.registry()).expect(INFALLIBLE)
     }
 
-    /// Adds these metrics to a registry of your own, under the layer's prefix.
+    /// The response to a request for the metrics, whichever server it comes to: in the [format](Format) that the request's
+    /// headers ask for, compressed where they allow it. See [`respond`] for metrics beside these.
+    ///
+    /// ```
+    /// use http::{HeaderMap, header};
+    /// use tower_kernels::layers::MetricsLayer;
+    ///
+    /// let metrics = MetricsLayer::new().handle();
+    /// let response = metrics.respond(&HeaderMap::new());
+    /// assert_eq!(response.headers()[header::CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
+    /// ```
+    pub fn respond(&self, headers: &HeaderMap) -> Response<Bytes> {
+        respond(&self.registry(), headers).expect(INFALLIBLE)
+    }
+
+    /// A route of axum that shows the metrics, to `GET` and `HEAD`.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use tower_kernels::layers::MetricsLayer;
+    ///
+    /// let metrics = MetricsLayer::new();
+    /// let app: Router = Router::new()
+    ///     .route("/users/{id}", get(async || "a user"))
+    ///     .layer(metrics.clone())
+    ///     .route("/metrics", metrics.handle().into_route());
+    /// ```
+    /// In this order the page does not count the requests for itself: a layer is around the routes that are there when it is
+    /// added.
+    #[cfg(feature = "axum")]
+    pub fn into_route<S: Clone + Send + Sync + 'static>(self) -> ::axum::routing::MethodRouter<S> {
+        ::axum::routing::get(async move |headers: HeaderMap| self.respond(&headers).map(::axum::body::Body::from))
+    }
+
+    fn registry(&self) -> Registry {
+        let mut registry = Registry::default();
+        self.register(&mut registry);
+        registry
+    }
+
+    /// Adds these metrics to a registry of your own, under the layer's prefix. Of several layers in one registry each needs
+    /// a [prefix](super::MetricsLayer::prefix) of its own: a page may not have two metrics of the same name.
     ///
     /// ```
     /// use prometheus_client::{encoding::text, registry::Registry};
@@ -113,6 +152,7 @@ impl MetricsHandle {
     ///
     /// let ended = metrics.handle().ended();
     /// assert_eq!((ended[0].operation.as_str(), ended[0].outcome, ended[0].count), ("GET", "ok", 1));
+    /// assert_eq!(ended[0].backend, None);
     /// # }
     /// ```
     pub fn ended(&self) -> Vec<EndedCalls> {

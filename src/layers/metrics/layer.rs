@@ -44,12 +44,12 @@ impl MetricsLayer {
         self
     }
 
-    /// The text of all metrics, as of now. See [`MetricsHandle::CONTENT_TYPE`] for its type.
+    /// All metrics as of now, as [OpenMetrics](super::Format::OpenMetrics).
     pub fn render(&self) -> String {
         self.handle().render()
     }
 
-    /// What a route for metrics holds on to.
+    /// What shows the metrics: as a route, as a response, or in a registry of your own.
     pub fn handle(&self) -> MetricsHandle {
         MetricsHandle::new(Arc::clone(&self.state))
     }

@@ -13,9 +13,6 @@ pub(super) type Outcome = Option<ErrorKind>;
 
 const KINDS: usize = ErrorKind::ALL.len();
 
-/// Where the response does not say what ran it.
-const NO_BACKEND: &str = "none";
-
 /// What is known of the calls of one operation. A call in flight owns a share of it, so the number of shares but for
 /// that of the table is the number of calls in flight.
 #[derive(Debug)]
@@ -27,14 +24,14 @@ pub(super) struct Operation {
 #[derive(Debug)]
 struct Figures {
     payload: Sizes,
-    /// Of calls whose response does not say what ran it, and the head of the list of those that do. Their names are
-    /// literals of the program, so the list has an end.
+    /// Of calls whose response does not say what ran it, which has no name, and the head of the list of those that do.
+    /// Their names are literals of the program, so the list has an end.
     backend: Backend,
 }
 
 #[derive(Debug)]
 struct Backend {
-    name: &'static str,
+    name: Option<&'static str>,
     ok: Durations,
     /// By kind. Made at the first call that ends so: most never do.
     failed: [OnceLock<Box<Durations>>; KINDS],
@@ -126,7 +123,7 @@ impl Operation {
 impl Figures {
     #[cold]
     fn new() -> Box<Self> {
-        Box::new(Self { payload: Sizes::new(), backend: Backend::new(NO_BACKEND) })
+        Box::new(Self { payload: Sizes::new(), backend: Backend::new(None) })
     }
 
     #[inline(never)]
@@ -150,9 +147,9 @@ impl Figures {
     fn backend(&self, name: &'static str) -> &Backend {
         let mut link = &self.backend.next;
         loop {
-            let backend = link.get_or_init(|| Box::new(Backend::new(name)));
+            let backend = link.get_or_init(|| Box::new(Backend::new(Some(name))));
             // The same literal, most of the time.
-            if std::ptr::eq(backend.name, name) || backend.name == name {
+            if backend.name.is_some_and(|known| std::ptr::eq(known, name) || known == name) {
                 return backend;
             }
             link = &backend.next;
@@ -161,7 +158,7 @@ impl Figures {
 }
 
 impl Backend {
-    fn new(name: &'static str) -> Self {
+    fn new(name: Option<&'static str>) -> Self {
         Self {
             name,
             ok: Durations::new(),
@@ -214,7 +211,7 @@ pub(super) struct OperationSnapshot {
 
 #[derive(Debug, Default)]
 pub(super) struct BackendSnapshot {
-    pub(super) name: &'static str,
+    pub(super) name: Option<&'static str>,
     ok: Snapshot,
     failed: [Snapshot; KINDS],
     pub(super) queue: Snapshot,
@@ -227,7 +224,7 @@ pub(super) struct BackendSnapshot {
 const NANOS: f64 = 1e9;
 
 impl OperationSnapshot {
-    fn backend(&mut self, name: &'static str) -> &mut BackendSnapshot {
+    fn backend(&mut self, name: Option<&'static str>) -> &mut BackendSnapshot {
         let at = self.backends.iter().position(|backend| backend.name == name).unwrap_or_else(|| {
             self.backends.push(BackendSnapshot { name, ..BackendSnapshot::default() });
             self.backends.len() - 1

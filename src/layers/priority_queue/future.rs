@@ -10,7 +10,7 @@ use super::PriorityQueueError;
 use super::answers::Watch;
 use super::error::Refusal;
 use super::line::Ticket;
-use crate::service::RequestContext;
+use crate::service::{RequestContext, ResponseContext};
 
 /// The answer of a [`PriorityQueue`](super::PriorityQueue).
 #[pin_project]
@@ -60,7 +60,11 @@ impl<S: Service<R>, R> ResponseFuture<S, R> {
     }
 }
 
-impl<S: Service<R>, R: RequestContext> Future for ResponseFuture<S, R> {
+impl<S, R> Future for ResponseFuture<S, R>
+where
+    S: Service<R, Response: ResponseContext>,
+    R: RequestContext,
+{
     type Output = Result<S::Response, PriorityQueueError<S::Error>>;
 
     #[inline]
@@ -74,7 +78,11 @@ impl<S: Service<R>, R: RequestContext> Future for ResponseFuture<S, R> {
 
 const DONE: &str = "polled after it had completed";
 
-impl<S: Service<R>, R: RequestContext> ResponseFuture<S, R> {
+impl<S, R> ResponseFuture<S, R>
+where
+    S: Service<R, Response: ResponseContext>,
+    R: RequestContext,
+{
     // Apart, so that a call that did not wait is not made to keep room for it.
     #[inline(never)]
     fn poll_turn(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
@@ -111,7 +119,7 @@ impl<S: Service<R>, R: RequestContext> ResponseFuture<S, R> {
                 StateProj::Watched { future, watch } => {
                     let result = ready!(future.poll(cx));
                     if let Some(watch) = watch.take() {
-                        watch.ended(result.is_ok());
+                        watch.ended(result.as_ref().is_ok_and(|response| response.failure().is_none()));
                     }
                     return Poll::Ready(result.map_err(PriorityQueueError::Inner));
                 }

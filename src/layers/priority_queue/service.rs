@@ -17,8 +17,8 @@ use super::worker::{Duty, serve};
 use super::{PriorityQueueError, ResponseFuture};
 use crate::layers::clock;
 use crate::panics::detached;
-use crate::service::RequestContext;
 use crate::service::limits::tenant_key;
+use crate::service::{RequestContext, ResponseContext};
 
 /// Has calls wait in the order in which they matter. See the [module](super).
 pub struct PriorityQueue<S> {
@@ -62,7 +62,7 @@ impl<S> PriorityQueue<S> {
 
 impl<S, R> Service<R> for PriorityQueue<S>
 where
-    S: Service<R> + Clone + Send + 'static,
+    S: Service<R, Response: ResponseContext> + Clone + Send + 'static,
     R: RequestContext + 'static,
 {
     type Response = S::Response;

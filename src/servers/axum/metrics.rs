@@ -5,11 +5,12 @@ use std::fmt::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::axum::body::Body;
 use ::axum::extract::State;
 use ::axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
@@ -19,8 +20,8 @@ use super::router::Shared;
 use crate::backends::cuda::{CudaStatus, CudaUsage};
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
 use crate::error::ErrorKind;
-use crate::layers::metrics::MetricsHandle;
-use crate::servers::http::{Problem, RequestId, document};
+use crate::layers::metrics::respond;
+use crate::servers::http::{Problem, RequestId};
 use crate::service::{BackendKind, HostMemory, Mode};
 
 pub(super) async fn metrics<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
@@ -52,9 +53,11 @@ where
     }
     #[cfg(feature = "cuda")]
     super::gpus::register(&mut registry, super::gpus::read(shared.devices.as_ref()).await);
-    let mut page = String::new();
-    match text::encode(&mut page, &registry) {
-        Ok(()) => document(StatusCode::OK, MetricsHandle::CONTENT_TYPE, page.into(), &request_id),
+    match respond(&registry, &headers) {
+        Ok(mut response) => {
+            response.headers_mut().insert(RequestId::HEADER, request_id.value().clone());
+            response.map(Body::from)
+        }
         Err(error) => Problem::new(ErrorKind::Internal, error.to_string()).into_response(&request_id),
     }
 }
@@ -247,6 +250,8 @@ fn counter<const N: usize>(
 #[cfg(all(test, feature = "cuda"))]
 mod tests {
     use super::*;
+    use prometheus_client::encoding::text;
+
     use crate::backends::Local;
     use crate::backends::cuda::DeviceInfo;
 

@@ -58,7 +58,7 @@
 //! | GET | `/health` | the registry, the execution (share of faults over the last minute), the devices and what their sensors say; degraded where a GPU had errors of memory that could not be put right; 503 where it is unhealthy |
 //! | GET | `/health/live` | 200 as long as it answers at all |
 //! | GET | `/health/ready` | 503 once it [drains](DrainHandle), its backend has stopped, or a device is lost that a kernel cannot do without |
-//! | GET | `/metrics` | OpenMetrics, which Prometheus reads |
+//! | GET | `/metrics` | what Prometheus reads: its text format, or OpenMetrics where `Accept` prefers that; with gzip where `Accept-Encoding` takes it |
 //! | GET | `/openapi.json` | all of this as an OpenAPI 3.1 document, with the schemas of every kernel |
 //! | GET | `/docs` | a page that shows the document and tries it out (feature `docs`) |
 //!
@@ -155,6 +155,8 @@
 //! kernels it is slow; `/kernels` is paged.
 //!
 //! # Metrics
+//!
+//! A metric without values is left out: none of the tables below is on a page of which it has nothing to tell.
 //!
 //! Besides those of [`layers::metrics`](crate::layers::metrics), which are counted just outside of the service and of a
 //! [`TimeoutLayer`](crate::layers::TimeoutLayer) around it, so that what its layers refuse, and what was too late, is among

@@ -50,7 +50,7 @@ impl<S> KernelHttpService<S> {
         Self { service, registry: registry.into(), metrics: None, timeout, limits }
     }
 
-    /// Answers `GET /metrics` with these.
+    /// Answers `GET /metrics` with these, in the [format](crate::layers::metrics::Format) that the request prefers.
     #[must_use]
     pub fn metrics(mut self, metrics: MetricsHandle) -> Self {
         self.metrics = Some(metrics);
@@ -155,7 +155,9 @@ impl<S> KernelHttpService<S> {
             json(&kernels.iter().map(|kernel| kernel.info()).collect::<Vec<_>>(), request_id)?
         } else if let ("/metrics", Some(metrics)) = (path, &self.metrics) {
             expect(method, Method::GET)?;
-            document(StatusCode::OK, MetricsHandle::CONTENT_TYPE, metrics.render().into(), request_id)
+            let mut response = metrics.respond(&parts.headers).map(ResponseBody::from);
+            response.headers_mut().insert(RequestId::HEADER, request_id.value().clone());
+            response
         } else {
             return Err(Problem::new(ErrorKind::NotFound, format!("nothing is at {path}")));
         };

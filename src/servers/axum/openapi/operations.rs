@@ -6,7 +6,7 @@ use super::super::health::{Health, Probe};
 use super::super::kernels::{Filter, Page};
 use super::responses::{answer, reference, refusals, responses};
 use super::schemas::{Schemas, TENSORS_IN, TENSORS_OUT, name_of};
-use crate::layers::metrics::MetricsHandle;
+use crate::layers::metrics::Format;
 use crate::servers::http::{HEAD_LENGTH, OCTETS};
 use crate::service::{ExecuteRequest, ExecuteResponse, RegisteredKernel};
 
@@ -114,8 +114,10 @@ pub(super) fn ready(schemas: &mut Schemas) -> Value {
 }
 
 pub(super) fn metrics() -> Value {
-    let page = json!({ (MetricsHandle::CONTENT_TYPE): { "schema": { "type": "string" } } });
-    server("metrics", "What the server has counted, for Prometheus", answer("OpenMetrics.", page), &[500])
+    let page = |format: Format| (format.content_type().to_owned(), json!({ "schema": { "type": "string" } }));
+    let pages: Value = [Format::Text, Format::OpenMetrics].map(page).into_iter().collect();
+    let description = "In the format that `Accept` prefers, the first where it prefers none.";
+    server("metrics", "What the server has counted, for Prometheus", answer(description, pages), &[500])
 }
 
 pub(super) fn openapi() -> Value {

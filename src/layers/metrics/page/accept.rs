@@ -1,0 +1,191 @@
+//! What `Accept` and `Accept-Encoding` ask for, after RFC 9110, sections 12.5.1 and 12.5.3.
+
+use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
+use http::{HeaderMap, HeaderValue};
+
+use super::Format;
+
+/// How much a range of `Accept` says of a format: the most specific range that matches decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Specificity {
+    Anything,
+    Type,
+    Subtype,
+    Version,
+}
+
+pub(super) fn format(headers: &HeaderMap) -> Format {
+    let ranges: Vec<_> = elements(headers, ACCEPT).filter_map(Element::parse).collect();
+    let text = preference(&ranges, "text", "plain", "0.0.4");
+    let open_metrics = preference(&ranges, "application", "openmetrics-text", "1.0.0");
+    if open_metrics > text { Format::OpenMetrics } else { Format::Text }
+}
+
+/// The quality of a media type, and, for those of the same quality, how specific the range is that says so.
+/// `None` where it is not acceptable.
+fn preference(ranges: &[Element], kind: &str, subtype: &str, version: &str) -> Option<(f32, Specificity)> {
+    let matching = ranges.iter().filter_map(|range| {
+        let specificity = range.matches(kind, subtype, version)?;
+        Some((specificity, range.quality))
+    });
+    // Of several equally specific ranges the best counts.
+    let (specificity, quality) = matching.max_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)))?;
+    (quality > 0.0).then_some((quality, specificity))
+}
+
+/// Whether gzip is acceptable, and not less than no compression.
+#[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(dead_code, reason = "there is no gzip"))]
+pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
+    let codings: Vec<_> = elements(headers, ACCEPT_ENCODING).filter_map(Element::parse).collect();
+    let quality = |names: &[&str]| {
+        let named = codings.iter().filter(|coding| names.iter().any(|name| coding.value.eq_ignore_ascii_case(name)));
+        named.map(|coding| coding.quality).max_by(f32::total_cmp)
+    };
+    let gzip = quality(&["gzip", "x-gzip"]).or_else(|| quality(&["*"])).unwrap_or(0.0);
+    gzip > 0.0 && quality(&["identity"]).is_none_or(|identity| gzip >= identity)
+}
+
+/// One element of such a header.
+#[derive(Debug)]
+struct Element<'a> {
+    value: &'a str,
+    version: Option<&'a str>,
+    quality: f32,
+}
+
+impl<'a> Element<'a> {
+    /// `None` where it has a weight that is none.
+    fn parse(element: &'a str) -> Option<Self> {
+        let mut parts = split(element, ';').map(str::trim);
+        let mut this = Self { value: parts.next()?, version: None, quality: 1.0 };
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            let (name, value) = (name.trim(), value.trim().trim_matches('"'));
+            if name.eq_ignore_ascii_case("q") {
+                this.quality = value.parse().ok().filter(|quality| (0.0..=1.0).contains(quality))?;
+            } else if name.eq_ignore_ascii_case("version") {
+                this.version = Some(value);
+            }
+        }
+        (!this.value.is_empty()).then_some(this)
+    }
+
+    fn matches(&self, kind: &str, subtype: &str, version: &str) -> Option<Specificity> {
+        let (own_kind, own_subtype) = self.value.split_once('/')?;
+        match (own_kind.trim(), own_subtype.trim()) {
+            ("*", "*") => Some(Specificity::Anything),
+            (own, "*") if own.eq_ignore_ascii_case(kind) => Some(Specificity::Type),
+            (own, sub) if own.eq_ignore_ascii_case(kind) && sub.eq_ignore_ascii_case(subtype) => match self.version {
+                None => Some(Specificity::Subtype),
+                Some(own) => (own == version).then_some(Specificity::Version),
+            },
+            _ => None,
+        }
+    }
+}
+
+/// The elements of all headers of this name; one that is not text is left out.
+fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let lists = headers.get_all(name).into_iter().map(HeaderValue::to_str).filter_map(Result::ok);
+    lists.flat_map(|list| split(list, ',')).map(str::trim).filter(|element| !element.is_empty())
+}
+
+/// The parts between separators that are in no quoted string.
+fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |character| {
+        if escaped {
+            escaped = false;
+            return false;
+        }
+        match character {
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => return character == separator && !quoted,
+        }
+        false
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept(values: &[&str]) -> Format {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(ACCEPT, value.parse().unwrap());
+        }
+        format(&headers)
+    }
+
+    #[test]
+    fn the_format_is_the_one_that_accept_prefers() {
+        for value in [
+            // Prometheus 2.42, and 3 with what it adds.
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;\
+             version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,\
+             application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+            "application/openmetrics-text",
+            "Application/OpenMetrics-Text; Version=\"1.0.0\"; charset=utf-8",
+            "application/openmetrics-text, */*",
+            "application/openmetrics-text, text/*;q=0.9",
+            "application/*, text/plain;q=0.5",
+            "text/plain;q=0, */*",
+            "text/html;title=\"a, text/plain;q=1\", application/openmetrics-text",
+        ] {
+            assert_eq!(accept(&[value]), Format::OpenMetrics, "{value}");
+        }
+        for value in [
+            "",
+            "*/*",
+            "text/plain",
+            "text/*",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            "text/plain;version=0.0.4,application/openmetrics-text;version=1.0.0;q=0.9",
+            "application/openmetrics-text;version=1.0.0, text/plain;version=0.0.4",
+            "application/openmetrics-text;version=0.0.1",
+            "application/openmetrics-text;version=2.0.0, text/plain;q=0.1",
+            "application/openmetrics-text;q=0, */*;q=0.1",
+            "application/openmetrics-text;q=0",
+            "application/openmetrics-text;q=2",
+            "application/openmetrics-text;q=nan",
+            "application/openmetrics-text;q=",
+            // What it asks for is not there: it gets what everything reads.
+            "application/json",
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
+            ";;;=,,\"",
+        ] {
+            assert_eq!(accept(&[value]), Format::Text, "{value}");
+        }
+        assert_eq!(accept(&[]), Format::Text);
+        assert_eq!(accept(&["text/plain;q=0.3", "application/openmetrics-text;q=0.5"]), Format::OpenMetrics);
+    }
+
+    #[test]
+    fn gzip_is_taken_where_it_is_asked_for() {
+        for (value, taken) in [
+            ("gzip", true),
+            ("GZIP;q=0.5", true),
+            ("x-gzip", true),
+            ("deflate, gzip;q=1.0, *;q=0.5", true),
+            ("*", true),
+            ("br, zstd, gzip", true),
+            ("gzip, identity", true),
+            ("", false),
+            ("identity", false),
+            ("br, zstd", false),
+            ("gzip;q=0", false),
+            ("gzip;q=0.0, *", false),
+            ("*;q=0", false),
+            ("identity, gzip;q=0.5", false),
+            ("gzip;q=many", false),
+        ] {
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, value.parse().unwrap())]);
+            assert_eq!(takes_gzip(&headers), taken, "{value}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
+    }
+}

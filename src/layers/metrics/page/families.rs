@@ -1,0 +1,178 @@
+//! Writes what `prometheus-client` has written, which is OpenMetrics, in either format.
+
+use super::Format;
+
+/// `page` is without the `# EOF`. A family without samples is left out.
+pub(super) fn write(page: &str, format: Format) -> String {
+    let mut out = String::with_capacity(page.len() + "# EOF\n".len());
+    let mut family = Family::default();
+    for line in page.lines() {
+        match line.strip_prefix("# ") {
+            Some(description) => family.describe(description),
+            None => {
+                family.write_description(&mut out, format);
+                out.push_str(if format == Format::Text { without_exemplar(line) } else { line });
+                out.push('\n');
+            }
+        }
+    }
+    if format == Format::OpenMetrics {
+        out.push_str("# EOF\n");
+    }
+    out
+}
+
+/// What is said of the family before its samples, until the first of them comes.
+#[derive(Debug, Default)]
+struct Family<'a> {
+    name: &'a str,
+    help: &'a str,
+    kind: &'a str,
+    unit: Option<&'a str>,
+    is_written: bool,
+}
+
+impl<'a> Family<'a> {
+    fn describe(&mut self, description: &'a str) {
+        let mut words = description.splitn(3, ' ');
+        let [keyword, name, rest] = [(); 3].map(|()| words.next().unwrap_or_default());
+        match keyword {
+            // Always the first of them.
+            "HELP" => *self = Self { name, help: rest, ..Self::default() },
+            "TYPE" => self.kind = rest,
+            "UNIT" => self.unit = Some(rest),
+            _ => {}
+        }
+    }
+
+    fn write_description(&mut self, out: &mut String, format: Format) {
+        if std::mem::replace(&mut self.is_written, true) {
+            return;
+        }
+        let Self { name, help, kind, unit, .. } = *self;
+        // In the text format a family has the name of its samples, and there are fewer types.
+        let (suffix, kind) = match (format, kind) {
+            (Format::Text, "counter") => ("_total", "counter"),
+            (Format::Text, "info") => ("_info", "gauge"),
+            (Format::Text, "unknown") => ("", "untyped"),
+            (_, kind) => ("", kind),
+        };
+        out.extend(["# HELP ", name, suffix, " ", help, "\n", "# TYPE ", name, suffix, " ", kind, "\n"]);
+        if let (Format::OpenMetrics, Some(unit)) = (format, unit) {
+            out.extend(["# UNIT ", name, " ", unit, "\n"]);
+        }
+    }
+}
+
+/// A sample without what OpenMetrics allows after its value. The text format knows no exemplars.
+fn without_exemplar(sample: &str) -> &str {
+    let value = sample.find('{').map_or(0, |open| open + end_of_labels(&sample[open..]));
+    let exemplar = sample[value..].find(" # ").map(|at| value + at);
+    &sample[..exemplar.unwrap_or(sample.len())]
+}
+
+/// Where the labels end that begin here: at the first brace outside of quotes.
+fn end_of_labels(labels: &str) -> usize {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in labels.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'}' if !quoted => return at,
+            _ => {}
+        }
+    }
+    labels.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Format;
+    use prometheus_client::metrics::counter::{ConstCounter, Counter};
+    use prometheus_client::metrics::exemplar::CounterWithExemplar;
+    use prometheus_client::metrics::family::Family;
+    use prometheus_client::metrics::gauge::ConstGauge;
+    use prometheus_client::metrics::histogram::Histogram;
+    use prometheus_client::metrics::info::Info;
+    use prometheus_client::registry::{Registry, Unit};
+
+    /// One metric of each kind.
+    fn registry() -> Registry {
+        let mut registry = Registry::default();
+        registry.register("calls", "Calls", ConstCounter::new(3u64));
+        registry.register_with_unit("spent", "Time", Unit::Seconds, ConstCounter::new(0.5f64));
+        registry.register_with_unit("room", "Room", Unit::Bytes, ConstGauge::new(7i64));
+        registry.register("build", "Build", Info::new([("version", "1.0")]));
+        registry.register("empty", "Nothing yet", Family::<[(&str, &str); 1], Counter>::default());
+        let sizes = Histogram::new([1.0]);
+        sizes.observe(0.5);
+        registry.register("sizes", "Sizes", sizes);
+        let traced = Family::<[(&str, &str); 1], CounterWithExemplar<[(&str, &str); 1]>>::default();
+        let odd = [("path", "a} # {b\"c\\")];
+        traced.get_or_create(&odd).inc_by(2, Some([("trace_id", "f00")]), None);
+        registry.register("traced", "Traced", traced);
+        registry
+    }
+
+    #[test]
+    fn open_metrics_has_units_and_an_end_and_no_empty_families() {
+        let expected = "\
+# HELP calls Calls.
+# TYPE calls counter
+calls_total 3
+# HELP spent_seconds Time.
+# TYPE spent_seconds counter
+# UNIT spent_seconds seconds
+spent_seconds_total 0.5
+# HELP room_bytes Room.
+# TYPE room_bytes gauge
+# UNIT room_bytes bytes
+room_bytes 7
+# HELP build Build.
+# TYPE build info
+build_info{version=\"1.0\"} 1
+# HELP sizes Sizes.
+# TYPE sizes histogram
+sizes_sum 0.5
+sizes_count 1
+sizes_bucket{le=\"1.0\"} 1
+sizes_bucket{le=\"+Inf\"} 1
+# HELP traced Traced.
+# TYPE traced counter
+traced_total{path=\"a} # {b\\\"c\\\\\"} 2 # {trace_id=\"f00\"} 2.0
+# EOF
+";
+        assert_eq!(Format::OpenMetrics.encode(&registry()).unwrap(), expected);
+        assert_eq!(Format::OpenMetrics.encode(&Registry::default()).unwrap(), "# EOF\n");
+    }
+
+    #[test]
+    fn text_names_families_as_their_samples_and_has_no_exemplars() {
+        let expected = "\
+# HELP calls_total Calls.
+# TYPE calls_total counter
+calls_total 3
+# HELP spent_seconds_total Time.
+# TYPE spent_seconds_total counter
+spent_seconds_total 0.5
+# HELP room_bytes Room.
+# TYPE room_bytes gauge
+room_bytes 7
+# HELP build_info Build.
+# TYPE build_info gauge
+build_info{version=\"1.0\"} 1
+# HELP sizes Sizes.
+# TYPE sizes histogram
+sizes_sum 0.5
+sizes_count 1
+sizes_bucket{le=\"1.0\"} 1
+sizes_bucket{le=\"+Inf\"} 1
+# HELP traced_total Traced.
+# TYPE traced_total counter
+traced_total{path=\"a} # {b\\\"c\\\\\"} 2
+";
+        assert_eq!(Format::Text.encode(&registry()).unwrap(), expected);
+        assert_eq!(Format::Text.encode(&Registry::default()).unwrap(), "");
+    }
+}
