@@ -93,10 +93,10 @@
 mod serve;
 mod service;
 
-#[cfg(feature = "tls")]
-pub use self::serve::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, TlsPem, TlsStatus};
 #[cfg(unix)]
 pub use self::serve::SocketFile;
+#[cfg(feature = "tls")]
+pub use self::serve::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, TlsPem, TlsStatus};
 pub use self::serve::{
     Connections, InvalidListenAddress, ListenAddress, Listener, Server, ServerConfig, listen, serve,
 };

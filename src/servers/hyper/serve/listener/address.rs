@@ -84,8 +84,7 @@ impl ListenAddress {
 }
 
 /// What `localhost` stands for, whatever a resolver says of it (RFC 6761, section 6.3).
-pub(super) const LOCALHOST: [IpAddr; 2] =
-    [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+pub(super) const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 pub(super) fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
@@ -143,7 +142,9 @@ fn parse(text: &str) -> Result<ListenAddress, String> {
         return Err(format!("for a Unix domain socket use unix:{text}"));
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("a port needs a host: 127.0.0.1:{text} for this machine alone, :{text} for all interfaces"));
+        return Err(format!(
+            "a port needs a host: 127.0.0.1:{text} for this machine alone, :{text} for all interfaces"
+        ));
     }
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Err(format!("an address needs a port, as in {}", SocketAddr::new(ip, 8080)));
@@ -155,7 +156,9 @@ fn parse(text: &str) -> Result<ListenAddress, String> {
     match host {
         "" => Ok(ListenAddress::AllInterfaces(port)),
         _ if is_host_name(host) => Ok(ListenAddress::Name(host.to_owned(), port)),
-        _ if host.parse::<Ipv6Addr>().is_ok() => Err(format!("write an IPv6 address in brackets, as in [{host}]:{port}")),
+        _ if host.parse::<Ipv6Addr>().is_ok() => {
+            Err(format!("write an IPv6 address in brackets, as in [{host}]:{port}"))
+        }
         _ => Err(format!("{host:?} is neither an IP address nor a host name; {FORMS}")),
     }
 }

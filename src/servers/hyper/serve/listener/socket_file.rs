@@ -97,7 +97,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) => {
-            let message = format!("there is a socket already, and whether a process listens there cannot be told: {error}");
+            let message =
+                format!("there is a socket already, and whether a process listens there cannot be told: {error}");
             Err(io::Error::new(error.kind(), message))
         }
     }
