@@ -2,6 +2,7 @@
 
 #![cfg(unix)]
 
+mod addresses;
 mod auth;
 mod batch;
 mod commands;
@@ -9,3 +10,4 @@ mod config;
 mod drain;
 mod process;
 mod serving;
+mod settings;
