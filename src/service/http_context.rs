@@ -40,7 +40,7 @@ impl PeerTenant {
 }
 
 /// An extension of an [`http::Request`]: the address of the other end of its connection. The servers of this crate's
-/// feature `hyper` set it.
+/// feature `hyper` set it, but for connections to a Unix domain socket, which have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerAddress(pub SocketAddr);
 

@@ -12,8 +12,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use sha2::Digest;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
@@ -26,7 +26,7 @@ use tonic::Code;
 use tonic::transport::Endpoint;
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
-use crate::process::{PATIENCE, SAXPY, Server, program, run, stderr};
+use crate::process::{PATIENCE, SAXPY, Server, Text, program, run, signal, stderr, wait};
 use crate::size;
 
 /// An authority, and the certificates that it issues.
@@ -179,7 +179,10 @@ async fn connect(config: &Arc<ClientConfig>, to: SocketAddr) -> std::io::Result<
 }
 
 /// By the version of HTTP that ALPN has led to.
-async fn ask(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Result<(u16, String), String> {
+async fn ask<T>(stream: TlsStream<T>, request: Request<Full<Bytes>>) -> Result<(u16, String), String>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = TokioIo::new(stream);
     let response = async {
@@ -682,4 +685,30 @@ async fn bench_speaks_tls_and_checks_the_certificate() {
         let refused = bench(&theirs);
         assert!(!refused.status.success() && stderr(&refused).contains("UnknownIssuer"), "{}", stderr(&refused));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_speaks_tls_as_the_ports_do() {
+    let authority = Authority::new();
+    let folder = Folder::new("unix");
+    let path = folder.0.join("rest.sock");
+    let listen = format!("--rest-listen=unix:{}", path.display());
+    let mut command = program(["serve", "--grpc-listen=off", "--cuda-mode=off", &listen]);
+    let mut child = command.args(folder.flags(&authority.server())).spawn().unwrap();
+    let greeting = Text::of(child.stdout.take().unwrap()).until("Try it:\n  curl");
+    assert!(greeting.contains(&format!("unix:{} (TLS)", path.display())), "{greeting}");
+
+    let connector = TlsConnector::from(Client::new(&authority).config());
+    let stream = UnixStream::connect(&path).await.unwrap();
+    let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    let request = Request::get("/health/ready").header("host", "localhost").body(Full::default()).unwrap();
+    assert_eq!(ask(stream, request).await.unwrap().0, 200);
+
+    let mut plain = UnixStream::connect(&path).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut said = String::new();
+    tokio::time::timeout(PATIENCE, plain.read_to_string(&mut said)).await.expect("it is not closed").unwrap();
+    assert!(said.contains("This port speaks TLS"), "{said}");
+    signal(child.id(), "KILL");
+    wait(&mut child);
 }

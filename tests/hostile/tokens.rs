@@ -103,8 +103,8 @@ fn a_public_key_is_no_secret_for_the_program_and_it_says_which_setting_is_wrong(
             if secret.len() < 32 { "fewer than 32 bytes" } else { "the secret of HS256 is a key or a certificate" };
         let from_file = format!("--auth-jwt-key-file={}", file.path());
         for (args, setting) in [
-            ([from_file.as_str(), "--auth-jwt-algorithm=HS256"], "auth.jwt.key_file"),
-            (["--auth-jwt-secret-env=TEST_JWT_SECRET", "--auth-jwt-algorithm=HS256"], "auth.jwt.secret_env"),
+            ([from_file.as_str(), "--auth-jwt-algorithm=HS256"], "--auth-jwt-key-file"),
+            (["--auth-jwt-secret-env=TEST_JWT_SECRET", "--auth-jwt-algorithm=HS256"], "--auth-jwt-secret-env"),
         ] {
             let mut command = program(["serve", "--rest-listen=127.0.0.1:0", "--grpc-listen=off", "--cuda-mode=off"]);
             let (code, said) = end_of(command.args(args).env("TEST_JWT_SECRET", secret));

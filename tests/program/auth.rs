@@ -183,9 +183,9 @@ fn credentials_that_cannot_be_are_configuration_errors() {
     for (args, said) in [
         (&["serve", "--config", short.path()][..], "line 3"),
         (&["serve", "--auth-api-keys-file", empty.path()], "there is no key in it"),
-        (&["serve", "--auth-api-keys-file", "/nowhere.toml"], "auth.api_keys_file: /nowhere.toml: No such file"),
+        (&["serve", "--auth-api-keys-file", "/nowhere.toml"], "--auth-api-keys-file: /nowhere.toml: No such file"),
         (&["serve", "--auth-jwt-key-file", empty.path()], "not the public key of RSA"),
-        (&secret, "auth.jwt.secret_env: NOT_SET_ANYWHERE"),
+        (&secret, "--auth-jwt-secret-env: NOT_SET_ANYWHERE"),
     ] {
         let output = run(args.iter().copied(), "");
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));

@@ -30,7 +30,7 @@ impl Drop for File {
 }
 
 #[track_caller]
-fn refused(output: &Output, parts: &[&str]) {
+pub(crate) fn refused(output: &Output, parts: &[&str]) {
     let said = stderr(output);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} are not all in {said}");
@@ -108,7 +108,7 @@ fn mistakes_in_the_file_are_named_with_file_line_and_key() {
         ("domains = [\"graph\", \"astrology\"]\n", &["line 1", "domains", "astrology", "graph, linalg"]),
         ("[log]\nformat = \"yaml\"\n", &["line 2", "format", "yaml"]),
         ("[log]\nlevel = \"a=b=c\"\n", &["line 2", "level", "a=b=c"]),
-        ("[connections]\nmax = 0\n", &["line 2", "max", "nonzero"]),
+        ("[connections]\nmax = 0\n", &["line 2", "connections.max", "0 is not a whole number from 1"]),
         ("[cuda]\ndevices = \"0,-1\"\n", &["line 2", "`0,-1`"]),
         ("[rate_limit.tenants.acme]\nburst = 5\n", &["line 1", "acme", "per_second"]),
         ("[rate_limit.tenants.acme]\nper_second = -1\n", &["line 2", "per_second"]),
@@ -130,7 +130,7 @@ fn mistakes_elsewhere_are_named_with_the_flag_or_the_variable() {
     refused(&run(["serve", "--drain-limit=soon"], ""), &["--drain-limit", "soon", "30s"]);
     refused(&run(["serve", "--cpu-lanes=many"], ""), &["--cpu-lanes", "many"]);
     refused(&run(["serve", "--rest-cors=perhaps"], ""), &["--rest-cors", "perhaps"]);
-    refused(&run(["serve", "--rest-listen=off", "--grpc-listen="], ""), &["nothing to serve"]);
+    refused(&run(["serve", "--rest-listen=off", "--grpc-listen=off"], ""), &["nothing to serve"]);
     let mut by_variable = program(["serve"]);
     let output = by_variable.env("TOWER_KERNELS_REST_LISTEN", "localhost").output().unwrap();
     refused(&output, &["TOWER_KERNELS_REST_LISTEN", "localhost"]);

@@ -2,6 +2,7 @@
 
 #![cfg(unix)]
 
+mod addresses;
 mod auth;
 mod batch;
 mod commands;
@@ -10,3 +11,4 @@ mod drain;
 mod logs;
 mod process;
 mod serving;
+mod settings;

@@ -1,7 +1,7 @@
 //! Machine code that NVRTC has made, kept on disk for the next process.
 //!
 //! The cache is a folder below `$TOWER_KERNELS_CACHE`, or else `$XDG_CACHE_HOME/tower-kernels` or
-//! `~/.cache/tower-kernels`; an empty `TOWER_KERNELS_CACHE` turns it off. It only saves time: whatever is wrong with it
+//! `~/.cache/tower-kernels`; `TOWER_KERNELS_CACHE=off` turns it off, and an empty one is not set. It only saves time: whatever is wrong with it
 //! (no folder, a full disk, a damaged file, files of others) costs a compilation and never a request. The first thing that
 //! goes wrong is told as a warning, once in a process.
 //!
@@ -143,8 +143,10 @@ fn folder(
     xdg: Option<std::ffi::OsString>,
     home: Option<std::ffi::OsString>,
 ) -> Option<PathBuf> {
-    if let Some(own) = own {
-        return (!own.is_empty()).then(|| own.into());
+    match own {
+        Some(own) if own == "off" => return None,
+        Some(own) if !own.is_empty() => return Some(own.into()),
+        Some(_) | None => {}
     }
     // A relative path is none, as the XDG base directory specification has it.
     let absolute = |path: std::ffi::OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
@@ -327,7 +329,8 @@ mod tests {
             folder(own.map(Into::into), xdg.map(Into::into), home.map(Into::into))
         };
         assert_eq!(folder(Some("/own"), Some("/xdg"), Some("/home/me")), Some("/own".into()));
-        assert_eq!(folder(Some(""), Some("/xdg"), Some("/home/me")), None);
+        assert_eq!(folder(Some("off"), Some("/xdg"), Some("/home/me")), None);
+        assert_eq!(folder(Some(""), Some("/xdg"), Some("/home/me")), Some("/xdg/tower-kernels".into()));
         assert_eq!(folder(None, Some("/xdg"), Some("/home/me")), Some("/xdg/tower-kernels".into()));
         assert_eq!(folder(None, Some("relative"), Some("/home/me")), Some("/home/me/.cache/tower-kernels".into()));
         assert_eq!(folder(None, None, None), None);

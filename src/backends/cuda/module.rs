@@ -106,7 +106,8 @@ impl Module {
     /// libnvrtc, which the CUDA toolkit and the PyPI wheels `nvidia-cuda-nvrtc` bring. `name` is for error messages.
     ///
     /// What was compiled is kept on disk for the next process, below `$TOWER_KERNELS_CACHE`, or else
-    /// `$XDG_CACHE_HOME/tower-kernels` or `~/.cache/tower-kernels`, up to 256 MiB; `TOWER_KERNELS_CACHE=` keeps nothing.
+    /// `$XDG_CACHE_HOME/tower-kernels` or `~/.cache/tower-kernels`, up to 256 MiB; `TOWER_KERNELS_CACHE=off` keeps
+    /// nothing.
     /// Source that includes files is compiled each time, as its text does not say what is in them.
     ///
     /// # Safety

@@ -1,8 +1,9 @@
 /// Which routes there are, and what they take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouterConfig {
-    /// What the paths of `/kernels` and `/execute` begin with, such as `/api/v1`. Probes and scrapers come by convention,
-    /// so `/health` and `/metrics` stay where they are.
+    /// What the paths of `/kernels` and `/execute` begin with, such as `/api/v1`; empty for nothing. Probes and scrapers
+    /// come by convention, so `/health` and `/metrics` stay where they are. [`check`](Self::check) tells whether it can be
+    /// the beginning of a path.
     pub prefix: String,
     /// Whether there is `/metrics`.
     pub enable_metrics: bool,
@@ -27,15 +28,62 @@ impl Default for RouterConfig {
     }
 }
 
+/// A prefix that no request could have, or that the router could not tell from a parameter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{prefix:?} is not the beginning of a path: {reason}; use one such as /api/v1, with segments of letters, digits and \
+     -._~!$&'()+,;=:@ between single slashes, and everything else percent-encoded"
+)]
+pub struct InvalidPrefix {
+    prefix: String,
+    reason: String,
+}
+
 impl RouterConfig {
-    /// The path of a route behind the prefix, as axum wants it: one slash in front, none at the end, and braces, which
-    /// name parameters there, doubled.
+    /// Whether a router can be made of it.
+    ///
+    /// # Errors
+    /// Where the prefix is not the beginning of a path: it has an empty segment, a character that a path cannot have, or
+    /// one that would make a segment a parameter or be resolved by clients (`:id`, `*rest`, `{id}`, `..`). One slash at
+    /// the end is ignored, and one at the beginning may be left out.
+    pub fn check(&self) -> Result<(), InvalidPrefix> {
+        let invalid = |reason: String| InvalidPrefix { prefix: self.prefix.clone(), reason };
+        let prefix = self.prefix.strip_prefix('/').unwrap_or(&self.prefix);
+        if prefix.is_empty() {
+            return Ok(());
+        }
+        let path = prefix.strip_suffix('/').unwrap_or(prefix);
+        path.split('/').try_for_each(check_segment).map_err(invalid)
+    }
+
+    /// The path of a route behind the prefix, as axum wants it: one slash in front, none at the end.
     pub(super) fn path(&self, route: &str) -> String {
         match self.prefix.trim_matches('/') {
             "" => route.to_owned(),
-            prefix => format!("/{}{route}", prefix.replace('{', "{{").replace('}', "}}")),
+            prefix => format!("/{prefix}{route}"),
         }
     }
+}
+
+fn check_segment(segment: &str) -> Result<(), String> {
+    if segment.is_empty() {
+        return Err("there is nothing between two slashes".to_owned());
+    }
+    if matches!(segment, "." | "..") {
+        return Err(format!("clients resolve {segment:?} before they send a request"));
+    }
+    if segment.starts_with([':', '*']) {
+        return Err(format!("{segment:?} looks like a parameter, which a prefix cannot have"));
+    }
+    let mut rest = segment;
+    while let Some(char) = rest.chars().next() {
+        let is_escape = char == '%' && rest.len() >= 3 && rest.as_bytes()[1..3].iter().all(u8::is_ascii_hexdigit);
+        if !is_escape && !char.is_ascii_alphanumeric() && !"-._~!$&'()+,;=:@".contains(char) {
+            return Err(format!("{char:?} cannot be in a path"));
+        }
+        rest = &rest[if is_escape { 3 } else { char.len_utf8() }..];
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -52,7 +100,53 @@ mod tests {
             let config = RouterConfig { prefix: prefix.to_owned(), ..RouterConfig::default() };
             assert_eq!(config.path("/kernels/{*path}"), "/kernels/{*path}");
         }
-        let braces = RouterConfig { prefix: "/{a}".to_owned(), ..RouterConfig::default() };
-        assert_eq!(braces.path("/execute"), "/{{a}}/execute");
+    }
+
+    #[test]
+    fn a_prefix_is_the_beginning_of_a_path() {
+        let check = |prefix: &str| RouterConfig { prefix: prefix.to_owned(), ..RouterConfig::default() }.check();
+        for prefix in
+            ["", "/", "/api/v1", "api/v1", "/api/v1/", "/@me", "/v1:beta", "/a%20b", "/a.b", "/...", "/a~(b)+c"]
+        {
+            assert_eq!(check(prefix), Ok(()), "{prefix}");
+        }
+        for prefix in [
+            "//",
+            "/a//b",
+            "//a",
+            "/a//",
+            " ",
+            "/a b",
+            "/a?b",
+            "/a#b",
+            "/{x}",
+            "/{*x}",
+            "/a{b",
+            "/*p",
+            "/:p",
+            "/a*b",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%é",
+            "/é",
+            "/.",
+            "/a/..",
+            "/a\\b",
+            "/a\nb",
+            "/a\0b",
+            "/\"a\"",
+            "http://a/b",
+        ] {
+            let error = check(prefix).expect_err(prefix).to_string();
+            assert!(error.contains(&format!("{prefix:?}")) && error.contains("/api/v1"), "{prefix}: {error}");
+        }
+    }
+
+    #[test]
+    #[should_panic = "RouterConfig::prefix: \"/*p\" is not the beginning of a path"]
+    fn a_router_is_not_made_with_a_prefix_that_nobody_could_ask_for() {
+        let config = RouterConfig { prefix: "/*p".to_owned(), ..RouterConfig::default() };
+        drop(super::super::KernelRouter::new(crate::service::KernelRegistry::new(), config));
     }
 }

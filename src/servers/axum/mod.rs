@@ -251,6 +251,6 @@ mod router;
 #[cfg(feature = "tls")]
 mod tls;
 
-pub use self::config::RouterConfig;
+pub use self::config::{InvalidPrefix, RouterConfig};
 pub use self::drain::DrainHandle;
 pub use self::router::KernelRouter;

@@ -65,6 +65,10 @@ pub(super) type MoreMetrics = Box<dyn Fn(&mut Registry) + Send + Sync>;
 
 impl KernelRouter {
     /// Over a [`KernelService`] on what this machine has, with no layers but the metrics.
+    ///
+    /// # Panics
+    /// Where [`RouterConfig::check`] fails: the prefix is not the beginning of a path.
+    #[track_caller]
     pub fn new(registry: impl Into<Arc<KernelRegistry>>, config: RouterConfig) -> Self {
         let service = KernelService::new(registry);
         let (registry, devices) = (Arc::clone(service.registry()), service.backend().clone());
@@ -74,7 +78,14 @@ impl KernelRouter {
 
 impl<S> KernelRouter<S> {
     /// Over a pipeline of your own. The registry is what `/kernels` shows, so let it be the one of the service within.
+    ///
+    /// # Panics
+    /// Where [`RouterConfig::check`] fails: the prefix is not the beginning of a path.
+    #[track_caller]
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: RouterConfig) -> Self {
+        if let Err(error) = config.check() {
+            panic!("RouterConfig::prefix: {error}");
+        }
         let (registry, drain) = (registry.into(), DrainHandle::default());
         let limits = Limits::new(config.max_request_size);
         Self {

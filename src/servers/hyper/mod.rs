@@ -79,6 +79,8 @@
 //!   request's deadline.
 //! * A response over HTTP/2 that its client does not let through ends with its stream (`CANCEL`) after the write timeout;
 //!   the connection's other streams go on. A client has to take 64 KiB in that time, or all that there is.
+//! * [`Listener::bind`] takes an address of any kind: IP addresses, host names, all interfaces, and Unix domain sockets, on
+//!   which there is no limit that goes by addresses.
 //! * No more connections than the configuration says are accepted; the others wait in the backlog of [`listen`]. An
 //!   address has a limit of its own, past which it is closed at once, and [`Server::reserve`] keeps some for health probes.
 //! * Connections may be given an age, after which their clients are told to connect anew.
@@ -91,8 +93,12 @@
 mod serve;
 mod service;
 
+#[cfg(unix)]
+pub use self::serve::SocketFile;
 #[cfg(feature = "tls")]
 pub use self::serve::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, TlsPem, TlsStatus};
-pub use self::serve::{Connections, Server, ServerConfig, listen, serve};
+pub use self::serve::{
+    Connections, InvalidListenAddress, ListenAddress, Listener, Server, ServerConfig, listen, serve,
+};
 pub use self::service::{KernelHttpService, ResponseFuture};
 pub use crate::servers::http::ResponseBody;

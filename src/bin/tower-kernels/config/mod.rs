@@ -1,15 +1,21 @@
 //! What `serve` can be told: by flags, by the environment, by a file, in that order of strength.
 //!
 //! A setting has one name, its key in the file: `drain.limit` there is the flag `--drain-limit` and the variable
-//! `TOWER_KERNELS_DRAIN_LIMIT`. [`settings`] lists them, [`sources`] reads them, [`print`] shows what came of it.
+//! `TOWER_KERNELS_DRAIN_LIMIT`. [`settings`] lists them; [`file`], [`variables`] and [`sources`] read them; [`rules`],
+//! [`values`] and [`relations`] say what they may be, and [`print`] shows what came of it.
 
 mod auth;
+mod file;
 mod pipeline;
 mod print;
+mod relations;
+mod rules;
 mod settings;
 mod sources;
+mod suggest;
 mod tls;
 mod values;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -25,8 +31,10 @@ use tower_kernels::hyper::ServerConfig;
 pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
 pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry, Tenants};
 pub(crate) use self::print::Changed;
+pub(crate) use self::relations::Invalid;
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
+pub(crate) use self::suggest::of_serde;
 pub(crate) use self::tls::Tls;
 pub(crate) use self::values::{Devices, Domain, Filter, Listen, MemoryMax, Span};
 
@@ -63,6 +71,7 @@ pub(crate) struct Config {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Rest {
     pub(crate) listen: Listen,
+    #[serde(deserialize_with = "values::prefix")]
     pub(crate) prefix: String,
     pub(crate) cors: bool,
     pub(crate) health: bool,
@@ -228,7 +237,7 @@ impl Default for Rest {
         let RouterConfig { prefix, enable_metrics, enable_health, cors_enabled, max_request_size } =
             RouterConfig::default();
         Self {
-            listen: Listen(Some(([127, 0, 0, 1], 8080).into())),
+            listen: Listen::at(([127, 0, 0, 1], 8080)),
             prefix,
             cors: cors_enabled,
             health: enable_health,
@@ -255,7 +264,7 @@ impl Default for Grpc {
     fn default() -> Self {
         let service = GrpcConfig::default();
         Self {
-            listen: Listen(Some(([127, 0, 0, 1], 50051).into())),
+            listen: Listen::at(([127, 0, 0, 1], 50051)),
             max_request_size: service.max_request_size,
             max_response_size: service.max_response_size,
             max_concurrent_per_stream: positive(service.max_concurrent_per_stream),

@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::error::ErrorKind;
-use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
+use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::Config;
+use super::{Config, rules};
 
 /// A setting: its key in the file, and with it its flag and its variable.
 #[derive(Debug)]
@@ -247,14 +247,15 @@ impl Setting {
         self.key.replace(['.', '_'], "-")
     }
 
+    /// The flag. Its variable is only named here: an empty one is not set, which clap would not know.
     fn arg(&self, defaults: &Value) -> Arg {
         let default = lookup(defaults, self.key).map(|value| format!(" [default: {value}]")).unwrap_or_default();
-        let help = format!("{}{default}", self.help);
-        let arg = Arg::new(self.key).long(self.long()).env(self.variable()).help(help).hide_env_values(true);
+        let help = format!("{}{default} [env: {}]", self.help, self.variable());
+        let arg = Arg::new(self.key).long(self.long()).help(help);
         match self.kind {
-            Text(name) | List(name) => arg.value_name(name),
+            Text(name) | List(name) => arg.value_name(name).value_parser(NonEmptyStringValueParser::new()),
             InFile => arg.hide(true),
-            Number => arg.value_name("NUMBER"),
+            Number => arg.value_name("NUMBER").value_parser(NonEmptyStringValueParser::new()),
             Choice(names) => arg.value_name("NAME").value_parser(PossibleValuesParser::new(names)),
             // `--rest-cors` is as good as `--rest-cors=true`.
             Switch => arg
@@ -266,17 +267,72 @@ impl Setting {
         }
     }
 
-    /// The value that a flag's or a variable's text stands for in the file.
-    fn value(&self, text: &str) -> Result<Value, String> {
-        Ok(match self.kind {
-            Text(_) | Choice(_) | InFile => Value::String(text.to_owned()),
-            Number => Value::Integer(text.parse().map_err(|_| format!("`{text}` is no whole number"))?),
-            Switch => Value::Boolean(text == "true"),
-            List(_) => {
-                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-                Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
+    pub(super) fn is_in_file_alone(&self) -> bool {
+        matches!(self.kind, InFile)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self.kind, Number)
+    }
+
+    pub(super) fn is_time(&self) -> bool {
+        matches!(self.kind, Text("TIME"))
+    }
+
+    /// The value that a flag's or a variable's text stands for in the file. A text where it should be something else is
+    /// left to [`check`](Self::check).
+    pub(super) fn value(&self, text: &str) -> Value {
+        let as_text = || Value::String(text.to_owned());
+        match self.kind {
+            Text(_) | Choice(_) | InFile => as_text(),
+            Number => text.parse().map_or_else(|_| as_text(), Value::Integer),
+            Switch => text.parse().map_or_else(|_| as_text(), Value::Boolean),
+            List(_) => Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect()),
+        }
+    }
+
+    /// Whether the setting can have this value, wherever it was said.
+    ///
+    /// # Errors
+    /// The value, and what is allowed.
+    pub(super) fn check(&self, value: &Value) -> Result<(), String> {
+        self.check_kind(value)?;
+        rules::check(self.key, value)?;
+        let config = Config::deserialize(Value::Table(self.table(value.clone())));
+        config.map(drop).map_err(|error| error.message().to_owned())
+    }
+
+    /// Whether the value is of the right kind, in plainer words than those of the types.
+    fn check_kind(&self, value: &Value) -> Result<(), String> {
+        let is_text = value.as_str().is_some();
+        match self.kind {
+            Text(_) if value.as_str() == Some("") => match self.default().as_str() {
+                Some(default) if !default.is_empty() => {
+                    Err(format!("it is empty; leave it out for the default, {default}"))
+                }
+                _ => Ok(()),
+            },
+            // A number of bytes need not be in quotes, and of times the rules say more.
+            Text("BYTES") if value.is_integer() => Ok(()),
+            Text(_) if !is_text && !self.is_time() => Err(format!("{value} is not a text in quotes")),
+            Choice(names) if !names.iter().any(|name| value.as_str() == Some(name)) => {
+                Err(format!("{value} is not one of {}", names.join(", ")))
             }
-        })
+            Switch if !value.is_bool() => Err(format!("{value} is neither true nor false")),
+            List(_) if !value.as_array().is_some_and(|items| items.iter().all(Value::is_str)) => {
+                Err(format!("{value} is not a list of texts in quotes, such as [\"graph\", \"linalg\"]"))
+            }
+            List(_) if value.as_array().is_some_and(|items| items.iter().any(|item| item.as_str() == Some(""))) => {
+                Err(format!("{value} has an empty item; use for example graph,linalg"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn default(&self) -> Value {
+        let defaults = Value::try_from(Config::default()).unwrap_or(Value::Table(Table::new()));
+        lookup(&defaults, self.key).cloned().unwrap_or(Value::Boolean(false))
     }
 
     /// Whether its value is a list or a table that is written in the file alone.
@@ -285,14 +341,11 @@ impl Setting {
     }
 
     /// A configuration of this setting alone.
-    pub(super) fn table(&self, text: &str) -> Result<Table, String> {
-        let path = self.key.rsplit('.');
-        let nested =
-            path.fold(self.value(text)?, |value, name| Value::Table([(name.to_owned(), value)].into_iter().collect()));
-        match nested {
-            Value::Table(table) => Ok(table),
-            _ => Err("a key without a name".to_owned()),
-        }
+    pub(super) fn table(&self, value: Value) -> Table {
+        let mut sections = self.key.rsplit('.');
+        let name = sections.next().unwrap_or(self.key);
+        let innermost: Table = [(name.to_owned(), value)].into_iter().collect();
+        sections.fold(innermost, |table, section| [(section.to_owned(), Value::Table(table))].into_iter().collect())
     }
 }
 
@@ -301,20 +354,13 @@ pub(super) fn lookup<'a>(config: &'a Value, key: &str) -> Option<&'a Value> {
     key.split('.').try_fold(config, |section, name| section.get(name))
 }
 
-/// What flags and variables say.
+/// What flags say.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Overrides(pub(super) Vec<Override>);
-
-#[derive(Clone, Debug)]
-pub(super) struct Override {
-    pub(super) setting: &'static Setting,
-    pub(super) text: String,
-    pub(super) by_flag: bool,
-}
+pub(crate) struct Overrides(pub(super) Vec<(&'static Setting, String)>);
 
 impl clap::Args for Overrides {
     fn augment_args(command: Command) -> Command {
-        let said = SETTINGS.iter().filter(|setting| !matches!(setting.kind, InFile));
+        let said = SETTINGS.iter().filter(|setting| !setting.is_in_file_alone());
         let defaults = Value::try_from(Config::default()).unwrap_or(Value::Table(Table::new()));
         said.fold(command, |command, setting| command.arg(setting.arg(&defaults)))
     }
@@ -339,8 +385,7 @@ impl FromArgMatches for Overrides {
             let text = text.map_err(|text| {
                 clap::Error::raw(ErrorKind::InvalidUtf8, format!("{}: {} is no text\n", setting.flag(), text.display()))
             })?;
-            let by_flag = matches.value_source(setting.key) == Some(ValueSource::CommandLine);
-            self.0.push(Override { setting, text, by_flag });
+            self.0.push((setting, text));
         }
         Ok(())
     }
@@ -349,12 +394,24 @@ impl FromArgMatches for Overrides {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::sources::keys;
+
+    /// The keys of a table and its sections: `key`, `section.key`.
+    fn keys(path: &str, table: &Table) -> Vec<String> {
+        let of = |(name, value): (&String, &Value)| {
+            let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            match value {
+                // A setting may be a table itself, whose names are the user's.
+                Value::Table(section) if SETTINGS.iter().all(|setting| setting.key != key) => keys(&key, section),
+                _ => vec![key],
+            }
+        };
+        table.iter().flat_map(of).collect()
+    }
 
     #[test]
     fn every_key_of_the_file_has_a_flag_and_every_flag_a_key() {
         let mut flags: Vec<_> = SETTINGS.iter().map(|setting| setting.key.to_owned()).collect();
-        let mut keys: Vec<_> = keys(&Table::try_from(Config::default()).unwrap());
+        let mut keys: Vec<_> = keys("", &Table::try_from(Config::default()).unwrap());
         keys.sort();
         flags.sort();
         assert_eq!(flags, keys);

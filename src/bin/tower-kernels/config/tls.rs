@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tower_kernels::hyper::{ClientTenant, TlsFiles};
 
-use super::Span;
+use super::{Invalid, Span};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,15 +46,17 @@ impl Tls {
     ///
     /// # Errors
     /// Where one of the settings needs another that is missing.
-    pub(crate) fn files(&self) -> Result<Option<TlsFiles>, &'static str> {
+    pub(crate) fn files(&self) -> Result<Option<TlsFiles>, Invalid> {
         let given = |path: &Path| !path.as_os_str().is_empty();
+        let missing = |key, message| Err(Invalid::new([key], message));
         match (given(&self.cert), given(&self.key)) {
             (false, false) if given(&self.client_ca) => {
-                return Err("tls.client_ca is set without tls.cert and tls.key: client certificates need TLS");
+                let message = "tls.client_ca is set without tls.cert and tls.key: client certificates need TLS";
+                return missing("tls.client_ca", message);
             }
             (false, false) => return Ok(None),
-            (true, false) => return Err("tls.cert is set without tls.key"),
-            (false, true) => return Err("tls.key is set without tls.cert"),
+            (true, false) => return missing("tls.cert", "tls.cert is set without tls.key"),
+            (false, true) => return missing("tls.key", "tls.key is set without tls.cert"),
             (true, true) => {}
         }
         let mut files = TlsFiles::new(&self.cert, &self.key).client_tenant(match self.client_tenant {

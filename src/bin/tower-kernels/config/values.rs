@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use tower_kernels::axum::RouterConfig;
+use tower_kernels::hyper::ListenAddress;
 use tower_kernels::service::KernelRegistry;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// A time as people write it: `30s`, `500ms`, `1m 30s`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,31 +38,42 @@ impl fmt::Display for Span {
     }
 }
 
-/// Where to listen; nowhere when it is `off` or empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Where to listen; nowhere when it is `off`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub(crate) struct Listen(pub(crate) Option<SocketAddr>);
+pub(crate) struct Listen(pub(crate) Option<ListenAddress>);
+
+impl Listen {
+    pub(crate) fn at(address: impl Into<SocketAddr>) -> Self {
+        Self(Some(address.into().into()))
+    }
+}
 
 impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "" | "off" => Ok(Self(None)),
-            address => address.parse().map(|address| Self(Some(address))).map_err(|_| {
-                format!("`{text}` is no address such as 127.0.0.1:8080 or [::]:8080, and not `off` either")
-            }),
+            "off" => Ok(Self(None)),
+            address => address.parse().map(|address| Self(Some(address))).map_err(|error| format!("{error}, or off")),
         }
     }
 }
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self(Some(address)) => address.fmt(f),
-            Self(None) => f.write_str("off"),
+        match &self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
         }
     }
+}
+
+/// Reads the prefix of REST's paths, which has to be the beginning of a path.
+pub(super) fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let config = RouterConfig { prefix: String::deserialize(deserializer)?, ..RouterConfig::default() };
+    config.check().map_err(D::Error::custom)?;
+    Ok(config.prefix)
 }
 
 /// A domain of the catalogue.
@@ -119,7 +134,8 @@ impl fmt::Display for Devices {
     }
 }
 
-/// What is logged, as `tracing-subscriber` reads it: `info`, or `warn,tower_kernels=debug`.
+/// What is logged, as `tracing-subscriber` reads it: `info`, or `warn,tower_kernels=debug`. Each part has a level: a word
+/// alone that is none would be the name of a target, of which nothing is logged where it is misspelt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Filter(String);
@@ -140,10 +156,20 @@ impl FromStr for Filter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match EnvFilter::try_new(text) {
-            Ok(_) if !text.is_empty() => Ok(Self(text.to_owned())),
-            Ok(_) => Err("empty; say `off` to log nothing".to_owned()),
-            Err(error) => Err(format!("`{text}` is no filter such as info or warn,tower_kernels=debug: {error}")),
+        const FORM: &str = "use a level (off, error, warn, info, debug or trace), or parts of a target and its level such \
+                            as warn,tower_kernels=debug";
+        let parts: Vec<_> = text.split(',').map(str::trim).collect();
+        for part in &parts {
+            let level = part.rsplit_once(['=', ']']).map_or(*part, |(_, level)| level);
+            if level.is_empty() || level.parse::<LevelFilter>().is_err() {
+                return Err(format!("\"{text}\" is not a filter of the log: \"{part}\" has no level; {FORM}"));
+            }
+        }
+        // Without the spaces, which would be taken for a part of a target's name.
+        let filter = parts.join(",");
+        match EnvFilter::try_new(&filter) {
+            Ok(_) => Ok(Self(filter)),
+            Err(error) => Err(format!("\"{text}\" is not a filter of the log: {error}; {FORM}")),
         }
     }
 }
@@ -197,7 +223,7 @@ impl fmt::Display for MemoryMax {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum NumberOrText {
-    Number(u64),
+    Number(i64),
     Text(String),
 }
 

@@ -10,8 +10,7 @@ use tower_kernels::layers::{AnswerLayer, AuthenticateLayer};
 use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_layer::Stack;
 
-use crate::config::{self, Algorithm, Auth, KeysFile};
-use crate::exit::{Exit, Failure};
+use crate::config::{self, Algorithm, Auth, Invalid, KeysFile, of_serde};
 
 /// What checks credentials.
 #[derive(Clone, Debug)]
@@ -24,7 +23,7 @@ pub(super) struct Authentication {
 
 impl Authentication {
     /// `None` where nobody is asked who they are.
-    pub(super) fn new(auth: &Auth, client_certificates: bool) -> Result<Option<Self>, Failure> {
+    pub(super) fn new(auth: &Auth, client_certificates: bool) -> Result<Option<Self>, Invalid> {
         let (keys, tokens) = (keys(auth)?, tokens(&auth.jwt)?);
         let kinds = [
             ("API keys", keys.is_some()),
@@ -82,12 +81,15 @@ impl Authentication {
     }
 }
 
-fn keys(auth: &Auth) -> Result<Option<ApiKeys>, Failure> {
+fn keys(auth: &Auth) -> Result<Option<ApiKeys>, Invalid> {
     let mut keys = auth.api_keys.clone();
     let path = &auth.api_keys_file;
     if !path.as_os_str().is_empty() {
         let text = std::fs::read_to_string(path).map_err(|error| wrong("auth.api_keys_file", path, &error))?;
-        let file: KeysFile = toml::from_str(&text).map_err(|error| wrong("auth.api_keys_file", path, &error))?;
+        let file: KeysFile = toml::from_str(&text).map_err(|error| {
+            let hint = of_serde(error.message()).unwrap_or_default();
+            wrong("auth.api_keys_file", path, &format!("{error}{hint}"))
+        })?;
         if file.api_keys.is_empty() {
             return Err(wrong("auth.api_keys_file", path, &"there is no key in it, so nobody could call"));
         }
@@ -98,10 +100,10 @@ fn keys(auth: &Auth) -> Result<Option<ApiKeys>, Failure> {
     }
     let keys: Result<Vec<_>, _> = keys.iter().map(config::TenantKey::api_key).collect();
     let keys = keys.and_then(|keys| ApiKeys::new(keys).map_err(|error| error.to_string()));
-    keys.map(Some).map_err(|error| Exit::Usage.because(format!("auth.api_keys: {error}")))
+    keys.map(Some).map_err(|error| Invalid::new(["auth.api_keys", "auth.api_keys_file"], error))
 }
 
-fn tokens(jwt: &config::Jwt) -> Result<Option<Jwt>, Failure> {
+fn tokens(jwt: &config::Jwt) -> Result<Option<Jwt>, Invalid> {
     let Some(key) = key(jwt)? else { return Ok(None) };
     let mut tokens = Jwt::new(key).tenant_claim(&jwt.tenant_claim);
     if !jwt.issuer.is_empty() {
@@ -113,24 +115,16 @@ fn tokens(jwt: &config::Jwt) -> Result<Option<Jwt>, Failure> {
     Ok(Some(tokens))
 }
 
-fn key(jwt: &config::Jwt) -> Result<Option<JwtKey>, Failure> {
+fn key(jwt: &config::Jwt) -> Result<Option<JwtKey>, Invalid> {
     let path = &jwt.key_file;
-    let (name, bytes) = match (path.as_os_str().is_empty(), jwt.secret_env.as_str()) {
+    let (setting, name, bytes) = match (path.as_os_str().is_empty(), jwt.secret_env.as_str()) {
         (true, "") => return Ok(None),
-        (false, "") => {
-            let bytes = std::fs::read(path).map_err(|error| wrong("auth.jwt.key_file", path, &error))?;
-            (format!("auth.jwt.key_file: {}", path.display()), bytes)
-        }
-        (true, variable) => {
-            let secret = std::env::var(variable);
-            let name = format!("auth.jwt.secret_env: {variable}");
-            (name.clone(), secret.map_err(|error| Exit::Usage.because(format!("{name}: {error}")))?.into_bytes())
-        }
+        // Not both: that is refused before.
         (false, _) => {
-            return Err(
-                Exit::Usage.because("auth.jwt.key_file and auth.jwt.secret_env are both there: give one of the two")
-            );
+            let bytes = std::fs::read(path).map_err(|error| wrong("auth.jwt.key_file", path, &error))?;
+            ("auth.jwt.key_file", path.display().to_string(), bytes)
         }
+        (true, variable) => ("auth.jwt.secret_env", variable.to_owned(), secret(variable)?),
     };
     let key = match jwt.algorithm {
         Algorithm::RS256 => JwtKey::rs256_pem(&bytes),
@@ -139,9 +133,19 @@ fn key(jwt: &config::Jwt) -> Result<Option<JwtKey>, Failure> {
         // Editors end a file with a line feed that nobody means.
         Algorithm::HS256 => JwtKey::hs256(bytes.trim_ascii_end()),
     };
-    key.map(Some).map_err(|error| Exit::Usage.because(format!("{name}: {error}")))
+    key.map(Some).map_err(|error| Invalid::new([setting], format!("{name}: {error}")))
 }
 
-fn wrong(key: &str, path: &Path, error: &dyn std::fmt::Display) -> Failure {
-    Exit::Usage.because(format!("{key}: {}: {error}", path.display()))
+/// An empty variable is not set, here as elsewhere.
+fn secret(variable: &str) -> Result<Vec<u8>, Invalid> {
+    let wrong = |why: &dyn std::fmt::Display| Invalid::new(["auth.jwt.secret_env"], format!("{variable}: {why}"));
+    match std::env::var(variable) {
+        Ok(secret) if secret.is_empty() => Err(wrong(&"the environment variable is empty")),
+        Ok(secret) => Ok(secret.into_bytes()),
+        Err(error) => Err(wrong(&error)),
+    }
+}
+
+fn wrong(key: &'static str, path: &Path, error: &dyn std::fmt::Display) -> Invalid {
+    Invalid::new([key], format!("{}: {error}", path.display()))
 }

@@ -2,9 +2,10 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::path::Path;
 
 use tower_kernels::backends::Local;
+use tower_kernels::hyper::ListenAddress;
 use tower_kernels::service::KernelRegistry;
 
 use super::auth::Authentication;
@@ -21,14 +22,12 @@ pub(super) fn print(
     let (devices, kernels, auth) =
         (local.status().to_string(), registry.len(), servers.auth.as_ref().map_or("off", Authentication::kinds));
     let scheme = if servers.tls.is_some() { "https" } else { "http" };
-    let shown = |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |it| format!("{scheme}://{it}"));
-    let (rest, grpc) = (shown(servers.rest), shown(servers.grpc));
+    let (rest, grpc) = (shown(&servers.rest, scheme), shown(&servers.grpc, scheme));
     let memory = mebibytes(servers.memory.max());
     tracing::info!(rest, grpc, devices, kernels, memory, auth, "serving");
-    for (name, address) in [("REST", servers.rest), ("gRPC", servers.grpc)] {
-        if let Some(address) =
-            address.filter(|address| servers.auth.is_none() && servers.tls.is_none() && !address.ip().is_loopback())
-        {
+    let is_open = servers.auth.is_none() && servers.tls.is_none();
+    for (name, addresses) in [("REST", &servers.rest), ("gRPC", &servers.grpc)] {
+        for address in addresses.iter().filter(|address| is_open && address.is_public()) {
             tracing::warn!(
                 "{name} listens on {address}, where others can reach it, and asks nobody who they are: set \
                  auth.api_keys, auth.api_keys_file, auth.jwt or tls.client_ca, or listen on 127.0.0.1"
@@ -43,9 +42,10 @@ pub(super) fn print(
     }
     let mut text = format!("tower-kernels {}\n", env!("CARGO_PKG_VERSION"));
     writeln!(text, "  {:<8} {rest}", "REST")?;
-    if let Some(address) = servers.rest {
+    // A browser connects to no Unix domain socket.
+    if let Some(address) = servers.rest.iter().find(|address| !matches!(address, ListenAddress::Unix(_))) {
         let credential = if servers.auth.is_some() { "  (asks for a credential)" } else { "" };
-        writeln!(text, "  {:<8} {scheme}://{}/docs{credential}", "docs", reachable(address))?;
+        writeln!(text, "  {:<8} {scheme}://{}/docs{credential}", "docs", reachable(address).1)?;
     }
     for (name, value) in [
         ("gRPC", grpc),
@@ -56,7 +56,7 @@ pub(super) fn print(
     ] {
         writeln!(text, "  {name:<8} {value}")?;
     }
-    if let (Some(address), Some(_)) = (servers.rest, registry.get("linalg/saxpy")) {
+    if let (Some(address), Some(_)) = (servers.rest.first(), registry.get("linalg/saxpy")) {
         let prefix = match config.rest.prefix.trim_matches('/') {
             "" => String::new(),
             prefix => format!("/{prefix}"),
@@ -68,11 +68,11 @@ pub(super) fn print(
             Some(_) if config.tls.has_client_ca() => "--cacert ca.crt --cert client.crt --key client.key ",
             Some(_) => "--cacert ca.crt ",
         };
+        let (socket, host) = reachable(address);
         write!(
             text,
-            "Try it:\n  curl -s {certificates}{scheme}://{}{prefix}/kernels/linalg/saxpy/execute -H 'content-type: application/json' {key}\
-             -d '{{\"a\": 2.0, \"x\": [1.0, 2.0], \"y\": [10.0, 20.0]}}'\n",
-            reachable(address)
+            "Try it:\n  curl -s {socket}{certificates}{scheme}://{host}{prefix}/kernels/linalg/saxpy/execute -H 'content-type: application/json' {key}\
+             -d '{{\"a\": 2.0, \"x\": [1.0, 2.0], \"y\": [10.0, 20.0]}}'\n"
         )?;
     }
     // Nobody need read it: on a thread of its own it holds nothing up.
@@ -91,10 +91,32 @@ fn mebibytes(bytes: u64) -> String {
     }
 }
 
-/// An address to connect to: nobody connects to `0.0.0.0`.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+/// Where a server listens, as what a client is given.
+fn shown(addresses: &[ListenAddress], scheme: &str) -> String {
+    let shown = addresses.iter().map(|address| match address {
+        ListenAddress::Unix(_) if scheme == "https" => format!("{address} (TLS)"),
+        ListenAddress::Unix(_) => address.to_string(),
+        _ => format!("{scheme}://{address}"),
+    });
+    let shown: Vec<_> = shown.collect();
+    if shown.is_empty() { "off".to_owned() } else { shown.join(" and ") }
+}
+
+/// What curl is told to connect to: the option for a Unix domain socket, and the host. Nobody connects to `0.0.0.0`.
+fn reachable(address: &ListenAddress) -> (String, String) {
+    match address {
+        ListenAddress::Unix(path) => (format!("--unix-socket {} ", quoted(path)), "localhost".to_owned()),
+        ListenAddress::Ip(address) if address.ip().is_unspecified() => {
+            let host = if address.is_ipv4() { "127.0.0.1" } else { "localhost" };
+            (String::new(), format!("{host}:{}", address.port()))
+        }
+        address => (String::new(), address.to_string()),
     }
-    address
+}
+
+/// A path for a shell.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    if path.bytes().all(is_plain) { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }

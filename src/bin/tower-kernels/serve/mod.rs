@@ -30,7 +30,8 @@ use crate::exit::Exit;
 /// Shown below the options.
 pub(crate) const HELP: &str = "\
 Times are written as 500ms, 30s or 1m 30s. Each flag has a variable, and a key in the file: --drain-limit is
-TOWER_KERNELS_DRAIN_LIMIT, and limit in [drain]. A flag is stronger than its variable, and that than the file.
+TOWER_KERNELS_DRAIN_LIMIT, and limit in [drain]. A flag is stronger than its variable, and that than the file; an empty
+variable is not set. REST and gRPC listen on 127.0.0.1:8080, localhost:8080, :8080 (all interfaces), unix:/path, or off.
 auth.api_keys and rate_limit.tenants are in the file alone; --print-config shows its form.
 
 Examples:
@@ -40,8 +41,9 @@ Examples:
 /// What `serve` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A TOML file with settings.
-    #[arg(long, value_name = "FILE", env = "TOWER_KERNELS_CONFIG")]
+    /// A TOML file with settings. [env: TOWER_KERNELS_CONFIG]
+    // The variable is read with the others, where an empty one is not set.
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print the configuration that holds, with where each value came from, and exit.
     #[arg(long)]
@@ -52,6 +54,7 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: &Args) -> Outcome {
     let effective = Effective::read(args.config.as_deref(), &args.overrides)?;
+    pipeline::check(&effective.config).map_err(|invalid| effective.refuse(invalid))?;
     if args.print_config {
         crate::output::print(effective.to_string())?;
         return Ok(Exit::Done.into());
@@ -74,16 +77,20 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
     let mut signals = Signals::new()?;
     let local = backends::open(config)?;
     let registry = pipeline::registry(config)?;
-    let auth = Authentication::new(&config.auth, config.tls.has_client_ca())?;
-    let layer = pipeline::layer(config, &registry, auth.is_some())?;
+    let auth = Authentication::new(&config.auth, config.tls.has_client_ca());
+    let auth = auth.map_err(|invalid| effective.refuse(invalid))?;
+    let layer = pipeline::layer(config, &registry, auth.is_some()).map_err(|invalid| effective.refuse(invalid))?;
     tracing::info!("the layers, from the outside in:\n{layer}");
     let pipeline = layer.over(local.clone());
     let health = HealthService::new();
     let memory = memory::open(&config.memory);
-    let mut servers = Servers::new(config, auth, tls::open(&config.tls)?, memory);
+    let tls = tls::open(&config.tls).map_err(|invalid| effective.refuse(invalid))?;
+    let mut servers = Servers::new(config, auth, tls, memory);
     servers.also_show(logger.metrics());
-    let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle())?;
-    servers.grpc(config, pipeline, &registry, health.clone())?;
+    let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle()).await;
+    let rest = rest.map_err(|failure| effective.due_to("rest.listen", &failure))?;
+    let grpc = servers.grpc(config, pipeline, &registry, health.clone()).await;
+    grpc.map_err(|failure| effective.due_to("grpc.listen", &failure))?;
     greeting::print(config, &servers, &registry, &local)?;
 
     let why = tokio::select! {

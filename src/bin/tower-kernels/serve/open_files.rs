@@ -34,7 +34,8 @@ pub(super) fn raise_limit(config: &Config) {
 
 /// What both listeners may have open at one time, and the rest of the process.
 fn needed(config: &Config) -> u64 {
-    let listeners = [config.rest.listen, config.grpc.listen].iter().filter(|listen| listen.0.is_some()).count() as u64;
+    let listeners =
+        [&config.rest.listen, &config.grpc.listen].iter().filter(|listen| listen.0.is_some()).count() as u64;
     let connections = &config.connections;
     let each = (connections.max.get() as u64).saturating_add(connections.health_reserve as u64);
     listeners.saturating_mul(each).saturating_add(OTHER_FILES)

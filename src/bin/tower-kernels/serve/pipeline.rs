@@ -4,10 +4,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use tower_kernels::kernels;
-use tower_kernels::pipeline::{PipelineLayer, QuotaConfig, RateLimitConfig};
+use tower_kernels::pipeline::{InvalidPipeline, PipelineLayer, QuotaConfig, RateLimitConfig};
 use tower_kernels::service::KernelRegistry;
 
-use crate::config::{Config, RateLimit, TenantLimit};
+use crate::config::{Config, Invalid, RateLimit, TenantLimit};
 use crate::exit::{Exit, Failure};
 
 /// The kernels of the catalogue that are served.
@@ -24,14 +24,30 @@ pub(super) fn registry(config: &Config) -> Result<Arc<KernelRegistry>, Failure> 
 /// The layers that are asked for.
 ///
 /// `verified` says whether the tenants of requests are who they say, and not whoever a header names.
-pub(super) fn layer(config: &Config, registry: &Arc<KernelRegistry>, verified: bool) -> Result<PipelineLayer, Failure> {
+pub(super) fn layer(config: &Config, registry: &Arc<KernelRegistry>, verified: bool) -> Result<PipelineLayer, Invalid> {
     let mut pipeline = config.pipeline();
     pipeline.tenants = config.tenants.pipeline(verified);
     pipeline.rate_limit = rate_limit(&config.rate_limit);
-    PipelineLayer::new(Arc::clone(registry), pipeline).map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        Exit::Usage.because(format!("{error}{cause}"))
-    })
+    PipelineLayer::new(Arc::clone(registry), pipeline).map_err(|error| invalid(&error))
+}
+
+/// Whether the layers can be made, before there is anything that they are made around.
+pub(super) fn check(config: &Config) -> Result<(), Invalid> {
+    layer(config, &Arc::new(KernelRegistry::new()), true).map(drop)
+}
+
+/// The settings that a part of the pipeline is made from.
+fn invalid(error: &InvalidPipeline) -> Invalid {
+    let keys: &[&str] = match error {
+        InvalidPipeline::RateLimit { tenant: None, .. } => &["rate_limit.per_second", "rate_limit.burst"],
+        InvalidPipeline::RateLimit { tenant: Some(_), .. } => &["rate_limit.tenants"],
+        InvalidPipeline::FailureRate => &["circuit_breaker.failure_percent"],
+        InvalidPipeline::NoCache => &["cache.max_bytes"],
+        // One that is added says itself what it is about.
+        _ => &[],
+    };
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Invalid::new(keys, format!("{error}{cause}"))
 }
 
 fn rate_limit(config: &RateLimit) -> Option<RateLimitConfig> {

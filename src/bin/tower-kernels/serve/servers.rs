@@ -1,20 +1,20 @@
 //! The listeners, and what answers behind them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower_kernels::axum::{DrainHandle, KernelRouter};
 use tower_kernels::backends::Local;
 use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
-use tower_kernels::hyper::{Server, Tls, listen};
+#[cfg(unix)]
+use tower_kernels::hyper::SocketFile;
+use tower_kernels::hyper::{ListenAddress, Listener, Server, Tls};
 use tower_kernels::pipeline::PipelineHandle;
 use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_kernels::service::{HostMemory, KernelRegistry};
@@ -40,8 +40,12 @@ pub(super) struct Servers {
     running: JoinSet<(&'static str, io::Result<()>)>,
     requests: RequestMetrics,
     more_metrics: Vec<Arc<MoreMetrics>>,
-    pub(super) rest: Option<SocketAddr>,
-    pub(super) grpc: Option<SocketAddr>,
+    /// Where they listen; nowhere if they are off.
+    pub(super) rest: Vec<ListenAddress>,
+    pub(super) grpc: Vec<ListenAddress>,
+    /// Those of Unix domain sockets, which are removed at the end, however it comes.
+    #[cfg(unix)]
+    socket_files: Vec<SocketFile>,
 }
 
 impl Servers {
@@ -59,8 +63,10 @@ impl Servers {
             running: JoinSet::new(),
             requests,
             more_metrics: vec![Arc::new(move |registry| shown.register(registry))],
-            rest: None,
-            grpc: None,
+            rest: Vec::new(),
+            grpc: Vec::new(),
+            #[cfg(unix)]
+            socket_files: Vec::new(),
         }
     }
 
@@ -70,7 +76,7 @@ impl Servers {
     }
 
     /// Serves REST, where it is to be. What comes back says later that it is draining.
-    pub(super) fn rest(
+    pub(super) async fn rest(
         &mut self,
         config: &Config,
         pipeline: impl Pipeline,
@@ -78,7 +84,8 @@ impl Servers {
         local: &Local,
         layers: PipelineHandle,
     ) -> Result<Option<DrainHandle>, Failure> {
-        let Some((listener, address)) = bind("REST", config.rest.listen)? else { return Ok(None) };
+        let Some(listener) = self.bind("REST", &config.rest.listen).await? else { return Ok(None) };
+        self.rest = addresses("REST", &listener)?;
         let router = KernelRouter::with_service(pipeline, Arc::clone(registry), config.rest.router())
             .timeout(config.timeout.0)
             .max_response_size(config.rest.max_response_size)
@@ -102,19 +109,19 @@ impl Servers {
         let server = std::mem::take(&mut self.rest_server);
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("REST", server.serve(listener, service, stop, limit).await) });
-        self.rest = Some(address);
         Ok(Some(drain))
     }
 
     /// Serves gRPC, where it is to be.
-    pub(super) fn grpc(
+    pub(super) async fn grpc(
         &mut self,
         config: &Config,
         pipeline: impl Pipeline,
         registry: &Arc<KernelRegistry>,
         health: HealthService,
     ) -> Result<(), Failure> {
-        let Some((listener, address)) = bind("gRPC", config.grpc.listen)? else { return Ok(()) };
+        let Some(listener) = self.bind("gRPC", &config.grpc.listen).await? else { return Ok(()) };
+        self.grpc = addresses("gRPC", &listener)?;
         let kernels =
             KernelGrpcServer::with_service(pipeline, Arc::clone(registry), config.grpc.service(config.timeout.0))
                 .memory(self.memory.clone());
@@ -132,8 +139,18 @@ impl Servers {
         let server = std::mem::take(&mut self.grpc_server);
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("gRPC", server.serve(listener, service, stop, limit).await) });
-        self.grpc = Some(address);
         Ok(())
+    }
+
+    /// Listens, where it is to.
+    async fn bind(&mut self, name: &str, listen: &Listen) -> Result<Option<Listener>, Failure> {
+        let Some(address) = &listen.0 else { return Ok(None) };
+        let bound = Listener::bind(address).await;
+        let listener =
+            bound.map_err(|error| Exit::Address.because(format!("{name} cannot listen on {address}: {error}")))?;
+        #[cfg(unix)]
+        self.socket_files.extend(listener.socket_file());
+        Ok(Some(listener))
     }
 
     fn stop_signal(&self) -> impl Future<Output = io::Result<()>> + use<> {
@@ -187,14 +204,6 @@ fn is_probe(path: &str) -> bool {
         || path.starts_with("/grpc.health.v1.Health/")
 }
 
-fn bind(name: &str, listen_on: Listen) -> Result<Option<(TcpListener, SocketAddr)>, Failure> {
-    let Listen(Some(address)) = listen_on else { return Ok(None) };
-    let bound = listen(address).and_then(|listener| {
-        let address = listener.local_addr()?;
-        Ok((listener, address))
-    });
-    match bound {
-        Ok(bound) => Ok(Some(bound)),
-        Err(error) => Err(Exit::Address.because(format!("{name} cannot listen on {address}: {error}"))),
-    }
+fn addresses(name: &str, listener: &Listener) -> Result<Vec<ListenAddress>, Failure> {
+    listener.local_addresses().map_err(|error| Exit::Address.because(format!("{name} has no address: {error}")))
 }

@@ -2,14 +2,16 @@
 
 use tower_kernels::hyper::Tls;
 
-use crate::config;
-use crate::exit::{Exit, Failure};
+use crate::config::{self, Invalid};
+
+/// What of these is wrong its message says.
+const TLS_FILES: [&str; 3] = ["tls.cert", "tls.key", "tls.client_ca"];
 
 /// Reads the certificates, and follows the files from then on; `None` without TLS.
-pub(super) fn open(config: &config::Tls) -> Result<Option<Tls>, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Exit::Usage.because(format!("tls: {error}"));
-    let Some(files) = config.files().map_err(|error| failed(&error))? else { return Ok(None) };
-    let tls = files.read().and_then(Tls::new).map_err(|error| failed(&error))?;
+pub(super) fn open(config: &config::Tls) -> Result<Option<Tls>, Invalid> {
+    let Some(files) = config.files()? else { return Ok(None) };
+    let failed = |error| Invalid::new(TLS_FILES, format!("tls: {error}"));
+    let tls = files.read().and_then(Tls::new).map_err(failed)?;
     let every = config.reload_interval.0;
     if !every.is_zero() {
         tokio::spawn(tls.clone().follow(files, every));

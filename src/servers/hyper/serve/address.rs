@@ -24,11 +24,10 @@ impl AddressLimit {
         Self { max, open: Arc::default() }
     }
 
-    /// One more connection of this peer, until the permit is dropped; `None` where it has as many as it may.
-    pub(super) fn admit(&self, peer: IpAddr) -> Option<AddressPermit> {
-        if self.max == 0 {
-            return Some(AddressPermit(None));
-        }
+    /// One more connection of this peer, until the permit is dropped; `None` where it has as many as it may. A peer without
+    /// an address, on a Unix domain socket, may have any number.
+    pub(super) fn admit(&self, peer: Option<IpAddr>) -> Option<AddressPermit> {
+        let Some(peer) = peer.filter(|_| self.max > 0) else { return Some(AddressPermit(None)) };
         let peer = network(peer);
         let mut open = self.open.lock();
         let count = open.entry(peer).or_default();
@@ -73,7 +72,7 @@ mod tests {
     #[test]
     fn an_address_has_so_many_and_others_are_not_asked() {
         let limit = AddressLimit::new(2);
-        let of = |text: &str| limit.admit(text.parse().unwrap());
+        let of = |text: &str| limit.admit(Some(text.parse().unwrap()));
         let (one, two) = (of("10.0.0.1").unwrap(), of("::ffff:10.0.0.1").unwrap());
         assert!(of("10.0.0.1").is_none());
         assert!(of("10.0.0.2").is_some());
@@ -87,7 +86,7 @@ mod tests {
     #[test]
     fn ipv6_counts_by_the_network_of_64_bits() {
         let limit = AddressLimit::new(1);
-        let of = |text: &str| limit.admit(text.parse().unwrap());
+        let of = |text: &str| limit.admit(Some(text.parse().unwrap()));
         let one = of("2001:db8:0:1::1");
         assert!(one.is_some() && of("2001:db8:0:1:ffff::9").is_none());
         assert!(of("2001:db8:0:2::1").is_some());
@@ -96,8 +95,15 @@ mod tests {
     #[test]
     fn zero_is_no_limit() {
         let limit = AddressLimit::new(0);
-        let peer = "10.0.0.1".parse().unwrap();
+        let peer = Some("10.0.0.1".parse().unwrap());
         let all: Vec<_> = (0..5000).map(|_| limit.admit(peer)).collect();
+        assert!(all.iter().all(Option::is_some) && limit.open.lock().is_empty());
+    }
+
+    #[test]
+    fn peers_without_an_address_are_not_limited() {
+        let limit = AddressLimit::new(1);
+        let all: Vec<_> = (0..100).map(|_| limit.admit(None)).collect();
         assert!(all.iter().all(Option::is_some) && limit.open.lock().is_empty());
     }
 }

@@ -5,6 +5,7 @@ mod address;
 mod body;
 mod config;
 mod connection;
+mod listener;
 mod read_clock;
 mod reserve;
 mod slow_streams;
@@ -16,7 +17,6 @@ mod transport;
 use std::error::Error;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,6 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -38,6 +37,10 @@ use self::activity::Counted;
 use self::address::{AddressLimit, AddressPermit};
 pub use self::config::ServerConfig;
 use self::connection::{Lifetime, supervise};
+#[cfg(unix)]
+pub use self::listener::SocketFile;
+pub use self::listener::{InvalidListenAddress, ListenAddress, Listener, listen};
+use self::listener::{Peer, Socket};
 use self::reserve::Reserve;
 use self::slow_streams::StreamExecutor;
 use self::stream::Stream;
@@ -46,8 +49,6 @@ pub use self::tls::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, T
 use self::transport::{Security, WithPeer};
 use crate::panics::{LogLimit, Panicked};
 
-/// How many clients may wait to be accepted: as many as Linux allows to one listener by default are 4 096.
-const BACKLOG: u32 = 1024;
 /// How long to wait before the next connection is accepted after one could not be.
 const PAUSE: Duration = Duration::from_millis(50);
 /// For how long connections are still accepted once the server has been told to stop, and then requests on them: long
@@ -71,27 +72,12 @@ const MAX_PENDING_RESETS: usize = 20;
 /// The most connections of one address among those that are kept for health probes.
 const MAX_RESERVED_PER_ADDRESS: usize = 4;
 
-/// A listener for many clients: 1 024 may connect in the same moment, where
-/// [`TcpListener::bind`](tokio::net::TcpListener::bind) has the system reset those that find the queue full. The address
-/// can be bound again at once after a server has ended.
-///
-/// # Errors
-/// What the system says: the address is in use, or none of this machine's.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // On Windows it would let others take the address away.
-    #[cfg(not(windows))]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 /// Serves with the default [`ServerConfig`]; see [`Server::serve`].
 ///
 /// # Errors
 /// As [`Server::serve`].
 pub async fn serve<S, B>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     service: S,
     stop: impl Future<Output = io::Result<()>>,
     drain: Duration,
@@ -144,7 +130,7 @@ impl Server {
         self.connections.clone()
     }
 
-    /// Serves on `listener` until `stop` completes. From then on no connection is accepted, those on which nothing is
+    /// Serves on `listener`, a [`Listener`] or one of tokio's, until `stop` completes. From then on no connection is accepted, those on which nothing is
     /// asked are closed, requests in flight are answered and told `connection: close`, and those that take longer than
     /// `drain` are cancelled.
     ///
@@ -157,7 +143,7 @@ impl Server {
     /// What `stop` failed with, at once; [`io::ErrorKind::TimedOut`] where `drain` was too short, saying for how many.
     pub async fn serve<S, B>(
         self,
-        listener: TcpListener,
+        listener: impl Into<Listener>,
         service: S,
         stop: impl Future<Output = io::Result<()>>,
         drain: Duration,
@@ -171,11 +157,11 @@ impl Server {
         let Self { config, connections, security, reserve } = self;
         let (spare, reserve) = reserve.unzip();
         let no_more_handshakes = CancellationToken::new();
-        let mut door = Door::new(listener, &config, spare.unwrap_or(0), connections.clone());
+        let mut door = Door::new(listener.into(), &config, spare.unwrap_or(0), connections.clone());
         let builder = Arc::new(builder(&config, &connections));
         let (stopping, stops) = watch::channel(());
         let mut tasks = JoinSet::new();
-        let spawn = |tasks: &mut JoinSet<()>, Accepted { tcp, peer, permit, is_reserved }: Accepted| {
+        let spawn = |tasks: &mut JoinSet<()>, Accepted { socket, peer, permit, is_reserved }: Accepted| {
             let (open, stops, builder) = (connections.begin(), stops.clone(), Arc::clone(&builder));
             let counts = Arc::clone(connections.counts());
             let activity = open.activity();
@@ -183,8 +169,8 @@ impl Server {
             let lifetime = if is_reserved { Lifetime::reserved() } else { Lifetime::new(&config) };
             let (security, config, handshakes) = (security.clone(), config.clone(), no_more_handshakes.clone());
             tasks.spawn(async move {
-                let Some(transport) = security.secure(tcp, &activity, &config, &handshakes).await else { return };
-                let service = WithPeer::new(service, peer, transport.peer());
+                let Some(transport) = security.secure(socket, &activity, &config, &handshakes).await else { return };
+                let service = WithPeer::new(service, peer.address(), transport.peer());
                 let stream = Stream::new(transport, activity.clone(), &config);
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = supervise(connection, &activity, &counts, lifetime, stops).await {
@@ -283,8 +269,8 @@ fn report(ended: Result<(), JoinError>) {
 
 /// A connection that is let in.
 struct Accepted {
-    tcp: TcpStream,
-    peer: SocketAddr,
+    socket: Socket,
+    peer: Peer,
     /// Given back when the connection has ended.
     permit: (OwnedSemaphorePermit, AddressPermit),
     /// There are as many as there may be, and it is let in for health probes alone.
@@ -293,7 +279,7 @@ struct Accepted {
 
 /// Lets connections in, as many as there may be.
 struct Door {
-    listener: TcpListener,
+    listener: Listener,
     permits: Arc<Semaphore>,
     of_address: AddressLimit,
     /// Past those, for health probes.
@@ -305,7 +291,7 @@ struct Door {
 }
 
 impl Door {
-    fn new(listener: TcpListener, config: &ServerConfig, reserve: usize, connections: Connections) -> Self {
+    fn new(listener: Listener, config: &ServerConfig, reserve: usize, connections: Connections) -> Self {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
             listener,
@@ -332,9 +318,9 @@ impl Door {
                 permit = reserved.acquire_owned() => permit,
             };
             let permit = permit.expect("nobody closes it");
-            match self.listener.accept().await.and_then(prepare) {
-                Ok((tcp, peer)) => {
-                    if let Some(accepted) = self.admit(tcp, peer, permit) {
+            match self.listener.accept().await {
+                Ok((socket, peer)) => {
+                    if let Some(accepted) = self.admit(socket, peer, permit) {
                         return accepted;
                     }
                 }
@@ -353,7 +339,7 @@ impl Door {
     }
 
     /// Lets a connection in unless its address has as many as it may; then it is closed.
-    fn admit(&mut self, tcp: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) -> Option<Accepted> {
+    fn admit(&mut self, socket: Socket, peer: Peer, permit: OwnedSemaphorePermit) -> Option<Accepted> {
         let counts = Arc::clone(self.connections.counts());
         let Some(mut of_address) = self.of_address.admit(peer.ip()) else {
             counts.count_over_max_per_address();
@@ -372,7 +358,7 @@ impl Door {
             counts.count_over_max();
             of_address = self.reserved_of_address.admit(peer.ip())?;
         }
-        Some(Accepted { tcp, peer, permit: (permit, of_address), is_reserved })
+        Some(Accepted { socket, peer, permit: (permit, of_address), is_reserved })
     }
 
     fn may_complain(&mut self) -> bool {
@@ -383,12 +369,6 @@ impl Door {
         }
         due
     }
-}
-
-/// An answer is written at once and is not to wait for the acknowledgement of the last one.
-fn prepare((tcp, peer): (TcpStream, SocketAddr)) -> io::Result<(TcpStream, SocketAddr)> {
-    tcp.set_nodelay(true)?;
-    Ok((tcp, peer))
 }
 
 fn is_of_peer(error: &io::Error) -> bool {

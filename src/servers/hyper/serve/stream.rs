@@ -1,4 +1,4 @@
-//! A TCP stream with clocks: nobody holds a connection by being slow.
+//! A stream with clocks: nobody holds a connection by being slow.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! What a connection's bytes travel in: TCP as it is, or TLS.
+//! What a connection's bytes travel in: a socket as it is, or TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::ServerConfig;
 use super::activity::Activity;
+use super::listener::Socket;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 use crate::service::{PeerAddress, PeerTenant, Tenant};
@@ -30,23 +30,23 @@ impl Security {
     #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "there is no handshake"))]
     pub(super) async fn secure(
         &self,
-        tcp: TcpStream,
+        socket: Socket,
         activity: &Activity,
         config: &ServerConfig,
         stopping: &CancellationToken,
     ) -> Option<Transport> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            return Box::pin(tls.handshake(tcp, activity, config, stopping)).await;
+            return Box::pin(tls.handshake(socket, activity, config, stopping)).await;
         }
-        Some(Transport::Plain(tcp))
+        Some(Transport::Plain(socket))
     }
 }
 
 pub(super) enum Transport {
-    Plain(TcpStream),
+    Plain(Socket),
     #[cfg(feature = "tls")]
-    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>, Option<Arc<PeerTenant>>),
+    Tls(Box<tokio_rustls::server::TlsStream<Socket>>, Option<Arc<PeerTenant>>),
 }
 
 impl Transport {
@@ -107,13 +107,13 @@ impl AsyncWrite for Transport {
 #[derive(Clone, Debug)]
 pub(super) struct WithPeer<S> {
     service: S,
-    address: PeerAddress,
+    address: Option<PeerAddress>,
     peer: Option<Arc<PeerTenant>>,
 }
 
 impl<S> WithPeer<S> {
-    pub(super) fn new(service: S, address: SocketAddr, peer: Option<Arc<PeerTenant>>) -> Self {
-        Self { service, address: PeerAddress(address), peer }
+    pub(super) fn new(service: S, address: Option<SocketAddr>, peer: Option<Arc<PeerTenant>>) -> Self {
+        Self { service, address: address.map(PeerAddress), peer }
     }
 }
 
@@ -126,7 +126,9 @@ where
     type Future = S::Future;
 
     fn call(&self, mut request: Request<R>) -> S::Future {
-        request.extensions_mut().insert(self.address);
+        if let Some(address) = self.address {
+            request.extensions_mut().insert(address);
+        }
         if let Some(peer) = &self.peer {
             // Asked at each request: a connection may outlive the certificate.
             if peer.is_valid() {

@@ -12,7 +12,6 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio_rustls::rustls::{self, ServerConfig as RustlsConfig};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +21,7 @@ pub use self::files::TlsFiles;
 pub use self::pem::{InvalidTls, TlsPem};
 use super::ServerConfig;
 use super::activity::Activity;
+use super::listener::Socket;
 use super::stream::Stream;
 use super::transport::Transport;
 use crate::service::PeerTenant;
@@ -194,22 +194,22 @@ impl Tls {
     /// told by an alert.
     pub(super) async fn handshake(
         &self,
-        tcp: TcpStream,
+        socket: Socket,
         activity: &Activity,
         limits: &ServerConfig,
         stopping: &CancellationToken,
     ) -> Option<Transport> {
-        let limited = tokio::time::timeout(limits.head_timeout, self.accept(tcp));
+        let limited = tokio::time::timeout(limits.head_timeout, self.accept(socket));
         let accepted = tokio::select! {
             accepted = limited => accepted,
             () = stopping.cancelled() => return None,
         };
         match accepted {
             Ok(Ok((stream, peer))) => return Some(Transport::Tls(Box::new(stream), peer.map(Arc::new))),
-            Ok(Err(Refused { why, error, tcp, reply })) => {
+            Ok(Err(Refused { why, error, socket, reply })) => {
                 self.failed(why);
                 tracing::debug!(%error, why = why.as_str(), "a TLS handshake failed");
-                let mut stream = Stream::new(Transport::Plain(tcp), activity.clone(), limits);
+                let mut stream = Stream::new(Transport::Plain(socket), activity.clone(), limits);
                 // The client need not be there any more. Closed as other connections are: it is read from for a
                 // moment, so that it finds the reply and not a connection that was reset.
                 let _ = stream.write_all(reply).await;
@@ -223,33 +223,33 @@ impl Tls {
         None
     }
 
-    async fn accept(&self, tcp: TcpStream) -> Result<(TlsStream<TcpStream>, Option<PeerTenant>), Refused> {
-        let refused = |why, error: io::Error, tcp, reply| Refused { why, error, tcp, reply };
+    async fn accept(&self, socket: Socket) -> Result<(TlsStream<Socket>, Option<PeerTenant>), Refused> {
+        let refused = |why, error: io::Error, socket, reply| Refused { why, error, socket, reply };
         let mut first = [0];
-        match tcp.peek(&mut first).await {
+        match socket.peek(&mut first).await {
             Ok(1) if first[0] == HANDSHAKE => {}
             Ok(1) => {
                 let reply = if first[0].is_ascii_uppercase() { SPEAK_TLS } else { b"" };
-                return Err(refused(HandshakeFailure::NotTls, io::Error::other("not TLS"), tcp, reply));
+                return Err(refused(HandshakeFailure::NotTls, io::Error::other("not TLS"), socket, reply));
             }
             Ok(_) => {
                 let gone = io::Error::other("the client closed the connection");
-                return Err(refused(HandshakeFailure::Other, gone, tcp, b""));
+                return Err(refused(HandshakeFailure::Other, gone, socket, b""));
             }
-            Err(error) => return Err(refused(HandshakeFailure::Other, error, tcp, b"")),
+            Err(error) => return Err(refused(HandshakeFailure::Other, error, socket, b"")),
         }
         let active = self.shared.active.load_full();
-        let stream = match TlsAcceptor::from(Arc::clone(&active.config)).accept(tcp).into_fallible().await {
+        let stream = match TlsAcceptor::from(Arc::clone(&active.config)).accept(socket).into_fallible().await {
             Ok(stream) => stream,
-            Err((error, tcp)) => return Err(refused(HandshakeFailure::of(&error), error, tcp, b"")),
+            Err((error, socket)) => return Err(refused(HandshakeFailure::of(&error), error, socket, b"")),
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         match certificate.map(|certificate| client::tenant(certificate, active.client_tenant)).transpose() {
             Ok(peer) => Ok((stream, peer)),
             // It was read in the handshake already, with the same result.
             Err(error) => {
-                let (tcp, _) = stream.into_inner();
-                Err(refused(HandshakeFailure::ClientCertificate, io::Error::other(error), tcp, b""))
+                let (socket, _) = stream.into_inner();
+                Err(refused(HandshakeFailure::ClientCertificate, io::Error::other(error), socket, b""))
             }
         }
     }
@@ -259,7 +259,7 @@ impl Tls {
 struct Refused {
     why: HandshakeFailure,
     error: io::Error,
-    tcp: TcpStream,
+    socket: Socket,
     reply: &'static [u8],
 }
 
@@ -272,6 +272,8 @@ impl fmt::Debug for Tls {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use tokio::net::TcpStream;
 
     use super::super::Connections;
     use super::*;
@@ -302,7 +304,7 @@ mod tests {
         let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
         let (client, server) = tokio::join!(
             connector.connect("localhost".try_into().unwrap(), connected.unwrap()),
-            tls.handshake(accepted.unwrap().0, &activity, &limits, &stopping),
+            tls.handshake(accepted.unwrap().0.into(), &activity, &limits, &stopping),
         );
         let _reads_nothing = client.unwrap();
         let mut stream = Stream::new(server.unwrap(), activity, &limits);

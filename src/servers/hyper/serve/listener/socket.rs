@@ -1,0 +1,153 @@
+//! A connection that was accepted, over TCP or a Unix domain socket.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+/// The socket of one connection.
+#[derive(Debug)]
+pub(in super::super) enum Socket {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+/// Calls a method of the stream within.
+macro_rules! within {
+    ($socket:expr, $stream:ident => $call:expr) => {
+        match $socket {
+            Socket::Tcp($stream) => $call,
+            #[cfg(unix)]
+            Socket::Unix($stream) => $call,
+        }
+    };
+}
+
+impl Socket {
+    /// As [`TcpStream::ready`].
+    #[allow(dead_code, reason = "for whoever watches the socket itself")]
+    pub(in super::super) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        within!(self, stream => stream.ready(interest).await)
+    }
+
+    /// As [`TcpStream::peek`], which tokio's Unix sockets do not have: waits until there is something to read, or the end
+    /// of it, and leaves it there.
+    #[cfg(feature = "tls")]
+    pub(in super::super) async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.peek(buf).await,
+            #[cfg(unix)]
+            Self::Unix(unix) => {
+                use rustix::net::{RecvFlags, recv};
+                let peek = || Ok(recv(unix, &mut *buf, RecvFlags::PEEK)?.1);
+                unix.async_io(Interest::READABLE, peek).await
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        within!(self, stream => stream.as_fd())
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        within!(&mut *self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        within!(&mut *self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        within!(&mut *self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        within!(self, stream => stream.is_write_vectored())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        within!(&mut *self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        within!(&mut *self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(tcp: TcpStream) -> Self {
+        Self::Tcp(tcp)
+    }
+}
+
+/// Who has connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Peer {
+    Tcp(SocketAddr),
+    /// A process of this machine, as far as the system says which.
+    #[cfg(unix)]
+    Unix {
+        pid: Option<i32>,
+        uid: Option<u32>,
+    },
+}
+
+impl Peer {
+    /// `None` on a Unix domain socket.
+    pub(in super::super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            #[cfg(unix)]
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// `None` where it has no address, and so no limit that goes by addresses.
+    pub(in super::super) fn ip(&self) -> Option<IpAddr> {
+        self.address().map(|address| address.ip())
+    }
+
+    #[cfg(unix)]
+    pub(super) fn of_unix(stream: &UnixStream) -> Self {
+        // For the log alone.
+        let credentials = stream.peer_cred().ok();
+        Self::Unix {
+            pid: credentials.and_then(|credentials| credentials.pid()),
+            uid: credentials.map(|credentials| credentials.uid()),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            #[cfg(unix)]
+            Self::Unix { pid, uid } => {
+                f.write_str("unix")?;
+                pid.map_or(Ok(()), |pid| write!(f, " pid={pid}"))?;
+                uid.map_or(Ok(()), |uid| write!(f, " uid={uid}"))
+            }
+        }
+    }
+}

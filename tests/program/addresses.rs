@@ -1,0 +1,305 @@
+//! Where REST and gRPC listen: names, all interfaces, and Unix domain sockets.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tonic::transport::Endpoint;
+use tower_kernels::grpc::{ExecuteRequest, KernelClient};
+
+use crate::process::{PATIENCE, SAXPY, Text, program, run, signal, stderr, wait};
+
+const OPEN: &str = "asks nobody who they are";
+
+/// `serve` at any addresses. Killed when it is dropped.
+struct Serve {
+    child: Child,
+    greeting: String,
+    stderr: Text,
+}
+
+impl Serve {
+    #[track_caller]
+    fn start(args: &[&str]) -> Self {
+        let mut child =
+            program(["serve", "--cuda-mode=off"]).env("TOWER_KERNELS_DRAIN_NOTICE", "0s").args(args).spawn().unwrap();
+        let stderr = Text::of(child.stderr.take().unwrap());
+        let greeting = Text::of(child.stdout.take().unwrap()).until("Try it:\n  curl");
+        Self { child, greeting, stderr }
+    }
+
+    /// What it says of REST or gRPC.
+    fn line(&self, name: &str) -> &str {
+        self.greeting.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap().trim()
+    }
+
+    /// The addresses of TCP that it has for REST.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.line("REST").split(" and ").map(|url| url.strip_prefix("http://").unwrap().parse().unwrap()).collect()
+    }
+
+    fn ends_with(&mut self, code: i32) {
+        assert_eq!(wait(&mut self.child).code(), Some(code), "{}", self.stderr.now());
+    }
+
+    fn terminate(&mut self) {
+        signal(self.child.id(), "TERM");
+        self.ends_with(0);
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("stdout:\n{}\nstderr:\n{}", self.greeting, self.stderr.now());
+        }
+    }
+}
+
+/// A folder that is gone at the end of the test. Its path is short, as those of sockets have to be.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let path = PathBuf::from(format!("/tmp/tk-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn get(mut stream: impl Read + Write) -> String {
+    stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[track_caller]
+fn answers_at(address: SocketAddr) {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let answer = get(stream);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{address}: {answer}");
+}
+
+#[track_caller]
+fn answers_on(path: &Path) {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let answer = get(stream);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{}: {answer}", path.display());
+}
+
+fn has_ipv6() -> bool {
+    TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+fn listen(name: &str, path: &Path) -> String {
+    format!("--{name}-listen=unix:{}", path.display())
+}
+
+#[test]
+fn localhost_is_both_of_its_addresses_and_not_public() {
+    let server = Serve::start(&["--rest-listen=localhost:0", "--grpc-listen=localhost:0"]);
+    let addresses = server.addresses();
+    let mut ips = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
+    ips.extend(has_ipv6().then_some(IpAddr::from(Ipv6Addr::LOCALHOST)));
+    assert_eq!(addresses.iter().map(SocketAddr::ip).collect::<Vec<_>>(), ips);
+    assert!(addresses.iter().all(|address| address.port() == addresses[0].port()), "{addresses:?}");
+    addresses.into_iter().for_each(answers_at);
+    assert!(!server.stderr.until("serving").contains(OPEN));
+}
+
+#[test]
+fn no_host_is_all_interfaces_with_ipv4_and_ipv6() {
+    for all in [":0", "[::]:0"] {
+        if all.starts_with('[') && !has_ipv6() {
+            continue;
+        }
+        let server = Serve::start(&[&format!("--rest-listen={all}"), "--grpc-listen=off"]);
+        let port = server.addresses()[0].port();
+        answers_at((Ipv4Addr::LOCALHOST, port).into());
+        if has_ipv6() {
+            answers_at((Ipv6Addr::LOCALHOST, port).into());
+        }
+        server.stderr.until(OPEN);
+    }
+}
+
+#[test]
+fn a_name_that_nobody_knows_and_an_address_of_elsewhere_are_told_with_the_setting() {
+    for address in ["no-such-host.invalid:80", "192.0.2.1:80"] {
+        let output = run(["serve", "--cuda-mode=off", "--grpc-listen=off", "--rest-listen", address], "");
+        assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));
+        let said = format!("REST cannot listen on {address}: ");
+        assert!(stderr(&output).contains(&said) && stderr(&output).contains("--rest-listen"), "{}", stderr(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_and_grpc_are_served_on_unix_sockets_which_are_removed_at_the_end() {
+    let folder = Folder::new();
+    let (rest, grpc) = (folder.path("rest.sock"), folder.path("grpc.sock"));
+    let mut server = Serve::start(&[&listen("rest", &rest), &listen("grpc", &grpc)]);
+    assert_eq!(server.line("REST"), format!("unix:{}", rest.display()));
+    assert_eq!(server.line("gRPC"), format!("unix:{}", grpc.display()));
+    assert!(server.greeting.contains(&format!("curl -s --unix-socket {} http://localhost/", rest.display())));
+    assert!(!server.stderr.until("serving").contains(OPEN));
+    for path in [&rest, &grpc] {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        assert!(metadata.file_type().is_socket());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o660, "{}", path.display());
+    }
+    answers_on(&rest);
+    let channel = Endpoint::from_shared(format!("unix:{}", grpc.display())).unwrap().connect().await.unwrap();
+    let request = ExecuteRequest { kernel_id: "linalg/saxpy".to_owned(), input: SAXPY.to_owned() };
+    let answer = KernelClient::new(channel).execute(request).await.unwrap().into_inner();
+    assert_eq!(answer.output, r#"{"y":[12.0,24.0]}"#);
+    server.terminate();
+    assert!(!rest.exists() && !grpc.exists());
+}
+
+#[test]
+fn the_command_that_the_program_shows_for_a_unix_socket_works() {
+    let folder = Folder::new();
+    let server = Serve::start(&[&listen("rest", &folder.path("a b's.sock")), "--grpc-listen=off"]);
+    let (_, command) = server.greeting.split_once("Try it:\n").unwrap();
+    let output = std::process::Command::new("sh").args(["-c", command]).output().unwrap();
+    let answer = String::from_utf8_lossy(&output.stdout);
+    assert!(answer.contains(r#"{"y":[12.0,24.0]}"#), "{command}: {answer} {output:?}");
+}
+
+#[test]
+fn a_socket_that_a_killed_process_left_is_replaced() {
+    let folder = Folder::new();
+    let path = folder.path("rest.sock");
+    let args = [&*listen("rest", &path), "--grpc-listen=off"];
+    let mut killed = Serve::start(&args);
+    signal(killed.child.id(), "KILL");
+    wait(&mut killed.child);
+    assert!(path.exists() && UnixStream::connect(&path).is_err());
+    let mut server = Serve::start(&args);
+    answers_on(&path);
+    server.terminate();
+    assert!(!path.exists());
+}
+
+#[test]
+fn of_several_that_find_a_socket_left_behind_one_replaces_it() {
+    let folder = Folder::new();
+    let path = folder.path("rest.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    let args = ["serve", "--cuda-mode=off", &*listen("rest", &path), "--grpc-listen=off"];
+    let mut started: Vec<_> = (0..4).map(|_| program(args).spawn().unwrap()).collect();
+    let begun = Instant::now();
+    let mut codes = Vec::new();
+    while codes.len() < 3 {
+        started.retain_mut(|child| child.try_wait().unwrap().map(|status| codes.push(status.code())).is_none());
+        assert!(begun.elapsed() < PATIENCE, "{codes:?} have ended");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(codes, [Some(9); 3]);
+    answers_on(&path);
+    for mut child in started {
+        signal(child.id(), "KILL");
+        wait(&mut child);
+    }
+}
+
+#[test]
+fn a_socket_that_is_listened_on_is_left_alone() {
+    let folder = Folder::new();
+    let path = folder.path("rest.sock");
+    let args = [&*listen("rest", &path), "--grpc-listen=off"];
+    let server = Serve::start(&args);
+    let output = run(["serve", "--cuda-mode=off"].into_iter().chain(args), "");
+    assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));
+    assert!(stderr(&output).contains("another process listens there"), "{}", stderr(&output));
+    answers_on(&path);
+    drop(server);
+}
+
+#[test]
+fn what_is_not_a_socket_is_left_alone() {
+    let folder = Folder::new();
+    let (file, directory, link, target) =
+        (folder.path("file"), folder.path("directory"), folder.path("link"), folder.path("target"));
+    fs::write(&file, "kept").unwrap();
+    fs::create_dir(&directory).unwrap();
+    // Stale, but somebody wants the link to be what it is.
+    drop(UnixListener::bind(&target).unwrap());
+    symlink(&target, &link).unwrap();
+    for path in [&file, &directory, &link] {
+        let output = run(["serve", "--cuda-mode=off", "--grpc-listen=off", &listen("rest", path)], "");
+        assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));
+        assert!(stderr(&output).contains("it is not a socket"), "{}", stderr(&output));
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+    assert!(directory.is_dir() && link.is_symlink() && target.exists());
+    let nowhere = folder.path("nowhere/rest.sock");
+    let output = run(["serve", "--cuda-mode=off", "--grpc-listen=off", &listen("rest", &nowhere)], "");
+    assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));
+    assert!(stderr(&output).contains("nowhere: No such file"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_socket_of_another_process_is_not_removed_at_the_end() {
+    let folder = Folder::new();
+    let path = folder.path("rest.sock");
+    let args = [&*listen("rest", &path), "--grpc-listen=off"];
+    let mut first = Serve::start(&args);
+    fs::remove_file(&path).unwrap();
+    let _second = Serve::start(&args);
+    first.terminate();
+    answers_on(&path);
+}
+
+#[test]
+fn the_socket_is_removed_where_the_program_ends_early() {
+    let folder = Folder::new();
+    let path = folder.path("rest.sock");
+    // Nothing can listen there.
+    let output = run(["serve", "--cuda-mode=off", "--grpc-listen=192.0.2.1:80", &listen("rest", &path)], "");
+    assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));
+    assert!(!path.exists(), "a start that failed");
+
+    let mut server = Serve::start(&[&listen("rest", &path), "--grpc-listen=off", "--drain-notice=1h"]);
+    signal(server.child.id(), "TERM");
+    server.stderr.until("draining");
+    assert!(path.exists(), "it serves on until the notice is over");
+    signal(server.child.id(), "TERM");
+    server.ends_with(143);
+    assert!(!path.exists(), "a second signal");
+}
+
+#[test]
+fn the_limit_of_an_address_is_not_for_unix_sockets() {
+    let folder = Folder::new();
+    let path = folder.path("rest.sock");
+    let _server = Serve::start(&[&listen("rest", &path), "--grpc-listen=off", "--connections-max-per-address=1"]);
+    let open: Vec<_> = (0..5).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    for stream in open {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(get(stream).starts_with("HTTP/1.1 200"));
+    }
+}
