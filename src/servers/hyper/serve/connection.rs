@@ -1,8 +1,10 @@
 //! How long one connection lives.
 
+use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulConnection;
@@ -10,12 +12,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::activity::{Activity, Counts};
-use super::{ServerConfig, later};
+use super::read_clock::MIN_PROGRESS;
+use super::{STOP_GRACE, ServerConfig, later};
 
 /// How long an idle connection of HTTP/2 has to acknowledge its end before it is closed without.
 const GOODBYE: Duration = Duration::from_secs(5);
 /// How long a connection from the reserve is there for a probe before it is told to end, and then until it is closed.
 const RESERVED_AGE: Duration = Duration::from_secs(5);
+
+/// How often to look at what a client does while the server stops.
+const STOPPING_LOOK: Duration = Duration::from_millis(250);
 
 /// For how long a connection is kept.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +51,19 @@ fn random_share() -> f64 {
     RandomState::new().hash_one(0) as f64 / u64::MAX as f64
 }
 
+/// What a server does, as its connections are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It serves until it is told otherwise.
+    Serving,
+    /// It will stop soon: clients are told to send their next requests elsewhere, and what they send is answered.
+    Notice,
+    /// It stops: idle connections are closed, and what has been sent is answered.
+    Stopping,
+    /// It waits no longer.
+    Cancelling,
+}
+
 /// Serves a connection until it ends by itself, is told to stop and has answered what is in flight, or has been there for
 /// too long.
 ///
@@ -55,35 +74,49 @@ pub(super) async fn supervise<C: GracefulConnection>(
     activity: &Activity,
     counts: &Arc<Counts>,
     lifetime: Lifetime,
-    mut stopping: watch::Receiver<()>,
+    mut phases: watch::Receiver<Phase>,
 ) -> Result<(), C::Error> {
     let mut connection = pin!(connection);
     let mut clock = Clock::new(lifetime, activity);
     let mut timer = pin!(sleep_until(clock.next()));
-    let mut stopped = false;
+    let mut goaway = Goaway::Unneeded;
     loop {
         tokio::select! {
             biased;
-            ended = &mut connection => return ended,
-            _ = stopping.changed(), if !stopped => {
-                stopped = true;
-                connection.as_mut().graceful_shutdown();
-            }
+            ended = poll_fn(|cx| poll_connection(connection.as_mut(), &mut goaway, activity, cx)) => return ended,
+            Ok(()) = phases.changed() => match *phases.borrow_and_update() {
+                Phase::Serving => {}
+                Phase::Notice => {
+                    activity.close_after_response();
+                    goaway = goaway.max(Goaway::AfterRequest);
+                }
+                Phase::Stopping => {
+                    activity.close_when_idle();
+                    goaway = goaway.max(Goaway::Due);
+                    clock.stop(activity);
+                    timer.as_mut().reset(clock.next());
+                }
+                Phase::Cancelling => {
+                    counts.count_cancelled(activity.unfinished());
+                    return Ok(());
+                }
+            },
             () = &mut timer => {
                 match clock.tick(activity) {
                     Step::Wait => {}
                     Step::Idle => {
                         counts.count_idle();
-                        connection.as_mut().graceful_shutdown();
+                        goaway = goaway.max(Goaway::Due);
                     }
-                    Step::Old if activity.is_http2() => {
-                        counts.count_old();
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    // To close it now would lose a request that is on its way.
+                    // To close one of HTTP/1.1 now would lose a request that is on its way.
                     Step::Old => {
                         counts.count_old();
                         activity.close_after_response();
+                        goaway = goaway.max(Goaway::Due);
+                    }
+                    Step::GivenUp => {
+                        counts.count_cancelled(activity.unfinished());
+                        return Ok(());
                     }
                     Step::Close => return Ok(()),
                 }
@@ -91,6 +124,39 @@ pub(super) async fn supervise<C: GracefulConnection>(
             }
         }
     }
+}
+
+/// Whether a connection of HTTP/2 is told to end. One of HTTP/1.1 is told in its responses, and never this way: hyper
+/// would close it with what has been sent on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Goaway {
+    Unneeded,
+    /// Once a request came: a client that connects to a server that is about to stop has something to ask of it, and many
+    /// send nothing on a connection that begins with GOAWAY.
+    AfterRequest,
+    Due,
+    Sent,
+}
+
+/// Polls the connection, and tells it to end where that is due.
+fn poll_connection<C: GracefulConnection>(
+    mut connection: Pin<&mut C>,
+    goaway: &mut Goaway,
+    activity: &Activity,
+    cx: &mut Context<'_>,
+) -> Poll<C::Output> {
+    let polled = connection.as_mut().poll(cx);
+    let is_due = match goaway {
+        Goaway::Unneeded | Goaway::Sent => false,
+        Goaway::AfterRequest => activity.turns() > 0,
+        Goaway::Due => true,
+    };
+    if polled.is_ready() || !is_due || !activity.is_http2() {
+        return polled;
+    }
+    *goaway = Goaway::Sent;
+    connection.as_mut().graceful_shutdown();
+    connection.poll(cx)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -102,6 +168,8 @@ enum Step {
     Old,
     /// It has been told to end and has not.
     Close,
+    /// The server stops, and the client neither ends the connection nor goes on with what it has begun.
+    GivenUp,
 }
 
 struct Clock {
@@ -112,16 +180,38 @@ struct Clock {
     turns: usize,
     /// When to close it, once it has been told to end.
     closes: Option<Instant>,
+    /// Whether the client does its part, once the server stops.
+    stopping: Option<Progress>,
+}
+
+/// What a client has done while its server stops.
+struct Progress {
+    /// When the server began to stop.
+    begun: Instant,
+    /// When the client last made progress, or nothing was waited for from it.
+    since: Instant,
+    turns: usize,
+    body_bytes: usize,
 }
 
 impl Clock {
     fn new(lifetime: Lifetime, activity: &Activity) -> Self {
         let now = Instant::now();
-        Self { lifetime, begun: now, asked: now, turns: activity.turns(), closes: None }
+        Self { lifetime, begun: now, asked: now, turns: activity.turns(), closes: None, stopping: None }
+    }
+
+    /// The server stops.
+    fn stop(&mut self, activity: &Activity) {
+        let (begun, turns, body_bytes) = (Instant::now(), activity.turns(), activity.body_bytes());
+        self.stopping = Some(Progress { begun, since: begun, turns, body_bytes });
     }
 
     /// When to look next: some times within the idle timeout, as requests do not tell it when they end.
     fn next(&self) -> Instant {
+        if self.stopping.is_some() {
+            let look = Instant::now() + STOPPING_LOOK;
+            return self.closes.map_or(look, |closes| look.min(closes));
+        }
         if let Some(closes) = self.closes {
             return closes;
         }
@@ -135,6 +225,11 @@ impl Clock {
 
     fn tick(&mut self, activity: &Activity) -> Step {
         let now = Instant::now();
+        if let Some(progress) = &mut self.stopping
+            && progress.has_ceased(activity, now)
+        {
+            return Step::GivenUp;
+        }
         if let Some(closes) = self.closes {
             return if now >= closes { Step::Close } else { Step::Wait };
         }
@@ -153,6 +248,24 @@ impl Clock {
             return Step::Idle;
         }
         Step::Wait
+    }
+}
+
+impl Progress {
+    /// Whether nothing is left but to wait for a client that has done too little for too long: one that neither ends its
+    /// connection nor the body of its request.
+    fn has_ceased(&mut self, activity: &Activity, now: Instant) -> bool {
+        let is_past_grace = now >= self.begun + STOP_GRACE;
+        if is_past_grace && activity.is_http2() {
+            // It was told to send no more, and need not have listened.
+            activity.reject_requests();
+        }
+        let (turns, body_bytes) = (activity.turns(), activity.body_bytes());
+        let has_sent = body_bytes.wrapping_sub(self.body_bytes) >= MIN_PROGRESS;
+        if turns != self.turns || has_sent || activity.unfinished().running > 0 {
+            (self.since, self.turns, self.body_bytes) = (now, turns, body_bytes);
+        }
+        now >= self.since + STOP_GRACE
     }
 }
 

@@ -1,12 +1,15 @@
 //! What a connection's bytes travel in: TCP as it is, or TLS.
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +59,26 @@ impl Transport {
             #[cfg(feature = "tls")]
             Self::Tls(_, peer) => peer.clone(),
         }
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream, _) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether the client has closed the connection or its sending half, whatever it sent before that was not read yet.
+    pub(super) fn is_read_closed(&self) -> bool {
+        // It is ready with what the system last said of the socket, and asks it nothing.
+        let ready = pin!(self.tcp().ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
+    /// Whether something has come that was not read yet. This asks the system, which knows of it before `poll_read` does.
+    pub(super) fn has_unread(&self) -> bool {
+        SockRef::from(self.tcp()).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
     }
 }
 
