@@ -16,7 +16,7 @@ mod tls;
 
 use std::path::PathBuf;
 
-use tower_kernels::grpc::HealthService;
+use tower_kernels::grpc::{HealthService, StreamShutdown};
 
 use self::auth::Authentication;
 use self::drain::{Signals, Stop};
@@ -82,7 +82,8 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
     let mut servers = Servers::new(config, auth, tls::open(&config.tls)?, memory);
     servers.also_show(logger.metrics());
     let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle())?;
-    servers.grpc(config, pipeline, &registry, health.clone())?;
+    let streams = StreamShutdown::new();
+    servers.grpc(config, pipeline, &registry, health.clone(), &streams)?;
     greeting::print(config, &servers, &registry, &local)?;
 
     let why = tokio::select! {
@@ -97,10 +98,13 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
         }
         health.set_serving(false).await;
         drain::announce(&why, config.drain.notice.0);
+        // They go on until the notice is over, and tell their clients to go elsewhere.
+        servers.stop();
         tokio::time::sleep(config.drain.notice.0).await;
-        // Who watches gRPC health has been told, and would hold its connection open for ever.
+        // Who watches gRPC health has been told, and would hold its connection open for ever, as open streams would.
         health.close().await;
-        servers.stop().await
+        streams.end_streams();
+        servers.stopped().await
     };
     Ok(tokio::select! {
         drained = drained => why.exit(drained?),
