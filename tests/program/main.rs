@@ -7,5 +7,6 @@ mod batch;
 mod commands;
 mod config;
 mod drain;
+mod drain_clients;
 mod process;
 mod serving;

@@ -97,9 +97,9 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
             rest.drain();
         }
         health.set_serving(false).await;
-        drain::announce(&why, config.drain.notice.0);
         // They go on until the notice is over, and tell their clients to go elsewhere.
         servers.stop();
+        drain::announce(&why, config.drain.notice.0);
         tokio::time::sleep(config.drain.notice.0).await;
         // Who watches gRPC health has been told, and would hold its connection open for ever, as open streams would.
         health.close().await;

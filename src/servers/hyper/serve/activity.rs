@@ -194,6 +194,8 @@ struct OneConnection {
     awaiting_body: AtomicUsize,
     /// The bytes of bodies that were waited for.
     body_bytes: AtomicUsize,
+    /// Whether the body of the request of HTTP/1.1 has been read to its end.
+    body_ended: AtomicBool,
     /// Whether a part of a response waits for the client to read.
     is_sending: AtomicBool,
     is_http2: AtomicBool,
@@ -245,6 +247,16 @@ impl Activity {
     /// Says whether a part of a response waits for the client to read.
     pub(super) fn set_sending(&self, sending: bool) {
         self.connection.is_sending.store(sending, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_body_ended(&self, ended: bool) {
+        self.connection.body_ended.store(ended, Ordering::Relaxed);
+    }
+
+    /// Whether a request of HTTP/1.1 has come in full, and its response has not begun.
+    pub(super) fn is_only_working(&self) -> bool {
+        let connection = &self.connection;
+        connection.body_ended.load(Ordering::Relaxed) && connection.responding.load(Ordering::Relaxed) == 0
     }
 
     pub(super) fn begin_awaiting_body(&self) {

@@ -1,4 +1,4 @@
-//! Tells a connection which of its requests wait for the rest of their bodies.
+//! Tells a connection which of its requests wait for the rest of their bodies, and which have them in full.
 
 use std::task::Poll;
 
@@ -20,12 +20,14 @@ pub(super) struct BodyWait {
 }
 
 impl BodyWait {
-    pub(super) fn new(activity: Activity) -> Self {
+    /// `has_ended` says whether there is no body, or none that is left to read.
+    pub(super) fn new(activity: Activity, has_ended: bool) -> Self {
+        activity.set_body_ended(has_ended);
         Self { activity, is_waiting: false, has_waited: false }
     }
 
-    /// To be told of each time that the body was polled.
-    pub(super) fn polled<E>(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, E>>>) {
+    /// To be told of each time that the body was polled, and whether it has ended with that.
+    pub(super) fn polled<E>(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, E>>>, has_ended: bool) {
         let Poll::Ready(frame) = polled else {
             if !self.is_waiting {
                 (self.is_waiting, self.has_waited) = (true, true);
@@ -34,10 +36,14 @@ impl BodyWait {
             return;
         };
         self.end();
-        if self.has_waited
-            && let Some(Ok(frame)) = frame
-        {
-            self.activity.count_body_bytes(frame.data_ref().map_or(0, Bytes::len));
+        match frame {
+            Some(Ok(frame)) if self.has_waited => {
+                self.activity.count_body_bytes(frame.data_ref().map_or(0, Bytes::len));
+            }
+            _ => {}
+        }
+        if has_ended || frame.is_none() {
+            self.activity.set_body_ended(true);
         }
     }
 

@@ -80,27 +80,21 @@ pub(super) async fn supervise<C: GracefulConnection>(
     let mut clock = Clock::new(lifetime, activity);
     let mut timer = pin!(sleep_until(clock.next()));
     let mut goaway = Goaway::Unneeded;
+    // One that begins late is told before its first request.
+    enter(*phases.borrow_and_update(), activity, &mut goaway, &mut clock);
     loop {
         tokio::select! {
             biased;
             ended = poll_fn(|cx| poll_connection(connection.as_mut(), &mut goaway, activity, cx)) => return ended,
-            Ok(()) = phases.changed() => match *phases.borrow_and_update() {
-                Phase::Serving => {}
-                Phase::Notice => {
-                    activity.close_after_response();
-                    goaway = goaway.max(Goaway::AfterRequest);
-                }
-                Phase::Stopping => {
-                    activity.close_when_idle();
-                    goaway = goaway.max(Goaway::Due);
-                    clock.stop(activity);
-                    timer.as_mut().reset(clock.next());
-                }
-                Phase::Cancelling => {
+            Ok(()) = phases.changed() => {
+                let phase = *phases.borrow_and_update();
+                if phase == Phase::Cancelling {
                     counts.count_cancelled(activity.unfinished());
                     return Ok(());
                 }
-            },
+                enter(phase, activity, &mut goaway, &mut clock);
+                timer.as_mut().reset(clock.next());
+            }
             () = &mut timer => {
                 match clock.tick(activity) {
                     Step::Wait => {}
@@ -122,6 +116,22 @@ pub(super) async fn supervise<C: GracefulConnection>(
                 }
                 timer.as_mut().reset(clock.next());
             }
+        }
+    }
+}
+
+/// Does what the server has come to.
+fn enter(phase: Phase, activity: &Activity, goaway: &mut Goaway, clock: &mut Clock) {
+    match phase {
+        Phase::Serving => {}
+        Phase::Notice => {
+            activity.close_after_response();
+            *goaway = (*goaway).max(Goaway::AfterRequest);
+        }
+        Phase::Stopping | Phase::Cancelling => {
+            activity.close_when_idle();
+            *goaway = (*goaway).max(Goaway::Due);
+            clock.stop(activity);
         }
     }
 }

@@ -6,6 +6,7 @@ mod body;
 mod body_wait;
 mod config;
 mod connection;
+mod hang_up;
 mod read_clock;
 mod request_body;
 mod reserve;

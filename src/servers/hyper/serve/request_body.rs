@@ -27,7 +27,7 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ::hyper::Error>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.incoming).poll_frame(cx);
-        this.wait.polled(&polled);
+        this.wait.polled(&polled, this.incoming.is_end_stream());
         polled
     }
 
@@ -68,7 +68,7 @@ where
     type Future = S::Future;
 
     fn call(&self, request: Request<Incoming>) -> S::Future {
-        let wait = BodyWait::new(self.activity.clone());
+        let wait = BodyWait::new(self.activity.clone(), request.body().is_end_stream());
         self.service.call(request.map(|incoming| RequestBody { incoming, wait }))
     }
 }

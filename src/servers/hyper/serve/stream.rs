@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::Activity;
+use super::hang_up::HangUp;
 use super::read_clock::ReadClock;
 use super::transport::Transport;
 use super::{STOP_GRACE, ServerConfig, later};
@@ -16,11 +17,9 @@ use super::{STOP_GRACE, ServerConfig, later};
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long, after the last byte has been written, to read on from a client that is still sending...
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(3);
 /// ... and how long from one that is not.
 const LINGER_QUIET: Duration = Duration::from_secs(1);
-/// How often to look whether the client has hung up, while nobody reads from it.
-const HANG_UP_LOOK: Duration = Duration::from_millis(100);
 /// How long a connection is kept at least, by a server that stops, for its first byte: it is on its way.
 const FIRST_BYTE: Duration = Duration::from_millis(250);
 
@@ -35,9 +34,8 @@ const FIRST_BYTE: Duration = Duration::from_millis(250);
 /// * When all is written and the client goes on sending (the body of a request that was refused), closing the socket
 ///   would reset the connection, and with that take the answer from it. So what it sends is read for a while.
 ///
-/// It also finds clients that hang up. hyper finds those itself by reading to the end of what they send, which it does not
-/// do while it holds bytes of the next request, or of a body that the service does not read. Meanwhile the stream asks the
-/// system. To close the sending half alone is to hang up as well.
+/// It also finds clients that hang up while hyper does not read: see [`HangUp`]. To close the sending half alone is to hang
+/// up as well, as it is to hyper.
 pub(super) struct Stream {
     tcp: Transport,
     activity: Activity,
@@ -56,9 +54,7 @@ pub(super) struct Stream {
     lingers_until: Option<Instant>,
     /// Whether hyper waits for something to read, and so for the end of it.
     waits_to_read: bool,
-    /// When to look next whether the client has hung up, and of which turn that is. Made when it is first needed: most
-    /// clients send nothing before they have the response.
-    hang_up: Option<(Pin<Box<Sleep>>, usize)>,
+    hang_up: HangUp,
     /// Whether a part of a response waits for the client to read.
     is_sending: bool,
     /// Since when a connection of HTTP/1.1 is to end as soon as nothing more of a request comes.
@@ -89,7 +85,7 @@ impl Stream {
             flushing: None,
             lingers_until: None,
             waits_to_read: false,
-            hang_up: None,
+            hang_up: HangUp::default(),
             is_sending: false,
             closes_since: None,
             limits,
@@ -170,23 +166,6 @@ impl Stream {
         (deadline.min(earlier), late)
     }
 
-    /// Ready once the client has hung up, while hyper does not read.
-    fn poll_hung_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let next = || Instant::now() + HANG_UP_LOOK;
-        let (timer, turn) = self.hang_up.get_or_insert_with(|| (Box::pin(sleep_until(next())), self.turns));
-        if *turn != self.turns {
-            *turn = self.turns;
-            timer.as_mut().reset(next());
-        }
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if self.tcp.is_read_closed() {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(next());
-        }
-    }
-
     fn set_sending(&mut self, sending: bool) {
         if self.is_sending != sending {
             self.is_sending = sending;
@@ -227,8 +206,10 @@ fn late(what: &'static str) -> io::Error {
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
-        self.waits_to_read = polled.is_pending();
+        let this = &mut *self;
+        let polled =
+            if this.hang_up.read(buf) { Poll::Ready(Ok(())) } else { Pin::new(&mut this.tcp).poll_read(cx, buf) };
+        this.waits_to_read = polled.is_pending();
         match polled {
             Poll::Ready(read) => {
                 self.heard(&buf.filled()[before..]);
@@ -269,8 +250,9 @@ impl AsyncWrite for Stream {
             cx.waker().wake_by_ref();
         }
         // hyper flushes each time that it is polled.
-        let is_unread = !self.waits_to_read && !self.is_http2() && self.is_busy();
-        if is_unread && self.poll_hung_up(cx).is_ready() {
+        let this = &mut *self;
+        let is_unread = !this.waits_to_read && !this.is_http2() && this.is_busy();
+        if is_unread && this.hang_up.poll(&mut this.tcp, &this.activity, this.turns, cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the client has hung up")));
         }
         Poll::Ready(Ok(()))
