@@ -292,7 +292,7 @@ impl Activity {
         self.counts.slow_connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn begin(&self) -> InFlight {
+    pub(super) fn begin(&self) -> InFlight {
         self.connection.turns.fetch_add(1, Ordering::Relaxed);
         self.connection.in_flight.fetch_add(1, Ordering::Relaxed);
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
