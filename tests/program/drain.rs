@@ -48,7 +48,11 @@ async fn a_request_in_flight_is_answered_while_nobody_new_is_let_in() {
 /// tonic's send it on the next connection themselves.
 fn was_not_sent(status: &tonic::Status) -> bool {
     let mut causes = std::iter::successors(std::error::Error::source(status), |&error| error.source());
-    causes.any(|error| error.downcast_ref().is_some_and(hyper::Error::is_canceled))
+    causes.any(|error| {
+        // It was refused by the client's own side of a connection that was told, or had not got that far.
+        let goes_away = || format!("{error:?}").contains("GoAway(b\"\", NO_ERROR, Remote)");
+        error.downcast_ref().is_some_and(|error: &hyper::Error| error.is_canceled() || goes_away())
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

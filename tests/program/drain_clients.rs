@@ -2,14 +2,11 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures::StreamExt;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2::{SendRequest, handshake};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -27,6 +24,11 @@ const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A frame of SETTINGS that sets nothing.
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const HPACK_GET: u8 = 0x82;
+const HPACK_POST: u8 = 0x83;
+const HPACK_HTTP: u8 = 0x86;
 
 fn connect(to: SocketAddr) -> io::Result<BufReader<TcpStream>> {
     let stream = TcpStream::connect(to)?;
@@ -140,55 +142,111 @@ fn a_client_of_http_1_0_is_told_one_thing() {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
 }
 
-type Http2 = (SendRequest<Full<Bytes>>, tokio::task::JoinHandle<hyper::Result<()>>);
-
-async fn http2(server: &Server) -> Http2 {
-    let stream = TokioIo::new(tokio::net::TcpStream::connect(server.rest).await.unwrap());
-    let (client, connection) = handshake(TokioExecutor::new(), stream).await.unwrap();
-    (client, tokio::spawn(connection))
-}
-
-/// Asks until the connection takes no more, and gives how many requests were answered.
-async fn ask_http2((mut client, ended): Http2) -> usize {
-    let mut answered = 0;
-    while client.ready().await.is_ok() {
-        let request = http::Request::post(format!("http://test{EXECUTE}")).header("content-type", "application/json");
-        match client.send_request(request.body(Full::from(SAXPY)).unwrap()).await {
-            Ok(response) => {
-                assert_eq!(response.status(), 200);
-                response.into_body().collect().await.expect("the whole body");
-                answered += 1;
-            }
-            // It was not sent: the connection ended between the two.
-            Err(error) if error.is_canceled() => break,
-            Err(error) => panic!("a request is lost: {error:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+/// One request over HTTP/2, or a part of it: its head, by the static table of HPACK.
+fn http2_head(method: u8, path: &str, stream: u32, flags: u8) -> Vec<u8> {
+    let mut head = vec![method, HPACK_HTTP];
+    for (name, value) in [(&[0x04][..], path), (&[0x01], "test"), (&[0x0f, 0x10], "application/json")] {
+        head.extend_from_slice(name);
+        head.push(value.len() as u8);
+        head.extend_from_slice(value.as_bytes());
     }
-    ended.await.unwrap().expect("it is told to go away");
-    answered
+    frame(1, flags, stream, &head)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn http2_clients_are_told_to_go_away_and_lose_no_request() {
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A client of HTTP/2 that says exactly what it is told to. With hyper's, a request that was lost and one that was not
+/// sent look alike.
+struct Http2 {
+    to_send: Mutex<(TcpStream, bool)>,
+    answered: AtomicUsize,
+}
+
+impl Http2 {
+    fn connect(to: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(to).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let window = frame(8, 0, 0, &0x3fff_ffff_u32.to_be_bytes());
+        stream.write_all(&[PREFACE, SETTINGS, &window].concat()).unwrap();
+        Self { to_send: Mutex::new((stream, false)), answered: AtomicUsize::new(0) }
+    }
+
+    /// Sends requests until it is told to go away, and gives how many, once the connection has ended.
+    fn ask(&self) -> usize {
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            let reads = scope.spawn(|| self.read());
+            let mut sent = 0;
+            loop {
+                // Fewer at a time than a connection may have.
+                if sent - self.answered.load(Ordering::Relaxed) < 20 {
+                    let mut to_send = self.to_send.lock().unwrap();
+                    if to_send.1 {
+                        break;
+                    }
+                    let head = http2_head(HPACK_GET, "/health/live", 2 * sent as u32 + 1, END_HEADERS | END_STREAM);
+                    to_send.0.write_all(&head).unwrap();
+                    sent += 1;
+                }
+                assert!(begun.elapsed() < PATIENCE && !reads.is_finished(), "it is never told");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            reads.join().unwrap();
+            assert_eq!(self.answered.load(Ordering::Relaxed), sent, "requests are lost");
+            sent
+        })
+    }
+
+    /// Reads to the end of the connection.
+    fn read(&self) {
+        let mut stream = self.to_send.lock().unwrap().0.try_clone().unwrap();
+        let mut head = [0; 9];
+        while stream.read_exact(&mut head).is_ok() {
+            let [_, a, b, kind, flags, ..] = head.map(u32::from);
+            let length = u32::from(head[0]) << 16 | a << 8 | b;
+            let mut payload = vec![0; length as usize];
+            stream.read_exact(&mut payload).unwrap();
+            let mut to_send = self.to_send.lock().unwrap();
+            match kind {
+                1 => assert_eq!(payload[0], 0x88, "200"),
+                3 => panic!("a request is reset"),
+                4 if flags == 0 => to_send.0.write_all(&frame(4, 1, 0, &[])).unwrap(),
+                6 if flags == 0 => to_send.0.write_all(&frame(6, 1, 0, &payload)).unwrap(),
+                7 => to_send.1 = true,
+                _ => {}
+            }
+            if matches!(kind, 0 | 1) && flags as u8 & END_STREAM != 0 {
+                self.answered.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[test]
+fn http2_clients_are_told_to_go_away_and_lose_no_request() {
     // They end long before the notice does.
     let mut server = Server::start(&["--drain-notice=1h"]);
-    let clients: Vec<_> = futures::stream::iter(0..8).then(|_| http2(&server)).collect().await;
-    let (fresh, never_asks) = (http2(&server).await, http2(&server).await);
-    let clients: Vec<_> = clients.into_iter().map(|client| tokio::spawn(ask_http2(client))).collect();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    server.signal("TERM");
-    server.stderr.until(DRAINING);
-    for client in clients {
-        let asked = tokio::time::timeout(PATIENCE, client).await.expect("it is never told").unwrap();
-        assert!(asked > 0);
-    }
+    let clients: Vec<_> = (0..8).map(|_| Http2::connect(server.rest)).collect();
     // Those that have asked nothing are told with their first request, before the notice and within it.
-    for client in [fresh, http2(&server).await] {
-        let asked = tokio::time::timeout(PATIENCE, ask_http2(client)).await.expect("it is never told");
-        assert!(asked > 0);
-    }
-    assert!(!never_asks.1.is_finished());
+    let fresh = Http2::connect(server.rest);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = clients.iter().map(|client| scope.spawn(|| client.ask())).collect();
+        let begun = Instant::now();
+        while clients.iter().any(|client| client.answered.load(Ordering::Relaxed) < 20) {
+            assert!(begun.elapsed() < PATIENCE, "nothing is answered");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server.signal("TERM");
+        server.stderr.until(DRAINING);
+        for client in asking {
+            assert!(client.join().unwrap() >= 20);
+        }
+        assert!(fresh.ask() > 0);
+        assert!(Http2::connect(server.rest).ask() > 0);
+    });
     server.signal("TERM");
     assert_eq!(server.code(), Some(143));
 }
@@ -256,25 +314,10 @@ async fn what_runs_on_a_stream_is_answered_before_it_ends() {
     assert_eq!(server.code(), Some(0));
 }
 
-/// The head of a request over HTTP/2, and a part of its body.
-fn half_a_body_over_http2() -> Vec<u8> {
-    // By the static table of HPACK: POST, http; then the path, the authority and the content type.
-    let mut head = vec![0x83, 0x86];
-    for (name, value) in [(&[0x04][..], EXECUTE), (&[0x01], "test"), (&[0x0f, 0x10], "application/json")] {
-        head.extend_from_slice(name);
-        head.push(value.len() as u8);
-        head.extend_from_slice(value.as_bytes());
-    }
-    let mut bytes = [PREFACE, SETTINGS].concat();
-    bytes.extend_from_slice(&[0, 0, head.len() as u8, 1, 4, 0, 0, 0, 1]);
-    bytes.extend_from_slice(&head);
-    bytes.extend_from_slice(&[0, 0, 2, 0, 0, 0, 0, 0, 1, b'{', b'"']);
-    bytes
-}
-
 /// Clients that have begun something, or nothing, and do not go on; none of them takes notice of what it is told.
 fn stuck(to: SocketAddr) -> Vec<TcpStream> {
-    let (whole, http2_body) = (request("1.1", ""), half_a_body_over_http2());
+    let whole = request("1.1", "");
+    let http2_body = [http2_head(HPACK_POST, EXECUTE, 1, END_HEADERS), frame(0, 0, 1, b"{\"")].concat();
     let with_expect = request("1.1", "expect: 100-continue\r\n");
     let all: [&[u8]; 10] = [
         b"",
@@ -287,7 +330,7 @@ fn stuck(to: SocketAddr) -> Vec<TcpStream> {
         &PREFACE[..10],
         PREFACE,
         &[PREFACE, SETTINGS].concat(),
-        &http2_body,
+        &[PREFACE, SETTINGS, &http2_body].concat(),
     ];
     let say = |bytes: &[u8]| {
         let mut stream = TcpStream::connect(to).unwrap();
