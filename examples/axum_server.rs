@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::hyper::listen;
+use tower_kernels::hyper::{Server, listen};
 use tower_kernels::service::KernelRegistry;
 
 /// Between the moment when `/health/ready` says no and the one when connections are refused: long enough for a load
@@ -41,11 +41,10 @@ pub(crate) async fn serve(
     let stopped = async move {
         stop.await?;
         draining.drain();
-        tokio::time::sleep(NOTICE).await;
         Ok(())
     };
     let service = TowerToHyperService::new(router.into_router());
-    tower_kernels::hyper::serve(listener, service, stopped, Duration::from_secs(30)).await
+    Server::default().notice(NOTICE).serve(listener, service, stopped, Duration::from_secs(30)).await
 }
 
 async fn stop_signal() -> io::Result<()> {

@@ -15,6 +15,7 @@
 mod process;
 
 mod connections;
+mod hang_ups;
 mod logs;
 mod memory;
 mod names;

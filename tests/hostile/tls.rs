@@ -30,19 +30,19 @@ use crate::process::{PATIENCE, SAXPY, Server, Text, program, run, signal, stderr
 use crate::size;
 
 /// An authority, and the certificates that it issues.
-struct Authority {
+pub(crate) struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, as PEM.
-struct Pair {
+pub(crate) struct Pair {
     cert: String,
     key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // Each of another name: by the name a client's certificate is found to be another authority's.
@@ -64,7 +64,7 @@ impl Authority {
     }
 
     /// For 127.0.0.1 and localhost.
-    fn server(&self) -> Pair {
+    pub(crate) fn server(&self) -> Pair {
         self.issue(|params| {
             let names = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
             params.subject_alt_names = names.subject_alt_names;
@@ -81,10 +81,10 @@ impl Authority {
 }
 
 /// A folder of files, gone with the test.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("tower-kernels-tls-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -97,7 +97,7 @@ impl Folder {
     }
 
     /// The flags of a server that presents this certificate.
-    fn flags(&self, pair: &Pair) -> Vec<String> {
+    pub(crate) fn flags(&self, pair: &Pair) -> Vec<String> {
         let (cert, key) = (self.write("tls.crt", &pair.cert), self.write("tls.key", &pair.key));
         vec![format!("--tls-cert={}", cert.display()), format!("--tls-key={}", key.display())]
     }
@@ -109,7 +109,7 @@ impl Drop for Folder {
     }
 }
 
-fn start(flags: &[String], more: &[&str]) -> Server {
+pub(crate) fn start(flags: &[String], more: &[&str]) -> Server {
     let flags: Vec<_> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
     Server::start(&flags)
 }
@@ -117,7 +117,7 @@ fn start(flags: &[String], more: &[&str]) -> Server {
 static BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 
 /// What a client of TLS is told to do.
-struct Client<'a> {
+pub(crate) struct Client<'a> {
     authority: &'a str,
     pair: Option<&'a Pair>,
     alpn: &'a [&'a str],
@@ -125,7 +125,7 @@ struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    fn new(authority: &'a Authority) -> Self {
+    pub(crate) fn new(authority: &'a Authority) -> Self {
         Self { authority: &authority.pem, pair: None, alpn: &["http/1.1"], versions: BOTH }
     }
 
@@ -151,7 +151,7 @@ impl<'a> Client<'a> {
         Arc::new(config)
     }
 
-    async fn connect(&self, to: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn connect(&self, to: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
         connect(&self.config(), to).await
     }
 

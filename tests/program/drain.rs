@@ -44,6 +44,17 @@ async fn a_request_in_flight_is_answered_while_nobody_new_is_let_in() {
     assert_eq!(server.code(), Some(0));
 }
 
+/// Whether the client did not send the call: its connection had been told to go away between two calls. Other clients than
+/// tonic's send it on the next connection themselves.
+fn was_not_sent(status: &tonic::Status) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(status), |&error| error.source());
+    causes.any(|error| {
+        // It was refused by the client's own side of a connection that was told, or had not got that far.
+        let goes_away = || format!("{error:?}").contains("GoAway(b\"\", NO_ERROR, Remote)");
+        error.downcast_ref().is_some_and(|error: &hyper::Error| error.is_canceled() || goes_away())
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_nothing_is_lost() {
     let mut server = Server::start(&["--drain-notice=2s"]);
@@ -53,10 +64,17 @@ async fn under_load_nothing_is_lost() {
         let mut health = HealthClient::new(server.channel().await);
         let mut calls = 0;
         // As a balancer does it: who says that it does not serve is not asked any more.
-        while health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status == 1 {
+        loop {
+            match health.check(HealthCheckRequest::default()).await {
+                Ok(answer) if answer.get_ref().status != 1 => break,
+                Ok(_) => {}
+                Err(status) => assert!(was_not_sent(&status), "{status:?}"),
+            }
             let request = ExecuteRequest { kernel_id: "linalg/saxpy".to_owned(), input: SAXPY.to_owned() };
-            kernels.execute(request).await.unwrap();
-            calls += 1;
+            match kernels.execute(request).await {
+                Ok(_) => calls += 1,
+                Err(status) => assert!(was_not_sent(&status), "{status:?}"),
+            }
         }
         calls
     };
@@ -102,18 +120,67 @@ async fn who_watches_health_is_told_and_holds_nothing_up() {
     assert!(begun.elapsed() < Duration::from_secs(45), "it was the limit that ended it");
 }
 
+/// Work for minutes, where nobody cancels it.
+fn endless() -> String {
+    let nodes = 40_000_u64;
+    let edges = (0..nodes).flat_map(|node| [[node, (node + 1) % nodes], [node, (node * 7 + 3) % nodes]]);
+    let edges: Vec<_> = edges.filter(|[from, to]| from != to).collect();
+    serde_json::json!({"num_nodes": nodes, "edges": edges}).to_string()
+}
+
 #[test]
 fn a_request_that_takes_longer_than_the_limit_is_cut_off_and_the_exit_code_says_so() {
-    let mut server = Server::start(&["--drain-notice=0s", "--drain-limit=300ms"]);
-    let _in_flight = unfinished(&server);
+    let limits = ["--drain-notice=0s", "--drain-limit=300ms", "--timeout=30m", "--load-shed-max-wait=0s"];
+    let mut server = Server::start(&limits);
+    let input = endless();
+    let mut in_flight =
+        Call::begin(server.rest, "POST", "/kernels/graph/betweenness-centrality/execute", &[], input.len());
+    in_flight.send(input.as_bytes());
+    let begun = Instant::now();
+    let runs = |line: &str| line.starts_with("kernel_requests_in_flight") && line.ends_with(" 1");
+    while !server.get("/metrics").1.lines().any(runs) {
+        assert!(begun.elapsed() < PATIENCE, "it is never run");
+    }
     server.signal("INT");
     assert_eq!(server.code(), Some(8));
+    server.stderr.until("1 requests on 1 connections were cancelled");
     server.stderr.until("the drain limit has passed");
 }
 
 #[test]
+fn every_signal_that_ends_a_program_begins_a_drain() {
+    for name in ["TERM", "INT", "HUP", "QUIT"] {
+        let mut server = Server::start(&["--drain-notice=300ms"]);
+        let in_flight = unfinished(&server);
+        server.signal(name);
+        assert!(server.stderr.until(DRAINING).contains(&format!("SIG{name}")));
+        assert_eq!(in_flight.end(SAXPY.as_bytes()).0, 200);
+        assert_eq!(server.code(), Some(0), "{name}");
+    }
+}
+
+/// As `nohup` starts it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hang_up_that_is_ignored_stays_so() {
+    let built = std::env::var_os("TOWER_KERNELS_HOSTILE_PROGRAM");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    shell.arg(built.unwrap_or_else(|| env!("CARGO_BIN_EXE_tower-kernels").into()));
+    shell.args(["serve", "--rest-listen=127.0.0.1:0", "--grpc-listen=127.0.0.1:0"]);
+    shell.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut server = Server::spawn(&mut shell, &["--drain-notice=0s"]);
+    server.signal("HUP");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.get("/health/ready").0, 200);
+    server.signal("TERM");
+    assert!(!server.stderr.until(DRAINING).contains("SIGHUP"));
+    assert_eq!(server.code(), Some(0));
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
-    for (name, code) in [("TERM", 143), ("INT", 130)] {
+    for (name, code) in [("TERM", 143), ("INT", 130), ("HUP", 129), ("QUIT", 131)] {
         let mut server = Server::start(&["--drain-notice=1h"]);
         server.signal("TERM");
         server.stderr.until(DRAINING);

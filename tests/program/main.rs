@@ -8,6 +8,7 @@ mod batch;
 mod commands;
 mod config;
 mod drain;
+mod drain_clients;
 mod logs;
 mod process;
 mod serving;

@@ -113,8 +113,11 @@ impl Text {
         let written = self.0.0.lock().unwrap();
         let waits = |written: &mut Written| !written.text.contains(what) && !written.ended;
         let (written, _) = self.0.1.wait_timeout_while(written, PATIENCE, waits).unwrap();
-        assert!(written.text.contains(what), "`{what}` is not in {:?}", written.text);
-        written.text.clone()
+        let text = written.text.clone();
+        // Before it can panic: what is dropped then reads it as well.
+        drop(written);
+        assert!(text.contains(what), "`{what}` is not in {text:?}");
+        text
     }
 }
 

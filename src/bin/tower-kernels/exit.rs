@@ -17,9 +17,9 @@ Exit codes:
     5  nothing here can run it: a ring kernel, or no code for the backend
     6  the time was up
     7  a device is not there or was lost, or a server cannot be reached
-    8  the drain limit passed while requests were in flight
+    8  the drain limit passed while requests were being worked on
     9  an address cannot be listened on
-  130  Ctrl-C: the run was cancelled, or a drain was cut short (143 by SIGTERM)";
+  130  Ctrl-C: the run was cancelled, or a drain was cut short (by SIGTERM 143, SIGHUP 129, SIGQUIT 131)";
 
 /// What the program ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,9 @@ pub(crate) enum Exit {
     Unavailable = 7,
     DrainLimit = 8,
     Address = 9,
+    HungUp = 129,
     Interrupted = 130,
+    Quit = 131,
     Terminated = 143,
 }
 

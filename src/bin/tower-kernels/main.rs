@@ -20,7 +20,7 @@ type Outcome = Result<ExitCode, Box<dyn Error + Send + Sync>>;
 #[derive(Debug, Parser)]
 #[command(version, after_help = help(EXAMPLES))]
 enum Command {
-    /// Serve REST and gRPC until SIGTERM or Ctrl-C.
+    /// Serve REST and gRPC until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C.
     #[command(after_help = help(serve::HELP))]
     Serve(serve::Args),
     /// List the kernels.

@@ -17,6 +17,7 @@ use super::proto::{
     GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
 };
 use super::server::Pipeline;
+use super::shutdown::StreamShutdown;
 use super::status::Refusal;
 use super::stream::Responses;
 use super::wire::Requests;
@@ -29,6 +30,7 @@ pub(super) struct Handler<S> {
     pub(super) service: S,
     pub(super) registry: Arc<KernelRegistry>,
     pub(super) config: Arc<GrpcConfig>,
+    pub(super) shutdown: StreamShutdown,
 }
 
 impl<S: Pipeline> Handler<S> {
@@ -103,7 +105,8 @@ impl<S: Pipeline> Handler<S> {
         request: Request<Requests<ExecuteStreamRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let (caller, requests) = open(request)?;
-        Ok(Response::new(Responses::new(self.service.clone(), Arc::clone(&self.config), caller, requests)))
+        let (service, config) = (self.service.clone(), Arc::clone(&self.config));
+        Ok(Response::new(Responses::new(service, config, caller, requests, &self.shutdown)))
     }
 
     pub(super) async fn get_kernel(

@@ -77,6 +77,12 @@
 //! When a client resets its call, hangs up or loses its connection, the transport drops the call's future, and with it
 //! the work: of a stream, all that is in flight.
 //!
+//! # Streams when the server stops
+//!
+//! A stream that its client keeps open would hold a server that stops, until its drain is over. [`StreamShutdown`] ends
+//! streams: what runs is answered, and the stream ends with `UNAVAILABLE`. Who watches health is told by
+//! [`HealthService::set_serving`], and no longer after [`HealthService::close`].
+//!
 //! # Clients that do not read
 //!
 //! The calls of a stream run in a task of their own: they finish, and end by their deadlines, whether or not their client
@@ -100,6 +106,7 @@ mod message;
 pub mod proto;
 mod reflection;
 mod server;
+mod shutdown;
 mod status;
 mod stream;
 mod timer;
@@ -117,3 +124,4 @@ pub use self::proto::{
 };
 pub use self::reflection::{reflection, reflection_v1alpha};
 pub use self::server::{KernelGrpcServer, KernelGrpcService, Pipeline};
+pub use self::shutdown::{EndStreams, EndStreamsFuture, StreamShutdown};

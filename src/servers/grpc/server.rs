@@ -16,6 +16,7 @@ use super::dispatch::Dispatch;
 use super::future::ResponseFuture;
 use super::handler::Handler;
 use super::memory::{CallMemory, RequestBody};
+use super::shutdown::StreamShutdown;
 use super::status::Refusal;
 use crate::error::Classify;
 use crate::layers::tracing::RequestScope;
@@ -47,6 +48,7 @@ pub struct KernelGrpcServer<S = KernelService> {
     registry: Arc<KernelRegistry>,
     config: GrpcConfig,
     memory: HostMemory,
+    shutdown: StreamShutdown,
 }
 
 impl KernelGrpcServer {
@@ -80,7 +82,8 @@ impl<S: Pipeline> KernelGrpcServer<S> {
     /// let service = KernelGrpcServer::with_service(pipeline, registry, config).into_service();
     /// ```
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: GrpcConfig) -> Self {
-        Self { service, registry: registry.into(), config, memory: HostMemory::unlimited() }
+        let (memory, shutdown) = (HostMemory::unlimited(), StreamShutdown::new());
+        Self { service, registry: registry.into(), config, memory, shutdown }
     }
 
     /// Limits the memory that requests hold at one time: the same for all servers that are given clones. Without it there
@@ -91,11 +94,18 @@ impl<S: Pipeline> KernelGrpcServer<S> {
         self
     }
 
+    /// Ends open `ExecuteStream`s when it is told to, so that a server that stops need not wait for their clients.
+    #[must_use]
+    pub fn stream_shutdown(mut self, shutdown: StreamShutdown) -> Self {
+        self.shutdown = shutdown;
+        self
+    }
+
     /// What tonic's `Server::add_service` takes.
     pub fn into_service(self) -> KernelGrpcService<S> {
-        let Self { service, registry, config, memory } = self;
+        let Self { service, registry, config, memory, shutdown } = self;
         let config = Arc::new(config);
-        let mut inner = Dispatch::new(Handler { service, registry, config: Arc::clone(&config) })
+        let mut inner = Dispatch::new(Handler { service, registry, config: Arc::clone(&config), shutdown })
             .max_decoding_message_size(config.max_request_size)
             .max_encoding_message_size(config.max_response_size);
         if config.compressed_requests {

@@ -11,6 +11,7 @@ use futures_util::stream::{FuturesUnordered, Stream};
 use pin_project::pin_project;
 use prost::Message;
 use tokio::task::{JoinSet, coop};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 use tracing::{Instrument, Span};
 
@@ -23,6 +24,7 @@ use super::proto::execute_stream_request::Call;
 use super::proto::execute_stream_response::Outcome;
 use super::proto::{ExecuteStreamRequest, ExecuteStreamResponse};
 use super::server::Pipeline;
+use super::shutdown::{StreamShutdown, unavailable};
 use super::status::{Refusal, as_message};
 use super::timer::Timer;
 use super::unread::{Finished, Receiver, Sender, unread};
@@ -53,10 +55,11 @@ impl Responses {
         config: Arc<GrpcConfig>,
         caller: Caller,
         requests: Requests<ExecuteStreamRequest>,
+        shutdown: &StreamShutdown,
     ) -> Self {
         let (sender, unread) = unread(config.max_concurrent_per_stream.max(1));
         let (memory, mut tasks) = (caller.memory.clone(), JoinSet::new());
-        tasks.spawn(Calls::new(service, config, caller, requests, sender).in_current_span());
+        tasks.spawn(Calls::new(service, config, caller, requests, sender, shutdown).in_current_span());
         Self { unread, memory, calls: tasks }
     }
 
@@ -111,8 +114,10 @@ struct Calls<S: Pipeline> {
     counts: Option<StreamRequests>,
     /// How many requests have been read.
     read: u64,
-    /// `None` once the client has sent its last.
+    /// `None` once the client has sent its last, or no more are read.
     requests: Option<Requests<ExecuteStreamRequest>>,
+    /// Completes when the server stops.
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     waiting: Option<Waiting>,
     running: FuturesUnordered<Running<CatchPanic<S::Future>>>,
     /// Of the stream as a whole, where the client has set one.
@@ -139,6 +144,7 @@ impl<S: Pipeline> Calls<S> {
         mut caller: Caller,
         requests: Requests<ExecuteStreamRequest>,
         unread: Sender,
+        shutdown: &StreamShutdown,
     ) -> Self {
         Self {
             service,
@@ -148,6 +154,7 @@ impl<S: Pipeline> Calls<S> {
             read: 0,
             caller,
             requests: Some(requests),
+            shutdown: shutdown.ended(),
             waiting: None,
             running: FuturesUnordered::new(),
             failure: None,
@@ -293,7 +300,13 @@ impl<S: Pipeline> Future for Calls<S> {
             this.unread.abandon(refusal.into_status(Some(&this.caller.request_id)));
             return Poll::Ready(());
         }
-        let end = ready!(this.poll_calls(cx));
+        let mut polled = this.poll_calls(cx);
+        if polled.is_pending() && this.requests.is_some() && this.shutdown.as_mut().poll(cx).is_ready() {
+            this.requests = None;
+            this.failure = Some(unavailable(Some(&this.caller.request_id)));
+            polled = this.poll_calls(cx);
+        }
+        let end = ready!(polled);
         this.unread.end(end);
         Poll::Ready(())
     }

@@ -65,8 +65,11 @@
 //! # Deadlines and cancellation
 //!
 //! A request has its deadline from its arrival on; reading the body, waiting for a free place and the kernel all share
-//! it. A client that hangs up cancels its kernel, because hyper drops the future of the answer. One that has sent its next
-//! request before it hangs up is noticed only when the first is answered: hyper reads no further until then.
+//! it. A client that hangs up cancels its kernel, because the future of the response is dropped. [`Server`] notices within
+//! some 100 ms, whatever the client has sent after the request; a loop of your own around hyper's connections notices one
+//! that has sent its next request only when the first is answered, as hyper reads no further until then. To close the
+//! sending half of the connection alone is to hang up as well. A client that sends more than 80 KiB of further requests
+//! while one runs is told `connection: close` with the response, and those are dropped.
 //!
 //! # Many clients, and slow ones
 //!
@@ -84,10 +87,12 @@
 //! * No more connections than the configuration says are accepted; the others wait in the backlog of [`listen`]. An
 //!   address has a limit of its own, past which it is closed at once, and [`Server::reserve`] keeps some for health probes.
 //! * Connections may be given an age, after which their clients are told to connect anew.
-//! * A client that goes on sending after it was refused is read for up to a second, so that it finds the refusal and not
-//!   a connection that was reset.
-//! * Told to stop, the server accepts for another moment (20 ms) whoever had come by then, closes idle connections,
-//!   answers what is in flight, and after the drain says how many requests it cancelled.
+//! * A client that goes on sending after its last response is read for up to 3 s, so that it finds the response and not a
+//!   connection that was reset.
+//! * Told to stop, the server gives its clients [notice](Server::notice): it goes on, says `connection: close` in each
+//!   response, and sends GOAWAY over HTTP/2. Then it accepts for another moment (20 ms) whoever had come by then, closes
+//!   idle connections, answers what is in flight, and after the drain says how many requests it cancelled. Clients that
+//!   have begun something and do not go on are given 10 s.
 //! * [`Connections`] tells how many there are, and how often none could be accepted.
 
 mod serve;
@@ -98,7 +103,7 @@ pub use self::serve::SocketFile;
 #[cfg(feature = "tls")]
 pub use self::serve::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, TlsPem, TlsStatus};
 pub use self::serve::{
-    Connections, InvalidListenAddress, ListenAddress, Listener, Server, ServerConfig, listen, serve,
+    Connections, InvalidListenAddress, ListenAddress, Listener, RequestBody, Server, ServerConfig, listen, serve,
 };
 pub use self::service::{KernelHttpService, ResponseFuture};
 pub use crate::servers::http::ResponseBody;

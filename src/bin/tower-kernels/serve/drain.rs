@@ -33,15 +33,20 @@ pub(super) fn announce(why: &Stop, notice: Duration) {
 
 /// A wish that the program ends.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(unix), allow(dead_code, reason = "there are fewer elsewhere"))]
 pub(super) enum Signal {
+    HangUp,
     Interrupt,
+    Quit,
     Terminate,
 }
 
 impl Signal {
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::HangUp => "SIGHUP",
             Self::Interrupt => "SIGINT",
+            Self::Quit => "SIGQUIT",
             Self::Terminate => "SIGTERM",
         }
     }
@@ -49,7 +54,9 @@ impl Signal {
     /// What the program ends with where it does so at once.
     pub(super) fn exit(self) -> Exit {
         match self {
+            Self::HangUp => Exit::HungUp,
             Self::Interrupt => Exit::Interrupted,
+            Self::Quit => Exit::Quit,
             Self::Terminate => Exit::Terminated,
         }
     }
@@ -59,7 +66,10 @@ impl Signal {
 #[cfg(unix)]
 #[derive(Debug)]
 pub(super) struct Signals {
+    /// `None` where it is ignored, as `nohup` has it.
+    hang_up: Option<tokio::signal::unix::Signal>,
     interrupt: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
@@ -67,16 +77,40 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        let hang_up = if ignores_hang_up() { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self {
+            hang_up,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     /// The next signal. Cancel safe.
     pub(super) async fn next(&mut self) -> Signal {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            _ = hang_up => Signal::HangUp,
             _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.quit.recv() => Signal::Quit,
             _ = self.terminate.recv() => Signal::Terminate,
         }
     }
+}
+
+/// Whether the program was started with SIGHUP ignored, so that it outlives its terminal. Elsewhere than on Linux nothing
+/// tells, and it is not taken to be.
+#[cfg(unix)]
+fn ignores_hang_up() -> bool {
+    const BIT_OF_SIGHUP: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|ignored| ignored & BIT_OF_SIGHUP != 0)
 }
 
 /// Waits for Ctrl-C, from when it is made.

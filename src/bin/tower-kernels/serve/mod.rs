@@ -17,7 +17,7 @@ mod tls;
 
 use std::path::PathBuf;
 
-use tower_kernels::grpc::HealthService;
+use tower_kernels::grpc::{HealthService, StreamShutdown};
 
 use self::auth::Authentication;
 use self::drain::{Signals, Stop};
@@ -89,7 +89,8 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
     servers.also_show(logger.metrics());
     let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle()).await;
     let rest = rest.map_err(|failure| effective.due_to("rest.listen", &failure))?;
-    let grpc = servers.grpc(config, pipeline, &registry, health.clone()).await;
+    let streams = StreamShutdown::new();
+    let grpc = servers.grpc(config, pipeline, &registry, health.clone(), &streams).await;
     grpc.map_err(|failure| effective.due_to("grpc.listen", &failure))?;
     greeting::print(config, &servers, &registry, &local)?;
 
@@ -104,11 +105,14 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
             rest.drain();
         }
         health.set_serving(false).await;
+        // They go on until the notice is over, and tell their clients to go elsewhere.
+        servers.stop();
         drain::announce(&why, config.drain.notice.0);
         tokio::time::sleep(config.drain.notice.0).await;
-        // Who watches gRPC health has been told, and would hold its connection open for ever.
+        // Who watches gRPC health has been told, and would hold its connection open for ever, as open streams would.
         health.close().await;
-        servers.stop().await
+        streams.end_streams();
+        servers.stopped().await
     };
     Ok(tokio::select! {
         drained = drained => why.exit(drained?),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower_kernels::axum::{DrainHandle, KernelRouter};
 use tower_kernels::backends::Local;
-use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
+use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, StreamShutdown, reflection, reflection_v1alpha};
 #[cfg(unix)]
 use tower_kernels::hyper::SocketFile;
 use tower_kernels::hyper::{ListenAddress, Listener, Server, Tls};
@@ -119,16 +119,18 @@ impl Servers {
         pipeline: impl Pipeline,
         registry: &Arc<KernelRegistry>,
         health: HealthService,
+        streams: &StreamShutdown,
     ) -> Result<(), Failure> {
         let Some(listener) = self.bind("gRPC", &config.grpc.listen).await? else { return Ok(()) };
         self.grpc = addresses("gRPC", &listener)?;
         let kernels =
             KernelGrpcServer::with_service(pipeline, Arc::clone(registry), config.grpc.service(config.timeout.0))
-                .memory(self.memory.clone());
+                .memory(self.memory.clone())
+                .stream_shutdown(streams.clone());
         let routes = Routes::new(kernels.into_service())
             .add_service(health)
-            .add_service(reflection())
-            .add_service(reflection_v1alpha())
+            .add_service(streams.wrap(reflection()))
+            .add_service(streams.wrap(reflection_v1alpha()))
             .prepare()
             .into_axum_router();
         let routes = match &self.auth {
@@ -171,9 +173,13 @@ impl Servers {
         }
     }
 
-    /// Accepts no more, and waits for the requests in flight; says whether all were answered within the limit.
-    pub(super) async fn stop(&mut self) -> Result<bool, Failure> {
+    /// Tells clients that they will stop, and stops once the notice is over.
+    pub(super) fn stop(&self) {
         self.stopping.cancel();
+    }
+
+    /// Waits until they have stopped; says whether all that was worked on was answered within the limit.
+    pub(super) async fn stopped(&mut self) -> Result<bool, Failure> {
         let mut all = true;
         while let Some(ended) = self.running.join_next().await {
             match ended {
@@ -191,7 +197,9 @@ impl Servers {
 }
 
 fn server(config: &Config, tls: Option<&Tls>) -> Server {
-    let server = Server::new(config.connections.server()).reserve(config.connections.health_reserve, is_probe);
+    let server = Server::new(config.connections.server())
+        .reserve(config.connections.health_reserve, is_probe)
+        .notice(config.drain.notice.0);
     match tls {
         Some(tls) => server.tls(tls.clone()),
         None => server,

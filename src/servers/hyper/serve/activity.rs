@@ -10,7 +10,7 @@ use http::{HeaderValue, Request, Response, Version, header};
 use pin_project::pin_project;
 
 use super::body::CountedBody;
-use super::reserve::Reserve;
+use super::reserve::{Reserve, reject_while_stopping};
 use crate::panics::catch_panic;
 
 /// How many connections a [`Server`](super::Server) has and has had. Clones tell of the same server.
@@ -31,6 +31,26 @@ pub(super) struct Counts {
     slow_streams: AtomicU64,
     idle: AtomicU64,
     old: AtomicU64,
+    cancelled: Cancelled,
+}
+
+/// What was cut off because the server could not wait any longer.
+#[derive(Debug, Default)]
+struct Cancelled {
+    requests: AtomicUsize,
+    connections: AtomicUsize,
+    incomplete: AtomicUsize,
+}
+
+/// The requests of one connection, or of all connections that were closed, that have no response yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unfinished {
+    /// Those that the service works on, or whose response is being sent.
+    pub(super) running: usize,
+    /// Connections with any of those.
+    pub(super) connections: usize,
+    /// Those for whose body the service still waits: nothing of its work is lost with them.
+    pub(super) incomplete: usize,
 }
 
 impl Connections {
@@ -121,6 +141,22 @@ impl Counts {
     pub(super) fn count_old(&self) {
         self.old.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// Counts what is lost with a connection that is closed to stop the server.
+    pub(super) fn count_cancelled(&self, unfinished: Unfinished) {
+        self.cancelled.requests.fetch_add(unfinished.running, Ordering::Relaxed);
+        self.cancelled.connections.fetch_add(unfinished.connections, Ordering::Relaxed);
+        self.cancelled.incomplete.fetch_add(unfinished.incomplete, Ordering::Relaxed);
+    }
+
+    /// The sum of what [`count_cancelled`](Self::count_cancelled) was given.
+    pub(super) fn cancelled(&self) -> Unfinished {
+        Unfinished {
+            running: self.cancelled.requests.load(Ordering::Relaxed),
+            connections: self.cancelled.connections.load(Ordering::Relaxed),
+            incomplete: self.cancelled.incomplete.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// A connection that is open.
@@ -152,9 +188,22 @@ struct OneConnection {
     /// How often requests have begun and ended: where it is odd, one of HTTP/1.1 is being answered.
     turns: AtomicUsize,
     in_flight: AtomicUsize,
+    /// Of those in flight, the requests whose response has begun.
+    responding: AtomicUsize,
+    /// Of those in flight, the requests whose service waits for more of the body.
+    awaiting_body: AtomicUsize,
+    /// The bytes of bodies that were waited for.
+    body_bytes: AtomicUsize,
+    /// Whether the body of the request of HTTP/1.1 has been read to its end.
+    body_ended: AtomicBool,
+    /// Whether a part of a response waits for the client to read.
+    is_sending: AtomicBool,
     is_http2: AtomicBool,
     /// Whether the next response of HTTP/1.1 is to be the last.
     closes: AtomicBool,
+    /// Whether a connection of HTTP/1.1 is to end as soon as no request is on its way.
+    closes_when_idle: AtomicBool,
+    rejects: AtomicBool,
 }
 
 impl Activity {
@@ -180,27 +229,101 @@ impl Activity {
         self.connection.closes.store(true, Ordering::Relaxed);
     }
 
+    /// From now on a connection of HTTP/1.1 ends where nothing more of a request comes; so do those that respond.
+    pub(super) fn close_when_idle(&self) {
+        self.close_after_response();
+        self.connection.closes_when_idle.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn closes_when_idle(&self) -> bool {
+        self.connection.closes_when_idle.load(Ordering::Relaxed)
+    }
+
+    /// From now on new requests are rejected: the client was told to send none.
+    pub(super) fn reject_requests(&self) {
+        self.connection.rejects.store(true, Ordering::Relaxed);
+    }
+
+    /// Says whether a part of a response waits for the client to read.
+    pub(super) fn set_sending(&self, sending: bool) {
+        self.connection.is_sending.store(sending, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_body_ended(&self, ended: bool) {
+        self.connection.body_ended.store(ended, Ordering::Relaxed);
+    }
+
+    /// Whether a request of HTTP/1.1 has come in full, and its response has not begun.
+    pub(super) fn is_only_working(&self) -> bool {
+        let connection = &self.connection;
+        connection.body_ended.load(Ordering::Relaxed) && connection.responding.load(Ordering::Relaxed) == 0
+    }
+
+    pub(super) fn begin_awaiting_body(&self) {
+        self.connection.awaiting_body.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_awaiting_body(&self) {
+        self.connection.awaiting_body.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_body_bytes(&self, bytes: usize) {
+        self.connection.body_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn body_bytes(&self) -> usize {
+        self.connection.body_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The requests of this connection that are not answered, by whether their client or the service is waited for.
+    ///
+    /// A request whose response has begun counts as running even where its body goes on: what runs of a stream of
+    /// requests, the server does not know.
+    pub(super) fn unfinished(&self) -> Unfinished {
+        let in_flight = self.in_flight();
+        let unanswered = in_flight.saturating_sub(self.connection.responding.load(Ordering::Relaxed));
+        let incomplete = self.connection.awaiting_body.load(Ordering::Relaxed).min(unanswered);
+        let is_sending = self.connection.is_sending.load(Ordering::Relaxed);
+        let running = (in_flight - incomplete).max(usize::from(is_sending));
+        Unfinished { running, connections: usize::from(running > 0), incomplete }
+    }
+
     pub(super) fn count_slow_connection(&self) {
         self.counts.slow_connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn begin(&self) -> InFlight {
+    pub(super) fn begin(&self) -> InFlight {
         self.connection.turns.fetch_add(1, Ordering::Relaxed);
         self.connection.in_flight.fetch_add(1, Ordering::Relaxed);
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.clone())
+        InFlight { activity: self.clone(), is_responding: false }
     }
 }
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub(super) struct InFlight(Activity);
+pub(super) struct InFlight {
+    activity: Activity,
+    is_responding: bool,
+}
+
+impl InFlight {
+    /// Its response has begun.
+    fn respond(&mut self) {
+        self.is_responding = true;
+        self.activity.connection.responding.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.connection.turns.fetch_add(1, Ordering::Relaxed);
-        self.0.connection.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.counts.requests.fetch_sub(1, Ordering::Relaxed);
+        let Activity { counts, connection } = &self.activity;
+        connection.turns.fetch_add(1, Ordering::Relaxed);
+        if self.is_responding {
+            connection.responding.fetch_sub(1, Ordering::Relaxed);
+        }
+        connection.in_flight.fetch_sub(1, Ordering::Relaxed);
+        counts.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -228,13 +351,17 @@ where
     type Future = CountedFuture<S::Future>;
 
     fn call(&self, request: Request<R>) -> Self::Future {
-        let is_http2 = request.version() == Version::HTTP_2;
+        let version = request.version();
+        if self.activity.connection.rejects.load(Ordering::Relaxed) {
+            let rejection = Some(Box::new(reject_while_stopping(&request)));
+            return CountedFuture { state: State::Rejected { rejection }, in_flight: None, version };
+        }
         let in_flight = Some(self.activity.begin());
         let state = match self.reserve.and_then(|reserve| reserve.reject(&request)) {
             Some(rejection) => State::Rejected { rejection: Some(Box::new(rejection)) },
             None => State::Called { future: self.service.call(request) },
         };
-        CountedFuture { state, in_flight, is_http2 }
+        CountedFuture { state, in_flight, version }
     }
 }
 
@@ -243,7 +370,7 @@ pub(super) struct CountedFuture<F> {
     #[pin]
     state: State<F>,
     in_flight: Option<InFlight>,
-    is_http2: bool,
+    version: Version,
 }
 
 #[pin_project(project = StateProj)]
@@ -265,24 +392,39 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        let is_http2 = *this.version == Version::HTTP_2;
         let in_flight = this.in_flight;
-        let closes = !*this.is_http2
-            && in_flight.as_ref().is_some_and(|request| request.0.connection.closes.load(Ordering::Relaxed));
+        let mut closes = false;
+        let mut respond = || {
+            let mut in_flight = in_flight.take()?;
+            in_flight.respond();
+            closes = !is_http2 && in_flight.activity.connection.closes.load(Ordering::Relaxed);
+            Some(in_flight)
+        };
         let mut response = match this.state.project() {
             StateProj::Called { future } => {
                 // The panic goes on, since it is what closes the connection, and what it carries does not: over HTTP/2 it
                 // would be dropped on a thread of the runtime.
                 let polled = catch_panic(|| future.poll(cx)).unwrap_or_else(|panicked| panicked.resume());
-                ready!(polled)?.map(|body| CountedBody::new(body, *this.is_http2, in_flight.take()))
+                ready!(polled)?.map(|body| CountedBody::new(body, is_http2, respond()))
             }
             StateProj::Rejected { rejection } => {
                 let rejection = *rejection.take().expect("polled after it had completed");
-                rejection.map(|body| CountedBody::rejection(body, in_flight.take()))
+                rejection.map(|body| CountedBody::rejection(body, respond()))
             }
         };
         if closes {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            close_after(&mut response, *this.version);
         }
         Poll::Ready(Ok(response))
+    }
+}
+
+/// Tells the client that there are no further responses on the connection.
+fn close_after<B>(response: &mut Response<B>, version: Version) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if version == Version::HTTP_10 {
+        // Else hyper adds `keep-alive` for a client of HTTP/1.0 that has asked for it.
+        *response.version_mut() = Version::HTTP_10;
     }
 }

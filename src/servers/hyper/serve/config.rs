@@ -12,7 +12,7 @@ use std::time::Duration;
 ///
 /// | connection | of requests | of responses, until [`write_timeout`](Self::write_timeout) |
 /// |---|---|---|
-/// | HTTP/1.1 | 64 KiB that came and was not asked for | nothing more than the one response |
+/// | HTTP/1.1 | 80 KiB that came and was not asked for | nothing more than the one response |
 /// | HTTP/2 | 512 KiB of bodies that the service has not read, and 16 KiB of a head | 32 KiB for each of 128 streams, 4 MiB in all |
 ///
 /// So the connections of one address, [`max_per_address`](Self::max_per_address), hold 4.7 GB at their very worst, and

@@ -3,10 +3,14 @@
 mod activity;
 mod address;
 mod body;
+mod body_wait;
+mod clock;
 mod config;
 mod connection;
+mod hang_up;
 mod listener;
 mod read_clock;
+mod request_body;
 mod reserve;
 mod slow_streams;
 mod stream;
@@ -21,7 +25,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::hyper::body::Incoming;
 use ::hyper::service::Service;
 use http::{Request, Response};
 use http_body::Body;
@@ -33,14 +36,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::activity::Connections;
-use self::activity::Counted;
+use self::activity::{Counted, Unfinished};
 use self::address::{AddressLimit, AddressPermit};
+use self::clock::Lifetime;
 pub use self::config::ServerConfig;
-use self::connection::{Lifetime, supervise};
+use self::connection::{Phase, supervise};
 #[cfg(unix)]
 pub use self::listener::SocketFile;
 pub use self::listener::{InvalidListenAddress, ListenAddress, Listener, listen};
 use self::listener::{Peer, Socket};
+pub use self::request_body::RequestBody;
+use self::request_body::WatchBodies;
 use self::reserve::Reserve;
 use self::slow_streams::StreamExecutor;
 use self::stream::Stream;
@@ -54,6 +60,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// For how long connections are still accepted once the server has been told to stop, and then requests on them: long
 /// enough for whatever had been sent by then to be noticed.
 const GRACE: Duration = Duration::from_millis(20);
+/// How long a server that stops waits for a client that has begun something: a head, a handshake, or a body of which it
+/// sends less than 64 KiB in this time.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// How long the connections of a server that has waited for too long may take to end.
+const CANCEL_TIME: Duration = Duration::from_secs(5);
 /// How often a peer of HTTP/2 is asked whether it is there, and how long it has to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// The most that hyper reads ahead of an HTTP/1.1 connection, and so the largest head.
@@ -83,7 +94,7 @@ pub async fn serve<S, B>(
     drain: Duration,
 ) -> io::Result<()>
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
     S::Future: Send + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
@@ -98,12 +109,13 @@ pub struct Server {
     connections: Connections,
     security: Security,
     reserve: Option<(usize, Reserve)>,
+    notice: Duration,
 }
 
 impl Server {
     /// One with these limits.
     pub fn new(config: ServerConfig) -> Self {
-        Self { config, connections: Connections::default(), security: Security::default(), reserve: None }
+        Self { config, ..Self::default() }
     }
 
     /// Speaks TLS, with these certificates. A handshake has as long as [`ServerConfig::head_timeout`] says, and counts as
@@ -125,14 +137,32 @@ impl Server {
         self
     }
 
+    /// Tells clients for this long that the server will stop, before it does: none by default.
+    ///
+    /// From the moment in which it is told to stop, each response of HTTP/1.1 says `connection: close`, and connections of
+    /// HTTP/2 get GOAWAY, those without a request yet after their first. New connections are accepted and served in the
+    /// same way. So clients leave between two requests, and none of their requests meets a connection that is being
+    /// closed. Let it be longer than the time in which a load balancer finds the server not ready, and than the pauses
+    /// between the requests of a connection: those without a request in all that time are closed at its end.
+    #[must_use]
+    pub fn notice(mut self, notice: Duration) -> Self {
+        self.notice = notice;
+        self
+    }
+
     /// What tells, later, how many connections there are.
     pub fn connections(&self) -> Connections {
         self.connections.clone()
     }
 
-    /// Serves on `listener`, a [`Listener`] or one of tokio's, until `stop` completes. From then on no connection is accepted, those on which nothing is
-    /// asked are closed, requests in flight are answered and told `connection: close`, and those that take longer than
+    /// Serves on `listener`, a [`Listener`] or one of tokio's, until `stop` completes and the [`notice`](Self::notice) is
+    /// over. From then on no connection is accepted, those on which nothing is asked are closed, and requests in flight
+    /// are answered, with `connection: close` or before the GOAWAY of their connection; those that take longer than
     /// `drain` are cancelled.
+    ///
+    /// A client that has begun and does not go on is not waited for that long: half a head, half a handshake, a body of
+    /// which less than 64 KiB come in 10 s, or a connection of HTTP/2 whose client does not let it end, is closed after
+    /// 10 s. Nothing works on such a request, so it is no error; how many there were is logged.
     ///
     /// Any [`tower::Service`](tower_service::Service) of HTTP, such as an `axum::Router`, becomes a service of hyper's
     /// in a `hyper_util::service::TowerToHyperService`.
@@ -140,7 +170,8 @@ impl Server {
     /// Dropping the future closes every connection.
     ///
     /// # Errors
-    /// What `stop` failed with, at once; [`io::ErrorKind::TimedOut`] where `drain` was too short, saying for how many.
+    /// What `stop` failed with, at once; [`io::ErrorKind::TimedOut`] where `drain` was too short, saying for how many
+    /// requests that the service was working on.
     pub async fn serve<S, B>(
         self,
         listener: impl Into<Listener>,
@@ -149,20 +180,20 @@ impl Server {
         drain: Duration,
     ) -> io::Result<()>
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
         S::Error: Into<Box<dyn Error + Send + Sync>>,
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        let Self { config, connections, security, reserve } = self;
+        let Self { config, connections, security, reserve, notice } = self;
         let (spare, reserve) = reserve.unzip();
         let no_more_handshakes = CancellationToken::new();
         let mut door = Door::new(listener.into(), &config, spare.unwrap_or(0), connections.clone());
         let builder = Arc::new(builder(&config, &connections));
-        let (stopping, stops) = watch::channel(());
+        let (phase, phases) = watch::channel(Phase::Serving);
         let mut tasks = JoinSet::new();
         let spawn = |tasks: &mut JoinSet<()>, Accepted { socket, peer, permit, is_reserved }: Accepted| {
-            let (open, stops, builder) = (connections.begin(), stops.clone(), Arc::clone(&builder));
+            let (open, phases, builder) = (connections.begin(), phases.clone(), Arc::clone(&builder));
             let counts = Arc::clone(connections.counts());
             let activity = open.activity();
             let service = Counted::new(service.clone(), activity.clone(), reserve.filter(|_| is_reserved));
@@ -171,9 +202,10 @@ impl Server {
             tasks.spawn(async move {
                 let Some(transport) = security.secure(socket, &activity, &config, &handshakes).await else { return };
                 let service = WithPeer::new(service, peer.address(), transport.peer());
+                let service = WatchBodies::new(service, activity.clone());
                 let stream = Stream::new(transport, activity.clone(), &config);
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = supervise(connection, &activity, &counts, lifetime, stops).await {
+                if let Err(error) = supervise(connection, &activity, &counts, lifetime, phases).await {
                     tracing::debug!(%peer, error = &*error as &dyn Error, "a connection broke off");
                 }
                 drop((open, permit));
@@ -185,6 +217,16 @@ impl Server {
                 // First, so that whatever else happens it is not passed over.
                 biased;
                 stopped = &mut stop => break stopped?,
+                Some(ended) = tasks.join_next() => report(ended),
+                accepted = door.accept() => spawn(&mut tasks, accepted),
+            }
+        }
+        phase.send_replace(Phase::Notice);
+        let mut notice_over = pin!(tokio::time::sleep(notice));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut notice_over => break,
                 Some(ended) = tasks.join_next() => report(ended),
                 accepted = door.accept() => spawn(&mut tasks, accepted),
             }
@@ -205,30 +247,50 @@ impl Server {
             requests_in_flight = connections.requests_in_flight(),
             "stopping"
         );
-        let ended = async {
-            let arrived = tokio::time::sleep(GRACE);
-            let closed = async {
-                arrived.await;
-                no_more_handshakes.cancel();
-                // Each connection has a receiver, or has ended.
-                let _ = stopping.send(());
-            };
-            let reported = async {
-                while let Some(ended) = tasks.join_next().await {
-                    report(ended)
-                }
-            };
-            tokio::join!(closed, reported);
+        let stopping = async {
+            tokio::time::sleep(GRACE).await;
+            phase.send_replace(Phase::Stopping);
+            tokio::time::sleep(STOP_GRACE).await;
+            no_more_handshakes.cancel();
+            std::future::pending().await
         };
-        if tokio::time::timeout(drain, ended).await.is_ok() {
-            return Ok(());
+        let all_ended = async {
+            while let Some(ended) = tasks.join_next().await {
+                report(ended)
+            }
+        };
+        let ended = async {
+            tokio::select! { () = all_ended => {}, never = stopping => never }
+        };
+        let in_time = tokio::time::timeout(drain, ended).await.is_ok();
+        if !in_time {
+            no_more_handshakes.cancel();
+            phase.send_replace(Phase::Cancelling);
+            let all_ended = async { while tasks.join_next().await.is_some() {} };
+            if tokio::time::timeout(CANCEL_TIME, all_ended).await.is_err() {
+                // Of those whose service blocks its thread nobody has counted what they lose.
+                let (running, connections_left) = (connections.requests_in_flight(), tasks.len());
+                let lost = Unfinished { running, connections: connections_left, incomplete: 0 };
+                connections.counts().count_cancelled(lost);
+                tasks.shutdown().await;
+            }
         }
-        let (open, requests) = (connections.open(), connections.requests_in_flight());
-        tasks.shutdown().await;
-        let message = format!("{requests} requests on {open} connections were cancelled after a drain of {drain:?}");
-        tracing::warn!("{message}");
-        Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        conclude(connections.counts().cancelled(), drain)
     }
+}
+
+/// What the server ends with, given what it has cancelled.
+fn conclude(cancelled: Unfinished, drain: Duration) -> io::Result<()> {
+    let Unfinished { running, connections, incomplete } = cancelled;
+    if incomplete > 0 {
+        tracing::warn!(requests = incomplete, "requests whose clients had not sent them in full were closed");
+    }
+    if running == 0 {
+        return Ok(());
+    }
+    let message = format!("{running} requests on {connections} connections were cancelled after a drain of {drain:?}");
+    tracing::warn!("{message}");
+    Err(io::Error::new(io::ErrorKind::TimedOut, message))
 }
 
 fn builder(config: &ServerConfig, connections: &Connections) -> Builder<StreamExecutor> {

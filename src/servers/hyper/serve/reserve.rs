@@ -18,18 +18,23 @@ impl Reserve {
         if (self.is_probe)(request.uri().path()) {
             return None;
         }
-        let refusal = Refusal {
-            kind: ErrorKind::Overloaded,
-            retry_after: None,
-            challenge: None,
-            detail: "there are as many connections as there may be, and this one is for health probes".to_owned(),
-        };
-        let mut response = ByContentType.answer(&Protocol::<Bytes>::caller(&ByContentType, request), &refusal);
-        if request.version() != Version::HTTP_2 {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        Some(response)
+        let detail = "there are as many connections as there may be, and this one is for health probes";
+        Some(rejection(request, ErrorKind::Overloaded, detail))
     }
+}
+
+/// The response to a request that came although its client was told that the server stops.
+pub(super) fn reject_while_stopping<R>(request: &Request<R>) -> Response<Bytes> {
+    rejection(request, ErrorKind::Unavailable, "the server is shutting down")
+}
+
+fn rejection<R>(request: &Request<R>, kind: ErrorKind, detail: &str) -> Response<Bytes> {
+    let refusal = Refusal { kind, retry_after: None, challenge: None, detail: detail.to_owned() };
+    let mut response = ByContentType.answer(&Protocol::<Bytes>::caller(&ByContentType, request), &refusal);
+    if request.version() != Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 #[cfg(test)]

@@ -9,16 +9,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::Activity;
+use super::hang_up::HangUp;
 use super::read_clock::ReadClock;
 use super::transport::Transport;
-use super::{ServerConfig, later};
+use super::{STOP_GRACE, ServerConfig, later};
 
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long, after the last byte has been written, to read on from a client that is still sending...
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(3);
 /// ... and how long from one that is not.
-const LINGER_QUIET: Duration = Duration::from_millis(100);
+const LINGER_QUIET: Duration = Duration::from_secs(1);
+/// How long a connection is kept at least, by a server that stops, for its first byte: it is on its way.
+const FIRST_BYTE: Duration = Duration::from_millis(250);
 
 /// The socket of one connection.
 ///
@@ -30,6 +33,9 @@ const LINGER_QUIET: Duration = Duration::from_millis(100);
 ///   answer was written, or the head of the next request began to come in.
 /// * When all is written and the client goes on sending (the body of a request that was refused), closing the socket
 ///   would reset the connection, and with that take the answer from it. So what it sends is read for a while.
+///
+/// It also finds clients that hang up while hyper does not read: see [`HangUp`]. To close the sending half alone is to hang
+/// up as well, as it is to hyper.
 pub(super) struct Stream {
     tcp: Transport,
     activity: Activity,
@@ -46,6 +52,13 @@ pub(super) struct Stream {
     flushing: Option<Pin<Box<Sleep>>>,
     /// When to read no more, once all is written.
     lingers_until: Option<Instant>,
+    /// Whether hyper waits for something to read, and so for the end of it.
+    waits_to_read: bool,
+    hang_up: HangUp,
+    /// Whether a part of a response waits for the client to read.
+    is_sending: bool,
+    /// Since when a connection of HTTP/1.1 is to end as soon as nothing more of a request comes.
+    closes_since: Option<Instant>,
     limits: Limits,
 }
 
@@ -71,6 +84,10 @@ impl Stream {
             writing: ReadClock::new(config.write_timeout),
             flushing: None,
             lingers_until: None,
+            waits_to_read: false,
+            hang_up: HangUp::default(),
+            is_sending: false,
+            closes_since: None,
             limits,
         }
     }
@@ -110,19 +127,50 @@ impl Stream {
         if self.is_busy() || self.is_http2() || self.lingers_until.is_some() {
             return Poll::Pending;
         }
-        let limit = if self.in_head { self.limits.head } else { self.limits.idle };
-        let deadline = later(self.since, limit);
         loop {
+            let (deadline, late) = self.deadline();
             // It may be set to an earlier moment, and is set anew once that has come: not with each request.
             if deadline < self.reading.deadline() || self.reading.is_elapsed() {
                 self.reading.as_mut().reset(deadline);
             }
             ready!(self.reading.as_mut().poll(cx));
-            if Instant::now() >= deadline {
-                break;
+            if Instant::now() < deadline {
+                continue;
             }
+            if let Some(late) = late {
+                return Poll::Ready(Err(late));
+            }
+            // A request may have come in this moment.
+            if !self.tcp.has_unread() {
+                return Poll::Ready(Ok(()));
+            }
+            (self.in_head, self.since) = (true, Instant::now());
         }
-        Poll::Ready(if self.in_head { Err(late("the head of a request did not come in time")) } else { Ok(()) })
+    }
+
+    /// Until when the client has to do its part, and the error that it is if it does not.
+    fn deadline(&mut self) -> (Instant, Option<io::Error>) {
+        let limit = if self.in_head { self.limits.head } else { self.limits.idle };
+        let deadline = later(self.since, limit);
+        let late = || Some(late("the head of a request did not come in time"));
+        if !self.activity.closes_when_idle() {
+            return (deadline, self.in_head.then(late).flatten());
+        }
+        let closes_since = *self.closes_since.get_or_insert_with(Instant::now);
+        let has_begun = self.in_head && self.preface != Some(0);
+        let (earlier, late) = match (self.in_head, has_begun) {
+            (true, true) => (closes_since + STOP_GRACE, late()),
+            (true, false) => (self.since + FIRST_BYTE, None),
+            (false, _) => (closes_since, None),
+        };
+        (deadline.min(earlier), late)
+    }
+
+    fn set_sending(&mut self, sending: bool) {
+        if self.is_sending != sending {
+            self.is_sending = sending;
+            self.activity.set_sending(sending);
+        }
     }
 
     /// What a write has come to, unless the client has not read for too long.
@@ -132,6 +180,7 @@ impl Stream {
             self.since = Instant::now();
             return Poll::Ready(written);
         }
+        self.set_sending(true);
         ready!(self.writing.poll_blocked(cx));
         self.activity.count_slow_connection();
         Poll::Ready(Err(late("the client does not read what it is sent")))
@@ -139,6 +188,7 @@ impl Stream {
 
     /// The same of flushing and of closing. These happen between requests as well, so they say nothing of whose turn it is.
     fn watch_flush(&mut self, flushed: Poll<io::Result<()>>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.set_sending(flushed.is_pending());
         if flushed.is_ready() {
             self.flushing = None;
             return flushed;
@@ -156,7 +206,11 @@ fn late(what: &'static str) -> io::Error {
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        match Pin::new(&mut self.tcp).poll_read(cx, buf) {
+        let this = &mut *self;
+        let polled =
+            if this.hang_up.read(buf) { Poll::Ready(Ok(())) } else { Pin::new(&mut this.tcp).poll_read(cx, buf) };
+        this.waits_to_read = polled.is_pending();
+        match polled {
             Poll::Ready(read) => {
                 self.heard(&buf.filled()[before..]);
                 Poll::Ready(read)
@@ -195,6 +249,12 @@ impl AsyncWrite for Stream {
         if self.poll_patience(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
+        // hyper flushes each time that it is polled.
+        let this = &mut *self;
+        let is_unread = !this.waits_to_read && !this.is_http2() && this.is_busy();
+        if is_unread && this.hang_up.poll(&mut this.tcp, &this.activity, this.turns, cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the client has hung up")));
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -207,7 +267,7 @@ impl AsyncWrite for Stream {
             this.lingers_until = Some(now + LINGER);
             this.reading.as_mut().reset(now + LINGER_QUIET);
         }
-        let mut scrap = [0; 4096];
+        let mut scrap = [0; 16 << 10];
         loop {
             let mut scrap = ReadBuf::new(&mut scrap);
             match Pin::new(&mut this.tcp).poll_read(cx, &mut scrap) {

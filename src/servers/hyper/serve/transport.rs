@@ -1,13 +1,14 @@
 //! What a connection's bytes travel in: a socket as it is, or TLS.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::ServerConfig;
@@ -57,6 +58,26 @@ impl Transport {
             #[cfg(feature = "tls")]
             Self::Tls(_, peer) => peer.clone(),
         }
+    }
+
+    fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream, _) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether the client has closed the connection or its sending half, whatever it sent before that was not read yet.
+    pub(super) fn is_read_closed(&self) -> bool {
+        // It is ready with what the system last said of the socket, and asks it nothing.
+        let ready = pin!(self.socket().ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
+    /// Whether something has come that was not read yet. This asks the system, which knows of it before `poll_read` does.
+    pub(super) fn has_unread(&self) -> bool {
+        self.socket().has_unread()
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 #[cfg(unix)]
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 #[cfg(unix)]
@@ -34,9 +36,14 @@ macro_rules! within {
 
 impl Socket {
     /// As [`TcpStream::ready`].
-    #[allow(dead_code, reason = "for whoever watches the socket itself")]
     pub(in super::super) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         within!(self, stream => stream.ready(interest).await)
+    }
+
+    /// Whether something has come that was not read yet. This asks the system.
+    pub(in super::super) fn has_unread(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        within!(self, stream => SockRef::from(stream).peek(&mut byte)).is_ok_and(|bytes| bytes > 0)
     }
 
     /// As [`TcpStream::peek`], which tokio's Unix sockets do not have: waits until there is something to read, or the end
