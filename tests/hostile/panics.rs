@@ -322,7 +322,7 @@ fn pipeline(
 
 fn listen<S, B>(runtime: &Runtime, service: S) -> SocketAddr
 where
-    S: hyper::service::Service<http::Request<hyper::body::Incoming>, Response = http::Response<B>>,
+    S: hyper::service::Service<http::Request<tower_kernels::hyper::RequestBody>, Response = http::Response<B>>,
     S: Clone + Send + Sync + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: Send + 'static,

@@ -7,5 +7,7 @@ mod batch;
 mod commands;
 mod config;
 mod drain;
+mod early;
+mod frames;
 mod process;
 mod serving;

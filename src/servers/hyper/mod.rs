@@ -93,6 +93,6 @@ mod service;
 
 #[cfg(feature = "tls")]
 pub use self::serve::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, TlsPem, TlsStatus};
-pub use self::serve::{Connections, Server, ServerConfig, listen, serve};
+pub use self::serve::{Connections, RequestBody, Server, ServerConfig, listen, serve};
 pub use self::service::{KernelHttpService, ResponseFuture};
 pub use crate::servers::http::ResponseBody;

@@ -5,7 +5,9 @@ mod address;
 mod body;
 mod config;
 mod connection;
+mod early;
 mod read_clock;
+mod request_body;
 mod reserve;
 mod slow_streams;
 mod stream;
@@ -21,7 +23,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::hyper::body::Incoming;
 use ::hyper::service::Service;
 use http::{Request, Response};
 use http_body::Body;
@@ -38,6 +39,8 @@ use self::activity::Counted;
 use self::address::{AddressLimit, AddressPermit};
 pub use self::config::ServerConfig;
 use self::connection::{Lifetime, supervise};
+use self::early::ReadBodies;
+pub use self::request_body::RequestBody;
 use self::reserve::Reserve;
 use self::slow_streams::StreamExecutor;
 use self::stream::Stream;
@@ -97,7 +100,7 @@ pub async fn serve<S, B>(
     drain: Duration,
 ) -> io::Result<()>
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
     S::Future: Send + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
@@ -163,7 +166,7 @@ impl Server {
         drain: Duration,
     ) -> io::Result<()>
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
         S::Error: Into<Box<dyn Error + Send + Sync>>,
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
@@ -184,7 +187,7 @@ impl Server {
             let (security, config, handshakes) = (security.clone(), config.clone(), no_more_handshakes.clone());
             tasks.spawn(async move {
                 let Some(transport) = security.secure(tcp, &activity, &config, &handshakes).await else { return };
-                let service = WithPeer::new(service, transport.peer());
+                let service = ReadBodies::new(WithPeer::new(service, transport.peer()));
                 let stream = Stream::new(transport, activity.clone(), &config);
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = supervise(connection, &activity, &counts, lifetime, stops).await {

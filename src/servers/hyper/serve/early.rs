@@ -1,0 +1,124 @@
+//! Responses to requests whose body the service has not read.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use ::hyper::body::Incoming;
+use ::hyper::service::Service;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project::{pin_project, pinned_drop};
+
+use super::request_body::{BodySlot, BodyState, RequestBody};
+use crate::servers::unread_body::UnreadBody;
+
+/// Holds the response of one connection's requests back until what is left of a small body was read, and says
+/// `connection: close` where more is left. See [`unread_body`](crate::servers::unread_body).
+///
+/// It wraps whatever else answers: a 404, a 401 or a rejection of the server's own.
+#[derive(Clone, Debug)]
+pub(super) struct ReadBodies<S> {
+    service: S,
+    /// For one request at a time, as all are over HTTP/1.1: so that a request allocates none.
+    slot: Arc<BodySlot>,
+}
+
+impl<S> ReadBodies<S> {
+    pub(super) fn new(service: S) -> Self {
+        Self { service, slot: Arc::default() }
+    }
+
+    /// One that no other request has.
+    fn free_slot(&self) -> Arc<BodySlot> {
+        if Arc::strong_count(&self.slot) > 1 {
+            return Arc::default();
+        }
+        self.slot.reset();
+        Arc::clone(&self.slot)
+    }
+}
+
+impl<S, B> Service<Request<Incoming>> for ReadBodies<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>>,
+    B: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = ReadBodyFuture<S::Future, B>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let unread = UnreadBody::of(request.version(), request.headers());
+        let slot = (!request.body().is_end_stream()).then(|| self.free_slot());
+        let request = request.map(|incoming| match &slot {
+            Some(slot) => RequestBody::tracked(incoming, Arc::clone(slot)),
+            None => RequestBody::untracked(incoming),
+        });
+        ReadBodyFuture { state: State::Called { future: self.service.call(request) }, unread, slot }
+    }
+}
+
+#[pin_project(PinnedDrop)]
+pub(super) struct ReadBodyFuture<F, B> {
+    #[pin]
+    state: State<F, B>,
+    unread: UnreadBody,
+    /// `None` where there was no body, or the service has answered.
+    slot: Option<Arc<BodySlot>>,
+}
+
+#[pin_project(project = StateProj)]
+enum State<F, B> {
+    Called {
+        #[pin]
+        future: F,
+    },
+    /// The service has answered, and the rest of the body is read.
+    Reading(Pin<Box<dyn Future<Output = Response<B>> + Send>>),
+    Answered,
+}
+
+impl<F, B, E> Future for ReadBodyFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Send + 'static,
+{
+    type Output = Result<Response<B>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let mut response = match this.state.as_mut().project() {
+            StateProj::Called { future } => ready!(future.poll(cx))?,
+            StateProj::Reading(reading) => return reading.as_mut().poll(cx).map(Ok),
+            StateProj::Answered => panic!("polled after it had completed"),
+        };
+        let Some(slot) = this.slot.take() else { return Poll::Ready(Ok(response)) };
+        // The future may still have the request.
+        this.state.set(State::Answered);
+        let unread = *this.unread;
+        match slot.close() {
+            BodyState::Unread { incoming, was_polled } if unread.is_worth_reading(&incoming, was_polled, &response) => {
+                let mut reading: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(unread.read(incoming, response));
+                let polled = reading.as_mut().poll(cx);
+                this.state.set(State::Reading(reading));
+                return polled.map(Ok);
+            }
+            BodyState::Unread { .. } | BodyState::Broken => unread.say_close(&mut response),
+            // Where it is held still, the service goes on reading while it responds.
+            BodyState::Read | BodyState::Held | BodyState::Closed => {}
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// A body that the service dropped without an answer is not to stay here.
+#[pinned_drop]
+impl<F, B> PinnedDrop for ReadBodyFuture<F, B> {
+    fn drop(self: Pin<&mut Self>) {
+        if let Some(slot) = self.project().slot.take() {
+            drop(slot.close());
+        }
+    }
+}
