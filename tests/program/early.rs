@@ -1,11 +1,12 @@
 //! Requests that are answered before their body was read.
 
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::config::File;
 use crate::frames::Client;
-use crate::process::{SAXPY, Server};
+use crate::process::{PATIENCE, SAXPY, Server};
 
 // Of `correct-horse-battery-staple`.
 const SHA256: &str = "87cbebfeebc05f7c54ac9336c4b4bbec831227a641951a4bde7edd56020f8590";
@@ -56,4 +57,160 @@ fn over_http2_a_refused_request_with_a_small_body_is_not_reset() {
     let server = with_keys(&[]);
     let body = assert_no_reset(server.rest, EXECUTE, &[("content-type", "application/json")], SAXPY.as_bytes());
     assert!(body.contains("unauthenticated"), "{body}");
+}
+
+#[test]
+fn over_http2_a_refused_request_with_a_long_body_can_send_it() {
+    let server = Server::start(&[]);
+    // Less than a client may send unasked, so that this one need not wait for a window.
+    let piece = vec![b' '; 16 << 10];
+    for (path, headers, code) in REFUSED {
+        let mut client = Client::connect(server.rest);
+        client.head(1, path, headers);
+        let refused = client.response(1);
+        assert!(refused.body().contains(code), "{path}: {refused:?}");
+        for sent in 1..=24 {
+            client.body(1, &piece, sent == 24);
+        }
+        client.head(3, path, headers);
+        client.body(3, b"{}", true);
+        assert_eq!((refused.resets, client.response(3).resets), (vec![], vec![]), "{path} {headers:?}");
+    }
+}
+
+#[test]
+fn over_grpc_a_call_that_is_refused_is_not_reset() {
+    let server = with_keys(&[]);
+    let headers = [("content-type", "application/grpc"), ("te", "trailers")];
+    for path in ["/tower_kernels.v1.Kernel/Execute", "/tower_kernels.v1.Kernel/ExecuteStream", "/no.such.Service/Call"] {
+        // A message of no bytes.
+        assert_no_reset(server.grpc, path, &headers, &[0; 5]);
+    }
+    // One that opens a stream and waits for its first response is answered before it sends anything.
+    let mut client = Client::connect(server.grpc);
+    client.head(1, "/tower_kernels.v1.Kernel/ExecuteStream", &headers);
+    assert_eq!(client.response(1).resets, []);
+}
+
+/// A connection of HTTP/1.1 on which one request follows the other.
+struct Connection(BufReader<TcpStream>);
+
+#[derive(Debug)]
+struct Response {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Response {
+    fn closes(&self) -> bool {
+        self.head.to_lowercase().contains("\r\nconnection: close\r\n")
+    }
+}
+
+impl Connection {
+    fn open(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn head(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n");
+        self.0.get_mut().write_all(head.as_bytes()).unwrap();
+    }
+
+    /// Sends what the server need not read to its end.
+    fn body(&mut self, bytes: &[u8]) {
+        // What the server has said before it closed counts, and is read next.
+        let _ = self.0.get_mut().write_all(bytes);
+    }
+
+    fn response(&mut self) -> Response {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            let read = self.0.read_line(&mut head).unwrap_or_else(|error| panic!("{error} after {head:?}"));
+            assert!(read > 0, "the connection ended after {head:?}");
+        }
+        let length = head.to_lowercase().split("content-length: ").nth(1).map_or(0, |rest| {
+            rest.split("\r\n").next().unwrap().parse().unwrap()
+        });
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        Response { status: head[9..12].parse().unwrap(), head, body: String::from_utf8(body).unwrap() }
+    }
+}
+
+#[test]
+fn over_http1_no_request_after_one_with_a_long_body_is_lost() {
+    let (open, closed) = (Server::start(&[]), with_keys(&[]));
+    let long = vec![b' '; 3_000_000];
+    let length = long.len().to_string();
+    let refused = REFUSED.map(|(path, headers, _)| (&open, "POST", path, headers));
+    let keyless = (&closed, "POST", EXECUTE, REFUSED[0].1);
+    let to_get = (&open, "GET", "/health/live", &[][..]);
+    for (server, method, path, headers) in refused.into_iter().chain([keyless, to_get]) {
+        let mut connection = Connection::open(server.rest);
+        for _ in 0..30 {
+            connection.head(method, path, &[headers, &[("content-length", &length)]].concat());
+            connection.body(&long);
+            let closes = connection.response().closes();
+            if closes {
+                connection = Connection::open(server.rest);
+            }
+            connection.head("GET", "/health/live", &[]);
+            assert_eq!(connection.response().status, 200, "{method} {path} {headers:?}");
+            // One with a body as long is not read only to be dropped.
+            assert!(closes, "{method} {path} {headers:?}");
+        }
+    }
+}
+
+#[test]
+fn over_http1_the_connection_of_a_refused_request_with_a_small_body_goes_on() {
+    let (open, closed) = (Server::start(&[]), with_keys(&[]));
+    let length = SAXPY.len().to_string();
+    let refused = REFUSED.map(|(path, headers, _)| (&open, "POST", path, headers));
+    let keyless = (&closed, "POST", EXECUTE, REFUSED[0].1);
+    for (server, method, path, headers) in refused.into_iter().chain([keyless, (&open, "GET", "/health/live", &[])]) {
+        let mut connection = Connection::open(server.rest);
+        let chunked = format!("{:x}\r\n{SAXPY}\r\n0\r\n\r\n", SAXPY.len());
+        for (framing, body) in [(("content-length", &*length), SAXPY), (("transfer-encoding", "chunked"), &chunked)] {
+            connection.head(method, path, &[headers, &[framing]].concat());
+            std::thread::sleep(LATER);
+            let (first, last) = body.split_at(body.len() / 2);
+            connection.body(first.as_bytes());
+            std::thread::sleep(LATER / 10);
+            connection.body(last.as_bytes());
+            let response = connection.response();
+            assert!(!response.closes(), "{method} {path} {headers:?}: {response:?}");
+        }
+        connection.head("GET", "/health/live", &[]);
+        assert_eq!(connection.response().status, 200, "{method} {path} {headers:?}");
+    }
+}
+
+#[test]
+fn over_http1_a_body_that_does_not_come_is_not_waited_for_long_and_the_response_says_so() {
+    let server = Server::start(&[]);
+    // Part of it comes, or the client has not been asked for it.
+    let parts = [(("accept", "*/*"), &b"{"[..]), (("expect", "100-continue"), b"")];
+    let requests = REFUSED.into_iter().flat_map(|request| parts.map(|part| (request, part)));
+    let sent: Vec<_> = requests
+        .map(|((path, headers, code), (more, part))| {
+            let mut connection = Connection::open(server.rest);
+            connection.head("POST", path, &[headers, &[("content-length", "100"), more]].concat());
+            connection.body(part);
+            (connection, code, format!("{path} {more:?}"))
+        })
+        .collect();
+    for (mut connection, code, what) in sent {
+        let response = connection.response();
+        assert!(response.body.contains(code) && response.closes(), "{what}: {response:?}");
+        let mut rest = Vec::new();
+        connection.0.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty(), "{what}: {rest:?}");
+    }
 }

@@ -12,10 +12,11 @@ use http_body::Body;
 use pin_project::{pin_project, pinned_drop};
 
 use super::request_body::{BodySlot, BodyState, RequestBody};
-use crate::servers::unread_body::UnreadBody;
+use crate::servers::unread_body::{UnreadBody, read_late};
 
-/// Holds the response of one connection's requests back until what is left of a small body was read, and says
-/// `connection: close` where more is left. See [`unread_body`](crate::servers::unread_body).
+/// Reads what the service leaves of the bodies of one connection's requests: over HTTP/1.1 before the response, which
+/// says `connection: close` where the body is too long for that, and over HTTP/2 after it. See
+/// [`unread_body`](crate::servers::unread_body).
 ///
 /// It wraps whatever else answers: a 404, a 401 or a rejection of the server's own.
 #[derive(Clone, Debug)]
@@ -75,7 +76,7 @@ enum State<F, B> {
         #[pin]
         future: F,
     },
-    /// The service has answered, and the rest of the body is read.
+    /// The service has answered, and the rest of the body is read before the response is sent.
     Reading(Pin<Box<dyn Future<Output = Response<B>> + Send>>),
     Answered,
 }
@@ -99,6 +100,9 @@ where
         this.state.set(State::Answered);
         let unread = *this.unread;
         match slot.close() {
+            BodyState::Unread { incoming, .. } if !unread.is_http1() => {
+                tokio::spawn(read_late(incoming));
+            }
             BodyState::Unread { incoming, was_polled } if unread.is_worth_reading(&incoming, was_polled, &response) => {
                 let mut reading: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(unread.read(incoming, response));
                 let polled = reading.as_mut().poll(cx);
