@@ -37,10 +37,7 @@ pub(crate) struct UnreadBody {
 impl UnreadBody {
     pub(crate) fn of(version: Version, headers: &HeaderMap) -> Self {
         let is_continue = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-        Self {
-            is_http1: version <= Version::HTTP_11,
-            expects_continue: headers.get(EXPECT).is_some_and(is_continue),
-        }
+        Self { is_http1: version <= Version::HTTP_11, expects_continue: headers.get(EXPECT).is_some_and(is_continue) }
     }
 
     /// Whether the connection is of HTTP/1.1, which the unread part of a body leaves unusable.
@@ -65,12 +62,13 @@ impl UnreadBody {
         response
     }
 
-    /// Deals with the body of a request that was answered without it.
-    pub(crate) async fn finish<B: Body, T>(self, body: B, was_polled: bool, mut response: Response<T>) -> Response<T> {
+    /// Deals with what is left of the body of a request that was answered: behind a server that does not do so itself it
+    /// is the adapter's part.
+    pub(crate) async fn finish<B: Body, T>(self, body: B, mut response: Response<T>) -> Response<T> {
         if body.is_end_stream() {
             return response;
         }
-        if self.is_worth_reading(&body, was_polled, &response) {
+        if self.is_worth_reading(&body, false, &response) {
             // In a box, as few need its timers.
             return Box::pin(self.read(body, response)).await;
         }
@@ -146,7 +144,7 @@ mod tests {
     async fn read(frames: impl Stream<Item = Frames>) -> (bool, Duration) {
         let unread = UnreadBody::of(Version::HTTP_11, &HeaderMap::new());
         let begun = Instant::now();
-        let response = unread.finish(StreamBody::new(frames), false, Response::new(())).await;
+        let response = unread.finish(StreamBody::new(frames), Response::new(())).await;
         (!says_close(&response), begun.elapsed())
     }
 
@@ -190,7 +188,7 @@ mod tests {
     async fn a_response_over_http2_names_no_connection() {
         let unread = UnreadBody::of(Version::HTTP_2, &HeaderMap::new());
         let body = StreamBody::new(frames(9, 16 << 10, Duration::ZERO));
-        let response = unread.finish(body, false, Response::new(())).await;
+        let response = unread.finish(body, Response::new(())).await;
         assert!(response.headers().is_empty());
     }
 }

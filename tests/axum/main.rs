@@ -12,6 +12,7 @@ mod pipeline;
 mod server;
 mod sizes;
 mod tensors;
+mod unread;
 #[path = "../wire/mod.rs"]
 #[allow(dead_code, reason = "each test target uses its part of what they share")]
 mod wire;

@@ -165,10 +165,11 @@ async fn where_the_backend_is_full_requests_wait_for_as_long_as_their_deadline_a
 async fn a_service_that_panics_takes_its_connection_with_it_and_nothing_else() {
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let wire = Wire { address: listener.local_addr().unwrap() };
-    let service = ::hyper::service::service_fn(|request: http::Request<tower_kernels::hyper::RequestBody>| async move {
-        assert_eq!(request.uri().path(), "/", "told to");
-        Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<bytes::Bytes>::new()))
-    });
+    let service =
+        ::hyper::service::service_fn(|request: http::Request<tower_kernels::hyper::RequestBody>| async move {
+            assert_eq!(request.uri().path(), "/", "told to");
+            Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<bytes::Bytes>::new()))
+        });
     let server = hyper::Server::default();
     let connections = server.connections();
     tokio::spawn(server.serve(listener, service, std::future::pending(), LONG));

@@ -1,23 +1,16 @@
 //! Requests that are answered before their body was read.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::File;
+use crate::auth::with_keys;
+use crate::connection::Connection;
 use crate::frames::Client;
-use crate::process::{PATIENCE, SAXPY, Server};
+use crate::process::{SAXPY, Server};
 
-// Of `correct-horse-battery-staple`.
-const SHA256: &str = "87cbebfeebc05f7c54ac9336c4b4bbec831227a641951a4bde7edd56020f8590";
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 /// Longer than a server needs to answer a head, and shorter than it waits for a body.
 const LATER: Duration = Duration::from_millis(200);
-
-fn with_keys(args: &[&str]) -> Server {
-    let keys = File::new(&format!("[[api_keys]]\ntenant = \"acme\"\nkey_sha256 = \"{SHA256}\"\n"));
-    Server::start(&[&["--auth-api-keys-file", keys.path()], args].concat())
-}
 
 /// Requests that are refused by their head, with the code of the refusal.
 const REFUSED: [(&str, &[(&str, &str)], &str); 5] = [
@@ -82,7 +75,8 @@ fn over_http2_a_refused_request_with_a_long_body_can_send_it() {
 fn over_grpc_a_call_that_is_refused_is_not_reset() {
     let server = with_keys(&[]);
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
-    for path in ["/tower_kernels.v1.Kernel/Execute", "/tower_kernels.v1.Kernel/ExecuteStream", "/no.such.Service/Call"] {
+    for path in ["/tower_kernels.v1.Kernel/Execute", "/tower_kernels.v1.Kernel/ExecuteStream", "/no.such.Service/Call"]
+    {
         // A message of no bytes.
         assert_no_reset(server.grpc, path, &headers, &[0; 5]);
     }
@@ -90,57 +84,6 @@ fn over_grpc_a_call_that_is_refused_is_not_reset() {
     let mut client = Client::connect(server.grpc);
     client.head(1, "/tower_kernels.v1.Kernel/ExecuteStream", &headers);
     assert_eq!(client.response(1).resets, []);
-}
-
-/// A connection of HTTP/1.1 on which one request follows the other.
-struct Connection(BufReader<TcpStream>);
-
-#[derive(Debug)]
-struct Response {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Response {
-    fn closes(&self) -> bool {
-        self.head.to_lowercase().contains("\r\nconnection: close\r\n")
-    }
-}
-
-impl Connection {
-    fn open(to: SocketAddr) -> Self {
-        let stream = TcpStream::connect(to).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self(BufReader::new(stream))
-    }
-
-    fn head(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) {
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n");
-        self.0.get_mut().write_all(head.as_bytes()).unwrap();
-    }
-
-    /// Sends what the server need not read to its end.
-    fn body(&mut self, bytes: &[u8]) {
-        // What the server has said before it closed counts, and is read next.
-        let _ = self.0.get_mut().write_all(bytes);
-    }
-
-    fn response(&mut self) -> Response {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            let read = self.0.read_line(&mut head).unwrap_or_else(|error| panic!("{error} after {head:?}"));
-            assert!(read > 0, "the connection ended after {head:?}");
-        }
-        let length = head.to_lowercase().split("content-length: ").nth(1).map_or(0, |rest| {
-            rest.split("\r\n").next().unwrap().parse().unwrap()
-        });
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).unwrap();
-        Response { status: head[9..12].parse().unwrap(), head, body: String::from_utf8(body).unwrap() }
-    }
 }
 
 #[test]
@@ -209,8 +152,6 @@ fn over_http1_a_body_that_does_not_come_is_not_waited_for_long_and_the_response_
     for (mut connection, code, what) in sent {
         let response = connection.response();
         assert!(response.body.contains(code) && response.closes(), "{what}: {response:?}");
-        let mut rest = Vec::new();
-        connection.0.read_to_end(&mut rest).unwrap();
-        assert!(rest.is_empty(), "{what}: {rest:?}");
+        assert_eq!(connection.rest(), b"", "{what}");
     }
 }

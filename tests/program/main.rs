@@ -6,6 +6,7 @@ mod auth;
 mod batch;
 mod commands;
 mod config;
+mod connection;
 mod drain;
 mod early;
 mod frames;

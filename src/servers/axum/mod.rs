@@ -139,7 +139,8 @@
 //! `request_id`, and `field` where one is to blame. Statuses and codes are those of the [table](crate::error); besides
 //! there are 405 `method_not_allowed`, 408 `request_timeout` (the body did not come within the deadline) and 415
 //! `unsupported_media_type`. 429 and 503 say in `Retry-After` when to come back, and 401 in `WWW-Authenticate` how. Where a
-//! body was too slow or too long to be read, the connection ends after the answer, which says so.
+//! body was too slow or too long to be read, the connection ends after the answer, which says so. What is left of a small
+//! body is read and dropped, so that the connection can be used again.
 //!
 //! # OpenAPI
 //!
@@ -248,6 +249,7 @@ mod route;
 mod router;
 #[cfg(feature = "tls")]
 mod tls;
+mod unread;
 
 pub use self::config::RouterConfig;
 pub use self::drain::DrainHandle;

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::axum::Router;
+use ::axum::extract::Request;
+use ::axum::middleware::from_fn;
 use ::axum::response::Response;
 use ::axum::routing::{get, post};
+use http::Method;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Method, Uri};
 use prometheus_client::registry::Registry;
 use tower_http::cors::{Any, CorsLayer};
 use tower_layer::Layer;
@@ -18,6 +20,7 @@ use super::docs;
 use super::openapi::{self, OpenApi};
 use super::outcomes::Outcomes;
 use super::route::Route;
+use super::unread::{drop_body, without_body};
 use super::{DrainHandle, RouterConfig, execute, health, kernels, metrics};
 use crate::backends::Local;
 use crate::error::{Classify, ErrorKind};
@@ -322,21 +325,25 @@ where
     fn into_router(self, routes: &[Route]) -> Router {
         let config = self.config.clone();
         let add = |router: Router<Arc<Self>>, route: &Route| {
+            // Those that need no body deal with one all the same.
             let methods = match route {
-                Route::Kernels => get(kernels::list),
-                Route::Kernel => get(kernels::describe).post(execute::of_input).fallback(kernels::other_method),
+                Route::Kernels => get(kernels::list).layer(from_fn(drop_body)),
+                Route::Kernel => {
+                    let describe = get(kernels::describe).layer(from_fn(drop_body));
+                    describe.post(execute::of_input).fallback(kernels::other_method)
+                }
                 Route::Execute => post(execute::of_document),
-                Route::Health => get(health::health),
-                Route::Live => get(health::live),
-                Route::Ready => get(health::ready),
-                Route::Metrics => get(metrics::metrics),
-                Route::OpenApi => get(openapi::openapi),
+                Route::Health => get(health::health).layer(from_fn(drop_body)),
+                Route::Live => get(health::live).layer(from_fn(drop_body)),
+                Route::Ready => get(health::ready).layer(from_fn(drop_body)),
+                Route::Metrics => get(metrics::metrics).layer(from_fn(drop_body)),
+                Route::OpenApi => get(openapi::openapi).layer(from_fn(drop_body)),
                 #[cfg(feature = "docs")]
-                Route::Docs => get(docs::docs),
+                Route::Docs => get(docs::docs).layer(from_fn(drop_body)),
                 #[cfg(feature = "docs")]
-                Route::DocsPage => get(docs::page),
+                Route::DocsPage => get(docs::page).layer(from_fn(drop_body)),
                 #[cfg(feature = "docs")]
-                Route::DocsFile => get(docs::file),
+                Route::DocsFile => get(docs::file).layer(from_fn(drop_body)),
             };
             router.route(&route.path(&config), methods)
         };
@@ -357,12 +364,19 @@ fn cors() -> CorsLayer {
         .max_age(Duration::from_secs(3600))
 }
 
-async fn not_found(uri: Uri, headers: HeaderMap) -> Response {
-    let problem = Problem::new(ErrorKind::NotFound, format!("nothing is at {}", uri.path()));
-    problem.into_response(&RequestId::of(&headers))
+async fn not_found(request: Request) -> Response {
+    without_body(request, |head| {
+        let problem = Problem::new(ErrorKind::NotFound, format!("nothing is at {}", head.uri.path()));
+        problem.into_response(&RequestId::of(&head.headers))
+    })
+    .await
 }
 
 /// axum itself says in `Allow` which methods the path takes.
-async fn method_not_allowed(method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    Problem::no_such_method(format!("{} takes no {method}", uri.path())).into_response(&RequestId::of(&headers))
+async fn method_not_allowed(request: Request) -> Response {
+    without_body(request, |head| {
+        let problem = Problem::no_such_method(format!("{} takes no {}", head.uri.path(), head.method));
+        problem.into_response(&RequestId::of(&head.headers))
+    })
+    .await
 }

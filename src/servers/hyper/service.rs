@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::future::{Future, Ready, ready};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use tower_service::Service;
 use crate::error::{Classify, ErrorKind};
 use crate::layers::metrics::MetricsHandle;
 use crate::servers::http::{Limits, Problem, RequestHead, RequestId, ResponseBody, Target, document, execute};
+use crate::servers::unread_body::UnreadBody;
 use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// A `Service<KernelRequest>` as a service of hyper's. See the [module](super) for what it answers.
@@ -101,20 +102,28 @@ where
     fn call(&self, request: Request<B>) -> ResponseFuture {
         let (parts, body) = request.into_parts();
         let request_id = RequestId::of(&parts.headers);
+        let unread = UnreadBody::of(parts.version, &parts.headers);
+        let answer_now = |response, body: B| {
+            if body.is_end_stream() {
+                return ResponseFuture::ready(response);
+            }
+            ResponseFuture::running(unread.finish(body, response))
+        };
         let target = match self.route(&parts, &request_id) {
-            Ok(Route::Answer(response)) => return ResponseFuture::ready(response),
+            Ok(Route::Answer(response)) => return answer_now(response, body),
             Ok(Route::Execute(target)) => target,
-            Err(problem) => return ResponseFuture::ready(problem.into_response(&request_id)),
+            Err(problem) => return answer_now(problem.into_response(&request_id), body),
         };
         let head = match RequestHead::read(&parts, self.timeout) {
             Ok(head) => head,
-            Err(problem) => return ResponseFuture::ready(problem.into_response(&request_id)),
+            Err(problem) => return answer_now(problem.into_response(&request_id), body),
         };
         let (service, limits) = (self.service.clone(), self.limits.clone());
         ResponseFuture::running(async move {
-            match execute(service, &parts, head, &request_id, target, body, &limits).await {
+            let mut body = pin!(body);
+            match execute(service, &parts, head, &request_id, target, body.as_mut(), &limits).await {
                 Ok(answer) => answer.into_response(&request_id),
-                Err(problem) => problem.into_response(&request_id),
+                Err(problem) => unread.finish(body, problem.into_response(&request_id)).await,
             }
         })
     }

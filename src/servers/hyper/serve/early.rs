@@ -51,13 +51,13 @@ where
     type Future = ReadBodyFuture<S::Future, B>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let unread = UnreadBody::of(request.version(), request.headers());
-        let slot = (!request.body().is_end_stream()).then(|| self.free_slot());
-        let request = request.map(|incoming| match &slot {
-            Some(slot) => RequestBody::tracked(incoming, Arc::clone(slot)),
+        let has_body = !request.body().is_end_stream();
+        let body = has_body.then(|| (self.free_slot(), UnreadBody::of(request.version(), request.headers())));
+        let request = request.map(|incoming| match &body {
+            Some((slot, _)) => RequestBody::tracked(incoming, Arc::clone(slot)),
             None => RequestBody::untracked(incoming),
         });
-        ReadBodyFuture { state: State::Called { future: self.service.call(request) }, unread, slot }
+        ReadBodyFuture { state: State::Called { future: self.service.call(request) }, body }
     }
 }
 
@@ -65,9 +65,8 @@ where
 pub(super) struct ReadBodyFuture<F, B> {
     #[pin]
     state: State<F, B>,
-    unread: UnreadBody,
     /// `None` where there was no body, or the service has answered.
-    slot: Option<Arc<BodySlot>>,
+    body: Option<(Arc<BodySlot>, UnreadBody)>,
 }
 
 #[pin_project(project = StateProj)]
@@ -95,10 +94,9 @@ where
             StateProj::Reading(reading) => return reading.as_mut().poll(cx).map(Ok),
             StateProj::Answered => panic!("polled after it had completed"),
         };
-        let Some(slot) = this.slot.take() else { return Poll::Ready(Ok(response)) };
+        let Some((slot, unread)) = this.body.take() else { return Poll::Ready(Ok(response)) };
         // The future may still have the request.
         this.state.set(State::Answered);
-        let unread = *this.unread;
         match slot.close() {
             BodyState::Unread { incoming, .. } if !unread.is_http1() => {
                 tokio::spawn(read_late(incoming));
@@ -121,7 +119,7 @@ where
 #[pinned_drop]
 impl<F, B> PinnedDrop for ReadBodyFuture<F, B> {
     fn drop(self: Pin<&mut Self>) {
-        if let Some(slot) = self.project().slot.take() {
+        if let Some((slot, _)) = self.project().body.take() {
             drop(slot.close());
         }
     }
