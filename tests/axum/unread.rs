@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tower_kernels::axum::RouterConfig;
+use tower_kernels::axum::{KernelRouter, RouterConfig};
 
-use crate::server::{JSON, Server};
+use crate::server::{JSON, Server, registry};
 use crate::wire::{Answer, head};
 
 const BODY: &str = r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#;
@@ -46,4 +46,20 @@ async fn with_a_long_one_the_response_says_that_the_connection_ends() {
         assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{method} {path}");
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "{method} {path}");
     }
+}
+
+#[tokio::test]
+async fn what_a_layer_answers_names_its_request() {
+    use tower::ServiceBuilder;
+    use tower_kernels::layers::{AnswerLayer, RateLimiterLayer};
+
+    let config = RouterConfig { cors_enabled: true, ..RouterConfig::default() };
+    let limit =
+        ServiceBuilder::new().layer(AnswerLayer::new()).layer(RateLimiterLayer::new(1, Duration::from_secs(3600)));
+    let server = Server::serve(KernelRouter::new(registry(), config).into_router_with(limit)).await;
+    assert_eq!(server.get("/health/live").await.status, 200);
+    let refused = server.request("GET", "/health/live", &[("x-request-id", "job-7")], b"").await;
+    refused.problem(429, "rate_limited");
+    assert_eq!(refused.header("x-request-id"), Some("job-7"));
+    assert_eq!(refused.header("access-control-allow-origin"), Some("*"));
 }

@@ -7,6 +7,7 @@ mod batch;
 mod commands;
 mod config;
 mod connection;
+mod cross_origin;
 mod drain;
 mod early;
 mod frames;

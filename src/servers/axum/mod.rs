@@ -142,6 +142,15 @@
 //! body was too slow or too long to be read, the connection ends after the answer, which says so. What is left of a small
 //! body is read and dropped, so that the connection can be used again.
 //!
+//! A layer around the router that answers in its place, such as [`AnswerLayer`](crate::layers::AnswerLayer), knows no
+//! `request_id`; inside of [`KernelRouter::into_router_with`] its answers have one too, and the headers of CORS.
+//!
+//! # Scripts of other origins
+//!
+//! With [`RouterConfig::cors_enabled`] they may call and read every answer, with `x-request-id`, `retry-after`,
+//! `www-authenticate`, `allow` and `inference-header-content-length`. They may send any header, `authorization` included;
+//! browsers add no credentials by themselves. Preflights hold for an hour and need no credentials.
+//!
 //! # OpenAPI
 //!
 //! The document is made from the routes, from the types that are read and written, and from the kernels that there are,
@@ -234,6 +243,7 @@
 mod config;
 #[cfg(feature = "hyper")]
 mod connections;
+mod cors;
 #[cfg(feature = "docs")]
 mod docs;
 mod drain;
@@ -245,6 +255,7 @@ mod kernels;
 mod metrics;
 mod openapi;
 mod outcomes;
+mod request_ids;
 mod route;
 mod router;
 #[cfg(feature = "tls")]

@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -7,21 +8,19 @@ use ::axum::Router;
 use ::axum::extract::Request;
 use ::axum::middleware::from_fn;
 use ::axum::response::Response;
-use ::axum::routing::{get, post};
-use http::Method;
-use http::header::RETRY_AFTER;
+use ::axum::routing::{self, get, post};
 use prometheus_client::registry::Registry;
-use tower_http::cors::{Any, CorsLayer};
-use tower_layer::Layer;
+use tower_layer::{Layer, Stack};
 use tower_service::Service;
 
 #[cfg(feature = "docs")]
 use super::docs;
 use super::openapi::{self, OpenApi};
 use super::outcomes::Outcomes;
+use super::request_ids::RequestIdLayer;
 use super::route::Route;
 use super::unread::{drop_body, without_body};
-use super::{DrainHandle, RouterConfig, execute, health, kernels, metrics};
+use super::{DrainHandle, RouterConfig, cors, execute, health, kernels, metrics};
 use crate::backends::Local;
 use crate::error::{Classify, ErrorKind};
 #[cfg(feature = "hyper")]
@@ -29,7 +28,7 @@ use crate::hyper::Connections;
 use crate::layers::metrics::MetricsHandle;
 use crate::layers::{MetricsLayer, TimeoutLayer};
 use crate::pipeline::PipelineHandle;
-use crate::servers::http::{HEAD_LENGTH, Limits, Problem, RequestId};
+use crate::servers::http::{Limits, Problem, RequestId};
 use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// The most that a request may take, its wait for a place to run included, where nothing else is said.
@@ -221,6 +220,52 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
+        let cors_enabled = self.config.cors_enabled;
+        let routes = self.routes();
+        if cors_enabled { routes.layer(cors::layer()) } else { routes }
+    }
+
+    /// The routes inside of a layer that may answer in their place, such as one that authenticates.
+    ///
+    /// A layer around the [router](Self::into_router) would do, but for what is around the layer here: its responses name
+    /// the request, in `x-request-id` and in their problem documents, and scripts of other origins may read them where
+    /// [`RouterConfig::cors_enabled`](super::RouterConfig) lets them in; their preflights need no credentials.
+    ///
+    /// ```
+    /// use tower::ServiceBuilder;
+    /// use tower_kernels::axum::{KernelRouter, RouterConfig};
+    /// use tower_kernels::layers::{AnswerLayer, RateLimiterLayer};
+    /// use tower_kernels::service::KernelRegistry;
+    /// # use std::time::Duration;
+    ///
+    /// let config = RouterConfig { cors_enabled: true, ..RouterConfig::default() };
+    /// let limited = ServiceBuilder::new()
+    ///     .layer(AnswerLayer::new())
+    ///     .layer(RateLimiterLayer::new(100, Duration::from_secs(1)));
+    /// let app = KernelRouter::new(KernelRegistry::new(), config).into_router_with(limited);
+    /// # let _: axum::Router = app;
+    /// ```
+    pub fn into_router_with<L>(self, layer: L) -> Router
+    where
+        S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
+        S::Error: Classify + Error + 'static,
+        S::Future: Send,
+        L: Layer<routing::Route> + Clone + Send + Sync + 'static,
+        L::Service: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request>>::Future: Send + 'static,
+    {
+        let cors_enabled = self.config.cors_enabled;
+        let (routes, layer) = (self.routes(), Stack::new(layer, RequestIdLayer));
+        // One layer for the router, for which each costs a box a request.
+        if cors_enabled { routes.layer(Stack::new(layer, cors::layer())) } else { routes.layer(layer) }
+    }
+
+    fn routes(self) -> Router
+    where
+        S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
+        S::Error: Classify + Error + 'static,
+        S::Future: Send,
+    {
         let Self { service, registry, config, timeout, devices, drain, metrics, .. } = self;
         let (pipeline, tls, limits, openapi, more_metrics) =
             (self.pipeline, self.tls, self.limits, self.openapi, self.more_metrics);
@@ -246,7 +291,7 @@ impl<S> KernelRouter<S> {
                 openapi,
                 more_metrics,
             }
-            .into_router(&routes);
+            .into_routes(&routes);
         }
         let kernels = registry.list();
         // Where not all can have series, those that are called first get them, and not those that come first by id.
@@ -274,7 +319,7 @@ impl<S> KernelRouter<S> {
             openapi,
             more_metrics,
         }
-        .into_router(&routes)
+        .into_routes(&routes)
     }
 }
 
@@ -322,7 +367,7 @@ where
     S::Error: Classify + Error + 'static,
     S::Future: Send,
 {
-    fn into_router(self, routes: &[Route]) -> Router {
+    fn into_routes(self, routes: &[Route]) -> Router {
         let config = self.config.clone();
         let add = |router: Router<Arc<Self>>, route: &Route| {
             // Those that need no body deal with one all the same.
@@ -348,20 +393,8 @@ where
             router.route(&route.path(&config), methods)
         };
         let router = routes.iter().fold(Router::new(), add);
-        let router = router.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
-        let router = router.with_state(Arc::new(self));
-        if config.cors_enabled { router.layer(cors()) } else { router }
+        router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(Arc::new(self))
     }
-}
-
-/// No credentials go with calls from other origins, so any may be let in.
-fn cors() -> CorsLayer {
-    CorsLayer::new()
-        .allow_origin(Any)
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers(Any)
-        .expose_headers([RequestId::HEADER, RETRY_AFTER, HEAD_LENGTH])
-        .max_age(Duration::from_secs(3600))
 }
 
 async fn not_found(request: Request) -> Response {

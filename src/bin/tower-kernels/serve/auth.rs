@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use http::{Method, Uri};
+use tower_kernels::axum::KernelRouter;
+use tower_kernels::grpc::Pipeline;
 use tower_kernels::layers::authenticate::{ApiKeys, Credential, Denied, Jwt, JwtKey, Verify};
 use tower_kernels::layers::{AnswerLayer, AuthenticateLayer};
 use tower_kernels::requests::{RequestMetrics, Transport};
@@ -53,14 +55,19 @@ impl Authentication {
         self.kinds != "client certificates"
     }
 
-    /// In front of REST. Probes have no credentials, and neither have the preflights of browsers.
-    pub(super) fn around_rest(&self, router: Router, requests: &RequestMetrics) -> Router {
+    /// REST behind it.
+    pub(super) fn around_rest<S: Pipeline>(&self, router: KernelRouter<S>, requests: &RequestMetrics) -> Router {
+        router.into_router_with(self.layer(requests, Transport::Rest, self.exempt_from_rest()))
+    }
+
+    /// Which requests of REST need no credential. Probes have none, and neither have the preflights of browsers.
+    fn exempt_from_rest(&self) -> impl Fn(&Method, &Uri) -> bool + Send + Sync + use<> {
         let open_metrics = self.open_metrics;
-        router.layer(self.layer(requests, Transport::Rest, move |method, uri| {
+        move |method, uri| {
             *method == Method::OPTIONS
                 || matches!(uri.path(), "/health" | "/health/live" | "/health/ready")
                 || (open_metrics && uri.path() == "/metrics")
-        }))
+        }
     }
 
     /// In front of gRPC. Probes have no credentials.

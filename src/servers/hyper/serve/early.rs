@@ -7,11 +7,13 @@ use std::task::{Context, Poll, ready};
 
 use ::hyper::body::Incoming;
 use ::hyper::service::Service;
-use http::{Request, Response};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use pin_project::{pin_project, pinned_drop};
 
 use super::request_body::{BodySlot, BodyState, RequestBody};
+use super::reserve::OfServer;
 use crate::servers::unread_body::{UnreadBody, read_late};
 
 /// Reads what the service leaves of the bodies of one connection's requests: over HTTP/1.1 before the response, which
@@ -24,11 +26,13 @@ pub(super) struct ReadBodies<S> {
     service: S,
     /// For one request at a time, as all are over HTTP/1.1: so that a request allocates none.
     slot: Arc<BodySlot>,
+    /// Whether scripts of other origins may read the responses that the server makes itself.
+    cors: bool,
 }
 
 impl<S> ReadBodies<S> {
-    pub(super) fn new(service: S) -> Self {
-        Self { service, slot: Arc::default() }
+    pub(super) fn new(service: S, cors: bool) -> Self {
+        Self { service, slot: Arc::default(), cors }
     }
 
     /// One that no other request has.
@@ -57,7 +61,7 @@ where
             Some((slot, _)) => RequestBody::tracked(incoming, Arc::clone(slot)),
             None => RequestBody::untracked(incoming),
         });
-        ReadBodyFuture { state: State::Called { future: self.service.call(request) }, body }
+        ReadBodyFuture { state: State::Called { future: self.service.call(request) }, body, cors: self.cors }
     }
 }
 
@@ -67,6 +71,7 @@ pub(super) struct ReadBodyFuture<F, B> {
     state: State<F, B>,
     /// `None` where there was no body, or the service has answered.
     body: Option<(Arc<BodySlot>, UnreadBody)>,
+    cors: bool,
 }
 
 #[pin_project(project = StateProj)]
@@ -94,6 +99,11 @@ where
             StateProj::Reading(reading) => return reading.as_mut().poll(cx).map(Ok),
             StateProj::Answered => panic!("polled after it had completed"),
         };
+        if *this.cors && response.extensions().get::<OfServer>().is_some() {
+            let headers = response.headers_mut();
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id,retry-after"));
+        }
         let Some((slot, unread)) = this.body.take() else { return Poll::Ready(Ok(response)) };
         // The future may still have the request.
         this.state.set(State::Answered);

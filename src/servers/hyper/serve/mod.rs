@@ -115,12 +115,13 @@ pub struct Server {
     connections: Connections,
     security: Security,
     reserve: Option<(usize, Reserve)>,
+    cors: bool,
 }
 
 impl Server {
     /// One with these limits.
     pub fn new(config: ServerConfig) -> Self {
-        Self { config, connections: Connections::default(), security: Security::default(), reserve: None }
+        Self { config, ..Self::default() }
     }
 
     /// Speaks TLS, with these certificates. A handshake has as long as [`ServerConfig::head_timeout`] says, and counts as
@@ -139,6 +140,14 @@ impl Server {
     #[must_use]
     pub fn reserve(mut self, connections: usize, is_probe: fn(&str) -> bool) -> Self {
         self.reserve = Some((connections, Reserve { is_probe }));
+        self
+    }
+
+    /// Whether scripts on pages of any other origin may read the responses that the server makes itself, such as its
+    /// rejections on connections of the [reserve](Self::reserve); no by default. Those of the service are its own affair.
+    #[must_use]
+    pub fn cors(mut self, enabled: bool) -> Self {
+        self.cors = enabled;
         self
     }
 
@@ -171,7 +180,7 @@ impl Server {
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        let Self { config, connections, security, reserve } = self;
+        let Self { config, connections, security, reserve, cors } = self;
         let (spare, reserve) = reserve.unzip();
         let no_more_handshakes = CancellationToken::new();
         let mut door = Door::new(listener, &config, spare.unwrap_or(0), connections.clone());
@@ -187,7 +196,7 @@ impl Server {
             let (security, config, handshakes) = (security.clone(), config.clone(), no_more_handshakes.clone());
             tasks.spawn(async move {
                 let Some(transport) = security.secure(tcp, &activity, &config, &handshakes).await else { return };
-                let service = ReadBodies::new(WithPeer::new(service, transport.peer()));
+                let service = ReadBodies::new(WithPeer::new(service, transport.peer()), cors);
                 let stream = Stream::new(transport, activity.clone(), &config);
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = supervise(connection, &activity, &counts, lifetime, stops).await {
