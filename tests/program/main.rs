@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod connection;
 mod cross_origin;
+mod docs;
 mod drain;
 mod early;
 mod frames;

@@ -61,6 +61,7 @@
 //! | GET | `/metrics` | OpenMetrics, which Prometheus reads |
 //! | GET | `/openapi.json` | all of this as an OpenAPI 3.1 document, with the schemas of every kernel |
 //! | GET | `/docs` | a page that shows the document and tries it out (feature `docs`) |
+//! | GET | `/` | leads to that page, unless the program has a route of its own there |
 //!
 //! A document and its answer; all of `metadata` may be left out:
 //!
@@ -154,11 +155,15 @@
 //! # OpenAPI
 //!
 //! The document is made from the routes, from the types that are read and written, and from the kernels that there are,
-//! again whenever the registry has other ones. A path's parameter cannot hold the slashes of an id, so each kernel has
+//! again whenever the registry has other ones. It lists neither itself nor the page. A path's parameter cannot hold the slashes of an id, so each kernel has
 //! paths of its own: it is described there, and executed where it is a batch kernel. Paths carry the prefix; the document
 //! itself stays at the root, as `/health` does, and its server is where it was found, so a router that is nested, or behind
-//! a proxy that takes off a part of the path, has a document that is right. Authentication is a layer of yours, and the
-//! document says nothing of it. [`KernelRouter::openapi`] turns it off.
+//! a proxy that takes off a part of the path, has a document that is right. [`KernelRouter::openapi`] turns it off.
+//!
+//! Authentication is a layer of yours, inside of [`KernelRouter::into_router_with`]. [`KernelRouter::security`] tells the
+//! document of it: which credentials there are, which operations need one, and that those without are refused with 401.
+//! The page then has a button for them, and keeps them in the browser. A browser has no credential when it opens the page,
+//! so the layer has to exempt the paths of [`is_docs`] for it to be of use.
 //!
 //! The page is Swagger UI, embedded in the program. It loads nothing from elsewhere, and its content security policy lets
 //! it load nothing from elsewhere. Its files are sent compressed with gzip, which every browser takes. With thousands of
@@ -264,4 +269,6 @@ mod unread;
 
 pub use self::config::RouterConfig;
 pub use self::drain::DrainHandle;
+pub use self::openapi::SecurityScheme;
+pub use self::route::is_docs;
 pub use self::router::KernelRouter;

@@ -9,13 +9,14 @@ use ::axum::extract::Request;
 use ::axum::middleware::from_fn;
 use ::axum::response::Response;
 use ::axum::routing::{self, get, post};
+use http::{Method, Uri};
 use prometheus_client::registry::Registry;
 use tower_layer::{Layer, Stack};
 use tower_service::Service;
 
 #[cfg(feature = "docs")]
 use super::docs;
-use super::openapi::{self, OpenApi};
+use super::openapi::{self, OpenApi, Security, SecurityScheme};
 use super::outcomes::Outcomes;
 use super::request_ids::RequestIdLayer;
 use super::route::Route;
@@ -59,6 +60,7 @@ pub struct KernelRouter<S = KernelService> {
     #[cfg(feature = "hyper")]
     connections: Vec<(&'static str, Connections)>,
     openapi: bool,
+    security: Option<Security>,
     more_metrics: Vec<MoreMetrics>,
 }
 
@@ -93,6 +95,7 @@ impl<S> KernelRouter<S> {
             #[cfg(feature = "hyper")]
             connections: Vec::new(),
             openapi: true,
+            security: None,
             more_metrics: Vec::new(),
         }
     }
@@ -207,6 +210,22 @@ impl<S> KernelRouter<S> {
         self
     }
 
+    /// Says in the OpenAPI document how clients authenticate, so that its page has a button for their credentials: any one
+    /// of `schemes` will do. `exempt` says which requests need none, as it says to
+    /// [`AuthenticateLayer::exempt`](crate::layers::AuthenticateLayer::exempt).
+    ///
+    /// It is the document alone that this changes. What checks the credentials goes around the routes:
+    /// [`into_router_with`](Self::into_router_with).
+    #[must_use]
+    pub fn security(
+        mut self,
+        schemes: impl IntoIterator<Item = SecurityScheme>,
+        exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.security = Some(Security::new(schemes, exempt));
+        self
+    }
+
     /// What says, later, that the server is draining.
     pub fn drain_handle(&self) -> DrainHandle {
         self.drain.clone()
@@ -272,7 +291,7 @@ impl<S> KernelRouter<S> {
         #[cfg(feature = "hyper")]
         let connections = self.connections;
         let routes: Vec<_> = Route::of(&config, openapi).collect();
-        let (outcomes, openapi) = (Outcomes::new(), Arc::default());
+        let (outcomes, openapi) = (Outcomes::new(), Arc::new(OpenApi::new(self.security)));
         if let Some(metrics) = metrics {
             return Shared {
                 service,
@@ -393,14 +412,26 @@ where
             router.route(&route.path(&config), methods)
         };
         let router = routes.iter().fold(Router::new(), add);
-        router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(Arc::new(self))
+        let leads_to_docs = routes.contains(&Route::OpenApi) && cfg!(feature = "docs");
+        router
+            .fallback(move |request: Request| not_found(request, leads_to_docs))
+            .method_not_allowed_fallback(method_not_allowed)
+            .with_state(Arc::new(self))
     }
 }
 
-async fn not_found(request: Request) -> Response {
+/// What no route takes. `/` leads to the page of the documentation: no route, so that a router that is merged with this
+/// one can have its own.
+#[cfg_attr(not(feature = "docs"), expect(unused_variables, reason = "there is no page"))]
+async fn not_found(request: Request, leads_to_docs: bool) -> Response {
     without_body(request, |head| {
+        let request_id = RequestId::of(&head.headers);
+        #[cfg(feature = "docs")]
+        if leads_to_docs && head.uri.path() == "/" && matches!(head.method, Method::GET | Method::HEAD) {
+            return docs::from_root(&head.extensions, &request_id);
+        }
         let problem = Problem::new(ErrorKind::NotFound, format!("nothing is at {}", head.uri.path()));
-        problem.into_response(&RequestId::of(&head.headers))
+        problem.into_response(&request_id)
     })
     .await
 }
