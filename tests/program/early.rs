@@ -12,8 +12,10 @@ const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 /// Longer than a server needs to answer a head, and shorter than it waits for a body.
 const LATER: Duration = Duration::from_millis(200);
 
+type Headers = &'static [(&'static str, &'static str)];
+
 /// Requests that are refused by their head, with the code of the refusal.
-const REFUSED: [(&str, &[(&str, &str)], &str); 5] = [
+const REFUSED: [(&str, Headers, &str); 5] = [
     ("/nowhere", &[("content-type", "application/json")], "not_found"),
     ("/kernels/none/such/execute", &[("content-type", "application/json")], "not_found"),
     ("/health", &[("content-type", "application/json")], "method_not_allowed"),
