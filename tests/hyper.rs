@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -23,7 +24,7 @@ use tower_kernels::layers::{MetricsLayer, RateLimiterLayer};
 use tower_kernels::service::{
     Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload, RequestContext,
 };
-use wire::{Answer, JSON, Wire};
+use wire::{Answer, JSON, Wire, head};
 
 const LONG: Duration = Duration::from_secs(600);
 
@@ -150,6 +151,39 @@ async fn what_cannot_be_read_is_refused_with_its_status() {
         answer.problem(status, code);
         let allowed = answer.header("allow").is_some_and(|allow| ["POST", "GET, HEAD"].contains(&allow));
         assert_eq!(allowed, status == 405, "{answer:?}");
+    }
+}
+
+/// A server of hyper's own, which knows nothing of unread bodies.
+#[tokio::test]
+async fn behind_any_server_a_small_body_is_read_and_a_long_one_ends_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let wire = Wire { address: listener.local_addr().unwrap() };
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), echo());
+            tokio::spawn(connection);
+        }
+    });
+    for (method, path, headers, status) in [
+        ("POST", "/elsewhere", &[JSON][..], 404),
+        ("DELETE", "/kernels", &[JSON], 405),
+        ("POST", "/execute", &[("content-type", "text/plain")], 415),
+        ("POST", "/execute", &[JSON, ("grpc-timeout", "soon")], 400),
+        ("GET", "/kernels", &[JSON], 200),
+    ] {
+        for (length, closes) in [(5, None), (100_000, Some("close"))] {
+            let mut stream = BufReader::new(wire.say(head(method, path, headers, Some(length), true)).await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stream.write_all(b"12345").await.unwrap();
+            let answer = Answer::next(&mut stream).await.unwrap().unwrap();
+            assert_eq!((answer.status, answer.header("connection")), (status, closes), "{method} {path} {length}");
+            if closes.is_none() {
+                stream.write_all(head("GET", "/kernels", &[], None, true).as_bytes()).await.unwrap();
+                assert_eq!(Answer::next(&mut stream).await.unwrap().unwrap().status, 200, "{method} {path}");
+            }
+        }
     }
 }
 

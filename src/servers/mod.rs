@@ -31,3 +31,5 @@ mod offload;
 pub mod requests;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 mod slow_body;
+#[cfg(any(feature = "axum", feature = "hyper"))]
+mod unread_body;

@@ -33,7 +33,7 @@ async fn every_refusal_has_its_status_and_says_why() {
 #[tokio::test]
 async fn paths_and_methods_that_are_not_there_are_problems_too() {
     let server = Server::start().await;
-    for path in ["/", "/nowhere", "/kernels/no/such", "/kernels/execute"] {
+    for path in ["/nowhere", "/kernels/no/such", "/kernels/execute"] {
         server.get(path).await.problem(404, "not_found");
     }
     server.post("/kernels/no/such/execute", &json!({})).await.problem(404, "not_found");

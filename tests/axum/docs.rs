@@ -2,7 +2,9 @@
 
 use tokio::io::AsyncReadExt;
 
-use crate::server::Server;
+use tower_kernels::axum::{KernelRouter, RouterConfig};
+
+use crate::server::{Server, registry};
 
 /// The head, in lower case, and the body, which may be compressed.
 async fn get(server: &Server, path: &str) -> (String, Vec<u8>) {
@@ -47,11 +49,39 @@ async fn the_page_and_all_that_it_asks_for_are_here() {
 }
 
 #[tokio::test]
+async fn its_title_is_ours() {
+    for path in ["/docs/", "/docs/index.html"] {
+        let page = Server::start().await.get(path).await.body;
+        assert!(page.contains("<title>tower-kernels</title>") && !page.contains("Swagger"), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn the_root_leads_to_it_wherever_the_router_is() {
+    let server = Server::start().await;
+    for method in ["GET", "HEAD"] {
+        let moved = server.request(method, "/", &[], b"").await;
+        assert_eq!((moved.status, moved.header("location")), (307, Some("docs/")), "{method}");
+    }
+    server.request("POST", "/", &[], b"").await.problem(404, "not_found");
+
+    let router = KernelRouter::new(registry(), RouterConfig::default()).into_router();
+    let nested = Server::serve(axum::Router::new().nest("/compute", router.clone())).await;
+    let moved = nested.get("/compute").await;
+    assert_eq!((moved.status, moved.header("location")), (307, Some("/compute/docs/")));
+    // Another router's own is not in the way.
+    let merged = axum::Router::new().route("/", axum::routing::get(async || "mine")).merge(router);
+    let mine = Server::serve(merged).await.get("/").await;
+    assert_eq!((mine.status, mine.body.as_str()), (200, "mine"));
+}
+
+#[tokio::test]
 async fn it_reads_the_document_beside_it_and_asks_no_validator() {
     let (_, body) = get(&Server::start().await, "/docs/swagger-initializer.js").await;
     let script = String::from_utf8(body).unwrap();
     assert!(script.contains(r#""url": "../openapi.json""#), "{script}");
     assert!(script.contains(r#""validatorUrl": "none""#), "{script}");
+    assert!(script.contains(r#""persistAuthorization": true"#), "{script}");
     assert!(!script.contains("http") && !script.contains("{{config}}"), "{script}");
 }
 

@@ -14,6 +14,7 @@ mod routes;
 mod server;
 mod sizes;
 mod tensors;
+mod unread;
 #[path = "../wire/mod.rs"]
 #[allow(dead_code, reason = "each test target uses its part of what they share")]
 mod wire;

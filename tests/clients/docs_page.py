@@ -1,8 +1,11 @@
 """Opens /docs in a headless Chromium that can resolve no name, and runs linalg/saxpy from it.
 
-    python3 tests/clients/docs_page.py http://127.0.0.1:8080 [/usr/bin/chromium [CERTIFICATE]]
+    [API_KEY=KEY] python3 tests/clients/docs_page.py http://127.0.0.1:8080 [/usr/bin/chromium [CERTIFICATE]]
 
 Over https:// the browser takes the key of CERTIFICATE, a PEM file, and no other; without it the page must not open.
+
+With API_KEY it gives the page this key by its button, Authorize, which has to be there; the server is to have been started
+with --auth-open-docs. The page must keep the key when it is loaded anew.
 
 Needs `pip install playwright` (its own browsers are not needed) and a Chromium. Fails where a kernel is not shown, where
 the page asks another server for anything, or where it complains of its content security policy.
@@ -11,6 +14,7 @@ the page asks another server for anything, or where it complains of its content 
 import base64
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -20,6 +24,7 @@ server = sys.argv[1].rstrip("/")
 chromium = sys.argv[2] if len(sys.argv) > 2 else "/usr/bin/chromium"
 flags = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync""".split()
+key = os.environ.get("API_KEY")
 offline = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
 
 
@@ -30,6 +35,17 @@ def pin(certificate):
     command = ["openssl", "pkey", "-pubin", "-outform", "DER"]
     key = subprocess.run(command, input=pem.stdout, check=True, capture_output=True).stdout
     return f"--ignore-certificate-errors-spki-list={base64.b64encode(hashlib.sha256(key).digest()).decode()}"
+
+
+def authorize(page):
+    """Gives the page the key, and loads it anew."""
+    page.locator("button.authorize").first.click()
+    scheme = page.locator(".auth-container", has_text="x-api-key").first
+    scheme.locator("input").fill(key)
+    scheme.locator("button.authorize").click()
+    page.locator("button.btn-done").first.click()
+    page.reload()
+    page.wait_for_selector(".opblock", timeout=20_000)
 
 
 def is_refused(playwright):
@@ -54,10 +70,14 @@ with sync_playwright() as playwright:
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    opened = page.goto(f"{server}/docs")
+    opened = page.goto(server)
     page.wait_for_selector(".opblock", timeout=20_000)
+    assert page.title() == "tower-kernels", page.title()
+    if key:
+        authorize(page)
     shown = page.eval_on_selector_all("[data-path]", "all => all.map(one => one.getAttribute('data-path'))")
-    kernels = page.evaluate("url => fetch(url).then(answer => answer.json())", f"{server}/kernels")["kernels"]
+    get = "([url, headers]) => fetch(url, { headers }).then(answer => answer.json())"
+    kernels = page.evaluate(get, [f"{server}/kernels", {"x-api-key": key} if key else {}])["kernels"]
     missing = [kernel["id"] for kernel in kernels if not any(path.endswith("/kernels/" + kernel["id"]) for path in shown)]
     assert not missing, f"not shown: {missing}"
 

@@ -13,10 +13,16 @@ use tower_kernels::layers::authenticate::JwtKey;
 use crate::config::File;
 use crate::process::{SAXPY, Server, program, run, stderr, stdout};
 
-const KEY: &str = "correct-horse-battery-staple";
+pub(crate) const KEY: &str = "correct-horse-battery-staple";
 // printf %s correct-horse-battery-staple | sha256sum
 const SHA256: &str = "87cbebfeebc05f7c54ac9336c4b4bbec831227a641951a4bde7edd56020f8590";
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
+
+/// A server that asks for the key.
+pub(crate) fn with_keys(args: &[&str]) -> Server {
+    let keys = File::new(&format!("[[api_keys]]\ntenant = \"acme\"\nkey_sha256 = \"{SHA256}\"\n"));
+    Server::start(&[&["--auth-api-keys-file", keys.path()], args].concat())
+}
 
 /// Calls kernels over gRPC, with this as `authorization` where it is something.
 async fn over_grpc(server: &Server, authorization: Option<&str>) -> Code {

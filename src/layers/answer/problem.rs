@@ -25,10 +25,27 @@ pub(super) fn response<B: From<Bytes>>(refusal: &Refusal) -> Response<B> {
     let mut response = Response::new(B::from(document.to_string().into()));
     *response.status_mut() = status;
     response.extensions_mut().insert(OutcomeCode(refusal.kind.code()));
+    #[cfg(any(feature = "axum", feature = "hyper"))]
+    response.extensions_mut().insert(Unnamed(document));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     say_how_to_come_back(headers, status, refusal.retry_after, refusal.challenge.as_ref());
     response
+}
+
+/// The document of a response that does not name its request: a layer keeps no more of a request than it needs, and what
+/// is further out may know.
+#[cfg(any(feature = "axum", feature = "hyper"))]
+#[derive(Clone, Debug)]
+pub(crate) struct Unnamed(serde_json::Value);
+
+#[cfg(any(feature = "axum", feature = "hyper"))]
+impl Unnamed {
+    /// The same document, with the id of its request.
+    pub(crate) fn named(mut self, request_id: &str) -> Bytes {
+        self.0["request_id"] = request_id.into();
+        self.0.to_string().into()
+    }
 }
 
 /// What a status of a refusal is called. 499 is nginx's, and the only one that is not registered.

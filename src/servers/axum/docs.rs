@@ -2,26 +2,49 @@
 
 use std::sync::{Arc, LazyLock};
 
-use ::axum::extract::Path;
 use ::axum::extract::rejection::PathRejection;
+use ::axum::extract::{NestedPath, Path};
 use ::axum::response::Response;
 use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, LOCATION, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use utoipa_swagger_ui::Config;
 
 use crate::error::ErrorKind;
 use crate::servers::http::{Problem, RequestId, document};
 
 /// Relative, as is all that the page asks for, so that it works wherever the router has been nested. No validator: the
-/// default one is a service on the Internet.
+/// default one is a service on the Internet. Credentials stay in the browser, so that they are not to be pasted anew for
+/// each visit.
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     let config = Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true);
+    let config = config.persist_authorization(true);
     Arc::new(config.doc_expansion("list").default_models_expand_depth(-1).filter(true).use_base_layout())
 });
+
+/// The page itself, as Swagger UI's own is but for the title.
+const PAGE: &str = r#"<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="UTF-8">
+    <title>tower-kernels</title>
+    <link rel="stylesheet" type="text/css" href="swagger-ui.css">
+    <link rel="stylesheet" type="text/css" href="index.css">
+    <link rel="icon" type="image/png" href="favicon-32x32.png" sizes="32x32">
+    <link rel="icon" type="image/png" href="favicon-16x16.png" sizes="16x16">
+  </head>
+  <body>
+    <div id="swagger-ui"></div>
+    <script src="swagger-ui-bundle.js" charset="UTF-8"></script>
+    <script src="swagger-ui-standalone-preset.js" charset="UTF-8"></script>
+    <script src="swagger-initializer.js" charset="UTF-8"></script>
+  </body>
+</html>
+"#;
+const INDEX: &str = "index.html";
 
 const HEADERS: [(HeaderName, &str); 3] = [
     // The page styles its parts and draws its icons from within itself; nothing comes from elsewhere or goes there.
@@ -42,8 +65,20 @@ pub(super) async fn docs(headers: HeaderMap) -> Response {
     response
 }
 
+/// From `/`, or from where the router is nested.
+pub(super) fn from_root(extensions: &Extensions, request_id: &RequestId) -> Response {
+    let nested = extensions.get::<NestedPath>().map(|nested| nested.as_str().trim_end_matches('/'));
+    // Relative where it can be, for proxies that take off a part of the path.
+    let location = nested.map_or_else(|| "docs/".to_owned(), |nested| format!("{nested}/docs/"));
+    let mut response: Response = document(StatusCode::TEMPORARY_REDIRECT, "text/plain", Bytes::new(), request_id);
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
 pub(super) async fn page(headers: HeaderMap) -> Response {
-    answer("index.html", &RequestId::of(&headers))
+    answer(INDEX, &RequestId::of(&headers))
 }
 
 pub(super) async fn file(headers: HeaderMap, path: Result<Path<String>, PathRejection>) -> Response {
@@ -55,6 +90,9 @@ pub(super) async fn file(headers: HeaderMap, path: Result<Path<String>, PathReje
 }
 
 fn answer(name: &str, request_id: &RequestId) -> Response {
+    if name == INDEX {
+        return shown(document(StatusCode::OK, "text/html", PAGE.into(), request_id));
+    }
     let file = match utoipa_swagger_ui::serve(name, Arc::clone(&CONFIG)) {
         Ok(Some(file)) => file,
         Ok(None) => {
@@ -73,6 +111,12 @@ fn answer(name: &str, request_id: &RequestId) -> Response {
         // Without asking whether the client takes it: every browser does.
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
+    shown(response)
+}
+
+/// With the headers of whatever a browser shows.
+fn shown(mut response: Response) -> Response {
+    let headers = response.headers_mut();
     // Long enough for a visit, and short enough for the next version of the server.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
     headers.extend(HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));

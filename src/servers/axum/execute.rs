@@ -15,6 +15,7 @@ use super::router::Shared;
 use crate::error::Classify;
 use crate::layers::tracing::RequestScope;
 use crate::servers::http::{self as transport, Problem, RequestHead, RequestId, ResponseBody, Target};
+use crate::servers::unread_body::UnreadBody;
 use crate::service::{KernelRequest, KernelResponse};
 
 pub(super) async fn of_document<S>(State(shared): State<Arc<Shared<S>>>, request: Request) -> Response
@@ -48,20 +49,23 @@ async fn execute<S>(shared: &Shared<S>, target: Result<Target, Problem>, request
 where
     S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error + 'static> + Clone,
 {
-    let (mut parts, body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
     let request_id = RequestId::of(&parts.headers);
     let span = RequestScope::enter_handler(&mut parts.extensions, request_id.as_str());
-    let execution = async {
-        let head = RequestHead::read(&parts, shared.timeout)?;
-        let service = shared.service.clone();
-        transport::execute(service, &parts, head, &request_id, target?, body, &shared.limits).await
-    };
     let answer = async {
+        let execution = async {
+            let head = RequestHead::read(&parts, shared.timeout)?;
+            let service = shared.service.clone();
+            transport::execute(service, &parts, head, &request_id, target?, &mut body, &shared.limits).await
+        };
         let result = execution.await;
         shared.outcomes.record(result.as_ref().err());
         match result {
             Ok(answer) => answer.into_response(&request_id),
-            Err(problem) => problem.into_response(&request_id),
+            Err(problem) => {
+                let unread = UnreadBody::of(parts.version, &parts.headers);
+                unread.finish(body, problem.into_response(&request_id)).await
+            }
         }
     };
     answer.instrument(span).await

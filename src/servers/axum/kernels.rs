@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use ::axum::extract::rejection::{PathRejection, QueryRejection};
-use ::axum::extract::{Path, Query, State};
+use ::axum::extract::{Path, Query, Request, State};
 use ::axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::router::Shared;
+use super::unread::without_body;
 use crate::error::ErrorKind;
 use crate::servers::http::{Problem, RequestId, document};
 use crate::service::{KernelInfo, KernelRegistry, Mode};
@@ -110,8 +111,8 @@ pub(super) async fn describe<S>(
 /// would name those of them all.
 pub(super) async fn other_method<S>(
     State(shared): State<Arc<Shared<S>>>,
-    headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
+    request: Request,
 ) -> Response {
     let problem = match path_of(path) {
         Ok(path) if shared.registry.get(&path).is_some() => Problem::method_not_allowed("GET, HEAD"),
@@ -119,7 +120,7 @@ pub(super) async fn other_method<S>(
         Ok(path) => unknown(path.strip_suffix("/execute").unwrap_or(&path)),
         Err(problem) => problem,
     };
-    problem.into_response(&RequestId::of(&headers))
+    without_body(request, |head| problem.into_response(&RequestId::of(&head.headers))).await
 }
 
 /// The kernel of the path `{id}/execute`, where there is such a one.

@@ -61,6 +61,7 @@
 //! | GET | `/metrics` | what Prometheus reads: its text format, or OpenMetrics where `Accept` prefers that; with gzip where `Accept-Encoding` takes it |
 //! | GET | `/openapi.json` | all of this as an OpenAPI 3.1 document, with the schemas of every kernel |
 //! | GET | `/docs` | a page that shows the document and tries it out (feature `docs`) |
+//! | GET | `/` | leads to that page, unless the program has a route of its own there |
 //!
 //! A document and its answer; all of `metadata` may be left out:
 //!
@@ -139,16 +140,30 @@
 //! `request_id`, and `field` where one is to blame. Statuses and codes are those of the [table](crate::error); besides
 //! there are 405 `method_not_allowed`, 408 `request_timeout` (the body did not come within the deadline) and 415
 //! `unsupported_media_type`. 429 and 503 say in `Retry-After` when to come back, and 401 in `WWW-Authenticate` how. Where a
-//! body was too slow or too long to be read, the connection ends after the answer, which says so.
+//! body was too slow or too long to be read, the connection ends after the answer, which says so. What is left of a small
+//! body is read and dropped, so that the connection can be used again.
+//!
+//! A layer around the router that answers in its place, such as [`AnswerLayer`](crate::layers::AnswerLayer), knows no
+//! `request_id`; inside of [`KernelRouter::into_router_with`] its answers have one too, and the headers of CORS.
+//!
+//! # Scripts of other origins
+//!
+//! With [`RouterConfig::cors_enabled`] they may call and read every answer, with `x-request-id`, `retry-after`,
+//! `www-authenticate`, `allow` and `inference-header-content-length`. They may send any header, `authorization` included;
+//! browsers add no credentials by themselves. Preflights hold for an hour and need no credentials.
 //!
 //! # OpenAPI
 //!
 //! The document is made from the routes, from the types that are read and written, and from the kernels that there are,
-//! again whenever the registry has other ones. A path's parameter cannot hold the slashes of an id, so each kernel has
+//! again whenever the registry has other ones. It lists neither itself nor the page. A path's parameter cannot hold the slashes of an id, so each kernel has
 //! paths of its own: it is described there, and executed where it is a batch kernel. Paths carry the prefix; the document
 //! itself stays at the root, as `/health` does, and its server is where it was found, so a router that is nested, or behind
-//! a proxy that takes off a part of the path, has a document that is right. Authentication is a layer of yours, and the
-//! document says nothing of it. [`KernelRouter::openapi`] turns it off.
+//! a proxy that takes off a part of the path, has a document that is right. [`KernelRouter::openapi`] turns it off.
+//!
+//! Authentication is a layer of yours, inside of [`KernelRouter::into_router_with`]. [`KernelRouter::security`] tells the
+//! document of it: which credentials there are, which operations need one, and that those without are refused with 401.
+//! The page then has a button for them, and keeps them in the browser. A browser has no credential when it opens the page,
+//! so the layer has to exempt the paths of [`is_docs`] for it to be of use.
 //!
 //! The page is Swagger UI, embedded in the program. It loads nothing from elsewhere, and its content security policy lets
 //! it load nothing from elsewhere. Its files are sent compressed with gzip, which every browser takes. With thousands of
@@ -235,6 +250,7 @@
 mod config;
 #[cfg(feature = "hyper")]
 mod connections;
+mod cors;
 #[cfg(feature = "docs")]
 mod docs;
 mod drain;
@@ -246,11 +262,15 @@ mod kernels;
 mod metrics;
 mod openapi;
 mod outcomes;
+mod request_ids;
 mod route;
 mod router;
 #[cfg(feature = "tls")]
 mod tls;
+mod unread;
 
 pub use self::config::{InvalidPrefix, RouterConfig};
 pub use self::drain::DrainHandle;
+pub use self::openapi::SecurityScheme;
+pub use self::route::is_docs;
 pub use self::router::KernelRouter;

@@ -73,3 +73,34 @@ impl Route {
         }
     }
 }
+
+/// Whether this is the path of the documentation: `/openapi.json`, or the page with its files. It is what can be shown
+/// without credentials where the kernels are not.
+pub fn is_docs(path: &str) -> bool {
+    // A file, and not `/docs/kernels` or `/docs/execute` behind the prefix `/docs`.
+    let is_file = |name: &str| name.is_empty() || (name.contains('.') && !name.contains('/'));
+    matches!(path, "/openapi.json" | "/docs") || path.strip_prefix("/docs/").is_some_and(is_file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_docs;
+
+    #[test]
+    fn the_documentation_is_no_path_behind_a_prefix_of_the_same_name() {
+        for path in ["/openapi.json", "/docs", "/docs/", "/docs/index.html", "/docs/swagger-ui.css"] {
+            assert!(is_docs(path), "{path}");
+        }
+        for path in [
+            "/docs/kernels",
+            "/docs/execute",
+            "/docs/kernels/a.b/execute",
+            "/docs/a/b.c",
+            "/docs.html",
+            "/openapi.json/kernels",
+            "/",
+        ] {
+            assert!(!is_docs(path), "{path}");
+        }
+    }
+}

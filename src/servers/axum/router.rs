@@ -1,24 +1,27 @@
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::axum::Router;
+use ::axum::extract::Request;
+use ::axum::middleware::from_fn;
 use ::axum::response::Response;
-use ::axum::routing::{get, post};
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, Method, Uri};
+use ::axum::routing::{self, get, post};
+use http::{Method, Uri};
 use prometheus_client::registry::Registry;
-use tower_http::cors::{Any, CorsLayer};
-use tower_layer::Layer;
+use tower_layer::{Layer, Stack};
 use tower_service::Service;
 
 #[cfg(feature = "docs")]
 use super::docs;
-use super::openapi::{self, OpenApi};
+use super::openapi::{self, OpenApi, Security, SecurityScheme};
 use super::outcomes::Outcomes;
+use super::request_ids::RequestIdLayer;
 use super::route::Route;
-use super::{DrainHandle, RouterConfig, execute, health, kernels, metrics};
+use super::unread::{drop_body, without_body};
+use super::{DrainHandle, RouterConfig, cors, execute, health, kernels, metrics};
 use crate::backends::Local;
 use crate::error::{Classify, ErrorKind};
 #[cfg(feature = "hyper")]
@@ -26,7 +29,7 @@ use crate::hyper::Connections;
 use crate::layers::metrics::MetricsHandle;
 use crate::layers::{MetricsLayer, TimeoutLayer};
 use crate::pipeline::PipelineHandle;
-use crate::servers::http::{HEAD_LENGTH, Limits, Problem, RequestId};
+use crate::servers::http::{Limits, Problem, RequestId};
 use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// The most that a request may take, its wait for a place to run included, where nothing else is said.
@@ -57,6 +60,7 @@ pub struct KernelRouter<S = KernelService> {
     #[cfg(feature = "hyper")]
     connections: Vec<(&'static str, Connections)>,
     openapi: bool,
+    security: Option<Security>,
     more_metrics: Vec<MoreMetrics>,
 }
 
@@ -102,6 +106,7 @@ impl<S> KernelRouter<S> {
             #[cfg(feature = "hyper")]
             connections: Vec::new(),
             openapi: true,
+            security: None,
             more_metrics: Vec::new(),
         }
     }
@@ -216,6 +221,22 @@ impl<S> KernelRouter<S> {
         self
     }
 
+    /// Says in the OpenAPI document how clients authenticate, so that its page has a button for their credentials: any one
+    /// of `schemes` will do. `exempt` says which requests need none, as it says to
+    /// [`AuthenticateLayer::exempt`](crate::layers::AuthenticateLayer::exempt).
+    ///
+    /// It is the document alone that this changes. What checks the credentials goes around the routes:
+    /// [`into_router_with`](Self::into_router_with).
+    #[must_use]
+    pub fn security(
+        mut self,
+        schemes: impl IntoIterator<Item = SecurityScheme>,
+        exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.security = Some(Security::new(schemes, exempt));
+        self
+    }
+
     /// What says, later, that the server is draining.
     pub fn drain_handle(&self) -> DrainHandle {
         self.drain.clone()
@@ -229,13 +250,59 @@ impl<S> KernelRouter<S> {
         S::Error: Classify + Error + 'static,
         S::Future: Send,
     {
+        let cors_enabled = self.config.cors_enabled;
+        let routes = self.routes();
+        if cors_enabled { routes.layer(cors::layer()) } else { routes }
+    }
+
+    /// The routes inside of a layer that may answer in their place, such as one that authenticates.
+    ///
+    /// A layer around the [router](Self::into_router) would do, but for what is around the layer here: its responses name
+    /// the request, in `x-request-id` and in their problem documents, and scripts of other origins may read them where
+    /// [`RouterConfig::cors_enabled`](super::RouterConfig) lets them in; their preflights need no credentials.
+    ///
+    /// ```
+    /// use tower::ServiceBuilder;
+    /// use tower_kernels::axum::{KernelRouter, RouterConfig};
+    /// use tower_kernels::layers::{AnswerLayer, RateLimiterLayer};
+    /// use tower_kernels::service::KernelRegistry;
+    /// # use std::time::Duration;
+    ///
+    /// let config = RouterConfig { cors_enabled: true, ..RouterConfig::default() };
+    /// let limited = ServiceBuilder::new()
+    ///     .layer(AnswerLayer::new())
+    ///     .layer(RateLimiterLayer::new(100, Duration::from_secs(1)));
+    /// let app = KernelRouter::new(KernelRegistry::new(), config).into_router_with(limited);
+    /// # let _: axum::Router = app;
+    /// ```
+    pub fn into_router_with<L>(self, layer: L) -> Router
+    where
+        S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
+        S::Error: Classify + Error + 'static,
+        S::Future: Send,
+        L: Layer<routing::Route> + Clone + Send + Sync + 'static,
+        L::Service: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request>>::Future: Send + 'static,
+    {
+        let cors_enabled = self.config.cors_enabled;
+        let (routes, layer) = (self.routes(), Stack::new(layer, RequestIdLayer));
+        // One layer for the router, for which each costs a box a request.
+        if cors_enabled { routes.layer(Stack::new(layer, cors::layer())) } else { routes.layer(layer) }
+    }
+
+    fn routes(self) -> Router
+    where
+        S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
+        S::Error: Classify + Error + 'static,
+        S::Future: Send,
+    {
         let Self { service, registry, config, timeout, devices, drain, metrics, .. } = self;
         let (pipeline, tls, limits, openapi, more_metrics) =
             (self.pipeline, self.tls, self.limits, self.openapi, self.more_metrics);
         #[cfg(feature = "hyper")]
         let connections = self.connections;
         let routes: Vec<_> = Route::of(&config, openapi).collect();
-        let (outcomes, openapi) = (Outcomes::new(), Arc::default());
+        let (outcomes, openapi) = (Outcomes::new(), Arc::new(OpenApi::new(self.security)));
         if let Some(metrics) = metrics {
             return Shared {
                 service,
@@ -254,7 +321,7 @@ impl<S> KernelRouter<S> {
                 openapi,
                 more_metrics,
             }
-            .into_router(&routes);
+            .into_routes(&routes);
         }
         let kernels = registry.list();
         // Where not all can have series, those that are called first get them, and not those that come first by id.
@@ -282,7 +349,7 @@ impl<S> KernelRouter<S> {
             openapi,
             more_metrics,
         }
-        .into_router(&routes)
+        .into_routes(&routes)
     }
 }
 
@@ -330,50 +397,61 @@ where
     S::Error: Classify + Error + 'static,
     S::Future: Send,
 {
-    fn into_router(self, routes: &[Route]) -> Router {
+    fn into_routes(self, routes: &[Route]) -> Router {
         let config = self.config.clone();
         let add = |router: Router<Arc<Self>>, route: &Route| {
+            // Those that need no body deal with one all the same.
             let methods = match route {
-                Route::Kernels => get(kernels::list),
-                Route::Kernel => get(kernels::describe).post(execute::of_input).fallback(kernels::other_method),
+                Route::Kernels => get(kernels::list).layer(from_fn(drop_body)),
+                Route::Kernel => {
+                    let describe = get(kernels::describe).layer(from_fn(drop_body));
+                    describe.post(execute::of_input).fallback(kernels::other_method)
+                }
                 Route::Execute => post(execute::of_document),
-                Route::Health => get(health::health),
-                Route::Live => get(health::live),
-                Route::Ready => get(health::ready),
-                Route::Metrics => get(metrics::metrics),
-                Route::OpenApi => get(openapi::openapi),
+                Route::Health => get(health::health).layer(from_fn(drop_body)),
+                Route::Live => get(health::live).layer(from_fn(drop_body)),
+                Route::Ready => get(health::ready).layer(from_fn(drop_body)),
+                Route::Metrics => get(metrics::metrics).layer(from_fn(drop_body)),
+                Route::OpenApi => get(openapi::openapi).layer(from_fn(drop_body)),
                 #[cfg(feature = "docs")]
-                Route::Docs => get(docs::docs),
+                Route::Docs => get(docs::docs).layer(from_fn(drop_body)),
                 #[cfg(feature = "docs")]
-                Route::DocsPage => get(docs::page),
+                Route::DocsPage => get(docs::page).layer(from_fn(drop_body)),
                 #[cfg(feature = "docs")]
-                Route::DocsFile => get(docs::file),
+                Route::DocsFile => get(docs::file).layer(from_fn(drop_body)),
             };
             router.route(&route.path(&config), methods)
         };
         let router = routes.iter().fold(Router::new(), add);
-        let router = router.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
-        let router = router.with_state(Arc::new(self));
-        if config.cors_enabled { router.layer(cors()) } else { router }
+        let leads_to_docs = routes.contains(&Route::OpenApi) && cfg!(feature = "docs");
+        router
+            .fallback(move |request: Request| not_found(request, leads_to_docs))
+            .method_not_allowed_fallback(method_not_allowed)
+            .with_state(Arc::new(self))
     }
 }
 
-/// No credentials go with calls from other origins, so any may be let in.
-fn cors() -> CorsLayer {
-    CorsLayer::new()
-        .allow_origin(Any)
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers(Any)
-        .expose_headers([RequestId::HEADER, RETRY_AFTER, HEAD_LENGTH])
-        .max_age(Duration::from_secs(3600))
-}
-
-async fn not_found(uri: Uri, headers: HeaderMap) -> Response {
-    let problem = Problem::new(ErrorKind::NotFound, format!("nothing is at {}", uri.path()));
-    problem.into_response(&RequestId::of(&headers))
+/// What no route takes. `/` leads to the page of the documentation: no route, so that a router that is merged with this
+/// one can have its own.
+#[cfg_attr(not(feature = "docs"), expect(unused_variables, reason = "there is no page"))]
+async fn not_found(request: Request, leads_to_docs: bool) -> Response {
+    without_body(request, |head| {
+        let request_id = RequestId::of(&head.headers);
+        #[cfg(feature = "docs")]
+        if leads_to_docs && head.uri.path() == "/" && matches!(head.method, Method::GET | Method::HEAD) {
+            return docs::from_root(&head.extensions, &request_id);
+        }
+        let problem = Problem::new(ErrorKind::NotFound, format!("nothing is at {}", head.uri.path()));
+        problem.into_response(&request_id)
+    })
+    .await
 }
 
 /// axum itself says in `Allow` which methods the path takes.
-async fn method_not_allowed(method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    Problem::no_such_method(format!("{} takes no {method}", uri.path())).into_response(&RequestId::of(&headers))
+async fn method_not_allowed(request: Request) -> Response {
+    without_body(request, |head| {
+        let problem = Problem::no_such_method(format!("{} takes no {}", head.uri.path(), head.method));
+        problem.into_response(&RequestId::of(&head.headers))
+    })
+    .await
 }

@@ -150,7 +150,7 @@ pub(super) fn broken(error: &(dyn Error + 'static), max: usize) -> Problem {
     if find::<LengthLimitError>(error).is_some() {
         return too_large(max);
     }
-    Problem::new(ErrorKind::InvalidArgument, format!("the body broke off: {error}"))
+    Problem::new(ErrorKind::InvalidArgument, format!("the body broke off: {error}")).closing()
 }
 
 /// Ends work on a request that has come whole, by its deadline.

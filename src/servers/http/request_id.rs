@@ -1,7 +1,10 @@
 //! The name of one request, in the answer, in problem documents and in the client's logs.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
+use crate::layers::answer::problem::{self, Unnamed};
 use crate::servers::headers::{REQUEST_ID, is_request_id, made_request_id};
 
 /// The client's `x-request-id`, or one made here.
@@ -27,6 +30,19 @@ impl RequestId {
 
     pub(crate) fn value(&self) -> &HeaderValue {
         &self.0
+    }
+
+    /// Names the request in a response that does not: in its headers, and in the problem document that an
+    /// [`AnswerLayer`](crate::layers::AnswerLayer) has written.
+    pub(crate) fn add_to<B: From<Bytes>>(&self, response: &mut Response<B>) {
+        response.headers_mut().entry(Self::HEADER).or_insert_with(|| self.0.clone());
+        // What was compressed on its way, or replaced by something else, is no such document any more.
+        if let Some(unnamed) = response.extensions_mut().remove::<Unnamed>()
+            && !response.headers().contains_key(CONTENT_ENCODING)
+            && response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == problem::CONTENT_TYPE)
+        {
+            *response.body_mut() = unnamed.named(self.as_str()).into();
+        }
     }
 }
 

@@ -87,6 +87,9 @@
 //! * No more connections than the configuration says are accepted; the others wait in the backlog of [`listen`]. An
 //!   address has a limit of its own, past which it is closed at once, and [`Server::reserve`] keeps some for health probes.
 //! * Connections may be given an age, after which their clients are told to connect anew.
+//! * A request that is answered before its body was read costs its connection nothing where at most 64 KiB of the body
+//!   are left and come within 5 s: over HTTP/1.1 they are read before the response, which otherwise says
+//!   `connection: close`. Over HTTP/2 up to 16 MiB are read after the response, and only then is the stream reset.
 //! * A client that goes on sending after its last response is read for up to 3 s, so that it finds the response and not a
 //!   connection that was reset.
 //! * Told to stop, the server gives its clients [notice](Server::notice): it goes on, says `connection: close` in each

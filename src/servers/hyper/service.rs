@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::future::{Future, Ready, ready};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::error::{Classify, ErrorKind};
 use crate::layers::metrics::MetricsHandle;
 use crate::layers::tracing::RequestScope;
 use crate::servers::http::{Limits, Problem, RequestHead, RequestId, ResponseBody, Target, document, execute};
+use crate::servers::unread_body::UnreadBody;
 use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// A `Service<KernelRequest>` as a service of hyper's. See the [module](super) for what it answers.
@@ -105,20 +106,28 @@ where
         let request_id = RequestId::of(&parts.headers);
         let span = RequestScope::enter_handler(&mut parts.extensions, request_id.as_str());
         let _entered = span.enter();
+        let unread = UnreadBody::of(parts.version, &parts.headers);
+        let answer_now = |response, body: B| {
+            if body.is_end_stream() {
+                return ResponseFuture::ready(response);
+            }
+            ResponseFuture::running(unread.finish(body, response))
+        };
         let target = match self.route(&parts, &request_id) {
-            Ok(Route::Answer(response)) => return ResponseFuture::ready(response),
+            Ok(Route::Answer(response)) => return answer_now(response, body),
             Ok(Route::Execute(target)) => target,
-            Err(problem) => return ResponseFuture::ready(problem.into_response(&request_id)),
+            Err(problem) => return answer_now(problem.into_response(&request_id), body),
         };
         let head = match RequestHead::read(&parts, self.timeout) {
             Ok(head) => head,
-            Err(problem) => return ResponseFuture::ready(problem.into_response(&request_id)),
+            Err(problem) => return answer_now(problem.into_response(&request_id), body),
         };
         let (service, limits) = (self.service.clone(), self.limits.clone());
         let answer = async move {
-            match execute(service, &parts, head, &request_id, target, body, &limits).await {
+            let mut body = pin!(body);
+            match execute(service, &parts, head, &request_id, target, body.as_mut(), &limits).await {
                 Ok(answer) => answer.into_response(&request_id),
-                Err(problem) => problem.into_response(&request_id),
+                Err(problem) => unread.finish(body, problem.into_response(&request_id)).await,
             }
         };
         ResponseFuture::running(answer.instrument(span.clone()))

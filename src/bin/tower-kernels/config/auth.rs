@@ -12,6 +12,7 @@ pub(crate) struct Auth {
     pub(crate) api_keys: Vec<TenantKey>,
     /// None where it is empty, as it is with every path and text here.
     pub(crate) api_keys_file: PathBuf,
+    pub(crate) open_docs: bool,
     pub(crate) open_metrics: bool,
     pub(crate) jwt: Jwt,
 }

@@ -116,6 +116,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Text("FILE"),
         "A TOML file of API keys, [[api_keys]] with tenant and key_sha256, apart from the other settings",
     ),
+    setting("auth.open_docs", Switch, "Whether /docs and /openapi.json need no credentials"),
     setting("auth.open_metrics", Switch, "Whether /metrics asks nobody who they are; /health and gRPC health never do"),
     setting("auth.jwt.algorithm", Choice(&["RS256", "ES256", "EdDSA", "HS256"]), "How JSON web tokens are signed"),
     setting(

@@ -5,18 +5,22 @@ use std::sync::Arc;
 
 use axum::Router;
 use http::{Method, Uri};
+use tower_kernels::axum::{KernelRouter, SecurityScheme};
+use tower_kernels::grpc::Pipeline;
 use tower_kernels::layers::authenticate::{ApiKeys, Credential, Denied, Jwt, JwtKey, Verify};
 use tower_kernels::layers::{AnswerLayer, AuthenticateLayer};
 use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_layer::Stack;
 
+use super::docs::{RestRefusals, leads_to_docs};
 use crate::config::{self, Algorithm, Auth, Invalid, KeysFile, of_serde};
 
 /// What checks credentials.
 #[derive(Clone, Debug)]
 pub(super) struct Authentication {
     verifier: Arc<dyn Verify>,
-    client_certificates: bool,
+    schemes: Vec<SecurityScheme>,
+    open_docs: bool,
     open_metrics: bool,
     kinds: String,
 }
@@ -25,6 +29,13 @@ impl Authentication {
     /// `None` where nobody is asked who they are.
     pub(super) fn new(auth: &Auth, client_certificates: bool) -> Result<Option<Self>, Invalid> {
         let (keys, tokens) = (keys(auth)?, tokens(&auth.jwt)?);
+        let schemes = [
+            (SecurityScheme::ApiKey, keys.is_some()),
+            (SecurityScheme::Bearer, keys.is_some()),
+            (SecurityScheme::Jwt, tokens.is_some()),
+            (SecurityScheme::ClientCertificate, client_certificates),
+        ];
+        let schemes = schemes.into_iter().filter_map(|(scheme, on)| on.then_some(scheme)).collect();
         let kinds = [
             ("API keys", keys.is_some()),
             ("JSON web tokens", tokens.is_some()),
@@ -38,8 +49,13 @@ impl Authentication {
             (None, Some(tokens)) => Arc::new(tokens),
             (Some(keys), Some(tokens)) => Arc::new(keys.or(tokens)),
         };
-        let open_metrics = auth.open_metrics;
-        Ok(Some(Self { verifier, client_certificates, open_metrics, kinds: kinds.join(" and ") }))
+        let (open_docs, open_metrics, kinds) = (auth.open_docs, auth.open_metrics, kinds.join(" and "));
+        Ok(Some(Self { verifier, schemes, open_docs, open_metrics, kinds }))
+    }
+
+    /// Whether the page and the document of the REST API are for everybody.
+    pub(super) fn has_open_docs(&self) -> bool {
+        self.open_docs
     }
 
     /// Its name, for people.
@@ -52,19 +68,31 @@ impl Authentication {
         self.kinds != "client certificates"
     }
 
-    /// In front of REST. Probes have no credentials, and neither have the preflights of browsers.
-    pub(super) fn around_rest(&self, router: Router, requests: &RequestMetrics) -> Router {
-        let open_metrics = self.open_metrics;
-        router.layer(self.layer(requests, Transport::Rest, move |method, uri| {
+    /// REST behind it, and what its document says of it.
+    pub(super) fn around_rest<S>(&self, router: KernelRouter<S>, requests: &RequestMetrics) -> Router
+    where
+        S: Pipeline,
+    {
+        let router = router.security(self.schemes.iter().copied(), self.exempt_from_rest());
+        let layer = self.layer(requests, Transport::Rest, self.exempt_from_rest());
+        router.into_router_with(Stack::new(layer, AnswerLayer::with(RestRefusals)))
+    }
+
+    /// Which requests of REST need no credential. Probes have none, and neither have the preflights of browsers.
+    fn exempt_from_rest(&self) -> impl Fn(&Method, &Uri) -> bool + Send + Sync + use<> {
+        let (open_docs, open_metrics) = (self.open_docs, self.open_metrics);
+        move |method, uri| {
             *method == Method::OPTIONS
                 || matches!(uri.path(), "/health" | "/health/live" | "/health/ready")
                 || (open_metrics && uri.path() == "/metrics")
-        }))
+                || (open_docs && leads_to_docs(uri.path()))
+        }
     }
 
     /// In front of gRPC. Probes have no credentials.
     pub(super) fn around_grpc(&self, router: Router, requests: &RequestMetrics) -> Router {
-        router.layer(self.layer(requests, Transport::Grpc, |_, uri| uri.path().starts_with("/grpc.health.v1.Health/")))
+        let is_probe = |_: &Method, uri: &Uri| uri.path().starts_with("/grpc.health.v1.Health/");
+        router.layer(Stack::new(self.layer(requests, Transport::Grpc, is_probe), AnswerLayer::new()))
     }
 
     fn layer(
@@ -72,12 +100,11 @@ impl Authentication {
         requests: &RequestMetrics,
         transport: Transport,
         exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static,
-    ) -> Stack<AuthenticateLayer<Arc<dyn Verify>>, AnswerLayer> {
+    ) -> AuthenticateLayer<Arc<dyn Verify>> {
         let requests = requests.clone();
         let layer = AuthenticateLayer::new(Arc::clone(&self.verifier)).exempt(exempt);
         let layer = layer.on_failure(move |reason| requests.authentication_failed(transport, reason));
-        let layer = if self.client_certificates { layer.client_certificates() } else { layer };
-        Stack::new(layer, AnswerLayer::new())
+        if self.schemes.contains(&SecurityScheme::ClientCertificate) { layer.client_certificates() } else { layer }
     }
 }
 

@@ -44,7 +44,10 @@ pub(super) fn print(
     writeln!(text, "  {:<8} {rest}", "REST")?;
     // A browser connects to no Unix domain socket.
     if let Some(address) = servers.rest.iter().find(|address| !matches!(address, ListenAddress::Unix(_))) {
-        let credential = if servers.auth.is_some() { "  (asks for a credential)" } else { "" };
+        let credential = match &servers.auth {
+            Some(auth) if !auth.has_open_docs() => "  (asks for a credential)",
+            _ => "",
+        };
         writeln!(text, "  {:<8} {scheme}://{}/docs{credential}", "docs", reachable(address).1)?;
     }
     for (name, value) in [

@@ -2,6 +2,7 @@
 
 mod auth;
 mod backends;
+mod docs;
 mod drain;
 #[cfg(feature = "fault-kernel")]
 mod fault;

@@ -53,7 +53,7 @@ impl Servers {
         let requests = RequestMetrics::new().access_log(config.log.access);
         let shown = requests.clone();
         Self {
-            rest_server: server(config, tls.as_ref()),
+            rest_server: server(config, tls.as_ref()).cors(config.rest.cors),
             grpc_server: server(config, tls.as_ref()),
             drain: config.drain.limit.0,
             auth,
@@ -102,7 +102,7 @@ impl Servers {
         let router = more.fold(router, |router, register| router.more_metrics(move |registry| register(registry)));
         let drain = router.drain_handle();
         let router = match &self.auth {
-            Some(auth) => auth.around_rest(router.into_router(), &self.requests),
+            Some(auth) => auth.around_rest(router, &self.requests),
             None => router.into_router(),
         };
         let service = TowerToHyperService::new(self.requests.layer(Transport::Rest).layer(router));

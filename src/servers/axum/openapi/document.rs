@@ -9,6 +9,7 @@ use super::super::route::Route;
 use super::operations::{self, KERNELS, SERVER};
 use super::responses;
 use super::schemas::Schemas;
+use super::security::Security;
 use crate::service::{Description, ExecuteResponse, KernelError, RegisteredKernel};
 
 /// What a router of this configuration answers, with these kernels.
@@ -18,7 +19,11 @@ use crate::service::{Description, ExecuteResponse, KernelError, RegisteredKernel
 ///
 /// # Errors
 /// Where a kernel panics when its types are asked for their schemas.
-pub(super) fn of(config: &RouterConfig, kernels: &[RegisteredKernel]) -> Result<Value, KernelError> {
+pub(super) fn of(
+    config: &RouterConfig,
+    kernels: &[RegisteredKernel],
+    security: Option<&Security>,
+) -> Result<Value, KernelError> {
     let (mut schemas, mut paths) = (Schemas::new(), Map::new());
     schemas.tensors();
     for route in Route::of(config, true) {
@@ -33,17 +38,24 @@ pub(super) fn of(config: &RouterConfig, kernels: &[RegisteredKernel]) -> Result<
             Route::Live => operations::live(&mut schemas),
             Route::Ready => operations::ready(&mut schemas),
             Route::Metrics => operations::metrics(),
-            Route::OpenApi => operations::openapi(),
+            // What shows the document is no part of the API.
+            Route::OpenApi => continue,
             #[cfg(feature = "docs")]
-            Route::Docs => operations::docs(),
-            #[cfg(feature = "docs")]
-            Route::DocsPage => operations::docs_page(),
-            #[cfg(feature = "docs")]
-            Route::DocsFile => operations::docs_file(),
+            Route::Docs | Route::DocsPage | Route::DocsFile => continue,
         };
         paths.insert(literal(&route.path(config)), operations);
     }
     let responses = responses::components(&mut schemas);
+    let mut components = json!({
+        "schemas": schemas.into_components(),
+        "responses": responses,
+        "headers": responses::headers(),
+        "parameters": responses::parameters(),
+    });
+    if let Some(security) = security {
+        security.describe(&mut paths);
+        components["securitySchemes"] = security.components();
+    }
     Ok(json!({
         "openapi": "3.1.0",
         "info": {
@@ -55,12 +67,7 @@ pub(super) fn of(config: &RouterConfig, kernels: &[RegisteredKernel]) -> Result<
         "servers": [{ "url": "." }],
         "tags": tags(kernels),
         "paths": paths,
-        "components": {
-            "schemas": schemas.into_components(),
-            "responses": responses,
-            "headers": responses::headers(),
-            "parameters": responses::parameters(),
-        },
+        "components": components,
     }))
 }
 

@@ -5,6 +5,7 @@ mod document;
 mod operations;
 mod responses;
 mod schemas;
+mod security;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::sync::Mutex;
 
+pub(super) use self::security::Security;
+pub use self::security::SecurityScheme;
 use super::RouterConfig;
 use super::router::Shared;
 use crate::error::ErrorKind;
@@ -30,9 +33,14 @@ pub(super) struct OpenApi {
     made: ArcSwapOption<(Snapshot, Bytes)>,
     /// Held by who makes the next one. Inside an `Arc` of its own, so that the work can take the lock with it.
     making: Arc<Mutex<()>>,
+    security: Option<Security>,
 }
 
 impl OpenApi {
+    pub(super) fn new(security: Option<Security>) -> Self {
+        Self { security, ..Self::default() }
+    }
+
     fn current(&self, registry: &KernelRegistry) -> Option<Bytes> {
         let made = self.made.load();
         let (snapshot, document) = made.as_deref()?;
@@ -56,7 +64,8 @@ impl OpenApi {
         let make = move || {
             let _making = making;
             let snapshot = registry.snapshot();
-            let document = document::of(&config, snapshot.kernels()).map_err(|error| Problem::of(&error))?;
+            let document = document::of(&config, snapshot.kernels(), this.security.as_ref())
+                .map_err(|error| Problem::of(&error))?;
             let document = serde_json::to_vec(&document).map_err(|error| internal(&error))?;
             let document = Bytes::from(document);
             this.made.store(Some(Arc::new((snapshot, document.clone()))));

@@ -98,7 +98,7 @@ fn execution(id: &str, summary: &str, tag: &str, request: &Value, response: &Val
 
 pub(super) fn health(schemas: &mut Schemas) -> Value {
     let health = content(&schemas.written::<Health>());
-    let mut operation = server("health", "How the server is", answer("It works.", health.clone()), &[]);
+    let mut operation = server("health", "Server health", answer("It works.", health.clone()), &[]);
     operation["get"]["responses"]["503"] = answer("It does not.", health);
     operation
 }
@@ -118,38 +118,6 @@ pub(super) fn metrics() -> Value {
     let pages: Value = [Format::Text, Format::OpenMetrics].map(page).into_iter().collect();
     let description = "In the format that `Accept` prefers, the first where it prefers none.";
     server("metrics", "What the server has counted, for Prometheus", answer(description, pages), &[500])
-}
-
-pub(super) fn openapi() -> Value {
-    let document = json!({ "application/json": { "schema": { "type": "object", "required": ["openapi"] } } });
-    server("openapi", "This document", answer("OpenAPI 3.1.", document), &[500])
-}
-
-#[cfg(feature = "docs")]
-pub(super) fn docs() -> Value {
-    let mut operation = server("docs", "Leads to the page for people", Value::Null, &[]);
-    operation["get"]["responses"] = json!({ "308": {
-        "description": "It is at `/docs/`.",
-        "headers": { "location": { "required": true, "schema": { "type": "string" } } },
-    }});
-    operation
-}
-
-#[cfg(feature = "docs")]
-pub(super) fn docs_page() -> Value {
-    let page = json!({ "text/html": { "schema": { "type": "string" } } });
-    server("docsPage", "This document as a page for people", answer("The page.", page), &[])
-}
-
-#[cfg(feature = "docs")]
-pub(super) fn docs_file() -> Value {
-    let file = json!({ "*/*": {} });
-    let mut operation = server("docsFile", "What the page is made of", answer("A file.", file), &[404, 400]);
-    operation["get"]["parameters"] = json!([
-        reference("parameters", "x-request-id"),
-        { "name": "file", "in": "path", "required": true, "schema": { "type": "string" }, "example": "index.html" },
-    ]);
-    operation
 }
 
 fn server(id: &str, summary: &str, ok: Value, refused: &[u16]) -> Value {

@@ -16,7 +16,7 @@ pub(super) fn refusals() -> impl Iterator<Item = (u16, &'static str)> {
 
 /// `responses` of an operation: what it answers, and references to these refusals.
 pub(super) fn responses(status: u16, answer: Value, refused: impl IntoIterator<Item = u16>) -> Value {
-    let refused = refused.into_iter().map(|status| (status.to_string(), reference("responses", &name(status))));
+    let refused = refused.into_iter().map(|status| (status.to_string(), problem(status)));
     let answered = (status.to_string(), answer);
     Value::Object(std::iter::once(answered).chain(refused).collect())
 }
@@ -28,6 +28,11 @@ pub(super) fn answer(description: &str, content: Value) -> Value {
 
 pub(super) fn reference(components: &str, name: &str) -> Value {
     json!({ "$ref": format!("#/components/{components}/{name}") })
+}
+
+/// A refusal with this status.
+pub(super) fn problem(status: u16) -> Value {
+    reference("responses", &name(status))
 }
 
 fn name(status: u16) -> String {
@@ -71,7 +76,7 @@ pub(super) fn headers() -> Value {
         "x-request-id": header("The request's own, or one that was made.", json!({ "type": "string" })),
         "retry-after": header("When to come back, in seconds.", json!({ "type": "integer", "minimum": 0 })),
         "allow": header("The methods that the path takes.", json!({ "type": "string" })),
-        "www-authenticate": header("How to say who asks.", json!({ "type": "string" })),
+        "www-authenticate": header("How to authenticate.", json!({ "type": "string" })),
     })
 }
 

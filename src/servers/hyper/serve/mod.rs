@@ -7,6 +7,7 @@ mod body_wait;
 mod clock;
 mod config;
 mod connection;
+mod early;
 mod hang_up;
 mod listener;
 mod read_clock;
@@ -41,12 +42,12 @@ use self::address::{AddressLimit, AddressPermit};
 use self::clock::Lifetime;
 pub use self::config::ServerConfig;
 use self::connection::{Phase, supervise};
+use self::early::ReadBodies;
 #[cfg(unix)]
 pub use self::listener::SocketFile;
 pub use self::listener::{InvalidListenAddress, ListenAddress, Listener, listen};
 use self::listener::{Peer, Socket};
 pub use self::request_body::RequestBody;
-use self::request_body::WatchBodies;
 use self::reserve::Reserve;
 use self::slow_streams::StreamExecutor;
 use self::stream::Stream;
@@ -110,6 +111,7 @@ pub struct Server {
     security: Security,
     reserve: Option<(usize, Reserve)>,
     notice: Duration,
+    cors: bool,
 }
 
 impl Server {
@@ -150,6 +152,14 @@ impl Server {
         self
     }
 
+    /// Whether scripts on pages of any other origin may read the responses that the server makes itself, such as its
+    /// rejections on connections of the [reserve](Self::reserve); no by default. Those of the service are its own affair.
+    #[must_use]
+    pub fn cors(mut self, enabled: bool) -> Self {
+        self.cors = enabled;
+        self
+    }
+
     /// What tells, later, how many connections there are.
     pub fn connections(&self) -> Connections {
         self.connections.clone()
@@ -185,7 +195,7 @@ impl Server {
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        let Self { config, connections, security, reserve, notice } = self;
+        let Self { config, connections, security, reserve, notice, cors } = self;
         let (spare, reserve) = reserve.unzip();
         let no_more_handshakes = CancellationToken::new();
         let mut door = Door::new(listener.into(), &config, spare.unwrap_or(0), connections.clone());
@@ -202,7 +212,7 @@ impl Server {
             tasks.spawn(async move {
                 let Some(transport) = security.secure(socket, &activity, &config, &handshakes).await else { return };
                 let service = WithPeer::new(service, peer.address(), transport.peer());
-                let service = WatchBodies::new(service, activity.clone());
+                let service = ReadBodies::new(service, activity.clone(), cors);
                 let stream = Stream::new(transport, activity.clone(), &config);
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = supervise(connection, &activity, &counts, lifetime, phases).await {

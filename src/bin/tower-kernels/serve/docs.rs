@@ -1,0 +1,85 @@
+//! What a browser is told that opens the documentation without a credential.
+
+use axum::body::Body;
+use http::{HeaderValue, Request, Response, header};
+use tower_kernels::axum::is_docs;
+use tower_kernels::error::ErrorKind;
+use tower_kernels::layers::answer::{ByContentType, Protocol, Refusal, Spoken};
+
+/// Whether this path is of the documentation, or leads to it.
+pub(super) fn leads_to_docs(path: &str) -> bool {
+    path == "/" || is_docs(path)
+}
+
+/// Writes refusals as [`ByContentType`] does, and says of the documentation how it can be opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RestRefusals;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    spoken: Spoken,
+    wants: Wants,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wants {
+    Kernels,
+    /// The documentation, as a document for programs.
+    Docs,
+    /// The documentation, as a page for people.
+    Page,
+}
+
+impl Protocol<Body> for RestRefusals {
+    type Caller = Caller;
+
+    fn caller<R>(&self, request: &Request<R>) -> Caller {
+        let accepts_html = || {
+            let accept = request.headers().get_all(header::ACCEPT).iter();
+            accept.filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/html"))
+        };
+        let wants = match leads_to_docs(request.uri().path()) {
+            false => Wants::Kernels,
+            true if accepts_html() => Wants::Page,
+            true => Wants::Docs,
+        };
+        Caller { spoken: Protocol::<Body>::caller(&ByContentType, request), wants }
+    }
+
+    fn answer(&self, Caller { spoken, wants }: &Caller, refusal: &Refusal) -> Response<Body> {
+        if refusal.kind != ErrorKind::Unauthenticated || *wants == Wants::Kernels {
+            return ByContentType.answer(spoken, refusal);
+        }
+        let mut refusal = refusal.clone();
+        refusal.detail.push_str("; the setting auth.open_docs opens /docs and /openapi.json to everybody");
+        let mut response = ByContentType.answer(spoken, &refusal);
+        if *wants == Wants::Page {
+            *response.body_mut() = Body::from(PAGE);
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
+        }
+        response
+    }
+}
+
+const PAGE: &str = r#"<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="UTF-8">
+    <title>tower-kernels: credentials needed</title>
+  </head>
+  <body>
+    <h1>This page needs credentials</h1>
+    <p>This server answers requests with an API key or a token, and a browser cannot send one when it opens a page.</p>
+    <ul>
+      <li>Whoever runs the server can open this page, and <code>/openapi.json</code>, to everybody: with the setting
+        <code>auth.open_docs</code>, which is <code>--auth-open-docs</code> on the command line. Kernels stay closed: the
+        page has a button, Authorize, for the credential.</li>
+      <li>With a credential, the document that the page shows can be had by other means:
+        <pre>curl -H "x-api-key: $KEY" .../openapi.json
+curl -H "authorization: Bearer $TOKEN" .../openapi.json</pre></li>
+    </ul>
+  </body>
+</html>
+"#;

@@ -1,0 +1,21 @@
+//! What scripts on pages of other origins may do.
+
+use std::time::Duration;
+
+use http::Method;
+use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
+
+use crate::servers::http::{HEAD_LENGTH, RequestId};
+
+/// Lets in every origin: a browser sends no credentials of its own accord to an origin that is let in by `*`.
+///
+/// The headers that a script wants to send are mirrored, as `*` stands for all but `authorization`.
+pub(super) fn layer() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([RequestId::HEADER, RETRY_AFTER, WWW_AUTHENTICATE, ALLOW, HEAD_LENGTH])
+        .max_age(Duration::from_secs(3600))
+}

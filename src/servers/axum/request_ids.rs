@@ -1,0 +1,72 @@
+//! Gives every response the id of its request, whoever answers.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::servers::http::RequestId;
+
+/// Goes around layers that answer in place of the routes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestIdLayer;
+
+impl<S> Layer<S> for RequestIdLayer {
+    type Service = RequestIds<S>;
+
+    fn layer(&self, inner: S) -> RequestIds<S> {
+        RequestIds { inner }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct RequestIds<S> {
+    inner: S,
+}
+
+impl<S, R, B> Service<Request<R>> for RequestIds<S>
+where
+    S: Service<Request<R>, Response = Response<B>>,
+    B: From<Bytes>,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<R>) -> Self::Future {
+        let request_id = RequestId::of(request.headers());
+        // Whoever looks further in finds the same one.
+        request.headers_mut().insert(RequestId::HEADER, request_id.value().clone());
+        ResponseFuture { inner: self.inner.call(request), request_id }
+    }
+}
+
+#[pin_project]
+pub(super) struct ResponseFuture<F> {
+    #[pin]
+    inner: F,
+    request_id: RequestId,
+}
+
+impl<F, B, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: From<Bytes>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(cx))?;
+        this.request_id.add_to(&mut response);
+        Poll::Ready(Ok(response))
+    }
+}
