@@ -19,8 +19,11 @@
 //! | [`ConcurrencyLayer`] | How many at a time? | in `poll_ready`: it reserves a place |
 //! | [`BatchLayer`] | Who else can share the call? | while what is inside it, a service of batches, is not ready |
 //!
+//! One more is no protection of its own: [`ClassifyLayer`] tells the others what the errors of a foreign service mean.
+//!
 //! What they ask of a request and a response is [`RequestContext`] and [`ResponseContext`]; what they ask of an error
-//! is [`Classify`]. A request of your own implements the first with an empty `impl` block.
+//! is [`Classify`], or that it is a [`BoxError`](tower::BoxError). A request of your own implements the first with an empty
+//! `impl` block.
 //!
 //! ```
 //! use std::time::Duration;
@@ -69,6 +72,7 @@ mod beside;
 #[cfg(feature = "cache")]
 pub mod cache;
 pub mod circuit_breaker;
+pub mod classify;
 mod clock;
 pub mod coalesce;
 pub mod concurrency;
@@ -96,6 +100,7 @@ pub use self::batch::BatchLayer;
 #[cfg(feature = "cache")]
 pub use self::cache::CacheLayer;
 pub use self::circuit_breaker::CircuitBreakerLayer;
+pub use self::classify::ClassifyLayer;
 pub use self::coalesce::CoalesceLayer;
 pub use self::concurrency::ConcurrencyLayer;
 pub use self::fallback::FallbackLayer;

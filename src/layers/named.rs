@@ -10,6 +10,7 @@ use super::batch::{Answers, Batch, Join};
 #[cfg(feature = "cache")]
 use super::cache::Cache;
 use super::circuit_breaker::CircuitBreaker;
+use super::classify::{Classified, ClassifiedRequests};
 use super::coalesce::Coalesce;
 use super::concurrency::ConcurrencyLimit;
 use super::concurrency::fair::Fair;
@@ -34,6 +35,8 @@ macro_rules! forward {
 forward!(
     Answer<S, P>,
     CircuitBreaker<S, C>,
+    Classified<S>,
+    ClassifiedRequests<S, C>,
     Coalesce<S, P, L>,
     ConcurrencyLimit<S, L>,
     Fair<S, L>,

@@ -90,7 +90,7 @@ impl<S: Service<R>, R: RequestContext> ResponseFuture<S, R> {
                         }
                         Err(refusal) => {
                             *waiting = None;
-                            return Poll::Ready(Err(refusal.into()));
+                            return Poll::Ready(Err(refusal.around()));
                         }
                     }
                 }
@@ -115,7 +115,7 @@ impl<S: Service<R>, R: RequestContext> ResponseFuture<S, R> {
                     }
                     return Poll::Ready(result.map_err(PriorityQueueError::Inner));
                 }
-                StateProj::Refused { refusal } => return Poll::Ready(Err((*refusal).into())),
+                StateProj::Refused { refusal } => return Poll::Ready(Err(refusal.around())),
             };
             state.set(next);
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use tracing::field::Empty;
 use tracing::{Level, Span};
 
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 use crate::service::limits::name_prefix;
 use crate::service::{RequestContext, ResponseContext};
 
@@ -60,11 +60,11 @@ pub(super) fn span<R: RequestContext>(level: Level, kind: &'static str, request:
 pub(super) fn end<T, E>(span: &Span, result: &Result<T, E>)
 where
     T: ResponseContext,
-    E: Classify + fmt::Display,
+    E: AnyError,
 {
     let response = match result {
         Ok(response) => response,
-        Err(error) => return failure(span, error.kind(), error),
+        Err(error) => return failure(span, error.classify().kind, error),
     };
     if let Some(bytes) = response.payload_bytes() {
         span.record("response.size", bytes);

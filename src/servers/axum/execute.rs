@@ -1,6 +1,5 @@
 //! `POST /execute` and `POST /kernels/{id}/execute`.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use ::axum::body::Body;
@@ -11,13 +10,13 @@ use tower_service::Service;
 
 use super::kernels::{executes, path_of, unknown};
 use super::router::Shared;
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::servers::http::{self as transport, Problem, RequestHead, RequestId, ResponseBody, Target};
 use crate::service::{KernelRequest, KernelResponse};
 
 pub(super) async fn of_document<S>(State(shared): State<Arc<Shared<S>>>, request: Request) -> Response
 where
-    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error + 'static> + Clone,
+    S: Service<KernelRequest, Response = KernelResponse, Error: AnyError> + Clone,
 {
     execute(&shared, Ok(Target::Document), request).await
 }
@@ -28,7 +27,7 @@ pub(super) async fn of_input<S>(
     request: Request,
 ) -> Response
 where
-    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error + 'static> + Clone,
+    S: Service<KernelRequest, Response = KernelResponse, Error: AnyError> + Clone,
 {
     let target = path_of(path).and_then(|path| match executes(&shared.registry, &path) {
         Some(id) => Ok(Target::Input(id.to_owned())),
@@ -40,7 +39,7 @@ where
 
 async fn execute<S>(shared: &Shared<S>, target: Result<Target, Problem>, request: Request) -> Response
 where
-    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error + 'static> + Clone,
+    S: Service<KernelRequest, Response = KernelResponse, Error: AnyError> + Clone,
 {
     let (parts, body) = request.into_parts();
     let request_id = RequestId::of(&parts.headers);

@@ -1,4 +1,3 @@
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use super::outcomes::Outcomes;
 use super::route::Route;
 use super::{DrainHandle, RouterConfig, execute, health, kernels, metrics};
 use crate::backends::Local;
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 #[cfg(feature = "hyper")]
 use crate::hyper::Connections;
 use crate::layers::metrics::MetricsHandle;
@@ -215,7 +214,7 @@ impl<S> KernelRouter<S> {
     pub fn into_router(self) -> Router
     where
         S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
-        S::Error: Classify + Error + 'static,
+        S::Error: AnyError,
         S::Future: Send,
     {
         let Self { service, registry, config, timeout, devices, drain, metrics, .. } = self;
@@ -316,7 +315,7 @@ pub(super) struct Shared<S> {
 impl<S> Shared<S>
 where
     S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
-    S::Error: Classify + Error + 'static,
+    S::Error: AnyError,
     S::Future: Send,
 {
     fn into_router(self, routes: &[Route]) -> Router {

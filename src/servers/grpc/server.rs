@@ -1,5 +1,4 @@
 use std::convert::Infallible;
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +16,7 @@ use super::future::ResponseFuture;
 use super::handler::Handler;
 use super::memory::{CallMemory, RequestBody};
 use super::status::Refusal;
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// What a [`KernelGrpcServer`] serves: every cloneable service of kernel requests whose error says what it means.
@@ -25,16 +24,12 @@ use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, 
 /// [`KernelService`] is one, and so is any stack of [`layers`](crate::layers) over it. tonic's router shares its
 /// services among threads, hence `Sync`.
 pub trait Pipeline:
-    Service<KernelRequest, Response = KernelResponse, Error: Classify + Error, Future: Send> + Clone + Send + Sync + 'static
+    Service<KernelRequest, Response = KernelResponse, Error: AnyError, Future: Send> + Clone + Send + Sync + 'static
 {
 }
 
 impl<S> Pipeline for S where
-    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static
+    S: Service<KernelRequest, Response = KernelResponse, Error: AnyError, Future: Send> + Clone + Send + Sync + 'static
 {
 }
 
