@@ -19,7 +19,8 @@
 //! | [`ConcurrencyLayer`] | How many at a time? | in `poll_ready`: it reserves a place |
 //! | [`BatchLayer`] | Who else can share the call? | while what is inside it, a service of batches, is not ready |
 //!
-//! One more is no protection of its own: [`ClassifyLayer`] tells the others what the errors of a foreign service mean.
+//! Two more are no protection of their own: [`ClassifyLayer`] tells the others what the errors of a foreign service mean,
+//! and [`OptionalLayer`] leaves a layer out where a setting says so.
 //!
 //! What they ask of a request and a response is [`RequestContext`] and [`ResponseContext`]; what they ask of an error
 //! is [`Classify`], or that it is a [`BoxError`](tower::BoxError). A request of your own implements the first with an empty
@@ -84,6 +85,7 @@ pub mod metrics;
 #[cfg(feature = "grpc")]
 mod named;
 mod operations;
+pub mod optional;
 mod per_share;
 pub mod priority_queue;
 pub mod rate_limit;
@@ -107,6 +109,7 @@ pub use self::fallback::FallbackLayer;
 pub use self::hedge::HedgeLayer;
 pub use self::load_shed::LoadShedLayer;
 pub use self::metrics::MetricsLayer;
+pub use self::optional::OptionalLayer;
 pub use self::priority_queue::PriorityQueueLayer;
 pub use self::rate_limit::RateLimiterLayer;
 pub use self::retry::RetryLayer;

@@ -18,6 +18,7 @@ use super::fallback::Fallback;
 use super::hedge::Hedge;
 use super::load_shed::LoadShed;
 use super::metrics::Metrics;
+use super::optional::Optional;
 use super::priority_queue::PriorityQueue;
 use super::rate_limit::{RateLimiter, Wait};
 use super::retry::Retry;
@@ -43,6 +44,7 @@ forward!(
     Hedge<S, P>,
     LoadShed<S, P>,
     Metrics<S>,
+    Optional<S, B>,
     PriorityQueue<S>,
     RateLimiter<S, L>,
     Retry<S, P>,
