@@ -24,7 +24,8 @@
 //!
 //! What they ask of a request and a response is [`RequestContext`] and [`ResponseContext`]; what they ask of an error
 //! is [`Classify`], or that it is a [`BoxError`](tower::BoxError). A request of your own implements the first with an empty
-//! `impl` block.
+//! `impl` block. What the compiler says where one of these is missing, and what to do, is on
+//! [a page of its own](crate::compile_errors).
 //!
 //! ```
 //! use std::time::Duration;
