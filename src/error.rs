@@ -4,6 +4,9 @@
 //! [`Classify`] for itself or passes the question on. Whoever stands at the edge (REST, gRPC, actix, your code) asks
 //! the outermost error for its [`ErrorKind`], and all of them answer alike from the one table below.
 //!
+//! Errors that other layers put into boxes, as tower's `Buffer`, `LoadShed` and `Timeout` do, are classified by what is in
+//! the box: see [`classify`](fn@classify). Layers and servers accept both, as [`AnyError`].
+//!
 //! | kind | code | HTTP | gRPC | meaning |
 //! |---|---|---|---|---|
 //! | `InvalidArgument` | `invalid_argument` | 400 | 3 `INVALID_ARGUMENT` | the request is wrong, and stays wrong |
@@ -19,13 +22,20 @@
 //! | `MemoryExhausted` | `memory_exhausted` | 503 | 8 `RESOURCE_EXHAUSTED` | requests hold all the memory that they may just now |
 //! | `DeadlineExceeded` | `deadline_exceeded` | 504 | 4 `DEADLINE_EXCEEDED` | the time was up |
 
+mod any;
+mod erased;
+
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
+pub use self::any::AnyError;
+pub use self::erased::classify;
+pub(crate) use self::erased::{classify_with, provide};
 use crate::panics::LogLimit;
 
 /// What kind of refusal or failure an error is. The [module](self) holds the table of codes.
@@ -207,6 +217,16 @@ impl fmt::Display for ErrorKind {
 ///
 /// assert_eq!(Restarting.kind().http_status(), 503);
 /// ```
+///
+/// Layers and servers ask for [`AnyError`], which every error with this trait is, and which boxed errors are as well.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say what kind of error it is",
+    label = "`Classify` is not implemented for `{Self}`",
+    note = "implement `tower_kernels::error::Classify` for `{Self}`: its method `kind` returns an `ErrorKind`",
+    note = "for an error type of another crate, put `tower_kernels::layers::ClassifyLayer` directly around the service \
+            that returns it",
+    note = "see the page `tower_kernels::compile_errors`"
+)]
 pub trait Classify {
     /// What kind of refusal or failure this is.
     fn kind(&self) -> ErrorKind;
@@ -216,42 +236,139 @@ pub trait Classify {
         None
     }
 
-    /// How to say who asks, where that is what is missing: the value of HTTP's `WWW-Authenticate`.
-    fn challenge(&self) -> Option<&HeaderValue> {
+    /// `WWW-Authenticate` value for a 401.
+    fn challenge(&self) -> Option<HeaderValue> {
         None
+    }
+
+    /// All of the above in one value.
+    #[inline]
+    fn classification(&self) -> Classification {
+        Classification { kind: self.kind(), retry_after: self.retry_after(), challenge: self.challenge() }
     }
 }
 
-/// `Classify` for the error of a layer: its own variants answer for themselves, and `Inner` passes the question on.
-macro_rules! classify_layer {
-    ($error:ident { $($pattern:pat => $kind:expr, $retry_after:expr;)+ }) => {
-        impl<E: $crate::error::Classify> $crate::error::Classify for $error<E> {
-            #[allow(unused_variables, reason = "what a pattern binds is for one of the two answers")]
-            fn kind(&self) -> $crate::error::ErrorKind {
+/// What an error says of itself: its kind, and what goes with it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_kernels::error::{Classification, ErrorKind};
+///
+/// let full = Classification::new(ErrorKind::Overloaded).with_retry_after(Duration::from_secs(2));
+/// assert_eq!(full.retry_after, Some(Duration::from_secs(2)));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Classification {
+    /// What kind of error it is.
+    pub kind: ErrorKind,
+    /// How long to wait before the same request can succeed, where that is known.
+    pub retry_after: Option<Duration>,
+    /// `WWW-Authenticate` value for a 401.
+    pub challenge: Option<HeaderValue>,
+}
+
+impl Classification {
+    /// An error of this kind, of which no more is known.
+    #[inline]
+    pub const fn new(kind: ErrorKind) -> Self {
+        Self { kind, retry_after: None, challenge: None }
+    }
+
+    /// Sets how long to wait before the same request can succeed.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Sets the `WWW-Authenticate` value for a 401.
+    #[must_use]
+    pub fn with_challenge(mut self, challenge: HeaderValue) -> Self {
+        self.challenge = Some(challenge);
+        self
+    }
+}
+
+impl From<ErrorKind> for Classification {
+    fn from(kind: ErrorKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl From<&Classification> for Classification {
+    fn from(classification: &Classification) -> Self {
+        classification.clone()
+    }
+}
+
+/// `Display`, `Error` and `Classify` for the error of a layer, over any error inside of it, boxed ones included.
+///
+/// The variants of its own have a kind, the time to retry and a text; those in parentheses hold the error of the
+/// inner service, and are it in all of this. Not thiserror's derive: that asks for `E: Error`, which a `BoxError` is not.
+macro_rules! layer_error {
+    (@from $error:ident($inner:ident $(, $more:ident)*)) => {
+        /// What a service without the layer fails with, in the terms of one with it.
+        impl<E> From<E> for $error<E> {
+            fn from(error: E) -> Self {
+                Self::$inner(error.into())
+            }
+        }
+    };
+    (
+        $error:ident($($inner:ident),+) {
+            $($pattern:pat => $kind:expr, $retry_after:expr, $($text:expr),+;)+
+        }
+    ) => {
+        layer_error!(@from $error($($inner),+));
+
+        impl<E: std::fmt::Display> std::fmt::Display for $error<E> {
+            #[allow(unused_variables, reason = "what a pattern binds need not be in the text")]
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 match self {
-                    $($pattern => $kind,)+
-                    Self::Inner(error) => error.kind(),
+                    $($pattern => write!(f, $($text),+),)+
+                    $(Self::$inner(error) => E::fmt(error, f),)+
                 }
             }
+        }
 
-            #[allow(unused_variables, reason = "what a pattern binds is for one of the two answers")]
-            fn retry_after(&self) -> Option<std::time::Duration> {
+        impl<E: $crate::error::AnyError> std::error::Error for $error<E> {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                $crate::error::provide(self);
                 match self {
-                    $($pattern => $retry_after,)+
-                    Self::Inner(error) => error.retry_after(),
-                }
-            }
-
-            fn challenge(&self) -> Option<&http::HeaderValue> {
-                match self {
-                    Self::Inner(error) => error.challenge(),
+                    $(Self::$inner(error) => E::as_error(error).source(),)+
                     _ => None,
                 }
             }
         }
+
+        impl<E: $crate::error::AnyError> $crate::error::Classify for $error<E> {
+            fn kind(&self) -> $crate::error::ErrorKind {
+                self.classification().kind
+            }
+
+            fn retry_after(&self) -> Option<std::time::Duration> {
+                self.classification().retry_after
+            }
+
+            fn challenge(&self) -> Option<http::HeaderValue> {
+                self.classification().challenge
+            }
+
+            #[allow(unused_variables, reason = "what a pattern binds need not be the time to retry")]
+            fn classification(&self) -> $crate::error::Classification {
+                let (kind, retry_after) = match self {
+                    $($pattern => ($kind, $retry_after),)+
+                    $(Self::$inner(error) => return E::classify(error),)+
+                };
+                let mut classification = $crate::error::Classification::new(kind);
+                classification.retry_after = retry_after;
+                classification
+            }
+        }
     };
 }
-pub(crate) use classify_layer;
+pub(crate) use layer_error;
 
 impl Classify for Infallible {
     fn kind(&self) -> ErrorKind {
@@ -259,32 +376,38 @@ impl Classify for Infallible {
     }
 }
 
-impl<E: Classify + ?Sized> Classify for Box<E> {
-    fn kind(&self) -> ErrorKind {
-        (**self).kind()
-    }
-    fn retry_after(&self) -> Option<Duration> {
-        (**self).retry_after()
-    }
-    fn challenge(&self) -> Option<&HeaderValue> {
-        (**self).challenge()
-    }
+/// A pointer to an error is of the same kind as the error.
+macro_rules! classify_pointer {
+    ($($pointer:ident),+) => {$(
+        impl<E: Classify + ?Sized> Classify for $pointer<E> {
+            fn kind(&self) -> ErrorKind {
+                (**self).kind()
+            }
+            fn retry_after(&self) -> Option<Duration> {
+                (**self).retry_after()
+            }
+            fn challenge(&self) -> Option<HeaderValue> {
+                (**self).challenge()
+            }
+            fn classification(&self) -> Classification {
+                (**self).classification()
+            }
+        }
+    )+};
 }
-
-/// A type-erased error has lost its meaning on the way; it counts as a defect on this side.
-impl Classify for dyn Error + Send + Sync {
-    fn kind(&self) -> ErrorKind {
-        ErrorKind::Internal
-    }
-}
+classify_pointer!(Box, Arc);
 
 /// An error and its causes, joined with `": "`: each level of a stack speaks for itself alone.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let cause_text = cause.to_string();
+        // Some errors, as that of tower's buffer, have the text of their cause in their own.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
         next = cause.source();
     }
     text
@@ -321,8 +444,8 @@ impl Told {
     }
 
     /// An error and its causes.
-    pub(crate) fn of<E: Classify + Error>(error: &E) -> Self {
-        Self::new(error.kind(), chain(error))
+    pub(crate) fn of(error: &impl AnyError) -> Self {
+        Self::new(error.classify().kind, chain(error.as_error()))
     }
 }
 
@@ -370,6 +493,16 @@ mod tests {
             let others = ErrorKind::ALL.into_iter().filter(|other| *other != kind).collect::<ErrorKinds>();
             assert!(!others.contains(kind) && ErrorKinds::from([kind]).contains(kind));
         }
+    }
+
+    #[test]
+    fn a_cause_that_an_error_repeats_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the service failed: {0}")]
+        struct Repeats(#[source] std::num::ParseIntError);
+
+        let cause = "a".parse::<u8>().unwrap_err();
+        assert_eq!(super::chain(&Repeats(cause)), "the service failed: invalid digit found in string");
     }
 
     #[test]

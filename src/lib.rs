@@ -67,6 +67,7 @@
 //! * Using kernels: [`KernelService`](service::KernelService) and the [catalogue](kernels).
 //! * The layers around kernels in the right order, from a few settings: [`pipeline`].
 //! * Around a service of your own that knows nothing of kernels: [`layers`].
+//! * What to do when [it does not compile](compile_errors).
 //! * A kernel of your own: [the guide](guide), which walks through the smallest one there is.
 //! * GPUs, and what happens when one is lost: [`backends`].
 //!
@@ -112,6 +113,9 @@ pub use servers::requests;
 
 #[doc = include_str!("guide.md")]
 pub mod guide {}
+
+#[doc = include_str!("compile_errors.md")]
+pub mod compile_errors {}
 
 /// The README's code is compiled and run as well.
 #[cfg(doctest)]

@@ -18,7 +18,9 @@ use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
-use tower::{Layer, Service, ServiceBuilder};
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::{BoxError, Layer, Service, ServiceBuilder};
+use tower_kernels::layers::answer::any_body;
 use tower_kernels::layers::{AnswerLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -83,30 +85,24 @@ impl Health for Checks {
 
 type Client = HealthClient<tonic::transport::Channel>;
 
-async fn over_tonic<L>(layer: L) -> Client
+async fn over_tonic<L, B>(layer: L) -> Client
 where
     L: Layer<Routes> + Clone + Send + Sync + 'static,
-    L::Service: Service<
-            http::Request<tonic::body::Body>,
-            Response = http::Response<tonic::body::Body>,
-            Error = Infallible,
-            Future: Send,
-        > + Clone
+    B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+    L::Service: Service<http::Request<tonic::body::Body>, Response = http::Response<B>, Error = Infallible, Future: Send>
+        + Clone
         + Send
         + 'static,
 {
     connect(serve_tonic(layer)).await
 }
 
-fn serve_tonic<L>(layer: L) -> SocketAddr
+fn serve_tonic<L, B>(layer: L) -> SocketAddr
 where
     L: Layer<Routes> + Clone + Send + Sync + 'static,
-    L::Service: Service<
-            http::Request<tonic::body::Body>,
-            Response = http::Response<tonic::body::Body>,
-            Error = Infallible,
-            Future: Send,
-        > + Clone
+    B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+    L::Service: Service<http::Request<tonic::body::Body>, Response = http::Response<B>, Error = Infallible, Future: Send>
+        + Clone
         + Send
         + 'static,
 {
@@ -222,6 +218,53 @@ async fn tracing_on_tonic() {
     check(&mut client, "").await.unwrap();
     assert_eq!(check(&mut client, "").await.unwrap_err().code(), Code::ResourceExhausted);
     assert_says(&log.text(), &["rate_limited"]);
+}
+
+/// tower's own layers put their errors into boxes, and are answered for what is in them.
+#[tokio::test]
+async fn towers_layers_on_axum() {
+    // axum makes the services of a layer once a connection, and this one limits all of them together.
+    let limit = GlobalConcurrencyLimitLayer::new(1);
+    let address = over_axum(ServiceBuilder::new().layer(AnswerLayer::new()).load_shed().layer(limit)).await;
+    assert_says(&http_get(address, "/hello").await, &["http/1.1 200", "\r\n\r\nhello"]);
+    // One of the two waits for an hour, and the other finds the service full.
+    let refused = tokio::select! {
+        answer = http_get(address, "/slow") => answer,
+        answer = http_get(address, "/slow") => answer,
+    };
+    assert_says(&refused, &["http/1.1 503", "retry-after: 1", r#""code":"overloaded""#, "service overloaded"]);
+
+    let layers = ServiceBuilder::new().layer(AnswerLayer::new()).timeout(Duration::from_millis(50));
+    let late = http_get(over_axum(layers).await, "/slow").await;
+    assert_says(&late, &["http/1.1 504", r#""code":"deadline_exceeded""#]);
+
+    let layers = ServiceBuilder::new()
+        .layer(AnswerLayer::new())
+        .buffer(8)
+        .layer(MetricsLayer::new())
+        .layer(RateLimiterLayer::new(1, HOUR));
+    let address = over_axum(layers).await;
+    assert_says(&http_get(address, "/hello").await, &["http/1.1 200", "\r\n\r\nhello"]);
+    let refused = http_get(address, "/hello").await;
+    assert_says(&refused, &["http/1.1 429", "retry-after: 3600", r#""code":"rate_limited""#]);
+}
+
+#[tokio::test]
+async fn towers_layers_on_tonic() {
+    // By the content type, and as gRPC alone.
+    let full = || ServiceBuilder::new().load_shed().layer(GlobalConcurrencyLimitLayer::new(1)).into_inner();
+    let by_type = ServiceBuilder::new().layer(AnswerLayer::new()).layer(full()).map_response(any_body);
+    let client = over_tonic(by_type).await;
+    let other = over_tonic(ServiceBuilder::new().layer(AnswerLayer::grpc()).layer(full())).await;
+    for mut client in [client, other] {
+        check(&mut client, "").await.unwrap();
+        let mut second = client.clone();
+        let refused = tokio::select! {
+            result = check(&mut client, "slow") => result.unwrap_err(),
+            result = check(&mut second, "slow") => result.unwrap_err(),
+        };
+        assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "service overloaded"));
+    }
 }
 
 /// Metrics and tracing refuse nothing, so on services that cannot fail they need nobody to answer for them.

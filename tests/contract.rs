@@ -10,6 +10,8 @@ mod authenticate;
 mod backends;
 #[path = "contract/batch.rs"]
 mod batch;
+#[path = "contract/boxed.rs"]
+mod boxed;
 #[path = "contract/checks.rs"]
 mod checks;
 #[path = "contract/circuit_breaker.rs"]

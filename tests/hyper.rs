@@ -18,7 +18,7 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tower::{Layer, Service};
+use tower::{Layer, Service, ServiceBuilder};
 use tower_kernels::hyper::{KernelHttpService, serve};
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer};
 use tower_kernels::service::{
@@ -73,7 +73,7 @@ struct Server {
 async fn start<S>(kernels: KernelHttpService<S>, drain: Duration) -> Server
 where
     S: Service<KernelRequest, Response = KernelResponse, Future: Send> + Clone + Send + Sync + 'static,
-    S::Error: tower_kernels::error::Classify + std::error::Error + 'static,
+    S::Error: tower_kernels::error::AnyError,
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let wire = Wire { address: listener.local_addr().unwrap() };
@@ -203,6 +203,15 @@ async fn a_refusal_of_the_pipeline_says_when_to_come_back() {
     let refused = server.post("/kernels/a/execute", &[], "1").await;
     assert_eq!(refused.status, 429);
     assert_eq!(refused.header("retry-after"), Some("600"));
+}
+
+#[tokio::test]
+async fn a_pipeline_in_towers_boxes_is_served() {
+    let pipeline = ServiceBuilder::new().buffer(16).load_shed().layer(RateLimiterLayer::new(1, LONG)).service(Echo);
+    let server = start(KernelHttpService::with_service(pipeline, registry()), LONG).await;
+    assert_eq!(server.post("/kernels/a/execute", &[], "1").await.status, 200);
+    let refused = server.post("/kernels/a/execute", &[], "1").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("600")));
 }
 
 #[tokio::test]

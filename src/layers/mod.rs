@@ -19,8 +19,13 @@
 //! | [`ConcurrencyLayer`] | How many at a time? | in `poll_ready`: it reserves a place |
 //! | [`BatchLayer`] | Who else can share the call? | while what is inside it, a service of batches, is not ready |
 //!
+//! Two more are no protection of their own: [`ClassifyLayer`] tells the others what the errors of a foreign service mean,
+//! and [`OptionalLayer`] leaves a layer out where a setting says so.
+//!
 //! What they ask of a request and a response is [`RequestContext`] and [`ResponseContext`]; what they ask of an error
-//! is [`Classify`]. A request of your own implements the first with an empty `impl` block.
+//! is [`Classify`], or that it is a [`BoxError`](tower::BoxError). A request of your own implements the first with an empty
+//! `impl` block. What the compiler says where one of these is missing, and what to do, is on
+//! [a page of its own](crate::compile_errors).
 //!
 //! ```
 //! use std::time::Duration;
@@ -69,6 +74,7 @@ mod beside;
 #[cfg(feature = "cache")]
 pub mod cache;
 pub mod circuit_breaker;
+pub mod classify;
 mod clock;
 pub mod coalesce;
 pub mod concurrency;
@@ -80,6 +86,7 @@ pub mod metrics;
 #[cfg(feature = "grpc")]
 mod named;
 pub(crate) mod operations;
+pub mod optional;
 mod per_share;
 pub mod priority_queue;
 pub mod rate_limit;
@@ -96,12 +103,14 @@ pub use self::batch::BatchLayer;
 #[cfg(feature = "cache")]
 pub use self::cache::CacheLayer;
 pub use self::circuit_breaker::CircuitBreakerLayer;
+pub use self::classify::ClassifyLayer;
 pub use self::coalesce::CoalesceLayer;
 pub use self::concurrency::ConcurrencyLayer;
 pub use self::fallback::FallbackLayer;
 pub use self::hedge::HedgeLayer;
 pub use self::load_shed::LoadShedLayer;
 pub use self::metrics::MetricsLayer;
+pub use self::optional::OptionalLayer;
 pub use self::priority_queue::PriorityQueueLayer;
 pub use self::rate_limit::RateLimiterLayer;
 pub use self::retry::RetryLayer;

@@ -10,6 +10,7 @@ use super::batch::{Answers, Batch, Join};
 #[cfg(feature = "cache")]
 use super::cache::Cache;
 use super::circuit_breaker::CircuitBreaker;
+use super::classify::{Classified, ClassifiedRequests};
 use super::coalesce::Coalesce;
 use super::concurrency::ConcurrencyLimit;
 use super::concurrency::fair::Fair;
@@ -17,6 +18,7 @@ use super::fallback::Fallback;
 use super::hedge::Hedge;
 use super::load_shed::LoadShed;
 use super::metrics::Metrics;
+use super::optional::Optional;
 use super::priority_queue::PriorityQueue;
 use super::rate_limit::{RateLimiter, Wait};
 use super::retry::Retry;
@@ -34,12 +36,15 @@ macro_rules! forward {
 forward!(
     Answer<S, P>,
     CircuitBreaker<S, C>,
+    Classified<S>,
+    ClassifiedRequests<S, C>,
     Coalesce<S, P, L>,
     ConcurrencyLimit<S, L>,
     Fair<S, L>,
     Hedge<S, P>,
     LoadShed<S, P>,
     Metrics<S>,
+    Optional<S, B>,
     PriorityQueue<S>,
     RateLimiter<S, L>,
     Retry<S, P>,

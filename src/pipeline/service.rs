@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tower::BoxError;
 use tower::load::Load;
 use tower_service::Service;
 
@@ -9,7 +10,7 @@ use super::backend::PipelineBackend;
 use super::future::PipelineFuture;
 use super::step::{Apart, AsItIs, Queue, Step};
 use super::tenants::Tenants;
-use crate::error::Classify;
+use crate::error::AnyError;
 #[cfg(feature = "cache")]
 use crate::layers::cache::{Cache, Store};
 use crate::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerError, PerOperation};
@@ -64,7 +65,7 @@ pub trait Kernels:
     Service<
         KernelRequest,
         Response = KernelResponse,
-        Error: Classify + std::error::Error + Send + Sync + 'static,
+        Error: AnyError + Into<BoxError> + Send + Sync,
         Future: Send + 'static,
     > + Clone
     + Send
@@ -76,7 +77,7 @@ impl<S> Kernels for S where
     S: Service<
             KernelRequest,
             Response = KernelResponse,
-            Error: Classify + std::error::Error + Send + Sync + 'static,
+            Error: AnyError + Into<BoxError> + Send + Sync,
             Future: Send + 'static,
         > + Clone
         + Send

@@ -19,6 +19,13 @@ use crate::error::ErrorKind;
 /// struct Query(String);
 /// impl tower_kernels::service::RequestContext for Query {}
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "the layers of tower-kernels know nothing of requests of type `{Self}`",
+    label = "`RequestContext` is not implemented for `{Self}`",
+    note = "for a type of your own an empty `impl` block of the trait is enough: every method has a default",
+    note = "for a type of another crate, put `tower_kernels::layers::classify::ClassifyRequestLayer` outside of the layers",
+    note = "see the page `tower_kernels::compile_errors`"
+)]
 pub trait RequestContext {
     /// What is asked for, as the name of a span, the label of a metric, and the key of whatever a layer keeps for each
     /// operation: a kernel id, `GET /users/{id}`, `helloworld.Greeter/SayHello`. Few distinct values, as layers have room
@@ -186,6 +193,14 @@ impl Scheduling {
 }
 
 /// What a layer may ask of a response.
+#[diagnostic::on_unimplemented(
+    message = "the layers of tower-kernels know nothing of responses of type `{Self}`",
+    label = "`ResponseContext` is not implemented for `{Self}`",
+    note = "for a type of your own an empty `impl` block of the trait is enough: every method has a default",
+    note = "for a type of another crate, put `.map_response(tower_kernels::layers::classify::WithContext::new)` directly \
+            around the service that returns it",
+    note = "see the page `tower_kernels::compile_errors`"
+)]
 pub trait ResponseContext {
     /// How the request was run.
     fn execution(&self) -> Option<&Execution> {

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::HostMemoryError;
 use super::limits::{MAX_FIELD_BYTES, MAX_REASON_BYTES, shortened};
-use crate::error::{Classify, ErrorKind};
+use crate::error::{Classify, ErrorKind, provide};
 
 /// A field of a request that does not hold what it should.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,26 +29,20 @@ impl Invalid {
 }
 
 /// Why a kernel request fails.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum KernelError {
     /// No kernel has this id.
-    #[error("no kernel has the id `{id}`")]
     UnknownKernel {
         /// The id asked for.
         id: Cow<'static, str>,
     },
     /// The kernel is a ring kernel, and nothing here runs those.
-    #[error(
-        "`{id}` is a ring kernel: it stays resident and exchanges messages, so it needs a ring runtime and cannot be \
-         executed as a request"
-    )]
     RingKernel {
         /// The kernel.
         id: Cow<'static, str>,
     },
     /// The kernel has no code for the backend.
-    #[error("`{id}` has no code for {backend}")]
     NoCode {
         /// The kernel.
         id: Cow<'static, str>,
@@ -55,19 +50,15 @@ pub enum KernelError {
         backend: &'static str,
     },
     /// The input is wrong.
-    #[error("the input is invalid")]
-    Invalid(#[from] Invalid),
+    Invalid(Invalid),
     /// The time was up.
-    #[error("the deadline passed {}", if *.started { "while the kernel ran" } else { "before the kernel started" })]
     DeadlineExceeded {
         /// Whether the kernel had started.
         started: bool,
     },
     /// The caller left.
-    #[error("the caller left")]
     Cancelled,
     /// The work needs more memory than there is.
-    #[error("{need} bytes of device memory are needed and {free} of {total} are free")]
     OutOfMemory {
         /// Bytes needed.
         need: u64,
@@ -77,16 +68,13 @@ pub enum KernelError {
         total: u64,
     },
     /// The request needs more of this process's memory than it may have, or than there is just now.
-    #[error(transparent)]
-    Memory(#[from] HostMemoryError),
+    Memory(HostMemoryError),
     /// The encoded output is larger than a response may be.
-    #[error("the response is of more than {max} bytes, which is the most that it may have")]
     ResponseTooLarge {
         /// The most bytes that it may have.
         max: u64,
     },
     /// The device faulted. It stays lost until a new process is started.
-    #[error("{device} is lost until this process is restarted")]
     DeviceLost {
         /// The device, such as `CUDA 0`.
         device: Arc<str>,
@@ -95,27 +83,22 @@ pub enum KernelError {
         reason: Arc<str>,
     },
     /// The backend's workers are gone.
-    #[error("the {backend} backend has stopped")]
     Stopped {
         /// The backend.
         backend: &'static str,
     },
     /// The kernel panicked: its code, or that of its types. Nobody but its caller is affected. Servers do not tell their
     /// clients what it said.
-    #[error("the kernel panicked: {message}")]
     Panicked {
         /// What it said, at most a kilobyte of it.
         message: String,
     },
     /// The output cannot be written in the encoding of the request.
-    #[error("the output cannot be encoded: {0}")]
     Encode(String),
     /// A failure of the device that leaves it usable.
-    #[error("the device refused: {0}")]
     Device(String),
     /// What the kernel itself says.
-    #[error("the kernel failed")]
-    Kernel(#[source] Arc<dyn Error + Send + Sync>),
+    Kernel(Arc<dyn Error + Send + Sync>),
 }
 
 impl KernelError {
@@ -129,6 +112,62 @@ impl KernelError {
     /// A failure of the kernel's own.
     pub fn kernel(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Kernel(error.into().into())
+    }
+}
+
+impl From<Invalid> for KernelError {
+    fn from(error: Invalid) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl From<HostMemoryError> for KernelError {
+    fn from(error: HostMemoryError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownKernel { id } => write!(f, "no kernel has the id `{id}`"),
+            Self::RingKernel { id } => write!(
+                f,
+                "`{id}` is a ring kernel: it stays resident and exchanges messages, so it needs a ring runtime and cannot \
+                 be executed as a request"
+            ),
+            Self::NoCode { id, backend } => write!(f, "`{id}` has no code for {backend}"),
+            Self::Invalid(_) => f.write_str("the input is invalid"),
+            Self::DeadlineExceeded { started: true } => f.write_str("the deadline passed while the kernel ran"),
+            Self::DeadlineExceeded { started: false } => f.write_str("the deadline passed before the kernel started"),
+            Self::Cancelled => f.write_str("the caller left"),
+            Self::OutOfMemory { need, total, free } => {
+                write!(f, "{need} bytes of device memory are needed and {free} of {total} are free")
+            }
+            Self::Memory(error) => error.fmt(f),
+            Self::ResponseTooLarge { max } => {
+                write!(f, "the response is of more than {max} bytes, which is the most that it may have")
+            }
+            Self::DeviceLost { device, .. } => write!(f, "{device} is lost until this process is restarted"),
+            Self::Stopped { backend } => write!(f, "the {backend} backend has stopped"),
+            Self::Panicked { message } => write!(f, "the kernel panicked: {message}"),
+            Self::Encode(reason) => write!(f, "the output cannot be encoded: {reason}"),
+            Self::Device(reason) => write!(f, "the device refused: {reason}"),
+            Self::Kernel(_) => f.write_str("the kernel failed"),
+        }
+    }
+}
+
+// Not thiserror's derive, for `provide`: the error is found in a box even where a wrapper of a user's hides its type.
+impl Error for KernelError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        provide(self);
+        match self {
+            Self::Invalid(error) => Some(error),
+            Self::Memory(error) => error.source(),
+            Self::Kernel(error) => Some(&**error),
+            _ => None,
+        }
     }
 }
 

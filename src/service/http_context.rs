@@ -112,10 +112,15 @@ fn of_http(status: u16) -> ErrorKind {
 #[cold]
 fn of_grpc(status: &str) -> Option<ErrorKind> {
     let code: i32 = status.parse().unwrap_or(2);
+    (code != 0).then(|| of_grpc_code(code))
+}
+
+/// The kind of a gRPC status other than `OK`.
+pub(crate) fn of_grpc_code(code: i32) -> ErrorKind {
     let same = ErrorKind::ALL.into_iter().find(|kind| kind.grpc_code() == code);
     // Those without a kind: it exists, may not, is not in a state to, or was aborted; all others are the server's.
     let other = if matches!(code, 6 | 7 | 9 | 10) { ErrorKind::InvalidArgument } else { ErrorKind::Internal };
-    (code != 0).then(|| same.unwrap_or(other))
+    same.unwrap_or(other)
 }
 
 #[cfg(test)]

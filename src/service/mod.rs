@@ -12,7 +12,7 @@ mod erased;
 mod error;
 mod future;
 mod host_memory;
-mod http_context;
+pub(crate) mod http_context;
 mod http_operation;
 mod job;
 mod kernel;

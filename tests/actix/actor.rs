@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr};
 use serde_json::json;
-use tower::service_fn;
+use tower::{ServiceBuilder, service_fn};
 use tower_kernels::actix::{
     ActorError, ExecuteKernel, ExecuteMetadata, GetKernelInfo, GetStats, KernelActor, KernelActorConfig, ListKernels,
 };
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::TimeoutLayer;
 use tower_kernels::layers::timeout::TimeoutError;
+use tower_kernels::layers::{RateLimiterLayer, TimeoutLayer};
 use tower_kernels::service::{
-    Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, Mode, Payload, Priority, TraceContext,
+    Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Mode, Payload, Priority,
+    TraceContext,
 };
 use tower_layer::Layer;
 
@@ -69,6 +70,22 @@ fn every_refusal_has_its_kind_and_says_why_and_the_actor_goes_on() {
         actor.send(saxpy()).await.unwrap().unwrap();
         let stats = until(&actor, |stats| stats.in_flight == 0).await;
         assert_eq!((stats.completed, stats.failed), (1, 7));
+    });
+}
+
+#[test]
+fn what_tower_puts_into_boxes_keeps_its_kind() {
+    run(async {
+        let registry = Arc::new(KernelRegistry::new());
+        tower_kernels::kernels::register_all(&registry).unwrap();
+        let limit = RateLimiterLayer::new(1, Duration::from_secs(3600));
+        let kernels = KernelService::new(Arc::clone(&registry));
+        let service = ServiceBuilder::new().buffer(16).load_shed().layer(limit).service(kernels);
+        let actor = KernelActor::with_service(service, registry, KernelActorConfig::default()).start();
+        actor.send(saxpy()).await.unwrap().unwrap();
+        let error = actor.send(saxpy()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RateLimited, "{error:?}");
+        assert!(error.retry_after().is_some_and(|wait| wait > Duration::from_secs(3000)), "{error:?}");
     });
 }
 

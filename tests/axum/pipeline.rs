@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use tower::{ServiceBuilder, service_fn};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{RateLimiterLayer, TimeoutLayer};
 use tower_kernels::service::{
-    Execution, KernelRequest, KernelResponse, Payload, Priority, RequestContext, Tenant, TraceContext,
+    Execution, KernelRequest, KernelResponse, KernelService, Payload, Priority, RequestContext, Tenant, TraceContext,
 };
 
 use crate::server::{JSON, Server, registry};
@@ -30,8 +31,8 @@ impl Classify for Stranger {
     fn kind(&self) -> ErrorKind {
         ErrorKind::Unauthenticated
     }
-    fn challenge(&self) -> Option<&HeaderValue> {
-        self.0.as_ref()
+    fn challenge(&self) -> Option<HeaderValue> {
+        self.0.clone()
     }
 }
 
@@ -216,4 +217,35 @@ async fn with_a_backend_that_has_stopped_it_is_not_ready() {
     );
     assert_eq!(server.get("/health/live").await.status, 200);
     server.request("POST", "/execute", &[JSON], BODY).await.problem(503, "unavailable");
+}
+
+/// The first call of a pipeline that lets one through reaches the kernels, and the second is told when to come back.
+async fn is_served_in_boxes<S>(pipeline: S)
+where
+    S: Service<KernelRequest, Response = KernelResponse, Error = BoxError, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let router = KernelRouter::with_service(pipeline, registry(), RouterConfig::default());
+    let server = Server::serve(router.into_router()).await;
+    let invalid = server.request("POST", "/execute", &[JSON], BODY).await;
+    assert_eq!((invalid.status, &invalid.json()["code"]), (400, &"invalid_argument".into()));
+    assert_eq!(invalid.json()["field"], "input");
+    let limited = server.request("POST", "/execute", &[JSON], BODY).await;
+    assert_eq!((limited.status, &limited.json()["code"]), (429, &"rate_limited".into()));
+    assert_eq!(limited.header("retry-after"), Some("3600"));
+}
+
+#[tokio::test]
+async fn a_pipeline_in_towers_boxes_is_served() {
+    let kernels = || {
+        let limit = RateLimiterLayer::new(1, Duration::from_secs(3600));
+        ServiceBuilder::new().layer(limit).service(KernelService::new(registry()))
+    };
+    is_served_in_boxes(ServiceBuilder::new().buffer(16).service(kernels())).await;
+    is_served_in_boxes(ServiceBuilder::new().load_shed().service(kernels())).await;
+    is_served_in_boxes(BoxCloneSyncService::new(kernels().map_err(BoxError::from))).await;
+    is_served_in_boxes(BoxCloneSyncService::new(ServiceBuilder::new().buffer(16).load_shed().service(kernels()))).await;
 }

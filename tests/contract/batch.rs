@@ -30,7 +30,7 @@ fn one_place() -> Around<impl Layer<Probe, Service = Batch<InBatches, Request>>>
 
 /// A probe that takes batches, and does what the first request says.
 #[derive(Clone, Debug)]
-pub(crate) struct InBatches(Probe);
+pub(crate) struct InBatches(pub(crate) Probe);
 
 impl Service<Vec<Request>> for InBatches {
     type Response = Vec<Result<Response, ProbeError>>;

@@ -14,7 +14,9 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::answer::Answer;
 use tower_kernels::layers::rate_limit::{ByTenant, PerKey, WaitLayer};
-use tower_kernels::layers::{AnswerLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
+use tower_kernels::layers::{
+    AnswerLayer, ClassifyLayer, MetricsLayer, OptionalLayer, RateLimiterLayer, TimeoutLayer, TracingLayer,
+};
 
 use crate::checks::Subject;
 use crate::contract;
@@ -92,6 +94,14 @@ fn out_of_tokens() -> Around<WaitLayer<tower_kernels::layers::rate_limit::Shared
     gauged(layer, move || gauge.waiting())
 }
 
+fn classify() -> ClassifyLayer {
+    ClassifyLayer::new().keep::<ProbeError>()
+}
+
+fn off() -> OptionalLayer<TimeoutLayer> {
+    OptionalLayer::new(None)
+}
+
 fn tenants() -> RateLimiterLayer<PerKey<std::sync::Arc<str>, ByTenant>> {
     RateLimiterLayer::new(1000, SECOND).per_tenant()
 }
@@ -103,6 +113,9 @@ contract!(rate_limit_wait, waiting());
 contract!(tracing_layer, around(TracingLayer::new()));
 contract!(metrics_layer, metrics());
 contract!(answer_layer, around(over_http()));
+contract!(classify_layer, around(classify()));
+contract!(optional_layer, around(OptionalLayer::new(Some(TimeoutLayer::new(SECOND)))));
+contract!(optional_layer_that_is_off, around(off()));
 contract!(
     four_layers,
     around(
@@ -301,6 +314,10 @@ of_each_layer! {
     rate_limit_wait_as_a_layer: waiting(), 240;
     tracing_as_a_layer: around(TracingLayer::new()), 48;
     metrics_as_a_layer: metrics(), 40;
+    classify_as_a_layer: around(classify()), 16;
+    // As the layer that it may be.
+    optional_as_a_layer: around(OptionalLayer::new(Some(RateLimiterLayer::new(1000, SECOND)))), 16;
+    optional_that_is_off_as_a_layer: around(off()), 152;
 }
 
 #[tokio::test(start_paused = true)]

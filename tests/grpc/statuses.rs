@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use tonic::{Code, Request};
 use tonic_types::StatusExt;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::grpc::{ExecuteRequest, GrpcConfig};
-use tower_kernels::service::{KernelRequest, KernelResponse};
+use tower_kernels::grpc::{ExecuteRequest, GrpcConfig, Pipeline};
+use tower_kernels::layers::RateLimiterLayer;
+use tower_kernels::service::{KernelRequest, KernelResponse, KernelService};
 
 use crate::server::Running;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("refused as {0}")]
@@ -79,4 +84,25 @@ async fn an_error_of_any_length_arrives() {
     let status = server.execute(&id, "{}").await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
     assert!(status.message().starts_with("no kernel has the id `é") && status.message().ends_with('…'));
+}
+
+async fn is_served_in_boxes(pipeline: impl Pipeline) {
+    let server = Running::over(pipeline, GrpcConfig::default()).await;
+    let invalid = server.execute("linalg/saxpy", "{}").await.unwrap_err();
+    assert_eq!(invalid.code(), Code::InvalidArgument);
+    assert_eq!(invalid.get_error_details().bad_request().unwrap().field_violations.len(), 1);
+    let limited = server.execute("linalg/saxpy", "{}").await.unwrap_err();
+    assert_eq!((limited.code(), limited.kind()), (Code::ResourceExhausted, ErrorKind::RateLimited));
+    assert!(Classify::retry_after(&limited).is_some_and(|wait| wait > HOUR - HOUR / 10), "{limited:?}");
+}
+
+#[tokio::test]
+async fn a_pipeline_in_towers_boxes_is_served() {
+    let kernels = || {
+        let registry = crate::wire::kernels::registry().0;
+        ServiceBuilder::new().layer(RateLimiterLayer::new(1, HOUR)).service(KernelService::new(registry))
+    };
+    is_served_in_boxes(ServiceBuilder::new().buffer(16).service(kernels())).await;
+    is_served_in_boxes(ServiceBuilder::new().load_shed().service(kernels())).await;
+    is_served_in_boxes(BoxCloneSyncService::new(kernels().map_err(BoxError::from))).await;
 }

@@ -155,3 +155,66 @@ async fn a_failure_to_become_ready_is_the_answer_to_the_next_call() {
     assert_eq!(status(&mut service.clone()).await, 200, "a clone asks for itself");
     assert_eq!(status(&mut service).await, 503);
 }
+
+/// Refuses with what it is given, and would answer with a body of type `B`.
+fn refusing_with_body<B>() -> impl Service<Request<()>, Response = Response<B>, Error = Refuses> {
+    service_fn(|_: Request<()>| std::future::ready(Err(Refuses(ErrorKind::Overloaded, Because))))
+}
+
+async fn answers_with_body<B>(layered: impl Service<Request<()>, Response = Response<B>, Error = Infallible>)
+where
+    B: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
+{
+    let Ok(response) = layered.oneshot(Request::new(())).await;
+    assert_eq!(response.status(), 503);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(document["code"], "overloaded");
+}
+
+#[tokio::test]
+async fn every_body_of_a_server_can_hold_an_answer() {
+    use http_body_util::StreamBody;
+    use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
+    use tower_kernels::layers::answer::any_body;
+
+    answers_with_body(AnswerLayer::new().layer(refusing_with_body::<axum::body::Body>())).await;
+    let boxed = refusing_with_body::<BoxBody<Bytes, std::io::Error>>().map_response(any_body);
+    answers_with_body(AnswerLayer::new().layer(boxed)).await;
+    let unsync = refusing_with_body::<UnsyncBoxBody<Bytes, Infallible>>().map_response(any_body);
+    answers_with_body(AnswerLayer::http().layer(unsync)).await;
+    let tonic = refusing_with_body::<tonic::body::Body>().map_response(any_body);
+    answers_with_body(AnswerLayer::new().layer(tonic)).await;
+    type Frames = futures::stream::Empty<Result<http_body::Frame<Bytes>, std::io::Error>>;
+    let stream = refusing_with_body::<StreamBody<Frames>>().map_response(any_body);
+    answers_with_body(AnswerLayer::new().layer(stream)).await;
+}
+
+#[tokio::test]
+async fn a_body_of_another_type_is_passed_on_as_it_is() {
+    use http_body_util::combinators::BoxBody;
+    use tower_kernels::layers::answer::any_body;
+
+    let says = |text: &'static str| {
+        service_fn(move |_: Request<()>| {
+            std::future::ready(Ok::<_, Refuses>(Response::new(BoxBody::new(Full::new(Bytes::from(text))))))
+        })
+    };
+    let Ok(response) = AnswerLayer::new().layer(says("its own").map_response(any_body)).oneshot(Request::new(())).await;
+    assert_eq!(response.body().size_hint().exact(), Some(7));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "its own");
+    let Ok(response) = AnswerLayer::new().layer(says("").map_response(any_body)).oneshot(Request::new(())).await;
+    assert!(response.body().is_end_stream());
+}
+
+#[tokio::test]
+async fn a_status_of_grpc_has_no_body_whatever_its_type() {
+    use http_body_util::combinators::BoxBody;
+    use tower_kernels::layers::answer::any_body;
+
+    let boxed = || refusing_with_body::<BoxBody<Bytes, Infallible>>();
+    let Ok(grpc) = AnswerLayer::new().layer(boxed().map_response(any_body)).oneshot(of_type("application/grpc")).await;
+    assert!(grpc.body().is_end_stream(), "a status in the headers ends the stream");
+    let Ok(grpc) = AnswerLayer::grpc().layer(boxed()).oneshot(Request::new(())).await;
+    assert!(grpc.body().is_end_stream(), "a status in the headers ends the stream");
+}

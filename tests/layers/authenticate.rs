@@ -39,9 +39,9 @@ async fn ask<V: Verify>(
     layer.layer(service_fn(whose)).oneshot(request).await
 }
 
-fn challenge(error: &impl Classify) -> &str {
+fn challenge(error: &impl Classify) -> String {
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
-    error.challenge().unwrap().to_str().unwrap()
+    error.challenge().unwrap().to_str().unwrap().to_owned()
 }
 
 #[tokio::test]

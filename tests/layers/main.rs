@@ -4,6 +4,7 @@ mod answer;
 #[cfg(feature = "auth")]
 mod authenticate;
 mod batch;
+mod boxes;
 mod burst;
 #[cfg(feature = "cache")]
 mod cache;

@@ -31,7 +31,8 @@ struct Script {
     unready: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("told to fail")]
 struct Failure {
     kind: ErrorKind,
     retry_after: Option<Duration>,

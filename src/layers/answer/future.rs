@@ -1,5 +1,4 @@
 use std::convert::Infallible;
-use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,7 +7,7 @@ use http::Response;
 use pin_project::pin_project;
 
 use super::{Protocol, Refusal};
-use crate::error::Classify;
+use crate::error::AnyError;
 
 /// The answer of an [`Answer`](super::Answer).
 #[pin_project]
@@ -47,7 +46,7 @@ impl<F, P, C> ResponseFuture<F, P, C> {
 impl<F, P, C, B, E> Future for ResponseFuture<F, P, C>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    E: Classify + Error,
+    E: AnyError,
     P: Protocol<B, Caller = C>,
 {
     type Output = Result<Response<B>, Infallible>;

@@ -5,7 +5,8 @@
 //! error can [`Classify`](crate::error::Classify) itself, sits directly on routes that know nothing of kernels.
 //!
 //! It differs from `axum`'s `HandleErrorLayer` in that the errors need not be boxed and told apart again by a handler:
-//! each says of itself what it is, and the [table](crate::error) makes a status of that.
+//! each says of itself what it is, and the [table](crate::error) makes a status of that. Errors that are boxed, as those of
+//! tower's `load_shed`, `timeout` and `buffer` are, are [told apart](fn@crate::error::classify) here.
 //!
 //! ```
 //! use std::time::Duration;
@@ -36,12 +37,14 @@
 //!
 //! | layer | answers | asks of the response body |
 //! |---|---|---|
-//! | [`AnswerLayer::new`] | as the request's content type asks: [`Grpc`] for `application/grpc…`, else [`Http`] | `From<Bytes>` |
-//! | [`AnswerLayer::http`] | a problem document after [RFC 9457], with `Retry-After` where it is known, or due | `From<Bytes>` |
+//! | [`AnswerLayer::new`] | as the request's content type asks: [`Grpc`] for `application/grpc…`, else [`Http`] | [`FromBytes`] |
+//! | [`AnswerLayer::http`] | a problem document after [RFC 9457], with `Retry-After` where it is known, or due | [`FromBytes`] |
 //! | [`AnswerLayer::grpc`] | a gRPC status in a response of headers alone | `Default` |
 //!
-//! `axum::body::Body` and `http_body_util::Full<Bytes>` serve for all three, `tonic::body::Body` for the last, which is
-//! the one for `tonic`'s `Server::builder().layer`. A [`Protocol`] of your own writes refusals in any other way.
+//! `axum::body::Body` and `http_body_util::Full<Bytes>` serve for all three, `tonic::body::Body` and a `BoxBody` for the
+//! last, which is the one for `tonic`'s `Server::builder().layer`. Every other body does with [`any_body`] between this layer
+//! and the service. Compression goes outside of this layer, where it sees these answers as well. A [`Protocol`] of your own
+//! writes refusals in any other way.
 //!
 //! # Readiness
 //!
@@ -61,6 +64,7 @@
 //!
 //! [RFC 9457]: https://www.rfc-editor.org/rfc/rfc9457
 
+mod body;
 mod future;
 mod grpc;
 mod layer;
@@ -69,6 +73,7 @@ mod protocol;
 mod refusal;
 mod service;
 
+pub use self::body::{AnyBody, FromBytes, any_body};
 pub use self::future::ResponseFuture;
 pub use self::layer::AnswerLayer;
 pub use self::protocol::{ByContentType, Grpc, Http, Protocol, Spoken};

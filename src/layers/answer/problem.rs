@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::Refusal;
+use super::{FromBytes, Refusal};
 use crate::error::OutcomeCode;
 
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
@@ -14,7 +13,7 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"kernels\
 /// Where 429 and 503 do not say when to come back: in a moment.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-pub(super) fn response<B: From<Bytes>>(refusal: &Refusal) -> Response<B> {
+pub(super) fn response<B: FromBytes>(refusal: &Refusal) -> Response<B> {
     let status = StatusCode::from_u16(refusal.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let document = serde_json::json!({
         "title": title(status),
@@ -22,7 +21,7 @@ pub(super) fn response<B: From<Bytes>>(refusal: &Refusal) -> Response<B> {
         "code": refusal.kind.code(),
         "detail": refusal.detail,
     });
-    let mut response = Response::new(B::from(document.to_string().into()));
+    let mut response = Response::new(B::from_bytes(document.to_string().into()));
     *response.status_mut() = status;
     response.extensions_mut().insert(OutcomeCode(refusal.kind.code()));
     #[cfg(any(feature = "axum", feature = "hyper"))]
@@ -42,7 +41,7 @@ pub(crate) struct Unnamed(serde_json::Value);
 #[cfg(any(feature = "axum", feature = "hyper"))]
 impl Unnamed {
     /// The same document, with the id of its request.
-    pub(crate) fn named(mut self, request_id: &str) -> Bytes {
+    pub(crate) fn named(mut self, request_id: &str) -> bytes::Bytes {
         self.0["request_id"] = request_id.into();
         self.0.to_string().into()
     }

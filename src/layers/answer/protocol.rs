@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use http::{Request, Response, header};
 
-use super::{Refusal, grpc, problem};
+use super::{FromBytes, Refusal, grpc, problem};
 
 /// How refusals are written, for responses with the body `B`.
 ///
@@ -47,7 +47,7 @@ pub trait Protocol<B> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Http;
 
-impl<B: From<Bytes>> Protocol<B> for Http {
+impl<B: FromBytes> Protocol<B> for Http {
     type Caller = ();
 
     #[inline]
@@ -89,7 +89,7 @@ pub enum Spoken {
     Grpc,
 }
 
-impl<B: From<Bytes>> Protocol<B> for ByContentType {
+impl<B: FromBytes> Protocol<B> for ByContentType {
     type Caller = Spoken;
 
     #[inline]
@@ -103,7 +103,7 @@ impl<B: From<Bytes>> Protocol<B> for ByContentType {
     fn answer(&self, caller: &Spoken, refusal: &Refusal) -> Response<B> {
         match caller {
             Spoken::Http => problem::response(refusal),
-            Spoken::Grpc => grpc::response(refusal, Bytes::new().into()),
+            Spoken::Grpc => grpc::response(refusal, B::from_bytes(Bytes::new())),
         }
     }
 }

@@ -1,10 +1,9 @@
-use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::error::{Classify, ErrorKind, Told};
+use crate::error::{AnyError, Classification, ErrorKind, Told};
 
 /// What is left of an error when it is to be told to a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +22,13 @@ pub struct Refusal {
 
 impl Refusal {
     /// What `error` says of itself.
-    pub fn new<E: Classify + Error>(error: &E) -> Self {
+    pub fn new(error: &impl AnyError) -> Self {
         let Told { detail, hidden } = Told::of(error);
         if let Some(hidden) = hidden {
             hidden.log(None);
         }
-        Self { kind: error.kind(), retry_after: error.retry_after(), challenge: error.challenge().cloned(), detail }
+        let Classification { kind, retry_after, challenge } = error.classify();
+        Self { kind, retry_after, challenge, detail }
     }
 }
 

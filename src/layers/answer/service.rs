@@ -1,5 +1,4 @@
 use std::convert::Infallible;
-use std::error::Error;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
@@ -7,7 +6,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 use super::{ByContentType, Protocol, Refusal, ResponseFuture};
-use crate::error::Classify;
+use crate::error::AnyError;
 
 /// Turns refusals into answers. See the [module](super).
 #[derive(Debug)]
@@ -44,7 +43,7 @@ impl<S, P> Answer<S, P> {
 impl<S, P, R, B> Service<Request<R>> for Answer<S, P>
 where
     S: Service<Request<R>, Response = Response<B>>,
-    S::Error: Classify + Error,
+    S::Error: AnyError,
     P: Protocol<B> + Clone,
 {
     type Response = Response<B>;

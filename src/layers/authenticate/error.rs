@@ -1,30 +1,29 @@
 use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, Classification, Classify, ErrorKind, provide};
 
 /// The request does not say who makes it, or the inner service failed.
 ///
 /// What is wrong with a credential is not told: not to the client, who may be guessing, and so not here. The log has it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuthenticateError<E> {
     /// There is no credential.
-    #[error("the request carries no credential")]
     Missing {
         /// The value of `WWW-Authenticate`.
         challenge: HeaderValue,
     },
     /// There is one, and it is not accepted.
-    #[error("the credential is not accepted")]
     Denied {
         /// The value of `WWW-Authenticate`.
         challenge: HeaderValue,
     },
     /// The inner service failed.
-    #[error(transparent)]
     Inner(E),
 }
 
@@ -39,25 +38,52 @@ impl AuthenticateError<Infallible> {
     }
 }
 
-impl<E: Classify> Classify for AuthenticateError<E> {
-    fn kind(&self) -> ErrorKind {
+/// What a service without the layer fails with, in the terms of one with it.
+impl<E> From<E> for AuthenticateError<E> {
+    fn from(error: E) -> Self {
+        Self::Inner(error)
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for AuthenticateError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing { .. } | Self::Denied { .. } => ErrorKind::Unauthenticated,
-            Self::Inner(error) => error.kind(),
+            Self::Missing { .. } => f.write_str("the request carries no credential"),
+            Self::Denied { .. } => f.write_str("the credential is not accepted"),
+            Self::Inner(error) => error.fmt(f),
         }
+    }
+}
+
+impl<E: AnyError> Error for AuthenticateError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        provide(self);
+        match self {
+            Self::Missing { .. } | Self::Denied { .. } => None,
+            Self::Inner(error) => error.as_error().source(),
+        }
+    }
+}
+
+impl<E: AnyError> Classify for AuthenticateError<E> {
+    fn kind(&self) -> ErrorKind {
+        self.classification().kind
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Missing { .. } | Self::Denied { .. } => None,
-            Self::Inner(error) => error.retry_after(),
-        }
+        self.classification().retry_after
     }
 
-    fn challenge(&self) -> Option<&HeaderValue> {
+    fn challenge(&self) -> Option<HeaderValue> {
+        self.classification().challenge
+    }
+
+    fn classification(&self) -> Classification {
         match self {
-            Self::Missing { challenge } | Self::Denied { challenge } => Some(challenge),
-            Self::Inner(error) => error.challenge(),
+            Self::Missing { challenge } | Self::Denied { challenge } => {
+                Classification::new(ErrorKind::Unauthenticated).with_challenge(challenge.clone())
+            }
+            Self::Inner(error) => error.classify(),
         }
     }
 }

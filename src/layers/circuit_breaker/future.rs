@@ -8,7 +8,7 @@ use pin_project::pin_project;
 use super::CircuitBreakerError;
 use super::circuit::Pass;
 use super::first::First;
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 use crate::service::ResponseContext;
 
 /// The answer of a [`CircuitBreaker`](super::CircuitBreaker).
@@ -68,7 +68,7 @@ impl<F, T, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<T, E>>,
     T: ResponseContext,
-    E: Classify,
+    E: AnyError,
 {
     type Output = Result<T, CircuitBreakerError<E>>;
 
@@ -83,7 +83,7 @@ where
                 if let (Poll::Ready(result), Some(call)) = (&polled, this.call) {
                     call.end(match result {
                         Ok(response) => response.failure(),
-                        Err(error) => Some(error.kind()),
+                        Err(error) => Some(error.classify().kind),
                     });
                 }
                 polled.map_err(CircuitBreakerError::Inner)

@@ -10,7 +10,7 @@ use super::Circuit;
 use super::circuit::{Pass, Word};
 use super::machine::Ticket;
 use super::waiting::Waiting;
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 use crate::layers::clock;
 
 /// Lets a call through as the last `poll_ready` has decided, or says how long until one can be.
@@ -48,7 +48,7 @@ impl Gate {
     /// inner service, and one that is half open has only as many wait for it as may probe.
     ///
     /// `first` is what the inner service has already answered, where it has.
-    pub(super) fn poll<E: Classify>(
+    pub(super) fn poll<E: AnyError>(
         &mut self,
         circuit: &Arc<Circuit>,
         mut first: Option<Poll<Result<(), E>>>,
@@ -72,7 +72,7 @@ impl Gate {
                 Poll::Ready(result) => {
                     self.waiting = None;
                     if let Err(error) = &result {
-                        self.fail(circuit, error.kind());
+                        self.fail(circuit, error.classify().kind);
                     }
                     return Poll::Ready(result);
                 }

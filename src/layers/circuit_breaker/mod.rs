@@ -24,7 +24,8 @@
 //! use tower_kernels::layers::CircuitBreakerLayer;
 //! use tower_kernels::layers::circuit_breaker::CircuitState;
 //!
-//! #[derive(Debug)]
+//! #[derive(Debug, thiserror::Error)]
+//! #[error("the upstream is down")]
 //! struct Down;
 //! impl Classify for Down {
 //!     fn kind(&self) -> ErrorKind {

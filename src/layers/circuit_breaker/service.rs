@@ -10,7 +10,7 @@ use super::first::First;
 use super::future::Call;
 use super::gate::{Gate, admit};
 use super::{CircuitBreakerError, ResponseFuture};
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::layers::beside::call_beside;
 use crate::service::{RequestContext, ResponseContext};
 
@@ -56,7 +56,7 @@ where
     C: Circuits<R>,
     R: RequestContext,
     S::Response: ResponseContext,
-    S::Error: Classify,
+    S::Error: AnyError,
 {
     type Response = S::Response;
     type Error = CircuitBreakerError<S::Error>;

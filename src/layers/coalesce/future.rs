@@ -11,7 +11,7 @@ use tower_service::Service;
 use super::CoalesceError;
 use super::again::{Again, CallerOf, FlightsOf};
 use super::flight::Outcome;
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 use crate::layers::repeats::Repeats;
 use crate::layers::timeout::Timer;
 use crate::service::RequestContext;
@@ -67,7 +67,7 @@ impl<S, P, R> Future for ResponseFuture<S, P, R>
 where
     S: Service<R> + Clone,
     S::Response: Clone + Send + 'static,
-    S::Error: Classify + Send + Sync + 'static,
+    S::Error: AnyError + Send + Sync,
     S::Future: Send + 'static,
     P: Repeats<R>,
     R: RequestContext,
@@ -87,7 +87,7 @@ impl<S, P, R> ResponseFuture<S, P, R>
 where
     S: Service<R> + Clone,
     S::Response: Clone + Send + 'static,
-    S::Error: Classify + Send + Sync + 'static,
+    S::Error: AnyError + Send + Sync,
     S::Future: Send + 'static,
     P: Repeats<R>,
     R: RequestContext,
@@ -149,9 +149,11 @@ where
 }
 
 /// Whether a run has ended for a reason that is its first caller's alone, and not that of those who have joined.
-fn is_of_its_caller<T, E: Classify>(outcome: &Outcome<T, E>) -> bool {
+fn is_of_its_caller<T, E: AnyError>(outcome: &Outcome<T, E>) -> bool {
     match outcome {
-        Outcome::Ended(Err(error)) => matches!(error.kind(), ErrorKind::DeadlineExceeded | ErrorKind::Cancelled),
+        Outcome::Ended(Err(error)) => {
+            matches!(error.classify().kind, ErrorKind::DeadlineExceeded | ErrorKind::Cancelled)
+        }
         Outcome::Abandoned => true,
         Outcome::Ended(Ok(_)) | Outcome::Panicked => false,
     }

@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use super::again::{Again, FlightsOf, Shared, board};
 use super::{CoalesceError, ResponseFuture};
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::layers::repeats::Repeats;
 use crate::service::RequestContext;
 
@@ -42,7 +42,7 @@ impl<S, P, R> Service<R> for Coalesce<S, P, FlightsOf<S, P, R>>
 where
     S: Service<R> + Clone,
     S::Response: Clone + Send + 'static,
-    S::Error: Classify + Send + Sync + 'static,
+    S::Error: AnyError + Send + Sync,
     S::Future: Send + 'static,
     P: Repeats<R>,
     R: RequestContext,

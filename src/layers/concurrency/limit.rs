@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 use crate::layers::clock;
 use crate::service::{RequestContext, ResponseContext};
 
@@ -183,11 +183,11 @@ impl<A: Algorithm, R: RequestContext> Begin<R> for Adaptive<A> {
     }
 }
 
-impl<A: Algorithm, T: ResponseContext, E: Classify> End<T, E> for Adaptive<A> {
+impl<A: Algorithm, T: ResponseContext, E: AnyError> End<T, E> for Adaptive<A> {
     fn end(&self, mark: Mark, result: &Result<T, E>, resize: impl FnOnce(usize)) {
         let failure = match result {
             Ok(response) => response.failure(),
-            Err(error) => Some(error.kind()),
+            Err(error) => Some(error.classify().kind),
         };
         let outcome = match failure {
             None => Outcome::Done,

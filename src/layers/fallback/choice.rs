@@ -2,7 +2,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::error::{Classify, ErrorKinds};
+use crate::error::{AnyError, ErrorKinds};
 
 /// Which errors and which requests another service is to have a try at.
 pub trait Choose<R, E> {
@@ -14,14 +14,14 @@ pub trait Choose<R, E> {
 }
 
 /// Errors of these kinds, of any request.
-impl<R, E: Classify> Choose<R, E> for ErrorKinds {
+impl<R, E: AnyError> Choose<R, E> for ErrorKinds {
     #[inline]
     fn may_run(&self, _: &R) -> bool {
         true
     }
 
     fn is_reason(&self, error: &E) -> bool {
-        self.contains(error.kind())
+        self.contains(error.classify().kind)
     }
 }
 

@@ -11,7 +11,7 @@ use tower_service::Service;
 use super::layer::Shared;
 use super::stats::count;
 use super::{Choose, FallbackError};
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::layers::clock;
 use crate::layers::spare::Spare;
 use crate::layers::timeout::Timer;
@@ -97,8 +97,8 @@ const DONE: &str = "polled after it had completed";
 
 impl<F: Service<R> + Clone, R: RequestContext, C> Kept<F, R, C> {
     #[cold]
-    fn fall_back<S: Service<R, Error: Classify>>(&self, error: S::Error) -> State<S, F, R, C> {
-        tracing::debug!(operation = self.request.operation(), kind = %error.kind(), "falling back");
+    fn fall_back<S: Service<R, Error: AnyError>>(&self, error: S::Error) -> State<S, F, R, C> {
+        tracing::debug!(operation = self.request.operation(), kind = %error.classify().kind, "falling back");
         State::ForReadiness {
             error: Some(error),
             service: self.fallback.get(),
@@ -114,7 +114,7 @@ impl<F: Service<R> + Clone, R: RequestContext, C> Kept<F, R, C> {
 
 impl<S, F, R, C> Future for ResponseFuture<S, F, R, C>
 where
-    S: Service<R, Error: Classify>,
+    S: Service<R, Error: AnyError>,
     F: Service<R, Response = S::Response> + Clone,
     C: Choose<R, S::Error>,
     R: RequestContext,

@@ -13,7 +13,8 @@
 //! use tower_kernels::error::{Classify, ErrorKind};
 //! use tower_kernels::layers::FallbackLayer;
 //!
-//! #[derive(Debug)]
+//! #[derive(Debug, thiserror::Error)]
+//! #[error("the upstream is full")]
 //! struct Full;
 //! impl Classify for Full {
 //!     fn kind(&self) -> ErrorKind {

@@ -8,7 +8,7 @@ use tower_service::Service;
 use super::future::Kept;
 use super::layer::Shared;
 use super::{Choose, FallbackError, ResponseFuture};
-use crate::error::{Classify, ErrorKinds};
+use crate::error::{AnyError, ErrorKinds};
 use crate::layers::spare::Spare;
 use crate::service::RequestContext;
 
@@ -44,7 +44,7 @@ impl<S: Service<R>, F, R, C> Fallback<S, F, R, C> {
 
 impl<S, F, R, C> Service<R> for Fallback<S, F, R, C>
 where
-    S: Service<R, Error: Classify>,
+    S: Service<R, Error: AnyError>,
     F: Service<R, Response = S::Response> + Clone,
     C: Choose<R, S::Error>,
     R: RequestContext + Clone,

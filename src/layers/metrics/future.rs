@@ -8,7 +8,7 @@ use pin_project::pin_project;
 
 use super::handle::State;
 use super::series::{Operation, Outcome, nanos};
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 use crate::layers::clock;
 use crate::layers::operations::to_keep;
 use crate::service::{Execution, ResponseContext};
@@ -33,7 +33,7 @@ impl<F, T, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<T, E>>,
     T: ResponseContext,
-    E: Classify,
+    E: AnyError,
 {
     type Output = Result<T, E>;
 
@@ -45,7 +45,7 @@ where
         if let Poll::Ready(result) = &polled {
             let (outcome, execution) = match result {
                 Ok(response) => (response.failure(), response.execution()),
-                Err(error) => (Some(error.kind()), None),
+                Err(error) => (Some(error.classify().kind), None),
             };
             this.call.end(outcome, execution);
         }

@@ -7,7 +7,7 @@ use tower_service::Service;
 use super::ResponseFuture;
 use super::future::Call;
 use super::handle::State;
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::layers::beside::call_beside;
 use crate::layers::clock;
 use crate::service::{RequestContext, ResponseContext};
@@ -45,7 +45,7 @@ where
     S: Service<R>,
     R: RequestContext,
     S::Response: ResponseContext,
-    S::Error: Classify,
+    S::Error: AnyError,
 {
     type Response = S::Response;
     type Error = S::Error;

@@ -98,7 +98,7 @@ where
                         }
                         Err(refusal) => {
                             *waiting = None;
-                            return Poll::Ready(Err(refusal.into()));
+                            return Poll::Ready(Err(refusal.around()));
                         }
                     }
                 }
@@ -123,7 +123,7 @@ where
                     }
                     return Poll::Ready(result.map_err(PriorityQueueError::Inner));
                 }
-                StateProj::Refused { refusal } => return Poll::Ready(Err((*refusal).into())),
+                StateProj::Refused { refusal } => return Poll::Ready(Err(refusal.around())),
             };
             state.set(next);
         }

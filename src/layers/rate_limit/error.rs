@@ -1,24 +1,23 @@
 use std::time::Duration;
 
-use crate::error::{ErrorKind, classify_layer};
+use crate::error::{ErrorKind, layer_error};
 
 /// The quota is used up, or the inner service failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RateLimitError<E> {
     /// The quota is used up.
-    #[error("the rate limit is reached; a call can be made in {retry_after:?}")]
     Limited {
         /// When there will be a token, if nobody else takes it.
         retry_after: Duration,
     },
     /// The inner service failed.
-    #[error(transparent)]
     Inner(E),
 }
 
-classify_layer!(RateLimitError {
-    Self::Limited { retry_after } => ErrorKind::RateLimited, Some(*retry_after);
+layer_error!(RateLimitError(Inner) {
+    Self::Limited { retry_after } => ErrorKind::RateLimited, Some(*retry_after),
+        "the rate limit is reached; a call can be made in {retry_after:?}";
 });
 
 /// Not a quota that can be kept.

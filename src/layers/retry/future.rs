@@ -9,7 +9,7 @@ use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
 use super::policy::{Policy, Waiting};
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::layers::clock;
 use crate::layers::spare::Spare;
 use crate::layers::timeout::Timer;
@@ -76,7 +76,7 @@ impl<S: Service<R>, R> ResponseFuture<S, R> {
 
 impl<S, R> Again<S, R>
 where
-    S: Service<R, Response: ResponseContext, Error: Classify>,
+    S: Service<R, Response: ResponseContext, Error: AnyError>,
     R: RequestContext,
 {
     /// Waits before the next attempt, where there is one after this result.
@@ -97,7 +97,7 @@ where
 
 impl<S, R> Future for ResponseFuture<S, R>
 where
-    S: Service<R, Response: ResponseContext, Error: Classify> + Clone,
+    S: Service<R, Response: ResponseContext, Error: AnyError> + Clone,
     R: RequestContext + Clone,
 {
     type Output = Result<S::Response, S::Error>;
@@ -114,7 +114,7 @@ where
 
 impl<S, R> ResponseFuture<S, R>
 where
-    S: Service<R, Response: ResponseContext, Error: Classify> + Clone,
+    S: Service<R, Response: ResponseContext, Error: AnyError> + Clone,
     R: RequestContext + Clone,
 {
     // Apart, so that a call of one attempt is not made to keep room for it.
@@ -163,7 +163,7 @@ fn again<S, R>(
     cx: &mut Context<'_>,
 ) -> Poll<Next<S, R>>
 where
-    S: Service<R, Response: ResponseContext, Error: Classify>,
+    S: Service<R, Response: ResponseContext, Error: AnyError>,
     R: RequestContext + Clone,
 {
     let mut next = again.take().expect(DONE);

@@ -15,7 +15,8 @@
 //! use tower_kernels::error::{Classify, ErrorKind};
 //! use tower_kernels::layers::RetryLayer;
 //!
-//! #[derive(Debug)]
+//! #[derive(Debug, thiserror::Error)]
+//! #[error("the upstream is restarting")]
 //! struct Restarting;
 //! impl Classify for Restarting {
 //!     fn kind(&self) -> ErrorKind {

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Budget, RetryStats};
-use crate::error::{Classify, ErrorKind, ErrorKinds};
+use crate::error::{AnyError, ErrorKind, ErrorKinds};
 use crate::layers::clock;
 use crate::layers::jitter::Jitter;
 use crate::service::ResponseContext;
@@ -46,11 +46,14 @@ impl Policy {
     pub(super) fn next<T, E>(&self, result: &Result<T, E>, attempts: u32, deadline: Option<Instant>) -> Option<Instant>
     where
         T: ResponseContext,
-        E: Classify,
+        E: AnyError,
     {
         let (kind, retry_after) = match result {
             Ok(response) => (response.failure()?, None),
-            Err(error) => (error.kind(), error.retry_after()),
+            Err(error) => {
+                let classification = error.classify();
+                (classification.kind, classification.retry_after)
+            }
         };
         self.next_after(kind, retry_after.unwrap_or_default(), attempts, deadline)
     }

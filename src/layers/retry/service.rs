@@ -8,7 +8,7 @@ use tower_service::Service;
 use super::ResponseFuture;
 use super::future::Again;
 use super::policy::Policy;
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::layers::spare::Spare;
 use crate::service::{RequestContext, ResponseContext};
 
@@ -50,7 +50,7 @@ where
     P: Fn(&R) -> bool,
     R: RequestContext + Clone,
     S::Response: ResponseContext,
-    S::Error: Classify,
+    S::Error: AnyError,
 {
     type Response = S::Response;
     type Error = S::Error;

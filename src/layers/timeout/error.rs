@@ -1,20 +1,19 @@
-use crate::error::{ErrorKind, classify_layer};
+use crate::error::{ErrorKind, layer_error};
 
 /// The deadline passed, or the inner service failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TimeoutError<E> {
     /// The deadline passed.
-    #[error("the deadline passed {}", if *.called { "before the answer was there" } else { "before the call" })]
     Elapsed {
         /// Whether the inner service had been called. If not, nothing was begun.
         called: bool,
     },
     /// The inner service failed.
-    #[error(transparent)]
     Inner(E),
 }
 
-classify_layer!(TimeoutError {
-    Self::Elapsed { .. } => ErrorKind::DeadlineExceeded, None;
+layer_error!(TimeoutError(Inner) {
+    Self::Elapsed { called } => ErrorKind::DeadlineExceeded, None,
+        "the deadline passed {}", if *called { "before the answer was there" } else { "before the call" };
 });

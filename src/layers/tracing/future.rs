@@ -1,4 +1,3 @@
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,7 +6,7 @@ use pin_project::{pin_project, pinned_drop};
 use tracing::Span;
 
 use super::record;
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::service::ResponseContext;
 
 /// The answer of a [`Tracing`](super::Tracing).
@@ -37,7 +36,7 @@ impl<F, T, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<T, E>>,
     T: ResponseContext,
-    E: Classify + fmt::Display,
+    E: AnyError,
 {
     type Output = Result<T, E>;
 
@@ -56,7 +55,7 @@ impl<F, T, E> ResponseFuture<F>
 where
     F: Future<Output = Result<T, E>>,
     T: ResponseContext,
-    E: Classify + fmt::Display,
+    E: AnyError,
 {
     // Apart, so that the call that nobody observes is not made to keep room for it.
     #[inline(never)]

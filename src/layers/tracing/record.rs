@@ -6,7 +6,7 @@ use tracing::field::Empty;
 use tracing::{Level, Span};
 
 use super::scope;
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 use crate::service::limits::name_prefix;
 use crate::service::{RequestContext, ResponseContext};
 
@@ -81,11 +81,11 @@ fn own_span<R: RequestContext>(level: Level, kind: &'static str, request: &R) ->
 pub(super) fn end<T, E>(span: &Span, result: &Result<T, E>)
 where
     T: ResponseContext,
-    E: Classify + fmt::Display,
+    E: AnyError,
 {
     let response = match result {
         Ok(response) => response,
-        Err(error) => return failure(span, error.kind(), error),
+        Err(error) => return failure(span, error.classify().kind, error),
     };
     if let Some(bytes) = response.payload_bytes() {
         span.record("response.size", bytes);

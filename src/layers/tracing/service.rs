@@ -1,4 +1,3 @@
-use std::fmt;
 use std::task::{Context, Poll};
 
 use tower::load::Load;
@@ -7,7 +6,7 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
 use super::{ResponseFuture, record};
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::service::{RequestContext, ResponseContext};
 
 /// Makes a span for each call. See the [module](super).
@@ -44,7 +43,7 @@ where
     S: Service<R>,
     R: RequestContext,
     S::Response: ResponseContext,
-    S::Error: Classify + fmt::Display,
+    S::Error: AnyError,
 {
     type Response = S::Response;
     type Error = S::Error;

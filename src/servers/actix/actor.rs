@@ -1,15 +1,15 @@
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use ::actix::{Actor, Context, Handler, MessageResult};
+use tower::BoxError;
 use tower_service::Service;
 
 use super::ledger::{Admission, Ledger};
 use super::messages::Admitted;
 use super::reply::Reply;
 use super::{ActorError, ExecuteKernel, GetKernelInfo, GetStats, KernelActorConfig, ListKernels};
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
 
 /// An actor that runs kernels. See the [module](super).
@@ -80,7 +80,7 @@ impl<S: 'static> Actor for KernelActor<S> {
 impl<S> Handler<ExecuteKernel> for KernelActor<S>
 where
     S: Service<KernelRequest, Response = KernelResponse> + Clone + 'static,
-    S::Error: Classify + Error + Send + Sync + 'static,
+    S::Error: AnyError + Into<BoxError>,
 {
     type Result = Reply<S>;
 
@@ -95,7 +95,7 @@ where
 impl<S> Handler<Admitted> for KernelActor<S>
 where
     S: Service<KernelRequest, Response = KernelResponse> + Clone + 'static,
-    S::Error: Classify + Error + Send + Sync + 'static,
+    S::Error: AnyError + Into<BoxError>,
 {
     type Result = Reply<S>;
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ::actix::MailboxError;
 use ::actix::dev::SendError;
+use tower::BoxError;
 
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, Classification, Classify, ErrorKind, provide};
 use crate::layers::timeout::TimeoutError;
 
 /// Room is made whenever a message is answered, which most are within a second.
@@ -42,8 +43,9 @@ pub enum ActorError {
 }
 
 impl ActorError {
-    pub(super) fn service(error: impl Classify + Error + Send + Sync + 'static) -> Self {
-        Self::Service(ServiceError { kind: error.kind(), retry_after: error.retry_after(), error: Box::new(error) })
+    pub(super) fn service(error: impl AnyError + Into<BoxError>) -> Self {
+        let Classification { kind, retry_after, .. } = error.classify();
+        Self::Service(ServiceError { kind, retry_after, error: error.into() })
     }
 }
 
@@ -66,7 +68,7 @@ impl Classify for ActorError {
     }
 }
 
-impl<E: Classify + Error + Send + Sync + 'static> From<TimeoutError<E>> for ActorError {
+impl<E: AnyError + Into<BoxError>> From<TimeoutError<E>> for ActorError {
     fn from(error: TimeoutError<E>) -> Self {
         match error {
             TimeoutError::Elapsed { called } => Self::DeadlineExceeded { called },
@@ -94,7 +96,7 @@ impl From<MailboxError> for ActorError {
 pub struct ServiceError {
     kind: ErrorKind,
     retry_after: Option<Duration>,
-    error: Box<dyn Error + Send + Sync>,
+    error: BoxError,
 }
 
 impl ServiceError {
@@ -118,6 +120,7 @@ impl fmt::Display for ServiceError {
 
 impl Error for ServiceError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
+        provide(self);
         match self.kind {
             ErrorKind::Internal => Some(&*self.error),
             _ => self.error.source(),

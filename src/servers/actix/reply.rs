@@ -1,4 +1,3 @@
-use std::error::Error;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -6,11 +5,12 @@ use std::task::Poll;
 use ::actix::dev::{MessageResponse, OneshotSender};
 use ::actix::{Actor, Message};
 use bytes::Bytes;
+use tower::BoxError;
 use tower_service::Service;
 
 use super::ledger::Admission;
 use super::{ActorError, ExecuteResult};
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::layers::timeout::oneshot;
 use crate::panics::CatchPanic;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
@@ -53,7 +53,7 @@ where
     A: Actor,
     M: Message<Result = Answer>,
     S: Service<KernelRequest, Response = KernelResponse> + 'static,
-    S::Error: Classify + Error + Send + Sync + 'static,
+    S::Error: AnyError + Into<BoxError>,
 {
     fn handle(self, _: &mut A::Context, reply: Option<OneshotSender<Answer>>) {
         match self.0 {
@@ -67,7 +67,7 @@ where
 impl<S> Run<S>
 where
     S: Service<KernelRequest, Response = KernelResponse>,
-    S::Error: Classify + Error + Send + Sync + 'static,
+    S::Error: AnyError + Into<BoxError>,
 {
     async fn answer(self, mut reply: Option<OneshotSender<Answer>>) {
         let Self { service, request, input, admission } = self;
@@ -92,7 +92,7 @@ where
 async fn execute<S>(service: S, mut request: KernelRequest, input: serde_json::Value) -> Answer
 where
     S: Service<KernelRequest, Response = KernelResponse>,
-    S::Error: Classify + Error + Send + Sync + 'static,
+    S::Error: AnyError + Into<BoxError>,
 {
     let encode = |error: serde_json::Error| ActorError::service(KernelError::Encode(error.to_string()));
     for (field, name) in [("kernel_id", Some(&*request.kernel_id)), ("metadata.tenant", request.tenant.as_deref())] {

@@ -1,15 +1,15 @@
-use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
 use ::actix::{Actor, Addr, Arbiter, ArbiterHandle};
+use tower::BoxError;
 use tower_service::Service;
 
 use super::ledger::{Admission, Ledger};
 use super::messages::Admitted;
 use super::{ActorError, ActorStats, ExecuteKernel, ExecuteResult, KernelActor, KernelActorConfig};
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// How a supervisor chooses the actor for a message. Those with a full mailbox are passed over.
@@ -77,7 +77,7 @@ impl KernelActorSupervisor {
 impl<S> KernelActorSupervisor<S>
 where
     S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + 'static,
-    S::Error: Classify + Error + Send + Sync + 'static,
+    S::Error: AnyError + Into<BoxError>,
 {
     /// A supervisor of actors over a service of yours.
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>) -> Self {

@@ -1,6 +1,5 @@
 //! `POST /execute` and `POST /kernels/{id}/execute`.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use ::axum::body::Body;
@@ -12,7 +11,7 @@ use tracing::Instrument;
 
 use super::kernels::{executes, path_of, unknown};
 use super::router::Shared;
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::layers::tracing::RequestScope;
 use crate::servers::http::{self as transport, Problem, RequestHead, RequestId, ResponseBody, Target};
 use crate::servers::unread_body::UnreadBody;
@@ -20,7 +19,7 @@ use crate::service::{KernelRequest, KernelResponse};
 
 pub(super) async fn of_document<S>(State(shared): State<Arc<Shared<S>>>, request: Request) -> Response
 where
-    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error + 'static> + Clone,
+    S: Service<KernelRequest, Response = KernelResponse, Error: AnyError> + Clone,
 {
     execute(&shared, Ok(Target::Document), request).await
 }
@@ -31,7 +30,7 @@ pub(super) async fn of_input<S>(
     request: Request,
 ) -> Response
 where
-    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error + 'static> + Clone,
+    S: Service<KernelRequest, Response = KernelResponse, Error: AnyError> + Clone,
 {
     let target = path_of(path).and_then(|path| match executes(&shared.registry, &path) {
         Some(id) => Ok(Target::Input(id.to_owned())),
@@ -47,7 +46,7 @@ where
 
 async fn execute<S>(shared: &Shared<S>, target: Result<Target, Problem>, request: Request) -> Response
 where
-    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error + 'static> + Clone,
+    S: Service<KernelRequest, Response = KernelResponse, Error: AnyError> + Clone,
 {
     let (mut parts, mut body) = request.into_parts();
     let request_id = RequestId::of(&parts.headers);

@@ -17,7 +17,7 @@ use super::router::Shared;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::GpuReading;
 use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
-use crate::error::{Classify, ErrorKind, Told};
+use crate::error::{AnyError, ErrorKind, Told};
 use crate::layers::circuit_breaker::{CircuitState, CircuitStatus};
 use crate::pipeline::PipelineHandle;
 use crate::servers::http::{Problem, RequestId, document};
@@ -285,7 +285,7 @@ fn needs_cuda(registry: &KernelRegistry) -> bool {
 /// asked is given back when it is dropped.
 async fn gone<S>(service: &S) -> Option<String>
 where
-    S: Service<KernelRequest, Error: Classify + std::error::Error> + Clone,
+    S: Service<KernelRequest, Error: AnyError> + Clone,
 {
     let mut service = service.clone();
     poll_fn(|cx| {
@@ -299,7 +299,7 @@ where
 
 pub(super) async fn health<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
 where
-    S: Service<KernelRequest, Error: Classify + std::error::Error> + Clone,
+    S: Service<KernelRequest, Error: AnyError> + Clone,
 {
     let request_id = RequestId::of(&headers);
     let gone = gone(&shared.service).await;
@@ -323,7 +323,7 @@ pub(super) async fn live(headers: HeaderMap) -> Response {
 
 pub(super) async fn ready<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
 where
-    S: Service<KernelRequest, Error: Classify + std::error::Error> + Clone,
+    S: Service<KernelRequest, Error: AnyError> + Clone,
 {
     let request_id = RequestId::of(&headers);
     let local = shared.devices.as_ref().map(|local| local.status());

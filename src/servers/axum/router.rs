@@ -1,5 +1,4 @@
 use std::convert::Infallible;
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +22,7 @@ use super::route::Route;
 use super::unread::{drop_body, without_body};
 use super::{DrainHandle, RouterConfig, cors, execute, health, kernels, metrics};
 use crate::backends::Local;
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 #[cfg(feature = "hyper")]
 use crate::hyper::Connections;
 use crate::layers::metrics::MetricsHandle;
@@ -247,7 +246,7 @@ impl<S> KernelRouter<S> {
     pub fn into_router(self) -> Router
     where
         S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
-        S::Error: Classify + Error + 'static,
+        S::Error: AnyError,
         S::Future: Send,
     {
         let cors_enabled = self.config.cors_enabled;
@@ -278,7 +277,7 @@ impl<S> KernelRouter<S> {
     pub fn into_router_with<L>(self, layer: L) -> Router
     where
         S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
-        S::Error: Classify + Error + 'static,
+        S::Error: AnyError,
         S::Future: Send,
         L: Layer<routing::Route> + Clone + Send + Sync + 'static,
         L::Service: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
@@ -293,7 +292,7 @@ impl<S> KernelRouter<S> {
     fn routes(self) -> Router
     where
         S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
-        S::Error: Classify + Error + 'static,
+        S::Error: AnyError,
         S::Future: Send,
     {
         let Self { service, registry, config, timeout, devices, drain, metrics, .. } = self;
@@ -394,7 +393,7 @@ pub(super) struct Shared<S> {
 impl<S> Shared<S>
 where
     S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
-    S::Error: Classify + Error + 'static,
+    S::Error: AnyError,
     S::Future: Send,
 {
     fn into_routes(self, routes: &[Route]) -> Router {

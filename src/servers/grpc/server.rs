@@ -1,5 +1,4 @@
 use std::convert::Infallible;
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,7 +17,7 @@ use super::handler::Handler;
 use super::memory::{CallMemory, RequestBody};
 use super::shutdown::StreamShutdown;
 use super::status::Refusal;
-use crate::error::Classify;
+use crate::error::AnyError;
 use crate::layers::tracing::RequestScope;
 use crate::servers::headers::ensure_request_id;
 use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
@@ -28,16 +27,12 @@ use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, 
 /// [`KernelService`] is one, and so is any stack of [`layers`](crate::layers) over it. tonic's router shares its
 /// services among threads, hence `Sync`.
 pub trait Pipeline:
-    Service<KernelRequest, Response = KernelResponse, Error: Classify + Error, Future: Send> + Clone + Send + Sync + 'static
+    Service<KernelRequest, Response = KernelResponse, Error: AnyError, Future: Send> + Clone + Send + Sync + 'static
 {
 }
 
 impl<S> Pipeline for S where
-    S: Service<KernelRequest, Response = KernelResponse, Error: Classify + Error, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static
+    S: Service<KernelRequest, Response = KernelResponse, Error: AnyError, Future: Send> + Clone + Send + Sync + 'static
 {
 }
 

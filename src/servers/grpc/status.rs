@@ -1,16 +1,16 @@
 //! An error of the pipeline as a gRPC status with the standard's details.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::time::Duration;
 
 use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::error::{Classify, ErrorKind, Hidden, Told, find};
+use crate::error::{AnyError, Classification, Classify, ErrorKind, Hidden, Told, find};
 use crate::panics::Panicked;
 use crate::service::Invalid;
+use crate::service::http_context::of_grpc_code;
 
 /// A status travels in the trailers, which most clients bound to 8 or 16 KiB, and up to three times this goes into it.
 const MAX_TEXT: usize = 1024;
@@ -40,9 +40,10 @@ impl Refusal {
         self.kind
     }
 
-    pub(super) fn of<E: Classify + Error + 'static>(error: &E) -> Self {
-        let told = Self::told(error.kind(), Told::of(error));
-        Self { violation: find(error).cloned(), retry_after: error.retry_after(), ..told }
+    pub(super) fn of(error: &impl AnyError) -> Self {
+        let Classification { kind, retry_after, .. } = error.classify();
+        let told = Self::told(kind, Told::of(error));
+        Self { violation: find(error.as_error()).cloned(), retry_after, ..told }
     }
 
     /// Of a service that panicked.
@@ -63,7 +64,7 @@ impl Refusal {
             hidden.log(request_id);
         }
         let mut details = ErrorDetails::new();
-        details.set_error_info(self.kind.code(), "tower-kernels", HashMap::new());
+        details.set_error_info(self.kind.code(), DOMAIN, HashMap::new());
         if let Some(id) = request_id {
             details.set_request_info(id, "");
         }
@@ -74,6 +75,23 @@ impl Refusal {
             details.set_retry_info(Some(wait));
         }
         Status::with_error_details(Code::from_i32(self.kind.grpc_code()), cut(self.message), details)
+    }
+}
+
+/// The domain of this crate's `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "tower-kernels";
+
+/// For calls of other gRPC services beneath the layers. A server of this crate tells the kind in the details of its
+/// statuses; for others it follows from the code.
+impl Classify for Status {
+    fn kind(&self) -> ErrorKind {
+        let told = self.get_details_error_info().filter(|info| info.domain == DOMAIN);
+        let kind = told.and_then(|info| ErrorKind::ALL.into_iter().find(|kind| kind.code() == info.reason));
+        kind.unwrap_or_else(|| of_grpc_code(self.code().into()))
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.get_details_retry_info()?.retry_delay
     }
 }
 

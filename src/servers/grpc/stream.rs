@@ -1,6 +1,5 @@
 //! `ExecuteStream`: runs the requests of a stream and sends each response as it finishes.
 
-use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use super::status::{Refusal, as_message};
 use super::timer::Timer;
 use super::unread::{Finished, Receiver, Sender, unread};
 use super::wire::Requests;
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 use crate::layers::timeout::TimeoutError;
 use crate::panics::{CatchPanic, Panicked, catch_panic};
 use crate::servers::requests::{Call as Counted, StreamRequests};
@@ -330,7 +329,7 @@ struct Running<F> {
 impl<F, E> Future for Running<F>
 where
     F: Future<Output = Result<Result<KernelResponse, E>, Panicked>>,
-    E: Classify + Error + 'static,
+    E: AnyError,
 {
     type Output = Finished;
 

@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::form::{Form, HEAD_LENGTH, OCTETS};
 use super::read::in_time;
 use super::{Problem, RequestHead, RequestId, ResponseBody, document, read, tensors};
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 use crate::layers::timeout;
 use crate::layers::tracing::RequestScope;
 use crate::panics::CatchPanic;
@@ -70,7 +70,7 @@ pub(crate) async fn execute<S, B>(
 ) -> Result<Answer, Problem>
 where
     S: Service<KernelRequest, Response = KernelResponse>,
-    S::Error: Classify + Error + 'static,
+    S::Error: AnyError,
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {

@@ -1,6 +1,5 @@
 //! Refusals as [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) wants them, and answers.
 
-use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::RequestId;
-use crate::error::{Classify, ErrorKind, Hidden, OutcomeCode, Told, chain, find};
+use crate::error::{AnyError, Classification, ErrorKind, Hidden, OutcomeCode, Told, chain, find};
 use crate::layers::answer::problem;
 use crate::service::Invalid;
 
@@ -77,10 +76,12 @@ impl Problem {
     }
 
     /// What an error says of itself, its causes joined by colons.
-    pub(crate) fn of(error: &(impl Classify + Error + 'static)) -> Self {
-        let mut problem = Self::new(error.kind(), chain(error));
-        problem.retry_after = error.retry_after();
-        problem.challenge = error.challenge().cloned().map(Box::new);
+    pub(crate) fn of(error: &impl AnyError) -> Self {
+        let Classification { kind, retry_after, challenge } = error.classify();
+        let error = error.as_error();
+        let mut problem = Self::new(kind, chain(error));
+        problem.retry_after = retry_after;
+        problem.challenge = challenge.map(Box::new);
         problem.field = find::<Invalid>(error).map(|invalid| invalid.field.clone());
         problem.shorten()
     }

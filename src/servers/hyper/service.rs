@@ -15,7 +15,7 @@ use serde::Serialize;
 use tower_service::Service;
 use tracing::Instrument;
 
-use crate::error::{Classify, ErrorKind};
+use crate::error::{AnyError, ErrorKind};
 use crate::layers::metrics::MetricsHandle;
 use crate::layers::tracing::RequestScope;
 use crate::servers::http::{Limits, Problem, RequestHead, RequestId, ResponseBody, Target, document, execute};
@@ -92,7 +92,7 @@ impl<S> KernelHttpService<S> {
 impl<S, B> ::hyper::service::Service<Request<B>> for KernelHttpService<S>
 where
     S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + 'static,
-    S::Error: Classify + Error + 'static,
+    S::Error: AnyError,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,

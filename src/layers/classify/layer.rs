@@ -1,0 +1,79 @@
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use tower::BoxError;
+use tower_layer::Layer;
+
+use super::{Classified, ClassifiedError};
+use crate::error::{Classification, Classify, ErrorKind, classify_with};
+
+/// Gives errors a kind, by their type. See the [module](super).
+#[derive(Clone)]
+pub struct ClassifyLayer {
+    rules: Vec<Rule>,
+    otherwise: ErrorKind,
+}
+
+/// Classifies an error if it is of the rule's type.
+type Rule = Arc<dyn Fn(&(dyn Error + 'static)) -> Option<Classification> + Send + Sync>;
+
+impl ClassifyLayer {
+    /// Classifies errors by [what is known](fn@crate::error::classify) without rules.
+    pub fn new() -> Self {
+        Self { rules: Vec::new(), otherwise: ErrorKind::Internal }
+    }
+
+    /// Classifies errors of type `E` with a closure, which returns an [`ErrorKind`] or a [`Classification`].
+    #[must_use]
+    pub fn errors<E, C>(mut self, classify: impl Fn(&E) -> C + Send + Sync + 'static) -> Self
+    where
+        E: Error + 'static,
+        C: Into<Classification>,
+    {
+        self.rules.push(Arc::new(move |error| error.downcast_ref().map(|error| classify(error).into())));
+        self
+    }
+
+    /// Classifies errors of type `E` as they classify themselves.
+    #[must_use]
+    pub fn keep<E: Classify + Error + 'static>(self) -> Self {
+        self.errors(E::classification)
+    }
+
+    /// Sets the kind of errors to which no rule applies and of which nothing is known. [`ErrorKind::Internal`] by default.
+    #[must_use]
+    pub fn otherwise(mut self, kind: ErrorKind) -> Self {
+        self.otherwise = kind;
+        self
+    }
+
+    /// Classifies an error.
+    #[cold]
+    pub(super) fn classify(&self, error: impl Into<BoxError>) -> ClassifiedError {
+        let error = error.into();
+        let rules = |error: &(dyn Error + 'static)| self.rules.iter().find_map(|rule| rule(error));
+        ClassifiedError::new(classify_with(&*error, rules, self.otherwise), error)
+    }
+}
+
+impl Default for ClassifyLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ClassifyLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rules, otherwise } = self;
+        f.debug_struct("ClassifyLayer").field("rules", &rules.len()).field("otherwise", otherwise).finish()
+    }
+}
+
+impl<S> Layer<S> for ClassifyLayer {
+    type Service = Classified<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Classified::new(inner, Arc::new(self.clone()))
+    }
+}

@@ -1,0 +1,65 @@
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tower::BoxError;
+use tower::load::Load;
+use tower_service::Service;
+
+use super::{ClassifiedError, ClassifyLayer, ResponseFuture};
+
+/// Gives the errors of a service a kind. See the [module](super).
+#[derive(Clone, Debug)]
+pub struct Classified<S> {
+    inner: S,
+    rules: Arc<ClassifyLayer>,
+}
+
+impl<S> Classified<S> {
+    /// Classifies the errors of `inner` by the rules of a layer.
+    pub fn new(inner: S, rules: Arc<ClassifyLayer>) -> Self {
+        Self { inner, rules }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, R> Service<R> for Classified<S>
+where
+    S: Service<R>,
+    S::Error: Into<BoxError>,
+{
+    type Response = S::Response;
+    type Error = ClassifiedError;
+    type Future = ResponseFuture<S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(|error| self.rules.classify(error))
+    }
+
+    #[inline]
+    fn call(&mut self, request: R) -> Self::Future {
+        ResponseFuture::new(self.inner.call(request), Arc::clone(&self.rules))
+    }
+}
+
+impl<S: Load> Load for Classified<S> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> Self::Metric {
+        self.inner.load()
+    }
+}

@@ -1,0 +1,33 @@
+use tower_layer::Layer;
+
+use super::Optional;
+
+/// A layer, or none. See the [module](super).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OptionalLayer<L> {
+    layer: Option<L>,
+}
+
+impl<L> OptionalLayer<L> {
+    /// Puts `layer` around a service, if there is one.
+    pub const fn new(layer: Option<L>) -> Self {
+        Self { layer }
+    }
+}
+
+impl<L> From<Option<L>> for OptionalLayer<L> {
+    fn from(layer: Option<L>) -> Self {
+        Self::new(layer)
+    }
+}
+
+impl<S, L: Layer<S>> Layer<S> for OptionalLayer<L> {
+    type Service = Optional<L::Service, S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        match &self.layer {
+            Some(layer) => Optional::Layered(layer.layer(inner)),
+            None => Optional::Plain(inner),
+        }
+    }
+}
