@@ -14,6 +14,7 @@ mod read_clock;
 mod request_body;
 mod reserve;
 mod slow_streams;
+mod stop;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
@@ -37,7 +38,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::activity::Connections;
-use self::activity::{Counted, Unfinished};
+use self::activity::Counted;
 use self::address::{AddressLimit, AddressPermit};
 use self::clock::Lifetime;
 pub use self::config::ServerConfig;
@@ -50,6 +51,7 @@ use self::listener::{Peer, Socket};
 pub use self::request_body::RequestBody;
 use self::reserve::Reserve;
 use self::slow_streams::StreamExecutor;
+use self::stop::Stop;
 use self::stream::Stream;
 #[cfg(feature = "tls")]
 pub use self::tls::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, TlsPem, TlsStatus};
@@ -64,8 +66,6 @@ const GRACE: Duration = Duration::from_millis(20);
 /// How long a server that stops waits for a client that has begun something: a head, a handshake, or a body of which it
 /// sends less than 64 KiB in this time.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// How long the connections of a server that has waited for too long may take to end.
-const CANCEL_TIME: Duration = Duration::from_secs(5);
 /// How often a peer of HTTP/2 is asked whether it is there, and how long it has to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// The most that hyper reads ahead of an HTTP/1.1 connection, and so the largest head.
@@ -257,50 +257,8 @@ impl Server {
             requests_in_flight = connections.requests_in_flight(),
             "stopping"
         );
-        let stopping = async {
-            tokio::time::sleep(GRACE).await;
-            phase.send_replace(Phase::Stopping);
-            tokio::time::sleep(STOP_GRACE).await;
-            no_more_handshakes.cancel();
-            std::future::pending().await
-        };
-        let all_ended = async {
-            while let Some(ended) = tasks.join_next().await {
-                report(ended)
-            }
-        };
-        let ended = async {
-            tokio::select! { () = all_ended => {}, never = stopping => never }
-        };
-        let in_time = tokio::time::timeout(drain, ended).await.is_ok();
-        if !in_time {
-            no_more_handshakes.cancel();
-            phase.send_replace(Phase::Cancelling);
-            let all_ended = async { while tasks.join_next().await.is_some() {} };
-            if tokio::time::timeout(CANCEL_TIME, all_ended).await.is_err() {
-                // Of those whose service blocks its thread nobody has counted what they lose.
-                let (running, connections_left) = (connections.requests_in_flight(), tasks.len());
-                let lost = Unfinished { running, connections: connections_left, incomplete: 0 };
-                connections.counts().count_cancelled(lost);
-                tasks.shutdown().await;
-            }
-        }
-        conclude(connections.counts().cancelled(), drain)
+        Stop { connections, tasks, phase, no_more_handshakes }.within(drain).await
     }
-}
-
-/// What the server ends with, given what it has cancelled.
-fn conclude(cancelled: Unfinished, drain: Duration) -> io::Result<()> {
-    let Unfinished { running, connections, incomplete } = cancelled;
-    if incomplete > 0 {
-        tracing::warn!(requests = incomplete, "requests whose clients had not sent them in full were closed");
-    }
-    if running == 0 {
-        return Ok(());
-    }
-    let message = format!("{running} requests on {connections} connections were cancelled after a drain of {drain:?}");
-    tracing::warn!("{message}");
-    Err(io::Error::new(io::ErrorKind::TimedOut, message))
 }
 
 fn builder(config: &ServerConfig, connections: &Connections) -> Builder<StreamExecutor> {

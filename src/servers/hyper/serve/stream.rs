@@ -128,7 +128,7 @@ impl Stream {
             return Poll::Pending;
         }
         loop {
-            let (deadline, late) = self.deadline();
+            let (deadline, is_late) = self.deadline();
             // It may be set to an earlier moment, and is set anew once that has come: not with each request.
             if deadline < self.reading.deadline() || self.reading.is_elapsed() {
                 self.reading.as_mut().reset(deadline);
@@ -137,8 +137,8 @@ impl Stream {
             if Instant::now() < deadline {
                 continue;
             }
-            if let Some(late) = late {
-                return Poll::Ready(Err(late));
+            if is_late {
+                return Poll::Ready(Err(late("the head of a request did not come in time")));
             }
             // A request may have come in this moment.
             if !self.tcp.has_unread() {
@@ -148,22 +148,21 @@ impl Stream {
         }
     }
 
-    /// Until when the client has to do its part, and the error that it is if it does not.
-    fn deadline(&mut self) -> (Instant, Option<io::Error>) {
+    /// Until when the client has to do its part, and whether it is an error if it does not.
+    fn deadline(&mut self) -> (Instant, bool) {
         let limit = if self.in_head { self.limits.head } else { self.limits.idle };
         let deadline = later(self.since, limit);
-        let late = || Some(late("the head of a request did not come in time"));
         if !self.activity.closes_when_idle() {
-            return (deadline, self.in_head.then(late).flatten());
+            return (deadline, self.in_head);
         }
         let closes_since = *self.closes_since.get_or_insert_with(Instant::now);
         let has_begun = self.in_head && self.preface != Some(0);
-        let (earlier, late) = match (self.in_head, has_begun) {
-            (true, true) => (closes_since + STOP_GRACE, late()),
-            (true, false) => (self.since + FIRST_BYTE, None),
-            (false, _) => (closes_since, None),
+        let earlier = match (self.in_head, has_begun) {
+            (true, true) => closes_since + STOP_GRACE,
+            (true, false) => self.since + FIRST_BYTE,
+            (false, _) => closes_since,
         };
-        (deadline.min(earlier), late)
+        (deadline.min(earlier), has_begun)
     }
 
     fn set_sending(&mut self, sending: bool) {
