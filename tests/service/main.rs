@@ -6,6 +6,7 @@ mod codec;
 mod dispatch;
 mod kernels;
 mod lanes;
+mod payload;
 #[cfg(feature = "cache")]
 mod pure;
 mod registry;
