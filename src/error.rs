@@ -28,6 +28,10 @@ use http::HeaderValue;
 
 use crate::panics::LogLimit;
 
+mod chain;
+
+pub use self::chain::{Chain, chain};
+
 /// What kind of refusal or failure an error is. The [module](self) holds the table of codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -278,18 +282,6 @@ impl Classify for dyn Error + Send + Sync {
     }
 }
 
-/// An error and its causes, joined with `": "`: each level of a stack speaks for itself alone.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}
-
 /// What a client is told in place of the text of an internal error, which can hold what is nobody's business: another
 /// client's data, paths, the inside of a kernel. The text goes to the log.
 pub(crate) const INTERNAL_DETAIL: &str = "an internal error; the server's log says more about this request";
@@ -322,7 +314,7 @@ impl Told {
 
     /// An error and its causes.
     pub(crate) fn of<E: Classify + Error>(error: &E) -> Self {
-        Self::new(error.kind(), chain(error))
+        Self::new(error.kind(), chain(error).to_string())
     }
 }
 

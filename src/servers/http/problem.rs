@@ -78,7 +78,7 @@ impl Problem {
 
     /// What an error says of itself, its causes joined by colons.
     pub(crate) fn of(error: &(impl Classify + Error + 'static)) -> Self {
-        let mut problem = Self::new(error.kind(), chain(error));
+        let mut problem = Self::new(error.kind(), chain(error).to_string());
         problem.retry_after = error.retry_after();
         problem.challenge = error.challenge().cloned().map(Box::new);
         problem.field = find::<Invalid>(error).map(|invalid| invalid.field.clone());
