@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -5,7 +6,9 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use super::backend::PipelineBackend;
-use super::config::{BatchConfig, InvalidPipeline, PipelineConfig, QuotaConfig, RateLimitConfig, TenantsConfig};
+use super::config::{
+    BatchConfig, InvalidPipeline, PipelineConfig, QuotaConfig, RateLimitConfig, Reason, TenantsConfig,
+};
 use super::handle::PipelineHandle;
 #[cfg(feature = "cache")]
 use super::service::KernelStore;
@@ -81,7 +84,11 @@ impl PipelineLayer {
             if across { pure.across_tenants() } else { pure }
         };
         if cfg!(not(feature = "cache")) && config.cache.is_some() {
-            return Err(InvalidPipeline::NoCache);
+            let reason = "the cache is not part of this program, which is built without the feature `cache`";
+            return Err(InvalidPipeline::new("cache", Reason::Text(reason)));
+        }
+        if config.retry.as_ref().is_some_and(|retry| retry.attempts == 0) {
+            return Err(InvalidPipeline::new("retry.attempts", Reason::Text("must be at least 1")));
         }
         let kernels = registry.list();
         // Where not all can have series, those that are called first get them, and not those that come first by id.
@@ -103,7 +110,8 @@ impl PipelineLayer {
         let shared = config.coalesce.as_ref().map_or(PureKernels::none(), |coalesce| pure(coalesce.across_tenants));
         let breaker = match &config.circuit_breaker {
             Some(breaker) if !(breaker.failure_rate > 0.0 && breaker.failure_rate <= 1.0) => {
-                return Err(InvalidPipeline::FailureRate);
+                let reason = Reason::Text("must be above 0 and at most 1");
+                return Err(InvalidPipeline::new("circuit_breaker.failure_rate", reason));
             }
             Some(breaker) => Some(
                 CircuitBreakerLayer::new()
@@ -118,7 +126,7 @@ impl PipelineLayer {
             let registry = Arc::clone(&registry);
             Box::new(move |request| registry.is_pure(&request.kernel_id))
         };
-        let retry = RetryLayer::new(pure_again).attempts(config.retry.as_ref().map_or(1, |retry| retry.attempts.get()));
+        let retry = RetryLayer::new(pure_again).attempts(config.retry.as_ref().map_or(1, |retry| retry.attempts));
         let parts = Parts {
             tenants: Arc::new(Tenants::new(&config.tenants)),
             metrics,
@@ -170,11 +178,11 @@ impl PipelineLayer {
 
 fn rate_limit(config: &RateLimitConfig) -> Result<Arc<TenantLimits>, InvalidPipeline> {
     let QuotaConfig { calls, period } = config.each;
-    let invalid = |tenant, quota| InvalidPipeline::RateLimit { tenant, quota };
-    let limit = RateLimiterLayer::try_new(calls, period).map_err(|quota| invalid(None, quota))?.per_tenant();
+    let invalid = |field: Cow<'static, str>| move |quota| InvalidPipeline::new(field, Reason::Quota(quota));
+    let limit = RateLimiterLayer::try_new(calls, period).map_err(invalid("rate_limit.each".into()))?.per_tenant();
     let limit = config.tenants.iter().try_fold(limit, |limit, (tenant, own)| {
         let limited = limit.try_limit_for(tenant.as_str(), own.calls, own.period);
-        limited.map_err(|quota| invalid(Some(tenant.clone()), quota))
+        limited.map_err(invalid(format!("rate_limit.tenants.{tenant}").into()))
     });
     limit.map(|layer| Arc::clone(layer.shared()))
 }

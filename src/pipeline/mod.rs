@@ -107,6 +107,7 @@
 
 mod backend;
 mod config;
+mod error;
 mod future;
 mod handle;
 mod layer;
@@ -119,7 +120,8 @@ pub use self::config::{
     BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, InvalidPipeline, LoadShedConfig, PipelineConfig,
     QueueConfig, QuotaConfig, RateLimitConfig, RetryConfig, TenantConfig, TenantsConfig,
 };
+pub use self::error::PipelineError;
 pub use self::future::PipelineFuture;
 pub use self::handle::PipelineHandle;
 pub use self::layer::PipelineLayer;
-pub use self::service::{Kernels, LocalPipeline, PipelineError, ReadyPipeline};
+pub use self::service::{Kernels, LocalPipeline, ReadyPipeline};

@@ -6,31 +6,24 @@ use tower::load::Load;
 use tower_service::Service;
 
 use super::backend::PipelineBackend;
+use super::error::{PipelineError, Shared};
 use super::future::PipelineFuture;
 use super::step::{Apart, AsItIs, Queue, Step};
 use super::tenants::Tenants;
 use crate::error::Classify;
 #[cfg(feature = "cache")]
 use crate::layers::cache::{Cache, Store};
-use crate::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerError, PerOperation};
-use crate::layers::coalesce::{Coalesce, CoalesceError, Flights};
+use crate::layers::circuit_breaker::{CircuitBreaker, PerOperation};
+use crate::layers::coalesce::{Coalesce, Flights};
 use crate::layers::concurrency::ConcurrencyLimit;
-use crate::layers::load_shed::{LoadShed, LoadShedError, Predicted};
+use crate::layers::load_shed::{LoadShed, Predicted};
 use crate::layers::metrics::Metrics;
-use crate::layers::priority_queue::{PriorityQueue, PriorityQueueError};
-use crate::layers::rate_limit::{ByTenant, PerKey, RateLimitError, RateLimiter};
+use crate::layers::priority_queue::PriorityQueue;
+use crate::layers::rate_limit::{ByTenant, PerKey, RateLimiter};
 use crate::layers::retry::Retry;
-use crate::layers::timeout::{Timeout, TimeoutError};
+use crate::layers::timeout::Timeout;
 use crate::layers::tracing::Tracing;
 use crate::service::{KeptKernelQuestion, KernelRequest, KernelResponse, KernelService, PureKernels};
-
-/// What the error of the kernels becomes in a pipeline.
-pub type PipelineError<E> = RateLimitError<CoalesceError<Inside<E>>>;
-
-/// Inside of what shares runs.
-pub(super) type Inside<E> = LoadShedError<Guard<E>>;
-/// Inside of what refuses for want of time.
-pub(super) type Guard<E> = CircuitBreakerError<TimeoutError<PriorityQueueError<E>>>;
 
 /// Whether a request can be run again.
 pub(super) type Again = Box<dyn Fn(&KernelRequest) -> bool + Send + Sync>;
@@ -49,7 +42,7 @@ pub(super) type Timely<S> = Apart<Timeout<Retried<S>>>;
 pub(super) type Guarded<S> = Apart<CircuitBreaker<Timely<S>, PerOperation>>;
 pub(super) type Shed<S> = Apart<LoadShed<Guarded<S>, Predicted>>;
 pub(super) type ShedFuture<S> = <Shed<S> as Service<KernelRequest>>::Future;
-pub(super) type FlightsOf<S> = Flights<KeptKernelQuestion, ShedFuture<S>, KernelResponse, Inside<Error<S>>>;
+pub(super) type FlightsOf<S> = Flights<KeptKernelQuestion, ShedFuture<S>, KernelResponse, Shared<Error<S>>>;
 pub(super) type Coalesced<S> = Apart<Coalesce<Shed<S>, PureKernels, FlightsOf<S>>>;
 #[cfg(feature = "cache")]
 pub(super) type Cached<S> = Apart<Cache<Coalesced<S>, PureKernels, KernelStore>>;
@@ -95,12 +88,12 @@ pub type LocalPipeline = ReadyPipeline<KernelService<PipelineBackend>>;
 
 impl<S: Kernels> Service<KernelRequest> for ReadyPipeline<S> {
     type Response = KernelResponse;
-    type Error = PipelineError<S::Error>;
+    type Error = PipelineError;
     type Future = PipelineFuture<S>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.stack.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PipelineError>> {
+        self.stack.poll_ready(cx).map_err(PipelineError::new)
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! The contract over the ready pipeline, with all that it has but load shedding and the queue, with which it is ready while the
 //! kernels are not.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
@@ -64,7 +64,7 @@ fn piped() -> Piped {
     let mut config = PipelineConfig::default();
     config.rate_limit = Some(RateLimitConfig { each: QuotaConfig::UNLIMITED, tenants: Default::default() });
     config.coalesce = Some(CoalesceConfig::default());
-    config.retry = NonZeroU32::new(2).map(|attempts| RetryConfig { attempts });
+    config.retry = Some(RetryConfig { attempts: 2 });
     config.concurrency = NonZeroUsize::new(1);
     (config.queue, config.load_shed) = (None, None);
     Piped { layer: PipelineLayer::new(KernelRegistry::new(), config).unwrap(), kernels: Kernels(probe), watch }

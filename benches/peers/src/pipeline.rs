@@ -1,6 +1,6 @@
 //! The ready pipeline: as it is if nothing is said, and with all that it has.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 
 use tower::Layer;
 use tower_kernels::kernels::register_all;
@@ -38,7 +38,7 @@ fn all() -> PipelineConfig {
     let mut config = PipelineConfig::default();
     config.rate_limit = Some(RateLimitConfig { each: QuotaConfig::UNLIMITED, tenants: Default::default() });
     config.coalesce = Some(CoalesceConfig::default());
-    config.retry = NonZeroU32::new(3).map(|attempts| RetryConfig { attempts });
+    config.retry = Some(RetryConfig { attempts: 3 });
     config.concurrency = NonZeroUsize::new(64);
     config
 }

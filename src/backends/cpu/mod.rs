@@ -23,7 +23,6 @@ pub struct CpuBackend {
 
 /// How a [`CpuBackend`] is laid out.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct CpuConfig {
     /// Jobs that run at one time. Default: one a processor.
     pub lanes: usize,

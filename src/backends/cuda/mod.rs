@@ -97,7 +97,6 @@ pub struct CudaBackend {
 
 /// How a [`CudaBackend`] is laid out.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct CudaConfig {
     /// Jobs that run at one time, each with streams of its own and 16 MiB of pinned memory. Default: half as many as there
     /// are processors, and at least 2, at most 8.

@@ -193,8 +193,8 @@ impl Config {
             failure_rate: f64::from(self.circuit_breaker.failure_percent) / 100.0,
             agreeing_tenants: self.circuit_breaker.agreeing_tenants,
         });
-        let attempts = std::num::NonZeroU32::new(self.retry.attempts).filter(|attempts| attempts.get() > 1);
-        config.retry = attempts.map(|attempts| RetryConfig { attempts });
+        let attempts = self.retry.attempts;
+        config.retry = (attempts > 1).then(|| RetryConfig { attempts, ..RetryConfig::default() });
         let Queue { capacity, max_bytes } = self.queue;
         config.queue = (capacity > 0).then_some(QueueConfig { capacity, max_bytes });
         config.concurrency = NonZeroUsize::new(self.concurrency.limit);

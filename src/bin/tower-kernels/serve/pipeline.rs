@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use tower_kernels::error::chain;
 use tower_kernels::kernels;
 use tower_kernels::pipeline::{PipelineLayer, QuotaConfig, RateLimitConfig};
 use tower_kernels::service::KernelRegistry;
@@ -28,10 +29,7 @@ pub(super) fn layer(config: &Config, registry: &Arc<KernelRegistry>, verified: b
     let mut pipeline = config.pipeline();
     pipeline.tenants = config.tenants.pipeline(verified);
     pipeline.rate_limit = rate_limit(&config.rate_limit);
-    PipelineLayer::new(Arc::clone(registry), pipeline).map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        Exit::Usage.because(format!("{error}{cause}"))
-    })
+    PipelineLayer::new(Arc::clone(registry), pipeline).map_err(|error| Exit::Usage.because(chain(&error).to_string()))
 }
 
 fn rate_limit(config: &RateLimit) -> Option<RateLimitConfig> {
