@@ -20,8 +20,8 @@ use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::grpc::proto::{execute_stream_request::Call, execute_stream_response::Outcome};
 use tower_kernels::grpc::{ExecuteRequest, ExecuteStreamRequest, GrpcConfig, KernelClient, KernelGrpcServer};
-use tower_kernels::layers::authenticate::{ApiKey, ApiKeys, Jwt, JwtKey, Or, Verify};
 use tower_kernels::layers::{AnswerLayer, AuthenticateLayer, MetricsLayer, RateLimiterLayer};
+use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys, Jwt, JwtKey, Or, Verify};
 use tower_kernels::service::{Execution, KernelRegistry, KernelRequest, KernelResponse, Payload, Tenant};
 
 const ACME: &str = "the-one-key-of-acme";

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::circuit_breaker::CircuitState;
+use tower_kernels::middleware::circuit_breaker::CircuitState;
 use tower_kernels::pipeline::{
-    BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, InvalidPipeline, PipelineConfig, PipelineFuture, PipelineHandle,
-    PipelineLayer, QueueConfig, QuotaConfig, RateLimitConfig, ReadyPipeline, RetryConfig,
+    BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, InvalidPipeline, PipelineConfig, PipelineFuture,
+    PipelineHandle, PipelineLayer, QueueConfig, QuotaConfig, RateLimitConfig, ReadyPipeline, RetryConfig,
 };
 use tower_kernels::service::{
     Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload,
@@ -146,7 +146,10 @@ fn what_cannot_be_made_is_said() {
         limit.tenants.insert("umbrella".to_owned(), QuotaConfig { calls: 0, period: SECOND });
     });
     assert_eq!(error.field(), "rate_limit.tenants.umbrella");
-    assert_eq!(error.to_string(), "rate_limit.tenants.umbrella: a rate limit must let through at least one call a period");
+    assert_eq!(
+        error.to_string(),
+        "rate_limit.tenants.umbrella: a rate limit must let through at least one call a period"
+    );
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("at least one call"));
     let error = invalid(|config| config.rate_limit.as_mut().unwrap().each.period = Duration::ZERO);
     assert!(error.to_string().starts_with("rate_limit.each: the period"), "{error}");

@@ -7,13 +7,13 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::error::{Classify, ErrorKind, chain};
-use crate::layers::batch::BatchError;
-use crate::layers::circuit_breaker::CircuitBreakerError;
-use crate::layers::coalesce::CoalesceError;
-use crate::layers::load_shed::LoadShedError;
-use crate::layers::priority_queue::PriorityQueueError;
-use crate::layers::rate_limit::RateLimitError;
-use crate::layers::timeout::TimeoutError;
+use crate::middleware::batch::BatchError;
+use crate::middleware::circuit_breaker::CircuitBreakerError;
+use crate::middleware::coalesce::CoalesceError;
+use crate::middleware::load_shed::LoadShedError;
+use crate::middleware::priority_queue::PriorityQueueError;
+use crate::middleware::rate_limit::RateLimitError;
+use crate::middleware::timeout::TimeoutError;
 use crate::service::KernelError;
 
 /// What the layers make of an error of the kernels, from the outside in.

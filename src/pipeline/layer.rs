@@ -22,14 +22,14 @@ use super::tenants::Tenants;
 use crate::backends::{BatchedLayer, Local};
 #[cfg(feature = "cache")]
 use crate::layers::CacheLayer;
-use crate::layers::circuit_breaker::{CircuitBreaker, PerOperation};
-use crate::layers::coalesce::CoalesceHandle;
-use crate::layers::load_shed::{LoadShed, Predicted};
-use crate::layers::rate_limit::RateLimiter;
 use crate::layers::{
     CircuitBreakerLayer, CoalesceLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, PriorityQueueLayer,
     RateLimiterLayer, RetryLayer, TimeoutLayer, TracingLayer,
 };
+use crate::middleware::circuit_breaker::{CircuitBreaker, PerOperation};
+use crate::middleware::coalesce::CoalesceHandle;
+use crate::middleware::load_shed::{LoadShed, Predicted};
+use crate::middleware::rate_limit::RateLimiter;
 use crate::service::{KernelRegistry, KernelService, PureKernels};
 
 /// Stacks the layers of a [`PipelineConfig`] around kernels. See the [module](super).

@@ -12,17 +12,17 @@ use super::step::{Apart, AsItIs, Queue, Step};
 use super::tenants::Tenants;
 use crate::error::Classify;
 #[cfg(feature = "cache")]
-use crate::layers::cache::{Cache, Store};
-use crate::layers::circuit_breaker::{CircuitBreaker, PerOperation};
-use crate::layers::coalesce::{Coalesce, Flights};
-use crate::layers::concurrency::ConcurrencyLimit;
-use crate::layers::load_shed::{LoadShed, Predicted};
-use crate::layers::metrics::Metrics;
-use crate::layers::priority_queue::PriorityQueue;
-use crate::layers::rate_limit::{ByTenant, PerKey, RateLimiter};
-use crate::layers::retry::Retry;
-use crate::layers::timeout::Timeout;
-use crate::layers::tracing::Tracing;
+use crate::middleware::cache::{Cache, Store};
+use crate::middleware::circuit_breaker::{CircuitBreaker, PerOperation};
+use crate::middleware::coalesce::{Coalesce, Flights};
+use crate::middleware::concurrency::ConcurrencyLimit;
+use crate::middleware::load_shed::{LoadShed, Predicted};
+use crate::middleware::metrics::Metrics;
+use crate::middleware::priority_queue::PriorityQueue;
+use crate::middleware::rate_limit::{ByTenant, PerKey, RateLimiter};
+use crate::middleware::retry::Retry;
+use crate::middleware::timeout::Timeout;
+use crate::middleware::tracing::Tracing;
 use crate::service::{KeptKernelQuestion, KernelRequest, KernelResponse, KernelService, PureKernels};
 
 /// Whether a request can be run again.

@@ -14,10 +14,10 @@ mod future;
 mod host_memory;
 mod http_context;
 mod job;
+mod json;
 mod kernel;
 mod kernels;
-pub mod limits;
-mod json;
+pub(crate) mod limits;
 mod payload;
 mod payload_error;
 mod progress;
@@ -37,8 +37,11 @@ pub use future::ResponseFuture;
 pub use host_memory::{HostMemory, HostMemoryError, HostReservation};
 pub use http_context::{Deadline, Operation, PeerTenant, Tenant};
 pub use job::Job;
-pub use kernel::{BackendKind, BatchKey, Context, Cost, Footprint, Kernel, KernelInfo, Mode};
 pub use json::IntoJson;
+pub use kernel::{BackendKind, BatchKey, Cost, Footprint, Kernel, KernelInfo, Mode, RunContext};
+pub use limits::{
+    InvalidName, MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS, MAX_TRACE_STATE_BYTES, check_name, name_prefix, tenant_key,
+};
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;
 pub use progress::Progress;

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::context::Scheduling;
-use super::{Execution, HostReservation, Payload, PayloadError, Priority, RequestContext, ResponseContext, Share, TraceContext};
+use super::{
+    Execution, HostReservation, Payload, PayloadError, Priority, RequestContext, ResponseContext, Share, TraceContext,
+};
 
 /// A request to run a kernel.
 ///

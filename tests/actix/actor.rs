@@ -11,7 +11,7 @@ use tower_kernels::actix::{
 };
 use tower_kernels::error::{Classify, ErrorKind, chain};
 use tower_kernels::layers::TimeoutLayer;
-use tower_kernels::layers::timeout::TimeoutError;
+use tower_kernels::middleware::timeout::TimeoutError;
 use tower_kernels::service::{
     Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, Mode, Payload, Priority, TraceContext,
 };
@@ -247,7 +247,10 @@ fn a_service_that_misbehaves_harms_its_caller_alone() {
         }
         let error = actor.send(execute("test/none", json!({}))).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);
-        assert!(!error.to_string().contains("the service panics") && chain(&error).to_string().contains("the service panics"));
+        assert!(
+            !error.to_string().contains("the service panics")
+                && chain(&error).to_string().contains("the service panics")
+        );
         assert_eq!(actor.send(execute("test/good", json!({}))).await.unwrap().unwrap().output, json!(null));
         let stats = until(&actor, |stats| stats.in_flight == 0).await;
         assert_eq!((stats.completed, stats.failed, stats.cancelled), (1, 3, 0));

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
+use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 use crate::server::Server;
 use crate::wire::Answer;
@@ -39,7 +39,7 @@ impl Kernel for Add {
         Cost::default()
     }
 
-    fn run_cpu(&self, input: &u64, _: &Context<'_>) -> Result<u64, KernelError> {
+    fn run_cpu(&self, input: &u64, _: &RunContext<'_>) -> Result<u64, KernelError> {
         Ok(input.wrapping_add(self.0))
     }
 }

@@ -9,8 +9,8 @@ use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::{self, CudaBackend, CudaConfig, Lane, Launch};
 use tower_kernels::backends::{CudaState, Local};
 use tower_kernels::service::{
-    BackendKind, Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, KernelService,
+    BackendKind, Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
+    KernelService, RunContext,
 };
 
 use crate::faults::in_a_child;
@@ -80,7 +80,7 @@ impl Kernel for Held {
         Cost::default()
     }
 
-    fn run_cpu(&self, _: &Nothing, _: &Context<'_>) -> Result<Values, KernelError> {
+    fn run_cpu(&self, _: &Nothing, _: &RunContext<'_>) -> Result<Values, KernelError> {
         Ok(Values { values: vec![0.0].into() })
     }
 

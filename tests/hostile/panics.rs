@@ -28,7 +28,7 @@ use tower_kernels::grpc::{
 use tower_kernels::hyper::{KernelHttpService, serve};
 use tower_kernels::pipeline::{BatchConfig, PipelineConfig, PipelineLayer};
 use tower_kernels::service::{
-    BatchKey, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService,
+    BatchKey, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RunContext,
 };
 
 use crate::process::PATIENCE;
@@ -175,7 +175,7 @@ impl Kernel for Panics {
         true
     }
 
-    fn run_cpu(&self, input: &Input, _: &Context<'_>) -> Result<Output, KernelError> {
+    fn run_cpu(&self, input: &Input, _: &RunContext<'_>) -> Result<Output, KernelError> {
         input.at(place::RUN);
         if input.place.0 == place::FAIL {
             return Err(KernelError::kernel(SECRET));
@@ -183,7 +183,7 @@ impl Kernel for Panics {
         Ok(Output { place: input.place.0, bomb: input.bomb })
     }
 
-    fn run_cpu_batch(&self, inputs: &[&Input], context: &Context<'_>) -> Result<Vec<Output>, KernelError> {
+    fn run_cpu_batch(&self, inputs: &[&Input], context: &RunContext<'_>) -> Result<Vec<Output>, KernelError> {
         inputs.iter().for_each(|input| input.at(place::RUN_BATCH));
         inputs.iter().map(|input| self.run_cpu(input, context)).collect()
     }
@@ -221,7 +221,7 @@ impl Kernel for NoSchema {
         Cost::default()
     }
 
-    fn run_cpu(&self, _: &WithoutSchema, _: &Context<'_>) -> Result<u32, KernelError> {
+    fn run_cpu(&self, _: &WithoutSchema, _: &RunContext<'_>) -> Result<u32, KernelError> {
         Ok(1)
     }
 }

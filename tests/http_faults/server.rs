@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::hyper::{self, Connections, KernelHttpService, ServerConfig, listen};
-use tower_kernels::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelService};
+use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, KernelService, RunContext};
 
 use crate::wire::Wire;
 use crate::wire::kernels::{Naps, registry};
@@ -152,7 +152,7 @@ impl Kernel for Fill {
         Cost { bytes: input.bytes as u64, ..Cost::default() }
     }
 
-    fn run_cpu(&self, input: &Length, _: &Context<'_>) -> Result<Text, KernelError> {
+    fn run_cpu(&self, input: &Length, _: &RunContext<'_>) -> Result<Text, KernelError> {
         Ok(Text { text: "x".repeat(input.bytes) })
     }
 }

@@ -9,7 +9,7 @@ use hyper::body::Body as _;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::AnswerLayer;
-use tower_kernels::layers::answer::Answer;
+use tower_kernels::middleware::answer::Answer;
 
 /// Two levels, of which the outer classifies.
 #[derive(Clone, Copy, Debug, thiserror::Error)]

@@ -4,6 +4,7 @@ mod batched;
 mod buffer;
 mod codec;
 mod dispatch;
+mod globs;
 mod kernels;
 mod lanes;
 mod payload;

@@ -26,20 +26,21 @@ fn a_document_is_any_text_or_bytes_borrowed_or_owned() {
     let bytes = Bytes::from_static(DOCUMENT.as_bytes());
     let array = br#"{"name":"acme","numbers":[1.0,2.5]}"#;
     let local: &str = &owned;
+    let vec = owned.clone().into_bytes();
     for payload in [
         Payload::json(DOCUMENT),
         Payload::json(local),
         Payload::json(&owned),
         Payload::json(owned.as_bytes()),
-        Payload::json(&owned.as_bytes().to_vec()),
+        Payload::json(&vec),
         Payload::json(array),
         Payload::json(&bytes),
         Payload::json(Cow::Borrowed(local)),
-        Payload::json(Cow::<[u8]>::Owned(owned.clone().into_bytes())),
+        Payload::json(Cow::<[u8]>::Owned(vec.clone())),
         Payload::json(BytesMut::from(DOCUMENT)),
-        Payload::json(owned.clone().into_bytes().into_boxed_slice()),
+        Payload::json(vec.clone().into_boxed_slice()),
         Payload::json(owned.clone().into_boxed_str()),
-        Payload::json(owned.clone().into_bytes()),
+        Payload::json(vec.clone()),
         Payload::json(owned.clone()),
         Payload::json(bytes.clone()),
     ] {
@@ -63,7 +64,8 @@ fn a_value_becomes_a_payload_and_a_payload_a_value_that_may_borrow() {
 
 #[test]
 fn what_is_no_value_of_the_type_is_said_with_its_place() {
-    let of = |document: &str| chain(&response(Payload::json(document)).json::<Borrowing<'_>>().unwrap_err()).to_string();
+    let of =
+        |document: &str| chain(&response(Payload::json(document)).json::<Borrowing<'_>>().unwrap_err()).to_string();
     for (document, says) in [
         (r#"{"name":"a","numbers":[1,"2"]}"#, "`numbers[1]` of the payload cannot be read as"),
         (r#"{"name":"a"}"#, "missing field `numbers`"),

@@ -9,7 +9,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 use super::lanes::{Claim, LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
-use crate::service::{BackendKind, Context, Encoding, Job, KernelError, KernelResponse, Payload};
+use crate::service::{BackendKind, Encoding, Job, KernelError, KernelResponse, Payload, RunContext};
 
 /// The host's processors as a backend.
 ///
@@ -118,7 +118,7 @@ impl Worker for CpuWorker {
         &mut self,
         job: &Job,
         encoding: Encoding,
-        context: &Context<'_>,
+        context: &RunContext<'_>,
         _: Option<Claim>,
     ) -> Result<Payload, KernelError> {
         let input =

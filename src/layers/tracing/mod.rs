@@ -25,7 +25,7 @@
 //!
 //! # The span
 //!
-//! It is called `request`, its target is `tower_kernels::layers::tracing`, its parent is the span that is current at
+//! It is called `request`, its target is `tower_kernels::middleware::tracing`, its parent is the span that is current at
 //! the call.
 //!
 //! | field | when | what |

@@ -7,7 +7,7 @@ use ::actix::MailboxError;
 use ::actix::dev::SendError;
 
 use crate::error::{Classify, ErrorKind};
-use crate::layers::timeout::TimeoutError;
+use crate::middleware::timeout::TimeoutError;
 
 /// Room is made whenever a message is answered, which most are within a second.
 const FULL_FOR: Duration = Duration::from_secs(1);

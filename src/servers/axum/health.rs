@@ -18,7 +18,7 @@ use super::router::Shared;
 use crate::backends::cuda::GpuReading;
 use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
 use crate::error::{Classify, ErrorKind, Told};
-use crate::layers::circuit_breaker::{CircuitState, CircuitStatus};
+use crate::middleware::circuit_breaker::{CircuitState, CircuitStatus};
 use crate::pipeline::PipelineHandle;
 use crate::servers::http::{Problem, RequestId, document};
 #[cfg(feature = "cuda")]
@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn a_lost_device_matters_as_much_as_it_is_needed() {
         use crate::backends::cuda::{CudaStatus, CudaUsage, DeviceInfo};
-        use crate::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+        use crate::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, RunContext};
 
         struct OnCudaAlone;
 
@@ -427,7 +427,7 @@ mod tests {
             fn cost(&self, _: &u32) -> Cost {
                 Cost::default()
             }
-            fn run_cpu(&self, input: &u32, _: &Context<'_>) -> Result<u32, KernelError> {
+            fn run_cpu(&self, input: &u32, _: &RunContext<'_>) -> Result<u32, KernelError> {
                 Ok(*input)
             }
         }

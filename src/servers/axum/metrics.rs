@@ -19,7 +19,7 @@ use super::router::Shared;
 use crate::backends::cuda::{CudaStatus, CudaUsage};
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
 use crate::error::ErrorKind;
-use crate::layers::metrics::MetricsHandle;
+use crate::middleware::metrics::MetricsHandle;
 use crate::servers::http::{Problem, RequestId, document};
 use crate::service::{BackendKind, HostMemory, Mode};
 

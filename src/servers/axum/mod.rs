@@ -156,7 +156,7 @@
 //!
 //! # Metrics
 //!
-//! Besides those of [`layers::metrics`](crate::layers::metrics), which are counted just outside of the service and of a
+//! Besides those of [`layers::metrics`](crate::middleware::metrics), which are counted just outside of the service and of a
 //! [`TimeoutLayer`](crate::layers::TimeoutLayer) around it, so that what its layers refuse, and what was too late, is among
 //! them as what it is. Up to 1 024 kernels have series of their own; of more, those that are called
 //! first, and the others are counted together, under the operation and the domain `other`:

@@ -23,8 +23,8 @@ use crate::backends::Local;
 use crate::error::{Classify, ErrorKind};
 #[cfg(feature = "hyper")]
 use crate::hyper::Connections;
-use crate::layers::metrics::MetricsHandle;
 use crate::layers::{MetricsLayer, TimeoutLayer};
+use crate::middleware::metrics::MetricsHandle;
 use crate::pipeline::PipelineHandle;
 use crate::servers::http::{HEAD_LENGTH, Limits, Problem, RequestId};
 use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};

@@ -11,7 +11,7 @@ use super::form::{Form, HEAD_LENGTH, OCTETS};
 use super::read::in_time;
 use super::{Problem, RequestHead, RequestId, ResponseBody, document, read, tensors};
 use crate::error::{Classify, ErrorKind};
-use crate::layers::timeout;
+use crate::middleware::timeout;
 use crate::panics::CatchPanic;
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
 use crate::service::limits::check_name;

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::RequestId;
 use crate::error::{Classify, ErrorKind, Hidden, OutcomeCode, Told, chain, find};
-use crate::layers::answer::problem;
+use crate::middleware::answer::problem;
 use crate::service::Invalid;
 
 /// A refusal: `application/problem+json` with `title`, `status`, `code`, `detail`, `request_id`, and `field` where one
@@ -222,7 +222,7 @@ pub(crate) fn document<B: From<Bytes>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::timeout::TimeoutError;
+    use crate::middleware::timeout::TimeoutError;
     use crate::service::KernelError;
     use http::header::RETRY_AFTER;
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tower_service::Service;
 
 use crate::error::{Classify, ErrorKind};
-use crate::layers::metrics::MetricsHandle;
+use crate::middleware::metrics::MetricsHandle;
 use crate::servers::http::{Limits, Problem, RequestHead, RequestId, ResponseBody, Target, document, execute};
 use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 

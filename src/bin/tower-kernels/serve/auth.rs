@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use http::{Method, Uri};
-use tower_kernels::layers::authenticate::{ApiKeys, Credential, Denied, Jwt, JwtKey, Verify};
 use tower_kernels::layers::{AnswerLayer, AuthenticateLayer};
+use tower_kernels::middleware::authenticate::{ApiKeys, Credential, Denied, Jwt, JwtKey, Verify};
 use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_layer::Stack;
 
