@@ -21,7 +21,7 @@ use tower::{Layer, Service};
 use tower_kernels::hyper::{KernelHttpService, serve};
 use tower_kernels::layers::RateLimiterLayer;
 use tower_kernels::service::{
-    Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload, RequestContext,
+    Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload, RegistryOnly, RequestContext,
 };
 use wire::{Answer, JSON, Wire};
 
@@ -60,7 +60,7 @@ fn registry() -> Arc<KernelRegistry> {
 }
 
 fn echo() -> KernelHttpService<Echo> {
-    KernelHttpService::with_service(Echo, registry())
+    KernelHttpService::with_service(Echo, &RegistryOnly::new(registry()))
 }
 
 struct Server {
@@ -145,7 +145,7 @@ async fn a_head_has_no_body() {
 #[tokio::test]
 async fn a_refusal_of_the_pipeline_says_when_to_come_back() {
     let pipeline = RateLimiterLayer::new(1, LONG).layer(Echo);
-    let server = start(KernelHttpService::with_service(pipeline, registry()), LONG).await;
+    let server = start(KernelHttpService::with_service(pipeline, &RegistryOnly::new(registry())), LONG).await;
     assert_eq!(server.post("/kernels/a/execute", &[], "1").await.status, 200);
     let refused = server.post("/kernels/a/execute", &[], "1").await;
     assert_eq!(refused.status, 429);

@@ -31,6 +31,11 @@ impl PipelineHandle {
         Self { parts: layer.parts.clone(), config: Arc::clone(&layer.config) }
     }
 
+    /// What its layers are set to.
+    pub fn config(&self) -> &PipelineConfig {
+        &self.config
+    }
+
     /// What the calls were and how they ended.
     pub fn metrics(&self) -> MetricsHandle {
         self.parts.metrics.handle()

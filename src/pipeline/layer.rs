@@ -15,7 +15,7 @@ use super::service::KernelStore;
 use super::service::TenantLimits;
 use super::service::{
     Again, Cached, Coalesced, Guarded, Kernels, Limited, LocalPipeline, Queued, RateLimited, ReadyPipeline, Retried,
-    Shed, Timely,
+    Shared, Shed, Timely,
 };
 use super::step::{Apart, Step};
 use super::tenants::Tenants;
@@ -42,14 +42,15 @@ use crate::service::{KernelRegistry, KernelService, PureKernels};
 #[derive(Clone)]
 pub struct PipelineLayer {
     pub(super) config: Arc<PipelineConfig>,
-    registry: Arc<KernelRegistry>,
+    pub(super) registry: Arc<KernelRegistry>,
+    /// Of one seed, so that a tenant has the same share in all pipelines.
+    tenants: Arc<Tenants>,
     pub(super) parts: Parts,
 }
 
 /// The layers, in the order of the module's table.
 #[derive(Clone)]
 pub(super) struct Parts {
-    pub(super) tenants: Arc<Tenants>,
     pub(super) metrics: MetricsLayer,
     /// What tenants may, where they may not all they like.
     rate_limit: Arc<Option<Arc<TenantLimits>>>,
@@ -128,7 +129,6 @@ impl PipelineLayer {
         };
         let retry = RetryLayer::new(pure_again).attempts(config.retry.as_ref().map_or(1, |retry| retry.attempts));
         let parts = Parts {
-            tenants: Arc::new(Tenants::new(&config.tenants)),
             metrics,
             rate_limit: Arc::new(config.rate_limit.as_ref().map(rate_limit).transpose()?),
             #[cfg(feature = "cache")]
@@ -154,15 +154,16 @@ impl PipelineLayer {
             concurrency: config.concurrency.map(|limit| ConcurrencyLayer::new(limit.get())),
             batch: config.batch.as_ref().map(batch),
         };
-        Ok(Self { config: Arc::new(config), registry, parts })
+        let tenants = Arc::new(Tenants::new(&config.tenants));
+        Ok(Self { config: Arc::new(config), registry, tenants, parts })
     }
 
     /// The pipeline of this machine: the layers, the kernels of the registry, and the runs that their requests share.
     pub fn over(&self, local: Local) -> LocalPipeline {
         let gains = |batch: &BatchConfig| batch.on_cpu || local.has_devices();
         let batch = self.parts.batch.as_ref().filter(|_| self.config.batch.as_ref().is_some_and(gains));
-        let backend = PipelineBackend::new(local, batch);
-        self.stack(KernelService::with_backend(Arc::clone(&self.registry), backend))
+        let backend = PipelineBackend::new(local.clone(), batch);
+        self.stack(KernelService::with_backend(Arc::clone(&self.registry), backend), Some(local))
     }
 
     /// What it is set to.
@@ -204,12 +205,12 @@ impl<S: Kernels> Layer<S> for PipelineLayer {
         if self.config.batch.is_some() {
             tracing::warn!("`batch` has no effect on kernels that have a backend already: use `PipelineLayer::over`");
         }
-        self.stack(kernels)
+        self.stack(kernels, None)
     }
 }
 
 impl PipelineLayer {
-    fn stack<S: Kernels>(&self, kernels: S) -> ReadyPipeline<S> {
+    fn stack<S: Kernels>(&self, kernels: S, devices: Option<Local>) -> ReadyPipeline<S> {
         let parts = &self.parts;
         let limited: Limited<S> = match &parts.concurrency {
             Some(concurrency) => Step::On(Apart(concurrency.layer(kernels))),
@@ -237,7 +238,8 @@ impl PipelineLayer {
         let cached: Cached<S> = coalesced;
         let rate_limited: RateLimited<S> = Apart(RateLimiter::new(cached, Arc::clone(&parts.rate_limit)));
         let traced = Apart(TracingLayer::new().layer(rate_limited));
-        ReadyPipeline { stack: Apart(parts.metrics.layer(traced)), tenants: Arc::clone(&parts.tenants) }
+        let shared = Shared { tenants: Tenants::clone(&self.tenants), layer: self.clone(), devices };
+        ReadyPipeline { stack: Apart(parts.metrics.layer(traced)), shared: Arc::new(shared) }
     }
 }
 

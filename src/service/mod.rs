@@ -24,6 +24,7 @@ mod progress;
 mod pure;
 mod registry;
 mod request;
+mod source;
 mod tensor;
 
 pub use codec::{Buffer, Element, Reals};
@@ -48,6 +49,7 @@ pub use progress::Progress;
 pub use pure::{KeptKernelQuestion, KernelQuestion, PureKernels};
 pub use registry::{Description, KernelRegistry, RegisterError, RegisteredKernel};
 pub use request::{KernelRequest, KernelResponse};
+pub use source::{KernelSource, RegistryOnly};
 pub use tensor::{DType, Tensor, TensorError, Tensors};
 
 #[cfg(feature = "cuda")]

@@ -134,8 +134,7 @@ fn lost(local: &Local) -> Vec<Option<String>> {
 async fn said_so(service: KernelService<Local>, start: Instant) -> Duration {
     use tower_kernels::axum::{KernelRouter, RouterConfig};
 
-    let (registry, local) = (Arc::clone(service.registry()), service.backend().clone());
-    let router = KernelRouter::with_service(service, registry, RouterConfig::default()).devices(local).into_router();
+    let router = KernelRouter::with_service(service.clone(), &service, RouterConfig::default()).into_router();
     let get = async |path: &str| {
         let request = http::Request::get(path).body(axum::body::Body::empty()).unwrap();
         let response = router.clone().oneshot(request).await.unwrap();

@@ -45,7 +45,7 @@ where
     let (parts, body) = request.into_parts();
     let request_id = RequestId::of(&parts.headers);
     let execution = async {
-        let head = RequestHead::read(&parts, shared.timeout)?;
+        let head = RequestHead::read(&parts, shared.limits.timeout)?;
         let service = shared.service.clone();
         transport::execute(service, &parts, head, &request_id, target?, body, &shared.limits).await
     };

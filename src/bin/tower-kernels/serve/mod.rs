@@ -77,18 +77,17 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
     let layer = pipeline::layer(config, &registry, auth.is_some())?;
     tracing::info!("the layers, from the outside in:\n{layer}");
     let pipeline = layer.over(local.clone());
-    let health = HealthService::new();
+    let health = HealthService::of(&pipeline);
     let memory = memory::open(&config.memory);
     let mut servers = Servers::new(config, auth, tls::open(&config.tls)?, memory);
     servers.also_show(logger.metrics());
-    let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle())?;
-    servers.grpc(config, pipeline, &registry, health.clone())?;
+    let rest = servers.rest(config, &pipeline)?;
+    servers.grpc(config, &pipeline, health.clone())?;
     greeting::print(config, &servers, &registry, &local)?;
 
     let why = tokio::select! {
         signal = signals.next() => Stop::Signal(signal),
         why = backends::lost(&local, config.exit_on_device_loss) => Stop::DeviceLost(why),
-        never = backends::report(&local, &health) => match never {},
         ended = servers.ended() => return Err(ended.into()),
     };
     let drained = async {

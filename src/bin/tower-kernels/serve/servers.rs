@@ -12,12 +12,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower_kernels::axum::{DrainHandle, KernelRouter};
-use tower_kernels::backends::Local;
-use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, reflection, reflection_v1alpha};
+use tower_kernels::grpc::{HealthService, KernelGrpcServer, reflection, reflection_v1alpha};
 use tower_kernels::hyper::{Server, Tls, listen};
-use tower_kernels::pipeline::PipelineHandle;
+use tower_kernels::pipeline::LocalPipeline;
 use tower_kernels::requests::{RequestMetrics, Transport};
-use tower_kernels::service::{HostMemory, KernelRegistry};
+use tower_kernels::service::HostMemory;
 use tower_layer::Layer;
 
 use super::auth::Authentication;
@@ -70,23 +69,14 @@ impl Servers {
     }
 
     /// Serves REST, where it is to be. What comes back says later that it is draining.
-    pub(super) fn rest(
-        &mut self,
-        config: &Config,
-        pipeline: impl Pipeline,
-        registry: &Arc<KernelRegistry>,
-        local: &Local,
-        layers: PipelineHandle,
-    ) -> Result<Option<DrainHandle>, Failure> {
+    pub(super) fn rest(&mut self, config: &Config, pipeline: &LocalPipeline) -> Result<Option<DrainHandle>, Failure> {
         let Some((listener, address)) = bind("REST", config.rest.listen)? else { return Ok(None) };
-        let router = KernelRouter::with_service(pipeline, Arc::clone(registry), config.rest.router())
+        let router = KernelRouter::with_service(pipeline.clone(), pipeline, config.rest.router())
             .timeout(config.timeout.0)
             .max_response_size(config.rest.max_response_size)
             .memory(self.memory.clone())
-            .devices(local.clone())
             .connections("rest", self.rest_server.connections())
-            .connections("grpc", self.grpc_server.connections())
-            .pipeline(layers);
+            .connections("grpc", self.grpc_server.connections());
         let router = match &self.tls {
             Some(tls) => router.tls(tls.clone()),
             None => router,
@@ -110,14 +100,12 @@ impl Servers {
     pub(super) fn grpc(
         &mut self,
         config: &Config,
-        pipeline: impl Pipeline,
-        registry: &Arc<KernelRegistry>,
+        pipeline: &LocalPipeline,
         health: HealthService,
     ) -> Result<(), Failure> {
         let Some((listener, address)) = bind("gRPC", config.grpc.listen)? else { return Ok(()) };
-        let kernels =
-            KernelGrpcServer::with_service(pipeline, Arc::clone(registry), config.grpc.service(config.timeout.0))
-                .memory(self.memory.clone());
+        let kernels = KernelGrpcServer::with_service(pipeline.clone(), pipeline, config.grpc.service(config.timeout.0))
+            .memory(self.memory.clone());
         let routes = Routes::new(kernels.into_service())
             .add_service(health)
             .add_service(reflection())
