@@ -84,6 +84,7 @@
 //! | `hyper` | | `tower_kernels::hyper`: any pipeline as a hyper service, and a server with a graceful end |
 //! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line; with `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc`, `hyper` and `tls` |
 //! | `tls` | | TLS for the server of `hyper`: certificates that are read again when they change, and client certificates that name the tenant |
+//! | `tower` | | nothing more: the [`layers`] and `Service` are there without any feature, and a manifest can name it |
 //! | `full` | | all of the above |
 //! | `fault-kernel` | | for tests alone: the program with a kernel that loses the device |
 

@@ -94,3 +94,16 @@ impl Kernel for Nap {
         Ok(input.millis)
     }
 }
+
+/// "Feature Flags": all that the page names can be asked for.
+#[test]
+fn feature_flags() {
+    let manifest = include_str!("../../Cargo.toml");
+    let (_, features) = manifest.split_once("\n[features]\n").unwrap();
+    let (features, _) = features.split_once("\n\n").unwrap();
+    let list = |name: &str| features.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+    let full = list("full").unwrap();
+    for name in ["axum", "tower", "grpc", "actix"] {
+        assert!(list(name).is_some() && full.contains(&format!("\"{name}\"")), "{name}");
+    }
+}
