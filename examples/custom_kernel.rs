@@ -61,6 +61,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     registry.register(Hypot)?;
     let request = KernelRequest::new("example/hypot", Payload::json(r#"{"x": [3, 5], "y": [4, 12]}"#));
     let response = KernelService::new(registry).oneshot(request).await?;
-    println!("{:?} on {}", response.payload, response.execution.backend);
+    println!("{} on {}", response.json::<serde_json::Value>()?["z"], response.execution.backend);
     Ok(())
 }

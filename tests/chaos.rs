@@ -37,8 +37,7 @@ fn from_environment(name: &str, default: u64) -> u64 {
 }
 
 fn config() -> PipelineConfig {
-    let mut config = PipelineConfig::default();
-    config.timeout = Duration::from_millis(50);
+    let mut config = PipelineConfig { timeout: Duration::from_millis(50), ..Default::default() };
     let each = QuotaConfig { calls: 150, period: Duration::from_millis(100) };
     config.rate_limit = Some(RateLimitConfig { each, tenants: BTreeMap::new() });
     #[cfg(feature = "cache")]

@@ -97,17 +97,19 @@ fn ended(handle: &PipelineHandle, outcome: &str) -> u64 {
 }
 
 fn all() -> PipelineConfig {
-    let mut config = PipelineConfig::default();
-    config.rate_limit = Some(RateLimitConfig {
+    let rate_limit = RateLimitConfig {
         each: QuotaConfig { calls: 100, period: SECOND },
         tenants: BTreeMap::from([("acme".to_owned(), QuotaConfig { calls: 1, period: SECOND })]),
-    });
-    config.cache = Some(CacheConfig::default());
-    config.coalesce = Some(CoalesceConfig::default());
-    config.retry = Some(RetryConfig { attempts: 3 });
-    config.concurrency = NonZeroUsize::new(8);
-    config.batch = Some(BatchConfig::default());
-    config
+    };
+    PipelineConfig {
+        rate_limit: Some(rate_limit),
+        cache: Some(CacheConfig::default()),
+        coalesce: Some(CoalesceConfig::default()),
+        retry: Some(RetryConfig { attempts: 3 }),
+        concurrency: NonZeroUsize::new(8),
+        batch: Some(BatchConfig::default()),
+        ..Default::default()
+    }
 }
 
 #[test]
@@ -287,8 +289,7 @@ async fn a_full_queue_refuses_and_the_page_says_so() {
 
 /// So many calls of 0.4 s each that nobody gave a deadline, one at a time, with a second for each.
 async fn too_many(change: fn(&mut PipelineConfig)) -> (Vec<(Option<ErrorKind>, Duration)>, PipelineHandle) {
-    let mut config = PipelineConfig::default();
-    config.timeout = SECOND;
+    let mut config = PipelineConfig { timeout: SECOND, ..Default::default() };
     change(&mut config);
     let (pipeline, handle, _) = told(config, 1);
     // What calls take is known from one.

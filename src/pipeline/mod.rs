@@ -15,9 +15,8 @@
 //! let registry = KernelRegistry::new();
 //! tower_kernels::kernels::register_all(&registry).unwrap();
 //!
-//! let mut config = PipelineConfig::default();
-//! config.timeout = Duration::from_secs(5);
-//! config.batch = Some(BatchConfig::default());
+//! let batch = Some(BatchConfig::default());
+//! let config = PipelineConfig { timeout: Duration::from_secs(5), batch, ..Default::default() };
 //! let layer = PipelineLayer::new(registry, config).unwrap();
 //! println!("{layer}");
 //!

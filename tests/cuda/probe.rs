@@ -98,8 +98,7 @@ impl Bench {
     }
 
     pub(crate) fn configured(change: impl FnOnce(&mut CudaConfig)) -> Self {
-        let mut config = CudaConfig::default();
-        config.poison = true;
+        let mut config = CudaConfig { poison: true, ..Default::default() };
         change(&mut config);
         Self {
             registry: Arc::new(KernelRegistry::new()),

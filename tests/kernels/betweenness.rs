@@ -178,8 +178,7 @@ async fn what_nobody_waits_for_stops() {
     const ID: &str = "graph/betweenness-centrality";
     let registry = KernelRegistry::new();
     tower_kernels::kernels::register_all(&registry).unwrap();
-    let mut config = CpuConfig::default();
-    config.lanes = 1;
+    let config = CpuConfig { lanes: 1, ..Default::default() };
     let mut service = KernelService::with_backend(registry, CpuBackend::with_config(config).unwrap());
     // Minutes of work where nothing stops it, and too much to run inside the call.
     let side = 200_u32;

@@ -36,7 +36,7 @@ fn assert_rejected(error: &PipelineError, setting: &str, kind: ErrorKind, has_re
 #[tokio::test(start_paused = true)]
 async fn a_rejection_names_the_setting_of_its_layer() {
     let pipeline = with(|config| {
-        let each = QuotaConfig { calls: 1, period: SECOND };
+        let each = QuotaConfig { calls: 1, period: 3600 * SECOND };
         config.rate_limit = Some(RateLimitConfig { each, ..Default::default() });
     });
     let error = first_error(pipeline, &["1", "1"]).await;
@@ -66,7 +66,10 @@ async fn a_rejection_names_the_setting_of_its_layer() {
     let error = first_error(pipeline, &["1"]).await;
     assert_rejected(&error, "circuit_breaker", ErrorKind::Unavailable, true);
 
-    let pipeline = with(|config| config.coalesce = Some(CoalesceConfig::default()));
+    let pipeline = with(|config| {
+        config.coalesce = Some(CoalesceConfig::default());
+        config.queue = Some(QueueConfig::default());
+    });
     let hurried = saxpy("10").with_timeout(SECOND);
     let (patient, hurried) = tokio::join!(pipeline.clone().oneshot(saxpy("10")), pipeline.oneshot(hurried));
     patient.unwrap();

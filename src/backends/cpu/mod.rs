@@ -22,6 +22,8 @@ pub struct CpuBackend {
 }
 
 /// How a [`CpuBackend`] is laid out.
+///
+/// Fields may be added in a minor version: end a literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CpuConfig {
     /// Jobs that run at one time. Default: one a processor.

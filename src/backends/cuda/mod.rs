@@ -96,6 +96,8 @@ pub struct CudaBackend {
 }
 
 /// How a [`CudaBackend`] is laid out.
+///
+/// Fields may be added in a minor version: end a literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CudaConfig {
     /// Jobs that run at one time, each with streams of its own and 16 MiB of pinned memory. Default: half as many as there
