@@ -12,7 +12,7 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::Local;
 use tower_kernels::pipeline::{BatchConfig, LocalPipeline, PipelineConfig, PipelineLayer};
 use tower_kernels::service::{
-    BatchKey, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload,
+    BatchKey, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
 };
 
 const EACH: Duration = Duration::from_millis(250);
@@ -121,7 +121,7 @@ impl Kernel for Busy {
     fn batch_key(&self, _: &Number) -> Option<BatchKey> {
         Some(BatchKey::exact(0))
     }
-    fn run_cpu(&self, input: &Number, _: &Context<'_>) -> Result<Number, KernelError> {
+    fn run_cpu(&self, input: &Number, _: &RunContext<'_>) -> Result<Number, KernelError> {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_micros(self.micros) {
             std::hint::spin_loop();

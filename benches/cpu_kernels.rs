@@ -10,7 +10,7 @@ use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::pivots::Pivots;
 use tower_kernels::kernels::linalg::saxpy::{Saxpy, SaxpyInput};
 use tower_kernels::kernels::risk::black_scholes::{Contracts, Operand, OptionKind, Quotes, Real, quote, quote_into};
-use tower_kernels::service::{Context, Kernel};
+use tower_kernels::service::{Kernel, RunContext};
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -64,11 +64,11 @@ fn pricing<T: Real + From<f32>>(name: &str) {
             kind: Operand::Each(&kind),
         };
         let ms = median_ms(21, || {
-            std::hint::black_box(quote(contracts, &terms, &Context::detached()).expect("lengths agree"));
+            std::hint::black_box(quote(contracts, &terms, &RunContext::detached()).expect("lengths agree"));
         });
         let mut quotes = Quotes::default();
         let again_ms = median_ms(21, || {
-            quote_into(&mut quotes, contracts, &terms, &Context::detached()).expect("lengths agree");
+            quote_into(&mut quotes, contracts, &terms, &RunContext::detached()).expect("lengths agree");
             std::hint::black_box(&quotes);
         });
         println!("pricing {name} contracts={contracts} ms={ms:.4} again_ms={again_ms:.4}");
@@ -79,7 +79,7 @@ fn saxpy() {
     for elements in [1_000, 100_000, 1_000_000, 10_000_000] {
         let input = SaxpyInput { a: 2.0, x: vec![1.5; elements].into(), y: vec![0.5; elements].into() };
         let ms = median_ms(21, || {
-            std::hint::black_box(Saxpy.run_cpu(&input, &Context::detached()).expect("lengths agree"));
+            std::hint::black_box(Saxpy.run_cpu(&input, &RunContext::detached()).expect("lengths agree"));
         });
         println!("saxpy elements={elements} ms={ms:.4}");
     }
@@ -104,7 +104,7 @@ fn graph() {
         let graph = CsrGraph::from_edges(num_nodes, &edges, Direction::Undirected).expect("edges are in range");
         let pivots = Pivots::sampled(samples, 1, num_nodes).expect("samples are in range");
         let ms = median_ms(if num_nodes > 100_000 { 3 } else { 9 }, || {
-            let mut scores = pair_dependencies(&graph, &pivots, &Context::detached()).expect("few paths");
+            let mut scores = pair_dependencies(&graph, &pivots, &RunContext::detached()).expect("few paths");
             pivots.rescale(&mut scores, true, graph.direction());
             std::hint::black_box(scores);
         });

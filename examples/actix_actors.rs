@@ -12,7 +12,7 @@ use actix::System;
 use serde_json::json;
 use tower::ServiceBuilder;
 use tower_kernels::actix::{ExecuteKernel, ExecuteMetadata, KernelActorConfig, KernelActorSupervisor, ListKernels};
-use tower_kernels::error::Classify;
+use tower_kernels::error::{Classify, chain};
 use tower_kernels::layers::{MetricsLayer, TimeoutLayer, TracingLayer};
 use tower_kernels::service::{KernelRegistry, KernelService};
 
@@ -45,8 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let path = path.await?;
         println!("{} on {}", path.output, path.execution.backend);
         if let Err(error) = wrong.await {
-            let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-            println!("refused, {}: {error}{cause}", error.kind());
+            println!("rejected, {}: {}", error.kind(), chain(&error));
         }
         for stats in supervisor.stats() {
             println!("{stats:?}");

@@ -44,7 +44,7 @@ impl Kernel for Hypot {
         let n = input.x.len() as u64;
         Cost { bytes: 12 * n, operations: 10 * n, device_memory: 12 * n }
     }
-    fn run_cpu(&self, input: &Legs, _: &Context<'_>) -> Result<Sides, KernelError> {
+    fn run_cpu(&self, input: &Legs, _: &RunContext<'_>) -> Result<Sides, KernelError> {
         Ok(Sides { z: input.x.iter().zip(&*input.y).map(|(x, y)| x.hypot(*y)).collect() })
     }
     fn run_cuda(&self, input: &Legs, lane: &mut Lane<'_>) -> Result<Sides, KernelError> {
@@ -61,6 +61,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     registry.register(Hypot)?;
     let request = KernelRequest::new("example/hypot", Payload::json(r#"{"x": [3, 5], "y": [4, 12]}"#));
     let response = KernelService::new(registry).oneshot(request).await?;
-    println!("{:?} on {}", response.payload, response.execution.backend);
+    println!("{} on {}", response.json::<serde_json::Value>()?["z"], response.execution.backend);
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tonic::transport::Server;
 use tower::ServiceBuilder;
-use tower_kernels::grpc::{GrpcConfig, HealthService, KernelGrpcServer, reflection, reflection_v1alpha};
+use tower_kernels::grpc::{GrpcConfig, KernelGrpcServer, reflection, reflection_v1alpha};
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
 use tower_kernels::service::{KernelRegistry, KernelService};
 
@@ -29,15 +29,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(TracingLayer::new())
         .layer(RateLimiterLayer::new(100_000, Duration::from_secs(1)))
         .layer(TimeoutLayer::new(Duration::from_secs(30)))
-        .service(kernels);
+        .service(kernels.clone());
 
-    let health = HealthService::new();
+    let server = KernelGrpcServer::with_service(pipeline, &kernels, GrpcConfig::default());
+    let health = server.health();
     let stopping = health.clone();
     Server::builder()
         .add_service(health)
         .add_service(reflection())
         .add_service(reflection_v1alpha())
-        .add_service(KernelGrpcServer::with_service(pipeline, registry, GrpcConfig::default()).into_service())
+        .add_service(server.into_service())
         .serve_with_shutdown(address, async move {
             if let Err(error) = tokio::signal::ctrl_c().await {
                 eprintln!("no signal can be waited for, so this stops at once: {error}");

@@ -40,8 +40,8 @@ pub(crate) async fn serve(
         .layer(TracingLayer::new())
         .layer(RateLimiterLayer::new(100_000, Duration::from_secs(1)))
         .layer(TimeoutLayer::new(Duration::from_secs(30)))
-        .service(kernels);
-    let kernels = KernelHttpService::with_service(pipeline, registry).metrics(metrics.handle());
+        .service(kernels.clone());
+    let kernels = KernelHttpService::with_service(pipeline, &kernels).metrics(metrics.handle());
     eprintln!("listening on http://{}", listener.local_addr()?);
     tower_kernels::hyper::serve(listener, kernels, stop, Duration::from_secs(30)).await
 }

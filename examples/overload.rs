@@ -153,9 +153,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     row("tower's own", &offer(towers, capacity).await);
 
     // All that it is told is what tower's layers are: the time, and how many at a time. How long calls take it learns.
-    let mut config = PipelineConfig::default();
-    config.timeout = PATIENCE;
-    config.concurrency = NonZeroUsize::new(PLACES);
+    let config = PipelineConfig { timeout: PATIENCE, concurrency: NonZeroUsize::new(PLACES), ..Default::default() };
     let ours = PipelineLayer::new(KernelRegistry::new(), config)?.layer(device());
     row("tower-kernels", &offer(ours, capacity).await);
     Ok(())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_kernels::error::Classify;
+use tower_kernels::error::{Classify, chain};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
 use tower_kernels::service::{KernelRegistry, KernelRequest, KernelService, Payload};
@@ -36,12 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let request = KernelRequest::new("risk/option-pricing", Payload::json(r#"{"spot": [-1.0]}"#));
     if let Err(error) = service.ready().await?.call(request).await {
-        // Each level of the stack speaks for itself alone; the innermost names the field.
-        let mut cause: &dyn Error = &error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        println!("refused, {}: {cause}", error.kind());
+        println!("rejected, {}: {}", error.kind(), chain(&error));
     }
     println!("\n{}", metrics.render());
     Ok(())

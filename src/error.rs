@@ -38,6 +38,10 @@ pub use self::erased::classify;
 pub(crate) use self::erased::{classify_with, provide};
 use crate::panics::LogLimit;
 
+mod chain;
+
+pub use self::chain::{Chain, chain};
+
 /// What kind of refusal or failure an error is. The [module](self) holds the table of codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -397,22 +401,6 @@ macro_rules! classify_pointer {
 }
 classify_pointer!(Box, Arc);
 
-/// An error and its causes, joined with `": "`: each level of a stack speaks for itself alone.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        // Some errors, as that of tower's buffer, have the text of their cause in their own.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
-}
-
 /// What a client is told in place of the text of an internal error, which can hold what is nobody's business: another
 /// client's data, paths, the inside of a kernel. The text goes to the log.
 pub(crate) const INTERNAL_DETAIL: &str = "an internal error; the server's log says more about this request";
@@ -445,7 +433,7 @@ impl Told {
 
     /// An error and its causes.
     pub(crate) fn of(error: &impl AnyError) -> Self {
-        Self::new(error.classify().kind, chain(error.as_error()))
+        Self::new(error.classify().kind, chain(error.as_error()).to_string())
     }
 }
 
@@ -502,7 +490,7 @@ mod tests {
         struct Repeats(#[source] std::num::ParseIntError);
 
         let cause = "a".parse::<u8>().unwrap_err();
-        assert_eq!(super::chain(&Repeats(cause)), "the service failed: invalid digit found in string");
+        assert_eq!(super::chain(&Repeats(cause)).to_string(), "the service failed: invalid digit found in string");
     }
 
     #[test]

@@ -66,7 +66,7 @@
 //!   answers of what layers refuse.
 //! * Using kernels: [`KernelService`](service::KernelService) and the [catalogue](kernels).
 //! * The layers around kernels in the right order, from a few settings: [`pipeline`].
-//! * Around a service of your own that knows nothing of kernels: [`layers`].
+//! * Around a service of your own that knows nothing of kernels: [`middleware`].
 //! * What to do when [it does not compile](compile_errors).
 //! * A kernel of your own: [the guide](guide), which walks through the smallest one there is.
 //! * GPUs, and what happens when one is lost: [`backends`].
@@ -85,6 +85,7 @@
 //! | `hyper` | | `tower_kernels::hyper`: any pipeline as a hyper service, and a server with a graceful end |
 //! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line; with `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc`, `hyper` and `tls` |
 //! | `tls` | | TLS for the server of `hyper`: certificates that are read again when they change, and client certificates that name the tenant |
+//! | `tower` | | nothing more: the [`layers`] and `Service` are there without any feature, and a manifest can name it |
 //! | `full` | | all of the above |
 //! | `fault-kernel` | | for tests alone: the program with a kernel that loses the device |
 
@@ -93,12 +94,46 @@
 pub mod backends;
 pub mod error;
 pub mod kernels;
-pub mod layers;
+#[path = "layers/mod.rs"]
+pub mod middleware;
 mod panics;
 pub mod pipeline;
 mod servers;
 pub mod service;
 mod sync;
+
+/// The layers, and nothing else, so that they can be imported with `use tower_kernels::layers::*`.
+///
+/// [`middleware`] says what each of them does and when to use it, and has a module for each.
+///
+/// Neither this module nor [`service`] has modules of its own, or types with the names of common ones. Imported all at once,
+/// they shadow no crate and nothing of the standard library or of tower:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower::*;
+/// use tower_kernels::layers::*;
+/// use tower_kernels::service::*;
+///
+/// tracing::info!("the crate `tracing`, and not the layer");
+/// let service = ServiceBuilder::new()
+///     .layer(MetricsLayer::new())
+///     .layer(TimeoutLayer::new(Duration::from_secs(30)))
+///     .layer(timeout::TimeoutLayer::new(Duration::from_secs(60))) // tower's
+///     .service(service_fn(async |request: KernelRequest| Ok::<_, KernelError>(request.payload)));
+/// ```
+pub mod layers {
+    #[cfg(feature = "auth")]
+    pub use crate::middleware::authenticate::AuthenticateLayer;
+    #[cfg(feature = "cache")]
+    pub use crate::middleware::cache::CacheLayer;
+    pub use crate::middleware::{
+        answer::AnswerLayer, batch::BatchLayer, circuit_breaker::CircuitBreakerLayer, classify::ClassifyLayer,
+        coalesce::CoalesceLayer, concurrency::ConcurrencyLayer, fallback::FallbackLayer, hedge::HedgeLayer,
+        load_shed::LoadShedLayer, metrics::MetricsLayer, optional::OptionalLayer, priority_queue::PriorityQueueLayer,
+        rate_limit::RateLimiterLayer, retry::RetryLayer, timeout::TimeoutLayer, tracing::TracingLayer,
+    };
+}
 
 #[cfg(feature = "actix")]
 pub use servers::actix;

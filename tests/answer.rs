@@ -20,8 +20,8 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder};
-use tower_kernels::layers::answer::any_body;
 use tower_kernels::layers::{AnswerLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
+use tower_kernels::middleware::answer::any_body;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

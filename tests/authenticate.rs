@@ -20,9 +20,9 @@ use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::grpc::proto::{execute_stream_request::Call, execute_stream_response::Outcome};
 use tower_kernels::grpc::{ExecuteRequest, ExecuteStreamRequest, GrpcConfig, KernelClient, KernelGrpcServer};
-use tower_kernels::layers::authenticate::{ApiKey, ApiKeys, Jwt, JwtKey, Or, Verify};
 use tower_kernels::layers::{AnswerLayer, AuthenticateLayer, MetricsLayer, RateLimiterLayer};
-use tower_kernels::service::{Execution, KernelRegistry, KernelRequest, KernelResponse, Payload, Tenant};
+use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys, Jwt, JwtKey, Or, Verify};
+use tower_kernels::service::{Execution, KernelRegistry, KernelRequest, KernelResponse, Payload, RegistryOnly, Tenant};
 
 const ACME: &str = "the-one-key-of-acme";
 const UMBRELLA: &str = "the-one-key-of-umbrella";
@@ -170,7 +170,8 @@ fn registry() -> Arc<KernelRegistry> {
 #[tokio::test]
 async fn over_rest_nobody_can_claim_another_tenant() {
     let seen = Seen::default();
-    let router = KernelRouter::with_service(seen.service(), registry(), RouterConfig::default()).into_router();
+    let router = KernelRouter::with_service(seen.service(), &RegistryOnly::new(registry()), RouterConfig::default())
+        .into_router();
     let layers = ServiceBuilder::new().layer(AnswerLayer::http()).layer(layer());
     let address = serve(router.layer(layers)).await;
     let document = json!({"kernel_id": "linalg/saxpy", "input": 1, "metadata": {"tenant": "umbrella"}}).to_string();
@@ -215,7 +216,8 @@ where
 #[tokio::test]
 async fn over_grpc_nobody_can_claim_another_tenant() {
     let seen = Seen::default();
-    let kernels = KernelGrpcServer::with_service(seen.service(), registry(), GrpcConfig::default()).into_service();
+    let kernels = KernelGrpcServer::with_service(seen.service(), &RegistryOnly::new(registry()), GrpcConfig::default())
+        .into_service();
     let layers = ServiceBuilder::new().layer(AnswerLayer::grpc()).layer(layer());
     let channel = serve_grpc(Server::builder().layer(layers).add_service(kernels)).await;
     let mut client = KernelClient::new(channel);

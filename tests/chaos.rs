@@ -10,14 +10,13 @@ mod kernels;
 mod random;
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::Local;
-use tower_kernels::error::Classify;
 use tower_kernels::pipeline::{
     BatchConfig, CoalesceConfig, Kernels, PipelineConfig, PipelineHandle, PipelineLayer, QueueConfig, QuotaConfig,
     RateLimitConfig, ReadyPipeline, RetryConfig,
@@ -38,8 +37,7 @@ fn from_environment(name: &str, default: u64) -> u64 {
 }
 
 fn config() -> PipelineConfig {
-    let mut config = PipelineConfig::default();
-    config.timeout = Duration::from_millis(50);
+    let mut config = PipelineConfig { timeout: Duration::from_millis(50), ..Default::default() };
     let each = QuotaConfig { calls: 150, period: Duration::from_millis(100) };
     config.rate_limit = Some(RateLimitConfig { each, tenants: BTreeMap::new() });
     #[cfg(feature = "cache")]
@@ -49,7 +47,7 @@ fn config() -> PipelineConfig {
         config.cache = Some(CacheConfig { max_bytes: 1 << 20, ttl, across_tenants: true });
     }
     config.coalesce = Some(CoalesceConfig { across_tenants: true });
-    config.retry = Some(RetryConfig { attempts: NonZeroU32::new(3).unwrap() });
+    config.retry = Some(RetryConfig { attempts: 3 });
     config.queue = Some(QueueConfig { capacity: 32, max_bytes: 1 << 20 });
     config.concurrency = NonZeroUsize::new(6);
     // It is to open now and then, and to close again.

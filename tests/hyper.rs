@@ -22,7 +22,7 @@ use tower::{Layer, Service, ServiceBuilder};
 use tower_kernels::hyper::{KernelHttpService, serve};
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer};
 use tower_kernels::service::{
-    Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload, RequestContext,
+    Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload, RegistryOnly, RequestContext,
 };
 use wire::{Answer, JSON, Wire, head};
 
@@ -61,7 +61,7 @@ fn registry() -> Arc<KernelRegistry> {
 }
 
 fn echo() -> KernelHttpService<Echo> {
-    KernelHttpService::with_service(Echo, registry())
+    KernelHttpService::with_service(Echo, &RegistryOnly::new(registry()))
 }
 
 struct Server {
@@ -120,7 +120,7 @@ async fn headers_reach_the_request() {
 #[tokio::test]
 async fn the_page_of_metrics_is_in_the_format_that_is_asked_for() {
     let metrics = MetricsLayer::new();
-    let kernels = KernelHttpService::with_service(metrics.layer(Echo), registry()).metrics(metrics.handle());
+    let kernels = KernelHttpService::with_service(metrics.layer(Echo), &RegistryOnly::new(registry())).metrics(metrics.handle());
     let server = start(kernels, LONG).await;
     assert_eq!(server.post("/execute", &[], r#"{"kernel_id": "a", "input": 1}"#).await.status, 200);
     let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -198,7 +198,7 @@ async fn a_head_has_no_body() {
 #[tokio::test]
 async fn a_refusal_of_the_pipeline_says_when_to_come_back() {
     let pipeline = RateLimiterLayer::new(1, LONG).layer(Echo);
-    let server = start(KernelHttpService::with_service(pipeline, registry()), LONG).await;
+    let server = start(KernelHttpService::with_service(pipeline, &RegistryOnly::new(registry())), LONG).await;
     assert_eq!(server.post("/kernels/a/execute", &[], "1").await.status, 200);
     let refused = server.post("/kernels/a/execute", &[], "1").await;
     assert_eq!(refused.status, 429);
@@ -208,7 +208,7 @@ async fn a_refusal_of_the_pipeline_says_when_to_come_back() {
 #[tokio::test]
 async fn a_pipeline_in_towers_boxes_is_served() {
     let pipeline = ServiceBuilder::new().buffer(16).load_shed().layer(RateLimiterLayer::new(1, LONG)).service(Echo);
-    let server = start(KernelHttpService::with_service(pipeline, registry()), LONG).await;
+    let server = start(KernelHttpService::with_service(pipeline, &RegistryOnly::new(registry())), LONG).await;
     assert_eq!(server.post("/kernels/a/execute", &[], "1").await.status, 200);
     let refused = server.post("/kernels/a/execute", &[], "1").await;
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("600")));

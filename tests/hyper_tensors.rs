@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tower_kernels::hyper::{KernelHttpService, ResponseBody, serve};
-use tower_kernels::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
+use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 const HEAD_LENGTH: &str = "inference-header-content-length";
 const LONG: Duration = Duration::from_secs(600);
@@ -54,7 +54,7 @@ impl Kernel for Identity {
         Cost { bytes: size_of_val::<[f64]>(&input.x) as u64, ..Cost::default() }
     }
 
-    fn run_cpu(&self, input: &Input, _: &Context<'_>) -> Result<Output, KernelError> {
+    fn run_cpu(&self, input: &Input, _: &RunContext<'_>) -> Result<Output, KernelError> {
         let mut filled = Buffer::zeroed(input.x.len());
         filled.iter_mut().zip(&*input.x).for_each(|(to, from)| *to = *from as f32);
         let collected: Buffer<f32> = input.x.iter().map(|x| *x as f32).collect();

@@ -63,10 +63,12 @@ impl Scenario {
             layers.service(device())
         };
         let pipeline = || {
-            let mut config = PipelineConfig::default();
-            config.timeout = deadline;
-            config.load_shed = Some(LoadShedConfig { max_wait: MILLI * 5000 });
-            config.concurrency = NonZeroUsize::new(AT_A_TIME);
+            let config = PipelineConfig {
+                timeout: deadline,
+                load_shed: Some(LoadShedConfig { max_wait: MILLI * 5000 }),
+                concurrency: NonZeroUsize::new(AT_A_TIME),
+                ..Default::default()
+            };
             PipelineLayer::new(KernelRegistry::new(), config).unwrap().layer(device())
         };
         Table { none: self.by_load(device), towers: self.by_load(towers), pipeline: self.by_load(pipeline) }

@@ -1,7 +1,7 @@
 //! The ready pipeline as a whole: its order, and what follows from it.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -11,14 +11,17 @@ use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::circuit_breaker::CircuitState;
+use tower_kernels::middleware::circuit_breaker::CircuitState;
 use tower_kernels::pipeline::{
-    BatchConfig, CacheConfig, CoalesceConfig, InvalidPipeline, PipelineConfig, PipelineFuture, PipelineHandle,
-    PipelineLayer, QueueConfig, QuotaConfig, RateLimitConfig, ReadyPipeline, RetryConfig,
+    BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, InvalidPipeline, PipelineConfig, PipelineFuture,
+    PipelineHandle, PipelineLayer, QueueConfig, QuotaConfig, RateLimitConfig, ReadyPipeline, RetryConfig,
 };
 use tower_kernels::service::{
     Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload,
 };
+
+#[path = "pipeline/errors.rs"]
+mod errors;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -94,17 +97,19 @@ fn ended(handle: &PipelineHandle, outcome: &str) -> u64 {
 }
 
 fn all() -> PipelineConfig {
-    let mut config = PipelineConfig::default();
-    config.rate_limit = Some(RateLimitConfig {
+    let rate_limit = RateLimitConfig {
         each: QuotaConfig { calls: 100, period: SECOND },
         tenants: BTreeMap::from([("acme".to_owned(), QuotaConfig { calls: 1, period: SECOND })]),
-    });
-    config.cache = Some(CacheConfig::default());
-    config.coalesce = Some(CoalesceConfig::default());
-    config.retry = Some(RetryConfig { attempts: NonZeroU32::new(3).unwrap() });
-    config.concurrency = NonZeroUsize::new(8);
-    config.batch = Some(BatchConfig::default());
-    config
+    };
+    PipelineConfig {
+        rate_limit: Some(rate_limit),
+        cache: Some(CacheConfig::default()),
+        coalesce: Some(CoalesceConfig::default()),
+        retry: Some(RetryConfig { attempts: 3 }),
+        concurrency: NonZeroUsize::new(8),
+        batch: Some(BatchConfig::default()),
+        ..Default::default()
+    }
 }
 
 #[test]
@@ -142,12 +147,21 @@ fn what_cannot_be_made_is_said() {
         let limit = config.rate_limit.as_mut().unwrap();
         limit.tenants.insert("umbrella".to_owned(), QuotaConfig { calls: 0, period: SECOND });
     });
-    assert_eq!(error.to_string(), "rate_limit.tenants.umbrella");
+    assert_eq!(error.field(), "rate_limit.tenants.umbrella");
+    assert_eq!(
+        error.to_string(),
+        "rate_limit.tenants.umbrella: a rate limit must let through at least one call a period"
+    );
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("at least one call"));
+    let error = invalid(|config| config.rate_limit.as_mut().unwrap().each.period = Duration::ZERO);
+    assert!(error.to_string().starts_with("rate_limit.each: the period"), "{error}");
+    let error = invalid(|config| config.retry = Some(RetryConfig { attempts: 0 }));
+    assert_eq!(error.to_string(), "retry.attempts: must be at least 1");
     for rate in [0.0, 1.5, f64::NAN] {
         let mut config = all();
         config.circuit_breaker.as_mut().unwrap().failure_rate = rate;
-        assert_eq!(PipelineLayer::new(registry(), config).unwrap_err(), InvalidPipeline::FailureRate);
+        let error: InvalidPipeline = PipelineLayer::new(registry(), config).unwrap_err();
+        assert_eq!(error.to_string(), "circuit_breaker.failure_rate: must be above 0 and at most 1");
     }
 }
 
@@ -275,8 +289,7 @@ async fn a_full_queue_refuses_and_the_page_says_so() {
 
 /// So many calls of 0.4 s each that nobody gave a deadline, one at a time, with a second for each.
 async fn too_many(change: fn(&mut PipelineConfig)) -> (Vec<(Option<ErrorKind>, Duration)>, PipelineHandle) {
-    let mut config = PipelineConfig::default();
-    config.timeout = SECOND;
+    let mut config = PipelineConfig { timeout: SECOND, ..Default::default() };
     change(&mut config);
     let (pipeline, handle, _) = told(config, 1);
     // What calls take is known from one.

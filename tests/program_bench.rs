@@ -16,7 +16,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::grpc::KernelGrpcServer;
-use tower_kernels::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
+use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 const SAXPY: &str = r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#;
 
@@ -56,7 +56,7 @@ impl Kernel for Moody {
         Cost::default()
     }
 
-    fn run_cpu(&self, input: &Mood, _: &Context<'_>) -> Result<Calls, KernelError> {
+    fn run_cpu(&self, input: &Mood, _: &RunContext<'_>) -> Result<Calls, KernelError> {
         let call = self.0.fetch_add(1, Ordering::SeqCst) + 1;
         if call == input.stall_at {
             std::thread::sleep(Duration::from_millis(input.stall_ms));

@@ -283,7 +283,7 @@ fn contracts() -> Payload {
 }
 
 /// Since then; 1 for those that went by themselves is not counted.
-fn a_run(layer: &BatchedLayer, before: tower_kernels::layers::batch::BatchStats) -> f64 {
+fn a_run(layer: &BatchedLayer, before: tower_kernels::middleware::batch::BatchStats) -> f64 {
     let now = layer.stats();
     (now.requests - before.requests) as f64 / (now.batches - before.batches).max(1) as f64
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "cuda")]
 use tower_kernels::backends::cuda::{Lane, Launch, Module};
-use tower_kernels::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, RunContext};
 
 pub(crate) const HOLD: &str = "bench/hold";
 
@@ -54,7 +54,7 @@ impl Kernel for Hold {
         Cost { operations, device_memory: u64::from(input.blocks) * 8, ..Cost::default() }
     }
 
-    fn run_cpu(&self, input: &HoldInput, context: &Context<'_>) -> Result<HoldOutput, KernelError> {
+    fn run_cpu(&self, input: &HoldInput, context: &RunContext<'_>) -> Result<HoldOutput, KernelError> {
         let start = Instant::now();
         while start.elapsed() < Duration::from_micros(input.micros) {
             context.check()?;

@@ -99,8 +99,7 @@ pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {
     registry.register(Empty).unwrap();
     registry.register(Phases).unwrap();
     registry.register(Hold).unwrap();
-    let mut config = CudaConfig::default();
-    config.lanes = 8;
+    let mut config = CudaConfig { lanes: 8, ..Default::default() };
     change(&mut config);
     KernelService::with_backend(registry, CudaBackend::with_config(0, config).unwrap())
 }

@@ -35,9 +35,8 @@ use hold::Hold;
 fn main() -> ExitCode {
     let mut numbers = std::env::args().skip(1).filter_map(|arg| arg.parse::<u64>().ok());
     let (seconds, seed) = (numbers.next().unwrap_or(20), numbers.next().unwrap_or(1));
-    let mut config = CudaConfig::default();
     // So that what is idle has gone when the books are made.
-    config.keep = Duration::from_secs(2);
+    let config = CudaConfig { keep: Duration::from_secs(2), ..Default::default() };
     let cuda = match CudaBackend::with_config(0, config) {
         Ok(cuda) => cuda,
         Err(why) => {

@@ -41,9 +41,8 @@ fn main() -> Result<(), Failure> {
     // Enough to keep the lanes busy, for either kind of layers.
     let at_a_time = 2 * lanes;
     let towers = ServiceBuilder::new().load_shed().concurrency_limit(at_a_time).timeout(DEADLINE);
-    let mut config = PipelineConfig::default();
-    config.timeout = DEADLINE;
-    config.concurrency = NonZeroUsize::new(at_a_time);
+    let concurrency = NonZeroUsize::new(at_a_time);
+    let config = PipelineConfig { timeout: DEADLINE, concurrency, ..Default::default() };
     let ours = PipelineLayer::new(Arc::clone(&registry), config)?;
     println!("{ours}\n");
 

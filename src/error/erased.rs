@@ -26,7 +26,7 @@ use crate::service::{HostMemoryError, Invalid};
 /// use std::time::Duration;
 /// use tower::BoxError;
 /// use tower_kernels::error::{ErrorKind, classify};
-/// use tower_kernels::layers::rate_limit::RateLimitError;
+/// use tower_kernels::middleware::rate_limit::RateLimitError;
 ///
 /// let retry_after = Duration::from_secs(3);
 /// let error: BoxError = RateLimitError::<BoxError>::Limited { retry_after }.into();
@@ -131,9 +131,9 @@ fn downcast<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::circuit_breaker::CircuitBreakerError;
-    use crate::layers::rate_limit::RateLimitError;
-    use crate::layers::timeout::TimeoutError;
+    use crate::middleware::circuit_breaker::CircuitBreakerError;
+    use crate::middleware::rate_limit::RateLimitError;
+    use crate::middleware::timeout::TimeoutError;
     use crate::service::KernelError;
     use std::time::Duration;
     use tower::BoxError;
@@ -187,13 +187,13 @@ mod tests {
 
     #[test]
     fn what_each_layer_says_itself_is_known_in_a_box() {
-        use crate::layers::batch::BatchError;
-        use crate::layers::classify::ClassifiedError;
-        use crate::layers::coalesce::CoalesceError;
-        use crate::layers::concurrency::fair::FairError;
-        use crate::layers::fallback::FallbackError;
-        use crate::layers::load_shed::LoadShedError;
-        use crate::layers::priority_queue::PriorityQueueError;
+        use crate::middleware::batch::BatchError;
+        use crate::middleware::classify::ClassifiedError;
+        use crate::middleware::coalesce::CoalesceError;
+        use crate::middleware::concurrency::fair::FairError;
+        use crate::middleware::fallback::FallbackError;
+        use crate::middleware::load_shed::LoadShedError;
+        use crate::middleware::priority_queue::PriorityQueueError;
         type Inner = BoxError;
 
         let retry_after = RETRY_AFTER;
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     #[cfg(feature = "auth")]
     fn how_to_authenticate_is_known_in_a_box() {
-        use crate::layers::authenticate::AuthenticateError;
+        use crate::middleware::authenticate::AuthenticateError;
 
         let challenge = http::HeaderValue::from_static("Bearer");
         let error: BoxError = AuthenticateError::<BoxError>::Missing { challenge: challenge.clone() }.into();

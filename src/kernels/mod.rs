@@ -58,7 +58,7 @@ impl<F: Fn(&KernelInfo) -> bool> Wanted<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{Context, Encoding, Mode, Payload};
+    use crate::service::{Encoding, Mode, Payload, RunContext};
 
     /// Larger inputs than the examples, with outputs of few and of many digits.
     fn inputs(id: &str) -> Vec<String> {
@@ -100,7 +100,7 @@ mod tests {
                 kernel.validate(&input).unwrap();
                 let run = kernel.footprint(&input).unwrap_or_else(|| panic!("{id} does not say what a run takes"));
                 let size = |encoding| {
-                    let payload = kernel.run_cpu(&input, encoding, &Context::detached()).unwrap();
+                    let payload = kernel.run_cpu(&input, encoding, &RunContext::detached()).unwrap();
                     payload.byte_len().unwrap() as u64
                 };
                 let (json, tensors) = (size(Encoding::Json), size(Encoding::Tensors));

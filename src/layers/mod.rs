@@ -1,5 +1,8 @@
 //! Layers that make a service safe to put in front of users. None of them knows of kernels.
 //!
+//! Each has a module with its service, its future, its error, and what reads how it is. The layers themselves are in
+//! [`layers`](crate::layers) as well, from where they can be imported all at once.
+//!
 //! | layer | the question it answers | where it acts |
 //! |---|---|---|
 //! | [`AnswerLayer`] | What is the caller told of a refusal? | around all of them, directly below an HTTP or gRPC server |
@@ -66,6 +69,9 @@
 //! [`ResponseContext`]: crate::service::ResponseContext
 //! [`Classify`]: crate::error::Classify
 
+#[cfg(doc)]
+use crate::layers::*;
+
 pub mod answer;
 #[cfg(feature = "auth")]
 pub mod authenticate;
@@ -95,24 +101,3 @@ pub mod retry;
 mod spare;
 pub mod timeout;
 pub mod tracing;
-
-pub use self::answer::AnswerLayer;
-#[cfg(feature = "auth")]
-pub use self::authenticate::AuthenticateLayer;
-pub use self::batch::BatchLayer;
-#[cfg(feature = "cache")]
-pub use self::cache::CacheLayer;
-pub use self::circuit_breaker::CircuitBreakerLayer;
-pub use self::classify::ClassifyLayer;
-pub use self::coalesce::CoalesceLayer;
-pub use self::concurrency::ConcurrencyLayer;
-pub use self::fallback::FallbackLayer;
-pub use self::hedge::HedgeLayer;
-pub use self::load_shed::LoadShedLayer;
-pub use self::metrics::MetricsLayer;
-pub use self::optional::OptionalLayer;
-pub use self::priority_queue::PriorityQueueLayer;
-pub use self::rate_limit::RateLimiterLayer;
-pub use self::retry::RetryLayer;
-pub use self::timeout::TimeoutLayer;
-pub use self::tracing::TracingLayer;

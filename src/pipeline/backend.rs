@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use crate::backends::batched::Batched;
 use crate::backends::{BatchedLayer, LaneLoad, Local, LocalFuture};
-use crate::layers::batch::BatchError;
+use crate::middleware::batch::BatchError;
 use crate::service::{Job, KernelError, KernelResponse};
 
 /// The machine as the kernels of a [`LocalPipeline`](super::LocalPipeline) run on it: behind a [`BatchedLayer`] where requests are to share

@@ -1,13 +1,30 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use crate::layers::rate_limit::InvalidQuota;
+use crate::middleware::rate_limit::InvalidQuota;
 use crate::service::Priority;
 
 /// Which layers there are, and what they are set to. `None` turns a layer off. The [module](super) has the order.
+///
+/// Fields may be added in a minor version, so end with `..Default::default()`, in this and in those within:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_kernels::pipeline::{PipelineConfig, RetryConfig};
+///
+/// let config = PipelineConfig {
+///     timeout: Duration::from_secs(5),
+///     retry: Some(RetryConfig { attempts: 5, ..Default::default() }),
+///     cache: None,
+///     ..Default::default()
+/// };
+/// assert!(config.queue.is_some());
+/// ```
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct PipelineConfig {
     /// The most that a call may take, unless its own deadline is nearer.
     pub timeout: Duration,
@@ -56,7 +73,6 @@ impl Default for PipelineConfig {
 /// While several tenants have calls waiting, each is served in proportion to its weight, by the time that its calls take. A
 /// tenant that asks for less than its share gets all that it asks for. A priority is one among the calls of the same tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct TenantsConfig {
     /// The highest priority that calls of tenants who are not named, and of nobody, may have. One that asks for more has this.
     pub max_priority: Priority,
@@ -90,8 +106,8 @@ impl Default for TenantConfig {
     }
 }
 
-/// Calls that tenants may make.
-#[derive(Clone, Debug, PartialEq)]
+/// Calls that tenants may make. By default there is no limit.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RateLimitConfig {
     /// What each tenant may.
     pub each: QuotaConfig,
@@ -106,6 +122,13 @@ pub struct QuotaConfig {
     pub calls: u32,
     /// In what time.
     pub period: Duration,
+}
+
+impl Default for QuotaConfig {
+    /// No limit.
+    fn default() -> Self {
+        Self::UNLIMITED
+    }
 }
 
 impl QuotaConfig {
@@ -183,8 +206,15 @@ impl Default for BreakerConfig {
 /// Further attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryConfig {
-    /// How many attempts a call has in all.
-    pub attempts: NonZeroU32,
+    /// How many attempts a call has in all, the first included: 1 at least.
+    pub attempts: u32,
+}
+
+impl Default for RetryConfig {
+    /// 3 attempts.
+    fn default() -> Self {
+        Self { attempts: 3 }
+    }
 }
 
 /// Calls that wait.
@@ -236,23 +266,44 @@ impl Default for BatchConfig {
     }
 }
 
-/// A configuration of which nothing can be made.
+/// A [`PipelineConfig`] of which no pipeline can be made. Printed, it names the field and says what is wrong with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InvalidPipeline {
+    field: Cow<'static, str>,
+    reason: Reason,
+}
+
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidPipeline {
-    /// A limit that cannot be kept.
-    #[error("rate_limit{}", .tenant.as_ref().map(|tenant| format!(".tenants.{tenant}")).unwrap_or_default())]
-    RateLimit {
-        /// Whose limit; everybody's where it is nobody's own.
-        tenant: Option<String>,
-        /// What is wrong with it.
-        #[source]
-        quota: InvalidQuota,
-    },
-    /// A share that is none.
-    #[error("circuit_breaker.failure_rate must be above 0 and at most 1")]
-    FailureRate,
-    /// The cache is not compiled in.
-    #[error("the pipeline has a cache, and this program is built without the feature `cache`")]
-    NoCache,
+pub(super) enum Reason {
+    #[error(transparent)]
+    Quota(InvalidQuota),
+    #[error("{0}")]
+    Text(&'static str),
+}
+
+impl InvalidPipeline {
+    pub(super) fn new(field: impl Into<Cow<'static, str>>, reason: Reason) -> Self {
+        Self { field: field.into(), reason }
+    }
+
+    /// Which field it is, such as `retry.attempts` or `rate_limit.tenants.acme`.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+}
+
+impl fmt::Display for InvalidPipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, reason } = self;
+        write!(f, "{field}: {reason}")
+    }
+}
+
+impl Error for InvalidPipeline {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.reason {
+            Reason::Quota(quota) => Some(quota),
+            Reason::Text(_) => None,
+        }
+    }
 }

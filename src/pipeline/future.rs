@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 use pin_project::pin_project;
 use tower_service::Service;
 
-use super::service::{Kernels, PipelineError, Stack};
+use super::error::PipelineError;
+use super::service::{Kernels, Stack};
 use crate::service::{KernelRequest, KernelResponse};
 
 /// The answer of a [`ReadyPipeline`](super::ReadyPipeline).
@@ -17,11 +18,11 @@ pub struct PipelineFuture<S: Kernels> {
 }
 
 impl<S: Kernels> Future for PipelineFuture<S> {
-    type Output = Result<KernelResponse, PipelineError<S::Error>>;
+    type Output = Result<KernelResponse, PipelineError>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx)
+        self.project().inner.poll(cx).map_err(PipelineError::new)
     }
 }
 

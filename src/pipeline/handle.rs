@@ -9,14 +9,14 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::config::PipelineConfig;
 use super::layer::{Parts, PipelineLayer};
-use crate::layers::batch::BatchStats;
-use crate::layers::circuit_breaker::CircuitStatus;
-use crate::layers::coalesce::CoalesceHandle;
-use crate::layers::load_shed::Predicted;
-use crate::layers::metrics::MetricsHandle;
-use crate::layers::priority_queue::QueueStatus;
-use crate::layers::retry::RetryStats;
 use crate::layers::{ConcurrencyLayer, LoadShedLayer};
+use crate::middleware::batch::BatchStats;
+use crate::middleware::circuit_breaker::CircuitStatus;
+use crate::middleware::coalesce::CoalesceHandle;
+use crate::middleware::load_shed::Predicted;
+use crate::middleware::metrics::MetricsHandle;
+use crate::middleware::priority_queue::QueueStatus;
+use crate::middleware::retry::RetryStats;
 use crate::service::Priority;
 
 /// Reads how the pipelines of a [`PipelineLayer`] are: for pages, alarms and tests. Clones read the same.
@@ -29,6 +29,11 @@ pub struct PipelineHandle {
 impl PipelineHandle {
     pub(super) fn new(layer: &PipelineLayer) -> Self {
         Self { parts: layer.parts.clone(), config: Arc::clone(&layer.config) }
+    }
+
+    /// What its layers are set to.
+    pub fn config(&self) -> &PipelineConfig {
+        &self.config
     }
 
     /// What the calls were and how they ended.
@@ -47,7 +52,7 @@ impl PipelineHandle {
         &self,
     ) -> &crate::layers::CacheLayer<
         crate::service::PureKernels,
-        crate::layers::cache::Store<crate::service::KeptKernelQuestion, crate::service::KernelResponse>,
+        crate::middleware::cache::Store<crate::service::KeptKernelQuestion, crate::service::KernelResponse>,
     > {
         &self.parts.cache
     }
@@ -84,7 +89,7 @@ impl PipelineHandle {
 
     /// Adds all that there is to a registry, [`metrics`](Self::metrics) included, under names that begin with `kernel_`.
     ///
-    /// Beside [those of the calls](crate::layers::metrics) and [of the circuits](crate::layers::circuit_breaker), and of layers that are on
+    /// Beside [those of the calls](crate::middleware::metrics) and [of the circuits](crate::middleware::circuit_breaker), and of layers that are on
     /// alone:
     ///
     /// | `kernel_`... | type | what |

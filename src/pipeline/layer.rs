@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -5,28 +6,30 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use super::backend::PipelineBackend;
-use super::config::{BatchConfig, InvalidPipeline, PipelineConfig, QuotaConfig, RateLimitConfig, TenantsConfig};
+use super::config::{
+    BatchConfig, InvalidPipeline, PipelineConfig, QuotaConfig, RateLimitConfig, Reason, TenantsConfig,
+};
 use super::handle::PipelineHandle;
 #[cfg(feature = "cache")]
 use super::service::KernelStore;
 use super::service::TenantLimits;
 use super::service::{
     Again, Cached, Coalesced, Guarded, Kernels, Limited, LocalPipeline, Queued, RateLimited, ReadyPipeline, Retried,
-    Shed, Timely,
+    Shared, Shed, Timely,
 };
 use super::step::{Apart, Step};
 use super::tenants::Tenants;
 use crate::backends::{BatchedLayer, Local};
 #[cfg(feature = "cache")]
 use crate::layers::CacheLayer;
-use crate::layers::circuit_breaker::{CircuitBreaker, PerOperation};
-use crate::layers::coalesce::CoalesceHandle;
-use crate::layers::load_shed::{LoadShed, Predicted};
-use crate::layers::rate_limit::RateLimiter;
 use crate::layers::{
     CircuitBreakerLayer, CoalesceLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, PriorityQueueLayer,
     RateLimiterLayer, RetryLayer, TimeoutLayer, TracingLayer,
 };
+use crate::middleware::circuit_breaker::{CircuitBreaker, PerOperation};
+use crate::middleware::coalesce::CoalesceHandle;
+use crate::middleware::load_shed::{LoadShed, Predicted};
+use crate::middleware::rate_limit::RateLimiter;
 use crate::service::{KernelRegistry, KernelService, PureKernels};
 
 /// Stacks the layers of a [`PipelineConfig`] around kernels. See the [module](super).
@@ -39,14 +42,15 @@ use crate::service::{KernelRegistry, KernelService, PureKernels};
 #[derive(Clone)]
 pub struct PipelineLayer {
     pub(super) config: Arc<PipelineConfig>,
-    registry: Arc<KernelRegistry>,
+    pub(super) registry: Arc<KernelRegistry>,
+    /// Of one seed, so that a tenant has the same share in all pipelines.
+    tenants: Arc<Tenants>,
     pub(super) parts: Parts,
 }
 
 /// The layers, in the order of the module's table.
 #[derive(Clone)]
 pub(super) struct Parts {
-    pub(super) tenants: Arc<Tenants>,
     pub(super) metrics: MetricsLayer,
     /// What tenants may, where they may not all they like.
     rate_limit: Arc<Option<Arc<TenantLimits>>>,
@@ -81,7 +85,11 @@ impl PipelineLayer {
             if across { pure.across_tenants() } else { pure }
         };
         if cfg!(not(feature = "cache")) && config.cache.is_some() {
-            return Err(InvalidPipeline::NoCache);
+            let reason = "the cache is not part of this program, which is built without the feature `cache`";
+            return Err(InvalidPipeline::new("cache", Reason::Text(reason)));
+        }
+        if config.retry.as_ref().is_some_and(|retry| retry.attempts == 0) {
+            return Err(InvalidPipeline::new("retry.attempts", Reason::Text("must be at least 1")));
         }
         let kernels = registry.list();
         // Where not all can have series, those that are called first get them, and not those that come first by id.
@@ -103,7 +111,8 @@ impl PipelineLayer {
         let shared = config.coalesce.as_ref().map_or(PureKernels::none(), |coalesce| pure(coalesce.across_tenants));
         let breaker = match &config.circuit_breaker {
             Some(breaker) if !(breaker.failure_rate > 0.0 && breaker.failure_rate <= 1.0) => {
-                return Err(InvalidPipeline::FailureRate);
+                let reason = Reason::Text("must be above 0 and at most 1");
+                return Err(InvalidPipeline::new("circuit_breaker.failure_rate", reason));
             }
             Some(breaker) => Some(
                 CircuitBreakerLayer::new()
@@ -118,9 +127,8 @@ impl PipelineLayer {
             let registry = Arc::clone(&registry);
             Box::new(move |request| registry.is_pure(&request.kernel_id))
         };
-        let retry = RetryLayer::new(pure_again).attempts(config.retry.as_ref().map_or(1, |retry| retry.attempts.get()));
+        let retry = RetryLayer::new(pure_again).attempts(config.retry.as_ref().map_or(1, |retry| retry.attempts));
         let parts = Parts {
-            tenants: Arc::new(Tenants::new(&config.tenants)),
             metrics,
             rate_limit: Arc::new(config.rate_limit.as_ref().map(rate_limit).transpose()?),
             #[cfg(feature = "cache")]
@@ -146,15 +154,16 @@ impl PipelineLayer {
             concurrency: config.concurrency.map(|limit| ConcurrencyLayer::new(limit.get())),
             batch: config.batch.as_ref().map(batch),
         };
-        Ok(Self { config: Arc::new(config), registry, parts })
+        let tenants = Arc::new(Tenants::new(&config.tenants));
+        Ok(Self { config: Arc::new(config), registry, tenants, parts })
     }
 
     /// The pipeline of this machine: the layers, the kernels of the registry, and the runs that their requests share.
     pub fn over(&self, local: Local) -> LocalPipeline {
         let gains = |batch: &BatchConfig| batch.on_cpu || local.has_devices();
         let batch = self.parts.batch.as_ref().filter(|_| self.config.batch.as_ref().is_some_and(gains));
-        let backend = PipelineBackend::new(local, batch);
-        self.stack(KernelService::with_backend(Arc::clone(&self.registry), backend))
+        let backend = PipelineBackend::new(local.clone(), batch);
+        self.stack(KernelService::with_backend(Arc::clone(&self.registry), backend), Some(local))
     }
 
     /// What it is set to.
@@ -170,11 +179,11 @@ impl PipelineLayer {
 
 fn rate_limit(config: &RateLimitConfig) -> Result<Arc<TenantLimits>, InvalidPipeline> {
     let QuotaConfig { calls, period } = config.each;
-    let invalid = |tenant, quota| InvalidPipeline::RateLimit { tenant, quota };
-    let limit = RateLimiterLayer::try_new(calls, period).map_err(|quota| invalid(None, quota))?.per_tenant();
+    let invalid = |field: Cow<'static, str>| move |quota| InvalidPipeline::new(field, Reason::Quota(quota));
+    let limit = RateLimiterLayer::try_new(calls, period).map_err(invalid("rate_limit.each".into()))?.per_tenant();
     let limit = config.tenants.iter().try_fold(limit, |limit, (tenant, own)| {
         let limited = limit.try_limit_for(tenant.as_str(), own.calls, own.period);
-        limited.map_err(|quota| invalid(Some(tenant.clone()), quota))
+        limited.map_err(invalid(format!("rate_limit.tenants.{tenant}").into()))
     });
     limit.map(|layer| Arc::clone(layer.shared()))
 }
@@ -196,12 +205,12 @@ impl<S: Kernels> Layer<S> for PipelineLayer {
         if self.config.batch.is_some() {
             tracing::warn!("`batch` has no effect on kernels that have a backend already: use `PipelineLayer::over`");
         }
-        self.stack(kernels)
+        self.stack(kernels, None)
     }
 }
 
 impl PipelineLayer {
-    fn stack<S: Kernels>(&self, kernels: S) -> ReadyPipeline<S> {
+    fn stack<S: Kernels>(&self, kernels: S, devices: Option<Local>) -> ReadyPipeline<S> {
         let parts = &self.parts;
         let limited: Limited<S> = match &parts.concurrency {
             Some(concurrency) => Step::On(Apart(concurrency.layer(kernels))),
@@ -229,7 +238,8 @@ impl PipelineLayer {
         let cached: Cached<S> = coalesced;
         let rate_limited: RateLimited<S> = Apart(RateLimiter::new(cached, Arc::clone(&parts.rate_limit)));
         let traced = Apart(TracingLayer::new().layer(rate_limited));
-        ReadyPipeline { stack: Apart(parts.metrics.layer(traced)), tenants: Arc::clone(&parts.tenants) }
+        let shared = Shared { tenants: Tenants::clone(&self.tenants), layer: self.clone(), devices };
+        ReadyPipeline { stack: Apart(parts.metrics.layer(traced)), shared: Arc::new(shared) }
     }
 }
 

@@ -15,9 +15,8 @@
 //! let registry = KernelRegistry::new();
 //! tower_kernels::kernels::register_all(&registry).unwrap();
 //!
-//! let mut config = PipelineConfig::default();
-//! config.timeout = Duration::from_secs(5);
-//! config.batch = Some(BatchConfig::default());
+//! let batch = Some(BatchConfig::default());
+//! let config = PipelineConfig { timeout: Duration::from_secs(5), batch, ..Default::default() };
 //! let layer = PipelineLayer::new(registry, config).unwrap();
 //! println!("{layer}");
 //!
@@ -107,6 +106,7 @@
 
 mod backend;
 mod config;
+mod error;
 mod future;
 mod handle;
 mod layer;
@@ -119,7 +119,8 @@ pub use self::config::{
     BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, InvalidPipeline, LoadShedConfig, PipelineConfig,
     QueueConfig, QuotaConfig, RateLimitConfig, RetryConfig, TenantConfig, TenantsConfig,
 };
+pub use self::error::PipelineError;
 pub use self::future::PipelineFuture;
 pub use self::handle::PipelineHandle;
 pub use self::layer::PipelineLayer;
-pub use self::service::{Kernels, LocalPipeline, PipelineError, ReadyPipeline};
+pub use self::service::{Kernels, LocalPipeline, ReadyPipeline};

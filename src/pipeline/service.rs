@@ -7,31 +7,29 @@ use tower::load::Load;
 use tower_service::Service;
 
 use super::backend::PipelineBackend;
+use super::error::{self, PipelineError};
 use super::future::PipelineFuture;
+use super::handle::PipelineHandle;
+use super::layer::PipelineLayer;
 use super::step::{Apart, AsItIs, Queue, Step};
 use super::tenants::Tenants;
+use crate::backends::Local;
 use crate::error::AnyError;
 #[cfg(feature = "cache")]
-use crate::layers::cache::{Cache, Store};
-use crate::layers::circuit_breaker::{CircuitBreaker, CircuitBreakerError, PerOperation};
-use crate::layers::coalesce::{Coalesce, CoalesceError, Flights};
-use crate::layers::concurrency::ConcurrencyLimit;
-use crate::layers::load_shed::{LoadShed, LoadShedError, Predicted};
-use crate::layers::metrics::Metrics;
-use crate::layers::priority_queue::{PriorityQueue, PriorityQueueError};
-use crate::layers::rate_limit::{ByTenant, PerKey, RateLimitError, RateLimiter};
-use crate::layers::retry::Retry;
-use crate::layers::timeout::{Timeout, TimeoutError};
-use crate::layers::tracing::Tracing;
-use crate::service::{KeptKernelQuestion, KernelRequest, KernelResponse, KernelService, PureKernels};
-
-/// What the error of the kernels becomes in a pipeline.
-pub type PipelineError<E> = RateLimitError<CoalesceError<Inside<E>>>;
-
-/// Inside of what shares runs.
-pub(super) type Inside<E> = LoadShedError<Guard<E>>;
-/// Inside of what refuses for want of time.
-pub(super) type Guard<E> = CircuitBreakerError<TimeoutError<PriorityQueueError<E>>>;
+use crate::middleware::cache::{Cache, Store};
+use crate::middleware::circuit_breaker::{CircuitBreaker, PerOperation};
+use crate::middleware::coalesce::{Coalesce, Flights};
+use crate::middleware::concurrency::ConcurrencyLimit;
+use crate::middleware::load_shed::{LoadShed, Predicted};
+use crate::middleware::metrics::Metrics;
+use crate::middleware::priority_queue::PriorityQueue;
+use crate::middleware::rate_limit::{ByTenant, PerKey, RateLimiter};
+use crate::middleware::retry::Retry;
+use crate::middleware::timeout::Timeout;
+use crate::middleware::tracing::Tracing;
+use crate::service::{
+    KeptKernelQuestion, KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource, PureKernels,
+};
 
 /// Whether a request can be run again.
 pub(super) type Again = Box<dyn Fn(&KernelRequest) -> bool + Send + Sync>;
@@ -50,7 +48,7 @@ pub(super) type Timely<S> = Apart<Timeout<Retried<S>>>;
 pub(super) type Guarded<S> = Apart<CircuitBreaker<Timely<S>, PerOperation>>;
 pub(super) type Shed<S> = Apart<LoadShed<Guarded<S>, Predicted>>;
 pub(super) type ShedFuture<S> = <Shed<S> as Service<KernelRequest>>::Future;
-pub(super) type FlightsOf<S> = Flights<KeptKernelQuestion, ShedFuture<S>, KernelResponse, Inside<Error<S>>>;
+pub(super) type FlightsOf<S> = Flights<KeptKernelQuestion, ShedFuture<S>, KernelResponse, error::Shared<Error<S>>>;
 pub(super) type Coalesced<S> = Apart<Coalesce<Shed<S>, PureKernels, FlightsOf<S>>>;
 #[cfg(feature = "cache")]
 pub(super) type Cached<S> = Apart<Cache<Coalesced<S>, PureKernels, KernelStore>>;
@@ -59,7 +57,7 @@ pub(super) type Cached<S> = Coalesced<S>;
 pub(super) type RateLimited<S> = Apart<RateLimiter<Cached<S>, Option<std::sync::Arc<TenantLimits>>>>;
 pub(super) type Stack<S> = Apart<Metrics<Apart<Tracing<RateLimited<S>>>>>;
 
-/// What can be at the heart of a pipeline: a [`KernelService`](crate::service::KernelService), in layers of your own or
+/// What can be at the heart of a pipeline: a [`KernelService`], in layers of your own or
 /// not.
 pub trait Kernels:
     Service<
@@ -88,25 +86,54 @@ impl<S> Kernels for S where
 /// Kernels in the layers of a [`PipelineLayer`](super::PipelineLayer). See the [module](super).
 pub struct ReadyPipeline<S: Kernels> {
     pub(super) stack: Stack<S>,
-    pub(super) tenants: Arc<Tenants>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the clones of a pipeline share beside their layers.
+pub(super) struct Shared {
+    pub(super) tenants: Tenants,
+    pub(super) layer: PipelineLayer,
+    /// Those that its layer was put over.
+    pub(super) devices: Option<Local>,
+}
+
+impl<S: Kernels> ReadyPipeline<S> {
+    /// Reads how it is, with all other pipelines of its layer.
+    pub fn handle(&self) -> PipelineHandle {
+        self.shared.layer.handle()
+    }
 }
 
 /// Kernels on this machine, in the layers of a [`PipelineLayer`](super::PipelineLayer).
 pub type LocalPipeline = ReadyPipeline<KernelService<PipelineBackend>>;
 
+impl KernelSource for LocalPipeline {
+    fn registry(&self) -> &Arc<KernelRegistry> {
+        &self.shared.layer.registry
+    }
+
+    fn devices(&self) -> Option<&Local> {
+        self.shared.devices.as_ref()
+    }
+
+    fn pipeline(&self) -> Option<PipelineHandle> {
+        Some(self.handle())
+    }
+}
+
 impl<S: Kernels> Service<KernelRequest> for ReadyPipeline<S> {
     type Response = KernelResponse;
-    type Error = PipelineError<S::Error>;
+    type Error = PipelineError;
     type Future = PipelineFuture<S>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.stack.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PipelineError>> {
+        self.stack.poll_ready(cx).map_err(PipelineError::new)
     }
 
     #[inline]
     fn call(&mut self, mut request: KernelRequest) -> Self::Future {
-        self.tenants.assign(&mut request);
+        self.shared.tenants.assign(&mut request);
         PipelineFuture { inner: self.stack.call(request) }
     }
 }
@@ -114,7 +141,7 @@ impl<S: Kernels> Service<KernelRequest> for ReadyPipeline<S> {
 // By hand: the type of the stack says what it needs, and no `S: Clone` is to be said twice.
 impl<S: Kernels> Clone for ReadyPipeline<S> {
     fn clone(&self) -> Self {
-        Self { stack: self.stack.clone(), tenants: Arc::clone(&self.tenants) }
+        Self { stack: self.stack.clone(), shared: Arc::clone(&self.shared) }
     }
 }
 

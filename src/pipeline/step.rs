@@ -9,7 +9,7 @@ use pin_project::pin_project;
 use tower::load::Load;
 use tower_service::Service;
 
-use crate::layers::priority_queue::PriorityQueueError;
+use crate::middleware::priority_queue::PriorityQueueError;
 
 /// A service whose `call` is a function of its own.
 ///

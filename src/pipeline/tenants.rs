@@ -8,7 +8,7 @@ use super::config::TenantsConfig;
 use crate::service::{KernelRequest, Priority, Share};
 
 /// Assigns shares to requests. Nothing is kept of a tenant that is not in the configuration: its key is a hash of its name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tenants {
     named: HashMap<Box<str>, Tenant>,
     /// Of those that are not named.

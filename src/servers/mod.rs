@@ -13,6 +13,8 @@
 pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(any(feature = "axum", feature = "grpc"))]
+mod devices;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]

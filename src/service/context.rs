@@ -23,7 +23,7 @@ use crate::error::ErrorKind;
     message = "the layers of tower-kernels know nothing of requests of type `{Self}`",
     label = "`RequestContext` is not implemented for `{Self}`",
     note = "for a type of your own an empty `impl` block of the trait is enough: every method has a default",
-    note = "for a type of another crate, put `tower_kernels::layers::classify::ClassifyRequestLayer` outside of the layers",
+    note = "for a type of another crate, put `tower_kernels::middleware::classify::ClassifyRequestLayer` outside of the layers",
     note = "see the page `tower_kernels::compile_errors`"
 )]
 pub trait RequestContext {
@@ -197,7 +197,7 @@ impl Scheduling {
     message = "the layers of tower-kernels know nothing of responses of type `{Self}`",
     label = "`ResponseContext` is not implemented for `{Self}`",
     note = "for a type of your own an empty `impl` block of the trait is enough: every method has a default",
-    note = "for a type of another crate, put `.map_response(tower_kernels::layers::classify::WithContext::new)` directly \
+    note = "for a type of another crate, put `.map_response(tower_kernels::middleware::classify::WithContext::new)` directly \
             around the service that returns it",
     note = "see the page `tower_kernels::compile_errors`"
 )]

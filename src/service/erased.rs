@@ -11,7 +11,7 @@ use super::codec::{PinnedMemory, decode_json, decode_tensors, encode_json, encod
 use super::job::Members;
 use super::payload::{Encoding, Typed};
 use super::{
-    BatchKey, Context, Cost, Footprint, HostReservation, Invalid, Job, Kernel, KernelError, Payload, RequestContext,
+    BatchKey, Cost, Footprint, HostReservation, Invalid, Job, Kernel, KernelError, Payload, RequestContext, RunContext,
 };
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
@@ -61,7 +61,7 @@ pub(crate) trait ErasedKernel: Send + Sync {
     /// Of a valid input that is one.
     fn footprint(&self, input: &Input) -> Option<Footprint>;
     /// Of an input that is several the payload is [`Answers`], each in the encoding of its own request.
-    fn run_cpu(&self, input: &Input, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError>;
+    fn run_cpu(&self, input: &Input, encoding: Encoding, context: &RunContext<'_>) -> Result<Payload, KernelError>;
     #[cfg(feature = "cuda")]
     fn run_cuda(&self, input: &Input, encoding: Encoding, lane: &mut Lane<'_>) -> Result<Payload, KernelError>;
     fn schemas(&self) -> (Schema, Schema);
@@ -97,7 +97,7 @@ impl<K: Kernel> ErasedKernel for K {
         Kernel::footprint(self, typed::<K>(&input.value).ok()?)
     }
 
-    fn run_cpu(&self, input: &Input, encoding: Encoding, context: &Context<'_>) -> Result<Payload, KernelError> {
+    fn run_cpu(&self, input: &Input, encoding: Encoding, context: &RunContext<'_>) -> Result<Payload, KernelError> {
         match input.members() {
             None => {
                 let output = Kernel::run_cpu(self, typed::<K>(&input.value)?, context)?;
@@ -141,7 +141,7 @@ trait RunMembers: Kernel + Sized {
     fn run_members(
         &self,
         jobs: &[Job],
-        context: &Context<'_>,
+        context: &RunContext<'_>,
         run: impl FnOnce(&[&Self::Input]) -> Result<Vec<Self::Output>, KernelError>,
     ) -> Result<Payload, KernelError> {
         let mut now = None;
@@ -183,7 +183,7 @@ fn encode<T: serde::Serialize + Any + Send + Sync>(
     output: T,
     encoding: Encoding,
     footprint: Option<Footprint>,
-    context: &Context<'_>,
+    context: &RunContext<'_>,
 ) -> Result<Payload, KernelError> {
     Ok(match encoding {
         Encoding::Json => {

@@ -166,7 +166,7 @@ mod routes {
     use http::Method;
 
     use super::{METHODS, method_index};
-    use crate::layers::operations::Operations;
+    use crate::middleware::operations::Operations;
 
     /// How many routes have names. They are the program's own and no client can add to them, so this is only reached by a
     /// program that goes on making routers with new paths. Routes past this are named by their path alone.

@@ -53,11 +53,11 @@ pub trait Kernel: Send + Sync + 'static {
         None
     }
 
-    /// The code for the CPU. Long loops call [`Context::check`] every millisecond or so; big inputs use rayon.
+    /// The code for the CPU. Long loops call [`RunContext::check`] every millisecond or so; big inputs use rayon.
     ///
     /// # Errors
-    /// What [`Context::check`] gives, and failures of the kernel's own.
-    fn run_cpu(&self, input: &Self::Input, context: &Context<'_>) -> Result<Self::Output, KernelError> {
+    /// What [`RunContext::check`] gives, and failures of the kernel's own.
+    fn run_cpu(&self, input: &Self::Input, context: &RunContext<'_>) -> Result<Self::Output, KernelError> {
         let (_, _) = (input, context);
         Err(KernelError::NoCode { id: self.info().id, backend: "CPU" })
     }
@@ -98,7 +98,11 @@ pub trait Kernel: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`run_cpu`](Self::run_cpu). Where it could be the fault of one of them, each is then run alone.
-    fn run_cpu_batch(&self, inputs: &[&Self::Input], context: &Context<'_>) -> Result<Vec<Self::Output>, KernelError> {
+    fn run_cpu_batch(
+        &self,
+        inputs: &[&Self::Input],
+        context: &RunContext<'_>,
+    ) -> Result<Vec<Self::Output>, KernelError> {
         inputs.iter().map(|input| self.run_cpu(input, context)).collect()
     }
 
@@ -329,14 +333,14 @@ impl Footprint {
 
 /// The caller's side of a run: whether it still wants the answer, and until when.
 #[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
+pub struct RunContext<'a> {
     reply: Option<&'a Reply>,
     deadline: Option<Instant>,
     progress: Option<&'a Progress>,
     memory: Option<&'a HostReservation>,
 }
 
-impl<'a> Context<'a> {
+impl<'a> RunContext<'a> {
     /// A run that nobody can cancel.
     pub const fn detached() -> Self {
         Self { reply: None, deadline: None, progress: None, memory: None }

@@ -15,14 +15,17 @@ mod host_memory;
 pub(crate) mod http_context;
 mod http_operation;
 mod job;
+mod json;
 mod kernel;
 mod kernels;
-pub mod limits;
+pub(crate) mod limits;
 mod payload;
+mod payload_error;
 mod progress;
 mod pure;
 mod registry;
 mod request;
+mod source;
 mod tensor;
 
 pub use codec::{Buffer, Element, Reals};
@@ -37,12 +40,18 @@ pub use host_memory::{HostMemory, HostMemoryError, HostReservation};
 pub use http_context::{Deadline, PeerAddress, PeerTenant, Tenant};
 pub use http_operation::Operation;
 pub use job::Job;
-pub use kernel::{BackendKind, BatchKey, Context, Cost, Footprint, Kernel, KernelInfo, Mode};
+pub use json::IntoJson;
+pub use kernel::{BackendKind, BatchKey, Cost, Footprint, Kernel, KernelInfo, Mode, RunContext};
+pub use limits::{
+    InvalidName, MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS, MAX_TRACE_STATE_BYTES, check_name, name_prefix, tenant_key,
+};
 pub use payload::{Payload, Typed};
+pub use payload_error::PayloadError;
 pub use progress::Progress;
 pub use pure::{KeptKernelQuestion, KernelQuestion, PureKernels};
 pub use registry::{Description, KernelRegistry, RegisterError, RegisteredKernel};
 pub use request::{KernelRequest, KernelResponse};
+pub use source::{KernelSource, RegistryOnly};
 pub use tensor::{DType, Tensor, TensorError, Tensors};
 
 #[cfg(feature = "cuda")]

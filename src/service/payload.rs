@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
-use super::Tensors;
+use super::{IntoJson, PayloadError, Tensors};
 use crate::panics::drop_caught;
 
 /// The data of a request or a response. A response comes in the form of its request.
@@ -22,9 +23,72 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// A JSON document, as bytes; it is parsed when the request is run.
-    pub fn json(document: impl Into<Bytes>) -> Self {
-        Self::Json(document.into())
+    /// A JSON document, as text or bytes; it is parsed when the request is run. What is borrowed is copied, what is owned
+    /// is moved.
+    ///
+    /// ```
+    /// use tower_kernels::service::Payload;
+    ///
+    /// let factor = 2.0;
+    /// let document = format!(r#"{{"a": {factor}, "x": [1.0], "y": [1.0]}}"#);
+    /// let borrowed = Payload::json(&document);
+    /// let owned = Payload::json(document);
+    /// assert_eq!(borrowed.byte_len(), owned.byte_len());
+    /// ```
+    pub fn json(document: impl IntoJson) -> Self {
+        Self::Json(document.into_json())
+    }
+
+    /// The JSON document of a value.
+    ///
+    /// JSON has no word for NaN and the infinities: they become `null`, as `serde_json` writes them.
+    ///
+    /// ```
+    /// use tower_kernels::service::Payload;
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Saxpy<'a> {
+    ///     a: f32,
+    ///     x: &'a [f32],
+    ///     y: &'a [f32],
+    /// }
+    ///
+    /// let payload = Payload::from_serialize(&Saxpy { a: 2.0, x: &[1.0], y: &[1.0] })?;
+    /// # assert_eq!(payload.deserialize::<serde_json::Value>()?["a"], 2.0);
+    /// # Ok::<(), tower_kernels::service::PayloadError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`PayloadError::Encode`], where the value has no form in JSON: a map whose keys are not strings, for example.
+    pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Self, PayloadError> {
+        match serde_json::to_vec(value) {
+            Ok(document) => Ok(Self::Json(document.into())),
+            Err(error) => Err(PayloadError::Encode { type_name: std::any::type_name::<T>(), error: error.into() }),
+        }
+    }
+
+    /// Decodes a JSON payload into a `T`, which may borrow from it.
+    ///
+    /// # Errors
+    /// [`PayloadError::NotJson`] for tensors and typed values, which have getters of their own, and
+    /// [`PayloadError::Decode`], which names the field, for JSON that is no `T`.
+    pub fn deserialize<'a, T: Deserialize<'a>>(&'a self) -> Result<T, PayloadError> {
+        let document = match self {
+            Self::Json(document) => document,
+            Self::Tensors(_) => return Err(PayloadError::NotJson { holds: "tensors" }),
+            Self::Typed(typed) => return Err(PayloadError::NotJson { holds: typed.type_name() }),
+        };
+        let mut json = serde_json::Deserializer::from_slice(document);
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let path = Some(error.path().to_string()).filter(|path| path != ".");
+            (path, error.into_inner())
+        });
+        let value = value.and_then(|value| json.end().map(|()| value).map_err(|error| (None, error)));
+        value.map_err(|(path, error)| PayloadError::Decode {
+            type_name: std::any::type_name::<T>(),
+            path,
+            error: error.into(),
+        })
     }
 
     /// A value of the kernel's own type.

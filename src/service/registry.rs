@@ -14,7 +14,7 @@ use super::codec::PinnedMemory;
 use super::erased::{ErasedKernel, Input, SharedKernel};
 use super::kernels::Kernels;
 use super::payload::Encoding;
-use super::{BatchKey, Context, Footprint, Kernel, KernelError, KernelInfo, Payload};
+use super::{BatchKey, Footprint, Kernel, KernelError, KernelInfo, Payload, RunContext};
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
 use crate::panics::{LogLimit, Panicked, catch_panic};
@@ -280,7 +280,7 @@ impl RegisteredKernel {
         &self,
         input: &Input,
         encoding: Encoding,
-        context: &Context<'_>,
+        context: &RunContext<'_>,
     ) -> Result<Payload, KernelError> {
         self.guarded(|kernel| kernel.run_cpu(input, encoding, context))?
     }

@@ -4,8 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+
 use super::context::Scheduling;
-use super::{Execution, HostReservation, Payload, Priority, RequestContext, ResponseContext, Share, TraceContext};
+use super::{
+    Execution, HostReservation, Payload, PayloadError, Priority, RequestContext, ResponseContext, Share, TraceContext,
+};
 
 /// A request to run a kernel.
 ///
@@ -162,6 +166,35 @@ impl KernelResponse {
     #[inline]
     pub fn new(payload: Payload, execution: Execution) -> Self {
         Self { payload, execution, extensions: http::Extensions::new() }
+    }
+
+    /// Decodes the kernel's output, where it is JSON, into a `T`, which may borrow from it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower::ServiceExt;
+    /// use tower_kernels::service::{KernelRegistry, KernelRequest, KernelService, Payload};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Output {
+    ///     y: Vec<f32>,
+    /// }
+    ///
+    /// let registry = KernelRegistry::new();
+    /// tower_kernels::kernels::register_all(&registry)?;
+    /// let input = serde_json::json!({"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]});
+    /// let request = KernelRequest::new("linalg/saxpy", Payload::from_serialize(&input)?);
+    /// let response = KernelService::new(registry).oneshot(request).await?;
+    /// assert_eq!(response.json::<Output>()?.y, [12.0, 24.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As those of [`Payload::deserialize`].
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, PayloadError> {
+        self.payload.deserialize()
     }
 
     /// With what its payload holds of the memory of this process.

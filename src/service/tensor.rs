@@ -185,7 +185,7 @@ impl Tensors {
     ///
     /// # Errors
     /// [`TensorError::Duplicate`] where the name is taken, [`TensorError::Name`] where it is
-    /// [no name](super::limits::check_name), and [`TensorError::TooMany`] where there are [`MAX_TENSORS`] already.
+    /// [no name](super::check_name), and [`TensorError::TooMany`] where there are [`MAX_TENSORS`] already.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<(), TensorError> {
         if self.all().len() >= MAX_TENSORS {
             return Err(TensorError::TooMany);

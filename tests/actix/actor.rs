@@ -1,6 +1,5 @@
 //! One actor: answers, refusals, deadlines, cancellation.
 
-use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,9 +9,9 @@ use tower::{ServiceBuilder, service_fn};
 use tower_kernels::actix::{
     ActorError, ExecuteKernel, ExecuteMetadata, GetKernelInfo, GetStats, KernelActor, KernelActorConfig, ListKernels,
 };
-use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::timeout::TimeoutError;
+use tower_kernels::error::{Classify, ErrorKind, chain};
 use tower_kernels::layers::{RateLimiterLayer, TimeoutLayer};
+use tower_kernels::middleware::timeout::TimeoutError;
 use tower_kernels::service::{
     Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Mode, Payload, Priority,
     TraceContext,
@@ -29,13 +28,6 @@ fn start(lanes: usize, queue: usize, config: KernelActorConfig) -> (Addr<KernelA
 
 fn within(timeout: Duration, message: ExecuteKernel) -> ExecuteKernel {
     ExecuteKernel { metadata: ExecuteMetadata { timeout: Some(timeout), ..Default::default() }, ..message }
-}
-
-fn chain(error: &dyn Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }
 
 #[test]
@@ -63,7 +55,8 @@ fn every_refusal_has_its_kind_and_says_why_and_the_actor_goes_on() {
         ] {
             let error = actor.send(message).await.unwrap().unwrap_err();
             assert_eq!(error.kind(), kind, "{error:?}");
-            assert!(chain(&error).contains(says), "{}", chain(&error));
+            let text = chain(&error).to_string();
+            assert!(text.contains(says), "{text}");
             let ActorError::Service(error) = error else { panic!("{error:?}") };
             assert_eq!(error.downcast_ref::<KernelError>().unwrap().kind(), kind);
         }
@@ -271,7 +264,10 @@ fn a_service_that_misbehaves_harms_its_caller_alone() {
         }
         let error = actor.send(execute("test/none", json!({}))).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);
-        assert!(!error.to_string().contains("the service panics") && chain(&error).contains("the service panics"));
+        assert!(
+            !error.to_string().contains("the service panics")
+                && chain(&error).to_string().contains("the service panics")
+        );
         assert_eq!(actor.send(execute("test/good", json!({}))).await.unwrap().unwrap().output, json!(null));
         let stats = until(&actor, |stats| stats.in_flight == 0).await;
         assert_eq!((stats.completed, stats.failed, stats.cancelled), (1, 3, 0));

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tower_kernels::actix::{ActorStats, ExecuteKernel, GetStats, KernelActor};
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
-use tower_kernels::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService};
+use tower_kernels::service::{
+    Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RunContext,
+};
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
@@ -55,7 +57,7 @@ impl Kernel for Busy {
         Cost { bytes: 1 << 40, ..Cost::default() }
     }
 
-    fn run_cpu(&self, _: &Nothing, context: &Context<'_>) -> Result<Done, KernelError> {
+    fn run_cpu(&self, _: &Nothing, context: &RunContext<'_>) -> Result<Done, KernelError> {
         self.started.send(()).unwrap();
         loop {
             if let Err(error) = context.check() {
@@ -86,7 +88,7 @@ impl Kernel for Panics {
         Cost { bytes: 1 << 40, ..Cost::default() }
     }
 
-    fn run_cpu(&self, _: &Nothing, _: &Context<'_>) -> Result<Done, KernelError> {
+    fn run_cpu(&self, _: &Nothing, _: &RunContext<'_>) -> Result<Done, KernelError> {
         panic!("as it was told to");
     }
 }

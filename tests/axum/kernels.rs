@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::{KernelRegistry, KernelService};
+use tower_kernels::service::{KernelRegistry, KernelService, RegistryOnly};
 
 use crate::server::Server;
 
@@ -111,7 +111,7 @@ async fn a_registry_of_no_kernels_is_served_too() {
     let registry = KernelRegistry::new();
     let router = KernelRouter::with_service(
         KernelService::with_backend(KernelRegistry::new(), tower_kernels::backends::cpu::CpuBackend::new()),
-        registry,
+        &RegistryOnly::new(registry),
         RouterConfig::default(),
     );
     let server = Server::serve(router.into_router()).await;

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
+use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 use crate::server::{Server, registry};
 
@@ -228,7 +228,7 @@ mod same_names {
         fn cost(&self, _: &Input) -> Cost {
             Cost::default()
         }
-        fn run_cpu(&self, _: &Input, _: &Context<'_>) -> Result<Node, KernelError> {
+        fn run_cpu(&self, _: &Input, _: &RunContext<'_>) -> Result<Node, KernelError> {
             Ok(Node { children: Vec::new() })
         }
     }
@@ -263,7 +263,7 @@ mod same_names {
             fn cost(&self, _: &Node) -> Cost {
                 Cost::default()
             }
-            fn run_cpu(&self, input: &Node, _: &Context<'_>) -> Result<Output, KernelError> {
+            fn run_cpu(&self, input: &Node, _: &RunContext<'_>) -> Result<Output, KernelError> {
                 Ok(Output { nodes: vec![Node { weight: 1.0 }], lengths: vec![input.weight, f64::NAN].into() })
             }
         }

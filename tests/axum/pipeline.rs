@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
+use tower_kernels::backends::Local;
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{RateLimiterLayer, TimeoutLayer};
+use tower_kernels::pipeline::{LocalPipeline, PipelineConfig, PipelineError, PipelineLayer};
 use tower_kernels::service::{
-    Execution, KernelRequest, KernelResponse, KernelService, Payload, Priority, RequestContext, Tenant, TraceContext,
+    Execution, KernelRequest, KernelResponse, KernelService, Payload, Priority, RegistryOnly, RequestContext, Tenant,
+    TraceContext,
 };
 
 use crate::server::{JSON, Server, registry};
@@ -57,7 +60,8 @@ async fn recorder(tenant: Option<Tenant>) -> (Server, Arc<Mutex<Vec<KernelReques
         sink.lock().unwrap().push(request);
         async { Ok::<_, Refusal>(nothing()) }
     });
-    let mut router = KernelRouter::with_service(service, registry(), RouterConfig::default()).into_router();
+    let mut router =
+        KernelRouter::with_service(service, &RegistryOnly::new(registry()), RouterConfig::default()).into_router();
     if let Some(tenant) = tenant {
         let authenticate = tower::util::MapRequestLayer::new(move |mut request: axum::extract::Request| {
             request.extensions_mut().insert(tenant.clone());
@@ -104,7 +108,7 @@ async fn refusals_of_any_kind_have_the_tables_status() {
     for kind in ErrorKind::ALL {
         let wait = (kind == ErrorKind::RateLimited).then_some(Duration::from_millis(2500));
         let service = service_fn(move |_: KernelRequest| async move { Err::<KernelResponse, _>(Refusal(kind, wait)) });
-        let router = KernelRouter::with_service(service, registry(), RouterConfig::default());
+        let router = KernelRouter::with_service(service, &RegistryOnly::new(registry()), RouterConfig::default());
         let server = Server::serve(router.into_router()).await;
         let answer = server.request("POST", "/execute", &[JSON], BODY).await;
         let says = match kind {
@@ -131,7 +135,7 @@ async fn who_is_not_known_is_told_how_to_say_who_it_is() {
         });
         // Under a layer, whose error passes on what the one inside says.
         let service = ServiceBuilder::new().layer(TimeoutLayer::new(Duration::from_secs(30))).service(service);
-        let router = KernelRouter::with_service(service, registry(), RouterConfig::default());
+        let router = KernelRouter::with_service(service, &RegistryOnly::new(registry()), RouterConfig::default());
         let server = Server::serve(router.into_router()).await;
         let answer = server.request("POST", "/execute", &[JSON], BODY).await;
         assert_eq!(answer.problem(401, "unauthenticated"), "nobody knows you");
@@ -162,7 +166,7 @@ async fn a_layers_refusal_is_counted_and_says_when_to_come_back() {
     let service = ServiceBuilder::new()
         .layer(RateLimiterLayer::new(1, Duration::from_secs(600)))
         .service(service_fn(|_: KernelRequest| async { Ok::<_, Refusal>(nothing()) }));
-    let router = KernelRouter::with_service(service, registry(), RouterConfig::default());
+    let router = KernelRouter::with_service(service, &RegistryOnly::new(registry()), RouterConfig::default());
     let server = Server::serve(router.into_router()).await;
     assert_eq!(server.request("POST", "/execute", &[JSON], BODY).await.status, 200);
     let refused = server.request("POST", "/execute", &[JSON], BODY).await;
@@ -180,7 +184,7 @@ async fn the_wait_for_a_service_that_is_full_ends_with_the_deadline() {
     let full = ServiceBuilder::new()
         .concurrency_limit(0)
         .service(service_fn(|_: KernelRequest| async { Ok::<_, Refusal>(nothing()) }));
-    let router = KernelRouter::with_service(full, registry(), RouterConfig::default());
+    let router = KernelRouter::with_service(full, &RegistryOnly::new(registry()), RouterConfig::default());
     let server = Server::serve(router.timeout(Duration::from_millis(50)).into_router()).await;
     let answer = server.request("POST", "/execute", &[JSON], BODY).await;
     assert!(answer.problem(504, "deadline_exceeded").contains("before the call"));
@@ -207,8 +211,10 @@ impl tower::Service<KernelRequest> for Gone {
 
 #[tokio::test]
 async fn with_a_backend_that_has_stopped_it_is_not_ready() {
-    let server =
-        Server::serve(KernelRouter::with_service(Gone, registry(), RouterConfig::default()).into_router()).await;
+    let server = Server::serve(
+        KernelRouter::with_service(Gone, &RegistryOnly::new(registry()), RouterConfig::default()).into_router(),
+    )
+    .await;
     assert_eq!(server.get("/health/ready").await.problem(503, "unavailable"), "the service refuses");
     let health = server.get("/health").await;
     assert_eq!(
@@ -228,7 +234,7 @@ where
         + Sync
         + 'static,
 {
-    let router = KernelRouter::with_service(pipeline, registry(), RouterConfig::default());
+    let router = KernelRouter::with_service(pipeline, &RegistryOnly::new(registry()), RouterConfig::default());
     let server = Server::serve(router.into_router()).await;
     let invalid = server.request("POST", "/execute", &[JSON], BODY).await;
     assert_eq!((invalid.status, &invalid.json()["code"]), (400, &"invalid_argument".into()));
@@ -248,4 +254,51 @@ async fn a_pipeline_in_towers_boxes_is_served() {
     is_served_in_boxes(ServiceBuilder::new().load_shed().service(kernels())).await;
     is_served_in_boxes(BoxCloneSyncService::new(kernels().map_err(BoxError::from))).await;
     is_served_in_boxes(BoxCloneSyncService::new(ServiceBuilder::new().buffer(16).load_shed().service(kernels()))).await;
+}
+
+/// A service of one's own around a pipeline: nothing can be asked of its type.
+fn hidden(
+    pipeline: &LocalPipeline,
+) -> impl Service<KernelRequest, Response = KernelResponse, Error = PipelineError, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static {
+    ServiceBuilder::new().map_request(|request: KernelRequest| request).service(pipeline.clone())
+}
+
+#[tokio::test]
+async fn health_metrics_and_timeout_are_those_of_the_kernels_inside() {
+    let config = PipelineConfig { timeout: Duration::from_millis(50), ..Default::default() };
+    let pipeline = PipelineLayer::new(registry(), config).unwrap().over(Local::detect());
+    let router = KernelRouter::with_service(hidden(&pipeline), &pipeline, RouterConfig::default());
+    let server = Server::serve(router.into_router()).await;
+    let answer = server.request("POST", "/kernels/test/nap/execute", &[JSON], br#"{"millis": 60000}"#).await;
+    answer.problem(504, "deadline_exceeded");
+    let health = server.get("/health").await.json();
+    assert_eq!(health["components"]["cpu"]["status"], "healthy", "{health}");
+    assert!(health["components"]["cuda"].is_object() && health["components"]["circuits"].is_object(), "{health}");
+    // Counted once, by the pipeline.
+    let line = r#"kernel_requests_total{operation="test/nap",outcome="deadline_exceeded"}"#;
+    assert_eq!(server.metric(line).await, Some(1.0));
+    assert_eq!(pipeline.handle().metrics().ended()[0].count, 1);
+    assert_eq!(server.metric(r#"kernel_backend_up{backend="CPU"}"#).await, Some(1.0));
+    assert!(server.metric("kernel_pipeline_queue_capacity").await.is_some());
+}
+
+#[tokio::test]
+async fn a_pipeline_around_kernels_of_ones_own_is_shown_with_their_devices() {
+    let kernels = KernelService::new(registry());
+    let layer = PipelineLayer::new(registry(), PipelineConfig::default()).unwrap();
+    let pipeline = layer.layer(kernels.clone());
+    let router = KernelRouter::with_service(pipeline, &(layer.handle(), kernels), RouterConfig::default());
+    let server = Server::serve(router.into_router()).await;
+    let health = server.get("/health").await.json();
+    assert!(health["components"]["cpu"].is_object() && health["components"]["circuits"].is_object(), "{health}");
+
+    let alone = KernelRouter::with_service(Gone, &RegistryOnly::new(registry()), RouterConfig::default());
+    let server = Server::serve(alone.into_router()).await;
+    let health = server.get("/health").await.json();
+    assert!(health["components"].get("cpu").is_none(), "{health}");
+    assert_eq!(server.metric(r#"kernel_backend_up{backend="CPU"}"#).await, None);
 }

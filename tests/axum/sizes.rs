@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
+use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 use crate::server::Server;
 use crate::wire::Answer;
@@ -39,7 +39,7 @@ impl Kernel for Add {
         Cost::default()
     }
 
-    fn run_cpu(&self, input: &u64, _: &Context<'_>) -> Result<u64, KernelError> {
+    fn run_cpu(&self, input: &u64, _: &RunContext<'_>) -> Result<u64, KernelError> {
         Ok(input.wrapping_add(self.0))
     }
 }
@@ -144,8 +144,8 @@ async fn metrics_of_ten_thousand_kernels_are_bounded_and_exact() {
     use tower_kernels::layers::MetricsLayer;
     use tower_kernels::service::KernelService;
     let layer = MetricsLayer::new().max_operations(16);
-    let pipeline = layer.layer(KernelService::new(Arc::clone(&registry)));
-    let router = KernelRouter::with_service(pipeline, registry, RouterConfig::default());
+    let kernels = KernelService::new(registry);
+    let router = KernelRouter::with_service(layer.layer(kernels.clone()), &kernels, RouterConfig::default());
     let server = Server::serve(router.into_router()).await;
     for number in (0..MANY as u64).step_by(100) {
         assert_eq!(server.post(&format!("/kernels/alias/{number}/execute"), &json!(1)).await.status, 200);

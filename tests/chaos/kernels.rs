@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 use tower::Service;
 use tower_kernels::service::{
-    BatchKey, Context as Run, Cost, Execution, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse,
+    BatchKey, Cost, Execution, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
+    RunContext,
 };
 
 use crate::random::Random;
@@ -39,7 +39,7 @@ impl Kernel for Named {
     fn batch_key(&self, _: &Vec<u64>) -> Option<BatchKey> {
         Some(BatchKey::exact(0))
     }
-    fn run_cpu(&self, input: &Vec<u64>, run: &Run<'_>) -> Result<Vec<u64>, KernelError> {
+    fn run_cpu(&self, input: &Vec<u64>, run: &RunContext<'_>) -> Result<Vec<u64>, KernelError> {
         let act = act(&mut self.2.lock().unwrap());
         let end = match act {
             Act::Answer => Some(Duration::ZERO),

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use tower::load::Load;
 use tower::{Layer, Service};
 use tower_kernels::layers::AuthenticateLayer;
-use tower_kernels::layers::authenticate::{ApiKey, ApiKeys, Authenticate, AuthenticateError};
+use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys, Authenticate, AuthenticateError};
 
 use crate::contract;
 use crate::layers::{

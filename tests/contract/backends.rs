@@ -12,8 +12,8 @@ use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::backends::{BatchedLayer, LaneLoad, RunFuture};
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
 use tower_kernels::service::{
-    Context, Cost, Invalid, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
-    KernelService, Payload,
+    Cost, Invalid, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse, KernelService,
+    Payload, RunContext,
 };
 
 use crate::checks::Subject;
@@ -55,7 +55,7 @@ impl Kernel for Told {
         }
     }
 
-    fn run_cpu(&self, act: &Act, context: &Context<'_>) -> Result<Done, KernelError> {
+    fn run_cpu(&self, act: &Act, context: &RunContext<'_>) -> Result<Done, KernelError> {
         match act {
             Act::Answer => Ok(Done {}),
             Act::Fail => Err(KernelError::kernel("as it was told to")),

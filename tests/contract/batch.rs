@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tower::load::Load;
 use tower::{Layer, Service};
 use tower_kernels::layers::BatchLayer;
-use tower_kernels::layers::batch::Batch;
+use tower_kernels::middleware::batch::Batch;
 
 use crate::contract;
 use crate::layers::{Around, adds_at_most, errors_keep_their_meaning, gauged, load_is_passed_on, of_each_layer};

@@ -11,12 +11,12 @@ use tower::timeout::Timeout;
 use tower::util::{BoxCloneService, BoxCloneSyncService};
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_kernels::error::{AnyError, Classify, ErrorKind};
-use tower_kernels::layers::classify::{Classified, ClassifiedError};
-use tower_kernels::layers::concurrency::{Aimd, Gradient};
 use tower_kernels::layers::{
     CircuitBreakerLayer, ClassifyLayer, CoalesceLayer, ConcurrencyLayer, FallbackLayer, HedgeLayer, LoadShedLayer,
     MetricsLayer, OptionalLayer, PriorityQueueLayer, RateLimiterLayer, RetryLayer, TimeoutLayer, TracingLayer,
 };
+use tower_kernels::middleware::classify::{Classified, ClassifiedError};
+use tower_kernels::middleware::concurrency::{Aimd, Gradient};
 
 use crate::layers::SECOND;
 use crate::probe::{Act, Probe, ProbeError, Request, Response, Watch, probe};

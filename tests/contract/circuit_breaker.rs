@@ -3,7 +3,7 @@
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::CircuitBreakerLayer;
-use tower_kernels::layers::circuit_breaker::CircuitState;
+use tower_kernels::middleware::circuit_breaker::CircuitState;
 
 use crate::contract;
 use crate::layers::{

@@ -1,8 +1,8 @@
 //! The contract over the layer that counts: around a probe that has the one place, and as the one that has it.
 
 use tower_kernels::layers::ConcurrencyLayer;
-use tower_kernels::layers::concurrency::fair::FairLayer;
-use tower_kernels::layers::concurrency::{Adaptive, Aimd, Gradient};
+use tower_kernels::middleware::concurrency::fair::FairLayer;
+use tower_kernels::middleware::concurrency::{Adaptive, Aimd, Gradient};
 
 use crate::contract;
 use crate::layers::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_kernels::layers::HedgeLayer;
-use tower_kernels::layers::hedge::Budget;
+use tower_kernels::middleware::hedge::Budget;
 
 use crate::contract;
 use crate::layers::{Around, adds_at_most, around, errors_keep_their_meaning, load_is_passed_on, of_each_layer};

@@ -12,11 +12,11 @@ use http_body_util::Full;
 use tower::load::Load;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::answer::Answer;
-use tower_kernels::layers::rate_limit::{ByTenant, PerKey, WaitLayer};
 use tower_kernels::layers::{
     AnswerLayer, ClassifyLayer, MetricsLayer, OptionalLayer, RateLimiterLayer, TimeoutLayer, TracingLayer,
 };
+use tower_kernels::middleware::answer::Answer;
+use tower_kernels::middleware::rate_limit::{ByTenant, PerKey, WaitLayer};
 
 use crate::checks::Subject;
 use crate::contract;
@@ -79,16 +79,16 @@ fn metrics() -> Around<MetricsLayer> {
     gauged(layer, move || handle.in_flight() as usize)
 }
 
-fn waiting() -> Around<WaitLayer<tower_kernels::layers::rate_limit::Shared>> {
+fn waiting() -> Around<WaitLayer<tower_kernels::middleware::rate_limit::Shared>> {
     let layer = RateLimiterLayer::new(1000, SECOND).wait(SECOND, 8);
     let gauge = layer.clone();
     gauged(layer, move || gauge.waiting())
 }
 
 /// One token a second, the first of which is gone: each call waits.
-fn out_of_tokens() -> Around<WaitLayer<tower_kernels::layers::rate_limit::Shared>> {
+fn out_of_tokens() -> Around<WaitLayer<tower_kernels::middleware::rate_limit::Shared>> {
     let limiter = RateLimiterLayer::new(1, SECOND);
-    tower_kernels::layers::rate_limit::Limit::take(limiter.limit(), &()).unwrap();
+    tower_kernels::middleware::rate_limit::Limit::take(limiter.limit(), &()).unwrap();
     let layer = limiter.wait(SECOND * 60, 8);
     let gauge = layer.clone();
     gauged(layer, move || gauge.waiting())

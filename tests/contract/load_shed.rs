@@ -7,7 +7,7 @@ use crate::layers::{
     Around, SECOND, adds_at_most, around, errors_keep_their_meaning, gauged, load_is_passed_on, of_each_layer,
 };
 
-type Predicting = LoadShedLayer<tower_kernels::layers::load_shed::Predicted>;
+type Predicting = LoadShedLayer<tower_kernels::middleware::load_shed::Predicted>;
 
 fn predicting() -> Around<Predicting> {
     let layer = LoadShedLayer::predicting(SECOND);

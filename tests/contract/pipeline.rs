@@ -1,7 +1,7 @@
 //! The contract over the ready pipeline, with all that it has but load shedding and the queue, with which it is ready while the
 //! kernels are not.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
@@ -10,7 +10,7 @@ use tower::load::Load;
 use tower::{Layer, Service};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::pipeline::{
-    CoalesceConfig, PipelineConfig, PipelineLayer, QuotaConfig, RateLimitConfig, ReadyPipeline, RetryConfig,
+    CoalesceConfig, PipelineConfig, PipelineLayer, RateLimitConfig, ReadyPipeline, RetryConfig,
 };
 use tower_kernels::service::{Execution, KernelRegistry, KernelRequest, KernelResponse, Payload};
 
@@ -61,12 +61,15 @@ struct Piped {
 
 fn piped() -> Piped {
     let (probe, watch) = probe(1);
-    let mut config = PipelineConfig::default();
-    config.rate_limit = Some(RateLimitConfig { each: QuotaConfig::UNLIMITED, tenants: Default::default() });
-    config.coalesce = Some(CoalesceConfig::default());
-    config.retry = NonZeroU32::new(2).map(|attempts| RetryConfig { attempts });
-    config.concurrency = NonZeroUsize::new(1);
-    (config.queue, config.load_shed) = (None, None);
+    let config = PipelineConfig {
+        rate_limit: Some(RateLimitConfig::default()),
+        coalesce: Some(CoalesceConfig::default()),
+        retry: Some(RetryConfig { attempts: 2 }),
+        concurrency: NonZeroUsize::new(1),
+        queue: None,
+        load_shed: None,
+        ..Default::default()
+    };
     Piped { layer: PipelineLayer::new(KernelRegistry::new(), config).unwrap(), kernels: Kernels(probe), watch }
 }
 

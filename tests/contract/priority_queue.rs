@@ -9,7 +9,7 @@ use std::time::Duration;
 use tower::load::Load;
 use tower::{Layer, Service};
 use tower_kernels::layers::PriorityQueueLayer;
-use tower_kernels::layers::priority_queue::PriorityQueue;
+use tower_kernels::middleware::priority_queue::PriorityQueue;
 
 use crate::contract;
 use crate::layers::{adds_at_most, around, errors_keep_their_meaning, gauged, load_is_passed_on};

@@ -9,8 +9,8 @@ use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::{self, CudaBackend, CudaConfig, Lane, Launch};
 use tower_kernels::backends::{CudaState, Local};
 use tower_kernels::service::{
-    BackendKind, Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, KernelService,
+    BackendKind, Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
+    KernelService, RunContext,
 };
 
 use crate::faults::in_a_child;
@@ -80,7 +80,7 @@ impl Kernel for Held {
         Cost::default()
     }
 
-    fn run_cpu(&self, _: &Nothing, _: &Context<'_>) -> Result<Values, KernelError> {
+    fn run_cpu(&self, _: &Nothing, _: &RunContext<'_>) -> Result<Values, KernelError> {
         Ok(Values { values: vec![0.0].into() })
     }
 
@@ -134,8 +134,7 @@ fn lost(local: &Local) -> Vec<Option<String>> {
 async fn said_so(service: KernelService<Local>, start: Instant) -> Duration {
     use tower_kernels::axum::{KernelRouter, RouterConfig};
 
-    let (registry, local) = (Arc::clone(service.registry()), service.backend().clone());
-    let router = KernelRouter::with_service(service, registry, RouterConfig::default()).devices(local).into_router();
+    let router = KernelRouter::with_service(service.clone(), &service, RouterConfig::default()).into_router();
     let get = async |path: &str| {
         let request = http::Request::get(path).body(axum::body::Body::empty()).unwrap();
         let response = router.clone().oneshot(request).await.unwrap();

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cuda::{CudaBackend, CudaConfig, Lane, Module};
 use tower_kernels::service::{
-    BackendKind, Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, KernelService, Payload,
+    BackendKind, Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
+    KernelService, Payload, RunContext,
 };
 
 pub(crate) use crate::wakes::Wakes;
@@ -72,7 +72,7 @@ impl Kernel for Where {
         Cost::default()
     }
 
-    fn run_cpu(&self, _: &Nothing, _: &Context<'_>) -> Result<Values, KernelError> {
+    fn run_cpu(&self, _: &Nothing, _: &RunContext<'_>) -> Result<Values, KernelError> {
         Ok(Values { values: vec![0.0].into() })
     }
 
@@ -98,8 +98,7 @@ impl Bench {
     }
 
     pub(crate) fn configured(change: impl FnOnce(&mut CudaConfig)) -> Self {
-        let mut config = CudaConfig::default();
-        config.poison = true;
+        let mut config = CudaConfig { poison: true, ..Default::default() };
         change(&mut config);
         Self {
             registry: Arc::new(KernelRegistry::new()),

@@ -25,7 +25,7 @@ use tower_kernels::grpc::{
     reflection, reflection_v1alpha,
 };
 
-use tower_kernels::service::KernelRegistry;
+use tower_kernels::service::{KernelRegistry, RegistryOnly};
 
 use crate::wire::kernels::{Naps, registry};
 
@@ -62,13 +62,13 @@ impl Running {
 
     pub(crate) async fn with_config(config: GrpcConfig) -> Self {
         let (registry, naps) = registry();
-        let service = tower_kernels::service::KernelService::new(Arc::clone(&registry));
-        Self::serve(KernelGrpcServer::with_service(service, registry, config), naps).await
+        let service = tower_kernels::service::KernelService::new(registry);
+        Self::serve(KernelGrpcServer::with_service(service.clone(), &service, config), naps).await
     }
 
     pub(crate) async fn over(pipeline: impl Pipeline, config: GrpcConfig) -> Self {
         let (registry, naps) = registry();
-        Self::serve(KernelGrpcServer::with_service(pipeline, registry, config), naps).await
+        Self::serve(KernelGrpcServer::with_service(pipeline, &RegistryOnly::new(registry), config), naps).await
     }
 
     /// One of each kind.
@@ -76,8 +76,8 @@ impl Running {
     pub(crate) async fn both(config: GrpcConfig) -> impl Iterator<Item = Self> {
         let start = async |kind| {
             let (registry, naps) = registry();
-            let service = tower_kernels::service::KernelService::new(Arc::clone(&registry));
-            Self::serve_by(kind, KernelGrpcServer::with_service(service, registry, config.clone()), naps).await
+            let service = tower_kernels::service::KernelService::new(registry);
+            Self::serve_by(kind, KernelGrpcServer::with_service(service.clone(), &service, config.clone()), naps).await
         };
         [start(Kind::Tonic).await, start(Kind::Hyper).await].into_iter()
     }
@@ -89,7 +89,7 @@ impl Running {
     async fn serve_by<S: Pipeline>(kind: Kind, server: KernelGrpcServer<S>, naps: Naps) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let health = HealthService::new();
+        let health = server.health();
         let routes = Routes::new(health.clone())
             .add_service(reflection())
             .add_service(reflection_v1alpha())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tonic::Code;
 use tower_kernels::grpc::{ExecuteRequest, GetKernelRequest, KernelClient, ListKernelsRequest, Mode};
-use tower_kernels::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
+use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 use crate::server::Running;
 
@@ -32,7 +32,7 @@ impl Kernel for Add {
         Cost::default()
     }
 
-    fn run_cpu(&self, input: &u64, _: &Context<'_>) -> Result<u64, KernelError> {
+    fn run_cpu(&self, input: &u64, _: &RunContext<'_>) -> Result<u64, KernelError> {
         Ok(input.wrapping_add(self.0))
     }
 }

@@ -10,10 +10,10 @@ use tonic::{Code, Request};
 use tonic_types::StatusExt;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::grpc::{ExecuteRequest, ExecuteStreamRequest, GetKernelRequest, KernelClient};
-use tower_kernels::layers::authenticate::{AuthenticateLayer, Credential, Denied, Identity};
 use tower_kernels::layers::{
     CircuitBreakerLayer, ConcurrencyLayer, MetricsLayer, PriorityQueueLayer, RateLimiterLayer,
 };
+use tower_kernels::middleware::authenticate::{AuthenticateLayer, Credential, Denied, Identity};
 use tower_kernels::service::{Execution, KernelError, KernelRequest, KernelResponse, Payload};
 
 use super::process::{SAXPY, Server};

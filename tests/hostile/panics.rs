@@ -28,7 +28,7 @@ use tower_kernels::grpc::{
 use tower_kernels::hyper::{KernelHttpService, serve};
 use tower_kernels::pipeline::{BatchConfig, PipelineConfig, PipelineLayer};
 use tower_kernels::service::{
-    BatchKey, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService,
+    BatchKey, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RegistryOnly, RunContext,
 };
 
 use crate::process::PATIENCE;
@@ -175,7 +175,7 @@ impl Kernel for Panics {
         true
     }
 
-    fn run_cpu(&self, input: &Input, _: &Context<'_>) -> Result<Output, KernelError> {
+    fn run_cpu(&self, input: &Input, _: &RunContext<'_>) -> Result<Output, KernelError> {
         input.at(place::RUN);
         if input.place.0 == place::FAIL {
             return Err(KernelError::kernel(SECRET));
@@ -183,7 +183,7 @@ impl Kernel for Panics {
         Ok(Output { place: input.place.0, bomb: input.bomb })
     }
 
-    fn run_cpu_batch(&self, inputs: &[&Input], context: &Context<'_>) -> Result<Vec<Output>, KernelError> {
+    fn run_cpu_batch(&self, inputs: &[&Input], context: &RunContext<'_>) -> Result<Vec<Output>, KernelError> {
         inputs.iter().for_each(|input| input.at(place::RUN_BATCH));
         inputs.iter().map(|input| self.run_cpu(input, context)).collect()
     }
@@ -221,7 +221,7 @@ impl Kernel for NoSchema {
         Cost::default()
     }
 
-    fn run_cpu(&self, _: &WithoutSchema, _: &Context<'_>) -> Result<u32, KernelError> {
+    fn run_cpu(&self, _: &WithoutSchema, _: &RunContext<'_>) -> Result<u32, KernelError> {
         Ok(1)
     }
 }
@@ -251,20 +251,20 @@ impl Servers {
         log();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let registry = registry();
-        let (local, plain, handle) = pipeline(&registry, None);
-        let router = KernelRouter::with_service(plain.clone(), Arc::clone(&registry), RouterConfig::default());
-        let axum = listen(&runtime, TowerToHyperService::new(router.devices(local).pipeline(handle).into_router()));
+        let plain = pipeline(&registry, None);
+        let router = KernelRouter::with_service(plain.clone(), &plain, RouterConfig::default());
+        let axum = listen(&runtime, TowerToHyperService::new(router.into_router()));
 
         let mut batch = BatchConfig::default();
         (batch.max_delay, batch.on_cpu) = (Duration::from_millis(20), true);
-        let (local, shared, handle) = pipeline(&registry, Some(batch));
-        let router = KernelRouter::with_service(shared, Arc::clone(&registry), RouterConfig::default());
-        let batched = listen(&runtime, TowerToHyperService::new(router.devices(local).pipeline(handle).into_router()));
+        let shared = pipeline(&registry, Some(batch));
+        let router = KernelRouter::with_service(shared.clone(), &shared, RouterConfig::default());
+        let batched = listen(&runtime, TowerToHyperService::new(router.into_router()));
 
         let bare = KernelService::with_backend(Arc::clone(&registry), cpu());
-        let hyper = listen(&runtime, KernelHttpService::with_service(bare, Arc::clone(&registry)));
+        let hyper = listen(&runtime, KernelHttpService::with_service(bare, &RegistryOnly::new(Arc::clone(&registry))));
 
-        let service = KernelGrpcServer::with_service(plain, registry, GrpcConfig::default()).into_service();
+        let service = KernelGrpcServer::with_service(plain.clone(), &plain, GrpcConfig::default()).into_service();
         let routes = tonic::service::Routes::new(service).prepare().into_axum_router();
         let grpc = listen(&runtime, TowerToHyperService::new(routes));
         Self { runtime, axum, batched, hyper, grpc }
@@ -307,17 +307,12 @@ fn cpu() -> CpuBackend {
     CpuBackend::with_config(config).unwrap()
 }
 
-fn pipeline(
-    registry: &Arc<KernelRegistry>,
-    batch: Option<BatchConfig>,
-) -> (Local, tower_kernels::pipeline::LocalPipeline, tower_kernels::pipeline::PipelineHandle) {
+fn pipeline(registry: &Arc<KernelRegistry>, batch: Option<BatchConfig>) -> tower_kernels::pipeline::LocalPipeline {
     let local = Local::with_backends(cpu(), Err::<CudaBackend, _>(Unavailable::TurnedOff));
     let mut config = PipelineConfig::default();
     // What it does about kernels that fail is not the question here.
     (config.circuit_breaker, config.load_shed, config.batch) = (None, None, batch);
-    let layer = PipelineLayer::new(Arc::clone(registry), config).unwrap();
-    let pipeline = layer.over(local.clone());
-    (local, pipeline, layer.handle())
+    PipelineLayer::new(Arc::clone(registry), config).unwrap().over(local)
 }
 
 fn listen<S, B>(runtime: &Runtime, service: S) -> SocketAddr

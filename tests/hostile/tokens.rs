@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use tower_kernels::layers::authenticate::JwtKey;
+use tower_kernels::middleware::authenticate::JwtKey;
 
 use crate::process::{PATIENCE, SAXPY, Server, Text, program};
 

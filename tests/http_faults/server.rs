@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::hyper::{self, Connections, KernelHttpService, ServerConfig, listen};
-use tower_kernels::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelService};
+use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, KernelService, RegistryOnly, RunContext};
 
 use crate::wire::Wire;
 use crate::wire::kernels::{Naps, registry};
@@ -85,12 +85,13 @@ impl Server {
         let ended = match adapter {
             Adapter::Axum => {
                 let config = RouterConfig { max_request_size: setup.max_request_size, ..RouterConfig::default() };
-                let router = KernelRouter::with_service(service, registry, config).timeout(setup.timeout);
+                let router =
+                    KernelRouter::with_service(service, &RegistryOnly::new(registry), config).timeout(setup.timeout);
                 let service = TowerToHyperService::new(router.into_router());
                 tokio::spawn(server.serve(listener, service, stopped, setup.drain))
             }
             Adapter::Hyper => {
-                let service = KernelHttpService::with_service(service, registry)
+                let service = KernelHttpService::with_service(service, &RegistryOnly::new(registry))
                     .timeout(setup.timeout)
                     .max_request_size(setup.max_request_size);
                 tokio::spawn(server.serve(listener, service, stopped, setup.drain))
@@ -152,7 +153,7 @@ impl Kernel for Fill {
         Cost { bytes: input.bytes as u64, ..Cost::default() }
     }
 
-    fn run_cpu(&self, input: &Length, _: &Context<'_>) -> Result<Text, KernelError> {
+    fn run_cpu(&self, input: &Length, _: &RunContext<'_>) -> Result<Text, KernelError> {
         Ok(Text { text: "x".repeat(input.bytes) })
     }
 }

@@ -10,7 +10,7 @@ use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessCentralit
 use tower_kernels::kernels::graph::brandes::pair_dependencies;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::pivots::Pivots;
-use tower_kernels::service::{Context, Kernel, KernelError, KernelRegistry, KernelRequest, KernelService, Payload};
+use tower_kernels::service::{Kernel, KernelError, KernelRegistry, KernelRequest, KernelService, Payload, RunContext};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -30,7 +30,7 @@ fn goldens() -> Vec<Golden> {
 
 fn scores(input: &BetweennessInput) -> Vec<f64> {
     BetweennessCentrality.validate(input).unwrap();
-    BetweennessCentrality.run_cpu(input, &Context::detached()).unwrap().scores.into_vec()
+    BetweennessCentrality.run_cpu(input, &RunContext::detached()).unwrap().scores.into_vec()
 }
 
 fn assert_close(scores: &[f64], expected: &[f64], name: &str) {
@@ -140,7 +140,7 @@ proptest! {
         // From `first` on, so that batches are full and partial, and odd in number.
         let sources: Vec<u32> = (first as u32..nodes as u32).collect();
         if let Ok(pivots) = Pivots::chosen(sources.clone(), nodes) {
-            let sums = pair_dependencies(&graph, &pivots, &Context::detached()).unwrap();
+            let sums = pair_dependencies(&graph, &pivots, &RunContext::detached()).unwrap();
             for (sum, expected) in sums.iter().zip(by_definition(&graph, &sources)) {
                 prop_assert!((sum - expected).abs() <= 1e-9 * expected + 1e-12, "{sum} {expected}");
             }
@@ -165,7 +165,7 @@ fn path_counts_reach_the_end_of_f64_and_no_further() {
             sources: Some(vec![0, nodes as u32 - 1].into()),
             ..BetweennessInput::from_edges(nodes as u64, edges)
         };
-        match BetweennessCentrality.run_cpu(&input, &Context::detached()) {
+        match BetweennessCentrality.run_cpu(&input, &RunContext::detached()) {
             Ok(output) => assert!(fits && output.scores.iter().all(|score| score.is_finite())),
             Err(KernelError::Invalid(invalid)) => assert!(!fits && invalid.field == "edges", "{invalid}"),
             Err(error) => panic!("{error}"),
@@ -178,8 +178,7 @@ async fn what_nobody_waits_for_stops() {
     const ID: &str = "graph/betweenness-centrality";
     let registry = KernelRegistry::new();
     tower_kernels::kernels::register_all(&registry).unwrap();
-    let mut config = CpuConfig::default();
-    config.lanes = 1;
+    let config = CpuConfig { lanes: 1, ..Default::default() };
     let mut service = KernelService::with_backend(registry, CpuBackend::with_config(config).unwrap());
     // Minutes of work where nothing stops it, and too much to run inside the call.
     let side = 200_u32;

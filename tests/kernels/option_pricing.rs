@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tower_kernels::kernels::risk::black_scholes::{Contracts, Operand, OptionKind, Quotes, Real, quote, quote_into};
-use tower_kernels::service::Context;
+use tower_kernels::service::RunContext;
 
 struct Golden {
     /// Spot, strike, rate, volatility, time, dividend yield.
@@ -40,7 +40,7 @@ fn run<T: Real>([spot, strike, rate, volatility, time, yields]: &[Vec<T>; 6], ki
         dividend_yield: Operand::Each(yields),
         kind: Operand::Each(kind),
     };
-    quote(kind.len(), &terms, &Context::detached()).unwrap()
+    quote(kind.len(), &terms, &RunContext::detached()).unwrap()
 }
 
 fn rows<T: Real>(quotes: &Quotes<T>) -> [&[T]; 6] {
@@ -127,16 +127,16 @@ fn the_pool_the_blocks_and_scalars_give_the_same_bits() {
         dividend_yield: Operand::All(dividend_yield),
         kind: Operand::All(goldens[7].kind),
     };
-    let one = quote(3, &terms, &Context::detached()).unwrap();
+    let one = quote(3, &terms, &RunContext::detached()).unwrap();
     assert_eq!(*one.price, vec![all.price[7]; 3]);
     // Buffers of another length, with other values in them; the longest are in huge pages.
     let mut again = all.clone();
     for length in [3, 20_011, 70_001, 5] {
-        quote_into(&mut again, length, &terms, &Context::detached()).unwrap();
+        quote_into(&mut again, length, &terms, &RunContext::detached()).unwrap();
         assert_eq!(*again.theta, vec![one.theta[0]; length]);
     }
     let short = Contracts { strike: Operand::Each(&[1.0, 2.0]), ..terms };
-    assert!(quote(3, &short, &Context::detached()).is_err());
+    assert!(quote(3, &short, &RunContext::detached()).is_err());
 }
 
 proptest! {

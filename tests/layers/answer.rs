@@ -9,7 +9,7 @@ use hyper::body::Body as _;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::AnswerLayer;
-use tower_kernels::layers::answer::Answer;
+use tower_kernels::middleware::answer::Answer;
 
 /// Two levels, of which the outer classifies.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -176,7 +176,7 @@ where
 async fn every_body_of_a_server_can_hold_an_answer() {
     use http_body_util::StreamBody;
     use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
-    use tower_kernels::layers::answer::any_body;
+    use tower_kernels::middleware::answer::any_body;
 
     answers_with_body(AnswerLayer::new().layer(refusing_with_body::<axum::body::Body>())).await;
     let boxed = refusing_with_body::<BoxBody<Bytes, std::io::Error>>().map_response(any_body);
@@ -193,7 +193,7 @@ async fn every_body_of_a_server_can_hold_an_answer() {
 #[tokio::test]
 async fn a_body_of_another_type_is_passed_on_as_it_is() {
     use http_body_util::combinators::BoxBody;
-    use tower_kernels::layers::answer::any_body;
+    use tower_kernels::middleware::answer::any_body;
 
     let says = |text: &'static str| {
         service_fn(move |_: Request<()>| {
@@ -210,7 +210,7 @@ async fn a_body_of_another_type_is_passed_on_as_it_is() {
 #[tokio::test]
 async fn a_status_of_grpc_has_no_body_whatever_its_type() {
     use http_body_util::combinators::BoxBody;
-    use tower_kernels::layers::answer::any_body;
+    use tower_kernels::middleware::answer::any_body;
 
     let boxed = || refusing_with_body::<BoxBody<Bytes, Infallible>>();
     let Ok(grpc) = AnswerLayer::new().layer(boxed().map_response(any_body)).oneshot(of_type("application/grpc")).await;

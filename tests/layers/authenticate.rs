@@ -7,11 +7,11 @@ use http::{HeaderValue, Method, Request, Response, header};
 use serde_json::Value;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::authenticate::{
+use tower_kernels::layers::{AnswerLayer, AuthenticateLayer, RateLimiterLayer, TimeoutLayer};
+use tower_kernels::middleware::authenticate::{
     ApiKey, ApiKeys, AuthenticateError, Credential, Denied, Identity, InvalidJwtKey, Jwt, JwtKey, Verify,
 };
-use tower_kernels::layers::rate_limit::RateLimitError;
-use tower_kernels::layers::{AnswerLayer, AuthenticateLayer, RateLimiterLayer, TimeoutLayer};
+use tower_kernels::middleware::rate_limit::RateLimitError;
 use tower_kernels::service::{PeerTenant, Priority, RequestContext, Tenant};
 use tracing::Level;
 

@@ -15,7 +15,7 @@ use tokio_util::sync::PollSemaphore;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::BatchLayer;
-use tower_kernels::layers::batch::{Batch, BatchError, Join};
+use tower_kernels::middleware::batch::{Batch, BatchError, Join};
 use tower_kernels::service::RequestContext;
 
 use crate::probe::ProbeError;

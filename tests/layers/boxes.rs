@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_kernels::error::{AnyError, ErrorKind};
-use tower_kernels::layers::circuit_breaker::CircuitBreakerError;
 use tower_kernels::layers::{CircuitBreakerLayer, MetricsLayer, RateLimiterLayer};
+use tower_kernels::middleware::circuit_breaker::CircuitBreakerError;
 
 use crate::probe::{Act, Request, probe};
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio_test::assert_pending;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::ErrorKind;
-use tower_kernels::layers::cache::Store;
-use tower_kernels::layers::repeats::{Repeatable, Repeats};
 use tower_kernels::layers::{CacheLayer, CoalesceLayer};
+use tower_kernels::middleware::cache::Store;
+use tower_kernels::middleware::repeats::{Repeatable, Repeats};
 use tower_kernels::service::ResponseContext;
 
 use crate::probe::{Act, ProbeError, Request, Response, probe};

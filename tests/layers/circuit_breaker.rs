@@ -6,8 +6,8 @@ use tokio::time::{Instant, advance};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::circuit_breaker::{CircuitBreakerError, CircuitState};
 use tower_kernels::layers::{CircuitBreakerLayer, TimeoutLayer};
+use tower_kernels::middleware::circuit_breaker::{CircuitBreakerError, CircuitState};
 
 use crate::probe::{Act, Probe, ProbeError, Request, Wakes, probe};
 use crate::tracing::Notes;

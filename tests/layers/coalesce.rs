@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::coalesce::CoalesceError;
-use tower_kernels::layers::timeout::TimeoutError;
 use tower_kernels::layers::{CoalesceLayer, TimeoutLayer};
+use tower_kernels::middleware::coalesce::CoalesceError;
+use tower_kernels::middleware::timeout::TimeoutError;
 use tower_kernels::service::Priority;
 
 use crate::probe::{Act, ProbeError, Request, Response, probe};

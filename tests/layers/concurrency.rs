@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::ConcurrencyLayer;
-use tower_kernels::layers::concurrency::fair::FairError;
-use tower_kernels::layers::concurrency::{Aimd, Algorithm, Gradient, Outcome, Sample};
+use tower_kernels::middleware::concurrency::fair::FairError;
+use tower_kernels::middleware::concurrency::{Aimd, Algorithm, Gradient, Outcome, Sample};
 
 use crate::probe::{Act, ProbeError, Request, Wakes, probe};
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::fallback::FallbackError;
 use tower_kernels::layers::{CircuitBreakerLayer, FallbackLayer};
+use tower_kernels::middleware::fallback::FallbackError;
 
 use crate::probe::{Act, Probe, ProbeError, Request, Watch, probe};
 

@@ -6,7 +6,7 @@ use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::HedgeLayer;
-use tower_kernels::layers::hedge::Budget;
+use tower_kernels::middleware::hedge::Budget;
 
 use crate::probe::{Act, Probe, ProbeError, Request, Response, Watch, probe};
 

@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::load_shed::LoadShedError;
 use tower_kernels::layers::{ConcurrencyLayer, LoadShedLayer, PriorityQueueLayer};
+use tower_kernels::middleware::load_shed::LoadShedError;
 use tower_kernels::service::{Priority, RequestContext, ResponseContext};
 
 use crate::probe::{Act, ProbeError, Request, probe};
@@ -326,7 +326,7 @@ async fn estimates_that_are_off_are_corrected() {
 /// Jobs of 100 ms each arrive at twice what `places` can do, all with a second to live; how many are in time, how many
 /// are refused and how many are late.
 async fn twice_the_capacity(
-    layer: LoadShedLayer<tower_kernels::layers::load_shed::Predicted>,
+    layer: LoadShedLayer<tower_kernels::middleware::load_shed::Predicted>,
     places: usize,
 ) -> [usize; 3] {
     let service = layer.layer(workers(places));

@@ -5,8 +5,8 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_kernels::error::ErrorKind;
-use tower_kernels::layers::metrics::MetricsHandle;
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer};
+use tower_kernels::middleware::metrics::MetricsHandle;
 use tower_kernels::service::{DeviceTimes, Execution, KernelError, KernelRequest, KernelResponse, Payload};
 
 use crate::probe::{Act, Probe, Request, probe};
@@ -19,7 +19,7 @@ fn has(text: &str, line: &str) {
     assert!(text.lines().any(|candidate| candidate == line), "no line {line}\nin\n{text}");
 }
 
-fn service(layer: &MetricsLayer) -> tower_kernels::layers::metrics::Metrics<Probe> {
+fn service(layer: &MetricsLayer) -> tower_kernels::middleware::metrics::Metrics<Probe> {
     layer.layer(probe(8).0)
 }
 

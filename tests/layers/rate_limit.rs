@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::RateLimiterLayer;
-use tower_kernels::layers::rate_limit::{InvalidQuota, RateLimitError};
+use tower_kernels::middleware::rate_limit::{InvalidQuota, RateLimitError};
 
 use crate::probe::{Act, ProbeError, Request, Wakes, probe};
 

@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::retry::Budget;
 use tower_kernels::layers::{CircuitBreakerLayer, RetryLayer};
+use tower_kernels::middleware::retry::Budget;
 use tower_kernels::service::{RequestContext, ResponseContext};
 
 use crate::probe::{Act, Request, probe};

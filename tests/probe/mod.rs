@@ -18,7 +18,7 @@ use tower::load::Load;
 use tower_kernels::error::{Classify, ErrorKind};
 pub(crate) use wakes::Wakes;
 
-use tower_kernels::layers::repeats::Repeatable;
+use tower_kernels::middleware::repeats::Repeatable;
 use tower_kernels::service::{Execution, Priority, RequestContext, ResponseContext, TraceContext};
 
 /// What the probe is to do with a request.

@@ -8,7 +8,7 @@ use tonic::metadata::MetadataValue;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
-use tower_kernels::layers::authenticate::JwtKey;
+use tower_kernels::middleware::authenticate::JwtKey;
 
 use crate::config::File;
 use crate::process::{SAXPY, Server, program, run, stderr, stdout};

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
-use tower_kernels::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
+use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 /// `networkx.betweenness_centrality(networkx.cycle_graph(4))`, the graph of the page's request.
 const CYCLE: [f64; 4] = [1.0 / 6.0; 4];
@@ -85,12 +85,25 @@ impl Kernel for Nap {
         Cost { operations: input.millis.saturating_mul(2_000_000), ..Cost::default() }
     }
 
-    fn run_cpu(&self, input: &Millis, context: &Context<'_>) -> Result<u64, KernelError> {
+    fn run_cpu(&self, input: &Millis, context: &RunContext<'_>) -> Result<u64, KernelError> {
         let end = Instant::now() + Duration::from_millis(input.millis);
         while Instant::now() < end {
             context.check()?;
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(input.millis)
+    }
+}
+
+/// "Feature Flags": all that the page names can be asked for.
+#[test]
+fn feature_flags() {
+    let manifest = include_str!("../../Cargo.toml");
+    let (_, features) = manifest.split_once("\n[features]\n").unwrap();
+    let (features, _) = features.split_once("\n\n").unwrap();
+    let list = |name: &str| features.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+    let full = list("full").unwrap();
+    for name in ["axum", "tower", "grpc", "actix"] {
+        assert!(list(name).is_some() && full.contains(&format!("\"{name}\"")), "{name}");
     }
 }

@@ -13,10 +13,10 @@ use tower_kernels::backends::batched::Batched;
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::backends::{BatchedLayer, Local};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::batch::BatchError;
+use tower_kernels::middleware::batch::BatchError;
 use tower_kernels::service::{
-    BatchKey, Buffer, Context, Cost, DType, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, KernelService, Payload, Progress, Tensor, Tensors,
+    BatchKey, Buffer, Cost, DType, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    KernelResponse, KernelService, Payload, Progress, RunContext, Tensor, Tensors,
 };
 
 /// Far more work than is done inside the call, on next to no bytes.
@@ -53,7 +53,7 @@ impl Kernel for Double {
         self.cost
     }
 
-    fn run_cpu(&self, input: &Numbers, context: &Context<'_>) -> Result<Numbers, KernelError> {
+    fn run_cpu(&self, input: &Numbers, context: &RunContext<'_>) -> Result<Numbers, KernelError> {
         self.runs.fetch_add(1, Ordering::SeqCst);
         for number in input.numbers.iter() {
             match number {

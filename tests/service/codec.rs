@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tower::ServiceExt;
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::service::{
-    Buffer, Context, Cost, DType, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload,
+    Buffer, Cost, DType, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
     Tensor, Tensors,
 };
 
@@ -61,7 +61,7 @@ impl Kernel for Echo {
         Cost::default()
     }
 
-    fn run_cpu(&self, input: &Everything, _: &Context<'_>) -> Result<Everything, KernelError> {
+    fn run_cpu(&self, input: &Everything, _: &RunContext<'_>) -> Result<Everything, KernelError> {
         Ok(input.clone())
     }
 }
@@ -90,7 +90,7 @@ impl Kernel for Ragged {
         Cost::default()
     }
 
-    fn run_cpu(&self, _: &Everything, _: &Context<'_>) -> Result<Rows, KernelError> {
+    fn run_cpu(&self, _: &Everything, _: &RunContext<'_>) -> Result<Rows, KernelError> {
         Ok(Rows { rows: vec![vec![1.0], vec![1.0, 2.0]] })
     }
 }

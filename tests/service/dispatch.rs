@@ -2,8 +2,8 @@ use bytes::Bytes;
 use tower::{Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::service::{
-    Buffer, Context, Cost, DType, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, Payload, Tensor, Tensors,
+    Buffer, Cost, DType, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
+    Payload, RunContext, Tensor, Tensors,
 };
 
 use crate::kernels::{LARGE, Nothing, Numbers, Panics, Sum, Total, service};
@@ -142,7 +142,7 @@ impl Kernel for Hollow {
         Cost::default()
     }
 
-    fn run_cpu(&self, _: &Nothing, context: &Context<'_>) -> Result<Total, KernelError> {
+    fn run_cpu(&self, _: &Nothing, context: &RunContext<'_>) -> Result<Total, KernelError> {
         context.check()?;
         Err(KernelError::kernel("no code, and it says so itself"))
     }

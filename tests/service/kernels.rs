@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::service::{
-    Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService,
+    Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RunContext,
 };
 
 /// Costs far more than the inline bound.
@@ -52,7 +52,7 @@ impl Kernel for Sum {
         self.cost
     }
 
-    fn run_cpu(&self, input: &Numbers, _: &Context<'_>) -> Result<Total, KernelError> {
+    fn run_cpu(&self, input: &Numbers, _: &RunContext<'_>) -> Result<Total, KernelError> {
         Ok(Total { total: input.numbers.iter().sum::<f64>() * input.scale.unwrap_or(1.0) })
     }
 }
@@ -83,7 +83,7 @@ impl Kernel for Busy {
         LARGE
     }
 
-    fn run_cpu(&self, _: &Nothing, context: &Context<'_>) -> Result<Total, KernelError> {
+    fn run_cpu(&self, _: &Nothing, context: &RunContext<'_>) -> Result<Total, KernelError> {
         self.runs.fetch_add(1, Ordering::SeqCst);
         self.started.send(()).unwrap();
         loop {
@@ -126,7 +126,7 @@ impl Kernel for Panics {
         self.cost
     }
 
-    fn run_cpu(&self, _: &Nothing, _: &Context<'_>) -> Result<Total, KernelError> {
+    fn run_cpu(&self, _: &Nothing, _: &RunContext<'_>) -> Result<Total, KernelError> {
         if self.twice {
             std::panic::panic_any(Bomb);
         }

@@ -4,8 +4,10 @@ mod batched;
 mod buffer;
 mod codec;
 mod dispatch;
+mod globs;
 mod kernels;
 mod lanes;
+mod payload;
 #[cfg(feature = "cache")]
 mod pure;
 mod registry;

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::layers::CacheLayer;
-use tower_kernels::layers::cache::{Cache, Store};
-use tower_kernels::layers::repeats::Repeats;
+use tower_kernels::middleware::cache::{Cache, Store};
+use tower_kernels::middleware::repeats::Repeats;
 use tower_kernels::service::{
-    Context, Cost, DType, Invalid, KeptKernelQuestion, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, KernelService, Payload, PureKernels, Tensor, Tensors,
+    Cost, DType, Invalid, KeptKernelQuestion, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    KernelResponse, KernelService, Payload, PureKernels, RunContext, Tensor, Tensors,
 };
 
 /// Doubles a number.
@@ -34,7 +34,7 @@ impl Kernel for Double {
     fn cost(&self, input: &Vec<f64>) -> Cost {
         Cost { bytes: 8 * input.len() as u64, ..Cost::default() }
     }
-    fn run_cpu(&self, input: &Vec<f64>, _: &Context<'_>) -> Result<Vec<f64>, KernelError> {
+    fn run_cpu(&self, input: &Vec<f64>, _: &RunContext<'_>) -> Result<Vec<f64>, KernelError> {
         Ok(input.iter().map(|x| 2.0 * x).collect())
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower_kernels::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
+use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 /// How many naps are being taken, and how many have been slept out, in one server.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +67,7 @@ impl Kernel for Nap {
         Cost { operations: input.millis.saturating_mul(2_000_000), ..Cost::default() }
     }
 
-    fn run_cpu(&self, input: &Millis, context: &Context<'_>) -> Result<Slept, KernelError> {
+    fn run_cpu(&self, input: &Millis, context: &RunContext<'_>) -> Result<Slept, KernelError> {
         struct Awake<'a>(&'a AtomicUsize);
         impl Drop for Awake<'_> {
             fn drop(&mut self) {
@@ -104,7 +104,7 @@ impl Kernel for Panics {
         Cost::default()
     }
 
-    fn run_cpu(&self, input: &bool, _: &Context<'_>) -> Result<bool, KernelError> {
+    fn run_cpu(&self, input: &bool, _: &RunContext<'_>) -> Result<bool, KernelError> {
         assert!(!input, "told to");
         Ok(false)
     }

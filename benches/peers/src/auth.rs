@@ -7,8 +7,8 @@ use axum::body::Bytes;
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::Empty;
 use tower::{Layer, Service, util::MapRequestLayer};
-use tower_kernels::layers::authenticate::{ApiKey, ApiKeys, Jwt, JwtKey, Verify};
 use tower_kernels::layers::{AuthenticateLayer, RateLimiterLayer};
+use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys, Jwt, JwtKey, Verify};
 use tower_kernels::service::Tenant;
 
 use crate::inner::Http;

@@ -9,7 +9,7 @@ use axum::body::Body;
 use http::{Request, Response, Uri};
 use http_body_util::Empty;
 use tower::Service;
-use tower_kernels::layers::repeats::Repeatable;
+use tower_kernels::middleware::repeats::Repeatable;
 use tower_kernels::service::{Execution, KernelRequest, KernelResponse, Payload, RequestContext, ResponseContext};
 
 use crate::{Calls, Case, drive};

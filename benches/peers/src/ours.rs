@@ -5,10 +5,10 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use tower::{Layer, Service, ServiceBuilder};
-use tower_kernels::layers::concurrency::{Aimd, Gradient};
 use tower_kernels::layers::{
     AnswerLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer,
 };
+use tower_kernels::middleware::concurrency::{Aimd, Gradient};
 
 use crate::inner::{HTTP, Http, KERNEL, Kernel, PLAIN, Plain, http_request, job, kernel_request};
 use crate::{Calls, Case, drive};

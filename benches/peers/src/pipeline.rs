@@ -1,11 +1,11 @@
 //! The ready pipeline: as it is if nothing is said, and with all that it has.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 
 use tower::Layer;
 use tower_kernels::kernels::register_all;
 use tower_kernels::pipeline::{
-    CacheConfig, CoalesceConfig, PipelineConfig, PipelineLayer, QuotaConfig, RateLimitConfig, RetryConfig,
+    CacheConfig, CoalesceConfig, PipelineConfig, PipelineLayer, RateLimitConfig, RetryConfig,
 };
 use tower_kernels::service::KernelRegistry;
 
@@ -35,12 +35,13 @@ fn off() -> PipelineConfig {
 }
 
 fn all() -> PipelineConfig {
-    let mut config = PipelineConfig::default();
-    config.rate_limit = Some(RateLimitConfig { each: QuotaConfig::UNLIMITED, tenants: Default::default() });
-    config.coalesce = Some(CoalesceConfig::default());
-    config.retry = NonZeroU32::new(3).map(|attempts| RetryConfig { attempts });
-    config.concurrency = NonZeroUsize::new(64);
-    config
+    PipelineConfig {
+        rate_limit: Some(RateLimitConfig::default()),
+        coalesce: Some(CoalesceConfig::default()),
+        retry: Some(RetryConfig { attempts: 3 }),
+        concurrency: NonZeroUsize::new(64),
+        ..Default::default()
+    }
 }
 
 fn hit() -> Calls {

@@ -7,7 +7,7 @@ use super::{Batched, Batches};
 use crate::backends::Local;
 use crate::backends::lanes::Profile;
 use crate::layers::BatchLayer;
-use crate::layers::batch::{BatchStats, Join};
+use crate::middleware::batch::{BatchStats, Join};
 use crate::service::{BackendKind, Job, KernelError, KernelResponse, SharedRun};
 
 /// Has requests share runs of a backend. See the [module](super).

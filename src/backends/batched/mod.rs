@@ -1,4 +1,4 @@
-//! Requests that share a run: a backend behind the [batch layer](crate::layers::batch).
+//! Requests that share a run: a backend behind the [batch layer](crate::middleware::batch).
 //!
 //! A small request costs a launch, three copies and the way to a lane and back, and computes for a fraction of that. Of
 //! those that wait at the same time for the same kernel, a kernel that [says which may](crate::service::Kernel::batch_key)
@@ -63,7 +63,7 @@
 //!     fn cost(&self, input: &Scaled) -> Cost {
 //!         Cost { bytes: 8 * input.x.len() as u64, ..Cost::default() }
 //!     }
-//!     fn run_cpu(&self, input: &Scaled, _: &Context<'_>) -> Result<Buffer<f32>, KernelError> {
+//!     fn run_cpu(&self, input: &Scaled, _: &RunContext<'_>) -> Result<Buffer<f32>, KernelError> {
 //!         Ok(input.x.iter().map(|x| input.by * x).collect())
 //!     }
 //! }
@@ -103,7 +103,7 @@ pub use future::BatchFuture;
 pub use layer::{BatchedLayer, SameRun};
 pub use service::Batches;
 
-use crate::layers::batch::Batch;
+use crate::middleware::batch::Batch;
 use crate::service::Job;
 
 /// A backend whose requests share runs.

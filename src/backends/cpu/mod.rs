@@ -9,7 +9,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 use super::lanes::{Claim, LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
-use crate::service::{BackendKind, Context, Encoding, Job, KernelError, KernelResponse, Payload};
+use crate::service::{BackendKind, Encoding, Job, KernelError, KernelResponse, Payload, RunContext};
 
 /// The host's processors as a backend.
 ///
@@ -22,8 +22,9 @@ pub struct CpuBackend {
 }
 
 /// How a [`CpuBackend`] is laid out.
+///
+/// Fields may be added in a minor version: end a literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct CpuConfig {
     /// Jobs that run at one time. Default: one a processor.
     pub lanes: usize,
@@ -119,7 +120,7 @@ impl Worker for CpuWorker {
         &mut self,
         job: &Job,
         encoding: Encoding,
-        context: &Context<'_>,
+        context: &RunContext<'_>,
         _: Option<Claim>,
     ) -> Result<Payload, KernelError> {
         let input =

@@ -15,7 +15,7 @@ use super::pinned::Pinned;
 use super::stream::Event;
 use super::timer::Phase;
 use super::upload::{PIECE, PIECES};
-use crate::service::Context;
+use crate::service::RunContext;
 
 #[derive(Debug)]
 pub(super) struct Downloads {
@@ -73,7 +73,7 @@ impl Engine {
     }
 
     /// Fills every target, and sees the end of all that was queued before. Small ones share a piece, and so a wait.
-    pub(super) fn download(&mut self, targets: &mut [Target<'_>], context: &Context<'_>) -> Result<(), Failure> {
+    pub(super) fn download(&mut self, targets: &mut [Target<'_>], context: &RunContext<'_>) -> Result<(), Failure> {
         self.flush()?;
         self.downloads.parts.clear();
         let (mut array, mut start) = (0, 0);

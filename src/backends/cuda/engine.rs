@@ -19,7 +19,7 @@ use super::timer::{Phase, Timer};
 use super::upload::{SLAB, Uploads};
 use super::watch::Watched;
 use crate::backends::lanes::{Claim, State};
-use crate::service::{Context, Cost, DeviceTimes, Job, KernelError, Priority, RequestContext};
+use crate::service::{Cost, DeviceTimes, Job, KernelError, Priority, RequestContext, RunContext};
 
 pub(super) struct Engine {
     pool: Arc<State>,
@@ -93,7 +93,7 @@ impl Engine {
     }
 
     /// Waits until nothing of a request is left on the device, however the request ended, and takes its memory back.
-    pub(super) fn end(&mut self, context: &Context<'_>) -> Result<(), Failure> {
+    pub(super) fn end(&mut self, context: &RunContext<'_>) -> Result<(), Failure> {
         // Taken first, so that it goes before the context does even if the wait should panic.
         let watched = self.watched.take();
         self.pause_timer();
@@ -111,7 +111,7 @@ impl Engine {
     }
 
     /// The address of the flag for kernels, which is watched until the request's end.
-    pub(super) fn cancel_flag(&mut self, context: &Context<'_>) -> CUdeviceptr {
+    pub(super) fn cancel_flag(&mut self, context: &RunContext<'_>) -> CUdeviceptr {
         if self.watched.is_none() {
             // SAFETY: `end` drops this before the request's context goes, on success, failure and panic alike; the flag
             // goes with the stream, after `drop` has dropped this.
@@ -264,7 +264,7 @@ impl Drop for Engine {
         self.watched = None;
         // Where this fails the device is lost or the process is ending, and what follows has nothing to free.
         let _ = self.device.bind();
-        let _ = self.stream.wait(None, &Context::detached());
+        let _ = self.stream.wait(None, &RunContext::detached());
     }
 }
 
@@ -279,7 +279,7 @@ pub(super) fn run(
     engine: &mut Engine,
     job: &Job,
     encoding: crate::service::Encoding,
-    context: &Context<'_>,
+    context: &RunContext<'_>,
     claim: Option<Claim>,
 ) -> Result<crate::service::Payload, KernelError> {
     let input = job.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))?;

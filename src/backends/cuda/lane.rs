@@ -10,7 +10,7 @@ use super::error::{Failure, Misuse};
 use super::launch::{Arg, CancelFlag, DeviceBuffer, Launch};
 use super::pinned::{LARGE, Pinned};
 use super::{DeviceInfo, Module, PinnedMemory};
-use crate::service::{Buffer, Context, Element, KernelError};
+use crate::service::{Buffer, Element, KernelError, RunContext};
 
 /// A lane of a device, lent to a kernel for one request.
 ///
@@ -21,11 +21,11 @@ use crate::service::{Buffer, Context, Element, KernelError};
 #[derive(Debug)]
 pub struct Lane<'a> {
     engine: &'a mut Engine,
-    context: Context<'a>,
+    context: RunContext<'a>,
 }
 
 impl<'a> Lane<'a> {
-    pub(super) fn new(engine: &'a mut Engine, context: Context<'a>) -> Self {
+    pub(super) fn new(engine: &'a mut Engine, context: RunContext<'a>) -> Self {
         Self { engine, context }
     }
 
@@ -35,7 +35,7 @@ impl<'a> Lane<'a> {
     }
 
     /// The caller's side of the run.
-    pub fn context(&self) -> &Context<'a> {
+    pub fn context(&self) -> &RunContext<'a> {
         &self.context
     }
 
@@ -258,7 +258,10 @@ impl<'a> Lane<'a> {
     }
 
     /// Does something on the device if the caller still wants it.
-    fn run<R>(&mut self, work: impl FnOnce(&mut Engine, &Context<'a>) -> Result<R, Failure>) -> Result<R, KernelError> {
+    fn run<R>(
+        &mut self,
+        work: impl FnOnce(&mut Engine, &RunContext<'a>) -> Result<R, Failure>,
+    ) -> Result<R, KernelError> {
         self.context.check()?;
         work(self.engine, &self.context).map_err(|failure| self.engine.error(failure))
     }

@@ -83,7 +83,7 @@ pub use usage::CudaUsage;
 use self::device::Device;
 use self::engine::Engine;
 use super::lanes::{Claim, LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
-use crate::service::{BackendKind, Context, DeviceTimes, Encoding, Job, KernelError, KernelResponse, Payload};
+use crate::service::{BackendKind, DeviceTimes, Encoding, Job, KernelError, KernelResponse, Payload, RunContext};
 
 /// One CUDA device as a backend.
 ///
@@ -96,8 +96,9 @@ pub struct CudaBackend {
 }
 
 /// How a [`CudaBackend`] is laid out.
+///
+/// Fields may be added in a minor version: end a literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct CudaConfig {
     /// Jobs that run at one time, each with streams of its own and 16 MiB of pinned memory. Default: half as many as there
     /// are processors, and at least 2, at most 8.
@@ -312,7 +313,7 @@ impl Worker for CudaWorker {
         &mut self,
         job: &Job,
         encoding: Encoding,
-        context: &Context<'_>,
+        context: &RunContext<'_>,
         claim: Option<Claim>,
     ) -> Result<Payload, KernelError> {
         engine::run(&mut self.0, job, encoding, context, claim)
@@ -333,7 +334,7 @@ impl Worker for CudaWorker {
     fn recover(&mut self) {
         let engine = &mut *self.0;
         engine.stream.raise_cancel();
-        if let Err(failure) = engine.end(&Context::detached()) {
+        if let Err(failure) = engine.end(&RunContext::detached()) {
             // Ends the pool where the device is lost; the caller learns of its panic all the same.
             engine.error(failure);
         }

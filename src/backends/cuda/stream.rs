@@ -11,7 +11,7 @@ use super::driver::{Driver, NOT_READY, SUCCESS};
 use super::error::Failure;
 use super::memory::{Pin, Staging};
 use crate::backends::lanes::State;
-use crate::service::{Context, Priority};
+use crate::service::{Priority, RunContext};
 
 /// How long a wait looks without a pause. A thread that sleeps is late by some 50 µs, so short work is waited for awake.
 const SPIN: Duration = Duration::from_micros(100);
@@ -148,7 +148,7 @@ impl Stream {
     /// and the wait goes on until the stream is idle: what the device works on must not be handed to anybody else. Then
     /// it answers [`Failure::Stopped`]. A device that another lane has found lost is not waited for, and nor is one that
     /// hangs.
-    pub(super) fn wait(&mut self, event: Option<&Event>, context: &Context<'_>) -> Result<(), Failure> {
+    pub(super) fn wait(&mut self, event: Option<&Event>, context: &RunContext<'_>) -> Result<(), Failure> {
         let start = Instant::now();
         let awake = SPIN + self.expected.min(MOST_EXPECTED);
         let mut stopped = None;

@@ -14,7 +14,7 @@ use super::memory::{Pin, Staging};
 use super::pinned::Pinned;
 use super::stream::Event;
 use super::timer::Phase;
-use crate::service::Context;
+use crate::service::RunContext;
 
 /// What crosses at a time, and how many of these there are.
 pub(super) const PIECE: usize = 2 << 20;
@@ -65,7 +65,7 @@ impl Uploads {
 
 impl Engine {
     /// A copy of `bytes` in the arena, complete at the next launch or download.
-    pub(super) fn upload(&mut self, bytes: &[u8], context: &Context<'_>) -> Result<CUdeviceptr, Failure> {
+    pub(super) fn upload(&mut self, bytes: &[u8], context: &RunContext<'_>) -> Result<CUdeviceptr, Failure> {
         if bytes.len() <= SLAB {
             return self.upload_in_slab(bytes, context);
         }
@@ -89,7 +89,7 @@ impl Engine {
     }
 
     /// As [`upload`](Self::upload), of all parts one after the other.
-    pub(super) fn upload_parts(&mut self, parts: &[&[u8]], context: &Context<'_>) -> Result<CUdeviceptr, Failure> {
+    pub(super) fn upload_parts(&mut self, parts: &[&[u8]], context: &RunContext<'_>) -> Result<CUdeviceptr, Failure> {
         let Some(len) = parts.iter().try_fold(0_usize, |len, part| len.checked_add(part.len())) else {
             // The same memory many times over; the arena says that there is not so much.
             return self.arena.alloc(&self.device, usize::MAX);
@@ -132,7 +132,7 @@ impl Engine {
         Ok(address)
     }
 
-    fn upload_in_slab(&mut self, bytes: &[u8], context: &Context<'_>) -> Result<CUdeviceptr, Failure> {
+    fn upload_in_slab(&mut self, bytes: &[u8], context: &RunContext<'_>) -> Result<CUdeviceptr, Failure> {
         let (staging, address) = self.room_in_slab(bytes.len(), context)?;
         // SAFETY: the room is these bytes' alone, and no copy uses it yet.
         unsafe { self.uploads.pinned.bytes(staging, bytes.len()) }.copy_from_slice(bytes);
@@ -141,7 +141,7 @@ impl Engine {
 
     /// Room for so many bytes, at most [`SLAB`], in staging, and where they will be on the device. It is past all that
     /// has been sent of the slab.
-    fn room_in_slab(&mut self, len: usize, context: &Context<'_>) -> Result<(usize, CUdeviceptr), Failure> {
+    fn room_in_slab(&mut self, len: usize, context: &RunContext<'_>) -> Result<(usize, CUdeviceptr), Failure> {
         let taken = len.max(1).next_multiple_of(ALIGNMENT);
         if self.uploads.slab.len - self.uploads.slab.used < taken {
             self.flush()?;
@@ -166,7 +166,7 @@ impl Engine {
     }
 
     /// `len` bytes of staging, at most a piece, that no copy uses.
-    fn stage(&mut self, len: usize, context: &Context<'_>) -> Result<usize, Failure> {
+    fn stage(&mut self, len: usize, context: &RunContext<'_>) -> Result<usize, Failure> {
         if PIECE - self.uploads.filled < len {
             // The event covers all copies from this piece, so none may follow: the slab ends here too.
             self.flush()?;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::service::Context;
+use crate::service::RunContext;
 
 /// How late a kernel may learn that its caller has left.
 const INTERVAL: Duration = Duration::from_millis(1);
@@ -32,7 +32,7 @@ struct State {
 }
 
 struct Entry {
-    context: Context<'static>,
+    context: RunContext<'static>,
     flag: *const AtomicU32,
 }
 
@@ -74,9 +74,9 @@ impl Watch {
     ///
     /// # Safety
     /// What `context` borrows and what `flag` points at live until the answer has been dropped.
-    pub(super) unsafe fn over(&self, context: &Context<'_>, flag: *const AtomicU32) -> Watched {
+    pub(super) unsafe fn over(&self, context: &RunContext<'_>, flag: *const AtomicU32) -> Watched {
         // SAFETY: only the lifetime changes, and the caller answers for that.
-        let context = unsafe { std::mem::transmute::<Context<'_>, Context<'static>>(*context) };
+        let context = unsafe { std::mem::transmute::<RunContext<'_>, RunContext<'static>>(*context) };
         self.0.lock().watched.push(Entry { context, flag });
         self.0.changed.notify_one();
         Watched { shared: Arc::clone(&self.0), flag: flag.addr() }
@@ -128,9 +128,9 @@ mod tests {
         let (patient_reply, _patient) = oneshot::channel();
         let soon = Instant::now() + Duration::from_millis(20);
         let contexts = [
-            Context::new(Some(&reply), None),
-            Context::new(None, Some(soon)),
-            Context::new(Some(&patient_reply), None),
+            RunContext::new(Some(&reply), None),
+            RunContext::new(None, Some(soon)),
+            RunContext::new(Some(&patient_reply), None),
         ];
         // SAFETY: contexts and flags outlive what is dropped before the end of this function.
         let watched: Vec<_> =

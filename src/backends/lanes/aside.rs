@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::thread::not_started;
 use super::{Ledger, Profile, State, Task};
 use crate::panics::catch_panic;
-use crate::service::{Context, KernelError, RequestContext};
+use crate::service::{KernelError, RequestContext, RunContext};
 
 /// How late a job that waits may learn of its end.
 const INTERVAL: Duration = Duration::from_millis(1);
@@ -36,6 +36,6 @@ pub(super) fn spawn(profile: &Profile, ledger: Arc<Ledger>, state: Arc<State>) -
 fn in_vain(task: &Task, state: &State) -> Result<(), KernelError> {
     match state.closed() {
         Some(reason) => Err(reason.clone()),
-        None => not_started(&Context::new(Some(&task.reply), task.job.deadline())),
+        None => not_started(&RunContext::new(Some(&task.reply), task.job.deadline())),
     }
 }

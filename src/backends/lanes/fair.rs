@@ -1,7 +1,7 @@
 //! The order of the tasks that wait for the workers of a pool: fair among shares by the time that their tasks run, and by
 //! priority within a share.
 //!
-//! This is start-time fair queueing, as in the [priority queue](crate::layers::priority_queue), with time in place of
+//! This is start-time fair queueing, as in the [priority queue](crate::middleware::priority_queue), with time in place of
 //! turns: taking a task moves its share's tag on by what the task is expected to run over the share's weight, and once it
 //! has run by what it took instead. A share that comes back starts at virtual time, so it is owed nothing for the time in
 //! which it asked for nothing.

@@ -14,7 +14,7 @@ use super::thread::run_inline;
 use super::{Lanes, Place, Slot, Task};
 use crate::backends::cpu::CpuWorker;
 use crate::service::{
-    BackendKind, Context, Failed, Job, KernelError, KernelResponse, Progress, RequestContext, Returned,
+    BackendKind, Failed, Job, KernelError, KernelResponse, Progress, RequestContext, Returned, RunContext,
 };
 
 type Answer = Result<KernelResponse, Failed>;
@@ -79,7 +79,7 @@ impl RunFuture {
         if cheap && profile.backend == BackendKind::Cpu {
             let progress = job.extensions().get::<Progress>().cloned();
             let memory = job.memory().cloned();
-            let context = Context::new(None, job.deadline()).watched_by(progress.as_ref());
+            let context = RunContext::new(None, job.deadline()).watched_by(progress.as_ref());
             let context = context.with_memory(memory.as_ref());
             let answer = run_inline(&mut CpuWorker, profile, &mut job, accepted, &context);
             return ControlFlow::Break(answer.map_err(Failed::from));

@@ -44,7 +44,8 @@ pub use status::PoolStatus;
 
 use crate::panics::{LogLimit, Panicked};
 use crate::service::{
-    BackendKind, Context, Cost, DeviceTimes, Encoding, Job, KernelError, Payload, PinnedMemory, Reply, RequestContext,
+    BackendKind, Cost, DeviceTimes, Encoding, Job, KernelError, Payload, PinnedMemory, Reply, RequestContext,
+    RunContext,
 };
 
 /// What a lane does with a job: the part that differs between backends. Each lane has a worker of its own.
@@ -55,7 +56,7 @@ pub(crate) trait Worker: Send + 'static {
         &mut self,
         job: &Job,
         encoding: Encoding,
-        context: &Context<'_>,
+        context: &RunContext<'_>,
         claim: Option<Claim>,
     ) -> Result<Payload, KernelError>;
 

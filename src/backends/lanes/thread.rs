@@ -10,7 +10,8 @@ use super::queue::Exit;
 use super::{Asked, Claim, Ledger, Profile, State, Task, Worker};
 use crate::panics::catch_panic;
 use crate::service::{
-    Answers, Context, Execution, Failed, Job, KernelError, KernelResponse, Payload, Progress, RequestContext, Returned,
+    Answers, Execution, Failed, Job, KernelError, KernelResponse, Payload, Progress, RequestContext, Returned,
+    RunContext,
 };
 
 type Answer = Result<KernelResponse, KernelError>;
@@ -136,10 +137,10 @@ fn work_on<W: Worker>(
 
 impl Task {
     /// In the span of its request.
-    fn run<R>(&mut self, work: impl FnOnce(&mut Job, &Context<'_>) -> R) -> R {
+    fn run<R>(&mut self, work: impl FnOnce(&mut Job, &RunContext<'_>) -> R) -> R {
         let progress = self.job.extensions().get::<Progress>().cloned();
         let memory = self.job.memory().cloned();
-        let context = Context::new(Some(&self.reply), self.job.deadline());
+        let context = RunContext::new(Some(&self.reply), self.job.deadline());
         let context = context.watched_by(progress.as_ref()).with_memory(memory.as_ref());
         self.span.in_scope(|| work(&mut self.job, &context))
     }
@@ -205,7 +206,7 @@ pub(super) fn run_inline<W: Worker>(
     profile: &Profile,
     job: &mut Job,
     accepted: Instant,
-    context: &Context<'_>,
+    context: &RunContext<'_>,
 ) -> Answer {
     let started = Instant::now();
     prepare(worker, job, context)?;
@@ -213,7 +214,7 @@ pub(super) fn run_inline<W: Worker>(
 }
 
 /// Decodes and checks what has not been yet.
-fn prepare<W: Worker>(worker: &mut W, job: &mut Job, context: &Context<'_>) -> Result<(), KernelError> {
+fn prepare<W: Worker>(worker: &mut W, job: &mut Job, context: &RunContext<'_>) -> Result<(), KernelError> {
     not_started(context)?;
     guarded(worker, |worker| job.prepare(None, worker.pinned_memory()))
 }
@@ -223,7 +224,7 @@ fn execute<W: Worker>(
     profile: &Profile,
     job: &Job,
     [accepted, started]: [Instant; 2],
-    context: &Context<'_>,
+    context: &RunContext<'_>,
     claim: Option<Claim>,
 ) -> Answer {
     let mut execution = Execution::new(profile.backend.as_str());
@@ -257,7 +258,7 @@ fn is_of_one(error: &KernelError) -> bool {
 }
 
 /// Runs those alone that have failed together, so that nobody fails but who has to.
-fn run_each<W: Worker>(worker: &mut W, members: &[Job], context: &Context<'_>) -> Result<Payload, KernelError> {
+fn run_each<W: Worker>(worker: &mut W, members: &[Job], context: &RunContext<'_>) -> Result<Payload, KernelError> {
     let mut answers = Vec::with_capacity(members.len());
     for job in members {
         let own = context.until(job.deadline()).with_memory(job.memory());
@@ -281,7 +282,7 @@ fn run_each<W: Worker>(worker: &mut W, members: &[Job], context: &Context<'_>) -
 }
 
 /// Whether to begin.
-pub(super) fn not_started(context: &Context<'_>) -> Result<(), KernelError> {
+pub(super) fn not_started(context: &RunContext<'_>) -> Result<(), KernelError> {
     match context.check() {
         Err(KernelError::DeadlineExceeded { .. }) => Err(KernelError::DeadlineExceeded { started: false }),
         other => other,

@@ -12,8 +12,7 @@ use crate::backends::BatchedLayer;
 use crate::backends::cpu::CpuConfig;
 use crate::backends::lanes::{Claim, Lanes, Profile, State, Worker};
 use crate::service::{
-    BatchKey, Context as RunContext, Cost, Encoding, Invalid, Kernel, KernelInfo, KernelRegistry, KernelRequest,
-    Payload,
+    BatchKey, Cost, Encoding, Invalid, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
 };
 
 const SOON: Duration = Duration::from_secs(60);

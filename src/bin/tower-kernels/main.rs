@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            output::tell(&format!("error: {}", exit::chain(&*error)));
+            output::tell(&format!("error: {}", tower_kernels::error::chain(&*error)));
             error.downcast_ref::<exit::Failure>().map_or(ExitCode::FAILURE, |failure| failure.exit.into())
         }
     }

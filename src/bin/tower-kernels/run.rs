@@ -11,7 +11,7 @@ use tower::ServiceExt;
 use tower_kernels::backends::Local;
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::CudaBackend;
-use tower_kernels::error::Classify;
+use tower_kernels::error::{Classify, chain};
 use tower_kernels::service::{
     Job, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload, Progress,
 };
@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use crate::Outcome;
 use crate::config::Span;
-use crate::exit::{Exit, Failure, chain};
+use crate::exit::{Exit, Failure};
 
 /// Work that takes longer than this shows how far it is.
 const LONG: Duration = Duration::from_millis(400);
@@ -120,7 +120,7 @@ where
         tokio::select! {
             answer = &mut answer => {
                 watched.end();
-                return answer.map_err(|error| Exit::of(error.kind()).because(chain(&error)).into());
+                return answer.map_err(|error| Exit::of(error.kind()).because(chain(&error).to_string()).into());
             }
             pressed = &mut interrupted => {
                 pressed?;

@@ -38,7 +38,7 @@ use super::pivots::Pivots;
 use super::traversal::Patience;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
-use crate::service::{BatchKey, Buffer, Context, Cost, Footprint, Invalid, Kernel, KernelError, KernelInfo};
+use crate::service::{BatchKey, Buffer, Cost, Footprint, Invalid, Kernel, KernelError, KernelInfo, RunContext};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -174,7 +174,7 @@ impl BetweennessInput {
     }
 
     /// The graph, for as long as the caller is there.
-    fn graph_for(&self, context: &Context<'_>) -> Result<CsrGraph, KernelError> {
+    fn graph_for(&self, context: &RunContext<'_>) -> Result<CsrGraph, KernelError> {
         let mut patience = Patience::new(context);
         self.graph_while(&mut |arcs| patience.spend(arcs))
     }
@@ -281,7 +281,7 @@ impl Kernel for BetweennessCentrality {
         })
     }
 
-    fn run_cpu(&self, input: &BetweennessInput, context: &Context<'_>) -> Result<BetweennessOutput, KernelError> {
+    fn run_cpu(&self, input: &BetweennessInput, context: &RunContext<'_>) -> Result<BetweennessOutput, KernelError> {
         let graph = input.graph_for(context)?;
         let pivots = input.pivots(graph.num_nodes())?;
         let mut scores = pair_dependencies(&graph, &pivots, context)?;
@@ -308,7 +308,7 @@ impl Kernel for BetweennessCentrality {
     fn run_cpu_batch(
         &self,
         inputs: &[&BetweennessInput],
-        context: &Context<'_>,
+        context: &RunContext<'_>,
     ) -> Result<Vec<BetweennessOutput>, KernelError> {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
         let graph = first.graph_for(context)?;
@@ -375,9 +375,9 @@ mod tests {
         let edges: Vec<[u32; 2]> = (1..100_000).map(|node| [node - 1, node]).collect();
         let input = BetweennessInput::from_edges(100_000, edges);
         let up = Instant::now().checked_sub(Duration::from_secs(1));
-        let result = input.graph_for(&Context::new(None, up));
+        let result = input.graph_for(&RunContext::new(None, up));
         assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{result:?}");
-        assert_eq!(input.graph_for(&Context::detached()).unwrap(), input.graph().unwrap());
+        assert_eq!(input.graph_for(&RunContext::detached()).unwrap(), input.graph().unwrap());
         // And in the middle, not only before it begins.
         for most in [1, 150_000, 450_000] {
             let mut looked_at = 0;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::csr::CsrGraph;
 use super::pivots::Pivots;
 use super::traversal::{Patience, Traversal};
-use crate::service::{Context, KernelError};
+use crate::service::{KernelError, RunContext};
 
 /// Sources that a wide traversal serves.
 const WIDE: usize = 8;
@@ -60,7 +60,7 @@ fn most_threads(num_nodes: usize) -> usize {
 /// # Errors
 /// What the context says, or [`Invalid`](crate::service::Invalid) where there are more shortest paths between two nodes
 /// than an `f64` can count.
-pub fn pair_dependencies(graph: &CsrGraph, pivots: &Pivots, context: &Context<'_>) -> Result<Vec<f64>, KernelError> {
+pub fn pair_dependencies(graph: &CsrGraph, pivots: &Pivots, context: &RunContext<'_>) -> Result<Vec<f64>, KernelError> {
     let num_nodes = graph.num_nodes();
     let batches = pivots.len().div_ceil(WIDE);
     let arcs = batches.saturating_mul(graph.num_arcs() + num_nodes);
@@ -99,7 +99,7 @@ pub fn pair_dependencies(graph: &CsrGraph, pivots: &Pivots, context: &Context<'_
 struct Work<'a> {
     graph: &'a CsrGraph,
     pivots: &'a Pivots,
-    context: &'a Context<'a>,
+    context: &'a RunContext<'a>,
     /// Every `parts`-th batch of sources is of the same part.
     parts: usize,
     next: AtomicUsize,

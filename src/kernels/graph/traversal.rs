@@ -7,7 +7,7 @@
 use super::csr::{Adjacency, CsrGraph};
 use super::lanes::{LaneSet, Rows, add, merge, nonzero, only, total};
 use super::pivots::Pivots;
-use crate::service::{Context, Invalid, KernelError};
+use crate::service::{Invalid, KernelError, RunContext};
 
 /// Neighbours looked at between two looks at whether to stop: well under a millisecond.
 const STOP_INTERVAL: usize = 1 << 15;
@@ -18,11 +18,11 @@ const PULL_GAIN: usize = 4;
 /// Asks whether to go on once enough work was done since the last time.
 pub(super) struct Patience<'a> {
     left: usize,
-    context: &'a Context<'a>,
+    context: &'a RunContext<'a>,
 }
 
 impl<'a> Patience<'a> {
-    pub(super) fn new(context: &'a Context<'a>) -> Self {
+    pub(super) fn new(context: &'a RunContext<'a>) -> Self {
         Self { left: 0, context }
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::{DeviceBuffer, Lane, Launch, Module, built_in};
-use crate::service::{BatchKey, Buffer, Context, Cost, Footprint, Invalid, Kernel, KernelError, KernelInfo};
+use crate::service::{BatchKey, Buffer, Cost, Footprint, Invalid, Kernel, KernelError, KernelInfo, RunContext};
 
 /// Elements between two looks at whether to stop, and what one task of the pool takes.
 const CHUNK: usize = 1 << 15;
@@ -84,7 +84,7 @@ impl Kernel for Saxpy {
         Some(Footprint { output: Footprint::of_array::<f32>(input.x.len() as u64), scratch: 0 })
     }
 
-    fn run_cpu(&self, input: &SaxpyInput, context: &Context<'_>) -> Result<SaxpyOutput, KernelError> {
+    fn run_cpu(&self, input: &SaxpyInput, context: &RunContext<'_>) -> Result<SaxpyOutput, KernelError> {
         let SaxpyInput { a, x, y } = input;
         // The fused operation is what CUDA does too, so both give the same bits. Where the processor has it, pulp sees
         // to it that it is one instruction.

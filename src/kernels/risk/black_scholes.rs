@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::elementary::{Elementary, exp, ln_quotient, mul_add, shares};
-use crate::service::{Buffer, Context, Element, Invalid, KernelError};
+use crate::service::{Buffer, Element, Invalid, KernelError, RunContext};
 
 /// Contracts that the inner loop takes at one time.
 const BLOCK: usize = 64;
@@ -145,7 +145,7 @@ pub struct Quotes<T: Element> {
 pub fn quote<T: Real>(
     contracts: usize,
     terms: &Contracts<'_, T>,
-    context: &Context<'_>,
+    context: &RunContext<'_>,
 ) -> Result<Quotes<T>, KernelError> {
     let mut quotes = Quotes::default();
     quote_into(&mut quotes, contracts, terms, context)?;
@@ -161,7 +161,7 @@ pub fn quote_into<T: Real>(
     quotes: &mut Quotes<T>,
     contracts: usize,
     terms: &Contracts<'_, T>,
-    context: &Context<'_>,
+    context: &RunContext<'_>,
 ) -> Result<(), KernelError> {
     terms.check_lengths(contracts)?;
     let Quotes { price, delta, gamma, vega, theta, rho } = quotes;

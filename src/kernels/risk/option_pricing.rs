@@ -36,7 +36,7 @@ use super::kinds::Kinds;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::Lane;
 use crate::service::{
-    BatchKey, Buffer, Context, Cost, Element, Footprint, Invalid, Kernel, KernelError, KernelInfo, Reals,
+    BatchKey, Buffer, Cost, Element, Footprint, Invalid, Kernel, KernelError, KernelInfo, Reals, RunContext,
 };
 
 /// The kernel.
@@ -357,7 +357,11 @@ impl Kernel for OptionPricing {
         Some(Footprint { output: array.saturating_mul(6), scratch: array.saturating_mul(converted) })
     }
 
-    fn run_cpu(&self, input: &OptionPricingInput, context: &Context<'_>) -> Result<OptionPricingOutput, KernelError> {
+    fn run_cpu(
+        &self,
+        input: &OptionPricingInput,
+        context: &RunContext<'_>,
+    ) -> Result<OptionPricingOutput, KernelError> {
         Ok(match input.precision() {
             Precision::F32 => {
                 input.with_contracts(|contracts, terms: &Contracts<'_, f32>| quote(contracts, terms, context))?.into()

@@ -13,7 +13,7 @@ use pin_project::pin_project;
 #[diagnostic::on_unimplemented(
     message = "`AnswerLayer` cannot write a document of its own into a response body of type `{Self}`",
     label = "`From<Bytes>` is not implemented for `{Self}`",
-    note = "put `.map_response(tower_kernels::layers::answer::any_body)` between `AnswerLayer` and what has this body",
+    note = "put `.map_response(tower_kernels::middleware::answer::any_body)` between `AnswerLayer` and what has this body",
     note = "where it is the body of a compression layer, put that layer outside of `AnswerLayer` instead",
     note = "for gRPC, `AnswerLayer::grpc()` writes no body at all"
 )]
@@ -39,7 +39,7 @@ impl<B: From<Bytes>> FromBytes for B {
 /// use http_body_util::{BodyExt, Empty};
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 /// use tower_kernels::layers::AnswerLayer;
-/// use tower_kernels::layers::answer::any_body;
+/// use tower_kernels::middleware::answer::any_body;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

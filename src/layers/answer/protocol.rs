@@ -7,7 +7,7 @@ use super::{FromBytes, Refusal, grpc, problem};
 ///
 /// ```
 /// use http::{Request, Response};
-/// use tower_kernels::layers::answer::{AnswerLayer, Protocol, Refusal};
+/// use tower_kernels::middleware::answer::{AnswerLayer, Protocol, Refusal};
 ///
 /// /// One line of text, in the way of the nineties.
 /// #[derive(Clone, Copy, Debug)]

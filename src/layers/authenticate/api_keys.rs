@@ -12,7 +12,7 @@ use crate::service::limits::{InvalidName, check_name};
 /// Tenants by the API keys that they hold, of which only the SHA-256 is kept.
 ///
 /// ```
-/// use tower_kernels::layers::authenticate::{ApiKey, ApiKeys};
+/// use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys};
 ///
 /// // Two for one tenant: the new one is handed out before the old one is taken away.
 /// let keys = ApiKeys::new([
@@ -20,7 +20,7 @@ use crate::service::limits::{InvalidName, check_name};
 ///     ApiKey::from_sha256("acme", "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9")?,
 /// ])?;
 /// assert_eq!(keys.len(), 2);
-/// # Ok::<(), tower_kernels::layers::authenticate::InvalidApiKey>(())
+/// # Ok::<(), tower_kernels::middleware::authenticate::InvalidApiKey>(())
 /// ```
 ///
 /// # What the time tells

@@ -41,7 +41,7 @@ impl<V: Verify> AuthenticateLayer<V> {
     /// ```
     /// use http::Method;
     /// use tower_kernels::layers::AuthenticateLayer;
-    /// use tower_kernels::layers::authenticate::ApiKeys;
+    /// use tower_kernels::middleware::authenticate::ApiKeys;
     ///
     /// let layer = AuthenticateLayer::new(ApiKeys::default()).exempt(|method, uri| {
     ///     method == Method::OPTIONS || matches!(uri.path(), "/health/live" | "/grpc.health.v1.Health/Check")
@@ -70,7 +70,7 @@ impl<V: Verify> AuthenticateLayer<V> {
     /// ```
     /// use std::sync::atomic::{AtomicU64, Ordering};
     /// use tower_kernels::layers::AuthenticateLayer;
-    /// use tower_kernels::layers::authenticate::ApiKeys;
+    /// use tower_kernels::middleware::authenticate::ApiKeys;
     ///
     /// static FAILURES: AtomicU64 = AtomicU64::new(0);
     /// let layer = AuthenticateLayer::new(ApiKeys::default()).on_failure(|_code| {

@@ -11,7 +11,7 @@
 //! use std::time::Duration;
 //! use http::{Request, Response};
 //! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-//! use tower_kernels::layers::authenticate::{ApiKey, ApiKeys};
+//! use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys};
 //! use tower_kernels::layers::{AnswerLayer, AuthenticateLayer, RateLimiterLayer};
 //! use tower_kernels::service::RequestContext;
 //!

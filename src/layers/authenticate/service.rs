@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::layer::Policy;
 use super::{AuthenticateError, ResponseFuture, Verify};
-use crate::layers::tracing::RequestScope;
+use crate::middleware::tracing::RequestScope;
 
 /// Lets through what says who makes it. See the [module](super).
 pub struct Authenticate<S, V> {

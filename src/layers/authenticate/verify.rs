@@ -12,7 +12,7 @@ use crate::service::{Priority, Tenant};
 /// a network is a layer of its own.
 ///
 /// ```
-/// use tower_kernels::layers::authenticate::{Credential, Denied, Identity, Verify};
+/// use tower_kernels::middleware::authenticate::{Credential, Denied, Identity, Verify};
 ///
 /// /// Whoever the sidecar, which has checked, says that it is.
 /// struct Sidecar;

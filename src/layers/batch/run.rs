@@ -21,7 +21,7 @@ use super::future::{Aboard, InFlight};
 use super::layer::Common;
 use super::queue::{Forming, Next};
 use super::service::{Answer, Answers, Error, Shared, Waiting, is_late};
-use crate::layers::clock;
+use crate::middleware::clock;
 use crate::panics::detached;
 use crate::service::RequestContext;
 

@@ -16,7 +16,7 @@ use super::join::{Join, Together};
 use super::layer::{BatchLayer, Common};
 use super::queue::{Call, Entered, Member, Queue};
 use super::run::{Keeper, dispatch};
-use crate::layers::clock;
+use crate::middleware::clock;
 use crate::panics::detached;
 use crate::service::RequestContext;
 

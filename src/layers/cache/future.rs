@@ -8,7 +8,7 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::Store;
-use crate::layers::repeats::{Repeatable, Repeats};
+use crate::middleware::repeats::{Repeatable, Repeats};
 
 /// The answer of a [`Cache`](super::Cache).
 #[pin_project]

@@ -13,7 +13,7 @@
 //! use std::time::Duration;
 //! use tower::{Layer, Service, ServiceExt, service_fn};
 //! use tower_kernels::layers::CacheLayer;
-//! use tower_kernels::layers::repeats::Repeatable;
+//! use tower_kernels::middleware::repeats::Repeatable;
 //!
 //! struct Length(usize);
 //! impl Repeatable for Length {

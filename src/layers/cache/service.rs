@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use super::future::Asked;
 use super::{ResponseFuture, Store};
-use crate::layers::repeats::{Repeatable, Repeats};
+use crate::middleware::repeats::{Repeatable, Repeats};
 
 /// Keeps answers and gives them again. See the [module](super).
 pub struct Cache<S, P, L> {

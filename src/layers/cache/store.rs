@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
-use crate::layers::clock;
-use crate::layers::repeats::{ByDigest, Repeatable, Repeats};
+use crate::middleware::clock;
+use crate::middleware::repeats::{ByDigest, Repeatable, Repeats};
 
 /// The answers that a [`CacheLayer`](super::CacheLayer), its clones and their services keep.
 pub struct Store<K, T> {

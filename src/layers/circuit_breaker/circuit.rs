@@ -10,8 +10,8 @@ use super::tenants::{TenantLimits, Tenants};
 use super::terms::Terms;
 use super::waiting::Waiters;
 use crate::error::ErrorKind;
-use crate::layers::clock;
-use crate::layers::jitter::Jitter;
+use crate::middleware::clock;
+use crate::middleware::jitter::Jitter;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -357,8 +357,8 @@ impl Drop for Pass {
 #[cfg(all(test, tower_kernels_loom))]
 mod loom_tests {
     use super::{Circuit, Pass, Settings};
-    use crate::layers::circuit_breaker::machine::{Ticket, Verdict};
-    use crate::layers::circuit_breaker::status::CircuitState;
+    use crate::middleware::circuit_breaker::machine::{Ticket, Verdict};
+    use crate::middleware::circuit_breaker::status::CircuitState;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 

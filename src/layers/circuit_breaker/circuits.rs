@@ -10,7 +10,7 @@ use super::settings::Settings;
 use super::status::CircuitStatus;
 use super::table::{ByKey, Table};
 use super::tenants::TenantLimits;
-use crate::layers::operations::Operations;
+use crate::middleware::operations::Operations;
 use crate::service::limits::tenant_key;
 use crate::service::{RequestContext, Share};
 

@@ -5,8 +5,8 @@ use super::circuits::PerOperation;
 use super::machine::{Ticket, Verdict};
 use super::terms::Terms;
 use crate::error::ErrorKind;
-use crate::layers::clock;
-use crate::layers::operations::to_keep;
+use crate::middleware::clock;
+use crate::middleware::operations::to_keep;
 
 /// A call of an operation that has no circuit yet, and makes it if it counts. A name that the service does not know ends in
 /// nothing that counts, and so takes no place.
@@ -66,9 +66,9 @@ impl Drop for First {
 mod loom_tests {
     use super::First;
     use crate::error::ErrorKind;
-    use crate::layers::circuit_breaker::circuits::{PerOperation, Statuses};
-    use crate::layers::circuit_breaker::settings::Settings;
-    use crate::layers::circuit_breaker::status::CircuitState;
+    use crate::middleware::circuit_breaker::circuits::{PerOperation, Statuses};
+    use crate::middleware::circuit_breaker::settings::Settings;
+    use crate::middleware::circuit_breaker::status::CircuitState;
     use std::sync::Arc;
 
     #[test]

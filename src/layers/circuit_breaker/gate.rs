@@ -11,7 +11,7 @@ use super::circuit::{Pass, Word};
 use super::machine::Ticket;
 use super::waiting::Waiting;
 use crate::error::{AnyError, ErrorKind};
-use crate::layers::clock;
+use crate::middleware::clock;
 
 /// Lets a call through as the last `poll_ready` has decided, or says how long until one can be.
 #[cold]

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use super::settings::Settings;
 use super::status::CircuitState;
 use super::window::{Counts, Window};
-use crate::layers::jitter::Jitter;
+use crate::middleware::jitter::Jitter;
 
 /// The generation that let a call through, and in the lowest bit whether the circuit is closed in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

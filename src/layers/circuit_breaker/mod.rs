@@ -22,7 +22,7 @@
 //! use tower::{Layer, Service, ServiceExt, service_fn};
 //! use tower_kernels::error::{Classify, ErrorKind};
 //! use tower_kernels::layers::CircuitBreakerLayer;
-//! use tower_kernels::layers::circuit_breaker::CircuitState;
+//! use tower_kernels::middleware::circuit_breaker::CircuitState;
 //!
 //! #[derive(Debug, thiserror::Error)]
 //! #[error("the upstream is down")]

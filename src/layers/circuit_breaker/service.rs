@@ -11,7 +11,7 @@ use super::future::Call;
 use super::gate::{Gate, admit};
 use super::{CircuitBreakerError, ResponseFuture};
 use crate::error::AnyError;
-use crate::layers::beside::call_beside;
+use crate::middleware::beside::call_beside;
 use crate::service::{RequestContext, ResponseContext};
 
 /// Refuses calls while too many fail. See the [module](super).

@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use crate::error::{ErrorKind, ErrorKinds};
-use crate::layers::clock;
-use crate::layers::jitter::Jitter;
+use crate::middleware::clock;
+use crate::middleware::jitter::Jitter;
 
 /// When a circuit opens and closes.
 #[derive(Clone, Copy, Debug)]

@@ -10,8 +10,8 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::Circuit;
 use super::settings::Settings;
 use super::status::CircuitStatus;
-use crate::layers::clock;
-use crate::layers::operations::Operations;
+use crate::middleware::clock;
+use crate::middleware::operations::Operations;
 
 /// What circuits are kept in, up to a bound of its own.
 pub(super) trait Store {

@@ -153,10 +153,10 @@ mod loom_tests {
     use std::sync::Arc;
     use std::time::Instant;
 
-    use crate::layers::circuit_breaker::circuits::{PerOperation, Statuses};
-    use crate::layers::circuit_breaker::machine::{Ticket, Verdict};
-    use crate::layers::circuit_breaker::settings::Settings;
-    use crate::layers::circuit_breaker::status::CircuitState;
+    use crate::middleware::circuit_breaker::circuits::{PerOperation, Statuses};
+    use crate::middleware::circuit_breaker::machine::{Ticket, Verdict};
+    use crate::middleware::circuit_breaker::settings::Settings;
+    use crate::middleware::circuit_breaker::status::CircuitState;
 
     #[test]
     fn loom_the_last_of_the_tenants_that_agree_opens_the_circuit_of_all() {

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use super::machine::Verdict;
 use super::settings::Settings;
 use crate::error::ErrorKind;
-use crate::layers::clock;
+use crate::middleware::clock;
 
 /// What is known of a call as it begins, and decides what its end says of the service.
 ///

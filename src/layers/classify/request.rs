@@ -15,7 +15,7 @@ use crate::service::{Priority, RequestContext, ResponseContext, TraceContext};
 /// known; see [`RequestContext`].
 ///
 /// ```
-/// use tower_kernels::layers::classify::WithContext;
+/// use tower_kernels::middleware::classify::WithContext;
 /// use tower_kernels::service::{Priority, RequestContext};
 ///
 /// let request = WithContext::new("SELECT 1").operation("query").tenant("acme").priority(Priority::High);
@@ -163,7 +163,7 @@ impl<R> ResponseContext for WithContext<R> {
 /// use std::time::Duration;
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 /// use tower_kernels::error::{Classify, ErrorKind};
-/// use tower_kernels::layers::classify::{ClassifyRequestLayer, WithContext};
+/// use tower_kernels::middleware::classify::{ClassifyRequestLayer, WithContext};
 /// use tower_kernels::layers::RateLimiterLayer;
 ///
 /// /// Of another crate.

@@ -6,8 +6,8 @@ use tower_service::Service;
 
 use super::caller::Caller;
 use super::flights::Flights;
-use crate::layers::clock;
-use crate::layers::repeats::Repeats;
+use crate::middleware::clock;
+use crate::middleware::repeats::Repeats;
 use crate::service::RequestContext;
 
 /// What the calls of one layer have in common.

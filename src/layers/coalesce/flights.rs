@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::flight::{Flight, Run};
-use crate::layers::repeats::ByDigest;
+use crate::middleware::repeats::ByDigest;
 use crate::service::Priority;
 use crate::sync::{Mutex, MutexGuard};
 

@@ -12,8 +12,8 @@ use super::CoalesceError;
 use super::again::{Again, CallerOf, FlightsOf};
 use super::flight::Outcome;
 use crate::error::{AnyError, ErrorKind};
-use crate::layers::repeats::Repeats;
-use crate::layers::timeout::Timer;
+use crate::middleware::repeats::Repeats;
+use crate::middleware::timeout::Timer;
 use crate::service::RequestContext;
 
 type AgainOf<S, P, R> = Again<S, P, FlightsOf<S, P, R>, R>;

@@ -8,7 +8,7 @@ use tower_service::Service;
 use super::again::{Again, FlightsOf, Shared, board};
 use super::{CoalesceError, ResponseFuture};
 use crate::error::AnyError;
-use crate::layers::repeats::Repeats;
+use crate::middleware::repeats::Repeats;
 use crate::service::RequestContext;
 
 /// Lets equal requests in flight share one run. See the [module](super).

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{AnyError, ErrorKind};
-use crate::layers::clock;
+use crate::middleware::clock;
 use crate::service::{RequestContext, ResponseContext};
 
 /// An algorithm that learns from how calls end how many there should be at a time.
@@ -12,7 +12,7 @@ use crate::service::{RequestContext, ResponseContext};
 /// [`Aimd`](super::Aimd) and [`Gradient`](super::Gradient) are two; one of your own is two methods:
 ///
 /// ```
-/// use tower_kernels::layers::concurrency::{Algorithm, ConcurrencyLayer, Outcome, Sample};
+/// use tower_kernels::middleware::concurrency::{Algorithm, ConcurrencyLayer, Outcome, Sample};
 ///
 /// /// Halves at the first sign of overload, and stays there.
 /// #[derive(Clone, Debug)]

@@ -45,7 +45,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use tower_kernels::layers::concurrency::{Aimd, ConcurrencyLayer, Gradient};
+//! use tower_kernels::middleware::concurrency::{Aimd, ConcurrencyLayer, Gradient};
 //!
 //! let by_errors = ConcurrencyLayer::adaptive(Aimd::new(20).slower_than(Duration::from_millis(250)));
 //! let by_latency = ConcurrencyLayer::adaptive(Gradient::new(20).range(4..=200));

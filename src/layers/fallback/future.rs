@@ -12,9 +12,9 @@ use super::layer::Shared;
 use super::stats::count;
 use super::{Choose, FallbackError};
 use crate::error::AnyError;
-use crate::layers::clock;
-use crate::layers::spare::Spare;
-use crate::layers::timeout::Timer;
+use crate::middleware::clock;
+use crate::middleware::spare::Spare;
+use crate::middleware::timeout::Timer;
 use crate::service::RequestContext;
 
 /// The answer of a [`Fallback`](super::Fallback).

@@ -9,7 +9,7 @@ use super::choice::{Only, When};
 use super::stats::Counts;
 use super::{Fallback, FallbackStats};
 use crate::error::{ErrorKind, ErrorKinds};
-use crate::layers::spare::Spare;
+use crate::middleware::spare::Spare;
 
 /// Has another service answer what one cannot. See the [module](super).
 ///
@@ -42,7 +42,7 @@ impl<F, R> FallbackLayer<F, R> {
     ///
     /// ```
     /// use tower_kernels::layers::FallbackLayer;
-    /// use tower_kernels::layers::circuit_breaker::CircuitBreakerError;
+    /// use tower_kernels::middleware::circuit_breaker::CircuitBreakerError;
     ///
     /// # let small_device = ();
     /// let when_open = FallbackLayer::<_, http::Request<()>>::new(small_device)

@@ -9,7 +9,7 @@ use super::future::Kept;
 use super::layer::Shared;
 use super::{Choose, FallbackError, ResponseFuture};
 use crate::error::{AnyError, ErrorKinds};
-use crate::layers::spare::Spare;
+use crate::middleware::spare::Spare;
 use crate::service::RequestContext;
 
 /// Has another service answer what one cannot. See the [module](super).

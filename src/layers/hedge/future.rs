@@ -11,9 +11,9 @@ use tower_service::Service;
 
 use super::latency::Which;
 use super::layer::{Delay, Shared};
-use crate::layers::clock;
-use crate::layers::spare::Spare;
-use crate::layers::timeout::Timer;
+use crate::middleware::clock;
+use crate::middleware::spare::Spare;
+use crate::middleware::timeout::Timer;
 use crate::service::ResponseContext;
 
 /// The answer of a [`Hedge`](super::Hedge).

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::layers::operations::{At, Operations, to_keep};
+use crate::middleware::operations::{At, Operations, to_keep};
 
 /// Parts of a doubling that times are told apart by: within 1/8.
 const PARTS: u32 = 8;

@@ -8,7 +8,7 @@ use tower_layer::Layer;
 
 use super::Hedge;
 use super::latency::Latencies;
-use crate::layers::retry::Budget;
+use crate::middleware::retry::Budget;
 
 /// Makes a second attempt where the first takes long. See the [module](super).
 ///

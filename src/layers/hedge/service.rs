@@ -8,8 +8,8 @@ use tower_service::Service;
 use super::ResponseFuture;
 use super::future::{Second, Timed};
 use super::layer::{Delay, Shared};
-use crate::layers::clock;
-use crate::layers::spare::Spare;
+use crate::middleware::clock;
+use crate::middleware::spare::Spare;
 use crate::service::{RequestContext, ResponseContext};
 
 /// Makes a second attempt where the first takes long. See the [module](super).

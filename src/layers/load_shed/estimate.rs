@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::layers::operations::{At, Operations, to_keep};
-use crate::layers::per_share::{Forget, PerShare};
+use crate::middleware::operations::{At, Operations, to_keep};
+use crate::middleware::per_share::{Forget, PerShare};
 use crate::service::{RequestContext, Share};
 
 /// Learns from how long calls took. Times are in nanoseconds.

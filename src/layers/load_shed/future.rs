@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::LoadShedError;
 use super::policy::{Admit, Answered, Policy, Refusal, WhenNotReady};
-use crate::layers::timeout::Timer;
+use crate::middleware::timeout::Timer;
 
 /// The answer of a [`LoadShed`](super::LoadShed).
 ///

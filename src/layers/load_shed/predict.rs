@@ -8,7 +8,7 @@ use super::drain::{Drain, End};
 use super::estimate::{Estimate, Estimator, Learned, nanos};
 use super::policy::{Admit, Answered, Policy, Refusal};
 use super::shares::Shares;
-use crate::layers::clock;
+use crate::middleware::clock;
 use crate::service::{Priority, RequestContext, ResponseContext, Share};
 
 /// Refuses a call when what is ahead leaves no time for it. Made by

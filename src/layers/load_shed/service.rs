@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::policy::{Admit, Answered, Policy, Refusal, WhenNotReady};
 use super::{LoadShedError, ResponseFuture};
-use crate::layers::beside::call_beside;
+use crate::middleware::beside::call_beside;
 
 /// Refuses calls that come to nothing. See the [module](super).
 #[derive(Debug)]

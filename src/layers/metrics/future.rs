@@ -9,8 +9,8 @@ use pin_project::pin_project;
 use super::handle::State;
 use super::series::{Operation, Outcome, nanos};
 use crate::error::{AnyError, ErrorKind};
-use crate::layers::clock;
-use crate::layers::operations::to_keep;
+use crate::middleware::clock;
+use crate::middleware::operations::to_keep;
 use crate::service::{Execution, ResponseContext};
 
 /// The answer of a [`Metrics`](super::Metrics).

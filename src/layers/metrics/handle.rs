@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use super::encode::Encoder;
 use super::page::{Format, respond};
 use super::series::Operation;
-use crate::layers::operations::Operations;
+use crate::middleware::operations::Operations;
 
 /// What a layer, its clones and their services share.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use super::ResponseFuture;
 use super::future::Call;
 use super::handle::State;
 use crate::error::AnyError;
-use crate::layers::beside::call_beside;
-use crate::layers::clock;
+use crate::middleware::beside::call_beside;
+use crate::middleware::clock;
 use crate::service::{RequestContext, ResponseContext};
 
 /// Counts and measures calls. See the [module](super).

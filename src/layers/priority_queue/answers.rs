@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::layers::clock;
-use crate::layers::operations::{At, Operations, to_keep};
-use crate::layers::per_share::{Forget, PerShare};
+use crate::middleware::clock;
+use crate::middleware::operations::{At, Operations, to_keep};
+use crate::middleware::per_share::{Forget, PerShare};
 use crate::service::Share;
 
 /// What calls of each [operation](crate::service::RequestContext::operation) took, leaning to the longer ones: whoever has

@@ -19,7 +19,7 @@ use super::order::{By, Order, Rules, Spot};
 use super::pace::Pace;
 use super::room::{Exit, Room};
 use super::tenants::{Length, Urgency};
-use crate::layers::clock;
+use crate::middleware::clock;
 use crate::service::{Priority, Share};
 
 /// The calls that wait for one inner service `S`.

@@ -42,7 +42,7 @@
 //! # Who is next
 //!
 //! 1. The tenant whose turn it is by *start-time fair queueing*, after its [weight](PriorityQueueLayer::weight). Those
-//!    without a tenant share one turn, with those whose tenant's name is [too long](crate::service::limits::tenant_key) to
+//!    without a tenant share one turn, with those whose tenant's name is [too long](crate::service::tenant_key) to
 //!    be kept. Where requests have been assigned a [share](crate::service::RequestContext::share), that and its weight
 //!    stand for the tenant. Shares are of turns, or of time among requests of which it is
 //!    [known](crate::service::RequestContext::expected_time) how long they take, as a [`LoadShedLayer`](super::LoadShedLayer)

@@ -15,7 +15,7 @@ use super::line::{Line, Newcomer};
 use super::order::By;
 use super::worker::{Duty, serve};
 use super::{PriorityQueueError, ResponseFuture};
-use crate::layers::clock;
+use crate::middleware::clock;
 use crate::panics::detached;
 use crate::service::limits::tenant_key;
 use crate::service::{RequestContext, ResponseContext};

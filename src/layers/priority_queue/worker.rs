@@ -15,7 +15,7 @@ use tokio::time::sleep_until;
 use tower_service::Service;
 
 use super::line::Line;
-use crate::layers::clock;
+use crate::middleware::clock;
 
 /// The duty to hand out turns. Dropped before it is done, by a panic or with its runtime, it answers all that wait.
 pub(super) struct Duty<S> {

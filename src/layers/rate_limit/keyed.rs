@@ -12,7 +12,7 @@ use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota, RateLimiter as Governor};
 
 use super::limit::{Clock, Limit, Shared, wait_time};
-use crate::layers::clock;
+use crate::middleware::clock;
 use crate::service::RequestContext;
 use crate::service::limits::tenant_key;
 

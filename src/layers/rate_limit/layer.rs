@@ -72,7 +72,7 @@ impl RateLimiterLayer {
     }
 
     /// Gives each tenant a quota of its own. Requests without a tenant share one, and so do those of tenants whose name is
-    /// [too long](crate::service::limits::tenant_key) to be kept.
+    /// [too long](crate::service::tenant_key) to be kept.
     #[must_use]
     pub fn per_tenant(self) -> RateLimiterLayer<PerKey<Arc<str>, ByTenant>> {
         self.keyed(ByTenant)

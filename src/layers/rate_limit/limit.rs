@@ -10,7 +10,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{NotUntil, Quota, RateLimiter as Governor};
 
 use super::InvalidQuota;
-use crate::layers::clock;
+use crate::middleware::clock;
 
 /// What a [`RateLimiter`](super::RateLimiter) asks for each request.
 pub trait Limit<R> {

@@ -69,10 +69,10 @@ impl Hasher for Digest {
 
 /// For tables by digest: it has been hashed.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::layers) struct ByDigest;
+pub(in crate::middleware) struct ByDigest;
 
 #[derive(Debug)]
-pub(in crate::layers) struct Folded(u64);
+pub(in crate::middleware) struct Folded(u64);
 
 impl BuildHasher for ByDigest {
     type Hasher = Folded;

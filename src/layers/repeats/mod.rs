@@ -10,7 +10,7 @@
 //! let by_path = |request: &http::Request<()>| {
 //!     (request.method() == http::Method::GET).then(|| request.uri().path().to_owned())
 //! };
-//! # fn takes<R, P: tower_kernels::layers::repeats::Repeats<R>>(_: &P) {}
+//! # fn takes<R, P: tower_kernels::middleware::repeats::Repeats<R>>(_: &P) {}
 //! # takes::<http::Request<()>, _>(&by_path);
 //! ```
 //!

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// one bucket, which starts full; several layers may share one.
 ///
 /// ```
-/// use tower_kernels::layers::retry::Budget;
+/// use tower_kernels::middleware::retry::Budget;
 ///
 /// // A fifth of the calls may be made again, and 10 at any time.
 /// let budget = Budget::new(0.2, 10);
@@ -46,7 +46,7 @@ impl Budget {
 
     /// Counts a call.
     #[inline]
-    pub(in crate::layers) fn deposit(&self) {
+    pub(in crate::middleware) fn deposit(&self) {
         // A full bucket, which is what a healthy service has, is not written to.
         if self.0.level.load(Ordering::Relaxed) < self.0.most {
             self.add(self.0.share);
@@ -54,12 +54,12 @@ impl Budget {
     }
 
     /// Takes a token for an attempt, if there is one.
-    pub(in crate::layers) fn withdraw(&self) -> bool {
+    pub(in crate::middleware) fn withdraw(&self) -> bool {
         self.0.level.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |level| level.checked_sub(TOKEN)).is_ok()
     }
 
     /// Puts back the token of an attempt that was not made.
-    pub(in crate::layers) fn give_back(&self) {
+    pub(in crate::middleware) fn give_back(&self) {
         self.add(TOKEN);
     }
 

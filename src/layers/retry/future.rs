@@ -10,9 +10,9 @@ use tower_service::Service;
 
 use super::policy::{Policy, Waiting};
 use crate::error::AnyError;
-use crate::layers::clock;
-use crate::layers::spare::Spare;
-use crate::layers::timeout::Timer;
+use crate::middleware::clock;
+use crate::middleware::spare::Spare;
+use crate::middleware::timeout::Timer;
 use crate::service::{RequestContext, ResponseContext};
 
 /// The answer of a [`Retry`](super::Retry).

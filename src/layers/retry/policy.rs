@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{Budget, RetryStats};
 use crate::error::{AnyError, ErrorKind, ErrorKinds};
-use crate::layers::clock;
-use crate::layers::jitter::Jitter;
+use crate::middleware::clock;
+use crate::middleware::jitter::Jitter;
 use crate::service::ResponseContext;
 
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use super::ResponseFuture;
 use super::future::Again;
 use super::policy::Policy;
 use crate::error::AnyError;
-use crate::layers::spare::Spare;
+use crate::middleware::spare::Spare;
 use crate::service::{RequestContext, ResponseContext};
 
 /// Makes calls again that failed in passing. See the [module](super).

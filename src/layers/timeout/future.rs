@@ -71,7 +71,7 @@ impl<F> ResponseFuture<F> {
 /// A deadline whose [`Sleep`] is made at the first poll.
 #[pin_project]
 #[derive(Debug)]
-pub(in crate::layers) struct Timer {
+pub(in crate::middleware) struct Timer {
     deadline: Option<Instant>,
     #[pin]
     sleep: Option<Sleep>,
@@ -79,7 +79,7 @@ pub(in crate::layers) struct Timer {
 
 impl Timer {
     #[inline]
-    pub(in crate::layers) fn new(deadline: Option<Instant>) -> Self {
+    pub(in crate::middleware) fn new(deadline: Option<Instant>) -> Self {
         Self { deadline, sleep: None }
     }
 
@@ -87,7 +87,7 @@ impl Timer {
     ///
     /// An inner future that loops on a Tokio resource until its budget is used up leaves none for the timer, which
     /// would then never fire. So the timer is polled outside the budget: it does no more than look at the time.
-    pub(in crate::layers) fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::middleware) fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let Some(deadline) = *this.deadline else { return Poll::Pending };
         if this.sleep.is_none() {

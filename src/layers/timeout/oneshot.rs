@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use super::TimeoutError;
 use super::future::Timer;
-use crate::layers::clock;
+use crate::middleware::clock;
 use crate::service::RequestContext;
 
 /// Waits until `service` is ready and calls it with `request`, both within the request's deadline.
@@ -21,7 +21,7 @@ use crate::service::RequestContext;
 /// ```
 /// use std::time::{Duration, Instant};
 /// use tower::{limit::ConcurrencyLimit, service_fn};
-/// use tower_kernels::layers::timeout::{self, TimeoutError};
+/// use tower_kernels::middleware::timeout::{self, TimeoutError};
 /// use tower_kernels::service::RequestContext;
 ///
 /// # #[tokio::main(flavor = "current_thread")]

@@ -5,7 +5,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 use super::{ResponseFuture, TimeoutError};
-use crate::layers::clock;
+use crate::middleware::clock;
 use crate::service::RequestContext;
 
 /// Gives each call a deadline. See the [module](super).

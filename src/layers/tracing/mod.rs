@@ -25,7 +25,7 @@
 //!
 //! # The span
 //!
-//! It is called `request`, its target is `tower_kernels::layers::tracing`, its parent is the span that is current at
+//! It is called `request`, its target is `tower_kernels::middleware::tracing`, its parent is the span that is current at
 //! the call.
 //!
 //! Where a server of this crate has made a span for the request, and that is the current one, the layer makes none of

@@ -43,7 +43,7 @@ fn own_span<R: RequestContext>(level: Level, kind: &'static str, request: &R) ->
     macro_rules! at {
         ($level:expr) => {
             tracing::span!(
-                target: "tower_kernels::layers::tracing",
+                target: "tower_kernels::middleware::tracing",
                 $level,
                 "request",
                 otel.name = name_prefix(request.operation()),
@@ -125,7 +125,7 @@ fn failure(span: &Span, kind: ErrorKind, message: &dyn fmt::Display) {
     macro_rules! at {
         ($level:expr) => {
             tracing::event!(
-                target: "tower_kernels::layers::tracing",
+                target: "tower_kernels::middleware::tracing",
                 $level,
                 error.type = kind.code(),
                 exception.message = display(message),

@@ -8,7 +8,8 @@ use std::time::Duration;
 /// let config = KernelActorConfig { name: "pricing".to_owned(), ..Default::default() };
 /// assert_eq!(config.mailbox_capacity, 1000);
 /// ```
-// Not `non_exhaustive`, so that it can be written as above.
+///
+/// Fields may be added in a minor version: end a literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelActorConfig {
     /// What errors and statistics call the actor. Default: `kernel-actor`.

@@ -8,7 +8,7 @@ use ::actix::dev::SendError;
 use tower::BoxError;
 
 use crate::error::{AnyError, Classification, Classify, ErrorKind, provide};
-use crate::layers::timeout::TimeoutError;
+use crate::middleware::timeout::TimeoutError;
 
 /// Room is made whenever a message is answered, which most are within a second.
 const FULL_FOR: Duration = Duration::from_secs(1);

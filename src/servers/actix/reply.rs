@@ -11,7 +11,7 @@ use tower_service::Service;
 use super::ledger::Admission;
 use super::{ActorError, ExecuteResult};
 use crate::error::AnyError;
-use crate::layers::timeout::oneshot;
+use crate::middleware::timeout::oneshot;
 use crate::panics::CatchPanic;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
 use crate::service::limits::check_name;

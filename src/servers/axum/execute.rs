@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::kernels::{executes, path_of, unknown};
 use super::router::Shared;
 use crate::error::AnyError;
-use crate::layers::tracing::RequestScope;
+use crate::middleware::tracing::RequestScope;
 use crate::servers::http::{self as transport, Problem, RequestHead, RequestId, ResponseBody, Target};
 use crate::servers::unread_body::UnreadBody;
 use crate::service::{KernelRequest, KernelResponse};
@@ -53,7 +53,7 @@ where
     let span = RequestScope::enter_handler(&mut parts.extensions, request_id.as_str());
     let answer = async {
         let execution = async {
-            let head = RequestHead::read(&parts, shared.timeout)?;
+            let head = RequestHead::read(&parts, shared.limits.timeout)?;
             let service = shared.service.clone();
             transport::execute(service, &parts, head, &request_id, target?, &mut body, &shared.limits).await
         };

@@ -18,11 +18,12 @@ use super::router::Shared;
 use crate::backends::cuda::GpuReading;
 use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
 use crate::error::{AnyError, ErrorKind, Told};
-use crate::layers::circuit_breaker::{CircuitState, CircuitStatus};
+use crate::middleware::circuit_breaker::{CircuitState, CircuitStatus};
 use crate::pipeline::PipelineHandle;
-use crate::servers::http::{Problem, RequestId, document};
 #[cfg(feature = "cuda")]
-use crate::service::BackendKind;
+use crate::servers::devices::is_missed;
+use crate::servers::devices::{cuda_problems, out_of_service};
+use crate::servers::http::{Problem, RequestId, document};
 use crate::service::{HostMemory, KernelRegistry, KernelRequest};
 
 /// Shares of faults past which the execution is degraded, and unhealthy, where there is enough to go by.
@@ -243,15 +244,6 @@ fn cpu_status(pool: &PoolStatus) -> Status {
     }
 }
 
-/// That CUDA is off is no problem of a device.
-fn cuda_problems(cuda: &CudaState) -> Vec<String> {
-    match cuda {
-        CudaState::Off { .. } => Vec::new(),
-        #[cfg(feature = "cuda")]
-        CudaState::On { .. } => cuda.troubles(),
-    }
-}
-
 #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "without CUDA nothing can be lost"))]
 fn cuda_status(cuda: &CudaState, registry: &KernelRegistry) -> Status {
     match cuda {
@@ -259,7 +251,7 @@ fn cuda_status(cuda: &CudaState, registry: &KernelRegistry) -> Status {
         #[cfg(feature = "cuda")]
         CudaState::On { .. } if cuda.troubles().is_empty() => Status::Healthy,
         #[cfg(feature = "cuda")]
-        CudaState::On { .. } if !cuda.is_up() && needs_cuda(registry) => Status::Unhealthy,
+        CudaState::On { .. } if is_missed(cuda, registry) => Status::Unhealthy,
         // Everything goes on, on other devices or on the CPU, and more slowly.
         #[cfg(feature = "cuda")]
         CudaState::On { .. } => Status::Degraded,
@@ -270,15 +262,6 @@ fn cuda_status(cuda: &CudaState, registry: &KernelRegistry) -> Status {
 #[cfg(feature = "cuda")]
 fn gpu_status(reading: &GpuReading) -> Status {
     if reading.ecc_uncorrected.is_some_and(|errors| errors > 0) { Status::Degraded } else { Status::Healthy }
-}
-
-/// Whether there is a kernel that runs on CUDA and nowhere else.
-#[cfg(feature = "cuda")]
-fn needs_cuda(registry: &KernelRegistry) -> bool {
-    registry.list().iter().any(|kernel| {
-        let backends = &kernel.info().backends;
-        backends.contains(&BackendKind::Cuda) && !backends.contains(&BackendKind::Cpu)
-    })
 }
 
 /// Why the service takes nothing any more; `None` where it is ready, or full just now. What a clone reserves when it is
@@ -326,13 +309,11 @@ where
     S: Service<KernelRequest, Error: AnyError> + Clone,
 {
     let request_id = RequestId::of(&headers);
-    let local = shared.devices.as_ref().map(|local| local.status());
+    let lost = || shared.devices.as_ref().and_then(|local| out_of_service(&local.status(), &shared.registry));
     let refusal = if shared.drain.is_draining() {
         Some("the server is draining".to_owned())
-    } else if let Some(local) = local.filter(|local| {
-        cuda_status(&local.cuda, &shared.registry).max(cpu_status(&local.cpu.pool)) == Status::Unhealthy
-    }) {
-        Some([local.cpu.problems(), cuda_problems(&local.cuda)].concat().join("; "))
+    } else if let Some(lost) = lost() {
+        Some(lost)
     } else {
         gone(&shared.service).await
     };
@@ -345,6 +326,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "cuda")]
+    use crate::service::BackendKind;
 
     fn registry() -> KernelRegistry {
         let registry = KernelRegistry::new();
@@ -410,7 +393,7 @@ mod tests {
     #[test]
     fn a_lost_device_matters_as_much_as_it_is_needed() {
         use crate::backends::cuda::{CudaStatus, CudaUsage, DeviceInfo};
-        use crate::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+        use crate::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, RunContext};
 
         struct OnCudaAlone;
 
@@ -427,7 +410,7 @@ mod tests {
             fn cost(&self, _: &u32) -> Cost {
                 Cost::default()
             }
-            fn run_cpu(&self, input: &u32, _: &Context<'_>) -> Result<u32, KernelError> {
+            fn run_cpu(&self, input: &u32, _: &RunContext<'_>) -> Result<u32, KernelError> {
                 Ok(*input)
             }
         }

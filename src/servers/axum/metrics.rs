@@ -20,7 +20,7 @@ use super::router::Shared;
 use crate::backends::cuda::{CudaStatus, CudaUsage};
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
 use crate::error::ErrorKind;
-use crate::layers::metrics::respond;
+use crate::middleware::metrics::respond;
 use crate::servers::http::{Problem, RequestId};
 use crate::service::{BackendKind, HostMemory, Mode};
 

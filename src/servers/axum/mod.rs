@@ -18,7 +18,8 @@
 //! }
 //! ```
 //! It is thin: every request goes through one [`Service<KernelRequest>`](crate::service::KernelService), and
-//! [`KernelRouter::with_service`] takes a pipeline of yours in its place:
+//! [`KernelRouter::with_service`] takes a service of yours in its place. It is given the kernels inside as well, so that health
+//! and metrics are those of the devices that they run on:
 //!
 //! ```
 //! use std::time::Duration;
@@ -30,12 +31,11 @@
 //! let registry = KernelRegistry::new();
 //! tower_kernels::kernels::register_all(&registry).unwrap();
 //! let kernels = KernelService::new(registry);
-//! let (registry, devices) = (kernels.registry().clone(), kernels.backend().clone());
 //! let pipeline = ServiceBuilder::new()
 //!     .layer(TracingLayer::new())
 //!     .layer(RateLimiterLayer::new(100, Duration::from_secs(1)))
 //!     .layer(TimeoutLayer::new(Duration::from_secs(30)))
-//!     .service(kernels);
+//!     .service(kernels.clone());
 //! let config = RouterConfig {
 //!     prefix: "/api/v1".to_string(),
 //!     enable_metrics: true,
@@ -43,7 +43,7 @@
 //!     cors_enabled: true,
 //!     max_request_size: 10 * 1024 * 1024, // 10 MB
 //! };
-//! let app = KernelRouter::with_service(pipeline, registry, config).devices(devices).into_router();
+//! let app = KernelRouter::with_service(pipeline, &kernels, config).into_router();
 //! # let _: ::axum::Router = app;
 //! ```
 //!
@@ -173,7 +173,7 @@
 //!
 //! A metric without values is left out: none of the tables below is on a page of which it has nothing to tell.
 //!
-//! Besides those of [`layers::metrics`](crate::layers::metrics), which are counted just outside of the service and of a
+//! Besides those of [`layers::metrics`](crate::middleware::metrics), which are counted just outside of the service and of a
 //! [`TimeoutLayer`](crate::layers::TimeoutLayer) around it, so that what its layers refuse, and what was too late, is among
 //! them as what it is. Up to 1 024 kernels have series of their own; of more, those that are called
 //! first, and the others are counted together, under the operation and the domain `other`:
@@ -202,7 +202,7 @@
 //! Requests of every kind, with those that were not answered and those of gRPC, are counted by
 //! [`requests`](crate::requests), which [`KernelRouter::more_metrics`] shows.
 //!
-//! Those of the backends are there where the router knows its [devices](KernelRouter::devices); the CPU has no label
+//! Those of the backends are there where the router knows its [devices](KernelRouter::with_service); the CPU has no label
 //! `device`. When all slots are taken, further requests wait in front of the service and are in no gauge:
 //! `kernel_backend_queued` over `kernel_backend_lanes` says how many rounds of work a newcomer waits for, and is what to
 //! add replicas by.

@@ -1,5 +1,6 @@
 use std::convert::Infallible;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +26,11 @@ use crate::backends::Local;
 use crate::error::{AnyError, ErrorKind};
 #[cfg(feature = "hyper")]
 use crate::hyper::Connections;
-use crate::layers::metrics::MetricsHandle;
 use crate::layers::{MetricsLayer, TimeoutLayer};
+use crate::middleware::metrics::MetricsHandle;
 use crate::pipeline::PipelineHandle;
-use crate::servers::http::{Limits, Problem, RequestId};
-use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
+use crate::servers::http::{Limits, Problem, RequestId, limit_setters};
+use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource};
 
 /// The most that a request may take, its wait for a place to run included, where nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,20 +48,27 @@ type OptionalTls = ();
 /// [module](super) for its routes.
 pub struct KernelRouter<S = KernelService> {
     service: S,
-    registry: Arc<KernelRegistry>,
-    config: RouterConfig,
-    timeout: Duration,
-    devices: Option<Local>,
-    drain: DrainHandle,
+    /// Where the service does not count its calls, the router does.
     metrics: Option<MetricsHandle>,
-    pipeline: Option<PipelineHandle>,
-    tls: OptionalTls,
-    limits: Limits,
-    #[cfg(feature = "hyper")]
-    connections: Vec<(&'static str, Connections)>,
     openapi: bool,
     security: Option<Security>,
-    more_metrics: Vec<MoreMetrics>,
+    state: State,
+}
+
+/// What all handlers share beside the service and its metrics.
+pub(super) struct State {
+    pub(super) registry: Arc<KernelRegistry>,
+    pub(super) config: RouterConfig,
+    pub(super) devices: Option<Local>,
+    pub(super) drain: DrainHandle,
+    pub(super) pipeline: Option<PipelineHandle>,
+    pub(super) tls: OptionalTls,
+    pub(super) limits: Limits,
+    #[cfg(feature = "hyper")]
+    pub(super) connections: Vec<(&'static str, Connections)>,
+    pub(super) outcomes: Outcomes,
+    pub(super) openapi: Arc<OpenApi>,
+    pub(super) more_metrics: Vec<MoreMetrics>,
 }
 
 /// Adds metrics to a page.
@@ -74,93 +82,76 @@ impl KernelRouter {
     #[track_caller]
     pub fn new(registry: impl Into<Arc<KernelRegistry>>, config: RouterConfig) -> Self {
         let service = KernelService::new(registry);
-        let (registry, devices) = (Arc::clone(service.registry()), service.backend().clone());
-        Self::with_service(service, registry, config).devices(devices)
+        Self::with_service(service.clone(), &service, config)
     }
 }
 
 impl<S> KernelRouter<S> {
-    /// Over a pipeline of your own. The registry is what `/kernels` shows, so let it be the one of the service within.
+    /// Over a service of your own, around these `kernels`: a [`LocalPipeline`](crate::pipeline::LocalPipeline) or a
+    /// [`KernelService`]. From them come the list of kernels, the devices on `/health` and `/metrics`, and the readiness; of a
+    /// pipeline its metrics, its circuits and its timeout as well.
     ///
     /// # Panics
     /// Where [`RouterConfig::check`] fails: the prefix is not the beginning of a path.
+    ///
+    /// ```
+    /// use tower_kernels::axum::{KernelRouter, RouterConfig};
+    /// use tower_kernels::backends::Local;
+    /// use tower_kernels::pipeline::{PipelineConfig, PipelineLayer};
+    /// use tower_kernels::service::KernelRegistry;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pipeline = PipelineLayer::new(KernelRegistry::new(), PipelineConfig::default())?.over(Local::detect());
+    /// let router = KernelRouter::with_service(pipeline.clone(), &pipeline, RouterConfig::default());
+    /// # let _: axum::Router = router.into_router();
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
-    pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: RouterConfig) -> Self {
+    pub fn with_service(service: S, kernels: &impl KernelSource, config: RouterConfig) -> Self {
         if let Err(error) = config.check() {
             panic!("RouterConfig::prefix: {error}");
         }
-        let (registry, drain) = (registry.into(), DrainHandle::default());
-        let limits = Limits::new(config.max_request_size);
-        Self {
-            service,
-            registry,
+        let pipeline = kernels.pipeline();
+        let timeout = pipeline.as_ref().map_or(TIMEOUT, |pipeline| pipeline.config().timeout);
+        let state = State {
+            registry: Arc::clone(kernels.registry()),
+            limits: Limits::new(timeout, config.max_request_size),
             config,
-            timeout: TIMEOUT,
-            devices: None,
-            drain,
-            metrics: None,
-            pipeline: None,
+            devices: kernels.devices().cloned(),
+            drain: DrainHandle::default(),
+            pipeline,
             tls: OptionalTls::default(),
-            limits,
             #[cfg(feature = "hyper")]
             connections: Vec::new(),
-            openapi: true,
-            security: None,
+            outcomes: Outcomes::new(),
+            openapi: Arc::default(),
             more_metrics: Vec::new(),
-        }
+        };
+        let metrics = state.pipeline.as_ref().map(PipelineHandle::metrics);
+        Self { service, metrics, openapi: true, security: None, state }
     }
 
-    /// Sets the most that a request may take, from its arrival to its answer; 30 s where nothing is said. Clients may
-    /// ask for less.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Sets the most bytes that the output of a request may have in its encoded form; 64 MiB where nothing is said. A
-    /// larger one is refused before the run where the kernel's [footprint](crate::service::Kernel::footprint) tells, and
-    /// as soon as it is too long where it does not.
-    #[must_use]
-    pub fn max_response_size(mut self, bytes: u64) -> Self {
-        self.limits.max_response_size = bytes;
-        self
-    }
-
-    /// Limits the memory that requests hold at one time: the same for all servers that are given clones. Without it there
-    /// is no limit but on each of them.
-    #[must_use]
-    pub fn memory(mut self, memory: HostMemory) -> Self {
-        self.limits.memory = memory;
-        self
-    }
-
-    /// Lets `/health` and `/health/ready` look at these devices: those that the service runs on.
-    #[must_use]
-    pub fn devices(mut self, devices: Local) -> Self {
-        self.devices = Some(devices);
-        self
-    }
+    limit_setters!(state.limits);
 
     /// Shows these figures on `/metrics`, and counts nothing of its own: for a service with a [`MetricsLayer`] around it,
     /// whose calls come from elsewhere too. Have a [`TimeoutLayer`] inside of it: without one a call is dropped when its
     /// time is up, and counts as `cancelled` where its caller is told `deadline_exceeded`.
     ///
     /// ```
-    /// use std::sync::Arc;
     /// use std::time::Duration;
     /// use tower::ServiceBuilder;
     /// use tower_kernels::axum::{KernelRouter, RouterConfig};
     /// use tower_kernels::layers::{MetricsLayer, TimeoutLayer};
     /// use tower_kernels::service::{KernelRegistry, KernelService};
     ///
-    /// let registry = Arc::new(KernelRegistry::new());
+    /// let kernels = KernelService::new(KernelRegistry::new());
     /// let metrics = MetricsLayer::new();
     /// let pipeline = ServiceBuilder::new()
     ///     .layer(metrics.clone())
     ///     .layer(TimeoutLayer::new(Duration::from_secs(30)))
-    ///     .service(KernelService::new(Arc::clone(&registry)));
-    /// let rest = KernelRouter::with_service(pipeline.clone(), registry, RouterConfig::default());
+    ///     .service(kernels.clone());
+    /// let rest = KernelRouter::with_service(pipeline.clone(), &kernels, RouterConfig::default());
     /// let app = rest.metrics(metrics.handle()).into_router(); // and `pipeline` goes to gRPC as well
     /// ```
     #[must_use]
@@ -169,20 +160,11 @@ impl<S> KernelRouter<S> {
         self
     }
 
-    /// Shows the figures of a [`PipelineLayer`](crate::pipeline::PipelineLayer) on `/metrics`, in place of
-    /// [`metrics`](Self::metrics), and on `/health` the circuits that are not closed.
-    #[must_use]
-    pub fn pipeline(mut self, pipeline: PipelineHandle) -> Self {
-        self.metrics = Some(pipeline.metrics());
-        self.pipeline = Some(pipeline);
-        self
-    }
-
     /// Shows on `/metrics` when the certificate of a server expires, how often it was replaced, and handshakes that failed.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: crate::servers::hyper::Tls) -> Self {
-        self.tls = Some(tls);
+        self.state.tls = Some(tls);
         self
     }
 
@@ -191,7 +173,7 @@ impl<S> KernelRouter<S> {
     #[cfg(feature = "hyper")]
     #[must_use]
     pub fn connections(mut self, listener: &'static str, connections: Connections) -> Self {
-        self.connections.push((listener, connections));
+        self.state.connections.push((listener, connections));
         self
     }
 
@@ -208,7 +190,7 @@ impl<S> KernelRouter<S> {
     /// ```
     #[must_use]
     pub fn more_metrics(mut self, register: impl Fn(&mut Registry) + Send + Sync + 'static) -> Self {
-        self.more_metrics.push(Box::new(register));
+        self.state.more_metrics.push(Box::new(register));
         self
     }
 
@@ -238,7 +220,7 @@ impl<S> KernelRouter<S> {
 
     /// What says, later, that the server is draining.
     pub fn drain_handle(&self) -> DrainHandle {
-        self.drain.clone()
+        self.state.drain.clone()
     }
 
     /// The routes. It has a fallback of its own, so that what is not found is a problem document too; to merge it with
@@ -249,7 +231,7 @@ impl<S> KernelRouter<S> {
         S::Error: AnyError,
         S::Future: Send,
     {
-        let cors_enabled = self.config.cors_enabled;
+        let cors_enabled = self.state.config.cors_enabled;
         let routes = self.routes();
         if cors_enabled { routes.layer(cors::layer()) } else { routes }
     }
@@ -283,7 +265,7 @@ impl<S> KernelRouter<S> {
         L::Service: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
         <L::Service as Service<Request>>::Future: Send + 'static,
     {
-        let cors_enabled = self.config.cors_enabled;
+        let cors_enabled = self.state.config.cors_enabled;
         let (routes, layer) = (self.routes(), Stack::new(layer, RequestIdLayer));
         // One layer for the router, for which each costs a box a request.
         if cors_enabled { routes.layer(Stack::new(layer, cors::layer())) } else { routes.layer(layer) }
@@ -295,70 +277,37 @@ impl<S> KernelRouter<S> {
         S::Error: AnyError,
         S::Future: Send,
     {
-        let Self { service, registry, config, timeout, devices, drain, metrics, .. } = self;
-        let (pipeline, tls, limits, openapi, more_metrics) =
-            (self.pipeline, self.tls, self.limits, self.openapi, self.more_metrics);
-        #[cfg(feature = "hyper")]
-        let connections = self.connections;
-        let routes: Vec<_> = Route::of(&config, openapi).collect();
-        let (outcomes, openapi) = (Outcomes::new(), Arc::new(OpenApi::new(self.security)));
-        if let Some(metrics) = metrics {
-            return Shared {
-                service,
-                registry,
-                config,
-                timeout,
-                devices,
-                drain,
-                metrics,
-                pipeline,
-                tls,
-                limits,
-                #[cfg(feature = "hyper")]
-                connections,
-                outcomes,
-                openapi,
-                more_metrics,
-            }
-            .into_routes(&routes);
-        }
-        let kernels = registry.list();
-        // Where not all can have series, those that are called first get them, and not those that come first by id.
-        let known = if kernels.len() <= MOST_OPERATIONS { &*kernels } else { &[] };
-        let layer = MetricsLayer::new()
-            .max_operations(kernels.len().clamp(OPERATIONS, MOST_OPERATIONS))
-            .operations(known.iter().map(|kernel| &kernel.info().id));
-        // The wait for the answer ends at the deadline, and with it the call: where nothing below the metrics notices
-        // that first, it is counted as one that its caller has left.
-        let (metrics, service) = (layer.handle(), layer.layer(TimeoutLayer::new(timeout).layer(service)));
-        Shared {
-            service,
-            registry,
-            config,
-            timeout,
-            devices,
-            drain,
-            metrics,
-            pipeline,
-            tls,
-            limits,
-            #[cfg(feature = "hyper")]
-            connections,
-            outcomes,
-            openapi,
-            more_metrics,
-        }
-        .into_routes(&routes)
+        let Self { service, metrics, openapi, security, mut state } = self;
+        state.openapi = Arc::new(OpenApi::new(security));
+        let routes: Vec<_> = Route::of(&state.config, openapi).collect();
+        let Some(metrics) = metrics else {
+            let layer = metrics_of(&state.registry);
+            // The wait for the answer ends at the deadline, and with it the call: where nothing below the metrics notices
+            // that first, it is counted as one that its caller has left.
+            let service = layer.layer(TimeoutLayer::new(state.limits.timeout).layer(service));
+            return Shared { service, metrics: layer.handle(), state }.into_routes(&routes);
+        };
+        Shared { service, metrics, state }.into_routes(&routes)
     }
+}
+
+/// Metrics for these kernels.
+fn metrics_of(registry: &KernelRegistry) -> MetricsLayer {
+    let kernels = registry.list();
+    // Where not all can have series, those that are called first get them, and not those that come first by id.
+    let known = if kernels.len() <= MOST_OPERATIONS { &*kernels } else { &[] };
+    MetricsLayer::new()
+        .max_operations(kernels.len().clamp(OPERATIONS, MOST_OPERATIONS))
+        .operations(known.iter().map(|kernel| &kernel.info().id))
 }
 
 impl<S> fmt::Debug for KernelRouter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { registry, config, timeout, devices, drain, metrics, pipeline, tls, limits, openapi, .. } = self;
+        let Self { metrics, openapi, state, .. } = self;
+        let State { registry, config, devices, drain, pipeline, tls, limits, .. } = state;
         f.debug_struct("KernelRouter")
             .field("registry", registry)
             .field("config", config)
-            .field("timeout", timeout)
             .field("devices", devices)
             .field("drain", drain)
             .field("metrics", metrics)
@@ -373,21 +322,16 @@ impl<S> fmt::Debug for KernelRouter<S> {
 /// What all handlers share.
 pub(super) struct Shared<S> {
     pub(super) service: S,
-    pub(super) registry: Arc<KernelRegistry>,
-    pub(super) config: RouterConfig,
-    pub(super) timeout: Duration,
-    pub(super) devices: Option<Local>,
-    pub(super) drain: DrainHandle,
     pub(super) metrics: MetricsHandle,
-    pub(super) pipeline: Option<PipelineHandle>,
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there is nothing to show"))]
-    pub(super) tls: OptionalTls,
-    pub(super) limits: Limits,
-    #[cfg(feature = "hyper")]
-    pub(super) connections: Vec<(&'static str, Connections)>,
-    pub(super) outcomes: Outcomes,
-    pub(super) openapi: Arc<OpenApi>,
-    pub(super) more_metrics: Vec<MoreMetrics>,
+    state: State,
+}
+
+impl<S> Deref for Shared<S> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
 }
 
 impl<S> Shared<S>

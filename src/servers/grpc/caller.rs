@@ -9,7 +9,7 @@ use tracing::Span;
 
 use super::arrival::Arrival;
 use super::memory::CallMemory;
-use crate::layers::tracing::RequestScope;
+use crate::middleware::tracing::RequestScope;
 use crate::servers::headers::{REQUEST_ID, is_request_id, made_request_id, trace_context};
 use crate::service::limits::{InvalidName, check_name};
 use crate::service::{HostReservation, Invalid, KernelRequest, Payload, Priority, Tenant, TraceContext};

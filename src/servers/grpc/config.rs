@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 /// What a [`KernelGrpcServer`](super::KernelGrpcServer) allows.
+///
+/// Fields may be added in a minor version: end a literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrpcConfig {
     /// The most that a call may take, its wait for room included: 30 s. A client's own deadline counts where it is

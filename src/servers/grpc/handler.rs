@@ -21,7 +21,7 @@ use super::shutdown::StreamShutdown;
 use super::status::Refusal;
 use super::stream::Responses;
 use super::wire::Requests;
-use crate::layers::timeout;
+use crate::middleware::timeout;
 use crate::panics::CatchPanic;
 use crate::service::{Invalid, KernelRegistry, KernelResponse, Payload};
 

@@ -1,9 +1,13 @@
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use http_body::Body;
+use tokio::sync::Mutex;
 use tonic::codegen::{BoxFuture, StdError};
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
@@ -13,11 +17,13 @@ use tower_service::Service;
 
 use super::MAX_QUESTION_BYTES;
 use super::proto::kernel_server::SERVICE_NAME;
+use crate::servers::devices::out_of_service;
+use crate::service::KernelSource;
 
 /// The standard's [`grpc.health.v1.Health`](https://grpc.io/docs/guides/health-checking/): says of the whole server (the
 /// empty name) and of `tower_kernels.v1.Kernel` whether they serve.
 ///
-/// It begins with yes. Clones share what they say, so keep one to take the server out of its balancers before it stops:
+/// It begins with yes, and one of a [`KernelGrpcServer`](super::KernelGrpcServer::health) follows its devices. Clones share what they say, so keep one to take the server out of its balancers before it stops:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -36,12 +42,81 @@ use super::proto::kernel_server::SERVICE_NAME;
 #[derive(Clone)]
 pub struct HealthService {
     inner: HealthServer<tonic_health::server::HealthService>,
+    state: Arc<State>,
+}
+
+type DevicesUp = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// What clones share.
+struct State {
     reporter: HealthReporter,
+    /// What the server's owner says.
+    serving: AtomicBool,
+    /// Whether the devices can run the kernels, where that is known.
+    devices_up: Option<DevicesUp>,
+    /// Whether there is a task that looks at the devices.
+    followed: AtomicBool,
+    /// What the reporter was told last; `None` once it is closed.
+    told: Mutex<Option<bool>>,
+}
+
+/// How often the devices are looked at for those who watch.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl State {
+    fn serves(&self) -> bool {
+        self.serving.load(Ordering::Relaxed) && self.devices_up.as_ref().is_none_or(|up| up())
+    }
+
+    /// Tells the reporter how it is now, where that has changed.
+    async fn refresh(&self) {
+        let mut told = self.told.lock().await;
+        let serves = self.serves();
+        if told.is_some_and(|told| told != serves) {
+            self.report(serves).await;
+            *told = Some(serves);
+        }
+    }
+
+    async fn report(&self, serves: bool) {
+        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.reporter.set_service_status("", status).await;
+        self.reporter.set_service_status(SERVICE_NAME, status).await;
+    }
+
+    /// Has a task look at the devices from now on, for as long as anybody has the service. A check looks by itself.
+    fn follow(self: &Arc<Self>) {
+        if self.devices_up.is_none() || self.followed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let state = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while let Some(state) = state.upgrade() {
+                state.refresh().await;
+                drop(state);
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+    }
 }
 
 impl HealthService {
-    /// One that says that it serves.
+    /// One that says that it serves, whatever becomes of the devices. [`KernelGrpcServer::health`] gives one that follows them.
+    ///
+    /// [`KernelGrpcServer::health`]: super::KernelGrpcServer::health
     pub fn new() -> Self {
+        Self::following(None)
+    }
+
+    /// One that says that it serves while the devices of these kernels can run them.
+    pub fn of(kernels: &impl KernelSource) -> Self {
+        Self::following(kernels.devices().map(|local| -> DevicesUp {
+            let (local, registry) = (local.clone(), Arc::clone(kernels.registry()));
+            Box::new(move || out_of_service(&local.status(), &registry).is_none())
+        }))
+    }
+
+    fn following(devices_up: Option<DevicesUp>) -> Self {
         let reporter = HealthReporter::new();
         // The lock inside is nobody else's yet, so this completes at once; Tokio's budget is the one thing that could
         // hold it up.
@@ -50,22 +125,29 @@ impl HealthService {
             .expect("nobody else holds the lock");
         let inner = HealthServer::new(tonic_health::server::HealthService::from_health_reporter(reporter.clone()))
             .max_decoding_message_size(MAX_QUESTION_BYTES);
-        Self { inner, reporter }
+        let (serving, followed) = (AtomicBool::new(true), AtomicBool::new(false));
+        let state = State { reporter, serving, devices_up, followed, told: Mutex::new(Some(true)) };
+        Self { inner, state: Arc::new(state) }
     }
 
-    /// Says from now on that both serve, or that both do not; those who watch are told.
+    /// Says from now on that both serve, or that both do not; those who watch are told. Where the devices cannot run the
+    /// kernels it goes on saying that they do not.
     pub async fn set_serving(&self, serving: bool) {
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        self.reporter.set_service_status("", status).await;
-        self.reporter.set_service_status(SERVICE_NAME, status).await;
+        let mut told = self.state.told.lock().await;
+        self.state.serving.store(serving, Ordering::Relaxed);
+        let serves = self.state.serves();
+        self.state.report(serves).await;
+        *told = Some(serves);
     }
 
     /// Ends what watches, so that a connection on which somebody does can be closed: a watch has no end of its own, and
     /// a graceful one waits for the answers on their way. Who asks from now on is told that nothing of the name is known.
     pub async fn close(&self) {
-        let mut reporter = self.reporter.clone();
+        let mut told = self.state.told.lock().await;
+        let mut reporter = self.state.reporter.clone();
         reporter.clear_service_status("").await;
         reporter.clear_service_status(SERVICE_NAME).await;
+        *told = None;
     }
 }
 
@@ -89,7 +171,16 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        self.inner.call(request)
+        if self.state.devices_up.is_none() {
+            return self.inner.call(request);
+        }
+        self.state.follow();
+        let (mut inner, state) = (self.inner.clone(), Arc::clone(&self.state));
+        Box::pin(async move {
+            state.refresh().await;
+            drop(state);
+            inner.call(request).await
+        })
     }
 }
 
@@ -100,5 +191,78 @@ impl NamedService for HealthService {
 impl fmt::Debug for HealthService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HealthService").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+
+    use super::*;
+
+    struct Devices(Arc<AtomicBool>);
+
+    impl Devices {
+        fn start() -> (Self, HealthService) {
+            let up = Arc::new(AtomicBool::new(true));
+            let read = Arc::clone(&up);
+            (Self(up), HealthService::following(Some(Box::new(move || read.load(Ordering::SeqCst)))))
+        }
+
+        fn set_up(&self, up: bool) {
+            self.0.store(up, Ordering::SeqCst);
+        }
+    }
+
+    async fn check(health: &HealthService, service: &str) -> i32 {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        HealthClient::new(health.clone()).check(request).await.unwrap().into_inner().status
+    }
+
+    const SERVING: i32 = ServingStatus::Serving as i32;
+    const NOT_SERVING: i32 = ServingStatus::NotServing as i32;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_says_how_the_devices_are_and_what_the_owner_says() {
+        let (devices, health) = Devices::start();
+        for service in ["", SERVICE_NAME] {
+            devices.set_up(true);
+            assert_eq!(check(&health, service).await, SERVING);
+            devices.set_up(false);
+            assert_eq!(check(&health, service).await, NOT_SERVING);
+            health.set_serving(true).await;
+            assert_eq!(check(&health, service).await, NOT_SERVING, "no word of the owner's makes devices whole");
+            devices.set_up(true);
+            assert_eq!(check(&health, service).await, SERVING);
+            health.set_serving(false).await;
+            assert_eq!(check(&health, service).await, NOT_SERVING);
+            health.set_serving(true).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_watches_is_told_and_is_let_go_when_it_closes() {
+        let (devices, health) = Devices::start();
+        let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
+        let mut watch = HealthClient::new(health.clone()).watch(request).await.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().status, SERVING);
+        devices.set_up(false);
+        assert_eq!(watch.message().await.unwrap().unwrap().status, NOT_SERVING);
+        devices.set_up(true);
+        assert_eq!(watch.message().await.unwrap().unwrap().status, SERVING);
+        health.close().await;
+        devices.set_up(false);
+        tokio::time::sleep(10 * LOOK).await;
+        assert!(watch.message().await.unwrap().is_none(), "what is closed is not opened again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_looks_at_the_devices_once_the_service_is_gone() {
+        let (devices, health) = Devices::start();
+        check(&health, "").await;
+        drop(health);
+        tokio::time::sleep(10 * LOOK).await;
+        assert_eq!(Arc::strong_count(&devices.0), 1);
     }
 }

@@ -56,7 +56,7 @@
 //! | `x-request-id` | the name of the call, in its answer, its errors and the log; made here where there is none. Each request of an `ExecuteStream` has it with a slash and its number in the stream |
 //! | `tenant`, `priority` | on whose behalf, and how much it matters: `low`, `normal`, `high` |
 //!
-//! A tenant's name is bounded as [all names](crate::service::limits) are, and so is what a message may repeat. A message
+//! A tenant's name is bounded as [all names](crate::service::check_name) are, and so is what a message may repeat. A message
 //! over a limit is refused before it is decoded; on a stream it ends the stream, once what runs has been answered.
 //!
 //! A tenant in the metadata is believed. Where that will not do, authenticate in a layer or an interceptor and insert a

@@ -14,13 +14,14 @@ use super::config::GrpcConfig;
 use super::dispatch::Dispatch;
 use super::future::ResponseFuture;
 use super::handler::Handler;
+use super::health::HealthService;
 use super::memory::{CallMemory, RequestBody};
 use super::shutdown::StreamShutdown;
 use super::status::Refusal;
 use crate::error::AnyError;
-use crate::layers::tracing::RequestScope;
+use crate::middleware::tracing::RequestScope;
 use crate::servers::headers::ensure_request_id;
-use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
+use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource};
 
 /// What a [`KernelGrpcServer`] serves: every cloneable service of kernel requests whose error says what it means.
 ///
@@ -41,6 +42,7 @@ impl<S> Pipeline for S where
 pub struct KernelGrpcServer<S = KernelService> {
     service: S,
     registry: Arc<KernelRegistry>,
+    health: HealthService,
     config: GrpcConfig,
     memory: HostMemory,
     shutdown: StreamShutdown,
@@ -49,36 +51,46 @@ pub struct KernelGrpcServer<S = KernelService> {
 impl KernelGrpcServer {
     /// Over a [`KernelService`] on what this machine has.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
-        let registry = registry.into();
-        Self::with_service(KernelService::new(Arc::clone(&registry)), registry, GrpcConfig::default())
+        let service = KernelService::new(registry);
+        Self::with_service(service.clone(), &service, GrpcConfig::default())
     }
 }
 
 impl<S: Pipeline> KernelGrpcServer<S> {
-    /// Over a pipeline of your own, whose kernels are those of `registry`. One that counts its calls has a
-    /// [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it a call is dropped when its time is
-    /// up, and counts as `cancelled` where its caller is told `DEADLINE_EXCEEDED`.
+    /// Over a service of your own, around these `kernels`: a [`LocalPipeline`](crate::pipeline::LocalPipeline) or a
+    /// [`KernelService`]. From them come the list of kernels and the devices that [`health`](Self::health) follows.
+    ///
+    /// One that counts its calls has a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it a call is
+    /// dropped when its time is up, and counts as `cancelled` where its caller is told `DEADLINE_EXCEEDED`.
     ///
     /// ```
-    /// use std::sync::Arc;
     /// use std::time::Duration;
     /// use tower::ServiceBuilder;
     /// use tower_kernels::grpc::{GrpcConfig, KernelGrpcServer};
     /// use tower_kernels::layers::{MetricsLayer, TimeoutLayer, TracingLayer};
     /// use tower_kernels::service::{KernelRegistry, KernelService};
     ///
-    /// let registry = Arc::new(KernelRegistry::new());
+    /// let kernels = KernelService::new(KernelRegistry::new());
     /// let pipeline = ServiceBuilder::new()
     ///     .layer(MetricsLayer::new())
     ///     .layer(TracingLayer::new())
     ///     .layer(TimeoutLayer::new(Duration::from_secs(5)))
-    ///     .service(KernelService::new(Arc::clone(&registry)));
+    ///     .service(kernels.clone());
     /// let config = GrpcConfig { timeout: Duration::from_secs(5), ..GrpcConfig::default() };
-    /// let service = KernelGrpcServer::with_service(pipeline, registry, config).into_service();
+    /// let server = KernelGrpcServer::with_service(pipeline, &kernels, config);
+    /// let router = tonic::transport::Server::builder().add_service(server.health()).add_service(server.into_service());
+    /// # drop(router);
     /// ```
-    pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: GrpcConfig) -> Self {
+    pub fn with_service(service: S, kernels: &impl KernelSource, config: GrpcConfig) -> Self {
+        let (registry, health) = (Arc::clone(kernels.registry()), HealthService::of(kernels));
         let (memory, shutdown) = (HostMemory::unlimited(), StreamShutdown::new());
-        Self { service, registry: registry.into(), config, memory, shutdown }
+        Self { service, registry, health, config, memory, shutdown }
+    }
+
+    /// The standard's health service for this server, to be added beside it. It says by itself that nothing is served while
+    /// the devices cannot run the kernels. All that this gives are one: keep one to say that the server is about to stop.
+    pub fn health(&self) -> HealthService {
+        self.health.clone()
     }
 
     /// Limits the memory that requests hold at one time: the same for all servers that are given clones. Without it there
@@ -98,7 +110,7 @@ impl<S: Pipeline> KernelGrpcServer<S> {
 
     /// What tonic's `Server::add_service` takes.
     pub fn into_service(self) -> KernelGrpcService<S> {
-        let Self { service, registry, config, memory, shutdown } = self;
+        let Self { service, registry, health: _, config, memory, shutdown } = self;
         let config = Arc::new(config);
         let mut inner = Dispatch::new(Handler { service, registry, config: Arc::clone(&config), shutdown })
             .max_decoding_message_size(config.max_request_size)

@@ -29,7 +29,7 @@ use super::timer::Timer;
 use super::unread::{Finished, Receiver, Sender, unread};
 use super::wire::Requests;
 use crate::error::{AnyError, ErrorKind};
-use crate::layers::timeout::TimeoutError;
+use crate::middleware::timeout::TimeoutError;
 use crate::panics::{CatchPanic, Panicked, catch_panic};
 use crate::servers::requests::{Call as Counted, StreamRequests};
 use crate::service::{Invalid, KernelRequest, KernelResponse, Payload};

@@ -9,10 +9,10 @@ use tower_service::Service;
 
 use super::form::{Form, HEAD_LENGTH, OCTETS};
 use super::read::in_time;
-use super::{Problem, RequestHead, RequestId, ResponseBody, document, read, tensors};
+use super::{Limits, Problem, RequestHead, RequestId, ResponseBody, document, read, tensors};
 use crate::error::{AnyError, ErrorKind};
-use crate::layers::timeout;
-use crate::layers::tracing::RequestScope;
+use crate::middleware::timeout;
+use crate::middleware::tracing::RequestScope;
 use crate::panics::CatchPanic;
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
 use crate::service::limits::check_name;
@@ -34,23 +34,6 @@ pub(crate) enum Answer {
     Json(Bytes, Vec<Bytes>),
     /// A head, and the tensors that it describes.
     Tensors(Bytes, Vec<Bytes>),
-}
-
-/// What requests may hold, and bring and take back.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub(crate) memory: HostMemory,
-    /// The most bytes of a request's body.
-    pub(crate) max_request_size: usize,
-    /// The most bytes of a kernel's output in its encoded form.
-    pub(crate) max_response_size: u64,
-}
-
-impl Limits {
-    /// No limit on the memory, and the same size both ways as gRPC has.
-    pub(crate) fn new(max_request_size: usize) -> Self {
-        Self { memory: HostMemory::unlimited(), max_request_size, max_response_size: 64 << 20 }
-    }
 }
 
 /// Runs a kernel for a request of HTTP: reads the body, waits for a place to run and for the answer, all within the

@@ -6,16 +6,18 @@ mod deadline;
 mod execute;
 mod form;
 mod head;
+mod limits;
 mod problem;
 mod read;
 mod request_id;
 mod tensors;
 
 pub use body::ResponseBody;
-pub(crate) use execute::{Limits, Target, execute};
+pub(crate) use execute::{Target, execute};
 #[cfg(feature = "axum")]
 pub(crate) use form::{HEAD_LENGTH, OCTETS};
 pub(crate) use head::RequestHead;
+pub(crate) use limits::{Limits, limit_setters};
 #[cfg(feature = "axum")]
 pub(crate) use problem::ProblemDocument;
 pub(crate) use problem::{Problem, document};

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::RequestId;
 use crate::error::{AnyError, Classification, ErrorKind, Hidden, OutcomeCode, Told, chain, find};
-use crate::layers::answer::problem;
+use crate::middleware::answer::problem;
 use crate::service::Invalid;
 
 /// A refusal: `application/problem+json` with `title`, `status`, `code`, `detail`, `request_id`, and `field` where one
@@ -79,7 +79,7 @@ impl Problem {
     pub(crate) fn of(error: &impl AnyError) -> Self {
         let Classification { kind, retry_after, challenge } = error.classify();
         let error = error.as_error();
-        let mut problem = Self::new(kind, chain(error));
+        let mut problem = Self::new(kind, chain(error).to_string());
         problem.retry_after = retry_after;
         problem.challenge = challenge.map(Box::new);
         problem.field = find::<Invalid>(error).map(|invalid| invalid.field.clone());
@@ -223,7 +223,7 @@ pub(crate) fn document<B: From<Bytes>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::timeout::TimeoutError;
+    use crate::middleware::timeout::TimeoutError;
     use crate::service::KernelError;
     use http::header::RETRY_AFTER;
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
-use crate::layers::answer::problem::{self, Unnamed};
+use crate::middleware::answer::problem::{self, Unnamed};
 use crate::servers::headers::{REQUEST_ID, is_request_id, made_request_id};
 
 /// The client's `x-request-id`, or one made here.

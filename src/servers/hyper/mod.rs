@@ -1,7 +1,6 @@
 //! Kernels behind plain hyper 1.x: any `Service<KernelRequest>` as a service of hyper's.
 //!
 //! ```
-//! use std::sync::Arc;
 //! use std::time::Duration;
 //! use tower::ServiceBuilder;
 //! use tower_kernels::hyper::{KernelHttpService, listen, serve};
@@ -10,15 +9,16 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let registry = Arc::new(KernelRegistry::new());
+//! let registry = KernelRegistry::new();
 //! tower_kernels::kernels::register_all(&registry)?;
 //!
+//! let kernels = KernelService::new(registry);
 //! let metrics = MetricsLayer::new();
 //! let pipeline = ServiceBuilder::new()
 //!     .layer(metrics.clone())
 //!     .layer(TimeoutLayer::new(Duration::from_secs(5)))
-//!     .service(KernelService::new(Arc::clone(&registry)));
-//! let kernels = KernelHttpService::with_service(pipeline, registry).metrics(metrics.handle());
+//!     .service(kernels.clone());
+//! let kernels = KernelHttpService::with_service(pipeline, &kernels).metrics(metrics.handle());
 //!
 //! let listener = listen("127.0.0.1:0".parse()?)?;
 //! let stop = async { Ok(()) }; // at once, here; `tokio::signal::ctrl_c()` elsewhere

@@ -16,11 +16,13 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use crate::error::{AnyError, ErrorKind};
-use crate::layers::metrics::MetricsHandle;
-use crate::layers::tracing::RequestScope;
-use crate::servers::http::{Limits, Problem, RequestHead, RequestId, ResponseBody, Target, document, execute};
+use crate::middleware::metrics::MetricsHandle;
+use crate::middleware::tracing::RequestScope;
+use crate::servers::http::{
+    Limits, Problem, RequestHead, RequestId, ResponseBody, Target, document, execute, limit_setters,
+};
 use crate::servers::unread_body::UnreadBody;
-use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService};
+use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource};
 
 /// A `Service<KernelRequest>` as a service of hyper's. See the [module](super) for what it answers.
 ///
@@ -30,61 +32,43 @@ pub struct KernelHttpService<S> {
     service: S,
     registry: Arc<KernelRegistry>,
     metrics: Option<MetricsHandle>,
-    timeout: Duration,
     limits: Limits,
 }
 
 impl KernelHttpService<KernelService> {
     /// The kernels of `registry`, on the backend that [`KernelService::new`] chooses and with no layers.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
-        let registry = registry.into();
-        Self::with_service(KernelService::new(Arc::clone(&registry)), registry)
+        let service = KernelService::new(registry);
+        Self::with_service(service.clone(), &service)
     }
 }
 
 impl<S> KernelHttpService<S> {
-    /// A pipeline of your own. `registry` is what it lists and describes. One that counts its calls has a
-    /// [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it a call is dropped when its time is
-    /// up, and counts as `cancelled` where its caller is told `deadline_exceeded`.
-    pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>) -> Self {
-        let (timeout, limits) = (Duration::from_secs(30), Limits::new(64 << 20));
-        Self { service, registry: registry.into(), metrics: None, timeout, limits }
+    /// A service of your own, around these `kernels`, which it lists and describes. Those of a
+    /// [`LocalPipeline`](crate::pipeline::LocalPipeline) bring the metrics for `GET /metrics` and the timeout.
+    ///
+    /// One that counts its calls otherwise has a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it
+    /// a call is dropped when its time is up, and counts as `cancelled` where its caller is told `deadline_exceeded`.
+    pub fn with_service(service: S, kernels: &impl KernelSource) -> Self {
+        let pipeline = kernels.pipeline();
+        let timeout = pipeline.as_ref().map_or(Duration::from_secs(30), |pipeline| pipeline.config().timeout);
+        let (registry, metrics) = (Arc::clone(kernels.registry()), pipeline.map(|pipeline| pipeline.metrics()));
+        Self { service, registry, metrics, limits: Limits::new(timeout, 64 << 20) }
     }
 
-    /// Answers `GET /metrics` with these, in the [format](crate::layers::metrics::Format) that the request prefers.
+    /// Answers `GET /metrics` with these, in the [format](crate::middleware::metrics::Format) that the request prefers.
     #[must_use]
     pub fn metrics(mut self, metrics: MetricsHandle) -> Self {
         self.metrics = Some(metrics);
         self
     }
 
-    /// Sets the most time that a request has, from its arrival to its answer: 30 s if nothing is said. Clients can ask
-    /// for less.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
+    limit_setters!(limits);
 
     /// Sets how many bytes the body of a request may have: 64 MiB if nothing is said.
     #[must_use]
     pub fn max_request_size(mut self, bytes: usize) -> Self {
         self.limits.max_request_size = bytes;
-        self
-    }
-
-    /// Sets how many bytes the output of a request may have in its encoded form: 64 MiB if nothing is said.
-    #[must_use]
-    pub fn max_response_size(mut self, bytes: u64) -> Self {
-        self.limits.max_response_size = bytes;
-        self
-    }
-
-    /// Limits the memory that requests hold at one time: the same for all servers that are given clones. Without it there
-    /// is no limit but on each of them.
-    #[must_use]
-    pub fn memory(mut self, memory: HostMemory) -> Self {
-        self.limits.memory = memory;
         self
     }
 }
@@ -118,7 +102,7 @@ where
             Ok(Route::Execute(target)) => target,
             Err(problem) => return answer_now(problem.into_response(&request_id), body),
         };
-        let head = match RequestHead::read(&parts, self.timeout) {
+        let head = match RequestHead::read(&parts, self.limits.timeout) {
             Ok(head) => head,
             Err(problem) => return answer_now(problem.into_response(&request_id), body),
         };
@@ -194,7 +178,6 @@ impl<S: fmt::Debug> fmt::Debug for KernelHttpService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KernelHttpService")
             .field("service", &self.service)
-            .field("timeout", &self.timeout)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use tracing::Level;
 
 use super::Transport;
-use crate::layers::tracing::RequestScope;
+use crate::middleware::tracing::RequestScope;
 use crate::service::PeerAddress;
 
 /// The target of the lines, by which a subscriber tells them from others.

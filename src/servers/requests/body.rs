@@ -9,7 +9,7 @@ use tracing::Span;
 use super::counts::Call;
 use super::outcome;
 use crate::error::ErrorKind;
-use crate::layers::tracing::RequestScope;
+use crate::middleware::tracing::RequestScope;
 
 /// The body of a response. The request ends with it.
 #[pin_project]

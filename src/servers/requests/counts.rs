@@ -119,7 +119,7 @@ impl RequestMetrics {
     }
 
     /// Counts a request that was refused because of who makes it; the reason is the
-    /// [code](crate::layers::authenticate::Denied::code) that
+    /// [code](crate::middleware::authenticate::Denied::code) that
     /// [`AuthenticateLayer::on_failure`](crate::layers::AuthenticateLayer::on_failure) tells.
     #[cfg(feature = "auth")]
     pub fn authentication_failed(&self, transport: Transport, reason: &'static str) {

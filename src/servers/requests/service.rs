@@ -16,7 +16,7 @@ use super::counts::{Call, RequestMetrics, Transport};
 use super::outcome;
 #[cfg(feature = "grpc")]
 use super::stream::StreamRequests;
-use crate::layers::tracing::RequestScope;
+use crate::middleware::tracing::RequestScope;
 use crate::servers::headers::ensure_request_id;
 
 /// Counts the requests of a service. See the [module](super).

@@ -4,7 +4,7 @@ use http::HeaderValue;
 
 use super::access::{Entry, Source};
 use super::counts::{Call, RequestMetrics, Transport};
-use crate::layers::tracing::RequestScope;
+use crate::middleware::tracing::RequestScope;
 
 /// Counts and logs the requests within a call: an extension of the call's request.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 
-use crate::service::{Context, HostReservation, KernelError};
+use crate::service::{HostReservation, KernelError, RunContext};
 
 /// Bytes written between two looks at whether to go on.
 const INTERVAL: usize = 64 << 10;
@@ -17,13 +17,13 @@ pub(super) struct BoundedWriter<'a> {
     document: Vec<u8>,
     /// The length up to which there is room and nothing to look at.
     unchecked: usize,
-    context: &'a Context<'a>,
+    context: &'a RunContext<'a>,
     error: Option<KernelError>,
 }
 
 impl<'a> BoundedWriter<'a> {
     /// Begins a document that is expected to have no more than `expected` bytes; that much has been reserved.
-    pub(super) fn new(expected: usize, context: &'a Context<'a>) -> Self {
+    pub(super) fn new(expected: usize, context: &'a RunContext<'a>) -> Self {
         let document = Vec::with_capacity(expected.max(INITIAL));
         let unchecked = within_limit(document.capacity().min(INTERVAL) as u64, context);
         Self { unchecked: usize::try_from(unchecked).unwrap_or(usize::MAX), document, context, error: None }
@@ -96,12 +96,12 @@ pub(super) struct TensorBounds<'a> {
     unchecked: Cell<u64>,
     /// Bytes that were copied, and not yet charged to the request.
     copied: Cell<u64>,
-    context: &'a Context<'a>,
+    context: &'a RunContext<'a>,
     error: RefCell<Option<KernelError>>,
 }
 
 impl<'a> TensorBounds<'a> {
-    pub(super) fn new(context: &'a Context<'a>) -> Self {
+    pub(super) fn new(context: &'a RunContext<'a>) -> Self {
         let unchecked = Cell::new(within_limit(INTERVAL as u64, context));
         Self { length: Cell::new(0), unchecked, copied: Cell::new(0), context, error: RefCell::new(None) }
     }
@@ -149,7 +149,7 @@ impl<'a> TensorBounds<'a> {
     }
 }
 
-fn within_limit(length: u64, context: &Context<'_>) -> u64 {
+fn within_limit(length: u64, context: &RunContext<'_>) -> u64 {
     length.min(max_response_size(context.memory()))
 }
 
@@ -166,7 +166,7 @@ mod tests {
 
     use crate::error::{Classify, ErrorKind};
     use crate::service::codec::{encode_json, encode_tensors};
-    use crate::service::{Buffer, Context, HostMemory, KernelError};
+    use crate::service::{Buffer, HostMemory, KernelError, RunContext};
 
     const MANY: u64 = 1 << 20;
 
@@ -204,7 +204,7 @@ mod tests {
     }
 
     /// In both encodings: the error, and how many numbers were asked for until then.
-    fn both(context: &Context<'_>) -> [(KernelError, u64); 2] {
+    fn both(context: &RunContext<'_>) -> [(KernelError, u64); 2] {
         let (json, tensors) = (Numbers::new(MANY), Numbers::new(MANY));
         let errors = [
             encode_json(&Output(&json), 0, context).unwrap_err(),
@@ -218,17 +218,17 @@ mod tests {
     fn nothing_is_encoded_past_the_limit_the_deadline_or_the_memory() {
         let memory = HostMemory::new(1 << 20);
         let short = memory.reservation(100_000);
-        for (error, asked) in both(&Context::detached().with_memory(Some(&short))) {
+        for (error, asked) in both(&RunContext::detached().with_memory(Some(&short))) {
             assert!(matches!(error, KernelError::ResponseTooLarge { max: 100_000 }), "{error}");
             assert!(asked < 100_000, "{asked}");
         }
         let long = memory.reservation(u64::MAX);
-        for (error, asked) in both(&Context::detached().with_memory(Some(&long))) {
+        for (error, asked) in both(&RunContext::detached().with_memory(Some(&long))) {
             assert_eq!(error.kind(), ErrorKind::TooLarge, "half of the memory is the most: {error}");
             assert!(asked < 300_000, "{asked}");
         }
         let passed = Instant::now() - Duration::from_secs(1);
-        for (error, asked) in both(&Context::new(None, Some(passed))) {
+        for (error, asked) in both(&RunContext::new(None, Some(passed))) {
             assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
             assert!(asked < 100_000, "{asked}");
         }
@@ -239,7 +239,7 @@ mod tests {
         let memory = HostMemory::new(64 << 20);
         for (expected, many) in [(0, 0), (0, 10), (0, 100_000), (100, 100_000), (1 << 20, 100_000), (1 << 20, 10)] {
             let held = memory.reservation(1 << 20);
-            let context = Context::detached().with_memory(Some(&held));
+            let context = RunContext::detached().with_memory(Some(&held));
             let numbers = Numbers::new(many);
             let written = encode_json(&Output(&numbers), expected, &context).unwrap();
             assert_eq!(written, serde_json::to_vec(&Output(&Numbers::new(many))).unwrap());
@@ -250,7 +250,7 @@ mod tests {
         let length = serde_json::to_vec(&Output(&output)).unwrap().len() as u64;
         for (max, fits) in [(length, true), (length - 1, false)] {
             let held = memory.reservation(max);
-            let context = Context::detached().with_memory(Some(&held));
+            let context = RunContext::detached().with_memory(Some(&held));
             assert_eq!(encode_json(&Output(&output), 0, &context).is_ok(), fits);
         }
     }
@@ -261,7 +261,7 @@ mod tests {
         let shared: Buffer<f64> = vec![1.5; 1 << 18].into();
         for (max, fits) in [(2 << 20, true), ((2 << 20) - 1, false)] {
             let held = memory.reservation(max);
-            let context = Context::detached().with_memory(Some(&held));
+            let context = RunContext::detached().with_memory(Some(&held));
             assert_eq!(encode_tensors(&Output(&shared), &context).is_ok(), fits);
             assert_eq!(held.bytes(), 0);
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::bounded::BoundedWriter;
 use super::deadline::has_passed;
 use super::object::ObjectOnly;
-use crate::service::{Context, Invalid, KernelError};
+use crate::service::{Invalid, KernelError, RunContext};
 
 /// What some editors and shells write before a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -69,7 +69,7 @@ pub(crate) fn decoded_size(document: &[u8]) -> u64 {
 pub(crate) fn encode_json<T: Serialize>(
     output: &T,
     expected: usize,
-    context: &Context<'_>,
+    context: &RunContext<'_>,
 ) -> Result<Bytes, KernelError> {
     let mut writer = BoundedWriter::new(expected, context);
     match serde_json::to_writer(&mut writer, output) {

@@ -71,7 +71,7 @@ mod tests {
     use super::{PinnedMemory, within};
     use crate::backends::cuda::pinned::tests::of_no_device;
     use crate::service::codec::{decode_json, decode_tensors, encode_tensors};
-    use crate::service::{Buffer, Context, DType, Reals, Tensor, Tensors};
+    use crate::service::{Buffer, DType, Reals, RunContext, Tensor, Tensors};
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Arrays {
@@ -112,12 +112,12 @@ mod tests {
     #[test]
     fn large_tensors_that_are_copied_are_copied_into_the_memory_and_shared_from_then_on() {
         let memory = of_no_device(64 << 20);
-        let tensors = encode_tensors(&arrays(), &Context::detached()).unwrap();
+        let tensors = encode_tensors(&arrays(), &RunContext::detached()).unwrap();
         let shared: Arrays = within(Some(&memory), || decode_tensors(&tensors)).unwrap();
         assert_eq!((address(&shared.large), in_use(&memory)), (tensors.get("large").unwrap().data().as_ptr(), 0));
         let decoded: Arrays = within(Some(&memory), || decode_tensors(&unaligned(&tensors))).unwrap();
         assert_eq!((&decoded, in_use(&memory)), (&arrays(), 4 << 20), "a slab for each large array");
-        let again = encode_tensors(&decoded, &Context::detached()).unwrap();
+        let again = encode_tensors(&decoded, &RunContext::detached()).unwrap();
         assert_eq!(again, tensors);
         let large = again.get("large").unwrap();
         assert_eq!((large.dtype(), large.shape()), (DType::F32, &[LEN][..]));
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_same_comes_out_with_memory_without_and_with_too_little() {
-        let tensors = unaligned(&encode_tensors(&arrays(), &Context::detached()).unwrap());
+        let tensors = unaligned(&encode_tensors(&arrays(), &RunContext::detached()).unwrap());
         let none: Arrays = decode_tensors(&tensors).unwrap();
         let little = of_no_device(2 << 20);
         let some: Arrays = within(Some(&little), || decode_tensors(&tensors)).unwrap();
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn nothing_is_left_to_the_thread_afterwards() {
         let memory = of_no_device(64 << 20);
-        let tensors = unaligned(&encode_tensors(&arrays(), &Context::detached()).unwrap());
+        let tensors = unaligned(&encode_tensors(&arrays(), &RunContext::detached()).unwrap());
         let mut wrong = Tensors::new();
         wrong
             .insert("large", Tensor::new(DType::F32, vec![LEN], Bytes::from(vec![0; 4 * LEN + 1]).slice(1..)).unwrap())

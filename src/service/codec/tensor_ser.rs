@@ -9,10 +9,10 @@ use serde::ser::{self, Impossible, SerializeMap, SerializeSeq, SerializeStruct, 
 use super::bounded::TensorBounds;
 use super::buffer::announced;
 use super::handover;
-use crate::service::{Context, DType, KernelError, Tensor, Tensors};
+use crate::service::{DType, KernelError, RunContext, Tensor, Tensors};
 
 /// Writes a kernel's output: one tensor a field, absent where the field is `None`.
-pub(crate) fn encode_tensors<T: Serialize>(output: &T, context: &Context<'_>) -> Result<Tensors, KernelError> {
+pub(crate) fn encode_tensors<T: Serialize>(output: &T, context: &RunContext<'_>) -> Result<Tensors, KernelError> {
     let bounds = TensorBounds::new(context);
     match output.serialize(Top(&bounds)) {
         Ok(tensors) => Ok(tensors),

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_kernels::error::{Classify, ErrorKind};
+use tower_kernels::error::ErrorKind;
 use tower_kernels::pipeline::{Kernels, PipelineConfig, PipelineHandle, PipelineLayer, ReadyPipeline, TenantConfig};
 use tower_kernels::service::{
     Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload, Priority,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "cuda")]
 use tower_kernels::backends::cuda::Lane;
-use tower_kernels::service::{Context, Cost, Invalid, Kernel, KernelError, KernelInfo};
+use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, RunContext};
 
 pub(crate) const PANIC: &str = "soak/panic";
 pub(crate) const GREEDY: &str = "soak/greedy";
@@ -39,7 +39,7 @@ impl Kernel for Panic {
         Cost { device_memory: 8 << 20, ..Cost::default() }
     }
 
-    fn run_cpu(&self, _: &Nothing, _: &Context<'_>) -> Result<Never, KernelError> {
+    fn run_cpu(&self, _: &Nothing, _: &RunContext<'_>) -> Result<Never, KernelError> {
         panic!("{WORDS}")
     }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use tower::{Service, ServiceExt};
 use tower_kernels::error::Classify;
-use tower_kernels::layers::metrics::MetricsHandle;
+use tower_kernels::middleware::metrics::MetricsHandle;
 use tower_kernels::service::{KernelRequest, KernelResponse};
 
 pub(crate) use process::Process;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tower_kernels::layers::metrics::EndedCalls;
+use tower_kernels::middleware::metrics::EndedCalls;
 
 /// How requests ended.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::{Buffer, Context, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry};
+use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 /// The most that a body may have, for either.
 const MAX_BODY: usize = 64 << 20;
@@ -83,7 +83,7 @@ impl Kernel for Identity {
         Cost { bytes: size_of_val::<[f32]>(&input.x) as u64, ..Cost::default() }
     }
 
-    fn run_cpu(&self, input: &Vector, _: &Context<'_>) -> Result<Vector, KernelError> {
+    fn run_cpu(&self, input: &Vector, _: &RunContext<'_>) -> Result<Vector, KernelError> {
         Ok(Vector { x: input.x.clone() })
     }
 }

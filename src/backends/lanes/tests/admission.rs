@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::backends::lanes::{Claim, Lanes, Ledger, Profile, RunFuture, Slot, Worker};
 use crate::service::{
-    BackendKind, Context, Cost, Encoding, Invalid, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    Payload,
+    BackendKind, Cost, Encoding, Invalid, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload,
+    RunContext,
 };
 
 /// Needs as much memory as its input says.
@@ -39,7 +39,7 @@ impl Worker for Holding {
         &mut self,
         job: &Job,
         _: Encoding,
-        context: &Context<'_>,
+        context: &RunContext<'_>,
         claim: Option<Claim>,
     ) -> Result<Payload, KernelError> {
         let needs = self.needs(job);

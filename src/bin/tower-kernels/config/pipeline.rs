@@ -179,8 +179,7 @@ impl Default for Batch {
 impl Config {
     /// All but what tenants may.
     pub(crate) fn pipeline(&self) -> PipelineConfig {
-        let mut config = PipelineConfig::default();
-        config.timeout = self.timeout.0;
+        let mut config = PipelineConfig { timeout: self.timeout.0, ..PipelineConfig::default() };
         let Cache { max_bytes, ttl, across_tenants } = self.cache;
         // A time to live of nothing is none.
         let ttl = Some(ttl.0).filter(|ttl| !ttl.is_zero());
@@ -193,8 +192,8 @@ impl Config {
             failure_rate: f64::from(self.circuit_breaker.failure_percent) / 100.0,
             agreeing_tenants: self.circuit_breaker.agreeing_tenants,
         });
-        let attempts = std::num::NonZeroU32::new(self.retry.attempts).filter(|attempts| attempts.get() > 1);
-        config.retry = attempts.map(|attempts| RetryConfig { attempts });
+        let attempts = self.retry.attempts;
+        config.retry = (attempts > 1).then_some(RetryConfig { attempts });
         let Queue { capacity, max_bytes } = self.queue;
         config.queue = (capacity > 0).then_some(QueueConfig { capacity, max_bytes });
         config.concurrency = NonZeroUsize::new(self.concurrency.limit);

@@ -7,8 +7,8 @@ use axum::Router;
 use http::{Method, Uri};
 use tower_kernels::axum::{KernelRouter, SecurityScheme};
 use tower_kernels::grpc::Pipeline;
-use tower_kernels::layers::authenticate::{ApiKeys, Credential, Denied, Jwt, JwtKey, Verify};
 use tower_kernels::layers::{AnswerLayer, AuthenticateLayer};
+use tower_kernels::middleware::authenticate::{ApiKeys, Credential, Denied, Jwt, JwtKey, Verify};
 use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_layer::Stack;
 

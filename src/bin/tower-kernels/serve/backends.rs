@@ -1,12 +1,10 @@
 //! What kernels run on: opened at the start, and watched.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::{self, CudaDevices, Unavailable};
 use tower_kernels::backends::{CudaState, Local};
-use tower_kernels::grpc::HealthService;
 
 use crate::config::{Config, CudaMode, Devices};
 use crate::exit::{Exit, Failure};
@@ -61,20 +59,6 @@ pub(super) async fn lost(local: &Local, exit: bool) -> String {
         if exit {
             return why;
         }
-    }
-}
-
-/// Has gRPC's health say that nothing is served while the CPU has no worker that takes jobs.
-pub(super) async fn report(local: &Local, health: &HealthService) -> Infallible {
-    let mut serving = true;
-    loop {
-        let pool = local.status().cpu.pool;
-        let serves = pool.up && pool.alive > 0;
-        if serves != serving {
-            serving = serves;
-            health.set_serving(serving).await;
-        }
-        tokio::time::sleep(LOOK).await;
     }
 }
 

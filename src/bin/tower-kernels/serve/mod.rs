@@ -83,22 +83,21 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
     let layer = pipeline::layer(config, &registry, auth.is_some()).map_err(|invalid| effective.refuse(invalid))?;
     tracing::info!("the layers, from the outside in:\n{layer}");
     let pipeline = layer.over(local.clone());
-    let health = HealthService::new();
+    let health = HealthService::of(&pipeline);
     let memory = memory::open(&config.memory);
     let tls = tls::open(&config.tls).map_err(|invalid| effective.refuse(invalid))?;
     let mut servers = Servers::new(config, auth, tls, memory);
     servers.also_show(logger.metrics());
-    let rest = servers.rest(config, pipeline.clone(), &registry, &local, layer.handle()).await;
+    let rest = servers.rest(config, &pipeline).await;
     let rest = rest.map_err(|failure| effective.due_to("rest.listen", &failure))?;
     let streams = StreamShutdown::new();
-    let grpc = servers.grpc(config, pipeline, &registry, health.clone(), &streams).await;
+    let grpc = servers.grpc(config, &pipeline, health.clone(), &streams).await;
     grpc.map_err(|failure| effective.due_to("grpc.listen", &failure))?;
     greeting::print(config, &servers, &registry, &local)?;
 
     let why = tokio::select! {
         signal = signals.next() => Stop::Signal(signal),
         why = backends::lost(&local, config.exit_on_device_loss) => Stop::DeviceLost(why),
-        never = backends::report(&local, &health) => match never {},
         ended = servers.ended() => return Err(ended.into()),
     };
     let drained = async {

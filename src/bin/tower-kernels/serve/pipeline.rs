@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use tower_kernels::error::chain;
 use tower_kernels::kernels;
 use tower_kernels::pipeline::{InvalidPipeline, PipelineLayer, QuotaConfig, RateLimitConfig};
 use tower_kernels::service::KernelRegistry;
@@ -36,18 +37,18 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     layer(config, &Arc::new(KernelRegistry::new()), true).map(drop)
 }
 
-/// The settings that a part of the pipeline is made from.
+/// The settings that a field of the pipeline's configuration is made from.
 fn invalid(error: &InvalidPipeline) -> Invalid {
-    let keys: &[&str] = match error {
-        InvalidPipeline::RateLimit { tenant: None, .. } => &["rate_limit.per_second", "rate_limit.burst"],
-        InvalidPipeline::RateLimit { tenant: Some(_), .. } => &["rate_limit.tenants"],
-        InvalidPipeline::FailureRate => &["circuit_breaker.failure_percent"],
-        InvalidPipeline::NoCache => &["cache.max_bytes"],
+    let keys: &[&str] = match error.field() {
+        "rate_limit.each" => &["rate_limit.per_second", "rate_limit.burst"],
+        field if field.starts_with("rate_limit.tenants.") => &["rate_limit.tenants"],
+        "circuit_breaker.failure_rate" => &["circuit_breaker.failure_percent"],
+        "cache" => &["cache.max_bytes"],
+        "retry.attempts" => &["retry.attempts"],
         // One that is added says itself what it is about.
         _ => &[],
     };
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    Invalid::new(keys, format!("{error}{cause}"))
+    Invalid::new(keys, chain(error))
 }
 
 fn rate_limit(config: &RateLimit) -> Option<RateLimitConfig> {

@@ -10,14 +10,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower_kernels::axum::{DrainHandle, KernelRouter};
-use tower_kernels::backends::Local;
-use tower_kernels::grpc::{HealthService, KernelGrpcServer, Pipeline, StreamShutdown, reflection, reflection_v1alpha};
+use tower_kernels::grpc::{HealthService, KernelGrpcServer, StreamShutdown, reflection, reflection_v1alpha};
 #[cfg(unix)]
 use tower_kernels::hyper::SocketFile;
 use tower_kernels::hyper::{ListenAddress, Listener, Server, Tls};
-use tower_kernels::pipeline::PipelineHandle;
+use tower_kernels::pipeline::LocalPipeline;
 use tower_kernels::requests::{RequestMetrics, Transport};
-use tower_kernels::service::{HostMemory, KernelRegistry};
+use tower_kernels::service::HostMemory;
 use tower_layer::Layer;
 
 use super::auth::Authentication;
@@ -79,21 +78,16 @@ impl Servers {
     pub(super) async fn rest(
         &mut self,
         config: &Config,
-        pipeline: impl Pipeline,
-        registry: &Arc<KernelRegistry>,
-        local: &Local,
-        layers: PipelineHandle,
+        pipeline: &LocalPipeline,
     ) -> Result<Option<DrainHandle>, Failure> {
         let Some(listener) = self.bind("REST", &config.rest.listen).await? else { return Ok(None) };
         self.rest = addresses("REST", &listener)?;
-        let router = KernelRouter::with_service(pipeline, Arc::clone(registry), config.rest.router())
+        let router = KernelRouter::with_service(pipeline.clone(), pipeline, config.rest.router())
             .timeout(config.timeout.0)
             .max_response_size(config.rest.max_response_size)
             .memory(self.memory.clone())
-            .devices(local.clone())
             .connections("rest", self.rest_server.connections())
-            .connections("grpc", self.grpc_server.connections())
-            .pipeline(layers);
+            .connections("grpc", self.grpc_server.connections());
         let router = match &self.tls {
             Some(tls) => router.tls(tls.clone()),
             None => router,
@@ -116,17 +110,15 @@ impl Servers {
     pub(super) async fn grpc(
         &mut self,
         config: &Config,
-        pipeline: impl Pipeline,
-        registry: &Arc<KernelRegistry>,
+        pipeline: &LocalPipeline,
         health: HealthService,
         streams: &StreamShutdown,
     ) -> Result<(), Failure> {
         let Some(listener) = self.bind("gRPC", &config.grpc.listen).await? else { return Ok(()) };
         self.grpc = addresses("gRPC", &listener)?;
-        let kernels =
-            KernelGrpcServer::with_service(pipeline, Arc::clone(registry), config.grpc.service(config.timeout.0))
-                .memory(self.memory.clone())
-                .stream_shutdown(streams.clone());
+        let kernels = KernelGrpcServer::with_service(pipeline.clone(), pipeline, config.grpc.service(config.timeout.0))
+            .memory(self.memory.clone())
+            .stream_shutdown(streams.clone());
         let routes = Routes::new(kernels.into_service())
             .add_service(health)
             .add_service(streams.wrap(reflection()))

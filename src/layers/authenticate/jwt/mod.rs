@@ -19,14 +19,14 @@ use super::{Credential, Denied, Identity, Verify};
 /// Tenants by the JSON web tokens that an issuer signs for them.
 ///
 /// ```
-/// use tower_kernels::layers::authenticate::{Jwt, JwtKey};
+/// use tower_kernels::middleware::authenticate::{Jwt, JwtKey};
 ///
 /// let secret = b"a secret of 32 bytes or of more.";
 /// let tokens = Jwt::new(JwtKey::hs256(secret)?)
 ///     .issuer("https://login.example")
 ///     .audience("kernels")
 ///     .tenant_claim("org");
-/// # Ok::<(), tower_kernels::layers::authenticate::InvalidJwtKey>(())
+/// # Ok::<(), tower_kernels::middleware::authenticate::InvalidJwtKey>(())
 /// ```
 ///
 /// # What a token must have

@@ -10,10 +10,10 @@ use tower_service::Service;
 
 use super::FairError;
 use super::shares::{Shares, TenantSlot, Ticket};
-use crate::layers::clock;
-use crate::layers::concurrency::limit::{Begin, End, Fixed, Limit};
-use crate::layers::concurrency::shared::{Running, Shared};
-use crate::layers::timeout::Timer;
+use crate::middleware::clock;
+use crate::middleware::concurrency::limit::{Begin, End, Fixed, Limit};
+use crate::middleware::concurrency::shared::{Running, Shared};
+use crate::middleware::timeout::Timer;
 use crate::service::RequestContext;
 
 /// The answer of a [`Fair`](super::Fair).

@@ -6,8 +6,8 @@ use tower_layer::Layer;
 
 use super::shares::Shares;
 use super::{Fair, Line};
-use crate::layers::concurrency::Fixed;
-use crate::layers::concurrency::shared::{Places, Shared};
+use crate::middleware::concurrency::Fixed;
+use crate::middleware::concurrency::shared::{Places, Shared};
 
 /// Shares places out among tenants. Made by [`ConcurrencyLayer::per_tenant`]; see the [module](super).
 ///

@@ -8,7 +8,7 @@ use tower_service::Service;
 use super::future::InLine;
 use super::shares::Entry;
 use super::{FairError, Line, ResponseFuture};
-use crate::layers::concurrency::limit::{Begin, End, Fixed};
+use crate::middleware::concurrency::limit::{Begin, End, Fixed};
 use crate::service::RequestContext;
 use crate::service::limits::tenant_key;
 

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use crate::layers::concurrency::shared::Places;
+use crate::middleware::concurrency::shared::Places;
 
 /// Under one lock, as each step looks at a tenant and at all of them. It is held for some map accesses, never while a
 /// waker runs or is dropped: the last hold on a task may be its waker, and the task may hold a place here.

@@ -38,7 +38,7 @@ impl Format {
     ///
     /// ```
     /// use http::{HeaderMap, header::ACCEPT};
-    /// use tower_kernels::layers::metrics::Format;
+    /// use tower_kernels::middleware::metrics::Format;
     ///
     /// let mut headers = HeaderMap::new();
     /// assert_eq!(Format::accepted(&headers), Format::Text);

@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::super::{Limit, RateLimitError};
 use super::Place;
-use crate::layers::clock;
+use crate::middleware::clock;
 
 /// The answer of a [`Wait`](super::Wait).
 #[pin_project]

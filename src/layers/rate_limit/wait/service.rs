@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use super::super::{Limit, RateLimitError};
 use super::{Line, WaitFuture};
-use crate::layers::clock;
+use crate::middleware::clock;
 
 /// Lets so many calls a period through and has the others wait. See [`RateLimiterLayer::wait`].
 ///

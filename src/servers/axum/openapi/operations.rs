@@ -6,7 +6,7 @@ use super::super::health::{Health, Probe};
 use super::super::kernels::{Filter, Page};
 use super::responses::{answer, reference, refusals, responses};
 use super::schemas::{Schemas, TENSORS_IN, TENSORS_OUT, name_of};
-use crate::layers::metrics::Format;
+use crate::middleware::metrics::Format;
 use crate::servers::http::{HEAD_LENGTH, OCTETS};
 use crate::service::{ExecuteRequest, ExecuteResponse, RegisteredKernel};
 

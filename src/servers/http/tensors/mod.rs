@@ -35,7 +35,7 @@ pub(super) use self::head::Asked;
 #[cfg(feature = "axum")]
 pub(crate) use self::head::Document as TensorHead;
 
-/// The most bytes that a head may have: twice what [`MAX_TENSORS`](crate::service::limits::MAX_TENSORS) take.
+/// The most bytes that a head may have: twice what [`MAX_TENSORS`](crate::service::MAX_TENSORS) take.
 const MAX_HEAD: usize = 64 << 10;
 
 /// Reads a request: its head of `head_length` bytes, and the tensors as they arrive.

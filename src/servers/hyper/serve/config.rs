@@ -17,6 +17,8 @@ use std::time::Duration;
 ///
 /// So the connections of one address, [`max_per_address`](Self::max_per_address), hold 4.7 GB at their very worst, and
 /// 10 000 of many addresses 46 GB: where that many hostile ones are to be expected, have fewer.
+///
+/// Fields may be added in a minor version: end a literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     /// The most time that the head of a request may take from its first byte, and the first byte of a connection from

@@ -12,7 +12,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use http::{HeaderName, HeaderValue};
-use tower_kernels::error::ErrorKind;
+use tower_kernels::error::{ErrorKind, chain};
 
 use super::args::Form;
 use crate::exit::Exit;
@@ -136,9 +136,7 @@ impl Failure {
 
     /// An error and its causes, which say what it does not.
     fn of(code: impl Into<Cow<'static, str>>, error: &dyn Error) -> Self {
-        let causes = std::iter::successors(error.source(), |&cause| cause.source());
-        let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-        Self::new(code, message)
+        Self::new(code, chain(error).to_string())
     }
 }
 

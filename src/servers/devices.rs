@@ -1,0 +1,62 @@
+//! Whether the devices of this process can run what is asked of them, by the one rule of all servers.
+
+use crate::backends::{CudaState, LocalStatus};
+#[cfg(feature = "cuda")]
+use crate::service::BackendKind;
+use crate::service::KernelRegistry;
+
+/// Why some kernels cannot run any more: the CPU has no workers, or every CUDA device is lost and there is a kernel for
+/// nothing else. `None` while all can run, if more slowly.
+pub(crate) fn out_of_service(status: &LocalStatus, registry: &KernelRegistry) -> Option<String> {
+    let LocalStatus { cpu, cuda } = status;
+    let no_workers = !cpu.pool.up || cpu.pool.alive == 0;
+    let problems = || [cpu.problems(), cuda_problems(cuda)].concat().join("; ");
+    (no_workers || is_missed(cuda, registry)).then(problems)
+}
+
+/// That CUDA is off is no problem of a device.
+pub(crate) fn cuda_problems(cuda: &CudaState) -> Vec<String> {
+    match cuda {
+        CudaState::Off { .. } => Vec::new(),
+        #[cfg(feature = "cuda")]
+        CudaState::On { .. } => cuda.troubles(),
+    }
+}
+
+/// Whether no CUDA device is left, and a kernel runs on nothing else.
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "without CUDA nothing can be lost"))]
+pub(crate) fn is_missed(cuda: &CudaState, registry: &KernelRegistry) -> bool {
+    match cuda {
+        CudaState::Off { .. } => false,
+        #[cfg(feature = "cuda")]
+        CudaState::On { .. } => !cuda.is_up() && needs_cuda(registry),
+    }
+}
+
+/// Whether there is a kernel that runs on CUDA and nowhere else.
+#[cfg(feature = "cuda")]
+fn needs_cuda(registry: &KernelRegistry) -> bool {
+    registry.list().iter().any(|kernel| {
+        let backends = &kernel.info().backends;
+        backends.contains(&BackendKind::Cuda) && !backends.contains(&BackendKind::Cpu)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::Local;
+
+    #[test]
+    fn a_cpu_without_workers_is_out_of_service_and_says_so() {
+        let registry = KernelRegistry::new();
+        let mut status = Local::detect().status();
+        assert_eq!(out_of_service(&status, &registry), None);
+        status.cpu.pool.alive = 1;
+        assert_eq!(out_of_service(&status, &registry), None, "it goes on with fewer");
+        status.cpu.pool.alive = 0;
+        assert!(out_of_service(&status, &registry).unwrap().contains("workers of the CPU"));
+        (status.cpu.pool.up, status.cpu.pool.alive) = (false, 1);
+        assert_eq!(out_of_service(&status, &registry).unwrap(), "the CPU takes no jobs any more");
+    }
+}
