@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tower_kernels::axum::RouterConfig;
 use tower_kernels::hyper::ListenAddress;
 use tower_kernels::service::KernelRegistry;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::Targets;
 
 /// A time as people write it: `30s`, `500ms`, `1m 30s`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,14 +160,17 @@ impl FromStr for Filter {
                             as warn,tower_kernels=debug";
         let parts: Vec<_> = text.split(',').map(str::trim).collect();
         for part in &parts {
-            let level = part.rsplit_once(['=', ']']).map_or(*part, |(_, level)| level);
+            let (target, level) = part.rsplit_once('=').map_or((None, *part), |(target, level)| (Some(target), level));
+            if target.is_some_and(|target| target.is_empty() || target.contains(['[', ']', '{', '}', '='])) {
+                return Err(format!("\"{text}\" is not a filter of the log: \"{part}\" has no target; {FORM}"));
+            }
             if level.is_empty() || level.parse::<LevelFilter>().is_err() {
                 return Err(format!("\"{text}\" is not a filter of the log: \"{part}\" has no level; {FORM}"));
             }
         }
         // Without the spaces, which would be taken for a part of a target's name.
         let filter = parts.join(",");
-        match EnvFilter::try_new(&filter) {
+        match filter.parse::<Targets>() {
             Ok(_) => Ok(Self(filter)),
             Err(error) => Err(format!("\"{text}\" is not a filter of the log: {error}; {FORM}")),
         }

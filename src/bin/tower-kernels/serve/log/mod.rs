@@ -20,7 +20,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -71,14 +71,14 @@ impl Logger {
 
 /// What `log.level` asks for, with the spans of requests, which any line about a request is to name, and the access log
 /// where it is on.
-fn filter(log: &Log) -> Result<EnvFilter, Box<dyn Error + Send + Sync>> {
+fn filter(log: &Log) -> Result<Targets, Box<dyn Error + Send + Sync>> {
     let level = log.level.directives();
-    let mut filter = EnvFilter::try_new(level)?;
+    let mut filter: Targets = level.parse()?;
     if level != "off" {
-        filter = filter.add_directive(format!("{REQUEST}=error").parse()?);
+        filter = filter.with_target(REQUEST, LevelFilter::ERROR);
     }
     if log.access {
-        filter = filter.add_directive(format!("{ACCESS}=info").parse()?);
+        filter = filter.with_target(ACCESS, LevelFilter::INFO);
     }
     Ok(filter)
 }
