@@ -120,7 +120,8 @@ async fn headers_reach_the_request() {
 #[tokio::test]
 async fn the_page_of_metrics_is_in_the_format_that_is_asked_for() {
     let metrics = MetricsLayer::new();
-    let kernels = KernelHttpService::with_service(metrics.layer(Echo), &RegistryOnly::new(registry())).metrics(metrics.handle());
+    let kernels =
+        KernelHttpService::with_service(metrics.layer(Echo), &RegistryOnly::new(registry())).metrics(metrics.handle());
     let server = start(kernels, LONG).await;
     assert_eq!(server.post("/execute", &[], r#"{"kernel_id": "a", "input": 1}"#).await.status, 200);
     let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";

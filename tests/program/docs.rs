@@ -33,7 +33,7 @@ fn the_documentation_is_closed_as_the_rest_is_and_says_how_to_open_it() {
 #[test]
 fn it_can_be_opened_and_nothing_else_with_it() {
     for prefix in ["", "/api/v1", "/docs"] {
-        let server = with_keys(&["--auth-open-docs", "--rest-prefix", prefix]);
+        let server = with_keys(&["--auth-open-docs", &format!("--rest-prefix={prefix}/")]);
         let moved = get(&server, "/");
         assert_eq!((moved.status, moved.header("location")), (307, Some("docs/")), "{prefix}: {moved:?}");
         assert_eq!(get(&server, "/docs").status, 308, "{prefix}");
@@ -55,7 +55,7 @@ fn it_can_be_opened_and_nothing_else_with_it() {
 #[test]
 fn what_the_document_says_of_credentials_is_what_the_server_asks_for() {
     for (args, prefix) in [(&["--auth-open-docs"][..], ""), (&["--auth-open-docs", "--auth-open-metrics"], "/api/v1")] {
-        let server = with_keys(&[args, &["--rest-prefix", prefix]].concat());
+        let server = with_keys(&[args, &[&format!("--rest-prefix={prefix}/")]].concat());
         let document = get(&server, "/openapi.json").json();
         let schemes = &document["components"]["securitySchemes"];
         assert_eq!(schemes["apiKey"], json!({ "type": "apiKey", "in": "header", "name": "x-api-key" }));
