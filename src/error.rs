@@ -26,7 +26,6 @@ mod any;
 mod erased;
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -457,7 +456,7 @@ impl Hidden {
 
 /// The error itself, or the first of its causes, that is a `T`.
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
-pub(crate) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+pub(crate) fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
     std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
 }
 

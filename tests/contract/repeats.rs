@@ -6,9 +6,9 @@ use tower_kernels::layers::CacheLayer;
 use tower_kernels::layers::CoalesceLayer;
 
 use crate::contract;
-use crate::layers::{
-    Around, adds_at_most, around, errors_keep_their_meaning, gauged, load_is_passed_on, of_each_layer,
-};
+#[cfg(feature = "cache")]
+use crate::layers::around;
+use crate::layers::{Around, adds_at_most, errors_keep_their_meaning, gauged, load_is_passed_on, of_each_layer};
 use crate::probe::{Probe, Request};
 
 fn key(request: &Request) -> Option<String> {

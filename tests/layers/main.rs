@@ -19,6 +19,8 @@ mod priority_queue;
 #[path = "../probe/mod.rs"]
 mod probe;
 mod rate_limit;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+mod request_spans;
 mod retry;
 mod timeout;
 mod tracing;
