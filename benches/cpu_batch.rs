@@ -12,7 +12,7 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::Local;
 use tower_kernels::pipeline::{BatchConfig, LocalPipeline, PipelineConfig, PipelineLayer};
 use tower_kernels::service::{
-    BatchKey, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
+    BatchKey, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
 };
 
 const EACH: Duration = Duration::from_millis(250);
@@ -111,7 +111,7 @@ impl Kernel for Busy {
     fn info(&self) -> KernelInfo {
         KernelInfo::new(self.id, "1", "Takes its time.")
     }
-    fn validate(&self, _: &Number) -> Result<(), Invalid> {
+    fn validate(&self, _: &Number) -> Result<(), InvalidInput> {
         Ok(())
     }
     /// At the 2e9 operations a second that the CPU backend counts on.

@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt;
-use tower_kernels::backends::cuda::{Lane, Launch, Module};
+use tower_kernels::cuda::{Launch, LaunchContext, Module};
 use tower_kernels::service::*;
 
 struct Hypot;
@@ -36,9 +36,9 @@ impl Kernel for Hypot {
         KernelInfo::new("example/hypot", "1.0.0", "The third side of right triangles.")
             .backends([BackendKind::Cpu, BackendKind::Cuda])
     }
-    fn validate(&self, input: &Legs) -> Result<(), Invalid> {
+    fn validate(&self, input: &Legs) -> Result<(), InvalidInput> {
         let fits = input.x.len() == input.y.len() && input.x.len() < 1 << 31;
-        if fits { Ok(()) } else { Err(Invalid::new("y", "x and y differ in length, or are too long")) }
+        if fits { Ok(()) } else { Err(InvalidInput::new("y", "x and y differ in length, or are too long")) }
     }
     fn cost(&self, input: &Legs) -> Cost {
         let n = input.x.len() as u64;
@@ -47,11 +47,11 @@ impl Kernel for Hypot {
     fn run_cpu(&self, input: &Legs, _: &RunContext<'_>) -> Result<Sides, KernelError> {
         Ok(Sides { z: input.x.iter().zip(&*input.y).map(|(x, y)| x.hypot(*y)).collect() })
     }
-    fn run_cuda(&self, input: &Legs, lane: &mut Lane<'_>) -> Result<Sides, KernelError> {
+    fn run_cuda(&self, input: &Legs, cuda: &mut LaunchContext<'_>) -> Result<Sides, KernelError> {
         let n = input.x.len();
-        let (x, y, z) = (lane.upload(&input.x)?, lane.upload(&input.y)?, lane.alloc::<f32>(n)?);
-        lane.launch(&MODULE, "hypot_f32", Launch::elements(n, 1 << 16), &[&(n as u32), &x, &y, &z])?;
-        Ok(Sides { z: lane.download(&z)? })
+        let (x, y, z) = (cuda.upload(&input.x)?, cuda.upload(&input.y)?, cuda.alloc::<f32>(n)?);
+        cuda.launch(&MODULE, "hypot_f32", Launch::elements(n, 1 << 16), &[&(n as u32), &x, &y, &z])?;
+        Ok(Sides { z: cuda.download(&z)? })
     }
 }
 

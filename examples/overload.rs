@@ -17,9 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_kernels::pipeline::{Kernels, PipelineConfig, PipelineLayer};
-use tower_kernels::service::{
-    Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload, Priority,
-};
+use tower_kernels::request::{Execution, Priority};
+use tower_kernels::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload};
 
 const PLACES: usize = 8;
 const WORK: Duration = Duration::from_millis(10);

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_kernels::error::Classify;
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
-use tower_kernels::service::{Deadline, Operation, Tenant};
+use tower_kernels::request::{Deadline, Operation, Tenant};
 
 /// Thumbnails of small pictures are there at once; of large ones, too late.
 async fn thumbnail(request: Request<&'static str>) -> Result<Response<String>, Infallible> {

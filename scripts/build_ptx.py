@@ -34,7 +34,7 @@ OPTIONS = [
     "--fmad=true",
 ]
 # Machine code for these is embedded beside the PTX, so that a first request need not wait for the
-# driver's compiler. src/backends/cuda/module.rs has the same list.
+# driver's compiler. src/cuda/module.rs has the same list.
 CUBIN_TARGETS = ["sm_80", "sm_90", "sm_100"]
 RESOURCE_TARGETS = ["sm_75", *CUBIN_TARGETS]
 RESOURCES = KERNELS / "resources.md"

@@ -34,10 +34,10 @@
 //!
 //! ```text
 //! hyper / axum / tonic / actix / your code                            src/servers
-//!   -> layers          metrics, load shed, timeout, queue, ...        src/layers, stacked in src/pipeline
+//!   -> layers          metrics, load shed, timeout, queue, ...        src/middleware, stacked in src/pipeline
 //!   -> KernelService   look up the kernel                             src/service
 //!   -> backend         reserve a slot, decode, validate, estimate     src/backends
-//!   -> lane            a thread of its own; on CUDA a stream too      src/backends/lanes
+//!   -> lane            a thread of its own; on CUDA a stream too      src/backends/worker_pool
 //!   -> kernel          run, encode                                    src/kernels
 //!   -> the same way back
 //! ```
@@ -62,7 +62,7 @@
 //! * Kernels behind a server of your own, each with a feature of its name: `axum` for REST (`KernelRouter`), `grpc` over
 //!   tonic (`KernelGrpcServer`, `KernelClient`), `hyper` for any pipeline as a service of hyper's and a server with a
 //!   graceful end, `actix` for actors.
-//! * Who may call: `layers::AuthenticateLayer` (feature `auth`), and [`layers::AnswerLayer`], which makes HTTP or gRPC
+//! * Who may call: `layers::AuthenticateLayer` (feature `auth`), and [`layers::ErrorResponseLayer`], which makes HTTP or gRPC
 //!   answers of what layers refuse.
 //! * Using kernels: [`KernelService`](service::KernelService) and the [catalogue](kernels).
 //! * The layers around kernels in the right order, from a few settings: [`pipeline`].
@@ -92,48 +92,18 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backends;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod error;
 pub mod kernels;
-#[path = "layers/mod.rs"]
+pub mod layers;
 pub mod middleware;
 mod panics;
 pub mod pipeline;
+pub mod request;
 mod servers;
 pub mod service;
 mod sync;
-
-/// The layers, and nothing else, so that they can be imported with `use tower_kernels::layers::*`.
-///
-/// [`middleware`] says what each of them does and when to use it, and has a module for each.
-///
-/// Neither this module nor [`service`] has modules of its own, or types with the names of common ones. Imported all at once,
-/// they shadow no crate and nothing of the standard library or of tower:
-///
-/// ```
-/// use std::time::Duration;
-/// use tower::*;
-/// use tower_kernels::layers::*;
-/// use tower_kernels::service::*;
-///
-/// tracing::info!("the crate `tracing`, and not the layer");
-/// let service = ServiceBuilder::new()
-///     .layer(MetricsLayer::new())
-///     .layer(TimeoutLayer::new(Duration::from_secs(30)))
-///     .layer(timeout::TimeoutLayer::new(Duration::from_secs(60))) // tower's
-///     .service(service_fn(async |request: KernelRequest| Ok::<_, KernelError>(request.payload)));
-/// ```
-pub mod layers {
-    #[cfg(feature = "auth")]
-    pub use crate::middleware::authenticate::AuthenticateLayer;
-    #[cfg(feature = "cache")]
-    pub use crate::middleware::cache::CacheLayer;
-    pub use crate::middleware::{
-        answer::AnswerLayer, batch::BatchLayer, circuit_breaker::CircuitBreakerLayer, classify::ClassifyLayer,
-        coalesce::CoalesceLayer, concurrency::ConcurrencyLayer, fallback::FallbackLayer, hedge::HedgeLayer,
-        load_shed::LoadShedLayer, metrics::MetricsLayer, optional::OptionalLayer, priority_queue::PriorityQueueLayer,
-        rate_limit::RateLimiterLayer, retry::RetryLayer, timeout::TimeoutLayer, tracing::TracingLayer,
-    };
-}
 
 #[cfg(feature = "actix")]
 pub use servers::actix;

@@ -20,8 +20,8 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder};
-use tower_kernels::layers::{AnswerLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
-use tower_kernels::middleware::answer::any_body;
+use tower_kernels::layers::{ErrorResponseLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
+use tower_kernels::middleware::error_response::any_body;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -124,7 +124,8 @@ async fn check(client: &mut Client, service: &str) -> Result<(), Status> {
 
 #[tokio::test]
 async fn timeout_on_axum() {
-    let layers = ServiceBuilder::new().layer(AnswerLayer::new()).layer(TimeoutLayer::new(Duration::from_millis(50)));
+    let layers =
+        ServiceBuilder::new().layer(ErrorResponseLayer::new()).layer(TimeoutLayer::new(Duration::from_millis(50)));
     let address = over_axum(layers).await;
     assert_says(&http_get(address, "/hello").await, &["http/1.1 200", "\r\n\r\nhello"]);
     let late = http_get(address, "/slow").await;
@@ -133,7 +134,7 @@ async fn timeout_on_axum() {
 
 #[tokio::test]
 async fn rate_limit_on_axum() {
-    let layers = ServiceBuilder::new().layer(AnswerLayer::new()).layer(RateLimiterLayer::new(1, HOUR));
+    let layers = ServiceBuilder::new().layer(ErrorResponseLayer::new()).layer(RateLimiterLayer::new(1, HOUR));
     let address = over_axum(layers).await;
     assert_says(&http_get(address, "/hello").await, &["http/1.1 200"]);
     // One limit for all routes, each of which has a service of its own.
@@ -147,8 +148,10 @@ async fn rate_limit_on_axum() {
 #[tokio::test]
 async fn metrics_on_axum() {
     let metrics = MetricsLayer::new();
-    let layers =
-        ServiceBuilder::new().layer(AnswerLayer::new()).layer(metrics.clone()).layer(RateLimiterLayer::new(1, HOUR));
+    let layers = ServiceBuilder::new()
+        .layer(ErrorResponseLayer::new())
+        .layer(metrics.clone())
+        .layer(RateLimiterLayer::new(1, HOUR));
     let address = over_axum(layers).await;
     http_get(address, "/hello").await;
     http_get(address, "/hello").await;
@@ -160,7 +163,7 @@ async fn tracing_on_axum() {
     let log = Log::default();
     let _listening = log.listen();
     let layers = ServiceBuilder::new()
-        .layer(AnswerLayer::new())
+        .layer(ErrorResponseLayer::new())
         .layer(TracingLayer::new())
         .layer(RateLimiterLayer::new(1, HOUR));
     let address = over_axum(layers).await;
@@ -172,7 +175,8 @@ async fn tracing_on_axum() {
 
 #[tokio::test]
 async fn timeout_on_tonic() {
-    let layers = ServiceBuilder::new().layer(AnswerLayer::grpc()).layer(TimeoutLayer::new(Duration::from_millis(50)));
+    let layers =
+        ServiceBuilder::new().layer(ErrorResponseLayer::grpc()).layer(TimeoutLayer::new(Duration::from_millis(50)));
     let mut client = over_tonic(layers).await;
     check(&mut client, "").await.unwrap();
     let late = check(&mut client, "slow").await.unwrap_err();
@@ -184,7 +188,7 @@ async fn timeout_on_tonic() {
 
 #[tokio::test]
 async fn rate_limit_on_tonic() {
-    let layers = ServiceBuilder::new().layer(AnswerLayer::grpc()).layer(RateLimiterLayer::new(1, HOUR));
+    let layers = ServiceBuilder::new().layer(ErrorResponseLayer::grpc()).layer(RateLimiterLayer::new(1, HOUR));
     let mut client = over_tonic(layers).await;
     check(&mut client, "").await.unwrap();
     let refused = check(&mut client, "").await.unwrap_err();
@@ -198,8 +202,10 @@ async fn rate_limit_on_tonic() {
 #[tokio::test]
 async fn metrics_on_tonic() {
     let metrics = MetricsLayer::new();
-    let layers =
-        ServiceBuilder::new().layer(AnswerLayer::grpc()).layer(metrics.clone()).layer(RateLimiterLayer::new(1, HOUR));
+    let layers = ServiceBuilder::new()
+        .layer(ErrorResponseLayer::grpc())
+        .layer(metrics.clone())
+        .layer(RateLimiterLayer::new(1, HOUR));
     let mut client = over_tonic(layers).await;
     check(&mut client, "").await.unwrap();
     check(&mut client, "").await.unwrap_err();
@@ -211,7 +217,7 @@ async fn tracing_on_tonic() {
     let log = Log::default();
     let _listening = log.listen();
     let layers = ServiceBuilder::new()
-        .layer(AnswerLayer::grpc())
+        .layer(ErrorResponseLayer::grpc())
         .layer(TracingLayer::new())
         .layer(RateLimiterLayer::new(1, HOUR));
     let mut client = over_tonic(layers).await;
@@ -225,7 +231,7 @@ async fn tracing_on_tonic() {
 async fn towers_layers_on_axum() {
     // axum makes the services of a layer once a connection, and this one limits all of them together.
     let limit = GlobalConcurrencyLimitLayer::new(1);
-    let address = over_axum(ServiceBuilder::new().layer(AnswerLayer::new()).load_shed().layer(limit)).await;
+    let address = over_axum(ServiceBuilder::new().layer(ErrorResponseLayer::new()).load_shed().layer(limit)).await;
     assert_says(&http_get(address, "/hello").await, &["http/1.1 200", "\r\n\r\nhello"]);
     // One of the two waits for an hour, and the other finds the service full.
     let refused = tokio::select! {
@@ -234,12 +240,12 @@ async fn towers_layers_on_axum() {
     };
     assert_says(&refused, &["http/1.1 503", "retry-after: 1", r#""code":"overloaded""#, "service overloaded"]);
 
-    let layers = ServiceBuilder::new().layer(AnswerLayer::new()).timeout(Duration::from_millis(50));
+    let layers = ServiceBuilder::new().layer(ErrorResponseLayer::new()).timeout(Duration::from_millis(50));
     let late = http_get(over_axum(layers).await, "/slow").await;
     assert_says(&late, &["http/1.1 504", r#""code":"deadline_exceeded""#]);
 
     let layers = ServiceBuilder::new()
-        .layer(AnswerLayer::new())
+        .layer(ErrorResponseLayer::new())
         .buffer(8)
         .layer(MetricsLayer::new())
         .layer(RateLimiterLayer::new(1, HOUR));
@@ -253,9 +259,9 @@ async fn towers_layers_on_axum() {
 async fn towers_layers_on_tonic() {
     // By the content type, and as gRPC alone.
     let full = || ServiceBuilder::new().load_shed().layer(GlobalConcurrencyLimitLayer::new(1)).into_inner();
-    let by_type = ServiceBuilder::new().layer(AnswerLayer::new()).layer(full()).map_response(any_body);
+    let by_type = ServiceBuilder::new().layer(ErrorResponseLayer::new()).layer(full()).map_response(any_body);
     let client = over_tonic(by_type).await;
-    let other = over_tonic(ServiceBuilder::new().layer(AnswerLayer::grpc()).layer(full())).await;
+    let other = over_tonic(ServiceBuilder::new().layer(ErrorResponseLayer::grpc()).layer(full())).await;
     for mut client in [client, other] {
         check(&mut client, "").await.unwrap();
         let mut second = client.clone();
@@ -323,8 +329,10 @@ async fn call(address: SocketAddr, path: http::uri::PathAndQuery) -> Result<(), 
 #[tokio::test]
 async fn metrics_around_the_layer_that_answers() {
     let metrics = MetricsLayer::new();
-    let layers =
-        ServiceBuilder::new().layer(metrics.clone()).layer(AnswerLayer::grpc()).layer(RateLimiterLayer::new(1, HOUR));
+    let layers = ServiceBuilder::new()
+        .layer(metrics.clone())
+        .layer(ErrorResponseLayer::grpc())
+        .layer(RateLimiterLayer::new(1, HOUR));
     let mut client = over_tonic(layers).await;
     check(&mut client, "").await.unwrap();
     check(&mut client, "").await.unwrap_err();
@@ -335,7 +343,7 @@ async fn metrics_around_the_layer_that_answers() {
 #[tokio::test]
 async fn a_named_service_keeps_its_name_beneath_every_layer() {
     let layered = ServiceBuilder::new()
-        .layer(AnswerLayer::grpc())
+        .layer(ErrorResponseLayer::grpc())
         .layer(MetricsLayer::new())
         .layer(TracingLayer::new())
         .layer(RateLimiterLayer::new(1, HOUR))

@@ -20,9 +20,10 @@ use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::grpc::proto::{execute_stream_request::Call, execute_stream_response::Outcome};
 use tower_kernels::grpc::{ExecuteRequest, ExecuteStreamRequest, GrpcConfig, KernelClient, KernelGrpcServer};
-use tower_kernels::layers::{AnswerLayer, AuthenticateLayer, MetricsLayer, RateLimiterLayer};
+use tower_kernels::layers::{AuthenticateLayer, ErrorResponseLayer, MetricsLayer, RateLimiterLayer};
 use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys, Jwt, JwtKey, Or, Verify};
-use tower_kernels::service::{Execution, KernelRegistry, KernelRequest, KernelResponse, Payload, RegistryOnly, Tenant};
+use tower_kernels::request::{Execution, Tenant};
+use tower_kernels::service::{KernelRegistry, KernelRequest, KernelResponse, Payload, RegistryOnly};
 
 const ACME: &str = "the-one-key-of-acme";
 const UMBRELLA: &str = "the-one-key-of-umbrella";
@@ -73,7 +74,7 @@ fn assert_says(answer: &str, all: &[&str]) {
 async fn a_router_that_knows_nothing_of_kernels() {
     let metrics = MetricsLayer::new();
     let layers = ServiceBuilder::new()
-        .layer(AnswerLayer::new())
+        .layer(ErrorResponseLayer::new())
         .layer(metrics.clone())
         .layer(layer())
         .layer(RateLimiterLayer::new(2, HOUR).per_tenant());
@@ -110,7 +111,7 @@ async fn a_router_that_knows_nothing_of_kernels() {
 #[tokio::test]
 async fn a_grpc_server_that_knows_nothing_of_kernels() {
     let (_, health) = tonic_health::server::health_reporter();
-    let layers = ServiceBuilder::new().layer(AnswerLayer::grpc()).layer(layer());
+    let layers = ServiceBuilder::new().layer(ErrorResponseLayer::grpc()).layer(layer());
     let channel = serve_grpc(Server::builder().layer(layers).add_service(health)).await;
     let mut client = HealthClient::new(channel);
     let watch = |key: Option<&'static str>| {
@@ -172,7 +173,7 @@ async fn over_rest_nobody_can_claim_another_tenant() {
     let seen = Seen::default();
     let router = KernelRouter::with_service(seen.service(), &RegistryOnly::new(registry()), RouterConfig::default())
         .into_router();
-    let layers = ServiceBuilder::new().layer(AnswerLayer::http()).layer(layer());
+    let layers = ServiceBuilder::new().layer(ErrorResponseLayer::http()).layer(layer());
     let address = serve(router.layer(layers)).await;
     let document = json!({"kernel_id": "linalg/saxpy", "input": 1, "metadata": {"tenant": "umbrella"}}).to_string();
     let json = ("content-type", "application/json");
@@ -218,7 +219,7 @@ async fn over_grpc_nobody_can_claim_another_tenant() {
     let seen = Seen::default();
     let kernels = KernelGrpcServer::with_service(seen.service(), &RegistryOnly::new(registry()), GrpcConfig::default())
         .into_service();
-    let layers = ServiceBuilder::new().layer(AnswerLayer::grpc()).layer(layer());
+    let layers = ServiceBuilder::new().layer(ErrorResponseLayer::grpc()).layer(layer());
     let channel = serve_grpc(Server::builder().layer(layers).add_service(kernels)).await;
     let mut client = KernelClient::new(channel);
     fn with<T>(message: T, credential: (&'static str, &str)) -> Request<T> {

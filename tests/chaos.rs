@@ -21,7 +21,8 @@ use tower_kernels::pipeline::{
     BatchConfig, CoalesceConfig, Kernels, PipelineConfig, PipelineHandle, PipelineLayer, QueueConfig, QuotaConfig,
     RateLimitConfig, ReadyPipeline, RetryConfig,
 };
-use tower_kernels::service::{KernelRequest, Payload, Priority};
+use tower_kernels::request::Priority;
+use tower_kernels::service::{KernelRequest, Payload};
 
 use self::kernels::{Chaotic, registry};
 use self::random::Random;
@@ -229,7 +230,7 @@ fn machine() -> Local {
     #[cfg(feature = "cuda")]
     return Local::with_backends(
         tower_kernels::backends::cpu::CpuBackend::new(),
-        Err::<tower_kernels::backends::cuda::CudaDevices, _>(tower_kernels::backends::cuda::Unavailable::TurnedOff),
+        Err::<tower_kernels::backends::cuda::CudaDevices, _>(tower_kernels::cuda::Unavailable::TurnedOff),
     );
     #[cfg(not(feature = "cuda"))]
     Local::detect()

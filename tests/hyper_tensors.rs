@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tower_kernels::hyper::{KernelHttpService, ResponseBody, serve};
-use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
+use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 const HEAD_LENGTH: &str = "inference-header-content-length";
 const LONG: Duration = Duration::from_secs(600);
@@ -46,7 +46,7 @@ impl Kernel for Identity {
         KernelInfo::new("test/identity", "1.0.0", "Answers with its input.")
     }
 
-    fn validate(&self, _: &Input) -> Result<(), Invalid> {
+    fn validate(&self, _: &Input) -> Result<(), InvalidInput> {
         Ok(())
     }
 

@@ -15,7 +15,8 @@ use std::num::NonZeroUsize;
 
 use tower::{Layer, Service, ServiceBuilder};
 use tower_kernels::pipeline::{LoadShedConfig, PipelineConfig, PipelineLayer};
-use tower_kernels::service::{KernelRegistry, KernelRequest, KernelResponse, Priority};
+use tower_kernels::request::Priority;
+use tower_kernels::service::{KernelRegistry, KernelRequest, KernelResponse};
 
 use self::device::{MILLI, Noise, Work, device};
 use self::load::{Tally, offer};

@@ -16,9 +16,8 @@ use tower_kernels::pipeline::{
     BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, InvalidPipeline, PipelineConfig, PipelineFuture,
     PipelineHandle, PipelineLayer, QueueConfig, QuotaConfig, RateLimitConfig, ReadyPipeline, RetryConfig,
 };
-use tower_kernels::service::{
-    Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload,
-};
+use tower_kernels::request::Execution;
+use tower_kernels::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
 
 #[path = "pipeline/errors.rs"]
 mod errors;
@@ -336,7 +335,8 @@ mod batch {
     use futures::future::join_all;
     use tower_kernels::backends::Local;
     use tower_kernels::backends::cpu::CpuConfig;
-    use tower_kernels::backends::cuda::{CudaDevices, Unavailable};
+    use tower_kernels::backends::cuda::CudaDevices;
+    use tower_kernels::cuda::Unavailable;
     use tower_kernels::pipeline::LocalPipeline;
 
     use super::*;

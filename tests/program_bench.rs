@@ -16,7 +16,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::grpc::KernelGrpcServer;
-use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
+use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 const SAXPY: &str = r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#;
 
@@ -47,7 +47,7 @@ impl Kernel for Moody {
         KernelInfo::new("test/moody", "1.0.0", "Stalls once.")
     }
 
-    fn validate(&self, _: &Mood) -> Result<(), Invalid> {
+    fn validate(&self, _: &Mood) -> Result<(), InvalidInput> {
         Ok(())
     }
 

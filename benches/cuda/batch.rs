@@ -13,16 +13,17 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
-use tower_kernels::backends::cuda::{Lane, Launch, Module};
 use tower_kernels::backends::{BatchedLayer, Local};
+use tower_kernels::cuda::{Launch, LaunchContext, Module};
 use tower_kernels::kernels::linalg::saxpy::{Saxpy, SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::OptionPricingInput;
 use tower_kernels::layers::BatchLayer;
 use tower_kernels::pipeline::{BatchConfig, PipelineConfig, PipelineLayer, QueueConfig};
+use tower_kernels::request::RequestContext;
 use tower_kernels::service::{
-    BackendKind, BatchKey, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRequest, KernelResponse,
-    KernelService, Payload, RequestContext,
+    BackendKind, BatchKey, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRequest, KernelResponse,
+    KernelService, Payload,
 };
 
 use crate::{Cuda, Row, saxpy_input, service};
@@ -192,7 +193,7 @@ impl Service<Vec<Item>> for Together {
     }
 }
 
-/// Where a shared run spends its time on the lane.
+/// Where a shared run spends its time on the cuda.
 fn phases(runtime: &Runtime) {
     let off = service(|_| {});
     off.registry().register(Phased).unwrap();
@@ -231,7 +232,7 @@ impl Kernel for Phased {
         KernelInfo::new("bench/phased", "1", "Saxpy with a clock.").backends([BackendKind::Cuda])
     }
 
-    fn validate(&self, _: &SaxpyInput) -> Result<(), Invalid> {
+    fn validate(&self, _: &SaxpyInput) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -243,20 +244,24 @@ impl Kernel for Phased {
         Saxpy.batch_key(input)
     }
 
-    fn run_cuda(&self, input: &SaxpyInput, lane: &mut Lane<'_>) -> Result<SaxpyOutput, KernelError> {
-        Saxpy.run_cuda(input, lane)
+    fn run_cuda(&self, input: &SaxpyInput, cuda: &mut LaunchContext<'_>) -> Result<SaxpyOutput, KernelError> {
+        Saxpy.run_cuda(input, cuda)
     }
 
-    fn run_cuda_batch(&self, inputs: &[&SaxpyInput], lane: &mut Lane<'_>) -> Result<Vec<SaxpyOutput>, KernelError> {
+    fn run_cuda_batch(
+        &self,
+        inputs: &[&SaxpyInput],
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<Vec<SaxpyOutput>, KernelError> {
         let begun = Instant::now();
-        let x = lane.upload_parts(inputs.iter().map(|input| &input.x[..]))?;
-        let y = lane.upload_parts(inputs.iter().map(|input| &input.y[..]))?;
+        let x = cuda.upload_parts(inputs.iter().map(|input| &input.x[..]))?;
+        let y = cuda.upload_parts(inputs.iter().map(|input| &input.y[..]))?;
         let joined = Instant::now();
         let launch = Launch::elements(x.len().div_ceil(4), 1 << 20);
-        lane.launch(&CODE, "saxpy_f32", launch, &[&(x.len() as u64), &inputs[0].a, &x, &y, &y])?;
+        cuda.launch(&CODE, "saxpy_f32", launch, &[&(x.len() as u64), &inputs[0].a, &x, &y, &y])?;
         let launched = Instant::now();
         let lengths: Vec<usize> = inputs.iter().map(|input| input.y.len()).collect();
-        let outputs = lane.download_parts(&y, &lengths)?.into_iter().map(|y| SaxpyOutput { y }).collect();
+        let outputs = cuda.download_parts(&y, &lengths)?.into_iter().map(|y| SaxpyOutput { y }).collect();
         for (phase, time) in PHASES.iter().zip([joined - begun, launched - joined, launched.elapsed()]) {
             phase.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
         }

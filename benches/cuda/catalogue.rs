@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::OptionPricingInput;
-use tower_kernels::service::{Buffer, Element, Payload, Reals};
+use tower_kernels::service::{Buffer, Element, FloatArray, Payload};
 
 use crate::kernels::{PhasesInput, PhasesOutput};
 use crate::{Cuda, call, service};
@@ -69,7 +69,7 @@ pub(crate) fn pricing_rows() {
 
 fn priced<T: Element>(contracts: usize, real: fn(f64) -> T, pinned: bool) -> Duration
 where
-    Reals: From<Vec<T>> + From<Buffer<T>>,
+    FloatArray: From<Vec<T>> + From<Buffer<T>>,
 {
     let mut service = service(|_| {});
     let memory = service.backend().pinned_memory().clone();
@@ -101,9 +101,9 @@ fn phases() {
     println!("    transparent huge pages: {}", huge.trim());
 }
 
-fn pricing<T>(contracts: usize, real: fn(f64) -> T, array: impl Fn(Vec<T>) -> Reals) -> Payload {
+fn pricing<T>(contracts: usize, real: fn(f64) -> T, array: impl Fn(Vec<T>) -> FloatArray) -> Payload {
     let mut random = Random::new(7);
-    let mut between = |low: f64, high: f64| -> Reals {
+    let mut between = |low: f64, high: f64| -> FloatArray {
         let step = (high - low) / f64::from(1 << 20);
         array((0..contracts).map(|_| real(low + step * random.below(1 << 20) as f64)).collect())
     };

@@ -9,9 +9,11 @@ use serde::Deserialize;
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::Local;
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
-use tower_kernels::backends::cuda::{CudaBackend, CudaConfig, Lane, Launch, Module, devices};
+use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
+use tower_kernels::cuda::{Launch, LaunchContext, Module, devices};
 use tower_kernels::service::{
-    BackendKind, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelService, Payload,
+    BackendKind, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelService,
+    Payload,
 };
 
 use crate::kernels::Done;
@@ -62,7 +64,7 @@ impl Kernel for PassTime {
         KernelInfo::new("bench/pass-time", "1", "Holds the device.").backends([BackendKind::Cuda])
     }
 
-    fn validate(&self, _: &Job) -> Result<(), Invalid> {
+    fn validate(&self, _: &Job) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -71,9 +73,9 @@ impl Kernel for PassTime {
         Cost { operations, ..Cost::default() }
     }
 
-    fn run_cuda(&self, job: &Job, lane: &mut Lane<'_>) -> Result<Done, KernelError> {
-        lane.launch(&MODULE, "pass_time", Launch::new(self.blocks, 1024), &[&job.nanos])?;
-        lane.wait()?;
+    fn run_cuda(&self, job: &Job, cuda: &mut LaunchContext<'_>) -> Result<Done, KernelError> {
+        cuda.launch(&MODULE, "pass_time", Launch::new(self.blocks, 1024), &[&job.nanos])?;
+        cuda.wait()?;
         Ok(Done {})
     }
 }

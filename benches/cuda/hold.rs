@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "cuda")]
-use tower_kernels::backends::cuda::{Lane, Launch, Module};
-use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, RunContext};
+use tower_kernels::cuda::{Launch, LaunchContext, Module};
+use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
 pub(crate) const HOLD: &str = "bench/hold";
 
@@ -41,10 +41,10 @@ impl Kernel for Hold {
         KernelInfo::new(HOLD, "1", "Passes time.").cuda()
     }
 
-    fn validate(&self, input: &HoldInput) -> Result<(), Invalid> {
+    fn validate(&self, input: &HoldInput) -> Result<(), InvalidInput> {
         match input.micros {
             0..=10_000_000 => Ok(()),
-            more => Err(Invalid::new("micros", format!("{more} where ten seconds is the most"))),
+            more => Err(InvalidInput::new("micros", format!("{more} where ten seconds is the most"))),
         }
     }
 
@@ -64,13 +64,13 @@ impl Kernel for Hold {
     }
 
     #[cfg(feature = "cuda")]
-    fn run_cuda(&self, input: &HoldInput, lane: &mut Lane<'_>) -> Result<HoldOutput, KernelError> {
-        let out = lane.zeroed::<u64>(input.blocks as usize)?;
-        let stop = lane.cancel_flag();
-        lane.launch(&MODULE, "hold", Launch::new(input.blocks, 1024), &[&(input.micros * 1000), &stop, &out])?;
+    fn run_cuda(&self, input: &HoldInput, cuda: &mut LaunchContext<'_>) -> Result<HoldOutput, KernelError> {
+        let out = cuda.zeroed::<u64>(input.blocks as usize)?;
+        let stop = cuda.cancel_flag();
+        cuda.launch(&MODULE, "hold", Launch::new(input.blocks, 1024), &[&(input.micros * 1000), &stop, &out])?;
         if input.waits {
-            lane.wait()?;
+            cuda.wait()?;
         }
-        Ok(HoldOutput { nanoseconds: lane.download(&out)? })
+        Ok(HoldOutput { nanoseconds: cuda.download(&out)? })
     }
 }

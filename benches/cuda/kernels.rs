@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower_kernels::backends::cuda::{Arg, Lane, Launch, Module};
-use tower_kernels::service::{BackendKind, Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo};
+use tower_kernels::cuda::{Arg, Launch, LaunchContext, Module};
+use tower_kernels::service::{BackendKind, Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo};
 
 // SAFETY: it takes nothing and touches nothing.
 static EMPTY: Module = unsafe { Module::from_ptx("bench/empty", crate::EMPTY_PTX) };
@@ -26,7 +26,7 @@ impl Kernel for Empty {
         KernelInfo::new("bench/empty", "1", "Nothing.").backends([BackendKind::Cuda])
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -34,9 +34,9 @@ impl Kernel for Empty {
         Cost::default()
     }
 
-    fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Done, KernelError> {
-        lane.launch(&EMPTY, "empty", Launch::new(1, 32), &[])?;
-        lane.wait()?;
+    fn run_cuda(&self, _: &Nothing, cuda: &mut LaunchContext<'_>) -> Result<Done, KernelError> {
+        cuda.launch(&EMPTY, "empty", Launch::new(1, 32), &[])?;
+        cuda.wait()?;
         Ok(Done {})
     }
 }
@@ -70,7 +70,7 @@ impl Kernel for Phases {
         KernelInfo::new("bench/phases", "1", "Option pricing, phase by phase.").backends([BackendKind::Cuda])
     }
 
-    fn validate(&self, _: &PhasesInput) -> Result<(), Invalid> {
+    fn validate(&self, _: &PhasesInput) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -78,26 +78,26 @@ impl Kernel for Phases {
         Cost { device_memory: input.kinds.len() as u64 * 97, ..Cost::default() }
     }
 
-    fn run_cuda(&self, input: &PhasesInput, lane: &mut Lane<'_>) -> Result<PhasesOutput, KernelError> {
+    fn run_cuda(&self, input: &PhasesInput, cuda: &mut LaunchContext<'_>) -> Result<PhasesOutput, KernelError> {
         let start = Instant::now();
         let count = input.kinds.len() as u64;
-        let inputs = input.inputs.iter().map(|array| lane.upload(array)).collect::<Result<Vec<_>, _>>()?;
-        let kinds = lane.upload(&input.kinds)?;
-        lane.wait()?;
+        let inputs = input.inputs.iter().map(|array| cuda.upload(array)).collect::<Result<Vec<_>, _>>()?;
+        let kinds = cuda.upload(&input.kinds)?;
+        cuda.wait()?;
         let uploaded = Instant::now();
-        let outputs = (0..6).map(|_| lane.alloc::<f64>(count as usize)).collect::<Result<Vec<_>, _>>()?;
+        let outputs = (0..6).map(|_| cuda.alloc::<f64>(count as usize)).collect::<Result<Vec<_>, _>>()?;
         let mut args: Vec<&dyn Arg> = vec![&count];
         for array in &inputs {
             args.extend([array as &dyn Arg, &1_u32]);
         }
         args.extend([&kinds as &dyn Arg, &1_u32]);
         args.extend(outputs.iter().map(|array| array as &dyn Arg));
-        lane.launch(&PRICING, "black_scholes_f64", Launch::elements(count.div_ceil(2) as usize, 1 << 20), &args)?;
-        lane.wait()?;
+        cuda.launch(&PRICING, "black_scholes_f64", Launch::elements(count.div_ceil(2) as usize, 1 << 20), &args)?;
+        cuda.wait()?;
         let priced = Instant::now();
         let mut first = 0.0;
         for output in &outputs {
-            first += lane.download(output)?[0];
+            first += cuda.download(output)?[0];
         }
         assert!(first.is_finite());
         let downloaded = Instant::now();

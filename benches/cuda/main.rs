@@ -26,7 +26,8 @@ mod telemetry;
 use std::time::{Duration, Instant};
 
 use tower::{Service, ServiceExt};
-use tower_kernels::backends::cuda::{self, CudaBackend, CudaConfig};
+use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
+use tower_kernels::cuda::{self};
 use tower_kernels::service::{
     DType, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload, Tensor, Tensors,
 };

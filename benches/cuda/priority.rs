@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tower::{Service, ServiceExt};
-use tower_kernels::service::{KernelRequest, Payload, Priority};
+use tower_kernels::request::Priority;
+use tower_kernels::service::{KernelRequest, Payload};
 
 use crate::hold::{HOLD, HoldInput};
 use crate::{Row, saxpy_input, service};
@@ -56,7 +57,7 @@ fn measure(theirs: Option<Priority>, ours: Priority, count: usize) -> Row {
     let row = runtime.block_on(async {
         let input = saxpy_input(1024);
         let mut times = Vec::with_capacity(count);
-        // Lanes load code at first; and the moments must not be those at which a long one ends.
+        // WorkerPool load code at first; and the moments must not be those at which a long one ends.
         for at in 0..count + 20 {
             tokio::time::sleep(Duration::from_micros(300 + 137 * (at as u64 % 16))).await;
             let request = of("linalg/saxpy", input.clone(), ours);

@@ -3,7 +3,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use tower_kernels::service::{DeviceTimes, Payload};
+use tower_kernels::request::DeviceTimes;
+use tower_kernels::service::Payload;
 
 use crate::{Row, call, sample, saxpy_input, served, served_throughput, service};
 

@@ -8,7 +8,8 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 use tower::{Service, ServiceExt};
-use tower_kernels::service::{KernelRequest, KernelResponse, Priority};
+use tower_kernels::request::Priority;
+use tower_kernels::service::{KernelRequest, KernelResponse};
 
 use crate::{DEADLINE, Failure, LASTS};
 

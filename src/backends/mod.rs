@@ -9,7 +9,7 @@
 //!
 //! # Many devices
 //! Each device is a backend of its own, with lanes and memory of its own. [`Local`] puts them and the CPU together. A
-//! backend's [`LaneLoad`] is the time that its jobs are predicted to take, so a device with one job of a second has more to
+//! backend's [`PoolLoad`] is the time that its jobs are predicted to take, so a device with one job of a second has more to
 //! do than one with a hundred of a millisecond, and of two devices the one with less gets the next job.
 //!
 //! # What a lost device takes with it
@@ -33,9 +33,9 @@ pub mod batched;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
-mod lanes;
 mod local;
+pub(crate) mod worker_pool;
 
 pub use batched::BatchedLayer;
-pub use lanes::{LaneLoad, PoolStatus, RunFuture};
 pub use local::{CpuStatus, CudaState, Local, LocalFuture, LocalStatus};
+pub use worker_pool::{PoolLoad, PoolStatus, RunFuture};

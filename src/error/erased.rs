@@ -6,7 +6,7 @@ use std::iter::successors;
 use std::sync::Arc;
 
 use super::{Classification, Classify, ErrorKind};
-use crate::service::{HostMemoryError, Invalid};
+use crate::service::{HostMemoryError, InvalidInput};
 
 /// Classifies an error whose type is not known, such as one in a [`BoxError`](tower::BoxError).
 ///
@@ -89,7 +89,7 @@ fn foreign(error: &(dyn Error + 'static)) -> Option<Classification> {
         ErrorKind::DeadlineExceeded
     } else if is::<tower::buffer::error::Closed>(error) {
         ErrorKind::Unavailable
-    } else if is::<Invalid>(error) {
+    } else if is::<InvalidInput>(error) {
         ErrorKind::InvalidArgument
     } else {
         return classified::<HostMemoryError>(error).or_else(|| of_servers(error));
@@ -180,8 +180,8 @@ mod tests {
         }
         assert_eq!(kind(KernelError::Cancelled), ErrorKind::Cancelled);
         assert_eq!(kind(Transparent(KernelError::Cancelled)), ErrorKind::Cancelled);
-        assert_eq!(kind(Transparent(KernelError::from(Invalid::new("x", "y")))), ErrorKind::InvalidArgument);
-        assert_eq!(kind(Invalid::new("x", "y")), ErrorKind::InvalidArgument);
+        assert_eq!(kind(Transparent(KernelError::from(InvalidInput::new("x", "y")))), ErrorKind::InvalidArgument);
+        assert_eq!(kind(InvalidInput::new("x", "y")), ErrorKind::InvalidArgument);
         assert_eq!(kind(HostMemoryError::TooLarge { needed: 2, max: 1 }), ErrorKind::TooLarge);
     }
 

@@ -8,7 +8,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 use crate::backends::batched::Batched;
-use crate::backends::{BatchedLayer, LaneLoad, Local, LocalFuture};
+use crate::backends::{BatchedLayer, Local, LocalFuture, PoolLoad};
 use crate::middleware::batch::BatchError;
 use crate::service::{Job, KernelError, KernelResponse};
 
@@ -65,9 +65,9 @@ impl Service<Job> for PipelineBackend {
 }
 
 impl Load for PipelineBackend {
-    type Metric = LaneLoad;
+    type Metric = PoolLoad;
 
-    fn load(&self) -> LaneLoad {
+    fn load(&self) -> PoolLoad {
         self.local().load()
     }
 }

@@ -6,7 +6,7 @@ use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use crate::middleware::rate_limit::InvalidQuota;
-use crate::service::Priority;
+use crate::request::Priority;
 
 /// Which layers there are, and what they are set to. `None` turns a layer off. The [module](super) has the order.
 ///

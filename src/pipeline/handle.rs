@@ -17,7 +17,7 @@ use crate::middleware::load_shed::Predicted;
 use crate::middleware::metrics::MetricsHandle;
 use crate::middleware::priority_queue::QueueStatus;
 use crate::middleware::retry::RetryStats;
-use crate::service::Priority;
+use crate::request::Priority;
 
 /// Reads how the pipelines of a [`PipelineLayer`] are: for pages, alarms and tests. Clones read the same.
 #[derive(Clone)]

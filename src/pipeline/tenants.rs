@@ -5,7 +5,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU16;
 
 use super::config::TenantsConfig;
-use crate::service::{KernelRequest, Priority, Share};
+use crate::request::{Priority, Share};
+use crate::service::KernelRequest;
 
 /// Assigns shares to requests. Nothing is kept of a tenant that is not in the configuration: its key is a hash of its name.
 #[derive(Clone, Debug)]
@@ -69,7 +70,8 @@ impl Tenants {
 mod tests {
     use super::*;
     use crate::pipeline::TenantConfig;
-    use crate::service::{Payload, RequestContext};
+    use crate::request::RequestContext;
+    use crate::service::Payload;
 
     fn assigned(tenants: &Tenants, tenant: Option<&str>) -> (Share, Priority) {
         let mut request = KernelRequest::new("a", Payload::json("{}"));

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::service::TraceContext;
-use crate::service::limits::{MAX_NAME_BYTES, MAX_TRACE_STATE_BYTES};
+use crate::request::TraceContext;
+use crate::request::limits::{MAX_NAME_BYTES, MAX_TRACE_STATE_BYTES};
 
 /// Names the request, in its answer and in the client's logs.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

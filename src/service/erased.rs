@@ -10,11 +10,10 @@ use schemars::generate::SchemaSettings;
 use super::codec::{PinnedMemory, decode_json, decode_tensors, encode_json, encode_tensors, within};
 use super::job::Members;
 use super::payload::{Encoding, Typed};
-use super::{
-    BatchKey, Cost, Footprint, HostReservation, Invalid, Job, Kernel, KernelError, Payload, RequestContext, RunContext,
-};
+use super::{BatchKey, Cost, Footprint, HostReservation, InvalidInput, Job, Kernel, KernelError, Payload, RunContext};
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::Lane;
+use crate::cuda::LaunchContext;
+use crate::request::RequestContext;
 
 /// A kernel's input with its type erased, or those of several jobs that share a run.
 #[derive(Clone, Debug)]
@@ -63,7 +62,8 @@ pub(crate) trait ErasedKernel: Send + Sync {
     /// Of an input that is several the payload is [`Answers`], each in the encoding of its own request.
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &RunContext<'_>) -> Result<Payload, KernelError>;
     #[cfg(feature = "cuda")]
-    fn run_cuda(&self, input: &Input, encoding: Encoding, lane: &mut Lane<'_>) -> Result<Payload, KernelError>;
+    fn run_cuda(&self, input: &Input, encoding: Encoding, cuda: &mut LaunchContext<'_>)
+    -> Result<Payload, KernelError>;
     fn schemas(&self) -> (Schema, Schema);
 }
 
@@ -108,15 +108,20 @@ impl<K: Kernel> ErasedKernel for K {
     }
 
     #[cfg(feature = "cuda")]
-    fn run_cuda(&self, input: &Input, encoding: Encoding, lane: &mut Lane<'_>) -> Result<Payload, KernelError> {
+    fn run_cuda(
+        &self,
+        input: &Input,
+        encoding: Encoding,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<Payload, KernelError> {
         match input.members() {
             None => {
-                let output = Kernel::run_cuda(self, typed::<K>(&input.value)?, lane)?;
-                encode(output, encoding, ErasedKernel::footprint(self, input), lane.context())
+                let output = Kernel::run_cuda(self, typed::<K>(&input.value)?, cuda)?;
+                encode(output, encoding, ErasedKernel::footprint(self, input), cuda.context())
             }
             Some(jobs) => {
-                let context = *lane.context();
-                self.run_members(jobs, &context, |inputs| Kernel::run_cuda_batch(self, inputs, lane))
+                let context = *cuda.context();
+                self.run_members(jobs, &context, |inputs| Kernel::run_cuda_batch(self, inputs, cuda))
             }
         }
     }
@@ -128,10 +133,10 @@ impl<K: Kernel> ErasedKernel for K {
     }
 }
 
-fn typed<K: Kernel>(value: &Typed) -> Result<&K::Input, Invalid> {
+fn typed<K: Kernel>(value: &Typed) -> Result<&K::Input, InvalidInput> {
     (value.get() as &dyn Any).downcast_ref().ok_or_else(|| {
         let expected = std::any::type_name::<K::Input>();
-        Invalid::new("input", format!("a value of type {} where {expected} is expected", value.type_name()))
+        InvalidInput::new("input", format!("a value of type {} where {expected} is expected", value.type_name()))
     })
 }
 
@@ -151,7 +156,7 @@ trait RunMembers: Kernel + Sized {
             let late = job.deadline().is_some_and(|deadline| deadline <= *now.get_or_insert_with(Instant::now));
             let reserved = if late { Err(KernelError::DeadlineExceeded { started: false }) } else { job.reserve_run() };
             if reserved.is_ok() {
-                let input = job.input().ok_or_else(|| Invalid::new("input", "not prepared"))?;
+                let input = job.input().ok_or_else(|| InvalidInput::new("input", "not prepared"))?;
                 inputs.push(typed::<Self>(&input.value)?);
             }
             rejected.push(reserved.err());

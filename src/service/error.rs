@@ -7,21 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::HostMemoryError;
-use super::limits::{MAX_FIELD_BYTES, MAX_REASON_BYTES, shortened};
 use crate::error::{Classify, ErrorKind, provide};
+use crate::request::limits::{MAX_FIELD_BYTES, MAX_REASON_BYTES, shortened};
 
 /// A field of a request that does not hold what it should.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
 #[non_exhaustive]
-pub struct Invalid {
+pub struct InvalidInput {
     /// Where: a path such as `edges[3][1]`, or `input` for the whole.
     pub field: String,
     /// What is wrong with it.
     pub reason: String,
 }
 
-impl Invalid {
+impl InvalidInput {
     /// `field` is wrong because of `reason`. Both are cut where they are long, as they can repeat what a client has sent.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: shortened(field.into(), MAX_FIELD_BYTES), reason: shortened(reason.into(), MAX_REASON_BYTES) }
@@ -43,14 +43,14 @@ pub enum KernelError {
         id: Cow<'static, str>,
     },
     /// The kernel has no code for the backend.
-    NoCode {
+    UnsupportedBackend {
         /// The kernel.
         id: Cow<'static, str>,
         /// The backend.
         backend: &'static str,
     },
     /// The input is wrong.
-    Invalid(Invalid),
+    InvalidInput(InvalidInput),
     /// The time was up.
     DeadlineExceeded {
         /// Whether the kernel had started.
@@ -115,9 +115,9 @@ impl KernelError {
     }
 }
 
-impl From<Invalid> for KernelError {
-    fn from(error: Invalid) -> Self {
-        Self::Invalid(error)
+impl From<InvalidInput> for KernelError {
+    fn from(error: InvalidInput) -> Self {
+        Self::InvalidInput(error)
     }
 }
 
@@ -136,8 +136,8 @@ impl fmt::Display for KernelError {
                 "`{id}` is a ring kernel: it stays resident and exchanges messages, so it needs a ring runtime and cannot \
                  be executed as a request"
             ),
-            Self::NoCode { id, backend } => write!(f, "`{id}` has no code for {backend}"),
-            Self::Invalid(_) => f.write_str("the input is invalid"),
+            Self::UnsupportedBackend { id, backend } => write!(f, "`{id}` has no code for {backend}"),
+            Self::InvalidInput(_) => f.write_str("the input is invalid"),
             Self::DeadlineExceeded { started: true } => f.write_str("the deadline passed while the kernel ran"),
             Self::DeadlineExceeded { started: false } => f.write_str("the deadline passed before the kernel started"),
             Self::Cancelled => f.write_str("the caller left"),
@@ -163,7 +163,7 @@ impl Error for KernelError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         provide(self);
         match self {
-            Self::Invalid(error) => Some(error),
+            Self::InvalidInput(error) => Some(error),
             Self::Memory(error) => error.source(),
             Self::Kernel(error) => Some(&**error),
             _ => None,
@@ -175,8 +175,8 @@ impl Classify for KernelError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownKernel { .. } => ErrorKind::NotFound,
-            Self::RingKernel { .. } | Self::NoCode { .. } => ErrorKind::Unsupported,
-            Self::Invalid(_) => ErrorKind::InvalidArgument,
+            Self::RingKernel { .. } | Self::UnsupportedBackend { .. } => ErrorKind::Unsupported,
+            Self::InvalidInput(_) => ErrorKind::InvalidArgument,
             Self::DeadlineExceeded { .. } => ErrorKind::DeadlineExceeded,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::OutOfMemory { need, total, .. } if need > total => ErrorKind::TooLarge,

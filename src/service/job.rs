@@ -8,13 +8,14 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::codec::{Passed, decoded_size, until};
-use super::context::Scheduling;
 use super::erased::Input;
 use super::payload::Encoding;
 use super::{
-    BatchKey, Cost, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory, Priority,
-    Progress, RegisteredKernel, RequestContext, Share, TraceContext, Typed,
+    BatchKey, Cost, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory, Progress,
+    RegisteredKernel, Typed,
 };
+use crate::request::Scheduling;
+use crate::request::{Priority, RequestContext, Share, TraceContext};
 
 /// Where the answer goes. It is closed once the caller has dropped its future.
 pub(crate) type Reply = oneshot::Sender<Result<KernelResponse, Failed>>;

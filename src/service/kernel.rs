@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::job::Reply;
 use super::payload::Encoding;
-use super::{HostReservation, Invalid, KernelError, Progress};
+use super::{HostReservation, InvalidInput, KernelError, Progress};
 
 /// A kernel: its description, its typed input and output, its checks, its cost, and its code for each backend.
 ///
@@ -37,7 +37,7 @@ pub trait Kernel: Send + Sync + 'static {
     ///
     /// # Errors
     /// The first field found wrong.
-    fn validate(&self, input: &Self::Input) -> Result<(), Invalid>;
+    fn validate(&self, input: &Self::Input) -> Result<(), InvalidInput>;
 
     /// What a valid input will cost. Decides where the kernel runs, so it must cost next to nothing itself.
     fn cost(&self, input: &Self::Input) -> Cost;
@@ -59,21 +59,21 @@ pub trait Kernel: Send + Sync + 'static {
     /// What [`RunContext::check`] gives, and failures of the kernel's own.
     fn run_cpu(&self, input: &Self::Input, context: &RunContext<'_>) -> Result<Self::Output, KernelError> {
         let (_, _) = (input, context);
-        Err(KernelError::NoCode { id: self.info().id, backend: "CPU" })
+        Err(KernelError::UnsupportedBackend { id: self.info().id, backend: "CPU" })
     }
 
     /// The host side of the code for CUDA. It runs on a lane's own thread, which it may hold up.
     ///
     /// # Errors
-    /// What the [`Lane`](crate::backends::cuda::Lane) gives, and failures of the kernel's own.
+    /// What the [`Lane`](crate::cuda::LaunchContext) gives, and failures of the kernel's own.
     #[cfg(feature = "cuda")]
     fn run_cuda(
         &self,
         input: &Self::Input,
-        lane: &mut crate::backends::cuda::Lane<'_>,
+        cuda: &mut crate::cuda::LaunchContext<'_>,
     ) -> Result<Self::Output, KernelError> {
-        let (_, _) = (input, lane);
-        Err(KernelError::NoCode { id: self.info().id, backend: "CUDA" })
+        let (_, _) = (input, cuda);
+        Err(KernelError::UnsupportedBackend { id: self.info().id, backend: "CUDA" })
     }
 
     /// Which other inputs may share a run with a valid one: those of the same key. `None`, which is the default, is none.
@@ -109,8 +109,8 @@ pub trait Kernel: Send + Sync + 'static {
     /// The host side of the code for CUDA of a run that several inputs share, as [`run_cpu_batch`](Self::run_cpu_batch).
     ///
     /// The default runs one after the other. To gain from it, join them:
-    /// [`Lane::upload_parts`](crate::backends::cuda::Lane::upload_parts) makes one array of theirs, each copied once, and
-    /// [`Lane::download_parts`](crate::backends::cuda::Lane::download_parts) takes one apart.
+    /// [`LaunchContext::upload_parts`](crate::cuda::LaunchContext::upload_parts) makes one array of theirs, each copied once, and
+    /// [`LaunchContext::download_parts`](crate::cuda::LaunchContext::download_parts) takes one apart.
     ///
     /// # Errors
     /// As [`run_cuda`](Self::run_cuda). Where it could be the fault of one of them, each is then run alone.
@@ -118,9 +118,9 @@ pub trait Kernel: Send + Sync + 'static {
     fn run_cuda_batch(
         &self,
         inputs: &[&Self::Input],
-        lane: &mut crate::backends::cuda::Lane<'_>,
+        cuda: &mut crate::cuda::LaunchContext<'_>,
     ) -> Result<Vec<Self::Output>, KernelError> {
-        inputs.iter().map(|input| self.run_cuda(input, lane)).collect()
+        inputs.iter().map(|input| self.run_cuda(input, cuda)).collect()
     }
 }
 

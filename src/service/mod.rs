@@ -5,20 +5,16 @@
 //! kernel's typed input, validates it, runs the kernel, and encodes the output in the form of the request.
 
 mod codec;
-mod context;
 mod dispatch;
-mod envelope;
+mod document;
 mod erased;
 mod error;
 mod future;
 mod host_memory;
-pub(crate) mod http_context;
-mod http_operation;
 mod job;
 mod json;
 mod kernel;
 mod kernels;
-pub(crate) mod limits;
 mod payload;
 mod payload_error;
 mod progress;
@@ -28,23 +24,14 @@ mod request;
 mod source;
 mod tensor;
 
-pub use codec::{Buffer, Element, Reals};
-pub use context::{
-    DeviceTimes, Execution, InvalidTraceParent, Priority, RequestContext, ResponseContext, Share, TraceContext,
-    UnknownPriority,
-};
+pub use codec::{Buffer, Element, FloatArray};
 pub use dispatch::KernelService;
-pub use error::{Invalid, KernelError};
+pub use error::{InvalidInput, KernelError};
 pub use future::ResponseFuture;
 pub use host_memory::{HostMemory, HostMemoryError, HostReservation};
-pub use http_context::{Deadline, PeerAddress, PeerTenant, Tenant};
-pub use http_operation::Operation;
 pub use job::Job;
 pub use json::IntoJson;
 pub use kernel::{BackendKind, BatchKey, Cost, Footprint, Kernel, KernelInfo, Mode, RunContext};
-pub use limits::{
-    InvalidName, MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS, MAX_TRACE_STATE_BYTES, check_name, name_prefix, tenant_key,
-};
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;
 pub use progress::Progress;
@@ -60,9 +47,9 @@ pub(crate) use codec::Pages;
 pub(crate) use codec::decode_json;
 pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 #[cfg(feature = "axum")]
-pub(crate) use envelope::{Request as ExecuteRequest, Response as ExecuteResponse};
+pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse};
 #[cfg(any(feature = "axum", feature = "hyper"))]
-pub(crate) use envelope::{RequestMetadata, ResponseMetadata};
+pub(crate) use document::{RequestMetadata, ResponseMetadata};
 pub(crate) use erased::{Answers, MemberResult};
 pub(crate) use job::{Failed, Reply, Returned, SharedRun};
 pub(crate) use payload::Encoding;

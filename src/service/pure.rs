@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Execution, KernelRegistry, KernelRequest, KernelResponse, Payload, RegisteredKernel, Tensor, Tensors};
-use crate::middleware::repeats::{Repeatable, Repeats, Weigh};
+use super::{KernelRegistry, KernelRequest, KernelResponse, Payload, RegisteredKernel, Tensor, Tensors};
+use crate::middleware::cache_key::{Repeatable, Repeats, Weigh};
+use crate::request::Execution;
 
 /// Requests for one [pure](super::KernelInfo::pure) kernel, of one version, with the same payload to the byte, ask for the
 /// same. A payload in another encoding is another, and a typed one has no bytes to compare, so it is always run.

@@ -16,7 +16,7 @@ use super::kernels::Kernels;
 use super::payload::Encoding;
 use super::{BatchKey, Footprint, Kernel, KernelError, KernelInfo, Payload, RunContext};
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::Lane;
+use crate::cuda::LaunchContext;
 use crate::panics::{LogLimit, Panicked, catch_panic};
 
 /// The kernels that a service knows, by id and alias.
@@ -233,7 +233,7 @@ impl RegisteredKernel {
     /// ```
     ///
     /// # Errors
-    /// [`KernelError::Invalid`] where the payload is not in the form of the input.
+    /// [`KernelError::InvalidInput`] where the payload is not in the form of the input.
     pub fn decode(&self, payload: Payload) -> Result<Payload, KernelError> {
         self.read(payload, None).map(|input| Payload::Typed(input.value))
     }
@@ -290,9 +290,9 @@ impl RegisteredKernel {
         &self,
         input: &Input,
         encoding: Encoding,
-        lane: &mut Lane<'_>,
+        cuda: &mut LaunchContext<'_>,
     ) -> Result<Payload, KernelError> {
-        self.guarded(|kernel| kernel.run_cuda(input, encoding, lane))?
+        self.guarded(|kernel| kernel.run_cuda(input, encoding, cuda))?
     }
 
     #[inline]

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::context::Scheduling;
-use super::{
-    Execution, HostReservation, Payload, PayloadError, Priority, RequestContext, ResponseContext, Share, TraceContext,
-};
+use super::{HostReservation, Payload, PayloadError};
+use crate::request::Scheduling;
+use crate::request::{Execution, Priority, RequestContext, ResponseContext, Share, TraceContext};
 
 /// A request to run a kernel.
 ///
@@ -18,7 +17,8 @@ use super::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_kernels::service::{KernelRequest, Payload, Priority};
+/// use tower_kernels::request::Priority;
+/// use tower_kernels::service::{KernelRequest, Payload};
 ///
 /// let mut request = KernelRequest::new("linalg/saxpy", Payload::json(r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#))
 ///     .with_timeout(Duration::from_millis(50));

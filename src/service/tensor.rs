@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::limits::{InvalidName, MAX_RANK, MAX_TENSORS, check_name};
+use crate::request::limits::{InvalidName, MAX_RANK, MAX_TENSORS, check_name};
 
 /// The type of a tensor's elements, all little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -185,7 +185,7 @@ impl Tensors {
     ///
     /// # Errors
     /// [`TensorError::Duplicate`] where the name is taken, [`TensorError::Name`] where it is
-    /// [no name](super::check_name), and [`TensorError::TooMany`] where there are [`MAX_TENSORS`] already.
+    /// [no name](crate::request::check_name), and [`TensorError::TooMany`] where there are [`MAX_TENSORS`] already.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<(), TensorError> {
         if self.all().len() >= MAX_TENSORS {
             return Err(TensorError::TooMany);

@@ -12,9 +12,9 @@ use tower_kernels::actix::{
 use tower_kernels::error::{Classify, ErrorKind, chain};
 use tower_kernels::layers::{RateLimiterLayer, TimeoutLayer};
 use tower_kernels::middleware::timeout::TimeoutError;
+use tower_kernels::request::{Execution, Priority, TraceContext};
 use tower_kernels::service::{
-    Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Mode, Payload, Priority,
-    TraceContext,
+    KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Mode, Payload,
 };
 use tower_layer::Layer;
 

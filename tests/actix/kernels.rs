@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tower_kernels::actix::{ActorStats, ExecuteKernel, GetStats, KernelActor};
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::service::{
-    Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RunContext,
+    Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RunContext,
 };
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ impl Kernel for Busy {
         KernelInfo::new("test/busy", "1.0.0", "Runs until it is told to stop.")
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -80,7 +80,7 @@ impl Kernel for Panics {
         KernelInfo::new("test/panics", "1.0.0", "Panics.")
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
+use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 use crate::server::{Server, registry};
 
@@ -222,7 +222,7 @@ mod same_names {
         fn info(&self) -> KernelInfo {
             KernelInfo::new("test/tree", "1.0.0", "A tree.")
         }
-        fn validate(&self, _: &Input) -> Result<(), Invalid> {
+        fn validate(&self, _: &Input) -> Result<(), InvalidInput> {
             Ok(())
         }
         fn cost(&self, _: &Input) -> Cost {
@@ -257,7 +257,7 @@ mod same_names {
             fn info(&self) -> KernelInfo {
                 KernelInfo::new("test/tree.other", "1.0.0", "No tree.")
             }
-            fn validate(&self, _: &Node) -> Result<(), Invalid> {
+            fn validate(&self, _: &Node) -> Result<(), InvalidInput> {
                 Ok(())
             }
             fn cost(&self, _: &Node) -> Cost {

@@ -7,8 +7,8 @@ use axum::extract::{Path, Request};
 use axum::http::StatusCode;
 use axum::routing::{any, get};
 use tower::{Layer, ServiceBuilder};
-use tower_kernels::layers::{AnswerLayer, CircuitBreakerLayer, MetricsLayer};
-use tower_kernels::service::Operation;
+use tower_kernels::layers::{CircuitBreakerLayer, ErrorResponseLayer, MetricsLayer};
+use tower_kernels::request::Operation;
 
 use crate::server::Server;
 
@@ -115,7 +115,7 @@ async fn around_the_whole_router_an_operation_is_the_method() {
 #[tokio::test]
 async fn circuits_go_by_the_same_names() {
     let breaker = CircuitBreakerLayer::new().consecutive_failures(2).open_for(HOUR, HOUR).per_operation();
-    let layers = ServiceBuilder::new().layer(AnswerLayer::http()).layer(breaker.clone());
+    let layers = ServiceBuilder::new().layer(ErrorResponseLayer::http()).layer(breaker.clone());
     let server = Server::serve(users().layer(layers)).await;
     for status in [500, 500, 503] {
         assert_eq!(server.get("/broken").await.status, status);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
+use tower_kernels::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 use crate::server::Server;
 use crate::wire::Answer;
@@ -31,7 +31,7 @@ impl Kernel for Add {
         if self.0 % 10 == 9 { info.ring() } else { info }
     }
 
-    fn validate(&self, _: &u64) -> Result<(), Invalid> {
+    fn validate(&self, _: &u64) -> Result<(), InvalidInput> {
         Ok(())
     }
 

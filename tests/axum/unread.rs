@@ -51,11 +51,12 @@ async fn with_a_long_one_the_response_says_that_the_connection_ends() {
 #[tokio::test]
 async fn what_a_layer_answers_names_its_request() {
     use tower::ServiceBuilder;
-    use tower_kernels::layers::{AnswerLayer, RateLimiterLayer};
+    use tower_kernels::layers::{ErrorResponseLayer, RateLimiterLayer};
 
     let config = RouterConfig { cors_enabled: true, ..RouterConfig::default() };
-    let limit =
-        ServiceBuilder::new().layer(AnswerLayer::new()).layer(RateLimiterLayer::new(1, Duration::from_secs(3600)));
+    let limit = ServiceBuilder::new()
+        .layer(ErrorResponseLayer::new())
+        .layer(RateLimiterLayer::new(1, Duration::from_secs(3600)));
     let server = Server::serve(KernelRouter::new(registry(), config).into_router_with(limit)).await;
     assert_eq!(server.get("/health/live").await.status, 200);
     let refused = server.request("GET", "/health/live", &[("x-request-id", "job-7")], b"").await;

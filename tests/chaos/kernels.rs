@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 use tower::Service;
+use tower_kernels::request::Execution;
 use tower_kernels::service::{
-    BatchKey, Cost, Execution, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
+    BatchKey, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
     RunContext,
 };
 
@@ -29,7 +30,7 @@ impl Kernel for Named {
         let info = KernelInfo::new(self.0, "1.0.0", "Takes part in chaos");
         if self.1 { info.pure() } else { info }
     }
-    fn validate(&self, _: &Vec<u64>) -> Result<(), Invalid> {
+    fn validate(&self, _: &Vec<u64>) -> Result<(), InvalidInput> {
         Ok(())
     }
     /// 50 µs, so that it goes to a lane.
@@ -43,7 +44,7 @@ impl Kernel for Named {
         let act = act(&mut self.2.lock().unwrap());
         let end = match act {
             Act::Answer => Some(Duration::ZERO),
-            // Lanes are fewer than the service's places, and those who share a run wait for all of it.
+            // WorkerPool are fewer than the service's places, and those who share a run wait for all of it.
             Act::Take(time) => Some(time / 16),
             Act::Never => None,
             Act::Panic | Act::PanicAtOnce => panic!("{PANIC}"),
@@ -105,7 +106,7 @@ fn act(random: &mut Random) -> Act {
         91..94 => Act::Fail(KernelError::Device("it was told to fail".into())),
         94..96 => Act::Fail(KernelError::Stopped { backend: "chaos" }),
         96..98 => Act::Fail(KernelError::OutOfMemory { need: 1, free: 0, total: 2 }),
-        _ => Act::Fail(KernelError::Invalid(Invalid::new("input", "it was told to fail"))),
+        _ => Act::Fail(KernelError::InvalidInput(InvalidInput::new("input", "it was told to fail"))),
     }
 }
 

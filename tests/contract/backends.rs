@@ -9,11 +9,11 @@ use tower::{Layer, Service, ServiceBuilder};
 #[cfg(feature = "cuda")]
 use tower_kernels::backends::Local;
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
-use tower_kernels::backends::{BatchedLayer, LaneLoad, RunFuture};
+use tower_kernels::backends::{BatchedLayer, PoolLoad, RunFuture};
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
 use tower_kernels::service::{
-    Cost, Invalid, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse, KernelService,
-    Payload, RunContext,
+    Cost, InvalidInput, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
+    KernelService, Payload, RunContext,
 };
 
 use crate::checks::Subject;
@@ -43,7 +43,7 @@ impl Kernel for Told {
         KernelInfo::new("test/told", "1.0.0", "Does as it is told.")
     }
 
-    fn validate(&self, _: &Act) -> Result<(), Invalid> {
+    fn validate(&self, _: &Act) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -77,7 +77,7 @@ struct Over<L, B> {
 
 impl<L, B> Subject for Over<L, B>
 where
-    B: Service<Job, Response = KernelResponse, Error: From<KernelError>> + Load<Metric = LaneLoad> + Clone,
+    B: Service<Job, Response = KernelResponse, Error: From<KernelError>> + Load<Metric = PoolLoad> + Clone,
     L: Layer<KernelService<B>>,
     L::Service: Service<KernelRequest, Error: std::fmt::Debug + Send, Response: std::fmt::Debug + Send, Future: Send>
         + Clone

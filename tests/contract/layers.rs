@@ -13,9 +13,9 @@ use tower::load::Load;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{
-    AnswerLayer, ClassifyLayer, MetricsLayer, OptionalLayer, RateLimiterLayer, TimeoutLayer, TracingLayer,
+    ClassifyLayer, ErrorResponseLayer, MetricsLayer, OptionalLayer, RateLimiterLayer, TimeoutLayer, TracingLayer,
 };
-use tower_kernels::middleware::answer::Answer;
+use tower_kernels::middleware::error_response::Answer;
 use tower_kernels::middleware::rate_limit::{ByTenant, PerKey, WaitLayer};
 
 use crate::checks::Subject;
@@ -140,7 +140,7 @@ fn over_http() -> impl Layer<
                  + Sync
                  + 'static,
 > {
-    tower::layer::layer_fn(|probe| OverHttp(AnswerLayer::new().layer(OfHttp(probe))))
+    tower::layer::layer_fn(|probe| OverHttp(ErrorResponseLayer::new().layer(OfHttp(probe))))
 }
 
 /// A probe whose requests come over HTTP.

@@ -12,7 +12,8 @@ use tower_kernels::error::ErrorKind;
 use tower_kernels::pipeline::{
     CoalesceConfig, PipelineConfig, PipelineLayer, RateLimitConfig, ReadyPipeline, RetryConfig,
 };
-use tower_kernels::service::{Execution, KernelRegistry, KernelRequest, KernelResponse, Payload};
+use tower_kernels::request::Execution;
+use tower_kernels::service::{KernelRegistry, KernelRequest, KernelResponse, Payload};
 
 use crate::checks::Subject;
 use crate::contract;

@@ -13,7 +13,7 @@ use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, Be
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput};
-use tower_kernels::service::{Buffer, KernelRequest, KernelService, Payload, Reals};
+use tower_kernels::service::{Buffer, FloatArray, KernelRequest, KernelService, Payload};
 
 use crate::probe::{Bench, numbers};
 
@@ -40,22 +40,22 @@ fn parts_of_every_size_are_joined_and_taken_apart() {
         &[3; 50_000],
     ];
     let more: Vec<usize> = (0..40).map(|index| index * 6_151 % 100_003).collect();
-    let bench = Bench::new(1).with("test/parts", move |lane| {
+    let bench = Bench::new(1).with("test/parts", move |cuda| {
         for lengths in splits.into_iter().chain([&more[..]]) {
             let parts: Vec<_> = lengths.iter().enumerate().map(|(seed, &len)| numbers(len, seed as u64)).collect();
             let name = format!("{} parts of {} in all", lengths.len(), lengths.iter().sum::<usize>());
-            let joined = lane.upload_parts(parts.iter().map(Vec::as_slice))?;
-            let other = lane.upload_parts(parts.iter().rev().map(Vec::as_slice))?;
+            let joined = cuda.upload_parts(parts.iter().map(Vec::as_slice))?;
+            let other = cuda.upload_parts(parts.iter().rev().map(Vec::as_slice))?;
             assert_eq!(joined.len(), lengths.iter().sum::<usize>(), "{name}");
-            assert!(*lane.download(&joined)? == parts.concat()[..], "{name}: joined");
-            let [apart, whole] = lane.download_all_parts([&joined, &joined], lengths)?;
+            assert!(*cuda.download(&joined)? == parts.concat()[..], "{name}: joined");
+            let [apart, whole] = cuda.download_all_parts([&joined, &joined], lengths)?;
             assert!(
                 apart.iter().zip(&parts).all(|(a, b)| a[..] == b[..]) && apart.len() == parts.len(),
                 "{name}: apart"
             );
             assert!(whole == apart, "{name}: twice");
             let reversed: Vec<usize> = lengths.iter().rev().copied().collect();
-            let apart = lane.download_parts(&other, &reversed)?;
+            let apart = cuda.download_parts(&other, &reversed)?;
             assert!(apart.iter().rev().zip(&parts).all(|(a, b)| a[..] == b[..]), "{name}: in reverse");
         }
         Ok(Buffer::default())
@@ -66,12 +66,12 @@ fn parts_of_every_size_are_joined_and_taken_apart() {
 }
 
 fn lengths_that_do_not_fit_are_refused() {
-    let bench = Bench::new(1).with("test/lengths", |lane| {
-        let there = lane.upload(&numbers(10, 0))?;
+    let bench = Bench::new(1).with("test/lengths", |cuda| {
+        let there = cuda.upload(&numbers(10, 0))?;
         for lengths in [&[5_usize, 4][..], &[5, 6], &[], &[usize::MAX, 11]] {
-            lane.download_parts(&there, lengths).unwrap_err();
+            cuda.download_parts(&there, lengths).unwrap_err();
         }
-        lane.download_parts(&there, &[4, 6]).map(|mut parts| parts.swap_remove(1))
+        cuda.download_parts(&there, &[4, 6]).map(|mut parts| parts.swap_remove(1))
     });
     bench.run("test/lengths").unwrap();
 }
@@ -142,7 +142,7 @@ fn option_prices_together_are_those_alone() {
         let inputs = (0..32_u64).map(|seed| {
             // What takes longer than 20 µs to be checked runs alone, and in double precision these come near it.
             let len = 1 + (seed as usize * 311) % 900;
-            let real = |add: u64, low, high| -> Reals {
+            let real = |add: u64, low, high| -> FloatArray {
                 let values = spread(len, 10 * seed + add, low, high);
                 if single { values.iter().map(|&v| v as f32).collect::<Vec<_>>().into() } else { values.into() }
             };
@@ -170,10 +170,10 @@ fn option_prices_together_are_those_alone() {
     }
 }
 
-fn reals(values: &Reals) -> Vec<f64> {
+fn reals(values: &FloatArray) -> Vec<f64> {
     match values {
-        Reals::F32(values) => values.iter().map(|&value| value.into()).collect(),
-        Reals::F64(values) => values.to_vec(),
+        FloatArray::F32(values) => values.iter().map(|&value| value.into()).collect(),
+        FloatArray::F64(values) => values.to_vec(),
         other => panic!("{other:?}"),
     }
 }

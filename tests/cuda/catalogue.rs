@@ -9,7 +9,7 @@ use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, Be
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput, Precision};
-use tower_kernels::service::{KernelError, KernelRequest, KernelResponse, KernelService, Payload, Reals};
+use tower_kernels::service::{FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, Payload};
 
 use crate::probe::{Bench, numbers};
 
@@ -73,7 +73,7 @@ fn spread<T: From<f32> + Copy>(len: usize, seed: u64, low: f64, high: f64, real:
 
 fn contracts<T: From<f32> + Copy>(len: usize, real: fn(f64) -> T) -> OptionPricingInput
 where
-    Reals: From<Vec<T>>,
+    FloatArray: From<Vec<T>>,
 {
     let kind = |index: usize| if index.is_multiple_of(2) { OptionKind::Call } else { OptionKind::Put };
     OptionPricingInput {
@@ -88,11 +88,11 @@ where
     }
 }
 
-fn reals(values: &Reals) -> Vec<f64> {
+fn reals(values: &FloatArray) -> Vec<f64> {
     match values {
-        Reals::One(value) => vec![*value],
-        Reals::F32(values) => values.iter().map(|&value| value.into()).collect(),
-        Reals::F64(values) => values.to_vec(),
+        FloatArray::One(value) => vec![*value],
+        FloatArray::F32(values) => values.iter().map(|&value| value.into()).collect(),
+        FloatArray::F64(values) => values.to_vec(),
         other => panic!("{other:?}"),
     }
 }
@@ -188,7 +188,7 @@ fn small_inputs_of_every_kernel_agree() {
     let [x, y] = [1, 2].map(|seed| numbers(1025, seed).into_iter().map(|v| v as f32).collect());
     let (cuda, cpu) = both.run::<SaxpyOutput>("linalg/saxpy", &Payload::typed(SaxpyInput { a: 0.5, x, y }));
     assert!(cuda == cpu);
-    let near = |a: &Reals, b: &Reals| reals(a).iter().zip(reals(b)).all(|(a, b)| (a - b).abs() < 0.01);
+    let near = |a: &FloatArray, b: &FloatArray| reals(a).iter().zip(reals(b)).all(|(a, b)| (a - b).abs() < 0.01);
     for input in [contracts(1000, |value| value), contracts(1000, |value| value as f32)] {
         let (cuda, cpu) = both.run::<OptionPricingOutput>("risk/option-pricing", &Payload::typed(input));
         assert!(near(&cuda.price, &cpu.price));

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use tower_kernels::backends::cuda::{Launch, Module};
+use tower_kernels::cuda::{Launch, Module};
 
 use crate::probe::Bench;
 

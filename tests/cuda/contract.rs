@@ -1,6 +1,7 @@
 //! The contract of `tests/contract.rs` over one CUDA device with one lane and no queue.
 
-use tower_kernels::backends::cuda::{CudaBackend, Lane};
+use tower_kernels::backends::cuda::CudaBackend;
+use tower_kernels::cuda::LaunchContext;
 use tower_kernels::service::{Buffer, KernelError, KernelRequest, KernelService};
 
 use crate::checks::{self, Subject};
@@ -33,7 +34,7 @@ impl Subject for OneLane {
     }
 }
 
-fn fails(_: &mut Lane<'_>) -> Result<Buffer<f64>, KernelError> {
+fn fails(_: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
     Err(KernelError::kernel("as it was told to"))
 }
 

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
-use tower_kernels::backends::cuda::{self, CudaBackend, CudaConfig, Lane, Launch};
+use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
 use tower_kernels::backends::{CudaState, Local};
+use tower_kernels::cuda::{self, Launch, LaunchContext};
 use tower_kernels::service::{
-    BackendKind, Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
-    KernelService, RunContext,
+    BackendKind, Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    KernelResponse, KernelService, RunContext,
 };
 
 use crate::faults::in_a_child;
@@ -72,7 +73,7 @@ impl Kernel for Held {
         if self.pure { info.pure() } else { info }
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -84,30 +85,31 @@ impl Kernel for Held {
         Ok(Values { values: vec![0.0].into() })
     }
 
-    fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Values, KernelError> {
-        until_told(lane).map(|values| Values { values })
+    fn run_cuda(&self, _: &Nothing, cuda: &mut LaunchContext<'_>) -> Result<Values, KernelError> {
+        until_told(cuda).map(|values| Values { values })
     }
 }
 
 /// About a tenth of a second.
 const PAUSE: u64 = 200_000_000;
 
-fn pause(lane: &mut Lane<'_>, cycles: u64) -> Result<tower_kernels::backends::cuda::DeviceBuffer<f64>, KernelError> {
-    let out = lane.zeroed::<f64>(1)?;
-    lane.launch(&CODE, "pass_time", Launch::new(1, 1), &[&cycles, &out])?;
+fn pause(cuda: &mut LaunchContext<'_>, cycles: u64) -> Result<tower_kernels::cuda::DeviceBuffer<f64>, KernelError> {
+    let out = cuda.zeroed::<f64>(1)?;
+    cuda.launch(&CODE, "pass_time", Launch::new(1, 1), &[&cycles, &out])?;
     Ok(out)
 }
 
 fn registry(entry: &'static str) -> Arc<KernelRegistry> {
     let registry = KernelRegistry::new();
-    let probe = |name, run: fn(&mut Lane<'_>) -> Result<Buffer<f64>, KernelError>| Probe { name, memory: 0, run };
-    registry.register(probe("test/pause", |lane| pause(lane, PAUSE).and_then(|out| lane.download(&out)))).unwrap();
+    let probe =
+        |name, run: fn(&mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError>| Probe { name, memory: 0, run };
+    registry.register(probe("test/pause", |cuda| pause(cuda, PAUSE).and_then(|out| cuda.download(&out)))).unwrap();
     // Ends by itself in the end, so that the machine is there for who comes next.
-    registry.register(probe("test/deaf", |lane| pause(lane, 100 * PAUSE).and_then(|out| lane.download(&out)))).unwrap();
-    let late = move |lane: &mut Lane<'_>| {
-        let out = pause(lane, PAUSE)?;
-        lane.launch(&CODE, entry, Launch::new(1, 1), &[&out])?;
-        lane.download(&out)
+    registry.register(probe("test/deaf", |cuda| pause(cuda, 100 * PAUSE).and_then(|out| cuda.download(&out)))).unwrap();
+    let late = move |cuda: &mut LaunchContext<'_>| {
+        let out = pause(cuda, PAUSE)?;
+        cuda.launch(&CODE, entry, Launch::new(1, 1), &[&out])?;
+        cuda.download(&out)
     };
     registry.register(Probe { name: "test/faults-late", memory: 0, run: late }).unwrap();
     registry.register(Where).unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::Local;
 use tower_kernels::backends::cpu::CpuBackend;
-use tower_kernels::backends::cuda::Launch;
+use tower_kernels::cuda::Launch;
 use tower_kernels::service::{KernelError, KernelService};
 
 use crate::probe::{Bench, CODE, Where, request, run};
@@ -49,16 +49,16 @@ pub(crate) fn in_a_child(arguments: &[&str]) {
 
 pub(crate) fn lose_the_device() {
     let bench = Bench::new(2)
-        .with("test/until-told", |lane| {
-            let out = lane.zeroed::<f64>(1)?;
-            let flag = lane.cancel_flag();
-            lane.launch(&CODE, "until_told", Launch::new(1, 1), &[&flag, &out])?;
-            lane.download(&out)
+        .with("test/until-told", |cuda| {
+            let out = cuda.zeroed::<f64>(1)?;
+            let flag = cuda.cancel_flag();
+            cuda.launch(&CODE, "until_told", Launch::new(1, 1), &[&flag, &out])?;
+            cuda.download(&out)
         })
-        .with("test/astray", |lane| {
-            let out = lane.zeroed::<f64>(1)?;
-            lane.launch(&CODE, "astray", Launch::new(1, 1), &[&out])?;
-            lane.download(&out)
+        .with("test/astray", |cuda| {
+            let out = cuda.zeroed::<f64>(1)?;
+            cuda.launch(&CODE, "astray", Launch::new(1, 1), &[&out])?;
+            cuda.download(&out)
         });
     bench.registry.register(Where).unwrap();
     let local = Local::with_backends(CpuBackend::new(), Ok(bench.backend.clone()));

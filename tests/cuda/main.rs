@@ -12,7 +12,7 @@ mod contract;
 mod domain;
 mod faults;
 mod goldens;
-mod lane;
+mod launch_context;
 mod memory;
 mod priority;
 mod probe;
@@ -25,7 +25,7 @@ mod without;
 use std::sync::{PoisonError, RwLock};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use tower_kernels::backends::cuda;
+use tower_kernels::cuda;
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(faults::CHILD) {
@@ -54,7 +54,7 @@ fn main() {
             compiled::TESTS,
             contract::TESTS,
             goldens::TESTS,
-            lane::TESTS,
+            launch_context::TESTS,
             priority::TESTS,
             memory::TESTS,
             stopping::TESTS,

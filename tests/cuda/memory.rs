@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tower::{Service, ServiceExt};
-use tower_kernels::backends::cuda::{CudaUsage, Lane};
+use tower_kernels::cuda::{CudaUsage, LaunchContext};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::service::{Buffer, DType, KernelError, KernelRequest, Payload, Tensor, Tensors};
@@ -167,12 +167,12 @@ fn with_the_pool_exhausted_arrays_go_through_staging() {
 fn what_is_uploaded_may_be_changed_and_dropped_at_once() {
     let bench = Bench::new(1);
     let memory = bench.backend.pinned_memory().clone();
-    let bench = bench.with("test/careless", move |lane| {
+    let bench = bench.with("test/careless", move |cuda| {
         let values = numbers(8 * MIB, 4);
         let mut there = Vec::new();
         for round in 0..4 {
             let mut source = memory.copy_of(&values).expect("there is enough");
-            there.push(lane.upload(&source)?);
+            there.push(cuda.upload(&source)?);
             // While the bus is at it.
             source.fill(-1.0);
             assert!(source.iter().all(|value| *value == -1.0), "round {round}");
@@ -180,7 +180,7 @@ fn what_is_uploaded_may_be_changed_and_dropped_at_once() {
             drop(memory.zeroed::<f64>(8 * MIB));
         }
         for (round, there) in there.iter().enumerate() {
-            assert!(*lane.download(there)? == values[..], "round {round}");
+            assert!(*cuda.download(there)? == values[..], "round {round}");
         }
         Ok(Buffer::default())
     });
@@ -205,30 +205,30 @@ impl Count {
     }
 }
 
-fn half_gib(lane: &mut Lane<'_>) -> Result<Buffer<f64>, KernelError> {
-    let there = lane.zeroed::<u8>(600 * MIB)?;
-    let end = lane.download(&there.slice(600 * MIB - 1..))?;
+fn half_gib(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
+    let there = cuda.zeroed::<u8>(600 * MIB)?;
+    let end = cuda.download(&there.slice(600 * MIB - 1..))?;
     Ok(vec![f64::from(end[0])].into())
 }
 
 /// Keeps what it has been granted until its caller leaves. No code runs on the device meanwhile, for which the driver could
 /// hold up the others.
-fn until_left(lane: &mut Lane<'_>) -> Result<Buffer<f64>, KernelError> {
-    while lane.context().check().is_ok() {
+fn until_left(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
+    while cuda.context().check().is_ok() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    lane.context().check().map(|()| unreachable!("it has left"))
+    cuda.context().check().map(|()| unreachable!("it has left"))
 }
 
 fn requests_that_exceed_memory_together_run_one_after_the_other() {
     let count = Count::default();
     let counted = count.clone();
     let bench = Bench::configured(|config| config.device_bytes = Some(1 << 30));
-    let bench = bench.with_memory("test/large", 600 << 20, move |lane| {
+    let bench = bench.with_memory("test/large", 600 << 20, move |cuda| {
         let mut result = Ok(Buffer::default());
         counted.during(|| {
             std::thread::sleep(Duration::from_millis(20));
-            result = half_gib(lane);
+            result = half_gib(cuda);
         });
         result
     });
@@ -248,8 +248,8 @@ fn small_requests_run_while_a_large_one_waits() {
     let bench = Bench::configured(|config| (config.lanes, config.device_bytes) = (2, Some(1 << 30)))
         .with_memory("test/holds", 600 << 20, until_left)
         .with_memory("test/large", 600 << 20, half_gib)
-        .with_memory("test/medium", 100 << 20, |lane| lane.zeroed(1).and_then(|zero| lane.download(&zero)))
-        .with("test/small", |lane| lane.zeroed(1).and_then(|zero| lane.download(&zero)));
+        .with_memory("test/medium", 100 << 20, |cuda| cuda.zeroed(1).and_then(|zero| cuda.download(&zero)))
+        .with("test/small", |cuda| cuda.zeroed(1).and_then(|zero| cuda.download(&zero)));
     bench.runtime.block_on(async {
         let holds = tokio::spawn(run(bench.service(), request("test/holds")));
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -295,16 +295,16 @@ fn who_waits_for_memory_can_leave_and_has_a_deadline() {
 fn a_kernel_that_wants_too_much_fails_alone() {
     let bench = Bench::configured(|config| (config.lanes, config.device_bytes) = (2, Some(1 << 30)))
         .with_memory("test/never", 2 << 30, |_| unreachable!("it was refused"))
-        .with("test/greedy", |lane| lane.zeroed::<u8>(2 << 30).map(|_| Buffer::default()))
-        .with("test/grows", |lane| {
+        .with("test/greedy", |cuda| cuda.zeroed::<u8>(2 << 30).map(|_| Buffer::default()))
+        .with("test/grows", |cuda| {
             let mut all = Vec::new();
             loop {
-                all.push(lane.zeroed::<u8>(50 << 20)?);
+                all.push(cuda.zeroed::<u8>(50 << 20)?);
                 assert!(all.len() < 100, "more than there is");
             }
         })
         .with("test/undeclared", half_gib)
-        .with("test/small", |lane| lane.zeroed(1).and_then(|zero| lane.download(&zero)));
+        .with("test/small", |cuda| cuda.zeroed(1).and_then(|zero| cuda.download(&zero)));
     let error = bench.run("test/never").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
     for round in 0..3 {
@@ -324,15 +324,15 @@ fn idle_memory_goes_back_to_the_driver() {
     let free = Arc::new([const { std::sync::atomic::AtomicU64::new(0) }; 2]);
     let [during, after] = [Arc::clone(&free), Arc::clone(&free)];
     let bench = Bench::configured(|config| config.keep = Duration::from_millis(200))
-        .with_memory("test/large", LARGE as u64, move |lane| {
-            let there = lane.alloc::<u8>(LARGE)?;
-            lane.zero(&there.slice(..8))?;
-            during[0].store(lane.free_memory()?, Ordering::Relaxed);
+        .with_memory("test/large", LARGE as u64, move |cuda| {
+            let there = cuda.alloc::<u8>(LARGE)?;
+            cuda.zero(&there.slice(..8))?;
+            during[0].store(cuda.free_memory()?, Ordering::Relaxed);
             // Into pinned memory.
-            lane.download(&there.slice(..64 << 20)).map(|_| Buffer::default())
+            cuda.download(&there.slice(..64 << 20)).map(|_| Buffer::default())
         })
-        .with("test/after", move |lane| {
-            after[1].store(lane.free_memory()?, Ordering::Relaxed);
+        .with("test/after", move |cuda| {
+            after[1].store(cuda.free_memory()?, Ordering::Relaxed);
             Ok(Buffer::default())
         });
     bench.run("test/large").unwrap();

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tower_kernels::backends::cuda::{Lane, Launch};
-use tower_kernels::service::{Buffer, KernelError, Priority};
+use tower_kernels::cuda::{Launch, LaunchContext};
+use tower_kernels::request::Priority;
+use tower_kernels::service::{Buffer, KernelError};
 
 use crate::probe::{Bench, CODE, request, run};
 
@@ -13,19 +14,19 @@ crate::tests! {
 }
 
 /// Blocks of some 0.2 ms, two of which fill a multiprocessor, and forty times as many as there is room for.
-fn fill(lane: &mut Lane<'_>) -> Result<Buffer<f64>, KernelError> {
-    let out = lane.zeroed::<f64>(1)?;
-    let blocks = lane.device().multiprocessors * 2 * 40;
-    lane.launch(&CODE, "pass_time", Launch::new(blocks, 1024), &[&400_000_u64, &out])?;
-    lane.download(&out)
+fn fill(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
+    let out = cuda.zeroed::<f64>(1)?;
+    let blocks = cuda.device().multiprocessors * 2 * 40;
+    cuda.launch(&CODE, "pass_time", Launch::new(blocks, 1024), &[&400_000_u64, &out])?;
+    cuda.download(&out)
 }
 
 /// A kernel, so that it needs room on the device.
-fn small(lane: &mut Lane<'_>) -> Result<Buffer<f64>, KernelError> {
-    let x = lane.upload(&[3.0])?;
-    let out = lane.alloc::<f64>(1)?;
-    lane.launch(&CODE, "scale", Launch::new(1, 32), &[&1_u64, &2.0, &x, &out])?;
-    lane.download(&out)
+fn small(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
+    let x = cuda.upload(&[3.0])?;
+    let out = cuda.alloc::<f64>(1)?;
+    cuda.launch(&CODE, "scale", Launch::new(1, 32), &[&1_u64, &2.0, &x, &out])?;
+    cuda.download(&out)
 }
 
 fn high_priority_overtakes_low_priority_that_waits_for_room() {

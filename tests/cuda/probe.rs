@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::{Service, ServiceExt};
-use tower_kernels::backends::cuda::{CudaBackend, CudaConfig, Lane, Module};
+use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
+use tower_kernels::cuda::{LaunchContext, Module};
 use tower_kernels::service::{
-    BackendKind, Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
-    KernelService, Payload, RunContext,
+    BackendKind, Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    KernelResponse, KernelService, Payload, RunContext,
 };
 
 pub(crate) use crate::wakes::Wakes;
@@ -31,7 +32,7 @@ pub(crate) struct Values {
 
 impl<F> Kernel for Probe<F>
 where
-    F: Fn(&mut Lane<'_>) -> Result<Buffer<f64>, KernelError> + Send + Sync + 'static,
+    F: Fn(&mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> + Send + Sync + 'static,
 {
     type Input = Nothing;
     type Output = Values;
@@ -40,7 +41,7 @@ where
         KernelInfo::new(self.name, "1", "A test.").backends([BackendKind::Cuda])
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -48,8 +49,8 @@ where
         Cost { device_memory: self.memory, ..Cost::default() }
     }
 
-    fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Values, KernelError> {
-        (self.run)(lane).map(|values| Values { values })
+    fn run_cuda(&self, _: &Nothing, cuda: &mut LaunchContext<'_>) -> Result<Values, KernelError> {
+        (self.run)(cuda).map(|values| Values { values })
     }
 }
 
@@ -64,7 +65,7 @@ impl Kernel for Where {
         KernelInfo::new("test/where", "1", "A test.").backends([BackendKind::Cpu, BackendKind::Cuda]).pure()
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -76,8 +77,8 @@ impl Kernel for Where {
         Ok(Values { values: vec![0.0].into() })
     }
 
-    fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Values, KernelError> {
-        lane.upload(&[1.0]).and_then(|one| lane.download(&one)).map(|values| Values { values })
+    fn run_cuda(&self, _: &Nothing, cuda: &mut LaunchContext<'_>) -> Result<Values, KernelError> {
+        cuda.upload(&[1.0]).and_then(|one| cuda.download(&one)).map(|values| Values { values })
     }
 }
 
@@ -109,14 +110,14 @@ impl Bench {
 
     pub(crate) fn with<F>(self, name: &'static str, run: F) -> Self
     where
-        F: Fn(&mut Lane<'_>) -> Result<Buffer<f64>, KernelError> + Send + Sync + 'static,
+        F: Fn(&mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> + Send + Sync + 'static,
     {
         self.with_memory(name, 0, run)
     }
 
     pub(crate) fn with_memory<F>(self, name: &'static str, memory: u64, run: F) -> Self
     where
-        F: Fn(&mut Lane<'_>) -> Result<Buffer<f64>, KernelError> + Send + Sync + 'static,
+        F: Fn(&mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> + Send + Sync + 'static,
     {
         self.registry.register(Probe { name, memory, run }).unwrap();
         self

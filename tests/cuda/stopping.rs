@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tower_kernels::backends::cuda::{Lane, Launch};
+use tower_kernels::cuda::{Launch, LaunchContext};
 use tower_kernels::service::{Buffer, KernelError};
 
 use crate::probe::{Bench, CODE, in_flight, request, run};
@@ -18,16 +18,16 @@ crate::tests! {
     what_waits_is_not_started_once_its_caller_has_left
 }
 
-pub(crate) fn until_told(lane: &mut Lane<'_>) -> Result<Buffer<f64>, KernelError> {
-    let out = lane.zeroed::<f64>(1)?;
-    let flag = lane.cancel_flag();
-    lane.launch(&CODE, "until_told", Launch::new(1, 1), &[&flag, &out])?;
-    lane.download(&out)
+pub(crate) fn until_told(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
+    let out = cuda.zeroed::<f64>(1)?;
+    let flag = cuda.cancel_flag();
+    cuda.launch(&CODE, "until_told", Launch::new(1, 1), &[&flag, &out])?;
+    cuda.download(&out)
 }
 
-pub(crate) fn one(lane: &mut Lane<'_>) -> Result<Buffer<f64>, KernelError> {
-    let one = lane.upload(&[1.0])?;
-    lane.download(&one)
+pub(crate) fn one(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
+    let one = cuda.upload(&[1.0])?;
+    cuda.download(&one)
 }
 
 fn dropping_the_future_reaches_a_running_kernel() {
@@ -57,15 +57,15 @@ fn a_deadline_reaches_a_running_kernel() {
 fn a_deadline_stops_between_launches() {
     let launched = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&launched);
-    let bench = Bench::new(1).with("test/steps", move |lane| {
-        let out = lane.zeroed::<f64>(1)?;
+    let bench = Bench::new(1).with("test/steps", move |cuda| {
+        let out = cuda.zeroed::<f64>(1)?;
         for _ in 0..100_000 {
             // Some 5 ms each.
-            lane.launch(&CODE, "pass_time", Launch::new(1, 1), &[&10_000_000_u64, &out])?;
+            cuda.launch(&CODE, "pass_time", Launch::new(1, 1), &[&10_000_000_u64, &out])?;
             count.fetch_add(1, Ordering::Relaxed);
-            lane.wait()?;
+            cuda.wait()?;
         }
-        lane.download(&out)
+        cuda.download(&out)
     });
     let request = request("test/steps").with_timeout(Duration::from_millis(100));
     let result = bench.runtime.block_on(run(bench.service(), request));
@@ -75,9 +75,9 @@ fn a_deadline_stops_between_launches() {
 }
 
 fn a_panic_is_its_callers_alone() {
-    let bench = Bench::new(1).with("test/one", one).with("test/panic", |lane| {
-        let out = lane.zeroed::<f64>(1)?;
-        lane.launch(&CODE, "pass_time", Launch::new(1, 1), &[&10_000_000_u64, &out])?;
+    let bench = Bench::new(1).with("test/one", one).with("test/panic", |cuda| {
+        let out = cuda.zeroed::<f64>(1)?;
+        cuda.launch(&CODE, "pass_time", Launch::new(1, 1), &[&10_000_000_u64, &out])?;
         panic!("with work under way")
     });
     for _ in 0..3 {
@@ -118,9 +118,9 @@ fn a_kernel_is_told_while_the_driver_holds_up_its_lane() {
 fn what_waits_is_not_started_once_its_caller_has_left() {
     let started = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&started);
-    let bench = Bench::new(1).with("test/until-told", until_told).with("test/counted", move |lane| {
+    let bench = Bench::new(1).with("test/until-told", until_told).with("test/counted", move |cuda| {
         count.fetch_add(1, Ordering::Relaxed);
-        one(lane)
+        one(cuda)
     });
     bench.runtime.block_on(async {
         let running = tokio::spawn(run(bench.service(), request("test/until-told")));

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tower::{Service, ServiceExt};
-use tower_kernels::backends::cuda::{Gpu, Lane, Launch, Module};
+use tower_kernels::cuda::{Gpu, Launch, LaunchContext, Module};
 use tower_kernels::kernels::linalg::saxpy::SaxpyInput;
-use tower_kernels::service::{Buffer, DeviceTimes, Execution, KernelError, KernelRequest, Payload};
+use tower_kernels::request::{DeviceTimes, Execution};
+use tower_kernels::service::{Buffer, KernelError, KernelRequest, Payload};
 
 use crate::probe::{Bench, numbers, request};
 
@@ -37,8 +38,8 @@ static SPIN: Module = {
 };
 
 /// Keeps the device busy for so long, by its own clock.
-fn spin(lane: &mut Lane<'_>, time: Duration) -> Result<(), KernelError> {
-    lane.launch(&SPIN, "spin", Launch::new(1, 1), &[&(time.as_nanos() as u64)])
+fn spin(cuda: &mut LaunchContext<'_>, time: Duration) -> Result<(), KernelError> {
+    cuda.launch(&SPIN, "spin", Launch::new(1, 1), &[&(time.as_nanos() as u64)])
 }
 
 fn timing(one_in: u32) -> Bench {
@@ -74,17 +75,17 @@ fn measures(expected: Duration, time: impl Fn() -> DeviceTimes) -> DeviceTimes {
 }
 
 fn phases_are_together_no_more_than_the_work() {
-    let bench = timing(1).with("test/phases", |lane| {
+    let bench = timing(1).with("test/phases", |cuda| {
         // In slabs, in pieces, and both ways more than once.
         for len in [1, 1000, 20_000, 3 << 20] {
-            let x = lane.upload(&numbers(len, 1))?;
-            let y = lane.zeroed::<f64>(len)?;
-            lane.copy(&x, &y)?;
-            lane.download_all([&x, &y])?;
+            let x = cuda.upload(&numbers(len, 1))?;
+            let y = cuda.zeroed::<f64>(len)?;
+            cuda.copy(&x, &y)?;
+            cuda.download_all([&x, &y])?;
         }
-        let x = lane.upload(&numbers(1 << 20, 2))?;
-        spin(lane, MILLISECOND)?;
-        lane.download(&x)
+        let x = cuda.upload(&numbers(1 << 20, 2))?;
+        spin(cuda, MILLISECOND)?;
+        cuda.download(&x)
     });
     for round in 0..5 {
         let execution = run(&bench, "test/phases");
@@ -100,7 +101,7 @@ fn phases_are_together_no_more_than_the_work() {
 fn one_request_in_so_many_is_timed() {
     const REQUESTS: usize = 4_000;
     for (one_in, expected) in [(0, 0..=0), (1, REQUESTS..=REQUESTS), (16, 200..=300), (128, 15..=50)] {
-        let bench = timing(one_in).with("test/small", |lane| lane.upload(&[1.0]).and_then(|one| lane.download(&one)));
+        let bench = timing(one_in).with("test/small", |cuda| cuda.upload(&[1.0]).and_then(|one| cuda.download(&one)));
         let timed = (0..REQUESTS).filter(|_| run(&bench, "test/small").device_times.is_some()).count();
         assert!(expected.contains(&timed), "1 in {one_in}: {timed} of {REQUESTS}");
     }
@@ -108,8 +109,8 @@ fn one_request_in_so_many_is_timed() {
 
 fn a_kernel_of_known_length_is_measured() {
     let bench = timing(1)
-        .with("test/spin", |lane| spin(lane, 5 * MILLISECOND).map(|()| Buffer::default()))
-        .with("test/spins", |lane| (0..10).try_for_each(|_| spin(lane, MILLISECOND)).map(|()| Buffer::default()));
+        .with("test/spin", |cuda| spin(cuda, 5 * MILLISECOND).map(|()| Buffer::default()))
+        .with("test/spins", |cuda| (0..10).try_for_each(|_| spin(cuda, MILLISECOND)).map(|()| Buffer::default()));
     run(&bench, "test/spin");
     for (name, expected) in [("test/spin", 5 * MILLISECOND), ("test/spins", 10 * MILLISECOND)] {
         let times = measures(expected, || times(&run(&bench, name)));
@@ -118,14 +119,14 @@ fn a_kernel_of_known_length_is_measured() {
 }
 
 fn the_host_at_work_between_launches_and_waits_counts_for_nothing() {
-    let bench = timing(1).with("test/pauses", |lane| {
+    let bench = timing(1).with("test/pauses", |cuda| {
         for _ in 0..5 {
-            let x = lane.upload(&numbers(100_000, 3))?;
+            let x = cuda.upload(&numbers(100_000, 3))?;
             std::thread::sleep(4 * MILLISECOND);
-            spin(lane, 2 * MILLISECOND)?;
-            lane.wait()?;
+            spin(cuda, 2 * MILLISECOND)?;
+            cuda.wait()?;
             std::thread::sleep(4 * MILLISECOND);
-            lane.download(&x)?;
+            cuda.download(&x)?;
             std::thread::sleep(4 * MILLISECOND);
         }
         Ok(Buffer::default())
@@ -142,16 +143,16 @@ fn the_host_at_work_between_launches_and_waits_counts_for_nothing() {
 
 fn more_phases_than_there_are_marks_for() {
     let bench = timing(1)
-        .with("test/waits", |lane| {
-            (0..200).try_for_each(|_| spin(lane, MILLISECOND / 10).and_then(|()| lane.wait()))?;
+        .with("test/waits", |cuda| {
+            (0..200).try_for_each(|_| spin(cuda, MILLISECOND / 10).and_then(|()| cuda.wait()))?;
             Ok(Buffer::default())
         })
-        .with("test/on-the-way", |lane| {
+        .with("test/on-the-way", |cuda| {
             // The device has the first launch to do while the host queues the rest.
-            spin(lane, 20 * MILLISECOND)?;
+            spin(cuda, 20 * MILLISECOND)?;
             for turn in 0..200 {
-                let x = lane.upload(&[f64::from(turn)])?;
-                lane.zero(&x)?;
+                let x = cuda.upload(&[f64::from(turn)])?;
+                cuda.zero(&x)?;
             }
             Ok(Buffer::default())
         });
@@ -162,15 +163,15 @@ fn more_phases_than_there_are_marks_for() {
 
 fn a_request_after_one_that_failed_is_timed_anew() {
     let bench = timing(1)
-        .with("test/fails", |lane| {
-            spin(lane, 10 * MILLISECOND)?;
-            lane.launch(&SPIN, "no such entry", Launch::new(1, 1), &[]).map(|()| Buffer::default())
+        .with("test/fails", |cuda| {
+            spin(cuda, 10 * MILLISECOND)?;
+            cuda.launch(&SPIN, "no such entry", Launch::new(1, 1), &[]).map(|()| Buffer::default())
         })
-        .with("test/panics", |lane| {
-            spin(lane, 10 * MILLISECOND)?;
+        .with("test/panics", |cuda| {
+            spin(cuda, 10 * MILLISECOND)?;
             panic!("on purpose")
         })
-        .with("test/well", |lane| spin(lane, MILLISECOND).map(|()| Buffer::default()));
+        .with("test/well", |cuda| spin(cuda, MILLISECOND).map(|()| Buffer::default()));
     run(&bench, "test/well");
     for bad in ["test/fails", "test/panics"] {
         measures(MILLISECOND, || {
@@ -221,11 +222,11 @@ fn sensors_agree_with_what_is_allocated() {
         let gpu = sensors(&bench);
         let used = move || gpu.read().and_then(|reading| reading.memory_used).expect("memory is always told");
         let before = used();
-        let bench = bench.with_memory("test/gib", GIB, move |lane| {
-            let memory = lane.zeroed::<u8>(GIB as usize)?;
-            lane.wait()?;
+        let bench = bench.with_memory("test/gib", GIB, move |cuda| {
+            let memory = cuda.zeroed::<u8>(GIB as usize)?;
+            cuda.wait()?;
             let grown = used().saturating_sub(before);
-            lane.zero(&memory).map(|()| vec![grown as f64].into())
+            cuda.zero(&memory).map(|()| vec![grown as f64].into())
         });
         let grown = bench.run("test/gib").unwrap()[0] as u64;
         if (GIB..GIB + GIB / 8).contains(&grown) {
@@ -239,7 +240,7 @@ fn sensors_agree_with_what_is_allocated() {
 
 fn sensors_tell_what_there_is() {
     let bench = timing(0)
-        .with("test/busy", |lane| spin(lane, 400 * MILLISECOND).and_then(|()| lane.wait()).map(|()| Buffer::default()));
+        .with("test/busy", |cuda| spin(cuda, 400 * MILLISECOND).and_then(|()| cuda.wait()).map(|()| Buffer::default()));
     run(&bench, "test/busy");
     run(&bench, "test/busy");
     let reading = sensors(&bench).read().expect("they answer");

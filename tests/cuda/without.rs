@@ -1,7 +1,8 @@
 //! A machine without CUDA.
 
 use tower_kernels::backends::Local;
-use tower_kernels::backends::cuda::{CudaBackend, devices};
+use tower_kernels::backends::cuda::CudaBackend;
+use tower_kernels::cuda::devices;
 
 pub(crate) fn says_why() {
     let why = devices().expect_err("this test is for machines without a device");

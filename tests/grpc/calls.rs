@@ -9,7 +9,8 @@ use tower_kernels::grpc::{
     Dtype, ExecuteRequest, ExecuteTensorsRequest, GetKernelRequest, GrpcConfig, KernelClient, ListKernelsRequest, Mode,
     Tensor,
 };
-use tower_kernels::service::{Execution, KernelRequest, KernelResponse, Payload, Priority};
+use tower_kernels::request::{Execution, Priority};
+use tower_kernels::service::{KernelRequest, KernelResponse, Payload};
 
 use crate::server::Running;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tonic::Code;
 use tower_kernels::grpc::{ExecuteRequest, GetKernelRequest, KernelClient, ListKernelsRequest, Mode};
-use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
+use tower_kernels::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 use crate::server::Running;
 
@@ -24,7 +24,7 @@ impl Kernel for Add {
         if self.0 % 10 == 9 { info.ring() } else { info }
     }
 
-    fn validate(&self, _: &u64) -> Result<(), Invalid> {
+    fn validate(&self, _: &u64) -> Result<(), InvalidInput> {
         Ok(())
     }
 

@@ -14,7 +14,8 @@ use tower_kernels::layers::{
     CircuitBreakerLayer, ConcurrencyLayer, MetricsLayer, PriorityQueueLayer, RateLimiterLayer,
 };
 use tower_kernels::middleware::authenticate::{AuthenticateLayer, Credential, Denied, Identity};
-use tower_kernels::service::{Execution, KernelError, KernelRequest, KernelResponse, Payload};
+use tower_kernels::request::Execution;
+use tower_kernels::service::{KernelError, KernelRequest, KernelResponse, Payload};
 
 use super::process::{SAXPY, Server};
 use super::size;

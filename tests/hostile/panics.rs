@@ -18,7 +18,8 @@ use tonic_types::StatusExt;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::backends::Local;
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
-use tower_kernels::backends::cuda::{CudaBackend, Unavailable};
+use tower_kernels::backends::cuda::CudaBackend;
+use tower_kernels::cuda::Unavailable;
 use tower_kernels::grpc::proto::execute_stream_request::Call;
 use tower_kernels::grpc::proto::execute_stream_response::Outcome;
 use tower_kernels::grpc::proto::{Dtype, GetKernelRequest, Tensor};
@@ -28,7 +29,8 @@ use tower_kernels::grpc::{
 use tower_kernels::hyper::{KernelHttpService, serve};
 use tower_kernels::pipeline::{BatchConfig, PipelineConfig, PipelineLayer};
 use tower_kernels::service::{
-    BatchKey, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RegistryOnly, RunContext,
+    BatchKey, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RegistryOnly,
+    RunContext,
 };
 
 use crate::process::PATIENCE;
@@ -155,7 +157,7 @@ impl Kernel for Panics {
         KernelInfo::new(self.id, "1.0.0", "Panics.")
     }
 
-    fn validate(&self, input: &Input) -> Result<(), Invalid> {
+    fn validate(&self, input: &Input) -> Result<(), InvalidInput> {
         input.at(place::VALIDATE);
         Ok(())
     }
@@ -213,7 +215,7 @@ impl Kernel for NoSchema {
         KernelInfo::new("test/no-schema", "1.0.0", "Has no schema.")
     }
 
-    fn validate(&self, _: &WithoutSchema) -> Result<(), Invalid> {
+    fn validate(&self, _: &WithoutSchema) -> Result<(), InvalidInput> {
         Ok(())
     }
 

@@ -12,7 +12,9 @@ use tokio::task::JoinHandle;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::hyper::{self, Connections, KernelHttpService, ServerConfig, listen};
-use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, KernelService, RegistryOnly, RunContext};
+use tower_kernels::service::{
+    Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelService, RegistryOnly, RunContext,
+};
 
 use crate::wire::Wire;
 use crate::wire::kernels::{Naps, registry};
@@ -145,7 +147,7 @@ impl Kernel for Fill {
         KernelInfo::new("test/fill", "1.0.0", "Says a lot.")
     }
 
-    fn validate(&self, _: &Length) -> Result<(), Invalid> {
+    fn validate(&self, _: &Length) -> Result<(), InvalidInput> {
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::register_all;
 use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput, Precision};
-use tower_kernels::service::{KernelRegistry, KernelRequest, KernelService, Payload, Reals};
+use tower_kernels::service::{FloatArray, KernelRegistry, KernelRequest, KernelService, Payload};
 
 /// An output, and how many shared its run.
 type Answer<T> = (Arc<T>, u32);
@@ -42,10 +42,10 @@ fn both<T: std::any::Any + Send + Sync>(id: &'static str, inputs: &[Payload]) ->
     })
 }
 
-fn bits(values: &Reals) -> Vec<u64> {
+fn bits(values: &FloatArray) -> Vec<u64> {
     match values {
-        Reals::F32(values) => values.iter().map(|value| value.to_bits().into()).collect(),
-        Reals::F64(values) => values.iter().map(|value| value.to_bits()).collect(),
+        FloatArray::F32(values) => values.iter().map(|value| value.to_bits().into()).collect(),
+        FloatArray::F64(values) => values.iter().map(|value| value.to_bits()).collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -57,8 +57,8 @@ fn peers<K: PartialEq>(keys: &[K]) -> Vec<u32> {
 
 fn contracts(sizes: &[(usize, u8)]) -> Vec<OptionPricingInput> {
     let real = |form: u8, bit: u8, values: Vec<f64>, one: f64| match form >> bit & 1 {
-        _ if form >> 6 & 1 == 1 => Reals::from(values.iter().map(|&value| value as f32).collect::<Vec<_>>()),
-        1 => Reals::One(one),
+        _ if form >> 6 & 1 == 1 => FloatArray::from(values.iter().map(|&value| value as f32).collect::<Vec<_>>()),
+        1 => FloatArray::One(one),
         _ => values.into(),
     };
     let spread = |len: usize, low: f64, high: f64, seed: usize| -> Vec<f64> {

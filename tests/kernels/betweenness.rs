@@ -167,7 +167,7 @@ fn path_counts_reach_the_end_of_f64_and_no_further() {
         };
         match BetweennessCentrality.run_cpu(&input, &RunContext::detached()) {
             Ok(output) => assert!(fits && output.scores.iter().all(|score| score.is_finite())),
-            Err(KernelError::Invalid(invalid)) => assert!(!fits && invalid.field == "edges", "{invalid}"),
+            Err(KernelError::InvalidInput(invalid)) => assert!(!fits && invalid.field == "edges", "{invalid}"),
             Err(error) => panic!("{error}"),
         }
     }

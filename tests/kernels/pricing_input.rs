@@ -3,7 +3,7 @@
 use crate::service::{ask, read, refusal, run, tensor, tensors};
 use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput};
-use tower_kernels::service::{DType, Payload, Reals};
+use tower_kernels::service::{DType, FloatArray, Payload};
 
 const ID: &str = "risk/option-pricing";
 
@@ -33,15 +33,15 @@ async fn all_payloads_give_one_answer() {
         rate: 0.1.into(),
         volatility: 0.2.into(),
         time: 0.5.into(),
-        dividend_yield: Reals::default(),
+        dividend_yield: FloatArray::default(),
         kind: vec![OptionKind::Call, OptionKind::Put].into(),
         precision: None,
     };
     let answer = run(ID, Payload::typed(input())).await.unwrap();
-    assert_eq!(answer.downcast::<OptionPricingOutput>().unwrap().price, Reals::from(prices.to_vec()));
+    assert_eq!(answer.downcast::<OptionPricingOutput>().unwrap().price, FloatArray::from(prices.to_vec()));
     let narrow = OptionPricingInput { strike: vec![40.0_f32; 2].into(), ..input() };
     let answer = run(ID, Payload::typed(narrow)).await.unwrap();
-    assert!(matches!(answer.downcast::<OptionPricingOutput>().unwrap().price, Reals::F32(_)));
+    assert!(matches!(answer.downcast::<OptionPricingOutput>().unwrap().price, FloatArray::F32(_)));
 
     let one = |value: f64| tensor(DType::F64, &[], &[value]);
     let fields = |strike, kind| {

@@ -5,7 +5,7 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::kernels::register_all;
 use tower_kernels::service::{
-    DType, Invalid, KernelError, KernelRegistry, KernelRequest, KernelService, Mode, Payload, Tensor, Tensors,
+    DType, InvalidInput, KernelError, KernelRegistry, KernelRequest, KernelService, Mode, Payload, Tensor, Tensors,
 };
 
 pub(crate) async fn run(id: &'static str, payload: Payload) -> Result<Payload, KernelError> {
@@ -24,9 +24,9 @@ pub(crate) async fn ask(id: &'static str, document: &str) -> Result<serde_json::
 }
 
 /// What is wrong with a document or tensors that the kernel refuses.
-pub(crate) fn refusal<T: std::fmt::Debug>(answer: Result<T, KernelError>) -> Invalid {
+pub(crate) fn refusal<T: std::fmt::Debug>(answer: Result<T, KernelError>) -> InvalidInput {
     match answer.unwrap_err() {
-        KernelError::Invalid(invalid) => invalid,
+        KernelError::InvalidInput(invalid) => invalid,
         other => panic!("{other}"),
     }
 }

@@ -8,8 +8,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Body as _;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::AnswerLayer;
-use tower_kernels::middleware::answer::Answer;
+use tower_kernels::layers::ErrorResponseLayer;
+use tower_kernels::middleware::error_response::Answer;
 
 /// Two levels, of which the outer classifies.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ async fn document(response: Response<Full<Bytes>>) -> serde_json::Value {
 #[tokio::test]
 async fn every_kind_has_its_status_in_both_protocols() {
     for kind in ErrorKind::ALL {
-        let Ok(http) = AnswerLayer::new().layer(refusing(kind)).oneshot(Request::new(())).await;
+        let Ok(http) = ErrorResponseLayer::new().layer(refusing(kind)).oneshot(Request::new(())).await;
         assert_eq!(http.status(), kind.http_status());
         assert_eq!(http.headers()[header::CONTENT_TYPE], "application/problem+json");
         let document = document(http).await;
@@ -56,7 +56,7 @@ async fn every_kind_has_its_status_in_both_protocols() {
         assert_eq!(document["detail"], if is_internal { hidden } else { "the stack refuses: 100 % of it is in use" });
         assert!(!document["title"].as_str().unwrap().is_empty());
 
-        let Ok(grpc) = AnswerLayer::new().layer(refusing(kind)).oneshot(of_type("application/grpc+proto")).await;
+        let Ok(grpc) = ErrorResponseLayer::new().layer(refusing(kind)).oneshot(of_type("application/grpc+proto")).await;
         assert_eq!(grpc.status(), 200);
         assert_eq!(grpc.headers()[header::CONTENT_TYPE], "application/grpc");
         assert_eq!(grpc.headers()["grpc-status"], kind.grpc_code().to_string());
@@ -68,13 +68,14 @@ async fn every_kind_has_its_status_in_both_protocols() {
 
 #[tokio::test]
 async fn when_to_retry_is_in_the_headers() {
-    let Ok(http) = AnswerLayer::http().layer(refusing(ErrorKind::Overloaded)).oneshot(Request::new(())).await;
+    let Ok(http) = ErrorResponseLayer::http().layer(refusing(ErrorKind::Overloaded)).oneshot(Request::new(())).await;
     assert_eq!(http.headers()[header::RETRY_AFTER], "2", "whole seconds, and not too soon");
-    let Ok(unknown) = AnswerLayer::http().layer(refusing(ErrorKind::Unavailable)).oneshot(Request::new(())).await;
+    let Ok(unknown) =
+        ErrorResponseLayer::http().layer(refusing(ErrorKind::Unavailable)).oneshot(Request::new(())).await;
     assert_eq!(unknown.headers()[header::RETRY_AFTER], "1");
-    let Ok(never) = AnswerLayer::http().layer(refusing(ErrorKind::NotFound)).oneshot(Request::new(())).await;
+    let Ok(never) = ErrorResponseLayer::http().layer(refusing(ErrorKind::NotFound)).oneshot(Request::new(())).await;
     assert_eq!(never.headers().get(header::RETRY_AFTER), None);
-    let Ok(grpc) = AnswerLayer::grpc().layer(refusing(ErrorKind::Overloaded)).oneshot(Request::new(())).await;
+    let Ok(grpc) = ErrorResponseLayer::grpc().layer(refusing(ErrorKind::Overloaded)).oneshot(Request::new(())).await;
     assert_eq!(grpc.headers()["grpc-retry-pushback-ms"], "1200");
 }
 
@@ -83,12 +84,14 @@ async fn the_content_type_decides_unless_the_protocol_is_fixed() {
     for (content_type, is_grpc) in
         [("application/grpc", true), ("application/grpc-web-text", true), ("application/json", false), ("", false)]
     {
-        let Ok(response) = AnswerLayer::new().layer(refusing(ErrorKind::Internal)).oneshot(of_type(content_type)).await;
+        let Ok(response) =
+            ErrorResponseLayer::new().layer(refusing(ErrorKind::Internal)).oneshot(of_type(content_type)).await;
         assert_eq!(response.headers().contains_key("grpc-status"), is_grpc, "{content_type}");
     }
-    let Ok(http) = AnswerLayer::http().layer(refusing(ErrorKind::Internal)).oneshot(of_type("application/grpc")).await;
+    let Ok(http) =
+        ErrorResponseLayer::http().layer(refusing(ErrorKind::Internal)).oneshot(of_type("application/grpc")).await;
     assert_eq!(http.status(), 500);
-    let Ok(grpc) = AnswerLayer::grpc().layer(refusing(ErrorKind::Internal)).oneshot(Request::new(())).await;
+    let Ok(grpc) = ErrorResponseLayer::grpc().layer(refusing(ErrorKind::Internal)).oneshot(Request::new(())).await;
     assert_eq!(grpc.headers()["grpc-status"], "13");
 }
 
@@ -99,7 +102,7 @@ async fn what_is_answered_is_passed_on_as_it_is() {
             Response::builder().status(500).header("x-mine", "1").body(Full::<Bytes>::from("its own")).unwrap();
         std::future::ready(Ok::<_, Refuses>(response))
     });
-    let Ok(response) = AnswerLayer::new().layer(fails).oneshot(Request::new(())).await;
+    let Ok(response) = ErrorResponseLayer::new().layer(fails).oneshot(Request::new(())).await;
     assert_eq!((response.status().as_u16(), response.headers().len()), (500, 1));
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "its own");
 }
@@ -142,7 +145,7 @@ where
 
 #[tokio::test]
 async fn a_failure_to_become_ready_is_the_answer_to_the_next_call() {
-    let mut service = AnswerLayer::new().layer(Recovers { failures: 2, ready: false });
+    let mut service = ErrorResponseLayer::new().layer(Recovers { failures: 2, ready: false });
     // Asked twice before the call, it is one failure and one answer.
     service.ready().await.unwrap();
     assert_eq!(status(&mut service).await, 503);
@@ -150,7 +153,7 @@ async fn a_failure_to_become_ready_is_the_answer_to_the_next_call() {
     assert_eq!(status(&mut service).await, 503);
     assert_eq!(status(&mut service).await, 200);
 
-    let mut service = AnswerLayer::new().layer(Recovers { failures: 1, ready: false });
+    let mut service = ErrorResponseLayer::new().layer(Recovers { failures: 1, ready: false });
     service.ready().await.unwrap();
     assert_eq!(status(&mut service.clone()).await, 200, "a clone asks for itself");
     assert_eq!(status(&mut service).await, 503);
@@ -176,45 +179,47 @@ where
 async fn every_body_of_a_server_can_hold_an_answer() {
     use http_body_util::StreamBody;
     use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
-    use tower_kernels::middleware::answer::any_body;
+    use tower_kernels::middleware::error_response::any_body;
 
-    answers_with_body(AnswerLayer::new().layer(refusing_with_body::<axum::body::Body>())).await;
+    answers_with_body(ErrorResponseLayer::new().layer(refusing_with_body::<axum::body::Body>())).await;
     let boxed = refusing_with_body::<BoxBody<Bytes, std::io::Error>>().map_response(any_body);
-    answers_with_body(AnswerLayer::new().layer(boxed)).await;
+    answers_with_body(ErrorResponseLayer::new().layer(boxed)).await;
     let unsync = refusing_with_body::<UnsyncBoxBody<Bytes, Infallible>>().map_response(any_body);
-    answers_with_body(AnswerLayer::http().layer(unsync)).await;
+    answers_with_body(ErrorResponseLayer::http().layer(unsync)).await;
     let tonic = refusing_with_body::<tonic::body::Body>().map_response(any_body);
-    answers_with_body(AnswerLayer::new().layer(tonic)).await;
+    answers_with_body(ErrorResponseLayer::new().layer(tonic)).await;
     type Frames = futures::stream::Empty<Result<http_body::Frame<Bytes>, std::io::Error>>;
     let stream = refusing_with_body::<StreamBody<Frames>>().map_response(any_body);
-    answers_with_body(AnswerLayer::new().layer(stream)).await;
+    answers_with_body(ErrorResponseLayer::new().layer(stream)).await;
 }
 
 #[tokio::test]
 async fn a_body_of_another_type_is_passed_on_as_it_is() {
     use http_body_util::combinators::BoxBody;
-    use tower_kernels::middleware::answer::any_body;
+    use tower_kernels::middleware::error_response::any_body;
 
     let says = |text: &'static str| {
         service_fn(move |_: Request<()>| {
             std::future::ready(Ok::<_, Refuses>(Response::new(BoxBody::new(Full::new(Bytes::from(text))))))
         })
     };
-    let Ok(response) = AnswerLayer::new().layer(says("its own").map_response(any_body)).oneshot(Request::new(())).await;
+    let Ok(response) =
+        ErrorResponseLayer::new().layer(says("its own").map_response(any_body)).oneshot(Request::new(())).await;
     assert_eq!(response.body().size_hint().exact(), Some(7));
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "its own");
-    let Ok(response) = AnswerLayer::new().layer(says("").map_response(any_body)).oneshot(Request::new(())).await;
+    let Ok(response) = ErrorResponseLayer::new().layer(says("").map_response(any_body)).oneshot(Request::new(())).await;
     assert!(response.body().is_end_stream());
 }
 
 #[tokio::test]
 async fn a_status_of_grpc_has_no_body_whatever_its_type() {
     use http_body_util::combinators::BoxBody;
-    use tower_kernels::middleware::answer::any_body;
+    use tower_kernels::middleware::error_response::any_body;
 
     let boxed = || refusing_with_body::<BoxBody<Bytes, Infallible>>();
-    let Ok(grpc) = AnswerLayer::new().layer(boxed().map_response(any_body)).oneshot(of_type("application/grpc")).await;
+    let Ok(grpc) =
+        ErrorResponseLayer::new().layer(boxed().map_response(any_body)).oneshot(of_type("application/grpc")).await;
     assert!(grpc.body().is_end_stream(), "a status in the headers ends the stream");
-    let Ok(grpc) = AnswerLayer::grpc().layer(boxed()).oneshot(Request::new(())).await;
+    let Ok(grpc) = ErrorResponseLayer::grpc().layer(boxed()).oneshot(Request::new(())).await;
     assert!(grpc.body().is_end_stream(), "a status in the headers ends the stream");
 }

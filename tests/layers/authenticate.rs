@@ -7,12 +7,12 @@ use http::{HeaderValue, Method, Request, Response, header};
 use serde_json::Value;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::layers::{AnswerLayer, AuthenticateLayer, RateLimiterLayer, TimeoutLayer};
+use tower_kernels::layers::{AuthenticateLayer, ErrorResponseLayer, RateLimiterLayer, TimeoutLayer};
 use tower_kernels::middleware::authenticate::{
     ApiKey, ApiKeys, AuthenticateError, Credential, Denied, Identity, InvalidJwtKey, Jwt, JwtKey, Verify,
 };
 use tower_kernels::middleware::rate_limit::RateLimitError;
-use tower_kernels::service::{PeerTenant, Priority, RequestContext, Tenant};
+use tower_kernels::request::{PeerTenant, Priority, RequestContext, Tenant};
 use tracing::Level;
 
 const KEY: &str = "the-one-key-of-acme";
@@ -181,7 +181,7 @@ async fn a_challenge_is_a_header_of_the_401_and_of_nothing_else() {
     let inner =
         || service_fn(|_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::new(bytes::Bytes::new())) });
     let stack = tower::ServiceBuilder::new()
-        .layer(AnswerLayer::new())
+        .layer(ErrorResponseLayer::new())
         .layer(RateLimiterLayer::new(3, Duration::from_secs(3600)))
         .layer(TimeoutLayer::new(Duration::from_secs(1)))
         .layer(AuthenticateLayer::new(keys()).realm("here"))

@@ -16,7 +16,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::BatchLayer;
 use tower_kernels::middleware::batch::{Batch, BatchError, Join};
-use tower_kernels::service::RequestContext;
+use tower_kernels::request::RequestContext;
 
 use crate::probe::ProbeError;
 

@@ -7,8 +7,8 @@ use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::{CacheLayer, CoalesceLayer};
 use tower_kernels::middleware::cache::Store;
-use tower_kernels::middleware::repeats::{Repeatable, Repeats};
-use tower_kernels::service::ResponseContext;
+use tower_kernels::middleware::cache_key::{Repeatable, Repeats};
+use tower_kernels::request::ResponseContext;
 
 use crate::probe::{Act, ProbeError, Request, Response, probe};
 

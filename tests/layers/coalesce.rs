@@ -12,7 +12,7 @@ use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{CoalesceLayer, TimeoutLayer};
 use tower_kernels::middleware::coalesce::CoalesceError;
 use tower_kernels::middleware::timeout::TimeoutError;
-use tower_kernels::service::Priority;
+use tower_kernels::request::Priority;
 
 use crate::probe::{Act, ProbeError, Request, Response, probe};
 

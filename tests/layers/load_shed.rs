@@ -10,7 +10,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{ConcurrencyLayer, LoadShedLayer, PriorityQueueLayer};
 use tower_kernels::middleware::load_shed::LoadShedError;
-use tower_kernels::service::{Priority, RequestContext, ResponseContext};
+use tower_kernels::request::{Priority, RequestContext, ResponseContext};
 
 use crate::probe::{Act, ProbeError, Request, probe};
 

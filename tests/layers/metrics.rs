@@ -7,7 +7,8 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer};
 use tower_kernels::middleware::metrics::MetricsHandle;
-use tower_kernels::service::{DeviceTimes, Execution, KernelError, KernelRequest, KernelResponse, Payload};
+use tower_kernels::request::{DeviceTimes, Execution};
+use tower_kernels::service::{KernelError, KernelRequest, KernelResponse, Payload};
 
 use crate::probe::{Act, Probe, Request, probe};
 

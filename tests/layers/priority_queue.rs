@@ -11,7 +11,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::PriorityQueueLayer;
 use tower_kernels::middleware::priority_queue::{PriorityQueue, PriorityQueueError, ResponseFuture};
-use tower_kernels::service::{Priority, RequestContext, ResponseContext};
+use tower_kernels::request::{Priority, RequestContext, ResponseContext};
 
 use crate::probe::{Act, Probe, ProbeError, Request, Wakes, Watch, probe};
 

@@ -10,7 +10,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{CircuitBreakerLayer, RetryLayer};
 use tower_kernels::middleware::retry::Budget;
-use tower_kernels::service::{RequestContext, ResponseContext};
+use tower_kernels::request::{RequestContext, ResponseContext};
 
 use crate::probe::{Act, Request, probe};
 

@@ -6,7 +6,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::TimeoutLayer;
 use tower_kernels::middleware::timeout::{TimeoutError, oneshot};
-use tower_kernels::service::{Deadline, RequestContext};
+use tower_kernels::request::{Deadline, RequestContext};
 
 use crate::probe::{Act, ProbeError, Request, probe};
 

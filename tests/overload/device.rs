@@ -7,7 +7,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tower::service_fn;
 use tower_kernels::pipeline::Kernels;
-use tower_kernels::service::{Execution, KernelError, KernelRequest, KernelResponse, Payload};
+use tower_kernels::request::Execution;
+use tower_kernels::service::{KernelError, KernelRequest, KernelResponse, Payload};
 
 use super::random::Random;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tower::{Service, ServiceExt};
-use tower_kernels::service::{KernelRequest, KernelResponse, Payload, Priority};
+use tower_kernels::request::Priority;
+use tower_kernels::service::{KernelRequest, KernelResponse, Payload};
 
 use super::Scenario;
 use super::device::{MILLI, exponential};

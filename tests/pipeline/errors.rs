@@ -5,7 +5,7 @@ use std::error::Error;
 use futures::future::join_all;
 use tower_kernels::error::chain;
 use tower_kernels::pipeline::PipelineError;
-use tower_kernels::service::Invalid;
+use tower_kernels::service::InvalidInput;
 
 use super::*;
 
@@ -91,7 +91,7 @@ async fn an_error_of_the_kernels_is_the_source_and_its_field_is_in_the_text() {
         let layer = PipelineLayer::new(registry(), PipelineConfig { batch, ..Default::default() }).unwrap();
         let pipeline = layer.over(tower_kernels::backends::Local::detect());
         let error = pipeline.oneshot(saxpy(r#"{"a": 2.0, "x": [1.0, "2"], "y": [1.0]}"#)).await.unwrap_err();
-        let KernelError::Invalid(Invalid { field, .. }) = source(&error) else { panic!("{error:?}") };
+        let KernelError::InvalidInput(InvalidInput { field, .. }) = source(&error) else { panic!("{error:?}") };
         assert_eq!((field.as_str(), error.kind()), ("x[1]", ErrorKind::InvalidArgument));
         assert!(error.to_string().starts_with("the input is invalid: x[1]: invalid type"), "{error}");
         assert_eq!(chain(&error).to_string(), error.to_string(), "nothing is said twice");

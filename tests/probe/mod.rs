@@ -18,8 +18,8 @@ use tower::load::Load;
 use tower_kernels::error::{Classify, ErrorKind};
 pub(crate) use wakes::Wakes;
 
-use tower_kernels::middleware::repeats::Repeatable;
-use tower_kernels::service::{Execution, Priority, RequestContext, ResponseContext, TraceContext};
+use tower_kernels::middleware::cache_key::Repeatable;
+use tower_kernels::request::{Execution, Priority, RequestContext, ResponseContext, TraceContext};
 
 /// What the probe is to do with a request.
 #[derive(Clone, Copy, Debug)]

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
-use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
+use tower_kernels::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 /// `networkx.betweenness_centrality(networkx.cycle_graph(4))`, the graph of the page's request.
 const CYCLE: [f64; 4] = [1.0 / 6.0; 4];
@@ -77,7 +77,7 @@ impl Kernel for Nap {
         KernelInfo::new("test/nap", "1.0.0", "Sleeps.")
     }
 
-    fn validate(&self, _: &Millis) -> Result<(), Invalid> {
+    fn validate(&self, _: &Millis) -> Result<(), InvalidInput> {
         Ok(())
     }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tower::{BoxError, Layer, Service, ServiceBuilder, service_fn};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::service::{Execution, KernelRequest, KernelResponse, KernelService, Payload};
+use tower_kernels::request::Execution;
+use tower_kernels::service::{KernelRequest, KernelResponse, KernelService, Payload};
 
 use crate::{CYCLE, assert_scores, input, registry};
 

@@ -15,7 +15,7 @@ use tower_kernels::backends::{BatchedLayer, Local};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::middleware::batch::BatchError;
 use tower_kernels::service::{
-    BatchKey, Buffer, Cost, DType, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    BatchKey, Buffer, Cost, DType, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
     KernelResponse, KernelService, Payload, Progress, RunContext, Tensor, Tensors,
 };
 
@@ -42,9 +42,9 @@ impl Kernel for Double {
         KernelInfo::new("test/double", "1.0.0", "Doubles numbers.")
     }
 
-    fn validate(&self, input: &Numbers) -> Result<(), Invalid> {
+    fn validate(&self, input: &Numbers) -> Result<(), InvalidInput> {
         match input.numbers.iter().position(|number| *number < 0.0) {
-            Some(at) => Err(Invalid::new(format!("numbers[{at}]"), "below 0")),
+            Some(at) => Err(InvalidInput::new(format!("numbers[{at}]"), "below 0")),
             None => Ok(()),
         }
     }
@@ -136,7 +136,7 @@ async fn what_is_wrong_fails_before_it_joins_others() {
     let answers = all(&service, wrong.into_iter().chain([typed(&[1.0]), typed(&[2.0])])).await;
     for answer in &answers[..4] {
         let error = answer.as_ref().unwrap_err();
-        assert!(matches!(error, BatchError::Inner(KernelError::Invalid(_))), "{error:?}");
+        assert!(matches!(error, BatchError::Inner(KernelError::InvalidInput(_))), "{error:?}");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
     assert_eq!((numbers(&answers[4]), numbers(&answers[5])), (vec![2.0], vec![4.0]));

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tower::ServiceExt;
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::service::{
-    Buffer, Cost, DType, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
-    Tensor, Tensors,
+    Buffer, Cost, DType, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload,
+    RunContext, Tensor, Tensors,
 };
 
 use crate::kernels::{Numbers, Sum, service};
@@ -53,7 +53,7 @@ impl Kernel for Echo {
         KernelInfo::new("test/echo", "1.0.0", "Gives what it takes.")
     }
 
-    fn validate(&self, _: &Everything) -> Result<(), Invalid> {
+    fn validate(&self, _: &Everything) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -82,7 +82,7 @@ impl Kernel for Ragged {
         KernelInfo::new("test/ragged", "1.0.0", "Answers with rows of unequal length.")
     }
 
-    fn validate(&self, _: &Everything) -> Result<(), Invalid> {
+    fn validate(&self, _: &Everything) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -209,7 +209,7 @@ async fn a_string_that_is_no_utf8_and_a_bool_of_two_are_refused() {
     ] {
         let mut tensors = Tensors::new();
         tensors.insert(field.trim_end_matches("[0]"), tensor).unwrap();
-        let Err(KernelError::Invalid(invalid)) = run("test/echo", tensors.into()).await else { panic!("{field}") };
+        let Err(KernelError::InvalidInput(invalid)) = run("test/echo", tensors.into()).await else { panic!("{field}") };
         assert_eq!(invalid.field, field);
     }
 }
@@ -226,7 +226,7 @@ fn a_claim_of_a_gigabyte_over_ten_bytes_is_refused_before_it_is_believed() {
 async fn rows_without_bytes_cost_nothing() {
     let mut tensors = Tensors::new();
     tensors.insert("edges", Tensor::new(DType::U32, vec![0, 2], Bytes::new()).unwrap()).unwrap();
-    let Err(KernelError::Invalid(invalid)) = run("test/echo", tensors.into()).await else { panic!("accepted") };
+    let Err(KernelError::InvalidInput(invalid)) = run("test/echo", tensors.into()).await else { panic!("accepted") };
     assert_ne!(invalid.field, "edges", "no edges are no error");
 }
 

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use tower::{Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::service::{
-    Buffer, Cost, DType, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
+    Buffer, Cost, DType, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
     Payload, RunContext, Tensor, Tensors,
 };
 
@@ -67,7 +67,7 @@ async fn what_is_wrong_with_a_request_is_said_by_kind_and_field() {
             let what = format!("{payload:?}");
             let error = call(cost, "test/sum", payload).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{what:.80}: {error}");
-            let KernelError::Invalid(invalid) = error else { panic!("{what:.80}: {error}") };
+            let KernelError::InvalidInput(invalid) = error else { panic!("{what:.80}: {error}") };
             assert_eq!(invalid.field, field, "{what:.80}: {invalid}");
         }
     }
@@ -114,7 +114,7 @@ impl Kernel for Resident {
         KernelInfo::new("test/resident", "1.0.0", "Stays.").ring()
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -134,7 +134,7 @@ impl Kernel for Hollow {
         KernelInfo::new("test/hollow", "1.0.0", "Has no code.")
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 

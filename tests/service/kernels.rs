@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::service::{
-    Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RunContext,
+    Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RunContext,
 };
 
 /// Costs far more than the inline bound.
@@ -41,9 +41,9 @@ impl Kernel for Sum {
         KernelInfo::new("test/sum", "1.0.0", "Adds numbers up.").alias("sum")
     }
 
-    fn validate(&self, input: &Numbers) -> Result<(), Invalid> {
+    fn validate(&self, input: &Numbers) -> Result<(), InvalidInput> {
         match input.numbers.iter().position(|number| !number.is_finite()) {
-            Some(at) => Err(Invalid::new(format!("numbers[{at}]"), "not a finite number")),
+            Some(at) => Err(InvalidInput::new(format!("numbers[{at}]"), "not a finite number")),
             None => Ok(()),
         }
     }
@@ -75,7 +75,7 @@ impl Kernel for Busy {
         KernelInfo::new("test/busy", "1.0.0", "Runs until it is told to stop.")
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -118,7 +118,7 @@ impl Kernel for Panics {
         KernelInfo::new("test/panics", "1.0.0", "Panics.")
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 

@@ -31,7 +31,7 @@ fn registry() -> (KernelRegistry, Watch) {
 }
 
 /// Waits, on real time, for a lane to have given its slot back.
-fn until_idle(service: &impl Load<Metric = tower_kernels::backends::LaneLoad>) {
+fn until_idle(service: &impl Load<Metric = tower_kernels::backends::PoolLoad>) {
     let start = Instant::now();
     while service.load().jobs > 0 {
         assert!(start.elapsed() < SOON, "{:?} still hold a slot", service.load());

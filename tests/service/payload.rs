@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tower_kernels::error::chain;
-use tower_kernels::service::{Execution, KernelResponse, Payload, PayloadError, Tensors};
+use tower_kernels::request::Execution;
+use tower_kernels::service::{KernelResponse, Payload, PayloadError, Tensors};
 
 const DOCUMENT: &str = r#"{"name":"acme","numbers":[1.0,2.5]}"#;
 

@@ -7,9 +7,9 @@ use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::layers::CacheLayer;
 use tower_kernels::middleware::cache::{Cache, Store};
-use tower_kernels::middleware::repeats::Repeats;
+use tower_kernels::middleware::cache_key::Repeats;
 use tower_kernels::service::{
-    Cost, DType, Invalid, KeptKernelQuestion, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    Cost, DType, InvalidInput, KeptKernelQuestion, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
     KernelResponse, KernelService, Payload, PureKernels, RunContext, Tensor, Tensors,
 };
 
@@ -28,7 +28,7 @@ impl Kernel for Double {
         info.pure = self.pure;
         info
     }
-    fn validate(&self, _: &Vec<f64>) -> Result<(), Invalid> {
+    fn validate(&self, _: &Vec<f64>) -> Result<(), InvalidInput> {
         Ok(())
     }
     fn cost(&self, input: &Vec<f64>) -> Cost {

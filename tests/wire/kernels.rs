@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
+use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 /// How many naps are being taken, and how many have been slept out, in one server.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +59,7 @@ impl Kernel for Nap {
         KernelInfo::new("test/nap", "1.0.0", "Sleeps.").alias("rest/nap").alias("nap")
     }
 
-    fn validate(&self, _: &Millis) -> Result<(), Invalid> {
+    fn validate(&self, _: &Millis) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -96,7 +96,7 @@ impl Kernel for Panics {
         KernelInfo::new("test/panics", "1.0.0", "Panics.")
     }
 
-    fn validate(&self, _: &bool) -> Result<(), Invalid> {
+    fn validate(&self, _: &bool) -> Result<(), InvalidInput> {
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use http_body_util::Empty;
 use tower::{Layer, Service, util::MapRequestLayer};
 use tower_kernels::layers::{AuthenticateLayer, RateLimiterLayer};
 use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys, Jwt, JwtKey, Verify};
-use tower_kernels::service::Tenant;
+use tower_kernels::request::Tenant;
 
 use crate::inner::Http;
 use crate::{Calls, Case, drive};

@@ -7,7 +7,8 @@ use tower::retry::Retry;
 use tower::retry::budget::{Budget as _, TpsBudget};
 use tower::{Layer, service_fn};
 use tower_kernels::layers::{CircuitBreakerLayer, FallbackLayer, HedgeLayer, RetryLayer};
-use tower_kernels::service::{KernelRequest, RequestContext};
+use tower_kernels::request::RequestContext;
+use tower_kernels::service::KernelRequest;
 use tower_resilience_circuitbreaker::CircuitBreakerLayer as Resilience;
 
 use crate::inner::{Job, KERNEL, Kernel, PLAIN, Plain, job, kernel_request};

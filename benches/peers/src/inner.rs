@@ -9,8 +9,9 @@ use axum::body::Body;
 use http::{Request, Response, Uri};
 use http_body_util::Empty;
 use tower::Service;
-use tower_kernels::middleware::repeats::Repeatable;
-use tower_kernels::service::{Execution, KernelRequest, KernelResponse, Payload, RequestContext, ResponseContext};
+use tower_kernels::middleware::cache_key::Repeatable;
+use tower_kernels::request::{Execution, RequestContext, ResponseContext};
+use tower_kernels::service::{KernelRequest, KernelResponse, Payload};
 
 use crate::{Calls, Case, drive};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tower::{Layer, Service, ServiceBuilder};
 use tower_kernels::layers::{
-    AnswerLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer,
+    ErrorResponseLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer,
 };
 use tower_kernels::middleware::concurrency::{Aimd, Gradient};
 
@@ -59,21 +59,21 @@ pub(crate) const AROUND_HTTP: &[Case] = &rows!("http request", HTTP, Http, http_
 /// What makes the refusals of the others answers takes http only.
 pub(crate) const ANSWER: &[Case] = &[
     Case {
-        name: "AnswerLayer::http, http request",
+        name: "ErrorResponseLayer::http, http request",
         over: Some(HTTP),
-        build: || around(Http, http_request(), AnswerLayer::http()),
+        build: || around(Http, http_request(), ErrorResponseLayer::http()),
     },
     Case {
-        name: "AnswerLayer::new, http request",
+        name: "ErrorResponseLayer::new, http request",
         over: Some(HTTP),
-        build: || around(Http, http_request(), AnswerLayer::new()),
+        build: || around(Http, http_request(), ErrorResponseLayer::new()),
     },
     Case {
-        name: "AnswerLayer::new and our four, http request",
+        name: "ErrorResponseLayer::new and our four, http request",
         over: Some(HTTP),
         build: || {
             let five = ServiceBuilder::new()
-                .layer(AnswerLayer::new())
+                .layer(ErrorResponseLayer::new())
                 .layer(MetricsLayer::new())
                 .layer(TracingLayer::new())
                 .layer(rate_limit())

@@ -5,7 +5,7 @@ use tower_service::Service;
 
 use super::{Batched, Batches};
 use crate::backends::Local;
-use crate::backends::lanes::Profile;
+use crate::backends::worker_pool::Profile;
 use crate::layers::BatchLayer;
 use crate::middleware::batch::{BatchStats, Join};
 use crate::service::{BackendKind, Job, KernelError, KernelResponse, SharedRun};

@@ -22,7 +22,7 @@
 //! taken apart on the lane, and each is encoded as its own request was. Where a run fails in a way that could be the fault
 //! of one of those who share it, each is run alone.
 //!
-//! [`Execution::batch_size`](crate::service::Execution::batch_size) says how many shared a run, and `queued` counts from the
+//! [`Execution::batch_size`](crate::request::Execution::batch_size) says how many shared a run, and `queued` counts from the
 //! moment at which the request began to wait for it. A request that somebody watches the
 //! [`Progress`](crate::service::Progress) of runs alone.
 //!
@@ -57,7 +57,7 @@
 //!     fn info(&self) -> KernelInfo {
 //!         KernelInfo::new("my/scale", "1.0.0", "Multiplies numbers.")
 //!     }
-//!     fn validate(&self, _: &Scaled) -> Result<(), Invalid> {
+//!     fn validate(&self, _: &Scaled) -> Result<(), InvalidInput> {
 //!         Ok(())
 //!     }
 //!     fn cost(&self, input: &Scaled) -> Cost {

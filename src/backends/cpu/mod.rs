@@ -8,7 +8,7 @@ use std::time::Duration;
 use tower::load::Load;
 use tower_service::Service;
 
-use super::lanes::{Claim, LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
+use super::worker_pool::{Claim, PoolLoad, PoolStatus, Profile, RunFuture, Slot, Worker, WorkerPool};
 use crate::service::{BackendKind, Encoding, Job, KernelError, KernelResponse, Payload, RunContext};
 
 /// The host's processors as a backend.
@@ -67,7 +67,7 @@ impl CpuBackend {
             operations_per_second: 2e9,
         };
         let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.lanes.max(1)).collect());
-        let lanes = Lanes::start(profile, config.queue, None, workers)?;
+        let lanes = WorkerPool::start(profile, config.queue, None, workers)?;
         Ok(Self { slot: Slot::new(Arc::new(lanes)) })
     }
 
@@ -78,7 +78,7 @@ impl CpuBackend {
 }
 
 impl CpuBackend {
-    pub(super) fn lanes(&self) -> &Arc<Lanes> {
+    pub(super) fn lanes(&self) -> &Arc<WorkerPool> {
         self.slot.lanes()
     }
 }
@@ -104,9 +104,9 @@ impl Service<Job> for CpuBackend {
 }
 
 impl Load for CpuBackend {
-    type Metric = LaneLoad;
+    type Metric = PoolLoad;
 
-    fn load(&self) -> LaneLoad {
+    fn load(&self) -> PoolLoad {
         self.slot.lanes().load()
     }
 }

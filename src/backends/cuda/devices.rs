@@ -5,8 +5,9 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{CudaBackend, CudaConfig, Unavailable, devices};
+use super::{CudaBackend, CudaConfig};
 use crate::backends::CudaState;
+use crate::cuda::{Unavailable, devices};
 
 /// The CUDA devices that a process works with: those that were opened, and those that could not be.
 #[derive(Clone, Debug)]

@@ -4,22 +4,22 @@
 //! machine code for compute capabilities 8.x, 9.x and 10.x and as PTX for all others from 7.5 on. [`devices`] says what there is, or why CUDA is off.
 //!
 //! A lane owns a stream, staging memory and an arena on the device, so that a request allocates nothing. A kernel's host
-//! code sees its lane as a [`Lane`]. While it waits for the device the lane polls, first without a pause and then with
+//! code sees its lane as a [`LaunchContext`]. While it waits for the device the lane polls, first without a pause and then with
 //! short ones, and looks whether the caller is still there; a caller's leaving stops further launches, and running
-//! kernels can poll [`Lane::cancel_flag`]. The slot is free when the device is done with the work.
+//! kernels can poll [`LaunchContext::cancel_flag`]. The slot is free when the device is done with the work.
 //!
-//! A lane has a stream for each [`Priority`](crate::service::Priority), and a request's work goes to its own. Where blocks
+//! A lane has a stream for each [`Priority`](crate::request::Priority), and a request's work goes to its own. Where blocks
 //! of several requests wait for room on the device, those of the highest priority are next. Nothing that runs is stopped
 //! for them, copies are served in the order they come, and before the lanes the queue knows no priority.
 //!
 //! The driver maps streams to connections, 8 unless the environment variable `CUDA_DEVICE_MAX_CONNECTIONS` says otherwise
 //! (32 at most). Streams on one connection wait for each other, so a small request can wait for a long kernel of another
-//! lane. Set it to 32 before the process starts where there are long kernels and more than 8 streams: as many as lanes, for
+//! cuda. Set it to 32 before the process starts where there are long kernels and more than 8 streams: as many as lanes, for
 //! each priority that is used.
 //!
 //! Some of the driver's calls wait for all that runs on the device: memory that goes back to the driver, a module's first
 //! load. So a lane that grows its arena beyond what was needed before, or runs a kernel for the first time, can wait for
-//! a long kernel of another lane. In the steady state there are no such calls.
+//! a long kernel of another cuda. In the steady state there are no such calls.
 //!
 //! The device itself measures how long one request in so many ([`CudaConfig::time_one_in`]) was at its copies and its
 //! kernels; the response has it as [`DeviceTimes`], beside what the kernel's own cost would
@@ -30,33 +30,7 @@
 //! when it is told to, for longer than [`CudaConfig::hang`], is lost as well: nothing of it is freed then, because it may
 //! still write to what it was given, and because the driver would wait for it.
 
-#![allow(unsafe_code)]
-#![deny(unsafe_op_in_unsafe_fn)]
-
-mod cache;
-mod chunks;
-mod copy;
-mod device;
 mod devices;
-mod download;
-mod driver;
-mod engine;
-mod error;
-mod gpu;
-mod lane;
-mod launch;
-mod memory;
-mod module;
-mod nvrtc;
-#[cfg(not(test))]
-mod pinned;
-#[cfg(test)]
-pub(crate) mod pinned;
-mod stream;
-mod timer;
-mod upload;
-mod usage;
-mod watch;
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -68,22 +42,14 @@ use serde::Serialize;
 use tower::load::Load;
 use tower_service::Service;
 
-pub use device::{DeviceInfo, Peak, devices};
-pub use devices::{CudaDevices, MissingDevice};
-pub use error::Unavailable;
-pub use gpu::{Gpu, GpuReading, ThrottleReason};
-pub use lane::Lane;
-pub use launch::{Arg, CancelFlag, DeviceBuffer, Launch};
-pub use module::Module;
-pub(crate) use module::{Aligned, Cubin, built_in};
-pub(crate) use pinned::Pinned;
-pub use pinned::PinnedMemory;
-pub use usage::CudaUsage;
-
-use self::device::Device;
-use self::engine::Engine;
-use super::lanes::{Claim, LaneLoad, Lanes, PoolStatus, Profile, RunFuture, Slot, Worker};
-use crate::service::{BackendKind, DeviceTimes, Encoding, Job, KernelError, KernelResponse, Payload, RunContext};
+pub use self::devices::{CudaDevices, MissingDevice};
+use super::worker_pool::{Claim, PoolLoad, PoolStatus, Profile, RunFuture, Slot, Worker, WorkerPool};
+pub use crate::cuda::CudaConfig;
+use crate::cuda::{CudaUsage, Device, DeviceInfo, Engine, Gpu, Peak, PinnedMemory, Unavailable};
+#[cfg(doc)]
+use crate::cuda::{LaunchContext, devices};
+use crate::request::DeviceTimes;
+use crate::service::{BackendKind, Encoding, Job, KernelError, KernelResponse, Payload, RunContext};
 
 /// One CUDA device as a backend.
 ///
@@ -93,85 +59,6 @@ use crate::service::{BackendKind, DeviceTimes, Encoding, Job, KernelError, Kerne
 pub struct CudaBackend {
     slot: Slot,
     device: Arc<Device>,
-}
-
-/// How a [`CudaBackend`] is laid out.
-///
-/// Fields may be added in a minor version: end a literal with `..Default::default()`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CudaConfig {
-    /// Jobs that run at one time, each with streams of its own and 16 MiB of pinned memory. Default: half as many as there
-    /// are processors, and at least 2, at most 8.
-    ///
-    /// Two lanes fill the bus. More of them are for small requests, up to about half the processors, since a lane spins
-    /// while its request runs; and for requests that hold a lane for long: there should be more lanes than of these.
-    /// `benches/RESULTS.md` has the measurement.
-    pub lanes: usize,
-    /// Jobs that wait at one time. Default: 64 a lane.
-    pub queue: usize,
-    /// How long a lane with nothing to do looks for work before it sleeps. Default: 50 µs.
-    pub spin: Duration,
-    /// Threads that help lanes to copy large arrays to and from pinned memory. Default: one for every four processors,
-    /// at most 4.
-    pub copiers: usize,
-    /// How long the thread that polls a request looks for the answer, where the request is small and the only one on the
-    /// device, before it turns to something else: to be woken takes longer than such a request. Default: 30 µs.
-    pub linger: Duration,
-    /// What takes no longer than this to decode is decoded inside the call. Default: 20 µs.
-    pub inline: Duration,
-    /// The most pinned host memory for large arrays of requests and responses, beside the lanes' 16 MiB each. What is not
-    /// in use is kept for [`keep`](Self::keep). With 0 all arrays go through staging. Default: an eighth of the host's
-    /// memory, or of what this process's control group may use; 256 MiB where neither can be told.
-    pub pinned_bytes: usize,
-    /// The most device memory for requests that run at one time. Default: what is free when the device is opened, but for
-    /// 256 MiB. It is never more than what is free then.
-    pub device_bytes: Option<u64>,
-    /// How long memory that no request uses is kept, pinned and on the device, before it is given back. That happens while
-    /// no request runs. Default: 10 s.
-    pub keep: Duration,
-    /// How long the device may go on with a job whose caller has left, or whose deadline has passed, before it counts as
-    /// hung and is lost. Kernels that do not look at their [cancel flag](Lane::cancel_flag) end by themselves within this.
-    /// Default: 60 s.
-    pub hang: Duration,
-    /// How long a lane waits for what it has queued, whoever waits for the answer, before the device counts as hung.
-    /// Default: without limit, since a kernel may take its time.
-    pub stall: Option<Duration>,
-    /// One request in so many is timed by the device: see [`DeviceTimes`]. 0 is none. It
-    /// costs such a request some 25 µs, and 40 where its caller would else have had the answer within
-    /// [`linger`](Self::linger). Default: 512, which is 1 % of small requests' time or less.
-    pub time_one_in: u32,
-    /// Whether memory that a kernel has not written yet is filled with a pattern. Default: in debug builds.
-    pub poison: bool,
-}
-
-impl Default for CudaConfig {
-    fn default() -> Self {
-        Self::for_devices(1)
-    }
-}
-
-impl CudaConfig {
-    /// The default layout of each of so many devices, which share the host's processors and memory.
-    pub fn for_devices(devices: usize) -> Self {
-        let devices = devices.max(1);
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) / devices;
-        let lanes = (processors / 2).clamp(2, 8);
-        Self {
-            lanes,
-            queue: 64 * lanes,
-            spin: Duration::from_micros(50),
-            copiers: (processors / 4).min(4),
-            linger: Duration::from_micros(30),
-            inline: Duration::from_micros(20),
-            pinned_bytes: pinned::default_limit() / devices,
-            device_bytes: None,
-            keep: Duration::from_secs(10),
-            hang: Duration::from_secs(60),
-            stall: None,
-            time_one_in: 512,
-            poison: cfg!(debug_assertions),
-        }
-    }
 }
 
 impl CudaBackend {
@@ -200,13 +87,13 @@ impl CudaBackend {
             bytes_per_second: 20e9,
             operations_per_second: 5e12,
         };
-        let workers = |pool: &Arc<super::lanes::State>| {
+        let workers = |pool: &Arc<super::worker_pool::State>| {
             let engine = |lane| Engine::new(Arc::clone(&device), Arc::clone(pool), &config, lane);
             let workers: Result<Vec<_>, _> =
                 (0..config.lanes.max(1)).map(engine).map(|engine| engine.map(CudaWorker::new)).collect();
             workers.map_err(|failure| KernelError::Device(failure.text(device.driver)))
         };
-        let lanes = Lanes::start(profile, config.queue, Some(Arc::clone(&device.ledger)), workers);
+        let lanes = WorkerPool::start(profile, config.queue, Some(Arc::clone(&device.ledger)), workers);
         let lanes = lanes.map_err(|error| Unavailable::Failed(error.to_string()))?;
         Ok(Self { slot: Slot::new(Arc::new(lanes)), device })
     }
@@ -231,7 +118,7 @@ impl CudaBackend {
         self.slot.lanes().state().closed()
     }
 
-    pub(super) fn lanes(&self) -> &Arc<Lanes> {
+    pub(super) fn lanes(&self) -> &Arc<WorkerPool> {
         self.slot.lanes()
     }
 
@@ -282,9 +169,9 @@ impl Service<Job> for CudaBackend {
 }
 
 impl Load for CudaBackend {
-    type Metric = LaneLoad;
+    type Metric = PoolLoad;
 
-    fn load(&self) -> LaneLoad {
+    fn load(&self) -> PoolLoad {
         self.slot.lanes().load()
     }
 }
@@ -303,7 +190,10 @@ impl Drop for CudaWorker {
     fn drop(&mut self) {
         if !self.0.device.hangs() {
             // SAFETY: once, and nobody uses it after this.
-            unsafe { ManuallyDrop::drop(&mut self.0) };
+            #[allow(unsafe_code)]
+            unsafe {
+                ManuallyDrop::drop(&mut self.0)
+            };
         }
     }
 }
@@ -316,7 +206,7 @@ impl Worker for CudaWorker {
         context: &RunContext<'_>,
         claim: Option<Claim>,
     ) -> Result<Payload, KernelError> {
-        engine::run(&mut self.0, job, encoding, context, claim)
+        crate::cuda::run(&mut self.0, job, encoding, context, claim)
     }
 
     fn needs(&self, job: &Job) -> u64 {

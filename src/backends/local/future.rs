@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use super::fleet::{Berth, Fleet, Way};
-use crate::backends::lanes::{RunFuture, Slot};
-use crate::service::{KernelError, KernelResponse, RequestContext, Returned};
+use super::device_set::{Berth, Fleet, Way};
+use crate::backends::worker_pool::{RunFuture, Slot};
+use crate::request::RequestContext;
+use crate::service::{KernelError, KernelResponse, Returned};
 
 /// A job that runs on a backend of [`Local`](super::Local), and on another where that one is lost.
 ///

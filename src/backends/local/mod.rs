@@ -1,6 +1,6 @@
 //! [`Local`]: what this machine has.
 
-mod fleet;
+mod device_set;
 mod future;
 mod status;
 #[cfg(test)]
@@ -12,20 +12,22 @@ use std::task::{Context, Poll};
 use tower::load::Load;
 use tower_service::Service;
 
-use self::fleet::{Berth, Fleet, has};
+use self::device_set::{Berth, Fleet, has};
 pub use self::future::LocalFuture;
 pub use self::status::{CpuStatus, CudaState, LocalStatus};
 use super::cpu::CpuBackend;
 #[cfg(feature = "cuda")]
-use super::cuda::{CudaDevices, Gpu, Unavailable};
-use super::lanes::{Profile, Slot};
-use super::{LaneLoad, RunFuture};
+use super::cuda::CudaDevices;
+use super::worker_pool::{Profile, Slot};
+use super::{PoolLoad, RunFuture};
+#[cfg(feature = "cuda")]
+use crate::cuda::{Gpu, Unavailable};
 use crate::service::{BackendKind, Job, KernelError, KernelResponse};
 
 /// The backends of this machine as one.
 ///
 /// A kernel with CUDA code runs on a CUDA device while there is one, and everything else on the CPU. Of two devices, taken
-/// at random, a job goes to the one whose jobs are [predicted](LaneLoad::predicted) to take less time.
+/// at random, a job goes to the one whose jobs are [predicted](PoolLoad::predicted) to take less time.
 ///
 /// A device that is lost takes nothing more, and the others go on. What waited for it goes to another device, or to the CPU
 /// where no device is left and there is time enough before its deadline. What ran there may be what it was lost to, so no
@@ -161,9 +163,9 @@ impl Service<Job> for Local {
 }
 
 impl Load for Local {
-    type Metric = LaneLoad;
+    type Metric = PoolLoad;
 
-    fn load(&self) -> LaneLoad {
+    fn load(&self) -> PoolLoad {
         self.fleet.load()
     }
 }

@@ -10,9 +10,9 @@ use tower::{Layer, Service, ServiceExt};
 use super::*;
 use crate::backends::BatchedLayer;
 use crate::backends::cpu::CpuConfig;
-use crate::backends::lanes::{Claim, Lanes, Profile, State, Worker};
+use crate::backends::worker_pool::{Claim, Profile, State, Worker, WorkerPool};
 use crate::service::{
-    BatchKey, Cost, Encoding, Invalid, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
+    BatchKey, Cost, Encoding, InvalidInput, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ impl Kernel for Passes {
         let info = KernelInfo::new(self.name, "1", "A test.").backends(backends);
         if self.pure { info.pure() } else { info }
     }
-    fn validate(&self, _: &Work) -> Result<(), Invalid> {
+    fn validate(&self, _: &Work) -> Result<(), InvalidInput> {
         Ok(())
     }
     /// An operation is a millisecond, on a device and on the CPU's 2e9 a second no time at all. The memory is the number.
@@ -85,7 +85,7 @@ impl Worker for Device {
 
 struct Machine {
     local: Local,
-    devices: Vec<Arc<Lanes>>,
+    devices: Vec<Arc<WorkerPool>>,
     registry: KernelRegistry,
     /// How often a device has begun each job.
     starts: Arc<Mutex<HashMap<u64, u32>>>,
@@ -110,7 +110,7 @@ impl Machine {
                 let worker = || Device { ordinal, pool: Arc::clone(pool), starts: Arc::clone(&starts) };
                 Ok(std::iter::repeat_with(worker).take(lanes).collect())
             };
-            Arc::new(Lanes::start(profile, queue, None, workers).unwrap())
+            Arc::new(WorkerPool::start(profile, queue, None, workers).unwrap())
         };
         let devices: Vec<_> = (0..devices).map(pool).collect();
         let mut config = CpuConfig::default();
@@ -189,7 +189,7 @@ impl Machine {
             assert!(start.elapsed() < SOON, "{:?}", self.devices);
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert!(loads().all(|load| load == LaneLoad::default()), "{:?}", loads().collect::<Vec<_>>());
+        assert!(loads().all(|load| load == PoolLoad::default()), "{:?}", loads().collect::<Vec<_>>());
     }
 }
 
@@ -421,7 +421,7 @@ impl Kernel for Shares {
     fn info(&self) -> KernelInfo {
         KernelInfo::new(self.name, "1", "A test.").backends(self.backends)
     }
-    fn validate(&self, _: &Work) -> Result<(), Invalid> {
+    fn validate(&self, _: &Work) -> Result<(), InvalidInput> {
         Ok(())
     }
     fn cost(&self, _: &Work) -> Cost {

@@ -37,8 +37,8 @@ use super::csr::{CsrGraph, Direction};
 use super::pivots::Pivots;
 use super::traversal::Patience;
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::Lane;
-use crate::service::{BatchKey, Buffer, Cost, Footprint, Invalid, Kernel, KernelError, KernelInfo, RunContext};
+use crate::cuda::LaunchContext;
+use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -140,12 +140,14 @@ impl BetweennessInput {
         if self.directed { Direction::Directed } else { Direction::Undirected }
     }
 
-    fn form(&self) -> Result<Form<'_>, Invalid> {
-        let missing = |field| Err(Invalid::new(field, "missing"));
+    fn form(&self) -> Result<Form<'_>, InvalidInput> {
+        let missing = |field| Err(InvalidInput::new(field, "missing"));
         match (&self.edges, &self.row_offsets, &self.column_indices) {
-            (Some(_), Some(_), _) => Err(Invalid::new("row_offsets", "there are edges already; give one of the two")),
+            (Some(_), Some(_), _) => {
+                Err(InvalidInput::new("row_offsets", "there are edges already; give one of the two"))
+            }
             (Some(_), _, Some(_)) => {
-                Err(Invalid::new("column_indices", "there are edges already; give one of the two"))
+                Err(InvalidInput::new("column_indices", "there are edges already; give one of the two"))
             }
             (Some(edges), None, None) => match self.num_nodes {
                 Some(num_nodes) => Ok(Form::Edges { num_nodes, edges }),
@@ -169,7 +171,7 @@ impl BetweennessInput {
     ///
     /// # Errors
     /// The first field that is wrong, as [`validate`](Kernel::validate) finds it.
-    pub fn graph(&self) -> Result<CsrGraph, Invalid> {
+    pub fn graph(&self) -> Result<CsrGraph, InvalidInput> {
         self.graph_while(&mut |_| Ok(()))
     }
 
@@ -179,7 +181,10 @@ impl BetweennessInput {
         self.graph_while(&mut |arcs| patience.spend(arcs))
     }
 
-    fn graph_while<E: From<Invalid>>(&self, spend: &mut impl FnMut(usize) -> Result<(), E>) -> Result<CsrGraph, E> {
+    fn graph_while<E: From<InvalidInput>>(
+        &self,
+        spend: &mut impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<CsrGraph, E> {
         match self.form()? {
             Form::Edges { num_nodes, edges } => {
                 CsrGraph::from_edges_while(nodes(num_nodes), edges, self.direction(), spend)
@@ -194,12 +199,12 @@ impl BetweennessInput {
     ///
     /// # Errors
     /// The first field that is wrong, as [`validate`](Kernel::validate) finds it.
-    pub fn pivots(&self, num_nodes: usize) -> Result<Pivots, Invalid> {
+    pub fn pivots(&self, num_nodes: usize) -> Result<Pivots, InvalidInput> {
         if self.seed.is_some() && self.samples.is_none() {
-            return Err(Invalid::new("seed", "there are no samples to draw"));
+            return Err(InvalidInput::new("seed", "there are no samples to draw"));
         }
         match (&self.sources, self.samples) {
-            (Some(_), Some(_)) => Err(Invalid::new("samples", "there are sources already; give one of the two")),
+            (Some(_), Some(_)) => Err(InvalidInput::new("samples", "there are sources already; give one of the two")),
             (Some(sources), None) => Pivots::chosen(sources.to_vec(), num_nodes),
             (None, Some(samples)) => Pivots::sampled(nodes(samples), self.seed.unwrap_or(0), num_nodes),
             (None, None) => Ok(Pivots::all(num_nodes)),
@@ -221,7 +226,7 @@ impl Kernel for BetweennessCentrality {
         KernelInfo::new("graph/betweenness-centrality", "1.0.0", description).cuda().pure()
     }
 
-    fn validate(&self, input: &BetweennessInput) -> Result<(), Invalid> {
+    fn validate(&self, input: &BetweennessInput) -> Result<(), InvalidInput> {
         let (num_nodes, field) = match input.form()? {
             Form::Edges { num_nodes, edges } => {
                 CsrGraph::check_edges(nodes(num_nodes), edges)?;
@@ -234,13 +239,13 @@ impl Kernel for BetweennessCentrality {
                     && claimed != described as u64
                 {
                     let reason = format!("{claimed}, and row_offsets describes {described} nodes");
-                    return Err(Invalid::new("num_nodes", reason));
+                    return Err(InvalidInput::new("num_nodes", reason));
                 }
                 (described, "row_offsets")
             }
         };
         if num_nodes == 0 {
-            return Err(Invalid::new(field, "no nodes"));
+            return Err(InvalidInput::new(field, "no nodes"));
         }
         input.pivots(num_nodes).map(drop)
     }
@@ -290,8 +295,12 @@ impl Kernel for BetweennessCentrality {
     }
 
     #[cfg(feature = "cuda")]
-    fn run_cuda(&self, input: &BetweennessInput, lane: &mut Lane<'_>) -> Result<BetweennessOutput, KernelError> {
-        let mut outputs = self.run_cuda_batch(&[input], lane)?;
+    fn run_cuda(
+        &self,
+        input: &BetweennessInput,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<BetweennessOutput, KernelError> {
+        let mut outputs = self.run_cuda_batch(&[input], cuda)?;
         Ok(outputs.swap_remove(0))
     }
 
@@ -319,16 +328,16 @@ impl Kernel for BetweennessCentrality {
     fn run_cuda_batch(
         &self,
         inputs: &[&BetweennessInput],
-        lane: &mut Lane<'_>,
+        cuda: &mut LaunchContext<'_>,
     ) -> Result<Vec<BetweennessOutput>, KernelError> {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
-        let graph = first.graph_for(lane.context())?;
-        let on_device = cuda::OnDevice::upload(&graph, lane)?;
+        let graph = first.graph_for(cuda.context())?;
+        let on_device = cuda::OnDevice::upload(&graph, cuda)?;
         let nodes = graph.num_nodes();
         // The device has it. To give back that much memory takes the host milliseconds, and later a deadline may have
         // passed.
         drop(graph);
-        each(inputs, nodes, |pivots| cuda::pair_dependencies(&on_device, pivots, lane))
+        each(inputs, nodes, |pivots| cuda::pair_dependencies(&on_device, pivots, cuda))
     }
 }
 
@@ -383,7 +392,7 @@ mod tests {
             let mut looked_at = 0;
             let result = input.graph_while(&mut |arcs| {
                 looked_at += arcs;
-                if looked_at > most { Err(Invalid::new("edges", "enough")) } else { Ok(()) }
+                if looked_at > most { Err(InvalidInput::new("edges", "enough")) } else { Ok(()) }
             });
             assert!(result.is_err() && looked_at == most + 1, "{looked_at}");
         }

@@ -58,7 +58,7 @@ fn most_threads(num_nodes: usize) -> usize {
 /// The context is checked before each traversal and about every 2^15 neighbours.
 ///
 /// # Errors
-/// What the context says, or [`Invalid`](crate::service::Invalid) where there are more shortest paths between two nodes
+/// What the context says, or [`InvalidInput`](crate::service::InvalidInput) where there are more shortest paths between two nodes
 /// than an `f64` can count.
 pub fn pair_dependencies(graph: &CsrGraph, pivots: &Pivots, context: &RunContext<'_>) -> Result<Vec<f64>, KernelError> {
     let num_nodes = graph.num_nodes();

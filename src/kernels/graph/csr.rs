@@ -1,6 +1,6 @@
 //! Graphs in compressed sparse row form.
 
-use crate::service::Invalid;
+use crate::service::InvalidInput;
 
 /// The most nodes that a [`CsrGraph`] may have.
 pub const MAX_NODES: usize = 1 << 28;
@@ -138,12 +138,12 @@ impl CsrGraph {
     /// `num_nodes` over [`MAX_NODES`], or over both [`FREE_NODES`] and [`NODES_PER_EDGE`] times the number of edges,
     /// checked before anything is allocated; an edge with a node that is not below `num_nodes`; more than
     /// `u32::MAX` arcs (an undirected edge is two).
-    pub fn from_edges(num_nodes: usize, edges: &[[u32; 2]], direction: Direction) -> Result<Self, Invalid> {
+    pub fn from_edges(num_nodes: usize, edges: &[[u32; 2]], direction: Direction) -> Result<Self, InvalidInput> {
         Self::from_edges_while(num_nodes, edges, direction, &mut |_| Ok(()))
     }
 
     /// As [`from_edges`](Self::from_edges), for as long as `spend` says so, which is told of the arcs looked at.
-    pub(super) fn from_edges_while<E: From<Invalid>>(
+    pub(super) fn from_edges_while<E: From<InvalidInput>>(
         num_nodes: usize,
         edges: &[[u32; 2]],
         direction: Direction,
@@ -158,20 +158,20 @@ impl CsrGraph {
     ///
     /// # Errors
     /// As `from_edges`.
-    pub fn check_edges(num_nodes: usize, edges: &[[u32; 2]]) -> Result<(), Invalid> {
+    pub fn check_edges(num_nodes: usize, edges: &[[u32; 2]]) -> Result<(), InvalidInput> {
         if num_nodes > MAX_NODES {
-            return Err(Invalid::new("num_nodes", format!("{num_nodes}, and {MAX_NODES} is the most")));
+            return Err(InvalidInput::new("num_nodes", format!("{num_nodes}, and {MAX_NODES} is the most")));
         }
         let limit = FREE_NODES.max(edges.len().saturating_mul(NODES_PER_EDGE));
         if num_nodes > limit {
             let reason = format!("{num_nodes}, and {limit} is the most for {} edges", edges.len());
-            return Err(Invalid::new("num_nodes", reason));
+            return Err(InvalidInput::new("num_nodes", reason));
         }
         for (edge, ends) in edges.iter().enumerate() {
             for (end, &node) in ends.iter().enumerate() {
                 if node as usize >= num_nodes {
                     let reason = format!("node {node}, and num_nodes is {num_nodes}");
-                    return Err(Invalid::new(format!("edges[{edge}][{end}]"), reason));
+                    return Err(InvalidInput::new(format!("edges[{edge}][{end}]"), reason));
                 }
             }
         }
@@ -184,12 +184,12 @@ impl CsrGraph {
     /// # Errors
     /// `row_offsets` that is empty, does not start at 0, falls, or does not end at the length of `column_indices`; a
     /// column index that is not below the number of nodes; too many nodes or arcs.
-    pub fn from_csr(row_offsets: &[u32], column_indices: &[u32], direction: Direction) -> Result<Self, Invalid> {
+    pub fn from_csr(row_offsets: &[u32], column_indices: &[u32], direction: Direction) -> Result<Self, InvalidInput> {
         Self::from_csr_while(row_offsets, column_indices, direction, &mut |_| Ok(()))
     }
 
     /// As [`from_csr`](Self::from_csr), for as long as `spend` says so, which is told of the arcs looked at.
-    pub(super) fn from_csr_while<E: From<Invalid>>(
+    pub(super) fn from_csr_while<E: From<InvalidInput>>(
         row_offsets: &[u32],
         column_indices: &[u32],
         direction: Direction,
@@ -209,44 +209,44 @@ impl CsrGraph {
     ///
     /// # Errors
     /// As `from_csr`.
-    pub fn check_csr(row_offsets: &[u32], column_indices: &[u32]) -> Result<(), Invalid> {
+    pub fn check_csr(row_offsets: &[u32], column_indices: &[u32]) -> Result<(), InvalidInput> {
         let (Some(&first), Some(&last)) = (row_offsets.first(), row_offsets.last()) else {
-            return Err(Invalid::new("row_offsets", "empty, and num_nodes + 1 values are needed"));
+            return Err(InvalidInput::new("row_offsets", "empty, and num_nodes + 1 values are needed"));
         };
         let num_nodes = row_offsets.len() - 1;
         if num_nodes > MAX_NODES {
-            return Err(Invalid::new("row_offsets", format!("{num_nodes} nodes, and {MAX_NODES} is the most")));
+            return Err(InvalidInput::new("row_offsets", format!("{num_nodes} nodes, and {MAX_NODES} is the most")));
         }
         if first != 0 {
-            return Err(Invalid::new("row_offsets[0]", format!("{first}, and 0 is where rows start")));
+            return Err(InvalidInput::new("row_offsets[0]", format!("{first}, and 0 is where rows start")));
         }
         for (row, pair) in row_offsets.windows(2).enumerate() {
             if pair[1] < pair[0] {
                 let reason = format!("{}, less than the {} before it", pair[1], pair[0]);
-                return Err(Invalid::new(format!("row_offsets[{}]", row + 1), reason));
+                return Err(InvalidInput::new(format!("row_offsets[{}]", row + 1), reason));
             }
         }
         if last as usize != column_indices.len() {
             let reason = format!("{last}, and column_indices has {} values", column_indices.len());
-            return Err(Invalid::new(format!("row_offsets[{num_nodes}]"), reason));
+            return Err(InvalidInput::new(format!("row_offsets[{num_nodes}]"), reason));
         }
         match column_indices.iter().position(|&node| node as usize >= num_nodes) {
             Some(index) => {
                 let reason = format!("node {}, and row_offsets describes {num_nodes} nodes", column_indices[index]);
-                Err(Invalid::new(format!("column_indices[{index}]"), reason))
+                Err(InvalidInput::new(format!("column_indices[{index}]"), reason))
             }
             None => Ok(()),
         }
     }
 
-    fn check_arcs(field: &str, num_edges: usize, direction: Direction) -> Result<(), Invalid> {
+    fn check_arcs(field: &str, num_edges: usize, direction: Direction) -> Result<(), InvalidInput> {
         let arcs = match direction {
             Direction::Directed => Some(num_edges),
             Direction::Undirected => num_edges.checked_mul(2),
         };
         match arcs {
             Some(arcs) if arcs <= u32::MAX as usize => Ok(()),
-            _ => Err(Invalid::new(field, format!("{num_edges} edges are more than 32-bit offsets can count"))),
+            _ => Err(InvalidInput::new(field, format!("{num_edges} edges are more than 32-bit offsets can count"))),
         }
     }
 

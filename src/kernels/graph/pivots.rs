@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use super::csr::Direction;
-use crate::service::Invalid;
+use crate::service::InvalidInput;
 
 /// The nodes that traversals start from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,20 +28,20 @@ impl Pivots {
     ///
     /// # Errors
     /// No node, a node that is not below `num_nodes`, a node named twice, or a single one in a graph of three or more.
-    pub fn chosen(sources: Vec<u32>, num_nodes: usize) -> Result<Self, Invalid> {
+    pub fn chosen(sources: Vec<u32>, num_nodes: usize) -> Result<Self, InvalidInput> {
         if sources.is_empty() {
-            return Err(Invalid::new("sources", "empty"));
+            return Err(InvalidInput::new("sources", "empty"));
         }
         if let Some(index) = sources.iter().position(|&node| node as usize >= num_nodes) {
             let reason = format!("node {}, and num_nodes is {num_nodes}", sources[index]);
-            return Err(Invalid::new(format!("sources[{index}]"), reason));
+            return Err(InvalidInput::new(format!("sources[{index}]"), reason));
         }
         let mut sorted: Vec<(u32, usize)> = sources.iter().copied().zip(0..).collect();
         sorted.sort_unstable();
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             let [(node, first), (_, second)] = [pair[0], pair[1]];
             let reason = format!("node {node}, which sources[{first}] is already");
-            return Err(Invalid::new(format!("sources[{second}]"), reason));
+            return Err(InvalidInput::new(format!("sources[{second}]"), reason));
         }
         Self::distinct("sources", sources, num_nodes)
     }
@@ -51,12 +51,12 @@ impl Pivots {
     ///
     /// # Errors
     /// No sample, more than `num_nodes`, or a single one in a graph of three or more nodes.
-    pub fn sampled(samples: usize, seed: u64, num_nodes: usize) -> Result<Self, Invalid> {
+    pub fn sampled(samples: usize, seed: u64, num_nodes: usize) -> Result<Self, InvalidInput> {
         if samples == 0 {
-            return Err(Invalid::new("samples", "0, and at least 2 are needed"));
+            return Err(InvalidInput::new("samples", "0, and at least 2 are needed"));
         }
         if samples > num_nodes {
-            return Err(Invalid::new("samples", format!("{samples}, and num_nodes is {num_nodes}")));
+            return Err(InvalidInput::new("samples", format!("{samples}, and num_nodes is {num_nodes}")));
         }
         // Floyd's algorithm (Bentley and Floyd, 1987): memory by the sample, not by the graph.
         let mut random = SplitMix64(seed);
@@ -75,13 +75,16 @@ impl Pivots {
         Self::distinct("samples", drawn, num_nodes)
     }
 
-    fn distinct(field: &str, nodes: Vec<u32>, num_nodes: usize) -> Result<Self, Invalid> {
+    fn distinct(field: &str, nodes: Vec<u32>, num_nodes: usize) -> Result<Self, InvalidInput> {
         if nodes.len() == num_nodes {
             return Ok(Self::all(num_nodes));
         }
         if nodes.len() == 1 && num_nodes > 2 {
             // networkx answers 0/0 = NaN for the pivot itself.
-            return Err(Invalid::new(field, "one source says nothing of its own score, and two or more are needed"));
+            return Err(InvalidInput::new(
+                field,
+                "one source says nothing of its own score, and two or more are needed",
+            ));
         }
         Ok(Self { chosen: Some(nodes), num_nodes })
     }

@@ -7,7 +7,7 @@
 use super::csr::{Adjacency, CsrGraph};
 use super::lanes::{LaneSet, Rows, add, merge, nonzero, only, total};
 use super::pivots::Pivots;
-use crate::service::{Invalid, KernelError, RunContext};
+use crate::service::{InvalidInput, KernelError, RunContext};
 
 /// Neighbours looked at between two looks at whether to stop: well under a millisecond.
 const STOP_INTERVAL: usize = 1 << 15;
@@ -53,9 +53,9 @@ struct Visit {
 /// Where the lanes are with a node.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
-    /// Lanes that reached it at an earlier level.
+    /// WorkerPool that reached it at an earlier level.
     reached: LaneSet,
-    /// Lanes that a push has brought to it at the present level.
+    /// WorkerPool that a push has brought to it at the present level.
     arriving: LaneSet,
 }
 
@@ -110,7 +110,7 @@ impl<'g, const LANES: usize> Traversal<'g, LANES> {
                 let most = self.count_paths(pivots, sources, patience)?;
                 if most == f64::INFINITY {
                     let reason = format!("f64 cannot count the shortest paths from one of the nodes {first} to {last}");
-                    return Err(Invalid::new("edges", reason).into());
+                    return Err(InvalidInput::new("edges", reason).into());
                 }
                 self.accumulate(sums, patience)?;
                 self.reset(patience)

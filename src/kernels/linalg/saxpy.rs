@@ -16,8 +16,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::{DeviceBuffer, Lane, Launch, Module, built_in};
-use crate::service::{BatchKey, Buffer, Cost, Footprint, Invalid, Kernel, KernelError, KernelInfo, RunContext};
+use crate::cuda::{DeviceBuffer, Launch, LaunchContext, Module, built_in};
+use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
 /// Elements between two looks at whether to stop, and what one task of the pool takes.
 const CHUNK: usize = 1 << 15;
@@ -60,13 +60,13 @@ impl Kernel for Saxpy {
         KernelInfo::new("linalg/saxpy", "1.0.0", "a x + y of two f32 vectors, each element rounded once.").cuda().pure()
     }
 
-    fn validate(&self, input: &SaxpyInput) -> Result<(), Invalid> {
+    fn validate(&self, input: &SaxpyInput) -> Result<(), InvalidInput> {
         if input.x.is_empty() {
-            return Err(Invalid::new("x", "empty"));
+            return Err(InvalidInput::new("x", "empty"));
         }
         if input.y.len() != input.x.len() {
             let reason = format!("{} elements, and x has {}", input.y.len(), input.x.len());
-            return Err(Invalid::new("y", reason));
+            return Err(InvalidInput::new("y", reason));
         }
         Ok(())
     }
@@ -115,10 +115,10 @@ impl Kernel for Saxpy {
     }
 
     #[cfg(feature = "cuda")]
-    fn run_cuda(&self, input: &SaxpyInput, lane: &mut Lane<'_>) -> Result<SaxpyOutput, KernelError> {
-        let (x, y) = (lane.upload(&input.x)?, lane.upload(&input.y)?);
-        launch(input.a, &x, &y, lane)?;
-        Ok(SaxpyOutput { y: lane.download(&y)? })
+    fn run_cuda(&self, input: &SaxpyInput, cuda: &mut LaunchContext<'_>) -> Result<SaxpyOutput, KernelError> {
+        let (x, y) = (cuda.upload(&input.x)?, cuda.upload(&input.y)?);
+        launch(input.a, &x, &y, cuda)?;
+        Ok(SaxpyOutput { y: cuda.download(&y)? })
     }
 
     fn batch_key(&self, input: &SaxpyInput) -> Option<BatchKey> {
@@ -126,20 +126,29 @@ impl Kernel for Saxpy {
     }
 
     #[cfg(feature = "cuda")]
-    fn run_cuda_batch(&self, inputs: &[&SaxpyInput], lane: &mut Lane<'_>) -> Result<Vec<SaxpyOutput>, KernelError> {
+    fn run_cuda_batch(
+        &self,
+        inputs: &[&SaxpyInput],
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<Vec<SaxpyOutput>, KernelError> {
         let Some(SaxpyInput { a, .. }) = inputs.first() else { return Ok(Vec::new()) };
-        let x = lane.upload_parts(inputs.iter().map(|input| &input.x[..]))?;
-        let y = lane.upload_parts(inputs.iter().map(|input| &input.y[..]))?;
-        launch(*a, &x, &y, lane)?;
+        let x = cuda.upload_parts(inputs.iter().map(|input| &input.x[..]))?;
+        let y = cuda.upload_parts(inputs.iter().map(|input| &input.y[..]))?;
+        launch(*a, &x, &y, cuda)?;
         let lengths: Vec<usize> = inputs.iter().map(|input| input.y.len()).collect();
-        Ok(lane.download_parts(&y, &lengths)?.into_iter().map(|y| SaxpyOutput { y }).collect())
+        Ok(cuda.download_parts(&y, &lengths)?.into_iter().map(|y| SaxpyOutput { y }).collect())
     }
 }
 
 /// y := a x + y.
 #[cfg(feature = "cuda")]
-fn launch(a: f32, x: &DeviceBuffer<f32>, y: &DeviceBuffer<f32>, lane: &mut Lane<'_>) -> Result<(), KernelError> {
+fn launch(
+    a: f32,
+    x: &DeviceBuffer<f32>,
+    y: &DeviceBuffer<f32>,
+    cuda: &mut LaunchContext<'_>,
+) -> Result<(), KernelError> {
     // A thread does four elements at a time.
     let launch = Launch::elements(x.len().div_ceil(4), 1 << 20);
-    lane.launch(&MODULE, "saxpy_f32", launch, &[&(x.len() as u64), &a, x, y, y])
+    cuda.launch(&MODULE, "saxpy_f32", launch, &[&(x.len() as u64), &a, x, y, y])
 }

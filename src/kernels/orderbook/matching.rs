@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::service::{Cost, Invalid, Kernel, KernelInfo};
+use crate::service::{Cost, InvalidInput, Kernel, KernelInfo};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,8 +67,12 @@ impl Kernel for Matching {
         KernelInfo::new("orderbook/matching", "1.0.0", description).ring()
     }
 
-    fn validate(&self, order: &Order) -> Result<(), Invalid> {
-        if order.quantity == 0 { Err(Invalid::new("quantity", "0, and an order is for 1 lot or more")) } else { Ok(()) }
+    fn validate(&self, order: &Order) -> Result<(), InvalidInput> {
+        if order.quantity == 0 {
+            Err(InvalidInput::new("quantity", "0, and an order is for 1 lot or more"))
+        } else {
+            Ok(())
+        }
     }
 
     fn cost(&self, _: &Order) -> Cost {

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::elementary::{Elementary, exp, ln_quotient, mul_add, shares};
-use crate::service::{Buffer, Element, Invalid, KernelError, RunContext};
+use crate::service::{Buffer, Element, InvalidInput, KernelError, RunContext};
 
 /// Contracts that the inner loop takes at one time.
 const BLOCK: usize = 64;
@@ -87,10 +87,10 @@ impl<T: Copy> Operand<'_, T> {
         }
     }
 
-    fn check(&self, field: &str, contracts: usize) -> Result<(), Invalid> {
+    fn check(&self, field: &str, contracts: usize) -> Result<(), InvalidInput> {
         match self {
             Operand::Each(values) if values.len() != contracts => {
-                Err(Invalid::new(field, format!("{} values for {contracts} contracts", values.len())))
+                Err(InvalidInput::new(field, format!("{} values for {contracts} contracts", values.len())))
             }
             _ => Ok(()),
         }
@@ -203,7 +203,7 @@ where
     ///
     /// # Errors
     /// The first that has another number.
-    pub fn check_lengths(&self, contracts: usize) -> Result<(), Invalid> {
+    pub fn check_lengths(&self, contracts: usize) -> Result<(), InvalidInput> {
         self.spot.check("spot", contracts)?;
         self.strike.check("strike", contracts)?;
         self.rate.check("rate", contracts)?;

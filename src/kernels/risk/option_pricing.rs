@@ -12,7 +12,7 @@
 //! | `precision` | `"f32"` or `"f64"` | default: `f32` where all arrays are `float32` tensors, else `f64` |
 //! | out: `price`, `delta`, `gamma`, `vega`, `theta`, `rho` | `[n]` | see [`black_scholes`](super::black_scholes) |
 //!
-//! A *real* is an array with a value for each contract, or one number for all of them ([`Reals`]). All arrays have the
+//! A *real* is an array with a value for each contract, or one number for all of them ([`FloatArray`]). All arrays have the
 //! same length. Values are finite, and neither `rate * time` nor `dividend_yield * time` may exceed 300 in size (30 in
 //! single precision), where discounting leaves the range of numbers. Subnormal prices, below 2.3e-308 (1.2e-38 in single
 //! precision), are rejected as 0 is: they have too few digits for the tolerance below. Errors name the field and the
@@ -34,9 +34,9 @@ use serde::{Deserialize, Serialize};
 use super::black_scholes::{Contracts, Operand, OptionKind, Quotes, Real, quote};
 use super::kinds::Kinds;
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::Lane;
+use crate::cuda::LaunchContext;
 use crate::service::{
-    BatchKey, Buffer, Cost, Element, Footprint, Invalid, Kernel, KernelError, KernelInfo, Reals, RunContext,
+    BatchKey, Buffer, Cost, Element, FloatArray, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext,
 };
 
 /// The kernel.
@@ -51,18 +51,18 @@ pub struct OptionPricing;
 }]))]
 pub struct OptionPricingInput {
     /// The asset's price, above 0.
-    pub spot: Reals,
+    pub spot: FloatArray,
     /// The price of exercising, above 0.
-    pub strike: Reals,
+    pub strike: FloatArray,
     /// Risk-free rate per year, continuous.
-    pub rate: Reals,
+    pub rate: FloatArray,
     /// Volatility of the asset per year, 0 or more.
-    pub volatility: Reals,
+    pub volatility: FloatArray,
     /// Years to expiry, 0 or more.
-    pub time: Reals,
+    pub time: FloatArray,
     /// Dividend yield of the asset per year, continuous.
     #[serde(default)]
-    pub dividend_yield: Reals,
+    pub dividend_yield: FloatArray,
     /// Call or put.
     pub kind: Kinds,
     /// Precision of the computation and its output.
@@ -74,17 +74,17 @@ pub struct OptionPricingInput {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct OptionPricingOutput {
     /// Value of the option.
-    pub price: Reals,
+    pub price: FloatArray,
     /// Derivative by spot.
-    pub delta: Reals,
+    pub delta: FloatArray,
     /// Second derivative by spot.
-    pub gamma: Reals,
+    pub gamma: FloatArray,
     /// Derivative by volatility, per 1.0.
-    pub vega: Reals,
+    pub vega: FloatArray,
     /// Derivative by the time that passes, per year.
-    pub theta: Reals,
+    pub theta: FloatArray,
     /// Derivative by rate, per 1.0.
-    pub rho: Reals,
+    pub rho: FloatArray,
 }
 
 /// Precision of a computation.
@@ -107,11 +107,11 @@ impl OptionPricingInput {
     /// The precision of the computation.
     pub fn precision(&self) -> Precision {
         let mut arrays = self.reals().into_iter().filter(|(_, values)| values.array_len().is_some()).peekable();
-        let single = arrays.peek().is_some() && arrays.all(|(_, values)| matches!(values, Reals::F32(_)));
+        let single = arrays.peek().is_some() && arrays.all(|(_, values)| matches!(values, FloatArray::F32(_)));
         self.precision.unwrap_or(if single { Precision::F32 } else { Precision::F64 })
     }
 
-    fn reals(&self) -> [(&'static str, &Reals); 6] {
+    fn reals(&self) -> [(&'static str, &FloatArray); 6] {
         [
             ("spot", &self.spot),
             ("strike", &self.strike),
@@ -150,19 +150,20 @@ impl OptionPricingInput {
     /// What runs of other inputs must have in common with this one's: the precision, which fields are arrays, and the
     /// numbers in the others.
     fn common(&self) -> (Precision, [Option<u64>; 6], Option<OptionKind>) {
-        let number =
-            |(_, values): (_, &Reals)| if let Reals::One(value) = values { Some(value.to_bits()) } else { None };
+        let number = |(_, values): (_, &FloatArray)| {
+            if let FloatArray::One(value) = values { Some(value.to_bits()) } else { None }
+        };
         let kind = if let Kinds::All(kind) = self.kind { Some(kind) } else { None };
         (self.precision(), self.reals().map(number), kind)
     }
 
-    fn check<T: Number>(&self) -> Result<(), Invalid> {
+    fn check<T: Number>(&self) -> Result<(), InvalidInput> {
         let finite = |value: T| value.abs() < T::INFINITY;
         let positive = |value: T| value >= T::MIN_POSITIVE && value < T::INFINITY;
         let not_negative = |value: T| value >= T::of(0.0) && value < T::INFINITY;
         self.with_contracts(|contracts, terms: &Contracts<'_, T>| {
             if contracts == 0 {
-                return Err(Invalid::new("spot", "no contracts"));
+                return Err(InvalidInput::new("spot", "no contracts"));
             }
             terms.check_lengths(contracts)?;
             require("spot", terms.spot, positive, "a finite number above 0 that is not subnormal")?;
@@ -188,8 +189,9 @@ fn require<T: Number>(
     operand: Operand<'_, T>,
     holds: impl Fn(T) -> bool + Sync,
     wanted: &str,
-) -> Result<(), Invalid> {
-    let wrong = |field: String, value: T| Err(Invalid::new(field, format!("{value:?} where {wanted} is expected")));
+) -> Result<(), InvalidInput> {
+    let wrong =
+        |field: String, value: T| Err(InvalidInput::new(field, format!("{value:?} where {wanted} is expected")));
     match operand {
         Operand::All(value) if !holds(value) => wrong(field.to_owned(), value),
         // Without an early exit within a chunk the usual case is vector code.
@@ -211,7 +213,7 @@ fn discountable<T: Number>(
     rates: Operand<'_, T>,
     times: Operand<'_, T>,
     contracts: usize,
-) -> Result<(), Invalid> {
+) -> Result<(), InvalidInput> {
     let most = T::of(T::MOST_GROWTH);
     let largest = |operand: Operand<'_, T>| match operand {
         Operand::All(value) => value.abs(),
@@ -234,7 +236,10 @@ fn discountable<T: Number>(
         Some(index) => {
             let (rate, time) = (at(rates, index), at(times, index));
             let field = if matches!(rates, Operand::All(_)) { field.to_owned() } else { format!("{field}[{index}]") };
-            Err(Invalid::new(field, format!("{rate:?} over {time:?} years, and their product is at most {most:?}")))
+            Err(InvalidInput::new(
+                field,
+                format!("{rate:?} over {time:?} years, and their product is at most {most:?}"),
+            ))
         }
     }
 }
@@ -244,7 +249,7 @@ pub(crate) trait Number: Real + Element {
     /// The largest rate times time.
     const MOST_GROWTH: f64;
     /// The values in this precision.
-    fn array(values: &Reals) -> Array<'_, Self>;
+    fn array(values: &FloatArray) -> Array<'_, Self>;
     /// The size, which leaves the sign out.
     fn abs(self) -> Self;
 }
@@ -268,11 +273,11 @@ impl<T: Clone + Copy> Array<'_, T> {
 impl Number for f32 {
     const MOST_GROWTH: f64 = 30.0;
 
-    fn array(values: &Reals) -> Array<'_, f32> {
+    fn array(values: &FloatArray) -> Array<'_, f32> {
         match values {
-            Reals::One(value) => Array::All(*value as f32),
-            Reals::F32(values) => Array::Each(Cow::Borrowed(values)),
-            Reals::F64(values) => Array::Each(values.iter().map(|&value| value as f32).collect()),
+            FloatArray::One(value) => Array::All(*value as f32),
+            FloatArray::F32(values) => Array::Each(Cow::Borrowed(values)),
+            FloatArray::F64(values) => Array::Each(values.iter().map(|&value| value as f32).collect()),
         }
     }
 
@@ -284,11 +289,11 @@ impl Number for f32 {
 impl Number for f64 {
     const MOST_GROWTH: f64 = 300.0;
 
-    fn array(values: &Reals) -> Array<'_, f64> {
+    fn array(values: &FloatArray) -> Array<'_, f64> {
         match values {
-            Reals::One(value) => Array::All(*value),
-            Reals::F32(values) => Array::Each(values.iter().map(|&value| value.into()).collect()),
-            Reals::F64(values) => Array::Each(Cow::Borrowed(values)),
+            FloatArray::One(value) => Array::All(*value),
+            FloatArray::F32(values) => Array::Each(values.iter().map(|&value| value.into()).collect()),
+            FloatArray::F64(values) => Array::Each(Cow::Borrowed(values)),
         }
     }
 
@@ -299,7 +304,7 @@ impl Number for f64 {
 
 impl<T: Element> From<Quotes<T>> for OptionPricingOutput
 where
-    Reals: From<Buffer<T>>,
+    FloatArray: From<Buffer<T>>,
 {
     fn from(quotes: Quotes<T>) -> Self {
         let Quotes { price, delta, gamma, vega, theta, rho } = quotes;
@@ -323,7 +328,7 @@ impl Kernel for OptionPricing {
         KernelInfo::new("risk/option-pricing", "1.0.0", description).cuda().pure()
     }
 
-    fn validate(&self, input: &OptionPricingInput) -> Result<(), Invalid> {
+    fn validate(&self, input: &OptionPricingInput) -> Result<(), InvalidInput> {
         match input.precision() {
             Precision::F32 => input.check::<f32>(),
             Precision::F64 => input.check::<f64>(),
@@ -345,9 +350,9 @@ impl Kernel for OptionPricing {
         let contracts = input.contracts() as u64;
         let precision = input.precision();
         // Arrays in the other precision are converted.
-        let is_converted = |values: &Reals| match precision {
-            Precision::F32 => matches!(values, Reals::F64(_)),
-            Precision::F64 => matches!(values, Reals::F32(_)),
+        let is_converted = |values: &FloatArray| match precision {
+            Precision::F32 => matches!(values, FloatArray::F64(_)),
+            Precision::F64 => matches!(values, FloatArray::F32(_)),
         };
         let converted = input.reals().iter().filter(|(_, values)| is_converted(values)).count() as u64;
         let array = match precision {
@@ -373,8 +378,12 @@ impl Kernel for OptionPricing {
     }
 
     #[cfg(feature = "cuda")]
-    fn run_cuda(&self, input: &OptionPricingInput, lane: &mut Lane<'_>) -> Result<OptionPricingOutput, KernelError> {
-        let mut outputs = self.run_cuda_batch(&[input], lane)?;
+    fn run_cuda(
+        &self,
+        input: &OptionPricingInput,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<OptionPricingOutput, KernelError> {
+        let mut outputs = self.run_cuda_batch(&[input], cuda)?;
         Ok(outputs.swap_remove(0))
     }
 
@@ -390,11 +399,11 @@ impl Kernel for OptionPricing {
     fn run_cuda_batch(
         &self,
         inputs: &[&OptionPricingInput],
-        lane: &mut Lane<'_>,
+        cuda: &mut LaunchContext<'_>,
     ) -> Result<Vec<OptionPricingOutput>, KernelError> {
         match inputs.first().map(|input| input.precision()) {
-            Some(Precision::F32) => on_cuda::<f32>(inputs, lane),
-            Some(Precision::F64) => on_cuda::<f64>(inputs, lane),
+            Some(Precision::F32) => on_cuda::<f32>(inputs, cuda),
+            Some(Precision::F64) => on_cuda::<f64>(inputs, cuda),
             None => Ok(Vec::new()),
         }
     }
@@ -404,7 +413,7 @@ impl Kernel for OptionPricing {
 #[cfg(feature = "cuda")]
 fn on_cuda<T: Number + cuda::Priced>(
     inputs: &[&OptionPricingInput],
-    lane: &mut Lane<'_>,
+    cuda: &mut LaunchContext<'_>,
 ) -> Result<Vec<OptionPricingOutput>, KernelError>
 where
     OptionPricingOutput: From<Quotes<T>>,
@@ -412,5 +421,5 @@ where
     let arrays: Vec<_> = inputs.iter().map(|input| input.arrays::<T>()).collect();
     let terms: Vec<_> = inputs.iter().zip(&arrays).map(|(input, arrays)| input.terms(arrays)).collect();
     let lengths: Vec<_> = inputs.iter().map(|input| input.contracts()).collect();
-    Ok(cuda::quote(&lengths, &terms, lane)?.into_iter().map(Into::into).collect())
+    Ok(cuda::quote(&lengths, &terms, cuda)?.into_iter().map(Into::into).collect())
 }

@@ -5,7 +5,7 @@ use ::actix::{Actor, Context, Handler, MessageResult};
 use tower::BoxError;
 use tower_service::Service;
 
-use super::ledger::{Admission, Ledger};
+use super::mailbox::{Admission, Ledger};
 use super::messages::Admitted;
 use super::reply::Reply;
 use super::{ActorError, ExecuteKernel, GetKernelInfo, GetStats, KernelActorConfig, ListKernels};

@@ -6,8 +6,9 @@ use std::time::Duration;
 use ::actix::Message;
 
 use super::ActorError;
-use super::ledger::Admission;
-use crate::service::{Execution, Priority, RegisteredKernel, TraceContext};
+use super::mailbox::Admission;
+use crate::request::{Execution, Priority, TraceContext};
+use crate::service::RegisteredKernel;
 
 /// Runs a kernel. Dropping the future of the answer cancels it.
 ///

@@ -56,7 +56,7 @@
 mod actor;
 mod config;
 mod error;
-mod ledger;
+mod mailbox;
 mod messages;
 mod reply;
 mod supervisor;

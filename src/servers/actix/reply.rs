@@ -8,14 +8,14 @@ use bytes::Bytes;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::ledger::Admission;
+use super::mailbox::Admission;
 use super::{ActorError, ExecuteResult};
 use crate::error::AnyError;
 use crate::middleware::timeout::oneshot;
 use crate::panics::CatchPanic;
+use crate::request::limits::check_name;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
-use crate::service::limits::check_name;
-use crate::service::{Invalid, KernelError, KernelRequest, KernelResponse, Payload};
+use crate::service::{InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
 
 type Answer = Result<ExecuteResult, ActorError>;
 
@@ -97,7 +97,7 @@ where
     let encode = |error: serde_json::Error| ActorError::service(KernelError::Encode(error.to_string()));
     for (field, name) in [("kernel_id", Some(&*request.kernel_id)), ("metadata.tenant", request.tenant.as_deref())] {
         let checked = name.map_or(Ok(()), check_name);
-        checked.map_err(|error| ActorError::service(KernelError::from(Invalid::new(field, error.to_string()))))?;
+        checked.map_err(|error| ActorError::service(KernelError::from(InvalidInput::new(field, error.to_string()))))?;
     }
     let kernel_id = request.kernel_id.to_string();
     request.payload = Payload::Json(Bytes::from(serde_json::to_vec(&input).map_err(encode)?));

@@ -6,7 +6,7 @@ use ::actix::{Actor, Addr, Arbiter, ArbiterHandle};
 use tower::BoxError;
 use tower_service::Service;
 
-use super::ledger::{Admission, Ledger};
+use super::mailbox::{Admission, Ledger};
 use super::messages::Admitted;
 use super::{ActorError, ActorStats, ExecuteKernel, ExecuteResult, KernelActor, KernelActorConfig};
 use crate::error::AnyError;

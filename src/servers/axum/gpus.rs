@@ -10,7 +10,7 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::backends::Local;
-use crate::backends::cuda::{Gpu, GpuReading, ThrottleReason};
+use crate::cuda::{Gpu, GpuReading, ThrottleReason};
 
 /// How long a page waits for the sensors. They answer within milliseconds, or hang with a device that has gone, and that
 /// is when the rest of the page matters most.
@@ -111,7 +111,8 @@ mod tests {
 
     use super::*;
     use crate::layers::MetricsLayer;
-    use crate::service::{DeviceTimes, Execution, KernelRequest, KernelResponse, Payload};
+    use crate::request::{DeviceTimes, Execution};
+    use crate::service::{KernelRequest, KernelResponse, Payload};
 
     fn reading() -> GpuReading {
         let mut reading = GpuReading { uuid: "GPU-5f1b".to_owned(), ..GpuReading::default() };

@@ -14,9 +14,9 @@ use tower_service::Service;
 use super::kernels::{answer, json};
 use super::outcomes::{Outcomes, WINDOW};
 use super::router::Shared;
-#[cfg(feature = "cuda")]
-use crate::backends::cuda::GpuReading;
 use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
+#[cfg(feature = "cuda")]
+use crate::cuda::GpuReading;
 use crate::error::{AnyError, ErrorKind, Told};
 use crate::middleware::circuit_breaker::{CircuitState, CircuitStatus};
 use crate::pipeline::PipelineHandle;
@@ -392,8 +392,9 @@ mod tests {
     #[cfg(feature = "cuda")]
     #[test]
     fn a_lost_device_matters_as_much_as_it_is_needed() {
-        use crate::backends::cuda::{CudaStatus, CudaUsage, DeviceInfo};
-        use crate::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, RunContext};
+        use crate::backends::cuda::CudaStatus;
+        use crate::cuda::{CudaUsage, DeviceInfo};
+        use crate::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
         struct OnCudaAlone;
 
@@ -404,7 +405,7 @@ mod tests {
             fn info(&self) -> KernelInfo {
                 KernelInfo::new("test/cuda", "1.0.0", "On CUDA alone.").backends([BackendKind::Cuda])
             }
-            fn validate(&self, _: &u32) -> Result<(), Invalid> {
+            fn validate(&self, _: &u32) -> Result<(), InvalidInput> {
                 Ok(())
             }
             fn cost(&self, _: &u32) -> Cost {

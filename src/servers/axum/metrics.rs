@@ -17,8 +17,9 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::router::Shared;
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::{CudaStatus, CudaUsage};
+use crate::backends::cuda::CudaStatus;
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
+use crate::cuda::CudaUsage;
 use crate::error::ErrorKind;
 use crate::middleware::metrics::respond;
 use crate::servers::http::{Problem, RequestId};
@@ -253,7 +254,7 @@ mod tests {
     use prometheus_client::encoding::text;
 
     use crate::backends::Local;
-    use crate::backends::cuda::DeviceInfo;
+    use crate::cuda::DeviceInfo;
 
     #[test]
     fn a_lost_device_is_down_and_the_rest_is_up() {

@@ -130,8 +130,8 @@
 //! * `grpc-timeout` and `connect-timeout-ms` set a deadline, as does `metadata.timeout_ms`; the earliest holds, and none is
 //!   later than [`KernelRouter::timeout`] from the request's arrival.
 //! * `traceparent` and `tracestate` name the trace, where the document does not.
-//! * A [`Tenant`](crate::service::Tenant), [`Priority`](crate::service::Priority) or
-//!   [`Deadline`](crate::service::Deadline) among the request's extensions, which a layer of yours has put there, is
+//! * A [`Tenant`](crate::request::Tenant), [`Priority`](crate::request::Priority) or
+//!   [`Deadline`](crate::request::Deadline) among the request's extensions, which a layer of yours has put there, is
 //!   stronger than what the document says.
 //!
 //! # Refusals
@@ -143,7 +143,7 @@
 //! body was too slow or too long to be read, the connection ends after the answer, which says so. What is left of a small
 //! body is read and dropped, so that the connection can be used again.
 //!
-//! A layer around the router that answers in its place, such as [`AnswerLayer`](crate::layers::AnswerLayer), knows no
+//! A layer around the router that answers in its place, such as [`ErrorResponseLayer`](crate::layers::ErrorResponseLayer), knows no
 //! `request_id`; inside of [`KernelRouter::into_router_with`] its answers have one too, and the headers of CORS.
 //!
 //! # Scripts of other origins

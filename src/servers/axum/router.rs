@@ -245,13 +245,13 @@ impl<S> KernelRouter<S> {
     /// ```
     /// use tower::ServiceBuilder;
     /// use tower_kernels::axum::{KernelRouter, RouterConfig};
-    /// use tower_kernels::layers::{AnswerLayer, RateLimiterLayer};
+    /// use tower_kernels::layers::{ErrorResponseLayer, RateLimiterLayer};
     /// use tower_kernels::service::KernelRegistry;
     /// # use std::time::Duration;
     ///
     /// let config = RouterConfig { cors_enabled: true, ..RouterConfig::default() };
     /// let limited = ServiceBuilder::new()
-    ///     .layer(AnswerLayer::new())
+    ///     .layer(ErrorResponseLayer::new())
     ///     .layer(RateLimiterLayer::new(100, Duration::from_secs(1)));
     /// let app = KernelRouter::new(KernelRegistry::new(), config).into_router_with(limited);
     /// # let _: axum::Router = app;

@@ -6,16 +6,16 @@ use std::time::Instant;
 
 use tonic::{Request, Response, Status};
 
-use super::arrival::Arrival;
-use super::caller::Caller;
-use super::catalogue;
 use super::config::GrpcConfig;
+use super::deadline::Arrival;
 use super::memory::rejected;
 use super::message::{Names, json_answer, kernel_id_of, tensors, tensors_answer};
+use super::metadata::Caller;
 use super::proto::{
     ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteTensorsRequest, ExecuteTensorsResponse,
     GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
 };
+use super::registry;
 use super::server::Pipeline;
 use super::shutdown::StreamShutdown;
 use super::status::Refusal;
@@ -23,7 +23,7 @@ use super::stream::Responses;
 use super::wire::Requests;
 use crate::middleware::timeout;
 use crate::panics::CatchPanic;
-use crate::service::{Invalid, KernelRegistry, KernelResponse, Payload};
+use crate::service::{InvalidInput, KernelRegistry, KernelResponse, Payload};
 
 /// Behind [`KernelGrpcService`](super::KernelGrpcService), which notes when a call came.
 pub(super) struct Handler<S> {
@@ -39,7 +39,7 @@ impl<S: Pipeline> Handler<S> {
         &self,
         mut caller: Caller,
         kernel_id: String,
-        payload: Result<Payload, Invalid>,
+        payload: Result<Payload, InvalidInput>,
     ) -> Result<(KernelResponse, Names), Status> {
         let names = Names { request_id: Arc::clone(&caller.request_id), kernel_id };
         let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
@@ -114,7 +114,7 @@ impl<S: Pipeline> Handler<S> {
         request: Request<GetKernelRequest>,
     ) -> Result<Response<KernelDescription>, Status> {
         let (caller, message) = open(request)?;
-        let answer = catalogue::get(&self.registry, message);
+        let answer = registry::get(&self.registry, message);
         answer.map(Response::new).map_err(|refusal| refusal.into_status(Some(&caller.request_id)))
     }
 
@@ -123,7 +123,7 @@ impl<S: Pipeline> Handler<S> {
         request: Request<ListKernelsRequest>,
     ) -> Result<Response<ListKernelsResponse>, Status> {
         let (caller, message) = open(request)?;
-        let answer = catalogue::list(&self.registry, &message);
+        let answer = registry::list(&self.registry, &message);
         answer.map(Response::new).map_err(|refusal| refusal.into_status(Some(&caller.request_id)))
     }
 }

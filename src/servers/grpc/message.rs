@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::proto::{DeviceTimes, Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, Tensor};
 use super::status::Refusal;
 use crate::error::ErrorKind;
-use crate::service::limits::check_name;
-use crate::service::{self, DType, Invalid, KernelError, KernelResponse, Payload, Tensors};
+use crate::request::limits::check_name;
+use crate::service::{self, DType, InvalidInput, KernelError, KernelResponse, Payload, Tensors};
 
 /// What an answer repeats of its request.
 #[derive(Debug)]
@@ -22,19 +22,19 @@ pub(super) fn kernel_id_of(id: &str) -> Result<(), Refusal> {
 }
 
 /// The data of each tensor goes on as the slice of the message that it is.
-pub(super) fn tensors(inputs: Vec<Tensor>) -> Result<Tensors, Invalid> {
+pub(super) fn tensors(inputs: Vec<Tensor>) -> Result<Tensors, InvalidInput> {
     let mut tensors = Tensors::new();
     for (index, Tensor { name, dtype, shape, data }) in inputs.into_iter().enumerate() {
-        check_name(&name).map_err(|error| Invalid::new(format!("inputs[{index}].name"), error.to_string()))?;
-        let dtype = dtype_of(dtype).ok_or_else(|| Invalid::new(&name, format!("there is no dtype {dtype}")))?;
+        check_name(&name).map_err(|error| InvalidInput::new(format!("inputs[{index}].name"), error.to_string()))?;
+        let dtype = dtype_of(dtype).ok_or_else(|| InvalidInput::new(&name, format!("there is no dtype {dtype}")))?;
         let shape: Vec<usize> = shape
             .into_iter()
             .map(usize::try_from)
             .collect::<Result<_, _>>()
-            .map_err(|_| Invalid::new(&name, "a dimension is past the address space"))?;
+            .map_err(|_| InvalidInput::new(&name, "a dimension is past the address space"))?;
         let tensor =
-            service::Tensor::new(dtype, shape, data).map_err(|error| Invalid::new(&name, error.to_string()))?;
-        tensors.insert(&name, tensor).map_err(|error| Invalid::new(&name, error.to_string()))?;
+            service::Tensor::new(dtype, shape, data).map_err(|error| InvalidInput::new(&name, error.to_string()))?;
+        tensors.insert(&name, tensor).map_err(|error| InvalidInput::new(&name, error.to_string()))?;
     }
     Ok(tensors)
 }
@@ -101,7 +101,7 @@ fn other_form(form: &str) -> Refusal {
     Refusal::new(ErrorKind::Internal, format!("the request was {form} and the pipeline's answer is not"))
 }
 
-fn execution(execution: &service::Execution) -> Execution {
+fn execution(execution: &crate::request::Execution) -> Execution {
     Execution {
         backend: execution.backend.to_owned(),
         device: execution.device.map(u32::from),

@@ -56,13 +56,13 @@
 //! | `x-request-id` | the name of the call, in its answer, its errors and the log; made here where there is none. Each request of an `ExecuteStream` has it with a slash and its number in the stream |
 //! | `tenant`, `priority` | on whose behalf, and how much it matters: `low`, `normal`, `high` |
 //!
-//! A tenant's name is bounded as [all names](crate::service::check_name) are, and so is what a message may repeat. A message
+//! A tenant's name is bounded as [all names](crate::request::check_name) are, and so is what a message may repeat. A message
 //! over a limit is refused before it is decoded; on a stream it ends the stream, once what runs has been answered.
 //!
 //! A tenant in the metadata is believed. Where that will not do, authenticate in a layer or an interceptor and insert a
-//! [`Tenant`](crate::service::Tenant) into the request's extensions: what is there
-//! ([`Tenant`](crate::service::Tenant), [`Priority`](crate::service::Priority),
-//! [`TraceContext`](crate::service::TraceContext), [`Deadline`](crate::service::Deadline)) goes before the metadata.
+//! [`Tenant`](crate::request::Tenant) into the request's extensions: what is there
+//! ([`Tenant`](crate::request::Tenant), [`Priority`](crate::request::Priority),
+//! [`TraceContext`](crate::request::TraceContext), [`Deadline`](crate::request::Deadline)) goes before the metadata.
 //! All extensions reach the [`KernelRequest`](crate::service::KernelRequest).
 //!
 //! # Deadlines
@@ -93,18 +93,18 @@
 /// Bytes in a message to health and reflection, which name a service or a symbol, and repeat it in their errors.
 const MAX_QUESTION_BYTES: usize = 1024;
 
-mod arrival;
-mod caller;
-mod catalogue;
 mod config;
+mod deadline;
 mod dispatch;
 mod future;
 mod handler;
 mod health;
 mod memory;
 mod message;
+mod metadata;
 pub mod proto;
 mod reflection;
+mod registry;
 mod server;
 mod shutdown;
 mod status;

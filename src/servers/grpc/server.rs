@@ -9,8 +9,8 @@ use tonic::codegen::StdError;
 use tonic::server::NamedService;
 use tower_service::Service;
 
-use super::arrival::Arrival;
 use super::config::GrpcConfig;
+use super::deadline::Arrival;
 use super::dispatch::Dispatch;
 use super::future::ResponseFuture;
 use super::handler::Handler;

@@ -9,8 +9,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::error::{AnyError, Classification, Classify, ErrorKind, Hidden, Told, find};
 use crate::panics::Panicked;
-use crate::service::Invalid;
-use crate::service::http_context::of_grpc_code;
+use crate::request::http::of_grpc_code;
+use crate::service::InvalidInput;
 
 /// A status travels in the trailers, which most clients bound to 8 or 16 KiB, and up to three times this goes into it.
 const MAX_TEXT: usize = 1024;
@@ -22,7 +22,7 @@ pub(super) struct Refusal {
     message: String,
     /// What only the log is told.
     hidden: Option<Box<Hidden>>,
-    violation: Option<Invalid>,
+    violation: Option<InvalidInput>,
     retry_after: Option<Duration>,
 }
 
@@ -68,7 +68,7 @@ impl Refusal {
         if let Some(id) = request_id {
             details.set_request_info(id, "");
         }
-        if let Some(Invalid { field, reason }) = self.violation {
+        if let Some(InvalidInput { field, reason }) = self.violation {
             details.add_bad_request_violation(cut(field), cut(reason));
         }
         if let Some(wait) = self.retry_after {
@@ -95,8 +95,8 @@ impl Classify for Status {
     }
 }
 
-impl From<Invalid> for Refusal {
-    fn from(invalid: Invalid) -> Self {
+impl From<InvalidInput> for Refusal {
+    fn from(invalid: InvalidInput) -> Self {
         let message = invalid.to_string();
         Self { violation: Some(invalid), ..Self::new(ErrorKind::InvalidArgument, message) }
     }

@@ -14,11 +14,11 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 use tracing::{Instrument, Span};
 
-use super::arrival::earlier;
-use super::caller::Caller;
 use super::config::GrpcConfig;
+use super::deadline::earlier;
 use super::memory::{CallMemory, Sending, rejected};
 use super::message::{Names, json_answer, kernel_id_of, tensors, tensors_answer};
+use super::metadata::Caller;
 use super::proto::execute_stream_request::Call;
 use super::proto::execute_stream_response::Outcome;
 use super::proto::{ExecuteStreamRequest, ExecuteStreamResponse};
@@ -32,7 +32,7 @@ use crate::error::{AnyError, ErrorKind};
 use crate::middleware::timeout::TimeoutError;
 use crate::panics::{CatchPanic, Panicked, catch_panic};
 use crate::servers::requests::{Call as Counted, StreamRequests};
-use crate::service::{Invalid, KernelRequest, KernelResponse, Payload};
+use crate::service::{InvalidInput, KernelRequest, KernelResponse, Payload};
 
 /// The responses of one stream, as its client reads them.
 ///
@@ -173,7 +173,7 @@ impl<S: Pipeline> Calls<S> {
         let (kernel_id, payload) = match call {
             Some(Call::Json(call)) => (call.kernel_id, Ok(Payload::json(call.input))),
             Some(Call::Tensors(call)) => (call.kernel_id, tensors(call.inputs).map(Payload::from)),
-            None => return Err(Invalid::new("call", "neither `json` nor `tensors` is set").into()),
+            None => return Err(InvalidInput::new("call", "neither `json` nor `tensors` is set").into()),
         };
         if let Some(scope) = &caller.scope {
             // Before what may be wrong with it.

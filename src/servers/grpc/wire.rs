@@ -18,9 +18,9 @@ use tonic_prost::{ProstCodec, ProstEncoder};
 
 use super::proto::{ExecuteRequest, ExecuteStreamRequest, ExecuteTensorsRequest, GetKernelRequest, ListKernelsRequest};
 use super::status::Refusal;
+use crate::request::limits::{MAX_NAME_BYTES, MAX_RANK, MAX_REASON_BYTES, MAX_TENSORS};
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
-use crate::service::limits::{MAX_NAME_BYTES, MAX_RANK, MAX_REASON_BYTES, MAX_TENSORS};
-use crate::service::{Invalid, KernelError};
+use crate::service::{InvalidInput, KernelError};
 
 /// Fields in a message and in those inside it. As many tensors as there may be have half of it with every dimension as a
 /// field of its own.
@@ -190,7 +190,7 @@ pub(super) struct Limits {
 /// Why a message is not decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Over {
-    Invalid(Invalid),
+    InvalidInput(InvalidInput),
     /// The beginning of a kernel's id that is longer than any kernel has.
     UnknownKernel(String),
     /// It is no message of protobuf, or has groups, which no version of this service has had.
@@ -200,7 +200,7 @@ pub(super) enum Over {
 impl From<Over> for Status {
     fn from(over: Over) -> Self {
         match over {
-            Over::Invalid(invalid) => Refusal::from(invalid).into_status(None),
+            Over::InvalidInput(invalid) => Refusal::from(invalid).into_status(None),
             Over::UnknownKernel(id) => Refusal::of(&KernelError::unknown(id)).into_status(None),
             // As prost's own errors.
             Over::Malformed => Status::internal("the request is not a valid protobuf message"),
@@ -209,7 +209,7 @@ impl From<Over> for Status {
 }
 
 fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Over {
-    Over::Invalid(Invalid::new(field, reason))
+    Over::InvalidInput(InvalidInput::new(field, reason))
 }
 
 impl Limits {
@@ -351,7 +351,7 @@ mod tests {
     /// The field that an error names.
     fn field_of(result: Result<(), Over>) -> String {
         match result {
-            Err(Over::Invalid(invalid)) => invalid.field,
+            Err(Over::InvalidInput(invalid)) => invalid.field,
             other => panic!("{other:?}"),
         }
     }

@@ -14,9 +14,9 @@ use crate::error::{AnyError, ErrorKind};
 use crate::middleware::timeout;
 use crate::middleware::tracing::RequestScope;
 use crate::panics::CatchPanic;
+use crate::request::limits::check_name;
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
-use crate::service::limits::check_name;
-use crate::service::{HostMemory, HostReservation, Invalid, KernelError, KernelRequest, KernelResponse, Payload};
+use crate::service::{HostMemory, HostReservation, InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
 
 /// What the body of a request is.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ where
                     in_time(head.deadline(), reading).await??
                 }
                 Target::Input(kernel_id) => {
-                    check_name(&kernel_id).map_err(|error| Invalid::new("kernel_id", error.to_string()))?;
+                    check_name(&kernel_id).map_err(|error| InvalidInput::new("kernel_id", error.to_string()))?;
                     KernelRequest::new(kernel_id, Payload::Json(body))
                 }
             };

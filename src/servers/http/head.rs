@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 
 use super::{Problem, deadline};
+use crate::request::{Deadline, Priority, Tenant, TraceContext};
 use crate::servers::headers::trace_context;
-use crate::service::{Deadline, KernelRequest, Priority, Tenant, TraceContext};
+use crate::service::KernelRequest;
 
 /// What the head of a request says of how to run it.
 ///
@@ -71,7 +72,8 @@ impl RequestHead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{Payload, RequestContext};
+    use crate::request::RequestContext;
+    use crate::service::Payload;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

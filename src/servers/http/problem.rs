@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::RequestId;
 use crate::error::{AnyError, Classification, ErrorKind, Hidden, OutcomeCode, Told, chain, find};
-use crate::middleware::answer::problem;
-use crate::service::Invalid;
+use crate::middleware::error_response::problem;
+use crate::service::InvalidInput;
 
 /// A refusal: `application/problem+json` with `title`, `status`, `code`, `detail`, `request_id`, and `field` where one
 /// field of the request is to blame.
@@ -82,7 +82,7 @@ impl Problem {
         let mut problem = Self::new(kind, chain(error).to_string());
         problem.retry_after = retry_after;
         problem.challenge = challenge.map(Box::new);
-        problem.field = find::<Invalid>(error).map(|invalid| invalid.field.clone());
+        problem.field = find::<InvalidInput>(error).map(|invalid| invalid.field.clone());
         problem.shorten()
     }
 
@@ -199,8 +199,8 @@ impl Problem {
     }
 }
 
-impl From<Invalid> for Problem {
-    fn from(invalid: Invalid) -> Self {
+impl From<InvalidInput> for Problem {
+    fn from(invalid: InvalidInput) -> Self {
         Self::new(ErrorKind::InvalidArgument, invalid.to_string()).field(invalid.field)
     }
 }
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn an_error_and_its_causes_are_one_text_and_the_field_is_named() {
-        let error = TimeoutError::Inner(KernelError::Invalid(Invalid::new("x[3]", "it is not finite")));
+        let error = TimeoutError::Inner(KernelError::InvalidInput(InvalidInput::new("x[3]", "it is not finite")));
         let (response, document) = answer(Problem::of(&error));
         assert_eq!(response.status(), 400);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_between_characters() {
-        let (_, document) = answer(Problem::from(Invalid::new("é".repeat(5000), "too long")));
+        let (_, document) = answer(Problem::from(InvalidInput::new("é".repeat(5000), "too long")));
         for text in ["detail", "field"] {
             assert!(document[text].as_str().unwrap().len() <= Problem::MAX_DETAIL + '…'.len_utf8());
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
-use crate::middleware::answer::problem::{self, Unnamed};
+use crate::middleware::error_response::problem::{self, Unnamed};
 use crate::servers::headers::{REQUEST_ID, is_request_id, made_request_id};
 
 /// The client's `x-request-id`, or one made here.
@@ -33,7 +33,7 @@ impl RequestId {
     }
 
     /// Names the request in a response that does not: in its headers, and in the problem document that an
-    /// [`AnswerLayer`](crate::layers::AnswerLayer) has written.
+    /// [`ErrorResponseLayer`](crate::layers::ErrorResponseLayer) has written.
     pub(crate) fn add_to<B: From<Bytes>>(&self, response: &mut Response<B>) {
         response.headers_mut().entry(Self::HEADER).or_insert_with(|| self.0.clone());
         // What was compressed on its way, or replaced by something else, is no such document any more.

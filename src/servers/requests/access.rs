@@ -8,7 +8,7 @@ use tracing::Level;
 
 use super::Transport;
 use crate::middleware::tracing::RequestScope;
-use crate::service::PeerAddress;
+use crate::request::PeerAddress;
 
 /// The target of the lines, by which a subscriber tells them from others.
 pub(super) const TARGET: &str = "tower_kernels::access";

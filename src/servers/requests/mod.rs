@@ -57,7 +57,7 @@
 //! | field | when | what |
 //! |---|---|---|
 //! | `transport` | always | as in the metrics |
-//! | `peer` | the server tells it, by a [`PeerAddress`](crate::service::PeerAddress) | address and port of the other end of the connection |
+//! | `peer` | the server tells it, by a [`PeerAddress`](crate::request::PeerAddress) | address and port of the other end of the connection |
 //! | `method`, `path` | always | of HTTP; a path of gRPC is its service and method. Query strings are left out |
 //! | `kernel` | one was asked for | its id, as the client wrote it |
 //! | `tenant` | known | on whose behalf |

@@ -11,9 +11,9 @@ use serde::ser::{Serialize, Serializer};
 
 use super::deadline::read_all;
 use super::storage::Storage;
-use super::{handover, memory};
+use super::{memory, zero_copy};
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::Pinned;
+use crate::cuda::Pinned;
 use crate::service::DType;
 
 #[cfg(target_endian = "big")]
@@ -208,7 +208,7 @@ impl<T: Element> Serialize for LittleEndian<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let bytes = bytemuck::cast_slice(self.0);
         match self.0.0.shared() {
-            Some(shared) => handover::offering(shared, || serializer.serialize_bytes(bytes)),
+            Some(shared) => zero_copy::offering(shared, || serializer.serialize_bytes(bytes)),
             None => serializer.serialize_bytes(bytes),
         }
     }
@@ -282,7 +282,7 @@ impl<'de, T: Element> Visitor<'de> for RawBytes<T> {
         if !bytes.len().is_multiple_of(size_of::<T>()) {
             return Err(E::invalid_length(bytes.len(), &self));
         }
-        if let Some(elements) = handover::owner_of(bytes).and_then(Storage::of_bytes) {
+        if let Some(elements) = zero_copy::owner_of(bytes).and_then(Storage::of_bytes) {
             return Ok(Buffer(elements));
         }
         if let Some(elements) = memory::copy_of(bytes) {

@@ -123,7 +123,7 @@ mod tests {
 
     use super::{optional_sequence, until};
     use crate::service::codec::decode_json;
-    use crate::service::{Buffer, Reals};
+    use crate::service::{Buffer, FloatArray};
 
     #[derive(Debug, Deserialize)]
     struct Edges {
@@ -137,7 +137,7 @@ mod tests {
         let numbers = |count: usize| format!("[{}0]", "0,".repeat(count));
         let long = numbers(100_000);
         assert!(until(past, || decode_json::<Buffer<f32>>(long.as_bytes())).is_err());
-        assert!(until(past, || decode_json::<Reals>(long.as_bytes())).is_err());
+        assert!(until(past, || decode_json::<FloatArray>(long.as_bytes())).is_err());
         let edges = format!(r#"{{"edges": [{}[0, 1]]}}"#, "[0, 1],".repeat(100_000));
         assert!(until(past, || decode_json::<Edges>(edges.as_bytes())).is_err());
         // Nothing is left to the thread, and without a deadline nothing is given up.

@@ -6,25 +6,25 @@ use serde::{Deserialize, Serialize};
 use super::bounded::BoundedWriter;
 use super::deadline::has_passed;
 use super::object::ObjectOnly;
-use crate::service::{Invalid, KernelError, RunContext};
+use crate::service::{InvalidInput, KernelError, RunContext};
 
 /// What some editors and shells write before a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads a kernel's input, past a byte order mark; an error names the field.
-pub(crate) fn decode_json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Invalid> {
+pub(crate) fn decode_json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, InvalidInput> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let read = T::deserialize(ObjectOnly(&mut deserializer)).and_then(|value| deserializer.end().map(|()| value));
     // Tracking the path costs an allocation a field, so only input that is known to be wrong is read again with it.
     read.map_err(|error| match tracked::<T>(bytes) {
         Some(invalid) => invalid,
-        None => Invalid::new("input", error.to_string()),
+        None => InvalidInput::new("input", error.to_string()),
     })
 }
 
 #[cold]
-fn tracked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Option<Invalid> {
+fn tracked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Option<InvalidInput> {
     if has_passed() {
         return None;
     }
@@ -34,10 +34,10 @@ fn tracked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Option<Invalid> {
     let path = error.path().to_string();
     let reason = error.into_inner().to_string();
     Some(match (path.as_str(), quoted_field(&reason)) {
-        ("." | "?", Some(field)) => Invalid::new(field, reason.clone()),
-        ("." | "?", None) => Invalid::new("input", reason),
-        (path, Some(field)) if !path.ends_with(field) => Invalid::new(format!("{path}.{field}"), reason.clone()),
-        (path, _) => Invalid::new(path, reason.clone()),
+        ("." | "?", Some(field)) => InvalidInput::new(field, reason.clone()),
+        ("." | "?", None) => InvalidInput::new("input", reason),
+        (path, Some(field)) if !path.ends_with(field) => InvalidInput::new(format!("{path}.{field}"), reason.clone()),
+        (path, _) => InvalidInput::new(path, reason.clone()),
     })
 }
 

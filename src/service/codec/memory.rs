@@ -11,7 +11,7 @@ pub(crate) use pinned::{PinnedMemory, copy_of, within};
 mod pinned {
     use std::cell::RefCell;
 
-    pub(crate) use crate::backends::cuda::PinnedMemory;
+    pub(crate) use crate::cuda::PinnedMemory;
     use crate::service::{Buffer, Element};
 
     thread_local! {
@@ -69,15 +69,15 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::{PinnedMemory, within};
-    use crate::backends::cuda::pinned::tests::of_no_device;
+    use crate::cuda::pinned::tests::of_no_device;
     use crate::service::codec::{decode_json, decode_tensors, encode_tensors};
-    use crate::service::{Buffer, DType, Reals, RunContext, Tensor, Tensors};
+    use crate::service::{Buffer, DType, FloatArray, RunContext, Tensor, Tensors};
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Arrays {
         large: Buffer<f32>,
         small: Buffer<u32>,
-        reals: Reals,
+        reals: FloatArray,
     }
 
     const LEN: usize = 1 << 18;

@@ -3,22 +3,22 @@
 mod bounded;
 mod buffer;
 mod deadline;
-mod handover;
+mod float_array;
+mod huge_pages;
 mod json;
 mod memory;
 mod object;
-mod pages;
-mod reals;
 mod storage;
 mod tensor_de;
 mod tensor_ser;
+mod zero_copy;
 
 pub use buffer::{Buffer, Element};
 pub(crate) use deadline::{Passed, optional_sequence, read_all, until};
+pub use float_array::FloatArray;
+#[cfg(feature = "cuda")]
+pub(crate) use huge_pages::Pages;
 pub(crate) use json::{decode_json, decoded_size, encode_json};
 pub(crate) use memory::{PinnedMemory, within};
-#[cfg(feature = "cuda")]
-pub(crate) use pages::Pages;
-pub use reals::Reals;
 pub(crate) use tensor_de::decode_tensors;
 pub(crate) use tensor_ser::encode_tensors;

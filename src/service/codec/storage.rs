@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Element;
-use super::pages::Pages;
+use super::huge_pages::Pages;
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::Pinned;
+use crate::cuda::Pinned;
 
 /// Bytes from which on pages of its own are no slower than what an allocator finds among what was freed.
 const LARGE: usize = 4 << 20;

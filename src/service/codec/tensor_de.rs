@@ -4,7 +4,7 @@
 //! of rank 1, a sequence of sequences (or of arrays) one of rank 2 and so on, a string a `uint8` tensor of rank 1, and a
 //! [`Buffer`](super::Buffer) a tensor of rank 1 and its own dtype, uncopied where it is aligned, or, where it is of
 //! integers, any integer dtype whose elements all fit (scipy and PyTorch write indices as `int32` and `int64`), and
-//! [`Reals`](super::Reals) the same in either precision or a scalar. A field without a tensor is absent, so
+//! [`FloatArray`](super::FloatArray) the same in either precision or a scalar. A field without a tensor is absent, so
 //! `Option` and `#[serde(default)]` do what they do for JSON.
 
 use std::fmt;
@@ -17,12 +17,13 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use super::buffer::announced;
-use super::{handover, reals};
-use crate::service::{DType, Invalid, Tensor, Tensors};
+use super::{float_array, zero_copy};
+use crate::service::{DType, InvalidInput, Tensor, Tensors};
 
 /// Reads a kernel's input; an error names the tensor.
-pub(crate) fn decode_tensors<T: DeserializeOwned>(tensors: &Tensors) -> Result<T, Invalid> {
-    T::deserialize(Named(tensors)).map_err(|error| Invalid::new(error.field.unwrap_or("input".into()), error.reason))
+pub(crate) fn decode_tensors<T: DeserializeOwned>(tensors: &Tensors) -> Result<T, InvalidInput> {
+    T::deserialize(Named(tensors))
+        .map_err(|error| InvalidInput::new(error.field.unwrap_or("input".into()), error.reason))
 }
 
 #[derive(Debug)]
@@ -135,7 +136,7 @@ struct View<'de> {
 impl<'de> View<'de> {
     /// Lets the visitor have the bytes with what owns them.
     fn offering<R>(&self, visit: impl FnOnce() -> R) -> R {
-        handover::offering(self.whole.slice_ref(self.data), visit)
+        zero_copy::offering(self.whole.slice_ref(self.data), visit)
     }
 
     fn visit_element<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -205,7 +206,7 @@ impl<'de> Deserializer<'de> for View<'de> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
-        if name == reals::ANNOUNCED {
+        if name == float_array::ANNOUNCED {
             return match self.shape {
                 [] | [1] => self.visit_element(visitor),
                 [_] => {

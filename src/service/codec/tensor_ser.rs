@@ -8,7 +8,7 @@ use serde::ser::{self, Impossible, SerializeMap, SerializeSeq, SerializeStruct, 
 
 use super::bounded::TensorBounds;
 use super::buffer::announced;
-use super::handover;
+use super::zero_copy;
 use crate::service::{DType, KernelError, RunContext, Tensor, Tensors};
 
 /// Writes a kernel's output: one tensor a field, absent where the field is `None`.
@@ -294,7 +294,7 @@ impl<'a, 'b> Serializer for Value<'a, 'b> {
     }
 
     fn serialize_bytes(self, bytes: &[u8]) -> Result<(), Error> {
-        if let Some(shared) = handover::owner_of(bytes) {
+        if let Some(shared) = zero_copy::owner_of(bytes) {
             if !self.array.bounds.add(bytes.len()) {
                 return Err(out_of_bounds());
             }

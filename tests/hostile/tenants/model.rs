@@ -11,9 +11,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::pipeline::{Kernels, PipelineConfig, PipelineHandle, PipelineLayer, ReadyPipeline, TenantConfig};
-use tower_kernels::service::{
-    Execution, KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload, Priority,
-};
+use tower_kernels::request::{Execution, Priority};
+use tower_kernels::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload};
 
 use super::{MILLI, SECOND};
 

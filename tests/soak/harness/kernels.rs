@@ -5,8 +5,8 @@ use std::sync::Once;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "cuda")]
-use tower_kernels::backends::cuda::Lane;
-use tower_kernels::service::{Cost, Invalid, Kernel, KernelError, KernelInfo, RunContext};
+use tower_kernels::cuda::LaunchContext;
+use tower_kernels::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
 pub(crate) const PANIC: &str = "soak/panic";
 pub(crate) const GREEDY: &str = "soak/greedy";
@@ -31,7 +31,7 @@ impl Kernel for Panic {
         KernelInfo::new(PANIC, "1", "Panics.").cuda()
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -44,9 +44,9 @@ impl Kernel for Panic {
     }
 
     #[cfg(feature = "cuda")]
-    fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Never, KernelError> {
-        lane.zeroed::<u8>(4 << 20)?;
-        lane.upload(&vec![1_u8; 2 << 20])?;
+    fn run_cuda(&self, _: &Nothing, cuda: &mut LaunchContext<'_>) -> Result<Never, KernelError> {
+        cuda.zeroed::<u8>(4 << 20)?;
+        cuda.upload(&vec![1_u8; 2 << 20])?;
         panic!("{WORDS}")
     }
 }
@@ -77,7 +77,7 @@ impl Kernel for Greedy {
         KernelInfo::new(GREEDY, "1", "Takes all of the device's memory, and wants more.").cuda()
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -86,9 +86,9 @@ impl Kernel for Greedy {
     }
 
     #[cfg(feature = "cuda")]
-    fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Never, KernelError> {
+    fn run_cuda(&self, _: &Nothing, cuda: &mut LaunchContext<'_>) -> Result<Never, KernelError> {
         loop {
-            lane.alloc::<u8>(4 << 30)?;
+            cuda.alloc::<u8>(4 << 30)?;
         }
     }
 }

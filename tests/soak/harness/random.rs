@@ -1,6 +1,6 @@
 //! Numbers that are the same for the same seed.
 
-use tower_kernels::service::Priority;
+use tower_kernels::request::Priority;
 
 /// Marsaglia's xorshift, seeded through a multiplication so that neighbouring seeds have nothing in common.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use tower_kernels::kernels::risk::Kinds;
 use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput};
 use tower_kernels::service::{
-    Buffer, DType, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload, Reals, Tensor, Tensors,
+    Buffer, DType, FloatArray, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload, Tensor, Tensors,
 };
 
 use super::kernels::{GREEDY, Nothing, PANIC};
@@ -233,9 +233,13 @@ async fn saxpy(cpu: &mut Cpu, random: &mut Random, works: &mut Vec<Work>, len: u
 
 async fn pricing(cpu: &mut Cpu, random: &mut Random, works: &mut Vec<Work>, contracts: usize, weight: u64) {
     for single in [false, true] {
-        let mut array = |low: f64, high: f64| -> Reals {
+        let mut array = |low: f64, high: f64| -> FloatArray {
             let values = (0..contracts).map(|_| random.between(low, high));
-            if single { Reals::F32(values.map(|value| value as f32).collect()) } else { Reals::F64(values.collect()) }
+            if single {
+                FloatArray::F32(values.map(|value| value as f32).collect())
+            } else {
+                FloatArray::F64(values.collect())
+            }
         };
         let input = OptionPricingInput {
             spot: array(50.0, 150.0),
@@ -243,7 +247,7 @@ async fn pricing(cpu: &mut Cpu, random: &mut Random, works: &mut Vec<Work>, cont
             rate: array(0.0, 0.1),
             volatility: array(0.05, 0.6),
             time: array(0.05, 3.0),
-            dividend_yield: Reals::One(0.01),
+            dividend_yield: FloatArray::One(0.01),
             kind: Kinds::All(OptionKind::Put),
             precision: None,
         };
@@ -315,11 +319,11 @@ fn values(payload: &Payload, field: &str) -> Option<Vec<f64>> {
     }
 }
 
-fn numbers(reals: &Reals) -> Vec<f64> {
+fn numbers(reals: &FloatArray) -> Vec<f64> {
     match reals {
-        Reals::F32(values) => values.iter().map(|&value| f64::from(value)).collect(),
-        Reals::F64(values) => values.to_vec(),
-        Reals::One(value) => vec![*value],
+        FloatArray::F32(values) => values.iter().map(|&value| f64::from(value)).collect(),
+        FloatArray::F64(values) => values.to_vec(),
+        FloatArray::One(value) => vec![*value],
         _ => Vec::new(),
     }
 }

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::{Buffer, Cost, Invalid, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
+use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 /// The most that a body may have, for either.
 const MAX_BODY: usize = 64 << 20;
@@ -75,7 +75,7 @@ impl Kernel for Identity {
         KernelInfo::new("bench/identity", "1.0.0", "Answers with its input.")
     }
 
-    fn validate(&self, _: &Vector) -> Result<(), Invalid> {
+    fn validate(&self, _: &Vector) -> Result<(), InvalidInput> {
         Ok(())
     }
 

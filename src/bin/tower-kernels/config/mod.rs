@@ -31,7 +31,7 @@ use tower_kernels::hyper::ServerConfig;
 pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
 pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry, Tenants};
 pub(crate) use self::print::Changed;
-pub(crate) use self::relations::Invalid;
+pub(crate) use self::relations::InvalidInput;
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
 pub(crate) use self::suggest::of_serde;

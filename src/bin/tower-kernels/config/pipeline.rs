@@ -8,7 +8,7 @@ use tower_kernels::pipeline::{
     BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, LoadShedConfig, PipelineConfig, QueueConfig, RetryConfig,
     TenantConfig, TenantsConfig,
 };
-use tower_kernels::service::Priority;
+use tower_kernels::request::Priority;
 
 use super::{Config, Span};
 

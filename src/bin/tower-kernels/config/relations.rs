@@ -7,12 +7,12 @@ use super::{Algorithm, Config, Jwt, MemoryMax};
 
 /// Settings that cannot work, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Invalid {
+pub(crate) struct InvalidInput {
     pub(crate) keys: Vec<&'static str>,
     pub(crate) message: String,
 }
 
-impl Invalid {
+impl InvalidInput {
     pub(crate) fn new(keys: impl Into<Vec<&'static str>>, message: impl fmt::Display) -> Self {
         Self { keys: keys.into(), message: message.to_string() }
     }
@@ -23,13 +23,13 @@ fn require<const N: usize>(
     holds: bool,
     keys: [&'static str; N],
     message: impl FnOnce() -> String,
-) -> Result<(), Invalid> {
-    if holds { Ok(()) } else { Err(Invalid::new(keys, message())) }
+) -> Result<(), InvalidInput> {
+    if holds { Ok(()) } else { Err(InvalidInput::new(keys, message())) }
 }
 
 /// # Errors
 /// The first settings that do not go together.
-pub(super) fn check(config: &Config) -> Result<(), Invalid> {
+pub(super) fn check(config: &Config) -> Result<(), InvalidInput> {
     listeners(config)?;
     memory(config)?;
     config.tls.files().map(drop)?;
@@ -38,11 +38,11 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     batches(config)
 }
 
-fn listeners(config: &Config) -> Result<(), Invalid> {
+fn listeners(config: &Config) -> Result<(), InvalidInput> {
     const KEYS: [&str; 2] = ["rest.listen", "grpc.listen"];
     match (&config.rest.listen.0, &config.grpc.listen.0) {
         (None, None) => {
-            Err(Invalid::new(KEYS, "rest.listen and grpc.listen are both off, so there is nothing to serve"))
+            Err(InvalidInput::new(KEYS, "rest.listen and grpc.listen are both off, so there is nothing to serve"))
         }
         (Some(rest), Some(grpc)) => require(!rest.conflicts_with(grpc), KEYS, || {
             format!(
@@ -55,7 +55,7 @@ fn listeners(config: &Config) -> Result<(), Invalid> {
 }
 
 /// A request that is larger than all requests together may be is rejected whatever is said of one.
-fn memory(config: &Config) -> Result<(), Invalid> {
+fn memory(config: &Config) -> Result<(), InvalidInput> {
     let MemoryMax::Bytes(max) = config.memory.max else { return Ok(()) };
     let default = Config::default();
     let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
@@ -76,7 +76,7 @@ fn memory(config: &Config) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn jwt(jwt: &Jwt) -> Result<(), Invalid> {
+fn jwt(jwt: &Jwt) -> Result<(), InvalidInput> {
     const KEYS: [&str; 2] = ["auth.jwt.key_file", "auth.jwt.secret_env"];
     let default = Jwt::default();
     let (has_file, has_secret) = (jwt.key_file != Path::new(""), !jwt.secret_env.is_empty());
@@ -108,7 +108,7 @@ fn jwt(jwt: &Jwt) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn tenants(config: &Config) -> Result<(), Invalid> {
+fn tenants(config: &Config) -> Result<(), InvalidInput> {
     let rate = &config.rate_limit;
     require(rate.burst == 0 || rate.per_second > 0, ["rate_limit.burst"], || {
         format!(
@@ -123,7 +123,7 @@ fn tenants(config: &Config) -> Result<(), Invalid> {
     require(!rate.tenants.keys().any(is_empty), ["rate_limit.tenants"], nameless("rate_limit.tenants"))
 }
 
-fn batches(config: &Config) -> Result<(), Invalid> {
+fn batches(config: &Config) -> Result<(), InvalidInput> {
     let (delay, timeout) = (config.batch.max_delay, config.timeout);
     require(!config.batch.on || delay.0 < timeout.0, ["batch.max_delay", "timeout"], || {
         format!(

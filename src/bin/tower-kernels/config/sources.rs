@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::file::File;
-use super::relations::{self, Invalid};
+use super::relations::{self, InvalidInput};
 use super::settings::Setting;
 use super::variables::{CONFIG, Variables};
 use super::{Config, Overrides};
@@ -57,7 +57,7 @@ impl Sources {
     }
 
     /// What cannot work, by the names under which it was said.
-    fn refuse(&self, Invalid { keys, message }: Invalid) -> Failure {
+    fn refuse(&self, InvalidInput { keys, message }: InvalidInput) -> Failure {
         // What was set is to blame, and not a default, unless nothing was.
         let said: Vec<_> = keys.iter().filter(|key| self.get(key).is_some()).collect();
         let names = if said.is_empty() { keys.iter().collect() } else { said };
@@ -98,7 +98,7 @@ impl Effective {
     }
 
     /// The failure of a setting that turned out not to work.
-    pub(crate) fn refuse(&self, invalid: Invalid) -> Failure {
+    pub(crate) fn refuse(&self, invalid: InvalidInput) -> Failure {
         self.sources.refuse(invalid)
     }
 }

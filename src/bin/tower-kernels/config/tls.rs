@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tower_kernels::hyper::{ClientTenant, TlsFiles};
 
-use super::{Invalid, Span};
+use super::{InvalidInput, Span};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,9 +46,9 @@ impl Tls {
     ///
     /// # Errors
     /// Where one of the settings needs another that is missing.
-    pub(crate) fn files(&self) -> Result<Option<TlsFiles>, Invalid> {
+    pub(crate) fn files(&self) -> Result<Option<TlsFiles>, InvalidInput> {
         let given = |path: &Path| !path.as_os_str().is_empty();
-        let missing = |key, message| Err(Invalid::new([key], message));
+        let missing = |key, message| Err(InvalidInput::new([key], message));
         match (given(&self.cert), given(&self.key)) {
             (false, false) if given(&self.client_ca) => {
                 let message = "tls.client_ca is set without tls.cert and tls.key: client certificates need TLS";

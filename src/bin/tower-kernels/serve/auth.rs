@@ -7,13 +7,13 @@ use axum::Router;
 use http::{Method, Uri};
 use tower_kernels::axum::{KernelRouter, SecurityScheme};
 use tower_kernels::grpc::Pipeline;
-use tower_kernels::layers::{AnswerLayer, AuthenticateLayer};
+use tower_kernels::layers::{AuthenticateLayer, ErrorResponseLayer};
 use tower_kernels::middleware::authenticate::{ApiKeys, Credential, Denied, Jwt, JwtKey, Verify};
 use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_layer::Stack;
 
 use super::docs::{RestRefusals, leads_to_docs};
-use crate::config::{self, Algorithm, Auth, Invalid, KeysFile, of_serde};
+use crate::config::{self, Algorithm, Auth, InvalidInput, KeysFile, of_serde};
 
 /// What checks credentials.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Authentication {
 
 impl Authentication {
     /// `None` where nobody is asked who they are.
-    pub(super) fn new(auth: &Auth, client_certificates: bool) -> Result<Option<Self>, Invalid> {
+    pub(super) fn new(auth: &Auth, client_certificates: bool) -> Result<Option<Self>, InvalidInput> {
         let (keys, tokens) = (keys(auth)?, tokens(&auth.jwt)?);
         let schemes = [
             (SecurityScheme::ApiKey, keys.is_some()),
@@ -75,7 +75,7 @@ impl Authentication {
     {
         let router = router.security(self.schemes.iter().copied(), self.exempt_from_rest());
         let layer = self.layer(requests, Transport::Rest, self.exempt_from_rest());
-        router.into_router_with(Stack::new(layer, AnswerLayer::with(RestRefusals)))
+        router.into_router_with(Stack::new(layer, ErrorResponseLayer::with(RestRefusals)))
     }
 
     /// Which requests of REST need no credential. Probes have none, and neither have the preflights of browsers.
@@ -92,7 +92,7 @@ impl Authentication {
     /// In front of gRPC. Probes have no credentials.
     pub(super) fn around_grpc(&self, router: Router, requests: &RequestMetrics) -> Router {
         let is_probe = |_: &Method, uri: &Uri| uri.path().starts_with("/grpc.health.v1.Health/");
-        router.layer(Stack::new(self.layer(requests, Transport::Grpc, is_probe), AnswerLayer::new()))
+        router.layer(Stack::new(self.layer(requests, Transport::Grpc, is_probe), ErrorResponseLayer::new()))
     }
 
     fn layer(
@@ -108,7 +108,7 @@ impl Authentication {
     }
 }
 
-fn keys(auth: &Auth) -> Result<Option<ApiKeys>, Invalid> {
+fn keys(auth: &Auth) -> Result<Option<ApiKeys>, InvalidInput> {
     let mut keys = auth.api_keys.clone();
     let path = &auth.api_keys_file;
     if !path.as_os_str().is_empty() {
@@ -127,10 +127,10 @@ fn keys(auth: &Auth) -> Result<Option<ApiKeys>, Invalid> {
     }
     let keys: Result<Vec<_>, _> = keys.iter().map(config::TenantKey::api_key).collect();
     let keys = keys.and_then(|keys| ApiKeys::new(keys).map_err(|error| error.to_string()));
-    keys.map(Some).map_err(|error| Invalid::new(["auth.api_keys", "auth.api_keys_file"], error))
+    keys.map(Some).map_err(|error| InvalidInput::new(["auth.api_keys", "auth.api_keys_file"], error))
 }
 
-fn tokens(jwt: &config::Jwt) -> Result<Option<Jwt>, Invalid> {
+fn tokens(jwt: &config::Jwt) -> Result<Option<Jwt>, InvalidInput> {
     let Some(key) = key(jwt)? else { return Ok(None) };
     let mut tokens = Jwt::new(key).tenant_claim(&jwt.tenant_claim);
     if !jwt.issuer.is_empty() {
@@ -142,7 +142,7 @@ fn tokens(jwt: &config::Jwt) -> Result<Option<Jwt>, Invalid> {
     Ok(Some(tokens))
 }
 
-fn key(jwt: &config::Jwt) -> Result<Option<JwtKey>, Invalid> {
+fn key(jwt: &config::Jwt) -> Result<Option<JwtKey>, InvalidInput> {
     let path = &jwt.key_file;
     let (setting, name, bytes) = match (path.as_os_str().is_empty(), jwt.secret_env.as_str()) {
         (true, "") => return Ok(None),
@@ -160,12 +160,12 @@ fn key(jwt: &config::Jwt) -> Result<Option<JwtKey>, Invalid> {
         // Editors end a file with a line feed that nobody means.
         Algorithm::HS256 => JwtKey::hs256(bytes.trim_ascii_end()),
     };
-    key.map(Some).map_err(|error| Invalid::new([setting], format!("{name}: {error}")))
+    key.map(Some).map_err(|error| InvalidInput::new([setting], format!("{name}: {error}")))
 }
 
 /// An empty variable is not set, here as elsewhere.
-fn secret(variable: &str) -> Result<Vec<u8>, Invalid> {
-    let wrong = |why: &dyn std::fmt::Display| Invalid::new(["auth.jwt.secret_env"], format!("{variable}: {why}"));
+fn secret(variable: &str) -> Result<Vec<u8>, InvalidInput> {
+    let wrong = |why: &dyn std::fmt::Display| InvalidInput::new(["auth.jwt.secret_env"], format!("{variable}: {why}"));
     match std::env::var(variable) {
         Ok(secret) if secret.is_empty() => Err(wrong(&"the environment variable is empty")),
         Ok(secret) => Ok(secret.into_bytes()),
@@ -173,6 +173,6 @@ fn secret(variable: &str) -> Result<Vec<u8>, Invalid> {
     }
 }
 
-fn wrong(key: &'static str, path: &Path, error: &dyn std::fmt::Display) -> Invalid {
-    Invalid::new([key], format!("{}: {error}", path.display()))
+fn wrong(key: &'static str, path: &Path, error: &dyn std::fmt::Display) -> InvalidInput {
+    InvalidInput::new([key], format!("{}: {error}", path.display()))
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tower_kernels::backends::cpu::CpuBackend;
-use tower_kernels::backends::cuda::{self, CudaDevices, Unavailable};
+use tower_kernels::backends::cuda::CudaDevices;
 use tower_kernels::backends::{CudaState, Local};
+use tower_kernels::cuda::{self, Unavailable};
 
 use crate::config::{Config, CudaMode, Devices};
 use crate::exit::{Exit, Failure};

@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::{HeaderValue, Request, Response, header};
 use tower_kernels::axum::is_docs;
 use tower_kernels::error::ErrorKind;
-use tower_kernels::middleware::answer::{ByContentType, Protocol, Refusal, Spoken};
+use tower_kernels::middleware::error_response::{ByContentType, Protocol, Refusal, Spoken};
 
 /// Whether this path is of the documentation, or leads to it.
 pub(super) fn leads_to_docs(path: &str) -> bool {

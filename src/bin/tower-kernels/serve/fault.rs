@@ -5,8 +5,8 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower_kernels::backends::cuda::{Lane, Launch, Module};
-use tower_kernels::service::{BackendKind, Cost, Invalid, Kernel, KernelError, KernelInfo};
+use tower_kernels::cuda::{Launch, LaunchContext, Module};
+use tower_kernels::service::{BackendKind, Cost, InvalidInput, Kernel, KernelError, KernelInfo};
 
 // SAFETY: the entry takes nothing, touches no memory and ends its context.
 static TRAP: Module = unsafe {
@@ -30,7 +30,7 @@ impl Kernel for Fault {
             .backends([BackendKind::Cuda])
     }
 
-    fn validate(&self, _: &Nothing) -> Result<(), Invalid> {
+    fn validate(&self, _: &Nothing) -> Result<(), InvalidInput> {
         Ok(())
     }
 
@@ -38,9 +38,9 @@ impl Kernel for Fault {
         Cost::default()
     }
 
-    fn run_cuda(&self, _: &Nothing, lane: &mut Lane<'_>) -> Result<Nothing, KernelError> {
-        lane.launch(&TRAP, "fault", Launch::new(1, 1), &[])?;
-        lane.wait()?;
+    fn run_cuda(&self, _: &Nothing, cuda: &mut LaunchContext<'_>) -> Result<Nothing, KernelError> {
+        cuda.launch(&TRAP, "fault", Launch::new(1, 1), &[])?;
+        cuda.wait()?;
         Ok(Nothing {})
     }
 }

@@ -8,7 +8,7 @@ use tower_kernels::kernels;
 use tower_kernels::pipeline::{InvalidPipeline, PipelineLayer, QuotaConfig, RateLimitConfig};
 use tower_kernels::service::KernelRegistry;
 
-use crate::config::{Config, Invalid, RateLimit, TenantLimit};
+use crate::config::{Config, InvalidInput, RateLimit, TenantLimit};
 use crate::exit::{Exit, Failure};
 
 /// The kernels of the catalogue that are served.
@@ -25,7 +25,11 @@ pub(super) fn registry(config: &Config) -> Result<Arc<KernelRegistry>, Failure> 
 /// The layers that are asked for.
 ///
 /// `verified` says whether the tenants of requests are who they say, and not whoever a header names.
-pub(super) fn layer(config: &Config, registry: &Arc<KernelRegistry>, verified: bool) -> Result<PipelineLayer, Invalid> {
+pub(super) fn layer(
+    config: &Config,
+    registry: &Arc<KernelRegistry>,
+    verified: bool,
+) -> Result<PipelineLayer, InvalidInput> {
     let mut pipeline = config.pipeline();
     pipeline.tenants = config.tenants.pipeline(verified);
     pipeline.rate_limit = rate_limit(&config.rate_limit);
@@ -33,12 +37,12 @@ pub(super) fn layer(config: &Config, registry: &Arc<KernelRegistry>, verified: b
 }
 
 /// Whether the layers can be made, before there is anything that they are made around.
-pub(super) fn check(config: &Config) -> Result<(), Invalid> {
+pub(super) fn check(config: &Config) -> Result<(), InvalidInput> {
     layer(config, &Arc::new(KernelRegistry::new()), true).map(drop)
 }
 
 /// The settings that a field of the pipeline's configuration is made from.
-fn invalid(error: &InvalidPipeline) -> Invalid {
+fn invalid(error: &InvalidPipeline) -> InvalidInput {
     let keys: &[&str] = match error.field() {
         "rate_limit.each" => &["rate_limit.per_second", "rate_limit.burst"],
         field if field.starts_with("rate_limit.tenants.") => &["rate_limit.tenants"],
@@ -48,7 +52,7 @@ fn invalid(error: &InvalidPipeline) -> Invalid {
         // One that is added says itself what it is about.
         _ => &[],
     };
-    Invalid::new(keys, chain(error))
+    InvalidInput::new(keys, chain(error))
 }
 
 fn rate_limit(config: &RateLimit) -> Option<RateLimitConfig> {

@@ -2,15 +2,15 @@
 
 use tower_kernels::hyper::Tls;
 
-use crate::config::{self, Invalid};
+use crate::config::{self, InvalidInput};
 
 /// What of these is wrong its message says.
 const TLS_FILES: [&str; 3] = ["tls.cert", "tls.key", "tls.client_ca"];
 
 /// Reads the certificates, and follows the files from then on; `None` without TLS.
-pub(super) fn open(config: &config::Tls) -> Result<Option<Tls>, Invalid> {
+pub(super) fn open(config: &config::Tls) -> Result<Option<Tls>, InvalidInput> {
     let Some(files) = config.files()? else { return Ok(None) };
-    let failed = |error| Invalid::new(TLS_FILES, format!("tls: {error}"));
+    let failed = |error| InvalidInput::new(TLS_FILES, format!("tls: {error}"));
     let tls = files.read().and_then(Tls::new).map_err(failed)?;
     let every = config.reload_interval.0;
     if !every.is_zero() {

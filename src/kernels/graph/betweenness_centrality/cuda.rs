@@ -1,10 +1,10 @@
 //! The host side on CUDA: batches of sources, level by level. `betweenness_centrality.cu` describes the algorithm and
 //! what its entries take.
 
-use crate::backends::cuda::{Arg, CancelFlag, DeviceBuffer, Lane, Launch, Module, built_in};
+use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, LaunchContext, Module, built_in};
 use crate::kernels::graph::csr::CsrGraph;
 use crate::kernels::graph::pivots::Pivots;
-use crate::service::{Buffer, Invalid, KernelError};
+use crate::service::{Buffer, InvalidInput, KernelError};
 
 static MODULE: Module = built_in!("graph/betweenness-centrality", "../betweenness_centrality");
 
@@ -52,13 +52,13 @@ pub(super) struct OnDevice {
 }
 
 impl OnDevice {
-    pub(super) fn upload(graph: &CsrGraph, lane: &mut Lane<'_>) -> Result<Self, KernelError> {
+    pub(super) fn upload(graph: &CsrGraph, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
         let (successors, predecessors) = (graph.successors(), graph.predecessors());
-        let (out_row, out_column) = (lane.upload(successors.row_offsets())?, lane.upload(successors.column_indices())?);
+        let (out_row, out_column) = (cuda.upload(successors.row_offsets())?, cuda.upload(successors.column_indices())?);
         let (in_row, in_column) = if std::ptr::eq(successors, predecessors) {
             (out_row, out_column)
         } else {
-            (lane.upload(predecessors.row_offsets())?, lane.upload(predecessors.column_indices())?)
+            (cuda.upload(predecessors.row_offsets())?, cuda.upload(predecessors.column_indices())?)
         };
         Ok(Self { nodes: graph.num_nodes(), out_row, out_column, in_row, in_column })
     }
@@ -71,27 +71,27 @@ impl OnDevice {
 pub(super) fn pair_dependencies(
     graph: &OnDevice,
     pivots: &Pivots,
-    lane: &mut Lane<'_>,
+    cuda: &mut LaunchContext<'_>,
 ) -> Result<Buffer<f64>, KernelError> {
     let nodes = graph.nodes;
     if nodes == 0 || pivots.is_empty() {
         return Ok(Buffer::zeroed(nodes));
     }
     let sources: Vec<u32> = (0..pivots.len()).map(|index| pivots.node(index)).collect();
-    let sources = lane.upload(&sources)?;
-    let run = Run::new(graph, pivots.len(), lane)?;
+    let sources = cuda.upload(&sources)?;
+    let run = Run::new(graph, pivots.len(), cuda)?;
     let batch = run.groups as usize * GROUP;
-    lane.context().set_steps(sources.len() as u64);
+    cuda.context().set_steps(sources.len() as u64);
     for start in (0..sources.len()).step_by(batch) {
         let end = sources.len().min(start + batch);
-        run.batch(&sources.slice(start..end), lane)?;
-        lane.context().advance((end - start) as u64);
+        run.batch(&sources.slice(start..end), cuda)?;
+        cuda.context().advance((end - start) as u64);
     }
-    let scores = lane.alloc::<f64>(nodes)?;
+    let scores = cuda.alloc::<f64>(nodes)?;
     let blocks = (nodes as u64).div_ceil(256).clamp(1, 65_535) as u32;
     let args: [&dyn Arg; 5] = [&run.nodes, &run.groups, &1.0_f64, &run.dependency, &scores];
-    lane.launch(&MODULE, "betweenness_collect", Launch::new(blocks, 256), &args)?;
-    lane.download(&scores)
+    cuda.launch(&MODULE, "betweenness_collect", Launch::new(blocks, 256), &args)?;
+    cuda.download(&scores)
 }
 
 /// The graph and a batch's state on the device.
@@ -123,48 +123,48 @@ struct Progress {
 }
 
 impl Run {
-    fn new(graph: &OnDevice, pivots: usize, lane: &mut Lane<'_>) -> Result<Self, KernelError> {
+    fn new(graph: &OnDevice, pivots: usize, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
         let OnDevice { nodes, out_row, out_column, in_row, in_column } = *graph;
         let groups = groups(nodes as u64, pivots as u64);
         let items = nodes * groups as usize;
         if items > u32::MAX as usize {
-            return Err(Invalid::new("num_nodes", format!("{nodes} nodes are too many for CUDA")).into());
+            return Err(InvalidInput::new("num_nodes", format!("{nodes} nodes are too many for CUDA")).into());
         }
         Ok(Self {
             nodes: nodes as u32,
             groups: groups as u32,
-            multiprocessors: u64::from(lane.device().multiprocessors),
-            cancel: lane.cancel_flag(),
+            multiprocessors: u64::from(cuda.device().multiprocessors),
+            cancel: cuda.cancel_flag(),
             out_row,
             out_column,
             in_row,
             in_column,
-            cells: lane.alloc(items * GROUP)?,
-            stamps: lane.alloc(items * 2)?,
-            seen: lane.alloc(items)?,
-            dependency: lane.zeroed(items)?,
-            list: lane.alloc(nodes * pivots.min(groups as usize * GROUP))?,
-            level_begin: lane.alloc(nodes + 2)?,
-            control: lane.alloc(9)?,
+            cells: cuda.alloc(items * GROUP)?,
+            stamps: cuda.alloc(items * 2)?,
+            seen: cuda.alloc(items)?,
+            dependency: cuda.zeroed(items)?,
+            list: cuda.alloc(nodes * pivots.min(groups as usize * GROUP))?,
+            level_begin: cuda.alloc(nodes + 2)?,
+            control: cuda.alloc(9)?,
         })
     }
 
     /// Adds the dependencies of a batch of sources.
-    fn batch(&self, sources: &DeviceBuffer<u32>, lane: &mut Lane<'_>) -> Result<(), KernelError> {
+    fn batch(&self, sources: &DeviceBuffer<u32>, cuda: &mut LaunchContext<'_>) -> Result<(), KernelError> {
         let Self { nodes, in_row, cells, stamps, seen, list, level_begin, control, .. } = self;
-        lane.zero(stamps)?;
-        lane.zero(seen)?;
-        lane.zero(control)?;
+        cuda.zero(stamps)?;
+        cuda.zero(seen)?;
+        cuda.zero(control)?;
         let num_sources = sources.len() as u32;
         let args: [&dyn Arg; 10] =
             [nodes, &num_sources, sources, in_row, cells, stamps, seen, list, level_begin, control];
-        lane.launch(&MODULE, "betweenness_seed", Launch::new(1, 256), &args)?;
-        let depth = self.search(num_sources, lane)?;
-        self.accumulate(depth.saturating_sub(1), lane)
+        cuda.launch(&MODULE, "betweenness_seed", Launch::new(1, 256), &args)?;
+        let depth = self.search(num_sources, cuda)?;
+        self.accumulate(depth.saturating_sub(1), cuda)
     }
 
     /// Goes outwards from the sources, and gives the number of levels.
-    fn search(&self, num_sources: u32, lane: &mut Lane<'_>) -> Result<u32, KernelError> {
+    fn search(&self, num_sources: u32, cuda: &mut LaunchContext<'_>) -> Result<u32, KernelError> {
         let Self { nodes, groups, cancel, out_row, out_column, in_row, in_column, .. } = self;
         let Self { cells, stamps, seen, list, level_begin, control, .. } = self;
         let items = u64::from(*nodes) * u64::from(*groups);
@@ -209,16 +209,18 @@ impl Run {
         let mut progress = Progress { frontier: 0, depth: 0, overflow: false };
         loop {
             if progress.depth >= SHALLOW && progress.frontier <= self.narrow() {
-                lane.launch(&MODULE, "betweenness_search", self.together(), &search)?;
+                cuda.launch(&MODULE, "betweenness_search", self.together(), &search)?;
             } else {
                 for _ in 0..if progress.depth < SHALLOW { 1 } else { LEVELS_BETWEEN_LOOKS } {
-                    lane.launch(&MODULE, "betweenness_discover", wide, &discover)?;
-                    lane.launch(&MODULE, "betweenness_count", wide, &count)?;
+                    cuda.launch(&MODULE, "betweenness_discover", wide, &discover)?;
+                    cuda.launch(&MODULE, "betweenness_count", wide, &count)?;
                 }
             }
-            progress = self.progress(lane)?;
+            progress = self.progress(cuda)?;
             if progress.overflow {
-                return Err(Invalid::new("edges", "more shortest paths between two nodes than can be counted").into());
+                return Err(
+                    InvalidInput::new("edges", "more shortest paths between two nodes than can be counted").into()
+                );
             }
             if progress.frontier == 0 {
                 return Ok(progress.depth);
@@ -227,10 +229,10 @@ impl Run {
     }
 
     /// Goes back from the deepest level to the sources.
-    fn accumulate(&self, deepest: u32, lane: &mut Lane<'_>) -> Result<(), KernelError> {
+    fn accumulate(&self, deepest: u32, cuda: &mut LaunchContext<'_>) -> Result<(), KernelError> {
         let Self { nodes, groups, cancel, out_row, out_column, cells, .. } = self;
         let Self { stamps, dependency, list, level_begin, control, .. } = self;
-        let begins = lane.download(&level_begin.slice(..=deepest as usize + 1))?;
+        let begins = cuda.download(&level_begin.slice(..=deepest as usize + 1))?;
         let entries = |depth: u32| begins[depth as usize + 1] - begins[depth as usize];
         let mut depth = deepest;
         while depth > 0 {
@@ -254,7 +256,7 @@ impl Run {
                     &to,
                     &deepest,
                 ];
-                lane.launch(&MODULE, "betweenness_return", self.together(), &args)?;
+                cuda.launch(&MODULE, "betweenness_return", self.together(), &args)?;
                 depth = to - 1;
                 continue;
             }
@@ -277,7 +279,7 @@ impl Run {
                 &depth,
                 &is_deepest,
             ];
-            lane.launch(&MODULE, "betweenness_accumulate", Launch::new(blocks as u32, 256), &args)?;
+            cuda.launch(&MODULE, "betweenness_accumulate", Launch::new(blocks as u32, 256), &args)?;
             depth -= 1;
         }
         Ok(())
@@ -293,9 +295,9 @@ impl Run {
         NARROW * self.multiprocessors
     }
 
-    fn progress(&self, lane: &mut Lane<'_>) -> Result<Progress, KernelError> {
+    fn progress(&self, cuda: &mut LaunchContext<'_>) -> Result<Progress, KernelError> {
         let mut control = [0_u64; 9];
-        lane.download_into(&self.control, &mut control)?;
+        cuda.download_into(&self.control, &mut control)?;
         // tail, begin, end, frontier_arcs, next_arcs, then 32-bit words: depth, two counters, blocks_done, path_overflow,
         // told, gate.
         let [_, begin, end, _, _, depth, _, overflow, _] = control;

@@ -1,6 +1,6 @@
 //! The host side on CUDA. `option_pricing.cu` describes its entries.
 
-use crate::backends::cuda::{Arg, DeviceBuffer, Lane, Launch, Module, built_in};
+use crate::cuda::{Arg, DeviceBuffer, Launch, LaunchContext, Module, built_in};
 use crate::kernels::risk::black_scholes::{Contracts, Operand, OptionKind, Quotes};
 use crate::service::{Element, KernelError};
 
@@ -27,15 +27,15 @@ struct OnDevice<T>(DeviceBuffer<T>, u32);
 /// One operand of all inputs: each has an array, or all have the same value.
 fn upload<'a, T: Element>(
     operands: impl Iterator<Item = Operand<'a, T>> + Clone,
-    lane: &mut Lane<'_>,
+    cuda: &mut LaunchContext<'_>,
 ) -> Result<OnDevice<T>, KernelError> {
     let arrays = operands.clone().map(|operand| match operand {
         Operand::Each(values) => Some(values),
         Operand::All(_) => None,
     });
     match (arrays.collect::<Option<Vec<_>>>(), operands.into_iter().next()) {
-        (None, Some(Operand::All(value))) => Ok(OnDevice(lane.upload(&[value])?, 0)),
-        (Some(arrays), _) => Ok(OnDevice(lane.upload_parts(arrays)?, 1)),
+        (None, Some(Operand::All(value))) => Ok(OnDevice(cuda.upload(&[value])?, 0)),
+        (Some(arrays), _) => Ok(OnDevice(cuda.upload_parts(arrays)?, 1)),
         _ => Err(KernelError::kernel("inputs of a run whose operands are not alike")),
     }
 }
@@ -47,17 +47,17 @@ fn upload<'a, T: Element>(
 pub(super) fn quote<T: Priced>(
     lengths: &[usize],
     inputs: &[Contracts<'_, T>],
-    lane: &mut Lane<'_>,
+    cuda: &mut LaunchContext<'_>,
 ) -> Result<Vec<Quotes<T>>, KernelError> {
     let contracts: usize = lengths.iter().sum();
-    let spot = upload(inputs.iter().map(|terms| terms.spot), lane)?;
-    let strike = upload(inputs.iter().map(|terms| terms.strike), lane)?;
-    let rate = upload(inputs.iter().map(|terms| terms.rate), lane)?;
-    let volatility = upload(inputs.iter().map(|terms| terms.volatility), lane)?;
-    let time = upload(inputs.iter().map(|terms| terms.time), lane)?;
-    let dividend_yield = upload(inputs.iter().map(|terms| terms.dividend_yield), lane)?;
-    let kind = kinds(inputs.iter().map(|terms| terms.kind), lane)?;
-    let quantities = [(); 6].map(|()| lane.alloc::<T>(contracts));
+    let spot = upload(inputs.iter().map(|terms| terms.spot), cuda)?;
+    let strike = upload(inputs.iter().map(|terms| terms.strike), cuda)?;
+    let rate = upload(inputs.iter().map(|terms| terms.rate), cuda)?;
+    let volatility = upload(inputs.iter().map(|terms| terms.volatility), cuda)?;
+    let time = upload(inputs.iter().map(|terms| terms.time), cuda)?;
+    let dividend_yield = upload(inputs.iter().map(|terms| terms.dividend_yield), cuda)?;
+    let kind = kinds(inputs.iter().map(|terms| terms.kind), cuda)?;
+    let quantities = [(); 6].map(|()| cuda.alloc::<T>(contracts));
     let [price, delta, gamma, vega, theta, rho] = quantities;
     let quantities = [price?, delta?, gamma?, vega?, theta?, rho?];
 
@@ -69,9 +69,9 @@ pub(super) fn quote<T: Priced>(
     args.extend([&kind.0 as &dyn Arg, &kind.1]);
     args.extend(quantities.iter().map(|array| array as &dyn Arg));
     let blocks = count.div_ceil(256 * T::WIDTH).min(1 << 20) as u32;
-    lane.launch(&MODULE, T::ENTRY, Launch::new(blocks, 256), &args)?;
+    cuda.launch(&MODULE, T::ENTRY, Launch::new(blocks, 256), &args)?;
 
-    let parts = lane.download_all_parts(quantities.each_ref(), lengths)?;
+    let parts = cuda.download_all_parts(quantities.each_ref(), lengths)?;
     let [mut price, mut delta, mut gamma, mut vega, mut theta, mut rho] = parts.map(Vec::into_iter);
     let quotes = std::iter::from_fn(|| {
         Some(Quotes {
@@ -89,17 +89,17 @@ pub(super) fn quote<T: Priced>(
 /// As [`upload`], as the numbers that the device code has for them.
 fn kinds<'a>(
     operands: impl Iterator<Item = Operand<'a, OptionKind>> + Clone,
-    lane: &mut Lane<'_>,
+    cuda: &mut LaunchContext<'_>,
 ) -> Result<OnDevice<u8>, KernelError> {
     let is_put = |kind: &OptionKind| u8::from(*kind == OptionKind::Put);
     match operands.clone().next() {
-        Some(Operand::All(kind)) => Ok(OnDevice(lane.upload(&[is_put(&kind)])?, 0)),
+        Some(Operand::All(kind)) => Ok(OnDevice(cuda.upload(&[is_put(&kind)])?, 0)),
         _ => {
             let each = operands.flat_map(|operand| match operand {
                 Operand::Each(kinds) => kinds.iter().map(is_put),
                 Operand::All(_) => [].iter().map(is_put),
             });
-            Ok(OnDevice(lane.upload(&each.collect::<Vec<u8>>())?, 1))
+            Ok(OnDevice(cuda.upload(&each.collect::<Vec<u8>>())?, 1))
         }
     }
 }

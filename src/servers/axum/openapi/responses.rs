@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::schemas::Schemas;
 use crate::error::ErrorKind;
-use crate::middleware::answer::problem as written;
+use crate::middleware::error_response::problem as written;
 use crate::servers::http::{HEAD_LENGTH, Problem, ProblemDocument};
 
 /// Refusals of a kind, and those that are HTTP's alone.

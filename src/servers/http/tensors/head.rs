@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
 
+use crate::request::limits::{MAX_RANK, MAX_TENSORS, at_most, check_name, first_duplicate};
 use crate::servers::http::{Problem, Target};
-use crate::service::limits::{MAX_RANK, MAX_TENSORS, at_most, check_name, first_duplicate};
-use crate::service::{Buffer, DType, Invalid, KernelRequest, Payload, RequestMetadata, decode_json};
+use crate::service::{Buffer, DType, InvalidInput, KernelRequest, Payload, RequestMetadata, decode_json};
 
 /// What a head says.
 #[derive(Debug)]
@@ -53,11 +53,14 @@ impl Head {
         let kernel_id = match (target, document.kernel_id) {
             (Target::Input(id), None) => id,
             (Target::Document, Some(id)) => id.into_owned(),
-            (Target::Input(_), Some(_)) => return Err(Invalid::new("kernel_id", "the path names the kernel").into()),
-            (Target::Document, None) => return Err(Invalid::new("kernel_id", "missing").into()),
+            (Target::Input(_), Some(_)) => {
+                return Err(InvalidInput::new("kernel_id", "the path names the kernel").into());
+            }
+            (Target::Document, None) => return Err(InvalidInput::new("kernel_id", "missing").into()),
         };
-        let named =
-            |field: &'static str, name: &str| check_name(name).map_err(|error| Invalid::new(field, error.to_string()));
+        let named = |field: &'static str, name: &str| {
+            check_name(name).map_err(|error| InvalidInput::new(field, error.to_string()))
+        };
         named("kernel_id", &kernel_id)?;
         document.id.as_deref().map_or(Ok(()), |id| named("id", id))?;
         let mut request = KernelRequest::new(kernel_id, Payload::json(Bytes::new()));
@@ -67,32 +70,33 @@ impl Head {
         let asked = Asked { id: document.id, outputs: outputs(document.outputs)? };
         let mut inputs: Vec<Input> = Vec::with_capacity(document.inputs.len());
         for (index, input) in document.inputs.into_iter().enumerate() {
-            let at = |Invalid { field, reason }| Invalid { field: format!("inputs[{index}].{field}"), reason };
-            check_name(&input.name).map_err(|error| at(Invalid::new("name", error.to_string())))?;
+            let at =
+                |InvalidInput { field, reason }| InvalidInput { field: format!("inputs[{index}].{field}"), reason };
+            check_name(&input.name).map_err(|error| at(InvalidInput::new("name", error.to_string())))?;
             inputs.push(input.check().map_err(at)?);
         }
         if let Some(index) = first_duplicate(inputs.iter().map(|input| input.name.as_str())) {
             let reason = format!("two tensors are named `{}`", inputs[index].name);
-            return Err(Invalid::new(format!("inputs[{index}].name"), reason).into());
+            return Err(InvalidInput::new(format!("inputs[{index}].name"), reason).into());
         }
         Ok(Self { request, asked, inputs })
     }
 }
 
 /// The names asked for.
-fn outputs(wanted: Option<WantedList>) -> Result<Option<Vec<String>>, Invalid> {
+fn outputs(wanted: Option<WantedList>) -> Result<Option<Vec<String>>, InvalidInput> {
     let Some(WantedList(wanted)) = wanted else { return Ok(None) };
     let mut names: Vec<String> = Vec::with_capacity(wanted.len());
     for (index, Wanted { name, parameters }) in wanted.into_iter().enumerate() {
         if parameters.is_some_and(|parameters| parameters.binary_data == Some(false)) {
-            return Err(Invalid::new(format!("outputs[{index}].parameters.binary_data"), ONLY_BINARY));
+            return Err(InvalidInput::new(format!("outputs[{index}].parameters.binary_data"), ONLY_BINARY));
         }
-        check_name(&name).map_err(|error| Invalid::new(format!("outputs[{index}].name"), error.to_string()))?;
+        check_name(&name).map_err(|error| InvalidInput::new(format!("outputs[{index}].name"), error.to_string()))?;
         names.push(name);
     }
     if let Some(index) = first_duplicate(names.iter().map(String::as_str)) {
         let reason = format!("`{}` is asked for twice", names[index]);
-        return Err(Invalid::new(format!("outputs[{index}].name"), reason));
+        return Err(InvalidInput::new(format!("outputs[{index}].name"), reason));
     }
     Ok(Some(names))
 }
@@ -136,10 +140,10 @@ struct Parameters<'a> {
 }
 
 impl Parameters<'_> {
-    fn apply(self, request: &mut KernelRequest) -> Result<(), Invalid> {
+    fn apply(self, request: &mut KernelRequest) -> Result<(), InvalidInput> {
         let Self { timeout_ms, priority, tenant, trace_id, binary_data_output } = self;
         if binary_data_output == Some(false) {
-            return Err(Invalid::new("parameters.binary_data_output", ONLY_BINARY));
+            return Err(InvalidInput::new("parameters.binary_data_output", ONLY_BINARY));
         }
         RequestMetadata { timeout_ms, priority, tenant, trace_id }.apply(request, "parameters")
     }
@@ -191,24 +195,24 @@ struct OutputParameters {
 
 impl Announced<'_> {
     /// Errors name the field of this input.
-    fn check(self) -> Result<Input, Invalid> {
+    fn check(self) -> Result<Input, InvalidInput> {
         let Self { name, datatype: Datatype(dtype), shape, parameters, data } = self;
         let Some(bytes) = shape.iter().try_fold(dtype.size(), |bytes, &side| bytes.checked_mul(side)) else {
-            return Err(Invalid::new("shape", format!("{shape:?} is more than can be addressed")));
+            return Err(InvalidInput::new("shape", format!("{shape:?} is more than can be addressed")));
         };
         let takes = || format!("{} of shape {shape:?} takes {bytes}", datatype(dtype));
         let data = match (parameters.binary_data_size, data) {
-            (Some(_), Some(_)) => return Err(Invalid::new("data", "the tensor has a binary_data_size too")),
-            (None, None) => return Err(Invalid::new("parameters.binary_data_size", "missing")),
+            (Some(_), Some(_)) => return Err(InvalidInput::new("data", "the tensor has a binary_data_size too")),
+            (None, None) => return Err(InvalidInput::new("parameters.binary_data_size", "missing")),
             (Some(size), None) if size == bytes => Data::Follows(size),
             (Some(size), None) => {
-                return Err(Invalid::new("parameters.binary_data_size", format!("{size} bytes, and {}", takes())));
+                return Err(InvalidInput::new("parameters.binary_data_size", format!("{size} bytes, and {}", takes())));
             }
             (None, Some(json)) => {
                 let data = elements(dtype, json)?;
                 if data.len() != bytes {
                     let reason = format!("{} bytes in all, and {}", data.len(), takes());
-                    return Err(Invalid::new("data", reason));
+                    return Err(InvalidInput::new("data", reason));
                 }
                 Data::Here(data)
             }
@@ -218,7 +222,7 @@ impl Announced<'_> {
 }
 
 /// An array in JSON, all dimensions in one.
-fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, Invalid> {
+fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, InvalidInput> {
     let json = json.get().as_bytes();
     let bytes = match dtype {
         DType::Bool => decode_json::<Vec<bool>>(json).map(|bits| bits.into_iter().map(u8::from).collect()),
@@ -231,9 +235,9 @@ fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, Invalid> {
         DType::F64 => decode_json::<Buffer<f64>>(json).map(Buffer::into_bytes),
     };
     // The path begins within the array, or is `input` for the whole of it.
-    bytes.map_err(|Invalid { field, reason }| {
+    bytes.map_err(|InvalidInput { field, reason }| {
         let index = if field.starts_with('[') { field.as_str() } else { "" };
-        Invalid { field: format!("data{index}"), reason }
+        InvalidInput { field: format!("data{index}"), reason }
     })
 }
 

@@ -8,8 +8,8 @@
 //! Why not `multipart/form-data`: the clients of model servers speak this already. And the length of every tensor is
 //! known once the head is, so that none has to be searched for a boundary, and each is copied to where it stays.
 
-mod answer;
 mod head;
+mod response;
 mod sections;
 
 use std::error::Error;
@@ -28,14 +28,14 @@ use crate::error::ErrorKind;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
 use crate::service::{HostReservation, KernelRequest};
 
-#[cfg(feature = "axum")]
-pub(crate) use self::answer::Document as TensorAnswerHead;
-pub(super) use self::answer::write;
 pub(super) use self::head::Asked;
 #[cfg(feature = "axum")]
 pub(crate) use self::head::Document as TensorHead;
+#[cfg(feature = "axum")]
+pub(crate) use self::response::Document as TensorAnswerHead;
+pub(super) use self::response::write;
 
-/// The most bytes that a head may have: twice what [`MAX_TENSORS`](crate::service::MAX_TENSORS) take.
+/// The most bytes that a head may have: twice what [`MAX_TENSORS`](crate::request::MAX_TENSORS) take.
 const MAX_HEAD: usize = 64 << 10;
 
 /// Reads a request: its head of `head_length` bytes, and the tensors as they arrive.

@@ -9,7 +9,7 @@ use super::head::{Data, Input};
 use crate::error::ErrorKind;
 use crate::servers::http::Problem;
 use crate::servers::http::read::charge;
-use crate::service::{Buffer, DType, HostReservation, Invalid, Tensor, TensorError, Tensors};
+use crate::service::{Buffer, DType, HostReservation, InvalidInput, Tensor, TensorError, Tensors};
 
 /// Takes the bytes of the tensors, in whatever pieces, and copies them to where they stay.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Sections {
     /// The head has been checked for what can be wrong here.
     fn add(&mut self, name: String, tensor: Result<Tensor, TensorError>) -> Result<(), Problem> {
         let added = tensor.and_then(|tensor| self.tensors.insert(name, tensor));
-        added.map_err(|error| Invalid::new("inputs", error.to_string()).into())
+        added.map_err(|error| InvalidInput::new("inputs", error.to_string()).into())
     }
 }
 
@@ -142,11 +142,11 @@ fn size_of_input(index: usize) -> String {
 }
 
 fn short(index: usize, bytes: usize) -> Problem {
-    Invalid::new(size_of_input(index), format!("{bytes} bytes, and the body ends before the last of them")).into()
+    InvalidInput::new(size_of_input(index), format!("{bytes} bytes, and the body ends before the last of them")).into()
 }
 
 fn surplus() -> Problem {
-    Invalid::new("inputs", "the body goes on after the last tensor").into()
+    InvalidInput::new("inputs", "the body goes on after the last tensor").into()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-use super::activity::InFlight;
+use super::request_tracker::InFlight;
 use super::slow_streams;
 
 /// The most that HTTP/2 is given of a body at once: 16 KiB, its usual frame.

@@ -5,7 +5,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use http_body::Frame;
 
-use super::activity::Activity;
+use super::request_tracker::Activity;
 
 /// Counts a request among those of its connection whose body is waited for, while it is.
 ///

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::activity::Activity;
 use super::read_clock::MIN_PROGRESS;
+use super::request_tracker::Activity;
 use super::{STOP_GRACE, ServerConfig, later};
 
 /// How long an idle connection of HTTP/2 has to acknowledge its end before it is closed without.

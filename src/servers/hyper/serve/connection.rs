@@ -9,8 +9,8 @@ use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
-use super::activity::{Activity, Counts};
 use super::clock::{Clock, Lifetime, Step};
+use super::request_tracker::{Activity, Counts};
 
 /// What a server does, as its connections are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

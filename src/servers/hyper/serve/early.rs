@@ -12,8 +12,8 @@ use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use pin_project::{pin_project, pinned_drop};
 
-use super::activity::Activity;
 use super::request_body::{BodySlot, BodyState, RequestBody};
+use super::request_tracker::Activity;
 use super::reserve::OfServer;
 use crate::servers::unread_body::{UnreadBody, read_late};
 

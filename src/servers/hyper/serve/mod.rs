@@ -1,6 +1,5 @@
 //! The loop around the connections: who is let in, how long they may take, and how it ends.
 
-mod activity;
 mod address;
 mod body;
 mod body_wait;
@@ -12,6 +11,7 @@ mod hang_up;
 mod listener;
 mod read_clock;
 mod request_body;
+mod request_tracker;
 mod reserve;
 mod slow_streams;
 mod stop;
@@ -37,8 +37,6 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::activity::Connections;
-use self::activity::Counted;
 use self::address::{AddressLimit, AddressPermit};
 use self::clock::Lifetime;
 pub use self::config::ServerConfig;
@@ -49,6 +47,8 @@ pub use self::listener::SocketFile;
 pub use self::listener::{InvalidListenAddress, ListenAddress, Listener, listen};
 use self::listener::{Peer, Socket};
 pub use self::request_body::RequestBody;
+pub use self::request_tracker::Connections;
+use self::request_tracker::Counted;
 use self::reserve::Reserve;
 use self::slow_streams::StreamExecutor;
 use self::stop::Stop;

@@ -9,8 +9,8 @@ use ::hyper::body::Incoming;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::activity::Activity;
 use super::body_wait::BodyWait;
+use super::request_tracker::Activity;
 use crate::sync::Mutex;
 
 /// The body of a request of a [`Server`](super::Server): hyper's [`Incoming`], which the server watches to know whether it

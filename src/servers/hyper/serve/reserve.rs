@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Version, header};
 
 use crate::error::ErrorKind;
-use crate::middleware::answer::{ByContentType, Protocol, Refusal};
+use crate::middleware::error_response::{ByContentType, Protocol, Refusal};
 use crate::servers::http::RequestId;
 
 /// Which requests may come over a connection that is past the most that there may be.

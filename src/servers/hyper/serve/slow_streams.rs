@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use pin_project::pin_project;
 
-use super::activity::Counts;
 use super::read_clock::ReadClock;
+use super::request_tracker::Counts;
 
 thread_local! {
     /// What the body of the stream that is being polled has done meanwhile.

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::activity::{Connections, Unfinished};
 use super::connection::Phase;
+use super::request_tracker::{Connections, Unfinished};
 use super::{GRACE, STOP_GRACE, report};
 
 /// How long connections may take to end once they are not waited for any longer.

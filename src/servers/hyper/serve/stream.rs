@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::activity::Activity;
 use super::hang_up::HangUp;
 use super::read_clock::ReadClock;
+use super::request_tracker::Activity;
 use super::transport::Transport;
 use super::{STOP_GRACE, ServerConfig, later};
 

@@ -12,11 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::ServerConfig;
-use super::activity::Activity;
 use super::listener::Socket;
+use super::request_tracker::Activity;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use crate::service::{PeerAddress, PeerTenant, Tenant};
+use crate::request::{PeerAddress, PeerTenant, Tenant};
 
 /// How the connections of a server begin: with a TLS handshake, or with HTTP at once.
 #[derive(Clone, Debug, Default)]

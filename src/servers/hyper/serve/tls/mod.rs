@@ -20,11 +20,11 @@ pub use self::client::ClientTenant;
 pub use self::files::TlsFiles;
 pub use self::pem::{InvalidTls, TlsPem};
 use super::ServerConfig;
-use super::activity::Activity;
 use super::listener::Socket;
+use super::request_tracker::Activity;
 use super::stream::Stream;
 use super::transport::Transport;
-use crate::service::PeerTenant;
+use crate::request::PeerTenant;
 
 /// The first byte of every TLS connection: a record of the type `handshake`.
 const HANDSHAKE: u8 = 0x16;

@@ -35,7 +35,7 @@ impl TlsPem {
     }
 
     /// Accepts client certificates that one of these authorities has issued, and by them names the tenant of every
-    /// request on the connection ([`PeerTenant`](crate::service::PeerTenant)). Clients without a certificate can still
+    /// request on the connection ([`PeerTenant`](crate::request::PeerTenant)). Clients without a certificate can still
     /// connect, as health probes must; that their requests need another credential is for an
     /// [`AuthenticateLayer`](crate::layers) to say. A certificate that is not accepted ends the handshake. Sessions are
     /// not resumed then, so that each connection has its certificate checked. There are no revocation lists: issue client

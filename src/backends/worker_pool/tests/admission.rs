@@ -1,0 +1,225 @@
+//! WorkerPool that set jobs aside, with a worker that only holds what it was granted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::backends::worker_pool::{Claim, Ledger, Profile, RunFuture, Slot, Worker, WorkerPool};
+use crate::service::{
+    BackendKind, Cost, Encoding, InvalidInput, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    Payload, RunContext,
+};
+
+/// Needs as much memory as its input says.
+struct Needs;
+
+impl Kernel for Needs {
+    type Input = u64;
+    type Output = u64;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("test/needs", "1", "A test.")
+    }
+    fn validate(&self, _: &u64) -> Result<(), InvalidInput> {
+        Ok(())
+    }
+    fn cost(&self, input: &u64) -> Cost {
+        Cost { device_memory: *input, ..Cost::default() }
+    }
+}
+
+/// Memory in use, and the most that there was.
+#[derive(Clone, Default)]
+struct Used(Arc<[AtomicU64; 2]>);
+
+struct Holding(Used);
+
+impl Worker for Holding {
+    fn run(
+        &mut self,
+        job: &Job,
+        _: Encoding,
+        context: &RunContext<'_>,
+        claim: Option<Claim>,
+    ) -> Result<Payload, KernelError> {
+        let needs = self.needs(job);
+        assert_eq!(claim.as_ref().map_or(0, Claim::bytes), needs);
+        let Used(used) = &self.0;
+        used[1].fetch_max(used[0].fetch_add(needs, Ordering::SeqCst) + needs, Ordering::SeqCst);
+        let start = Instant::now();
+        // 70 stays until it is told.
+        let result = loop {
+            match context.check() {
+                Ok(()) if needs != 70 && start.elapsed() > Duration::from_millis(2) => break Ok(Payload::typed(needs)),
+                Ok(()) => std::thread::sleep(Duration::from_micros(100)),
+                Err(reason) => break Err(reason),
+            }
+        };
+        used[0].fetch_sub(needs, Ordering::SeqCst);
+        result
+    }
+
+    fn needs(&self, job: &Job) -> u64 {
+        job.cost().map_or(0, |cost| cost.device_memory)
+    }
+
+    fn recover(&mut self) {}
+}
+
+struct Pool {
+    lanes: Arc<WorkerPool>,
+    ledger: Arc<Ledger>,
+    registry: KernelRegistry,
+    used: Used,
+}
+
+impl Pool {
+    /// Of 100 bytes.
+    fn new(lanes: usize) -> Self {
+        let profile = Profile {
+            backend: BackendKind::Cpu,
+            device: Some(0),
+            spin: Duration::ZERO,
+            // Nothing is done on the caller's thread.
+            inline: Duration::ZERO,
+            linger: Duration::ZERO,
+            farewell: Duration::from_secs(120),
+            bytes_per_second: 1.0,
+            operations_per_second: 1.0,
+        };
+        let (ledger, used) = (Ledger::new(100), Used::default());
+        let registry = KernelRegistry::new();
+        registry.register(Needs).unwrap();
+        let workers = |_: &_| Ok((0..lanes).map(|_| Holding(used.clone())).collect());
+        let lanes = Arc::new(WorkerPool::start(profile, 64, Some(Arc::clone(&ledger)), workers).unwrap());
+        Self { lanes, ledger, registry, used }
+    }
+
+    fn run(&self, needs: u64, timeout: Option<Duration>) -> RunFuture {
+        let mut slot = Slot::new(Arc::clone(&self.lanes));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(slot.poll_reserve(&mut cx).is_ready());
+        // JSON, so that it has to be decoded: on the caller's thread nothing is.
+        let mut request = KernelRequest::new("test/needs", Payload::json(needs.to_string()));
+        if let Some(timeout) = timeout {
+            request = request.with_timeout(timeout);
+        }
+        RunFuture::new(&mut slot, Job::new(self.registry.get("test/needs").unwrap(), request).unwrap())
+    }
+
+    fn level(&self) -> (u64, usize, usize) {
+        (self.ledger.level().claimed, self.ledger.level().waiting, self.lanes.in_flight())
+    }
+
+    async fn reaches(&self, level: (u64, usize, usize)) {
+        let start = Instant::now();
+        while self.level() != level {
+            assert!(start.elapsed() < Duration::from_secs(60), "{:?} where {level:?} is expected", self.level());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn jobs_take_turns_at_what_is_there_and_all_of_them_are_done() {
+    let pool = Pool::new(4);
+    let jobs: Vec<_> = (0..40).map(|job| tokio::spawn(pool.run([60, 30, 0, 100, 10][job % 5], None))).collect();
+    for job in jobs {
+        job.await.unwrap().unwrap();
+    }
+    pool.reaches((0, 0, 0)).await;
+    assert!(pool.used.0[1].load(Ordering::SeqCst) <= 100);
+    assert!(pool.ledger.level().waits > 0, "they never met");
+}
+
+#[tokio::test]
+async fn a_lane_goes_on_to_what_needs_less() {
+    // One lane holds the memory, so all that is done meanwhile is done by the other.
+    let pool = Pool::new(2);
+    let holds = tokio::spawn(pool.run(70, None));
+    pool.reaches((70, 0, 1)).await;
+    let large: Vec<_> = (0..3).map(|_| tokio::spawn(pool.run(80, None))).collect();
+    pool.reaches((70, 3, 4)).await;
+    for needs in [0, 20, 0, 10] {
+        tokio::time::timeout(Duration::from_secs(60), pool.run(needs, None)).await.unwrap().unwrap();
+    }
+    assert_eq!(pool.level(), (70, 3, 4));
+    holds.abort();
+    for job in large {
+        job.await.unwrap().unwrap();
+    }
+    pool.reaches((0, 0, 0)).await;
+}
+
+#[tokio::test]
+async fn who_waits_may_leave_run_out_of_time_or_be_too_large() {
+    let pool = Pool::new(2);
+    let holds = tokio::spawn(pool.run(70, None));
+    pool.reaches((70, 0, 1)).await;
+    let leaves = tokio::spawn(pool.run(90, None));
+    pool.reaches((70, 1, 2)).await;
+    let late = pool.run(50, Some(Duration::from_millis(30))).await;
+    assert!(matches!(late, Err(KernelError::DeadlineExceeded { started: false })), "{late:?}");
+    leaves.abort();
+    pool.reaches((70, 0, 1)).await;
+    let huge = pool.run(101, None).await;
+    assert!(matches!(huge, Err(KernelError::OutOfMemory { need: 101, .. })), "{huge:?}");
+    holds.abort();
+    pool.reaches((0, 0, 0)).await;
+    pool.run(100, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_the_pool_is_told_to_who_waits() {
+    let pool = Pool::new(1);
+    let holds = tokio::spawn(pool.run(70, None));
+    pool.reaches((70, 0, 1)).await;
+    // The only lane is busy, so one waits in the queue and none aside until it has been looked at.
+    let waits = tokio::spawn(pool.run(90, None));
+    pool.reaches((70, 0, 2)).await;
+    pool.lanes.state().close(KernelError::Stopped { backend: "test" });
+    holds.abort();
+    assert!(matches!(waits.await.unwrap(), Err(KernelError::Stopped { backend: "test" })));
+
+    let pool = Pool::new(2);
+    let holds = tokio::spawn(pool.run(70, None));
+    pool.reaches((70, 0, 1)).await;
+    let aside = tokio::spawn(pool.run(90, None));
+    pool.reaches((70, 1, 2)).await;
+    pool.lanes.state().close(KernelError::Stopped { backend: "test" });
+    let told = tokio::time::timeout(Duration::from_secs(60), aside).await.expect("it hangs").unwrap();
+    assert!(matches!(told, Err(KernelError::Stopped { backend: "test" })), "{told:?}");
+    assert!(!holds.is_finished(), "what runs is not disturbed");
+    holds.abort();
+}
+
+#[tokio::test]
+async fn lanes_end_with_jobs_set_aside() {
+    let pool = Pool::new(2);
+    let holds = tokio::spawn(pool.run(70, None));
+    pool.reaches((70, 0, 1)).await;
+    let aside = tokio::spawn(pool.run(90, None));
+    pool.reaches((70, 1, 2)).await;
+    let Pool { lanes, ledger, .. } = pool;
+    let gone = Arc::downgrade(&lanes);
+    holds.abort();
+    aside.abort();
+    drop(lanes);
+    let start = Instant::now();
+    while gone.strong_count() > 0 || ledger.level().claimed > 0 || ledger.level().waiting > 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", ledger.level());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_last_future_tells_its_kernel_before_it_waits_for_the_lanes() {
+    let pool = Pool::new(1);
+    let mut future = Box::pin(pool.run(70, None));
+    assert!(futures::poll!(future.as_mut()).is_pending());
+    pool.reaches((70, 0, 1)).await;
+    drop(pool);
+    let start = Instant::now();
+    drop(future);
+    assert!(start.elapsed() < Duration::from_secs(60), "it waited {:?} for a kernel that nobody told", start.elapsed());
+}

@@ -1,0 +1,172 @@
+//! The driver's functions, found in its library at run time.
+//!
+//! cudarc brings the library and the types. Its own wrappers panic where a function is missing and take the result code
+//! for a Rust enum, which a newer driver's unknown code would break; so the functions used here are looked up once, all
+//! together, and answer a plain number. All of them are as old as CUDA 11.
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::fmt;
+use std::ptr;
+use std::sync::OnceLock;
+
+use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUmodule, CUstream};
+
+use super::error::{Failure, Unavailable};
+
+/// What a driver function answers: 0 is success.
+pub(crate) type Code = c_uint;
+
+pub(crate) const SUCCESS: Code = 0;
+pub(crate) const OUT_OF_MEMORY: Code = 2;
+const STUB: Code = 34;
+pub(crate) const NO_DEVICE: Code = 100;
+pub(crate) const NOT_READY: Code = 600;
+
+macro_rules! functions {
+    ($library:path => $table:ident { $($name:ident($($argument:ty),* $(,)?);)* }) => {
+        #[expect(non_snake_case, reason = "the library's own names")]
+        pub(crate) struct $table { $(pub(super) $name: unsafe extern "C" fn($($argument),*) -> u32,)* }
+
+        impl $table {
+            /// Looks up every function, or names the first that is missing.
+            ///
+            /// # Safety
+            /// The library is there: `is_culib_present` has said so.
+            unsafe fn load() -> Result<Self, &'static str> {
+                // SAFETY: the caller has seen the library; each type is that of the function's C declaration.
+                unsafe {
+                    let library = $library();
+                    Ok(Self { $($name: *library.get(stringify!($name).as_bytes()).map_err(|_| stringify!($name))?,)* })
+                }
+            }
+        }
+    };
+}
+pub(crate) use functions;
+
+functions! { sys::culib => Driver {
+    cuInit(c_uint);
+    cuDriverGetVersion(*mut c_int);
+    cuGetErrorName(Code, *mut *const c_char);
+    cuGetErrorString(Code, *mut *const c_char);
+    cuDeviceGetCount(*mut c_int);
+    cuDeviceGet(*mut CUdevice, c_int);
+    cuDeviceGetName(*mut c_char, c_int, CUdevice);
+    cuDeviceTotalMem_v2(*mut usize, CUdevice);
+    cuDeviceGetAttribute(*mut c_int, c_uint, CUdevice);
+    cuDeviceGetPCIBusId(*mut c_char, c_int, CUdevice);
+    cuDevicePrimaryCtxRetain(*mut CUcontext, CUdevice);
+    cuDevicePrimaryCtxRelease_v2(CUdevice);
+    cuCtxSetCurrent(CUcontext);
+    cuCtxPushCurrent_v2(CUcontext);
+    cuCtxPopCurrent_v2(*mut CUcontext);
+    cuMemGetInfo_v2(*mut usize, *mut usize);
+    cuMemAlloc_v2(*mut CUdeviceptr, usize);
+    cuMemFree_v2(CUdeviceptr);
+    cuMemHostAlloc(*mut *mut c_void, usize, c_uint);
+    cuMemFreeHost(*mut c_void);
+    cuMemHostRegister_v2(*mut c_void, usize, c_uint);
+    cuMemHostUnregister(*mut c_void);
+    cuMemHostGetDevicePointer_v2(*mut CUdeviceptr, *mut c_void, c_uint);
+    cuMemcpyHtoDAsync_v2(CUdeviceptr, *const c_void, usize, CUstream);
+    cuMemcpyDtoHAsync_v2(*mut c_void, CUdeviceptr, usize, CUstream);
+    cuMemcpyDtoDAsync_v2(CUdeviceptr, CUdeviceptr, usize, CUstream);
+    cuMemsetD8Async(CUdeviceptr, u8, usize, CUstream);
+    cuCtxGetStreamPriorityRange(*mut c_int, *mut c_int);
+    cuStreamCreateWithPriority(*mut CUstream, c_uint, c_int);
+    cuStreamDestroy_v2(CUstream);
+    cuStreamQuery(CUstream);
+    cuEventCreate(*mut CUevent, c_uint);
+    cuEventDestroy_v2(CUevent);
+    cuEventRecord(CUevent, CUstream);
+    cuEventQuery(CUevent);
+    cuEventElapsedTime(*mut f32, CUevent, CUevent);
+    cuModuleLoadDataEx(*mut CUmodule, *const c_void, c_uint, *mut c_uint, *mut *mut c_void);
+    cuModuleUnload(CUmodule);
+    cuModuleGetFunction(*mut CUfunction, CUmodule, *const c_char);
+    cuFuncSetAttribute(CUfunction, c_uint, c_int);
+    cuLaunchKernel(
+        CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream, *mut *mut c_void,
+        *mut *mut c_void,
+    );
+    cuLaunchCooperativeKernel(
+        CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream, *mut *mut c_void,
+    );
+}}
+
+/// What drivers from 550 (CUDA 12.4) on have.
+#[expect(non_snake_case, reason = "the library's own names")]
+#[derive(Clone, Copy)]
+pub(crate) struct Recent {
+    /// Offset and size of a function's parameter.
+    pub(crate) cuFuncGetParamInfo: unsafe extern "C" fn(CUfunction, usize, *mut usize, *mut usize) -> Code,
+    pub(crate) cuFuncLoad: unsafe extern "C" fn(CUfunction) -> Code,
+    pub(crate) cuModuleGetFunctionCount: unsafe extern "C" fn(*mut c_uint, CUmodule) -> Code,
+    pub(crate) cuModuleEnumerateFunctions: unsafe extern "C" fn(*mut CUfunction, c_uint, CUmodule) -> Code,
+}
+
+impl Driver {
+    /// The driver, initialised, or why there is none. The answer is found once in a process.
+    pub(crate) fn get() -> Result<&'static Self, Unavailable> {
+        static DRIVER: OnceLock<Result<Driver, Unavailable>> = OnceLock::new();
+        DRIVER.get_or_init(Self::open).as_ref().map_err(Clone::clone)
+    }
+
+    fn open() -> Result<Self, Unavailable> {
+        // SAFETY: loading the driver's library runs its initialisers, which expect nothing of the process.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(Unavailable::NoDriver);
+        }
+        // SAFETY: the library is there.
+        let driver = unsafe { Self::load() }.map_err(|symbol| Unavailable::DriverTooOld { symbol })?;
+        // SAFETY: no pointers; the flags must be zero.
+        match unsafe { (driver.cuInit)(0) } {
+            SUCCESS => Ok(driver),
+            NO_DEVICE => Err(Unavailable::NoDevice),
+            STUB => Err(Unavailable::Failed("the libcuda on the path is the toolkit's stub and no driver".to_owned())),
+            code => Err(Unavailable::Failed(driver.describe("cuInit", code))),
+        }
+    }
+
+    /// The functions that newer drivers have, where this is one.
+    pub(crate) fn recent(&self) -> Option<Recent> {
+        static FOUND: OnceLock<Option<Recent>> = OnceLock::new();
+        // SAFETY: `self` exists, so the library does; each type is that of the function's C declaration.
+        *FOUND.get_or_init(|| unsafe {
+            let library = sys::culib();
+            Some(Recent {
+                cuFuncGetParamInfo: *library.get(b"cuFuncGetParamInfo").ok()?,
+                cuFuncLoad: *library.get(b"cuFuncLoad").ok()?,
+                cuModuleGetFunctionCount: *library.get(b"cuModuleGetFunctionCount").ok()?,
+                cuModuleEnumerateFunctions: *library.get(b"cuModuleEnumerateFunctions").ok()?,
+            })
+        })
+    }
+
+    /// The CUDA version that the driver supports, as `1000 * major + 10 * minor`.
+    pub(crate) fn version(&self) -> Result<i32, Failure> {
+        let mut version = 0;
+        // SAFETY: `version` lives across the call.
+        Failure::check("cuDriverGetVersion", unsafe { (self.cuDriverGetVersion)(&raw mut version) })?;
+        Ok(version)
+    }
+
+    /// `cuStreamQuery: CUDA_ERROR_ILLEGAL_ADDRESS (700), an illegal memory access was encountered`.
+    pub(crate) fn describe(&self, call: &str, code: Code) -> String {
+        let text = |function: unsafe extern "C" fn(Code, *mut *const c_char) -> Code| {
+            let mut text = ptr::null();
+            // SAFETY: `text` lives across the call, which points it at a constant or leaves it null.
+            unsafe {
+                function(code, &raw mut text);
+                if text.is_null() { "unknown".into() } else { CStr::from_ptr(text).to_string_lossy() }
+            }
+        };
+        format!("{call}: {} ({code}), {}", text(self.cuGetErrorName), text(self.cuGetErrorString))
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("version", &self.version()).finish_non_exhaustive()
+    }
+}

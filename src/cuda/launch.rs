@@ -1,0 +1,182 @@
+//! What a launch takes: its shape, and its arguments.
+
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
+
+use cudarc::driver::sys::CUdeviceptr;
+
+use crate::service::Element;
+
+/// The shape of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Launch {
+    /// Blocks, by dimension.
+    pub grid: [u32; 3],
+    /// Threads of a block, by dimension.
+    pub block: [u32; 3],
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared: u32,
+    /// Whether all blocks run at one time, so that they may wait for one another. A grid that the device cannot hold at
+    /// once is an error.
+    pub cooperative: bool,
+}
+
+impl Launch {
+    /// `grid` blocks of `block` threads, without dynamic shared memory.
+    pub const fn new(grid: u32, block: u32) -> Self {
+        Self { grid: [grid, 1, 1], block: [block, 1, 1], shared: 0, cooperative: false }
+    }
+
+    /// As [`new`](Self::new), with all blocks at one time.
+    pub const fn cooperative(grid: u32, block: u32) -> Self {
+        Self { cooperative: true, ..Self::new(grid, block) }
+    }
+
+    /// As many blocks of 256 threads as it takes to have a thread an element, and no more than `most`: a kernel that
+    /// strides over its elements by the size of the grid needs no more blocks than the device holds at a time.
+    pub const fn elements(elements: usize, most: u32) -> Self {
+        let blocks = elements.div_ceil(256);
+        Self::new(if blocks < most as usize { blocks as u32 } else { most }, 256)
+    }
+
+    pub(crate) const fn is_empty(self) -> bool {
+        let ([a, b, c], [d, e, f]) = (self.grid, self.block);
+        a == 0 || b == 0 || c == 0 || d == 0 || e == 0 || f == 0
+    }
+}
+
+/// An array in device memory, good until the request that made it has ended; used after that it is refused.
+///
+/// A copy is another name for the same array.
+#[derive(Debug)]
+pub struct DeviceBuffer<T> {
+    pub(crate) address: CUdeviceptr,
+    pub(crate) len: usize,
+    pub(crate) generation: u64,
+    pub(crate) element: PhantomData<T>,
+}
+
+impl<T> Clone for DeviceBuffer<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for DeviceBuffer<T> {}
+
+impl<T: Element> DeviceBuffer<T> {
+    /// The number of elements.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// A part of it.
+    ///
+    /// # Panics
+    /// Where the range does not lie within it.
+    #[must_use]
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Self {
+        let start = match range.start_bound() {
+            Bound::Included(&start) => start,
+            Bound::Excluded(&before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(&last) => last + 1,
+            Bound::Excluded(&end) => end,
+            Bound::Unbounded => self.len,
+        };
+        assert!(start <= end && end <= self.len, "{start}..{end} of {} elements", self.len);
+        Self { address: self.address + (start * size_of::<T>()) as u64, len: end - start, ..*self }
+    }
+}
+
+/// The word that a kernel may poll while it runs: it turns from 0 to 1 once the caller has left. The parameter's type
+/// is `const volatile unsigned*`.
+#[derive(Clone, Copy, Debug)]
+pub struct CancelFlag {
+    pub(crate) address: CUdeviceptr,
+    pub(crate) generation: u64,
+}
+
+/// What a kernel can be passed: numbers, and [`DeviceBuffer`]s, which arrive as pointers.
+pub trait Arg: sealed::Pack {}
+
+/// A parameter's bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed {
+    pub(crate) bits: u64,
+    pub(crate) size: usize,
+    /// Of the arena that a pointer points into.
+    pub(crate) generation: Option<u64>,
+}
+
+mod sealed {
+    pub trait Pack {
+        #[doc(hidden)]
+        fn pack(&self) -> super::Packed;
+    }
+}
+
+macro_rules! numbers {
+    ($($type:ident: $value:ident => $bits:expr;)*) => {$(
+        impl sealed::Pack for $type {
+            fn pack(&self) -> Packed {
+                let $value = *self;
+                Packed { bits: $bits, size: size_of::<$type>(), generation: None }
+            }
+        }
+        impl Arg for $type {}
+    )*};
+}
+numbers! {
+    u32: value => u64::from(value);
+    i32: value => u64::from(value.cast_unsigned());
+    u64: value => value;
+    i64: value => value.cast_unsigned();
+    f32: value => u64::from(value.to_bits());
+    f64: value => value.to_bits();
+}
+
+impl<T: Element> sealed::Pack for DeviceBuffer<T> {
+    fn pack(&self) -> Packed {
+        Packed { bits: self.address, size: 8, generation: Some(self.generation) }
+    }
+}
+
+impl<T: Element> Arg for DeviceBuffer<T> {}
+
+impl sealed::Pack for CancelFlag {
+    fn pack(&self) -> Packed {
+        Packed { bits: self.address, size: 8, generation: Some(self.generation) }
+    }
+}
+
+impl Arg for CancelFlag {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_covers_its_elements_up_to_the_most() {
+        assert_eq!(Launch::elements(1, 100).grid, [1, 1, 1]);
+        assert_eq!(Launch::elements(257, 100).grid, [2, 1, 1]);
+        assert_eq!(Launch::elements(usize::MAX, 100).grid, [100, 1, 1]);
+        assert!(Launch::elements(0, 100).is_empty());
+    }
+
+    #[test]
+    fn a_part_of_a_buffer_starts_where_it_should() {
+        let buffer = DeviceBuffer::<f64> { address: 4096, len: 10, generation: 1, element: PhantomData };
+        let part = buffer.slice(2..=4);
+        assert_eq!((part.address, part.len), (4096 + 16, 3));
+        assert!(std::panic::catch_unwind(|| buffer.slice(..11)).is_err());
+        assert!(std::panic::catch_unwind(|| buffer.slice(12..)).is_err());
+    }
+}

@@ -1,0 +1,264 @@
+//! [`WithContext`], a request of any type with what layers ask of one, and the layer that makes it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tower::load::Load;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::request::{Priority, RequestContext, ResponseContext, TraceContext};
+
+/// A request of any type, with what layers ask of a request. Fields that are not set are as in a request of which nothing is
+/// known; see [`RequestContext`].
+///
+/// ```
+/// use tower_kernels::middleware::classify::WithContext;
+/// use tower_kernels::request::{Priority, RequestContext};
+///
+/// let request = WithContext::new("SELECT 1").operation("query").tenant("acme").priority(Priority::High);
+/// assert_eq!(RequestContext::operation(&request), "query");
+/// assert_eq!(request.into_inner(), "SELECT 1");
+/// ```
+#[derive(Clone, Debug)]
+pub struct WithContext<R> {
+    request: R,
+    operation: Option<Cow<'static, str>>,
+    deadline: Option<Instant>,
+    priority: Priority,
+    tenant: Option<Arc<str>>,
+    trace_context: Option<TraceContext>,
+    expected_time: Option<Duration>,
+    payload_bytes: Option<u64>,
+}
+
+impl<R> WithContext<R> {
+    /// A request of which nothing is known yet.
+    pub fn new(request: R) -> Self {
+        Self {
+            request,
+            operation: None,
+            deadline: None,
+            priority: Priority::default(),
+            tenant: None,
+            trace_context: None,
+            expected_time: None,
+            payload_bytes: None,
+        }
+    }
+
+    /// Sets the name of what is asked for, for spans and metrics. Few distinct values.
+    #[must_use]
+    pub fn operation(mut self, operation: impl Into<Cow<'static, str>>) -> Self {
+        self.operation = Some(operation.into());
+        self
+    }
+
+    /// Sets the deadline.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets how much the request matters beside others.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets on whose behalf the request is made.
+    #[must_use]
+    pub fn tenant(mut self, tenant: impl Into<Arc<str>>) -> Self {
+        self.tenant = Some(tenant.into());
+        self
+    }
+
+    /// Sets the trace that the request belongs to.
+    #[must_use]
+    pub fn trace_context(mut self, trace_context: TraceContext) -> Self {
+        self.trace_context = Some(trace_context);
+        self
+    }
+
+    /// Sets the size of the payload in bytes.
+    #[must_use]
+    pub fn payload_bytes(mut self, bytes: u64) -> Self {
+        self.payload_bytes = Some(bytes);
+        self
+    }
+
+    /// The request itself.
+    pub fn get_ref(&self) -> &R {
+        &self.request
+    }
+
+    /// The request itself.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.request
+    }
+
+    /// The request itself. A deadline that a layer has set is read before, with
+    /// [`RequestContext::deadline`].
+    pub fn into_inner(self) -> R {
+        self.request
+    }
+}
+
+impl<R> RequestContext for WithContext<R> {
+    fn operation(&self) -> &str {
+        self.operation.as_deref().unwrap_or("request")
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+    }
+
+    fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    fn tenant(&self) -> Option<&Arc<str>> {
+        self.tenant.as_ref()
+    }
+
+    fn trace_context(&self) -> Option<&TraceContext> {
+        self.trace_context.as_ref()
+    }
+
+    fn expected_time(&self) -> Option<Duration> {
+        self.expected_time
+    }
+
+    fn set_expected_time(&mut self, time: Duration) {
+        self.expected_time = Some(time);
+    }
+
+    fn payload_bytes(&self) -> Option<u64> {
+        self.payload_bytes
+    }
+}
+
+/// For the responses of a foreign service, with `map_response(WithContext::new)` around it.
+impl<R> ResponseContext for WithContext<R> {
+    fn payload_bytes(&self) -> Option<u64> {
+        self.payload_bytes
+    }
+}
+
+/// Adds what the layers ask of a request to requests of any type, with a closure.
+///
+/// It stands outside of the layers that are to know it. The service itself gets its own type of request back by tower's
+/// `map_request`:
+///
+/// ```
+/// use std::convert::Infallible;
+/// use std::time::Duration;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_kernels::error::{Classify, ErrorKind};
+/// use tower_kernels::middleware::classify::{ClassifyRequestLayer, WithContext};
+/// use tower_kernels::layers::RateLimiterLayer;
+///
+/// /// Of another crate.
+/// struct Query {
+///     user: String,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let service = ServiceBuilder::new()
+///     .layer(ClassifyRequestLayer::new(|query: Query| {
+///         let user = query.user.clone();
+///         WithContext::new(query).operation("query").tenant(user)
+///     }))
+///     .layer(RateLimiterLayer::new(1, Duration::from_secs(60)).per_tenant())
+///     .map_request(WithContext::into_inner)
+///     .service(service_fn(async |query: Query| Ok::<_, Infallible>(query.user)));
+///
+/// let query = |user: &str| Query { user: user.to_owned() };
+/// assert_eq!(service.clone().oneshot(query("ada")).await.unwrap(), "ada");
+/// assert_eq!(service.clone().oneshot(query("ada")).await.unwrap_err().kind(), ErrorKind::RateLimited);
+/// assert_eq!(service.oneshot(query("bob")).await.unwrap(), "bob");
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct ClassifyRequestLayer<C> {
+    add_context: C,
+}
+
+impl<C> ClassifyRequestLayer<C> {
+    /// Makes a [`WithContext`] of each request.
+    pub const fn new<R>(add_context: C) -> Self
+    where
+        C: Fn(R) -> WithContext<R>,
+    {
+        Self { add_context }
+    }
+}
+
+impl<S, C: Clone> Layer<S> for ClassifyRequestLayer<C> {
+    type Service = ClassifiedRequests<S, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ClassifiedRequests { inner, add_context: self.add_context.clone() }
+    }
+}
+
+/// Calls a service with requests that have a context. See [`ClassifyRequestLayer`].
+#[derive(Clone, Copy, Debug)]
+pub struct ClassifiedRequests<S, C> {
+    inner: S,
+    add_context: C,
+}
+
+impl<S, C> ClassifiedRequests<S, C> {
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, C, R> Service<R> for ClassifiedRequests<S, C>
+where
+    S: Service<WithContext<R>>,
+    C: Fn(R) -> WithContext<R>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: R) -> Self::Future {
+        self.inner.call((self.add_context)(request))
+    }
+}
+
+impl<S: Load, C> Load for ClassifiedRequests<S, C> {
+    type Metric = S::Metric;
+
+    fn load(&self) -> Self::Metric {
+        self.inner.load()
+    }
+}

@@ -1,0 +1,420 @@
+//! The order, against a model that looks at everything each time, and what it costs.
+
+use std::collections::HashMap;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::order::{By, Order, Rules, Spot};
+use super::pace::Pace;
+use super::tenants::{Length, Urgency, count};
+use crate::request::{Priority, Share};
+
+const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
+
+/// The weights of tenants 1, 2 and 3; 0 is no tenant.
+const WEIGHTS: [u16; 4] = [1, 1, 2, 5];
+
+fn tenant(number: usize) -> Option<Arc<str>> {
+    (number > 0).then(|| number.to_string().into())
+}
+
+fn rules(patience: Option<u32>) -> Rules {
+    let weights = (1..WEIGHTS.len()).filter_map(|n| Some((tenant(n)?, NonZeroU16::new(WEIGHTS[n])?))).collect();
+    Rules { patience: patience.and_then(NonZeroU32::new), weights, time_to_answer: Duration::ZERO, learns: false }
+}
+
+/// What waits, in no order at all.
+struct Model {
+    patience: Option<u32>,
+    waiting: Vec<Waiting>,
+    tags: HashMap<usize, f64>,
+    virtual_time: f64,
+    passed_over: HashMap<(usize, Priority), u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    priority: Priority,
+    tenant: usize,
+    deadline: Option<Instant>,
+    arrival: u64,
+}
+
+impl Waiting {
+    /// Least is most urgent.
+    fn urgency(&self) -> (bool, Option<Instant>, u64) {
+        (self.deadline.is_none(), self.deadline, self.arrival)
+    }
+}
+
+impl Model {
+    fn of(&self, tenant: usize, priority: Priority) -> Vec<Waiting> {
+        let all = self.waiting.iter().copied();
+        all.filter(|waiting| waiting.tenant == tenant && waiting.priority == priority).collect()
+    }
+
+    /// The most urgent of a tenant and a priority.
+    fn first(&self, tenant: usize, priority: Priority) -> Option<Waiting> {
+        self.of(tenant, priority).into_iter().min_by_key(Waiting::urgency)
+    }
+
+    fn insert(&mut self, new: Waiting) {
+        if !self.waiting.iter().any(|waiting| waiting.tenant == new.tenant) {
+            let tag = self.tags.get(&new.tenant).copied().unwrap_or(0.0);
+            self.tags.insert(new.tenant, tag.max(self.virtual_time));
+        }
+        self.waiting.push(new);
+    }
+
+    fn pop(&mut self) -> Option<u64> {
+        // Each tenant's most urgent, by the tenant's tag.
+        let from_high = || PRIORITIES.into_iter().rev();
+        let heads = (0..WEIGHTS.len()).filter_map(|tenant| from_high().find_map(|p| self.first(tenant, p)));
+        let tag = |head: &Waiting| self.tags[&head.tenant];
+        let tenant = heads
+            .min_by(|one, other| tag(one).total_cmp(&tag(other)).then(one.urgency().cmp(&other.urgency())))?
+            .tenant;
+        self.virtual_time = self.tags[&tenant];
+
+        // Of its requests, by priority.
+        let mut some = from_high().filter(|&priority| !self.of(tenant, priority).is_empty());
+        let first = some.next()?;
+        let passed_over = |priority| self.passed_over.get(&(tenant, priority)).copied().unwrap_or(0);
+        let due = self.patience.and_then(|patience| some.find(|&lower| passed_over(lower) >= patience));
+        let priority = due.unwrap_or(first);
+        let next = self.first(tenant, priority)?;
+        // Weights that divide the unit, so that the model's fractions and the order's whole numbers agree.
+        let step = (f64::from(1 << 16) / f64::from(WEIGHTS[tenant])).floor();
+        *self.tags.get_mut(&tenant)? += step;
+        for lower in PRIORITIES {
+            if lower < priority && !self.of(tenant, lower).is_empty() {
+                *self.passed_over.entry((tenant, lower)).or_default() += 1;
+            }
+        }
+        self.passed_over.insert((tenant, priority), 0);
+        self.remove(next.arrival);
+        Some(next.arrival)
+    }
+
+    fn remove(&mut self, arrival: u64) {
+        self.waiting.retain(|waiting| waiting.arrival != arrival);
+        if self.waiting.is_empty() {
+            self.tags.clear();
+            self.virtual_time = 0.0;
+        }
+        let left = std::mem::take(&mut self.passed_over);
+        self.passed_over = left.into_iter().filter(|((tenant, p), _)| !self.of(*tenant, *p).is_empty()).collect();
+    }
+
+    /// Whom a call of a tenant with nothing waiting takes the place of: the least urgent of the tenant with the most waiting
+    /// for its weight, if there is one such tenant.
+    fn least(&self) -> Option<u64> {
+        let load = |tenant: usize| {
+            let waiting = self.waiting.iter().filter(|waiting| waiting.tenant == tenant).count() as u64;
+            waiting * (1 << 16) / u64::from(WEIGHTS[tenant])
+        };
+        let most = (0..WEIGHTS.len()).map(load).max()?;
+        let mut heaviest = (0..WEIGHTS.len()).filter(|&tenant| load(tenant) == most && most > 1 << 16);
+        let tenant = heaviest.next().filter(|_| heaviest.next().is_none())?;
+        let its = PRIORITIES.into_iter().map(|priority| self.of(tenant, priority)).find(|its| !its.is_empty())?;
+        its.into_iter().max_by_key(Waiting::urgency).map(|waiting| waiting.arrival)
+    }
+}
+
+fn urgency(deadline: Option<Instant>, arrival: u64) -> Urgency {
+    Urgency { deadline, arrival, length: Length::of(None), bytes: 0 }
+}
+
+fn by(tenant: Option<&Arc<str>>) -> By<'_> {
+    By { tenant, share: None }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert {
+        priority: usize,
+        tenant: usize,
+        deadline: Option<u64>,
+    },
+    Pop,
+    /// One of those that wait leaves.
+    Leave {
+        which: usize,
+    },
+    Expire {
+        until: u64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        5 => (0..3_usize, 0..4_usize, proptest::option::of(0..40_u64))
+            .prop_map(|(priority, tenant, deadline)| Step::Insert { priority, tenant, deadline }),
+        3 => Just(Step::Pop),
+        1 => (0..1000_usize).prop_map(|which| Step::Leave { which }),
+        1 => (0..40_u64).prop_map(|until| Step::Expire { until }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_order_is_the_models(
+        patience in proptest::option::of(1..4_u32),
+        steps in vec(step(), 1..200),
+    ) {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut order = Order::new(rules(patience));
+        let mut model = Model {
+            patience,
+            waiting: Vec::new(),
+            tags: HashMap::new(),
+            virtual_time: 0.0,
+            passed_over: HashMap::new(),
+        };
+        let mut spots: HashMap<u64, Spot> = HashMap::new();
+        for (arrival, step) in (0..).zip(steps) {
+            match step {
+                Step::Insert { priority, tenant: number, deadline } => {
+                    let (priority, deadline) = (PRIORITIES[priority], deadline.map(at));
+                    let spot = order.insert(priority, by(tenant(number).as_ref()), urgency(deadline, arrival));
+                    spots.insert(arrival, spot);
+                    model.insert(Waiting { priority, tenant: number, deadline, arrival });
+                }
+                Step::Pop => prop_assert_eq!(order.pop().map(|next| next.arrival), model.pop()),
+                Step::Leave { which } => if !model.waiting.is_empty() {
+                    let left = model.waiting[which % model.waiting.len()].arrival;
+                    order.remove(spots[&left]);
+                    model.remove(left);
+                }
+                Step::Expire { until } => while let Some(late) = order.expired(at(until)) {
+                    prop_assert!(late.deadline.unwrap() <= at(until));
+                    order.remove(spots[&late.arrival]);
+                    model.remove(late.arrival);
+                }
+            }
+            prop_assert_eq!(order.len(), model.waiting.len());
+            prop_assert_eq!(order.first_deadline(), model.waiting.iter().filter_map(|waiting| waiting.deadline).min());
+            for priority in PRIORITIES {
+                let more = model.waiting.iter().filter(|waiting| waiting.priority >= priority).count();
+                prop_assert_eq!(order.len_from(priority), more);
+            }
+            if let Some(least) = model.least() {
+                let stranger = "stranger".into();
+                let goes = order.who_makes_room(Priority::Low, by(Some(&stranger)));
+                prop_assert_eq!(goes.map(|(least, _)| least.arrival), Some(least));
+            }
+        }
+        // And to the end.
+        while let Some(next) = order.pop() {
+            prop_assert_eq!(Some(next.arrival), model.pop());
+        }
+        prop_assert!(model.waiting.is_empty());
+    }
+
+    /// The paper's theorem: while both have requests waiting, what two tenants are served, each over its weight, differs by
+    /// no more than one request of each over its weight.
+    #[test]
+    fn two_tenants_that_wait_are_served_by_their_weights(
+        weights in (1..50_u16, 1..50_u16),
+        lead in 0..100_u64,
+        others in vec(0..5_usize, 300),
+    ) {
+        let names: [Arc<str>; 2] = ["one".into(), "other".into()];
+        let mut rules = rules(None);
+        for (name, weight) in names.iter().zip([weights.0, weights.1]) {
+            rules.weights.insert(Arc::clone(name), NonZeroU16::new(weight).unwrap());
+        }
+        let mut order = Order::new(rules);
+        let mut owners = HashMap::new();
+        let mut arrivals = 0..;
+        let mut insert = |order: &mut Order, owners: &mut HashMap<u64, usize>, owner: usize, name: &Arc<str>| {
+            let arrival = arrivals.next().unwrap();
+            owners.insert(arrival, owner);
+            order.insert(Priority::Normal, by(Some(name)), urgency(None, arrival));
+        };
+        // The first has been served for a while before the second comes.
+        for _ in 0..lead + 400 {
+            insert(&mut order, &mut owners, 0, &names[0]);
+        }
+        for _ in 0..lead {
+            order.pop();
+        }
+        for _ in 0..400 {
+            insert(&mut order, &mut owners, 1, &names[1]);
+        }
+        let mut served = [0.0_f64; 2];
+        for other in others {
+            // Some that come and go beside them.
+            if other > 0 {
+                insert(&mut order, &mut owners, 2, &other.to_string().into());
+            }
+            let next = order.pop().unwrap();
+            let owner = owners[&next.arrival];
+            if owner < 2 {
+                served[owner] += 1.0 / f64::from([weights.0, weights.1][owner]);
+            }
+            let apart = (served[0] - served[1]).abs();
+            let bound = 1.0 / f64::from(weights.0) + 1.0 / f64::from(weights.1);
+            // Virtual time is counted in 65536ths.
+            prop_assert!(apart <= bound + 300.0 / 65536.0, "{served:?} at weights {weights:?}");
+        }
+    }
+}
+
+#[test]
+fn a_lower_priority_has_its_turn_after_so_many_and_not_before() {
+    let mut order = Order::new(rules(Some(4)));
+    let mut arrival = 0;
+    let mut insert = |order: &mut Order, priority| {
+        order.insert(priority, By::default(), urgency(None, arrival));
+        arrival += 1;
+    };
+    for priority in [Priority::High, Priority::Normal, Priority::Low] {
+        (0..30).for_each(|_| insert(&mut order, priority));
+    }
+    let turns: String = (0..24).map(|_| ["H", "N", "L"][order.pop().unwrap().arrival as usize / 30]).collect();
+    // While Normal has its turn, Low waits for its own, which is due just after.
+    assert_eq!(turns, "HHHHNLHHHHNLHHHHNLHHHHNL");
+
+    let mut order = Order::new(rules(None));
+    (0..100).for_each(|_| insert(&mut order, Priority::High));
+    insert(&mut order, Priority::Low);
+    let last = (0..101).map(|_| order.pop().unwrap().arrival).last();
+    assert_eq!(last, Some(190));
+}
+
+#[test]
+fn a_tenants_priority_takes_nothing_from_another_tenant() {
+    let mut order = Order::new(rules(None));
+    let [urgent, patient]: [Arc<str>; 2] = ["urgent".into(), "patient".into()];
+    for arrival in 0..20 {
+        order.insert(Priority::High, by(Some(&urgent)), urgency(None, arrival));
+        order.insert(Priority::Low, by(Some(&patient)), urgency(None, 100 + arrival));
+    }
+    let turns: Vec<_> = (0..20).map(|_| order.pop().unwrap().arrival).collect();
+    assert_eq!(turns.iter().filter(|&&arrival| arrival >= 100).count(), 10, "{turns:?}");
+    // Nor does it take a place from one that has less waiting.
+    let newcomer = order.who_makes_room(Priority::High, by(Some(&urgent)));
+    assert_eq!(newcomer.map(|(least, _)| least.arrival), None);
+}
+
+#[test]
+fn shares_are_of_time_where_it_is_known_how_long_requests_take() {
+    let mut order = Order::new(rules(None));
+    let lengths = [(1_u32, 1_u16, 50), (2, 1, 1), (3, 2, 5)];
+    for arrival in 0..3000 {
+        for (key, weight, millis) in lengths {
+            let share = Share::new(key, NonZeroU16::new(weight).unwrap());
+            let by = By { tenant: None, share: Some(share) };
+            let length = Length::of(Some(Duration::from_millis(millis)));
+            let urgency = Urgency { length, ..urgency(None, 10 * arrival + u64::from(key)) };
+            order.insert(Priority::Normal, by, urgency);
+        }
+    }
+    let mut served = [0; 4];
+    let mut time = 0;
+    while time < 4000 {
+        let key = order.pop().unwrap().arrival % 10;
+        let millis = lengths[key as usize - 1].2;
+        served[key as usize] += millis;
+        time += millis;
+    }
+    for (key, expected) in [(1, 1000_u64), (2, 1000), (3, 2000)] {
+        assert!(served[key].abs_diff(expected) <= 60, "{served:?}");
+    }
+}
+
+#[test]
+fn each_operation_takes_a_logarithm_of_what_waits() {
+    /// Comparisons for each operation, with so many waiting.
+    fn costs(waiting: u64) -> [u64; 5] {
+        let begin = Instant::now();
+        let mut order = Order::new(rules(Some(16)));
+        // A pattern that visits deadlines, tenants and priorities in no order.
+        let scatter = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let urgency = |arrival: u64| {
+            let deadline = (!arrival.is_multiple_of(5)).then(|| begin + Duration::from_micros(scatter(arrival)));
+            urgency(deadline, arrival)
+        };
+        let tenants: Vec<Option<Arc<str>>> = (0..1000).map(tenant).collect();
+        let insert = |order: &mut Order, n: u64| {
+            let priority = PRIORITIES[(scatter(n) / 7 % 3) as usize];
+            order.insert(priority, by(tenants[(scatter(n) / 3 % 1000) as usize].as_ref()), urgency(n))
+        };
+        let mut spots: Vec<Spot> = (0..waiting).map(|n| insert(&mut order, n)).collect();
+
+        let (many, stranger) = (1000, "stranger".into());
+        let begun = count::total();
+        let each = |from: u64| (count::total() - from) / many;
+        let mut at = begun;
+        let next = |at: &mut u64| std::mem::replace(at, count::total());
+        spots.extend((waiting..waiting + many).map(|n| insert(&mut order, n)));
+        let inserted = each(next(&mut at));
+        for n in 0..many {
+            order.remove(spots[(n * (waiting / many)) as usize]);
+        }
+        let removed = each(next(&mut at));
+        for _ in 0..many {
+            order.pop().unwrap();
+        }
+        let popped = each(next(&mut at));
+        for _ in 0..many {
+            assert_eq!(order.expired(begin), None);
+        }
+        let looked = each(next(&mut at));
+        for _ in 0..many {
+            order.who_makes_room(Priority::High, by(Some(&stranger))).unwrap();
+        }
+        [inserted, removed, popped, looked, each(at)]
+    }
+
+    let (few, many) = (costs(10_000), costs(100_000));
+    // Ten times as many are one level more of the trees, in which up to eleven are looked at, of the six that an operation
+    // changes at the most.
+    for (few, many) in few.into_iter().zip(many) {
+        assert!(many <= few + 6 * 11, "{few} comparisons with 10 000 waiting, {many} with 100 000");
+        assert!(many <= 300, "{many} comparisons with 100 000 waiting");
+    }
+}
+
+#[test]
+fn tenants_that_come_once_are_forgotten() {
+    let mut order = Order::new(rules(None));
+    // One that always waits, so that there is always something waiting.
+    let insert = |order: &mut Order, name: &str, arrival| {
+        order.insert(Priority::Normal, by(Some(&name.into())), urgency(None, arrival))
+    };
+    for n in 0..20_000 {
+        insert(&mut order, "always", 2 * n);
+        insert(&mut order, &format!("invented {n}"), 2 * n + 1);
+        order.pop();
+    }
+    let known = order.known_tenants();
+    assert!(known <= order.len() + 4096, "{known} tenants are known");
+}
+
+#[test]
+fn the_pace_is_that_of_the_turns_while_somebody_waits() {
+    let mut pace = Pace::default();
+    let begin = Instant::now();
+    let at = |millis| begin + Duration::from_millis(millis);
+    assert_eq!(pace.time(3), None);
+    pace.turn(at(0), false);
+    assert_eq!(pace.time(3), None, "one turn is no pace");
+    pace.turn(at(10), false);
+    assert_eq!(pace.time(3), Some(Duration::from_millis(40)));
+    pace.turn(at(20), true);
+    // A pause in which nobody waited is none of the inner service's.
+    pace.turn(at(5000), false);
+    assert_eq!(pace.time(0), Some(Duration::from_millis(10)));
+    for n in 1..100 {
+        pace.turn(at(5000 + 30 * n), false);
+    }
+    let slower = pace.time(0).unwrap();
+    assert!(slower > Duration::from_millis(29) && slower <= Duration::from_millis(30), "{slower:?}");
+}

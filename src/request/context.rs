@@ -1,0 +1,487 @@
+//! What every request and response can say of itself, so that layers need not know their types.
+
+use std::fmt;
+use std::num::NonZeroU16;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+
+use crate::error::ErrorKind;
+
+/// What a layer may ask of a request.
+///
+/// [`KernelRequest`](crate::service::KernelRequest) answers from its fields, [`http::Request`] from its extensions. Every
+/// method has a default, so a request of your own takes one line:
+///
+/// ```
+/// struct Query(String);
+/// impl tower_kernels::request::RequestContext for Query {}
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "the layers of tower-kernels know nothing of requests of type `{Self}`",
+    label = "`RequestContext` is not implemented for `{Self}`",
+    note = "for a type of your own an empty `impl` block of the trait is enough: every method has a default",
+    note = "for a type of another crate, put `tower_kernels::middleware::classify::ClassifyRequestLayer` outside of the layers",
+    note = "see the page `tower_kernels::compile_errors`"
+)]
+pub trait RequestContext {
+    /// What is asked for, as the name of a span, the label of a metric, and the key of whatever a layer keeps for each
+    /// operation: a kernel id, `GET /users/{id}`, `helloworld.Greeter/SayHello`. Few distinct values, as layers have room
+    /// for some hundreds: a path of HTTP is none.
+    ///
+    /// It is borrowed from the request, and asked for more than once. A name that has to be put together is best made once
+    /// for all requests that have it.
+    fn operation(&self) -> &str {
+        "request"
+    }
+
+    /// When the answer stops being of use.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Makes a deadline known to whoever handles the request further in.
+    fn set_deadline(&mut self, deadline: Instant) {
+        let _ = deadline;
+    }
+
+    /// How much the request matters beside others.
+    fn priority(&self) -> Priority {
+        Priority::Normal
+    }
+
+    /// On whose behalf the request is made.
+    fn tenant(&self) -> Option<&Arc<str>> {
+        None
+    }
+
+    /// The trace that the request belongs to.
+    fn trace_context(&self) -> Option<&TraceContext> {
+        None
+    }
+
+    /// Whether the deadline is the server's own timeout. A deadline that a caller chose says nothing about the service when
+    /// it passes.
+    fn deadline_is_server_timeout(&self) -> bool {
+        false
+    }
+
+    /// The fair share that the request is served from, where one has been assigned. Without one the tenant's name stands
+    /// for it.
+    fn share(&self) -> Option<Share> {
+        None
+    }
+
+    /// How long the work is expected to take by itself, where that has been estimated.
+    fn expected_time(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Tells the layers further in how long the work is expected to take by itself.
+    fn set_expected_time(&mut self, time: Duration) {
+        let _ = time;
+    }
+
+    /// The size of the payload in bytes, where it is known without work.
+    fn payload_bytes(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// The fair share that a request is served from: requests with the same key share one, and each share is given turns in
+/// proportion to its weight while others wait as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    key: u32,
+    weight: NonZeroU16,
+}
+
+impl Share {
+    /// The share of all requests that have none of their own, of weight 1.
+    pub const COMMON: Self = Self { key: 0, weight: NonZeroU16::MIN };
+
+    /// How many bits of a key count.
+    pub const KEY_BITS: u32 = 24;
+
+    /// The most that a weight can be.
+    pub const MAX_WEIGHT: u16 = i16::MAX as u16;
+
+    /// A share of this weight, or of [`MAX_WEIGHT`](Self::MAX_WEIGHT) where that is less. Key 0 is that of
+    /// [`COMMON`](Self::COMMON).
+    pub const fn new(key: u32, weight: NonZeroU16) -> Self {
+        const MOST: NonZeroU16 = NonZeroU16::new(Share::MAX_WEIGHT).expect("not zero");
+        let weight = if weight.get() > Self::MAX_WEIGHT { MOST } else { weight };
+        Self { key: key & ((1 << Self::KEY_BITS) - 1), weight }
+    }
+
+    /// What tells shares apart.
+    pub const fn key(self) -> u32 {
+        self.key
+    }
+
+    /// How many turns it has for one of a share of weight 1.
+    pub const fn weight(self) -> NonZeroU16 {
+        self.weight
+    }
+
+    /// Whether it is the one of all requests that have none of their own.
+    pub const fn is_common(self) -> bool {
+        self.key == Self::COMMON.key
+    }
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self::COMMON
+    }
+}
+
+/// What a request carries for the layers that decide when it runs, in six bytes, as every layer moves it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scheduling {
+    /// The weight of the share, zero where none has been assigned; in the highest bit whether the deadline is the server's
+    /// timeout.
+    weight: u16,
+    /// Of the share; all zero for the common one.
+    key: [u8; 3],
+    /// How long the work is expected to take, zero where that is not known: an eighth of an octave a step, from a
+    /// microsecond on, which is exact to 5 %.
+    expected: u8,
+}
+
+const SERVER_TIMEOUT: u16 = 1 << 15;
+const STEPS_PER_OCTAVE: f64 = 8.0;
+
+impl Scheduling {
+    #[inline]
+    pub(crate) fn share(self) -> Option<Share> {
+        let weight = NonZeroU16::new(self.weight & !SERVER_TIMEOUT)?;
+        let [first, second, third] = self.key;
+        Some(Share { key: u32::from_le_bytes([first, second, third, 0]), weight })
+    }
+
+    #[inline]
+    pub(crate) fn set_share(&mut self, share: Share) {
+        let [first, second, third, _] = share.key.to_le_bytes();
+        self.key = [first, second, third];
+        self.weight = self.weight & SERVER_TIMEOUT | share.weight.get();
+    }
+
+    #[inline]
+    pub(crate) fn is_server_timeout(self) -> bool {
+        self.weight & SERVER_TIMEOUT != 0
+    }
+
+    #[inline]
+    pub(crate) fn set_server_timeout(&mut self, is: bool) {
+        self.weight = if is { self.weight | SERVER_TIMEOUT } else { self.weight & !SERVER_TIMEOUT };
+    }
+
+    #[inline]
+    pub(crate) fn expected(self) -> Option<Duration> {
+        let steps = self.expected.checked_sub(1)?;
+        Some(Duration::from_secs_f64(1e-6 * (f64::from(steps) / STEPS_PER_OCTAVE).exp2()))
+    }
+
+    #[inline]
+    pub(crate) fn set_expected(&mut self, time: Duration) {
+        let octaves = (time.as_secs_f64() * 1e6).max(1.0).log2();
+        self.expected = 1 + (octaves * STEPS_PER_OCTAVE).round().min(254.0) as u8;
+    }
+}
+
+/// What a layer may ask of a response.
+#[diagnostic::on_unimplemented(
+    message = "the layers of tower-kernels know nothing of responses of type `{Self}`",
+    label = "`ResponseContext` is not implemented for `{Self}`",
+    note = "for a type of your own an empty `impl` block of the trait is enough: every method has a default",
+    note = "for a type of another crate, put `.map_response(tower_kernels::middleware::classify::WithContext::new)` directly \
+            around the service that returns it",
+    note = "see the page `tower_kernels::compile_errors`"
+)]
+pub trait ResponseContext {
+    /// How the request was run.
+    fn execution(&self) -> Option<&Execution> {
+        None
+    }
+
+    /// The size of the payload in bytes, where it is known without work.
+    fn payload_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Set where the response is itself a refusal, as an HTTP response of status 503 is.
+    fn failure(&self) -> Option<ErrorKind> {
+        None
+    }
+}
+
+/// How a request was run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Execution {
+    /// What ran it: `"CPU"` or `"CUDA"`, or [`CACHE`](Self::CACHE) where nothing did.
+    pub backend: &'static str,
+    /// Which device of that backend, where it has several.
+    pub device: Option<u16>,
+    /// From the call to the start of the work.
+    pub queued: Duration,
+    /// The work itself: decoding where a lane did it, the kernel, encoding.
+    pub executed: Duration,
+    /// What the kernel's cost estimate promised for `executed`.
+    pub estimated: Duration,
+    /// How many requests shared the launch.
+    pub batch_size: u32,
+    /// What the device measured of it; only of some requests, and only where there is a device.
+    pub device_times: Option<Box<DeviceTimes>>,
+}
+
+/// Where a request's time went on its device, by the device's own clock.
+///
+/// Each is the sum of the spans in which the device was at it. The host's own work between them counts for none, so
+/// together they are no more than [`executed`](Execution::executed).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceTimes {
+    /// Copies to the device, and what they wait for between pieces of an array.
+    pub upload: Duration,
+    /// Launches, and fills and copies within the device.
+    pub kernel: Duration,
+    /// Copies from the device, and what they wait for between pieces of an array.
+    pub download: Duration,
+    /// The least that `kernel` could be: what the bytes and operations of the kernel's own [cost](super::Cost) take at the
+    /// device's peak. Absent where the peak is not known.
+    pub bound: Option<Duration>,
+}
+
+impl DeviceTimes {
+    /// How near the kernel came to the device's peak: `bound` over `kernel`. `None` where the bound is not known or
+    /// nothing was launched.
+    ///
+    /// Past 1 the estimate is of more than the kernel did, or its bytes were in a cache.
+    pub fn roofline(&self) -> Option<f64> {
+        let bound = self.bound.filter(|_| !self.kernel.is_zero())?;
+        Some(bound.as_secs_f64() / self.kernel.as_secs_f64())
+    }
+}
+
+impl Execution {
+    /// The backend of an answer that was given again by a cache: nothing was run for it.
+    pub const CACHE: &str = "cache";
+
+    /// A run of one request on `backend`, with all times zero.
+    #[inline]
+    pub fn new(backend: &'static str) -> Self {
+        Self {
+            backend,
+            device: None,
+            queued: Duration::ZERO,
+            executed: Duration::ZERO,
+            estimated: Duration::ZERO,
+            batch_size: 1,
+            device_times: None,
+        }
+    }
+}
+
+/// How much a request matters beside others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum Priority {
+    /// Work that can wait: the first to be shed.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// The last to be shed.
+    High,
+}
+
+impl Priority {
+    /// `"low"`, `"normal"` or `"high"`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Not one of `low`, `normal`, `high`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a priority is one of: low, normal, high")]
+pub struct UnknownPriority;
+
+impl FromStr for Priority {
+    type Err = UnknownPriority;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s {
+            "low" => Ok(Self::Low),
+            "normal" => Ok(Self::Normal),
+            "high" => Ok(Self::High),
+            _ => Err(UnknownPriority),
+        }
+    }
+}
+
+/// A position in a distributed trace, as [W3C Trace Context](https://www.w3.org/TR/trace-context/) writes it.
+///
+/// ```
+/// use tower_kernels::request::TraceContext;
+///
+/// let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+/// let context: TraceContext = header.parse().unwrap();
+/// assert!(context.is_sampled());
+/// assert_eq!(context.to_string(), header);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    trace_id: u128,
+    parent_id: u64,
+    flags: u8,
+    state: Option<Arc<str>>,
+}
+
+impl TraceContext {
+    /// The position `parent_id` in the trace `trace_id`; `None` where either is zero, which the standard forbids.
+    pub fn new(trace_id: u128, parent_id: u64, sampled: bool) -> Option<Self> {
+        (trace_id != 0 && parent_id != 0).then_some(Self { trace_id, parent_id, flags: u8::from(sampled), state: None })
+    }
+
+    /// With the vendors' `tracestate` header, carried as it came.
+    #[must_use]
+    pub fn with_state(mut self, state: impl Into<Arc<str>>) -> Self {
+        self.state = Some(state.into());
+        self
+    }
+
+    /// The trace.
+    pub fn trace_id(&self) -> u128 {
+        self.trace_id
+    }
+
+    /// The span of the caller.
+    pub fn parent_id(&self) -> u64 {
+        self.parent_id
+    }
+
+    /// Whether the caller records this trace.
+    pub fn is_sampled(&self) -> bool {
+        self.flags & 1 == 1
+    }
+
+    /// The `tracestate` header.
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+}
+
+impl fmt::Display for TraceContext {
+    /// The `traceparent` header.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.parent_id, self.flags)
+    }
+}
+
+/// Not a `traceparent` header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a traceparent has the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")]
+pub struct InvalidTraceParent;
+
+impl FromStr for TraceContext {
+    type Err = InvalidTraceParent;
+
+    fn from_str(header: &str) -> Result<Self, Self::Err> {
+        // Fixed columns; `from_str_radix` would also take a sign, and the standard wants lower case.
+        let hex = |range: std::ops::Range<usize>| {
+            let digits = header.get(range).ok_or(InvalidTraceParent)?;
+            if digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+                u128::from_str_radix(digits, 16).map_err(|_| InvalidTraceParent)
+            } else {
+                Err(InvalidTraceParent)
+            }
+        };
+        let version = hex(0..2)?;
+        let bytes = header.as_bytes();
+        // A version after 00 may append fields behind a further dash; ff is forbidden.
+        let length_fits = match version {
+            0 => bytes.len() == 55,
+            0xff => false,
+            _ => bytes.len() == 55 || bytes.get(55) == Some(&b'-'),
+        };
+        let dashes = [2, 35, 52].iter().all(|&at| bytes.get(at) == Some(&b'-'));
+        if !length_fits || !dashes {
+            return Err(InvalidTraceParent);
+        }
+        let trace_id = hex(3..35)?;
+        let parent_id = u64::try_from(hex(36..52)?).map_err(|_| InvalidTraceParent)?;
+        let flags = u8::try_from(hex(53..55)?).map_err(|_| InvalidTraceParent)?;
+        let mut context = Self::new(trace_id, parent_id, false).ok_or(InvalidTraceParent)?;
+        context.flags = flags;
+        Ok(context)
+    }
+}
+
+#[cfg(test)]
+mod scheduling_tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_is_what_was_set() {
+        let mut scheduling = Scheduling::default();
+        assert_eq!((scheduling.share(), scheduling.expected(), scheduling.is_server_timeout()), (None, None, false));
+        let weight = |weight| NonZeroU16::new(weight).unwrap();
+        for share in [Share::COMMON, Share::new(0xabcdef, weight(7)), Share::new(1, weight(u16::MAX))] {
+            scheduling.set_server_timeout(true);
+            scheduling.set_share(share);
+            assert_eq!((scheduling.share(), scheduling.is_server_timeout()), (Some(share), true));
+            scheduling.set_server_timeout(false);
+            assert_eq!((scheduling.share(), scheduling.is_server_timeout()), (Some(share), false));
+        }
+        for micros in [1.0, 17.0, 54_000.0, 3.6e9] {
+            let time = Duration::from_secs_f64(micros / 1e6);
+            scheduling.set_expected(time);
+            let off = scheduling.expected().unwrap().as_secs_f64() / time.as_secs_f64() - 1.0;
+            assert!(off.abs() < 0.05, "{micros} µs are {:?}", scheduling.expected());
+        }
+        scheduling.set_expected(Duration::ZERO);
+        assert_eq!(scheduling.expected(), Some(Duration::from_micros(1)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TraceContext;
+
+    #[test]
+    fn traceparent_is_read_as_the_standard_says() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(good.parse::<TraceContext>().unwrap().trace_id(), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        let later = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-the-future-will-be-like";
+        assert!(later.parse::<TraceContext>().is_ok());
+        for bad in [
+            "",
+            "00",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00F067AA0BA902B7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
+            "00-4bf92f3577b34da6a3ce929d0e0e473+-00f067aa0ba902b7-01",
+            "00-ééééééééééééééééééééééééééééé-00f067aa0ba902b7-01",
+        ] {
+            assert!(bad.parse::<TraceContext>().is_err(), "{bad:?} was accepted");
+        }
+    }
+}

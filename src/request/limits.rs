@@ -1,0 +1,188 @@
+//! How much a request may hold of what takes time or memory for each item, however few bytes an item has on the wire.
+//!
+//! Every way in (REST, gRPC, actix, and callers in the same process) has these limits, and checks them before it collects
+//! the items. Bytes in all are bounded elsewhere, by each server's limit on the body of a request.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use super::RequestContext;
+
+/// Tensors in a request or a response, and names in the list of outputs that a request wants. The kernels of the catalogue
+/// have at most a dozen fields.
+pub const MAX_TENSORS: usize = 256;
+
+/// Dimensions of a tensor.
+pub const MAX_RANK: usize = 8;
+
+/// Bytes in a name: of a tenant, a request, a kernel or a tensor.
+pub const MAX_NAME_BYTES: usize = 128;
+
+/// Bytes in a `tracestate` header that is carried on. The W3C asks for at least 512; a longer one is dropped.
+pub const MAX_TRACE_STATE_BYTES: usize = 512;
+
+/// Bytes of the place in an [`InvalidInput`](crate::service::InvalidInput), which can repeat what a client has sent.
+pub(crate) const MAX_FIELD_BYTES: usize = 256;
+
+/// Bytes of the reason in an [`InvalidInput`](crate::service::InvalidInput), which can repeat what a client has sent.
+pub(crate) const MAX_REASON_BYTES: usize = 1024;
+
+/// Why a text is not a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidName {
+    /// It has no characters.
+    #[error("it is empty")]
+    Empty,
+    /// It has more than [`MAX_NAME_BYTES`].
+    #[error("it is longer than {MAX_NAME_BYTES} bytes")]
+    TooLong,
+    /// It holds a control character, or one that cannot be seen.
+    #[error("it holds a control character or an invisible one")]
+    Invisible,
+}
+
+/// Checks a name that a client has chosen: 1 to [`MAX_NAME_BYTES`] bytes of visible characters and spaces.
+///
+/// Names are kept, logged and shown to people, so they hold nothing that ends a line, is not seen, or changes the
+/// direction of the text around it.
+///
+/// # Errors
+/// What is wrong, without the name.
+pub fn check_name(name: &str) -> Result<(), InvalidName> {
+    if name.is_empty() {
+        return Err(InvalidName::Empty);
+    }
+    if name.len() > MAX_NAME_BYTES {
+        return Err(InvalidName::TooLong);
+    }
+    let visible = name.bytes().all(|byte| matches!(byte, b' '..=b'~')) || name.chars().all(is_visible);
+    if visible { Ok(()) } else { Err(InvalidName::Invisible) }
+}
+
+/// The tenant that a layer may keep something of: the request's, if its name has at most [`MAX_NAME_BYTES`].
+///
+/// Servers check names where they come in. Layers are built into other programs as well, and what they keep of a tenant is
+/// bounded in number only, so to them requests of a tenant with a longer name are requests without a tenant.
+#[inline]
+pub fn tenant_key<R: RequestContext + ?Sized>(request: &R) -> Option<&Arc<str>> {
+    request.tenant().filter(|tenant| tenant.len() <= MAX_NAME_BYTES)
+}
+
+/// The first [`MAX_NAME_BYTES`] of a text, for a log or a trace.
+#[inline]
+pub fn name_prefix(text: &str) -> &str {
+    if text.len() <= MAX_NAME_BYTES {
+        return text;
+    }
+    let end = (0..=MAX_NAME_BYTES).rev().find(|&at| text.is_char_boundary(at));
+    &text[..end.unwrap_or(0)]
+}
+
+fn is_visible(char: char) -> bool {
+    // Soft hyphen, zero-width characters, marks of direction, invisible operators, fillers, byte order mark,
+    // annotations, and tags.
+    let format = matches!(char,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
+    !char.is_control() && !format && (char == ' ' || !char.is_whitespace())
+}
+
+/// `text`, cut after `max` bytes at most if it is longer.
+pub(crate) fn shortened(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        let end = (0..=max).rev().find(|&at| text.is_char_boundary(at));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+        // The rest of a text that a client has made long is not kept.
+        text.shrink_to_fit();
+    }
+    text
+}
+
+/// The index of the first name that has been there before.
+#[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(dead_code, reason = "for heads of tensors"))]
+pub(crate) fn first_duplicate<'a>(names: impl Iterator<Item = &'a str>) -> Option<usize> {
+    let mut seen = HashSet::new();
+    names.enumerate().find(|(_, name)| !seen.insert(*name)).map(|(index, _)| index)
+}
+
+/// Reads a sequence of at most `MAX` items, and fails at the first past them. For `#[serde(deserialize_with)]`.
+#[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(dead_code, reason = "for heads of tensors"))]
+pub(crate) fn at_most<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    struct AtMost<T, const MAX: usize>(std::marker::PhantomData<T>);
+
+    impl<'de, T: serde::Deserialize<'de>, const MAX: usize> serde::de::Visitor<'de> for AtMost<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a sequence of at most {MAX}")
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut read = Vec::new();
+            while read.len() < MAX {
+                match items.next_element()? {
+                    Some(item) => read.push(item),
+                    None => return Ok(read),
+                }
+            }
+            match items.next_element::<serde::de::IgnoredAny>()? {
+                Some(_) => {
+                    Err(serde::de::Error::custom(format_args!("there are more than {MAX}, and {MAX} is the most")))
+                }
+                None => Ok(read),
+            }
+        }
+    }
+
+    deserializer.deserialize_seq(AtMost::<T, MAX>(std::marker::PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_and_visible() {
+        for good in ["a", "acme", "made up 7", "graph/page-rank", "Bäckerei Süß", "東京", &"x".repeat(128)] {
+            assert_eq!(check_name(good), Ok(()), "{good:?}");
+        }
+        for (bad, error) in [
+            ("", InvalidName::Empty),
+            (&*"x".repeat(129), InvalidName::TooLong),
+            (&*"ü".repeat(65), InvalidName::TooLong),
+            ("a\nb", InvalidName::Invisible),
+            ("a\u{7f}", InvalidName::Invisible),
+            ("a\u{85}b", InvalidName::Invisible),
+            ("a\u{a0}b", InvalidName::Invisible),
+            ("ac\u{200b}me", InvalidName::Invisible),
+            ("\u{202e}emca", InvalidName::Invisible),
+            ("a\u{e0041}", InvalidName::Invisible),
+        ] {
+            assert_eq!(check_name(bad), Err(error), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(shortened("äöü".to_owned(), 6), "äöü");
+        assert_eq!(shortened("äöü".to_owned(), 3), "ä…");
+        assert!(shortened("x".repeat(1 << 20), 8).capacity() < 64);
+    }
+
+    #[test]
+    fn a_sequence_ends_at_its_limit() {
+        let read = |json: &str| at_most::<_, u8, 2>(&mut serde_json::Deserializer::from_str(json));
+        assert_eq!(read("[1, 2]").unwrap(), [1, 2]);
+        assert!(read("[1, 2, 3]").unwrap_err().to_string().contains("more than 2"));
+        // What comes after the limit is not even looked at.
+        assert!(read("[1, 2, 3, nonsense").unwrap_err().to_string().contains("more than 2"));
+    }
+}

@@ -1,0 +1,88 @@
+//! The answer to tensors.
+
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Asked;
+use super::head::datatype;
+use crate::error::ErrorKind;
+use crate::servers::http::Problem;
+use crate::service::{InvalidInput, KernelError, KernelResponse, Payload, ResponseMetadata, Tensor, Tensors};
+
+/// The JSON before an answer's tensors.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TensorAnswerHead")]
+pub(crate) struct Document<'a> {
+    /// The `kernel_id`, as clients of the protocol expect it.
+    model_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    request_id: &'a str,
+    kernel_id: &'a str,
+    /// In the order of their bytes.
+    outputs: Vec<Output<'a>>,
+    metadata: ResponseMetadata<'a>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct Output<'a> {
+    name: &'a str,
+    datatype: &'a str,
+    shape: &'a [usize],
+    parameters: Parameters,
+}
+
+impl<'a> From<(&'a str, &'a Tensor)> for Output<'a> {
+    fn from((name, tensor): (&'a str, &'a Tensor)) -> Self {
+        let parameters = Parameters { binary_data_size: tensor.data().len() };
+        Self { name, datatype: datatype(tensor.dtype()), shape: tensor.shape(), parameters }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct Parameters {
+    /// How many of the bytes after the head are this tensor's.
+    binary_data_size: usize,
+}
+
+/// The head, and the tensors in its order, which are those of the response and not copied.
+pub(in super::super) fn write(
+    response: &KernelResponse,
+    request_id: &str,
+    kernel_id: &str,
+    asked: &Asked,
+) -> Result<(Bytes, Vec<Bytes>), Problem> {
+    let Payload::Tensors(tensors) = &response.payload else {
+        let reason = "tensors were asked for and the payload is none".to_owned();
+        return Err(Problem::of(&KernelError::Encode(reason)));
+    };
+    let tensors = select(tensors, asked)?;
+    let document = Document {
+        model_name: kernel_id,
+        id: asked.id.as_deref(),
+        request_id,
+        kernel_id,
+        outputs: tensors.iter().copied().map(Output::from).collect(),
+        metadata: (&response.execution).into(),
+    };
+    let head = serde_json::to_vec(&document)
+        .map_err(|error| Problem::new(ErrorKind::Internal, format!("the answer cannot be written: {error}")))?;
+    Ok((head.into(), tensors.into_iter().map(|(_, tensor)| tensor.data().clone()).collect()))
+}
+
+/// Those asked for, in the order asked for.
+fn select<'a>(tensors: &'a Tensors, asked: &'a Asked) -> Result<Vec<(&'a str, &'a Tensor)>, Problem> {
+    let Some(names) = &asked.outputs else { return Ok(tensors.iter().collect()) };
+    let named = |(index, name): (usize, &'a String)| match tensors.get(name) {
+        Some(tensor) => Ok((name.as_str(), tensor)),
+        None => {
+            let all: Vec<_> = tensors.iter().map(|(name, _)| name).collect();
+            let reason = format!("there is no output `{name}`; there are: {}", all.join(", "));
+            Err(InvalidInput::new(format!("outputs[{index}].name"), reason).into())
+        }
+    };
+    names.iter().enumerate().map(named).collect()
+}

@@ -1,0 +1,167 @@
+//! [`FloatArray`]: one number or an array, in the precision that it came in.
+
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+use serde_json::json;
+
+use super::buffer::RawBytes;
+use super::deadline::read_all;
+use super::{Buffer, Element};
+
+/// How [`FloatArray`] announce themselves to the tensor codec, which then answers with a map of one entry: from the dtype's
+/// name to the bytes.
+pub(super) const ANNOUNCED: &str = "tower_kernels::FloatArray";
+
+/// One number for all, or an array of numbers in single or double precision.
+///
+/// For kernels that work in either precision and broadcast. JSON numbers are double. A tensor is one number where it has
+/// rank 0 or shape `[1]`, and an array where it has rank 1; its dtype is `float32` or `float64`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum FloatArray {
+    /// One number for all.
+    One(f64),
+    /// An array in single precision.
+    F32(Buffer<f32>),
+    /// An array in double precision.
+    F64(Buffer<f64>),
+}
+
+impl FloatArray {
+    /// The length of an array; `None` for one number, which fits any.
+    pub fn array_len(&self) -> Option<usize> {
+        match self {
+            Self::One(_) => None,
+            Self::F32(values) => Some(values.len()),
+            Self::F64(values) => Some(values.len()),
+        }
+    }
+}
+
+impl Default for FloatArray {
+    fn default() -> Self {
+        Self::One(0.0)
+    }
+}
+
+impl From<f64> for FloatArray {
+    fn from(value: f64) -> Self {
+        Self::One(value)
+    }
+}
+
+macro_rules! from_arrays {
+    ($($type:ident $variant:ident)*) => {$(
+        impl From<Buffer<$type>> for FloatArray {
+            fn from(values: Buffer<$type>) -> Self {
+                Self::$variant(values)
+            }
+        }
+
+        impl From<Vec<$type>> for FloatArray {
+            fn from(values: Vec<$type>) -> Self {
+                Self::$variant(values.into())
+            }
+        }
+    )*};
+}
+from_arrays! { f32 F32 f64 F64 }
+
+impl Serialize for FloatArray {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::One(value) => serializer.serialize_f64(*value),
+            Self::F32(values) => values.serialize(serializer),
+            Self::F64(values) => values.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FloatArray {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_any(Text)
+        } else {
+            deserializer.deserialize_newtype_struct(ANNOUNCED, Binary)
+        }
+    }
+}
+
+struct Text;
+
+impl<'de> Visitor<'de> for Text {
+    type Value = FloatArray;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number or an array of numbers")
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<FloatArray, E> {
+        Ok(FloatArray::One(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<FloatArray, E> {
+        Ok(FloatArray::One(value as f64))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<FloatArray, E> {
+        Ok(FloatArray::One(value as f64))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<FloatArray, A::Error> {
+        Ok(read_all::<f64, A>(seq)?.into())
+    }
+}
+
+struct Binary;
+
+impl<'de> Visitor<'de> for Binary {
+    type Value = FloatArray;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a float32 or float64 tensor of rank 0 or 1")
+    }
+
+    fn visit_f32<E: de::Error>(self, value: f32) -> Result<FloatArray, E> {
+        Ok(FloatArray::One(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<FloatArray, E> {
+        Ok(FloatArray::One(value))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FloatArray, A::Error> {
+        let dtype: Option<String> = map.next_key()?;
+        match dtype.as_deref() {
+            Some(name) if name == f32::DTYPE.as_str() => Ok(map.next_value_seed(RawBytes::<f32>::new())?.into()),
+            Some(name) if name == f64::DTYPE.as_str() => Ok(map.next_value_seed(RawBytes::<f64>::new())?.into()),
+            name => {
+                let found = name.unwrap_or("none");
+                Err(de::Error::custom(format!("dtype {found} where float32 or float64 is expected")))
+            }
+        }
+    }
+}
+
+impl JsonSchema for FloatArray {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "FloatArray".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        // NaN and the infinities are written as null.
+        let kind = if generator.contract().is_serialize() { json!(["number", "null"]) } else { json!("number") };
+        let number = json!({ "type": kind });
+        json_schema!({
+            "anyOf": [number, { "type": "array", "items": number }],
+            "x-dtype": ["float32", "float64"],
+        })
+    }
+}

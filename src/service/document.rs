@@ -1,0 +1,356 @@
+//! The JSON documents of an execute call, as every HTTP transport reads and writes them.
+//!
+//! ```json
+//! {"kernel_id": "linalg/saxpy",
+//!  "input": {"a": 2.0, "x": [1.0], "y": [1.0]},
+//!  "metadata": {"timeout_ms": 50, "priority": "high", "tenant": "acme", "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}}
+//! ```
+//! `metadata` and each of its fields may be left out. `input` is not looked into here: it goes on as the slice of the
+//! body that it is, and is parsed once, into the kernel's own type.
+//!
+//! ```json
+//! {"request_id": "req-1f", "kernel_id": "linalg/saxpy", "output": {"y": [3.0]},
+//!  "metadata": {"duration_us": 1, "queued_us": 0, "backend": "CPU"}}
+//! ```
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::codec::decode_json;
+use super::{InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
+use crate::request::limits::check_name;
+use crate::request::{Execution, Priority, TraceContext};
+
+/// Which kernel to run, on what, and how.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ExecuteRequest")]
+pub(crate) struct Request<'a> {
+    /// The id of the kernel, or one of its aliases.
+    #[serde(borrow)]
+    kernel_id: Cow<'a, str>,
+    /// The input of the kernel.
+    #[serde(borrow)]
+    #[schemars(with = "serde_json::Value")]
+    input: &'a RawValue,
+    /// How to run it.
+    #[serde(borrow, default)]
+    metadata: Option<RequestMetadata<'a>>,
+}
+
+/// How a request is to be run, in whichever document says so; all of it may be left out.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RequestMetadata<'a> {
+    /// How long the answer is of use, in milliseconds from the arrival of the request.
+    pub(crate) timeout_ms: Option<u64>,
+    /// How much the request matters beside others.
+    #[serde(borrow)]
+    #[schemars(with = "Option<Priority>")]
+    pub(crate) priority: Option<Cow<'a, str>>,
+    /// On whose behalf the request is made.
+    #[serde(borrow)]
+    pub(crate) tenant: Option<Cow<'a, str>>,
+    /// A trace id of 32 hex digits in lower case, or a whole `traceparent`.
+    #[serde(borrow)]
+    pub(crate) trace_id: Option<Cow<'a, str>>,
+}
+
+impl RequestMetadata<'_> {
+    /// Tells the request; `at` is what the document calls it, for errors.
+    pub(crate) fn apply(self, request: &mut KernelRequest, at: &str) -> Result<(), InvalidInput> {
+        if let Some(timeout) = self.timeout_ms {
+            request.set_timeout(Duration::from_millis(timeout));
+        }
+        if let Some(priority) = self.priority {
+            request.priority = priority
+                .parse::<Priority>()
+                .map_err(|error| InvalidInput::new(format!("{at}.priority"), error.to_string()))?;
+        }
+        request.tenant = match self.tenant {
+            // As over gRPC, where metadata that is empty says nothing.
+            Some(tenant) if !tenant.is_empty() => {
+                check_name(&tenant).map_err(|error| InvalidInput::new(format!("{at}.tenant"), error.to_string()))?;
+                Some(tenant.into())
+            }
+            _ => None,
+        };
+        if let Some(trace) = self.trace_id {
+            let context = trace_context(&trace).ok_or_else(|| {
+                InvalidInput::new(format!("{at}.trace_id"), "neither a trace id of 32 hex digits nor a traceparent")
+            })?;
+            request.trace = Some(Box::new(context));
+        }
+        Ok(())
+    }
+}
+
+/// The answer of a kernel and how it came about.
+// For its schema alone: `to_json` writes it, because the output is JSON already and serde would read it again.
+#[derive(JsonSchema)]
+#[schemars(rename = "ExecuteResponse")]
+#[expect(dead_code, reason = "it has a schema and no values")]
+pub(crate) struct Response {
+    /// The response's `x-request-id`.
+    request_id: String,
+    /// The kernel, as the request calls it.
+    kernel_id: String,
+    /// The output of the kernel.
+    output: serde_json::Value,
+    /// How it was run.
+    metadata: ResponseMetadata<'static>,
+}
+
+/// How a request was run, in whichever document answers it.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ResponseMetadata<'a> {
+    /// The work itself, in microseconds.
+    duration_us: u128,
+    /// From the call to the start of the work, in microseconds.
+    queued_us: u128,
+    /// What ran it: `CPU` or `CUDA`, or `cache` where the answer was known.
+    backend: &'a str,
+    /// Which device of that backend, where it has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<u32>,
+    /// How many requests shared the run, where it was more than this one.
+    #[serde(skip_serializing_if = "is_one")]
+    batch_size: u32,
+    /// What the device measured of it, where it was asked to: a sample of the requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_times: Option<ResponseDeviceTimes>,
+}
+
+/// Where the time went on the device, by its own clock, in microseconds.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct ResponseDeviceTimes {
+    /// Copies to the device.
+    upload_us: u128,
+    /// Launches.
+    kernel_us: u128,
+    /// Copies from the device.
+    download_us: u128,
+}
+
+impl<'a> From<&'a Execution> for ResponseMetadata<'a> {
+    fn from(execution: &'a Execution) -> Self {
+        Self {
+            duration_us: execution.executed.as_micros(),
+            queued_us: execution.queued.as_micros(),
+            backend: execution.backend,
+            device: execution.device.map(u32::from),
+            batch_size: execution.batch_size,
+            device_times: execution.device_times.as_deref().map(|times| ResponseDeviceTimes {
+                upload_us: times.upload.as_micros(),
+                kernel_us: times.kernel.as_micros(),
+                download_us: times.download.as_micros(),
+            }),
+        }
+    }
+}
+
+fn is_one(batch_size: &u32) -> bool {
+    *batch_size == 1
+}
+
+impl KernelRequest {
+    /// Reads the document of an execute call. A `trace_id` is a W3C trace id of 32 hex digits, or a whole `traceparent`.
+    ///
+    /// # Errors
+    /// The first field found wrong; those of `input` are found when the request is run.
+    ///
+    /// ```
+    /// use tower_kernels::service::KernelRequest;
+    ///
+    /// let body = r#"{"kernel_id": "linalg/saxpy", "input": {"a": 2.0}, "metadata": {"timeout_ms": 50}}"#;
+    /// let request = KernelRequest::from_json(body.into()).unwrap();
+    /// assert!(request.deadline.is_some());
+    ///
+    /// let error = KernelRequest::from_json(r#"{"kernel_id": "linalg/saxpy"}"#.into()).unwrap_err();
+    /// assert_eq!(error.field, "input");
+    /// ```
+    pub fn from_json(body: Bytes) -> Result<Self, InvalidInput> {
+        let document: Request<'_> = decode_json(&body)?;
+        check_name(&document.kernel_id).map_err(|error| InvalidInput::new("kernel_id", error.to_string()))?;
+        let input = body.slice_ref(document.input.get().as_bytes());
+        let mut request = Self::new(document.kernel_id.into_owned(), Payload::Json(input));
+        if let Some(metadata) = document.metadata {
+            metadata.apply(&mut request, "metadata")?;
+        }
+        Ok(request)
+    }
+}
+
+/// A bare trace id has no span to be a child of, and the standard allows none to be zero: its own low half stands in.
+fn trace_context(text: &str) -> Option<TraceContext> {
+    if let Ok(context) = text.parse() {
+        return Some(context);
+    }
+    let digits = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let id = u128::from_str_radix(text, 16).ok().filter(|_| digits)?;
+    TraceContext::new(id, (id as u64).max(1), true)
+}
+
+impl KernelResponse {
+    /// Writes the document that answers an execute call; the output is copied into it, and not parsed again.
+    ///
+    /// # Errors
+    /// [`KernelError::Encode`] where the payload is not JSON, because the request's was not.
+    pub fn to_json(&self, request_id: &str, kernel_id: &str) -> Result<Bytes, KernelError> {
+        let output = self.json_output()?;
+        let mut body = Vec::with_capacity(output.len() + request_id.len() + kernel_id.len() + 160);
+        let mut write = || -> Result<(), std::io::Error> {
+            write_head(&mut body, request_id, kernel_id)?;
+            body.write_all(output)?;
+            self.write_tail(&mut body)
+        };
+        write().map_err(|error| KernelError::Encode(error.to_string()))?;
+        Ok(body.into())
+    }
+
+    /// The same document in three pieces, of which the second is the output itself and not a copy.
+    #[cfg(any(feature = "axum", feature = "hyper"))]
+    pub(crate) fn to_json_frames(&self, request_id: &str, kernel_id: &str) -> Result<[Bytes; 3], KernelError> {
+        let output = self.json_output()?;
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        let written = write_head(&mut head, request_id, kernel_id).and_then(|()| self.write_tail(&mut tail));
+        written.map_err(|error| KernelError::Encode(error.to_string()))?;
+        Ok([head.into(), output.clone(), tail.into()])
+    }
+
+    fn json_output(&self) -> Result<&Bytes, KernelError> {
+        match &self.payload {
+            Payload::Json(output) => Ok(output),
+            _ => Err(KernelError::Encode("a JSON document was asked for and the payload is not JSON".to_owned())),
+        }
+    }
+
+    /// What follows the output.
+    fn write_tail(&self, body: &mut Vec<u8>) -> Result<(), std::io::Error> {
+        body.write_all(br#","metadata":"#)?;
+        serde_json::to_writer(&mut *body, &ResponseMetadata::from(&self.execution))?;
+        body.write_all(b"}")
+    }
+}
+
+/// What comes before the output.
+fn write_head(body: &mut Vec<u8>, request_id: &str, kernel_id: &str) -> Result<(), std::io::Error> {
+    body.write_all(br#"{"request_id":"#)?;
+    serde_json::to_writer(&mut *body, request_id)?;
+    body.write_all(br#","kernel_id":"#)?;
+    serde_json::to_writer(&mut *body, kernel_id)?;
+    body.write_all(br#","output":"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::RequestContext;
+
+    fn parse(body: &str) -> Result<KernelRequest, InvalidInput> {
+        KernelRequest::from_json(Bytes::copy_from_slice(body.as_bytes()))
+    }
+
+    #[test]
+    fn all_metadata_reaches_the_request_and_the_input_is_a_slice_of_the_body() {
+        let body = Bytes::from(
+            r#"{"metadata": {"timeout_ms": 9, "priority": "high", "tenant": "acme",
+                "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, "input": {"a": [1, 2]}, "kernel_id": "a\u002fb"}"#,
+        );
+        let request = KernelRequest::from_json(body.clone()).unwrap();
+        assert_eq!(
+            (request.operation(), request.priority, request.tenant.as_deref()),
+            ("a/b", Priority::High, Some("acme"))
+        );
+        assert_eq!(request.trace_context().unwrap().trace_id(), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        let Payload::Json(input) = request.payload else { panic!("no JSON") };
+        assert_eq!(input, r#"{"a": [1, 2]}"#);
+        assert!(body.as_ptr_range().contains(&input.as_ptr()), "copied");
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (body, field) in [
+            ("", "input"),
+            ("[]", "input"),
+            (r#"{"input": {}}"#, "kernel_id"),
+            (r#"{"kernel_id": "a"}"#, "input"),
+            (r#"{"kernel_id": 1, "input": {}}"#, "kernel_id"),
+            (r#"{"kernel_id": "a", "input": {}, "metadata": {"timeout_ms": -1}}"#, "metadata.timeout_ms"),
+            (r#"{"kernel_id": "a", "input": {}, "metadata": {"timeout": 1}}"#, "metadata.timeout"),
+            (r#"{"kernel_id": "a", "input": {}, "metadata": {"priority": "urgent"}}"#, "metadata.priority"),
+            (r#"{"kernel_id": "a", "input": {}, "metadata": {"trace_id": "0"}}"#, "metadata.trace_id"),
+        ] {
+            assert_eq!(parse(body).unwrap_err().field, field, "{body}");
+        }
+    }
+
+    #[test]
+    fn names_are_bounded_and_errors_do_not_repeat_what_was_sent() {
+        let long = "x".repeat(100_000);
+        for (body, field) in [
+            (format!(r#"{{"kernel_id": "{long}", "input": 1}}"#), "kernel_id"),
+            (r#"{"kernel_id": "", "input": 1}"#.to_owned(), "kernel_id"),
+            (r#"{"kernel_id": "a\nb", "input": 1}"#.to_owned(), "kernel_id"),
+            (format!(r#"{{"kernel_id": "a", "input": 1, "metadata": {{"tenant": "{long}"}}}}"#), "metadata.tenant"),
+            (r#"{"kernel_id": "a", "input": 1, "metadata": {"tenant": "a\u0000"}}"#.to_owned(), "metadata.tenant"),
+            (format!(r#"{{"kernel_id": "a", "input": 1, "metadata": {{"priority": "{long}"}}}}"#), "metadata.priority"),
+            (format!(r#"{{"kernel_id": "a", "input": 1, "metadata": {{"{long}": 1}}}}"#), "metadata.xxx"),
+            (format!(r#"{{"kernel_id": "a", "{long}": 1}}"#), "xxx"),
+        ] {
+            let invalid = parse(&body).unwrap_err();
+            assert!(invalid.field.starts_with(field), "{invalid}");
+            assert!(invalid.to_string().len() < 1500, "{} bytes", invalid.to_string().len());
+        }
+        assert_eq!(parse(r#"{"kernel_id": "a", "input": 1, "metadata": {"tenant": ""}}"#).unwrap().tenant, None);
+    }
+
+    #[test]
+    fn a_timeout_past_the_end_of_time_is_none() {
+        let body = format!(r#"{{"kernel_id": "a", "input": 1, "metadata": {{"timeout_ms": {}}}}}"#, u64::MAX);
+        let deadline = parse(&body).unwrap().deadline;
+        assert!(deadline.is_none_or(|deadline| deadline.elapsed().is_zero()));
+    }
+
+    #[test]
+    fn the_answer_has_the_fields_of_its_schema() {
+        let mut execution = Execution::new("CUDA");
+        (execution.device, execution.batch_size) = (Some(1), 2);
+        execution.device_times = Some(Box::default());
+        let body = KernelResponse::new(Payload::json("1"), execution).to_json("r", "a/b").unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+        let schema = settings.into_generator().into_root_schema_for::<Response>().to_value();
+        let keys = |value: &serde_json::Value| -> Vec<String> {
+            let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!(keys(&document), keys(&schema["properties"]));
+        assert_eq!(schema["required"].as_array().unwrap().len(), 4);
+        let metadata = &schema["$defs"]["ResponseMetadata"]["properties"];
+        assert_eq!(keys(&document["metadata"]), keys(metadata));
+    }
+
+    #[test]
+    fn the_answer_is_json_whatever_the_ids_hold() {
+        let response = KernelResponse::new(Payload::json(r#"{"y":[1.0]}"#), Execution::new("CPU"));
+        let body = response.to_json("req-\"1\"", "a/b").unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            document,
+            serde_json::json!({
+                "request_id": "req-\"1\"", "kernel_id": "a/b", "output": {"y": [1.0]},
+                "metadata": {"duration_us": 0, "queued_us": 0, "backend": "CPU"},
+            })
+        );
+        assert!(KernelResponse::new(Payload::typed(1), Execution::new("CPU")).to_json("1", "a").is_err());
+    }
+}
