@@ -11,7 +11,7 @@
 #![allow(unsafe_code)]
 
 #[allow(dead_code, reason = "a part of it is for the soak on the CPU")]
-#[path = "../../tests/soak/harness/mod.rs"]
+#[path = "../../tests/stress/soak/harness/mod.rs"]
 mod harness;
 #[path = "../cuda/hold.rs"]
 mod hold;

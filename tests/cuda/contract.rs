@@ -4,9 +4,9 @@ use tower_kernels::backends::cuda::CudaBackend;
 use tower_kernels::cuda::LaunchContext;
 use tower_kernels::service::{Buffer, KernelError, KernelRequest, KernelService};
 
-use crate::checks::{self, Subject};
 use crate::probe::{Bench, in_flight, request};
 use crate::stopping::{one, until_told};
+use crate::support::checks::{self, Subject};
 
 struct OneLane {
     service: KernelService<CudaBackend>,

@@ -5,8 +5,6 @@
 
 mod batch;
 mod catalogue;
-#[path = "../contract/checks.rs"]
-mod checks;
 mod compiled;
 mod contract;
 mod domain;
@@ -17,9 +15,9 @@ mod memory;
 mod priority;
 mod probe;
 mod stopping;
+#[path = "../support/mod.rs"]
+mod support;
 mod telemetry;
-#[path = "../probe/wakes.rs"]
-mod wakes;
 mod without;
 
 use std::sync::{PoisonError, RwLock};

@@ -13,8 +13,6 @@ use tower_kernels::service::{
     KernelResponse, KernelService, Payload, RunContext,
 };
 
-pub(crate) use crate::wakes::Wakes;
-
 /// A kernel whose host code is a closure.
 pub(crate) struct Probe<F> {
     pub(crate) name: &'static str,

@@ -17,9 +17,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
-use crate::process::{PATIENCE, SAXPY, Server, program};
 use crate::size;
 use crate::streams::{metric_of, until_metric};
+use crate::support::process::{PATIENCE, SAXPY, Server, program};
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 

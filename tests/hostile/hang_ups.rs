@@ -7,8 +7,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::process::{PATIENCE, Server};
 use crate::streams::{metric, metric_of};
+use crate::support::process::{PATIENCE, Server};
 use crate::tls::{Authority, Client, Folder, start};
 
 /// Work for minutes, where nobody cancels it.

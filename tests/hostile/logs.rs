@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::process::{Call, PATIENCE, SAXPY, Server, program, run, signal, stderr, wait};
 use crate::size;
+use crate::support::process::{Call, PATIENCE, SAXPY, Server, program, run, signal, stderr, wait};
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 /// A request with it is late whenever it comes, which the log was told of each time.
@@ -289,7 +289,7 @@ fn no_command_ends_by_a_panic_where_it_cannot_write() {
         for error in [Stdio::null as fn() -> Stdio, full] {
             let mut child = program(args.iter().copied());
             let mut child = child.stdin(Stdio::piped()).stdout(full()).stderr(error()).spawn().unwrap();
-            crate::process::feed(child.stdin.take().unwrap(), SAXPY);
+            crate::support::process::feed(child.stdin.take().unwrap(), SAXPY);
             assert_eq!(wait(&mut child).code(), Some(1), "{args:?}");
         }
         // A reader that has gone has read what it wanted.
@@ -297,7 +297,7 @@ fn no_command_ends_by_a_panic_where_it_cannot_write() {
         drop(reader);
         let mut child = program(args.iter().copied());
         let mut child = child.stdin(Stdio::piped()).stdout(writer).stderr(full()).spawn().unwrap();
-        crate::process::feed(child.stdin.take().unwrap(), SAXPY);
+        crate::support::process::feed(child.stdin.take().unwrap(), SAXPY);
         assert_eq!(wait(&mut child).code(), Some(0), "{args:?}");
     }
     for (args, code) in [

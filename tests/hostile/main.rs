@@ -10,10 +10,6 @@
 
 #![cfg(unix)]
 
-#[allow(dead_code, reason = "shared with tests/program, which uses more of it")]
-#[path = "../program/process.rs"]
-mod process;
-
 mod connections;
 mod hang_ups;
 mod logs;
@@ -24,6 +20,8 @@ mod seen;
 mod slow_readers;
 mod streams;
 mod supply;
+#[path = "../support/mod.rs"]
+mod support;
 mod tenants;
 mod tls;
 mod tokens;

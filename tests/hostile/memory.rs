@@ -13,8 +13,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
-use crate::process::{PATIENCE, SAXPY, Server, program};
 use crate::size;
+use crate::support::process::{PATIENCE, SAXPY, Server, program};
 
 const SAXPY_PATH: &str = "/kernels/linalg/saxpy/execute";
 const PRICING_PATH: &str = "/kernels/risk/option-pricing/execute";

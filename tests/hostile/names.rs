@@ -17,8 +17,8 @@ use tower_kernels::middleware::authenticate::{AuthenticateLayer, Credential, Den
 use tower_kernels::request::Execution;
 use tower_kernels::service::{KernelError, KernelRequest, KernelResponse, Payload};
 
-use super::process::{SAXPY, Server};
 use super::size;
+use crate::support::process::{SAXPY, Server};
 
 const SECOND: Duration = Duration::from_secs(1);
 

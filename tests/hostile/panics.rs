@@ -33,7 +33,7 @@ use tower_kernels::service::{
     RunContext,
 };
 
-use crate::process::PATIENCE;
+use crate::support::process::PATIENCE;
 
 /// What no client may be told.
 const SECRET: &str = "the-secret-of-the-kernel";

@@ -13,8 +13,8 @@ use tonic_types::StatusExt;
 use tower_kernels::grpc::proto::{ExecuteStreamRequest, execute_stream_request, execute_stream_response};
 use tower_kernels::grpc::{ExecuteRequest, ExecuteTensorsRequest, KernelClient, Tensor};
 
-use crate::process::{Call, PATIENCE, SAXPY, Server};
 use crate::size;
+use crate::support::process::{Call, PATIENCE, SAXPY, Server};
 
 const KEY: &str = "of-this-test-alone-and-long-enough";
 const KEY_HEADER: &str = "x-api-key: of-this-test-alone-and-long-enough";

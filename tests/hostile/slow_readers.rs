@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use crate::process::Server;
 use crate::streams::{metric_of, until_metric};
+use crate::support::process::Server;
 
 const PATH: &str = "/kernels/linalg/saxpy/execute";
 

@@ -7,8 +7,8 @@ use tonic::transport::{Channel, Endpoint};
 use tower_kernels::grpc::proto::execute_stream_request::Call;
 use tower_kernels::grpc::{ExecuteRequest, ExecuteStreamRequest, KernelClient};
 
-use crate::process::{PATIENCE, SAXPY, Server};
 use crate::size;
+use crate::support::process::{PATIENCE, SAXPY, Server};
 
 /// A connection that gives each response a window of 1 000 bytes, and more only as it is read.
 async fn tight_channel(server: &Server) -> Channel {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use crate::process::Server;
 use crate::size;
+use crate::support::process::Server;
 
 #[path = "tenants/model.rs"]
 mod model;

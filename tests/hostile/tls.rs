@@ -26,8 +26,8 @@ use tonic::Code;
 use tonic::transport::Endpoint;
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
-use crate::process::{PATIENCE, SAXPY, Server, Text, program, run, signal, stderr, wait};
 use crate::size;
+use crate::support::process::{PATIENCE, SAXPY, Server, Text, program, run, signal, stderr, wait};
 
 /// An authority, and the certificates that it issues.
 pub(crate) struct Authority {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use tower_kernels::middleware::authenticate::JwtKey;
 
-use crate::process::{PATIENCE, SAXPY, Server, Text, program};
+use crate::support::process::{PATIENCE, SAXPY, Server, Text, program};
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 const ISSUER: &str = "https://login.example";

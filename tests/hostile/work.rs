@@ -18,8 +18,8 @@ use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::grpc::KernelGrpcServer;
 use tower_kernels::service::KernelRegistry;
 
-use super::process::{PATIENCE, SAXPY, Server};
 use super::size;
+use crate::support::process::{PATIENCE, SAXPY, Server};
 
 /// Messages as bytes, whatever they are.
 #[derive(Clone, Copy)]

@@ -168,7 +168,7 @@ async fn readiness_is_that_of_the_inner_service() {
     let (mock, mut handle) = tower_test::mock::pair::<Request<()>, Response<()>>();
     handle.allow(0);
     let mut service = AuthenticateLayer::new(keys()).layer(mock);
-    let (_wakes, waker) = crate::probe::Wakes::new();
+    let (_wakes, waker) = crate::support::wakes::Wakes::new();
     assert!(matches!(service.poll_ready(&mut Context::from_waker(&waker)), Poll::Pending));
     handle.send_error("gone");
     let Err(AuthenticateError::Inner(error)) = service.ready().await else { panic!("the inner service failed") };

@@ -18,7 +18,7 @@ use tower_kernels::layers::BatchLayer;
 use tower_kernels::middleware::batch::{Batch, BatchError, Join};
 use tower_kernels::request::RequestContext;
 
-use crate::probe::ProbeError;
+use crate::support::probe::ProbeError;
 
 const MS: Duration = Duration::from_millis(1);
 

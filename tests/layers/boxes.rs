@@ -7,7 +7,7 @@ use tower_kernels::error::{AnyError, ErrorKind};
 use tower_kernels::layers::{CircuitBreakerLayer, MetricsLayer, RateLimiterLayer};
 use tower_kernels::middleware::circuit_breaker::CircuitBreakerError;
 
-use crate::probe::{Act, Request, probe};
+use crate::support::probe::{Act, Request, probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::layers::{CircuitBreakerLayer, FallbackLayer, HedgeLayer, RetryLayer};
 
-use crate::probe::{Act, Probe, Request, Response, probe};
+use crate::support::probe::{Act, Probe, Request, Response, probe};
 
 const CALLS: usize = 10_000;
 const PLACES: usize = 256;

@@ -10,7 +10,7 @@ use tower_kernels::middleware::cache::Store;
 use tower_kernels::middleware::cache_key::{Repeatable, Repeats};
 use tower_kernels::request::ResponseContext;
 
-use crate::probe::{Act, ProbeError, Request, Response, probe};
+use crate::support::probe::{Act, ProbeError, Request, Response, probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;

@@ -9,7 +9,8 @@ use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{CircuitBreakerLayer, TimeoutLayer};
 use tower_kernels::middleware::circuit_breaker::{CircuitBreakerError, CircuitState};
 
-use crate::probe::{Act, Probe, ProbeError, Request, Wakes, probe};
+use crate::support::probe::{Act, Probe, ProbeError, Request, probe};
+use crate::support::wakes::Wakes;
 use crate::tracing::Notes;
 
 const SECOND: Duration = Duration::from_secs(1);

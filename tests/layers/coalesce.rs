@@ -14,7 +14,7 @@ use tower_kernels::middleware::coalesce::CoalesceError;
 use tower_kernels::middleware::timeout::TimeoutError;
 use tower_kernels::request::Priority;
 
-use crate::probe::{Act, ProbeError, Request, Response, probe};
+use crate::support::probe::{Act, ProbeError, Request, Response, probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -11,7 +11,8 @@ use tower_kernels::layers::ConcurrencyLayer;
 use tower_kernels::middleware::concurrency::fair::FairError;
 use tower_kernels::middleware::concurrency::{Aimd, Algorithm, Gradient, Outcome, Sample};
 
-use crate::probe::{Act, ProbeError, Request, Wakes, probe};
+use crate::support::probe::{Act, ProbeError, Request, probe};
+use crate::support::wakes::Wakes;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);

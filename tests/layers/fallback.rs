@@ -7,7 +7,7 @@ use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{CircuitBreakerLayer, FallbackLayer};
 use tower_kernels::middleware::fallback::FallbackError;
 
-use crate::probe::{Act, Probe, ProbeError, Request, Watch, probe};
+use crate::support::probe::{Act, Probe, ProbeError, Request, Watch, probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -21,9 +21,9 @@ fn layer() -> (FallbackLayer<Answering, Request>, Watch) {
 struct Answering(Probe);
 
 impl Service<Request> for Answering {
-    type Response = crate::probe::Response;
+    type Response = crate::support::probe::Response;
     type Error = ProbeError;
-    type Future = crate::probe::ProbeFuture;
+    type Future = crate::support::probe::ProbeFuture;
 
     fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), ProbeError>> {
         self.0.poll_ready(cx)

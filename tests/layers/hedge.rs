@@ -8,7 +8,7 @@ use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::HedgeLayer;
 use tower_kernels::middleware::hedge::Budget;
 
-use crate::probe::{Act, Probe, ProbeError, Request, Response, Watch, probe};
+use crate::support::probe::{Act, Probe, ProbeError, Request, Response, Watch, probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
@@ -30,7 +30,7 @@ fn scripted(places: usize, acts: impl IntoIterator<Item = Act>) -> (Scripted, Wa
 impl Service<Request> for Scripted {
     type Response = Response;
     type Error = ProbeError;
-    type Future = crate::probe::ProbeFuture;
+    type Future = crate::support::probe::ProbeFuture;
 
     fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), ProbeError>> {
         self.probe.poll_ready(cx)

@@ -12,7 +12,7 @@ use tower_kernels::layers::{ConcurrencyLayer, LoadShedLayer, PriorityQueueLayer}
 use tower_kernels::middleware::load_shed::LoadShedError;
 use tower_kernels::request::{Priority, RequestContext, ResponseContext};
 
-use crate::probe::{Act, ProbeError, Request, probe};
+use crate::support::probe::{Act, ProbeError, Request, probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);

@@ -11,16 +11,19 @@ mod cache;
 mod circuit_breaker;
 mod coalesce;
 mod concurrency;
+mod contract;
 mod fallback;
 mod hedge;
 mod load_shed;
 mod metrics;
+#[cfg(feature = "cache")]
+mod pipeline;
 mod priority_queue;
-#[path = "../probe/mod.rs"]
-mod probe;
 mod rate_limit;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 mod request_spans;
 mod retry;
+#[path = "../support/mod.rs"]
+mod support;
 mod timeout;
 mod tracing;

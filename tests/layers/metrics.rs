@@ -10,7 +10,7 @@ use tower_kernels::middleware::metrics::MetricsHandle;
 use tower_kernels::request::{DeviceTimes, Execution};
 use tower_kernels::service::{KernelError, KernelRequest, KernelResponse, Payload};
 
-use crate::probe::{Act, Probe, Request, probe};
+use crate::support::probe::{Act, Probe, Request, probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -13,7 +13,8 @@ use tower_kernels::layers::PriorityQueueLayer;
 use tower_kernels::middleware::priority_queue::{PriorityQueue, PriorityQueueError, ResponseFuture};
 use tower_kernels::request::{Priority, RequestContext, ResponseContext};
 
-use crate::probe::{Act, Probe, ProbeError, Request, Wakes, Watch, probe};
+use crate::support::probe::{Act, Probe, ProbeError, Request, Watch, probe};
+use crate::support::wakes::Wakes;
 
 const SECOND: Duration = Duration::from_secs(1);
 const TURN: Act = Act::Take(Duration::from_millis(10));

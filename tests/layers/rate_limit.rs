@@ -7,7 +7,8 @@ use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::RateLimiterLayer;
 use tower_kernels::middleware::rate_limit::{InvalidQuota, RateLimitError};
 
-use crate::probe::{Act, ProbeError, Request, Wakes, probe};
+use crate::support::probe::{Act, ProbeError, Request, probe};
+use crate::support::wakes::Wakes;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -12,7 +12,7 @@ use tower_kernels::layers::{CircuitBreakerLayer, RetryLayer};
 use tower_kernels::middleware::retry::Budget;
 use tower_kernels::request::{RequestContext, ResponseContext};
 
-use crate::probe::{Act, Request, probe};
+use crate::support::probe::{Act, Request, probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);

@@ -8,7 +8,7 @@ use tower_kernels::layers::TimeoutLayer;
 use tower_kernels::middleware::timeout::{TimeoutError, oneshot};
 use tower_kernels::request::{Deadline, RequestContext};
 
-use crate::probe::{Act, ProbeError, Request, probe};
+use crate::support::probe::{Act, ProbeError, Request, probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ELAPSED: TimeoutError<ProbeError> = TimeoutError::Elapsed { called: true };

@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::probe::{Act, Request, probe};
+use crate::support::probe::{Act, Request, probe};
 
 /// What a subscriber saw: the fields of each span, and its events as `LEVEL fields`.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tonic::transport::Endpoint;
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
-use crate::process::{PATIENCE, SAXPY, Text, program, run, signal, stderr, wait};
+use crate::support::process::{PATIENCE, SAXPY, Text, program, run, signal, stderr, wait};
 
 const OPEN: &str = "asks nobody who they are";
 

@@ -11,7 +11,7 @@ use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 use tower_kernels::middleware::authenticate::JwtKey;
 
 use crate::config::File;
-use crate::process::{SAXPY, Server, program, run, stderr, stdout};
+use crate::support::process::{SAXPY, Server, program, run, stderr, stdout};
 
 pub(crate) const KEY: &str = "correct-horse-battery-staple";
 // printf %s correct-horse-battery-staple | sha256sum

@@ -5,7 +5,7 @@ use std::thread;
 use serde_json::Value;
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
-use crate::process::{SAXPY, Server};
+use crate::support::process::{SAXPY, Server};
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::process::{PATIENCE, SAXPY, feed, program, run, signal, stderr, stdout, wait};
+use crate::support::process::{PATIENCE, SAXPY, feed, program, run, signal, stderr, stdout, wait};
 
 #[test]
 fn list_shows_the_catalogue_as_a_table_or_as_json() {

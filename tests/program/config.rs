@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::process::{program, run, stderr, stdout};
+use crate::support::process::{program, run, stderr, stdout};
 
 /// A file that is gone at the end of the test.
 pub(crate) struct File(PathBuf);

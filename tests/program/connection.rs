@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-use crate::process::PATIENCE;
+use crate::support::process::PATIENCE;
 
 /// A connection of HTTP/1.1 on which one request follows the other.
 pub(crate) struct Connection(BufReader<TcpStream>);

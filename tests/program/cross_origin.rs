@@ -2,7 +2,7 @@
 
 use crate::auth::with_keys;
 use crate::connection::{Connection, Response};
-use crate::process::{SAXPY, Server};
+use crate::support::process::{SAXPY, Server};
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 const ORIGIN: (&str, &str) = ("origin", "https://app.example");

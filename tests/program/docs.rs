@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::auth::{KEY, with_keys};
 use crate::connection::{Connection, Response};
-use crate::process::{SAXPY, Server, program};
+use crate::support::process::{SAXPY, Server, program};
 
 const FILES: [&str; 4] = ["/docs/", "/docs/index.html", "/docs/swagger-ui.css", "/docs/swagger-initializer.js"];
 

@@ -7,7 +7,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
-use crate::process::{Call, PATIENCE, SAXPY, Server};
+use crate::support::process::{Call, PATIENCE, SAXPY, Server};
 
 const DRAINING: &str = "draining: not ready from now on";
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";

@@ -17,7 +17,7 @@ use tower_kernels::grpc::proto::execute_stream_request::Call;
 use tower_kernels::grpc::{ExecuteRequest, ExecuteStreamRequest, KernelClient};
 
 use crate::config::File;
-use crate::process::{PATIENCE, SAXPY, Server};
+use crate::support::process::{PATIENCE, SAXPY, Server};
 
 const DRAINING: &str = "draining: not ready from now on";
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";

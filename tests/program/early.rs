@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::auth::with_keys;
 use crate::connection::Connection;
 use crate::frames::Client;
-use crate::process::{SAXPY, Server};
+use crate::support::process::{SAXPY, Server};
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 /// Longer than a server needs to answer a head, and shorter than it waits for a body.

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::process::PATIENCE;
+use crate::support::process::PATIENCE;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;

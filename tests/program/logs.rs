@@ -11,7 +11,7 @@ use tower_kernels::grpc::proto::{ExecuteStreamRequest, execute_stream_request};
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
 use crate::config::File;
-use crate::process::{Call, PATIENCE, SAXPY, Server, Text, program};
+use crate::support::process::{Call, PATIENCE, SAXPY, Server, Text, program};
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 const BAD_INPUT: &str = r#"{"a": 1.0, "x": [1.0], "y": []}"#;

@@ -5,6 +5,7 @@
 mod addresses;
 mod auth;
 mod batch;
+mod bench;
 mod commands;
 mod config;
 mod connection;
@@ -15,6 +16,7 @@ mod drain_clients;
 mod early;
 mod frames;
 mod logs;
-mod process;
 mod serving;
 mod settings;
+#[path = "../support/mod.rs"]
+mod support;

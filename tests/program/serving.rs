@@ -8,7 +8,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
-use crate::process::{Call, PATIENCE, SAXPY, Server, Text, program, run, signal, stderr, wait};
+use crate::support::process::{Call, PATIENCE, SAXPY, Server, Text, program, run, signal, stderr, wait};
 
 fn saxpy() -> ExecuteRequest {
     ExecuteRequest { kernel_id: "linalg/saxpy".to_owned(), input: SAXPY.to_owned() }

@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use crate::config::{File, refused};
-use crate::process::{SAXPY, Server, program, run, stderr, stdout};
+use crate::support::process::{SAXPY, Server, program, run, stderr, stdout};
 
 /// Settings with a value that cannot work, and what is said of it besides the name and the value.
 const MISTAKES: &[(&str, &str, &str)] = &[

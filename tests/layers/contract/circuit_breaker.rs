@@ -1,0 +1,40 @@
+//! The contract over circuit breakers that are closed, and over one that lets one probe through at a time.
+
+use tower::{Layer, Service, ServiceExt};
+use tower_kernels::error::ErrorKind;
+use tower_kernels::layers::CircuitBreakerLayer;
+use tower_kernels::middleware::circuit_breaker::CircuitState;
+
+use super::contract;
+use crate::contract::layers::{
+    Around, SECOND, adds_at_most, around, errors_keep_their_meaning, load_is_passed_on, of_each_layer,
+};
+use crate::support::probe::{Act, Request, probe};
+
+/// It has been open for as long as it stays open, and so is half open from the next call on.
+async fn due() -> Around<CircuitBreakerLayer> {
+    let layer = CircuitBreakerLayer::new().consecutive_failures(1).unready_while_open();
+    let mut service = layer.layer(probe(1).0);
+    service.ready().await.unwrap().call(Request::new(Act::Fail(ErrorKind::Internal))).await.unwrap_err();
+    assert_eq!(layer.status().state, CircuitState::Open);
+    tokio::time::advance(SECOND).await;
+    around(layer)
+}
+
+/// One that no failure opens, so that what the inner service says can be heard to the end.
+fn unmoved() -> CircuitBreakerLayer {
+    CircuitBreakerLayer::new().consecutive_failures(None)
+}
+
+contract!(circuit_breaker_closed, around(CircuitBreakerLayer::new()));
+contract!(circuit_breaker_due, due().await);
+contract!(circuit_breaker_per_operation, around(CircuitBreakerLayer::new().per_operation()));
+contract!(
+    circuit_breaker_per_key,
+    around(CircuitBreakerLayer::new().per_key(|request: &Request| request.tenant.clone()))
+);
+
+of_each_layer! {
+    circuit_breaker_as_a_layer: around(unmoved()), 64;
+    circuit_breaker_per_operation_as_a_layer: around(unmoved().per_operation()), 64;
+}

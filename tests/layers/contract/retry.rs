@@ -1,0 +1,28 @@
+//! The contract over the layer that retries: around calls that are made once, and around some that are made again.
+
+use tower_kernels::error::{ErrorKind, ErrorKinds};
+use tower_kernels::layers::RetryLayer;
+
+use super::contract;
+use crate::contract::layers::{
+    Around, SECOND, adds_at_most, errors_keep_their_meaning, gauged, load_is_passed_on, of_each_layer,
+};
+use crate::support::probe::Request;
+
+fn retry(on: impl IntoIterator<Item = ErrorKind>) -> Around<RetryLayer<impl Fn(&Request) -> bool + Send + Sync>> {
+    // The probe asks for 7 seconds.
+    let layer = RetryLayer::new(|_: &Request| true)
+        .on(on.into_iter().collect::<ErrorKinds>())
+        .backoff(SECOND / 100, SECOND * 10);
+    let gauge = layer.clone();
+    gauged(layer, move || gauge.stats().waiting as usize)
+}
+
+contract!(retry_layer, retry([ErrorKind::Unavailable]));
+// The request that fails is made again twice.
+contract!(retry_layer_that_retries, retry(ErrorKind::ALL));
+
+of_each_layer! {
+    // It keeps the request and, from a failure on, the failure and a timer.
+    retry_as_a_layer: retry([ErrorKind::Unavailable]), 352;
+}

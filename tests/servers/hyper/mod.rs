@@ -1,0 +1,5 @@
+//! `tower_kernels::hyper` over real sockets.
+
+mod server;
+mod service;
+mod tensors;

@@ -1,0 +1,12 @@
+//! Every way in (axum, hyper, gRPC, actix), over real sockets and real actors.
+
+mod actix;
+mod authenticate;
+mod axum;
+mod error_response;
+mod grpc;
+mod http_faults;
+mod hyper;
+mod seed;
+#[path = "../support/mod.rs"]
+mod support;

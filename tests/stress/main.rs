@@ -1,0 +1,7 @@
+//! Long and random work: chaos, overload, and a short soak.
+
+mod chaos;
+mod overload;
+mod soak;
+#[path = "../support/mod.rs"]
+mod support;
