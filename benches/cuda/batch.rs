@@ -6,10 +6,11 @@
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use crate::embedded::{SAXPY, ptx};
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
@@ -220,7 +221,7 @@ fn phases(runtime: &Runtime) {
 static PHASES: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
 // SAFETY: `Phased` passes what `saxpy.cu` says.
-static CODE: Module = unsafe { Module::from_ptx("bench/phased", crate::SAXPY_PTX) };
+static CODE: LazyLock<Module> = LazyLock::new(|| unsafe { Module::from_ptx("bench/phased", ptx(SAXPY).leak()) });
 
 struct Phased;
 

@@ -1,9 +1,10 @@
 """What the driver takes to load the built-in kernels, as PTX and as machine code, and how fast either then is; and what
 it takes to start kernels that do nothing, one by one and as a CUDA graph.
 
-    CUDA_CACHE_DISABLE=1 python3 benches/cuda/driver_costs.py [FOLDER]
+    python3 scripts/build_device_code.py --unpack FOLDER
+    CUDA_CACHE_DISABLE=1 python3 benches/cuda/driver_costs.py FOLDER
 
-Needs a GPU and its driver alone. FOLDER holds the .ptx and .cubin files; default: src/kernels.
+Needs a GPU and its driver alone. FOLDER holds the .ptx and .cubin files.
 """
 
 import ctypes
@@ -100,7 +101,7 @@ def launches(blocks, count=1024):
 
 
 def main():
-    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "src/kernels")
+    folder = pathlib.Path(sys.argv[1])
     call("cuInit", 0)
     context, device = ctypes.c_void_p(), ctypes.c_int()
     call("cuDeviceGet", ctypes.byref(device), 0)
@@ -116,7 +117,7 @@ def main():
         for path in [ptx] + [cubin] * cubin.exists():
             image = path.read_bytes() + bytes(1)
             module, took = load(image)
-            kernel = f"{price(module):.3f}" if "option_pricing" in path.name else ""
+            kernel = f"{price(module):.3f}" if "option-pricing" in path.name else ""
             print(f"| {path.name} | {len(image) - 1} | {took:.2f} | {kernel} |")
             call("cuModuleUnload", module)
     print("| blocks of 256 | launch from a stream, us | from a graph of 32, us | making the graph, us |")

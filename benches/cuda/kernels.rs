@@ -1,7 +1,9 @@
 //! The smallest kernels there are.
 
+use std::sync::LazyLock;
 use std::time::Instant;
 
+use crate::embedded::{OPTION_PRICING, ptx};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower_kernels::cuda::{Arg, Launch, LaunchContext, Module};
@@ -41,9 +43,9 @@ impl Kernel for Empty {
     }
 }
 
-pub(crate) const PRICING_PTX: &str = include_str!("../../src/kernels/risk/option_pricing.ptx");
 // SAFETY: `Phases` passes what `option_pricing.cu` says.
-static PRICING: Module = unsafe { Module::from_ptx("bench/pricing", PRICING_PTX) };
+static PRICING: LazyLock<Module> =
+    LazyLock::new(|| unsafe { Module::from_ptx("bench/pricing", ptx(OPTION_PRICING).leak()) });
 
 /// Option pricing in double precision, with a wait between its phases: how long each takes by itself.
 pub(crate) struct Phases;

@@ -13,6 +13,7 @@
 
 mod batch;
 mod catalogue;
+mod embedded;
 mod fleet;
 mod graphs;
 mod hold;
@@ -36,7 +37,6 @@ use hold::Hold;
 use kernels::{Empty, Nothing, Phases};
 use tower_kernels::kernels::linalg::saxpy::SaxpyInput;
 
-pub(crate) const SAXPY_PTX: &str = include_str!("../../src/kernels/linalg/saxpy.ptx");
 pub(crate) const EMPTY_PTX: &str = ".version 8.2\n.target sm_75\n.address_size 64\n.visible .entry empty() { ret; }\n";
 
 pub(crate) type Cuda = KernelService<CudaBackend>;

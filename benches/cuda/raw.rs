@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, LaunchConfig, PinnedHostSlice, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
-use crate::{EMPTY_PTX, SAXPY_PTX, sample};
+use crate::embedded::{SAXPY, ptx};
+use crate::{EMPTY_PTX, sample};
 
 pub(crate) struct Raw {
     context: Arc<CudaContext>,
@@ -29,7 +30,7 @@ impl Raw {
         unsafe { context.disable_event_tracking() };
         let load =
             |ptx: &str, entry: &str| context.load_module(Ptx::from_src(ptx)).unwrap().load_function(entry).unwrap();
-        Self { saxpy: load(SAXPY_PTX, "saxpy_f32"), empty: load(EMPTY_PTX, "empty"), context }
+        Self { saxpy: load(&ptx(SAXPY), "saxpy_f32"), empty: load(EMPTY_PTX, "empty"), context }
     }
 
     /// A launch that does nothing, and the wait for it.

@@ -7,7 +7,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DeviceRep
 use cudarc::nvrtc::Ptx;
 
 use crate::catalogue::Random;
-use crate::kernels::PRICING_PTX;
+use crate::embedded::{OPTION_PRICING, ptx};
 
 const CONTRACTS: usize = 64 << 20;
 const LAUNCHES: usize = 40;
@@ -16,7 +16,7 @@ pub(crate) fn run() {
     let context = CudaContext::new(0).unwrap();
     // SAFETY: nothing has been allocated yet, and one stream uses what is.
     unsafe { context.disable_event_tracking() };
-    let module = context.load_module(Ptx::from_src(PRICING_PTX)).unwrap();
+    let module = context.load_module(Ptx::from_src(ptx(OPTION_PRICING))).unwrap();
     let stream = context.new_stream().unwrap();
     println!("\n64M contracts on the device            p50, ms      GB/s   of the copy's   best, ms");
     let entry = |name| module.load_function(name).unwrap();

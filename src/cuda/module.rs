@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
-use std::fmt;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{CUfunction, CUmodule};
 
 use super::device::Device;
+use super::device_code::{DeviceCode, Image};
 use super::driver::Driver;
 use super::error::Failure;
 use super::launch::Arg;
@@ -24,71 +24,15 @@ pub struct Module {
 #[derive(Clone, Copy, Debug)]
 enum Code {
     /// PTX, and machine code for some architectures, which spares the driver's compiler.
-    BuiltIn(&'static str, [Cubin; 3]),
+    Embedded(DeviceCode),
     Ptx(&'static str),
     Source(&'static str),
 }
 
-/// Machine code for a compute capability. It runs on devices of the same major and no lower minor number.
-#[derive(Clone, Copy)]
-pub(crate) struct Cubin {
-    capability: (u32, u32),
-    image: &'static [u8],
-}
-
-/// Bytes where an ELF file may be read in place.
-#[repr(C, align(8))]
-pub(crate) struct Aligned<T: ?Sized>(pub(crate) T);
-
-impl Cubin {
-    pub(crate) const fn new(capability: (u32, u32), image: &'static Aligned<[u8]>) -> Self {
-        Self { capability, image: &image.0 }
-    }
-
-    fn runs_on(&self, (major, minor): (u32, u32)) -> bool {
-        self.capability.0 == major && self.capability.1 <= minor
-    }
-}
-
-impl fmt::Debug for Cubin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cubin").field("capability", &self.capability).finish_non_exhaustive()
-    }
-}
-
-/// The code of a kernel of this crate, as `scripts/build_ptx.py` put it beside the `.cu`: `$file` is its path without
-/// the ending.
-macro_rules! built_in {
-    ($name:literal, $file:literal) => {
-        $crate::cuda::Module::built_in(
-            $name,
-            include_str!(concat!($file, ".ptx")),
-            [
-                $crate::cuda::Cubin::new((8, 0), {
-                    const IMAGE: &$crate::cuda::Aligned<[u8]> =
-                        &$crate::cuda::Aligned(*include_bytes!(concat!($file, ".sm_80.cubin")));
-                    IMAGE
-                }),
-                $crate::cuda::Cubin::new((9, 0), {
-                    const IMAGE: &$crate::cuda::Aligned<[u8]> =
-                        &$crate::cuda::Aligned(*include_bytes!(concat!($file, ".sm_90.cubin")));
-                    IMAGE
-                }),
-                $crate::cuda::Cubin::new((10, 0), {
-                    const IMAGE: &$crate::cuda::Aligned<[u8]> =
-                        &$crate::cuda::Aligned(*include_bytes!(concat!($file, ".sm_100.cubin")));
-                    IMAGE
-                }),
-            ],
-        )
-    };
-}
-pub(crate) use built_in;
-
 impl Module {
-    /// What [`built_in!`] makes.
-    pub(crate) const fn built_in(name: &'static str, ptx: &'static str, cubins: [Cubin; 3]) -> Self {
-        Self { name, code: Code::BuiltIn(ptx, cubins) }
+    /// Code that is embedded in the crate.
+    pub(crate) const fn embedded(code: DeviceCode) -> Self {
+        Self { name: code.name(), code: Code::Embedded(code) }
     }
 
     /// PTX, which the driver compiles for its device. `name` is for error messages.
@@ -119,23 +63,32 @@ impl Module {
     fn load(&self, device: &Device) -> Result<CUmodule, Failure> {
         let capability = device.info.compute_capability;
         match self.code {
-            Code::BuiltIn(ptx, cubins) => match cubins.iter().find(|cubin| cubin.runs_on(capability)) {
-                None => self.load_ptx(ptx, device.driver),
-                Some(cubin) => match self.load_image(device.driver, cubin.image) {
-                    // A driver of the same major version loads it; what another one makes of it, it says itself.
-                    Err(Failure::Code(reason)) => {
-                        tracing::warn!(capability = ?cubin.capability, "{reason}; the driver compiles its PTX instead");
-                        self.load_ptx(ptx, device.driver)
-                    }
-                    loaded => loaded,
-                },
-            },
+            Code::Embedded(code) => self.load_embedded(&code, device),
             Code::Ptx(ptx) => self.load_ptx(ptx, device.driver),
             Code::Source(source) => {
                 let image = nvrtc::compile(self.name, source, capability).map_err(|reason| self.failure(&reason))?;
                 self.load_image(device.driver, &image)
             }
         }
+    }
+
+    fn load_embedded(&self, code: &DeviceCode, device: &Device) -> Result<CUmodule, Failure> {
+        if let Some(image) = code.machine_code(device.info.compute_capability) {
+            match self.load_packed(image, device.driver) {
+                // A driver of the same major version loads it; what another one makes of it, it says itself.
+                Err(Failure::Code(reason)) => {
+                    tracing::warn!(target = ?image.target(), "{reason}; the driver compiles its PTX instead");
+                }
+                loaded => return loaded,
+            }
+        }
+        let ptx = code.ptx().ok_or_else(|| self.failure("there is no PTX of it"))?;
+        self.load_packed(ptx, device.driver)
+    }
+
+    fn load_packed(&self, image: Image, driver: &Driver) -> Result<CUmodule, Failure> {
+        let image = image.unpack().map_err(|error| self.failure(&error.to_string()))?;
+        self.load_image(driver, &image)
     }
 
     fn load_ptx(&self, ptx: &str, driver: &Driver) -> Result<CUmodule, Failure> {
@@ -294,20 +247,5 @@ impl Function {
             self.shared = bytes;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_device_gets_the_machine_code_that_it_can_run_or_ptx() {
-        static NONE: Aligned<[u8; 0]> = Aligned([]);
-        let cubins = [(8, 0), (9, 0), (10, 0)].map(|capability| Cubin::new(capability, &NONE));
-        let found = |capability| cubins.iter().find(|cubin| cubin.runs_on(capability)).map(|cubin| cubin.capability);
-        assert_eq!([(8, 0), (8, 6), (8, 9)].map(found), [Some((8, 0)); 3]);
-        assert_eq!([(9, 0), (10, 3)].map(found), [Some((9, 0)), Some((10, 0))]);
-        assert_eq!([(7, 5), (11, 0), (12, 0)].map(found), [None; 3]);
     }
 }

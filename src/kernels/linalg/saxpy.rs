@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cuda")]
-use crate::cuda::{DeviceBuffer, Launch, LaunchContext, Module, built_in};
+use crate::cuda::{DeviceBuffer, Launch, LaunchContext, Module, device_code};
 use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
 /// Elements between two looks at whether to stop, and what one task of the pool takes.
@@ -26,7 +26,7 @@ const CHUNK: usize = 1 << 15;
 const PARALLEL: usize = 1 << 17;
 
 #[cfg(feature = "cuda")]
-static MODULE: Module = built_in!("linalg/saxpy", "saxpy");
+static MODULE: Module = Module::embedded(device_code!("linalg/saxpy"));
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]

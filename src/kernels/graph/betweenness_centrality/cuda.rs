@@ -1,12 +1,12 @@
 //! The host side on CUDA: batches of sources, level by level. `betweenness_centrality.cu` describes the algorithm and
 //! what its entries take.
 
-use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, LaunchContext, Module, built_in};
+use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, LaunchContext, Module, device_code};
 use crate::kernels::graph::csr::CsrGraph;
 use crate::kernels::graph::pivots::Pivots;
 use crate::service::{Buffer, InvalidInput, KernelError};
 
-static MODULE: Module = built_in!("graph/betweenness-centrality", "../betweenness_centrality");
+static MODULE: Module = Module::embedded(device_code!("graph/betweenness-centrality"));
 
 /// Sources that share each read of the adjacency, one a lane of a warp.
 const GROUP: usize = 32;

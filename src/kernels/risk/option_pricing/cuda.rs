@@ -1,10 +1,10 @@
 //! The host side on CUDA. `option_pricing.cu` describes its entries.
 
-use crate::cuda::{Arg, DeviceBuffer, Launch, LaunchContext, Module, built_in};
+use crate::cuda::{Arg, DeviceBuffer, Launch, LaunchContext, Module, device_code};
 use crate::kernels::risk::black_scholes::{Contracts, Operand, OptionKind, Quotes};
 use crate::service::{Element, KernelError};
 
-static MODULE: Module = built_in!("risk/option-pricing", "../option_pricing");
+static MODULE: Module = Module::embedded(device_code!("risk/option-pricing"));
 
 /// A floating-point type that there is an entry for.
 pub(super) trait Priced: Element {

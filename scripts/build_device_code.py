@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Compile every src/kernels/**/*.cu to the .ptx and .cubin files beside it, which the crate embeds.
+"""Compile every src/kernels/**/*.cu into src/kernels/device_code, which the crate embeds.
 
-    python3 -m venv .cuda && .cuda/bin/pip install -r scripts/requirements-ptx.txt
-    .cuda/bin/python scripts/build_ptx.py          # write them, and src/kernels/resources.md
-    .cuda/bin/python scripts/build_ptx.py --check  # fail when they and the sources differ
+    python3 -m venv .cuda && .cuda/bin/pip install -r scripts/requirements-device-code.txt
+    .cuda/bin/python scripts/build_device_code.py          # write it
+    .cuda/bin/python scripts/build_device_code.py --check  # fail when it and the sources differ, or it is too large
+    python3 scripts/build_device_code.py --unpack FOLDER   # write what is embedded as .ptx and .cubin files
 
-resources.md has what ptxas allots to each entry: registers, stack, spills, shared memory.
+A kernel's file, `<domain>/<name>.bin`, holds PTX and machine code for several compute capabilities, compressed;
+src/cuda/device_code.rs has the format. resources.md has what ptxas allots to each entry: registers, stack, spills, shared
+memory.
 
 Neither a GPU nor a driver is needed. The compiler is found among the installed packages, so a
 folder filled by `pip install --target DIR` works too, with DIR on PYTHONPATH.
@@ -14,14 +17,17 @@ folder filled by `pip install --target DIR` works too, with DIR on PYTHONPATH.
 import argparse
 import ctypes
 import difflib
+import lzma
 import pathlib
 import re
+import struct
 import subprocess
 import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "src" / "kernels"
+DEVICE_CODE = KERNELS / "device_code"
 
 # compute_75 (Turing) is the oldest target that CUDA 13 drivers still take, and nothing here needs
 # a newer one: the driver compiles the PTX for the GPU that it finds. Division, square root and
@@ -34,14 +40,18 @@ OPTIONS = [
     "--fmad=true",
 ]
 # Machine code for these is embedded beside the PTX, so that a first request need not wait for the
-# driver's compiler. src/cuda/module.rs has the same list.
+# driver's compiler. src/cuda/device_code.rs chooses among them.
 CUBIN_TARGETS = ["sm_80", "sm_90", "sm_100"]
 RESOURCE_TARGETS = ["sm_75", *CUBIN_TARGETS]
-RESOURCES = KERNELS / "resources.md"
+RESOURCES = DEVICE_CODE / "resources.md"
+# Bytes of device code that a kernel may add to the crate: with 106 kernels the package stays below the 10 MB that
+# crates.io takes.
+AVERAGE_BUDGET = 60 << 10
+LARGEST_BUDGET = 256 << 10
 HEAD = """# Registers and spills
 
-What ptxas allots to each entry, written and compared by `scripts/build_ptx.py`; the compilers are pinned in
-`scripts/requirements-ptx.txt`. A spill is memory traffic that the source does not show.
+What ptxas allots to each entry, written and compared by `scripts/build_device_code.py`; the compilers are pinned in
+`scripts/requirements-device-code.txt`. A spill is memory traffic that the source does not show.
 
 | entry | target | registers | stack B | spill stores B | spill loads B | shared B |
 | --- | --- | ---: | ---: | ---: | ---: | ---: |
@@ -55,7 +65,7 @@ def installed(pattern):
     """
     found = sorted({path for folder in sys.path for path in pathlib.Path(folder or ".").glob(pattern)})
     if not found:
-        sys.exit(f"no {pattern} on the Python path: pip install -r scripts/requirements-ptx.txt")
+        sys.exit(f"no {pattern} on the Python path: pip install -r scripts/requirements-device-code.txt")
     if len(found) > 1:
         sys.exit(f"several {pattern}: {', '.join(map(str, found))}")
     return found[0]
@@ -103,26 +113,71 @@ class Nvrtc:
         return ptx
 
 
-def check(target, new):
+def pack(images):
+    """The file of a kernel: its images by target, 0 for PTX. See src/cuda/device_code.rs."""
+    packed = []
+    for image in images.values():
+        dictionary = max(4096, 1 << (len(image) - 1).bit_length())
+        filters = [{"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": dictionary}]
+        packed.append(lzma.compress(image, format=lzma.FORMAT_ALONE, filters=filters))
+    file = struct.pack("<I", len(images))
+    for (target, image), stream in zip(images.items(), packed):
+        file += struct.pack("<III", target, len(image), len(stream))
+    return file + b"".join(packed)
+
+
+def unpack(file):
+    """The images of a file that `pack` wrote."""
+    (count,) = struct.unpack_from("<I", file)
+    offset = 4 + 12 * count
+    images = {}
+    for index in range(count):
+        target, length, packed = struct.unpack_from("<III", file, 4 + 12 * index)
+        images[target] = lzma.decompress(file[offset:offset + packed], format=lzma.FORMAT_ALONE)
+        assert len(images[target]) == length
+        offset += packed
+    return images
+
+
+def unpack_all(folder):
+    """Writes the images of every embedded file, as its kernel's name with `.ptx` or `.sm_NN.cubin`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(DEVICE_CODE.rglob("*.bin")):
+        for target, image in unpack(path.read_bytes()).items():
+            ending = f".sm_{target}.cubin" if target else ".ptx"
+            (folder / (path.stem + ending)).write_bytes(image if target else image.removesuffix(b"\0"))
+
+
+def check(path, new):
     """Whether the checked-in file is what its source compiles to; prints where it is not."""
-    name = target.relative_to(ROOT)
-    if not target.exists():
+    name = path.relative_to(ROOT)
+    if not path.exists():
         print(f"{name}: missing")
         return False
-    old = target.read_bytes()
+    old = path.read_bytes()
+    if path.suffix == ".bin":
+        # What is compressed is compared, and not its compressed form, which another liblzma may write otherwise.
+        old, new = unpack(old), unpack(new)
+        differ = [target for target in old.keys() | new.keys() if old.get(target) != new.get(target)]
+        print(f"{name}: " + (f"differs for targets {sorted(differ)}" if differ else "up to date"))
+        return not differ
     if old == new:
         print(f"{name}: up to date")
         return True
-    if target.suffix == ".cubin":
-        print(f"{name}: differs, {len(new)} bytes compiled anew, {len(old)} checked in")
-        return False
     old, new = old.decode().splitlines(), new.decode().splitlines()
-    changes = list(difflib.unified_diff(old, new, "checked in", "compiled", "", "", 1))
-    added = sum(line.startswith("+") and not line.startswith("+++") for line in changes)
-    removed = sum(line.startswith("-") and not line.startswith("---") for line in changes)
-    print(f"{name}: differs, {added} lines compiled anew, {removed} lines only in the checked-in file")
-    print("\n".join(changes[:20]))
+    print(f"{name}: differs")
+    print("\n".join(list(difflib.unified_diff(old, new, "checked in", "compiled", "", "", 1))[:20]))
     return False
+
+
+def check_budget(files):
+    """Prints what each kernel adds to the crate; whether that is within the budgets."""
+    sizes = {path: len(content) for path, content in files.items() if path.suffix == ".bin"}
+    for path, size in sizes.items():
+        print(f"{path.relative_to(DEVICE_CODE)}: {size:7} bytes")
+    average = sum(sizes.values()) // len(sizes)
+    print(f"{len(sizes)} kernels, {average} bytes on average ({AVERAGE_BUDGET} allowed), {LARGEST_BUDGET} allowed for one")
+    return average <= AVERAGE_BUDGET and max(sizes.values()) <= LARGEST_BUDGET
 
 
 def assemble(source, ptx, target):
@@ -154,18 +209,25 @@ def resources(log, target):
     return rows
 
 
+def embedded_path(source):
+    """Where the code of a source goes: by the id of its kernel."""
+    domain = source.relative_to(KERNELS).parts[0]
+    return DEVICE_CODE / domain / (source.stem.replace("_", "-") + ".bin")
+
+
 def outputs(sources):
     """What is to be checked in: path and content."""
     nvrtc = Nvrtc()
     files, rows = {}, []
     for source in sources:
         ptx = nvrtc.compile(source)
-        files[source.with_suffix(".ptx")] = ptx.encode()
+        images = {0: ptx.encode() + b"\0"}
         for target in RESOURCE_TARGETS:
             cubin, log = assemble(source, ptx, target)
             rows += resources(log, target)
             if target in CUBIN_TARGETS:
-                files[source.with_suffix(f".{target}.cubin")] = cubin
+                images[int(target.removeprefix("sm_"))] = cubin
+        files[embedded_path(source)] = pack(images)
     order = {target: place for place, target in enumerate(RESOURCE_TARGETS)}
     rows.sort(key=lambda row: (row[0], order[row[1]]))
     files[RESOURCES] = (HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)).encode()
@@ -175,26 +237,33 @@ def outputs(sources):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare with what is checked in and write nothing")
+    parser.add_argument("--unpack", metavar="FOLDER", type=pathlib.Path, help="write the embedded images there")
     arguments = parser.parse_args()
+    if arguments.unpack:
+        unpack_all(arguments.unpack)
+        return
 
     sources = sorted(KERNELS.rglob("*.cu"))
     if not sources:
         sys.exit(f"no .cu below {KERNELS}")
     files = outputs(sources)
     # Code whose source is gone would still be embedded by whoever names it.
-    compiled = [*KERNELS.rglob("*.ptx"), *KERNELS.rglob("*.cubin")]
-    orphans = sorted(path for path in compiled if path not in files)
+    orphans = sorted(path for path in DEVICE_CODE.rglob("*.bin") if path not in files)
     for path in orphans:
         print(f"{path.relative_to(ROOT)}: has no source")
     stale = len(orphans)
     for path, content in files.items():
         if arguments.check:
             stale += not check(path, content)
-        else:
+        elif not path.exists() or not check(path, content):
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            print(f"{path.relative_to(ROOT)}: {len(content)} bytes")
+            print(f"{path.relative_to(ROOT)}: written")
+    fits = check_budget(files)
     if stale:
-        sys.exit(f"{stale} files differ from their sources: run scripts/build_ptx.py and commit the result")
+        sys.exit(f"{stale} files differ from their sources: run scripts/build_device_code.py and commit the result")
+    if not fits:
+        sys.exit("the device code is larger than its budget")
 
 
 if __name__ == "__main__":
