@@ -235,7 +235,7 @@ impl Device {
         let peak = peak(driver, device, &info).map_err(failed)?;
         let gpu = Gpu::find(ordinal, &pci_bus_id(driver, device).map_err(failed)?);
         let thread = |error: &dyn std::fmt::Display| Unavailable::Failed(format!("a thread did not start: {error}"));
-        let copiers = Copiers::new(ordinal, config.copiers).map_err(|error| thread(&error))?;
+        let copiers = Copiers::new(ordinal, config.copy_threads).map_err(|error| thread(&error))?;
         let watch = Watch::start(ordinal).map_err(|error| thread(&error))?;
         let mut context = ptr::null_mut();
         // SAFETY: `context` lives across the call. What is retained here is released on drop.
@@ -260,11 +260,11 @@ impl Device {
             watch,
         };
         this.bind().map_err(failed)?;
-        let own = config.lanes.max(1) as u64 * OWN as u64;
+        let own = config.workers.max(1) as u64 * OWN as u64;
         let (free, _) = this.memory().map_err(failed)?;
         let most = config.device_bytes.unwrap_or(free.saturating_sub(LEFT));
         this.ledger = Ledger::new(most.min(free).saturating_sub(own));
-        this.trimmer = Some(this.trim_after(config.keep).map_err(|error| thread(&error))?);
+        this.trimmer = Some(this.trim_after(config.idle_memory_ttl).map_err(|error| thread(&error))?);
         Ok(this)
     }
 

@@ -55,17 +55,21 @@ impl Engine {
     ) -> Result<Self, Failure> {
         let driver = device.driver;
         Ok(Self {
-            stream: Stream::new(driver, Arc::clone(&pool), Patience { told: config.hang, at_all: config.stall })?,
+            stream: Stream::new(
+                driver,
+                Arc::clone(&pool),
+                Patience { told: config.hang_timeout, at_all: config.stall_timeout },
+            )?,
             pool,
             arena: Arena::new(driver)?,
             uploads: Uploads::new(driver)?,
             downloads: Downloads::new(driver)?,
-            timer: Timer::new(driver, config.time_one_in, lane as u64 + 1)?,
+            timer: Timer::new(driver, config.timing_sample_interval, lane as u64 + 1)?,
             held: Vec::new(),
             functions: Vec::new(),
             busy: device.lane(),
             watched: None,
-            poison: config.poison,
+            poison: config.poison_uninitialized,
             device,
         })
     }

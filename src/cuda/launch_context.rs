@@ -76,7 +76,7 @@ impl<'a> LaunchContext<'a> {
     }
 
     /// An array with nothing in it yet: what a kernel does not write is left over from somebody else. It is poisoned
-    /// where [`CudaConfig::poison`](super::CudaConfig::poison) says so.
+    /// where [`CudaConfig::poison_uninitialized`](super::CudaConfig::poison_uninitialized) says so.
     ///
     /// # Errors
     /// As [`upload`](Self::upload).

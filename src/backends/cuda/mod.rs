@@ -21,13 +21,13 @@
 //! load. So a lane that grows its arena beyond what was needed before, or runs a kernel for the first time, can wait for
 //! a long kernel of another cuda. In the steady state there are no such calls.
 //!
-//! The device itself measures how long one request in so many ([`CudaConfig::time_one_in`]) was at its copies and its
+//! The device itself measures how long one request in so many ([`CudaConfig::timing_sample_interval`]) was at its copies and its
 //! kernels; the response has it as [`DeviceTimes`], beside what the kernel's own cost would
 //! take at the device's [`Peak`]. [`Gpu`] reads its sensors, where NVIDIA's management library is there.
 //!
 //! A fault of running code (an illegal address, an assertion) takes the device away from the whole process: CUDA has no
 //! way back. The backend then fails at once, with [`KernelError::DeviceLost`] to everybody. A device that does not stop
-//! when it is told to, for longer than [`CudaConfig::hang`], is lost as well: nothing of it is freed then, because it may
+//! when it is told to, for longer than [`CudaConfig::hang_timeout`], is lost as well: nothing of it is freed then, because it may
 //! still write to what it was given, and because the driver would wait for it.
 
 mod devices;
@@ -79,9 +79,9 @@ impl CudaBackend {
         let profile = Profile {
             backend: BackendKind::Cuda,
             device: Some(ordinal),
-            spin: config.spin,
+            spin: config.idle_spin,
             inline: config.inline,
-            linger: config.linger,
+            linger: config.busy_poll,
             farewell: Duration::from_secs(1),
             // PCIe is what most requests wait for.
             bytes_per_second: 20e9,
@@ -90,7 +90,7 @@ impl CudaBackend {
         let workers = |pool: &Arc<super::worker_pool::State>| {
             let engine = |lane| Engine::new(Arc::clone(&device), Arc::clone(pool), &config, lane);
             let workers: Result<Vec<_>, _> =
-                (0..config.lanes.max(1)).map(engine).map(|engine| engine.map(CudaWorker::new)).collect();
+                (0..config.workers.max(1)).map(engine).map(|engine| engine.map(CudaWorker::new)).collect();
             workers.map_err(|failure| KernelError::Device(failure.text(device.driver)))
         };
         let lanes = WorkerPool::start(profile, config.queue, Some(Arc::clone(&device.ledger)), workers);
