@@ -10,7 +10,8 @@ use super::error::{Failure, Misuse};
 use super::launch::{Arg, CancelFlag, DeviceBuffer, Launch};
 use super::pinned::{LARGE, Pinned};
 use super::{DeviceInfo, Module, PinnedMemory};
-use crate::service::{Buffer, Element, KernelError, RunContext};
+use crate::buffer::{Buffer, Element};
+use crate::service::{KernelError, RunContext};
 
 /// A lane of a device, lent to a kernel for one request.
 ///
@@ -181,7 +182,7 @@ impl<'a> LaunchContext<'a> {
         })?;
         let mut lengths = buffers.into_iter().map(|buffer| buffer.len);
         Ok(arrays.map(|room| match (room, lengths.next()) {
-            (Room::Pinned(bytes), _) => Buffer::from_pinned(bytes),
+            (Room::Pinned(bytes), _) => bytes.into_buffer(),
             (Room::Vec(mut array), len) => {
                 // SAFETY: that many elements have been downloaded, and any bytes are an `Element`.
                 unsafe { array.set_len(len.unwrap_or(0)) };
