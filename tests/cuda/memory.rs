@@ -240,7 +240,7 @@ fn requests_that_exceed_memory_together_run_one_after_the_other() {
     });
     assert_eq!(count.most(), 1);
     let usage = usage(&bench);
-    assert!((1..=5).contains(&usage.waits) && usage.refusals == 0, "{usage:?}");
+    assert!((1..=5).contains(&usage.waits) && usage.rejections == 0, "{usage:?}");
     at_rest(&bench);
 }
 
@@ -315,7 +315,7 @@ fn a_kernel_that_wants_too_much_fails_alone() {
         }
         assert_eq!(bench.run("test/undeclared").unwrap(), [0.0], "round {round}");
     }
-    assert!(bench.backend.lost().is_none() && usage(&bench).refusals >= 7, "{:?}", usage(&bench));
+    assert!(bench.backend.lost().is_none() && usage(&bench).rejections >= 7, "{:?}", usage(&bench));
     at_rest(&bench);
 }
 

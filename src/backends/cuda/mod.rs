@@ -43,7 +43,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 pub use self::devices::{CudaDevices, MissingDevice};
-use super::worker_pool::{Claim, PoolLoad, PoolStatus, Profile, RunFuture, Slot, Worker, WorkerPool};
+use super::worker_pool::{PoolLoad, PoolStatus, Profile, Reservation, RunFuture, Slot, Worker, WorkerPool};
 pub use crate::cuda::CudaConfig;
 use crate::cuda::{CudaUsage, Device, DeviceInfo, Engine, Gpu, Peak, PinnedMemory, Unavailable};
 #[cfg(doc)]
@@ -93,7 +93,7 @@ impl CudaBackend {
                 (0..config.workers.max(1)).map(engine).map(|engine| engine.map(CudaWorker::new)).collect();
             workers.map_err(|failure| KernelError::Device(failure.text(device.driver)))
         };
-        let lanes = WorkerPool::start(profile, config.queue, Some(Arc::clone(&device.ledger)), workers);
+        let lanes = WorkerPool::start(profile, config.queue, Some(Arc::clone(&device.memory_budget)), workers);
         let lanes = lanes.map_err(|error| Unavailable::Failed(error.to_string()))?;
         Ok(Self { slot: Slot::new(Arc::new(lanes)), device })
     }
@@ -204,9 +204,9 @@ impl Worker for CudaWorker {
         job: &Job,
         encoding: Encoding,
         context: &RunContext<'_>,
-        claim: Option<Claim>,
+        reservation: Option<Reservation>,
     ) -> Result<Payload, KernelError> {
-        crate::cuda::run(&mut self.0, job, encoding, context, claim)
+        crate::cuda::run(&mut self.0, job, encoding, context, reservation)
     }
 
     fn needs(&self, job: &Job) -> u64 {
