@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::{BatchedLayer, Local};
-use tower_kernels::cuda::{Launch, LaunchContext, Module};
+use tower_kernels::cuda::{Launch, Module};
 use tower_kernels::kernels::linalg::saxpy::{Saxpy, SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::OptionPricingInput;
@@ -23,7 +23,7 @@ use tower_kernels::pipeline::{BatchConfig, PipelineConfig, PipelineLayer, QueueC
 use tower_kernels::request::RequestContext;
 use tower_kernels::service::{
     BackendKind, BatchKey, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRequest, KernelResponse,
-    KernelService, Payload,
+    KernelService, LaunchContext, Payload,
 };
 
 use crate::{Cuda, Row, saxpy_input, service};

@@ -10,10 +10,10 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::Local;
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
-use tower_kernels::cuda::{Launch, LaunchContext, Module, devices};
+use tower_kernels::cuda::{Launch, Module, devices};
 use tower_kernels::service::{
     BackendKind, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelService,
-    Payload,
+    LaunchContext, Payload,
 };
 
 use crate::kernels::Done;

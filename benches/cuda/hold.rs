@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "cuda")]
-use tower_kernels::cuda::{Launch, LaunchContext, Module};
-use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use tower_kernels::cuda::{Launch, Module};
+use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, LaunchContext, RunContext};
 
 pub(crate) const HOLD: &str = "bench/hold";
 

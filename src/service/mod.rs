@@ -5,6 +5,8 @@
 //! kernel's typed input, validates it, runs the kernel, and encodes the output in the form of the request.
 
 mod codec;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dispatch;
 mod document;
 mod erased;
@@ -26,6 +28,8 @@ mod tensor;
 
 pub use crate::buffer::{Buffer, DType, Element};
 pub use codec::FloatArray;
+#[cfg(feature = "cuda")]
+pub use cuda::LaunchContext;
 pub use dispatch::KernelService;
 pub use error::{InvalidInput, KernelError};
 pub use future::ResponseFuture;

@@ -1,8 +1,7 @@
 //! The contract of `tests/contract.rs` over one CUDA device with one lane and no queue.
 
 use tower_kernels::backends::cuda::CudaBackend;
-use tower_kernels::cuda::LaunchContext;
-use tower_kernels::service::{Buffer, KernelError, KernelRequest, KernelService};
+use tower_kernels::service::{Buffer, KernelError, KernelRequest, KernelService, LaunchContext};
 
 use crate::checks::{self, Subject};
 use crate::probe::{Bench, in_flight, request};

@@ -8,10 +8,10 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
 use tower_kernels::backends::{CudaState, Local};
-use tower_kernels::cuda::{self, Launch, LaunchContext};
+use tower_kernels::cuda::{self, Launch};
 use tower_kernels::service::{
     BackendKind, Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, KernelService, RunContext,
+    KernelResponse, KernelService, LaunchContext, RunContext,
 };
 
 use crate::faults::in_a_child;

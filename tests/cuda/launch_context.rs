@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use tower_kernels::cuda::{Arg, DeviceBuffer, Launch, LaunchContext, Module};
+use tower_kernels::cuda::{Arg, DeviceBuffer, Launch, Module};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::service::{Buffer, KernelError};
+use tower_kernels::service::{Buffer, KernelError, LaunchContext};
 
 use crate::probe::{Bench, CODE, numbers, request, run};
 

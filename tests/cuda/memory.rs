@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tower::{Service, ServiceExt};
-use tower_kernels::cuda::{CudaUsage, LaunchContext};
+use tower_kernels::backends::cuda::CudaUsage;
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
-use tower_kernels::service::{Buffer, DType, KernelError, KernelRequest, Payload, Tensor, Tensors};
+use tower_kernels::service::{Buffer, DType, KernelError, KernelRequest, LaunchContext, Payload, Tensor, Tensors};
 
 use crate::probe::{Bench, numbers, request, run};
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tower_kernels::cuda::{Launch, LaunchContext};
+use tower_kernels::cuda::Launch;
 use tower_kernels::request::Priority;
-use tower_kernels::service::{Buffer, KernelError};
+use tower_kernels::service::{Buffer, KernelError, LaunchContext};
 
 use crate::probe::{Bench, CODE, request, run};
 

@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
-use tower_kernels::cuda::{LaunchContext, Module};
+use tower_kernels::cuda::Module;
 use tower_kernels::service::{
     BackendKind, Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, KernelService, Payload, RunContext,
+    KernelResponse, KernelService, LaunchContext, Payload, RunContext,
 };
 
 pub(crate) use crate::wakes::Wakes;

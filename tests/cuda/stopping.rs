@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tower_kernels::cuda::{Launch, LaunchContext};
-use tower_kernels::service::{Buffer, KernelError};
+use tower_kernels::cuda::Launch;
+use tower_kernels::service::{Buffer, KernelError, LaunchContext};
 
 use crate::probe::{Bench, CODE, in_flight, request, run};
 

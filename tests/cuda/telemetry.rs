@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tower::{Service, ServiceExt};
-use tower_kernels::cuda::{Gpu, Launch, LaunchContext, Module};
+use tower_kernels::cuda::{Gpu, Launch, Module};
 use tower_kernels::kernels::linalg::saxpy::SaxpyInput;
 use tower_kernels::request::{DeviceTimes, Execution};
-use tower_kernels::service::{Buffer, KernelError, KernelRequest, Payload};
+use tower_kernels::service::{Buffer, KernelError, KernelRequest, LaunchContext, Payload};
 
 use crate::probe::{Bench, numbers, request};
 

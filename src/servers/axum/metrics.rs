@@ -17,9 +17,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::router::Shared;
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::CudaStatus;
+use crate::backends::cuda::{CudaStatus, CudaUsage};
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
-use crate::cuda::CudaUsage;
 use crate::error::ErrorKind;
 use crate::middleware::metrics::respond;
 use crate::servers::http::{Problem, RequestId};
