@@ -1,28 +1,28 @@
-//! The CUDA backend beside plain cudarc, in one run. It needs a GPU and says so where there is none.
+//! The CUDA backend compared with plain cudarc. It needs a GPU, and says so where there is none.
 //!
 //! ```text
 //! cargo bench --bench cuda
-//! cargo bench --bench cuda -- small lanes
+//! cargo bench --bench cuda -- small workers
 //! ```
 //!
-//! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `lanes`, `priority`,
-//! `graphs`, `fleet`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
+//! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`,
+//! `graphs`, `devices`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
 
 mod batch;
 mod catalogue;
+mod devices;
 mod embedded;
-mod fleet;
 mod graphs;
 mod hold;
 mod kernels;
-mod lanes;
 mod priority;
 mod raw;
 mod resident;
 mod telemetry;
+mod workers;
 
 use std::time::{Duration, Instant};
 
@@ -68,8 +68,8 @@ fn main() {
     if wanted("resident") {
         resident::run();
     }
-    if wanted("lanes") {
-        lanes::run();
+    if wanted("workers") {
+        workers::run();
     }
     if wanted("priority") {
         priority::run();
@@ -77,8 +77,8 @@ fn main() {
     if wanted("graphs") {
         graphs::run();
     }
-    if wanted("fleet") {
-        fleet::run();
+    if wanted("devices") {
+        devices::run();
     }
     if wanted("telemetry") {
         telemetry::run();
@@ -100,7 +100,7 @@ pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {
     registry.register(Empty).unwrap();
     registry.register(Phases).unwrap();
     registry.register(Hold).unwrap();
-    let mut config = CudaConfig { lanes: 8, ..Default::default() };
+    let mut config = CudaConfig { workers: 8, ..Default::default() };
     change(&mut config);
     KernelService::with_backend(registry, CudaBackend::with_config(0, config).unwrap())
 }
@@ -128,10 +128,10 @@ fn latency(raw: &raw::Raw) {
     base.print("raw: saxpy 1024, pinned", &base);
     Row::of(raw.saxpy_with_copies(1024, COUNT)).print("raw: the same, with host copies", &base);
     let input = saxpy_input(1024);
-    for linger in [0, 30] {
-        let service = || service(|config| config.linger = Duration::from_micros(linger));
+    for busy_poll in [0, 30] {
+        let service = || service(|config| config.busy_poll = Duration::from_micros(busy_poll));
         for (name, runtime) in [("current_thread", single()), ("multi_thread", several())] {
-            let name = format!("service: saxpy 1024, {name}, linger {linger}");
+            let name = format!("service: saxpy 1024, {name}, busy poll {busy_poll}");
             served(&runtime, service(), "linalg/saxpy", &input, COUNT).print(&name, &base);
         }
     }
@@ -169,11 +169,14 @@ fn throughput(raw: &raw::Raw) {
     println!("\nmany requests of saxpy 1024            requests/s   x raw");
     let base = raw.throughput(8, 20_000);
     println!("raw: 8 threads                        {base:>10.0}    1.00");
-    for linger in [0, 30] {
+    for busy_poll in [0, 30] {
         for tasks in [8, 32, 128] {
-            let service = service(|config| config.linger = Duration::from_micros(linger));
+            let service = service(|config| config.busy_poll = Duration::from_micros(busy_poll));
             let rate = served_throughput(&service, tasks, 160_000 / tasks);
-            println!("service: 8 lanes, {tasks:>3} tasks, linger {linger:>2} {rate:>10.0}   {:>5.2}", rate / base);
+            println!(
+                "service: 8 workers, {tasks:>3} tasks, busy poll {busy_poll:>2} {rate:>10.0}   {:>5.2}",
+                rate / base
+            );
         }
     }
 }
@@ -210,14 +213,14 @@ fn large(raw: &raw::Raw) {
     const LEN: usize = 1 << 20;
     println!("\nsaxpy 1M, µs                          p50     p99   x raw   queued  executed  rest");
     let base = Row::of(raw.saxpy(LEN, 500));
-    base.print("raw: pinned all the way", &base);
+    base.print("raw: pinned", &base);
     Row::of(raw.saxpy_with_copies(LEN, 500)).print("raw: with host copies", &base);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let input = saxpy_input(LEN);
-    for copiers in [0, 2, 4, 8] {
-        let service = service(|config| config.copiers = copiers);
+    for copy_threads in [0, 2, 4, 8] {
+        let service = service(|config| config.copy_threads = copy_threads);
         served(&runtime, service, "linalg/saxpy", &input, 500)
-            .print(&format!("from pageable, {copiers} copiers"), &base);
+            .print(&format!("from pageable, {copy_threads} copy threads"), &base);
     }
     served(&runtime, service(|config| config.pinned_bytes = 0), "linalg/saxpy", &input, 500)
         .print("from pageable, no pinned memory", &base);
@@ -231,11 +234,11 @@ fn payloads(base: &Row) {
     const LEN: usize = 1 << 20;
     let single = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let several = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    for linger in [30, 1000] {
+    for busy_poll in [30, 1000] {
         for (name, runtime) in [("current", single()), ("multi", several())] {
-            let service = service(|config| config.linger = Duration::from_micros(linger));
+            let service = service(|config| config.busy_poll = Duration::from_micros(busy_poll));
             let input = pinned_input(&service, LEN);
-            let name = format!("pinned payload, {name}, linger {linger}");
+            let name = format!("pinned payload, {name}, busy poll {busy_poll}");
             served(&runtime, service, "linalg/saxpy", &input, 1000).print(&name, base);
         }
     }
@@ -243,12 +246,12 @@ fn payloads(base: &Row) {
     let fallbacks = |when: &str| assert_eq!(service.backend().status().usage.pinned_fallbacks, 0, "{when}");
     served(&several(), service.clone(), "linalg/saxpy", &tensors(LEN), 500).print("from tensors", base);
     fallbacks("tensors");
-    let answer = several().block_on(call(&mut service.clone(), "linalg/saxpy", &tensors(LEN))).payload;
-    let Payload::Tensors(answer) = answer else { panic!("tensors in, tensors out") };
-    let y = answer.get("y").unwrap();
+    let response = several().block_on(call(&mut service.clone(), "linalg/saxpy", &tensors(LEN))).payload;
+    let Payload::Tensors(response) = response else { panic!("tensors in, tensors out") };
+    let y = response.get("y").unwrap();
     let input = tensors_of(y.clone(), y.clone());
-    served(&several(), service.clone(), "linalg/saxpy", &input, 500).print("from tensors of an answer", base);
-    fallbacks("tensors of an answer");
+    served(&several(), service.clone(), "linalg/saxpy", &input, 500).print("from tensors of an response", base);
+    fallbacks("tensors of an response");
 }
 
 pub(crate) fn pinned_input(service: &Cuda, len: usize) -> Payload {
@@ -282,10 +285,10 @@ fn thresholds() {
         let staged = service(|config| config.pinned_bytes = 0);
         let base = served(&runtime, staged, "linalg/saxpy", &saxpy_input(len), 500);
         base.print(&format!("{kib}: staged both ways"), &base);
-        served(&runtime, service(|_| {}), "linalg/saxpy", &saxpy_input(len), 500).print("    answer pinned", &base);
+        served(&runtime, service(|_| {}), "linalg/saxpy", &saxpy_input(len), 500).print("    response pinned", &base);
         let pinned = service(|_| {});
         let input = pinned_input(&pinned, len);
-        served(&runtime, pinned, "linalg/saxpy", &input, 500).print("    payload and answer pinned", &base);
+        served(&runtime, pinned, "linalg/saxpy", &input, 500).print("    payload and response pinned", &base);
     }
 }
 
@@ -296,7 +299,7 @@ fn pinning() {
     for mib in [2_usize, 16, 64, 256] {
         let context = cudarc::driver::CudaContext::new(0).unwrap();
         let start = Instant::now();
-        // SAFETY: nobody reads it.
+        // SAFETY: nothing reads it.
         let host = unsafe { context.alloc_pinned_with_flags::<u8>(mib << 20, 0) }.unwrap();
         let driver = start.elapsed();
         drop(host);

@@ -7,12 +7,12 @@ use std::time::Instant;
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 
+#[cfg(feature = "cuda")]
+use super::LaunchContext;
 use super::codec::{PinnedMemory, decode_json, decode_tensors, encode_json, encode_tensors, within};
 use super::job::Members;
 use super::payload::{Encoding, Typed};
 use super::{BatchKey, Cost, Footprint, HostReservation, InvalidInput, Job, Kernel, KernelError, Payload, RunContext};
-#[cfg(feature = "cuda")]
-use crate::cuda::LaunchContext;
 use crate::request::RequestContext;
 
 /// A kernel's input with its type erased, or those of several jobs that share a run.

@@ -65,13 +65,9 @@ pub trait Kernel: Send + Sync + 'static {
     /// The host side of the code for CUDA. It runs on a lane's own thread, which it may hold up.
     ///
     /// # Errors
-    /// What the [`Lane`](crate::cuda::LaunchContext) gives, and failures of the kernel's own.
+    /// What the [`LaunchContext`](super::LaunchContext) gives, and failures of the kernel's own.
     #[cfg(feature = "cuda")]
-    fn run_cuda(
-        &self,
-        input: &Self::Input,
-        cuda: &mut crate::cuda::LaunchContext<'_>,
-    ) -> Result<Self::Output, KernelError> {
+    fn run_cuda(&self, input: &Self::Input, cuda: &mut super::LaunchContext<'_>) -> Result<Self::Output, KernelError> {
         let (_, _) = (input, cuda);
         Err(KernelError::UnsupportedBackend { id: self.info().id, backend: "CUDA" })
     }
@@ -118,7 +114,7 @@ pub trait Kernel: Send + Sync + 'static {
     fn run_cuda_batch(
         &self,
         inputs: &[&Self::Input],
-        cuda: &mut crate::cuda::LaunchContext<'_>,
+        cuda: &mut super::LaunchContext<'_>,
     ) -> Result<Vec<Self::Output>, KernelError> {
         inputs.iter().map(|input| self.run_cuda(input, cuda)).collect()
     }

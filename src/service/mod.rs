@@ -5,6 +5,8 @@
 //! kernel's typed input, validates it, runs the kernel, and encodes the output in the form of the request.
 
 mod codec;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dispatch;
 mod document;
 mod erased;
@@ -24,7 +26,10 @@ mod request;
 mod source;
 mod tensor;
 
-pub use codec::{Buffer, Element, FloatArray};
+pub use crate::buffer::{Buffer, DType, Element};
+pub use codec::FloatArray;
+#[cfg(feature = "cuda")]
+pub use cuda::LaunchContext;
 pub use dispatch::KernelService;
 pub use error::{InvalidInput, KernelError};
 pub use future::ResponseFuture;
@@ -39,10 +44,8 @@ pub use pure::{KeptKernelQuestion, KernelQuestion, PureKernels};
 pub use registry::{Description, KernelRegistry, RegisterError, RegisteredKernel};
 pub use request::{KernelRequest, KernelResponse};
 pub use source::{KernelSource, RegistryOnly};
-pub use tensor::{DType, Tensor, TensorError, Tensors};
+pub use tensor::{Tensor, TensorError, Tensors};
 
-#[cfg(feature = "cuda")]
-pub(crate) use codec::Pages;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use codec::decode_json;
 pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tower::load::Load;
 use tower_service::Service;
 
-use super::worker_pool::{Claim, PoolLoad, PoolStatus, Profile, RunFuture, Slot, Worker, WorkerPool};
+use super::worker_pool::{PoolLoad, PoolStatus, Profile, Reservation, RunFuture, Slot, Worker, WorkerPool};
 use crate::service::{BackendKind, Encoding, Job, KernelError, KernelResponse, Payload, RunContext};
 
 /// The host's processors as a backend.
@@ -121,7 +121,7 @@ impl Worker for CpuWorker {
         job: &Job,
         encoding: Encoding,
         context: &RunContext<'_>,
-        _: Option<Claim>,
+        _: Option<Reservation>,
     ) -> Result<Payload, KernelError> {
         let input =
             job.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))?;

@@ -10,7 +10,7 @@ use tower::{Layer, Service, ServiceExt};
 use super::*;
 use crate::backends::BatchedLayer;
 use crate::backends::cpu::CpuConfig;
-use crate::backends::worker_pool::{Claim, Profile, State, Worker, WorkerPool};
+use crate::backends::worker_pool::{Profile, Reservation, State, Worker, WorkerPool};
 use crate::service::{
     BatchKey, Cost, Encoding, InvalidInput, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
 };
@@ -65,7 +65,7 @@ impl Worker for Device {
         job: &Job,
         _: Encoding,
         context: &RunContext<'_>,
-        _: Option<Claim>,
+        _: Option<Reservation>,
     ) -> Result<Payload, KernelError> {
         let Cost { operations: millis, device_memory: id, .. } = job.input().unwrap().cost;
         *self.starts.lock().unwrap().entry(id).or_default() += 1;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::worker::not_started;
-use super::{Ledger, Profile, State, Task};
+use super::{MemoryBudget, Profile, State, Task};
 use crate::panics::catch_panic;
 use crate::request::RequestContext;
 use crate::service::{KernelError, RunContext};
@@ -15,13 +15,13 @@ use crate::service::{KernelError, RunContext};
 /// How late a job that waits may learn of its end.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-pub(super) fn spawn(profile: &Profile, ledger: Arc<Ledger>, state: Arc<State>) -> io::Result<()> {
+pub(super) fn spawn(profile: &Profile, memory_budget: Arc<MemoryBudget>, state: Arc<State>) -> io::Result<()> {
     let name = profile.thread_name("aside");
     let look_after = {
         let name = name.clone();
         move || {
-            while ledger.someone_waits() {
-                for (task, reason) in ledger.take_out(|task| in_vain(task, &state).err()) {
+            while memory_budget.block_until_waiting() {
+                for (task, reason) in memory_budget.remove_waiting(|task| in_vain(task, &state).err()) {
                     // What a request brings along is dropped with it, and may panic.
                     if let Err(panicked) = catch_panic(|| task.answer(Err(reason))) {
                         state.worker_panicked(&name, &panicked);

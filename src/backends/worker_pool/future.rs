@@ -88,7 +88,7 @@ impl RunFuture {
             !profile.linger.is_zero() && self.lanes.in_flight() == 1 && time.is_some_and(|time| time <= profile.linger);
         let (reply, mut answer) = oneshot::channel();
         let span = tracing::Span::current();
-        match self.lanes.submit(Task { job, reply, accepted, span, slot, started: false, claim: None }) {
+        match self.lanes.submit(Task { job, reply, accepted, span, slot, started: false, reservation: None }) {
             None => match small.then(|| linger(&mut answer, profile.linger)).flatten() {
                 Some(answer) => ControlFlow::Break(answer),
                 None => ControlFlow::Continue(answer),

@@ -36,7 +36,7 @@ use tracing::Span;
 
 use fair::Turn;
 pub use future::RunFuture;
-use memory_budget::Asked;
+use memory_budget::Admission;
 pub use permit::PoolLoad;
 pub(crate) use permit::{Place, Slot};
 use queue::{Entrance, Exit};
@@ -48,17 +48,17 @@ use crate::service::{BackendKind, Cost, Encoding, Job, KernelError, Payload, Pin
 
 /// What a lane does with a job: the part that differs between backends. Each lane has a worker of its own.
 pub(crate) trait Worker: Send + 'static {
-    /// Runs the job's kernel; its input has been decoded and validated. `claim` is what has been granted of what it
+    /// Runs the job's kernel; its input has been decoded and validated. `reservation` is the device memory of what it
     /// [`needs`](Self::needs).
     fn run(
         &mut self,
         job: &Job,
         encoding: Encoding,
         context: &RunContext<'_>,
-        claim: Option<Claim>,
+        reservation: Option<Reservation>,
     ) -> Result<Payload, KernelError>;
 
-    /// What the job needs to be granted of the memory that the pool's ledger counts; 0 where it need not be asked.
+    /// What the job needs to be granted of the memory that the pool's memory budget counts; 0 where it need not be asked.
     fn needs(&self, job: &Job) -> u64 {
         let _ = job;
         0
@@ -111,9 +111,9 @@ impl Profile {
     }
 }
 
-/// The memory of a device that is shared by the jobs of a pool, and a part of it.
-pub(crate) type Ledger = memory_budget::Ledger<Task>;
-pub(crate) type Claim = memory_budget::Claim<Task>;
+/// The device memory that the jobs of a pool share, and a part of it that is reserved for one job.
+pub(crate) type MemoryBudget = memory_budget::MemoryBudget<Task>;
+pub(crate) type Reservation = memory_budget::Reservation<Task>;
 
 /// A job on its way to a lane.
 pub(crate) struct Task {
@@ -124,8 +124,8 @@ pub(crate) struct Task {
     slot: Place,
     /// Whether its kernel's code has been begun.
     started: bool,
-    /// What it was granted, where it had to wait for that.
-    claim: Option<Claim>,
+    /// The device memory that is reserved for it, where it had to wait for that.
+    reservation: Option<Reservation>,
 }
 
 /// A pool of lanes. Once it is dropped the lanes finish what is queued, and end.
@@ -135,7 +135,7 @@ pub(crate) struct WorkerPool {
     queue: Option<Entrance<Task>>,
     /// To count what waits, and to answer what is left in the queue when the pool has ended.
     rest: Exit<Task>,
-    ledger: Option<Arc<Ledger>>,
+    memory_budget: Option<Arc<MemoryBudget>>,
     state: Arc<State>,
     lanes: usize,
     slots: usize,
@@ -201,14 +201,14 @@ impl State {
 
 impl WorkerPool {
     /// Starts a lane for each worker, before a queue of `queue` places. `workers` is given the pool's state, for those
-    /// that must be able to end it. Where there is a `ledger`, it is this pool's alone.
+    /// that must be able to end it. Where there is a `memory_budget`, it is this pool's alone.
     ///
     /// # Errors
     /// Where a thread cannot be started.
     pub(crate) fn start<W: Worker>(
         profile: Profile,
         queue: usize,
-        ledger: Option<Arc<Ledger>>,
+        memory_budget: Option<Arc<MemoryBudget>>,
         workers: impl FnOnce(&Arc<State>) -> Result<Vec<W>, KernelError>,
     ) -> Result<Self, KernelError> {
         let state = Arc::new(State {
@@ -227,18 +227,18 @@ impl WorkerPool {
         let (entrance, exit) = queue::queue(slots, profile.spin);
         let failed = |error| KernelError::Device(format!("a lane's thread did not start: {error}"));
         for (index, worker) in workers.into_iter().enumerate() {
-            worker::spawn(index, worker, profile.clone(), exit.clone(), ledger.clone(), Arc::clone(&state))
+            worker::spawn(index, worker, profile.clone(), exit.clone(), memory_budget.clone(), Arc::clone(&state))
                 .map_err(failed)?;
         }
         // From here on its end is this one's.
-        let this = Self { profile, queue: Some(entrance), rest: exit, ledger, state, lanes, slots };
-        if let (Some(ledger), Some(queue)) = (&this.ledger, &this.queue) {
+        let this = Self { profile, queue: Some(entrance), rest: exit, memory_budget, state, lanes, slots };
+        if let (Some(memory_budget), Some(queue)) = (&this.memory_budget, &this.queue) {
             let returns = queue.returns();
-            ledger.hand_on_to(move |task, claim| {
+            memory_budget.on_admitted(move |task, reservation| {
                 let share = task.job.share().unwrap_or_default();
-                returns.push(Task { claim: Some(claim), ..task }, share);
+                returns.push(Task { reservation: Some(reservation), ..task }, share);
             });
-            aside::spawn(&this.profile, Arc::clone(ledger), Arc::clone(&this.state)).map_err(failed)?;
+            aside::spawn(&this.profile, Arc::clone(memory_budget), Arc::clone(&this.state)).map_err(failed)?;
         }
         Ok(this)
     }
@@ -270,7 +270,8 @@ impl WorkerPool {
     /// How the pool is just now. What comes and goes meanwhile may be counted or not.
     pub(crate) fn status(&self) -> PoolStatus {
         // First what waits: who leaves the queue between the two readings then counts as running, and nobody twice.
-        let queued = self.rest.len() + self.ledger.as_ref().map_or(0, |ledger| ledger.level().waiting);
+        let queued =
+            self.rest.len() + self.memory_budget.as_ref().map_or(0, |memory_budget| memory_budget.usage().waiting);
         PoolStatus {
             up: self.state.closed().is_none(),
             lanes: self.lanes,
@@ -315,8 +316,8 @@ impl WorkerPool {
 impl Drop for WorkerPool {
     fn drop(&mut self) {
         self.queue = None;
-        if let Some(ledger) = &self.ledger {
-            ledger.end();
+        if let Some(memory_budget) = &self.memory_budget {
+            memory_budget.close();
         }
         let start = Instant::now();
         while self.state.alive.load(Ordering::Acquire) > 0 && start.elapsed() < self.profile.farewell {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::fair::Charge;
 use super::queue::Exit;
-use super::{Asked, Claim, Ledger, Profile, State, Task, Worker};
+use super::{Admission, MemoryBudget, Profile, Reservation, State, Task, Worker};
 use crate::panics::catch_panic;
 use crate::request::{Execution, RequestContext};
 use crate::service::{Answers, Failed, Job, KernelError, KernelResponse, Payload, Progress, Returned, RunContext};
@@ -19,7 +19,7 @@ pub(super) fn spawn<W: Worker>(
     worker: W,
     profile: Profile,
     queue: Exit<Task>,
-    ledger: Option<Arc<Ledger>>,
+    memory_budget: Option<Arc<MemoryBudget>>,
     state: Arc<State>,
 ) -> io::Result<()> {
     let name = profile.thread_name(&format!("lane-{index}"));
@@ -35,7 +35,7 @@ pub(super) fn spawn<W: Worker>(
         while let Err(panicked) = catch_panic(|| {
             while let Some((task, charge)) = queue.next() {
                 let charged = Charged::new(queue, charge);
-                let worked = work_on(task, &mut worker, &profile, ledger.as_ref(), state);
+                let worked = work_on(task, &mut worker, &profile, memory_budget.as_ref(), state);
                 // Before the answer, so that whoever asks again is charged for what it has had.
                 drop(charged);
                 if let Some((task, result)) = worked {
@@ -98,14 +98,14 @@ fn work_on<W: Worker>(
     mut task: Task,
     worker: &mut W,
     profile: &Profile,
-    ledger: Option<&Arc<Ledger>>,
+    memory_budget: Option<&Arc<MemoryBudget>>,
     state: &State,
 ) -> Option<(Task, Answer)> {
     let started = Instant::now();
     if let Some(reason) = state.closed() {
         return Some((task, Err(reason.clone())));
     }
-    let claim = task.claim.take();
+    let reservation = task.reservation.take();
     let prepared = task.run(|job, context| prepare(worker, job, context));
     if let Err(error) = prepared {
         return Some((task, Err(error)));
@@ -113,23 +113,23 @@ fn work_on<W: Worker>(
     let expected = task.job.cost().map_or(Duration::ZERO, |cost| profile.time(cost));
     task.slot.expect(expected);
     let needed = worker.needs(&task.job);
-    let claim = match (ledger, claim) {
-        (Some(ledger), None) if needed > 0 => match ledger.ask(needed, task) {
-            Asked::Granted(granted, claim) => {
+    let reservation = match (memory_budget, reservation) {
+        (Some(memory_budget), None) if needed > 0 => match memory_budget.request(needed, task) {
+            Admission::Admitted(granted, reservation) => {
                 task = granted;
-                Some(claim)
+                Some(reservation)
             }
-            Asked::Waits => return None,
-            Asked::Never(task) => {
-                let free = ledger.capacity();
+            Admission::Queued => return None,
+            Admission::TooLarge(task) => {
+                let free = memory_budget.capacity();
                 return Some((task, Err(KernelError::OutOfMemory { need: needed, free, total: free })));
             }
         },
-        (_, claim) => claim,
+        (_, reservation) => reservation,
     };
     let accepted = task.accepted;
     task.started = true;
-    let result = task.run(|job, context| execute(worker, profile, job, [accepted, started], context, claim));
+    let result = task.run(|job, context| execute(worker, profile, job, [accepted, started], context, reservation));
     Some((task, result))
 }
 
@@ -150,7 +150,7 @@ impl Task {
     }
 
     pub(super) fn answer(self, result: Answer) {
-        let Self { job, reply, accepted, span, slot, started, claim } = self;
+        let Self { job, reply, accepted, span, slot, started, reservation } = self;
         // The input may be large and the caller may measure: what the job held is free before its answer is out. But for
         // a job that lost its pool: it may be of use in another.
         let result = match result {
@@ -167,7 +167,7 @@ impl Task {
             }
         };
         drop(span);
-        drop(claim);
+        drop(reservation);
         drop(slot);
         // The caller may have left meanwhile; nobody is there to be told then.
         let _ = reply.send(result);
@@ -223,7 +223,7 @@ fn execute<W: Worker>(
     job: &Job,
     [accepted, started]: [Instant; 2],
     context: &RunContext<'_>,
-    claim: Option<Claim>,
+    reservation: Option<Reservation>,
 ) -> Answer {
     let mut execution = Execution::new(profile.backend.as_str());
     // No machine has as many as do not fit.
@@ -233,7 +233,7 @@ fn execute<W: Worker>(
     execution.batch_size = job.members().map_or(1, |members| u32::try_from(members.len()).unwrap_or(u32::MAX));
     let payload = guarded(worker, |worker| {
         job.reserve_run()?;
-        worker.run(job, job.encoding(), context, claim)
+        worker.run(job, job.encoding(), context, reservation)
     });
     let payload = match (payload, job.members()) {
         (Err(error), Some(members)) if is_of_one(&error) => {

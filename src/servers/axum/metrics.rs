@@ -17,10 +17,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::router::Shared;
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::CudaStatus;
+use crate::backends::cuda::{CudaStatus, CudaUsage};
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
-#[cfg(feature = "cuda")]
-use crate::cuda::CudaUsage;
 use crate::error::ErrorKind;
 use crate::middleware::metrics::respond;
 use crate::servers::http::{Problem, RequestId};
@@ -205,7 +203,7 @@ impl Collector for Backends {
 
 #[cfg(feature = "cuda")]
 impl Backends {
-    /// What each CUDA backend holds of memory. Of a lost one too: what it held when it was lost says why, at times.
+    /// The memory of each CUDA device, including lost ones: it may explain the loss.
     fn memory(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let Self(LocalStatus { cuda: CudaState::On { devices, .. }, .. }) = self else { return Ok(()) };
         let of = |cuda: &CudaStatus| [("device", cuda.device.ordinal.to_string())];
@@ -214,15 +212,15 @@ impl Backends {
             devices.iter().try_for_each(|cuda| family.encode_family(&of(cuda))?.encode_gauge(&value(&cuda.usage)))
         };
         let bytes = || Some(Unit::Bytes);
-        let help = "Device memory that requests may have at one time";
+        let help = "Device memory that requests may use at one time";
         gauge("device_memory_capacity", help, bytes(), |usage| usage.device_capacity)?;
-        let help = "Device memory granted to requests that run or are about to";
+        let help = "Device memory reserved for requests";
         gauge("device_memory_reserved", help, bytes(), |usage| usage.device_reserved)?;
         let help = "Device memory that no request uses, kept for the next";
         gauge("device_memory_idle", help, bytes(), |usage| usage.device_idle)?;
         let help = "Requests that wait for device memory";
         gauge("device_memory_waiting", help, None, |usage| usage.waiting as u64)?;
-        gauge("pinned_memory", "Pinned host memory, in use or not", bytes(), |usage| usage.pinned)?;
+        gauge("pinned_memory", "Pinned host memory, in use or idle", bytes(), |usage| usage.pinned)?;
         gauge("pinned_memory_in_use", "Pinned host memory in use", bytes(), |usage| usage.pinned_in_use)?;
 
         let mut counter = |name, help, value: fn(&CudaUsage) -> u64| {
@@ -233,9 +231,9 @@ impl Backends {
                 .try_for_each(|cuda| family.encode_family(&of(cuda))?.encode_counter(&value(&cuda.usage), exemplar))
         };
         counter("device_memory_waits", "Requests that have had to wait for device memory", |usage| usage.waits)?;
-        let help = "Requests refused for want of device memory";
-        counter("device_memory_refusals", help, |usage| usage.refusals)?;
-        let help = "Arrays that were not put into pinned memory because there was none left";
+        let help = "Requests that failed for want of device memory";
+        counter("device_memory_rejections", help, |usage| usage.rejections)?;
+        let help = "Arrays that were copied through staging because pinned memory was exhausted";
         counter("pinned_memory_fallbacks", help, |usage| usage.pinned_fallbacks)
     }
 }
@@ -265,7 +263,7 @@ mod tests {
         let pool = PoolStatus { up: false, lanes: 4, alive: 0, restarts: 1, slots: 260, queued: 0, running: 2 };
         let mut usage = CudaUsage::default();
         (usage.device_capacity, usage.device_reserved, usage.pinned_in_use) = (1 << 36, 4096, 1 << 20);
-        (usage.waiting, usage.waits, usage.refusals) = (2, 17, 3);
+        (usage.waiting, usage.waits, usage.rejections) = (2, 17, 3);
         let well = CudaStatus {
             device: DeviceInfo { ordinal: 5, ..device.clone() },
             lost: None,
@@ -293,7 +291,7 @@ mod tests {
             r#"kernel_device_memory_reserved_bytes{device="5"} 4096"#,
             r#"kernel_device_memory_waiting{device="3"} 2"#,
             r#"kernel_device_memory_waits_total{device="3"} 17"#,
-            r#"kernel_device_memory_refusals_total{device="5"} 3"#,
+            r#"kernel_device_memory_rejections_total{device="5"} 3"#,
             r#"kernel_pinned_memory_in_use_bytes{device="3"} 1048576"#,
         ] {
             assert!(page.lines().any(|this| this == line), "{line} is not in\n{page}");
