@@ -19,7 +19,11 @@ fn with_limit_on_files(test: &str, files: u32) -> bool {
     }
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("ulimit -n {files} && exec \"$@\""), "sh"]);
-    shell.arg(std::env::current_exe().unwrap()).args(["--exact", &format!("http_faults::clients::{test}"), "--nocapture"]);
+    shell.arg(std::env::current_exe().unwrap()).args([
+        "--exact",
+        &format!("http_faults::clients::{test}"),
+        "--nocapture",
+    ]);
     let output = shell.env(KEY, files.to_string()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));

@@ -1,7 +1,7 @@
-//! Events as lines of text or JSON.
+//! Formats events as lines of text or JSON.
 //!
-//! What an event tells can come from a client, so every value has a longest length and no control characters. The
-//! library's own formatters write values as long as they are.
+//! Values can come from clients, so their length is limited and control characters are escaped, which the formatters of
+//! `tracing-subscriber` do not do.
 
 use std::error::Error;
 use std::fmt::{self, Write};
@@ -18,17 +18,18 @@ use tracing_subscriber::registry::LookupSpan;
 use super::repeats::Repeats;
 use crate::config::LogFormat;
 
-/// The most bytes of a value.
+/// Maximum bytes of a value.
 const MAX_VALUE: usize = 128;
-/// The most bytes of a sentence: a message, or what an error says.
+/// Maximum bytes of a message or error.
 const MAX_SENTENCE: usize = 512;
-/// The most bytes of a backtrace, and of what the program says of itself at the start.
+/// Maximum bytes of a backtrace, and of a value in an event of the program itself.
 const MAX_OWN: usize = 8 * 1024;
-/// Once an event has as many bytes its further fields are left out, and so are those of a span.
+/// Maximum bytes of the fields of an event; further ones are omitted.
 const MAX_EVENT: usize = 16 * 1024;
+/// Maximum bytes of the fields of a span; further ones are omitted.
 const MAX_SPAN: usize = 4 * 1024;
 
-/// Writes a line for each event but for repeats.
+/// Writes a line for each event that is not suppressed as a repeat.
 #[derive(Debug)]
 pub(super) struct Lines {
     format: LogFormat,
@@ -47,7 +48,7 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, ctx: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        if !self.repeats.admits(event) {
+        if !self.repeats.should_log(event) {
             return Ok(());
         }
         match self.format {
@@ -57,7 +58,7 @@ where
     }
 }
 
-/// Whether an event is the program's own, and tells of nothing that a client sent: what it serves, and its settings.
+/// Whether an event comes from the program itself and holds nothing from clients, such as addresses and settings.
 pub(super) fn is_own(metadata: &Metadata<'_>) -> bool {
     const OWN: &str = "tower_kernels::serve";
     metadata.target().strip_prefix(OWN).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
@@ -141,13 +142,13 @@ where
     writer.write_str("}\n")
 }
 
-/// The fields by which a request is found in the log.
+/// The fields that identify a request.
 const REQUEST: [&str; 3] = ["request_id", "kernel", "tenant"];
 
-/// Writes which request a line is about as members of the line itself, so that all lines can be searched by the same:
-/// those of the innermost of `spans` that has them, but for those that the event has `written`.
+/// Writes the fields that identify the request as members of the line itself, from the innermost of `spans` that has
+/// them, unless the event has `written` them.
 fn write_request(writer: &mut Writer<'_>, spans: &str, written: [bool; REQUEST.len()]) -> fmt::Result {
-    // Written as JSON above; a line is worth more than its search fields, should that ever be wrong.
+    // Written as JSON above. If it did not parse, the line would only lack these fields.
     let spans: Vec<serde_json::Value> = serde_json::from_str(&format!("[{spans}]")).unwrap_or_default();
     for (name, _) in REQUEST.into_iter().zip(written).filter(|(_, written)| !written) {
         if let Some(value) = spans.iter().rev().find_map(|span| span.get(name)?.as_str()) {
@@ -158,7 +159,7 @@ fn write_request(writer: &mut Writer<'_>, spans: &str, written: [bool; REQUEST.l
     Ok(())
 }
 
-/// Writes the fields of spans: in JSON as an object's, without its braces, so that more can follow.
+/// Formats the fields of spans: in JSON as members without braces, so that more can follow.
 #[derive(Debug)]
 pub(super) struct Fields {
     format: LogFormat,
@@ -169,16 +170,16 @@ impl Fields {
         Self { format }
     }
 
-    fn write<R: RecordFields>(&self, writer: Writer<'_>, fields: R, room: usize, is_first: bool) -> fmt::Result {
+    fn write<R: RecordFields>(&self, writer: Writer<'_>, fields: R, max: usize, is_first: bool) -> fmt::Result {
         match self.format {
             LogFormat::Text => {
                 let visitor = DefaultVisitor::new(writer, is_first);
-                let mut bounded = Bounded::new(Text { visitor, keeps_lines: false }, room, false);
+                let mut bounded = Bounded::new(Text { visitor, keeps_lines: false }, max, false);
                 fields.record(&mut bounded);
                 bounded.into.visitor.finish()
             }
             LogFormat::Json => {
-                let mut bounded = Bounded::new(Json::new(writer, is_first), room, false);
+                let mut bounded = Bounded::new(Json::new(writer, is_first), max, false);
                 fields.record(&mut bounded);
                 bounded.into.result
             }
@@ -196,52 +197,49 @@ impl<'writer> FormatFields<'writer> for Fields {
         current: &'writer mut FormattedFields<Self>,
         fields: &tracing::span::Record<'_>,
     ) -> fmt::Result {
-        let (room, is_first) = (MAX_SPAN.saturating_sub(current.fields.len()), current.fields.is_empty());
-        self.write(current.as_writer(), fields, room, is_first)
+        let (max, is_first) = (MAX_SPAN.saturating_sub(current.fields.len()), current.fields.is_empty());
+        self.write(current.as_writer(), fields, max, is_first)
     }
 }
 
-/// Where [`Bounded`] puts values.
+/// The target of [`Bounded`].
 trait Values: Visit {
-    /// A text that has been cut, and whether it is to be told from its surroundings by quotes.
+    /// Records a truncated text, with or without quotes.
     fn text(&mut self, field: &Field, text: &str, quoted: bool);
 }
 
-/// Passes values on, and of long ones the beginning.
-///
-/// Fields that only an exporter of OpenTelemetry reads are left out.
+/// Passes values on, truncated. Fields for OpenTelemetry exporters are omitted.
 struct Bounded<V> {
     into: V,
-    /// How many more bytes there may be.
-    room: usize,
+    /// Remaining bytes.
+    remaining: usize,
     is_own: bool,
-    /// The value at hand, cut.
+    /// The current value, truncated.
     value: String,
 }
 
 impl<V: Values> Bounded<V> {
-    fn new(into: V, room: usize, is_own: bool) -> Self {
-        Self { into, room, is_own, value: String::new() }
+    fn new(into: V, remaining: usize, is_own: bool) -> Self {
+        Self { into, remaining, is_own, value: String::new() }
     }
 
     fn pass(&mut self, field: &Field, value: fmt::Arguments<'_>, quoted: bool) {
         let max = match field.name() {
             _ if self.is_own => MAX_OWN,
-            // A path can hold two names.
             "message" | "exception.message" | "error" | "reason" | "path" => MAX_SENTENCE,
             "backtrace" => MAX_OWN,
             _ => MAX_VALUE,
         };
-        if self.room > 0 && !field.name().starts_with("otel.") {
+        if self.remaining > 0 && !field.name().starts_with("otel.") {
             self.value.clear();
-            push_cut(&mut self.value, value, max.min(self.room));
+            push_truncated(&mut self.value, value, max.min(self.remaining));
             self.take(self.value.len() + field.name().len());
             self.into.text(field, &self.value, quoted);
         }
     }
 
     fn take(&mut self, bytes: usize) {
-        self.room = self.room.saturating_sub(bytes);
+        self.remaining = self.remaining.saturating_sub(bytes);
     }
 }
 
@@ -278,7 +276,7 @@ impl<V: Values> Visit for Bounded<V> {
     }
 }
 
-/// An error and its causes on one line.
+/// Formats an error and its causes on one line.
 struct Chain<'a>(&'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
@@ -293,17 +291,17 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// Adds what this says up to so many bytes, and a mark where there is more. No more of it is made than that.
-pub(super) fn push_cut(text: &mut String, value: fmt::Arguments<'_>, max: usize) {
-    struct Cut<'a> {
+/// Appends at most `max` bytes of the formatted value, and an ellipsis if it is longer. Formatting stops there.
+pub(super) fn push_truncated(text: &mut String, value: fmt::Arguments<'_>, max: usize) {
+    struct Truncate<'a> {
         text: &'a mut String,
-        left: usize,
+        remaining: usize,
     }
-    impl Write for Cut<'_> {
+    impl Write for Truncate<'_> {
         fn write_str(&mut self, more: &str) -> fmt::Result {
-            let fits = (0..=self.left.min(more.len())).rev().find(|&at| more.is_char_boundary(at)).unwrap_or(0);
+            let fits = (0..=self.remaining.min(more.len())).rev().find(|&at| more.is_char_boundary(at)).unwrap_or(0);
             self.text.push_str(&more[..fits]);
-            self.left -= fits;
+            self.remaining -= fits;
             if fits < more.len() {
                 self.text.push('…');
                 return Err(fmt::Error);
@@ -311,22 +309,22 @@ pub(super) fn push_cut(text: &mut String, value: fmt::Arguments<'_>, max: usize)
             Ok(())
         }
     }
-    // It fails where it was cut, which ends the formatting.
-    let _ = Cut { text, left: max }.write_fmt(value);
+    // The error of a truncated value ends the formatting.
+    let _ = Truncate { text, remaining: max }.write_fmt(value);
 }
 
-/// What can move a terminal's cursor, break a line, or show text in another order than it has.
+/// Characters that can move a terminal's cursor, break a line, or reorder text.
 fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Values as the library's formatter shows them to people.
+/// Writes values as text, with the formatter of `tracing-subscriber`.
 struct Text<'a> {
     visitor: DefaultVisitor<'a>,
     keeps_lines: bool,
 }
 
-/// Shows a text with escapes for what is unsafe.
+/// Escapes unsafe characters.
 struct Escaped<'a> {
     text: &'a str,
     keeps_lines: bool,
@@ -348,7 +346,7 @@ impl fmt::Display for Escaped<'_> {
 impl Values for Text<'_> {
     fn text(&mut self, field: &Field, text: &str, quoted: bool) {
         if quoted {
-            // Within quotes the standard library escapes.
+            // `Debug` quotes and escapes.
             self.visitor.record_debug(field, &text);
         } else {
             let escaped = Escaped { text, keeps_lines: self.keeps_lines };
@@ -363,11 +361,11 @@ impl Visit for Text<'_> {
     }
 }
 
-/// Values as members of an object.
+/// Writes values as members of a JSON object.
 struct Json<'a> {
     writer: Writer<'a>,
     is_first: bool,
-    /// Which of [`REQUEST`] there are.
+    /// Which fields of [`REQUEST`] were written.
     written: [bool; REQUEST.len()],
     result: fmt::Result,
 }
@@ -424,7 +422,7 @@ impl Visit for Json<'_> {
     }
 }
 
-/// A string of JSON in which nothing is unsafe for a terminal either.
+/// Writes a JSON string, with unsafe characters escaped.
 fn write_json(out: &mut dyn Write, text: &str) -> fmt::Result {
     out.write_char('"')?;
     for c in text.chars() {
@@ -447,7 +445,7 @@ mod tests {
 
     const EVIL: &str = "a\n\u{1b}[31m\"\\\u{7}\u{9b}\u{202e}\u{7f}b";
 
-    /// What these events are written as.
+    /// The lines written for these events.
     fn lines(format: LogFormat, max_repeats: u64, events: impl FnOnce()) -> String {
         let (repeats, queue) = (Arc::new(Repeats::new(max_repeats)), Queue::new(1 << 20));
         let layer = tracing_subscriber::fmt::layer()
@@ -457,7 +455,7 @@ mod tests {
             .with_writer(queue.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             events();
-            repeats.sum_up(true);
+            repeats.log_summaries(true);
         });
         queue.taken()
     }
@@ -489,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_value_is_cut_and_the_rest_of_it_is_never_formatted() {
+    fn a_long_value_is_truncated_and_the_rest_is_never_formatted() {
         struct Endless;
         impl fmt::Display for Endless {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -517,12 +515,12 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_summed_up_by_kind() {
+    fn repeats_are_summarized_by_kind() {
         let text = lines(LogFormat::Text, 3, || {
-            let tell = |code: &str| tracing::event!(target: "t", Level::WARN, error.type = code, "request failed");
-            (0..10).for_each(|_| tell("overloaded"));
-            (0..3).for_each(|_| tell("deadline_exceeded"));
-            (0..5).for_each(|_| tell("what a client makes up"));
+            let log = |code: &str| tracing::event!(target: "t", Level::WARN, error.type = code, "request failed");
+            (0..10).for_each(|_| log("overloaded"));
+            (0..3).for_each(|_| log("deadline_exceeded"));
+            (0..5).for_each(|_| log("what a client makes up"));
         });
         let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
         assert_eq!(count("t: request failed"), 3 + 3 + 3, "{text}");
@@ -532,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_says_itself_which_request_it_is_about() {
+    fn a_json_line_identifies_its_request() {
         let line = lines(LogFormat::Json, 0, || {
             let call = tracing::info_span!("request", request_id = "a", kernel = tracing::field::Empty, tenant = "t");
             let _call = call.enter();
@@ -552,7 +550,7 @@ mod tests {
 
     #[test]
     fn the_access_log_has_every_line_where_it_is_on() {
-        let told = |level: Level| {
+        let logged = |level: Level| {
             let text = lines(LogFormat::Text, 2, || {
                 for outcome in ["ok", "ok", "ok", "not_found"] {
                     match level {
@@ -563,7 +561,7 @@ mod tests {
             });
             text.lines().filter(|line| line.contains("request ended") && !line.contains("repeats")).count()
         };
-        // At debug it is as other lines are, of each outcome some.
-        assert_eq!((told(Level::INFO), told(Level::DEBUG)), (4, 3));
+        // At debug its lines are limited like others.
+        assert_eq!((logged(Level::INFO), logged(Level::DEBUG)), (4, 3));
     }
 }
