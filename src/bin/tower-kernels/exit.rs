@@ -43,7 +43,7 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// The exit code of a kernel error.
-    pub(crate) fn of(kind: ErrorKind) -> Self {
+    pub(crate) fn from_kind(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::InvalidArgument | ErrorKind::TooLarge => Self::Input,
             ErrorKind::NotFound => Self::UnknownKernel,

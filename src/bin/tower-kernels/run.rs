@@ -120,7 +120,7 @@ where
         tokio::select! {
             response = &mut response => {
                 progress_bar.finish();
-                return response.map_err(|error| Exit::of(error.kind()).failure(chain(&error).to_string()).into());
+                return response.map_err(|error| Exit::from_kind(error.kind()).failure(chain(&error).to_string()).into());
             }
             pressed = &mut interrupted => {
                 pressed?;

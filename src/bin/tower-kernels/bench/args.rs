@@ -40,7 +40,7 @@ pub(crate) struct Args {
     cacert: Option<PathBuf>,
 
     /// Format of the input and output payloads.
-    #[arg(long, value_enum, value_name = "FORM", default_value_t = PayloadFormat::Json)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = PayloadFormat::Json)]
     payload: PayloadFormat,
 
     /// Header (gRPC metadata) to send with each request, such as `authorization: Bearer ...`.
@@ -56,7 +56,7 @@ pub(crate) struct Args {
     rate: Option<f64>,
 
     /// Distribution of the times between requests, with --rate.
-    #[arg(long, value_enum, value_name = "TIMES", default_value_t = Arrivals::Constant, requires = "rate")]
+    #[arg(long, value_enum, value_name = "DISTRIBUTION", default_value_t = Arrivals::Constant, requires = "rate")]
     arrivals: Arrivals,
 
     /// Duration of the measurement [default: 10s, or as long as --requests takes].

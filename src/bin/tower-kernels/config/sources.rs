@@ -72,7 +72,7 @@ impl Effective {
     /// # Errors
     /// The first mistake, with its file, line and key, or its flag or variable.
     pub(crate) fn read(config: Option<&Path>, flags: &Overrides) -> Result<Self, Failure> {
-        let variables = Variables::of(std::env::vars_os()).map_err(|error| wrong(&error))?;
+        let variables = Variables::from_env(std::env::vars_os()).map_err(|error| wrong(&error))?;
         let mut sources = Sources::default();
         let mut table = match (config, &variables.config) {
             (Some(path), _) => read_file(path, None, &mut sources)?,

@@ -35,7 +35,7 @@ pub(super) struct Variables {
 impl Variables {
     /// # Errors
     /// The variables that are not settings, or not valid UTF-8.
-    pub(super) fn of(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, String> {
+    pub(super) fn from_env(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, String> {
         let mut this = Self::default();
         let mut wrong = Vec::new();
         for (name, value) in environment {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Variables, String> {
-        Variables::of(variables.iter().map(|(name, value)| (name.into(), value.into())))
+        Variables::from_env(variables.iter().map(|(name, value)| (name.into(), value.into())))
     }
 
     #[test]

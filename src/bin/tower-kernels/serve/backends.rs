@@ -47,7 +47,7 @@ fn devices(config: &Config) -> Result<CudaDevices, Unavailable> {
 }
 
 /// Logs each lost CUDA device. Completes at the first one if `exit`, else never.
-pub(super) async fn lost(local: &Local, exit: bool) -> String {
+pub(super) async fn device_lost(local: &Local, exit: bool) -> String {
     let mut watch = LostDevices::default();
     loop {
         let why = watch

@@ -97,7 +97,7 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
 
     let why = tokio::select! {
         signal = signals.next() => Stop::Signal(signal),
-        why = backends::lost(&local, config.exit_on_device_loss) => Stop::DeviceLost(why),
+        why = backends::device_lost(&local, config.exit_on_device_loss) => Stop::DeviceLost(why),
         ended = servers.ended() => return Err(ended.into()),
     };
     let drained = async {

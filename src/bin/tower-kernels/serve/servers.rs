@@ -24,7 +24,7 @@ use crate::config::{Config, Listen};
 use crate::exit::{Exit, Failure};
 
 /// Registers metrics.
-type MoreMetrics = dyn Fn(&mut Registry) + Send + Sync;
+type RegisterMetrics = dyn Fn(&mut Registry) + Send + Sync;
 
 /// The running servers and their addresses.
 pub(super) struct Servers {
@@ -38,7 +38,7 @@ pub(super) struct Servers {
     stopping: CancellationToken,
     running: JoinSet<(&'static str, io::Result<()>)>,
     requests: RequestMetrics,
-    more_metrics: Vec<Arc<MoreMetrics>>,
+    more_metrics: Vec<Arc<RegisterMetrics>>,
     /// The addresses; empty if the server is off.
     pub(super) rest: Vec<ListenAddress>,
     pub(super) grpc: Vec<ListenAddress>,

@@ -108,21 +108,24 @@ pub(super) fn run<C: ClientFactory>(
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        let begin = start + plan.warmup;
-        let elapsed = match (interrupted, plan.requests.is_some()) {
-            (true, _) => Instant::now().saturating_duration_since(begin),
-            // It may have ended by the number of requests, before its duration.
-            (false, true) => statistics.last.unwrap_or(begin).saturating_duration_since(begin),
-            (false, false) => {
-                plan.duration.unwrap_or_default().max(statistics.last.unwrap_or(begin).saturating_duration_since(begin))
-            }
-        };
+        let elapsed = measured_time(plan, start + plan.warmup, statistics.last, interrupted);
         let cpu = match (cpu, machine::cpu_time()) {
             (Some(before), Some(after)) => Some(after.saturating_sub(before)),
             _ => None,
         };
         Ok(Measured { statistics, elapsed, cpu, interrupted })
     })
+}
+
+/// The length of the measurement that began at `begin` and had its last response at `last`.
+fn measured_time(plan: &Plan, begin: Instant, last: Option<Instant>, interrupted: bool) -> Duration {
+    let until_last = last.unwrap_or(begin).saturating_duration_since(begin);
+    match (interrupted, plan.requests.is_some()) {
+        (true, _) => Instant::now().saturating_duration_since(begin),
+        // It may have ended by the number of requests, before its duration.
+        (false, true) => until_last,
+        (false, false) => plan.duration.unwrap_or_default().max(until_last),
+    }
 }
 
 /// Sends one request, to find out whether requests can succeed.

@@ -36,7 +36,7 @@ impl Server {
         let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(format().into());
         };
-        let tls = Tls::of(&uri, cacert, b"h2")?;
+        let tls = Tls::new(&uri, cacert, b"h2")?;
         // TLS is established by the connector below, so tonic gets a plain URL.
         let endpoint = Endpoint::from_shared(format!("http://{authority}"));
         let endpoint = endpoint.map_err(|error| Exit::Usage.failure(format!("{url:?}: {error}")))?.tcp_nodelay(true);
@@ -63,7 +63,7 @@ impl Server {
             }
         };
         connected.map_err(|error| {
-            let Failure { code, message } = Failure::of(CONNECTION, &error);
+            let Failure { code, message } = Failure::from_error(CONNECTION, &error);
             Failure::new(code, format!("{}: {message}", self.url))
         })
     }

@@ -32,7 +32,7 @@ impl InProcess {
             PayloadFormat::Json => json,
             PayloadFormat::Tensors => Payload::Tensors(tensors(registered.input_schema().as_value(), document)?),
             PayloadFormat::Typed => {
-                registered.decode(json).map_err(|error| Failure::of(error.kind().code(), &error))?
+                registered.decode(json).map_err(|error| Failure::from_error(error.kind().code(), &error))?
             }
         };
         Ok(Self { service: KernelService::new(registry), request: KernelRequest::new(kernel.to_owned(), payload) })
@@ -55,7 +55,7 @@ pub(in super::super) struct InProcessClient {
 
 impl Client for InProcessClient {
     async fn call(&mut self) -> Result<usize, Failure> {
-        let failed = |error| Failure::of(Classify::kind(&error).code(), &error);
+        let failed = |error| Failure::from_error(Classify::kind(&error).code(), &error);
         std::future::poll_fn(|cx| self.service.poll_ready(cx)).await.map_err(failed)?;
         let response = self.service.call(self.request.clone()).await.map_err(failed)?;
         // A typed output has no encoded size.

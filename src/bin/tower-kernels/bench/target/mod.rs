@@ -130,12 +130,12 @@ impl Failure {
         match &*self.code {
             CONNECTION => Exit::Unavailable,
             CLIENT_TIMEOUT => Exit::Deadline,
-            code => ErrorKind::ALL.into_iter().find(|kind| kind.code() == code).map_or(Exit::Failed, Exit::of),
+            code => ErrorKind::ALL.into_iter().find(|kind| kind.code() == code).map_or(Exit::Failed, Exit::from_kind),
         }
     }
 
     /// A failure with the message of an error and its causes.
-    fn of(code: impl Into<Cow<'static, str>>, error: &dyn Error) -> Self {
+    fn from_error(code: impl Into<Cow<'static, str>>, error: &dyn Error) -> Self {
         Self::new(code, chain(error).to_string())
     }
 }

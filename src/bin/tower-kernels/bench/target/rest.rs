@@ -64,7 +64,7 @@ impl Rest {
                 .into());
         };
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 }));
-        let tls = Tls::of(&uri, cacert, b"http/1.1")?;
+        let tls = Tls::new(&uri, cacert, b"http/1.1")?;
         // On a raw connection the request target is a path and the host is a header.
         let mut request = Request::post(format!("{}/execute", uri.path().trim_end_matches('/')))
             .header(HOST, &authority)
@@ -91,7 +91,7 @@ impl ClientFactory for Rest {
 impl Server {
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
         let failed = |error: &dyn Error| {
-            let Failure { code, message } = Failure::of(CONNECTION, error);
+            let Failure { code, message } = Failure::from_error(CONNECTION, error);
             Failure::new(code, format!("{}: {message}", self.authority))
         };
         let stream = TcpStream::connect(&self.authority).await.map_err(|error| failed(&error))?;
@@ -117,7 +117,7 @@ pub(in super::super) struct RestClient {
 
 impl Client for RestClient {
     async fn call(&mut self) -> Result<usize, Failure> {
-        let failed = |error: hyper::Error| Failure::of(CONNECTION, &error);
+        let failed = |error: hyper::Error| Failure::from_error(CONNECTION, &error);
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.server.connect().await?,
@@ -221,7 +221,7 @@ async fn problem(status: u16, body: Incoming) -> Failure {
     }
     let body = match Limited::new(body, MAX_PROBLEM).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) => return Failure::of(CONNECTION, &*error),
+        Err(error) => return Failure::from_error(CONNECTION, &*error),
     };
     match serde_json::from_slice(&body) {
         Ok(Problem { code, detail }) => Failure::new(code, detail),

@@ -24,7 +24,7 @@ pub(super) struct Tls {
 
 impl Tls {
     /// For an https URL; `None` for http. `alpn` is the protocol to negotiate.
-    pub(super) fn of(uri: &Uri, authorities: Option<&Path>, alpn: &[u8]) -> Result<Option<Self>, Failure> {
+    pub(super) fn new(uri: &Uri, authorities: Option<&Path>, alpn: &[u8]) -> Result<Option<Self>, Failure> {
         let wrong = |what: String| Exit::Usage.failure(what);
         let path = match (uri.scheme_str(), authorities) {
             (Some("https"), Some(path)) => path,

@@ -5,7 +5,7 @@
 //!   counted;
 //! * events of one kind are limited in number per ten seconds and summarized beyond that ([`repeats`]), except for the
 //!   access log if it is on;
-//! * the lengths of values and lines are limited, and control characters are escaped ([`format`]).
+//! * the lengths of values and lines are limited, and control characters are escaped ([`values`]).
 //!
 //! `tracing-appender` does not fit: its queue is bounded in lines and not in bytes, it does not count failed writes, and at
 //! the end it prints to stdout, which panics if that is closed.
@@ -13,6 +13,9 @@
 mod format;
 mod metrics;
 mod repeats;
+#[cfg(test)]
+mod tests;
+mod values;
 mod writer;
 
 use std::error::Error;

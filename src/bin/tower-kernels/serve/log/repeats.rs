@@ -11,7 +11,8 @@ use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata};
 
-use super::format::{is_own, push_truncated};
+use super::format::is_own;
+use super::values::push_truncated;
 use super::{ACCESS, TARGET};
 
 /// The period in which [`Repeats`] counts.
