@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""Checks deploy/ against the real schemas and against the program itself, which it starts and gives work to.
+"""Checks deploy/ against its schemas and against the program, which it starts and sends requests to.
 
     pip install --target DIR -r scripts/requirements-deploy.txt
     PYTHONPATH=DIR python3 scripts/check_deploy.py target/debug/tower-kernels
 
-Manifests and compose files are checked against their schemas, the Dockerfile by hadolint. Of the program: every setting
-that deploy/ names is one that it takes, every probe is answered, and every metric and label that a dashboard, an alert or
-the autoscaler asks for is on the /metrics page of a server that has served, or among those of a GPU, of which a test of
-the program's keeps a page up to date. What promtool and kubectl can say is asked
-where they are installed.
+Manifests and compose files are checked against their schemas, and the Dockerfile by hadolint. Every setting in deploy/ must
+exist in the program, every probe must succeed, and every metric and label of a dashboard, an alert or the autoscaler must be
+on the /metrics page of a running server, or in the golden page of GPU metrics. promtool and kubectl are used if they are
+installed.
 """
 
 import hashlib
@@ -34,13 +33,13 @@ import yaml
 
 ROOT = pathlib.Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
-# The oldest that is still maintained, and the newest.
+# The oldest maintained version, and the newest.
 KUBERNETES = ["1.34", "1.37"]
-# What Prometheus adds to every series, and what a discovery adds on Kubernetes.
+# Labels added by Prometheus and by its discovery on Kubernetes.
 TARGET_LABELS = {"job", "instance", "namespace", "pod"}
-# What is on the page of a server with a GPU and on no other: as the program writes it, which a test of its own compares.
+# The metrics of a server with a GPU, which a test compares with the program.
 GPU_METRICS = ROOT / "tests/goldens/gpu_metrics.txt"
-# An API key of nobody's.
+# An API key for this check.
 KEY = "of-the-check-alone-and-long-enough"
 
 
@@ -51,12 +50,12 @@ def check(holds, *what):
 
 def run(*command, **options):
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
-    check(done.returncode == 0, *command, "ended with", done.returncode, "\n", done.stdout, done.stderr)
+    check(done.returncode == 0, *command, "exited with", done.returncode, "\n", done.stdout, done.stderr)
     return done.stdout
 
 
 def tool(name):
-    """A program that a package has brought, or that is installed."""
+    """A tool from a Python package, or an installed one."""
     brought = [pathlib.Path(entry, "bin", name) for entry in sys.path]
     return next(filter(pathlib.Path.exists, brought), None) or shutil.which(name)
 
@@ -66,7 +65,7 @@ def document(path):
 
 
 def merge(base, patch):
-    """A strategic merge, as far as the overlays use it: lists of things with a name are merged by it."""
+    """A strategic merge, as far as the overlays use it: lists of named items are merged by name."""
     if isinstance(base, dict) and isinstance(patch, dict):
         merged = base | {key: merge(base.get(key), value) for key, value in patch.items()}
         return {key: value for key, value in merged.items() if value is not None}
@@ -93,7 +92,7 @@ def check_manifests():
     base = DEPLOY / "kubernetes/base"
     listed = document(base / "kustomization.yaml")["resources"]
     there = sorted(path.name for path in base.glob("*.yml"))
-    check(sorted(listed) == there, "the kustomization lists", sorted(listed), "and there are", there)
+    check(sorted(listed) == there, "the kustomization lists", sorted(listed), "but the folder has", there)
     manifests = [one for name in listed for one in yaml.safe_load_all((base / name).read_text())]
     manifests.append(deployments()["gpu"])
     for kubectl in filter(None, [tool("kubectl")]):
@@ -139,7 +138,7 @@ def check_dockerfile():
 
 
 def check_images():
-    """Every image that is not made here is named by its digest."""
+    """Every foreign image is pinned by digest."""
     images = re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(), re.M)
     for file in DEPLOY.glob("docker-compose*.yml"):
         images += [one["image"] for one in document(file)["services"].values() if "build" not in one and "image" in one]
@@ -149,18 +148,18 @@ def check_images():
 
 
 def check_hardening():
-    """What containers may do, and how much they may take."""
+    """Containers are unprivileged and have limits."""
     compose = document(DEPLOY / "docker-compose.yml")["services"]
     for name, service in compose.items():
         limits = service["deploy"]["resources"]["limits"]
         check({"memory", "pids"} <= set(limits), name, "has no limit of memory and pids")
-        check(service["read_only"] and service["cap_drop"] == ["ALL"], name, "can write, or has capabilities")
-        check("no-new-privileges:true" in service["security_opt"], name, "can get privileges")
+        check(service["read_only"] and service["cap_drop"] == ["ALL"], name, "has a writable root or capabilities")
+        check("no-new-privileges:true" in service["security_opt"], name, "can gain privileges")
         check(not service["user"].startswith(("0", "root")), name, "is root")
-        check(all(port.startswith("127.0.0.1:") for port in service["ports"]), name, "is not on the loopback alone")
+        check(all(port.startswith("127.0.0.1:") for port in service["ports"]), name, "is not only on the loopback")
     grafana = compose["grafana"]["environment"]
-    check(grafana["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true", "Grafana has the administrator of everybody")
-    check(grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer", "Grafana lets anybody change things")
+    check(grafana["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true", "Grafana has its default administrator")
+    check(grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer", "anonymous users can edit in Grafana")
     for name, deployment in deployments().items():
         pod = deployment["spec"]["template"]["spec"]
         (container,) = pod["containers"]
@@ -170,22 +169,22 @@ def check_hardening():
         check(context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"], name, context)
         check(context["capabilities"] == {"drop": ["ALL"]}, name, context)
         requests, limits = (container["resources"][kind]["memory"] for kind in ("requests", "limits"))
-        check(requests == limits, name, "is counted on for less memory than it may take:", requests, limits)
+        check(requests == limits, name, "requests less memory than its limit:", requests, limits)
     return "containers are confined, and limited in memory"
 
 
 def check_network_policy():
     policy = document(DEPLOY / "kubernetes/base/network.yml")["spec"]
-    check(policy["policyTypes"] == ["Ingress", "Egress"] and policy["egress"] == [], "the pods may call somebody")
+    check(policy["policyTypes"] == ["Ingress", "Egress"] and policy["egress"] == [], "the pods have outgoing access")
     for rule in policy["ingress"]:
-        check(rule.get("from") and rule.get("ports"), "anybody may call", rule)
+        check(rule.get("from") and rule.get("ports"), "any client has access", rule)
         for peer in rule["from"]:
-            check(peer["podSelector"].get("matchLabels"), "any pod may call", peer)
+            check(peer["podSelector"].get("matchLabels"), "any pod has access", peer)
     for kubectl in filter(None, [tool("kubectl")]):
         for overlay in ("base", "gpu"):
             rendered = list(yaml.safe_load_all(run(kubectl, "kustomize", DEPLOY / "kubernetes" / overlay)))
             (one,) = (one for one in rendered if one["kind"] == "NetworkPolicy")
-            check(one["spec"] == policy, overlay, "makes another policy of it:", one["spec"])
+            check(one["spec"] == policy, overlay, "changes the policy:", one["spec"])
             name = {"app.kubernetes.io/name": "tower-kernels"}
             (deployment,) = (one for one in rendered if one["kind"] == "Deployment")
             check(deployment["spec"]["selector"]["matchLabels"] == name, deployment["spec"]["selector"])
@@ -193,11 +192,11 @@ def check_network_policy():
     return "the network policy names who may call"
 
 
-# What Prometheus is asked.
+# Queries to Prometheus.
 
 
 def queries():
-    """Each with where it stands, variables replaced by something of their kind."""
+    """Each query with its place, and with variables replaced by sample values."""
     plain = lambda text: re.sub(r"\$\w+", ".*", text.replace("$__rate_interval", "1m"))
     rules = document(DEPLOY / "prometheus/rules.yml")
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
@@ -205,7 +204,7 @@ def queries():
     dashboard = json.loads((DEPLOY / "grafana/dashboards/tower-kernels.json").read_text())
     uids = {source["uid"] for source in document(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")["datasources"]}
     for panel in dashboard["panels"]:
-        check(panel["type"] == "row" or panel["datasource"]["uid"] in uids, panel["title"], "has no source of data")
+        check(panel["type"] == "row" or panel["datasource"]["uid"] in uids, panel["title"], "has no data source")
         for target in panel.get("targets", []):
             yield f"panel {panel['title']}", plain(target["expr"])
     for variable in dashboard["templating"]["list"]:
@@ -217,7 +216,7 @@ def queries():
 
 
 def parts(expression):
-    """An expression and all within it."""
+    """An expression and its subexpressions."""
     yield expression
     for name in ("lhs", "rhs", "expr", "vector_selector"):
         inner = getattr(expression, name, None)
@@ -242,16 +241,16 @@ def check_queries(page):
         except ValueError as error:
             check(False, where, query, error)
         selectors = [part for part in every if isinstance(part, promql_parser.VectorSelector)]
-        check(selectors, where, "asks for nothing:", query)
+        check(selectors, where, "selects nothing:", query)
         known = set(TARGET_LABELS)
         for selector in selectors:
-            check(selector.name == "up" or selector.name in series, where, "asks for", selector.name, "which is not there")
+            check(selector.name == "up" or selector.name in series, where, "selects", selector.name, "which does not exist")
             labels = series.get(selector.name, set()) | TARGET_LABELS
             known |= labels
             for matcher in selector.matchers.matchers:
                 check(matcher.name in labels, where, selector.name, "has no label", matcher.name)
                 if matcher.name in ("outcome", "code"):
-                    check(set(matcher.value.split("|")) <= outcomes, where, "asks for the outcome", matcher.value)
+                    check(set(matcher.value.split("|")) <= outcomes, where, "selects the outcome", matcher.value)
         for part in every:
             modifier = getattr(part, "modifier", None)
             if isinstance(part, promql_parser.AggregateExpr) and modifier:
@@ -260,7 +259,7 @@ def check_queries(page):
     wanted = [metric["pods"]["metric"]["name"] for metric in metrics if "pods" in metric]
     rules = document(DEPLOY / "kubernetes/prometheus-adapter/values.yml")["rules"]["custom"]
     made = [rule["name"]["as"] for rule in rules]
-    check(wanted == made, "the autoscaler wants", wanted, "and the adapter makes", made)
+    check(wanted == made, "the autoscaler uses", wanted, "but the adapter provides", made)
     return f"{count} queries ask for what is there"
 
 
@@ -301,7 +300,7 @@ def check_settings(program):
         effective = tomllib.loads(shown)
         check(effective["log"]["format"] == "json", file, shown)
 
-    # The mounted files are those that the image and the settings name.
+    # The mounted files are those named by the image and the settings.
     mounted = {mount["name"]: mount["mountPath"] for mount in containers["base"]["volumeMounts"]}
     named = re.search(r"TOWER_KERNELS_CONFIG=(\S+)", (DEPLOY / "Dockerfile").read_text())[1]
     check(named == f"{mounted['config']}/tower-kernels.toml", named, "is not in", mounted)
@@ -311,10 +310,10 @@ def check_settings(program):
     for name, deployment in deployments().items():
         grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
         drain = tomllib.loads(run(program, "serve", "--config", pods, "--print-config", env=clean))["drain"]
-        check(grace > seconds(drain["notice"]) + seconds(drain["limit"]), name, "is killed while it drains:", grace, drain)
+        check(grace > seconds(drain["notice"]) + seconds(drain["limit"]), name, "is killed before its drain ends:", grace, drain)
     drain = tomllib.loads(run(program, "serve", "--config", image, "--print-config", env=clean))["drain"]
     grace = document(DEPLOY / "docker-compose.yml")["services"]["tower-kernels"]["stop_grace_period"]
-    check(seconds(grace) > seconds(drain["notice"]) + seconds(drain["limit"]), "compose kills it while it drains:", grace)
+    check(seconds(grace) > seconds(drain["notice"]) + seconds(drain["limit"]), "Compose kills it before its drain ends:", grace)
     return "every setting is one that the program takes"
 
 
@@ -325,7 +324,7 @@ def ask(address, path, body=None, key=None):
     if key:
         request.add_header("x-api-key", key)
     try:
-        # Whose certificate it is does not matter here: the check has made it.
+        # The certificate was made by this check.
         with urllib.request.urlopen(request, timeout=20, context=ssl._create_unverified_context()) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
@@ -339,7 +338,7 @@ def free():
 
 @contextmanager
 def served(program, scheme="", *more):
-    """The program as the pods have it, but for its addresses and the place of the secret."""
+    """The program with the settings of the pods, except for its addresses and the path of the secret."""
     rest, grpc = free(), free()
     keys = tempfile.NamedTemporaryFile("w", suffix=".toml")
     print(f'[[api_keys]]\ntenant = "acme"\nkey_sha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"', file=keys, flush=True)
@@ -349,16 +348,16 @@ def served(program, scheme="", *more):
     try:
         begun = time.monotonic()
         while True:
-            check(server.poll() is None, "the server ended with", server.returncode)
+            check(server.poll() is None, "the server exited with", server.returncode)
             try:
                 ask(scheme + rest, "/health/live")
                 break
             except urllib.error.URLError:
-                check(time.monotonic() - begun < 20, "the server does not answer")
+                check(time.monotonic() - begun < 20, "the server does not respond")
                 time.sleep(0.05)
         yield scheme + rest, grpc
         server.terminate()
-        check(server.wait(20) == 0, "on SIGTERM the server ended with", server.returncode)
+        check(server.wait(20) == 0, "on SIGTERM the server exited with", server.returncode)
     finally:
         if server.poll() is None:
             server.kill()
@@ -366,7 +365,7 @@ def served(program, scheme="", *more):
 
 
 def check_probes(rest, grpc):
-    """Each probe, at the port of the name that it has."""
+    """Each probe, at its named port."""
     address = {"http": rest, "grpc": grpc}
     count = 0
     for name, deployment in deployments().items():
@@ -378,31 +377,31 @@ def check_probes(rest, grpc):
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             get = container[probe]["httpGet"]
             status, body = ask(address[get["port"]], get["path"])
-            check(status == 200, name, probe, get, "is answered", status, body)
+            check(status == 200, name, probe, get, "returns", status, body)
             count += 1
         notes = deployment["spec"]["template"]["metadata"]["annotations"]
-        check(notes["prometheus.io/port"] == str(ports["http"]), "Prometheus looks at", notes)
+        check(notes["prometheus.io/port"] == str(ports["http"]), "Prometheus scrapes", notes)
         check(ask(rest, notes["prometheus.io/path"])[0] == 200, "there is no", notes["prometheus.io/path"])
     socket.create_connection(tuple(grpc.split(":")), 5).close()
     for one in yaml.safe_load_all((DEPLOY / "kubernetes/base/services.yml").read_text()):
         check({port["targetPort"] for port in one["spec"]["ports"]} <= set(ports), one["metadata"]["name"], ports)
-    return f"{count} probes are answered"
+    return f"{count} probes succeed"
 
 
 def work(rest):
-    """Something of every kind that there are metrics for."""
+    """Requests for every kind of metric."""
     saxpy = {"kernel_id": "linalg/saxpy", "input": {"a": 2.0, "x": [1.0], "y": [1.0]}}
     nodes = 5_000
     cycle = {"num_nodes": nodes, "edges": [[node, (node + 1) % nodes] for node in range(nodes)]}
     slow = {"kernel_id": "graph/betweenness-centrality", "input": cycle, "metadata": {"timeout_ms": 10}}
     for body, expected in [(saxpy, 200), (slow, 504), ({"kernel_id": "no/such", "input": {}}, 404)]:
-        check(ask(rest, "/execute", body)[0] == 401, body["kernel_id"], "is run for nobody in particular")
+        check(ask(rest, "/execute", body)[0] == 401, body["kernel_id"], "runs without authentication")
         status, answer = ask(rest, "/execute", body, KEY)
-        check(status == expected, body["kernel_id"], "is answered", status, answer)
+        check(status == expected, body["kernel_id"], "returns", status, answer)
 
 
 def tls_metrics(program):
-    """What is on the page of a server with TLS and on no other."""
+    """The metrics of a server with TLS."""
     with tempfile.TemporaryDirectory() as folder:
         cert, key = f"{folder}/tls.crt", f"{folder}/tls.key"
         run(*f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {cert}".split())

@@ -1,4 +1,4 @@
-//! Where REST and gRPC listen: names, all interfaces, and Unix domain sockets.
+//! Listen addresses of REST and gRPC: names, all interfaces, and Unix domain sockets.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,12 +15,12 @@ use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
 use crate::support::process::{PATIENCE, SAXPY, Text, program, run, signal, stderr, wait};
 
-const OPEN: &str = "asks nobody who they are";
+const OPEN: &str = "without authentication: set";
 
 /// `serve` at any addresses. Killed when it is dropped.
 struct Serve {
     child: Child,
-    greeting: String,
+    startup_message: String,
     stderr: Text,
 }
 
@@ -30,13 +30,13 @@ impl Serve {
         let mut child =
             program(["serve", "--cuda-mode=off"]).env("TOWER_KERNELS_DRAIN_NOTICE", "0s").args(args).spawn().unwrap();
         let stderr = Text::of(child.stderr.take().unwrap());
-        let greeting = Text::of(child.stdout.take().unwrap()).until("Try it:\n  curl");
-        Self { child, greeting, stderr }
+        let startup_message = Text::of(child.stdout.take().unwrap()).until("Try it:\n  curl");
+        Self { child, startup_message, stderr }
     }
 
     /// What it says of REST or gRPC.
     fn line(&self, name: &str) -> &str {
-        self.greeting.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap().trim()
+        self.startup_message.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap().trim()
     }
 
     /// The addresses of TCP that it has for REST.
@@ -60,12 +60,12 @@ impl Drop for Serve {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("stdout:\n{}\nstderr:\n{}", self.greeting, self.stderr.now());
+            eprintln!("stdout:\n{}\nstderr:\n{}", self.startup_message, self.stderr.now());
         }
     }
 }
 
-/// A folder that is gone at the end of the test. Its path is short, as those of sockets have to be.
+/// A temporary folder, removed on drop. Its path is short, as required for sockets.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -119,7 +119,7 @@ fn listen(name: &str, path: &Path) -> String {
 }
 
 #[test]
-fn localhost_is_both_of_its_addresses_and_not_public() {
+fn localhost_listens_on_both_of_its_addresses_and_is_not_public() {
     let server = Serve::start(&["--rest-listen=localhost:0", "--grpc-listen=localhost:0"]);
     let addresses = server.addresses();
     let mut ips = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
@@ -131,7 +131,7 @@ fn localhost_is_both_of_its_addresses_and_not_public() {
 }
 
 #[test]
-fn no_host_is_all_interfaces_with_ipv4_and_ipv6() {
+fn an_address_without_a_host_is_all_interfaces_with_ipv4_and_ipv6() {
     for all in [":0", "[::]:0"] {
         if all.starts_with('[') && !has_ipv6() {
             continue;
@@ -147,7 +147,7 @@ fn no_host_is_all_interfaces_with_ipv4_and_ipv6() {
 }
 
 #[test]
-fn a_name_that_nobody_knows_and_an_address_of_elsewhere_are_told_with_the_setting() {
+fn an_unknown_name_and_a_foreign_address_are_reported_with_the_setting() {
     for address in ["no-such-host.invalid:80", "192.0.2.1:80"] {
         let output = run(["serve", "--cuda-mode=off", "--grpc-listen=off", "--rest-listen", address], "");
         assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));
@@ -157,13 +157,13 @@ fn a_name_that_nobody_knows_and_an_address_of_elsewhere_are_told_with_the_settin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_and_grpc_are_served_on_unix_sockets_which_are_removed_at_the_end() {
+async fn rest_and_grpc_are_served_on_unix_sockets_which_are_removed_on_exit() {
     let folder = Folder::new();
     let (rest, grpc) = (folder.path("rest.sock"), folder.path("grpc.sock"));
     let mut server = Serve::start(&[&listen("rest", &rest), &listen("grpc", &grpc)]);
     assert_eq!(server.line("REST"), format!("unix:{}", rest.display()));
     assert_eq!(server.line("gRPC"), format!("unix:{}", grpc.display()));
-    assert!(server.greeting.contains(&format!("curl -s --unix-socket {} http://localhost/", rest.display())));
+    assert!(server.startup_message.contains(&format!("curl -s --unix-socket {} http://localhost/", rest.display())));
     assert!(!server.stderr.until("serving").contains(OPEN));
     for path in [&rest, &grpc] {
         let metadata = fs::symlink_metadata(path).unwrap();
@@ -180,17 +180,17 @@ async fn rest_and_grpc_are_served_on_unix_sockets_which_are_removed_at_the_end()
 }
 
 #[test]
-fn the_command_that_the_program_shows_for_a_unix_socket_works() {
+fn the_printed_curl_command_for_a_unix_socket_works() {
     let folder = Folder::new();
     let server = Serve::start(&[&listen("rest", &folder.path("a b's.sock")), "--grpc-listen=off"]);
-    let (_, command) = server.greeting.split_once("Try it:\n").unwrap();
+    let (_, command) = server.startup_message.split_once("Try it:\n").unwrap();
     let output = std::process::Command::new("sh").args(["-c", command]).output().unwrap();
     let answer = String::from_utf8_lossy(&output.stdout);
     assert!(answer.contains(r#"{"y":[12.0,24.0]}"#), "{command}: {answer} {output:?}");
 }
 
 #[test]
-fn a_socket_that_a_killed_process_left_is_replaced() {
+fn a_stale_socket_of_a_killed_process_is_replaced() {
     let folder = Folder::new();
     let path = folder.path("rest.sock");
     let args = [&*listen("rest", &path), "--grpc-listen=off"];
@@ -205,7 +205,7 @@ fn a_socket_that_a_killed_process_left_is_replaced() {
 }
 
 #[test]
-fn of_several_that_find_a_socket_left_behind_one_replaces_it() {
+fn one_of_several_processes_replaces_a_stale_socket() {
     let folder = Folder::new();
     let path = folder.path("rest.sock");
     drop(UnixListener::bind(&path).unwrap());
@@ -227,7 +227,7 @@ fn of_several_that_find_a_socket_left_behind_one_replaces_it() {
 }
 
 #[test]
-fn a_socket_that_is_listened_on_is_left_alone() {
+fn a_socket_in_use_is_not_replaced() {
     let folder = Folder::new();
     let path = folder.path("rest.sock");
     let args = [&*listen("rest", &path), "--grpc-listen=off"];
@@ -240,7 +240,7 @@ fn a_socket_that_is_listened_on_is_left_alone() {
 }
 
 #[test]
-fn what_is_not_a_socket_is_left_alone() {
+fn a_file_that_is_not_a_socket_is_not_replaced() {
     let folder = Folder::new();
     let (file, directory, link, target) =
         (folder.path("file"), folder.path("directory"), folder.path("link"), folder.path("target"));
@@ -263,7 +263,7 @@ fn what_is_not_a_socket_is_left_alone() {
 }
 
 #[test]
-fn the_socket_of_another_process_is_not_removed_at_the_end() {
+fn the_socket_of_another_process_is_not_removed_on_exit() {
     let folder = Folder::new();
     let path = folder.path("rest.sock");
     let args = [&*listen("rest", &path), "--grpc-listen=off"];
@@ -275,7 +275,7 @@ fn the_socket_of_another_process_is_not_removed_at_the_end() {
 }
 
 #[test]
-fn the_socket_is_removed_where_the_program_ends_early() {
+fn the_socket_is_removed_if_the_program_exits_early() {
     let folder = Folder::new();
     let path = folder.path("rest.sock");
     // Nothing can listen there.
@@ -293,7 +293,7 @@ fn the_socket_is_removed_where_the_program_ends_early() {
 }
 
 #[test]
-fn the_limit_of_an_address_is_not_for_unix_sockets() {
+fn the_per_address_limit_does_not_apply_to_unix_sockets() {
     let folder = Folder::new();
     let path = folder.path("rest.sock");
     let _server = Serve::start(&[&listen("rest", &path), "--grpc-listen=off", "--connections-max-per-address=1"]);

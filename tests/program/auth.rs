@@ -1,4 +1,4 @@
-//! Who may call, over REST and gRPC alike.
+//! Authentication over REST and gRPC.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,13 +18,13 @@ pub(crate) const KEY: &str = "correct-horse-battery-staple";
 const SHA256: &str = "87cbebfeebc05f7c54ac9336c4b4bbec831227a641951a4bde7edd56020f8590";
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 
-/// A server that asks for the key.
+/// A server with one API key.
 pub(crate) fn with_keys(args: &[&str]) -> Server {
     let keys = File::new(&format!("[[api_keys]]\ntenant = \"acme\"\nkey_sha256 = \"{SHA256}\"\n"));
     Server::start(&[&["--auth-api-keys-file", keys.path()], args].concat())
 }
 
-/// Calls kernels over gRPC, with this as `authorization` where it is something.
+/// Calls a kernel over gRPC with this `authorization`.
 async fn over_grpc(server: &Server, authorization: Option<&str>) -> Code {
     let input = SAXPY.to_owned();
     let mut request = tonic::Request::new(ExecuteRequest { kernel_id: "linalg/saxpy".to_owned(), input });
@@ -38,7 +38,7 @@ async fn over_grpc(server: &Server, authorization: Option<&str>) -> Code {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_key_lets_its_tenant_in_and_probes_need_none() {
+async fn an_api_key_authenticates_its_tenant_and_probes_need_none() {
     let file = File::new(&format!("[auth]\napi_keys = [{{ tenant = \"acme\", key_sha256 = \"{SHA256}\" }}]\n"));
     let server = Server::start(&["--config", file.path()]);
     let (bearer, api_key) = (format!("authorization: Bearer {KEY}"), format!("x-api-key: {KEY}"));
@@ -64,30 +64,30 @@ async fn an_api_key_lets_its_tenant_in_and_probes_need_none() {
 }
 
 #[test]
-fn metrics_can_be_left_open_and_keys_kept_apart() {
+fn metrics_can_be_open_and_keys_in_a_separate_file() {
     let keys = File::new(&format!("[[api_keys]]\ntenant = \"acme\"\nkey_sha256 = \"{SHA256}\"\n"));
     let server = Server::start(&["--auth-open-metrics", "--auth-api-keys-file", keys.path()]);
     assert_eq!((server.get("/metrics").0, server.get("/kernels").0), (200, 401));
 }
 
 #[test]
-fn the_rate_is_that_of_the_tenant_whose_key_it_is_whatever_the_request_claims() {
+fn the_rate_limit_is_that_of_the_authenticated_tenant_whatever_the_request_claims() {
     let keys = File::new(&format!("[[api_keys]]\ntenant = \"acme\"\nkey_sha256 = \"{SHA256}\"\n"));
     let limit = ["--rate-limit-per-second=1", "--rate-limit-burst=1"];
     let server = Server::start(&[&["--auth-api-keys-file", keys.path()][..], &limit].concat());
-    let refused = (0..1000).any(|n| {
+    let rejected = (0..1000).any(|n| {
         let metadata = format!(r#""metadata": {{"tenant": "made up {n}"}}"#);
         let body = format!(r#"{{"kernel_id": "linalg/saxpy", "input": {SAXPY}, {metadata}}}"#);
         server.post_as("/execute", &body, &[&format!("x-api-key: {KEY}")]).0 == 429
     });
-    assert!(refused, "a tenant with one request a second is never refused");
+    assert!(rejected, "a tenant with one request a second is never rejected");
 }
 
 const OTHER_KEY: &str = "battery-staple-of-umbrella";
 const OTHER_SHA256: &str = "cf0fc9b30ede8f3fd744fa3943bb8a5fe8ba02f8aeafc865bfd61626b7f523ac";
 
-/// Of so many requests with this key, how many are answered and how many refused for their rate.
-fn answered_and_refused(server: &Server, key: &str, requests: usize) -> (usize, usize) {
+/// Sends requests with this key and counts those that succeed and those over the rate limit.
+fn succeeded_and_rejected(server: &Server, key: &str, requests: usize) -> (usize, usize) {
     let statuses: Vec<_> =
         (0..requests).map(|_| server.post_as(EXECUTE, SAXPY, &[&format!("x-api-key: {key}")]).0).collect();
     let with = |status| statuses.iter().filter(|&&one| one == status).count();
@@ -95,7 +95,7 @@ fn answered_and_refused(server: &Server, key: &str, requests: usize) -> (usize, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_with_a_limit_of_its_own_has_that_and_the_others_have_theirs() {
+async fn per_tenant_rate_limits_override_the_default() {
     let keys = [("acme", SHA256), ("umbrella", OTHER_SHA256)]
         .map(|(tenant, sha256)| format!("[[auth.api_keys]]\ntenant = \"{tenant}\"\nkey_sha256 = \"{sha256}\"\n"));
     let limits = "[rate_limit]\nper_second = 1\nburst = 2\n[rate_limit.tenants.acme]\nper_second = 1\nburst = 40\n";
@@ -103,13 +103,13 @@ async fn a_tenant_with_a_limit_of_its_own_has_that_and_the_others_have_theirs() 
     let server = Server::start(&["--config", file.path()]);
     // A slow machine gives back a token a second, to both.
     let (begun, requests) = (Instant::now(), 60);
-    let (acme, refused) = answered_and_refused(&server, KEY, requests);
-    assert!(acme >= 40 && acme + refused == requests, "{acme} answered, {refused} refused");
-    let (other, refused) = answered_and_refused(&server, OTHER_KEY, requests);
+    let (acme, rejected) = succeeded_and_rejected(&server, KEY, requests);
+    assert!(acme >= 40 && acme + rejected == requests, "{acme} succeeded, {rejected} rejected");
+    let (other, rejected) = succeeded_and_rejected(&server, OTHER_KEY, requests);
     let back = begun.elapsed().as_secs() as usize + 1;
-    assert!((2..=2 + back).contains(&other), "{other} answered in {back} s");
-    assert_eq!(other + refused, requests);
-    assert!(acme <= 40 + back, "{acme} answered in {back} s");
+    assert!((2..=2 + back).contains(&other), "{other} succeeded in {back} s");
+    assert_eq!(other + rejected, requests);
+    assert!(acme <= 40 + back, "{acme} succeeded in {back} s");
     // REST and gRPC draw from one limit.
     let mut codes = Vec::new();
     while codes.len() < 100 && codes.last() != Some(&Code::ResourceExhausted) {
@@ -119,7 +119,7 @@ async fn a_tenant_with_a_limit_of_its_own_has_that_and_the_others_have_theirs() 
 }
 
 #[test]
-fn a_tenant_can_be_slowed_down_where_nobody_else_has_a_limit() {
+fn one_tenant_can_have_a_rate_limit_without_a_default() {
     let file = File::new("[rate_limit.tenants.acme]\nper_second = 1\nburst = 1\n");
     let server = Server::start(&["--config", file.path()]);
     // Without authentication a request names its tenant.
@@ -131,11 +131,11 @@ fn a_tenant_can_be_slowed_down_where_nobody_else_has_a_limit() {
     let acme = statuses("acme");
     assert!(acme[0] == 200 && acme.contains(&429), "{acme:?}");
     assert!(statuses("umbrella").iter().all(|&status| status == 200));
-    assert!(server.stderr.until("names the tenant that it likes").contains("WARN"));
+    assert!(server.stderr.until("without authentication a request can name any tenant").contains("WARN"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_lets_its_tenant_in() {
+async fn a_token_authenticates_its_tenant() {
     let secret = "a secret of 32 bytes or of more.";
     let mut command = program(["serve", "--rest-listen=127.0.0.1:0", "--grpc-listen=127.0.0.1:0"]);
     command.env("TEST_JWT_SECRET", secret);
@@ -160,12 +160,12 @@ async fn a_token_lets_its_tenant_in() {
 }
 
 #[test]
-fn with_authentication_nobody_is_warned() {
+fn with_authentication_there_is_no_warning() {
     let keys = File::new(&format!("[[api_keys]]\ntenant = \"acme\"\nkey_sha256 = \"{SHA256}\"\n"));
     let mut command = program(["serve", "--rest-listen=0.0.0.0:0", "--grpc-listen=127.0.0.1:0"]);
     let server = Server::spawn(&mut command, &["--auth-api-keys-file", keys.path()]);
     server.stdout.until("Try it");
-    assert!(!server.stderr.until("serving").contains("asks nobody"));
+    assert!(!server.stderr.until("serving").contains("without authentication"));
 }
 
 #[test]
@@ -181,14 +181,14 @@ fn no_digest_of_a_key_is_printed_or_logged() {
 }
 
 #[test]
-fn credentials_that_cannot_be_are_configuration_errors() {
+fn invalid_credentials_are_configuration_errors() {
     let short = "[auth]\n\napi_keys = [{ tenant = \"acme\", key_sha256 = \"00\" }]\n";
     let empty = File::new("api_keys = []\n");
     let secret = ["serve", "--auth-jwt-algorithm=HS256", "--auth-jwt-secret-env=NOT_SET_ANYWHERE"];
     let short = File::new(short);
     for (args, said) in [
         (&["serve", "--config", short.path()][..], "line 3"),
-        (&["serve", "--auth-api-keys-file", empty.path()], "there is no key in it"),
+        (&["serve", "--auth-api-keys-file", empty.path()], "it contains no key"),
         (&["serve", "--auth-api-keys-file", "/nowhere.toml"], "--auth-api-keys-file: /nowhere.toml: No such file"),
         (&["serve", "--auth-jwt-key-file", empty.path()], "not the public key of RSA"),
         (&secret, "--auth-jwt-secret-env: NOT_SET_ANYWHERE"),

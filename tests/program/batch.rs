@@ -1,4 +1,4 @@
-//! Requests that share runs, over both protocols.
+//! Batching of requests, over both protocols.
 
 use std::thread;
 
@@ -33,7 +33,7 @@ fn figure(page: &str, name: &str) -> Option<f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_of_both_protocols_share_a_run_and_what_is_wrong_fails_alone() {
+async fn requests_of_both_protocols_share_a_batch_and_invalid_ones_fail_alone() {
     let server = Server::start(&EIGHT);
     let channel = server.channel().await;
     let over_grpc = [6, 7].map(|x| {
@@ -74,7 +74,7 @@ async fn requests_of_both_protocols_share_a_run_and_what_is_wrong_fails_alone() 
 }
 
 #[test]
-fn who_is_late_or_has_left_is_not_in_the_run_and_is_counted() {
+fn expired_and_cancelled_requests_are_not_in_the_batch_and_are_counted() {
     let server = Server::start(&EIGHT);
     let body = saxpy(1);
     let (status, answer) = server.post_as(EXECUTE, &body, &["grpc-timeout: 50m"]);
@@ -94,7 +94,7 @@ fn who_is_late_or_has_left_is_not_in_the_run_and_is_counted() {
 }
 
 #[test]
-fn what_the_cpu_runs_inside_the_call_waits_for_nobody_and_neither_does_the_rest_unless_it_is_said() {
+fn on_the_cpu_requests_are_batched_only_if_enabled_and_inline_runs_never() {
     let on = "\nbatch            256 calls of a kernel or 16777216 bytes a run that waits for 20s, on";
     for (flags, order) in [
         (&["--cuda-mode=off", "--batch-max-delay=20s", "--batch-on-cpu"][..], format!("{on} the CPU too\nkernels")),
@@ -113,7 +113,7 @@ fn what_the_cpu_runs_inside_the_call_waits_for_nobody_and_neither_does_the_rest_
 }
 
 #[test]
-fn it_can_be_turned_off() {
+fn batching_can_be_turned_off() {
     let flags = ["--cuda-mode=off", "--cpu-inline=0s", "--batch-on=false", "--batch-on-cpu", "--batch-max-delay=20s"];
     let server = Server::start(&flags);
     let (status, answer) = server.post(EXECUTE, SAXPY);

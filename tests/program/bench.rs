@@ -20,7 +20,7 @@ use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, Ke
 
 const SAXPY: &str = r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#;
 
-/// Takes no time, but for one call, which takes as long as the input says, and refuses one call in so many.
+/// A kernel that takes no time, except for one call that stalls, and that fails every n-th call, as its input says.
 #[derive(Clone, Default)]
 struct Moody(Arc<AtomicU64>);
 
@@ -103,7 +103,7 @@ fn on_thread<F: Future<Output = ()>>(serve: impl FnOnce(TcpListener) -> F + Send
     hears.recv().unwrap()
 }
 
-/// A folder that is gone afterwards.
+/// A temporary folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -171,14 +171,14 @@ fn a_kernel_is_measured_in_process_over_rest_and_over_grpc_in_every_form() {
         let latency = &run["latency_ns"];
         let quantiles = ["p50", "p90", "p99", "p999", "max"].map(|name| latency[name].as_u64().unwrap());
         assert!(quantiles[0] > 0 && quantiles.is_sorted(), "{place:?}: {quantiles:?}");
-        assert!(text(&output.stdout).contains("answered  500"), "{}", text(&output.stdout));
+        assert!(text(&output.stdout).contains("succeeded 500"), "{}", text(&output.stdout));
         assert_eq!(run["bytes_received"].as_u64().unwrap() > 0, !place.contains(&"typed"), "{place:?}");
         assert_eq!(text(&output.stderr), "", "a progress line where there is no terminal");
     }
 }
 
 #[test]
-fn an_open_loop_keeps_the_rate_that_was_asked_for() {
+fn an_open_loop_keeps_the_requested_rate() {
     let (folder, servers) = (Folder::new("rate"), servers());
     let input = folder.file("input.json", SAXPY);
     let rest = format!("http://{}", servers.rest);
@@ -201,7 +201,7 @@ fn an_open_loop_keeps_the_rate_that_was_asked_for() {
 }
 
 #[test]
-fn a_stall_of_the_server_shows_in_an_open_loop_as_those_who_waited_saw_it() {
+fn an_open_loop_shows_a_stall_in_the_latency_of_every_delayed_request() {
     let folder = Folder::new("stall");
     let input = folder.file("input.json", r#"{"stall_at": 300, "stall_ms": 1000}"#);
     let common = ["test/moody", "-i", &input, "--warmup", "0s"];
@@ -221,7 +221,7 @@ fn a_stall_of_the_server_shows_in_an_open_loop_as_those_who_waited_saw_it() {
 }
 
 #[test]
-fn errors_are_counted_by_code_and_make_the_program_fail_unless_they_are_allowed() {
+fn errors_are_counted_by_code_and_fail_the_program_unless_allowed() {
     let (folder, servers) = (Folder::new("errors"), servers());
     let input = folder.file("input.json", r#"{"fail_every": 10}"#);
     let (rest, grpc) = (format!("http://{}", servers.rest), format!("http://{}", servers.grpc));
@@ -240,7 +240,7 @@ fn errors_are_counted_by_code_and_make_the_program_fail_unless_they_are_allowed(
 }
 
 #[test]
-fn what_can_never_work_is_said_at_once_and_nothing_is_measured() {
+fn requests_that_cannot_succeed_fail_at_once_and_nothing_is_measured() {
     let folder = Folder::new("never");
     let input = folder.file("input.json", r#"{"a": 2.0, "x": [1.0], "y": []}"#);
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -252,7 +252,7 @@ fn what_can_never_work_is_said_at_once_and_nothing_is_measured() {
         (&["linalg/saxpy", "-i", &input, "--rest", &rest], 3, "invalid_argument"),
         (&["linalg/saxpy", "-i", &input, "--grpc", &grpc], 3, "invalid_argument"),
         (&["linalg/saxpy", "-i", &broken], 3, "invalid_argument"),
-        (&["linalg/saxpy", "-i", &broken, "--payload", "tensors"], 3, "no JSON object"),
+        (&["linalg/saxpy", "-i", &broken, "--payload", "tensors"], 3, "not a JSON object"),
         (&["linalg/saxpy", "-i", &broken, "--rest", &rest], 3, "not JSON"),
         (&["linalg/saxpy", "-i", "/no/such/file"], 3, "/no/such/file"),
         (&["linalg/none", "-i", &input], 4, "no kernel has the id"),
@@ -263,7 +263,7 @@ fn what_can_never_work_is_said_at_once_and_nothing_is_measured() {
         (&["linalg/saxpy", "-i", &input, "--grpc", &nobody], 7, "connection"),
         (&["linalg/saxpy", "-i", &input, "--rest", "https://localhost"], 2, "needs --cacert"),
         (&["linalg/saxpy", "-i", &input, "--grpc", "localhost:1"], 2, "not of the form"),
-        (&["linalg/saxpy", "-i", &input, "--header", "a: b"], 2, "--header goes with"),
+        (&["linalg/saxpy", "-i", &input, "--header", "a: b"], 2, "--header needs"),
     ] {
         let begun = Instant::now();
         let output = run(&[arguments, &["-d", "600s"]].concat());
@@ -302,8 +302,8 @@ fn a_success_that_is_not_the_output_of_the_kernel_is_a_failure() {
         (answering(response("application/grpc", "")), "content-type is application/grpc"),
         (answering(response("application/json", "")), "0 bytes"),
         (answering(response("application/json", "{}")), "begin with \"{}\""),
-        (answering(response("application/json", r#"{"output": tru}"#)), "its body is not one"),
-        (answering(response("application/json", r#"{"kernel_id":"a/b","output":{}}"#)), "it is of `a/b`"),
+        (answering(response("application/json", r#"{"output": tru}"#)), "its body does not parse"),
+        (answering(response("application/json", r#"{"kernel_id":"a/b","output":{}}"#)), "it is the output of `a/b`"),
         (answering(response("text/html", "<html></html>")), "content-type is text/html"),
         (answering("HTTP/1.1 204 No Content\r\n\r\n".to_owned()), "no content-type"),
     ] {
@@ -312,7 +312,7 @@ fn a_success_that_is_not_the_output_of_the_kernel_is_a_failure() {
         let error = text(&output.stderr);
         assert!(error.contains("not_an_output") && error.contains(says), "{says}: {error}");
         assert_eq!(output.status.code(), Some(1), "{says}");
-        // Where errors are allowed none of them counts as a request that was answered.
+        // Where errors are allowed none of them counts as a successful request.
         let arguments = ["linalg/saxpy", "-i", &input, "--rest", &rest, "-n", "10", "--warmup", "0s", "--allow-errors"];
         let (run, _) = measure(&folder, &arguments);
         assert_eq!(run["errors"]["not_an_output"]["count"], 10, "{says}: {run}");

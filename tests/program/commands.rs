@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::process::{PATIENCE, SAXPY, feed, program, run, signal, stderr, stdout, wait};
 
 #[test]
-fn list_shows_the_catalogue_as_a_table_or_as_json() {
+fn list_shows_the_kernels_as_a_table_or_as_json() {
     let all = run(["list"], "");
     assert_eq!(all.status.code(), Some(0));
     for id in ["graph/betweenness-centrality", "linalg/saxpy", "orderbook/matching", "risk/option-pricing"] {
@@ -21,7 +21,7 @@ fn list_shows_the_catalogue_as_a_table_or_as_json() {
 }
 
 #[test]
-fn describe_says_what_a_kernel_takes_and_gives() {
+fn describe_shows_the_input_and_output_of_a_kernel() {
     let text = run(["describe", "linalg/saxpy"], "");
     assert_eq!(text.status.code(), Some(0));
     let row = |name: &str, kind: &str| {
@@ -38,7 +38,7 @@ fn describe_says_what_a_kernel_takes_and_gives() {
 }
 
 #[test]
-fn describe_shows_values_examples_and_forms_that_can_be_tried() {
+fn describe_shows_values_and_examples_that_run() {
     for (kernel, shown) in [
         ("risk/option-pricing", &["\"f32\" | \"f64\"", "\"call\" | \"put\""][..]),
         ("graph/betweenness-centrality", &["[[integer, integer]]", "row_offsets", "Examples"]),
@@ -58,7 +58,7 @@ fn describe_shows_values_examples_and_forms_that_can_be_tried() {
 }
 
 #[test]
-fn run_takes_its_input_from_stdin_or_a_file_and_gives_json() {
+fn run_reads_its_input_from_stdin_or_a_file_and_writes_json() {
     let piped = run(["run", "linalg/saxpy"], SAXPY);
     assert_eq!((piped.status.code(), stdout(&piped), stderr(&piped)), (Some(0), "{\"y\":[12.0,24.0]}\n", ""));
     let dash = run(["run", "linalg/saxpy", "--input=-", "--backend=cpu"], SAXPY);
@@ -72,7 +72,7 @@ fn run_takes_its_input_from_stdin_or_a_file_and_gives_json() {
 }
 
 #[test]
-fn what_goes_wrong_is_told_by_the_exit_code_and_the_field_on_stderr() {
+fn errors_have_an_exit_code_and_name_the_field_on_stderr() {
     let matching = r#"{"a": 1}"#;
     for (args, input, code, said) in [
         (&["run", "linalg/saxpy"][..], r#"{"a": 2.0, "x": [1.0, "b"], "y": [1.0, 2.0]}"#, 3, "x[1]"),
@@ -82,7 +82,7 @@ fn what_goes_wrong_is_told_by_the_exit_code_and_the_field_on_stderr() {
         (&["run", "linalg/nothing"], SAXPY, 4, "no kernel has the id `linalg/nothing`"),
         (&["run", "linalg/saxpi"], SAXPY, 4, "did you mean `linalg/saxpy`?"),
         (&["describe", "betweenness-centrality"], "", 4, "did you mean `graph/betweenness-centrality`?"),
-        (&["describe", "zzz"], "", 4, "`tower-kernels list` shows the kernels"),
+        (&["describe", "zzz"], "", 4, "`tower-kernels list` lists the kernels"),
         (&["list", "--domain=nope"], "", 2, "no kernel has the domain `nope`; the domains are graph, linalg"),
         (&["run", "linalg/saxpy", "--timeout=5"], SAXPY, 2, "\"5\" is not a duration; use \"5s\""),
         (&["run", "linalg/saxpy", "--timeout=soon"], SAXPY, 2, "\"soon\" is not a duration"),
@@ -100,7 +100,7 @@ fn what_goes_wrong_is_told_by_the_exit_code_and_the_field_on_stderr() {
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_error() {
+fn a_closed_stdout_is_not_an_error() {
     let mut child = program(["run", "linalg/saxpy"]).stdin(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     feed(child.stdin.take().unwrap(), SAXPY);
@@ -118,7 +118,7 @@ fn large_graph() -> String {
 const LONG: [&str; 4] = ["run", "graph/betweenness-centrality", "--backend=cpu", "--timeout=1h"];
 
 #[test]
-fn long_work_says_nothing_of_its_progress_into_a_pipe() {
+fn a_long_run_shows_no_progress_in_a_pipe() {
     let output = run([LONG[0], LONG[1], LONG[2], "--timeout=3s"], &large_graph());
     assert_eq!(output.status.code(), Some(6));
     let error = "error: the deadline passed while the kernel ran\n";
@@ -128,7 +128,7 @@ fn long_work_says_nothing_of_its_progress_into_a_pipe() {
 /// `script`, of util-linux, gives the program a terminal.
 #[cfg(target_os = "linux")]
 #[test]
-fn long_work_shows_its_progress_on_a_terminal() {
+fn a_long_run_shows_progress_on_a_terminal() {
     let path = std::env::temp_dir().join(format!("tower-kernels-{}-ring.json", std::process::id()));
     std::fs::write(&path, large_graph()).unwrap();
     let program = env!("CARGO_BIN_EXE_tower-kernels");
@@ -142,10 +142,10 @@ fn long_work_shows_its_progress_on_a_terminal() {
     assert!(stdout(&output).contains("the deadline passed"), "{}", stdout(&output));
 }
 
-/// Linux alone says whether a process is ready for a signal.
+/// Only Linux reports whether a process handles a signal.
 #[cfg(target_os = "linux")]
 #[test]
-fn ctrl_c_cancels_the_run_and_says_so() {
+fn ctrl_c_cancels_the_run_and_reports_it() {
     let mut child = program(LONG).stdin(Stdio::piped()).spawn().unwrap();
     feed(child.stdin.take().unwrap(), &large_graph());
     let begun = Instant::now();
@@ -156,7 +156,7 @@ fn ctrl_c_cancels_the_run_and_says_so() {
     signal(child.id(), "INT");
     assert_eq!(wait(&mut child).code(), Some(130));
     let output = child.wait_with_output().unwrap();
-    assert_eq!(stderr(&output), "error: interrupted: the kernel was told to stop\n");
+    assert_eq!(stderr(&output), "error: interrupted: the run was cancelled\n");
 }
 
 #[cfg(target_os = "linux")]

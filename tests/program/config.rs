@@ -1,4 +1,4 @@
-//! Flags, environment and file: which is stronger, and what is said of mistakes.
+//! Flags, environment variables and file: precedence and error messages.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::process::{program, run, stderr, stdout};
 
-/// A file that is gone at the end of the test.
+/// A temporary file, removed on drop.
 pub(crate) struct File(PathBuf);
 
 impl File {
@@ -30,15 +30,15 @@ impl Drop for File {
 }
 
 #[track_caller]
-pub(crate) fn refused(output: &Output, parts: &[&str]) {
-    let said = stderr(output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} are not all in {said}");
+pub(crate) fn rejected(output: &Output, parts: &[&str]) {
+    let message = stderr(output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(parts.iter().all(|part| message.contains(part)), "{parts:?} are not all in {message}");
     assert_eq!(stdout(output), "");
 }
 
 #[test]
-fn flags_are_stronger_than_the_environment_and_that_than_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let file = File::new("timeout = \"1s\"\n[drain]\nnotice = \"1s\"\nlimit = \"1s\"\n[rest]\ncors = true\n");
     let output = program(["serve", "--print-config", "--drain-limit=3s", "--config", file.path()])
         .env("TOWER_KERNELS_DRAIN_NOTICE", "2s")
@@ -66,7 +66,7 @@ fn the_file_can_come_from_the_environment() {
 }
 
 #[test]
-fn what_is_printed_can_be_read_again() {
+fn the_printed_configuration_can_be_read_again() {
     let flags = ["--rest-prefix=/a", "--rest-cors", "--domains=graph,risk", "--grpc-listen=off", "--timeout=1m 30s"];
     let values = |output: &Output| -> Vec<String> {
         let lines = stdout(output).lines().map(|line| line.split("  #").next().unwrap().to_owned());
@@ -80,7 +80,7 @@ fn what_is_printed_can_be_read_again() {
 }
 
 #[test]
-fn tenants_with_a_limit_of_their_own_are_printed_and_can_be_read_again() {
+fn per_tenant_rate_limits_are_printed_and_can_be_read_again() {
     let own = "[rate_limit.tenants.acme]\nper_second = 500\nburst = 50\n[rate_limit.tenants.\"a.b\"]\nper_second = 0\n";
     let file = File::new(own);
     let printed = run(["serve", "--print-config", "--rate-limit-per-second=5", "--config", file.path()], "");
@@ -100,7 +100,7 @@ fn tenants_with_a_limit_of_their_own_are_printed_and_can_be_read_again() {
 }
 
 #[test]
-fn mistakes_in_the_file_are_named_with_file_line_and_key() {
+fn mistakes_in_the_file_are_reported_with_file_line_and_key() {
     for (text, parts) in [
         ("[rest]\nlisten = \"127.0.0.1:1\"\nprefx = \"/a\"\n", &["line 3", "prefx", "unknown field"][..]),
         ("[drain]\n\nlimit = \"30 parsecs\"\n", &["line 3", "limit", "30 parsecs"]),
@@ -120,20 +120,20 @@ fn mistakes_in_the_file_are_named_with_file_line_and_key() {
     ] {
         let file = File::new(text);
         let output = run(["serve", "--config", file.path()], "");
-        refused(&output, &[parts, &[file.path()]].concat());
+        rejected(&output, &[parts, &[file.path()]].concat());
     }
-    refused(&run(["serve", "--config", "/nowhere/at.toml"], ""), &["/nowhere/at.toml", "No such file"]);
+    rejected(&run(["serve", "--config", "/nowhere/at.toml"], ""), &["/nowhere/at.toml", "No such file"]);
 }
 
 #[test]
-fn mistakes_elsewhere_are_named_with_the_flag_or_the_variable() {
-    refused(&run(["serve", "--drain-limit=soon"], ""), &["--drain-limit", "soon", "30s"]);
-    refused(&run(["serve", "--cpu-lanes=many"], ""), &["--cpu-lanes", "many"]);
-    refused(&run(["serve", "--rest-cors=perhaps"], ""), &["--rest-cors", "perhaps"]);
-    refused(&run(["serve", "--rest-listen=off", "--grpc-listen=off"], ""), &["nothing to serve"]);
+fn other_mistakes_are_reported_with_the_flag_or_variable() {
+    rejected(&run(["serve", "--drain-limit=soon"], ""), &["--drain-limit", "soon", "30s"]);
+    rejected(&run(["serve", "--cpu-lanes=many"], ""), &["--cpu-lanes", "many"]);
+    rejected(&run(["serve", "--rest-cors=perhaps"], ""), &["--rest-cors", "perhaps"]);
+    rejected(&run(["serve", "--rest-listen=off", "--grpc-listen=off"], ""), &["nothing to serve"]);
     let mut by_variable = program(["serve"]);
     let output = by_variable.env("TOWER_KERNELS_REST_LISTEN", "localhost").output().unwrap();
-    refused(&output, &["TOWER_KERNELS_REST_LISTEN", "localhost"]);
+    rejected(&output, &["TOWER_KERNELS_REST_LISTEN", "localhost"]);
     let output = program(["serve"]).env("TOWER_KERNELS_GRPC_MAX_REQUEST_SIZE", "-1").output().unwrap();
-    refused(&output, &["TOWER_KERNELS_GRPC_MAX_REQUEST_SIZE"]);
+    rejected(&output, &["TOWER_KERNELS_GRPC_MAX_REQUEST_SIZE"]);
 }

@@ -1,4 +1,4 @@
-//! What scripts on pages of other origins are told, whoever answers them.
+//! CORS headers of all responses, whichever layer writes them.
 
 use crate::auth::with_keys;
 use crate::connection::{Connection, Response};
@@ -8,7 +8,7 @@ const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 const ORIGIN: (&str, &str) = ("origin", "https://app.example");
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// A refusal that a script can read, and that names its request.
+/// Asserts that a script can read the rejection and its request id.
 #[track_caller]
 fn assert_readable(response: &Response, status: u16) {
     assert_eq!(response.status, status, "{response:?}");
@@ -37,7 +37,7 @@ fn preflight(connection: &mut Connection, asked: &str) -> Response {
 }
 
 #[test]
-fn a_preflight_needs_no_credentials_and_lets_them_be_sent() {
+fn a_preflight_needs_no_credentials_and_allows_them() {
     let server = with_keys(&["--rest-cors"]);
     let mut connection = Connection::open(server.rest);
     for asked in ["authorization", "authorization,content-type,x-request-id,traceparent,grpc-timeout", "x-api-key"] {
@@ -49,7 +49,7 @@ fn a_preflight_needs_no_credentials_and_lets_them_be_sent() {
 }
 
 #[test]
-fn every_refusal_can_be_read_and_names_its_request() {
+fn every_rejection_is_readable_by_scripts_and_has_its_request_id() {
     let server = Server::start(&["--rest-cors", "--rest-max-request-size=64"]);
     let mut connection = Connection::open(server.rest);
     for (method, path, headers, body, status) in [
@@ -80,7 +80,7 @@ fn every_refusal_can_be_read_and_names_its_request() {
 }
 
 #[test]
-fn a_401_names_its_request_where_no_other_origin_is_let_in_as_well() {
+fn a_401_has_its_request_id_without_cors_too() {
     let server = with_keys(&[]);
     let response = Connection::open(server.rest).call("POST", EXECUTE, &[ORIGIN, JSON], SAXPY);
     assert_eq!((response.status, response.header("access-control-allow-origin")), (401, None));
@@ -88,7 +88,7 @@ fn a_401_names_its_request_where_no_other_origin_is_let_in_as_well() {
 }
 
 #[test]
-fn a_server_with_as_many_connections_as_there_may_be_says_so_to_scripts_as_well() {
+fn the_rejection_of_a_full_server_is_readable_by_scripts() {
     let server = Server::start(&["--rest-cors", "--connections-max=1", "--connections-health-reserve=2"]);
     let mut only = Connection::open(server.rest);
     assert_eq!(only.call("GET", "/health/live", &[], "").status, 200);

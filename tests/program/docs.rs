@@ -1,4 +1,4 @@
-//! The documentation of a server that asks for credentials.
+//! The documentation of a server with authentication.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn get(server: &Server, path: &str) -> Response {
 }
 
 #[test]
-fn the_documentation_is_closed_as_the_rest_is_and_says_how_to_open_it() {
+fn the_documentation_needs_credentials_and_explains_how_to_open_it() {
     let server = with_keys(&[]);
     for path in ["/", "/docs", "/docs/", "/docs/swagger-ui.css", "/openapi.json"] {
         let problem = get(&server, path);
@@ -31,7 +31,7 @@ fn the_documentation_is_closed_as_the_rest_is_and_says_how_to_open_it() {
 }
 
 #[test]
-fn it_can_be_opened_and_nothing_else_with_it() {
+fn open_docs_opens_the_documentation_and_nothing_else() {
     for prefix in ["", "/api/v1", "/docs"] {
         let server = with_keys(&["--auth-open-docs", &format!("--rest-prefix={prefix}/")]);
         let moved = get(&server, "/");
@@ -53,7 +53,7 @@ fn it_can_be_opened_and_nothing_else_with_it() {
 }
 
 #[test]
-fn what_the_document_says_of_credentials_is_what_the_server_asks_for() {
+fn the_documented_security_is_what_the_server_requires() {
     for (args, prefix) in [(&["--auth-open-docs"][..], ""), (&["--auth-open-docs", "--auth-open-metrics"], "/api/v1")] {
         let server = with_keys(&[args, &[&format!("--rest-prefix={prefix}/")]].concat());
         let document = get(&server, "/openapi.json").json();
@@ -88,7 +88,7 @@ fn what_the_document_says_of_credentials_is_what_the_server_asks_for() {
 }
 
 #[test]
-fn tokens_are_named_as_what_they_are_and_no_authentication_is_none() {
+fn tokens_have_their_own_scheme_and_without_authentication_there_is_none() {
     let mut command = program(["serve", "--rest-listen=127.0.0.1:0", "--grpc-listen=127.0.0.1:0"]);
     command.env("TEST_JWT_SECRET", "a secret of 32 bytes or of more.");
     let jwt = ["--auth-jwt-algorithm=HS256", "--auth-jwt-secret-env=TEST_JWT_SECRET", "--auth-open-docs"];

@@ -1,4 +1,4 @@
-//! How `serve` ends.
+//! Shutdown of `serve`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn unfinished(server: &Server) -> Call {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_in_flight_is_answered_while_nobody_new_is_let_in() {
+async fn a_request_in_flight_completes_while_new_connections_are_refused() {
     let mut server = Server::start(&["--drain-notice=3s"]);
     let in_flight = unfinished(&server);
     let mut health = HealthClient::new(server.channel().await);
@@ -107,7 +107,7 @@ async fn under_load_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_watches_health_is_told_and_holds_nothing_up() {
+async fn health_watchers_are_notified_and_do_not_delay_the_drain() {
     let mut server = Server::start(&["--drain-notice=100ms", "--drain-limit=50s"]);
     let mut client = HealthClient::new(server.channel().await);
     let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
@@ -120,7 +120,7 @@ async fn who_watches_health_is_told_and_holds_nothing_up() {
     assert!(begun.elapsed() < Duration::from_secs(45), "it was the limit that ended it");
 }
 
-/// Work for minutes, where nobody cancels it.
+/// A request that takes minutes unless it is cancelled.
 fn endless() -> String {
     let nodes = 40_000_u64;
     let edges = (0..nodes).flat_map(|node| [[node, (node + 1) % nodes], [node, (node * 7 + 3) % nodes]]);
@@ -129,7 +129,7 @@ fn endless() -> String {
 }
 
 #[test]
-fn a_request_that_takes_longer_than_the_limit_is_cut_off_and_the_exit_code_says_so() {
+fn a_request_beyond_the_drain_limit_is_cancelled_and_the_exit_code_reports_it() {
     let limits = ["--drain-notice=0s", "--drain-limit=300ms", "--timeout=30m", "--load-shed-max-wait=0s"];
     let mut server = Server::start(&limits);
     let input = endless();
@@ -144,11 +144,11 @@ fn a_request_that_takes_longer_than_the_limit_is_cut_off_and_the_exit_code_says_
     server.signal("INT");
     assert_eq!(server.code(), Some(8));
     server.stderr.until("1 requests on 1 connections were cancelled");
-    server.stderr.until("the drain limit has passed");
+    server.stderr.until("drain limit exceeded");
 }
 
 #[test]
-fn every_signal_that_ends_a_program_begins_a_drain() {
+fn every_termination_signal_starts_a_drain() {
     for name in ["TERM", "INT", "HUP", "QUIT"] {
         let mut server = Server::start(&["--drain-notice=300ms"]);
         let in_flight = unfinished(&server);
@@ -159,10 +159,10 @@ fn every_signal_that_ends_a_program_begins_a_drain() {
     }
 }
 
-/// As `nohup` starts it.
+/// With SIGHUP ignored, as under `nohup`.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_hang_up_that_is_ignored_stays_so() {
+fn an_ignored_sighup_stays_ignored() {
     let built = std::env::var_os("TOWER_KERNELS_HOSTILE_PROGRAM");
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
@@ -179,7 +179,7 @@ fn a_hang_up_that_is_ignored_stays_so() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_exits_at_once() {
     for (name, code) in [("TERM", 143), ("INT", 130), ("HUP", 129), ("QUIT", 131)] {
         let mut server = Server::start(&["--drain-notice=1h"]);
         server.signal("TERM");

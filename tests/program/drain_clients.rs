@@ -1,4 +1,4 @@
-//! What clients see of a server that stops, and those that it does not wait for.
+//! The drain as clients see it, and clients that must not delay it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -102,7 +102,7 @@ fn keep_alive_clients_are_told_to_close_and_lose_no_request() {
 }
 
 #[test]
-fn a_connection_that_was_not_told_is_kept_through_the_notice() {
+fn a_connection_that_was_not_notified_stays_open_through_the_notice() {
     let mut server = Server::start(&["--drain-notice=3s", "--drain-limit=120s"]);
     let (mut idle, mut asks) = (connect(server.rest).unwrap(), connect(server.rest).unwrap());
     assert!(!ask(&mut idle).unwrap() && !ask(&mut asks).unwrap());
@@ -122,7 +122,7 @@ fn a_connection_that_was_not_told_is_kept_through_the_notice() {
 
 /// hyper says `keep-alive` to those that ask for it, beside what it was told to say.
 #[test]
-fn a_client_of_http_1_0_is_told_one_thing() {
+fn an_http_1_0_client_gets_one_connection_header() {
     let server = Server::start(&["--drain-notice=1h"]);
     let mut stream = connect(server.rest).unwrap();
     let keep_alive = request("1.0", "connection: keep-alive\r\n");
@@ -257,7 +257,7 @@ fn saxpy(tag: u64) -> ExecuteStreamRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn quiet_streams_end_with_unavailable_and_hold_nothing_up() {
+async fn idle_streams_end_with_unavailable_and_do_not_delay_the_drain() {
     let mut server = Server::start(&["--drain-notice=200ms", "--drain-limit=120s"]);
     let requests = futures::stream::iter([saxpy(7)]).chain(futures::stream::pending());
     let mut kernels = KernelClient::new(server.channel().await);
@@ -295,7 +295,7 @@ fn graph(nodes: u64) -> ExecuteStreamRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_on_a_stream_is_answered_before_it_ends() {
+async fn running_requests_of_a_stream_complete_before_it_ends() {
     let mut server = Server::start(&["--drain-notice=0s", "--drain-limit=120s", "--load-shed-max-wait=0s"]);
     let requests = futures::stream::iter([saxpy(1), graph(3000)]).chain(futures::stream::pending());
     let mut kernels = KernelClient::new(server.channel().await);
@@ -341,7 +341,7 @@ fn stuck(to: SocketAddr) -> Vec<TcpStream> {
 }
 
 #[test]
-fn clients_that_do_not_go_on_are_not_waited_for() {
+fn stalled_clients_do_not_delay_the_drain() {
     let mut server = Server::start(&["--drain-notice=200ms", "--drain-limit=120s"]);
     let stuck = [stuck(server.rest), stuck(server.grpc)];
     // One that sends a byte now and then.
@@ -369,7 +369,7 @@ fn clients_that_do_not_go_on_are_not_waited_for() {
 }
 
 #[test]
-fn half_a_tls_handshake_is_not_waited_for() {
+fn a_stalled_tls_handshake_does_not_delay_the_drain() {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (cert, key) = (File::new(&certified.cert.pem()), File::new(&certified.signing_key.serialize_pem()));
     let flags = [format!("--tls-cert={}", cert.path()), format!("--tls-key={}", key.path())];

@@ -1,4 +1,4 @@
-//! Requests that are answered before their body was read.
+//! Requests whose response comes before their body was read.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,8 +14,8 @@ const LATER: Duration = Duration::from_millis(200);
 
 type Headers = &'static [(&'static str, &'static str)];
 
-/// Requests that are refused by their head, with the code of the refusal.
-const REFUSED: [(&str, Headers, &str); 5] = [
+/// Requests that are rejected by their head, with the code of the rejection.
+const REJECTED: [(&str, Headers, &str); 5] = [
     ("/nowhere", &[("content-type", "application/json")], "not_found"),
     ("/kernels/none/such/execute", &[("content-type", "application/json")], "not_found"),
     ("/health", &[("content-type", "application/json")], "method_not_allowed"),
@@ -43,9 +43,9 @@ fn assert_no_reset(to: SocketAddr, path: &str, headers: &[(&str, &str)], body: &
 }
 
 #[test]
-fn over_http2_a_refused_request_with_a_small_body_is_not_reset() {
+fn over_http2_a_rejected_request_with_a_small_body_is_not_reset() {
     let server = Server::start(&[]);
-    for (path, headers, code) in REFUSED {
+    for (path, headers, code) in REJECTED {
         let body = assert_no_reset(server.rest, path, headers, SAXPY.as_bytes());
         assert!(body.contains(&format!("\"code\":\"{code}\"")), "{path} {headers:?}: {body}");
     }
@@ -55,26 +55,26 @@ fn over_http2_a_refused_request_with_a_small_body_is_not_reset() {
 }
 
 #[test]
-fn over_http2_a_refused_request_with_a_long_body_can_send_it() {
+fn over_http2_a_rejected_request_with_a_long_body_can_send_it() {
     let server = Server::start(&[]);
     // Less than a client may send unasked, so that this one need not wait for a window.
     let piece = vec![b' '; 16 << 10];
-    for (path, headers, code) in REFUSED {
+    for (path, headers, code) in REJECTED {
         let mut client = Client::connect(server.rest);
         client.head(1, path, headers);
-        let refused = client.response(1);
-        assert!(refused.body().contains(code), "{path}: {refused:?}");
+        let rejected = client.response(1);
+        assert!(rejected.body().contains(code), "{path}: {rejected:?}");
         for sent in 1..=24 {
             client.body(1, &piece, sent == 24);
         }
         client.head(3, path, headers);
         client.body(3, b"{}", true);
-        assert_eq!((refused.resets, client.response(3).resets), (vec![], vec![]), "{path} {headers:?}");
+        assert_eq!((rejected.resets, client.response(3).resets), (vec![], vec![]), "{path} {headers:?}");
     }
 }
 
 #[test]
-fn over_grpc_a_call_that_is_refused_is_not_reset() {
+fn over_grpc_a_rejected_call_is_not_reset() {
     let server = with_keys(&[]);
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
     for path in ["/tower_kernels.v1.Kernel/Execute", "/tower_kernels.v1.Kernel/ExecuteStream", "/no.such.Service/Call"]
@@ -93,10 +93,10 @@ fn over_http1_no_request_after_one_with_a_long_body_is_lost() {
     let (open, closed) = (Server::start(&[]), with_keys(&[]));
     let long = vec![b' '; 3_000_000];
     let length = long.len().to_string();
-    let refused = REFUSED.map(|(path, headers, _)| (&open, "POST", path, headers));
-    let keyless = (&closed, "POST", EXECUTE, REFUSED[0].1);
+    let rejected = REJECTED.map(|(path, headers, _)| (&open, "POST", path, headers));
+    let keyless = (&closed, "POST", EXECUTE, REJECTED[0].1);
     let to_get = (&open, "GET", "/health/live", &[][..]);
-    for (server, method, path, headers) in refused.into_iter().chain([keyless, to_get]) {
+    for (server, method, path, headers) in rejected.into_iter().chain([keyless, to_get]) {
         let mut connection = Connection::open(server.rest);
         for _ in 0..30 {
             connection.head(method, path, &[headers, &[("content-length", &length)]].concat());
@@ -114,12 +114,12 @@ fn over_http1_no_request_after_one_with_a_long_body_is_lost() {
 }
 
 #[test]
-fn over_http1_the_connection_of_a_refused_request_with_a_small_body_goes_on() {
+fn over_http1_the_connection_of_a_rejected_request_with_a_small_body_stays_open() {
     let (open, closed) = (Server::start(&[]), with_keys(&[]));
     let length = SAXPY.len().to_string();
-    let refused = REFUSED.map(|(path, headers, _)| (&open, "POST", path, headers));
-    let keyless = (&closed, "POST", EXECUTE, REFUSED[0].1);
-    for (server, method, path, headers) in refused.into_iter().chain([keyless, (&open, "GET", "/health/live", &[])]) {
+    let rejected = REJECTED.map(|(path, headers, _)| (&open, "POST", path, headers));
+    let keyless = (&closed, "POST", EXECUTE, REJECTED[0].1);
+    for (server, method, path, headers) in rejected.into_iter().chain([keyless, (&open, "GET", "/health/live", &[])]) {
         let mut connection = Connection::open(server.rest);
         let chunked = format!("{:x}\r\n{SAXPY}\r\n0\r\n\r\n", SAXPY.len());
         for (framing, body) in [(("content-length", &*length), SAXPY), (("transfer-encoding", "chunked"), &chunked)] {
@@ -138,11 +138,11 @@ fn over_http1_the_connection_of_a_refused_request_with_a_small_body_goes_on() {
 }
 
 #[test]
-fn over_http1_a_body_that_does_not_come_is_not_waited_for_long_and_the_response_says_so() {
+fn over_http1_a_missing_body_closes_the_connection_and_the_response_says_so() {
     let server = Server::start(&[]);
     // Part of it comes, or the client has not been asked for it.
     let parts = [(("accept", "*/*"), &b"{"[..]), (("expect", "100-continue"), b"")];
-    let requests = REFUSED.into_iter().flat_map(|request| parts.map(|part| (request, part)));
+    let requests = REJECTED.into_iter().flat_map(|request| parts.map(|part| (request, part)));
     let sent: Vec<_> = requests
         .map(|((path, headers, code), (more, part))| {
             let mut connection = Connection::open(server.rest);

@@ -1,4 +1,4 @@
-//! What the log says of requests, and of the settings at the start.
+//! The log: lines about requests, the access log, and the settings at startup.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -85,7 +85,7 @@ fn only<'a>(lines: &'a [Value], message: &str, id: &str) -> &'a Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_about_a_request_name_it_its_kernel_and_its_tenant_at_any_level() {
+async fn lines_about_a_request_have_its_id_kernel_and_tenant_at_any_level() {
     for level in ["warn", "debug"] {
         let level_flag = format!("--log-level={level},tower_kernels::serve=info");
         let server = json_server(&[&level_flag, "--circuit-breaker-on=false"]);
@@ -139,7 +139,7 @@ async fn lines_about_a_request_name_it_its_kernel_and_its_tenant_at_any_level() 
 }
 
 #[test]
-fn lines_of_text_name_their_request_as_well() {
+fn text_lines_have_the_request_id_too() {
     let server = Server::spawn(&mut program(LISTEN), &["--log-level=debug"]);
     let bad = document("linalg/saxpy", BAD_INPUT, "acme");
     assert_eq!(server.post_as("/execute", &bad, &["x-request-id: job-7"]).0, 400);
@@ -245,7 +245,7 @@ async fn the_access_log_has_one_line_for_each_request() {
 }
 
 #[test]
-fn paths_of_the_access_log_cannot_end_a_line_or_move_a_cursor() {
+fn paths_in_the_access_log_are_escaped_and_truncated() {
     use std::io::{Read, Write};
 
     let server = Server::spawn(&mut program(LISTEN), &["--log-access"]);
@@ -265,7 +265,7 @@ fn paths_of_the_access_log_cannot_end_a_line_or_move_a_cursor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_is_in_the_access_log_as_such() {
+async fn a_disconnected_client_is_logged_as_cancelled() {
     let server = json_server(&["--log-access"]);
     let waits = |count: f64| {
         let begun = Instant::now();
@@ -321,7 +321,7 @@ fn successes_and_unknown_kernels_are_logged_at_debug_and_not_at_info() {
 }
 
 #[test]
-fn the_start_tells_the_settings_that_differ_from_the_defaults_and_where_they_come_from() {
+fn startup_logs_the_settings_that_differ_from_the_defaults_with_their_source() {
     const KEY: &str = "of-this-test-alone-and-long-enough";
     let config = keys(KEY);
     let args = ["--config", config.path(), "--drain-limit=3s", "--rest-cors=false"];
@@ -355,11 +355,11 @@ fn the_start_tells_the_settings_that_differ_from_the_defaults_and_where_they_com
 }
 
 #[test]
-fn the_start_text_names_the_page_and_is_the_one_in_the_readme() {
+fn the_startup_message_has_the_docs_url_and_matches_the_readme() {
     let server = Server::spawn(&mut program(LISTEN), &[]);
-    let greeting = server.stdout.until("Try it:\n  curl");
+    let startup_message = server.stdout.until("Try it:\n  curl");
     let docs = format!("  docs     http://{}/docs", server.rest);
-    assert!(greeting.lines().any(|line| line == docs), "{greeting}");
+    assert!(startup_message.lines().any(|line| line == docs), "{startup_message}");
     assert!(matches!(server.get("/docs").0, 200 | 303 | 307 | 308));
     let names = |text: &str| -> Vec<String> {
         let lines = text.lines().skip_while(|line| !line.starts_with("tower-kernels ")).skip(1);
@@ -367,13 +367,17 @@ fn the_start_text_names_the_page_and_is_the_one_in_the_readme() {
         lines.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
     };
     let readme = include_str!("../../README.md");
-    assert_eq!(names(&greeting), names(&readme[readme.find("```text\ntower-kernels ").unwrap()..]), "{greeting}");
+    assert_eq!(
+        names(&startup_message),
+        names(&readme[readme.find("```text\ntower-kernels ").unwrap()..]),
+        "{startup_message}"
+    );
     // The page is REST's.
     let mut without_rest = program(["serve", "--rest-listen=off", "--grpc-listen=127.0.0.1:0"]).spawn().unwrap();
-    let greeting = Text::of(without_rest.stdout.take().unwrap()).until("auth ");
+    let startup_message = Text::of(without_rest.stdout.take().unwrap()).until("auth ");
     without_rest.kill().unwrap();
     without_rest.wait().unwrap();
-    assert!(!greeting.contains("docs"), "{greeting}");
+    assert!(!startup_message.contains("docs"), "{startup_message}");
 }
 
 #[test]

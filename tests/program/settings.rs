@@ -1,11 +1,11 @@
-//! What the settings may be: every mistake is refused before anything is served, by the name under which it was made.
+//! Checks of settings: every mistake is rejected before anything is served, by the name of its flag, variable or key.
 
 use std::process::Output;
 
-use crate::config::{File, refused};
+use crate::config::{File, rejected};
 use crate::support::process::{SAXPY, Server, program, run, stderr, stdout};
 
-/// Settings with a value that cannot work, and what is said of it besides the name and the value.
+/// Settings with an invalid value, and what the message has besides the name and the value.
 const MISTAKES: &[(&str, &str, &str)] = &[
     ("timeout", "0s", "from 1ms to 1year"),
     ("timeout", "1000years", "from 1ms to 1year"),
@@ -50,7 +50,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("tenants.max_priority", "urgent", "high"),
     ("rate_limit.per_second", "4294967296", "4294967295"),
     ("rate_limit.burst", "many", "or 0"),
-    ("cache.max_bytes", "-5", "or 0, which keeps none"),
+    ("cache.max_bytes", "-5", "or 0, which is no cache"),
     ("cache.ttl", "-1s", "30s"),
     ("load_shed.max_wait", "1ns", "or 0, which rejects none"),
     ("circuit_breaker.on", "1", "true"),
@@ -91,7 +91,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("log.level", "[span]", "warn,tower_kernels=debug"),
     ("log.level", "hyper[conn{id=1}]=off", "warn,tower_kernels=debug"),
     ("log.level", "=debug", "warn,tower_kernels=debug"),
-    ("log.max_repeats", "-1", "or 0, which logs each"),
+    ("log.max_repeats", "-1", "or 0, which is no limit"),
     ("log.buffer", "0", "from 4096"),
     ("log.format", "yaml", "text"),
 ];
@@ -116,23 +116,23 @@ fn printed(output: &Output) -> &str {
 }
 
 #[test]
-fn a_mistake_in_a_flag_is_refused_by_its_name() {
+fn a_mistake_in_a_flag_is_rejected_by_its_name() {
     for (key, value, allowed) in MISTAKES {
         let flag = flag(key);
-        refused(&run(["serve", "--print-config", &format!("{flag}={value}")], ""), &[&flag, value, allowed]);
+        rejected(&run(["serve", "--print-config", &format!("{flag}={value}")], ""), &[&flag, value, allowed]);
     }
 }
 
 #[test]
-fn a_mistake_in_a_variable_is_refused_by_its_name() {
+fn a_mistake_in_a_variable_is_rejected_by_its_name() {
     for (key, value, allowed) in MISTAKES {
         let variable = variable(key);
-        refused(&with_variable(&variable, value), &[&variable, value, allowed]);
+        rejected(&with_variable(&variable, value), &[&variable, value, allowed]);
     }
 }
 
 #[test]
-fn a_mistake_in_the_file_is_refused_by_key_and_line() {
+fn a_mistake_in_the_file_is_rejected_by_key_and_line() {
     for (key, value, allowed) in MISTAKES {
         let value_of = |value: &str| match value.parse::<f64>() {
             Ok(_) if !["drain.limit", "timeout", "rest.listen"].contains(key) => value.to_owned(),
@@ -144,7 +144,7 @@ fn a_mistake_in_the_file_is_refused_by_key_and_line() {
         let file = File::new(&format!("# A comment.\n{key} = {}\n", value_of(value)));
         // A list is shown as one.
         let shown = if *key == "domains" { "line 2" } else { value };
-        refused(
+        rejected(
             &run(["serve", "--print-config", "--config", file.path()], ""),
             &[file.path(), "line 2", key, shown, allowed],
         );
@@ -152,28 +152,28 @@ fn a_mistake_in_the_file_is_refused_by_key_and_line() {
 }
 
 #[test]
-fn an_empty_item_of_a_list_is_not_left_out() {
+fn an_empty_item_of_a_list_is_rejected() {
     for list in [",", "graph,,linalg", "graph,"] {
         let flag = format!("--domains={list}");
-        refused(&run(["serve", "--print-config", &flag], ""), &["--domains", "has an empty item", "graph,linalg"]);
+        rejected(&run(["serve", "--print-config", &flag], ""), &["--domains", "has an empty item", "graph,linalg"]);
     }
     let file = File::new("domains = [\"\"]\n");
-    refused(
+    rejected(
         &run(["serve", "--print-config", "--config", file.path()], ""),
         &["line 1", "domains", "has an empty item"],
     );
 }
 
 #[test]
-fn what_cannot_be_printed_cannot_be_started_either() {
+fn settings_that_print_config_rejects_are_rejected_at_startup_too() {
     let listen = ["serve", "--rest-listen=127.0.0.1:0", "--grpc-listen=off", "--cuda-mode=off"];
     for mistake in ["--timeout=0s", "--retry-attempts=0", "--rest-prefix=/*p", "--log-level=loud"] {
-        refused(&run(listen.into_iter().chain([mistake]), ""), &[mistake.split('=').next().unwrap()]);
+        rejected(&run(listen.into_iter().chain([mistake]), ""), &[mistake.split('=').next().unwrap()]);
     }
 }
 
 #[test]
-fn values_at_the_edge_of_what_is_allowed_are_taken() {
+fn values_at_the_bounds_are_accepted() {
     for (flags, lines) in [
         (&["--timeout=1ms", "--batch-on=false"][..], &["timeout = \"1ms\""][..]),
         (&["--retry-attempts=1", "--circuit-breaker-failure-percent=100"], &["attempts = 1", "failure_percent = 100"]),
@@ -194,7 +194,7 @@ fn values_at_the_edge_of_what_is_allowed_are_taken() {
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_refused_by_both_names() {
+fn contradicting_settings_are_rejected_by_both_names() {
     for (flags, parts) in [
         (
             &["--rest-listen=127.0.0.1:7000", "--grpc-listen=127.0.0.1:7000"][..],
@@ -218,10 +218,10 @@ fn settings_that_contradict_each_other_are_refused_by_both_names() {
         (&["--auth-jwt-issuer=me"], &["--auth-jwt-issuer", "no token would be checked"]),
         (&["--auth-jwt-audience=me"], &["--auth-jwt-audience", "no token would be checked"]),
     ] {
-        refused(&run(["serve", "--print-config"].into_iter().chain(flags.iter().copied()), ""), parts);
+        rejected(&run(["serve", "--print-config"].into_iter().chain(flags.iter().copied()), ""), parts);
     }
     let file = File::new("[rate_limit.tenants.\"\"]\nper_second = 5\n");
-    refused(&run(["serve", "--print-config", "--config", file.path()], ""), &["rate_limit.tenants", "without a name"]);
+    rejected(&run(["serve", "--print-config", "--config", file.path()], ""), &["rate_limit.tenants", "without a name"]);
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn an_empty_variable_is_not_set_whatever_the_setting() {
 }
 
 #[test]
-fn an_empty_flag_is_refused_by_name_and_so_is_an_empty_value_in_the_file() {
+fn an_empty_flag_and_an_empty_value_in_the_file_are_rejected_by_name() {
     for flag in [
         "--config",
         "--timeout",
@@ -264,24 +264,24 @@ fn an_empty_flag_is_refused_by_name_and_so_is_an_empty_value_in_the_file() {
         "--log-level",
         "--log-format",
     ] {
-        refused(&run(["serve", "--print-config", &format!("{flag}=")], ""), &[flag]);
+        rejected(&run(["serve", "--print-config", &format!("{flag}=")], ""), &[flag]);
     }
     for key in ["rest.listen", "timeout", "log.level", "cuda.devices", "memory.max", "auth.jwt.tenant_claim"] {
         let file = File::new(&format!("{key} = \"\"\n"));
-        refused(&run(["serve", "--print-config", "--config", file.path()], ""), &["line 1", key, "empty"]);
+        rejected(&run(["serve", "--print-config", "--config", file.path()], ""), &["line 1", key, "empty"]);
     }
 }
 
 #[test]
-fn a_misspelt_variable_is_refused_and_what_kubernetes_makes_is_not() {
+fn a_misspelt_variable_is_rejected_and_those_of_kubernetes_are_not() {
     let output = with_variable("TOWER_KERNELS_REST_LISTN", "127.0.0.1:1");
-    refused(&output, &["TOWER_KERNELS_REST_LISTN", "did you mean `TOWER_KERNELS_REST_LISTEN`?"]);
+    rejected(&output, &["TOWER_KERNELS_REST_LISTN", "did you mean `TOWER_KERNELS_REST_LISTEN`?"]);
     let output = program(["serve", "--print-config"])
         .env("TOWER_KERNELS_TIMOUT", "1s")
         .env("TOWER_KERNELS_DRAIN_LIMITS", "1s")
         .output()
         .unwrap();
-    refused(
+    rejected(
         &output,
         &["TOWER_KERNELS_TIMOUT", "TOWER_KERNELS_DRAIN_LIMITS", "did you mean `TOWER_KERNELS_DRAIN_LIMIT`?"],
     );
@@ -305,7 +305,7 @@ fn a_misspelt_variable_is_refused_and_what_kubernetes_makes_is_not() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_its_line_and_the_nearest_one() {
+fn an_unknown_key_is_rejected_with_its_line_and_the_nearest_name() {
     for (text, parts) in [
         ("[rest]\nprefx = \"/a\"\n", &["line 2", "rest.prefx", "did you mean `rest.prefix`?"][..]),
         ("\nprefix = \"/a\"\n", &["line 2", "did you mean `rest.prefix`?"]),
@@ -318,11 +318,11 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_one() {
         ("timeout = 5\n[retry]\nattempts = 0\n", &["line 1", "timeout"]),
     ] {
         let file = File::new(text);
-        refused(&run(["serve", "--print-config", "--config", file.path()], ""), &[parts, &[file.path()]].concat());
+        rejected(&run(["serve", "--print-config", "--config", file.path()], ""), &[parts, &[file.path()]].concat());
     }
     let by_variable = File::new("prefx = 1");
-    refused(&with_variable("TOWER_KERNELS_CONFIG", by_variable.path()), &["TOWER_KERNELS_CONFIG", by_variable.path()]);
-    refused(&with_variable("TOWER_KERNELS_CONFIG", "/nowhere/at.toml"), &["TOWER_KERNELS_CONFIG", "/nowhere/at.toml"]);
+    rejected(&with_variable("TOWER_KERNELS_CONFIG", by_variable.path()), &["TOWER_KERNELS_CONFIG", by_variable.path()]);
+    rejected(&with_variable("TOWER_KERNELS_CONFIG", "/nowhere/at.toml"), &["TOWER_KERNELS_CONFIG", "/nowhere/at.toml"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Processes of the program, and what one says to them.
+//! Runs the program as a process, and sends it requests and signals.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use tonic::transport::{Channel, Endpoint};
 
-/// Longer than anything takes on a machine with too much to do.
+/// A time limit that even a busy machine does not reach.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const SAXPY: &str = r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#;
 
-/// The program, with nothing set in its environment.
+/// The program, with an empty environment.
 pub(crate) fn program<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     let built = || env!("CARGO_BIN_EXE_tower-kernels").into();
     let mut command = Command::new(std::env::var_os("TOWER_KERNELS_HOSTILE_PROGRAM").unwrap_or_else(built));
@@ -25,14 +25,14 @@ pub(crate) fn program<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     command
 }
 
-/// Runs the program to its end, with this on its stdin.
+/// Runs the program with this stdin until it exits.
 pub(crate) fn run<'a>(args: impl IntoIterator<Item = &'a str>, stdin: &str) -> Output {
     let mut child = program(args).stdin(Stdio::piped()).spawn().unwrap();
     feed(child.stdin.take().unwrap(), stdin);
     child.wait_with_output().unwrap()
 }
 
-/// Writes to a program that need not read it all.
+/// Writes to the stdin of a program, which may close it early.
 pub(crate) fn feed(mut stdin: ChildStdin, text: &str) {
     if let Err(error) = stdin.write_all(text.as_bytes()) {
         assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
@@ -52,7 +52,7 @@ pub(crate) fn signal(child: u32, name: &str) {
     assert!(sent.success(), "no {name} could be sent");
 }
 
-/// Waits for the end.
+/// Waits until the process exits.
 pub(crate) fn wait(child: &mut Child) -> ExitStatus {
     let begun = Instant::now();
     loop {
@@ -64,7 +64,7 @@ pub(crate) fn wait(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// What a process writes to one of its pipes, as it comes.
+/// Collects the output of a process on one of its pipes.
 #[derive(Clone, Default)]
 pub(crate) struct Text(Arc<(Mutex<Written>, Condvar)>);
 
@@ -140,12 +140,12 @@ impl Server {
         let stdout = Text::of(child.stdout.take().unwrap());
         // A test that looks after the log itself has given it somewhere else to go.
         let stderr = child.stderr.take().map_or_else(Text::default, Text::of);
-        let greeting = stdout.until("auth ");
+        let startup_message = stdout.until("auth ");
         let address = |name: &str| {
-            let line = greeting.lines().find_map(|line| line.trim().strip_prefix(name));
+            let line = startup_message.lines().find_map(|line| line.trim().strip_prefix(name));
             line.and_then(|line| line.trim().split_once("://"))
                 .map(|(_, it)| it)
-                .unwrap_or_else(|| panic!("no {name}: {greeting}"))
+                .unwrap_or_else(|| panic!("no {name}: {startup_message}"))
         };
         let (rest, grpc) = (address("REST").parse().unwrap(), address("gRPC").parse().unwrap());
         Self { child, stdout, stderr, rest, grpc }

@@ -1,4 +1,4 @@
-//! What the program's exit codes mean.
+//! Exit codes of the program.
 
 use std::error::Error;
 use std::fmt;
@@ -6,22 +6,22 @@ use std::process::ExitCode;
 
 use tower_kernels::error::ErrorKind;
 
-/// Shown below every subcommand's `--help`.
+/// The text below the `--help` of every subcommand.
 pub(crate) const TABLE: &str = "\
 Exit codes:
     0  done
-    1  failed: a defect, requests of `bench` that failed, or what no other code says
-    2  the command line or the configuration is wrong
-    3  the input is wrong: no JSON, a field that does not hold what it should, too large
+    1  failed: an internal error, failed requests of `bench`, or any other failure
+    2  the command line or the configuration is invalid
+    3  the input is invalid: not JSON, an invalid field, or too large
     4  no kernel has this id
-    5  nothing here can run it: a ring kernel, or no code for the backend
-    6  the time was up
-    7  a device is not there or was lost, or a server cannot be reached
-    8  the drain limit passed while requests were being worked on
-    9  an address cannot be listened on
-  130  Ctrl-C: the run was cancelled, or a drain was cut short (by SIGTERM 143, SIGHUP 129, SIGQUIT 131)";
+    5  the kernel cannot run here: a ring kernel, or no code for the backend
+    6  the deadline was exceeded
+    7  a device is missing or was lost, or a server cannot be reached
+    8  the drain limit passed with requests still running
+    9  cannot listen on an address
+  130  Ctrl-C: the run was cancelled, or a second signal ended the drain (SIGTERM 143, SIGHUP 129, SIGQUIT 131)";
 
-/// What the program ends with.
+/// An exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -42,8 +42,8 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// Of a kernel's error.
-    pub(crate) fn of(kind: ErrorKind) -> Self {
+    /// The exit code of a kernel error.
+    pub(crate) fn from_kind(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::InvalidArgument | ErrorKind::TooLarge => Self::Input,
             ErrorKind::NotFound => Self::UnknownKernel,
@@ -56,7 +56,7 @@ impl Exit {
     }
 
     /// An error that ends the program with this code.
-    pub(crate) fn because(self, message: impl Into<String>) -> Failure {
+    pub(crate) fn failure(self, message: impl Into<String>) -> Failure {
         Failure { exit: self, message: message.into() }
     }
 }
@@ -67,7 +67,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error that says what the program ends with.
+/// An error with an exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,

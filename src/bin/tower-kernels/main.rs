@@ -1,4 +1,4 @@
-//! Kernels as a server, and from the command line.
+//! The server and command line of tower-kernels.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -6,17 +6,18 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod bench;
-mod catalogue;
 mod config;
 mod exit;
+mod kernels;
 mod output;
 mod run;
 mod serve;
+mod suggest;
 
-/// What a subcommand ends with: an exit code, or an error to print.
+/// The result of a subcommand: an exit code, or an error to print.
 type Outcome = Result<ExitCode, Box<dyn Error + Send + Sync>>;
 
-/// Compute kernels on CUDA GPUs and on the CPU: behind REST and gRPC, and from the command line.
+/// Runs compute kernels on CUDA GPUs and on the CPU: as a REST and gRPC server, or from the command line.
 #[derive(Debug, Parser)]
 #[command(version, after_help = help(EXAMPLES))]
 enum Command {
@@ -25,14 +26,14 @@ enum Command {
     Serve(serve::Args),
     /// List the kernels.
     #[command(after_help = exit::TABLE)]
-    List(catalogue::ListArgs),
-    /// Describe one kernel: what it takes and gives, its aliases and backends.
+    List(kernels::ListArgs),
+    /// Describe one kernel: its input, output, aliases and backends.
     #[command(after_help = exit::TABLE)]
-    Describe(catalogue::DescribeArgs),
-    /// Run one kernel in this process; its output is JSON on stdout.
+    Describe(kernels::DescribeArgs),
+    /// Run one kernel in this process and print its output as JSON.
     #[command(after_help = help(run::HELP))]
     Run(run::Args),
-    /// Measure how fast a kernel answers: in this process, over REST or over gRPC.
+    /// Measure throughput and latency of a kernel: in this process, over REST or over gRPC.
     #[command(after_help = help(bench::HELP))]
     Bench(Box<bench::Args>),
 }
@@ -45,7 +46,7 @@ Examples:
   echo '{\"a\": 2.0, \"x\": [1.0, 2.0], \"y\": [10.0, 20.0]}' | tower-kernels run linalg/saxpy
   tower-kernels bench linalg/saxpy --input saxpy.json --rest http://127.0.0.1:8080";
 
-/// What is shown below the options.
+/// The text below the options.
 fn help(text: &str) -> String {
     format!("{text}\n\n{}", exit::TABLE)
 }
@@ -53,15 +54,15 @@ fn help(text: &str) -> String {
 fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Serve(args) => serve::main(&args),
-        Command::List(args) => catalogue::list(&args),
-        Command::Describe(args) => catalogue::describe(&args),
+        Command::List(args) => kernels::list(&args),
+        Command::Describe(args) => kernels::describe(&args),
         Command::Run(args) => run::main(args),
         Command::Bench(args) => bench::main(*args),
     };
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            output::tell(&format!("error: {}", tower_kernels::error::chain(&*error)));
+            output::print_error(&format!("error: {}", tower_kernels::error::chain(&*error)));
             error.downcast_ref::<exit::Failure>().map_or(ExitCode::FAILURE, |failure| failure.exit.into())
         }
     }

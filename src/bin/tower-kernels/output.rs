@@ -1,15 +1,15 @@
-//! Writing to stdout and stderr, which may be a pipe that somebody has stopped reading (`list | head -1`), a full disk, or
-//! closed. `println!` and `eprintln!` panic there.
+//! Writes to stdout and stderr without panicking, as `println!` and `eprintln!` do if the stream is closed, a pipe without a
+//! reader (`list | head -1`), or a full disk.
 
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// How long the end of the program waits for a reader of its last words.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time limit for writing to stderr before the program exits.
+const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Writes all of `text`. A reader that has gone has read what it wanted.
+/// Writes `text` to stdout. A closed pipe is not an error.
 pub(crate) fn print(text: impl AsRef<[u8]>) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
@@ -18,8 +18,8 @@ pub(crate) fn print(text: impl AsRef<[u8]>) -> Result<(), Box<dyn Error + Send +
     }
 }
 
-/// Says something on stderr, where there is somebody to read it. Where there is not, nothing is left to say it to.
-pub(crate) fn tell(line: &str) {
+/// Writes a line to stderr, for at most a second. A failure is ignored: there is nowhere left to report it.
+pub(crate) fn print_error(line: &str) {
     let line = format!("{line}\n");
     let (done, written) = mpsc::channel();
     let writing = std::thread::Builder::new().spawn(move || {
@@ -27,6 +27,6 @@ pub(crate) fn tell(line: &str) {
         let _ = done.send(());
     });
     if writing.is_ok() {
-        let _ = written.recv_timeout(PATIENCE);
+        let _ = written.recv_timeout(STDERR_TIMEOUT);
     }
 }

@@ -1,4 +1,4 @@
-//! `run`: one kernel, in this process.
+//! The subcommand `run`: runs one kernel in this process.
 
 use std::error::Error;
 use std::io::{IsTerminal, Read};
@@ -21,29 +21,29 @@ use crate::Outcome;
 use crate::config::Span;
 use crate::exit::{Exit, Failure};
 
-/// Work that takes longer than this shows how far it is.
-const LONG: Duration = Duration::from_millis(400);
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// Runs that take longer than this show their progress.
+const PROGRESS_AFTER: Duration = Duration::from_millis(400);
+/// How often the progress is updated.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Shown below the options.
+/// The text below the options.
 pub(crate) const HELP: &str = "\
 Examples:
   tower-kernels run linalg/saxpy --input saxpy.json
   tower-kernels run risk/option-pricing --backend cpu --timeout 30s < options.json > prices.json";
 
-/// What `run` takes.
+/// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The kernel's id, or one of its aliases.
     id: String,
-    /// The file that holds the input, a JSON document; `-` is stdin.
+    /// File with the input, a JSON document; `-` is stdin.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
-    /// Give up after this time, such as 500ms or 30s; never if nothing is said.
+    /// Deadline of the run, such as 500ms or 30s [default: none].
     #[arg(long, value_name = "TIME", value_parser = str::parse::<Span>)]
     timeout: Option<Span>,
-    /// What to run it on; a CUDA device where there is one if nothing is said.
+    /// Backend to run on [default: cuda if there is a device, else cpu].
     #[arg(long, value_enum)]
     backend: Option<Backend>,
 }
@@ -55,9 +55,9 @@ enum Backend {
 }
 
 pub(crate) fn main(args: Args) -> Outcome {
-    let registry = crate::catalogue::registry()?;
+    let registry = crate::kernels::registry()?;
     if registry.get(&args.id).is_none() {
-        return Err(crate::catalogue::unknown(&registry, &args.id).into());
+        return Err(crate::kernels::unknown(&registry, &args.id).into());
     }
     let mut request = KernelRequest::new(args.id.clone(), Payload::json(read(&args.input)?));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -66,7 +66,7 @@ pub(crate) fn main(args: Args) -> Outcome {
         request = request.with_timeout(timeout);
     }
     let registry = Arc::new(registry);
-    let answer = match args.backend {
+    let response = match args.backend {
         // One device is enough for one request.
         None => {
             let local = Local::with_backends(CpuBackend::new(), CudaBackend::open(0));
@@ -75,12 +75,12 @@ pub(crate) fn main(args: Args) -> Outcome {
         Some(Backend::Cpu) => runtime.block_on(run(registry, CpuBackend::new(), request)),
         Some(Backend::Cuda) => {
             let device = CudaBackend::open(0);
-            let device = device.map_err(|why| Exit::Unavailable.because(format!("there is no CUDA: {why}")))?;
+            let device = device.map_err(|why| Exit::Unavailable.failure(format!("CUDA is not available: {why}")))?;
             runtime.block_on(run(registry, device, request))
         }
     }?;
-    report(&answer);
-    let Payload::Json(output) = &answer.payload else { return Err("the output is no JSON".into()) };
+    report(&response);
+    let Payload::Json(output) = &response.payload else { return Err("the output is not JSON".into()) };
     crate::output::print([output, &b"\n"[..]].concat())?;
     Ok(Exit::Done.into())
 }
@@ -90,7 +90,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let read = if path == "-" {
         if std::io::stdin().is_terminal() {
             eprintln!(
-                "Reading the input, a JSON document, from the terminal; Ctrl-D ends it. A file is read with --input."
+                "Reading the input, a JSON document, from the terminal; end it with Ctrl-D, or use --input FILE."
             );
         }
         std::io::stdin().lock().read_to_end(&mut input).map(drop)
@@ -98,10 +98,10 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         std::fs::read(path).map(|bytes| input = bytes)
     };
     let name = if path == "-" { "stdin".into() } else { path.display().to_string() };
-    read.map_err(|error| Exit::Input.because(format!("{name}: {error}"))).map(|()| input)
+    read.map_err(|error| Exit::Input.failure(format!("{name}: {error}"))).map(|()| input)
 }
 
-/// Runs the request until it is answered or Ctrl-C is pressed. What was begun has been told to stop by the return.
+/// Runs the request until it completes or Ctrl-C is pressed, which cancels it.
 async fn run<B>(
     registry: Arc<KernelRegistry>,
     backend: B,
@@ -112,42 +112,42 @@ where
 {
     let progress = Progress::new();
     request.extensions.insert(progress.clone());
-    let mut watched = Watched::new(progress);
-    let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LONG, LOOK);
-    let mut answer = std::pin::pin!(KernelService::with_backend(registry, backend).oneshot(request));
+    let mut progress_bar = RunProgress::new(progress);
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_AFTER, PROGRESS_INTERVAL);
+    let mut response = std::pin::pin!(KernelService::with_backend(registry, backend).oneshot(request));
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
-            answer = &mut answer => {
-                watched.end();
-                return answer.map_err(|error| Exit::of(error.kind()).because(chain(&error).to_string()).into());
+            response = &mut response => {
+                progress_bar.finish();
+                return response.map_err(|error| Exit::from_kind(error.kind()).failure(chain(&error).to_string()).into());
             }
             pressed = &mut interrupted => {
                 pressed?;
-                watched.end();
-                return Err(Exit::Interrupted.because("interrupted: the kernel was told to stop").into());
+                progress_bar.finish();
+                return Err(Exit::Interrupted.failure("interrupted: the run was cancelled").into());
             }
-            _ = look.tick() => watched.show(),
+            _ = ticks.tick() => progress_bar.update(),
         }
     }
 }
 
-/// How far the run is, on stderr where that is a terminal.
-struct Watched {
+/// Shows the progress of the run on stderr, if that is a terminal.
+struct RunProgress {
     progress: Progress,
     bar: ProgressBar,
     counts: bool,
 }
 
-impl Watched {
+impl RunProgress {
     fn new(progress: Progress) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         Self { progress, bar, counts: false }
     }
 
-    fn show(&mut self) {
+    fn update(&mut self) {
         if self.bar.is_hidden() {
-            // indicatif stays hidden where stderr is no terminal.
+            // Stays hidden if stderr is not a terminal.
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
             self.bar.set_style(style("{spinner} {elapsed} {msg}"));
         }
@@ -159,16 +159,16 @@ impl Watched {
             self.bar.set_length(total);
             self.bar.set_position(self.progress.done());
         }
-        // Before the first steps the kernel's own estimate is all that is known.
+        // Before the first step only the kernel's own estimate is known.
         if self.progress.done() > 0 {
-            self.bar.set_message(format!("{} to go", HumanDuration(self.bar.eta())));
+            self.bar.set_message(format!("{} remaining", HumanDuration(self.bar.eta())));
         } else if let Some(estimate) = self.progress.estimate() {
             self.bar.set_message(format!("{} expected", HumanDuration(estimate)));
         }
         self.bar.tick();
     }
 
-    fn end(&self) {
+    fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }
@@ -177,11 +177,11 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is a literal")
 }
 
-/// Where it ran and how long it took, for whoever sits before it.
-fn report(answer: &KernelResponse) {
+/// Prints backend and times to stderr, if that is a terminal.
+fn report(response: &KernelResponse) {
     if std::io::stderr().is_terminal() {
-        let execution = &answer.execution;
+        let execution = &response.execution;
         let (backend, executed, queued) = (execution.backend, execution.executed, execution.queued);
-        crate::output::tell(&format!("{backend} in {executed:.2?}, after {queued:.2?} in the queue"));
+        crate::output::print_error(&format!("{backend} in {executed:.2?}, after {queued:.2?} in the queue"));
     }
 }

@@ -1,17 +1,17 @@
-//! Two runs side by side.
+//! Compares two runs.
 
 use std::fmt::Write;
 
 use super::report::{Run, Window};
 use super::units::time;
 
-/// Fewer pieces of a run than these say nothing of its noise.
-const FEWEST: usize = 8;
+/// With fewer windows the noise of a run cannot be estimated.
+const MIN_WINDOWS: usize = 8;
 
-/// Of the normal distribution, with one per cent beyond it on both sides together.
+/// The quantile of the normal distribution for a two-sided test at 1 %.
 const ONE_PER_CENT: f64 = 2.576;
 
-/// How the figure of a run compares with that of another.
+/// Whether a figure differs between two runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Differs,
@@ -19,7 +19,7 @@ enum Verdict {
     TooFew,
 }
 
-/// A table, with whatever differs in how the runs were made above it.
+/// Formats the comparison, preceded by the differences in how the runs were made.
 pub(super) fn table(a: &Run, b: &Run) -> String {
     let mut text = String::new();
     let mut line = |line: String| {
@@ -52,11 +52,11 @@ pub(super) fn table(a: &Run, b: &Run) -> String {
     let failed = |run: &Run| run.errors.values().map(|failed| failed.count).sum::<u64>();
     line(row(["failed", &failed(a).to_string(), &failed(b).to_string(), "", ""]));
     let cpu = |run: &Run| run.cpu_us_per_request.map_or_else(String::new, |cpu| time(cpu * 1e3));
-    line(row(["cpu each", &cpu(a), &cpu(b), "", ""]));
+    line(row(["cpu/request", &cpu(a), &cpu(b), "", ""]));
     let _ = write!(
         text,
-        "\n\"yes\": a two-sided Mann-Whitney test on the figures of each {} s says so at 1 %. It knows the noise within\n\
-         each run and not what changed between them, such as what else the machine did: repeat both in turns.\n",
+        "\n\"yes\": a two-sided Mann-Whitney test on the figures of each {} s finds a difference at 1 %. It covers the noise\n\
+         within each run, not changes between them such as other load on the machine: repeat both in turns.\n",
         a.window_s
     );
     text
@@ -75,11 +75,11 @@ fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Differs => "yes",
         Verdict::WithinNoise => "no",
-        Verdict::TooFew => "run too short to say",
+        Verdict::TooFew => "run too short",
     }
 }
 
-/// What makes two runs no repetition of each other, besides where the load went and how.
+/// The differences between two runs other than target and load.
 fn differences(a: &Run, b: &Run) -> Vec<(&'static str, String, String)> {
     let of = |run: &Run| {
         [
@@ -99,10 +99,10 @@ fn figures(run: &Run, figure: fn(&Window) -> u64) -> Vec<u64> {
     run.windows.iter().map(figure).collect()
 }
 
-/// The test of Mann and Whitney (1947), which asks nothing of how the figures are distributed: of every pair, which is the
-/// larger? By the normal approximation, with the variance corrected for ties.
+/// The Mann-Whitney U test (1947), by the normal approximation with the variance corrected for ties. It makes no assumption
+/// about the distribution.
 fn differs(a: &[u64], b: &[u64]) -> Verdict {
-    if a.len().min(b.len()) < FEWEST {
+    if a.len().min(b.len()) < MIN_WINDOWS {
         return Verdict::TooFew;
     }
     let pairs = a.iter().flat_map(|x| b.iter().map(move |y| x.cmp(y)));
@@ -119,7 +119,7 @@ fn differs(a: &[u64], b: &[u64]) -> Verdict {
         .sum();
     let total = n + m;
     let variance = n * m / 12.0 * (total + 1.0 - ties / (total * (total - 1.0)));
-    // All figures the same leaves no variance, and no difference.
+    // If all figures are equal the variance is 0 and they do not differ.
     let beyond = (u - n * m / 2.0).abs() - 0.5 > ONE_PER_CENT * variance.max(0.0).sqrt();
     if beyond && variance > 0.0 { Verdict::Differs } else { Verdict::WithinNoise }
 }
@@ -156,7 +156,7 @@ mod tests {
         let (a, mut b) = (noise(20, 1, 500), noise(20, 2, 500));
         b[7] = 1_000_000;
         assert_eq!(differs(&a, &b), Verdict::WithinNoise);
-        assert_eq!(differs(&a[..FEWEST - 1], &[1; 20]), Verdict::TooFew);
+        assert_eq!(differs(&a[..MIN_WINDOWS - 1], &[1; 20]), Verdict::TooFew);
         assert_eq!(differs(&[5; 20], &[5; 20]), Verdict::WithinNoise);
         assert_eq!(differs(&[5; 20], &[6; 20]), Verdict::Differs);
     }

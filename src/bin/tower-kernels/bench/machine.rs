@@ -1,8 +1,8 @@
-//! What a run was measured on.
+//! The machine of a run.
 
 use std::time::Duration;
 
-/// One line: the processor, how many, the system.
+/// Processor model, number of processors and operating system, on one line.
 pub(super) fn line() -> String {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let model = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {

@@ -1,13 +1,13 @@
-//! `bench`: how fast a kernel answers, in this process or from a server.
+//! The subcommand `bench`: measures throughput and latency of a kernel in this process or on a server.
 //!
-//! **Closed loop** (`--concurrency N`): N callers, each of which sends its next request when it has the answer to the last.
-//! It finds out what the other side can do at most. Its latencies are those of callers that hold back while the other
-//! side is slow, so they say little of what independent users would see.
+//! **Closed loop** (`--concurrency N`): N clients, each of which sends its next request when it has the response to the last.
+//! This measures the maximum throughput. Clients wait while the server is slow, so the latencies are not those that
+//! independent users would see.
 //!
-//! **Open loop** (`--rate R`): requests are due by a clock, whatever became of those before, and each one's latency counts
-//! from the moment when it was *due*. So a stall shows in all the requests that it held up, and not only in the few that
-//! were on their way: without that, a load generator waits out the stall together with the server and leaves out just
-//! the latencies that matter. Gil Tene named it *coordinated omission*; his `wrk2` measures as this does.
+//! **Open loop** (`--rate R`): requests are due at fixed times, independent of responses, and latency counts from when each
+//! was *due*. So a stall shows in all requests that it delayed, not only in those in flight. A load generator that waits
+//! for the server omits exactly these latencies, which Gil Tene called *coordinated omission*; his `wrk2` measures as this
+//! does.
 //!
 //! ```text
 //! echo '{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}' > saxpy.json
@@ -16,11 +16,11 @@
 //! tower-kernels bench --compare before.json after.json
 //! ```
 //!
-//! It ends with 0, with 1 where a request failed (unless `--allow-errors`), and with 130 after Ctrl-C, which ends the run
-//! early and still prints it. What can never work is found out by a first request, before anything is measured, and ends it
-//! with the code that `run` would end with: 3 for input that the kernel refuses, 4 for a kernel that is not there.
+//! The exit code is 0, 1 if a request failed (unless `--allow-errors`), or 130 after Ctrl-C, which ends the run early and
+//! still prints it. An initial request before the measurement finds out whether requests can succeed at all; if it fails,
+//! the exit code is that of `run`: 3 for invalid input, 4 for an unknown kernel.
 //!
-//! Each thread has connections, a runtime of one thread, and counters of its own, which are added up at the end.
+//! Each thread has its own connections, single-threaded runtime and statistics, which are merged at the end.
 
 mod args;
 mod compare;
@@ -34,7 +34,7 @@ use std::error::Error;
 use std::io::Read;
 use std::path::Path;
 
-use self::args::Work;
+use self::args::Action;
 use self::load::{Measured, Plan};
 use self::report::Run;
 use self::target::{Destination, Failure, Target, connect};
@@ -42,7 +42,7 @@ use crate::exit::Exit;
 
 pub(crate) use self::args::Args;
 
-/// Shown below the options.
+/// The text below the options.
 pub(crate) const HELP: &str = "\
 Times are written as 500ms, 10s or 2m. Latency is shown in the unit that fits it.
 
@@ -53,20 +53,21 @@ Examples:
   tower-kernels bench --compare before.json after.json";
 
 pub(crate) fn main(args: Args) -> crate::Outcome {
-    match args.work().map_err(|error| Exit::Usage.because(error))? {
-        Work::Compare(a, b) => {
-            let read = |path: &Path| Run::read(path).map_err(|error| Exit::Input.because(error));
+    match args.action().map_err(|error| Exit::Usage.failure(error))? {
+        Action::Compare(a, b) => {
+            let read = |path: &Path| Run::read(path).map_err(|error| Exit::Input.failure(error));
             crate::output::print(compare::table(&read(&a)?, &read(&b)?))?;
             Ok(Exit::Done.into())
         }
-        Work::Measure(order) => {
-            let input = read(&order.input).map_err(|error| Exit::Input.because(error))?;
-            let measured = measure(&order.destination, &input, &order.plan, order.allow_errors).map_err(coded)?;
-            let failed = measured.tally.failures() > 0 && !order.allow_errors;
+        Action::Measure(measurement) => {
+            let input = read(&measurement.input).map_err(|error| Exit::Input.failure(error))?;
+            let measured = measure(&measurement.destination, &input, &measurement.plan, measurement.allow_errors)
+                .map_err(with_exit_code)?;
+            let failed = measured.statistics.failures() > 0 && !measurement.allow_errors;
             let interrupted = measured.interrupted;
-            let run = Run::new(&order, input.len(), measured)?;
+            let run = Run::new(&measurement, input.len(), measured)?;
             crate::output::print(run.to_string())?;
-            if let Some(path) = &order.json {
+            if let Some(path) = &measurement.json {
                 run.write(path)?;
             }
             Ok(match (interrupted, failed) {
@@ -79,15 +80,15 @@ pub(crate) fn main(args: Args) -> crate::Outcome {
     }
 }
 
-/// With the exit code of the request that failed, where it was that.
-fn coded(error: Box<dyn Error + Send + Sync>) -> Box<dyn Error + Send + Sync> {
+/// Adds the exit code if the error is a failed request.
+fn with_exit_code(error: Box<dyn Error + Send + Sync>) -> Box<dyn Error + Send + Sync> {
     match error.downcast::<Failure>() {
-        Ok(failure) => failure.exit().because(failure.to_string()).into(),
+        Ok(failure) => failure.exit().failure(failure.to_string()).into(),
         Err(error) => error,
     }
 }
 
-/// Whatever the load goes to, it is generated by the same code.
+/// Connects to the target and runs the load.
 fn measure(
     destination: &Destination,
     input: &[u8],

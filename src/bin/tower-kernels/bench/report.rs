@@ -1,4 +1,4 @@
-//! A run: what was measured, how, and where; printed, written to a file, and read back.
+//! The results of a run: printed, written to a file, and read back.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use super::args::{Arrivals, Form, Order};
-use super::load::{Errors, Measured, Pace, WINDOW};
+use super::args::{Arrivals, Measurement, PayloadFormat};
+use super::load::{Errors, LoadModel, Measured, WINDOW};
 use super::machine;
 use super::units::{bytes, time};
 
-/// What a file must say to be read.
+/// The format version of a file.
 const FORMAT: &str = "tower-kernels bench 1";
 
-/// The columns of the text histogram.
-const BAR: usize = 40;
+/// The width of the text histogram.
+const BAR_WIDTH: usize = 40;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Run {
@@ -31,26 +31,26 @@ pub(super) struct Run {
     pub(super) machine: String,
     pub(super) kernel: String,
     pub(super) target: String,
-    pub(super) payload: Form,
+    pub(super) payload: PayloadFormat,
     pub(super) input_bytes: usize,
     pub(super) load: Load,
     pub(super) interrupted: bool,
     pub(super) elapsed_s: f64,
-    /// Answered; failed ones are counted by code.
+    /// Requests that succeeded.
     pub(super) requests: u64,
     pub(super) requests_per_s: f64,
     pub(super) errors: BTreeMap<String, Failed>,
     pub(super) bytes_received: u64,
-    /// Of this program, for each request that was answered or failed.
+    /// Processor time of this program per request.
     pub(super) cpu_us_per_request: Option<f64>,
     pub(super) held: u64,
     pub(super) late: u64,
     pub(super) unsent: u64,
-    /// Of what was answered.
+    /// Latency of the requests that succeeded.
     pub(super) latency_ns: Latency,
     pub(super) window_s: f64,
     pub(super) windows: Vec<Window>,
-    /// All latencies in nanoseconds, as a log of HdrHistogram's that its tools read.
+    /// All latencies in nanoseconds, in HdrHistogram's log format.
     histogram: String,
     #[serde(skip)]
     bars: Vec<(u64, u64)>,
@@ -60,7 +60,7 @@ pub(super) struct Run {
 pub(super) struct Load {
     pub(super) concurrency: usize,
     pub(super) threads: usize,
-    /// Requests a second of an open loop.
+    /// Requests per second of an open loop.
     pub(super) rate: Option<f64>,
     pub(super) arrivals: Option<Arrivals>,
     pub(super) warmup_s: f64,
@@ -72,7 +72,7 @@ pub(super) struct Load {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Failed {
     pub(super) count: u64,
-    /// What the first one said.
+    /// The message of the first.
     pub(super) example: String,
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Latency {
     pub(super) max: u64,
 }
 
-/// Half a second of the run.
+/// Figures of one window of the run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Window {
     pub(super) requests: u64,
@@ -97,21 +97,21 @@ pub(super) struct Window {
 
 impl Run {
     pub(super) fn new(
-        order: &Order,
+        measurement: &Measurement,
         input_bytes: usize,
         measured: Measured,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let Measured { tally, elapsed, cpu, interrupted } = measured;
-        let plan = &order.plan;
-        let (rate, arrivals) = match plan.pace {
-            Pace::Closed => (None, None),
-            Pace::Open { rate, arrivals } => (Some(rate), Some(arrivals)),
+        let Measured { statistics, elapsed, cpu, interrupted } = measured;
+        let plan = &measurement.plan;
+        let (rate, arrivals) = match plan.model {
+            LoadModel::Closed => (None, None),
+            LoadModel::Open { rate, arrivals } => (Some(rate), Some(arrivals)),
         };
         let mut date = String::new();
         SystemTime.format_time(&mut Writer::new(&mut date))?;
-        let (latency, failures) = (&tally.latency, tally.failures());
+        let (latency, failures) = (&statistics.latency, statistics.failures());
         let at = |quantile| latency.value_at_quantile(quantile);
-        // The last one is not whole.
+        // The last window is incomplete.
         let whole = (elapsed.as_nanos() / WINDOW.as_nanos()) as usize;
         let failed = |(code, Errors { count, example }): (&String, &Errors)| {
             (code.clone(), Failed { count: *count, example: example.clone() })
@@ -121,9 +121,9 @@ impl Run {
             date,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             machine: machine::line(),
-            kernel: order.destination.kernel().to_owned(),
-            target: order.destination.to_string(),
-            payload: order.destination.form(),
+            kernel: measurement.destination.kernel().to_owned(),
+            target: measurement.destination.to_string(),
+            payload: measurement.destination.format(),
             input_bytes,
             load: Load {
                 concurrency: plan.concurrency,
@@ -139,12 +139,12 @@ impl Run {
             elapsed_s: elapsed.as_secs_f64(),
             requests: latency.len(),
             requests_per_s: latency.len() as f64 / elapsed.as_secs_f64().max(1e-9),
-            errors: tally.errors.iter().map(failed).collect(),
-            bytes_received: tally.bytes_received,
+            errors: statistics.errors.iter().map(failed).collect(),
+            bytes_received: statistics.bytes_received,
             cpu_us_per_request: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / (latency.len() + failures).max(1) as f64),
-            held: tally.held,
-            late: tally.late,
-            unsent: tally.unsent,
+            held: statistics.held,
+            late: statistics.late,
+            unsent: statistics.unsent,
             latency_ns: Latency {
                 mean: latency.mean(),
                 p50: at(0.5),
@@ -154,7 +154,7 @@ impl Run {
                 max: latency.max(),
             },
             window_s: WINDOW.as_secs_f64(),
-            windows: tally.windows.iter().take(whole).map(window).collect(),
+            windows: statistics.windows.iter().take(whole).map(window).collect(),
             histogram: encode(latency, elapsed)?,
             bars: bars(latency),
         })
@@ -164,7 +164,7 @@ impl Run {
         let read = || -> Result<Self, Box<dyn std::error::Error>> {
             let run: Self = serde_json::from_slice(&std::fs::read(path)?)?;
             if run.format != FORMAT {
-                return Err(format!("it is of the format {:?}, and this program reads {FORMAT:?}", run.format).into());
+                return Err(format!("its format is {:?}, but this program reads {FORMAT:?}", run.format).into());
             }
             Ok(run)
         };
@@ -180,15 +180,15 @@ impl Run {
         write().map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// How the load was made, in words.
+    /// Describes the load.
     pub(super) fn load(&self) -> String {
         let Load { concurrency, threads, rate, arrivals, warmup_s, .. } = &self.load;
-        let pace = match (rate, arrivals) {
-            (Some(rate), Some(Arrivals::Poisson)) => format!("open loop, {rate} a second at random"),
-            (Some(rate), _) => format!("open loop, {rate} a second"),
+        let model = match (rate, arrivals) {
+            (Some(rate), Some(Arrivals::Poisson)) => format!("open loop, {rate} requests/s, Poisson"),
+            (Some(rate), _) => format!("open loop, {rate} requests/s"),
             (None, _) => "closed loop".to_owned(),
         };
-        format!("{pace}, at most {concurrency} at one time, {threads} threads, {warmup_s} s of warm-up")
+        format!("{model}, concurrency {concurrency}, {threads} threads, {warmup_s} s of warm-up")
     }
 }
 
@@ -207,7 +207,7 @@ fn encode(latency: &Histogram<u64>, elapsed: Duration) -> Result<String, Box<dyn
     Ok(String::from_utf8(log)?)
 }
 
-/// How many latencies there are up to each of 1, 2, 5, 10, 20, 50 and so on.
+/// Counts latencies up to 1, 2, 5, 10, 20, 50 and so on.
 fn bars(latency: &Histogram<u64>) -> Vec<(u64, u64)> {
     let mut bars: Vec<(u64, u64)> = Vec::new();
     let steps = (0..19).flat_map(|power| [1, 2, 5].map(|step| step * 10_u64.pow(power)));
@@ -216,7 +216,7 @@ fn bars(latency: &Histogram<u64>) -> Vec<(u64, u64)> {
     for step in latency.iter_recorded() {
         let value = latency.lowest_equivalent(step.value_iterated_to());
         while let Some(at) = limit.filter(|&at| value > at) {
-            // Rows without any between others are shown too.
+            // Empty rows between others are shown too.
             if bars.last().is_none_or(|&(last, _)| last != at) {
                 bars.push((at, 0));
             }
@@ -234,25 +234,20 @@ fn bars(latency: &Histogram<u64>) -> Vec<(u64, u64)> {
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = match self.payload {
-            Form::Json => "JSON",
-            Form::Tensors => "tensors",
-            Form::Typed => "typed",
+            PayloadFormat::Json => "JSON",
+            PayloadFormat::Tensors => "tensors",
+            PayloadFormat::Typed => "typed",
         };
         writeln!(f, "{}, {}, {payload}, from {} of JSON", self.kernel, self.target, bytes(self.input_bytes as f64))?;
         writeln!(f, "{}", self.load())?;
         writeln!(f, "{}; tower-kernels {}; {}\n", self.machine, self.version, self.date)?;
         let cut = if self.interrupted { ", ended by Ctrl-C" } else { "" };
-        writeln!(f, "answered  {} in {:.2} s{cut}", self.requests, self.elapsed_s)?;
-        writeln!(f, "          {:.1} requests a second", self.requests_per_s)?;
+        writeln!(f, "succeeded {} in {:.2} s{cut}", self.requests, self.elapsed_s)?;
+        writeln!(f, "          {:.1} requests/s", self.requests_per_s)?;
         let received = self.bytes_received as f64;
-        writeln!(
-            f,
-            "          {} of payload, {} a second",
-            bytes(received),
-            bytes(received / self.elapsed_s.max(1e-9))
-        )?;
+        writeln!(f, "          {} of payload, {}/s", bytes(received), bytes(received / self.elapsed_s.max(1e-9)))?;
         if let Some(cpu) = self.cpu_us_per_request {
-            writeln!(f, "          {} of processor time each, of this program", time(cpu * 1e3))?;
+            writeln!(f, "          {} of processor time of this program per request", time(cpu * 1e3))?;
         }
         writeln!(f, "failed    {}", self.errors.values().map(|failed| failed.count).sum::<u64>())?;
         for (code, Failed { count, example }) in &self.errors {
@@ -264,21 +259,29 @@ impl fmt::Display for Run {
 }
 
 impl Run {
-    /// How well an open loop kept its schedule.
+    /// Reports how well an open loop met its schedule.
     fn fmt_schedule(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Load { rate: Some(_), concurrency, .. } = self.load else { return Ok(()) };
         if self.held + self.late + self.unsent == 0 {
-            return writeln!(f, "schedule  kept");
+            return writeln!(f, "schedule  met");
         }
-        writeln!(f, "schedule  not kept; latencies count from when each request was due")?;
+        writeln!(f, "schedule  not met; latencies count from when each request was due")?;
         if self.held > 0 {
-            writeln!(f, "          {} waited for one of the {concurrency} places (--concurrency)", self.held)?;
+            writeln!(
+                f,
+                "          {} waited because {concurrency} requests were in flight (--concurrency)",
+                self.held
+            )?;
         }
         if self.late > 0 {
-            writeln!(f, "          {} were more than 1 ms late by this program's own fault (--threads)", self.late)?;
+            writeln!(
+                f,
+                "          {} were sent more than 1 ms late because this program was too slow (--threads)",
+                self.late
+            )?;
         }
         if self.unsent > 0 {
-            writeln!(f, "          {} were never sent, and are in no figure here: this rate is too high", self.unsent)?;
+            writeln!(f, "          {} were never sent and are not counted above: the rate is too high", self.unsent)?;
         }
         Ok(())
     }
@@ -295,9 +298,9 @@ impl Run {
             writeln!(f, "{title:<9} {name:<6}{:>9}", time(value))?;
         }
         writeln!(f)?;
-        let most = self.bars.iter().map(|&(_, count)| count).max().unwrap_or(0).max(1);
+        let max_count = self.bars.iter().map(|&(_, count)| count).max().unwrap_or(0).max(1);
         for &(limit, count) in &self.bars {
-            let bar = "#".repeat((count as f64 / most as f64 * BAR as f64).ceil() as usize);
+            let bar = "#".repeat((count as f64 / max_count as f64 * BAR_WIDTH as f64).ceil() as usize);
             let share = count as f64 / self.requests as f64 * 100.0;
             writeln!(f, "<= {:>7} {count:>10} {share:>6.2} % {bar}", time(limit as f64).replace(".00", ""))?;
         }
@@ -332,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_encoded_histogram_reads_back_as_what_it_was() {
+    fn the_encoded_histogram_can_be_decoded() {
         let latency = latencies(&[10, 331_000, 331_000, 5_000_000_000]);
         let log = encode(&latency, Duration::from_secs(10)).unwrap();
         let histogram = IntervalLogIterator::new(log.as_bytes()).find_map(|entry| match entry.unwrap() {

@@ -1,8 +1,8 @@
-//! Times and sizes, as people write and read them.
+//! Parses and formats times and sizes.
 
 use std::time::Duration;
 
-/// `250us`, `100ms`, `1.5s`, `2m`.
+/// Parses `250us`, `100ms`, `1.5s`, `2m`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
@@ -12,7 +12,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err("a number and one of us, ms, s, m, h, such as 10s".to_owned()),
+        _ => return Err("must be a number and one of us, ms, s, m, h, such as 10s".to_owned()),
     };
     let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
     Duration::try_from_secs_f64(number * scale).map_err(|error| error.to_string())

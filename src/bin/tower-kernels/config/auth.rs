@@ -1,4 +1,4 @@
-//! Who may call.
+//! Authentication settings.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,23 +10,23 @@ use tower_kernels::middleware::authenticate::ApiKey;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Auth {
     pub(crate) api_keys: Vec<TenantKey>,
-    /// None where it is empty, as it is with every path and text here.
+    /// Not set if empty, like every path and text here.
     pub(crate) api_keys_file: PathBuf,
     pub(crate) open_docs: bool,
     pub(crate) open_metrics: bool,
     pub(crate) jwt: Jwt,
 }
 
-/// The file of keys.
+/// The content of `auth.api_keys_file`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeysFile {
     pub(crate) api_keys: Vec<TenantKey>,
 }
 
-/// An API key of a tenant, as its SHA-256 in hexadecimal digits.
+/// An API key of a tenant, as its SHA-256 in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "AnyTenantKey")]
+#[serde(try_from = "UncheckedTenantKey")]
 pub(crate) struct TenantKey {
     tenant: String,
     key_sha256: Redacted,
@@ -38,24 +38,24 @@ impl TenantKey {
     }
 }
 
-/// Before it is known whether it can be one.
+/// A [`TenantKey`] before it is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AnyTenantKey {
+struct UncheckedTenantKey {
     tenant: String,
     key_sha256: String,
 }
 
-impl TryFrom<AnyTenantKey> for TenantKey {
+impl TryFrom<UncheckedTenantKey> for TenantKey {
     type Error = String;
 
-    fn try_from(AnyTenantKey { tenant, key_sha256 }: AnyTenantKey) -> Result<Self, String> {
+    fn try_from(UncheckedTenantKey { tenant, key_sha256 }: UncheckedTenantKey) -> Result<Self, String> {
         let key = Self { tenant, key_sha256: Redacted(key_sha256) };
         key.api_key().map(|_| key)
     }
 }
 
-/// What neither a log nor `--print-config` is to show.
+/// Text that neither the log nor `--print-config` shows.
 #[derive(Clone, PartialEq)]
 struct Redacted(String);
 
@@ -95,7 +95,7 @@ impl Default for Jwt {
     }
 }
 
-/// How tokens are signed. The key decides: one that says otherwise is refused.
+/// The signature algorithm of tokens. A key for another algorithm is rejected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Algorithm {
     #[default]

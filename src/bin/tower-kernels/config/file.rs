@@ -1,4 +1,4 @@
-//! The configuration file: which keys it has and where, and what is wrong with it.
+//! Reads and checks the configuration file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,44 +9,44 @@ use toml::{Spanned, Table};
 
 use super::Config;
 use super::settings::{SETTINGS, Setting, lookup};
-use super::suggest::{did_you_mean, of_serde};
+use crate::suggest::{did_you_mean, for_serde_error};
 
-/// What a file says.
+/// A configuration file.
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) table: Table,
-    /// The settings that it has, each with its line.
+    /// Its settings, each with its line.
     pub(super) lines: BTreeMap<&'static str, usize>,
 }
 
 impl File {
     /// # Errors
-    /// The first thing wrong, with the file, the line and the key.
+    /// The first mistake, with file, line and key.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let text = fs::read_to_string(path).map_err(|error| named(&error))?;
-        // Editors of Windows begin a file so.
+        // Some editors on Windows write a byte order mark.
         Self::parse(text.strip_prefix('\u{feff}').unwrap_or(&text)).map_err(|error| named(&error))
     }
 
     fn parse(text: &str) -> Result<Self, String> {
         let spanned = DeTable::parse(text).map_err(|error| error.to_string())?;
         let mut lines = BTreeMap::new();
-        Keys { text, lines: &mut lines }.look_at("", spanned.get_ref())?;
+        Keys { text, lines: &mut lines }.collect("", spanned.get_ref())?;
         let table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
         let values = toml::Value::Table(table.clone());
-        // In the order of the file, so that the first mistake is told first.
+        // In the order of the file, so that the first mistake is reported first.
         let mut in_order: Vec<_> = lines.iter().collect();
         in_order.sort_by_key(|(_, line)| **line);
         for (key, line) in in_order {
             let (Some(setting), Some(value)) = (setting(key), lookup(&values, key)) else { continue };
-            if !setting.is_in_file_alone() {
+            if !setting.is_only_in_file() {
                 setting.check(value).map_err(|error| format!("line {line}: {key}: {error}"))?;
             }
         }
-        // The tables of tenants and keys, of which toml tells the line.
+        // The tables of tenants and keys, whose errors of `toml` have a line.
         toml::from_str::<Config>(text).map_err(|error| {
-            let hint = of_serde(error.message()).map(|hint| format!("{hint}\n")).unwrap_or_default();
+            let hint = for_serde_error(error.message()).map(|hint| format!("{hint}\n")).unwrap_or_default();
             format!("{error}{hint}")
         })?;
         Ok(Self { table, lines })
@@ -57,14 +57,14 @@ fn setting(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.key == key)
 }
 
-/// Looks for the settings of a file, and for keys that are none.
+/// Collects the settings of a file and rejects unknown keys.
 struct Keys<'a> {
     text: &'a str,
     lines: &'a mut BTreeMap<&'static str, usize>,
 }
 
 impl Keys<'_> {
-    fn look_at(&mut self, section: &str, table: &DeTable<'_>) -> Result<(), String> {
+    fn collect(&mut self, section: &str, table: &DeTable<'_>) -> Result<(), String> {
         for (name, value) in table {
             let key =
                 if section.is_empty() { name.get_ref().to_string() } else { format!("{section}.{}", name.get_ref()) };
@@ -73,14 +73,14 @@ impl Keys<'_> {
                 SETTINGS.iter().any(|one| one.key.strip_prefix(&*key).is_some_and(|rest| rest.starts_with('.')));
             match (setting(&key), value.get_ref()) {
                 (Some(setting), _) => drop(self.lines.insert(setting.key, line)),
-                (None, DeValue::Table(table)) if is_section => self.look_at(&key, table)?,
+                (None, DeValue::Table(table)) if is_section => self.collect(&key, table)?,
                 (None, _) if is_section => {
-                    return Err(format!("line {line}: {key} is a section, [{key}], and not a value"));
+                    return Err(format!("line {line}: {key} is a section, [{key}], not a value"));
                 }
                 (None, _) => {
                     let hint = did_you_mean(&key, SETTINGS.iter().map(|setting| setting.key));
                     let hint =
-                        hint.unwrap_or_else(|| "`tower-kernels serve --print-config` shows all there are".to_owned());
+                        hint.unwrap_or_else(|| "`tower-kernels serve --print-config` prints all settings".to_owned());
                     return Err(format!("line {line}: unknown field `{key}`: {hint}"));
                 }
             }

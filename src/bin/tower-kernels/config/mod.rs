@@ -1,18 +1,17 @@
-//! What `serve` can be told: by flags, by the environment, by a file, in that order of strength.
+//! The settings of `serve`: flags override environment variables, which override the file.
 //!
 //! A setting has one name, its key in the file: `drain.limit` there is the flag `--drain-limit` and the variable
-//! `TOWER_KERNELS_DRAIN_LIMIT`. [`settings`] lists them; [`file`], [`variables`] and [`sources`] read them; [`rules`],
-//! [`values`] and [`relations`] say what they may be, and [`print`] shows what came of it.
+//! `TOWER_KERNELS_DRAIN_LIMIT`. [`settings`] lists them; [`file`], [`variables`] and [`sources`] read them; [`values`],
+//! [`ranges`] and [`conflicts`] check them, and [`print`] shows the result.
 
 mod auth;
+mod conflicts;
 mod file;
 mod pipeline;
 mod print;
-mod relations;
-mod rules;
+mod ranges;
 mod settings;
 mod sources;
-mod suggest;
 mod tls;
 mod values;
 mod variables;
@@ -29,12 +28,11 @@ use tower_kernels::grpc::GrpcConfig;
 use tower_kernels::hyper::ServerConfig;
 
 pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
+pub(crate) use self::conflicts::InvalidSettings;
 pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry, Tenants};
 pub(crate) use self::print::Changed;
-pub(crate) use self::relations::InvalidInput;
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
-pub(crate) use self::suggest::of_serde;
 pub(crate) use self::tls::Tls;
 pub(crate) use self::values::{Devices, Domain, Filter, Listen, MemoryMax, Span};
 
@@ -91,14 +89,14 @@ pub(crate) struct Grpc {
     pub(crate) compress_responses: bool,
 }
 
-/// What requests hold at one time.
+/// Limits the memory of all requests together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Memory {
     pub(crate) max: MemoryMax,
 }
 
-/// Of each listener.
+/// Connection limits of each listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Connections {
@@ -112,7 +110,7 @@ pub(crate) struct Connections {
     pub(crate) max_age_grace: Span,
 }
 
-/// Calls that each tenant can make. None a second is no limit.
+/// The rate limit of each tenant. A rate of 0 is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RateLimit {
@@ -122,14 +120,14 @@ pub(crate) struct RateLimit {
 }
 
 impl RateLimit {
-    /// Whether anybody has a limit.
+    /// Whether any tenant has a limit.
     pub(crate) fn is_on(&self) -> bool {
         self.per_second > 0 || self.tenants.values().any(|own| own.per_second > 0)
     }
 }
 
-/// The calls of a tenant that has a limit of its own, in place of everybody's. Its rate has no default: a table without
-/// one would lift the limit.
+/// The rate limit of one tenant, which overrides that of all. Its rate has no default: a table without one would lift the
+/// limit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TenantLimit {
@@ -287,7 +285,7 @@ impl Grpc {
     }
 }
 
-/// A limit of the library's, none of which is zero.
+/// Converts a limit of the library, none of which is zero.
 fn positive(limit: usize) -> NonZeroUsize {
     NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN)
 }
@@ -362,7 +360,7 @@ impl Default for Cuda {
 }
 
 impl Cuda {
-    /// The configuration of each of `devices` devices, which share the host's processors and memory.
+    /// The configuration of each device, given their number.
     pub(crate) fn backend(&self, devices: usize) -> CudaConfig {
         CudaConfig {
             workers: self.workers,

@@ -1,4 +1,4 @@
-//! The layers that are on, and what they are set to.
+//! Settings of the layers.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
@@ -12,7 +12,7 @@ use tower_kernels::request::Priority;
 
 use super::{Config, Span};
 
-/// What tenants may take of the machine beside each other.
+/// Weights and priorities of tenants.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Tenants {
@@ -20,7 +20,7 @@ pub(crate) struct Tenants {
     pub(crate) named: BTreeMap<String, Tenant>,
 }
 
-/// What one tenant may.
+/// Weight and highest priority of one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Tenant {
@@ -55,7 +55,7 @@ impl Default for Tenant {
 }
 
 impl Tenants {
-    /// `verified` says whether anybody has to show that a tenant's name is theirs.
+    /// `verified` is whether requests are authenticated, so that their tenant is not just what a header claims.
     pub(crate) fn pipeline(&self, verified: bool) -> TenantsConfig {
         let mut config = TenantsConfig::default();
         (config.max_priority, config.verified) = (self.max_priority.into(), verified);
@@ -67,7 +67,7 @@ impl Tenants {
     }
 }
 
-/// Answers that are kept. With no memory for them there are none.
+/// Caches responses. 0 bytes turn it off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Cache {
@@ -76,7 +76,7 @@ pub(crate) struct Cache {
     pub(crate) across_tenants: bool,
 }
 
-/// Runs that are shared.
+/// Coalesces equal requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Coalesce {
@@ -84,14 +84,14 @@ pub(crate) struct Coalesce {
     pub(crate) across_tenants: bool,
 }
 
-/// Requests that are refused because of what is ahead of them. With no time to wait none is.
+/// Rejects requests that would wait too long. A limit of 0 turns it off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LoadShed {
     pub(crate) max_wait: Span,
 }
 
-/// When a kernel is given a rest.
+/// Rejects requests for a kernel that keeps failing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct CircuitBreaker {
@@ -101,14 +101,14 @@ pub(crate) struct CircuitBreaker {
     pub(crate) agreeing_tenants: NonZeroU32,
 }
 
-/// Further attempts. With one there is none.
+/// Retries requests that fail transiently. One attempt is no retry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Retry {
     pub(crate) attempts: u32,
 }
 
-/// Calls that wait for the kernels. With no room there is no queue.
+/// Queues requests until the kernels are ready. A capacity of 0 turns it off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Queue {
@@ -116,14 +116,14 @@ pub(crate) struct Queue {
     pub(crate) max_bytes: u64,
 }
 
-/// Calls that run at a time. None is no limit but the backends' own.
+/// Limits the requests that run at the same time. 0 is the limit of the backends.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Concurrency {
     pub(crate) limit: usize,
 }
 
-/// Runs that small requests share.
+/// Batches small requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Batch {
@@ -177,11 +177,11 @@ impl Default for Batch {
 }
 
 impl Config {
-    /// All but what tenants may.
+    /// The configuration of the layers, except for tenants and rate limits.
     pub(crate) fn pipeline(&self) -> PipelineConfig {
         let mut config = PipelineConfig { timeout: self.timeout.0, ..PipelineConfig::default() };
         let Cache { max_bytes, ttl, across_tenants } = self.cache;
-        // A time to live of nothing is none.
+        // 0 is no time to live.
         let ttl = Some(ttl.0).filter(|ttl| !ttl.is_zero());
         config.cache = (max_bytes > 0).then_some(CacheConfig { max_bytes, ttl, across_tenants });
         config.coalesce = self.coalesce.on.then_some(CoalesceConfig { across_tenants: self.coalesce.across_tenants });

@@ -1,4 +1,4 @@
-//! The configuration that holds, as a file that could be read again.
+//! Prints the effective configuration as a file that can be read again.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::settings::{SETTINGS, Setting, lookup};
 use super::sources::Source;
 use super::{Config, Effective};
 
-/// Each value with where it came from, beside it.
+/// Each value with its source in a comment.
 impl fmt::Display for Effective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut section = "";
@@ -28,7 +28,7 @@ impl fmt::Display for Effective {
 }
 
 impl Effective {
-    /// The settings whose values are not the defaults, in the order in which all are shown.
+    /// The settings whose values differ from the defaults, in the order of the help page.
     pub(crate) fn changed(&self) -> Vec<Changed<'_>> {
         let (Ok(config), Ok(defaults)) = (Value::try_from(&self.config), Value::try_from(Config::default())) else {
             return Vec::new();
@@ -48,7 +48,7 @@ impl Effective {
     }
 }
 
-/// A setting whose value is not the default.
+/// A setting whose value differs from the default.
 #[derive(Debug)]
 pub(crate) struct Changed<'a> {
     pub(crate) key: &'static str,
@@ -57,23 +57,23 @@ pub(crate) struct Changed<'a> {
 }
 
 impl Changed<'_> {
-    /// The flag, the variable or the file that says it.
+    /// The flag, variable or file that sets it.
     pub(crate) fn source(&self) -> &dyn fmt::Display {
         self.source
     }
 }
 
-/// The most bytes of a list or a table that are shown: those of keys and tenants can be long.
+/// The largest list or table that is logged, in bytes: those of keys and tenants can be long.
 const MAX_SHOWN: usize = 256;
 
-/// A value for the log. Of a long list or table it is the length.
+/// Formats a value for the log: a long list or table as its length.
 fn shown(setting: &Setting, value: &Value) -> String {
     let text = value.to_string();
     match value {
-        Value::Array(entries) if setting.is_in_file() && text.len() > MAX_SHOWN => {
+        Value::Array(entries) if setting.is_only_in_file() && text.len() > MAX_SHOWN => {
             format!("({} entries)", entries.len())
         }
-        Value::Table(entries) if setting.is_in_file() && text.len() > MAX_SHOWN => {
+        Value::Table(entries) if setting.is_only_in_file() && text.len() > MAX_SHOWN => {
             format!("({} entries)", entries.len())
         }
         _ => text,

@@ -1,4 +1,4 @@
-//! The settings that have a flag and a variable, and what was said with them.
+//! The table of settings: key, flag, environment variable, kind of value and description.
 
 use std::ffi::OsString;
 
@@ -8,9 +8,9 @@ use clap::{Arg, ArgMatches, Command, FromArgMatches};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Config, rules};
+use super::{Config, ranges};
 
-/// A setting: its key in the file, and with it its flag and its variable.
+/// One setting. Its flag and its environment variable are derived from its key in the file.
 #[derive(Debug)]
 pub(super) struct Setting {
     pub(super) key: &'static str,
@@ -20,14 +20,14 @@ pub(super) struct Setting {
 
 #[derive(Debug)]
 enum Kind {
-    /// Told apart from `Choice` for the help alone.
+    /// Any text; the name is that of the value in the help.
     Text(&'static str),
     Choice(&'static [&'static str]),
     Number,
     Switch,
-    /// Texts with commas between them.
+    /// Texts separated by commas.
     List(&'static str),
-    /// Said in the file alone.
+    /// A list or table that only the file can hold.
     InFile,
 }
 
@@ -37,167 +37,200 @@ const fn setting(key: &'static str, kind: Kind, help: &'static str) -> Setting {
     Setting { key, kind, help }
 }
 
-/// In the order in which they are shown. What has no section comes first, as TOML wants it.
+/// All settings, in the order of the help page. Those without a section come first, as TOML requires.
 pub(super) const SETTINGS: &[Setting] = &[
-    setting("timeout", Text("TIME"), "The most that a request may take, its wait for a place to run included"),
-    setting("domains", List("DOMAINS"), "The domains whose kernels are served, with commas between them; none is all"),
-    setting("exit_on_device_loss", Switch, "Whether to drain and exit with code 7 when a CUDA device is lost"),
-    setting("rest.listen", Text("ADDRESS"), "Where REST is served, or off"),
-    setting("rest.prefix", Text("PATH"), "What the paths of /kernels and /execute begin with"),
-    setting("rest.cors", Switch, "Whether scripts on pages of any other origin may call"),
-    setting("rest.health", Switch, "Whether there are /health, /health/live and /health/ready"),
-    setting("rest.metrics", Switch, "Whether there is /metrics"),
-    setting("rest.max_request_size", Number, "The most bytes of a request's body"),
-    setting("rest.max_response_size", Number, "The most bytes of a kernel's output in its encoded form"),
-    setting("grpc.listen", Text("ADDRESS"), "Where gRPC is served, or off"),
-    setting("grpc.max_request_size", Number, "The most bytes of a request's message, after decompression"),
-    setting("grpc.max_response_size", Number, "The most bytes of an answer's message"),
-    setting("grpc.max_concurrent_per_stream", Number, "The most requests of one ExecuteStream that run at once"),
+    setting("timeout", Text("TIME"), "Time limit of a request, from its arrival to its response, waiting included"),
+    setting("domains", List("DOMAINS"), "Domains of the kernels to serve, separated by commas; all if not set"),
+    setting("exit_on_device_loss", Switch, "Drain and exit with code 7 when a CUDA device is lost"),
+    setting("rest.listen", Text("ADDRESS"), "Address on which REST listens, or off"),
+    setting("rest.prefix", Text("PATH"), "Path prefix of the /kernels and /execute routes"),
+    setting("rest.cors", Switch, "Allow cross-origin requests from any origin"),
+    setting("rest.health", Switch, "Serve /health, /health/live and /health/ready"),
+    setting("rest.metrics", Switch, "Serve /metrics"),
+    setting("rest.max_request_size", Number, "Maximum size of a request body, in bytes"),
+    setting("rest.max_response_size", Number, "Maximum size of an encoded kernel output, in bytes"),
+    setting("grpc.listen", Text("ADDRESS"), "Address on which gRPC listens, or off"),
+    setting("grpc.max_request_size", Number, "Maximum size of a request message after decompression, in bytes"),
+    setting("grpc.max_response_size", Number, "Maximum size of a response message, in bytes"),
+    setting(
+        "grpc.max_concurrent_per_stream",
+        Number,
+        "Maximum number of requests of one ExecuteStream that run at the same time",
+    ),
     setting(
         "grpc.compressed_requests",
         Switch,
-        "Whether requests may be compressed, with gzip; one that is may take 1032 times its size of memory.max",
+        "Accept gzip-compressed requests; each reserves 1032 times its size of memory.max",
     ),
-    setting("grpc.compress_responses", Switch, "Whether answers are compressed for clients that take it"),
+    setting("grpc.compress_responses", Switch, "Compress responses for clients that accept it"),
     setting(
         "memory.max",
         Text("BYTES"),
-        "The memory that requests may hold together, from their bodies to their responses: a number of bytes such as \
-         256MiB, or auto for half of what the process may have",
+        "Memory that all requests may hold together, from body to response: a number of bytes such as 256MiB, or auto for \
+ half of the memory available to the process",
     ),
-    setting("connections.max", Number, "The most connections to a listener; more wait to be accepted"),
+    setting("connections.max", Number, "Maximum number of connections to a listener; further ones wait to be accepted"),
     setting(
         "connections.max_per_address",
         Number,
-        "The most connections to a listener from one address, or one /64 of IPv6; more are closed at once; 0 is no limit",
+        "Maximum number of connections to a listener from one IPv4 address or IPv6 /64; further ones are closed; 0 is no \
+ limit",
     ),
     setting(
         "connections.health_reserve",
         Number,
-        "Connections past connections.max to a listener, for /health, /metrics and gRPC health alone",
+        "Connections to a listener beyond connections.max, for /health, /metrics and gRPC health only",
     ),
-    setting("connections.head_timeout", Text("TIME"), "The most that the head of a request may take to come"),
-    setting("connections.idle_timeout", Text("TIME"), "How long a connection is kept while nothing is asked on it"),
+    setting("connections.head_timeout", Text("TIME"), "Time limit for receiving the head of a request"),
+    setting("connections.idle_timeout", Text("TIME"), "Time after which a connection without requests is closed"),
     setting(
         "connections.write_timeout",
         Text("TIME"),
-        "How long a client may leave its response unread; to read less than 64 KiB in that time is not enough",
+        "Time in which a client must read 64 KiB of its response, or all of it",
     ),
     setting(
         "connections.max_age",
         Text("TIME"),
-        "How old a connection may become before its client is told to connect anew, give or take a tenth; 0s is any age",
+        "Age at which the client of a connection is told to reconnect, randomized by 10 %; 0s is no limit",
     ),
     setting(
         "connections.max_age_grace",
         Text("TIME"),
-        "How long requests on a connection of that age may take before it is closed",
+        "Time limit of the requests on a connection that has reached connections.max_age",
     ),
     setting(
         "tls.cert",
         Text("FILE"),
-        "The certificate of REST and gRPC, with its chain, in PEM; TLS is off without one",
+        "PEM file of the server certificate with its chain, for REST and gRPC; TLS is off if not set",
     ),
-    setting("tls.key", Text("FILE"), "The private key of tls.cert, in PEM"),
+    setting("tls.key", Text("FILE"), "PEM file of the private key of tls.cert"),
     setting(
         "tls.client_ca",
         Text("FILE"),
-        "The authorities, in PEM, whose client certificates are accepted and name the tenant",
+        "PEM file of the authorities whose client certificates are accepted; these name the tenant",
     ),
     setting(
         "tls.client_tenant",
         Choice(&["cn", "dns", "uri"]),
-        "What of a client certificate names the tenant: its common name, or its one DNS name or URI",
+        "Field of a client certificate that names the tenant: its common name, or its only DNS name or URI",
     ),
-    setting("tls.reload_interval", Text("TIME"), "How often the files of tls are read again; 0s is never"),
-    setting("auth.api_keys", InFile, "Who may call: tenants, and the SHA-256 of their keys"),
+    setting("tls.reload_interval", Text("TIME"), "Interval at which the files of tls are read again; 0s is never"),
+    setting("auth.api_keys", InFile, "API keys: tenants, and the SHA-256 of their keys"),
     setting(
         "auth.api_keys_file",
         Text("FILE"),
-        "A TOML file of API keys, [[api_keys]] with tenant and key_sha256, apart from the other settings",
+        "TOML file of further API keys: [[api_keys]] with tenant and key_sha256",
     ),
-    setting("auth.open_docs", Switch, "Whether /docs and /openapi.json need no credentials"),
-    setting("auth.open_metrics", Switch, "Whether /metrics asks nobody who they are; /health and gRPC health never do"),
-    setting("auth.jwt.algorithm", Choice(&["RS256", "ES256", "EdDSA", "HS256"]), "How JSON web tokens are signed"),
+    setting("auth.open_docs", Switch, "Serve /docs and /openapi.json without authentication"),
+    setting(
+        "auth.open_metrics",
+        Switch,
+        "Serve /metrics without authentication; /health and gRPC health never need it",
+    ),
+    setting(
+        "auth.jwt.algorithm",
+        Choice(&["RS256", "ES256", "EdDSA", "HS256"]),
+        "Signature algorithm of JSON web tokens",
+    ),
     setting(
         "auth.jwt.key_file",
         Text("FILE"),
-        "The public key in PEM, or the secret of HS256 (32 bytes or more), that tokens are checked with",
+        "File of the key that verifies tokens: a public key in PEM, or an HS256 secret of at least 32 bytes",
     ),
-    setting(
-        "auth.jwt.secret_env",
-        Text("NAME"),
-        "The environment variable that holds the secret of HS256, in place of a file",
-    ),
-    setting("auth.jwt.issuer", Text("NAME"), "Who must have issued a token (its iss); if not set, any issuer will do"),
+    setting("auth.jwt.secret_env", Text("NAME"), "Environment variable that holds the HS256 secret, instead of a file"),
+    setting("auth.jwt.issuer", Text("NAME"), "Required issuer (iss) of a token; any if not set"),
     setting(
         "auth.jwt.audience",
         Text("NAME"),
-        "Whom a token must be for (its aud); if not set, tokens that name an audience are rejected",
+        "Required audience (aud) of a token; if not set, tokens that have one are rejected",
     ),
-    setting("auth.jwt.tenant_claim", Text("NAME"), "Which claim names the tenant"),
+    setting("auth.jwt.tenant_claim", Text("NAME"), "Claim of a token that names the tenant"),
     setting(
         "tenants.max_priority",
         Choice(&["low", "normal", "high"]),
-        "The highest priority of requests, but for those of tenants.named in the file; one that asks for more has this",
+        "Highest priority of a request, except for tenants.named; a higher one is lowered to this",
     ),
-    setting(
-        "tenants.named",
-        InFile,
-        "Tenants with a weight or priority of their own, each with weight and max_priority",
-    ),
+    setting("tenants.named", InFile, "Per-tenant overrides of weight and max_priority"),
     setting(
         "rate_limit.per_second",
         Number,
-        "Requests a second that each tenant may make, but for those in rate_limit.tenants of the file; 0 is no limit",
+        "Requests per second of each tenant, except for rate_limit.tenants; 0 is no limit",
     ),
-    setting("rate_limit.burst", Number, "Requests that a tenant may make at once; 0 is a second's worth"),
-    setting("rate_limit.tenants", InFile, "Tenants with a limit of their own, each with per_second and burst"),
-    setting("cache.max_bytes", Number, "The memory for answers of pure kernels that are given again; 0 keeps none"),
-    setting("cache.ttl", Text("TIME"), "How long an answer is given again; 0s is as long as there is room"),
-    setting("cache.across_tenants", Switch, "Whether tenants share answers; they can tell by the time that one takes"),
-    setting("coalesce.on", Switch, "Whether equal requests of pure kernels in flight share one run"),
-    setting("coalesce.across_tenants", Switch, "Whether tenants share runs; they can tell by the time that one takes"),
+    setting("rate_limit.burst", Number, "Burst size of each tenant; 0 is the number of requests of one second"),
+    setting("rate_limit.tenants", InFile, "Per-tenant overrides of per_second and burst"),
+    setting("cache.max_bytes", Number, "Memory for cached responses of pure kernels, in bytes; 0 is no cache"),
+    setting("cache.ttl", Text("TIME"), "Time to live of a cached response; 0s is no limit"),
+    setting(
+        "cache.across_tenants",
+        Switch,
+        "Share cached responses between tenants; response times then reveal what others have requested",
+    ),
+    setting("coalesce.on", Switch, "Run equal concurrent requests for pure kernels once"),
+    setting(
+        "coalesce.across_tenants",
+        Switch,
+        "Coalesce requests of different tenants; response times then reveal what others request",
+    ),
     setting(
         "load_shed.max_wait",
         Text("TIME"),
-        "The most that a request may have to wait for its turn before it is refused; 0s refuses none",
+        "Maximum expected wait of a request; requests expected to wait longer are rejected; 0s rejects none",
     ),
-    setting("circuit_breaker.on", Switch, "Whether requests of a kernel are refused while too many of them fail"),
-    setting("circuit_breaker.consecutive_failures", Number, "Failures in a row after which they are"),
+    setting("circuit_breaker.on", Switch, "Reject requests for a kernel while too many of them fail"),
+    setting("circuit_breaker.consecutive_failures", Number, "Consecutive failures that open the circuit"),
     setting(
         "circuit_breaker.failure_percent",
         Number,
-        "Failures in a hundred after which they are, of the last 10 seconds",
+        "Percentage of failures within 10 seconds that opens the circuit",
     ),
     setting(
         "circuit_breaker.agreeing_tenants",
         Number,
-        "Tenants for which a kernel must be failing at the same time before it is refused to all",
+        "Number of tenants with an open circuit that opens the circuit of a kernel for all tenants",
     ),
-    setting("retry.attempts", Number, "How often a request of a pure kernel is tried that fails in passing; 1 is once"),
-    setting("queue.capacity", Number, "Requests that wait while the kernels are not ready; 0 is no queue"),
-    setting("queue.max_bytes", Number, "What the payloads of those that wait may take together"),
-    setting("concurrency.limit", Number, "Requests that run at a time; 0 is no limit but the backends' own"),
     setting(
-        "batch.on",
-        Switch,
-        "Whether small requests for one kernel that come while a CUDA device's lanes are busy share a run",
+        "retry.attempts",
+        Number,
+        "Maximum number of attempts of a request for a pure kernel that fails transiently; 1 is no retry",
     ),
-    setting("batch.max_requests", Number, "The most requests of a run"),
-    setting("batch.max_bytes", Number, "The most that a run moves, or does the work of; what takes more runs alone"),
-    setting("batch.max_delay", Text("TIME"), "How long a run waits for more requests while a lane is free"),
-    setting("batch.capacity", Number, "Requests that wait for a run, as they came; the rest wait in the queue"),
+    setting(
+        "queue.capacity",
+        Number,
+        "Maximum number of requests that wait until the kernels are ready; 0 is no queue",
+    ),
+    setting("queue.max_bytes", Number, "Maximum total size of the payloads in the queue, in bytes"),
+    setting(
+        "concurrency.limit",
+        Number,
+        "Maximum number of requests that run at the same time; 0 is the limit of the backends",
+    ),
+    setting("batch.on", Switch, "Merge small requests for the same kernel that wait for a CUDA device into batches"),
+    setting("batch.max_requests", Number, "Maximum number of requests in a batch"),
+    setting(
+        "batch.max_bytes",
+        Number,
+        "Maximum size of a batch in bytes moved, or their equivalent in work; larger requests run alone",
+    ),
+    setting("batch.max_delay", Text("TIME"), "Time that a batch waits for more requests while a worker is idle"),
+    setting(
+        "batch.capacity",
+        Number,
+        "Maximum number of requests that wait for a batch; further ones wait in the queue",
+    ),
     setting(
         "batch.on_cpu",
         Switch,
-        "Whether they do on a machine without CUDA devices: worth it for kernels past cpu.inline",
+        "Batch on machines without CUDA devices too; pays for kernels slower than cpu.inline",
     ),
-    setting("drain.notice", Text("TIME"), "From not being ready any more to refusing connections"),
-    setting("drain.limit", Text("TIME"), "How long requests in flight may take from then on"),
-    setting("cpu.lanes", Number, "Requests that run on the CPU at one time"),
-    setting("cpu.queue", Number, "Requests that wait for the CPU at one time"),
-    setting("cpu.inline", Text("TIME"), "What costs no more than this runs where it arrives"),
+    setting("drain.notice", Text("TIME"), "Time between reporting not ready and closing the listeners"),
+    setting("drain.limit", Text("TIME"), "Time limit of the requests in flight once the listeners are closed"),
+    setting("cpu.lanes", Number, "Number of CPU workers: requests that run on the CPU at the same time"),
+    setting("cpu.queue", Number, "Maximum number of requests that wait for a CPU worker"),
+    setting(
+        "cpu.inline",
+        Text("TIME"),
+        "Estimated run time up to which a kernel runs on the calling thread, without a worker",
+    ),
     setting(
         "cuda.mode",
         Choice(&["off", "on", "required"]),
@@ -232,22 +265,22 @@ pub(super) const SETTINGS: &[Setting] = &[
         Number,
         "One in this many requests is timed with CUDA events; 0 turns timing off",
     ),
-    setting("log.level", Text("FILTER"), "What is logged: a level, or directives such as warn,tower_kernels=debug"),
+    setting("log.level", Text("FILTER"), "Log filter: a level, or directives such as warn,tower_kernels=debug"),
     setting(
         "log.max_repeats",
         Number,
-        "The most events of a kind that are logged in 10 seconds; of more only the number is; 0 logs each",
+        "Maximum number of events of one kind logged in 10 seconds; further ones are counted; 0 is no limit",
     ),
     setting(
         "log.buffer",
         Number,
-        "The most bytes of log lines that wait for a slow reader; more are dropped and counted",
+        "Size of the log buffer in bytes; lines that do not fit failure the reader is slow are dropped and counted",
     ),
-    setting("log.format", Choice(&["text", "json"]), "How: lines for people, or a JSON object a line"),
+    setting("log.format", Choice(&["text", "json"]), "Log format: text, or one JSON object per line"),
     setting(
         "log.access",
         Switch,
-        "Whether each request is logged when it has ended, at any log.level; without it that is at level debug",
+        "Log every finished request at any log.level; otherwise they are logged at level debug",
     ),
 ];
 
@@ -264,7 +297,7 @@ impl Setting {
         self.key.replace(['.', '_'], "-")
     }
 
-    /// The flag. Its variable is only named here: an empty one is not set, which clap would not know.
+    /// The flag. The environment variable is only mentioned in the help: clap would not ignore an empty one.
     fn arg(&self, defaults: &Value) -> Arg {
         let default = lookup(defaults, self.key).map(|value| format!(" [default: {value}]")).unwrap_or_default();
         let help = format!("{}{default} [env: {}]", self.help, self.variable());
@@ -274,7 +307,7 @@ impl Setting {
             InFile => arg.hide(true),
             Number => arg.value_name("NUMBER").value_parser(NonEmptyStringValueParser::new()),
             Choice(names) => arg.value_name("NAME").value_parser(PossibleValuesParser::new(names)),
-            // `--rest-cors` is as good as `--rest-cors=true`.
+            // `--rest-cors` means `--rest-cors=true`.
             Switch => arg
                 .value_name("BOOL")
                 .value_parser(PossibleValuesParser::new(["true", "false"]))
@@ -284,7 +317,8 @@ impl Setting {
         }
     }
 
-    pub(super) fn is_in_file_alone(&self) -> bool {
+    /// Whether only the file can hold it.
+    pub(super) fn is_only_in_file(&self) -> bool {
         matches!(self.kind, InFile)
     }
 
@@ -297,8 +331,8 @@ impl Setting {
         matches!(self.kind, Text("TIME"))
     }
 
-    /// The value that a flag's or a variable's text stands for in the file. A text where it should be something else is
-    /// left to [`check`](Self::check).
+    /// Parses the text of a flag or variable as a TOML value. Text that does not parse stays text and is rejected by
+    /// [`check`](Self::check).
     pub(super) fn value(&self, text: &str) -> Value {
         let as_text = || Value::String(text.to_owned());
         match self.kind {
@@ -309,36 +343,36 @@ impl Setting {
         }
     }
 
-    /// Whether the setting can have this value, wherever it was said.
+    /// Checks a value, whether from a flag, a variable or the file.
     ///
     /// # Errors
-    /// The value, and what is allowed.
+    /// The value and what is allowed, if it is not valid.
     pub(super) fn check(&self, value: &Value) -> Result<(), String> {
         self.check_kind(value)?;
-        rules::check(self.key, value)?;
+        ranges::check(self.key, value)?;
         let config = Config::deserialize(Value::Table(self.table(value.clone())));
         config.map(drop).map_err(|error| error.message().to_owned())
     }
 
-    /// Whether the value is of the right kind, in plainer words than those of the types.
+    /// Checks the kind of the value, with plainer messages than serde's.
     fn check_kind(&self, value: &Value) -> Result<(), String> {
         let is_text = value.as_str().is_some();
         match self.kind {
             Text(_) if value.as_str() == Some("") => match self.default().as_str() {
                 Some(default) if !default.is_empty() => {
-                    Err(format!("it is empty; leave it out for the default, {default}"))
+                    Err(format!("it is empty; omit it to use the default, {default}"))
                 }
                 _ => Ok(()),
             },
-            // A number of bytes need not be in quotes, and of times the rules say more.
+            // Bytes may be an integer, and `ranges` has a better message for times.
             Text("BYTES") if value.is_integer() => Ok(()),
-            Text(_) if !is_text && !self.is_time() => Err(format!("{value} is not a text in quotes")),
+            Text(_) if !is_text && !self.is_time() => Err(format!("{value} is not a string in quotes")),
             Choice(names) if !names.iter().any(|name| value.as_str() == Some(name)) => {
                 Err(format!("{value} is not one of {}", names.join(", ")))
             }
             Switch if !value.is_bool() => Err(format!("{value} is neither true nor false")),
             List(_) if !value.as_array().is_some_and(|items| items.iter().all(Value::is_str)) => {
-                Err(format!("{value} is not a list of texts in quotes, such as [\"graph\", \"linalg\"]"))
+                Err(format!("{value} is not a list of strings in quotes, such as [\"graph\", \"linalg\"]"))
             }
             List(_) if value.as_array().is_some_and(|items| items.iter().any(|item| item.as_str() == Some(""))) => {
                 Err(format!("{value} has an empty item; use for example graph,linalg"))
@@ -352,12 +386,7 @@ impl Setting {
         lookup(&defaults, self.key).cloned().unwrap_or(Value::Boolean(false))
     }
 
-    /// Whether its value is a list or a table that is written in the file alone.
-    pub(super) fn is_in_file(&self) -> bool {
-        matches!(self.kind, InFile)
-    }
-
-    /// A configuration of this setting alone.
+    /// A configuration that holds only this setting.
     pub(super) fn table(&self, value: Value) -> Table {
         let mut sections = self.key.rsplit('.');
         let name = sections.next().unwrap_or(self.key);
@@ -366,20 +395,20 @@ impl Setting {
     }
 }
 
-/// What a configuration has under a key.
+/// Looks up a dotted key in a configuration.
 pub(super) fn lookup<'a>(config: &'a Value, key: &str) -> Option<&'a Value> {
     key.split('.').try_fold(config, |section, name| section.get(name))
 }
 
-/// What flags say.
+/// The settings given as flags, with their text.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overrides(pub(super) Vec<(&'static Setting, String)>);
 
 impl clap::Args for Overrides {
     fn augment_args(command: Command) -> Command {
-        let said = SETTINGS.iter().filter(|setting| !setting.is_in_file_alone());
+        let settings = SETTINGS.iter().filter(|setting| !setting.is_only_in_file());
         let defaults = Value::try_from(Config::default()).unwrap_or(Value::Table(Table::new()));
-        said.fold(command, |command, setting| command.arg(setting.arg(&defaults)))
+        settings.fold(command, |command, setting| command.arg(setting.arg(&defaults)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -396,11 +425,14 @@ impl FromArgMatches for Overrides {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for setting in SETTINGS {
-            // `None` for what is said in the file alone as well.
+            // `None` also for settings that only the file can hold.
             let Ok(Some(mut raw)) = matches.try_get_raw(setting.key) else { continue };
             let text = raw.next().map_or_else(OsString::new, ToOwned::to_owned).into_string();
             let text = text.map_err(|text| {
-                clap::Error::raw(ErrorKind::InvalidUtf8, format!("{}: {} is no text\n", setting.flag(), text.display()))
+                clap::Error::raw(
+                    ErrorKind::InvalidUtf8,
+                    format!("{}: {} is not valid UTF-8\n", setting.flag(), text.display()),
+                )
             })?;
             self.0.push((setting, text));
         }

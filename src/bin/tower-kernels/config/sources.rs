@@ -1,4 +1,4 @@
-//! The file, the environment and the flags, made one.
+//! Merges the file, the environment variables and the flags.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use super::conflicts::{self, InvalidSettings};
 use super::file::File;
-use super::relations::{self, InvalidInput};
 use super::settings::Setting;
 use super::variables::{CONFIG, Variables};
 use super::{Config, Overrides};
 use crate::exit::{Exit, Failure};
 
-/// The configuration that holds, and where each value came from.
+/// The merged configuration, and the source of each value.
 #[derive(Debug)]
 pub(crate) struct Effective {
     pub(crate) config: Config,
     pub(super) sources: Sources,
 }
 
-/// Who said each setting. What nobody said is a default.
+/// The source of each setting. Those without one have their default.
 #[derive(Debug, Default)]
 pub(super) struct Sources(BTreeMap<&'static str, Source>);
 
@@ -47,7 +47,7 @@ impl Sources {
         self.0.get(key)
     }
 
-    /// What a setting is called where it was said.
+    /// The name of a setting at its source: its flag, variable, or key and line.
     fn name(&self, key: &str) -> String {
         match self.get(key) {
             Some(Source::Flag(name) | Source::Variable(name)) => name.clone(),
@@ -56,23 +56,23 @@ impl Sources {
         }
     }
 
-    /// What cannot work, by the names under which it was said.
-    fn refuse(&self, InvalidInput { keys, message }: InvalidInput) -> Failure {
-        // What was set is to blame, and not a default, unless nothing was.
-        let said: Vec<_> = keys.iter().filter(|key| self.get(key).is_some()).collect();
-        let names = if said.is_empty() { keys.iter().collect() } else { said };
+    /// The failure for invalid settings, by their names at their sources.
+    fn reject(&self, InvalidSettings { keys, message }: InvalidSettings) -> Failure {
+        // Blames settings that were set rather than defaults, unless none was set.
+        let set: Vec<_> = keys.iter().filter(|key| self.get(key).is_some()).collect();
+        let names = if set.is_empty() { keys.iter().collect() } else { set };
         let names: Vec<_> = names.into_iter().map(|key| self.name(key)).collect();
         if names.is_empty() { wrong(&message) } else { wrong(&format!("{}: {message}", names.join(" and "))) }
     }
 }
 
 impl Effective {
-    /// The settings of the file, of the environment and of flags. `config` is the file that a flag names.
+    /// Reads the file, the environment and the flags. `config` is the value of `--config`.
     ///
     /// # Errors
-    /// The first thing wrong, with the file, line and key, or the flag or variable, that says it.
+    /// The first mistake, with its file, line and key, or its flag or variable.
     pub(crate) fn read(config: Option<&Path>, flags: &Overrides) -> Result<Self, Failure> {
-        let variables = Variables::of(std::env::vars_os()).map_err(|error| wrong(&error))?;
+        let variables = Variables::from_env(std::env::vars_os()).map_err(|error| wrong(&error))?;
         let mut sources = Sources::default();
         let mut table = match (config, &variables.config) {
             (Some(path), _) => read_file(path, None, &mut sources)?,
@@ -86,20 +86,20 @@ impl Effective {
         for (setting, text) in &flags.0 {
             override_one(&mut table, &mut sources, setting, text, Source::Flag(setting.flag()))?;
         }
-        // Each part has been read on its own: this is for what they say together.
+        // Each value has been checked alone; this checks the whole.
         let config = Config::deserialize(Value::Table(table)).map_err(|error| wrong(error.message()))?;
-        relations::check(&config).map_err(|invalid| sources.refuse(invalid))?;
+        conflicts::check(&config).map_err(|invalid| sources.reject(invalid))?;
         Ok(Self { config, sources })
     }
 
-    /// The failure with the setting that it is due to, by the name under which it was said.
-    pub(crate) fn due_to(&self, key: &str, failure: &Failure) -> Failure {
-        failure.exit.because(format!("{failure}; the setting is {}", self.sources.name(key)))
+    /// Adds the setting that caused a failure to its message.
+    pub(crate) fn blame(&self, key: &str, failure: &Failure) -> Failure {
+        failure.exit.failure(format!("{failure}; the setting is {}", self.sources.name(key)))
     }
 
-    /// The failure of a setting that turned out not to work.
-    pub(crate) fn refuse(&self, invalid: InvalidInput) -> Failure {
-        self.sources.refuse(invalid)
+    /// The failure for settings found invalid after they were read.
+    pub(crate) fn reject(&self, invalid: InvalidSettings) -> Failure {
+        self.sources.reject(invalid)
     }
 }
 
@@ -118,7 +118,7 @@ fn override_one(
 }
 
 fn wrong(message: &str) -> Failure {
-    Exit::Usage.because(format!("the configuration is wrong: {message}"))
+    Exit::Usage.failure(format!("invalid configuration: {message}"))
 }
 
 fn read_file(path: &Path, variable: Option<&str>, sources: &mut Sources) -> Result<Table, Failure> {
@@ -131,11 +131,11 @@ fn read_file(path: &Path, variable: Option<&str>, sources: &mut Sources) -> Resu
     Ok(table)
 }
 
-/// Sections are joined, and what is in both is as in `stronger`.
-fn merge(table: &mut Table, stronger: Table) {
-    for (key, value) in stronger {
+/// Merges sections; `overrides` wins.
+fn merge(table: &mut Table, overrides: Table) {
+    for (key, value) in overrides {
         match (table.get_mut(&key), value) {
-            (Some(Value::Table(section)), Value::Table(stronger)) => merge(section, stronger),
+            (Some(Value::Table(section)), Value::Table(overrides)) => merge(section, overrides),
             (_, value) => drop(table.insert(key, value)),
         }
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tower_kernels::hyper::{ClientTenant, TlsFiles};
 
-use super::{InvalidInput, Span};
+use super::{InvalidSettings, Span};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Tls {
-    /// None where it is empty, as it is with every path here.
+    /// Not set if empty, like every path here.
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
     pub(crate) client_ca: PathBuf,
@@ -42,21 +42,21 @@ pub(crate) enum TenantField {
 }
 
 impl Tls {
-    /// Where the certificates are; `None` without TLS.
+    /// The certificate files; `None` without TLS.
     ///
     /// # Errors
-    /// Where one of the settings needs another that is missing.
-    pub(crate) fn files(&self) -> Result<Option<TlsFiles>, InvalidInput> {
+    /// A setting that needs another which is not set.
+    pub(crate) fn files(&self) -> Result<Option<TlsFiles>, InvalidSettings> {
         let given = |path: &Path| !path.as_os_str().is_empty();
-        let missing = |key, message| Err(InvalidInput::new([key], message));
+        let missing = |key, message| Err(InvalidSettings::new([key], message));
         match (given(&self.cert), given(&self.key)) {
             (false, false) if given(&self.client_ca) => {
-                let message = "tls.client_ca is set without tls.cert and tls.key: client certificates need TLS";
+                let message = "tls.client_ca is set without tls.cert and tls.key, which client certificates need";
                 return missing("tls.client_ca", message);
             }
             (false, false) => return Ok(None),
-            (true, false) => return missing("tls.cert", "tls.cert is set without tls.key"),
-            (false, true) => return missing("tls.key", "tls.key is set without tls.cert"),
+            (true, false) => return missing("tls.cert", "tls.cert is set without tls.key; set both"),
+            (false, true) => return missing("tls.key", "tls.key is set without tls.cert; set both"),
             (true, true) => {}
         }
         let mut files = TlsFiles::new(&self.cert, &self.key).client_tenant(match self.client_tenant {
@@ -70,7 +70,7 @@ impl Tls {
         Ok(Some(files))
     }
 
-    /// Whether clients may show who they are by a certificate.
+    /// Whether clients may authenticate with a certificate.
     pub(crate) fn has_client_ca(&self) -> bool {
         !self.client_ca.as_os_str().is_empty()
     }

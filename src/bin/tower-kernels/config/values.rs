@@ -1,4 +1,4 @@
-//! Values that are more than a number or a text: what is wrong with one is said when it is read, with its line.
+//! Types of values other than plain numbers and texts, checked when they are parsed.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use tower_kernels::service::KernelRegistry;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-/// A time as people write it: `30s`, `500ms`, `1m 30s`.
+/// A duration such as `30s`, `500ms` or `1m 30s`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Span(pub(crate) Duration);
@@ -38,7 +38,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// Where to listen; nowhere when it is `off`.
+/// An address to listen on, or `off`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Listen(pub(crate) Option<ListenAddress>);
@@ -69,14 +69,14 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Reads the prefix of REST's paths, which has to be the beginning of a path.
+/// Parses and checks the path prefix of REST.
 pub(super) fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let config = RouterConfig { prefix: String::deserialize(deserializer)?, ..RouterConfig::default() };
     config.check().map_err(D::Error::custom)?;
     Ok(config.prefix)
 }
 
-/// A domain of the catalogue.
+/// A domain of kernels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Domain(pub(crate) String);
@@ -85,15 +85,15 @@ impl FromStr for Domain {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let catalogue = KernelRegistry::new();
-        tower_kernels::kernels::register_all(&catalogue).map_err(|error| error.to_string())?;
-        let kernels = catalogue.list();
+        let registry = KernelRegistry::new();
+        tower_kernels::kernels::register_all(&registry).map_err(|error| error.to_string())?;
+        let kernels = registry.list();
         let mut domains: Vec<_> = kernels.iter().map(|kernel| kernel.info().domain()).collect();
         domains.dedup();
         if domains.contains(&text) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(format!("no kernel is of the domain `{text}`; there are {}", domains.join(", ")))
+            Err(format!("no kernel has the domain `{text}`; the domains are {}", domains.join(", ")))
         }
     }
 }
@@ -104,7 +104,7 @@ impl fmt::Display for Domain {
     }
 }
 
-/// CUDA devices: `all`, or their numbers with commas between them.
+/// CUDA devices: `all`, or ordinals separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) enum Devices {
@@ -121,7 +121,7 @@ impl FromStr for Devices {
             return Ok(Self::All);
         }
         let ordinals: Result<Vec<u32>, _> = text.split(',').map(|ordinal| ordinal.trim().parse()).collect();
-        ordinals.map(Self::These).map_err(|_| format!("`{text}` is neither `all` nor numbers of devices such as 0,1"))
+        ordinals.map(Self::These).map_err(|_| format!("`{text}` is neither `all` nor device ordinals such as 0,1"))
     }
 }
 
@@ -134,8 +134,9 @@ impl fmt::Display for Devices {
     }
 }
 
-/// What is logged, as `tracing-subscriber` reads it: `info`, or `warn,tower_kernels=debug`. Each part has a level: a word
-/// alone that is none would be the name of a target, of which nothing is logged where it is misspelt.
+/// A log filter in the syntax of `tracing-subscriber`: `info`, or `warn,tower_kernels=debug`.
+///
+/// Each directive must have a level: a misspelt level alone would be taken for a target, of which nothing is logged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Filter(String);
@@ -156,23 +157,23 @@ impl FromStr for Filter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORM: &str = "use a level (off, error, warn, info, debug or trace), or parts of a target and its level such \
-                            as warn,tower_kernels=debug";
+        const FORM: &str = "use a level (off, error, warn, info, debug or trace), or directives of a target and a level such as \
+                            warn,tower_kernels=debug";
         let parts: Vec<_> = text.split(',').map(str::trim).collect();
         for part in &parts {
             let (target, level) = part.rsplit_once('=').map_or((None, *part), |(target, level)| (Some(target), level));
             if target.is_some_and(|target| target.is_empty() || target.contains(['[', ']', '{', '}', '='])) {
-                return Err(format!("\"{text}\" is not a filter of the log: \"{part}\" has no target; {FORM}"));
+                return Err(format!("\"{text}\" is not a log filter: \"{part}\" has no target; {FORM}"));
             }
             if level.is_empty() || level.parse::<LevelFilter>().is_err() {
-                return Err(format!("\"{text}\" is not a filter of the log: \"{part}\" has no level; {FORM}"));
+                return Err(format!("\"{text}\" is not a log filter: \"{part}\" has no level; {FORM}"));
             }
         }
-        // Without the spaces, which would be taken for a part of a target's name.
+        // Without spaces, which would be taken for a part of a target.
         let filter = parts.join(",");
         match filter.parse::<Targets>() {
             Ok(_) => Ok(Self(filter)),
-            Err(error) => Err(format!("\"{text}\" is not a filter of the log: {error}; {FORM}")),
+            Err(error) => Err(format!("\"{text}\" is not a log filter: {error}; {FORM}")),
         }
     }
 }
@@ -183,7 +184,7 @@ impl fmt::Display for Filter {
     }
 }
 
-/// The memory that requests may hold: `auto`, or bytes as `268435456` or `256MiB`.
+/// A memory limit: `auto`, or bytes such as `268435456` or `256MiB`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "NumberOrText", into = "String")]
 pub(crate) enum MemoryMax {
@@ -222,7 +223,7 @@ impl fmt::Display for MemoryMax {
     }
 }
 
-/// A number in the file, as the other sizes are, or a text.
+/// A number, as the other sizes are in the file, or a text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum NumberOrText {
@@ -247,7 +248,7 @@ impl From<MemoryMax> for String {
     }
 }
 
-/// serde reads and writes them as texts.
+/// Lets serde read and write these as texts.
 macro_rules! as_text {
     ($($name:ident)*) => {$(
         impl TryFrom<String> for $name {

@@ -1,20 +1,20 @@
-//! The settings that the environment says.
+//! Reads settings from environment variables.
 //!
-//! An empty variable is not set: scripts and manifests pass on what they do not have as nothing. A variable that begins as
-//! ours do and is no setting is a mistake in its name, except for those that others make.
+//! An empty variable counts as not set, as scripts and manifests pass on unset variables so. An unknown variable with our
+//! prefix is rejected as misspelt, except for those that Kubernetes makes.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::settings::{SETTINGS, Setting};
-use super::suggest::did_you_mean;
+use crate::suggest::did_you_mean;
 
 const PREFIX: &str = "TOWER_KERNELS_";
-/// Names the file.
+/// The path of the configuration file.
 pub(super) const CONFIG: &str = "TOWER_KERNELS_CONFIG";
-/// The cache of compiled CUDA code, which any program that uses the library has.
+/// The cache of compiled CUDA code, read by the library.
 const CACHE: &str = "TOWER_KERNELS_CACHE";
-/// What tests and benches are told, which may start the program.
+/// Variables of tests and benches, which may start the program.
 const TESTS: [&str; 7] = [
     "TOWER_KERNELS_BENCH_GRAPHS",
     "TOWER_KERNELS_BLESS",
@@ -25,7 +25,7 @@ const TESTS: [&str; 7] = [
     "TOWER_KERNELS_TEST_FILES",
 ];
 
-/// What the variables say.
+/// The settings given as variables, with their text.
 #[derive(Debug, Default)]
 pub(super) struct Variables {
     pub(super) config: Option<PathBuf>,
@@ -34,26 +34,26 @@ pub(super) struct Variables {
 
 impl Variables {
     /// # Errors
-    /// The variables that are no settings, or no text.
-    pub(super) fn of(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, String> {
+    /// The variables that are not settings, or not valid UTF-8.
+    pub(super) fn from_env(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, String> {
         let mut this = Self::default();
         let mut wrong = Vec::new();
         for (name, value) in environment {
-            // A name that is no text is none of ours.
+            // Our names are valid UTF-8.
             let Some(name) = name.to_str().filter(|name| name.to_ascii_uppercase().starts_with(PREFIX)) else {
                 continue;
             };
             if value.to_str().is_some_and(|value| value.trim().is_empty()) {
-                // An empty variable changes nothing, whatever its name.
+                // Not set.
             } else if name == CONFIG {
                 this.config = Some(value.into());
-            } else if let Some(setting) = SETTINGS.iter().find(|one| !one.is_in_file_alone() && one.variable() == name)
-            {
+            } else if let Some(setting) = SETTINGS.iter().find(|one| !one.is_only_in_file() && one.variable() == name) {
                 match value.into_string() {
                     Ok(text) => this.settings.push((setting, text)),
                     Err(value) => wrong.push(format!("{name}: {value:?} is not valid UTF-8")),
                 }
-            } else if name != CACHE && !TESTS.contains(&name) && !is_of_a_service(name, &value.to_string_lossy()) {
+            } else if name != CACHE && !TESTS.contains(&name) && !is_kubernetes_service(name, &value.to_string_lossy())
+            {
                 wrong.push(unknown(name));
             }
         }
@@ -63,12 +63,12 @@ impl Variables {
 }
 
 fn unknown(name: &str) -> String {
-    if let Some(setting) = SETTINGS.iter().find(|setting| setting.is_in_file_alone() && setting.variable() == name) {
-        return format!("{name}: {} can be set in the file alone", setting.key);
+    if let Some(setting) = SETTINGS.iter().find(|setting| setting.is_only_in_file() && setting.variable() == name) {
+        return format!("{name}: {} can only be set in the file", setting.key);
     }
-    let settings = SETTINGS.iter().filter(|setting| !setting.is_in_file_alone()).map(Setting::variable);
+    let settings = SETTINGS.iter().filter(|setting| !setting.is_only_in_file()).map(Setting::variable);
     let names: Vec<String> = settings.chain([CONFIG, CACHE].map(str::to_owned)).collect();
-    // Without what all have in common, or everything would be alike.
+    // Compared without the common prefix, which would make all names alike.
     let own = |name: &str| name.get(PREFIX.len()..).unwrap_or_default().to_owned();
     let hint = did_you_mean(&own(name), names.iter().filter_map(|name| name.strip_prefix(PREFIX)));
     let hint = hint.map(|hint| hint.replacen('`', &format!("`{PREFIX}"), 1));
@@ -76,10 +76,10 @@ fn unknown(name: &str) -> String {
     format!("{name} is not a setting: {hint}")
 }
 
-/// Whether Kubernetes has made it for a service of that name, or one whose name begins so: `TOWER_KERNELS_PORT` is
+/// Whether Kubernetes makes this variable for a service of that name or with that prefix: `TOWER_KERNELS_PORT` is
 /// `tcp://10.0.0.1:80` for a service `tower-kernels`, and `TOWER_KERNELS_CANARY_SERVICE_HOST` is an address of
 /// `tower-kernels-canary`.
-fn is_of_a_service(name: &str, value: &str) -> bool {
+fn is_kubernetes_service(name: &str, value: &str) -> bool {
     let is_port = |text: &str| text.parse::<u16>().is_ok();
     // `PORT_8080_TCP`, and with `_PROTO`, `_PORT` or `_ADDR` after that.
     let is_link = |rest: &str| {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Variables, String> {
-        Variables::of(variables.iter().map(|(name, value)| (name.into(), value.into())))
+        Variables::from_env(variables.iter().map(|(name, value)| (name.into(), value.into())))
     }
 
     #[test]
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_variable_is_refused_with_the_nearest_one() {
+    fn a_misspelt_variable_is_rejected_with_the_nearest_name() {
         for (name, hint) in [
             ("TOWER_KERNELS_REST_LISTN", "did you mean `TOWER_KERNELS_REST_LISTEN`?"),
             ("TOWER_KERNELS_TIMOUT", "did you mean `TOWER_KERNELS_TIMEOUT`?"),
@@ -131,7 +131,7 @@ mod tests {
             ("tower_kernels_timeout", "did you mean `TOWER_KERNELS_TIMEOUT`?"),
             ("TOWER_KERNELS_REST_PORT", "TOWER_KERNELS_REST_PORT is not a setting"),
             ("TOWER_KERNELS_XYZZY", "serve --help"),
-            ("TOWER_KERNELS_AUTH_API_KEYS", "auth.api_keys can be set in the file alone"),
+            ("TOWER_KERNELS_AUTH_API_KEYS", "auth.api_keys can only be set in the file"),
         ] {
             let error = read(&[(name, "8080")]).expect_err(name);
             assert!(error.starts_with(name) && error.contains(hint), "{name}: {error}");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_makes_for_services_is_ignored() {
+    fn variables_of_kubernetes_services_are_ignored() {
         for service in ["TOWER_KERNELS", "TOWER_KERNELS_CANARY", "TOWER_KERNELS_GPU_EU_1"] {
             for (name, value) in [
                 ("SERVICE_HOST", "10.0.0.1"),
@@ -160,13 +160,13 @@ mod tests {
         }
         assert!(
             read(&[("TOWER_KERNELS_PORT", "8080")]).is_err(),
-            "no service has it, but somebody who means a listener"
+            "not the form of a service: probably meant for a listener"
         );
         assert!(read(&[("TOWER_KERNELS_PORT_80_HTTP", "80")]).is_err());
     }
 
     #[test]
-    fn what_the_library_and_its_tests_are_told_is_ignored() {
+    fn variables_of_the_library_and_its_tests_are_ignored() {
         let read = read(&[("TOWER_KERNELS_CACHE", "/tmp"), ("TOWER_KERNELS_HOSTILE", "1")]).unwrap();
         assert!(read.settings.is_empty());
     }

@@ -1,4 +1,4 @@
-//! Who may call: what the configuration names, as a layer around REST and gRPC.
+//! Authentication of REST and gRPC, from the settings.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use tower_kernels::middleware::authenticate::{ApiKeys, Credential, Denied, Jwt, 
 use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_layer::Stack;
 
-use super::docs::{RestRefusals, leads_to_docs};
-use crate::config::{self, Algorithm, Auth, InvalidInput, KeysFile, of_serde};
+use super::docs::{RestRejections, is_docs_path};
+use crate::config::{self, Algorithm, Auth, InvalidSettings, KeysFile};
+use crate::suggest::for_serde_error;
 
-/// What checks credentials.
+/// Verifies credentials.
 #[derive(Clone, Debug)]
 pub(super) struct Authentication {
     verifier: Arc<dyn Verify>,
@@ -26,8 +27,8 @@ pub(super) struct Authentication {
 }
 
 impl Authentication {
-    /// `None` where nobody is asked who they are.
-    pub(super) fn new(auth: &Auth, client_certificates: bool) -> Result<Option<Self>, InvalidInput> {
+    /// `None` if authentication is off.
+    pub(super) fn new(auth: &Auth, client_certificates: bool) -> Result<Option<Self>, InvalidSettings> {
         let (keys, tokens) = (keys(auth)?, tokens(&auth.jwt)?);
         let schemes = [
             (SecurityScheme::ApiKey, keys.is_some()),
@@ -53,43 +54,43 @@ impl Authentication {
         Ok(Some(Self { verifier, schemes, open_docs, open_metrics, kinds }))
     }
 
-    /// Whether the page and the document of the REST API are for everybody.
+    /// Whether /docs and /openapi.json need no credentials.
     pub(super) fn has_open_docs(&self) -> bool {
         self.open_docs
     }
 
-    /// Its name, for people.
+    /// The accepted kinds of credentials, as text.
     pub(super) fn kinds(&self) -> &str {
         &self.kinds
     }
 
-    /// Whether there is a credential that goes into a header.
+    /// Whether a credential in a header is accepted.
     pub(super) fn has_header(&self) -> bool {
         self.kinds != "client certificates"
     }
 
-    /// REST behind it, and what its document says of it.
+    /// Adds authentication to REST and to its OpenAPI document.
     pub(super) fn around_rest<S>(&self, router: KernelRouter<S>, requests: &RequestMetrics) -> Router
     where
         S: Pipeline,
     {
         let router = router.security(self.schemes.iter().copied(), self.exempt_from_rest());
         let layer = self.layer(requests, Transport::Rest, self.exempt_from_rest());
-        router.into_router_with(Stack::new(layer, ErrorResponseLayer::with(RestRefusals)))
+        router.into_router_with(Stack::new(layer, ErrorResponseLayer::with(RestRejections)))
     }
 
-    /// Which requests of REST need no credential. Probes have none, and neither have the preflights of browsers.
+    /// Which REST requests need no credentials: health probes, CORS preflights and what the settings open.
     fn exempt_from_rest(&self) -> impl Fn(&Method, &Uri) -> bool + Send + Sync + use<> {
         let (open_docs, open_metrics) = (self.open_docs, self.open_metrics);
         move |method, uri| {
             *method == Method::OPTIONS
                 || matches!(uri.path(), "/health" | "/health/live" | "/health/ready")
                 || (open_metrics && uri.path() == "/metrics")
-                || (open_docs && leads_to_docs(uri.path()))
+                || (open_docs && is_docs_path(uri.path()))
         }
     }
 
-    /// In front of gRPC. Probes have no credentials.
+    /// Adds authentication to gRPC, except for its health service.
     pub(super) fn around_grpc(&self, router: Router, requests: &RequestMetrics) -> Router {
         let is_probe = |_: &Method, uri: &Uri| uri.path().starts_with("/grpc.health.v1.Health/");
         router.layer(Stack::new(self.layer(requests, Transport::Grpc, is_probe), ErrorResponseLayer::new()))
@@ -108,17 +109,17 @@ impl Authentication {
     }
 }
 
-fn keys(auth: &Auth) -> Result<Option<ApiKeys>, InvalidInput> {
+fn keys(auth: &Auth) -> Result<Option<ApiKeys>, InvalidSettings> {
     let mut keys = auth.api_keys.clone();
     let path = &auth.api_keys_file;
     if !path.as_os_str().is_empty() {
         let text = std::fs::read_to_string(path).map_err(|error| wrong("auth.api_keys_file", path, &error))?;
         let file: KeysFile = toml::from_str(&text).map_err(|error| {
-            let hint = of_serde(error.message()).unwrap_or_default();
+            let hint = for_serde_error(error.message()).unwrap_or_default();
             wrong("auth.api_keys_file", path, &format!("{error}{hint}"))
         })?;
         if file.api_keys.is_empty() {
-            return Err(wrong("auth.api_keys_file", path, &"there is no key in it, so nobody could call"));
+            return Err(wrong("auth.api_keys_file", path, &"it contains no key, so no request could be authenticated"));
         }
         keys.extend(file.api_keys);
     }
@@ -127,10 +128,10 @@ fn keys(auth: &Auth) -> Result<Option<ApiKeys>, InvalidInput> {
     }
     let keys: Result<Vec<_>, _> = keys.iter().map(config::TenantKey::api_key).collect();
     let keys = keys.and_then(|keys| ApiKeys::new(keys).map_err(|error| error.to_string()));
-    keys.map(Some).map_err(|error| InvalidInput::new(["auth.api_keys", "auth.api_keys_file"], error))
+    keys.map(Some).map_err(|error| InvalidSettings::new(["auth.api_keys", "auth.api_keys_file"], error))
 }
 
-fn tokens(jwt: &config::Jwt) -> Result<Option<Jwt>, InvalidInput> {
+fn tokens(jwt: &config::Jwt) -> Result<Option<Jwt>, InvalidSettings> {
     let Some(key) = key(jwt)? else { return Ok(None) };
     let mut tokens = Jwt::new(key).tenant_claim(&jwt.tenant_claim);
     if !jwt.issuer.is_empty() {
@@ -142,11 +143,11 @@ fn tokens(jwt: &config::Jwt) -> Result<Option<Jwt>, InvalidInput> {
     Ok(Some(tokens))
 }
 
-fn key(jwt: &config::Jwt) -> Result<Option<JwtKey>, InvalidInput> {
+fn key(jwt: &config::Jwt) -> Result<Option<JwtKey>, InvalidSettings> {
     let path = &jwt.key_file;
     let (setting, name, bytes) = match (path.as_os_str().is_empty(), jwt.secret_env.as_str()) {
         (true, "") => return Ok(None),
-        // Not both: that is refused before.
+        // Both are rejected when the settings are checked.
         (false, _) => {
             let bytes = std::fs::read(path).map_err(|error| wrong("auth.jwt.key_file", path, &error))?;
             ("auth.jwt.key_file", path.display().to_string(), bytes)
@@ -157,15 +158,16 @@ fn key(jwt: &config::Jwt) -> Result<Option<JwtKey>, InvalidInput> {
         Algorithm::RS256 => JwtKey::rs256_pem(&bytes),
         Algorithm::ES256 => JwtKey::es256_pem(&bytes),
         Algorithm::EdDsa => JwtKey::eddsa_pem(&bytes),
-        // Editors end a file with a line feed that nobody means.
+        // Editors add a line feed at the end of a file.
         Algorithm::HS256 => JwtKey::hs256(bytes.trim_ascii_end()),
     };
-    key.map(Some).map_err(|error| InvalidInput::new([setting], format!("{name}: {error}")))
+    key.map(Some).map_err(|error| InvalidSettings::new([setting], format!("{name}: {error}")))
 }
 
-/// An empty variable is not set, here as elsewhere.
-fn secret(variable: &str) -> Result<Vec<u8>, InvalidInput> {
-    let wrong = |why: &dyn std::fmt::Display| InvalidInput::new(["auth.jwt.secret_env"], format!("{variable}: {why}"));
+/// Reads the HS256 secret from an environment variable.
+fn secret(variable: &str) -> Result<Vec<u8>, InvalidSettings> {
+    let wrong =
+        |why: &dyn std::fmt::Display| InvalidSettings::new(["auth.jwt.secret_env"], format!("{variable}: {why}"));
     match std::env::var(variable) {
         Ok(secret) if secret.is_empty() => Err(wrong(&"the environment variable is empty")),
         Ok(secret) => Ok(secret.into_bytes()),
@@ -173,6 +175,6 @@ fn secret(variable: &str) -> Result<Vec<u8>, InvalidInput> {
     }
 }
 
-fn wrong(key: &'static str, path: &Path, error: &dyn std::fmt::Display) -> InvalidInput {
-    InvalidInput::new([key], format!("{}: {error}", path.display()))
+fn wrong(key: &'static str, path: &Path, error: &dyn std::fmt::Display) -> InvalidSettings {
+    InvalidSettings::new([key], format!("{}: {error}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! What kernels run on: opened at the start, and watched.
+//! Opens the backends and watches for lost devices.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tower_kernels::cuda::{self, Unavailable};
 use crate::config::{Config, CudaMode, Devices};
 use crate::exit::{Exit, Failure};
 
-/// How often to look whether the devices are still there. Their callers, health and metrics see it at once.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often the program checks for lost devices. Requests, health and metrics see a loss at once.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) fn open(config: &Config) -> Result<Local, Failure> {
     let required = config.cuda.mode == CudaMode::Required;
@@ -21,12 +21,12 @@ pub(super) fn open(config: &Config) -> Result<Local, Failure> {
     };
     match &cuda {
         Err(why) if required => {
-            return Err(Exit::Unavailable.because(format!("cuda.mode is `required`, and there is no CUDA: {why}")));
+            return Err(Exit::Unavailable.failure(format!("cuda.mode is `required`, but CUDA is not available: {why}")));
         }
         Ok(cuda) => {
             for missing in cuda.missing() {
                 if required {
-                    return Err(Exit::Unavailable.because(format!("cuda.mode is `required`, and {missing}")));
+                    return Err(Exit::Unavailable.failure(format!("cuda.mode is `required`, but {missing}")));
                 }
                 tracing::warn!("{missing}");
             }
@@ -34,7 +34,7 @@ pub(super) fn open(config: &Config) -> Result<Local, Failure> {
         Err(_) => {}
     }
     let cpu = CpuBackend::with_config(config.cpu.backend());
-    let cpu = cpu.map_err(|error| Exit::Failed.because(format!("the CPU's lanes: {error}")))?;
+    let cpu = cpu.map_err(|error| Exit::Failed.failure(format!("cannot start the CPU workers: {error}")))?;
     Ok(Local::with_backends(cpu, cuda))
 }
 
@@ -46,9 +46,9 @@ fn devices(config: &Config) -> Result<CudaDevices, Unavailable> {
     CudaDevices::with_config(&ordinals, &config.cuda.backend(ordinals.len()))
 }
 
-/// Completes once a CUDA device is lost, where the program is to end then. Where it is not, it says so of each and goes on.
-pub(super) async fn lost(local: &Local, exit: bool) -> String {
-    let mut watch = Watch::default();
+/// Logs each lost CUDA device. Completes at the first one if `exit`, else never.
+pub(super) async fn device_lost(local: &Local, exit: bool) -> String {
+    let mut watch = LostDevices::default();
     loop {
         let why = watch
             .next(|| match local.status().cuda {
@@ -63,21 +63,21 @@ pub(super) async fn lost(local: &Local, exit: bool) -> String {
     }
 }
 
-/// What has been said of lost devices.
+/// The lost devices that have been reported.
 #[derive(Default)]
-struct Watch {
-    said: Vec<String>,
+struct LostDevices {
+    reported: Vec<String>,
 }
 
-impl Watch {
-    /// What is to be said of the next one that is lost.
+impl LostDevices {
+    /// Waits for the next lost device and returns the reason.
     async fn next(&mut self, lost: impl Fn() -> Vec<String>) -> String {
         loop {
-            if let Some(why) = lost().into_iter().find(|why| !self.said.contains(why)) {
-                self.said.push(why.clone());
+            if let Some(why) = lost().into_iter().find(|why| !self.reported.contains(why)) {
+                self.reported.push(why.clone());
                 return why;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 }
@@ -88,18 +88,18 @@ mod tests {
     use std::cell::Cell;
 
     #[tokio::test(start_paused = true)]
-    async fn each_loss_is_seen_once_and_within_a_look() {
+    async fn each_loss_is_reported_once_and_within_an_interval() {
         let begun = tokio::time::Instant::now();
-        let looks = Cell::new(0);
+        let checks = Cell::new(0);
         let lost = || {
-            looks.set(looks.get() + 1);
-            let said = ["CUDA 1 fell off the bus", "CUDA 0 did so too"];
-            said.iter().take(looks.get() / 4).map(|&why| why.to_owned()).collect()
+            checks.set(checks.get() + 1);
+            let reasons = ["CUDA 1 fell off the bus", "CUDA 0 did so too"];
+            reasons.iter().take(checks.get() / 4).map(|&why| why.to_owned()).collect()
         };
-        let mut watch = Watch::default();
-        assert_eq!((watch.next(lost).await.as_str(), begun.elapsed()), ("CUDA 1 fell off the bus", 3 * LOOK));
-        assert_eq!((watch.next(lost).await.as_str(), begun.elapsed()), ("CUDA 0 did so too", 6 * LOOK));
-        let more = tokio::time::timeout(100 * LOOK, watch.next(lost)).await;
+        let mut watch = LostDevices::default();
+        assert_eq!((watch.next(lost).await.as_str(), begun.elapsed()), ("CUDA 1 fell off the bus", 3 * CHECK_INTERVAL));
+        assert_eq!((watch.next(lost).await.as_str(), begun.elapsed()), ("CUDA 0 did so too", 6 * CHECK_INTERVAL));
+        let more = tokio::time::timeout(100 * CHECK_INTERVAL, watch.next(lost)).await;
         assert!(more.is_err(), "{more:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What a browser is told that opens the documentation without a credential.
+//! The response to a request for the documentation without credentials.
 
 use axum::body::Body;
 use http::{HeaderValue, Request, Response, header};
@@ -6,54 +6,54 @@ use tower_kernels::axum::is_docs;
 use tower_kernels::error::ErrorKind;
 use tower_kernels::middleware::error_response::{ByContentType, Protocol, Refusal, Spoken};
 
-/// Whether this path is of the documentation, or leads to it.
-pub(super) fn leads_to_docs(path: &str) -> bool {
+/// Whether this path belongs to the documentation or redirects to it.
+pub(super) fn is_docs_path(path: &str) -> bool {
     path == "/" || is_docs(path)
 }
 
-/// Writes refusals as [`ByContentType`] does, and says of the documentation how it can be opened.
+/// Writes rejections as [`ByContentType`] does, and explains `auth.open_docs` in those of the documentation.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RestRefusals;
+pub(super) struct RestRejections;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Caller {
+pub(super) struct RequestInfo {
     spoken: Spoken,
-    wants: Wants,
+    resource: Resource,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wants {
+enum Resource {
     Kernels,
-    /// The documentation, as a document for programs.
+    /// The documentation, from a program.
     Docs,
-    /// The documentation, as a page for people.
+    /// The documentation, from a browser.
     Page,
 }
 
-impl Protocol<Body> for RestRefusals {
-    type Caller = Caller;
+impl Protocol<Body> for RestRejections {
+    type Caller = RequestInfo;
 
-    fn caller<R>(&self, request: &Request<R>) -> Caller {
+    fn caller<R>(&self, request: &Request<R>) -> RequestInfo {
         let accepts_html = || {
             let accept = request.headers().get_all(header::ACCEPT).iter();
             accept.filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/html"))
         };
-        let wants = match leads_to_docs(request.uri().path()) {
-            false => Wants::Kernels,
-            true if accepts_html() => Wants::Page,
-            true => Wants::Docs,
+        let resource = match is_docs_path(request.uri().path()) {
+            false => Resource::Kernels,
+            true if accepts_html() => Resource::Page,
+            true => Resource::Docs,
         };
-        Caller { spoken: Protocol::<Body>::caller(&ByContentType, request), wants }
+        RequestInfo { spoken: Protocol::<Body>::caller(&ByContentType, request), resource }
     }
 
-    fn answer(&self, Caller { spoken, wants }: &Caller, refusal: &Refusal) -> Response<Body> {
-        if refusal.kind != ErrorKind::Unauthenticated || *wants == Wants::Kernels {
+    fn answer(&self, RequestInfo { spoken, resource }: &RequestInfo, refusal: &Refusal) -> Response<Body> {
+        if refusal.kind != ErrorKind::Unauthenticated || *resource == Resource::Kernels {
             return ByContentType.answer(spoken, refusal);
         }
         let mut refusal = refusal.clone();
-        refusal.detail.push_str("; the setting auth.open_docs opens /docs and /openapi.json to everybody");
+        refusal.detail.push_str("; the setting auth.open_docs serves /docs and /openapi.json without credentials");
         let mut response = ByContentType.answer(spoken, &refusal);
-        if *wants == Wants::Page {
+        if *resource == Resource::Page {
             *response.body_mut() = Body::from(PAGE);
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -71,12 +71,12 @@ const PAGE: &str = r#"<!DOCTYPE html>
   </head>
   <body>
     <h1>This page needs credentials</h1>
-    <p>This server answers requests with an API key or a token, and a browser cannot send one when it opens a page.</p>
+    <p>This server requires an API key or a token, which a browser cannot send when it opens a page.</p>
     <ul>
-      <li>Whoever runs the server can open this page, and <code>/openapi.json</code>, to everybody: with the setting
-        <code>auth.open_docs</code>, which is <code>--auth-open-docs</code> on the command line. Kernels stay closed: the
-        page has a button, Authorize, for the credential.</li>
-      <li>With a credential, the document that the page shows can be had by other means:
+      <li>The operator of the server can serve this page and <code>/openapi.json</code> without credentials, with the
+        setting <code>auth.open_docs</code> (<code>--auth-open-docs</code> on the command line). Kernels still require
+        them: the page has an Authorize button.</li>
+      <li>With credentials, the OpenAPI document can be fetched from the command line:
         <pre>curl -H "x-api-key: $KEY" .../openapi.json
 curl -H "authorization: Bearer $TOKEN" .../openapi.json</pre></li>
     </ul>

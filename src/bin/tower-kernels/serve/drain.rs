@@ -1,11 +1,11 @@
-//! Why and how serving ends.
+//! Shutdown: its reasons and the signals that start it.
 
 use std::io;
 use std::time::Duration;
 
 use crate::exit::Exit;
 
-/// Why serving ends.
+/// Why the server shuts down.
 #[derive(Debug)]
 pub(super) enum Stop {
     Signal(Signal),
@@ -13,27 +13,28 @@ pub(super) enum Stop {
 }
 
 impl Stop {
-    /// What the program ends with, given whether all requests in flight were answered.
-    pub(super) fn exit(&self, all_answered: bool) -> Exit {
+    /// The exit code, given whether all requests in flight completed.
+    pub(super) fn exit(&self, all_completed: bool) -> Exit {
         match self {
-            _ if !all_answered => Exit::DrainLimit,
+            _ if !all_completed => Exit::DrainLimit,
             Self::Signal(_) => Exit::Done,
             Self::DeviceLost(_) => Exit::Unavailable,
         }
     }
 }
 
-pub(super) fn announce(why: &Stop, notice: Duration) {
+/// Logs the start of the drain.
+pub(super) fn log_start(why: &Stop, notice: Duration) {
     let why = match why {
         Stop::Signal(signal) => signal.name(),
         Stop::DeviceLost(why) => why,
     };
-    tracing::info!(why, ?notice, "draining: not ready from now on, and connections are refused after the notice");
+    tracing::info!(why, ?notice, "draining: not ready from now on; the listeners close after the notice");
 }
 
-/// A wish that the program ends.
+/// A signal that ends the program.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(unix), allow(dead_code, reason = "there are fewer elsewhere"))]
+#[cfg_attr(not(unix), allow(dead_code, reason = "other systems have fewer signals"))]
 pub(super) enum Signal {
     HangUp,
     Interrupt,
@@ -51,7 +52,7 @@ impl Signal {
         }
     }
 
-    /// What the program ends with where it does so at once.
+    /// The exit code if a second signal ends the drain.
     pub(super) fn exit(self) -> Exit {
         match self {
             Self::HangUp => Exit::HungUp,
@@ -62,11 +63,11 @@ impl Signal {
     }
 }
 
-/// Waits for signals, from when it is made.
+/// Receives signals from its creation on.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(super) struct Signals {
-    /// `None` where it is ignored, as `nohup` has it.
+    /// `None` if SIGHUP is ignored, as under `nohup`.
     hang_up: Option<tokio::signal::unix::Signal>,
     interrupt: tokio::signal::unix::Signal,
     quit: tokio::signal::unix::Signal,
@@ -103,8 +104,7 @@ impl Signals {
     }
 }
 
-/// Whether the program was started with SIGHUP ignored, so that it outlives its terminal. Elsewhere than on Linux nothing
-/// tells, and it is not taken to be.
+/// Whether the program was started with SIGHUP ignored, so that it outlives its terminal. Only Linux reports this.
 #[cfg(unix)]
 fn ignores_hang_up() -> bool {
     const BIT_OF_SIGHUP: u64 = 1;
@@ -113,7 +113,7 @@ fn ignores_hang_up() -> bool {
     ignored.is_some_and(|ignored| ignored & BIT_OF_SIGHUP != 0)
 }
 
-/// Waits for Ctrl-C, from when it is made.
+/// Receives Ctrl-C from its creation on.
 #[cfg(windows)]
 #[derive(Debug)]
 pub(super) struct Signals {

@@ -1,4 +1,4 @@
-//! A kernel by which the device is lost, to see what the whole program does then: `tests/clients/lost_device.py`.
+//! A kernel that faults, so that its device is lost: for `tests/clients/lost_device.py`.
 
 // A module is a promise about device code.
 #![allow(unsafe_code)]

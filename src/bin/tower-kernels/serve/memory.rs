@@ -1,4 +1,4 @@
-//! How much memory requests may hold, where the configuration leaves it to the program.
+//! The memory limit of requests, found from the limits of the process if it is `auto`.
 
 use std::fs;
 use std::path::Path;
@@ -7,24 +7,24 @@ use tower_kernels::service::HostMemory;
 
 use crate::config::{Memory, MemoryMax};
 
-/// Where neither a limit nor the machine's memory can be read.
+/// Used if neither a limit nor the memory of the machine can be read.
 const UNKNOWN: u64 = 2 << 30;
 
-/// What requests may hold together. By default it is half of what the process may have: the other half is for the program
-/// itself, the cache, connections, and for freed memory that the allocator keeps.
+/// The memory budget of all requests. `auto` is half of what the process may use: the other half is for the program, the
+/// cache, connections, and freed memory that the allocator retains.
 pub(super) fn open(config: &Memory) -> HostMemory {
     let max = match config.max {
         MemoryMax::Bytes(bytes) => bytes,
         MemoryMax::Auto => {
             let (limit, of) = limit(Path::new("/"));
-            tracing::info!(memory.max = limit / 2, limit, of, "memory for requests");
+            tracing::info!(memory.max = limit / 2, limit, of, "memory limit of requests");
             limit / 2
         }
     };
     HostMemory::new(max)
 }
 
-/// The least of the limits on the memory of this process, and where it comes from.
+/// The lowest memory limit of this process, and its source.
 fn limit(root: &Path) -> (u64, &'static str) {
     let limits = [
         (cgroup(root), "the control group"),
@@ -33,10 +33,10 @@ fn limit(root: &Path) -> (u64, &'static str) {
         (machine(root), "the machine"),
     ];
     let known = limits.into_iter().filter_map(|(limit, of)| Some((limit?, of)));
-    known.min_by_key(|(limit, _)| *limit).unwrap_or((UNKNOWN, "a guess, as no limit can be read"))
+    known.min_by_key(|(limit, _)| *limit).unwrap_or((UNKNOWN, "a default, as no limit can be read"))
 }
 
-/// The least of the limits of the control group of this process and of those that it is in, of either version.
+/// The lowest limit of the control group of this process and its parents, of either version.
 fn cgroup(root: &Path) -> Option<u64> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mut least: Option<u64> = None;
@@ -52,10 +52,10 @@ fn cgroup(root: &Path) -> Option<u64> {
             _ => continue,
         };
         let mount = root.join(mount);
-        // In a container the path can be the host's, and the mount the container's own group.
+        // In a container the path may be that of the host, while the mount is the container's own group.
         for group in mount.join(path.trim_start_matches('/')).ancestors().take_while(|group| group.starts_with(&mount))
         {
-            // `max` is no limit, and no number.
+            // `max` is no limit and does not parse.
             let limit = fs::read_to_string(group.join(file)).ok().and_then(|text| text.trim().parse().ok());
             least = least.into_iter().chain(limit).min();
         }
@@ -83,7 +83,7 @@ mod tests {
 
     const MEMINFO: (&str, &str) = ("proc/meminfo", "MemTotal:       16384 kB\nMemFree:  1 kB\n");
 
-    /// A file system with these files. Each test has one of its own.
+    /// Creates a directory with these files.
     fn root(name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
         let root = std::env::temp_dir().join(format!("tower-kernels-memory-{name}-{}", std::process::id()));
         for (path, text) in files {
@@ -120,6 +120,6 @@ mod tests {
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "7000000\n"),
         ];
         check("v1", &version_1, (7_000_000, "the control group"));
-        check("nothing", &[("empty", "")], (UNKNOWN, "a guess, as no limit can be read"));
+        check("nothing", &[("empty", "")], (UNKNOWN, "a default, as no limit can be read"));
     }
 }

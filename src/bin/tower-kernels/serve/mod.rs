@@ -1,4 +1,4 @@
-//! `serve`: REST and gRPC over one pipeline, until a signal.
+//! The subcommand `serve`: REST and gRPC over one pipeline, until a signal.
 
 mod auth;
 mod backends;
@@ -6,7 +6,6 @@ mod docs;
 mod drain;
 #[cfg(feature = "fault-kernel")]
 mod fault;
-mod greeting;
 mod log;
 mod memory;
 #[cfg(target_os = "linux")]
@@ -14,6 +13,7 @@ mod open_files;
 mod pipeline;
 mod servers;
 mod settings;
+mod startup_message;
 mod tls;
 
 use std::path::PathBuf;
@@ -28,25 +28,25 @@ use crate::Outcome;
 use crate::config::{Effective, Overrides};
 use crate::exit::Exit;
 
-/// Shown below the options.
+/// The text below the options.
 pub(crate) const HELP: &str = "\
-Times are written as 500ms, 30s or 1m 30s. Each flag has a variable, and a key in the file: --drain-limit is
-TOWER_KERNELS_DRAIN_LIMIT, and limit in [drain]. A flag is stronger than its variable, and that than the file; an empty
-variable is not set. REST and gRPC listen on 127.0.0.1:8080, localhost:8080, :8080 (all interfaces), unix:/path, or off.
-auth.api_keys and rate_limit.tenants are in the file alone; --print-config shows its form.
+Times are written as 500ms, 30s or 1m 30s. Each flag has an environment variable and a key in the file: --drain-limit is
+TOWER_KERNELS_DRAIN_LIMIT, and limit in section [drain]. Flags override variables, which override the file. An empty
+variable counts as not set. Addresses are 127.0.0.1:8080, localhost:8080, :8080 (all interfaces), unix:/path, or off.
+auth.api_keys, tenants.named and rate_limit.tenants can only be set in the file; --print-config shows its format.
 
 Examples:
   tower-kernels serve --rest-listen 127.0.0.1:8000 --grpc-listen off
   tower-kernels serve --config tower-kernels.toml --print-config";
 
-/// What `serve` takes.
+/// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A TOML file with settings. [env: TOWER_KERNELS_CONFIG]
-    // The variable is read with the others, where an empty one is not set.
+    /// TOML file with settings [env: TOWER_KERNELS_CONFIG].
+    // The variable is read with the others, as an empty one counts as not set.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print the configuration that holds, with where each value came from, and exit.
+    /// Print the effective configuration with the source of each value, and exit.
     #[arg(long)]
     print_config: bool,
     #[command(flatten)]
@@ -55,16 +55,16 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: &Args) -> Outcome {
     let effective = Effective::read(args.config.as_deref(), &args.overrides)?;
-    pipeline::check(&effective.config).map_err(|invalid| effective.refuse(invalid))?;
+    pipeline::check(&effective.config).map_err(|invalid| effective.reject(invalid))?;
     if args.print_config {
         crate::output::print(effective.to_string())?;
         return Ok(Exit::Done.into());
     }
-    // Dropped last, and with it written to its end.
+    // Dropped last, which writes the remaining lines.
     let logger = Logger::init(&effective.config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let exit = runtime.block_on(serve(effective, &logger));
-    // What was cut off may hold a thread up; nobody waits for it.
+    // Work that was cut off may block a thread.
     runtime.shutdown_background();
     Ok(exit?.into())
 }
@@ -74,30 +74,30 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
     let config = &effective.config;
     #[cfg(target_os = "linux")]
     open_files::raise_limit(config);
-    // Before anything is served, so that no signal finds nobody.
+    // Before anything is served, so that no signal is missed.
     let mut signals = Signals::new()?;
     let local = backends::open(config)?;
     let registry = pipeline::registry(config)?;
     let auth = Authentication::new(&config.auth, config.tls.has_client_ca());
-    let auth = auth.map_err(|invalid| effective.refuse(invalid))?;
-    let layer = pipeline::layer(config, &registry, auth.is_some()).map_err(|invalid| effective.refuse(invalid))?;
-    tracing::info!("the layers, from the outside in:\n{layer}");
+    let auth = auth.map_err(|invalid| effective.reject(invalid))?;
+    let layer = pipeline::layer(config, &registry, auth.is_some()).map_err(|invalid| effective.reject(invalid))?;
+    tracing::info!("layers, outermost first:\n{layer}");
     let pipeline = layer.over(local.clone());
     let health = HealthService::of(&pipeline);
     let memory = memory::open(&config.memory);
-    let tls = tls::open(&config.tls).map_err(|invalid| effective.refuse(invalid))?;
+    let tls = tls::open(&config.tls).map_err(|invalid| effective.reject(invalid))?;
     let mut servers = Servers::new(config, auth, tls, memory);
-    servers.also_show(logger.metrics());
+    servers.add_metrics(logger.metrics());
     let rest = servers.rest(config, &pipeline).await;
-    let rest = rest.map_err(|failure| effective.due_to("rest.listen", &failure))?;
+    let rest = rest.map_err(|failure| effective.blame("rest.listen", &failure))?;
     let streams = StreamShutdown::new();
     let grpc = servers.grpc(config, &pipeline, health.clone(), &streams).await;
-    grpc.map_err(|failure| effective.due_to("grpc.listen", &failure))?;
-    greeting::print(config, &servers, &registry, &local)?;
+    grpc.map_err(|failure| effective.blame("grpc.listen", &failure))?;
+    startup_message::print(config, &servers, &registry, &local)?;
 
     let why = tokio::select! {
         signal = signals.next() => Stop::Signal(signal),
-        why = backends::lost(&local, config.exit_on_device_loss) => Stop::DeviceLost(why),
+        why = backends::device_lost(&local, config.exit_on_device_loss) => Stop::DeviceLost(why),
         ended = servers.ended() => return Err(ended.into()),
     };
     let drained = async {
@@ -105,11 +105,11 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
             rest.drain();
         }
         health.set_serving(false).await;
-        // They go on until the notice is over, and tell their clients to go elsewhere.
+        // They serve until the end of the notice, and tell their clients to reconnect elsewhere.
         servers.stop();
-        drain::announce(&why, config.drain.notice.0);
+        drain::log_start(&why, config.drain.notice.0);
         tokio::time::sleep(config.drain.notice.0).await;
-        // Who watches gRPC health has been told, and would hold its connection open for ever, as open streams would.
+        // Health watchers have been notified; open streams would keep their connections open.
         health.close().await;
         streams.end_streams();
         servers.stopped().await
@@ -117,7 +117,7 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
     Ok(tokio::select! {
         drained = drained => why.exit(drained?),
         signal = signals.next() => {
-            tracing::warn!(signal = signal.name(), "a second signal: ending at once, requests in flight are lost");
+            tracing::warn!(signal = signal.name(), "second signal: exiting at once, requests in flight are lost");
             signal.exit()
         }
     })

@@ -1,24 +1,24 @@
-//! The process's limit on open files, against the connections that there may be.
+//! Raises the limit on open files to what the allowed connections need.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 
-/// Files that are no connections: the listeners, the log, the runtime's own, and those of the CUDA driver.
+/// Files other than connections: the listeners, the log, those of the runtime and of the CUDA driver.
 const OTHER_FILES: u64 = 256;
 
-/// Raises the limit to what the settings need, as far as the system lets a process do so, and warns where that is too
-/// little: past it no connection is accepted, those of health probes included.
+/// Raises the soft limit to what the settings need, and warns if the hard limit is lower: beyond it no connection is
+/// accepted, not even of health probes.
 pub(super) fn raise_limit(config: &Config) {
     let needed = needed(config);
     let limit = getrlimit(Resource::Nofile);
-    // No limit, or more than it takes.
+    // Unlimited, or enough.
     let Some(current) = limit.current.filter(|current| *current < needed) else { return };
     let raised = limit.maximum.map_or(needed, |maximum| maximum.min(needed)).max(current);
     let now = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum }) {
         Ok(()) => raised,
         Err(error) => {
-            tracing::debug!(%error, "the limit on open files cannot be raised");
+            tracing::debug!(%error, "cannot raise the limit on open files");
             current
         }
     };
@@ -26,13 +26,13 @@ pub(super) fn raise_limit(config: &Config) {
         tracing::warn!(
             limit = now,
             needed,
-            "connections.max is more than the limit on open files allows: raise the limit (ulimit -n, LimitNOFILE in \
+            "connections.max needs more open files than the limit allows: raise the limit (ulimit -n, LimitNOFILE in \
              systemd) or lower connections.max"
         );
     }
 }
 
-/// What both listeners may have open at one time, and the rest of the process.
+/// The number of files that both listeners and the rest of the process may have open.
 fn needed(config: &Config) -> u64 {
     let listeners =
         [&config.rest.listen, &config.grpc.listen].iter().filter(|listen| listen.0.is_some()).count() as u64;

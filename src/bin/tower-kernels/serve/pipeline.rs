@@ -1,4 +1,4 @@
-//! What REST and gRPC both call: one service, in one set of layers.
+//! The registry and the layers that REST and gRPC share.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -8,51 +8,51 @@ use tower_kernels::kernels;
 use tower_kernels::pipeline::{InvalidPipeline, PipelineLayer, QuotaConfig, RateLimitConfig};
 use tower_kernels::service::KernelRegistry;
 
-use crate::config::{Config, InvalidInput, RateLimit, TenantLimit};
+use crate::config::{Config, InvalidSettings, RateLimit, TenantLimit};
 use crate::exit::{Exit, Failure};
 
-/// The kernels of the catalogue that are served.
+/// The registry of the kernels to serve.
 pub(super) fn registry(config: &Config) -> Result<Arc<KernelRegistry>, Failure> {
     let registry = KernelRegistry::new();
     let wanted = |domain: &str| config.domains.is_empty() || config.domains.iter().any(|one| one.0 == domain);
     kernels::register_where(&registry, |kernel| wanted(kernel.domain()))
-        .map_err(|error| Exit::Failed.because(error.to_string()))?;
+        .map_err(|error| Exit::Failed.failure(error.to_string()))?;
     #[cfg(feature = "fault-kernel")]
-    registry.register(super::fault::Fault).map_err(|error| Exit::Failed.because(error.to_string()))?;
+    registry.register(super::fault::Fault).map_err(|error| Exit::Failed.failure(error.to_string()))?;
     Ok(Arc::new(registry))
 }
 
-/// The layers that are asked for.
+/// The layers that the settings ask for.
 ///
-/// `verified` says whether the tenants of requests are who they say, and not whoever a header names.
+/// `verified` is whether requests are authenticated, so that their tenant is not just what a header claims.
 pub(super) fn layer(
     config: &Config,
     registry: &Arc<KernelRegistry>,
     verified: bool,
-) -> Result<PipelineLayer, InvalidInput> {
+) -> Result<PipelineLayer, InvalidSettings> {
     let mut pipeline = config.pipeline();
     pipeline.tenants = config.tenants.pipeline(verified);
     pipeline.rate_limit = rate_limit(&config.rate_limit);
     PipelineLayer::new(Arc::clone(registry), pipeline).map_err(|error| invalid(&error))
 }
 
-/// Whether the layers can be made, before there is anything that they are made around.
-pub(super) fn check(config: &Config) -> Result<(), InvalidInput> {
+/// Checks that the layers can be built, before anything is opened.
+pub(super) fn check(config: &Config) -> Result<(), InvalidSettings> {
     layer(config, &Arc::new(KernelRegistry::new()), true).map(drop)
 }
 
-/// The settings that a field of the pipeline's configuration is made from.
-fn invalid(error: &InvalidPipeline) -> InvalidInput {
+/// Names the settings behind a field of the pipeline's configuration.
+fn invalid(error: &InvalidPipeline) -> InvalidSettings {
     let keys: &[&str] = match error.field() {
         "rate_limit.each" => &["rate_limit.per_second", "rate_limit.burst"],
         field if field.starts_with("rate_limit.tenants.") => &["rate_limit.tenants"],
         "circuit_breaker.failure_rate" => &["circuit_breaker.failure_percent"],
         "cache" => &["cache.max_bytes"],
         "retry.attempts" => &["retry.attempts"],
-        // One that is added says itself what it is about.
+        // The message names the field.
         _ => &[],
     };
-    InvalidInput::new(keys, chain(error))
+    InvalidSettings::new(keys, chain(error))
 }
 
 fn rate_limit(config: &RateLimit) -> Option<RateLimitConfig> {
@@ -64,7 +64,6 @@ fn rate_limit(config: &RateLimit) -> Option<RateLimitConfig> {
 
 fn quota(TenantLimit { per_second, burst }: TenantLimit) -> QuotaConfig {
     match NonZeroU32::new(per_second) {
-        // Whatever the burst.
         None => QuotaConfig::UNLIMITED,
         Some(rate) => QuotaConfig::per_second(rate, NonZeroU32::new(burst)),
     }

@@ -1,4 +1,4 @@
-//! The listeners, and what answers behind them.
+//! The REST and gRPC servers.
 
 use std::io;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ use super::auth::Authentication;
 use crate::config::{Config, Listen};
 use crate::exit::{Exit, Failure};
 
-/// Adds metrics to a page.
-type MoreMetrics = dyn Fn(&mut Registry) + Send + Sync;
+/// Registers metrics.
+type RegisterMetrics = dyn Fn(&mut Registry) + Send + Sync;
 
-/// What listens, and where.
+/// The running servers and their addresses.
 pub(super) struct Servers {
-    /// Until it serves.
+    /// Taken when it starts.
     rest_server: Server,
     grpc_server: Server,
     drain: Duration,
@@ -38,11 +38,11 @@ pub(super) struct Servers {
     stopping: CancellationToken,
     running: JoinSet<(&'static str, io::Result<()>)>,
     requests: RequestMetrics,
-    more_metrics: Vec<Arc<MoreMetrics>>,
-    /// Where they listen; nowhere if they are off.
+    more_metrics: Vec<Arc<RegisterMetrics>>,
+    /// The addresses; empty if the server is off.
     pub(super) rest: Vec<ListenAddress>,
     pub(super) grpc: Vec<ListenAddress>,
-    /// Those of Unix domain sockets, which are removed at the end, however it comes.
+    /// The files of Unix domain sockets, removed on drop.
     #[cfg(unix)]
     socket_files: Vec<SocketFile>,
 }
@@ -69,12 +69,12 @@ impl Servers {
         }
     }
 
-    /// Shows more on /metrics. To be said before REST is served.
-    pub(super) fn also_show(&mut self, register: impl Fn(&mut Registry) + Send + Sync + 'static) {
+    /// Adds metrics to /metrics. Must be called before REST is started.
+    pub(super) fn add_metrics(&mut self, register: impl Fn(&mut Registry) + Send + Sync + 'static) {
         self.more_metrics.push(Arc::new(register));
     }
 
-    /// Serves REST, where it is to be. What comes back says later that it is draining.
+    /// Starts REST unless it is off. The returned handle starts its drain.
     pub(super) async fn rest(
         &mut self,
         config: &Config,
@@ -106,7 +106,7 @@ impl Servers {
         Ok(Some(drain))
     }
 
-    /// Serves gRPC, where it is to be.
+    /// Starts gRPC unless it is off.
     pub(super) async fn grpc(
         &mut self,
         config: &Config,
@@ -136,12 +136,12 @@ impl Servers {
         Ok(())
     }
 
-    /// Listens, where it is to.
+    /// Binds a listener unless it is off.
     async fn bind(&mut self, name: &str, listen: &Listen) -> Result<Option<Listener>, Failure> {
         let Some(address) = &listen.0 else { return Ok(None) };
         let bound = Listener::bind(address).await;
         let listener =
-            bound.map_err(|error| Exit::Address.because(format!("{name} cannot listen on {address}: {error}")))?;
+            bound.map_err(|error| Exit::Address.failure(format!("{name} cannot listen on {address}: {error}")))?;
         #[cfg(unix)]
         self.socket_files.extend(listener.socket_file());
         Ok(Some(listener))
@@ -155,33 +155,33 @@ impl Servers {
         }
     }
 
-    /// Completes when one of them has ended without having been told to: a defect.
+    /// Completes when a server ends unexpectedly.
     pub(super) async fn ended(&mut self) -> Failure {
         match self.running.join_next().await {
-            Some(Ok((name, Err(error)))) => Exit::Failed.because(format!("{name} has ended: {error}")),
-            Some(Ok((name, Ok(())))) => Exit::Failed.because(format!("{name} has ended without being told to")),
-            Some(Err(error)) => Exit::Failed.because(format!("a server has ended: {error}")),
-            None => Exit::Failed.because("there is no server"),
+            Some(Ok((name, Err(error)))) => Exit::Failed.failure(format!("{name} ended unexpectedly: {error}")),
+            Some(Ok((name, Ok(())))) => Exit::Failed.failure(format!("{name} ended unexpectedly")),
+            Some(Err(error)) => Exit::Failed.failure(format!("a server ended unexpectedly: {error}")),
+            None => Exit::Failed.failure("no server is running"),
         }
     }
 
-    /// Tells clients that they will stop, and stops once the notice is over.
+    /// Starts the drain: clients are notified, and the servers stop after the notice.
     pub(super) fn stop(&self) {
         self.stopping.cancel();
     }
 
-    /// Waits until they have stopped; says whether all that was worked on was answered within the limit.
+    /// Waits until the servers have stopped. Returns whether all requests completed within the limit.
     pub(super) async fn stopped(&mut self) -> Result<bool, Failure> {
         let mut all = true;
         while let Some(ended) = self.running.join_next().await {
             match ended {
                 Ok((_, Ok(()))) => {}
                 Ok((name, Err(error))) if error.kind() == io::ErrorKind::TimedOut => {
-                    tracing::error!(%error, "{name}: the drain limit has passed");
+                    tracing::error!(%error, "{name}: drain limit exceeded, requests were cancelled");
                     all = false;
                 }
-                Ok((name, Err(error))) => return Err(Exit::Failed.because(format!("{name}: {error}"))),
-                Err(error) => return Err(Exit::Failed.because(format!("a server has ended: {error}"))),
+                Ok((name, Err(error))) => return Err(Exit::Failed.failure(format!("{name}: {error}"))),
+                Err(error) => return Err(Exit::Failed.failure(format!("a server ended unexpectedly: {error}"))),
             }
         }
         Ok(all)
@@ -198,12 +198,14 @@ fn server(config: &Config, tls: Option<&Tls>) -> Server {
     }
 }
 
-/// What may be asked over a connection that is kept for health probes.
+/// Whether a path may be requested on a connection of the health reserve.
 fn is_probe(path: &str) -> bool {
     matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics")
         || path.starts_with("/grpc.health.v1.Health/")
 }
 
 fn addresses(name: &str, listener: &Listener) -> Result<Vec<ListenAddress>, Failure> {
-    listener.local_addresses().map_err(|error| Exit::Address.because(format!("{name} has no address: {error}")))
+    listener
+        .local_addresses()
+        .map_err(|error| Exit::Address.failure(format!("{name}: cannot read the local address: {error}")))
 }

@@ -1,10 +1,10 @@
-//! The settings that differ from the defaults, in the log at the start.
+//! Logs the settings that differ from the defaults, at startup.
 
 use std::fmt::Write;
 
 use crate::config::{Changed, Effective, LogFormat};
 
-/// Logs them: as one text with a line each, or as JSON with an object each.
+/// Logs the settings: as one text with a line each, or as one JSON object each.
 pub(super) fn log(effective: &Effective) {
     let changed = effective.changed();
     let version = env!("CARGO_PKG_VERSION");
@@ -26,7 +26,7 @@ pub(super) fn log(effective: &Effective) {
     }
 }
 
-/// As in the file, section by section, with where each comes from.
+/// Formats settings as in the file, with the source of each.
 fn lines(changed: &[Changed<'_>]) -> String {
     let mut text = String::new();
     let mut section = "";
@@ -36,7 +36,7 @@ fn lines(changed: &[Changed<'_>]) -> String {
             text.push_str(&format!("\n  [{this}]"));
             section = this;
         }
-        // A string takes all that is written to it.
+        // Writing to a string cannot fail.
         let _ = write!(text, "\n    {name} = {}  # {}", setting.value, setting.source());
     }
     text

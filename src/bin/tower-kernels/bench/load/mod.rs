@@ -1,8 +1,8 @@
-//! Load: callers on threads of their own, and what they saw.
+//! Generates load with clients on several threads.
 
-mod line;
+mod queue;
 mod schedule;
-mod tally;
+mod statistics;
 mod timer;
 
 use std::error::Error;
@@ -18,78 +18,78 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::line::{Line, work};
+use self::queue::{Queue, run_client};
 use self::schedule::Schedule;
-pub(super) use self::tally::{Errors, Tally, WINDOW};
+pub(super) use self::statistics::{Errors, Statistics, WINDOW};
 use self::timer::Timer;
 use super::args::Arrivals;
 use super::machine;
-use super::target::{Callers, Failure};
+use super::target::{ClientFactory, Failure};
 
-/// How requests are sent, and how many.
+/// How, and how many, requests are sent.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) threads: usize,
     pub(super) concurrency: usize,
-    pub(super) pace: Pace,
+    pub(super) model: LoadModel,
     pub(super) warmup: Duration,
     pub(super) duration: Option<Duration>,
     pub(super) requests: Option<u64>,
     pub(super) timeout: Duration,
 }
 
-/// When a request is sent.
+/// When requests are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Pace {
-    /// When the caller has the answer to the one before.
+pub(super) enum LoadModel {
+    /// When the client has the response to the previous one.
     Closed,
-    /// By the clock, so many a second.
+    /// At a rate per second, independent of responses.
     Open { rate: f64, arrivals: Arrivals },
 }
 
-/// What a run has shown.
+/// The results of a run.
 #[derive(Debug)]
 pub(super) struct Measured {
-    pub(super) tally: Tally,
+    pub(super) statistics: Statistics,
     /// From the end of the warm-up to the end of the run.
     pub(super) elapsed: Duration,
-    /// Of this process, in that time; `None` where the system does not say.
+    /// Processor time of this process in that time; `None` if unknown.
     pub(super) cpu: Option<Duration>,
     /// Whether Ctrl-C ended it.
     pub(super) interrupted: bool,
 }
 
 /// Runs a plan: every thread connects, then all begin at once.
-pub(super) fn run<C: Callers>(
+pub(super) fn run<C: ClientFactory>(
     runtime: &Runtime,
     target: &C,
     plan: &Plan,
     allow_errors: bool,
 ) -> Result<Measured, Box<dyn Error + Send + Sync>> {
-    // Ten seconds of the same refusal say no more than one does.
-    if !allow_errors && let Err(failure) = runtime.block_on(first(target, plan.timeout)) {
-        let message = format!("the first request failed, so nothing was measured: {failure}");
-        return Err(failure.exit().because(message).into());
+    // Without this, a run of nothing but failures would take its full time.
+    if !allow_errors && let Err(failure) = runtime.block_on(initial_request(target, plan.timeout)) {
+        let message = format!("the initial request failed, so nothing was measured: {failure}");
+        return Err(failure.exit().failure(message).into());
     }
     let stop = CancellationToken::new();
-    let left = plan.requests.map(|requests| Arc::new(AtomicU64::new(requests)));
+    let remaining = plan.requests.map(|requests| Arc::new(AtomicU64::new(requests)));
     let (go, begun) = watch::channel(None);
     std::thread::scope(|scope| {
-        // Whichever way this ends, the threads do.
+        // Stops the threads on every way out.
         let _stop = stop.clone().drop_guard();
         let (mut threads, mut connected, mut progress) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..plan.threads {
-            let (says, hears) = oneshot::channel();
-            let seen = Arc::new(Seen::default());
-            let share = Share { index, plan, left: left.clone(), seen: Arc::clone(&seen) };
+            let (connected_sender, connected_receiver) = oneshot::channel();
+            let own = Arc::new(Progress::default());
+            let share = Share { index, plan, remaining: remaining.clone(), progress: Arc::clone(&own) };
             let (begun, stop) = (begun.clone(), stop.clone());
-            threads.push(scope.spawn(move || on_thread(target, share, says, begun, stop)));
-            connected.push(hears);
-            progress.push(seen);
+            threads.push(scope.spawn(move || on_thread(target, share, connected_sender, begun, stop)));
+            connected.push(connected_receiver);
+            progress.push(own);
         }
         let (start, cpu, interrupted) = runtime.block_on(async {
             for connected in connected {
-                connected.await.map_err(|_| "a thread ended before it had connected")??;
+                connected.await.map_err(|_| "a thread ended before it connected")??;
             }
             let start = Instant::now();
             go.send_replace(Some(start));
@@ -101,52 +101,56 @@ pub(super) fn run<C: Callers>(
             watch_run(plan, start, &progress, ended).await
         })?;
         stop.cancel();
-        let mut tally = Tally::default();
+        let mut statistics = Statistics::default();
         for thread in threads {
             match thread.join() {
-                Ok(part) => tally.add(&part?)?,
+                Ok(part) => statistics.add(&part?)?,
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        let begin = start + plan.warmup;
-        let elapsed = match (interrupted, plan.requests.is_some()) {
-            (true, _) => Instant::now().saturating_duration_since(begin),
-            // It may have ended by the number of requests, long before its time.
-            (false, true) => tally.last.unwrap_or(begin).saturating_duration_since(begin),
-            (false, false) => {
-                plan.duration.unwrap_or_default().max(tally.last.unwrap_or(begin).saturating_duration_since(begin))
-            }
-        };
+        let elapsed = measured_time(plan, start + plan.warmup, statistics.last, interrupted);
         let cpu = match (cpu, machine::cpu_time()) {
             (Some(before), Some(after)) => Some(after.saturating_sub(before)),
             _ => None,
         };
-        Ok(Measured { tally, elapsed, cpu, interrupted })
+        Ok(Measured { statistics, elapsed, cpu, interrupted })
     })
 }
 
-async fn first<C: Callers>(target: &C, timeout: Duration) -> Result<(), Failure> {
-    // hyper's connection runs beside the caller.
+/// The length of the measurement that began at `begin` and had its last response at `last`.
+fn measured_time(plan: &Plan, begin: Instant, last: Option<Instant>, interrupted: bool) -> Duration {
+    let until_last = last.unwrap_or(begin).saturating_duration_since(begin);
+    match (interrupted, plan.requests.is_some()) {
+        (true, _) => Instant::now().saturating_duration_since(begin),
+        // It may have ended by the number of requests, before its duration.
+        (false, true) => until_last,
+        (false, false) => plan.duration.unwrap_or_default().max(until_last),
+    }
+}
+
+/// Sends one request, to find out whether requests can succeed.
+async fn initial_request<C: ClientFactory>(target: &C, timeout: Duration) -> Result<(), Failure> {
+    // hyper's connection runs as a local task.
     LocalSet::new()
         .run_until(async {
-            for mut caller in target.callers(1).await? {
-                line::call(&mut caller, timeout).await?;
+            for mut client in target.clients(1).await? {
+                queue::call(&mut client, timeout).await?;
             }
             Ok(())
         })
         .await
 }
 
-/// Shows how far it is, on a terminal; answers when the run began, the processor time at the end of the warm-up, and
-/// whether Ctrl-C ended it.
+/// Shows progress on a terminal. Returns the start of the run, the processor time at the end of the warm-up, and whether
+/// Ctrl-C ended it.
 async fn watch_run(
     plan: &Plan,
     start: Instant,
-    progress: &[Arc<Seen>],
+    progress: &[Arc<Progress>],
     ended: impl Future<Output = ()>,
 ) -> Result<(Instant, Option<Duration>, bool), Box<dyn Error + Send + Sync>> {
     let style = ProgressStyle::with_template("{elapsed_precise} {msg}")?;
-    // It draws on standard error, and only where that is a terminal.
+    // Draws on stderr, if that is a terminal.
     let bar = ProgressBar::new_spinner().with_style(style);
     let begin = start + plan.warmup;
     let (mut cpu, mut before) = (None, (start, 0));
@@ -160,15 +164,15 @@ async fn watch_run(
             () = &mut ended => break false,
             () = &mut warm, if cpu.is_none() => cpu = Some(machine::cpu_time()),
             now = ticks.tick() => {
-                let sum = |of: fn(&Seen) -> &AtomicU64| -> u64 {
-                    progress.iter().map(|seen| of(seen).load(Ordering::Relaxed)).sum()
+                let sum = |of: fn(&Progress) -> &AtomicU64| -> u64 {
+                    progress.iter().map(|progress| of(progress).load(Ordering::Relaxed)).sum()
                 };
-                let (answered, failed) = (sum(|seen| &seen.answered), sum(|seen| &seen.failed));
+                let (succeeded, failed) = (sum(|progress| &progress.succeeded), sum(|progress| &progress.failed));
                 let seconds = now.saturating_duration_since(before.0).as_secs_f64();
-                let rate = (answered - before.1) as f64 / seconds.max(0.001);
+                let rate = (succeeded - before.1) as f64 / seconds.max(0.001);
                 let phase = if now < begin { "warming up" } else { "measuring" };
-                bar.set_message(format!("{phase}: {rate:.0} requests a second, {failed} failed"));
-                before = (now, answered);
+                bar.set_message(format!("{phase}: {rate:.0} requests/s, {failed} failed"));
+                before = (now, succeeded);
             }
         }
     };
@@ -176,66 +180,66 @@ async fn watch_run(
     Ok((start, cpu.flatten(), interrupted))
 }
 
-/// What a thread has seen so far, for the line that shows progress.
+/// The progress of a thread.
 #[derive(Debug, Default)]
-struct Seen {
-    answered: AtomicU64,
+struct Progress {
+    succeeded: AtomicU64,
     failed: AtomicU64,
 }
 
-/// A thread's part of the plan.
+/// The share of one thread of the plan.
 struct Share<'a> {
     index: usize,
     plan: &'a Plan,
     /// Requests that remain to be measured, by all threads together.
-    left: Option<Arc<AtomicU64>>,
-    seen: Arc<Seen>,
+    remaining: Option<Arc<AtomicU64>>,
+    progress: Arc<Progress>,
 }
 
 impl Share<'_> {
-    /// Callers are dealt out like cards.
-    fn callers(&self) -> usize {
+    /// Clients of this thread, distributed evenly.
+    fn clients(&self) -> usize {
         (self.plan.concurrency + self.plan.threads - 1 - self.index) / self.plan.threads
     }
 
-    fn line(self, start: Instant) -> Line {
-        let Plan { threads, pace, warmup, duration, timeout, .. } = *self.plan;
-        let schedule = match pace {
-            Pace::Closed => None,
-            Pace::Open { rate, arrivals } => Some(Schedule::new(arrivals, rate, self.index, threads)),
+    fn queue(self, start: Instant) -> Queue {
+        let Plan { threads, model, warmup, duration, timeout, .. } = *self.plan;
+        let schedule = match model {
+            LoadModel::Closed => None,
+            LoadModel::Open { rate, arrivals } => Some(Schedule::new(arrivals, rate, self.index, threads)),
         };
         let begin = start + warmup;
         let end = duration.and_then(|duration| begin.checked_add(duration));
-        Line::new(schedule, start, begin, end, self.left, timeout, self.seen)
+        Queue::new(schedule, start, begin, end, self.remaining, timeout, self.progress)
     }
 }
 
-/// One thread: a runtime, its callers, its counters.
-fn on_thread<C: Callers>(
+/// Runs one thread: a runtime with its clients and statistics.
+fn on_thread<C: ClientFactory>(
     target: &C,
     share: Share<'_>,
     connected: oneshot::Sender<Result<(), Failure>>,
     mut begun: watch::Receiver<Option<Instant>>,
     stop: CancellationToken,
-) -> Result<Tally, Box<dyn Error + Send + Sync>> {
+) -> Result<Statistics, Box<dyn Error + Send + Sync>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async {
-        let (callers, result) = match ready(target, share.callers()).await {
-            Ok(callers) => (callers, Ok(())),
+        let (clients, result) = match connect_clients(target, share.clients()).await {
+            Ok(clients) => (clients, Ok(())),
             Err(failure) => (Vec::new(), Err(failure)),
         };
-        // Where nobody hears it, another thread has failed before and all is over.
+        // The receiver is dropped if another thread has failed.
         let _ = connected.send(result);
         let start = tokio::select! {
             start = begun.wait_for(Option::is_some) => *start?,
             () = stop.cancelled() => None,
         };
-        let Some(start) = start else { return Ok(Tally::default()) };
-        let line = Rc::new(share.line(start));
+        let Some(start) = start else { return Ok(Statistics::default()) };
+        let queue = Rc::new(share.queue(start));
         let mut tasks = JoinSet::new();
-        for (caller, timer) in callers {
-            tasks.spawn_local(work(caller, timer, Rc::clone(&line)));
+        for (client, timer) in clients {
+            tasks.spawn_local(run_client(client, timer, Rc::clone(&queue)));
         }
         let finished = async {
             while let Some(ended) = tasks.join_next().await {
@@ -245,17 +249,17 @@ fn on_thread<C: Callers>(
         };
         tokio::select! {
             ended = finished => ended?,
-            // What is on its way is given up, and not counted.
+            // Requests in flight are dropped and not counted.
             () = stop.cancelled() => {}
         }
-        Ok(line.close())
+        Ok(queue.take_statistics())
     }))
 }
 
-/// Callers that have connected, each with a timer.
-async fn ready<C: Callers>(target: &C, count: usize) -> Result<Vec<(C::Caller, Timer)>, Failure> {
-    let callers = target.callers(count).await?;
-    let timed = |caller| Timer::new().map(|timer| (caller, timer));
-    let timed: std::io::Result<Vec<_>> = callers.into_iter().map(timed).collect();
-    timed.map_err(|error| Failure::new("client", format!("no timer: {error}")))
+/// Connects clients, each with a timer.
+async fn connect_clients<C: ClientFactory>(target: &C, count: usize) -> Result<Vec<(C::Client, Timer)>, Failure> {
+    let clients = target.clients(count).await?;
+    let timed = |client| Timer::new().map(|timer| (client, timer));
+    let timed: std::io::Result<Vec<_>> = clients.into_iter().map(timed).collect();
+    timed.map_err(|error| Failure::new("client", format!("cannot create a timer: {error}")))
 }

@@ -1,13 +1,13 @@
-//! When requests are due.
+//! The times at which requests are due.
 
 use std::time::Duration;
 
 use super::super::args::Arrivals;
 
-/// One thread's part of the times at which requests are due, counted from the start. It never ends.
+/// An endless iterator over the times at which requests of one thread are due, from the start.
 ///
-/// Every thread takes its turn of a constant rate, so that all together keep it; Poisson processes of a share of the rate
-/// add up to one of the whole.
+/// At a constant rate, threads take turns. With Poisson arrivals, each thread has a process of its share of the rate, which
+/// add up to one of the whole rate.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     times: Times,
@@ -24,7 +24,7 @@ impl Schedule {
         let (thread, threads) = (thread as u64, threads as u64);
         let times = match arrivals {
             Arrivals::Constant => Times::Constant { next: thread, step: threads, rate },
-            // The same seeds every time: two runs that are compared have the same arrivals.
+            // Fixed seeds, so that runs that are compared have the same arrivals.
             Arrivals::Poisson => Times::Poisson { seconds: 0.0, rate: rate / threads as f64, random: SplitMix(thread) },
         };
         Self { times }
@@ -36,7 +36,7 @@ impl Iterator for Schedule {
 
     fn next(&mut self) -> Option<Duration> {
         let seconds = match &mut self.times {
-            // From the count and not from the time before, which would add up rounding.
+            // From the count, as adding intervals would accumulate rounding errors.
             Times::Constant { next, step, rate } => {
                 let seconds = *next as f64 / *rate;
                 *next += *step;
@@ -51,12 +51,12 @@ impl Iterator for Schedule {
     }
 }
 
-/// Steele, Lea and Flood, *Fast splittable pseudorandom number generators* (2014).
+/// SplitMix64: Steele, Lea and Flood, *Fast splittable pseudorandom number generators* (2014).
 #[derive(Clone, Debug)]
 struct SplitMix(u64);
 
 impl SplitMix {
-    /// From 0 to below 1.
+    /// A number in `0.0..1.0`.
     fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;

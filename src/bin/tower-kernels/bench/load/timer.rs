@@ -1,8 +1,7 @@
 //! Waits until a request is due.
 //!
-//! tokio's timers tick once a millisecond, which is an age beside an answer of 100 us: every request would go out, and
-//! its latency begin, up to a millisecond before it is sent. On Linux a timer of the kernel's own, read as a file, is
-//! exact to some microseconds and costs the processor nothing while it waits; elsewhere the millisecond stands.
+//! tokio's timers have a resolution of a millisecond, which is too coarse for latencies of 100 us. On Linux a timerfd is
+//! precise to some microseconds; other systems use tokio's timer.
 
 use std::io;
 #[cfg(target_os = "linux")]
@@ -19,13 +18,13 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) enum Timer {
     #[cfg(target_os = "linux")]
-    Exact(AsyncFd<OwnedFd>),
+    TimerFd(AsyncFd<OwnedFd>),
     #[cfg_attr(target_os = "linux", allow(dead_code, reason = "tests on paused time use it"))]
-    Ticking,
+    Tokio,
 }
 
 impl Timer {
-    /// The best that there is.
+    /// The most precise timer of the system.
     #[cfg(target_os = "linux")]
     #[allow(
         deprecated,
@@ -33,19 +32,19 @@ impl Timer {
     )]
     pub(super) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        Ok(Self::Exact(AsyncFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?))
+        Ok(Self::TimerFd(AsyncFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?))
     }
 
-    /// The best that there is.
+    /// The most precise timer of the system.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self::Ticking)
+        Ok(Self::Tokio)
     }
 
     pub(super) async fn until(&self, due: Instant) -> io::Result<()> {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Exact(timer) => {
+            Self::TimerFd(timer) => {
                 let wait = due.saturating_duration_since(Instant::now());
                 // A time of zero would disarm it.
                 if wait.is_zero() {
@@ -61,12 +60,12 @@ impl Timer {
                     let mut ticks = [0; 8];
                     match ready.try_io(|timer| Ok(rustix::io::read(timer, &mut ticks)?)) {
                         Ok(read) => return read.map(drop),
-                        // A readiness left over from before.
+                        // A stale readiness.
                         Err(_would_block) => continue,
                     }
                 }
             }
-            Self::Ticking => {
+            Self::Tokio => {
                 tokio::time::sleep_until(due).await;
                 Ok(())
             }

@@ -1,4 +1,4 @@
-//! A server of gRPC: unary calls over a few connections that the callers share.
+//! The gRPC target: unary calls over connections that clients share.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -16,13 +16,13 @@ use tower_kernels::error::ErrorKind;
 use tower_kernels::grpc::{Dtype, ExecuteRequest, ExecuteTensorsRequest, GetKernelRequest, KernelClient, Tensor};
 use tower_kernels::service::{self, Tensors};
 
-use super::super::args::Form;
+use super::super::args::PayloadFormat;
 use super::payload::tensors;
 use super::tls::Tls;
-use super::{CONNECTION, Caller, Callers, Failure, NOT_AN_OUTPUT};
+use super::{CONNECTION, Client, ClientFactory, Failure, NOT_AN_OUTPUT};
 use crate::exit::Exit;
 
-/// Where the calls go.
+/// The server.
 pub(super) struct Server {
     url: String,
     endpoint: Endpoint,
@@ -31,15 +31,15 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(url: &str, cacert: Option<&Path>) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let form = || Exit::Usage.because(format!("{url:?} is not of the form http://HOST:PORT, nor with https"));
-        let uri: Uri = url.parse().map_err(|error| Exit::Usage.because(format!("{url:?}: {error}")))?;
+        let format = || Exit::Usage.failure(format!("{url:?} is not of the format http://HOST:PORT, nor with https"));
+        let uri: Uri = url.parse().map_err(|error| Exit::Usage.failure(format!("{url:?}: {error}")))?;
         let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(form().into());
+            return Err(format().into());
         };
-        let tls = Tls::of(&uri, cacert, b"h2")?;
-        // TLS is made here and not by tonic, which therefore is not to ask for it.
+        let tls = Tls::new(&uri, cacert, b"h2")?;
+        // TLS is established by the connector below, so tonic gets a plain URL.
         let endpoint = Endpoint::from_shared(format!("http://{authority}"));
-        let endpoint = endpoint.map_err(|error| Exit::Usage.because(format!("{url:?}: {error}")))?.tcp_nodelay(true);
+        let endpoint = endpoint.map_err(|error| Exit::Usage.failure(format!("{url:?}: {error}")))?.tcp_nodelay(true);
         Ok(Self { url: url.to_owned(), endpoint, tls })
     }
 
@@ -63,7 +63,7 @@ impl Server {
             }
         };
         connected.map_err(|error| {
-            let Failure { code, message } = Failure::of(CONNECTION, &error);
+            let Failure { code, message } = Failure::from_error(CONNECTION, &error);
             Failure::new(code, format!("{}: {message}", self.url))
         })
     }
@@ -86,7 +86,7 @@ impl Grpc {
     pub(super) async fn new(
         server: Server,
         kernel: &str,
-        form: Form,
+        format: PayloadFormat,
         headers: &[(HeaderName, HeaderValue)],
         channels: usize,
         document: &str,
@@ -97,10 +97,10 @@ impl Grpc {
             metadata.append(key, AsciiMetadataValue::try_from(value.as_bytes())?);
         }
         let kernel_id = kernel.to_owned();
-        let message = match form {
-            Form::Json => Call::Json(ExecuteRequest { kernel_id, input: document.to_owned() }),
-            // The types of its numbers are in the kernel's schema, and JSON has none.
-            Form::Tensors | Form::Typed => {
+        let message = match format {
+            PayloadFormat::Json => Call::Json(ExecuteRequest { kernel_id, input: document.to_owned() }),
+            // JSON has no number types; they are in the kernel's schema.
+            PayloadFormat::Tensors | PayloadFormat::Typed => {
                 let mut request = Request::new(GetKernelRequest { kernel_id: kernel_id.clone() });
                 *request.metadata_mut() = metadata.clone();
                 let channel = server.connect().await?;
@@ -113,37 +113,37 @@ impl Grpc {
     }
 }
 
-impl Callers for Grpc {
-    type Caller = GrpcCaller;
+impl ClientFactory for Grpc {
+    type Client = GrpcClient;
 
-    async fn callers(&self, count: usize) -> Result<Vec<GrpcCaller>, Failure> {
+    async fn clients(&self, count: usize) -> Result<Vec<GrpcClient>, Failure> {
         let mut clients = Vec::new();
         for _ in 0..self.channels.min(count) {
             let channel = self.server.connect().await?;
             clients.push(KernelClient::new(channel).max_decoding_message_size(usize::MAX));
         }
-        let caller = |client: &KernelClient<Channel>| GrpcCaller {
+        let client = |client: &KernelClient<Channel>| GrpcClient {
             client: client.clone(),
             metadata: self.metadata.clone(),
             message: self.message.clone(),
         };
-        Ok(clients.iter().cycle().take(count).map(caller).collect())
+        Ok(clients.iter().cycle().take(count).map(client).collect())
     }
 }
 
-pub(in super::super) struct GrpcCaller {
+pub(in super::super) struct GrpcClient {
     client: KernelClient<Channel>,
     metadata: MetadataMap,
     message: Call,
 }
 
-impl GrpcCaller {
+impl GrpcClient {
     fn request<T>(&self, message: T) -> Request<T> {
         Request::from_parts(self.metadata.clone(), Default::default(), message)
     }
 }
 
-impl Caller for GrpcCaller {
+impl Client for GrpcClient {
     async fn call(&mut self) -> Result<usize, Failure> {
         match &self.message {
             Call::Json(message) => {
@@ -162,7 +162,7 @@ impl Caller for GrpcCaller {
     }
 }
 
-/// Any message without required fields decodes from nothing, so what must be there is looked for.
+/// Checks that a response is a kernel output, as any empty message would decode.
 fn verify(asked: &str, kernel_id: &str, has_output: bool) -> Result<(), Failure> {
     if kernel_id == asked && has_output {
         return Ok(());
@@ -171,7 +171,7 @@ fn verify(asked: &str, kernel_id: &str, has_output: bool) -> Result<(), Failure>
     Err(Failure::new(NOT_AN_OUTPUT, format!("the response is not the output of a kernel: {why}")))
 }
 
-/// Our own servers say in the details which of the table's codes it is; others, and the transport, have the status only.
+/// The code of our own servers from the status details, else from the status code.
 fn failure(status: Status) -> Failure {
     let code: Cow<'static, str> = match status.get_details_error_info() {
         Some(info) => info.reason.into(),

@@ -1,4 +1,4 @@
-//! What the load goes to.
+//! Targets of the load.
 
 mod grpc;
 mod in_process;
@@ -14,15 +14,15 @@ use std::path::PathBuf;
 use http::{HeaderName, HeaderValue};
 use tower_kernels::error::{ErrorKind, chain};
 
-use super::args::Form;
+use super::args::PayloadFormat;
 use crate::exit::Exit;
 
-/// What the load is to go to.
+/// The target of the load.
 #[derive(Debug)]
 pub(super) enum Destination {
     InProcess {
         kernel: String,
-        form: Form,
+        format: PayloadFormat,
     },
     Rest {
         url: String,
@@ -33,7 +33,7 @@ pub(super) enum Destination {
     Grpc {
         url: String,
         kernel: String,
-        form: Form,
+        format: PayloadFormat,
         headers: Vec<(HeaderName, HeaderValue)>,
         cacert: Option<PathBuf>,
         channels: usize,
@@ -46,10 +46,10 @@ impl Destination {
         kernel
     }
 
-    pub(super) fn form(&self) -> Form {
+    pub(super) fn format(&self) -> PayloadFormat {
         match self {
-            Self::InProcess { form, .. } | Self::Grpc { form, .. } => *form,
-            Self::Rest { .. } => Form::Json,
+            Self::InProcess { format, .. } | Self::Grpc { format, .. } => *format,
+            Self::Rest { .. } => PayloadFormat::Json,
         }
     }
 }
@@ -64,7 +64,7 @@ impl fmt::Display for Destination {
     }
 }
 
-/// What the load goes to, with the input in the form in which it is sent.
+/// A connected target, with the input encoded.
 pub(super) enum Target {
     InProcess(Box<in_process::InProcess>),
     Rest(rest::Rest),
@@ -72,51 +72,51 @@ pub(super) enum Target {
 }
 
 pub(super) async fn connect(destination: &Destination, input: &[u8]) -> Result<Target, Box<dyn Error + Send + Sync>> {
-    let document = std::str::from_utf8(input).map_err(|error| no_json(&error))?.trim_start_matches('\u{feff}');
+    let document = std::str::from_utf8(input).map_err(|error| not_json(&error))?.trim_start_matches('\u{feff}');
     Ok(match destination {
-        Destination::InProcess { kernel, form } => {
-            Target::InProcess(Box::new(in_process::InProcess::new(kernel, *form, document)?))
+        Destination::InProcess { kernel, format } => {
+            Target::InProcess(Box::new(in_process::InProcess::new(kernel, *format, document)?))
         }
         Destination::Rest { url, kernel, headers, cacert } => {
             Target::Rest(rest::Rest::new(url, kernel, headers, cacert.as_deref(), document)?)
         }
-        Destination::Grpc { url, kernel, form, headers, cacert, channels } => {
+        Destination::Grpc { url, kernel, format, headers, cacert, channels } => {
             let server = grpc::Server::new(url, cacert.as_deref())?;
-            let target = grpc::Grpc::new(server, kernel, *form, headers, *channels, document).await?;
+            let target = grpc::Grpc::new(server, kernel, *format, headers, *channels, document).await?;
             Target::Grpc(Box::new(target))
         }
     })
 }
 
-fn no_json(error: &dyn Error) -> crate::exit::Failure {
-    Exit::Input.because(format!("the input is not JSON: {error}"))
+fn not_json(error: &dyn Error) -> crate::exit::Failure {
+    Exit::Input.failure(format!("the input is not JSON: {error}"))
 }
 
-/// Makes callers, on the thread and the runtime that they will call from.
-pub(super) trait Callers: Sync {
-    type Caller: Caller;
+/// Creates clients, on the thread and runtime on which they will run.
+pub(super) trait ClientFactory: Sync {
+    type Client: Client;
 
-    async fn callers(&self, count: usize) -> Result<Vec<Self::Caller>, Failure>;
+    async fn clients(&self, count: usize) -> Result<Vec<Self::Client>, Failure>;
 }
 
 /// Sends one request at a time.
-pub(super) trait Caller: 'static {
-    /// Sends a request and waits for the whole answer, whose payload has so many bytes. Dropped half-way, the next call
-    /// starts afresh.
+pub(super) trait Client: 'static {
+    /// Sends a request, waits for the whole response and returns the size of its payload. If the future is dropped, the
+    /// next call starts over.
     async fn call(&mut self) -> Result<usize, Failure>;
 }
 
 /// Why a request failed.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
-    /// The code of the crate's own table of errors, or one of `connection`, `client_timeout`, `not_an_output`,
-    /// `http_<status>` and `grpc_<code>` where it does not come from there.
+    /// The code of an `ErrorKind`, or one of `connection`, `client_timeout`, `not_an_output`, `http_<status>` and
+    /// `grpc_<code>`.
     pub(super) code: Cow<'static, str>,
     pub(super) message: String,
 }
 
 const CONNECTION: &str = "connection";
-/// A success that is not the output of the kernel: something else listens there.
+/// A successful response that is not a kernel output: another server listens there.
 const NOT_AN_OUTPUT: &str = "not_an_output";
 pub(super) const CLIENT_TIMEOUT: &str = "client_timeout";
 
@@ -125,17 +125,17 @@ impl Failure {
         Self { code: code.into(), message: message.into() }
     }
 
-    /// What the program ends with where this keeps it from measuring.
+    /// The exit code if the initial request fails so.
     pub(super) fn exit(&self) -> Exit {
         match &*self.code {
             CONNECTION => Exit::Unavailable,
             CLIENT_TIMEOUT => Exit::Deadline,
-            code => ErrorKind::ALL.into_iter().find(|kind| kind.code() == code).map_or(Exit::Failed, Exit::of),
+            code => ErrorKind::ALL.into_iter().find(|kind| kind.code() == code).map_or(Exit::Failed, Exit::from_kind),
         }
     }
 
-    /// An error and its causes, which say what it does not.
-    fn of(code: impl Into<Cow<'static, str>>, error: &dyn Error) -> Self {
+    /// A failure with the message of an error and its causes.
+    fn from_error(code: impl Into<Cow<'static, str>>, error: &dyn Error) -> Self {
         Self::new(code, chain(error).to_string())
     }
 }

@@ -1,4 +1,4 @@
-//! A JSON document as the tensors that say the same.
+//! Converts a JSON document to tensors.
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -6,15 +6,14 @@ use tower_kernels::service::{DType, Tensor, Tensors};
 
 use crate::exit::{self, Exit};
 
-/// The fields of a document as tensors, of the types that the kernel's input schema asks for. A field that is null is left
-/// out.
+/// Converts the fields of a document to tensors of the types in the kernel's input schema. Null fields are omitted.
 pub(super) fn tensors(schema: &Value, document: &str) -> Result<Tensors, exit::Failure> {
-    read(schema, document).map_err(|error| Exit::Input.because(error))
+    read(schema, document).map_err(|error| Exit::Input.failure(error))
 }
 
 fn read(schema: &Value, document: &str) -> Result<Tensors, String> {
     let fields: Map<String, Value> =
-        serde_json::from_str(document).map_err(|error| format!("the input is no JSON object: {error}"))?;
+        serde_json::from_str(document).map_err(|error| format!("the input is not a JSON object: {error}"))?;
     let mut tensors = Tensors::new();
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
         let tensor = tensor(schema, name, value).map_err(|error| format!("{name}: {error}"))?;
@@ -28,7 +27,7 @@ fn tensor(schema: &Value, name: &str, value: &Value) -> Result<Tensor, String> {
         Value::String(text) => (DType::U8, vec![text.len()], text.clone().into_bytes()),
         value => {
             let field = &schema["properties"][name];
-            let dtype = dtype(schema, field).ok_or("the kernel's schema does not say which type of number it takes")?;
+            let dtype = dtype(schema, field).ok_or("the kernel's schema has no number type for it")?;
             let (shape, mut data) = (shape(value), Vec::new());
             write(value, dtype, &shape, &mut data)?;
             (dtype, shape, data)
@@ -37,12 +36,12 @@ fn tensor(schema: &Value, name: &str, value: &Value) -> Result<Tensor, String> {
     Tensor::new(dtype, shape, Bytes::from(data)).map_err(|error| error.to_string())
 }
 
-/// The type of the numbers in a part of a schema.
+/// The number type in a part of a schema.
 fn dtype(schema: &Value, part: &Value) -> Option<DType> {
     if let Some(reference) = part["$ref"].as_str() {
         return dtype(schema, schema.pointer(reference.strip_prefix('#')?)?);
     }
-    // Where a kernel takes several, the last is the most precise, which is what JSON's numbers are.
+    // If a kernel takes several, the last is the most precise, like the numbers of JSON.
     let own = match &part["x-dtype"] {
         Value::Array(several) => several.last()?,
         own => own,
@@ -66,7 +65,7 @@ fn dtype(schema: &Value, part: &Value) -> Option<DType> {
     known.or_else(within)
 }
 
-/// Of nested arrays, by the first in each.
+/// The shape of nested arrays, by the first element of each.
 fn shape(mut value: &Value) -> Vec<usize> {
     let mut shape = Vec::new();
     while let Value::Array(values) = value {
@@ -84,7 +83,7 @@ fn write(value: &Value, dtype: DType, shape: &[usize], data: &mut Vec<u8>) -> Re
         (Value::Array(values), [length, rest @ ..]) if values.len() == *length => {
             values.iter().try_for_each(|value| write(value, dtype, rest, data))
         }
-        (Value::Array(_), _) | (_, [_, ..]) => Err("its arrays are not of one length".to_owned()),
+        (Value::Array(_), _) | (_, [_, ..]) => Err("its arrays differ in length".to_owned()),
         (value, []) => {
             number(value, dtype, data).ok_or_else(|| format!("{value} where a number of type {dtype} is expected"))
         }
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_become_tensors_that_their_kernels_take() {
+    fn documents_become_tensors_that_their_kernels_accept() {
         let saxpy = of("linalg/saxpy", r#"{"a": 2.0, "x": [1.0, 2.0], "y": [3, 4]}"#).unwrap();
         let x = saxpy.get("x").unwrap();
         assert_eq!((x.dtype(), x.shape(), &x.data()[4..]), (DType::F32, &[2][..], &2.0_f32.to_le_bytes()[..]));
@@ -140,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tensor_is_refused_by_name() {
+    fn fields_that_are_not_tensors_are_rejected_by_name() {
         for (document, says) in [
-            ("[]", "no JSON object"),
+            ("[]", "not a JSON object"),
             (r#"{"a": 2.0, "x": [1.0, "2"], "y": [3, 4]}"#, "x: \"2\" where a number of type float32"),
-            (r#"{"a": 2.0, "x": [[1.0], [2.0, 3.0]], "y": [3, 4]}"#, "x: its arrays are not of one length"),
-            (r#"{"a": 2.0, "z": [1.0]}"#, "z: the kernel's schema does not say"),
+            (r#"{"a": 2.0, "x": [[1.0], [2.0, 3.0]], "y": [3, 4]}"#, "x: its arrays differ in length"),
+            (r#"{"a": 2.0, "z": [1.0]}"#, "z: the kernel's schema has no number type"),
         ] {
             let error = of("linalg/saxpy", document).unwrap_err();
             assert!(error.contains(says), "{error}");

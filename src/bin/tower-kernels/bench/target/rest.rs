@@ -1,4 +1,4 @@
-//! A server of REST: `POST /execute`, each caller on a connection of its own.
+//! The REST target: `POST /execute`, with one connection per client.
 
 use std::error::Error;
 use std::path::Path;
@@ -17,16 +17,16 @@ use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 
 use super::tls::Tls;
-use super::{CONNECTION, Caller, Callers, Failure, NOT_AN_OUTPUT, no_json};
+use super::{CONNECTION, Client, ClientFactory, Failure, NOT_AN_OUTPUT, not_json};
 use crate::exit::Exit;
 
-/// Of an answer that is no answer, so much is read.
+/// Maximum bytes read of an error response.
 const MAX_PROBLEM: usize = 64 << 10;
 
-/// The bytes at the start of a response in which its `output` must begin: what comes before it is short.
+/// `output` must begin within this many bytes of a response.
 const MAX_PREFIX: usize = 1 << 10;
 
-/// How the output of a kernel begins in a response.
+/// The beginning of a kernel's output in a response.
 const OUTPUT: &[u8] = b"\"output\":";
 
 pub(in super::super) struct Rest(Arc<Server>);
@@ -37,7 +37,7 @@ struct Server {
     tls: Option<Tls>,
     request: Request<Full<Bytes>>,
     kernel: String,
-    /// Whether one response has been parsed as a whole and was an output of the kernel.
+    /// Whether one response has been fully parsed and was an output of the kernel.
     verified: AtomicBool,
 }
 
@@ -55,17 +55,17 @@ impl Rest {
         cacert: Option<&Path>,
         document: &str,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let input = serde_json::from_str(document).map_err(|error| no_json(&error))?;
+        let input = serde_json::from_str(document).map_err(|error| not_json(&error))?;
         let body = serde_json::to_vec(&Document { kernel_id: kernel, input })?;
-        let uri: Uri = url.parse().map_err(|error| Exit::Usage.because(format!("{url:?}: {error}")))?;
+        let uri: Uri = url.parse().map_err(|error| Exit::Usage.failure(format!("{url:?}: {error}")))?;
         let (Some(scheme @ ("http" | "https")), Some(host)) = (uri.scheme_str(), uri.host()) else {
             return Err(Exit::Usage
-                .because(format!("{url:?} is not of the form http://HOST[:PORT][/PREFIX], nor with https"))
+                .failure(format!("{url:?} is not of the form http://HOST[:PORT][/PREFIX], nor with https"))
                 .into());
         };
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 }));
-        let tls = Tls::of(&uri, cacert, b"http/1.1")?;
-        // Over one's own connection the target is a path, and the host goes into a header.
+        let tls = Tls::new(&uri, cacert, b"http/1.1")?;
+        // On a raw connection the request target is a path and the host is a header.
         let mut request = Request::post(format!("{}/execute", uri.path().trim_end_matches('/')))
             .header(HOST, &authority)
             .header(CONTENT_TYPE, "application/json")
@@ -76,29 +76,29 @@ impl Rest {
     }
 }
 
-impl Callers for Rest {
-    type Caller = RestCaller;
+impl ClientFactory for Rest {
+    type Client = RestClient;
 
-    async fn callers(&self, count: usize) -> Result<Vec<RestCaller>, Failure> {
-        let mut callers = Vec::with_capacity(count);
+    async fn clients(&self, count: usize) -> Result<Vec<RestClient>, Failure> {
+        let mut clients = Vec::with_capacity(count);
         for _ in 0..count {
-            callers.push(RestCaller { connection: Some(self.0.connect().await?), server: Arc::clone(&self.0) });
+            clients.push(RestClient { connection: Some(self.0.connect().await?), server: Arc::clone(&self.0) });
         }
-        Ok(callers)
+        Ok(clients)
     }
 }
 
 impl Server {
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
         let failed = |error: &dyn Error| {
-            let Failure { code, message } = Failure::of(CONNECTION, error);
+            let Failure { code, message } = Failure::from_error(CONNECTION, error);
             Failure::new(code, format!("{}: {message}", self.authority))
         };
         let stream = TcpStream::connect(&self.authority).await.map_err(|error| failed(&error))?;
         stream.set_nodelay(true).map_err(|error| failed(&error))?;
         let Some(tls) = &self.tls else {
             let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-            // It ends with the sender, to which it also reports what goes wrong.
+            // It ends with the sender, to which it also reports errors.
             tokio::task::spawn_local(connection);
             return Ok(sender);
         };
@@ -109,20 +109,20 @@ impl Server {
     }
 }
 
-pub(in super::super) struct RestCaller {
+pub(in super::super) struct RestClient {
     server: Arc<Server>,
-    /// `None` after a failure, or while a request is on its way: one that is given up takes its connection with it.
+    /// `None` after a failure or while a request is in flight: a dropped request closes its connection.
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
-impl Caller for RestCaller {
+impl Client for RestClient {
     async fn call(&mut self) -> Result<usize, Failure> {
-        let failed = |error: hyper::Error| Failure::of(CONNECTION, &error);
+        let failed = |error: hyper::Error| Failure::from_error(CONNECTION, &error);
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.server.connect().await?,
         };
-        // Servers close connections that are idle, or old.
+        // Servers close idle and old connections.
         if connection.ready().await.is_err() {
             connection = self.server.connect().await?;
         }
@@ -153,7 +153,7 @@ impl Caller for RestCaller {
 }
 
 impl Server {
-    /// Parses a response as a whole: any server can say 200.
+    /// Fully parses a response, as any server can return 200.
     fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Failure> {
         #[derive(Deserialize)]
         struct Response<'a> {
@@ -165,16 +165,16 @@ impl Server {
         shape.add(body);
         shape.check(headers)?;
         let response: Response<'_> =
-            serde_json::from_slice(body).map_err(|error| not_an_output(format!("its body is not one: {error}")))?;
+            serde_json::from_slice(body).map_err(|error| not_an_output(format!("its body does not parse: {error}")))?;
         if response.kernel_id != self.kernel {
-            return Err(not_an_output(format!("it is of `{}`", excerpt(response.kernel_id.as_bytes()))));
+            return Err(not_an_output(format!("it is the output of `{}`", excerpt(response.kernel_id.as_bytes()))));
         }
         self.verified.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
 
-/// What can be seen of a response without parsing it, which would take the load generator longer than the server.
+/// Checks a response without parsing it, which would cost more than the server needs to write it.
 #[derive(Default)]
 struct Shape {
     prefix: Vec<u8>,
@@ -212,7 +212,7 @@ fn excerpt(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned()
 }
 
-/// Our own servers answer with a problem document; whatever is in front of them, as it likes.
+/// Reads the problem document of our own servers, or the text of any other.
 async fn problem(status: u16, body: Incoming) -> Failure {
     #[derive(Deserialize)]
     struct Problem {
@@ -221,7 +221,7 @@ async fn problem(status: u16, body: Incoming) -> Failure {
     }
     let body = match Limited::new(body, MAX_PROBLEM).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) => return Failure::of(CONNECTION, &*error),
+        Err(error) => return Failure::from_error(CONNECTION, &*error),
     };
     match serde_json::from_slice(&body) {
         Ok(Problem { code, detail }) => Failure::new(code, detail),

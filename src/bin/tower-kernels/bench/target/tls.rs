@@ -1,4 +1,4 @@
-//! TLS to a server that is measured, which is known by the authorities in a file.
+//! TLS connections to the target, verified by the authorities in a file.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::exit::{Exit, Failure};
 
-/// Makes connections with TLS to one server.
+/// Opens TLS connections to one server.
 #[derive(Clone)]
 pub(super) struct Tls {
     connector: TlsConnector,
@@ -23,16 +23,16 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// For a URL of https; `None` for one of http. `alpn` is the version of HTTP that is to be spoken.
-    pub(super) fn of(uri: &Uri, authorities: Option<&Path>, alpn: &[u8]) -> Result<Option<Self>, Failure> {
-        let wrong = |what: String| Exit::Usage.because(what);
+    /// For an https URL; `None` for http. `alpn` is the protocol to negotiate.
+    pub(super) fn new(uri: &Uri, authorities: Option<&Path>, alpn: &[u8]) -> Result<Option<Self>, Failure> {
+        let wrong = |what: String| Exit::Usage.failure(what);
         let path = match (uri.scheme_str(), authorities) {
             (Some("https"), Some(path)) => path,
             (Some("https"), None) => {
-                return Err(wrong(format!("{uri} needs --cacert: a file with the authorities of the server, in PEM")));
+                return Err(wrong(format!("{uri} needs --cacert FILE, the authorities of the server in PEM")));
             }
             (_, None) => return Ok(None),
-            (_, Some(_)) => return Err(wrong(format!("--cacert goes with https://, and {uri} is without TLS"))),
+            (_, Some(_)) => return Err(wrong(format!("--cacert needs an https URL, and {uri} is not one"))),
         };
         let failed = |error: &dyn std::fmt::Display| wrong(format!("--cacert: {}: {error}", path.display()));
         let pem = std::fs::read(path).map_err(|error| failed(&error))?;
@@ -42,13 +42,13 @@ impl Tls {
             roots.add(certificate).map_err(|error| failed(&error))?;
         }
         if roots.is_empty() {
-            return Err(failed(&"there is no certificate in PEM"));
+            return Err(failed(&"it contains no PEM certificate"));
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| failed(&error))?;
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
-        // An address of IPv6 stands in brackets in a URL.
+        // IPv6 addresses are in brackets in a URL.
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host).map_err(|error| wrong(format!("{uri}: {error}")))?;
         Ok(Some(Self { connector: TlsConnector::from(Arc::new(config)), name }))

@@ -1,13 +1,11 @@
-//! Events as lines of text or JSON.
+//! Formats events as lines of text or JSON.
 //!
-//! What an event tells can come from a client, so every value has a longest length and no control characters. The
-//! library's own formatters write values as long as they are.
+//! Values can come from clients, so their length is limited and control characters are escaped, which the formatters of
+//! `tracing-subscriber` do not do.
 
-use std::error::Error;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::field::{RecordFields, VisitOutput};
 use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
@@ -16,19 +14,15 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFi
 use tracing_subscriber::registry::LookupSpan;
 
 use super::repeats::Repeats;
+use super::values::{Bounded, Json, Text, write_json};
 use crate::config::LogFormat;
 
-/// The most bytes of a value.
-const MAX_VALUE: usize = 128;
-/// The most bytes of a sentence: a message, or what an error says.
-const MAX_SENTENCE: usize = 512;
-/// The most bytes of a backtrace, and of what the program says of itself at the start.
-const MAX_OWN: usize = 8 * 1024;
-/// Once an event has as many bytes its further fields are left out, and so are those of a span.
-const MAX_EVENT: usize = 16 * 1024;
+/// Maximum bytes of the fields of an event; further ones are omitted.
+pub(super) const MAX_EVENT: usize = 16 * 1024;
+/// Maximum bytes of the fields of a span; further ones are omitted.
 const MAX_SPAN: usize = 4 * 1024;
 
-/// Writes a line for each event but for repeats.
+/// Writes a line for each event that is not suppressed as a repeat.
 #[derive(Debug)]
 pub(super) struct Lines {
     format: LogFormat,
@@ -47,7 +41,7 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, ctx: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        if !self.repeats.admits(event) {
+        if !self.repeats.should_log(event) {
             return Ok(());
         }
         match self.format {
@@ -57,7 +51,7 @@ where
     }
 }
 
-/// Whether an event is the program's own, and tells of nothing that a client sent: what it serves, and its settings.
+/// Whether an event comes from the program itself and holds nothing from clients, such as addresses and settings.
 pub(super) fn is_own(metadata: &Metadata<'_>) -> bool {
     const OWN: &str = "tower_kernels::serve";
     metadata.target().strip_prefix(OWN).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
@@ -141,13 +135,13 @@ where
     writer.write_str("}\n")
 }
 
-/// The fields by which a request is found in the log.
-const REQUEST: [&str; 3] = ["request_id", "kernel", "tenant"];
+/// The fields that identify a request.
+pub(super) const REQUEST: [&str; 3] = ["request_id", "kernel", "tenant"];
 
-/// Writes which request a line is about as members of the line itself, so that all lines can be searched by the same:
-/// those of the innermost of `spans` that has them, but for those that the event has `written`.
+/// Writes the fields that identify the request as members of the line itself, from the innermost of `spans` that has
+/// them, unless the event has `written` them.
 fn write_request(writer: &mut Writer<'_>, spans: &str, written: [bool; REQUEST.len()]) -> fmt::Result {
-    // Written as JSON above; a line is worth more than its search fields, should that ever be wrong.
+    // Written as JSON above. If it did not parse, the line would only lack these fields.
     let spans: Vec<serde_json::Value> = serde_json::from_str(&format!("[{spans}]")).unwrap_or_default();
     for (name, _) in REQUEST.into_iter().zip(written).filter(|(_, written)| !written) {
         if let Some(value) = spans.iter().rev().find_map(|span| span.get(name)?.as_str()) {
@@ -158,7 +152,7 @@ fn write_request(writer: &mut Writer<'_>, spans: &str, written: [bool; REQUEST.l
     Ok(())
 }
 
-/// Writes the fields of spans: in JSON as an object's, without its braces, so that more can follow.
+/// Formats the fields of spans: in JSON as members without braces, so that more can follow.
 #[derive(Debug)]
 pub(super) struct Fields {
     format: LogFormat,
@@ -169,16 +163,16 @@ impl Fields {
         Self { format }
     }
 
-    fn write<R: RecordFields>(&self, writer: Writer<'_>, fields: R, room: usize, is_first: bool) -> fmt::Result {
+    fn write<R: RecordFields>(&self, writer: Writer<'_>, fields: R, max: usize, is_first: bool) -> fmt::Result {
         match self.format {
             LogFormat::Text => {
                 let visitor = DefaultVisitor::new(writer, is_first);
-                let mut bounded = Bounded::new(Text { visitor, keeps_lines: false }, room, false);
+                let mut bounded = Bounded::new(Text { visitor, keeps_lines: false }, max, false);
                 fields.record(&mut bounded);
                 bounded.into.visitor.finish()
             }
             LogFormat::Json => {
-                let mut bounded = Bounded::new(Json::new(writer, is_first), room, false);
+                let mut bounded = Bounded::new(Json::new(writer, is_first), max, false);
                 fields.record(&mut bounded);
                 bounded.into.result
             }
@@ -196,374 +190,7 @@ impl<'writer> FormatFields<'writer> for Fields {
         current: &'writer mut FormattedFields<Self>,
         fields: &tracing::span::Record<'_>,
     ) -> fmt::Result {
-        let (room, is_first) = (MAX_SPAN.saturating_sub(current.fields.len()), current.fields.is_empty());
-        self.write(current.as_writer(), fields, room, is_first)
-    }
-}
-
-/// Where [`Bounded`] puts values.
-trait Values: Visit {
-    /// A text that has been cut, and whether it is to be told from its surroundings by quotes.
-    fn text(&mut self, field: &Field, text: &str, quoted: bool);
-}
-
-/// Passes values on, and of long ones the beginning.
-///
-/// Fields that only an exporter of OpenTelemetry reads are left out.
-struct Bounded<V> {
-    into: V,
-    /// How many more bytes there may be.
-    room: usize,
-    is_own: bool,
-    /// The value at hand, cut.
-    value: String,
-}
-
-impl<V: Values> Bounded<V> {
-    fn new(into: V, room: usize, is_own: bool) -> Self {
-        Self { into, room, is_own, value: String::new() }
-    }
-
-    fn pass(&mut self, field: &Field, value: fmt::Arguments<'_>, quoted: bool) {
-        let max = match field.name() {
-            _ if self.is_own => MAX_OWN,
-            // A path can hold two names.
-            "message" | "exception.message" | "error" | "reason" | "path" => MAX_SENTENCE,
-            "backtrace" => MAX_OWN,
-            _ => MAX_VALUE,
-        };
-        if self.room > 0 && !field.name().starts_with("otel.") {
-            self.value.clear();
-            push_cut(&mut self.value, value, max.min(self.room));
-            self.take(self.value.len() + field.name().len());
-            self.into.text(field, &self.value, quoted);
-        }
-    }
-
-    fn take(&mut self, bytes: usize) {
-        self.room = self.room.saturating_sub(bytes);
-    }
-}
-
-impl<V: Values> Visit for Bounded<V> {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.take(24);
-        self.into.record_f64(field, value);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.take(20);
-        self.into.record_i64(field, value);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.take(20);
-        self.into.record_u64(field, value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.into.record_bool(field, value);
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.pass(field, format_args!("{value}"), field.name() != "message");
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.pass(field, format_args!("{}", Chain(value)), false);
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.pass(field, format_args!("{value:?}"), false);
-    }
-}
-
-/// An error and its causes on one line.
-struct Chain<'a>(&'a (dyn Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut next = Some(self.0);
-        let mut colon = "";
-        while let Some(error) = next {
-            write!(f, "{colon}{error}")?;
-            (next, colon) = (error.source(), ": ");
-        }
-        Ok(())
-    }
-}
-
-/// Adds what this says up to so many bytes, and a mark where there is more. No more of it is made than that.
-pub(super) fn push_cut(text: &mut String, value: fmt::Arguments<'_>, max: usize) {
-    struct Cut<'a> {
-        text: &'a mut String,
-        left: usize,
-    }
-    impl Write for Cut<'_> {
-        fn write_str(&mut self, more: &str) -> fmt::Result {
-            let fits = (0..=self.left.min(more.len())).rev().find(|&at| more.is_char_boundary(at)).unwrap_or(0);
-            self.text.push_str(&more[..fits]);
-            self.left -= fits;
-            if fits < more.len() {
-                self.text.push('…');
-                return Err(fmt::Error);
-            }
-            Ok(())
-        }
-    }
-    // It fails where it was cut, which ends the formatting.
-    let _ = Cut { text, left: max }.write_fmt(value);
-}
-
-/// What can move a terminal's cursor, break a line, or show text in another order than it has.
-fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Values as the library's formatter shows them to people.
-struct Text<'a> {
-    visitor: DefaultVisitor<'a>,
-    keeps_lines: bool,
-}
-
-/// Shows a text with escapes for what is unsafe.
-struct Escaped<'a> {
-    text: &'a str,
-    keeps_lines: bool,
-}
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for part in self.text.split_inclusive(is_unsafe) {
-            let last = part.chars().next_back().filter(|&c| is_unsafe(c) && !(c == '\n' && self.keeps_lines));
-            f.write_str(&part[..part.len() - last.map_or(0, char::len_utf8)])?;
-            if let Some(c) = last {
-                write!(f, "{}", c.escape_default())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Values for Text<'_> {
-    fn text(&mut self, field: &Field, text: &str, quoted: bool) {
-        if quoted {
-            // Within quotes the standard library escapes.
-            self.visitor.record_debug(field, &text);
-        } else {
-            let escaped = Escaped { text, keeps_lines: self.keeps_lines };
-            self.visitor.record_debug(field, &format_args!("{escaped}"));
-        }
-    }
-}
-
-impl Visit for Text<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.visitor.record_debug(field, value);
-    }
-}
-
-/// Values as members of an object.
-struct Json<'a> {
-    writer: Writer<'a>,
-    is_first: bool,
-    /// Which of [`REQUEST`] there are.
-    written: [bool; REQUEST.len()],
-    result: fmt::Result,
-}
-
-impl<'a> Json<'a> {
-    fn new(writer: Writer<'a>, is_first: bool) -> Self {
-        Self { writer, is_first, written: [false; REQUEST.len()], result: Ok(()) }
-    }
-
-    fn member(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'a>) -> fmt::Result) {
-        let name = field.name().strip_prefix("r#").unwrap_or(field.name());
-        for (written, _) in self.written.iter_mut().zip(REQUEST).filter(|(_, of_request)| *of_request == name) {
-            *written = true;
-        }
-        let comma = if std::mem::take(&mut self.is_first) { "" } else { "," };
-        self.result = self.result.and_then(|()| {
-            self.writer.write_str(comma)?;
-            write_json(&mut self.writer, name)?;
-            self.writer.write_char(':')?;
-            value(&mut self.writer)
-        });
-    }
-}
-
-impl Values for Json<'_> {
-    fn text(&mut self, field: &Field, text: &str, _: bool) {
-        self.member(field, |writer| write_json(writer, text));
-    }
-}
-
-impl Visit for Json<'_> {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has no infinities.
-        self.member(
-            field,
-            |writer| if value.is_finite() { write!(writer, "{value:?}") } else { write!(writer, "null") },
-        );
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.member(field, |writer| write!(writer, "{value}"));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.member(field, |writer| write!(writer, "{value}"));
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.member(field, |writer| write!(writer, "{value}"));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.member(field, |writer| write_json(writer, &format!("{value:?}")));
-    }
-}
-
-/// A string of JSON in which nothing is unsafe for a terminal either.
-fn write_json(out: &mut dyn Write, text: &str) -> fmt::Result {
-    out.write_char('"')?;
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => write!(out, "\\{c}")?,
-            c if is_unsafe(c) => {
-                c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))?
-            }
-            c => out.write_char(c)?,
-        }
-    }
-    out.write_char('"')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::serve::log::writer::Queue;
-    use tracing_subscriber::layer::SubscriberExt;
-
-    const EVIL: &str = "a\n\u{1b}[31m\"\\\u{7}\u{9b}\u{202e}\u{7f}b";
-
-    /// What these events are written as.
-    fn lines(format: LogFormat, max_repeats: u64, events: impl FnOnce()) -> String {
-        let (repeats, queue) = (Arc::new(Repeats::new(max_repeats)), Queue::new(1 << 20));
-        let layer = tracing_subscriber::fmt::layer()
-            .with_ansi(false)
-            .event_format(Lines::new(format, Arc::clone(&repeats)))
-            .fmt_fields(Fields::new(format))
-            .with_writer(queue.clone());
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            events();
-            repeats.sum_up(true);
-        });
-        queue.taken()
-    }
-
-    fn evil() {
-        let error = std::io::Error::other(EVIL);
-        let span = tracing::info_span!("request", tenant = EVIL, later = tracing::field::Empty, n = 1.5);
-        span.record("later", EVIL);
-        let _entered = span.enter();
-        tracing::info!(target: "t", name = EVIL, shown = %EVIL, debug = ?EVIL, error = &error as &dyn Error, "{EVIL}");
-    }
-
-    #[test]
-    fn control_characters_are_escaped_wherever_they_are() {
-        let text = lines(LogFormat::Text, 0, evil);
-        let escaped = r#"a\n\u{1b}[31m"\\u{7}\u{9b}\u{202e}\u{7f}b"#;
-        assert!(text.ends_with('\n') && !text.trim_end().contains(is_unsafe), "{text:?}");
-        assert!(text.contains(&format!("t: {escaped} name=")) && text.contains(&format!("error={escaped}")), "{text}");
-        assert!(text.contains(r#"tenant="a\n\u{1b}[31m\"\\\u{7}"#), "{text}");
-
-        let line = lines(LogFormat::Json, 0, evil);
-        assert!(!line.trim_end().contains(is_unsafe), "{line:?}");
-        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
-        for value in [&json["message"], &json["name"], &json["shown"], &json["error"], &json["span"]["later"]] {
-            assert_eq!(value, EVIL, "{line}");
-        }
-        assert_eq!((&json["spans"][0]["name"], &json["span"]["n"]), (&"request".into(), &1.5.into()), "{line}");
-        assert_eq!((&json["level"], &json["target"]), (&"INFO".into(), &"t".into()), "{line}");
-    }
-
-    #[test]
-    fn a_long_value_is_cut_and_the_rest_of_it_is_never_formatted() {
-        struct Endless;
-        impl fmt::Display for Endless {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                loop {
-                    f.write_str("ää\n")?;
-                }
-            }
-        }
-        for format in [LogFormat::Text, LogFormat::Json] {
-            let line = lines(format, 0, || {
-                let long = "x".repeat(1 << 20);
-                let span = tracing::info_span!("request", a = long, b = %Endless, c = tracing::field::Empty);
-                for _ in 0..1000 {
-                    span.record("c", &*long);
-                }
-                let _entered = span.enter();
-                tracing::info!(target: "t", a = long, b = %Endless, c = ?long, d = %Endless, "{Endless}");
-            });
-            assert!(line.len() < MAX_EVENT && line.lines().count() == 1, "{} bytes", line.len());
-            assert!(line.contains('…') && !line.contains(&"x".repeat(MAX_VALUE + 1)), "{line}");
-            if format == LogFormat::Json {
-                serde_json::from_str::<serde_json::Value>(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            }
-        }
-    }
-
-    #[test]
-    fn repeats_are_summed_up_by_kind() {
-        let text = lines(LogFormat::Text, 3, || {
-            let tell = |code: &str| tracing::event!(target: "t", Level::WARN, error.type = code, "request failed");
-            (0..10).for_each(|_| tell("overloaded"));
-            (0..3).for_each(|_| tell("deadline_exceeded"));
-            (0..5).for_each(|_| tell("what a client makes up"));
-        });
-        let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
-        assert_eq!(count("t: request failed"), 3 + 3 + 3, "{text}");
-        assert_eq!(count("error.type=\"overloaded\" repeats=7"), 1, "{text}");
-        assert_eq!(count("event=\"request failed\" repeats=2"), 1, "{text}");
-        assert_eq!(text.lines().count(), 3 + 3 + 3 + 2, "{text}");
-    }
-
-    #[test]
-    fn a_line_of_json_says_itself_which_request_it_is_about() {
-        let line = lines(LogFormat::Json, 0, || {
-            let call = tracing::info_span!("request", request_id = "a", kernel = tracing::field::Empty, tenant = "t");
-            let _call = call.enter();
-            let request = tracing::info_span!("request", request_id = EVIL, kernel = "k", otel.name = "k");
-            let _request = request.enter();
-            tracing::info!(target: "t", kernel = "its own", "a");
-        });
-        // Each member once: the map has the last of a name.
-        assert_eq!(line.matches(r#""kernel":"#).count(), 3, "{line}");
-        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let names = (&json["request_id"], &json["kernel"], &json["tenant"]);
-        assert_eq!(names, (&EVIL.into(), &"its own".into(), &"t".into()), "{line}");
-        assert!(!line.contains("otel."), "{line}");
-        let none = lines(LogFormat::Json, 0, || tracing::info!(target: "t", "no request"));
-        assert!(!none.contains("request_id"), "{none}");
-    }
-
-    #[test]
-    fn the_access_log_has_every_line_where_it_is_on() {
-        let told = |level: Level| {
-            let text = lines(LogFormat::Text, 2, || {
-                for outcome in ["ok", "ok", "ok", "not_found"] {
-                    match level {
-                        Level::INFO => tracing::info!(target: "tower_kernels::access", outcome, "request ended"),
-                        _ => tracing::debug!(target: "tower_kernels::access", outcome, "request ended"),
-                    }
-                }
-            });
-            text.lines().filter(|line| line.contains("request ended") && !line.contains("repeats")).count()
-        };
-        // At debug it is as other lines are, of each outcome some.
-        assert_eq!((told(Level::INFO), told(Level::DEBUG)), (4, 3));
+        let (max, is_first) = (MAX_SPAN.saturating_sub(current.fields.len()), current.fields.is_empty());
+        self.write(current.as_writer(), fields, max, is_first)
     }
 }

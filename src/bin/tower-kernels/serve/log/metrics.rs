@@ -1,4 +1,4 @@
-//! What of the log is on the page of metrics.
+//! Metrics of the log.
 
 use std::fmt::Error;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use super::repeats::Repeats;
 use super::writer::Queue;
 
 pub(super) fn register(registry: &mut Registry, queue: Queue, repeats: Arc<Repeats>) {
-    registry.sub_registry_with_prefix("kernel").register_collector(Box::new(OfLog { queue, repeats }));
+    registry.sub_registry_with_prefix("kernel").register_collector(Box::new(LogCollector { queue, repeats }));
 }
 
 #[derive(Debug)]
-struct OfLog {
+struct LogCollector {
     queue: Queue,
     repeats: Arc<Repeats>,
 }
 
-impl Collector for OfLog {
+impl Collector for LogCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let Self { queue, repeats } = self;
-        let help = "Log lines that were not written: repeated events that were summed up, lines that found the queue \
-                    full because their reader is slow, and lines whose write failed";
+        let help = "Log lines that were dropped: summarized repeats, lines that did not fit into the queue of a slow \
+                    reader, and lines whose write failed";
         let mut family = encoder.encode_descriptor("log_lines_dropped", help, None, MetricType::Counter)?;
         let reasons = [
             ("repeated", repeats.repeated()),
@@ -37,7 +37,7 @@ impl Collector for OfLog {
             let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
             family.encode_family(&[("reason", reason)])?.encode_counter(&count, exemplar)?;
         }
-        let help = "Log lines that wait to be written";
+        let help = "Size of the log lines that wait to be written";
         let unit = Some(&Unit::Bytes);
         encoder.encode_descriptor("log_queue", help, unit, MetricType::Gauge)?.encode_gauge(&(queue.bytes() as u64))
     }

@@ -1,18 +1,21 @@
 //! The program's log, on stderr.
 //!
-//! Requests never wait for whoever reads it, and clients cannot fill it:
-//! * a thread of its own writes ([`writer`]); lines that find its queue full, or that cannot be written, are dropped and
+//! Requests never wait for its reader, and clients cannot flood it:
+//! * a dedicated thread writes ([`writer`]); lines that do not fit into its queue or cannot be written are dropped and
 //!   counted;
-//! * of events of a kind a few are logged in any ten seconds, and of the rest the number ([`repeats`]); but for the
-//!   access log where it is asked for, which has a line for each request;
-//! * values and lines have a longest length, and control characters are escaped ([`format`]).
+//! * events of one kind are limited in number per ten seconds and summarized beyond that ([`repeats`]), except for the
+//!   access log if it is on;
+//! * the lengths of values and lines are limited, and control characters are escaped ([`values`]).
 //!
-//! `tracing-appender` would be the library for the first of these. Its queue is bounded in lines and not in bytes, what
-//! it could not write it does not count, and at the end it prints to stdout, which panics where that is closed.
+//! `tracing-appender` does not fit: its queue is bounded in lines and not in bytes, it does not count failed writes, and at
+//! the end it prints to stdout, which panics if that is closed.
 
 mod format;
 mod metrics;
 mod repeats;
+#[cfg(test)]
+mod tests;
+mod values;
 mod writer;
 
 use std::error::Error;
@@ -29,7 +32,7 @@ use self::repeats::Repeats;
 use self::writer::{Queue, Writer};
 use crate::config::Log;
 
-/// What the log says of itself. The summaries must not be summed up.
+/// The target of the log's own events, which are not summarized again.
 const TARGET: &str = "tower_kernels::log";
 
 /// The spans of requests.
@@ -37,7 +40,7 @@ const REQUEST: &str = "tower_kernels::request";
 /// The events that say how each request ended.
 const ACCESS: &str = "tower_kernels::access";
 
-/// The log while it is written. Dropped, it writes what is left, for as long as somebody reads.
+/// The running log. On drop it writes the remaining lines, within a time limit.
 #[derive(Debug)]
 pub(super) struct Logger {
     repeats: Arc<Repeats>,
@@ -45,7 +48,7 @@ pub(super) struct Logger {
 }
 
 impl Logger {
-    /// Logs from now on whatever `tracing` is told, panics included.
+    /// Installs the subscriber and the panic hook.
     pub(super) fn init(log: &Log) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let filter = filter(log)?;
         let repeats = Arc::new(Repeats::new(log.max_repeats));
@@ -62,15 +65,15 @@ impl Logger {
         Ok(Self { repeats, writer })
     }
 
-    /// What adds the log's own figures to a page of metrics.
+    /// Registers the log's own metrics.
     pub(super) fn metrics(&self) -> impl Fn(&mut Registry) + Send + Sync + 'static {
         let (queue, repeats) = (self.writer.queue().clone(), Arc::clone(&self.repeats));
         move |registry| metrics::register(registry, queue.clone(), Arc::clone(&repeats))
     }
 }
 
-/// What `log.level` asks for, with the spans of requests, which any line about a request is to name, and the access log
-/// where it is on.
+/// The filter of `log.level`, plus the request spans, which lines about a request refer to, and the access log if it is
+/// on.
 fn filter(log: &Log) -> Result<Targets, Box<dyn Error + Send + Sync>> {
     let level = log.level.directives();
     let mut filter: Targets = level.parse()?;
@@ -83,14 +86,14 @@ fn filter(log: &Log) -> Result<Targets, Box<dyn Error + Send + Sync>> {
     Ok(filter)
 }
 
-/// The hook that there is without this writes to stderr itself: the thread that panicked would wait for its reader.
+/// Logs a panic. The default hook writes to stderr itself, so a panicking thread would wait for its reader.
 fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     let payload = info.payload();
     let literal = payload.downcast_ref::<&str>().copied();
     let message = literal.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     let location = info.location().map(tracing::field::display);
     let thread = std::thread::current();
-    // Nothing, unless RUST_BACKTRACE asks for it.
+    // Empty unless RUST_BACKTRACE is set.
     let backtrace = std::backtrace::Backtrace::capture();
     let captured = backtrace.status() == std::backtrace::BacktraceStatus::Captured;
     tracing::error!(

@@ -1,4 +1,4 @@
-//! Events of a kind that come in great number: a few are logged, and of the others how many there were.
+//! Limits repeated events: a few of each kind are logged, and the number of the others.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,18 +11,19 @@ use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata};
 
-use super::format::{is_own, push_cut};
+use super::format::is_own;
+use super::values::push_truncated;
 use super::{ACCESS, TARGET};
 
-/// The time in which [`Repeats`] counts.
+/// The period in which [`Repeats`] counts.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Counts events by kind: where in the code they are made, and the `error.type` or `outcome` that they tell of.
+/// Counts events by kind: their callsite, and their `error.type` or `outcome`.
 ///
-/// There are as many kinds as such places, times the kinds of errors, whatever clients do.
+/// The number of kinds is bounded by callsites times error kinds, whatever clients do.
 #[derive(Debug)]
 pub(super) struct Repeats {
-    /// How many of a kind are logged in a window; 0 is all of them.
+    /// Maximum number of events of a kind logged in a window; 0 is no limit.
     max: u64,
     kinds: Mutex<HashMap<(Identifier, Option<&'static str>), Kind>>,
     repeated: AtomicU64,
@@ -31,15 +32,15 @@ pub(super) struct Repeats {
 #[derive(Debug)]
 struct Kind {
     metadata: &'static Metadata<'static>,
-    /// When the window began, and how many were logged in it.
+    /// The start of the window, and the number logged in it.
     begun: Instant,
     logged: u64,
-    /// Those that were not, since when, and what the first of them said.
-    more: Option<More>,
+    suppressed: Option<Suppressed>,
 }
 
+/// The events that were not logged: since when, how many, and the message of the first.
 #[derive(Debug)]
-struct More {
+struct Suppressed {
     since: Instant,
     count: u64,
     message: String,
@@ -50,28 +51,29 @@ impl Repeats {
         Self { max, kinds: Mutex::default(), repeated: AtomicU64::new(0) }
     }
 
-    /// Events that were not logged one by one.
+    /// The number of events that were not logged individually.
     pub(super) fn repeated(&self) -> u64 {
         self.repeated.load(Ordering::Relaxed)
     }
 
-    /// Whether this event is to be logged; if not it is counted.
-    pub(super) fn admits(&self, event: &Event<'_>) -> bool {
+    /// Whether to log this event; if not, it is counted.
+    pub(super) fn should_log(&self, event: &Event<'_>) -> bool {
         let metadata = event.metadata();
-        // What was asked for, line by line; at debug the same lines are as others are.
+        // At debug its lines are limited like others.
         let is_access_log = metadata.target() == ACCESS && *metadata.level() == Level::INFO;
         if self.max == 0 || metadata.target() == TARGET || is_own(metadata) || is_access_log {
             return true;
         }
-        let mut said = Said::default();
-        event.record(&mut said);
+        let mut kind = KindVisitor::default();
+        event.record(&mut kind);
         let now = Instant::now();
         let mut kinds = self.kinds.lock();
-        let kind = kinds.entry((metadata.callsite(), said.code)).or_insert_with(|| Kind {
+        let KindVisitor { code, message } = kind;
+        let kind = kinds.entry((metadata.callsite(), code)).or_insert_with(|| Kind {
             metadata,
             begun: now,
             logged: 0,
-            more: None,
+            suppressed: None,
         });
         if now.duration_since(kind.begun) >= WINDOW {
             (kind.begun, kind.logged) = (now, 0);
@@ -80,24 +82,24 @@ impl Repeats {
             kind.logged += 1;
             return true;
         }
-        kind.more.get_or_insert(More { since: now, count: 0, message: said.message }).count += 1;
+        kind.suppressed.get_or_insert(Suppressed { since: now, count: 0, message }).count += 1;
         drop(kinds);
         self.repeated.fetch_add(1, Ordering::Relaxed);
         false
     }
 
-    /// Logs how many events of each kind there were that were not logged, once it has been long enough, or `all` of them.
-    pub(super) fn sum_up(&self, all: bool) {
+    /// Logs a summary of each kind whose suppressed events are old enough, or of `all`.
+    pub(super) fn log_summaries(&self, all: bool) {
         let now = Instant::now();
         let mut due = Vec::new();
         self.kinds.lock().retain(|(_, code), kind| {
-            if let Some(more) = kind.more.take_if(|more| all || now.duration_since(more.since) >= WINDOW) {
-                due.push((kind.metadata, *code, more));
+            if let Some(suppressed) = kind.suppressed.take_if(|one| all || now.duration_since(one.since) >= WINDOW) {
+                due.push((kind.metadata, *code, suppressed));
             }
-            kind.more.is_some() || now.duration_since(kind.begun) < WINDOW
+            kind.suppressed.is_some() || now.duration_since(kind.begun) < WINDOW
         });
-        // The lock is free again: to log is to come here.
-        for (metadata, code, More { since, count, message }) in due {
+        // The lock is released: logging calls `should_log`.
+        for (metadata, code, Suppressed { since, count, message }) in due {
             let seconds = now.duration_since(since).as_secs();
             log(*metadata.level(), metadata.target(), code, &message, count, seconds);
         }
@@ -105,7 +107,7 @@ impl Repeats {
 }
 
 fn log(level: Level, of: &str, code: Option<&str>, message: &str, repeats: u64, seconds: u64) {
-    // The level of a place that logs is a constant.
+    // The level of a callsite is a constant.
     macro_rules! at {
         ($level:expr) => {
             tracing::event!(
@@ -116,7 +118,7 @@ fn log(level: Level, of: &str, code: Option<&str>, message: &str, repeats: u64, 
                 error.type = code,
                 repeats,
                 seconds,
-                "and more like it, not logged one by one"
+                "similar events were not logged individually"
             )
         };
     }
@@ -129,27 +131,27 @@ fn log(level: Level, of: &str, code: Option<&str>, message: &str, repeats: u64, 
     }
 }
 
-/// What tells one kind of event at a place from another.
+/// Reads the kind and the message of an event.
 #[derive(Default)]
-struct Said {
+struct KindVisitor {
     code: Option<&'static str>,
     message: String,
 }
 
-impl Visit for Said {
+impl Visit for KindVisitor {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "error.type" | "outcome" => {
                 self.code = ErrorKind::ALL.into_iter().map(ErrorKind::code).find(|code| *code == value)
             }
-            "message" => push_cut(&mut self.message, format_args!("{value}"), 128),
+            "message" => push_truncated(&mut self.message, format_args!("{value}"), 128),
             _ => {}
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            push_cut(&mut self.message, format_args!("{value:?}"), 128);
+            push_truncated(&mut self.message, format_args!("{value:?}"), 128);
         }
     }
 }

@@ -13,14 +13,14 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::TARGET;
 use super::repeats::Repeats;
 
-/// How often the writer looks for repeats to sum up while nothing is logged.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long the end of the program waits for a reader of the last lines.
-const FLUSH: Duration = Duration::from_secs(2);
-/// How long to wait where stderr is non-blocking, as another program has it, and has no room.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How often the idle writer checks for repeats to summarize.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(1);
+/// Time limit for writing the last lines at exit.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before the next write if stderr is non-blocking and full.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Lines that wait to be written. Clones are of the same queue.
+/// Lines that wait to be written. Clones share the queue.
 #[derive(Clone, Debug)]
 pub(super) struct Queue(Arc<Shared>);
 
@@ -29,7 +29,7 @@ struct Shared {
     lines: Mutex<Lines>,
     changed: Condvar,
     capacity: usize,
-    /// Lines that found no room, as their reader was too slow.
+    /// Lines that did not fit, as the reader was too slow.
     slow_reader: AtomicU64,
     /// Lines that could not be written.
     write_error: AtomicU64,
@@ -38,14 +38,14 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Lines {
     waiting: Vec<u8>,
-    /// Bytes that the writer has taken and not yet written. They count against the capacity.
+    /// Bytes that the writer has taken but not written. They count against the capacity.
     writing: usize,
     stopping: bool,
     stopped: bool,
 }
 
 impl Queue {
-    /// One for so many bytes of lines.
+    /// A queue with a capacity in bytes.
     pub(super) fn new(capacity: usize) -> Self {
         Self(Arc::new(Shared {
             lines: Mutex::default(),
@@ -56,7 +56,7 @@ impl Queue {
         }))
     }
 
-    /// Adds a line, or drops and counts it where there is no room.
+    /// Adds a line, or drops and counts it if it does not fit.
     fn push(&self, line: &[u8]) {
         let Self(shared) = self;
         let mut lines = shared.lines.lock();
@@ -70,12 +70,12 @@ impl Queue {
         shared.changed.notify_all();
     }
 
-    /// Lines dropped because their reader was too slow.
+    /// Lines dropped as the reader was too slow.
     pub(super) fn slow_reader(&self) -> u64 {
         self.0.slow_reader.load(Ordering::Relaxed)
     }
 
-    /// Lines dropped because they could not be written.
+    /// Lines dropped as they could not be written.
     pub(super) fn write_error(&self) -> u64 {
         self.0.write_error.load(Ordering::Relaxed)
     }
@@ -86,23 +86,23 @@ impl Queue {
         lines.waiting.len() + lines.writing
     }
 
-    /// What waits, as text.
+    /// Takes the queued lines.
     #[cfg(test)]
     pub(super) fn taken(&self) -> String {
         String::from_utf8(std::mem::take(&mut self.0.lines.lock().waiting)).unwrap()
     }
 
-    /// Writes what comes until it is to stop and nothing is left.
+    /// Writes lines until the queue is stopped and empty.
     fn write_to(&self, out: &mut impl Write, repeats: &Repeats) {
         let Self(shared) = self;
         let mut chunk = Vec::new();
-        let mut told = (0, 0);
-        // Whether the last that was written ended within a line.
+        let mut reported = (0, 0);
+        // Whether the last write ended within a line.
         let mut torn = false;
         loop {
             let mut lines = shared.lines.lock();
             if lines.waiting.is_empty() && !lines.stopping {
-                shared.changed.wait_for(&mut lines, LOOK);
+                shared.changed.wait_for(&mut lines, SUMMARY_INTERVAL);
             }
             let stopping = lines.stopping;
             chunk.clear();
@@ -118,13 +118,13 @@ impl Queue {
                 torn = if written > 0 { chunk[written - 1] != b'\n' } else { torn };
                 shared.lines.lock().writing = 0;
                 let dropped = (self.slow_reader(), self.write_error());
-                if result.is_ok() && dropped != told {
-                    let (slow_reader, write_error) = (dropped.0 - told.0, dropped.1 - told.1);
+                if result.is_ok() && dropped != reported {
+                    let (slow_reader, write_error) = (dropped.0 - reported.0, dropped.1 - reported.1);
                     tracing::warn!(target: TARGET, slow_reader, write_error, "log lines were dropped");
-                    told = dropped;
+                    reported = dropped;
                 }
             }
-            repeats.sum_up(stopping);
+            repeats.log_summaries(stopping);
             if stopping {
                 let mut lines = shared.lines.lock();
                 if lines.waiting.is_empty() {
@@ -137,10 +137,10 @@ impl Queue {
         }
     }
 
-    /// Has the writer write what is left and end. It is not waited for longer than this.
-    fn stop(&self, patience: Duration) {
+    /// Stops the writer once it has written the queue, and waits for it up to `timeout`.
+    fn stop(&self, timeout: Duration) {
         let Self(shared) = self;
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         let mut lines = shared.lines.lock();
         lines.stopping = true;
         shared.changed.notify_all();
@@ -148,7 +148,7 @@ impl Queue {
     }
 }
 
-/// Writes all of it, or says how much was written before it failed.
+/// Writes all bytes. Returns how many were written, and the error if not all were.
 fn write_all(out: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while written < bytes.len() {
@@ -156,14 +156,14 @@ fn write_all(out: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
             Ok(0) => return (written, Err(ErrorKind::WriteZero.into())),
             Ok(more) => written += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY_INTERVAL),
             Err(error) => return (written, Err(error)),
         }
     }
     (written, Ok(()))
 }
 
-/// The formatter writes an event in one piece: a line, or some of the program's own.
+/// The formatter writes each event in one piece.
 impl Write for Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -183,7 +183,7 @@ impl<'a> MakeWriter<'a> for Queue {
     }
 }
 
-/// The thread that writes a queue to stderr. Dropped, it is given time to write what is left.
+/// The thread that writes a queue to stderr. On drop it writes the remaining lines, within a time limit.
 #[derive(Debug)]
 pub(super) struct Writer(Queue);
 
@@ -202,17 +202,17 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.0.stop(FLUSH);
+        self.0.stop(FLUSH_TIMEOUT);
     }
 }
 
-/// Stderr without its lock, which nobody else could take while a write waits for the reader.
+/// Stderr without its lock, which would be held while a write waits for the reader.
 #[cfg(unix)]
 fn stderr() -> Box<dyn Write + Send> {
     use std::os::fd::AsFd;
     match io::stderr().as_fd().try_clone_to_owned() {
         Ok(stderr) => Box::new(File::from(stderr)),
-        // Out of descriptors: its own will do.
+        // Out of descriptors.
         Err(_) => Box::new(io::stderr()),
     }
 }
@@ -227,20 +227,20 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Takes so many bytes and then nothing more, as a full disk does, until it is told to.
+    /// Accepts `capacity` bytes and then fails, like a full disk.
     struct Disk {
-        room: Arc<AtomicU64>,
+        capacity: Arc<AtomicU64>,
         text: mpsc::Sender<Vec<u8>>,
     }
 
     impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let room = self.room.load(Ordering::SeqCst) as usize;
-            if room == 0 {
+            let capacity = self.capacity.load(Ordering::SeqCst) as usize;
+            if capacity == 0 {
                 return Err(ErrorKind::StorageFull.into());
             }
-            let taken = room.min(bytes.len());
-            self.room.fetch_sub(taken as u64, Ordering::SeqCst);
+            let taken = capacity.min(bytes.len());
+            self.capacity.fetch_sub(taken as u64, Ordering::SeqCst);
             self.text.send(bytes[..taken].to_vec()).unwrap();
             Ok(taken)
         }
@@ -259,16 +259,16 @@ mod tests {
     #[test]
     fn a_line_that_was_torn_by_a_full_disk_ends_before_the_next_and_the_lost_are_counted() {
         let queue = Queue::new(1024);
-        let room = Arc::new(AtomicU64::new(9));
+        let capacity = Arc::new(AtomicU64::new(9));
         let (text, written) = mpsc::channel();
-        let mut disk = Disk { room: Arc::clone(&room), text };
+        let mut disk = Disk { capacity: Arc::clone(&capacity), text };
         let from = queue.clone();
         let writer = thread::spawn(move || from.write_to(&mut disk, &Repeats::new(0)));
         queue.push(b"first\nsecond\n");
         until(|| queue.write_error() == 1);
         queue.push(b"third\n");
         until(|| queue.write_error() == 2);
-        room.store(1000, Ordering::SeqCst);
+        capacity.store(1000, Ordering::SeqCst);
         queue.push(b"fourth\n");
         queue.stop(Duration::from_secs(60));
         writer.join().unwrap();
@@ -277,11 +277,11 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_in_bytes_and_the_end_waits_for_no_reader() {
+    fn the_queue_is_bounded_in_bytes_and_stopping_does_not_wait_for_a_reader() {
         let queue = Queue::new(10);
         (0..5).for_each(|_| queue.push(b"abc\n"));
         assert_eq!((queue.bytes(), queue.slow_reader()), (8, 3));
-        // Nothing writes it.
+        // No thread writes it.
         queue.stop(Duration::from_millis(1));
         assert_eq!(queue.bytes(), 8);
     }

@@ -1,4 +1,4 @@
-//! `list` and `describe`.
+//! The subcommands `list` and `describe`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -10,60 +10,46 @@ use tower_kernels::service::{KernelInfo, KernelRegistry, Mode, RegisteredKernel}
 use crate::Outcome;
 use crate::exit::{Exit, Failure};
 use crate::output::print;
+use crate::suggest::did_you_mean_any;
 
-/// What `list` takes.
+/// Arguments of `list`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArgs {
-    /// Only the kernels of this domain.
+    /// List only kernels of this domain.
     #[arg(long)]
     domain: Option<String>,
-    /// Only the kernels of this mode.
+    /// List only kernels of this mode.
     #[arg(long, value_parser = ["batch", "ring"])]
     mode: Option<String>,
-    /// Print a JSON array in place of the table.
+    /// Print a JSON array instead of a table.
     #[arg(long)]
     json: bool,
 }
 
-/// What `describe` takes.
+/// Arguments of `describe`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DescribeArgs {
     /// The kernel's id, or one of its aliases.
     id: String,
-    /// Print a JSON document, with the JSON Schemas of input and output.
+    /// Print a JSON document with the JSON Schemas of input and output.
     #[arg(long)]
     json: bool,
 }
 
-/// All kernels that there are.
+/// A registry of all built-in kernels.
 pub(crate) fn registry() -> Result<KernelRegistry, Failure> {
     let registry = KernelRegistry::new();
     let registered = tower_kernels::kernels::register_all(&registry);
-    registered.map_err(|error| Exit::Failed.because(error.to_string())).map(|()| registry)
+    registered.map_err(|error| Exit::Failed.failure(error.to_string())).map(|()| registry)
 }
 
-/// The error for an id that no kernel has, with the ids that it may have been meant to be.
+/// The error for an unknown id, with suggestions.
 pub(crate) fn unknown(registry: &KernelRegistry, id: &str) -> Failure {
     let kernels = registry.list();
     let infos = kernels.iter().map(|kernel| kernel.info());
     let ids = infos.flat_map(|info| std::iter::once(&info.id).chain(&info.aliases)).map(|id| &**id);
-    let hint = did_you_mean(id, ids).unwrap_or_else(|| "`tower-kernels list` shows the kernels".to_owned());
-    Exit::UnknownKernel.because(format!("no kernel has the id `{id}`: {hint}"))
-}
-
-/// A question with the names that are most like this one, where any is: as a whole, or in the part after the slash.
-fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let last = |id: &'a str| id.rsplit('/').next().unwrap_or(id);
-    let likeness = |id: &'a str| {
-        let name = name.to_lowercase();
-        let own = name.rsplit('/').next().unwrap_or(&name);
-        strsim::jaro_winkler(&name, id).max(strsim::jaro_winkler(own, last(id)))
-    };
-    // Below this, names have little more in common than a few letters.
-    let mut like: Vec<_> = known.map(|id| (likeness(id), id)).filter(|(likeness, _)| *likeness > 0.8).collect();
-    like.sort_by(|(one, _), (other, _)| other.total_cmp(one));
-    let names: Vec<_> = like.iter().take(3).map(|(_, id)| format!("`{id}`")).collect();
-    (!names.is_empty()).then(|| format!("did you mean {}?", names.join(" or ")))
+    let hint = did_you_mean_any(id, ids, 3).unwrap_or_else(|| "`tower-kernels list` lists the kernels".to_owned());
+    Exit::UnknownKernel.failure(format!("no kernel has the id `{id}`: {hint}"))
 }
 
 pub(crate) fn list(args: &ListArgs) -> Outcome {
@@ -71,7 +57,7 @@ pub(crate) fn list(args: &ListArgs) -> Outcome {
     let domains: BTreeSet<_> = kernels.iter().map(|kernel| kernel.info().domain()).collect();
     if let Some(domain) = args.domain.as_deref().filter(|domain| !domains.contains(domain)) {
         let all = domains.into_iter().collect::<Vec<_>>().join(", ");
-        return Err(Exit::Usage.because(format!("no kernel has the domain `{domain}`; the domains are {all}")).into());
+        return Err(Exit::Usage.failure(format!("no kernel has the domain `{domain}`; the domains are {all}")).into());
     }
     let wanted = |info: &KernelInfo| {
         args.domain.as_deref().is_none_or(|domain| info.domain() == domain)
@@ -86,11 +72,11 @@ fn table(kernels: &[&KernelInfo]) -> String {
     let rows = kernels
         .iter()
         .map(|info| [info.id.to_string(), mode_of(info).into(), backends(info), info.description.to_string()]);
-    let head = ["ID", "MODE", "BACKENDS", "WHAT IT COMPUTES"].map(str::to_owned);
+    let head = ["ID", "MODE", "BACKENDS", "DESCRIPTION"].map(str::to_owned);
     columns(std::iter::once(head).chain(rows).collect(), "")
 }
 
-/// Rows whose cells, but for the last, are as wide as the widest of their column.
+/// Aligns cells in columns.
 fn columns<const N: usize>(rows: Vec<[String; N]>, indent: &str) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..N).map(width).collect();
@@ -137,7 +123,7 @@ fn text(kernel: &RegisteredKernel) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-/// The fields of a schema, one a line.
+/// The fields of a schema, one per line.
 fn fields(schema: &Value) -> String {
     let required = schema.get("required").and_then(Value::as_array);
     let is_required = |name: &str| required.is_some_and(|names| names.iter().any(|one| one == name));
@@ -156,7 +142,7 @@ fn fields(schema: &Value) -> String {
     columns(properties.iter().map(row).collect(), "  ")
 }
 
-/// What a field holds, in a word or two. `root` has the definitions that it may name.
+/// The type of a field, in a word or two. `root` holds the definitions that it may refer to.
 fn type_of(field: &Value, root: &Value) -> String {
     if let Some(reference) = field.get("$ref").and_then(Value::as_str) {
         return match reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer)) {

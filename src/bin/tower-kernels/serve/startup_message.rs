@@ -1,4 +1,4 @@
-//! What is said at the start: to people on stdout, to the log in any case.
+//! The message at startup: on stdout as text, and in the log.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -12,7 +12,7 @@ use super::auth::Authentication;
 use super::servers::Servers;
 use crate::config::{Config, LogFormat};
 
-/// Everything listens by now. With JSON logs the log has it all, and nothing else is written.
+/// Prints and logs addresses, devices and authentication. With JSON logs nothing is printed.
 pub(super) fn print(
     config: &Config,
     servers: &Servers,
@@ -29,23 +29,23 @@ pub(super) fn print(
     for (name, addresses) in [("REST", &servers.rest), ("gRPC", &servers.grpc)] {
         for address in addresses.iter().filter(|address| is_open && address.is_public()) {
             tracing::warn!(
-                "{name} listens on {address}, where others can reach it, and asks nobody who they are: set \
-                 auth.api_keys, auth.api_keys_file, auth.jwt or tls.client_ca, or listen on 127.0.0.1"
+                "{name} listens on {address}, which other machines can reach, without authentication: set auth.api_keys, \
+                 auth.api_keys_file, auth.jwt or tls.client_ca, or listen on 127.0.0.1"
             );
         }
     }
     if config.rate_limit.is_on() && servers.auth.is_none() {
-        tracing::warn!("each tenant has a rate, and without authentication a request names the tenant that it likes");
+        tracing::warn!("rate limits are per tenant, but without authentication a request can name any tenant");
     }
     if config.log.format == LogFormat::Json {
         return Ok(());
     }
     let mut text = format!("tower-kernels {}\n", env!("CARGO_PKG_VERSION"));
     writeln!(text, "  {:<8} {rest}", "REST")?;
-    // A browser connects to no Unix domain socket.
+    // Browsers cannot connect to Unix domain sockets.
     if let Some(address) = servers.rest.iter().find(|address| !matches!(address, ListenAddress::Unix(_))) {
         let credential = match &servers.auth {
-            Some(auth) if !auth.has_open_docs() => "  (asks for a credential)",
+            Some(auth) if !auth.has_open_docs() => "  (needs credentials)",
             _ => "",
         };
         writeln!(text, "  {:<8} {scheme}://{}/docs{credential}", "docs", reachable(address).1)?;
@@ -78,10 +78,10 @@ pub(super) fn print(
              -d '{{\"a\": 2.0, \"x\": [1.0, 2.0], \"y\": [10.0, 20.0]}}'\n"
         )?;
     }
-    // Nobody need read it: on a thread of its own it holds nothing up.
-    std::thread::Builder::new().name("greeting".to_owned()).spawn(move || {
+    // On a thread of its own, as stdout may block.
+    std::thread::Builder::new().name("startup-message".to_owned()).spawn(move || {
         if let Err(error) = crate::output::print(text) {
-            tracing::warn!(error = &*error as &dyn Error, "the greeting could not be written");
+            tracing::warn!(error = &*error as &dyn Error, "cannot write the startup message");
         }
     })?;
     Ok(())
@@ -94,7 +94,7 @@ fn mebibytes(bytes: u64) -> String {
     }
 }
 
-/// Where a server listens, as what a client is given.
+/// Formats the addresses of a server as URLs.
 fn shown(addresses: &[ListenAddress], scheme: &str) -> String {
     let shown = addresses.iter().map(|address| match address {
         ListenAddress::Unix(_) if scheme == "https" => format!("{address} (TLS)"),
@@ -105,7 +105,7 @@ fn shown(addresses: &[ListenAddress], scheme: &str) -> String {
     if shown.is_empty() { "off".to_owned() } else { shown.join(" and ") }
 }
 
-/// What curl is told to connect to: the option for a Unix domain socket, and the host. Nobody connects to `0.0.0.0`.
+/// The arguments for curl: the option for a Unix domain socket, and a host that can be connected to, unlike `0.0.0.0`.
 fn reachable(address: &ListenAddress) -> (String, String) {
     match address {
         ListenAddress::Unix(path) => (format!("--unix-socket {} ", quoted(path)), "localhost".to_owned()),
@@ -117,7 +117,7 @@ fn reachable(address: &ListenAddress) -> (String, String) {
     }
 }
 
-/// A path for a shell.
+/// Quotes a path for a shell.
 fn quoted(path: &Path) -> String {
     let path = path.display().to_string();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);

@@ -1,4 +1,4 @@
-//! What callers saw, counted.
+//! Statistics of completed requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,38 +8,38 @@ use tokio::time::Instant;
 
 use super::super::target::Failure;
 
-/// Runs are compared by what happened in pieces of this length.
+/// The length of the windows by which runs are compared.
 pub(in super::super) const WINDOW: Duration = Duration::from_millis(500);
 
 /// Failed requests of one code.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Errors {
     pub(in super::super) count: u64,
-    /// What the first of them said.
+    /// The message of the first.
     pub(in super::super) example: String,
 }
 
-/// Counters of one thread, or of all.
+/// Latencies and counters of one thread, or of all.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Tally {
-    /// Of answered requests, in nanoseconds.
+pub(in super::super) struct Statistics {
+    /// Latencies of successful requests, in nanoseconds.
     pub(in super::super) latency: Histogram<u64>,
-    /// The same by the [`WINDOW`] in which the answer came, with two digits.
+    /// The same by the [`WINDOW`] of the response, with two digits.
     pub(in super::super) windows: Vec<Histogram<u32>>,
     pub(in super::super) errors: BTreeMap<String, Errors>,
-    /// Payloads of answers.
+    /// Bytes of response payloads.
     pub(in super::super) bytes_received: u64,
-    /// Due while every caller was waiting for an answer, and sent when one had it.
+    /// Requests that waited for an idle client.
     pub(in super::super) held: u64,
-    /// Sent later than due although a caller was free: this program is at its limit.
+    /// Requests sent late although a client was idle: this program is too slow.
     pub(in super::super) late: u64,
-    /// Due before the end and never sent.
+    /// Requests that were due before the end and never sent.
     pub(in super::super) unsent: u64,
-    /// The last answer or failure.
+    /// The time of the last response or failure.
     pub(in super::super) last: Option<Instant>,
 }
 
-impl Default for Tally {
+impl Default for Statistics {
     fn default() -> Self {
         Self {
             latency: histogram(3),
@@ -54,20 +54,20 @@ impl Default for Tally {
     }
 }
 
-/// From a nanosecond to a day.
+/// A histogram from a nanosecond to a day.
 fn histogram<T: hdrhistogram::Counter>(digits: u8) -> Histogram<T> {
     const DAY: u64 = 86_400_000_000_000;
     let made: Result<Histogram<T>, CreationError> = Histogram::new_with_bounds(1, DAY, digits);
     made.expect("these bounds and from 0 to 5 digits are allowed")
 }
 
-impl Tally {
-    /// A request that was due `began`, `into` the measured time ended `took` after, with so many bytes or a failure.
+impl Statistics {
+    /// Records a request that ended at `into` of the measured time after `took`, with a payload size or a failure.
     pub(super) fn record(&mut self, into: Duration, took: Duration, result: Result<usize, Failure>) {
         match result {
             Ok(bytes) => {
                 let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-                // Whatever takes more than a day is counted as a day.
+                // More than a day counts as a day.
                 self.latency.saturating_record(nanos);
                 self.window(into).saturating_record(nanos);
                 self.bytes_received += bytes as u64;
@@ -87,7 +87,7 @@ impl Tally {
         &mut self.windows[index]
     }
 
-    /// Adds another thread's counters to these.
+    /// Merges the statistics of another thread.
     pub(super) fn add(&mut self, other: &Self) -> Result<(), AdditionError> {
         self.latency.add(&other.latency)?;
         let windows = self.windows.len().max(other.windows.len());
@@ -109,7 +109,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Requests that have failed.
+    /// The number of failed requests.
     pub(in super::super) fn failures(&self) -> u64 {
         self.errors.values().map(|errors| errors.count).sum()
     }
@@ -122,11 +122,11 @@ mod tests {
     #[test]
     fn threads_add_up_by_window_and_by_code() {
         let millis = Duration::from_millis;
-        let mut one = Tally::default();
+        let mut one = Statistics::default();
         one.record(millis(100), millis(2), Ok(10));
         one.record(millis(700), millis(4), Ok(10));
         one.record(millis(700), millis(9), Err(Failure::new("overloaded", "full")));
-        let mut other = Tally::default();
+        let mut other = Statistics::default();
         other.record(millis(1200), millis(4), Ok(1));
         other.record(millis(1200), millis(4), Err(Failure::new("overloaded", "also full")));
         other.record(millis(1200), millis(4), Err(Failure::new("not_found", "no such kernel")));
@@ -144,9 +144,9 @@ mod tests {
     #[test]
     fn a_latency_is_kept_to_three_digits_from_nanoseconds_to_hours() {
         for took in [Duration::from_nanos(7), Duration::from_micros(331), Duration::from_secs(7200)] {
-            let mut tally = Tally::default();
-            tally.record(Duration::ZERO, took, Ok(0));
-            let error = tally.latency.max() as f64 / took.as_nanos() as f64 - 1.0;
+            let mut statistics = Statistics::default();
+            statistics.record(Duration::ZERO, took, Ok(0));
+            let error = statistics.latency.max() as f64 / took.as_nanos() as f64 - 1.0;
             assert!(error.abs() < 0.0015, "{took:?}: {error}");
         }
     }
