@@ -104,6 +104,7 @@ pub mod request;
 mod servers;
 pub mod service;
 mod sync;
+mod truncate;
 
 #[cfg(feature = "actix")]
 pub use servers::actix;

@@ -17,7 +17,7 @@ use super::router::Shared;
 use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
 #[cfg(feature = "cuda")]
 use crate::cuda::GpuReading;
-use crate::error::{AnyError, ErrorKind, Told};
+use crate::error::{AnyError, ClientMessage, ErrorKind};
 use crate::middleware::circuit_breaker::{CircuitState, CircuitStatus};
 use crate::pipeline::PipelineHandle;
 #[cfg(feature = "cuda")]
@@ -273,7 +273,7 @@ where
     let mut service = service.clone();
     poll_fn(|cx| {
         Poll::Ready(match service.poll_ready(cx) {
-            Poll::Ready(Err(error)) => Some(Told::of(&error).detail),
+            Poll::Ready(Err(error)) => Some(ClientMessage::of(&error).text),
             Poll::Ready(Ok(())) | Poll::Pending => None,
         })
     })

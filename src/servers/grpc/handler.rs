@@ -18,7 +18,7 @@ use super::proto::{
 use super::registry;
 use super::server::Pipeline;
 use super::shutdown::StreamShutdown;
-use super::status::Refusal;
+use super::status::Rejection;
 use super::stream::Responses;
 use super::wire::Requests;
 use crate::middleware::timeout;
@@ -42,28 +42,28 @@ impl<S: Pipeline> Handler<S> {
         payload: Result<Payload, InvalidInput>,
     ) -> Result<(KernelResponse, Names), Status> {
         let names = Names { request_id: Arc::clone(&caller.request_id), kernel_id };
-        let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
+        let reject = |rejection: Rejection| rejection.into_status(Some(&names.request_id));
         let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
         caller.hold_message();
         if let Some(scope) = &caller.scope {
             // Before what may be wrong with it.
             scope.set_kernel(&names.kernel_id);
         }
-        kernel_id_of(&names.kernel_id).map_err(refuse)?;
+        kernel_id_of(&names.kernel_id).map_err(reject)?;
         let is_server_timeout = deadline != caller.arrival.due();
-        let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
+        let payload = payload.map_err(|invalid| reject(invalid.into()))?;
         let memory = caller.memory.clone();
         let request = caller.into_request(names.kernel_id.clone(), payload, deadline, is_server_timeout);
         match CatchPanic::new(timeout::oneshot(self.service.clone(), request)).await {
             Ok(Ok(mut response)) => {
                 if let Some(memory) = memory {
-                    let held = memory.of_response(&mut response).map_err(|error| refuse(rejected(error)))?;
+                    let held = memory.of_response(&mut response).map_err(|error| reject(rejected(error)))?;
                     memory.sending(held);
                 }
                 Ok((response, names))
             }
-            Ok(Err(error)) => Err(refuse(Refusal::of(&error).of_kernel(&names.kernel_id))),
-            Err(panicked) => Err(refuse(Refusal::panicked(&panicked).of_kernel(&names.kernel_id))),
+            Ok(Err(error)) => Err(reject(Rejection::of(&error).of_kernel(&names.kernel_id))),
+            Err(panicked) => Err(reject(Rejection::panicked(&panicked).of_kernel(&names.kernel_id))),
         }
     }
 }
@@ -71,12 +71,12 @@ impl<S: Pipeline> Handler<S> {
 /// A call's message, and what it says beside it.
 fn open<T>(request: Request<T>) -> Result<(Caller, T), Status> {
     let (metadata, mut extensions, message) = request.into_parts();
-    let refuse = |invalid| Refusal::from(invalid).into_status(None);
+    let reject = |invalid| Rejection::from(invalid).into_status(None);
     let arrival = match extensions.remove::<Arrival>() {
         Some(arrival) => arrival,
-        None => Arrival::of(&http::HeaderMap::new(), &extensions).map_err(refuse)?,
+        None => Arrival::of(&http::HeaderMap::new(), &extensions).map_err(reject)?,
     };
-    Ok((Caller::new(&metadata, extensions, arrival).map_err(refuse)?, message))
+    Ok((Caller::new(&metadata, extensions, arrival).map_err(reject)?, message))
 }
 
 impl<S: Pipeline> Handler<S> {
@@ -84,7 +84,7 @@ impl<S: Pipeline> Handler<S> {
         let (caller, message) = open(request)?;
         let (response, names) = self.run(caller, message.kernel_id, Ok(Payload::json(message.input))).await?;
         let request_id = Arc::clone(&names.request_id);
-        let answer = json_answer(response, names).map_err(|refusal| refusal.into_status(Some(&request_id)))?;
+        let answer = json_answer(response, names).map_err(|rejection| rejection.into_status(Some(&request_id)))?;
         Ok(Response::new(answer))
     }
 
@@ -96,7 +96,7 @@ impl<S: Pipeline> Handler<S> {
         let payload = tensors(message.inputs).map(Payload::from);
         let (response, names) = self.run(caller, message.kernel_id, payload).await?;
         let request_id = Arc::clone(&names.request_id);
-        let answer = tensors_answer(response, names).map_err(|refusal| refusal.into_status(Some(&request_id)))?;
+        let answer = tensors_answer(response, names).map_err(|rejection| rejection.into_status(Some(&request_id)))?;
         Ok(Response::new(answer))
     }
 
@@ -115,7 +115,7 @@ impl<S: Pipeline> Handler<S> {
     ) -> Result<Response<KernelDescription>, Status> {
         let (caller, message) = open(request)?;
         let answer = registry::get(&self.registry, message);
-        answer.map(Response::new).map_err(|refusal| refusal.into_status(Some(&caller.request_id)))
+        answer.map(Response::new).map_err(|rejection| rejection.into_status(Some(&caller.request_id)))
     }
 
     pub(super) async fn list_kernels(
@@ -124,7 +124,7 @@ impl<S: Pipeline> Handler<S> {
     ) -> Result<Response<ListKernelsResponse>, Status> {
         let (caller, message) = open(request)?;
         let answer = registry::list(&self.registry, &message);
-        answer.map(Response::new).map_err(|refusal| refusal.into_status(Some(&caller.request_id)))
+        answer.map(Response::new).map_err(|rejection| rejection.into_status(Some(&caller.request_id)))
     }
 }
 

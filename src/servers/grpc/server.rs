@@ -17,7 +17,7 @@ use super::handler::Handler;
 use super::health::HealthService;
 use super::memory::{CallMemory, RequestBody};
 use super::shutdown::StreamShutdown;
-use super::status::Refusal;
+use super::status::Rejection;
 use crate::error::AnyError;
 use crate::middleware::tracing::RequestScope;
 use crate::servers::headers::ensure_request_id;
@@ -178,7 +178,7 @@ impl<S: Pipeline> KernelGrpcService<S> {
                 let request = request.map(|body| RequestBody::new(body, call.clone(), max));
                 ResponseFuture::run(self.inner.call(request), call, arrival.deadline(self.config.timeout))
             }
-            Err(invalid) => ResponseFuture::refuse(Refusal::from(invalid).into_status(None)),
+            Err(invalid) => ResponseFuture::reject(Rejection::from(invalid).into_status(None)),
         }
     }
 }

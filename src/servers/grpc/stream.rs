@@ -24,7 +24,7 @@ use super::proto::execute_stream_response::Outcome;
 use super::proto::{ExecuteStreamRequest, ExecuteStreamResponse};
 use super::server::Pipeline;
 use super::shutdown::{StreamShutdown, unavailable};
-use super::status::{Refusal, as_message};
+use super::status::{Rejection, as_message};
 use super::timer::Timer;
 use super::unread::{Finished, Receiver, Sender, unread};
 use super::wire::Requests;
@@ -88,11 +88,11 @@ impl Stream for Responses {
         match ready!(self.calls.poll_join_next(cx)) {
             Some(Err(error)) if error.is_panic() => {
                 // What a panic carries is dropped where its own panic does no harm.
-                let refusal = match error.try_into_panic() {
-                    Ok(payload) => Refusal::panicked(&Panicked::new(payload)),
-                    Err(_) => Refusal::new(ErrorKind::Internal, "the task of this stream ended"),
+                let rejection = match error.try_into_panic() {
+                    Ok(payload) => Rejection::panicked(&Panicked::new(payload)),
+                    Err(_) => Rejection::new(ErrorKind::Internal, "the task of this stream ended"),
                 };
-                Poll::Ready(Some(Err(refusal.into_status(None))))
+                Poll::Ready(Some(Err(rejection.into_status(None))))
             }
             // It has ended the queue, and may have done so after the look above.
             _ => self.poll_unread(cx),
@@ -167,7 +167,7 @@ impl<S: Pipeline> Calls<S> {
         mut caller: Caller,
         message: ExecuteStreamRequest,
         counted: &mut Option<Counted>,
-    ) -> Result<Waiting, Refusal> {
+    ) -> Result<Waiting, Rejection> {
         caller.hold_message();
         let ExecuteStreamRequest { tag, timeout_ms, call } = message;
         let (kernel_id, payload) = match call {
@@ -197,7 +197,7 @@ impl<S: Pipeline> Calls<S> {
         let (tag, span) = (next.tag, next.span.clone());
         let _entered = span.enter();
         let request_id = Arc::clone(&next.names.request_id);
-        let refusal = match catch_panic(|| self.service.poll_ready(cx)) {
+        let rejection = match catch_panic(|| self.service.poll_ready(cx)) {
             Ok(Poll::Ready(Ok(()))) => {
                 let Waiting { names, request, timer, span, counted, .. } = next;
                 match catch_panic(|| self.service.call(request)) {
@@ -208,16 +208,16 @@ impl<S: Pipeline> Calls<S> {
                         return Poll::Ready(None);
                     }
                     Err(panicked) => {
-                        let refusal = Refusal::panicked(&panicked).of_kernel(&names.kernel_id);
+                        let rejection = Rejection::panicked(&panicked).of_kernel(&names.kernel_id);
                         self.service = self.service.clone();
-                        return Poll::Ready(Some(finished(tag, &request_id, Err(refusal), counted)));
+                        return Poll::Ready(Some(finished(tag, &request_id, Err(rejection), counted)));
                     }
                 }
             }
-            Ok(Poll::Ready(Err(error))) => Refusal::of(&error),
-            Err(panicked) => Refusal::panicked(&panicked),
+            Ok(Poll::Ready(Err(error))) => Rejection::of(&error),
+            Err(panicked) => Rejection::panicked(&panicked),
             Ok(Poll::Pending) if next.timer.poll_elapsed(cx).is_ready() => {
-                Refusal::of(&TimeoutError::<S::Error>::Elapsed { called: false })
+                Rejection::of(&TimeoutError::<S::Error>::Elapsed { called: false })
             }
             Ok(Poll::Pending) => {
                 self.waiting = Some(next);
@@ -226,7 +226,7 @@ impl<S: Pipeline> Calls<S> {
         };
         // Whatever place this one was waiting for is given up with it.
         self.service = self.service.clone();
-        Poll::Ready(Some(finished(tag, &request_id, Err(refusal), next.counted)))
+        Poll::Ready(Some(finished(tag, &request_id, Err(rejection), next.counted)))
     }
 
     /// Ready with the stream's end.
@@ -268,7 +268,7 @@ impl<S: Pipeline> Calls<S> {
                     let mut counted = self.counts.as_ref().map(begin);
                     match self.read(caller, message, &mut counted) {
                         Ok(next) => self.waiting = Some(next),
-                        Err(refusal) => self.unread.push(finished(tag, &request_id, Err(refusal), counted)),
+                        Err(rejection) => self.unread.push(finished(tag, &request_id, Err(rejection), counted)),
                     }
                 }
                 Some(Err(status)) => {
@@ -295,8 +295,8 @@ impl<S: Pipeline> Future for Calls<S> {
             if let Some(waiting) = &mut this.waiting {
                 end(&mut waiting.counted, ErrorKind::DeadlineExceeded.code());
             }
-            let refusal = Refusal::new(ErrorKind::DeadlineExceeded, "the deadline of the stream passed");
-            this.unread.abandon(refusal.into_status(Some(&this.caller.request_id)));
+            let rejection = Rejection::new(ErrorKind::DeadlineExceeded, "the deadline of the stream passed");
+            this.unread.abandon(rejection.into_status(Some(&this.caller.request_id)));
             return Poll::Ready(());
         }
         let mut polled = this.poll_calls(cx);
@@ -337,15 +337,15 @@ where
         let this = self.project();
         let _entered = this.span.enter();
         let result = match this.future.poll(cx) {
-            Poll::Ready(Ok(result)) => result.map_err(|error| Refusal::of(&error)),
-            Poll::Ready(Err(panicked)) => Err(Refusal::panicked(&panicked)),
+            Poll::Ready(Ok(result)) => result.map_err(|error| Rejection::of(&error)),
+            Poll::Ready(Err(panicked)) => Err(Rejection::panicked(&panicked)),
             Poll::Pending => {
                 ready!(this.timer.poll_elapsed(cx));
-                Err(Refusal::of(&TimeoutError::<E>::Elapsed { called: true }))
+                Err(Rejection::of(&TimeoutError::<E>::Elapsed { called: true }))
             }
         };
         let (tag, names) = this.answer.take().expect("polled after it had completed");
-        let result = result.map_err(|refusal| refusal.of_kernel(&names.kernel_id));
+        let result = result.map_err(|rejection| rejection.of_kernel(&names.kernel_id));
         let request_id = Arc::clone(&names.request_id);
         let outcome = result.and_then(|mut response| {
             let held = match this.memory {
@@ -366,14 +366,14 @@ where
 fn finished(
     tag: u64,
     request_id: &str,
-    outcome: Result<(Outcome, Option<Sending>), Refusal>,
+    outcome: Result<(Outcome, Option<Sending>), Rejection>,
     mut counted: Option<Counted>,
 ) -> Finished {
-    let status = outcome.as_ref().map_or_else(|refusal| refusal.kind().grpc_code(), |_| 0);
-    let code = outcome.as_ref().map_or_else(|refusal| refusal.kind().code(), |_| "ok");
+    let status = outcome.as_ref().map_or_else(|rejection| rejection.kind().grpc_code(), |_| 0);
+    let code = outcome.as_ref().map_or_else(|rejection| rejection.kind().code(), |_| "ok");
     let (outcome, held) = match outcome {
         Ok(outcome) => outcome,
-        Err(refusal) => (Outcome::Error(as_message(&refusal.into_status(Some(request_id)))), None),
+        Err(rejection) => (Outcome::Error(as_message(&rejection.into_status(Some(request_id)))), None),
     };
     let response = ExecuteStreamResponse { tag, outcome: Some(outcome) };
     if let Some(counted) = &mut counted {

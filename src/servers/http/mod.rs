@@ -18,8 +18,6 @@ pub(crate) use execute::{Target, execute};
 pub(crate) use form::{HEAD_LENGTH, OCTETS};
 pub(crate) use head::RequestHead;
 pub(crate) use limits::{Limits, limit_setters};
-#[cfg(feature = "axum")]
-pub(crate) use problem::ProblemDocument;
 pub(crate) use problem::{Problem, document};
 pub(crate) use request_id::RequestId;
 #[cfg(feature = "axum")]

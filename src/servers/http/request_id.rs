@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
-use crate::middleware::error_response::problem::{self, Unnamed};
+use crate::error::problem::{self, ProblemDocument};
 use crate::servers::headers::{REQUEST_ID, is_request_id, made_request_id};
 
 /// The client's `x-request-id`, or one made here.
@@ -32,16 +32,16 @@ impl RequestId {
         &self.0
     }
 
-    /// Names the request in a response that does not: in its headers, and in the problem document that an
+    /// Adds the id to a response without one: to its headers, and to the problem document that an
     /// [`ErrorResponseLayer`](crate::layers::ErrorResponseLayer) has written.
     pub(crate) fn add_to<B: From<Bytes>>(&self, response: &mut Response<B>) {
         response.headers_mut().entry(Self::HEADER).or_insert_with(|| self.0.clone());
-        // What was compressed on its way, or replaced by something else, is no such document any more.
-        if let Some(unnamed) = response.extensions_mut().remove::<Unnamed>()
+        // Middleware in between can have compressed or replaced the document.
+        if let Some(document) = response.extensions_mut().remove::<ProblemDocument>()
             && !response.headers().contains_key(CONTENT_ENCODING)
             && response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == problem::CONTENT_TYPE)
         {
-            *response.body_mut() = unnamed.named(self.as_str()).into();
+            *response.body_mut() = document.with_request_id(self.as_str()).to_json().into();
         }
     }
 }

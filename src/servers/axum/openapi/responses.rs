@@ -5,13 +5,13 @@ use serde_json::{Map, Value, json};
 
 use super::schemas::Schemas;
 use crate::error::ErrorKind;
-use crate::middleware::error_response::problem as written;
-use crate::servers::http::{HEAD_LENGTH, Problem, ProblemDocument};
+use crate::error::problem::{CONTENT_TYPE, HTTP_ONLY_CODES, ProblemDocument, has_retry_after, title};
+use crate::servers::http::HEAD_LENGTH;
 
 /// Refusals of a kind, and those that are HTTP's alone.
 pub(super) fn refusals() -> impl Iterator<Item = (u16, &'static str)> {
     let kinds = ErrorKind::ALL.into_iter().map(|kind| (kind.http_status(), kind.code()));
-    kinds.chain(Problem::OF_HTTP.map(|(status, code)| (status.as_u16(), code)))
+    kinds.chain(HTTP_ONLY_CODES.map(|(status, code)| (status.as_u16(), code)))
 }
 
 /// `responses` of an operation: what it answers, and references to these refusals.
@@ -41,7 +41,7 @@ fn name(status: u16) -> String {
 
 /// `components/responses`: one for each status, with the codes that it comes with.
 pub(super) fn components(schemas: &mut Schemas) -> Value {
-    let problem = schemas.written::<ProblemDocument<'_>>();
+    let problem = schemas.written::<ProblemDocument>();
     let mut components = Map::new();
     for (status, _) in refusals() {
         let codes: Vec<_> = refusals().filter(|(this, _)| *this == status).map(|(_, code)| code).collect();
@@ -49,9 +49,9 @@ pub(super) fn components(schemas: &mut Schemas) -> Value {
             "allOf": [problem, { "properties": { "status": { "const": status }, "code": { "enum": codes } } }],
         });
         let known = StatusCode::from_u16(status).expect("the table holds statuses");
-        let description = format!("{}: {}.", written::title(known), codes.join(" or "));
-        let mut response = answer(&description, json!({ (written::CONTENT_TYPE): { "schema": schema } }));
-        if written::says_when(known) {
+        let description = format!("{}: {}.", title(known), codes.join(" or "));
+        let mut response = answer(&description, json!({ (CONTENT_TYPE): { "schema": schema } }));
+        if has_retry_after(known) {
             response["headers"]["retry-after"] = reference("headers", "retry-after");
         }
         if known == StatusCode::METHOD_NOT_ALLOWED {
