@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::HostMemoryError;
 use crate::error::{Classify, ErrorKind, provide};
 use crate::request::limits::{MAX_FIELD_BYTES, MAX_REASON_BYTES};
+use crate::request::metadata::InvalidMetadata;
 use crate::truncate::truncate;
 
 /// A field of a request that does not hold what it should.
@@ -26,6 +27,12 @@ impl InvalidInput {
     /// `field` is wrong because of `reason`. Both are cut where they are long, as they can repeat what a client has sent.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: truncate(field.into(), MAX_FIELD_BYTES), reason: truncate(reason.into(), MAX_REASON_BYTES) }
+    }
+}
+
+impl From<InvalidMetadata> for InvalidInput {
+    fn from(InvalidMetadata { field, reason }: InvalidMetadata) -> Self {
+        Self::new(field, reason)
     }
 }
 

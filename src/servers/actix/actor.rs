@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::actix::{Actor, Context, Handler, MessageResult};
 use tower::BoxError;
@@ -8,8 +9,9 @@ use tower_service::Service;
 use super::mailbox::{Admission, Ledger};
 use super::messages::Admitted;
 use super::reply::Reply;
-use super::{ActorError, ExecuteKernel, GetKernelInfo, GetStats, KernelActorConfig, ListKernels};
+use super::{ActorError, ExecuteKernel, ExecuteMetadata, GetKernelInfo, GetStats, KernelActorConfig, ListKernels};
 use crate::error::AnyError;
+use crate::request::metadata::RequestMetadata;
 use crate::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
 
 /// An actor that runs kernels. See the [module](super).
@@ -52,17 +54,25 @@ impl<S> KernelActor<S> {
 }
 
 impl<S: Clone> KernelActor<S> {
+    fn request_metadata(&self, message: ExecuteMetadata, received_at: Instant) -> RequestMetadata {
+        let timeout = self.config.timeout(message.timeout);
+        let mut metadata = RequestMetadata {
+            received_at,
+            is_server_timeout: message.timeout != Some(timeout),
+            priority: Some(message.priority),
+            tenant: message.tenant,
+            trace: message.trace.map(Box::new),
+            ..RequestMetadata::new()
+        };
+        metadata.set_timeout(timeout);
+        metadata
+    }
+
     fn run(&self, message: ExecuteKernel, admission: Admission) -> Reply<S> {
         let ExecuteKernel { kernel_id, input, metadata } = message;
         // The payload is written by the reply's own task.
         let mut request = KernelRequest::new(kernel_id, Payload::json(""));
-        // A deadline past the end of time is none.
-        let timeout = self.config.timeout(metadata.timeout);
-        request.deadline = admission.since().checked_add(timeout);
-        request.set_deadline_is_server_timeout(metadata.timeout != Some(timeout));
-        request.priority = metadata.priority;
-        request.tenant = metadata.tenant;
-        request.trace = metadata.trace.map(Box::new);
+        request.apply_metadata(self.request_metadata(metadata, admission.since()));
         // A clone waits for a place to run of its own, so that messages do not wait for each other.
         Reply::run(S::clone(&self.service), request, input, admission)
     }

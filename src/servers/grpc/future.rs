@@ -37,9 +37,9 @@ impl ResponseFuture {
     pub(super) fn run(
         future: BoxFuture<http::Response<Body>, Infallible>,
         call: CallMemory,
-        deadline: Option<Instant>,
+        deadline: Instant,
     ) -> Self {
-        Self { state: State::Running(future, call), timer: Timer::new(deadline), span: Span::none() }
+        Self { state: State::Running(future, call), timer: Timer::new(Some(deadline)), span: Span::none() }
     }
 
     pub(super) fn in_span(self, span: Span) -> Self {

@@ -93,15 +93,14 @@
 /// Bytes in a message to health and reflection, which name a service or a symbol, and repeat it in their errors.
 const MAX_QUESTION_BYTES: usize = 1024;
 
+mod call_context;
 mod config;
-mod deadline;
 mod dispatch;
 mod future;
 mod handler;
 mod health;
 mod memory;
 mod message;
-mod metadata;
 pub mod proto;
 mod reflection;
 mod registry;

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode, Version};
 
-use super::RequestId;
 use crate::error::problem::{
     METHOD_NOT_ALLOWED, ProblemDocument, REQUEST_TIMEOUT, UNSUPPORTED_MEDIA_TYPE, status_and_code,
 };
 use crate::error::{AnyError, Classification, ClientMessage, ErrorKind, InternalMessage, chain, find};
+use crate::request::request_id::RequestId;
 use crate::service::InvalidInput;
 use crate::truncate::truncate;
 
@@ -186,7 +186,7 @@ mod tests {
     use http::header::RETRY_AFTER;
 
     fn respond(problem: Problem) -> (Response<Bytes>, serde_json::Value) {
-        let response: Response<Bytes> = problem.into_response(&RequestId::of(&http::HeaderMap::new()));
+        let response: Response<Bytes> = problem.into_response(&RequestId::generate());
         let document = serde_json::from_slice(response.body()).unwrap();
         (response, document)
     }

@@ -23,7 +23,8 @@ pub use self::security::SecurityScheme;
 use super::RouterConfig;
 use super::router::Shared;
 use crate::error::ErrorKind;
-use crate::servers::http::{Problem, RequestId, document};
+use crate::request::request_id::RequestId;
+use crate::servers::http::{Problem, document};
 use crate::service::{KernelRegistry, Snapshot};
 
 /// The document as it was made last. With thousands of kernels it takes long to make, so it is made anew only where the
@@ -86,7 +87,7 @@ impl fmt::Debug for OpenApi {
 }
 
 pub(super) async fn openapi<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response {
-    let request_id = RequestId::of(&headers);
+    let request_id = RequestId::from_headers(&headers);
     match shared.openapi.document(&shared.registry, &shared.config).await {
         Ok(body) => {
             let mut response: Response = document(StatusCode::OK, "application/json", body, &request_id);
