@@ -104,7 +104,7 @@ pub mod request;
 mod servers;
 pub mod service;
 mod sync;
-mod truncate;
+mod text;
 
 #[cfg(feature = "actix")]
 pub use servers::actix;

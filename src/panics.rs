@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use pin_project::pin_project;
 
-use crate::truncate::truncate;
+use crate::text::truncated;
 
 /// A panic that has been caught.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,11 +40,11 @@ impl Panicked {
     #[cold]
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
         let message = match payload.downcast::<&'static str>() {
-            Ok(text) => truncate((*text).to_owned(), Self::LONGEST),
+            Ok(text) => truncated((*text).to_owned(), Self::LONGEST),
             Err(payload) => match payload.downcast::<String>() {
-                Ok(text) => truncate(*text, Self::LONGEST),
+                Ok(text) => truncated(*text, Self::LONGEST),
                 Err(payload) => match payload.downcast::<Cow<'static, str>>() {
-                    Ok(text) => truncate(text.into_owned(), Self::LONGEST),
+                    Ok(text) => truncated(text.into_owned(), Self::LONGEST),
                     Err(payload) => {
                         std::mem::forget(payload);
                         "(a value that is not a text)".to_owned()

@@ -13,7 +13,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
 
 use super::ErrorKind;
-use crate::truncate::truncate;
+use crate::text::truncated;
 
 /// Most clients accept 8 to 16 KiB of trailers. A percent-encoded text is up to three times as long, and the details repeat
 /// it.
@@ -69,7 +69,7 @@ struct Duration {
 impl Status {
     /// Creates a status of this kind. `message` is truncated to [`MAX_TEXT_BYTES`].
     pub(crate) fn new(kind: ErrorKind, message: String) -> Self {
-        Self { code: kind.grpc_code(), message: truncate(message, MAX_TEXT_BYTES), details: Vec::new() }
+        Self { code: kind.grpc_code(), message: truncated(message, MAX_TEXT_BYTES), details: Vec::new() }
     }
 
     /// Adds a `google.rpc.RetryInfo`.
@@ -105,7 +105,7 @@ fn visible_ascii(text: String) -> HeaderValue {
 mod server_details {
     //! Details that the gRPC server adds.
 
-    use super::{ERROR_DOMAIN, ErrorKind, MAX_TEXT_BYTES, Message, Status, truncate};
+    use super::{ERROR_DOMAIN, ErrorKind, MAX_TEXT_BYTES, Message, Status, truncated};
 
     /// `google.rpc.ErrorInfo`, without its `metadata`.
     #[derive(Clone, PartialEq, Message)]
@@ -153,7 +153,7 @@ mod server_details {
 
         /// Adds a `google.rpc.BadRequest` with one field violation.
         pub(crate) fn add_field_violation(&mut self, field: String, description: String) {
-            let (field, description) = (truncate(field, MAX_TEXT_BYTES), truncate(description, MAX_TEXT_BYTES));
+            let (field, description) = (truncated(field, MAX_TEXT_BYTES), truncated(description, MAX_TEXT_BYTES));
             self.add_detail(
                 "BadRequest",
                 &BadRequest { field_violations: vec![FieldViolation { field, description }] },

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{ErrorKind, OutcomeCode};
@@ -27,15 +26,15 @@ pub(crate) const UNSUPPORTED_MEDIA_TYPE: (StatusCode, &str) =
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
 
 /// A problem document after RFC 9457.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Problem")]
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "axum", derive(schemars::JsonSchema), schemars(rename = "Problem"))]
 pub(crate) struct ProblemDocument {
     /// Reason phrase of the status.
     title: &'static str,
     /// HTTP status of the response.
     status: u16,
     /// Machine-readable error code.
-    #[schemars(extend("enum" = codes()))]
+    #[cfg_attr(feature = "axum", schemars(extend("enum" = codes())))]
     code: &'static str,
     /// Human-readable description of the error.
     detail: String,
@@ -44,7 +43,7 @@ pub(crate) struct ProblemDocument {
     field: Option<String>,
     /// `x-request-id` of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(required)]
+    #[cfg_attr(feature = "axum", schemars(required))]
     request_id: Option<String>,
 }
 
@@ -106,6 +105,7 @@ pub(crate) fn status_and_code(kind: ErrorKind) -> (StatusCode, &'static str) {
 }
 
 /// All error codes.
+#[cfg(feature = "axum")]
 pub(crate) fn codes() -> Vec<&'static str> {
     ErrorKind::ALL.iter().map(|kind| kind.code()).chain(HTTP_ONLY_CODES.map(|(_, code)| code)).collect()
 }
@@ -124,5 +124,19 @@ fn set_retry_after(headers: &mut HeaderMap, status: StatusCode, retry_after: Opt
     if let Some(wait) = retry_after.or(has_retry_after(status).then_some(DEFAULT_RETRY_AFTER)) {
         // Whole seconds, rounded up, as a client that retries early is rejected again.
         headers.insert(header::RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into());
+    }
+}
+
+#[cfg(all(test, feature = "axum"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_requires_what_every_document_of_a_server_has() {
+        let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+        let schema = settings.into_generator().into_root_schema_for::<ProblemDocument>().to_value();
+        assert_eq!(schema["required"], serde_json::json!(["title", "status", "code", "detail", "request_id"]));
+        assert_eq!(schema["properties"]["request_id"]["type"], "string");
+        assert_eq!(schema["properties"]["code"]["enum"], serde_json::json!(codes()));
     }
 }

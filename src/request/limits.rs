@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::RequestContext;
-use crate::truncate::prefix;
 
 /// Tensors in a request or a response, and names in the list of outputs that a request wants. The kernels of the catalogue
 /// have at most a dozen fields.
@@ -74,7 +73,7 @@ pub fn tenant_key<R: RequestContext + ?Sized>(request: &R) -> Option<&Arc<str>> 
 /// The first [`MAX_NAME_BYTES`] of a text, for a log or a trace.
 #[inline]
 pub fn name_prefix(text: &str) -> &str {
-    prefix(text, MAX_NAME_BYTES)
+    crate::text::prefix(text, MAX_NAME_BYTES)
 }
 
 fn is_visible(char: char) -> bool {

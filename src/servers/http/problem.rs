@@ -12,7 +12,7 @@ use crate::error::problem::{
 use crate::error::{AnyError, Classification, ClientMessage, ErrorKind, InternalMessage, chain, find};
 use crate::request::request_id::RequestId;
 use crate::service::InvalidInput;
-use crate::truncate::truncate;
+use crate::text::truncated;
 
 /// An error response that has not been written yet, as the id of its request is added last.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Problem {
         let ClientMessage { text, internal } = ClientMessage::new(kind, detail);
         Self {
             status_and_code,
-            detail: truncate(text, Self::MAX_TEXT_BYTES),
+            detail: truncated(text, Self::MAX_TEXT_BYTES),
             field: None,
             retry_after: None,
             challenge: None,
@@ -122,7 +122,7 @@ impl Problem {
     /// Sets the field of the request that is invalid.
     #[must_use]
     pub(crate) fn field(mut self, field: impl Into<String>) -> Self {
-        self.field = Some(truncate(field.into(), Self::MAX_TEXT_BYTES));
+        self.field = Some(truncated(field.into(), Self::MAX_TEXT_BYTES));
         self
     }
 
