@@ -27,7 +27,7 @@ pub(crate) const UNSUPPORTED_MEDIA_TYPE: (StatusCode, &str) =
 
 /// A problem document after RFC 9457.
 #[derive(Clone, Debug, Serialize)]
-#[cfg_attr(feature = "axum", derive(schemars::JsonSchema), schemars(rename = "Problem"))]
+#[cfg_attr(feature = "axum", derive(schemars::JsonSchema), schemars(rename = "Problem", transform = require_request_id))]
 pub(crate) struct ProblemDocument {
     /// Reason phrase of the status.
     title: &'static str,
@@ -43,7 +43,7 @@ pub(crate) struct ProblemDocument {
     field: Option<String>,
     /// `x-request-id` of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "axum", schemars(required))]
+    #[cfg_attr(feature = "axum", schemars(with = "String"))]
     request_id: Option<String>,
 }
 
@@ -97,6 +97,13 @@ impl ProblemDocument {
         }
         response
     }
+}
+
+/// Every document that a server sends has the id, though that of a layer does not.
+#[cfg(feature = "axum")]
+fn require_request_id(schema: &mut schemars::Schema) {
+    let required = schema.as_object_mut().and_then(|schema| schema.get_mut("required")?.as_array_mut());
+    required.expect("other fields are required").push("request_id".into());
 }
 
 /// HTTP status and code of an error of this kind.
