@@ -105,6 +105,7 @@ pub mod request;
 mod servers;
 pub mod service;
 mod sync;
+mod text;
 
 #[cfg(feature = "actix")]
 pub use servers::actix;

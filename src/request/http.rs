@@ -97,26 +97,24 @@ impl<B> ResponseContext for http::Response<B> {
     fn failure(&self) -> Option<ErrorKind> {
         let status = self.status().as_u16();
         if status >= 400 {
-            return Some(of_http(status));
+            return Some(kind_of_http_status(status));
         }
-        of_grpc(self.headers().get("grpc-status")?.to_str().ok()?)
+        kind_of_grpc_status(self.headers().get("grpc-status")?.to_str().ok()?)
     }
 }
 
-#[cold]
-fn of_http(status: u16) -> ErrorKind {
+fn kind_of_http_status(status: u16) -> ErrorKind {
     let same = ErrorKind::ALL.into_iter().find(|kind| kind.http_status() == status);
     same.unwrap_or(if status < 500 { ErrorKind::InvalidArgument } else { ErrorKind::Internal })
 }
 
-#[cold]
-fn of_grpc(status: &str) -> Option<ErrorKind> {
+fn kind_of_grpc_status(status: &str) -> Option<ErrorKind> {
     let code: i32 = status.parse().unwrap_or(2);
-    (code != 0).then(|| of_grpc_code(code))
+    (code != 0).then(|| kind_of_grpc_code(code))
 }
 
 /// The kind of a gRPC status other than `OK`.
-pub(crate) fn of_grpc_code(code: i32) -> ErrorKind {
+pub(crate) fn kind_of_grpc_code(code: i32) -> ErrorKind {
     let same = ErrorKind::ALL.into_iter().find(|kind| kind.grpc_code() == code);
     // Those without a kind: it exists, may not, is not in a state to, or was aborted; all others are the server's.
     let other = if matches!(code, 6 | 7 | 9 | 10) { ErrorKind::InvalidArgument } else { ErrorKind::Internal };

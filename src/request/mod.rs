@@ -1,13 +1,16 @@
-//! What every request and response says about itself: deadline, priority, tenant, trace, operation, execution.
+//! Metadata of requests and responses: deadline, priority, tenant, trace, operation, execution.
 //!
-//! Layers, backends and servers read a request by [`RequestContext`] and a response by [`ResponseContext`], and know
-//! neither's type. `http::Request` and `http::Response` implement them, and so do kernels' requests.
+//! Layers, backends and servers read a request through [`RequestContext`] and a response through [`ResponseContext`], so
+//! they work with any type. `http::Request`, `http::Response` and the requests and responses of kernels implement them.
 
 mod context;
 pub(crate) mod http;
 mod http_operation;
 pub(crate) mod limits;
+pub(crate) mod metadata;
 pub(crate) mod operation_table;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) mod request_id;
 
 pub(crate) use context::Scheduling;
 pub use context::{

@@ -17,8 +17,6 @@ pub mod axum;
 mod devices;
 #[cfg(feature = "grpc")]
 pub mod grpc;
-#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
-mod headers;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 #[cfg_attr(
     not(all(feature = "axum", feature = "hyper")),

@@ -15,7 +15,6 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::time::Duration;
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -24,8 +23,9 @@ use serde_json::value::RawValue;
 
 use super::codec::decode_json;
 use super::{InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
+use crate::request::Execution;
 use crate::request::limits::check_name;
-use crate::request::{Execution, Priority, TraceContext};
+use crate::request::metadata::{MetadataDocument, RequestMetadata};
 
 /// Which kernel to run, on what, and how.
 #[derive(Deserialize, JsonSchema)]
@@ -41,54 +41,7 @@ pub(crate) struct Request<'a> {
     input: &'a RawValue,
     /// How to run it.
     #[serde(borrow, default)]
-    metadata: Option<RequestMetadata<'a>>,
-}
-
-/// How a request is to be run, in whichever document says so; all of it may be left out.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RequestMetadata<'a> {
-    /// How long the answer is of use, in milliseconds from the arrival of the request.
-    pub(crate) timeout_ms: Option<u64>,
-    /// How much the request matters beside others.
-    #[serde(borrow)]
-    #[schemars(with = "Option<Priority>")]
-    pub(crate) priority: Option<Cow<'a, str>>,
-    /// On whose behalf the request is made.
-    #[serde(borrow)]
-    pub(crate) tenant: Option<Cow<'a, str>>,
-    /// A trace id of 32 hex digits in lower case, or a whole `traceparent`.
-    #[serde(borrow)]
-    pub(crate) trace_id: Option<Cow<'a, str>>,
-}
-
-impl RequestMetadata<'_> {
-    /// Tells the request; `at` is what the document calls it, for errors.
-    pub(crate) fn apply(self, request: &mut KernelRequest, at: &str) -> Result<(), InvalidInput> {
-        if let Some(timeout) = self.timeout_ms {
-            request.set_timeout(Duration::from_millis(timeout));
-        }
-        if let Some(priority) = self.priority {
-            request.priority = priority
-                .parse::<Priority>()
-                .map_err(|error| InvalidInput::new(format!("{at}.priority"), error.to_string()))?;
-        }
-        request.tenant = match self.tenant {
-            // As over gRPC, where metadata that is empty says nothing.
-            Some(tenant) if !tenant.is_empty() => {
-                check_name(&tenant).map_err(|error| InvalidInput::new(format!("{at}.tenant"), error.to_string()))?;
-                Some(tenant.into())
-            }
-            _ => None,
-        };
-        if let Some(trace) = self.trace_id {
-            let context = trace_context(&trace).ok_or_else(|| {
-                InvalidInput::new(format!("{at}.trace_id"), "neither a trace id of 32 hex digits nor a traceparent")
-            })?;
-            request.trace = Some(Box::new(context));
-        }
-        Ok(())
-    }
+    metadata: Option<MetadataDocument<'a>>,
 }
 
 /// The answer of a kernel and how it came about.
@@ -182,20 +135,11 @@ impl KernelRequest {
         let input = body.slice_ref(document.input.get().as_bytes());
         let mut request = Self::new(document.kernel_id.into_owned(), Payload::Json(input));
         if let Some(metadata) = document.metadata {
-            metadata.apply(&mut request, "metadata")?;
+            let metadata = RequestMetadata::from_document(metadata).map_err(|error| error.within("metadata"))?;
+            request.apply_metadata(metadata);
         }
         Ok(request)
     }
-}
-
-/// A bare trace id has no span to be a child of, and the standard allows none to be zero: its own low half stands in.
-fn trace_context(text: &str) -> Option<TraceContext> {
-    if let Ok(context) = text.parse() {
-        return Some(context);
-    }
-    let digits = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let id = u128::from_str_radix(text, 16).ok().filter(|_| digits)?;
-    TraceContext::new(id, (id as u64).max(1), true)
 }
 
 impl KernelResponse {
@@ -252,7 +196,7 @@ fn write_head(body: &mut Vec<u8>, request_id: &str, kernel_id: &str) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::RequestContext;
+    use crate::request::{Priority, RequestContext};
 
     fn parse(body: &str) -> Result<KernelRequest, InvalidInput> {
         KernelRequest::from_json(Bytes::copy_from_slice(body.as_bytes()))

@@ -49,10 +49,10 @@ pub use tensor::{Tensor, TensorError, Tensors};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use codec::decode_json;
 pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) use document::ResponseMetadata;
 #[cfg(feature = "axum")]
 pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse};
-#[cfg(any(feature = "axum", feature = "hyper"))]
-pub(crate) use document::{RequestMetadata, ResponseMetadata};
 pub(crate) use erased::{Answers, MemberResult};
 pub(crate) use job::{Failed, Reply, Returned, SharedRun};
 pub(crate) use payload::Encoding;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{HostReservation, Payload, PayloadError};
 use crate::request::Scheduling;
+use crate::request::metadata::RequestMetadata;
 use crate::request::{Execution, Priority, RequestContext, ResponseContext, Share, TraceContext};
 
 /// A request to run a kernel.
@@ -82,9 +83,21 @@ impl KernelRequest {
         self
     }
 
-    pub(super) fn set_timeout(&mut self, timeout: Duration) {
+    fn set_timeout(&mut self, timeout: Duration) {
         // tokio's clock, so that paused time in tests moves deadlines too. A timeout past the end of time is none.
         self.deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
+    }
+
+    /// Applies metadata. The earlier deadline holds; priority and tenant replace those of the request; the trace is set if
+    /// the request has none.
+    pub(crate) fn apply_metadata(&mut self, metadata: RequestMetadata) {
+        if metadata.deadline.is_some_and(|deadline| self.deadline.is_none_or(|own| deadline <= own)) {
+            self.deadline = metadata.deadline;
+            self.scheduling.set_server_timeout(metadata.is_server_timeout);
+        }
+        self.priority = metadata.priority.unwrap_or(self.priority);
+        self.tenant = metadata.tenant.or(self.tenant.take());
+        self.trace = self.trace.take().or(metadata.trace);
     }
 }
 

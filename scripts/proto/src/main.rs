@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --locked --manifest-path scripts/proto/Cargo.toml [-- --check]
 //! ```
-//! With `--check` nothing is written, and it fails where what is checked in is not what `proto/` compiles to.
+//! With `--check` it writes nothing, and fails if the files that are checked in differ from what `proto/` compiles to.
 
 use std::error::Error;
 use std::fs;
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn generate(proto: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
-    // tonic-types has google.rpc.Status under a bare file name; everybody else imports it by its full one.
+    // tonic-types has google.rpc.Status under its file name alone, and others import it by its full path.
     let mut google = prost_types::FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
     for file in google.file.iter_mut().filter(|file| file.name() == "status.proto") {
         file.name = Some("google/rpc/status.proto".to_owned());
@@ -53,7 +53,7 @@ fn generate(proto: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
         .compile_fds(descriptors.clone())?;
 
-    // What reflection serves; the comments would triple it.
+    // For the reflection service. Comments would triple its size.
     for file in &mut descriptors.file {
         file.source_code_info = None;
     }

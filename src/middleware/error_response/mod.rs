@@ -68,7 +68,7 @@ mod body;
 mod future;
 mod grpc;
 mod layer;
-pub(crate) mod problem;
+mod problem;
 mod protocol;
 mod rejection;
 mod service;

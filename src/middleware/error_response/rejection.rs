@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::error::{AnyError, Classification, ErrorKind, Told};
+use crate::error::{AnyError, Classification, ClientMessage, ErrorKind};
 
 /// What is left of an error when it is to be told to a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +23,9 @@ pub struct Refusal {
 impl Refusal {
     /// What `error` says of itself.
     pub fn new(error: &impl AnyError) -> Self {
-        let Told { detail, hidden } = Told::of(error);
-        if let Some(hidden) = hidden {
-            hidden.log(None);
+        let ClientMessage { text: detail, internal } = ClientMessage::of(error);
+        if let Some(internal) = internal {
+            internal.log(None);
         }
         let Classification { kind, retry_after, challenge } = error.classify();
         Self { kind, retry_after, challenge, detail }

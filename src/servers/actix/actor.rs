@@ -1,31 +1,33 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::actix::{Actor, Context, Handler, MessageResult};
 use tower::BoxError;
 use tower_service::Service;
 
-use super::mailbox::{Admission, Ledger};
-use super::messages::Admitted;
+use super::mailbox::{Mailbox, MailboxPermit};
+use super::messages::AcceptedMessage;
 use super::reply::Reply;
-use super::{ActorError, ExecuteKernel, GetKernelInfo, GetStats, KernelActorConfig, ListKernels};
+use super::{ActorError, ExecuteKernel, ExecuteMetadata, GetKernelInfo, GetStats, KernelActorConfig, ListKernels};
 use crate::error::AnyError;
+use crate::request::metadata::RequestMetadata;
 use crate::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
 
-/// An actor that runs kernels. See the [module](super).
+/// Runs kernels. See the [module](super).
 pub struct KernelActor<S = KernelService> {
     // An actor must be `Unpin`, a service need not be.
     service: Box<S>,
     registry: Arc<KernelRegistry>,
     config: KernelActorConfig,
-    ledger: Arc<Ledger>,
+    mailbox: Arc<Mailbox>,
 }
 
 impl KernelActor {
-    /// An actor over a [`KernelService`] of its own.
+    /// Creates an actor with a [`KernelService`] of its own.
     ///
-    /// Opening a device takes a few hundred milliseconds, and services do not know of each other's slots: several actors
-    /// share one service through [`with_service`](Self::with_service) or a
+    /// Opening a device takes a few hundred milliseconds, and services do not share a limit on their requests. To share one
+    /// service between several actors, use [`with_service`](Self::with_service) or a
     /// [`KernelActorSupervisor`](super::KernelActorSupervisor).
     pub fn new(registry: impl Into<Arc<KernelRegistry>>, config: KernelActorConfig) -> Self {
         let registry = registry.into();
@@ -34,37 +36,45 @@ impl KernelActor {
 }
 
 impl<S> KernelActor<S> {
-    /// An actor over a service of yours: a pipeline with layers, or one that other actors and servers use as well.
-    /// [`GetKernelInfo`] and [`ListKernels`] are answered from `registry`.
+    /// Creates an actor over any service: a pipeline with layers, or one that is shared with other actors and servers.
+    /// `registry` is for [`GetKernelInfo`] and [`ListKernels`].
     pub fn with_service(service: S, registry: impl Into<Arc<KernelRegistry>>, config: KernelActorConfig) -> Self {
-        let ledger = Ledger::new(&config);
-        Self::with_ledger(service, registry.into(), config, ledger)
+        let mailbox = Mailbox::new(&config);
+        Self::with_mailbox(service, registry.into(), config, mailbox)
     }
 
-    pub(super) fn with_ledger(
+    pub(super) fn with_mailbox(
         service: S,
         registry: Arc<KernelRegistry>,
         config: KernelActorConfig,
-        ledger: Arc<Ledger>,
+        mailbox: Arc<Mailbox>,
     ) -> Self {
-        Self { service: Box::new(service), registry, config, ledger }
+        Self { service: Box::new(service), registry, config, mailbox }
     }
 }
 
 impl<S: Clone> KernelActor<S> {
-    fn run(&self, message: ExecuteKernel, admission: Admission) -> Reply<S> {
+    fn request_metadata(&self, message: ExecuteMetadata, received_at: Instant) -> RequestMetadata {
+        let timeout = self.config.timeout(message.timeout);
+        let mut metadata = RequestMetadata {
+            received_at,
+            is_server_timeout: message.timeout != Some(timeout),
+            priority: Some(message.priority),
+            tenant: message.tenant,
+            trace: message.trace.map(Box::new),
+            ..RequestMetadata::new()
+        };
+        metadata.set_timeout(timeout);
+        metadata
+    }
+
+    fn run(&self, message: ExecuteKernel, permit: MailboxPermit) -> Reply<S> {
         let ExecuteKernel { kernel_id, input, metadata } = message;
-        // The payload is written by the reply's own task.
+        // The task of the reply serializes the payload.
         let mut request = KernelRequest::new(kernel_id, Payload::json(""));
-        // A deadline past the end of time is none.
-        let timeout = self.config.timeout(metadata.timeout);
-        request.deadline = admission.since().checked_add(timeout);
-        request.set_deadline_is_server_timeout(metadata.timeout != Some(timeout));
-        request.priority = metadata.priority;
-        request.tenant = metadata.tenant;
-        request.trace = metadata.trace.map(Box::new);
-        // A clone waits for a place to run of its own, so that messages do not wait for each other.
-        Reply::run(S::clone(&self.service), request, input, admission)
+        request.apply_metadata(self.request_metadata(metadata, permit.received_at()));
+        // A clone has a readiness of its own, so that messages do not wait for each other.
+        Reply::run(S::clone(&self.service), request, input, permit)
     }
 }
 
@@ -72,8 +82,8 @@ impl<S: 'static> Actor for KernelActor<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        // actix counts senders and messages in one number, and wraps where the capacity leaves none for the senders.
-        context.set_mailbox_capacity(self.ledger.capacity().min(usize::MAX >> 2));
+        // actix counts senders and messages in one integer, which would overflow.
+        context.set_mailbox_capacity(self.mailbox.capacity().min(usize::MAX >> 2));
     }
 }
 
@@ -85,22 +95,22 @@ where
     type Result = Reply<S>;
 
     fn handle(&mut self, message: ExecuteKernel, _: &mut Context<Self>) -> Reply<S> {
-        match self.ledger.admit() {
-            Ok(admission) => self.run(message, admission),
-            Err(full) => Reply::refuse(full),
+        match self.mailbox.try_acquire() {
+            Ok(permit) => self.run(message, permit),
+            Err(full) => Reply::reject(full),
         }
     }
 }
 
-impl<S> Handler<Admitted> for KernelActor<S>
+impl<S> Handler<AcceptedMessage> for KernelActor<S>
 where
     S: Service<KernelRequest, Response = KernelResponse> + Clone + 'static,
     S::Error: AnyError + Into<BoxError>,
 {
     type Result = Reply<S>;
 
-    fn handle(&mut self, message: Admitted, _: &mut Context<Self>) -> Reply<S> {
-        self.run(message.message, message.admission)
+    fn handle(&mut self, message: AcceptedMessage, _: &mut Context<Self>) -> Reply<S> {
+        self.run(message.message, message.permit)
     }
 }
 
@@ -125,7 +135,7 @@ impl<S: 'static> Handler<GetStats> for KernelActor<S> {
     type Result = MessageResult<GetStats>;
 
     fn handle(&mut self, _: GetStats, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(self.ledger.stats())
+        MessageResult(self.mailbox.stats())
     }
 }
 
@@ -133,7 +143,7 @@ impl<S> fmt::Debug for KernelActor<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KernelActor")
             .field("config", &self.config)
-            .field("stats", &self.ledger.stats())
+            .field("stats", &self.mailbox.stats())
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// How a [`KernelActor`](super::KernelActor) is set up.
+/// Configuration of a [`KernelActor`](super::KernelActor).
 ///
 /// ```
 /// use tower_kernels::actix::KernelActorConfig;
@@ -12,14 +12,14 @@ use std::time::Duration;
 /// Fields may be added in a minor version: end a literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelActorConfig {
-    /// What errors and statistics call the actor. Default: `kernel-actor`.
+    /// Name of the actor in errors and statistics. Default: `kernel-actor`.
     pub name: String,
-    /// How many [`ExecuteKernel`](super::ExecuteKernel) messages may be unanswered at one time, 1 at least. One more is
-    /// refused at once. Default: 1000.
+    /// Maximum number of unanswered [`ExecuteKernel`](super::ExecuteKernel) messages, at least 1. Further messages are
+    /// rejected. Default: 1000.
     pub mailbox_capacity: usize,
-    /// How long messages that ask for no [timeout](super::ExecuteMetadata::timeout) are given. Default: 30 s.
+    /// Timeout of messages without a [timeout](super::ExecuteMetadata::timeout) of their own. Default: 30 s.
     pub default_timeout: Duration,
-    /// The most that a message may ask for; what asks for more is given this. Default: no bound.
+    /// Maximum timeout of a message; a longer one is shortened to it. Default: no maximum.
     pub max_timeout: Option<Duration>,
 }
 
@@ -35,9 +35,9 @@ impl Default for KernelActorConfig {
 }
 
 impl KernelActorConfig {
-    /// How long a message that asks for `asked` is given.
-    pub(super) fn timeout(&self, asked: Option<Duration>) -> Duration {
-        let timeout = asked.unwrap_or(self.default_timeout);
-        self.max_timeout.map_or(timeout, |most| timeout.min(most))
+    /// Timeout of a message that requests `requested`.
+    pub(super) fn timeout(&self, requested: Option<Duration>) -> Duration {
+        let timeout = requested.unwrap_or(self.default_timeout);
+        self.max_timeout.map_or(timeout, |max| timeout.min(max))
     }
 }

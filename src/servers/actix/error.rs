@@ -10,34 +10,34 @@ use tower::BoxError;
 use crate::error::{AnyError, Classification, Classify, ErrorKind, provide};
 use crate::middleware::timeout::TimeoutError;
 
-/// Room is made whenever a message is answered, which most are within a second.
+/// Most messages are answered within a second, which frees capacity.
 const FULL_FOR: Duration = Duration::from_secs(1);
 
-/// Why a message was not answered as it asked.
+/// Error of an [`ExecuteKernel`](super::ExecuteKernel) message.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActorError {
-    /// The actor has as many unanswered messages as it may have. Given at once.
-    #[error("the mailbox of {name} is full: {capacity} messages are not answered yet")]
+    /// The actor has its maximum number of unanswered messages.
+    #[error("the mailbox of {name} is full: {capacity} messages are unanswered")]
     MailboxFull {
-        /// The actor's name.
+        /// Name of the actor.
         name: Arc<str>,
-        /// How many unanswered messages it may have.
+        /// Maximum number of unanswered messages.
         capacity: usize,
     },
-    /// The deadline passed.
-    #[error("the deadline passed {}", if *.called { "before the answer was there" } else { "before there was room to run" })]
+    /// Deadline exceeded.
+    #[error("deadline exceeded {}", if *.called { "while the kernel ran" } else { "while waiting for readiness" })]
     DeadlineExceeded {
-        /// Whether the service had been called. If not, nothing was begun.
+        /// Whether the service had been called. If not, the kernel has not started.
         called: bool,
     },
-    /// The actor ended before it answered, or had ended before.
-    #[error("the actor is gone")]
+    /// The actor ended before it responded.
+    #[error("the actor has ended")]
     ActorGone,
     /// The supervisor has no actors.
     #[error("no actor has been spawned")]
     NoActor,
-    /// What the service says.
+    /// Error of the service.
     #[error(transparent)]
     Service(ServiceError),
 }
@@ -77,21 +77,21 @@ impl<E: AnyError + Into<BoxError>> From<TimeoutError<E>> for ActorError {
     }
 }
 
-/// So that `addr.send(message).await??` can end in this one error.
+/// Lets `addr.send(message).await??` return one error type.
 impl From<MailboxError> for ActorError {
     fn from(error: MailboxError) -> Self {
         match error {
             MailboxError::Closed => Self::ActorGone,
-            // The caller's own bound, set with `addr.send(message).timeout(..)`.
+            // Set with `addr.send(message).timeout(..)`.
             MailboxError::Timeout => Self::DeadlineExceeded { called: true },
         }
     }
 }
 
-/// The error of an actor's service.
+/// Error of an actor's service.
 ///
-/// The type of a message fixes the type of its answer, whatever service answers it. So the service's own type is not part
-/// of this one, but what it says of itself is, and [`downcast_ref`](Self::downcast_ref) has the rest.
+/// The result type of a message cannot depend on the service of the actor, so the error is boxed. Its kind and retry-after are
+/// kept, and [`downcast_ref`](Self::downcast_ref) returns the error itself.
 #[derive(Debug)]
 pub struct ServiceError {
     kind: ErrorKind,
@@ -100,15 +100,14 @@ pub struct ServiceError {
 }
 
 impl ServiceError {
-    /// The error itself, where the service's error type is `E`: a [`KernelError`](crate::service::KernelError) where no
-    /// layers are around the kernel service.
+    /// Returns the error itself if its type is `E`: a [`KernelError`](crate::service::KernelError) if the service has no
+    /// layers.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.error.downcast_ref()
     }
 }
 
-/// Of an internal error it says no more than that it is one, as an actor's caller may pass it on to a client: what the
-/// error says is its [source](Error::source).
+/// Hides the text of an internal error, as it may be sent to a client. The text is that of the [source](Error::source).
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
@@ -138,7 +137,7 @@ impl Classify for ServiceError {
     }
 }
 
-/// What actix says where it does not deliver a message that it was to wait for.
+/// For `Addr::send`.
 impl Classify for MailboxError {
     fn kind(&self) -> ErrorKind {
         match self {
@@ -148,7 +147,7 @@ impl Classify for MailboxError {
     }
 }
 
-/// What actix says where it does not take a message that it was not to wait for.
+/// For `Addr::try_send`.
 impl<T> Classify for SendError<T> {
     fn kind(&self) -> ErrorKind {
         match self {

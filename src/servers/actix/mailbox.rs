@@ -1,16 +1,16 @@
-//! Counts an actor's messages and bounds how many are unanswered.
+//! Limits the unanswered messages of an actor, and counts its messages.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{ActorError, ActorStats, ExecuteResult, KernelActorConfig};
 
-/// One actor's account. It outlives the actor, so that the next one under this name goes on with it.
+/// Capacity and statistics of an actor. They outlive it, so that an actor that the supervisor restarts continues with them.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct Mailbox {
     name: Arc<str>,
     capacity: usize,
-    // One lock and not one atomic a field: what is read adds up at any time.
+    // One lock rather than atomics, so that the statistics are consistent.
     counts: Mutex<Counts>,
 }
 
@@ -20,13 +20,13 @@ struct Counts {
     completed: u64,
     failed: u64,
     cancelled: u64,
-    refused: u64,
+    rejected: u64,
     in_flight: usize,
     executed: Duration,
     restarts: u64,
 }
 
-impl Ledger {
+impl Mailbox {
     pub(super) fn new(config: &KernelActorConfig) -> Arc<Self> {
         Arc::new(Self {
             name: config.name.as_str().into(),
@@ -43,7 +43,7 @@ impl Ledger {
         self.counts().in_flight
     }
 
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_capacity(&self) -> bool {
         self.in_flight() < self.capacity
     }
 
@@ -51,18 +51,21 @@ impl Ledger {
         self.counts().restarts += 1;
     }
 
-    /// Takes a message in, or refuses it where the mailbox is full.
-    pub(super) fn admit(self: &Arc<Self>) -> Result<Admission, ActorError> {
+    /// Accepts a message.
+    ///
+    /// # Errors
+    /// [`ActorError::MailboxFull`] if the mailbox is full.
+    pub(super) fn try_acquire(self: &Arc<Self>) -> Result<MailboxPermit, ActorError> {
         let mut counts = self.counts();
         counts.received += 1;
         if counts.in_flight >= self.capacity {
-            counts.refused += 1;
+            counts.rejected += 1;
             return Err(ActorError::MailboxFull { name: Arc::clone(&self.name), capacity: self.capacity });
         }
         counts.in_flight += 1;
         // tokio's clock, as for every deadline.
-        let since = tokio::time::Instant::now().into_std();
-        Ok(Admission { ledger: Arc::clone(self), since, outcome: Outcome::Cancelled })
+        let received_at = tokio::time::Instant::now().into_std();
+        Ok(MailboxPermit { mailbox: Arc::clone(self), received_at, outcome: Outcome::Cancelled })
     }
 
     pub(super) fn stats(&self) -> ActorStats {
@@ -74,23 +77,23 @@ impl Ledger {
             completed: counts.completed,
             failed: counts.failed,
             cancelled: counts.cancelled,
-            refused: counts.refused,
+            rejected: counts.rejected,
             executed: counts.executed,
             restarts: counts.restarts,
         }
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        // Nothing panics while it is held.
+        // No code that can panic runs while it is locked.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A message that an actor has not answered yet. Whatever ends it, it is counted once and makes room for the next.
+/// Permit of an unanswered message. Dropping it counts the outcome of the message and frees the capacity.
 #[derive(Debug)]
-pub(super) struct Admission {
-    ledger: Arc<Ledger>,
-    since: Instant,
+pub(super) struct MailboxPermit {
+    mailbox: Arc<Mailbox>,
+    received_at: Instant,
     outcome: Outcome,
 }
 
@@ -101,30 +104,30 @@ enum Outcome {
     Cancelled,
 }
 
-impl Admission {
-    /// When the message was taken in.
-    pub(super) fn since(&self) -> Instant {
-        self.since
+impl MailboxPermit {
+    /// When the message was accepted.
+    pub(super) fn received_at(&self) -> Instant {
+        self.received_at
     }
 
     pub(super) fn end(mut self, result: &Result<ExecuteResult, ActorError>) {
         self.outcome = match result {
-            Ok(answer) => Outcome::Completed(answer.execution.executed),
+            Ok(result) => Outcome::Completed(result.execution.executed),
             Err(_) => Outcome::Failed,
         };
     }
 }
 
-impl Drop for Admission {
+impl Drop for MailboxPermit {
     fn drop(&mut self) {
-        let mut counts = self.ledger.counts();
+        let mut counts = self.mailbox.counts();
         counts.in_flight -= 1;
         match self.outcome {
             Outcome::Completed(executed) => {
                 counts.completed += 1;
                 counts.executed = counts.executed.saturating_add(executed);
             }
-            // A service that panics takes the task or the actor with it, and with that the message.
+            // A panic of the service ends the task or the actor, and the message with it.
             Outcome::Cancelled if std::thread::panicking() => counts.failed += 1,
             Outcome::Failed => counts.failed += 1,
             Outcome::Cancelled => counts.cancelled += 1,

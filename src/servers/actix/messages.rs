@@ -1,4 +1,4 @@
-//! What a [`KernelActor`](super::KernelActor) is sent, and what it answers.
+//! Messages of a [`KernelActor`](super::KernelActor) and their results.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,45 +6,45 @@ use std::time::Duration;
 use ::actix::Message;
 
 use super::ActorError;
-use super::mailbox::Admission;
+use super::mailbox::MailboxPermit;
 use crate::request::{Execution, Priority, TraceContext};
 use crate::service::RegisteredKernel;
 
-/// Runs a kernel. Dropping the future of the answer cancels it.
+/// Runs a kernel. Dropping the future of the response cancels it.
 ///
-/// The input is written as JSON once for the kernel's own type to be read from, and the output read back. Callers with
-/// large arrays are better served by the service itself, which takes typed values with no codec at all.
+/// The input is serialized to JSON and the output parsed from JSON. For large arrays, call the service itself, which takes
+/// typed values without a codec.
 #[derive(Clone, Debug)]
 pub struct ExecuteKernel {
-    /// The kernel's id or one of its aliases.
+    /// Id of the kernel, or one of its aliases.
     pub kernel_id: String,
-    /// The kernel's input, as its JSON Schema has it.
+    /// Input of the kernel, which must match its JSON Schema.
     pub input: serde_json::Value,
-    /// What is known of the request besides.
+    /// Deadline, priority, tenant and trace.
     pub metadata: ExecuteMetadata,
 }
 
-/// What is known of a request besides kernel and input; all of it may be left out.
+/// Deadline, priority, tenant and trace of a request, all optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecuteMetadata {
-    /// How long the answer is of use, counted from when the actor takes the message or its supervisor sends it; the wait
-    /// for a place to run counts. Without it the actor's [default](super::KernelActorConfig::default_timeout) holds.
+    /// Time until the deadline, from when the actor accepts the message or its supervisor sends it. It includes the wait
+    /// for readiness. `None` for the actor's [default](super::KernelActorConfig::default_timeout).
     pub timeout: Option<Duration>,
-    /// How much it matters beside others.
+    /// Scheduling priority.
     pub priority: Priority,
-    /// On whose behalf it is made.
+    /// Tenant that the request belongs to.
     pub tenant: Option<Arc<str>>,
-    /// The trace that it belongs to.
+    /// Trace that the request belongs to.
     pub trace: Option<TraceContext>,
 }
 
-/// A kernel's answer.
+/// Output of a kernel.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ExecuteResult {
-    /// The kernel, as the message named it.
+    /// `kernel_id` of the message.
     pub kernel_id: String,
-    /// The kernel's output, as its JSON Schema has it.
+    /// Output of the kernel, which matches its JSON Schema.
     pub output: serde_json::Value,
     /// How it was run.
     pub execution: Execution,
@@ -54,21 +54,21 @@ impl Message for ExecuteKernel {
     type Result = Result<ExecuteResult, ActorError>;
 }
 
-/// A message that its supervisor has counted already, so that what is on its way to an actor is part of its load.
+/// A message with the permit that its supervisor has acquired, so that messages on their way to an actor count as load.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub(super) struct AcceptedMessage {
     pub(super) message: ExecuteKernel,
-    pub(super) admission: Admission,
+    pub(super) permit: MailboxPermit,
 }
 
-impl Message for Admitted {
+impl Message for AcceptedMessage {
     type Result = Result<ExecuteResult, ActorError>;
 }
 
-/// Asks for a kernel's description and its JSON Schemas.
+/// Returns the description of a kernel and its JSON Schemas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GetKernelInfo {
-    /// The kernel's id or one of its aliases.
+    /// Id of the kernel, or one of its aliases.
     pub kernel_id: String,
 }
 
@@ -76,7 +76,7 @@ impl Message for GetKernelInfo {
     type Result = Result<RegisteredKernel, ActorError>;
 }
 
-/// Asks for all kernels, by id. Ring kernels are among them; their [`mode`](crate::service::KernelInfo::mode) tells.
+/// Lists all kernels by id, including ring kernels: see [`mode`](crate::service::KernelInfo::mode).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListKernels;
 
@@ -84,7 +84,7 @@ impl Message for ListKernels {
     type Result = Vec<RegisteredKernel>;
 }
 
-/// Asks what became of the [`ExecuteKernel`] messages so far.
+/// Returns statistics of the [`ExecuteKernel`] messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GetStats;
 
@@ -92,29 +92,29 @@ impl Message for GetStats {
     type Result = ActorStats;
 }
 
-/// What became of the [`ExecuteKernel`] messages that an actor has received.
+/// Statistics of the [`ExecuteKernel`] messages that an actor has received.
 ///
-/// Each is counted in exactly one place: `received` is at any time the sum of `in_flight`, `completed`, `failed`,
-/// `cancelled` and `refused`. An actor that its supervisor has started again goes on counting.
+/// `received` is always the sum of `in_flight`, `completed`, `failed`, `cancelled` and `rejected`. They continue when the
+/// supervisor restarts the actor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ActorStats {
-    /// The actor's name.
+    /// Name of the actor.
     pub name: String,
-    /// All of them.
+    /// Messages received.
     pub received: u64,
-    /// Not answered yet.
+    /// Messages without a response yet.
     pub in_flight: u64,
-    /// Answered with an output.
+    /// Messages whose kernel completed.
     pub completed: u64,
-    /// Answered with an error of the service, past their deadline, or with the panic of the service.
+    /// Messages that failed: the service returned an error or panicked, or the deadline was exceeded.
     pub failed: u64,
-    /// Given up before the answer, because the caller or the actor's thread had gone.
+    /// Messages cancelled by their sender or by the end of the actor's thread.
     pub cancelled: u64,
-    /// Refused because the mailbox was full.
-    pub refused: u64,
-    /// The time that kernels took for those that were completed.
+    /// Messages rejected because the mailbox was full.
+    pub rejected: u64,
+    /// Total execution time of completed messages.
     pub executed: Duration,
-    /// How often the supervisor has started it again.
+    /// Restarts by the supervisor.
     pub restarts: u64,
 }

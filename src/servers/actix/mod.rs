@@ -1,11 +1,11 @@
-//! Actors that run kernels, for programs built on [`actix`](::actix).
+//! Runs kernels in [`actix`](::actix) actors.
 //!
-//! | message | answer |
+//! | message | result |
 //! |---|---|
 //! | [`ExecuteKernel`] | [`ExecuteResult`]: the kernel's output and how it was run |
 //! | [`GetKernelInfo`] | [`RegisteredKernel`](crate::service::RegisteredKernel): its description and JSON Schemas |
 //! | [`ListKernels`] | the same of all kernels |
-//! | [`GetStats`] | [`ActorStats`]: what became of the messages so far |
+//! | [`GetStats`] | [`ActorStats`]: counts of messages by outcome |
 //!
 //! ```
 //! use actix::Actor;
@@ -31,27 +31,27 @@
 //!
 //! # One service, many messages
 //!
-//! An actor runs nothing itself: it is a client of a Tower service, [`KernelService`](crate::service::KernelService) or a
-//! pipeline of yours ([`KernelActor::with_service`]), and clones of that may stand behind any number of actors and
-//! servers. It takes its next message while earlier ones run, so one actor keeps a whole machine busy. What several are
-//! for is to bound one kind of work against another, and to leave the others when one dies.
+//! An actor calls a Tower service: [`KernelService`](crate::service::KernelService), or a pipeline
+//! ([`KernelActor::with_service`]) that any number of actors and servers can share. It handles its next message while earlier
+//! ones run, so one actor can keep a whole machine busy. Use several to limit kinds of work separately, and to isolate them
+//! when one dies.
 //!
-//! Each message has a deadline, its own or the actor's default, and the wait for a place to run counts.
+//! Each message has a deadline, its own or the actor's default, which includes the wait for readiness.
 //!
 //! # A full mailbox
 //!
-//! [`mailbox_capacity`](KernelActorConfig::mailbox_capacity) is how many [`ExecuteKernel`] messages may be unanswered:
-//! waiting for a place to run, or running. The next one is answered with [`ActorError::MailboxFull`] without waiting for
-//! room; the other messages always pass. [`KernelActorSupervisor::dispatch`] refuses before it sends anything.
+//! [`mailbox_capacity`](KernelActorConfig::mailbox_capacity) limits the [`ExecuteKernel`] messages that are unanswered:
+//! waiting for readiness, or running. Further ones fail with [`ActorError::MailboxFull`] at once; other messages are always
+//! accepted. [`KernelActorSupervisor::dispatch`] rejects a message before it is sent.
 //!
-//! actix's own mailbox is no such bound: the actor empties it as messages come, and `Addr::send` puts a message in
-//! however many there are. It has the same capacity here, so that `Addr::try_send` gives `SendError::Full` while the
-//! actor's thread is held up by something else; such messages, like those of `do_send`, run without an answer.
+//! actix's own mailbox does not limit them: the actor empties it as messages arrive, and `Addr::send` ignores its capacity.
+//! It has the same capacity here, so that `Addr::try_send` returns `SendError::Full` while the actor's thread is busy.
+//! Messages of `try_send` and `do_send` run without a response.
 //!
 //! # Cancel safety
 //!
-//! Dropping the future of `Addr::send` or of [`KernelActorSupervisor::dispatch`] cancels the kernel. An actor that ends
-//! still answers what it has taken in; when its arbiter ends, all that runs for it is cancelled.
+//! Dropping the future of `Addr::send` or of [`KernelActorSupervisor::dispatch`] cancels the kernel. Messages that an actor
+//! has accepted continue when it ends; when its arbiter ends, they are cancelled.
 
 mod actor;
 mod config;

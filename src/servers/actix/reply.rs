@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::mailbox::Admission;
+use super::mailbox::MailboxPermit;
 use super::{ActorError, ExecuteResult};
 use crate::error::AnyError;
 use crate::middleware::timeout::oneshot;
@@ -17,11 +17,11 @@ use crate::request::limits::check_name;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
 use crate::service::{InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
 
-type Answer = Result<ExecuteResult, ActorError>;
+type ExecutionResult = Result<ExecuteResult, ActorError>;
 
-/// A kernel to be run beside the actor, which goes on with its next message.
+/// Response of an actor: runs the kernel in a task of its own, so that the actor can handle its next message.
 ///
-/// actix's own `ResponseFuture` runs to its end even when nobody waits for the answer any more; this one watches.
+/// Unlike actix's `ResponseFuture` it cancels the work when the sender of the message drops its future.
 pub struct Reply<S>(Result<Run<S>, ActorError>);
 
 impl<S> std::fmt::Debug for Reply<S> {
@@ -34,31 +34,31 @@ struct Run<S> {
     service: S,
     request: KernelRequest,
     input: serde_json::Value,
-    admission: Admission,
+    permit: MailboxPermit,
 }
 
 impl<S> Reply<S> {
-    pub(super) fn refuse(error: ActorError) -> Self {
+    pub(super) fn reject(error: ActorError) -> Self {
         Self(Err(error))
     }
 
-    /// `request` is to have a deadline; its payload is written from `input`.
-    pub(super) fn run(service: S, request: KernelRequest, input: serde_json::Value, admission: Admission) -> Self {
-        Self(Ok(Run { service, request, input, admission }))
+    /// Runs `request`, which must have a deadline. Its payload is serialized from `input`.
+    pub(super) fn run(service: S, request: KernelRequest, input: serde_json::Value, permit: MailboxPermit) -> Self {
+        Self(Ok(Run { service, request, input, permit }))
     }
 }
 
 impl<A, M, S> MessageResponse<A, M> for Reply<S>
 where
     A: Actor,
-    M: Message<Result = Answer>,
+    M: Message<Result = ExecutionResult>,
     S: Service<KernelRequest, Response = KernelResponse> + 'static,
     S::Error: AnyError + Into<BoxError>,
 {
-    fn handle(self, _: &mut A::Context, reply: Option<OneshotSender<Answer>>) {
+    fn handle(self, _: &mut A::Context, reply: Option<OneshotSender<ExecutionResult>>) {
         match self.0 {
-            // A task of its own and not one of the actor's futures, which are all polled whenever one of them wakes.
-            Ok(run) => drop(::actix::spawn(run.answer(reply))),
+            // A task of its own, as an actor polls all of its futures whenever one of them is woken.
+            Ok(run) => drop(::actix::spawn(run.respond(reply))),
             Err(error) => send(reply, Err(error)),
         }
     }
@@ -69,27 +69,27 @@ where
     S: Service<KernelRequest, Response = KernelResponse>,
     S::Error: AnyError + Into<BoxError>,
 {
-    async fn answer(self, mut reply: Option<OneshotSender<Answer>>) {
-        let Self { service, request, input, admission } = self;
+    async fn respond(self, mut reply: Option<OneshotSender<ExecutionResult>>) {
+        let Self { service, request, input, permit } = self;
         let mut call = pin!(CatchPanic::new(execute(service, request, input)));
-        let answer = poll_fn(|cx| match (call.as_mut().poll(cx), &mut reply) {
-            (Poll::Ready(answer), _) => Poll::Ready(Some(answer)),
+        let result = poll_fn(|cx| match (call.as_mut().poll(cx), &mut reply) {
+            (Poll::Ready(result), _) => Poll::Ready(Some(result)),
             (Poll::Pending, Some(reply)) => reply.poll_closed(cx).map(|()| None),
-            // Sent with `do_send` or `try_send`: nobody ever waited.
+            // Sent with `do_send` or `try_send`, which have no response.
             (Poll::Pending, None) => Poll::Pending,
         });
-        if let Some(answer) = answer.await {
-            let answer = answer.unwrap_or_else(|panicked| {
+        if let Some(result) = result.await {
+            let result = result.unwrap_or_else(|panicked| {
                 Err(ActorError::service(KernelError::kernel(format!("the service panicked: {panicked}"))))
             });
-            // Before the caller knows, so that it finds itself counted.
-            admission.end(&answer);
-            send(reply, answer);
+            // Counted before the response is sent, so that the statistics include it.
+            permit.end(&result);
+            send(reply, result);
         }
     }
 }
 
-async fn execute<S>(service: S, mut request: KernelRequest, input: serde_json::Value) -> Answer
+async fn execute<S>(service: S, mut request: KernelRequest, input: serde_json::Value) -> ExecutionResult
 where
     S: Service<KernelRequest, Response = KernelResponse>,
     S::Error: AnyError + Into<BoxError>,
@@ -104,7 +104,7 @@ where
     drop(input);
     let response = oneshot(service, request).await?;
     let Payload::Json(output) = &response.payload else {
-        let error = KernelError::Encode("JSON was asked for and the answer is not JSON".to_owned());
+        let error = KernelError::Encode("the request was JSON and the response is not".to_owned());
         return Err(ActorError::service(error));
     };
     let output = output.clone();
@@ -113,9 +113,9 @@ where
     Ok(ExecuteResult { kernel_id, output, execution: response.execution })
 }
 
-fn send(reply: Option<OneshotSender<Answer>>, answer: Answer) {
+fn send(reply: Option<OneshotSender<ExecutionResult>>, result: ExecutionResult) {
     if let Some(reply) = reply {
-        // The caller may have left meanwhile.
-        let _ = reply.send(answer);
+        // Fails if the request was cancelled in the meantime.
+        let _ = reply.send(result);
     }
 }

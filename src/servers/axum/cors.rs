@@ -6,7 +6,8 @@ use http::Method;
 use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
-use crate::servers::http::{HEAD_LENGTH, RequestId};
+use crate::request::request_id::RequestId;
+use crate::servers::http::HEAD_LENGTH;
 
 /// Lets in every origin: a browser sends no credentials of its own accord to an origin that is let in by `*`.
 ///

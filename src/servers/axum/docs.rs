@@ -14,7 +14,8 @@ use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use utoipa_swagger_ui::Config;
 
 use crate::error::ErrorKind;
-use crate::servers::http::{Problem, RequestId, document};
+use crate::request::request_id::RequestId;
+use crate::servers::http::{Problem, document};
 
 /// Relative, as is all that the page asks for, so that it works wherever the router has been nested. No validator: the
 /// default one is a service on the Internet. Credentials stay in the browser, so that they are not to be pasted anew for
@@ -60,7 +61,7 @@ const HEADERS: [(HeaderName, &str); 3] = [
 /// To the page, with the slash behind which its files are.
 pub(super) async fn docs(headers: HeaderMap) -> Response {
     let mut response: Response =
-        document(StatusCode::PERMANENT_REDIRECT, "text/plain", Bytes::new(), &RequestId::of(&headers));
+        document(StatusCode::PERMANENT_REDIRECT, "text/plain", Bytes::new(), &RequestId::from_headers(&headers));
     response.headers_mut().insert(LOCATION, HeaderValue::from_static("docs/"));
     response
 }
@@ -78,11 +79,11 @@ pub(super) fn from_root(extensions: &Extensions, request_id: &RequestId) -> Resp
 }
 
 pub(super) async fn page(headers: HeaderMap) -> Response {
-    answer(INDEX, &RequestId::of(&headers))
+    answer(INDEX, &RequestId::from_headers(&headers))
 }
 
 pub(super) async fn file(headers: HeaderMap, path: Result<Path<String>, PathRejection>) -> Response {
-    let request_id = RequestId::of(&headers);
+    let request_id = RequestId::from_headers(&headers);
     match path {
         Ok(Path(file)) => answer(&file, &request_id),
         Err(error) => Problem::new(ErrorKind::InvalidArgument, error.body_text()).into_response(&request_id),

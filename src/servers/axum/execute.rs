@@ -13,7 +13,8 @@ use super::kernels::{executes, path_of, unknown};
 use super::router::Shared;
 use crate::error::AnyError;
 use crate::middleware::tracing::RequestScope;
-use crate::servers::http::{self as transport, Problem, RequestHead, RequestId, ResponseBody, Target};
+use crate::request::request_id::RequestId;
+use crate::servers::http::{self as transport, Problem, ResponseBody, Target};
 use crate::servers::unread_body::UnreadBody;
 use crate::service::{KernelRequest, KernelResponse};
 
@@ -49,13 +50,12 @@ where
     S: Service<KernelRequest, Response = KernelResponse, Error: AnyError> + Clone,
 {
     let (mut parts, mut body) = request.into_parts();
-    let request_id = RequestId::of(&parts.headers);
+    let request_id = RequestId::from_headers(&parts.headers);
     let span = RequestScope::enter_handler(&mut parts.extensions, request_id.as_str());
     let answer = async {
         let execution = async {
-            let head = RequestHead::read(&parts, shared.limits.timeout)?;
             let service = shared.service.clone();
-            transport::execute(service, &parts, head, &request_id, target?, &mut body, &shared.limits).await
+            transport::execute(service, &parts, &request_id, target?, &mut body, &shared.limits).await
         };
         let result = execution.await;
         shared.outcomes.record(result.as_ref().err());

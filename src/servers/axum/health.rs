@@ -17,13 +17,14 @@ use super::router::Shared;
 use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
 #[cfg(feature = "cuda")]
 use crate::cuda::GpuReading;
-use crate::error::{AnyError, ErrorKind, Told};
+use crate::error::{AnyError, ClientMessage, ErrorKind};
 use crate::middleware::circuit_breaker::{CircuitState, CircuitStatus};
 use crate::pipeline::PipelineHandle;
+use crate::request::request_id::RequestId;
 #[cfg(feature = "cuda")]
 use crate::servers::devices::is_missed;
 use crate::servers::devices::{cuda_problems, out_of_service};
-use crate::servers::http::{Problem, RequestId, document};
+use crate::servers::http::{Problem, document};
 use crate::service::{HostMemory, KernelRegistry, KernelRequest};
 
 /// Shares of faults past which the execution is degraded, and unhealthy, where there is enough to go by.
@@ -273,7 +274,7 @@ where
     let mut service = service.clone();
     poll_fn(|cx| {
         Poll::Ready(match service.poll_ready(cx) {
-            Poll::Ready(Err(error)) => Some(Told::of(&error).detail),
+            Poll::Ready(Err(error)) => Some(ClientMessage::of(&error).text),
             Poll::Ready(Ok(())) | Poll::Pending => None,
         })
     })
@@ -284,7 +285,7 @@ pub(super) async fn health<S>(State(shared): State<Arc<Shared<S>>>, headers: Hea
 where
     S: Service<KernelRequest, Error: AnyError> + Clone,
 {
-    let request_id = RequestId::of(&headers);
+    let request_id = RequestId::from_headers(&headers);
     let gone = gone(&shared.service).await;
     let local = shared.devices.as_ref().map(|local| local.status());
     let components = Components::new(&shared.registry, &shared.outcomes, gone, local);
@@ -301,14 +302,14 @@ where
 }
 
 pub(super) async fn live(headers: HeaderMap) -> Response {
-    answer(json(&Probe { status: ProbeStatus::Alive }), &RequestId::of(&headers))
+    answer(json(&Probe { status: ProbeStatus::Alive }), &RequestId::from_headers(&headers))
 }
 
 pub(super) async fn ready<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
 where
     S: Service<KernelRequest, Error: AnyError> + Clone,
 {
-    let request_id = RequestId::of(&headers);
+    let request_id = RequestId::from_headers(&headers);
     let lost = || shared.devices.as_ref().and_then(|local| out_of_service(&local.status(), &shared.registry));
     let refusal = if shared.drain.is_draining() {
         Some("the server is draining".to_owned())

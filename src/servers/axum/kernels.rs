@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::router::Shared;
 use super::unread::without_body;
 use crate::error::ErrorKind;
-use crate::servers::http::{Problem, RequestId, document};
+use crate::request::request_id::RequestId;
+use crate::servers::http::{Problem, document};
 use crate::service::{KernelInfo, KernelRegistry, Mode};
 
 /// What the query of a list may say.
@@ -62,7 +63,7 @@ pub(super) async fn list<S>(
     headers: HeaderMap,
     query: Result<Query<Filter>, QueryRejection>,
 ) -> Response {
-    let request_id = RequestId::of(&headers);
+    let request_id = RequestId::from_headers(&headers);
     let page = query
         .map_err(|error| Problem::new(ErrorKind::InvalidArgument, error.body_text()))
         .and_then(|Query(filter)| page(&shared.registry, &filter));
@@ -98,7 +99,7 @@ pub(super) async fn describe<S>(
     headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
 ) -> Response {
-    let request_id = RequestId::of(&headers);
+    let request_id = RequestId::from_headers(&headers);
     let document = path_of(path).and_then(|id| match shared.registry.describe(&id) {
         Some(description) => json(&description),
         None if executes(&shared.registry, &id).is_some() => Err(Problem::method_not_allowed("POST")),
@@ -120,7 +121,7 @@ pub(super) async fn other_method<S>(
         Ok(path) => unknown(path.strip_suffix("/execute").unwrap_or(&path)),
         Err(problem) => problem,
     };
-    without_body(request, |head| problem.into_response(&RequestId::of(&head.headers))).await
+    without_body(request, |head| problem.into_response(&RequestId::from_headers(&head.headers))).await
 }
 
 /// The kernel of the path `{id}/execute`, where there is such a one.

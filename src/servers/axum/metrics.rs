@@ -21,14 +21,15 @@ use crate::backends::cuda::{CudaStatus, CudaUsage};
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
 use crate::error::ErrorKind;
 use crate::middleware::metrics::respond;
-use crate::servers::http::{Problem, RequestId};
+use crate::request::request_id::RequestId;
+use crate::servers::http::Problem;
 use crate::service::{BackendKind, HostMemory, Mode};
 
 pub(super) async fn metrics<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
 where
     S: Send + Sync + 'static,
 {
-    let request_id = RequestId::of(&headers);
+    let request_id = RequestId::from_headers(&headers);
     let mut registry = Registry::default();
     shared.metrics.register(&mut registry);
     let kernel = registry.sub_registry_with_prefix("kernel");

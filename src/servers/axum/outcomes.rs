@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::ErrorKind;
+use crate::error::problem::HTTP_ONLY_CODES;
 use crate::servers::http::Problem;
 
 /// One slot of the window is this long.
@@ -22,7 +23,7 @@ pub(super) struct Outcomes {
     ok: AtomicU64,
     failed: [AtomicU64; ErrorKind::ALL.len()],
     /// Those with a status that HTTP alone has.
-    of_http: [AtomicU64; Problem::OF_HTTP.len()],
+    of_http: [AtomicU64; HTTP_ONLY_CODES.len()],
     /// One word a slot, so that a slot is cleared and counted in one step.
     slots: [AtomicU64; SLOTS],
     begun: Instant,
@@ -46,7 +47,7 @@ impl Outcomes {
         Self {
             ok: AtomicU64::new(0),
             failed: [const { AtomicU64::new(0) }; ErrorKind::ALL.len()],
-            of_http: [const { AtomicU64::new(0) }; Problem::OF_HTTP.len()],
+            of_http: [const { AtomicU64::new(0) }; HTTP_ONLY_CODES.len()],
             slots: [const { AtomicU64::new(0) }; SLOTS],
             begun: now(),
         }
@@ -55,7 +56,7 @@ impl Outcomes {
     /// Counts an execution that has ended, `None` for one that was answered.
     pub(super) fn record(&self, problem: Option<&Problem>) {
         let refusal = problem.map(Problem::kind);
-        let of_http = problem.and_then(|one| Problem::OF_HTTP.iter().position(|(_, code)| *code == one.code()));
+        let of_http = problem.and_then(|one| HTTP_ONLY_CODES.iter().position(|(_, code)| *code == one.code()));
         let total = match (of_http, refusal) {
             (Some(index), _) => &self.of_http[index],
             (None, Some(kind)) => &self.failed[kind as usize],
@@ -92,7 +93,7 @@ impl Outcomes {
     /// Every outcome that has happened, by its code.
     pub(super) fn totals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let failed = ErrorKind::ALL.into_iter().map(ErrorKind::code).zip(&self.failed);
-        let of_http = Problem::OF_HTTP.into_iter().map(|(_, code)| code).zip(&self.of_http);
+        let of_http = HTTP_ONLY_CODES.into_iter().map(|(_, code)| code).zip(&self.of_http);
         let all = std::iter::once(("ok", &self.ok)).chain(failed).chain(of_http);
         all.map(|(code, count)| (code, count.load(Ordering::Relaxed))).filter(|(_, count)| *count != 0)
     }

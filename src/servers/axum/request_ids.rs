@@ -9,7 +9,8 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::servers::http::RequestId;
+use crate::request::request_id::RequestId;
+use crate::servers::http::add_request_id;
 
 /// Goes around layers that answer in place of the routes.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +43,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<R>) -> Self::Future {
-        let request_id = RequestId::of(request.headers());
-        // Whoever looks further in finds the same one.
-        request.headers_mut().insert(RequestId::HEADER, request_id.value().clone());
+        let request_id = RequestId::ensure(request.headers_mut());
         ResponseFuture { inner: self.inner.call(request), request_id }
     }
 }
@@ -66,7 +65,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let mut response = ready!(this.inner.poll(cx))?;
-        this.request_id.add_to(&mut response);
+        add_request_id(&mut response, this.request_id);
         Poll::Ready(Ok(response))
     }
 }

@@ -29,7 +29,8 @@ use crate::hyper::Connections;
 use crate::layers::{MetricsLayer, TimeoutLayer};
 use crate::middleware::metrics::MetricsHandle;
 use crate::pipeline::PipelineHandle;
-use crate::servers::http::{Limits, Problem, RequestId, limit_setters};
+use crate::request::request_id::RequestId;
+use crate::servers::http::{Limits, Problem, limit_setters};
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource};
 
 /// The most that a request may take, its wait for a place to run included, where nothing else is said.
@@ -379,7 +380,7 @@ where
 #[cfg_attr(not(feature = "docs"), expect(unused_variables, reason = "there is no page"))]
 async fn not_found(request: Request, leads_to_docs: bool) -> Response {
     without_body(request, |head| {
-        let request_id = RequestId::of(&head.headers);
+        let request_id = RequestId::from_headers(&head.headers);
         #[cfg(feature = "docs")]
         if leads_to_docs && head.uri.path() == "/" && matches!(head.method, Method::GET | Method::HEAD) {
             return docs::from_root(&head.extensions, &request_id);
@@ -394,7 +395,7 @@ async fn not_found(request: Request, leads_to_docs: bool) -> Response {
 async fn method_not_allowed(request: Request) -> Response {
     without_body(request, |head| {
         let problem = Problem::no_such_method(format!("{} takes no {}", head.uri.path(), head.method));
-        problem.into_response(&RequestId::of(&head.headers))
+        problem.into_response(&RequestId::from_headers(&head.headers))
     })
     .await
 }

@@ -11,7 +11,7 @@ use tonic::codegen::BoxFuture;
 use tracing::Span;
 
 use super::memory::{CallMemory, ResponseBody};
-use super::status::Refusal;
+use super::status::Rejection;
 use super::timer::Timer;
 use crate::error::ErrorKind;
 
@@ -30,16 +30,16 @@ enum State {
 }
 
 impl ResponseFuture {
-    pub(super) fn refuse(status: Status) -> Self {
+    pub(super) fn reject(status: Status) -> Self {
         Self { state: State::Refused(Some(Box::new(status))), timer: Timer::new(None), span: Span::none() }
     }
 
     pub(super) fn run(
         future: BoxFuture<http::Response<Body>, Infallible>,
         call: CallMemory,
-        deadline: Option<Instant>,
+        deadline: Instant,
     ) -> Self {
-        Self { state: State::Running(future, call), timer: Timer::new(deadline), span: Span::none() }
+        Self { state: State::Running(future, call), timer: Timer::new(Some(deadline)), span: Span::none() }
     }
 
     pub(super) fn in_span(self, span: Span) -> Self {
@@ -66,8 +66,9 @@ impl Future for ResponseFuture {
         // The handler, polled first, ends by the same deadline and says more. What is left for this timer is a message
         // that has not come in whole.
         ready!(this.timer.poll_elapsed(cx));
-        let refusal = Refusal::new(ErrorKind::DeadlineExceeded, "the deadline passed before the request had come in");
-        Poll::Ready(Ok(refusal.into_status(None).into_http()))
+        let rejection =
+            Rejection::new(ErrorKind::DeadlineExceeded, "the deadline passed before the request had come in");
+        Poll::Ready(Ok(rejection.into_status(None).into_http()))
     }
 }
 

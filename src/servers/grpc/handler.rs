@@ -1,16 +1,14 @@
-//! The methods of the service, each of them a call of the pipeline or a look into the registry.
+//! Methods of the gRPC service: each calls the pipeline or reads the registry.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tonic::{Request, Response, Status};
 
+use super::call_context::CallContext;
 use super::config::GrpcConfig;
-use super::deadline::Arrival;
 use super::memory::rejected;
-use super::message::{Names, json_answer, kernel_id_of, tensors, tensors_answer};
-use super::metadata::Caller;
+use super::message::{ResponseIds, check_kernel_id, json_response, tensors, tensors_response};
 use super::proto::{
     ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteTensorsRequest, ExecuteTensorsResponse,
     GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
@@ -18,14 +16,15 @@ use super::proto::{
 use super::registry;
 use super::server::Pipeline;
 use super::shutdown::StreamShutdown;
-use super::status::Refusal;
+use super::status::Rejection;
 use super::stream::Responses;
 use super::wire::Requests;
 use crate::middleware::timeout;
 use crate::panics::CatchPanic;
+use crate::request::request_id::RequestId;
 use crate::service::{InvalidInput, KernelRegistry, KernelResponse, Payload};
 
-/// Behind [`KernelGrpcService`](super::KernelGrpcService), which notes when a call came.
+/// Implements the methods for [`KernelGrpcService`](super::KernelGrpcService).
 pub(super) struct Handler<S> {
     pub(super) service: S,
     pub(super) registry: Arc<KernelRegistry>,
@@ -34,97 +33,83 @@ pub(super) struct Handler<S> {
 }
 
 impl<S: Pipeline> Handler<S> {
-    /// Waits for room and for the answer, both within the deadline.
+    /// Runs a kernel. The wait for readiness and for the response ends at the deadline.
     async fn run(
         &self,
-        mut caller: Caller,
+        mut context: CallContext,
         kernel_id: String,
         payload: Result<Payload, InvalidInput>,
-    ) -> Result<(KernelResponse, Names), Status> {
-        let names = Names { request_id: Arc::clone(&caller.request_id), kernel_id };
-        let refuse = |refusal: Refusal| refusal.into_status(Some(&names.request_id));
-        let deadline: Option<Instant> = caller.arrival.deadline(self.config.timeout);
-        caller.hold_message();
-        if let Some(scope) = &caller.scope {
-            // Before what may be wrong with it.
-            scope.set_kernel(&names.kernel_id);
+    ) -> Result<(KernelResponse, ResponseIds), Status> {
+        let ids = ResponseIds { request_id: context.request_id.clone(), kernel_id };
+        let reject = |rejection: Rejection| rejection.into_status(Some(ids.request_id.as_str()));
+        context.hold_message();
+        if let Some(scope) = &context.scope {
+            // First, so that it is logged if the request is invalid.
+            scope.set_kernel(&ids.kernel_id);
         }
-        kernel_id_of(&names.kernel_id).map_err(refuse)?;
-        let is_server_timeout = deadline != caller.arrival.due();
-        let payload = payload.map_err(|invalid| refuse(invalid.into()))?;
-        let memory = caller.memory.clone();
-        let request = caller.into_request(names.kernel_id.clone(), payload, deadline, is_server_timeout);
+        check_kernel_id(&ids.kernel_id).map_err(reject)?;
+        let payload = payload.map_err(|invalid| reject(invalid.into()))?;
+        let memory = context.memory.clone();
+        let request = context.into_request(ids.kernel_id.clone(), payload, self.config.timeout);
         match CatchPanic::new(timeout::oneshot(self.service.clone(), request)).await {
             Ok(Ok(mut response)) => {
-                if let Some(memory) = memory {
-                    let held = memory.of_response(&mut response).map_err(|error| refuse(rejected(error)))?;
-                    memory.sending(held);
-                }
-                Ok((response, names))
+                let held = memory.of_response(&mut response).map_err(|error| reject(rejected(error)))?;
+                memory.sending(held);
+                Ok((response, ids))
             }
-            Ok(Err(error)) => Err(refuse(Refusal::of(&error).of_kernel(&names.kernel_id))),
-            Err(panicked) => Err(refuse(Refusal::panicked(&panicked).of_kernel(&names.kernel_id))),
+            Ok(Err(error)) => Err(reject(Rejection::of(&error).of_kernel(&ids.kernel_id))),
+            Err(panicked) => Err(reject(Rejection::panicked(&panicked).of_kernel(&ids.kernel_id))),
         }
     }
 }
 
-/// A call's message, and what it says beside it.
-fn open<T>(request: Request<T>) -> Result<(Caller, T), Status> {
-    let (metadata, mut extensions, message) = request.into_parts();
-    let refuse = |invalid| Refusal::from(invalid).into_status(None);
-    let arrival = match extensions.remove::<Arrival>() {
-        Some(arrival) => arrival,
-        None => Arrival::of(&http::HeaderMap::new(), &extensions).map_err(refuse)?,
-    };
-    Ok((Caller::new(&metadata, extensions, arrival).map_err(refuse)?, message))
+/// Creates the response, or the status of a rejection.
+fn respond<T>(result: Result<T, Rejection>, request_id: &RequestId) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|rejection| rejection.into_status(Some(request_id.as_str())))
 }
 
 impl<S: Pipeline> Handler<S> {
     pub(super) async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
-        let (caller, message) = open(request)?;
-        let (response, names) = self.run(caller, message.kernel_id, Ok(Payload::json(message.input))).await?;
-        let request_id = Arc::clone(&names.request_id);
-        let answer = json_answer(response, names).map_err(|refusal| refusal.into_status(Some(&request_id)))?;
-        Ok(Response::new(answer))
+        let (context, message) = CallContext::from_request(request);
+        let request_id = context.request_id.clone();
+        let (response, ids) = self.run(context, message.kernel_id, Ok(Payload::json(message.input))).await?;
+        respond(json_response(response, ids), &request_id)
     }
 
     pub(super) async fn execute_tensors(
         &self,
         request: Request<ExecuteTensorsRequest>,
     ) -> Result<Response<ExecuteTensorsResponse>, Status> {
-        let (caller, message) = open(request)?;
+        let (context, message) = CallContext::from_request(request);
+        let request_id = context.request_id.clone();
         let payload = tensors(message.inputs).map(Payload::from);
-        let (response, names) = self.run(caller, message.kernel_id, payload).await?;
-        let request_id = Arc::clone(&names.request_id);
-        let answer = tensors_answer(response, names).map_err(|refusal| refusal.into_status(Some(&request_id)))?;
-        Ok(Response::new(answer))
+        let (response, ids) = self.run(context, message.kernel_id, payload).await?;
+        respond(tensors_response(response, ids), &request_id)
     }
 
     pub(super) async fn execute_stream(
         &self,
         request: Request<Requests<ExecuteStreamRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        let (caller, requests) = open(request)?;
+        let (context, requests) = CallContext::from_request(request);
         let (service, config) = (self.service.clone(), Arc::clone(&self.config));
-        Ok(Response::new(Responses::new(service, config, caller, requests, &self.shutdown)))
+        Ok(Response::new(Responses::new(service, config, context, requests, &self.shutdown)))
     }
 
     pub(super) async fn get_kernel(
         &self,
         request: Request<GetKernelRequest>,
     ) -> Result<Response<KernelDescription>, Status> {
-        let (caller, message) = open(request)?;
-        let answer = registry::get(&self.registry, message);
-        answer.map(Response::new).map_err(|refusal| refusal.into_status(Some(&caller.request_id)))
+        let (context, message) = CallContext::from_request(request);
+        respond(registry::get(&self.registry, message), &context.request_id)
     }
 
     pub(super) async fn list_kernels(
         &self,
         request: Request<ListKernelsRequest>,
     ) -> Result<Response<ListKernelsResponse>, Status> {
-        let (caller, message) = open(request)?;
-        let answer = registry::list(&self.registry, &message);
-        answer.map(Response::new).map_err(|refusal| refusal.into_status(Some(&caller.request_id)))
+        let (context, message) = CallContext::from_request(request);
+        respond(registry::list(&self.registry, &message), &context.request_id)
     }
 }
 

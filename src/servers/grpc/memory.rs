@@ -12,7 +12,7 @@ use pin_project::pin_project;
 use tonic::Status;
 use tonic::codegen::StdError;
 
-use super::status::Refusal;
+use super::status::Rejection;
 use crate::error::ErrorKind;
 use crate::servers::slow_body::SlowBody;
 use crate::service::{HostMemory, HostMemoryError, HostReservation, KernelError, KernelResponse};
@@ -249,7 +249,7 @@ where
                 ready!(message.slow.poll_given_up(&message.held, cx));
                 *this.message = None;
                 let text = "the message came slowly while there was not enough memory for other requests";
-                return Poll::Ready(Some(Err(Refusal::new(ErrorKind::MemoryExhausted, text).into_status(None))));
+                return Poll::Ready(Some(Err(Rejection::new(ErrorKind::MemoryExhausted, text).into_status(None))));
             };
             let data = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -288,8 +288,8 @@ where
     }
 }
 
-pub(super) fn rejected(error: HostMemoryError) -> Refusal {
-    Refusal::of(&KernelError::from(error))
+pub(super) fn rejected(error: HostMemoryError) -> Rejection {
+    Rejection::of(&KernelError::from(error))
 }
 
 /// The body of a call's response. Its data holds the memory of the messages in it until it has been sent.

@@ -1,24 +1,24 @@
 //! The wire's messages to our own types and back.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::proto::{DeviceTimes, Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, Tensor};
-use super::status::Refusal;
+use super::status::Rejection;
 use crate::error::ErrorKind;
 use crate::request::limits::check_name;
+use crate::request::request_id::RequestId;
 use crate::service::{self, DType, InvalidInput, KernelError, KernelResponse, Payload, Tensors};
 
-/// What an answer repeats of its request.
+/// Ids of a request that its response repeats.
 #[derive(Debug)]
-pub(super) struct Names {
-    pub(super) request_id: Arc<str>,
+pub(super) struct ResponseIds {
+    pub(super) request_id: RequestId,
     pub(super) kernel_id: String,
 }
 
-/// Refuses an id that no kernel can have, before it gets anywhere where names are kept.
-pub(super) fn kernel_id_of(id: &str) -> Result<(), Refusal> {
-    check_name(id).map_err(|_| Refusal::of(&KernelError::unknown(id.escape_debug().to_string())))
+/// Refuses an id that no kernel can have, before it gets anywhere where ids are kept.
+pub(super) fn check_kernel_id(id: &str) -> Result<(), Rejection> {
+    check_name(id).map_err(|_| Rejection::of(&KernelError::unknown(id.escape_debug().to_string())))
 }
 
 /// The data of each tensor goes on as the slice of the message that it is.
@@ -67,20 +67,23 @@ fn number_of(dtype: DType) -> i32 {
     dtype.into()
 }
 
-pub(super) fn json_answer(response: KernelResponse, names: Names) -> Result<ExecuteResponse, Refusal> {
+pub(super) fn json_response(response: KernelResponse, ids: ResponseIds) -> Result<ExecuteResponse, Rejection> {
     let Payload::Json(output) = response.payload else { return Err(other_form("JSON")) };
     // The vector that the kernel's output was written into, checked and not copied.
     let output = String::from_utf8(output.into())
-        .map_err(|error| Refusal::new(ErrorKind::Internal, format!("the output is not UTF-8: {error}")))?;
+        .map_err(|error| Rejection::new(ErrorKind::Internal, format!("the output is not UTF-8: {error}")))?;
     Ok(ExecuteResponse {
-        request_id: (*names.request_id).to_owned(),
-        kernel_id: names.kernel_id,
+        request_id: ids.request_id.as_str().to_owned(),
+        kernel_id: ids.kernel_id,
         output,
         execution: Some(execution(&response.execution)),
     })
 }
 
-pub(super) fn tensors_answer(response: KernelResponse, names: Names) -> Result<ExecuteTensorsResponse, Refusal> {
+pub(super) fn tensors_response(
+    response: KernelResponse,
+    ids: ResponseIds,
+) -> Result<ExecuteTensorsResponse, Rejection> {
     let Payload::Tensors(tensors) = &response.payload else { return Err(other_form("tensors")) };
     let outputs = tensors.iter().map(|(name, tensor)| Tensor {
         name: name.to_owned(),
@@ -89,16 +92,16 @@ pub(super) fn tensors_answer(response: KernelResponse, names: Names) -> Result<E
         data: tensor.data().clone(),
     });
     Ok(ExecuteTensorsResponse {
-        request_id: (*names.request_id).to_owned(),
-        kernel_id: names.kernel_id,
+        request_id: ids.request_id.as_str().to_owned(),
+        kernel_id: ids.kernel_id,
         outputs: outputs.collect(),
         execution: Some(execution(&response.execution)),
     })
 }
 
 /// A pipeline of the user's own can do this; [`KernelService`](crate::service::KernelService) answers in kind.
-fn other_form(form: &str) -> Refusal {
-    Refusal::new(ErrorKind::Internal, format!("the request was {form} and the pipeline's answer is not"))
+fn other_form(form: &str) -> Rejection {
+    Rejection::new(ErrorKind::Internal, format!("the request was {form} and the pipeline's answer is not"))
 }
 
 fn execution(execution: &crate::request::Execution) -> Execution {

@@ -3,7 +3,7 @@
 //! It differs from a hand-written tonic service in that
 //! * a call waits for room no longer than its deadline, and is cancelled when its client leaves;
 //! * `grpc-timeout` becomes the deadline of the request, so that kernels and queues give up with the caller;
-//! * every refusal has the code of the [one table](crate::error) and the standard's details: `ErrorInfo` with the
+//! * every rejection has the code of the [one table](crate::error) and the standard's details: `ErrorInfo` with the
 //!   table's code as its reason, `RequestInfo`, `BadRequest` with the field that is wrong, `RetryInfo`.
 //!
 //! ```no_run
@@ -93,15 +93,14 @@
 /// Bytes in a message to health and reflection, which name a service or a symbol, and repeat it in their errors.
 const MAX_QUESTION_BYTES: usize = 1024;
 
+mod call_context;
 mod config;
-mod deadline;
 mod dispatch;
 mod future;
 mod handler;
 mod health;
 mod memory;
 mod message;
-mod metadata;
 pub mod proto;
 mod reflection;
 mod registry;

@@ -1,22 +1,22 @@
 //! `GetKernel` and `ListKernels`: what the registry has.
 
 use super::proto::{GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse, Mode};
-use super::status::Refusal;
+use super::status::Rejection;
 use crate::error::ErrorKind;
 use crate::service::{self, InvalidInput, KernelError, KernelInfo, KernelRegistry};
 
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
-pub(super) fn get(registry: &KernelRegistry, request: GetKernelRequest) -> Result<KernelDescription, Refusal> {
+pub(super) fn get(registry: &KernelRegistry, request: GetKernelRequest) -> Result<KernelDescription, Rejection> {
     let Some(kernel) = registry.get(&request.kernel_id) else {
-        return Err(Refusal::of(&KernelError::unknown(request.kernel_id)));
+        return Err(Rejection::of(&KernelError::unknown(request.kernel_id)));
     };
     let document = |schema| {
         serde_json::to_string(schema)
-            .map_err(|error| Refusal::new(ErrorKind::Internal, format!("a schema cannot be written: {error}")))
+            .map_err(|error| Rejection::new(ErrorKind::Internal, format!("a schema cannot be written: {error}")))
     };
-    let (input, output) = kernel.schemas().map_err(|error| Refusal::of(&error).of_kernel(&kernel.info().id))?;
+    let (input, output) = kernel.schemas().map_err(|error| Rejection::of(&error).of_kernel(&kernel.info().id))?;
     Ok(KernelDescription {
         input_schema: document(input)?,
         output_schema: document(output)?,
@@ -25,7 +25,7 @@ pub(super) fn get(registry: &KernelRegistry, request: GetKernelRequest) -> Resul
 }
 
 /// A page token is the last id of the page before: kernels that are registered in between move no others.
-pub(super) fn list(registry: &KernelRegistry, request: &ListKernelsRequest) -> Result<ListKernelsResponse, Refusal> {
+pub(super) fn list(registry: &KernelRegistry, request: &ListKernelsRequest) -> Result<ListKernelsResponse, Rejection> {
     let mode = Mode::try_from(request.mode)
         .map_err(|_| InvalidInput::new("mode", format!("there is no mode {}", request.mode)))?;
     let size = match request.page_size as usize {

@@ -10,18 +10,20 @@ use tonic::server::NamedService;
 use tower_service::Service;
 
 use super::config::GrpcConfig;
-use super::deadline::Arrival;
 use super::dispatch::Dispatch;
 use super::future::ResponseFuture;
 use super::handler::Handler;
 use super::health::HealthService;
 use super::memory::{CallMemory, RequestBody};
 use super::shutdown::StreamShutdown;
-use super::status::Refusal;
+use super::status::Rejection;
 use crate::error::AnyError;
 use crate::middleware::tracing::RequestScope;
-use crate::servers::headers::ensure_request_id;
-use crate::service::{HostMemory, KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource};
+use crate::request::metadata::{HeaderFormat, RequestMetadata};
+use crate::request::request_id::RequestId;
+use crate::service::{
+    HostMemory, InvalidInput, KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource,
+};
 
 /// What a [`KernelGrpcServer`] serves: every cloneable service of kernel requests whose error says what it means.
 ///
@@ -153,9 +155,8 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> ResponseFuture {
-        // The one that the handler reads later.
-        let request_id = ensure_request_id(request.headers_mut());
-        let span = RequestScope::enter_handler(request.extensions_mut(), request_id.to_str().unwrap_or_default());
+        let request_id = RequestId::ensure(request.headers_mut());
+        let span = RequestScope::enter_handler(request.extensions_mut(), request_id.as_str());
         let entered = span.enter();
         let future = self.respond(request);
         drop(entered);
@@ -169,16 +170,20 @@ impl<S: Pipeline> KernelGrpcService<S> {
         B: Body + Send + 'static,
         B::Error: Into<StdError> + Send + 'static,
     {
-        match Arrival::of(request.headers(), request.extensions()) {
-            Ok(arrival) => {
-                request.extensions_mut().insert(arrival);
+        match RequestMetadata::from_headers(request.headers(), request.extensions(), HeaderFormat::Grpc) {
+            Ok(metadata) => {
+                if let (Some(scope), Some(tenant)) = (request.extensions().get::<RequestScope>(), &metadata.tenant) {
+                    scope.set_tenant(tenant);
+                }
+                let deadline = metadata.clone().limit_timeout(self.config.timeout);
+                request.extensions_mut().insert(metadata);
                 let call = CallMemory::new(self.memory.clone(), self.config.max_response_size);
                 request.extensions_mut().insert(call.clone());
                 let max = self.config.max_request_size;
                 let request = request.map(|body| RequestBody::new(body, call.clone(), max));
-                ResponseFuture::run(self.inner.call(request), call, arrival.deadline(self.config.timeout))
+                ResponseFuture::run(self.inner.call(request), call, deadline)
             }
-            Err(invalid) => ResponseFuture::refuse(Refusal::from(invalid).into_status(None)),
+            Err(invalid) => ResponseFuture::reject(Rejection::from(InvalidInput::from(invalid)).into_status(None)),
         }
     }
 }

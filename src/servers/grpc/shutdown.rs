@@ -16,7 +16,7 @@ use tonic::codegen::StdError;
 use tonic::server::NamedService;
 use tower_service::Service;
 
-use super::status::Refusal;
+use super::status::Rejection;
 use crate::error::ErrorKind;
 
 /// Ends the open streams of gRPC services, so that a server that stops need not wait for their clients to end them.
@@ -69,7 +69,7 @@ impl StreamShutdown {
 
 /// What a stream ends with that the server has ended.
 pub(super) fn unavailable(request_id: Option<&str>) -> Status {
-    Refusal::new(ErrorKind::Unavailable, "the server is shutting down").into_status(request_id)
+    Rejection::new(ErrorKind::Unavailable, "the server is shutting down").into_status(request_id)
 }
 
 /// A gRPC service whose streams end when the server stops. See [`StreamShutdown::wrap`].

@@ -1,93 +1,96 @@
-//! An error of the pipeline as a gRPC status with the standard's details.
+//! Errors as gRPC statuses, and gRPC statuses as errors.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use prost::Message;
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic::Status;
+use tonic_types::StatusExt;
 
-use crate::error::{AnyError, Classification, Classify, ErrorKind, Hidden, Told, find};
+use crate::error::grpc_status::{self, ERROR_DOMAIN};
+use crate::error::{AnyError, Classification, Classify, ClientMessage, ErrorKind, InternalMessage, find};
 use crate::panics::Panicked;
-use crate::request::http::of_grpc_code;
+use crate::request::http::kind_of_grpc_code;
 use crate::service::InvalidInput;
 
-/// A status travels in the trailers, which most clients bound to 8 or 16 KiB, and up to three times this goes into it.
-const MAX_TEXT: usize = 1024;
-
-/// Why a call is refused.
+/// An error response that has not been written yet, as the id of its request is added last.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct Rejection {
     kind: ErrorKind,
     message: String,
-    /// What only the log is told.
-    hidden: Option<Box<Hidden>>,
+    /// The text of an internal error, which is logged and not sent.
+    internal: Option<Box<InternalMessage>>,
     violation: Option<InvalidInput>,
     retry_after: Option<Duration>,
 }
 
-impl Refusal {
-    /// The message of an internal error goes to the log, and its client is told the kind and the request's id.
+impl Rejection {
+    /// An error of this kind. The message of an internal error is logged and not sent.
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self::told(kind, Told::new(kind, message.into()))
+        Self::with_message(kind, ClientMessage::new(kind, message.into()))
     }
 
-    fn told(kind: ErrorKind, Told { detail, hidden }: Told) -> Self {
-        Self { kind, message: detail, hidden, violation: None, retry_after: None }
+    fn with_message(kind: ErrorKind, ClientMessage { text, internal }: ClientMessage) -> Self {
+        Self { kind, message: text, internal, violation: None, retry_after: None }
     }
 
     pub(super) fn kind(&self) -> ErrorKind {
         self.kind
     }
 
+    /// An error and its causes, joined by colons.
     pub(super) fn of(error: &impl AnyError) -> Self {
         let Classification { kind, retry_after, .. } = error.classify();
-        let told = Self::told(kind, Told::of(error));
-        Self { violation: find(error.as_error()).cloned(), retry_after, ..told }
+        let rejection = Self::with_message(kind, ClientMessage::of(error));
+        Self { violation: find(error.as_error()).cloned(), retry_after, ..rejection }
     }
 
-    /// Of a service that panicked.
+    /// The service panicked.
     pub(super) fn panicked(panicked: &Panicked) -> Self {
         Self::new(ErrorKind::Internal, format!("the service panicked: {panicked}"))
     }
 
-    /// For the log: which kernel was to run.
+    /// Sets the kernel that is logged with an internal error.
     pub(super) fn of_kernel(mut self, id: &str) -> Self {
-        if let Some(hidden) = &mut self.hidden {
-            hidden.set_kernel(id);
+        if let Some(internal) = &mut self.internal {
+            internal.set_kernel(id);
         }
         self
     }
 
+    /// Creates the status, with the standard's details. Logs an internal error.
     pub(super) fn into_status(self, request_id: Option<&str>) -> Status {
-        if let Some(hidden) = &self.hidden {
-            hidden.log(request_id);
+        if let Some(internal) = &self.internal {
+            internal.log(request_id);
         }
-        let mut details = ErrorDetails::new();
-        details.set_error_info(self.kind.code(), DOMAIN, HashMap::new());
+        let mut status = grpc_status::Status::new(self.kind, self.message);
+        status.add_error_info(self.kind);
         if let Some(id) = request_id {
-            details.set_request_info(id, "");
+            status.add_request_info(id);
         }
         if let Some(InvalidInput { field, reason }) = self.violation {
-            details.add_bad_request_violation(cut(field), cut(reason));
+            status.add_field_violation(field, reason);
         }
         if let Some(wait) = self.retry_after {
-            details.set_retry_info(Some(wait));
+            status.add_retry_info(wait);
         }
-        Status::with_error_details(Code::from_i32(self.kind.grpc_code()), cut(self.message), details)
+        status.into_tonic()
     }
 }
 
-/// The domain of this crate's `google.rpc.ErrorInfo`.
-const DOMAIN: &str = "tower-kernels";
+impl From<InvalidInput> for Rejection {
+    fn from(invalid: InvalidInput) -> Self {
+        let message = invalid.to_string();
+        Self { violation: Some(invalid), ..Self::new(ErrorKind::InvalidArgument, message) }
+    }
+}
 
-/// For calls of other gRPC services beneath the layers. A server of this crate tells the kind in the details of its
-/// statuses; for others it follows from the code.
+/// For clients of gRPC services under the layers. The kind is that of the `ErrorInfo` detail if the server is one of this
+/// crate, and otherwise follows from the status code.
 impl Classify for Status {
     fn kind(&self) -> ErrorKind {
-        let told = self.get_details_error_info().filter(|info| info.domain == DOMAIN);
-        let kind = told.and_then(|info| ErrorKind::ALL.into_iter().find(|kind| kind.code() == info.reason));
-        kind.unwrap_or_else(|| of_grpc_code(self.code().into()))
+        let info = self.get_details_error_info().filter(|info| info.domain == ERROR_DOMAIN);
+        let kind = info.and_then(|info| ErrorKind::ALL.into_iter().find(|kind| kind.code() == info.reason));
+        kind.unwrap_or_else(|| kind_of_grpc_code(self.code().into()))
     }
 
     fn retry_after(&self) -> Option<Duration> {
@@ -95,26 +98,10 @@ impl Classify for Status {
     }
 }
 
-impl From<InvalidInput> for Refusal {
-    fn from(invalid: InvalidInput) -> Self {
-        let message = invalid.to_string();
-        Self { violation: Some(invalid), ..Self::new(ErrorKind::InvalidArgument, message) }
-    }
-}
-
-fn cut(mut text: String) -> String {
-    if text.len() > MAX_TEXT {
-        let end = (0..=MAX_TEXT).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
-
-/// The status as a message, for an answer inside a stream.
+/// Converts a status to the message that a stream's response contains.
 pub(super) fn as_message(status: &Status) -> tonic_types::Status {
     match tonic_types::Status::decode(status.details()) {
-        // The details are this message, written whole; a status without any has an empty one.
+        // The details of a status are this message; those of one without details are empty.
         Ok(message) if message.code != 0 => message,
         _ => tonic_types::Status { code: status.code().into(), message: status.message().into(), details: Vec::new() },
     }

@@ -14,23 +14,23 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 use tracing::{Instrument, Span};
 
+use super::call_context::CallContext;
 use super::config::GrpcConfig;
-use super::deadline::earlier;
 use super::memory::{CallMemory, Sending, rejected};
-use super::message::{Names, json_answer, kernel_id_of, tensors, tensors_answer};
-use super::metadata::Caller;
+use super::message::{ResponseIds, check_kernel_id, json_response, tensors, tensors_response};
 use super::proto::execute_stream_request::Call;
 use super::proto::execute_stream_response::Outcome;
 use super::proto::{ExecuteStreamRequest, ExecuteStreamResponse};
 use super::server::Pipeline;
 use super::shutdown::{StreamShutdown, unavailable};
-use super::status::{Refusal, as_message};
+use super::status::{Rejection, as_message};
 use super::timer::Timer;
 use super::unread::{Finished, Receiver, Sender, unread};
 use super::wire::Requests;
 use crate::error::{AnyError, ErrorKind};
 use crate::middleware::timeout::TimeoutError;
 use crate::panics::{CatchPanic, Panicked, catch_panic};
+use crate::request::request_id::RequestId;
 use crate::servers::requests::{Call as Counted, StreamRequests};
 use crate::service::{InvalidInput, KernelRequest, KernelResponse, Payload};
 
@@ -42,7 +42,7 @@ use crate::service::{InvalidInput, KernelRequest, KernelResponse, Payload};
 #[derive(Debug)]
 pub(super) struct Responses {
     unread: Receiver,
-    memory: Option<CallMemory>,
+    memory: CallMemory,
     /// The one task; aborted when this is dropped.
     calls: JoinSet<()>,
 }
@@ -52,13 +52,13 @@ impl Responses {
     pub(super) fn new<S: Pipeline>(
         service: S,
         config: Arc<GrpcConfig>,
-        caller: Caller,
+        context: CallContext,
         requests: Requests<ExecuteStreamRequest>,
         shutdown: &StreamShutdown,
     ) -> Self {
         let (sender, unread) = unread(config.max_concurrent_per_stream.max(1));
-        let (memory, mut tasks) = (caller.memory.clone(), JoinSet::new());
-        tasks.spawn(Calls::new(service, config, caller, requests, sender, shutdown).in_current_span());
+        let (memory, mut tasks) = (context.memory.clone(), JoinSet::new());
+        tasks.spawn(Calls::new(service, config, context, requests, sender, shutdown).in_current_span());
         Self { unread, memory, calls: tasks }
     }
 
@@ -68,9 +68,7 @@ impl Responses {
         Poll::Ready(next.map(|next| {
             next.map(|Finished { response, held, mut counted, code }| {
                 end(&mut counted, code);
-                if let Some(memory) = &self.memory {
-                    memory.sending(held);
-                }
+                self.memory.sending(held);
                 response
             })
         }))
@@ -88,11 +86,11 @@ impl Stream for Responses {
         match ready!(self.calls.poll_join_next(cx)) {
             Some(Err(error)) if error.is_panic() => {
                 // What a panic carries is dropped where its own panic does no harm.
-                let refusal = match error.try_into_panic() {
-                    Ok(payload) => Refusal::panicked(&Panicked::new(payload)),
-                    Err(_) => Refusal::new(ErrorKind::Internal, "the task of this stream ended"),
+                let rejection = match error.try_into_panic() {
+                    Ok(payload) => Rejection::panicked(&Panicked::new(payload)),
+                    Err(_) => Rejection::new(ErrorKind::Internal, "the task of this stream ended"),
                 };
-                Poll::Ready(Some(Err(refusal.into_status(None))))
+                Poll::Ready(Some(Err(rejection.into_status(None))))
             }
             // It has ended the queue, and may have done so after the look above.
             _ => self.poll_unread(cx),
@@ -108,7 +106,7 @@ impl Stream for Responses {
 struct Calls<S: Pipeline> {
     service: S,
     config: Arc<GrpcConfig>,
-    caller: Caller,
+    context: CallContext,
     /// Counts the requests, where whoever serves this has put it.
     counts: Option<StreamRequests>,
     /// How many requests have been read.
@@ -129,7 +127,7 @@ struct Calls<S: Pipeline> {
 /// A request that has been read and for which there is no room yet.
 struct Waiting {
     tag: u64,
-    names: Names,
+    ids: ResponseIds,
     request: KernelRequest,
     timer: Timer,
     span: Span,
@@ -140,7 +138,7 @@ impl<S: Pipeline> Calls<S> {
     fn new(
         service: S,
         config: Arc<GrpcConfig>,
-        mut caller: Caller,
+        mut context: CallContext,
         requests: Requests<ExecuteStreamRequest>,
         unread: Sender,
         shutdown: &StreamShutdown,
@@ -148,10 +146,10 @@ impl<S: Pipeline> Calls<S> {
         Self {
             service,
             config,
-            deadline: Timer::new(caller.arrival.due()),
-            counts: caller.take_extension(),
+            deadline: Timer::new(context.metadata.deadline),
+            counts: context.take_extension(),
             read: 0,
-            caller,
+            context,
             requests: Some(requests),
             shutdown: shutdown.ended(),
             waiting: None,
@@ -164,60 +162,60 @@ impl<S: Pipeline> Calls<S> {
     /// A request from its message, or at once why it is wrong.
     fn read(
         &self,
-        mut caller: Caller,
+        mut context: CallContext,
         message: ExecuteStreamRequest,
         counted: &mut Option<Counted>,
-    ) -> Result<Waiting, Refusal> {
-        caller.hold_message();
+    ) -> Result<Waiting, Rejection> {
+        context.hold_message();
         let ExecuteStreamRequest { tag, timeout_ms, call } = message;
         let (kernel_id, payload) = match call {
             Some(Call::Json(call)) => (call.kernel_id, Ok(Payload::json(call.input))),
             Some(Call::Tensors(call)) => (call.kernel_id, tensors(call.inputs).map(Payload::from)),
             None => return Err(InvalidInput::new("call", "neither `json` nor `tensors` is set").into()),
         };
-        if let Some(scope) = &caller.scope {
+        if let Some(scope) = &context.scope {
             // Before what may be wrong with it.
             scope.set_kernel(&kernel_id);
         }
-        kernel_id_of(&kernel_id)?;
+        check_kernel_id(&kernel_id)?;
         let payload = payload?;
 
-        let now = tokio::time::Instant::now().into_std();
-        let asked = (timeout_ms > 0).then(|| now.checked_add(Duration::from_millis(timeout_ms))).flatten();
-        let asked = earlier(asked, self.caller.arrival.due());
-        let deadline = earlier(asked, now.checked_add(self.config.timeout));
-        let names = Names { request_id: Arc::clone(&caller.request_id), kernel_id };
-        let span = caller.span();
-        let request = caller.into_request(names.kernel_id.clone(), payload, deadline, deadline != asked);
-        Ok(Waiting { tag, names, request, timer: Timer::new(deadline), span, counted: counted.take() })
+        if timeout_ms > 0 {
+            context.metadata.set_timeout(Duration::from_millis(timeout_ms));
+        }
+        let ids = ResponseIds { request_id: context.request_id.clone(), kernel_id };
+        let span = context.span();
+        let request = context.into_request(ids.kernel_id.clone(), payload, self.config.timeout);
+        let timer = Timer::new(request.deadline);
+        Ok(Waiting { tag, ids, request, timer, span, counted: counted.take() })
     }
 
     /// Starts the waiting request if there is room; an answer where it will never start.
     fn poll_start(&mut self, cx: &mut Context<'_>, mut next: Waiting) -> Poll<Option<Finished>> {
         let (tag, span) = (next.tag, next.span.clone());
         let _entered = span.enter();
-        let request_id = Arc::clone(&next.names.request_id);
-        let refusal = match catch_panic(|| self.service.poll_ready(cx)) {
+        let request_id = next.ids.request_id.clone();
+        let rejection = match catch_panic(|| self.service.poll_ready(cx)) {
             Ok(Poll::Ready(Ok(()))) => {
-                let Waiting { names, request, timer, span, counted, .. } = next;
+                let Waiting { ids, request, timer, span, counted, .. } = next;
                 match catch_panic(|| self.service.call(request)) {
                     Ok(future) => {
-                        let (future, memory) = (CatchPanic::new(future), self.caller.memory.clone());
-                        let answer = Some((tag, names));
+                        let (future, memory) = (CatchPanic::new(future), self.context.memory.clone());
+                        let answer = Some((tag, ids));
                         self.running.push(Running { future, timer, memory, span, counted, answer });
                         return Poll::Ready(None);
                     }
                     Err(panicked) => {
-                        let refusal = Refusal::panicked(&panicked).of_kernel(&names.kernel_id);
+                        let rejection = Rejection::panicked(&panicked).of_kernel(&ids.kernel_id);
                         self.service = self.service.clone();
-                        return Poll::Ready(Some(finished(tag, &request_id, Err(refusal), counted)));
+                        return Poll::Ready(Some(finished(tag, &request_id, Err(rejection), counted)));
                     }
                 }
             }
-            Ok(Poll::Ready(Err(error))) => Refusal::of(&error),
-            Err(panicked) => Refusal::panicked(&panicked),
+            Ok(Poll::Ready(Err(error))) => Rejection::of(&error),
+            Err(panicked) => Rejection::panicked(&panicked),
             Ok(Poll::Pending) if next.timer.poll_elapsed(cx).is_ready() => {
-                Refusal::of(&TimeoutError::<S::Error>::Elapsed { called: false })
+                Rejection::of(&TimeoutError::<S::Error>::Elapsed { called: false })
             }
             Ok(Poll::Pending) => {
                 self.waiting = Some(next);
@@ -226,7 +224,7 @@ impl<S: Pipeline> Calls<S> {
         };
         // Whatever place this one was waiting for is given up with it.
         self.service = self.service.clone();
-        Poll::Ready(Some(finished(tag, &request_id, Err(refusal), next.counted)))
+        Poll::Ready(Some(finished(tag, &request_id, Err(rejection), next.counted)))
     }
 
     /// Ready with the stream's end.
@@ -258,17 +256,17 @@ impl<S: Pipeline> Calls<S> {
                     let tag = message.tag;
                     self.read += 1;
                     let is_logged = self.counts.as_ref().is_some_and(StreamRequests::are_logged);
-                    let caller = self.caller.of_next(self.read, is_logged);
-                    let (span, request_id) = (caller.span(), Arc::clone(&caller.request_id));
+                    let context = self.context.nth_of_stream(self.read, is_logged);
+                    let (span, request_id) = (context.span(), context.request_id.clone());
                     let _entered = span.enter();
                     let begin = |counts: &StreamRequests| {
                         let bytes = if is_logged { message.encoded_len() } else { 0 };
-                        counts.begin(&request_id, caller.scope.as_ref(), bytes)
+                        counts.begin(&request_id, context.scope.as_ref(), bytes)
                     };
                     let mut counted = self.counts.as_ref().map(begin);
-                    match self.read(caller, message, &mut counted) {
+                    match self.read(context, message, &mut counted) {
                         Ok(next) => self.waiting = Some(next),
-                        Err(refusal) => self.unread.push(finished(tag, &request_id, Err(refusal), counted)),
+                        Err(rejection) => self.unread.push(finished(tag, &request_id, Err(rejection), counted)),
                     }
                 }
                 Some(Err(status)) => {
@@ -295,14 +293,14 @@ impl<S: Pipeline> Future for Calls<S> {
             if let Some(waiting) = &mut this.waiting {
                 end(&mut waiting.counted, ErrorKind::DeadlineExceeded.code());
             }
-            let refusal = Refusal::new(ErrorKind::DeadlineExceeded, "the deadline of the stream passed");
-            this.unread.abandon(refusal.into_status(Some(&this.caller.request_id)));
+            let rejection = Rejection::new(ErrorKind::DeadlineExceeded, "the deadline of the stream passed");
+            this.unread.abandon(rejection.into_status(Some(this.context.request_id.as_str())));
             return Poll::Ready(());
         }
         let mut polled = this.poll_calls(cx);
         if polled.is_pending() && this.requests.is_some() && this.shutdown.as_mut().poll(cx).is_ready() {
             this.requests = None;
-            this.failure = Some(unavailable(Some(&this.caller.request_id)));
+            this.failure = Some(unavailable(Some(this.context.request_id.as_str())));
             polled = this.poll_calls(cx);
         }
         let end = ready!(polled);
@@ -320,10 +318,10 @@ struct Running<F> {
     #[pin]
     future: F,
     timer: Timer,
-    memory: Option<CallMemory>,
+    memory: CallMemory,
     span: Span,
     counted: Option<Counted>,
-    answer: Option<(u64, Names)>,
+    answer: Option<(u64, ResponseIds)>,
 }
 
 impl<F, E> Future for Running<F>
@@ -337,24 +335,21 @@ where
         let this = self.project();
         let _entered = this.span.enter();
         let result = match this.future.poll(cx) {
-            Poll::Ready(Ok(result)) => result.map_err(|error| Refusal::of(&error)),
-            Poll::Ready(Err(panicked)) => Err(Refusal::panicked(&panicked)),
+            Poll::Ready(Ok(result)) => result.map_err(|error| Rejection::of(&error)),
+            Poll::Ready(Err(panicked)) => Err(Rejection::panicked(&panicked)),
             Poll::Pending => {
                 ready!(this.timer.poll_elapsed(cx));
-                Err(Refusal::of(&TimeoutError::<E>::Elapsed { called: true }))
+                Err(Rejection::of(&TimeoutError::<E>::Elapsed { called: true }))
             }
         };
-        let (tag, names) = this.answer.take().expect("polled after it had completed");
-        let result = result.map_err(|refusal| refusal.of_kernel(&names.kernel_id));
-        let request_id = Arc::clone(&names.request_id);
+        let (tag, ids) = this.answer.take().expect("polled after it had completed");
+        let result = result.map_err(|rejection| rejection.of_kernel(&ids.kernel_id));
+        let request_id = ids.request_id.clone();
         let outcome = result.and_then(|mut response| {
-            let held = match this.memory {
-                Some(memory) => memory.of_response(&mut response).map_err(rejected)?,
-                None => None,
-            };
+            let held = this.memory.of_response(&mut response).map_err(rejected)?;
             let outcome = match response.payload {
-                Payload::Tensors(_) => Outcome::Tensors(tensors_answer(response, names)?),
-                _ => Outcome::Json(json_answer(response, names)?),
+                Payload::Tensors(_) => Outcome::Tensors(tensors_response(response, ids)?),
+                _ => Outcome::Json(json_response(response, ids)?),
             };
             Ok((outcome, held))
         });
@@ -365,15 +360,15 @@ where
 /// A response, with what it holds until it has been sent.
 fn finished(
     tag: u64,
-    request_id: &str,
-    outcome: Result<(Outcome, Option<Sending>), Refusal>,
+    request_id: &RequestId,
+    outcome: Result<(Outcome, Option<Sending>), Rejection>,
     mut counted: Option<Counted>,
 ) -> Finished {
-    let status = outcome.as_ref().map_or_else(|refusal| refusal.kind().grpc_code(), |_| 0);
-    let code = outcome.as_ref().map_or_else(|refusal| refusal.kind().code(), |_| "ok");
+    let status = outcome.as_ref().map_or_else(|rejection| rejection.kind().grpc_code(), |_| 0);
+    let code = outcome.as_ref().map_or_else(|rejection| rejection.kind().code(), |_| "ok");
     let (outcome, held) = match outcome {
         Ok(outcome) => outcome,
-        Err(refusal) => (Outcome::Error(as_message(&refusal.into_status(Some(request_id)))), None),
+        Err(rejection) => (Outcome::Error(as_message(&rejection.into_status(Some(request_id.as_str())))), None),
     };
     let response = ExecuteStreamResponse { tag, outcome: Some(outcome) };
     if let Some(counted) = &mut counted {

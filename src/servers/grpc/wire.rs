@@ -17,7 +17,7 @@ use tonic::{Status, Streaming};
 use tonic_prost::{ProstCodec, ProstEncoder};
 
 use super::proto::{ExecuteRequest, ExecuteStreamRequest, ExecuteTensorsRequest, GetKernelRequest, ListKernelsRequest};
-use super::status::Refusal;
+use super::status::Rejection;
 use crate::request::limits::{MAX_NAME_BYTES, MAX_RANK, MAX_REASON_BYTES, MAX_TENSORS};
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
 use crate::service::{InvalidInput, KernelError};
@@ -200,8 +200,8 @@ pub(super) enum Over {
 impl From<Over> for Status {
     fn from(over: Over) -> Self {
         match over {
-            Over::InvalidInput(invalid) => Refusal::from(invalid).into_status(None),
-            Over::UnknownKernel(id) => Refusal::of(&KernelError::unknown(id)).into_status(None),
+            Over::InvalidInput(invalid) => Rejection::from(invalid).into_status(None),
+            Over::UnknownKernel(id) => Rejection::of(&KernelError::unknown(id)).into_status(None),
             // As prost's own errors.
             Over::Malformed => Status::internal("the request is not a valid protobuf message"),
         }

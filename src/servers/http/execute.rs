@@ -9,12 +9,14 @@ use tower_service::Service;
 
 use super::form::{Form, HEAD_LENGTH, OCTETS};
 use super::read::in_time;
-use super::{Limits, Problem, RequestHead, RequestId, ResponseBody, document, read, tensors};
+use super::{Limits, Problem, ResponseBody, document, read, tensors};
 use crate::error::{AnyError, ErrorKind};
 use crate::middleware::timeout;
 use crate::middleware::tracing::RequestScope;
 use crate::panics::CatchPanic;
 use crate::request::limits::check_name;
+use crate::request::metadata::{HeaderFormat, RequestMetadata};
+use crate::request::request_id::RequestId;
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
 use crate::service::{HostMemory, HostReservation, InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
 
@@ -45,7 +47,6 @@ pub(crate) enum Answer {
 pub(crate) async fn execute<S, B>(
     service: S,
     parts: &Parts,
-    head: RequestHead,
     request_id: &RequestId,
     target: Target,
     body: B,
@@ -57,6 +58,9 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let metadata = RequestMetadata::from_headers(&parts.headers, &parts.extensions, HeaderFormat::Rest);
+    let mut metadata = metadata.map_err(InvalidInput::from)?;
+    let deadline = metadata.limit_timeout(limits.timeout);
     let over = |problem: Problem| problem.over(parts.version);
     let max_body = limits.max_request_size;
     let memory = limits.memory.reservation(limits.max_response_size);
@@ -67,11 +71,11 @@ where
     }
     let (mut request, asked) = match (Form::of(&parts.headers)?, target) {
         (Form::Json, target) => {
-            let body = read::whole(body, max_body, head.deadline(), &memory).await.map_err(over)?;
+            let body = read::whole(body, max_body, deadline, &memory).await.map_err(over)?;
             let request = match target {
                 Target::Document => {
                     let reading = offload(body.len() > DOCUMENT_BYTES, || KernelRequest::from_json(body));
-                    in_time(head.deadline(), reading).await??
+                    in_time(deadline, reading).await??
                 }
                 Target::Input(kernel_id) => {
                     check_name(&kernel_id).map_err(|error| InvalidInput::new("kernel_id", error.to_string()))?;
@@ -82,12 +86,12 @@ where
         }
         (Form::Tensors(length), target) => {
             // In a box, as it is larger than all the rest, which JSON is not to pay for.
-            let reading = Box::pin(tensors::read(body, length, target, max_body, head.deadline(), &memory));
+            let reading = Box::pin(tensors::read(body, length, target, max_body, deadline, &memory));
             let (request, asked) = reading.await.map_err(over)?;
             (request, Some(asked))
         }
     };
-    head.apply(&mut request);
+    request.apply_metadata(metadata);
     if let Some(scope) = scope {
         scope.set_kernel(&request.kernel_id);
         request.tenant.iter().for_each(|tenant| scope.set_tenant(tenant));

@@ -2,10 +2,8 @@
 //! or tensors, becomes a [`KernelRequest`](crate::service::KernelRequest), and how answers and refusals are written.
 
 mod body;
-mod deadline;
 mod execute;
 mod form;
-mod head;
 mod limits;
 mod problem;
 mod read;
@@ -16,11 +14,8 @@ pub use body::ResponseBody;
 pub(crate) use execute::{Target, execute};
 #[cfg(feature = "axum")]
 pub(crate) use form::{HEAD_LENGTH, OCTETS};
-pub(crate) use head::RequestHead;
 pub(crate) use limits::{Limits, limit_setters};
-#[cfg(feature = "axum")]
-pub(crate) use problem::ProblemDocument;
 pub(crate) use problem::{Problem, document};
-pub(crate) use request_id::RequestId;
+pub(crate) use request_id::add_request_id;
 #[cfg(feature = "axum")]
 pub(crate) use tensors::{TensorAnswerHead, TensorHead};

@@ -18,9 +18,8 @@ use tracing::Instrument;
 use crate::error::{AnyError, ErrorKind};
 use crate::middleware::metrics::MetricsHandle;
 use crate::middleware::tracing::RequestScope;
-use crate::servers::http::{
-    Limits, Problem, RequestHead, RequestId, ResponseBody, Target, document, execute, limit_setters,
-};
+use crate::request::request_id::RequestId;
+use crate::servers::http::{Limits, Problem, ResponseBody, Target, document, execute, limit_setters};
 use crate::servers::unread_body::UnreadBody;
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource};
 
@@ -87,7 +86,7 @@ where
 
     fn call(&self, request: Request<B>) -> ResponseFuture {
         let (mut parts, body) = request.into_parts();
-        let request_id = RequestId::of(&parts.headers);
+        let request_id = RequestId::from_headers(&parts.headers);
         let span = RequestScope::enter_handler(&mut parts.extensions, request_id.as_str());
         let _entered = span.enter();
         let unread = UnreadBody::of(parts.version, &parts.headers);
@@ -102,14 +101,10 @@ where
             Ok(Route::Execute(target)) => target,
             Err(problem) => return answer_now(problem.into_response(&request_id), body),
         };
-        let head = match RequestHead::read(&parts, self.limits.timeout) {
-            Ok(head) => head,
-            Err(problem) => return answer_now(problem.into_response(&request_id), body),
-        };
         let (service, limits) = (self.service.clone(), self.limits.clone());
         let answer = async move {
             let mut body = pin!(body);
-            match execute(service, &parts, head, &request_id, target, body.as_mut(), &limits).await {
+            match execute(service, &parts, &request_id, target, body.as_mut(), &limits).await {
                 Ok(answer) => answer.into_response(&request_id),
                 Err(problem) => unread.finish(body, problem.into_response(&request_id)).await,
             }

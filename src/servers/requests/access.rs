@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use tracing::Level;
 
 use super::Transport;
 use crate::middleware::tracing::RequestScope;
 use crate::request::PeerAddress;
+use crate::request::request_id::RequestId;
 
 /// The target of the lines, by which a subscriber tells them from others.
 pub(super) const TARGET: &str = "tower_kernels::access";
@@ -42,7 +43,7 @@ impl Source {
 #[derive(Debug)]
 pub(super) struct Entry {
     source: Source,
-    request_id: HeaderValue,
+    request_id: RequestId,
     scope: RequestScope,
     begun: Instant,
     /// Bytes of the response's body.
@@ -57,7 +58,7 @@ enum Status {
 }
 
 impl Entry {
-    pub(super) fn new(source: Source, request_id: HeaderValue, scope: RequestScope) -> Self {
+    pub(super) fn new(source: Source, request_id: RequestId, scope: RequestScope) -> Self {
         Self { source, request_id, scope, begun: Instant::now(), sent: 0, status: None }
     }
 
@@ -103,7 +104,7 @@ impl Entry {
                     path = uri.path(),
                     kernel = scope.kernel(),
                     tenant = scope.tenant(),
-                    request_id = request_id.to_str().ok(),
+                    request_id = request_id.as_str(),
                     status = http,
                     grpc_status = grpc,
                     outcome,

@@ -17,7 +17,7 @@ use super::outcome;
 #[cfg(feature = "grpc")]
 use super::stream::StreamRequests;
 use crate::middleware::tracing::RequestScope;
-use crate::servers::headers::ensure_request_id;
+use crate::request::request_id::RequestId;
 
 /// Counts the requests of a service. See the [module](super).
 #[derive(Clone, Debug)]
@@ -64,9 +64,9 @@ where
     fn call(&mut self, mut request: Request<R>) -> Self::Future {
         // Before the inner call, so that one that panics there is counted as well.
         let mut call = self.metrics.begin(self.transport);
-        let request_id = ensure_request_id(request.headers_mut());
+        let request_id = RequestId::ensure(request.headers_mut());
         let source = self.metrics.source(&request);
-        let scope = RequestScope::new(request_id.to_str().unwrap_or_default(), source.is_some());
+        let scope = RequestScope::new(request_id.as_str(), source.is_some());
         #[cfg(feature = "grpc")]
         if request.uri().path().ends_with("/ExecuteStream") {
             // Whose single requests are counted where they are read.

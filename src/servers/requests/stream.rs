@@ -1,10 +1,9 @@
 //! The requests within a call of `ExecuteStream`.
 
-use http::HeaderValue;
-
 use super::access::{Entry, Source};
 use super::counts::{Call, RequestMetrics, Transport};
 use crate::middleware::tracing::RequestScope;
+use crate::request::request_id::RequestId;
 
 /// Counts and logs the requests within a call: an extension of the call's request.
 #[derive(Clone, Debug)]
@@ -25,13 +24,11 @@ impl StreamRequests {
     }
 
     /// Counts a request that has been read, of so many bytes.
-    pub(crate) fn begin(&self, request_id: &str, scope: Option<&RequestScope>, bytes: usize) -> Call {
+    pub(crate) fn begin(&self, request_id: &RequestId, scope: Option<&RequestScope>, bytes: usize) -> Call {
         let mut call = self.metrics.begin(Transport::GrpcStream);
-        if let (Some(source), Some(scope)) = (&self.source, scope)
-            && let Ok(request_id) = HeaderValue::from_str(request_id)
-        {
+        if let (Some(source), Some(scope)) = (&self.source, scope) {
             scope.add_received(bytes as u64);
-            call.log_end(Entry::new(source.clone(), request_id, scope.clone()));
+            call.log_end(Entry::new(source.clone(), request_id.clone(), scope.clone()));
         }
         call
     }

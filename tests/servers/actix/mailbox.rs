@@ -39,7 +39,7 @@ fn a_full_mailbox_is_an_error_at_once() {
         drop(waiting);
         taken.await.unwrap().unwrap();
         let stats = until(&actor, |stats| stats.in_flight == 0).await;
-        assert_eq!((stats.refused, stats.cancelled, stats.completed), (3, 2, 1));
+        assert_eq!((stats.rejected, stats.cancelled, stats.completed), (3, 2, 1));
     });
 }
 
@@ -78,7 +78,7 @@ fn while_the_thread_is_held_up_try_send_refuses_and_send_does_not_hang() {
         }
         assert_eq!(answered + refused, 100);
         let stats = until(&actor, |stats| stats.in_flight == 0).await;
-        assert_eq!((stats.refused >= refused, stats.received >= 100), (true, true), "{stats:?}");
+        assert_eq!((stats.rejected >= refused, stats.received >= 100), (true, true), "{stats:?}");
     });
 }
 
@@ -109,7 +109,7 @@ fn whatever_becomes_of_a_message_it_is_counted_once() {
             }
         }
         let stats = until(&actor, |stats| stats.in_flight == 0).await;
-        assert_eq!((stats.completed, stats.failed, stats.refused, stats.cancelled), (completed, failed, refused, 50));
+        assert_eq!((stats.completed, stats.failed, stats.rejected, stats.cancelled), (completed, failed, refused, 50));
         assert!(refused > 0, "{stats:?}");
         assert_eq!((stats.name.as_str(), stats.restarts), ("worker", 0));
     });

@@ -171,7 +171,7 @@ fn one_that_died_is_started_again_and_what_it_had_taken_in_goes_on() {
         stage.dies.store(true, Ordering::SeqCst);
         let (killer, queued) = (before[0].send(saxpy()), before[0].send(ListKernels));
         let error = ActorError::from(killer.await.unwrap_err());
-        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Unavailable, "the actor is gone"));
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Unavailable, "the actor has ended"));
         assert!(queued.await.is_err(), "it was behind the one that killed the actor");
         assert!(!before[0].connected() && before[1].connected());
 

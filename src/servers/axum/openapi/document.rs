@@ -1,4 +1,4 @@
-//! The whole of the document.
+//! The OpenAPI document.
 
 use std::collections::BTreeSet;
 
@@ -12,13 +12,13 @@ use super::schemas::Schemas;
 use super::security::Security;
 use crate::service::{Description, ExecuteResponse, KernelError, RegisteredKernel};
 
-/// What a router of this configuration answers, with these kernels.
+/// Describes a router with this configuration and these kernels.
 ///
-/// Ids hold slashes, which a parameter in a path may not, so each kernel has paths of its own, with the schemas that it
-/// has. A ring kernel is described and not executed.
+/// Path parameters cannot contain the slashes of kernel ids, so each kernel has paths and schemas of its own. A ring kernel has
+/// no execute operation.
 ///
 /// # Errors
-/// Where a kernel panics when its types are asked for their schemas.
+/// If a kernel panics while it generates its schemas.
 pub(super) fn of(
     config: &RouterConfig,
     kernels: &[RegisteredKernel],
@@ -38,7 +38,7 @@ pub(super) fn of(
             Route::Live => operations::live(&mut schemas),
             Route::Ready => operations::ready(&mut schemas),
             Route::Metrics => operations::metrics(),
-            // What shows the document is no part of the API.
+            // The documentation is not part of the API.
             Route::OpenApi => continue,
             #[cfg(feature = "docs")]
             Route::Docs | Route::DocsPage | Route::DocsFile => continue,
@@ -61,9 +61,9 @@ pub(super) fn of(
         "info": {
             "title": "tower-kernels",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Compute kernels on CUDA GPUs and on the CPU. Refusals are problem documents after RFC 9457.",
+            "description": "Compute kernels on CUDA GPUs and on the CPU. Errors are problem documents (RFC 9457).",
         },
-        // Where this document is, wherever the router has been nested and whatever a proxy takes off the path.
+        // Relative to this document, so that it is correct for nested routers and behind proxies that strip a prefix.
         "servers": [{ "url": "." }],
         "tags": tags(kernels),
         "paths": paths,
@@ -90,14 +90,14 @@ fn of_kernels(
     Ok(())
 }
 
-/// The domains, after what belongs to none.
+/// The domains, after the tags of other operations.
 fn tags(kernels: &[RegisteredKernel]) -> Value {
     let domains: BTreeSet<_> = kernels.iter().map(|kernel| kernel.info().domain()).collect();
     let domains = domains.into_iter().filter(|domain| ![KERNELS, SERVER].contains(domain));
     [KERNELS, SERVER].into_iter().chain(domains).map(|name| json!({ "name": name })).collect()
 }
 
-/// A path of axum's, where doubled braces stand for themselves, as a path of OpenAPI's, where none do.
+/// Converts a path of axum, where doubled braces are literal, to one of OpenAPI, where braces cannot be literal.
 fn literal(path: &str) -> String {
     path.replace("{{", "%7B").replace("}}", "%7D")
 }

@@ -1,5 +1,5 @@
-//! `GET /openapi.json`: the routes as an OpenAPI 3.1 document, made from the kernels that there are and from the types
-//! that the handlers read and write.
+//! `GET /openapi.json`: an OpenAPI 3.1 document, generated from the routes, the registered kernels and the types that the
+//! handlers read and write.
 
 mod document;
 mod operations;
@@ -23,15 +23,16 @@ pub use self::security::SecurityScheme;
 use super::RouterConfig;
 use super::router::Shared;
 use crate::error::ErrorKind;
-use crate::servers::http::{Problem, RequestId, document};
+use crate::request::request_id::RequestId;
+use crate::servers::http::{Problem, document};
 use crate::service::{KernelRegistry, Snapshot};
 
-/// The document as it was made last. With thousands of kernels it takes long to make, so it is made anew only where the
-/// registry has other ones.
+/// Caches the document. It takes long to generate with thousands of kernels, so it is only generated again when the registry
+/// has changed.
 #[derive(Default)]
 pub(super) struct OpenApi {
     made: ArcSwapOption<(Snapshot, Bytes)>,
-    /// Held by who makes the next one. Inside an `Arc` of its own, so that the work can take the lock with it.
+    /// Held while a document is generated. In an `Arc`, so that the blocking task can own the guard.
     making: Arc<Mutex<()>>,
     security: Option<Security>,
 }
@@ -60,7 +61,7 @@ impl OpenApi {
             return Ok(document);
         }
         let (this, registry, config) = (Arc::clone(self), Arc::clone(registry), config.clone());
-        // Not on a thread that answers others. A client that does not wait for it leaves it to the next.
+        // On a blocking thread. If the request is cancelled, the next one uses the document.
         let make = move || {
             let _making = making;
             let snapshot = registry.snapshot();
@@ -76,7 +77,7 @@ impl OpenApi {
 }
 
 fn internal(error: &dyn std::error::Error) -> Problem {
-    Problem::new(ErrorKind::Internal, format!("the document cannot be made: {error}"))
+    Problem::new(ErrorKind::Internal, format!("the OpenAPI document cannot be generated: {error}"))
 }
 
 impl fmt::Debug for OpenApi {
@@ -86,11 +87,11 @@ impl fmt::Debug for OpenApi {
 }
 
 pub(super) async fn openapi<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response {
-    let request_id = RequestId::of(&headers);
+    let request_id = RequestId::from_headers(&headers);
     match shared.openapi.document(&shared.registry, &shared.config).await {
         Ok(body) => {
             let mut response: Response = document(StatusCode::OK, "application/json", body, &request_id);
-            // Kernels may be added at any time.
+            // Kernels can be added at any time.
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             response
         }

@@ -1,16 +1,16 @@
-//! What each route does, as OpenAPI's path items.
+//! OpenAPI path items of the routes.
 
 use serde_json::{Map, Value, json};
 
 use super::super::health::{Health, Probe};
 use super::super::kernels::{Filter, Page};
-use super::responses::{answer, reference, refusals, responses};
+use super::responses::{error_statuses, reference, response, responses};
 use super::schemas::{Schemas, TENSORS_IN, TENSORS_OUT, name_of};
 use crate::middleware::metrics::Format;
 use crate::servers::http::{HEAD_LENGTH, OCTETS};
 use crate::service::{ExecuteRequest, ExecuteResponse, RegisteredKernel};
 
-/// Tags of operations that belong to no domain of kernels.
+/// Tags of operations that do not belong to a domain of kernels.
 pub(super) const KERNELS: &str = "kernels";
 pub(super) const SERVER: &str = "server";
 
@@ -18,7 +18,7 @@ fn content(json: &Value) -> Value {
     json!({ "application/json": { "schema": json } })
 }
 
-/// The content of a body that is a kernel's input or output, or a document around one: JSON, or tensors after a head.
+/// Content of a body with the input or output of a kernel: JSON, or tensors.
 fn content_or_tensors(json: &Value, tensors: &str) -> Value {
     let mut content = content(json);
     content[OCTETS] = json!({ "schema": reference("schemas", tensors) });
@@ -35,10 +35,10 @@ pub(super) fn list(schemas: &mut Schemas) -> Value {
     let page = schemas.written::<Page<'_>>();
     json!({ "get": {
         "operationId": "listKernels",
-        "summary": "The kernels, by id",
+        "summary": "Lists kernels by id",
         "tags": [KERNELS],
         "parameters": parameters,
-        "responses": responses(200, answer("A page of them.", content(&page)), [400, 500]),
+        "responses": responses(200, response("A page of kernels.", content(&page)), [400, 500]),
     }})
 }
 
@@ -46,17 +46,17 @@ pub(super) fn describe(kernel: &RegisteredKernel, description: &Value) -> Value 
     let info = kernel.info();
     json!({ "get": {
         "operationId": format!("describe.{}", name_of(&info.id)),
-        "summary": format!("What {} is", info.id),
+        "summary": format!("Describes {}", info.id),
         "tags": [info.domain()],
         "parameters": headers(&["x-request-id"]),
-        "responses": responses(200, answer("Its description.", content(description)), [500]),
+        "responses": responses(200, response("Description of the kernel.", content(description)), [500]),
     }})
 }
 
-/// Runs any kernel. The example is of the first that has one.
+/// Runs any kernel. The example is that of the first kernel that has one.
 pub(super) fn execute(schemas: &mut Schemas, kernels: &[RegisteredKernel]) -> Value {
-    let (request, response) = (schemas.read::<ExecuteRequest<'_>>(), schemas.written::<ExecuteResponse>());
-    let mut operation = execution("execute", "Runs the kernel that the document names", KERNELS, &request, &response);
+    let (request, output) = (schemas.read::<ExecuteRequest<'_>>(), schemas.written::<ExecuteResponse>());
+    let mut operation = execution("execute", "Runs a kernel", KERNELS, &request, &output);
     let example = kernels.iter().filter(|kernel| kernel.is_batch()).find_map(|kernel| {
         let input = kernel.input_schema().get("examples")?.get(0)?;
         Some(json!({ "kernel_id": kernel.info().id, "input": input }))
@@ -67,7 +67,7 @@ pub(super) fn execute(schemas: &mut Schemas, kernels: &[RegisteredKernel]) -> Va
     json!({ "post": operation })
 }
 
-/// Runs this one.
+/// Runs this kernel.
 pub(super) fn execute_kernel(kernel: &RegisteredKernel, input: &Value, output: &Value, response: &Value) -> Value {
     let info = kernel.info();
     let id = format!("execute.{}", name_of(&info.id));
@@ -79,12 +79,13 @@ pub(super) fn execute_kernel(kernel: &RegisteredKernel, input: &Value, output: &
     json!({ "post": operation })
 }
 
-fn execution(id: &str, summary: &str, tag: &str, request: &Value, response: &Value) -> Value {
-    // 405 is for what has no operation.
-    let refused = refusals().map(|(status, _)| status).filter(|status| *status != 405);
-    let output = content_or_tensors(response, TENSORS_OUT);
-    let mut answered = answer("The output, and how it came about, in the form that the input had.", output);
-    answered["headers"][HEAD_LENGTH.as_str()] = reference("headers", HEAD_LENGTH.as_str());
+fn execution(id: &str, summary: &str, tag: &str, request: &Value, output: &Value) -> Value {
+    // Methods that respond with 405 have no operation.
+    let errors = error_statuses().map(|(status, _)| status).filter(|status| *status != 405);
+    let output = content_or_tensors(output, TENSORS_OUT);
+    let description = "Output and execution metadata, in the format of the request: JSON or tensors.";
+    let mut ok = response(description, output);
+    ok["headers"][HEAD_LENGTH.as_str()] = reference("headers", HEAD_LENGTH.as_str());
     let names = ["x-request-id", "traceparent", "tracestate", "grpc-timeout", "connect-timeout-ms"];
     json!({
         "operationId": id,
@@ -92,41 +93,41 @@ fn execution(id: &str, summary: &str, tag: &str, request: &Value, response: &Val
         "tags": [tag],
         "parameters": headers(&[&names[..], &[HEAD_LENGTH.as_str()]].concat()),
         "requestBody": { "required": true, "content": content_or_tensors(request, TENSORS_IN) },
-        "responses": responses(200, answered, refused),
+        "responses": responses(200, ok, errors),
     })
 }
 
 pub(super) fn health(schemas: &mut Schemas) -> Value {
     let health = content(&schemas.written::<Health>());
-    let mut operation = server("health", "Server health", answer("It works.", health.clone()), &[]);
-    operation["get"]["responses"]["503"] = answer("It does not.", health);
+    let mut operation = server("health", "Server health", response("Healthy or degraded.", health.clone()), &[]);
+    operation["get"]["responses"]["503"] = response("Unhealthy.", health);
     operation
 }
 
 pub(super) fn live(schemas: &mut Schemas) -> Value {
     let probe = content(&schemas.written::<Probe>());
-    server("live", "Whether the server answers", answer("It does.", probe), &[])
+    server("live", "Liveness probe", response("Alive.", probe), &[])
 }
 
 pub(super) fn ready(schemas: &mut Schemas) -> Value {
     let probe = content(&schemas.written::<Probe>());
-    server("ready", "Whether to send the server more", answer("Yes.", probe), &[503])
+    server("ready", "Readiness probe", response("Ready.", probe), &[503])
 }
 
 pub(super) fn metrics() -> Value {
     let page = |format: Format| (format.content_type().to_owned(), json!({ "schema": { "type": "string" } }));
     let pages: Value = [Format::Text, Format::OpenMetrics].map(page).into_iter().collect();
-    let description = "In the format that `Accept` prefers, the first where it prefers none.";
-    server("metrics", "What the server has counted, for Prometheus", answer(description, pages), &[500])
+    let description = "In the format that `Accept` prefers, or else the first.";
+    server("metrics", "Prometheus metrics", response(description, pages), &[500])
 }
 
-fn server(id: &str, summary: &str, ok: Value, refused: &[u16]) -> Value {
+fn server(id: &str, summary: &str, ok: Value, errors: &[u16]) -> Value {
     let operation: Map<String, Value> = [
         ("operationId", id.into()),
         ("summary", summary.into()),
         ("tags", json!([SERVER])),
         ("parameters", headers(&["x-request-id"]).into()),
-        ("responses", responses(200, ok, refused.iter().copied())),
+        ("responses", responses(200, ok, errors.iter().copied())),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into_iter()

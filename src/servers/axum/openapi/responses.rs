@@ -1,28 +1,28 @@
-//! What goes with every operation: headers, and the responses that refuse.
+//! Headers and error responses of the operations.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::schemas::Schemas;
 use crate::error::ErrorKind;
-use crate::middleware::error_response::problem as written;
-use crate::servers::http::{HEAD_LENGTH, Problem, ProblemDocument};
+use crate::error::problem::{CONTENT_TYPE, HTTP_ONLY_CODES, ProblemDocument, has_retry_after, title};
+use crate::servers::http::HEAD_LENGTH;
 
-/// Refusals of a kind, and those that are HTTP's alone.
-pub(super) fn refusals() -> impl Iterator<Item = (u16, &'static str)> {
+/// Statuses and codes of all errors.
+pub(super) fn error_statuses() -> impl Iterator<Item = (u16, &'static str)> {
     let kinds = ErrorKind::ALL.into_iter().map(|kind| (kind.http_status(), kind.code()));
-    kinds.chain(Problem::OF_HTTP.map(|(status, code)| (status.as_u16(), code)))
+    kinds.chain(HTTP_ONLY_CODES.map(|(status, code)| (status.as_u16(), code)))
 }
 
-/// `responses` of an operation: what it answers, and references to these refusals.
-pub(super) fn responses(status: u16, answer: Value, refused: impl IntoIterator<Item = u16>) -> Value {
-    let refused = refused.into_iter().map(|status| (status.to_string(), problem(status)));
-    let answered = (status.to_string(), answer);
-    Value::Object(std::iter::once(answered).chain(refused).collect())
+/// `responses` of an operation: its success, and references to these errors.
+pub(super) fn responses(status: u16, success: Value, errors: impl IntoIterator<Item = u16>) -> Value {
+    let errors = errors.into_iter().map(|status| (status.to_string(), problem(status)));
+    let success = (status.to_string(), success);
+    Value::Object(std::iter::once(success).chain(errors).collect())
 }
 
-/// An answer with a body of this content, under the request's id.
-pub(super) fn answer(description: &str, content: Value) -> Value {
+/// A response with this content and the `x-request-id` header.
+pub(super) fn response(description: &str, content: Value) -> Value {
     json!({ "description": description, "headers": { "x-request-id": reference("headers", "x-request-id") }, "content": content })
 }
 
@@ -30,7 +30,7 @@ pub(super) fn reference(components: &str, name: &str) -> Value {
     json!({ "$ref": format!("#/components/{components}/{name}") })
 }
 
-/// A refusal with this status.
+/// A reference to the error response of this status.
 pub(super) fn problem(status: u16) -> Value {
     reference("responses", &name(status))
 }
@@ -39,19 +39,19 @@ fn name(status: u16) -> String {
     format!("Problem{status}")
 }
 
-/// `components/responses`: one for each status, with the codes that it comes with.
+/// `components/responses`: one for each error status, with its codes.
 pub(super) fn components(schemas: &mut Schemas) -> Value {
-    let problem = schemas.written::<ProblemDocument<'_>>();
+    let problem = schemas.written::<ProblemDocument>();
     let mut components = Map::new();
-    for (status, _) in refusals() {
-        let codes: Vec<_> = refusals().filter(|(this, _)| *this == status).map(|(_, code)| code).collect();
+    for (status, _) in error_statuses() {
+        let codes: Vec<_> = error_statuses().filter(|(this, _)| *this == status).map(|(_, code)| code).collect();
         let schema = json!({
             "allOf": [problem, { "properties": { "status": { "const": status }, "code": { "enum": codes } } }],
         });
         let known = StatusCode::from_u16(status).expect("the table holds statuses");
-        let description = format!("{}: {}.", written::title(known), codes.join(" or "));
-        let mut response = answer(&description, json!({ (written::CONTENT_TYPE): { "schema": schema } }));
-        if written::says_when(known) {
+        let description = format!("{}: {}.", title(known), codes.join(" or "));
+        let mut response = response(&description, json!({ (CONTENT_TYPE): { "schema": schema } }));
+        if has_retry_after(known) {
             response["headers"]["retry-after"] = reference("headers", "retry-after");
         }
         if known == StatusCode::METHOD_NOT_ALLOWED {
@@ -69,13 +69,13 @@ pub(super) fn components(schemas: &mut Schemas) -> Value {
 pub(super) fn headers() -> Value {
     let header =
         |description: &str, schema: Value| json!({ "description": description, "required": true, "schema": schema });
-    let mut head_length = header("Of tensors: how many bytes of the body are JSON.", json!({ "type": "integer" }));
+    let mut head_length = header("Length in bytes of the JSON before the tensors.", json!({ "type": "integer" }));
     head_length["required"] = false.into();
     json!({
         (HEAD_LENGTH.as_str()): head_length,
-        "x-request-id": header("The request's own, or one that was made.", json!({ "type": "string" })),
-        "retry-after": header("When to come back, in seconds.", json!({ "type": "integer", "minimum": 0 })),
-        "allow": header("The methods that the path takes.", json!({ "type": "string" })),
+        "x-request-id": header("The id of the request, or a generated one.", json!({ "type": "string" })),
+        "retry-after": header("Seconds to wait before retrying.", json!({ "type": "integer", "minimum": 0 })),
+        "allow": header("Methods of the path.", json!({ "type": "string" })),
         "www-authenticate": header("How to authenticate.", json!({ "type": "string" })),
     })
 }
@@ -84,19 +84,19 @@ pub(super) fn headers() -> Value {
 pub(super) fn parameters() -> Value {
     let head_length = HEAD_LENGTH;
     let parameters = [
-        ("x-request-id", "Names the request in its answer, where it is of 1 to 128 visible ASCII characters.", None),
-        ("traceparent", "The trace that the request belongs to, as W3C Trace Context has it.", None),
-        ("tracestate", "What vendors say of the trace.", None),
+        ("x-request-id", "Id of the request, which the response repeats: 1 to 128 visible ASCII characters.", None),
+        ("traceparent", "W3C trace context of the request.", None),
+        ("tracestate", "Vendor-specific trace context.", None),
         (
             "grpc-timeout",
-            "How long the answer is of use: a number and a unit, of H, M, S, m, u and n.",
+            "Timeout: 1 to 8 digits and a unit, one of H, M, S, m, u and n.",
             Some("^[0-9]{1,8}[HMSmun]$"),
         ),
-        ("connect-timeout-ms", "How long the answer is of use, in milliseconds.", Some("^[0-9]{1,10}$")),
-        // A JSON body may come with any: it is not looked at.
+        ("connect-timeout-ms", "Timeout in milliseconds.", Some("^[0-9]{1,10}$")),
+        // Ignored with a JSON body, so any value is allowed.
         (
             head_length.as_str(),
-            "Of tensors, which cannot be without it: how many bytes of the body are JSON. In digits.",
+            "Length in bytes of the JSON before the tensors. Required with tensors.",
             None,
         ),
     ];

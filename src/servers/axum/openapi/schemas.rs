@@ -1,4 +1,4 @@
-//! Schemas under the names that the document has for them.
+//! Named schemas of the document.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +10,11 @@ use serde_json::{Map, Value, json};
 use crate::servers::http::{TensorAnswerHead, TensorHead};
 use crate::service::{KernelError, RegisteredKernel};
 
-/// The bodies of tensors, in requests and in answers.
+/// Names of the schemas of tensor bodies in requests and responses.
 pub(super) const TENSORS_IN: &str = "Tensors";
 pub(super) const TENSORS_OUT: &str = "TensorAnswer";
 
-/// `components/schemas`, as far as it has come.
+/// Builds `components/schemas`.
 pub(super) struct Schemas {
     components: Map<String, Value>,
     read: SchemaGenerator,
@@ -32,17 +32,17 @@ impl Schemas {
         }
     }
 
-    /// The schema of a type of ours that requests are read into.
+    /// Schema of a type that requests are deserialized into.
     pub(super) fn read<T: JsonSchema>(&mut self) -> Value {
         self.read.subschema_for::<T>().to_value()
     }
 
-    /// The schema of a type of ours that answers are written from.
+    /// Schema of a type that responses are serialized from.
     pub(super) fn written<T: JsonSchema>(&mut self) -> Value {
         self.written.subschema_for::<T>().to_value()
     }
 
-    /// A type's fields as parameters of the query: no field is ever null there.
+    /// Fields of a type as query parameters, which cannot be null.
     pub(super) fn query<T: JsonSchema>(&mut self) -> Vec<Value> {
         let Value::Object(fields) = self.read.root_schema_for::<T>().remove("properties").unwrap_or_default() else {
             return Vec::new();
@@ -54,14 +54,14 @@ impl Schemas {
         fields.into_iter().map(parameter).collect()
     }
 
-    /// Puts in the bodies of tensors, and what the JSON is that they begin with.
+    /// Adds the schemas of tensor bodies and of the JSON they begin with.
     pub(super) fn tensors(&mut self) {
         let (read, written) = (self.read::<TensorHead<'_>>(), self.written::<TensorAnswerHead<'_>>());
         for (name, head) in [(TENSORS_IN, read), (TENSORS_OUT, written)] {
-            let description = "JSON of so many bytes as `inference-header-content-length` says, and then the tensors' \
-                               bytes back to back, little-endian and row-major, in the order in which it names them: the \
-                               binary tensor data extension of the Open Inference Protocol.";
-            // No keyword says of a part of a binary body what it holds, so that the head is referred to by an extension.
+            let description = "JSON, whose length in bytes is `inference-header-content-length`, followed by the bytes of the \
+                               tensors in the order in which the JSON lists them, little-endian and row-major: the binary \
+                               tensor data extension of the Open Inference Protocol.";
+            // JSON Schema cannot describe a part of a binary body, so an extension refers to the schema of the head.
             let body = json!({ "description": description, "type": "string", "format": "binary", "x-head": head });
             self.components.insert(name.to_owned(), body);
         }

@@ -1,4 +1,4 @@
-//! How clients authenticate.
+//! Authentication in the document.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::responses;
 
-/// A way to say who makes a request, for the OpenAPI document.
+/// A security scheme of the OpenAPI document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SecurityScheme {
@@ -22,7 +22,7 @@ pub enum SecurityScheme {
 }
 
 impl SecurityScheme {
-    /// Its name in the document.
+    /// Name in the document.
     fn name(self) -> &'static str {
         match self {
             Self::ApiKey => "apiKey",
@@ -42,7 +42,7 @@ impl SecurityScheme {
     }
 }
 
-/// Which requests need no credential.
+/// Whether a request needs no credential.
 type Exempt = dyn Fn(&Method, &Uri) -> bool + Send + Sync;
 
 /// What the document says of authentication.

@@ -8,8 +8,9 @@ use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
 
 use crate::request::limits::{MAX_RANK, MAX_TENSORS, at_most, check_name, first_duplicate};
+use crate::request::metadata::{MetadataDocument, RequestMetadata};
 use crate::servers::http::{Problem, Target};
-use crate::service::{Buffer, DType, InvalidInput, KernelRequest, Payload, RequestMetadata, decode_json};
+use crate::service::{Buffer, DType, InvalidInput, KernelRequest, Payload, decode_json};
 
 /// What a head says.
 #[derive(Debug)]
@@ -145,7 +146,10 @@ impl Parameters<'_> {
         if binary_data_output == Some(false) {
             return Err(InvalidInput::new("parameters.binary_data_output", ONLY_BINARY));
         }
-        RequestMetadata { timeout_ms, priority, tenant, trace_id }.apply(request, "parameters")
+        let document = MetadataDocument { timeout_ms, priority, tenant, trace_id };
+        let metadata = RequestMetadata::from_document(document).map_err(|error| error.within("parameters"))?;
+        request.apply_metadata(metadata);
+        Ok(())
     }
 }
 

@@ -5,7 +5,8 @@ use http::{HeaderValue, Method, Request, Response, Version, header};
 
 use crate::error::ErrorKind;
 use crate::middleware::error_response::{ByContentType, Protocol, Refusal};
-use crate::servers::http::RequestId;
+use crate::request::request_id::RequestId;
+use crate::servers::http::add_request_id;
 
 /// Which requests may come over a connection that is past the most that there may be.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +39,7 @@ fn is_preflight<R>(request: &Request<R>) -> bool {
 fn rejection<R>(request: &Request<R>, kind: ErrorKind, detail: &str) -> Response<Bytes> {
     let refusal = Refusal { kind, retry_after: None, challenge: None, detail: detail.to_owned() };
     let mut response = ByContentType.answer(&Protocol::<Bytes>::caller(&ByContentType, request), &refusal);
-    RequestId::of(request.headers()).add_to(&mut response);
+    add_request_id(&mut response, &RequestId::from_headers(request.headers()));
     response.extensions_mut().insert(OfServer);
     if request.version() != Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

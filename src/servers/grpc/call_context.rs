@@ -1,0 +1,81 @@
+//! What is known of a call besides its message.
+
+use std::time::Duration;
+
+use http::Extensions;
+use tonic::Request;
+use tracing::Span;
+
+use super::memory::CallMemory;
+use crate::middleware::tracing::RequestScope;
+use crate::request::metadata::RequestMetadata;
+use crate::request::request_id::RequestId;
+use crate::service::{HostReservation, KernelRequest, Payload};
+
+/// The metadata of a call, or of one request of a stream, with the memory and the log entry that belong to it.
+#[derive(Clone, Debug)]
+pub(super) struct CallContext {
+    pub(super) request_id: RequestId,
+    pub(super) metadata: RequestMetadata,
+    pub(super) memory: CallMemory,
+    /// Memory of the message.
+    held: Option<HostReservation>,
+    /// Log entry of the call.
+    pub(super) scope: Option<RequestScope>,
+    extensions: Extensions,
+}
+
+impl CallContext {
+    /// Takes the context of a call from the extensions into which [`KernelGrpcService`](super::KernelGrpcService) has put
+    /// it, and the message.
+    pub(super) fn from_request<T>(request: Request<T>) -> (Self, T) {
+        const INSERTED: &str = "inserted by KernelGrpcService";
+        let (_, mut extensions, message) = request.into_parts();
+        let metadata: RequestMetadata = extensions.remove().expect(INSERTED);
+        let memory = extensions.remove().expect(INSERTED);
+        let scope = extensions.remove::<RequestScope>();
+        let request_id = metadata.request_id.clone().unwrap_or_else(RequestId::generate);
+        (Self { request_id, metadata, memory, held: None, scope, extensions }, message)
+    }
+
+    /// Takes the memory of the call's next message, so that it is held as long as this context. Call it once for each
+    /// message, even if the message is invalid.
+    pub(super) fn hold_message(&mut self) {
+        self.held = Some(self.memory.of_next_request());
+    }
+
+    /// Takes an extension that a layer has inserted, so that it is not passed on.
+    pub(super) fn take_extension<T: Clone + Send + Sync + 'static>(&mut self) -> Option<T> {
+        self.extensions.remove()
+    }
+
+    /// The context of the `number`th request of a stream, which has an id and a span of its own. `is_logged` says whether
+    /// its end is to be logged.
+    pub(super) fn nth_of_stream(&self, number: u64, is_logged: bool) -> Self {
+        let request_id = self.request_id.nth_of_stream(number);
+        let scope = RequestScope::new(request_id.as_str(), is_logged);
+        if let (Some(scope), Some(tenant)) = (&scope, &self.metadata.tenant) {
+            scope.set_tenant(tenant);
+        }
+        let mut metadata = RequestMetadata { received_at: RequestMetadata::new().received_at, ..self.metadata.clone() };
+        metadata.request_id = Some(request_id.clone());
+        Self { request_id, metadata, scope, ..self.clone() }
+    }
+
+    /// The span that the request runs in.
+    pub(super) fn span(&self) -> Span {
+        self.scope.as_ref().map_or_else(Span::none, |scope| scope.span().clone())
+    }
+
+    /// Converts to the request of the pipeline, with the deadline limited to `timeout`.
+    pub(super) fn into_request(mut self, kernel_id: String, payload: Payload, timeout: Duration) -> KernelRequest {
+        let mut request = KernelRequest::new(kernel_id, payload);
+        self.metadata.limit_timeout(timeout);
+        request.apply_metadata(self.metadata);
+        request.extensions = self.extensions;
+        if let Some(held) = self.held {
+            request.extensions.insert(held);
+        }
+        request
+    }
+}
