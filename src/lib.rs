@@ -100,10 +100,12 @@ pub mod layers;
 pub mod middleware;
 mod panics;
 pub mod pipeline;
+mod random;
 pub mod request;
 mod servers;
 pub mod service;
 mod sync;
+mod text;
 
 #[cfg(feature = "actix")]
 pub use servers::actix;

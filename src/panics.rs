@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 use pin_project::pin_project;
 
+use crate::text::truncated;
+
 /// A panic that has been caught.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Panicked {
@@ -38,11 +40,11 @@ impl Panicked {
     #[cold]
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
         let message = match payload.downcast::<&'static str>() {
-            Ok(text) => shortened(&text),
+            Ok(text) => truncated((*text).to_owned(), Self::LONGEST),
             Err(payload) => match payload.downcast::<String>() {
-                Ok(text) => shortened(&text),
+                Ok(text) => truncated(*text, Self::LONGEST),
                 Err(payload) => match payload.downcast::<Cow<'static, str>>() {
-                    Ok(text) => shortened(&text),
+                    Ok(text) => truncated(text.into_owned(), Self::LONGEST),
                     Err(payload) => {
                         std::mem::forget(payload);
                         "(a value that is not a text)".to_owned()
@@ -69,15 +71,6 @@ impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
-}
-
-fn shortened(text: &str) -> String {
-    let end = (0..=Panicked::LONGEST.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    let mut shortened = text[..end].to_owned();
-    if end < text.len() {
-        shortened.push('…');
-    }
-    shortened
 }
 
 /// Does `work`, and catches its panic. What `work` borrows has to be fit for use after it was left half-way.

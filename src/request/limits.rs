@@ -73,11 +73,7 @@ pub fn tenant_key<R: RequestContext + ?Sized>(request: &R) -> Option<&Arc<str>> 
 /// The first [`MAX_NAME_BYTES`] of a text, for a log or a trace.
 #[inline]
 pub fn name_prefix(text: &str) -> &str {
-    if text.len() <= MAX_NAME_BYTES {
-        return text;
-    }
-    let end = (0..=MAX_NAME_BYTES).rev().find(|&at| text.is_char_boundary(at));
-    &text[..end.unwrap_or(0)]
+    crate::text::prefix(text, MAX_NAME_BYTES)
 }
 
 fn is_visible(char: char) -> bool {
@@ -88,18 +84,6 @@ fn is_visible(char: char) -> bool {
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
         | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
     !char.is_control() && !format && (char == ' ' || !char.is_whitespace())
-}
-
-/// `text`, cut after `max` bytes at most if it is longer.
-pub(crate) fn shortened(mut text: String, max: usize) -> String {
-    if text.len() > max {
-        let end = (0..=max).rev().find(|&at| text.is_char_boundary(at));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
-        // The rest of a text that a client has made long is not kept.
-        text.shrink_to_fit();
-    }
-    text
 }
 
 /// The index of the first name that has been there before.
@@ -168,13 +152,6 @@ mod tests {
         ] {
             assert_eq!(check_name(bad), Err(error), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn texts_are_cut_between_characters() {
-        assert_eq!(shortened("äöü".to_owned(), 6), "äöü");
-        assert_eq!(shortened("äöü".to_owned(), 3), "ä…");
-        assert!(shortened("x".repeat(1 << 20), 8).capacity() < 64);
     }
 
     #[test]

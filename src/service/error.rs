@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::HostMemoryError;
 use crate::error::{Classify, ErrorKind, provide};
-use crate::request::limits::{MAX_FIELD_BYTES, MAX_REASON_BYTES, shortened};
+use crate::request::limits::{MAX_FIELD_BYTES, MAX_REASON_BYTES};
+use crate::text::truncated;
 
 /// A field of a request that does not hold what it should.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +25,7 @@ pub struct InvalidInput {
 impl InvalidInput {
     /// `field` is wrong because of `reason`. Both are cut where they are long, as they can repeat what a client has sent.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { field: shortened(field.into(), MAX_FIELD_BYTES), reason: shortened(reason.into(), MAX_REASON_BYTES) }
+        Self { field: truncated(field.into(), MAX_FIELD_BYTES), reason: truncated(reason.into(), MAX_REASON_BYTES) }
     }
 }
 
@@ -105,7 +106,7 @@ impl KernelError {
     /// No kernel has this id, which is cut where it is long, as a client has sent it.
     pub(crate) fn unknown(id: impl Into<Cow<'static, str>>) -> Self {
         let id = id.into();
-        let id = if id.len() > MAX_REASON_BYTES { shortened(id.into_owned(), MAX_REASON_BYTES).into() } else { id };
+        let id = if id.len() > MAX_REASON_BYTES { truncated(id.into_owned(), MAX_REASON_BYTES).into() } else { id };
         Self::UnknownKernel { id }
     }
 

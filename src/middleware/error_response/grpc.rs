@@ -7,6 +7,7 @@ use bytes::BufMut;
 use http::{HeaderName, HeaderValue, Response, header};
 
 use super::Refusal;
+use crate::text::prefix;
 
 pub(super) const CONTENT_TYPE: &str = "application/grpc";
 
@@ -21,7 +22,7 @@ const LONGEST_MESSAGE: usize = 1024;
 
 pub(super) fn response<B>(refusal: &Refusal, body: B) -> Response<B> {
     let code = refusal.kind.grpc_code();
-    let message = cut(&refusal.detail);
+    let message = prefix(&refusal.detail, LONGEST_MESSAGE);
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
@@ -32,11 +33,6 @@ pub(super) fn response<B>(refusal: &Refusal, body: B) -> Response<B> {
         headers.insert(DETAILS, visible(base64(&status(code, message, wait))));
     }
     response
-}
-
-fn cut(text: &str) -> &str {
-    let end = (0..=LONGEST_MESSAGE.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
-    &text[..end.unwrap_or(0)]
 }
 
 /// Both encodings below leave visible ASCII only.

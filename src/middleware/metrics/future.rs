@@ -93,12 +93,6 @@ impl Call {
         Self { begun: now, of: Of::Operation(Arc::clone(operation)) }
     }
 
-    /// The call, of which nothing is left here.
-    #[inline]
-    pub(super) fn take(&mut self) -> Self {
-        Self { begun: self.begun, of: std::mem::replace(&mut self.of, Of::Nothing) }
-    }
-
     #[inline(always)]
     fn end(&mut self, outcome: Outcome, execution: Option<&Execution>) {
         let elapsed = nanos(clock::read().saturating_duration_since(self.begun));

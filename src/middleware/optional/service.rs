@@ -51,3 +51,8 @@ impl<A: Load, B: Load<Metric = A::Metric>> Load for Optional<A, B> {
         }
     }
 }
+
+#[cfg(feature = "grpc")]
+impl<A: tonic::server::NamedService, B> tonic::server::NamedService for Optional<A, B> {
+    const NAME: &'static str = A::NAME;
+}

@@ -1,12 +1,12 @@
 use std::task::{Context, Poll};
 
-use tower::load::Load;
 use tower_service::Service;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
 use super::{ResponseFuture, record};
 use crate::error::AnyError;
+use crate::middleware::inner_service::inner_service;
 use crate::request::{RequestContext, ResponseContext};
 
 /// Makes a span for each call. See the [module](super).
@@ -21,22 +21,9 @@ impl<S> Tracing<S> {
     pub(super) const fn new(inner: S, level: Level, kind: &'static str) -> Self {
         Self { inner, level, kind }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(Tracing<S> { inner });
 
 impl<S, R> Service<R> for Tracing<S>
 where
@@ -80,13 +67,5 @@ impl<S> Tracing<S> {
         }
         let future = span.in_scope(|| self.inner.call(request));
         ResponseFuture::observed(future, span)
-    }
-}
-
-impl<S: Load> Load for Tracing<S> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }
