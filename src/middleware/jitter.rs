@@ -1,33 +1,25 @@
-//! Random numbers that keep callers from doing the same thing at the same moment. Nothing secret depends on them.
+//! Random delays, so that callers that failed together do not retry together.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A source that threads share: [SplitMix64](https://prng.di.unimi.it/splitmix64.c), seeded by the process's own keys of
-/// hashing.
+use crate::random::SplitMix64;
+
+/// A source of random delays that threads share.
 #[derive(Debug)]
-pub(super) struct Jitter(AtomicU64);
+pub(super) struct Jitter(SplitMix64);
 
 impl Jitter {
+    /// A source seeded with the process's random hash keys.
     pub(super) fn new() -> Self {
-        Self(AtomicU64::new(RandomState::new().hash_one(0)))
+        Self(SplitMix64::new(RandomState::new().hash_one(0)))
     }
 
-    /// A number of at least 0 and less than 1.
-    fn share(&self) -> f64 {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        (z >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// A time of at least zero and less than `most`, each as likely.
-    pub(super) fn up_to(&self, most: Duration) -> Duration {
-        // Rounding can reach past the longest time that there is.
-        Duration::try_from_secs_f64(most.as_secs_f64() * self.share()).unwrap_or(most).min(most)
+    /// A delay from zero up to but not including `max`, evenly distributed.
+    pub(super) fn up_to(&self, max: Duration) -> Duration {
+        let fraction = (self.0.next() >> 11) as f64 / (1_u64 << 53) as f64;
+        // Rounding can exceed `Duration::MAX`.
+        Duration::try_from_secs_f64(max.as_secs_f64() * fraction).unwrap_or(max).min(max)
     }
 }
 
@@ -37,12 +29,12 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn times_are_spread_over_all_of_the_range() {
+    fn delays_are_spread_over_the_whole_range() {
         let jitter = Jitter::new();
         let mut tenths = [0; 10];
         for _ in 0..10_000 {
-            let time = jitter.up_to(Duration::from_secs(10));
-            tenths[time.as_secs() as usize] += 1;
+            let delay = jitter.up_to(Duration::from_secs(10));
+            tenths[delay.as_secs() as usize] += 1;
         }
         assert!(tenths.iter().all(|&count| (800..1200).contains(&count)), "{tenths:?}");
     }

@@ -53,50 +53,81 @@
 //! # }
 //! ```
 //!
-//! # What holds for all of them
+//! # Guarantees of all layers
 //!
-//! * They call the very service that was polled ready, never a clone of it.
-//! * A call that a layer refuses does not reach the inner service. What the inner service's readiness reserved stays
-//!   reserved for the next call, and is given back when the service is dropped.
-//! * Their futures are named, nothing is boxed, and a call that is answered at once allocates nothing, but for the
-//!   `Vec` that a service of batches takes.
+//! * They call the service that was polled ready, never a clone of it.
+//! * A call that a layer rejects does not reach the inner service. What the inner service's readiness reserved stays
+//!   reserved for the next call, and is released when the service is dropped.
+//! * Their futures are named types, nothing is boxed, and a call whose response is ready at once allocates nothing, but for
+//!   the `Vec` that a service of batches takes.
 //! * State that limits or counts lives in the layer: clones of a layer, and all services made by it, share it.
-//! * Time is Tokio's, so `tokio::time::pause` holds for them as well.
-//! * `tonic`'s `NamedService` is passed on as well, with the feature `grpc`.
-//! * `tower::load::Load` is passed on, so `tower::balance` works over any stack.
+//!   `layer.snapshot()` reads it.
+//! * Time is Tokio's, so `tokio::time::pause` works.
+//! * `tower::load::Load` is forwarded, so `tower::balance` works over any stack, and with the feature `grpc` so is tonic's
+//!   `NamedService`.
 //!
 //! [`RequestContext`]: crate::request::RequestContext
 //! [`ResponseContext`]: crate::request::ResponseContext
 //! [`Classify`]: crate::error::Classify
 
+pub use self::call_or_reject::CallOrReject;
 #[cfg(doc)]
 use crate::layers::*;
 
+// How a layer is written. Each has a folder with `layer.rs`, `service.rs`, `future.rs` and `error.rs`; `rate_limit` is the
+// model. What they have in common is written once:
+// - `inner_service!(Service<S> { inner })` writes the accessors and forwards `Load` and `NamedService`, and
+//   `clone_service!(Service<S> { inner, shared, ready: false })` a `Clone` that does not copy what one service reserved.
+// - `CallOrReject<F, Error>` is the future of a layer that calls the inner service or rejects the call.
+// - `LazyTimer` creates its `Sleep` at the first poll, `CloneSource` yields services for further attempts, `Jitter` spreads
+//   delays, `clock::now` is the time within a `call`.
+// - `crate::text::{prefix, truncated}` cut texts, `crate::random::SplitMix64` draws numbers.
+// - `Layer::snapshot()` returns a `#[non_exhaustive]` struct `...Snapshot` with plain public fields: all state that callers
+//   can read, and the only way to read it.
+
 #[cfg(feature = "auth")]
 pub mod authenticate;
+#[cfg(feature = "batch")]
 pub mod batch;
-mod beside;
 #[cfg(feature = "cache")]
 pub mod cache;
+#[cfg(any(feature = "cache", feature = "coalesce"))]
 pub mod cache_key;
+mod call_or_reject;
+#[cfg(feature = "circuit-breaker")]
 pub mod circuit_breaker;
+#[cfg(feature = "classify")]
 pub mod classify;
 mod clock;
+mod clone_source;
+#[cfg(feature = "coalesce")]
 pub mod coalesce;
+#[cfg(feature = "concurrency")]
 pub mod concurrency;
+#[cfg(feature = "error-response")]
 pub mod error_response;
+#[cfg(feature = "fallback")]
 pub mod fallback;
+#[cfg(feature = "hedge")]
 pub mod hedge;
+mod inner_service;
 mod jitter;
+mod lazy_timer;
+#[cfg(feature = "load-shed")]
 pub mod load_shed;
+#[cfg(feature = "metrics")]
 pub mod metrics;
-#[cfg(feature = "grpc")]
-mod named;
+#[cfg(feature = "optional")]
 pub mod optional;
+#[cfg(any(feature = "load-shed", feature = "priority-queue"))]
 mod per_share;
+#[cfg(feature = "priority-queue")]
 pub mod priority_queue;
+#[cfg(feature = "rate-limit")]
 pub mod rate_limit;
+#[cfg(feature = "retry")]
 pub mod retry;
-mod spare;
+#[cfg(feature = "timeout")]
 pub mod timeout;
+#[cfg(feature = "tracing")]
 pub mod tracing;

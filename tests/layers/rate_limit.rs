@@ -80,7 +80,7 @@ async fn each_tenant_has_a_quota_and_those_without_one_share() {
     }
     call(&mut service, answer()).await.unwrap();
     call(&mut service, answer()).await.unwrap_err();
-    assert_eq!(layer.limit().len(), 3);
+    assert_eq!(layer.snapshot().keys, 3);
     tokio::time::advance(SECOND).await;
     call(&mut service, Request::by("a", Act::Answer)).await.unwrap();
 }
@@ -100,7 +100,7 @@ async fn some_tenants_have_quotas_of_another_size() {
             assert_eq!(error, RateLimitError::Limited { retry_after: wait }, "{tenant}");
         }
     }
-    assert_eq!(layer.limit().len(), 1, "those that are configured are not counted");
+    assert_eq!(layer.snapshot().keys, 1, "those that are configured are not counted");
     call(&mut services[0], answer()).await.unwrap();
     tokio::time::advance(SECOND).await;
     call(&mut services[0], Request::by("a", Act::Answer)).await.unwrap();
@@ -121,7 +121,7 @@ async fn whoever_fills_the_memory_for_keys_takes_no_limit_of_its_own_away() {
         call(&mut service, Request::by("a", Act::Answer)).await.unwrap();
     }
     call(&mut service, Request::by("a", Act::Answer)).await.unwrap_err();
-    assert_eq!(layer.limit().len(), 2);
+    assert_eq!(layer.snapshot().keys, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,12 +151,12 @@ async fn past_the_bound_new_keys_share_the_quota_of_those_without() {
     }
     call(&mut service, Request::of("c", Act::Answer)).await.unwrap();
     call(&mut service, Request::of("d", Act::Answer)).await.unwrap_err();
-    assert_eq!(layer.limit().len(), 2);
+    assert_eq!(layer.snapshot().keys, 2);
     // Those that are known are untouched by it, and those whose quota is full again make room.
     tokio::time::advance(SECOND * 3).await;
     call(&mut service, Request::of("e", Act::Answer)).await.unwrap();
     call(&mut service, Request::of("f", Act::Answer)).await.unwrap();
-    assert_eq!(layer.limit().len(), 2);
+    assert_eq!(layer.snapshot().keys, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +167,7 @@ async fn keys_that_nobody_uses_are_forgotten() {
     let mut most = 0;
     for call_number in 0..20_000 {
         call(&mut service, Request::by(&format!("tenant {call_number}"), Act::Answer)).await.unwrap();
-        most = most.max(layer.limit().len());
+        most = most.max(layer.snapshot().keys);
         tokio::time::advance(Duration::from_millis(2)).await;
     }
     assert!(most < 3000, "{most} keys were kept");
@@ -183,10 +183,10 @@ async fn a_waiting_call_is_served_when_its_token_comes() {
     assert_eq!(begun.elapsed().as_millis(), 0);
 
     let waiting = service.ready().await.unwrap().call(answer());
-    assert_eq!((watch.in_use(), layer.waiting()), (0, 1), "it holds no place while it waits");
+    assert_eq!((watch.in_use(), layer.snapshot().waiting), (0, 1), "it holds no place while it waits");
     waiting.await.unwrap();
     assert_eq!(begun.elapsed().as_secs(), 1);
-    assert_eq!((watch.calls(), watch.in_use(), layer.waiting()), (2, 0, 0));
+    assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().waiting), (2, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,14 +202,14 @@ async fn no_more_than_so_many_wait_and_none_for_longer_than_it_may() {
     }
     let refused = call(&mut service, answer()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::RateLimited);
-    assert_eq!(layer.waiting(), 5);
+    assert_eq!(layer.snapshot().waiting, 5);
 
     // A token a second, and nobody waits for longer than three: two of the five are told so.
     let results = waiting.join_all().await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 3, "{results:?}");
     assert!(begun.elapsed() <= SECOND * 3 + SECOND / 100);
     // The call that was refused at once left its place to the next.
-    assert_eq!((watch.calls(), watch.in_use(), layer.waiting()), (4, 1, 0));
+    assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().waiting), (4, 1, 0));
     drop(service);
     assert_eq!(watch.in_use(), 0);
 }
@@ -223,7 +223,7 @@ async fn a_call_that_would_wait_too_long_is_refused_at_once() {
     let begun = Instant::now();
     let error = call(&mut service, answer()).await.unwrap_err();
     assert_eq!(error, RateLimitError::Limited { retry_after: SECOND * 10 });
-    assert_eq!((begun.elapsed(), layer.waiting()), (Duration::ZERO, 0));
+    assert_eq!((begun.elapsed(), layer.snapshot().waiting), (Duration::ZERO, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,7 +236,7 @@ async fn a_waiting_call_that_is_dropped_takes_no_token_and_keeps_no_place() {
     let (_wakes, waker) = Wakes::new();
     assert!(dropped.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
     drop(dropped);
-    assert_eq!((watch.in_use(), layer.waiting()), (0, 0));
+    assert_eq!((watch.in_use(), layer.snapshot().waiting), (0, 0));
     tokio::time::advance(SECOND).await;
     let begun = Instant::now();
     call(&mut service, answer()).await.unwrap();
@@ -256,14 +256,14 @@ async fn a_waiting_call_waits_for_readiness_of_its_own() {
     waiting.await.unwrap().unwrap();
     assert_eq!(begun.elapsed().as_secs(), 3);
     busy.await.unwrap().unwrap();
-    assert_eq!((watch.in_use(), layer.waiting()), (0, 0));
+    assert_eq!((watch.in_use(), layer.snapshot().waiting), (0, 0));
 
     // And where readiness fails meanwhile, that is its answer.
     call(&mut service, answer()).await.unwrap();
     let failed = service.ready().await.unwrap().call(answer());
     watch.fail_readiness(ErrorKind::Unavailable);
     assert_eq!(failed.await.unwrap_err(), RateLimitError::Inner(ProbeError(ErrorKind::Unavailable)));
-    assert_eq!((watch.in_use(), layer.waiting()), (0, 0));
+    assert_eq!((watch.in_use(), layer.snapshot().waiting), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

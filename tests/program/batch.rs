@@ -64,7 +64,7 @@ async fn requests_of_both_protocols_share_a_batch_and_invalid_ones_fail_alone() 
         ("kernel_batch_runs_total", 1.0),
         ("kernel_batch_requests_total", 8.0),
         ("kernel_batch_expired_total", 0.0),
-        ("kernel_batch_left_total", 0.0),
+        ("kernel_batch_cancelled_total", 0.0),
         ("kernel_batch_waiting", 0.0),
         ("kernel_batch_capacity", 64.0),
         (r#"kernel_batch_size_sum{operation="linalg/saxpy",backend="CPU"}"#, 64.0),
@@ -89,16 +89,16 @@ fn expired_and_cancelled_requests_are_not_in_the_batch_and_are_counted() {
     });
     let (_, page) = server.get("/metrics");
     // Its timeout dropped it before the run was sent.
-    assert_eq!(figure(&page, "kernel_batch_left_total"), Some(1.0), "{page}");
+    assert_eq!(figure(&page, "kernel_batch_cancelled_total"), Some(1.0), "{page}");
     assert_eq!(figure(&page, "kernel_batch_requests_total"), Some(8.0), "{page}");
 }
 
 #[test]
 fn on_the_cpu_requests_are_batched_only_if_enabled_and_inline_runs_never() {
-    let on = "\nbatch            256 calls of a kernel or 16777216 bytes a run that waits for 20s, on";
+    let on = "\nbatch            up to 256 requests or 16777216 bytes, delay 20s, on CUDA devices";
     for (flags, order) in [
-        (&["--cuda-mode=off", "--batch-max-delay=20s", "--batch-on-cpu"][..], format!("{on} the CPU too\nkernels")),
-        (&["--cuda-mode=off", "--batch-max-delay=20s", "--cpu-inline=0s"], format!("{on} CUDA devices\nkernels")),
+        (&["--cuda-mode=off", "--batch-max-delay=20s", "--batch-on-cpu"][..], format!("{on} and the CPU\nkernels")),
+        (&["--cuda-mode=off", "--batch-max-delay=20s", "--cpu-inline=0s"], format!("{on}\nkernels")),
     ] {
         let server = Server::start(flags);
         for _ in 0..3 {
@@ -114,7 +114,8 @@ fn on_the_cpu_requests_are_batched_only_if_enabled_and_inline_runs_never() {
 
 #[test]
 fn batching_can_be_turned_off() {
-    let flags = ["--cuda-mode=off", "--cpu-inline=0s", "--batch-on=false", "--batch-on-cpu", "--batch-max-delay=20s"];
+    let flags =
+        ["--cuda-mode=off", "--cpu-inline=0s", "--batch-enabled=false", "--batch-on-cpu", "--batch-max-delay=20s"];
     let server = Server::start(&flags);
     let (status, answer) = server.post(EXECUTE, SAXPY);
     assert_eq!(status, 200, "{answer}");

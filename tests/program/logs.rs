@@ -88,7 +88,7 @@ fn only<'a>(lines: &'a [Value], message: &str, id: &str) -> &'a Value {
 async fn lines_about_a_request_have_its_id_kernel_and_tenant_at_any_level() {
     for level in ["warn", "debug"] {
         let level_flag = format!("--log-level={level},tower_kernels::serve=info");
-        let server = json_server(&[&level_flag, "--circuit-breaker-on=false"]);
+        let server = json_server(&[&level_flag, "--circuit-breaker-enabled=false"]);
         let mut client = KernelClient::new(server.channel().await);
         tokio::task::block_in_place(|| {
             // Late on a worker, which is logged at level WARN.
@@ -382,7 +382,7 @@ fn the_startup_message_has_the_docs_url_and_matches_the_readme() {
 
 #[test]
 fn a_client_of_rest_sets_its_deadline_by_a_header_or_in_the_document() {
-    let server = Server::spawn(&mut program(LISTEN), &["--circuit-breaker-on=false"]);
+    let server = Server::spawn(&mut program(LISTEN), &["--circuit-breaker-enabled=false"]);
     let path = "/kernels/graph/betweenness-centrality/execute";
     for header in ["grpc-timeout: 200m", "connect-timeout-ms: 200"] {
         let (status, body) = server.post_as(path, &cycle(), &[header]);

@@ -180,10 +180,7 @@ async fn timeout_on_tonic() {
     let mut client = over_tonic(layers).await;
     check(&mut client, "").await.unwrap();
     let late = check(&mut client, "slow").await.unwrap_err();
-    assert_eq!(
-        (late.code(), late.message()),
-        (Code::DeadlineExceeded, "the deadline passed before the answer was there")
-    );
+    assert_eq!((late.code(), late.message()), (Code::DeadlineExceeded, "the deadline passed before the response"));
 }
 
 #[tokio::test]

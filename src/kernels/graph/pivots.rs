@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 
 use super::csr::Direction;
+use crate::random::SplitMix64;
 use crate::service::InvalidInput;
 
 /// The nodes that traversals start from.
@@ -59,7 +60,7 @@ impl Pivots {
             return Err(InvalidInput::new("samples", format!("{samples}, and num_nodes is {num_nodes}")));
         }
         // Floyd's algorithm (Bentley and Floyd, 1987): memory by the sample, not by the graph.
-        let mut random = SplitMix64(seed);
+        let random = SplitMix64::new(seed);
         let mut seen = HashSet::with_capacity(samples);
         let drawn = (num_nodes - samples..num_nodes)
             .map(|last| {
@@ -137,24 +138,5 @@ impl Pivots {
                 }
             }
         }
-    }
-}
-
-/// Steele, Lea and Flood, *Fast splittable pseudorandom number generators* (2014).
-#[derive(Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from 0 to `last`, each as likely as the next but for a bias below `last` / 2^64.
-    fn up_to(&mut self, last: u64) -> u64 {
-        ((u128::from(self.next()) * (u128::from(last) + 1)) >> 64) as u64
     }
 }

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Request;
-use tower::load::Load;
 use tower_service::Service;
 
 use super::layer::Policy;
 use super::{AuthenticateError, ResponseFuture, Verify};
+use crate::middleware::inner_service::inner_service;
 use crate::middleware::tracing::RequestScope;
 
 /// Lets through what says who makes it. See the [module](super).
@@ -20,22 +20,9 @@ impl<S, V> Authenticate<S, V> {
     pub(super) fn new(inner: S, policy: Arc<Policy<V>>) -> Self {
         Self { inner, policy }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(Authenticate < S, V > { inner });
 
 impl<S, V, B> Service<Request<B>> for Authenticate<S, V>
 where
@@ -77,13 +64,5 @@ impl<S: Clone, V> Clone for Authenticate<S, V> {
 impl<S: fmt::Debug, V: fmt::Debug> fmt::Debug for Authenticate<S, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authenticate").field("inner", &self.inner).field("policy", &self.policy).finish()
-    }
-}
-
-impl<S: Load, V> Load for Authenticate<S, V> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }

@@ -6,7 +6,6 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::PollSemaphore;
-use tower::load::Load;
 use tower_service::Service;
 use tracing::Span;
 
@@ -17,6 +16,7 @@ use super::layer::{BatchLayer, Common};
 use super::queue::{Call, Entered, Member, Queue};
 use super::run::{Keeper, dispatch};
 use crate::middleware::clock;
+use crate::middleware::inner_service::forward_to_inner;
 use crate::panics::detached;
 use crate::request::RequestContext;
 
@@ -248,18 +248,7 @@ where
     }
 }
 
-impl<S, R, J> Load for Batch<S, R, J>
-where
-    S: Service<Vec<R>> + Load,
-    S::Response: Answers<Error = S::Error>,
-    J: Join<R>,
-{
-    type Metric = S::Metric;
-
-    fn load(&self) -> S::Metric {
-        self.inner.load()
-    }
-}
+forward_to_inner!(Batch<S, R, J> { inner } where S: Service<Vec<R>, Response: Answers<Error = S::Error>>, J: Join<R>);
 
 impl<S, R, J> fmt::Debug for Batch<S, R, J>
 where

@@ -2,12 +2,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tower::load::Load;
 use tower_service::Service;
 
 use super::future::Asked;
 use super::{ResponseFuture, Store};
 use crate::middleware::cache_key::{Repeatable, Repeats};
+use crate::middleware::inner_service::inner_service;
 
 /// Keeps answers and gives them again. See the [module](super).
 pub struct Cache<S, P, L> {
@@ -20,22 +20,9 @@ impl<S, P, L> Cache<S, P, L> {
     pub(super) fn new(inner: S, repeats: Arc<P>, store: Arc<L>) -> Self {
         Self { inner, repeats, store }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(Cache < S, P, L > { inner });
 
 impl<S, P, R> Service<R> for Cache<S, P, Store<P::Kept, S::Response>>
 where
@@ -84,13 +71,5 @@ impl<S: Clone, P, L> Clone for Cache<S, P, L> {
 impl<S: fmt::Debug, P, L: fmt::Debug> fmt::Debug for Cache<S, P, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache").field("inner", &self.inner).field("store", &self.store).finish_non_exhaustive()
-    }
-}
-
-impl<S: Load, P, L> Load for Cache<S, P, L> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }

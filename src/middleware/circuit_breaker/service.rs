@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tower::load::Load;
 use tower_service::Service;
 
 use super::circuit::Pass;
@@ -11,7 +10,7 @@ use super::future::Call;
 use super::gate::{Gate, admit};
 use super::{CircuitBreakerError, ResponseFuture};
 use crate::error::AnyError;
-use crate::middleware::beside::call_beside;
+use crate::middleware::inner_service::inner_service;
 use crate::request::{RequestContext, ResponseContext};
 
 /// Refuses calls while too many fail. See the [module](super).
@@ -33,22 +32,9 @@ impl<S, C> CircuitBreaker<S, C> {
     pub(crate) fn off(inner: S) -> Self {
         Self { inner, circuits: None, gate: None }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(CircuitBreaker < S, C > { inner });
 
 impl<S, C, R> Service<R> for CircuitBreaker<S, C>
 where
@@ -97,8 +83,8 @@ where
         };
         // Before the inner call, so that one that panics there counts as well.
         let tenant = circuits.tenant_of(&request);
-        let mut call = Some(Call::Let(Pass::begun(circuit, ticket, callers_deadline(&request), tenant)));
-        call_beside(&mut self.inner, request, &mut call, |inner, call| ResponseFuture::called(inner, call.take()))
+        let call = Call::Let(Pass::begun(circuit, ticket, callers_deadline(&request), tenant));
+        ResponseFuture::called(self.inner.call(request), Some(call))
     }
 }
 
@@ -114,13 +100,5 @@ fn call_first<S: Service<R>, R>(inner: &mut S, request: R, first: Box<First>) ->
 impl<S: Clone, C> Clone for CircuitBreaker<S, C> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), circuits: self.circuits.clone(), gate: None }
-    }
-}
-
-impl<S: Load, C> Load for CircuitBreaker<S, C> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }

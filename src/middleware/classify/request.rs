@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tower::load::Load;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::middleware::inner_service::inner_service;
 use crate::request::{Priority, RequestContext, ResponseContext, TraceContext};
 
 /// A request of any type, with what layers ask of a request. Fields that are not set are as in a request of which nothing is
@@ -218,22 +218,7 @@ pub struct ClassifiedRequests<S, C> {
     add_context: C,
 }
 
-impl<S, C> ClassifiedRequests<S, C> {
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
-}
+inner_service!(ClassifiedRequests < S, C > { inner });
 
 impl<S, C, R> Service<R> for ClassifiedRequests<S, C>
 where
@@ -252,13 +237,5 @@ where
     #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         self.inner.call((self.add_context)(request))
-    }
-}
-
-impl<S: Load, C> Load for ClassifiedRequests<S, C> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }

@@ -2,10 +2,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower::BoxError;
-use tower::load::Load;
 use tower_service::Service;
 
 use super::{ClassifiedError, ClassifyLayer, ResponseFuture};
+use crate::middleware::inner_service::inner_service;
 
 /// Gives the errors of a service a kind. See the [module](super).
 #[derive(Clone, Debug)]
@@ -19,22 +19,9 @@ impl<S> Classified<S> {
     pub fn new(inner: S, rules: Arc<ClassifyLayer>) -> Self {
         Self { inner, rules }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(Classified<S> { inner });
 
 impl<S, R> Service<R> for Classified<S>
 where
@@ -53,13 +40,5 @@ where
     #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         ResponseFuture::new(self.inner.call(request), Arc::clone(&self.rules))
-    }
-}
-
-impl<S: Load> Load for Classified<S> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }

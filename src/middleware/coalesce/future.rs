@@ -13,7 +13,7 @@ use super::again::{Again, CallerOf, FlightsOf};
 use super::flight::Outcome;
 use crate::error::{AnyError, ErrorKind};
 use crate::middleware::cache_key::Repeats;
-use crate::middleware::timeout::Timer;
+use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::RequestContext;
 
 type AgainOf<S, P, R> = Again<S, P, FlightsOf<S, P, R>, R>;
@@ -41,7 +41,7 @@ enum State<S: Service<R>, P: Repeats<R>, R> {
         /// For those who have joined.
         again: Option<Box<AgainOf<S, P, R>>>,
         #[pin]
-        timer: Timer,
+        timer: LazyTimer,
     },
     Done,
 }
@@ -54,12 +54,12 @@ impl<S: Service<R>, P: Repeats<R>, R> ResponseFuture<S, P, R> {
 
     #[inline]
     pub(super) fn leads(caller: CallerOf<S, P, R>, deadline: Option<Instant>) -> Self {
-        Self { state: State::Shared { caller: Some(caller), again: None, timer: Timer::new(deadline) } }
+        Self { state: State::Shared { caller: Some(caller), again: None, timer: LazyTimer::new(deadline) } }
     }
 
     pub(super) fn joins(caller: CallerOf<S, P, R>, again: AgainOf<S, P, R>, deadline: Option<Instant>) -> Self {
         let again = Some(Box::new(again));
-        Self { state: State::Shared { caller: Some(caller), again, timer: Timer::new(deadline) } }
+        Self { state: State::Shared { caller: Some(caller), again, timer: LazyTimer::new(deadline) } }
     }
 }
 

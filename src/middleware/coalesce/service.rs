@@ -2,13 +2,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tower::load::Load;
 use tower_service::Service;
 
 use super::again::{Again, FlightsOf, Shared, board};
 use super::{CoalesceError, ResponseFuture};
 use crate::error::AnyError;
 use crate::middleware::cache_key::Repeats;
+use crate::middleware::inner_service::inner_service;
 use crate::request::RequestContext;
 
 /// Lets equal requests in flight share one run. See the [module](super).
@@ -21,22 +21,9 @@ impl<S, P, L> Coalesce<S, P, L> {
     pub(super) fn new(inner: S, shared: Arc<Shared<P, L>>) -> Self {
         Self { inner, shared }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(Coalesce < S, P, L > { inner });
 
 impl<S, P, R> Service<R> for Coalesce<S, P, FlightsOf<S, P, R>>
 where
@@ -87,13 +74,5 @@ impl<S: fmt::Debug, P, L: fmt::Debug> fmt::Debug for Coalesce<S, P, L> {
             .field("inner", &self.inner)
             .field("flights", &self.shared.flights)
             .finish_non_exhaustive()
-    }
-}
-
-impl<S: Load, P, L> Load for Coalesce<S, P, L> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }

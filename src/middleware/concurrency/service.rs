@@ -2,13 +2,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tower::load::Load;
 use tower_service::Service;
 
 use super::ResponseFuture;
 use super::gate::Ticket;
 use super::limit::{Begin, End, Fixed};
 use super::shared::{Places, Shared};
+use crate::middleware::inner_service::inner_service;
 
 /// Calls the inner service so many times at a time. See the [module](super).
 #[derive(Debug)]
@@ -21,22 +21,9 @@ impl<S, L> ConcurrencyLimit<S, L> {
     pub(super) fn new(inner: S, shared: Arc<Shared<L>>) -> Self {
         Self { inner, reservation: Reservation { shared, state: State::None } }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(ConcurrencyLimit < S, L > { inner });
 
 impl<S, L, R> Service<R> for ConcurrencyLimit<S, L>
 where
@@ -75,14 +62,6 @@ where
 impl<S: Clone, L> Clone for ConcurrencyLimit<S, L> {
     fn clone(&self) -> Self {
         Self::new(self.inner.clone(), Arc::clone(&self.reservation.shared))
-    }
-}
-
-impl<S: Load, L> Load for ConcurrencyLimit<S, L> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }
 

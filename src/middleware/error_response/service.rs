@@ -2,11 +2,11 @@ use std::convert::Infallible;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
-use tower::load::Load;
 use tower_service::Service;
 
 use super::{ByContentType, Protocol, Refusal, ResponseFuture};
 use crate::error::AnyError;
+use crate::middleware::inner_service::inner_service;
 
 /// Turns refusals into answers. See the [module](super).
 #[derive(Debug)]
@@ -23,22 +23,9 @@ impl<S, P> Answer<S, P> {
     pub const fn new(inner: S, protocol: P) -> Self {
         Self { inner, protocol, refusal: None }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(Answer < S, P > { inner });
 
 impl<S, P, R, B> Service<Request<R>> for Answer<S, P>
 where
@@ -74,13 +61,5 @@ where
 impl<S: Clone, P: Clone> Clone for Answer<S, P> {
     fn clone(&self) -> Self {
         Self::new(self.inner.clone(), self.protocol.clone())
-    }
-}
-
-impl<S: Load, P> Load for Answer<S, P> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }

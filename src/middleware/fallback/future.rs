@@ -13,8 +13,8 @@ use super::stats::count;
 use super::{Choose, FallbackError};
 use crate::error::AnyError;
 use crate::middleware::clock;
-use crate::middleware::spare::Spare;
-use crate::middleware::timeout::Timer;
+use crate::middleware::clone_source::CloneSource;
+use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::RequestContext;
 
 /// The answer of a [`Fallback`](super::Fallback).
@@ -31,13 +31,13 @@ pub struct ResponseFuture<S: Service<R>, F: Service<R>, R, C> {
 
 /// What the fallback needs.
 pub(super) struct Kept<F, R, C> {
-    fallback: Spare<F>,
+    fallback: CloneSource<F>,
     request: R,
     shared: Arc<Shared<C>>,
 }
 
 impl<F, R, C> Kept<F, R, C> {
-    pub(super) fn new(fallback: Spare<F>, request: R, shared: Arc<Shared<C>>) -> Self {
+    pub(super) fn new(fallback: CloneSource<F>, request: R, shared: Arc<Shared<C>>) -> Self {
         Self { fallback, request, shared }
     }
 }
@@ -54,7 +54,7 @@ enum State<S: Service<R>, F: Service<R>, R, C> {
         error: Option<S::Error>,
         service: F,
         #[pin]
-        timer: Timer,
+        timer: LazyTimer,
         in_flight: Option<InFlight<C>>,
     },
     Fallback {
@@ -102,7 +102,7 @@ impl<F: Service<R> + Clone, R: RequestContext, C> Kept<F, R, C> {
         State::ForReadiness {
             error: Some(error),
             service: self.fallback.get(),
-            timer: Timer::new(self.request.deadline()),
+            timer: LazyTimer::new(self.request.deadline()),
             in_flight: Some(InFlight::begin(&self.shared)),
         }
     }

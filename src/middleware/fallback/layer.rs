@@ -9,14 +9,14 @@ use super::choice::{Only, When};
 use super::stats::Counts;
 use super::{Fallback, FallbackStats};
 use crate::error::{ErrorKind, ErrorKinds};
-use crate::middleware::spare::Spare;
+use crate::middleware::clone_source::CloneSource;
 
 /// Has another service answer what one cannot. See the [module](super).
 ///
 /// Clones share the counts. The methods that configure the layer begin new ones, so configure first and clone after.
 pub struct FallbackLayer<F, R, C = ErrorKinds> {
     shared: Arc<Shared<C>>,
-    fallback: Spare<F>,
+    fallback: CloneSource<F>,
     of: PhantomData<fn(R)>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Shared<C> {
 impl<F, R> FallbackLayer<F, R> {
     /// Has `fallback` answer what fails as `Unavailable` or `Overloaded`, which an open circuit breaker's refusals are too.
     pub fn new(fallback: F) -> Self {
-        Self::with(Spare::new(fallback), ErrorKinds::of(&[ErrorKind::Unavailable, ErrorKind::Overloaded]))
+        Self::with(CloneSource::new(fallback), ErrorKinds::of(&[ErrorKind::Unavailable, ErrorKind::Overloaded]))
     }
 
     /// Sets the kinds of errors that the fallback has a try at.
@@ -58,7 +58,7 @@ impl<F, R> FallbackLayer<F, R> {
 }
 
 impl<F, R, C> FallbackLayer<F, R, C> {
-    fn with(fallback: Spare<F>, choice: C) -> Self {
+    fn with(fallback: CloneSource<F>, choice: C) -> Self {
         Self {
             shared: Arc::new(Shared { choice: Arc::new(choice), counts: Counts::default() }),
             fallback,

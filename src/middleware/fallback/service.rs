@@ -2,45 +2,32 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tower::load::Load;
 use tower_service::Service;
 
 use super::future::Kept;
 use super::layer::Shared;
 use super::{Choose, FallbackError, ResponseFuture};
 use crate::error::{AnyError, ErrorKinds};
-use crate::middleware::spare::Spare;
+use crate::middleware::clone_source::CloneSource;
+use crate::middleware::inner_service::inner_service;
 use crate::request::RequestContext;
 
 /// Has another service answer what one cannot. See the [module](super).
 pub struct Fallback<S: Service<R>, F, R, C = ErrorKinds> {
     primary: S,
-    fallback: Spare<F>,
+    fallback: CloneSource<F>,
     shared: Arc<Shared<C>>,
     /// Why the primary service was not ready, where that is for the fallback to mend: the next call goes there.
     unready: Option<S::Error>,
 }
 
 impl<S: Service<R>, F, R, C> Fallback<S, F, R, C> {
-    pub(super) fn new(primary: S, fallback: Spare<F>, shared: Arc<Shared<C>>) -> Self {
+    pub(super) fn new(primary: S, fallback: CloneSource<F>, shared: Arc<Shared<C>>) -> Self {
         Self { primary, fallback, shared, unready: None }
     }
-
-    /// The primary service.
-    pub fn get_ref(&self) -> &S {
-        &self.primary
-    }
-
-    /// The primary service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.primary
-    }
-
-    /// The primary service.
-    pub fn into_inner(self) -> S {
-        self.primary
-    }
 }
+
+inner_service!(Fallback<S, F, R, C> { primary } where S: Service<R>);
 
 impl<S, F, R, C> Service<R> for Fallback<S, F, R, C>
 where
@@ -85,14 +72,6 @@ where
 impl<S: Service<R> + Clone, F, R, C> Clone for Fallback<S, F, R, C> {
     fn clone(&self) -> Self {
         Self::new(self.primary.clone(), self.fallback.clone(), Arc::clone(&self.shared))
-    }
-}
-
-impl<S: Service<R> + Load, F, R, C> Load for Fallback<S, F, R, C> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.primary.load()
     }
 }
 

@@ -12,8 +12,8 @@ use tower_service::Service;
 use super::latency::Which;
 use super::layer::{Delay, Shared};
 use crate::middleware::clock;
-use crate::middleware::spare::Spare;
-use crate::middleware::timeout::Timer;
+use crate::middleware::clone_source::CloneSource;
+use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::ResponseContext;
 
 /// The answer of a [`Hedge`](super::Hedge).
@@ -53,7 +53,7 @@ pub(super) enum Second<S: Service<R>, R> {
     Planned {
         more: Option<More<S, R>>,
         #[pin]
-        timer: Timer,
+        timer: LazyTimer,
     },
     ForReadiness {
         service: S,
@@ -69,7 +69,7 @@ pub(super) enum Second<S: Service<R>, R> {
 
 /// What a second attempt needs.
 pub(super) struct More<S, R> {
-    spare: Spare<S>,
+    source: CloneSource<S>,
     request: R,
     shared: Arc<Shared>,
 }
@@ -104,8 +104,8 @@ fn count(counter: &AtomicU64) {
 }
 
 impl<S: Service<R>, R> Second<S, R> {
-    pub(super) fn new(spare: Spare<S>, request: R, due: Instant, shared: Arc<Shared>) -> Self {
-        Self::Planned { more: Some(More { spare, request, shared }), timer: Timer::new(Some(due)) }
+    pub(super) fn new(source: CloneSource<S>, request: R, due: Instant, shared: Arc<Shared>) -> Self {
+        Self::Planned { more: Some(More { source, request, shared }), timer: LazyTimer::new(Some(due)) }
     }
 
     fn is_called(&self) -> bool {
@@ -126,9 +126,9 @@ impl<S: Service<R>, R> Second<S, R> {
                     if timer.poll_elapsed(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    match more.take().and_then(|more| Some((Token::take(more.shared)?, more.spare, more.request))) {
-                        Some((token, spare, request)) => {
-                            Self::ForReadiness { service: spare.get(), request: Some(request), token: Some(token) }
+                    match more.take().and_then(|more| Some((Token::take(more.shared)?, more.source, more.request))) {
+                        Some((token, source, request)) => {
+                            Self::ForReadiness { service: source.get(), request: Some(request), token: Some(token) }
                         }
                         None => Self::None,
                     }

@@ -2,20 +2,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tower::load::Load;
 use tower_service::Service;
 
 use super::ResponseFuture;
 use super::future::{Second, Timed};
 use super::layer::{Delay, Shared};
 use crate::middleware::clock;
-use crate::middleware::spare::Spare;
+use crate::middleware::clone_source::CloneSource;
+use crate::middleware::inner_service::inner_service;
 use crate::request::{RequestContext, ResponseContext};
 
 /// Makes a second attempt where the first takes long. See the [module](super).
 pub struct Hedge<S, P> {
     inner: S,
-    spare: Spare<S>,
+    source: CloneSource<S>,
     shared: Arc<Shared>,
     again: Arc<P>,
 }
@@ -25,24 +25,11 @@ impl<S, P> Hedge<S, P> {
     where
         S: Clone,
     {
-        Self { spare: Spare::new(inner.clone()), inner, shared, again }
-    }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service. Second attempts are made on clones of the service as it was given to the layer.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
+        Self { source: CloneSource::new(inner.clone()), inner, shared, again }
     }
 }
+
+inner_service!(Hedge < S, P > { inner });
 
 impl<S, P, R> Service<R> for Hedge<S, P>
 where
@@ -75,7 +62,7 @@ where
             let begun = timed.as_ref().map_or_else(clock::now, |timed| timed.begun);
             let due = begun.checked_add(delay)?;
             let in_time = request.deadline().is_none_or(|deadline| due < deadline);
-            in_time.then(|| Second::new(self.spare.clone(), request.clone(), due, Arc::clone(&self.shared)))
+            in_time.then(|| Second::new(self.source.clone(), request.clone(), due, Arc::clone(&self.shared)))
         });
         ResponseFuture::new(self.inner.call(request), second, timed)
     }
@@ -86,18 +73,10 @@ impl<S: Clone, P> Clone for Hedge<S, P> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            spare: self.spare.clone(),
+            source: self.source.clone(),
             shared: Arc::clone(&self.shared),
             again: Arc::clone(&self.again),
         }
-    }
-}
-
-impl<S: Load, P> Load for Hedge<S, P> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }
 

@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::LoadShedError;
 use super::policy::{Admit, Answered, Policy, Refusal, WhenNotReady};
-use crate::middleware::timeout::Timer;
+use crate::middleware::lazy_timer::LazyTimer;
 
 /// The answer of a [`LoadShed`](super::LoadShed).
 ///
@@ -32,7 +32,7 @@ enum State<S: Service<R>, R, P: Policy> {
     ForReadiness {
         waiting: Option<Waiting<S, R, P>>,
         #[pin]
-        timer: Timer,
+        timer: LazyTimer,
     },
     Called {
         #[pin]
@@ -67,7 +67,7 @@ impl<S: Service<R>, R, P: Policy> ResponseFuture<S, R, P> {
         until: Option<Instant>,
     ) -> Self {
         let waiting = Some(Waiting { service, request, policy });
-        Self { state: State::ForReadiness { waiting, timer: Timer::new(until) }, admitted: Some(admitted) }
+        Self { state: State::ForReadiness { waiting, timer: LazyTimer::new(until) }, admitted: Some(admitted) }
     }
 }
 

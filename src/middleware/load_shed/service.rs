@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::task::coop;
-use tower::load::Load;
 use tower_service::Service;
 
 use super::policy::{Admit, Answered, Policy, Refusal, WhenNotReady};
 use super::{LoadShedError, ResponseFuture};
-use crate::middleware::beside::call_beside;
+use crate::middleware::inner_service::inner_service;
 
 /// Refuses calls that come to nothing. See the [module](super).
 #[derive(Debug)]
@@ -31,22 +30,9 @@ impl<S, P> LoadShed<S, P> {
     pub(crate) fn off(inner: S) -> Self {
         Self { inner, is_ready: false, policy: None }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(LoadShed < S, P > { inner });
 
 impl<S, P, R> Service<R> for LoadShed<S, P>
 where
@@ -78,10 +64,7 @@ where
         match policy.admit(&request, self.is_ready) {
             Ok(admitted) if mem::take(&mut self.is_ready) => {
                 P::tell(&mut request, &admitted);
-                let mut admitted = Some(admitted);
-                call_beside(&mut self.inner, request, &mut admitted, |inner, admitted| {
-                    ResponseFuture::called(inner, admitted.take())
-                })
+                ResponseFuture::called(self.inner.call(request), Some(admitted))
             }
             Ok(admitted) => {
                 P::tell(&mut request, &admitted);
@@ -133,13 +116,5 @@ fn poll_outside_budget<S: Service<R>, R>(service: &mut S, cx: &mut Context<'_>) 
 impl<S: Clone, P> Clone for LoadShed<S, P> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), is_ready: false, policy: self.policy.clone() }
-    }
-}
-
-impl<S: Load, P> Load for LoadShed<S, P> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }

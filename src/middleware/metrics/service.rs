@@ -1,15 +1,14 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tower::load::Load;
 use tower_service::Service;
 
 use super::ResponseFuture;
 use super::future::Call;
 use super::handle::State;
 use crate::error::AnyError;
-use crate::middleware::beside::call_beside;
 use crate::middleware::clock;
+use crate::middleware::inner_service::inner_service;
 use crate::request::{RequestContext, ResponseContext};
 
 /// Counts and measures calls. See the [module](super).
@@ -23,22 +22,9 @@ impl<S> Metrics<S> {
     pub(super) fn new(inner: S, state: Arc<State>) -> Self {
         Self { inner, state }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(Metrics<S> { inner });
 
 impl<S, R> Service<R> for Metrics<S>
 where
@@ -61,15 +47,7 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         let reading = clock::hold();
         // Before the inner call, so that one that panics there is counted as well.
-        let mut call = Call::begin(&self.state, reading.now, request.operation(), request.payload_bytes());
-        call_beside(&mut self.inner, request, &mut call, |inner, call| ResponseFuture::new(inner, call.take()))
-    }
-}
-
-impl<S: Load> Load for Metrics<S> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
+        let call = Call::begin(&self.state, reading.now, request.operation(), request.payload_bytes());
+        ResponseFuture::new(self.inner.call(request), call)
     }
 }

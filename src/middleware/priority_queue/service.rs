@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::coop::{has_budget_remaining, unconstrained};
 use tokio_util::sync::PollSemaphore;
-use tower::load::Load;
 use tower_service::Service;
 
 use super::line::{Line, Newcomer};
@@ -16,6 +15,7 @@ use super::order::By;
 use super::worker::{Duty, serve};
 use super::{PriorityQueueError, ResponseFuture};
 use crate::middleware::clock;
+use crate::middleware::inner_service::inner_service;
 use crate::panics::detached;
 use crate::request::limits::tenant_key;
 use crate::request::{RequestContext, ResponseContext};
@@ -43,22 +43,9 @@ impl<S> PriorityQueue<S> {
     pub(super) fn new(inner: S, line: Arc<Line<S>>) -> Self {
         Self { inner, line, ready: Ready::Nothing, places: None }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(PriorityQueue<S> { inner });
 
 impl<S, R> Service<R> for PriorityQueue<S>
 where
@@ -182,14 +169,6 @@ impl<S: Clone> PriorityQueue<S> {
 impl<S: Clone> Clone for PriorityQueue<S> {
     fn clone(&self) -> Self {
         Self::new(self.inner.clone(), Arc::clone(&self.line))
-    }
-}
-
-impl<S: Load> Load for PriorityQueue<S> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }
 

@@ -16,9 +16,9 @@ use crate::middleware::clock;
 use crate::request::RequestContext;
 use crate::request::limits::tenant_key;
 
-/// Which quota a request draws from. Closures `Fn(&R) -> Option<K>` implement it.
+/// Chooses the quota that a request draws from. Closures `Fn(&R) -> Option<K>` implement it.
 pub trait RequestKey<R> {
-    /// What has a quota of its own.
+    /// The type of the key; each key has a quota of its own.
     type Key;
 
     /// The key of `request`. Requests without one share a quota.
@@ -36,8 +36,8 @@ where
     }
 }
 
-/// The tenant that the request is made for, as its [`RequestContext`] names it. Those with names that are
-/// [too long](tenant_key) to be kept share the quota of requests without a tenant.
+/// Gives each tenant of [`RequestContext`] a quota. Tenants with a name that is [too long](tenant_key) to be stored share
+/// the quota of requests without a tenant.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByTenant;
 
@@ -52,18 +52,17 @@ impl<R: RequestContext> RequestKey<R> for ByTenant {
 /// A quota for each key.
 pub struct PerKey<K: Hash + Eq + Clone, F> {
     limiter: Governor<Option<K>, Keys<K>, Clock, NoOpMiddleware<Nanos>>,
-    /// Those whose quota is another. They are given with the configuration, so they are few, known at all times, and
-    /// never swept.
-    own: HashMap<K, Own>,
+    /// Quotas of another size, by key. They come with the configuration, so they are few and never swept.
+    overrides: HashMap<K, Override>,
     key: F,
     max_keys: usize,
-    /// How many keys must be known before the next sweep.
+    /// The number of keys from which on a sweep is made.
     sweep_from: AtomicUsize,
-    /// When the next sweep may be made; locked for as long as one is.
+    /// When the next sweep may be made; locked during a sweep.
     next_sweep: Mutex<Instant>,
 }
 
-/// No sweep is worth it below this.
+/// Fewer keys than this are not swept.
 const FEW_KEYS: usize = 1024;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -71,7 +70,7 @@ impl<K: Hash + Eq + Clone, F> PerKey<K, F> {
     pub(super) fn new(quota: Quota, key: F, max_keys: usize) -> Self {
         Self {
             limiter: Governor::new(quota, Keys::new(max_keys), Clock::new()),
-            own: HashMap::new(),
+            overrides: HashMap::new(),
             key,
             max_keys,
             sweep_from: AtomicUsize::new(FEW_KEYS.min(max_keys)),
@@ -79,37 +78,32 @@ impl<K: Hash + Eq + Clone, F> PerKey<K, F> {
         }
     }
 
-    /// As it is configured, with nothing taken yet.
-    pub(super) fn anew(&self, quota: Quota, max_keys: usize) -> Self
+    /// The same configuration with another quota and bound, and with no tokens taken.
+    pub(super) fn unused(&self, quota: Quota, max_keys: usize) -> Self
     where
         F: Clone,
     {
-        let own = self.own.iter().map(|(key, own)| (key.clone(), Own::new(own.quota))).collect();
-        Self { own, ..Self::new(quota, self.key.clone(), max_keys) }
+        let overrides = self.overrides.iter().map(|(key, o)| (key.clone(), Override::new(o.quota))).collect();
+        Self { overrides, ..Self::new(quota, self.key.clone(), max_keys) }
     }
 
-    /// Gives `key` a quota of its own size.
-    pub(super) fn set_own(&mut self, key: K, quota: Quota) {
-        self.own.insert(key, Own::new(quota));
+    /// Gives `key` a quota of another size.
+    pub(super) fn set_override(&mut self, key: K, quota: Quota) {
+        self.overrides.insert(key, Override::new(quota));
     }
 
     pub(super) fn max_keys(&self) -> usize {
         self.max_keys
     }
 
-    /// How many keys are known, without those that have a limit of their own.
-    pub fn len(&self) -> usize {
+    /// Keys whose quota is not full, without those that have a quota of another size.
+    pub(super) fn len(&self) -> usize {
         self.limiter.len()
     }
 
-    /// Whether no keys are known.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    #[cold]
+    /// Removes the keys whose quota is full again.
     fn sweep(&self) {
-        // Whoever finds it locked leaves the sweep to the one who locked it; nothing in it can panic half-way.
+        // A sweep in progress suffices.
         let Ok(mut next) = self.next_sweep.try_lock() else { return };
         let now = clock::now();
         if now < *next {
@@ -132,20 +126,10 @@ where
             self.sweep();
         }
         let key = self.key.key(request);
-        if !self.own.is_empty()
-            && let Some(limit) = self.own_limit(key.as_ref())
-        {
-            return limit.take(request);
+        if let Some(override_) = key.as_ref().and_then(|key| self.overrides.get(key)) {
+            return override_.limit.take(request);
         }
         self.limiter.check_key(&key).map_err(|not_until| wait_time(&not_until, self.limiter.clock()))
-    }
-}
-
-impl<K: Hash + Eq + Clone, F> PerKey<K, F> {
-    // Apart, so that where no key has one it costs the comparison before it.
-    #[inline(never)]
-    fn own_limit(&self, key: Option<&K>) -> Option<&Shared> {
-        self.own.get(key?).map(|own| &own.limit)
     }
 }
 
@@ -154,36 +138,36 @@ impl<K: Hash + Eq + Clone, F> fmt::Debug for PerKey<K, F> {
         f.debug_struct("PerKey")
             .field("keys", &self.len())
             .field("max_keys", &self.max_keys)
-            .field("own", &self.own.len())
+            .field("overrides", &self.overrides.len())
             .finish_non_exhaustive()
     }
 }
 
-/// The limit of one key.
-struct Own {
+/// The quota of a key that has one of another size.
+struct Override {
     quota: Quota,
     limit: Shared,
 }
 
-impl Own {
+impl Override {
     fn new(quota: Quota) -> Self {
         Self { quota, limit: Shared::new(quota) }
     }
 }
 
-/// The quotas by key, at most `max` of them, and the one that all the other requests share.
+/// The state of the quotas: one for each of at most `max` keys, and one that all other requests share.
 struct Keys<K: Hash + Eq + Clone> {
     states: DashMapStateStore<K>,
-    rest: InMemoryState,
-    /// Kept beside the map, whose own count takes every one of its locks. Two threads may each find room for one key
-    /// more, so the bound can be passed by as many as there are threads.
+    common: InMemoryState,
+    /// The map's own count takes each of its locks, so it is counted here. Two threads may each add the last key, so the
+    /// bound can be exceeded by the number of threads.
     len: AtomicUsize,
     max: usize,
 }
 
 impl<K: Hash + Eq + Clone> Keys<K> {
     fn new(max: usize) -> Self {
-        Self { states: DashMapStateStore::default(), rest: InMemoryState::default(), len: AtomicUsize::new(0), max }
+        Self { states: DashMapStateStore::default(), common: InMemoryState::default(), len: AtomicUsize::new(0), max }
     }
 }
 
@@ -194,12 +178,12 @@ impl<K: Hash + Eq + Clone> StateStore for Keys<K> {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let Some(key) = key else { return self.rest.measure_and_replace(&NotKeyed::NonKey, f) };
+        let Some(key) = key else { return self.common.measure_and_replace(&NotKeyed::NonKey, f) };
         if let Some(state) = self.states.get(key) {
             return state.measure_and_replace(&NotKeyed::NonKey, f);
         }
         if self.len.load(Ordering::Relaxed) >= self.max {
-            return self.rest.measure_and_replace(&NotKeyed::NonKey, f);
+            return self.common.measure_and_replace(&NotKeyed::NonKey, f);
         }
         let state = self.states.entry(key.clone()).or_insert_with(|| {
             self.len.fetch_add(1, Ordering::Relaxed);

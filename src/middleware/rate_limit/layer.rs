@@ -12,22 +12,30 @@ use super::limit::{Shared, quota};
 use super::wait::WaitLayer;
 use super::{InvalidQuota, RateLimiter};
 
-/// Lets so many calls a period through. See the [module](super).
+/// Limits the rate of calls. See the [module](super).
 ///
-/// Clones share the quota. The methods that configure the layer begin a new one, so configure first and clone after.
+/// Clones share the quota. The methods that configure the layer start a new one: configure first, then clone.
 pub struct RateLimiterLayer<L = Shared> {
     quota: Quota,
     limit: Arc<L>,
 }
 
-/// How many keys have a quota of their own if nothing else is said: some 5 MB of them.
+/// The state of a [`RateLimiterLayer`] with a quota per key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateLimitSnapshot {
+    /// Keys whose quota is not full, without those that have a quota of another size.
+    pub keys: usize,
+}
+
+/// The default bound on keys with a quota of their own, which take about 5 MB.
 const MAX_KEYS: usize = 65_536;
 
 impl RateLimiterLayer {
-    /// Lets `calls` a `period` through.
+    /// Allows `calls` per `period`.
     ///
     /// # Panics
-    /// Where `calls` or `period` is zero, or `period` is longer than a century. [`try_new`](Self::try_new) returns an
+    /// If `calls` or `period` is zero, or `period` is longer than a century. [`try_new`](Self::try_new) returns an
     /// error instead, for a quota that comes from outside the program.
     #[track_caller]
     pub fn new(calls: u32, period: Duration) -> Self {
@@ -37,23 +45,26 @@ impl RateLimiterLayer {
         }
     }
 
-    /// Lets `calls` a `period` through.
+    /// Allows `calls` per `period`.
+    ///
+    /// # Errors
+    /// If `calls` or `period` is zero, or `period` is longer than a century.
     pub fn try_new(calls: u32, period: Duration) -> Result<Self, InvalidQuota> {
         let quota = quota(calls, period)?;
         Ok(Self { quota, limit: Arc::new(Shared::new(quota)) })
     }
 
-    /// Sets how many calls can be made at once; as many as the period allows if nothing is said.
+    /// Sets how many calls can be made at once. The default is the number of calls per period.
     #[must_use]
     pub fn burst(self, calls: NonZeroU32) -> Self {
         let quota = self.quota.allow_burst(calls);
         Self { quota, limit: Arc::new(Shared::new(quota)) }
     }
 
-    /// Gives each key a quota of its own. Requests for which `key` answers `None` share one.
+    /// Gives each key a quota of its own. Requests for which `key` returns `None` share one.
     ///
-    /// Keys are kept, [`max_keys`](RateLimiterLayer::max_keys) of them. Where a client chooses what is in them, answer
-    /// `None` for those that are long, or a hash of them.
+    /// Keys are stored, up to [`max_keys`](RateLimiterLayer::max_keys) of them. Where clients choose their content, return
+    /// `None` for long ones, or a hash.
     ///
     /// ```
     /// use std::time::Duration;
@@ -72,7 +83,7 @@ impl RateLimiterLayer {
     }
 
     /// Gives each tenant a quota of its own. Requests without a tenant share one, and so do those of tenants whose name is
-    /// [too long](crate::request::tenant_key) to be kept.
+    /// [too long](crate::request::tenant_key) to be stored.
     #[must_use]
     pub fn per_tenant(self) -> RateLimiterLayer<PerKey<Arc<str>, ByTenant>> {
         self.keyed(ByTenant)
@@ -84,8 +95,7 @@ impl RateLimiterLayer {
 }
 
 impl<K: Hash + Eq + Clone, F: Clone> RateLimiterLayer<PerKey<K, F>> {
-    /// Gives the key `key` a quota of another size: a tenant that pays for more, or one that has to be slowed down. Said
-    /// twice of one key, the later counts.
+    /// Overrides the quota of one key, such as a tenant that pays for more. Of two overrides of a key the later counts.
     ///
     /// ```
     /// use std::time::Duration;
@@ -99,7 +109,7 @@ impl<K: Hash + Eq + Clone, F: Clone> RateLimiterLayer<PerKey<K, F>> {
     /// ```
     ///
     /// # Panics
-    /// Where `calls` or `period` is zero, or `period` is longer than a century, as [`new`](RateLimiterLayer::new) does.
+    /// If `calls` or `period` is zero, or `period` is longer than a century, as [`new`](RateLimiterLayer::new) does.
     /// [`try_limit_for`](Self::try_limit_for) returns an error instead.
     #[must_use]
     #[track_caller]
@@ -111,40 +121,48 @@ impl<K: Hash + Eq + Clone, F: Clone> RateLimiterLayer<PerKey<K, F>> {
     }
 
     /// As [`limit_for`](Self::limit_for), for a quota that comes from outside the program.
+    ///
+    /// # Errors
+    /// If `calls` or `period` is zero, or `period` is longer than a century.
     pub fn try_limit_for(self, key: impl Into<K>, calls: u32, period: Duration) -> Result<Self, InvalidQuota> {
         let own = quota(calls, period)?;
-        let mut limit = self.limit.anew(self.quota, self.limit.max_keys());
-        limit.set_own(key.into(), own);
+        let mut limit = self.limit.unused(self.quota, self.limit.max_keys());
+        limit.set_override(key.into(), own);
         Ok(Self { quota: self.quota, limit: Arc::new(limit) })
     }
 
-    /// Sets how many keys have a quota of their own, 65 536 if nothing is said. Keys that are new when so many are
-    /// known share the quota of the requests without a key.
+    /// Sets how many keys have a quota of their own, by default 65 536. Past that, new keys share the quota of the
+    /// requests without a key.
     #[must_use]
     pub fn max_keys(self, max_keys: usize) -> Self {
-        Self { quota: self.quota, limit: Arc::new(self.limit.anew(self.quota, max_keys)) }
+        Self { quota: self.quota, limit: Arc::new(self.limit.unused(self.quota, max_keys)) }
+    }
+
+    /// The state of the layer.
+    pub fn snapshot(&self) -> RateLimitSnapshot {
+        RateLimitSnapshot { keys: self.limit.len() }
     }
 }
 
 impl<L> RateLimiterLayer<L> {
-    /// Has calls over the quota wait instead of refusing them at once: up to `max_waiting` of them at a time, each for
-    /// up to `max_wait`. A call that would wait longer, or that finds so many waiting, is refused.
+    /// Delays calls over the quota instead of rejecting them: up to `max_waiting` at a time, each for up to `max_wait`. A
+    /// call that would wait longer, or that finds `max_waiting` calls waiting, is rejected.
     ///
-    /// A waiting call holds no place in the inner service: the service that was ready for it is let go, and it waits for
-    /// another once it has its token. Who waits longest is not served first; a token goes to whoever asks next.
+    /// A waiting call holds no permit of the inner service: it releases the one that `poll_ready` reserved and waits for
+    /// another once it has its token. Tokens are not handed out in order of arrival.
     #[must_use]
     pub fn wait(self, max_wait: Duration, max_waiting: usize) -> WaitLayer<L> {
         WaitLayer::new(self.limit, max_wait, max_waiting)
     }
 
-    /// What the layer's services draw from.
+    /// The limit that the layer's services share.
     pub fn limit(&self) -> &L {
         &self.limit
     }
 }
 
 impl<L> RateLimiterLayer<L> {
-    /// What its services ask.
+    /// The limit, to share with a service made elsewhere.
     pub(crate) fn shared(&self) -> &Arc<L> {
         &self.limit
     }
@@ -158,7 +176,7 @@ impl<S, L> Layer<S> for RateLimiterLayer<L> {
     }
 }
 
-// By hand: a clone needs no `L: Clone`, the quota is shared.
+// Not derived: the shared quota needs no `L: Clone`.
 impl<L> Clone for RateLimiterLayer<L> {
     fn clone(&self) -> Self {
         Self { quota: self.quota, limit: Arc::clone(&self.limit) }

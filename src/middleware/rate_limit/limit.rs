@@ -12,9 +12,12 @@ use governor::{NotUntil, Quota, RateLimiter as Governor};
 use super::InvalidQuota;
 use crate::middleware::clock;
 
-/// What a [`RateLimiter`](super::RateLimiter) asks for each request.
+/// Decides whether a [`RateLimiter`](super::RateLimiter) lets a request through.
 pub trait Limit<R> {
-    /// Takes a token for `request`. Where there is none, the error says how long until there can be.
+    /// Takes a token for `request`.
+    ///
+    /// # Errors
+    /// The time until there can be a token, if there is none.
     fn take(&self, request: &R) -> Result<(), Duration>;
 }
 
@@ -50,12 +53,11 @@ impl fmt::Debug for Shared {
     }
 }
 
-#[cold]
 pub(super) fn wait_time(not_until: &NotUntil<Nanos>, clock: &Clock) -> Duration {
     not_until.wait_time_from(clock.now())
 }
 
-/// `calls` a `period`, `burst` of which can be made at once.
+/// The quota of `calls` per `period`, all of which can be made at once.
 pub(super) fn quota(calls: u32, period: Duration) -> Result<Quota, InvalidQuota> {
     const HUNDRED_YEARS: Duration = Duration::from_secs(100 * 365 * 86_400);
     let calls = NonZeroU32::new(calls).ok_or(InvalidQuota::NoCalls)?;
@@ -65,12 +67,12 @@ pub(super) fn quota(calls: u32, period: Duration) -> Result<Quota, InvalidQuota>
     if period.is_zero() {
         return Err(InvalidQuota::NoPeriod);
     }
-    // A token a nanosecond is the finest that there is.
+    // Governor counts in nanoseconds.
     let interval = (period / calls.get()).max(Duration::from_nanos(1));
     Ok(Quota::with_period(interval).ok_or(InvalidQuota::NoPeriod)?.allow_burst(calls))
 }
 
-/// Nanoseconds since the limit was made, of the clock that the other layers go by.
+/// Nanoseconds since the limit was created, by Tokio's clock.
 #[derive(Clone, Debug)]
 pub(super) struct Clock {
     origin: Instant,
@@ -88,7 +90,7 @@ impl governor::clock::Clock for Clock {
     #[inline]
     fn now(&self) -> Nanos {
         let since = clock::now().saturating_duration_since(self.origin);
-        // 584 years are as good as for ever.
+        // Overflows after 584 years.
         Nanos::new(since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos())))
     }
 }

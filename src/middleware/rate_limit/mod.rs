@@ -1,12 +1,12 @@
-//! Lets so many calls a period through, in all or per key, and refuses the others or has them wait.
+//! Limits the rate of calls, in total or per key, and rejects or delays those over the quota.
 //!
 //! It differs from [`tower::limit::rate`](https://docs.rs/tower/0.5/tower/limit/rate) in that
 //! * the state lives in the layer: clones of the layer and of its services draw from one quota, where `tower`'s counts
 //!   anew in each service (and cannot be cloned);
 //! * tokens come back one at a time ([GCRA], by [`governor`]), not all at the end of a window;
 //! * there can be a quota for each key of the request, such as its tenant;
-//! * by default a call over the quota is refused, and the error says when to retry. A service that is not ready would
-//!   hold up callers whose own quota is not used up; [`RateLimiterLayer::wait`] lets each call wait on its own.
+//! * by default a call over the quota is rejected, and the error says when to retry. A service that is not ready would
+//!   block callers whose own quota is not used up; [`RateLimiterLayer::wait`] delays each call on its own.
 //!
 //! It differs from `tower_governor` in that it works for any request, not HTTP only, boxes nothing, and bounds the
 //! memory that its keys take.
@@ -48,12 +48,11 @@
 //! # Cancel safety
 //!
 //! A token is taken in `call` and not given back when the future is dropped: the call has been made. A call that waits
-//! has taken none yet, and gives up its place when it is dropped.
+//! has not taken one yet, and stops counting as waiting when it is dropped.
 //!
 //! [GCRA]: https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
 
 mod error;
-mod future;
 mod keyed;
 mod layer;
 mod limit;
@@ -61,9 +60,11 @@ mod service;
 mod wait;
 
 pub use self::error::{InvalidQuota, RateLimitError};
-pub use self::future::ResponseFuture;
 pub use self::keyed::{ByTenant, PerKey, RequestKey};
-pub use self::layer::RateLimiterLayer;
+pub use self::layer::{RateLimitSnapshot, RateLimiterLayer};
 pub use self::limit::{Limit, Shared};
 pub use self::service::RateLimiter;
-pub use self::wait::{Wait, WaitFuture, WaitLayer};
+pub use self::wait::{Wait, WaitFuture, WaitLayer, WaitSnapshot};
+
+/// The response future of a [`RateLimiter`].
+pub type ResponseFuture<F, E> = crate::middleware::CallOrReject<F, RateLimitError<E>>;

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tower::load::Load;
 use tower_service::Service;
 
 use super::{Limit, RateLimitError, ResponseFuture, Shared};
+use crate::middleware::inner_service::{clone_service, inner_service};
 
-/// Lets so many calls a period through and refuses the others. See the [module](super).
+/// Limits the rate of calls and rejects those over the quota. See the [module](super).
 #[derive(Debug)]
 pub struct RateLimiter<S, L = Shared> {
     inner: S,
@@ -14,26 +14,14 @@ pub struct RateLimiter<S, L = Shared> {
 }
 
 impl<S, L> RateLimiter<S, L> {
-    /// Lets calls of `inner` through for which `limit` has a token.
+    /// Calls `inner` for the requests that `limit` has a token for.
     pub fn new(inner: S, limit: Arc<L>) -> Self {
         Self { inner, limit }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(RateLimiter < S, L > { inner });
+clone_service!(RateLimiter<S, L> { inner, limit });
 
 impl<S, L, R> Service<R> for RateLimiter<S, L>
 where
@@ -42,34 +30,18 @@ where
 {
     type Response = S::Response;
     type Error = RateLimitError<S::Error>;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S::Future, S::Error>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(RateLimitError::Inner)
     }
 
-    // Always, so that the inner future is made where it stays and not moved there.
-    #[inline(always)]
+    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
-        if let Err(retry_after) = self.limit.take(&request) {
-            return ResponseFuture::limited(retry_after);
+        match self.limit.take(&request) {
+            Ok(()) => ResponseFuture::call(self.inner.call(request)),
+            Err(retry_after) => ResponseFuture::reject(RateLimitError::Limited { retry_after }),
         }
-        ResponseFuture::called(self.inner.call(request))
-    }
-}
-
-// By hand: a clone needs no `L: Clone`, the quota is shared.
-impl<S: Clone, L> Clone for RateLimiter<S, L> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), limit: Arc::clone(&self.limit) }
-    }
-}
-
-impl<S: Load, L> Load for RateLimiter<S, L> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }

@@ -11,8 +11,8 @@ use tower_service::Service;
 use super::policy::{Policy, Waiting};
 use crate::error::AnyError;
 use crate::middleware::clock;
-use crate::middleware::spare::Spare;
-use crate::middleware::timeout::Timer;
+use crate::middleware::clone_source::CloneSource;
+use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::{RequestContext, ResponseContext};
 
 /// The answer of a [`Retry`](super::Retry).
@@ -29,7 +29,7 @@ pub struct ResponseFuture<S: Service<R>, R> {
 
 /// What further attempts need.
 pub(super) struct Again<S, R> {
-    pub(super) spare: Spare<S>,
+    pub(super) source: CloneSource<S>,
     pub(super) request: R,
     /// Those that were made.
     pub(super) attempts: u32,
@@ -53,7 +53,7 @@ enum State<S: Service<R>, R> {
         failed: Option<Failed<S, R>>,
         service: S,
         #[pin]
-        timer: Timer,
+        timer: LazyTimer,
     },
 }
 
@@ -134,7 +134,7 @@ where
                 StateProj::Backoff { failed, sleep } => {
                     ready!(sleep.poll(cx));
                     let again = this.again.as_ref().expect(DONE);
-                    let (service, timer) = (again.spare.get(), Timer::new(again.request.deadline()));
+                    let (service, timer) = (again.source.get(), LazyTimer::new(again.request.deadline()));
                     Ok(State::ForReadiness { failed: failed.take(), service, timer })
                 }
                 StateProj::ForReadiness { failed, service, timer } => {
@@ -159,7 +159,7 @@ fn again<S, R>(
     again: &mut Option<Again<S, R>>,
     failed: &mut Option<Failed<S, R>>,
     service: &mut S,
-    timer: Pin<&mut Timer>,
+    timer: Pin<&mut LazyTimer>,
     cx: &mut Context<'_>,
 ) -> Poll<Next<S, R>>
 where

@@ -2,20 +2,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tower::load::Load;
 use tower_service::Service;
 
 use super::ResponseFuture;
 use super::future::Again;
 use super::policy::Policy;
 use crate::error::AnyError;
-use crate::middleware::spare::Spare;
+use crate::middleware::clone_source::CloneSource;
+use crate::middleware::inner_service::inner_service;
 use crate::request::{RequestContext, ResponseContext};
 
 /// Makes calls again that failed in passing. See the [module](super).
 pub struct Retry<S, P> {
     inner: S,
-    spare: Spare<S>,
+    source: CloneSource<S>,
     policy: Arc<Policy>,
     again: Arc<P>,
 }
@@ -25,24 +25,11 @@ impl<S, P> Retry<S, P> {
     where
         S: Clone,
     {
-        Self { spare: Spare::new(inner.clone()), inner, policy, again }
-    }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service. Further attempts are made on clones of the service as it was given to the layer.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
+        Self { source: CloneSource::new(inner.clone()), inner, policy, again }
     }
 }
+
+inner_service!(Retry < S, P > { inner });
 
 impl<S, P, R> Service<R> for Retry<S, P>
 where
@@ -82,7 +69,7 @@ impl<S, P> Retry<S, P> {
         P: Fn(&R) -> bool,
     {
         (self.again)(request).then(|| Again {
-            spare: self.spare.clone(),
+            source: self.source.clone(),
             request: request.clone(),
             attempts: 1,
             policy: Arc::clone(&self.policy),
@@ -95,18 +82,10 @@ impl<S: Clone, P> Clone for Retry<S, P> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            spare: self.spare.clone(),
+            source: self.source.clone(),
             policy: Arc::clone(&self.policy),
             again: Arc::clone(&self.again),
         }
-    }
-}
-
-impl<S: Load, P> Load for Retry<S, P> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }
 

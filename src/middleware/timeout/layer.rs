@@ -4,14 +4,14 @@ use tower_layer::Layer;
 
 use super::Timeout;
 
-/// Gives each call a deadline. See the [module](super).
+/// Applies a timeout to calls. See the [module](super).
 #[derive(Clone, Copy, Debug)]
 pub struct TimeoutLayer {
     timeout: Duration,
 }
 
 impl TimeoutLayer {
-    /// Allows each call `timeout`, or less where the request's own deadline is nearer.
+    /// Applies `timeout` to calls, or the request's own deadline where that is earlier.
     pub const fn new(timeout: Duration) -> Self {
         Self { timeout }
     }

@@ -1,17 +1,17 @@
-//! Bounds the time until the answer, and tells the inner service by when the answer is due.
+//! Applies a timeout to calls, and passes the deadline on to the inner service.
 //!
 //! It differs from [`tower::timeout`](https://docs.rs/tower/0.5/tower/timeout) in that
 //! * the deadline is the earlier of the request's own and the layer's, and is written into the request, so that
 //!   whatever handles it further in (a queue, a kernel, a client of another machine) gives up at the same moment;
-//! * a request whose deadline has passed is refused without calling the inner service;
+//! * a request whose deadline has passed is rejected without calling the inner service;
 //! * it fires over an inner future that uses up the whole of Tokio's cooperative budget at each poll;
-//! * the timer is made at the first `Pending`: an answer that is ready at once costs one reading of the clock;
+//! * the timer is created at the first `Pending`: a response that is ready at once costs one reading of the clock;
 //! * the error nests the inner one and is not boxed.
 //!
-//! An answer that is ready wins over a deadline that has passed in the meantime.
+//! A response that is ready wins over a deadline that has passed in the meantime.
 //!
-//! The wait for readiness happens before there is a request to read a deadline from. [`oneshot`] counts it in: it waits
-//! until the service is ready, but no longer than the request's deadline, and then calls it.
+//! `poll_ready` comes before there is a request to read a deadline from, so the layer cannot bound it. [`oneshot`] does: it
+//! waits until the service is ready, but no longer than the request's deadline, and then calls it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -51,7 +51,6 @@ mod service;
 
 pub use self::error::TimeoutError;
 pub use self::future::ResponseFuture;
-pub(super) use self::future::Timer;
 pub use self::layer::TimeoutLayer;
 pub use self::oneshot::{Oneshot, oneshot};
 pub use self::service::Timeout;

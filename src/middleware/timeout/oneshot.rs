@@ -4,19 +4,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::TimeoutError;
-use super::future::Timer;
 use crate::middleware::clock;
+use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::RequestContext;
 
 /// Waits until `service` is ready and calls it with `request`, both within the request's deadline.
 ///
 /// It is `tower`'s `ServiceExt::oneshot` with a bound on the wait: under load a service is not ready for as long as the
-/// machine is full, and without the bound a request can be long dead before a [`Timeout`](super::Timeout) further in
-/// sees it. A request without a deadline waits for as long as it takes.
+/// machine is full, and without the bound a request can be long past its deadline before a
+/// [`Timeout`](super::Timeout) further in sees it. A request without a deadline waits for as long as it takes.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use crate::request::RequestContext;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// // A service with no room: it is never ready.
+/// // A service that is never ready.
 /// let full = ConcurrencyLimit::new(service_fn(|_: http::Request<()>| async { Ok::<_, ()>(()) }), 0);
 /// let mut request = http::Request::new(());
 /// request.set_deadline(Instant::now() + Duration::from_millis(10));
@@ -41,34 +41,37 @@ where
     R: RequestContext,
 {
     let deadline = request.deadline();
-    Oneshot { deadline, timer: Timer::new(deadline), state: State::Waiting { service, request: Some(request) } }
+    Oneshot { deadline, timer: LazyTimer::new(deadline), state: State::Waiting { service, request: Some(request) } }
 }
 
-/// The future of [`oneshot`].
-///
-/// # Panics
-/// Where the service is not ready at once, or its answer is not, polling needs a Tokio runtime with time enabled.
-#[pin_project]
-pub struct Oneshot<S: Service<R>, R> {
-    deadline: Option<Instant>,
-    #[pin]
-    timer: Timer,
-    #[pin]
-    state: State<S, R>,
-}
-
-#[pin_project(project = StateProj)]
-enum State<S: Service<R>, R> {
-    /// Until `poll_ready` says yes. The request is there until the call.
-    Waiting {
-        service: S,
-        request: Option<R>,
-    },
-    Called {
+pin_project! {
+    /// The future of [`oneshot`].
+    ///
+    /// # Panics
+    /// If the service is not ready at once, or its response is not, and there is no Tokio runtime with time enabled.
+    pub struct Oneshot<S: Service<R>, R> {
+        deadline: Option<Instant>,
         #[pin]
-        future: S::Future,
-    },
-    Done,
+        timer: LazyTimer,
+        #[pin]
+        state: State<S, R>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S: Service<R>, R> {
+        // Until the service is ready; then the request is taken.
+        Waiting {
+            service: S,
+            request: Option<R>,
+        },
+        Called {
+            #[pin]
+            future: S::Future,
+        },
+        Done,
+    }
 }
 
 impl<S, R> Future for Oneshot<S, R>
@@ -82,7 +85,7 @@ where
         let called = loop {
             match this.state.as_mut().project() {
                 StateProj::Waiting { service, request } => {
-                    // A request that is late is not called even if there is room now.
+                    // A late request is not called even if the service is ready now.
                     if this.deadline.is_some_and(|deadline| deadline <= clock::now()) {
                         break false;
                     }
@@ -91,9 +94,9 @@ where
                             let request = request.take().expect("called only once");
                             let future = service.call(request);
                             this.state.set(State::Called { future });
-                            // A timer of the same deadline within is to go off first, and to tell the layers around it:
-                            // those of one moment go off in the order in which they were made.
-                            this.timer.set(Timer::new(*this.deadline));
+                            // Timers of one instant fire in the order of their creation. One of the same deadline
+                            // further in is to fire first, so that the layers around it see the timeout.
+                            this.timer.set(LazyTimer::new(*this.deadline));
                         }
                         Poll::Pending => {
                             ready!(this.timer.as_mut().poll_elapsed(cx));

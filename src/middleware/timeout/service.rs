@@ -1,14 +1,14 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tower::load::Load;
 use tower_service::Service;
 
 use super::{ResponseFuture, TimeoutError};
 use crate::middleware::clock;
+use crate::middleware::inner_service::inner_service;
 use crate::request::RequestContext;
 
-/// Gives each call a deadline. See the [module](super).
+/// Applies a timeout to calls. See the [module](super).
 #[derive(Clone, Copy, Debug)]
 pub struct Timeout<S> {
     inner: S,
@@ -16,26 +16,13 @@ pub struct Timeout<S> {
 }
 
 impl<S> Timeout<S> {
-    /// Allows each call of `inner` `timeout`, or less where the request's own deadline is nearer.
+    /// Applies `timeout` to calls of `inner`, or the request's own deadline where that is earlier.
     pub const fn new(inner: S, timeout: Duration) -> Self {
         Self { inner, timeout }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(Timeout<S> { inner });
 
 impl<S, R> Service<R> for Timeout<S>
 where
@@ -51,32 +38,22 @@ where
         self.inner.poll_ready(cx).map_err(TimeoutError::Inner)
     }
 
-    // Always, so that the inner future is made where it stays and not moved there.
-    #[inline(always)]
+    #[inline]
     fn call(&mut self, mut request: R) -> Self::Future {
         let now = clock::now();
-        let theirs = request.deadline();
-        let late = theirs.is_some_and(|deadline| deadline <= now);
-        // A timeout that no instant can express is none.
-        let deadline = match (theirs, now.checked_add(self.timeout)) {
-            (Some(theirs), Some(ours)) if ours >= theirs => Some(theirs),
+        let requested = request.deadline();
+        if requested.is_some_and(|deadline| deadline <= now) {
+            return ResponseFuture::late();
+        }
+        // A timeout too long for an `Instant` is no timeout.
+        let deadline = match (requested, now.checked_add(self.timeout)) {
+            (Some(requested), Some(ours)) if ours >= requested => Some(requested),
             (_, Some(ours)) => {
                 request.set_deadline(ours);
                 Some(ours)
             }
-            (theirs, None) => theirs,
+            (requested, None) => requested,
         };
-        if late {
-            return ResponseFuture::new(None, deadline);
-        }
-        ResponseFuture::new(Some(self.inner.call(request)), deadline)
-    }
-}
-
-impl<S: Load> Load for Timeout<S> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
+        ResponseFuture::called(self.inner.call(request), deadline)
     }
 }

@@ -82,7 +82,7 @@ fn metrics() -> Around<MetricsLayer> {
 fn waiting() -> Around<WaitLayer<tower_kernels::middleware::rate_limit::Shared>> {
     let layer = RateLimiterLayer::new(1000, SECOND).wait(SECOND, 8);
     let gauge = layer.clone();
-    gauged(layer, move || gauge.waiting())
+    gauged(layer, move || gauge.snapshot().waiting)
 }
 
 /// One token a second, the first of which is gone: each call waits.
@@ -91,7 +91,7 @@ fn out_of_tokens() -> Around<WaitLayer<tower_kernels::middleware::rate_limit::Sh
     tower_kernels::middleware::rate_limit::Limit::take(limiter.limit(), &()).unwrap();
     let layer = limiter.wait(SECOND * 60, 8);
     let gauge = layer.clone();
-    gauged(layer, move || gauge.waiting())
+    gauged(layer, move || gauge.snapshot().waiting)
 }
 
 fn classify() -> ClassifyLayer {

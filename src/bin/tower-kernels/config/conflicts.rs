@@ -125,7 +125,7 @@ fn tenants(config: &Config) -> Result<(), InvalidSettings> {
 
 fn batches(config: &Config) -> Result<(), InvalidSettings> {
     let (delay, timeout) = (config.batch.max_delay, config.timeout);
-    require(!config.batch.on || delay.0 < timeout.0, ["batch.max_delay", "timeout"], || {
+    require(!config.batch.enabled || delay.0 < timeout.0, ["batch.max_delay", "timeout"], || {
         format!(
             "batch.max_delay is {delay} and timeout is {timeout}, so requests could time out while their batch waits; use \
              a shorter batch.max_delay, for example 200us"

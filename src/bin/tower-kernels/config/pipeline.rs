@@ -73,15 +73,15 @@ impl Tenants {
 pub(crate) struct Cache {
     pub(crate) max_bytes: u64,
     pub(crate) ttl: Span,
-    pub(crate) across_tenants: bool,
+    pub(crate) share_across_tenants: bool,
 }
 
 /// Coalesces equal requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Coalesce {
-    pub(crate) on: bool,
-    pub(crate) across_tenants: bool,
+    pub(crate) enabled: bool,
+    pub(crate) share_across_tenants: bool,
 }
 
 /// Rejects requests that would wait too long. A limit of 0 turns it off.
@@ -95,7 +95,7 @@ pub(crate) struct LoadShed {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct CircuitBreaker {
-    pub(crate) on: bool,
+    pub(crate) enabled: bool,
     pub(crate) consecutive_failures: u32,
     pub(crate) failure_percent: u32,
     pub(crate) agreeing_tenants: NonZeroU32,
@@ -127,7 +127,7 @@ pub(crate) struct Concurrency {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Batch {
-    pub(crate) on: bool,
+    pub(crate) enabled: bool,
     pub(crate) max_requests: NonZeroUsize,
     pub(crate) max_bytes: u64,
     pub(crate) max_delay: Span,
@@ -137,8 +137,8 @@ pub(crate) struct Batch {
 
 impl Default for Cache {
     fn default() -> Self {
-        let CacheConfig { max_bytes: _, ttl, across_tenants } = CacheConfig::default();
-        Self { max_bytes: 0, ttl: Span(ttl.unwrap_or_default()), across_tenants }
+        let CacheConfig { max_bytes: _, ttl, share_across_tenants } = CacheConfig::default();
+        Self { max_bytes: 0, ttl: Span(ttl.unwrap_or_default()), share_across_tenants }
     }
 }
 
@@ -152,7 +152,7 @@ impl Default for CircuitBreaker {
     fn default() -> Self {
         let BreakerConfig { consecutive_failures, failure_rate, agreeing_tenants } = BreakerConfig::default();
         let failure_percent = (failure_rate * 100.0) as u32;
-        Self { on: true, consecutive_failures, failure_percent, agreeing_tenants }
+        Self { enabled: true, consecutive_failures, failure_percent, agreeing_tenants }
     }
 }
 
@@ -172,7 +172,7 @@ impl Default for Queue {
 impl Default for Batch {
     fn default() -> Self {
         let BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu } = BatchConfig::default();
-        Self { on: true, max_requests, max_bytes, max_delay: Span(max_delay), capacity, on_cpu }
+        Self { enabled: true, max_requests, max_bytes, max_delay: Span(max_delay), capacity, on_cpu }
     }
 }
 
@@ -180,14 +180,17 @@ impl Config {
     /// The configuration of the layers, except for tenants and rate limits.
     pub(crate) fn pipeline(&self) -> PipelineConfig {
         let mut config = PipelineConfig { timeout: self.timeout.0, ..PipelineConfig::default() };
-        let Cache { max_bytes, ttl, across_tenants } = self.cache;
-        // 0 is no time to live.
+        let Cache { max_bytes, ttl, share_across_tenants } = self.cache;
+        // Zero means no time to live.
         let ttl = Some(ttl.0).filter(|ttl| !ttl.is_zero());
-        config.cache = (max_bytes > 0).then_some(CacheConfig { max_bytes, ttl, across_tenants });
-        config.coalesce = self.coalesce.on.then_some(CoalesceConfig { across_tenants: self.coalesce.across_tenants });
+        config.cache = (max_bytes > 0).then_some(CacheConfig { max_bytes, ttl, share_across_tenants });
+        config.coalesce = self
+            .coalesce
+            .enabled
+            .then_some(CoalesceConfig { share_across_tenants: self.coalesce.share_across_tenants });
         let max_wait = self.load_shed.max_wait.0;
         config.load_shed = (!max_wait.is_zero()).then_some(LoadShedConfig { max_wait });
-        config.circuit_breaker = self.circuit_breaker.on.then_some(BreakerConfig {
+        config.circuit_breaker = self.circuit_breaker.enabled.then_some(BreakerConfig {
             consecutive_failures: self.circuit_breaker.consecutive_failures,
             failure_rate: f64::from(self.circuit_breaker.failure_percent) / 100.0,
             agreeing_tenants: self.circuit_breaker.agreeing_tenants,
@@ -197,8 +200,8 @@ impl Config {
         let Queue { capacity, max_bytes } = self.queue;
         config.queue = (capacity > 0).then_some(QueueConfig { capacity, max_bytes });
         config.concurrency = NonZeroUsize::new(self.concurrency.limit);
-        let Batch { on, max_requests, max_bytes, max_delay: Span(max_delay), capacity, on_cpu } = self.batch;
-        config.batch = on.then_some(BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu });
+        let Batch { enabled, max_requests, max_bytes, max_delay: Span(max_delay), capacity, on_cpu } = self.batch;
+        config.batch = enabled.then_some(BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu });
         config
     }
 }

@@ -161,13 +161,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("cache.max_bytes", Number, "Memory for cached responses of pure kernels, in bytes; 0 is no cache"),
     setting("cache.ttl", Text("TIME"), "Time to live of a cached response; 0s is no limit"),
     setting(
-        "cache.across_tenants",
+        "cache.share_across_tenants",
         Switch,
         "Share cached responses between tenants; response times then reveal what others have requested",
     ),
-    setting("coalesce.on", Switch, "Run equal concurrent requests for pure kernels once"),
+    setting("coalesce.enabled", Switch, "Run equal concurrent requests for pure kernels once"),
     setting(
-        "coalesce.across_tenants",
+        "coalesce.share_across_tenants",
         Switch,
         "Coalesce requests of different tenants; response times then reveal what others request",
     ),
@@ -176,7 +176,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Text("TIME"),
         "Maximum expected wait of a request; requests expected to wait longer are rejected; 0s rejects none",
     ),
-    setting("circuit_breaker.on", Switch, "Reject requests for a kernel while too many of them fail"),
+    setting("circuit_breaker.enabled", Switch, "Reject requests for a kernel while too many of them fail"),
     setting("circuit_breaker.consecutive_failures", Number, "Consecutive failures that open the circuit"),
     setting(
         "circuit_breaker.failure_percent",
@@ -204,7 +204,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         Number,
         "Maximum number of requests that run at the same time; 0 is the limit of the backends",
     ),
-    setting("batch.on", Switch, "Merge small requests for the same kernel that wait for a CUDA device into batches"),
+    setting(
+        "batch.enabled",
+        Switch,
+        "Merge small requests for the same kernel that wait for a CUDA device into batches",
+    ),
     setting("batch.max_requests", Number, "Maximum number of requests in a batch"),
     setting(
         "batch.max_bytes",

@@ -13,7 +13,7 @@ use super::shares::{Shares, TenantSlot, Ticket};
 use crate::middleware::clock;
 use crate::middleware::concurrency::limit::{Begin, End, Fixed, Limit};
 use crate::middleware::concurrency::shared::{Running, Shared};
-use crate::middleware::timeout::Timer;
+use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::RequestContext;
 
 /// The answer of a [`Fair`](super::Fair).
@@ -33,7 +33,7 @@ enum State<S: Service<R>, R, L: Limit> {
         waiting: Option<Waiting<S, R, L>>,
         since: Instant,
         #[pin]
-        timer: Timer,
+        timer: LazyTimer,
     },
     /// Has its place, and the inner service is not ready.
     ForReadiness {
@@ -108,7 +108,7 @@ impl<S: Service<R>, R, L: Limit> ResponseFuture<S, R, L> {
         // A wait that no instant can express is as long as the deadline allows.
         let give_up = [since.checked_add(max_wait), request.deadline()].into_iter().flatten().min();
         let waiting = Some(Waiting { service, request, line });
-        Self { state: State::ForPlace { waiting, since, timer: Timer::new(give_up) } }
+        Self { state: State::ForPlace { waiting, since, timer: LazyTimer::new(give_up) } }
     }
 }
 

@@ -2,13 +2,13 @@ use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tower::load::Load;
 use tower_service::Service;
 
 use super::future::InLine;
 use super::shares::Entry;
 use super::{FairError, Line, ResponseFuture};
 use crate::middleware::concurrency::limit::{Begin, End, Fixed};
+use crate::middleware::inner_service::inner_service;
 use crate::request::RequestContext;
 use crate::request::limits::tenant_key;
 
@@ -23,22 +23,9 @@ impl<S, L> Fair<S, L> {
     pub(super) fn new(inner: S, line: Line<L>) -> Self {
         Self { inner, line }
     }
-
-    /// The inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+inner_service!(Fair < S, L > { inner });
 
 impl<S, L, R> Service<R> for Fair<S, L>
 where
@@ -79,13 +66,5 @@ where
 impl<S: Clone, L> Clone for Fair<S, L> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), line: self.line.clone() }
-    }
-}
-
-impl<S: Load, L> Load for Fair<S, L> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> Self::Metric {
-        self.inner.load()
     }
 }

@@ -4,49 +4,52 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
 use super::super::{Limit, RateLimitError};
-use super::Place;
+use super::Permit;
 use crate::middleware::clock;
 
-/// The answer of a [`Wait`](super::Wait).
-#[pin_project]
-pub struct WaitFuture<S: Service<R>, R, L> {
-    #[pin]
-    state: State<S, R, L>,
+pin_project! {
+    /// The response future of a [`Wait`](super::Wait).
+    pub struct WaitFuture<S: Service<R>, R, L> {
+        #[pin]
+        state: State<S, R, L>,
+    }
 }
 
-/// `ForToken`, `ForReadiness`, `Called`, in this order; most calls begin as `Called`.
-#[pin_project(project = StateProj)]
-enum State<S: Service<R>, R, L> {
-    /// Sleeps until the token can be there, asks for it, and sleeps again where another was quicker.
-    ForToken {
-        waiting: Option<Waiting<S, R, L>>,
-        give_up: Instant,
-        #[pin]
-        sleep: Sleep,
-    },
-    /// Has the token.
-    ForReadiness {
-        waiting: Option<Waiting<S, R, L>>,
-    },
-    Called {
-        #[pin]
-        future: S::Future,
-    },
-    Limited {
-        retry_after: Duration,
-    },
+pin_project! {
+    // `ForToken` -> `ForReadiness` -> `Called`; a call within the quota starts as `Called`.
+    #[project = StateProj]
+    enum State<S: Service<R>, R, L> {
+        // Sleeps until a token can be there, tries to take it, and sleeps again where another call took it first.
+        ForToken {
+            waiting: Option<Waiting<S, R, L>>,
+            give_up: Instant,
+            #[pin]
+            sleep: Sleep,
+        },
+        // Has the token, and waits until the service is ready.
+        ForReadiness {
+            waiting: Option<Waiting<S, R, L>>,
+        },
+        Called {
+            #[pin]
+            future: S::Future,
+        },
+        Limited {
+            retry_after: Duration,
+        },
+    }
 }
 
-/// What a waiting call keeps. The place is kept until the call: one that waits for readiness waits as well.
+/// A waiting call. It holds its permit until the inner call: waiting for readiness counts as waiting.
 struct Waiting<S, R, L> {
     service: S,
     request: R,
-    place: Place<L>,
+    permit: Permit<L>,
 }
 
 impl<S: Service<R>, R, L> WaitFuture<S, R, L> {
@@ -58,12 +61,12 @@ impl<S: Service<R>, R, L> WaitFuture<S, R, L> {
         Self { state: State::Limited { retry_after } }
     }
 
-    /// `service` must be one that holds no readiness.
-    pub(super) fn waiting(service: S, request: R, place: Place<L>, now: Instant, wait: Duration) -> Self {
+    /// `service` must not have been polled ready.
+    pub(super) fn waiting(service: S, request: R, permit: Permit<L>, now: Instant, wait: Duration) -> Self {
         // The layer's bound is at least this wait, which is the time until the token and no more than a century.
-        let give_up = now.checked_add(place.line.max_wait).unwrap_or(now + wait);
+        let give_up = now.checked_add(permit.queue.max_wait).unwrap_or(now + wait);
         let sleep = sleep_until((now + wait).into());
-        Self { state: State::ForToken { waiting: Some(Waiting { service, request, place }), give_up, sleep } }
+        Self { state: State::ForToken { waiting: Some(Waiting { service, request, permit }), give_up, sleep } }
     }
 }
 
@@ -82,13 +85,13 @@ where
             let next = match state.as_mut().project() {
                 StateProj::ForToken { waiting, give_up, mut sleep } => {
                     ready!(sleep.as_mut().poll(cx));
-                    let Waiting { request, place, .. } = waiting.as_ref().expect(DONE);
-                    match place.line.limit.take(request) {
+                    let Waiting { request, permit, .. } = waiting.as_ref().expect(DONE);
+                    match permit.queue.limit.take(request) {
                         Ok(()) => State::ForReadiness { waiting: waiting.take() },
                         Err(wait) => {
-                            let again = clock::now() + wait;
-                            if again <= *give_up {
-                                sleep.reset(again.into());
+                            let next_try = clock::now() + wait;
+                            if next_try <= *give_up {
+                                sleep.reset(next_try.into());
                                 continue;
                             }
                             State::Limited { retry_after: wait }
@@ -101,8 +104,8 @@ where
                         *waiting = None;
                         return Poll::Ready(Err(RateLimitError::Inner(error)));
                     }
-                    let Waiting { mut service, request, place } = waiting.take().expect(DONE);
-                    drop(place);
+                    let Waiting { mut service, request, permit } = waiting.take().expect(DONE);
+                    drop(permit);
                     State::Called { future: service.call(request) }
                 }
                 StateProj::Called { future } => return future.poll(cx).map_err(RateLimitError::Inner),

@@ -4,23 +4,32 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::{Line, Wait};
+use super::{Queue, Wait};
 
-/// Has calls over the quota wait. Made by [`RateLimiterLayer::wait`](super::super::RateLimiterLayer::wait); clones share
-/// the quota and the bound on those that wait.
+/// Limits the rate of calls and delays those over the quota. Made by
+/// [`RateLimiterLayer::wait`](super::super::RateLimiterLayer::wait); clones share the quota and the bound on waiting
+/// calls.
 #[derive(Debug)]
 pub struct WaitLayer<L> {
-    line: Arc<Line<L>>,
+    queue: Arc<Queue<L>>,
+}
+
+/// The state of a [`WaitLayer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitSnapshot {
+    /// Calls that wait for a token or, having one, for readiness.
+    pub waiting: usize,
 }
 
 impl<L> WaitLayer<L> {
     pub(in super::super) fn new(limit: Arc<L>, max_wait: Duration, max_waiting: usize) -> Self {
-        Self { line: Arc::new(Line { limit, max_wait, max_waiting, waiting: AtomicUsize::new(0) }) }
+        Self { queue: Arc::new(Queue { limit, max_wait, max_waiting, waiting: AtomicUsize::new(0) }) }
     }
 
-    /// How many calls wait.
-    pub fn waiting(&self) -> usize {
-        self.line.waiting.load(Ordering::Relaxed)
+    /// The state of the layer.
+    pub fn snapshot(&self) -> WaitSnapshot {
+        WaitSnapshot { waiting: self.queue.waiting.load(Ordering::Relaxed) }
     }
 }
 
@@ -28,13 +37,13 @@ impl<S, L> Layer<S> for WaitLayer<L> {
     type Service = Wait<S, L>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Wait::new(inner, Arc::clone(&self.line))
+        Wait::new(inner, Arc::clone(&self.queue))
     }
 }
 
-// By hand: a clone needs no `L: Clone`, the quota is shared.
+// Not derived: the shared quota needs no `L: Clone`.
 impl<L> Clone for WaitLayer<L> {
     fn clone(&self) -> Self {
-        Self { line: Arc::clone(&self.line) }
+        Self { queue: Arc::clone(&self.queue) }
     }
 }

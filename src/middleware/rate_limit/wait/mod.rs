@@ -9,36 +9,36 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use self::future::WaitFuture;
-pub use self::layer::WaitLayer;
+pub use self::layer::{WaitLayer, WaitSnapshot};
 pub use self::service::Wait;
 
-/// What all services of one layer share.
+/// The calls that wait for a token, which all services of one layer share.
 #[derive(Debug)]
-struct Line<L> {
+struct Queue<L> {
     limit: Arc<L>,
     max_wait: Duration,
     max_waiting: usize,
     waiting: AtomicUsize,
 }
 
-impl<L> Line<L> {
-    /// A place among those that wait, if there is one.
-    fn enter(self: &Arc<Self>) -> Option<Place<L>> {
+impl<L> Queue<L> {
+    /// A permit to wait, unless `max_waiting` calls do.
+    fn try_acquire(self: &Arc<Self>) -> Option<Permit<L>> {
         self.waiting
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < self.max_waiting).then_some(n + 1))
             .ok()
-            .map(|_| Place { line: Arc::clone(self) })
+            .map(|_| Permit { queue: Arc::clone(self) })
     }
 }
 
-/// A place among those that wait, given up when it is dropped.
+/// Counts a call as waiting until it is dropped.
 #[derive(Debug)]
-struct Place<L> {
-    line: Arc<Line<L>>,
+struct Permit<L> {
+    queue: Arc<Queue<L>>,
 }
 
-impl<L> Drop for Place<L> {
+impl<L> Drop for Permit<L> {
     fn drop(&mut self) {
-        self.line.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
