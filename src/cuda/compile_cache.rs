@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_once_is_read_by_the_next_process() {
+    fn compiled_code_is_read_by_the_next_process() {
         let folder = Folder::new("again");
         assert_eq!(get(&folder.cache(1 << 20), "a", b"code"), (b"code".to_vec(), true));
         assert_eq!(get(&folder.cache(1 << 20), "a", b"other"), (b"code".to_vec(), false));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_made_anew_and_replaced() {
+    fn a_damaged_file_is_compiled_again_and_replaced() {
         let folder = Folder::new("damaged");
         get(&folder.cache(1 << 20), "a", b"code");
         let path = folder.files().remove(0);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_for_longest_goes_first() {
+    fn the_least_recently_used_file_is_evicted_first() {
         let folder = Folder::new("bounded");
         let cache = folder.cache(3 * (HASH as u64 + 100));
         let old = SystemTime::now() - std::time::Duration::from_secs(1000);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_costs_no_request() {
+    fn a_folder_that_cannot_be_created_is_no_error() {
         let folder = Folder::new("nowhere");
         fs::create_dir_all(&folder.0).unwrap();
         fs::write(folder.0.join("cache"), "a file").unwrap();
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_to_make_is_the_callers_and_keeps_nothing() {
+    fn a_compile_error_is_returned_and_not_cached() {
         let folder = Folder::new("failure");
         let cache = folder.cache(1 << 20);
         assert_eq!(cache.get_or_compile(&key("a"), || Err("no")), Err("no"));
@@ -317,7 +317,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn the_folder_is_private_and_one_that_others_write_to_is_refused() {
+    fn the_folder_is_private_and_one_that_others_can_write_to_is_not_used() {
         use std::os::unix::fs::PermissionsExt;
         let folder = Folder::new("private");
         let cache = folder.cache(1 << 20);
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_says_where() {
+    fn the_environment_chooses_the_folder() {
         let folder = |own: Option<&str>, xdg: Option<&str>, home: Option<&str>| {
             folder(own.map(Into::into), xdg.map(Into::into), home.map(Into::into))
         };
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_tell_where_parts_end() {
+    fn keys_depend_on_where_parts_end() {
         assert_ne!(CacheKey::new(&[b"ab", b"c"]).0, CacheKey::new(&[b"a", b"bc"]).0);
         assert_eq!(key("a").0, key("a").0);
     }
