@@ -134,7 +134,7 @@ def check_dockerfile():
     config = tomllib.loads((DEPLOY / "tower-kernels.toml").read_text())
     exposed = re.search(r"^EXPOSE (.+)$", text, re.M)[1].split()
     check(exposed == [config[server]["listen"].rpartition(":")[2] for server in ("rest", "grpc")], "EXPOSE", exposed)
-    return "the Dockerfile is well made"
+    return "the Dockerfile passes hadolint"
 
 
 def check_images():
@@ -144,7 +144,7 @@ def check_images():
         images += [one["image"] for one in document(file)["services"].values() if "build" not in one and "image" in one]
     for image in images:
         check(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image), image, "is not named by tag and digest")
-    return f"{len(images)} images are named by digest; whether they are of their tags, scripts/pin_images.py asks registries"
+    return f"{len(images)} images are pinned by digest; scripts/pin_images.py compares them with their tags"
 
 
 def check_hardening():
@@ -170,7 +170,7 @@ def check_hardening():
         check(context["capabilities"] == {"drop": ["ALL"]}, name, context)
         requests, limits = (container["resources"][kind]["memory"] for kind in ("requests", "limits"))
         check(requests == limits, name, "requests less memory than its limit:", requests, limits)
-    return "containers are confined, and limited in memory"
+    return "containers are unprivileged and have memory limits"
 
 
 def check_network_policy():
@@ -189,7 +189,7 @@ def check_network_policy():
             (deployment,) = (one for one in rendered if one["kind"] == "Deployment")
             check(deployment["spec"]["selector"]["matchLabels"] == name, deployment["spec"]["selector"])
             check(deployment["spec"]["template"]["metadata"]["labels"] == name, "pods lack the label", name)
-    return "the network policy names who may call"
+    return "the network policy restricts access"
 
 
 # Queries to Prometheus.
@@ -260,17 +260,17 @@ def check_queries(page):
     rules = document(DEPLOY / "kubernetes/prometheus-adapter/values.yml")["rules"]["custom"]
     made = [rule["name"]["as"] for rule in rules]
     check(wanted == made, "the autoscaler uses", wanted, "but the adapter provides", made)
-    return f"{count} queries ask for what is there"
+    return f"{count} queries select existing metrics"
 
 
 def check_prometheus():
     promtool = tool("promtool")
     if not promtool:
-        return "promtool is not installed: its own checks and the tests of the alerts are not run"
+        return "promtool is not installed: its checks and the alert tests are NOT run"
     folder = DEPLOY / "prometheus"
     run(promtool, "check", "config", folder / "prometheus.yml")
     run(promtool, "test", "rules", folder / "rules_test.yml")
-    return "promtool agrees, and the alerts' tests pass"
+    return "promtool's checks and the alert tests pass"
 
 
 # The program.
@@ -314,7 +314,7 @@ def check_settings(program):
     drain = tomllib.loads(run(program, "serve", "--config", image, "--print-config", env=clean))["drain"]
     grace = document(DEPLOY / "docker-compose.yml")["services"]["tower-kernels"]["stop_grace_period"]
     check(seconds(grace) > seconds(drain["notice"]) + seconds(drain["limit"]), "Compose kills it before its drain ends:", grace)
-    return "every setting is one that the program takes"
+    return "every setting exists in the program"
 
 
 def ask(address, path, body=None, key=None):
@@ -428,7 +428,7 @@ def main(program):
         work(rest)
         page = ask(rest, "/metrics")[1]
     print(check_queries(page + GPU_METRICS.read_text() + tls_metrics(program)), flush=True)
-    print("the server has drained and ended with 0")
+    print("the server drained and exited with 0")
 
 
 if __name__ == "__main__":

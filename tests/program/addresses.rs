@@ -34,12 +34,12 @@ impl Serve {
         Self { child, startup_message, stderr }
     }
 
-    /// What it says of REST or gRPC.
+    /// A line of the startup message, such as that of REST.
     fn line(&self, name: &str) -> &str {
         self.startup_message.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap().trim()
     }
 
-    /// The addresses of TCP that it has for REST.
+    /// The TCP addresses of REST.
     fn addresses(&self) -> Vec<SocketAddr> {
         self.line("REST").split(" and ").map(|url| url.strip_prefix("http://").unwrap().parse().unwrap()).collect()
     }
@@ -56,7 +56,7 @@ impl Serve {
 
 impl Drop for Serve {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -246,7 +246,7 @@ fn a_file_that_is_not_a_socket_is_not_replaced() {
         (folder.path("file"), folder.path("directory"), folder.path("link"), folder.path("target"));
     fs::write(&file, "kept").unwrap();
     fs::create_dir(&directory).unwrap();
-    // Stale, but somebody wants the link to be what it is.
+    // A stale socket behind a link is not replaced either.
     drop(UnixListener::bind(&target).unwrap());
     symlink(&target, &link).unwrap();
     for path in [&file, &directory, &link] {
@@ -278,18 +278,18 @@ fn the_socket_of_another_process_is_not_removed_on_exit() {
 fn the_socket_is_removed_if_the_program_exits_early() {
     let folder = Folder::new();
     let path = folder.path("rest.sock");
-    // Nothing can listen there.
+    // An address that cannot be bound.
     let output = run(["serve", "--cuda-mode=off", "--grpc-listen=192.0.2.1:80", &listen("rest", &path)], "");
     assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));
-    assert!(!path.exists(), "a start that failed");
+    assert!(!path.exists(), "after a failed start");
 
     let mut server = Serve::start(&[&listen("rest", &path), "--grpc-listen=off", "--drain-notice=1h"]);
     signal(server.child.id(), "TERM");
     server.stderr.until("draining");
-    assert!(path.exists(), "it serves on until the notice is over");
+    assert!(path.exists(), "it serves until the end of the notice");
     signal(server.child.id(), "TERM");
     server.ends_with(143);
-    assert!(!path.exists(), "a second signal");
+    assert!(!path.exists(), "after a second signal");
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn the_rate_limit_is_that_of_the_authenticated_tenant_whatever_the_request_claim
         let body = format!(r#"{{"kernel_id": "linalg/saxpy", "input": {SAXPY}, {metadata}}}"#);
         server.post_as("/execute", &body, &[&format!("x-api-key: {KEY}")]).0 == 429
     });
-    assert!(rejected, "a tenant with one request a second is never rejected");
+    assert!(rejected, "a tenant limited to one request per second is never rejected");
 }
 
 const OTHER_KEY: &str = "battery-staple-of-umbrella";
@@ -101,7 +101,7 @@ async fn per_tenant_rate_limits_override_the_default() {
     let limits = "[rate_limit]\nper_second = 1\nburst = 2\n[rate_limit.tenants.acme]\nper_second = 1\nburst = 40\n";
     let file = File::new(&(keys.concat() + limits));
     let server = Server::start(&["--config", file.path()]);
-    // A slow machine gives back a token a second, to both.
+    // On a slow machine both get back a token per second.
     let (begun, requests) = (Instant::now(), 60);
     let (acme, rejected) = succeeded_and_rejected(&server, KEY, requests);
     assert!(acme >= 40 && acme + rejected == requests, "{acme} succeeded, {rejected} rejected");
@@ -110,7 +110,7 @@ async fn per_tenant_rate_limits_override_the_default() {
     assert!((2..=2 + back).contains(&other), "{other} succeeded in {back} s");
     assert_eq!(other + rejected, requests);
     assert!(acme <= 40 + back, "{acme} succeeded in {back} s");
-    // REST and gRPC draw from one limit.
+    // REST and gRPC share one limit.
     let mut codes = Vec::new();
     while codes.len() < 100 && codes.last() != Some(&Code::ResourceExhausted) {
         codes.push(over_grpc(&server, Some(&format!("Bearer {OTHER_KEY}"))).await);
@@ -122,7 +122,7 @@ async fn per_tenant_rate_limits_override_the_default() {
 fn one_tenant_can_have_a_rate_limit_without_a_default() {
     let file = File::new("[rate_limit.tenants.acme]\nper_second = 1\nburst = 1\n");
     let server = Server::start(&["--config", file.path()]);
-    // Without authentication a request names its tenant.
+    // Without authentication the tenant is what the request claims.
     let statuses = |tenant: &str| -> Vec<u16> {
         let metadata = format!(r#""metadata": {{"tenant": "{tenant}"}}"#);
         let body = format!(r#"{{"kernel_id": "linalg/saxpy", "input": {SAXPY}, {metadata}}}"#);
@@ -144,7 +144,7 @@ async fn a_token_authenticates_its_tenant() {
     let server = Server::spawn(&mut command, &[jwt, claims].concat());
     let hour = Duration::from_secs(3600);
     let exp = (SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + hour).as_secs();
-    // The first key of a process has it sign by ring, where nothing else does.
+    // The first key of a process installs ring as the signer.
     JwtKey::hs256(secret.as_bytes()).unwrap();
     let token = |issuer: &str| {
         let claims = serde_json::json!({"iss": issuer, "org": "acme", "exp": exp});

@@ -9,7 +9,7 @@ use crate::support::process::{SAXPY, Server};
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 
-/// Every kernel goes to the one lane, and a run waits for eight requests.
+/// All kernels run on one worker, and a batch waits for eight requests.
 const EIGHT: [&str; 7] = [
     "--cuda-mode=off",
     "--batch-on-cpu",
@@ -43,7 +43,7 @@ async fn requests_of_both_protocols_share_a_batch_and_invalid_ones_fail_alone() 
     });
     thread::scope(|scope| {
         let wrong = r#"{"a": 2.0, "x": [1.0], "y": [1.0, 2.0]}"#;
-        assert_eq!(server.post(EXECUTE, wrong).0, 400, "while others wait");
+        assert_eq!(server.post(EXECUTE, wrong).0, 400, "while other requests wait");
         let server = &server;
         let calls: Vec<_> = (0..6).map(|x| (x, scope.spawn(move || server.post(EXECUTE, &saxpy(x))))).collect();
         for (x, call) in calls {
@@ -88,7 +88,7 @@ fn expired_and_cancelled_requests_are_not_in_the_batch_and_are_counted() {
         }
     });
     let (_, page) = server.get("/metrics");
-    // Its timeout dropped it before the run was sent.
+    // Its timeout dropped it before the batch was dispatched.
     assert_eq!(figure(&page, "kernel_batch_cancelled_total"), Some(1.0), "{page}");
     assert_eq!(figure(&page, "kernel_batch_requests_total"), Some(8.0), "{page}");
 }

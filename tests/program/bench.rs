@@ -51,7 +51,7 @@ impl Kernel for Moody {
         Ok(())
     }
 
-    /// None: it runs inside the call, so that a stall holds up the whole of a server with one thread.
+    /// None: it runs inline, so that a stall blocks a single-threaded server.
     fn cost(&self, _: &Mood) -> Cost {
         Cost::default()
     }
@@ -68,7 +68,7 @@ impl Kernel for Moody {
     }
 }
 
-/// REST and gRPC in this process, on a thread of their own each.
+/// REST and gRPC servers in this process, each on its own thread.
 struct Servers {
     rest: SocketAddr,
     grpc: SocketAddr,
@@ -143,7 +143,7 @@ fn run(arguments: &[&str]) -> Output {
     program(arguments).output().unwrap()
 }
 
-/// Runs it with `--json` as well, and reads that.
+/// Runs `bench` with `--json`, and reads that file.
 fn measure(folder: &Folder, arguments: &[&str]) -> (Value, Output) {
     let file = folder.path("run.json");
     let output = run(&[arguments, &["--json", &file]].concat());
@@ -173,7 +173,7 @@ fn a_kernel_is_measured_in_process_over_rest_and_over_grpc_in_every_form() {
         assert!(quantiles[0] > 0 && quantiles.is_sorted(), "{place:?}: {quantiles:?}");
         assert!(text(&output.stdout).contains("succeeded 500"), "{}", text(&output.stdout));
         assert_eq!(run["bytes_received"].as_u64().unwrap() > 0, !place.contains(&"typed"), "{place:?}");
-        assert_eq!(text(&output.stderr), "", "a progress line where there is no terminal");
+        assert_eq!(text(&output.stderr), "", "there is no progress line without a terminal");
     }
 }
 
@@ -186,11 +186,11 @@ fn an_open_loop_keeps_the_requested_rate() {
         let arguments = ["linalg/saxpy", "-i", &input, "--rest", &rest, "--rate", "400", "--arrivals", arrivals];
         let (run, output) = measure(&folder, &[&arguments[..], &["-d", "3s", "--warmup", "200ms"]].concat());
         assert!(output.status.success(), "{}", text(&output.stderr));
-        // 1 200 are due; at random the deviation is 35.
+        // 1 200 are due; with Poisson arrivals the standard deviation is 35.
         let requests = run["requests"].as_u64().unwrap();
         let due = requests + run["unsent"].as_u64().unwrap();
         assert!(due.abs_diff(1200) <= if arrivals == "constant" { 1 } else { 150 }, "{arrivals}: {due}");
-        // How many of them a busy machine sends in time is not for a test to say, but the rate is what it has sent.
+        // A busy machine may not send all of them in time, but the reported rate is that of the sent ones.
         let (rate, elapsed) = (run["requests_per_s"].as_f64().unwrap(), run["elapsed_s"].as_f64().unwrap());
         assert!(requests > 0 && elapsed >= 3.0, "{arrivals}: {requests} in {elapsed} s");
         assert!(
@@ -209,13 +209,13 @@ fn an_open_loop_shows_a_stall_in_the_latency_of_every_delayed_request() {
 
     let rest = format!("http://{}", servers().rest);
     let (open, _) = measure(&folder, &[&common[..], &["--rest", &rest, "--rate", "200", "-n", "800"]].concat());
-    // A quarter of the requests was due within the stall and waited for half of it on average.
+    // A quarter of the requests was due within the stall and waited half of it on average.
     assert!(millis(&open, "p90") > 400.0, "{}", open["latency_ns"]);
     assert!(millis(&open, "max") > 900.0, "{}", open["latency_ns"]);
 
     let rest = format!("http://{}", servers().rest);
     let (closed, _) = measure(&folder, &[&common[..], &["--rest", &rest, "-c", "1", "-n", "2000"]].concat());
-    // The only caller waited it out: one slow request among thousands.
+    // The only client waited: one slow request among thousands.
     assert!(millis(&closed, "p99") < 400.0, "{}", closed["latency_ns"]);
     assert!(millis(&closed, "max") > 900.0, "{}", closed["latency_ns"]);
 }
@@ -274,7 +274,7 @@ fn requests_that_cannot_succeed_fail_at_once_and_nothing_is_measured() {
     }
 }
 
-/// An HTTP/1.1 server that answers every request with these bytes.
+/// An HTTP/1.1 server that responds to every request with these bytes.
 fn answering(response: String) -> SocketAddr {
     on_thread(|listener| async move {
         loop {
@@ -298,7 +298,7 @@ fn a_success_that_is_not_the_output_of_the_kernel_is_a_failure() {
         format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
     };
     for (address, says) in [
-        // As the gRPC port of `serve` answers a path that no service has.
+        // The response of the gRPC port of `serve` to an unknown path.
         (answering(response("application/grpc", "")), "content-type is application/grpc"),
         (answering(response("application/json", "")), "0 bytes"),
         (answering(response("application/json", "{}")), "begin with \"{}\""),
@@ -312,7 +312,7 @@ fn a_success_that_is_not_the_output_of_the_kernel_is_a_failure() {
         let error = text(&output.stderr);
         assert!(error.contains("not_an_output") && error.contains(says), "{says}: {error}");
         assert_eq!(output.status.code(), Some(1), "{says}");
-        // Where errors are allowed none of them counts as a successful request.
+        // With --allow-errors none of them counts as a successful request.
         let arguments = ["linalg/saxpy", "-i", &input, "--rest", &rest, "-n", "10", "--warmup", "0s", "--allow-errors"];
         let (run, _) = measure(&folder, &arguments);
         assert_eq!(run["errors"]["not_an_output"]["count"], 10, "{says}: {run}");
@@ -326,7 +326,7 @@ fn two_runs_are_compared_with_their_ratios_and_their_noise() {
     let input = folder.file("input.json", SAXPY);
     let (run, output) = measure(&folder, &["linalg/saxpy", "-i", &input, "-n", "1000", "--warmup", "0s"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    // Files of that form with figures that do not depend on the machine: nine windows of about so many requests.
+    // Files with figures that do not depend on the machine: nine windows of about this many requests.
     let file = |name: &str, requests: u64| {
         let mut run = run.clone();
         run["requests_per_s"] = (requests * 2).into();
@@ -355,7 +355,7 @@ fn two_runs_are_compared_with_their_ratios_and_their_noise() {
 #[test]
 fn ctrl_c_ends_the_run_and_still_prints_it() {
     let (folder, servers) = (Folder::new("interrupt"), servers());
-    // One request hangs for longer than anyone waits: it must not hold up the end.
+    // One request hangs: it must not delay the exit.
     let input = folder.file("input.json", r#"{"stall_at": 500, "stall_ms": 600000}"#);
     let (rest, file) = (format!("http://{}", servers.rest), folder.path("run.json"));
     let arguments = ["test/moody", "-i", &input, "--rest", &rest, "-d", "600s", "--warmup", "0s", "--json", &file];
@@ -369,7 +369,7 @@ fn ctrl_c_ends_the_run_and_still_prints_it() {
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
-    // It waits for a moment, and not for the ten minutes of the request or of the run.
+    // The exit does not wait for the ten minutes of the request or of the run.
     assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("ended by Ctrl-C"), "{}", text(&output.stdout));

@@ -108,7 +108,7 @@ fn a_closed_stdout_is_not_an_error() {
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
 }
 
-/// A ring of nodes: minutes of work.
+/// A ring of nodes, which takes minutes.
 fn large_graph() -> String {
     let nodes = 200_000;
     let edges: Vec<_> = (0..nodes).map(|node| format!("[{node},{}]", (node + 1) % nodes)).collect();

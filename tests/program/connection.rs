@@ -1,4 +1,4 @@
-//! A connection of HTTP/1.1 of which every response is seen whole.
+//! An HTTP/1.1 client that shows whole responses.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::process::PATIENCE;
 
-/// A connection of HTTP/1.1 on which one request follows the other.
+/// An HTTP/1.1 connection for sequential requests.
 pub(crate) struct Connection(BufReader<TcpStream>);
 
 #[derive(Debug)]
@@ -46,9 +46,9 @@ impl Connection {
         self.0.get_mut().write_all(head.as_bytes()).unwrap();
     }
 
-    /// Sends what the server need not read to its end.
+    /// Sends a part of a body, which the server need not read.
     pub(crate) fn body(&mut self, bytes: &[u8]) {
-        // What the server has said before it closed counts, and is read next.
+        // A response that was sent before the server closed is read next.
         let _ = self.0.get_mut().write_all(bytes);
     }
 
@@ -66,7 +66,7 @@ impl Connection {
         response.body = String::from_utf8_lossy(&body).into_owned();
         response
     }
-    /// A request in one piece, and its response.
+    /// Sends a whole request and reads its response.
     pub(crate) fn call(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
         let length = body.len().to_string();
         self.head(method, path, &[headers, &[("content-length", &length)]].concat());
@@ -74,7 +74,7 @@ impl Connection {
         self.response()
     }
 
-    /// What comes until the server closes.
+    /// Reads until the server closes.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         self.0.read_to_end(&mut rest).unwrap();

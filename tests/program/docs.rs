@@ -19,7 +19,7 @@ fn the_documentation_needs_credentials_and_explains_how_to_open_it() {
         let problem = get(&server, path);
         assert_eq!((problem.status, problem.header("content-type")), (401, Some("application/problem+json")), "{path}");
         assert!(problem.json()["detail"].as_str().unwrap().contains("auth.open_docs"), "{path}: {problem:?}");
-        // As browsers ask for pages.
+        // The headers of a browser.
         let accept = [("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")];
         let page = Connection::open(server.rest).call("GET", path, &accept, "");
         assert_eq!((page.status, page.header("content-type")), (401, Some("text/html; charset=utf-8")), "{path}");
@@ -78,7 +78,7 @@ fn the_documented_security_is_what_the_server_requires() {
         }
         let metrics = &document["paths"]["/metrics"]["get"]["security"];
         assert_eq!(metrics == &json!([]), args.contains(&"--auth-open-metrics"), "{metrics}");
-        // As the page tries it out, with the key that its button asked for.
+        // As the documentation page sends it, with the key from its Authorize button.
         let execute = format!("{prefix}/kernels/linalg/saxpy/execute");
         assert!(document["paths"][&execute]["post"].is_object());
         let headers = [("content-type", "application/json"), ("x-api-key", KEY), ("origin", "http://localhost")];

@@ -12,10 +12,10 @@ use crate::support::process::{Call, PATIENCE, SAXPY, Server};
 const DRAINING: &str = "draining: not ready from now on";
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 
-/// A request whose body has not come yet.
+/// A request without its body yet.
 fn unfinished(server: &Server) -> Call {
     let call = Call::begin(server.rest, "POST", EXECUTE, &[], SAXPY.len());
-    // It is in flight once another connection, made later, has been served.
+    // It is in flight once a later connection has been served.
     assert_eq!(server.get("/health/live").0, 200);
     call
 }
@@ -28,13 +28,13 @@ async fn a_request_in_flight_completes_while_new_connections_are_refused() {
     server.signal("TERM");
     server.stderr.until(DRAINING);
 
-    // During the notice all is as before but for the readiness.
+    // During the notice only readiness changes.
     assert_eq!(server.get("/health/ready").0, 503);
     let answer = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(answer.status, 2, "not serving");
     assert_eq!(server.post(EXECUTE, SAXPY).0, 200);
 
-    // After it nobody is let in, and who was is answered.
+    // After it new connections are refused, and the request in flight completes.
     let begun = Instant::now();
     while std::net::TcpStream::connect(server.rest).is_ok() {
         assert!(begun.elapsed() < PATIENCE, "the listener stays open");
@@ -44,12 +44,12 @@ async fn a_request_in_flight_completes_while_new_connections_are_refused() {
     assert_eq!(server.code(), Some(0));
 }
 
-/// Whether the client did not send the call: its connection had been told to go away between two calls. Other clients than
-/// tonic's send it on the next connection themselves.
+/// Whether the client did not send the call, as its connection got GOAWAY between two calls. Clients other than tonic's
+/// resend it on the next connection.
 fn was_not_sent(status: &tonic::Status) -> bool {
     let mut causes = std::iter::successors(std::error::Error::source(status), |&error| error.source());
     causes.any(|error| {
-        // It was refused by the client's own side of a connection that was told, or had not got that far.
+        // Rejected by the client's side of a closing connection, or before that.
         let goes_away = || format!("{error:?}").contains("GoAway(b\"\", NO_ERROR, Remote)");
         error.downcast_ref().is_some_and(|error: &hyper::Error| error.is_canceled() || goes_away())
     })
@@ -58,12 +58,12 @@ fn was_not_sent(status: &tonic::Status) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_nothing_is_lost() {
     let mut server = Server::start(&["--drain-notice=2s"]);
-    let (answered, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (completed, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
     let grpc = async {
         let mut kernels = KernelClient::new(server.channel().await);
         let mut health = HealthClient::new(server.channel().await);
         let mut calls = 0;
-        // As a balancer does it: who says that it does not serve is not asked any more.
+        // Like a load balancer: a server that is not ready gets no requests.
         loop {
             match health.check(HealthCheckRequest::default()).await {
                 Ok(answer) if answer.get_ref().status != 1 => break,
@@ -84,7 +84,7 @@ async fn under_load_nothing_is_lost() {
                 scope.spawn(|| {
                     while server.get("/health/ready").0 == 200 {
                         assert_eq!(server.post(EXECUTE, SAXPY).0, 200);
-                        answered.fetch_add(1, Ordering::Relaxed);
+                        completed.fetch_add(1, Ordering::Relaxed);
                     }
                     stopped.store(true, Ordering::Relaxed);
                 })
@@ -92,15 +92,15 @@ async fn under_load_nothing_is_lost() {
             .collect();
         scope.spawn(|| {
             let begun = Instant::now();
-            while answered.load(Ordering::Relaxed) < 50 {
-                assert!(begun.elapsed() < PATIENCE && !stopped.load(Ordering::Relaxed), "nothing is answered");
+            while completed.load(Ordering::Relaxed) < 50 {
+                assert!(begun.elapsed() < PATIENCE && !stopped.load(Ordering::Relaxed), "no request completes");
                 std::thread::sleep(Duration::from_millis(5));
             }
             server.signal("TERM");
         });
         let calls = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(grpc));
         clients.into_iter().for_each(|client| client.join().unwrap());
-        (answered.load(Ordering::Relaxed), calls)
+        (completed.load(Ordering::Relaxed), calls)
     });
     assert!(rest >= 50 && grpc > 0, "{rest} over REST, {grpc} over gRPC");
     assert_eq!(server.code(), Some(0));
@@ -117,7 +117,7 @@ async fn health_watchers_are_notified_and_do_not_delay_the_drain() {
     assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
     assert!(watch.message().await.unwrap().is_none(), "the watch has ended");
     assert_eq!(server.code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(45), "it was the limit that ended it");
+    assert!(begun.elapsed() < Duration::from_secs(45), "it ended at the drain limit");
 }
 
 /// A request that takes minutes unless it is cancelled.
@@ -139,7 +139,7 @@ fn a_request_beyond_the_drain_limit_is_cancelled_and_the_exit_code_reports_it() 
     let begun = Instant::now();
     let runs = |line: &str| line.starts_with("kernel_requests_in_flight") && line.ends_with(" 1");
     while !server.get("/metrics").1.lines().any(runs) {
-        assert!(begun.elapsed() < PATIENCE, "it is never run");
+        assert!(begun.elapsed() < PATIENCE, "it never runs");
     }
     server.signal("INT");
     assert_eq!(server.code(), Some(8));

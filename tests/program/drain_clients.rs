@@ -36,7 +36,7 @@ fn connect(to: SocketAddr) -> io::Result<BufReader<TcpStream>> {
     Ok(BufReader::new(stream))
 }
 
-/// The head and the body of a response; an error where the connection ends before its last byte.
+/// Reads head and body of a response; an error if the connection ends before its last byte.
 fn response(stream: &mut BufReader<TcpStream>) -> io::Result<(String, String)> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -59,7 +59,7 @@ fn request(version: &str, headers: &str) -> String {
     )
 }
 
-/// Sends a request, and says whether the response is the last one of its connection.
+/// Sends a request. Returns whether the response is the last one of its connection.
 fn ask(stream: &mut BufReader<TcpStream>) -> io::Result<bool> {
     stream.get_mut().write_all(request("1.1", "").as_bytes())?;
     let (head, body) = response(stream)?;
@@ -71,28 +71,28 @@ fn ask(stream: &mut BufReader<TcpStream>) -> io::Result<bool> {
 fn keep_alive_clients_are_told_to_close_and_lose_no_request() {
     const CLIENTS: usize = 24;
     let mut server = Server::start(&["--drain-notice=3s", "--drain-limit=120s"]);
-    let (answered, told_again) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (completed, told_again) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
                 let mut stream = connect(server.rest).unwrap();
-                while !ask(&mut stream).expect("no request is lost on a connection that was not told") {
-                    answered.fetch_add(1, Ordering::Relaxed);
+                while !ask(&mut stream).expect("no request is lost on a connection that was not notified") {
+                    completed.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(2));
                 }
-                // On a busy machine the notice may be over by now.
+                // On a busy machine the notice may have ended.
                 if let Ok(mut stream) = connect(server.rest)
                     && let Ok(told) = ask(&mut stream)
                 {
-                    assert!(told, "a new connection is told as well");
+                    assert!(told, "a new connection is notified too");
                     told_again.fetch_add(1, Ordering::Relaxed);
                     assert_eq!(stream.read(&mut [0]).expect("it is closed, and not reset"), 0);
                 }
             });
         }
         let begun = Instant::now();
-        while answered.load(Ordering::Relaxed) < 10 * CLIENTS {
-            assert!(begun.elapsed() < PATIENCE, "nothing is answered");
+        while completed.load(Ordering::Relaxed) < 10 * CLIENTS {
+            assert!(begun.elapsed() < PATIENCE, "no request completes");
             std::thread::sleep(Duration::from_millis(5));
         }
         server.signal("TERM");
@@ -109,7 +109,7 @@ fn a_connection_that_was_not_notified_stays_open_through_the_notice() {
     server.signal("TERM");
     server.stderr.until(DRAINING);
     std::thread::sleep(Duration::from_millis(500));
-    assert!(ask(&mut asks).expect("it was not told"), "it is told with the response");
+    assert!(ask(&mut asks).expect("it was not notified"), "it is notified by the response");
     let begun = Instant::now();
     assert_eq!(idle.read(&mut [0]).expect("it is closed, and not reset"), 0);
     assert!(
@@ -120,7 +120,7 @@ fn a_connection_that_was_not_notified_stays_open_through_the_notice() {
     assert_eq!(server.code(), Some(0));
 }
 
-/// hyper says `keep-alive` to those that ask for it, beside what it was told to say.
+/// hyper would add `keep-alive` for clients that request it.
 #[test]
 fn an_http_1_0_client_gets_one_connection_header() {
     let server = Server::start(&["--drain-notice=1h"]);
@@ -136,13 +136,13 @@ fn an_http_1_0_client_gets_one_connection_header() {
         if head.contains("connection: close") {
             break head;
         }
-        assert!(begun.elapsed() < PATIENCE, "it is never told");
+        assert!(begun.elapsed() < PATIENCE, "it is never notified");
     };
     assert!(!told.contains("keep-alive"), "{told}");
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
 }
 
-/// One request over HTTP/2, or a part of it: its head, by the static table of HPACK.
+/// The head of an HTTP/2 request, encoded with the static table of HPACK.
 fn http2_head(method: u8, path: &str, stream: u32, flags: u8) -> Vec<u8> {
     let mut head = vec![method, HPACK_HTTP];
     for (name, value) in [(&[0x04][..], path), (&[0x01], "test"), (&[0x0f, 0x10], "application/json")] {
@@ -158,11 +158,10 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A client of HTTP/2 that says exactly what it is told to. With hyper's, a request that was lost and one that was not
-/// sent look alike.
+/// An HTTP/2 client on raw frames. With hyper's, a lost request and one that was not sent look alike.
 struct Http2 {
     to_send: Mutex<(TcpStream, bool)>,
-    answered: AtomicUsize,
+    completed: AtomicUsize,
 }
 
 impl Http2 {
@@ -171,18 +170,18 @@ impl Http2 {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let window = frame(8, 0, 0, &0x3fff_ffff_u32.to_be_bytes());
         stream.write_all(&[PREFACE, SETTINGS, &window].concat()).unwrap();
-        Self { to_send: Mutex::new((stream, false)), answered: AtomicUsize::new(0) }
+        Self { to_send: Mutex::new((stream, false)), completed: AtomicUsize::new(0) }
     }
 
-    /// Sends requests until it is told to go away, and gives how many, once the connection has ended.
+    /// Sends requests until GOAWAY. Returns their number once the connection has ended.
     fn ask(&self) -> usize {
         let begun = Instant::now();
         std::thread::scope(|scope| {
             let reads = scope.spawn(|| self.read());
             let mut sent = 0;
             loop {
-                // Fewer at a time than a connection may have.
-                if sent - self.answered.load(Ordering::Relaxed) < 20 {
+                // Fewer than the maximum number of concurrent streams.
+                if sent - self.completed.load(Ordering::Relaxed) < 20 {
                     let mut to_send = self.to_send.lock().unwrap();
                     if to_send.1 {
                         break;
@@ -191,11 +190,11 @@ impl Http2 {
                     to_send.0.write_all(&head).unwrap();
                     sent += 1;
                 }
-                assert!(begun.elapsed() < PATIENCE && !reads.is_finished(), "it is never told");
+                assert!(begun.elapsed() < PATIENCE && !reads.is_finished(), "it is never notified");
                 std::thread::sleep(Duration::from_millis(1));
             }
             reads.join().unwrap();
-            assert_eq!(self.answered.load(Ordering::Relaxed), sent, "requests are lost");
+            assert_eq!(self.completed.load(Ordering::Relaxed), sent, "requests are lost");
             sent
         })
     }
@@ -219,7 +218,7 @@ impl Http2 {
                 _ => {}
             }
             if matches!(kind, 0 | 1) && flags as u8 & END_STREAM != 0 {
-                self.answered.fetch_add(1, Ordering::Relaxed);
+                self.completed.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -227,16 +226,16 @@ impl Http2 {
 
 #[test]
 fn http2_clients_are_told_to_go_away_and_lose_no_request() {
-    // They end long before the notice does.
+    // They end long before the notice.
     let mut server = Server::start(&["--drain-notice=1h"]);
     let clients: Vec<_> = (0..8).map(|_| Http2::connect(server.rest)).collect();
-    // Those that have asked nothing are told with their first request, before the notice and within it.
+    // Connections without requests so far are notified with their first one.
     let fresh = Http2::connect(server.rest);
     std::thread::scope(|scope| {
         let asking: Vec<_> = clients.iter().map(|client| scope.spawn(|| client.ask())).collect();
         let begun = Instant::now();
-        while clients.iter().any(|client| client.answered.load(Ordering::Relaxed) < 20) {
-            assert!(begun.elapsed() < PATIENCE, "nothing is answered");
+        while clients.iter().any(|client| client.completed.load(Ordering::Relaxed) < 20) {
+            assert!(begun.elapsed() < PATIENCE, "no request completes");
             std::thread::sleep(Duration::from_millis(5));
         }
         server.signal("TERM");
@@ -306,15 +305,15 @@ async fn running_requests_of_a_stream_complete_before_it_ends() {
         line.starts_with("kernel_requests_total") && line.contains("betweenness")
             || line.starts_with("kernel_requests_in_flight") && line.ends_with(" 1")
     }) {
-        assert!(begun.elapsed() < PATIENCE, "it is never run");
+        assert!(begun.elapsed() < PATIENCE, "it never runs");
     }
     server.signal("TERM");
-    assert_eq!(responses.message().await.unwrap().expect("it is answered").tag, 3000);
+    assert_eq!(responses.message().await.unwrap().expect("it completes").tag, 3000);
     assert_eq!(responses.message().await.unwrap_err().code(), Code::Unavailable);
     assert_eq!(server.code(), Some(0));
 }
 
-/// Clients that have begun something, or nothing, and do not go on; none of them takes notice of what it is told.
+/// Clients that stall at different points and ignore notifications.
 fn stuck(to: SocketAddr) -> Vec<TcpStream> {
     let whole = request("1.1", "");
     let http2_body = [http2_head(HPACK_POST, EXECUTE, 1, END_HEADERS), frame(0, 0, 1, b"{\"")].concat();
@@ -324,7 +323,7 @@ fn stuck(to: SocketAddr) -> Vec<TcpStream> {
         b"POST /kernels HTTP/1.1\r\nho",
         &whole.as_bytes()[..whole.len() - 10],
         &with_expect.as_bytes()[..with_expect.len() - SAXPY.len()],
-        // Of the next request, after one that is answered.
+        // A part of a second request.
         &[whole.as_bytes(), b"GET /health HT"].concat(),
         whole.as_bytes(),
         &PREFACE[..10],
@@ -344,7 +343,7 @@ fn stuck(to: SocketAddr) -> Vec<TcpStream> {
 fn stalled_clients_do_not_delay_the_drain() {
     let mut server = Server::start(&["--drain-notice=200ms", "--drain-limit=120s"]);
     let stuck = [stuck(server.rest), stuck(server.grpc)];
-    // One that sends a byte now and then.
+    // A client that sends a byte now and then.
     let half = request("1.1", "").into_bytes();
     let mut trickles = TcpStream::connect(server.rest).unwrap();
     trickles.write_all(&half[..half.len() - 40]).unwrap();
@@ -356,10 +355,10 @@ fn stalled_clients_do_not_delay_the_drain() {
             }
         }
     });
-    // All of them are there once connections made later have been served.
+    // All are accepted once later connections have been served.
     assert_eq!(server.get("/health/live").0, 200);
     server.signal("TERM");
-    // It waits for at most 60 s, half of what the drain may take.
+    // At most 60 s, half of the drain limit.
     assert_eq!(server.code(), Some(0));
     let log = server.stderr.now();
     assert!(log.contains("had not sent them in full"), "{log}");
@@ -382,7 +381,7 @@ fn a_stalled_tls_handshake_does_not_delay_the_drain() {
     ]);
     let silent = TcpStream::connect(server.rest).unwrap();
     let mut half = TcpStream::connect(server.grpc).unwrap();
-    // The beginning of a record that holds a handshake.
+    // The beginning of a handshake record.
     half.write_all(&[22, 3, 1, 2, 0, 1, 0]).unwrap();
     std::thread::sleep(Duration::from_millis(200));
     server.signal("TERM");

@@ -9,7 +9,7 @@ use crate::frames::Client;
 use crate::support::process::{SAXPY, Server};
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
-/// Longer than a server needs to answer a head, and shorter than it waits for a body.
+/// Longer than a server needs to respond to a head, and shorter than it waits for a body.
 const LATER: Duration = Duration::from_millis(200);
 
 type Headers = &'static [(&'static str, &'static str)];
@@ -23,7 +23,7 @@ const REJECTED: [(&str, Headers, &str); 5] = [
     (EXECUTE, &[("content-type", "application/json"), ("grpc-timeout", "soon")], "invalid_argument"),
 ];
 
-/// A body that comes after the server could have answered is read before the response ends, so that no reset follows.
+/// Asserts that a body which arrives after the server could have responded is read, so that no reset follows.
 fn assert_no_reset(to: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> String {
     let mut client = Client::connect(to);
     client.head(1, path, headers);
@@ -32,7 +32,7 @@ fn assert_no_reset(to: SocketAddr, path: &str, headers: &[(&str, &str)], body: &
     client.body(1, first, false);
     client.body(1, last, true);
     let sent = client.response(1);
-    // What the server has to say of the first stream comes before the end of the next one.
+    // Frames of the first stream arrive before the end of the next one.
     for stream in [3, 5] {
         client.head(stream, path, headers);
         client.body(stream, body, true);
@@ -57,7 +57,7 @@ fn over_http2_a_rejected_request_with_a_small_body_is_not_reset() {
 #[test]
 fn over_http2_a_rejected_request_with_a_long_body_can_send_it() {
     let server = Server::start(&[]);
-    // Less than a client may send unasked, so that this one need not wait for a window.
+    // Less than the initial window.
     let piece = vec![b' '; 16 << 10];
     for (path, headers, code) in REJECTED {
         let mut client = Client::connect(server.rest);
@@ -79,10 +79,10 @@ fn over_grpc_a_rejected_call_is_not_reset() {
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
     for path in ["/tower_kernels.v1.Kernel/Execute", "/tower_kernels.v1.Kernel/ExecuteStream", "/no.such.Service/Call"]
     {
-        // A message of no bytes.
+        // An empty message.
         assert_no_reset(server.grpc, path, &headers, &[0; 5]);
     }
-    // One that opens a stream and waits for its first response is answered before it sends anything.
+    // A client that opens a stream and sends nothing gets a response.
     let mut client = Client::connect(server.grpc);
     client.head(1, "/tower_kernels.v1.Kernel/ExecuteStream", &headers);
     assert_eq!(client.response(1).resets, []);
@@ -107,7 +107,7 @@ fn over_http1_no_request_after_one_with_a_long_body_is_lost() {
             }
             connection.head("GET", "/health/live", &[]);
             assert_eq!(connection.response().status, 200, "{method} {path} {headers:?}");
-            // One with a body as long is not read only to be dropped.
+            // A body this long is not read only to be dropped.
             assert!(closes, "{method} {path} {headers:?}");
         }
     }
@@ -140,7 +140,7 @@ fn over_http1_the_connection_of_a_rejected_request_with_a_small_body_stays_open(
 #[test]
 fn over_http1_a_missing_body_closes_the_connection_and_the_response_says_so() {
     let server = Server::start(&[]);
-    // Part of it comes, or the client has not been asked for it.
+    // A part of the body arrives, or the client waits for `100 Continue`.
     let parts = [(("accept", "*/*"), &b"{"[..]), (("expect", "100-continue"), b"")];
     let requests = REJECTED.into_iter().flat_map(|request| parts.map(|part| (request, part)));
     let sent: Vec<_> = requests

@@ -1,4 +1,4 @@
-//! A client of HTTP/2 that writes the frames that a test wants, and shows every frame that comes back.
+//! An HTTP/2 client on raw frames.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ const END_HEADERS: u8 = 4;
 
 pub(crate) struct Client(TcpStream);
 
-/// What the server has sent on one stream until it ended it.
+/// The frames that the server sent on one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     /// Frames of headers and of data, in this order.
@@ -40,7 +40,7 @@ impl Client {
         let pseudo = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "test")];
         let mut block = Vec::new();
         for (name, value) in pseudo.iter().chain(headers) {
-            // A literal that is not to be indexed, under a new name.
+            // A literal without indexing, with a new name.
             block.push(0);
             for text in [name, value] {
                 block.push(u8::try_from(text.len()).ok().filter(|length| *length < 127).unwrap());

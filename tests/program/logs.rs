@@ -17,7 +17,7 @@ const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 const BAD_INPUT: &str = r#"{"a": 1.0, "x": [1.0], "y": []}"#;
 const LISTEN: [&str; 4] = ["serve", "--rest-listen=127.0.0.1:0", "--grpc-listen=127.0.0.1:0", "--drain-notice=0s"];
 
-/// A cycle, whose betweenness takes far longer than anybody here waits.
+/// A cycle whose betweenness takes longer than any timeout here.
 fn cycle() -> String {
     let nodes = 20_000;
     let edges: Vec<String> = (0..nodes).map(|node| format!("[{node},{}]", (node + 1) % nodes)).collect();
@@ -33,7 +33,7 @@ fn execute(kernel: &str, input: &str) -> ExecuteRequest {
     ExecuteRequest { kernel_id: kernel.to_owned(), input: input.to_owned() }
 }
 
-/// A call of gRPC under a name and for a tenant.
+/// A gRPC call with a request id and a tenant.
 fn call<T>(message: T, id: &str, tenant: &str) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("x-request-id", id.parse().unwrap());
@@ -46,7 +46,7 @@ fn streamed(tag: u64, kernel: &str, input: &str) -> ExecuteStreamRequest {
     ExecuteStreamRequest { tag, timeout_ms: 0, call }
 }
 
-/// A server that logs JSON. It says where it listens in the log alone, at level info.
+/// A server with JSON logs, which reports its addresses only in the log, at level info.
 fn json_server(args: &[&str]) -> Server {
     let mut child = program(LISTEN).arg("--log-format=json").args(args).spawn().unwrap();
     let (stdout, stderr) = (Text::of(child.stdout.take().unwrap()), Text::of(child.stderr.take().unwrap()));
@@ -58,20 +58,20 @@ fn json_server(args: &[&str]) -> Server {
     Server { child, stdout, stderr, rest, grpc }
 }
 
-/// The whole lines of a log in JSON.
+/// Parses the complete lines of a JSON log.
 fn lines(text: &str) -> Vec<Value> {
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
-/// Ends the server and gives what it has logged, as far as the last line.
+/// Stops the server and returns its whole log.
 fn ended(mut server: Server) -> String {
     server.signal("TERM");
     assert_eq!(server.code(), Some(0), "{}", server.stderr.now());
     server.stderr.end()
 }
 
-/// The lines of one kind, by the request that they are about.
+/// The lines with this message about this request.
 fn of<'a>(lines: &'a [Value], message: &str, id: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["message"] == message && line["request_id"] == id).collect()
 }
@@ -91,13 +91,13 @@ async fn lines_about_a_request_have_its_id_kernel_and_tenant_at_any_level() {
         let server = json_server(&[&level_flag, "--circuit-breaker-enabled=false"]);
         let mut client = KernelClient::new(server.channel().await);
         tokio::task::block_in_place(|| {
-            // Late on a worker, which is logged at level WARN.
+            // A missed deadline, which is logged at level WARN.
             let late = document("graph/betweenness-centrality", &cycle(), "acme");
             let late = late.replace(r#""tenant""#, r#""timeout_ms": 300, "tenant""#);
             assert_eq!(server.post_as("/execute", &late, &["x-request-id: rest-late"]).0, 504);
             let bad = document("linalg/saxpy", BAD_INPUT, "acme");
             assert_eq!(server.post_as("/execute", &bad, &["x-request-id: rest-bad"]).0, 400);
-            // No name, and a new one in its place.
+            // An invalid request id, which is replaced.
             assert_eq!(server.post_as("/execute", &bad, &["x-request-id: a b"]).0, 400);
         });
         let mut late = call(execute("graph/betweenness-centrality", &cycle()), "grpc-late", "globex");
@@ -163,7 +163,7 @@ async fn the_access_log_has_one_line_for_each_request() {
     const KEY: &str = "of-this-test-alone-and-long-enough";
     const SERVE_ALONE: &str = "--log-level=off,tower_kernels::serve=info";
     let config = keys(KEY);
-    // More than is sent before the rate is to be exceeded.
+    // More requests than the test sends before it exceeds the rate.
     let limits = ["--rate-limit-per-second=1", "--rate-limit-burst=10", "--rest-max-request-size=100000"];
     let server = json_server(&[&["--config", config.path(), SERVE_ALONE, "--log-access"][..], &limits].concat());
     let rest = |method: &str, path: &str, id: &str, key: &str, body: &str| {
@@ -199,7 +199,7 @@ async fn the_access_log_has_one_line_for_each_request() {
     while responses.message().await.unwrap().is_some() {}
     drop(client);
     tokio::task::block_in_place(|| {
-        // As many as it takes, on a machine with nothing else to do.
+        // Until the rate is exceeded.
         let begun = Instant::now();
         while rest("POST", EXECUTE, "limited", KEY, SAXPY).0 != 429 {
             assert!(begun.elapsed() < PATIENCE, "the rate is not limited");
@@ -344,7 +344,7 @@ fn startup_logs_the_settings_that_differ_from_the_defaults_with_their_source() {
     ] {
         assert!(settings.contains(&line), "{line} is not in {settings:#?}");
     }
-    // Said, and the default nevertheless.
+    // Set to its default.
     assert!(!settings.iter().any(|line| line.contains("cors")), "{settings:#?}");
     assert!(!log.contains(&digest(KEY)), "{log}");
 
@@ -372,7 +372,7 @@ fn the_startup_message_has_the_docs_url_and_matches_the_readme() {
         names(&readme[readme.find("```text\ntower-kernels ").unwrap()..]),
         "{startup_message}"
     );
-    // The page is REST's.
+    // Without REST there is no documentation page.
     let mut without_rest = program(["serve", "--rest-listen=off", "--grpc-listen=127.0.0.1:0"]).spawn().unwrap();
     let startup_message = Text::of(without_rest.stdout.take().unwrap()).until("auth ");
     without_rest.kill().unwrap();
@@ -386,7 +386,7 @@ fn a_client_of_rest_sets_its_deadline_by_a_header_or_in_the_document() {
     let path = "/kernels/graph/betweenness-centrality/execute";
     for header in ["grpc-timeout: 200m", "connect-timeout-ms: 200"] {
         let (status, body) = server.post_as(path, &cycle(), &[header]);
-        // 408 where the deadline passes while the body is read.
+        // 408 if the deadline passes while the body is read.
         assert!(matches!(status, 408 | 504), "{header}: {status} {body}");
     }
     let input = cycle();

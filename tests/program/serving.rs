@@ -48,7 +48,7 @@ fn the_metrics_page_has_the_requested_format() {
     assert!(open_metrics.contains("# TYPE kernel_requests counter\n"), "{open_metrics}");
     let rejected = r#"kernel_requests_total{operation="linalg/saxpy",outcome="invalid_argument"} 1"#;
     assert!([&text, &open_metrics].iter().all(|page| page.lines().any(|line| line == rejected)), "{text}");
-    // Nothing has panicked, and what was rejected ran on nothing.
+    // Nothing panicked, and rejected requests have no backend.
     for absent in ["kernel_panics", "backend=\"none\""] {
         assert!(!text.contains(absent) && !open_metrics.contains(absent), "{absent} is in\n{text}");
     }
@@ -117,7 +117,7 @@ fn a_tenant_over_its_rate_limit_is_rejected_and_others_are_not() {
     server.stderr.until("without authentication a request can name any tenant");
     let begun = Instant::now();
     let mut rejected = 0;
-    // On a machine that is slow enough the quota comes back as fast as it is used.
+    // On a slow machine the quota is refilled as fast as it is used.
     while rejected == 0 && begun.elapsed() < PATIENCE {
         rejected += usize::from(call("acme") == 429);
     }

@@ -142,7 +142,7 @@ fn a_mistake_in_the_file_is_rejected_by_key_and_line() {
             _ => format!("{value:?}"),
         };
         let file = File::new(&format!("# A comment.\n{key} = {}\n", value_of(value)));
-        // A list is shown as one.
+        // A list is shown as a list.
         let shown = if *key == "domains" { "line 2" } else { value };
         rejected(
             &run(["serve", "--print-config", "--config", file.path()], ""),
@@ -236,7 +236,7 @@ fn an_empty_variable_is_not_set_whatever_the_setting() {
     let empty = all.output().unwrap();
     assert_eq!(printed(&empty), printed(&run(["serve", "--print-config"], "")));
 
-    // It does not hide what the file says either.
+    // It does not override the file either.
     let file = File::new("grpc.listen = \"off\"\ndomains = [\"graph\"]\n");
     let output = program(["serve", "--print-config", "--config", file.path()])
         .env("TOWER_KERNELS_GRPC_LISTEN", "")
