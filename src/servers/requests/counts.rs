@@ -210,7 +210,7 @@ impl Collector for Encoder {
         // Read once, so that the page agrees with itself.
         let read = Transport::ALL.map(|transport| (transport.as_str(), counts.transports[transport as usize].read()));
 
-        let help = "Requests that ended, by what their client was told";
+        let help = "Requests that ended, by outcome";
         let mut family = encoder.encode_descriptor("server_requests", help, None, MetricType::Counter)?;
         for (transport, (ended, _)) in &read {
             for (outcome, count) in OUTCOMES.iter().zip(ended).filter(|(_, count)| **count > 0) {
@@ -218,18 +218,18 @@ impl Collector for Encoder {
                 family.encode_family(&labels)?.encode_counter(count, exemplar)?;
             }
         }
-        let help = "Requests that began";
+        let help = "Requests that started";
         let mut family = encoder.encode_descriptor("server_requests_begun", help, None, MetricType::Counter)?;
         for (transport, (_, begun)) in &read {
             family.encode_family(&[("transport", *transport)])?.encode_counter(begun, exemplar)?;
         }
-        let help = "Requests that have not ended";
+        let help = "Requests in flight";
         let mut family = encoder.encode_descriptor("server_requests_in_flight", help, None, MetricType::Gauge)?;
         for (transport, (ended, begun)) in &read {
             let in_flight = begun - ended.iter().sum::<u64>();
             family.encode_family(&[("transport", *transport)])?.encode_gauge(&in_flight)?;
         }
-        let help = "Requests that were refused because of who makes them, by what is wrong with their credential";
+        let help = "Requests that failed authentication, by reason";
         let mut family = encoder.encode_descriptor("authentication_failures", help, None, MetricType::Counter)?;
         for ((transport, reason), count) in &*counts.authentication_failures.lock() {
             let labels = [("transport", *transport), ("reason", *reason)];

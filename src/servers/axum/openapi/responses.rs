@@ -94,11 +94,7 @@ pub(super) fn parameters() -> Value {
         ),
         ("connect-timeout-ms", "Timeout in milliseconds.", Some("^[0-9]{1,10}$")),
         // Ignored with a JSON body, so any value is allowed.
-        (
-            head_length.as_str(),
-            "Length in bytes of the JSON before the tensors. Required with tensors.",
-            None,
-        ),
+        (head_length.as_str(), "Length in bytes of the JSON before the tensors. Required with tensors.", None),
     ];
     let parameter = |(name, description, pattern): (&str, &str, Option<&str>)| {
         let mut schema = json!({ "type": "string" });
