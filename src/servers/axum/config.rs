@@ -1,8 +1,8 @@
 /// Configuration of a [`KernelRouter`](super::KernelRouter).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouterConfig {
-    /// Prefix of the paths `/kernels` and `/execute`, such as `/api/v1`; empty for none. `/health` and `/metrics` have no
-    /// prefix, as probes and scrapers expect them there. [`check`](Self::check) validates it.
+    /// Prefix of the paths `/kernels` and `/execute`, such as `/api/v1`; empty for none. `/health` and `/metrics` have
+    /// no prefix, as probes and scrapers expect them there. [`check`](Self::check) validates it.
     pub prefix: String,
     /// Enables `/metrics`.
     pub enable_metrics: bool,
@@ -43,8 +43,8 @@ impl RouterConfig {
     ///
     /// # Errors
     /// If the prefix is invalid: it has an empty segment, a character that a path cannot have, or a segment that is a
-    /// parameter or that clients resolve (`:id`, `*rest`, `{id}`, `..`). A slash at the end is ignored, and the one at the
-    /// beginning is optional.
+    /// parameter or that clients resolve (`:id`, `*rest`, `{id}`, `..`). A slash at the end is ignored, and the one at
+    /// the beginning is optional.
     pub fn check(&self) -> Result<(), InvalidPrefix> {
         let invalid = |reason: String| InvalidPrefix { prefix: self.prefix.clone(), reason };
         let prefix = self.prefix.strip_prefix('/').unwrap_or(&self.prefix);

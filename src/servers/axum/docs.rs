@@ -17,8 +17,8 @@ use crate::error::ErrorKind;
 use crate::request::request_id::RequestId;
 use crate::servers::http::{Problem, document};
 
-/// URLs are relative, so that the page works in nested routers. The default validator is an Internet service and is disabled.
-/// Credentials are stored in the browser.
+/// URLs are relative, so that the page works in nested routers. The default validator is an Internet service and is
+/// disabled. Credentials are stored in the browser.
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     let config = Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true);
     let config = config.persist_authorization(true);

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Marks a router as draining: `/health/ready` responds with 503, so that load balancers send no more requests. Everything
-/// else continues. Clones are of the same router.
+/// Marks a router as draining: `/health/ready` responds with 503, so that load balancers send no more requests.
+/// Everything else continues. Clones are of the same router.
 #[derive(Clone, Debug, Default)]
 pub struct DrainHandle(Arc<AtomicBool>);
 

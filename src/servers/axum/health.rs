@@ -271,8 +271,8 @@ fn gpu_status(reading: &GpuReading) -> Status {
     if reading.ecc_uncorrected.is_some_and(|errors| errors > 0) { Status::Degraded } else { Status::Healthy }
 }
 
-/// The error of a service that has failed permanently; `None` if it is ready or at capacity. The clone that is polled returns
-/// its permit when it is dropped.
+/// The error of a service that has failed permanently; `None` if it is ready or at capacity. The clone that is polled
+/// returns its permit when it is dropped.
 async fn failure<S>(service: &S) -> Option<String>
 where
     S: Service<KernelRequest, Error: AnyError> + Clone,

@@ -109,8 +109,8 @@ pub(super) async fn describe<S>(
     json_response(document, &request_id)
 }
 
-/// Responds to other methods below `/kernels/` with 405 and the methods of the path. For axum these paths are one route, so
-/// its own `Allow` header would have the methods of all.
+/// Responds to other methods below `/kernels/` with 405 and the methods of the path. For axum these paths are one
+/// route, so its own `Allow` header would have the methods of all.
 pub(super) async fn other_method<S>(
     State(shared): State<Arc<Shared<S>>>,
     path: Result<Path<String>, PathRejection>,

@@ -65,8 +65,8 @@ where
     }
 }
 
-/// Metrics by domain, computed from those of the layer when the page is requested. Calls by an alias count for the domain of the
-/// kernel.
+/// Metrics by domain, computed from those of the layer when the page is requested. Calls by an alias count for the
+/// domain of the kernel.
 struct ByDomain<S>(Arc<Shared<S>>);
 
 impl<S> std::fmt::Debug for ByDomain<S> {

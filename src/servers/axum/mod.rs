@@ -19,7 +19,8 @@
 //! ```
 //!
 //! All requests are handled by one [`Service<KernelRequest>`](crate::service::KernelService).
-//! [`KernelRouter::with_service`] takes any such service, and the kernels inside of it for health and metrics of their devices:
+//! [`KernelRouter::with_service`] takes any such service, and the kernels inside of it for health and metrics of their
+//! devices:
 //!
 //! ```
 //! use std::time::Duration;
@@ -95,8 +96,8 @@
 //!
 //! * `kernel_id` is for `{prefix}/execute` only; otherwise the path has the id.
 //! * `parameters` has the fields of `metadata`, and optionally `binary_data_output: true`. Other fields are rejected.
-//! * The datatypes are BOOL, UINT8, UINT32, UINT64, INT32, INT64, FP32 and FP64. Text is UINT8. A scalar has shape `[]` or
-//!   `[1]`.
+//! * The datatypes are BOOL, UINT8, UINT32, UINT64, INT32, INT64, FP32 and FP64. Text is UINT8. A scalar has shape `[]`
+//!   or `[1]`.
 //! * `outputs` selects outputs by name. Outputs are always binary.
 //! * The head's JSON Schemas are in the [OpenAPI](#openapi) document, as `TensorHead` and `TensorAnswerHead`.
 //! * Small tensors can be in the head as `data`, a flat array. The head has at most 64 KiB.
@@ -133,42 +134,46 @@
 //!
 //! # Errors
 //!
-//! Error responses are problem documents (RFC 9457, `application/problem+json`) with `title`, `status`, `code`, `detail`,
-//! `request_id`, and `field` if a field is invalid. Statuses and codes are those of the [table](crate::error), and 405
-//! `method_not_allowed`, 408 `request_timeout` (the body did not arrive before the deadline) and 415
-//! `unsupported_media_type`. 429 and 503 have a `Retry-After` header, and 401 has `WWW-Authenticate`. If a body is too slow or
-//! too large to be read, the response has `connection: close`. The rest of a small body is read and discarded, so that the
-//! connection can be reused.
+//! Error responses are problem documents (RFC 9457, `application/problem+json`) with `title`, `status`, `code`,
+//! `detail`, `request_id`, and `field` if a field is invalid. Statuses and codes are those of the
+//! [table](crate::error), and 405 `method_not_allowed`, 408 `request_timeout` (the body did not arrive before the
+//! deadline) and 415 `unsupported_media_type`. 429 and 503 have a `Retry-After` header, and 401 has `WWW-Authenticate`.
+//! If a body is too slow or too large to be read, the response has `connection: close`. The rest of a small body is
+//! read and discarded, so that the connection can be reused.
 //!
-//! Error responses of a layer around the router, such as [`ErrorResponseLayer`](crate::layers::ErrorResponseLayer), have no
-//! `request_id`. Add such layers with [`KernelRouter::into_router_with`], which adds the id and the CORS headers.
+//! Error responses of a layer around the router, such as [`ErrorResponseLayer`](crate::layers::ErrorResponseLayer),
+//! have no `request_id`. Add such layers with [`KernelRouter::into_router_with`], which adds the id and the CORS
+//! headers.
 //!
 //! # CORS
 //!
-//! With [`RouterConfig::cors_enabled`], scripts of all origins can send requests and read responses, with `x-request-id`,
-//! `retry-after`, `www-authenticate`, `allow` and `inference-header-content-length`. They can send any header, including
-//! `authorization`; browsers add no credentials by themselves. Preflights are cached for an hour and need no credentials.
+//! With [`RouterConfig::cors_enabled`], scripts of all origins can send requests and read responses, with
+//! `x-request-id`, `retry-after`, `www-authenticate`, `allow` and `inference-header-content-length`. They can send any
+//! header, including `authorization`; browsers add no credentials by themselves. Preflights are cached for an hour and
+//! need no credentials.
 //!
 //! # OpenAPI
 //!
-//! The document is generated from the routes, the types of requests and responses, and the registered kernels, again if the
-//! registry has changed. It does not describe the documentation itself. Path parameters cannot contain the slashes of kernel
-//! ids, so each kernel has paths of its own. Paths have the prefix; the document is at the root, as `/health` is, and its server
-//! URL is relative, so it is correct for nested routers and behind proxies. [`KernelRouter::openapi`] disables it.
+//! The document is generated from the routes, the types of requests and responses, and the registered kernels, again if
+//! the registry has changed. It does not describe the documentation itself. Path parameters cannot contain the slashes
+//! of kernel ids, so each kernel has paths of its own. Paths have the prefix; the document is at the root, as `/health`
+//! is, and its server URL is relative, so it is correct for nested routers and behind proxies.
+//! [`KernelRouter::openapi`] disables it.
 //!
-//! Add authentication as a layer with [`KernelRouter::into_router_with`], and describe it with [`KernelRouter::security`]: which
-//! schemes there are and which operations require one. Swagger UI then has a button for credentials, which it stores in the
-//! browser. Exempt the paths of [`is_docs`] from authentication, as a browser has no credentials when it opens the page.
+//! Add authentication as a layer with [`KernelRouter::into_router_with`], and describe it with
+//! [`KernelRouter::security`]: which schemes there are and which operations require one. Swagger UI then has a button
+//! for credentials, which it stores in the browser. Exempt the paths of [`is_docs`] from authentication, as a browser
+//! has no credentials when it opens the page.
 //!
-//! Swagger UI is embedded, loads nothing from other hosts, and its content security policy forbids it. Its files are sent with
-//! gzip, which every browser accepts. It is slow with thousands of kernels.
+//! Swagger UI is embedded, loads nothing from other hosts, and its content security policy forbids it. Its files are
+//! sent with gzip, which every browser accepts. It is slow with thousands of kernels.
 //!
 //! # Metrics
 //!
 //! `/metrics` has those of [`layers::metrics`](crate::middleware::metrics), counted outside of the service and of a
-//! [`TimeoutLayer`](crate::layers::TimeoutLayer) around it, so they include rejections of its layers and missed deadlines, and
-//! the following. Metrics without values are omitted. Up to 1 024 kernels have series of their own: the first that are called.
-//! The others are counted together as operation and domain `other`.
+//! [`TimeoutLayer`](crate::layers::TimeoutLayer) around it, so they include rejections of its layers and missed
+//! deadlines, and the following. Metrics without values are omitted. Up to 1 024 kernels have series of their own: the
+//! first that are called. The others are counted together as operation and domain `other`.
 //!
 //! | name | type | labels | what |
 //! |---|---|---|---|
@@ -189,13 +194,13 @@
 //! | `kernel_connections_closed_total` | counter | `listener`, `reason` | connections closed by the server: the client did not read responses (`slow`), was idle over HTTP/2 (`idle`), or the maximum age was reached (`age`) |
 //! | `kernel_streams_reset_total` | counter | `listener` | HTTP/2 streams reset because their client did not read the response |
 //!
-//! The connection metrics require [`KernelRouter::connections`]. Requests to all routes, and those of gRPC, are counted by
-//! [`requests`](crate::requests); add them with [`KernelRouter::more_metrics`].
+//! The connection metrics require [`KernelRouter::connections`]. Requests to all routes, and those of gRPC, are counted
+//! by [`requests`](crate::requests); add them with [`KernelRouter::more_metrics`].
 //!
-//! Those of the backends are there where the router knows its [devices](KernelRouter::with_service); the CPU has no label
-//! `device`. When all slots are taken, further requests wait in front of the service and are in no gauge:
-//! `kernel_backend_queued` over `kernel_backend_lanes` says how many rounds of work a newcomer waits for, and is what to
-//! add replicas by.
+//! Those of the backends are there where the router knows its [devices](KernelRouter::with_service); the CPU has no
+//! label `device`. When all slots are taken, further requests wait in front of the service and are in no gauge:
+//! `kernel_backend_queued` over `kernel_backend_lanes` says how many rounds of work a newcomer waits for, and is what
+//! to add replicas by.
 //!
 //! With `KernelRouter::tls` (feature `tls`):
 //!
@@ -205,8 +210,8 @@
 //! | `kernel_tls_reloads_total` | counter | `outcome` | reloads of changed certificate files: `ok` or `failed` |
 //! | `kernel_tls_handshake_failures_total` | counter | `reason` | failed handshakes: `timeout`, `not_tls`, `client_certificate`, `other` |
 //!
-//! With NVIDIA's management library (part of the driver), sensor readings of each CUDA device. Names are those of NVIDIA's DCGM
-//! exporter, with Prometheus units. Readings that a device or driver does not support are missing:
+//! With NVIDIA's management library (part of the driver), sensor readings of each CUDA device. Names are those of
+//! NVIDIA's DCGM exporter, with Prometheus units. Readings that a device or driver does not support are missing:
 //!
 //! | name | type | DCGM's `DCGM_FI_DEV_` | what |
 //! |---|---|---|---|
@@ -222,8 +227,8 @@
 //!
 //! # Cancel safety
 //!
-//! If a client closes the connection, the server drops the handler's future, which cancels the call. The server must limit the
-//! time to receive a request's head; the body must arrive before the deadline.
+//! If a client closes the connection, the server drops the handler's future, which cancels the call. The server must
+//! limit the time to receive a request's head; the body must arrive before the deadline.
 //!
 //! # Many clients
 //!
@@ -232,8 +237,9 @@
 //! `tower_kernels::hyper::serve(listener, TowerToHyperService::new(router), stop, drain)`, with `hyper-util`'s
 //! `TowerToHyperService` and a listener from `tower_kernels::hyper::listen`. See `examples/axum_server.rs`.
 //!
-//! New connections wait in the listener's backlog, and the system may reset them if it is full. If hundreds of clients can
-//! connect at once, use that `listen` or tokio's `TcpSocket::listen` with a longer backlog than that of `TcpListener::bind`.
+//! New connections wait in the listener's backlog, and the system may reset them if it is full. If hundreds of clients
+//! can connect at once, use that `listen` or tokio's `TcpSocket::listen` with a longer backlog than that of
+//! `TcpListener::bind`.
 
 mod config;
 #[cfg(feature = "hyper")]

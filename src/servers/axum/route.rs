@@ -73,8 +73,8 @@ impl Route {
     }
 }
 
-/// Whether this is a path of the documentation: `/openapi.json`, or Swagger UI and its files. Use it to exempt them from
-/// authentication.
+/// Whether this is a path of the documentation: `/openapi.json`, or Swagger UI and its files. Use it to exempt them
+/// from authentication.
 pub fn is_docs(path: &str) -> bool {
     // A file, and not `/docs/kernels` or `/docs/execute` behind the prefix `/docs`.
     let is_file = |name: &str| name.is_empty() || (name.contains('.') && !name.contains('/'));

@@ -45,8 +45,8 @@ type OptionalTls = Option<crate::servers::hyper::Tls>;
 #[cfg(not(feature = "tls"))]
 type OptionalTls = ();
 
-/// Builds an [`axum::Router`](::axum::Router) for kernels, over any `Service<KernelRequest>`. The [module](super) lists its
-/// routes.
+/// Builds an [`axum::Router`](::axum::Router) for kernels, over any `Service<KernelRequest>`. The [module](super) lists
+/// its routes.
 pub struct KernelRouter<S = KernelService> {
     service: S,
     /// Metrics of the router, if the service has none.
@@ -89,8 +89,8 @@ impl KernelRouter {
 
 impl<S> KernelRouter<S> {
     /// Creates a router over any service. `kernels` is the [`LocalPipeline`](crate::pipeline::LocalPipeline) or
-    /// [`KernelService`] inside of it: the source of the list of kernels, the devices of `/health` and `/metrics`, and the
-    /// readiness, and for a pipeline of its metrics, circuits and timeout.
+    /// [`KernelService`] inside of it: the source of the list of kernels, the devices of `/health` and `/metrics`, and
+    /// the readiness, and for a pipeline of its metrics, circuits and timeout.
     ///
     /// # Panics
     /// If [`RouterConfig::check`] fails.
@@ -135,9 +135,9 @@ impl<S> KernelRouter<S> {
 
     limit_setters!(state.limits);
 
-    /// Uses the metrics of a [`MetricsLayer`] of the service, instead of those of the router: for a service that is shared with
-    /// other servers. Put a [`TimeoutLayer`] inside of the layer; otherwise calls that exceed their deadline are dropped and
-    /// counted as `cancelled`, though their response is `deadline_exceeded`.
+    /// Uses the metrics of a [`MetricsLayer`] of the service, instead of those of the router: for a service that is
+    /// shared with other servers. Put a [`TimeoutLayer`] inside of the layer; otherwise calls that exceed their
+    /// deadline are dropped and counted as `cancelled`, though their response is `deadline_exceeded`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -169,8 +169,8 @@ impl<S> KernelRouter<S> {
         self
     }
 
-    /// Adds metrics of the connections of a [`Server`](crate::hyper::Server), with this value of the label `listener`, which
-    /// must be unique.
+    /// Adds metrics of the connections of a [`Server`](crate::hyper::Server), with this value of the label `listener`,
+    /// which must be unique.
     #[cfg(feature = "hyper")]
     #[must_use]
     pub fn connections(mut self, listener: &'static str, connections: Connections) -> Self {
@@ -195,19 +195,20 @@ impl<S> KernelRouter<S> {
         self
     }
 
-    /// Enables `/openapi.json`, and `/docs` with the feature `docs`. Enabled by default. Disable them if the program has routes
-    /// of its own at these paths.
+    /// Enables `/openapi.json`, and `/docs` with the feature `docs`. Enabled by default. Disable them if the program
+    /// has routes of its own at these paths.
     #[must_use]
     pub fn openapi(mut self, enabled: bool) -> Self {
         self.openapi = enabled;
         self
     }
 
-    /// Describes authentication in the OpenAPI document, so that Swagger UI has a button for credentials. Clients use one of
-    /// `schemes`. `exempt` returns whether a request needs none, as for
+    /// Describes authentication in the OpenAPI document, so that Swagger UI has a button for credentials. Clients use
+    /// one of `schemes`. `exempt` returns whether a request needs none, as for
     /// [`AuthenticateLayer::exempt`](crate::layers::AuthenticateLayer::exempt).
     ///
-    /// This changes the document only. Add the layer that authenticates with [`into_router_with`](Self::into_router_with).
+    /// This changes the document only. Add the layer that authenticates with
+    /// [`into_router_with`](Self::into_router_with).
     #[must_use]
     pub fn security(
         mut self,
@@ -223,8 +224,8 @@ impl<S> KernelRouter<S> {
         self.state.drain.clone()
     }
 
-    /// Builds the router. It has a fallback that responds with problem documents; to merge it with another router that has a
-    /// fallback, call `reset_fallback` on one of them.
+    /// Builds the router. It has a fallback that responds with problem documents; to merge it with another router that
+    /// has a fallback, call `reset_fallback` on one of them.
     pub fn into_router(self) -> Router
     where
         S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
@@ -238,8 +239,8 @@ impl<S> KernelRouter<S> {
 
     /// Builds the router inside of a layer, such as one that authenticates.
     ///
-    /// Unlike for a layer around the [router](Self::into_router), responses of the layer have the `x-request-id` and the headers of
-    /// CORS (if [`RouterConfig::cors_enabled`](super::RouterConfig)), and preflights do not reach it.
+    /// Unlike for a layer around the [router](Self::into_router), responses of the layer have the `x-request-id` and
+    /// the headers of CORS (if [`RouterConfig::cors_enabled`](super::RouterConfig)), and preflights do not reach it.
     ///
     /// ```
     /// use tower::ServiceBuilder;
@@ -281,7 +282,8 @@ impl<S> KernelRouter<S> {
         let routes: Vec<_> = Route::of(&state.config, openapi).collect();
         let Some(metrics) = metrics else {
             let layer = metrics_of(&state.registry);
-            // The handler drops the call at the deadline. Without the timeout inside, metrics would count it as cancelled.
+            // The handler drops the call at the deadline. Without the timeout inside, metrics would count it as
+            // cancelled.
             let service = layer.layer(TimeoutLayer::new(state.limits.timeout).layer(service));
             return Shared { service, metrics: layer.handle(), state }.into_routes(&routes);
         };
@@ -372,8 +374,8 @@ where
     }
 }
 
-/// The fallback. `/` redirects to the documentation here and not in a route, so that a router that is merged with this one can
-/// have a route there.
+/// The fallback. `/` redirects to the documentation here and not in a route, so that a router that is merged with this
+/// one can have a route there.
 #[cfg_attr(not(feature = "docs"), expect(unused_variables, reason = "for the documentation"))]
 async fn not_found(request: Request, redirects_to_docs: bool) -> Response {
     without_body(request, |head| {
