@@ -1,7 +1,8 @@
 //! Error kinds, and how errors become HTTP and gRPC responses.
 //!
-//! The error of a layer wraps the error of the service inside it, and each of them implements [`Classify`]. A server (REST,
-//! gRPC, actix, or your own) asks the outermost error for its [`ErrorKind`] and looks up the status in this table:
+//! The error of a layer wraps the error of the service inside it, and each of them implements [`Classify`]. A server
+//! (REST, gRPC, actix, or your own) asks the outermost error for its [`ErrorKind`] and looks up the status in this
+//! table:
 //!
 //! | kind | code | HTTP | gRPC | meaning |
 //! |---|---|---|---|---|

@@ -1,5 +1,5 @@
-//! A Tower `Service<KernelRequest>` that runs real kernels on CUDA GPUs and on the CPU, and the layers that make it safe
-//! to put in front of users.
+//! A Tower `Service<KernelRequest>` that runs real kernels on CUDA GPUs and on the CPU, and the layers that make it
+//! safe to put in front of users.
 //!
 //! Everything is a Tower service, so a hyper, axum, tonic or actix program builds its own pipeline from the parts and
 //! nobody has to take the whole:
@@ -46,10 +46,11 @@
 //!
 //! * **Readiness tells the truth.** `poll_ready` reserves a place to run; `Pending` means that the machine is full.
 //!   Nothing queues without a bound.
-//! * **Dropping the future cancels the work.** A deadline, a disconnect and an explicit drop take the same way. Work that
-//!   waits is never started, a running kernel stops at its next check, and its slot is free when it has really stopped.
-//! * **One parse, one write.** Input bytes are decoded once, straight into the kernel's typed input. Callers in the same
-//!   process pass typed values and pay for no codec.
+//! * **Dropping the future cancels the work.** A deadline, a disconnect and an explicit drop take the same way. Work
+//!   that waits is never started, a running kernel stops at its next check, and its slot is free when it has really
+//!   stopped.
+//! * **One parse, one write.** Input bytes are decoded once, straight into the kernel's typed input. Callers in the
+//!   same process pass typed values and pay for no codec.
 //! * **What costs less than a thread hop runs where it is**, everything else on a lane, so that no async thread is held
 //!   up.
 //! * **Errors carry their meaning**: each says of itself what kind of refusal it is and when to retry; one
@@ -59,11 +60,11 @@
 //!
 //! * A server to start, without code of your own: the program `tower-kernels` (feature `server`); `tower-kernels serve
 //!   --help` lists its settings.
-//! * Kernels behind a server of your own, each with a feature of its name: `axum` for REST (`KernelRouter`), `grpc` over
-//!   tonic (`KernelGrpcServer`, `KernelClient`), `hyper` for any pipeline as a service of hyper's and a server with a
-//!   graceful end, `actix` for actors.
-//! * Who may call: `layers::AuthenticateLayer` (feature `auth`), and [`layers::ErrorResponseLayer`], which makes HTTP or gRPC
-//!   answers of what layers refuse.
+//! * Kernels behind a server of your own, each with a feature of its name: `axum` for REST (`KernelRouter`), `grpc`
+//!   over tonic (`KernelGrpcServer`, `KernelClient`), `hyper` for any pipeline as a service of hyper's and a server
+//!   with a graceful end, `actix` for actors.
+//! * Who may call: `layers::AuthenticateLayer` (feature `auth`), and [`layers::ErrorResponseLayer`], which makes HTTP
+//!   or gRPC answers of what layers refuse.
 //! * Using kernels: [`KernelService`](service::KernelService) and the [catalogue](kernels).
 //! * The layers around kernels in the right order, from a few settings: [`pipeline`].
 //! * Around a service of your own that knows nothing of kernels: [`middleware`].

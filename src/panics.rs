@@ -1,16 +1,16 @@
 //! Catches panics of code that is not ours, whatever they carry: the one place for it.
 //!
 //! What a panic carries is a value of any type, and dropping it runs the code of whoever made it. A value whose `Drop`
-//! panics turns a panic that has been caught into one that has not: it takes the worker, the task or the connection with
-//! it. So the value of a panic never leaves this module. Texts, which nearly all panics carry, are read and dropped; other
-//! values are leaked, because a drop that panics twice ends the process. That costs a few bytes for each such panic, and
-//! only a kernel that calls [`panic_any`](std::panic::panic_any) makes any.
+//! panics turns a panic that has been caught into one that has not: it takes the worker, the task or the connection
+//! with it. So the value of a panic never leaves this module. Texts, which nearly all panics carry, are read and
+//! dropped; other values are leaked, because a drop that panics twice ends the process. That costs a few bytes for each
+//! such panic, and only a kernel that calls [`panic_any`](std::panic::panic_any) makes any.
 //!
 //! # What cannot be caught
 //!
-//! A second panic while the first one unwinds, such as that of a `Drop` of a local variable of a function that panics, ends
-//! the process: Rust leaves no choice. So does a panic whose value panics when `rayon` drops it, which it does where both
-//! halves of a [`rayon::join`] panic.
+//! A second panic while the first one unwinds, such as that of a `Drop` of a local variable of a function that panics,
+//! ends the process: Rust leaves no choice. So does a panic whose value panics when `rayon` drops it, which it does
+//! where both halves of a [`rayon::join`] panic.
 
 use std::any::Any;
 use std::borrow::Cow;

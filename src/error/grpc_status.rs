@@ -15,8 +15,8 @@ use prost::Message;
 use super::ErrorKind;
 use crate::text::truncated;
 
-/// Most clients accept 8 to 16 KiB of trailers. A percent-encoded text is up to three times as long, and the details repeat
-/// it.
+/// Most clients accept 8 to 16 KiB of trailers. A percent-encoded text is up to three times as long, and the details
+/// repeat it.
 pub(crate) const MAX_TEXT_BYTES: usize = 1024;
 
 /// `domain` of this crate's `google.rpc.ErrorInfo`.

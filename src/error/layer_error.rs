@@ -1,11 +1,11 @@
 //! `layer_error!`, which implements the traits of a layer's error type.
 
-/// Implements `Display`, `Error`, `Classify` and `From` for the error of a layer, which is generic over the error of the
-/// inner service.
+/// Implements `Display`, `Error`, `Classify` and `From` for the error of a layer, which is generic over the error of
+/// the inner service.
 ///
-/// Each of the layer's own variants is given its kind, the time to retry and a text. Those in parentheses hold the error of
-/// the inner service and delegate to it. thiserror's derive is not used because it requires `E: Error`, and `BoxError` does
-/// not implement `Error`.
+/// Each of the layer's own variants is given its kind, the time to retry and a text. Those in parentheses hold the
+/// error of the inner service and delegate to it. thiserror's derive is not used because it requires `E: Error`, and
+/// `BoxError` does not implement `Error`.
 macro_rules! layer_error {
     (@from $error:ident($inner:ident $(, $more:ident)*)) => {
         /// Wraps an error of the inner service.

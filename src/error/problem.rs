@@ -74,8 +74,8 @@ impl ProblemDocument {
     /// Creates the response. It has a `Retry-After` header if `retry_after` is known or the status calls for one, and
     /// `WWW-Authenticate` with a 401.
     ///
-    /// A layer does not know the id of its request. So the extensions of a response without one contain this document, for
-    /// a server further out to add the id.
+    /// A layer does not know the id of its request. So the extensions of a response without one contain this document,
+    /// for a server further out to add the id.
     pub(crate) fn into_response(
         self,
         retry_after: Option<Duration>,

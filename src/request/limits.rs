@@ -1,7 +1,7 @@
 //! How much a request may hold of what takes time or memory for each item, however few bytes an item has on the wire.
 //!
-//! Every way in (REST, gRPC, actix, and callers in the same process) has these limits, and checks them before it collects
-//! the items. Bytes in all are bounded elsewhere, by each server's limit on the body of a request.
+//! Every way in (REST, gRPC, actix, and callers in the same process) has these limits, and checks them before it
+//! collects the items. Bytes in all are bounded elsewhere, by each server's limit on the body of a request.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::RequestContext;
 
-/// Tensors in a request or a response, and names in the list of outputs that a request wants. The kernels of the catalogue
-/// have at most a dozen fields.
+/// Tensors in a request or a response, and names in the list of outputs that a request wants. The kernels of the
+/// catalogue have at most a dozen fields.
 pub const MAX_TENSORS: usize = 256;
 
 /// Dimensions of a tensor.
@@ -72,8 +72,8 @@ pub fn check_name(name: &str) -> Result<(), InvalidName> {
 
 /// The tenant that a layer may keep something of: the request's, if its name has at most [`MAX_NAME_BYTES`].
 ///
-/// Servers check names where they come in. Layers are built into other programs as well, and what they keep of a tenant is
-/// bounded in number only, so to them requests of a tenant with a longer name are requests without a tenant.
+/// Servers check names where they come in. Layers are built into other programs as well, and what they keep of a tenant
+/// is bounded in number only, so to them requests of a tenant with a longer name are requests without a tenant.
 #[inline]
 pub fn tenant_key<R: RequestContext + ?Sized>(request: &R) -> Option<&Arc<str>> {
     request.tenant().filter(|tenant| tenant.len() <= MAX_NAME_BYTES)

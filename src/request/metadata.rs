@@ -111,7 +111,8 @@ impl RequestMetadata {
         Ok(metadata)
     }
 
-    /// Sets the deadline to `timeout` after the arrival, if that is earlier. A timeout past the end of time is no deadline.
+    /// Sets the deadline to `timeout` after the arrival, if that is earlier. A timeout past the end of time is no
+    /// deadline.
     pub(crate) fn set_timeout(&mut self, timeout: Duration) {
         if let Some(deadline) = self.received_at.checked_add(timeout)
             && self.deadline.is_none_or(|earlier| deadline < earlier)
@@ -178,9 +179,9 @@ mod headers {
     impl RequestMetadata {
         /// Parses headers and extensions.
         ///
-        /// Extensions ([`Tenant`], [`Priority`], [`TraceContext`]) take precedence over headers, as layers and interceptors
-        /// insert what they have checked. The earliest of the timeouts and a [`Deadline`] extension is the deadline. A
-        /// malformed `traceparent` is ignored, as the standard requires.
+        /// Extensions ([`Tenant`], [`Priority`], [`TraceContext`]) take precedence over headers, as layers and
+        /// interceptors insert what they have checked. The earliest of the timeouts and a [`Deadline`] extension is the
+        /// deadline. A malformed `traceparent` is ignored, as the standard requires.
         ///
         /// # Errors
         /// The first header that is invalid.
@@ -227,8 +228,8 @@ mod headers {
             if let Some(value) = headers.get("grpc-timeout") {
                 let reason = "it is not 1 to 8 digits and one of H, M, S, m, u, n";
                 let timeout = parse("grpc-timeout", value, reason, parse_grpc_timeout)?;
-                // The response must be sent before the timers of tonic's transport and of the client fire, as theirs are
-                // less informative.
+                // The response must be sent before the timers of tonic's transport and of the client fire, as theirs
+                // are less informative.
                 let margin = match format {
                     HeaderFormat::Rest => Duration::ZERO,
                     HeaderFormat::Grpc => (timeout / 10).min(Duration::from_millis(10)),

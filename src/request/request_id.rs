@@ -27,8 +27,8 @@ impl RequestId {
         Self::parse(headers).unwrap_or_else(Self::generate)
     }
 
-    /// Reads the client's id. Otherwise generates one and sets the header to it, so that services further in use the same
-    /// id.
+    /// Reads the client's id. Otherwise generates one and sets the header to it, so that services further in use the
+    /// same id.
     pub(crate) fn ensure(headers: &mut HeaderMap) -> Self {
         Self::parse(headers).unwrap_or_else(|| {
             let id = Self::generate();
@@ -37,8 +37,8 @@ impl RequestId {
         })
     }
 
-    /// Generates an id: `req-` and 16 hex digits, which are a count hashed with a key of this process, so that the ids of
-    /// replicas differ.
+    /// Generates an id: `req-` and 16 hex digits, which are a count hashed with a key of this process, so that the ids
+    /// of replicas differ.
     pub(crate) fn generate() -> Self {
         static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -46,8 +46,8 @@ impl RequestId {
         Self(HeaderValue::try_from(id).expect("hex digits are visible ASCII"))
     }
 
-    /// The id of a request within a stream: that of the stream, a slash, and the number of the request. Generated if that is
-    /// too long.
+    /// The id of a request within a stream: that of the stream, a slash, and the number of the request. Generated if
+    /// that is too long.
     #[cfg(feature = "grpc")]
     pub(crate) fn nth_of_stream(&self, number: u64) -> Self {
         let id = format!("{}/{number}", self.as_str());

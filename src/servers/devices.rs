@@ -1,12 +1,12 @@
-//! Whether the devices of this process can run what is asked of them, by the one rule of all servers.
+//! Whether the devices of this process can run the registered kernels: one rule for all servers.
 
 use crate::backends::{CudaState, LocalStatus};
 #[cfg(feature = "cuda")]
 use crate::service::BackendKind;
 use crate::service::KernelRegistry;
 
-/// Why some kernels cannot run any more: the CPU has no workers, or every CUDA device is lost and there is a kernel for
-/// nothing else. `None` while all can run, if more slowly.
+/// Returns why some kernels cannot run any more: the CPU has no workers, or every CUDA device is lost and a kernel
+/// requires one. `None` while all can run, even if more slowly.
 pub(crate) fn out_of_service(status: &LocalStatus, registry: &KernelRegistry) -> Option<String> {
     let LocalStatus { cpu, cuda } = status;
     let no_workers = !cpu.pool.up || cpu.pool.alive == 0;
@@ -14,7 +14,7 @@ pub(crate) fn out_of_service(status: &LocalStatus, registry: &KernelRegistry) ->
     (no_workers || is_missed(cuda, registry)).then(problems)
 }
 
-/// That CUDA is off is no problem of a device.
+/// A CUDA backend that is off is not a problem of a device.
 pub(crate) fn cuda_problems(cuda: &CudaState) -> Vec<String> {
     match cuda {
         CudaState::Off { .. } => Vec::new(),
@@ -23,7 +23,7 @@ pub(crate) fn cuda_problems(cuda: &CudaState) -> Vec<String> {
     }
 }
 
-/// Whether no CUDA device is left, and a kernel runs on nothing else.
+/// Whether no CUDA device is available and a kernel requires one.
 #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "without CUDA nothing can be lost"))]
 pub(crate) fn is_missed(cuda: &CudaState, registry: &KernelRegistry) -> bool {
     match cuda {
@@ -33,7 +33,7 @@ pub(crate) fn is_missed(cuda: &CudaState, registry: &KernelRegistry) -> bool {
     }
 }
 
-/// Whether there is a kernel that runs on CUDA and nowhere else.
+/// Whether a kernel runs on CUDA only.
 #[cfg(feature = "cuda")]
 fn needs_cuda(registry: &KernelRegistry) -> bool {
     registry.list().iter().any(|kernel| {

@@ -5,19 +5,19 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 
-/// Bytes up to which the document of a request is looked through where it is: at some 1 GB/s, about 100 µs.
+/// Documents up to this size are scanned inline: about 100 µs at 1 GB/s.
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 pub(super) const DOCUMENT_BYTES: usize = 100 << 10;
 
-/// Bytes up to which JSON is read into types where it is: at some 200 MB/s, about 100 µs.
+/// JSON up to this size is deserialized inline: about 100 µs at 200 MB/s.
 #[cfg(any(feature = "actix", feature = "axum", feature = "hyper"))]
 pub(super) const TYPED_JSON_BYTES: usize = 20 << 10;
 
-/// Runs `work` here if it is small, and on tokio's blocking pool if it is not.
+/// Runs `work` inline if it is small, and otherwise on tokio's blocking pool.
 ///
-/// At most half of the machine's threads do so at one time, so that decoding leaves room for requests that are small. The
-/// wait for a turn ends when the future is dropped, as it is when the client hangs up or its deadline passes. Work that has
-/// begun runs to its end and keeps its turn until then, so it must be bounded by the bytes of one request, and linear.
+/// At most half of the machine's threads run such work at one time, so that small requests are not delayed. Dropping
+/// the future ends the wait for a permit. Work that has started runs to its end and holds its permit, so its duration
+/// must be bounded by the size of one request.
 pub(super) async fn offload<T, F>(is_large: bool, work: F) -> T
 where
     T: Send + 'static,
@@ -26,7 +26,7 @@ where
     if is_large { apart(work).await } else { work() }
 }
 
-// In a box, so that a small request's future has no room for what it does not do.
+// Boxed, so that the future of a small request stays small.
 fn apart<T, F>(work: F) -> std::pin::Pin<Box<dyn Future<Output = T> + Send>>
 where
     T: Send + 'static,
@@ -44,7 +44,7 @@ where
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime has ended before the work began, and drops this future as well.
+                // The runtime was shut down before the work started, and drops this future as well.
                 Err(_) => std::future::pending().await,
             },
         }

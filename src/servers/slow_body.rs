@@ -1,4 +1,4 @@
-//! Bodies of requests that come slowly while there is not enough memory for others.
+//! Aborts request bodies that arrive slowly while there is not enough memory for other requests.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,21 +9,21 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::service::HostReservation;
 
-/// How long a body has to bring what it must.
+/// Interval in which a body must make progress.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a request may hold without anybody caring how fast it comes.
+/// Memory that a request may hold however slowly it arrives.
 const SMALL: u64 = 64 << 10;
 
-/// The least bytes that a body has to bring in an [`INTERVAL`].
+/// Minimum progress in an [`INTERVAL`], in bytes.
 const LEAST: u64 = 16 << 10;
 
-/// The part of what a request holds that its body has to bring in an [`INTERVAL`]: no request holds much for longer than
-/// some 30 seconds before it is there.
+/// Minimum progress in an [`INTERVAL`], as a share of the memory that the request holds: it holds much memory for at
+/// most about 30 seconds before it is complete.
 const PART: u64 = 32;
 
-/// Watches the body of one request, and gives it up where it comes slowly, holds memory, and others are rejected for want
-/// of it. While there is enough for everybody no body is too slow.
+/// Monitors the body of a request, and aborts it if it arrives slowly, holds memory, and other requests are rejected
+/// for lack of memory.
 #[derive(Debug, Default)]
 pub(crate) struct SlowBody {
     received: u64,
@@ -31,12 +31,12 @@ pub(crate) struct SlowBody {
 }
 
 impl SlowBody {
-    /// Counts what has come.
+    /// Records progress.
     pub(crate) fn received(&mut self, bytes: usize) {
         self.received += bytes as u64;
     }
 
-    /// Ready once the body is to be given up. To be polled when nothing has come.
+    /// Ready once the body must be aborted. Poll it when no data is available.
     pub(crate) fn poll_given_up(&mut self, held: &HostReservation, cx: &mut Context<'_>) -> Poll<()> {
         let bytes = held.bytes();
         if bytes <= SMALL {

@@ -1,11 +1,11 @@
-//! What becomes of a request's body that its response did not need.
+//! Handles the part of a request's body that was not read before the response.
 //!
-//! A server that drops such a body has to give up the connection of HTTP/1.1, as the next request comes after the body;
-//! hyper does so without a word in the response, and a client that goes on using the connection loses its next request.
-//! So a small body is read to its end first, and where that is not done the response says `connection: close`.
+//! A server that drops such a body must close an HTTP/1.1 connection, as the next request follows the body. hyper does
+//! so without `connection: close`, and a client that reuses the connection loses its next request. So a small body is
+//! read to its end first, and otherwise the response has `connection: close`.
 //!
-//! Over HTTP/2 hyper resets the stream (`NO_ERROR`) as soon as the response has ended. That is right, and yet curl and
-//! others take it for the failure of a request that was answered. There a body can be read after its response.
+//! Over HTTP/2 hyper resets the stream (`NO_ERROR`) as soon as the response has ended, which curl and others report as
+//! a failed request. There the body is read after the response.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -16,21 +16,21 @@ use http::{HeaderMap, HeaderValue, Response, Version};
 use http_body::Body;
 use tokio::time::{Instant, sleep_until};
 
-/// The most bytes of a body that are read before its response is sent: 64 KiB.
+/// Maximum size of a body that is read before its response is sent: 64 KiB.
 const MAX_HELD_BYTES: u64 = 64 << 10;
-/// The most bytes of a body that are read after its response: 16 MiB.
+/// Maximum size of a body that is read after its response: 16 MiB.
 #[cfg(feature = "hyper")]
 const MAX_LATE_BYTES: u64 = 16 << 20;
-/// For how long the next bytes are waited for. They come right after the head, unless the client is stuck.
+/// Timeout of the next bytes. They follow the head, unless the client is stuck.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// For how long a body is read in all.
+/// Timeout of the whole body.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// What has to be known of a request to deal with its unread body once it is answered.
+/// Properties of a request that decide what happens to its unread body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UnreadBody {
     is_http1: bool,
-    /// The client sends the body only after the server has asked for it.
+    /// Whether the client waits for `100 Continue` before it sends the body.
     expects_continue: bool,
 }
 
@@ -40,21 +40,21 @@ impl UnreadBody {
         Self { is_http1: version <= Version::HTTP_11, expects_continue: headers.get(EXPECT).is_some_and(is_continue) }
     }
 
-    /// Whether the connection is of HTTP/1.1, which the unread part of a body leaves unusable.
+    /// Whether the connection is HTTP/1.1, which an unread body makes unusable.
     #[cfg(feature = "hyper")]
     pub(crate) fn is_http1(self) -> bool {
         self.is_http1
     }
 
-    /// Whether to read the rest of the body before this response is sent. `was_polled` says whether the body was asked
-    /// for, and with it a client that waits for `100 Continue`.
+    /// Whether to read the rest of the body before the response is sent. `was_polled` is whether the body was polled,
+    /// which sends `100 Continue`.
     pub(crate) fn is_worth_reading<B: Body, T>(self, body: &B, was_polled: bool, response: &Response<T>) -> bool {
         let is_last = self.is_http1 && says_close(response);
         let never_comes = self.expects_continue && !was_polled;
         !is_last && !never_comes && body.size_hint().lower() <= MAX_HELD_BYTES
     }
 
-    /// Reads the rest of the body, and tells the client of HTTP/1.1 to close where it does not end soon.
+    /// Reads the rest of the body. Sets `connection: close` for HTTP/1.1 if it does not end soon.
     pub(crate) async fn read<B: Body, T>(self, body: B, mut response: Response<T>) -> Response<T> {
         if !ends_soon(body, MAX_HELD_BYTES).await {
             self.say_close(&mut response);
@@ -62,21 +62,20 @@ impl UnreadBody {
         response
     }
 
-    /// Deals with what is left of the body of a request that was answered: behind a server that does not do so itself it
-    /// is the adapter's part.
+    /// Handles the rest of the body of a request that has a response, in servers that do not do so themselves.
     pub(crate) async fn finish<B: Body, T>(self, body: B, mut response: Response<T>) -> Response<T> {
         if body.is_end_stream() {
             return response;
         }
         if self.is_worth_reading(&body, false, &response) {
-            // In a box, as few need its timers.
+            // Boxed, as few requests need its timers.
             return Box::pin(self.read(body, response)).await;
         }
         self.say_close(&mut response);
         response
     }
 
-    /// Says that there are no further responses on the connection. Over HTTP/2 it is the stream that ends.
+    /// Sets `connection: close`, unless it is HTTP/2, where only the stream ends.
     pub(crate) fn say_close<T>(self, response: &mut Response<T>) {
         if self.is_http1 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -84,7 +83,7 @@ impl UnreadBody {
     }
 }
 
-/// Reads the rest of a body of HTTP/2 whose response is on its way, and drops it where that takes too long.
+/// Reads the rest of an HTTP/2 body while the response is sent, and drops it if that takes too long.
 #[cfg(feature = "hyper")]
 pub(crate) async fn read_late<B: Body>(body: B) {
     ends_soon(body, MAX_LATE_BYTES).await;
@@ -96,7 +95,7 @@ fn says_close<T>(response: &Response<T>) -> bool {
     options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
-/// Reads a body and drops what comes; false where it is too long, comes too slowly or breaks off.
+/// Reads and discards a body; false if it is too long, too slow or ends early.
 async fn ends_soon<B: Body>(body: B, max_bytes: u64) -> bool {
     let mut body = std::pin::pin!(body);
     let last = Instant::now() + MAX_TIME;

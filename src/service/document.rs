@@ -114,7 +114,8 @@ fn is_one(batch_size: &u32) -> bool {
 }
 
 impl KernelRequest {
-    /// Reads the document of an execute call. A `trace_id` is a W3C trace id of 32 hex digits, or a whole `traceparent`.
+    /// Reads the document of an execute call. A `trace_id` is a W3C trace id of 32 hex digits, or a whole
+    /// `traceparent`.
     ///
     /// # Errors
     /// The first field found wrong; those of `input` are found when the request is run.

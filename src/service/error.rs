@@ -86,8 +86,8 @@ pub enum KernelError {
     DeviceLost {
         /// The device, such as `CUDA 0`.
         device: Arc<str>,
-        /// The first fault seen, in the driver's words. It is for operators, and no part of the error's text, which clients
-        /// are told.
+        /// The first fault seen, in the driver's words. It is for operators, and no part of the error's text, which
+        /// clients are told.
         reason: Arc<str>,
     },
     /// The backend's workers are gone.
@@ -95,8 +95,8 @@ pub enum KernelError {
         /// The backend.
         backend: &'static str,
     },
-    /// The kernel panicked: its code, or that of its types. Nobody but its caller is affected. Servers do not tell their
-    /// clients what it said.
+    /// The kernel panicked: its code, or that of its types. Nobody but its caller is affected. Servers do not tell
+    /// their clients what it said.
     Panicked {
         /// What it said, at most a kilobyte of it.
         message: String,

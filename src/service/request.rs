@@ -69,8 +69,8 @@ impl KernelRequest {
         self.scheduling.set_share(share);
     }
 
-    /// Says whether the deadline is the server's own timeout, and not one that the caller chose. If nothing is said it is
-    /// the caller's.
+    /// Says whether the deadline is the server's own timeout, and not one that the caller chose. If nothing is said it
+    /// is the caller's.
     #[inline]
     pub fn set_deadline_is_server_timeout(&mut self, is: bool) {
         self.scheduling.set_server_timeout(is);
@@ -88,8 +88,8 @@ impl KernelRequest {
         self.deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
     }
 
-    /// Applies metadata. The earlier deadline holds; priority and tenant replace those of the request; the trace is set if
-    /// the request has none.
+    /// Applies metadata. The earlier deadline holds; priority and tenant replace those of the request; the trace is set
+    /// if the request has none.
     pub(crate) fn apply_metadata(&mut self, metadata: RequestMetadata) {
         if metadata.deadline.is_some_and(|deadline| self.deadline.is_none_or(|own| deadline <= own)) {
             self.deadline = metadata.deadline;

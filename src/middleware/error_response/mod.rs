@@ -5,8 +5,8 @@
 //! error can [`Classify`](crate::error::Classify) itself, sits directly on routes that know nothing of kernels.
 //!
 //! It differs from `axum`'s `HandleErrorLayer` in that the errors need not be boxed and told apart again by a handler:
-//! each says of itself what it is, and the [table](crate::error) makes a status of that. Errors that are boxed, as those of
-//! tower's `load_shed`, `timeout` and `buffer` are, are [told apart](fn@crate::error::classify) here.
+//! each says of itself what it is, and the [table](crate::error) makes a status of that. Errors that are boxed, as
+//! those of tower's `load_shed`, `timeout` and `buffer` are, are [told apart](fn@crate::error::classify) here.
 //!
 //! ```
 //! use std::time::Duration;
@@ -42,20 +42,20 @@
 //! | [`ErrorResponseLayer::grpc`] | a gRPC status in a response of headers alone | `Default` |
 //!
 //! `axum::body::Body` and `http_body_util::Full<Bytes>` serve for all three, `tonic::body::Body` and a `BoxBody` for the
-//! last, which is the one for `tonic`'s `Server::builder().layer`. Every other body does with [`any_body`] between this layer
-//! and the service. Compression goes outside of this layer, where it sees these answers as well. A [`Protocol`] of your own
-//! writes refusals in any other way.
+//! last, which is the one for `tonic`'s `Server::builder().layer`. Every other body does with [`any_body`] between this
+//! layer and the service. Compression goes outside of this layer, where it sees these answers as well. A [`Protocol`]
+//! of your own writes refusals in any other way.
 //!
 //! # Readiness
 //!
 //! Pending stays pending. An inner service that fails to become ready is reported as ready, and the next call is
-//! answered with the reason and does not reach it; then it is asked again. So a worker that is gone is an answer to each
-//! caller, where a server would drop connection after connection.
+//! answered with the reason and does not reach it; then it is asked again. So a worker that is gone is an answer to
+//! each caller, where a server would drop connection after connection.
 //!
 //! # Cost
 //!
-//! Where nothing is refused, one comparison before the call and one after it; [`ErrorResponseLayer::new`] also looks up one
-//! header of the request. Nothing is allocated. A refusal allocates its text.
+//! Where nothing is refused, one comparison before the call and one after it; [`ErrorResponseLayer::new`] also looks up
+//! one header of the request. Nothing is allocated. A refusal allocates its text.
 //!
 //! # Cancel safety
 //!

@@ -15,8 +15,8 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// How to say who asks, where that is what is missing.
     pub challenge: Option<HeaderValue>,
-    /// The error and its sources, joined with `": "`. Of an internal error it says no more than that it is one: what the
-    /// error says goes to the log.
+    /// The error and its sources, joined with `": "`. Of an internal error it says no more than that it is one: what
+    /// the error says goes to the log.
     pub detail: String,
 }
 

@@ -26,8 +26,8 @@ pub struct KernelActor<S = KernelService> {
 impl KernelActor {
     /// Creates an actor with a [`KernelService`] of its own.
     ///
-    /// Opening a device takes a few hundred milliseconds, and services do not share a limit on their requests. To share one
-    /// service between several actors, use [`with_service`](Self::with_service) or a
+    /// Opening a device takes a few hundred milliseconds, and services do not share a limit on their requests. To share
+    /// one service between several actors, use [`with_service`](Self::with_service) or a
     /// [`KernelActorSupervisor`](super::KernelActorSupervisor).
     pub fn new(registry: impl Into<Arc<KernelRegistry>>, config: KernelActorConfig) -> Self {
         let registry = registry.into();

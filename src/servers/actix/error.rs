@@ -90,8 +90,8 @@ impl From<MailboxError> for ActorError {
 
 /// Error of an actor's service.
 ///
-/// The result type of a message cannot depend on the service of the actor, so the error is boxed. Its kind and retry-after are
-/// kept, and [`downcast_ref`](Self::downcast_ref) returns the error itself.
+/// The result type of a message cannot depend on the service of the actor, so the error is boxed. Its kind and
+/// retry-after are kept, and [`downcast_ref`](Self::downcast_ref) returns the error itself.
 #[derive(Debug)]
 pub struct ServiceError {
     kind: ErrorKind,
@@ -100,8 +100,8 @@ pub struct ServiceError {
 }
 
 impl ServiceError {
-    /// Returns the error itself if its type is `E`: a [`KernelError`](crate::service::KernelError) if the service has no
-    /// layers.
+    /// Returns the error itself if its type is `E`: a [`KernelError`](crate::service::KernelError) if the service has
+    /// no layers.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.error.downcast_ref()
     }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::{ActorError, ActorStats, ExecuteResult, KernelActorConfig};
 
-/// Capacity and statistics of an actor. They outlive it, so that an actor that the supervisor restarts continues with them.
+/// Capacity and statistics of an actor. They outlive it, so that an actor that the supervisor restarts continues with
+/// them.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     name: Arc<str>,

@@ -12,8 +12,8 @@ use crate::service::RegisteredKernel;
 
 /// Runs a kernel. Dropping the future of the response cancels it.
 ///
-/// The input is serialized to JSON and the output parsed from JSON. For large arrays, call the service itself, which takes
-/// typed values without a codec.
+/// The input is serialized to JSON and the output parsed from JSON. For large arrays, call the service itself, which
+/// takes typed values without a codec.
 #[derive(Clone, Debug)]
 pub struct ExecuteKernel {
     /// Id of the kernel, or one of its aliases.
@@ -27,8 +27,8 @@ pub struct ExecuteKernel {
 /// Deadline, priority, tenant and trace of a request, all optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecuteMetadata {
-    /// Time until the deadline, from when the actor accepts the message or its supervisor sends it. It includes the wait
-    /// for readiness. `None` for the actor's [default](super::KernelActorConfig::default_timeout).
+    /// Time until the deadline, from when the actor accepts the message or its supervisor sends it. It includes the
+    /// wait for readiness. `None` for the actor's [default](super::KernelActorConfig::default_timeout).
     pub timeout: Option<Duration>,
     /// Scheduling priority.
     pub priority: Priority,

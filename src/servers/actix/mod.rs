@@ -32,26 +32,26 @@
 //! # One service, many messages
 //!
 //! An actor calls a Tower service: [`KernelService`](crate::service::KernelService), or a pipeline
-//! ([`KernelActor::with_service`]) that any number of actors and servers can share. It handles its next message while earlier
-//! ones run, so one actor can keep a whole machine busy. Use several to limit kinds of work separately, and to isolate them
-//! when one dies.
+//! ([`KernelActor::with_service`]) that any number of actors and servers can share. It handles its next message while
+//! earlier ones run, so one actor can keep a whole machine busy. Use several to limit kinds of work separately, and to
+//! isolate them when one dies.
 //!
 //! Each message has a deadline, its own or the actor's default, which includes the wait for readiness.
 //!
 //! # A full mailbox
 //!
 //! [`mailbox_capacity`](KernelActorConfig::mailbox_capacity) limits the [`ExecuteKernel`] messages that are unanswered:
-//! waiting for readiness, or running. Further ones fail with [`ActorError::MailboxFull`] at once; other messages are always
-//! accepted. [`KernelActorSupervisor::dispatch`] rejects a message before it is sent.
+//! waiting for readiness, or running. Further ones fail with [`ActorError::MailboxFull`] at once; other messages are
+//! always accepted. [`KernelActorSupervisor::dispatch`] rejects a message before it is sent.
 //!
-//! actix's own mailbox does not limit them: the actor empties it as messages arrive, and `Addr::send` ignores its capacity.
-//! It has the same capacity here, so that `Addr::try_send` returns `SendError::Full` while the actor's thread is busy.
-//! Messages of `try_send` and `do_send` run without a response.
+//! actix's own mailbox does not limit them: the actor empties it as messages arrive, and `Addr::send` ignores its
+//! capacity. It has the same capacity here, so that `Addr::try_send` returns `SendError::Full` while the actor's thread
+//! is busy. Messages of `try_send` and `do_send` run without a response.
 //!
 //! # Cancel safety
 //!
-//! Dropping the future of `Addr::send` or of [`KernelActorSupervisor::dispatch`] cancels the kernel. Messages that an actor
-//! has accepted continue when it ends; when its arbiter ends, they are cancelled.
+//! Dropping the future of `Addr::send` or of [`KernelActorSupervisor::dispatch`] cancels the kernel. Messages that an
+//! actor has accepted continue when it ends; when its arbiter ends, they are cancelled.
 
 mod actor;
 mod config;

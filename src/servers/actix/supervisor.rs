@@ -25,9 +25,9 @@ pub enum DispatchStrategy {
 
 /// Runs several actors over one service, and restarts those that have died.
 ///
-/// An actor dies if it panics or its arbiter ends. Messages that it had accepted continue as long as its thread lives; those
-/// in its mailbox fail with [`ActorError::ActorGone`]. [`dispatch`](Self::dispatch) and [`actors`](Self::actors) first
-/// restart dead actors, each on the arbiter where it was spawned. The address of a dead actor stays closed.
+/// An actor dies if it panics or its arbiter ends. Messages that it had accepted continue as long as its thread lives;
+/// those in its mailbox fail with [`ActorError::ActorGone`]. [`dispatch`](Self::dispatch) and [`actors`](Self::actors)
+/// first restart dead actors, each on the arbiter where it was spawned. The address of a dead actor stays closed.
 ///
 /// ```
 /// use tower_kernels::actix::{ExecuteKernel, KernelActorConfig, KernelActorSupervisor};
@@ -114,7 +114,8 @@ where
         self.actors.iter().map(|actor| actor.mailbox.stats()).collect()
     }
 
-    /// Sends a message to one of the actors. It is sent or rejected before this returns. Dropping the future cancels it.
+    /// Sends a message to one of the actors. It is sent or rejected before this returns. Dropping the future cancels
+    /// it.
     ///
     /// # Errors
     /// [`ActorError::MailboxFull`] if the mailboxes of all actors are full, and

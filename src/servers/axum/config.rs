@@ -1,21 +1,20 @@
-/// Which routes there are, and what they take.
+/// Configuration of a [`KernelRouter`](super::KernelRouter).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouterConfig {
-    /// What the paths of `/kernels` and `/execute` begin with, such as `/api/v1`; empty for nothing. Probes and scrapers
-    /// come by convention, so `/health` and `/metrics` stay where they are. [`check`](Self::check) tells whether it can be
-    /// the beginning of a path.
+    /// Prefix of the paths `/kernels` and `/execute`, such as `/api/v1`; empty for none. `/health` and `/metrics` have
+    /// no prefix, as probes and scrapers expect them there. [`check`](Self::check) validates it.
     pub prefix: String,
-    /// Whether there is `/metrics`.
+    /// Enables `/metrics`.
     pub enable_metrics: bool,
-    /// Whether there are `/health`, `/health/live` and `/health/ready`.
+    /// Enables `/health`, `/health/live` and `/health/ready`.
     pub enable_health: bool,
-    /// Whether scripts on pages of any other origin may call.
+    /// Enables CORS for every origin.
     pub cors_enabled: bool,
-    /// The most bytes that the body of a request may have.
+    /// Maximum size of a request body, in bytes.
     pub max_request_size: usize,
 }
 
-/// No prefix, metrics and health, no other origins, bodies of up to 10 MiB.
+/// No prefix, metrics and health enabled, no CORS, bodies of up to 10 MiB.
 impl Default for RouterConfig {
     fn default() -> Self {
         Self {
@@ -28,7 +27,7 @@ impl Default for RouterConfig {
     }
 }
 
-/// A prefix that no request could have, or that the router could not tell from a parameter.
+/// The prefix is not a valid path, or contains a parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{prefix:?} is not the beginning of a path: {reason}; use one such as /api/v1, with segments of letters, digits and \
@@ -40,12 +39,12 @@ pub struct InvalidPrefix {
 }
 
 impl RouterConfig {
-    /// Whether a router can be made of it.
+    /// Validates the configuration.
     ///
     /// # Errors
-    /// Where the prefix is not the beginning of a path: it has an empty segment, a character that a path cannot have, or
-    /// one that would make a segment a parameter or be resolved by clients (`:id`, `*rest`, `{id}`, `..`). One slash at
-    /// the end is ignored, and one at the beginning may be left out.
+    /// If the prefix is invalid: it has an empty segment, a character that a path cannot have, or a segment that is a
+    /// parameter or that clients resolve (`:id`, `*rest`, `{id}`, `..`). A slash at the end is ignored, and the one at
+    /// the beginning is optional.
     pub fn check(&self) -> Result<(), InvalidPrefix> {
         let invalid = |reason: String| InvalidPrefix { prefix: self.prefix.clone(), reason };
         let prefix = self.prefix.strip_prefix('/').unwrap_or(&self.prefix);
@@ -56,7 +55,7 @@ impl RouterConfig {
         path.split('/').try_for_each(check_segment).map_err(invalid)
     }
 
-    /// The path of a route behind the prefix, as axum wants it: one slash in front, none at the end.
+    /// Path of a route with the prefix, in axum's form: one slash at the beginning, none at the end.
     pub(super) fn path(&self, route: &str) -> String {
         match self.prefix.trim_matches('/') {
             "" => route.to_owned(),

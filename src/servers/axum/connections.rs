@@ -1,4 +1,4 @@
-//! What the listeners' connections come to, for `/metrics`.
+//! Metrics of the listeners' connections.
 
 use std::fmt::Error;
 
@@ -9,29 +9,29 @@ use prometheus_client::metrics::exemplar::Exemplar;
 
 use crate::hyper::Connections;
 
-/// Each listener's name, and its connections.
+/// Names and connections of the listeners.
 #[derive(Debug)]
 pub(super) struct Listeners(pub(super) Vec<(&'static str, Connections)>);
 
-/// A counter's value for each reason; one without a reason has no such label.
+/// Values of a counter by `reason`; `None` for a counter without that label.
 type ByReason = &'static [(Option<&'static str>, fn(&Connections) -> u64)];
 
-/// Name, help and values.
+/// Names, help texts and values.
 const COUNTERS: [(&str, &str, ByReason); 5] = [
-    ("connections_accepted", "Connections that were accepted", &[(None, Connections::accepted)]),
+    ("connections_accepted", "Accepted connections", &[(None, Connections::accepted)]),
     (
         "connections_rejected",
-        "Connections past connections.max, let in for health probes alone, or past connections.max_per_address, closed",
+        "Connections over connections.max, which serve health probes only, or over connections.max_per_address, which are closed",
         &[(Some("max"), Connections::over_max), (Some("address"), Connections::over_max_per_address)],
     ),
     (
         "connections_not_accepted",
-        "Times that no connection could be accepted, for want of open files in most cases",
+        "Failed attempts to accept a connection, mostly because of the limit on open files",
         &[(None, Connections::failed)],
     ),
     (
         "connections_closed",
-        "Connections that the server ended: unread responses, nothing asked over HTTP/2, or the age of the connection",
+        "Connections closed by the server: responses were not read, idle over HTTP/2, or maximum age reached",
         &[
             (Some("slow"), Connections::slow_connections),
             (Some("idle"), Connections::idle),
@@ -40,15 +40,14 @@ const COUNTERS: [(&str, &str, ByReason); 5] = [
     ),
     (
         "streams_reset",
-        "HTTP/2 streams that were reset because their client did not read them",
+        "HTTP/2 streams reset because their client did not read the response",
         &[(None, Connections::slow_streams)],
     ),
 ];
 
 impl Collector for Listeners {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let mut family =
-            encoder.encode_descriptor("connections", "Connections that are open", None, MetricType::Gauge)?;
+        let mut family = encoder.encode_descriptor("connections", "Open connections", None, MetricType::Gauge)?;
         for (listener, connections) in &self.0 {
             family.encode_family(&[("listener", *listener)])?.encode_gauge(&(connections.open() as u64))?;
         }

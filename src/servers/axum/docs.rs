@@ -1,4 +1,4 @@
-//! `GET /docs`: Swagger UI over `/openapi.json`. All of it is embedded, and what it may load is from here alone.
+//! `GET /docs`: Swagger UI for `/openapi.json`. It is embedded and loads nothing from other hosts.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,16 +17,15 @@ use crate::error::ErrorKind;
 use crate::request::request_id::RequestId;
 use crate::servers::http::{Problem, document};
 
-/// Relative, as is all that the page asks for, so that it works wherever the router has been nested. No validator: the
-/// default one is a service on the Internet. Credentials stay in the browser, so that they are not to be pasted anew for
-/// each visit.
+/// URLs are relative, so that the page works in nested routers. The default validator is an Internet service and is
+/// disabled. Credentials are stored in the browser.
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     let config = Config::from("../openapi.json").validator_url("none").try_it_out_enabled(true);
     let config = config.persist_authorization(true);
     Arc::new(config.doc_expansion("list").default_models_expand_depth(-1).filter(true).use_base_layout())
 });
 
-/// The page itself, as Swagger UI's own is but for the title.
+/// Swagger UI's own page with another title.
 const PAGE: &str = r#"<!DOCTYPE html>
 <html lang="en">
   <head>
@@ -48,7 +47,7 @@ const PAGE: &str = r#"<!DOCTYPE html>
 const INDEX: &str = "index.html";
 
 const HEADERS: [(HeaderName, &str); 3] = [
-    // The page styles its parts and draws its icons from within itself; nothing comes from elsewhere or goes there.
+    // The page has inline styles and icons, and connects to its own origin only.
     (
         CONTENT_SECURITY_POLICY,
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
@@ -58,7 +57,7 @@ const HEADERS: [(HeaderName, &str); 3] = [
     (REFERRER_POLICY, "no-referrer"),
 ];
 
-/// To the page, with the slash behind which its files are.
+/// Redirects to the page with a slash at the end, relative to which its files are.
 pub(super) async fn docs(headers: HeaderMap) -> Response {
     let mut response: Response =
         document(StatusCode::PERMANENT_REDIRECT, "text/plain", Bytes::new(), &RequestId::from_headers(&headers));
@@ -66,10 +65,10 @@ pub(super) async fn docs(headers: HeaderMap) -> Response {
     response
 }
 
-/// From `/`, or from where the router is nested.
+/// Redirects `/`, or the path where the router is nested, to the documentation.
 pub(super) fn from_root(extensions: &Extensions, request_id: &RequestId) -> Response {
     let nested = extensions.get::<NestedPath>().map(|nested| nested.as_str().trim_end_matches('/'));
-    // Relative where it can be, for proxies that take off a part of the path.
+    // Relative if possible, for proxies that strip a prefix.
     let location = nested.map_or_else(|| "docs/".to_owned(), |nested| format!("{nested}/docs/"));
     let mut response: Response = document(StatusCode::TEMPORARY_REDIRECT, "text/plain", Bytes::new(), request_id);
     if let Ok(location) = HeaderValue::try_from(location) {
@@ -79,20 +78,20 @@ pub(super) fn from_root(extensions: &Extensions, request_id: &RequestId) -> Resp
 }
 
 pub(super) async fn page(headers: HeaderMap) -> Response {
-    answer(INDEX, &RequestId::from_headers(&headers))
+    respond(INDEX, &RequestId::from_headers(&headers))
 }
 
 pub(super) async fn file(headers: HeaderMap, path: Result<Path<String>, PathRejection>) -> Response {
     let request_id = RequestId::from_headers(&headers);
     match path {
-        Ok(Path(file)) => answer(&file, &request_id),
+        Ok(Path(file)) => respond(&file, &request_id),
         Err(error) => Problem::new(ErrorKind::InvalidArgument, error.body_text()).into_response(&request_id),
     }
 }
 
-fn answer(name: &str, request_id: &RequestId) -> Response {
+fn respond(name: &str, request_id: &RequestId) -> Response {
     if name == INDEX {
-        return shown(document(StatusCode::OK, "text/html", PAGE.into(), request_id));
+        return with_browser_headers(document(StatusCode::OK, "text/html", PAGE.into(), request_id));
     }
     let file = match utoipa_swagger_ui::serve(name, Arc::clone(&CONFIG)) {
         Ok(Some(file)) => file,
@@ -109,16 +108,16 @@ fn answer(name: &str, request_id: &RequestId) -> Response {
         headers.insert(CONTENT_TYPE, content_type);
     }
     if file.gzpipped {
-        // Without asking whether the client takes it: every browser does.
+        // Every browser accepts it, so `accept-encoding` is not checked.
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    shown(response)
+    with_browser_headers(response)
 }
 
-/// With the headers of whatever a browser shows.
-fn shown(mut response: Response) -> Response {
+/// Adds the headers of responses that a browser shows.
+fn with_browser_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    // Long enough for a visit, and short enough for the next version of the server.
+    // Short, so that the files are current after an update of the server.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
     headers.extend(HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
     response

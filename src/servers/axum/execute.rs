@@ -9,7 +9,7 @@ use ::axum::response::Response;
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::kernels::{executes, path_of, unknown};
+use super::kernels::{executed_id, path_of, unknown};
 use super::router::Shared;
 use crate::error::AnyError;
 use crate::middleware::tracing::RequestScope;
@@ -33,7 +33,7 @@ pub(super) async fn of_input<S>(
 where
     S: Service<KernelRequest, Response = KernelResponse, Error: AnyError> + Clone,
 {
-    let target = path_of(path).and_then(|path| match executes(&shared.registry, &path) {
+    let target = path_of(path).and_then(|path| match executed_id(&shared.registry, &path) {
         Some(id) => Ok(Target::Input(id.to_owned())),
         None if shared.registry.get(&path).is_some() => Err(Problem::method_not_allowed("GET, HEAD")),
         None => {
@@ -52,7 +52,7 @@ where
     let (mut parts, mut body) = request.into_parts();
     let request_id = RequestId::from_headers(&parts.headers);
     let span = RequestScope::enter_handler(&mut parts.extensions, request_id.as_str());
-    let answer = async {
+    let response = async {
         let execution = async {
             let service = shared.service.clone();
             transport::execute(service, &parts, &request_id, target?, &mut body, &shared.limits).await
@@ -60,14 +60,14 @@ where
         let result = execution.await;
         shared.outcomes.record(result.as_ref().err());
         match result {
-            Ok(answer) => answer.into_response(&request_id),
+            Ok(output) => output.into_response(&request_id),
             Err(problem) => {
                 let unread = UnreadBody::of(parts.version, &parts.headers);
                 unread.finish(body, problem.into_response(&request_id)).await
             }
         }
     };
-    answer.instrument(span).await
+    response.instrument(span).await
 }
 
 impl From<ResponseBody> for Body {

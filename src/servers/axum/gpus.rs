@@ -1,4 +1,4 @@
-//! What the GPUs' sensors say, for `/metrics` and `/health`.
+//! Sensor readings of GPUs, for `/metrics` and `/health`.
 
 use std::fmt::Error;
 use std::time::Duration;
@@ -12,17 +12,16 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::backends::Local;
 use crate::cuda::{Gpu, GpuReading, ThrottleReason};
 
-/// How long a page waits for the sensors. They answer within milliseconds, or hang with a device that has gone, and that
-/// is when the rest of the page matters most.
+/// Timeout of the readings. They take milliseconds, or hang if the device is lost, when the other metrics matter most.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What the sensors say now; nothing of those that do not answer in time.
+/// Reads the sensors. Devices that do not respond in time are missing.
 pub(super) async fn read(devices: Option<&Local>) -> Vec<GpuReading> {
     let gpus: Vec<Gpu> = devices.into_iter().flat_map(Local::gpus).collect();
     if gpus.is_empty() {
         return Vec::new();
     }
-    // A thread that hangs is one a device: others find it reading, and do not wait.
+    // At most one thread per device can hang: further readings skip a device that is being read.
     let read = tokio::task::spawn_blocking(move || gpus.iter().filter_map(Gpu::read).collect());
     match tokio::time::timeout(PATIENCE, read).await {
         Ok(Ok(readings)) => readings,
@@ -37,14 +36,14 @@ pub(super) async fn read(devices: Option<&Local>) -> Vec<GpuReading> {
     }
 }
 
-/// Adds what they say to a page; nothing, not even names, where there is nothing.
+/// Registers the readings. Registers no metrics if there are none.
 pub(super) fn register(registry: &mut Registry, readings: Vec<GpuReading>) {
     if !readings.is_empty() {
         registry.sub_registry_with_prefix("gpu").register_collector(Box::new(Gpus(readings)));
     }
 }
 
-/// The names are those of the fields of NVIDIA's DCGM exporter, such as `DCGM_FI_DEV_FB_USED`, in Prometheus's units.
+/// Names are those of NVIDIA's DCGM exporter, such as `DCGM_FI_DEV_FB_USED`, with Prometheus units.
 #[derive(Debug)]
 struct Gpus(Vec<GpuReading>);
 
@@ -59,16 +58,16 @@ impl Collector for Gpus {
             })
         };
         let watts = || Unit::Other("watts".to_owned());
-        let help = "Share of the last moments in which a kernel ran";
+        let help = "GPU utilization: share of recent time in which a kernel ran";
         gauge(("util", help, Unit::Ratios), |gpu| gpu.utilization)?;
-        let help = "Share of the last moments in which memory was read or written";
+        let help = "Memory utilization: share of recent time in which memory was read or written";
         gauge(("mem_copy_util", help, Unit::Ratios), |gpu| gpu.memory_utilization)?;
-        let help = "Memory that is taken, by whichever process";
+        let help = "Device memory used by all processes";
         gauge(("fb_used", help, Unit::Bytes), |gpu| gpu.memory_used.map(|bytes| bytes as f64))?;
-        gauge(("fb_total", "Memory that there is", Unit::Bytes), |gpu| gpu.memory_total.map(|bytes| bytes as f64))?;
+        gauge(("fb_total", "Total device memory", Unit::Bytes), |gpu| gpu.memory_total.map(|bytes| bytes as f64))?;
         gauge(("temp", "Temperature", Unit::Celsius), |gpu| gpu.temperature.map(f64::from))?;
         gauge(("power_usage", "Power drawn", watts()), |gpu| gpu.power)?;
-        gauge(("power_mgmt_limit", "Power that may be drawn", watts()), |gpu| gpu.power_limit)?;
+        gauge(("power_mgmt_limit", "Power limit", watts()), |gpu| gpu.power_limit)?;
 
         let mut counter = |name, help, value: fn(&GpuReading) -> Option<u64>| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -80,12 +79,12 @@ impl Collector for Gpus {
                 None => Ok(()),
             })
         };
-        let help = "Errors of memory that were put right, since the driver was loaded";
+        let help = "Corrected ECC errors since the driver was loaded";
         counter("ecc_sbe_vol", help, |gpu| gpu.ecc_corrected)?;
-        let help = "Errors of memory that could not be put right, since the driver was loaded";
+        let help = "Uncorrected ECC errors since the driver was loaded";
         counter("ecc_dbe_vol", help, |gpu| gpu.ecc_uncorrected)?;
 
-        let help = "1 where the clocks are lower than they could be for this reason";
+        let help = "1 if the clocks are reduced for this reason";
         let mut family = encoder.encode_descriptor("clock_throttle_reasons", help, None, MetricType::Gauge)?;
         for (gpu, throttled) in readings.iter().filter_map(|gpu| Some((gpu, gpu.throttled.as_ref()?))) {
             for reason in ThrottleReason::ALL {

@@ -1,4 +1,4 @@
-//! `GET /health`, `/health/live`, `/health/ready`: how it is, whether it answers, whether to send it more.
+//! `GET /health`, `/health/live`, `/health/ready`: server health, liveness and readiness.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tower_service::Service;
 
-use super::kernels::{answer, json};
+use super::kernels::{json, json_response};
 use super::outcomes::{Outcomes, WINDOW};
 use super::router::Shared;
 use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
@@ -27,37 +27,38 @@ use crate::servers::devices::{cuda_problems, out_of_service};
 use crate::servers::http::{Problem, document};
 use crate::service::{HostMemory, KernelRegistry, KernelRequest};
 
-/// Shares of faults past which the execution is degraded, and unhealthy, where there is enough to go by.
+/// Error rates above which execution is degraded or unhealthy.
 const DEGRADED: f64 = 0.05;
 const UNHEALTHY: f64 = 0.5;
-const ENOUGH: u64 = 20;
+/// Executions below which the error rate is ignored.
+const MIN_EXECUTIONS: u64 = 20;
 
-/// How something is.
+/// Health of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "HealthStatus")]
 enum Status {
-    /// There is none, and nobody misses it.
+    /// Not present, and no kernel requires it.
     Off,
-    /// As it should be.
+    /// Works.
     Healthy,
-    /// It works, and somebody should look.
+    /// Works with problems that should be looked at.
     Degraded,
-    /// It does not work.
+    /// Does not work.
     Unhealthy,
 }
 
-/// How the server is.
+/// Server health.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Health {
-    /// As the worst of its components.
+    /// The worst status of the components.
     status: Status,
-    /// Whether it is about to stop.
+    /// Whether the server is draining.
     draining: bool,
     components: Components,
 }
 
-/// What the server is made of.
+/// Components of the server.
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 struct Components {
@@ -65,88 +66,88 @@ struct Components {
     execution: Execution,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     devices: Option<Devices>,
-    /// Where the service is a ready pipeline.
+    /// Only if the service is a pipeline.
     #[serde(skip_serializing_if = "Option::is_none")]
     circuits: Option<Circuits>,
-    /// Where the memory of requests is limited.
+    /// Only if the memory of requests is limited.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<Memory>,
 }
 
-/// The memory that requests hold at one time.
+/// Memory of requests.
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 struct Memory {
-    /// Degraded where there was not enough for some request within the last two seconds.
+    /// Degraded if a request was rejected for lack of memory within the last two seconds.
     status: Status,
-    /// The bytes that requests hold.
+    /// Bytes in use by requests.
     used: u64,
-    /// The bytes that they may hold together.
+    /// Maximum bytes of all requests together.
     max: u64,
 }
 
-/// The circuit breakers of the kernels that have been called.
+/// Circuit breakers of the kernels that have been called.
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 struct Circuits {
-    /// Degraded where any of them is not closed.
+    /// Degraded if a circuit is not closed.
     status: Status,
-    /// Those that are not closed.
-    troubled: Vec<CircuitStatus>,
+    /// Circuits that are not closed.
+    not_closed: Vec<CircuitStatus>,
 }
 
-/// The kernels that there are.
+/// Registered kernels.
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 struct Registry {
-    /// Degraded where there are none.
+    /// Degraded if there are none.
     status: Status,
-    /// How many.
+    /// Number of kernels.
     kernel_count: usize,
 }
 
-/// How executions have ended of late.
+/// Outcomes of recent executions.
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 struct Execution {
-    /// Degraded or unhealthy where too many were faults of the server.
+    /// Degraded or unhealthy if too many failed because of the server.
     status: Status,
-    /// The share of faults.
+    /// Share of executions that failed because of the server.
     error_rate: f64,
-    /// How many there were.
+    /// Number of executions.
     executions: u64,
-    /// How far back this looks, in seconds.
+    /// Length of the window, in seconds.
     window_seconds: u64,
-    /// Why the service takes nothing any more.
+    /// Error of a service that has failed permanently.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
-/// What kernels run on.
+/// Devices that kernels run on.
 #[derive(Serialize, JsonSchema)]
 struct Devices {
     cpu: Device<CpuStatus>,
     cuda: Device<CudaState>,
-    /// What the sensors of the CUDA devices say, where they can be read.
+    /// Sensor readings of the CUDA devices, if available.
     #[cfg(feature = "cuda")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gpus: Vec<Device<GpuReading>>,
 }
 
-/// A device and how it is.
+/// A device and its health.
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 struct Device<T> {
-    /// Whether it is as it should be.
+    /// Health of the device.
     status: Status,
-    /// What is wrong with it, for people.
+    /// Human-readable problems.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
     #[serde(flatten)]
     details: T,
 }
 
-/// What a probe is told when all is well.
+/// Response of a successful probe.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Probe {
     status: ProbeStatus,
@@ -156,17 +157,22 @@ pub(super) struct Probe {
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 enum ProbeStatus {
-    /// It answers.
+    /// The server responds.
     Alive,
-    /// It takes requests.
+    /// The server accepts requests.
     Ready,
 }
 
 impl Components {
-    fn new(registry: &KernelRegistry, outcomes: &Outcomes, gone: Option<String>, local: Option<LocalStatus>) -> Self {
+    fn new(
+        registry: &KernelRegistry,
+        outcomes: &Outcomes,
+        failure: Option<String>,
+        local: Option<LocalStatus>,
+    ) -> Self {
         let kernel_count = registry.len();
         let status = if kernel_count == 0 { Status::Degraded } else { Status::Healthy };
-        let execution = Execution::new(outcomes, gone);
+        let execution = Execution::new(outcomes, failure);
         let devices = local.map(|LocalStatus { cpu, cuda }| Devices {
             cpu: Device { status: cpu_status(&cpu.pool), problems: cpu.problems(), details: cpu },
             cuda: Device { status: cuda_status(&cuda, registry), problems: cuda_problems(&cuda), details: cuda },
@@ -178,15 +184,15 @@ impl Components {
 
     fn with_circuits(mut self, pipeline: Option<&PipelineHandle>) -> Self {
         self.circuits = pipeline.map(|pipeline| {
-            let troubled = |circuit: &CircuitStatus| circuit.state != CircuitState::Closed;
-            let troubled: Vec<_> = pipeline.circuits().into_iter().filter(troubled).collect();
-            Circuits { status: if troubled.is_empty() { Status::Healthy } else { Status::Degraded }, troubled }
+            let not_closed = |circuit: &CircuitStatus| circuit.state != CircuitState::Closed;
+            let not_closed: Vec<_> = pipeline.circuits().into_iter().filter(not_closed).collect();
+            Circuits { status: if not_closed.is_empty() { Status::Healthy } else { Status::Degraded }, not_closed }
         });
         self
     }
 
-    /// A server that is short of memory is degraded and still ready: it serves small requests, rejects the others at once,
-    /// and a probe that took it out of service would leave the others with what it was sent.
+    /// A server that is short of memory is degraded but still ready: it serves small requests and rejects the others at
+    /// once, and removing it from load balancing would move its load to the other replicas.
     fn with_memory(mut self, memory: &HostMemory) -> Self {
         let (used, max) = (memory.used(), memory.max());
         let status = if memory.is_short() { Status::Degraded } else { Status::Healthy };
@@ -203,7 +209,7 @@ impl Components {
         self
     }
 
-    /// As the worst of them.
+    /// The worst status of the components.
     fn status(&self) -> Status {
         let devices = self.devices.as_ref().map_or(Status::Healthy, Devices::status);
         let circuits = self.circuits.as_ref().map_or(Status::Healthy, |circuits| circuits.status);
@@ -222,20 +228,20 @@ impl Devices {
 }
 
 impl Execution {
-    fn new(outcomes: &Outcomes, gone: Option<String>) -> Self {
+    fn new(outcomes: &Outcomes, failure: Option<String>) -> Self {
         let recent = outcomes.recent();
         let error_rate = recent.error_rate();
         let status = match error_rate {
-            _ if gone.is_some() => Status::Unhealthy,
-            rate if rate > UNHEALTHY && recent.executions >= ENOUGH => Status::Unhealthy,
-            rate if rate > DEGRADED && recent.executions >= ENOUGH => Status::Degraded,
+            _ if failure.is_some() => Status::Unhealthy,
+            rate if rate > UNHEALTHY && recent.executions >= MIN_EXECUTIONS => Status::Unhealthy,
+            rate if rate > DEGRADED && recent.executions >= MIN_EXECUTIONS => Status::Degraded,
             _ => Status::Healthy,
         };
-        Self { status, error_rate, executions: recent.executions, window_seconds: WINDOW, reason: gone }
+        Self { status, error_rate, executions: recent.executions, window_seconds: WINDOW, reason: failure }
     }
 }
 
-/// A worker that is being restarted leaves its jobs to the others; without any worker there is no CPU.
+/// While a worker restarts, the others run its jobs; without workers the CPU backend does not work.
 fn cpu_status(pool: &PoolStatus) -> Status {
     match pool.alive {
         0 => Status::Unhealthy,
@@ -245,7 +251,7 @@ fn cpu_status(pool: &PoolStatus) -> Status {
     }
 }
 
-#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "without CUDA nothing can be lost"))]
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only CUDA devices can be lost"))]
 fn cuda_status(cuda: &CudaState, registry: &KernelRegistry) -> Status {
     match cuda {
         CudaState::Off { .. } => Status::Off,
@@ -253,21 +259,21 @@ fn cuda_status(cuda: &CudaState, registry: &KernelRegistry) -> Status {
         CudaState::On { .. } if cuda.troubles().is_empty() => Status::Healthy,
         #[cfg(feature = "cuda")]
         CudaState::On { .. } if is_missed(cuda, registry) => Status::Unhealthy,
-        // Everything goes on, on other devices or on the CPU, and more slowly.
+        // Kernels run on other devices or on the CPU, more slowly.
         #[cfg(feature = "cuda")]
         CudaState::On { .. } => Status::Degraded,
     }
 }
 
-/// Memory that has lost what it held works on, with what is broken mapped out, and has to be looked after.
+/// A GPU with uncorrected ECC errors continues to work, as it retires the faulty pages, but should be looked at.
 #[cfg(feature = "cuda")]
 fn gpu_status(reading: &GpuReading) -> Status {
     if reading.ecc_uncorrected.is_some_and(|errors| errors > 0) { Status::Degraded } else { Status::Healthy }
 }
 
-/// Why the service takes nothing any more; `None` where it is ready, or full just now. What a clone reserves when it is
-/// asked is given back when it is dropped.
-async fn gone<S>(service: &S) -> Option<String>
+/// The error of a service that has failed permanently; `None` if it is ready or at capacity. The clone that is polled
+/// returns its permit when it is dropped.
+async fn failure<S>(service: &S) -> Option<String>
 where
     S: Service<KernelRequest, Error: AnyError> + Clone,
 {
@@ -286,9 +292,9 @@ where
     S: Service<KernelRequest, Error: AnyError> + Clone,
 {
     let request_id = RequestId::from_headers(&headers);
-    let gone = gone(&shared.service).await;
+    let failure = failure(&shared.service).await;
     let local = shared.devices.as_ref().map(|local| local.status());
-    let components = Components::new(&shared.registry, &shared.outcomes, gone, local);
+    let components = Components::new(&shared.registry, &shared.outcomes, failure, local);
     let components = components.with_circuits(shared.pipeline.as_ref()).with_memory(&shared.limits.memory);
     #[cfg(feature = "cuda")]
     let components = components.with_gpus(super::gpus::read(shared.devices.as_ref()).await);
@@ -297,12 +303,12 @@ where
         Ok(body) if health.status == Status::Unhealthy => {
             document(StatusCode::SERVICE_UNAVAILABLE, "application/json", body.into(), &request_id)
         }
-        body => answer(body, &request_id),
+        body => json_response(body, &request_id),
     }
 }
 
 pub(super) async fn live(headers: HeaderMap) -> Response {
-    answer(json(&Probe { status: ProbeStatus::Alive }), &RequestId::from_headers(&headers))
+    json_response(json(&Probe { status: ProbeStatus::Alive }), &RequestId::from_headers(&headers))
 }
 
 pub(super) async fn ready<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
@@ -311,16 +317,16 @@ where
 {
     let request_id = RequestId::from_headers(&headers);
     let lost = || shared.devices.as_ref().and_then(|local| out_of_service(&local.status(), &shared.registry));
-    let refusal = if shared.drain.is_draining() {
+    let not_ready = if shared.drain.is_draining() {
         Some("the server is draining".to_owned())
     } else if let Some(lost) = lost() {
         Some(lost)
     } else {
-        gone(&shared.service).await
+        failure(&shared.service).await
     };
-    match refusal {
-        None => answer(json(&Probe { status: ProbeStatus::Ready }), &request_id),
-        Some(why) => Problem::new(ErrorKind::Unavailable, why).into_response(&request_id),
+    match not_ready {
+        None => json_response(json(&Probe { status: ProbeStatus::Ready }), &request_id),
+        Some(reason) => Problem::new(ErrorKind::Unavailable, reason).into_response(&request_id),
     }
 }
 
@@ -336,22 +342,22 @@ mod tests {
         registry
     }
 
-    fn status(outcomes: &Outcomes, gone: Option<&str>) -> Status {
-        Components::new(&registry(), outcomes, gone.map(str::to_owned), None).status()
+    fn status(outcomes: &Outcomes, failure: Option<&str>) -> Status {
+        Components::new(&registry(), outcomes, failure.map(str::to_owned), None).status()
     }
 
     #[test]
     fn the_whole_is_as_the_worst_of_its_parts() {
         let outcomes = Outcomes::new();
         assert_eq!(status(&outcomes, None), Status::Healthy);
-        assert_eq!(status(&outcomes, Some("gone")), Status::Unhealthy);
-        (0..ENOUGH - 1).for_each(|_| outcomes.record(Some(&Problem::new(ErrorKind::Internal, ""))));
+        assert_eq!(status(&outcomes, Some("failure")), Status::Unhealthy);
+        (0..MIN_EXECUTIONS - 1).for_each(|_| outcomes.record(Some(&Problem::new(ErrorKind::Internal, ""))));
         assert_eq!(status(&outcomes, None), Status::Healthy, "too few to go by");
         outcomes.record(Some(&Problem::new(ErrorKind::Internal, "")));
         assert_eq!(status(&outcomes, None), Status::Unhealthy);
-        (0..2 * ENOUGH).for_each(|_| outcomes.record(None));
+        (0..2 * MIN_EXECUTIONS).for_each(|_| outcomes.record(None));
         assert_eq!(status(&outcomes, None), Status::Degraded);
-        (0..20 * ENOUGH).for_each(|_| outcomes.record(Some(&Problem::new(ErrorKind::InvalidArgument, ""))));
+        (0..20 * MIN_EXECUTIONS).for_each(|_| outcomes.record(Some(&Problem::new(ErrorKind::InvalidArgument, ""))));
         assert_eq!(status(&outcomes, None), Status::Healthy, "what clients do wrong is no fault");
         let none = Components::new(&KernelRegistry::new(), &Outcomes::new(), None, None);
         assert_eq!(none.status(), Status::Degraded);

@@ -1,4 +1,4 @@
-//! `GET /kernels` and `GET /kernels/{id}`: what there is.
+//! `GET /kernels` and `GET /kernels/{id}`: lists and describes kernels.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::request::request_id::RequestId;
 use crate::servers::http::{Problem, document};
 use crate::service::{KernelInfo, KernelRegistry, Mode};
 
-/// What the query of a list may say.
+/// Query of a list.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
@@ -25,25 +25,26 @@ pub(super) struct Filter {
     /// Only kernels of this mode.
     #[schemars(with = "Option<Mode>")]
     mode: Option<String>,
-    /// The `next` of the page before.
+    /// `next` of the previous page.
     after: Option<String>,
-    /// How many kernels a page has; 100 where it is left out.
+    /// Maximum number of kernels on a page; default 100.
     #[schemars(range(min = 1, max = MAX_LIMIT))]
     limit: Option<usize>,
 }
 
-/// How many kernels a page has where the query does not say, and at most.
-const LIMIT: usize = 100;
+/// Default number of kernels on a page.
+const DEFAULT_LIMIT: usize = 100;
+/// Maximum number of kernels on a page.
 const MAX_LIMIT: usize = 1000;
 
-/// Kernels, by id.
+/// A page of kernels, by id.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "KernelPage")]
 pub(super) struct Page<'a> {
     kernels: Vec<Entry<'a>>,
-    /// How many match, on all pages.
+    /// Number of matching kernels on all pages.
     total: usize,
-    /// What the next page comes after; there is none where this is missing.
+    /// `after` of the next page. Missing on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<&'a str>,
 }
@@ -54,7 +55,7 @@ pub(super) struct Page<'a> {
 struct Entry<'a> {
     #[serde(flatten)]
     info: &'a KernelInfo,
-    /// The part of the id before the first slash.
+    /// Part of the id before the first slash.
     domain: &'a str,
 }
 
@@ -67,7 +68,7 @@ pub(super) async fn list<S>(
     let page = query
         .map_err(|error| Problem::new(ErrorKind::InvalidArgument, error.body_text()))
         .and_then(|Query(filter)| page(&shared.registry, &filter));
-    answer(page, &request_id)
+    json_response(page, &request_id)
 }
 
 fn page(registry: &KernelRegistry, filter: &Filter) -> Result<Vec<u8>, Problem> {
@@ -77,7 +78,7 @@ fn page(registry: &KernelRegistry, filter: &Filter) -> Result<Vec<u8>, Problem> 
         Some("ring") => Some(Mode::Ring),
         Some(_) => return Err(invalid("mode", "it is neither batch nor ring")),
     };
-    let limit = filter.limit.unwrap_or(LIMIT);
+    let limit = filter.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(invalid("limit", "it is not between 1 and 1000"));
     }
@@ -87,7 +88,7 @@ fn page(registry: &KernelRegistry, filter: &Filter) -> Result<Vec<u8>, Problem> 
     };
     let matching =
         || kernels.iter().map(|kernel| kernel.info()).filter(|info| mode.is_none_or(|mode| info.mode == mode));
-    // By id and not by number, so that kernels that are registered meanwhile move nothing to another page.
+    // By id and not by number, so that kernels that are registered in the meantime do not shift pages.
     let mut rest = matching().skip_while(|info| filter.after.as_deref().is_some_and(|after| *info.id <= *after));
     let kernels: Vec<_> = rest.by_ref().take(limit).map(|info| Entry { info, domain: info.domain() }).collect();
     let next = kernels.last().map(|last| &*last.info.id).filter(|_| rest.next().is_some());
@@ -102,14 +103,14 @@ pub(super) async fn describe<S>(
     let request_id = RequestId::from_headers(&headers);
     let document = path_of(path).and_then(|id| match shared.registry.describe(&id) {
         Some(description) => json(&description),
-        None if executes(&shared.registry, &id).is_some() => Err(Problem::method_not_allowed("POST")),
+        None if executed_id(&shared.registry, &id).is_some() => Err(Problem::method_not_allowed("POST")),
         None => Err(unknown(&id)),
     });
-    answer(document, &request_id)
+    json_response(document, &request_id)
 }
 
-/// Says which methods a path below `/kernels/` takes, to who came with another: axum, for which they are all one route,
-/// would name those of them all.
+/// Responds to other methods below `/kernels/` with 405 and the methods of the path. For axum these paths are one
+/// route, so its own `Allow` header would have the methods of all.
 pub(super) async fn other_method<S>(
     State(shared): State<Arc<Shared<S>>>,
     path: Result<Path<String>, PathRejection>,
@@ -117,15 +118,15 @@ pub(super) async fn other_method<S>(
 ) -> Response {
     let problem = match path_of(path) {
         Ok(path) if shared.registry.get(&path).is_some() => Problem::method_not_allowed("GET, HEAD"),
-        Ok(path) if executes(&shared.registry, &path).is_some() => Problem::method_not_allowed("POST"),
+        Ok(path) if executed_id(&shared.registry, &path).is_some() => Problem::method_not_allowed("POST"),
         Ok(path) => unknown(path.strip_suffix("/execute").unwrap_or(&path)),
         Err(problem) => problem,
     };
     without_body(request, |head| problem.into_response(&RequestId::from_headers(&head.headers))).await
 }
 
-/// The kernel of the path `{id}/execute`, where there is such a one.
-pub(super) fn executes<'a>(registry: &KernelRegistry, path: &'a str) -> Option<&'a str> {
+/// Returns the id in the path `{id}/execute`, if a kernel has it.
+pub(super) fn executed_id<'a>(registry: &KernelRegistry, path: &'a str) -> Option<&'a str> {
     path.strip_suffix("/execute").filter(|id| registry.get(id).is_some())
 }
 
@@ -145,7 +146,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
     serde_json::to_vec(value).map_err(|error| Problem::new(ErrorKind::Internal, error.to_string()))
 }
 
-pub(super) fn answer(body: Result<Vec<u8>, Problem>, request_id: &RequestId) -> Response {
+pub(super) fn json_response(body: Result<Vec<u8>, Problem>, request_id: &RequestId) -> Response {
     match body {
         Ok(body) => document(StatusCode::OK, "application/json", body.into(), request_id),
         Err(problem) => problem.into_response(request_id),

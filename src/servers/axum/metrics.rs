@@ -1,4 +1,4 @@
-//! `GET /metrics`: what the layer counted, the same by domain, what was answered, and what the backends hold.
+//! `GET /metrics`: metrics of the layer, of domains, responses, memory and backends.
 
 use std::collections::BTreeMap;
 use std::fmt::Error;
@@ -63,8 +63,8 @@ where
     }
 }
 
-/// Made from the layer's figures when the page is asked for, so that requests do not pay for it. The domain is the
-/// registry's: a call by an alias counts for the kernel's own.
+/// Metrics by domain, computed from those of the layer when the page is requested. Calls by an alias count for the
+/// domain of the kernel.
 struct ByDomain<S>(Arc<Shared<S>>);
 
 impl<S> std::fmt::Debug for ByDomain<S> {
@@ -79,19 +79,19 @@ impl<S: Send + Sync + 'static> Collector for ByDomain<S> {
 
         let mut ended: BTreeMap<(String, &str), (u64, Duration)> = BTreeMap::new();
         for calls in shared.metrics.ended() {
-            // `unknown` and `other` are no kernels and stand for themselves.
+            // `unknown` and `other` are not kernels, and are their own domains.
             let kernel = shared.registry.get(&calls.operation);
             let domain = kernel.map_or(calls.operation, |kernel| kernel.info().domain().to_owned());
             let (count, duration) = ended.entry((domain, calls.outcome)).or_default();
             *count += calls.count;
             *duration = duration.saturating_add(calls.duration);
         }
-        let help = "Calls that ended, by the domain of their kernel";
+        let help = "Calls that ended, by domain of the kernel";
         let mut family = encoder.encode_descriptor("domain_requests", help, None, MetricType::Counter)?;
         for ((domain, outcome), (count, _)) in &ended {
             counter(&mut family, &[("domain", domain.as_str()), ("outcome", outcome)], *count)?;
         }
-        let help = "Time of the calls that ended, by the domain of their kernel";
+        let help = "Total duration of calls that ended, by domain of the kernel";
         let unit = Some(&Unit::Seconds);
         let mut family = encoder.encode_descriptor("domain_request_duration", help, unit, MetricType::Counter)?;
         for ((domain, outcome), (_, duration)) in &ended {
@@ -106,18 +106,18 @@ impl<S: Send + Sync + 'static> Collector for ByDomain<S> {
             let mode = if info.mode == Mode::Ring { "ring" } else { "batch" };
             *registered.entry((info.domain(), mode)).or_default() += 1;
         }
-        let mut family = encoder.encode_descriptor("registered", "Kernels that there are", None, MetricType::Gauge)?;
+        let mut family = encoder.encode_descriptor("registered", "Registered kernels", None, MetricType::Gauge)?;
         for ((domain, mode), count) in &registered {
             family.encode_family(&[("domain", *domain), ("mode", *mode)])?.encode_gauge(count)?;
         }
 
-        let help = "Panics of a kernel's code, by the kernel; those that never panicked have no lines";
+        let help = "Panics of kernel code; kernels that never panicked have no series";
         let mut family = encoder.encode_descriptor("panics", help, None, MetricType::Counter)?;
         for kernel in kernels.iter().filter(|kernel| kernel.panics() > 0) {
             counter(&mut family, &[("kernel", &*kernel.info().id)], kernel.panics())?;
         }
 
-        let help = "Execute calls that were answered, by code; those that never reached the service too";
+        let help = "Responses of execute requests by code, including those rejected before the service was called";
         let mut family = encoder.encode_descriptor("http_responses", help, None, MetricType::Counter)?;
         for (code, count) in shared.outcomes.totals() {
             counter(&mut family, &[("code", code)], count)?;
@@ -126,7 +126,7 @@ impl<S: Send + Sync + 'static> Collector for ByDomain<S> {
     }
 }
 
-/// What requests hold of the memory of this process. Without a limit there are no lines.
+/// Memory of requests. Without a limit there are no metrics.
 #[derive(Debug)]
 struct Memory(HostMemory);
 
@@ -138,20 +138,20 @@ impl Collector for Memory {
         }
         let unit = Some(&Unit::Bytes);
         for (name, help, value) in [
-            ("memory_max", "Memory that requests may hold at one time", memory.max()),
-            ("memory_used", "Memory that requests hold: bodies, inputs, runs and responses", memory.used()),
-            ("memory_peak", "The most memory that requests have held at one time", memory.peak()),
+            ("memory_max", "Limit on the memory of requests", memory.max()),
+            ("memory_used", "Memory used by requests: bodies, inputs, executions and responses", memory.used()),
+            ("memory_peak", "Peak of the memory used by requests", memory.peak()),
         ] {
             encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)?;
         }
-        let help = "Requests rejected because others held the memory that they needed";
+        let help = "Requests rejected for lack of memory";
         let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
         let mut family = encoder.encode_descriptor("memory_rejections", help, None, MetricType::Counter)?;
         family.encode_counter(&memory.rejected(), exemplar)
     }
 }
 
-/// What runs and waits on each backend, as of when the page was asked for. A backend that is off has no lines.
+/// Running and queued jobs of each backend when the page is requested. A backend that is off has no metrics.
 #[derive(Debug)]
 struct Backends(LocalStatus);
 
@@ -159,7 +159,7 @@ impl Backends {
     fn pools(&self) -> Vec<(Vec<(&'static str, String)>, PoolStatus)> {
         let Self(LocalStatus { cpu, cuda, .. }) = self;
         let backend = |kind: BackendKind| ("backend", kind.as_str().to_owned());
-        #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "there is the CPU alone"))]
+        #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "only CUDA adds pools"))]
         let mut pools = vec![(vec![backend(BackendKind::Cpu)], cpu.pool)];
         match cuda {
             #[cfg(feature = "cuda")]
@@ -181,7 +181,7 @@ impl Collector for Backends {
                 .iter()
                 .try_for_each(|(labels, pool)| family.encode_family(labels)?.encode_gauge(&(value(pool) as u64)))
         };
-        family("backend_up", "1 while the backend takes work, 0 once it is lost", |pool| usize::from(pool.up))?;
+        family("backend_up", "1 if the backend accepts jobs, 0 if it is lost", |pool| usize::from(pool.up))?;
         family("backend_lanes", "Jobs that run at one time", |pool| pool.lanes)?;
         let help = "Workers that take jobs: as many as lanes, but for those that are being restarted after a panic";
         family("backend_workers_alive", help, |pool| pool.alive)?;

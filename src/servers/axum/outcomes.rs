@@ -1,38 +1,43 @@
-//! How executions have ended: ever since, by code, and over the last minute, faults against all.
+//! Counts executions by outcome: since the start by code, and over the last minute by whether they were server faults.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::error::ErrorKind;
 use crate::error::problem::HTTP_ONLY_CODES;
 use crate::servers::http::Problem;
 
-/// One slot of the window is this long.
-const SLOT: Duration = Duration::from_secs(5);
-const SLOTS: usize = 12;
-/// What [`Outcomes::recent`] looks back on, in seconds.
-pub(super) const WINDOW: u64 = SLOT.as_secs() * SLOTS as u64;
-
-/// Bits of a slot's word: how many executions, how many of them faults, and in which turn of the window. The counts
-/// stay exact up to 3.3 million executions a second; a turn comes again after 45 days.
-const COUNT_BITS: u32 = 24;
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+/// Duration of a bucket of the window.
+const BUCKET: Duration = Duration::from_secs(5);
+const BUCKETS: u64 = 12;
+/// Length of the window of [`Outcomes::recent`], in seconds.
+pub(super) const WINDOW: u64 = BUCKET.as_secs() * BUCKETS;
 
 #[derive(Debug)]
 pub(super) struct Outcomes {
     ok: AtomicU64,
     failed: [AtomicU64; ErrorKind::ALL.len()],
-    /// Those with a status that HTTP alone has.
-    of_http: [AtomicU64; HTTP_ONLY_CODES.len()],
-    /// One word a slot, so that a slot is cleared and counted in one step.
-    slots: [AtomicU64; SLOTS],
-    begun: Instant,
+    /// Errors that only HTTP has.
+    http_only: [AtomicU64; HTTP_ONLY_CODES.len()],
+    window: Mutex<[Bucket; BUCKETS as usize]>,
+    created: Instant,
 }
 
-/// What happened over the last minute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Executions within one interval of length [`BUCKET`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    /// Number of the interval since `created`.
+    interval: u64,
+    counts: Recent,
+}
+
+/// Executions of the last minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Recent {
     pub(super) executions: u64,
+    /// Those that failed because of the server.
     pub(super) faults: u64,
 }
 
@@ -47,69 +52,64 @@ impl Outcomes {
         Self {
             ok: AtomicU64::new(0),
             failed: [const { AtomicU64::new(0) }; ErrorKind::ALL.len()],
-            of_http: [const { AtomicU64::new(0) }; HTTP_ONLY_CODES.len()],
-            slots: [const { AtomicU64::new(0) }; SLOTS],
-            begun: now(),
+            http_only: [const { AtomicU64::new(0) }; HTTP_ONLY_CODES.len()],
+            window: Mutex::default(),
+            created: now(),
         }
     }
 
-    /// Counts an execution that has ended, `None` for one that was answered.
+    /// Counts an execution: `None` if it succeeded.
     pub(super) fn record(&self, problem: Option<&Problem>) {
-        let refusal = problem.map(Problem::kind);
-        let of_http = problem.and_then(|one| HTTP_ONLY_CODES.iter().position(|(_, code)| *code == one.code()));
-        let total = match (of_http, refusal) {
-            (Some(index), _) => &self.of_http[index],
-            (None, Some(kind)) => &self.failed[kind as usize],
-            (None, None) => &self.ok,
+        let http_only = |problem: &Problem| HTTP_ONLY_CODES.iter().position(|(_, code)| *code == problem.code());
+        let total = match problem {
+            None => &self.ok,
+            Some(problem) => match http_only(problem) {
+                Some(index) => &self.http_only[index],
+                None => &self.failed[problem.kind() as usize],
+            },
         };
         total.fetch_add(1, Ordering::Relaxed);
-        let (turn, slot) = self.position();
-        let fault = u64::from(refusal.is_some_and(is_fault));
-        let count = |word: u64| {
-            let word = if word >> (2 * COUNT_BITS) == turn { word } else { turn << (2 * COUNT_BITS) };
-            // Full is full; past it the counts of the slot stand still together.
-            (word & COUNT_MASK < COUNT_MASK).then_some(word + 1 + (fault << COUNT_BITS))
-        };
-        // Refused only by a full slot.
-        let _ = self.slots[slot].fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
+        let interval = self.interval();
+        let bucket = &mut self.window.lock()[(interval % BUCKETS) as usize];
+        if bucket.interval != interval {
+            *bucket = Bucket { interval, counts: Recent::default() };
+        }
+        bucket.counts.executions += 1;
+        bucket.counts.faults += u64::from(problem.is_some_and(|problem| is_fault(problem.kind())));
     }
 
-    /// The executions of the last minute, in steps of five seconds.
+    /// Executions of the last minute, in steps of five seconds.
     pub(super) fn recent(&self) -> Recent {
-        let (turn, current) = self.position();
-        let mut recent = Recent { executions: 0, faults: 0 };
-        for (slot, word) in self.slots.iter().enumerate() {
-            let word = word.load(Ordering::Relaxed);
-            // Slots after the current one are of the turn before.
-            let of = if slot <= current { Some(turn) } else { turn.checked_sub(1) };
-            if of == Some(word >> (2 * COUNT_BITS)) {
-                recent.executions += word & COUNT_MASK;
-                recent.faults += (word >> COUNT_BITS) & COUNT_MASK;
+        let interval = self.interval();
+        let mut recent = Recent::default();
+        for Bucket { interval: of, counts } in *self.window.lock() {
+            if of + BUCKETS > interval {
+                recent.executions += counts.executions;
+                recent.faults += counts.faults;
             }
         }
         recent
     }
 
-    /// Every outcome that has happened, by its code.
+    /// Total of each outcome that has occurred, by its code.
     pub(super) fn totals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let failed = ErrorKind::ALL.into_iter().map(ErrorKind::code).zip(&self.failed);
-        let of_http = HTTP_ONLY_CODES.into_iter().map(|(_, code)| code).zip(&self.of_http);
-        let all = std::iter::once(("ok", &self.ok)).chain(failed).chain(of_http);
+        let http_only = HTTP_ONLY_CODES.into_iter().map(|(_, code)| code).zip(&self.http_only);
+        let all = std::iter::once(("ok", &self.ok)).chain(failed).chain(http_only);
         all.map(|(code, count)| (code, count.load(Ordering::Relaxed))).filter(|(_, count)| *count != 0)
     }
 
-    fn position(&self) -> (u64, usize) {
-        let slot = (now() - self.begun).as_secs() / SLOT.as_secs();
-        ((slot / SLOTS as u64) & 0xffff, (slot % SLOTS as u64) as usize)
+    fn interval(&self) -> u64 {
+        (now() - self.created).as_secs() / BUCKET.as_secs()
     }
 }
 
-/// What is wrong on this side. Clients can make refusals, overload and missed deadlines as often as they like.
+/// Whether an error is the server's fault. Clients can cause rejections, overload and missed deadlines.
 fn is_fault(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Internal | ErrorKind::Unavailable)
 }
 
-/// tokio's, so that time can be paused.
+/// tokio's clock, so that tests can pause it.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
@@ -126,9 +126,9 @@ mod tests {
             for kind in [ErrorKind::Internal, ErrorKind::InvalidArgument, ErrorKind::Overloaded] {
                 outcomes.record(Some(&Problem::new(kind, "")));
             }
-            let rounds = (round + 1).min(SLOTS as u64);
+            let rounds = (round + 1).min(BUCKETS);
             assert_eq!(outcomes.recent(), Recent { executions: 4 * rounds, faults: rounds }, "round {round}");
-            tokio::time::advance(SLOT).await;
+            tokio::time::advance(BUCKET).await;
         }
         assert_eq!(outcomes.recent().error_rate(), 0.25);
         tokio::time::advance(Duration::from_secs(WINDOW)).await;

@@ -1,4 +1,4 @@
-//! Gives every response the id of its request, whoever answers.
+//! Adds the request id to every response, including those of layers.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,7 +12,7 @@ use tower_service::Service;
 use crate::request::request_id::RequestId;
 use crate::servers::http::add_request_id;
 
-/// Goes around layers that answer in place of the routes.
+/// Wraps layers that respond instead of the routes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestIdLayer;
 

@@ -1,12 +1,11 @@
-//! Which routes there are. The router is made from this and so is its OpenAPI document: neither can have one more.
+//! The routes, from which the router and its OpenAPI document are built.
 
 use super::RouterConfig;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Kernels,
-    /// All that is below `/kernels/`: an id holds slashes, so it takes the rest of the path, and with it what is done
-    /// with the kernel.
+    /// All paths below `/kernels/`: ids contain slashes, so the wildcard includes `/execute`.
     Kernel,
     Execute,
     Health,
@@ -40,7 +39,7 @@ impl Route {
         Self::DocsFile,
     ];
 
-    /// Those that a router of this configuration has.
+    /// Routes of a router with this configuration.
     pub(super) fn of(config: &RouterConfig, openapi: bool) -> impl Iterator<Item = Self> {
         let (health, metrics) = (config.enable_health, config.enable_metrics);
         Self::ALL.iter().copied().filter(move |route| match route {
@@ -53,7 +52,7 @@ impl Route {
         })
     }
 
-    /// The path as axum wants it.
+    /// Path in axum's form.
     pub(super) fn path(self, config: &RouterConfig) -> String {
         match self {
             Self::Kernels => config.path("/kernels"),
@@ -74,8 +73,8 @@ impl Route {
     }
 }
 
-/// Whether this is the path of the documentation: `/openapi.json`, or the page with its files. It is what can be shown
-/// without credentials where the kernels are not.
+/// Whether this is a path of the documentation: `/openapi.json`, or Swagger UI and its files. Use it to exempt them
+/// from authentication.
 pub fn is_docs(path: &str) -> bool {
     // A file, and not `/docs/kernels` or `/docs/execute` behind the prefix `/docs`.
     let is_file = |name: &str| name.is_empty() || (name.contains('.') && !name.contains('/'));

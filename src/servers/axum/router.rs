@@ -33,11 +33,11 @@ use crate::request::request_id::RequestId;
 use crate::servers::http::{Limits, Problem, limit_setters};
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource};
 
-/// The most that a request may take, its wait for a place to run included, where nothing else is said.
+/// Default timeout of a request, including the wait for readiness.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How many kernels have time series of their own, where there are no more.
+/// Number of kernels with time series of their own.
 const OPERATIONS: usize = 512;
-/// The most that ever have: each has some thirty series, and what scrapes them has to hold them all.
+/// Its maximum: each kernel has about thirty series, which Prometheus has to store.
 const MOST_OPERATIONS: usize = 1024;
 
 #[cfg(feature = "tls")]
@@ -45,18 +45,18 @@ type OptionalTls = Option<crate::servers::hyper::Tls>;
 #[cfg(not(feature = "tls"))]
 type OptionalTls = ();
 
-/// Makes an [`axum::Router`](::axum::Router) over kernels, or over any service that takes requests for them. See the
-/// [module](super) for its routes.
+/// Builds an [`axum::Router`](::axum::Router) for kernels, over any `Service<KernelRequest>`. The [module](super) lists
+/// its routes.
 pub struct KernelRouter<S = KernelService> {
     service: S,
-    /// Where the service does not count its calls, the router does.
+    /// Metrics of the router, if the service has none.
     metrics: Option<MetricsHandle>,
     openapi: bool,
     security: Option<Security>,
     state: State,
 }
 
-/// What all handlers share beside the service and its metrics.
+/// State of the handlers, besides the service and its metrics.
 pub(super) struct State {
     pub(super) registry: Arc<KernelRegistry>,
     pub(super) config: RouterConfig,
@@ -72,14 +72,14 @@ pub(super) struct State {
     pub(super) more_metrics: Vec<MoreMetrics>,
 }
 
-/// Adds metrics to a page.
+/// Registers further metrics.
 pub(super) type MoreMetrics = Box<dyn Fn(&mut Registry) + Send + Sync>;
 
 impl KernelRouter {
-    /// Over a [`KernelService`] on what this machine has, with no layers but the metrics.
+    /// Creates a router over a [`KernelService`] with the devices of this machine, and no layers but metrics.
     ///
     /// # Panics
-    /// Where [`RouterConfig::check`] fails: the prefix is not the beginning of a path.
+    /// If [`RouterConfig::check`] fails.
     #[track_caller]
     pub fn new(registry: impl Into<Arc<KernelRegistry>>, config: RouterConfig) -> Self {
         let service = KernelService::new(registry);
@@ -88,12 +88,12 @@ impl KernelRouter {
 }
 
 impl<S> KernelRouter<S> {
-    /// Over a service of your own, around these `kernels`: a [`LocalPipeline`](crate::pipeline::LocalPipeline) or a
-    /// [`KernelService`]. From them come the list of kernels, the devices on `/health` and `/metrics`, and the readiness; of a
-    /// pipeline its metrics, its circuits and its timeout as well.
+    /// Creates a router over any service. `kernels` is the [`LocalPipeline`](crate::pipeline::LocalPipeline) or
+    /// [`KernelService`] inside of it: the source of the list of kernels, the devices of `/health` and `/metrics`, and
+    /// the readiness, and for a pipeline of its metrics, circuits and timeout.
     ///
     /// # Panics
-    /// Where [`RouterConfig::check`] fails: the prefix is not the beginning of a path.
+    /// If [`RouterConfig::check`] fails.
     ///
     /// ```
     /// use tower_kernels::axum::{KernelRouter, RouterConfig};
@@ -135,9 +135,9 @@ impl<S> KernelRouter<S> {
 
     limit_setters!(state.limits);
 
-    /// Shows these figures on `/metrics`, and counts nothing of its own: for a service with a [`MetricsLayer`] around it,
-    /// whose calls come from elsewhere too. Have a [`TimeoutLayer`] inside of it: without one a call is dropped when its
-    /// time is up, and counts as `cancelled` where its caller is told `deadline_exceeded`.
+    /// Uses the metrics of a [`MetricsLayer`] of the service, instead of those of the router: for a service that is
+    /// shared with other servers. Put a [`TimeoutLayer`] inside of the layer; otherwise calls that exceed their
+    /// deadline are dropped and counted as `cancelled`, though their response is `deadline_exceeded`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -161,7 +161,7 @@ impl<S> KernelRouter<S> {
         self
     }
 
-    /// Shows on `/metrics` when the certificate of a server expires, how often it was replaced, and handshakes that failed.
+    /// Adds metrics of TLS: expiry and reloads of the certificate, and failed handshakes.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: crate::servers::hyper::Tls) -> Self {
@@ -169,8 +169,8 @@ impl<S> KernelRouter<S> {
         self
     }
 
-    /// Shows the figures of a listener's connections on `/metrics`, under this name: those of a
-    /// [`Server`](crate::hyper::Server). Each listener has a name of its own.
+    /// Adds metrics of the connections of a [`Server`](crate::hyper::Server), with this value of the label `listener`,
+    /// which must be unique.
     #[cfg(feature = "hyper")]
     #[must_use]
     pub fn connections(mut self, listener: &'static str, connections: Connections) -> Self {
@@ -178,7 +178,7 @@ impl<S> KernelRouter<S> {
         self
     }
 
-    /// Shows metrics of your own on `/metrics` as well: `register` adds them each time that the page is asked for.
+    /// Adds further metrics to `/metrics`: `register` is called for each request to it.
     ///
     /// ```
     /// use prometheus_client::metrics::gauge::Gauge;
@@ -195,19 +195,19 @@ impl<S> KernelRouter<S> {
         self
     }
 
-    /// Whether there is `/openapi.json`, and `/docs` with the feature `docs`: yes where nothing is said. Both are at the
-    /// root, as `/health` is, and a program that has its own there turns these off.
+    /// Enables `/openapi.json`, and `/docs` with the feature `docs`. Enabled by default. Disable them if the program
+    /// has routes of its own at these paths.
     #[must_use]
     pub fn openapi(mut self, enabled: bool) -> Self {
         self.openapi = enabled;
         self
     }
 
-    /// Says in the OpenAPI document how clients authenticate, so that its page has a button for their credentials: any one
-    /// of `schemes` will do. `exempt` says which requests need none, as it says to
+    /// Describes authentication in the OpenAPI document, so that Swagger UI has a button for credentials. Clients use
+    /// one of `schemes`. `exempt` returns whether a request needs none, as for
     /// [`AuthenticateLayer::exempt`](crate::layers::AuthenticateLayer::exempt).
     ///
-    /// It is the document alone that this changes. What checks the credentials goes around the routes:
+    /// This changes the document only. Add the layer that authenticates with
     /// [`into_router_with`](Self::into_router_with).
     #[must_use]
     pub fn security(
@@ -219,13 +219,13 @@ impl<S> KernelRouter<S> {
         self
     }
 
-    /// What says, later, that the server is draining.
+    /// Returns the handle that marks the router as draining.
     pub fn drain_handle(&self) -> DrainHandle {
         self.state.drain.clone()
     }
 
-    /// The routes. It has a fallback of its own, so that what is not found is a problem document too; to merge it with
-    /// another router that has one, call `reset_fallback` on either.
+    /// Builds the router. It has a fallback that responds with problem documents; to merge it with another router that
+    /// has a fallback, call `reset_fallback` on one of them.
     pub fn into_router(self) -> Router
     where
         S: Service<KernelRequest, Response = KernelResponse> + Clone + Send + Sync + 'static,
@@ -237,11 +237,10 @@ impl<S> KernelRouter<S> {
         if cors_enabled { routes.layer(cors::layer()) } else { routes }
     }
 
-    /// The routes inside of a layer that may answer in their place, such as one that authenticates.
+    /// Builds the router inside of a layer, such as one that authenticates.
     ///
-    /// A layer around the [router](Self::into_router) would do, but for what is around the layer here: its responses name
-    /// the request, in `x-request-id` and in their problem documents, and scripts of other origins may read them where
-    /// [`RouterConfig::cors_enabled`](super::RouterConfig) lets them in; their preflights need no credentials.
+    /// Unlike for a layer around the [router](Self::into_router), responses of the layer have the `x-request-id` and
+    /// the headers of CORS (if [`RouterConfig::cors_enabled`](super::RouterConfig)), and preflights do not reach it.
     ///
     /// ```
     /// use tower::ServiceBuilder;
@@ -268,7 +267,7 @@ impl<S> KernelRouter<S> {
     {
         let cors_enabled = self.state.config.cors_enabled;
         let (routes, layer) = (self.routes(), Stack::new(layer, RequestIdLayer));
-        // One layer for the router, for which each costs a box a request.
+        // One layer, as each costs the router a box per request.
         if cors_enabled { routes.layer(Stack::new(layer, cors::layer())) } else { routes.layer(layer) }
     }
 
@@ -283,8 +282,8 @@ impl<S> KernelRouter<S> {
         let routes: Vec<_> = Route::of(&state.config, openapi).collect();
         let Some(metrics) = metrics else {
             let layer = metrics_of(&state.registry);
-            // The wait for the answer ends at the deadline, and with it the call: where nothing below the metrics notices
-            // that first, it is counted as one that its caller has left.
+            // The handler drops the call at the deadline. Without the timeout inside, metrics would count it as
+            // cancelled.
             let service = layer.layer(TimeoutLayer::new(state.limits.timeout).layer(service));
             return Shared { service, metrics: layer.handle(), state }.into_routes(&routes);
         };
@@ -292,10 +291,10 @@ impl<S> KernelRouter<S> {
     }
 }
 
-/// Metrics for these kernels.
+/// Creates the metrics of these kernels.
 fn metrics_of(registry: &KernelRegistry) -> MetricsLayer {
     let kernels = registry.list();
-    // Where not all can have series, those that are called first get them, and not those that come first by id.
+    // If not all can have series, the first that are called get them, not the first by id.
     let known = if kernels.len() <= MOST_OPERATIONS { &*kernels } else { &[] };
     MetricsLayer::new()
         .max_operations(kernels.len().clamp(OPERATIONS, MOST_OPERATIONS))
@@ -320,7 +319,7 @@ impl<S> fmt::Debug for KernelRouter<S> {
     }
 }
 
-/// What all handlers share.
+/// State of the handlers.
 pub(super) struct Shared<S> {
     pub(super) service: S,
     pub(super) metrics: MetricsHandle,
@@ -344,7 +343,7 @@ where
     fn into_routes(self, routes: &[Route]) -> Router {
         let config = self.config.clone();
         let add = |router: Router<Arc<Self>>, route: &Route| {
-            // Those that need no body deal with one all the same.
+            // Routes without a request body discard it.
             let methods = match route {
                 Route::Kernels => get(kernels::list).layer(from_fn(drop_body)),
                 Route::Kernel => {
@@ -367,22 +366,22 @@ where
             router.route(&route.path(&config), methods)
         };
         let router = routes.iter().fold(Router::new(), add);
-        let leads_to_docs = routes.contains(&Route::OpenApi) && cfg!(feature = "docs");
+        let redirects_to_docs = routes.contains(&Route::OpenApi) && cfg!(feature = "docs");
         router
-            .fallback(move |request: Request| not_found(request, leads_to_docs))
+            .fallback(move |request: Request| not_found(request, redirects_to_docs))
             .method_not_allowed_fallback(method_not_allowed)
             .with_state(Arc::new(self))
     }
 }
 
-/// What no route takes. `/` leads to the page of the documentation: no route, so that a router that is merged with this
-/// one can have its own.
-#[cfg_attr(not(feature = "docs"), expect(unused_variables, reason = "there is no page"))]
-async fn not_found(request: Request, leads_to_docs: bool) -> Response {
+/// The fallback. `/` redirects to the documentation here and not in a route, so that a router that is merged with this
+/// one can have a route there.
+#[cfg_attr(not(feature = "docs"), expect(unused_variables, reason = "for the documentation"))]
+async fn not_found(request: Request, redirects_to_docs: bool) -> Response {
     without_body(request, |head| {
         let request_id = RequestId::from_headers(&head.headers);
         #[cfg(feature = "docs")]
-        if leads_to_docs && head.uri.path() == "/" && matches!(head.method, Method::GET | Method::HEAD) {
+        if redirects_to_docs && head.uri.path() == "/" && matches!(head.method, Method::GET | Method::HEAD) {
             return docs::from_root(&head.extensions, &request_id);
         }
         let problem = Problem::new(ErrorKind::NotFound, format!("nothing is at {}", head.uri.path()));
@@ -391,10 +390,10 @@ async fn not_found(request: Request, leads_to_docs: bool) -> Response {
     .await
 }
 
-/// axum itself says in `Allow` which methods the path takes.
+/// axum adds the `Allow` header.
 async fn method_not_allowed(request: Request) -> Response {
     without_body(request, |head| {
-        let problem = Problem::no_such_method(format!("{} takes no {}", head.uri.path(), head.method));
+        let problem = Problem::no_such_method(format!("{} does not allow {}", head.uri.path(), head.method));
         problem.into_response(&RequestId::from_headers(&head.headers))
     })
     .await

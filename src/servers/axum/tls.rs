@@ -1,4 +1,4 @@
-//! What TLS has to say on `/metrics`.
+//! Metrics of TLS.
 
 use std::fmt::Error;
 use std::time::SystemTime;
@@ -26,7 +26,7 @@ impl Collector for Certificate {
             Ok(left) => left.as_secs_f64(),
             Err(past) => -past.duration().as_secs_f64(),
         };
-        let help = "Time until the certificate that is presented expires, or one of its chain; below 0 once it has";
+        let help = "Time until the certificate or one of its chain expires; negative if it has expired";
         let gauge = ConstGauge::new(left);
         gauge.encode(encoder.encode_descriptor(
             "tls_certificate_expiry",
@@ -35,13 +35,13 @@ impl Collector for Certificate {
             gauge.metric_type(),
         )?)?;
 
-        let help = "How often the files of the certificate had changed, or could not be used when they were looked at";
+        let help = "Reloads of changed certificate files, by outcome";
         let mut family = encoder.encode_descriptor("tls_reloads", help, None, MetricType::Counter)?;
         for (outcome, count) in [("ok", *reloads), ("failed", *reload_failures)] {
             ConstCounter::new(count).encode(family.encode_family(&[("outcome", outcome)])?)?;
         }
 
-        let help = "Connections that were closed in the TLS handshake, by reason";
+        let help = "Failed TLS handshakes, by reason";
         let mut family = encoder.encode_descriptor("tls_handshake_failures", help, None, MetricType::Counter)?;
         for (why, count) in handshake_failures {
             ConstCounter::new(*count).encode(family.encode_family(&[("reason", why.as_str())])?)?;

@@ -1,4 +1,4 @@
-//! Routes that need no body, and are sent one.
+//! Discards the body of requests to routes without one.
 
 use ::axum::body::Body;
 use ::axum::extract::Request;
@@ -8,14 +8,14 @@ use http::request::Parts;
 
 use crate::servers::unread_body::UnreadBody;
 
-/// Answers by the head of a request alone, and deals with its body.
-pub(super) async fn without_body(request: Request, answer: impl FnOnce(&Parts) -> Response) -> Response {
+/// Responds from the head of a request, and discards its body.
+pub(super) async fn without_body(request: Request, respond: impl FnOnce(&Parts) -> Response) -> Response {
     let (head, body) = request.into_parts();
-    let response = answer(&head);
+    let response = respond(&head);
     UnreadBody::of(head.version, &head.headers).finish(body, response).await
 }
 
-/// The same as a layer around the handler of a route.
+/// Middleware that discards the body of a request.
 pub(super) async fn drop_body(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let unread = UnreadBody::of(head.version, &head.headers);

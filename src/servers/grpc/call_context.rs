@@ -26,8 +26,8 @@ pub(super) struct CallContext {
 }
 
 impl CallContext {
-    /// Takes the context of a call from the extensions into which [`KernelGrpcService`](super::KernelGrpcService) has put
-    /// it, and the message.
+    /// Takes the context of a call from the extensions into which [`KernelGrpcService`](super::KernelGrpcService) has
+    /// put it, and the message.
     pub(super) fn from_request<T>(request: Request<T>) -> (Self, T) {
         const INSERTED: &str = "inserted by KernelGrpcService";
         let (_, mut extensions, message) = request.into_parts();
@@ -49,8 +49,8 @@ impl CallContext {
         self.extensions.remove()
     }
 
-    /// The context of the `number`th request of a stream, which has an id and a span of its own. `is_logged` says whether
-    /// its end is to be logged.
+    /// The context of the `number`th request of a stream, which has an id and a span of its own. `is_logged` says
+    /// whether its end is to be logged.
     pub(super) fn nth_of_stream(&self, number: u64, is_logged: bool) -> Self {
         let request_id = self.request_id.nth_of_stream(number);
         let scope = RequestScope::new(request_id.as_str(), is_logged);

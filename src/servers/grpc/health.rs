@@ -23,7 +23,8 @@ use crate::service::KernelSource;
 /// The standard's [`grpc.health.v1.Health`](https://grpc.io/docs/guides/health-checking/): says of the whole server (the
 /// empty name) and of `tower_kernels.v1.Kernel` whether they serve.
 ///
-/// It begins with yes, and one of a [`KernelGrpcServer`](super::KernelGrpcServer::health) follows its devices. Clones share what they say, so keep one to take the server out of its balancers before it stops:
+/// It begins with yes, and one of a [`KernelGrpcServer`](super::KernelGrpcServer::health) follows its devices. Clones
+/// share what they say, so keep one to take the server out of its balancers before it stops:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -47,20 +48,20 @@ pub struct HealthService {
 
 type DevicesUp = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// What clones share.
+/// State that clones share.
 struct State {
     reporter: HealthReporter,
-    /// What the server's owner says.
+    /// Set by the owner of the server.
     serving: AtomicBool,
-    /// Whether the devices can run the kernels, where that is known.
+    /// Whether the devices can run the kernels, if it is known.
     devices_up: Option<DevicesUp>,
-    /// Whether there is a task that looks at the devices.
+    /// Whether a task polls the devices.
     followed: AtomicBool,
-    /// What the reporter was told last; `None` once it is closed.
+    /// Last status given to the reporter; `None` once it is closed.
     told: Mutex<Option<bool>>,
 }
 
-/// How often the devices are looked at for those who watch.
+/// Interval at which the devices are polled for watching clients.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl State {
@@ -68,7 +69,7 @@ impl State {
         self.serving.load(Ordering::Relaxed) && self.devices_up.as_ref().is_none_or(|up| up())
     }
 
-    /// Tells the reporter how it is now, where that has changed.
+    /// Updates the reporter if the status has changed.
     async fn refresh(&self) {
         let mut told = self.told.lock().await;
         let serves = self.serves();
@@ -101,14 +102,14 @@ impl State {
 }
 
 impl HealthService {
-    /// One that says that it serves, whatever becomes of the devices. [`KernelGrpcServer::health`] gives one that follows them.
+    /// Creates a service that reports serving, whatever the state of the devices. See [`KernelGrpcServer::health`] for
+    /// one that depends on them.
     ///
-    /// [`KernelGrpcServer::health`]: super::KernelGrpcServer::health
     pub fn new() -> Self {
         Self::following(None)
     }
 
-    /// One that says that it serves while the devices of these kernels can run them.
+    /// Creates a service that reports serving while the devices of these kernels can run them.
     pub fn of(kernels: &impl KernelSource) -> Self {
         Self::following(kernels.devices().map(|local| -> DevicesUp {
             let (local, registry) = (local.clone(), Arc::clone(kernels.registry()));
@@ -130,8 +131,8 @@ impl HealthService {
         Self { inner, state: Arc::new(state) }
     }
 
-    /// Says from now on that both serve, or that both do not; those who watch are told. Where the devices cannot run the
-    /// kernels it goes on saying that they do not.
+    /// Says from now on that both serve, or that both do not; those who watch are told. Where the devices cannot run
+    /// the kernels it goes on saying that they do not.
     pub async fn set_serving(&self, serving: bool) {
         let mut told = self.state.told.lock().await;
         self.state.serving.store(serving, Ordering::Relaxed);
@@ -141,7 +142,8 @@ impl HealthService {
     }
 
     /// Ends what watches, so that a connection on which somebody does can be closed: a watch has no end of its own, and
-    /// a graceful one waits for the answers on their way. Who asks from now on is told that nothing of the name is known.
+    /// a graceful one waits for the answers on their way. Who asks from now on is told that nothing of the name is
+    /// known.
     pub async fn close(&self) {
         let mut told = self.state.told.lock().await;
         let mut reporter = self.state.reporter.clone();

@@ -20,14 +20,15 @@ use crate::service::{HostMemory, HostMemoryError, HostReservation, KernelError, 
 /// The bytes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// Pieces of a message below this size are copied together: a piece holds the memory of the whole read that it came with.
+/// Pieces of a message below this size are copied together: a piece holds the memory of the whole read that it came
+/// with.
 const SMALL_PIECE: usize = 4 << 10;
 
 /// What gzip makes of a byte at most.
 const GZIP_RATIO: u64 = 1032;
 
-/// The memory of one call: of its requests that are read, and of its responses that are not sent. Clones are of the same
-/// call.
+/// The memory of one call: of its requests that are read, and of its responses that are not sent. Clones are of the
+/// same call.
 #[derive(Clone, Debug)]
 pub(super) struct CallMemory {
     memory: HostMemory,
@@ -57,7 +58,8 @@ impl CallMemory {
         Self { memory, max_response_size: max_response_size as u64, queues: Arc::default() }
     }
 
-    /// The reservation of the next message that becomes a request. Messages are decoded in the order in which they come.
+    /// The reservation of the next message that becomes a request. Messages are decoded in the order in which they
+    /// come.
     pub(super) fn of_next_request(&self) -> HostReservation {
         let received = self.queues.received.lock().pop_front();
         received.unwrap_or_else(|| self.memory.reservation(self.max_response_size))
@@ -88,8 +90,8 @@ impl CallMemory {
     }
 }
 
-/// The body of a call's request. Each message is charged as it comes, and passed on when it is whole: what a client says
-/// of its length allocates nothing.
+/// The body of a call's request. Each message is charged as it comes, and passed on when it is whole: what a client
+/// says of its length allocates nothing.
 #[pin_project]
 pub(super) struct RequestBody<B> {
     #[pin]

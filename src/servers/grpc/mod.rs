@@ -56,8 +56,9 @@
 //! | `x-request-id` | the name of the call, in its answer, its errors and the log; made here where there is none. Each request of an `ExecuteStream` has it with a slash and its number in the stream |
 //! | `tenant`, `priority` | on whose behalf, and how much it matters: `low`, `normal`, `high` |
 //!
-//! A tenant's name is bounded as [all names](crate::request::check_name) are, and so is what a message may repeat. A message
-//! over a limit is refused before it is decoded; on a stream it ends the stream, once what runs has been answered.
+//! A tenant's name is bounded as [all names](crate::request::check_name) are, and so is what a message may repeat. A
+//! message over a limit is refused before it is decoded; on a stream it ends the stream, once what runs has been
+//! answered.
 //!
 //! A tenant in the metadata is believed. Where that will not do, authenticate in a layer or an interceptor and insert a
 //! [`Tenant`](crate::request::Tenant) into the request's extensions: what is there
@@ -68,9 +69,9 @@
 //! # Deadlines
 //!
 //! tonic's transport has a timer of its own for `grpc-timeout`, started a little earlier, and so do clients; both say
-//! `CANCELLED` or tell their caller nothing of what happened here. So the work ends early by a tenth of the time that the
-//! client gave, and by 10 ms at most, and the answer `DEADLINE_EXCEEDED` is there first. It counts from the arrival of
-//! the request's head: a body that trickles in is cut off by the same deadline.
+//! `CANCELLED` or tell their caller nothing of what happened here. So the work ends early by a tenth of the time that
+//! the client gave, and by 10 ms at most, and the answer `DEADLINE_EXCEEDED` is there first. It counts from the arrival
+//! of the request's head: a body that trickles in is cut off by the same deadline.
 //!
 //! # Cancel safety
 //!
@@ -85,9 +86,9 @@
 //!
 //! # Clients that do not read
 //!
-//! The calls of a stream run in a task of their own: they finish, and end by their deadlines, whether or not their client
-//! reads. While [`GrpcConfig::max_concurrent_per_stream`] of them run or are unread, or 1 MiB of responses is unread, no
-//! further request of the stream is read. How long a client may read nothing is the server's to bound, as
+//! The calls of a stream run in a task of their own: they finish, and end by their deadlines, whether or not their
+//! client reads. While [`GrpcConfig::max_concurrent_per_stream`] of them run or are unread, or 1 MiB of responses is
+//! unread, no further request of the stream is read. How long a client may read nothing is the server's to bound, as
 //! `write_timeout` of the server in feature `hyper` does.
 
 /// Bytes in a message to health and reflection, which name a service or a symbol, and repeat it in their errors.

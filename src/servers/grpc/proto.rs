@@ -1,4 +1,5 @@
-//! Messages, client and server trait of `tower_kernels.v1`, generated from `proto/tower_kernels/v1/kernel.proto` by `scripts/proto`.
+//! Messages, client and server trait of `tower_kernels.v1`, generated from `proto/tower_kernels/v1/kernel.proto` by
+//! `scripts/proto`.
 //!
 //! They are checked in, so that users need no protobuf compiler. CI generates them again and compares.
 

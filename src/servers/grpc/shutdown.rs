@@ -21,10 +21,10 @@ use crate::error::ErrorKind;
 
 /// Ends the open streams of gRPC services, so that a server that stops need not wait for their clients to end them.
 ///
-/// A stream of requests ends when its client says so, which can be never. Told to [`end_streams`](Self::end_streams), the
-/// services that share a handle read no more requests, answer those that they have read, and end each stream with
-/// `UNAVAILABLE`. Give [`KernelGrpcServer::stream_shutdown`](super::KernelGrpcServer::stream_shutdown) a clone, and wrap
-/// other services that have such streams, reflection among them:
+/// A stream of requests ends when its client says so, which can be never. Told to [`end_streams`](Self::end_streams),
+/// the services that share a handle read no more requests, answer those that they have read, and end each stream with
+/// `UNAVAILABLE`. Give [`KernelGrpcServer::stream_shutdown`](super::KernelGrpcServer::stream_shutdown) a clone, and
+/// wrap other services that have such streams, reflection among them:
 ///
 /// ```
 /// use tower_kernels::grpc::{KernelGrpcServer, StreamShutdown, reflection};
@@ -55,8 +55,8 @@ impl StreamShutdown {
         self.token.cancel();
     }
 
-    /// Ends the streams of any gRPC service: its requests end as if the client had sent the last, and what would be `OK`
-    /// or an error because of that is `UNAVAILABLE`.
+    /// Ends the streams of any gRPC service: its requests end as if the client had sent the last, and what would be
+    /// `OK` or an error because of that is `UNAVAILABLE`.
     pub fn wrap<S>(&self, service: S) -> EndStreams<S> {
         EndStreams { service, shutdown: self.clone() }
     }

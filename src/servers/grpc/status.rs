@@ -84,8 +84,8 @@ impl From<InvalidInput> for Rejection {
     }
 }
 
-/// For clients of gRPC services under the layers. The kind is that of the `ErrorInfo` detail if the server is one of this
-/// crate, and otherwise follows from the status code.
+/// For clients of gRPC services under the layers. The kind is that of the `ErrorInfo` detail if the server is one of
+/// this crate, and otherwise follows from the status code.
 impl Classify for Status {
     fn kind(&self) -> ErrorKind {
         let info = self.get_details_error_info().filter(|info| info.domain == ERROR_DOMAIN);

@@ -36,9 +36,9 @@ use crate::service::{InvalidInput, KernelRequest, KernelResponse, Payload};
 
 /// The responses of one stream, as its client reads them.
 ///
-/// The calls run in a task of their own, so that a client that does not read holds up nothing but its own stream: a call
-/// that has finished gives back its permit, and one whose deadline passes ends, whether or not this is polled. Dropped,
-/// it cancels all that runs.
+/// The calls run in a task of their own, so that a client that does not read holds up nothing but its own stream: a
+/// call that has finished gives back its permit, and one whose deadline passes ends, whether or not this is polled.
+/// Dropped, it cancels all that runs.
 #[derive(Debug)]
 pub(super) struct Responses {
     unread: Receiver,
@@ -248,7 +248,7 @@ impl<S: Pipeline> Calls<S> {
                 }
                 return Poll::Ready(self.failure.take().map_or(Ok(()), Err));
             };
-            ready!(self.unread.poll_room(self.running.len(), cx));
+            ready!(self.unread.poll_capacity(self.running.len(), cx));
             let message = ready!(Pin::new(requests).poll_next(cx));
             budget.made_progress();
             match message {

@@ -1,4 +1,4 @@
-//! The responses of one stream that are finished and that its client has not read.
+//! Queue of a stream's responses that its client has not read.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,45 +16,44 @@ use crate::error::ErrorKind;
 use crate::servers::requests::Call as Counted;
 use crate::sync::Mutex;
 
-/// No further request of a stream is read while its unread responses take this many bytes or more: 1 MiB. What runs at
-/// that time still finishes, so there can be more.
+/// No further request of a stream is read while its unread responses have at least this many bytes: 1 MiB. Running
+/// requests still finish, so there can be more.
 const MAX_BYTES: usize = 1 << 20;
 
-/// A queue from the task that runs a stream's calls to the response body that its client reads.
+/// Creates a queue from the task that runs a stream's calls to the response body.
 ///
-/// It differs from a bounded channel in that [`Sender::push`] never waits: a call that has finished holds no permit and
-/// no timer, whether or not the client reads. The bound is asked for before a request is read, by
-/// [`Sender::poll_room`].
+/// Unlike in a bounded channel, [`Sender::push`] never waits, so a call that has finished holds no permit and no timer,
+/// whether or not the client reads. The bound is checked before a request is read, with [`Sender::poll_capacity`].
 pub(super) fn unread(max: usize) -> (Sender, Receiver) {
     let queue = Arc::new(Mutex::new(Queue::default()));
     (Sender { queue: Arc::clone(&queue), max }, Receiver { queue })
 }
 
-/// A response that its client has not read.
+/// A response that the client has not read.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) response: ExecuteStreamResponse,
-    /// What it holds of the memory of this process.
+    /// Memory that it holds.
     pub(super) held: Option<Sending>,
-    /// Ends, with this code, once the response is read.
+    /// Ended with this code once the response is read.
     pub(super) counted: Option<Counted>,
     pub(super) code: &'static str,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// With the size of each.
+    /// Responses with their sizes.
     responses: VecDeque<(Finished, usize)>,
     bytes: usize,
-    /// How the stream ends once all responses are read; `None` while there may be more.
+    /// How the stream ends after the responses; `None` while it continues.
     end: Option<Result<(), Status>>,
-    /// Of the task, where it waits for room.
+    /// Waker of the task that waits for capacity.
     sender: Option<Waker>,
-    /// Of the response body, where it waits for a response.
+    /// Waker of the response body that waits for a response.
     receiver: Option<Waker>,
 }
 
-/// The end of the queue that the calls finish into.
+/// Sending half of the queue.
 #[derive(Debug)]
 pub(super) struct Sender {
     queue: Arc<Mutex<Queue>>,
@@ -62,7 +61,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Adds a finished response.
+    /// Adds a response.
     pub(super) fn push(&self, finished: Finished) {
         let bytes = finished.response.encoded_len();
         let mut queue = self.queue.lock();
@@ -71,8 +70,8 @@ impl Sender {
         wake(queue.receiver.take(), queue);
     }
 
-    /// Ready while another response, beside `running` that are to come, is within the bounds.
-    pub(super) fn poll_room(&self, running: usize, cx: &Context<'_>) -> Poll<()> {
+    /// Ready if another response is within the bounds, besides `running` ones that have not finished.
+    pub(super) fn poll_capacity(&self, running: usize, cx: &Context<'_>) -> Poll<()> {
         let mut queue = self.queue.lock();
         if queue.responses.len() + running < self.max && queue.bytes < MAX_BYTES {
             return Poll::Ready(());
@@ -81,26 +80,26 @@ impl Sender {
         Poll::Pending
     }
 
-    /// Ends the stream after the responses that are unread.
+    /// Ends the stream after the unread responses.
     pub(super) fn end(&self, end: Result<(), Status>) {
         let mut queue = self.queue.lock();
         queue.end.get_or_insert(end);
         wake(queue.receiver.take(), queue);
     }
 
-    /// Ends the stream with this status, of a deadline that has passed, and drops the responses that are unread.
+    /// Ends the stream with this status and drops the unread responses, as the deadline is exceeded.
     pub(super) fn abandon(&self, status: Status) {
         let mut queue = self.queue.lock();
         let unread = std::mem::take(&mut queue.responses);
         queue.bytes = 0;
         queue.end.get_or_insert(Err(status));
         wake(queue.receiver.take(), queue);
-        // What their client is told of them as well.
+        // Which is also their outcome.
         unread.into_iter().for_each(|(mut unread, _)| end(&mut unread.counted, ErrorKind::DeadlineExceeded.code()));
     }
 }
 
-/// The end of the queue that the client reads from.
+/// Receiving half of the queue.
 #[derive(Debug)]
 pub(super) struct Receiver {
     queue: Arc<Mutex<Queue>>,
@@ -117,7 +116,7 @@ impl Stream for Receiver {
             return Poll::Ready(Some(Ok(finished)));
         }
         match &mut queue.end {
-            // A status is told once, and the stream is over after it.
+            // The stream ends after its status.
             Some(end) => Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err)),
             None => {
                 queue.receiver = Some(cx.waker().clone());
@@ -127,7 +126,7 @@ impl Stream for Receiver {
     }
 }
 
-/// Wakes with the lock released, as a waker may do anything.
+/// Wakes after the lock is released, as a waker can run any code.
 fn wake<G>(waker: Option<Waker>, lock: G) {
     drop(lock);
     if let Some(waker) = waker {
@@ -154,12 +153,12 @@ mod tests {
         let waker = noop_waker();
         let cx = Context::from_waker(&waker);
         let (sender, mut receiver) = unread(2);
-        assert!(sender.poll_room(1, &cx).is_ready());
+        assert!(sender.poll_capacity(1, &cx).is_ready());
         sender.push(response(1, 1));
-        assert!(sender.poll_room(0, &cx).is_ready());
-        assert!(sender.poll_room(1, &cx).is_pending());
+        assert!(sender.poll_capacity(0, &cx).is_ready());
+        assert!(sender.poll_capacity(1, &cx).is_pending());
         assert_eq!(receiver.next().await.unwrap().unwrap().response.tag, 1);
-        assert!(sender.poll_room(1, &cx).is_ready());
+        assert!(sender.poll_capacity(1, &cx).is_ready());
     }
 
     #[tokio::test]
@@ -168,10 +167,10 @@ mod tests {
         let cx = Context::from_waker(&waker);
         let (sender, mut receiver) = unread(100);
         sender.push(response(1, MAX_BYTES));
-        assert!(sender.poll_room(0, &cx).is_pending());
+        assert!(sender.poll_capacity(0, &cx).is_pending());
         sender.push(response(2, 1));
         assert_eq!(receiver.next().await.unwrap().unwrap().response.tag, 1);
-        assert!(sender.poll_room(0, &cx).is_ready());
+        assert!(sender.poll_capacity(0, &cx).is_ready());
     }
 
     #[tokio::test]

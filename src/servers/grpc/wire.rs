@@ -1,8 +1,8 @@
-//! Requests as they come off the wire: counted before they are decoded.
+//! Checks the size of encoded requests before they are decoded.
 //!
-//! prost collects all that a message repeats before anybody can say that it is too much, and a tensor that takes two bytes
-//! of a message takes a hundred of memory. So the fields are walked first, which allocates nothing and ends at the first
-//! that is over a limit. What is decoded after that is bounded: the few fields that are, and texts.
+//! prost allocates all repeated fields of a message before their number can be checked, and a tensor of two encoded
+//! bytes takes a hundred bytes of memory. So the fields are counted first, without allocation. What is decoded after
+//! that is bounded.
 
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -22,14 +22,14 @@ use crate::request::limits::{MAX_NAME_BYTES, MAX_RANK, MAX_REASON_BYTES, MAX_TEN
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
 use crate::service::{InvalidInput, KernelError};
 
-/// Fields in a message and in those inside it. As many tensors as there may be have half of it with every dimension as a
-/// field of its own.
+/// Maximum number of fields in a message and its nested messages: twice what the maximum number of tensors needs if
+/// every dimension is a field.
 const MAX_FIELDS: usize = 8192;
 
 // A tensor's own field, its name, type and data, and its dimensions.
 const _: () = assert!(MAX_TENSORS * (4 + MAX_RANK) <= MAX_FIELDS / 2);
 
-/// A request's message, encoded.
+/// An encoded request message.
 #[derive(Debug)]
 pub(super) struct Encoded<T> {
     bytes: Bytes,
@@ -37,7 +37,7 @@ pub(super) struct Encoded<T> {
 }
 
 impl<T: Incoming> Encoded<T> {
-    /// Checks the message's limits, and decodes it. Long texts are copied and checked elsewhere than on this thread.
+    /// Checks the limits of the message and decodes it. Long texts are decoded on the blocking pool.
     pub(super) async fn decode(self) -> Result<T, Status> {
         let Self { bytes, .. } = self;
         let mut limits = Limits::new();
@@ -47,7 +47,7 @@ impl<T: Incoming> Encoded<T> {
     }
 }
 
-/// Leaves requests encoded, and encodes responses.
+/// Codec that leaves requests encoded, and encodes responses.
 #[derive(Debug)]
 pub(super) struct RequestCodec<T, U>(PhantomData<fn() -> (T, U)>);
 
@@ -84,16 +84,16 @@ impl<T> Decoder for RequestDecoder<T> {
     type Error = Status;
 
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Encoded<T>>, Status> {
-        // A slice of the buffer, and no copy.
+        // A slice of the buffer, not a copy.
         let bytes = message.copy_to_bytes(message.remaining());
         Ok(Some(Encoded { bytes, message: PhantomData }))
     }
 }
 
-/// The requests of a stream, each decoded when it has come.
+/// The requests of a stream, decoded one by one.
 pub(super) struct Requests<T> {
     encoded: Streaming<Encoded<T>>,
-    /// The one that is being decoded.
+    /// The request that is being decoded.
     current: Option<BoxFuture<T, Status>>,
 }
 
@@ -122,9 +122,9 @@ impl<T: Incoming> Stream for Requests<T> {
     }
 }
 
-/// A request's message.
+/// A request message.
 pub(super) trait Incoming: Message + Default + Send + 'static {
-    /// Walks through the fields.
+    /// Counts the fields.
     fn check(message: &[u8], limits: &mut Limits) -> Result<(), Over>;
 }
 
@@ -149,7 +149,7 @@ impl Incoming for ExecuteTensorsRequest {
 }
 
 impl Incoming for ExecuteStreamRequest {
-    /// A call that is there more than once is merged into one, so that what has been counted counts on.
+    /// protobuf merges a call that occurs twice, so counts continue.
     fn check(message: &[u8], limits: &mut Limits) -> Result<(), Over> {
         limits.fields(message, |limits, field| match field {
             (3, Value::Bytes(call)) => ExecuteRequest::check(call, limits),
@@ -178,7 +178,7 @@ impl Incoming for ListKernelsRequest {
     }
 }
 
-/// What a message has had so far.
+/// Counts of a message's fields.
 #[derive(Debug)]
 pub(super) struct Limits {
     fields_left: usize,
@@ -187,13 +187,13 @@ pub(super) struct Limits {
     text: usize,
 }
 
-/// Why a message is not decoded.
+/// Why a message is rejected before it is decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Over {
     InvalidInput(InvalidInput),
-    /// The beginning of a kernel's id that is longer than any kernel has.
+    /// Prefix of a kernel id that is too long.
     UnknownKernel(String),
-    /// It is no message of protobuf, or has groups, which no version of this service has had.
+    /// The message is malformed, or has groups, which this service never had.
     Malformed,
 }
 
@@ -289,14 +289,14 @@ impl Limits {
     }
 }
 
-/// What a field has.
+/// Value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value<'a> {
     Number,
     Bytes(&'a [u8]),
 }
 
-/// Takes the next field off the message: its number and value. `None` where it is malformed or a group.
+/// Reads the next field: its number and value. `None` if it is malformed or a group.
 fn field<'a>(message: &mut &'a [u8]) -> Option<(u64, Value<'a>)> {
     let key = varint(message)?;
     let number = u32::try_from(key).ok()? >> 3;

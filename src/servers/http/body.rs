@@ -7,8 +7,7 @@ use std::vec;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// The body of an answer: a document, or a head and the tensors that it describes, each as a frame of its own and none
-/// copied.
+/// Response body: a document, or a head and the tensors it describes, each a frame of its own that is not copied.
 #[derive(Clone, Default)]
 pub struct ResponseBody {
     next: Bytes,
@@ -16,7 +15,7 @@ pub struct ResponseBody {
 }
 
 impl ResponseBody {
-    /// These one after the other. None but the first is empty, as an empty one would end the body.
+    /// A body of these frames. Only the first can be empty, as an empty frame would end the body.
     pub(super) fn in_frames(first: Bytes, mut rest: Vec<Bytes>) -> Self {
         rest.retain(|frame| !frame.is_empty());
         Self { next: first, rest: rest.into_iter() }
@@ -29,7 +28,7 @@ impl ResponseBody {
 
 impl From<Bytes> for ResponseBody {
     fn from(document: Bytes) -> Self {
-        // An empty `Vec` allocates nothing.
+        // An empty `Vec` does not allocate.
         Self::in_frames(document, Vec::new())
     }
 }
@@ -54,7 +53,7 @@ impl Body for ResponseBody {
 }
 
 impl fmt::Debug for ResponseBody {
-    /// Without what is in it, which can be gigabytes.
+    /// Omits the data, which can be gigabytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody").field("bytes", &self.len()).finish_non_exhaustive()
     }

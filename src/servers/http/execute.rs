@@ -20,30 +20,30 @@ use crate::request::request_id::RequestId;
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
 use crate::service::{HostMemory, HostReservation, InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
 
-/// What the body of a request is.
+/// What the body of a request contains.
 #[derive(Debug)]
 pub(crate) enum Target {
-    /// The document that names the kernel, with the input and metadata.
+    /// A document with kernel id, input and metadata.
     Document,
-    /// The input of this kernel: in JSON as it is, and as tensors with the head that describes them.
+    /// The input of this kernel, as JSON or tensors.
     Input(String),
 }
 
-/// What answers a request, in its form.
+/// Body of a successful response, in the format of the request.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// A document, in one piece or several.
+    /// A document, in one or several frames.
     Json(Bytes, Vec<Bytes>),
-    /// A head, and the tensors that it describes.
+    /// A JSON head and the tensors it describes.
     Tensors(Bytes, Vec<Bytes>),
 }
 
-/// Runs a kernel for a request of HTTP: reads the body, waits for a place to run and for the answer, all within the
-/// deadline of the head, and writes what answers it. Dropping the future cancels the work.
+/// Runs a kernel for an HTTP request: reads the body, waits for readiness, calls the service and encodes the output,
+/// all before the deadline. Dropping the future cancels the work.
 ///
 /// # Errors
-/// 413 for a body or an output that is larger than the limits say, 503 where the memory is used up, 415 where it is neither JSON nor tensors, 408 where it does not come in
-/// time, 400 where it is malformed, and what the service's error says of itself.
+/// 413 if the body or the output exceeds a limit, 503 if memory is exhausted, 415 if the body is neither JSON nor
+/// tensors, 408 if it does not arrive in time, 400 if it or a header is malformed, and the error of the service.
 pub(crate) async fn execute<S, B>(
     service: S,
     parts: &Parts,
@@ -66,7 +66,7 @@ where
     let memory = limits.memory.reservation(limits.max_response_size);
     let scope = parts.extensions.get::<RequestScope>();
     if let (Some(scope), Target::Input(kernel_id)) = (scope, &target) {
-        // Known before the body is read, and what is wrong with that.
+        // Set before the body is read, so that errors of the body have it.
         scope.set_kernel(kernel_id);
     }
     let (mut request, asked) = match (Form::of(&parts.headers)?, target) {
@@ -85,7 +85,7 @@ where
             (request, None)
         }
         (Form::Tensors(length), target) => {
-            // In a box, as it is larger than all the rest, which JSON is not to pay for.
+            // Boxed, as it is larger than the rest of the future, which JSON should not pay for.
             let reading = Box::pin(tensors::read(body, length, target, max_body, deadline, &memory));
             let (request, asked) = reading.await.map_err(over)?;
             (request, Some(asked))
@@ -98,7 +98,7 @@ where
     }
     request.extensions.insert(memory);
     let kernel_id = request.kernel_id.clone();
-    // A service that panics is an answer to its own request, and the connection's other requests go on.
+    // A panic of the service is the error of its own request and does not affect the connection.
     let mut response = match CatchPanic::new(timeout::oneshot(service, request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(Problem::of(&error).of_kernel(&kernel_id)),
@@ -111,7 +111,7 @@ where
     match asked {
         None => {
             let problem = |error| Problem::of(&error).of_kernel(&kernel_id);
-            // Copied into one piece while that costs less than to send several.
+            // A small output is copied into one frame, which costs less than sending several.
             if response.payload.byte_len().is_some_and(|bytes| bytes <= KernelResponse::SMALL) {
                 let document = response.to_json(request_id.as_str(), &kernel_id);
                 return document.map(|document| Answer::Json(document, Vec::new())).map_err(problem);
@@ -128,8 +128,8 @@ where
     }
 }
 
-/// What a response holds until it is sent. One that was not made for this request, as the cache's are, holds memory from
-/// now on.
+/// Returns the memory that a response holds until it is sent. A response that was not made for this request, such as a
+/// cached one, is charged now.
 fn hold(response: &mut KernelResponse, memory: &HostMemory) -> Result<Option<HostReservation>, Problem> {
     let bytes = response.payload.byte_len().unwrap_or(0);
     if bytes <= KernelResponse::SMALL || memory.max() == u64::MAX {
@@ -151,7 +151,7 @@ fn attach(bytes: Bytes, held: Option<&HostReservation>) -> Bytes {
 }
 
 impl Answer {
-    /// The response that brings it.
+    /// Creates the response.
     pub(crate) fn into_response<B>(self, request_id: &RequestId) -> Response<B>
     where
         B: From<Bytes> + From<ResponseBody>,

@@ -1,4 +1,4 @@
-//! Which form a request's body has, by its headers.
+//! Detects the format of a request's body from its headers.
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -6,22 +6,22 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::Problem;
 use crate::error::ErrorKind;
 
-/// The length of the JSON in front of tensors.
+/// Header with the length of the JSON before tensors.
 pub(crate) const HEAD_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// The type of a body of tensors.
+/// Content type of tensors.
 pub(crate) const OCTETS: &str = "application/octet-stream";
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Json,
-    /// JSON of so many bytes, and then tensors.
+    /// JSON of this many bytes, followed by tensors.
     Tensors(usize),
 }
 
 impl Form {
     /// # Errors
-    /// 415 where it is neither, or is compressed; 400 where it is tensors and the length of their head is not there.
+    /// 415 if it is neither or is compressed; 400 if it is tensors and the length of the head is missing.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         if let Some(encoding) = headers.get(CONTENT_ENCODING)
             && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
@@ -36,7 +36,7 @@ impl Form {
                  application/octet-stream",
                 value.as_bytes().escape_ascii()
             ))),
-            // Triton's own client sends no type and goes by this header.
+            // Triton's client sends no content type but this header.
             None if headers.contains_key(HEAD_LENGTH) => head_length(headers).map(Self::Tensors),
             None => Err(Problem::unsupported_media_type(
                 "the header content-type is missing; it is to be application/json, or application/octet-stream for tensors",
@@ -60,19 +60,19 @@ fn head_length(headers: &HeaderMap) -> Result<usize, Problem> {
     }
 }
 
-/// Digits and nothing else: `parse` alone would take a sign.
+/// Parses digits: `parse` alone would accept a sign.
 fn number(text: &str) -> Option<usize> {
     text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Whether it is of `application`, and of such a subtype, with whatever parameters.
+/// Whether the type is `application` with such a subtype, and any parameters.
 fn is(content_type: &HeaderValue, subtype: impl FnOnce(&str) -> bool) -> bool {
     let Ok(text) = content_type.to_str() else { return false };
     let essence = text.split(';').next().unwrap_or_default().trim();
     essence.split_once('/').is_some_and(|(kind, name)| kind.eq_ignore_ascii_case("application") && subtype(name))
 }
 
-/// `json`, or what ends in `+json`.
+/// Whether a subtype is `json` or ends in `+json`.
 fn is_json(subtype: &str) -> bool {
     let suffix = subtype.rsplit_once('+').map_or(subtype, |(_, suffix)| suffix);
     suffix.eq_ignore_ascii_case("json")

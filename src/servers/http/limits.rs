@@ -2,47 +2,47 @@ use std::time::Duration;
 
 use crate::service::HostMemory;
 
-/// What requests may take, hold, and bring and take back.
+/// Limits on the time, memory and size of requests and responses.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// The most time that a request has.
+    /// Maximum time of a request.
     pub(crate) timeout: Duration,
     pub(crate) memory: HostMemory,
-    /// The most bytes of a request's body.
+    /// Maximum size of a request's body, in bytes.
     pub(crate) max_request_size: usize,
-    /// The most bytes of a kernel's output in its encoded form.
+    /// Maximum size of an encoded output, in bytes.
     pub(crate) max_response_size: u64,
 }
 
 impl Limits {
-    /// No limit on the memory, and responses of the size that gRPC has.
+    /// Limits without a limit on memory, and with the response size of gRPC.
     pub(crate) fn new(timeout: Duration, max_request_size: usize) -> Self {
         Self { timeout, memory: HostMemory::unlimited(), max_request_size, max_response_size: 64 << 20 }
     }
 }
 
-/// The methods by which a server of HTTP sets its [`Limits`], which are in this field of it.
+/// Setters of the [`Limits`] in the given field of a server.
 macro_rules! limit_setters {
     ($($field:ident).+) => {
-        /// Sets the most time that a request has, from its arrival to its response: if nothing is said, the timeout of the
-        /// pipeline, and 30 s where there is none. Clients can ask for less.
+        /// Sets the maximum time of a request, from its arrival to its response. Default: the timeout of the pipeline,
+        /// or 30 s without a pipeline. Clients can set a shorter one.
         #[must_use]
         pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$($field).+.timeout = timeout;
             self
         }
 
-        /// Sets the most bytes that the output of a request may have in its encoded form: 64 MiB if nothing is said. A larger
-        /// one is rejected before the run where the kernel's [footprint](crate::service::Kernel::footprint) tells, and as soon
-        /// as it is too long where it does not.
+        /// Sets the maximum size of an encoded output, in bytes. Default: 64 MiB. A larger output is rejected before
+        /// the kernel runs if its [footprint](crate::service::Kernel::footprint) is known, and otherwise as soon as it
+        /// is too long.
         #[must_use]
         pub fn max_response_size(mut self, bytes: u64) -> Self {
             self.$($field).+.max_response_size = bytes;
             self
         }
 
-        /// Limits the memory that requests hold at one time: the same for all servers that are given clones. Without it
-        /// there is no limit but on each of them.
+        /// Limits the memory of all requests together. Clones are one limit, which several servers can share. Default:
+        /// no limit.
         #[must_use]
         pub fn memory(mut self, memory: $crate::service::HostMemory) -> Self {
             self.$($field).+.memory = memory;

@@ -1,5 +1,6 @@
-//! What the transports over HTTP share: how the head of a request becomes deadline, trace and tenant, how its body, JSON
-//! or tensors, becomes a [`KernelRequest`](crate::service::KernelRequest), and how answers and refusals are written.
+//! What the transports over HTTP share: how the head of a request becomes deadline, trace and tenant, how its body,
+//! JSON or tensors, becomes a [`KernelRequest`](crate::service::KernelRequest), and how answers and refusals are
+//! written.
 
 mod body;
 mod execute;

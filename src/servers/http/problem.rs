@@ -34,8 +34,8 @@ impl Problem {
     /// `detail` and `field` can repeat what the client sent, which can be long.
     const MAX_TEXT_BYTES: usize = 2048;
 
-    /// An error of this kind, with the status of the [table](crate::error). The detail of an internal error is logged and
-    /// not sent.
+    /// An error of this kind, with the status of the [table](crate::error). The detail of an internal error is logged
+    /// and not sent.
     pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         Self::with_status(status_and_code(kind), kind, detail.into())
     }

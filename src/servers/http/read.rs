@@ -1,4 +1,4 @@
-//! The bytes of a request's body, as far as both of its forms read them alike.
+//! Reads the bodies of requests, JSON and tensors alike.
 
 use std::error::Error;
 use std::future::{Future, poll_fn};
@@ -15,7 +15,7 @@ use crate::error::{ErrorKind, find};
 use crate::servers::slow_body::SlowBody;
 use crate::service::{HostMemoryError, HostReservation, KernelError};
 
-/// The whole body in one piece, which `memory` is charged for.
+/// Reads the whole body, which is charged to `memory`.
 pub(super) async fn whole<B>(body: B, max: usize, deadline: Instant, memory: &HostReservation) -> Result<Bytes, Problem>
 where
     B: Body<Data = Bytes>,
@@ -32,12 +32,12 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let Some(first) = frames.next().await? else { return Ok(Bytes::new()) };
-    // Most small bodies come in one piece, and are not copied.
+    // Most small bodies are one frame, and are not copied.
     if frames.body.is_end_stream() {
         return Ok(first);
     }
     let Some(second) = frames.next().await? else { return Ok(first) };
-    // The pieces are copied as they come: each small one would hold far more memory than it has bytes.
+    // Frames are copied as they arrive, as each small one holds far more memory than its length.
     let mut whole = BytesMut::new();
     frames.append(&mut whole, first)?;
     frames.append(&mut whole, second)?;
@@ -47,7 +47,7 @@ where
     Ok(whole.freeze())
 }
 
-/// The data of a body as it comes, charged to the memory of its request.
+/// The data frames of a body, charged to the memory of the request.
 pub(super) struct Frames<'a, B> {
     body: Pin<&'a mut B>,
     max: usize,
@@ -65,11 +65,11 @@ where
         Self { body, max, length: 0, memory, slow: SlowBody::default() }
     }
 
-    /// The next piece. It has been charged.
+    /// Reads the next frame, and charges its memory.
     ///
     /// # Errors
-    /// 413 past the most bytes, 503 where there is not the memory for it or it comes too slowly while others lack some,
-    /// and 400 where the body breaks off.
+    /// 413 if the body is too large, 503 if there is not enough memory or the body arrives slowly while others lack
+    /// memory, and 400 if the body ends early.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         let Self { body, max, slow, memory, .. } = self;
         let data = poll_fn(|cx| {
@@ -81,7 +81,7 @@ where
                 };
                 let Some(frame) = frame else { return Poll::Ready(Ok(None)) };
                 let frame = frame.map_err(|error| broken(&*error.into(), *max))?;
-                // Trailers say nothing here.
+                // Trailers are ignored.
                 if let Ok(data) = frame.into_data() {
                     return Poll::Ready(Ok(Some(data)));
                 }
@@ -97,11 +97,11 @@ where
         Ok(Some(data))
     }
 
-    /// Copies a piece, for which the room that it takes is charged from then on.
+    /// Appends a frame, and charges the memory of its copy.
     fn append(&self, whole: &mut BytesMut, piece: Bytes) -> Result<(), Problem> {
         let needed = whole.len() + piece.len();
         if needed > whole.capacity() {
-            // No more than is known to come, where it is known.
+            // Not more than the length of the body, if it is known.
             let known = self.body.size_hint().exact().map(|rest| rest.saturating_add(self.length as u64));
             let most = known.map_or(self.max, |known| usize::try_from(known).unwrap_or(usize::MAX));
             let capacity = (2 * whole.capacity()).min(most).max(needed);
@@ -114,25 +114,25 @@ where
     }
 }
 
-/// Refuses a body that is too large by its own account, before the client is told to go on and send it.
+/// Rejects a body whose `content-length` is too large, before the client is asked to send it.
 pub(super) fn announced(body: &impl Body, max: usize, memory: &HostReservation) -> Result<(), Problem> {
     let length = body.size_hint().lower();
     if length > max as u64 {
         return Err(too_large(max));
     }
     memory.check_possible(length).map_err(rejected)?;
-    // What has come is charged, and not what is said to come; but where there is nothing left, nothing is read.
+    // Only received data is charged; but nothing is read if no memory is available.
     let first = length.min(FIRST);
     charge(memory, first)?;
     memory.shrink(first);
     Ok(())
 }
 
-/// What has to be left of the memory for requests before more of a body is read. More than small requests can have, so
-/// that a large one is rejected before it has sent that much.
+/// Memory that must be available to read a body. It is more than small requests use, so that large requests are
+/// rejected before they have sent that much.
 const FIRST: u64 = (64 << 10) + 1;
 
-/// Charges a request for so many bytes more.
+/// Charges `bytes` to the memory of a request.
 pub(super) fn charge(memory: &HostReservation, bytes: u64) -> Result<(), Problem> {
     memory.grow(bytes).map_err(rejected)
 }
@@ -145,7 +145,7 @@ pub(super) fn too_large(max: usize) -> Problem {
     Problem::new(ErrorKind::TooLarge, format!("the body is of more than {max} bytes")).closing()
 }
 
-/// Why there is no more of a body: this limit, one that a layer in front has set, or the client.
+/// The error of a body that ended early: its size limit, one of a layer in front, or the client.
 pub(super) fn broken(error: &(dyn Error + 'static), max: usize) -> Problem {
     if find::<LengthLimitError>(error).is_some() {
         return too_large(max);
@@ -153,7 +153,7 @@ pub(super) fn broken(error: &(dyn Error + 'static), max: usize) -> Problem {
     Problem::new(ErrorKind::InvalidArgument, format!("the body broke off: {error}")).closing()
 }
 
-/// Ends work on a request that has come whole, by its deadline.
+/// Limits work on a request that has been received to its deadline.
 pub(super) async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Problem> {
     let timed = tokio::time::timeout_at(deadline.into(), work).await;
     timed.map_err(|_| Problem::of(&KernelError::DeadlineExceeded { started: false }))

@@ -46,8 +46,9 @@ impl<S> KernelHttpService<S> {
     /// A service of your own, around these `kernels`, which it lists and describes. Those of a
     /// [`LocalPipeline`](crate::pipeline::LocalPipeline) bring the metrics for `GET /metrics` and the timeout.
     ///
-    /// One that counts its calls otherwise has a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it
-    /// a call is dropped when its time is up, and counts as `cancelled` where its caller is told `deadline_exceeded`.
+    /// One that counts its calls otherwise has a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics:
+    /// without it a call is dropped when its time is up, and counts as `cancelled` where its caller is told
+    /// `deadline_exceeded`.
     pub fn with_service(service: S, kernels: &impl KernelSource) -> Self {
         let pipeline = kernels.pipeline();
         let timeout = pipeline.as_ref().map_or(Duration::from_secs(30), |pipeline| pipeline.config().timeout);

@@ -1,4 +1,4 @@
-//! The line that is logged when a request has ended.
+//! The access log: one event for each request that has ended.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -11,10 +11,10 @@ use crate::middleware::tracing::RequestScope;
 use crate::request::PeerAddress;
 use crate::request::request_id::RequestId;
 
-/// The target of the lines, by which a subscriber tells them from others.
+/// Target of the events.
 pub(super) const TARGET: &str = "tower_kernels::access";
 
-/// Whether anybody reads the lines, which go to level INFO or else to DEBUG.
+/// Whether a subscriber is interested in events of level INFO or else DEBUG.
 pub(super) fn is_read(at_info: bool) -> bool {
     if at_info {
         tracing::enabled!(target: TARGET, Level::INFO)
@@ -23,7 +23,7 @@ pub(super) fn is_read(at_info: bool) -> bool {
     }
 }
 
-/// What the line says of where a request came from and what it asked for.
+/// Source of a request: peer, method and path.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(super) at_info: bool,
@@ -39,14 +39,14 @@ impl Source {
     }
 }
 
-/// A request that is logged when it ends.
+/// Log entry of a request in flight.
 #[derive(Debug)]
 pub(super) struct Entry {
     source: Source,
     request_id: RequestId,
     scope: RequestScope,
     begun: Instant,
-    /// Bytes of the response's body.
+    /// Bytes sent of the response's body.
     pub(super) sent: u64,
     status: Option<Status>,
 }
@@ -62,26 +62,26 @@ impl Entry {
         Self { source, request_id, scope, begun: Instant::now(), sent: 0, status: None }
     }
 
-    /// Notes the head of the response. The status of gRPC can come with it or after the body.
+    /// Records the head of the response. The status of gRPC is in the head or in the trailers.
     pub(super) fn head(&mut self, transport: Transport, status: StatusCode, headers: &HeaderMap) {
         let is_grpc = transport != Transport::Rest && status == StatusCode::OK;
         self.status = Some(if is_grpc { Status::Grpc(grpc_status(headers)) } else { Status::Http(status) });
     }
 
-    /// Notes the trailers of the response.
+    /// Records the trailers of the response.
     pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
         if let (Some(Status::Grpc(status)), Some(number)) = (&mut self.status, grpc_status(trailers)) {
             *status = Some(number);
         }
     }
 
-    /// Notes the status of a request within a stream, which has no head of its own.
+    /// Records the status of a request of a stream, which has no head.
     #[cfg(feature = "grpc")]
     pub(super) fn set_grpc_status(&mut self, number: i32) {
         self.status = Some(Status::Grpc(Some(number)));
     }
 
-    /// Logs the end. `cut` says whether the response was not sent to its end.
+    /// Logs the end. `cut` is why the response was not sent completely, if it was not.
     pub(super) fn log(self, transport: Transport, outcome: &'static str, cut: Option<Cut>) {
         let Self { source: Source { at_info, peer, method, uri }, request_id, scope, begun, sent, status } = self;
         let (http, grpc) = match status {
@@ -91,7 +91,7 @@ impl Entry {
         };
         let incomplete = cut.map(|cut| cut.reason(status.is_some()));
         let duration_ms = begun.elapsed().as_micros() as f64 / 1e3;
-        // The level of a place that logs is a constant. The line stands by itself, without the fields of the span.
+        // The level of a tracing callsite is constant. The event has no parent, so that it has no fields of the span.
         macro_rules! at {
             ($level:expr) => {
                 tracing::event!(
@@ -120,13 +120,13 @@ impl Entry {
     }
 }
 
-/// How a response came to be cut off.
+/// Why a response was not sent completely.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Cut {
-    /// Nobody waits for it any more: the client has hung up or reset its stream, or the server closes the connection.
+    /// Request cancelled: the client closed the connection or reset the stream, or the server closed the connection.
     Closed,
     Panicked,
-    /// The body or the service ended with an error.
+    /// The body or the service failed.
     Failed,
 }
 

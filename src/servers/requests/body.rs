@@ -11,7 +11,7 @@ use super::outcome;
 use crate::error::ErrorKind;
 use crate::middleware::tracing::RequestScope;
 
-/// The body of a response. The request ends with it.
+/// Response body that counts its bytes and ends the request.
 #[pin_project]
 #[derive(Debug)]
 pub struct CountedBody<B> {
@@ -20,7 +20,7 @@ pub struct CountedBody<B> {
     call: Call,
     /// The request's.
     span: Span,
-    /// What the head has told; `None` where the trailers will.
+    /// Outcome according to the head; `None` if the trailers have it.
     outcome: Option<&'static str>,
 }
 
@@ -33,7 +33,7 @@ impl<B: Body> CountedBody<B> {
     }
 }
 
-/// A response of gRPC without a status is a defect on this side.
+/// A response of gRPC without a status is an internal error.
 const NO_STATUS: &str = ErrorKind::Internal.code();
 
 impl<B: Body> Body for CountedBody<B> {
@@ -73,7 +73,7 @@ impl<B: Body> Body for CountedBody<B> {
     }
 }
 
-/// The body of a request, whose bytes are counted for the [log](super#log).
+/// Request body that counts its bytes for the [log](super#log).
 #[pin_project]
 #[derive(Debug)]
 pub struct RequestBody<B> {

@@ -15,7 +15,7 @@ use super::access::{self, Cut, Entry, Source};
 use super::service::CountRequestsLayer;
 use crate::error::ErrorKind;
 
-/// What a request came by.
+/// Transport of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transport {
@@ -23,14 +23,14 @@ pub enum Transport {
     Rest,
     /// A call of gRPC.
     Grpc,
-    /// A request within a call of `ExecuteStream`.
+    /// A request of an `ExecuteStream` call.
     GrpcStream,
 }
 
 impl Transport {
     const ALL: [Self; 3] = [Self::Rest, Self::Grpc, Self::GrpcStream];
 
-    /// Its label.
+    /// Value of the label `transport`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rest => "rest",
@@ -40,7 +40,7 @@ impl Transport {
     }
 }
 
-/// Every outcome.
+/// All outcomes.
 pub(super) const OUTCOMES: [&str; 4 + ErrorKind::ALL.len()] = {
     let mut outcomes = ["ok"; 4 + ErrorKind::ALL.len()];
     let mut at = 0;
@@ -54,7 +54,7 @@ pub(super) const OUTCOMES: [&str; 4 + ErrorKind::ALL.len()] = {
     outcomes
 };
 
-/// What was counted. Clones count together. See the [module](super).
+/// Counts of requests, shared between clones. See the [module](super).
 #[derive(Clone, Debug, Default)]
 pub struct RequestMetrics {
     counts: Arc<Counts>,
@@ -64,7 +64,7 @@ pub struct RequestMetrics {
 #[derive(Debug, Default)]
 struct Counts {
     transports: [OfTransport; Transport::ALL.len()],
-    /// By transport and reason. Reasons are literals of the program, so there is an end to them.
+    /// By transport and reason. Reasons are literals, so their number is bounded.
     authentication_failures: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
 }
 
@@ -75,7 +75,7 @@ struct OfTransport {
 }
 
 impl OfTransport {
-    /// By outcome, and how many had begun by then: no fewer.
+    /// Ended requests by outcome, and at least as many begun requests.
     fn read(&self) -> ([u64; OUTCOMES.len()], u64) {
         // Begun is counted before ended, and read after it.
         let ended = self.ended.each_ref().map(|count| count.load(Ordering::Acquire));
@@ -84,49 +84,48 @@ impl OfTransport {
 }
 
 impl RequestMetrics {
-    /// One that has counted nothing.
+    /// Creates metrics without any counts.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether the line that is [logged](super#log) at the end of a request is of level `INFO`: if nothing is said it is
-    /// of level `DEBUG`.
+    /// Sets the level of [log](super#log) events to `INFO` instead of `DEBUG`.
     #[must_use]
     pub fn access_log(self, on: bool) -> Self {
         Self { logs_at_info: on, ..self }
     }
 
-    /// Counts the requests of a service. It goes outermost.
+    /// Creates a layer that counts the requests of a service. Make it the outermost layer.
     pub fn layer(&self, transport: Transport) -> CountRequestsLayer {
         CountRequestsLayer::new(self.clone(), transport)
     }
 
-    /// How requests have ended: the outcomes that there were, and how many of each.
+    /// Number of ended requests by outcome.
     pub fn ended(&self, transport: Transport) -> Vec<(&'static str, u64)> {
         let (ended, _) = self.counts.transports[transport as usize].read();
         OUTCOMES.into_iter().zip(ended).filter(|(_, count)| *count > 0).collect()
     }
 
-    /// How many have begun.
+    /// Number of requests that began.
     pub fn begun(&self, transport: Transport) -> u64 {
         self.counts.transports[transport as usize].begun.load(Ordering::Acquire)
     }
 
-    /// How many have begun and not ended.
+    /// Number of requests in flight.
     pub fn in_flight(&self, transport: Transport) -> u64 {
         let (ended, begun) = self.counts.transports[transport as usize].read();
         begun - ended.iter().sum::<u64>()
     }
 
-    /// Counts a request that was refused because of who makes it; the reason is the
+    /// Counts a request that failed authentication. `reason` is the
     /// [code](crate::middleware::authenticate::Denied::code) that
-    /// [`AuthenticateLayer::on_failure`](crate::layers::AuthenticateLayer::on_failure) tells.
+    /// [`AuthenticateLayer::on_failure`](crate::layers::AuthenticateLayer::on_failure) passes on.
     #[cfg(feature = "auth")]
     pub fn authentication_failed(&self, transport: Transport, reason: &'static str) {
         *self.counts.authentication_failures.lock().entry((transport.as_str(), reason)).or_default() += 1;
     }
 
-    /// Adds these metrics to a registry of your own, under the prefix `kernel`.
+    /// Registers these metrics with the prefix `kernel`.
     pub fn register(&self, registry: &mut Registry) {
         registry.sub_registry_with_prefix("kernel").register_collector(Box::new(Encoder(Arc::clone(&self.counts))));
     }
@@ -136,29 +135,29 @@ impl RequestMetrics {
         Call { counts: Some(Arc::clone(&self.counts)), transport, entry: None }
     }
 
-    /// Whether the end of a request is logged: where it came from, then.
+    /// Source of a request, if its end is to be logged.
     pub(super) fn source<B>(&self, request: &Request<B>) -> Option<Source> {
         access::is_read(self.logs_at_info).then(|| Source::of(request, self.logs_at_info))
     }
 }
 
-/// A request in flight. Dropped before its end, it counts as cancelled.
+/// A request in flight. If it is dropped before it ends, it counts as cancelled.
 #[derive(Debug)]
 pub(crate) struct Call {
     /// `None` once it has ended.
     counts: Option<Arc<Counts>>,
     transport: Transport,
-    /// What is logged at the end. In a box, as most programs log nothing.
+    /// Log entry. Boxed, because most programs log none.
     entry: Option<Box<Entry>>,
 }
 
 impl Call {
-    /// Has the end logged.
+    /// Enables the log entry.
     pub(super) fn log_end(&mut self, entry: Entry) {
         self.entry = Some(Box::new(entry));
     }
 
-    /// What is logged at the end, to add to it.
+    /// The log entry.
     pub(super) fn entry(&mut self) -> Option<&mut Entry> {
         self.entry.as_deref_mut()
     }
@@ -167,19 +166,19 @@ impl Call {
         self.transport
     }
 
-    /// Counts and logs the end, the first time.
+    /// Counts and logs the end, once.
     pub(crate) fn end(&mut self, outcome: &'static str) {
         self.end_with(outcome, None);
     }
 
-    /// Counts and logs the end of a response that failed on its way.
+    /// Counts and logs a response that failed while it was sent.
     pub(super) fn fail(&mut self) {
         self.end_with(ErrorKind::Internal.code(), Some(Cut::Failed));
     }
 
     fn end_with(&mut self, outcome: &'static str, cut: Option<Cut>) {
         if let Some(counts) = self.counts.take() {
-            // A code that is none of the table would be a defect here.
+            // A code that is not in the table would be a bug.
             let known = OUTCOMES.iter().position(|known| *known == outcome);
             let index = known.unwrap_or(1 + ErrorKind::Internal as usize);
             counts.transports[self.transport as usize].ended[index].fetch_add(1, Ordering::AcqRel);
@@ -207,10 +206,10 @@ impl Collector for Encoder {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let Self(counts) = self;
         let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
-        // Read once, so that the page agrees with itself.
+        // Read once, so that the metrics are consistent.
         let read = Transport::ALL.map(|transport| (transport.as_str(), counts.transports[transport as usize].read()));
 
-        let help = "Requests that ended, by what their client was told";
+        let help = "Requests that ended, by outcome";
         let mut family = encoder.encode_descriptor("server_requests", help, None, MetricType::Counter)?;
         for (transport, (ended, _)) in &read {
             for (outcome, count) in OUTCOMES.iter().zip(ended).filter(|(_, count)| **count > 0) {
@@ -218,18 +217,18 @@ impl Collector for Encoder {
                 family.encode_family(&labels)?.encode_counter(count, exemplar)?;
             }
         }
-        let help = "Requests that began";
+        let help = "Requests that started";
         let mut family = encoder.encode_descriptor("server_requests_begun", help, None, MetricType::Counter)?;
         for (transport, (_, begun)) in &read {
             family.encode_family(&[("transport", *transport)])?.encode_counter(begun, exemplar)?;
         }
-        let help = "Requests that have not ended";
+        let help = "Requests in flight";
         let mut family = encoder.encode_descriptor("server_requests_in_flight", help, None, MetricType::Gauge)?;
         for (transport, (ended, begun)) in &read {
             let in_flight = begun - ended.iter().sum::<u64>();
             family.encode_family(&[("transport", *transport)])?.encode_gauge(&in_flight)?;
         }
-        let help = "Requests that were refused because of who makes them, by what is wrong with their credential";
+        let help = "Requests that failed authentication, by reason";
         let mut family = encoder.encode_descriptor("authentication_failures", help, None, MetricType::Counter)?;
         for ((transport, reason), count) in &*counts.authentication_failures.lock() {
             let labels = [("transport", *transport), ("reason", *reason)];

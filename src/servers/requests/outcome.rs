@@ -1,11 +1,11 @@
-//! What a response tells its client, as one word.
+//! Outcome of a response, for metrics and logs.
 
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 
 use super::counts::OUTCOMES;
 use crate::error::{ErrorKind, OutcomeCode};
 
-/// By the head of a response; `None` where only its end will tell, as with gRPC.
+/// Outcome according to the head of a response; `None` if its trailers have it, as with gRPC.
 pub(super) fn of_head(status: StatusCode, headers: &HeaderMap, extensions: &Extensions) -> Option<&'static str> {
     if let Some(OutcomeCode(code)) = extensions.get() {
         return Some(code);
@@ -20,7 +20,7 @@ pub(super) fn of_head(status: StatusCode, headers: &HeaderMap, extensions: &Exte
     Some(of_status(status))
 }
 
-/// By the headers or trailers of gRPC, where its status is there.
+/// Outcome according to headers or trailers of gRPC, if they have the status.
 pub(super) fn of_grpc(headers: &HeaderMap) -> Option<&'static str> {
     let number = headers.get("grpc-status")?.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     if number == 0 {
@@ -29,7 +29,7 @@ pub(super) fn of_grpc(headers: &HeaderMap) -> Option<&'static str> {
     Some(reason(headers).unwrap_or_else(|| of_code(number)))
 }
 
-/// The reason that the details of a status have: several kinds share a number.
+/// `reason` of the details of a status, as several kinds share a code.
 #[cfg(feature = "grpc")]
 fn reason(headers: &HeaderMap) -> Option<&'static str> {
     use tonic_types::StatusExt;
@@ -42,14 +42,14 @@ fn reason(_: &HeaderMap) -> Option<&'static str> {
     None
 }
 
-/// By gRPC's number, for statuses that say no more: those of tonic itself.
+/// Outcome of a status without details, such as those of tonic.
 fn of_code(number: i32) -> &'static str {
     let known = ErrorKind::ALL.into_iter().find(|kind| kind.grpc_code() == number);
     match (number, known) {
-        // Of the two kinds the one that makes no promise that it gets better.
+        // Two kinds have this code.
         (14, _) => ErrorKind::Unavailable,
         (_, Some(kind)) => kind,
-        // Already exists, permission denied, failed precondition, aborted: the request does not fit.
+        // Already exists, permission denied, failed precondition, aborted.
         (6 | 7 | 9 | 10, None) => ErrorKind::InvalidArgument,
         (_, None) => ErrorKind::Internal,
     }

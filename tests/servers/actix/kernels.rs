@@ -127,7 +127,7 @@ pub(crate) fn saxpy() -> ExecuteKernel {
 }
 
 pub(crate) fn assert_adds_up(stats: &ActorStats) {
-    let ended = stats.completed + stats.failed + stats.cancelled + stats.refused;
+    let ended = stats.completed + stats.failed + stats.cancelled + stats.rejected;
     assert_eq!(stats.received, stats.in_flight + ended, "{stats:?}");
 }
 

@@ -14,8 +14,8 @@ use crate::service::{Description, ExecuteResponse, KernelError, RegisteredKernel
 
 /// Describes a router with this configuration and these kernels.
 ///
-/// Path parameters cannot contain the slashes of kernel ids, so each kernel has paths and schemas of its own. A ring kernel has
-/// no execute operation.
+/// Path parameters cannot contain the slashes of kernel ids, so each kernel has paths and schemas of its own. A ring
+/// kernel has no execute operation.
 ///
 /// # Errors
 /// If a kernel panics while it generates its schemas.

@@ -27,8 +27,8 @@ use crate::request::request_id::RequestId;
 use crate::servers::http::{Problem, document};
 use crate::service::{KernelRegistry, Snapshot};
 
-/// Caches the document. It takes long to generate with thousands of kernels, so it is only generated again when the registry
-/// has changed.
+/// Caches the document. It takes long to generate with thousands of kernels, so it is only generated again when the
+/// registry has changed.
 #[derive(Default)]
 pub(super) struct OpenApi {
     made: ArcSwapOption<(Snapshot, Bytes)>,

@@ -2,23 +2,23 @@
 /// A kernel and its input as JSON.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExecuteRequest {
-    /// The kernel's id or one of its aliases, such as `linalg/saxpy`.
+    /// Id of the kernel, or one of its aliases, such as `linalg/saxpy`.
     #[prost(string, tag = "1")]
     pub kernel_id: ::prost::alloc::string::String,
-    /// A JSON document that the kernel's `input_schema` describes.
+    /// JSON that matches the `input_schema` of the kernel.
     #[prost(string, tag = "2")]
     pub input: ::prost::alloc::string::String,
 }
-/// A kernel's answer as JSON.
+/// The output of a kernel as JSON.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExecuteResponse {
-    /// The name of the call: its `x-request-id`, or one made here.
+    /// `x-request-id` of the call, or a generated id.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// The kernel, as the request has it.
+    /// `kernel_id` of the request.
     #[prost(string, tag = "2")]
     pub kernel_id: ::prost::alloc::string::String,
-    /// A JSON document that the kernel's `output_schema` describes.
+    /// JSON that matches the `output_schema` of the kernel.
     #[prost(string, tag = "3")]
     pub output: ::prost::alloc::string::String,
     /// How it was run.
@@ -28,23 +28,23 @@ pub struct ExecuteResponse {
 /// A kernel and its input as tensors.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExecuteTensorsRequest {
-    /// The kernel's id or one of its aliases, such as `linalg/saxpy`.
+    /// Id of the kernel, or one of its aliases, such as `linalg/saxpy`.
     #[prost(string, tag = "1")]
     pub kernel_id: ::prost::alloc::string::String,
-    /// The fields of the input, by name. A field that is a single number is a tensor of no dimensions.
+    /// Fields of the input, by name. A single number is a tensor without dimensions.
     #[prost(message, repeated, tag = "2")]
     pub inputs: ::prost::alloc::vec::Vec<Tensor>,
 }
-/// A kernel's answer as tensors.
+/// The output of a kernel as tensors.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExecuteTensorsResponse {
-    /// The name of the call: its `x-request-id`, or one made here.
+    /// `x-request-id` of the call, or a generated id.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// The kernel, as the request has it.
+    /// `kernel_id` of the request.
     #[prost(string, tag = "2")]
     pub kernel_id: ::prost::alloc::string::String,
-    /// The fields of the output, by name.
+    /// Fields of the output, by name.
     #[prost(message, repeated, tag = "3")]
     pub outputs: ::prost::alloc::vec::Vec<Tensor>,
     /// How it was run.
@@ -54,171 +54,171 @@ pub struct ExecuteTensorsResponse {
 /// A dense array with a name.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Tensor {
-    /// The field of the input or output that it is.
+    /// Name of the field of the input or output.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// The type of its elements.
+    /// Type of the elements.
     #[prost(enumeration = "Dtype", tag = "2")]
     pub dtype: i32,
-    /// The length of each dimension, at most 8 of them; empty for a single element.
+    /// Length of each dimension, at most 8; empty for a single element.
     #[prost(uint64, repeated, tag = "3")]
     pub shape: ::prost::alloc::vec::Vec<u64>,
-    /// The elements, little-endian and row-major.
+    /// Elements, little-endian and row-major.
     #[prost(bytes = "bytes", tag = "4")]
     pub data: ::prost::bytes::Bytes,
 }
 /// How a request was run.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Execution {
-    /// What ran it: `CPU` or `CUDA`.
+    /// Backend: `CPU`, `CUDA`, or `cache` for a cached response.
     #[prost(string, tag = "1")]
     pub backend: ::prost::alloc::string::String,
-    /// Which device of that backend, where it has several.
+    /// Device of the backend, if it has several.
     #[prost(uint32, optional, tag = "2")]
     pub device: ::core::option::Option<u32>,
-    /// From the call to the start of the work, in microseconds.
+    /// Time from the call to the start of execution, in microseconds.
     #[prost(uint64, tag = "3")]
     pub queued_us: u64,
-    /// The work itself, in microseconds.
+    /// Execution time, in microseconds.
     #[prost(uint64, tag = "4")]
     pub duration_us: u64,
-    /// How many requests shared the launch.
+    /// Number of requests in the batch that was run.
     #[prost(uint32, tag = "5")]
     pub batch_size: u32,
-    /// What the device measured of it, where it was asked to: a sample of the requests.
+    /// Times measured on the device, for a sample of the requests.
     #[prost(message, optional, tag = "6")]
     pub device_times: ::core::option::Option<DeviceTimes>,
 }
-/// Where the time went on the device, by its own clock, in microseconds.
+/// Times measured by the device's clock, in microseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceTimes {
-    /// Copies to the device.
+    /// Host-to-device copies.
     #[prost(uint64, tag = "1")]
     pub upload_us: u64,
-    /// Launches.
+    /// Kernel launches.
     #[prost(uint64, tag = "2")]
     pub kernel_us: u64,
-    /// Copies from the device.
+    /// Device-to-host copies.
     #[prost(uint64, tag = "3")]
     pub download_us: u64,
 }
 /// One request of a stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExecuteStreamRequest {
-    /// The client's own number for it, repeated in its answer.
+    /// Number chosen by the client, which the response repeats.
     #[prost(uint64, tag = "1")]
     pub tag: u64,
-    /// The most that it may take from when it is read, in milliseconds; 0 for the server's own limit, which is also the
-    /// most that counts.
+    /// Deadline, in milliseconds from when the server reads the request. 0 for the server's timeout, which is also the
+    /// maximum.
     #[prost(uint64, tag = "2")]
     pub timeout_ms: u64,
-    /// What to run.
+    /// Kernel and input.
     #[prost(oneof = "execute_stream_request::Call", tags = "3, 4")]
     pub call: ::core::option::Option<execute_stream_request::Call>,
 }
 /// Nested message and enum types in `ExecuteStreamRequest`.
 pub mod execute_stream_request {
-    /// What to run.
+    /// Kernel and input.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Call {
-        /// A kernel on a JSON document.
+        /// Runs a kernel on JSON.
         #[prost(message, tag = "3")]
         Json(super::ExecuteRequest),
-        /// A kernel on tensors.
+        /// Runs a kernel on tensors.
         #[prost(message, tag = "4")]
         Tensors(super::ExecuteTensorsRequest),
     }
 }
-/// One answer of a stream.
+/// One response of a stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExecuteStreamResponse {
-    /// The number of the request.
+    /// `tag` of the request.
     #[prost(uint64, tag = "1")]
     pub tag: u64,
-    /// How it went.
+    /// Output or error.
     #[prost(oneof = "execute_stream_response::Outcome", tags = "2, 3, 4")]
     pub outcome: ::core::option::Option<execute_stream_response::Outcome>,
 }
 /// Nested message and enum types in `ExecuteStreamResponse`.
 pub mod execute_stream_response {
-    /// How it went.
+    /// Output or error.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Outcome {
-        /// The answer to `json`.
+        /// Response to `json`.
         #[prost(message, tag = "2")]
         Json(super::ExecuteResponse),
-        /// The answer to `tensors`.
+        /// Response to `tensors`.
         #[prost(message, tag = "3")]
         Tensors(super::ExecuteTensorsResponse),
-        /// What a call of its own would have ended with.
+        /// Status that the request would have had as a call of its own.
         #[prost(message, tag = "4")]
         Error(::tonic_types::Status),
     }
 }
-/// Which kernel to describe.
+/// Selects the kernel to describe.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetKernelRequest {
-    /// The kernel's id or one of its aliases.
+    /// Id of the kernel, or one of its aliases.
     #[prost(string, tag = "1")]
     pub kernel_id: ::prost::alloc::string::String,
 }
-/// Which kernels to list.
+/// Selects the kernels to list.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListKernelsRequest {
-    /// Those of one domain, the part of the id before its first slash; empty for all.
+    /// Only kernels of this domain, the part of the id before its first slash; empty for all.
     #[prost(string, tag = "1")]
     pub domain: ::prost::alloc::string::String,
-    /// Those of one mode; unspecified for all.
+    /// Only kernels of this mode; unspecified for all.
     #[prost(enumeration = "Mode", tag = "2")]
     pub mode: i32,
-    /// The most on one page: 0 for 100, and 1000 at most.
+    /// Maximum number of kernels on a page: 0 for 100, at most 1000.
     #[prost(uint32, tag = "3")]
     pub page_size: u32,
-    /// `next_page_token` of the page before; empty for the first.
+    /// `next_page_token` of the previous page; empty for the first.
     #[prost(string, tag = "4")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// A page of kernels.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListKernelsResponse {
-    /// Their descriptions by id, without the schemas.
+    /// Descriptions by id, without schemas.
     #[prost(message, repeated, tag = "1")]
     pub kernels: ::prost::alloc::vec::Vec<KernelDescription>,
-    /// Where the next page begins; empty on the last.
+    /// Token of the next page; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
-    /// How many there are on all pages.
+    /// Number of kernels on all pages.
     #[prost(uint32, tag = "3")]
     pub total_size: u32,
 }
-/// What a kernel is.
+/// Description of a kernel.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KernelDescription {
     /// `domain/name`.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    /// The part of the id before its first slash.
+    /// Part of the id before its first slash.
     #[prost(string, tag = "2")]
     pub domain: ::prost::alloc::string::String,
-    /// The version of its behaviour.
+    /// Version of the kernel.
     #[prost(string, tag = "3")]
     pub version: ::prost::alloc::string::String,
-    /// What it computes.
+    /// What the kernel computes.
     #[prost(string, tag = "4")]
     pub description: ::prost::alloc::string::String,
-    /// Whether it answers requests or stays resident.
+    /// Batch or ring.
     #[prost(enumeration = "Mode", tag = "5")]
     pub mode: i32,
-    /// Other ids that it answers to.
+    /// Other ids of the kernel.
     #[prost(string, repeated, tag = "6")]
     pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The backends that there is code for: `CPU`, `CUDA`.
+    /// Backends that can run the kernel: `CPU`, `CUDA`.
     #[prost(string, repeated, tag = "7")]
     pub backends: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The JSON Schema of its input, as a document; empty in a list.
+    /// JSON Schema of the input; empty in a list.
     #[prost(string, tag = "8")]
     pub input_schema: ::prost::alloc::string::String,
-    /// The JSON Schema of its output, as a document; empty in a list.
+    /// JSON Schema of the output; empty in a list.
     #[prost(string, tag = "9")]
     pub output_schema: ::prost::alloc::string::String,
 }
@@ -226,11 +226,11 @@ pub struct KernelDescription {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Dtype {
-    /// Not said; refused.
+    /// Unspecified; rejected.
     Unspecified = 0,
     /// One byte, 0 or 1.
     Bool = 1,
-    /// Unsigned 8-bit integer; a tensor of one dimension of these also carries a UTF-8 string.
+    /// Unsigned 8-bit integer. A UTF-8 string is a tensor of one dimension of this type.
     Uint8 = 2,
     /// Unsigned 32-bit integer.
     Uint32 = 3,
@@ -279,15 +279,15 @@ impl Dtype {
         }
     }
 }
-/// Whether a kernel answers requests or stays resident.
+/// How a kernel is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Mode {
-    /// Not said.
+    /// Unspecified.
     Unspecified = 0,
-    /// A request in, an answer out.
+    /// Runs once per request.
     Batch = 1,
-    /// Resident on a device, exchanging messages; executing one is UNIMPLEMENTED.
+    /// Stays resident on a device and exchanges messages. Executing one returns UNIMPLEMENTED.
     Ring = 2,
 }
 impl Mode {
@@ -429,7 +429,7 @@ pub mod kernel_client {
                 .insert(GrpcMethod::new("tower_kernels.v1.Kernel", "Execute"));
             self.inner.unary(req, path, codec).await
         }
-        /// Runs a kernel on tensors, whose bytes it takes as they come.
+        /// Runs a kernel on tensors, whose bytes are not parsed.
         pub async fn execute_tensors(
             &mut self,
             request: impl tonic::IntoRequest<super::ExecuteTensorsRequest>,
@@ -454,9 +454,9 @@ pub mod kernel_client {
                 .insert(GrpcMethod::new("tower_kernels.v1.Kernel", "ExecuteTensors"));
             self.inner.unary(req, path, codec).await
         }
-        /// Runs many kernels on one stream. Answers come as the kernels finish, in any order; `tag` says whose they are. The
-        /// next request is read when there is room to run the one before it, so a client that sends faster is held up. A
-        /// request that fails has its error as its answer, and the stream goes on.
+        /// Runs many kernels on one stream. Responses are sent as kernels finish, in any order; `tag` identifies the request.
+        /// The next request is read once the previous one has started, so flow control slows down a client that sends faster.
+        /// A request that fails has an error as its response, and the stream continues.
         pub async fn execute_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -508,7 +508,7 @@ pub mod kernel_client {
                 .insert(GrpcMethod::new("tower_kernels.v1.Kernel", "GetKernel"));
             self.inner.unary(req, path, codec).await
         }
-        /// Lists the kernels by id, a page at a time.
+        /// Lists kernels by id, in pages.
         pub async fn list_kernels(
             &mut self,
             request: impl tonic::IntoRequest<super::ListKernelsRequest>,
@@ -553,7 +553,7 @@ pub mod kernel_server {
             &self,
             request: tonic::Request<super::ExecuteRequest>,
         ) -> std::result::Result<tonic::Response<super::ExecuteResponse>, tonic::Status>;
-        /// Runs a kernel on tensors, whose bytes it takes as they come.
+        /// Runs a kernel on tensors, whose bytes are not parsed.
         async fn execute_tensors(
             &self,
             request: tonic::Request<super::ExecuteTensorsRequest>,
@@ -567,9 +567,9 @@ pub mod kernel_server {
             >
             + std::marker::Send
             + 'static;
-        /// Runs many kernels on one stream. Answers come as the kernels finish, in any order; `tag` says whose they are. The
-        /// next request is read when there is room to run the one before it, so a client that sends faster is held up. A
-        /// request that fails has its error as its answer, and the stream goes on.
+        /// Runs many kernels on one stream. Responses are sent as kernels finish, in any order; `tag` identifies the request.
+        /// The next request is read once the previous one has started, so flow control slows down a client that sends faster.
+        /// A request that fails has an error as its response, and the stream continues.
         async fn execute_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::ExecuteStreamRequest>>,
@@ -585,7 +585,7 @@ pub mod kernel_server {
             tonic::Response<super::KernelDescription>,
             tonic::Status,
         >;
-        /// Lists the kernels by id, a page at a time.
+        /// Lists kernels by id, in pages.
         async fn list_kernels(
             &self,
             request: tonic::Request<super::ListKernelsRequest>,

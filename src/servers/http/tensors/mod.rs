@@ -1,12 +1,12 @@
-//! Tensors as the body of a request or an answer: the
+//! Tensors in the bodies of requests and responses: the
 //! [binary tensor data extension](https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol/binary-tensor-data-extension)
-//! of the Open Inference Protocol. A JSON head says what the tensors are, and they follow it back to back.
+//! of the Open Inference Protocol. A JSON head describes the tensors, whose bytes follow it.
 //!
-//! A request's frames are copied once, from where the connection read them into memory that is aligned for every type
-//! of element, which the kernel's input then shares. An answer's tensors are the memory of the kernel's output.
+//! Input tensors are copied once, from the connection's frames into memory that is aligned for every element type and
+//! that the kernel's input shares. Output tensors are the memory of the kernel's output.
 //!
-//! Why not `multipart/form-data`: the clients of model servers speak this already. And the length of every tensor is
-//! known once the head is, so that none has to be searched for a boundary, and each is copied to where it stays.
+//! `multipart/form-data` is not used: clients of model servers support this format, and it has the length of each tensor, so that
+//! no boundary has to be searched for.
 
 mod head;
 mod response;
@@ -35,10 +35,10 @@ pub(crate) use self::head::Document as TensorHead;
 pub(crate) use self::response::Document as TensorAnswerHead;
 pub(super) use self::response::write;
 
-/// The most bytes that a head may have: twice what [`MAX_TENSORS`](crate::request::MAX_TENSORS) take.
+/// Maximum length of a head, in bytes: twice what [`MAX_TENSORS`](crate::request::MAX_TENSORS) need.
 const MAX_HEAD: usize = 64 << 10;
 
-/// Reads a request: its head of `head_length` bytes, and the tensors as they arrive.
+/// Reads a request: its head of `head_length` bytes, and the tensors.
 pub(super) async fn read<B>(
     body: B,
     head_length: usize,
@@ -83,7 +83,7 @@ where
     Ok((request, asked))
 }
 
-/// The head, and what came with its last bytes.
+/// Reads the head, and returns it with the tensor bytes that arrived with it.
 async fn read_head<B>(frames: &mut Frames<'_, B>, length: usize) -> Result<(Bytes, Bytes), Problem>
 where
     B: Body<Data = Bytes>,

@@ -1,4 +1,4 @@
-//! The answer to tensors.
+//! Responses with tensors.
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -10,17 +10,17 @@ use crate::error::ErrorKind;
 use crate::servers::http::Problem;
 use crate::service::{InvalidInput, KernelError, KernelResponse, Payload, ResponseMetadata, Tensor, Tensors};
 
-/// The JSON before an answer's tensors.
+/// The JSON before the tensors of a response.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "TensorAnswerHead")]
 pub(crate) struct Document<'a> {
-    /// The `kernel_id`, as clients of the protocol expect it.
+    /// The `kernel_id`, under the protocol's name.
     model_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     request_id: &'a str,
     kernel_id: &'a str,
-    /// In the order of their bytes.
+    /// Tensors, in the order of their bytes.
     outputs: Vec<Output<'a>>,
     metadata: ResponseMetadata<'a>,
 }
@@ -44,11 +44,11 @@ impl<'a> From<(&'a str, &'a Tensor)> for Output<'a> {
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 struct Parameters {
-    /// How many of the bytes after the head are this tensor's.
+    /// Length in bytes of this tensor after the head.
     binary_data_size: usize,
 }
 
-/// The head, and the tensors in its order, which are those of the response and not copied.
+/// Creates the head and returns the tensors in its order, without copying them.
 pub(in super::super) fn write(
     response: &KernelResponse,
     request_id: &str,
@@ -73,7 +73,7 @@ pub(in super::super) fn write(
     Ok((head.into(), tensors.into_iter().map(|(_, tensor)| tensor.data().clone()).collect()))
 }
 
-/// Those asked for, in the order asked for.
+/// Selects the requested outputs, in the requested order.
 fn select<'a>(tensors: &'a Tensors, asked: &'a Asked) -> Result<Vec<(&'a str, &'a Tensor)>, Problem> {
     let Some(names) = &asked.outputs else { return Ok(tensors.iter().collect()) };
     let named = |(index, name): (usize, &'a String)| match tensors.get(name) {

@@ -1,4 +1,4 @@
-//! The tensors after the head, as their bytes arrive.
+//! Receives the bytes of the tensors after the head.
 
 use std::iter::Enumerate;
 use std::vec;
@@ -11,7 +11,7 @@ use crate::servers::http::Problem;
 use crate::servers::http::read::charge;
 use crate::service::{Buffer, DType, HostReservation, InvalidInput, Tensor, TensorError, Tensors};
 
-/// Takes the bytes of the tensors, in whatever pieces, and copies them to where they stay.
+/// Copies the bytes of tensors, which arrive in frames of any length, to their final memory.
 #[derive(Debug)]
 pub(super) struct Sections {
     rest: Enumerate<vec::IntoIter<Input>>,
@@ -19,25 +19,25 @@ pub(super) struct Sections {
     tensors: Tensors,
 }
 
-/// What there is room for before any of it has come: a small head is not to hold what it only announces.
+/// Memory allocated before any data has arrived: a small head must not allocate what it only announces.
 const FIRST_PART: usize = 1 << 20;
 
-/// A tensor of which a part is there.
+/// A tensor of which a part has arrived.
 #[derive(Debug)]
 struct Filling {
     index: usize,
     name: String,
     dtype: DType,
     shape: Vec<usize>,
-    /// Aligned for every type. Made for the first byte, and of a large tensor in two steps.
+    /// Aligned for every type. Allocated at the first byte, and for a large tensor in two steps.
     memory: Buffer<u64>,
     filled: usize,
     bytes: usize,
 }
 
 impl Sections {
-    /// Checks that the tensors fit into `room` bytes, and are the `length` bytes that the body is said to have. Allocates
-    /// nothing for them.
+    /// Checks that the tensors fit into `room` bytes, and are the `length` bytes that the body is said to have.
+    /// Allocates nothing for them.
     pub(super) fn new(inputs: Vec<Input>, room: usize, length: Option<u64>) -> Result<Self, Problem> {
         let mut end = 0_u64;
         for (index, input) in inputs.iter().enumerate() {
@@ -57,7 +57,7 @@ impl Sections {
         Ok(Self { rest: inputs.into_iter().enumerate(), current: None, tensors: Tensors::new() })
     }
 
-    /// Takes what has come, and charges `memory` for where it is copied to.
+    /// Copies received bytes, and charges the memory of the tensors.
     pub(super) fn push(&mut self, mut frame: &[u8], memory: &HostReservation) -> Result<(), Problem> {
         while !frame.is_empty() {
             if self.current.is_none() {
@@ -75,7 +75,7 @@ impl Sections {
         Ok(())
     }
 
-    /// The tensors, once the body has ended.
+    /// Returns the tensors once the body has ended.
     pub(super) fn finish(mut self) -> Result<Tensors, Problem> {
         let unfilled = match self.current.take() {
             None => self.begin()?,
@@ -110,7 +110,7 @@ impl Sections {
 }
 
 impl Filling {
-    /// Copies as much as there is room for, and gives back the rest.
+    /// Copies as much as the tensor still needs, and returns the rest.
     fn take<'a>(&mut self, frame: &'a [u8], held: &HostReservation) -> Result<&'a [u8], Problem> {
         if self.filled == self.room() {
             self.make_room(held)?;
