@@ -248,7 +248,7 @@ where
     }
 }
 
-forward_to_inner!(Batch<S, R, J> { inner } where S: Service<Vec<R>, Response: Answers<Error = S::Error>>, J: Join<R>);
+forward_to_inner!(Batch::<S, R, J> { inner } where S: Service<Vec<R>, Response: Answers<Error = S::Error>>, J: Join<R>);
 
 impl<S, R, J> fmt::Debug for Batch<S, R, J>
 where

@@ -23,7 +23,7 @@ impl<S, L> ConcurrencyLimit<S, L> {
     }
 }
 
-inner_service!(ConcurrencyLimit < S, L > { inner });
+inner_service!(ConcurrencyLimit::<S, L> { inner });
 
 impl<S, L, R> Service<R> for ConcurrencyLimit<S, L>
 where

@@ -3,19 +3,19 @@
 
 use http::{HeaderName, HeaderValue, Response, header};
 
-use super::Refusal;
+use super::Rejection;
 use crate::error::grpc_status::Status;
 
 pub(super) const CONTENT_TYPE: &str = "application/grpc";
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-pub(super) fn response<B>(refusal: &Refusal, body: B) -> Response<B> {
+pub(super) fn response<B>(rejection: &Rejection, body: B) -> Response<B> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-    let mut status = Status::new(refusal.kind, refusal.detail.clone());
-    if let Some(wait) = refusal.retry_after {
+    let mut status = Status::new(rejection.kind, rejection.detail.clone());
+    if let Some(wait) = rejection.retry_after {
         headers.insert(PUSHBACK, u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).into());
         status.add_retry_info(wait);
     }
@@ -30,8 +30,8 @@ mod tests {
     use crate::error::grpc_status::MAX_TEXT_BYTES;
     use std::time::Duration;
 
-    fn refusal(detail: &str, retry_after: Option<Duration>) -> Refusal {
-        Refusal { kind: ErrorKind::RateLimited, retry_after, challenge: None, detail: detail.to_owned() }
+    fn rejection(detail: &str, retry_after: Option<Duration>) -> Rejection {
+        Rejection { kind: ErrorKind::RateLimited, retry_after, challenge: None, detail: detail.to_owned() }
     }
 
     #[test]
@@ -43,13 +43,13 @@ mod tests {
             ("zurück", "zur%C3%BCck"),
             ("\u{7f}", "%7F"),
         ] {
-            assert_eq!(response(&refusal(text, None), ()).headers()["grpc-message"], escaped);
+            assert_eq!(response(&rejection(text, None), ()).headers()["grpc-message"], escaped);
         }
     }
 
     #[test]
     fn a_long_message_is_truncated_between_characters() {
-        let response = response(&refusal(&"ü".repeat(MAX_TEXT_BYTES), Some(Duration::from_secs(1))), ());
+        let response = response(&rejection(&"ü".repeat(MAX_TEXT_BYTES), Some(Duration::from_secs(1))), ());
         let message = "%C3%BC".repeat(MAX_TEXT_BYTES / 2) + "%E2%80%A6";
         assert_eq!(response.headers()["grpc-message"].as_bytes(), message.as_bytes());
         let all: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
@@ -58,13 +58,13 @@ mod tests {
 
     #[test]
     fn the_time_to_retry_is_sent_as_a_header_and_as_a_detail() {
-        let response = response(&refusal("slow down", Some(Duration::from_micros(1_500_001))), ());
+        let response = response(&rejection("slow down", Some(Duration::from_micros(1_500_001))), ());
         assert_eq!(response.headers()[PUSHBACK], "1501");
         // As Python's `google.rpc.status_pb2` and `error_details_pb2` write it.
         assert_eq!(
             response.headers()["grpc-status-details-bin"],
             "CAgSCXNsb3cgZG93bho2Cih0eXBlLmdvb2dsZWFwaXMuY29tL2dvb2dsZS5ycGMuUmV0cnlJbmZvEgoKCAgBEOjRte4B"
         );
-        assert_eq!(super::response(&refusal("no", None), ()).headers().get("grpc-status-details-bin"), None);
+        assert_eq!(super::response(&rejection("no", None), ()).headers().get("grpc-status-details-bin"), None);
     }
 }

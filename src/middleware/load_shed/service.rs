@@ -32,7 +32,7 @@ impl<S, P> LoadShed<S, P> {
     }
 }
 
-inner_service!(LoadShed < S, P > { inner });
+inner_service!(LoadShed::<S, P> { inner });
 
 impl<S, P, R> Service<R> for LoadShed<S, P>
 where

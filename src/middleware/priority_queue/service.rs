@@ -45,7 +45,7 @@ impl<S> PriorityQueue<S> {
     }
 }
 
-inner_service!(PriorityQueue<S> { inner });
+inner_service!(PriorityQueue::<S> { inner });
 
 impl<S, R> Service<R> for PriorityQueue<S>
 where

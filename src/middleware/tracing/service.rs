@@ -23,7 +23,7 @@ impl<S> Tracing<S> {
     }
 }
 
-inner_service!(Tracing<S> { inner });
+inner_service!(Tracing::<S> { inner });
 
 impl<S, R> Service<R> for Tracing<S>
 where

@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::{HeaderValue, Request, Response, header};
 use tower_kernels::axum::is_docs;
 use tower_kernels::error::ErrorKind;
-use tower_kernels::middleware::error_response::{ByContentType, Protocol, Refusal, Spoken};
+use tower_kernels::middleware::error_response::{ByContentType, Protocol, Rejection, RequestProtocol};
 
 /// Whether this path belongs to the documentation or redirects to it.
 pub(super) fn is_docs_path(path: &str) -> bool {
@@ -17,7 +17,7 @@ pub(super) struct RestRejections;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestInfo {
-    spoken: Spoken,
+    spoken: RequestProtocol,
     resource: Resource,
 }
 
@@ -31,9 +31,9 @@ enum Resource {
 }
 
 impl Protocol<Body> for RestRejections {
-    type Caller = RequestInfo;
+    type Context = RequestInfo;
 
-    fn caller<R>(&self, request: &Request<R>) -> RequestInfo {
+    fn context<R>(&self, request: &Request<R>) -> RequestInfo {
         let accepts_html = || {
             let accept = request.headers().get_all(header::ACCEPT).iter();
             accept.filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/html"))
@@ -43,16 +43,16 @@ impl Protocol<Body> for RestRejections {
             true if accepts_html() => Resource::Page,
             true => Resource::Docs,
         };
-        RequestInfo { spoken: Protocol::<Body>::caller(&ByContentType, request), resource }
+        RequestInfo { spoken: Protocol::<Body>::context(&ByContentType, request), resource }
     }
 
-    fn answer(&self, RequestInfo { spoken, resource }: &RequestInfo, refusal: &Refusal) -> Response<Body> {
-        if refusal.kind != ErrorKind::Unauthenticated || *resource == Resource::Kernels {
-            return ByContentType.answer(spoken, refusal);
+    fn respond(&self, RequestInfo { spoken, resource }: &RequestInfo, rejection: &Rejection) -> Response<Body> {
+        if rejection.kind != ErrorKind::Unauthenticated || *resource == Resource::Kernels {
+            return ByContentType.respond(spoken, rejection);
         }
-        let mut refusal = refusal.clone();
-        refusal.detail.push_str("; the setting auth.open_docs serves /docs and /openapi.json without credentials");
-        let mut response = ByContentType.answer(spoken, &refusal);
+        let mut rejection = rejection.clone();
+        rejection.detail.push_str("; the setting auth.open_docs serves /docs and /openapi.json without credentials");
+        let mut response = ByContentType.respond(spoken, &rejection);
         if *resource == Resource::Page {
             *response.body_mut() = Body::from(PAGE);
             let headers = response.headers_mut();

@@ -25,7 +25,7 @@ impl<S, L> Fair<S, L> {
     }
 }
 
-inner_service!(Fair < S, L > { inner });
+inner_service!(Fair::<S, L> { inner });
 
 impl<S, L, R> Service<R> for Fair<S, L>
 where
