@@ -178,7 +178,7 @@ where
         }
         assert!(handle.coalesce().joined() > 0);
         #[cfg(feature = "cache")]
-        assert!(handle.cache().hits() > 0);
+        assert!(handle.cache().snapshot().hits > 0);
         if let Some(batch) = handle.batch() {
             assert!(batch.requests > batch.batches && batch.batches > 0 && batch.left > 0, "{batch:?}");
         }

@@ -11,7 +11,7 @@ use super::config::PipelineConfig;
 use super::layer::{Parts, PipelineLayer};
 use crate::layers::{ConcurrencyLayer, LoadShedLayer};
 use crate::middleware::batch::BatchStats;
-use crate::middleware::circuit_breaker::CircuitStatus;
+use crate::middleware::circuit_breaker::CircuitSnapshot;
 use crate::middleware::coalesce::CoalesceHandle;
 use crate::middleware::load_shed::Predicted;
 use crate::middleware::metrics::MetricsHandle;
@@ -58,8 +58,8 @@ impl PipelineHandle {
     }
 
     /// The circuits of the kernels that have been called; none where there is no breaker.
-    pub fn circuits(&self) -> Vec<CircuitStatus> {
-        self.parts.breaker.as_ref().map(|breaker| breaker.handle().statuses()).unwrap_or_default()
+    pub fn circuits(&self) -> Vec<CircuitSnapshot> {
+        self.parts.breaker.as_ref().map(|breaker| breaker.snapshot()).unwrap_or_default()
     }
 
     /// What waits, where there is a queue.
@@ -134,10 +134,10 @@ impl Collector for PipelineHandle {
         }
         #[cfg(feature = "cache")]
         if self.config.cache.is_some() {
-            let cache = &self.parts.cache;
-            gauge(&mut encoder, "cache_entries", "Answers that are kept", cache.entries() as u64)?;
-            gauge(&mut encoder, "cache_bytes", "Memory that kept answers take", cache.bytes())?;
-            gauge(&mut encoder, "cache_max_bytes", "The most memory that kept answers may take", cache.max_bytes())?;
+            let cache = self.parts.cache.snapshot();
+            gauge(&mut encoder, "cache_entries", "Answers that are kept", cache.entries as u64)?;
+            gauge(&mut encoder, "cache_bytes", "Memory that kept answers take", cache.bytes)?;
+            gauge(&mut encoder, "cache_max_bytes", "The most memory that kept answers may take", cache.max_bytes)?;
         }
         if self.config.coalesce.is_some() {
             let coalesce = &self.parts.coalesce;
@@ -205,12 +205,12 @@ impl Collector for PipelineHandle {
         }
         #[cfg(feature = "cache")]
         if self.config.cache.is_some() {
-            counter(&mut encoder, "cache_hits", "Calls answered with what was kept", self.parts.cache.hits())?;
+            counter(&mut encoder, "cache_hits", "Calls answered with what was kept", self.parts.cache.snapshot().hits)?;
             counter(
                 &mut encoder,
                 "cache_misses",
                 "Calls whose answer could have been kept, and was not",
-                self.parts.cache.misses(),
+                self.parts.cache.snapshot().misses,
             )?;
         }
         if self.config.coalesce.is_some() {

@@ -224,7 +224,7 @@ impl PipelineLayer {
         let timely: Timely<S> = Apart(parts.timeout.layer(retried));
         let guarded: Guarded<S> = Apart(match &parts.breaker {
             Some(breaker) => breaker.layer(timely),
-            None => CircuitBreaker::off(timely),
+            None => CircuitBreaker::disabled(timely),
         });
         let shed: Shed<S> = Apart(match &parts.load_shed {
             Some(load_shed) => load_shed.layer(guarded),

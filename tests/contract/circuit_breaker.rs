@@ -16,7 +16,7 @@ async fn due() -> Around<CircuitBreakerLayer> {
     let layer = CircuitBreakerLayer::new().consecutive_failures(1).unready_while_open();
     let mut service = layer.layer(probe(1).0);
     service.ready().await.unwrap().call(Request::new(Act::Fail(ErrorKind::Internal))).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Open);
+    assert_eq!(layer.snapshot().state, CircuitState::Open);
     tokio::time::advance(SECOND).await;
     around(layer)
 }

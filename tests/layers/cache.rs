@@ -7,7 +7,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::{CacheLayer, CoalesceLayer};
 use tower_kernels::middleware::cache::Store;
-use tower_kernels::middleware::cache_key::{Repeatable, Repeats};
+use tower_kernels::middleware::cache_key::{CacheKey, Cacheable};
 use tower_kernels::request::ResponseContext;
 
 use crate::probe::{Act, ProbeError, Request, Response, probe};
@@ -47,7 +47,7 @@ async fn an_answer_is_given_again_and_says_that_nothing_ran() {
         assert_eq!(again.execution().unwrap().executed, Duration::ZERO);
     }
     assert_eq!(backend(&ask(&mut service, Request::of("b", Act::Answer)).await.unwrap()), "CPU");
-    assert_eq!((watch.calls(), cache.hits(), cache.misses(), cache.entries()), (2, 3, 2, 2));
+    assert_eq!((watch.calls(), cache.snapshot().hits, cache.snapshot().misses, cache.snapshot().entries), (2, 3, 2, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +68,7 @@ async fn what_has_no_key_is_run_each_time_and_not_counted() {
     for _ in 0..3 {
         ask(&mut service, Request::of("impure", Act::Answer)).await.unwrap();
     }
-    assert_eq!((watch.calls(), cache.hits(), cache.misses(), cache.entries(), cache.bytes()), (3, 0, 0, 0, 0));
+    assert_eq!((watch.calls(), cache.snapshot().hits, cache.snapshot().misses, cache.snapshot().entries, cache.snapshot().bytes), (3, 0, 0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +79,7 @@ async fn errors_and_refusals_are_not_kept() {
         assert_eq!(ask(&mut service, Request::of("a", Act::Fail(kind))).await.unwrap_err(), ProbeError(kind));
         assert_eq!(ask(&mut service, Request::of("a", Act::Refuse(kind))).await.unwrap().failure(), Some(kind));
     }
-    assert_eq!((watch.calls(), cache.entries()), (2 * ErrorKind::ALL.len(), 0));
+    assert_eq!((watch.calls(), cache.snapshot().entries), (2 * ErrorKind::ALL.len(), 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,7 +92,7 @@ async fn an_answer_is_forgotten_when_its_time_is_up() {
     assert_eq!(watch.calls(), 1);
     tokio::time::advance(Duration::from_millis(1)).await;
     ask(&mut service, Request::of("a", Act::Fail(ErrorKind::Internal))).await.unwrap_err();
-    assert_eq!((watch.calls(), cache.entries(), cache.bytes()), (2, 0, 0));
+    assert_eq!((watch.calls(), cache.snapshot().entries, cache.snapshot().bytes), (2, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,24 +105,24 @@ async fn a_time_to_live_past_the_end_of_time_is_none() {
     assert_eq!(watch.calls(), 1);
 }
 
-/// All questions have one digest.
+/// All keys have one digest.
 struct Colliding;
 
-impl Repeats<Request> for Colliding {
-    type Question<'r> = &'r str;
-    type Kept = String;
+impl CacheKey<Request> for Colliding {
+    type Key<'r> = &'r str;
+    type OwnedKey = String;
 
-    fn question<'r>(&'r self, request: &'r Request) -> Option<&'r str> {
+    fn key<'r>(&'r self, request: &'r Request) -> Option<&'r str> {
         Some(&request.operation)
     }
-    fn is_same(&self, kept: &String, question: &&str) -> bool {
-        kept == question
+    fn is_equal(&self, owned: &String, key: &&str) -> bool {
+        owned == key
     }
-    fn hold(&self, question: &str) -> String {
-        question.to_owned()
+    fn to_owned_key(&self, key: &str) -> String {
+        key.to_owned()
     }
-    fn weigh(&self, kept: &String) -> usize {
-        kept.capacity()
+    fn weight(&self, owned: &String) -> usize {
+        owned.capacity()
     }
     fn digest(&self, _: &&str) -> u128 {
         42
@@ -130,15 +130,15 @@ impl Repeats<Request> for Colliding {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_question_with_the_same_digest_is_a_miss() {
+async fn another_key_with_the_same_digest_is_a_miss() {
     let ((probe, watch), cache) = (probe(1), CacheLayer::new(MIB, Colliding));
     let mut service = cache.layer(probe);
     for operation in ["a", "b", "a"] {
         let response = service.ready().await.unwrap().call(Request::of(operation, Act::Answer)).await.unwrap();
         assert_eq!(backend(&response), "CPU");
     }
-    // They take each other's place.
-    assert_eq!((watch.calls(), cache.hits(), cache.misses(), cache.entries()), (3, 0, 3, 1));
+    // They replace each other.
+    assert_eq!((watch.calls(), cache.snapshot().hits, cache.snapshot().misses, cache.snapshot().entries), (3, 0, 3, 1));
     let again = service.ready().await.unwrap().call(Request::of("a", Act::Never)).await.unwrap();
     assert_eq!(backend(&again), "cache");
 }
@@ -158,14 +158,14 @@ async fn two_questions_with_the_same_digest_do_not_share_a_run() {
 #[derive(Debug)]
 struct Sized(Vec<u8>);
 
-impl Repeatable for Sized {
-    fn keep(&self) -> Option<Self> {
+impl Cacheable for Sized {
+    fn to_cached(&self) -> Option<Self> {
         Some(Self(self.0.clone()))
     }
-    fn repeat(&self) -> Self {
+    fn from_cached(&self) -> Self {
         Self(self.0.clone())
     }
-    fn weigh(&self) -> usize {
+    fn weight(&self) -> usize {
         self.0.capacity()
     }
 }
@@ -180,17 +180,17 @@ async fn it_is_bounded_by_bytes_and_says_what_it_takes() {
         service.ready().await.unwrap().call(length).await.unwrap();
     }
     let all: u64 = (10_000..10_020).sum();
-    assert_eq!(cache.entries(), 20);
-    assert!((all..all + 20 * 400).contains(&cache.bytes()), "{} bytes for {all}", cache.bytes());
+    assert_eq!(cache.snapshot().entries, 20);
+    assert!((all..all + 20 * 400).contains(&cache.snapshot().bytes), "{} bytes for {all}", cache.snapshot().bytes);
     for length in 10_000..11_000 {
         service.ready().await.unwrap().call(length).await.unwrap();
-        assert!(cache.bytes() <= MIB, "{} bytes are taken", cache.bytes());
+        assert!(cache.snapshot().bytes <= MIB, "{} bytes are taken", cache.snapshot().bytes);
     }
-    assert!(cache.bytes() > MIB / 2, "{} bytes are taken", cache.bytes());
+    assert!(cache.snapshot().bytes > MIB / 2, "{} bytes are taken", cache.snapshot().bytes);
     // What is larger than all of it changes nothing.
-    let before = (cache.entries(), cache.bytes());
+    let before = (cache.snapshot().entries, cache.snapshot().bytes);
     service.ready().await.unwrap().call(2 * MIB as usize).await.unwrap();
-    assert_eq!((cache.entries(), cache.bytes()), before);
+    assert_eq!((cache.snapshot().entries, cache.snapshot().bytes), before);
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,10 +205,10 @@ async fn what_is_forgotten_does_not_come_back_by_a_call_that_began_before() {
         tokio::task::yield_now().await;
         forget(&cache);
         slow.await.unwrap().unwrap();
-        assert_eq!(cache.entries(), 0);
+        assert_eq!(cache.snapshot().entries, 0);
     }
     ask(&mut service, Request::of("slow", Act::Answer)).await.unwrap();
-    assert_eq!((watch.calls(), cache.entries()), (3, 1));
+    assert_eq!((watch.calls(), cache.snapshot().entries), (3, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,7 +219,7 @@ async fn answers_are_forgotten_by_their_question() {
         ask(&mut service, Request::of(operation, Act::Answer)).await.unwrap();
     }
     cache.invalidate(|operation| operation.starts_with("a/"));
-    assert_eq!(cache.entries(), 1);
+    assert_eq!(cache.snapshot().entries, 1);
     for (operation, calls) in [("b/1", 3), ("a/1", 4), ("a/2", 5)] {
         ask(&mut service, Request::of(operation, Act::Answer)).await.unwrap();
         assert_eq!(watch.calls(), calls);
@@ -242,7 +242,7 @@ async fn a_dropped_call_keeps_nothing_unless_another_has_it_completed() {
     assert_pending!(call.poll());
     drop(call);
     tokio::time::sleep(SECOND * 2).await;
-    assert_eq!((cache.entries(), watch.in_use()), (0, 0));
+    assert_eq!((cache.snapshot().entries, watch.in_use()), (0, 0));
 
     let mut service = cache.layer(CoalesceLayer::new(key as Key).layer(probe));
     let mut leader = tokio_test::task::spawn(service.ready().await.unwrap().call(Request::of("a", Act::Take(SECOND))));
@@ -252,7 +252,7 @@ async fn a_dropped_call_keeps_nothing_unless_another_has_it_completed() {
     tokio::task::yield_now().await;
     drop(leader);
     follower.await.unwrap().unwrap();
-    assert_eq!((cache.entries(), watch.calls()), (1, 2));
+    assert_eq!((cache.snapshot().entries, watch.calls()), (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -279,8 +279,8 @@ async fn many_threads_find_what_one_of_them_has_asked() {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(cache.entries(), 1000);
-    assert_eq!(cache.hits() + cache.misses(), 160_000);
-    assert_eq!(cache.misses(), runs.load(Ordering::Relaxed) as u64);
-    assert!(cache.misses() <= 8000);
+    assert_eq!(cache.snapshot().entries, 1000);
+    assert_eq!(cache.snapshot().hits + cache.snapshot().misses, 160_000);
+    assert_eq!(cache.snapshot().misses, runs.load(Ordering::Relaxed) as u64);
+    assert!(cache.snapshot().misses <= 8000);
 }

@@ -18,7 +18,7 @@ use tower::load::Load;
 use tower_kernels::error::{Classify, ErrorKind};
 pub(crate) use wakes::Wakes;
 
-use tower_kernels::middleware::cache_key::Repeatable;
+use tower_kernels::middleware::cache_key::Cacheable;
 use tower_kernels::request::{Execution, Priority, RequestContext, ResponseContext, TraceContext};
 
 /// What the probe is to do with a request.
@@ -107,14 +107,14 @@ impl ResponseContext for Response {
 }
 
 /// A refusal is not given again. What is says so by its backend.
-impl Repeatable for Response {
-    fn keep(&self) -> Option<Self> {
+impl Cacheable for Response {
+    fn to_cached(&self) -> Option<Self> {
         self.failure.is_none().then(|| self.clone())
     }
-    fn repeat(&self) -> Self {
+    fn from_cached(&self) -> Self {
         Self { execution: Execution::new(Execution::CACHE), ..self.clone() }
     }
-    fn weigh(&self) -> usize {
+    fn weight(&self) -> usize {
         0
     }
 }

@@ -6,7 +6,7 @@ use tower_service::Service;
 
 use super::caller::Caller;
 use super::flights::Flights;
-use crate::middleware::cache_key::Repeats;
+use crate::middleware::cache_key::CacheKey;
 use crate::middleware::clock;
 use crate::request::RequestContext;
 
@@ -20,29 +20,29 @@ pub(super) struct Shared<P, L> {
 
 /// The flights of a service `S` of requests `R`.
 pub(super) type FlightsOf<S, P, R> =
-    Flights<<P as Repeats<R>>::Kept, <S as Service<R>>::Future, <S as Service<R>>::Response, <S as Service<R>>::Error>;
+    Flights<<P as CacheKey<R>>::OwnedKey, <S as Service<R>>::Future, <S as Service<R>>::Response, <S as Service<R>>::Error>;
 pub(super) type CallerOf<S, P, R> =
-    Caller<<P as Repeats<R>>::Kept, <S as Service<R>>::Future, <S as Service<R>>::Response, <S as Service<R>>::Error>;
+    Caller<<P as CacheKey<R>>::OwnedKey, <S as Service<R>>::Future, <S as Service<R>>::Response, <S as Service<R>>::Error>;
 
 /// A place in the run that `request` asks for, or in a new one; `None` where it is to be run on its own.
 #[inline]
 pub(super) fn board<S, P, R>(shared: &Shared<P, FlightsOf<S, P, R>>, request: &R) -> Option<CallerOf<S, P, R>>
 where
     S: Service<R>,
-    P: Repeats<R>,
+    P: CacheKey<R>,
     R: RequestContext,
 {
-    let question = shared.repeats.question(request)?;
+    let question = shared.repeats.key(request)?;
     let digest = shared.repeats.digest(&question);
     // Looked at for the comparison, and taken to be held where nobody asks the same.
     let question = Cell::new(Some(question));
-    let is_same = |kept: &P::Kept| {
+    let is_same = |kept: &P::OwnedKey| {
         let asked = question.take();
-        let same = asked.as_ref().is_some_and(|asked| shared.repeats.is_same(kept, asked));
+        let same = asked.as_ref().is_some_and(|asked| shared.repeats.is_equal(kept, asked));
         question.set(asked);
         same
     };
-    let hold = || shared.repeats.hold(question.take().expect("it is put back after the comparison"));
+    let hold = || shared.repeats.to_owned_key(question.take().expect("it is put back after the comparison"));
     let boarded = shared.flights.board(digest, request.priority(), is_same, hold);
     Caller::new(&shared.flights, digest, boarded)
 }
@@ -74,7 +74,7 @@ pub(super) struct Again<S, P, L, R> {
 impl<S, P, R> Again<S, P, FlightsOf<S, P, R>, R>
 where
     S: Service<R>,
-    P: Repeats<R>,
+    P: CacheKey<R>,
     R: RequestContext,
 {
     /// Asks again. Who is to begin a run does so once the service is ready; the others need no readiness.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::flight::{Flight, Run};
-use crate::middleware::cache_key::ByDigest;
 use crate::request::Priority;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -16,7 +15,7 @@ pub struct Flights<K, F, T, E> {
 }
 
 /// By the digests of their questions.
-type Listed<F> = HashMap<u128, Arc<F>, ByDigest>;
+type Listed<F> = HashMap<u128, Arc<F>>;
 
 /// The table is cut into so many, each with a lock of its own.
 const PARTS: usize = 16;
@@ -49,7 +48,7 @@ pub(super) enum Boarded<K, F, T, E> {
 
 impl<K, F, T, E> Flights<K, F, T, E> {
     pub(super) fn new(gauges: Arc<Gauges>) -> Self {
-        let part = |_| Mutex::new(Part { flights: HashMap::with_hasher(ByDigest), spare: Vec::new() });
+        let part = |_| Mutex::new(Part { flights: HashMap::new(), spare: Vec::new() });
         Self { parts: std::array::from_fn(part), gauges }
     }
 

@@ -12,7 +12,7 @@ use super::CoalesceError;
 use super::again::{Again, CallerOf, FlightsOf};
 use super::flight::Outcome;
 use crate::error::{AnyError, ErrorKind};
-use crate::middleware::cache_key::Repeats;
+use crate::middleware::cache_key::CacheKey;
 use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::RequestContext;
 
@@ -23,13 +23,13 @@ type AgainOf<S, P, R> = Again<S, P, FlightsOf<S, P, R>, R>;
 /// # Panics
 /// Where the request has a deadline and the run is pending, polling needs a Tokio runtime with time enabled.
 #[pin_project]
-pub struct ResponseFuture<S: Service<R>, P: Repeats<R>, R> {
+pub struct ResponseFuture<S: Service<R>, P: CacheKey<R>, R> {
     #[pin]
     state: State<S, P, R>,
 }
 
 #[pin_project(project = StateProj)]
-enum State<S: Service<R>, P: Repeats<R>, R> {
+enum State<S: Service<R>, P: CacheKey<R>, R> {
     /// It is nobody's repeat.
     Alone {
         #[pin]
@@ -46,7 +46,7 @@ enum State<S: Service<R>, P: Repeats<R>, R> {
     Done,
 }
 
-impl<S: Service<R>, P: Repeats<R>, R> ResponseFuture<S, P, R> {
+impl<S: Service<R>, P: CacheKey<R>, R> ResponseFuture<S, P, R> {
     #[inline]
     pub(super) fn alone(inner: S::Future) -> Self {
         Self { state: State::Alone { inner } }
@@ -69,7 +69,7 @@ where
     S::Response: Clone + Send + 'static,
     S::Error: AnyError + Send + Sync,
     S::Future: Send + 'static,
-    P: Repeats<R>,
+    P: CacheKey<R>,
     R: RequestContext,
 {
     type Output = Result<S::Response, CoalesceError<S::Error>>;
@@ -89,7 +89,7 @@ where
     S::Response: Clone + Send + 'static,
     S::Error: AnyError + Send + Sync,
     S::Future: Send + 'static,
-    P: Repeats<R>,
+    P: CacheKey<R>,
     R: RequestContext,
 {
     // Apart, so that a call that is nobody's repeat is not made to keep room for it.
@@ -167,7 +167,7 @@ fn told<T, E>(outcome: Outcome<T, E>) -> Result<T, CoalesceError<E>> {
     }
 }
 
-impl<S: Service<R>, P: Repeats<R>, R> fmt::Debug for ResponseFuture<S, P, R> {
+impl<S: Service<R>, P: CacheKey<R>, R> fmt::Debug for ResponseFuture<S, P, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Alone { .. } => "alone",

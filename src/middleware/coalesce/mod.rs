@@ -5,7 +5,7 @@
 //!   it is cancelled when the last one has left;
 //! * nothing is spawned, so a run is never on another task, in another span or beyond its callers' control;
 //! * everyone waits until their own deadline and no longer, and nobody fails because somebody else's time was up;
-//! * nothing is shared unless a [`Repeats`](super::cache_key::Repeats) says which requests ask for the same, and requests are compared in full.
+//! * nothing is shared unless a [`CacheKey`](super::cache_key::CacheKey) says which requests ask for the same, and requests are compared in full.
 //!
 //! It keeps nothing: who asks when the run has ended begins a new one. [`CacheLayer`](super::CacheLayer) keeps answers; with this layer
 //! inside it, an answer that is not kept any more is worked out once and not by all who ask for it meanwhile.

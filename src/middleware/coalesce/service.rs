@@ -7,7 +7,7 @@ use tower_service::Service;
 use super::again::{Again, FlightsOf, Shared, board};
 use super::{CoalesceError, ResponseFuture};
 use crate::error::AnyError;
-use crate::middleware::cache_key::Repeats;
+use crate::middleware::cache_key::CacheKey;
 use crate::middleware::inner_service::inner_service;
 use crate::request::RequestContext;
 
@@ -31,7 +31,7 @@ where
     S::Response: Clone + Send + 'static,
     S::Error: AnyError + Send + Sync,
     S::Future: Send + 'static,
-    P: Repeats<R>,
+    P: CacheKey<R>,
     R: RequestContext,
 {
     type Response = S::Response;

@@ -18,7 +18,7 @@ use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
 #[cfg(feature = "cuda")]
 use crate::cuda::GpuReading;
 use crate::error::{AnyError, ErrorKind, Told};
-use crate::middleware::circuit_breaker::{CircuitState, CircuitStatus};
+use crate::middleware::circuit_breaker::{CircuitState, CircuitSnapshot};
 use crate::pipeline::PipelineHandle;
 #[cfg(feature = "cuda")]
 use crate::servers::devices::is_missed;
@@ -91,7 +91,7 @@ struct Circuits {
     /// Degraded where any of them is not closed.
     status: Status,
     /// Those that are not closed.
-    troubled: Vec<CircuitStatus>,
+    troubled: Vec<CircuitSnapshot>,
 }
 
 /// The kernels that there are.
@@ -177,7 +177,7 @@ impl Components {
 
     fn with_circuits(mut self, pipeline: Option<&PipelineHandle>) -> Self {
         self.circuits = pipeline.map(|pipeline| {
-            let troubled = |circuit: &CircuitStatus| circuit.state != CircuitState::Closed;
+            let troubled = |circuit: &CircuitSnapshot| circuit.state != CircuitState::Closed;
             let troubled: Vec<_> = pipeline.circuits().into_iter().filter(troubled).collect();
             Circuits { status: if troubled.is_empty() { Status::Healthy } else { Status::Degraded }, troubled }
         });
