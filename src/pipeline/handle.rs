@@ -16,7 +16,7 @@ use crate::middleware::coalesce::CoalesceHandle;
 use crate::middleware::load_shed::Predicted;
 use crate::middleware::metrics::MetricsHandle;
 use crate::middleware::priority_queue::QueueStatus;
-use crate::middleware::retry::RetryStats;
+use crate::middleware::retry::RetrySnapshot;
 use crate::request::Priority;
 
 /// Reads how the pipelines of a [`PipelineLayer`] are: for pages, alarms and tests. Clones read the same.
@@ -83,8 +83,8 @@ impl PipelineHandle {
     }
 
     /// What has been tried again, where anything is.
-    pub fn retries(&self) -> Option<RetryStats> {
-        self.config.retry.is_some().then(|| self.parts.retry.stats())
+    pub fn retries(&self) -> Option<RetrySnapshot> {
+        self.config.retry.is_some().then(|| self.parts.retry.snapshot())
     }
 
     /// Adds all that there is to a registry, [`metrics`](Self::metrics) included, under names that begin with `kernel_`.
@@ -102,7 +102,7 @@ impl PipelineHandle {
     /// | `load_shed_predicted_wait_seconds` | gauge | how long the next call would wait |
     /// | `load_shed_refused_total` | counter, by `priority` | calls refused for want of time |
     /// | `retries_waiting` | gauge | calls that wait for their next attempt |
-    /// | `retries_total`, `retries_without_budget_total`, `retries_too_late_total` | counter | further attempts, and calls that had none |
+    /// | `retries_total`, `retries_budget_exhausted_total`, `retries_deadline_exceeded_total` | counter | further attempts, and calls that had none |
     /// | `pipeline_queue_waiting` | gauge, by `priority` | calls that wait for their turn |
     /// | `pipeline_queue_capacity`, `pipeline_queue_waiting_bytes` | gauge | how many may, and what their payloads take |
     /// | `pipeline_queue_served_total`, `_refused_total`, `_displaced_total`, `_expired_total` | counter | what became of them |
@@ -252,12 +252,12 @@ impl Collector for PipelineHandle {
             counter(&mut encoder, "retries", "Attempts beyond the first of each call", retries.retries)?;
             counter(
                 &mut encoder,
-                "retries_without_budget",
+                "retries_budget_exhausted",
                 "Calls not tried again for want of budget",
-                retries.without_budget,
+                retries.budget_exhausted,
             )?;
             let help = "Calls not tried again because the next attempt would have come after the deadline";
-            counter(&mut encoder, "retries_too_late", help, retries.too_late)?;
+            counter(&mut encoder, "retries_deadline_exceeded", help, retries.deadline_exceeded)?;
         }
         if let Some(batch) = self.batch() {
             counter(&mut encoder, "batch_runs", "Runs that requests have waited for", batch.batches)?;

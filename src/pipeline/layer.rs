@@ -127,7 +127,7 @@ impl PipelineLayer {
             let registry = Arc::clone(&registry);
             Box::new(move |request| registry.is_pure(&request.kernel_id))
         };
-        let retry = RetryLayer::new(pure_again).attempts(config.retry.as_ref().map_or(1, |retry| retry.attempts));
+        let retry = RetryLayer::new(pure_again).max_attempts(config.retry.as_ref().map_or(1, |retry| retry.attempts));
         let parts = Parts {
             metrics,
             rate_limit: Arc::new(config.rate_limit.as_ref().map(rate_limit).transpose()?),

@@ -15,7 +15,7 @@ fn fallback() -> Around<FallbackLayer<Probe, Request>> {
     let (other, watch) = probe(1);
     let layer = FallbackLayer::new(other);
     let gauge = layer.clone();
-    gauged(layer, move || watch.in_use().max(gauge.stats().in_flight as usize))
+    gauged(layer, move || watch.in_use().max(gauge.snapshot().in_flight as usize))
 }
 
 contract!(fallback_layer, fallback());

@@ -15,7 +15,7 @@ fn retry(on: impl IntoIterator<Item = ErrorKind>) -> Around<RetryLayer<impl Fn(&
         .on(on.into_iter().collect::<ErrorKinds>())
         .backoff(SECOND / 100, SECOND * 10);
     let gauge = layer.clone();
-    gauged(layer, move || gauge.stats().waiting as usize)
+    gauged(layer, move || gauge.snapshot().waiting as usize)
 }
 
 contract!(retry_layer, retry([ErrorKind::Unavailable]));

@@ -50,7 +50,7 @@ async fn chosen_errors_go_to_the_fallback_and_others_do_not() {
         let chosen = matches!(kind, ErrorKind::Unavailable | ErrorKind::Overloaded);
         assert_eq!(result.is_ok(), chosen, "{kind}");
         assert_eq!((first.calls(), watch.calls()), (1, usize::from(chosen)), "{kind}");
-        assert_eq!((layer.stats().fell_back, layer.stats().in_flight), (u64::from(chosen), 0));
+        assert_eq!((layer.snapshot().fell_back, layer.snapshot().in_flight), (u64::from(chosen), 0));
         if let Err(error) = result {
             assert_eq!(error, FallbackError::Primary(ProbeError(kind)));
         }
@@ -70,7 +70,7 @@ async fn while_all_is_well_the_fallback_is_not_asked() {
         assert_eq!(watch.in_use(), 0);
         service.call(Request::new(Act::Answer)).await.unwrap();
     }
-    assert_eq!((watch.calls(), layer.stats().fell_back), (0, 0));
+    assert_eq!((watch.calls(), layer.snapshot().fell_back), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +100,7 @@ async fn where_both_fail_the_error_tells_both() {
     assert_eq!((primary.0, fallback.0), (ErrorKind::Overloaded, ErrorKind::Internal));
     assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Internal, Some(SECOND * 7)));
     assert_eq!(error.source().unwrap().to_string(), fallback.to_string());
-    assert_eq!((layer.stats().failed, layer.stats().in_flight), (1, 0));
+    assert_eq!((layer.snapshot().failed, layer.snapshot().in_flight), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,13 +132,13 @@ async fn the_fallback_waits_for_readiness_of_its_own_up_to_the_deadline() {
     let occupied = tokio::spawn(occupied);
     tokio::time::advance(SECOND).await;
     tokio::task::yield_now().await;
-    assert_eq!((watch.in_use(), layer.stats().in_flight), (1, 1));
+    assert_eq!((watch.in_use(), layer.snapshot().in_flight), (1, 1));
 
     let begun = Instant::now();
     request.deadline = Some((begun + SECOND * 2).into_std());
     let error = service.ready().await.unwrap().call(request.clone()).await.unwrap_err();
     assert_eq!(error, FallbackError::Primary(ProbeError(ErrorKind::Unavailable)));
-    assert_eq!((begun.elapsed(), layer.stats().too_late, watch.calls()), (SECOND * 2, 1, 1));
+    assert_eq!((begun.elapsed(), layer.snapshot().deadline_exceeded, watch.calls()), (SECOND * 2, 1, 1));
 
     request.deadline = None;
     request.tenant = None;
@@ -148,7 +148,7 @@ async fn the_fallback_waits_for_readiness_of_its_own_up_to_the_deadline() {
     // With no time left it is not even asked.
     request.deadline = Some(Instant::now().into_std());
     service.ready().await.unwrap().call(request).await.unwrap_err();
-    assert_eq!((watch.calls(), layer.stats().too_late, layer.stats().in_flight), (2, 2, 0));
+    assert_eq!((watch.calls(), layer.snapshot().deadline_exceeded, layer.snapshot().in_flight), (2, 2, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,7 +59,7 @@ async fn a_slow_call_is_made_again_and_the_loser_is_dropped() {
     call(&mut service).await.unwrap();
     assert_eq!(begun.elapsed().as_millis(), 1000);
     assert_eq!((watch.calls(), watch.in_use()), (2, 0));
-    assert_eq!((layer.stats().hedged, layer.stats().won), (1, 1));
+    assert_eq!((layer.snapshot().hedged, layer.snapshot().won), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,7 +70,7 @@ async fn the_first_may_win_after_all() {
     call(&mut layer.layer(inner)).await.unwrap();
     assert_eq!(begun.elapsed().as_secs(), 2);
     assert_eq!((watch.calls(), watch.in_use()), (2, 0));
-    assert_eq!((layer.stats().hedged, layer.stats().won), (1, 0));
+    assert_eq!((layer.snapshot().hedged, layer.snapshot().won), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,7 +81,7 @@ async fn a_quick_call_and_one_that_may_not_run_twice_is_made_once() {
     call(&mut service).await.unwrap();
     call(&mut service).await.unwrap();
     service.ready().await.unwrap().call(Request::by("acme", Act::Answer)).await.unwrap();
-    assert_eq!((watch.calls(), layer.stats().hedged), (3, 0));
+    assert_eq!((watch.calls(), layer.snapshot().hedged), (3, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,7 +96,7 @@ async fn one_that_fails_leaves_the_field_to_the_other() {
         let (inner, watch) = scripted(2, [Act::Take(SECOND * 2), act]);
         let layer = after(SECOND);
         call(&mut layer.layer(inner)).await.unwrap();
-        assert_eq!((watch.calls(), watch.in_use(), layer.stats().won), (2, 0, 0));
+        assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().won), (2, 0, 0));
     }
     // While the first goes on, a second that fails is no answer.
     let (inner, _) = scripted(2, [Act::Never, unavailable]);
@@ -125,7 +125,7 @@ async fn where_both_fail_the_later_failure_is_the_answer() {
         let error = call(&mut layer.layer(inner)).await.unwrap_err();
         assert_eq!((begun.elapsed().as_millis(), error), (took.as_millis(), ProbeError(kind)));
         assert_eq!(calls.load(Ordering::Relaxed), 2);
-        assert_eq!((layer.stats().hedged, layer.stats().won), (1, 0));
+        assert_eq!((layer.snapshot().hedged, layer.snapshot().won), (1, 0));
     }
 }
 
@@ -138,7 +138,7 @@ async fn the_second_waits_for_readiness_of_its_own() {
     // The one place is the first one's, so the second is never made.
     call(&mut layer.layer(inner)).await.unwrap();
     assert_eq!(begun.elapsed().as_secs(), 3);
-    assert_eq!((watch.calls(), watch.in_use(), layer.stats().hedged), (1, 0, 0));
+    assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().hedged), (1, 0, 0));
     assert_eq!(budget.available(), 1, "its token is given back");
 }
 
@@ -150,10 +150,10 @@ async fn the_budget_bounds_the_second_attempts() {
     for _ in 0..100 {
         call(&mut service).await.unwrap();
     }
-    let hedged = layer.stats().hedged;
+    let hedged = layer.snapshot().hedged;
     assert!((5..=7).contains(&hedged), "{hedged}");
     assert_eq!(watch.calls() as u64, 100 + hedged);
-    assert_eq!(layer.stats().without_budget, 100 - hedged);
+    assert_eq!(layer.snapshot().budget_exhausted, 100 - hedged);
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,6 +183,6 @@ async fn the_delay_is_learned_for_each_operation_and_hedging_does_not_shorten_it
     assert!((MILLI * 8..=MILLI * 12).contains(&quick), "{quick:?}");
     assert!((MILLI * 500..=MILLI * 600).contains(&slow), "{slow:?}");
     // Each twentieth was hedged, and its second was as slow.
-    assert!(layer.stats().hedged > 10, "{:?}", layer.stats());
-    assert!(layer.stats().hedged < 100, "{:?}", layer.stats());
+    assert!(layer.snapshot().hedged > 10, "{:?}", layer.snapshot());
+    assert!(layer.snapshot().hedged < 100, "{:?}", layer.snapshot());
 }

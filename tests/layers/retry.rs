@@ -133,7 +133,7 @@ async fn a_failure_in_passing_is_not_seen_by_the_caller() {
     let (request, clones) = Counted::new(false);
     call(&mut layer.layer(inner), request).await.unwrap();
     assert_eq!(script.lock().unwrap().calls.len(), 3);
-    assert_eq!((layer.stats().retries, layer.stats().waiting), (2, 0));
+    assert_eq!((layer.snapshot().retries, layer.snapshot().waiting), (2, 0));
     // One to keep, one for the second attempt; the third takes what was kept.
     assert_eq!(*clones.lock().unwrap(), 2);
 }
@@ -171,7 +171,7 @@ async fn the_backoff_is_random_and_doubles_up_to_its_bound() {
     let mut waits = vec![Vec::new(); 5];
     for _ in 0..200 {
         let (inner, script) = Failing::new([DOWN; 5]);
-        let layer = always().attempts(6).backoff(MILLI * 100, MILLI * 400);
+        let layer = always().max_attempts(6).backoff(MILLI * 100, MILLI * 400);
         call(&mut layer.layer(inner), Counted::new(false).0).await.unwrap();
         let calls = &script.lock().unwrap().calls;
         for (wait, pair) in waits.iter_mut().zip(calls.windows(2)) {
@@ -206,7 +206,7 @@ async fn no_attempt_is_made_that_comes_after_the_deadline() {
     let layer = always();
     assert_eq!(call(&mut layer.layer(inner), Counted::due(MILLI * 700)).await.unwrap_err(), asks);
     assert_eq!(script.lock().unwrap().calls.len(), 2);
-    assert_eq!((layer.stats().too_late, layer.stats().retries), (1, 1));
+    assert_eq!((layer.snapshot().deadline_exceeded, layer.snapshot().retries), (1, 1));
     // It says so at once, and not at the deadline.
     assert!(begun.elapsed() < MILLI * 520, "{:?}", begun.elapsed());
 }
@@ -239,7 +239,7 @@ async fn an_attempt_waits_for_readiness_of_its_own_up_to_the_deadline() {
     other.ready().await.unwrap();
     assert_eq!(answer.await.unwrap_err(), DOWN);
     assert_eq!(begun.elapsed(), SECOND);
-    assert_eq!((layer.stats().too_late, layer.stats().retries, layer.stats().waiting), (1, 0, 0));
+    assert_eq!((layer.snapshot().deadline_exceeded, layer.snapshot().retries, layer.snapshot().waiting), (1, 0, 0));
     assert_eq!(budget.available(), 1, "the attempt was not made");
 }
 
@@ -249,7 +249,7 @@ async fn readiness_that_fails_is_an_attempt_that_does() {
     script.lock().unwrap().unready = 1;
     let layer = always();
     call(&mut layer.layer(inner), Counted::new(false).0).await.unwrap();
-    assert_eq!((script.lock().unwrap().calls.len(), layer.stats().retries), (2, 2));
+    assert_eq!((script.lock().unwrap().calls.len(), layer.snapshot().retries), (2, 2));
 
     let (inner, script) = Failing::new([DOWN]);
     script.lock().unwrap().unready = 9;
@@ -270,10 +270,10 @@ async fn the_budget_bounds_the_attempts_of_all_clones() {
         }
     }
     // 100 calls, 5 attempts at once and a tenth of the calls; a call at a full bucket adds nothing.
-    let retries = layer.stats().retries;
+    let retries = layer.snapshot().retries;
     assert!((13..=15).contains(&retries), "{retries}");
     assert_eq!(script.lock().unwrap().calls.len() as u64, 100 + retries);
-    assert!(layer.stats().without_budget >= 85);
+    assert!(layer.snapshot().budget_exhausted >= 85);
 }
 
 #[tokio::test(start_paused = true)]
@@ -303,9 +303,9 @@ async fn a_call_that_waits_holds_no_place_and_one_that_is_dropped_gives_its_toke
     let mut service = layer.layer(inner);
     let mut answer = tokio_test::task::spawn(service.ready().await.unwrap().call(Counted::new(false).0));
     assert!(answer.poll().is_pending());
-    assert_eq!((layer.stats().waiting, budget.available(), watch.in_use()), (1, 0, 0));
+    assert_eq!((layer.snapshot().waiting, budget.available(), watch.in_use()), (1, 0, 0));
     drop(answer);
-    assert_eq!((layer.stats().waiting, budget.available()), (0, 1));
+    assert_eq!((layer.snapshot().waiting, budget.available()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
