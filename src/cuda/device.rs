@@ -51,7 +51,7 @@ pub struct DeviceInfo {
 pub struct Peak {
     /// Bytes moved between the device and its memory.
     pub bytes_per_second: f64,
-    /// OperationTable in single precision.
+    /// Operations in single precision.
     pub operations_per_second: f64,
 }
 

@@ -140,9 +140,9 @@ impl Collector for PipelineHandle {
             gauge(&mut encoder, "cache_max_bytes", "The most memory that kept answers may take", cache.max_bytes)?;
         }
         if self.config.coalesce.is_some() {
-            let coalesce = &self.parts.coalesce;
-            gauge(&mut encoder, "coalesce_runs_in_flight", "Runs that others may join", coalesce.in_flight() as u64)?;
-            gauge(&mut encoder, "coalesce_waiting", "Calls that wait for a run of another", coalesce.waiting() as u64)?;
+            let coalesce = self.parts.coalesce.snapshot();
+            gauge(&mut encoder, "coalesce_runs_in_flight", "Runs that others may join", coalesce.in_flight as u64)?;
+            gauge(&mut encoder, "coalesce_waiting", "Calls that wait for a run of another", coalesce.waiting as u64)?;
         }
         if let Some(concurrency) = &self.parts.concurrency {
             gauge(&mut encoder, "concurrency_limit", "Calls that may run at a time", concurrency.limit() as u64)?;
@@ -214,13 +214,13 @@ impl Collector for PipelineHandle {
             )?;
         }
         if self.config.coalesce.is_some() {
-            let coalesce = &self.parts.coalesce;
-            counter(&mut encoder, "coalesce_led", "Runs that others could join", coalesce.led())?;
+            let coalesce = self.parts.coalesce.snapshot();
+            counter(&mut encoder, "coalesce_led", "Runs that others could join", coalesce.led)?;
             counter(
                 &mut encoder,
                 "coalesce_joined",
                 "Times that a call has joined a run of another",
-                coalesce.joined(),
+                coalesce.joined,
             )?;
         }
         if let Some(shed) = &self.parts.load_shed {

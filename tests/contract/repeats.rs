@@ -25,7 +25,7 @@ fn caching() -> Around<impl Layer<Probe, Service = impl Contracted>> {
 fn coalescing() -> Around<impl Layer<Probe, Service = impl Contracted>> {
     let layer = CoalesceLayer::new(key as fn(&Request) -> Option<String>);
     let gauge = layer.clone();
-    gauged(layer, move || gauge.in_flight() + gauge.waiting())
+    gauged(layer, move || gauge.snapshot().in_flight + gauge.snapshot().waiting)
 }
 
 /// What the contract is asked of, and what holds for layers only.

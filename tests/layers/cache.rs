@@ -37,7 +37,7 @@ fn backend(response: &Response) -> &'static str {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_given_again_and_says_that_nothing_ran() {
+async fn a_cached_response_is_returned_and_says_that_nothing_ran() {
     let ((probe, watch), cache) = (probe(1), layer());
     let mut service = cache.layer(probe);
     assert_eq!(backend(&ask(&mut service, Request::of("a", Act::Answer)).await.unwrap()), "CPU");
@@ -62,7 +62,7 @@ async fn a_hit_leaves_the_readiness_for_the_next_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_no_key_is_run_each_time_and_not_counted() {
+async fn requests_without_a_key_run_each_time_and_are_not_counted() {
     let ((probe, watch), cache) = (probe(1), layer());
     let mut service = cache.layer(probe);
     for _ in 0..3 {
@@ -72,7 +72,7 @@ async fn what_has_no_key_is_run_each_time_and_not_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_and_refusals_are_not_kept() {
+async fn errors_and_rejections_are_not_cached() {
     let ((probe, watch), cache) = (probe(1), layer());
     let mut service = cache.layer(probe);
     for kind in ErrorKind::ALL {
@@ -83,7 +83,7 @@ async fn errors_and_refusals_are_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_forgotten_when_its_time_is_up() {
+async fn a_response_expires() {
     let ((probe, watch), cache) = (probe(1), layer().ttl(SECOND));
     let mut service = cache.layer(probe);
     ask(&mut service, Request::of("a", Act::Answer)).await.unwrap();
@@ -96,7 +96,7 @@ async fn an_answer_is_forgotten_when_its_time_is_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_to_live_past_the_end_of_time_is_none() {
+async fn a_time_to_live_that_overflows_is_none() {
     let ((probe, watch), cache) = (probe(1), layer().ttl(Duration::MAX));
     let mut service = cache.layer(probe);
     ask(&mut service, Request::of("a", Act::Answer)).await.unwrap();
@@ -144,17 +144,17 @@ async fn another_key_with_the_same_digest_is_a_miss() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_questions_with_the_same_digest_do_not_share_a_run() {
+async fn two_keys_with_the_same_digest_do_not_share_a_run() {
     let ((probe, watch), coalesce) = (probe(2), CoalesceLayer::new(Colliding));
     let mut service = coalesce.layer(probe);
     let first = service.ready().await.unwrap().call(Request::of("a", Act::Take(SECOND)));
     let second = service.ready().await.unwrap().call(Request::of("b", Act::Take(SECOND)));
     let (first, second) = tokio::join!(first, second);
     assert!(first.is_ok() && second.is_ok());
-    assert_eq!((watch.calls(), coalesce.joined(), coalesce.in_flight()), (2, 0, 0));
+    assert_eq!((watch.calls(), coalesce.snapshot().joined, coalesce.snapshot().in_flight), (2, 0, 0));
 }
 
-/// An answer of so many bytes.
+/// A response of a number of bytes.
 #[derive(Debug)]
 struct Sized(Vec<u8>);
 
@@ -171,7 +171,7 @@ impl Cacheable for Sized {
 }
 
 #[tokio::test]
-async fn it_is_bounded_by_bytes_and_says_what_it_takes() {
+async fn it_is_bounded_by_bytes_and_reports_them() {
     let cache = CacheLayer::new(MIB, |length: &usize| Some(*length));
     let mut service = cache.layer(tower::service_fn(|length: usize| async move {
         Ok::<_, std::convert::Infallible>(Sized(vec![0; length]))
@@ -187,14 +187,14 @@ async fn it_is_bounded_by_bytes_and_says_what_it_takes() {
         assert!(cache.snapshot().bytes <= MIB, "{} bytes are taken", cache.snapshot().bytes);
     }
     assert!(cache.snapshot().bytes > MIB / 2, "{} bytes are taken", cache.snapshot().bytes);
-    // What is larger than all of it changes nothing.
+    // A response that is larger than the cache changes nothing.
     let before = (cache.snapshot().entries, cache.snapshot().bytes);
     service.ready().await.unwrap().call(2 * MIB as usize).await.unwrap();
     assert_eq!((cache.snapshot().entries, cache.snapshot().bytes), before);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_forgotten_does_not_come_back_by_a_call_that_began_before() {
+async fn responses_of_calls_from_before_an_invalidation_are_not_cached() {
     let ((probe, watch), cache) = (probe(2), layer());
     let mut service = cache.layer(probe);
     for forget in
@@ -212,7 +212,7 @@ async fn what_is_forgotten_does_not_come_back_by_a_call_that_began_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_are_forgotten_by_their_question() {
+async fn responses_are_invalidated_by_their_key() {
     let ((probe, watch), cache) = (probe(1), layer());
     let mut service = cache.layer(probe);
     for operation in ["a/1", "a/2", "b/1"] {
@@ -227,7 +227,7 @@ async fn answers_are_forgotten_by_their_question() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clones_of_the_layer_and_all_its_services_share_what_is_kept() {
+async fn clones_of_the_layer_and_all_its_services_share_the_cache() {
     let ((first, first_watch), (second, second_watch), cache) = (probe(1), probe(1), layer());
     ask(&mut cache.layer(first), Request::of("a", Act::Answer)).await.unwrap();
     ask(&mut cache.clone().layer(second.clone()).clone(), Request::of("a", Act::Answer)).await.unwrap();
@@ -235,7 +235,7 @@ async fn clones_of_the_layer_and_all_its_services_share_what_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_call_keeps_nothing_unless_another_has_it_completed() {
+async fn a_cancelled_call_caches_nothing_unless_another_completes_its_run() {
     let ((probe, watch), cache) = (probe(2), layer());
     let mut service = cache.layer(probe.clone());
     let mut call = tokio_test::task::spawn(service.ready().await.unwrap().call(Request::of("a", Act::Take(SECOND))));
@@ -256,7 +256,7 @@ async fn a_dropped_call_keeps_nothing_unless_another_has_it_completed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_threads_find_what_one_of_them_has_asked() {
+async fn threads_find_the_responses_of_each_other() {
     let runs = Arc::new(AtomicUsize::new(0));
     let cache = CacheLayer::new(64 * MIB, |number: &u64| Some(*number));
     let counted = Arc::clone(&runs);

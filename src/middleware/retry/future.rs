@@ -89,22 +89,26 @@ where
                     continue;
                 }
                 StateProj::AwaitReady { failed, service, timer } => {
-                    let retries = this.retries.as_mut().expect(COMPLETED);
                     // First, as a request past its deadline is not sent even if the service is ready.
                     if timer.poll_elapsed(cx).is_ready() {
-                        retries.policy.count_deadline_exceeded();
+                        this.retries.take().expect(COMPLETED).policy.count_deadline_exceeded();
                         return Poll::Ready(failed.take().expect(COMPLETED).result);
                     }
                     let ready = ready!(service.poll_ready(cx));
                     failed.take().expect(COMPLETED).permit.spend();
+                    let retries = this.retries.as_mut().expect(COMPLETED);
                     retries.attempts += 1;
                     match ready {
+                        Err(error) => Err(error),
                         Ok(()) => {
-                            let future = service.call(retries.request.clone());
+                            let is_last = retries.attempts >= retries.policy.settings.max_attempts;
+                            // The last attempt needs no copy of the request.
+                            let copy = (!is_last).then(|| retries.request.clone());
+                            let request = copy.or_else(|| this.retries.take().map(|retries| retries.request));
+                            let future = service.call(request.expect(COMPLETED));
                             this.state.set(State::Call { future });
                             continue;
                         }
-                        Err(error) => Err(error),
                     }
                 }
             };
