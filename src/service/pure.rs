@@ -172,7 +172,7 @@ impl Cacheable for KernelResponse {
     }
 
     #[inline]
-    fn from_cached(&self) -> Self {
+    fn to_response(&self) -> Self {
         Self::new(self.payload.clone(), Execution::new(Execution::CACHE))
     }
 

@@ -162,7 +162,7 @@ impl Cacheable for Sized {
     fn to_cached(&self) -> Option<Self> {
         Some(Self(self.0.clone()))
     }
-    fn from_cached(&self) -> Self {
+    fn to_response(&self) -> Self {
         Self(self.0.clone())
     }
     fn weight(&self) -> usize {

@@ -127,7 +127,7 @@ async fn only_the_configured_kinds_are_failures() {
             let _ = call(&mut layer.layer(probe.clone()), act).await;
             let expected = if counts { CircuitState::Open } else { CircuitState::Closed };
             assert_eq!(layer.snapshot().state, expected, "{act:?}");
-            assert_eq!(layer.snapshot().calls, u32::from(counts), "{act:?}");
+            assert_eq!(layer.snapshot().calls, u64::from(counts), "{act:?}");
         }
     }
     let layer = sensitive().failures([ErrorKind::RateLimited]);
@@ -472,7 +472,7 @@ async fn each_transition_and_nothing_else_is_logged() {
 async fn successes_count_across_the_buckets_of_the_window_and_end_consecutive_failures() {
     let layer = CircuitBreakerLayer::new().consecutive_failures(3).failure_rate(None).window(SECOND * 10, 1);
     let mut service = layer.layer(probe(1).0);
-    for step in 1..=30_u32 {
+    for step in 1..=30_u64 {
         for act in [FAIL, FAIL, Act::Answer, Act::Answer] {
             let _ = call(&mut service, act).await;
         }
@@ -532,7 +532,7 @@ async fn a_tenant_whose_calls_fail_has_a_circuit_of_its_own_until_those_of_sever
         call("good", Act::Answer).await.unwrap();
         let status = &layer.snapshot()[0];
         assert_eq!((status.state, status.rejected), (CircuitState::Closed, opened as u64 + 1));
-        assert_eq!((status.tenants_open, status.tenants_opened), (opened as u32 + 1, opened as u64 + 1));
+        assert_eq!((status.tenants_open, status.tenants_opened), (opened as u64 + 1, opened as u64 + 1));
     }
     for _ in 0..3 {
         call("c", FAIL).await.unwrap_err();

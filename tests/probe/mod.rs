@@ -111,7 +111,7 @@ impl Cacheable for Response {
     fn to_cached(&self) -> Option<Self> {
         self.failure.is_none().then(|| self.clone())
     }
-    fn from_cached(&self) -> Self {
+    fn to_response(&self) -> Self {
         Self { execution: Execution::new(Execution::CACHE), ..self.clone() }
     }
     fn weight(&self) -> usize {

@@ -71,7 +71,7 @@ impl Cacheable for Done {
         Some(self.clone())
     }
 
-    fn from_cached(&self) -> Self {
+    fn to_response(&self) -> Self {
         self.clone()
     }
 

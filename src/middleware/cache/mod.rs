@@ -19,7 +19,7 @@
 //!     fn to_cached(&self) -> Option<Self> {
 //!         Some(Self(self.0))
 //!     }
-//!     fn from_cached(&self) -> Self {
+//!     fn to_response(&self) -> Self {
 //!         Self(self.0)
 //!     }
 //!     fn weight(&self) -> usize {

@@ -118,7 +118,7 @@ impl<K, T: Cacheable> Store<K, T> {
         let entry = entry.filter(|entry| !entry.expires.is_some_and(|at| self.remove_if_expired(at, digest)));
         let counter = if entry.is_some() { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
-        entry.map(|entry| entry.response.from_cached())
+        entry.map(|entry| entry.response.to_response())
     }
 
     fn remove_if_expired(&self, expires: Instant, digest: u128) -> bool {

@@ -113,7 +113,7 @@ pub trait Cacheable: Sized {
 
     /// Returns a cached response for another call. Metadata about the execution is that of the call which is answered from
     /// the cache.
-    fn from_cached(&self) -> Self;
+    fn to_response(&self) -> Self;
 
     /// The heap memory of the response in bytes, besides its own size.
     fn weight(&self) -> usize;

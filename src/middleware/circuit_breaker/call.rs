@@ -83,7 +83,7 @@ impl CallGuard {
 
     fn settings(&self) -> Option<&Settings> {
         match &self.counted_in {
-            CountedIn::Circuit { circuit, .. } => Some(circuit.settings()),
+            CountedIn::Circuit { circuit, .. } => Some(&circuit.settings),
             CountedIn::NewOperation(new) => Some(&new.0.settings),
             CountedIn::Ended => None,
         }

@@ -1,4 +1,3 @@
-use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -13,12 +12,13 @@ use crate::middleware::clock;
 use crate::sync::Mutex;
 
 /// One circuit, shared by a layer, its clones and their services.
+#[derive(Debug)]
 pub struct Circuit {
     name: Box<str>,
-    settings: Settings,
+    pub(super) settings: Settings,
     state: Mutex<State>,
     /// Notified when `poll_ready` has reason to look at the circuit again.
-    changed: Arc<Notify>,
+    pub(super) changed: Arc<Notify>,
     /// The circuit of the operation, if this is a tenant's. It may be locked before this one, and not after.
     operation: Option<Weak<Circuit>>,
 }
@@ -40,14 +40,6 @@ impl Circuit {
 
     fn for_tenant(self: &Arc<Self>) -> Self {
         Self { operation: Some(Arc::downgrade(self)), ..Self::new(&*self.name, self.settings, None) }
-    }
-
-    pub(super) fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    pub(super) fn changed(&self) -> &Arc<Notify> {
-        &self.changed
     }
 
     pub(super) fn generation(&self) -> Generation {
@@ -93,7 +85,7 @@ impl Circuit {
         outcome: Outcome,
         now: Instant,
     ) {
-        let own = self.update(|State { machine, tenants, .. }| {
+        let (own, is_closed) = self.update(|State { machine, tenants, .. }| {
             if let (Some(tenant), Some(tenants)) = (tenant, tenants)
                 && outcome.is_bad()
                 && machine.is_closed()
@@ -102,15 +94,15 @@ impl Circuit {
                 machine.end(generation, Outcome::Ignored, now);
                 let own = tenants.get_or_create(tenant, || self.for_tenant(), now);
                 let generation = own.admit_first();
-                return Some((own, generation));
+                return (Some((own, generation)), true);
             }
             machine.end(generation, outcome, now);
-            None
+            (None, machine.is_closed())
         });
         if let Some((own, generation)) = own {
             own.end(generation, None, outcome, now);
         }
-        if self.settings.unready_while_open {
+        if self.settings.unready_while_open && !is_closed {
             // The permit of a probe may be free again.
             self.changed.notify_waiters();
         }
@@ -135,14 +127,14 @@ impl Circuit {
     pub(super) fn snapshot(&self) -> CircuitSnapshot {
         let now = clock::now();
         let State { machine, rejected, tenants } = &mut *self.state.lock();
-        let counts = machine.counts(now);
+        let counts = machine.window.total(now);
         CircuitSnapshot {
             circuit: self.name.to_string(),
             state: machine.state(),
             consecutive_failures: machine.consecutive_failures,
-            calls: saturating(counts.calls),
-            failures: saturating(counts.failures),
-            slow: saturating(counts.slow),
+            calls: counts.calls,
+            failures: counts.failures,
+            slow: counts.slow,
             opened: machine.opened,
             rejected: *rejected,
             tenants_open: tenants.as_ref().map_or(0, |tenants| tenants.open(now)),
@@ -155,7 +147,7 @@ impl Circuit {
     fn update<T>(&self, update: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         let value = update(&mut state);
-        let transition = state.machine.take_transition();
+        let transition = state.machine.transition.take();
         drop(state);
         if let Some(transition) = transition {
             self.log_transition(transition);
@@ -175,8 +167,8 @@ impl Circuit {
         self.update(|State { machine, tenants, .. }| {
             let Some(tenants) = tenants else { return };
             tenants.opened += 1;
-            if tenants.are_enough_open(now) {
-                machine.open_if_closed("the circuits of several tenants are open", now);
+            if machine.is_closed() && tenants.open(now) >= u64::from(tenants.min_open.get()) {
+                machine.open("the circuits of several tenants are open", now);
             }
         });
     }
@@ -191,16 +183,6 @@ impl Circuit {
             CircuitState::HalfOpen => tracing::info!(circuit, %from, %to, reason, "circuit half open"),
             CircuitState::Closed => tracing::info!(circuit, %from, %to, reason, "circuit closed"),
         }
-    }
-}
-
-fn saturating(count: u64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-impl fmt::Debug for Circuit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Circuit").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -324,7 +306,7 @@ mod loom_tests {
             call(&circuit, FAILURE, now);
             call(&circuit, SUCCESS, now);
             thread.join().unwrap();
-            let counts = circuit.state.lock().machine.counts(now);
+            let counts = circuit.state.lock().machine.window.total(now);
             assert_eq!((counts.calls, counts.failures), (5, 1));
         });
     }
@@ -342,7 +324,7 @@ mod loom_tests {
             end(&circuit, probe, SUCCESS, due);
             call(&circuit, SUCCESS, due);
             thread.join().unwrap();
-            assert_eq!(circuit.state.lock().machine.counts(due).calls, 1);
+            assert_eq!(circuit.state.lock().machine.window.total(due).calls, 1);
         });
     }
 }

@@ -35,7 +35,7 @@ impl CircuitBreakerLayer {
     }
 
     fn settings(&self) -> &Settings {
-        self.circuits.0.settings()
+        &self.circuits.0.settings
     }
 
     fn set(self, set: impl FnOnce(&mut Settings)) -> Self {

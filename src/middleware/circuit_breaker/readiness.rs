@@ -10,7 +10,7 @@ use tokio::time::{Sleep, sleep_until};
 use super::Circuit;
 use super::call::CallGuard;
 use super::state_machine::Generation;
-use crate::error::{AnyError, ErrorKind};
+use crate::error::AnyError;
 use crate::middleware::clock;
 
 /// What `poll_ready` has decided for the next call, and what it waits for.
@@ -53,7 +53,7 @@ impl Readiness {
     ) -> Poll<Result<(), E>> {
         loop {
             let Some(generation) = self.decide(circuit) else {
-                if circuit.settings().unready_while_open {
+                if circuit.settings.unready_while_open {
                     ready!(self.poll_next_probe(circuit, cx));
                     continue;
                 }
@@ -62,8 +62,12 @@ impl Readiness {
             };
             if let Poll::Ready(result) = poll_inner(cx) {
                 self.changed = None;
-                if let Err(error) = &result {
-                    self.fail(error.classify().kind);
+                if let Err(error) = &result
+                    && let Some(Decision::Admit(mut call)) = self.decision.take()
+                {
+                    // It counts like the error of a call.
+                    call.start(None);
+                    call.end(Some(error.classify().kind));
                 }
                 return Poll::Ready(result);
             }
@@ -107,17 +111,9 @@ impl Readiness {
 
     /// Ready if the circuit has changed since this was first pending.
     fn poll_changed(&mut self, circuit: &Arc<Circuit>, cx: &mut Context<'_>) -> Poll<()> {
-        let changed = self.changed.get_or_insert_with(|| Box::pin(Arc::clone(circuit.changed()).notified_owned()));
+        let changed = self.changed.get_or_insert_with(|| Box::pin(Arc::clone(&circuit.changed).notified_owned()));
         ready!(changed.as_mut().poll(cx));
         self.changed = None;
         Poll::Ready(())
-    }
-
-    /// Counts an error of the inner service's readiness like that of a call.
-    fn fail(&mut self, kind: ErrorKind) {
-        if let Some(Decision::Admit(mut call)) = self.decision.take() {
-            call.start(None);
-            call.end(Some(kind));
-        }
     }
 }

@@ -52,17 +52,17 @@ pub struct CircuitSnapshot {
     /// Failures since the last success.
     pub consecutive_failures: u32,
     /// Successes and failures in the window.
-    pub calls: u32,
+    pub calls: u64,
     /// Failures in the window.
-    pub failures: u32,
+    pub failures: u64,
     /// Slow calls in the window.
-    pub slow: u32,
+    pub slow: u64,
     /// Times that it has opened.
     pub opened: u64,
     /// Calls that were rejected, including those by the circuits of single tenants.
     pub rejected: u64,
     /// Tenants whose own circuit for this operation is open.
-    pub tenants_open: u32,
+    pub tenants_open: u64,
     /// Times that a tenant's own circuit for this operation has opened.
     pub tenants_opened: u64,
     /// Milliseconds until the next call can be admitted.
@@ -118,7 +118,7 @@ impl Collector for CircuitBreakerHandle {
         }
         let (encoder, circuits) = (&mut encoder, &*circuits);
         let help = "Tenants whose own circuit is open";
-        encode(encoder, "circuit_tenants_open", help, circuits, |it| ConstGauge::new(i64::from(it.tenants_open)))?;
+        encode(encoder, "circuit_tenants_open", help, circuits, |it| ConstGauge::new(it.tenants_open))?;
         let help = "Times that the circuit has opened";
         encode(encoder, "circuit_opened", help, circuits, |it| ConstCounter::new(it.opened))?;
         let help = "Times that the circuit of a single tenant has opened";

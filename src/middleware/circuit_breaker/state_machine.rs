@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::settings::Settings;
 use super::snapshot::CircuitState;
-use super::window::{Counts, Window};
+use super::window::Window;
 use crate::middleware::jitter::Jitter;
 
 /// The number of transitions before a call was admitted.
@@ -77,7 +77,7 @@ pub(super) struct StateMachine {
     pub(super) generation: Generation,
     /// Since the last success.
     pub(super) consecutive_failures: u32,
-    window: Window,
+    pub(super) window: Window,
     /// What the last open time was before its random part was subtracted.
     backoff: Duration,
     /// How long it was open the last time.
@@ -87,7 +87,8 @@ pub(super) struct StateMachine {
     pub(super) opened: u64,
     /// Admitted calls of any generation that have not ended.
     calls_in_flight: usize,
-    transition: Option<Transition>,
+    /// The last one, until it is taken to be logged.
+    pub(super) transition: Option<Transition>,
 }
 
 impl StateMachine {
@@ -120,15 +121,6 @@ impl StateMachine {
         matches!(self.state, State::Closed)
     }
 
-    pub(super) fn counts(&mut self, now: Instant) -> Counts {
-        self.window.total(now)
-    }
-
-    /// The transition since this was last called, if there was one.
-    pub(super) fn take_transition(&mut self) -> Option<Transition> {
-        self.transition.take()
-    }
-
     /// Whether removing the circuit loses nothing that matters: no call is in flight, and it is either closed without
     /// recent failures, or nobody has called since it became due for a probe, for as long as it had been open.
     pub(super) fn is_idle(&mut self, now: Instant) -> bool {
@@ -137,7 +129,7 @@ impl StateMachine {
         }
         match self.state {
             State::Closed => {
-                let counts = self.counts(now);
+                let counts = self.window.total(now);
                 counts.failures == 0 && counts.slow == 0 && !self.has_just_closed(now)
             }
             State::Open { until } => now.saturating_duration_since(until) > self.open_time,
@@ -217,7 +209,7 @@ impl StateMachine {
             Outcome::Failure { slow } => (true, slow),
             Outcome::Ignored => return,
         };
-        self.window.add(Counts { calls: 1, failures: u64::from(failed), slow: u64::from(slow) }, now);
+        self.window.add(failed, slow, now);
         self.consecutive_failures = if failed { self.consecutive_failures.saturating_add(1) } else { 0 };
         if let Some(reason) = self.reason_to_open(failed, slow, now) {
             self.open(reason, now);
@@ -243,14 +235,7 @@ impl StateMachine {
         }
     }
 
-    /// Opens the circuit if it is closed, for a reason other than its own calls.
-    pub(super) fn open_if_closed(&mut self, reason: &'static str, now: Instant) {
-        if self.is_closed() {
-            self.open(reason, now);
-        }
-    }
-
-    fn open(&mut self, reason: &'static str, now: Instant) {
+    pub(super) fn open(&mut self, reason: &'static str, now: Instant) {
         // A circuit that opens soon after it has closed had not recovered, so its open time continues to grow.
         let recovered = self.closed_at.is_some() && !self.has_just_closed(now);
         let doubled = if recovered { Duration::ZERO } else { self.backoff * 2 };

@@ -8,7 +8,6 @@ use super::circuit_map::{CircuitMap, Limit};
 /// What bounds the circuits of tenants, for all operations together.
 #[derive(Clone, Debug)]
 pub(super) struct TenantLimits {
-    /// Tenants whose open circuits open the operation's.
     pub(super) min_open: NonZeroU32,
     circuits: Limit,
 }
@@ -27,7 +26,8 @@ impl TenantLimits {
 /// The circuits of tenants for which calls of one operation have failed.
 #[derive(Debug)]
 pub(super) struct TenantCircuits {
-    min_open: NonZeroU32,
+    /// Tenants whose open circuits open the operation's.
+    pub(super) min_open: NonZeroU32,
     circuits: CircuitMap<Arc<str>>,
     /// How often one of them has opened.
     pub(super) opened: u64,
@@ -60,14 +60,9 @@ impl TenantCircuits {
         self.circuits.get_or_create(key, create)
     }
 
-    pub(super) fn are_enough_open(&self, now: Instant) -> bool {
-        self.open(now) >= self.min_open.get()
-    }
-
     /// How many are open, without those whose tenants no longer call.
-    pub(super) fn open(&self, now: Instant) -> u32 {
-        let open = self.circuits.values().filter(|circuit| circuit.is_open_and_in_use(now)).count();
-        u32::try_from(open).unwrap_or(u32::MAX)
+    pub(super) fn open(&self, now: Instant) -> u64 {
+        self.circuits.values().filter(|circuit| circuit.is_open_and_in_use(now)).count() as u64
     }
 }
 

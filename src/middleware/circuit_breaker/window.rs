@@ -1,4 +1,3 @@
-use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 /// Calls by how they ended.
@@ -7,14 +6,6 @@ pub(super) struct Counts {
     pub(super) calls: u64,
     pub(super) failures: u64,
     pub(super) slow: u64,
-}
-
-impl AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.calls += other.calls;
-        self.failures += other.failures;
-        self.slow += other.slow;
-    }
 }
 
 const BUCKETS: usize = 10;
@@ -35,17 +26,23 @@ impl Window {
         Self { buckets: [Counts::default(); BUCKETS], current: 0, current_ends: now + bucket_length, bucket_length }
     }
 
-    pub(super) fn add(&mut self, counts: Counts, now: Instant) {
+    /// Counts a call that ended now.
+    pub(super) fn add(&mut self, failed: bool, slow: bool, now: Instant) {
         self.advance(now);
-        self.buckets[self.current] += counts;
+        let bucket = &mut self.buckets[self.current];
+        bucket.calls += 1;
+        bucket.failures += u64::from(failed);
+        bucket.slow += u64::from(slow);
     }
 
     /// The sum over the window that ends now.
     pub(super) fn total(&mut self, now: Instant) -> Counts {
         self.advance(now);
-        let mut total = Counts::default();
-        self.buckets.iter().for_each(|bucket| total += *bucket);
-        total
+        self.buckets.iter().fold(Counts::default(), |total, bucket| Counts {
+            calls: total.calls + bucket.calls,
+            failures: total.failures + bucket.failures,
+            slow: total.slow + bucket.slow,
+        })
     }
 
     /// Empties the buckets that have left the window.
@@ -71,14 +68,13 @@ mod tests {
     use std::time::{Duration, Instant};
 
     const SECOND: Duration = Duration::from_secs(1);
-    const FAILURE: Counts = Counts { calls: 1, failures: 1, slow: 0 };
 
     #[test]
     fn calls_leave_the_window_a_bucket_at_a_time() {
         let start = Instant::now();
         let mut window = Window::new(10 * SECOND, start);
         for at in 0..10 {
-            window.add(FAILURE, start + at * SECOND);
+            window.add(true, false, start + at * SECOND);
         }
         assert_eq!(window.total(start + 9 * SECOND).calls, 10);
         assert_eq!(window.total(start + 12 * SECOND).calls, 7);
@@ -90,8 +86,8 @@ mod tests {
     fn an_idle_period_longer_than_the_window_empties_it() {
         let start = Instant::now();
         let mut window = Window::new(10 * SECOND, start);
-        window.add(FAILURE, start);
-        window.add(FAILURE, start + 86_400 * 365 * SECOND);
+        window.add(true, false, start);
+        window.add(true, false, start + 86_400 * 365 * SECOND);
         assert_eq!(window.total(start + 86_400 * 365 * SECOND).calls, 1);
     }
 
@@ -104,8 +100,9 @@ mod tests {
         let mut at = Duration::ZERO;
         for i in 0..5000_u32 {
             at += Duration::from_micros(u64::from(i * 7919 % 3001));
-            let counts = Counts { calls: 1, failures: u64::from(i % 3 / 2), slow: u64::from(i % 5 / 4) };
-            window.add(counts, start + at);
+            let (failed, slow) = (i % 3 == 2, i % 5 == 4);
+            let counts = Counts { calls: 1, failures: u64::from(failed), slow: u64::from(slow) };
+            window.add(failed, slow, start + at);
             calls.push((at, counts));
             let total = window.total(start + at);
             let within = |length: Duration, count: fn(&Counts) -> u64| {
