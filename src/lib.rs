@@ -90,19 +90,29 @@
 //! | `fault-kernel` | | for tests alone: the program with a kernel that loses the device |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// A layer alone uses a part of what the layers share.
+#![cfg_attr(
+    not(all(feature = "kernels", feature = "layers")),
+    allow(dead_code, unreachable_pub, unused_imports, unused_macros)
+)]
 
+#[cfg(feature = "kernels")]
 pub mod backends;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod error;
+#[cfg(feature = "kernels")]
 pub mod kernels;
 pub mod layers;
 pub mod middleware;
 mod panics;
+#[cfg(feature = "kernels")]
 pub mod pipeline;
 mod random;
 pub mod request;
+#[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 mod servers;
+#[cfg(feature = "kernels")]
 pub mod service;
 mod sync;
 mod text;
@@ -118,6 +128,7 @@ pub use servers::hyper;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 pub use servers::requests;
 
+#[cfg(feature = "kernels")]
 #[doc = include_str!("guide.md")]
 pub mod guide {}
 
@@ -125,6 +136,6 @@ pub mod guide {}
 pub mod compile_errors {}
 
 /// The README's code is compiled and run as well.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "kernels"))]
 #[doc = include_str!("../README.md")]
 pub mod readme {}

@@ -87,29 +87,47 @@ use crate::layers::*;
 
 #[cfg(feature = "auth")]
 pub mod authenticate;
+#[cfg(feature = "batch")]
 pub mod batch;
 #[cfg(feature = "cache")]
 pub mod cache;
+#[cfg(any(feature = "cache", feature = "coalesce"))]
 pub mod cache_key;
 mod call_or_reject;
+#[cfg(feature = "circuit-breaker")]
 pub mod circuit_breaker;
+#[cfg(feature = "classify")]
 pub mod classify;
 mod clock;
 mod clone_source;
+#[cfg(feature = "coalesce")]
 pub mod coalesce;
+#[cfg(feature = "concurrency")]
 pub mod concurrency;
+#[cfg(feature = "error-response")]
 pub mod error_response;
+#[cfg(feature = "fallback")]
 pub mod fallback;
+#[cfg(feature = "hedge")]
 pub mod hedge;
 mod inner_service;
 mod jitter;
 mod lazy_timer;
+#[cfg(feature = "load-shed")]
 pub mod load_shed;
+#[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "optional")]
 pub mod optional;
+#[cfg(any(feature = "load-shed", feature = "priority-queue"))]
 mod per_share;
+#[cfg(feature = "priority-queue")]
 pub mod priority_queue;
+#[cfg(feature = "rate-limit")]
 pub mod rate_limit;
+#[cfg(feature = "retry")]
 pub mod retry;
+#[cfg(feature = "timeout")]
 pub mod timeout;
+#[cfg(feature = "tracing")]
 pub mod tracing;

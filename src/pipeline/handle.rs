@@ -216,12 +216,7 @@ impl Collector for PipelineHandle {
         if self.config.coalesce.is_some() {
             let coalesce = self.parts.coalesce.snapshot();
             counter(&mut encoder, "coalesce_led", "Runs that others could join", coalesce.led)?;
-            counter(
-                &mut encoder,
-                "coalesce_joined",
-                "Times that a call has joined a run of another",
-                coalesce.joined,
-            )?;
+            counter(&mut encoder, "coalesce_joined", "Times that a call has joined a run of another", coalesce.joined)?;
         }
         if let Some(shed) = &self.parts.load_shed {
             let help = "Calls refused because of what was ahead of them";

@@ -8,9 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Index;
-use std::sync::{Arc, OnceLock};
-
-use parking_lot::RwLock;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::request::limits::MAX_NAME_BYTES;
 
@@ -52,12 +50,12 @@ impl<T> OperationTable<T> {
 
     /// Whether no more operations can be inserted.
     pub(crate) fn is_full(&self) -> bool {
-        self.by_name.read().len() >= self.entries.len()
+        self.read().len() >= self.entries.len()
     }
 
     /// Returns the value of an operation.
     pub(crate) fn find(&self, name: &str) -> Option<(OperationIndex, &T)> {
-        let index = *self.by_name.read().get(name)?;
+        let index = *self.read().get(name)?;
         Some((index, &self[index]))
     }
 
@@ -74,7 +72,7 @@ impl<T> OperationTable<T> {
             // Another thread may have inserted it as the last.
             return self.find(name);
         }
-        let mut by_name = self.by_name.write();
+        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         let index = match by_name.get(name) {
             // Another thread has inserted it.
             Some(index) => *index,
@@ -90,6 +88,10 @@ impl<T> OperationTable<T> {
         };
         drop(by_name);
         Some((index, &self[index]))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Arc<str>, OperationIndex>> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Iterates over the operations with their values, in the order of their insertion.

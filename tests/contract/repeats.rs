@@ -19,7 +19,9 @@ fn key(request: &Request) -> Option<String> {
 #[cfg(feature = "cache")]
 fn caching() -> Around<impl Layer<Probe, Service = impl Contracted>> {
     let requests = std::sync::atomic::AtomicU64::new(0);
-    around(CacheLayer::new(1 << 20, move |_: &Request| Some(requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed))))
+    around(CacheLayer::new(1 << 20, move |_: &Request| {
+        Some(requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }))
 }
 
 fn coalescing() -> Around<impl Layer<Probe, Service = impl Contracted>> {

@@ -68,7 +68,16 @@ async fn requests_without_a_key_run_each_time_and_are_not_counted() {
     for _ in 0..3 {
         ask(&mut service, Request::of("impure", Act::Answer)).await.unwrap();
     }
-    assert_eq!((watch.calls(), cache.snapshot().hits, cache.snapshot().misses, cache.snapshot().entries, cache.snapshot().bytes), (3, 0, 0, 0, 0));
+    assert_eq!(
+        (
+            watch.calls(),
+            cache.snapshot().hits,
+            cache.snapshot().misses,
+            cache.snapshot().entries,
+            cache.snapshot().bytes
+        ),
+        (3, 0, 0, 0, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]

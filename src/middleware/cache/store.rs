@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
-use serde::Serialize;
 
 use crate::middleware::cache_key::{CacheKey, Cacheable};
 use crate::middleware::clock;
@@ -23,7 +22,8 @@ pub struct Store<K, T> {
 }
 
 /// The state of a [`CacheLayer`](super::CacheLayer).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CacheSnapshot {
     /// Calls whose response was in the cache.

@@ -30,7 +30,7 @@ impl<S, C> CircuitBreaker<S, C> {
     }
 }
 
-inner_service!(CircuitBreaker<S, C> { inner });
+inner_service!(CircuitBreaker < S, C > { inner });
 clone_service!(CircuitBreaker<S, C> { inner, circuits, readiness: Readiness::default() });
 
 impl<S, C, R> Service<R> for CircuitBreaker<S, C>

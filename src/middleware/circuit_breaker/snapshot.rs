@@ -7,14 +7,12 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
-use schemars::JsonSchema;
-use serde::Serialize;
 
 use super::circuits::Snapshots;
 
 /// Whether a circuit admits calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize, schemars::JsonSchema), serde(rename_all = "snake_case"))]
 pub enum CircuitState {
     /// Admits calls.
     Closed,
@@ -42,7 +40,8 @@ impl fmt::Display for CircuitState {
 }
 
 /// The state of a circuit at one time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize, schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct CircuitSnapshot {
     /// Its operation or key; `all` if there is only one; `rest` for the one shared by requests without one of their own.

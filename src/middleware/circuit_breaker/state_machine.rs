@@ -32,8 +32,12 @@ impl Generation {
 /// What the end of a call says about the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    Success { slow: bool },
-    Failure { slow: bool },
+    Success {
+        slow: bool,
+    },
+    Failure {
+        slow: bool,
+    },
     /// Neither success nor failure, such as an invalid request or a cancelled call.
     Ignored,
 }

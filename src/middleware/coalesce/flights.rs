@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use serde::Serialize;
-
 use super::flight::Flight;
 use crate::request::Priority;
 use crate::sync::Mutex;
@@ -27,7 +25,8 @@ pub(super) struct Counts {
 }
 
 /// The state of a [`CoalesceLayer`](super::CoalesceLayer).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CoalesceSnapshot {
     /// Runs in flight.

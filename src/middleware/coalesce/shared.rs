@@ -24,8 +24,12 @@ pub(super) type FlightsOf<S, P, R> = Flights<
     <S as Service<R>>::Response,
     <S as Service<R>>::Error,
 >;
-pub(super) type CallerOf<S, P, R> =
-    Caller<<P as CacheKey<R>>::OwnedKey, <S as Service<R>>::Future, <S as Service<R>>::Response, <S as Service<R>>::Error>;
+pub(super) type CallerOf<S, P, R> = Caller<
+    <P as CacheKey<R>>::OwnedKey,
+    <S as Service<R>>::Future,
+    <S as Service<R>>::Response,
+    <S as Service<R>>::Error,
+>;
 
 /// Joins the run of an equal request, or leads a new one. `None` if `request` must run alone.
 pub(super) fn join_or_lead<S, P, R>(shared: &Shared<P, FlightsOf<S, P, R>>, request: &R) -> Option<CallerOf<S, P, R>>

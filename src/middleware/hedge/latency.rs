@@ -161,7 +161,8 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    (0..50_000).for_each(|i| latencies.record(operation.as_ref(), Duration::from_micros(100 + i % 100)));
+                    (0..50_000)
+                        .for_each(|i| latencies.record(operation.as_ref(), Duration::from_micros(100 + i % 100)));
                 });
             }
         });

@@ -31,7 +31,7 @@ impl<S, P> Hedge<S, P> {
     }
 }
 
-inner_service!(Hedge<S, P> { inner });
+inner_service!(Hedge < S, P > { inner });
 clone_service!(Hedge<S, P> { inner, source, shared, is_idempotent });
 
 impl<S, P, R> Service<R> for Hedge<S, P>

@@ -112,9 +112,10 @@ where
                     }
                 }
             };
-            let next = this.retries.as_ref().and_then(|retries| {
-                retries.policy.next_attempt(&result, retries.attempts, retries.request.deadline())
-            });
+            let next = this
+                .retries
+                .as_ref()
+                .and_then(|retries| retries.policy.next_attempt(&result, retries.attempts, retries.request.deadline()));
             let Some((due, permit)) = next else { return Poll::Ready(result) };
             let failed = Some(Failed { result, permit });
             this.state.set(State::Backoff { failed, sleep: sleep_until(due.into()) });

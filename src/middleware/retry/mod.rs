@@ -65,8 +65,8 @@ mod layer;
 mod policy;
 mod service;
 
-pub(in crate::middleware) use self::budget::BudgetPermit;
 pub use self::budget::Budget;
+pub(in crate::middleware) use self::budget::BudgetPermit;
 pub use self::future::ResponseFuture;
 pub use self::layer::RetryLayer;
 pub use self::policy::RetrySnapshot;

@@ -2,8 +2,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use super::Budget;
 use super::budget::BudgetPermit;
 use crate::error::{AnyError, ErrorKinds};
@@ -21,7 +19,8 @@ pub(super) struct Settings {
 }
 
 /// The state of a [`RetryLayer`](super::RetryLayer).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RetrySnapshot {
     /// Attempts beyond the first of each call.

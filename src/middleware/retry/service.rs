@@ -31,7 +31,7 @@ impl<S, P> Retry<S, P> {
     }
 }
 
-inner_service!(Retry<S, P> { inner });
+inner_service!(Retry < S, P > { inner });
 clone_service!(Retry<S, P> { inner, source, policy, is_idempotent });
 
 impl<S, P, R> Service<R> for Retry<S, P>

@@ -18,7 +18,7 @@ use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
 #[cfg(feature = "cuda")]
 use crate::cuda::GpuReading;
 use crate::error::{AnyError, ErrorKind, Told};
-use crate::middleware::circuit_breaker::{CircuitState, CircuitSnapshot};
+use crate::middleware::circuit_breaker::{CircuitSnapshot, CircuitState};
 use crate::pipeline::PipelineHandle;
 #[cfg(feature = "cuda")]
 use crate::servers::devices::is_missed;
