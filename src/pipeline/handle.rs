@@ -11,12 +11,12 @@ use super::service::KernelStore;
 use crate::layers::CacheLayer;
 use crate::layers::{ConcurrencyLayer, LoadShedLayer};
 use crate::middleware::batch::BatchStats;
-use crate::middleware::circuit_breaker::CircuitStatus;
+use crate::middleware::circuit_breaker::CircuitSnapshot;
 use crate::middleware::coalesce::CoalesceHandle;
 use crate::middleware::load_shed::Predicted;
 use crate::middleware::metrics::MetricsHandle;
 use crate::middleware::priority_queue::QueueStatus;
-use crate::middleware::retry::RetryStats;
+use crate::middleware::retry::RetrySnapshot;
 #[cfg(feature = "cache")]
 use crate::service::PureKernels;
 
@@ -56,8 +56,8 @@ impl PipelineHandle {
     }
 
     /// The circuits of the kernels that have been called.
-    pub fn circuits(&self) -> Vec<CircuitStatus> {
-        self.layers.breaker.as_ref().map(|breaker| breaker.handle().statuses()).unwrap_or_default()
+    pub fn circuits(&self) -> Vec<CircuitSnapshot> {
+        self.layers.breaker.as_ref().map(|breaker| breaker.snapshot()).unwrap_or_default()
     }
 
     /// The priority queue.
@@ -81,8 +81,8 @@ impl PipelineHandle {
     }
 
     /// Retried calls.
-    pub fn retries(&self) -> Option<RetryStats> {
-        self.config.retry.is_some().then(|| self.layers.retry.stats())
+    pub fn retries(&self) -> Option<RetrySnapshot> {
+        self.config.retry.is_some().then(|| self.layers.retry.snapshot())
     }
 
     /// Adds the metrics of the calls and of all layers to a registry, with the prefix `kernel_`.
@@ -100,7 +100,7 @@ impl PipelineHandle {
     /// | `load_shed_predicted_wait_seconds` | gauge | expected wait of the next call |
     /// | `load_shed_rejected_total` | counter, by `priority` | calls rejected because of their expected wait |
     /// | `retries_waiting` | gauge | calls that wait for their next attempt |
-    /// | `retries_total`, `retries_without_budget_total`, `retries_too_late_total` | counter | attempts after the first, and calls without one for lack of budget or time |
+    /// | `retries_total`, `retries_budget_exhausted_total`, `retries_deadline_exceeded_total` | counter | attempts after the first, and calls without one for lack of budget or time |
     /// | `pipeline_queue_waiting` | gauge, by `priority` | calls in the queue |
     /// | `pipeline_queue_capacity`, `pipeline_queue_waiting_bytes` | gauge | calls that the queue can hold, and payload bytes in it |
     /// | `pipeline_queue_served_total`, `_rejected_total`, `_displaced_total`, `_expired_total` | counter | what became of the calls |

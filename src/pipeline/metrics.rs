@@ -79,9 +79,9 @@ impl Collector for PipelineHandle {
         if let Some(retries) = self.retries() {
             e.gauge("retries_waiting", "Calls that wait for their next attempt", retries.waiting)?;
             e.counter("retries", "Attempts after the first of a call", retries.retries)?;
-            e.counter("retries_without_budget", "Calls not retried for lack of budget", retries.without_budget)?;
+            e.counter("retries_budget_exhausted", "Calls not retried for lack of budget", retries.without_budget)?;
             let help = "Calls not retried because the next attempt would have missed the deadline";
-            e.counter("retries_too_late", help, retries.too_late)?;
+            e.counter("retries_deadline_exceeded", help, retries.too_late)?;
         }
         if let (Some(layer), Some(queue)) = (&self.layers.queue, self.queue()) {
             let help = "Calls in the queue";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{KernelRegistry, KernelRequest, KernelResponse, Payload, RegisteredKernel, Tensor, Tensors};
-use crate::middleware::cache_key::{Repeatable, Repeats, Weigh};
+use crate::middleware::cache_key::{CacheKey, Cacheable, Weight};
 use crate::request::Execution;
 
 /// Requests for one [pure](super::KernelInfo::pure) kernel, of one version, with the same payload to the byte, ask for the
@@ -116,12 +116,12 @@ fn hash_tensors<H: Hasher>(tensors: &Tensors, state: &mut H) {
     }
 }
 
-impl Repeats<KernelRequest> for PureKernels {
-    type Question<'r> = KernelQuestion<'r>;
-    type Kept = KeptKernelQuestion;
+impl CacheKey<KernelRequest> for PureKernels {
+    type Key<'r> = KernelQuestion<'r>;
+    type OwnedKey = KeptKernelQuestion;
 
     #[inline]
-    fn question<'r>(&'r self, request: &'r KernelRequest) -> Option<KernelQuestion<'r>> {
+    fn key<'r>(&'r self, request: &'r KernelRequest) -> Option<KernelQuestion<'r>> {
         let registry = self.registry.as_ref()?;
         if let Payload::Typed(_) = request.payload {
             return None;
@@ -132,7 +132,7 @@ impl Repeats<KernelRequest> for PureKernels {
     }
 
     #[inline]
-    fn is_same(&self, kept: &KeptKernelQuestion, question: &KernelQuestion<'_>) -> bool {
+    fn is_equal(&self, kept: &KeptKernelQuestion, question: &KernelQuestion<'_>) -> bool {
         let (ours, theirs) = (kept.kernel.info(), question.kernel.info());
         let same_kernel = std::ptr::eq(ours, theirs) || (&ours.id, &ours.version) == (&theirs.id, &theirs.version);
         let same_payload = match (&kept.payload, question.payload) {
@@ -144,13 +144,13 @@ impl Repeats<KernelRequest> for PureKernels {
     }
 
     #[inline]
-    fn hold(&self, question: KernelQuestion<'_>) -> KeptKernelQuestion {
+    fn to_owned_key(&self, question: KernelQuestion<'_>) -> KeptKernelQuestion {
         let KernelQuestion { kernel, payload, tenant } = question;
         KeptKernelQuestion { kernel, payload: payload.clone(), tenant: tenant.cloned() }
     }
 
     /// Copies the payload: it can be a slice of a whole body, and tensors can lie in pinned memory.
-    fn keep(&self, mut held: KeptKernelQuestion) -> KeptKernelQuestion {
+    fn compact(&self, mut held: KeptKernelQuestion) -> KeptKernelQuestion {
         // What has no bytes is no question.
         if let Some(payload) = copied(&held.payload) {
             held.payload = payload;
@@ -158,25 +158,25 @@ impl Repeats<KernelRequest> for PureKernels {
         held
     }
 
-    fn weigh(&self, kept: &KeptKernelQuestion) -> usize {
-        weigh(&kept.payload) + kept.tenant.weigh()
+    fn weight(&self, kept: &KeptKernelQuestion) -> usize {
+        weigh(&kept.payload) + kept.tenant.weight()
     }
 }
 
 /// Kept is the payload alone, as a copy, since it can lie in pinned memory or be a part of something larger. The
 /// extensions are of one call, and so is its execution: an answer that is given again was run by nothing, in no time, and
 /// its backend is [`Execution::CACHE`].
-impl Repeatable for KernelResponse {
-    fn keep(&self) -> Option<Self> {
+impl Cacheable for KernelResponse {
+    fn to_cached(&self) -> Option<Self> {
         Some(Self::new(copied(&self.payload)?, Execution::new(Execution::CACHE)))
     }
 
     #[inline]
-    fn repeat(&self) -> Self {
+    fn to_response(&self) -> Self {
         Self::new(self.payload.clone(), Execution::new(Execution::CACHE))
     }
 
-    fn weigh(&self) -> usize {
+    fn weight(&self) -> usize {
         weigh(&self.payload)
     }
 }

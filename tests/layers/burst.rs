@@ -58,23 +58,23 @@ where
 async fn a_burst_opens_no_circuit() {
     let layer = CircuitBreakerLayer::new().slow_calls(Duration::from_secs(1), 0.1);
     assert_eq!(burst(&layer).await, CALLS);
-    let status = layer.status();
+    let status = layer.snapshot();
     assert_eq!((status.calls, status.failures, status.slow), (CALLS as u32, 0, 0));
-    assert_eq!((status.opened, status.refused), (0, 0));
+    assert_eq!((status.opened, status.rejected), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_is_not_tried_again() {
     let layer = RetryLayer::new(|_: &Request| true);
     assert_eq!(burst(&layer).await, CALLS);
-    assert_eq!((layer.stats().retries, layer.stats().without_budget, layer.stats().waiting), (0, 0, 0));
+    assert_eq!((layer.snapshot().retries, layer.snapshot().budget_exhausted, layer.snapshot().waiting), (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_is_not_hedged() {
     let layer = HedgeLayer::new(|_: &Request| true).after(Duration::from_secs(1));
     assert_eq!(burst(&layer).await, CALLS);
-    assert_eq!((layer.stats().hedged, layer.stats().without_budget), (0, 0));
+    assert_eq!((layer.snapshot().hedged, layer.snapshot().budget_exhausted), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,5 +82,5 @@ async fn a_burst_does_not_fall_back() {
     let (fallback, watch) = probe(1);
     let layer = FallbackLayer::new(fallback);
     assert_eq!(burst(&layer).await, CALLS);
-    assert_eq!((watch.calls(), layer.stats().fell_back, layer.stats().in_flight), (0, 0, 0));
+    assert_eq!((watch.calls(), layer.snapshot().fell_back, layer.snapshot().in_flight), (0, 0, 0));
 }

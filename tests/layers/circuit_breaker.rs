@@ -22,11 +22,11 @@ async fn call<S: Service<Request>>(service: &mut S, act: Act) -> Result<S::Respo
 }
 
 /// Opens at the first failure.
-fn touchy() -> CircuitBreakerLayer {
+fn sensitive() -> CircuitBreakerLayer {
     CircuitBreakerLayer::new().consecutive_failures(1)
 }
 
-async fn refused<S>(service: &mut S) -> Duration
+async fn rejected<S>(service: &mut S) -> Duration
 where
     S: Service<Request, Error = CircuitBreakerError<ProbeError>>,
 {
@@ -38,40 +38,40 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_in_a_row_open_it_and_the_refusal_says_when_the_next_is_tried() {
+async fn consecutive_failures_open_it_and_the_rejection_says_when_to_retry() {
     let (probe, watch) = probe(1);
     let layer = CircuitBreakerLayer::new().consecutive_failures(3);
     let mut service = layer.layer(probe);
     for act in [FAIL, FAIL, Act::Answer, FAIL, FAIL] {
         let _ = call(&mut service, act).await;
     }
-    assert_eq!(layer.status().state, CircuitState::Closed);
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
     call(&mut service, FAIL).await.unwrap_err();
-    assert_eq!((layer.status().state, layer.status().opened), (CircuitState::Open, 1));
+    assert_eq!((layer.snapshot().state, layer.snapshot().opened), (CircuitState::Open, 1));
 
     let error = call(&mut service, Act::Answer).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let retry_after = error.retry_after().unwrap();
     assert!((SECOND * 3 / 4..=SECOND).contains(&retry_after), "{retry_after:?}");
-    assert_eq!((watch.calls(), layer.status().refused), (6, 1));
+    assert_eq!((watch.calls(), layer.snapshot().rejected), (6, 1));
 
     advance(retry_after - Duration::from_millis(1)).await;
-    assert_eq!(refused(&mut service).await, Duration::from_millis(1));
+    assert_eq!(rejected(&mut service).await, Duration::from_millis(1));
     advance(Duration::from_millis(1)).await;
     call(&mut service, Act::Answer).await.unwrap();
-    assert_eq!(layer.status().state, CircuitState::Closed);
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_call_leaves_the_inner_readiness_for_the_next() {
+async fn a_rejected_call_leaves_the_inner_readiness_for_the_next() {
     let (probe, watch) = probe(2);
-    let layer = touchy();
+    let layer = sensitive();
     let (mut first, mut second) = (layer.layer(probe.clone()), layer.layer(probe));
     first.ready().await.unwrap();
     call(&mut second, FAIL).await.unwrap_err();
     assert_eq!(watch.in_use(), 1);
-    let refusal = first.call(Request::new(Act::Answer)).await.unwrap_err();
-    assert!(matches!(refusal, CircuitBreakerError::Open { .. }));
+    let rejection = first.call(Request::new(Act::Answer)).await.unwrap_err();
+    assert!(matches!(rejection, CircuitBreakerError::Open { .. }));
     assert_eq!((watch.in_use(), watch.calls()), (1, 1));
     advance(SECOND).await;
     call(&mut first, Act::Answer).await.unwrap();
@@ -79,7 +79,7 @@ async fn a_refused_call_leaves_the_inner_readiness_for_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_share_of_failures_opens_it_once_there_are_calls_enough() {
+async fn a_share_of_failures_opens_it_once_there_are_enough_calls() {
     let layer = CircuitBreakerLayer::new().consecutive_failures(None).failure_rate(0.5).window(SECOND * 10, 8);
     let mut service = layer.layer(probe(1).0);
     for _ in 0..3 {
@@ -87,73 +87,73 @@ async fn a_share_of_failures_opens_it_once_there_are_calls_enough() {
         call(&mut service, Act::Answer).await.unwrap();
     }
     call(&mut service, FAIL).await.unwrap_err();
-    assert_eq!((layer.status().calls, layer.status().failures), (7, 4));
-    assert_eq!(layer.status().state, CircuitState::Closed);
+    assert_eq!((layer.snapshot().calls, layer.snapshot().failures), (7, 4));
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
 
-    // Of all of these the window knows nothing any more.
+    // All of these have left the window.
     advance(SECOND * 10).await;
-    assert_eq!(layer.status().calls, 0);
+    assert_eq!(layer.snapshot().calls, 0);
     for _ in 0..5 {
         call(&mut service, Act::Answer).await.unwrap();
     }
     for _ in 0..4 {
         call(&mut service, FAIL).await.unwrap_err();
-        assert_eq!(layer.status().state, CircuitState::Closed);
+        assert_eq!(layer.snapshot().state, CircuitState::Closed);
     }
     call(&mut service, FAIL).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Open);
+    assert_eq!(layer.snapshot().state, CircuitState::Open);
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_calls_open_it_those_among_them_whose_caller_left() {
+async fn slow_calls_open_it_including_those_that_were_cancelled() {
     let layer = CircuitBreakerLayer::new().slow_calls(SECOND, 0.5).window(SECOND * 1000, 4);
     let mut service = layer.layer(probe(1).0);
     call(&mut service, Act::Take(SECOND)).await.unwrap();
     call(&mut service, Act::Answer).await.unwrap();
     call(&mut service, Act::Take(SECOND * 2)).await.unwrap();
-    assert_eq!((layer.status().slow, layer.status().state), (1, CircuitState::Closed));
+    assert_eq!((layer.snapshot().slow, layer.snapshot().state), (1, CircuitState::Closed));
     tokio::time::timeout(SECOND / 2, call(&mut service, Act::Never)).await.unwrap_err();
-    assert_eq!(layer.status().calls, 3, "a caller that leaves early says nothing");
+    assert_eq!(layer.snapshot().calls, 3, "a call that is cancelled early counts as nothing");
     tokio::time::timeout(SECOND * 3, call(&mut service, Act::Never)).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Open);
+    assert_eq!(layer.snapshot().state, CircuitState::Open);
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_kinds_that_blame_the_service_count() {
+async fn only_the_configured_kinds_are_failures() {
     let (probe, _) = probe(1);
     for kind in ErrorKind::ALL {
         let counts = matches!(kind, ErrorKind::Internal | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded);
         for act in [Act::Fail(kind), Act::Refuse(kind)] {
-            let layer = touchy();
+            let layer = sensitive();
             let _ = call(&mut layer.layer(probe.clone()), act).await;
             let expected = if counts { CircuitState::Open } else { CircuitState::Closed };
-            assert_eq!(layer.status().state, expected, "{act:?}");
-            assert_eq!(layer.status().calls, u32::from(counts), "{act:?}");
+            assert_eq!(layer.snapshot().state, expected, "{act:?}");
+            assert_eq!(layer.snapshot().calls, u64::from(counts), "{act:?}");
         }
     }
-    let layer = touchy().failures([ErrorKind::RateLimited]);
+    let layer = sensitive().failures([ErrorKind::RateLimited]);
     let mut service = layer.layer(probe);
     call(&mut service, Act::Fail(ErrorKind::Internal)).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Closed);
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
     call(&mut service, Act::Fail(ErrorKind::RateLimited)).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Open);
+    assert_eq!(layer.snapshot().state, CircuitState::Open);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_left_no_time_is_the_callers_own_fault() {
-    let layer = touchy().patience(SECOND);
+async fn a_deadline_of_the_callers_that_allowed_too_little_time_is_ignored() {
+    let layer = sensitive().min_caller_timeout(SECOND);
     let mut service = layer.layer(TimeoutLayer::new(SECOND * 5).layer(probe(1).0));
-    let hasty = Request { deadline: Some((Instant::now() + SECOND / 10).into_std()), ..Request::new(Act::Never) };
-    service.ready().await.unwrap().call(hasty).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Closed);
-    let patient = Request { deadline: Some((Instant::now() + SECOND * 2).into_std()), ..Request::new(Act::Never) };
-    service.ready().await.unwrap().call(patient).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Open);
+    let short = Request { deadline: Some((Instant::now() + SECOND / 10).into_std()), ..Request::new(Act::Never) };
+    service.ready().await.unwrap().call(short).await.unwrap_err();
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
+    let long = Request { deadline: Some((Instant::now() + SECOND * 2).into_std()), ..Request::new(Act::Never) };
+    service.ready().await.unwrap().call(long).await.unwrap_err();
+    assert_eq!(layer.snapshot().state, CircuitState::Open);
 
-    let layer = touchy();
+    let layer = sensitive();
     let mut service = layer.layer(TimeoutLayer::new(SECOND / 10).layer(probe(1).0));
     call(&mut service, Act::Never).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Open, "the layer's own timeout always counts");
+    assert_eq!(layer.snapshot().state, CircuitState::Open, "the layer's own timeout always counts");
 }
 
 /// A service whose circuit is open and due for a probe, and another of the same layer.
@@ -170,110 +170,110 @@ impl<S: Service<Request, Response: std::fmt::Debug, Error = CircuitBreakerError<
 #[tokio::test(start_paused = true)]
 async fn one_probe_at_a_time_goes_through_and_its_success_closes_it() {
     let (probe, watch) = probe(4);
-    let layer = touchy();
+    let layer = sensitive();
     let [mut first, mut second] = due(&layer, probe).await;
-    let answer = first.ready().await.unwrap().call(Request::new(Act::Take(SECOND / 4)));
-    assert_eq!(layer.status().state, CircuitState::HalfOpen);
-    refused(&mut second).await;
+    let response = first.ready().await.unwrap().call(Request::new(Act::Take(SECOND / 4)));
+    assert_eq!(layer.snapshot().state, CircuitState::HalfOpen);
+    rejected(&mut second).await;
     assert_eq!(watch.calls(), 2);
-    answer.await.unwrap();
-    assert_eq!(layer.status().state, CircuitState::Closed);
+    response.await.unwrap();
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
     call(&mut second, Act::Answer).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_probes_as_are_asked_for_must_succeed() {
-    let layer = touchy().probes(2, 3);
+async fn the_required_number_of_probes_must_succeed() {
+    let layer = sensitive().probes(2, 3);
     let [mut first, mut second] = due(&layer, probe(4).0).await;
     let one = first.ready().await.unwrap().call(Request::new(Act::Take(SECOND / 4)));
     let two = second.ready().await.unwrap().call(Request::new(Act::Take(SECOND / 4)));
-    refused(&mut first).await;
+    rejected(&mut first).await;
     one.await.unwrap();
     two.await.unwrap();
-    assert_eq!(layer.status().state, CircuitState::HalfOpen);
+    assert_eq!(layer.snapshot().state, CircuitState::HalfOpen);
     call(&mut first, Act::Answer).await.unwrap();
-    assert_eq!(layer.status().state, CircuitState::Closed);
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
 async fn probes_that_fail_double_the_open_time_up_to_the_bound() {
-    let layer = touchy().open_for(SECOND, SECOND * 6);
+    let layer = sensitive().open_for(SECOND, SECOND * 6);
     let mut service = layer.layer(probe(1).0);
     for expected in [1, 2, 4, 6, 6] {
         call(&mut service, FAIL).await.unwrap_err();
-        let retry_after = refused(&mut service).await;
+        let retry_after = rejected(&mut service).await;
         assert!((SECOND * expected * 3 / 4..=SECOND * expected).contains(&retry_after), "{retry_after:?}");
         advance(retry_after).await;
     }
     call(&mut service, Act::Answer).await.unwrap();
-    // It has not recovered if it fails again soon; later it begins anew.
+    // It has not recovered if it fails again soon; later it starts with the initial open time.
     call(&mut service, FAIL).await.unwrap_err();
-    let soon = refused(&mut service).await;
+    let soon = rejected(&mut service).await;
     assert!(soon > SECOND * 4, "{soon:?}");
     advance(soon).await;
     call(&mut service, Act::Answer).await.unwrap();
     advance(SECOND * 7).await;
     call(&mut service, FAIL).await.unwrap_err();
-    assert!(refused(&mut service).await <= SECOND);
+    assert!(rejected(&mut service).await <= SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_whose_caller_leaves_gives_its_place_back_and_decides_nothing() {
-    let layer = touchy();
+async fn a_cancelled_probe_frees_its_permit_and_decides_nothing() {
+    let layer = sensitive();
     let [mut first, mut second] = due(&layer, probe(4).0).await;
-    let answer = first.ready().await.unwrap().call(Request::new(Act::Never));
-    refused(&mut second).await;
-    drop(answer);
-    assert_eq!(layer.status().state, CircuitState::HalfOpen);
+    let response = first.ready().await.unwrap().call(Request::new(Act::Never));
+    rejected(&mut second).await;
+    drop(response);
+    assert_eq!(layer.snapshot().state, CircuitState::HalfOpen);
 
     first.ready().await.unwrap();
-    refused(&mut second).await;
+    rejected(&mut second).await;
     drop(first);
-    assert_eq!(layer.status().state, CircuitState::HalfOpen);
+    assert_eq!(layer.snapshot().state, CircuitState::HalfOpen);
     call(&mut second, Act::Fail(ErrorKind::InvalidArgument)).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::HalfOpen);
+    assert_eq!(layer.snapshot().state, CircuitState::HalfOpen);
     call(&mut second, Act::Answer).await.unwrap();
-    assert_eq!(layer.status().state, CircuitState::Closed);
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_never_ends_does_not_keep_it_open_for_ever() {
-    let layer = touchy();
+    let layer = sensitive();
     let [mut first, mut second] = due(&layer, probe(4).0).await;
     let endless = first.ready().await.unwrap().call(Request::new(Act::Never));
-    advance(refused(&mut second).await).await;
+    advance(rejected(&mut second).await).await;
     call(&mut second, Act::Answer).await.unwrap();
-    assert_eq!(layer.status().state, CircuitState::Closed);
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
     drop(endless);
-    assert_eq!(layer.status().state, CircuitState::Closed);
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_calls_of_before_bring_counts_no_more() {
-    let layer = touchy();
+async fn outcomes_of_calls_admitted_before_a_transition_are_not_counted() {
+    let layer = sensitive();
     let (probe, _) = probe(4);
     let mut late = layer.layer(probe.clone());
     let failing = late.ready().await.unwrap().call(Request::new(FAIL));
     let succeeding = late.ready().await.unwrap().call(Request::new(Act::Answer));
     let [mut service, _] = due(&layer, probe).await;
     succeeding.await.unwrap();
-    assert_eq!(layer.status().state, CircuitState::Open);
+    assert_eq!(layer.snapshot().state, CircuitState::Open);
     call(&mut service, Act::Answer).await.unwrap();
     failing.await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Closed);
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_panics_is_a_failure() {
-    let layer = touchy();
+    let layer = sensitive();
     let mut service = layer.layer(probe(1).0);
     let future = service.ready().await.unwrap().call(Request::new(Act::Panic));
     AssertUnwindSafe(async { future.await.map(drop) }).catch_unwind().await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Open);
+    assert_eq!(layer.snapshot().state, CircuitState::Open);
 }
 
 #[tokio::test(start_paused = true)]
-async fn readiness_that_fails_counts_as_a_call_that_does() {
+async fn failed_readiness_counts_like_a_failed_call() {
     let (probe, watch) = probe(1);
     let layer = CircuitBreakerLayer::new().consecutive_failures(2);
     let mut service = layer.layer(probe);
@@ -282,45 +282,45 @@ async fn readiness_that_fails_counts_as_a_call_that_does() {
         let error = service.ready().await.map(drop).unwrap_err();
         assert_eq!(error, CircuitBreakerError::Inner(ProbeError(ErrorKind::Unavailable)));
     }
-    refused(&mut service).await;
+    rejected(&mut service).await;
     advance(SECOND).await;
     // The probe's readiness fails too.
     service.ready().await.map(drop).unwrap_err();
-    assert_eq!((layer.status().state, layer.status().opened), (CircuitState::Open, 2));
+    assert_eq!((layer.snapshot().state, layer.snapshot().opened), (CircuitState::Open, 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_open_circuit_does_not_wait_for_a_dead_service() {
     let (working, _) = probe(1);
-    let layer = touchy();
+    let layer = sensitive();
     let mut dead = layer.layer(ConcurrencyLimit::new(working.clone(), 0));
     let mut other = layer.layer(working);
     let mut waiting = tokio_test::task::spawn(std::future::poll_fn(|cx| dead.poll_ready(cx)));
     assert!(waiting.poll().is_pending());
     call(&mut other, FAIL).await.unwrap_err();
-    // Who waited is woken, and refused.
+    // The waiting task is woken, and its call rejected.
     assert!(waiting.is_woken());
     assert!(waiting.poll().is_ready());
     drop(waiting);
     assert!(matches!(dead.call(Request::new(Act::Answer)).await, Err(CircuitBreakerError::Open { .. })));
-    refused(&mut dead).await;
+    rejected(&mut dead).await;
 
-    // When a probe is due one waits, and no more than one.
+    // When a probe is due one task waits, and no more.
     advance(SECOND).await;
     let mut next = dead.clone();
     let mut waiting = tokio_test::task::spawn(std::future::poll_fn(|cx| dead.poll_ready(cx)));
     assert!(waiting.poll().is_pending());
-    refused(&mut next).await;
+    rejected(&mut next).await;
     drop(waiting);
     drop(dead);
     let mut waiting = tokio_test::task::spawn(std::future::poll_fn(|cx| next.poll_ready(cx)));
-    assert!(waiting.poll().is_pending(), "the place of the probe is lost");
+    assert!(waiting.poll().is_pending(), "the permit of the probe is lost");
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_unready_while_open_waits_for_its_turn_to_probe() {
+async fn an_unready_circuit_waits_for_the_permit_of_a_probe() {
     let (probe, watch) = probe(4);
-    let layer = touchy().unready_while_open();
+    let layer = sensitive().unready_while_open();
     let mut service = layer.layer(probe);
     call(&mut service, FAIL).await.unwrap_err();
     let begun = Instant::now();
@@ -332,13 +332,13 @@ async fn one_that_is_unready_while_open_waits_for_its_turn_to_probe() {
     assert!(other.poll_ready(&mut std::task::Context::from_waker(&waker)).is_pending());
     assert_eq!(wakes.count(), 0);
     service.call(Request::new(Act::Answer)).await.unwrap();
-    assert_eq!(wakes.count(), 1, "it closed, and nobody told those who waited");
+    assert_eq!(wakes.count(), 1, "the circuit closed, and the waiting task was not woken");
     call(&mut other, Act::Answer).await.unwrap();
     assert_eq!((watch.calls(), watch.in_use()), (3, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_operation_has_a_circuit_and_those_past_the_bound_share_one() {
+async fn each_operation_has_a_circuit_and_those_past_the_limit_share_one() {
     let (probe, _) = probe(1);
     let layer = CircuitBreakerLayer::new().consecutive_failures(1).per_operation().max_keys(2);
     let mut service = layer.layer(probe);
@@ -348,13 +348,13 @@ async fn each_operation_has_a_circuit_and_those_past_the_bound_share_one() {
     of("b", Act::Answer).await.unwrap();
     assert!(matches!(of("a", Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
     let states = |names: &[&str]| {
-        let statuses = layer.handle().statuses();
+        let statuses = layer.snapshot();
         assert_eq!(statuses.iter().map(|status| &*status.circuit).collect::<Vec<_>>(), names);
         statuses.into_iter().map(|status| status.state).collect::<Vec<_>>()
     };
     assert_eq!(states(&["a", "b", "rest"]), [CircuitState::Open, CircuitState::Closed, CircuitState::Closed]);
 
-    // Nothing has failed of b, so it makes room for c; a second later at the soonest another may.
+    // b has no failures, so it is removed for c; the next removal is a second later at the earliest.
     of("c", FAIL).await.unwrap_err();
     assert_eq!(states(&["a", "c", "rest"]), [CircuitState::Open, CircuitState::Open, CircuitState::Closed]);
     of("d", FAIL).await.unwrap_err();
@@ -363,20 +363,20 @@ async fn each_operation_has_a_circuit_and_those_past_the_bound_share_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_the_service_does_not_know_has_no_circuit_and_the_first_failure_of_one_counts() {
+async fn unknown_names_get_no_circuit_and_the_first_failure_of_an_operation_counts() {
     let layer = CircuitBreakerLayer::new().consecutive_failures(3).per_operation().max_keys(2);
     let mut service = layer.layer(probe(4).0);
-    let circuits = || layer.handle().statuses().into_iter().map(|it| (it.circuit, it.state)).collect::<Vec<_>>();
+    let circuits = || layer.snapshot().into_iter().map(|it| (it.circuit, it.state)).collect::<Vec<_>>();
     let rest = ("rest".to_owned(), CircuitState::Closed);
     for n in 0..100 {
         for kind in [ErrorKind::NotFound, ErrorKind::InvalidArgument, ErrorKind::Overloaded] {
-            let request = Request::of(&format!("made up/{n}"), Act::Fail(kind));
+            let request = Request::of(&format!("made-up/{n}"), Act::Fail(kind));
             service.ready().await.unwrap().call(request).await.unwrap_err();
         }
     }
     assert_eq!(circuits(), std::slice::from_ref(&rest));
 
-    // The first two at a time: when they come there is no circuit for either.
+    // The first two calls run at the same time, before there is a circuit.
     let first = service.ready().await.unwrap().call(Request::of("a", FAIL));
     let second = service.ready().await.unwrap().call(Request::of("a", FAIL));
     first.await.unwrap_err();
@@ -386,18 +386,18 @@ async fn a_name_that_the_service_does_not_know_has_no_circuit_and_the_first_fail
     service.ready().await.unwrap().call(Request::of("a", FAIL)).await.unwrap_err();
     assert_eq!(circuits(), [("a".to_owned(), CircuitState::Open), rest.clone()]);
 
-    // A call that began before its circuit has opened says nothing of it any more.
+    // The outcome of a call that began before its circuit opened is not counted.
     for _ in 0..3 {
         service.ready().await.unwrap().call(Request::of("b", FAIL)).await.unwrap_err();
     }
     late.await.unwrap_err();
-    let [_, b, _] = &layer.handle().statuses()[..] else { panic!("{:?}", circuits()) };
+    let [_, b, _] = &layer.snapshot()[..] else { panic!("{:?}", circuits()) };
     assert_eq!((b.state, b.opened, b.failures), (CircuitState::Open, 1, 3));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_call_that_panics_or_is_left_when_it_is_slow_counts() {
-    let layer = touchy().slow_calls(SECOND, 0.5).window(SECOND * 1000, 1).per_operation();
+async fn a_first_call_that_panics_or_is_cancelled_when_slow_counts() {
+    let layer = sensitive().slow_calls(SECOND, 0.5).window(SECOND * 1000, 1).per_operation();
     let mut service = layer.layer(probe(1).0);
     let future = service.ready().await.unwrap().call(Request::of("panics", Act::Panic));
     AssertUnwindSafe(async { future.await.map(drop) }).catch_unwind().await.unwrap_err();
@@ -405,13 +405,13 @@ async fn a_first_call_that_panics_or_is_left_when_it_is_slow_counts() {
     tokio::time::timeout(SECOND * 2, future).await.unwrap_err();
     let future = service.ready().await.unwrap().call(Request::of("left", Act::Never));
     tokio::time::timeout(SECOND / 2, future).await.unwrap_err();
-    let open = layer.handle().statuses().into_iter().map(|it| (it.circuit, it.state == CircuitState::Open));
+    let open = layer.snapshot().into_iter().map(|it| (it.circuit, it.state == CircuitState::Open));
     assert_eq!(open.collect::<Vec<_>>(), [("panics".into(), true), ("slow".into(), true), ("rest".into(), false)]);
 }
 
-/// Whoever makes up names while the service fails is not to keep the circuits of others from it for ever.
+/// Made-up names that fail must not take all circuits for ever.
 #[tokio::test(start_paused = true)]
-async fn operations_that_nobody_asks_for_any_more_make_room_however_their_last_calls_ended() {
+async fn circuits_that_are_no_longer_called_are_removed_whatever_their_state() {
     let layer = CircuitBreakerLayer::new().consecutive_failures(2).per_operation().max_keys(3);
     let mut service = layer.layer(probe(1).0);
     let mut of =
@@ -423,7 +423,7 @@ async fn operations_that_nobody_asks_for_any_more_make_room_however_their_last_c
     }
     advance(SECOND).await;
     of("probed", Act::Fail(ErrorKind::InvalidArgument)).await.unwrap_err();
-    let names = || layer.handle().statuses().into_iter().map(|status| status.circuit).collect::<Vec<_>>();
+    let names = || layer.snapshot().into_iter().map(|status| status.circuit).collect::<Vec<_>>();
     of("new", Act::Answer).await.unwrap();
     assert_eq!(names(), ["failed once", "open", "probed", "rest"], "what has failed lately is known");
     advance(SECOND * 10).await;
@@ -439,45 +439,45 @@ async fn a_layer_applied_twice_or_cloned_is_one_circuit() {
     let mut second = layer.clone().layer(probe);
     call(&mut first, FAIL).await.unwrap_err();
     call(&mut second, FAIL).await.unwrap_err();
-    refused(&mut first).await;
-    refused(&mut second.clone()).await;
+    rejected(&mut first).await;
+    rejected(&mut second.clone()).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_transition_is_an_event_and_nothing_else_is() {
+async fn each_transition_and_nothing_else_is_logged() {
     let notes = Notes::new(::tracing::Level::TRACE);
     let guard = ::tracing::subscriber::set_default(notes.clone());
-    let layer = touchy().open_for(SECOND, SECOND);
+    let layer = sensitive().open_for(SECOND, SECOND);
     let mut service = layer.layer(probe(1).0);
     call(&mut service, Act::Answer).await.unwrap();
     call(&mut service, FAIL).await.unwrap_err();
-    let retry_after = refused(&mut service).await;
+    let retry_after = rejected(&mut service).await;
     advance(retry_after).await;
     call(&mut service, Act::Answer).await.unwrap();
     drop(guard);
     let open_for = format!("{retry_after:?}");
     let expected = [
         format!(
-            "outside: WARN because=too many calls failed one after another circuit=all from=closed message=circuit opened \
-             open_for={open_for} to=open"
+            "outside: WARN circuit=all from=closed message=circuit opened open_for={open_for} \
+             reason=too many consecutive failures to=open"
         ),
-        "outside: INFO because=its time is over circuit=all from=open message=circuit half open to=half_open"
+        "outside: INFO circuit=all from=open message=circuit half open reason=the open time is over to=half_open"
             .to_owned(),
-        "outside: INFO because=the probes succeeded circuit=all from=half_open message=circuit closed to=closed"
+        "outside: INFO circuit=all from=half_open message=circuit closed reason=the probes succeeded to=closed"
             .to_owned(),
     ];
     assert_eq!(notes.events(), expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn successes_count_as_calls_across_the_steps_of_the_window_and_end_a_row_of_failures() {
+async fn successes_count_across_the_buckets_of_the_window_and_end_consecutive_failures() {
     let layer = CircuitBreakerLayer::new().consecutive_failures(3).failure_rate(None).window(SECOND * 10, 1);
     let mut service = layer.layer(probe(1).0);
-    for step in 1..=30_u32 {
+    for step in 1..=30_u64 {
         for act in [FAIL, FAIL, Act::Answer, Act::Answer] {
             let _ = call(&mut service, act).await;
         }
-        let status = layer.status();
+        let status = layer.snapshot();
         assert_eq!((status.calls, status.failures), (4 * step.min(10), 2 * step.min(10)), "step {step}");
         assert_eq!((status.consecutive_failures, status.state), (0, CircuitState::Closed));
         advance(SECOND).await;
@@ -485,18 +485,18 @@ async fn successes_count_as_calls_across_the_steps_of_the_window_and_end_a_row_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_passed_before_the_call_is_the_callers_own_fault_whatever_the_patience() {
-    let layer = touchy().patience(Duration::ZERO);
+async fn a_deadline_that_passed_before_the_call_is_ignored_whatever_the_minimum() {
+    let layer = sensitive().min_caller_timeout(Duration::ZERO);
     let mut service = layer.layer(probe(1).0);
     let expired = Act::Fail(ErrorKind::DeadlineExceeded);
     let now = Instant::now().into_std();
     advance(SECOND).await;
     let late = Request { deadline: Some(now), ..Request::new(expired) };
     service.ready().await.unwrap().call(late).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Closed);
+    assert_eq!(layer.snapshot().state, CircuitState::Closed);
     let now = Some(Instant::now().into_std());
     service.ready().await.unwrap().call(Request { deadline: now, ..Request::new(expired) }).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Open);
+    assert_eq!(layer.snapshot().state, CircuitState::Open);
 }
 
 fn by(tenant: &str, act: Act) -> Request {
@@ -504,22 +504,22 @@ fn by(tenant: &str, act: Act) -> Request {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_a_client_chose_is_no_failure_however_long_it_was() {
-    let layer = touchy();
+async fn a_deadline_that_the_caller_chose_is_no_failure_however_long_it_was() {
+    let layer = sensitive();
     let mut service = layer.layer(TimeoutLayer::new(SECOND * 30).layer(probe(1).0));
     for seconds in [1, 2, 29] {
         let deadline = Some((Instant::now() + SECOND * seconds + SECOND / 10).into_std());
         service.ready().await.unwrap().call(Request { deadline, ..Request::new(Act::Never) }).await.unwrap_err();
-        assert_eq!(layer.status().state, CircuitState::Closed, "a deadline of {seconds} s opened the circuit");
+        assert_eq!(layer.snapshot().state, CircuitState::Closed, "a deadline of {seconds} s opened the circuit");
     }
     // One that is past the server's own timeout is not what has passed.
     let deadline = Some((Instant::now() + SECOND * 60).into_std());
     service.ready().await.unwrap().call(Request { deadline, ..Request::new(Act::Never) }).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Open);
+    assert_eq!(layer.snapshot().state, CircuitState::Open);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_whose_calls_fail_has_a_circuit_of_its_own_until_several_agree() {
+async fn a_tenant_whose_calls_fail_has_a_circuit_of_its_own_until_those_of_several_are_open() {
     let layer = CircuitBreakerLayer::new().consecutive_failures(3).per_operation().per_tenant(THREE);
     let mut service = layer.layer(probe(1).0);
     let mut call = async |tenant, act| service.ready().await.unwrap().call(by(tenant, act)).await.map(drop);
@@ -528,60 +528,60 @@ async fn a_tenant_whose_calls_fail_has_a_circuit_of_its_own_until_several_agree(
         for _ in 0..3 {
             assert_eq!(call(bad, FAIL).await.unwrap_err().kind(), ErrorKind::Unavailable);
         }
-        let refused = call(bad, Act::Answer).await.unwrap_err();
-        assert!(matches!(refused, CircuitBreakerError::Open { .. }), "{refused:?}");
+        let rejected = call(bad, Act::Answer).await.unwrap_err();
+        assert!(matches!(rejected, CircuitBreakerError::Open { .. }), "{rejected:?}");
         call("good", Act::Answer).await.unwrap();
-        let status = &layer.handle().statuses()[0];
-        assert_eq!((status.state, status.refused), (CircuitState::Closed, opened as u64 + 1));
-        assert_eq!((status.tenants_open, status.tenants_opened), (opened as u32 + 1, opened as u64 + 1));
+        let status = &layer.snapshot()[0];
+        assert_eq!((status.state, status.rejected), (CircuitState::Closed, opened as u64 + 1));
+        assert_eq!((status.tenants_open, status.tenants_opened), (opened as u64 + 1, opened as u64 + 1));
     }
     for _ in 0..3 {
         call("c", FAIL).await.unwrap_err();
     }
-    assert_eq!(layer.handle().statuses()[0].state, CircuitState::Open, "three tenants agree");
+    assert_eq!(layer.snapshot()[0].state, CircuitState::Open, "the circuits of three tenants are open");
     assert!(matches!(call("good", Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
     advance(SECOND).await;
     call("good", Act::Answer).await.unwrap();
-    assert_eq!(layer.handle().statuses()[0].state, CircuitState::Closed, "a probe of any tenant closes it");
-    // What their own circuits say is found out for each of them.
+    assert_eq!(layer.snapshot()[0].state, CircuitState::Closed, "a probe of any tenant closes it");
+    // The circuit of each tenant is probed by that tenant.
     call("a", Act::Answer).await.unwrap();
     call("a", Act::Answer).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_without_a_tenant_and_of_the_common_share_go_by_the_operations_own_circuit() {
+async fn requests_without_a_tenant_and_of_the_common_share_belong_to_the_operations_circuit() {
     let layer = CircuitBreakerLayer::new().consecutive_failures(2).per_operation().per_tenant(THREE);
     let mut service = layer.layer(probe(1).0);
     for _ in 0..2 {
         service.ready().await.unwrap().call(Request::new(FAIL)).await.unwrap_err();
     }
-    assert_eq!(layer.handle().statuses()[0].state, CircuitState::Open);
-    assert_eq!(layer.handle().statuses()[0].tenants_opened, 0);
+    assert_eq!(layer.snapshot()[0].state, CircuitState::Open);
+    assert_eq!(layer.snapshot()[0].tenants_opened, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn circuits_of_tenants_are_bounded_and_those_past_the_bound_share_one() {
+async fn circuits_of_tenants_are_limited_and_those_past_the_limit_share_one() {
     let many = std::num::NonZeroU32::MAX;
     let layer = CircuitBreakerLayer::new().consecutive_failures(1).per_operation().per_tenant(many);
     let mut service = layer.layer(probe(1).0);
     let mut call = async |tenant: u32, act| service.ready().await.unwrap().call(by(&tenant.to_string(), act)).await;
     call(0, Act::Answer).await.unwrap();
     for tenant in 0..5000 {
-        // Past the bound the one that they share is open.
+        // Past the limit the shared circuit is open.
         call(tenant, FAIL).await.unwrap_err();
     }
-    let status = &layer.handle().statuses()[0];
+    let status = &layer.snapshot()[0];
     assert_eq!((status.state, status.tenants_open), (CircuitState::Closed, 4096 + 1));
     assert!(matches!(call(4999, Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
-    // All are forgotten once nobody has asked for long.
+    // All are removed once there have been no calls for long.
     advance(SECOND * 600).await;
     call(0, Act::Answer).await.unwrap();
-    let status = &layer.handle().statuses()[0];
+    let status = &layer.snapshot()[0];
     assert!(status.tenants_open <= 1, "{status:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn operations_past_the_bound_are_apart_by_tenant_as_well() {
+async fn operations_past_the_limit_have_circuits_by_tenant_as_well() {
     let layer = CircuitBreakerLayer::new().consecutive_failures(2).per_operation().per_tenant(THREE).max_keys(0);
     let mut service = layer.layer(probe(1).0);
     let mut call = async |tenant, act| service.ready().await.unwrap().call(by(tenant, act)).await;

@@ -33,7 +33,7 @@ fn within(time: Duration, act: Act) -> Request {
     Request { deadline: Some(Instant::now().into_std() + time), ..Request::new(act) }
 }
 
-/// A layer around a probe of so many places, and a way to call it.
+/// A layer around a probe with a number of permits, and a closure that calls it.
 macro_rules! subject {
     ($places:literal => $layer:ident, $watch:ident, $call:ident) => {
         let (probe, $watch) = probe($places);
@@ -47,42 +47,42 @@ macro_rules! subject {
 }
 
 #[tokio::test(start_paused = true)]
-async fn equal_calls_in_flight_share_one_run_and_one_place() {
+async fn equal_calls_in_flight_share_one_run_and_one_permit() {
     subject!(2 => layer, watch, call);
     let begun = Instant::now();
     let calls: Vec<_> = (0..100).map(|_| call(act(Act::Take(SECOND)))).collect();
-    assert_eq!((watch.in_use(), layer.in_flight(), layer.waiting()), (1, 1, 99));
+    assert_eq!((watch.in_use(), layer.snapshot().in_flight, layer.snapshot().waiting), (1, 1, 99));
     for answer in join_all(calls).await {
         answer.unwrap();
     }
     assert_eq!(begun.elapsed().as_millis(), 1000);
-    assert_eq!((watch.calls(), layer.led(), layer.joined()), (1, 1, 99));
-    assert_eq!((watch.in_use(), layer.in_flight(), layer.waiting()), (0, 0, 0));
-    // Nothing is kept.
+    assert_eq!((watch.calls(), layer.snapshot().led, layer.snapshot().joined), (1, 1, 99));
+    assert_eq!((watch.in_use(), layer.snapshot().in_flight, layer.snapshot().waiting), (0, 0, 0));
+    // Nothing is cached.
     call(act(Act::Answer)).await.unwrap();
     assert_eq!(watch.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_questions_and_those_without_a_key_run_on_their_own() {
+async fn requests_with_other_keys_or_without_one_run_alone() {
     subject!(4 => layer, watch, call);
     let calls = ["a", "b", "impure", "impure"].map(|operation| call(Request::of(operation, Act::Take(SECOND))));
     join_all(calls).await;
-    assert_eq!((watch.calls(), layer.led(), layer.joined()), (4, 2, 0));
+    assert_eq!((watch.calls(), layer.snapshot().led, layer.snapshot().joined), (4, 2, 0));
 }
 
-/// The first of them is never polled while the second is waited for.
+/// The first call is not polled while the second is awaited.
 #[tokio::test(start_paused = true)]
 async fn calls_of_one_task_can_be_awaited_in_any_order() {
     subject!(2 => layer, watch, call);
     let (first, second) = (call(act(Act::Take(SECOND))), call(act(Act::Never)));
     second.await.unwrap();
     first.await.unwrap();
-    assert_eq!((watch.calls(), layer.in_flight(), layer.waiting()), (1, 0, 0));
+    assert_eq!((watch.calls(), layer.snapshot().in_flight, layer.snapshot().waiting), (1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_run_goes_on_when_whoever_drives_it_leaves() {
+async fn the_run_continues_when_the_call_that_drives_it_is_cancelled() {
     for polled in [false, true] {
         subject!(2 => layer, watch, call);
         let begun = Instant::now();
@@ -91,20 +91,20 @@ async fn the_run_goes_on_when_whoever_drives_it_leaves() {
             assert_pending!(call.poll());
         }
         tokio::time::sleep(SECOND / 2).await;
-        // The one that has begun it, and then others that may drive it.
+        // The leader, and then others that may drive the run.
         for _ in 0..3 {
             drop(calls.remove(0));
             assert_eq!(watch.in_use(), 1);
         }
         calls.remove(0).await.unwrap();
         assert_eq!(begun.elapsed().as_millis(), 1000);
-        assert_eq!((watch.calls(), watch.in_use(), layer.in_flight(), layer.waiting()), (1, 0, 0, 0));
+        assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().in_flight, layer.snapshot().waiting), (1, 0, 0, 0));
     }
 }
 
-/// As one of a client that does not read would be, were it polled by what writes to that client.
+/// Like the call of a client that does not read its responses.
 #[tokio::test(start_paused = true)]
-async fn a_first_caller_that_is_kept_and_not_polled_holds_nobody_up() {
+async fn a_leader_that_is_not_polled_does_not_block_the_others() {
     for polls in [0, 1] {
         subject!(2 => layer, watch, call);
         let mut first = task::spawn(call(act(Act::Take(SECOND))));
@@ -115,12 +115,12 @@ async fn a_first_caller_that_is_kept_and_not_polled_holds_nobody_up() {
         call(act(Act::Never)).await.unwrap();
         assert_eq!((begun.elapsed().as_millis(), watch.calls(), watch.in_use()), (1000, 1, 0));
         drop(first);
-        assert_eq!((layer.in_flight(), layer.waiting()), (0, 0));
+        assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting), (0, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wake_that_its_receiver_does_not_live_to_see_goes_to_another() {
+async fn a_wake_is_not_lost_with_a_cancelled_call() {
     subject!(2 => layer, watch, call);
     let mut first = task::spawn(call(act(Act::Take(SECOND))));
     let mut second = task::spawn(call(act(Act::Never)));
@@ -128,7 +128,7 @@ async fn a_wake_that_its_receiver_does_not_live_to_see_goes_to_another() {
     assert_pending!(second.poll());
     tokio::time::sleep(SECOND).await;
     assert!(first.is_woken() && second.is_woken());
-    // The second is the first to look, and finds the run over; the first then finds the answer.
+    // The second call is polled first and ends the run; the first then returns its outcome.
     assert!(second.poll().is_ready());
     assert!(first.poll().is_ready());
 
@@ -140,11 +140,11 @@ async fn a_wake_that_its_receiver_does_not_live_to_see_goes_to_another() {
     drop(first);
     assert!(second.is_woken());
     assert!(second.poll().is_ready());
-    assert_eq!((watch.calls(), layer.in_flight(), layer.waiting()), (2, 0, 0));
+    assert_eq!((watch.calls(), layer.snapshot().in_flight, layer.snapshot().waiting), (2, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_to_leave_cancels_the_work() {
+async fn the_last_cancelled_call_cancels_the_work() {
     subject!(2 => layer, watch, call);
     for order in [[0, 0, 0], [2, 1, 0], [1, 1, 0]] {
         let mut calls: Vec<_> = (0..3).map(|_| task::spawn(call(act(Act::Never)))).collect();
@@ -152,15 +152,15 @@ async fn the_last_to_leave_cancels_the_work() {
             assert_pending!(call.poll());
         }
         for at in order {
-            assert_eq!((watch.in_use(), layer.in_flight()), (1, 1));
+            assert_eq!((watch.in_use(), layer.snapshot().in_flight), (1, 1));
             drop(calls.remove(at));
         }
-        assert_eq!((watch.in_use(), layer.in_flight(), layer.waiting()), (0, 0, 0));
+        assert_eq!((watch.in_use(), layer.snapshot().in_flight, layer.snapshot().waiting), (0, 0, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_waits_until_its_own_deadline() {
+async fn each_call_waits_until_its_own_deadline() {
     subject!(2 => layer, watch, call);
     let begun = Instant::now();
     let calls = [3, 1, 2].map(|wait| call(within(SECOND * wait, Act::Never)));
@@ -171,23 +171,23 @@ async fn each_waits_until_its_own_deadline() {
         begun.elapsed().as_millis()
     }));
     assert_eq!(ends.await, [3000, 1000, 2000]);
-    assert_eq!((watch.calls(), watch.in_use(), layer.in_flight(), layer.waiting()), (1, 0, 0, 0));
+    assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().in_flight, layer.snapshot().waiting), (1, 0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hasty_first_caller_fails_alone() {
+async fn a_leader_with_a_short_deadline_fails_alone() {
     subject!(2 => layer, watch, call);
     let hasty = call(within(SECOND, Act::Take(SECOND * 2)));
     let patient = call(act(Act::Never));
     let (hasty, patient) = tokio::join!(hasty, patient);
     assert_eq!(hasty.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
     patient.unwrap();
-    assert_eq!((watch.calls(), layer.in_flight(), layer.waiting()), (1, 0, 0));
+    assert_eq!((watch.calls(), layer.snapshot().in_flight, layer.snapshot().waiting), (1, 0, 0));
 }
 
-/// What is inside ends the run at the deadline that it was told: the first caller's.
+/// The inner service ends the run at the deadline of the leader.
 #[tokio::test(start_paused = true)]
-async fn those_whose_time_is_not_up_go_again_together() {
+async fn calls_whose_deadline_has_not_passed_call_again_together() {
     let (probe, watch) = probe(1);
     let layer = CoalesceLayer::new(key as Key);
     let service = layer.layer(TimeoutLayer::new(SECOND * 60).layer(probe));
@@ -195,7 +195,7 @@ async fn those_whose_time_is_not_up_go_again_together() {
     let begun = Instant::now();
     let hasty = tokio::spawn(call(within(SECOND, Act::Take(SECOND * 2))));
     tokio::task::yield_now().await;
-    // The place is taken by the run; those who join it need none of their own, but wait for one to be ready.
+    // The run has the permit; calls that join need none.
     let patient: Vec<_> = (0..5)
         .map(|_| {
             let mut service = service.clone();
@@ -206,12 +206,12 @@ async fn those_whose_time_is_not_up_go_again_together() {
     for answer in join_all(patient).await {
         answer.unwrap().unwrap();
     }
-    assert!(begun.elapsed() >= SECOND * 3, "the run was begun anew after the first second");
-    assert_eq!((watch.in_use(), layer.in_flight(), layer.waiting()), (0, 0, 0));
+    assert!(begun.elapsed() >= SECOND * 3, "a new run was started after the first second");
+    assert_eq!((watch.in_use(), layer.snapshot().in_flight, layer.snapshot().waiting), (0, 0, 0));
 }
 
-/// A run that is cut off after a second, and one who shares it and goes again with `request`, for whom there is no place
-/// until `taken` has passed.
+/// A run that ends at its deadline after a second, and a call that has joined it and calls again with `request`, for which
+/// there is no permit until `taken` has passed.
 async fn cut_off(request: Request, taken: Duration) -> (Answer2, Duration) {
     let (probe, watch) = probe(1);
     let layer = CoalesceLayer::new(key as Key);
@@ -219,21 +219,21 @@ async fn cut_off(request: Request, taken: Duration) -> (Answer2, Duration) {
     let begun = Instant::now();
     let hasty = tokio::spawn(service.ready().await.unwrap().call(within(SECOND, Act::Never)));
     tokio::task::yield_now().await;
-    // First in the line for the place, and a call that needs none, made on a service that is not ready.
+    // The first that waits for the permit, and a call that joins and so needs none.
     let other = tokio::spawn(service.clone().oneshot(Request::of("other", Act::Take(taken))));
     tokio::task::yield_now().await;
     let patient = task::spawn(service.call(request)).await;
     let took = begun.elapsed();
     assert_eq!(hasty.await.unwrap().unwrap_err().kind(), ErrorKind::DeadlineExceeded);
     other.await.unwrap().unwrap();
-    assert_eq!((layer.in_flight(), layer.waiting(), watch.in_use()), (0, 0, 0));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting, watch.in_use()), (0, 0, 0));
     (patient, took)
 }
 
 type Answer2 = Result<Response, CoalesceError<TimeoutError<ProbeError>>>;
 
 #[tokio::test(start_paused = true)]
-async fn who_goes_again_waits_for_readiness_until_its_own_deadline() {
+async fn a_call_that_calls_again_waits_for_readiness_until_its_own_deadline() {
     let (answer, took) = cut_off(within(SECOND * 10, Act::Take(SECOND)), SECOND * 3).await;
     answer.unwrap();
     assert_eq!(took.as_millis(), 5000);
@@ -244,25 +244,25 @@ async fn who_goes_again_waits_for_readiness_until_its_own_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_go_again_share_one_run_though_only_one_of_them_finds_a_place() {
+async fn calls_that_call_again_share_one_run_with_one_permit() {
     let (probe, watch) = probe(1);
     let layer = CoalesceLayer::new(key as Key);
     let mut service = layer.layer(TimeoutLayer::new(SECOND * 60).layer(probe));
     let begun = Instant::now();
     let hasty = service.ready().await.unwrap().call(within(SECOND, Act::Never));
-    // Joining needs no readiness, so these are made on a service that has none.
+    // Calls that join need no readiness.
     let patient: Vec<_> =
         (0..5).map(|_| tokio::spawn(service.call(within(SECOND * 10, Act::Take(SECOND * 2))))).collect();
     assert_eq!(hasty.await.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
     for answer in join_all(patient).await {
         answer.unwrap().unwrap();
     }
-    assert_eq!((layer.led(), watch.calls(), begun.elapsed().as_millis()), (2, 2, 3000));
-    assert_eq!((layer.in_flight(), layer.waiting(), watch.in_use()), (0, 0, 0));
+    assert_eq!((layer.snapshot().led, watch.calls(), begun.elapsed().as_millis()), (2, 2, 3000));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting, watch.in_use()), (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_to_begin_the_next_run_may_leave_before() {
+async fn the_call_that_leads_the_next_run_may_be_cancelled_before_it_starts() {
     let (probe, watch) = probe(1);
     let layer = CoalesceLayer::new(key as Key);
     let mut service = layer.layer(TimeoutLayer::new(SECOND * 60).layer(probe));
@@ -276,28 +276,28 @@ async fn who_was_to_begin_the_next_run_may_leave_before() {
     }
     tokio::time::sleep(SECOND * 2).await;
     assert!(hasty.poll().is_ready());
-    // The first of these is to begin the next run, and waits for the place; the others wait for it.
+    // The first of these leads the next run and waits for the permit; the others wait for the run.
     for call in &mut patient {
         assert_pending!(call.poll());
     }
-    assert_eq!((layer.led(), layer.in_flight(), layer.waiting()), (2, 1, 2));
+    assert_eq!((layer.snapshot().led, layer.snapshot().in_flight, layer.snapshot().waiting), (2, 1, 2));
     drop(patient.remove(0));
     for call in &mut patient {
         assert!(call.is_woken());
         assert_pending!(call.poll());
     }
-    assert_eq!((layer.led(), layer.in_flight(), layer.waiting()), (3, 1, 1));
+    assert_eq!((layer.snapshot().led, layer.snapshot().in_flight, layer.snapshot().waiting), (3, 1, 1));
     for answer in join_all(patient).await {
         answer.unwrap();
     }
     other.await.unwrap().unwrap();
-    assert_eq!((layer.in_flight(), layer.waiting(), watch.in_use(), watch.calls()), (0, 0, 0, 3));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting, watch.in_use(), watch.calls()), (0, 0, 0, 3));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_can_have_a_time_of_its_own() {
+async fn a_run_can_have_more_time_than_its_leader() {
     let (probe, watch) = probe(2);
-    let layer = CoalesceLayer::new(key as Key).run_for(SECOND * 10);
+    let layer = CoalesceLayer::new(key as Key).min_run_time(SECOND * 10);
     let mut service = layer.layer(TimeoutLayer::new(SECOND * 60).layer(probe));
     let begun = Instant::now();
     let hasty = service.ready().await.unwrap().call(within(SECOND, Act::Take(SECOND * 2)));
@@ -305,22 +305,22 @@ async fn a_run_can_have_a_time_of_its_own() {
     let (hasty, patient) = tokio::join!(hasty, patient);
     assert!(matches!(hasty.unwrap_err(), CoalesceError::Elapsed));
     assert_eq!(patient.unwrap().deadline, Some(begun.into_std() + SECOND * 10));
-    assert_eq!((begun.elapsed().as_millis(), watch.calls(), layer.in_flight()), (2000, 1, 0));
+    assert_eq!((begun.elapsed().as_millis(), watch.calls(), layer.snapshot().in_flight), (2000, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_told_to_all_and_keeps_its_meaning() {
+async fn all_callers_get_the_error_with_its_classification() {
     subject!(2 => layer, watch, call);
     let calls: Vec<_> = (0..3).map(|_| call(act(Act::Fail(ErrorKind::Overloaded)))).collect();
     for answer in join_all(calls).await {
         let error: CoalesceError<ProbeError> = answer.unwrap_err();
         assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Overloaded, Some(SECOND * 7)));
     }
-    assert_eq!((watch.calls(), layer.in_flight(), layer.waiting()), (1, 0, 0));
+    assert_eq!((watch.calls(), layer.snapshot().in_flight, layer.snapshot().waiting), (1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_one_callers_and_an_error_to_the_others() {
+async fn a_panic_goes_to_the_call_that_polled_and_the_others_get_an_error() {
     subject!(2 => layer, watch, call);
     let tasks: Vec<_> = (0..3).map(|_| tokio::spawn(call(act(Act::Panic)))).collect();
     let (mut panics, mut told) = (0, 0);
@@ -331,12 +331,12 @@ async fn a_panic_is_one_callers_and_an_error_to_the_others() {
         }
     }
     assert_eq!((panics, told), (1, 2));
-    assert_eq!((watch.in_use(), layer.in_flight(), layer.waiting()), (0, 0, 0));
+    assert_eq!((watch.in_use(), layer.snapshot().in_flight, layer.snapshot().waiting), (0, 0, 0));
     call(act(Act::Answer)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_the_call_leaves_nothing_behind() {
+async fn a_panic_in_the_call_removes_the_run() {
     let layer = CoalesceLayer::new(key as Key);
     let service =
         layer.layer(tower::service_fn(|request: Request| -> futures::future::Ready<Result<Response, ProbeError>> {
@@ -344,21 +344,21 @@ async fn a_panic_in_the_call_leaves_nothing_behind() {
         }));
     let panicked = std::panic::AssertUnwindSafe(async { service.clone().oneshot(act(Act::Panic)).await });
     assert!(panicked.catch_unwind().await.is_err());
-    assert_eq!((layer.in_flight(), layer.waiting(), layer.led()), (0, 0, 1));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting, layer.snapshot().led), (0, 0, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_urgent_does_not_wait_behind_what_is_not() {
+async fn urgent_calls_do_not_join_less_urgent_runs() {
     subject!(4 => layer, watch, call);
     let of = |priority| Request { priority, ..act(Act::Take(SECOND)) };
     let low = call(of(Priority::Low));
     let high = call(of(Priority::High));
     let (joins_high, too) = (call(of(Priority::Low)), call(of(Priority::Normal)));
-    assert_eq!((layer.led(), layer.joined(), layer.in_flight()), (2, 2, 2));
+    assert_eq!((layer.snapshot().led, layer.snapshot().joined, layer.snapshot().in_flight), (2, 2, 2));
     for answer in join_all([low, high, joins_high, too]).await {
         answer.unwrap();
     }
-    assert_eq!((watch.calls(), layer.in_flight(), layer.waiting()), (2, 0, 0));
+    assert_eq!((watch.calls(), layer.snapshot().in_flight, layer.snapshot().waiting), (2, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -374,9 +374,9 @@ async fn a_call_that_joins_leaves_the_readiness_for_the_next() {
     assert!(first.is_ok() && second.is_ok() && other.is_ok());
 }
 
-/// Callers that come, are polled on any thread and leave at random, over a run that takes some polls.
+/// Calls that join, are polled on any thread and are cancelled at random, over runs that take several polls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn callers_that_come_and_leave_on_many_threads_all_get_their_answer() {
+async fn concurrent_calls_that_join_and_are_cancelled_all_get_their_response() {
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
     let layer = CoalesceLayer::new(|request: &http::Request<u64>| Some(*request.body()));
@@ -405,7 +405,7 @@ async fn callers_that_come_and_leave_on_many_threads_all_get_their_answer() {
                         }
                     } else {
                         let answer = tokio::time::timeout(Duration::from_secs(30), call).await;
-                        assert_eq!(answer.expect("nobody was woken").unwrap(), number);
+                        assert_eq!(answer.expect("no call was woken").unwrap(), number);
                     }
                 }
             })
@@ -414,10 +414,10 @@ async fn callers_that_come_and_leave_on_many_threads_all_get_their_answer() {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!((layer.in_flight(), layer.waiting()), (0, 0));
-    assert_eq!(layer.led() + layer.joined(), 160_000);
-    assert_eq!(layer.led(), runs.load(Ordering::Relaxed) as u64);
-    assert!(layer.joined() > 0);
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting), (0, 0));
+    assert_eq!(layer.snapshot().led + layer.snapshot().joined, 160_000);
+    assert_eq!(layer.snapshot().led, runs.load(Ordering::Relaxed) as u64);
+    assert!(layer.snapshot().joined > 0);
 }
 
 #[tokio::test]
@@ -428,5 +428,5 @@ async fn a_burst_of_equal_calls_is_one_run() {
     let calls: Vec<_> = (0..10_000).map(|_| service.clone().oneshot(act(Act::Take(SECOND / 20)))).collect();
     let answers: Vec<Answer> = join_all(calls).await;
     assert!(answers.iter().all(Result::is_ok));
-    assert_eq!((watch.calls(), layer.led(), layer.joined()), (1, 1, 9_999));
+    assert_eq!((watch.calls(), layer.snapshot().led, layer.snapshot().joined), (1, 1, 9_999));
 }

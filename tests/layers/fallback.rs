@@ -11,7 +11,7 @@ use crate::support::probe::{Act, Probe, ProbeError, Request, Watch, probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A layer over a fallback that has one place and does the same as the first service, but answers where that one fails.
+/// A layer with a fallback that has one permit and acts like the primary service, but succeeds where that fails.
 fn layer() -> (FallbackLayer<Answering, Request>, Watch) {
     let (probe, watch) = probe(1);
     (FallbackLayer::new(Answering(probe)), watch)
@@ -30,7 +30,7 @@ impl Service<Request> for Answering {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        // What the tenant asks for is what the fallback does.
+        // The tenant of the request says what the fallback does.
         let act = match request.tenant.as_deref() {
             Some("fails") => Act::Fail(ErrorKind::Internal),
             Some("slow") => Act::Take(SECOND * 5),
@@ -50,7 +50,7 @@ async fn chosen_errors_go_to_the_fallback_and_others_do_not() {
         let chosen = matches!(kind, ErrorKind::Unavailable | ErrorKind::Overloaded);
         assert_eq!(result.is_ok(), chosen, "{kind}");
         assert_eq!((first.calls(), watch.calls()), (1, usize::from(chosen)), "{kind}");
-        assert_eq!((layer.stats().fell_back, layer.stats().in_flight), (u64::from(chosen), 0));
+        assert_eq!((layer.snapshot().fell_back, layer.snapshot().in_flight), (u64::from(chosen), 0));
         if let Err(error) = result {
             assert_eq!(error, FallbackError::Primary(ProbeError(kind)));
         }
@@ -62,7 +62,7 @@ async fn chosen_errors_go_to_the_fallback_and_others_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_all_is_well_the_fallback_is_not_asked() {
+async fn the_fallback_is_not_called_while_the_primary_service_succeeds() {
     let (layer, watch) = layer();
     let mut service = layer.layer(probe(1).0);
     for _ in 0..100 {
@@ -70,7 +70,7 @@ async fn while_all_is_well_the_fallback_is_not_asked() {
         assert_eq!(watch.in_use(), 0);
         service.call(Request::new(Act::Answer)).await.unwrap();
     }
-    assert_eq!((watch.calls(), layer.stats().fell_back), (0, 0));
+    assert_eq!((watch.calls(), layer.snapshot().fell_back), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +91,7 @@ async fn errors_and_requests_can_be_chosen_by_closures() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_both_fail_the_error_tells_both() {
+async fn if_both_fail_the_error_contains_both() {
     let (layer, _) = layer();
     let mut service = layer.layer(probe(1).0);
     let request = Request::by("fails", Act::Fail(ErrorKind::Overloaded));
@@ -100,11 +100,11 @@ async fn where_both_fail_the_error_tells_both() {
     assert_eq!((primary.0, fallback.0), (ErrorKind::Overloaded, ErrorKind::Internal));
     assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Internal, Some(SECOND * 7)));
     assert_eq!(error.source().unwrap().to_string(), fallback.to_string());
-    assert_eq!((layer.stats().failed, layer.stats().in_flight), (1, 0));
+    assert_eq!((layer.snapshot().failed, layer.snapshot().in_flight), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_service_that_cannot_be_ready_is_passed_by() {
+async fn a_primary_service_whose_readiness_fails_is_skipped() {
     let (layer, watch) = layer();
     let (primary, first) = probe(1);
     first.fail_readiness(ErrorKind::Unavailable);
@@ -113,7 +113,7 @@ async fn a_first_service_that_cannot_be_ready_is_passed_by() {
         service.ready().await.unwrap().call(Request::new(Act::Answer)).await.unwrap();
     }
     assert_eq!((first.calls(), watch.calls()), (0, 3));
-    // A request that may not goes nowhere, and the error is the first one's.
+    // A request that the fallback must not run fails with the error of the primary service.
     let mut service = layer.clone().only(|_: &Request| false).layer(primary.clone());
     let error = service.ready().await.unwrap().call(Request::new(Act::Answer)).await.unwrap_err();
     assert_eq!(error, FallbackError::Primary(ProbeError(ErrorKind::Unavailable)));
@@ -132,27 +132,27 @@ async fn the_fallback_waits_for_readiness_of_its_own_up_to_the_deadline() {
     let occupied = tokio::spawn(occupied);
     tokio::time::advance(SECOND).await;
     tokio::task::yield_now().await;
-    assert_eq!((watch.in_use(), layer.stats().in_flight), (1, 1));
+    assert_eq!((watch.in_use(), layer.snapshot().in_flight), (1, 1));
 
     let begun = Instant::now();
     request.deadline = Some((begun + SECOND * 2).into_std());
     let error = service.ready().await.unwrap().call(request.clone()).await.unwrap_err();
     assert_eq!(error, FallbackError::Primary(ProbeError(ErrorKind::Unavailable)));
-    assert_eq!((begun.elapsed(), layer.stats().too_late, watch.calls()), (SECOND * 2, 1, 1));
+    assert_eq!((begun.elapsed(), layer.snapshot().deadline_exceeded, watch.calls()), (SECOND * 2, 1, 1));
 
     request.deadline = None;
     request.tenant = None;
     service.ready().await.unwrap().call(request.clone()).await.unwrap();
     occupied.await.unwrap().unwrap();
 
-    // With no time left it is not even asked.
+    // Past the deadline the fallback is not called.
     request.deadline = Some(Instant::now().into_std());
     service.ready().await.unwrap().call(request).await.unwrap_err();
-    assert_eq!((watch.calls(), layer.stats().too_late, layer.stats().in_flight), (2, 2, 0));
+    assert_eq!((watch.calls(), layer.snapshot().deadline_exceeded, layer.snapshot().in_flight), (2, 2, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_answers_for_an_open_circuit() {
+async fn it_falls_back_when_the_circuit_is_open() {
     let (layer, watch) = layer();
     let breaker = CircuitBreakerLayer::new().consecutive_failures(1);
     let (primary, first) = probe(1);

@@ -13,7 +13,7 @@ use crate::support::probe::{Act, Probe, ProbeError, Request, Response, Watch, pr
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
 
-/// Does what the script says, call by call, and then answers.
+/// Follows a script call by call, and then succeeds.
 #[derive(Clone, Debug)]
 struct Scripted {
     probe: Probe,
@@ -51,7 +51,7 @@ async fn call<S: Service<Request>>(service: &mut S) -> Result<S::Response, S::Er
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_call_is_made_again_and_the_loser_is_dropped() {
+async fn a_slow_call_gets_a_second_attempt_and_the_loser_is_dropped() {
     let (inner, watch) = scripted(2, [Act::Never]);
     let layer = after(SECOND);
     let mut service = layer.layer(inner);
@@ -59,57 +59,57 @@ async fn a_slow_call_is_made_again_and_the_loser_is_dropped() {
     call(&mut service).await.unwrap();
     assert_eq!(begun.elapsed().as_millis(), 1000);
     assert_eq!((watch.calls(), watch.in_use()), (2, 0));
-    assert_eq!((layer.stats().hedged, layer.stats().won), (1, 1));
+    assert_eq!((layer.snapshot().hedged, layer.snapshot().won), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_may_win_after_all() {
+async fn the_first_attempt_may_still_win() {
     let (inner, watch) = scripted(2, [Act::Take(SECOND * 2), Act::Take(SECOND * 3)]);
     let layer = after(SECOND);
     let begun = Instant::now();
     call(&mut layer.layer(inner)).await.unwrap();
     assert_eq!(begun.elapsed().as_secs(), 2);
     assert_eq!((watch.calls(), watch.in_use()), (2, 0));
-    assert_eq!((layer.stats().hedged, layer.stats().won), (1, 0));
+    assert_eq!((layer.snapshot().hedged, layer.snapshot().won), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quick_call_and_one_that_may_not_run_twice_is_made_once() {
+async fn fast_calls_and_requests_that_must_not_run_twice_are_not_hedged() {
     let (inner, watch) = scripted(2, [Act::Answer, Act::Take(SECOND / 2), Act::Take(SECOND * 5)]);
     let layer = after(SECOND);
     let mut service = layer.layer(inner);
     call(&mut service).await.unwrap();
     call(&mut service).await.unwrap();
     service.ready().await.unwrap().call(Request::by("acme", Act::Answer)).await.unwrap();
-    assert_eq!((watch.calls(), layer.stats().hedged), (3, 0));
+    assert_eq!((watch.calls(), layer.snapshot().hedged), (3, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_fails_leaves_the_field_to_the_other() {
+async fn an_attempt_that_fails_leaves_the_call_to_the_other() {
     let unavailable = Act::Fail(ErrorKind::Unavailable);
-    // Before there is a second, a failure is the answer.
+    // A failure before the second attempt is returned.
     let (inner, watch) = scripted(2, [unavailable]);
     call(&mut after(SECOND).layer(inner)).await.unwrap_err();
     assert_eq!(watch.calls(), 1);
-    // The second fails, by itself or by what it answers.
+    // The second attempt fails, with an error or a rejection.
     for act in [unavailable, Act::Refuse(ErrorKind::Unavailable)] {
         let (inner, watch) = scripted(2, [Act::Take(SECOND * 2), act]);
         let layer = after(SECOND);
         call(&mut layer.layer(inner)).await.unwrap();
-        assert_eq!((watch.calls(), watch.in_use(), layer.stats().won), (2, 0, 0));
+        assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().won), (2, 0, 0));
     }
-    // While the first goes on, a second that fails is no answer.
+    // While the first attempt goes on, a failure of the second is not returned.
     let (inner, _) = scripted(2, [Act::Never, unavailable]);
     let mut answer = tokio_test::task::spawn(async move { call(&mut after(SECOND).layer(inner)).await });
     assert!(answer.poll().is_pending());
     advance(SECOND * 2).await;
-    assert!(answer.poll().is_pending(), "the first goes on");
+    assert!(answer.poll().is_pending(), "the first attempt goes on");
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_both_fail_the_later_failure_is_the_answer() {
+async fn if_both_attempts_fail_the_later_failure_is_returned() {
     use ErrorKind::{Internal, Unavailable};
-    // The first takes 2 s, and the second, which begins after one, so long.
+    // The first attempt takes 2 s; this is the time of the second, which begins after 1 s.
     for (second, took, kind) in [(SECOND / 2, SECOND * 2, Internal), (SECOND * 3, SECOND * 4, Unavailable)] {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&calls);
@@ -125,21 +125,21 @@ async fn where_both_fail_the_later_failure_is_the_answer() {
         let error = call(&mut layer.layer(inner)).await.unwrap_err();
         assert_eq!((begun.elapsed().as_millis(), error), (took.as_millis(), ProbeError(kind)));
         assert_eq!(calls.load(Ordering::Relaxed), 2);
-        assert_eq!((layer.stats().hedged, layer.stats().won), (1, 0));
+        assert_eq!((layer.snapshot().hedged, layer.snapshot().won), (1, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_second_waits_for_readiness_of_its_own() {
+async fn the_second_attempt_waits_for_readiness_of_its_own() {
     let (inner, watch) = scripted(1, [Act::Take(SECOND * 3)]);
     let budget = Budget::new(0.0, 1);
     let layer = after(SECOND).budget(budget.clone());
     let begun = Instant::now();
-    // The one place is the first one's, so the second is never made.
+    // The first attempt has the only permit, so the second is never made.
     call(&mut layer.layer(inner)).await.unwrap();
     assert_eq!(begun.elapsed().as_secs(), 3);
-    assert_eq!((watch.calls(), watch.in_use(), layer.stats().hedged), (1, 0, 0));
-    assert_eq!(budget.available(), 1, "its token is given back");
+    assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().hedged), (1, 0, 0));
+    assert_eq!(budget.available(), 1, "its token is returned");
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,14 +150,14 @@ async fn the_budget_bounds_the_second_attempts() {
     for _ in 0..100 {
         call(&mut service).await.unwrap();
     }
-    let hedged = layer.stats().hedged;
+    let hedged = layer.snapshot().hedged;
     assert!((5..=7).contains(&hedged), "{hedged}");
     assert_eq!(watch.calls() as u64, 100 + hedged);
-    assert_eq!(layer.stats().without_budget, 100 - hedged);
+    assert_eq!(layer.snapshot().budget_exhausted, 100 - hedged);
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_none_that_would_begin_after_the_deadline() {
+async fn no_second_attempt_begins_after_the_deadline() {
     let (inner, watch) = scripted(2, [Act::Take(SECOND * 2)]);
     let mut service = after(SECOND).layer(inner);
     let deadline = Some((Instant::now() + SECOND).into_std());
@@ -182,7 +182,7 @@ async fn the_delay_is_learned_for_each_operation_and_hedging_does_not_shorten_it
     let (quick, slow) = (layer.delay("quick").unwrap(), layer.delay("slow").unwrap());
     assert!((MILLI * 8..=MILLI * 12).contains(&quick), "{quick:?}");
     assert!((MILLI * 500..=MILLI * 600).contains(&slow), "{slow:?}");
-    // Each twentieth was hedged, and its second was as slow.
-    assert!(layer.stats().hedged > 10, "{:?}", layer.stats());
-    assert!(layer.stats().hedged < 100, "{:?}", layer.stats());
+    // Every twentieth call was hedged, and its second attempt was as slow.
+    assert!(layer.snapshot().hedged > 10, "{:?}", layer.snapshot());
+    assert!(layer.snapshot().hedged < 100, "{:?}", layer.snapshot());
 }

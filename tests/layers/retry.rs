@@ -17,7 +17,7 @@ use crate::support::probe::{Act, Request, probe};
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
 
-/// Fails so often, and then answers. Its clones share what is left to fail.
+/// Fails a number of times, which clones share, and then succeeds.
 #[derive(Clone)]
 struct Failing {
     script: Arc<Mutex<Script>>,
@@ -53,7 +53,7 @@ impl Classify for Failure {
 struct Done;
 impl ResponseContext for Done {}
 
-/// Not `Clone` for nothing: it counts how often it is.
+/// A request that counts its clones.
 #[derive(Debug)]
 struct Counted {
     clones: Arc<Mutex<usize>>,
@@ -127,19 +127,19 @@ async fn call<S: Service<Counted>>(service: &mut S, request: Counted) -> Result<
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_in_passing_is_not_seen_by_the_caller() {
+async fn a_transient_failure_is_not_seen_by_the_caller() {
     let (inner, script) = Failing::new([DOWN, Failure { kind: ErrorKind::Overloaded, ..DOWN }]);
     let layer = always();
     let (request, clones) = Counted::new(false);
     call(&mut layer.layer(inner), request).await.unwrap();
     assert_eq!(script.lock().unwrap().calls.len(), 3);
-    assert_eq!((layer.stats().retries, layer.stats().waiting), (2, 0));
-    // One to keep, one for the second attempt; the third takes what was kept.
+    assert_eq!((layer.snapshot().retries, layer.snapshot().waiting), (2, 0));
+    // One for the retries and one for the second attempt; the third needs none.
     assert_eq!(*clones.lock().unwrap(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_last_attempt_its_error_is_the_answer() {
+async fn the_error_of_the_last_attempt_is_returned() {
     let last = Failure { retry_after: Some(MILLI * 3), ..DOWN };
     let (inner, script) = Failing::new([DOWN, DOWN, last, DOWN]);
     let error = call(&mut always().layer(inner), Counted::new(false).0).await.unwrap_err();
@@ -148,7 +148,7 @@ async fn after_the_last_attempt_its_error_is_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_succeed_and_what_may_not_run_twice_is_called_once() {
+async fn permanent_failures_and_requests_that_must_not_run_twice_are_not_retried() {
     for kind in ErrorKind::ALL {
         if matches!(kind, ErrorKind::Unavailable | ErrorKind::Overloaded) {
             continue;
@@ -167,11 +167,11 @@ async fn what_cannot_succeed_and_what_may_not_run_twice_is_called_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_backoff_is_random_and_doubles_up_to_its_bound() {
+async fn the_backoff_is_random_and_doubles_up_to_the_maximum() {
     let mut waits = vec![Vec::new(); 5];
     for _ in 0..200 {
         let (inner, script) = Failing::new([DOWN; 5]);
-        let layer = always().attempts(6).backoff(MILLI * 100, MILLI * 400);
+        let layer = always().max_attempts(6).backoff(MILLI * 100, MILLI * 400);
         call(&mut layer.layer(inner), Counted::new(false).0).await.unwrap();
         let calls = &script.lock().unwrap().calls;
         for (wait, pair) in waits.iter_mut().zip(calls.windows(2)) {
@@ -187,7 +187,7 @@ async fn the_backoff_is_random_and_doubles_up_to_its_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_waits_as_long_as_the_error_says_and_not_where_that_is_too_long() {
+async fn it_waits_for_the_retry_after_of_the_error_unless_it_is_too_long() {
     let begun = Instant::now();
     let (inner, _) = Failing::new([Failure { retry_after: Some(MILLI * 700), ..DOWN }]);
     call(&mut always().layer(inner), Counted::new(false).0).await.unwrap();
@@ -199,15 +199,15 @@ async fn it_waits_as_long_as_the_error_says_and_not_where_that_is_too_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_attempt_is_made_that_comes_after_the_deadline() {
+async fn no_attempt_begins_after_the_deadline() {
     let begun = Instant::now();
     let asks = Failure { retry_after: Some(MILLI * 500), ..DOWN };
     let (inner, script) = Failing::new([asks, asks]);
     let layer = always();
     assert_eq!(call(&mut layer.layer(inner), Counted::due(MILLI * 700)).await.unwrap_err(), asks);
     assert_eq!(script.lock().unwrap().calls.len(), 2);
-    assert_eq!((layer.stats().too_late, layer.stats().retries), (1, 1));
-    // It says so at once, and not at the deadline.
+    assert_eq!((layer.snapshot().deadline_exceeded, layer.snapshot().retries), (1, 1));
+    // It fails at once, not at the deadline.
     assert!(begun.elapsed() < MILLI * 520, "{:?}", begun.elapsed());
 }
 
@@ -221,7 +221,7 @@ async fn an_attempt_waits_for_readiness_of_its_own_up_to_the_deadline() {
     let layer = layer.budget(budget.clone());
     let mut bounded = layer.layer(limited.clone());
 
-    // Another has the one place while the call waits for its second attempt.
+    // Another call has the permit while this one waits for its second attempt.
     let mut other = limited.clone();
     let mut answer = tokio_test::task::spawn(service.ready().await.unwrap().call(Counted::new(false).0));
     assert!(answer.poll().is_pending());
@@ -239,17 +239,17 @@ async fn an_attempt_waits_for_readiness_of_its_own_up_to_the_deadline() {
     other.ready().await.unwrap();
     assert_eq!(answer.await.unwrap_err(), DOWN);
     assert_eq!(begun.elapsed(), SECOND);
-    assert_eq!((layer.stats().too_late, layer.stats().retries, layer.stats().waiting), (1, 0, 0));
+    assert_eq!((layer.snapshot().deadline_exceeded, layer.snapshot().retries, layer.snapshot().waiting), (1, 0, 0));
     assert_eq!(budget.available(), 1, "the attempt was not made");
 }
 
 #[tokio::test(start_paused = true)]
-async fn readiness_that_fails_is_an_attempt_that_does() {
+async fn failed_readiness_is_a_failed_attempt() {
     let (inner, script) = Failing::new([DOWN]);
     script.lock().unwrap().unready = 1;
     let layer = always();
     call(&mut layer.layer(inner), Counted::new(false).0).await.unwrap();
-    assert_eq!((script.lock().unwrap().calls.len(), layer.stats().retries), (2, 2));
+    assert_eq!((script.lock().unwrap().calls.len(), layer.snapshot().retries), (2, 2));
 
     let (inner, script) = Failing::new([DOWN]);
     script.lock().unwrap().unready = 9;
@@ -269,15 +269,15 @@ async fn the_budget_bounds_the_attempts_of_all_clones() {
             call(&mut service, Counted::new(false).0).await.unwrap_err();
         }
     }
-    // 100 calls, 5 attempts at once and a tenth of the calls; a call at a full bucket adds nothing.
-    let retries = layer.stats().retries;
+    // 5 attempts at once and a tenth of the 100 calls; a full bucket does not grow.
+    let retries = layer.snapshot().retries;
     assert!((13..=15).contains(&retries), "{retries}");
     assert_eq!(script.lock().unwrap().calls.len() as u64, 100 + retries);
-    assert!(layer.stats().without_budget >= 85);
+    assert!(layer.snapshot().budget_exhausted >= 85);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_that_is_a_refusal_is_made_again_and_at_last_returned() {
+async fn a_response_that_is_a_rejection_is_retried_and_at_last_returned() {
     let (probe, watch) = probe(1);
     let layer = RetryLayer::new(|_: &Request| true);
     let mut service = layer.layer(probe);
@@ -287,14 +287,14 @@ async fn a_response_that_is_a_refusal_is_made_again_and_at_last_returned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_waits_holds_no_place_and_one_that_is_dropped_gives_its_token_back() {
+async fn a_waiting_call_holds_no_permit_and_a_cancelled_one_returns_its_token() {
     let (probe, watch) = probe(1);
     let budget = Budget::new(0.0, 1);
     let layer = RetryLayer::new(|_: &Request| true).backoff(SECOND, SECOND).budget(budget.clone());
     let mut service = layer.layer(probe);
     let mut answer =
         tokio_test::task::spawn(service.ready().await.unwrap().call(Request::new(Act::Fail(ErrorKind::Overloaded))));
-    // The probe asks to be left alone for longer than the bound, so it is not tried again.
+    // The retry-after of the error is longer than the maximum, so the call is not retried.
     assert!(answer.poll().is_ready());
     drop(answer);
 
@@ -303,9 +303,9 @@ async fn a_call_that_waits_holds_no_place_and_one_that_is_dropped_gives_its_toke
     let mut service = layer.layer(inner);
     let mut answer = tokio_test::task::spawn(service.ready().await.unwrap().call(Counted::new(false).0));
     assert!(answer.poll().is_pending());
-    assert_eq!((layer.stats().waiting, budget.available(), watch.in_use()), (1, 0, 0));
+    assert_eq!((layer.snapshot().waiting, budget.available(), watch.in_use()), (1, 0, 0));
     drop(answer);
-    assert_eq!((layer.stats().waiting, budget.available()), (0, 1));
+    assert_eq!((layer.snapshot().waiting, budget.available()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]

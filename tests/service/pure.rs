@@ -7,7 +7,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::layers::CacheLayer;
 use tower_kernels::middleware::cache::{Cache, Store};
-use tower_kernels::middleware::cache_key::Repeats;
+use tower_kernels::middleware::cache_key::CacheKey;
 use tower_kernels::service::{
     Cost, DType, InvalidInput, KeptKernelQuestion, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
     KernelResponse, KernelService, Payload, PureKernels, RunContext, Tensor, Tensors,
@@ -77,9 +77,9 @@ async fn an_answer_is_given_again_for_the_same_bytes_under_any_name_of_the_kerne
     for other in [json("test/pure", "[1.0 ]"), json("test/pure-as-well", "[1.0]"), json("test/pure", "[1.5]")] {
         assert_eq!(run(&mut service, other).await.execution.backend, "CPU");
     }
-    assert_eq!((cache.hits(), cache.misses(), cache.entries()), (1, 4, 4));
+    assert_eq!((cache.snapshot().hits, cache.snapshot().misses, cache.snapshot().entries), (1, 4, 4));
     cache.invalidate(|question| question.kernel_id() == "test/pure" && question.version() == "1.0.0");
-    assert_eq!(cache.entries(), 1);
+    assert_eq!(cache.snapshot().entries, 1);
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn what_is_not_pure_and_what_has_no_bytes_is_run_each_time() {
         }
         service.ready().await.unwrap().call(json("test/unknown", "[1.0]")).await.unwrap_err();
     }
-    assert_eq!((cache.hits(), cache.misses(), cache.entries()), (0, 0, 0));
+    assert_eq!((cache.snapshot().hits, cache.snapshot().misses, cache.snapshot().entries), (0, 0, 0));
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn errors_of_kernels_are_not_kept() {
     for _ in 0..2 {
         service.ready().await.unwrap().call(json("test/pure", "[true]")).await.unwrap_err();
     }
-    assert_eq!((cache.misses(), cache.entries()), (2, 0));
+    assert_eq!((cache.snapshot().misses, cache.snapshot().entries), (2, 0));
 }
 
 #[tokio::test]
@@ -116,9 +116,9 @@ async fn tenants_share_answers_only_where_it_is_said() {
         for request in [of("acme"), of("umbrella"), json("test/pure", "[1.0]")] {
             run(&mut service, request).await;
         }
-        assert_eq!((cache.hits(), cache.entries()), (hits, 3 - hits as usize));
+        assert_eq!((cache.snapshot().hits, cache.snapshot().entries), (hits, 3 - hits as usize));
         run(&mut service, of("acme")).await;
-        assert_eq!(cache.hits(), hits + 1);
+        assert_eq!(cache.snapshot().hits, hits + 1);
     }
 }
 
@@ -136,9 +136,9 @@ fn questions_are_compared_in_full() {
     let pure = PureKernels::new(registry());
     let same = |a: Payload, b: Payload| {
         let (a, b) = (KernelRequest::new("test/pure", a), KernelRequest::new("test/pure", b));
-        let (a, b) = (pure.question(&a).unwrap(), pure.question(&b).unwrap());
+        let (a, b) = (pure.key(&a).unwrap(), pure.key(&b).unwrap());
         let digests = pure.digest(&a) == pure.digest(&b);
-        let same = Repeats::<KernelRequest>::is_same(&pure, &pure.hold(a), &b);
+        let same = CacheKey::<KernelRequest>::is_equal(&pure, &pure.to_owned_key(a), &b);
         assert_eq!(digests, same);
         same
     };
@@ -160,7 +160,7 @@ async fn what_is_kept_has_memory_of_its_own() {
     let whole = Bytes::from(whole);
     let input = whole.slice(..5);
     run(&mut service, KernelRequest::new("test/pure", Payload::Json(input))).await;
-    assert_eq!(cache.entries(), 1);
-    assert!(cache.bytes() < 1000, "{} bytes", cache.bytes());
+    assert_eq!(cache.snapshot().entries, 1);
+    assert!(cache.snapshot().bytes < 1000, "{} bytes", cache.snapshot().bytes);
     assert!(whole.is_unique(), "the whole body stays in use");
 }

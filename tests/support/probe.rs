@@ -13,7 +13,7 @@ use tower::Service;
 use tower::load::Load;
 use tower_kernels::error::{Classify, ErrorKind};
 
-use tower_kernels::middleware::cache_key::Repeatable;
+use tower_kernels::middleware::cache_key::Cacheable;
 use tower_kernels::request::{Execution, Priority, RequestContext, ResponseContext, TraceContext};
 
 /// What the probe is to do with a request.
@@ -102,14 +102,14 @@ impl ResponseContext for Response {
 }
 
 /// A refusal is not given again. What is says so by its backend.
-impl Repeatable for Response {
-    fn keep(&self) -> Option<Self> {
+impl Cacheable for Response {
+    fn to_cached(&self) -> Option<Self> {
         self.failure.is_none().then(|| self.clone())
     }
-    fn repeat(&self) -> Self {
+    fn to_response(&self) -> Self {
         Self { execution: Execution::new(Execution::CACHE), ..self.clone() }
     }
-    fn weigh(&self) -> usize {
+    fn weight(&self) -> usize {
         0
     }
 }

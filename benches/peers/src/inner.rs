@@ -9,7 +9,7 @@ use axum::body::Body;
 use http::{Request, Response, Uri};
 use http_body_util::Empty;
 use tower::Service;
-use tower_kernels::middleware::cache_key::Repeatable;
+use tower_kernels::middleware::cache_key::Cacheable;
 use tower_kernels::request::{Execution, RequestContext, ResponseContext};
 use tower_kernels::service::{KernelRequest, KernelResponse, Payload};
 
@@ -66,16 +66,16 @@ impl Done {
 
 impl ResponseContext for Done {}
 
-impl Repeatable for Done {
-    fn keep(&self) -> Option<Self> {
+impl Cacheable for Done {
+    fn to_cached(&self) -> Option<Self> {
         Some(self.clone())
     }
 
-    fn repeat(&self) -> Self {
+    fn to_response(&self) -> Self {
         self.clone()
     }
 
-    fn weigh(&self) -> usize {
+    fn weight(&self) -> usize {
         0
     }
 }

@@ -2,96 +2,80 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
 use tower_service::Service;
 
 use super::Store;
-use crate::middleware::cache_key::{Repeatable, Repeats};
+use crate::middleware::cache_key::{CacheKey, Cacheable};
 
-/// The answer of a [`Cache`](super::Cache).
+/// Response future of [`Cache`](super::Cache).
 #[pin_project]
-pub struct ResponseFuture<S: Service<R>, P: Repeats<R>, R> {
+pub struct ResponseFuture<S: Service<R>, P: CacheKey<R>, R> {
     #[pin]
     state: State<S, P, R>,
 }
 
 #[pin_project(project = StateProj)]
-enum State<S: Service<R>, P: Repeats<R>, R> {
-    Called {
+enum State<S: Service<R>, P: CacheKey<R>, R> {
+    Call {
         #[pin]
         inner: S::Future,
-        /// What its answer is to be kept for; `None` where it is not, and once it is.
-        asked: Option<Asked<P, P::Kept, S::Response>>,
+        /// `None` if the request has no key, and once the call has ended.
+        miss: Option<Miss<P, P::OwnedKey, S::Response>>,
     },
-    Known {
-        answer: Option<S::Response>,
+    Hit {
+        response: Option<S::Response>,
     },
 }
 
-/// A question whose answer is not known yet.
-pub(super) struct Asked<P, K, T> {
-    pub(super) question: K,
+/// A key whose response is to be cached.
+pub(super) struct Miss<P, K, T> {
+    pub(super) key: K,
     pub(super) digest: u128,
     pub(super) generation: u64,
-    pub(super) repeats: Arc<P>,
+    pub(super) cache_key: Arc<P>,
     pub(super) store: Arc<Store<K, T>>,
 }
 
-impl<P, K, T: Repeatable> Asked<P, K, T> {
-    #[inline(never)]
-    fn keep<R>(self, answer: &T)
-    where
-        P: Repeats<R, Kept = K>,
-    {
-        self.store.insert(&*self.repeats, self.digest, self.question, answer, self.generation);
-    }
-}
-
-impl<S: Service<R>, P: Repeats<R>, R> ResponseFuture<S, P, R> {
-    #[inline]
-    pub(super) fn called(inner: S::Future, asked: Option<Asked<P, P::Kept, S::Response>>) -> Self {
-        Self { state: State::Called { inner, asked } }
+impl<S: Service<R>, P: CacheKey<R>, R> ResponseFuture<S, P, R> {
+    pub(super) fn call(inner: S::Future, miss: Option<Miss<P, P::OwnedKey, S::Response>>) -> Self {
+        Self { state: State::Call { inner, miss } }
     }
 
-    #[inline]
-    pub(super) fn known(answer: S::Response) -> Self {
-        Self { state: State::Known { answer: Some(answer) } }
+    pub(super) fn hit(response: S::Response) -> Self {
+        Self { state: State::Hit { response: Some(response) } }
     }
 }
 
 impl<S, P, R> Future for ResponseFuture<S, P, R>
 where
     S: Service<R>,
-    S::Response: Repeatable,
-    P: Repeats<R>,
+    S::Response: Cacheable,
+    P: CacheKey<R>,
 {
     type Output = Result<S::Response, S::Error>;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Called { inner, asked } => {
-                // Looked at where it is: to take it out would be to move it.
-                let polled = inner.poll(cx);
-                if let Poll::Ready(result) = &polled
-                    && let (Some(asked), Ok(answer)) = (asked.take(), result)
-                {
-                    asked.keep(answer);
+            StateProj::Call { inner, miss } => {
+                let result = ready!(inner.poll(cx));
+                if let (Some(miss), Ok(response)) = (miss.take(), &result) {
+                    miss.store.insert(&*miss.cache_key, miss.digest, miss.key, response, miss.generation);
                 }
-                polled
+                Poll::Ready(result)
             }
-            StateProj::Known { answer } => Poll::Ready(Ok(answer.take().expect("polled after it had completed"))),
+            StateProj::Hit { response } => Poll::Ready(Ok(response.take().expect("polled after completion"))),
         }
     }
 }
 
-impl<S: Service<R>, P: Repeats<R>, R> fmt::Debug for ResponseFuture<S, P, R> {
+impl<S: Service<R>, P: CacheKey<R>, R> fmt::Debug for ResponseFuture<S, P, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
-            State::Called { .. } => "called",
-            State::Known { .. } => "known",
+            State::Call { .. } => "call",
+            State::Hit { .. } => "hit",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }

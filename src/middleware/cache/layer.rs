@@ -4,75 +4,43 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::{Cache, Store};
+use super::{Cache, CacheSnapshot, Store};
 
-/// Keeps answers and gives them again. See the [module](super).
+/// Caches responses and returns them for equal requests. See the [module](super).
 ///
-/// Clones share what is kept. [`ttl`](Self::ttl) begins with nothing, so configure first and clone after. The type of what
-/// is kept, `L`, follows from the service that the layer is put around.
+/// Clones share the cache. [`ttl`](Self::ttl) begins with an empty one, so configure first and clone after. `L` is the
+/// [`Store`] of the keys and of the responses of the service that the layer is applied to.
 pub struct CacheLayer<P, L> {
-    repeats: Arc<P>,
+    cache_key: Arc<P>,
     store: Arc<L>,
 }
 
 impl<P, K, T> CacheLayer<P, Store<K, T>> {
-    /// Keeps up to `max_bytes` of questions and answers, of those requests that `repeats` takes for repeats of each
-    /// other.
-    pub fn new(max_bytes: u64, repeats: P) -> Self {
-        Self { repeats: Arc::new(repeats), store: Arc::new(Store::new(max_bytes, None)) }
+    /// Creates a cache of up to `max_bytes` of keys and responses.
+    pub fn new(max_bytes: u64, cache_key: P) -> Self {
+        Self { cache_key: Arc::new(cache_key), store: Arc::new(Store::new(max_bytes, None)) }
     }
 
-    /// Sets how long an answer is given again; for as long as there is room if nothing is said.
+    /// Sets how long a response is returned again. By default it does not expire.
     #[must_use]
     pub fn ttl(self, ttl: Duration) -> Self {
-        Self { repeats: self.repeats, store: Arc::new(Store::new(self.store.max_bytes(), Some(ttl))) }
+        Self { cache_key: self.cache_key, store: Arc::new(Store::new(self.store.snapshot().max_bytes, Some(ttl))) }
     }
 
-    /// How many calls were answered with what was kept.
-    pub fn hits(&self) -> u64 {
-        self.store.hits()
+    /// Returns the current state of the cache.
+    pub fn snapshot(&self) -> CacheSnapshot {
+        self.store.snapshot()
     }
 
-    /// How many calls asked what could have been kept, and was not. Those that are no repeats of anything count for neither.
-    pub fn misses(&self) -> u64 {
-        self.store.misses()
-    }
-
-    /// How many answers are kept.
-    pub fn entries(&self) -> usize {
-        self.store.entries()
-    }
-
-    /// The memory that is taken, in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.store.bytes()
-    }
-
-    /// The most memory that is taken, in bytes.
-    pub fn max_bytes(&self) -> u64 {
-        self.store.max_bytes()
-    }
-
-    /// The most that one question and its answer may take, in bytes: the table is cut into parts of one size, from
-    /// 8 MiB on into two or more.
-    pub fn max_entry_bytes(&self) -> u64 {
-        self.store.max_entry_bytes()
-    }
-
-    /// How long an answer is given again; `None` for as long as there is room.
-    pub fn time_to_live(&self) -> Option<Duration> {
-        self.store.ttl()
-    }
-
-    /// Forgets all answers, those that are being worked on included.
+    /// Removes all entries. Responses of calls in flight are not cached.
     pub fn clear(&self) {
-        self.store.clear();
+        self.store.invalidate(|_| true);
     }
 
-    /// Forgets the answers to the questions that `which` chooses, and looks at each of them for that. Answers that are being
-    /// worked on are not kept when they come, whatever their question.
-    pub fn invalidate(&self, which: impl Fn(&K) -> bool) {
-        self.store.invalidate(which);
+    /// Removes the entries whose key `is_stale`, after a look at every entry. Responses of calls in flight are not cached,
+    /// whatever their key.
+    pub fn invalidate(&self, is_stale: impl Fn(&K) -> bool) {
+        self.store.invalidate(is_stale);
     }
 }
 
@@ -80,14 +48,14 @@ impl<S, P, L> Layer<S> for CacheLayer<P, L> {
     type Service = Cache<S, P, L>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Cache::new(inner, Arc::clone(&self.repeats), Arc::clone(&self.store))
+        Cache::new(inner, Arc::clone(&self.cache_key), Arc::clone(&self.store))
     }
 }
 
-// By hand: what is kept is shared.
+// By hand, as a derive would require `P: Clone`.
 impl<P, L> Clone for CacheLayer<P, L> {
     fn clone(&self) -> Self {
-        Self { repeats: Arc::clone(&self.repeats), store: Arc::clone(&self.store) }
+        Self { cache_key: Arc::clone(&self.cache_key), store: Arc::clone(&self.store) }
     }
 }
 

@@ -4,67 +4,58 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::future::Asked;
+use super::future::Miss;
 use super::{ResponseFuture, Store};
-use crate::middleware::cache_key::{Repeatable, Repeats};
-use crate::middleware::inner_service::inner_service;
+use crate::middleware::cache_key::{CacheKey, Cacheable};
+use crate::middleware::inner_service::{clone_service, inner_service};
 
-/// Keeps answers and gives them again. See the [module](super).
+/// Caches responses and returns them for equal requests. See the [module](super).
 pub struct Cache<S, P, L> {
     inner: S,
-    repeats: Arc<P>,
+    cache_key: Arc<P>,
     store: Arc<L>,
 }
 
 impl<S, P, L> Cache<S, P, L> {
-    pub(super) fn new(inner: S, repeats: Arc<P>, store: Arc<L>) -> Self {
-        Self { inner, repeats, store }
+    pub(super) fn new(inner: S, cache_key: Arc<P>, store: Arc<L>) -> Self {
+        Self { inner, cache_key, store }
     }
 }
 
 inner_service!(Cache::<S, P, L> { inner });
+clone_service!(Cache<S, P, L> { inner, cache_key, store });
 
-impl<S, P, R> Service<R> for Cache<S, P, Store<P::Kept, S::Response>>
+impl<S, P, R> Service<R> for Cache<S, P, Store<P::OwnedKey, S::Response>>
 where
     S: Service<R>,
-    S::Response: Repeatable,
-    P: Repeats<R>,
+    S::Response: Cacheable,
+    P: CacheKey<R>,
 {
     type Response = S::Response;
     type Error = S::Error;
     type Future = ResponseFuture<S, P, R>;
 
-    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    // Always, so that the inner future is made where it stays and not moved there.
-    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
-        let Some(question) = self.repeats.question(&request) else {
-            return ResponseFuture::called(self.inner.call(request), None);
+        let Some(key) = self.cache_key.key(&request) else {
+            return ResponseFuture::call(self.inner.call(request), None);
         };
-        let digest = self.repeats.digest(&question);
-        if let Some(answer) = self.store.find(digest, |kept| self.repeats.is_same(kept, &question)) {
-            return ResponseFuture::known(answer);
+        let digest = self.cache_key.digest(&key);
+        if let Some(response) = self.store.get(digest, |owned| self.cache_key.is_equal(owned, &key)) {
+            return ResponseFuture::hit(response);
         }
-        let asked = Asked {
-            question: self.repeats.hold(question),
+        let miss = Miss {
+            key: self.cache_key.to_owned_key(key),
             digest,
-            // Before the call, so that what is invalidated while it runs is not kept.
+            // Before the call, so that a response that is invalidated while it runs is not cached.
             generation: self.store.generation(),
-            repeats: Arc::clone(&self.repeats),
+            cache_key: Arc::clone(&self.cache_key),
             store: Arc::clone(&self.store),
         };
-        ResponseFuture::called(self.inner.call(request), Some(asked))
-    }
-}
-
-// By hand: what is kept is shared.
-impl<S: Clone, P, L> Clone for Cache<S, P, L> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), repeats: Arc::clone(&self.repeats), store: Arc::clone(&self.store) }
+        ResponseFuture::call(self.inner.call(request), Some(miss))
     }
 }
 

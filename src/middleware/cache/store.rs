@@ -1,4 +1,5 @@
 use std::fmt;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::available_parallelism;
@@ -7,42 +8,61 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
-use crate::middleware::cache_key::{ByDigest, Repeatable, Repeats};
+use crate::middleware::cache_key::{CacheKey, Cacheable};
 use crate::middleware::clock;
 
-/// The answers that a [`CacheLayer`](super::CacheLayer), its clones and their services keep.
+/// The entries of a [`CacheLayer`](super::CacheLayer), which its clones and their services share.
 pub struct Store<K, T> {
-    table: Cache<u128, Arc<Entry<K, T>>, Weights, ByDigest>,
+    table: Cache<u128, Arc<Entry<K, T>>, EntrySize>,
     ttl: Option<Duration>,
     hits: AtomicU64,
     misses: AtomicU64,
-    /// Of the entries: those of calls that began in an earlier one are not kept.
+    /// The number of invalidations: responses of calls that began before the last are not inserted.
     generation: AtomicU64,
+}
+
+/// The state of a [`CacheLayer`](super::CacheLayer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct CacheSnapshot {
+    /// Calls whose response was in the cache.
+    pub hits: u64,
+    /// Calls with a key whose response was not in the cache.
+    pub misses: u64,
+    /// Cached responses.
+    pub entries: usize,
+    /// Bytes that the entries take.
+    pub bytes: u64,
+    /// The most bytes that the entries may take.
+    pub max_bytes: u64,
+    /// The most bytes that one entry may take. From 8 MiB on the cache is split into shards of equal size, each with a lock
+    /// of its own, and an entry must fit a shard.
+    pub max_entry_bytes: u64,
+    /// How long a response is returned again; `None` if it does not expire.
+    pub ttl: Option<Duration>,
 }
 
 #[derive(Debug)]
 pub(super) struct Entry<K, T> {
-    question: K,
-    answer: T,
-    /// `None` for ever.
+    key: K,
+    response: T,
+    /// `None` if it does not expire.
     expires: Option<Instant>,
     bytes: u64,
 }
 
-/// What the table itself has for an entry: its slot, with the digest and the links of two lists, twice over since tables
-/// grow by doubling, and the counts of an `Arc`.
-const SLOT: usize = 2 * 64 + 16;
-
-/// The table is cut into parts with a lock and a share of the bytes each, none smaller than this.
-const SMALLEST_PART: u64 = 4 << 20;
-
-/// What an entry weighs if nothing is known: how many the table makes room to remember once they are gone.
-const TYPICAL: u64 = 4 << 10;
+/// The table's overhead for an entry: a slot with the digest and the links of two lists, twice as tables grow by doubling,
+/// and the counts of an `Arc`.
+const SLOT_BYTES: usize = 2 * 64 + 16;
+const MIN_SHARD_BYTES: u64 = 4 << 20;
+/// From which the table estimates how many evicted entries it remembers.
+const TYPICAL_ENTRY_BYTES: u64 = 4 << 10;
 
 #[derive(Clone, Debug)]
-struct Weights;
+struct EntrySize;
 
-impl<K, T> Weighter<u128, Arc<Entry<K, T>>> for Weights {
+impl<K, T> Weighter<u128, Arc<Entry<K, T>>> for EntrySize {
     fn weight(&self, _: &u128, entry: &Arc<Entry<K, T>>) -> u64 {
         entry.bytes
     }
@@ -51,16 +71,17 @@ impl<K, T> Weighter<u128, Arc<Entry<K, T>>> for Weights {
 impl<K, T> Store<K, T> {
     pub(super) fn new(max_bytes: u64, ttl: Option<Duration>) -> Self {
         let threads = available_parallelism().map_or(1, usize::from) as u64;
-        // A power of two no larger than what was asked for: rounding up would make the parts smaller.
-        let parts = 1 << (max_bytes / SMALLEST_PART).clamp(1, 4 * threads).ilog2();
+        // Rounded down to a power of two, as the table would round up and make the shards smaller.
+        let shards = 1 << (max_bytes / MIN_SHARD_BYTES).clamp(1, 4 * threads).ilog2();
         let options = OptionsBuilder::new()
             .weight_capacity(max_bytes)
-            .estimated_items_capacity(((max_bytes / TYPICAL) as usize).max(32 * parts as usize))
-            .shards(parts as usize)
+            .estimated_items_capacity(((max_bytes / TYPICAL_ENTRY_BYTES) as usize).max(32 * shards))
+            .shards(shards)
             .build()
-            .expect("both capacities are given");
+            .expect("both capacities are set");
+        let lifecycle = DefaultLifecycle::default();
         Self {
-            table: Cache::with_options(options, Weights, ByDigest, DefaultLifecycle::default()),
+            table: Cache::with_options(options, EntrySize, RandomState::new(), lifecycle),
             ttl,
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -68,94 +89,69 @@ impl<K, T> Store<K, T> {
         }
     }
 
-    pub(super) fn max_bytes(&self) -> u64 {
-        self.table.capacity()
-    }
-
-    pub(super) fn max_entry_bytes(&self) -> u64 {
-        self.table.shard_capacity()
-    }
-
-    pub(super) fn ttl(&self) -> Option<Duration> {
-        self.ttl
-    }
-
-    pub(super) fn hits(&self) -> u64 {
-        self.hits.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn misses(&self) -> u64 {
-        self.misses.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn entries(&self) -> usize {
-        self.table.len()
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.table.weight()
+    pub(super) fn snapshot(&self) -> CacheSnapshot {
+        CacheSnapshot {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            entries: self.table.len(),
+            bytes: self.table.weight(),
+            max_bytes: self.table.capacity(),
+            max_entry_bytes: self.table.shard_capacity(),
+            ttl: self.ttl,
+        }
     }
 
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    pub(super) fn clear(&self) {
+    pub(super) fn invalidate(&self, is_stale: impl Fn(&K) -> bool) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.table.clear();
-    }
-
-    pub(super) fn invalidate(&self, which: impl Fn(&K) -> bool) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.table.retain(|_, entry| !which(&entry.question));
+        self.table.retain(|_, entry| !is_stale(&entry.key));
     }
 }
 
-impl<K, T: Repeatable> Store<K, T> {
-    /// The answer to a question, where it is known.
-    #[inline]
-    pub(super) fn find(&self, digest: u128, same: impl FnOnce(&K) -> bool) -> Option<T> {
-        let known = self.table.get(&digest).filter(|entry| same(&entry.question));
-        let Some(known) = known.filter(|entry| entry.expires.is_none_or(|at| self.is_before(at, digest))) else {
-            self.misses.fetch_add(1, Ordering::Relaxed);
-            return None;
-        };
-        self.hits.fetch_add(1, Ordering::Relaxed);
-        Some(known.answer.repeat())
+impl<K, T: Cacheable> Store<K, T> {
+    /// Returns the response for a key, if it is cached and has not expired.
+    pub(super) fn get(&self, digest: u128, is_equal: impl FnOnce(&K) -> bool) -> Option<T> {
+        let entry = self.table.get(&digest).filter(|entry| is_equal(&entry.key));
+        let entry = entry.filter(|entry| !entry.expires.is_some_and(|at| self.remove_if_expired(at, digest)));
+        let counter = if entry.is_some() { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        entry.map(|entry| entry.response.to_response())
     }
 
-    /// Whether the time has not come; if it has, the entry goes.
-    fn is_before(&self, expires: Instant, digest: u128) -> bool {
+    fn remove_if_expired(&self, expires: Instant, digest: u128) -> bool {
         let now = clock::now();
-        if now < expires {
-            return true;
+        let expired = now >= expires;
+        if expired {
+            // The entry may have been replaced by one that has not expired.
+            self.table.remove_if(&digest, |entry| entry.expires.is_some_and(|at| at <= now));
         }
-        // By now it may be another, which stays.
-        self.table.remove_if(&digest, |entry| entry.expires.is_some_and(|at| at <= now));
-        false
+        expired
     }
 
-    /// Keeps the answer to a question that was asked in `generation`.
-    pub(super) fn insert<R, P>(&self, repeats: &P, digest: u128, held: K, answer: &T, generation: u64)
+    /// Inserts the response of a call that began in `generation`.
+    pub(super) fn insert<R, P>(&self, cache_key: &P, digest: u128, key: K, response: &T, generation: u64)
     where
-        P: Repeats<R, Kept = K>,
+        P: CacheKey<R, OwnedKey = K>,
     {
-        let fixed = size_of::<Entry<K, T>>() + SLOT;
-        let weigh = |question: &K, answer: &T| (fixed + repeats.weigh(question) + answer.weigh()) as u64;
-        // Before anything is copied.
-        if self.generation() != generation || weigh(&held, answer) > self.max_entry_bytes() {
+        let fixed = size_of::<Entry<K, T>>() + SLOT_BYTES;
+        let bytes = |key: &K, response: &T| (fixed + cache_key.weight(key) + response.weight()) as u64;
+        let max_bytes = self.table.shard_capacity();
+        if self.generation() != generation || bytes(&key, response) > max_bytes {
             return;
         }
-        let Some(answer) = answer.keep() else { return };
-        let question = repeats.keep(held);
-        let bytes = weigh(&question, &answer);
-        if bytes > self.max_entry_bytes() {
+        let Some(response) = response.to_cached() else { return };
+        let key = cache_key.compact(key);
+        let bytes = bytes(&key, &response);
+        if bytes > max_bytes {
             return;
         }
-        // A time to live that no instant can express is none.
+        // A time that does not fit an `Instant` is never.
         let expires = self.ttl.and_then(|ttl| clock::read().checked_add(ttl));
-        self.table.insert(digest, Arc::new(Entry { question, answer, expires, bytes }));
-        // Whoever has cleared the table since may have done so before this was in it.
+        self.table.insert(digest, Arc::new(Entry { key, response, expires, bytes }));
+        // An invalidation since the first check may not have seen the entry.
         if self.generation() != generation {
             self.table.remove(&digest);
         }
@@ -164,13 +160,6 @@ impl<K, T: Repeatable> Store<K, T> {
 
 impl<K, T> fmt::Debug for Store<K, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("entries", &self.entries())
-            .field("bytes", &self.bytes())
-            .field("max_bytes", &self.max_bytes())
-            .field("ttl", &self.ttl)
-            .field("hits", &self.hits())
-            .field("misses", &self.misses())
-            .finish_non_exhaustive()
+        f.debug_tuple("Store").field(&self.snapshot()).finish()
     }
 }

@@ -1,8 +1,7 @@
-//! What makes two requests ask for the same, and an answer one that can be given again: what [`CacheLayer`] and
-//! [`CoalesceLayer`] have to know of requests and answers, and all that they know.
+//! Cache keys: which requests ask for the same response, and which responses can be returned again.
 //!
-//! Nothing is taken to be a repeat unless a [`Repeats`] says so. The shortest is a closure that returns a key, or `None`
-//! for a request that is to be run each time that it is made:
+//! [`CacheLayer`] and [`CoalesceLayer`] know requests and responses through these traits alone. No requests are equal unless
+//! a [`CacheKey`] says so. The shortest is a closure that returns a key, or `None` for a request that must always run:
 //!
 //! ```
 //! use tower_kernels::layers::CoalesceLayer;
@@ -10,113 +9,154 @@
 //! let by_path = |request: &http::Request<()>| {
 //!     (request.method() == http::Method::GET).then(|| request.uri().path().to_owned())
 //! };
-//! # fn takes<R, P: tower_kernels::middleware::cache_key::Repeats<R>>(_: &P) {}
+//! # fn takes<R, P: tower_kernels::middleware::cache_key::CacheKey<R>>(_: &P) {}
 //! # takes::<http::Request<()>, _>(&by_path);
 //! ```
 //!
-//! # What belongs into the key
+//! # What belongs in a key
 //!
-//! All that the answer depends on, and whoever may not learn of the others. A caller who is answered sooner than the
-//! work takes knows that somebody has asked the same, so a key that leaves the tenant out tells tenants of each other.
-//! What only says how a request is to be run, such as its deadline, priority and trace, does not belong there.
+//! Everything that the response depends on, and whoever must not learn about the requests of others. A response that
+//! arrives sooner than the work takes tells its caller that somebody has sent the same request, so a key without the tenant
+//! tells tenants about each other. What only says how a request is to run, such as its deadline, priority and trace, does
+//! not belong in a key.
 //!
-//! Requests are found by a digest of 128 bits ([XXH3], with a seed of the process's own) and then compared in full:
-//! two requests with one digest are no repeats, they only cost each other the benefit.
+//! Requests are found by a digest of 128 bits ([XXH3], seeded for each process) and then compared in full: if two keys have
+//! the same digest, one of them is not cached or coalesced.
 //!
-//! For kernels it is [`PureKernels`](crate::service::PureKernels).
+//! The key of kernels is [`PureKernels`](crate::service::PureKernels).
 //!
 //! [`CacheLayer`]: super::CacheLayer
 //! [`CoalesceLayer`]: super::CoalesceLayer
 //! [XXH3]: https://xxhash.com
 
-mod digest;
-mod weigh;
+mod weight;
 
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::OnceLock;
 
-pub(super) use self::digest::ByDigest;
-pub use self::weigh::Weigh;
+use xxhash_rust::xxh3::Xxh3;
 
-/// Which requests ask for the same. The [module](self) says what belongs into a key.
+pub use self::weight::Weight;
+
+/// The key by which requests are equal. The [module](self) says what belongs in it.
 ///
-/// A request's [`Question`](Self::Question) borrows from it, so that to look for a repeat copies nothing; it is turned
-/// into a [`Kept`](Self::Kept) only where there is none. Closures `Fn(&R) -> Option<K>` implement it, where `K` is
-/// `Hash + Eq` and a [`Weigh`]; theirs is one and the same type.
-pub trait Repeats<R> {
-    /// What a request asks, as far as the answer depends on it.
-    type Question<'r>: Hash
+/// A [`Key`](Self::Key) borrows from its request, so that a lookup copies nothing; it is converted to an
+/// [`OwnedKey`](Self::OwnedKey) when the lookup finds nothing. Closures `Fn(&R) -> Option<K>` implement the trait with one
+/// type for both, which must be `Hash + Eq` and have a [`Weight`].
+pub trait CacheKey<R> {
+    /// The key of a request.
+    type Key<'r>: Hash
     where
         Self: 'r,
         R: 'r;
-    /// A question that outlives its request.
-    type Kept: Send + Sync + 'static;
+    /// A key that outlives its request.
+    type OwnedKey: Send + Sync + 'static;
 
-    /// What `request` asks; `None` where it is to be run whatever others ask.
-    fn question<'r>(&'r self, request: &'r R) -> Option<Self::Question<'r>>;
+    /// Returns the key of `request`, or `None` if it must run whatever other requests there are.
+    fn key<'r>(&'r self, request: &'r R) -> Option<Self::Key<'r>>;
 
-    /// Whether `kept` is this very question: the full comparison.
-    fn is_same(&self, kept: &Self::Kept, question: &Self::Question<'_>) -> bool;
+    /// Whether two keys are equal in full.
+    fn is_equal(&self, owned: &Self::OwnedKey, key: &Self::Key<'_>) -> bool;
 
-    /// The question, to be held for as long as its request runs: clones of what is shared, and no copies.
-    fn hold(&self, question: Self::Question<'_>) -> Self::Kept;
+    /// Converts a key to one that lives as long as the call. Shared data is cloned by reference, not copied.
+    fn to_owned_key(&self, key: Self::Key<'_>) -> Self::OwnedKey;
 
-    /// What was held, to be kept from now on: with memory of its own, so that nothing larger than
-    /// [`weigh`](Self::weigh) says stays in use because of it.
-    fn keep(&self, held: Self::Kept) -> Self::Kept {
-        held
+    /// Copies a key that is to be cached into memory of its own, so that it keeps no larger allocation alive than
+    /// [`weight`](Self::weight) says.
+    fn compact(&self, owned: Self::OwnedKey) -> Self::OwnedKey {
+        owned
     }
 
-    /// The bytes of memory that a kept question holds on to, besides its own size.
-    fn weigh(&self, kept: &Self::Kept) -> usize;
+    /// The heap memory of a key in bytes, besides its own size.
+    fn weight(&self, owned: &Self::OwnedKey) -> usize;
 
-    /// What questions are found by before they are compared. There is hardly a reason to choose another.
-    #[inline]
-    fn digest(&self, question: &Self::Question<'_>) -> u128 {
-        digest::of(question)
+    /// The digest that keys are found by before they are compared.
+    fn digest(&self, key: &Self::Key<'_>) -> u128 {
+        digest(key)
     }
 }
 
-impl<R, K, F> Repeats<R> for F
+impl<R, K, F> CacheKey<R> for F
 where
     F: Fn(&R) -> Option<K>,
-    K: Hash + Eq + Weigh + Send + Sync + 'static,
+    K: Hash + Eq + Weight + Send + Sync + 'static,
 {
-    type Question<'r>
+    type Key<'r>
         = K
     where
         Self: 'r,
         R: 'r;
-    type Kept = K;
+    type OwnedKey = K;
 
-    #[inline]
-    fn question<'r>(&'r self, request: &'r R) -> Option<K> {
+    fn key<'r>(&'r self, request: &'r R) -> Option<K> {
         self(request)
     }
 
-    #[inline]
-    fn is_same(&self, kept: &K, question: &K) -> bool {
-        kept == question
+    fn is_equal(&self, owned: &K, key: &K) -> bool {
+        owned == key
     }
 
-    #[inline]
-    fn hold(&self, question: K) -> K {
-        question
+    fn to_owned_key(&self, key: K) -> K {
+        key
     }
 
-    fn weigh(&self, kept: &K) -> usize {
-        kept.weigh()
+    fn weight(&self, owned: &K) -> usize {
+        owned.weight()
     }
 }
 
-/// An answer that can be given again.
-pub trait Repeatable: Sized {
-    /// A copy to be kept, with memory of its own, so that nothing larger than [`weigh`](Self::weigh) says stays in use
-    /// because of it. `None` where this answer is not to be given again, as it is a refusal or of one call only.
-    fn keep(&self) -> Option<Self>;
+/// A response that can be returned again.
+pub trait Cacheable: Sized {
+    /// Returns a copy to cache, in memory of its own, so that it keeps no larger allocation alive than
+    /// [`weight`](Self::weight) says. `None` if this response must not be returned again, such as a rejection.
+    fn to_cached(&self) -> Option<Self>;
 
-    /// A kept answer, to be given to another caller. It says of itself how *that* call was answered.
-    fn repeat(&self) -> Self;
+    /// Returns a cached response for another call. Metadata about the execution is that of the call which is answered from
+    /// the cache.
+    fn to_response(&self) -> Self;
 
-    /// The bytes of memory that it holds on to, besides its own size.
-    fn weigh(&self) -> usize;
+    /// The heap memory of the response in bytes, besides its own size.
+    fn weight(&self) -> usize;
+}
+
+/// The seed is random, so that nobody can prepare requests with equal digests.
+fn digest(key: &impl Hash) -> u128 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    let mut hasher = Xxh3::with_seed(*SEED.get_or_init(|| RandomState::new().hash_one(0)));
+    key.hash(&mut hasher);
+    hasher.digest128()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::digest;
+
+    #[test]
+    fn equal_keys_have_equal_digests_and_others_different_ones() {
+        assert_eq!(digest(&("a/b", 7_u64, vec![1_u8; 300])), digest(&("a/b", 7_u64, vec![1_u8; 300])));
+        // The keys of a layer are of one type.
+        let [mut lists, mut numbers, mut pairs, mut texts] = [(); 4].map(|()| HashSet::new());
+        for length in 0..600 {
+            assert!(lists.insert(digest(&vec![0_u8; length])));
+        }
+        for number in 0..1000_u64 {
+            assert!(numbers.insert(digest(&number)));
+            assert!(pairs.insert(digest(&(number, number))));
+        }
+        // The bounds between the parts of a key count.
+        assert!(texts.insert(digest(&("ab", "c"))) && texts.insert(digest(&("a", "bc"))));
+    }
+
+    #[test]
+    fn every_bit_of_a_key_changes_half_of_the_digest() {
+        let base = [0x5a_u8; 64];
+        for bit in 0..512 {
+            let mut other = base;
+            other[bit / 8] ^= 1 << (bit % 8);
+            let changed = (digest(&base) ^ digest(&other)).count_ones();
+            assert!((32..=96).contains(&changed), "bit {bit} changes {changed} of 128");
+        }
+    }
 }

@@ -2,13 +2,13 @@ use std::time::Duration;
 
 use crate::error::{ErrorKind, layer_error};
 
-/// The circuit is open, or the inner service failed.
+/// Error of [`CircuitBreaker`](super::CircuitBreaker): the circuit is open, or the inner service failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CircuitBreakerError<E> {
-    /// Too many calls have failed, so this one was not made.
+    /// The call was rejected because too many have failed.
     Open {
-        /// The time until the next probe.
+        /// The time until the next call can be admitted.
         retry_after: Duration,
     },
     /// The inner service failed.
@@ -17,5 +17,5 @@ pub enum CircuitBreakerError<E> {
 
 layer_error!(CircuitBreakerError(Inner) {
     Self::Open { retry_after } => ErrorKind::Unavailable, Some(*retry_after),
-        "the circuit is open: too many calls have failed; the next is tried in {retry_after:?}";
+        "the circuit is open as too many calls have failed; retry after {retry_after:?}";
 });

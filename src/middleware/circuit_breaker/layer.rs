@@ -6,51 +6,56 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::circuits::{One, PerKey, PerOperation, Statuses};
-use super::settings::{Settings, Slow};
-use super::{CircuitBreaker, CircuitBreakerHandle, CircuitStatus};
+use super::circuits::{PerKey, PerOperation, SingleCircuit, Snapshots};
+use super::settings::{MAX_TIME, Settings, SlowCalls};
+use super::{CircuitBreaker, CircuitBreakerHandle, CircuitSnapshot};
 use crate::error::ErrorKinds;
 
-/// Refuses calls while too many fail. See the [module](super).
+/// Rejects calls while too many fail. See the [module](super).
 ///
-/// Clones share the circuits. The methods that configure the layer begin anew, so configure first and clone after; which
-/// requests have a circuit of their own is said last.
+/// Clones share the circuits. The methods that configure the layer begin with new circuits, so configure first and clone
+/// after. Choose [`per_operation`](Self::per_operation) or [`per_key`](Self::per_key) last.
 #[derive(Debug)]
-pub struct CircuitBreakerLayer<C = One> {
+pub struct CircuitBreakerLayer<C = SingleCircuit> {
     circuits: Arc<C>,
 }
 
-/// How many keys have a circuit of their own if nothing else is said.
-const MAX_KEYS: usize = 1024;
+const DEFAULT_MAX_KEYS: usize = 1024;
 
 impl CircuitBreakerLayer {
-    /// Opens after 5 failures in a row, or when half of 20 or more calls of the last 10 seconds have failed; stays open for
-    /// 1 second at first and 60 at most; lets one probe through at a time, and closes when one has succeeded.
+    /// Creates a layer that opens after 5 consecutive failures, or when half of 20 or more calls of the last 10 seconds
+    /// have failed; that stays open for 1 second at first and 60 at most; and that admits one probe at a time and closes
+    /// when one has succeeded.
     pub fn new() -> Self {
         Self::with(Settings::default())
     }
 
     fn with(settings: Settings) -> Self {
-        Self { circuits: Arc::new(One::new(settings)) }
+        Self { circuits: Arc::new(SingleCircuit::new(settings)) }
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.circuits.0.settings
     }
 
     fn set(self, set: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = *self.circuits.0.settings();
+        let mut settings = *self.settings();
         set(&mut settings);
         Self::with(settings)
     }
 
-    /// Opens after so many failures with no success between them. `None`: not for that.
+    /// Sets how many consecutive failures open the circuit. `None`: any number may fail.
     #[must_use]
-    pub fn consecutive_failures(self, most: impl Into<Option<u32>>) -> Self {
-        let most = most.into().map(|most| most.max(1));
-        self.set(|settings| settings.consecutive = most)
+    pub fn consecutive_failures(self, max: impl Into<Option<u32>>) -> Self {
+        let max = max.into().map(|max| max.max(1));
+        self.set(|settings| settings.consecutive_failures = max)
     }
 
-    /// Opens when this share of the calls in the [window](Self::window) has failed. `None`: not for that.
+    /// Sets the share of failed calls in the [window](Self::window) that opens the circuit, above 0 and up to 1. `None`:
+    /// any share may fail.
     ///
     /// # Panics
-    /// Where the share is not above 0 and at most 1.
+    /// If the share is not above 0 and at most 1.
     #[must_use]
     #[track_caller]
     pub fn failure_rate(self, share: impl Into<Option<f64>>) -> Self {
@@ -59,82 +64,87 @@ impl CircuitBreakerLayer {
         self.set(|settings| settings.failure_rate = share)
     }
 
-    /// Opens when this share of the calls in the [window](Self::window) has taken longer than `over`. A call that its
-    /// caller leaves after that time counts among them, and so does a failure that took so long.
+    /// Opens the circuit when this share of the calls in the [window](Self::window) has taken longer than `over`. Calls
+    /// that fail or are cancelled after that time count as slow too.
     ///
     /// # Panics
-    /// Where the share is not above 0 and at most 1.
+    /// If the share is not above 0 and at most 1.
     #[must_use]
     #[track_caller]
     pub fn slow_calls(self, over: Duration, share: f64) -> Self {
         check_share(share);
-        self.set(|settings| settings.slow = Some(Slow { over, share }))
+        self.set(|settings| settings.slow_calls = Some(SlowCalls { over, share }))
     }
 
-    /// What shares are counted over: the calls that ended in the last `length`, which must be `min_calls` or more.
+    /// Sets the length of the sliding window, and how many calls must have ended in it before shares of them open the
+    /// circuit.
     ///
     /// # Panics
-    /// Where the window has no length.
+    /// If the length is zero.
     #[must_use]
     #[track_caller]
     pub fn window(self, length: Duration, min_calls: u32) -> Self {
         assert!(!length.is_zero(), "the window of a circuit breaker must be longer than zero");
-        self.set(|settings| (settings.window, settings.min_calls) = (length, min_calls))
+        self.set(|settings| (settings.window, settings.min_calls) = (length.min(MAX_TIME), min_calls))
     }
 
-    /// How long it stays open: `first`, and twice as long each time that the probes fail or that it opens again soon after
-    /// it has closed, up to `most`. A random part of up to a quarter is taken off, so that many processes do not probe at
-    /// one moment.
+    /// Sets how long the circuit stays open: `initial`, and twice as long each time that a probe fails or that it opens
+    /// again soon after it has closed, up to `max`. A random part of up to a quarter is subtracted, so that many processes
+    /// do not probe at the same time.
     ///
     /// # Panics
-    /// Where `first` is zero.
+    /// If `initial` is zero.
     #[must_use]
     #[track_caller]
-    pub fn open_for(self, first: Duration, most: Duration) -> Self {
-        assert!(!first.is_zero(), "a circuit must stay open for longer than zero");
-        self.set(|settings| (settings.open, settings.open_most) = (first, most.max(first)))
+    pub fn open_for(self, initial: Duration, max: Duration) -> Self {
+        assert!(!initial.is_zero(), "a circuit must stay open for longer than zero");
+        let initial = initial.min(MAX_TIME);
+        let max = max.clamp(initial, MAX_TIME);
+        self.set(|settings| (settings.initial_open_time, settings.max_open_time) = (initial, max))
     }
 
-    /// When the open time is over, lets `at_a_time` calls through as probes, and closes once `successes` of them have
-    /// succeeded. One that fails, or is slow, opens the circuit again.
+    /// Sets how many calls are admitted at a time as probes once the open time is over, and how many of them must succeed
+    /// to close the circuit. A probe that fails or is slow opens it again.
     #[must_use]
-    pub fn probes(self, at_a_time: u32, successes: u32) -> Self {
-        self.set(|settings| (settings.probes, settings.successes) = (at_a_time.max(1), successes.max(1)))
+    pub fn probes(self, max_concurrent: u32, required_successes: u32) -> Self {
+        self.set(|settings| {
+            (settings.max_probes, settings.required_successes) = (max_concurrent.max(1), required_successes.max(1));
+        })
     }
 
-    /// Which errors are failures, and which responses that are refusals. If nothing is said they are `Internal`,
-    /// `Unavailable` and `DeadlineExceeded`. All other kinds decide nothing: neither are they failures nor successes.
+    /// Sets which kinds of errors, and of responses that are rejections, are failures: `Internal`, `Unavailable` and
+    /// `DeadlineExceeded` by default. All other kinds count neither as failures nor as successes.
     #[must_use]
     pub fn failures(self, kinds: impl Into<ErrorKinds>) -> Self {
         let kinds = kinds.into();
         self.set(|settings| settings.failures = kinds)
     }
 
-    /// Counts a deadline that the caller chose and that has passed as a failure where it left the service this long. If
-    /// nothing is said none counts: a client that allows too little time is not to close the service to all others.
+    /// Counts an expired deadline that the caller chose as a failure if it allowed at least `min`. By default none counts,
+    /// as a client with short deadlines would otherwise close the service to all others.
     ///
-    /// A server's own timeout always counts: that of a [`TimeoutLayer`](crate::layers::TimeoutLayer) further in, and a
-    /// deadline that [is a server's timeout](crate::request::RequestContext::deadline_is_server_timeout).
+    /// A server's own timeout always counts: that of a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside the breaker,
+    /// and a deadline that [is a server's timeout](crate::request::RequestContext::deadline_is_server_timeout).
     #[must_use]
-    pub fn patience(self, patience: Duration) -> Self {
-        self.set(|settings| settings.patience = Some(patience))
+    pub fn min_caller_timeout(self, min: Duration) -> Self {
+        self.set(|settings| settings.min_caller_timeout = Some(min))
     }
 
-    /// While it is open, has the service be not ready instead of refusing calls: what stands under a balancer is then
-    /// passed over, where one that refuses at once would look like the quickest of all and be sent every call. Not for
-    /// circuits per key, whose request is not known yet.
+    /// Makes `poll_ready` pending while the circuit is open, instead of rejecting calls. A balancer then skips the service;
+    /// one that rejects at once would have the lowest load and receive every call. Has no effect on circuits per operation
+    /// or key, as readiness does not know the request.
     #[must_use]
     pub fn unready_while_open(self) -> Self {
-        self.set(|settings| settings.hold = true)
+        self.set(|settings| settings.unready_while_open = true)
     }
 
-    /// A circuit for each operation, such as each kernel, instead of one for all.
+    /// Has a circuit for each operation, such as a kernel or a route, instead of one for all.
     #[must_use]
     pub fn per_operation(self) -> CircuitBreakerLayer<PerOperation> {
-        CircuitBreakerLayer { circuits: Arc::new(PerOperation::new(*self.circuits.0.settings(), MAX_KEYS)) }
+        CircuitBreakerLayer { circuits: Arc::new(PerOperation::new(*self.settings(), DEFAULT_MAX_KEYS, None)) }
     }
 
-    /// A circuit for each key. Requests for which `key` answers `None` share one.
+    /// Has a circuit for each key. Requests for which `key` returns `None` share one.
     ///
     /// ```
     /// use tower_kernels::layers::CircuitBreakerLayer;
@@ -148,12 +158,12 @@ impl CircuitBreakerLayer {
         F: Fn(&R) -> Option<K>,
         K: Hash + Eq + Clone + Display,
     {
-        CircuitBreakerLayer { circuits: Arc::new(PerKey::new(*self.circuits.0.settings(), MAX_KEYS, key)) }
+        CircuitBreakerLayer { circuits: Arc::new(PerKey::new(*self.settings(), DEFAULT_MAX_KEYS, key)) }
     }
 
-    /// How the circuit is, as of now.
-    pub fn status(&self) -> CircuitStatus {
-        self.circuits.0.status()
+    /// Returns the current state of the circuit.
+    pub fn snapshot(&self) -> CircuitSnapshot {
+        self.circuits.0.snapshot()
     }
 }
 
@@ -163,45 +173,49 @@ fn check_share(share: f64) {
 }
 
 impl CircuitBreakerLayer<PerOperation> {
-    /// Gives each tenant a circuit of its own for an operation, so that what fails for one is refused to that one alone.
-    /// Once the circuits of `agreeing` tenants are open at the same time, the operation's own circuit opens, for all.
-    /// Requests without a tenant go by the operation's own circuit.
+    /// Has a circuit for each tenant in an operation, so that calls that fail for one tenant are rejected for that tenant
+    /// alone. While the circuits of `min_open` tenants are open, the operation's own circuit opens for all. Requests
+    /// without a tenant belong to the operation's own circuit.
     ///
-    /// A tenant's circuit is made at its first failure. There are no more than 4 096 of them, for all operations together:
-    /// the tenants that come after share one for each operation.
+    /// A tenant's circuit is created at its first failure. There are at most 4 096 of them, for all operations together;
+    /// the tenants past that share one for each operation.
     #[must_use]
-    pub fn per_tenant(self, agreeing: NonZeroU32) -> Self {
-        let (settings, max) = (*self.circuits.settings(), self.circuits.max());
-        Self { circuits: Arc::new(PerOperation::per_tenant(settings, max, agreeing)) }
+    pub fn per_tenant(self, min_open: NonZeroU32) -> Self {
+        let PerOperation { settings, max, .. } = *self.circuits;
+        Self { circuits: Arc::new(PerOperation::new(settings, max, Some(min_open))) }
     }
 
-    /// Sets how many operations have a circuit of their own, 1 024 if nothing is said. Those that are new when so many are
-    /// known share one, until some that have not failed lately, or that nobody asks for any more, are forgotten.
+    /// Sets how many operations have a circuit of their own: 1 024 by default. New ones past that share one, until idle
+    /// circuits are removed: those without recent failures, and those that are not called any more.
     #[must_use]
     pub fn max_keys(self, max_keys: usize) -> Self {
-        let settings = *self.circuits.settings();
-        let circuits = match self.circuits.agreeing() {
-            Some(agreeing) => PerOperation::per_tenant(settings, max_keys, agreeing),
-            None => PerOperation::new(settings, max_keys),
-        };
-        Self { circuits: Arc::new(circuits) }
+        let min_open_tenants = self.circuits.min_open_tenants();
+        Self { circuits: Arc::new(PerOperation::new(self.circuits.settings, max_keys, min_open_tenants)) }
+    }
+
+    /// Returns the current state of all circuits, by operation; the shared one is last.
+    pub fn snapshot(&self) -> Vec<CircuitSnapshot> {
+        self.circuits.snapshots()
     }
 }
 
-impl<K, F: Clone> CircuitBreakerLayer<PerKey<K, F>> {
-    /// Sets how many keys have a circuit of their own, 1 024 if nothing is said. Those that are new when so many are known
-    /// share the circuit of the requests without a key, until some that have not failed lately, or that nobody asks for any
-    /// more, are forgotten.
+impl<K, F> CircuitBreakerLayer<PerKey<K, F>> {
+    /// Sets how many keys have a circuit of their own: 1 024 by default. New ones past that share the circuit of the
+    /// requests without a key, until idle circuits are removed: those without recent failures, and those that are not
+    /// called any more.
     #[must_use]
-    pub fn max_keys(self, max_keys: usize) -> Self {
+    pub fn max_keys(self, max_keys: usize) -> Self
+    where
+        F: Clone,
+    {
         let key = self.circuits.key.clone();
-        Self { circuits: Arc::new(PerKey::new(*self.circuits.settings(), max_keys, key)) }
+        Self { circuits: Arc::new(PerKey::new(self.circuits.settings, max_keys, key)) }
     }
 }
 
-#[allow(private_bounds, reason = "all that choose circuits can be read; nobody else has to know how")]
-impl<C: Statuses + 'static> CircuitBreakerLayer<C> {
-    /// Reads the circuits, for health pages and metrics.
+#[allow(private_bounds, reason = "implemented by every choice of circuits; no caller needs its methods")]
+impl<C: Snapshots + 'static> CircuitBreakerLayer<C> {
+    /// Returns a handle that reads the circuits, for health pages and metrics.
     pub fn handle(&self) -> CircuitBreakerHandle {
         let circuits: Arc<C> = Arc::clone(&self.circuits);
         CircuitBreakerHandle::new(circuits)
@@ -222,7 +236,7 @@ impl<S, C> Layer<S> for CircuitBreakerLayer<C> {
     }
 }
 
-// By hand: a clone needs no `C: Clone`, the circuits are shared.
+// By hand, as a derive would require `C: Clone`.
 impl<C> Clone for CircuitBreakerLayer<C> {
     fn clone(&self) -> Self {
         Self { circuits: Arc::clone(&self.circuits) }

@@ -1,21 +1,21 @@
-//! Refuses calls for a while when too many have failed, and then tries with a few whether the service has recovered.
+//! Rejects calls while too many fail, so that a broken service can recover and its callers fail fast.
 //!
-//! A service that is broken is left alone to recover, and its callers learn at once what they would otherwise have waited
-//! for. A circuit opens
-//! * after so many [failures in a row](CircuitBreakerLayer::consecutive_failures),
-//! * when too large a [share of the calls](CircuitBreakerLayer::failure_rate) of the last while has failed, or
+//! A circuit opens
+//! * after a number of [consecutive failures](CircuitBreakerLayer::consecutive_failures),
+//! * when too large a [share of the recent calls](CircuitBreakerLayer::failure_rate) has failed, or
 //! * when too large a share of them [was slow](CircuitBreakerLayer::slow_calls).
 //!
-//! While it is open, calls are refused as [`Unavailable`](crate::error::ErrorKind::Unavailable), and the error says how
-//! long until the next is tried. Then some go through as [probes](CircuitBreakerLayer::probes): if they succeed the circuit
-//! closes, and if one fails it opens again for [twice as long](CircuitBreakerLayer::open_for), up to a bound.
+//! While it is open, calls are rejected as [`Unavailable`](crate::error::ErrorKind::Unavailable), with the time after which
+//! to retry. Then it is half open and admits some calls as [probes](CircuitBreakerLayer::probes): when enough have
+//! succeeded it closes, and when one fails it opens again for [twice as long](CircuitBreakerLayer::open_for), up to a
+//! maximum.
 //!
 //! It differs from `tower-resilience`'s circuit breaker in that
-//! * a call through a closed circuit allocates nothing, and costs the same however many calls the window holds;
-//! * what is a failure follows from [`Classify`](crate::error::Classify), and from a response that is a refusal itself;
-//! * a probe whose caller leaves gives its place back, and one that never ends does not keep the circuit open for ever;
-//! * there can be a circuit for each operation, or for each key of the request;
-//! * an open circuit does not ask whether the inner service is ready.
+//! * a call through a closed circuit allocates nothing, however many calls the window holds;
+//! * what is a failure follows from [`Classify`](crate::error::Classify), and from responses that are rejections;
+//! * a probe that is cancelled frees its permit, and one that never ends does not keep the circuit open for ever;
+//! * there can be a circuit for each operation, tenant or key of the request;
+//! * an open circuit does not poll the inner service's readiness.
 //!
 //! ```
 //! use std::time::Duration;
@@ -43,91 +43,87 @@
 //! for _ in 0..3 {
 //!     service.ready().await.unwrap().call(http::Request::new(false)).await.unwrap_err();
 //! }
-//! // From now on calls are refused, even one that would have succeeded.
-//! let refused = service.ready().await.unwrap().call(http::Request::new(true)).await.unwrap_err();
-//! assert_eq!(breaker.status().state, CircuitState::Open);
+//! // The circuit is open: even a call that would succeed is rejected.
+//! let rejected = service.ready().await.unwrap().call(http::Request::new(true)).await.unwrap_err();
+//! assert_eq!(breaker.snapshot().state, CircuitState::Open);
 //!
-//! tokio::time::sleep(refused.retry_after().unwrap()).await;
+//! tokio::time::sleep(rejected.retry_after().unwrap()).await;
 //! service.ready().await.unwrap().call(http::Request::new(true)).await.unwrap();
-//! assert_eq!(breaker.status().state, CircuitState::Closed);
+//! assert_eq!(breaker.snapshot().state, CircuitState::Closed);
 //! # }
 //! ```
 //!
-//! # What counts
+//! # Outcomes
 //!
-//! Errors, and responses that are refusals themselves such as an HTTP response of status 503, count by their
-//! [kind](CircuitBreakerLayer::failures). `Internal`, `Unavailable` and `DeadlineExceeded` are failures if nothing else is
-//! said. The others are neither failures nor successes: what a caller does wrong, a refusal because of a quota or a full
-//! queue, and a call whose caller left say nothing of whether the service works. Two cases lie between:
-//! * `DeadlineExceeded` is no failure of the service where a deadline that the caller chose has passed, unless that is
-//!   [asked for](CircuitBreakerLayer::patience). A server's own timeout counts: that of a
-//!   [`TimeoutLayer`](super::TimeoutLayer) inside the breaker, of which the request does not know yet, and a deadline that
-//!   the request [says is one](crate::request::RequestContext::deadline_is_server_timeout).
-//! * A call that its caller leaves counts as slow where it had by then taken longer than a slow call may.
+//! Errors, and responses that are rejections such as an HTTP response of status 503, count by their
+//! [kind](CircuitBreakerLayer::failures): `Internal`, `Unavailable` and `DeadlineExceeded` are failures by default. Other
+//! kinds count neither as failures nor as successes: invalid requests, exhausted quotas, full queues and cancelled calls say
+//! nothing about whether the service works. Two cases are special:
+//! * `DeadlineExceeded` is ignored if the deadline was chosen by the caller and has passed, unless
+//!   [`min_caller_timeout`](CircuitBreakerLayer::min_caller_timeout) is set. A server's own timeout counts: that of a
+//!   [`TimeoutLayer`](super::TimeoutLayer) inside the breaker, and a deadline that the request
+//!   [says is one](crate::request::RequestContext::deadline_is_server_timeout).
+//! * A cancelled call counts as slow if it had taken longer than a slow call by then.
 //!
-//! A call that panics counts as `Internal`. What a call brings counts only while the circuit is in the state that let it
-//! through, so calls from before it opened do not open it again.
+//! A call that panics counts as `Internal`. An outcome counts only if the circuit has not changed its state since the call
+//! was admitted, so calls from before it opened do not open it again.
 //!
 //! # Readiness
 //!
-//! With one circuit for all requests, readiness takes part:
-//! * an error of the inner service's readiness counts like that of a call, and is passed on;
-//! * while the circuit is open the service is ready without a look at the inner one, and refuses the call. Those who were
-//!   waiting for the inner service when the circuit opened are woken, and refused. Under a balancer an
-//!   [unready](CircuitBreakerLayer::unready_while_open) service is of more use;
-//! * a probe takes its place in `poll_ready`, so that no more wait for the inner service than may probe. It is given back
-//!   when the service is dropped.
+//! With one circuit for all requests,
+//! * an error of the inner service's readiness counts like that of a call, and is returned;
+//! * while the circuit is open, the service is ready without polling the inner one and rejects the call. Tasks that wait
+//!   for the inner service when the circuit opens are woken. Under a balancer, prefer
+//!   [`unready_while_open`](CircuitBreakerLayer::unready_while_open);
+//! * `poll_ready` reserves the permit of a probe, so that no more tasks wait for the inner service than there are permits.
+//!   Dropping the service frees it.
 //!
-//! With circuits by key nothing is known of the request before the call: readiness is the inner service's own, its errors
-//! are passed on and count for none of the circuits.
+//! With circuits per operation or key, readiness is that of the inner service, and its errors count for no circuit.
 //!
-//! Should all probes have places and none of them end, for their callers wait without a deadline, one more goes through
-//! each time that the open time has passed.
+//! If all permits are taken by probes that never end, one more is admitted each time that the open time has passed.
 //!
-//! # A circuit for each what?
+//! # Which requests share a circuit
 //!
-//! For each kernel or route: [`per_operation`](CircuitBreakerLayer::per_operation), and in it
-//! [for each tenant](CircuitBreakerLayer::per_tenant), until several tenants agree: one whose calls fail has its own circuit
-//! opened, and the others do not notice. For anything else in the request:
-//! [`per_key`](CircuitBreakerLayer::per_key). For each device or replica, which is not in the request: a layer of its own
-//! around the service of each, inside what chooses between them. Clones of one layer share their circuits.
+//! One circuit for each kernel or route: [`per_operation`](CircuitBreakerLayer::per_operation), and in it
+//! [one for each tenant](CircuitBreakerLayer::per_tenant) until those of several tenants are open. One for each value of
+//! something else in the request: [`per_key`](CircuitBreakerLayer::per_key). One for each device or replica, which is not
+//! in the request: a layer of its own around each service, inside the balancer. Clones of a layer share its circuits.
 //!
-//! Names of operations come from clients. One gets a circuit when a call of it has ended as a success or a failure, which
-//! counts there already; what a service says of a name that it does not know is neither, so made-up names take no room,
-//! unless all calls fail. Where there is [no more room](CircuitBreakerLayer::max_keys), those without a failure
-//! of late, and those that nobody has asked for since they could be probed, make some, at most once a second; the rest
-//! share one circuit.
+//! Names of operations come from clients. An operation gets a circuit when a call of it ends as a success or a failure,
+//! which counts there; errors for unknown names are neither, so made-up names take no memory unless all calls fail. When
+//! [all circuits are taken](CircuitBreakerLayer::max_keys), idle ones are removed at most once a second, and other
+//! operations share one circuit.
 //!
-//! # Seeing it
+//! # Observability
 //!
-//! [`CircuitBreakerLayer::handle`] reads the circuits and [registers](CircuitBreakerHandle::register) them as metrics. Each
-//! transition is an event of `tracing`, at level `WARN` where a circuit opens.
+//! [`CircuitBreakerLayer::snapshot`] reads the circuits, and [`CircuitBreakerLayer::handle`] also
+//! [registers](CircuitBreakerHandle::register) them as metrics. Each transition is a `tracing` event, at level `WARN` when
+//! a circuit opens.
 //!
 //! # Cancel safety
 //!
-//! A future that is dropped gives back the place of its probe and decides nothing, unless it was slow.
+//! Dropping the future frees a probe's permit and counts as nothing, unless the call was slow.
 
+mod call;
 mod circuit;
+mod circuit_map;
 mod circuits;
 mod error;
-mod first;
 mod future;
-mod gate;
 mod layer;
-mod machine;
+mod readiness;
 mod service;
 mod settings;
-mod status;
-mod table;
+mod snapshot;
+mod state_machine;
+
 mod tenants;
-mod terms;
-mod waiting;
 mod window;
 
 pub use self::circuit::Circuit;
-pub use self::circuits::{Circuits, One, PerKey, PerOperation};
+pub use self::circuits::{Circuits, PerKey, PerOperation, SingleCircuit};
 pub use self::error::CircuitBreakerError;
 pub use self::future::ResponseFuture;
 pub use self::layer::CircuitBreakerLayer;
 pub use self::service::CircuitBreaker;
-pub use self::status::{CircuitBreakerHandle, CircuitState, CircuitStatus};
+pub use self::snapshot::{CircuitBreakerHandle, CircuitSnapshot, CircuitState};

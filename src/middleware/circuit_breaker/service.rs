@@ -3,38 +3,35 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::circuit::Pass;
-use super::circuits::{Circuits, One, callers_deadline};
-use super::first::First;
-use super::future::Call;
-use super::gate::{Gate, admit};
+use super::circuits::{Circuits, SingleCircuit, caller_deadline};
+use super::readiness::Readiness;
 use super::{CircuitBreakerError, ResponseFuture};
 use crate::error::AnyError;
-use crate::middleware::inner_service::inner_service;
+use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::request::{RequestContext, ResponseContext};
 
-/// Refuses calls while too many fail. See the [module](super).
+/// Rejects calls while too many fail. See the [module](super).
 #[derive(Debug)]
-pub struct CircuitBreaker<S, C = One> {
+pub struct CircuitBreaker<S, C = SingleCircuit> {
     inner: S,
-    /// `None` where it is off.
+    /// `None` if it is disabled.
     circuits: Option<Arc<C>>,
-    /// What the last `poll_ready` found out for the next call, where it was not that all is well.
-    gate: Option<Gate>,
+    readiness: Readiness,
 }
 
 impl<S, C> CircuitBreaker<S, C> {
     pub(super) fn new(inner: S, circuits: Arc<C>) -> Self {
-        Self { inner, circuits: Some(circuits), gate: None }
+        Self { inner, circuits: Some(circuits), readiness: Readiness::default() }
     }
 
-    /// Refuses nothing.
-    pub(crate) fn off(inner: S) -> Self {
-        Self { inner, circuits: None, gate: None }
+    /// Forwards all calls.
+    pub(crate) fn disabled(inner: S) -> Self {
+        Self { inner, circuits: None, readiness: Readiness::default() }
     }
 }
 
 inner_service!(CircuitBreaker::<S, C> { inner });
+clone_service!(CircuitBreaker<S, C> { inner, circuits, readiness: Readiness::default() });
 
 impl<S, C, R> Service<R> for CircuitBreaker<S, C>
 where
@@ -46,59 +43,29 @@ where
 {
     type Response = S::Response;
     type Error = CircuitBreakerError<S::Error>;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S::Future, S::Error>;
 
-    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        let Self { inner, circuits, gate } = self;
-        let ready = match circuits.as_ref().and_then(|circuits| circuits.only()) {
+        let inner = &mut self.inner;
+        let ready = match self.circuits.as_ref().and_then(|circuits| circuits.single()) {
+            Some(circuit) => self.readiness.poll(circuit, |cx| inner.poll_ready(cx), cx),
             None => inner.poll_ready(cx),
-            // An answer that is there at once is all that most calls need.
-            Some(circuit) if gate.is_none() && circuit.word().closed().is_some() => match inner.poll_ready(cx) {
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-                other => gate.get_or_insert_default().poll(circuit, Some(other), |cx| inner.poll_ready(cx), cx),
-            },
-            Some(circuit) => gate.get_or_insert_default().poll(circuit, None, |cx| inner.poll_ready(cx), cx),
         };
         ready.map_err(CircuitBreakerError::Inner)
     }
 
-    // Always, so that the inner future is made where it stays and not moved there.
-    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
-        let Some(circuits) = &self.circuits else { return ResponseFuture::called(self.inner.call(request), None) };
-        let circuit = match circuits.of(&request) {
-            Ok(circuit) => circuit,
-            Err(first) => return call_first(&mut self.inner, request, first),
+        let Some(circuits) = &self.circuits else { return ResponseFuture::call(self.inner.call(request), None) };
+        let admitted = match circuits.single() {
+            Some(circuit) => self.readiness.admit(circuit),
+            None => circuits.admit(&request),
         };
-        let ticket = if self.gate.is_none()
-            && let Some(ticket) = circuit.word().closed()
-        {
-            ticket
-        } else {
-            match admit(&circuit, self.gate.take()) {
-                Ok(ticket) => ticket,
-                Err(retry_after) => return ResponseFuture::refused(retry_after),
-            }
+        let mut call = match admitted {
+            Ok(call) => call,
+            Err(retry_after) => return ResponseFuture::reject(retry_after),
         };
-        // Before the inner call, so that one that panics there counts as well.
-        let tenant = circuits.tenant_of(&request);
-        let call = Call::Let(Pass::begun(circuit, ticket, callers_deadline(&request), tenant));
-        ResponseFuture::called(self.inner.call(request), Some(call))
-    }
-}
-
-/// A call of an operation that has no circuit.
-// Apart, so that those of one that has are not made to keep room for it.
-#[cold]
-#[inline(never)]
-fn call_first<S: Service<R>, R>(inner: &mut S, request: R, first: Box<First>) -> ResponseFuture<S::Future> {
-    ResponseFuture::called(inner.call(request), Some(Call::First(first)))
-}
-
-// By hand: what one service has decided for its next call, the place of a probe among it, is its alone.
-impl<S: Clone, C> Clone for CircuitBreaker<S, C> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), circuits: self.circuits.clone(), gate: None }
+        // Before the inner call, so that a panic in it counts as a failure.
+        call.start(caller_deadline(&request));
+        ResponseFuture::call(self.inner.call(request), Some(call))
     }
 }

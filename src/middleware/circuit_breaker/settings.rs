@@ -1,67 +1,70 @@
 use std::time::{Duration, Instant};
 
+use super::call::nanos;
 use crate::error::{ErrorKind, ErrorKinds};
 use crate::middleware::clock;
-use crate::middleware::jitter::Jitter;
 
-/// When a circuit opens and closes.
+/// When circuits open and close.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
-    /// So many failures after one another.
-    pub(super) consecutive: Option<u32>,
-    /// The share of the window's calls that failed.
+    /// Consecutive failures that open the circuit.
+    pub(super) consecutive_failures: Option<u32>,
+    /// Share of failed calls in the window that opens the circuit.
     pub(super) failure_rate: Option<f64>,
-    pub(super) slow: Option<Slow>,
+    pub(super) slow_calls: Option<SlowCalls>,
     pub(super) window: Duration,
-    /// A share of fewer calls says nothing.
+    /// Calls that the window must have before shares count.
     pub(super) min_calls: u32,
-    pub(super) open: Duration,
-    pub(super) open_most: Duration,
-    /// Probes at a time.
-    pub(super) probes: u32,
-    /// Probes that must succeed.
-    pub(super) successes: u32,
+    /// The open time doubles from here up to the maximum, less a random part of up to a quarter.
+    pub(super) initial_open_time: Duration,
+    pub(super) max_open_time: Duration,
+    /// Concurrent probes.
+    pub(super) max_probes: u32,
+    /// Successful probes that close the circuit.
+    pub(super) required_successes: u32,
+    /// Error kinds that are failures.
     pub(super) failures: ErrorKinds,
-    /// A deadline of the caller's own that left this long and has passed is a failure. `None`: none ever is.
-    pub(super) patience: Option<Duration>,
-    /// Whether it is not ready while it is open.
-    pub(super) hold: bool,
-    /// What times are counted from.
+    /// The shortest timeout chosen by a caller whose expiry is a failure. `None`: no such expiry is.
+    pub(super) min_caller_timeout: Option<Duration>,
+    /// Whether `poll_ready` is pending while the circuit is open.
+    pub(super) unready_while_open: bool,
+    /// When the layer was created.
     pub(super) epoch: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Slow {
+pub(super) struct SlowCalls {
     pub(super) over: Duration,
+    /// Share of slow calls in the window that opens the circuit.
     pub(super) share: f64,
 }
+
+/// The longest window and open time: 30 years, as a time further away may not fit an `Instant`.
+pub(super) const MAX_TIME: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            consecutive: Some(5),
+            consecutive_failures: Some(5),
             failure_rate: Some(0.5),
-            slow: None,
+            slow_calls: None,
             window: Duration::from_secs(10),
             min_calls: 20,
-            open: Duration::from_secs(1),
-            open_most: Duration::from_secs(60),
-            probes: 1,
-            successes: 1,
+            initial_open_time: Duration::from_secs(1),
+            max_open_time: Duration::from_secs(60),
+            max_probes: 1,
+            required_successes: 1,
             failures: ErrorKinds::of(&[ErrorKind::Internal, ErrorKind::Unavailable, ErrorKind::DeadlineExceeded]),
-            patience: None,
-            hold: false,
+            min_caller_timeout: None,
+            unready_while_open: false,
             epoch: clock::read(),
         }
     }
 }
 
 impl Settings {
-    /// How long a circuit stays open that opens for the `trips`th time after one another: twice as long each time, up to
-    /// the bound, less a random part of up to a quarter.
-    pub(super) fn open_time(&self, trips: u32, jitter: &Jitter) -> Duration {
-        let doubled = 1_u32.checked_shl(trips.saturating_sub(1)).unwrap_or(u32::MAX);
-        let time = self.open.saturating_mul(doubled).min(self.open_most);
-        time - jitter.up_to(time / 4)
+    /// The nanoseconds from the epoch to `time`.
+    pub(super) fn nanos(&self, time: Instant) -> u64 {
+        nanos(time.saturating_duration_since(self.epoch))
     }
 }

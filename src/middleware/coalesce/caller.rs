@@ -3,67 +3,58 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use super::flight::{Flight, Found, Outcome, Run};
-use super::flights::{Boarded, Flights};
+use super::flight::{Check, Flight, Outcome};
+use super::flights::{Flights, Membership};
 
-/// A caller's place in a run, given up when it is dropped.
+/// A caller of a flight, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Caller<K, F, T, E> {
     flights: Arc<Flights<K, F, T, E>>,
     flight: Arc<Flight<K, F, T, E>>,
     digest: u128,
-    role: Role<F>,
+    role: Role,
 }
 
-#[derive(Debug)]
-enum Role<F> {
-    /// It is to begin the run, and may have a box for it.
-    Begins(Option<Run<F>>),
-    /// It has begun the run.
-    Leads,
-    /// It has joined the run at this place.
-    Joins(usize),
-}
-
-impl<F> Role<F> {
-    fn place(&self) -> usize {
-        match self {
-            Self::Begins(_) | Self::Leads => 0,
-            Self::Joins(place) => *place,
-        }
-    }
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    /// It is to start the run.
+    Starting,
+    /// It has started the run.
+    Leading,
+    /// It has joined the run of another, with this index.
+    Joined(usize),
 }
 
 impl<K, F, T, E> Caller<K, F, T, E> {
-    /// At the place that was given; `None` where there is none, as another question has the same digest.
-    pub(super) fn new(flights: &Arc<Flights<K, F, T, E>>, digest: u128, boarded: Boarded<K, F, T, E>) -> Option<Self> {
-        let (flight, role) = match boarded {
-            Boarded::Leads(flight, spare) => (flight, Role::Begins(spare)),
-            Boarded::Joins(flight, place) => (flight, Role::Joins(place)),
-            Boarded::Collides => return None,
+    pub(super) fn new(flights: &Arc<Flights<K, F, T, E>>, digest: u128, membership: Membership<K, F, T, E>) -> Self {
+        let (flight, role) = match membership {
+            Membership::Lead(flight) => (flight, Role::Starting),
+            Membership::Join(flight, caller) => (flight, Role::Joined(caller)),
         };
-        Some(Self { flights: Arc::clone(flights), flight, digest, role })
+        Self { flights: Arc::clone(flights), flight, digest, role }
     }
 
-    /// Whether it is for this caller to begin the run.
-    pub(super) fn is_to_begin(&self) -> bool {
-        matches!(self.role, Role::Begins(_))
+    /// Whether this caller is to [`start`](Self::start) the run.
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.role, Role::Starting)
     }
 
-    /// Begins the run that `call` makes.
-    pub(super) fn begin(&mut self, call: impl FnOnce() -> F) {
-        // If this panics it has not begun, and whoever has joined meanwhile is told when it is dropped.
-        let future = call();
-        if let Role::Begins(spare) = std::mem::replace(&mut self.role, Role::Leads) {
-            let run = match spare {
-                Some(mut run) => {
-                    run.set(Some(future));
-                    run
-                }
-                None => Box::pin(Some(future)),
-            };
-            self.flight.begin(run);
+    /// Starts the run with the future that `call` returns. If `call` panics, dropping this caller ends the flight.
+    pub(super) fn start(&mut self, call: impl FnOnce() -> F) {
+        let run = Box::pin(call());
+        self.role = Role::Leading;
+        self.flight.start(run);
+    }
+
+    fn index(&self) -> usize {
+        match self.role {
+            Role::Starting | Role::Leading => 0,
+            Role::Joined(index) => index,
         }
+    }
+
+    fn remove_flight(&self) {
+        self.flights.remove(self.digest, &self.flight);
     }
 }
 
@@ -74,25 +65,22 @@ where
     T: Clone,
 {
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
-        let mut run = match self.flight.look(self.role.place(), cx.waker()) {
-            Found::Outcome(outcome) => return Poll::Ready(outcome),
-            Found::Nothing => return Poll::Pending,
-            Found::Run(run) => run,
+        let mut run = match self.flight.check(self.index(), cx.waker()) {
+            Check::Return(outcome) => return Poll::Ready(outcome),
+            Check::Wait => return Poll::Pending,
+            Check::Poll(run) => run,
         };
         let waker = Waker::from(Arc::clone(&self.flight));
-        let panics = Panics(self);
-        let polled = match Option::as_pin_mut(run.as_mut()) {
-            Some(future) => future.poll(&mut Context::from_waker(&waker)),
-            None => unreachable!("a box is emptied when its run is over, and is not given back"),
-        };
+        let panic_guard = PanicGuard(self);
+        let polled = run.as_mut().poll(&mut Context::from_waker(&waker));
         let Poll::Ready(result) = polled else {
-            std::mem::forget(panics);
-            self.flight.give_back(run);
+            std::mem::forget(panic_guard);
+            self.flight.put_back(run);
             return Poll::Pending;
         };
-        run.as_mut().set(None);
-        std::mem::forget(panics);
-        self.flights.take_off(self.digest, &self.flight, Some(run));
+        drop(run);
+        std::mem::forget(panic_guard);
+        self.remove_flight();
         Poll::Ready(self.flight.end(Outcome::Ended(result.map_err(Arc::new))))
     }
 }
@@ -100,30 +88,30 @@ where
 impl<K, F, T, E> Drop for Caller<K, F, T, E> {
     fn drop(&mut self) {
         match self.role {
-            Role::Begins(_) => {
+            Role::Starting => {
                 let panicking = std::thread::panicking();
-                self.flights.take_off(self.digest, &self.flight, None);
+                self.remove_flight();
                 self.flight.fail(if panicking { Outcome::Panicked } else { Outcome::Abandoned });
             }
-            Role::Leads => {}
-            Role::Joins(_) => {
-                self.flights.gauges.waiting.fetch_sub(1, Ordering::Relaxed);
+            Role::Leading => {}
+            Role::Joined(_) => {
+                self.flights.counts.waiting.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        if let Some(mut run) = self.flight.leave(self.role.place()) {
-            // Off the table first, as the drop of the work may take a while.
-            self.flights.take_off(self.digest, &self.flight, None);
-            run.as_mut().set(None);
+        if let Some(run) = self.flight.leave(self.index()) {
+            // First, as dropping the run may take a while.
+            self.remove_flight();
+            drop(run);
         }
     }
 }
 
-/// Dropped by a panic: tells everybody.
-struct Panics<'a, K, F, T, E>(&'a Caller<K, F, T, E>);
+/// Ends the flight if a poll of the run panics.
+struct PanicGuard<'a, K, F, T, E>(&'a Caller<K, F, T, E>);
 
-impl<K, F, T, E> Drop for Panics<'_, K, F, T, E> {
+impl<K, F, T, E> Drop for PanicGuard<'_, K, F, T, E> {
     fn drop(&mut self) {
-        self.0.flights.take_off(self.0.digest, &self.0.flight, None);
+        self.0.remove_flight();
         self.0.flight.fail(Outcome::Panicked);
     }
 }

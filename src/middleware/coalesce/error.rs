@@ -2,15 +2,15 @@ use std::sync::Arc;
 
 use crate::error::{ErrorKind, layer_error};
 
-/// The caller's time was up, the shared run panicked, or the inner service failed.
+/// Error of [`Coalesce`](super::Coalesce): the deadline passed, the shared run panicked, or the inner service failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CoalesceError<E> {
-    /// The deadline of this call passed. The run goes on for those who still wait for it.
+    /// The deadline of this call passed. The run continues for the other callers.
     Elapsed,
-    /// The shared run panicked when it was polled for another call.
+    /// The shared run panicked when another call polled it.
     Panicked,
-    /// The inner service failed. All calls that share the run are told.
+    /// The inner service failed. All calls of the run share the error.
     Inner(Arc<E>),
 }
 
@@ -19,7 +19,7 @@ layer_error!(CoalesceError(Inner) {
     Self::Panicked => ErrorKind::Internal, None, "the shared run panicked";
 });
 
-// By hand: a clone needs no `E: Clone`, the error is shared.
+// By hand, as a derive would require `E: Clone`.
 impl<E> Clone for CoalesceError<E> {
     fn clone(&self) -> Self {
         match self {

@@ -1,8 +1,8 @@
-//! One run and those who wait for it.
+//! One run of the inner service, and the callers that wait for it.
 //!
-//! The run is in the flight's state, and whoever is polled when there is reason to polls it: takes it out, so that no
-//! lock is held meanwhile, and puts it back if it is pending. What the run is told to wake is the flight itself, which
-//! notes that there is a reason and wakes all who wait; so it does not matter which of them is polled next, or leaves.
+//! The future of the run is in the flight's state. Whichever caller is polled while there is reason to poll the run takes it
+//! out, so that no lock is held meanwhile, and puts it back if it is pending. The waker of the run is the flight itself: it
+//! notes that the run must be polled and wakes all callers, so it does not matter which of them is polled next or cancelled.
 
 use std::mem;
 use std::pin::Pin;
@@ -10,26 +10,24 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use crate::request::Priority;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 
-/// A future in a box that is used again for the next.
-pub(super) type Run<F> = Pin<Box<Option<F>>>;
+pub(super) type Run<F> = Pin<Box<F>>;
 
-/// What all who wait are told.
+/// How a run ended, for all callers.
 #[derive(Debug)]
 pub(super) enum Outcome<T, E> {
     Ended(Result<T, Arc<E>>),
-    /// A poll, or the call, has panicked.
+    /// A poll of the run, or the call, panicked.
     Panicked,
-    /// Who was to begin it has left before.
+    /// The caller that was to start the run was cancelled.
     Abandoned,
 }
 
 impl<T: Clone, E> Clone for Outcome<T, E> {
     fn clone(&self) -> Self {
         match self {
-            Self::Ended(Ok(answer)) => Self::Ended(Ok(answer.clone())),
-            Self::Ended(Err(error)) => Self::Ended(Err(Arc::clone(error))),
+            Self::Ended(result) => Self::Ended(result.clone()),
             Self::Panicked => Self::Panicked,
             Self::Abandoned => Self::Abandoned,
         }
@@ -38,7 +36,7 @@ impl<T: Clone, E> Clone for Outcome<T, E> {
 
 #[derive(Debug)]
 pub(super) struct Flight<K, F, T, E> {
-    pub(super) question: K,
+    pub(super) key: K,
     pub(super) priority: Priority,
     state: Mutex<State<F, T, E>>,
 }
@@ -46,175 +44,143 @@ pub(super) struct Flight<K, F, T, E> {
 #[derive(Debug)]
 struct State<F, T, E> {
     phase: Phase<F, T, E>,
-    /// There is reason to poll the run: it has not been polled yet, or it has woken the flight since.
+    /// Whether to poll the run: it has not been polled yet, or has been woken since.
     woken: bool,
-    /// Those who have not left.
+    /// Callers that have not been dropped.
     callers: usize,
-    /// The waker of the first caller, and those of the others: most have no others.
-    first: Option<Waker>,
-    others: Vec<Option<Waker>>,
+    /// By the index of the caller.
+    wakers: Vec<Option<Waker>>,
 }
 
 #[derive(Debug)]
 enum Phase<F, T, E> {
-    /// Not called yet, or being polled by one of the callers.
-    Away,
-    Waiting(Run<F>),
-    Over(Outcome<T, E>),
-    /// All have left. Nobody can join any more.
-    Left,
+    /// Not started, or being polled by a caller.
+    Taken,
+    Pending(Run<F>),
+    Ended(Outcome<T, E>),
+    /// All callers have been dropped, and none can join.
+    Closed,
 }
 
-/// What a caller finds.
-pub(super) enum Found<F, T, E> {
-    Outcome(Outcome<T, E>),
-    /// It is for this caller to poll the run, and to give it back or say what came of it.
-    Run(Run<F>),
-    Nothing,
-}
-
-/// Wakers of which each is to be woken, with no lock held.
-#[must_use]
-#[derive(Debug)]
-pub(super) struct ToWake {
-    first: Option<Waker>,
-    others: Vec<Option<Waker>>,
-}
-
-impl ToWake {
-    pub(super) fn wake(self) {
-        for waker in self.first.into_iter().chain(self.others.into_iter().flatten()) {
-            waker.wake();
-        }
-    }
+/// What a caller is to do.
+pub(super) enum Check<F, T, E> {
+    Return(Outcome<T, E>),
+    /// Poll the run, and then [`put_back`](Flight::put_back) or [`end`](Flight::end) it.
+    Poll(Run<F>),
+    Wait,
 }
 
 impl<F, T, E> State<F, T, E> {
-    fn waker(&mut self, place: usize) -> &mut Option<Waker> {
-        match place.checked_sub(1) {
-            None => &mut self.first,
-            Some(other) => &mut self.others[other],
-        }
-    }
-
-    fn wakers(&mut self) -> ToWake {
-        // Places are told apart by their number, so the vector keeps its length.
-        let empty = self.others.iter().map(|_| None).collect();
-        ToWake { first: self.first.take(), others: mem::replace(&mut self.others, empty) }
+    fn take_wakers(&mut self) -> Vec<Waker> {
+        self.wakers.iter_mut().filter_map(Option::take).collect()
     }
 }
 
+fn wake_all(wakers: Vec<Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
+}
+
 impl<K, F, T, E> Flight<K, F, T, E> {
-    /// With its first caller, at place 0.
-    pub(super) fn new(question: K, priority: Priority) -> Self {
-        let state = State { phase: Phase::Away, woken: true, callers: 1, first: None, others: Vec::new() };
-        Self { question, priority, state: Mutex::new(state) }
+    /// Creates a flight with its first caller, of index 0.
+    pub(super) fn new(key: K, priority: Priority) -> Self {
+        let state = State { phase: Phase::Taken, woken: true, callers: 1, wakers: vec![None] };
+        Self { key, priority, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<F, T, E>> {
-        // Nothing panics with the lock held but an allocation that fails.
-        self.state.lock()
-    }
-
-    /// A place for another caller, unless it is over.
+    /// Adds a caller and returns its index, unless the run has ended.
     pub(super) fn join(&self) -> Option<usize> {
-        let mut state = self.lock();
-        if let Phase::Over(_) | Phase::Left = state.phase {
+        let mut state = self.state.lock();
+        if let Phase::Ended(_) | Phase::Closed = state.phase {
             return None;
         }
         state.callers += 1;
-        state.others.push(None);
-        Some(state.others.len())
+        state.wakers.push(None);
+        Some(state.wakers.len() - 1)
     }
 
-    /// The inner service was called.
-    pub(super) fn begin(&self, run: Run<F>) {
-        let mut state = self.lock();
-        state.phase = Phase::Waiting(run);
-        // Those who have looked in vain.
-        if !state.others.is_empty() {
-            let wakers = state.wakers();
-            drop(state);
-            wakers.wake();
-        }
+    /// Starts the run. Callers that found none are woken.
+    pub(super) fn start(&self, run: Run<F>) {
+        let mut state = self.state.lock();
+        state.phase = Phase::Pending(run);
+        let wakers = state.take_wakers();
+        drop(state);
+        wake_all(wakers);
     }
 
-    /// What there is for the caller at `place`, who is to be woken by `waker` when there is more.
-    pub(super) fn look(&self, place: usize, waker: &Waker) -> Found<F, T, E>
+    /// Returns what a caller is to do, whose `waker` is woken when that changes.
+    pub(super) fn check(&self, caller: usize, waker: &Waker) -> Check<F, T, E>
     where
         T: Clone,
     {
-        let mut state = self.lock();
-        if let Phase::Over(outcome) = &state.phase {
-            return Found::Outcome(outcome.clone());
+        let mut state = self.state.lock();
+        if let Phase::Ended(outcome) = &state.phase {
+            return Check::Return(outcome.clone());
         }
-        let known = state.waker(place);
-        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            *known = Some(waker.clone());
+        match &mut state.wakers[caller] {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
         }
-        if state.woken
-            && let Phase::Waiting(_) = state.phase
-            && let Phase::Waiting(run) = mem::replace(&mut state.phase, Phase::Away)
-        {
-            state.woken = false;
-            return Found::Run(run);
+        if !state.woken {
+            return Check::Wait;
         }
-        Found::Nothing
+        match mem::replace(&mut state.phase, Phase::Taken) {
+            Phase::Pending(run) => {
+                state.woken = false;
+                Check::Poll(run)
+            }
+            other => {
+                state.phase = other;
+                Check::Wait
+            }
+        }
     }
 
-    /// The run is pending. If it has woken the flight meanwhile, then whoever gives it back as well.
-    pub(super) fn give_back(&self, run: Run<F>) {
-        self.lock().phase = Phase::Waiting(run);
+    /// Puts back a run that is pending.
+    pub(super) fn put_back(&self, run: Run<F>) {
+        self.state.lock().phase = Phase::Pending(run);
     }
 
-    /// The run is over. What comes back is for the one who polled it, and a copy of it for each of the others.
+    /// Ends the flight, and returns the outcome for the caller that polled the run.
     pub(super) fn end(&self, outcome: Outcome<T, E>) -> Outcome<T, E>
     where
         T: Clone,
     {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.callers == 1 {
-            state.phase = Phase::Left;
+            // Nobody else needs a copy, which may be large.
+            state.phase = Phase::Closed;
             return outcome;
         }
-        let ours = outcome.clone();
-        state.phase = Phase::Over(outcome);
-        let wakers = state.wakers();
         drop(state);
-        wakers.wake();
-        ours
+        self.fail(outcome.clone());
+        outcome
     }
 
-    /// There is no run any more, and none that is over.
+    /// Ends the flight for all other callers.
     pub(super) fn fail(&self, outcome: Outcome<T, E>) {
-        let mut state = self.lock();
-        state.phase = Phase::Over(outcome);
-        let wakers = state.wakers();
+        let mut state = self.state.lock();
+        state.phase = Phase::Ended(outcome);
+        let wakers = state.take_wakers();
         drop(state);
-        wakers.wake();
+        wake_all(wakers);
     }
 
-    /// The caller at `place` leaves. What comes back is to be dropped and cancelled: nobody is left to wait for it.
-    pub(super) fn leave(&self, place: usize) -> Option<Run<F>> {
-        let mut state = self.lock();
+    /// Removes a caller. Returns the run if it was the last, to be dropped and so cancelled.
+    pub(super) fn leave(&self, caller: usize) -> Option<Run<F>> {
+        let mut state = self.state.lock();
         state.callers -= 1;
-        let gone = state.waker(place).take();
+        let waker = state.wakers[caller].take();
+        let (mut phase, mut wakers) = (Phase::Taken, Vec::new());
         if state.callers == 0 {
-            let phase = mem::replace(&mut state.phase, Phase::Left);
-            drop(state);
-            return match phase {
-                Phase::Waiting(run) => Some(run),
-                Phase::Away | Phase::Over(_) | Phase::Left => None,
-            };
+            phase = mem::replace(&mut state.phase, Phase::Closed);
+        } else if state.woken {
+            // It may have been this caller that was woken to poll the run.
+            wakers = state.take_wakers();
         }
-        // It may have been woken to poll the run, and will not.
-        let wakers = state.woken.then(|| state.wakers());
         drop(state);
-        drop(gone);
-        if let Some(wakers) = wakers {
-            wakers.wake();
-        }
-        None
+        drop(waker);
+        wake_all(wakers);
+        if let Phase::Pending(run) = phase { Some(run) } else { None }
     }
 }
 
@@ -223,15 +189,11 @@ where
     Self: Send + Sync + 'static,
 {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.woken = true;
-        let wakers = state.wakers();
+        let wakers = state.take_wakers();
         drop(state);
-        wakers.wake();
+        wake_all(wakers);
     }
 }
 

@@ -4,126 +4,117 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::flight::{Flight, Run};
-use crate::middleware::cache_key::ByDigest;
+use super::flight::Flight;
 use crate::request::Priority;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 
-/// The runs that a [`CoalesceLayer`](super::CoalesceLayer), its clones and their services have in flight.
+type Table<K, F, T, E> = HashMap<u128, Arc<Flight<K, F, T, E>>>;
+
+/// The runs in flight of a [`CoalesceLayer`](super::CoalesceLayer), which its clones and their services share.
 pub struct Flights<K, F, T, E> {
-    parts: [Mutex<Part<K, F, T, E>>; PARTS],
-    pub(super) gauges: Arc<Gauges>,
-}
-
-/// By the digests of their questions.
-type Listed<F> = HashMap<u128, Arc<F>, ByDigest>;
-
-/// The table is cut into so many, each with a lock of its own.
-const PARTS: usize = 16;
-
-/// How many boxes each part keeps for the next runs.
-const SPARE: usize = 4;
-
-struct Part<K, F, T, E> {
-    flights: Listed<Flight<K, F, T, E>>,
-    spare: Vec<Run<F>>,
+    by_digest: Mutex<Table<K, F, T, E>>,
+    pub(super) counts: Arc<Counts>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Gauges {
-    pub(super) runs: AtomicUsize,
+pub(super) struct Counts {
+    pub(super) in_flight: AtomicUsize,
     pub(super) waiting: AtomicUsize,
     pub(super) led: AtomicU64,
     pub(super) joined: AtomicU64,
 }
 
-/// What comes of a question.
-pub(super) enum Boarded<K, F, T, E> {
-    /// A new run, to be begun, and the box for it.
-    Leads(Arc<Flight<K, F, T, E>>, Option<Run<F>>),
-    /// A place in a run that is in flight.
-    Joins(Arc<Flight<K, F, T, E>>, usize),
-    /// Another question has the same digest.
-    Collides,
+/// The state of a [`CoalesceLayer`](super::CoalesceLayer).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct CoalesceSnapshot {
+    /// Runs in flight.
+    pub in_flight: usize,
+    /// Calls that wait for the run of another call.
+    pub waiting: usize,
+    /// Runs that were started.
+    pub led: u64,
+    /// Times that a call joined the run of another call.
+    pub joined: u64,
+}
+
+impl Counts {
+    pub(super) fn snapshot(&self) -> CoalesceSnapshot {
+        CoalesceSnapshot {
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            led: self.led.load(Ordering::Relaxed),
+            joined: self.joined.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The flight of a call.
+pub(super) enum Membership<K, F, T, E> {
+    /// A new flight, which this call is to start.
+    Lead(Arc<Flight<K, F, T, E>>),
+    /// A flight of another call, and the index of this caller in it.
+    Join(Arc<Flight<K, F, T, E>>, usize),
 }
 
 impl<K, F, T, E> Flights<K, F, T, E> {
-    pub(super) fn new(gauges: Arc<Gauges>) -> Self {
-        let part = |_| Mutex::new(Part { flights: HashMap::with_hasher(ByDigest), spare: Vec::new() });
-        Self { parts: std::array::from_fn(part), gauges }
+    pub(super) fn new(counts: Arc<Counts>) -> Self {
+        Self { by_digest: Mutex::new(HashMap::new()), counts }
     }
 
-    fn part(&self, digest: u128) -> MutexGuard<'_, Part<K, F, T, E>> {
-        // Other bits than the table goes by.
-        let part = &self.parts[(digest >> 124) as usize % PARTS];
-        part.lock()
-    }
-
-    /// A place in the run of the question that `is_same` knows, or a new run of it.
-    pub(super) fn board(
+    /// Joins the flight of the key that `is_equal` compares with, or adds a new one. `None` if another key has the same
+    /// digest.
+    pub(super) fn join_or_lead<Q>(
         &self,
         digest: u128,
         priority: Priority,
-        is_same: impl FnOnce(&K) -> bool,
-        hold: impl FnOnce() -> K,
-    ) -> Boarded<K, F, T, E> {
-        let mut part = self.part(digest);
-        let Part { flights, spare } = &mut *part;
-        let (flight, replaced) = match flights.entry(digest) {
-            Entry::Vacant(vacant) => {
-                let flight = Arc::new(Flight::new(hold(), priority));
-                (Arc::clone(vacant.insert(flight)), None)
-            }
-            Entry::Occupied(mut occupied) => {
-                let flight = occupied.get();
-                if !is_same(&flight.question) {
-                    return Boarded::Collides;
+        key: Q,
+        is_equal: impl FnOnce(&K, &Q) -> bool,
+        to_owned_key: impl FnOnce(Q) -> K,
+    ) -> Option<Membership<K, F, T, E>> {
+        let mut flights = self.by_digest.lock();
+        let replaced = match flights.entry(digest) {
+            Entry::Occupied(entry) => {
+                let flight = entry.get();
+                if !is_equal(&flight.key, &key) {
+                    return None;
                 }
                 if flight.priority >= priority
-                    && let Some(place) = flight.join()
+                    && let Some(caller) = flight.join()
                 {
-                    let flight = Arc::clone(flight);
-                    drop(part);
-                    self.gauges.waiting.fetch_add(1, Ordering::Relaxed);
-                    self.gauges.joined.fetch_add(1, Ordering::Relaxed);
-                    return Boarded::Joins(flight, place);
+                    self.counts.waiting.fetch_add(1, Ordering::Relaxed);
+                    self.counts.joined.fetch_add(1, Ordering::Relaxed);
+                    return Some(Membership::Join(Arc::clone(flight), caller));
                 }
-                // Less urgent, or over and about to be taken off: those after this one join this one.
-                let flight = Arc::new(Flight::new(hold(), priority));
-                (Arc::clone(&flight), Some(occupied.insert(flight)))
+                // It is less urgent, or has ended and is about to be removed. Later calls join the new one.
+                Some(entry.remove())
             }
+            Entry::Vacant(_) => None,
         };
-        let spare = spare.pop();
-        drop(part);
+        let flight = Arc::new(Flight::new(to_owned_key(key), priority));
+        flights.insert(digest, Arc::clone(&flight));
+        drop(flights);
         drop(replaced);
-        self.gauges.runs.fetch_add(1, Ordering::Relaxed);
-        self.gauges.led.fetch_add(1, Ordering::Relaxed);
-        Boarded::Leads(flight, spare)
+        self.counts.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.counts.led.fetch_add(1, Ordering::Relaxed);
+        Some(Membership::Lead(flight))
     }
 
-    /// Takes a run that is over off the table, so that who asks from now on begins another. The box, empty, is kept for it.
-    pub(super) fn take_off(&self, digest: u128, flight: &Arc<Flight<K, F, T, E>>, spare: Option<Run<F>>) {
-        self.gauges.runs.fetch_sub(1, Ordering::Relaxed);
-        let mut part = self.part(digest);
-        // Another may have taken its place.
-        let removed = match part.flights.entry(digest) {
-            Entry::Occupied(listed) if Arc::ptr_eq(listed.get(), flight) => Some(listed.remove()),
-            Entry::Occupied(_) | Entry::Vacant(_) => None,
-        };
-        let rest = match spare {
-            Some(spare) if part.spare.len() < SPARE => {
-                part.spare.push(spare);
-                None
-            }
-            rest => rest,
-        };
-        drop(part);
-        drop((removed, rest));
+    /// Removes a flight that has ended, so that the next call starts another.
+    pub(super) fn remove(&self, digest: u128, flight: &Arc<Flight<K, F, T, E>>) {
+        self.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let mut flights = self.by_digest.lock();
+        // Another flight may have replaced it.
+        let is_listed = flights.get(&digest).is_some_and(|listed| Arc::ptr_eq(listed, flight));
+        let removed = if is_listed { flights.remove(&digest) } else { None };
+        drop(flights);
+        drop(removed);
     }
 }
 
 impl<K, F, T, E> fmt::Debug for Flights<K, F, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights").field("gauges", &self.gauges).finish_non_exhaustive()
+        f.debug_tuple("Flights").field(&self.counts.snapshot()).finish()
     }
 }

@@ -9,57 +9,55 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::CoalesceError;
-use super::again::{Again, CallerOf, FlightsOf};
 use super::flight::Outcome;
+use super::shared::{CallerOf, FlightsOf, Rerun};
 use crate::error::{AnyError, ErrorKind};
-use crate::middleware::cache_key::Repeats;
+use crate::middleware::cache_key::CacheKey;
 use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::RequestContext;
 
-type AgainOf<S, P, R> = Again<S, P, FlightsOf<S, P, R>, R>;
+type RerunOf<S, P, R> = Box<Rerun<S, P, FlightsOf<S, P, R>, R>>;
 
-/// The answer of a [`Coalesce`](super::Coalesce).
+/// Response future of [`Coalesce`](super::Coalesce).
 ///
 /// # Panics
-/// Where the request has a deadline and the run is pending, polling needs a Tokio runtime with time enabled.
+/// Polling needs a Tokio runtime with time enabled if the request has a deadline and the run is pending.
 #[pin_project]
-pub struct ResponseFuture<S: Service<R>, P: Repeats<R>, R> {
+pub struct ResponseFuture<S: Service<R>, P: CacheKey<R>, R> {
     #[pin]
     state: State<S, P, R>,
 }
 
 #[pin_project(project = StateProj)]
-enum State<S: Service<R>, P: Repeats<R>, R> {
-    /// It is nobody's repeat.
+enum State<S: Service<R>, P: CacheKey<R>, R> {
+    /// The run is not shared.
     Alone {
         #[pin]
         inner: S::Future,
     },
     Shared {
-        /// `None` while it waits for readiness to run on its own.
+        /// `None` while it waits for readiness to run alone.
         caller: Option<CallerOf<S, P, R>>,
-        /// For those who have joined.
-        again: Option<Box<AgainOf<S, P, R>>>,
+        /// `None` if it leads.
+        rerun: Option<RerunOf<S, P, R>>,
         #[pin]
         timer: LazyTimer,
     },
-    Done,
+    Completed,
 }
 
-impl<S: Service<R>, P: Repeats<R>, R> ResponseFuture<S, P, R> {
-    #[inline]
+impl<S: Service<R>, P: CacheKey<R>, R> ResponseFuture<S, P, R> {
     pub(super) fn alone(inner: S::Future) -> Self {
         Self { state: State::Alone { inner } }
     }
 
-    #[inline]
-    pub(super) fn leads(caller: CallerOf<S, P, R>, deadline: Option<Instant>) -> Self {
-        Self { state: State::Shared { caller: Some(caller), again: None, timer: LazyTimer::new(deadline) } }
-    }
-
-    pub(super) fn joins(caller: CallerOf<S, P, R>, again: AgainOf<S, P, R>, deadline: Option<Instant>) -> Self {
-        let again = Some(Box::new(again));
-        Self { state: State::Shared { caller: Some(caller), again, timer: LazyTimer::new(deadline) } }
+    /// With what it needs to call again, if it does not lead the run.
+    pub(super) fn shared(
+        caller: CallerOf<S, P, R>,
+        rerun: Option<RerunOf<S, P, R>>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self { state: State::Shared { caller: Some(caller), rerun, timer: LazyTimer::new(deadline) } }
     }
 }
 
@@ -69,87 +67,69 @@ where
     S::Response: Clone + Send + 'static,
     S::Error: AnyError + Send + Sync,
     S::Future: Send + 'static,
-    P: Repeats<R>,
+    P: CacheKey<R>,
     R: RequestContext,
 {
     type Output = Result<S::Response, CoalesceError<S::Error>>;
 
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let StateProj::Alone { inner } = self.as_mut().project().state.project() {
-            return inner.poll(cx).map_err(|error| CoalesceError::Inner(Arc::new(error)));
-        }
-        self.poll_shared(cx)
-    }
-}
-
-impl<S, P, R> ResponseFuture<S, P, R>
-where
-    S: Service<R> + Clone,
-    S::Response: Clone + Send + 'static,
-    S::Error: AnyError + Send + Sync,
-    S::Future: Send + 'static,
-    P: Repeats<R>,
-    R: RequestContext,
-{
-    // Apart, so that a call that is nobody's repeat is not made to keep room for it.
-    #[inline(never)]
-    fn poll_shared(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let (caller, again, mut timer) = match this.state.as_mut().project() {
+            let (caller, rerun, mut timer) = match this.state.as_mut().project() {
                 StateProj::Alone { inner } => {
                     return inner.poll(cx).map_err(|error| CoalesceError::Inner(Arc::new(error)));
                 }
-                StateProj::Shared { caller, again, timer } => (caller, again, timer),
-                StateProj::Done => panic!("polled after it had completed"),
+                StateProj::Shared { caller, rerun, timer } => (caller, rerun, timer),
+                StateProj::Completed => panic!("polled after completion"),
             };
-            // An answer that is there wins over a deadline that has passed.
-            let waiting = match caller.as_ref().filter(|caller| !caller.is_to_begin()) {
-                Some(caller) => caller.poll(cx).map(Some),
-                None => Poll::Ready(None),
-            };
-            let answer = match (waiting, &mut *again) {
-                (Poll::Ready(Some(outcome)), Some(going)) if is_of_its_caller(&outcome) => {
-                    *caller = going.board();
-                    continue;
-                }
-                (Poll::Ready(Some(outcome)), _) => told(outcome),
-                (Poll::Pending, _) => {
-                    ready!(timer.as_mut().poll_elapsed(cx));
-                    Err(CoalesceError::Elapsed)
-                }
-                // A call that is late is not made, even if there is room now.
-                (Poll::Ready(None), _) if timer.as_mut().poll_elapsed(cx).is_ready() => Err(CoalesceError::Elapsed),
-                (Poll::Ready(None), Some(going)) => match ready!(going.service.poll_ready(cx)) {
-                    Ok(()) => {
-                        let request = going.request.take().expect("it has not been called");
-                        let call = || going.shared.call(&mut going.service, request);
-                        match caller {
-                            Some(caller) => {
-                                caller.begin(call);
-                                *again = None;
-                            }
-                            None => {
-                                let inner = call();
-                                this.state.set(State::Alone { inner });
-                            }
+            let result = match caller.as_ref().filter(|caller| !caller.is_starting()) {
+                Some(running) => match running.poll(cx) {
+                    Poll::Ready(outcome) => match (outcome, &*rerun) {
+                        (outcome, Some(rerun)) if is_of_leader_alone(&outcome) => {
+                            *caller = rerun.join_or_lead();
+                            continue;
                         }
-                        continue;
+                        (outcome, _) => into_result(outcome),
+                    },
+                    Poll::Pending => {
+                        ready!(timer.as_mut().poll_elapsed(cx));
+                        Err(CoalesceError::Elapsed)
                     }
-                    Err(error) => Err(CoalesceError::Inner(Arc::new(error))),
                 },
-                (Poll::Ready(None), None) => unreachable!("who has not joined has begun its run in the call"),
+                // First, as a request past its deadline is not sent even if the service is ready.
+                None if timer.as_mut().poll_elapsed(cx).is_ready() => Err(CoalesceError::Elapsed),
+                None => {
+                    let mut next = rerun.take().expect("a leader has started its run in the call");
+                    match next.service.poll_ready(cx) {
+                        Poll::Pending => {
+                            *rerun = Some(next);
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(Err(error)) => Err(CoalesceError::Inner(Arc::new(error))),
+                        Poll::Ready(Ok(())) => {
+                            let request = next.request.take().expect("it has not been called");
+                            let call = || next.shared.call(&mut next.service, request);
+                            match caller {
+                                Some(caller) => caller.start(call),
+                                None => {
+                                    let inner = call();
+                                    this.state.set(State::Alone { inner });
+                                }
+                            }
+                            continue;
+                        }
+                    }
+                }
             };
-            // Its place is given up now, and not when the caller drops what is left.
-            this.state.set(State::Done);
-            return Poll::Ready(answer);
+            // Leaves the flight now rather than when the future is dropped.
+            this.state.set(State::Completed);
+            return Poll::Ready(result);
         }
     }
 }
 
-/// Whether a run has ended for a reason that is its first caller's alone, and not that of those who have joined.
-fn is_of_its_caller<T, E: AnyError>(outcome: &Outcome<T, E>) -> bool {
+/// Whether a run has ended for a reason of its leader's that does not apply to the callers that joined.
+fn is_of_leader_alone<T, E: AnyError>(outcome: &Outcome<T, E>) -> bool {
     match outcome {
         Outcome::Ended(Err(error)) => {
             matches!(error.classify().kind, ErrorKind::DeadlineExceeded | ErrorKind::Cancelled)
@@ -159,22 +139,22 @@ fn is_of_its_caller<T, E: AnyError>(outcome: &Outcome<T, E>) -> bool {
     }
 }
 
-fn told<T, E>(outcome: Outcome<T, E>) -> Result<T, CoalesceError<E>> {
+fn into_result<T, E>(outcome: Outcome<T, E>) -> Result<T, CoalesceError<E>> {
     match outcome {
         Outcome::Ended(result) => result.map_err(CoalesceError::Inner),
         Outcome::Panicked => Err(CoalesceError::Panicked),
-        Outcome::Abandoned => unreachable!("who can be told that goes again"),
+        Outcome::Abandoned => unreachable!("only callers that can call again wait for a run that has not started"),
     }
 }
 
-impl<S: Service<R>, P: Repeats<R>, R> fmt::Debug for ResponseFuture<S, P, R> {
+impl<S: Service<R>, P: CacheKey<R>, R> fmt::Debug for ResponseFuture<S, P, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Alone { .. } => "alone",
-            State::Shared { again: None, .. } => "leading",
-            State::Shared { caller: Some(caller), .. } if !caller.is_to_begin() => "joined",
-            State::Shared { .. } => "waiting for readiness",
-            State::Done => "done",
+            State::Shared { rerun: None, .. } => "leading",
+            State::Shared { caller: Some(caller), .. } if !caller.is_starting() => "joined",
+            State::Shared { .. } => "await ready",
+            State::Completed => "completed",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }

@@ -1,98 +1,62 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::again::Shared;
-use super::flights::Gauges;
-use super::{Coalesce, Flights};
+use super::flights::Counts;
+use super::shared::Shared;
+use super::{Coalesce, CoalesceSnapshot, Flights};
 
 /// Lets equal requests in flight share one run. See the [module](super).
 ///
-/// Clones share their runs. [`run_for`](Self::run_for) begins anew, so configure first and clone after. The type of what is shared,
-/// `L`, follows from the service that the layer is put around.
+/// Clones share their runs. [`min_run_time`](Self::min_run_time) begins with new ones, so configure first and clone after.
+/// `L` is the [`Flights`] of the service that the layer is applied to.
 pub struct CoalesceLayer<P, L> {
     shared: Arc<Shared<P, L>>,
 }
 
 impl<P, K, F, T, E> CoalesceLayer<P, Flights<K, F, T, E>> {
-    /// Shares a run among those requests that `repeats` takes for repeats of each other.
-    pub fn new(repeats: P) -> Self {
-        Self::counted_by(repeats, &CoalesceHandle::default())
+    /// Creates a layer that shares runs among requests with equal keys.
+    pub fn new(cache_key: P) -> Self {
+        Self::counted_by(cache_key, &CoalesceHandle::default())
     }
 
-    /// Counts in `handle`, with others that do.
-    pub(crate) fn counted_by(repeats: P, handle: &CoalesceHandle) -> Self {
-        let flights = Arc::new(Flights::new(Arc::clone(&handle.gauges)));
-        Self { shared: Arc::new(Shared { repeats, run_for: None, flights }) }
+    /// Creates a layer that shares its counts with the others of `handle`.
+    pub(crate) fn counted_by(cache_key: P, handle: &CoalesceHandle) -> Self {
+        let flights = Arc::new(Flights::new(Arc::clone(&handle.counts)));
+        Self { shared: Arc::new(Shared { cache_key, min_run_time: None, flights }) }
     }
 
-    /// Gives each run so much time from its start, or more where its first caller has more, so that it goes on when that one
-    /// has left: for callers of one question who differ much in how long they wait. What is inside then does not see how
-    /// soon the first answer is due. A request without a deadline has none here either.
+    /// Extends the deadline of each run to at least this time from its start, so that it does not end with a leader whose
+    /// deadline is short. The inner service then does not see when the first response is due. Runs of requests without a
+    /// deadline have none.
     #[must_use]
-    pub fn run_for(self, time: Duration) -> Self
+    pub fn min_run_time(self, time: Duration) -> Self
     where
         P: Clone,
     {
-        let repeats = self.shared.repeats.clone();
+        let cache_key = self.shared.cache_key.clone();
         let flights = Arc::new(Flights::new(Arc::default()));
-        Self { shared: Arc::new(Shared { repeats, run_for: Some(time), flights }) }
+        Self { shared: Arc::new(Shared { cache_key, min_run_time: Some(time), flights }) }
     }
 
-    /// Reads what is in flight.
-    pub fn handle(&self) -> CoalesceHandle {
-        CoalesceHandle { gauges: Arc::clone(&self.shared.flights.gauges) }
-    }
-
-    /// How many runs are in flight.
-    pub fn in_flight(&self) -> usize {
-        self.handle().in_flight()
-    }
-
-    /// How many calls wait for a run that another has begun.
-    pub fn waiting(&self) -> usize {
-        self.handle().waiting()
-    }
-
-    /// How many runs have been begun.
-    pub fn led(&self) -> u64 {
-        self.handle().led()
-    }
-
-    /// How many times a call has joined a run of another.
-    pub fn joined(&self) -> u64 {
-        self.handle().joined()
+    /// Returns the current counts.
+    pub fn snapshot(&self) -> CoalesceSnapshot {
+        self.shared.flights.counts.snapshot()
     }
 }
 
-/// Reads what a [`CoalesceLayer`] has in flight. Clones read the same.
+/// Reads the counts of one or several layers without their type parameters.
 #[derive(Clone, Debug, Default)]
 pub struct CoalesceHandle {
-    gauges: Arc<Gauges>,
+    counts: Arc<Counts>,
 }
 
 impl CoalesceHandle {
-    /// How many runs are in flight.
-    pub fn in_flight(&self) -> usize {
-        self.gauges.runs.load(Ordering::Relaxed)
-    }
-
-    /// How many calls wait for a run that another has begun.
-    pub fn waiting(&self) -> usize {
-        self.gauges.waiting.load(Ordering::Relaxed)
-    }
-
-    /// How many runs have been begun.
-    pub fn led(&self) -> u64 {
-        self.gauges.led.load(Ordering::Relaxed)
-    }
-
-    /// How many times a call has joined a run of another.
-    pub fn joined(&self) -> u64 {
-        self.gauges.joined.load(Ordering::Relaxed)
+    /// Returns the current counts.
+    pub fn snapshot(&self) -> CoalesceSnapshot {
+        self.counts.snapshot()
     }
 }
 
@@ -104,7 +68,7 @@ impl<S, P, L> Layer<S> for CoalesceLayer<P, L> {
     }
 }
 
-// By hand: the runs are shared.
+// By hand, as a derive would require `P: Clone`.
 impl<P, L> Clone for CoalesceLayer<P, L> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
@@ -113,9 +77,6 @@ impl<P, L> Clone for CoalesceLayer<P, L> {
 
 impl<P, L: fmt::Debug> fmt::Debug for CoalesceLayer<P, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CoalesceLayer")
-            .field("run_for", &self.shared.run_for)
-            .field("flights", &self.shared.flights)
-            .finish_non_exhaustive()
+        f.debug_struct("CoalesceLayer").field("flights", &self.shared.flights).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Every order in which callers look, give back and leave while the run wakes.
+//! Checks every order in which callers check, put back and leave while the run wakes them.
 
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -7,10 +7,10 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
-use super::{Flight, Found, Outcome, Run};
+use super::{Check, Flight, Outcome, Run};
 use crate::request::Priority;
 
-type OfNumbers = Flight<(), (), u32, ()>;
+type NumberFlight = Flight<(), (), u32, ()>;
 
 /// Wakes by a condition: loom's `unpark` is lost on a thread that has not parked yet.
 #[derive(Default)]
@@ -37,44 +37,44 @@ impl Wake for Signal {
 }
 
 fn run() -> Run<()> {
-    Box::pin(Some(()))
+    Box::pin(())
 }
 
-/// A flight with two callers, begun.
-fn flight() -> Arc<OfNumbers> {
-    let flight = Arc::new(OfNumbers::new((), Priority::Normal));
+/// A flight with two callers that has started.
+fn flight() -> Arc<NumberFlight> {
+    let flight = Arc::new(NumberFlight::new((), Priority::Normal));
     assert_eq!(flight.join(), Some(1));
-    flight.begin(run());
+    flight.start(run());
     flight
 }
 
-/// Looks until there is an answer, as a task that is polled when it is woken. The run is over once `done` says so.
-fn wait(flight: &OfNumbers, place: usize, done: &AtomicBool) -> u32 {
+/// Checks until there is an outcome, like a task that is polled when it is woken. The run ends once `done` is set.
+fn wait(flight: &NumberFlight, caller: usize, done: &AtomicBool) -> u32 {
     let signal = Arc::new(Signal::default());
     let waker = Waker::from(Arc::clone(&signal));
     loop {
-        let outcome = match flight.look(place, &waker) {
-            Found::Outcome(outcome) => outcome,
-            Found::Run(_) if done.load(Ordering::SeqCst) => flight.end(Outcome::Ended(Ok(7))),
-            Found::Run(run) => {
-                flight.give_back(run);
+        let outcome = match flight.check(caller, &waker) {
+            Check::Return(outcome) => outcome,
+            Check::Poll(_) if done.load(Ordering::SeqCst) => flight.end(Outcome::Ended(Ok(7))),
+            Check::Poll(run) => {
+                flight.put_back(run);
                 signal.wait();
                 continue;
             }
-            Found::Nothing => {
+            Check::Wait => {
                 signal.wait();
                 continue;
             }
         };
         match outcome {
-            Outcome::Ended(Ok(answer)) => return answer,
+            Outcome::Ended(Ok(response)) => return response,
             other => panic!("{other:?}"),
         }
     }
 }
 
-/// What the work does when it is done.
-fn work(flight: &Arc<OfNumbers>, done: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
+/// The work: ends and wakes the flight.
+fn work(flight: &Arc<NumberFlight>, done: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
     let (flight, done) = (Arc::clone(flight), Arc::clone(done));
     thread::spawn(move || {
         done.store(true, Ordering::SeqCst);
@@ -83,7 +83,7 @@ fn work(flight: &Arc<OfNumbers>, done: &Arc<AtomicBool>) -> thread::JoinHandle<(
 }
 
 #[test]
-fn loom_all_who_wait_are_answered() {
+fn loom_all_callers_get_the_outcome() {
     loom::model(|| {
         let (flight, done) = (flight(), Arc::new(AtomicBool::new(false)));
         let work = work(&flight, &done);
@@ -98,40 +98,40 @@ fn loom_all_who_wait_are_answered() {
 }
 
 #[test]
-fn loom_who_leaves_takes_no_wake_along() {
+fn loom_a_wake_is_not_lost_with_a_caller_that_leaves() {
     loom::model(|| {
         let (flight, done) = (flight(), Arc::new(AtomicBool::new(false)));
         let work = work(&flight, &done);
         let leaves = {
             let (flight, done) = (Arc::clone(&flight), Arc::clone(&done));
             thread::spawn(move || {
-                // Polls once, and does not come back.
-                match flight.look(0, &Waker::from(Arc::new(Signal::default()))) {
-                    Found::Run(_) if done.load(Ordering::SeqCst) => drop(flight.end(Outcome::Ended(Ok(7)))),
-                    Found::Run(run) => flight.give_back(run),
-                    Found::Outcome(_) | Found::Nothing => {}
+                // Polls once and is dropped.
+                match flight.check(0, &Waker::from(Arc::new(Signal::default()))) {
+                    Check::Poll(_) if done.load(Ordering::SeqCst) => drop(flight.end(Outcome::Ended(Ok(7)))),
+                    Check::Poll(run) => flight.put_back(run),
+                    Check::Return(_) | Check::Wait => {}
                 }
-                assert!(flight.leave(0).is_none(), "another waits");
+                assert!(flight.leave(0).is_none(), "another caller waits");
             })
         };
         assert_eq!(wait(&flight, 1, &done), 7);
         leaves.join().unwrap();
         work.join().unwrap();
-        assert!(flight.leave(1).is_none(), "the run is over");
+        assert!(flight.leave(1).is_none(), "the run has ended");
     });
 }
 
 #[test]
-fn loom_the_last_to_leave_has_the_run_to_cancel() {
+fn loom_the_last_caller_to_leave_gets_the_run() {
     loom::model(|| {
         let (flight, cancelled) = (flight(), Arc::new(AtomicUsize::new(0)));
-        let leave = |place: usize| {
+        let leave = |caller: usize| {
             let (flight, cancelled) = (Arc::clone(&flight), Arc::clone(&cancelled));
             thread::spawn(move || {
-                if let Found::Run(run) = flight.look(place, &Waker::from(Arc::new(Signal::default()))) {
-                    flight.give_back(run);
+                if let Check::Poll(run) = flight.check(caller, &Waker::from(Arc::new(Signal::default()))) {
+                    flight.put_back(run);
                 }
-                cancelled.fetch_add(usize::from(flight.leave(place).is_some()), Ordering::SeqCst);
+                cancelled.fetch_add(usize::from(flight.leave(caller).is_some()), Ordering::SeqCst);
             })
         };
         let (first, second) = (leave(0), leave(1));

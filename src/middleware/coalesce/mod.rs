@@ -1,14 +1,15 @@
-//! Lets equal requests that are in flight at one time share one run: single flight.
+//! Lets equal requests that are in flight at the same time share one run (single flight).
 //!
 //! It differs from Go's `singleflight` and from `tower-resilience`'s layer in that
-//! * nobody's leaving harms the others: the run belongs to all who wait for it, whoever of them is polled drives it, and
-//!   it is cancelled when the last one has left;
-//! * nothing is spawned, so a run is never on another task, in another span or beyond its callers' control;
-//! * everyone waits until their own deadline and no longer, and nobody fails because somebody else's time was up;
-//! * nothing is shared unless a [`Repeats`](super::cache_key::Repeats) says which requests ask for the same, and requests are compared in full.
+//! * no cancelled call affects the others: the run belongs to all its callers, whichever is polled drives it, and it is
+//!   cancelled with the last;
+//! * nothing is spawned, so a run stays in its callers' tasks and spans;
+//! * each call waits until its own deadline, and none fails because of the deadline of another;
+//! * nothing is shared unless a [`CacheKey`](super::cache_key::CacheKey) says which requests are equal, and keys are compared
+//!   in full.
 //!
-//! It keeps nothing: who asks when the run has ended begins a new one. [`CacheLayer`](super::CacheLayer) keeps answers; with this layer
-//! inside it, an answer that is not kept any more is worked out once and not by all who ask for it meanwhile.
+//! It caches nothing: a call after the end of the run starts a new one. [`CacheLayer`](super::CacheLayer) caches responses;
+//! with this layer inside, calls that miss the cache at the same time share one run.
 //!
 //! ```
 //! use std::time::Duration;
@@ -26,35 +27,33 @@
 //! let second = service.ready().await.unwrap().call(http::Request::new(()));
 //! let (first, second) = tokio::join!(first, second);
 //! assert_eq!((first.unwrap(), second.unwrap()), (1, 1));
-//! assert_eq!((coalesce.led(), coalesce.joined()), (1, 1));
+//! assert_eq!((coalesce.snapshot().led, coalesce.snapshot().joined), (1, 1));
 //! # }
 //! ```
 //!
-//! # Who joins whom
+//! # Priorities
 //!
-//! A call joins a run of the same question if that is of its own [priority](crate::request::Priority) or a higher one, so that what is
-//! urgent does not wait behind what is not; else it begins a run of its own, which those after it join. A call that
-//! joins takes no place in the inner service.
+//! A call joins a run of its own [priority](crate::request::Priority) or a higher one, so that urgent calls do not wait for
+//! less urgent runs; otherwise it leads a new run, which later calls join. A call that joins takes no permit of the inner
+//! service.
 //!
 //! # Deadlines
 //!
-//! A run carries the deadline of the call that began it, as it would without this layer: queues, timeouts and breakers
-//! inside see what is true. If it ends because of that deadline (or because it was cancelled), that is an answer to the one
-//! call only. The others, whose time is not up, go again: one of them waits for readiness, begins a new run with its own
-//! deadline, and the rest join it. Where callers of one question differ much in how long they wait, the work that a
-//! hasty one began is lost with it; [`CoalesceLayer::run_for`] gives each run a time of its own instead.
+//! A run has the deadline of the call that leads it, so queues, timeouts and circuit breakers inside see the right one. If it
+//! ends because of that deadline, or because it was cancelled, only the leader fails. The others call again: one of them
+//! waits for readiness and leads a new run with its own deadline, and the rest join it. The work of the first run is lost
+//! then; where the deadlines of equal calls differ much, [`CoalesceLayer::min_run_time`] gives runs more time than their
+//! leader has.
 //!
 //! # Errors
 //!
-//! All who wait are told the same error, behind an `Arc`; it keeps its meaning. If a poll of the run panics, the panic
-//! goes to whoever polled it and the others are told [`CoalesceError::Panicked`].
+//! All callers of a run get the same error, behind an `Arc`, with its classification. If a poll of the run panics, the panic
+//! goes to the caller that polled it and the others get [`CoalesceError::Panicked`].
 //!
 //! # Cancel safety
 //!
-//! Dropping the future leaves the run to the others. If that was the last one, the inner future is dropped, and with it
-//! the work is cancelled.
+//! Dropping the future leaves the run to the other callers. The last one drops the inner future, which cancels the work.
 
-mod again;
 mod caller;
 mod error;
 mod flight;
@@ -62,9 +61,10 @@ mod flights;
 mod future;
 mod layer;
 mod service;
+mod shared;
 
 pub use self::error::CoalesceError;
-pub use self::flights::Flights;
+pub use self::flights::{CoalesceSnapshot, Flights};
 pub use self::future::ResponseFuture;
 pub use self::layer::{CoalesceHandle, CoalesceLayer};
 pub use self::service::Coalesce;

@@ -6,23 +6,23 @@ use http::HeaderValue;
 
 use crate::error::{AnyError, Classification, Classify, ErrorKind, provide};
 
-/// The service failed and there was no second try, or both services failed.
+/// Error of [`Fallback`](super::Fallback): the primary service failed, or both services did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FallbackError<P, F> {
-    /// The first service failed, and the other was not asked: because of what the error is, because of what the request
-    /// is, or because there was no time left.
+    /// The primary service failed, and the fallback was not called: because of the error, because of the request, or because
+    /// the deadline had passed.
     Primary(P),
-    /// Both have failed. What the error says of itself is what the fallback's says, which came last.
+    /// Both failed. The error is classified as the fallback's.
     Both {
-        /// Of the first service.
+        /// The error of the primary service.
         primary: P,
-        /// Of the fallback.
+        /// The error of the fallback.
         fallback: F,
     },
 }
 
-/// What a service without the layer fails with, in the terms of one with it.
+/// An error of the service without the layer.
 impl<P, F> From<P> for FallbackError<P, F> {
     fn from(error: P) -> Self {
         Self::Primary(error)
@@ -33,7 +33,7 @@ impl<P: fmt::Display, F> fmt::Display for FallbackError<P, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Primary(error) => error.fmt(f),
-            Self::Both { .. } => f.write_str("the service failed, and so did its fallback"),
+            Self::Both { .. } => f.write_str("the service and its fallback failed"),
         }
     }
 }
@@ -61,7 +61,7 @@ impl<P: AnyError, F: AnyError> Classify for FallbackError<P, F> {
         self.classification().challenge
     }
 
-    /// Where both have failed, the time to retry is the sooner of the two: it is enough if one of them can answer.
+    /// If both failed, the retry-after is the sooner of the two, as one of them is enough.
     fn classification(&self) -> Classification {
         match self {
             Self::Primary(error) => error.classify(),

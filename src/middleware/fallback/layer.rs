@@ -5,40 +5,41 @@ use std::sync::Arc;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::choice::{Only, When};
-use super::stats::Counts;
-use super::{Fallback, FallbackStats};
+use super::counts::Counts;
+use super::policy::{Only, When};
+use super::{Fallback, FallbackSnapshot};
 use crate::error::{ErrorKind, ErrorKinds};
 use crate::middleware::clone_source::CloneSource;
 
-/// Has another service answer what one cannot. See the [module](super).
+/// Calls a fallback service when the primary one fails. See the [module](super).
 ///
-/// Clones share the counts. The methods that configure the layer begin new ones, so configure first and clone after.
+/// Clones share the counts. The methods that configure the layer begin with new counts, so configure first and clone after.
 pub struct FallbackLayer<F, R, C = ErrorKinds> {
     shared: Arc<Shared<C>>,
     fallback: CloneSource<F>,
-    of: PhantomData<fn(R)>,
+    request: PhantomData<fn(R)>,
 }
 
 /// What a layer, its clones and their services share.
 pub(super) struct Shared<C> {
-    pub(super) choice: Arc<C>,
-    pub(super) counts: Counts,
+    pub(super) policy: Arc<C>,
+    pub(super) counts: Arc<Counts>,
 }
 
 impl<F, R> FallbackLayer<F, R> {
-    /// Has `fallback` answer what fails as `Unavailable` or `Overloaded`, which an open circuit breaker's refusals are too.
+    /// Creates a layer that calls `fallback` after errors of the kinds `Unavailable` and `Overloaded`, which the rejections of
+    /// an open circuit breaker are too.
     pub fn new(fallback: F) -> Self {
         Self::with(CloneSource::new(fallback), ErrorKinds::of(&[ErrorKind::Unavailable, ErrorKind::Overloaded]))
     }
 
-    /// Sets the kinds of errors that the fallback has a try at.
+    /// Sets after which kinds of errors the fallback is called.
     #[must_use]
     pub fn on(self, kinds: impl Into<ErrorKinds>) -> Self {
         Self::with(self.fallback, kinds.into())
     }
 
-    /// Chooses the errors that the fallback has a try at.
+    /// Calls the fallback after the errors for which `accepts_error` returns `true`.
     ///
     /// ```
     /// use tower_kernels::layers::FallbackLayer;
@@ -49,25 +50,22 @@ impl<F, R> FallbackLayer<F, R> {
     ///     .when(|error: &CircuitBreakerError<std::io::Error>| matches!(error, CircuitBreakerError::Open { .. }));
     /// ```
     #[must_use]
-    pub fn when<E, Q>(self, is_reason: Q) -> FallbackLayer<F, R, When<Q, E>>
+    pub fn when<E, Q>(self, accepts_error: Q) -> FallbackLayer<F, R, When<Q, E>>
     where
         Q: Fn(&E) -> bool,
     {
-        FallbackLayer::with(self.fallback, When { is_reason, of: PhantomData })
+        FallbackLayer::with(self.fallback, When { accepts_error, error: PhantomData })
     }
 }
 
 impl<F, R, C> FallbackLayer<F, R, C> {
-    fn with(fallback: CloneSource<F>, choice: C) -> Self {
-        Self {
-            shared: Arc::new(Shared { choice: Arc::new(choice), counts: Counts::default() }),
-            fallback,
-            of: PhantomData,
-        }
+    fn with(fallback: CloneSource<F>, policy: C) -> Self {
+        let shared = Arc::new(Shared { policy: Arc::new(policy), counts: Arc::default() });
+        Self { shared, fallback, request: PhantomData }
     }
 
-    /// Only for requests that `may_run` chooses: those that it does no harm to run twice, for a service may fail after it
-    /// has begun; those that the fallback is large enough for. The others need not be cloned. Say it last.
+    /// Calls the fallback only for requests for which `accepts_request` returns `true`, such as those that may run twice, as
+    /// a service can fail after it has begun. Other requests are not cloned. Choose the errors first.
     ///
     /// ```
     /// use tower_kernels::layers::FallbackLayer;
@@ -75,21 +73,21 @@ impl<F, R, C> FallbackLayer<F, R, C> {
     /// use tower_kernels::service::KernelRequest;
     ///
     /// # let cpu = ();
-    /// let small_ones = FallbackLayer::new(cpu)
+    /// let small_requests = FallbackLayer::new(cpu)
     ///     .only(|request: &KernelRequest| request.payload_bytes().is_some_and(|bytes| bytes < 1 << 20));
     /// ```
     #[must_use]
-    pub fn only<Q>(self, may_run: Q) -> FallbackLayer<F, R, Only<C, Q, R>>
+    pub fn only<Q>(self, accepts_request: Q) -> FallbackLayer<F, R, Only<C, Q, R>>
     where
         Q: Fn(&R) -> bool,
     {
-        let errors = Arc::clone(&self.shared.choice);
-        FallbackLayer::with(self.fallback, Only { errors, may_run, of: PhantomData })
+        let errors = Arc::clone(&self.shared.policy);
+        FallbackLayer::with(self.fallback, Only { errors, accepts_request, request: PhantomData })
     }
 
-    /// What has been done so far, and is under way just now.
-    pub fn stats(&self) -> FallbackStats {
-        self.shared.counts.stats()
+    /// Returns the current counts.
+    pub fn snapshot(&self) -> FallbackSnapshot {
+        self.shared.counts.snapshot()
     }
 }
 
@@ -101,10 +99,10 @@ impl<S: Service<R>, F, R, C> Layer<S> for FallbackLayer<F, R, C> {
     }
 }
 
-// By hand: a clone needs no `C: Clone`, the choice is shared.
+// By hand, as a derive would require `C: Clone`.
 impl<F, R, C> Clone for FallbackLayer<F, R, C> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), fallback: self.fallback.clone(), of: PhantomData }
+        Self { shared: Arc::clone(&self.shared), fallback: self.fallback.clone(), request: PhantomData }
     }
 }
 

@@ -1,12 +1,12 @@
-//! Has another service answer what one cannot: a smaller device, the CPU, a replica further away.
+//! Calls a fallback service when the primary one fails: a smaller device, the CPU, a replica elsewhere.
 //!
-//! The other service is called with the same request when the first one's error, or the error of its readiness, is one of
-//! the [chosen](FallbackLayer::on): `Unavailable` and `Overloaded` if nothing is said, among which are the refusals of a
-//! [`CircuitBreakerLayer`](super::CircuitBreakerLayer) whose circuit is open. It has what is left of the request's deadline.
+//! The fallback is called with the same request when the error of the primary service, or of its readiness, is of one of the
+//! [chosen kinds](FallbackLayer::on): `Unavailable` and `Overloaded` by default, which include the rejections of a
+//! [`CircuitBreakerLayer`](super::CircuitBreakerLayer). The request's deadline applies to both calls together.
 //!
 //! It differs from [`RetryLayer`](super::RetryLayer) in that the second call goes to another service, at once and once; and
-//! from [`Local`](crate::backends::Local), which moves jobs off a device that is lost by itself, in that it also takes in
-//! services that are only full, on whatever errors and requests you choose.
+//! from [`Local`](crate::backends::Local), which moves jobs off a lost device, in that it works for any services, errors and
+//! requests.
 //!
 //! ```
 //! use tower::{Layer, Service, ServiceExt, service_fn};
@@ -25,47 +25,47 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let fast = service_fn(|_: http::Request<()>| async { Err::<&str, _>(Full) });
-//! let slow = service_fn(|_: http::Request<()>| async { Ok::<_, Full>("from the slow one") });
+//! let slow = service_fn(|_: http::Request<()>| async { Ok::<_, Full>("from the slow service") });
 //! let layer = FallbackLayer::new(slow);
 //! let mut service = layer.layer(fast);
 //!
-//! let answer = service.ready().await.unwrap().call(http::Request::new(())).await.unwrap();
-//! assert_eq!(answer, "from the slow one");
-//! assert_eq!(layer.stats().fell_back, 1);
+//! let response = service.ready().await.unwrap().call(http::Request::new(())).await.unwrap();
+//! assert_eq!(response, "from the slow service");
+//! assert_eq!(layer.snapshot().fell_back, 1);
 //! # }
 //! ```
 //!
 //! # Readiness
 //!
-//! The service is ready when the first one is, or when that one's readiness has failed with a chosen error: then the next
-//! call goes to the fallback, and the first one is asked again for the call after it. One that is full is not ready and
-//! does not fail; with a [`LoadShedLayer`](super::LoadShedLayer) around it, it does, as `Overloaded`. The fallback is made
-//! ready for each call that it is given, and not before, so it holds no places for calls that never come.
+//! The service is ready when the primary one is, or when that one's readiness has failed with a chosen error: then the next
+//! call goes to the fallback, and the one after it polls the primary service again. A full service is not ready and does not
+//! fail; with a [`LoadShedLayer`](super::LoadShedLayer) around it, it fails as `Overloaded`. The fallback's readiness is
+//! polled for each call that it gets, so it holds no permits for calls that never come.
 //!
-//! # What is run twice
+//! # Requests that run twice
 //!
-//! A service that fails as `Unavailable` may have begun. Where that matters, [`FallbackLayer::only`] leaves requests out
-//! that must not run twice: for kernels, all that are not [pure](crate::service::KernelRegistry::is_pure).
+//! A service that fails as `Unavailable` may have begun. [`FallbackLayer::only`] excludes requests that must not run twice:
+//! for kernels, all that are not [pure](crate::service::KernelRegistry::is_pure).
 //!
 //! # Cost
 //!
-//! The request is cloned, which for payloads of bytes is a count. The fallback is cloned when it is needed. A response that
-//! is itself a refusal, such as an HTTP response of status 503, is not an error and is not fallen back on.
+//! The request is cloned, which for payloads of bytes is a reference count. The fallback is cloned when it is called. A
+//! response that is a rejection, such as an HTTP response of status 503, is not an error and is not fallen back on.
 //!
 //! # Cancel safety
 //!
-//! Dropping the future drops what runs, in either service.
+//! Dropping the future drops the call that runs, in either service.
 
-mod choice;
+mod counts;
 mod error;
 mod future;
 mod layer;
+mod policy;
 mod service;
-mod stats;
 
-pub use self::choice::{Choose, Only, When};
+pub use self::counts::FallbackSnapshot;
 pub use self::error::FallbackError;
 pub use self::future::ResponseFuture;
 pub use self::layer::FallbackLayer;
+pub use self::policy::{FallbackPolicy, Only, When};
 pub use self::service::Fallback;
-pub use self::stats::FallbackStats;

@@ -4,20 +4,20 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::future::Kept;
+use super::future::Plan;
 use super::layer::Shared;
-use super::{Choose, FallbackError, ResponseFuture};
+use super::{FallbackError, FallbackPolicy, ResponseFuture};
 use crate::error::{AnyError, ErrorKinds};
 use crate::middleware::clone_source::CloneSource;
-use crate::middleware::inner_service::inner_service;
+use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::request::RequestContext;
 
-/// Has another service answer what one cannot. See the [module](super).
+/// Calls a fallback service when the primary one fails. See the [module](super).
 pub struct Fallback<S: Service<R>, F, R, C = ErrorKinds> {
     primary: S,
     fallback: CloneSource<F>,
     shared: Arc<Shared<C>>,
-    /// Why the primary service was not ready, where that is for the fallback to mend: the next call goes there.
+    /// The error of the primary service's readiness, if the next call goes to the fallback for it.
     unready: Option<S::Error>,
 }
 
@@ -28,25 +28,25 @@ impl<S: Service<R>, F, R, C> Fallback<S, F, R, C> {
 }
 
 inner_service!(Fallback::<S, F, R, C> { primary } where S: Service<R>);
+clone_service!(Fallback<S, F, R, C> { primary, fallback, shared, unready: None } where S: Service<R>);
 
 impl<S, F, R, C> Service<R> for Fallback<S, F, R, C>
 where
     S: Service<R, Error: AnyError>,
     F: Service<R, Response = S::Response> + Clone,
-    C: Choose<R, S::Error>,
+    C: FallbackPolicy<R, S::Error>,
     R: RequestContext + Clone,
 {
     type Response = S::Response;
     type Error = FallbackError<S::Error, F::Error>;
     type Future = ResponseFuture<S, F, R, C>;
 
-    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if self.unready.is_some() {
             return Poll::Ready(Ok(()));
         }
         match self.primary.poll_ready(cx) {
-            Poll::Ready(Err(error)) if self.shared.choice.is_reason(&error) => {
+            Poll::Ready(Err(error)) if self.shared.policy.accepts_error(&error) => {
                 self.unready = Some(error);
                 Poll::Ready(Ok(()))
             }
@@ -54,24 +54,16 @@ where
         }
     }
 
-    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
-        let may_run = self.shared.choice.may_run(&request);
-        let keep = |request| Kept::new(self.fallback.clone(), request, Arc::clone(&self.shared));
+        let plan = self.shared.policy.accepts_request(&request).then(|| Plan {
+            fallback: self.fallback.clone(),
+            request: request.clone(),
+            shared: Arc::clone(&self.shared),
+        });
         match self.unready.take() {
-            None => {
-                let kept = may_run.then(|| keep(request.clone()));
-                ResponseFuture::called(self.primary.call(request), kept)
-            }
-            Some(error) => ResponseFuture::unready(error, may_run.then(|| keep(request))),
+            None => ResponseFuture::call(self.primary.call(request), plan),
+            Some(error) => ResponseFuture::unready(error, plan),
         }
-    }
-}
-
-// By hand: what one service knows of its readiness is its alone.
-impl<S: Service<R> + Clone, F, R, C> Clone for Fallback<S, F, R, C> {
-    fn clone(&self) -> Self {
-        Self::new(self.primary.clone(), self.fallback.clone(), Arc::clone(&self.shared))
     }
 }
 

@@ -2,65 +2,66 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use pin_project::pin_project;
 use tower_service::Service;
 
-use super::latency::Which;
-use super::layer::{Delay, Shared};
+use super::layer::{Delay, Shared, count};
 use crate::middleware::clock;
 use crate::middleware::clone_source::CloneSource;
 use crate::middleware::lazy_timer::LazyTimer;
+use crate::middleware::retry::BudgetPermit;
 use crate::request::ResponseContext;
 
-/// The answer of a [`Hedge`](super::Hedge).
+/// Response future of [`Hedge`](super::Hedge).
 ///
 /// # Panics
-/// Where the inner future is pending and the request may run twice, polling needs a Tokio runtime with time enabled.
+/// Polling needs a Tokio runtime with time enabled if the inner future is pending and the request may run twice.
 #[pin_project]
 pub struct ResponseFuture<S: Service<R>, R> {
-    /// `None` once it has failed and the second goes on.
+    /// `None` once it has failed while the hedge runs.
     #[pin]
     first: Option<S::Future>,
     #[pin]
-    second: Second<S, R>,
-    timed: Option<Timed>,
+    hedge: HedgeAttempt<S, R>,
+    measurement: Option<Measurement>,
 }
 
-/// What it takes to learn how long calls take.
-pub(super) struct Timed {
+/// Records the latency of a call.
+pub(super) struct Measurement {
     pub(super) shared: Arc<Shared>,
-    pub(super) which: Which,
-    pub(super) begun: Instant,
+    /// `None` if it shares its latencies with other operations.
+    pub(super) operation: Option<Arc<str>>,
+    pub(super) start: Instant,
 }
 
-impl Timed {
-    /// The call has answered.
+impl Measurement {
     fn record(&self) {
-        if let Delay::Learned(latencies) = &self.shared.delay {
-            latencies.record(&self.which, clock::read().saturating_duration_since(self.begun));
+        if let Delay::Quantile(latencies) = &self.shared.delay {
+            let latency = clock::read().saturating_duration_since(self.start);
+            latencies.record(self.operation.as_ref(), latency);
         }
     }
 }
 
-/// `Planned`, `ForReadiness`, `Called`, in this order, or `None` at any time.
-#[pin_project(project = SecondProj)]
-pub(super) enum Second<S: Service<R>, R> {
+/// The second attempt: `Planned`, `AwaitReady` and `Call` in this order, or `None` at any time.
+#[pin_project(project = HedgeProj)]
+pub(super) enum HedgeAttempt<S: Service<R>, R> {
     None,
     Planned {
-        more: Option<More<S, R>>,
+        plan: Option<Plan<S, R>>,
         #[pin]
         timer: LazyTimer,
     },
-    ForReadiness {
+    AwaitReady {
         service: S,
         request: Option<R>,
-        token: Option<Token>,
+        permit: Option<BudgetPermit>,
+        shared: Arc<Shared>,
     },
-    Called {
+    Call {
         #[pin]
         future: S::Future,
         shared: Arc<Shared>,
@@ -68,84 +69,59 @@ pub(super) enum Second<S: Service<R>, R> {
 }
 
 /// What a second attempt needs.
-pub(super) struct More<S, R> {
-    source: CloneSource<S>,
-    request: R,
-    shared: Arc<Shared>,
+pub(super) struct Plan<S, R> {
+    pub(super) source: CloneSource<S>,
+    pub(super) request: R,
+    pub(super) shared: Arc<Shared>,
 }
 
-/// What the budget gave for an attempt. Where that is not made, it is given back.
-pub(super) struct Token(Option<Arc<Shared>>);
+const COMPLETED: &str = "polled after completion";
 
-impl Token {
-    fn take(shared: Arc<Shared>) -> Option<Self> {
-        if shared.budget.withdraw() {
-            return Some(Self(Some(shared)));
-        }
-        count(&shared.without_budget);
-        None
-    }
-
-    fn spend(mut self) -> Option<Arc<Shared>> {
-        self.0.take()
-    }
-}
-
-impl Drop for Token {
-    fn drop(&mut self) {
-        if let Some(shared) = &self.0 {
-            shared.budget.give_back();
-        }
-    }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
-impl<S: Service<R>, R> Second<S, R> {
-    pub(super) fn new(source: CloneSource<S>, request: R, due: Instant, shared: Arc<Shared>) -> Self {
-        Self::Planned { more: Some(More { source, request, shared }), timer: LazyTimer::new(Some(due)) }
+impl<S: Service<R>, R> HedgeAttempt<S, R> {
+    pub(super) fn new(plan: Plan<S, R>, due: Instant) -> Self {
+        Self::Planned { plan: Some(plan), timer: LazyTimer::new(Some(due)) }
     }
 
     fn is_called(&self) -> bool {
-        matches!(self, Self::Called { .. })
+        matches!(self, Self::Call { .. })
     }
 
-    /// Ready with the answer of the second attempt. For as long as it is not called it comes to nothing.
-    // Apart, so that an answer that is there at once is not made to keep room for it.
-    #[inline(never)]
+    /// Ready with the result of the second attempt. Pending if it is not made.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>>
     where
         S: Clone,
     {
         loop {
             let next = match self.as_mut().project() {
-                SecondProj::None => return Poll::Pending,
-                SecondProj::Planned { more, timer } => {
+                HedgeProj::None => return Poll::Pending,
+                HedgeProj::Planned { plan, timer } => {
                     if timer.poll_elapsed(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    match more.take().and_then(|more| Some((Token::take(more.shared)?, more.source, more.request))) {
-                        Some((token, source, request)) => {
-                            Self::ForReadiness { service: source.get(), request: Some(request), token: Some(token) }
+                    let Plan { source, request, shared } = plan.take().expect(COMPLETED);
+                    match shared.budget.withdraw() {
+                        Some(permit) => {
+                            let (request, permit) = (Some(request), Some(permit));
+                            Self::AwaitReady { service: source.get(), request, permit, shared }
                         }
-                        None => Self::None,
+                        None => {
+                            count(&shared.budget_exhausted);
+                            Self::None
+                        }
                     }
                 }
-                SecondProj::ForReadiness { service, request, token } => match service.poll_ready(cx) {
+                HedgeProj::AwaitReady { service, request, permit, shared } => match service.poll_ready(cx) {
                     Poll::Pending => return Poll::Pending,
-                    // The first goes on, and has a better chance than one that is not ready at all.
+                    // The first attempt goes on, and is more likely to succeed.
                     Poll::Ready(Err(_)) => Self::None,
-                    Poll::Ready(Ok(())) => match (request.take(), token.take().and_then(Token::spend)) {
-                        (Some(request), Some(shared)) => {
-                            count(&shared.hedged);
-                            Self::Called { future: service.call(request), shared }
-                        }
-                        _ => Self::None,
-                    },
+                    Poll::Ready(Ok(())) => {
+                        permit.take().expect(COMPLETED).spend();
+                        count(&shared.hedged);
+                        let future = service.call(request.take().expect(COMPLETED));
+                        Self::Call { future, shared: Arc::clone(shared) }
+                    }
                 },
-                SecondProj::Called { future, .. } => return future.poll(cx),
+                HedgeProj::Call { future, .. } => return future.poll(cx),
             };
             self.set(next);
         }
@@ -153,9 +129,37 @@ impl<S: Service<R>, R> Second<S, R> {
 }
 
 impl<S: Service<R>, R> ResponseFuture<S, R> {
-    #[inline]
-    pub(super) fn new(first: S::Future, second: Option<Second<S, R>>, timed: Option<Timed>) -> Self {
-        Self { first: Some(first), second: second.unwrap_or(Second::None), timed }
+    pub(super) fn new(first: S::Future, hedge: HedgeAttempt<S, R>, measurement: Option<Measurement>) -> Self {
+        Self { first: Some(first), hedge, measurement }
+    }
+}
+
+impl<S, R> ResponseFuture<S, R>
+where
+    S: Service<R, Response: ResponseContext> + Clone,
+{
+    /// Ready with the first success, or with a failure that no attempt follows.
+    fn poll_attempts(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
+        let mut this = self.project();
+        if let Some(first) = this.first.as_mut().as_pin_mut()
+            && let Poll::Ready(result) = first.poll(cx)
+        {
+            if !has_failed(&result) || !this.hedge.is_called() {
+                return Poll::Ready(result);
+            }
+            this.first.set(None);
+        }
+        let result = ready!(this.hedge.as_mut().poll(cx));
+        if has_failed(&result) && this.first.is_some() {
+            this.hedge.set(HedgeAttempt::None);
+            return Poll::Pending;
+        }
+        if let HedgeAttempt::Call { shared, .. } = &*this.hedge
+            && !has_failed(&result)
+        {
+            count(&shared.won);
+        }
+        Poll::Ready(result)
     }
 }
 
@@ -165,60 +169,35 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(self.as_mut().poll_attempts(cx));
         let mut this = self.project();
-        let mut ended = None;
-        if let Some(first) = this.first.as_mut().as_pin_mut()
-            && let Poll::Ready(result) = first.poll(cx)
-        {
-            // One that fails leaves the field to the other, where that has been called.
-            if !failed(&result) || !this.second.is_called() {
-                ended = Some(result);
-            } else {
-                this.first.set(None);
-            }
-        }
-        if ended.is_none()
-            && let Poll::Ready(result) = this.second.as_mut().poll(cx)
-        {
-            if failed(&result) && this.first.is_some() {
-                this.second.set(Second::None);
-            } else {
-                if let Second::Called { shared, .. } = &*this.second
-                    && !failed(&result)
-                {
-                    count(&shared.won);
-                }
-                ended = Some(result);
-            }
-        }
-        let Some(result) = ended else { return Poll::Pending };
-        // The loser stops now, and not when the caller drops what is left.
+        // Cancels the other attempt now rather than when the future is dropped.
         this.first.set(None);
-        this.second.set(Second::None);
-        // From the call on, whichever it was that answered: so what is learned is how long the first one takes, or that it
-        // takes longer than the delay, and hedging does not make the quantile shorter that it goes by.
-        if let Some(timed) = this.timed.take().filter(|_| !failed(&result)) {
-            timed.record();
+        this.hedge.set(HedgeAttempt::None);
+        // The latency counts from the call, whichever attempt succeeded, so that hedging does not shorten the quantile that
+        // it goes by.
+        if let Some(measurement) = this.measurement.take()
+            && !has_failed(&result)
+        {
+            measurement.record();
         }
         Poll::Ready(result)
     }
 }
 
-#[inline]
-fn failed<T: ResponseContext, E>(result: &Result<T, E>) -> bool {
+fn has_failed<T: ResponseContext, E>(result: &Result<T, E>) -> bool {
     result.as_ref().map_or(true, |response| response.failure().is_some())
 }
 
 impl<S: Service<R>, R> fmt::Debug for ResponseFuture<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let second = match self.second {
-            Second::None => "none",
-            Second::Planned { .. } => "planned",
-            Second::ForReadiness { .. } => "waiting for readiness",
-            Second::Called { .. } => "called",
+        let hedge = match self.hedge {
+            HedgeAttempt::None => "none",
+            HedgeAttempt::Planned { .. } => "planned",
+            HedgeAttempt::AwaitReady { .. } => "await ready",
+            HedgeAttempt::Call { .. } => "call",
         };
-        f.debug_struct("ResponseFuture").field("second", &second).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("hedge", &hedge).finish_non_exhaustive()
     }
 }

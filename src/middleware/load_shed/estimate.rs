@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::middleware::per_share::{Forget, PerShare};
-use crate::request::operation_table::{OperationIndex, OperationTable, to_keep};
+use crate::request::operation_table::{OperationIndex, OperationTable, insertable_name};
 use crate::request::{RequestContext, Share};
 
 /// Learns from how long calls took. Times are in nanoseconds.
@@ -174,7 +174,7 @@ impl<R: RequestContext> Estimate<R> for Learned {
         if self.operations.is_full() {
             (self.all.get(), Example::Other)
         } else {
-            (0, Example::New(to_keep(name).into()))
+            (0, Example::New(insertable_name(name).into()))
         }
     }
 }

@@ -10,7 +10,7 @@ use super::handle::State;
 use super::series::{Operation, Outcome, nanos};
 use crate::error::{AnyError, ErrorKind};
 use crate::middleware::clock;
-use crate::request::operation_table::to_keep;
+use crate::request::operation_table::insertable_name;
 use crate::request::{Execution, ResponseContext};
 
 pin_project! {
@@ -125,7 +125,7 @@ impl Unknown {
     #[inline(never)]
     fn begin(state: &Arc<State>, name: &str, payload: Option<u64>) -> Box<Self> {
         let unknown = Arc::clone(&state.unknown);
-        Box::new(Self { unknown, name: to_keep(name).into(), payload, state: Arc::clone(state) })
+        Box::new(Self { unknown, name: insertable_name(name).into(), payload, state: Arc::clone(state) })
     }
 
     #[cold]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::middleware::clock;
 use crate::middleware::per_share::{Forget, PerShare};
 use crate::request::Share;
-use crate::request::operation_table::{OperationIndex, OperationTable, to_keep};
+use crate::request::operation_table::{OperationIndex, OperationTable, insertable_name};
 
 /// What calls of each [operation](crate::request::RequestContext::operation) took, leaning to the longer ones: whoever has
 /// no more left than calls take on the average would be late every other time.
@@ -124,7 +124,7 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(answers: Arc<Answers>, operation: &str, share: Option<Share>, begun: Instant) -> Self {
         let kind = answers.kind(operation);
-        let name = (kind == Kind::New).then(|| to_keep(operation).into());
+        let name = (kind == Kind::New).then(|| insertable_name(operation).into());
         Self { answers, kind, name, share, begun, done: false }
     }
 

@@ -5,21 +5,21 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::policy::{Policy, Settings};
-use super::{Budget, Retry, RetryStats};
+use super::{Budget, Retry, RetrySnapshot};
 use crate::error::{ErrorKind, ErrorKinds};
 
-/// Makes calls again that failed in passing. See the [module](super).
+/// Retries calls that failed transiently. See the [module](super).
 ///
-/// Clones share the budget and the counts. The methods that configure the layer begin new counts, so configure first and
-/// clone after.
+/// Clones share the budget and the counts. The methods that configure the layer begin with new counts, so configure first
+/// and clone after.
 pub struct RetryLayer<P> {
     policy: Arc<Policy>,
-    again: Arc<P>,
+    is_idempotent: Arc<P>,
 }
 
 impl<P> RetryLayer<P> {
-    /// Makes calls again for which `again` says that it does no harm: up to 3 attempts in all, 10 ms to 1 s apart, for a
-    /// tenth of the calls and 20 at once.
+    /// Creates a layer that retries the requests for which `is_idempotent` returns `true`: up to 3 attempts, 10 ms to 1 s
+    /// apart, for a tenth of the calls and 20 at once.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -31,59 +31,59 @@ impl<P> RetryLayer<P> {
     /// let registry = Arc::new(KernelRegistry::new());
     /// let pure_kernels = RetryLayer::new(move |request: &KernelRequest| registry.is_pure(&request.kernel_id));
     /// ```
-    pub fn new<R>(again: P) -> Self
+    pub fn new<R>(is_idempotent: P) -> Self
     where
         P: Fn(&R) -> bool,
     {
         let settings = Settings {
-            attempts: 3,
-            first: Duration::from_millis(10),
-            most: Duration::from_secs(1),
-            on: ErrorKinds::of(&[ErrorKind::Unavailable, ErrorKind::Overloaded]),
+            max_attempts: 3,
+            initial_backoff: Duration::from_millis(10),
+            max_backoff: Duration::from_secs(1),
+            kinds: ErrorKinds::of(&[ErrorKind::Unavailable, ErrorKind::Overloaded]),
         };
-        Self { policy: Arc::new(Policy::new(settings, Budget::new(0.1, 20))), again: Arc::new(again) }
+        Self { policy: Arc::new(Policy::new(settings, Budget::new(0.1, 20))), is_idempotent: Arc::new(is_idempotent) }
     }
 
     fn set(self, set: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = self.policy.settings;
         set(&mut settings);
         let budget = self.policy.budget.clone();
-        Self { policy: Arc::new(Policy::new(settings, budget)), again: self.again }
+        Self { policy: Arc::new(Policy::new(settings, budget)), is_idempotent: self.is_idempotent }
     }
 
-    /// Sets how many attempts a call has in all, the first included.
+    /// Sets how many attempts a call has, including the first.
     #[must_use]
-    pub fn attempts(self, attempts: u32) -> Self {
-        self.set(|settings| settings.attempts = attempts)
+    pub fn max_attempts(self, max: u32) -> Self {
+        self.set(|settings| settings.max_attempts = max)
     }
 
-    /// Waits for a random time of up to `first` before the second attempt, of up to twice that before the third and so on,
-    /// and never more than `most`: [full jitter]. An error that says when to retry is waited for on top of that; one that
-    /// says longer than `most` is not tried again.
+    /// Waits for a random time of up to `initial` before the second attempt, of up to twice that before the third and so on,
+    /// and of up to `max` ([full jitter]). The retry-after of an error is added; an error whose retry-after is longer than
+    /// `max` is not retried.
     ///
     /// [full jitter]: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     #[must_use]
-    pub fn backoff(self, first: Duration, most: Duration) -> Self {
-        self.set(|settings| (settings.first, settings.most) = (first, most))
+    pub fn backoff(self, initial: Duration, max: Duration) -> Self {
+        self.set(|settings| (settings.initial_backoff, settings.max_backoff) = (initial, max))
     }
 
-    /// Sets which failures are tried again, in errors and in responses that are refusals: `Unavailable` and `Overloaded` if
-    /// nothing is said. `Internal` is worth a second try where the defect may be one machine's own.
+    /// Sets which kinds of errors, and of responses that are rejections, are retried: `Unavailable` and `Overloaded` by
+    /// default. Add `Internal` if errors can be a defect of one machine.
     #[must_use]
     pub fn on(self, kinds: impl Into<ErrorKinds>) -> Self {
         let kinds = kinds.into();
-        self.set(|settings| settings.on = kinds)
+        self.set(|settings| settings.kinds = kinds)
     }
 
-    /// Sets what further attempts are paid from. Given to several layers, it is one for all of them.
+    /// Sets the budget of additional attempts, which several layers may share.
     #[must_use]
     pub fn budget(self, budget: Budget) -> Self {
-        Self { policy: Arc::new(Policy::new(self.policy.settings, budget)), again: self.again }
+        Self { policy: Arc::new(Policy::new(self.policy.settings, budget)), is_idempotent: self.is_idempotent }
     }
 
-    /// What has been done so far, and is waiting just now.
-    pub fn stats(&self) -> RetryStats {
-        self.policy.stats()
+    /// Returns the current counts.
+    pub fn snapshot(&self) -> RetrySnapshot {
+        self.policy.snapshot()
     }
 }
 
@@ -91,14 +91,14 @@ impl<S: Clone, P> Layer<S> for RetryLayer<P> {
     type Service = Retry<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Retry::new(inner, Arc::clone(&self.policy), Arc::clone(&self.again))
+        Retry::new(inner, Arc::clone(&self.policy), Arc::clone(&self.is_idempotent))
     }
 }
 
-// By hand: a clone needs no `P: Clone`, the policy is shared.
+// By hand, as a derive would require `P: Clone`.
 impl<P> Clone for RetryLayer<P> {
     fn clone(&self) -> Self {
-        Self { policy: Arc::clone(&self.policy), again: Arc::clone(&self.again) }
+        Self { policy: Arc::clone(&self.policy), is_idempotent: Arc::clone(&self.is_idempotent) }
     }
 }
 

@@ -1,13 +1,12 @@
-//! Makes calls again that failed in passing, within a budget and the deadline.
+//! Retries calls that failed transiently, within a budget and the deadline.
 //!
 //! It differs from [`tower::retry`](https://docs.rs/tower/0.5/tower/retry) in that
-//! * there is no policy to write: which failures are worth another try follows from
-//!   [`Classify`](crate::error::Classify), and the wait before it from a backoff with full jitter and from what the error
-//!   says of [when to retry](crate::error::Classify::retry_after);
-//! * a [budget](Budget) bounds the attempts of all callers together, so that a service that is down is not brought further
-//!   down by those who try again;
-//! * no attempt is made that comes after the request's deadline, and the wait for readiness ends with it too;
-//! * only a request that may run twice is cloned.
+//! * there is no policy to write: which failures are retried follows from [`Classify`](crate::error::Classify), and the
+//!   wait from an exponential backoff with full jitter and the error's
+//!   [retry-after](crate::error::Classify::retry_after);
+//! * a [budget](Budget) bounds the retries of all callers together, so that they do not overload a service that is down;
+//! * no attempt begins after the request's deadline, and the wait for readiness ends with it too;
+//! * only requests that may run twice are cloned.
 //!
 //! ```
 //! use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,42 +33,41 @@
 //!
 //! service.ready().await.unwrap().call(http::Request::new(())).await.unwrap();
 //! assert_eq!(CALLS.load(Ordering::Relaxed), 2);
-//! assert_eq!(retry.stats().retries, 1);
+//! assert_eq!(retry.snapshot().retries, 1);
 //! # }
 //! ```
 //!
-//! # Where it stands
+//! # Where it belongs
 //!
-//! Inside a [`TimeoutLayer`](super::TimeoutLayer), whose deadline then bounds all attempts together; one more inside of it
-//! bounds each. Inside a [`CircuitBreakerLayer`](super::CircuitBreakerLayer), which then counts calls and not attempts, or
-//! outside of one, which then counts attempts: what it refuses is `Unavailable` and says when to retry, so a call that can
-//! wait so long is made again then.
+//! Inside a [`TimeoutLayer`](super::TimeoutLayer), whose deadline bounds all attempts together; another one inside bounds
+//! each. Inside a [`CircuitBreakerLayer`](super::CircuitBreakerLayer), which then counts calls, or outside of one, which
+//! then counts attempts: its rejections are `Unavailable` with a retry-after, so calls with enough time are retried then.
 //!
-//! Each attempt waits for readiness of its own, on a clone of the service. Over a balancer (behind a `Buffer`, for
-//! `tower`'s cannot be cloned) that means another choice: a device whose readiness fails is left out, and one that
-//! is loaded is passed over. [`Local`](crate::backends::Local) moves jobs from a lost device to another by itself; what
-//! comes out of it as `Unavailable` found none.
+//! Each attempt waits for readiness of its own, on a clone of the service. Over a balancer (behind a `Buffer`, as `tower`'s
+//! cannot be cloned) it goes to another device: one whose readiness fails is skipped.
+//! [`Local`](crate::backends::Local) already moves jobs from a lost device to another; its `Unavailable` means that there
+//! was none.
 //!
-//! A call that waits for its next attempt holds no place in the inner service.
+//! A call that waits for its next attempt holds no permit of the inner service.
 //!
 //! # Cost
 //!
-//! A request that may run twice is cloned, which for payloads of bytes is a count, and the call holds on to a clone source
-//! of the service. The timer is made when a call has failed.
+//! A request that may run twice is cloned, which for payloads of bytes is a reference count. The timer is created after a
+//! failure.
 //!
 //! # Cancel safety
 //!
-//! Dropping the future drops the attempt that runs. One that was only planned gives its token back.
+//! Dropping the future drops the attempt that runs. The token of a planned attempt returns to the budget.
 
 mod budget;
 mod future;
 mod layer;
 mod policy;
 mod service;
-mod stats;
 
 pub use self::budget::Budget;
+pub(in crate::middleware) use self::budget::BudgetPermit;
 pub use self::future::ResponseFuture;
 pub use self::layer::RetryLayer;
+pub use self::policy::RetrySnapshot;
 pub use self::service::Retry;
-pub use self::stats::RetryStats;

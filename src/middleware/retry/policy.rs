@@ -2,19 +2,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Budget, RetryStats};
-use crate::error::{AnyError, ErrorKind, ErrorKinds};
+use super::Budget;
+use super::budget::BudgetPermit;
+use crate::error::{AnyError, ErrorKinds};
 use crate::middleware::clock;
 use crate::middleware::jitter::Jitter;
 use crate::request::ResponseContext;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
-    /// Of one call, the first included.
-    pub(super) attempts: u32,
-    pub(super) first: Duration,
-    pub(super) most: Duration,
-    pub(super) on: ErrorKinds,
+    /// Of one call, including the first.
+    pub(super) max_attempts: u32,
+    pub(super) initial_backoff: Duration,
+    pub(super) max_backoff: Duration,
+    pub(super) kinds: ErrorKinds,
+}
+
+/// The state of a [`RetryLayer`](super::RetryLayer).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct RetrySnapshot {
+    /// Attempts beyond the first of each call.
+    pub retries: u64,
+    /// Calls that were not retried because the budget was exhausted. Many of them mean that the service is down.
+    pub budget_exhausted: u64,
+    /// Calls that were not retried because the next attempt would have begun after the deadline.
+    pub deadline_exceeded: u64,
+    /// Calls that wait for their next attempt.
+    pub waiting: u64,
 }
 
 /// What a layer, its clones and their services share.
@@ -24,111 +40,91 @@ pub(super) struct Policy {
     pub(super) budget: Budget,
     jitter: Jitter,
     retries: AtomicU64,
-    without_budget: AtomicU64,
-    too_late: AtomicU64,
+    budget_exhausted: AtomicU64,
+    deadline_exceeded: AtomicU64,
     waiting: AtomicU64,
 }
 
 impl Policy {
     pub(super) fn new(settings: Settings, budget: Budget) -> Self {
-        Self {
-            settings,
-            budget,
-            jitter: Jitter::new(),
-            retries: AtomicU64::new(0),
-            without_budget: AtomicU64::new(0),
-            too_late: AtomicU64::new(0),
-            waiting: AtomicU64::new(0),
+        let [retries, budget_exhausted, deadline_exceeded, waiting] = [const { AtomicU64::new(0) }; 4];
+        Self { settings, budget, jitter: Jitter::new(), retries, budget_exhausted, deadline_exceeded, waiting }
+    }
+
+    pub(super) fn snapshot(&self) -> RetrySnapshot {
+        RetrySnapshot {
+            retries: self.retries.load(Ordering::Relaxed),
+            budget_exhausted: self.budget_exhausted.load(Ordering::Relaxed),
+            deadline_exceeded: self.deadline_exceeded.load(Ordering::Relaxed),
+            waiting: self.waiting.load(Ordering::Relaxed),
         }
     }
 
-    /// When the next attempt after `attempts` of them is made, and `None` where there is none. The budget has paid for it.
-    pub(super) fn next<T, E>(&self, result: &Result<T, E>, attempts: u32, deadline: Option<Instant>) -> Option<Instant>
+    /// Returns when to make the next attempt of a call that has had `attempts`, with the permit for it; `None` if `result`
+    /// is final.
+    pub(super) fn next_attempt<T, E>(
+        self: &Arc<Self>,
+        result: &Result<T, E>,
+        attempts: u32,
+        deadline: Option<Instant>,
+    ) -> Option<(Instant, RetryPermit)>
     where
         T: ResponseContext,
         E: AnyError,
     {
         let (kind, retry_after) = match result {
-            Ok(response) => (response.failure()?, None),
+            Ok(response) => (response.failure()?, Duration::ZERO),
             Err(error) => {
                 let classification = error.classify();
-                (classification.kind, classification.retry_after)
+                (classification.kind, classification.retry_after.unwrap_or_default())
             }
         };
-        self.next_after(kind, retry_after.unwrap_or_default(), attempts, deadline)
-    }
-
-    #[cold]
-    fn next_after(
-        &self,
-        kind: ErrorKind,
-        retry_after: Duration,
-        attempts: u32,
-        deadline: Option<Instant>,
-    ) -> Option<Instant> {
-        let Settings { attempts: most_attempts, first, most, on } = self.settings;
-        if !on.contains(kind) || attempts >= most_attempts || retry_after > most {
+        let settings = &self.settings;
+        if !settings.kinds.contains(kind) || attempts >= settings.max_attempts || retry_after > settings.max_backoff {
             return None;
         }
-        let doubled = 1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
-        // All of the backoff is random, so that those who failed together do not come again together; and it is waited on
-        // top of what the service asked for, which it may have told them all.
-        let backoff = self.jitter.up_to(first.saturating_mul(doubled).min(most));
-        let due = clock::read().checked_add(retry_after.saturating_add(backoff))?;
+        let factor = 1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+        let backoff = settings.initial_backoff.saturating_mul(factor).min(settings.max_backoff);
+        // In addition to the time that the service asks for, which may be the same for all callers.
+        let wait = retry_after.saturating_add(self.jitter.up_to(backoff));
+        let due = clock::read().checked_add(wait)?;
         if deadline.is_some_and(|deadline| due >= deadline) {
-            self.count_late();
+            self.count_deadline_exceeded();
             return None;
         }
-        if !self.budget.withdraw() {
-            self.without_budget.fetch_add(1, Ordering::Relaxed);
+        let Some(budget) = self.budget.withdraw() else {
+            self.budget_exhausted.fetch_add(1, Ordering::Relaxed);
             return None;
-        }
-        Some(due)
-    }
-
-    pub(super) fn count_retry(&self) {
-        self.retries.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count_late(&self) {
-        self.too_late.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn stats(&self) -> RetryStats {
-        RetryStats {
-            retries: self.retries.load(Ordering::Relaxed),
-            without_budget: self.without_budget.load(Ordering::Relaxed),
-            too_late: self.too_late.load(Ordering::Relaxed),
-            waiting: self.waiting.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Counts a call that waits for its next attempt.
-    pub(super) fn wait(self: &Arc<Self>) -> Waiting {
+        };
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting { policy: Arc::clone(self), made: false }
+        Some((due, RetryPermit { budget, waiting: Waiting(Arc::clone(self)) }))
+    }
+
+    pub(super) fn count_deadline_exceeded(&self) {
+        self.deadline_exceeded.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// A call that waits for its next attempt. Where that is not made, the budget gets its token back.
+/// Allows the next attempt of a call that waits for it.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    policy: Arc<Policy>,
-    made: bool,
+pub(super) struct RetryPermit {
+    budget: BudgetPermit,
+    waiting: Waiting,
 }
 
-impl Waiting {
-    /// The attempt is made, or at least as much as can be had of it.
-    pub(super) fn end(mut self) {
-        self.made = true;
+impl RetryPermit {
+    /// The attempt is made.
+    pub(super) fn spend(self) {
+        self.waiting.0.retries.fetch_add(1, Ordering::Relaxed);
+        self.budget.spend();
     }
 }
+
+#[derive(Debug)]
+struct Waiting(Arc<Policy>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.policy.waiting.fetch_sub(1, Ordering::Relaxed);
-        if !self.made {
-            self.policy.budget.give_back();
-        }
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

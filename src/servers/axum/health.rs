@@ -18,7 +18,7 @@ use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
 #[cfg(feature = "cuda")]
 use crate::cuda::GpuReading;
 use crate::error::{AnyError, ClientMessage, ErrorKind};
-use crate::middleware::circuit_breaker::{CircuitState, CircuitStatus};
+use crate::middleware::circuit_breaker::{CircuitState, CircuitSnapshot};
 use crate::pipeline::PipelineHandle;
 use crate::request::request_id::RequestId;
 #[cfg(feature = "cuda")]
@@ -93,7 +93,7 @@ struct Circuits {
     /// Degraded if a circuit is not closed.
     status: Status,
     /// Circuits that are not closed.
-    not_closed: Vec<CircuitStatus>,
+    not_closed: Vec<CircuitSnapshot>,
 }
 
 /// Registered kernels.
@@ -184,7 +184,7 @@ impl Components {
 
     fn with_circuits(mut self, pipeline: Option<&PipelineHandle>) -> Self {
         self.circuits = pipeline.map(|pipeline| {
-            let not_closed = |circuit: &CircuitStatus| circuit.state != CircuitState::Closed;
+            let not_closed = |circuit: &CircuitSnapshot| circuit.state != CircuitState::Closed;
             let not_closed: Vec<_> = pipeline.circuits().into_iter().filter(not_closed).collect();
             Circuits { status: if not_closed.is_empty() { Status::Healthy } else { Status::Degraded }, not_closed }
         });

@@ -1,4 +1,4 @@
-//! The contract over circuit breakers that are closed, and over one that lets one probe through at a time.
+//! The contract of circuit breakers that are closed, and of one that admits one probe at a time.
 
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::ErrorKind;
@@ -11,18 +11,18 @@ use crate::contract::layers::{
 };
 use crate::support::probe::{Act, Request, probe};
 
-/// It has been open for as long as it stays open, and so is half open from the next call on.
+/// A circuit whose open time is over, so that it is half open from the next call on.
 async fn due() -> Around<CircuitBreakerLayer> {
     let layer = CircuitBreakerLayer::new().consecutive_failures(1).unready_while_open();
     let mut service = layer.layer(probe(1).0);
     service.ready().await.unwrap().call(Request::new(Act::Fail(ErrorKind::Internal))).await.unwrap_err();
-    assert_eq!(layer.status().state, CircuitState::Open);
+    assert_eq!(layer.snapshot().state, CircuitState::Open);
     tokio::time::advance(SECOND).await;
     around(layer)
 }
 
-/// One that no failure opens, so that what the inner service says can be heard to the end.
-fn unmoved() -> CircuitBreakerLayer {
+/// A circuit that no failure opens.
+fn always_closed() -> CircuitBreakerLayer {
     CircuitBreakerLayer::new().consecutive_failures(None)
 }
 
@@ -35,6 +35,6 @@ contract!(
 );
 
 of_each_layer! {
-    circuit_breaker_as_a_layer: around(unmoved()), 64;
-    circuit_breaker_per_operation_as_a_layer: around(unmoved().per_operation()), 64;
+    circuit_breaker_as_a_layer: around(always_closed()), 64;
+    circuit_breaker_per_operation_as_a_layer: around(always_closed().per_operation()), 64;
 }

@@ -1,5 +1,5 @@
-//! The contract over the layer that falls back: the places counted are those of the first service, and then those of the
-//! fallback of one whose calls all fail.
+//! The contract of the fallback layer, with the permits of the primary service, and with those of the fallback of a service
+//! whose calls all fail.
 
 use tower::layer::layer_fn;
 use tower::{Layer, Service};
@@ -12,17 +12,17 @@ use crate::contract::layers::{
 };
 use crate::support::probe::{Probe, Request, probe};
 
-/// The fallback does as it is told too, in places of its own.
+/// The fallback is a probe with a permit of its own.
 fn fallback() -> Around<FallbackLayer<Probe, Request>> {
     let (other, watch) = probe(1);
     let layer = FallbackLayer::new(other);
     let gauge = layer.clone();
-    gauged(layer, move || watch.in_use().max(gauge.stats().in_flight as usize))
+    gauged(layer, move || watch.in_use().max(gauge.snapshot().in_flight as usize))
 }
 
 contract!(fallback_layer, fallback());
 
-/// A service whose readiness fails in front of the probe, which is the fallback: each call goes there.
+/// A primary service whose readiness fails, so that each call goes to the probe as the fallback.
 fn falls_back() -> Around<impl Layer<Probe, Service = impl Falling>> {
     let (dead, watch) = probe(1);
     watch.fail_readiness(ErrorKind::Unavailable);
@@ -49,7 +49,7 @@ impl<S> Falling for S where
 {
 }
 
-/// It takes its place when it is polled and not when it is called, so the checks of readiness do not apply; these do.
+/// The permit is taken when the future is polled and not in `poll_ready`, so only these checks apply.
 mod falls_back_each_time {
     use super::*;
     use crate::support::checks;
@@ -90,12 +90,12 @@ mod falls_back_each_time {
     }
 }
 
-/// What no kind is a reason for.
-fn stays() -> Around<FallbackLayer<Probe, Request>> {
+/// A layer that never falls back.
+fn never() -> Around<FallbackLayer<Probe, Request>> {
     crate::contract::layers::around(FallbackLayer::new(probe(1).0).on([]))
 }
 
 of_each_layer! {
-    // It keeps the request and, from a failure on, the failure, the fallback and a timer.
-    fallback_as_a_layer: stays(), 400;
+    // It holds the request and, after a failure, the failure, the fallback and a timer.
+    fallback_as_a_layer: never(), 400;
 }

@@ -1,4 +1,4 @@
-//! The contract over the layer that hedges. Its inner service has one place, so a second attempt waits for readiness.
+//! The contract of the hedge layer. The inner service has one permit, so a second attempt waits for readiness.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ fn learning() -> Around<HedgeLayer<impl Fn(&Request) -> bool + Send + Sync>> {
 }
 
 contract!(hedge_layer, hedge(Duration::from_secs(1)));
-// Each first `Pending` is time for a second attempt.
+// The second attempt is due at the first `Pending`.
 contract!(hedge_layer_at_once, hedge(Duration::ZERO));
 contract!(hedge_layer_that_learns, learning());
 
 of_each_layer! {
-    // It keeps the request and a timer, or the second attempt.
+    // It holds the request and a timer, or the second attempt.
     hedge_as_a_layer: learning(), 400;
 }

@@ -1,4 +1,4 @@
-//! The contract over the layers that answer equal requests once.
+//! The contract of the layers that return one response for equal requests.
 
 use tower::Layer;
 #[cfg(feature = "cache")]
@@ -17,20 +17,22 @@ fn key(request: &Request) -> Option<String> {
     Some(format!("{} {:?}", request.operation, request.act))
 }
 
-/// Each request is another.
+/// A cache in which each request has a key of its own.
 #[cfg(feature = "cache")]
 fn caching() -> Around<impl Layer<Probe, Service = impl Contracted>> {
-    let asked = std::sync::atomic::AtomicU64::new(0);
-    around(CacheLayer::new(1 << 20, move |_: &Request| Some(asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed))))
+    let requests = std::sync::atomic::AtomicU64::new(0);
+    around(CacheLayer::new(1 << 20, move |_: &Request| {
+        Some(requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }))
 }
 
 fn coalescing() -> Around<impl Layer<Probe, Service = impl Contracted>> {
     let layer = CoalesceLayer::new(key as fn(&Request) -> Option<String>);
     let gauge = layer.clone();
-    gauged(layer, move || gauge.in_flight() + gauge.waiting())
+    gauged(layer, move || gauge.snapshot().in_flight + gauge.snapshot().waiting)
 }
 
-/// What the contract is asked of, and what holds for layers only.
+/// What the contract requires of the service of a layer.
 trait Contracted:
     tower::Service<
         Request,
@@ -67,10 +69,10 @@ contract!(coalesce, coalescing());
 
 #[cfg(feature = "cache")]
 of_each_layer! {
-    // What it keeps an answer for.
+    // The key and the store of a miss.
     cache_as_a_layer: caching(), 64;
 }
 of_each_layer! {
-    // A timer, and a place in a run.
+    // A timer and the caller of a flight.
     coalesce_as_a_layer: coalescing(), 160;
 }

@@ -1,4 +1,4 @@
-//! The contract over the layer that retries: around calls that are made once, and around some that are made again.
+//! The contract of the retry layer, around calls that are not retried and around some that are.
 
 use tower_kernels::error::{ErrorKind, ErrorKinds};
 use tower_kernels::layers::RetryLayer;
@@ -10,19 +10,19 @@ use crate::contract::layers::{
 use crate::support::probe::Request;
 
 fn retry(on: impl IntoIterator<Item = ErrorKind>) -> Around<RetryLayer<impl Fn(&Request) -> bool + Send + Sync>> {
-    // The probe asks for 7 seconds.
+    // The retry-after of the probe's errors is 7 seconds.
     let layer = RetryLayer::new(|_: &Request| true)
         .on(on.into_iter().collect::<ErrorKinds>())
         .backoff(SECOND / 100, SECOND * 10);
     let gauge = layer.clone();
-    gauged(layer, move || gauge.stats().waiting as usize)
+    gauged(layer, move || gauge.snapshot().waiting as usize)
 }
 
 contract!(retry_layer, retry([ErrorKind::Unavailable]));
-// The request that fails is made again twice.
+// A request that fails is retried twice.
 contract!(retry_layer_that_retries, retry(ErrorKind::ALL));
 
 of_each_layer! {
-    // It keeps the request and, from a failure on, the failure and a timer.
+    // It holds the request and, after a failure, the failure and a timer.
     retry_as_a_layer: retry([ErrorKind::Unavailable]), 352;
 }

@@ -191,7 +191,7 @@ async fn hits_are_answered_while_the_machine_is_full() {
     assert_eq!((hit.execution.backend, begun.elapsed()), ("cache", Duration::ZERO));
     busy.await.unwrap().unwrap();
     waits.await.unwrap().unwrap();
-    assert_eq!((handle.cache().hits(), handle.queue().unwrap().served), (1, 1));
+    assert_eq!((handle.cache().snapshot().hits, handle.queue().unwrap().served), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +207,7 @@ async fn a_tenant_finds_no_answers_of_another_and_hits_count_against_its_limit()
     assert_eq!(calls.load(Ordering::SeqCst), 2);
     of("umbrella").await.unwrap();
     assert_eq!(of("acme").await.unwrap_err().kind(), ErrorKind::RateLimited);
-    assert_eq!((calls.load(Ordering::SeqCst), handle.cache().hits()), (2, 1));
+    assert_eq!((calls.load(Ordering::SeqCst), handle.cache().snapshot().hits), (2, 1));
     // Metrics are outside of all that refuses.
     assert_eq!((ended(&handle, "rate_limited"), ended(&handle, "ok")), (1, 3));
 }

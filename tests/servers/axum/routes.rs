@@ -122,7 +122,7 @@ async fn circuits_go_by_the_same_names() {
     }
     assert_eq!(server.get("/users/1").await.status, 200);
     assert_eq!(server.get("/nowhere").await.status, 404);
-    let statuses = breaker.handle().statuses();
+    let statuses = breaker.snapshot();
     let mut names: Vec<_> = statuses.iter().map(|circuit| circuit.circuit.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["GET /broken", "GET /users/{id}", "rest"]);

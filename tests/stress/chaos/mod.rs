@@ -124,8 +124,8 @@ fn left_behind(handle: &PipelineHandle, in_use: impl Fn() -> usize) -> Vec<(&'st
     let mut gauges = vec![
         ("let in", handle.load_shed().expect("there is some").in_flight() as u64),
         ("calls in flight", handle.metrics().in_flight()),
-        ("runs in flight", handle.coalesce().in_flight() as u64),
-        ("waiting for a run", handle.coalesce().waiting() as u64),
+        ("runs in flight", handle.coalesce().snapshot().in_flight as u64),
+        ("waiting for a run", handle.coalesce().snapshot().waiting as u64),
         ("waiting for their turn", queue.waiting as u64),
         ("bytes waiting", queue.waiting_bytes),
         ("places reserved in the queue", queue.reserved as u64),
@@ -173,9 +173,9 @@ where
         {
             assert!(tally.contains_key(outcome), "no call ended as {outcome}");
         }
-        assert!(handle.coalesce().joined() > 0);
+        assert!(handle.coalesce().snapshot().joined > 0);
         #[cfg(feature = "cache")]
-        assert!(handle.cache().hits() > 0);
+        assert!(handle.cache().snapshot().hits > 0);
         if let Some(batch) = handle.batch() {
             assert!(batch.requests > batch.batches && batch.batches > 0 && batch.left > 0, "{batch:?}");
         }
