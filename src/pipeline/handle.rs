@@ -51,8 +51,8 @@ impl PipelineHandle {
     pub fn cache(
         &self,
     ) -> &crate::layers::CacheLayer<
-        crate::service::PureKernels,
-        crate::middleware::cache::Store<crate::service::KeptKernelQuestion, crate::service::KernelResponse>,
+        crate::service::KernelCacheKey,
+        crate::middleware::cache::Store<crate::service::OwnedKernelKey, crate::service::KernelResponse>,
     > {
         &self.parts.cache
     }

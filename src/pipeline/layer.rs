@@ -30,7 +30,7 @@ use crate::middleware::circuit_breaker::{CircuitBreaker, PerOperation};
 use crate::middleware::coalesce::CoalesceHandle;
 use crate::middleware::load_shed::{LoadShed, Predicted};
 use crate::middleware::rate_limit::RateLimiter;
-use crate::service::{KernelRegistry, KernelService, PureKernels};
+use crate::service::{KernelRegistry, KernelService, KernelCacheKey};
 
 /// Stacks the layers of a [`PipelineConfig`] around kernels. See the [module](super).
 ///
@@ -55,8 +55,8 @@ pub(super) struct Parts {
     /// What tenants may, where they may not all they like.
     rate_limit: Arc<Option<Arc<TenantLimits>>>,
     #[cfg(feature = "cache")]
-    pub(super) cache: CacheLayer<PureKernels, KernelStore>,
-    shared: PureKernels,
+    pub(super) cache: CacheLayer<KernelCacheKey, KernelStore>,
+    shared: KernelCacheKey,
     pub(super) coalesce: CoalesceHandle,
     pub(super) load_shed: Option<LoadShedLayer<Predicted>>,
     pub(super) breaker: Option<CircuitBreakerLayer<PerOperation>>,
@@ -81,7 +81,7 @@ impl PipelineLayer {
     pub fn new(registry: impl Into<Arc<KernelRegistry>>, config: PipelineConfig) -> Result<Self, InvalidPipeline> {
         let registry = registry.into();
         let pure = |across: bool| {
-            let pure = PureKernels::new(Arc::clone(&registry));
+            let pure = KernelCacheKey::new(Arc::clone(&registry));
             if across { pure.across_tenants() } else { pure }
         };
         if cfg!(not(feature = "cache")) && config.cache.is_some() {
@@ -106,9 +106,9 @@ impl PipelineLayer {
                     None => layer,
                 }
             }
-            None => CacheLayer::new(0, PureKernels::none()),
+            None => CacheLayer::new(0, KernelCacheKey::none()),
         };
-        let shared = config.coalesce.as_ref().map_or(PureKernels::none(), |coalesce| pure(coalesce.across_tenants));
+        let shared = config.coalesce.as_ref().map_or(KernelCacheKey::none(), |coalesce| pure(coalesce.across_tenants));
         let breaker = match &config.circuit_breaker {
             Some(breaker) if !(breaker.failure_rate > 0.0 && breaker.failure_rate <= 1.0) => {
                 let reason = Reason::Text("must be above 0 and at most 1");
@@ -191,7 +191,7 @@ fn rate_limit(config: &RateLimitConfig) -> Result<Arc<TenantLimits>, InvalidPipe
 /// It is fitted to its machine once that is known.
 fn batch(config: &BatchConfig) -> BatchedLayer {
     let BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu: _ } = *config;
-    BatchedLayer::for_lanes(1)
+    BatchedLayer::for_workers(1)
         .max_requests(max_requests.get())
         .max_bytes(max_bytes)
         .max_delay(max_delay)

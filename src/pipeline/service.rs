@@ -28,14 +28,14 @@ use crate::middleware::retry::Retry;
 use crate::middleware::timeout::Timeout;
 use crate::middleware::tracing::Tracing;
 use crate::service::{
-    KeptKernelQuestion, KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource, PureKernels,
+    OwnedKernelKey, KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource, KernelCacheKey,
 };
 
 /// Whether a request can be run again.
 pub(super) type Again = Box<dyn Fn(&KernelRequest) -> bool + Send + Sync>;
 pub(super) type TenantLimits = PerKey<std::sync::Arc<str>, ByTenant>;
 #[cfg(feature = "cache")]
-pub(super) type KernelStore = Store<KeptKernelQuestion, KernelResponse>;
+pub(super) type KernelStore = Store<OwnedKernelKey, KernelResponse>;
 
 type Error<S> = <S as Service<KernelRequest>>::Error;
 
@@ -48,10 +48,10 @@ pub(super) type Timely<S> = Apart<Timeout<Retried<S>>>;
 pub(super) type Guarded<S> = Apart<CircuitBreaker<Timely<S>, PerOperation>>;
 pub(super) type Shed<S> = Apart<LoadShed<Guarded<S>, Predicted>>;
 pub(super) type ShedFuture<S> = <Shed<S> as Service<KernelRequest>>::Future;
-pub(super) type FlightsOf<S> = Flights<KeptKernelQuestion, ShedFuture<S>, KernelResponse, error::Shared<Error<S>>>;
-pub(super) type Coalesced<S> = Apart<Coalesce<Shed<S>, PureKernels, FlightsOf<S>>>;
+pub(super) type FlightsOf<S> = Flights<OwnedKernelKey, ShedFuture<S>, KernelResponse, error::Shared<Error<S>>>;
+pub(super) type Coalesced<S> = Apart<Coalesce<Shed<S>, KernelCacheKey, FlightsOf<S>>>;
 #[cfg(feature = "cache")]
-pub(super) type Cached<S> = Apart<Cache<Coalesced<S>, PureKernels, KernelStore>>;
+pub(super) type Cached<S> = Apart<Cache<Coalesced<S>, KernelCacheKey, KernelStore>>;
 #[cfg(not(feature = "cache"))]
 pub(super) type Cached<S> = Coalesced<S>;
 pub(super) type RateLimited<S> = Apart<RateLimiter<Cached<S>, Option<std::sync::Arc<TenantLimits>>>>;

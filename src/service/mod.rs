@@ -35,7 +35,7 @@ pub use kernel::{BackendKind, BatchKey, Cost, Footprint, Kernel, KernelInfo, Mod
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;
 pub use progress::Progress;
-pub use pure::{KeptKernelQuestion, KernelQuestion, PureKernels};
+pub use pure::{OwnedKernelKey, KernelKey, KernelCacheKey};
 pub use registry::{Description, KernelRegistry, RegisterError, RegisteredKernel};
 pub use request::{KernelRequest, KernelResponse};
 pub use source::{KernelSource, RegistryOnly};

@@ -1,4 +1,4 @@
-//! [`PureKernels`]: which requests for kernels ask for the same, for the layers that answer them once.
+//! [`KernelCacheKey`]: which requests for kernels ask for the same, for the layers that answer them once.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -22,23 +22,23 @@ use crate::request::Execution;
 /// use tower::{Layer, Service, ServiceExt};
 /// use tower_kernels::backends::cpu::CpuBackend;
 /// use tower_kernels::layers::CoalesceLayer;
-/// use tower_kernels::service::{KernelRegistry, KernelRequest, KernelService, Payload, PureKernels};
+/// use tower_kernels::service::{KernelRegistry, KernelRequest, KernelService, Payload, KernelCacheKey};
 ///
 /// let registry = Arc::new(KernelRegistry::new());
 /// tower_kernels::kernels::register_all(&registry).unwrap();
 /// let kernels = KernelService::with_backend(Arc::clone(&registry), CpuBackend::new());
-/// let mut service = CoalesceLayer::new(PureKernels::new(registry)).layer(kernels);
+/// let mut service = CoalesceLayer::new(KernelCacheKey::new(registry)).layer(kernels);
 /// let input = Payload::json(r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#);
 /// service.ready().await.unwrap().call(KernelRequest::new("linalg/saxpy", input)).await.unwrap();
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct PureKernels {
+pub struct KernelCacheKey {
     registry: Option<Arc<KernelRegistry>>,
     across_tenants: bool,
 }
 
-impl PureKernels {
+impl KernelCacheKey {
     /// The pure ones among the kernels of `registry`.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
         Self { registry: Some(registry.into()), across_tenants: false }
@@ -60,7 +60,7 @@ impl PureKernels {
 
 /// What a [`KernelRequest`] asks.
 #[derive(Debug)]
-pub struct KernelQuestion<'r> {
+pub struct KernelKey<'r> {
     kernel: RegisteredKernel,
     payload: &'r Payload,
     tenant: Option<&'r Arc<str>>,
@@ -68,13 +68,13 @@ pub struct KernelQuestion<'r> {
 
 /// What was asked of a kernel.
 #[derive(Clone, Debug)]
-pub struct KeptKernelQuestion {
+pub struct OwnedKernelKey {
     kernel: RegisteredKernel,
     payload: Payload,
     tenant: Option<Arc<str>>,
 }
 
-impl KeptKernelQuestion {
+impl OwnedKernelKey {
     /// The kernel, by its id and not by the alias that it was asked by.
     pub fn kernel_id(&self) -> &str {
         &self.kernel.info().id
@@ -91,7 +91,7 @@ impl KeptKernelQuestion {
     }
 }
 
-impl Hash for KernelQuestion<'_> {
+impl Hash for KernelKey<'_> {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         // Of its id and version; the payload's own hash has its length.
@@ -116,23 +116,23 @@ fn hash_tensors<H: Hasher>(tensors: &Tensors, state: &mut H) {
     }
 }
 
-impl Repeats<KernelRequest> for PureKernels {
-    type Question<'r> = KernelQuestion<'r>;
-    type Kept = KeptKernelQuestion;
+impl Repeats<KernelRequest> for KernelCacheKey {
+    type Question<'r> = KernelKey<'r>;
+    type Kept = OwnedKernelKey;
 
     #[inline]
-    fn question<'r>(&'r self, request: &'r KernelRequest) -> Option<KernelQuestion<'r>> {
+    fn question<'r>(&'r self, request: &'r KernelRequest) -> Option<KernelKey<'r>> {
         let registry = self.registry.as_ref()?;
         if let Payload::Typed(_) = request.payload {
             return None;
         }
         let kernel = registry.get(&request.kernel_id).filter(|kernel| kernel.info().pure)?;
         let tenant = request.tenant.as_ref().filter(|_| !self.across_tenants);
-        Some(KernelQuestion { kernel, payload: &request.payload, tenant })
+        Some(KernelKey { kernel, payload: &request.payload, tenant })
     }
 
     #[inline]
-    fn is_same(&self, kept: &KeptKernelQuestion, question: &KernelQuestion<'_>) -> bool {
+    fn is_same(&self, kept: &OwnedKernelKey, question: &KernelKey<'_>) -> bool {
         let (ours, theirs) = (kept.kernel.info(), question.kernel.info());
         let same_kernel = std::ptr::eq(ours, theirs) || (&ours.id, &ours.version) == (&theirs.id, &theirs.version);
         let same_payload = match (&kept.payload, question.payload) {
@@ -144,13 +144,13 @@ impl Repeats<KernelRequest> for PureKernels {
     }
 
     #[inline]
-    fn hold(&self, question: KernelQuestion<'_>) -> KeptKernelQuestion {
-        let KernelQuestion { kernel, payload, tenant } = question;
-        KeptKernelQuestion { kernel, payload: payload.clone(), tenant: tenant.cloned() }
+    fn hold(&self, question: KernelKey<'_>) -> OwnedKernelKey {
+        let KernelKey { kernel, payload, tenant } = question;
+        OwnedKernelKey { kernel, payload: payload.clone(), tenant: tenant.cloned() }
     }
 
     /// Copies the payload: it can be a slice of a whole body, and tensors can lie in pinned memory.
-    fn keep(&self, mut held: KeptKernelQuestion) -> KeptKernelQuestion {
+    fn keep(&self, mut held: OwnedKernelKey) -> OwnedKernelKey {
         // What has no bytes is no question.
         if let Some(payload) = copied(&held.payload) {
             held.payload = payload;
@@ -158,7 +158,7 @@ impl Repeats<KernelRequest> for PureKernels {
         held
     }
 
-    fn weigh(&self, kept: &KeptKernelQuestion) -> usize {
+    fn weigh(&self, kept: &OwnedKernelKey) -> usize {
         weigh(&kept.payload) + kept.tenant.weigh()
     }
 }

@@ -115,7 +115,7 @@ const ON_A_LANE: Cost = Cost { bytes: 1 << 40, operations: 0, device_memory: 0 }
 
 fn cpu() -> CpuBackend {
     let mut config = CpuConfig::default();
-    (config.lanes, config.queue) = (1, 0);
+    (config.workers, config.queue) = (1, 0);
     CpuBackend::with_config(config).unwrap()
 }
 
@@ -161,7 +161,7 @@ contract!(
 
 /// A backend with one place, behind the batch layer with one place to wait: what is asked is that both are free again.
 fn batched(cost: Cost) -> impl Subject {
-    let layer = BatchedLayer::for_lanes(1).capacity(1);
+    let layer = BatchedLayer::for_workers(1).capacity(1);
     let gauge = layer.clone();
     let registry = KernelRegistry::new();
     registry.register(Told { cost }).unwrap();

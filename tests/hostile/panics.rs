@@ -305,7 +305,7 @@ impl Servers {
 
 fn cpu() -> CpuBackend {
     let mut config = CpuConfig::default();
-    (config.lanes, config.queue) = (WORKERS, 64);
+    (config.workers, config.queue) = (WORKERS, 64);
     CpuBackend::with_config(config).unwrap()
 }
 

@@ -128,7 +128,7 @@ fn mistakes_in_the_file_are_named_with_file_line_and_key() {
 #[test]
 fn mistakes_elsewhere_are_named_with_the_flag_or_the_variable() {
     refused(&run(["serve", "--drain-limit=soon"], ""), &["--drain-limit", "soon", "30s"]);
-    refused(&run(["serve", "--cpu-lanes=many"], ""), &["--cpu-lanes", "many"]);
+    refused(&run(["serve", "--cpu-workers=many"], ""), &["--cpu-workers", "many"]);
     refused(&run(["serve", "--rest-cors=perhaps"], ""), &["--rest-cors", "perhaps"]);
     refused(&run(["serve", "--rest-listen=off", "--grpc-listen=off"], ""), &["nothing to serve"]);
     let mut by_variable = program(["serve"]);

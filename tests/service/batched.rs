@@ -82,8 +82,8 @@ fn service(requests: usize, cost: Cost) -> (Service_, Arc<AtomicUsize>) {
     let (registry, runs) = (KernelRegistry::new(), Arc::new(AtomicUsize::new(0)));
     registry.register(Double { cost, runs: Arc::clone(&runs) }).unwrap();
     let mut config = CpuConfig::default();
-    (config.lanes, config.queue) = (1, 8);
-    let layer = BatchedLayer::for_lanes(1).max_requests(requests).max_bytes(u64::MAX).max_delay(Duration::from_secs(1));
+    (config.workers, config.queue) = (1, 8);
+    let layer = BatchedLayer::for_workers(1).max_requests(requests).max_bytes(u64::MAX).max_delay(Duration::from_secs(1));
     (KernelService::with_backend(registry, layer.layer(CpuBackend::with_config(config).unwrap())), runs)
 }
 
@@ -209,7 +209,7 @@ async fn a_request_whose_progress_is_watched_runs_alone() {
 
 #[tokio::test]
 async fn the_wait_for_others_counts_as_queued() {
-    let (registry, layer) = (KernelRegistry::new(), BatchedLayer::for_lanes(1).max_delay(Duration::from_millis(30)));
+    let (registry, layer) = (KernelRegistry::new(), BatchedLayer::for_workers(1).max_delay(Duration::from_millis(30)));
     registry.register(Double { cost: Cost::default(), runs: Arc::default() }).unwrap();
     let service = KernelService::with_backend(registry, layer.layer(CpuBackend::new()));
     let execution = service.oneshot(request(typed(&[1.0]))).await.unwrap().execution;

@@ -32,7 +32,7 @@ const INLINE: Duration = Duration::from_micros(20);
 impl BatchedLayer {
     /// For a backend with so many lanes: twice as many runs of one kernel are under way at one time, so that a lane finds
     /// the next when it has ended one, and what comes meanwhile shares those after them.
-    pub fn for_lanes(lanes: usize) -> Self {
+    pub fn for_workers(lanes: usize) -> Self {
         let batch = BatchLayer::new(REQUESTS)
             .with_join(SameRun { inline: INLINE, gain: Gain::Anywhere })
             .max_weight(WEIGHT)
@@ -44,7 +44,7 @@ impl BatchedLayer {
     /// For this machine. What has nothing to gain passes by: what the CPU runs inside the call, and, where there are CUDA
     /// devices, kernels without code for them.
     pub fn over(local: &Local) -> Self {
-        Self::for_lanes(local.lanes()).fitted(local)
+        Self::for_workers(local.lanes()).fitted(local)
     }
 
     /// The same, with its places and counts, for this machine.

@@ -73,7 +73,7 @@
 //! let registry = KernelRegistry::new();
 //! registry.register(Scale)?;
 //! // So that the two find each other, whatever else the machine does.
-//! let layer = BatchedLayer::for_lanes(1).max_requests(2).max_delay(Duration::from_secs(1));
+//! let layer = BatchedLayer::for_workers(1).max_requests(2).max_delay(Duration::from_secs(1));
 //! let service = KernelService::with_backend(registry, layer.layer(CpuBackend::new()));
 //!
 //! let call = |input| service.clone().oneshot(KernelRequest::new("my/scale", Payload::json(input)));

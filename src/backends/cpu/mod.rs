@@ -27,7 +27,7 @@ pub struct CpuBackend {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CpuConfig {
     /// Jobs that run at one time. Default: one a processor.
-    pub lanes: usize,
+    pub workers: usize,
     /// Jobs that wait at one time. Default: 64 a lane.
     pub queue: usize,
     /// What costs no more than this runs inside the call. Default: 20 µs, about what waking another thread and being
@@ -37,8 +37,8 @@ pub struct CpuConfig {
 
 impl Default for CpuConfig {
     fn default() -> Self {
-        let lanes = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Self { lanes, queue: 64 * lanes, inline: Duration::from_micros(20) }
+        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self { workers, queue: 64 * workers, inline: Duration::from_micros(20) }
     }
 }
 
@@ -66,7 +66,7 @@ impl CpuBackend {
             bytes_per_second: 8e9,
             operations_per_second: 2e9,
         };
-        let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.lanes.max(1)).collect());
+        let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.workers.max(1)).collect());
         let lanes = WorkerPool::start(profile, config.queue, None, workers)?;
         Ok(Self { slot: Slot::new(Arc::new(lanes)) })
     }

@@ -113,10 +113,10 @@ impl Local {
             #[cfg(feature = "cuda")]
             cuda: match &*self.cuda {
                 Ok(cuda) => cuda.state(),
-                Err(why) => CudaState::Off { off: why.to_string() },
+                Err(why) => CudaState::Off { reason: why.to_string() },
             },
             #[cfg(not(feature = "cuda"))]
-            cuda: CudaState::Off { off: "this program was built without the feature `cuda`".to_owned() },
+            cuda: CudaState::Off { reason: "this program was built without the feature `cuda`".to_owned() },
         }
     }
 

@@ -32,10 +32,10 @@ pub struct CpuStatus {
 impl CpuStatus {
     /// What is wrong, for people.
     pub fn problems(&self) -> Vec<String> {
-        let PoolStatus { up, lanes, alive, .. } = self.pool;
+        let PoolStatus { up, workers, alive, .. } = self.pool;
         match alive {
             _ if !up => vec!["the CPU takes no jobs any more".to_owned()],
-            alive if alive < lanes => vec![format!("{alive} of {lanes} workers of the CPU take jobs")],
+            alive if alive < workers => vec![format!("{alive} of {workers} workers of the CPU take jobs")],
             _ => Vec::new(),
         }
     }
@@ -57,7 +57,7 @@ pub enum CudaState {
     /// There is none.
     Off {
         /// Why.
-        off: String,
+        reason: String,
     },
 }
 
@@ -72,14 +72,14 @@ impl CudaState {
     }
 
     /// What is wrong with each of those that cannot be used.
-    pub fn troubles(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         match self {
             #[cfg(feature = "cuda")]
             Self::On { devices, missing } => {
                 let lost = devices.iter().filter_map(|device| device.lost.clone());
                 lost.chain(missing.iter().map(ToString::to_string)).collect()
             }
-            Self::Off { off } => vec![format!("CUDA is off ({off})")],
+            Self::Off { reason } => vec![format!("CUDA is off ({reason})")],
         }
     }
 }
@@ -88,8 +88,8 @@ impl CudaState {
 impl fmt::Display for LocalStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cpu, cuda } = self;
-        for trouble in cpu.problems().into_iter().chain(cuda.troubles()) {
-            write!(f, "{trouble}; ")?;
+        for problem in cpu.problems().into_iter().chain(cuda.problems()) {
+            write!(f, "{problem}; ")?;
         }
         #[cfg(feature = "cuda")]
         if let CudaState::On { devices, .. } = cuda {

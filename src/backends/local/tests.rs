@@ -114,7 +114,7 @@ impl Machine {
         };
         let devices: Vec<_> = (0..devices).map(pool).collect();
         let mut config = CpuConfig::default();
-        (config.lanes, config.queue) = (2, 1000);
+        (config.workers, config.queue) = (2, 1000);
         let cpu = CpuBackend::with_config(config).unwrap();
         let registry = KernelRegistry::new();
         for (name, pure, on_cpu) in

@@ -273,14 +273,14 @@ impl WorkerPool {
         let queued = self.rest.len() + self.ledger.as_ref().map_or(0, |ledger| ledger.level().waiting);
         PoolStatus {
             up: self.state.closed().is_none(),
-            lanes: self.lanes,
+            workers: self.lanes,
             alive: self
                 .state
                 .alive
                 .load(Ordering::Relaxed)
                 .saturating_sub(self.state.restarting.load(Ordering::Relaxed)),
             restarts: self.state.restarts.load(Ordering::Relaxed),
-            slots: self.slots,
+            capacity: self.slots,
             queued,
             running: self.in_flight().saturating_sub(queued),
         }

@@ -23,7 +23,7 @@
 //! Requests are found by a digest of 128 bits ([XXH3], with a seed of the process's own) and then compared in full:
 //! two requests with one digest are no repeats, they only cost each other the benefit.
 //!
-//! For kernels it is [`PureKernels`](crate::service::PureKernels).
+//! For kernels it is [`KernelCacheKey`](crate::service::KernelCacheKey).
 //!
 //! [`CacheLayer`]: super::CacheLayer
 //! [`CoalesceLayer`]: super::CoalesceLayer

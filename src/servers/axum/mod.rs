@@ -185,10 +185,10 @@
 //! | `kernel_registered` | gauge | `domain`, `mode` | kernels that there are |
 //! | `kernel_http_responses_total` | counter | `code` | execute calls that were answered, whether they reached the service or not; 405, 408 and 415 have the codes of their problem documents |
 //! | `kernel_backend_up` | gauge | `backend`, `device` | 1 while the backend takes work, 0 once it is lost |
-//! | `kernel_backend_lanes` | gauge | `backend`, `device` | jobs that run at one time |
-//! | `kernel_backend_slots` | gauge | `backend`, `device` | jobs that it holds at one time, those that wait before the lanes included |
-//! | `kernel_backend_queued` | gauge | `backend`, `device` | jobs that wait before the lanes |
-//! | `kernel_backend_running` | gauge | `backend`, `device` | the other jobs that hold a slot |
+//! | `kernel_backend_workers` | gauge | `backend`, `device` | worker threads, each of which runs one job at a time |
+//! | `kernel_backend_capacity` | gauge | `backend`, `device` | jobs that the backend accepts at one time, running and queued |
+//! | `kernel_backend_queued` | gauge | `backend`, `device` | jobs that wait in the queue |
+//! | `kernel_backend_running` | gauge | `backend`, `device` | jobs that hold a permit and are not queued |
 //!
 //! | `kernel_connections` | gauge | `listener` | connections that are open |
 //! | `kernel_connections_accepted_total` | counter | `listener` | connections that were accepted |
@@ -203,8 +203,8 @@
 //! [`requests`](crate::requests), which [`KernelRouter::more_metrics`] shows.
 //!
 //! Those of the backends are there where the router knows its [devices](KernelRouter::with_service); the CPU has no label
-//! `device`. When all slots are taken, further requests wait in front of the service and are in no gauge:
-//! `kernel_backend_queued` over `kernel_backend_lanes` says how many rounds of work a newcomer waits for, and is what to
+//! `device`. When all permits are taken, further requests wait in front of the service and are in no gauge:
+//! `kernel_backend_queued` over `kernel_backend_workers` says how many rounds of work a newcomer waits for, and is what to
 //! add replicas by.
 //!
 //! Where the router knows the server's TLS (`KernelRouter::tls`, feature `tls`):

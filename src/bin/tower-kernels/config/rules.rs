@@ -97,7 +97,7 @@ pub(super) const RULES: &[Rule] = &[
     number("batch.capacity", 1, MAX_COUNT, "16384"),
     any_time("drain.notice", DAY, "gives none", "2s"),
     any_time("drain.limit", DAY, "cancels them at once", "30s"),
-    number("cpu.lanes", 1, MAX_LANES, "8"),
+    number("cpu.workers", 1, MAX_LANES, "8"),
     number_or_zero("cpu.queue", MAX_COUNT, "lets none wait", "512"),
     any_time("cpu.inline", SECOND, "is nothing", "20us"),
     number("cuda.lanes", 1, MAX_LANES, "8"),

@@ -195,7 +195,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     setting("drain.notice", Text("TIME"), "From not being ready any more to refusing connections"),
     setting("drain.limit", Text("TIME"), "How long requests in flight may take from then on"),
-    setting("cpu.lanes", Number, "Requests that run on the CPU at one time"),
+    setting("cpu.workers", Number, "CPU worker threads, each of which runs one request at a time"),
     setting("cpu.queue", Number, "Requests that wait for the CPU at one time"),
     setting("cpu.inline", Text("TIME"), "What costs no more than this runs where it arrives"),
     setting(

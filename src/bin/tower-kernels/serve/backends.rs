@@ -34,7 +34,7 @@ pub(super) fn open(config: &Config) -> Result<Local, Failure> {
         Err(_) => {}
     }
     let cpu = CpuBackend::with_config(config.cpu.backend());
-    let cpu = cpu.map_err(|error| Exit::Failed.because(format!("the CPU's lanes: {error}")))?;
+    let cpu = cpu.map_err(|error| Exit::Failed.because(format!("cannot start the CPU's workers: {error}")))?;
     Ok(Local::with_backends(cpu, cuda))
 }
 
