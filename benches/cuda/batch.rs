@@ -454,7 +454,7 @@ impl Threads {
             let (name, times) = (read("comm"), read("schedstat"));
             let mut times = times.split_whitespace().map(|nanos| nanos.parse::<f64>().unwrap_or(0.0) / 1e9);
             let threads = match () {
-                () if name.contains("-lane-") => &mut this.lanes,
+                () if name.contains("-worker-") => &mut this.lanes,
                 () if name.starts_with("tokio") => &mut this.tokio,
                 () => continue,
             };

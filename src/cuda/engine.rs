@@ -18,12 +18,12 @@ use super::stream::{Patience, Stream};
 use super::timer::{Phase, Timer};
 use super::upload::{SLAB, Uploads};
 use super::watch::Watched;
-use crate::backends::worker_pool::{Claim, State};
+use crate::backends::worker_pool::{Claim, PoolState};
 use crate::request::{DeviceTimes, Priority, RequestContext};
 use crate::service::{Cost, Job, KernelError, RunContext};
 
 pub(crate) struct Engine {
-    pool: Arc<State>,
+    pool: Arc<PoolState>,
     pub(crate) stream: Stream,
     pub(crate) arena: Arena,
     pub(crate) uploads: Uploads,
@@ -49,7 +49,7 @@ const ARGUMENTS: usize = 32;
 impl Engine {
     pub(crate) fn new(
         device: Arc<Device>,
-        pool: Arc<State>,
+        pool: Arc<PoolState>,
         config: &CudaConfig,
         lane: usize,
     ) -> Result<Self, Failure> {

@@ -10,7 +10,7 @@ use cudarc::driver::sys::{CUdeviceptr, CUevent, CUstream};
 use super::driver::{Driver, NOT_READY, SUCCESS};
 use super::error::Failure;
 use super::memory::{Pin, Staging};
-use crate::backends::worker_pool::State;
+use crate::backends::worker_pool::PoolState;
 use crate::request::Priority;
 use crate::service::RunContext;
 
@@ -37,7 +37,7 @@ pub(crate) struct Stream {
     /// Since when the request's kernels have been told to stop.
     told: Option<Instant>,
     patience: Patience,
-    pool: Arc<State>,
+    pool: Arc<PoolState>,
 }
 
 /// How long the device is waited for before it counts as hung: once it was told to stop, and in any case.
@@ -66,7 +66,7 @@ impl Cancel {
 }
 
 impl Stream {
-    pub(crate) fn new(driver: &'static Driver, pool: Arc<State>, patience: Patience) -> Result<Self, Failure> {
+    pub(crate) fn new(driver: &'static Driver, pool: Arc<PoolState>, patience: Patience) -> Result<Self, Failure> {
         let word = Staging::new(driver, 4, Pin::Mapped)?;
         let cancel = Cancel { address: word.device_address()?, word };
         let mut levels = Levels::new(driver)?;

@@ -124,13 +124,14 @@ mod tests {
     fn a_flag_is_raised_when_the_caller_leaves_or_its_time_is_up() {
         let watch = Watch::start(0).unwrap();
         let flags = [const { AtomicU32::new(0) }; 3];
-        let (reply, answer) = oneshot::channel();
-        let (patient_reply, _patient) = oneshot::channel();
+        let (reply, answer) = oneshot::channel::<()>();
+        let (patient_reply, _patient) = oneshot::channel::<()>();
+        let (is_closed, is_patient_closed) = (|| reply.is_closed(), || patient_reply.is_closed());
         let soon = Instant::now() + Duration::from_millis(20);
         let contexts = [
-            RunContext::new(Some(&reply), None),
+            RunContext::new(Some(&is_closed), None),
             RunContext::new(None, Some(soon)),
-            RunContext::new(Some(&patient_reply), None),
+            RunContext::new(Some(&is_patient_closed), None),
         ];
         // SAFETY: contexts and flags outlive what is dropped before the end of this function.
         let watched: Vec<_> =

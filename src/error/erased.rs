@@ -6,7 +6,6 @@ use std::iter::successors;
 use std::sync::Arc;
 
 use super::{Classification, Classify, ErrorKind};
-use crate::service::{HostMemoryError, InvalidInput};
 
 /// Classifies an error whose type is not known, such as one in a [`BoxError`](tower::BoxError).
 ///
@@ -81,7 +80,7 @@ pub(crate) fn provide(error: &impl Classify) {
     }
 }
 
-/// Classifies errors of other crates, and those of this one that cannot call [`provide`].
+/// Classifies errors of other crates.
 fn foreign(error: &(dyn Error + 'static)) -> Option<Classification> {
     let kind = if is::<tower::load_shed::error::Overloaded>(error) {
         ErrorKind::Overloaded
@@ -89,10 +88,8 @@ fn foreign(error: &(dyn Error + 'static)) -> Option<Classification> {
         ErrorKind::DeadlineExceeded
     } else if is::<tower::buffer::error::Closed>(error) {
         ErrorKind::Unavailable
-    } else if is::<InvalidInput>(error) {
-        ErrorKind::InvalidArgument
     } else {
-        return classified::<HostMemoryError>(error).or_else(|| of_servers(error));
+        return of_servers(error);
     };
     Some(kind.into())
 }
@@ -134,7 +131,7 @@ mod tests {
     use crate::middleware::circuit_breaker::CircuitBreakerError;
     use crate::middleware::rate_limit::RateLimitError;
     use crate::middleware::timeout::TimeoutError;
-    use crate::service::KernelError;
+    use crate::service::{HostMemoryError, InvalidInput, KernelError};
     use std::time::Duration;
     use tower::BoxError;
 

@@ -30,7 +30,7 @@ use crate::middleware::circuit_breaker::{CircuitBreaker, PerOperation};
 use crate::middleware::coalesce::CoalesceHandle;
 use crate::middleware::load_shed::{LoadShed, Predicted};
 use crate::middleware::rate_limit::RateLimiter;
-use crate::service::{KernelRegistry, KernelService, KernelCacheKey};
+use crate::service::{KernelCacheKey, KernelRegistry, KernelService};
 
 /// Stacks the layers of a [`PipelineConfig`] around kernels. See the [module](super).
 ///

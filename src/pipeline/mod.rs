@@ -111,6 +111,7 @@ mod future;
 mod handle;
 mod layer;
 mod service;
+mod source;
 mod step;
 mod tenants;
 
@@ -124,3 +125,4 @@ pub use self::future::PipelineFuture;
 pub use self::handle::PipelineHandle;
 pub use self::layer::PipelineLayer;
 pub use self::service::{Kernels, LocalPipeline, ReadyPipeline};
+pub use self::source::{KernelSource, RegistryOnly};

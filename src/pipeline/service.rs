@@ -11,6 +11,7 @@ use super::error::{self, PipelineError};
 use super::future::PipelineFuture;
 use super::handle::PipelineHandle;
 use super::layer::PipelineLayer;
+use super::source::KernelSource;
 use super::step::{Apart, AsItIs, Queue, Step};
 use super::tenants::Tenants;
 use crate::backends::Local;
@@ -27,9 +28,7 @@ use crate::middleware::rate_limit::{ByTenant, PerKey, RateLimiter};
 use crate::middleware::retry::Retry;
 use crate::middleware::timeout::Timeout;
 use crate::middleware::tracing::Tracing;
-use crate::service::{
-    OwnedKernelKey, KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource, KernelCacheKey,
-};
+use crate::service::{KernelCacheKey, KernelRegistry, KernelRequest, KernelResponse, KernelService, OwnedKernelKey};
 
 /// Whether a request can be run again.
 pub(super) type Again = Box<dyn Fn(&KernelRequest) -> bool + Send + Sync>;

@@ -259,7 +259,7 @@ impl Tensors {
     }
 
     /// The bytes of those that a decoded input cannot share, as they do not lie as their elements have to.
-    pub(crate) fn to_copy(&self) -> usize {
+    pub(crate) fn bytes_to_copy(&self) -> usize {
         let is_aligned = |tensor: &Tensor| tensor.data.as_ptr().addr().is_multiple_of(tensor.dtype.size());
         self.all().iter().filter(|(_, tensor)| !is_aligned(tensor)).map(|(_, tensor)| tensor.data.len()).sum()
     }

@@ -12,9 +12,8 @@ use tokio::task::JoinHandle;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::hyper::{self, Connections, KernelHttpService, ServerConfig, listen};
-use tower_kernels::service::{
-    Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelService, RegistryOnly, RunContext,
-};
+use tower_kernels::pipeline::RegistryOnly;
+use tower_kernels::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelService, RunContext};
 
 use crate::wire::Wire;
 use crate::wire::kernels::{Naps, registry};

@@ -83,7 +83,8 @@ fn service(requests: usize, cost: Cost) -> (Service_, Arc<AtomicUsize>) {
     registry.register(Double { cost, runs: Arc::clone(&runs) }).unwrap();
     let mut config = CpuConfig::default();
     (config.workers, config.queue) = (1, 8);
-    let layer = BatchedLayer::for_workers(1).max_requests(requests).max_bytes(u64::MAX).max_delay(Duration::from_secs(1));
+    let layer =
+        BatchedLayer::for_workers(1).max_requests(requests).max_bytes(u64::MAX).max_delay(Duration::from_secs(1));
     (KernelService::with_backend(registry, layer.layer(CpuBackend::with_config(config).unwrap())), runs)
 }
 

@@ -184,7 +184,7 @@ fn dropping_the_service_ends_its_threads() {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap().filter_map(Result::ok);
         tasks
             .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
-            .any(|name| name == "cpu-lane-36\n")
+            .any(|name| name == "cpu-worker-36\n")
     };
     let wait_for = |runs: bool| {
         let start = Instant::now();

@@ -9,8 +9,8 @@ use tower_kernels::layers::CacheLayer;
 use tower_kernels::middleware::cache::{Cache, Store};
 use tower_kernels::middleware::cache_key::Repeats;
 use tower_kernels::service::{
-    Cost, DType, InvalidInput, OwnedKernelKey, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, KernelService, Payload, KernelCacheKey, RunContext, Tensor, Tensors,
+    Cost, DType, InvalidInput, Kernel, KernelCacheKey, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    KernelResponse, KernelService, OwnedKernelKey, Payload, RunContext, Tensor, Tensors,
 };
 
 /// Doubles a number.

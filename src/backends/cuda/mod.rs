@@ -43,21 +43,21 @@ use tower::load::Load;
 use tower_service::Service;
 
 pub use self::devices::{CudaDevices, MissingDevice};
-use super::worker_pool::{Claim, PoolLoad, PoolStatus, Profile, RunFuture, Slot, Worker, WorkerPool};
+use super::worker_pool::{Claim, PoolHandle, PoolLoad, PoolStatus, Profile, RunFuture, Worker, WorkerPool};
 pub use crate::cuda::CudaConfig;
 use crate::cuda::{CudaUsage, Device, DeviceInfo, Engine, Gpu, Peak, PinnedMemory, Unavailable};
 #[cfg(doc)]
 use crate::cuda::{LaunchContext, devices};
 use crate::request::DeviceTimes;
-use crate::service::{BackendKind, Encoding, Job, KernelError, KernelResponse, Payload, RunContext};
+use crate::service::{BackendKind, Job, KernelError, KernelResponse, Payload, RunContext};
 
 /// One CUDA device as a backend.
 ///
 /// Dropping the last handle and the last future waits until the lanes have left the driver, for a second at most.
-// `Slot`'s own `Clone` starts without a reservation.
+// `PoolHandle`'s own `Clone` starts without a reservation.
 #[derive(Clone, Debug)]
 pub struct CudaBackend {
-    slot: Slot,
+    handle: PoolHandle,
     device: Arc<Device>,
 }
 
@@ -79,15 +79,15 @@ impl CudaBackend {
         let profile = Profile {
             backend: BackendKind::Cuda,
             device: Some(ordinal),
-            spin: config.spin,
+            idle_spin: config.spin,
             inline: config.inline,
-            linger: config.linger,
-            farewell: Duration::from_secs(1),
+            busy_poll: config.linger,
+            shutdown_grace: Duration::from_secs(1),
             // PCIe is what most requests wait for.
             bytes_per_second: 20e9,
             operations_per_second: 5e12,
         };
-        let workers = |pool: &Arc<super::worker_pool::State>| {
+        let workers = |pool: &Arc<super::worker_pool::PoolState>| {
             let engine = |lane| Engine::new(Arc::clone(&device), Arc::clone(pool), &config, lane);
             let workers: Result<Vec<_>, _> =
                 (0..config.lanes.max(1)).map(engine).map(|engine| engine.map(CudaWorker::new)).collect();
@@ -95,7 +95,7 @@ impl CudaBackend {
         };
         let lanes = WorkerPool::start(profile, config.queue, Some(Arc::clone(&device.ledger)), workers);
         let lanes = lanes.map_err(|error| Unavailable::Failed(error.to_string()))?;
-        Ok(Self { slot: Slot::new(Arc::new(lanes)), device })
+        Ok(Self { handle: PoolHandle::new(Arc::new(lanes)), device })
     }
 
     /// The device.
@@ -115,11 +115,11 @@ impl CudaBackend {
 
     /// Why the device is of no use any more; `None` while it is.
     pub fn lost(&self) -> Option<&KernelError> {
-        self.slot.lanes().state().closed()
+        self.handle.pool().state().closed()
     }
 
-    pub(super) fn lanes(&self) -> &Arc<WorkerPool> {
-        self.slot.lanes()
+    pub(super) fn pool(&self) -> &Arc<WorkerPool> {
+        self.handle.pool()
     }
 
     /// The device and how it is.
@@ -128,7 +128,12 @@ impl CudaBackend {
             KernelError::DeviceLost { reason, .. } => format!("{lost}: {reason}"),
             other => other.to_string(),
         });
-        CudaStatus { device: self.device().clone(), lost, pool: self.slot.lanes().status(), usage: self.device.usage() }
+        CudaStatus {
+            device: self.device().clone(),
+            lost,
+            pool: self.handle.pool().status(),
+            usage: self.device.usage(),
+        }
     }
 
     /// The pool of pinned memory, for callers that pass typed inputs: an input that lies there is uploaded at the speed of
@@ -160,11 +165,11 @@ impl Service<Job> for CudaBackend {
     type Future = RunFuture;
 
     fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), KernelError>> {
-        self.slot.poll_reserve(cx)
+        self.handle.poll_reserve(cx)
     }
 
     fn call(&mut self, job: Job) -> RunFuture {
-        RunFuture::new(&mut self.slot, job)
+        RunFuture::new(&mut self.handle, job)
     }
 }
 
@@ -172,7 +177,7 @@ impl Load for CudaBackend {
     type Metric = PoolLoad;
 
     fn load(&self) -> PoolLoad {
-        self.slot.lanes().load()
+        self.handle.pool().load()
     }
 }
 
@@ -199,14 +204,8 @@ impl Drop for CudaWorker {
 }
 
 impl Worker for CudaWorker {
-    fn run(
-        &mut self,
-        job: &Job,
-        encoding: Encoding,
-        context: &RunContext<'_>,
-        claim: Option<Claim>,
-    ) -> Result<Payload, KernelError> {
-        crate::cuda::run(&mut self.0, job, encoding, context, claim)
+    fn run(&mut self, job: &Job, context: &RunContext<'_>, claim: Option<Claim>) -> Result<Payload, KernelError> {
+        crate::cuda::run(&mut self.0, job, job.encoding(), context, claim)
     }
 
     fn needs(&self, job: &Job) -> u64 {

@@ -9,11 +9,12 @@ use super::mailbox::{Admission, Ledger};
 use super::messages::Admitted;
 use super::reply::Reply;
 use super::{ActorError, ExecuteKernel, GetKernelInfo, GetStats, KernelActorConfig, ListKernels};
+use crate::backends::Local;
 use crate::error::AnyError;
 use crate::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
 
 /// An actor that runs kernels. See the [module](super).
-pub struct KernelActor<S = KernelService> {
+pub struct KernelActor<S = KernelService<Local>> {
     // An actor must be `Unpin`, a service need not be.
     service: Box<S>,
     registry: Arc<KernelRegistry>,

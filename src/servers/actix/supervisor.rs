@@ -9,6 +9,7 @@ use tower_service::Service;
 use super::mailbox::{Admission, Ledger};
 use super::messages::Admitted;
 use super::{ActorError, ActorStats, ExecuteKernel, ExecuteResult, KernelActor, KernelActorConfig};
+use crate::backends::Local;
 use crate::error::AnyError;
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
@@ -50,7 +51,7 @@ pub enum DispatchStrategy {
 ///     assert_eq!(answer.await.unwrap().output, serde_json::json!({"y": [12.0]}));
 /// });
 /// ```
-pub struct KernelActorSupervisor<S: 'static = KernelService> {
+pub struct KernelActorSupervisor<S: 'static = KernelService<Local>> {
     service: S,
     registry: Arc<KernelRegistry>,
     strategy: DispatchStrategy,

@@ -185,7 +185,9 @@ impl Collector for Backends {
         family("backend_workers", "Worker threads, each of which runs one job at a time", |pool| pool.workers)?;
         let help = "Worker threads that take jobs; those restarting after a panic do not";
         family("backend_workers_alive", help, |pool| pool.alive)?;
-        family("backend_capacity", "Jobs that the backend accepts at one time, running and queued", |pool| pool.capacity)?;
+        family("backend_capacity", "Jobs that the backend accepts at one time, running and queued", |pool| {
+            pool.capacity
+        })?;
         family("backend_queued", "Jobs that wait in the queue", |pool| pool.queued)?;
         family("backend_running", "Jobs that hold a permit and are not queued", |pool| pool.running)?;
         let help = "Restarts of workers after a panic outside of the kernels";

@@ -28,9 +28,10 @@ use crate::error::{AnyError, ErrorKind};
 use crate::hyper::Connections;
 use crate::layers::{MetricsLayer, TimeoutLayer};
 use crate::middleware::metrics::MetricsHandle;
+use crate::pipeline::KernelSource;
 use crate::pipeline::PipelineHandle;
 use crate::servers::http::{Limits, Problem, RequestId, limit_setters};
-use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource};
+use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// The most that a request may take, its wait for a place to run included, where nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,7 +47,7 @@ type OptionalTls = ();
 
 /// Makes an [`axum::Router`](::axum::Router) over kernels, or over any service that takes requests for them. See the
 /// [module](super) for its routes.
-pub struct KernelRouter<S = KernelService> {
+pub struct KernelRouter<S = KernelService<Local>> {
     service: S,
     /// Where the service does not count its calls, the router does.
     metrics: Option<MetricsHandle>,

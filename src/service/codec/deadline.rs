@@ -24,13 +24,13 @@ struct State {
 
 /// A decoding has been given up, as its deadline has passed.
 #[derive(Debug)]
-pub(crate) struct Passed;
+pub(crate) struct DeadlinePassed;
 
-/// Decodes until `deadline`. Whatever error the decoding itself ends with, it is [`Passed`] once that has been seen.
-pub(crate) fn until<T, E>(
+/// Decodes until `deadline`. Whatever error the decoding itself ends with, it is [`DeadlinePassed`] once that has been seen.
+pub(crate) fn decode_until<T, E>(
     deadline: Option<Instant>,
     decode: impl FnOnce() -> Result<T, E>,
-) -> Result<Result<T, E>, Passed> {
+) -> Result<Result<T, E>, DeadlinePassed> {
     /// However `decode` ends, the thread goes back to what it had before.
     struct Before(State);
 
@@ -45,7 +45,7 @@ pub(crate) fn until<T, E>(
     }
     let _before = Before(STATE.replace(State { deadline, passed: false }));
     let decoded = decode();
-    if decoded.is_err() && has_passed() { Err(Passed) } else { Ok(decoded) }
+    if decoded.is_err() && has_passed() { Err(DeadlinePassed) } else { Ok(decoded) }
 }
 
 /// Whether the deadline of what this thread decodes has been seen to have passed.
@@ -121,7 +121,7 @@ mod tests {
 
     use serde::Deserialize;
 
-    use super::{optional_sequence, until};
+    use super::{decode_until, optional_sequence};
     use crate::service::codec::decode_json;
     use crate::service::{Buffer, FloatArray};
 
@@ -136,17 +136,20 @@ mod tests {
         let past = std::time::Instant::now().checked_sub(Duration::from_millis(1));
         let numbers = |count: usize| format!("[{}0]", "0,".repeat(count));
         let long = numbers(100_000);
-        assert!(until(past, || decode_json::<Buffer<f32>>(long.as_bytes())).is_err());
-        assert!(until(past, || decode_json::<FloatArray>(long.as_bytes())).is_err());
+        assert!(decode_until(past, || decode_json::<Buffer<f32>>(long.as_bytes())).is_err());
+        assert!(decode_until(past, || decode_json::<FloatArray>(long.as_bytes())).is_err());
         let edges = format!(r#"{{"edges": [{}[0, 1]]}}"#, "[0, 1],".repeat(100_000));
-        assert!(until(past, || decode_json::<Edges>(edges.as_bytes())).is_err());
+        assert!(decode_until(past, || decode_json::<Edges>(edges.as_bytes())).is_err());
         // Nothing is left to the thread, and without a deadline nothing is given up.
         assert_eq!(
-            until(None, || decode_json::<Edges>(edges.as_bytes())).unwrap().unwrap().edges.unwrap().len(),
+            decode_until(None, || decode_json::<Edges>(edges.as_bytes())).unwrap().unwrap().edges.unwrap().len(),
             100_001
         );
-        assert_eq!(until(past, || decode_json::<Buffer<f32>>(numbers(9).as_bytes())).unwrap().unwrap().len(), 10);
-        let wrong = until(past, || decode_json::<Buffer<f32>>(b"[true]")).unwrap().unwrap_err();
+        assert_eq!(
+            decode_until(past, || decode_json::<Buffer<f32>>(numbers(9).as_bytes())).unwrap().unwrap().len(),
+            10
+        );
+        let wrong = decode_until(past, || decode_json::<Buffer<f32>>(b"[true]")).unwrap().unwrap_err();
         assert_eq!(wrong.field, "[0]");
         assert_eq!(decode_json::<Edges>(b"{}").unwrap().edges, None);
         assert_eq!(decode_json::<Edges>(br#"{"edges": null}"#).unwrap().edges, None);

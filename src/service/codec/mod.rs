@@ -14,11 +14,11 @@ mod tensor_ser;
 mod zero_copy;
 
 pub use buffer::{Buffer, Element};
-pub(crate) use deadline::{Passed, optional_sequence, read_all, until};
+pub(crate) use deadline::{DeadlinePassed, decode_until, optional_sequence, read_all};
 pub use float_array::FloatArray;
 #[cfg(feature = "cuda")]
 pub(crate) use huge_pages::Pages;
 pub(crate) use json::{decode_json, decoded_size, encode_json};
-pub(crate) use memory::{PinnedMemory, within};
+pub(crate) use memory::{PinnedMemory, decode_within};
 pub(crate) use tensor_de::decode_tensors;
 pub(crate) use tensor_ser::encode_tensors;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use tower_kernels::backends::Local;
 use tower_kernels::error::Classify;
 use tower_kernels::kernels::register_all;
 use tower_kernels::service::{KernelRegistry, KernelRequest, KernelService, Payload};
@@ -12,7 +13,7 @@ use super::payload::tensors;
 use super::{Caller, Callers, Failure};
 
 pub(in super::super) struct InProcess {
-    service: KernelService,
+    service: KernelService<Local>,
     request: KernelRequest,
 }
 
@@ -43,7 +44,7 @@ impl Callers for InProcess {
 }
 
 pub(in super::super) struct InProcessCaller {
-    service: KernelService,
+    service: KernelService<Local>,
     request: KernelRequest,
 }
 
