@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use super::device_set::DeviceSet;
-use super::reservation::Reservation;
+use super::device_permit::DevicePermit;
 use crate::backends::worker_pool::{PoolHandle, Requeued, RunFuture};
 use crate::request::RequestContext;
 use crate::service::{KernelError, KernelResponse};
@@ -28,7 +28,7 @@ struct Failover {
     requeued: Box<Requeued>,
     /// The error of the pool that was lost.
     lost: KernelError,
-    reservation: Reservation,
+    permit: DevicePermit,
 }
 
 impl LocalFuture {
@@ -38,18 +38,18 @@ impl LocalFuture {
 
     /// Waits for a permit for a job that was handed back. Fails if no pool is left that can run it.
     fn poll_failover(&self, failover: &mut Failover, cx: &mut Context<'_>) -> Poll<Result<PoolHandle, KernelError>> {
-        let Failover { requeued, lost, reservation } = failover;
+        let Failover { requeued, lost, permit } = failover;
         loop {
             if requeued.job.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
                 return Poll::Ready(Err(KernelError::DeadlineExceeded { started: requeued.started }));
             }
-            ready!(reservation.poll_reserve(&self.devices, cx));
-            if let Some(handle) = reservation.take() {
+            ready!(permit.poll_reserve(&self.devices, cx));
+            if let Some(handle) = permit.take() {
                 return Poll::Ready(Ok(handle));
             }
             // The last pool of that kind has closed as well.
-            match self.devices.failover(self.run.pool(), requeued).filter(|&kind| kind != reservation.kind()) {
-                Some(kind) => *reservation = Reservation::new(kind),
+            match self.devices.failover(self.run.pool(), requeued).filter(|&kind| kind != permit.kind()) {
+                Some(kind) => *permit = DevicePermit::new(kind),
                 None => return Poll::Ready(Err(lost.clone())),
             }
         }
@@ -85,7 +85,7 @@ impl Future for LocalFuture {
                 "moving a job off a lost device"
             );
             self.failover =
-                Some(Box::new(Failover { requeued, lost: failed.error, reservation: Reservation::new(kind) }));
+                Some(Box::new(Failover { requeued, lost: failed.error, permit: DevicePermit::new(kind) }));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod device_set;
 mod future;
-mod reservation;
+mod device_permit;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use self::device_set::{DeviceSet, KINDS};
 pub use self::future::LocalFuture;
-use self::reservation::Reservation;
+use self::device_permit::DevicePermit;
 pub use self::status::{CpuStatus, CudaState, LocalStatus};
 use super::cpu::CpuBackend;
 #[cfg(feature = "cuda")]
@@ -44,7 +44,7 @@ pub struct Local {
     #[cfg(feature = "cuda")]
     cuda: Arc<Result<CudaDevices, Unavailable>>,
     /// One of each of the [`KINDS`].
-    reservations: [Reservation; KINDS.len()],
+    permits: [DevicePermit; KINDS.len()],
 }
 
 /// A clone starts without a permit: a reservation belongs to the handle that made it.
@@ -54,7 +54,7 @@ impl Clone for Local {
             devices: Arc::clone(&self.devices),
             #[cfg(feature = "cuda")]
             cuda: Arc::clone(&self.cuda),
-            reservations: KINDS.map(Reservation::new),
+            permits: KINDS.map(DevicePermit::new),
         }
     }
 }
@@ -74,7 +74,7 @@ impl Local {
             devices: Arc::new(devices),
             #[cfg(feature = "cuda")]
             cuda: Arc::new(Err(Unavailable::TurnedOff)),
-            reservations: KINDS.map(Reservation::new),
+            permits: KINDS.map(DevicePermit::new),
         }
     }
 
@@ -149,7 +149,7 @@ impl Service<Job> for Local {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), KernelError>> {
         // All kinds are polled each time, so that the waker is registered with each that is full. A kind whose devices are
         // lost counts no more, except for the fallback.
-        let polls = self.reservations.each_mut().map(|reservation| reservation.poll_reserve(&self.devices, cx));
+        let polls = self.permits.each_mut().map(|permit| permit.poll_reserve(&self.devices, cx));
         if let [.., Poll::Ready(false)] = polls {
             return Poll::Ready(Err(self.cpu_pool().state().closed_error()));
         }
@@ -157,7 +157,7 @@ impl Service<Job> for Local {
     }
 
     fn call(&mut self, job: Job) -> LocalFuture {
-        let mut handles = self.reservations.each_mut().map(Reservation::take);
+        let mut handles = self.permits.each_mut().map(DevicePermit::take);
         let info = job.kernel().info();
         let supported = |handle: &PoolHandle| info.supports(handle.pool().profile().backend);
         let run = match handles.iter().position(|handle| handle.as_ref().is_some_and(supported)) {

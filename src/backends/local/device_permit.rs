@@ -7,13 +7,13 @@ use crate::service::BackendKind;
 
 /// A handle's permit on one pool of a kind, or its positions in the queues for permits of all of them while all are full.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub(super) struct DevicePermit {
     kind: BackendKind,
     reserved: Option<PoolHandle>,
     waiting: Vec<PoolHandle>,
 }
 
-impl Reservation {
+impl DevicePermit {
     pub(super) fn new(kind: BackendKind) -> Self {
         Self { kind, reserved: None, waiting: Vec::new() }
     }
