@@ -92,6 +92,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backends;
+mod buffer;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod error;

@@ -85,15 +85,15 @@ fn phases() {
     let count = 16 << 20;
     let inputs = [100.0, 90.0, 0.02, 0.3, 1.0, 0.01].map(|value| vec![value; count].into());
     let input = Payload::typed(PhasesInput { inputs: inputs.into(), kinds: vec![0; count].into() });
-    for copiers in [0, 2, 4, 8] {
-        let mut service = service(|config| config.copiers = copiers);
+    for copy_threads in [0, 2, 4, 8] {
+        let mut service = service(|config| config.copy_threads = copy_threads);
         let mut run = || runtime.block_on(call(&mut service, "bench/phases", &input));
         run();
         let phases = run().payload.downcast::<PhasesOutput>().unwrap();
         let PhasesOutput { upload, kernel, download } = *phases;
         let (up, down) = (count as f64 * 49.0 / upload / 1e6, count as f64 * 48.0 / download / 1e6);
         println!(
-            "    f64, 16M, {copiers} copiers: upload {upload:.1} ms ({up:.1} GB/s), kernel {kernel:.2} ms, download \
+            "    f64, 16M, {copy_threads} copy threads: upload {upload:.1} ms ({up:.1} GB/s), kernel {kernel:.2} ms, download \
              {download:.1} ms ({down:.1} GB/s)"
         );
     }

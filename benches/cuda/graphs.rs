@@ -146,7 +146,7 @@ fn dump(name: &str, graph: &tower_kernels::kernels::graph::csr::CsrGraph) {
 pub(crate) fn run() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     for graph in [Graph::new("kron", kron(18, 48)), Graph::new("road", road(1024))] {
-        let mut service = service(|config| config.lanes = 2);
+        let mut service = service(|config| config.workers = 2);
         runtime.block_on(async {
             agrees(&graph, &mut service).await;
             by_source(&graph, &mut service).await;

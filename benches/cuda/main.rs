@@ -2,26 +2,26 @@
 //!
 //! ```text
 //! cargo bench --bench cuda
-//! cargo bench --bench cuda -- small lanes
+//! cargo bench --bench cuda -- small workers
 //! ```
 //!
-//! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `lanes`, `priority`,
-//! `graphs`, `fleet`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
+//! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`,
+//! `graphs`, `devices`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
 
 mod batch;
 mod catalogue;
-mod fleet;
+mod devices;
 mod graphs;
 mod hold;
 mod kernels;
-mod lanes;
 mod priority;
 mod raw;
 mod resident;
 mod telemetry;
+mod workers;
 
 use std::time::{Duration, Instant};
 
@@ -68,8 +68,8 @@ fn main() {
     if wanted("resident") {
         resident::run();
     }
-    if wanted("lanes") {
-        lanes::run();
+    if wanted("workers") {
+        workers::run();
     }
     if wanted("priority") {
         priority::run();
@@ -77,8 +77,8 @@ fn main() {
     if wanted("graphs") {
         graphs::run();
     }
-    if wanted("fleet") {
-        fleet::run();
+    if wanted("devices") {
+        devices::run();
     }
     if wanted("telemetry") {
         telemetry::run();
@@ -100,7 +100,7 @@ pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {
     registry.register(Empty).unwrap();
     registry.register(Phases).unwrap();
     registry.register(Hold).unwrap();
-    let mut config = CudaConfig { lanes: 8, ..Default::default() };
+    let mut config = CudaConfig { workers: 8, ..Default::default() };
     change(&mut config);
     KernelService::with_backend(registry, CudaBackend::with_config(0, config).unwrap())
 }
@@ -128,10 +128,10 @@ fn latency(raw: &raw::Raw) {
     base.print("raw: saxpy 1024, pinned", &base);
     Row::of(raw.saxpy_with_copies(1024, COUNT)).print("raw: the same, with host copies", &base);
     let input = saxpy_input(1024);
-    for linger in [0, 30] {
-        let service = || service(|config| config.linger = Duration::from_micros(linger));
+    for busy_poll in [0, 30] {
+        let service = || service(|config| config.busy_poll = Duration::from_micros(busy_poll));
         for (name, runtime) in [("current_thread", single()), ("multi_thread", several())] {
-            let name = format!("service: saxpy 1024, {name}, linger {linger}");
+            let name = format!("service: saxpy 1024, {name}, busy poll {busy_poll}");
             served(&runtime, service(), "linalg/saxpy", &input, COUNT).print(&name, &base);
         }
     }
@@ -169,11 +169,14 @@ fn throughput(raw: &raw::Raw) {
     println!("\nmany requests of saxpy 1024            requests/s   x raw");
     let base = raw.throughput(8, 20_000);
     println!("raw: 8 threads                        {base:>10.0}    1.00");
-    for linger in [0, 30] {
+    for busy_poll in [0, 30] {
         for tasks in [8, 32, 128] {
-            let service = service(|config| config.linger = Duration::from_micros(linger));
+            let service = service(|config| config.busy_poll = Duration::from_micros(busy_poll));
             let rate = served_throughput(&service, tasks, 160_000 / tasks);
-            println!("service: 8 lanes, {tasks:>3} tasks, linger {linger:>2} {rate:>10.0}   {:>5.2}", rate / base);
+            println!(
+                "service: 8 workers, {tasks:>3} tasks, busy poll {busy_poll:>2} {rate:>10.0}   {:>5.2}",
+                rate / base
+            );
         }
     }
 }
@@ -214,10 +217,10 @@ fn large(raw: &raw::Raw) {
     Row::of(raw.saxpy_with_copies(LEN, 500)).print("raw: with host copies", &base);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let input = saxpy_input(LEN);
-    for copiers in [0, 2, 4, 8] {
-        let service = service(|config| config.copiers = copiers);
+    for copy_threads in [0, 2, 4, 8] {
+        let service = service(|config| config.copy_threads = copy_threads);
         served(&runtime, service, "linalg/saxpy", &input, 500)
-            .print(&format!("from pageable, {copiers} copiers"), &base);
+            .print(&format!("from pageable, {copy_threads} copy threads"), &base);
     }
     served(&runtime, service(|config| config.pinned_bytes = 0), "linalg/saxpy", &input, 500)
         .print("from pageable, no pinned memory", &base);
@@ -231,11 +234,11 @@ fn payloads(base: &Row) {
     const LEN: usize = 1 << 20;
     let single = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let several = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    for linger in [30, 1000] {
+    for busy_poll in [30, 1000] {
         for (name, runtime) in [("current", single()), ("multi", several())] {
-            let service = service(|config| config.linger = Duration::from_micros(linger));
+            let service = service(|config| config.busy_poll = Duration::from_micros(busy_poll));
             let input = pinned_input(&service, LEN);
-            let name = format!("pinned payload, {name}, linger {linger}");
+            let name = format!("pinned payload, {name}, busy poll {busy_poll}");
             served(&runtime, service, "linalg/saxpy", &input, 1000).print(&name, base);
         }
     }

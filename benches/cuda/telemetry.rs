@@ -15,7 +15,7 @@ pub(crate) fn run() {
     println!("\nsaxpy 1024, timed by the device, µs     p50     p99   x off   queued  executed  rest");
     let single = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let input = saxpy_input(1024);
-    let service_of = |one_in| service(|config| config.time_one_in = one_in);
+    let service_of = |one_in| service(|config| config.timing_sample_interval = one_in);
     let mut rows: [Option<Row>; KINDS.len()] = [const { None }; KINDS.len()];
     // In turn, so that what changes meanwhile changes for all; and each alone on the device.
     for _ in 0..6 {
@@ -34,7 +34,7 @@ pub(crate) fn run() {
         println!("{:>42}{:>8.2} µs, {:.4} x off", "mean", row.mean() * 1e6, row.mean() / base.mean());
     }
 
-    println!("\n8 lanes, 32 tasks                      requests/s   x off");
+    println!("\n8 workers, 32 tasks                      requests/s   x off");
     let mut rates = [0.0_f64; KINDS.len()];
     for _ in 0..3 {
         for (rate, (_, one_in)) in rates.iter_mut().zip(KINDS) {
@@ -52,7 +52,7 @@ pub(crate) fn run() {
 /// What is seen of some requests.
 fn measured(runtime: &tokio::runtime::Runtime) {
     println!("\ntimed by the device, µs              upload   kernel download  executed  roofline");
-    let mut service = service(|config| config.time_one_in = 1);
+    let mut service = service(|config| config.timing_sample_interval = 1);
     println!("peak: {:?}", service.backend().peak());
     for len in [1 << 10, 1 << 20, 16 << 20] {
         let input: Payload = saxpy_input(len);

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let mut numbers = std::env::args().skip(1).filter_map(|arg| arg.parse::<u64>().ok());
     let (seconds, seed) = (numbers.next().unwrap_or(20), numbers.next().unwrap_or(1));
     // So that what is idle has gone when the books are made.
-    let config = CudaConfig { keep: Duration::from_secs(2), ..Default::default() };
+    let config = CudaConfig { idle_memory_ttl: Duration::from_secs(2), ..Default::default() };
     let cuda = match CudaBackend::with_config(0, config) {
         Ok(cuda) => cuda,
         Err(why) => {

@@ -22,7 +22,7 @@ use super::module::Modules;
 use super::pinned::PageLock;
 use super::watch::Watch;
 use super::{CudaConfig, CudaUsage, PinnedMemory};
-use crate::backends::worker_pool::{Claim, Ledger};
+use crate::backends::worker_pool::{MemoryBudget, Reservation};
 
 /// A CUDA device, as the driver describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -204,7 +204,7 @@ pub(crate) struct Device {
     pub(crate) gpu: Option<Gpu>,
     pub(crate) modules: Modules,
     /// Who may have how much of its memory.
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) memory_budget: Arc<MemoryBudget>,
     /// Memory between requests.
     pub(crate) chunks: Arc<Chunks>,
     pub(crate) pinned: PinnedMemory,
@@ -235,7 +235,7 @@ impl Device {
         let peak = peak(driver, device, &info).map_err(failed)?;
         let gpu = Gpu::find(ordinal, &pci_bus_id(driver, device).map_err(failed)?);
         let thread = |error: &dyn std::fmt::Display| Unavailable::Failed(format!("a thread did not start: {error}"));
-        let copiers = Copiers::new(ordinal, config.copiers).map_err(|error| thread(&error))?;
+        let copiers = Copiers::new(ordinal, config.copy_threads).map_err(|error| thread(&error))?;
         let watch = Watch::start(ordinal).map_err(|error| thread(&error))?;
         let mut context = ptr::null_mut();
         // SAFETY: `context` lives across the call. What is retained here is released on drop.
@@ -250,7 +250,7 @@ impl Device {
             peak,
             gpu,
             modules: Modules::default(),
-            ledger: Ledger::new(0),
+            memory_budget: MemoryBudget::new(0),
             chunks: Arc::default(),
             pinned: PinnedMemory::new(config.pinned_bytes, Box::new(context), copiers.clone()),
             busy: Arc::default(),
@@ -260,11 +260,11 @@ impl Device {
             watch,
         };
         this.bind().map_err(failed)?;
-        let own = config.lanes.max(1) as u64 * OWN as u64;
+        let own = config.workers.max(1) as u64 * OWN as u64;
         let (free, _) = this.memory().map_err(failed)?;
         let most = config.device_bytes.unwrap_or(free.saturating_sub(LEFT));
-        this.ledger = Ledger::new(most.min(free).saturating_sub(own));
-        this.trimmer = Some(this.trim_after(config.keep).map_err(|error| thread(&error))?);
+        this.memory_budget = MemoryBudget::new(most.min(free).saturating_sub(own));
+        this.trimmer = Some(this.trim_after(config.idle_memory_ttl).map_err(|error| thread(&error))?);
         Ok(this)
     }
 
@@ -316,26 +316,30 @@ impl Device {
         Ok((free as u64, total as u64))
     }
 
-    /// What to claim where `bytes` are needed.
+    /// What to reservation where `bytes` are needed.
     pub(crate) fn claimed_for(&self, bytes: u64) -> u64 {
         let rounded = usize::try_from(bytes).map_or(u64::MAX, |bytes| Chunk::rounded(bytes) as u64);
         // A request that needs nearly everything is given no more than that.
-        if bytes <= self.ledger.capacity() { rounded.min(self.ledger.capacity()) } else { bytes }
+        if bytes <= self.memory_budget.capacity() { rounded.min(self.memory_budget.capacity()) } else { bytes }
     }
 
     /// A chunk of at least `bytes`: an idle one that fits, or else new memory if there is enough, which is asked before
-    /// it is tried. Without a claim to it, one is made, if there is room now.
-    pub(crate) fn chunk(&self, bytes: usize, claim: Option<Claim>) -> Result<(Chunk, Claim), Failure> {
+    /// it is tried. Without a reservation to it, one is made, if there is room now.
+    pub(crate) fn chunk(
+        &self,
+        bytes: usize,
+        reservation: Option<Reservation>,
+    ) -> Result<(Chunk, Reservation), Failure> {
         let need = bytes as u64;
-        let ask = |bytes| self.ledger.ask_now(bytes);
-        let claim = claim.or_else(|| ask(self.claimed_for(need))).or_else(|| ask(need));
-        let Some(mut claim) = claim else {
+        let ask = |bytes| self.memory_budget.try_reserve(bytes);
+        let reservation = reservation.or_else(|| ask(self.claimed_for(need))).or_else(|| ask(need));
+        let Some(mut reservation) = reservation else {
             let (_, total) = self.memory()?;
-            let free = self.ledger.capacity().saturating_sub(self.ledger.level().claimed);
+            let free = self.memory_budget.capacity().saturating_sub(self.memory_budget.usage().reserved);
             return Err(Failure::OutOfMemory { need, free, total });
         };
-        if let Some(chunk) = self.chunks.take(bytes, |len| claim.grow_to(len as u64)) {
-            return Ok((chunk, claim));
+        if let Some(chunk) = self.chunks.take(bytes, |len| reservation.try_grow_to(len as u64)) {
+            return Ok((chunk, reservation));
         }
         // Others may use the device too, so what is granted need not be there.
         let (free, total) = self.memory()?;
@@ -343,11 +347,11 @@ impl Device {
         if need > free.saturating_add(held) {
             return Err(Failure::OutOfMemory { need, free: free.saturating_add(held), total });
         }
-        let wanted = claim.bytes().max(need);
+        let wanted = reservation.bytes().max(need);
         if wanted <= free
             && let Ok(chunk) = Chunk::new(self.driver, usize::try_from(wanted).unwrap_or(bytes))
         {
-            return Ok((chunk, claim));
+            return Ok((chunk, reservation));
         }
         // What is idle goes back to the driver, and no more is asked for than is needed.
         self.chunks.clear();
@@ -355,18 +359,18 @@ impl Device {
             Ok((free, total)) if failure.is(super::driver::OUT_OF_MEMORY) => Failure::OutOfMemory { need, free, total },
             _ => failure,
         })?;
-        Ok((chunk, claim))
+        Ok((chunk, reservation))
     }
 
     pub(crate) fn usage(&self) -> CudaUsage {
-        let (ledger, pinned) = (self.ledger.level(), self.pinned.level());
+        let (budget, pinned) = (self.memory_budget.usage(), self.pinned.level());
         CudaUsage {
-            device_capacity: self.ledger.capacity(),
-            device_reserved: ledger.claimed,
+            device_capacity: self.memory_budget.capacity(),
+            device_reserved: budget.reserved,
             device_idle: self.chunks.bytes(),
-            waiting: ledger.waiting,
-            waits: ledger.waits,
-            refusals: ledger.refusals,
+            waiting: budget.waiting,
+            waits: budget.waits,
+            rejections: budget.rejections,
             pinned: pinned.bytes as u64,
             pinned_in_use: pinned.lent as u64,
             pinned_fallbacks: pinned.fallbacks,

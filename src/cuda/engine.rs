@@ -18,7 +18,7 @@ use super::stream::{Patience, Stream};
 use super::timer::{Phase, Timer};
 use super::upload::{SLAB, Uploads};
 use super::watch::Watched;
-use crate::backends::worker_pool::{Claim, PoolState};
+use crate::backends::worker_pool::{PoolState, Reservation};
 use crate::request::{DeviceTimes, Priority, RequestContext};
 use crate::service::{Cost, Job, KernelError, RunContext};
 
@@ -55,17 +55,21 @@ impl Engine {
     ) -> Result<Self, Failure> {
         let driver = device.driver;
         Ok(Self {
-            stream: Stream::new(driver, Arc::clone(&pool), Patience { told: config.hang, at_all: config.stall })?,
+            stream: Stream::new(
+                driver,
+                Arc::clone(&pool),
+                Patience { told: config.hang_timeout, at_all: config.stall_timeout },
+            )?,
             pool,
             arena: Arena::new(driver)?,
             uploads: Uploads::new(driver)?,
             downloads: Downloads::new(driver)?,
-            timer: Timer::new(driver, config.time_one_in, lane as u64 + 1)?,
+            timer: Timer::new(driver, config.timing_sample_interval, lane as u64 + 1)?,
             held: Vec::new(),
             functions: Vec::new(),
             busy: device.lane(),
             watched: None,
-            poison: config.poison,
+            poison: config.poison_uninitialized,
             device,
         })
     }
@@ -83,14 +87,19 @@ impl Engine {
     }
 
     /// Readies the lane for a request of this priority that needs `bytes` of device memory, and has been granted them.
-    pub(crate) fn begin(&mut self, priority: Priority, bytes: u64, claim: Option<Claim>) -> Result<(), Failure> {
+    pub(crate) fn begin(
+        &mut self,
+        priority: Priority,
+        bytes: u64,
+        reservation: Option<Reservation>,
+    ) -> Result<(), Failure> {
         self.busy.store(true, Ordering::Relaxed);
         self.device.bind()?;
         self.stream.prioritise(priority)?;
         self.stream.lower_cancel();
         self.timer.begin();
         let bytes = usize::try_from(Self::taken_for(bytes)).unwrap_or(usize::MAX);
-        self.arena.reserve(&self.device, bytes, claim)
+        self.arena.reserve(&self.device, bytes, reservation)
     }
 
     /// Waits until nothing of a request is left on the device, however the request ended, and takes its memory back.
@@ -139,7 +148,7 @@ impl Engine {
         }
         match failure {
             Failure::OutOfMemory { need, free, total } => {
-                self.device.ledger.refuse();
+                self.device.memory_budget.count_rejection();
                 KernelError::OutOfMemory { need, free, total }
             }
             Failure::Stopped(reason) => reason,
@@ -281,10 +290,10 @@ pub(crate) fn run(
     job: &Job,
     encoding: crate::service::Encoding,
     context: &RunContext<'_>,
-    claim: Option<Claim>,
+    reservation: Option<Reservation>,
 ) -> Result<crate::service::Payload, KernelError> {
     let input = job.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))?;
-    if let Err(failure) = engine.begin(job.priority(), input.cost.device_memory, claim) {
+    if let Err(failure) = engine.begin(job.priority(), input.cost.device_memory, reservation) {
         let error = engine.error(failure);
         // Nothing was queued; the lane is without a request again.
         return engine.end(context).map_or_else(|failure| Err(engine.error(failure)), |()| Err(error));

@@ -5,7 +5,7 @@ use std::ops::{Bound, RangeBounds};
 
 use cudarc::driver::sys::CUdeviceptr;
 
-use crate::service::Element;
+use crate::buffer::Element;
 
 /// The shape of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,7 +10,8 @@ use super::error::{Failure, Misuse};
 use super::launch::{Arg, CancelFlag, DeviceBuffer, Launch};
 use super::pinned::{LARGE, Pinned};
 use super::{DeviceInfo, Module, PinnedMemory};
-use crate::service::{Buffer, Element, KernelError, RunContext};
+use crate::buffer::{Buffer, Element};
+use crate::service::{KernelError, RunContext};
 
 /// A lane of a device, lent to a kernel for one request.
 ///
@@ -76,7 +77,7 @@ impl<'a> LaunchContext<'a> {
     }
 
     /// An array with nothing in it yet: what a kernel does not write is left over from somebody else. It is poisoned
-    /// where [`CudaConfig::poison`](super::CudaConfig::poison) says so.
+    /// where [`CudaConfig::poison_uninitialized`](super::CudaConfig::poison_uninitialized) says so.
     ///
     /// # Errors
     /// As [`upload`](Self::upload).
@@ -181,7 +182,7 @@ impl<'a> LaunchContext<'a> {
         })?;
         let mut lengths = buffers.into_iter().map(|buffer| buffer.len);
         Ok(arrays.map(|room| match (room, lengths.next()) {
-            (Room::Pinned(bytes), _) => Buffer::from_pinned(bytes),
+            (Room::Pinned(bytes), _) => bytes.into_buffer(),
             (Room::Vec(mut array), len) => {
                 // SAFETY: that many elements have been downloaded, and any bytes are an `Element`.
                 unsafe { array.set_len(len.unwrap_or(0)) };

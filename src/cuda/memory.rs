@@ -9,7 +9,7 @@ use cudarc::driver::sys::CUdeviceptr;
 use super::device::Device;
 use super::driver::Driver;
 use super::error::Failure;
-use crate::backends::worker_pool::Claim;
+use crate::backends::worker_pool::Reservation;
 
 /// A piece of device memory of its own.
 #[derive(Debug)]
@@ -63,11 +63,11 @@ pub(crate) struct Arena {
     generation: u64,
 }
 
-/// A chunk, and the claim on the device's memory that it is held by; the lane's own needs none.
+/// A chunk, and the reservation on the device's memory that it is held by; the lane's own needs none.
 #[derive(Debug)]
 struct Held {
     chunk: Chunk,
-    claim: Option<Claim>,
+    reservation: Option<Reservation>,
 }
 
 /// Where buffers start: what the driver's own allocator and 128-byte cache lines want.
@@ -86,7 +86,7 @@ fn next_generation() -> u64 {
 impl Arena {
     /// The context must be current.
     pub(crate) fn new(driver: &'static Driver) -> Result<Self, Failure> {
-        let own = Held { chunk: Chunk::new(driver, OWN)?, claim: None };
+        let own = Held { chunk: Chunk::new(driver, OWN)?, reservation: None };
         Ok(Self { chunks: vec![own], used: 0, declared: 0, taken: 0, wanted: 0, generation: next_generation() })
     }
 
@@ -99,23 +99,28 @@ impl Arena {
         self.chunks.last().map_or(0, |held| held.chunk.len())
     }
 
-    fn hold(&mut self, chunk: Chunk, claim: Claim) {
-        self.chunks.push(Held { chunk, claim: Some(claim) });
+    fn hold(&mut self, chunk: Chunk, reservation: Reservation) {
+        self.chunks.push(Held { chunk, reservation: Some(reservation) });
         self.used = 0;
     }
 
-    /// Sees to it that the next `bytes` in all come from one chunk, which `claim` is for where they are more than
+    /// Sees to it that the next `bytes` in all come from one chunk, which `reservation` is for where they are more than
     /// [`OWN`]. For an arena without buffers.
-    pub(crate) fn reserve(&mut self, device: &Device, bytes: usize, claim: Option<Claim>) -> Result<(), Failure> {
+    pub(crate) fn reserve(
+        &mut self,
+        device: &Device,
+        bytes: usize,
+        reservation: Option<Reservation>,
+    ) -> Result<(), Failure> {
         self.declared = bytes;
         // What such a request took last time it may well take again.
         if self.wanted > bytes.max(OWN)
-            && let Ok((chunk, claim)) = device.chunk(self.wanted, None)
+            && let Ok((chunk, reservation)) = device.chunk(self.wanted, None)
         {
-            self.hold(chunk, claim);
+            self.hold(chunk, reservation);
         } else if bytes > OWN {
-            let (chunk, claim) = device.chunk(bytes, claim)?;
-            self.hold(chunk, claim);
+            let (chunk, reservation) = device.chunk(bytes, reservation)?;
+            self.hold(chunk, reservation);
         }
         Ok(())
     }
@@ -129,8 +134,8 @@ impl Arena {
         };
         if self.len() - self.used < bytes {
             let double = self.len().min(DOUBLED) * 2;
-            let (chunk, claim) = device.chunk(bytes.max(double), None).or_else(|_| device.chunk(bytes, None))?;
-            self.hold(chunk, claim);
+            let (chunk, reservation) = device.chunk(bytes.max(double), None).or_else(|_| device.chunk(bytes, None))?;
+            self.hold(chunk, reservation);
         }
         let Some(Held { chunk, .. }) = self.chunks.last() else { unreachable!("the lane's own is always there") };
         let address = chunk.address + self.used as CUdeviceptr;
@@ -144,10 +149,10 @@ impl Arena {
         self.generation = next_generation();
         self.wanted = if self.taken > self.declared.max(OWN) { self.taken } else { 0 };
         (self.used, self.taken, self.declared) = (0, 0, 0);
-        for Held { chunk, claim } in self.chunks.drain(1..) {
+        for Held { chunk, reservation } in self.chunks.drain(1..) {
             device.chunks.give(chunk);
             // After the chunk, for who is let in by this to find it.
-            drop(claim);
+            drop(reservation);
         }
     }
 }

@@ -45,6 +45,5 @@ pub use launch::{Arg, CancelFlag, DeviceBuffer, Launch};
 pub use launch_context::LaunchContext;
 pub use module::Module;
 pub(crate) use module::{Aligned, Cubin, built_in};
-pub(crate) use pinned::Pinned;
 pub use pinned::PinnedMemory;
 pub use usage::CudaUsage;

@@ -19,8 +19,9 @@ pub struct CudaUsage {
     pub waiting: usize,
     /// Requests that have had to wait for device memory.
     pub waits: u64,
-    /// Requests refused for want of device memory: more than there is, or a kernel that wanted more while it ran.
-    pub refusals: u64,
+    /// Requests that failed for want of device memory: they needed more than the capacity, or allocated more than was
+    /// available while they ran.
+    pub rejections: u64,
     /// Pinned host memory, in use or not; without the staging of lanes.
     pub pinned: u64,
     /// Pinned host memory in use: inputs that were copied into it, and outputs that somebody still holds.

@@ -30,8 +30,9 @@ mod run_context;
 mod shared_run;
 mod tensor;
 
+pub use crate::buffer::{Buffer, DType, Element};
 pub use cache_key::{KernelCacheKey, KernelKey, OwnedKernelKey};
-pub use codec::{Buffer, Element, FloatArray};
+pub use codec::FloatArray;
 pub use cost::{Cost, Footprint};
 pub use error::{BackendError, InvalidInput, KernelError};
 pub use host_memory::{HostMemory, HostMemoryError, HostReservation};
@@ -47,10 +48,8 @@ pub use registry::{Description, KernelRegistry, RegisterError, RegisteredKernel}
 pub use request::{KernelRequest, KernelResponse};
 pub use response_future::ResponseFuture;
 pub use run_context::RunContext;
-pub use tensor::{DType, Tensor, TensorError, Tensors};
+pub use tensor::{Tensor, TensorError, Tensors};
 
-#[cfg(feature = "cuda")]
-pub(crate) use codec::Pages;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use codec::decode_json;
 pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};

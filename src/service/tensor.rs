@@ -4,60 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::buffer::DType;
 use crate::request::limits::{InvalidName, MAX_RANK, MAX_TENSORS, check_name};
-
-/// The type of a tensor's elements, all little-endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DType {
-    /// One byte, 0 or 1.
-    Bool,
-    /// Unsigned 8-bit integer; a 1-D tensor of these also carries a UTF-8 string.
-    U8,
-    /// Unsigned 32-bit integer.
-    U32,
-    /// Unsigned 64-bit integer.
-    U64,
-    /// Signed 32-bit integer.
-    I32,
-    /// Signed 64-bit integer.
-    I64,
-    /// IEEE 754 binary32.
-    F32,
-    /// IEEE 754 binary64.
-    F64,
-}
-
-impl DType {
-    /// Bytes per element.
-    pub const fn size(self) -> usize {
-        match self {
-            Self::Bool | Self::U8 => 1,
-            Self::U32 | Self::I32 | Self::F32 => 4,
-            Self::U64 | Self::I64 | Self::F64 => 8,
-        }
-    }
-
-    /// The name as numpy has it: `"bool"`, `"uint8"`, `"float32"` and so on.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Bool => "bool",
-            Self::U8 => "uint8",
-            Self::U32 => "uint32",
-            Self::U64 => "uint64",
-            Self::I32 => "int32",
-            Self::I64 => "int64",
-            Self::F32 => "float32",
-            Self::F64 => "float64",
-        }
-    }
-}
-
-impl fmt::Display for DType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// A dense array: element type, shape, and the elements' bytes, little-endian and row-major.
 #[derive(Clone, PartialEq, Eq)]

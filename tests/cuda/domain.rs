@@ -118,9 +118,9 @@ fn registry(entry: &'static str) -> Arc<KernelRegistry> {
     Arc::new(registry)
 }
 
-fn open(device: u32, lanes: usize, hang: Duration) -> CudaBackend {
+fn open(device: u32, workers: usize, hang_timeout: Duration) -> CudaBackend {
     let mut config = CudaConfig::default();
-    (config.lanes, config.hang) = (lanes, hang);
+    (config.workers, config.hang_timeout) = (workers, hang_timeout);
     CudaBackend::with_config(device, config).unwrap()
 }
 

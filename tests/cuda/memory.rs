@@ -240,12 +240,12 @@ fn requests_that_exceed_memory_together_run_one_after_the_other() {
     });
     assert_eq!(count.most(), 1);
     let usage = usage(&bench);
-    assert!((1..=5).contains(&usage.waits) && usage.refusals == 0, "{usage:?}");
+    assert!((1..=5).contains(&usage.waits) && usage.rejections == 0, "{usage:?}");
     at_rest(&bench);
 }
 
 fn small_requests_run_while_a_large_one_waits() {
-    let bench = Bench::configured(|config| (config.lanes, config.device_bytes) = (2, Some(1 << 30)))
+    let bench = Bench::configured(|config| (config.workers, config.device_bytes) = (2, Some(1 << 30)))
         .with_memory("test/holds", 600 << 20, until_left)
         .with_memory("test/large", 600 << 20, half_gib)
         .with_memory("test/medium", 100 << 20, |cuda| cuda.zeroed(1).and_then(|zero| cuda.download(&zero)))
@@ -270,7 +270,7 @@ fn small_requests_run_while_a_large_one_waits() {
 }
 
 fn who_waits_for_memory_can_leave_and_has_a_deadline() {
-    let bench = Bench::configured(|config| (config.lanes, config.device_bytes) = (2, Some(1 << 30)))
+    let bench = Bench::configured(|config| (config.workers, config.device_bytes) = (2, Some(1 << 30)))
         .with_memory("test/holds", 600 << 20, until_left)
         .with_memory("test/large", 600 << 20, half_gib);
     bench.runtime.block_on(async {
@@ -293,7 +293,7 @@ fn who_waits_for_memory_can_leave_and_has_a_deadline() {
 }
 
 fn a_kernel_that_wants_too_much_fails_alone() {
-    let bench = Bench::configured(|config| (config.lanes, config.device_bytes) = (2, Some(1 << 30)))
+    let bench = Bench::configured(|config| (config.workers, config.device_bytes) = (2, Some(1 << 30)))
         .with_memory("test/never", 2 << 30, |_| unreachable!("it was refused"))
         .with("test/greedy", |cuda| cuda.zeroed::<u8>(2 << 30).map(|_| Buffer::default()))
         .with("test/grows", |cuda| {
@@ -315,7 +315,7 @@ fn a_kernel_that_wants_too_much_fails_alone() {
         }
         assert_eq!(bench.run("test/undeclared").unwrap(), [0.0], "round {round}");
     }
-    assert!(bench.backend.lost().is_none() && usage(&bench).refusals >= 7, "{:?}", usage(&bench));
+    assert!(bench.backend.lost().is_none() && usage(&bench).rejections >= 7, "{:?}", usage(&bench));
     at_rest(&bench);
 }
 
@@ -323,7 +323,7 @@ fn idle_memory_goes_back_to_the_driver() {
     const LARGE: usize = 8 << 30;
     let free = Arc::new([const { std::sync::atomic::AtomicU64::new(0) }; 2]);
     let [during, after] = [Arc::clone(&free), Arc::clone(&free)];
-    let bench = Bench::configured(|config| config.keep = Duration::from_millis(200))
+    let bench = Bench::configured(|config| config.idle_memory_ttl = Duration::from_millis(200))
         .with_memory("test/large", LARGE as u64, move |cuda| {
             let there = cuda.alloc::<u8>(LARGE)?;
             cuda.zero(&there.slice(..8))?;

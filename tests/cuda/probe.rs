@@ -90,16 +90,16 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(lanes: usize) -> Self {
-        Self::with_queue(lanes, 64)
+    pub(crate) fn new(workers: usize) -> Self {
+        Self::with_queue(workers, 64)
     }
 
-    pub(crate) fn with_queue(lanes: usize, queue: usize) -> Self {
-        Self::configured(|config| (config.lanes, config.queue) = (lanes, queue))
+    pub(crate) fn with_queue(workers: usize, queue: usize) -> Self {
+        Self::configured(|config| (config.workers, config.queue) = (workers, queue))
     }
 
     pub(crate) fn configured(change: impl FnOnce(&mut CudaConfig)) -> Self {
-        let mut config = CudaConfig { poison: true, ..Default::default() };
+        let mut config = CudaConfig { poison_uninitialized: true, ..Default::default() };
         change(&mut config);
         Self {
             registry: Arc::new(KernelRegistry::new()),

@@ -43,7 +43,7 @@ fn spin(cuda: &mut LaunchContext<'_>, time: Duration) -> Result<(), KernelError>
 }
 
 fn timing(one_in: u32) -> Bench {
-    Bench::configured(|config| (config.lanes, config.time_one_in) = (1, one_in))
+    Bench::configured(|config| (config.workers, config.timing_sample_interval) = (1, one_in))
 }
 
 fn execute(bench: &Bench, name: &'static str, payload: Payload) -> Execution {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tower::load::Load;
 use tower_service::Service;
 
-use super::worker_pool::{Claim, PoolHandle, PoolLoad, PoolStatus, Profile, RunFuture, Worker, WorkerPool};
+use super::worker_pool::{PoolHandle, PoolLoad, PoolStatus, Profile, Reservation, RunFuture, Worker, WorkerPool};
 use crate::service::{BackendKind, Job, KernelError, KernelResponse, Payload, RunContext};
 
 /// Runs jobs on the host's processors.
@@ -114,7 +114,7 @@ impl Load for CpuBackend {
 pub(super) struct CpuWorker;
 
 impl Worker for CpuWorker {
-    fn run(&mut self, job: &Job, context: &RunContext<'_>, _: Option<Claim>) -> Result<Payload, KernelError> {
+    fn run(&mut self, job: &Job, context: &RunContext<'_>, _: Option<Reservation>) -> Result<Payload, KernelError> {
         job.run_kernel_on_cpu(context)
     }
 

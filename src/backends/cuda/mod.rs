@@ -21,13 +21,13 @@
 //! load. So a lane that grows its arena beyond what was needed before, or runs a kernel for the first time, can wait for
 //! a long kernel of another cuda. In the steady state there are no such calls.
 //!
-//! The device itself measures how long one request in so many ([`CudaConfig::time_one_in`]) was at its copies and its
+//! The device itself measures how long one request in so many ([`CudaConfig::timing_sample_interval`]) was at its copies and its
 //! kernels; the response has it as [`DeviceTimes`], beside what the kernel's own cost would
 //! take at the device's [`Peak`]. [`Gpu`] reads its sensors, where NVIDIA's management library is there.
 //!
 //! A fault of running code (an illegal address, an assertion) takes the device away from the whole process: CUDA has no
 //! way back. The backend then fails at once, with [`KernelError::DeviceLost`] to everybody. A device that does not stop
-//! when it is told to, for longer than [`CudaConfig::hang`], is lost as well: nothing of it is freed then, because it may
+//! when it is told to, for longer than [`CudaConfig::hang_timeout`], is lost as well: nothing of it is freed then, because it may
 //! still write to what it was given, and because the driver would wait for it.
 
 mod devices;
@@ -43,7 +43,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 pub use self::devices::{CudaDevices, MissingDevice};
-use super::worker_pool::{Claim, PoolHandle, PoolLoad, PoolStatus, Profile, RunFuture, Worker, WorkerPool};
+use super::worker_pool::{PoolHandle, PoolLoad, PoolStatus, Profile, Reservation, RunFuture, Worker, WorkerPool};
 pub use crate::cuda::CudaConfig;
 use crate::cuda::{CudaUsage, Device, DeviceInfo, Engine, Gpu, Peak, PinnedMemory, Unavailable};
 #[cfg(doc)]
@@ -79,9 +79,9 @@ impl CudaBackend {
         let profile = Profile {
             backend: BackendKind::Cuda,
             device: Some(ordinal),
-            idle_spin: config.spin,
+            idle_spin: config.idle_spin,
             inline: config.inline,
-            busy_poll: config.linger,
+            busy_poll: config.busy_poll,
             shutdown_grace: Duration::from_secs(1),
             // PCIe is what most requests wait for.
             bytes_per_second: 20e9,
@@ -90,10 +90,10 @@ impl CudaBackend {
         let workers = |pool: &Arc<super::worker_pool::PoolState>| {
             let engine = |lane| Engine::new(Arc::clone(&device), Arc::clone(pool), &config, lane);
             let workers: Result<Vec<_>, _> =
-                (0..config.lanes.max(1)).map(engine).map(|engine| engine.map(CudaWorker::new)).collect();
+                (0..config.workers.max(1)).map(engine).map(|engine| engine.map(CudaWorker::new)).collect();
             workers.map_err(|failure| KernelError::Device(failure.text(device.driver)))
         };
-        let lanes = WorkerPool::start(profile, config.queue, Some(Arc::clone(&device.ledger)), workers);
+        let lanes = WorkerPool::start(profile, config.queue, Some(Arc::clone(&device.memory_budget)), workers);
         let lanes = lanes.map_err(|error| Unavailable::Failed(error.to_string()))?;
         Ok(Self { handle: PoolHandle::new(Arc::new(lanes)), device })
     }
@@ -204,8 +204,13 @@ impl Drop for CudaWorker {
 }
 
 impl Worker for CudaWorker {
-    fn run(&mut self, job: &Job, context: &RunContext<'_>, claim: Option<Claim>) -> Result<Payload, KernelError> {
-        crate::cuda::run(&mut self.0, job, job.encoding(), context, claim)
+    fn run(
+        &mut self,
+        job: &Job,
+        context: &RunContext<'_>,
+        reservation: Option<Reservation>,
+    ) -> Result<Payload, KernelError> {
+        crate::cuda::run(&mut self.0, job, job.encoding(), context, reservation)
     }
 
     fn needs(&self, job: &Job) -> u64 {

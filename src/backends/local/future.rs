@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use super::device_set::DeviceSet;
 use super::device_permit::DevicePermit;
+use super::device_set::DeviceSet;
 use crate::backends::worker_pool::{PoolHandle, Requeued, RunFuture};
 use crate::request::RequestContext;
 use crate::service::{KernelError, KernelResponse};
@@ -84,8 +84,7 @@ impl Future for LocalFuture {
                 backend = kind.as_str(),
                 "moving a job off a lost device"
             );
-            self.failover =
-                Some(Box::new(Failover { requeued, lost: failed.error, permit: DevicePermit::new(kind) }));
+            self.failover = Some(Box::new(Failover { requeued, lost: failed.error, permit: DevicePermit::new(kind) }));
         }
     }
 }

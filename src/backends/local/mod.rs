@@ -1,8 +1,8 @@
 //! [`Local`]: the devices of this machine as one backend.
 
+mod device_permit;
 mod device_set;
 mod future;
-mod device_permit;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -13,9 +13,9 @@ use std::task::{Context, Poll};
 use tower::load::Load;
 use tower_service::Service;
 
+use self::device_permit::DevicePermit;
 use self::device_set::{DeviceSet, KINDS};
 pub use self::future::LocalFuture;
-use self::device_permit::DevicePermit;
 pub use self::status::{CpuStatus, CudaState, LocalStatus};
 use super::cpu::CpuBackend;
 #[cfg(feature = "cuda")]

@@ -10,7 +10,7 @@ use tower::{Layer, Service, ServiceExt};
 use super::*;
 use crate::backends::BatchedLayer;
 use crate::backends::cpu::CpuConfig;
-use crate::backends::worker_pool::{Claim, PoolState, Profile, Worker, WorkerPool};
+use crate::backends::worker_pool::{PoolState, Profile, Reservation, Worker, WorkerPool};
 use crate::service::{
     BatchKey, Cost, InvalidInput, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
 };
@@ -60,7 +60,7 @@ struct Device {
 }
 
 impl Worker for Device {
-    fn run(&mut self, job: &Job, context: &RunContext<'_>, _: Option<Claim>) -> Result<Payload, KernelError> {
+    fn run(&mut self, job: &Job, context: &RunContext<'_>, _: Option<Reservation>) -> Result<Payload, KernelError> {
         let Cost { operations: millis, device_memory: id, .. } = job.input().unwrap().cost;
         *self.starts.lock().unwrap().entry(id).or_default() += 1;
         let start = Instant::now();

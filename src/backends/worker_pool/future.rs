@@ -80,7 +80,7 @@ impl RunFuture {
             && time.is_some_and(|time| time <= profile.busy_poll);
         let (response, mut result) = oneshot::channel();
         let span = tracing::Span::current();
-        let task = Task { job, response, accepted, span, permit, started: false, claim: None };
+        let task = Task { job, response, accepted, span, permit, started: false, reservation: None };
         if let Some(task) = self.pool.submit(task) {
             return ControlFlow::Break(Err(task.into_error(self.pool.state().closed_error())));
         }

@@ -1,276 +1,283 @@
-//! Who may use how much of a device's memory, and who waits for it.
+//! [`MemoryBudget`]: admits tasks while the memory that they need is available, and queues the others.
 //!
-//! A task claims what it needs before it starts. Where that is not free it waits here, not on a lane, so that lanes run
-//! what needs less. First come, first served, with one exception: a task may go past the first one that waits where
-//! there is room for both of them at once. All that went past it together never hold more than the device has beside what
-//! the first one needs, so it starts no later than when those have ended that ran before it was the first.
+//! A task reserves the memory that it needs before it starts. Where that is not available it waits in this queue, not on a
+//! worker, so that workers run tasks that need less. Tasks are admitted in the order they came, with one exception: a task
+//! may overtake the head of the queue if there is memory for both at once. All tasks that overtook one head never reserve
+//! more than the capacity less what that head needs, so they never delay it: it starts no later than when the tasks that
+//! ran before it became the head have ended.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// The memory of one device, for tasks of type `T`.
-pub(crate) struct Ledger<T> {
+/// The memory of one device, and the tasks of type `T` that wait for it.
+pub(crate) struct MemoryBudget<T> {
     capacity: u64,
-    book: Mutex<Book<T>>,
-    /// There is someone who waits, or the ledger has ended.
+    state: Mutex<State<T>>,
+    /// Notified when a task begins to wait, and when the budget is closed.
     changed: Condvar,
-    /// Takes those who have waited, with their claims.
-    next: OnceLock<Next<T>>,
+    /// Takes tasks that have waited, with their reservations.
+    on_admitted: OnceLock<OnAdmitted<T>>,
     waits: AtomicU64,
-    refusals: AtomicU64,
+    rejections: AtomicU64,
 }
 
-type Next<T> = Box<dyn Fn(T, Claim<T>) + Send + Sync>;
+type OnAdmitted<T> = Box<dyn Fn(T, Reservation<T>) + Send + Sync>;
 
-struct Book<T> {
-    /// Bytes claimed.
-    claimed: u64,
-    /// Of these, by who went past the first of `waiting`.
-    passed: u64,
+struct State<T> {
+    /// Bytes reserved.
+    reserved: u64,
+    /// Bytes of these that tasks have reserved which overtook the current head.
+    overtaking: u64,
     waiting: VecDeque<(u64, T)>,
-    /// Counts the firsts that there have been.
-    first: u64,
-    ended: bool,
+    /// Number of the current head: counts the tasks that have been at the head of the queue.
+    head: u64,
+    closed: bool,
 }
 
-/// Bytes of a device's memory that are one's own until this is dropped.
-pub(crate) struct Claim<T> {
-    ledger: Arc<Ledger<T>>,
+/// Bytes of a device's memory that are reserved until this is dropped.
+pub(crate) struct Reservation<T> {
+    budget: Arc<MemoryBudget<T>>,
     bytes: u64,
-    /// The first, by number, that this went past.
-    past: Option<u64>,
+    /// The number of the head that the task overtook, if it did.
+    overtook: Option<u64>,
 }
 
-/// What becomes of a task that asks.
-pub(crate) enum Asked<T> {
-    Granted(T, Claim<T>),
-    /// It has been kept, and will be handed on.
-    Waits,
-    /// It would wait for ever: more than there is.
-    Never(T),
+/// The result of [`MemoryBudget::request`].
+pub(crate) enum Admission<T> {
+    /// The memory is reserved.
+    Admitted(T, Reservation<T>),
+    /// The task waits, and is passed to the budget's callback once its memory is reserved.
+    Queued,
+    /// The task needs more than the capacity.
+    TooLarge(T),
 }
 
-/// How much of the memory is claimed and how it went.
+/// How much of a budget is reserved, and how often it was not enough.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LedgerLevel {
-    pub(crate) claimed: u64,
+pub(crate) struct BudgetUsage {
+    /// Bytes.
+    pub(crate) reserved: u64,
+    /// Tasks that wait now.
     pub(crate) waiting: usize,
+    /// Tasks that have had to wait.
     pub(crate) waits: u64,
-    pub(crate) refusals: u64,
+    /// Tasks that failed for want of memory.
+    pub(crate) rejections: u64,
 }
 
-impl<T> Book<T> {
-    /// Claims `bytes` for the next in line, or for who may go past it.
-    fn grant(&mut self, capacity: u64, bytes: u64) -> Option<Option<u64>> {
-        let free = capacity.saturating_sub(self.claimed);
-        let past = match self.waiting.front() {
+impl<T> State<T> {
+    /// Reserves `bytes` for a task that is not the head of the queue, which it may overtake. Returns the number of the head
+    /// that it overtook, if there is one; `None` where the task has to wait.
+    fn try_admit(&mut self, capacity: u64, bytes: u64) -> Option<Option<u64>> {
+        let free = capacity.saturating_sub(self.reserved);
+        let overtook = match self.waiting.front() {
             _ if bytes > free => return None,
             None => None,
-            Some((first, _)) if self.passed + bytes <= capacity.saturating_sub(*first) => Some(self.first),
+            Some((head, _)) if self.overtaking + bytes <= capacity.saturating_sub(*head) => Some(self.head),
             Some(_) => return None,
         };
-        self.claimed += bytes;
-        if past.is_some() {
-            self.passed += bytes;
+        self.reserved += bytes;
+        if overtook.is_some() {
+            self.overtaking += bytes;
         }
-        Some(past)
+        Some(overtook)
     }
 
-    /// The first has gone, one way or another.
-    fn next_first(&mut self) {
-        self.first += 1;
-        self.passed = 0;
+    /// Records that the head has left the queue.
+    fn next_head(&mut self) {
+        self.head += 1;
+        self.overtaking = 0;
     }
 }
 
-impl<T> Ledger<T> {
+impl<T> MemoryBudget<T> {
+    /// A budget of `capacity` bytes.
     pub(crate) fn new(capacity: u64) -> Arc<Self> {
-        let book = Book { claimed: 0, passed: 0, waiting: VecDeque::new(), first: 0, ended: false };
+        let state = State { reserved: 0, overtaking: 0, waiting: VecDeque::new(), head: 0, closed: false };
         Arc::new(Self {
             capacity,
-            book: Mutex::new(book),
+            state: Mutex::new(state),
             changed: Condvar::new(),
-            next: OnceLock::new(),
+            on_admitted: OnceLock::new(),
             waits: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
+            rejections: AtomicU64::new(0),
         })
     }
 
-    /// Who takes those that have waited. Asked once, before anybody waits.
-    pub(super) fn hand_on_to(&self, next: impl Fn(T, Claim<T>) + Send + Sync + 'static) {
-        let _ = self.next.set(Box::new(next));
+    /// Sets the callback for tasks that have waited. Called once, before any task waits.
+    pub(super) fn on_admitted(&self, callback: impl Fn(T, Reservation<T>) + Send + Sync + 'static) {
+        assert!(self.on_admitted.set(Box::new(callback)).is_ok(), "the callback of a budget is set once");
     }
 
-    fn book(&self) -> MutexGuard<'_, Book<T>> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What may be claimed in all.
+    /// Bytes that can be reserved in all.
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    fn claim(self: &Arc<Self>, bytes: u64, past: Option<u64>) -> Claim<T> {
-        Claim { ledger: Arc::clone(self), bytes, past }
+    fn reservation(self: &Arc<Self>, bytes: u64, overtook: Option<u64>) -> Reservation<T> {
+        Reservation { budget: Arc::clone(self), bytes, overtook }
     }
 
-    /// Claims `bytes` for `task`, now or later.
-    pub(super) fn ask(self: &Arc<Self>, bytes: u64, task: T) -> Asked<T> {
+    /// Reserves `bytes` for `task`, or queues it until they are available.
+    pub(super) fn request(self: &Arc<Self>, bytes: u64, task: T) -> Admission<T> {
         if bytes > self.capacity {
-            self.refuse();
-            return Asked::Never(task);
+            self.count_rejection();
+            return Admission::TooLarge(task);
         }
-        let mut book = self.book();
-        if let Some(past) = book.grant(self.capacity, bytes) {
-            drop(book);
-            return Asked::Granted(task, self.claim(bytes, past));
+        let mut state = self.state();
+        if let Some(overtook) = state.try_admit(self.capacity, bytes) {
+            drop(state);
+            return Admission::Admitted(task, self.reservation(bytes, overtook));
         }
         self.waits.fetch_add(1, Ordering::Relaxed);
-        book.waiting.push_back((bytes, task));
-        drop(book);
+        state.waiting.push_back((bytes, task));
+        drop(state);
         self.changed.notify_one();
-        Asked::Waits
+        Admission::Queued
     }
 
-    /// Claims `bytes` for who runs already and must not wait, which could be for itself.
-    pub(crate) fn ask_now(self: &Arc<Self>, bytes: u64) -> Option<Claim<T>> {
-        let mut book = self.book();
-        if bytes > self.capacity.saturating_sub(book.claimed) {
+    /// Reserves `bytes` more for a task that runs, and so must not wait: it could wait for itself.
+    pub(crate) fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation<T>> {
+        let mut state = self.state();
+        if bytes > self.capacity.saturating_sub(state.reserved) {
             return None;
         }
-        book.claimed += bytes;
-        drop(book);
-        Some(self.claim(bytes, None))
+        state.reserved += bytes;
+        drop(state);
+        Some(self.reservation(bytes, None))
     }
 
-    /// Counts one more that did not get what it wanted.
-    pub(crate) fn refuse(&self) {
-        self.refusals.fetch_add(1, Ordering::Relaxed);
+    /// Counts a task that failed for want of memory.
+    pub(crate) fn count_rejection(&self) {
+        self.rejections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Hands on whom there is room for now.
-    fn settle(self: &Arc<Self>, mut book: MutexGuard<'_, Book<T>>) {
-        let mut granted = Vec::new();
-        let mut at = 0;
-        while let Some(&(bytes, _)) = book.waiting.get(at) {
-            // The first one itself goes past nobody.
-            let past = if at > 0 {
-                book.grant(self.capacity, bytes)
-            } else if bytes <= self.capacity.saturating_sub(book.claimed) {
-                book.claimed += bytes;
-                book.next_first();
+    /// Admits the waiting tasks that there is memory for.
+    fn admit_waiting(self: &Arc<Self>, mut state: MutexGuard<'_, State<T>>) {
+        let mut admitted = Vec::new();
+        let mut index = 0;
+        while let Some(&(bytes, _)) = state.waiting.get(index) {
+            let overtook = if index > 0 {
+                state.try_admit(self.capacity, bytes)
+            } else if bytes <= self.capacity.saturating_sub(state.reserved) {
+                state.reserved += bytes;
+                state.next_head();
                 Some(None)
             } else {
                 None
             };
-            match past {
-                Some(past) => granted.extend(book.waiting.remove(at).map(|(_, task)| (task, bytes, past))),
-                None => at += 1,
+            match overtook {
+                Some(overtook) => admitted.extend(state.waiting.remove(index).map(|(_, task)| (task, bytes, overtook))),
+                None => index += 1,
             }
         }
-        drop(book);
-        for (task, bytes, past) in granted {
-            let claim = self.claim(bytes, past);
-            if let Some(next) = self.next.get() {
-                next(task, claim);
+        drop(state);
+        for (task, bytes, overtook) in admitted {
+            let reservation = self.reservation(bytes, overtook);
+            if let Some(on_admitted) = self.on_admitted.get() {
+                on_admitted(task, reservation);
             }
         }
     }
 
-    /// Takes out those that wait in vain, each with the reason.
-    pub(super) fn take_out<E>(self: &Arc<Self>, mut in_vain: impl FnMut(&T) -> Option<E>) -> Vec<(T, E)> {
-        let mut book = self.book();
-        let mut out = Vec::new();
-        let mut at = 0;
-        while let Some((_, task)) = book.waiting.get(at) {
-            if let Some(reason) = in_vain(task) {
-                out.extend(book.waiting.remove(at).map(|(_, task)| (task, reason)));
-                if at == 0 {
-                    book.next_first();
+    /// Removes the waiting tasks for which `reason` returns one, and returns each with it.
+    pub(super) fn remove_waiting<E>(self: &Arc<Self>, mut reason: impl FnMut(&T) -> Option<E>) -> Vec<(T, E)> {
+        let mut state = self.state();
+        let mut removed = Vec::new();
+        let mut index = 0;
+        while let Some((_, task)) = state.waiting.get(index) {
+            if let Some(reason) = reason(task) {
+                removed.extend(state.waiting.remove(index).map(|(_, task)| (task, reason)));
+                if index == 0 {
+                    state.next_head();
                 }
             } else {
-                at += 1;
+                index += 1;
             }
         }
-        if !out.is_empty() {
-            self.settle(book);
+        if !removed.is_empty() {
+            self.admit_waiting(state);
         }
-        out
+        removed
     }
 
-    /// Sleeps until somebody waits; `false` once the ledger has ended.
-    pub(super) fn someone_waits(&self) -> bool {
-        let mut book = self.book();
-        while book.waiting.is_empty() && !book.ended {
-            book = self.changed.wait(book).unwrap_or_else(PoisonError::into_inner);
+    /// Blocks until a task waits. Returns `false` once the budget is closed.
+    pub(super) fn block_until_waiting(&self) -> bool {
+        let mut state = self.state();
+        while state.waiting.is_empty() && !state.closed {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        !book.ended
+        !state.closed
     }
 
-    /// Drops all that wait, and ends who looks after them. Nobody asks any more.
-    pub(super) fn end(&self) {
-        let mut book = self.book();
-        book.ended = true;
-        let waiting = std::mem::take(&mut book.waiting);
-        drop(book);
+    /// Drops all waiting tasks, and has [`block_until_waiting`](Self::block_until_waiting) return. No task may request
+    /// memory afterwards.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
         self.changed.notify_all();
         drop(waiting);
     }
 
-    pub(crate) fn level(&self) -> LedgerLevel {
-        let book = self.book();
-        LedgerLevel {
-            claimed: book.claimed,
-            waiting: book.waiting.len(),
+    pub(crate) fn usage(&self) -> BudgetUsage {
+        let state = self.state();
+        BudgetUsage {
+            reserved: state.reserved,
+            waiting: state.waiting.len(),
             waits: self.waits.load(Ordering::Relaxed),
-            refusals: self.refusals.load(Ordering::Relaxed),
+            rejections: self.rejections.load(Ordering::Relaxed),
         }
     }
 }
 
-impl<T> fmt::Debug for Ledger<T> {
+impl<T> fmt::Debug for MemoryBudget<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { capacity, .. } = self;
-        f.debug_struct("Ledger").field("capacity", capacity).field("level", &self.level()).finish_non_exhaustive()
+        f.debug_struct("MemoryBudget").field("capacity", capacity).field("usage", &self.usage()).finish_non_exhaustive()
     }
 }
 
-impl<T> Claim<T> {
+impl<T> Reservation<T> {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Makes it as large as `bytes`, if there is room for that now.
-    pub(crate) fn grow_to(&mut self, bytes: u64) -> bool {
+    /// Grows the reservation to `bytes` if they are available and no task waits: waiting tasks come first.
+    pub(crate) fn try_grow_to(&mut self, bytes: u64) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        let mut book = self.ledger.book();
-        // Whoever waits comes before what is only good to have.
-        if more > 0 && (!book.waiting.is_empty() || more > self.ledger.capacity.saturating_sub(book.claimed)) {
+        let mut state = self.budget.state();
+        if more > 0 && (!state.waiting.is_empty() || more > self.budget.capacity.saturating_sub(state.reserved)) {
             return false;
         }
-        book.claimed += more;
+        state.reserved += more;
         self.bytes += more;
         true
     }
 }
 
-impl<T> Drop for Claim<T> {
+impl<T> Drop for Reservation<T> {
     fn drop(&mut self) {
-        let mut book = self.ledger.book();
-        book.claimed -= self.bytes;
-        if self.past == Some(book.first) {
-            book.passed -= self.bytes;
+        let mut state = self.budget.state();
+        state.reserved -= self.bytes;
+        if self.overtook == Some(state.head) {
+            state.overtaking -= self.bytes;
         }
-        if !book.waiting.is_empty() {
-            self.ledger.settle(book);
+        if !state.waiting.is_empty() {
+            self.budget.admit_waiting(state);
         }
     }
 }
 
-impl<T> fmt::Debug for Claim<T> {
+impl<T> fmt::Debug for Reservation<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Claim[{}]", self.bytes)
+        write!(f, "Reservation[{} bytes]", self.bytes)
     }
 }

@@ -37,7 +37,7 @@ use tokio::sync::Semaphore;
 
 use self::fair::QueueKey;
 pub use self::future::RunFuture;
-use self::memory_budget::Asked;
+use self::memory_budget::Admission;
 pub use self::permit::PoolLoad;
 pub(crate) use self::permit::{Permit, PoolHandle};
 pub(crate) use self::profile::Profile;
@@ -50,8 +50,8 @@ use crate::request::RequestContext;
 use crate::service::{BackendKind, KernelError};
 
 /// The memory of a device that the jobs of a pool share, and a part of it.
-pub(crate) type Ledger = memory_budget::Ledger<Task>;
-pub(crate) type Claim = memory_budget::Claim<Task>;
+pub(crate) type MemoryBudget = memory_budget::MemoryBudget<Task>;
+pub(crate) type Reservation = memory_budget::Reservation<Task>;
 
 /// A bounded queue and the worker threads that run its jobs. Once it is dropped, the workers finish the queued jobs and end.
 pub(crate) struct WorkerPool {
@@ -60,7 +60,7 @@ pub(crate) struct WorkerPool {
     sender: Option<Sender<Task>>,
     /// To count the queued jobs, and to fail them once the pool has closed.
     receiver: Receiver<Task>,
-    ledger: Option<Arc<Ledger>>,
+    memory_budget: Option<Arc<MemoryBudget>>,
     state: Arc<PoolState>,
     workers: usize,
     capacity: usize,
@@ -137,14 +137,14 @@ impl PoolState {
 
 impl WorkerPool {
     /// Starts a thread for each worker, with a queue of `queue` positions. `workers` gets the pool's state, for workers that
-    /// can close the pool. A `ledger` must belong to this pool alone.
+    /// can close the pool. A `memory_budget` must belong to this pool alone.
     ///
     /// # Errors
     /// If a thread cannot be started.
     pub(crate) fn start<W: Worker>(
         profile: Profile,
         queue: usize,
-        ledger: Option<Arc<Ledger>>,
+        memory_budget: Option<Arc<MemoryBudget>>,
         workers: impl FnOnce(&Arc<PoolState>) -> Result<Vec<W>, KernelError>,
     ) -> Result<Self, KernelError> {
         let state = Arc::new(PoolState::new(profile.backend));
@@ -155,18 +155,18 @@ impl WorkerPool {
         let (sender, receiver) = queue::channel(capacity, profile.idle_spin);
         let failed = |error| KernelError::Device(format!("a worker thread could not be started: {error}"));
         for (index, worker) in workers.into_iter().enumerate() {
-            worker::spawn(index, worker, profile.clone(), receiver.clone(), ledger.clone(), Arc::clone(&state))
+            worker::spawn(index, worker, profile.clone(), receiver.clone(), memory_budget.clone(), Arc::clone(&state))
                 .map_err(failed)?;
         }
         // From here on, dropping the pool ends the threads.
-        let pool = Self { profile, sender: Some(sender), receiver, ledger, state, workers: count, capacity };
-        if let (Some(ledger), Some(sender)) = (&pool.ledger, &pool.sender) {
+        let pool = Self { profile, sender: Some(sender), receiver, memory_budget, state, workers: count, capacity };
+        if let (Some(memory_budget), Some(sender)) = (&pool.memory_budget, &pool.sender) {
             let requeue = sender.requeue();
-            ledger.hand_on_to(move |task, claim| {
+            memory_budget.on_admitted(move |task, reservation| {
                 let share = task.job.share().unwrap_or_default();
-                requeue.send(Task { claim: Some(claim), ..task }, share);
+                requeue.send(Task { reservation: Some(reservation), ..task }, share);
             });
-            reaper::spawn(&pool.profile, Arc::clone(ledger), Arc::clone(&pool.state)).map_err(failed)?;
+            reaper::spawn(&pool.profile, Arc::clone(memory_budget), Arc::clone(&pool.state)).map_err(failed)?;
         }
         Ok(pool)
     }
@@ -203,7 +203,8 @@ impl WorkerPool {
     pub(crate) fn status(&self) -> PoolStatus {
         // Queued jobs are counted first: one that leaves the queue between the two readings then counts as running, and none
         // counts twice.
-        let queued = self.receiver.len() + self.ledger.as_ref().map_or(0, |ledger| ledger.level().waiting);
+        let queued =
+            self.receiver.len() + self.memory_budget.as_ref().map_or(0, |memory_budget| memory_budget.usage().waiting);
         let restarting = self.state.restarting.load(Ordering::Relaxed);
         PoolStatus {
             up: self.is_open(),
@@ -241,8 +242,8 @@ impl WorkerPool {
 impl Drop for WorkerPool {
     fn drop(&mut self) {
         self.sender = None;
-        if let Some(ledger) = &self.ledger {
-            ledger.end();
+        if let Some(memory_budget) = &self.memory_budget {
+            memory_budget.close();
         }
         let start = Instant::now();
         while self.state.alive.load(Ordering::Acquire) > 0 && start.elapsed() < self.profile.shutdown_grace {

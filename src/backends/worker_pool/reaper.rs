@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Ledger, PoolState, Profile, Task};
+use super::{MemoryBudget, PoolState, Profile, Task};
 use crate::panics::catch_panic;
 use crate::request::RequestContext;
 use crate::service::{KernelError, RunContext};
@@ -14,13 +14,13 @@ use crate::service::{KernelError, RunContext};
 /// How often the waiting jobs are checked.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-pub(super) fn spawn(profile: &Profile, ledger: Arc<Ledger>, state: Arc<PoolState>) -> io::Result<()> {
+pub(super) fn spawn(profile: &Profile, memory_budget: Arc<MemoryBudget>, state: Arc<PoolState>) -> io::Result<()> {
     let name = profile.thread_name("reaper");
     let reap = {
         let name = name.clone();
         move || {
-            while ledger.someone_waits() {
-                for (task, reason) in ledger.take_out(|task| rejection(task, &state)) {
+            while memory_budget.block_until_waiting() {
+                for (task, reason) in memory_budget.remove_waiting(|task| rejection(task, &state)) {
                     // The request's own values are dropped here as well, and their drop may panic.
                     if let Err(panicked) = catch_panic(|| task.complete(Err(reason))) {
                         state.worker_panicked(&name, &panicked);

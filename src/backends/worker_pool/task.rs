@@ -5,7 +5,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tracing::Span;
 
-use super::{Claim, Permit};
+use super::{Permit, Reservation};
 use crate::service::{Job, KernelError, KernelResponse, RunContext};
 
 /// A job in a pool's queue or on a worker.
@@ -21,7 +21,7 @@ pub(crate) struct Task {
     /// Whether the kernel's code has started.
     pub(super) started: bool,
     /// The device memory that it had to wait for.
-    pub(super) claim: Option<Claim>,
+    pub(super) reservation: Option<Reservation>,
 }
 
 pub(crate) type JobResult = Result<KernelResponse, JobError>;
@@ -66,7 +66,7 @@ impl Task {
 
     /// Sends the result to the caller.
     pub(super) fn complete(self, result: Result<KernelResponse, KernelError>) {
-        let Self { job, response, accepted, span, permit, started, claim } = self;
+        let Self { job, response, accepted, span, permit, started, reservation } = self;
         // What the job holds is released before the caller sees the result, as the input may be large and the caller may
         // read gauges. But a job whose pool has closed goes with its error, for another pool to run.
         let result = match result {
@@ -83,7 +83,7 @@ impl Task {
             }
         };
         drop(span);
-        drop(claim);
+        drop(reservation);
         drop(permit);
         // It fails if the request was cancelled meanwhile, and then nobody waits for the result.
         let _ = response.send(result);

@@ -7,16 +7,21 @@ use std::time::{Duration, Instant};
 
 use super::fair::Charge;
 use super::queue::Receiver;
-use super::{Asked, Claim, Ledger, PoolState, Profile, Task};
+use super::{Admission, MemoryBudget, PoolState, Profile, Reservation, Task};
 use crate::panics::catch_panic;
 use crate::request::{DeviceTimes, Execution};
 use crate::service::{Job, KernelError, KernelResponse, Payload, PinnedMemory, RunContext};
 
 /// Runs jobs: the part of a pool that differs between backends. Each thread has a worker of its own.
 pub(crate) trait Worker: Send + 'static {
-    /// Runs the kernel on the job's input, which is decoded and valid, and encodes the output. `claim` is the device memory
+    /// Runs the kernel on the job's input, which is decoded and valid, and encodes the output. `reservation` is the device memory
     /// that was granted for what the job [`needs`](Self::needs).
-    fn run(&mut self, job: &Job, context: &RunContext<'_>, claim: Option<Claim>) -> Result<Payload, KernelError>;
+    fn run(
+        &mut self,
+        job: &Job,
+        context: &RunContext<'_>,
+        reservation: Option<Reservation>,
+    ) -> Result<Payload, KernelError>;
 
     /// Returns the bytes of the pool's limited memory that the job must be granted before it runs.
     fn needs(&self, job: &Job) -> u64 {
@@ -49,7 +54,7 @@ pub(super) fn spawn<W: Worker>(
     worker: W,
     profile: Profile,
     queue: Receiver<Task>,
-    ledger: Option<Arc<Ledger>>,
+    memory_budget: Option<Arc<MemoryBudget>>,
     state: Arc<PoolState>,
 ) -> io::Result<()> {
     let name = profile.thread_name(&format!("worker-{index}"));
@@ -65,7 +70,7 @@ pub(super) fn spawn<W: Worker>(
         while let Err(panicked) = catch_panic(|| {
             while let Some((task, charge)) = queue.recv() {
                 let charge = ChargeGuard::new(queue, charge);
-                let result = run_task(task, &mut worker, &profile, ledger.as_ref(), state);
+                let result = run_task(task, &mut worker, &profile, memory_budget.as_ref(), state);
                 // Before the result is sent, so that the caller's next job is queued behind this charge.
                 drop(charge);
                 if let Some((task, result)) = result {
@@ -122,36 +127,36 @@ fn run_task<W: Worker>(
     mut task: Task,
     worker: &mut W,
     profile: &Profile,
-    ledger: Option<&Arc<Ledger>>,
+    memory_budget: Option<&Arc<MemoryBudget>>,
     state: &PoolState,
 ) -> Option<(Task, Result<KernelResponse, KernelError>)> {
     let started = Instant::now();
     if let Some(reason) = state.closed() {
         return Some((task, Err(reason.clone())));
     }
-    let claim = task.claim.take();
+    let reservation = task.reservation.take();
     if let Err(error) = task.run(|job, context| prepare(worker, job, context)) {
         return Some((task, Err(error)));
     }
     task.permit.set_predicted(estimate(profile, &task.job));
     let needed = worker.needs(&task.job);
-    let claim = match (ledger, claim) {
-        (Some(ledger), None) if needed > 0 => match ledger.ask(needed, task) {
-            Asked::Granted(granted, claim) => {
+    let reservation = match (memory_budget, reservation) {
+        (Some(memory_budget), None) if needed > 0 => match memory_budget.request(needed, task) {
+            Admission::Admitted(granted, reservation) => {
                 task = granted;
-                Some(claim)
+                Some(reservation)
             }
-            Asked::Waits => return None,
-            Asked::Never(task) => {
-                let total = ledger.capacity();
+            Admission::Queued => return None,
+            Admission::TooLarge(task) => {
+                let total = memory_budget.capacity();
                 return Some((task, Err(KernelError::OutOfMemory { need: needed, free: total, total })));
             }
         },
-        (_, claim) => claim,
+        (_, reservation) => reservation,
     };
     let accepted = task.accepted;
     task.started = true;
-    let result = task.run(|job, context| run_prepared(worker, profile, job, [accepted, started], context, claim));
+    let result = task.run(|job, context| run_prepared(worker, profile, job, [accepted, started], context, reservation));
     Some((task, result))
 }
 
@@ -180,12 +185,12 @@ fn run_prepared<W: Worker>(
     job: &Job,
     [accepted, started]: [Instant; 2],
     context: &RunContext<'_>,
-    mut claim: Option<Claim>,
+    mut reservation: Option<Reservation>,
 ) -> Result<KernelResponse, KernelError> {
     let estimated = estimate(profile, job);
     context.set_estimate(|| estimated);
-    let (payload, batch_size) =
-        job.run_with(context, |job, context| recovering(worker, |worker| worker.run(job, context, claim.take())))?;
+    let (payload, batch_size) = job
+        .run_with(context, |job, context| recovering(worker, |worker| worker.run(job, context, reservation.take())))?;
     let mut execution = Execution::new(profile.backend.as_str());
     // No machine has more devices than fit.
     execution.device = profile.device.and_then(|device| u16::try_from(device).ok());

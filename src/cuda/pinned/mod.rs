@@ -24,7 +24,7 @@ pub(crate) use pool::PageLock;
 use pool::{Lent, Level, Pool};
 
 use super::copy::Copiers;
-use crate::service::{Buffer, Element};
+use crate::buffer::{Buffer, Element, ExternalMemory};
 
 /// From how many bytes on an array is worth a slab.
 pub(crate) const LARGE: usize = 1 << 20;
@@ -77,18 +77,18 @@ impl PinnedMemory {
         let mut pinned = self.take(len.checked_mul(size_of::<T>())?)?;
         // What another request has left is nobody's business.
         pinned.get_mut()?.fill(0);
-        Some(Buffer::from_pinned(pinned))
+        Some(pinned.into_buffer())
     }
 
     /// A copy of these elements. As [`zeroed`](Self::zeroed) otherwise.
     pub fn copy_of<T: Element>(&self, elements: &[T]) -> Option<Buffer<T>> {
-        self.copy_bytes(bytemuck::cast_slice(elements)).map(Buffer::from_pinned)
+        self.copy_bytes(bytemuck::cast_slice(elements)).map(Pinned::into_buffer)
     }
 
     /// A copy of the elements that these bytes are, where there are many of them.
     pub(crate) fn copy_of_many<T: Element>(&self, bytes: &[u8]) -> Option<Buffer<T>> {
         let pinned = (bytes.len() >= LARGE).then(|| self.copy_bytes(bytes))??;
-        Some(Buffer::from_pinned(pinned))
+        Some(pinned.into_buffer())
     }
 
     /// These bytes once more, where they lie in the pool.
@@ -146,12 +146,31 @@ impl Pinned {
         unsafe { self.lent.address().add(self.offset) }
     }
 
+    /// A buffer over the bytes, which are aligned for every [`Element`].
+    pub(in crate::cuda) fn into_buffer<T: Element>(self) -> Buffer<T> {
+        Buffer::from_external(Box::new(self))
+    }
+
     /// The bytes, to be changed; `None` while they are shared, with a device too.
     pub(crate) fn get_mut(&mut self) -> Option<&mut [u8]> {
         // SAFETY: within the slab, whose pages were zeroed when they were mapped; `&mut self` is the only holder, and stays
         // so while the slice is borrowed. No device writes: who has one write holds a clone until that is done.
         Lent::is_alone(&mut self.lent)
             .then(|| unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.len) })
+    }
+}
+
+impl ExternalMemory for Pinned {
+    fn as_slice(&self) -> &[u8] {
+        self
+    }
+
+    fn get_mut(&mut self) -> Option<&mut [u8]> {
+        Self::get_mut(self)
+    }
+
+    fn share(&self) -> Box<dyn ExternalMemory> {
+        Box::new(self.clone())
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use crate::service::Pages;
+use crate::buffer::Pages;
 
 /// The smallest slab: a huge page.
 const SMALLEST: usize = 2 << 20;

@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::pool::{Level, PageLock};
 use super::{LARGE, PinnedMemory};
+use crate::buffer::Buffer;
 use crate::cuda::copy::Copiers;
-use crate::service::Buffer;
 
 const SLAB: usize = 2 << 20;
 

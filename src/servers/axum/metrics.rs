@@ -232,8 +232,8 @@ impl Backends {
                 .try_for_each(|cuda| family.encode_family(&of(cuda))?.encode_counter(&value(&cuda.usage), exemplar))
         };
         counter("device_memory_waits", "Requests that have had to wait for device memory", |usage| usage.waits)?;
-        let help = "Requests refused for want of device memory";
-        counter("device_memory_refusals", help, |usage| usage.refusals)?;
+        let help = "Requests that failed for want of device memory";
+        counter("device_memory_rejections", help, |usage| usage.rejections)?;
         let help = "Arrays that were not put into pinned memory because there was none left";
         counter("pinned_memory_fallbacks", help, |usage| usage.pinned_fallbacks)
     }
@@ -264,7 +264,7 @@ mod tests {
         let pool = PoolStatus { up: false, workers: 4, alive: 0, restarts: 1, capacity: 260, queued: 0, running: 2 };
         let mut usage = CudaUsage::default();
         (usage.device_capacity, usage.device_reserved, usage.pinned_in_use) = (1 << 36, 4096, 1 << 20);
-        (usage.waiting, usage.waits, usage.refusals) = (2, 17, 3);
+        (usage.waiting, usage.waits, usage.rejections) = (2, 17, 3);
         let well = CudaStatus {
             device: DeviceInfo { ordinal: 5, ..device.clone() },
             lost: None,
@@ -292,7 +292,7 @@ mod tests {
             r#"kernel_device_memory_reserved_bytes{device="5"} 4096"#,
             r#"kernel_device_memory_waiting{device="3"} 2"#,
             r#"kernel_device_memory_waits_total{device="3"} 17"#,
-            r#"kernel_device_memory_refusals_total{device="5"} 3"#,
+            r#"kernel_device_memory_rejections_total{device="5"} 3"#,
             r#"kernel_pinned_memory_in_use_bytes{device="3"} 1048576"#,
         ] {
             assert!(page.lines().any(|this| this == line), "{line} is not in\n{page}");

@@ -4,20 +4,16 @@ mod bounded;
 mod buffer;
 mod deadline;
 mod float_array;
-mod huge_pages;
 mod json;
 mod memory;
 mod object;
-mod storage;
 mod tensor_de;
 mod tensor_ser;
 mod zero_copy;
 
-pub use buffer::{Buffer, Element};
+use crate::buffer::{Buffer, Element};
 pub(crate) use deadline::{DeadlinePassed, decode_until, optional_sequence, read_all};
 pub use float_array::FloatArray;
-#[cfg(feature = "cuda")]
-pub(crate) use huge_pages::Pages;
 pub(crate) use json::{decode_json, decoded_size, encode_json};
 pub(crate) use memory::{PinnedMemory, decode_within};
 pub(crate) use tensor_de::decode_tensors;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::backends::worker_pool::{Claim, Ledger, PoolHandle, Profile, RunFuture, Worker, WorkerPool};
+use crate::backends::worker_pool::{MemoryBudget, PoolHandle, Profile, Reservation, RunFuture, Worker, WorkerPool};
 use crate::service::{
     BackendKind, Cost, InvalidInput, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload,
     RunContext,
@@ -35,9 +35,14 @@ struct Used(Arc<[AtomicU64; 2]>);
 struct Holding(Used);
 
 impl Worker for Holding {
-    fn run(&mut self, job: &Job, context: &RunContext<'_>, claim: Option<Claim>) -> Result<Payload, KernelError> {
+    fn run(
+        &mut self,
+        job: &Job,
+        context: &RunContext<'_>,
+        reservation: Option<Reservation>,
+    ) -> Result<Payload, KernelError> {
         let needs = self.needs(job);
-        assert_eq!(claim.as_ref().map_or(0, Claim::bytes), needs);
+        assert_eq!(reservation.as_ref().map_or(0, Reservation::bytes), needs);
         let Used(used) = &self.0;
         used[1].fetch_max(used[0].fetch_add(needs, Ordering::SeqCst) + needs, Ordering::SeqCst);
         let start = Instant::now();
@@ -62,7 +67,7 @@ impl Worker for Holding {
 
 struct Pool {
     workers: Arc<WorkerPool>,
-    ledger: Arc<Ledger>,
+    memory_budget: Arc<MemoryBudget>,
     registry: KernelRegistry,
     used: Used,
 }
@@ -81,12 +86,12 @@ impl Pool {
             bytes_per_second: 1.0,
             operations_per_second: 1.0,
         };
-        let (ledger, used) = (Ledger::new(100), Used::default());
+        let (memory_budget, used) = (MemoryBudget::new(100), Used::default());
         let registry = KernelRegistry::new();
         registry.register(Needs).unwrap();
         let start = |_: &_| Ok((0..workers).map(|_| Holding(used.clone())).collect());
-        let workers = Arc::new(WorkerPool::start(profile, 64, Some(Arc::clone(&ledger)), start).unwrap());
-        Self { workers, ledger, registry, used }
+        let workers = Arc::new(WorkerPool::start(profile, 64, Some(Arc::clone(&memory_budget)), start).unwrap());
+        Self { workers, memory_budget, registry, used }
     }
 
     fn run(&self, needs: u64, timeout: Option<Duration>) -> RunFuture {
@@ -102,7 +107,7 @@ impl Pool {
     }
 
     fn level(&self) -> (u64, usize, usize) {
-        (self.ledger.level().claimed, self.ledger.level().waiting, self.workers.in_flight())
+        (self.memory_budget.usage().reserved, self.memory_budget.usage().waiting, self.workers.in_flight())
     }
 
     async fn reaches(&self, level: (u64, usize, usize)) {
@@ -123,7 +128,7 @@ async fn jobs_take_turns_at_what_is_there_and_all_of_them_are_done() {
     }
     pool.reaches((0, 0, 0)).await;
     assert!(pool.used.0[1].load(Ordering::SeqCst) <= 100);
-    assert!(pool.ledger.level().waits > 0, "they never met");
+    assert!(pool.memory_budget.usage().waits > 0, "they never met");
 }
 
 #[tokio::test]
@@ -194,14 +199,14 @@ async fn workers_end_with_jobs_waiting_for_memory() {
     pool.reaches((70, 0, 1)).await;
     let waiting = tokio::spawn(pool.run(90, None));
     pool.reaches((70, 1, 2)).await;
-    let Pool { workers, ledger, .. } = pool;
+    let Pool { workers, memory_budget, .. } = pool;
     let gone = Arc::downgrade(&workers);
     holds.abort();
     waiting.abort();
     drop(workers);
     let start = Instant::now();
-    while gone.strong_count() > 0 || ledger.level().claimed > 0 || ledger.level().waiting > 0 {
-        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", ledger.level());
+    while gone.strong_count() > 0 || memory_budget.usage().reserved > 0 || memory_budget.usage().waiting > 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", memory_budget.usage());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

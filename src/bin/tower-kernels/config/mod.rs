@@ -158,14 +158,14 @@ pub(crate) struct Cpu {
 pub(crate) struct Cuda {
     pub(crate) mode: CudaMode,
     pub(crate) devices: Devices,
-    pub(crate) lanes: usize,
+    pub(crate) workers: usize,
     pub(crate) queue: usize,
-    pub(crate) spin: Span,
-    pub(crate) copiers: usize,
-    pub(crate) linger: Span,
+    pub(crate) idle_spin: Span,
+    pub(crate) copy_threads: usize,
+    pub(crate) busy_poll: Span,
     pub(crate) inline: Span,
-    pub(crate) hang: Span,
-    pub(crate) time_one_in: u32,
+    pub(crate) hang_timeout: Span,
+    pub(crate) timing_sample_interval: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -345,21 +345,35 @@ impl Cpu {
 
 impl Default for Cuda {
     fn default() -> Self {
-        let CudaConfig { lanes, queue, spin, copiers, linger, inline, hang, time_one_in, .. } = CudaConfig::default();
-        let (spin, linger, inline, hang) = (Span(spin), Span(linger), Span(inline), Span(hang));
-        let (mode, devices) = (CudaMode::default(), Devices::default());
-        Self { mode, devices, lanes, queue, spin, copiers, linger, inline, hang, time_one_in }
+        let config = CudaConfig::default();
+        Self {
+            mode: CudaMode::default(),
+            devices: Devices::default(),
+            workers: config.workers,
+            queue: config.queue,
+            idle_spin: Span(config.idle_spin),
+            copy_threads: config.copy_threads,
+            busy_poll: Span(config.busy_poll),
+            inline: Span(config.inline),
+            hang_timeout: Span(config.hang_timeout),
+            timing_sample_interval: config.timing_sample_interval,
+        }
     }
 }
 
 impl Cuda {
-    /// The layout of each of so many devices.
+    /// The configuration of each of `devices` devices, which share the host's processors and memory.
     pub(crate) fn backend(&self, devices: usize) -> CudaConfig {
-        let mut config = CudaConfig::for_devices(devices);
-        (config.lanes, config.queue, config.copiers) = (self.lanes, self.queue, self.copiers);
-        (config.spin, config.linger, config.inline) = (self.spin.0, self.linger.0, self.inline.0);
-        config.hang = self.hang.0;
-        config.time_one_in = self.time_one_in;
-        config
+        CudaConfig {
+            workers: self.workers,
+            queue: self.queue,
+            idle_spin: self.idle_spin.0,
+            copy_threads: self.copy_threads,
+            busy_poll: self.busy_poll.0,
+            inline: self.inline.0,
+            hang_timeout: self.hang_timeout.0,
+            timing_sample_interval: self.timing_sample_interval,
+            ..CudaConfig::for_devices(devices)
+        }
     }
 }

@@ -5,27 +5,27 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Element;
-use super::huge_pages::Pages;
 #[cfg(feature = "cuda")]
-use crate::cuda::Pinned;
+use super::ExternalMemory;
+use super::huge_pages::Pages;
 
-/// Bytes from which on pages of its own are no slower than what an allocator finds among what was freed.
+/// Bytes from which on a map of huge pages is no slower than memory that the allocator has kept.
 const LARGE: usize = 4 << 20;
 
-/// Bytes up to which a copy costs no more than what it takes to share.
+/// Bytes up to which a copy costs no more than sharing.
 const SMALL: usize = 4 << 10;
 
-/// Shared by its clones, and by tensors, until it is written to: then it is copied, unless nobody else has it.
+/// The memory of a buffer. Clones and tensors share it until it is written to; it is copied then, unless it is not shared.
 pub(super) enum Storage<T> {
-    /// At most [`SMALL`], and copied where others would be shared.
+    /// At most [`SMALL`] bytes, copied rather than shared.
     Small(Vec<T>),
     Vec(Arc<Vec<T>>),
     Pages(Arc<Pages>),
-    /// What came as a tensor: aligned for `T`, and perhaps a part of something larger. It is never written to.
+    /// A tensor of a request: aligned for `T`, perhaps part of a larger allocation, and never written to.
     Bytes(Bytes),
-    /// Pinned for a device, which shares it too while it copies.
+    /// Memory of the device runtime.
     #[cfg(feature = "cuda")]
-    Pinned(Pinned),
+    External(External),
 }
 
 impl<T: Element> Storage<T> {
@@ -47,7 +47,7 @@ impl<T: Element> Storage<T> {
         }
     }
 
-    /// The elements that these bytes are, where they lie as `T` has to.
+    /// The elements in these bytes; `None` where they are not aligned for `T`.
     pub(super) fn of_bytes(bytes: Bytes) -> Option<Self> {
         bytemuck::try_cast_slice::<u8, T>(&bytes).is_ok().then_some(Self::Bytes(bytes))
     }
@@ -65,18 +65,18 @@ impl<T: Element> Storage<T> {
             Self::Pages(pages) => bytemuck::cast_slice(pages),
             Self::Bytes(bytes) => bytemuck::cast_slice(bytes),
             #[cfg(feature = "cuda")]
-            Self::Pinned(bytes) => bytemuck::cast_slice(bytes),
+            Self::External(memory) => bytemuck::cast_slice(memory.as_ref()),
         }
     }
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
         let shared = match self {
-            // A `Vec` in an `Arc` sees to it itself.
+            // `Arc::make_mut` copies a shared `Vec`.
             Self::Small(_) | Self::Vec(_) => false,
             Self::Pages(pages) => Arc::strong_count(pages) > 1,
             Self::Bytes(_) => true,
             #[cfg(feature = "cuda")]
-            Self::Pinned(bytes) => bytes.get_mut().is_none(),
+            Self::External(memory) => memory.0.get_mut().is_none(),
         };
         if shared {
             *self = Self::copy_of(self.as_slice());
@@ -87,7 +87,7 @@ impl<T: Element> Storage<T> {
             Self::Pages(pages) => bytemuck::cast_slice_mut(Arc::get_mut(pages).expect("just seen not to be shared")),
             Self::Bytes(_) => unreachable!("just copied"),
             #[cfg(feature = "cuda")]
-            Self::Pinned(bytes) => bytemuck::cast_slice_mut(bytes.get_mut().expect("just seen not to be shared")),
+            Self::External(memory) => bytemuck::cast_slice_mut(memory.0.get_mut().expect("just seen not to be shared")),
         }
     }
 
@@ -99,7 +99,7 @@ impl<T: Element> Storage<T> {
         }
     }
 
-    /// The elements as bytes, uncopied. `None` where to copy them costs less.
+    /// The elements as bytes that share this memory. `None` where to copy them costs less.
     pub(super) fn shared(&self) -> Option<Bytes> {
         match self {
             Self::Small(_) => None,
@@ -107,11 +107,11 @@ impl<T: Element> Storage<T> {
             Self::Pages(pages) => Some(Bytes::from_owner(SharedPages(Arc::clone(pages)))),
             Self::Bytes(bytes) => Some(bytes.clone()),
             #[cfg(feature = "cuda")]
-            Self::Pinned(bytes) => Some(Bytes::from_owner(bytes.clone())),
+            Self::External(memory) => Some(Bytes::from_owner(memory.clone())),
         }
     }
 
-    /// The elements as bytes, uncopied.
+    /// The elements as bytes, without a copy.
     #[cfg_attr(
         not(any(feature = "axum", feature = "cuda", feature = "hyper")),
         allow(dead_code, reason = "for bodies of HTTP, and parts of arrays")
@@ -123,7 +123,7 @@ impl<T: Element> Storage<T> {
             Self::Pages(pages) => Bytes::from_owner(SharedPages(pages)),
             Self::Bytes(bytes) => bytes,
             #[cfg(feature = "cuda")]
-            Self::Pinned(bytes) => Bytes::from_owner(bytes),
+            Self::External(memory) => Bytes::from_owner(memory),
         }
     }
 }
@@ -142,7 +142,7 @@ impl<T: Clone> Clone for Storage<T> {
             Self::Pages(pages) => Self::Pages(Arc::clone(pages)),
             Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
             #[cfg(feature = "cuda")]
-            Self::Pinned(bytes) => Self::Pinned(bytes.clone()),
+            Self::External(memory) => Self::External(memory.clone()),
         }
     }
 }
@@ -160,5 +160,23 @@ struct SharedPages(Arc<Pages>);
 impl AsRef<[u8]> for SharedPages {
     fn as_ref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// A handle to memory of the device runtime.
+#[cfg(feature = "cuda")]
+pub(super) struct External(pub(super) Box<dyn ExternalMemory>);
+
+#[cfg(feature = "cuda")]
+impl Clone for External {
+    fn clone(&self) -> Self {
+        Self(self.0.share())
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl AsRef<[u8]> for External {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
     }
 }

@@ -1,5 +1,5 @@
-//! How many lanes: small requests, large ones from pinned memory, and small ones beside kernels that hold their lanes;
-//! and what lanes cost while there is nothing to do.
+//! How many workers: small requests, large ones from pinned memory, and small ones beside kernels that hold their workers;
+//! and what workers cost while there is nothing to do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,18 +10,18 @@ use tower_kernels::service::Payload;
 use crate::hold::{HOLD, HoldInput};
 use crate::{Cuda, Row, call, pinned_input, saxpy_input, service};
 
-const LANES: [usize; 7] = [1, 2, 4, 6, 8, 12, 16];
+const WORKERS: [usize; 7] = [1, 2, 4, 6, 8, 12, 16];
 const EACH: Duration = Duration::from_millis(300);
 
 pub(crate) fn run() {
     println!("\nlanes: p50 and p99 in µs; cores: the process's time on processors over the time that passed");
     println!("       small, 1 task   small, 8 tasks                     small, 64 tasks");
-    println!("lanes    p50    p99       req/s    p50    p99  cores       req/s    p50    p99  cores");
-    for lanes in LANES {
-        let service = service(|config| config.lanes = lanes);
+    println!("workers    p50    p99       req/s    p50    p99  cores       req/s    p50    p99  cores");
+    for workers in WORKERS {
+        let service = service(|config| config.workers = workers);
         let small = saxpy_input(1024);
         let one = load(&service, 1, "linalg/saxpy", &small, EACH);
-        print!("{lanes:>5}{:>7.1}{:>7.1}", one.micros(0.5), one.micros(0.99));
+        print!("{workers:>5}{:>7.1}{:>7.1}", one.micros(0.5), one.micros(0.99));
         for tasks in [8, 64] {
             load(&service, tasks, "linalg/saxpy", &small, EACH).print();
         }
@@ -29,23 +29,23 @@ pub(crate) fn run() {
     }
 
     println!("\n       saxpy 1M pinned, 4 tasks           saxpy 1M pinned, 16 tasks");
-    println!("lanes       req/s    p50    p99  cores       req/s    p50    p99  cores");
-    for lanes in LANES {
-        let service = service(|config| config.lanes = lanes);
+    println!("workers       req/s    p50    p99  cores       req/s    p50    p99  cores");
+    for workers in WORKERS {
+        let service = service(|config| config.workers = workers);
         let large = pinned_input(&service, 1 << 20);
-        print!("{lanes:>5}");
+        print!("{workers:>5}");
         for tasks in [4, 16] {
             load(&service, tasks, "linalg/saxpy", &large, EACH).print();
         }
         println!();
     }
 
-    println!("\n       small, 8 tasks, beside 4 that hold a lane for 5 ms at a time       16 at once of 5 ms, ms");
+    println!("\n       small, 8 tasks, beside 4 that hold a worker for 5 ms at a time       16 at once of 5 ms, ms");
     println!("       copy queued behind the kernel      copy queued once it has ended");
-    println!("lanes       req/s    p50    p99  cores       req/s    p50    p99  cores");
-    for lanes in LANES {
-        let service = service(|config| config.lanes = lanes);
-        print!("{lanes:>5}");
+    println!("workers       req/s    p50    p99  cores       req/s    p50    p99  cores");
+    for workers in WORKERS {
+        let service = service(|config| config.workers = workers);
+        print!("{workers:>5}");
         beside_long_ones(&service, false).print();
         beside_long_ones(&service, true).print();
         println!("{:>12.1}", at_once(&service, 16).as_secs_f64() * 1e3);
@@ -75,7 +75,7 @@ fn beside_long_ones(service: &Cuda, waits: bool) -> Load {
     load
 }
 
-/// So many kernels of one block and 5 ms each, all there at once: as long as one of them if each lane's runs beside the
+/// So many kernels of one block and 5 ms each, all there at once: as long as one of them if each worker's runs beside the
 /// others'.
 fn at_once(service: &Cuda, count: usize) -> Duration {
     runtime().block_on(async {
@@ -96,15 +96,15 @@ fn at_once(service: &Cuda, count: usize) -> Duration {
 /// A backend that has worked and has nothing to do.
 fn idle() {
     println!("\ncores while idle            first 10 ms after load   next 100 ms    then, 2 s");
-    for lanes in [4, 8, 16] {
-        let service = service(|config| config.lanes = lanes);
+    for workers in [4, 8, 16] {
+        let service = service(|config| config.workers = workers);
         load(&service, 64, "linalg/saxpy", &saxpy_input(1024), EACH);
         let cores = [10, 100, 2000].map(|millis| {
             let (start, before) = (Instant::now(), processor_time());
             std::thread::sleep(Duration::from_millis(millis));
             (processor_time() - before).as_secs_f64() / start.elapsed().as_secs_f64()
         });
-        println!("{lanes:>2} lanes{:>43.3}{:>14.4}{:>13.4}", cores[0], cores[1], cores[2]);
+        println!("{workers:>2} workers{:>43.3}{:>14.4}{:>13.4}", cores[0], cores[1], cores[2]);
     }
 }
 

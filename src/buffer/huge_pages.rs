@@ -1,4 +1,4 @@
-//! [`Pages`]: memory for large arrays, straight from the system and in huge pages.
+//! [`Pages`]: anonymous maps in huge pages, for large arrays.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -8,8 +8,8 @@ use memmap2::MmapMut;
 /// A huge page on x86-64, and on 64-bit ARM with pages of 4 KiB.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Bytes of a map of their own. A kernel writes its output once, and pages fresh from the system cost more than what is
-/// written to them: 512 small ones take some 700 microseconds, the one huge page in their place some 70.
+/// An anonymous map in huge pages. A kernel writes its output once, and faulting in fresh pages costs more than writing to
+/// them: 512 small pages take some 700 µs, the huge page in their place some 70 µs.
 pub(crate) struct Pages {
     map: MmapMut,
     start: usize,
@@ -17,19 +17,19 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// So many zeros. `None` where the system has no huge pages or no map to give.
+    /// Maps `len` zeroed bytes. `None` where the system has no huge pages or no address space left.
     pub(crate) fn zeroed(len: usize) -> Option<Self> {
-        // The last page is a whole one too. One more is room to begin at a boundary of huge pages, where the system
-        // aligns a map to small ones; what is left over is not touched and takes no memory.
-        let room = len.checked_next_multiple_of(HUGE_PAGE)?.checked_add(HUGE_PAGE)?;
-        let map = MmapMut::map_anon(room).ok()?;
+        // One page more than needed, because the system aligns a map to small pages and the bytes are to begin at a huge
+        // one. Pages that are not touched take no memory.
+        let mapped = len.checked_next_multiple_of(HUGE_PAGE)?.checked_add(HUGE_PAGE)?;
+        let map = MmapMut::map_anon(mapped).ok()?;
         advise(&map).ok()?;
         let start = map.as_ptr().align_offset(HUGE_PAGE);
         Some(Self { map, start, len })
     }
 
-    /// As [`zeroed`](Self::zeroed), and a forked process does not have them. A device goes on writing to the pages that
-    /// it knows; were they shared for a moment, whoever writes first would get others.
+    /// As [`zeroed`](Self::zeroed), and not inherited by a forked process. A device keeps writing to the physical pages
+    /// that were pinned; copy-on-write after a fork would give this process others.
     #[cfg(feature = "cuda")]
     pub(crate) fn unforked(len: usize) -> Option<Self> {
         let pages = Self::zeroed(len)?;
