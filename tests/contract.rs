@@ -18,6 +18,8 @@ mod checks;
 mod circuit_breaker;
 #[path = "contract/concurrency.rs"]
 mod concurrency;
+#[path = "contract/custom_backends.rs"]
+mod custom_backends;
 #[path = "contract/fallback.rs"]
 mod fallback;
 #[path = "contract/hedge.rs"]

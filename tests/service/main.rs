@@ -1,8 +1,10 @@
-//! The core through its public face: registry, codecs, dispatch, lanes.
+//! The core through its public face: registry, codecs, dispatch, workers.
 
 mod batched;
 mod buffer;
 mod codec;
+#[path = "../contract/custom_backends.rs"]
+mod custom_backends;
 mod dispatch;
 mod globs;
 mod kernels;
