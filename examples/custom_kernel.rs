@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt;
-use tower_kernels::cuda::{Launch, LaunchContext, Module};
+use tower_kernels::cuda::{Launch, Module};
 use tower_kernels::service::*;
 
 struct Hypot;

@@ -36,8 +36,8 @@
 //! hyper / axum / tonic / actix / your code                            src/servers
 //!   -> layers          metrics, load shed, timeout, queue, ...        src/middleware, stacked in src/pipeline
 //!   -> KernelService   look up the kernel                             src/service
-//!   -> backend         reserve a slot, decode, validate, estimate     src/backends
-//!   -> lane            a thread of its own; on CUDA a stream too      src/backends/worker_pool
+//!   -> backend         reserve a permit, decode, validate, estimate   src/backends
+//!   -> worker          a thread of its own; on CUDA a stream too      src/backends/worker_pool
 //!   -> kernel          run, encode                                    src/kernels
 //!   -> the same way back
 //! ```
@@ -47,10 +47,10 @@
 //! * **Readiness tells the truth.** `poll_ready` reserves a place to run; `Pending` means that the machine is full.
 //!   Nothing queues without a bound.
 //! * **Dropping the future cancels the work.** A deadline, a disconnect and an explicit drop take the same way. Work that
-//!   waits is never started, a running kernel stops at its next check, and its slot is free when it has really stopped.
+//!   waits is never started, a running kernel stops at its next check, and its permit is released when it has really stopped.
 //! * **One parse, one write.** Input bytes are decoded once, straight into the kernel's typed input. Callers in the same
 //!   process pass typed values and pay for no codec.
-//! * **What costs less than a thread hop runs where it is**, everything else on a lane, so that no async thread is held
+//! * **What costs less than a thread hop runs where it is**, everything else on a worker thread, so that no async thread is held
 //!   up.
 //! * **Errors carry their meaning**: each says of itself what kind of refusal it is and when to retry; one
 //!   [table](error) turns that into HTTP and gRPC statuses.

@@ -1,7 +1,7 @@
-//! Small requests that share runs, beside the same without: one at a time, by offered load, and as many as it takes.
+//! Small requests with and without shared runs: one at a time, by offered load, and at saturation.
 //!
 //! Offered load is open: requests are made by the clock, each in a task of its own, whether or not the ones before have
-//! been answered. A time is counted from when its request was due.
+//! completed. Latency is counted from when the request was due.
 
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::{BatchedLayer, Local};
-use tower_kernels::cuda::{Launch, LaunchContext, Module};
+use tower_kernels::cuda::{Launch, Module};
 use tower_kernels::kernels::linalg::saxpy::{Saxpy, SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::black_scholes::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::OptionPricingInput;
@@ -23,7 +23,7 @@ use tower_kernels::pipeline::{BatchConfig, PipelineConfig, PipelineLayer, QueueC
 use tower_kernels::request::RequestContext;
 use tower_kernels::service::{
     BackendKind, BatchKey, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRequest, KernelResponse,
-    KernelService, Payload,
+    KernelService, LaunchContext, Payload,
 };
 
 use crate::{Cuda, Row, saxpy_input, service};
@@ -47,7 +47,7 @@ pub(crate) fn run() {
 
         println!("\n{name}, offered load                    off                              on");
         println!(
-            "requests/s             answered    p50 µs    p99 µs    answered    p50 µs    p99 µs   requests a run"
+            "requests/s            completed    p50 µs    p99 µs   completed    p50 µs    p99 µs   requests a run"
         );
         for rate in RATES {
             print!("{rate:>10.0}           ");
@@ -62,9 +62,9 @@ pub(crate) fn run() {
             println!("{:>12.1}", a_run(&layer, before));
         }
 
-        println!("\n{name}, so many at all times            off                              on");
+        println!("\n{name}, in flight at all times            off                              on");
         println!(
-            "in flight              answered    p50 µs    p99 µs    answered    p50 µs    p99 µs   requests a run"
+            "in flight             completed    p50 µs    p99 µs   completed    p50 µs    p99 µs   requests a run"
         );
         for count in IN_FLIGHT {
             print!("{count:>10}           ");
@@ -74,7 +74,7 @@ pub(crate) fn run() {
             println!("{:>12.1}", a_run(&layer, before));
         }
 
-        println!("\n{name}, 8192 at all times, other limits   answered    p50 µs    p99 µs   requests a run");
+        println!("\n{name}, 8192 at all times, other limits  completed    p50 µs    p99 µs   requests a run");
         for (requests, in_flight) in [(64, 16), (256, 8), (256, 16), (512, 16)] {
             let layer = BatchedLayer::for_workers(8).max_requests(requests).in_flight(in_flight);
             let on = batched(&off, &layer);
@@ -103,7 +103,7 @@ pub(crate) fn pipeline() {
     let local = Local::with_backends(CpuBackend::new(), Ok(off.backend().clone()));
     let over = |batch: Option<BatchConfig>| {
         let mut config = PipelineConfig::default();
-        // Each of the callers is to be answered, however many there are.
+        // No request may be rejected, however many there are.
         (config.load_shed, config.queue) = (None, Some(QueueConfig { capacity: 16_384, max_bytes: u64::MAX }));
         config.batch = batch;
         let layer = PipelineLayer::new(Arc::clone(off.registry()), config).unwrap();
@@ -119,7 +119,7 @@ pub(crate) fn pipeline() {
         println!("\n{name} through the pipeline, one at a time, µs");
         let (on, _) = over(Some(BatchConfig::default()));
         alone(&single, &on, id, &input);
-        println!("\n{name} through the pipeline, at all times   answered    p50 µs    p99 µs   requests a run");
+        println!("\n{name} through the pipeline, at all times  completed    p50 µs    p99 µs   requests a run");
         for count in IN_FLIGHT {
             print!("{count:>6}, off                            ");
             closed(&runtime, &single, id, &input, count).print();
@@ -151,10 +151,10 @@ pub(crate) fn cost() {
     phases(&several());
 }
 
-/// What the layer itself can do, around a service of batches that answers when it is asked for the second time: 8192 tasks
+/// What the layer itself can do, around a service of batches that is ready at the second poll: 8192 tasks
 /// at all times, and no device.
 fn layer_alone() {
-    println!("\nthe layer alone, 8192 at all times      answered    p50 µs    p99 µs   requests a batch");
+    println!("\nthe layer alone, 8192 at all times     completed    p50 µs    p99 µs   requests a batch");
     for workers in [1, 2, 4, 8, 16] {
         let runtime = threads(workers);
         let layer = BatchLayer::new(256).in_flight(16).capacity(16_384);
@@ -362,10 +362,10 @@ where
                                 break;
                             }
                             let request = KernelRequest::new(id, input.clone());
-                            let answer = service.ready().await.unwrap().call(request);
+                            let response = service.ready().await.unwrap().call(request);
                             let shard = made as usize;
                             tokio::spawn(async move {
-                                answer.await.unwrap();
+                                response.await.unwrap();
                                 times.add(shard, due.elapsed());
                             });
                             made += 1;
@@ -439,10 +439,10 @@ where
     Figures { threads: Threads::now().since(&before), ..figures }
 }
 
-/// Time on processors, and time in line for one, of the lanes and of tokio's threads, in seconds.
+/// Time on processors, and in their run queues, of the workers and of tokio's threads, in seconds.
 #[derive(Clone, Copy, Default)]
 struct Threads {
-    lanes: [f64; 2],
+    workers: [f64; 2],
     tokio: [f64; 2],
 }
 
@@ -454,7 +454,7 @@ impl Threads {
             let (name, times) = (read("comm"), read("schedstat"));
             let mut times = times.split_whitespace().map(|nanos| nanos.parse::<f64>().unwrap_or(0.0) / 1e9);
             let threads = match () {
-                () if name.contains("-worker-") => &mut this.lanes,
+                () if name.contains("-worker-") => &mut this.workers,
                 () if name.starts_with("tokio") => &mut this.tokio,
                 () => continue,
             };
@@ -465,7 +465,7 @@ impl Threads {
 
     fn since(self, before: &Self) -> Self {
         let less = |now: [f64; 2], before: [f64; 2]| [now[0] - before[0], now[1] - before[1]];
-        Self { lanes: less(self.lanes, before.lanes), tokio: less(self.tokio, before.tokio) }
+        Self { workers: less(self.workers, before.workers), tokio: less(self.tokio, before.tokio) }
     }
 }
 
@@ -500,15 +500,15 @@ impl Times {
     fn figures(&self, took: Duration) -> Figures {
         let count = self.count();
         let at = |share: f64| {
-            let mut left = (count as f64 * share) as u64;
+            let mut remaining = (count as f64 * share) as u64;
             for bucket in 0..64 * 32 {
                 let here: u64 =
                     self.0.iter().map(|shard| u64::from(shard.counts[bucket].load(Ordering::Relaxed))).sum();
-                if here > left {
+                if here > remaining {
                     let (power, part) = (bucket / 32, bucket % 32);
                     return (1u64 << power) as f64 * (1.0 + (part as f64 + 0.5) / 32.0) / 1e3;
                 }
-                left -= here;
+                remaining -= here;
             }
             0.0
         };
@@ -531,12 +531,12 @@ impl Figures {
         print!("{:>10.0}{:>10.1}{:>10.1}  ", self.rate, self.p50, self.p99);
     }
 
-    /// Who had the processors, in cores and in microseconds for each request; and how many cores' worth was in line.
+    /// The processor time of each kind of thread, in cores and in microseconds a request, and the time in run queues, in cores.
     fn print_threads(&self) {
         let requests = self.rate * self.seconds;
-        for (name, [ran, waited]) in [("lanes", self.threads.lanes), ("tokio", self.threads.tokio)] {
+        for (name, [ran, waited]) in [("workers", self.threads.workers), ("tokio", self.threads.tokio)] {
             let (cores, micros) = (ran / self.seconds, ran / requests * 1e6);
-            print!("  {name} {cores:>5.1} cores ({:.1} in line) {micros:>5.2} µs", waited / self.seconds);
+            print!("  {name} {cores:>5.1} cores ({:.1} in run queues) {micros:>5.2} µs", waited / self.seconds);
         }
         println!();
     }

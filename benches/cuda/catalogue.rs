@@ -138,7 +138,7 @@ fn median(service: &mut Cuda, id: &'static str, input: &Payload, count: usize) -
     times[times.len() / 2]
 }
 
-/// A time that says nothing of a wrong answer: the scores of all nodes add up to the mean distance less one.
+/// Checks the output that is timed: the scores of all nodes add up to the mean distance less one.
 fn check(input: &Payload) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let response = runtime.block_on(call(&mut service(|_| {}), "graph/betweenness-centrality", input));

@@ -10,10 +10,10 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::Local;
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
-use tower_kernels::cuda::{Launch, LaunchContext, Module, devices};
+use tower_kernels::cuda::{Launch, Module, devices};
 use tower_kernels::service::{
     BackendKind, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelService,
-    Payload,
+    LaunchContext, Payload,
 };
 
 use crate::kernels::Done;
@@ -48,10 +48,10 @@ const LONG: u64 = 100 * SHORT;
 struct Job {
     nanos: u64,
     /// Whether its cost says how long it takes.
-    told: bool,
+    has_cost: bool,
 }
 
-/// Holds all places for threads that the device has.
+/// Occupies all multiprocessors of the device.
 struct PassTime {
     blocks: u32,
 }
@@ -69,7 +69,7 @@ impl Kernel for PassTime {
     }
 
     fn cost(&self, job: &Job) -> Cost {
-        let operations = if job.told { job.nanos * OPERATIONS_PER_NANOSECOND } else { 0 };
+        let operations = if job.has_cost { job.nanos * OPERATIONS_PER_NANOSECOND } else { 0 };
         Cost { operations, ..Cost::default() }
     }
 
@@ -92,7 +92,7 @@ pub(crate) fn run() {
     );
     let mut base = 0.0;
     for count in 1..=all.len() {
-        for (told, name) in [(true, "predicted time"), (false, "number of jobs")] {
+        for (has_cost, name) in [(true, "predicted time"), (false, "number of jobs")] {
             let config = CudaConfig::for_devices(count);
             let open = |device: u32| CudaBackend::with_config(device, config.clone()).unwrap();
             let backends: Vec<_> = (0..count as u32).map(open).collect();
@@ -100,7 +100,7 @@ pub(crate) fn run() {
             (cpu.workers, cpu.queue) = (1, 1024);
             let local = Local::with_backends(CpuBackend::with_config(cpu).unwrap(), Ok(backends));
             let service = KernelService::with_backend(std::sync::Arc::clone(&registry), local);
-            let figures = Figures::of(&service, count, told);
+            let figures = Figures::of(&service, count, has_cost);
             if base == 0.0 {
                 base = figures.rate;
             }
@@ -133,33 +133,39 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(service: &KernelService<Local>, devices: usize, told: bool) -> Self {
+    fn of(service: &KernelService<Local>, devices: usize, has_cost: bool) -> Self {
         const EACH: usize = 100;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let callers = 32 * devices;
         runtime.block_on(async {
-            Self::round(service, callers, EACH / 10, told, devices).await;
-            Self::round(service, callers, EACH, told, devices).await
+            Self::round(service, callers, EACH / 10, has_cost, devices).await;
+            Self::round(service, callers, EACH, has_cost, devices).await
         })
     }
 
-    async fn round(service: &KernelService<Local>, callers: usize, each: usize, told: bool, devices: usize) -> Self {
+    async fn round(
+        service: &KernelService<Local>,
+        callers: usize,
+        each: usize,
+        has_cost: bool,
+        devices: usize,
+    ) -> Self {
         let begun = Instant::now();
         let tasks: Vec<_> = (0..callers)
             .map(|caller| {
                 let service = service.clone();
                 tokio::spawn(async move {
-                    let mut answers = Vec::with_capacity(each);
+                    let mut responses = Vec::with_capacity(each);
                     for index in 0..each {
                         let long = (caller + index) % 10 == 0;
-                        let job = Job { nanos: if long { LONG } else { SHORT }, told };
+                        let job = Job { nanos: if long { LONG } else { SHORT }, has_cost };
                         let request = KernelRequest::new("bench/pass-time", Payload::typed(job));
                         let start = Instant::now();
                         // A handle for each request, as servers have it.
                         let response = service.clone().ready().await.unwrap().call(request).await.unwrap();
-                        answers.push((long, start.elapsed(), response.execution.device));
+                        responses.push((long, start.elapsed(), response.execution.device));
                     }
-                    answers
+                    responses
                 })
             })
             .collect();

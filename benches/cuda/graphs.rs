@@ -155,7 +155,7 @@ pub(crate) fn run() {
     }
 }
 
-/// What is timed is the right answer: some sources on the CPU too.
+/// Checks the output that is timed: some sources on the CPU too.
 async fn agrees(graph: &Graph, service: &mut Cuda) {
     let input = graph.from(16);
     let registry = KernelRegistry::new();
@@ -193,7 +193,7 @@ async fn by_source(graph: &Graph, service: &mut Cuda) {
     }
 }
 
-/// From the deadline to the slot that is free, which it is once the stream is done.
+/// The time from the deadline to the release of the permit, which is once the stream is idle.
 async fn deadlines(graph: &Graph, service: &mut Cuda) {
     let all = Payload::typed(graph.input.clone());
     for (name, timeout) in [

@@ -1,12 +1,12 @@
-//! A kernel that does nothing for as long as it is asked to, and ends early when it is told.
+//! A kernel that runs for a given time, and ends early when it is cancelled.
 
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "cuda")]
-use tower_kernels::cuda::{Launch, LaunchContext, Module};
-use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use tower_kernels::cuda::{Launch, Module};
+use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, LaunchContext, RunContext};
 
 pub(crate) const HOLD: &str = "bench/hold";
 
@@ -22,7 +22,7 @@ pub(crate) struct HoldInput {
     pub(crate) micros: u64,
     /// Two of them fill a multiprocessor.
     pub(crate) blocks: u32,
-    /// Whether the answer is asked for only once the kernel has ended, and not queued behind it.
+    /// Whether the download is queued only once the kernel has ended.
     #[serde(default)]
     pub(crate) waits: bool,
 }
@@ -49,7 +49,7 @@ impl Kernel for Hold {
     }
 
     fn cost(&self, input: &HoldInput) -> Cost {
-        // What the CPU's lanes make this time of, and never so little that they run it inside the call.
+        // The CPU backend derives this time from it, and never so short that it runs inline.
         let operations = input.micros.max(50) * 2000;
         Cost { operations, device_memory: u64::from(input.blocks) * 8, ..Cost::default() }
     }

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower_kernels::cuda::{Arg, Launch, LaunchContext, Module};
-use tower_kernels::service::{BackendKind, Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo};
+use tower_kernels::cuda::{Arg, Launch, Module};
+use tower_kernels::service::{BackendKind, Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, LaunchContext};
 
 // SAFETY: it takes nothing and touches nothing.
 static EMPTY: Module = unsafe { Module::from_ptx("bench/empty", crate::EMPTY_PTX) };

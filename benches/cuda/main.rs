@@ -1,4 +1,4 @@
-//! The CUDA backend beside plain cudarc, in one run. It needs a GPU and says so where there is none.
+//! The CUDA backend compared with plain cudarc. It needs a GPU, and says so where there is none.
 //!
 //! ```text
 //! cargo bench --bench cuda
@@ -213,7 +213,7 @@ fn large(raw: &raw::Raw) {
     const LEN: usize = 1 << 20;
     println!("\nsaxpy 1M, µs                          p50     p99   x raw   queued  executed  rest");
     let base = Row::of(raw.saxpy(LEN, 500));
-    base.print("raw: pinned all the way", &base);
+    base.print("raw: pinned", &base);
     Row::of(raw.saxpy_with_copies(LEN, 500)).print("raw: with host copies", &base);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let input = saxpy_input(LEN);
@@ -246,12 +246,12 @@ fn payloads(base: &Row) {
     let fallbacks = |when: &str| assert_eq!(service.backend().status().usage.pinned_fallbacks, 0, "{when}");
     served(&several(), service.clone(), "linalg/saxpy", &tensors(LEN), 500).print("from tensors", base);
     fallbacks("tensors");
-    let answer = several().block_on(call(&mut service.clone(), "linalg/saxpy", &tensors(LEN))).payload;
-    let Payload::Tensors(answer) = answer else { panic!("tensors in, tensors out") };
-    let y = answer.get("y").unwrap();
+    let response = several().block_on(call(&mut service.clone(), "linalg/saxpy", &tensors(LEN))).payload;
+    let Payload::Tensors(response) = response else { panic!("tensors in, tensors out") };
+    let y = response.get("y").unwrap();
     let input = tensors_of(y.clone(), y.clone());
-    served(&several(), service.clone(), "linalg/saxpy", &input, 500).print("from tensors of an answer", base);
-    fallbacks("tensors of an answer");
+    served(&several(), service.clone(), "linalg/saxpy", &input, 500).print("from tensors of an response", base);
+    fallbacks("tensors of an response");
 }
 
 pub(crate) fn pinned_input(service: &Cuda, len: usize) -> Payload {
@@ -285,10 +285,10 @@ fn thresholds() {
         let staged = service(|config| config.pinned_bytes = 0);
         let base = served(&runtime, staged, "linalg/saxpy", &saxpy_input(len), 500);
         base.print(&format!("{kib}: staged both ways"), &base);
-        served(&runtime, service(|_| {}), "linalg/saxpy", &saxpy_input(len), 500).print("    answer pinned", &base);
+        served(&runtime, service(|_| {}), "linalg/saxpy", &saxpy_input(len), 500).print("    response pinned", &base);
         let pinned = service(|_| {});
         let input = pinned_input(&pinned, len);
-        served(&runtime, pinned, "linalg/saxpy", &input, 500).print("    payload and answer pinned", &base);
+        served(&runtime, pinned, "linalg/saxpy", &input, 500).print("    payload and response pinned", &base);
     }
 }
 
@@ -299,7 +299,7 @@ fn pinning() {
     for mib in [2_usize, 16, 64, 256] {
         let context = cudarc::driver::CudaContext::new(0).unwrap();
         let start = Instant::now();
-        // SAFETY: nobody reads it.
+        // SAFETY: nothing reads it.
         let host = unsafe { context.alloc_pinned_with_flags::<u8>(mib << 20, 0) }.unwrap();
         let driver = start.elapsed();
         drop(host);

@@ -18,14 +18,14 @@ pub(crate) fn run() {
     println!("\nsaxpy 1024, one at a time, µs          p50     p99   x alone");
     let base = measure(None, Priority::Normal, 2000);
     base.print("alone, 0.3 to 2.4 ms after the one before", &base);
-    println!("beside 4 tasks of kernels that fill the device for 4 ms, in blocks of 200 µs:");
+    println!("next to 4 tasks of kernels that fill the device for 4 ms, in blocks of 200 µs:");
     for (name, theirs, ours) in [
-        ("low beside low", Priority::Low, Priority::Low),
-        ("normal beside normal", Priority::Normal, Priority::Normal),
-        ("normal beside low", Priority::Low, Priority::Normal),
-        ("high beside normal", Priority::Normal, Priority::High),
-        ("high beside low", Priority::Low, Priority::High),
-        ("low beside high", Priority::High, Priority::Low),
+        ("low next to low", Priority::Low, Priority::Low),
+        ("normal next to normal", Priority::Normal, Priority::Normal),
+        ("normal next to low", Priority::Low, Priority::Normal),
+        ("high next to normal", Priority::Normal, Priority::High),
+        ("high next to low", Priority::Low, Priority::High),
+        ("low next to high", Priority::High, Priority::Low),
     ] {
         measure(Some(theirs), ours, 100).print(name, &base);
     }

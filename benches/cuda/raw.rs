@@ -16,7 +16,7 @@ pub(crate) struct Raw {
 }
 
 /// A stream with its memory, pinned and on the device, all made once.
-struct Lane {
+struct RawStream {
     stream: Arc<CudaStream>,
     host: [PinnedHostSlice<f32>; 3],
     device: [CudaSlice<f32>; 3],
@@ -43,7 +43,7 @@ impl Raw {
         })
     }
 
-    fn lane(&self, len: usize) -> Lane {
+    fn stream(&self, len: usize) -> RawStream {
         let stream = self.context.new_stream().unwrap();
         // SAFETY: what is uploaded is written first, and what is downloaded is not read before.
         let (host, device) = unsafe {
@@ -57,11 +57,11 @@ impl Raw {
             }
             (host, [(); 3].map(|()| stream.alloc::<f32>(len).unwrap()))
         };
-        Lane { stream, host, device }
+        RawStream { stream, host, device }
     }
 
-    fn saxpy_once(&self, lane: &mut Lane, len: usize) {
-        let Lane { stream, host: [x, y, out], device: [x_there, y_there, out_there] } = lane;
+    fn saxpy_once(&self, raw: &mut RawStream, len: usize) {
+        let RawStream { stream, host: [x, y, out], device: [x_there, y_there, out_there] } = raw;
         stream.memcpy_htod(x, x_there).unwrap();
         stream.memcpy_htod(y, y_there).unwrap();
         let (count, a) = (len as u64, 2.0_f32);
@@ -77,19 +77,19 @@ impl Raw {
     }
 
     pub(crate) fn saxpy(&self, len: usize, count: usize) -> Vec<Duration> {
-        let mut lane = self.lane(len);
-        sample(count, || self.saxpy_once(&mut lane, len))
+        let mut raw = self.stream(len);
+        sample(count, || self.saxpy_once(&mut raw, len))
     }
 
     /// As `saxpy`, with the arrays in ordinary memory at first and at last, as a service gets and gives them.
     pub(crate) fn saxpy_with_copies(&self, len: usize, count: usize) -> Vec<Duration> {
-        let mut lane = self.lane(len);
+        let mut raw = self.stream(len);
         let (x, y) = (vec![1.0_f32; len], vec![2.0_f32; len]);
         sample(count, || {
-            lane.host[0].as_mut_slice().unwrap().copy_from_slice(&x);
-            lane.host[1].as_mut_slice().unwrap().copy_from_slice(&y);
-            self.saxpy_once(&mut lane, len);
-            black_box(lane.host[2].as_slice().unwrap().to_vec());
+            raw.host[0].as_mut_slice().unwrap().copy_from_slice(&x);
+            raw.host[1].as_mut_slice().unwrap().copy_from_slice(&y);
+            self.saxpy_once(&mut raw, len);
+            black_box(raw.host[2].as_slice().unwrap().to_vec());
         })
     }
 
@@ -101,10 +101,10 @@ impl Raw {
                 .map(|_| {
                     scope.spawn(|| {
                         self.context.bind_to_thread().unwrap();
-                        let mut lane = self.lane(1024);
-                        (0..1000).for_each(|_| self.saxpy_once(&mut lane, 1024));
+                        let mut raw = self.stream(1024);
+                        (0..1000).for_each(|_| self.saxpy_once(&mut raw, 1024));
                         start.wait();
-                        (0..each).for_each(|_| self.saxpy_once(&mut lane, 1024));
+                        (0..each).for_each(|_| self.saxpy_once(&mut raw, 1024));
                     })
                 })
                 .collect();

@@ -1,4 +1,4 @@
-//! Option pricing with all arrays on the device: the kernel alone, beside a copy that moves as many bytes.
+//! Option pricing with all arrays on the device: the kernel alone, compared with a copy of as many bytes.
 
 use std::sync::Arc;
 

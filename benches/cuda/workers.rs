@@ -1,5 +1,5 @@
-//! How many workers: small requests, large ones from pinned memory, and small ones beside kernels that hold their workers;
-//! and what workers cost while there is nothing to do.
+//! How many workers: small requests, large ones from pinned memory, and small ones while long kernels occupy workers; and
+//! the cost of idle workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +40,7 @@ pub(crate) fn run() {
         println!();
     }
 
-    println!("\n       small, 8 tasks, beside 4 that hold a worker for 5 ms at a time       16 at once of 5 ms, ms");
+    println!("\n       small, 8 tasks, with 4 that occupy a worker for 5 ms at a time       16 at once of 5 ms, ms");
     println!("       copy queued behind the kernel      copy queued once it has ended");
     println!("workers       req/s    p50    p99  cores       req/s    p50    p99  cores");
     for workers in WORKERS {
@@ -75,8 +75,8 @@ fn beside_long_ones(service: &Cuda, waits: bool) -> Load {
     load
 }
 
-/// So many kernels of one block and 5 ms each, all there at once: as long as one of them if each worker's runs beside the
-/// others'.
+/// Kernels of one block and 5 ms each, all at once: as long as one of them if they run
+/// concurrently.
 fn at_once(service: &Cuda, count: usize) -> Duration {
     runtime().block_on(async {
         let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Device memory between requests, for whichever lane needs it next, and how it goes back to the driver.
+//! Device memory that no run uses: kept for the next run that needs it, and freed after a while.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,45 +9,46 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::memory::Chunk;
 
-/// Chunks that nobody uses.
+/// Idle chunks, with the times since when they are.
 #[derive(Debug, Default)]
-pub(crate) struct Chunks(Mutex<Vec<(Chunk, Instant)>>);
+pub(super) struct Chunks(Mutex<Vec<(Chunk, Instant)>>);
 
 impl Chunks {
     fn lock(&self) -> MutexGuard<'_, Vec<(Chunk, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The smallest that holds `bytes` and is not four times as large, if `may_have` agrees to its size.
-    pub(crate) fn take(&self, bytes: usize, may_have: impl FnOnce(usize) -> bool) -> Option<Chunk> {
+    /// Takes the smallest chunk that holds `bytes` and is not four times as large, if `may_take` agrees to its size.
+    pub(super) fn take(&self, bytes: usize, may_take: impl FnOnce(usize) -> bool) -> Option<Chunk> {
         let mut idle = self.lock();
         let fits = |at: &usize| idle[*at].0.len() >= bytes && idle[*at].0.len() / 4 <= bytes;
         let best = (0..idle.len()).filter(fits).min_by_key(|&at| idle[at].0.len())?;
-        may_have(idle[best].0.len()).then(|| idle.swap_remove(best).0)
+        may_take(idle[best].0.len()).then(|| idle.swap_remove(best).0)
     }
 
-    /// Takes a chunk that no work uses any more.
-    pub(crate) fn give(&self, chunk: Chunk) {
+    /// Adds a chunk that no queued work uses any more.
+    pub(super) fn add(&self, chunk: Chunk) {
         self.lock().push((chunk, Instant::now()));
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
+    /// The size of all chunks.
+    pub(super) fn bytes(&self) -> u64 {
         self.lock().iter().map(|(chunk, _)| chunk.len() as u64).sum()
     }
 
-    /// Everything goes back to the driver, which waits for all that runs on the device. The context must be current.
-    pub(crate) fn clear(&self) {
-        // Freed with the lock let go.
+    /// Frees all chunks. The driver waits for everything that runs on the device. The context must be current.
+    pub(super) fn clear(&self) {
+        // Freed after the lock is released.
         let idle = std::mem::take(&mut *self.lock());
         drop(idle);
     }
 
-    /// What nobody has used for `unused` goes back, as long as `may` says that it is a good time.
-    pub(crate) fn trim(&self, unused: Duration, may: impl Fn() -> bool) {
-        while may() {
+    /// Frees the chunks that have been idle for `ttl`, as long as `may_free` returns true.
+    pub(super) fn trim(&self, ttl: Duration, may_free: impl Fn() -> bool) {
+        while may_free() {
             let chunk = {
                 let mut idle = self.lock();
-                let Some(at) = idle.iter().position(|(_, since)| since.elapsed() >= unused) else { return };
+                let Some(at) = idle.iter().position(|(_, since)| since.elapsed() >= ttl) else { return };
                 idle.swap_remove(at).0
             };
             drop(chunk);
@@ -55,19 +56,19 @@ impl Chunks {
     }
 }
 
-/// A thread that now and then gives back what has long been idle. It ends with this, which waits for it.
+/// A thread that periodically frees idle memory. Dropping this ends the thread and waits for it.
 #[derive(Debug)]
-pub(crate) struct Trimmer {
+pub(super) struct Trimmer {
     /// `None` only while it is being dropped.
     running: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Trimmer {
-    /// `trim` is called four times in each `unused`.
-    pub(crate) fn start(ordinal: u32, unused: Duration, mut trim: impl FnMut() + Send + 'static) -> io::Result<Self> {
+    /// Starts a thread that calls `trim` four times in each `ttl`.
+    pub(super) fn start(ordinal: u32, ttl: Duration, mut trim: impl FnMut() + Send + 'static) -> io::Result<Self> {
         let (running, ended) = bounded(0);
-        let pause = (unused / 4).max(Duration::from_millis(10));
+        let pause = (ttl / 4).max(Duration::from_millis(10));
         let work = move || {
             while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 trim();
@@ -82,7 +83,7 @@ impl Drop for Trimmer {
     fn drop(&mut self) {
         self.running = None;
         if let Some(thread) = self.thread.take() {
-            // It has said on the standard error why, if it panicked.
+            // The panic hook has reported a panic of the thread.
             let _ = thread.join();
         }
     }

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use super::pinned;
-#[cfg(doc)]
-use crate::{backends::cuda::CudaBackend, cuda::LaunchContext, request::DeviceTimes};
 
-/// Configuration of a [`CudaBackend`].
+/// Configuration of a [`CudaBackend`](crate::backends::cuda::CudaBackend).
 ///
 /// Fields may be added in a minor version: end a literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,13 +40,13 @@ pub struct CudaConfig {
     /// because the driver waits for running kernels. Default: 10 s.
     pub idle_memory_ttl: Duration,
     /// Time after which a device that does not stop a request that was cancelled, or whose deadline has passed, counts as
-    /// hung and is lost. Kernels that do not poll their [cancel flag](LaunchContext::cancel_flag) must end within this
+    /// hung and is lost. Kernels that do not poll their [cancel flag](super::LaunchContext::cancel_flag) must end within this
     /// time. Default: 60 s.
     pub hang_timeout: Duration,
     /// Longest time for which a worker waits for queued work, cancelled or not, before the device counts as hung.
     /// Default: no limit.
     pub stall_timeout: Option<Duration>,
-    /// One in this many requests is timed with CUDA events: see [`DeviceTimes`]. 0 turns timing off. Timing adds some
+    /// One in this many requests is timed with CUDA events: see [`DeviceTimes`](crate::request::DeviceTimes). 0 turns timing off. Timing adds some
     /// 25 µs to a request, or 40 µs where its caller would have got the response within [`busy_poll`](Self::busy_poll).
     /// Default: 512, which is 1 % of small requests' time or less.
     pub timing_sample_interval: u32,

@@ -1,5 +1,5 @@
-//! Device to host: at once into pinned memory, and otherwise through staging of a fixed size, where the bus fills one
-//! piece while the host copies another out.
+//! Copies from device to host: directly into pinned memory, and otherwise through staging memory of a fixed size, where
+//! the bus fills one piece while the host copies another out.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -7,73 +7,75 @@ use std::mem::MaybeUninit;
 
 use cudarc::driver::sys::CUdeviceptr;
 
+use super::CudaError;
+use super::cancel::IsCancelled;
 use super::driver::Driver;
-use super::engine::Engine;
-use super::error::Failure;
-use super::memory::{Pin, Staging};
+use super::event::Event;
+use super::memory::{HostAccess, Staging};
 use super::pinned::Pinned;
-use super::stream::Event;
+use super::stream_executor::StreamExecutor;
 use super::timer::Phase;
 use super::upload::{PIECE, PIECES};
-use crate::service::RunContext;
 
+/// Staging memory for downloads.
 #[derive(Debug)]
-pub(crate) struct Downloads {
-    pinned: Staging,
+pub(super) struct Downloads {
+    staging: Staging,
     /// Reached when the device has written the piece.
     events: [Event; PIECES],
-    /// What is under way, in order.
+    /// The queued copies, in order.
     parts: VecDeque<Part>,
 }
 
-/// Bytes of staging that belong to an array.
+/// A range of staging memory, and the range of an array that is copied through it.
 #[derive(Debug)]
 struct Part {
     piece: usize,
-    staging: usize,
+    offset: usize,
     array: usize,
     start: usize,
     len: usize,
 }
 
-/// An array on the device and where it is to go.
-pub(crate) struct Target<'a> {
-    pub(crate) from: CUdeviceptr,
+/// A download: an array on the device and the memory that it is copied to.
+pub(super) struct Target<'a> {
+    pub(super) from: CUdeviceptr,
     /// Initialised once the download has succeeded.
-    pub(crate) to: &'a mut [MaybeUninit<u8>],
+    pub(super) to: &'a mut [MaybeUninit<u8>],
 }
 
 impl Downloads {
-    pub(crate) fn new(driver: &'static Driver) -> Result<Self, Failure> {
+    pub(super) fn new(driver: &'static Driver) -> Result<Self, CudaError> {
         Ok(Self {
-            pinned: Staging::new(driver, PIECE * PIECES, Pin::Download)?,
+            staging: Staging::new(driver, PIECE * PIECES, HostAccess::Download)?,
             events: [Event::new(driver)?, Event::new(driver)?, Event::new(driver)?, Event::new(driver)?],
             parts: VecDeque::new(),
         })
     }
 
-    pub(crate) fn reset(&mut self) {
+    /// Forgets all copies. The stream is idle.
+    pub(super) fn reset(&mut self) {
         self.parts.clear();
     }
 }
 
-impl Engine {
-    /// Queues the copy of what begins at `from` into all of `to`, which has it after the next [`download`](Self::download).
-    /// No slice of `to` may be made before.
-    pub(crate) fn download_pinned(&mut self, from: CUdeviceptr, to: &Pinned) -> Result<(), Failure> {
+impl StreamExecutor {
+    /// Queues a copy from `from` into all of `to`, which is complete after the next [`download`](Self::download). No slice of
+    /// `to` may be made before.
+    pub(super) fn download_pinned(&mut self, from: CUdeviceptr, to: &Pinned) -> Result<(), CudaError> {
         let (target, len) = (to.start().as_ptr().cast::<c_void>(), to.len);
-        self.held.push(to.clone());
+        self.in_flight.push(to.clone());
         self.timer.enter(Some(Phase::Download), &mut self.stream);
-        self.stream.expect(len);
-        // SAFETY: the source is a valid buffer of the arena; the target is pinned, was taken for this, and is held until
-        // the stream has passed.
+        self.stream.expect_copy(len);
+        // SAFETY: the source is a valid buffer of the arena; the target is pinned, was allocated for this, and is held until
+        // the copy is done.
         self.stream.queue("cuMemcpyDtoHAsync", |driver, stream| unsafe {
             (driver.cuMemcpyDtoHAsync_v2)(target, from, len, stream)
         })
     }
 
-    /// Fills every target, and sees the end of all that was queued before. Small ones share a piece, and so a wait.
-    pub(crate) fn download(&mut self, targets: &mut [Target<'_>], context: &RunContext<'_>) -> Result<(), Failure> {
+    /// Fills every target, and waits for all work that was queued before. Small arrays share a piece, and so a wait.
+    pub(super) fn download(&mut self, targets: &mut [Target<'_>], check: &dyn IsCancelled) -> Result<(), CudaError> {
         self.flush()?;
         self.downloads.parts.clear();
         let (mut array, mut start) = (0, 0);
@@ -82,7 +84,7 @@ impl Engine {
             while queued - copied < PIECES && array < targets.len() {
                 self.queue_piece(queued % PIECES, targets, &mut array, &mut start)?;
                 queued += 1;
-                // The last piece is waited for by the stream's own end.
+                // The wait for the last piece is a wait for the stream.
                 if array < targets.len() {
                     self.downloads.events[(queued - 1) % PIECES].record(&mut self.stream)?;
                 } else {
@@ -94,38 +96,38 @@ impl Engine {
             }
             let is_last = copied + 1 == queued && array == targets.len();
             let event = (!is_last).then(|| &self.downloads.events[copied % PIECES]);
-            self.stream.wait(event, context)?;
+            self.stream.wait(event, check)?;
             self.copy_piece(copied % PIECES, targets);
             copied += 1;
         }
         self.pause_timer();
-        // Where there was a piece, the wait for the last one has seen this.
-        self.stream.wait(None, context)?;
-        self.held.clear();
+        // Waits only where there was no piece.
+        self.stream.wait(None, check)?;
+        self.in_flight.clear();
         Ok(())
     }
 
-    /// Queues as much as fits into a piece, from `start` of `array` on.
+    /// Queues copies into one piece, from byte `start` of target `array` on.
     fn queue_piece(
         &mut self,
         piece: usize,
         targets: &[Target<'_>],
         array: &mut usize,
         start: &mut usize,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CudaError> {
         let mut filled = 0;
         while let Some(target) = targets.get(*array) {
             let len = (target.to.len() - *start).min(PIECE - filled);
             if len > 0 {
-                let staging = piece * PIECE + filled;
-                let (to, from) = (self.downloads.pinned.at(staging), target.from + *start as CUdeviceptr);
+                let offset = piece * PIECE + filled;
+                let (to, from) = (self.downloads.staging.at(offset), target.from + *start as CUdeviceptr);
                 self.timer.enter(Some(Phase::Download), &mut self.stream);
                 // SAFETY: the source is a valid buffer of the arena; the target is pinned, and the host touches it only
                 // after it has seen the end of this copy.
                 self.stream.queue("cuMemcpyDtoHAsync", |driver, stream| unsafe {
                     (driver.cuMemcpyDtoHAsync_v2)(to, from, len, stream)
                 })?;
-                self.downloads.parts.push_back(Part { piece, staging, array: *array, start: *start, len });
+                self.downloads.parts.push_back(Part { piece, offset, array: *array, start: *start, len });
                 filled = (filled + len).next_multiple_of(64).min(PIECE);
                 *start += len;
             }
@@ -137,14 +139,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Copies out what the device has written to a piece.
+    /// Copies the arrays in a piece to their targets.
     fn copy_piece(&mut self, piece: usize, targets: &mut [Target<'_>]) {
         while self.downloads.parts.front().is_some_and(|part| part.piece == piece)
             && let Some(part) = self.downloads.parts.pop_front()
         {
             // SAFETY: the wait before this has seen the end of the copies to this piece.
-            let from = unsafe { self.downloads.pinned.bytes(part.staging, part.len) };
-            self.device.copiers.copy(from, &mut targets[part.array].to[part.start..part.start + part.len]);
+            let from = unsafe { self.downloads.staging.bytes(part.offset, part.len) };
+            self.device.copy_threads.copy(from, &mut targets[part.array].to[part.start..part.start + part.len]);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The driver's functions, found in its library at run time.
+//! [`Driver`]: the functions of the CUDA driver, loaded from its library at run time.
 //!
-//! cudarc brings the library and the types. Its own wrappers panic where a function is missing and take the result code
-//! for a Rust enum, which a newer driver's unknown code would break; so the functions used here are looked up once, all
-//! together, and answer a plain number. All of them are as old as CUDA 11.
+//! cudarc loads the library and has the types. Its own wrappers panic where a function is missing and transmute the result
+//! code to a Rust enum, which is unsound for unknown codes of newer drivers. So the functions used here are looked up once,
+//! all together, and return a plain number. All of them are in CUDA 11.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
@@ -11,29 +11,29 @@ use std::sync::OnceLock;
 
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUmodule, CUstream};
 
-use super::error::{Failure, Unavailable};
+use super::{CudaError, Unavailable};
 
-/// What a driver function answers: 0 is success.
-pub(crate) type Code = c_uint;
+/// The result of a driver function; 0 is success.
+pub(super) type Code = c_uint;
 
-pub(crate) const SUCCESS: Code = 0;
-pub(crate) const OUT_OF_MEMORY: Code = 2;
+pub(super) const SUCCESS: Code = 0;
+pub(super) const OUT_OF_MEMORY: Code = 2;
 const STUB: Code = 34;
-pub(crate) const NO_DEVICE: Code = 100;
-pub(crate) const NOT_READY: Code = 600;
+pub(super) const NO_DEVICE: Code = 100;
+pub(super) const NOT_READY: Code = 600;
 
 macro_rules! functions {
     ($library:path => $table:ident { $($name:ident($($argument:ty),* $(,)?);)* }) => {
         #[expect(non_snake_case, reason = "the library's own names")]
-        pub(crate) struct $table { $(pub(super) $name: unsafe extern "C" fn($($argument),*) -> u32,)* }
+        pub(super) struct $table { $(pub(super) $name: unsafe extern "C" fn($($argument),*) -> u32,)* }
 
         impl $table {
-            /// Looks up every function, or names the first that is missing.
+            /// Looks up every function. Fails with the name of the first that is missing.
             ///
             /// # Safety
-            /// The library is there: `is_culib_present` has said so.
+            /// `is_culib_present` has returned true.
             unsafe fn load() -> Result<Self, &'static str> {
-                // SAFETY: the caller has seen the library; each type is that of the function's C declaration.
+                // SAFETY: the library is present; each type is that of the function's C declaration.
                 unsafe {
                     let library = $library();
                     Ok(Self { $($name: *library.get(stringify!($name).as_bytes()).map_err(|_| stringify!($name))?,)* })
@@ -42,7 +42,7 @@ macro_rules! functions {
         }
     };
 }
-pub(crate) use functions;
+pub(super) use functions;
 
 functions! { sys::culib => Driver {
     cuInit(c_uint);
@@ -94,44 +94,46 @@ functions! { sys::culib => Driver {
     );
 }}
 
-/// What drivers from 550 (CUDA 12.4) on have.
+/// Functions of drivers from 550 (CUDA 12.4) on.
 #[expect(non_snake_case, reason = "the library's own names")]
 #[derive(Clone, Copy)]
-pub(crate) struct Recent {
+pub(super) struct Recent {
     /// Offset and size of a function's parameter.
-    pub(crate) cuFuncGetParamInfo: unsafe extern "C" fn(CUfunction, usize, *mut usize, *mut usize) -> Code,
-    pub(crate) cuFuncLoad: unsafe extern "C" fn(CUfunction) -> Code,
-    pub(crate) cuModuleGetFunctionCount: unsafe extern "C" fn(*mut c_uint, CUmodule) -> Code,
-    pub(crate) cuModuleEnumerateFunctions: unsafe extern "C" fn(*mut CUfunction, c_uint, CUmodule) -> Code,
+    pub(super) cuFuncGetParamInfo: unsafe extern "C" fn(CUfunction, usize, *mut usize, *mut usize) -> Code,
+    pub(super) cuFuncLoad: unsafe extern "C" fn(CUfunction) -> Code,
+    pub(super) cuModuleGetFunctionCount: unsafe extern "C" fn(*mut c_uint, CUmodule) -> Code,
+    pub(super) cuModuleEnumerateFunctions: unsafe extern "C" fn(*mut CUfunction, c_uint, CUmodule) -> Code,
 }
 
 impl Driver {
-    /// The driver, initialised, or why there is none. The answer is found once in a process.
-    pub(crate) fn get() -> Result<&'static Self, Unavailable> {
+    /// The initialised driver, or why there is none. It is loaded once in a process.
+    pub(super) fn get() -> Result<&'static Self, Unavailable> {
         static DRIVER: OnceLock<Result<Driver, Unavailable>> = OnceLock::new();
         DRIVER.get_or_init(Self::open).as_ref().map_err(Clone::clone)
     }
 
     fn open() -> Result<Self, Unavailable> {
-        // SAFETY: loading the driver's library runs its initialisers, which expect nothing of the process.
+        // SAFETY: the initialisers of the driver's library have no preconditions.
         if !unsafe { sys::is_culib_present() } {
             return Err(Unavailable::NoDriver);
         }
-        // SAFETY: the library is there.
+        // SAFETY: the library is present.
         let driver = unsafe { Self::load() }.map_err(|symbol| Unavailable::DriverTooOld { symbol })?;
         // SAFETY: no pointers; the flags must be zero.
         match unsafe { (driver.cuInit)(0) } {
             SUCCESS => Ok(driver),
             NO_DEVICE => Err(Unavailable::NoDevice),
-            STUB => Err(Unavailable::Failed("the libcuda on the path is the toolkit's stub and no driver".to_owned())),
+            STUB => Err(Unavailable::Failed(
+                "the libcuda on the library path is the stub of the CUDA toolkit, not a driver".to_owned(),
+            )),
             code => Err(Unavailable::Failed(driver.describe("cuInit", code))),
         }
     }
 
-    /// The functions that newer drivers have, where this is one.
-    pub(crate) fn recent(&self) -> Option<Recent> {
+    /// The functions of recent drivers, if this is one.
+    pub(super) fn recent(&self) -> Option<Recent> {
         static FOUND: OnceLock<Option<Recent>> = OnceLock::new();
-        // SAFETY: `self` exists, so the library does; each type is that of the function's C declaration.
+        // SAFETY: `self` exists, so the library is loaded; each type is that of the function's C declaration.
         *FOUND.get_or_init(|| unsafe {
             let library = sys::culib();
             Some(Recent {
@@ -144,18 +146,19 @@ impl Driver {
     }
 
     /// The CUDA version that the driver supports, as `1000 * major + 10 * minor`.
-    pub(crate) fn version(&self) -> Result<i32, Failure> {
+    pub(super) fn version(&self) -> Result<i32, CudaError> {
         let mut version = 0;
         // SAFETY: `version` lives across the call.
-        Failure::check("cuDriverGetVersion", unsafe { (self.cuDriverGetVersion)(&raw mut version) })?;
+        CudaError::check("cuDriverGetVersion", unsafe { (self.cuDriverGetVersion)(&raw mut version) })?;
         Ok(version)
     }
 
+    /// Describes an error as in
     /// `cuStreamQuery: CUDA_ERROR_ILLEGAL_ADDRESS (700), an illegal memory access was encountered`.
-    pub(crate) fn describe(&self, call: &str, code: Code) -> String {
+    pub(super) fn describe(&self, call: &str, code: Code) -> String {
         let text = |function: unsafe extern "C" fn(Code, *mut *const c_char) -> Code| {
             let mut text = ptr::null();
-            // SAFETY: `text` lives across the call, which points it at a constant or leaves it null.
+            // SAFETY: `text` lives across the call, which sets it to a constant or leaves it null.
             unsafe {
                 function(code, &raw mut text);
                 if text.is_null() { "unknown".into() } else { CStr::from_ptr(text).to_string_lossy() }

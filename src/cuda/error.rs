@@ -1,23 +1,24 @@
-//! Why there is no CUDA, and what a failed call means.
+//! [`CudaError`]: why a call of the device runtime fails, and [`Unavailable`]: why there is no device.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use super::driver::{Code, Driver, SUCCESS};
-use crate::service::KernelError;
 
-/// Why CUDA is off.
+/// Why CUDA, or one of its devices, is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unavailable {
-    /// Nobody wanted it.
+    /// CUDA is turned off by configuration.
     #[error("it was turned off")]
     TurnedOff,
     /// The driver's library is not installed.
     #[error("no NVIDIA driver library (libcuda) was found")]
     NoDriver,
-    /// The driver lacks a function.
+    /// The driver lacks a function that is needed.
     #[error("the NVIDIA driver is too old: it has no {symbol}")]
     DriverTooOld {
         /// The function.
@@ -26,87 +27,131 @@ pub enum Unavailable {
     /// The driver sees no device.
     #[error("the NVIDIA driver sees no device")]
     NoDevice,
-    /// No device has this number.
+    /// No device has this ordinal.
     #[error("there is no CUDA device {ordinal}: the driver sees {count}")]
     NoSuchDevice {
-        /// The device asked for.
+        /// The ordinal that was given.
         ordinal: u32,
-        /// How many there are.
+        /// The number of devices.
         count: u32,
     },
-    /// The driver answered an error.
+    /// The device could not be opened.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Serialize for Unavailable {
-    /// As its text.
+    /// Serializes the error's text.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// A call that failed, before it is known what that means for the request and the device.
+impl From<CudaError> for Unavailable {
+    fn from(error: CudaError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Why a call of the device runtime fails.
 #[derive(Clone, Debug)]
-pub(crate) enum Failure {
-    /// The driver's answer.
-    Call { call: &'static str, code: Code },
-    /// Memory that is not there.
-    OutOfMemory { need: u64, free: u64, total: u64 },
-    /// Code that cannot be compiled or loaded.
-    Code(String),
-    /// A call of the kernel's host code that cannot be done.
-    Misuse(Misuse),
-    /// The device does not end what it was given.
-    Hangs { after: Duration, told: bool },
-    /// The caller has left, or its time is up.
-    Stopped(KernelError),
-}
-
-/// What a kernel's host code got wrong.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum Misuse {
-    #[error("a device buffer was used after the request that made it, or in another lane")]
+#[non_exhaustive]
+pub enum CudaError {
+    /// A function of the driver returned an error.
+    Driver {
+        /// The function.
+        call: &'static str,
+        /// The `CUresult` that it returned.
+        code: u32,
+    },
+    /// There is not enough device memory.
+    OutOfMemory {
+        /// Bytes that were needed.
+        need: u64,
+        /// Bytes that were available.
+        free: u64,
+        /// Bytes that the device has.
+        total: u64,
+    },
+    /// Device code cannot be compiled or loaded.
+    Module(String),
+    /// A buffer or cancel flag was used after the run that made it, or in another run.
     StaleBuffer,
-    #[error("{0}")]
-    Arguments(String),
-    #[error("buffers of {from} and {to} elements, where one is copied onto the other")]
-    Lengths { from: usize, to: usize },
+    /// The arguments of a launch are not those that the kernel declares.
+    InvalidArguments(String),
+    /// A copy between arrays of different lengths.
+    LengthMismatch {
+        /// Elements of the source.
+        from: usize,
+        /// Elements of the target.
+        to: usize,
+    },
+    /// The work was cancelled.
+    Cancelled,
+    /// The device does not finish its work.
+    Hung {
+        /// How long it was waited for.
+        after: Duration,
+        /// Whether the work had been cancelled.
+        cancelled: bool,
+    },
+    /// The process has lost the device: it faulted or hung.
+    DeviceLost {
+        /// The ordinal of the device.
+        ordinal: u32,
+        /// The first fault that was seen.
+        reason: Arc<str>,
+    },
 }
 
-impl Failure {
-    pub(crate) fn check(call: &'static str, code: Code) -> Result<(), Self> {
-        if code == SUCCESS { Ok(()) } else { Err(Self::Call { call, code }) }
+impl CudaError {
+    pub(super) fn check(call: &'static str, code: Code) -> Result<(), Self> {
+        if code == SUCCESS { Ok(()) } else { Err(Self::Driver { call, code }) }
     }
 
-    pub(crate) fn is(&self, expected: Code) -> bool {
-        matches!(self, Self::Call { code, .. } if *code == expected)
+    pub(super) fn is(&self, expected: Code) -> bool {
+        matches!(self, Self::Driver { code, .. } if *code == expected)
     }
 
-    /// Whether the process has lost the device. CUDA calls these errors sticky: every later call answers the same, and
-    /// neither closing the context nor resetting the device helps.
-    pub(crate) fn is_fatal(&self) -> bool {
+    /// Whether the device is lost to the process. CUDA calls these errors sticky: every later call returns the same, and
+    /// neither destroying the context nor resetting the device helps.
+    pub(super) fn is_fatal(&self) -> bool {
         match self {
             // Deinitialised, device unavailable, ECC, NVLink, contained error, context destroyed, faults of running
             // code (illegal address, time-out, assert, stack, instruction, alignment, address space, program counter,
             // launch failed, and what later versions add up to 739), unknown.
-            Self::Call { code, .. } => {
+            Self::Driver { code, .. } => {
                 matches!(code, 4 | 46 | 201 | 214 | 220 | 226 | 227 | 700 | 702 | 709 | 710 | 714..=719 | 721..=739 | 999)
             }
-            Self::Hangs { .. } => true,
-            Self::OutOfMemory { .. } | Self::Code(_) | Self::Misuse(_) | Self::Stopped(_) => false,
+            Self::Hung { .. } => true,
+            _ => false,
         }
     }
 
-    pub(crate) fn text(&self, driver: &Driver) -> String {
+    /// Whether a wait ended early for a reason that is not the work's own: it was cancelled, or the device was lost to other
+    /// work.
+    pub(crate) fn is_interruption(&self) -> bool {
+        matches!(self, Self::Cancelled | Self::DeviceLost { .. })
+    }
+}
+
+impl fmt::Display for CudaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Call { call, code } => driver.describe(call, *code),
-            Self::OutOfMemory { need, free, total } => format!("{need} bytes needed, {free} of {total} free"),
-            Self::Hangs { after, told: true } => format!("it hangs: it was told to stop and went on for {after:?}"),
-            Self::Hangs { after, told: false } => format!("it hangs: it was waited for for {after:?}"),
-            Self::Code(text) => text.clone(),
-            Self::Misuse(misuse) => misuse.to_string(),
-            Self::Stopped(reason) => reason.to_string(),
+            Self::Driver { call, code } => match Driver::get() {
+                Ok(driver) => f.write_str(&driver.describe(call, *code)),
+                Err(_) => write!(f, "{call} failed with error {code}"),
+            },
+            Self::OutOfMemory { need, free, total } => write!(f, "{need} bytes needed, {free} of {total} free"),
+            Self::Module(text) | Self::InvalidArguments(text) => f.write_str(text),
+            Self::StaleBuffer => f.write_str("a device buffer was used after the run that made it, or in another run"),
+            Self::LengthMismatch { from, to } => write!(f, "a copy of {from} elements to an array of {to}"),
+            Self::Cancelled => f.write_str("the work was cancelled"),
+            Self::Hung { after, cancelled: true } => write!(f, "it hangs: it went on for {after:?} after cancellation"),
+            Self::Hung { after, cancelled: false } => write!(f, "it hangs: its work did not end within {after:?}"),
+            Self::DeviceLost { ordinal, reason } => write!(f, "CUDA {ordinal} is lost: {reason}"),
         }
     }
 }
+
+impl std::error::Error for CudaError {}

@@ -1,7 +1,7 @@
-//! What the device's own sensors say, through NVIDIA's management library (NVML), which comes with the driver.
+//! [`Gpu`]: the sensors of a device, read through NVIDIA's management library (NVML), which comes with the driver.
 //!
-//! It is loaded at run time. Where it is not there, or does not know the device, there are no sensors and nothing else is
-//! different. CUDA and NVML may number devices differently, so the device is found by where it sits on the bus.
+//! The library is loaded at run time. Without it, or where it does not know the device, there are no readings. CUDA and
+//! NVML may number devices differently, so the device is found by its PCI address.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
@@ -14,10 +14,10 @@ use nvml_wrapper::{Device, Nvml};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// For how long a reading stands in for one that is still under way.
+/// The age up to which the last reading is returned while another thread reads.
 const STALE: Duration = Duration::from_secs(10);
 
-/// The sensors of a device. Clones read the same.
+/// The sensors of a device. Clones refer to the same device.
 #[derive(Clone)]
 pub struct Gpu(Arc<Sensors>);
 
@@ -25,76 +25,76 @@ struct Sensors {
     ordinal: u32,
     uuid: String,
     device: Device<'static>,
-    /// Held by the one that reads.
+    /// Held by the thread that reads.
     reading: Mutex<()>,
     last: Mutex<Option<(Instant, GpuReading)>>,
 }
 
-/// What the sensors of a device say; absent is what this device, or this driver, does not tell.
+/// A reading of a device's sensors. Values that the device or its driver does not provide are absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct GpuReading {
-    /// The CUDA driver's number of the device.
+    /// The ordinal by which the CUDA driver knows the device.
     pub device: u32,
-    /// The name by which NVIDIA's tools know it.
+    /// The UUID by which NVIDIA's tools know it.
     pub uuid: String,
-    /// The share of the last moments, up to a second, in which a kernel ran.
+    /// The fraction of the last sample period, up to a second, in which a kernel ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub utilization: Option<f64>,
-    /// The share of the last moments, up to a second, in which its memory was read or written.
+    /// The fraction of the last sample period, up to a second, in which its memory was read or written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_utilization: Option<f64>,
-    /// Memory that is taken, by whichever process, in bytes.
+    /// Memory that all processes use, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_used: Option<u64>,
-    /// Its memory in bytes.
+    /// The size of its memory in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_total: Option<u64>,
-    /// Degrees Celsius.
+    /// The temperature in degrees Celsius.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<u32>,
-    /// Watts drawn.
+    /// The power draw in watts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power: Option<f64>,
-    /// Watts that it may draw.
+    /// The power limit in watts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power_limit: Option<f64>,
-    /// Errors of its memory that were put right, since its driver was loaded.
+    /// Corrected memory errors since the driver was loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ecc_corrected: Option<u64>,
-    /// Errors of its memory that could not be put right, since its driver was loaded.
+    /// Uncorrectable memory errors since the driver was loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ecc_uncorrected: Option<u64>,
-    /// Why its clocks are lower than they could be. To be idle is none of the reasons.
+    /// Why its clocks are reduced. Idleness is not reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throttled: Option<Vec<ThrottleReason>>,
 }
 
-/// Why a device's clocks are lower than they could be, in the terms of NVIDIA's DCGM.
+/// Why the clocks of a device are reduced, by the names of NVIDIA's DCGM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ThrottleReason {
-    /// Somebody has set them lower.
+    /// They are set lower by an administrator.
     ClocksSetting,
-    /// It draws as much power as it may.
+    /// The power draw is at its limit.
     SwPowerCap,
-    /// The hardware has halved them: heat, power or a power brake.
+    /// The hardware has halved them, because of temperature, power or a power brake.
     HwSlowdown,
-    /// It keeps in step with others.
+    /// They are synchronized with those of other devices.
     SyncBoost,
-    /// It is too hot.
+    /// The software's temperature limit is exceeded.
     SwThermal,
-    /// It is much too hot.
+    /// The hardware's temperature limit is exceeded.
     HwThermal,
-    /// The power supply has asked for it.
+    /// The power supply has asserted the power brake.
     HwPowerBrake,
-    /// A display needs them.
+    /// The clocks of a display limit them.
     DisplayClocks,
 }
 
 impl ThrottleReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 8] = [
         Self::ClocksSetting,
         Self::SwPowerCap,
@@ -106,7 +106,7 @@ impl ThrottleReason {
         Self::DisplayClocks,
     ];
 
-    /// As it is called in metrics, such as `sw_power_cap`.
+    /// Returns the name in metrics, such as `sw_power_cap`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ClocksSetting => "clocks_setting",
@@ -133,25 +133,25 @@ impl ThrottleReason {
         }
     }
 
-    fn within(reasons: ThrottleReasons) -> Vec<Self> {
+    fn from_flags(reasons: ThrottleReasons) -> Vec<Self> {
         Self::ALL.into_iter().filter(|reason| reasons.intersects(reason.flags())).collect()
     }
 }
 
-/// The library, if it is there, which is found out once in a process. It is never shut down: handles refer to it.
+/// The library, if it is installed. It is loaded once in a process, and never unloaded because handles refer to it.
 fn library() -> Option<&'static Nvml> {
     static LIBRARY: OnceLock<Option<Nvml>> = OnceLock::new();
     let load = || {
         Nvml::init()
-            .inspect_err(|error| tracing::debug!(%error, "NVML is not there: no figures of the GPU's sensors"))
+            .inspect_err(|error| tracing::debug!(%error, "NVML cannot be loaded: the sensors of GPUs are not read"))
             .ok()
     };
     LIBRARY.get_or_init(load).as_ref()
 }
 
 impl Gpu {
-    /// The sensors of the device that sits at `pci_bus_id`.
-    pub(crate) fn find(ordinal: u32, pci_bus_id: &str) -> Option<Self> {
+    /// The sensors of the device with this PCI address, if NVML knows it.
+    pub(super) fn find(ordinal: u32, pci_bus_id: &str) -> Option<Self> {
         let known = |nvml: &'static Nvml| {
             let device = nvml.device_by_pci_bus_id(pci_bus_id)?;
             let uuid = device.uuid()?;
@@ -162,10 +162,10 @@ impl Gpu {
         sensors.ok().map(|sensors| Self(Arc::new(sensors)))
     }
 
-    /// What the sensors say now. It takes up to some milliseconds, and where a device has gone it may take much longer, so
-    /// it is not for async threads.
+    /// Reads the sensors. This blocks for some milliseconds, or for much longer if the device is failing, so call it on a
+    /// blocking thread.
     ///
-    /// While another thread reads, its last reading is given if that is not older than 10 s. `None` where nothing can be
+    /// While another thread reads, returns the last reading if it is at most 10 s old. Returns `None` if nothing can be
     /// read.
     pub fn read(&self) -> Option<GpuReading> {
         let Self(sensors) = self;
@@ -179,18 +179,18 @@ impl Gpu {
             }
         };
         let reading = sensors.read();
-        let says_something = reading != sensors.nothing();
-        *last() = says_something.then(|| (Instant::now(), reading.clone()));
-        says_something.then_some(reading)
+        let has_values = reading != sensors.empty_reading();
+        *last() = has_values.then(|| (Instant::now(), reading.clone()));
+        has_values.then_some(reading)
     }
 }
 
 impl Sensors {
-    fn nothing(&self) -> GpuReading {
+    fn empty_reading(&self) -> GpuReading {
         GpuReading { device: self.ordinal, uuid: self.uuid.clone(), ..GpuReading::default() }
     }
 
-    /// What cannot be read is left out: to be without a sensor is the usual case of an error.
+    /// Leaves out what cannot be read: most errors mean that the device has no such sensor.
     fn read(&self) -> GpuReading {
         let device = &self.device;
         let (utilization, memory) = (device.utilization_rates().ok(), device.memory_info().ok());
@@ -207,8 +207,8 @@ impl Sensors {
             power_limit: device.enforced_power_limit().ok().map(watts),
             ecc_corrected: errors(MemoryError::Corrected),
             ecc_uncorrected: errors(MemoryError::Uncorrected),
-            throttled: device.current_throttle_reasons().ok().map(ThrottleReason::within),
-            ..self.nothing()
+            throttled: device.current_throttle_reasons().ok().map(ThrottleReason::from_flags),
+            ..self.empty_reading()
         }
     }
 }
@@ -225,19 +225,19 @@ mod tests {
 
     #[test]
     fn without_the_library_or_the_device_there_are_no_sensors() {
-        // No bus has such a place, whatever machine this runs on.
+        // No bus has this address, whatever machine this runs on.
         assert!(Gpu::find(0, "FFFF:FF:1F.7").is_none());
         assert!(Gpu::find(0, "not a place").is_none());
     }
 
     #[test]
-    fn reasons_are_told_apart_and_to_be_idle_is_none() {
+    fn reasons_are_distinguished_and_idleness_is_none() {
         use ThrottleReasons as Flags;
-        assert_eq!(ThrottleReason::within(Flags::GPU_IDLE), []);
+        assert_eq!(ThrottleReason::from_flags(Flags::GPU_IDLE), []);
         let hot = Flags::HW_SLOWDOWN | Flags::HW_THERMAL_SLOWDOWN | Flags::GPU_IDLE;
-        assert_eq!(ThrottleReason::within(hot), [ThrottleReason::HwSlowdown, ThrottleReason::HwThermal]);
+        assert_eq!(ThrottleReason::from_flags(hot), [ThrottleReason::HwSlowdown, ThrottleReason::HwThermal]);
         for reason in ThrottleReason::ALL {
-            assert_eq!(ThrottleReason::within(reason.flags()), [reason]);
+            assert_eq!(ThrottleReason::from_flags(reason.flags()), [reason]);
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }
     }

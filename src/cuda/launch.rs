@@ -1,4 +1,4 @@
-//! What a launch takes: its shape, and its arguments.
+//! The shape of a launch, and its arguments.
 
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
@@ -7,17 +7,17 @@ use cudarc::driver::sys::CUdeviceptr;
 
 use crate::buffer::Element;
 
-/// The shape of a launch.
+/// The shape of a launch: its grid, its blocks and their shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Launch {
-    /// Blocks, by dimension.
+    /// Blocks in each dimension.
     pub grid: [u32; 3],
-    /// Threads of a block, by dimension.
+    /// Threads of a block in each dimension.
     pub block: [u32; 3],
     /// Dynamic shared memory of a block, in bytes.
     pub shared: u32,
-    /// Whether all blocks run at one time, so that they may wait for one another. A grid that the device cannot hold at
-    /// once is an error.
+    /// Whether it is a cooperative launch: all blocks are resident at the same time, so that they can synchronize. A grid
+    /// that is too large for that is an error.
     pub cooperative: bool,
 }
 
@@ -27,33 +27,33 @@ impl Launch {
         Self { grid: [grid, 1, 1], block: [block, 1, 1], shared: 0, cooperative: false }
     }
 
-    /// As [`new`](Self::new), with all blocks at one time.
+    /// As [`new`](Self::new), as a cooperative launch.
     pub const fn cooperative(grid: u32, block: u32) -> Self {
         Self { cooperative: true, ..Self::new(grid, block) }
     }
 
-    /// As many blocks of 256 threads as it takes to have a thread an element, and no more than `most`: a kernel that
-    /// strides over its elements by the size of the grid needs no more blocks than the device holds at a time.
-    pub const fn elements(elements: usize, most: u32) -> Self {
+    /// One thread for each element, in blocks of 256 threads, and at most `max_blocks` blocks: a kernel with a grid-stride
+    /// loop needs no more than the device can hold at a time.
+    pub const fn elements(elements: usize, max_blocks: u32) -> Self {
         let blocks = elements.div_ceil(256);
-        Self::new(if blocks < most as usize { blocks as u32 } else { most }, 256)
+        Self::new(if blocks < max_blocks as usize { blocks as u32 } else { max_blocks }, 256)
     }
 
-    pub(crate) const fn is_empty(self) -> bool {
+    pub(super) const fn is_empty(self) -> bool {
         let ([a, b, c], [d, e, f]) = (self.grid, self.block);
         a == 0 || b == 0 || c == 0 || d == 0 || e == 0 || f == 0
     }
 }
 
-/// An array in device memory, good until the request that made it has ended; used after that it is refused.
+/// An array in device memory, valid until the run that made it ends. Using it after that is an error.
 ///
-/// A copy is another name for the same array.
+/// A copy refers to the same array.
 #[derive(Debug)]
 pub struct DeviceBuffer<T> {
-    pub(crate) address: CUdeviceptr,
-    pub(crate) len: usize,
-    pub(crate) generation: u64,
-    pub(crate) element: PhantomData<T>,
+    pub(super) address: CUdeviceptr,
+    pub(super) len: usize,
+    pub(super) generation: u64,
+    pub(super) element: PhantomData<T>,
 }
 
 impl<T> Clone for DeviceBuffer<T> {
@@ -65,20 +65,20 @@ impl<T> Clone for DeviceBuffer<T> {
 impl<T> Copy for DeviceBuffer<T> {}
 
 impl<T: Element> DeviceBuffer<T> {
-    /// The number of elements.
+    /// Returns the number of elements.
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether it has no elements.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// A part of it.
+    /// Returns the part of the array in `range`.
     ///
     /// # Panics
-    /// Where the range does not lie within it.
+    /// If the range is not within the array.
     #[must_use]
     pub fn slice(&self, range: impl RangeBounds<usize>) -> Self {
         let start = match range.start_bound() {
@@ -96,24 +96,24 @@ impl<T: Element> DeviceBuffer<T> {
     }
 }
 
-/// The word that a kernel may poll while it runs: it turns from 0 to 1 once the caller has left. The parameter's type
-/// is `const volatile unsigned*`.
+/// The flag that a running kernel may poll: it changes from 0 to 1 once the run is cancelled or its deadline has passed. The
+/// type of the kernel's parameter is `const volatile unsigned*`.
 #[derive(Clone, Copy, Debug)]
 pub struct CancelFlag {
-    pub(crate) address: CUdeviceptr,
-    pub(crate) generation: u64,
+    pub(super) address: CUdeviceptr,
+    pub(super) generation: u64,
 }
 
-/// What a kernel can be passed: numbers, and [`DeviceBuffer`]s, which arrive as pointers.
+/// An argument of a launch: a number, or a [`DeviceBuffer`] or [`CancelFlag`], which are passed as pointers.
 pub trait Arg: sealed::Pack {}
 
-/// A parameter's bytes.
+/// The bytes of an argument.
 #[derive(Clone, Copy, Debug)]
 pub struct Packed {
-    pub(crate) bits: u64,
-    pub(crate) size: usize,
-    /// Of the arena that a pointer points into.
-    pub(crate) generation: Option<u64>,
+    pub(super) bits: u64,
+    pub(super) size: usize,
+    /// The generation of the arena that a pointer points into.
+    pub(super) generation: Option<u64>,
 }
 
 mod sealed {
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grid_covers_its_elements_up_to_the_most() {
+    fn a_grid_covers_its_elements_up_to_the_maximum() {
         assert_eq!(Launch::elements(1, 100).grid, [1, 1, 1]);
         assert_eq!(Launch::elements(257, 100).grid, [2, 1, 1]);
         assert_eq!(Launch::elements(usize::MAX, 100).grid, [100, 1, 1]);

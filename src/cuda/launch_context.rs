@@ -3,98 +3,98 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use super::copy::room_for;
+use super::cancel::IsCancelled;
+use super::copy::vec_in_huge_pages;
 use super::download::Target;
-use super::engine::Engine;
-use super::error::{Failure, Misuse};
-use super::launch::{Arg, CancelFlag, DeviceBuffer, Launch};
 use super::pinned::{LARGE, Pinned};
-use super::{DeviceInfo, Module, PinnedMemory};
+use super::{
+    Arg, CancelCheck, CancelFlag, CudaError, DeviceBuffer, DeviceInfo, Launch, Module, PinnedMemory, StreamExecutor,
+};
 use crate::buffer::{Buffer, Element};
-use crate::service::{KernelError, RunContext};
 
-/// A lane of a device, lent to a kernel for one request.
+/// Queues the work of one run on a device: copies, launches, and waits.
 ///
-/// Everything is queued on the lane's stream and runs in the order it was called. Buffers come from the lane's arena and
-/// end with the request. Only [`download`](Self::download) and [`wait`](Self::wait) wait for the device.
+/// All work is queued on one stream, in the order of the calls. Buffers are valid until the run ends. Only
+/// [`download`](Self::download), its variants and [`wait`](Self::wait) wait for the device.
 ///
-/// Every call that queues work fails once the caller has left or its deadline has passed, so host code needs only `?`.
+/// Every call that queues work first checks `C` and fails once the run is cancelled or its deadline has passed, so host
+/// code needs no checks of its own between calls.
 #[derive(Debug)]
-pub struct LaunchContext<'a> {
-    engine: &'a mut Engine,
-    context: RunContext<'a>,
+pub struct LaunchContext<'a, C> {
+    executor: &'a mut StreamExecutor,
+    context: &'a C,
 }
 
-impl<'a> LaunchContext<'a> {
-    pub(crate) fn new(engine: &'a mut Engine, context: RunContext<'a>) -> Self {
-        Self { engine, context }
+impl<'a, C: CancelCheck> LaunchContext<'a, C> {
+    pub(crate) fn new(executor: &'a mut StreamExecutor, context: &'a C) -> Self {
+        Self { executor, context }
     }
 
     /// The device.
     pub fn device(&self) -> &DeviceInfo {
-        &self.engine.device.info
+        &self.executor.device.info
     }
 
-    /// The caller's side of the run.
-    pub fn context(&self) -> &RunContext<'a> {
-        &self.context
+    /// The context of the run, which says whether to go on.
+    pub fn context(&self) -> &'a C {
+        self.context
     }
 
-    /// Device memory that is free now, in bytes. It asks the driver, which takes some microseconds.
+    /// Returns the free device memory in bytes. The call of the driver takes some microseconds.
     ///
     /// # Errors
-    /// Where the device is lost.
-    pub fn free_memory(&mut self) -> Result<u64, KernelError> {
-        self.run(|engine, _| engine.device.memory().map(|(free, _)| free))
+    /// The run is cancelled; the device is lost.
+    pub fn free_memory(&mut self) -> Result<u64, C::Error> {
+        self.run(|executor, _| executor.device.memory().map(|(free, _)| free))
     }
 
-    /// A copy of `elements` on the device. Small arrays cross together, at the next launch.
+    /// Copies `elements` to a new array on the device. Small arrays are copied together, before the next launch.
     ///
     /// # Errors
-    /// Memory that is not there; the caller gone; the device lost.
-    pub fn upload<T: Element>(&mut self, elements: &[T]) -> Result<DeviceBuffer<T>, KernelError> {
-        let address = self.run(|engine, context| engine.upload(bytemuck::cast_slice(elements), context))?;
+    /// There is not enough device memory; the run is cancelled; the device is lost.
+    pub fn upload<T: Element>(&mut self, elements: &[T]) -> Result<DeviceBuffer<T>, C::Error> {
+        let address = self.run(|executor, check| executor.upload(bytemuck::cast_slice(elements), check))?;
         Ok(self.buffer(address, elements.len()))
     }
 
-    /// One array on the device of several here, one after the other and each copied once: how inputs of a
-    /// [run that they share](crate::service::Kernel::run_cuda_batch) are joined.
+    /// Copies the concatenation of `parts` to a new array on the device, with one copy of each part: joins the inputs of a
+    /// [shared run](crate::service::Kernel::run_cuda_batch).
     ///
     /// # Errors
     /// As [`upload`](Self::upload).
     pub fn upload_parts<'p, T: Element>(
         &mut self,
         parts: impl IntoIterator<Item = &'p [T]>,
-    ) -> Result<DeviceBuffer<T>, KernelError> {
+    ) -> Result<DeviceBuffer<T>, C::Error> {
         let parts: Vec<&[u8]> = parts.into_iter().map(bytemuck::cast_slice).collect();
-        let address = self.run(|engine, context| match parts[..] {
+        let address = self.run(|executor, check| match parts[..] {
             // It may lie in pinned memory.
-            [only] => engine.upload(only, context),
-            _ => engine.upload_parts(&parts, context),
+            [only] => executor.upload(only, check),
+            _ => executor.upload_parts(&parts, check),
         })?;
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         Ok(self.buffer(address, bytes / size_of::<T>()))
     }
 
-    /// An array with nothing in it yet: what a kernel does not write is left over from somebody else. It is poisoned
-    /// where [`CudaConfig::poison_uninitialized`](super::CudaConfig::poison_uninitialized) says so.
+    /// Allocates an array of `len` elements without initializing it: it holds data of earlier runs, or a pattern where
+    /// [`CudaConfig::poison_uninitialized`](super::CudaConfig::poison_uninitialized) is set.
     ///
     /// # Errors
     /// As [`upload`](Self::upload).
-    pub fn alloc<T: Element>(&mut self, len: usize) -> Result<DeviceBuffer<T>, KernelError> {
-        let address = self.run(|engine, _| engine.alloc(bytes_of::<T>(len)))?;
+    pub fn alloc<T: Element>(&mut self, len: usize) -> Result<DeviceBuffer<T>, C::Error> {
+        let address = self.run(|executor, _| executor.alloc(bytes_of::<T>(len)))?;
         Ok(self.buffer(address, len))
     }
 
-    /// An array of zeros.
+    /// Allocates an array of `len` zeros.
     ///
     /// # Errors
     /// As [`upload`](Self::upload).
-    pub fn zeroed<T: Element>(&mut self, len: usize) -> Result<DeviceBuffer<T>, KernelError> {
+    pub fn zeroed<T: Element>(&mut self, len: usize) -> Result<DeviceBuffer<T>, C::Error> {
         let bytes = bytes_of::<T>(len);
-        let address = self.run(|engine, _| {
-            let address = engine.arena.alloc(&engine.device, bytes)?;
-            engine.fill(address, 0, bytes).map(|()| address)
+        let address = self.run(|executor, _| {
+            let address = executor.arena.alloc(&executor.device, bytes)?;
+            executor.fill(address, 0, bytes).map(|()| address)
         })?;
         Ok(self.buffer(address, len))
     }
@@ -102,112 +102,113 @@ impl<'a> LaunchContext<'a> {
     /// Fills an array with zeros.
     ///
     /// # Errors
-    /// As [`upload`](Self::upload).
-    pub fn zero<T: Element>(&mut self, buffer: &DeviceBuffer<T>) -> Result<(), KernelError> {
-        self.run(|engine, _| {
-            engine.own(buffer.generation)?;
-            // What has been uploaded into it must not arrive later.
-            engine.flush()?;
-            engine.fill(buffer.address, 0, bytes_of::<T>(buffer.len))
+    /// As [`upload`](Self::upload); the array is of another run.
+    pub fn zero<T: Element>(&mut self, buffer: &DeviceBuffer<T>) -> Result<(), C::Error> {
+        self.run(|executor, _| {
+            executor.check_generation(buffer.generation)?;
+            // An upload into it must not arrive later.
+            executor.flush()?;
+            executor.fill(buffer.address, 0, bytes_of::<T>(buffer.len))
         })
     }
 
-    /// Copies one array onto another of the same length, on the device.
+    /// Copies one array on the device to another of the same length.
     ///
     /// # Errors
-    /// As [`upload`](Self::upload).
-    pub fn copy<T: Element>(&mut self, from: &DeviceBuffer<T>, to: &DeviceBuffer<T>) -> Result<(), KernelError> {
-        self.run(|engine, _| {
-            engine.own(from.generation)?;
-            engine.own(to.generation)?;
+    /// The lengths differ; otherwise as [`zero`](Self::zero).
+    pub fn copy<T: Element>(&mut self, from: &DeviceBuffer<T>, to: &DeviceBuffer<T>) -> Result<(), C::Error> {
+        self.run(|executor, _| {
+            executor.check_generation(from.generation)?;
+            executor.check_generation(to.generation)?;
             if from.len != to.len {
-                return Err(Failure::Misuse(Misuse::Lengths { from: from.len, to: to.len }));
+                return Err(CudaError::LengthMismatch { from: from.len, to: to.len });
             }
-            engine.copy(from.address, to.address, bytes_of::<T>(from.len))
+            executor.copy(from.address, to.address, bytes_of::<T>(from.len))
         })
     }
 
-    /// Launches an entry of `module`. A shape of no blocks or no threads launches nothing.
+    /// Launches a kernel of `module`. A launch of no blocks or no threads does nothing.
     ///
-    /// Where the driver can tell what the entry takes (from version 550 on), arguments of other sizes are refused.
+    /// With drivers from version 550 on, the sizes of the arguments are checked against the kernel's parameters.
     ///
     /// # Errors
-    /// Code that does not compile or load; a shape that the device cannot run; the caller gone; the device lost.
+    /// The code does not compile or load, or has no such kernel; the device cannot run this shape; the arguments do not
+    /// match; the run is cancelled; the device is lost.
     pub fn launch(
         &mut self,
         module: &'static Module,
         entry: &'static str,
         launch: Launch,
         args: &[&dyn Arg],
-    ) -> Result<(), KernelError> {
-        self.run(|engine, _| engine.launch(module, entry, launch, args))
+    ) -> Result<(), C::Error> {
+        self.run(|executor, _| executor.launch(module, entry, launch, args))
     }
 
-    /// The elements of an array, once the work queued before has been done.
+    /// Waits for all queued work, and returns the elements of an array.
     ///
     /// # Errors
-    /// What that work failed with; the caller gone; the device lost.
-    pub fn download<T: Element>(&mut self, buffer: &DeviceBuffer<T>) -> Result<Buffer<T>, KernelError> {
+    /// Errors of the queued work; the array is of another run; the run is cancelled; the device is lost.
+    pub fn download<T: Element>(&mut self, buffer: &DeviceBuffer<T>) -> Result<Buffer<T>, C::Error> {
         self.download_all([buffer]).map(|[elements]| elements)
     }
 
-    /// The elements of several arrays, with one wait for all of them if they are small.
+    /// Waits for all queued work, and returns the elements of several arrays, with one wait if they are small.
     ///
     /// # Errors
     /// As [`download`](Self::download).
     pub fn download_all<T: Element, const N: usize>(
         &mut self,
         buffers: [&DeviceBuffer<T>; N],
-    ) -> Result<[Buffer<T>; N], KernelError> {
-        // To find memory is the host's own work.
-        self.engine.pause_timer();
-        let memory = &self.engine.device.pinned;
-        let mut arrays = buffers.map(|buffer| Room::<T>::of(buffer.len, memory));
-        self.run(|engine, context| {
+    ) -> Result<[Buffer<T>; N], C::Error> {
+        // Allocation is work of the host.
+        self.executor.pause_timer();
+        let pinned = &self.executor.device.pinned;
+        let mut arrays = buffers.map(|buffer| HostArray::<T>::new(buffer.len, pinned));
+        self.run(|executor, check| {
             for buffer in buffers {
-                engine.own(buffer.generation)?;
+                executor.check_generation(buffer.generation)?;
             }
-            engine.flush()?;
+            executor.flush()?;
             let mut targets = Vec::new();
-            for (buffer, room) in buffers.into_iter().zip(&mut arrays) {
-                match room {
-                    Room::Pinned(bytes) => engine.download_pinned(buffer.address, bytes)?,
-                    Room::Vec(array) => {
-                        let to = as_bytes(&mut array.spare_capacity_mut()[..buffer.len]);
+            for (buffer, array) in buffers.into_iter().zip(&mut arrays) {
+                match array {
+                    HostArray::Pinned(bytes) => executor.download_pinned(buffer.address, bytes)?,
+                    HostArray::Vec(vec) => {
+                        let to = as_bytes(&mut vec.spare_capacity_mut()[..buffer.len]);
                         targets.push(Target { from: buffer.address, to });
                     }
                 }
             }
-            engine.download(&mut targets, context)
+            executor.download(&mut targets, check)
         })?;
         let mut lengths = buffers.into_iter().map(|buffer| buffer.len);
-        Ok(arrays.map(|room| match (room, lengths.next()) {
-            (Room::Pinned(bytes), _) => bytes.into_buffer(),
-            (Room::Vec(mut array), len) => {
-                // SAFETY: that many elements have been downloaded, and any bytes are an `Element`.
-                unsafe { array.set_len(len.unwrap_or(0)) };
-                array.into()
+        Ok(arrays.map(|array| match (array, lengths.next()) {
+            (HostArray::Pinned(bytes), _) => bytes.into_buffer(),
+            (HostArray::Vec(mut vec), len) => {
+                // SAFETY: that many elements have been downloaded, and any bytes are a valid `Element`.
+                unsafe { vec.set_len(len.unwrap_or(0)) };
+                vec.into()
             }
         }))
     }
 
-    /// The elements of one array as several, of these lengths: how the output of a
-    /// [run that several share](crate::service::Kernel::run_cuda_batch) is taken apart.
+    /// Waits for all queued work, and returns the elements of one array as several arrays of these lengths: splits the
+    /// output of a [shared run](crate::service::Kernel::run_cuda_batch).
     ///
-    /// They are parts of one piece of memory, which is not copied again and is free once all of them have been dropped.
+    /// The arrays share one allocation, which is freed when all of them have been dropped.
     ///
     /// # Errors
-    /// As [`download`](Self::download); also where the lengths are not, together, that of the array.
+    /// The lengths do not add up to that of the array; otherwise as [`download`](Self::download).
     pub fn download_parts<T: Element>(
         &mut self,
         buffer: &DeviceBuffer<T>,
         lengths: &[usize],
-    ) -> Result<Vec<Buffer<T>>, KernelError> {
+    ) -> Result<Vec<Buffer<T>>, C::Error> {
         self.download_all_parts([buffer], lengths).map(|[parts]| parts)
     }
 
-    /// As [`download_parts`](Self::download_parts), of several arrays that are taken apart alike, with one wait for all of
-    /// them if they are small.
+    /// As [`download_parts`](Self::download_parts), for several arrays that are split alike, with one wait if they are
+    /// small.
     ///
     /// # Errors
     /// As [`download_parts`](Self::download_parts).
@@ -215,74 +216,78 @@ impl<'a> LaunchContext<'a> {
         &mut self,
         buffers: [&DeviceBuffer<T>; N],
         lengths: &[usize],
-    ) -> Result<[Vec<Buffer<T>>; N], KernelError> {
+    ) -> Result<[Vec<Buffer<T>>; N], C::Error> {
         let total = lengths.iter().copied().fold(0, usize::saturating_add);
         if let Some(buffer) = buffers.iter().find(|buffer| buffer.len != total) {
-            let failure = Failure::Misuse(Misuse::Lengths { from: buffer.len, to: total });
-            return self.run(|_, _| Err(failure));
+            let error = CudaError::LengthMismatch { from: buffer.len, to: total };
+            return self.run(|_, _| Err(error));
         }
         Ok(self.download_all(buffers)?.map(|array| array.into_parts(lengths)))
     }
 
-    /// As [`download`](Self::download), into memory that is there.
+    /// As [`download`](Self::download), into an existing slice.
     ///
     /// # Errors
-    /// As [`download`](Self::download); also where the lengths differ.
-    pub fn download_into<T: Element>(&mut self, buffer: &DeviceBuffer<T>, to: &mut [T]) -> Result<(), KernelError> {
-        self.run(|engine, context| {
-            engine.own(buffer.generation)?;
+    /// The lengths differ; otherwise as [`download`](Self::download).
+    pub fn download_into<T: Element>(&mut self, buffer: &DeviceBuffer<T>, to: &mut [T]) -> Result<(), C::Error> {
+        self.run(|executor, check| {
+            executor.check_generation(buffer.generation)?;
             if buffer.len != to.len() {
-                return Err(Failure::Misuse(Misuse::Lengths { from: buffer.len, to: to.len() }));
+                return Err(CudaError::LengthMismatch { from: buffer.len, to: to.len() });
             }
-            // SAFETY: `download` only writes bytes that are initialised.
+            // SAFETY: `download` only writes initialised bytes.
             let to: &mut [MaybeUninit<T>] = unsafe { &mut *(std::ptr::from_mut(to) as *mut _) };
-            engine.download(&mut [Target { from: buffer.address, to: as_bytes(to) }], context)
+            executor.download(&mut [Target { from: buffer.address, to: as_bytes(to) }], check)
         })
     }
 
-    /// Waits until all work queued so far has been done.
+    /// Waits for all queued work.
     ///
     /// # Errors
     /// As [`download`](Self::download).
-    pub fn wait(&mut self) -> Result<(), KernelError> {
-        self.run(|engine, context| {
-            engine.flush()?;
-            engine.pause_timer();
-            engine.stream.wait(None, context)
+    pub fn wait(&mut self) -> Result<(), C::Error> {
+        self.run(|executor, check| {
+            executor.flush()?;
+            executor.pause_timer();
+            executor.stream.wait(None, check)
         })
     }
 
-    /// The word that a long-running kernel polls to learn that its caller has left.
+    /// Returns the flag that a long-running kernel polls to learn that its run is cancelled.
     pub fn cancel_flag(&mut self) -> CancelFlag {
-        let address = self.engine.cancel_flag(&self.context);
-        CancelFlag { address, generation: self.engine.arena.generation() }
+        let address = self.executor.cancel_flag(self.context);
+        CancelFlag { address, generation: self.executor.arena.generation() }
     }
 
-    /// Does something on the device if the caller still wants it.
+    /// Runs `work` unless the run is cancelled, and records its errors.
     fn run<R>(
         &mut self,
-        work: impl FnOnce(&mut Engine, &RunContext<'a>) -> Result<R, Failure>,
-    ) -> Result<R, KernelError> {
+        work: impl FnOnce(&mut StreamExecutor, &dyn IsCancelled) -> Result<R, CudaError>,
+    ) -> Result<R, C::Error> {
         self.context.check()?;
-        work(self.engine, &self.context).map_err(|failure| self.engine.error(failure))
+        work(self.executor, self.context).map_err(|error| match (error, self.context.check()) {
+            // The context's own error says why.
+            (CudaError::Cancelled, Err(reason)) => reason,
+            (error, _) => self.executor.record_error(error).into(),
+        })
     }
 
     fn buffer<T>(&self, address: u64, len: usize) -> DeviceBuffer<T> {
-        DeviceBuffer { address, len, generation: self.engine.arena.generation(), element: PhantomData }
+        DeviceBuffer { address, len, generation: self.executor.arena.generation(), element: PhantomData }
     }
 }
 
-/// Where an array is downloaded to.
-enum Room<T> {
+/// The target of a download.
+enum HostArray<T> {
     Pinned(Pinned),
     Vec(Vec<T>),
 }
 
-impl<T: Element> Room<T> {
-    fn of(len: usize, memory: &PinnedMemory) -> Self {
+impl<T: Element> HostArray<T> {
+    fn new(len: usize, memory: &PinnedMemory) -> Self {
         let bytes = bytes_of::<T>(len);
         let pinned = (bytes >= LARGE).then(|| memory.take(bytes)).flatten();
-        pinned.map_or_else(|| Self::Vec(room_for(len)), Self::Pinned)
+        pinned.map_or_else(|| Self::Vec(vec_in_huge_pages(len)), Self::Pinned)
     }
 }
 
@@ -292,7 +297,7 @@ fn as_bytes<T>(elements: &mut [MaybeUninit<T>]) -> &mut [MaybeUninit<u8>] {
     unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), bytes) }
 }
 
-/// Saturates where no address space is that large; nothing of that size is ever allocated.
+/// The size of `len` elements. It saturates where no address space is that large; no allocation of that size succeeds.
 fn bytes_of<T>(len: usize) -> usize {
     len.saturating_mul(size_of::<T>())
 }

@@ -1,4 +1,4 @@
-//! Device memory in chunks, the arena that a lane cuts its buffers from, and pinned host memory.
+//! Device memory: chunks, and the [`Arena`] that buffers are allocated from; and pinned staging memory.
 
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
@@ -8,169 +8,177 @@ use cudarc::driver::sys::CUdeviceptr;
 
 use super::device::Device;
 use super::driver::Driver;
-use super::error::Failure;
-use crate::backends::worker_pool::Reservation;
+use super::{CudaError, ReservedMemory};
 
-/// A piece of device memory of its own.
+/// An allocation of device memory.
 #[derive(Debug)]
-pub(crate) struct Chunk {
+pub(super) struct Chunk {
     driver: &'static Driver,
     address: CUdeviceptr,
     len: usize,
 }
 
 impl Chunk {
-    /// The context must be current.
-    pub(crate) fn new(driver: &'static Driver, len: usize) -> Result<Self, Failure> {
+    /// Allocates `len` bytes. The context must be current.
+    pub(super) fn new(driver: &'static Driver, len: usize) -> Result<Self, CudaError> {
         let mut address = 0;
         // SAFETY: `address` lives across the call.
-        Failure::check("cuMemAlloc", unsafe { (driver.cuMemAlloc_v2)(&raw mut address, len) })?;
+        CudaError::check("cuMemAlloc", unsafe { (driver.cuMemAlloc_v2)(&raw mut address, len) })?;
         Ok(Self { driver, address, len })
     }
 
-    /// What to ask for where `bytes` are needed: powers of two up to 64 MiB, and multiples of that above, so that
-    /// requests of about one size find what they need in place.
-    pub(crate) fn rounded(bytes: usize) -> usize {
+    /// The size of a chunk for `bytes`: a power of two up to 64 MiB, and a multiple of that above, so that runs of similar
+    /// sizes reuse chunks.
+    pub(super) fn rounded(bytes: usize) -> usize {
         const STEP: usize = 64 << 20;
         if bytes <= STEP { bytes.next_power_of_two().max(2 << 20) } else { bytes.next_multiple_of(STEP) }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 }
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` and freed once. Whoever drops a chunk has seen its stream idle.
-        // It fails only where the device is lost or the process is ending, which have freed it.
+        // SAFETY: allocated in `new` and freed once. A chunk is dropped after its stream was idle. It fails only where the
+        // device is lost or the process is ending, which frees it.
         unsafe { (self.driver.cuMemFree_v2)(self.address) };
     }
 }
 
-/// Device memory for one request at a time: a bump allocator, emptied as a whole.
+/// A bump allocator for the buffers of one run at a time.
 #[derive(Debug)]
-pub(crate) struct Arena {
-    /// The first is the lane's own. The last is the one in use.
-    chunks: Vec<Held>,
-    /// Of the last one.
+pub(super) struct Arena {
+    /// The first is permanent. Buffers are allocated from the last.
+    chunks: Vec<ReservedChunk>,
+    /// Bytes of the last chunk that are in use.
     used: usize,
-    /// What this request was said to need, and what it has taken.
+    /// Bytes that this run was declared to need, and that it has allocated.
     declared: usize,
-    taken: usize,
-    /// What the last request took, where that was more than it was said to need.
-    wanted: usize,
+    allocated: usize,
+    /// Bytes that the last run allocated, where that was more than it had declared; otherwise 0.
+    undeclared: usize,
+    /// Identifies the run, and so its buffers.
     generation: u64,
 }
 
-/// A chunk, and the reservation on the device's memory that it is held by; the lane's own needs none.
+/// A chunk and its reservation. The permanent chunk has none.
 #[derive(Debug)]
-struct Held {
+struct ReservedChunk {
     chunk: Chunk,
-    reservation: Option<Reservation>,
+    reservation: Option<Box<dyn ReservedMemory>>,
 }
 
-/// Where buffers start: what the driver's own allocator and 128-byte cache lines want.
+/// The alignment of buffers: that of the driver's own allocator, and more than a cache line of 128 bytes.
 const ALIGNMENT: usize = 256;
-/// What a lane has for itself, so that small requests ask nobody.
-pub(crate) const OWN: usize = 2 << 20;
-/// Up to here a chunk that is too small is followed by one of twice its size.
-const DOUBLED: usize = 64 << 20;
+/// The size of an arena's permanent chunk, which needs no reservation.
+pub(super) const INITIAL_ARENA: usize = 2 << 20;
+/// Up to this size a chunk that is full is followed by one of twice its size.
+const MAX_DOUBLED: usize = 64 << 20;
 
 fn next_generation() -> u64 {
-    // Distinct in the process: a buffer of another lane is as stale as one of an earlier request.
+    // Unique in the process: a buffer of another executor is as stale as one of an earlier run.
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Arena {
-    /// The context must be current.
-    pub(crate) fn new(driver: &'static Driver) -> Result<Self, Failure> {
-        let own = Held { chunk: Chunk::new(driver, OWN)?, reservation: None };
-        Ok(Self { chunks: vec![own], used: 0, declared: 0, taken: 0, wanted: 0, generation: next_generation() })
+    /// Allocates the permanent chunk. The context must be current.
+    pub(super) fn new(driver: &'static Driver) -> Result<Self, CudaError> {
+        let permanent = ReservedChunk { chunk: Chunk::new(driver, INITIAL_ARENA)?, reservation: None };
+        Ok(Self {
+            chunks: vec![permanent],
+            used: 0,
+            declared: 0,
+            allocated: 0,
+            undeclared: 0,
+            generation: next_generation(),
+        })
     }
 
-    /// Of the buffers that are valid now.
-    pub(crate) fn generation(&self) -> u64 {
+    /// The generation of the buffers that are valid now.
+    pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
     fn len(&self) -> usize {
-        self.chunks.last().map_or(0, |held| held.chunk.len())
+        self.chunks.last().map_or(0, |last| last.chunk.len())
     }
 
-    fn hold(&mut self, chunk: Chunk, reservation: Reservation) {
-        self.chunks.push(Held { chunk, reservation: Some(reservation) });
+    fn push(&mut self, (chunk, reservation): (Chunk, Box<dyn ReservedMemory>)) {
+        self.chunks.push(ReservedChunk { chunk, reservation: Some(reservation) });
         self.used = 0;
     }
 
-    /// Sees to it that the next `bytes` in all come from one chunk, which `reservation` is for where they are more than
-    /// [`OWN`]. For an arena without buffers.
-    pub(crate) fn reserve(
+    /// Prepares the empty arena for `bytes` of buffers in one chunk, for which `reservation` was made if they are more than
+    /// [`INITIAL_ARENA`].
+    pub(super) fn reserve(
         &mut self,
         device: &Device,
         bytes: usize,
-        reservation: Option<Reservation>,
-    ) -> Result<(), Failure> {
+        reservation: Option<Box<dyn ReservedMemory>>,
+    ) -> Result<(), CudaError> {
         self.declared = bytes;
-        // What such a request took last time it may well take again.
-        if self.wanted > bytes.max(OWN)
-            && let Ok((chunk, reservation)) = device.chunk(self.wanted, None)
+        // The next run often needs as much as the last one.
+        if self.undeclared > bytes.max(INITIAL_ARENA)
+            && let Ok(chunk) = device.chunk(self.undeclared, None)
         {
-            self.hold(chunk, reservation);
-        } else if bytes > OWN {
-            let (chunk, reservation) = device.chunk(bytes, reservation)?;
-            self.hold(chunk, reservation);
+            self.push(chunk);
+        } else if bytes > INITIAL_ARENA {
+            self.push(device.chunk(bytes, reservation)?);
         }
         Ok(())
     }
 
-    pub(crate) fn alloc(&mut self, device: &Device, bytes: usize) -> Result<CUdeviceptr, Failure> {
-        // Of no bytes too, a buffer has an address of its own, which a kernel may form and not use.
+    /// Allocates a buffer, from a new chunk where the last one is full.
+    pub(super) fn alloc(&mut self, device: &Device, bytes: usize) -> Result<CUdeviceptr, CudaError> {
+        // An empty buffer has an address of its own too, which kernels may compute with but not access.
         let bytes = bytes.max(1).checked_next_multiple_of(ALIGNMENT);
         let Some(bytes) = bytes.filter(|&bytes| isize::try_from(bytes).is_ok()) else {
             let (free, total) = device.memory()?;
-            return Err(Failure::OutOfMemory { need: u64::MAX, free, total });
+            return Err(CudaError::OutOfMemory { need: u64::MAX, free, total });
         };
         if self.len() - self.used < bytes {
-            let double = self.len().min(DOUBLED) * 2;
-            let (chunk, reservation) = device.chunk(bytes.max(double), None).or_else(|_| device.chunk(bytes, None))?;
-            self.hold(chunk, reservation);
+            let double = self.len().min(MAX_DOUBLED) * 2;
+            self.push(device.chunk(bytes.max(double), None).or_else(|_| device.chunk(bytes, None))?);
         }
-        let Some(Held { chunk, .. }) = self.chunks.last() else { unreachable!("the lane's own is always there") };
+        let Some(ReservedChunk { chunk, .. }) = self.chunks.last() else {
+            unreachable!("the permanent chunk is never removed")
+        };
         let address = chunk.address + self.used as CUdeviceptr;
         self.used += bytes;
-        self.taken += bytes;
+        self.allocated += bytes;
         Ok(address)
     }
 
-    /// Ends the life of all buffers. Nothing on the device may use them any more.
-    pub(crate) fn reset(&mut self, device: &Device) {
+    /// Invalidates all buffers, which no queued work may use any more.
+    pub(super) fn reset(&mut self, device: &Device) {
         self.generation = next_generation();
-        self.wanted = if self.taken > self.declared.max(OWN) { self.taken } else { 0 };
-        (self.used, self.taken, self.declared) = (0, 0, 0);
-        for Held { chunk, reservation } in self.chunks.drain(1..) {
-            device.chunks.give(chunk);
-            // After the chunk, for who is let in by this to find it.
+        self.undeclared = if self.allocated > self.declared.max(INITIAL_ARENA) { self.allocated } else { 0 };
+        (self.used, self.allocated, self.declared) = (0, 0, 0);
+        for ReservedChunk { chunk, reservation } in self.chunks.drain(1..) {
+            device.chunks.add(chunk);
+            // After the chunk, so that work which this admits finds the chunk.
             drop(reservation);
         }
     }
 }
 
-/// What pinned memory is for.
+/// How the host accesses staging memory.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Pin {
-    /// Written by the host in order and read by the device: write-combined, which the host must not read.
+pub(super) enum HostAccess {
+    /// Written by the host in order and read by the device: write-combined, which is slow for the host to read.
     Upload,
     /// Written by the device and read by the host.
     Download,
-    /// Seen by running kernels.
+    /// Mapped into the address space of running kernels.
     Mapped,
 }
 
-/// Page-locked host memory, which the device reads and writes on its own. Zeroed at first.
+/// Pinned host memory of fixed size, zeroed at first.
 #[derive(Debug)]
-pub(crate) struct Staging {
+pub(super) struct Staging {
     driver: &'static Driver,
     address: NonNull<u8>,
     len: usize,
@@ -180,25 +188,26 @@ pub(crate) struct Staging {
 unsafe impl Send for Staging {}
 
 impl Staging {
-    pub(crate) fn new(driver: &'static Driver, len: usize, pin: Pin) -> Result<Self, Failure> {
+    pub(super) fn new(driver: &'static Driver, len: usize, access: HostAccess) -> Result<Self, CudaError> {
         // CU_MEMHOSTALLOC_PORTABLE 1, _DEVICEMAP 2, _WRITECOMBINED 4.
-        let flags = match pin {
-            Pin::Upload => 1 | 4,
-            Pin::Download => 1,
-            Pin::Mapped => 1 | 2,
+        let flags = match access {
+            HostAccess::Upload => 1 | 4,
+            HostAccess::Download => 1,
+            HostAccess::Mapped => 1 | 2,
         };
         let mut address = ptr::null_mut();
         // SAFETY: `address` lives across the call.
-        Failure::check("cuMemHostAlloc", unsafe { (driver.cuMemHostAlloc)(&raw mut address, len, flags) })?;
+        CudaError::check("cuMemHostAlloc", unsafe { (driver.cuMemHostAlloc)(&raw mut address, len, flags) })?;
         let Some(address) = NonNull::new(address.cast::<u8>()) else {
-            return Err(Failure::Code("cuMemHostAlloc succeeded and gave no memory".to_owned()));
+            return Err(CudaError::Module("cuMemHostAlloc succeeded and gave no memory".to_owned()));
         };
-        // SAFETY: `len` bytes from `address` on are this value's from here on.
+        // SAFETY: `len` bytes at `address` were allocated for this value.
         unsafe { address.write_bytes(0, len) };
         Ok(Self { driver, address, len })
     }
 
-    pub(crate) fn at(&self, offset: usize) -> *mut c_void {
+    /// The address of a byte.
+    pub(super) fn at(&self, offset: usize) -> *mut c_void {
         assert!(offset <= self.len, "an offset past the end of pinned memory");
         // SAFETY: within the allocation or one past its end.
         unsafe { self.address.add(offset).cast().as_ptr() }
@@ -207,28 +216,28 @@ impl Staging {
     /// The bytes `offset..offset + len`.
     ///
     /// # Safety
-    /// No copy from or to these bytes is under way.
-    pub(crate) unsafe fn bytes(&mut self, offset: usize, len: usize) -> &mut [u8] {
+    /// No queued copy reads or writes these bytes.
+    pub(super) unsafe fn bytes(&mut self, offset: usize, len: usize) -> &mut [u8] {
         assert!(len <= self.len && offset <= self.len - len, "a range past the end of pinned memory");
-        // SAFETY: within the allocation, which was initialised in `new`; the caller answers for the device, and
-        // `&mut self` for the host.
+        // SAFETY: within the allocation, which was initialised in `new`; the caller excludes the device, and
+        // `&mut self` the host.
         unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr().add(offset), len) }
     }
 
-    /// The address that kernels know it by.
-    pub(crate) fn device_address(&self) -> Result<CUdeviceptr, Failure> {
+    /// The address by which kernels access it.
+    pub(super) fn device_address(&self) -> Result<CUdeviceptr, CudaError> {
         let mut address = 0;
         // SAFETY: `address` lives across the call; the memory is pinned.
         let code = unsafe { (self.driver.cuMemHostGetDevicePointer_v2)(&raw mut address, self.at(0), 0) };
-        Failure::check("cuMemHostGetDevicePointer", code)?;
+        CudaError::check("cuMemHostGetDevicePointer", code)?;
         Ok(address)
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` and freed once; the owner has seen its stream idle, or the device is lost and
-        // copies nothing any more. It fails only where the process is ending.
+        // SAFETY: allocated in `new` and freed once; its stream is idle, or the device is lost and copies nothing any
+        // more. It fails only where the process is ending.
         unsafe { (self.driver.cuMemFreeHost)(self.address.as_ptr().cast()) };
     }
 }

@@ -1,4 +1,4 @@
-//! Modules: device code, and where it has been loaded.
+//! [`Module`]: device code, and the modules that a device has loaded.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -8,13 +8,11 @@ use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{CUfunction, CUmodule};
 
-use super::device::Device;
-use super::driver::Driver;
-use super::error::Failure;
+use super::driver::{Driver, OUT_OF_MEMORY};
 use super::launch::Arg;
-use super::nvrtc;
+use super::{CudaError, Device, nvrtc};
 
-/// Device code, to be kept in a `static` or `const`. It is compiled and loaded at its first launch on a device.
+/// Device code, for a `static` or `const`. It is compiled and loaded at its first launch on a device.
 #[derive(Clone, Copy, Debug)]
 pub struct Module {
     name: &'static str,
@@ -23,20 +21,20 @@ pub struct Module {
 
 #[derive(Clone, Copy, Debug)]
 enum Code {
-    /// PTX, and machine code for some architectures, which spares the driver's compiler.
+    /// PTX, and machine code for some architectures, which needs no compiler.
     BuiltIn(&'static str, [Cubin; 3]),
     Ptx(&'static str),
     Source(&'static str),
 }
 
-/// Machine code for a compute capability. It runs on devices of the same major and no lower minor number.
+/// Machine code for a compute capability. It runs on devices of the same major and the same or a higher minor version.
 #[derive(Clone, Copy)]
 pub(crate) struct Cubin {
     capability: (u32, u32),
     image: &'static [u8],
 }
 
-/// Bytes where an ELF file may be read in place.
+/// Bytes aligned as an ELF file requires.
 #[repr(C, align(8))]
 pub(crate) struct Aligned<T: ?Sized>(pub(crate) T);
 
@@ -56,8 +54,8 @@ impl fmt::Debug for Cubin {
     }
 }
 
-/// The code of a kernel of this crate, as `scripts/build_ptx.py` put it beside the `.cu`: `$file` is its path without
-/// the ending.
+/// The code of a kernel of this crate, as `scripts/build_ptx.py` generates it next to the `.cu` file: `$file` is its path
+/// without the extension.
 macro_rules! built_in {
     ($name:literal, $file:literal) => {
         $crate::cuda::Module::built_in(
@@ -86,29 +84,29 @@ macro_rules! built_in {
 pub(crate) use built_in;
 
 impl Module {
-    /// What [`built_in!`] makes.
+    /// Used by [`built_in!`].
     pub(crate) const fn built_in(name: &'static str, ptx: &'static str, cubins: [Cubin; 3]) -> Self {
         Self { name, code: Code::BuiltIn(ptx, cubins) }
     }
 
-    /// PTX, which the driver compiles for its device. `name` is for error messages.
+    /// A module of PTX, which the driver compiles for its device. `name` is used in error messages.
     ///
     /// # Safety
-    /// Whatever is launched from this module, with whatever values:
-    /// - every launch passes the arguments that the entry declares, by number and type;
-    /// - the code touches no memory but what it is passed, within the lengths it is passed, and its own;
+    /// For all launches from this module, whatever values they pass:
+    /// - every launch passes arguments of the number and types that the kernel declares;
+    /// - the code accesses no memory but its own and the buffers that it is passed, within their lengths;
     /// - it only reads the [cancel flag](super::LaunchContext::cancel_flag).
     pub const unsafe fn from_ptx(name: &'static str, ptx: &'static str) -> Self {
         Self { name, code: Code::Ptx(ptx) }
     }
 
-    /// CUDA C++ source, which NVRTC compiles for the device at hand; entries are `extern "C" __global__`. It needs
-    /// libnvrtc, which the CUDA toolkit and the PyPI wheels `nvidia-cuda-nvrtc` bring. `name` is for error messages.
+    /// A module of CUDA C++ source, which NVRTC compiles for the device; kernels are `extern "C" __global__`. It requires
+    /// libnvrtc, which comes with the CUDA toolkit and with the PyPI package `nvidia-cuda-nvrtc`. `name` is used in error
+    /// messages.
     ///
-    /// What was compiled is kept on disk for the next process, below `$TOWER_KERNELS_CACHE`, or else
-    /// `$XDG_CACHE_HOME/tower-kernels` or `~/.cache/tower-kernels`, up to 256 MiB; `TOWER_KERNELS_CACHE=off` keeps
-    /// nothing.
-    /// Source that includes files is compiled each time, as its text does not say what is in them.
+    /// Compiled code is cached on disk for the next process, in `$TOWER_KERNELS_CACHE`, or else in
+    /// `$XDG_CACHE_HOME/tower-kernels` or `~/.cache/tower-kernels`, up to 256 MiB; `TOWER_KERNELS_CACHE=off` turns the
+    /// cache off. Source with `#include` is compiled each time, because the contents of its headers are not known.
     ///
     /// # Safety
     /// As for [`from_ptx`](Self::from_ptx).
@@ -116,14 +114,14 @@ impl Module {
         Self { name, code: Code::Source(source) }
     }
 
-    fn load(&self, device: &Device) -> Result<CUmodule, Failure> {
+    fn load(&self, device: &Device) -> Result<CUmodule, CudaError> {
         let capability = device.info.compute_capability;
         match self.code {
             Code::BuiltIn(ptx, cubins) => match cubins.iter().find(|cubin| cubin.runs_on(capability)) {
                 None => self.load_ptx(ptx, device.driver),
                 Some(cubin) => match self.load_image(device.driver, cubin.image) {
-                    // A driver of the same major version loads it; what another one makes of it, it says itself.
-                    Err(Failure::Code(reason)) => {
+                    // Drivers of another major version may not load it.
+                    Err(CudaError::Module(reason)) => {
                         tracing::warn!(capability = ?cubin.capability, "{reason}; the driver compiles its PTX instead");
                         self.load_ptx(ptx, device.driver)
                     }
@@ -138,15 +136,15 @@ impl Module {
         }
     }
 
-    fn load_ptx(&self, ptx: &str, driver: &Driver) -> Result<CUmodule, Failure> {
-        let ptx = CString::new(ptx).map_err(|_| self.failure("its PTX holds a zero byte"))?;
+    fn load_ptx(&self, ptx: &str, driver: &Driver) -> Result<CUmodule, CudaError> {
+        let ptx = CString::new(ptx).map_err(|_| self.failure("its PTX contains a zero byte"))?;
         self.load_image(driver, ptx.as_bytes_with_nul())
     }
 
-    /// Loads PTX that ends with a zero, or a cubin.
-    fn load_image(&self, driver: &Driver, image: &[u8]) -> Result<CUmodule, Failure> {
+    /// Loads PTX that is terminated with a zero, or a cubin.
+    fn load_image(&self, driver: &Driver, image: &[u8]) -> Result<CUmodule, CudaError> {
         let mut log = [0_u8; 4096];
-        // CU_JIT_ERROR_LOG_BUFFER and its size, which takes the place of a pointer.
+        // CU_JIT_ERROR_LOG_BUFFER, and its size, which is passed as a pointer.
         let mut options = [5, 6];
         let mut values = [log.as_mut_ptr().cast::<c_void>(), ptr::without_provenance_mut(log.len())];
         let mut module = ptr::null_mut();
@@ -160,27 +158,26 @@ impl Module {
                 values.as_mut_ptr(),
             )
         };
-        Failure::check("cuModuleLoadData", code).map(|()| module).map_err(|failure| {
-            if failure.is_fatal() || failure.is(super::driver::OUT_OF_MEMORY) {
+        CudaError::check("cuModuleLoadData", code).map(|()| module).map_err(|failure| {
+            if failure.is_fatal() || failure.is(OUT_OF_MEMORY) {
                 return failure;
             }
             let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
             let log = String::from_utf8_lossy(&log[..end]);
             let version = driver.version().unwrap_or_default();
             let (major, minor) = (version / 1000, version % 1000 / 10);
-            let text = failure.text(driver);
-            self.failure(&format!("{text} (the driver is for CUDA {major}.{minor}) {}", log.trim()))
+            self.failure(&format!("{failure} (the driver is for CUDA {major}.{minor}) {}", log.trim()))
         })
     }
 
-    fn failure(&self, reason: &str) -> Failure {
-        Failure::Code(format!("the CUDA code of `{}` does not load: {}", self.name, reason.trim()))
+    fn failure(&self, reason: &str) -> CudaError {
+        CudaError::Module(format!("the CUDA code of `{}` does not load: {}", self.name, reason.trim()))
     }
 }
 
-/// The modules that a device has loaded, by their address: what is at a `'static` address stays what it is.
+/// The modules that a device has loaded, or failed to load, by their `'static` address.
 #[derive(Default)]
-pub(crate) struct Modules(Mutex<HashMap<usize, Result<Loaded, Failure>>>);
+pub(super) struct LoadedModules(Mutex<HashMap<usize, Result<Loaded, CudaError>>>);
 
 #[derive(Clone, Copy)]
 struct Loaded(CUmodule);
@@ -188,9 +185,9 @@ struct Loaded(CUmodule);
 // SAFETY: a module handle may be used from any thread.
 unsafe impl Send for Loaded {}
 
-impl Modules {
-    /// The module, loaded. One that does not compile is not compiled again.
-    fn get(&self, module: &'static Module, device: &Device) -> Result<CUmodule, Failure> {
+impl LoadedModules {
+    /// Returns the handle of a module, which is loaded at the first call. One that does not compile is not compiled again.
+    fn get(&self, module: &'static Module, device: &Device) -> Result<CUmodule, CudaError> {
         let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = ptr::from_ref(module).addr();
         if let Some(known) = loaded.get(&key) {
@@ -198,50 +195,51 @@ impl Modules {
         }
         let result =
             module.load(device).and_then(|module| load_functions(module, device.driver).map(|()| Loaded(module)));
-        if matches!(result, Ok(_) | Err(Failure::Code(_))) {
+        if matches!(result, Ok(_) | Err(CudaError::Module(_))) {
             loaded.insert(key, result.clone());
         }
         result.map(|Loaded(module)| module)
     }
 
-    pub(crate) fn unload(&mut self, driver: &Driver) {
+    /// Unloads all modules. The context must be current.
+    pub(super) fn unload(&mut self, driver: &Driver) {
         for (_, loaded) in self.0.get_mut().unwrap_or_else(PoisonError::into_inner).drain() {
             if let Ok(Loaded(module)) = loaded {
-                // SAFETY: loaded once, unloaded once; every lane that launched from it has ended.
+                // SAFETY: loaded once, unloaded once; all executors that launched from it have been dropped.
                 unsafe { (driver.cuModuleUnload)(module) };
             }
         }
     }
 }
 
-/// Puts all functions of a module onto the device. The driver would do so at the first launch of each, and that can wait
-/// for all that runs: a launch in one lane would wait for a long kernel of another.
-fn load_functions(module: CUmodule, driver: &Driver) -> Result<(), Failure> {
+/// Loads all functions of a module onto the device. The driver would do so at the first launch of each, which can wait for
+/// everything that runs on the device.
+fn load_functions(module: CUmodule, driver: &Driver) -> Result<(), CudaError> {
     let Some(recent) = driver.recent() else { return Ok(()) };
     let mut count = 0;
     // SAFETY: the module is loaded; `count` lives across the call.
     let code = unsafe { (recent.cuModuleGetFunctionCount)(&raw mut count, module) };
-    Failure::check("cuModuleGetFunctionCount", code)?;
+    CudaError::check("cuModuleGetFunctionCount", code)?;
     let mut functions = vec![ptr::null_mut(); count as usize];
     // SAFETY: there is room for `count` handles.
     let code = unsafe { (recent.cuModuleEnumerateFunctions)(functions.as_mut_ptr(), count, module) };
-    Failure::check("cuModuleEnumerateFunctions", code)?;
+    CudaError::check("cuModuleEnumerateFunctions", code)?;
     for function in functions {
         // SAFETY: a function of a loaded module.
-        Failure::check("cuFuncLoad", unsafe { (recent.cuFuncLoad)(function) })?;
+        CudaError::check("cuFuncLoad", unsafe { (recent.cuFuncLoad)(function) })?;
     }
     Ok(())
 }
 
-/// An entry of a module as a lane has it.
+/// A kernel of a loaded module.
 #[derive(Debug)]
-pub(crate) struct Function {
+pub(super) struct Function {
     module: *const Module,
     entry: &'static str,
-    pub(crate) handle: CUfunction,
-    /// The parameters' sizes, where the driver tells them.
+    pub(super) handle: CUfunction,
+    /// The sizes of the parameters, if the driver is recent enough to tell.
     parameters: Option<Vec<usize>>,
-    /// Dynamic shared memory allowed so far; the default is what every device has.
+    /// Bytes of dynamic shared memory that are allowed; initially what every device has.
     shared: u32,
 }
 
@@ -249,19 +247,19 @@ pub(crate) struct Function {
 unsafe impl Send for Function {}
 
 impl Function {
-    pub(crate) fn find(module: &'static Module, entry: &'static str, device: &Device) -> Result<Self, Failure> {
+    pub(super) fn find(module: &'static Module, entry: &'static str, device: &Device) -> Result<Self, CudaError> {
         let driver = device.driver;
         let loaded = device.modules.get(module, device)?;
-        let symbol = CString::new(entry).map_err(|_| module.failure("an entry's name holds a zero byte"))?;
+        let symbol = CString::new(entry).map_err(|_| module.failure("the name of an entry contains a zero byte"))?;
         let mut handle = ptr::null_mut();
         // SAFETY: the module is loaded; the name ends with a zero; `handle` lives across the call.
         let code = unsafe { (driver.cuModuleGetFunction)(&raw mut handle, loaded, symbol.as_ptr()) };
-        Failure::check("cuModuleGetFunction", code)
-            .map_err(|failure| module.failure(&format!("`{entry}`: {}", failure.text(driver))))?;
+        CudaError::check("cuModuleGetFunction", code)
+            .map_err(|failure| module.failure(&format!("`{entry}`: {failure}")))?;
         let parameters = driver.recent().map(|recent| {
             let size = |index| {
                 let (mut offset, mut size) = (0, 0);
-                // SAFETY: the function is loaded; both live across the call. Past the last it answers an error.
+                // SAFETY: the function is loaded; both live across the call. Past the last parameter it returns an error.
                 (unsafe { (recent.cuFuncGetParamInfo)(handle, index, &raw mut offset, &raw mut size) } == 0)
                     .then_some(size)
             };
@@ -270,27 +268,28 @@ impl Function {
         Ok(Self { module, entry, handle, parameters, shared: 48 << 10 })
     }
 
-    pub(crate) fn is(&self, module: &'static Module, entry: &'static str) -> bool {
+    pub(super) fn is(&self, module: &'static Module, entry: &'static str) -> bool {
         ptr::eq(self.module, module) && self.entry == entry
     }
 
-    /// Holds the arguments against what the entry declares.
-    pub(crate) fn accept(&self, args: &[&dyn Arg]) -> Result<(), String> {
+    /// Checks the sizes of the arguments against the parameters that the kernel declares.
+    pub(super) fn check_arguments(&self, args: &[&dyn Arg]) -> Result<(), CudaError> {
         let Some(parameters) = &self.parameters else { return Ok(()) };
         let sizes = || args.iter().map(|arg| arg.pack().size);
         if sizes().eq(parameters.iter().copied()) {
             return Ok(());
         }
         let sizes: Vec<usize> = sizes().collect();
-        Err(format!("`{}` takes arguments of {parameters:?} bytes and was passed {sizes:?}", self.entry))
+        let text = format!("`{}` takes arguments of {parameters:?} bytes and was passed {sizes:?}", self.entry);
+        Err(CudaError::InvalidArguments(text))
     }
 
-    /// Allows this much dynamic shared memory; more than the default has to be asked for once.
-    pub(crate) fn allow_shared(&mut self, driver: &Driver, bytes: u32) -> Result<(), Failure> {
+    /// Allows `bytes` of dynamic shared memory, which has to be requested once where it is more than the default.
+    pub(super) fn allow_shared(&mut self, driver: &Driver, bytes: u32) -> Result<(), CudaError> {
         if bytes > self.shared {
             // SAFETY: the function is loaded. 8 is CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES.
             let code = unsafe { (driver.cuFuncSetAttribute)(self.handle, 8, bytes.cast_signed()) };
-            Failure::check("cuFuncSetAttribute", code)?;
+            CudaError::check("cuFuncSetAttribute", code)?;
             self.shared = bytes;
         }
         Ok(())

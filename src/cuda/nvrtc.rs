@@ -1,4 +1,4 @@
-//! NVRTC: CUDA C++ to code for the device at hand.
+//! NVRTC, the run-time compiler: from CUDA C++ to code for a device.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use cudarc::nvrtc::sys::{self, nvrtcProgram};
 
-use super::cache::{Cache, Key};
+use super::compile_cache::{CacheKey, CompileCache};
 use super::driver::functions;
 
 functions! { sys::culib => Nvrtc {
@@ -27,12 +27,12 @@ functions! { sys::culib => Nvrtc {
     nvrtcGetPTX(nvrtcProgram, *mut c_char);
 }}
 
-/// Compiles `source` for a device of this compute capability: to its machine code, or to PTX for the newest
-/// architecture known, where the device is newer than that. What was compiled before comes from the disk.
+/// Compiles `source` for a device of this compute capability: to machine code, or to PTX for the newest architecture that
+/// NVRTC knows, where the device is newer. Code that was compiled before is read from the cache on disk.
 ///
 /// # Errors
-/// What is missing, or the compiler's messages.
-pub(crate) fn compile(name: &str, source: &str, capability: (u32, u32)) -> Result<Vec<u8>, String> {
+/// NVRTC is missing or too old, or the messages of the compiler.
+pub(super) fn compile(name: &str, source: &str, capability: (u32, u32)) -> Result<Vec<u8>, String> {
     let nvrtc = Nvrtc::get()?;
     let device = capability.0 * 10 + capability.1;
     let known = nvrtc.architectures()?;
@@ -45,7 +45,7 @@ pub(crate) fn compile(name: &str, source: &str, capability: (u32, u32)) -> Resul
         format!("--gpu-architecture=compute_{older}")
     };
     let options = [options.as_str(), "--std=c++17"];
-    let make = || {
+    let compile = || {
         let start = Instant::now();
         let program = Program::new(nvrtc, name, source)?;
         program.compile(&options)?;
@@ -57,20 +57,20 @@ pub(crate) fn compile(name: &str, source: &str, capability: (u32, u32)) -> Resul
         tracing::debug!(module = name, took = ?start.elapsed(), "compiled by NVRTC");
         code
     };
-    // What a source includes is not in its text.
-    match Cache::of_process() {
+    // The contents of included headers are not part of the key.
+    match CompileCache::of_process() {
         Some(cache) if !source.contains("#include") && !source.contains("# include") => {
             let version = nvrtc.version()?;
-            let key = Key::of(&[
+            let key = CacheKey::new(&[
                 version.as_bytes(),
                 options[0].as_bytes(),
                 options[1].as_bytes(),
                 name.as_bytes(),
                 source.as_bytes(),
             ]);
-            cache.get_or_make(&key, make)
+            cache.get_or_compile(&key, compile)
         }
-        _ => make(),
+        _ => compile(),
     }
 }
 
@@ -78,11 +78,11 @@ impl Nvrtc {
     fn get() -> Result<&'static Self, String> {
         static NVRTC: OnceLock<Result<Nvrtc, String>> = OnceLock::new();
         let open = || {
-            // SAFETY: loading the library runs its initialisers, which expect nothing of the process.
+            // SAFETY: the initialisers of the library have no preconditions.
             if !unsafe { sys::is_culib_present() } {
-                return Err("it is given as source, and NVRTC (libnvrtc) was not found".to_owned());
+                return Err("it is CUDA C++ source, and NVRTC (libnvrtc), which compiles it, was not found".to_owned());
             }
-            // SAFETY: the library is there.
+            // SAFETY: the library is present.
             unsafe { Self::load() }.map_err(|symbol| format!("NVRTC is too old: it has no {symbol}"))
         };
         NVRTC.get_or_init(open).as_ref().map_err(Clone::clone)
@@ -95,13 +95,13 @@ impl Nvrtc {
         Ok(format!("{major}.{minor}"))
     }
 
-    /// The architectures that it compiles for, as `10 * major + minor`.
+    /// The architectures that it can compile for, as `10 * major + minor`.
     fn architectures(&self) -> Result<Vec<u32>, String> {
         let mut count = 0;
         // SAFETY: `count` lives across the call.
         check("nvrtcGetNumSupportedArchs", unsafe { (self.nvrtcGetNumSupportedArchs)(&raw mut count) })?;
         let mut known = vec![0; count.unsigned_abs() as usize];
-        // SAFETY: there is room for as many as were announced.
+        // SAFETY: there is room for as many as was returned.
         check("nvrtcGetSupportedArchs", unsafe { (self.nvrtcGetSupportedArchs)(known.as_mut_ptr()) })?;
         Ok(known.into_iter().map(i32::unsigned_abs).collect())
     }
@@ -118,10 +118,11 @@ struct Program {
 
 impl Program {
     fn new(nvrtc: &'static Nvrtc, name: &str, source: &str) -> Result<Self, String> {
-        let [name, source] = [name, source].map(|text| CString::new(text).map_err(|_| "a zero byte in it".to_owned()));
+        let [name, source] =
+            [name, source].map(|text| CString::new(text).map_err(|_| "it contains a zero byte".to_owned()));
         let (name, source) = (name?, source?);
         let mut handle = ptr::null_mut();
-        // SAFETY: both strings end with a zero and are copied; there are no headers; `handle` lives across the call.
+        // SAFETY: both strings are terminated with a zero and copied; there are no headers; `handle` lives across the call.
         let code = unsafe {
             let (name, source) = (name.as_ptr(), source.as_ptr());
             (nvrtc.nvrtcCreateProgram)(&raw mut handle, source, name, 0, ptr::null(), ptr::null())
@@ -131,10 +132,10 @@ impl Program {
 
     fn compile(&self, options: &[&str]) -> Result<(), String> {
         let options: Result<Vec<CString>, _> = options.iter().map(|&option| CString::new(option)).collect();
-        let options = options.map_err(|_| "a zero byte in an option".to_owned())?;
+        let options = options.map_err(|_| "an option contains a zero byte".to_owned())?;
         let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
         let count = c_int::try_from(pointers.len()).map_err(|_| "too many options".to_owned())?;
-        // SAFETY: the program lives as long as `self`; there are `count` strings that end with a zero.
+        // SAFETY: the program lives as long as `self`; there are `count` strings terminated with a zero.
         let code = unsafe { (self.nvrtc.nvrtcCompileProgram)(self.handle, count, pointers.as_ptr()) };
         check("nvrtcCompileProgram", code).map_err(|error| {
             let log =
@@ -148,7 +149,7 @@ impl Program {
         })
     }
 
-    /// One of the compiler's results.
+    /// Reads a result of the compiler.
     fn bytes(
         &self,
         call: &str,
@@ -159,7 +160,7 @@ impl Program {
         // SAFETY: the program lives as long as `self`, and `len` across the call.
         check(call, unsafe { size(self.handle, &raw mut len) })?;
         let mut bytes = vec![0_u8; len];
-        // SAFETY: there is room for as many bytes as were announced.
+        // SAFETY: there is room for as many bytes as was returned.
         check(call, unsafe { get(self.handle, bytes.as_mut_ptr().cast()) })?;
         Ok(bytes)
     }

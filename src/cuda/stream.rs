@@ -1,317 +1,282 @@
-//! A lane's stream: work in order and of a priority, events in it, and waiting for it.
+//! [`Stream`]: work in order, of a priority, and waiting for it.
 
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use cudarc::driver::sys::{CUdeviceptr, CUevent, CUstream};
+use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
+use super::CudaError;
+use super::cancel::IsCancelled;
+use super::device::DeviceHealth;
 use super::driver::{Driver, NOT_READY, SUCCESS};
-use super::error::Failure;
-use super::memory::{Pin, Staging};
-use crate::backends::worker_pool::PoolState;
-use crate::request::Priority;
-use crate::service::RunContext;
+use super::event::Event;
+use super::memory::{HostAccess, Staging};
 
-/// How long a wait looks without a pause. A thread that sleeps is late by some 50 µs, so short work is waited for awake.
+/// How long a wait spins. A thread that sleeps is late by some 50 µs, which is long for short work.
 const SPIN: Duration = Duration::from_micros(100);
-/// Bytes a second of the bus, and the longest copy that is waited for awake.
-const BUS: f64 = 40e9;
-const MOST_EXPECTED: Duration = Duration::from_millis(1);
-/// The pause between looks after that.
-const NAP: Duration = Duration::from_micros(20);
+/// The rate of the bus in bytes a second, and the longest copy for which a wait spins.
+const BUS_RATE: f64 = 40e9;
+const LONGEST_SPIN: Duration = Duration::from_millis(1);
+/// The pause between queries after that.
+const PAUSE: Duration = Duration::from_micros(20);
 
+/// The priority of the work in a stream.
+///
+/// Where blocks of several streams wait for a multiprocessor, those of the highest priority are scheduled first. Running
+/// blocks are not preempted for them, and copies run in the order they were queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamPriority {
+    Low,
+    Normal,
+    High,
+}
+
+/// One thread's stream, with the cancel flag of its kernels.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(super) struct Stream {
     driver: &'static Driver,
-    /// One for each priority. Work is on one of them at a time, or on none.
-    levels: Levels,
+    /// One stream for each priority. Only one of them has work at a time.
+    streams: PriorityStreams,
     /// The one in use.
     handle: CUstream,
     /// Whether there may be work that has not been waited for.
     busy: bool,
-    /// How long the copies queued since it was last idle take at least.
+    /// A lower bound on the time that the copies take which were queued since the stream was last idle.
     expected: Duration,
-    cancel: Cancel,
-    /// Since when the request's kernels have been told to stop.
-    told: Option<Instant>,
-    patience: Patience,
-    pool: Arc<PoolState>,
+    cancel: CancelWord,
+    /// When the kernels of the current run were told to stop.
+    cancelled_at: Option<Instant>,
+    timeouts: Timeouts,
+    health: Arc<DeviceHealth>,
 }
 
-/// How long the device is waited for before it counts as hung: once it was told to stop, and in any case.
+/// How long the device is waited for before it counts as hung.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    pub(crate) told: Duration,
-    pub(crate) at_all: Option<Duration>,
+pub(super) struct Timeouts {
+    /// After the work was cancelled.
+    pub(super) hang: Duration,
+    /// In any case; `None` is no limit.
+    pub(super) stall: Option<Duration>,
 }
 
 // SAFETY: a stream may be used from any thread, and this handle has one owner.
 unsafe impl Send for Stream {}
 
-/// The 32-bit word that running kernels may poll: not zero once the caller has left.
+/// The 32-bit word in mapped memory that running kernels may poll. It is not 0 once the work is cancelled.
 #[derive(Debug)]
-struct Cancel {
-    word: Staging,
+struct CancelWord {
+    memory: Staging,
     address: CUdeviceptr,
 }
 
-impl Cancel {
+impl CancelWord {
+    fn new(driver: &'static Driver) -> Result<Self, CudaError> {
+        let memory = Staging::new(driver, 4, HostAccess::Mapped)?;
+        Ok(Self { address: memory.device_address()?, memory })
+    }
+
     fn flag(&self) -> &AtomicU32 {
-        // SAFETY: four bytes, initialised, aligned as pages are, and there as long as `self`. The host touches them
-        // through this alone, and the device only reads them, in one access.
-        unsafe { AtomicU32::from_ptr(self.word.at(0).cast()) }
+        // SAFETY: four bytes, initialised, aligned to a page, and valid as long as `self`. The host accesses them through
+        // this alone, and the device only reads them, in one access.
+        unsafe { AtomicU32::from_ptr(self.memory.at(0).cast()) }
     }
 }
 
 impl Stream {
-    pub(crate) fn new(driver: &'static Driver, pool: Arc<PoolState>, patience: Patience) -> Result<Self, Failure> {
-        let word = Staging::new(driver, 4, Pin::Mapped)?;
-        let cancel = Cancel { address: word.device_address()?, word };
-        let mut levels = Levels::new(driver)?;
-        let handle = levels.of(Priority::Normal)?;
-        Ok(Self { driver, levels, handle, busy: false, expected: Duration::ZERO, cancel, told: None, patience, pool })
+    /// The context must be current.
+    pub(super) fn new(
+        driver: &'static Driver,
+        health: Arc<DeviceHealth>,
+        timeouts: Timeouts,
+    ) -> Result<Self, CudaError> {
+        let mut streams = PriorityStreams::new(driver)?;
+        let handle = streams.get(StreamPriority::Normal)?;
+        Ok(Self {
+            driver,
+            streams,
+            handle,
+            busy: false,
+            expected: Duration::ZERO,
+            cancel: CancelWord::new(driver)?,
+            cancelled_at: None,
+            timeouts,
+            health,
+        })
     }
 
-    /// What is queued from here on is of this priority. Between requests: work of the one before would be overtaken.
-    pub(crate) fn prioritise(&mut self, priority: Priority) -> Result<(), Failure> {
-        // After a wait that has failed there may be work left, and what comes must stay behind it.
+    /// Sets the priority of the work that is queued from here on. Called between runs, when the stream is idle.
+    pub(super) fn set_priority(&mut self, priority: StreamPriority) -> Result<(), CudaError> {
+        // After a wait that failed there may be work left, which the work of the next run must not overtake.
         if !self.busy {
-            self.handle = self.levels.of(priority)?;
+            self.handle = self.streams.get(priority)?;
         }
         Ok(())
     }
 
-    pub(crate) fn cancel_address(&self) -> CUdeviceptr {
+    /// The device address of the cancel flag.
+    pub(super) fn cancel_address(&self) -> CUdeviceptr {
         self.cancel.address
     }
 
-    /// The host's side of it.
-    pub(crate) fn cancel_flag(&self) -> &AtomicU32 {
+    /// The cancel flag as the host accesses it.
+    pub(super) fn cancel_flag(&self) -> &AtomicU32 {
         self.cancel.flag()
     }
 
-    pub(crate) fn raise_cancel(&mut self) {
-        self.told.get_or_insert_with(Instant::now);
+    /// Tells running kernels to stop.
+    pub(super) fn set_cancel_flag(&mut self) {
+        self.cancelled_at.get_or_insert_with(Instant::now);
         self.cancel.flag().store(1, Ordering::Release);
     }
 
-    pub(crate) fn lower_cancel(&mut self) {
-        self.told = None;
+    pub(super) fn clear_cancel_flag(&mut self) {
+        self.cancelled_at = None;
         self.cancel.flag().store(0, Ordering::Release);
     }
 
-    /// Queues what `enqueue` queues on the stream it is given.
-    pub(crate) fn queue(
+    /// Queues what `enqueue` queues on the stream that it is passed.
+    pub(super) fn queue(
         &mut self,
         call: &'static str,
         enqueue: impl FnOnce(&Driver, CUstream) -> u32,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CudaError> {
         self.busy = true;
-        Failure::check(call, enqueue(self.driver, self.handle))
+        CudaError::check(call, enqueue(self.driver, self.handle))
     }
 
-    /// So many bytes cross the bus at its own speed, which can be waited for awake.
-    pub(crate) fn expect(&mut self, bytes: usize) {
-        self.expected += Duration::from_secs_f64(bytes as f64 / BUS);
+    /// Records that a copy of this size at the rate of the bus was queued, so that the next wait spins for it.
+    pub(super) fn expect_copy(&mut self, bytes: usize) {
+        self.expected += Duration::from_secs_f64(bytes as f64 / BUS_RATE);
     }
 
-    /// Whether the device is done with all that was queued. Work that has failed is an error.
-    fn is_idle(&mut self) -> Result<bool, Failure> {
+    /// Whether the device has done all that was queued. Work that failed is an error.
+    fn is_idle(&mut self) -> Result<bool, CudaError> {
         if self.busy {
-            // SAFETY: the stream lives as long as `self`.
+            // SAFETY: the stream is valid as long as `self`.
             match unsafe { (self.driver.cuStreamQuery)(self.handle) } {
                 SUCCESS => (self.busy, self.expected) = (false, Duration::ZERO),
                 NOT_READY => {}
-                code => return Err(Failure::Call { call: "cuStreamQuery", code }),
+                code => return Err(CudaError::Driver { call: "cuStreamQuery", code }),
             }
         }
         Ok(!self.busy)
     }
 
-    /// Fails where the device has had time enough since `start`, or since it was told to stop.
-    fn be_patient(&self, start: Instant) -> Result<(), Failure> {
-        let Patience { told, at_all } = self.patience;
-        let too_long = |since: Option<Instant>, limit: Option<Duration>| {
-            limit.filter(|&limit| since.is_some_and(|since| since.elapsed() > limit))
-        };
-        if let Some(after) = too_long(self.told, Some(told)) {
-            return Err(Failure::Hangs { after, told: true });
+    /// Fails once the device counts as hung in a wait that began at `start`.
+    fn check_timeouts(&self, start: Instant) -> Result<(), CudaError> {
+        let Timeouts { hang, stall } = self.timeouts;
+        if self.cancelled_at.is_some_and(|at| at.elapsed() > hang) {
+            return Err(CudaError::Hung { after: hang, cancelled: true });
         }
-        match too_long(Some(start), at_all) {
-            Some(after) => Err(Failure::Hangs { after, told: false }),
+        match stall.filter(|&stall| start.elapsed() > stall) {
+            Some(after) => Err(CudaError::Hung { after, cancelled: false }),
             None => Ok(()),
         }
     }
 
-    /// Waits until everything queued is done, or until `event` is. Where the caller leaves meanwhile, kernels are told
-    /// and the wait goes on until the stream is idle: what the device works on must not be handed to anybody else. Then
-    /// it answers [`Failure::Stopped`]. A device that another lane has found lost is not waited for, and nor is one that
-    /// hangs.
-    pub(crate) fn wait(&mut self, event: Option<&Event>, context: &RunContext<'_>) -> Result<(), Failure> {
+    /// Waits until all queued work is done, or until `event` is reached.
+    ///
+    /// If `check` says that the work is cancelled, kernels are told to stop and the wait goes on until the stream is idle,
+    /// because memory that the device works on must not be reused. It then fails with [`CudaError::Cancelled`]. It does
+    /// not wait for a device that hangs, or that another thread has found lost.
+    pub(super) fn wait(&mut self, event: Option<&Event>, check: &dyn IsCancelled) -> Result<(), CudaError> {
         let start = Instant::now();
-        let awake = SPIN + self.expected.min(MOST_EXPECTED);
-        let mut stopped = None;
-        let mut looks = 0_u32;
+        let spin_time = SPIN + self.expected.min(LONGEST_SPIN);
+        let mut cancelled = false;
+        let mut queries = 0_u32;
         loop {
-            looks = looks.wrapping_add(1);
+            queries = queries.wrapping_add(1);
             let done = match event {
-                Some(event) if stopped.is_none() => event.is_reached()?,
+                Some(event) if !cancelled => event.is_reached()?,
                 _ => self.is_idle()?,
             };
             if done {
-                return stopped.map_or(Ok(()), |reason| Err(Failure::Stopped(reason)));
+                return if cancelled { Err(CudaError::Cancelled) } else { Ok(()) };
             }
-            let spin = start.elapsed() < awake;
-            if !spin || looks.is_multiple_of(16) {
-                if let Some(lost) = self.pool.closed() {
-                    return Err(Failure::Stopped(lost.clone()));
+            let spin = start.elapsed() < spin_time;
+            if !spin || queries.is_multiple_of(16) {
+                if let Some(lost) = self.health.lost() {
+                    return Err(lost.clone());
                 }
-                if stopped.is_none()
-                    && let Err(reason) = context.check()
-                {
-                    self.raise_cancel();
-                    stopped = Some(reason);
+                if !cancelled && check.is_cancelled() {
+                    self.set_cancel_flag();
+                    cancelled = true;
                 }
-                self.be_patient(start)?;
+                self.check_timeouts(start)?;
             }
             if spin {
                 std::hint::spin_loop();
             } else {
-                std::thread::sleep(NAP);
+                std::thread::sleep(PAUSE);
             }
         }
     }
 }
 
-/// A stream for each priority, in the order of [`Priority`].
+/// A stream for each priority, created when it is first used.
 ///
-/// Where blocks of several streams wait for room on the device, those of the highest priority are next; what runs is not
-/// stopped for them. Copies are served in the order they come.
-///
-/// A stream is made when it is first needed. Streams share the device's few connections, and those that share one wait for
-/// each other's work, so there should be no more of them than are used.
+/// The driver maps streams to the device's few hardware queues, and streams that share one wait for each other's work. So
+/// there should be no more streams than are used.
 #[derive(Debug)]
-struct Levels {
+struct PriorityStreams {
     driver: &'static Driver,
+    /// The driver's number of each priority.
     numbers: [i32; 3],
     streams: [Option<CUstream>; 3],
 }
 
-impl Levels {
+impl PriorityStreams {
     /// The context must be current.
-    fn new(driver: &'static Driver) -> Result<Self, Failure> {
+    fn new(driver: &'static Driver) -> Result<Self, CudaError> {
         let (mut least, mut greatest) = (0, 0);
         // SAFETY: both live across the call.
         let code = unsafe { (driver.cuCtxGetStreamPriorityRange)(&raw mut least, &raw mut greatest) };
-        Failure::check("cuCtxGetStreamPriorityRange", code)?;
-        Ok(Self { driver, numbers: between(least, greatest), streams: [None; 3] })
+        CudaError::check("cuCtxGetStreamPriorityRange", code)?;
+        Ok(Self { driver, numbers: priority_numbers(least, greatest), streams: [None; 3] })
     }
 
     /// The context must be current.
-    fn of(&mut self, priority: Priority) -> Result<CUstream, Failure> {
-        let level = priority as usize;
-        if let Some(stream) = self.streams[level] {
+    fn get(&mut self, priority: StreamPriority) -> Result<CUstream, CudaError> {
+        let index = priority as usize;
+        if let Some(stream) = self.streams[index] {
             return Ok(stream);
         }
         let mut handle = ptr::null_mut();
         // SAFETY: `handle` lives across the call. 1 is CU_STREAM_NON_BLOCKING.
-        let code = unsafe { (self.driver.cuStreamCreateWithPriority)(&raw mut handle, 1, self.numbers[level]) };
-        Failure::check("cuStreamCreateWithPriority", code)?;
-        self.streams[level] = Some(handle);
+        let code = unsafe { (self.driver.cuStreamCreateWithPriority)(&raw mut handle, 1, self.numbers[index]) };
+        CudaError::check("cuStreamCreateWithPriority", code)?;
+        self.streams[index] = Some(handle);
         Ok(handle)
     }
 }
 
-/// The driver's numbers for low, normal and high: lower ones are of higher priority, and there may be fewer than three.
-fn between(least: i32, greatest: i32) -> [i32; 3] {
+/// The driver's numbers for low, normal and high priority. A lower number is a higher priority, and a device may have fewer
+/// than three.
+fn priority_numbers(least: i32, greatest: i32) -> [i32; 3] {
     [least, least + (greatest - least) / 2, greatest]
 }
 
-impl Drop for Levels {
+impl Drop for PriorityStreams {
     fn drop(&mut self) {
         for stream in self.streams.into_iter().flatten() {
-            // SAFETY: created in `new`, destroyed once.
+            // SAFETY: created in `get`, destroyed once.
             unsafe { (self.driver.cuStreamDestroy_v2)(stream) };
         }
     }
 }
 
-/// A mark in a stream.
-#[derive(Debug)]
-pub(crate) struct Event {
-    driver: &'static Driver,
-    handle: CUevent,
-}
-
-// SAFETY: an event may be used from any thread, and this handle has one owner.
-unsafe impl Send for Event {}
-
-impl Event {
-    /// One to wait for.
-    pub(crate) fn new(driver: &'static Driver) -> Result<Self, Failure> {
-        // CU_EVENT_DISABLE_TIMING
-        Self::with_flags(driver, 2)
-    }
-
-    /// One that the device writes its clock to.
-    pub(crate) fn timed(driver: &'static Driver) -> Result<Self, Failure> {
-        Self::with_flags(driver, 0)
-    }
-
-    fn with_flags(driver: &'static Driver, flags: u32) -> Result<Self, Failure> {
-        let mut handle = ptr::null_mut();
-        // SAFETY: `handle` lives across the call.
-        Failure::check("cuEventCreate", unsafe { (driver.cuEventCreate)(&raw mut handle, flags) })?;
-        Ok(Self { driver, handle })
-    }
-
-    /// Marks the end of what has been queued so far.
-    pub(crate) fn record(&self, stream: &mut Stream) -> Result<(), Failure> {
-        // SAFETY: both handles live.
-        stream.queue("cuEventRecord", |driver, stream| unsafe { (driver.cuEventRecord)(self.handle, stream) })
-    }
-
-    fn is_reached(&self) -> Result<bool, Failure> {
-        // SAFETY: the event lives as long as `self`.
-        match unsafe { (self.driver.cuEventQuery)(self.handle) } {
-            SUCCESS => Ok(true),
-            NOT_READY => Ok(false),
-            code => Err(Failure::Call { call: "cuEventQuery", code }),
-        }
-    }
-
-    /// The device's time from `earlier` to here; `None` where it has not come here yet. Both are timed, and recorded in
-    /// this order in one stream.
-    pub(crate) fn since(&self, earlier: &Self) -> Result<Option<Duration>, Failure> {
-        let mut milliseconds = 0.0;
-        // SAFETY: `milliseconds` lives across the call, and both events as long as what refers to them.
-        match unsafe { (self.driver.cuEventElapsedTime)(&raw mut milliseconds, earlier.handle, self.handle) } {
-            SUCCESS => Ok(Some(Duration::try_from_secs_f32(milliseconds / 1e3).unwrap_or_default())),
-            NOT_READY => Ok(None),
-            code => Err(Failure::Call { call: "cuEventElapsedTime", code }),
-        }
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: created in `new`, destroyed once.
-        unsafe { (self.driver.cuEventDestroy_v2)(self.handle) };
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::between;
-    use crate::request::Priority;
+    use super::{StreamPriority, priority_numbers};
 
     #[test]
     fn a_higher_priority_is_never_a_higher_number() {
-        assert_eq!(between(0, -5), [0, -2, -5]);
-        assert_eq!(between(0, -1), [0, 0, -1]);
-        assert_eq!(between(0, 0), [0, 0, 0], "a device without priorities");
-        assert_eq!([Priority::Low, Priority::Normal, Priority::High].map(|level| level as usize), [0, 1, 2]);
+        assert_eq!(priority_numbers(0, -5), [0, -2, -5]);
+        assert_eq!(priority_numbers(0, -1), [0, 0, -1]);
+        assert_eq!(priority_numbers(0, 0), [0, 0, 0], "a device without priorities");
+        let levels = [StreamPriority::Low, StreamPriority::Normal, StreamPriority::High];
+        assert_eq!(levels.map(|level| level as usize), [0, 1, 2]);
     }
 }

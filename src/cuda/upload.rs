@@ -1,41 +1,44 @@
-//! Host to device: at once from pinned memory, and otherwise through staging of a fixed size.
+//! Copies from host to device: directly from pinned memory, and otherwise through staging memory of a fixed size.
 //!
-//! Small arrays gather in a *slab*, which has a place in staging and one in the arena, and cross in one copy at the next
-//! launch. Large ones cross in pieces: while the bus moves one piece the host fills the next.
+//! Small arrays are collected in a *slab*, a range of staging memory and one of the arena, and copied together before the
+//! next launch. Large arrays are copied in pieces: while the bus moves one, the host fills the next.
 
 use std::ffi::c_void;
 
 use cudarc::driver::sys::CUdeviceptr;
 
+use super::CudaError;
+use super::cancel::IsCancelled;
 use super::driver::Driver;
-use super::engine::Engine;
-use super::error::Failure;
-use super::memory::{Pin, Staging};
+use super::event::Event;
+use super::memory::{HostAccess, Staging};
 use super::pinned::Pinned;
-use super::stream::Event;
+use super::stream_executor::StreamExecutor;
 use super::timer::Phase;
-use crate::service::RunContext;
 
-/// What crosses at a time, and how many of these there are.
-pub(crate) const PIECE: usize = 2 << 20;
-pub(crate) const PIECES: usize = 4;
-/// The most that waits for the next launch. A larger array is worth a copy of its own.
-pub(crate) const SLAB: usize = 256 << 10;
-/// Of arrays in a slab, as of all buffers.
+/// The size of a piece of staging memory, and the number of pieces.
+pub(super) const PIECE: usize = 2 << 20;
+pub(super) const PIECES: usize = 4;
+/// The size of a slab. A larger array is worth a copy of its own.
+pub(super) const SLAB: usize = 256 << 10;
+/// The alignment of arrays in a slab, which is that of all buffers.
 const ALIGNMENT: usize = 256;
 
+/// Staging memory for uploads.
 #[derive(Debug)]
-pub(crate) struct Uploads {
-    pinned: Staging,
+pub(super) struct Uploads {
+    staging: Staging,
     /// Reached when the device has read the piece.
     events: [Event; PIECES],
+    /// Whether a copy from the piece may still be queued.
     unread: [bool; PIECES],
+    /// The piece that is being filled, and its bytes that are in use.
     piece: usize,
     filled: usize,
     slab: Slab,
 }
 
-/// Arrays on their way. Those up to `sent` are queued for the device and must not change in staging.
+/// Small arrays that are copied together. Bytes up to `sent` are queued and must not change in staging memory.
 #[derive(Debug, Default)]
 struct Slab {
     staging: usize,
@@ -46,9 +49,9 @@ struct Slab {
 }
 
 impl Uploads {
-    pub(crate) fn new(driver: &'static Driver) -> Result<Self, Failure> {
+    pub(super) fn new(driver: &'static Driver) -> Result<Self, CudaError> {
         Ok(Self {
-            pinned: Staging::new(driver, PIECE * PIECES, Pin::Upload)?,
+            staging: Staging::new(driver, PIECE * PIECES, HostAccess::Upload)?,
             events: [Event::new(driver)?, Event::new(driver)?, Event::new(driver)?, Event::new(driver)?],
             unread: [false; PIECES],
             piece: 0,
@@ -57,17 +60,17 @@ impl Uploads {
         })
     }
 
-    /// The stream is idle: all of staging is free.
-    pub(crate) fn reset(&mut self) {
+    /// Frees all staging memory. The stream is idle.
+    pub(super) fn reset(&mut self) {
         (self.unread, self.piece, self.filled, self.slab) = ([false; PIECES], 0, 0, Slab::default());
     }
 }
 
-impl Engine {
-    /// A copy of `bytes` in the arena, complete at the next launch or download.
-    pub(crate) fn upload(&mut self, bytes: &[u8], context: &RunContext<'_>) -> Result<CUdeviceptr, Failure> {
+impl StreamExecutor {
+    /// Copies `bytes` to the arena. The copy is complete at the next launch or download.
+    pub(super) fn upload(&mut self, bytes: &[u8], check: &dyn IsCancelled) -> Result<CUdeviceptr, CudaError> {
         if bytes.len() <= SLAB {
-            return self.upload_in_slab(bytes, context);
+            return self.upload_in_slab(bytes, check);
         }
         let address = self.arena.alloc(&self.device, bytes.len())?;
         if let Some(pinned) = self.device.pinned.share(bytes) {
@@ -76,54 +79,54 @@ impl Engine {
             return Ok(address);
         }
         for (index, piece) in bytes.chunks(PIECE).enumerate() {
-            context.check().map_err(Failure::Stopped)?;
-            let staging = self.stage(piece.len(), context)?;
-            // SAFETY: `stage` gives bytes that no copy uses.
-            let to = unsafe { self.uploads.pinned.bytes(staging, piece.len()) };
+            check_cancelled(check)?;
+            let staging = self.stage(piece.len(), check)?;
+            // SAFETY: `stage` returns bytes that no copy uses.
+            let to = unsafe { self.uploads.staging.bytes(staging, piece.len()) };
             // SAFETY: `copy` only writes bytes that are initialised.
-            self.device.copiers.copy(piece, unsafe { &mut *(std::ptr::from_mut(to) as *mut _) });
+            self.device.copy_threads.copy(piece, unsafe { &mut *(std::ptr::from_mut(to) as *mut _) });
             self.send(staging, address + (index * PIECE) as CUdeviceptr, piece.len())?;
         }
         self.pause_timer();
         Ok(address)
     }
 
-    /// As [`upload`](Self::upload), of all parts one after the other.
-    pub(crate) fn upload_parts(&mut self, parts: &[&[u8]], context: &RunContext<'_>) -> Result<CUdeviceptr, Failure> {
+    /// As [`upload`](Self::upload), for the concatenation of all parts.
+    pub(super) fn upload_parts(&mut self, parts: &[&[u8]], check: &dyn IsCancelled) -> Result<CUdeviceptr, CudaError> {
         let Some(len) = parts.iter().try_fold(0_usize, |len, part| len.checked_add(part.len())) else {
-            // The same memory many times over; the arena says that there is not so much.
+            // Parts may be the same memory many times over. The arena fails, as no device has so much.
             return self.arena.alloc(&self.device, usize::MAX);
         };
         if len <= SLAB {
-            let (staging, address) = self.room_in_slab(len, context)?;
+            let (staging, address) = self.alloc_in_slab(len, check)?;
             let mut at = staging;
             for part in parts {
-                // SAFETY: within the room, since it is as large as all parts together; no copy uses it yet.
-                unsafe { self.uploads.pinned.bytes(at, part.len()) }.copy_from_slice(part);
+                // SAFETY: within the allocation, which is as large as all parts together; no copy uses it yet.
+                unsafe { self.uploads.staging.bytes(at, part.len()) }.copy_from_slice(part);
                 at += part.len();
             }
             return Ok(address);
         }
         let address = self.arena.alloc(&self.device, len)?;
         let mut sent = 0;
-        let (mut staging, mut room, mut filled) = (0, 0, 0);
+        let (mut staging, mut size, mut filled) = (0, 0, 0);
         for &(mut part) in parts {
             while !part.is_empty() {
-                if filled == room {
-                    context.check().map_err(Failure::Stopped)?;
-                    room = PIECE.min(len - sent);
-                    staging = self.stage(room, context)?;
+                if filled == size {
+                    check_cancelled(check)?;
+                    size = PIECE.min(len - sent);
+                    staging = self.stage(size, check)?;
                     filled = 0;
                 }
-                let (now, later) = part.split_at(part.len().min(room - filled));
-                // SAFETY: `stage` gives bytes that no copy uses.
-                let to = unsafe { self.uploads.pinned.bytes(staging + filled, now.len()) };
+                let (now, later) = part.split_at(part.len().min(size - filled));
+                // SAFETY: `stage` returns bytes that no copy uses.
+                let to = unsafe { self.uploads.staging.bytes(staging + filled, now.len()) };
                 // SAFETY: `copy` only writes bytes that are initialised.
-                self.device.copiers.copy(now, unsafe { &mut *(std::ptr::from_mut(to) as *mut _) });
+                self.device.copy_threads.copy(now, unsafe { &mut *(std::ptr::from_mut(to) as *mut _) });
                 filled += now.len();
-                if filled == room {
-                    self.send(staging, address + sent as CUdeviceptr, room)?;
-                    sent += room;
+                if filled == size {
+                    self.send(staging, address + sent as CUdeviceptr, size)?;
+                    sent += size;
                 }
                 part = later;
             }
@@ -132,31 +135,31 @@ impl Engine {
         Ok(address)
     }
 
-    fn upload_in_slab(&mut self, bytes: &[u8], context: &RunContext<'_>) -> Result<CUdeviceptr, Failure> {
-        let (staging, address) = self.room_in_slab(bytes.len(), context)?;
-        // SAFETY: the room is these bytes' alone, and no copy uses it yet.
-        unsafe { self.uploads.pinned.bytes(staging, bytes.len()) }.copy_from_slice(bytes);
+    fn upload_in_slab(&mut self, bytes: &[u8], check: &dyn IsCancelled) -> Result<CUdeviceptr, CudaError> {
+        let (staging, address) = self.alloc_in_slab(bytes.len(), check)?;
+        // SAFETY: allocated for these bytes, and no copy uses them yet.
+        unsafe { self.uploads.staging.bytes(staging, bytes.len()) }.copy_from_slice(bytes);
         Ok(address)
     }
 
-    /// Room for so many bytes, at most [`SLAB`], in staging, and where they will be on the device. It is past all that
-    /// has been sent of the slab.
-    fn room_in_slab(&mut self, len: usize, context: &RunContext<'_>) -> Result<(usize, CUdeviceptr), Failure> {
-        let taken = len.max(1).next_multiple_of(ALIGNMENT);
-        if self.uploads.slab.len - self.uploads.slab.used < taken {
+    /// Allocates `len` bytes, at most [`SLAB`], in staging memory and on the device, after all that has been sent of the
+    /// slab.
+    fn alloc_in_slab(&mut self, len: usize, check: &dyn IsCancelled) -> Result<(usize, CUdeviceptr), CudaError> {
+        let padded = len.max(1).next_multiple_of(ALIGNMENT);
+        if self.uploads.slab.len - self.uploads.slab.used < padded {
             self.flush()?;
             let address = self.arena.alloc(&self.device, SLAB)?;
-            let staging = self.stage(SLAB, context)?;
+            let staging = self.stage(SLAB, check)?;
             self.uploads.slab = Slab { staging, address, len: SLAB, used: 0, sent: 0 };
         }
         let slab = &mut self.uploads.slab;
-        let room = (slab.staging + slab.used, slab.address + slab.used as CUdeviceptr);
-        slab.used += taken;
-        Ok(room)
+        let allocated = (slab.staging + slab.used, slab.address + slab.used as CUdeviceptr);
+        slab.used += padded;
+        Ok(allocated)
     }
 
-    /// Sends what has gathered in the slab.
-    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+    /// Queues the copy of the arrays that the slab has collected.
+    pub(super) fn flush(&mut self) -> Result<(), CudaError> {
         let Slab { staging, address, used, sent, .. } = self.uploads.slab;
         if used > sent {
             self.uploads.slab.sent = used;
@@ -165,10 +168,10 @@ impl Engine {
         Ok(())
     }
 
-    /// `len` bytes of staging, at most a piece, that no copy uses.
-    fn stage(&mut self, len: usize, context: &RunContext<'_>) -> Result<usize, Failure> {
+    /// Allocates `len` bytes of staging memory, at most a piece, that no copy uses.
+    fn stage(&mut self, len: usize, check: &dyn IsCancelled) -> Result<usize, CudaError> {
         if PIECE - self.uploads.filled < len {
-            // The event covers all copies from this piece, so none may follow: the slab ends here too.
+            // The event must cover all copies from this piece, so the slab, which lies in it, ends too.
             self.flush()?;
             let uploads = &mut self.uploads;
             uploads.slab = Slab::default();
@@ -176,7 +179,7 @@ impl Engine {
             uploads.unread[uploads.piece] = true;
             let next = (uploads.piece + 1) % PIECES;
             if uploads.unread[next] {
-                self.stream.wait(Some(&uploads.events[next]), context)?;
+                self.stream.wait(Some(&uploads.events[next]), check)?;
                 uploads.unread[next] = false;
             }
             (uploads.piece, uploads.filled) = (next, 0);
@@ -187,27 +190,32 @@ impl Engine {
         Ok(at)
     }
 
-    /// Sends what the device can read by itself.
-    fn send_pinned(&mut self, from: Pinned, address: CUdeviceptr) -> Result<(), Failure> {
+    /// Queues a copy from pinned memory.
+    fn send_pinned(&mut self, from: Pinned, address: CUdeviceptr) -> Result<(), CudaError> {
         let (source, len) = (from.start().as_ptr().cast::<c_void>(), from.len);
-        // Until `end`, or a download, has seen the stream idle: its slab goes to nobody else, and nobody changes it.
-        self.held.push(from);
+        // Held until `end` or a download has seen the stream idle, so that the memory is neither reused nor changed.
+        self.in_flight.push(from);
         self.timer.enter(Some(Phase::Upload), &mut self.stream);
-        self.stream.expect(len);
-        // SAFETY: the source is pinned, and held until the stream has passed. The target is a buffer of the arena, which
-        // outlives the queued work.
+        self.stream.expect_copy(len);
+        // SAFETY: the source is pinned, and held until the copy is done. The target is a buffer of the arena, which outlives
+        // the queued work.
         self.stream.queue("cuMemcpyHtoDAsync", |driver, stream| unsafe {
             (driver.cuMemcpyHtoDAsync_v2)(address, source, len, stream)
         })
     }
 
-    fn send(&mut self, staging: usize, address: CUdeviceptr, len: usize) -> Result<(), Failure> {
-        let from = self.uploads.pinned.at(staging);
+    /// Queues a copy from staging memory.
+    fn send(&mut self, staging: usize, address: CUdeviceptr, len: usize) -> Result<(), CudaError> {
+        let from = self.uploads.staging.at(staging);
         self.timer.enter(Some(Phase::Upload), &mut self.stream);
-        // SAFETY: the source is pinned and stays as it is until the stream has passed: `stage` waits for that before it
-        // hands the piece out again. The target is a buffer of the arena, which outlives the queued work.
+        // SAFETY: the source is pinned and unchanged until the copy is done: `stage` waits for that before it reuses the
+        // piece. The target is a buffer of the arena, which outlives the queued work.
         self.stream.queue("cuMemcpyHtoDAsync", |driver, stream| unsafe {
             (driver.cuMemcpyHtoDAsync_v2)(address, from, len, stream)
         })
     }
+}
+
+fn check_cancelled(check: &dyn IsCancelled) -> Result<(), CudaError> {
+    if check.is_cancelled() { Err(CudaError::Cancelled) } else { Ok(()) }
 }

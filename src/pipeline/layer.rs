@@ -82,7 +82,7 @@ impl PipelineLayer {
         let registry = registry.into();
         let pure = |across: bool| {
             let pure = KernelCacheKey::new(Arc::clone(&registry));
-            if across { pure.across_tenants() } else { pure }
+            if across { pure.share_across_tenants() } else { pure }
         };
         if cfg!(not(feature = "cache")) && config.cache.is_some() {
             let reason = "the cache is not part of this program, which is built without the feature `cache`";

@@ -7,12 +7,12 @@ use std::time::Instant;
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 
+#[cfg(feature = "cuda")]
+use super::LaunchContext;
 use super::codec::{PinnedMemory, decode_json, decode_tensors, decode_within, encode_json, encode_tensors};
 use super::payload::{Encoding, Typed};
 use super::shared_run::{MemberResults, Members};
 use super::{BatchKey, Cost, Footprint, InvalidInput, Job, Kernel, KernelError, Payload, RunContext};
-#[cfg(feature = "cuda")]
-use crate::cuda::LaunchContext;
 use crate::request::RequestContext;
 
 /// The decoded input of a kernel, or the merged jobs of a shared run, with the type erased.

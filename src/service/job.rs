@@ -276,7 +276,11 @@ impl Job {
         self.input.as_ref().filter(|_| self.is_valid)
     }
 
-    fn prepared_input(&self) -> Result<&Input, KernelError> {
+    /// Returns the prepared input.
+    ///
+    /// # Errors
+    /// [`KernelError::Device`] if the job has not been prepared.
+    pub(crate) fn prepared_input(&self) -> Result<&Input, KernelError> {
         self.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))
     }
 }

@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Cost, Footprint, InvalidInput, KernelError, KernelInfo, RunContext};
 #[cfg(feature = "cuda")]
-use crate::cuda::LaunchContext;
+use super::LaunchContext;
+use super::{Cost, Footprint, InvalidInput, KernelError, KernelInfo, RunContext};
 
 /// A kernel: its description, typed input and output, validation, cost estimate, and its code for each backend.
 ///

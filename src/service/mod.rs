@@ -10,6 +10,8 @@
 mod cache_key;
 mod codec;
 mod cost;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod document;
 mod erased;
 mod error;
@@ -34,6 +36,8 @@ pub use crate::buffer::{Buffer, DType, Element};
 pub use cache_key::{KernelCacheKey, KernelKey, OwnedKernelKey};
 pub use codec::FloatArray;
 pub use cost::{Cost, Footprint};
+#[cfg(feature = "cuda")]
+pub use cuda::LaunchContext;
 pub use error::{BackendError, InvalidInput, KernelError};
 pub use host_memory::{HostMemory, HostMemoryError, HostReservation};
 pub use job::Job;
@@ -57,6 +61,7 @@ pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::{RequestMetadata, ResponseMetadata};
+#[cfg(test)]
 pub(crate) use payload::Encoding;
 #[cfg(feature = "axum")]
 pub(crate) use registry::Snapshot;

@@ -10,13 +10,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+#[cfg(feature = "cuda")]
+use super::LaunchContext;
 use super::codec::PinnedMemory;
 use super::erased::{ErasedKernel, Input, SharedKernel};
 use super::kernel_index::KernelIndex;
 use super::payload::Encoding;
 use super::{BatchKey, Footprint, Kernel, KernelError, KernelInfo, Payload, RunContext};
-#[cfg(feature = "cuda")]
-use crate::cuda::LaunchContext;
 use crate::panics::{LogLimit, Panicked, catch_panic};
 
 /// Maps ids and aliases to the kernels that a service can run.

@@ -1,4 +1,4 @@
-//! Requests that share a run: arrays joined and taken apart, and the same answers as alone.
+//! Requests that share a run: arrays joined and split, with the same outputs as alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +94,7 @@ impl Both {
         KernelService::with_backend(Arc::clone(&self.bench.registry), layer.layer(self.bench.backend.clone()))
     }
 
-    /// The answers together on CUDA, alone on CUDA and alone on the CPU.
+    /// The outputs together on CUDA, alone on CUDA and alone on the CPU.
     fn run<T: std::any::Any + Send + Sync>(&self, id: &'static str, inputs: Vec<Payload>) -> [Vec<Arc<T>>; 3] {
         let layer = BatchedLayer::for_workers(2)
             .max_requests(inputs.len())
@@ -103,11 +103,11 @@ impl Both {
         let service = self.batched(&layer);
         self.bench.runtime.block_on(async {
             let call = |input: &Payload| service.clone().oneshot(KernelRequest::new(id, input.clone()));
-            let together = join_all(inputs.iter().map(call)).await.into_iter().map(|answer| {
-                let answer = answer.unwrap();
-                let execution = &answer.execution;
+            let together = join_all(inputs.iter().map(call)).await.into_iter().map(|response| {
+                let response = response.unwrap();
+                let execution = &response.execution;
                 assert_eq!((execution.backend, execution.batch_size as usize), ("CUDA", inputs.len()));
-                answer.payload.downcast().unwrap()
+                response.payload.downcast().unwrap()
             });
             let together = together.collect();
             let (mut alone, mut cpu) = (Vec::new(), Vec::new());
@@ -214,9 +214,10 @@ fn many_batches_from_many_callers_do_not_mix() {
                         let len = 1 + (task as usize * 13 + round as usize * 7) % 1500;
                         let input = SaxpyInput { a: 2.0, x: vec![value; len].into(), y: vec![1.0; len].into() };
                         let request = KernelRequest::new("linalg/saxpy", Payload::typed(input));
-                        let answer = service.clone().oneshot(request).await.unwrap().payload.downcast::<SaxpyOutput>();
-                        let answer = answer.unwrap();
-                        assert!(answer.y.len() == len && answer.y.iter().all(|y| *y == 2.0 * value + 1.0));
+                        let response =
+                            service.clone().oneshot(request).await.unwrap().payload.downcast::<SaxpyOutput>();
+                        let response = response.unwrap();
+                        assert!(response.y.len() == len && response.y.iter().all(|y| *y == 2.0 * value + 1.0));
                     }
                 })
             })

@@ -1,12 +1,11 @@
-//! The contract of `tests/contract.rs` over one CUDA device with one lane and no queue.
+//! The contract of `tests/contract.rs` over one CUDA device with one worker and no queue.
 
 use tower_kernels::backends::cuda::CudaBackend;
-use tower_kernels::cuda::LaunchContext;
-use tower_kernels::service::{Buffer, KernelError, KernelRequest, KernelService};
+use tower_kernels::service::{Buffer, KernelError, KernelRequest, KernelService, LaunchContext};
 
 use crate::checks::{self, Subject};
 use crate::probe::{Bench, in_flight, request};
-use crate::stopping::{one, until_told};
+use crate::stopping::{one, until_cancelled};
 
 struct OneLane {
     service: KernelService<CudaBackend>,
@@ -24,7 +23,7 @@ impl Subject for OneLane {
         request("test/one")
     }
     fn endless(&self) -> KernelRequest {
-        request("test/until-told")
+        request("test/until-cancelled")
     }
     fn failing(&self) -> KernelRequest {
         request("test/fails")
@@ -35,11 +34,11 @@ impl Subject for OneLane {
 }
 
 fn fails(_: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
-    Err(KernelError::kernel("as it was told to"))
+    Err(KernelError::kernel("as the test demands"))
 }
 
 fn subject() -> OneLane {
-    let bench = Bench::with_queue(1, 0).with("test/one", one).with("test/until-told", until_told);
+    let bench = Bench::with_queue(1, 0).with("test/one", one).with("test/until-cancelled", until_cancelled);
     let bench = bench.with("test/fails", fails);
     OneLane { service: bench.service(), backend: bench.backend.clone() }
 }

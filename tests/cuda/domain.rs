@@ -1,5 +1,5 @@
-//! What a lost device takes with it, and what not: each kind of fault, a hang, two devices. Each in a process of its own,
-//! since the process is lost to CUDA afterwards.
+//! What the loss of a device affects: each kind of fault, a hang, two devices. Each runs in a process of its own, because
+//! CUDA cannot be used in the process afterwards.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,20 +8,20 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
 use tower_kernels::backends::{CudaState, Local};
-use tower_kernels::cuda::{self, Launch, LaunchContext};
+use tower_kernels::cuda::{self, Launch};
 use tower_kernels::service::{
     BackendKind, Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, KernelService, RunContext,
+    KernelResponse, KernelService, LaunchContext, RunContext,
 };
 
 use crate::faults::in_a_child;
 use crate::probe::{CODE, Nothing, Probe, Values, Where, request, run};
-use crate::stopping::until_told;
+use crate::stopping::until_cancelled;
 
 crate::tests! {
-    an_illegal_address_takes_only_what_ran_there
-    a_trap_takes_only_what_ran_there
-    a_misaligned_address_takes_only_what_ran_there
+    an_illegal_address_fails_only_what_ran_there
+    a_trap_fails_only_what_ran_there
+    a_misaligned_address_fails_only_what_ran_there
     a_device_that_hangs_is_lost_within_its_limit
 }
 
@@ -30,15 +30,15 @@ pub(crate) const TWO: &[crate::Test] = &[("cuda::domain::the_other_device_and_th
     in_a_child(&["--domain", "two"]);
 })];
 
-fn an_illegal_address_takes_only_what_ran_there() {
+fn an_illegal_address_fails_only_what_ran_there() {
     in_a_child(&["--domain", "astray"]);
 }
 
-fn a_trap_takes_only_what_ran_there() {
+fn a_trap_fails_only_what_ran_there() {
     in_a_child(&["--domain", "trap"]);
 }
 
-fn a_misaligned_address_takes_only_what_ran_there() {
+fn a_misaligned_address_fails_only_what_ran_there() {
     in_a_child(&["--domain", "misaligned"]);
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn child(what: &str) {
     println!("as expected");
 }
 
-/// Runs on the device until it is told to stop, and on the CPU not at all.
+/// Runs on the device until it is cancelled, and takes no time on the CPU.
 struct Held {
     pure: bool,
 }
@@ -86,7 +86,7 @@ impl Kernel for Held {
     }
 
     fn run_cuda(&self, _: &Nothing, cuda: &mut LaunchContext<'_>) -> Result<Values, KernelError> {
-        until_told(cuda).map(|values| Values { values })
+        until_cancelled(cuda).map(|values| Values { values })
     }
 }
 
@@ -104,7 +104,7 @@ fn registry(entry: &'static str) -> Arc<KernelRegistry> {
     let probe =
         |name, run: fn(&mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError>| Probe { name, memory: 0, run };
     registry.register(probe("test/pause", |cuda| pause(cuda, PAUSE).and_then(|out| cuda.download(&out)))).unwrap();
-    // Ends by itself in the end, so that the machine is there for who comes next.
+    // Ends by itself, so that the machine can be used by the next test.
     registry.register(probe("test/deaf", |cuda| pause(cuda, 100 * PAUSE).and_then(|out| cuda.download(&out)))).unwrap();
     let late = move |cuda: &mut LaunchContext<'_>| {
         let out = pause(cuda, PAUSE)?;
@@ -184,9 +184,9 @@ async fn fault(entry: &'static str, reason: &str) {
     let queued: Vec<_> = (0..20).map(|_| spawn("test/where")).collect();
     assert_eq!(lost(&local), [None], "20 ms and a pause of {alone:?}");
 
-    let answer = within(culprit).await;
-    assert!(matches!(&answer, Err(KernelError::DeviceLost { reason: why, .. }) if why.contains(reason)), "{answer:?}");
-    let answered = start.elapsed();
+    let result = within(culprit).await;
+    assert!(matches!(&result, Err(KernelError::DeviceLost { reason: why, .. }) if why.contains(reason)), "{result:?}");
+    let returned = start.elapsed();
     assert!(lost(&local)[0].as_ref().unwrap().contains(reason), "{:?}", lost(&local));
     let said = within(said).await;
     for job in queued {
@@ -195,12 +195,12 @@ async fn fault(entry: &'static str, reason: &str) {
     assert_eq!(within(pure).await.unwrap(), [0.0], "again, on the CPU");
     let other = within(other).await;
     assert!(matches!(other, Err(KernelError::DeviceLost { .. })), "{other:?}");
-    // What the driver takes to report a fault is its own, and nothing before that tells of it.
-    let driver = answered.saturating_sub(alone);
+    // The time that the driver takes to report the fault.
+    let driver = returned.saturating_sub(alone);
     println!(
-        "{entry}: {answer:?}\n    reported {driver:?} after the fault; from the start answered after {answered:?}, said so after {said:?}"
+        "{entry}: {result:?}\n    reported {driver:?} after the fault; from the start returned after {returned:?}, said so after {said:?}"
     );
-    assert!(said < answered + Duration::from_millis(100), "{said:?}");
+    assert!(said < returned + Duration::from_millis(100), "{said:?}");
     settled(&local).await;
 }
 
@@ -234,7 +234,7 @@ async fn two_devices() {
     let service = KernelService::with_backend(registry("astray"), local.clone());
     let call = |name| {
         let service = service.clone();
-        tokio::spawn(async move { answer(service, request(name)).await.map(|response| response.execution.device) })
+        tokio::spawn(async move { respond(service, request(name)).await.map(|response| response.execution.device) })
     };
     let mut used = [0; 2];
     for job in (0..200).map(|_| call("test/where")).collect::<Vec<_>>() {
@@ -247,23 +247,23 @@ async fn two_devices() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     let held = [call("test/pause"), call("test/pause"), call("test/pause")];
     let queued: Vec<_> = (0..40).map(|_| call("test/where")).collect();
-    let answer = within(culprit).await;
-    assert!(matches!(answer, Err(KernelError::DeviceLost { .. })), "{answer:?}");
+    let result = within(culprit).await;
+    assert!(matches!(result, Err(KernelError::DeviceLost { .. })), "{result:?}");
     let mut ran: Vec<_> = Vec::new();
     for job in queued {
         ran.push(within(job).await.unwrap());
     }
     let on = |device| ran.iter().filter(|&&ran| ran == device).count();
-    let mut answers = Vec::new();
+    let mut results = Vec::new();
     for job in held {
-        answers.push(within(job).await.map_err(|error| error.to_string()));
+        results.push(within(job).await.map_err(|error| error.to_string()));
     }
-    println!("two: queued jobs ran on 0: {}, 1: {}, CPU: {}; pauses: {answers:?}", on(Some(0)), on(Some(1)), on(None));
+    println!("two: queued jobs ran on 0: {}, 1: {}, CPU: {}; pauses: {results:?}", on(Some(0)), on(Some(1)), on(None));
 
     for (device, backend) in backends.iter().enumerate() {
         let alone = KernelService::with_backend(Arc::clone(service.registry()), backend.clone());
-        let answer = run(alone, request("test/where")).await;
-        println!("two: after the fault, device {device} by itself: {answer:?}");
+        let result = run(alone, request("test/where")).await;
+        println!("two: after the fault, device {device} by itself: {result:?}");
     }
     println!("two: {}", local.status());
     for _ in 0..1000 {
@@ -275,7 +275,7 @@ async fn two_devices() {
     settled(&local).await;
 }
 
-async fn answer(mut service: KernelService<Local>, request: KernelRequest) -> Result<KernelResponse, KernelError> {
+async fn respond(mut service: KernelService<Local>, request: KernelRequest) -> Result<KernelResponse, KernelError> {
     service.ready().await?.call(request).await
 }
 
@@ -283,11 +283,11 @@ async fn within<T>(task: tokio::task::JoinHandle<T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), task).await.expect("a job hangs").unwrap()
 }
 
-/// No slot is held any more.
+/// Waits until no job holds a permit.
 async fn settled(local: &Local) {
     let start = Instant::now();
     while tower::load::Load::load(local).jobs > 0 {
-        assert!(start.elapsed() < Duration::from_secs(5), "a slot was not given back: {:?}", local.status());
+        assert!(start.elapsed() < Duration::from_secs(5), "a permit was not released: {:?}", local.status());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(tower::load::Load::load(local).predicted, Duration::ZERO);

@@ -49,10 +49,10 @@ pub(crate) fn in_a_child(arguments: &[&str]) {
 
 pub(crate) fn lose_the_device() {
     let bench = Bench::new(2)
-        .with("test/until-told", |cuda| {
+        .with("test/until-cancelled", |cuda| {
             let out = cuda.zeroed::<f64>(1)?;
             let flag = cuda.cancel_flag();
-            cuda.launch(&CODE, "until_told", Launch::new(1, 1), &[&flag, &out])?;
+            cuda.launch(&CODE, "until_cancelled", Launch::new(1, 1), &[&flag, &out])?;
             cuda.download(&out)
         })
         .with("test/astray", |cuda| {
@@ -65,11 +65,11 @@ pub(crate) fn lose_the_device() {
     let both = KernelService::with_backend(std::sync::Arc::clone(&bench.registry), local.clone());
     bench.runtime.block_on(async {
         assert_eq!(run(both.clone(), request("test/where")).await.unwrap(), [1.0], "on the device");
-        // This one has reserved its slot before the fault.
+        // This one has reserved its permit before the fault.
         let mut reserved = bench.service();
         reserved.ready().await.unwrap();
 
-        let running = tokio::spawn(run(bench.service(), request("test/until-told")));
+        let running = tokio::spawn(run(bench.service(), request("test/until-cancelled")));
         tokio::time::sleep(Duration::from_millis(50)).await;
         let mut tasks = vec![running, tokio::spawn(run(bench.service(), request("test/astray")))];
         tasks.extend((0..8).map(|_| tokio::spawn(run(bench.service(), request("test/where")))));
@@ -95,7 +95,7 @@ pub(crate) fn lose_the_device() {
         let late = reserved.call(request("test/where")).await;
         assert!(matches!(late, Err(KernelError::DeviceLost { .. })), "{late:?}");
 
-        // Both kinds of kernel, many times: no slot leaks.
+        // Both kinds of kernel, many times: no permit leaks.
         for _ in 0..2000 {
             assert_eq!(run(both.clone(), request("test/where")).await.unwrap(), [0.0], "on the CPU");
             let only_cuda = run(both.clone(), request("test/astray")).await;

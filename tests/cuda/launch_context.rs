@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use tower_kernels::cuda::{Arg, DeviceBuffer, Launch, LaunchContext, Module};
+use tower_kernels::cuda::{Arg, DeviceBuffer, Launch, Module};
 use tower_kernels::error::{Classify, ErrorKind};
-use tower_kernels::service::{Buffer, KernelError};
+use tower_kernels::service::{Buffer, KernelError, LaunchContext};
 
 use crate::probe::{Bench, CODE, numbers, request, run};
 
@@ -12,15 +12,15 @@ crate::tests! {
     arrays_of_every_size_come_back_as_they_went
     many_small_arrays_keep_apart
     arguments_arrive_as_they_were_passed
-    arguments_that_do_not_fit_are_refused
+    arguments_that_do_not_match_are_rejected
     unwritten_memory_is_poisoned
-    a_buffer_of_an_earlier_request_is_refused
+    a_buffer_of_an_earlier_request_is_rejected
     dynamic_shared_memory_past_the_default
     a_shape_that_the_device_cannot_run_is_an_error_and_no_more
-    too_much_memory_is_refused_before_it_is_tried
+    too_much_memory_is_rejected_before_it_is_allocated
     code_that_does_not_compile_says_why
     ptx_that_does_not_load_says_why
-    lanes_do_not_mix
+    workers_do_not_share_buffers
 }
 
 const LAUNCH: Launch = Launch::new(64, 256);
@@ -89,7 +89,7 @@ fn arguments_arrive_as_they_were_passed() {
     assert_eq!(bench.run("test/types").unwrap(), expected);
 }
 
-fn arguments_that_do_not_fit_are_refused() {
+fn arguments_that_do_not_match_are_rejected() {
     let bench = Bench::new(1)
         .with("test/few", |cuda| {
             let out = cuda.alloc::<f64>(1)?;
@@ -121,17 +121,17 @@ fn unwritten_memory_is_poisoned() {
     }
 }
 
-fn a_buffer_of_an_earlier_request_is_refused() {
-    let kept = Arc::new(Mutex::new(None::<DeviceBuffer<f64>>));
-    let keeper = Arc::clone(&kept);
+fn a_buffer_of_an_earlier_request_is_rejected() {
+    let stored = Arc::new(Mutex::new(None::<DeviceBuffer<f64>>));
+    let store = Arc::clone(&stored);
     let bench = Bench::new(1)
-        .with("test/keep", move |cuda| {
+        .with("test/store", move |cuda| {
             let buffer = cuda.upload(&[1.0, 2.0])?;
-            *keeper.lock().unwrap() = Some(buffer);
+            *store.lock().unwrap() = Some(buffer);
             cuda.download(&buffer)
         })
         .with("test/use", move |cuda| {
-            let buffer = kept.lock().unwrap().expect("test/keep ran first");
+            let buffer = stored.lock().unwrap().expect("test/store ran first");
             assert!(matches!(cuda.download(&buffer), Err(KernelError::Kernel(_))));
             assert!(matches!(cuda.zero(&buffer), Err(KernelError::Kernel(_))));
             let out = cuda.alloc::<f64>(2)?;
@@ -139,7 +139,7 @@ fn a_buffer_of_an_earlier_request_is_refused() {
             assert!(matches!(launched, Err(KernelError::Kernel(_))));
             Ok(Buffer::default())
         });
-    bench.run("test/keep").unwrap();
+    bench.run("test/store").unwrap();
     bench.run("test/use").unwrap();
 }
 
@@ -169,12 +169,12 @@ fn a_shape_that_the_device_cannot_run_is_an_error_and_no_more() {
     assert!(bench.backend.lost().is_none());
 }
 
-fn too_much_memory_is_refused_before_it_is_tried() {
+fn too_much_memory_is_rejected_before_it_is_allocated() {
     // A context alone takes some hundred MiB.
     let total = Bench::new(1).backend.device().memory;
     let bench = Bench::new(1)
-        .with_memory("test/impossible", 1 << 50, |_| unreachable!("it was refused"))
-        .with_memory("test/full", total - (64 << 20), |_| unreachable!("it was refused"))
+        .with_memory("test/impossible", 1 << 50, |_| unreachable!("it was rejected"))
+        .with_memory("test/full", total - (64 << 20), |_| unreachable!("it was rejected"))
         .with("test/inside", move |cuda| cuda.alloc::<u8>(1 << 50).map(|_| Buffer::default()))
         .with("test/overflow", move |cuda| cuda.alloc::<f64>(usize::MAX).map(|_| Buffer::default()))
         .with("test/little", |cuda| cuda.zeroed(1).and_then(|zero| cuda.download(&zero)));
@@ -219,7 +219,7 @@ fn ptx_that_does_not_load_says_why() {
     assert!(bench.backend.lost().is_none());
 }
 
-fn lanes_do_not_mix() {
+fn workers_do_not_share_buffers() {
     let seeds = Arc::new(std::sync::atomic::AtomicU64::new(1));
     let bench = Bench::new(8).with("test/mix", move |cuda| {
         let seed = seeds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

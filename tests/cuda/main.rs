@@ -71,7 +71,7 @@ fn main() {
 }
 
 /// Tests that hold a time to a bound, which work of other tests on the device would move, and those that lose the device:
-/// while one process's faults and ends, the driver has been seen to keep those of others waiting for 20 s and more.
+/// while one process's faults and ends, the driver has been seen to delay those of others by 20 s and more.
 const ALONE: &[&str] = &[
     "domain::",
     "faults::",
@@ -79,7 +79,7 @@ const ALONE: &[&str] = &[
     "telemetry::a_kernel_that_streams_memory_comes_near_the_roof",
 ];
 
-/// Written to by whoever has the device to itself, read by all others.
+/// Locked for writing by a test that needs the device for itself, and for reading by all others.
 static DEVICE: RwLock<()> = RwLock::new(());
 
 pub(crate) type Test = (&'static str, fn());
@@ -97,9 +97,9 @@ fn test(applies: bool, name: &str, run: fn()) -> Trial {
     let name = name.trim_start_matches("cuda::");
     let alone = ALONE.iter().any(|alone| name.starts_with(alone));
     let body = move || {
-        // A test that fails while it holds the lock leaves nothing behind that another could trip over.
+        // The lock guards no data, so that a test which failed while it held the lock does not matter.
         let _alone = alone.then(|| DEVICE.write().unwrap_or_else(PoisonError::into_inner));
-        let _beside = (!alone).then(|| DEVICE.read().unwrap_or_else(PoisonError::into_inner));
+        let _shared = (!alone).then(|| DEVICE.read().unwrap_or_else(PoisonError::into_inner));
         std::panic::catch_unwind(run).map_err(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             Failed::from(text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned())).unwrap_or_default())

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tower::{Service, ServiceExt};
-use tower_kernels::cuda::{CudaUsage, LaunchContext};
+use tower_kernels::backends::cuda::CudaUsage;
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
-use tower_kernels::service::{Buffer, DType, KernelError, KernelRequest, Payload, Tensor, Tensors};
+use tower_kernels::service::{Buffer, DType, KernelError, KernelRequest, LaunchContext, Payload, Tensor, Tensors};
 
 use crate::probe::{Bench, numbers, request, run};
 
@@ -21,7 +21,7 @@ crate::tests! {
     what_is_uploaded_may_be_changed_and_dropped_at_once
     requests_that_exceed_memory_together_run_one_after_the_other
     small_requests_run_while_a_large_one_waits
-    who_waits_for_memory_can_leave_and_has_a_deadline
+    a_request_that_waits_for_memory_can_be_cancelled_or_expire
     a_kernel_that_wants_too_much_fails_alone
     idle_memory_goes_back_to_the_driver
 }
@@ -118,9 +118,9 @@ fn a_tensor_of_an_answer_is_pinned_memory_and_the_next_input() {
     let Payload::Tensors(first) = saxpy(&bench, tensors(1.0, ones(), ones())) else { panic!("tensors in") };
     let y = first.get("y").unwrap().clone();
     let one_slab = (4 * MIB) as u64;
-    assert_eq!(usage(&bench).pinned_in_use, one_slab, "the answer alone");
+    assert_eq!(usage(&bench).pinned_in_use, one_slab, "the response alone");
     drop(first);
-    // Both operands are the answer itself; the new answer is a slab more.
+    // Both operands are that response; the new response takes one slab more.
     let Payload::Tensors(second) = saxpy(&bench, tensors(1.0, y.clone(), y)) else { panic!("tensors in") };
     assert!(second.get("y").unwrap().data().chunks_exact(4).all(|b| b == 4.0_f32.to_le_bytes()));
     let part = second.get("y").unwrap().data().slice(17..);
@@ -157,7 +157,7 @@ fn with_the_pool_exhausted_arrays_go_through_staging() {
         let odd = || tensor(Bytes::from([&[0], &bytes[..]].concat()).slice(1..));
         let Payload::Tensors(output) = saxpy(&bench, tensors(0.0, odd(), odd())) else { panic!("tensors in") };
         assert!(output.get("y").unwrap().data() == &bytes);
-        // One of three arrays finds a place.
+        // There is memory for one of three arrays.
         let usage = usage(&bench);
         assert_eq!((usage.pinned_fallbacks, usage.pinned), (2 * round, 4 << 20), "{usage:?}");
     }
@@ -211,13 +211,13 @@ fn half_gib(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
     Ok(vec![f64::from(end[0])].into())
 }
 
-/// Keeps what it has been granted until its caller leaves. No code runs on the device meanwhile, for which the driver could
+/// Holds its memory until it is cancelled. No code runs on the device meanwhile, for which the driver could
 /// hold up the others.
-fn until_left(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
+fn hold_until_cancelled(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
     while cuda.context().check().is_ok() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    cuda.context().check().map(|()| unreachable!("it has left"))
+    cuda.context().check().map(|()| unreachable!("it is cancelled"))
 }
 
 fn requests_that_exceed_memory_together_run_one_after_the_other() {
@@ -246,7 +246,7 @@ fn requests_that_exceed_memory_together_run_one_after_the_other() {
 
 fn small_requests_run_while_a_large_one_waits() {
     let bench = Bench::configured(|config| (config.workers, config.device_bytes) = (2, Some(1 << 30)))
-        .with_memory("test/holds", 600 << 20, until_left)
+        .with_memory("test/holds", 600 << 20, hold_until_cancelled)
         .with_memory("test/large", 600 << 20, half_gib)
         .with_memory("test/medium", 100 << 20, |cuda| cuda.zeroed(1).and_then(|zero| cuda.download(&zero)))
         .with("test/small", |cuda| cuda.zeroed(1).and_then(|zero| cuda.download(&zero)));
@@ -269,20 +269,20 @@ fn small_requests_run_while_a_large_one_waits() {
     at_rest(&bench);
 }
 
-fn who_waits_for_memory_can_leave_and_has_a_deadline() {
+fn a_request_that_waits_for_memory_can_be_cancelled_or_expire() {
     let bench = Bench::configured(|config| (config.workers, config.device_bytes) = (2, Some(1 << 30)))
-        .with_memory("test/holds", 600 << 20, until_left)
+        .with_memory("test/holds", 600 << 20, hold_until_cancelled)
         .with_memory("test/large", 600 << 20, half_gib);
     bench.runtime.block_on(async {
         let holds = tokio::spawn(run(bench.service(), request("test/holds")));
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let leaves = tokio::spawn(run(bench.service(), request("test/large")));
+        let cancelled = tokio::spawn(run(bench.service(), request("test/large")));
         let late = request("test/large").with_timeout(Duration::from_millis(80));
         let start = Instant::now();
         let result = run(bench.service(), late).await;
         assert!(matches!(result, Err(KernelError::DeadlineExceeded { started: false })), "{result:?}");
         assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
-        leaves.abort();
+        cancelled.abort();
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!((usage(&bench).waiting, crate::probe::in_flight(&bench.backend)), (0, 1));
         holds.abort();
@@ -294,7 +294,7 @@ fn who_waits_for_memory_can_leave_and_has_a_deadline() {
 
 fn a_kernel_that_wants_too_much_fails_alone() {
     let bench = Bench::configured(|config| (config.workers, config.device_bytes) = (2, Some(1 << 30)))
-        .with_memory("test/never", 2 << 30, |_| unreachable!("it was refused"))
+        .with_memory("test/never", 2 << 30, |_| unreachable!("it was rejected"))
         .with("test/greedy", |cuda| cuda.zeroed::<u8>(2 << 30).map(|_| Buffer::default()))
         .with("test/grows", |cuda| {
             let mut all = Vec::new();

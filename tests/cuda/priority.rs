@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tower_kernels::cuda::{Launch, LaunchContext};
+use tower_kernels::cuda::Launch;
 use tower_kernels::request::Priority;
-use tower_kernels::service::{Buffer, KernelError};
+use tower_kernels::service::{Buffer, KernelError, LaunchContext};
 
 use crate::probe::{Bench, CODE, request, run};
 
@@ -13,7 +13,7 @@ crate::tests! {
     a_lane_serves_one_priority_after_the_other
 }
 
-/// Blocks of some 0.2 ms, two of which fill a multiprocessor, and forty times as many as there is room for.
+/// Blocks of some 0.2 ms, two of which fill a multiprocessor, forty times as many as the device can hold.
 fn fill(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
     let out = cuda.zeroed::<f64>(1)?;
     let blocks = cuda.device().multiprocessors * 2 * 40;
@@ -21,7 +21,7 @@ fn fill(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
     cuda.download(&out)
 }
 
-/// A kernel, so that it needs room on the device.
+/// Runs a kernel, which waits for a multiprocessor.
 fn small(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
     let x = cuda.upload(&[3.0])?;
     let out = cuda.alloc::<f64>(1)?;
@@ -59,7 +59,7 @@ fn high_priority_overtakes_low_priority_that_waits_for_room() {
         times[times.len() / 2]
     };
     let (low, high) = (median(Priority::Low), median(Priority::High));
-    println!("beside work of low priority: low {low:?}, high {high:?}");
+    println!("next to work of low priority: low {low:?}, high {high:?}");
     assert!(high * 2 < low, "low {low:?}, high {high:?}");
 }
 

@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
-use tower_kernels::cuda::{LaunchContext, Module};
+use tower_kernels::cuda::Module;
 use tower_kernels::service::{
     BackendKind, Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, KernelService, Payload, RunContext,
+    KernelResponse, KernelService, LaunchContext, Payload, RunContext,
 };
 
 pub(crate) use crate::wakes::Wakes;
@@ -131,11 +131,11 @@ impl Bench {
         self.runtime.block_on(run(self.service(), request(name)))
     }
 
-    /// Waits until no job holds a slot, which must not take long.
+    /// Waits until no job holds a permit, which must not take long.
     pub(crate) fn settle(&self) {
         let start = Instant::now();
         while in_flight(&self.backend) > 0 {
-            assert!(start.elapsed() < Duration::from_secs(5), "a slot was not given back");
+            assert!(start.elapsed() < Duration::from_secs(5), "a permit was not released");
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -180,7 +180,7 @@ pub(crate) static CODE: Module = {
         extern "C" __global__ void all_types(unsigned a, int b, u64 c, long long d, float e, double f, double* out) {
             out[0] = a; out[1] = b; out[2] = c; out[3] = d; out[4] = e; out[5] = f;
         }
-        extern "C" __global__ void until_told(const volatile unsigned* stop, double* out) {
+        extern "C" __global__ void until_cancelled(const volatile unsigned* stop, double* out) {
             while (*stop == 0) {}
             out[0] = 1.0;
         }

@@ -1,11 +1,11 @@
-//! Callers that leave, deadlines, and panics.
+//! Cancellation, deadlines, and panics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tower_kernels::cuda::{Launch, LaunchContext};
-use tower_kernels::service::{Buffer, KernelError};
+use tower_kernels::cuda::Launch;
+use tower_kernels::service::{Buffer, KernelError, LaunchContext};
 
 use crate::probe::{Bench, CODE, in_flight, request, run};
 
@@ -14,14 +14,14 @@ crate::tests! {
     a_deadline_reaches_a_running_kernel
     a_deadline_stops_between_launches
     a_panic_is_its_callers_alone
-    a_kernel_is_told_while_the_driver_holds_up_its_lane
-    what_waits_is_not_started_once_its_caller_has_left
+    a_kernel_is_cancelled_while_the_driver_blocks_its_worker
+    a_waiting_request_is_not_started_once_it_is_cancelled
 }
 
-pub(crate) fn until_told(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
+pub(crate) fn until_cancelled(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError> {
     let out = cuda.zeroed::<f64>(1)?;
     let flag = cuda.cancel_flag();
-    cuda.launch(&CODE, "until_told", Launch::new(1, 1), &[&flag, &out])?;
+    cuda.launch(&CODE, "until_cancelled", Launch::new(1, 1), &[&flag, &out])?;
     cuda.download(&out)
 }
 
@@ -31,12 +31,12 @@ pub(crate) fn one(cuda: &mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelErr
 }
 
 fn dropping_the_future_reaches_a_running_kernel() {
-    let bench = Bench::new(2).with("test/until-told", until_told).with("test/one", one);
+    let bench = Bench::new(2).with("test/until-cancelled", until_cancelled).with("test/one", one);
     for _ in 0..3 {
         bench.runtime.block_on(async {
-            let left =
-                tokio::time::timeout(Duration::from_millis(50), run(bench.service(), request("test/until-told")));
-            left.await.expect_err("nobody has told it yet");
+            let timed_out =
+                tokio::time::timeout(Duration::from_millis(50), run(bench.service(), request("test/until-cancelled")));
+            timed_out.await.expect_err("it runs until it is cancelled");
         });
         bench.settle();
         assert_eq!(bench.run("test/one").unwrap(), [1.0]);
@@ -44,8 +44,8 @@ fn dropping_the_future_reaches_a_running_kernel() {
 }
 
 fn a_deadline_reaches_a_running_kernel() {
-    let bench = Bench::new(1).with("test/until-told", until_told).with("test/one", one);
-    let request = request("test/until-told").with_timeout(Duration::from_millis(50));
+    let bench = Bench::new(1).with("test/until-cancelled", until_cancelled).with("test/one", one);
+    let request = request("test/until-cancelled").with_timeout(Duration::from_millis(50));
     let start = Instant::now();
     let result = bench.runtime.block_on(run(bench.service(), request));
     assert!(matches!(result, Err(KernelError::DeadlineExceeded { started: true })), "{result:?}");
@@ -78,12 +78,12 @@ fn a_panic_is_its_callers_alone() {
     let bench = Bench::new(1).with("test/one", one).with("test/panic", |cuda| {
         let out = cuda.zeroed::<f64>(1)?;
         cuda.launch(&CODE, "pass_time", Launch::new(1, 1), &[&10_000_000_u64, &out])?;
-        panic!("with work under way")
+        panic!("with queued work")
     });
     for _ in 0..3 {
         let result = bench.run("test/panic");
         assert!(
-            matches!(&result, Err(KernelError::Panicked { message }) if message.contains("under way")),
+            matches!(&result, Err(KernelError::Panicked { message }) if message.contains("queued work")),
             "{result:?}"
         );
         assert_eq!(bench.run("test/one").unwrap(), [1.0]);
@@ -91,22 +91,22 @@ fn a_panic_is_its_callers_alone() {
     bench.settle();
 }
 
-fn a_kernel_is_told_while_the_driver_holds_up_its_lane() {
-    let bench = Bench::new(1).with("test/until-told", until_told).with("test/one", one);
+fn a_kernel_is_cancelled_while_the_driver_blocks_its_worker() {
+    let bench = Bench::new(1).with("test/until-cancelled", until_cancelled).with("test/one", one);
     // Its code is there before anything runs that it would have to wait for.
     bench.runtime.block_on(async {
-        let told = request("test/until-told").with_timeout(Duration::from_millis(200));
-        assert!(run(bench.service(), told).await.is_err());
+        let late = request("test/until-cancelled").with_timeout(Duration::from_millis(200));
+        assert!(run(bench.service(), late).await.is_err());
         for _ in 0..5 {
-            let running = tokio::spawn(run(bench.service(), request("test/until-told")));
+            let running = tokio::spawn(run(bench.service(), request("test/until-cancelled")));
             tokio::time::sleep(Duration::from_millis(20)).await;
-            // What this frees, the driver frees when the kernel has ended, and lets nobody else in meanwhile.
+            // The driver frees the memory of this one when the kernel has ended, and blocks other calls meanwhile.
             let other = std::thread::spawn(|| drop(Bench::new(1)));
             tokio::time::sleep(Duration::from_millis(100)).await;
             running.abort();
             let start = Instant::now();
             while in_flight(&bench.backend) > 0 {
-                assert!(start.elapsed() < Duration::from_secs(5), "nobody told the kernel");
+                assert!(start.elapsed() < Duration::from_secs(5), "the kernel was not told to stop");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             other.join().unwrap();
@@ -115,15 +115,15 @@ fn a_kernel_is_told_while_the_driver_holds_up_its_lane() {
     assert_eq!(bench.run("test/one").unwrap(), [1.0]);
 }
 
-fn what_waits_is_not_started_once_its_caller_has_left() {
+fn a_waiting_request_is_not_started_once_it_is_cancelled() {
     let started = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&started);
-    let bench = Bench::new(1).with("test/until-told", until_told).with("test/counted", move |cuda| {
+    let bench = Bench::new(1).with("test/until-cancelled", until_cancelled).with("test/counted", move |cuda| {
         count.fetch_add(1, Ordering::Relaxed);
         one(cuda)
     });
     bench.runtime.block_on(async {
-        let running = tokio::spawn(run(bench.service(), request("test/until-told")));
+        let running = tokio::spawn(run(bench.service(), request("test/until-cancelled")));
         tokio::time::sleep(Duration::from_millis(20)).await;
         let waiting: Vec<_> = (0..10).map(|_| tokio::spawn(run(bench.service(), request("test/counted")))).collect();
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tower::{Service, ServiceExt};
-use tower_kernels::cuda::{Gpu, Launch, LaunchContext, Module};
+use tower_kernels::cuda::{Gpu, Launch, Module};
 use tower_kernels::kernels::linalg::saxpy::SaxpyInput;
 use tower_kernels::request::{DeviceTimes, Execution};
-use tower_kernels::service::{Buffer, KernelError, KernelRequest, Payload};
+use tower_kernels::service::{Buffer, KernelError, KernelRequest, LaunchContext, Payload};
 
 use crate::probe::{Bench, numbers, request};
 
@@ -147,7 +147,7 @@ fn more_phases_than_there_are_marks_for() {
             (0..200).try_for_each(|_| spin(cuda, MILLISECOND / 10).and_then(|()| cuda.wait()))?;
             Ok(Buffer::default())
         })
-        .with("test/on-the-way", |cuda| {
+        .with("test/queued", |cuda| {
             // The device has the first launch to do while the host queues the rest.
             spin(cuda, 20 * MILLISECOND)?;
             for turn in 0..200 {
@@ -157,7 +157,7 @@ fn more_phases_than_there_are_marks_for() {
             Ok(Buffer::default())
         });
     measures(20 * MILLISECOND, || times(&run(&bench, "test/waits")));
-    assert_eq!(run(&bench, "test/on-the-way").device_times, None, "a part of its times would be no answer");
+    assert_eq!(run(&bench, "test/queued").device_times, None, "an incomplete measurement is not reported");
     measures(20 * MILLISECOND, || times(&run(&bench, "test/waits")));
 }
 
@@ -205,7 +205,7 @@ fn a_kernel_that_streams_memory_comes_near_the_roof() {
     execute(&bench, "linalg/saxpy", saxpy());
     let times = times(&execute(&bench, "linalg/saxpy", saxpy()));
     let fraction = times.roofline().expect("there is a peak and a launch");
-    // Debug builds fill the answer first, to find what is not written; that counts as the kernel's time.
+    // Debug builds fill the output first, to find what is not written; that counts as the kernel's time.
     assert!((0.4..1.1).contains(&fraction), "{fraction}: {times:?}");
 }
 
@@ -215,12 +215,12 @@ fn sensors(bench: &Bench) -> Gpu {
 
 fn sensors_agree_with_what_is_allocated() {
     const GIB: u64 = 1 << 30;
-    // Tests beside this one take and give back memory meanwhile, so a round may see more or less.
+    // Other tests allocate and free memory meanwhile, so a round may see more or less.
     let mut seen = Vec::new();
     for _ in 0..40 {
         let bench = Bench::new(1);
         let gpu = sensors(&bench);
-        let used = move || gpu.read().and_then(|reading| reading.memory_used).expect("memory is always told");
+        let used = move || gpu.read().and_then(|reading| reading.memory_used).expect("memory is always read");
         let before = used();
         let bench = bench.with_memory("test/gib", GIB, move |cuda| {
             let memory = cuda.zeroed::<u8>(GIB as usize)?;
@@ -243,13 +243,13 @@ fn sensors_tell_what_there_is() {
         .with("test/busy", |cuda| spin(cuda, 400 * MILLISECOND).and_then(|()| cuda.wait()).map(|()| Buffer::default()));
     run(&bench, "test/busy");
     run(&bench, "test/busy");
-    let reading = sensors(&bench).read().expect("they answer");
+    let reading = sensors(&bench).read().expect("they can be read");
     assert!(reading.uuid.starts_with("GPU-") || reading.uuid.starts_with("MIG-"), "{reading:?}");
     assert_eq!(reading.device, 0);
     assert!(reading.memory_total.unwrap() >= bench.backend.device().memory, "{reading:?}");
     assert!((1..120).contains(&reading.temperature.unwrap()), "{reading:?}");
     assert!(reading.power.unwrap() > 1.0 && reading.power_limit.unwrap() > reading.power.unwrap() / 2.0, "{reading:?}");
-    // Of the last second or less; where the device is cut up into instances it is not told.
+    // Of the last second or less; it is absent where the device is partitioned into instances.
     if let Some(utilization) = reading.utilization {
         assert!(utilization > 0.1 && utilization <= 1.0, "{reading:?}");
     }

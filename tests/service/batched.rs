@@ -77,7 +77,7 @@ impl Kernel for Double {
 type Service_ = KernelService<Batched<CpuBackend>>;
 type Answer = Result<KernelResponse, BatchError<KernelError>>;
 
-/// With one lane; so many requests share a run, and wait for each other.
+/// A service with one worker, whose runs wait for this many requests.
 fn service(requests: usize, cost: Cost) -> (Service_, Arc<AtomicUsize>) {
     let (registry, runs) = (KernelRegistry::new(), Arc::new(AtomicUsize::new(0)));
     registry.register(Double { cost, runs: Arc::clone(&runs) }).unwrap();
@@ -175,7 +175,7 @@ async fn a_run_ends_when_all_who_share_it_have_left_and_not_before() {
         assert!(begun.elapsed() < Duration::from_secs(60), "the run goes on for nobody");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // And the lane is as good as before.
+    // And the worker is as good as before.
     let answers = all(&service, [typed(&[1.0]), typed(&[2.0])]).await;
     assert_eq!(numbers(&answers[1]), [4.0]);
 }
@@ -183,7 +183,7 @@ async fn a_run_ends_when_all_who_share_it_have_left_and_not_before() {
 #[tokio::test]
 async fn who_is_late_by_the_time_of_the_run_is_told_so_and_holds_nobody_up() {
     let (service, _) = service(2, LARGE);
-    // The one lane is at work until after the deadline.
+    // The only worker is busy until after the deadline.
     let busy = service.backend().get_ref().backend().clone();
     let busy = KernelService::with_backend(Arc::clone(service.registry()), busy);
     let mut held = request(typed(&[15.0]));
@@ -195,7 +195,7 @@ async fn who_is_late_by_the_time_of_the_run_is_told_so_and_holds_nobody_up() {
     let (late, other) = tokio::join!(service.clone().oneshot(late), service.clone().oneshot(request(typed(&[2.0]))));
     assert_eq!(late.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
     assert_eq!(numbers(&other), [4.0]);
-    assert!(other.is_ok() && Instant::now() >= deadline, "they have waited for the lane");
+    assert!(other.is_ok() && Instant::now() >= deadline, "they have waited for the worker");
     assert_eq!(held.await.unwrap().unwrap_err().kind(), ErrorKind::DeadlineExceeded);
 }
 

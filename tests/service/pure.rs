@@ -112,7 +112,7 @@ async fn tenants_share_answers_only_where_it_is_said() {
         request
     };
     for (across, hits) in [(false, 0), (true, 2)] {
-        let (mut service, cache) = cached(|pure| if across { pure.across_tenants() } else { pure });
+        let (mut service, cache) = cached(|pure| if across { pure.share_across_tenants() } else { pure });
         for request in [of("acme"), of("umbrella"), json("test/pure", "[1.0]")] {
             run(&mut service, request).await;
         }

@@ -1,4 +1,4 @@
-//! Several devices, opened together.
+//! [`CudaDevices`]: several devices, opened together.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use super::{CudaBackend, CudaConfig};
 use crate::backends::CudaState;
 use crate::cuda::{Unavailable, devices};
 
-/// The CUDA devices that a process works with: those that were opened, and those that could not be.
+/// The CUDA devices of a process: those that are open, and those that could not be opened.
 #[derive(Clone, Debug)]
 pub struct CudaDevices {
     open: Vec<CudaBackend>,
     missing: Vec<MissingDevice>,
 }
 
-/// A device that was to be opened and could not be.
+/// A device that could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct MissingDevice {
-    /// The driver's number for it.
+    /// The ordinal by which the driver knows it.
     pub ordinal: u32,
     /// Why it could not be opened.
     pub reason: String,
@@ -33,21 +33,21 @@ impl fmt::Display for MissingDevice {
 }
 
 impl CudaDevices {
-    /// All devices that the driver sees, each in the default layout for so many. A device takes a few hundred
-    /// milliseconds, and they are opened at the same time.
+    /// Opens all devices that the driver sees, with the default configuration for their number. A device takes a few hundred
+    /// milliseconds; they are opened at the same time.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why no device is available.
     pub fn open() -> Result<Self, Unavailable> {
         let ordinals: Vec<_> = devices()?.iter().map(|device| device.ordinal).collect();
         let config = CudaConfig::for_devices(ordinals.len());
         Self::with_config(&ordinals, &config)
     }
 
-    /// The devices of these numbers, each in this layout.
+    /// Opens the devices with these ordinals, each with this configuration.
     ///
     /// # Errors
-    /// Why there is none: what is wrong with the first of them.
+    /// Why the first of them is not available, if none is.
     pub fn with_config(ordinals: &[u32], config: &CudaConfig) -> Result<Self, Unavailable> {
         let mut ordinals = ordinals.to_vec();
         ordinals.sort_unstable();
@@ -75,12 +75,12 @@ impl CudaDevices {
         if this.open.is_empty() { Err(first.unwrap_or(Unavailable::NoDevice)) } else { Ok(this) }
     }
 
-    /// Those that were opened, by their numbers. Each may have been lost since.
+    /// Returns the devices that were opened, by ordinal. Each may have been lost since.
     pub fn backends(&self) -> &[CudaBackend] {
         &self.open
     }
 
-    /// Those that could not be opened.
+    /// Returns the devices that could not be opened.
     pub fn missing(&self) -> &[MissingDevice] {
         &self.missing
     }

@@ -1,38 +1,45 @@
-//! Runs kernels on an NVIDIA GPU.
+//! Runs kernels on NVIDIA GPUs.
 //!
-//! Nothing is needed to build it, and only the driver to run it: its library is loaded at run time, and kernels come as
-//! machine code for compute capabilities 8.x, 9.x and 10.x and as PTX for all others from 7.5 on. [`devices`] says what there is, or why CUDA is off.
+//! [`CudaBackend`] is one device, [`CudaDevices`] are several. They are built on the [device runtime](crate::cuda), which
+//! needs no CUDA toolkit, and to run only the driver.
 //!
-//! A lane owns a stream, staging memory and an arena on the device, so that a request allocates nothing. A kernel's host
-//! code sees its lane as a [`LaunchContext`]. While it waits for the device the lane polls, first without a pause and then with
-//! short ones, and looks whether the caller is still there; a caller's leaving stops further launches, and running
-//! kernels can poll [`LaunchContext::cancel_flag`]. The slot is free when the device is done with the work.
+//! # Workers
+//! A worker is a thread that owns CUDA streams, staging memory and device memory, which it reuses from request to request. A
+//! kernel's host code runs on it with a [`LaunchContext`](crate::service::LaunchContext). While the worker waits for the
+//! device it polls, first without a pause and then with short ones, and checks for cancellation: a cancelled request launches
+//! nothing more, and running kernels can poll [`LaunchContext::cancel_flag`](crate::cuda::LaunchContext::cancel_flag). The
+//! request's permit is released when the device has finished its work.
 //!
-//! A lane has a stream for each [`Priority`](crate::request::Priority), and a request's work goes to its own. Where blocks
-//! of several requests wait for room on the device, those of the highest priority are next. Nothing that runs is stopped
-//! for them, copies are served in the order they come, and before the lanes the queue knows no priority.
+//! A worker has a stream for each [`Priority`](crate::request::Priority), and a request's work is queued on the stream of its
+//! own. Where blocks of several requests wait for a multiprocessor, those of the highest priority are scheduled first.
+//! Running blocks are not preempted, and copies are served in the order they were queued.
 //!
-//! The driver maps streams to connections, 8 unless the environment variable `CUDA_DEVICE_MAX_CONNECTIONS` says otherwise
-//! (32 at most). Streams on one connection wait for each other, so a small request can wait for a long kernel of another
-//! cuda. Set it to 32 before the process starts where there are long kernels and more than 8 streams: as many as lanes, for
-//! each priority that is used.
+//! # Streams that wait for each other
+//! The driver maps streams to hardware queues: 8, unless the environment variable `CUDA_DEVICE_MAX_CONNECTIONS` says
+//! otherwise (32 at most). Streams on one queue wait for each other, so a small request can wait for a long kernel of another
+//! worker. Where there are long kernels and more than 8 streams (the workers times the priorities that are used), set it to
+//! 32 before the process starts.
 //!
-//! Some of the driver's calls wait for all that runs on the device: memory that goes back to the driver, a module's first
-//! load. So a lane that grows its arena beyond what was needed before, or runs a kernel for the first time, can wait for
-//! a long kernel of another cuda. In the steady state there are no such calls.
+//! Some calls of the driver wait for everything that runs on the device: freeing memory, and loading a module. So a worker
+//! that needs more device memory than before, or runs a kernel for the first time, can wait for a long kernel of another.
+//! There are no such calls in the steady state.
 //!
-//! The device itself measures how long one request in so many ([`CudaConfig::timing_sample_interval`]) was at its copies and its
-//! kernels; the response has it as [`DeviceTimes`], beside what the kernel's own cost would
-//! take at the device's [`Peak`]. [`Gpu`] reads its sensors, where NVIDIA's management library is there.
+//! # Telemetry
+//! One in [`CudaConfig::timing_sample_interval`] requests is timed with CUDA events: the response has the times of its copies
+//! and kernels as [`DeviceTimes`](crate::request::DeviceTimes), with the time that the kernel's cost would take at the
+//! device's [`Peak`]. [`Gpu`] reads the device's sensors, if NVIDIA's management library is installed.
 //!
-//! A fault of running code (an illegal address, an assertion) takes the device away from the whole process: CUDA has no
-//! way back. The backend then fails at once, with [`KernelError::DeviceLost`] to everybody. A device that does not stop
-//! when it is told to, for longer than [`CudaConfig::hang_timeout`], is lost as well: nothing of it is freed then, because it may
-//! still write to what it was given, and because the driver would wait for it.
+//! # Lost devices
+//! A fault of running code (an illegal address, an assertion) makes the device unusable for the whole process, and CUDA
+//! cannot recover it. The backend then fails every request with [`KernelError::DeviceLost`]. A device that does not stop
+//! cancelled work within [`CudaConfig::hang_timeout`] is lost as well. Nothing of it is freed then, because it may still
+//! write to its memory, and because the driver would wait for it.
 
 mod devices;
+mod memory_budget;
+mod usage;
+mod worker;
 
-use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
@@ -43,39 +50,41 @@ use tower::load::Load;
 use tower_service::Service;
 
 pub use self::devices::{CudaDevices, MissingDevice};
-use super::worker_pool::{PoolHandle, PoolLoad, PoolStatus, Profile, Reservation, RunFuture, Worker, WorkerPool};
+pub use self::usage::CudaUsage;
+use self::worker::CudaWorker;
+use super::worker_pool::{MemoryBudget, PoolHandle, PoolLoad, PoolStatus, Profile, RunFuture, WorkerPool};
 pub use crate::cuda::CudaConfig;
-use crate::cuda::{CudaUsage, Device, DeviceInfo, Engine, Gpu, Peak, PinnedMemory, Unavailable};
-#[cfg(doc)]
-use crate::cuda::{LaunchContext, devices};
-use crate::request::DeviceTimes;
-use crate::service::{BackendKind, Job, KernelError, KernelResponse, Payload, RunContext};
+use crate::cuda::{CudaError, Device, DeviceInfo, Gpu, Peak, PinnedMemory, StreamExecutor, Unavailable};
+use crate::service::{BackendKind, Job, KernelError, KernelResponse};
 
 /// One CUDA device as a backend.
 ///
-/// Dropping the last handle and the last future waits until the lanes have left the driver, for a second at most.
-// `PoolHandle`'s own `Clone` starts without a reservation.
+/// Dropping the last handle, after the last future, waits until the workers have ended their calls of the driver, for at most
+/// a second.
+// The derived `Clone` starts without a permit, as that of `PoolHandle` does.
 #[derive(Clone, Debug)]
 pub struct CudaBackend {
     handle: PoolHandle,
     device: Arc<Device>,
+    memory_budget: Arc<MemoryBudget>,
 }
 
 impl CudaBackend {
-    /// The device of this number, in the default layout. It takes a few hundred milliseconds.
+    /// Opens the device with this ordinal, with the default configuration. This takes a few hundred milliseconds.
     ///
     /// # Errors
-    /// Why there is no such device.
+    /// Why the device is not available.
     pub fn open(ordinal: u32) -> Result<Self, Unavailable> {
         Self::with_config(ordinal, CudaConfig::default())
     }
 
-    /// The device of this number, in a layout of your choice; no lanes at all counts as one.
+    /// Opens the device with this ordinal. This takes a few hundred milliseconds.
     ///
     /// # Errors
-    /// Why there is no such device.
+    /// Why the device is not available.
     pub fn with_config(ordinal: u32, config: CudaConfig) -> Result<Self, Unavailable> {
-        let device = Arc::new(Device::open(ordinal, &config)?);
+        let (device, memory_budget) = Device::open(ordinal, &config, MemoryBudget::new)?;
+        let device = Arc::new(device);
         let profile = Profile {
             backend: BackendKind::Cuda,
             device: Some(ordinal),
@@ -83,37 +92,38 @@ impl CudaBackend {
             inline: config.inline,
             busy_poll: config.busy_poll,
             shutdown_grace: Duration::from_secs(1),
-            // PCIe is what most requests wait for.
+            // The PCIe bus bounds most requests.
             bytes_per_second: 20e9,
             operations_per_second: 5e12,
         };
         let workers = |pool: &Arc<super::worker_pool::PoolState>| {
-            let engine = |lane| Engine::new(Arc::clone(&device), Arc::clone(pool), &config, lane);
-            let workers: Result<Vec<_>, _> =
-                (0..config.workers.max(1)).map(engine).map(|engine| engine.map(CudaWorker::new)).collect();
-            workers.map_err(|failure| KernelError::Device(failure.text(device.driver)))
+            let closing = Arc::clone(pool);
+            device.health.on_lost(move |lost| closing.close(lost.clone().into()));
+            let worker = |index| StreamExecutor::new(Arc::clone(&device), &config, index).map(CudaWorker::new);
+            let workers: Result<Vec<_>, CudaError> = (0..config.workers.max(1)).map(worker).collect();
+            workers.map_err(|error| KernelError::Device(error.to_string()))
         };
-        let lanes = WorkerPool::start(profile, config.queue, Some(Arc::clone(&device.memory_budget)), workers);
-        let lanes = lanes.map_err(|error| Unavailable::Failed(error.to_string()))?;
-        Ok(Self { handle: PoolHandle::new(Arc::new(lanes)), device })
+        let pool = WorkerPool::start(profile, config.queue, Some(Arc::clone(&memory_budget)), workers);
+        let pool = pool.map_err(|error| Unavailable::Failed(error.to_string()))?;
+        Ok(Self { handle: PoolHandle::new(Arc::new(pool)), device, memory_budget })
     }
 
-    /// The device.
+    /// Returns the properties of the device.
     pub fn device(&self) -> &DeviceInfo {
         &self.device.info
     }
 
-    /// What the device could move and compute in a second at most, where the driver tells its clocks.
+    /// Returns the device's peak bandwidth and throughput, if the driver knows its clocks.
     pub fn peak(&self) -> Option<Peak> {
         self.device.peak
     }
 
-    /// The device's own sensors, where NVIDIA's management library is there and knows it.
+    /// Returns the device's sensors, if NVIDIA's management library is installed and knows the device.
     pub fn gpu(&self) -> Option<&Gpu> {
         self.device.gpu.as_ref()
     }
 
-    /// Why the device is of no use any more; `None` while it is.
+    /// Returns why the device is lost; `None` while it is not.
     pub fn lost(&self) -> Option<&KernelError> {
         self.handle.pool().state().closed()
     }
@@ -122,40 +132,50 @@ impl CudaBackend {
         self.handle.pool()
     }
 
-    /// The device and how it is.
+    /// Returns the state of the device and its workers.
     pub fn status(&self) -> CudaStatus {
         let lost = self.lost().map(|lost| match lost {
             KernelError::DeviceLost { reason, .. } => format!("{lost}: {reason}"),
             other => other.to_string(),
         });
-        CudaStatus {
-            device: self.device().clone(),
-            lost,
-            pool: self.handle.pool().status(),
-            usage: self.device.usage(),
+        CudaStatus { device: self.device().clone(), lost, pool: self.handle.pool().status(), usage: self.usage() }
+    }
+
+    fn usage(&self) -> CudaUsage {
+        let (budget, pinned) = (self.memory_budget.usage(), self.device.pinned.usage());
+        CudaUsage {
+            device_capacity: self.memory_budget.capacity(),
+            device_reserved: budget.reserved,
+            device_idle: self.device.idle_memory(),
+            waiting: budget.waiting,
+            waits: budget.waits,
+            rejections: budget.rejections,
+            pinned: pinned.bytes as u64,
+            pinned_in_use: pinned.in_use as u64,
+            pinned_fallbacks: pinned.fallbacks,
         }
     }
 
-    /// The pool of pinned memory, for callers that pass typed inputs: an input that lies there is uploaded at the speed of
-    /// the bus. Large results and decoded inputs are put there anyway.
+    /// Returns the pool of pinned memory, for typed inputs: an input in pinned memory is uploaded at the rate of the bus.
+    /// Large results and decoded tensors are put there without further ado.
     pub fn pinned_memory(&self) -> &PinnedMemory {
         &self.device.pinned
     }
 }
 
-/// A device and how it is.
+/// The state of a device and its workers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct CudaStatus {
     /// The device.
     #[serde(flatten)]
     pub device: DeviceInfo,
-    /// Why it is of no use any more; absent while it is.
+    /// Why the device is lost; absent while it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<String>,
-    /// What runs and waits there.
+    /// The workers, and the requests that run and wait.
     pub pool: PoolStatus,
-    /// What it holds of the memory.
+    /// The memory in use.
     pub usage: CudaUsage,
 }
 
@@ -178,59 +198,5 @@ impl Load for CudaBackend {
 
     fn load(&self) -> PoolLoad {
         self.handle.pool().load()
-    }
-}
-
-struct CudaWorker(ManuallyDrop<Engine>);
-
-impl CudaWorker {
-    fn new(engine: Engine) -> Self {
-        Self(ManuallyDrop::new(engine))
-    }
-}
-
-/// A device that hangs may still write to the memory it was given, and calls that free it would wait for the device. So
-/// what its lanes own stays until the process ends, and so does the device, which each of them holds.
-impl Drop for CudaWorker {
-    fn drop(&mut self) {
-        if !self.0.device.hangs() {
-            // SAFETY: once, and nobody uses it after this.
-            #[allow(unsafe_code)]
-            unsafe {
-                ManuallyDrop::drop(&mut self.0)
-            };
-        }
-    }
-}
-
-impl Worker for CudaWorker {
-    fn run(
-        &mut self,
-        job: &Job,
-        context: &RunContext<'_>,
-        reservation: Option<Reservation>,
-    ) -> Result<Payload, KernelError> {
-        crate::cuda::run(&mut self.0, job, job.encoding(), context, reservation)
-    }
-
-    fn needs(&self, job: &Job) -> u64 {
-        job.cost().map_or(0, |cost| self.0.needs(cost.device_memory))
-    }
-
-    fn pinned_memory(&self) -> Option<&PinnedMemory> {
-        Some(&self.0.device.pinned)
-    }
-
-    fn take_times(&mut self, job: &Job) -> Option<Box<DeviceTimes>> {
-        self.0.take_times(job.cost())
-    }
-
-    fn recover(&mut self) {
-        let engine = &mut *self.0;
-        engine.stream.raise_cancel();
-        if let Err(failure) = engine.end(&RunContext::detached()) {
-            // Ends the pool where the device is lost; the caller learns of its panic all the same.
-            engine.error(failure);
-        }
     }
 }

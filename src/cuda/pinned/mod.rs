@@ -1,14 +1,14 @@
-//! Host memory that devices read and write on their own.
+//! [`PinnedMemory`]: a pool of page-locked host memory, which devices read and write directly.
 //!
-//! A copy between the host and a device runs at the speed of the bus where the host's side is *pinned*: its pages stay
-//! where they are. Other memory goes through a lane's staging, which costs a copy by the host. Pinning takes longer than
-//! copying, so pinned memory is kept in a pool of slabs.
+//! A copy between host and device runs at the rate of the bus only if the host's memory is *pinned*: its pages stay at
+//! their physical addresses. Other memory is copied through staging memory, by the host. Pinning takes longer than copying,
+//! so the pool reuses pinned memory, in slabs.
 //!
-//! Three ways lead to it. Large tensors of a request that have to be copied, because they are not aligned, are copied into
-//! it on a lane; one that lies in the pool, as part of an earlier answer, stays where it is. Large results are downloaded into it, and stay there until whoever got the response has dropped it.
-//! And callers that pass typed inputs get it from [`PinnedMemory`]. Where there is none to be had, all of this works as
-//! before, through staging. So do arrays of a JSON document: reading their digits takes a hundred times as long as the
-//! copy.
+//! There are three uses. Large tensors of a request that have to be copied because they are not aligned are copied to the
+//! pool by a worker; a tensor that already lies in the pool, as part of an earlier response, is not copied. Large results
+//! are downloaded to the pool, and stay there until the response is dropped. Callers that pass typed inputs can allocate
+//! them with [`PinnedMemory`]. Where the pool is exhausted, all of this goes through staging memory. Arrays of JSON
+//! documents are never put into the pool: to parse them takes a hundred times as long as the copy.
 
 mod pool;
 #[cfg(test)]
@@ -20,22 +20,22 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use pool::PageLock;
-use pool::{Lent, Level, Pool};
+pub(super) use pool::PageLock;
+use pool::{Pool, PoolUsage, Slab};
 
-use super::copy::Copiers;
+use super::copy::CopyThreads;
 use crate::buffer::{Buffer, Element, ExternalMemory};
 
-/// From how many bytes on an array is worth a slab.
-pub(crate) const LARGE: usize = 1 << 20;
+/// The size in bytes from which on an array is put into pinned memory.
+pub(super) const LARGE: usize = 1 << 20;
 
-/// An eighth of the host's memory, or of what this process's control group may use.
-pub(crate) fn default_limit() -> usize {
+/// An eighth of the host's memory or of the control group's limit, whichever is less.
+pub(super) fn default_limit() -> usize {
     let read = |path| std::fs::read_to_string(path).ok();
     let total = read("/proc/meminfo").and_then(|text| memory_total(&text));
     let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let most = groups.into_iter().find_map(|path| read(path)?.trim().parse::<usize>().ok());
-    total.into_iter().chain(most).min().map_or(256 << 20, |bytes| bytes / 8)
+    let limit = groups.into_iter().find_map(|path| read(path)?.trim().parse::<usize>().ok());
+    total.into_iter().chain(limit).min().map_or(256 << 20, |bytes| bytes / 8)
 }
 
 fn memory_total(meminfo: &str) -> Option<usize> {
@@ -43,7 +43,7 @@ fn memory_total(meminfo: &str) -> Option<usize> {
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
-/// Gives out pinned memory: see [`CudaBackend::pinned_memory`](super::CudaBackend::pinned_memory).
+/// A pool of pinned host memory: see [`CudaBackend::pinned_memory`](crate::backends::cuda::CudaBackend::pinned_memory).
 ///
 /// ```no_run
 /// use tower_kernels::backends::cuda::CudaBackend;
@@ -56,72 +56,73 @@ fn memory_total(meminfo: &str) -> Option<usize> {
 /// # Ok::<(), tower_kernels::cuda::Unavailable>(())
 /// ```
 ///
-/// Clones give out of the same pool. What was given out outlives the backend, and is ordinary memory from then on.
+/// Clones allocate from the same pool. Buffers may outlive the backend, and are ordinary memory from then on.
 #[derive(Clone)]
 pub struct PinnedMemory {
     pool: Arc<Pool>,
-    copiers: Copiers,
+    copy_threads: CopyThreads,
 }
 
 impl PinnedMemory {
-    pub(crate) fn new(limit: usize, locker: Box<dyn PageLock>, copiers: Copiers) -> Self {
-        Self { pool: Pool::new(limit, locker), copiers }
+    pub(super) fn new(limit: usize, locker: Box<dyn PageLock>, copy_threads: CopyThreads) -> Self {
+        Self { pool: Pool::new(limit, locker), copy_threads }
     }
 
-    /// So many zeros. `None` where [`CudaConfig::pinned_bytes`](super::CudaConfig::pinned_bytes) are in use, or the system
-    /// pins no pages.
+    /// Allocates `len` zeros. Returns `None` if [`CudaConfig::pinned_bytes`](super::CudaConfig::pinned_bytes) are in use, or
+    /// the system cannot pin pages.
     ///
-    /// It takes 2 MiB at least, and at most four times what was asked for. A slab that is not in the pool yet is pinned
-    /// first, some 160 µs a megabyte: not for a thread that serves others.
+    /// The allocation takes at least 2 MiB, and at most four times the size of the elements. Where the pool has no idle slab
+    /// of that size, a new one is pinned, which blocks the thread for some 160 µs a megabyte.
     pub fn zeroed<T: Element>(&self, len: usize) -> Option<Buffer<T>> {
         let mut pinned = self.take(len.checked_mul(size_of::<T>())?)?;
-        // What another request has left is nobody's business.
+        // The slab may hold data of another request.
         pinned.get_mut()?.fill(0);
         Some(pinned.into_buffer())
     }
 
-    /// A copy of these elements. As [`zeroed`](Self::zeroed) otherwise.
+    /// Allocates a copy of `elements`. Otherwise as [`zeroed`](Self::zeroed).
     pub fn copy_of<T: Element>(&self, elements: &[T]) -> Option<Buffer<T>> {
         self.copy_bytes(bytemuck::cast_slice(elements)).map(Pinned::into_buffer)
     }
 
-    /// A copy of the elements that these bytes are, where there are many of them.
-    pub(crate) fn copy_of_many<T: Element>(&self, bytes: &[u8]) -> Option<Buffer<T>> {
+    /// Allocates a copy of the elements in `bytes` if they are at least [`LARGE`].
+    pub(crate) fn copy_of_large<T: Element>(&self, bytes: &[u8]) -> Option<Buffer<T>> {
         let pinned = (bytes.len() >= LARGE).then(|| self.copy_bytes(bytes))??;
         Some(pinned.into_buffer())
     }
 
-    /// These bytes once more, where they lie in the pool.
-    pub(in crate::cuda) fn share(&self, bytes: &[u8]) -> Option<Pinned> {
-        // Small arrays lie somewhere else, nearly always.
-        let (lent, offset) = (bytes.len() >= LARGE).then(|| self.pool.find(bytes))??;
-        Some(Pinned { lent, offset, len: bytes.len() })
+    /// Another handle to `bytes` if they lie in the pool.
+    pub(super) fn share(&self, bytes: &[u8]) -> Option<Pinned> {
+        // Small arrays rarely lie in the pool.
+        let (slab, offset) = (bytes.len() >= LARGE).then(|| self.pool.find(bytes))??;
+        Some(Pinned { slab, offset, len: bytes.len() })
     }
 
     fn copy_bytes(&self, bytes: &[u8]) -> Option<Pinned> {
         let pinned = self.take(bytes.len())?;
-        // SAFETY: nobody else knows of these bytes yet, and `copy` only writes bytes that are initialised.
+        // SAFETY: these bytes are not shared yet, and `copy` only writes initialised bytes.
         let to = unsafe { std::slice::from_raw_parts_mut(pinned.start().as_ptr().cast(), bytes.len()) };
-        self.copiers.copy(bytes, to);
+        self.copy_threads.copy(bytes, to);
         Some(pinned)
     }
 
-    /// So many bytes, which hold what their last user has left.
-    pub(crate) fn take(&self, len: usize) -> Option<Pinned> {
-        Some(Pinned { lent: self.pool.take(len)?, offset: 0, len })
+    /// Allocates `len` bytes, which hold the data of their last user.
+    pub(super) fn take(&self, len: usize) -> Option<Pinned> {
+        Some(Pinned { slab: self.pool.take(len)?, offset: 0, len })
     }
 
-    pub(crate) fn trim(&self, unused: Duration, may: impl Fn() -> bool) {
-        self.pool.trim(unused, may);
+    /// Frees slabs that have been idle for `ttl`, as long as `may_free` returns true.
+    pub(super) fn trim(&self, ttl: Duration, may_free: impl Fn() -> bool) {
+        self.pool.trim(ttl, may_free);
     }
 
-    /// Has everything unpinned. Only pinned memory goes; what is in use stays where it is.
-    pub(crate) fn end(&self) {
-        self.pool.end();
+    /// Unpins all memory and closes the pool. Memory that is in use stays allocated, as ordinary memory.
+    pub(super) fn close(&self) {
+        self.pool.close();
     }
 
-    pub(crate) fn level(&self) -> Level {
-        self.pool.level()
+    pub(crate) fn usage(&self) -> PoolUsage {
+        self.pool.usage()
     }
 }
 
@@ -131,31 +132,31 @@ impl fmt::Debug for PinnedMemory {
     }
 }
 
-/// Bytes of a slab, shared by whoever holds a clone. They change only while there is one holder.
+/// A range of a slab, shared by its clones. It is written to only while there is one handle to the slab.
 #[derive(Clone)]
-pub(crate) struct Pinned {
-    lent: Arc<Lent>,
+pub(super) struct Pinned {
+    slab: Arc<Slab>,
     offset: usize,
-    pub(crate) len: usize,
+    pub(super) len: usize,
 }
 
 impl Pinned {
-    pub(crate) fn start(&self) -> NonNull<u8> {
-        debug_assert!(self.len <= self.lent.len() && self.offset <= self.lent.len() - self.len);
+    pub(super) fn start(&self) -> NonNull<u8> {
+        debug_assert!(self.len <= self.slab.len() && self.offset <= self.slab.len() - self.len);
         // SAFETY: `offset` lies within the slab.
-        unsafe { self.lent.address().add(self.offset) }
+        unsafe { self.slab.address().add(self.offset) }
     }
 
     /// A buffer over the bytes, which are aligned for every [`Element`].
-    pub(in crate::cuda) fn into_buffer<T: Element>(self) -> Buffer<T> {
+    pub(super) fn into_buffer<T: Element>(self) -> Buffer<T> {
         Buffer::from_external(Box::new(self))
     }
 
-    /// The bytes, to be changed; `None` while they are shared, with a device too.
-    pub(crate) fn get_mut(&mut self) -> Option<&mut [u8]> {
-        // SAFETY: within the slab, whose pages were zeroed when they were mapped; `&mut self` is the only holder, and stays
-        // so while the slice is borrowed. No device writes: who has one write holds a clone until that is done.
-        Lent::is_alone(&mut self.lent)
+    /// The bytes for writing; `None` while another handle or a device shares them.
+    pub(super) fn get_mut(&mut self) -> Option<&mut [u8]> {
+        // SAFETY: within the slab, whose pages were zeroed when they were mapped; `&mut self` is the only handle, and stays so
+        // while the slice is borrowed. No device writes: a queued copy holds a clone until it is done.
+        Slab::is_unique(&mut self.slab)
             .then(|| unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.len) })
     }
 }
@@ -178,8 +179,8 @@ impl Deref for Pinned {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: within the slab, whose pages were zeroed when they were mapped. They do not change while they are
-        // borrowed: that takes a `&mut` of the only holder. A device writes only to what no slice has been made of yet.
+        // SAFETY: within the slab, whose pages were zeroed when they were mapped. They are not written to while they are
+        // borrowed: that takes a `&mut` of the only handle. A device writes only to memory of which no slice exists yet.
         unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.len) }
     }
 }

@@ -1,11 +1,12 @@
-//! The pool of slabs: which are idle, which are lent, and how much there may be.
+//! [`Pool`]: slabs of pinned memory, idle or in use, up to a limit.
 //!
-//! A slab is a map of this process's own, in huge pages, that the driver has been told to keep in place
-//! (`cuMemHostRegister`). Memory that the driver itself hands out would go with its context, so a response that outlives
-//! its backend would point at nothing; these pages are only let go of then, and stay until the last holder has gone.
+//! A slab is an anonymous map in huge pages that is pinned by `cuMemHostRegister`. Memory that the driver itself allocates
+//! would be freed with its context, and a response may outlive its backend; these pages are only unpinned then, and stay
+//! mapped until the last handle is dropped.
 //!
-//! Two locks. `state` is held for a moment and never across a call of the driver, but for the pool's end. `locker` is
-//! held shared across calls of the driver and alone at the end, so that no page is locked into a context that is gone.
+//! There are two locks. `state` is never held across a call of the driver, except when the pool is closed. `locker` is held
+//! shared across calls of the driver and exclusively when the pool is closed, so that no page is pinned in a context that
+//! has been released.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,21 +20,23 @@ use crate::buffer::Pages;
 
 /// The smallest slab: a huge page.
 const SMALLEST: usize = 2 << 20;
-/// What a slab may hold times this is its size at most, so that a small array does not sit on a large slab.
-const ROOMY: usize = 4;
+/// A slab is at most this many times as large as the array in it.
+const MAX_OVERSIZE: usize = 4;
 
-/// Locks pages in place for a device, and lets go of them.
-pub(crate) trait PageLock: Send + Sync {
+/// Pins pages for a device, and unpins them.
+pub(in crate::cuda) trait PageLock: Send + Sync {
+    /// Pins `len` bytes of pages.
+    ///
     /// # Errors
-    /// Why they cannot be locked.
+    /// Why they cannot be pinned.
     fn lock(&self, pages: NonNull<u8>, len: usize) -> Result<(), String>;
-    /// Whatever becomes of the lock, the pages are as usable as before.
+    /// Unpins pages that were pinned. Where it fails they remain usable.
     fn unlock(&self, pages: NonNull<u8>);
 }
 
-pub(crate) struct Pool {
+pub(in crate::cuda) struct Pool {
     limit: usize,
-    /// `None` once the pool has ended.
+    /// `None` once the pool is closed.
     locker: RwLock<Option<Box<dyn PageLock>>>,
     state: Mutex<State>,
     fallbacks: AtomicU64,
@@ -42,27 +45,27 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct State {
     idle: Vec<(Block, Instant)>,
-    /// By their addresses.
-    lent: BTreeMap<NonZero<usize>, Weak<Lent>>,
-    lent_bytes: usize,
-    /// Of all slabs, those that are being made included.
+    /// The slabs in use, by address.
+    in_use: BTreeMap<NonZero<usize>, Weak<Slab>>,
+    in_use_bytes: usize,
+    /// Bytes of all slabs, including those that are being pinned.
     bytes: usize,
-    ended: bool,
+    closed: bool,
 }
 
-/// Locked pages without a user.
+/// Pinned pages that are idle.
 struct Block {
     address: NonNull<u8>,
     len: usize,
-    /// Not looked at any more, and unmapped with this.
+    /// Only accessed through `address`, and unmapped on drop.
     _pages: Pages,
 }
 
 // SAFETY: plain memory that has one owner; the address points into the pages.
 unsafe impl Send for Block {}
 
-/// A slab that is in use. The last holder's end gives it back.
-pub(crate) struct Lent {
+/// A slab that is in use. It returns to the pool when the last handle is dropped.
+pub(in crate::cuda) struct Slab {
     /// `None` only while it is being dropped.
     block: Option<Block>,
     address: NonNull<u8>,
@@ -70,49 +73,51 @@ pub(crate) struct Lent {
     pool: Arc<Pool>,
 }
 
-// SAFETY: shared holders only read; who writes has seen that there is no other, see `is_alone`.
-unsafe impl Send for Lent {}
+// SAFETY: shared handles only read; a writer has checked that there is no other, see `is_unique`.
+unsafe impl Send for Slab {}
 // SAFETY: as above.
-unsafe impl Sync for Lent {}
+unsafe impl Sync for Slab {}
 
-impl Lent {
-    pub(crate) fn address(&self) -> NonNull<u8> {
+impl Slab {
+    pub(in crate::cuda) fn address(&self) -> NonNull<u8> {
         self.address
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub(in crate::cuda) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nobody else holds the slab, so that its bytes may change. Nobody can begin to hold it either while the
-    /// caller's `&mut` lasts: that takes a holder to clone, or a borrow of its bytes to `find`.
-    pub(crate) fn is_alone(this: &mut Arc<Self>) -> bool {
-        let alone = Arc::strong_count(this) == 1;
-        // What the holders before have read, they have read before this writes.
+    /// Whether there is no other handle to the slab, so that it may be written to. None can be made either while the caller's
+    /// `&mut` lasts: that takes a handle to clone, or a borrow of the bytes to `find`.
+    ///
+    /// (`Arc::get_mut` also returns `None` for the weak reference that the pool holds.)
+    pub(in crate::cuda) fn is_unique(this: &mut Arc<Self>) -> bool {
+        let unique = Arc::strong_count(this) == 1;
+        // Reads through handles that were dropped happen before writes through this one.
         fence(Ordering::Acquire);
-        alone
+        unique
     }
 }
 
-impl Drop for Lent {
+impl Drop for Slab {
     fn drop(&mut self) {
         if let Some(block) = self.block.take() {
-            self.pool.give(block);
+            self.pool.add_idle(block);
         }
     }
 }
 
-/// How a pool is: bytes of all slabs, bytes of those in use, and how often there was none to be had.
+/// The bytes of all slabs of a pool and of those in use, and how many allocations failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Level {
+pub(crate) struct PoolUsage {
     pub(crate) bytes: usize,
-    pub(crate) lent: usize,
+    pub(crate) in_use: usize,
     pub(crate) fallbacks: u64,
 }
 
 impl Pool {
     /// A pool of at most `limit` bytes, empty at first.
-    pub(crate) fn new(limit: usize, locker: Box<dyn PageLock>) -> Arc<Self> {
+    pub(in crate::cuda) fn new(limit: usize, locker: Box<dyn PageLock>) -> Arc<Self> {
         Arc::new(Self {
             limit,
             locker: RwLock::new(Some(locker)),
@@ -125,35 +130,34 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A slab of `len` bytes or more. `None`, which is counted, where all there may be is in use, or the pages cannot
-    /// be locked. It never waits for a slab: those that are out may be with a client that reads slowly.
-    ///
-    /// A slab that is not there yet is made, which takes a while for each megabyte.
-    pub(crate) fn take(self: &Arc<Self>, len: usize) -> Option<Arc<Lent>> {
-        let taken = self.take_idle(len).or_else(|| self.make(len));
+    /// Takes a slab of at least `len` bytes, or pins a new one, which takes some 160 µs a megabyte. Returns `None`, and counts
+    /// that, where the limit is reached or the pages cannot be pinned. It never waits for a slab in use, because a client may
+    /// read its response slowly.
+    pub(in crate::cuda) fn take(self: &Arc<Self>, len: usize) -> Option<Arc<Slab>> {
+        let taken = self.take_idle(len).or_else(|| self.pin(len));
         if taken.is_none() {
             self.fallbacks.fetch_add(1, Ordering::Relaxed);
         }
         taken
     }
 
-    fn take_idle(self: &Arc<Self>, len: usize) -> Option<Arc<Lent>> {
-        let most = len.max(SMALLEST).checked_mul(ROOMY)?;
+    fn take_idle(self: &Arc<Self>, len: usize) -> Option<Arc<Slab>> {
+        let max = len.max(SMALLEST).checked_mul(MAX_OVERSIZE)?;
         let mut state = self.state();
-        let fits = |at: &usize| (len..=most).contains(&state.idle[*at].0.len);
+        let fits = |at: &usize| (len..=max).contains(&state.idle[*at].0.len);
         let best = (0..state.idle.len()).filter(fits).min_by_key(|&at| state.idle[at].0.len)?;
         let (block, _) = state.idle.swap_remove(best);
-        Some(self.lend(&mut state, block))
+        Some(self.start_use(&mut state, block))
     }
 
-    fn make(self: &Arc<Self>, len: usize) -> Option<Arc<Lent>> {
+    fn pin(self: &Arc<Self>, len: usize) -> Option<Arc<Slab>> {
         let size = len.max(SMALLEST).checked_next_power_of_two().filter(|size| *size <= self.limit)?;
         let locker = self.locker.read().unwrap_or_else(PoisonError::into_inner);
         let locker = locker.as_deref()?;
         let mut surplus = Vec::new();
         {
             let mut state = self.state();
-            // What is idle and of another size makes room, the longest unused first.
+            // Idle slabs of other sizes are freed for it, the least recently used first.
             state.idle.sort_unstable_by_key(|(_, since)| *since);
             let idle: usize = state.idle.iter().map(|(block, _)| block.len).sum();
             if state.bytes - idle > self.limit - size {
@@ -167,36 +171,40 @@ impl Pool {
             state.bytes += size;
         }
         surplus.drain(..).for_each(|block| locker.unlock(block.address));
-        let made = Pages::unforked(size).ok_or_else(|| "the system has no huge pages to give".to_owned());
+        let made = Pages::unforked(size).ok_or_else(|| "the system has no huge pages".to_owned());
         let made = made.and_then(|mut pages| {
             let address = NonNull::from(&mut *pages).cast::<u8>();
             locker.lock(address, size).map(|()| Block { address, len: size, _pages: pages })
         });
         let mut state = self.state();
         match made {
-            Ok(block) => Some(self.lend(&mut state, block)),
+            Ok(block) => Some(self.start_use(&mut state, block)),
             Err(reason) => {
                 state.bytes -= size;
                 drop(state);
-                tracing::warn!(bytes = size, reason, "no pinned memory; copying through staging");
+                tracing::warn!(
+                    bytes = size,
+                    reason,
+                    "host memory cannot be pinned; arrays are copied through staging memory"
+                );
                 None
             }
         }
     }
 
-    fn lend(self: &Arc<Self>, state: &mut State, block: Block) -> Arc<Lent> {
+    fn start_use(self: &Arc<Self>, state: &mut State, block: Block) -> Arc<Slab> {
         let (address, len) = (block.address, block.len);
-        let lent = Arc::new(Lent { block: Some(block), address, len, pool: Arc::clone(self) });
-        state.lent_bytes += len;
-        state.lent.insert(address.addr(), Arc::downgrade(&lent));
-        lent
+        let slab = Arc::new(Slab { block: Some(block), address, len, pool: Arc::clone(self) });
+        state.in_use_bytes += len;
+        state.in_use.insert(address.addr(), Arc::downgrade(&slab));
+        slab
     }
 
-    fn give(&self, block: Block) {
+    fn add_idle(&self, block: Block) {
         let mut state = self.state();
-        state.lent.remove(&block.address.addr());
-        state.lent_bytes -= block.len;
-        if state.ended {
+        state.in_use.remove(&block.address.addr());
+        state.in_use_bytes -= block.len;
+        if state.closed {
             state.bytes -= block.len;
             drop(state);
             drop(block);
@@ -205,27 +213,27 @@ impl Pool {
         }
     }
 
-    /// The slab that `bytes` lie in, and where in it. That somebody holds it is plain from the borrow.
-    pub(crate) fn find(&self, bytes: &[u8]) -> Option<(Arc<Lent>, usize)> {
+    /// The slab in use that `bytes` lie in, and their offset in it.
+    pub(in crate::cuda) fn find(&self, bytes: &[u8]) -> Option<(Arc<Slab>, usize)> {
         let start = NonNull::from(bytes.first()?).addr();
         let state = self.state();
-        let (&address, lent) = state.lent.range(..=start).next_back()?;
-        let lent = lent.upgrade();
-        // Dropping it takes the lock, if it should come to that.
+        let (&address, slab) = state.in_use.range(..=start).next_back()?;
+        let slab = slab.upgrade();
+        // Released first, because dropping the slab takes the lock.
         drop(state);
-        let lent = lent?;
+        let slab = slab?;
         let offset = start.get() - address.get();
-        (offset < lent.len && bytes.len() <= lent.len - offset).then_some((lent, offset))
+        (offset < slab.len && bytes.len() <= slab.len - offset).then_some((slab, offset))
     }
 
-    /// Lets go of slabs that nobody has used for `unused`, as long as `may` says that it is a good time.
-    pub(crate) fn trim(&self, unused: Duration, may: impl Fn() -> bool) {
+    /// Frees slabs that have been idle for `ttl`, as long as `may_free` returns true.
+    pub(in crate::cuda) fn trim(&self, ttl: Duration, may_free: impl Fn() -> bool) {
         let locker = self.locker.read().unwrap_or_else(PoisonError::into_inner);
         let Some(locker) = locker.as_deref() else { return };
-        while may() {
+        while may_free() {
             let block = {
                 let mut state = self.state();
-                let Some(at) = state.idle.iter().position(|(_, since)| since.elapsed() >= unused) else { return };
+                let Some(at) = state.idle.iter().position(|(_, since)| since.elapsed() >= ttl) else { return };
                 let (block, _) = state.idle.swap_remove(at);
                 state.bytes -= block.len;
                 block
@@ -234,30 +242,30 @@ impl Pool {
         }
     }
 
-    /// Lets go of all pages, those in use too, which their holders do not notice, and locks none any more.
-    pub(crate) fn end(&self) {
+    /// Unpins all pages, including those in use, which remain readable and writable, and pins none any more.
+    pub(in crate::cuda) fn close(&self) {
         let mut locker = self.locker.write().unwrap_or_else(PoisonError::into_inner);
         let Some(locker) = locker.take() else { return };
         let mut state = self.state();
-        state.ended = true;
-        // With the lock held, so that none of them is unmapped first.
-        for &address in state.lent.keys() {
+        state.closed = true;
+        // With the lock held, so that none of them is unmapped before.
+        for &address in state.in_use.keys() {
             locker.unlock(NonNull::without_provenance(address));
         }
         let idle = std::mem::take(&mut state.idle);
         idle.iter().for_each(|(block, _)| locker.unlock(block.address));
-        state.bytes = state.lent_bytes;
+        state.bytes = state.in_use_bytes;
     }
 
-    pub(crate) fn level(&self) -> Level {
+    pub(in crate::cuda) fn usage(&self) -> PoolUsage {
         let state = self.state();
         let fallbacks = self.fallbacks.load(Ordering::Relaxed);
-        Level { bytes: state.bytes, lent: state.lent_bytes, fallbacks }
+        PoolUsage { bytes: state.bytes, in_use: state.in_use_bytes, fallbacks }
     }
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("limit", &self.limit).field("level", &self.level()).finish_non_exhaustive()
+        f.debug_struct("Pool").field("limit", &self.limit).field("usage", &self.usage()).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! The pool over memory that no device knows of.
+//! The pool with memory that no device knows.
 
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::pool::{Level, PageLock};
+use super::pool::{PageLock, PoolUsage};
 use super::{LARGE, PinnedMemory};
 use crate::buffer::Buffer;
-use crate::cuda::copy::Copiers;
+use crate::cuda::copy::CopyThreads;
 
 const SLAB: usize = 2 << 20;
 
-/// What is locked now; it sees to it that locks and unlocks match.
+/// The pages that are locked now. Checks that each lock is followed by one unlock.
 #[derive(Clone, Default)]
 struct Locked(Arc<Mutex<BTreeSet<usize>>>, Arc<AtomicBool>);
 
@@ -30,7 +30,7 @@ impl PageLock for Locked {
     fn lock(&self, pages: NonNull<u8>, len: usize) -> Result<(), String> {
         assert!(pages.addr().get().is_multiple_of(SLAB) && len.is_power_of_two());
         if self.1.load(Ordering::Relaxed) {
-            return Err("as it was told to".to_owned());
+            return Err("as the test demands".to_owned());
         }
         assert!(self.0.lock().unwrap().insert(pages.addr().get()), "locked twice");
         Ok(())
@@ -41,96 +41,96 @@ impl PageLock for Locked {
     }
 }
 
-/// Memory that nothing reads but the host.
-pub(crate) fn of_no_device(limit: usize) -> PinnedMemory {
+/// A pool without a device.
+pub(crate) fn without_device(limit: usize) -> PinnedMemory {
     memory(limit).0
 }
 
 fn memory(limit: usize) -> (PinnedMemory, Locked) {
     let locked = Locked::default();
-    let copiers = Copiers::new(0, 2).unwrap();
-    (PinnedMemory::new(limit, Box::new(locked.clone()), copiers), locked)
+    let copy_threads = CopyThreads::new(0, 2).unwrap();
+    (PinnedMemory::new(limit, Box::new(locked.clone()), copy_threads), locked)
 }
 
-fn level(bytes: usize, lent: usize, fallbacks: u64) -> Level {
-    Level { bytes, lent, fallbacks }
+fn usage(bytes: usize, in_use: usize, fallbacks: u64) -> PoolUsage {
+    PoolUsage { bytes, in_use, fallbacks }
 }
 
 #[test]
-fn a_slab_is_used_again_and_shows_nothing_of_its_last_user() {
+fn a_slab_is_reused_without_the_data_of_its_last_user() {
     let (memory, locked) = memory(8 * SLAB);
     let mut first = memory.zeroed::<u32>(SLAB / 4).unwrap();
     let address = first.as_ptr();
     first.fill(7);
-    assert_eq!(memory.level(), level(SLAB, SLAB, 0));
+    assert_eq!(memory.usage(), usage(SLAB, SLAB, 0));
     drop(first);
-    assert_eq!(memory.level(), level(SLAB, 0, 0));
+    assert_eq!(memory.usage(), usage(SLAB, 0, 0));
     let second = memory.zeroed::<f64>(3).unwrap();
     assert_eq!((second.as_ptr().cast(), &*second), (address, &[0.0; 3][..]));
     assert_eq!(locked.count(), 1);
 }
 
 #[test]
-fn the_pool_grows_by_powers_of_two_up_to_its_bound_and_then_says_no() {
+fn the_pool_grows_by_powers_of_two_up_to_its_limit() {
     let (memory, locked) = memory(8 * SLAB);
     let large = memory.zeroed::<u8>(3 * SLAB).unwrap();
-    assert_eq!(memory.level(), level(4 * SLAB, 4 * SLAB, 0));
+    assert_eq!(memory.usage(), usage(4 * SLAB, 4 * SLAB, 0));
     let small: Vec<_> = (0..4).map(|_| memory.zeroed::<u8>(SLAB - 1).unwrap()).collect();
     assert!(memory.zeroed::<u8>(1).is_none());
     assert!(memory.zeroed::<u8>(usize::MAX).is_none() && memory.zeroed::<u64>(usize::MAX).is_none());
-    assert_eq!((memory.level().bytes, memory.level().lent, locked.count()), (8 * SLAB, 8 * SLAB, 5));
+    assert_eq!((memory.usage().bytes, memory.usage().in_use, locked.count()), (8 * SLAB, 8 * SLAB, 5));
     drop(large);
-    // An idle slab of twice the size does; one that is far too large goes instead, to make room.
+    // An idle slab of twice the size is reused; one that is far too large is freed.
     let fits = memory.zeroed::<u8>(SLAB + 1).unwrap();
-    assert_eq!(memory.level().lent, 8 * SLAB);
+    assert_eq!(memory.usage().in_use, 8 * SLAB);
     drop((fits, small));
     let all = memory.zeroed::<u8>(8 * SLAB).unwrap();
-    assert_eq!((memory.level().bytes, memory.level().lent, locked.count()), (8 * SLAB, 8 * SLAB, 1));
+    assert_eq!((memory.usage().bytes, memory.usage().in_use, locked.count()), (8 * SLAB, 8 * SLAB, 1));
     drop(all);
 }
 
 #[test]
-fn a_buffer_is_changed_in_place_only_while_nobody_shares_it() {
+fn a_buffer_is_written_in_place_only_while_it_is_not_shared() {
     let (memory, _) = memory(8 * SLAB);
     let mut buffer = memory.copy_of(&vec![1_u32; LARGE / 4]).unwrap();
     let before = buffer.as_ptr();
     buffer[0] = 2;
     assert_eq!(buffer.as_ptr(), before);
     let shared = buffer.clone();
-    assert_eq!((shared.as_ptr(), memory.level().lent), (before, SLAB), "a clone is no copy");
+    assert_eq!((shared.as_ptr(), memory.usage().in_use), (before, SLAB), "a clone is no copy");
     buffer[0] = 3;
     assert!(shared[0] == 2 && buffer[0] == 3 && buffer[1] == 1 && buffer.as_ptr() != before);
-    // As a device's copy holds it.
+    // As a queued copy holds it.
     let held = memory.share(bytemuck::cast_slice(&shared)).unwrap();
     drop(shared);
-    assert_eq!((memory.level().lent, held[0]), (SLAB, 2));
+    assert_eq!((memory.usage().in_use, held[0]), (SLAB, 2));
     drop(held);
-    assert_eq!(memory.level().lent, 0);
+    assert_eq!(memory.usage().in_use, 0);
 }
 
 #[test]
-fn what_lies_in_the_pool_is_found_and_nothing_else_is() {
+fn memory_of_the_pool_is_found_and_no_other() {
     let (memory, _) = memory(8 * SLAB);
     let buffer = memory.zeroed::<u8>(2 * SLAB).unwrap();
     assert_eq!(memory.share(&buffer[SLAB..]).unwrap().as_ptr(), buffer[SLAB..].as_ptr());
-    assert!(memory.share(&buffer[..LARGE - 1]).is_none(), "too small to be looked for");
+    assert!(memory.share(&buffer[..LARGE - 1]).is_none(), "too small to be searched for");
     assert!(memory.share(&[]).is_none() && memory.share(&vec![0; 2 * LARGE]).is_none());
-    assert_ne!(memory.copy_of_many::<f64>(&buffer[7..][..LARGE]).unwrap().as_ptr().cast(), buffer[7..].as_ptr());
-    assert!(memory.copy_of_many::<f64>(&[0; 8]).is_none());
+    assert_ne!(memory.copy_of_large::<f64>(&buffer[7..][..LARGE]).unwrap().as_ptr().cast(), buffer[7..].as_ptr());
+    assert!(memory.copy_of_large::<f64>(&[0; 8]).is_none());
 }
 
 #[test]
-fn what_is_out_outlives_the_pool_and_nothing_is_locked_then() {
+fn buffers_outlive_the_pool_and_are_not_locked_then() {
     let (memory, locked) = memory(8 * SLAB);
     let buffer = memory.copy_of(&vec![5_u8; SLAB]).unwrap();
     drop(memory.zeroed::<u8>(4 * SLAB));
     let bytes = Bytes::from_owner(memory.share(&buffer).unwrap());
     assert_eq!(locked.count(), 2);
-    memory.end();
-    assert_eq!((locked.count(), memory.level()), (0, level(SLAB, SLAB, 0)));
-    assert!(memory.zeroed::<u8>(1).is_none(), "it has ended");
+    memory.close();
+    assert_eq!((locked.count(), memory.usage()), (0, usage(SLAB, SLAB, 0)));
+    assert!(memory.zeroed::<u8>(1).is_none(), "it is closed");
     memory.trim(Duration::ZERO, || true);
-    memory.end();
+    memory.close();
     drop(memory);
     drop(buffer);
     assert!(bytes.iter().all(|byte| *byte == 5));
@@ -140,7 +140,7 @@ fn what_is_out_outlives_the_pool_and_nothing_is_locked_then() {
 }
 
 #[test]
-fn what_nobody_uses_goes_after_its_time_and_when_it_may() {
+fn idle_slabs_are_freed_after_their_time_when_allowed() {
     let (memory, locked) = memory(8 * SLAB);
     let kept = memory.zeroed::<u8>(SLAB).unwrap();
     drop(memory.zeroed::<u8>(SLAB));
@@ -148,10 +148,10 @@ fn what_nobody_uses_goes_after_its_time_and_when_it_may() {
     memory.trim(Duration::ZERO, || false);
     assert_eq!(locked.count(), 2);
     memory.trim(Duration::ZERO, || true);
-    assert_eq!((locked.count(), memory.level()), (1, level(SLAB, SLAB, 0)));
+    assert_eq!((locked.count(), memory.usage()), (1, usage(SLAB, SLAB, 0)));
     drop(kept);
     memory.trim(Duration::ZERO, || true);
-    assert_eq!((locked.count(), memory.level()), (0, level(0, 0, 0)));
+    assert_eq!((locked.count(), memory.usage()), (0, usage(0, 0, 0)));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn pages_that_cannot_be_locked_are_a_fallback_and_no_leak() {
     for _ in 0..5 {
         assert!(memory.zeroed::<u8>(2 * SLAB).is_none());
     }
-    assert_eq!(memory.level(), level(0, 0, 5));
+    assert_eq!(memory.usage(), usage(0, 0, 5));
     locked.1.store(false, Ordering::Relaxed);
     assert!(memory.zeroed::<u8>(2 * SLAB).is_some());
 }
@@ -177,7 +177,7 @@ fn threads_take_share_and_return_while_the_pool_is_trimmed_and_ends() {
                     let len = 1 + (round * 977 + usize::from(seed) * 131) % (2 * SLAB);
                     let Some(mut buffer) = memory.zeroed::<u8>(len) else { continue };
                     buffer.fill(seed);
-                    let shared: Option<Buffer<u8>> = memory.copy_of_many(&buffer);
+                    let shared: Option<Buffer<u8>> = memory.copy_of_large(&buffer);
                     drop(buffer);
                     assert!(shared.is_none_or(|shared| shared.iter().all(|byte| *byte == seed)));
                 }
@@ -185,7 +185,7 @@ fn threads_take_share_and_return_while_the_pool_is_trimmed_and_ends() {
         }
         scope.spawn(|| (0..100).for_each(|_| memory.trim(Duration::ZERO, || true)));
         thread::sleep(Duration::from_millis(50));
-        memory.end();
+        memory.close();
     });
-    assert_eq!((locked.count(), memory.level().bytes, memory.level().lent), (0, 0, 0));
+    assert_eq!((locked.count(), memory.usage().bytes, memory.usage().in_use), (0, 0, 0));
 }

@@ -37,7 +37,7 @@ use super::csr::{CsrGraph, Direction};
 use super::pivots::Pivots;
 use super::traversal::Patience;
 #[cfg(feature = "cuda")]
-use crate::cuda::LaunchContext;
+use crate::service::LaunchContext;
 use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
 /// The kernel.

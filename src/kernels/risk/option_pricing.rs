@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use super::black_scholes::{Contracts, Operand, OptionKind, Quotes, Real, quote};
 use super::kinds::Kinds;
 #[cfg(feature = "cuda")]
-use crate::cuda::LaunchContext;
+use crate::service::LaunchContext;
 use crate::service::{
     BatchKey, Buffer, Cost, Element, FloatArray, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext,
 };

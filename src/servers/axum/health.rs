@@ -392,8 +392,8 @@ mod tests {
     #[cfg(feature = "cuda")]
     #[test]
     fn a_lost_device_matters_as_much_as_it_is_needed() {
-        use crate::backends::cuda::CudaStatus;
-        use crate::cuda::{CudaUsage, DeviceInfo};
+        use crate::backends::cuda::{CudaStatus, CudaUsage};
+        use crate::cuda::DeviceInfo;
         use crate::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
         struct OnCudaAlone;

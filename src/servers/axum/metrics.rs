@@ -17,9 +17,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::router::Shared;
 #[cfg(feature = "cuda")]
-use crate::backends::cuda::CudaStatus;
+use crate::backends::cuda::{CudaStatus, CudaUsage};
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
-use crate::cuda::CudaUsage;
 use crate::error::ErrorKind;
 use crate::middleware::metrics::respond;
 use crate::servers::http::{Problem, RequestId};
@@ -204,7 +203,7 @@ impl Collector for Backends {
 
 #[cfg(feature = "cuda")]
 impl Backends {
-    /// What each CUDA backend holds of memory. Of a lost one too: what it held when it was lost says why, at times.
+    /// The memory of each CUDA device, including lost ones: it may explain the loss.
     fn memory(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let Self(LocalStatus { cuda: CudaState::On { devices, .. }, .. }) = self else { return Ok(()) };
         let of = |cuda: &CudaStatus| [("device", cuda.device.ordinal.to_string())];
@@ -213,15 +212,15 @@ impl Backends {
             devices.iter().try_for_each(|cuda| family.encode_family(&of(cuda))?.encode_gauge(&value(&cuda.usage)))
         };
         let bytes = || Some(Unit::Bytes);
-        let help = "Device memory that requests may have at one time";
+        let help = "Device memory that requests may use at one time";
         gauge("device_memory_capacity", help, bytes(), |usage| usage.device_capacity)?;
-        let help = "Device memory granted to requests that run or are about to";
+        let help = "Device memory reserved for requests";
         gauge("device_memory_reserved", help, bytes(), |usage| usage.device_reserved)?;
         let help = "Device memory that no request uses, kept for the next";
         gauge("device_memory_idle", help, bytes(), |usage| usage.device_idle)?;
         let help = "Requests that wait for device memory";
         gauge("device_memory_waiting", help, None, |usage| usage.waiting as u64)?;
-        gauge("pinned_memory", "Pinned host memory, in use or not", bytes(), |usage| usage.pinned)?;
+        gauge("pinned_memory", "Pinned host memory, in use or idle", bytes(), |usage| usage.pinned)?;
         gauge("pinned_memory_in_use", "Pinned host memory in use", bytes(), |usage| usage.pinned_in_use)?;
 
         let mut counter = |name, help, value: fn(&CudaUsage) -> u64| {
@@ -234,7 +233,7 @@ impl Backends {
         counter("device_memory_waits", "Requests that have had to wait for device memory", |usage| usage.waits)?;
         let help = "Requests that failed for want of device memory";
         counter("device_memory_rejections", help, |usage| usage.rejections)?;
-        let help = "Arrays that were not put into pinned memory because there was none left";
+        let help = "Arrays that were copied through staging because pinned memory was exhausted";
         counter("pinned_memory_fallbacks", help, |usage| usage.pinned_fallbacks)
     }
 }

@@ -37,7 +37,7 @@ mod pinned {
     /// An array of these bytes in the memory that this thread decodes into. `None` where there is none, or not for so
     /// few, or none left.
     pub(crate) fn copy_of<T: Element>(bytes: &[u8]) -> Option<Buffer<T>> {
-        MEMORY.with_borrow(|memory| memory.as_ref()?.copy_of_many(bytes))
+        MEMORY.with_borrow(|memory| memory.as_ref()?.copy_of_large(bytes))
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::{PinnedMemory, decode_within};
-    use crate::cuda::pinned::tests::of_no_device;
+    use crate::cuda::pinned::tests::without_device;
     use crate::service::codec::{decode_json, decode_tensors, encode_tensors};
     use crate::service::{Buffer, DType, FloatArray, RunContext, Tensor, Tensors};
 
@@ -95,7 +95,7 @@ mod tests {
     }
 
     fn in_use(memory: &PinnedMemory) -> usize {
-        memory.level().lent
+        memory.usage().in_use
     }
 
     /// The same arrays at odd addresses, as in the middle of a message.
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn large_tensors_that_are_copied_are_copied_into_the_memory_and_shared_from_then_on() {
-        let memory = of_no_device(64 << 20);
+        let memory = without_device(64 << 20);
         let tensors = encode_tensors(&arrays(), &RunContext::detached()).unwrap();
         let shared: Arrays = decode_within(Some(&memory), || decode_tensors(&tensors)).unwrap();
         assert_eq!((address(&shared.large), in_use(&memory)), (tensors.get("large").unwrap().data().as_ptr(), 0));
@@ -134,9 +134,9 @@ mod tests {
     fn the_same_comes_out_with_memory_without_and_with_too_little() {
         let tensors = unaligned(&encode_tensors(&arrays(), &RunContext::detached()).unwrap());
         let none: Arrays = decode_tensors(&tensors).unwrap();
-        let little = of_no_device(2 << 20);
+        let little = without_device(2 << 20);
         let some: Arrays = decode_within(Some(&little), || decode_tensors(&tensors)).unwrap();
-        assert_eq!((in_use(&little), little.level().fallbacks), (2 << 20, 1));
+        assert_eq!((in_use(&little), little.usage().fallbacks), (2 << 20, 1));
         assert!(none == arrays() && some == arrays());
         let json = serde_json::to_vec(&arrays().large).unwrap();
         let read: Buffer<f32> = decode_within(Some(&little), || decode_json(&json)).unwrap();
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_to_the_thread_afterwards() {
-        let memory = of_no_device(64 << 20);
+        let memory = without_device(64 << 20);
         let tensors = unaligned(&encode_tensors(&arrays(), &RunContext::detached()).unwrap());
         let mut wrong = Tensors::new();
         wrong

@@ -5,8 +5,8 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower_kernels::cuda::{Launch, LaunchContext, Module};
-use tower_kernels::service::{BackendKind, Cost, InvalidInput, Kernel, KernelError, KernelInfo};
+use tower_kernels::cuda::{Launch, Module};
+use tower_kernels::service::{BackendKind, Cost, InvalidInput, Kernel, KernelError, KernelInfo, LaunchContext};
 
 // SAFETY: the entry takes nothing, touches no memory and ends its context.
 static TRAP: Module = unsafe {

@@ -1,10 +1,10 @@
 //! The host side on CUDA: batches of sources, level by level. `betweenness_centrality.cu` describes the algorithm and
 //! what its entries take.
 
-use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, LaunchContext, Module, built_in};
+use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, Module, built_in};
 use crate::kernels::graph::csr::CsrGraph;
 use crate::kernels::graph::pivots::Pivots;
-use crate::service::{Buffer, InvalidInput, KernelError};
+use crate::service::{Buffer, InvalidInput, KernelError, LaunchContext};
 
 static MODULE: Module = built_in!("graph/betweenness-centrality", "../betweenness_centrality");
 

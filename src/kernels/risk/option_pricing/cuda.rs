@@ -1,8 +1,8 @@
 //! The host side on CUDA. `option_pricing.cu` describes its entries.
 
-use crate::cuda::{Arg, DeviceBuffer, Launch, LaunchContext, Module, built_in};
+use crate::cuda::{Arg, DeviceBuffer, Launch, Module, built_in};
 use crate::kernels::risk::black_scholes::{Contracts, Operand, OptionKind, Quotes};
-use crate::service::{Element, KernelError};
+use crate::service::{Element, KernelError, LaunchContext};
 
 static MODULE: Module = built_in!("risk/option-pricing", "../option_pricing");
 

@@ -1,13 +1,13 @@
-//! Machine code that NVRTC has made, kept on disk for the next process.
+//! [`CompileCache`]: a cache on disk of the machine code that NVRTC has compiled.
 //!
-//! The cache is a folder below `$TOWER_KERNELS_CACHE`, or else `$XDG_CACHE_HOME/tower-kernels` or
-//! `~/.cache/tower-kernels`; `TOWER_KERNELS_CACHE=off` turns it off, and an empty one is not set. It only saves time: whatever is wrong with it
-//! (no folder, a full disk, a damaged file, files of others) costs a compilation and never a request. The first thing that
-//! goes wrong is told as a warning, once in a process.
+//! The cache is the folder `$TOWER_KERNELS_CACHE`, or else `$XDG_CACHE_HOME/tower-kernels` or `~/.cache/tower-kernels`.
+//! `TOWER_KERNELS_CACHE=off` turns it off; an empty value counts as not set. No failure of the cache (a missing folder, a
+//! full disk, a damaged file, files of other users) fails a request: the code is compiled instead. The first failure in a
+//! process is logged as a warning.
 //!
-//! A file is named by a hash of all that its content depends on, and begins with a hash of that content. It is written
-//! under another name and renamed, so that nobody reads half a file. Files that have not been used for longest go first
-//! where all together are too many bytes.
+//! The name of a file is a hash of all that its content depends on, and the file begins with a hash of that content. It is
+//! written under another name and renamed, so that no process reads a partial file. The least recently used files are
+//! removed where the cache would exceed its size.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -19,55 +19,59 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-/// What all files together may take.
-const MOST_BYTES: u64 = 256 << 20;
-/// Of a file's layout and of what its name depends on.
+/// The most bytes of all files.
+const MAX_BYTES: u64 = 256 << 20;
+/// The version of the files' layout and names.
 const VERSION: &str = "tower-kernels 1";
 const HASH: usize = 32;
 const SUFFIX: &str = "cubin";
 
-/// Where compiled code is kept.
+/// A folder of compiled code.
 #[derive(Debug)]
-pub(crate) struct Cache {
+pub(super) struct CompileCache {
     folder: PathBuf,
-    most: u64,
+    max_bytes: u64,
     warned: AtomicBool,
 }
 
-impl Cache {
-    /// The cache of this process, as its environment has it; `None` where it is turned off or nowhere to be.
-    pub(crate) fn of_process() -> Option<&'static Self> {
-        static CACHE: OnceLock<Option<Cache>> = OnceLock::new();
+impl CompileCache {
+    /// The cache that the environment of this process names; `None` if it is turned off or there is no home directory.
+    pub(super) fn of_process() -> Option<&'static Self> {
+        static CACHE: OnceLock<Option<CompileCache>> = OnceLock::new();
         let variable = |name| std::env::var_os(name);
         CACHE
             .get_or_init(|| {
                 folder(variable("TOWER_KERNELS_CACHE"), variable("XDG_CACHE_HOME"), variable("HOME"))
-                    .map(|folder| Self::new(folder, MOST_BYTES))
+                    .map(|folder| Self::new(folder, MAX_BYTES))
             })
             .as_ref()
     }
 
-    fn new(folder: PathBuf, most: u64) -> Self {
-        Self { folder, most, warned: AtomicBool::new(false) }
+    fn new(folder: PathBuf, max_bytes: u64) -> Self {
+        Self { folder, max_bytes, warned: AtomicBool::new(false) }
     }
 
-    /// What is kept under `key`, or else what `make` gives, which is kept from then on.
+    /// Returns the code under `key`, or else the result of `compile`, which is stored.
     ///
     /// # Errors
-    /// Those of `make` alone.
-    pub(crate) fn get_or_make<E>(&self, key: &Key, make: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Vec<u8>, E> {
+    /// Errors of `compile`.
+    pub(super) fn get_or_compile<E>(
+        &self,
+        key: &CacheKey,
+        compile: impl FnOnce() -> Result<Vec<u8>, E>,
+    ) -> Result<Vec<u8>, E> {
         let path = self.folder.join(&key.0).with_extension(SUFFIX);
         if let Err(error) = create_private(&self.folder) {
             self.warn(&self.folder, &error);
-            return make();
+            return compile();
         }
         match read(&path) {
             Ok(Some(content)) => return Ok(content),
-            Ok(None) => self.warn(&path, &"its content is not what was written; it is made anew"),
+            Ok(None) => self.warn(&path, &"the file is damaged; it is written again"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => self.warn(&path, &error),
         }
-        let content = make()?;
+        let content = compile()?;
         if let Err(error) = self.write(&path, &content) {
             self.warn(&path, &error);
         }
@@ -75,40 +79,40 @@ impl Cache {
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        self.make_room(content.len() as u64 + HASH as u64)?;
+        self.evict(content.len() as u64 + HASH as u64)?;
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
-        let unfinished = path.with_extension(format!("{}-{turn}.tmp", std::process::id()));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let unfinished = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
         let written = write_file(&unfinished, content).and_then(|()| fs::rename(&unfinished, path));
         if written.is_err() {
-            // Where nothing was written there is nothing to remove, and what cannot be removed `make_room` will find.
+            // It may not exist. Otherwise `evict` removes it later.
             let _ = fs::remove_file(&unfinished);
         }
         written
     }
 
-    /// Removes the files that have not been used for longest until `bytes` more fit.
-    fn make_room(&self, bytes: u64) -> io::Result<()> {
+    /// Removes the least recently used files until `bytes` more fit.
+    fn evict(&self, bytes: u64) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let ours = [SUFFIX, "tmp"]
                 .into_iter()
                 .any(|suffix| Path::new(&entry.file_name()).extension() == Some(OsStr::new(suffix)));
-            // Another process may have removed it meanwhile.
+            // Without metadata, another process has removed the file.
             if let (true, Ok(metadata)) = (ours, entry.metadata()) {
                 files.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), entry.path()));
             }
         }
         files.sort();
-        let mut held: u64 = files.iter().map(|(_, len, _)| len).sum();
+        let mut total: u64 = files.iter().map(|(_, len, _)| len).sum();
         for (_, len, path) in files {
-            if held + bytes <= self.most {
+            if total + bytes <= self.max_bytes {
                 break;
             }
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => held -= len,
+                _ => total -= len,
             }
         }
         Ok(())
@@ -116,21 +120,21 @@ impl Cache {
 
     fn warn(&self, path: &Path, what: &dyn std::fmt::Display) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(path = %path.display(), "compiled kernels are not kept on disk: {what}");
+            tracing::warn!(path = %path.display(), "compiled kernels are not cached on disk: {what}");
         }
     }
 }
 
-/// What a file is named by.
+/// The name of a file.
 #[derive(Debug)]
-pub(crate) struct Key(String);
+pub(super) struct CacheKey(String);
 
-impl Key {
-    /// Of all that the content depends on, in order.
-    pub(crate) fn of(parts: &[&[u8]]) -> Self {
+impl CacheKey {
+    /// A hash of all that the content depends on, in order.
+    pub(super) fn new(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         for part in [VERSION.as_bytes()].iter().chain(parts) {
-            // The length keeps `ab`, `c` from `a`, `bc`.
+            // The length distinguishes `ab`, `c` from `a`, `bc`.
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -148,13 +152,14 @@ fn folder(
         Some(own) if !own.is_empty() => return Some(own.into()),
         Some(_) | None => {}
     }
-    // A relative path is none, as the XDG base directory specification has it.
+    // The XDG base directory specification has relative paths ignored.
     let absolute = |path: std::ffi::OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
     let caches = xdg.and_then(absolute).or_else(|| home.and_then(absolute).map(|home| home.join(".cache")));
     caches.map(|caches| caches.join("tower-kernels"))
 }
 
-/// The content, if it is what was written. Reading it counts as use.
+/// Reads the content of a file, and updates its modification time, by which files are evicted. `None` if the file is
+/// damaged.
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut file = File::open(path)?;
     let mut bytes = Vec::new();
@@ -163,7 +168,7 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if Sha256::digest(content)[..] != *hash {
         return Ok(None);
     }
-    // On a read-only disk the order of use is lost, and nothing else.
+    // It fails on a read-only disk, where nothing is evicted either.
     let _ = OpenOptions::new().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
     Ok(Some(bytes.split_off(HASH)))
 }
@@ -178,8 +183,8 @@ fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)
 }
 
-/// The folder, made if it is not there, for nobody but this user. Whoever can write to it can have code run on the
-/// device, so one that others can write to is refused.
+/// Creates the folder with access for this user only, if it does not exist. Whoever can write to it can run code on the
+/// device, so a folder that others can write to is an error.
 fn create_private(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -190,10 +195,10 @@ fn create_private(folder: &Path) -> io::Result<()> {
     {
         use std::os::unix::fs::MetadataExt;
         let metadata = fs::metadata(folder)?;
-        // The owner of `/proc/self` is this process's user; where there is no such thing only the mode is looked at.
+        // The owner of `/proc/self` is this process's user. Without a `/proc` only the mode is checked.
         let user = fs::metadata("/proc/self").map_or(metadata.uid(), |process| process.uid());
         if metadata.mode() & 0o022 != 0 || ![0, user].contains(&metadata.uid()) {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others can write to it"));
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "other users can write to it"));
         }
     }
     Ok(())
@@ -214,8 +219,8 @@ mod tests {
             Self(folder)
         }
 
-        fn cache(&self, most: u64) -> Cache {
-            Cache::new(self.0.join("cache"), most)
+        fn cache(&self, most: u64) -> CompileCache {
+            CompileCache::new(self.0.join("cache"), most)
         }
 
         fn files(&self) -> Vec<PathBuf> {
@@ -232,18 +237,18 @@ mod tests {
         }
     }
 
-    fn key(text: &str) -> Key {
-        Key::of(&[text.as_bytes()])
+    fn key(text: &str) -> CacheKey {
+        CacheKey::new(&[text.as_bytes()])
     }
 
     /// The content under `key`, and whether it was made for this.
-    fn get(cache: &Cache, name: &str, content: &[u8]) -> (Vec<u8>, bool) {
+    fn get(cache: &CompileCache, name: &str, content: &[u8]) -> (Vec<u8>, bool) {
         let made = Cell::new(false);
         let make = || {
             made.set(true);
             Ok::<_, Infallible>(content.to_vec())
         };
-        let Ok(content) = cache.get_or_make(&key(name), make);
+        let Ok(content) = cache.get_or_compile(&key(name), make);
         (content, made.get())
     }
 
@@ -306,7 +311,7 @@ mod tests {
     fn a_failure_to_make_is_the_callers_and_keeps_nothing() {
         let folder = Folder::new("failure");
         let cache = folder.cache(1 << 20);
-        assert_eq!(cache.get_or_make(&key("a"), || Err("no")), Err("no"));
+        assert_eq!(cache.get_or_compile(&key("a"), || Err("no")), Err("no"));
         assert!(folder.files().is_empty());
     }
 
@@ -338,7 +343,7 @@ mod tests {
 
     #[test]
     fn keys_tell_where_parts_end() {
-        assert_ne!(Key::of(&[b"ab", b"c"]).0, Key::of(&[b"a", b"bc"]).0);
+        assert_ne!(CacheKey::new(&[b"ab", b"c"]).0, CacheKey::new(&[b"a", b"bc"]).0);
         assert_eq!(key("a").0, key("a").0);
     }
 }

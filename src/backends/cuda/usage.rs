@@ -1,0 +1,31 @@
+//! [`CudaUsage`]: the device and host memory that a backend uses.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The device and host memory that a backend uses, in bytes, and how often there was not enough.
+///
+/// Reading it takes four short locks and no call of the driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[non_exhaustive]
+pub struct CudaUsage {
+    /// Device memory that requests may use at one time.
+    pub device_capacity: u64,
+    /// Device memory that is reserved for requests which run or are about to.
+    pub device_reserved: u64,
+    /// Device memory that no request uses, kept for the next.
+    pub device_idle: u64,
+    /// Requests that wait for device memory now.
+    pub waiting: usize,
+    /// Requests that have had to wait for device memory.
+    pub waits: u64,
+    /// Requests that failed for want of device memory: they needed more than the capacity, or allocated more than was
+    /// available while they ran.
+    pub rejections: u64,
+    /// Pinned host memory in use or idle, without the workers' staging memory.
+    pub pinned: u64,
+    /// Pinned host memory in use, by inputs that were copied to it and outputs that have not been dropped.
+    pub pinned_in_use: u64,
+    /// Arrays that were not put into pinned memory because the limit was reached or pages could not be pinned.
+    pub pinned_fallbacks: u64,
+}

@@ -1,0 +1,216 @@
+//! [`Device`]: a device that has been opened, and what all threads that use it share.
+
+mod context;
+mod health;
+mod info;
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use self::context::Context;
+pub(crate) use self::health::DeviceHealth;
+pub use self::info::{DeviceInfo, Peak, devices};
+use super::cancel::CancelWatcher;
+use super::chunks::{Chunks, Trimmer};
+use super::copy::CopyThreads;
+use super::driver::{Driver, OUT_OF_MEMORY};
+use super::memory::{Chunk, INITIAL_ARENA};
+use super::module::LoadedModules;
+use super::{CudaConfig, CudaError, Gpu, PinnedMemory, ReserveMemory, ReservedMemory, Unavailable};
+
+/// A device with its primary context, and what its executors share.
+pub(crate) struct Device {
+    pub(super) driver: &'static Driver,
+    pub(crate) info: DeviceInfo,
+    context: Context,
+    pub(crate) peak: Option<Peak>,
+    pub(crate) gpu: Option<Gpu>,
+    pub(crate) health: Arc<DeviceHealth>,
+    pub(super) modules: LoadedModules,
+    /// Limits the device memory of runs.
+    pub(super) memory_budget: Box<dyn ReserveMemory>,
+    /// Device memory that no run uses.
+    pub(super) chunks: Arc<Chunks>,
+    pub(crate) pinned: PinnedMemory,
+    /// A flag for each executor, set while it has a run.
+    busy: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
+    /// `None` only while the device is being opened or dropped.
+    trimmer: Option<Trimmer>,
+    pub(super) copy_threads: CopyThreads,
+    pub(super) cancel_watcher: CancelWatcher,
+}
+
+/// Device memory that is left to the driver for code, stacks and the context.
+const DRIVER_MEMORY: u64 = 256 << 20;
+
+impl Device {
+    /// Opens the device with this ordinal. `budget` makes the budget of its memory from the capacity in bytes, which is
+    /// returned with the device.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub(crate) fn open<B: ReserveMemory + Clone + 'static>(
+        ordinal: u32,
+        config: &CudaConfig,
+        budget: impl FnOnce(u64) -> B,
+    ) -> Result<(Self, B), Unavailable> {
+        let driver = Driver::get()?;
+        let count = info::count(driver)?;
+        if ordinal >= count {
+            return Err(Unavailable::NoSuchDevice { ordinal, count });
+        }
+        let (handle, info) = info::find(driver, ordinal)?;
+        let peak = info::peak(driver, handle, &info)?;
+        let gpu = Gpu::find(ordinal, &info::pci_bus_id(driver, handle)?);
+        let no_thread = |error: &dyn fmt::Display| Unavailable::Failed(format!("a thread did not start: {error}"));
+        let copy_threads = CopyThreads::new(ordinal, config.copy_threads).map_err(|error| no_thread(&error))?;
+        let cancel_watcher = CancelWatcher::start(ordinal).map_err(|error| no_thread(&error))?;
+        let context = Context::retain(driver, handle)?;
+        let free = context.bind().and_then(|()| memory(driver));
+        let (free, _) = free.inspect_err(|_| context.release())?;
+        let initial = config.workers.max(1) as u64 * INITIAL_ARENA as u64;
+        let limit = config.device_bytes.unwrap_or(free.saturating_sub(DRIVER_MEMORY));
+        let memory_budget = budget(limit.min(free).saturating_sub(initial));
+        let mut this = Self {
+            driver,
+            info,
+            context,
+            peak,
+            gpu,
+            health: Arc::new(DeviceHealth::new(ordinal)),
+            modules: LoadedModules::default(),
+            memory_budget: Box::new(memory_budget.clone()),
+            chunks: Arc::default(),
+            pinned: PinnedMemory::new(config.pinned_bytes, Box::new(context), copy_threads.clone()),
+            busy: Arc::default(),
+            trimmer: None,
+            copy_threads,
+            cancel_watcher,
+        };
+        this.trimmer = Some(this.start_trimmer(config.idle_memory_ttl).map_err(|error| no_thread(&error))?);
+        Ok((this, memory_budget))
+    }
+
+    /// Starts the thread that frees memory that has been idle for `ttl`, while no executor has a run: the driver's calls for
+    /// that wait for everything that runs on the device, and block the calls of all other threads meanwhile.
+    fn start_trimmer(&self, ttl: Duration) -> io::Result<Trimmer> {
+        let (context, chunks, pinned) = (self.context, Arc::clone(&self.chunks), self.pinned.clone());
+        let busy = Arc::clone(&self.busy);
+        let is_idle = move || {
+            let executors = busy.lock().unwrap_or_else(PoisonError::into_inner);
+            executors.iter().all(|busy| !busy.load(Ordering::Relaxed))
+        };
+        Trimmer::start(self.info.ordinal, ttl, move || {
+            // `drop` ends this thread before it releases the context.
+            if context.bind().is_ok() {
+                chunks.trim(ttl, &is_idle);
+                pinned.trim(ttl, &is_idle);
+            }
+        })
+    }
+
+    /// Makes the context current on this thread, as most calls of the driver require.
+    pub(super) fn bind(&self) -> Result<(), CudaError> {
+        self.context.bind()
+    }
+
+    /// The flag of a new executor, which it sets while it has a run.
+    pub(super) fn register_executor(&self) -> Arc<AtomicBool> {
+        let busy = Arc::new(AtomicBool::new(false));
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&busy));
+        busy
+    }
+
+    /// Free and total memory in bytes. The context must be current.
+    pub(super) fn memory(&self) -> Result<(u64, u64), CudaError> {
+        memory(self.driver)
+    }
+
+    /// Bytes of device memory that no run uses, kept for the next.
+    pub(crate) fn idle_memory(&self) -> u64 {
+        self.chunks.bytes()
+    }
+
+    /// The bytes to reserve for a run that needs `bytes`.
+    pub(super) fn reservation_for(&self, bytes: u64) -> u64 {
+        let rounded = usize::try_from(bytes).map_or(u64::MAX, |bytes| Chunk::rounded(bytes) as u64);
+        let capacity = self.memory_budget.capacity();
+        // A run that needs nearly all memory gets no more than that.
+        if bytes <= capacity { rounded.min(capacity) } else { bytes }
+    }
+
+    /// A chunk of at least `bytes`: an idle one that fits, or else new memory, if the driver has enough. Makes a reservation
+    /// where it is passed none.
+    ///
+    /// # Errors
+    /// [`CudaError::OutOfMemory`] where it is not available now; errors of the driver.
+    pub(super) fn chunk(
+        &self,
+        bytes: usize,
+        reservation: Option<Box<dyn ReservedMemory>>,
+    ) -> Result<(Chunk, Box<dyn ReservedMemory>), CudaError> {
+        let need = bytes as u64;
+        let reserve = |bytes| self.memory_budget.try_reserve(bytes);
+        let reservation = reservation.or_else(|| reserve(self.reservation_for(need))).or_else(|| reserve(need));
+        let Some(mut reservation) = reservation else {
+            let (_, total) = self.memory()?;
+            let free = self.memory_budget.capacity().saturating_sub(self.memory_budget.reserved());
+            return Err(CudaError::OutOfMemory { need, free, total });
+        };
+        if let Some(chunk) = self.chunks.take(bytes, |len| reservation.try_grow_to(len as u64)) {
+            return Ok((chunk, reservation));
+        }
+        // Other processes may use the device too, so reserved memory need not be free.
+        let (free, total) = self.memory()?;
+        let idle = self.chunks.bytes();
+        if need > free.saturating_add(idle) {
+            return Err(CudaError::OutOfMemory { need, free: free.saturating_add(idle), total });
+        }
+        let wanted = reservation.bytes().max(need);
+        if wanted <= free
+            && let Ok(chunk) = Chunk::new(self.driver, usize::try_from(wanted).unwrap_or(bytes))
+        {
+            return Ok((chunk, reservation));
+        }
+        // Frees idle memory, and then asks for no more than is needed.
+        self.chunks.clear();
+        let chunk = Chunk::new(self.driver, bytes).map_err(|error| match self.memory() {
+            Ok((free, total)) if error.is(OUT_OF_MEMORY) => CudaError::OutOfMemory { need, free, total },
+            _ => error,
+        })?;
+        Ok((chunk, reservation))
+    }
+}
+
+/// Free and total memory of the current context's device, in bytes.
+fn memory(driver: &Driver) -> Result<(u64, u64), CudaError> {
+    let (mut free, mut total) = (0, 0);
+    // SAFETY: both live across the call.
+    let code = unsafe { (driver.cuMemGetInfo_v2)(&raw mut free, &raw mut total) };
+    CudaError::check("cuMemGetInfo", code)?;
+    Ok((free as u64, total as u64))
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.trimmer = None;
+        // Where this fails the process is ending or the device is lost, and nothing is left to free.
+        if self.bind().is_ok() {
+            self.chunks.clear();
+            self.modules.unload(self.driver);
+        }
+        // Pinned memory that is still in use becomes ordinary memory.
+        self.pinned.close();
+        // All executors have been dropped: each holds this device.
+        self.context.release();
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("info", &self.info).finish_non_exhaustive()
+    }
+}
