@@ -134,34 +134,34 @@ impl Repeats<KernelRequest> for KernelCacheKey {
     }
 
     #[inline]
-    fn is_same(&self, kept: &OwnedKernelKey, question: &KernelKey<'_>) -> bool {
-        let (ours, theirs) = (kept.kernel.info(), question.kernel.info());
+    fn is_same(&self, owned: &OwnedKernelKey, key: &KernelKey<'_>) -> bool {
+        let (ours, theirs) = (owned.kernel.info(), key.kernel.info());
         let same_kernel = std::ptr::eq(ours, theirs) || (&ours.id, &ours.version) == (&theirs.id, &theirs.version);
-        let same_payload = match (&kept.payload, question.payload) {
+        let same_payload = match (&owned.payload, key.payload) {
             (Payload::Json(ours), Payload::Json(theirs)) => ours == theirs,
             (Payload::Tensors(ours), Payload::Tensors(theirs)) => ours == theirs,
             _ => false,
         };
-        same_kernel && same_payload && kept.tenant.as_ref() == question.tenant
+        same_kernel && same_payload && owned.tenant.as_ref() == key.tenant
     }
 
     #[inline]
-    fn hold(&self, question: KernelKey<'_>) -> OwnedKernelKey {
-        let KernelKey { kernel, payload, tenant } = question;
+    fn hold(&self, key: KernelKey<'_>) -> OwnedKernelKey {
+        let KernelKey { kernel, payload, tenant } = key;
         OwnedKernelKey { kernel, payload: payload.clone(), tenant: tenant.cloned() }
     }
 
     /// Copies the payload, which can be a slice of a larger body or lie in pinned memory.
-    fn keep(&self, mut held: OwnedKernelKey) -> OwnedKernelKey {
+    fn keep(&self, mut owned: OwnedKernelKey) -> OwnedKernelKey {
         // A payload without bytes has no key.
-        if let Some(payload) = copied(&held.payload) {
-            held.payload = payload;
+        if let Some(payload) = copied(&owned.payload) {
+            owned.payload = payload;
         }
-        held
+        owned
     }
 
-    fn weigh(&self, kept: &OwnedKernelKey) -> usize {
-        weigh(&kept.payload) + kept.tenant.weigh()
+    fn weigh(&self, owned: &OwnedKernelKey) -> usize {
+        weigh(&owned.payload) + owned.tenant.weigh()
     }
 }
 

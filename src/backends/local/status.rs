@@ -32,7 +32,7 @@ impl CpuStatus {
     pub fn problems(&self) -> Vec<String> {
         let PoolStatus { up, workers, alive, .. } = self.pool;
         match alive {
-            _ if !up => vec!["the CPU accepts no jobs any more".to_owned()],
+            _ if !up => vec!["the CPU takes no jobs any more".to_owned()],
             alive if alive < workers => vec![format!("{alive} of {workers} workers of the CPU take jobs")],
             _ => Vec::new(),
         }

@@ -1,8 +1,8 @@
-//! Ends the decoding of an input whose deadline has passed.
+//! Stops the decoding of an input once its deadline has passed.
 //!
-//! serde gives a `Deserialize` no way to be passed anything, so the deadline is put where the decoding thread finds it, as
-//! [`memory`](super::memory) is. Long sequences look at it from time to time. The deadline is the request's own, or else
-//! the server's longest, so that no input holds a worker for longer than a kernel could.
+//! serde cannot pass context to a `Deserialize`, so the deadline is in a thread-local, as [`memory`](super::memory) is. Long
+//! sequences check it from time to time. It is the request's deadline or else the server's maximum, so that no input occupies
+//! a worker for longer than a kernel could.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -22,19 +22,19 @@ struct State {
     passed: bool,
 }
 
-/// A decoding has been given up, as its deadline has passed.
+/// The error of a decoding that was stopped at its deadline.
 #[derive(Debug)]
 pub(crate) struct DeadlinePassed;
 
-/// Decodes until `deadline`. Whatever error the decoding itself ends with, it is [`DeadlinePassed`] once that has been seen.
+/// Runs `decode` until `deadline`. Any error is replaced by [`DeadlinePassed`] once the deadline was found to have passed.
 pub(crate) fn decode_until<T, E>(
     deadline: Option<Instant>,
     decode: impl FnOnce() -> Result<T, E>,
 ) -> Result<Result<T, E>, DeadlinePassed> {
-    /// However `decode` ends, the thread goes back to what it had before.
-    struct Before(State);
+    /// Restores the previous value when `decode` ends, by a panic as well.
+    struct Restore(State);
 
-    impl Drop for Before {
+    impl Drop for Restore {
         fn drop(&mut self) {
             STATE.set(self.0);
         }
@@ -43,12 +43,12 @@ pub(crate) fn decode_until<T, E>(
     if deadline.is_none() {
         return Ok(decode());
     }
-    let _before = Before(STATE.replace(State { deadline, passed: false }));
+    let _restore = Restore(STATE.replace(State { deadline, passed: false }));
     let decoded = decode();
     if decoded.is_err() && has_passed() { Err(DeadlinePassed) } else { Ok(decoded) }
 }
 
-/// Whether the deadline of what this thread decodes has been seen to have passed.
+/// Returns whether this thread's decoding was found to be past its deadline.
 pub(super) fn has_passed() -> bool {
     STATE.get().passed
 }
@@ -62,10 +62,10 @@ fn check<E: Error>() -> Result<(), E> {
     Ok(())
 }
 
-/// Elements between two looks at the clock.
+/// Elements between two checks of the deadline.
 const STRIDE: usize = 4096;
 
-/// Reads a sequence, however long it is.
+/// Reads a sequence of any length, and checks the deadline on the way.
 pub(crate) fn read_all<'de, T, A>(mut seq: A) -> Result<Vec<T>, A::Error>
 where
     T: Deserialize<'de>,
@@ -83,7 +83,7 @@ where
     Ok(elements)
 }
 
-/// Reads an optional sequence of anything. For `#[serde(default, deserialize_with)]` on a field that can be long and is no
+/// Reads an optional sequence, as [`read_all`] does. For `#[serde(default, deserialize_with)]` on long fields that are not a
 /// [`Buffer`](super::Buffer).
 pub(crate) fn optional_sequence<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where

@@ -1,8 +1,7 @@
-//! Where decoding puts large arrays that it has to copy: into memory of the backend that will run the job, where it has
-//! any.
+//! Decodes large arrays into pinned memory of the backend that runs the job.
 //!
-//! serde gives a `Deserialize` no way to be passed anything, and the inputs that hold the [`Buffer`](super::Buffer)s are
-//! the kernels' own types. So the memory is put where the decoding thread finds it, for as long as that decodes.
+//! serde cannot pass context to a `Deserialize`, and the inputs that hold the [`Buffer`](super::Buffer)s are the kernels' own
+//! types. So the memory is in a thread-local while the thread decodes.
 
 #[cfg(feature = "cuda")]
 pub(crate) use pinned::{PinnedMemory, copy_of, decode_within};
@@ -18,24 +17,24 @@ mod pinned {
         static MEMORY: RefCell<Option<PinnedMemory>> = const { RefCell::new(None) };
     }
 
-    /// Decodes, with `memory` for large arrays that have to be copied.
+    /// Runs `decode` with `memory` for large arrays that have to be copied.
     pub(crate) fn decode_within<R>(memory: Option<&PinnedMemory>, decode: impl FnOnce() -> R) -> R {
-        /// However `decode` ends, the thread goes back to what it had before.
-        struct Before(Option<PinnedMemory>);
+        /// Restores the previous value when `decode` ends, by a panic as well.
+        struct Restore(Option<PinnedMemory>);
 
-        impl Drop for Before {
+        impl Drop for Restore {
             fn drop(&mut self) {
                 MEMORY.replace(self.0.take());
             }
         }
 
         let Some(memory) = memory else { return decode() };
-        let _before = Before(MEMORY.replace(Some(memory.clone())));
+        let _restore = Restore(MEMORY.replace(Some(memory.clone())));
         decode()
     }
 
-    /// An array of these bytes in the memory that this thread decodes into. `None` where there is none, or not for so
-    /// few, or none left.
+    /// Copies `bytes` into the memory that this thread decodes into. `None` if there is none, if they are too few, and if
+    /// none is free.
     pub(crate) fn copy_of<T: Element>(bytes: &[u8]) -> Option<Buffer<T>> {
         MEMORY.with_borrow(|memory| memory.as_ref()?.copy_of_large(bytes))
     }
@@ -44,7 +43,7 @@ mod pinned {
 #[cfg(not(feature = "cuda"))]
 pub(crate) use none::{PinnedMemory, copy_of, decode_within};
 
-/// No backend has memory of its own.
+/// Without CUDA, no backend has pinned memory.
 #[cfg(not(feature = "cuda"))]
 mod none {
     use crate::service::Buffer;

@@ -1,4 +1,4 @@
-//! Encodings: what turns a payload into a kernel's typed input, and its typed output into a payload, once each.
+//! Decodes payloads into kernels' typed inputs, and encodes typed outputs into payloads.
 
 mod bounded;
 mod buffer;
