@@ -56,7 +56,7 @@ async fn execute(client: Client, url: String, request: KernelRequest) -> Result<
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+pub(crate) async fn main() -> Result<(), BoxError> {
     let registry = Arc::new(KernelRegistry::new());
     tower_kernels::kernels::register_all(&registry)?;
     let listener = listen("127.0.0.1:0".parse()?)?;
@@ -68,12 +68,12 @@ async fn main() -> Result<(), BoxError> {
     let kernels = KernelService::with_backend(Arc::clone(&registry), ConcurrencyLimit::new(Remote(client, url), 8));
     let mut service =
         RetryLayer::new(move |request: &KernelRequest| registry.is_pure(&request.kernel_id)).layer(kernels);
-    for input in [r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#, r#"{"a": 2.0, "x": [1.0], "y": []}"#] {
-        let request = KernelRequest::new("linalg/saxpy", Payload::json(input));
-        match service.ready().await?.call(request).await {
-            Ok(response) => println!("{}: {}", response.execution.backend, response.json::<serde_json::Value>()?),
-            Err(error) => println!("{}: {}", error.kind(), chain(&error)),
-        }
+    let saxpy = |input: &str| KernelRequest::new("linalg/saxpy", Payload::json(input));
+    let response = service.ready().await?.call(saxpy(r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#)).await?;
+    println!("{}: {}", response.execution.backend, response.json::<serde_json::Value>()?);
+    let invalid = saxpy(r#"{"a": 2.0, "x": [1.0], "y": []}"#);
+    if let Err(error) = service.ready().await?.call(invalid).await {
+        println!("{}: {}", error.kind(), chain(&error));
     }
     Ok(())
 }

@@ -141,7 +141,7 @@ impl<F: Future> Future for CatchPanic<F> {
     }
 }
 
-/// Runs a task that nobody joins. A panic is caught and logged, so that the runtime does not drop its payload, whose own panic
+/// Runs a detached task. A panic is caught and logged, so that the runtime does not drop its payload, whose own panic
 /// would end a thread of the runtime.
 pub(crate) async fn detached(task: &'static str, future: impl Future<Output = ()>) {
     static LIMIT: LogLimit = LogLimit::new();

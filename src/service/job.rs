@@ -187,7 +187,7 @@ impl Job {
     /// Decodes and validates the input, as far as that takes no longer than `bound`. Large arrays that have to be copied
     /// are copied into `memory`.
     ///
-    /// The error is kept and returned again by later calls, as the payload may be gone.
+    /// Later calls return the same error again, as the payload may be gone.
     pub(crate) fn prepare(
         &mut self,
         bound: Option<Duration>,

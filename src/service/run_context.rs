@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::{HostReservation, KernelError, Progress};
 
-/// Tells a running kernel whether to go on: whether its request was cancelled, and when its deadline is.
+/// The context of a running kernel: the cancellation, deadline and progress of its request.
 #[derive(Clone, Copy)]
 pub struct RunContext<'a> {
     is_cancelled: Option<&'a (dyn Fn() -> bool + Sync)>,
@@ -13,7 +13,7 @@ pub struct RunContext<'a> {
 }
 
 impl<'a> RunContext<'a> {
-    /// Creates the context of a run that nobody can cancel and that has no deadline.
+    /// Creates the context of a run that cannot be cancelled and has no deadline.
     pub const fn detached() -> Self {
         Self::new(None, None)
     }

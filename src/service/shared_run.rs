@@ -99,7 +99,7 @@ impl Job {
     /// Returns the key of the jobs that this one can be merged with, and marks it as waiting for them.
     ///
     /// `None` if the kernel has no batch key, if the input takes longer than `bound` to decode and validate, if it is
-    /// invalid, and if somebody watches its [`Progress`].
+    /// invalid, and if the request has a [`Progress`].
     pub(crate) fn merge_key(&mut self, bound: Duration) -> Option<MergeKey> {
         if self.extensions.get::<Progress>().is_some() || self.prepare(Some(bound), None).is_err() {
             return None;

@@ -283,3 +283,9 @@ async fn a_job_that_was_decoded_is_not_forwarded() {
     let error = service.ready().await.unwrap().call(request).await.unwrap_err();
     assert!(format!("{error:?}").contains("decoded and cannot be forwarded"), "{error:?}");
 }
+
+#[cfg(feature = "hyper")]
+#[test]
+fn the_example_of_a_backend_that_forwards_over_http_runs_to_its_end() {
+    crate::example_custom_backend::main().unwrap();
+}

@@ -6,6 +6,9 @@ mod codec;
 #[path = "../contract/custom_backends.rs"]
 mod custom_backends;
 mod dispatch;
+#[cfg(feature = "hyper")]
+#[path = "../../examples/custom_backend.rs"]
+mod example_custom_backend;
 mod globs;
 mod kernels;
 mod lanes;

@@ -25,7 +25,7 @@ struct Work {
     millis: u64,
 }
 
-/// Answers where it ran.
+/// Returns the device that it ran on.
 struct Passes {
     name: &'static str,
     pure: bool,
@@ -233,7 +233,7 @@ async fn it_is_ready_when_one_of_the_devices_is() {
     held[0].abort();
     let start = Instant::now();
     while !waits.is_woken() {
-        assert!(start.elapsed() < SOON, "nobody was woken");
+        assert!(start.elapsed() < SOON, "no waiter was woken");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(poll(&mut waits).is_ready() && poll(&mut too).is_pending(), "one permit is one caller's");
@@ -341,9 +341,9 @@ async fn a_job_that_moves_can_be_dropped() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
 
-    /// Every job has one answer, at any loss of any device at any time, and callers that leave leave nothing behind.
+    /// Every job completes once, whichever device is lost at whatever time, and cancelled jobs release their permits.
     #[test]
-    fn every_job_has_one_answer(
+    fn every_job_completes_once(
         jobs in proptest::collection::vec((0..3_usize, 0..3_u64, 0..10_u8), 50..200),
         losses in proptest::collection::vec((0..3_usize, 0..20_u64), 0..4),
         workers in 1..3_usize,
@@ -388,14 +388,14 @@ async fn towers_own_balance_works_over_backends() {
     let machine = Machine::new(2, 1, 100);
     let one = |at: usize| Local::over(DeviceSet::new(vec![machine.devices[at].clone(), machine.cpu().clone()]));
     let mut balance = Balance::new(ServiceList::new::<Job>(vec![one(0), one(1)]));
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for _ in 0..100 {
         let job = machine.job("test/cuda-alone", 1, None);
-        answers.push(tokio::spawn(balance.ready().await.unwrap().call(job)));
+        responses.push(tokio::spawn(balance.ready().await.unwrap().call(job)));
     }
     let mut jobs = [0; 2];
-    for answer in answers {
-        jobs[*answer.await.unwrap().unwrap().payload.downcast::<u32>().unwrap() as usize] += 1;
+    for response in responses {
+        jobs[*response.await.unwrap().unwrap().payload.downcast::<u32>().unwrap() as usize] += 1;
     }
     assert!(jobs.iter().all(|jobs| *jobs > 20), "{jobs:?}");
     balance.ready().await.unwrap();
@@ -450,8 +450,8 @@ async fn behind_the_batch_layer_only_that_waits_which_gains_by_it() {
         machine.registry.register(Shares { name, backends, operations }).unwrap();
         let layer = BatchedLayer::over(&machine.local).max_delay(DELAY);
         let service = layer.layer(machine.local.clone());
-        let answer = service.oneshot(machine.job(name, 0, None)).await.unwrap();
-        let waited = answer.execution.queued >= DELAY - Duration::from_millis(20);
-        assert_eq!(waited, waits, "{devices} devices, {name}: {:?}", answer.execution);
+        let response = service.oneshot(machine.job(name, 0, None)).await.unwrap();
+        let waited = response.execution.queued >= DELAY - Duration::from_millis(20);
+        assert_eq!(waited, waits, "{devices} devices, {name}: {:?}", response.execution);
     }
 }

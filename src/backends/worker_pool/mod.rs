@@ -11,8 +11,8 @@
 //! There are as many permits as workers and queue positions together, so handing a job over never blocks. The job's
 //! response channel also carries its cancellation: the receiver is dropped with the response future.
 //!
-//! On a device whose memory is limited, a worker puts a job that needs more than is free aside and goes on to the next. The
-//! job keeps its permit and goes to the front of the queue once the [`memory_budget`] has granted its memory.
+//! On a device whose memory is limited, a job that needs more than is free waits without its worker, which runs the next one.
+//! The waiting job keeps its permit and goes to the front of the queue once the [`memory_budget`] has granted its memory.
 
 mod fair;
 mod future;
@@ -238,7 +238,7 @@ impl WorkerPool {
     }
 }
 
-/// Every future of the pool holds it, so nobody waits for a result any more, and what still runs is being cancelled.
+/// Every future of the pool holds it, so no caller waits for a result any more, and jobs that still run are being cancelled.
 impl Drop for WorkerPool {
     fn drop(&mut self) {
         self.sender = None;

@@ -103,7 +103,7 @@ impl PoolHandle {
         Poll::Ready(Ok(()))
     }
 
-    /// Returns a handle with a permit, if one is available now and nobody waits for it.
+    /// Returns a handle with a permit, if one is available now and no other handle waits for it.
     pub(crate) fn try_reserve(pool: &Arc<WorkerPool>) -> Option<Self> {
         let permit = Arc::clone(&pool.state.permits).try_acquire_owned().ok()?;
         let permit = Some(Permit::new(pool, permit));

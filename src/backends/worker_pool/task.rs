@@ -85,7 +85,7 @@ impl Task {
         drop(span);
         drop(reservation);
         drop(permit);
-        // It fails if the request was cancelled meanwhile, and then nobody waits for the result.
+        // It fails only if the request was cancelled meanwhile.
         let _ = response.send(result);
     }
 }

@@ -217,7 +217,7 @@ fn recovering<W: Worker, R>(
     })
 }
 
-/// Counts a worker's thread. The last one to end closes the pool, however it ends, so that nobody waits for a permit that no
+/// Counts a worker's thread. The last one to end closes the pool, however it ends, so that no caller waits for a permit that no
 /// worker will ever release.
 struct ThreadGuard {
     state: Arc<PoolState>,

@@ -136,7 +136,7 @@ impl<'a> TensorBounds<'a> {
             return Err(KernelError::ResponseTooLarge { max });
         }
         if let Some(memory) = memory {
-            // Twice, as an array that grows has room for as much again.
+            // Twice, as a growing array can have as much unused capacity.
             memory.grow(2 * self.copied.take())?;
         }
         self.unchecked.set((self.length.get() + INTERVAL as u64).min(max));

@@ -47,7 +47,7 @@ fn unsupported(what: &str) -> Error {
 }
 
 /// Rejects every serde type that cannot be written as tensors, except for those that the caller of the macro defines.
-macro_rules! refuse {
+macro_rules! reject {
     ($what:literal: $($method:ident($($argument:ty),*) -> $ok:ty;)*) => {$(
         fn $method(self, $(_: $argument),*) -> Result<$ok, Error> {
             Err(unsupported($what))
@@ -69,7 +69,7 @@ impl<'a> Serializer for Top<'a> {
     type SerializeStruct = Fields<'a>;
     type SerializeStructVariant = Impossible<Tensors, Error>;
 
-    refuse! { "an output that is no struct":
+    reject! { "an output that is no struct":
         serialize_bool(bool) -> Tensors;
         serialize_i8(i8) -> Tensors;
         serialize_i16(i16) -> Tensors;
@@ -271,7 +271,7 @@ impl<'a, 'b> Serializer for Value<'a, 'b> {
         serialize_f64 f64 as F64;
     }
 
-    refuse! { "a field of this type":
+    reject! { "a field of this type":
         serialize_i8(i8) -> ();
         serialize_i16(i16) -> ();
         serialize_u16(u16) -> ();
