@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut client = ServiceBuilder::new()
         .layer(CircuitBreakerLayer::new().consecutive_failures(5))
         .layer(TimeoutLayer::new(Duration::from_secs(2)))
-        .layer(RetryLayer::new(|request: &Request<Empty<Bytes>>| request.method().is_idempotent()).attempts(3))
+        .layer(RetryLayer::new(|request: &Request<Empty<Bytes>>| request.method().is_idempotent()).max_attempts(3))
         .layer(ClassifyLayer::new().errors(|_: &hyper_util::client::legacy::Error| ErrorKind::Unavailable))
         .service(Client::builder(TokioExecutor::new()).build_http());
     let request = Request::get("http://127.0.0.1:3000/users/7").body(Empty::new())?;

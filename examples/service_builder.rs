@@ -1,4 +1,4 @@
-//! The middleware stack in process: no server, no codec, typed values in and out.
+//! The middleware stack without a server: typed inputs and outputs, without a codec.
 //!
 //! ```text
 //! cargo run --release --example service_builder
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let input = SaxpyInput { a: 2.0, x: vec![1.0, 2.0, 3.0].into(), y: vec![10.0, 20.0, 30.0].into() };
     let request = KernelRequest::new("linalg/saxpy", Payload::typed(input)).with_timeout(Duration::from_millis(500));
     let response = service.ready().await?.call(request).await?;
-    let output = response.payload.downcast::<SaxpyOutput>().ok_or("saxpy answers with its own type")?;
+    let output = response.payload.downcast::<SaxpyOutput>().ok_or("saxpy returns its own type")?;
     println!("2x + y = {:?}, {:?}", output.y.to_vec(), response.execution);
 
     let request = KernelRequest::new("risk/option-pricing", Payload::json(r#"{"spot": [-1.0]}"#));

@@ -24,6 +24,7 @@ LAYERS = [
     ["backends"],
     ["service"],
     ["cuda"],
+    ["buffer"],
     ["layers"],
     ["middleware"],
     ["error", "request"],
@@ -73,7 +74,7 @@ PATHS = re.compile(r"`((?:src|tests|benches|examples|scripts|deploy|proto|\.ci|\
 
 def without_tests(text):
     """Rust source without its `#[cfg(test)]` modules."""
-    return re.sub(r"(?ms)^#\[cfg\(test\)\]\n(?:#\[[^\n]*\]\n)*(?:pub(?:\(\w+\))? )?mod \w+ \{.*?^\}\n", "", text)
+    return re.sub(r"(?ms)^#\[cfg\((?:test|all\(test[^\n]*)\)\]\n(?:#\[[^\n]*\]\n)*(?:pub(?:\(\w+\))? )?mod \w+ \{.*?^\}\n", "", text)
 
 
 def code(text):

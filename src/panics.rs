@@ -1,16 +1,15 @@
-//! Catches panics of code that is not ours, whatever they carry: the one place for it.
+//! Catches panics of users' code. All of the crate catches them here.
 //!
-//! What a panic carries is a value of any type, and dropping it runs the code of whoever made it. A value whose `Drop`
-//! panics turns a panic that has been caught into one that has not: it takes the worker, the task or the connection
-//! with it. So the value of a panic never leaves this module. Texts, which nearly all panics carry, are read and
-//! dropped; other values are leaked, because a drop that panics twice ends the process. That costs a few bytes for each
-//! such panic, and only a kernel that calls [`panic_any`](std::panic::panic_any) makes any.
+//! A panic's payload is a value of any type, and dropping it runs its own code. A payload whose `Drop` panics would turn a
+//! caught panic into an uncaught one, and take the worker, the task or the connection with it. So payloads never leave this
+//! module. Strings, which nearly all payloads are, are read and dropped; other payloads are leaked, because a drop that panics
+//! twice aborts the process. That costs a few bytes for each such panic, which only a kernel that calls
+//! [`panic_any`](std::panic::panic_any) causes.
 //!
-//! # What cannot be caught
+//! # Panics that cannot be caught
 //!
-//! A second panic while the first one unwinds, such as that of a `Drop` of a local variable of a function that panics,
-//! ends the process: Rust leaves no choice. So does a panic whose value panics when `rayon` drops it, which it does
-//! where both halves of a [`rayon::join`] panic.
+//! A second panic while the first one unwinds, such as one in the `Drop` of a local variable, aborts the process. So does a
+//! panic whose payload panics when `rayon` drops it, which it does if both halves of a [`rayon::join`] panic.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -18,7 +17,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -26,30 +25,27 @@ use pin_project_lite::pin_project;
 
 use crate::text::truncated;
 
-use crate::text::truncated;
-
-/// A panic that has been caught.
+/// A caught panic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Panicked {
     message: String,
 }
 
 impl Panicked {
-    /// Messages may repeat what a client sent, of which there can be much.
-    const LONGEST: usize = 1024;
+    /// The maximum length of a message, which can repeat what a client sent.
+    const MAX_MESSAGE_BYTES: usize = 1024;
 
-    /// Takes what a panic carries out of circulation. See the [module](self).
-    #[cold]
+    /// Reads the message of a panic's payload, and disposes of the payload. See the [module](self).
     pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
         let message = match payload.downcast::<&'static str>() {
-            Ok(text) => truncated((*text).to_owned(), Self::LONGEST),
+            Ok(text) => truncated((*text).to_owned(), Self::MAX_MESSAGE_BYTES),
             Err(payload) => match payload.downcast::<String>() {
-                Ok(text) => truncated(*text, Self::LONGEST),
+                Ok(text) => truncated(*text, Self::MAX_MESSAGE_BYTES),
                 Err(payload) => match payload.downcast::<Cow<'static, str>>() {
-                    Ok(text) => truncated(text.into_owned(), Self::LONGEST),
+                    Ok(text) => truncated(text.into_owned(), Self::MAX_MESSAGE_BYTES),
                     Err(payload) => {
                         std::mem::forget(payload);
-                        "(a value that is not a text)".to_owned()
+                        "(a payload that is not a string)".to_owned()
                     }
                 },
             },
@@ -57,13 +53,13 @@ impl Panicked {
         Self { message }
     }
 
-    /// Panics again, with what it said and nothing else.
+    /// Resumes the panic with its message alone.
     #[cfg(feature = "hyper")]
     pub(crate) fn resume(self) -> ! {
         std::panic::resume_unwind(Box::new(self.message))
     }
 
-    /// What it said. For the log and for callers in the same process, never for clients.
+    /// Returns the message, which is for the log and for callers in the same process, but not for clients.
     pub(crate) fn into_message(self) -> String {
         self.message
     }
@@ -75,21 +71,18 @@ impl fmt::Display for Panicked {
     }
 }
 
-/// Does `work`, and catches its panic. What `work` borrows has to be fit for use after it was left half-way.
-#[inline]
+/// Runs `work` and catches its panic. What `work` borrows must be usable after `work` has been interrupted.
 pub(crate) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(Panicked::new)
 }
 
-/// Drops a value of a type that is not ours. Its panic is logged, and does not reach the caller.
-#[inline]
+/// Drops a value of a user's type. A panic is caught and logged.
 pub(crate) fn drop_caught<T>(value: T, type_name: &str) {
     if let Err(panicked) = catch_panic(|| drop(value)) {
         log_drop(type_name, &panicked);
     }
 }
 
-#[cold]
 fn log_drop(type_name: &str, panicked: &Panicked) {
     static LIMIT: LogLimit = LogLimit::new();
     if let Some(left_out) = LIMIT.next() {
@@ -98,8 +91,8 @@ fn log_drop(type_name: &str, panicked: &Panicked) {
 }
 
 pin_project! {
-    /// A future whose panic is its output. The inner future is dropped while it unwinds, as a task's is, so that layers in it
-    /// count a panic and not a cancellation.
+    /// A future that catches the panic of the inner future and outputs it as an error. The inner future is dropped while it
+    /// unwinds, as a task's is, so that layers in it count a panic and not a cancellation.
     pub(crate) struct CatchPanic<F> {
         #[pin]
         inner: Option<F>,
@@ -116,7 +109,7 @@ impl<F: Future> Future for CatchPanic<F> {
     type Output = Result<F::Output, Panicked>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        /// Drops the future with the frame that polled it, unless it is told that the poll came back.
+        /// Drops the future during unwinding; it is forgotten if the poll returns.
         struct OnUnwind<'a, F>(Pin<&'a mut Option<F>>);
 
         impl<F> Drop for OnUnwind<'_, F> {
@@ -141,8 +134,8 @@ impl<F: Future> Future for CatchPanic<F> {
     }
 }
 
-/// A task that nobody waits for. Its panic is logged, and what it carries is not dropped by the runtime, which a second
-/// panic would cost a thread.
+/// Runs a detached task. A panic is caught and logged, so that the runtime does not drop its payload, whose own panic
+/// would end a thread of the runtime.
 pub(crate) async fn detached(task: &'static str, future: impl Future<Output = ()>) {
     static LIMIT: LogLimit = LogLimit::new();
     if let Err(panicked) = CatchPanic::new(future).await
@@ -152,47 +145,48 @@ pub(crate) async fn detached(task: &'static str, future: impl Future<Output = ()
     }
 }
 
-/// Keeps what clients can cause from filling the log: so many lines a second, and then the number of those left out.
+/// Limits the log lines that clients can cause: ten a second, with the number of suppressed lines in the next one.
 #[derive(Debug)]
 pub(crate) struct LogLimit {
-    /// The second of the last line in the upper half, and the lines of that second in the lower one.
-    window: AtomicU64,
-    left_out: AtomicU64,
+    window: Mutex<Window>,
 }
 
 impl LogLimit {
     const LINES_PER_SECOND: u64 = 10;
 
     pub(crate) const fn new() -> Self {
-        Self { window: AtomicU64::new(0), left_out: AtomicU64::new(0) }
+        Self { window: Mutex::new(Window { start: None, lines: 0, suppressed: 0 }) }
     }
 
-    /// Whether to write a line now, and how many were left out before it.
+    /// Returns the number of lines suppressed since the last one, if a line may be written now.
     pub(crate) fn next(&self) -> Option<u64> {
-        let second = since_start().as_secs() & u64::from(u32::MAX);
-        let count = |window: u64| {
-            let lines = if window >> 32 == second { window & u64::from(u32::MAX) } else { 0 };
-            (lines < Self::LINES_PER_SECOND).then_some(second << 32 | (lines + 1))
-        };
-        match self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count) {
-            Ok(_) => Some(self.left_out.swap(0, Ordering::Relaxed)),
-            Err(_) => {
-                self.left_out.fetch_add(1, Ordering::Relaxed);
-                None
-            }
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if window.start.is_none_or(|start| now.duration_since(start) >= Duration::from_secs(1)) {
+            (window.start, window.lines) = (Some(now), 0);
         }
+        if window.lines == Self::LINES_PER_SECOND {
+            window.suppressed += 1;
+            return None;
+        }
+        window.lines += 1;
+        Some(std::mem::take(&mut window.suppressed))
     }
 }
 
-fn since_start() -> Duration {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    START.get_or_init(Instant::now).elapsed()
+/// The lines of the current second.
+#[derive(Debug)]
+struct Window {
+    start: Option<Instant>,
+    lines: u64,
+    suppressed: u64,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::panic::panic_any;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     /// Its drop panics with another, so often.
     struct Bomb(u32);
@@ -211,10 +205,10 @@ mod tests {
             (catch_panic(|| panic!("a text")), "a text"),
             (catch_panic(|| panic!("a text with a {}", 1)), "a text with a 1"),
             (catch_panic(|| panic_any(Cow::<'static, str>::Borrowed("a cow"))), "a cow"),
-            (catch_panic(|| panic_any(7)), "(a value that is not a text)"),
-            (catch_panic(|| panic_any(Bomb(1))), "(a value that is not a text)"),
+            (catch_panic(|| panic_any(7)), "(a payload that is not a string)"),
+            (catch_panic(|| panic_any(Bomb(1))), "(a payload that is not a string)"),
             // Dropping this one would end the process.
-            (catch_panic(|| panic_any([Bomb(1), Bomb(1)])), "(a value that is not a text)"),
+            (catch_panic(|| panic_any([Bomb(1), Bomb(1)])), "(a payload that is not a string)"),
         ] {
             assert_eq!(caught, Err::<(), _>(Panicked { message: message.to_owned() }));
         }
@@ -224,7 +218,7 @@ mod tests {
     #[test]
     fn long_messages_are_cut_between_characters() {
         let panicked = catch_panic::<()>(|| panic!("{}", "é".repeat(5000))).unwrap_err();
-        assert_eq!(panicked.into_message().len(), Panicked::LONGEST + '…'.len_utf8());
+        assert_eq!(panicked.into_message().len(), Panicked::MAX_MESSAGE_BYTES + '…'.len_utf8());
     }
 
     #[test]
@@ -274,6 +268,6 @@ mod tests {
             }
         }
         assert!(written >= LogLimit::LINES_PER_SECOND);
-        assert_eq!(written + left_out + limit.left_out.load(Ordering::Relaxed), most);
+        assert_eq!(written + left_out + limit.window.lock().unwrap().suppressed, most);
     }
 }

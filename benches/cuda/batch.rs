@@ -36,7 +36,7 @@ const WORKERS: [usize; 3] = [6, 8, 12];
 
 pub(crate) fn run() {
     let off = service(|_| {});
-    let layer = BatchedLayer::for_lanes(8);
+    let layer = BatchedLayer::for_workers(8);
     let on = batched(&off, &layer);
     let runtime = several();
     for (name, id, input) in [
@@ -77,7 +77,7 @@ pub(crate) fn run() {
 
         println!("\n{name}, 8192 at all times, other limits  completed    p50 µs    p99 µs   requests a run");
         for (requests, in_flight) in [(64, 16), (256, 8), (256, 16), (512, 16)] {
-            let layer = BatchedLayer::for_lanes(8).max_requests(requests).in_flight(in_flight);
+            let layer = BatchedLayer::for_workers(8).max_requests(requests).in_flight(in_flight);
             let on = batched(&off, &layer);
             print!("{requests:>6} a run, {in_flight:>2} runs                  ");
             let figures = closed(&runtime, &on, id, &input, 8192);
@@ -200,7 +200,7 @@ fn phases(runtime: &Runtime) {
     off.registry().register(Phased).unwrap();
     println!("\nsaxpy(1024) in its phases, 8192 at all times: µs a run and µs a request");
     for in_flight in [8, 16] {
-        let layer = BatchedLayer::for_lanes(8).in_flight(in_flight);
+        let layer = BatchedLayer::for_workers(8).in_flight(in_flight);
         let on = batched(&off, &layer);
         PHASES.iter().for_each(|phase| phase.store(0, Ordering::Relaxed));
         let before = layer.stats();
@@ -455,7 +455,7 @@ impl Threads {
             let (name, times) = (read("comm"), read("schedstat"));
             let mut times = times.split_whitespace().map(|nanos| nanos.parse::<f64>().unwrap_or(0.0) / 1e9);
             let threads = match () {
-                () if name.contains("-lane-") => &mut this.workers,
+                () if name.contains("-worker-") => &mut this.workers,
                 () if name.starts_with("tokio") => &mut this.tokio,
                 () => continue,
             };

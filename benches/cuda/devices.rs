@@ -97,7 +97,7 @@ pub(crate) fn run() {
             let open = |device: u32| CudaBackend::with_config(device, config.clone()).unwrap();
             let backends: Vec<_> = (0..count as u32).map(open).collect();
             let mut cpu = CpuConfig::default();
-            (cpu.lanes, cpu.queue) = (1, 1024);
+            (cpu.workers, cpu.queue) = (1, 1024);
             let local = Local::with_backends(CpuBackend::with_config(cpu).unwrap(), Ok(backends));
             let service = KernelService::with_backend(std::sync::Arc::clone(&registry), local);
             let figures = Figures::of(&service, count, has_cost);

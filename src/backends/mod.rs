@@ -1,33 +1,46 @@
-//! What runs kernels. A backend is a `Service` of [`Job`](crate::service::Job)s.
+//! Backends, which run kernels. A backend is a [`Service`](tower_service::Service) of [`Job`](crate::service::Job)s.
 //!
-//! `poll_ready` reserves a slot, so `Pending` means that the backend is full. The slot goes with the job and is free
-//! again when the work has really stopped, which can be a little after its caller has left. A slot that is reserved and
-//! not used is given back on `Drop`; a clone starts without one.
+//! * [`Local`]: the devices of this machine as one backend.
+//! * [`cpu::CpuBackend`]: the host's processors.
+//! * `cuda::CudaBackend`: one NVIDIA GPU (feature `cuda`).
+//! * [`BatchedLayer`]: merges requests into shared runs of any backend.
 //!
-//! Work waits in a bounded queue before *lanes*: OS threads that run one job at a time. What costs less than the way to
-//! another thread and back runs inside the call.
+//! A backend of your own runs jobs on a thread of its own or forwards them to another service; see
+//! [`Job`](crate::service::Job) and the example `custom_backend`.
 //!
-//! # Many devices
-//! Each device is a backend of its own, with lanes and memory of its own. [`Local`] puts them and the CPU together. A
-//! backend's [`PoolLoad`] is the time that its jobs are predicted to take, so a device with one job of a second has more to
-//! do than one with a hundred of a millisecond, and of two devices the one with less gets the next job.
+//! # Readiness and cancellation
 //!
-//! # What a lost device takes with it
-//! A device that faults, or hangs past its limit, is lost until the process is started again. Its pool ends then:
-//! readiness, `/health` and `/metrics` say so when they are asked next, and every job on it comes back.
+//! `poll_ready` reserves a permit, so `Pending` means that the backend is full. The permit is released when the work has
+//! ended, which can be a little after the response future was dropped. A reserved permit that is not used is released on
+//! `Drop`; a clone starts without one.
+//!
+//! Jobs wait in a bounded queue for *workers*: OS threads that run one job at a time. A CPU job that costs less than a hop to
+//! another thread and back runs on the calling thread.
+//!
+//! # Several devices
+//!
+//! Each device is a backend of its own, with workers and memory of its own. [`Local`] combines them with the CPU. The
+//! [`PoolLoad`] of a backend is the predicted run time of its jobs, so a device with one job of a second has a higher load
+//! than one with a hundred of a millisecond. Of two devices, the one with the lower load gets the next job.
+//!
+//! # Lost devices
+//!
+//! A device that faults, or hangs past its timeout, is lost until the process is restarted. Its pool closes, which readiness,
+//! `/health` and `/metrics` report from then on, and hands its jobs back:
 //!
 //! | the job | goes to |
 //! | --- | --- |
-//! | waits | another device; where none is left, the CPU |
-//! | runs, and its kernel is [pure](crate::service::KernelInfo::pure) | the CPU, and is begun anew |
+//! | is queued | another device, or the CPU if no device is left |
+//! | runs, and its kernel is [pure](crate::service::KernelInfo::pure) | the CPU, where it starts again |
 //! | runs, and its kernel is not pure | its caller, with [`DeviceLost`](crate::service::KernelError::DeviceLost) |
 //!
-//! A fault is not its device's alone: CUDA takes away the other devices of the process as well, each when it is used next
-//! (measured on two H200), and then everything goes to the CPU until the process is started again. A device that hangs
-//! leaves the others as they are. The driver takes 150 to 580 ms to report a fault; from then on it is known at once.
+//! A fault affects the other devices of the process as well: CUDA fails each of them when it is used next (measured on two
+//! H200), and then every job goes to the CPU until the process is restarted. A device that hangs does not affect the others.
+//! The driver takes 150 to 580 ms to report a fault.
 //!
-//! What ran when a device was lost may be why, so no other device is given it. A job has one answer, keeps its deadline and
-//! can be dropped wherever it is, and holds no slot on its way. It goes to the CPU only if it can be done there in time.
+//! A job that ran when its device was lost may be the cause, so no other device gets it. A job that moves completes once, keeps
+//! its deadline, can be dropped at any time, and holds no permit while it moves. It goes to the CPU only if it can meet its
+//! deadline there.
 
 pub mod batched;
 pub mod cpu;

@@ -6,8 +6,6 @@ use std::iter::successors;
 use std::sync::Arc;
 
 use super::{Classification, Classify, ErrorKind};
-#[cfg(feature = "kernels")]
-use crate::service::{HostMemoryError, InvalidInput};
 
 /// Classifies an error whose type is not known, such as one in a [`BoxError`](tower::BoxError).
 ///
@@ -82,7 +80,7 @@ pub(crate) fn provide(error: &impl Classify) {
     }
 }
 
-/// Classifies errors of other crates, and those of this one that cannot call [`provide`].
+/// Classifies errors of other crates.
 fn foreign(error: &(dyn Error + 'static)) -> Option<Classification> {
     if is::<tower::load_shed::error::Overloaded>(error) {
         return Some(ErrorKind::Overloaded.into());
@@ -93,14 +91,6 @@ fn foreign(error: &(dyn Error + 'static)) -> Option<Classification> {
     #[cfg(feature = "tower-buffer")]
     if is::<tower::buffer::error::Closed>(error) {
         return Some(ErrorKind::Unavailable.into());
-    }
-    #[cfg(feature = "kernels")]
-    if is::<InvalidInput>(error) {
-        return Some(ErrorKind::InvalidArgument.into());
-    }
-    #[cfg(feature = "kernels")]
-    if let Some(classification) = classified::<HostMemoryError>(error) {
-        return Some(classification);
     }
     of_servers(error)
 }
@@ -142,7 +132,7 @@ mod tests {
     use crate::middleware::circuit_breaker::CircuitBreakerError;
     use crate::middleware::rate_limit::RateLimitError;
     use crate::middleware::timeout::TimeoutError;
-    use crate::service::KernelError;
+    use crate::service::{HostMemoryError, InvalidInput, KernelError};
     use std::time::Duration;
     use tower::BoxError;
 

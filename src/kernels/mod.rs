@@ -96,7 +96,7 @@ mod tests {
             let examples = kernel.input_schema().get("examples").and_then(|examples| examples.as_array());
             let examples = examples.into_iter().flatten().map(ToString::to_string);
             for input in examples.chain(inputs(id)) {
-                let input = kernel.read(Payload::json(input), None).unwrap();
+                let input = kernel.decode_input(Payload::json(input), None).unwrap();
                 kernel.validate(&input).unwrap();
                 let run = kernel.footprint(&input).unwrap_or_else(|| panic!("{id} does not say what a run takes"));
                 let size = |encoding| {
@@ -105,8 +105,8 @@ mod tests {
                 };
                 let (json, tensors) = (size(Encoding::Json), size(Encoding::Tensors));
                 assert!(tensors <= run.output && run.output <= tensors + 64, "{id}: {tensors} of {run:?}");
-                assert!(run.least_encoded(Encoding::Json) <= json, "{id}: {json} of {run:?}");
-                assert!(json <= run.most_as_json(u64::MAX), "{id}: {json} of {run:?}");
+                assert!(run.min_encoded(Encoding::Json) <= json, "{id}: {json} of {run:?}");
+                assert!(json <= run.max_as_json(u64::MAX), "{id}: {json} of {run:?}");
             }
         }
     }

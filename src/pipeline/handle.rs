@@ -18,7 +18,7 @@ use crate::middleware::metrics::MetricsHandle;
 use crate::middleware::priority_queue::QueueStatus;
 use crate::middleware::retry::RetrySnapshot;
 #[cfg(feature = "cache")]
-use crate::service::PureKernels;
+use crate::service::KernelCacheKey;
 
 /// Reads the state of the pipelines of a [`PipelineLayer`], for health pages, alerts and tests.
 ///
@@ -51,7 +51,7 @@ impl PipelineHandle {
 
     /// The cache of responses.
     #[cfg(feature = "cache")]
-    pub fn cache(&self) -> &CacheLayer<PureKernels, KernelStore> {
+    pub fn cache(&self) -> &CacheLayer<KernelCacheKey, KernelStore> {
         &self.layers.cache
     }
 

@@ -24,7 +24,7 @@ use crate::middleware::circuit_breaker::{CircuitBreaker, PerOperation};
 use crate::middleware::coalesce::CoalesceHandle;
 use crate::middleware::load_shed::{LoadShed, Predicted};
 use crate::middleware::rate_limit::RateLimiter;
-use crate::service::{KernelRegistry, KernelService, PureKernels, RegisteredKernel};
+use crate::service::{KernelCacheKey, KernelRegistry, KernelService, RegisteredKernel};
 
 /// Stacks the layers of a [`PipelineConfig`] around a kernel service. See the [module](super).
 ///
@@ -48,9 +48,9 @@ pub(super) struct Layers {
     pub(super) metrics: MetricsLayer,
     rate_limit: Arc<Option<Arc<TenantLimits>>>,
     #[cfg(feature = "cache")]
-    pub(super) cache: CacheLayer<PureKernels, KernelStore>,
+    pub(super) cache: CacheLayer<KernelCacheKey, KernelStore>,
     /// Which calls are coalesced.
-    coalesced: PureKernels,
+    coalesced: KernelCacheKey,
     pub(super) coalesce: CoalesceHandle,
     pub(super) load_shed: Option<LoadShedLayer<Predicted>>,
     pub(super) breaker: Option<CircuitBreakerLayer<PerOperation>>,
@@ -100,7 +100,7 @@ impl PipelineLayer {
         let service = layers.timeout.layer(service);
         let service = match &layers.breaker {
             Some(breaker) => breaker.layer(service),
-            None => CircuitBreaker::off(service),
+            None => CircuitBreaker::disabled(service),
         };
         let service = match &layers.load_shed {
             Some(load_shed) => load_shed.layer(service),
@@ -144,8 +144,8 @@ impl Layers {
             return Err(InvalidPipeline::new("retry.attempts", Reason::Text("must be at least 1")));
         }
         let pure = |share_across_tenants: bool| {
-            let pure = PureKernels::new(Arc::clone(registry));
-            if share_across_tenants { pure.across_tenants() } else { pure }
+            let pure = KernelCacheKey::new(Arc::clone(registry));
+            if share_across_tenants { pure.share_across_tenants() } else { pure }
         };
         let is_idempotent: IsIdempotent = {
             let registry = Arc::clone(registry);
@@ -157,18 +157,18 @@ impl Layers {
             rate_limit: Arc::new(config.rate_limit.as_ref().map(rate_limit).transpose()?),
             #[cfg(feature = "cache")]
             cache: match &config.cache {
-                None => CacheLayer::new(0, PureKernels::none()),
+                None => CacheLayer::new(0, KernelCacheKey::none()),
                 Some(cache) => {
                     let layer = CacheLayer::new(cache.max_bytes, pure(cache.share_across_tenants));
                     cache.ttl.into_iter().fold(layer, CacheLayer::ttl)
                 }
             },
-            coalesced: config.coalesce.as_ref().map_or(PureKernels::none(), |c| pure(c.share_across_tenants)),
+            coalesced: config.coalesce.as_ref().map_or(KernelCacheKey::none(), |c| pure(c.share_across_tenants)),
             coalesce: CoalesceHandle::default(),
             load_shed: config.load_shed.as_ref().map(|shed| load_shed(shed, config)),
             breaker: config.circuit_breaker.as_ref().map(circuit_breaker).transpose()?,
             timeout: TimeoutLayer::new(config.timeout),
-            retry: RetryLayer::new(is_idempotent).attempts(attempts),
+            retry: RetryLayer::new(is_idempotent).max_attempts(attempts),
             queue: queue.map(|q| PriorityQueueLayer::new(q.capacity).max_bytes(q.max_bytes).learn_time_to_answer()),
             concurrency: config.concurrency.map(|limit| ConcurrencyLayer::new(limit.get())),
             batch: config.batch.as_ref().map(batch),
@@ -223,7 +223,7 @@ fn circuit_breaker(config: &BreakerConfig) -> Result<CircuitBreakerLayer<PerOper
 /// The number of workers is set by [`BatchedLayer::fitted`] once the backend is known.
 fn batch(config: &BatchConfig) -> BatchedLayer {
     let BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu: _ } = *config;
-    BatchedLayer::for_lanes(1)
+    BatchedLayer::for_workers(1)
         .max_requests(max_requests.get())
         .max_bytes(max_bytes)
         .max_delay(max_delay)

@@ -53,19 +53,19 @@ impl Collector for PipelineHandle {
         let mut e = Encoder(encoder);
         #[cfg(feature = "cache")]
         if self.config.cache.is_some() {
-            let cache = self.cache();
-            e.gauge("cache_entries", "Responses in the cache", cache.entries() as u64)?;
-            e.gauge("cache_bytes", "Memory used by the cache", cache.bytes())?;
-            e.gauge("cache_max_bytes", "Memory that the cache may use", cache.max_bytes())?;
-            e.counter("cache_hits", "Calls answered from the cache", cache.hits())?;
-            e.counter("cache_misses", "Cacheable calls that were not in the cache", cache.misses())?;
+            let cache = self.cache().snapshot();
+            e.gauge("cache_entries", "Responses in the cache", cache.entries as u64)?;
+            e.gauge("cache_bytes", "Memory used by the cache", cache.bytes)?;
+            e.gauge("cache_max_bytes", "Memory that the cache may use", cache.max_bytes)?;
+            e.counter("cache_hits", "Calls answered from the cache", cache.hits)?;
+            e.counter("cache_misses", "Cacheable calls that were not in the cache", cache.misses)?;
         }
         if self.config.coalesce.is_some() {
-            let coalesce = self.coalesce();
-            e.gauge("coalesce_runs_in_flight", "Runs that equal calls can join", coalesce.in_flight() as u64)?;
-            e.gauge("coalesce_waiting", "Calls that have joined the run of another", coalesce.waiting() as u64)?;
-            e.counter("coalesce_led", "Runs that equal calls could join", coalesce.led())?;
-            e.counter("coalesce_joined", "Calls that joined the run of another", coalesce.joined())?;
+            let coalesce = self.coalesce().snapshot();
+            e.gauge("coalesce_runs_in_flight", "Runs that equal calls can join", coalesce.in_flight as u64)?;
+            e.gauge("coalesce_waiting", "Calls that have joined the run of another", coalesce.waiting as u64)?;
+            e.counter("coalesce_led", "Runs that equal calls could join", coalesce.led)?;
+            e.counter("coalesce_joined", "Calls that joined the run of another", coalesce.joined)?;
         }
         if let Some(shed) = self.load_shed() {
             e.gauge("load_shed_in_flight", "Admitted calls that have not ended", shed.in_flight() as u64)?;
@@ -79,9 +79,9 @@ impl Collector for PipelineHandle {
         if let Some(retries) = self.retries() {
             e.gauge("retries_waiting", "Calls that wait for their next attempt", retries.waiting)?;
             e.counter("retries", "Attempts after the first of a call", retries.retries)?;
-            e.counter("retries_budget_exhausted", "Calls not retried for lack of budget", retries.without_budget)?;
+            e.counter("retries_budget_exhausted", "Calls not retried for lack of budget", retries.budget_exhausted)?;
             let help = "Calls not retried because the next attempt would have missed the deadline";
-            e.counter("retries_deadline_exceeded", help, retries.too_late)?;
+            e.counter("retries_deadline_exceeded", help, retries.deadline_exceeded)?;
         }
         if let (Some(layer), Some(queue)) = (&self.layers.queue, self.queue()) {
             let help = "Calls in the queue";

@@ -113,6 +113,7 @@ mod handle;
 mod layer;
 mod metrics;
 mod service;
+mod source;
 mod tenants;
 
 pub use self::backend::{BackendFuture, PipelineBackend};
@@ -125,3 +126,4 @@ pub use self::future::PipelineFuture;
 pub use self::handle::PipelineHandle;
 pub use self::layer::PipelineLayer;
 pub use self::service::{KernelHandler, LocalPipeline, Pipeline};
+pub use self::source::{KernelSource, RegistryOnly};

@@ -11,6 +11,7 @@ use super::error::{self, PipelineError};
 use super::future::PipelineFuture;
 use super::handle::PipelineHandle;
 use super::layer::PipelineLayer;
+use super::source::KernelSource;
 use super::tenants::Tenants;
 use crate::backends::Local;
 use crate::error::AnyError;
@@ -27,15 +28,13 @@ use crate::middleware::rate_limit::{ByTenant, PerKey, RateLimiter};
 use crate::middleware::retry::Retry;
 use crate::middleware::timeout::Timeout;
 use crate::middleware::tracing::Tracing;
-use crate::service::{
-    KeptKernelQuestion, KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource, PureKernels,
-};
+use crate::service::{KernelCacheKey, KernelRegistry, KernelRequest, KernelResponse, KernelService, OwnedKernelKey};
 
 /// Decides whether a request may be retried.
 pub(super) type IsIdempotent = Box<dyn Fn(&KernelRequest) -> bool + Send + Sync>;
 pub(super) type TenantLimits = PerKey<Arc<str>, ByTenant>;
 #[cfg(feature = "cache")]
-pub(super) type KernelStore = Store<KeptKernelQuestion, KernelResponse>;
+pub(super) type KernelStore = Store<OwnedKernelKey, KernelResponse>;
 
 // The stack, from the inside out. `Optional` names what is inside it twice, so only the two layers that would cost
 // something while they are off use it; the others can be switched off themselves.
@@ -46,14 +45,14 @@ pub(super) type WithTimeout<S> = Timeout<WithRetry<S>>;
 pub(super) type WithCircuitBreaker<S> = CircuitBreaker<WithTimeout<S>, PerOperation>;
 pub(super) type WithLoadShed<S> = LoadShed<WithCircuitBreaker<S>, Predicted>;
 pub(super) type SharedCalls<S> = Flights<
-    KeptKernelQuestion,
+    OwnedKernelKey,
     <WithLoadShed<S> as Service<KernelRequest>>::Future,
     KernelResponse,
     error::Shared<<S as Service<KernelRequest>>::Error>,
 >;
-pub(super) type WithCoalesce<S> = Coalesce<WithLoadShed<S>, PureKernels, SharedCalls<S>>;
+pub(super) type WithCoalesce<S> = Coalesce<WithLoadShed<S>, KernelCacheKey, SharedCalls<S>>;
 #[cfg(feature = "cache")]
-pub(super) type WithCache<S> = Cache<WithCoalesce<S>, PureKernels, KernelStore>;
+pub(super) type WithCache<S> = Cache<WithCoalesce<S>, KernelCacheKey, KernelStore>;
 #[cfg(not(feature = "cache"))]
 pub(super) type WithCache<S> = WithCoalesce<S>;
 pub(super) type WithRateLimit<S> = RateLimiter<WithCache<S>, Option<Arc<TenantLimits>>>;

@@ -19,7 +19,7 @@ pub(crate) fn cuda_problems(cuda: &CudaState) -> Vec<String> {
     match cuda {
         CudaState::Off { .. } => Vec::new(),
         #[cfg(feature = "cuda")]
-        CudaState::On { .. } => cuda.troubles(),
+        CudaState::On { .. } => cuda.problems(),
     }
 }
 

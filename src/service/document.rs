@@ -1,12 +1,12 @@
-//! The JSON documents of an execute call, as every HTTP transport reads and writes them.
+//! The JSON documents of an execute call, shared by all HTTP transports.
 //!
 //! ```json
 //! {"kernel_id": "linalg/saxpy",
 //!  "input": {"a": 2.0, "x": [1.0], "y": [1.0]},
 //!  "metadata": {"timeout_ms": 50, "priority": "high", "tenant": "acme", "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}}
 //! ```
-//! `metadata` and each of its fields may be left out. `input` is not looked into here: it goes on as the slice of the
-//! body that it is, and is parsed once, into the kernel's own type.
+//! `metadata` and each of its fields are optional. `input` is not parsed here: it is passed on as a slice of the body, and
+//! parsed once, into the kernel's own type.
 //!
 //! ```json
 //! {"request_id": "req-1f", "kernel_id": "linalg/saxpy", "output": {"y": [3.0]},
@@ -27,7 +27,7 @@ use crate::request::Execution;
 use crate::request::limits::check_name;
 use crate::request::metadata::{MetadataDocument, RequestMetadata};
 
-/// Which kernel to run, on what, and how.
+/// A request to run a kernel.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ExecuteRequest")]
@@ -39,56 +39,56 @@ pub(crate) struct Request<'a> {
     #[serde(borrow)]
     #[schemars(with = "serde_json::Value")]
     input: &'a RawValue,
-    /// How to run it.
+    /// Options of the request.
     #[serde(borrow, default)]
     metadata: Option<MetadataDocument<'a>>,
 }
 
-/// The answer of a kernel and how it came about.
-// For its schema alone: `to_json` writes it, because the output is JSON already and serde would read it again.
+/// The output of a kernel and how it was run.
+// Only its schema is used: `to_json` writes the document by hand, as serde would parse the output again.
 #[derive(JsonSchema)]
 #[schemars(rename = "ExecuteResponse")]
 #[expect(dead_code, reason = "it has a schema and no values")]
 pub(crate) struct Response {
     /// The response's `x-request-id`.
     request_id: String,
-    /// The kernel, as the request calls it.
+    /// The kernel's id or alias, as in the request.
     kernel_id: String,
     /// The output of the kernel.
     output: serde_json::Value,
-    /// How it was run.
+    /// How the kernel was run.
     metadata: ResponseMetadata<'static>,
 }
 
-/// How a request was run, in whichever document answers it.
+/// How a request was run, in any document.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ResponseMetadata<'a> {
-    /// The work itself, in microseconds.
+    /// The time of the run, in microseconds.
     duration_us: u128,
-    /// From the call to the start of the work, in microseconds.
+    /// The time from the call to the start of the run, in microseconds.
     queued_us: u128,
-    /// What ran it: `CPU` or `CUDA`, or `cache` where the answer was known.
+    /// The backend that ran it: `CPU` or `CUDA`, or `cache` if the output was cached.
     backend: &'a str,
-    /// Which device of that backend, where it has several.
+    /// The ordinal of the device, if the backend has several.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<u32>,
-    /// How many requests shared the run, where it was more than this one.
+    /// The number of requests that shared the run, if it was more than one.
     #[serde(skip_serializing_if = "is_one")]
     batch_size: u32,
-    /// What the device measured of it, where it was asked to: a sample of the requests.
+    /// The device's own timing, for a sample of the requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_times: Option<ResponseDeviceTimes>,
 }
 
-/// Where the time went on the device, by its own clock, in microseconds.
+/// The device's own timing of a run.
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 struct ResponseDeviceTimes {
-    /// Copies to the device.
+    /// Copies to the device, in microseconds.
     upload_us: u128,
-    /// Launches.
+    /// Kernels, in microseconds.
     kernel_us: u128,
-    /// Copies from the device.
+    /// Copies from the device, in microseconds.
     download_us: u128,
 }
 
@@ -114,11 +114,10 @@ fn is_one(batch_size: &u32) -> bool {
 }
 
 impl KernelRequest {
-    /// Reads the document of an execute call. A `trace_id` is a W3C trace id of 32 hex digits, or a whole
-    /// `traceparent`.
+    /// Parses the JSON document of an execute call. A `trace_id` is a W3C trace id of 32 hex digits, or a `traceparent`.
     ///
     /// # Errors
-    /// The first field found wrong; those of `input` are found when the request is run.
+    /// The first invalid field. Fields of `input` are validated when the request is run.
     ///
     /// ```
     /// use tower_kernels::service::KernelRequest;
@@ -144,10 +143,10 @@ impl KernelRequest {
 }
 
 impl KernelResponse {
-    /// Writes the document that answers an execute call; the output is copied into it, and not parsed again.
+    /// Writes the JSON document of an execute call's response. The output is copied into it and not parsed again.
     ///
     /// # Errors
-    /// [`KernelError::Encode`] where the payload is not JSON, because the request's was not.
+    /// [`KernelError::Encode`] if the payload is not JSON, because the request's was not.
     pub fn to_json(&self, request_id: &str, kernel_id: &str) -> Result<Bytes, KernelError> {
         let output = self.json_output()?;
         let mut body = Vec::with_capacity(output.len() + request_id.len() + kernel_id.len() + 160);
@@ -160,7 +159,7 @@ impl KernelResponse {
         Ok(body.into())
     }
 
-    /// The same document in three pieces, of which the second is the output itself and not a copy.
+    /// Writes the same document in three frames, of which the second is the output itself and not a copy.
     #[cfg(any(feature = "axum", feature = "hyper"))]
     pub(crate) fn to_json_frames(&self, request_id: &str, kernel_id: &str) -> Result<[Bytes; 3], KernelError> {
         let output = self.json_output()?;
@@ -173,11 +172,11 @@ impl KernelResponse {
     fn json_output(&self) -> Result<&Bytes, KernelError> {
         match &self.payload {
             Payload::Json(output) => Ok(output),
-            _ => Err(KernelError::Encode("a JSON document was asked for and the payload is not JSON".to_owned())),
+            _ => Err(KernelError::Encode("the payload of the response is not JSON".to_owned())),
         }
     }
 
-    /// What follows the output.
+    /// Writes what follows the output.
     fn write_tail(&self, body: &mut Vec<u8>) -> Result<(), std::io::Error> {
         body.write_all(br#","metadata":"#)?;
         serde_json::to_writer(&mut *body, &ResponseMetadata::from(&self.execution))?;
@@ -185,7 +184,7 @@ impl KernelResponse {
     }
 }
 
-/// What comes before the output.
+/// Writes what precedes the output.
 fn write_head(body: &mut Vec<u8>, request_id: &str, kernel_id: &str) -> Result<(), std::io::Error> {
     body.write_all(br#"{"request_id":"#)?;
     serde_json::to_writer(&mut *body, request_id)?;

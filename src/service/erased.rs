@@ -1,4 +1,4 @@
-//! The type-erased twin of [`Kernel`], made by a blanket impl: what the registry holds and backends run.
+//! [`ErasedKernel`]: a [`Kernel`] with its types erased, as the registry holds it.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use schemars::generate::SchemaSettings;
 
 #[cfg(feature = "cuda")]
 use super::LaunchContext;
-use super::codec::{PinnedMemory, decode_json, decode_tensors, encode_json, encode_tensors, within};
-use super::job::Members;
+use super::codec::{PinnedMemory, decode_json, decode_tensors, decode_within, encode_json, encode_tensors};
 use super::payload::{Encoding, Typed};
-use super::{BatchKey, Cost, Footprint, HostReservation, InvalidInput, Job, Kernel, KernelError, Payload, RunContext};
+use super::shared_run::{MemberResults, Members};
+use super::{BatchKey, Cost, Footprint, InvalidInput, Job, Kernel, KernelError, Payload, RunContext};
 use crate::request::RequestContext;
 
-/// A kernel's input with its type erased, or those of several jobs that share a run.
+/// The decoded input of a kernel, or the merged jobs of a shared run, with the type erased.
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
     pub(super) value: Typed,
@@ -23,43 +23,22 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// The jobs that share the run, where there are several.
+    /// Returns the jobs of a shared run; `None` for the input of a single request.
     pub(super) fn members(&self) -> Option<&[Job]> {
         (self.value.get() as &dyn Any).downcast_ref().map(|Members(jobs)| &jobs[..])
     }
 }
 
-/// The answers to several jobs that have shared a run, as its payload.
-#[derive(Debug)]
-pub(crate) struct Answers(Vec<MemberResult>);
-
-/// What one of several jobs has come to, with what its payload holds of the memory of this process.
-pub(crate) type MemberResult = Result<(Payload, Option<HostReservation>), KernelError>;
-
-impl Answers {
-    pub(crate) fn into_payload(answers: Vec<MemberResult>) -> Payload {
-        Payload::typed(Self(answers))
-    }
-
-    /// What [`into_payload`](Self::into_payload) has been given. `None` for any other payload.
-    pub(crate) fn from_payload(payload: Payload) -> Option<Vec<MemberResult>> {
-        let answers = payload.downcast::<Self>()?;
-        // The payload has gone, and nobody else has had it.
-        drop(payload);
-        Arc::into_inner(answers).map(|Self(answers)| answers)
-    }
-}
-
+/// A [`Kernel`] with its types erased. It has a blanket implementation.
 pub(crate) trait ErasedKernel: Send + Sync {
-    /// Reads the payload, and copies large arrays into `memory` where it copies them; does not validate what it says.
+    /// Decodes the payload without validating the input. Large arrays that have to be copied are copied into `memory`.
     fn decode(&self, payload: Payload, memory: Option<&PinnedMemory>) -> Result<Input, KernelError>;
     fn validate(&self, input: &Input) -> Result<(), KernelError>;
-    /// Of a valid input.
     fn batch_key(&self, input: &Input) -> Option<BatchKey>;
     fn shares_run(&self, first: &Input, other: &Input) -> bool;
-    /// Of a valid input that is one.
+    /// Returns the footprint of running a valid input of a single request.
     fn footprint(&self, input: &Input) -> Option<Footprint>;
-    /// Of an input that is several the payload is [`Answers`], each in the encoding of its own request.
+    /// Runs the CPU code. The payload of a shared run is [`MemberResults`], each in the encoding of its own request.
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &RunContext<'_>) -> Result<Payload, KernelError>;
     #[cfg(feature = "cuda")]
     fn run_cuda(&self, input: &Input, encoding: Encoding, cuda: &mut LaunchContext<'_>)
@@ -70,8 +49,8 @@ pub(crate) trait ErasedKernel: Send + Sync {
 impl<K: Kernel> ErasedKernel for K {
     fn decode(&self, payload: Payload, memory: Option<&PinnedMemory>) -> Result<Input, KernelError> {
         let value = match payload {
-            Payload::Json(document) => Typed::new(within(memory, || decode_json::<K::Input>(&document))?),
-            Payload::Tensors(tensors) => Typed::new(within(memory, || decode_tensors::<K::Input>(&tensors))?),
+            Payload::Json(document) => Typed::new(decode_within(memory, || decode_json::<K::Input>(&document))?),
+            Payload::Tensors(tensors) => Typed::new(decode_within(memory, || decode_tensors::<K::Input>(&tensors))?),
             Payload::Typed(value) => value,
         };
         let cost = self.cost(typed::<K>(&value)?);
@@ -140,9 +119,9 @@ fn typed<K: Kernel>(value: &Typed) -> Result<&K::Input, InvalidInput> {
     })
 }
 
-/// Runs of several jobs.
+/// Runs the members of a shared run.
 trait RunMembers: Kernel + Sized {
-    /// Runs those together that can still be answered in time and have the memory that it takes.
+    /// Runs the members together whose deadline has not passed and whose host memory could be reserved.
     fn run_members(
         &self,
         jobs: &[Job],
@@ -153,8 +132,9 @@ trait RunMembers: Kernel + Sized {
         let mut inputs = Vec::with_capacity(jobs.len());
         let mut rejected = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let late = job.deadline().is_some_and(|deadline| deadline <= *now.get_or_insert_with(Instant::now));
-            let reserved = if late { Err(KernelError::DeadlineExceeded { started: false }) } else { job.reserve_run() };
+            let is_late = job.deadline().is_some_and(|deadline| deadline <= *now.get_or_insert_with(Instant::now));
+            let reserved =
+                if is_late { Err(KernelError::DeadlineExceeded { started: false }) } else { job.reserve_run() };
             if reserved.is_ok() {
                 let input = job.input().ok_or_else(|| InvalidInput::new("input", "not prepared"))?;
                 inputs.push(typed::<Self>(&input.value)?);
@@ -163,27 +143,28 @@ trait RunMembers: Kernel + Sized {
         }
         let outputs = if inputs.is_empty() { Vec::new() } else { run(&inputs)? };
         if outputs.len() != inputs.len() {
-            let text = format!("{} outputs for the {} inputs of a run", outputs.len(), inputs.len());
-            return Err(KernelError::kernel(text));
+            let error =
+                format!("the kernel returned {} outputs for {} inputs of a shared run", outputs.len(), inputs.len());
+            return Err(KernelError::kernel(error));
         }
         let mut ran = outputs.into_iter().zip(inputs);
-        let answer = |(job, rejected): (&Job, Option<KernelError>)| match rejected {
+        let result = |(job, rejected): (&Job, Option<KernelError>)| match rejected {
             Some(error) => Err(error),
             None => {
                 let (output, input) = ran.next().expect("an output for each input");
-                let own = context.until(job.deadline()).with_memory(job.memory());
-                let payload = encode(output, job.encoding(), self.footprint(input), &own)?;
+                let context = context.with_deadline(job.deadline()).with_memory(job.memory());
+                let payload = encode(output, job.encoding(), self.footprint(input), &context)?;
                 let memory = job.split_response(&payload);
                 Ok((payload, memory))
             }
         };
-        Ok(Answers::into_payload(jobs.iter().zip(rejected).map(answer).collect()))
+        Ok(MemberResults::into_payload(jobs.iter().zip(rejected).map(result).collect()))
     }
 }
 
 impl<K: Kernel> RunMembers for K {}
 
-/// Writes an output. Its `footprint` says what has been reserved for its encoded form.
+/// Encodes an output, for which `footprint` was reserved.
 fn encode<T: serde::Serialize + Any + Send + Sync>(
     output: T,
     encoding: Encoding,
@@ -193,7 +174,7 @@ fn encode<T: serde::Serialize + Any + Send + Sync>(
     Ok(match encoding {
         Encoding::Json => {
             let reserved = context.memory().filter(|memory| memory.is_limited()).zip(footprint);
-            let expected = reserved.map_or(0, |(memory, run)| run.most_as_json(memory.max_response_size()));
+            let expected = reserved.map_or(0, |(memory, run)| run.max_as_json(memory.max_response_size()));
             Payload::Json(encode_json(&output, usize::try_from(expected).unwrap_or(usize::MAX), context)?)
         }
         Encoding::Tensors => Payload::Tensors(encode_tensors(&output, context)?),

@@ -1,4 +1,4 @@
-//! Why a kernel request fails.
+//! Errors of kernel requests.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -6,25 +6,26 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tower::BoxError;
+
 use super::HostMemoryError;
-use crate::error::{Classify, ErrorKind, provide};
+use crate::error::{AnyError, Classification, Classify, ErrorKind, provide};
 use crate::request::limits::{MAX_FIELD_BYTES, MAX_REASON_BYTES};
 use crate::request::metadata::InvalidMetadata;
 use crate::text::truncated;
 
-/// A field of a request that does not hold what it should.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {reason}")]
+/// An invalid field of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidInput {
-    /// Where: a path such as `edges[3][1]`, or `input` for the whole.
+    /// The path of the field, such as `edges[3][1]`; `input` is the whole input.
     pub field: String,
-    /// What is wrong with it.
+    /// Why it is invalid.
     pub reason: String,
 }
 
 impl InvalidInput {
-    /// `field` is wrong because of `reason`. Both are cut where they are long, as they can repeat what a client has sent.
+    /// Creates the error for a field. Long texts are truncated, as they can repeat what a client has sent.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: truncated(field.into(), MAX_FIELD_BYTES), reason: truncated(reason.into(), MAX_REASON_BYTES) }
     }
@@ -36,90 +37,144 @@ impl From<InvalidMetadata> for InvalidInput {
     }
 }
 
-/// Why a kernel request fails.
+impl fmt::Display for InvalidInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, reason } = self;
+        write!(f, "{field}: {reason}")
+    }
+}
+
+impl Error for InvalidInput {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        provide(self);
+        None
+    }
+}
+
+impl Classify for InvalidInput {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidArgument
+    }
+}
+
+/// The error of a kernel request.
+///
+/// A backend of your own makes one with [`backend`](Self::backend) or from the variants.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum KernelError {
     /// No kernel has this id.
     UnknownKernel {
-        /// The id asked for.
+        /// The id in the request.
         id: Cow<'static, str>,
     },
-    /// The kernel is a ring kernel, and nothing here runs those.
+    /// The kernel is a ring kernel, which cannot be executed as a request.
     RingKernel {
-        /// The kernel.
+        /// The kernel's id.
         id: Cow<'static, str>,
     },
     /// The kernel has no code for the backend.
     UnsupportedBackend {
-        /// The kernel.
+        /// The kernel's id.
         id: Cow<'static, str>,
         /// The backend.
         backend: &'static str,
     },
-    /// The input is wrong.
+    /// The input is invalid.
     InvalidInput(InvalidInput),
-    /// The time was up.
+    /// The deadline passed.
     DeadlineExceeded {
         /// Whether the kernel had started.
         started: bool,
     },
-    /// The caller left.
+    /// The request was cancelled: its response future was dropped.
     Cancelled,
-    /// The work needs more memory than there is.
+    /// The device has too little memory for the run.
     OutOfMemory {
         /// Bytes needed.
         need: u64,
-        /// Bytes free when it was asked for.
+        /// Bytes that were free.
         free: u64,
-        /// Bytes that the device has.
+        /// Bytes of memory of the device.
         total: u64,
     },
-    /// The request needs more of this process's memory than it may have, or than there is just now.
+    /// The request's host memory could not be reserved.
     Memory(HostMemoryError),
     /// The encoded output is larger than a response may be.
     ResponseTooLarge {
-        /// The most bytes that it may have.
+        /// The maximum size of a response in bytes.
         max: u64,
     },
-    /// The device faulted. It stays lost until a new process is started.
+    /// The device was lost to a fault. It cannot be used again until the process is restarted.
     DeviceLost {
         /// The device, such as `CUDA 0`.
         device: Arc<str>,
-        /// The first fault seen, in the driver's words. It is for operators, and no part of the error's text, which
-        /// clients are told.
+        /// The first fault, as reported by the driver. It is for operators and not part of the error's text, which clients
+        /// see.
         reason: Arc<str>,
     },
-    /// The backend's workers are gone.
+    /// The backend's worker threads have ended.
     Stopped {
         /// The backend.
         backend: &'static str,
     },
-    /// The kernel panicked: its code, or that of its types. Nobody but its caller is affected. Servers do not tell
-    /// their clients what it said.
+    /// The kernel's code, or that of its types, panicked. No other request is affected. Servers do not send the message
+    /// to clients.
     Panicked {
-        /// What it said, at most a kilobyte of it.
+        /// The panic's message, truncated to a kilobyte.
         message: String,
     },
-    /// The output cannot be written in the encoding of the request.
+    /// The output cannot be encoded as the request asks.
     Encode(String),
-    /// A failure of the device that leaves it usable.
+    /// The device failed the run and is still usable.
     Device(String),
-    /// What the kernel itself says.
+    /// The kernel returned an error of its own.
     Kernel(Arc<dyn Error + Send + Sync>),
+    /// A backend failed for a reason of its own; see [`backend`](Self::backend).
+    Backend(Arc<BackendError>),
 }
 
 impl KernelError {
-    /// No kernel has this id, which is cut where it is long, as a client has sent it.
+    /// Creates the error for an unknown id. A long id is truncated, as a client has sent it.
     pub(crate) fn unknown(id: impl Into<Cow<'static, str>>) -> Self {
         let id = id.into();
         let id = if id.len() > MAX_REASON_BYTES { truncated(id.into_owned(), MAX_REASON_BYTES).into() } else { id };
         Self::UnknownKernel { id }
     }
 
-    /// A failure of the kernel's own.
+    /// Wraps an error of a kernel's own.
     pub fn kernel(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Kernel(error.into().into())
+    }
+
+    /// Wraps an error of a backend of your own, such as a remote service that cannot be reached. It keeps the error's
+    /// [kind](ErrorKind) and retry-after.
+    ///
+    /// ```
+    /// use tower::BoxError;
+    /// use tower_kernels::error::{Classify, ErrorKind};
+    /// use tower_kernels::service::KernelError;
+    ///
+    /// let full: BoxError = tower::load_shed::error::Overloaded::new().into();
+    /// assert_eq!(KernelError::backend(full).kind(), ErrorKind::Overloaded);
+    /// ```
+    pub fn backend(error: impl AnyError + Into<BoxError>) -> Self {
+        let classification = error.classify();
+        Self::Backend(Arc::new(BackendError { classification, error: error.into() }))
+    }
+}
+
+/// An error of a backend, with its classification; made by [`KernelError::backend`].
+#[derive(Debug)]
+pub struct BackendError {
+    classification: Classification,
+    error: BoxError,
+}
+
+impl BackendError {
+    /// Returns the error itself if its type is `E`.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.error.downcast_ref()
     }
 }
 
@@ -148,25 +203,26 @@ impl fmt::Display for KernelError {
             Self::InvalidInput(_) => f.write_str("the input is invalid"),
             Self::DeadlineExceeded { started: true } => f.write_str("the deadline passed while the kernel ran"),
             Self::DeadlineExceeded { started: false } => f.write_str("the deadline passed before the kernel started"),
-            Self::Cancelled => f.write_str("the caller left"),
+            Self::Cancelled => f.write_str("the request was cancelled"),
             Self::OutOfMemory { need, total, free } => {
                 write!(f, "{need} bytes of device memory are needed and {free} of {total} are free")
             }
             Self::Memory(error) => error.fmt(f),
             Self::ResponseTooLarge { max } => {
-                write!(f, "the response is of more than {max} bytes, which is the most that it may have")
+                write!(f, "the response is larger than the maximum of {max} bytes")
             }
             Self::DeviceLost { device, .. } => write!(f, "{device} is lost until this process is restarted"),
             Self::Stopped { backend } => write!(f, "the {backend} backend has stopped"),
             Self::Panicked { message } => write!(f, "the kernel panicked: {message}"),
             Self::Encode(reason) => write!(f, "the output cannot be encoded: {reason}"),
-            Self::Device(reason) => write!(f, "the device refused: {reason}"),
+            Self::Device(reason) => write!(f, "the device failed the run: {reason}"),
             Self::Kernel(_) => f.write_str("the kernel failed"),
+            Self::Backend(_) => f.write_str("the backend failed"),
         }
     }
 }
 
-// Not thiserror's derive, for `provide`: the error is found in a box even where a wrapper of a user's hides its type.
+// Not derived by thiserror, so that `provide` classifies the error inside of any box.
 impl Error for KernelError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         provide(self);
@@ -174,6 +230,7 @@ impl Error for KernelError {
             Self::InvalidInput(error) => Some(error),
             Self::Memory(error) => error.source(),
             Self::Kernel(error) => Some(&**error),
+            Self::Backend(backend) => Some(&*backend.error),
             _ => None,
         }
     }
@@ -192,15 +249,17 @@ impl Classify for KernelError {
             Self::Memory(error) => error.kind(),
             Self::ResponseTooLarge { .. } => ErrorKind::TooLarge,
             Self::DeviceLost { .. } | Self::Stopped { .. } => ErrorKind::Unavailable,
+            Self::Backend(backend) => backend.classification.kind,
             Self::Panicked { .. } | Self::Encode(_) | Self::Device(_) | Self::Kernel(_) => ErrorKind::Internal,
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        if let Self::Memory(error) = self {
-            return error.retry_after();
+        match self {
+            Self::Memory(error) => error.retry_after(),
+            Self::Backend(backend) => backend.classification.retry_after,
+            // Memory is released when a request ends, which most do within a second.
+            _ => (self.kind() == ErrorKind::Overloaded).then_some(Duration::from_secs(1)),
         }
-        // Memory is given back when a request ends, which most do within a second.
-        (self.kind() == ErrorKind::Overloaded).then_some(Duration::from_secs(1))
     }
 }

@@ -1,27 +1,28 @@
-//! [`HostMemory`]: a limit on the memory of this process that requests hold at one time.
+//! [`HostMemory`]: a limit on the host memory that requests hold at one time.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::error::{Classify, ErrorKind};
+use crate::error::{Classify, ErrorKind, provide};
 
-/// A limit on the memory of this process that requests hold at one time: bodies that are read, decoded inputs, what a
-/// run needs and gives, and encoded responses until they are sent.
+/// Limits the host memory that requests hold at one time: bodies being read, decoded inputs, memory of runs, and encoded
+/// responses until they are sent.
 ///
-/// Clones share one limit; give one to every server of a process. Each request has a [`HostReservation`] of it, which a
-/// server makes when the request comes and which goes with the request and its run, in the request's extensions. What the
-/// payload of a response holds goes with the response, in its extensions. Requests without one, as callers in the same
-/// process make them, are not limited and pay nothing.
+/// Clones share one limit; give the same to every server of a process. A server makes a [`HostReservation`] for each
+/// request and puts it into the request's extensions; the part that the payload of a response holds is in the response's
+/// extensions. Requests without one, as callers in the same process make them, are not limited.
 ///
-/// What is charged is known before it is allocated: the bytes of a body as they come, the decoded input by the number of
-/// values in the document, the run by the kernel's [footprint](super::Kernel::footprint), and the response by what its
-/// encoding can take at most.
+/// Memory is charged before it is allocated: the bytes of a body as they arrive, the decoded input by the number of values
+/// in the document, the run by the kernel's [footprint](super::Kernel::footprint), and the response by the maximum size of
+/// its encoding.
 ///
-/// So that no request keeps others out, one request may have half of the limit at most. The last eighth is for requests
-/// that hold no more than 64 KiB, so that small ones are served while large ones hold all the rest.
+/// One request may hold at most half of the limit. The last eighth is reserved for requests that hold at most 64 KiB, so
+/// that small requests are served while large ones hold the rest.
 ///
 /// ```
 /// use tower_kernels::error::{Classify, ErrorKind};
@@ -52,62 +53,62 @@ struct Pool {
     peak: AtomicU64,
     rejected: AtomicU64,
     created: Instant,
-    /// When there was not enough for a request: in milliseconds from `created`, plus one. 0 where there always was.
-    last_short: AtomicU64,
+    /// Milliseconds from `created` to the last rejection, plus one; 0 if there was none.
+    last_rejection: AtomicU64,
 }
 
-/// Requests that hold no more than this can have the share of the limit that others cannot.
+/// Requests that hold at most this may use the reserved eighth of the limit.
 const SMALL: u64 = 64 << 10;
 
-/// How long memory counts as short after a request could not have what it needed.
+/// How long memory counts as short after a rejection.
 const SHORT_FOR: Duration = Duration::from_secs(2);
 
 impl HostMemory {
-    /// A limit of so many bytes.
+    /// Creates a limit of `max` bytes.
     pub fn new(max: u64) -> Self {
         let zero = || AtomicU64::new(0);
-        let (used, peak, rejected, last_short) = (zero(), zero(), zero(), zero());
-        Self { pool: Arc::new(Pool { max, used, peak, rejected, created: Instant::now(), last_short }) }
+        let (used, peak, rejected, last_rejection) = (zero(), zero(), zero(), zero());
+        Self { pool: Arc::new(Pool { max, used, peak, rejected, created: Instant::now(), last_rejection }) }
     }
 
-    /// No limit, and nothing is counted.
+    /// Creates a memory without a limit, which counts nothing.
     pub fn unlimited() -> Self {
         Self::new(u64::MAX)
     }
 
-    /// The bytes that all requests may hold together.
+    /// Returns the bytes that all requests may hold together.
     pub fn max(&self) -> u64 {
         self.pool.max
     }
 
-    /// The bytes that one request may hold: half of all.
+    /// Returns the bytes that one request may hold: half of the limit.
     pub fn max_per_request(&self) -> u64 {
         self.pool.max_per_request()
     }
 
-    /// The bytes that requests hold now.
+    /// Returns the bytes that requests hold now.
     pub fn used(&self) -> u64 {
         self.pool.used.load(Ordering::Relaxed)
     }
 
-    /// The most bytes that they have held so far.
+    /// Returns the peak of [`used`](Self::used).
     pub fn peak(&self) -> u64 {
         self.pool.peak.load(Ordering::Relaxed)
     }
 
-    /// How often a request has been rejected because others held the memory that it needed.
+    /// Returns how many requests were rejected because others held the memory that they needed.
     pub fn rejected(&self) -> u64 {
         self.pool.rejected.load(Ordering::Relaxed)
     }
 
-    /// Whether there was not enough for some request within the last two seconds.
+    /// Returns whether a request was rejected within the last two seconds.
     pub fn is_short(&self) -> bool {
-        let last = self.pool.last_short.load(Ordering::Relaxed);
+        let last = self.pool.last_rejection.load(Ordering::Relaxed);
         let now = millis(self.pool.created.elapsed());
         last > 0 && now.saturating_sub(last - 1) <= millis(SHORT_FOR)
     }
 
-    /// A reservation of nothing yet, for a request whose encoded response may have `max_response_size` bytes.
+    /// Creates an empty reservation, for a request whose encoded response may have `max_response_size` bytes.
     pub fn reservation(&self, max_response_size: u64) -> HostReservation {
         let account = Account { pool: Arc::clone(&self.pool), bytes: AtomicU64::new(0), max_response_size };
         HostReservation { account: Arc::new(account) }
@@ -141,10 +142,10 @@ impl Pool {
 
     fn reject(&self) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
-        self.last_short.fetch_max(millis(self.created.elapsed()) + 1, Ordering::Relaxed);
+        self.last_rejection.fetch_max(millis(self.created.elapsed()) + 1, Ordering::Relaxed);
     }
 
-    fn give_back(&self, bytes: u64) {
+    fn release(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
@@ -153,7 +154,8 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1)
 }
 
-/// What one request holds of a [`HostMemory`]. Clones are the same reservation; it is given back with the last of them.
+/// The memory that one request holds of a [`HostMemory`]. Clones share the reservation, which is released with the last
+/// of them.
 #[derive(Clone, Debug)]
 pub struct HostReservation {
     account: Arc<Account>,
@@ -168,31 +170,31 @@ struct Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.pool.give_back(*self.bytes.get_mut());
+        self.pool.release(*self.bytes.get_mut());
     }
 }
 
 impl HostReservation {
-    /// The bytes that it holds.
+    /// Returns the bytes that it holds.
     pub fn bytes(&self) -> u64 {
         self.account.bytes.load(Ordering::Relaxed)
     }
 
-    /// The most bytes that the request's encoded response may have.
+    /// Returns the maximum size of the request's encoded response in bytes.
     pub fn max_response_size(&self) -> u64 {
         self.account.max_response_size
     }
 
-    /// What it is a part of.
+    /// Returns the memory that it is a part of.
     pub fn memory(&self) -> HostMemory {
         HostMemory { pool: Arc::clone(&self.account.pool) }
     }
 
-    /// Takes so many bytes more, or none.
+    /// Reserves `bytes` more, or nothing.
     ///
     /// # Errors
-    /// [`HostMemoryError::TooLarge`] where no request may hold as much, and [`HostMemoryError::Exhausted`] where others
-    /// hold it now.
+    /// [`HostMemoryError::TooLarge`] if no request may hold as much, and [`HostMemoryError::Exhausted`] if other requests
+    /// hold the memory now.
     pub fn grow(&self, bytes: u64) -> Result<(), HostMemoryError> {
         let taken = self.take(bytes);
         if let Err(HostMemoryError::Exhausted { .. }) = taken {
@@ -201,13 +203,13 @@ impl HostReservation {
         taken
     }
 
-    /// Takes so many bytes more if they are there. Unlike with [`grow`](Self::grow), nobody is rejected where they are
-    /// not: for memory that makes a run faster and that it can do without.
+    /// Tries to reserve `bytes` more, for memory that makes a run faster and that it can do without. Unlike with
+    /// [`grow`](Self::grow), a failure does not count as a rejection.
     pub fn try_grow(&self, bytes: u64) -> bool {
         self.take(bytes).is_ok()
     }
 
-    /// Whether there is a limit that it counts for.
+    /// Returns whether the memory has a limit.
     pub(crate) fn is_limited(&self) -> bool {
         self.account.pool.is_limited()
     }
@@ -221,22 +223,22 @@ impl HostReservation {
         Ok(())
     }
 
-    /// Checks whether one request may hold so many bytes, without taking them.
+    /// Checks whether one request may hold `bytes` more, without reserving them.
     ///
     /// # Errors
-    /// [`HostMemoryError::TooLarge`] where it may not.
+    /// [`HostMemoryError::TooLarge`] if it may not.
     pub fn check_possible(&self, bytes: u64) -> Result<(), HostMemoryError> {
         let (needed, max) = (self.bytes().saturating_add(bytes), self.account.pool.max_per_request());
         if needed > max { Err(HostMemoryError::TooLarge { needed, max }) } else { Ok(()) }
     }
 
-    /// Gives so many bytes back, or all that it has where those are fewer.
+    /// Releases `bytes`, or all that it holds if that is less.
     pub fn shrink(&self, bytes: u64) {
-        self.account.pool.give_back(self.deduct(bytes));
+        self.account.pool.release(self.deduct(bytes));
     }
 
-    /// Moves so many bytes into a reservation of their own, or all that it has where those are fewer: for a response,
-    /// which stays when the rest of its request is done.
+    /// Moves `bytes`, or all that it holds if that is less, into a new reservation: for a response, which outlives its
+    /// request.
     #[must_use]
     pub fn split(&self, bytes: u64) -> Self {
         let split = self.memory().reservation(self.account.max_response_size);
@@ -250,7 +252,7 @@ impl HostReservation {
         held.min(bytes)
     }
 
-    /// The same bytes, which hold this reservation for as long as they or a slice of them are there.
+    /// Returns `bytes` as an owner of this reservation, which is released with the last slice of them.
     #[must_use]
     pub fn attach(self, bytes: Bytes) -> Bytes {
         struct Attached {
@@ -268,28 +270,46 @@ impl HostReservation {
     }
 }
 
-/// Why a request cannot have the memory that it needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// The error of a reservation of host memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HostMemoryError {
-    /// No request may hold as much.
-    #[error("the request needs {needed} bytes of memory, and one request may have {max}")]
+    /// The request needs more than one request may hold.
     TooLarge {
         /// The bytes that the request would hold.
         needed: u64,
         /// The bytes that one request may hold.
         max: u64,
     },
-    /// Other requests hold it now.
-    #[error("the request needs {needed} bytes of memory, and requests hold {used} of {max} now")]
+    /// The request needs more than other requests leave free at present.
     Exhausted {
         /// The bytes that the request would hold.
         needed: u64,
-        /// The bytes that requests hold.
+        /// The bytes that all requests hold.
         used: u64,
-        /// The bytes that requests may hold together.
+        /// The bytes that all requests may hold.
         max: u64,
     },
+}
+
+impl fmt::Display for HostMemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { needed, max } => {
+                write!(f, "the request needs {needed} bytes of memory, and one request may have {max}")
+            }
+            Self::Exhausted { needed, used, max } => {
+                write!(f, "the request needs {needed} bytes of memory, and requests hold {used} of {max} now")
+            }
+        }
+    }
+}
+
+impl Error for HostMemoryError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        provide(self);
+        None
+    }
 }
 
 impl Classify for HostMemoryError {
@@ -301,7 +321,7 @@ impl Classify for HostMemoryError {
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        // Memory is given back when a request ends, which most do within a second.
+        // Memory is released when a request ends, which most do within a second.
         (self.kind() == ErrorKind::MemoryExhausted).then_some(Duration::from_secs(1))
     }
 }

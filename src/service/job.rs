@@ -1,105 +1,45 @@
-//! A request that has found its kernel: what a backend is asked to run.
-
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
-use super::codec::{Passed, decoded_size, until};
+use super::codec::{DeadlinePassed, decode_until, decoded_size};
 use super::erased::Input;
 use super::payload::Encoding;
 use super::{
-    BatchKey, Cost, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory, Progress,
-    RegisteredKernel, Typed,
+    BackendKind, Cost, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory,
+    Progress, RegisteredKernel, RunContext,
 };
-use crate::request::Scheduling;
-use crate::request::{Priority, RequestContext, Share, TraceContext};
+use crate::request::{Execution, Priority, RequestContext, Scheduling, Share, TraceContext};
 
-/// Where the answer goes. It is closed once the caller has dropped its future.
-pub(crate) type Reply = oneshot::Sender<Result<KernelResponse, Failed>>;
-
-/// Why there is no answer.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    pub(crate) error: KernelError,
-    /// The job, where it is whole and its pool has ended.
-    pub(crate) job: Option<Box<Returned>>,
-}
-
-/// A job that its pool gives back because it has ended.
-#[derive(Debug)]
-pub(crate) struct Returned {
-    pub(crate) job: Job,
-    /// When the first pool accepted it.
-    pub(crate) accepted: Instant,
-    /// Whether its kernel's code has been begun.
-    pub(crate) started: bool,
-}
-
-impl From<KernelError> for Failed {
-    fn from(error: KernelError) -> Self {
-        Self { error, job: None }
-    }
-}
-
-/// A request that has found its kernel.
+/// A kernel request that a backend runs: the registered kernel, the payload, and the request's metadata.
 ///
-/// A backend is a [`Service`](tower_service::Service) of these, so a layer can stand before one device as well as before
-/// the whole: it asks a job what it would ask a request.
+/// A backend is a [`Service`](tower_service::Service) of jobs, so a layer fits around one backend as well as around the
+/// whole service. Metadata is read through [`RequestContext`]. A backend of your own either
+///
+/// * runs the kernel on a thread of its own with [`run_cpu`](Self::run_cpu), or
+/// * forwards the request elsewhere with [`into_request`](Self::into_request).
+///
+/// It fails a job with a [`KernelError`], such as one made by [`KernelError::backend`], or with an error type of its own
+/// that implements `From<KernelError>`. The example `custom_backend` is a backend that forwards.
 #[derive(Debug)]
 pub struct Job {
-    kernel: RegisteredKernel,
+    pub(super) kernel: RegisteredKernel,
     /// Empty once it has been decoded.
     payload: Payload,
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
     tenant: Option<Arc<str>>,
     trace: Option<Box<TraceContext>>,
-    extensions: http::Extensions,
-    input: Option<Input>,
-    /// What decoding or checking has found wrong.
-    failed: Option<Box<KernelError>>,
-    /// When it began to wait for others to share a run with.
-    joined: Option<Instant>,
-    priority: Priority,
-    scheduling: Scheduling,
+    pub(super) extensions: http::Extensions,
+    pub(super) input: Option<Input>,
+    /// The error of decoding or validation.
+    prepare_error: Option<Box<KernelError>>,
+    /// When it began to wait for other jobs to share a run with.
+    pub(super) batched_at: Option<Instant>,
+    pub(super) priority: Priority,
+    pub(super) scheduling: Scheduling,
     encoding: Encoding,
-    valid: bool,
-}
-
-/// The jobs that share the run of the one whose input they are.
-#[derive(Debug)]
-pub(crate) struct Members(pub(super) Vec<Job>);
-
-/// What jobs that may share a run have in common: they are of one kernel, and it says that they may.
-#[derive(Clone, Debug)]
-pub(crate) struct SharedRun {
-    /// The number of the kernel's registration.
-    kernel: u64,
-    key: BatchKey,
-    /// Of one of them, with its kernel, where the key is a hash.
-    input: Option<(RegisteredKernel, Input)>,
-}
-
-impl PartialEq for SharedRun {
-    fn eq(&self, other: &Self) -> bool {
-        let alike = (self.kernel, self.key) == (other.kernel, other.key);
-        alike
-            && match (&self.input, &other.input) {
-                (Some((kernel, input)), Some((_, other))) => kernel.shares_run(input, other),
-                (None, None) => true,
-                _ => false,
-            }
-    }
-}
-
-impl Eq for SharedRun {}
-
-impl Hash for SharedRun {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.kernel, self.key).hash(state);
-    }
+    is_valid: bool,
 }
 
 impl Job {
@@ -109,101 +49,132 @@ impl Job {
         }
         let KernelRequest { kernel_id: _, payload, deadline, priority, tenant, trace, extensions, scheduling } =
             request;
-        let encoding = payload.encoding();
-        let (input, failed, joined, valid) = (None, None, None, false);
         Ok(Self {
             kernel,
+            encoding: payload.encoding(),
             payload,
             deadline,
             tenant,
             trace,
             extensions,
-            input,
-            failed,
-            joined,
+            input: None,
+            prepare_error: None,
+            batched_at: None,
             priority,
             scheduling,
-            encoding,
-            valid,
+            is_valid: false,
         })
     }
 
-    /// One job that does the work of all of these, which have the same [`shared_run`](Self::shared_run). Its cost is the
-    /// sum of theirs, and it matters as much and for as long as any of them.
-    ///
-    /// # Panics
-    /// Where there are none.
-    pub(crate) fn merge(jobs: Vec<Self>) -> Self {
-        let kernel = jobs.first().expect("jobs to merge").kernel.clone();
-        let cost = jobs.iter().filter_map(Self::cost).fold(Cost::default(), |all, one| Cost {
-            bytes: all.bytes.saturating_add(one.bytes),
-            operations: all.operations.saturating_add(one.operations),
-            device_memory: all.device_memory.saturating_add(one.device_memory),
-        });
-        let priority = jobs.iter().map(|job| job.priority).max().unwrap_or_default();
-        let deadline = jobs.iter().map(|job| job.deadline).collect::<Option<Vec<_>>>();
-        // A run of several shares is nobody's own.
-        let mut scheduling = jobs[0].scheduling;
-        if jobs.iter().any(|job| job.share() != scheduling.share()) {
-            scheduling.set_share(Share::COMMON);
-        }
+    /// Creates a job whose input is decoded and valid.
+    pub(super) fn prepared(kernel: RegisteredKernel, input: Input) -> Self {
         Self {
             kernel,
             payload: Payload::Json(Bytes::new()),
-            deadline: deadline.and_then(|deadlines| deadlines.into_iter().max()),
+            deadline: None,
             tenant: None,
             trace: None,
             extensions: http::Extensions::new(),
-            input: Some(Input { value: Typed::new(Members(jobs)), cost }),
-            failed: None,
-            joined: None,
-            priority,
-            scheduling,
+            input: Some(input),
+            prepare_error: None,
+            batched_at: None,
+            priority: Priority::default(),
+            scheduling: Scheduling::default(),
             encoding: Encoding::Typed,
-            valid: true,
+            is_valid: true,
         }
     }
 
-    /// The jobs that this one is made of, if it is made of any.
-    pub(crate) fn members(&self) -> Option<&[Self]> {
-        self.input.as_ref().and_then(Input::members)
-    }
-
-    /// With which other jobs this one may share a run. `None` where its kernel has no rule for that, where it is too large
-    /// to be read and checked within `bound`, where it is wrong, and where somebody watches its [`Progress`].
-    pub(crate) fn shared_run(&mut self, bound: Duration) -> Option<SharedRun> {
-        if self.extensions.get::<Progress>().is_some() || self.prepare(Some(bound), None).is_err() {
-            return None;
-        }
-        let input = self.input()?;
-        let key = self.kernel.batch_key(input)?;
-        let input = key.is_hash.then(|| (self.kernel.clone(), input.clone()));
-        self.joined = Some(Instant::now());
-        Some(SharedRun { kernel: self.kernel.number(), key, input })
-    }
-
-    /// How long it has waited for others to share a run with.
-    pub(crate) fn waited(&self, now: Instant) -> Duration {
-        self.joined.map_or(Duration::ZERO, |joined| now.saturating_duration_since(joined))
-    }
-
-    /// The kernel to run.
+    /// Returns the kernel to run.
     pub fn kernel(&self) -> &RegisteredKernel {
         &self.kernel
     }
 
-    /// What users have added to the request.
+    /// Returns the request's payload; `None` once it has been decoded.
+    pub fn payload(&self) -> Option<&Payload> {
+        (self.input.is_none() && self.prepare_error.is_none()).then_some(&self.payload)
+    }
+
+    /// Returns the request's extensions.
     pub fn extensions(&self) -> &http::Extensions {
         &self.extensions
     }
 
-    /// What it will cost; `None` until the payload has been decoded.
+    /// Returns the estimated cost; `None` until the payload has been decoded.
     pub fn cost(&self) -> Option<Cost> {
         self.input.as_ref().map(|input| input.cost)
     }
 
-    /// What an input that has not been read yet is expected to take: to read it, and to move as many bytes.
-    pub(crate) fn expected_unread(&self, time: impl FnOnce(Cost) -> Duration) -> Duration {
+    /// Converts the job back into the request that it was made from, to forward it to another service.
+    ///
+    /// The request names the kernel by its id, even if it came with an alias.
+    ///
+    /// # Errors
+    /// [`KernelError::Kernel`] if the payload is gone: the input was decoded, which layers that merge requests do. So a
+    /// backend that forwards goes outside of [`BatchedLayer`](crate::backends::BatchedLayer).
+    pub fn into_request(mut self) -> Result<KernelRequest, KernelError> {
+        let payload = match self.input.take() {
+            None if self.prepare_error.is_none() => self.payload,
+            Some(input) if self.encoding == Encoding::Typed && input.members().is_none() => Payload::Typed(input.value),
+            _ => return Err(KernelError::kernel("the payload of the request was decoded and cannot be forwarded")),
+        };
+        let mut request = KernelRequest::new(self.kernel.info().id.clone(), payload);
+        request.deadline = self.deadline;
+        request.priority = self.priority;
+        request.tenant = self.tenant;
+        request.trace = self.trace;
+        request.extensions = self.extensions;
+        request.scheduling = self.scheduling;
+        Ok(request)
+    }
+
+    /// Decodes and validates the input, runs the kernel's CPU code, and encodes the output, all on the calling thread.
+    ///
+    /// It blocks for as long as the kernel runs, so a backend calls it on a thread of its own. The kernel calls
+    /// `is_cancelled` about once a millisecond; return `true` once the response future was dropped. The deadline is
+    /// checked as well. The response's [`Execution`] has the time that the run took.
+    ///
+    /// # Errors
+    /// Any [`KernelError`] of decoding, validation, the kernel and encoding; [`KernelError::Cancelled`] and
+    /// [`KernelError::DeadlineExceeded`] where the run was stopped; [`KernelError::Panicked`] where the kernel panicked.
+    pub fn run_cpu(&mut self, is_cancelled: impl Fn() -> bool + Sync) -> Result<KernelResponse, KernelError> {
+        let started = Instant::now();
+        self.with_context(Some(&is_cancelled), |job, context| {
+            context.check_before_start()?;
+            job.prepare(None, None)?;
+            let (payload, batch_size) = job.run_with(context, |job, context| job.run_kernel_on_cpu(context))?;
+            let mut execution = Execution::new(BackendKind::Cpu.as_str());
+            (execution.executed, execution.batch_size) = (started.elapsed(), batch_size);
+            Ok(job.response(payload, execution))
+        })
+    }
+
+    /// Runs the kernel's CPU code on the prepared input.
+    pub(crate) fn run_kernel_on_cpu(&self, context: &RunContext<'_>) -> Result<Payload, KernelError> {
+        self.kernel.run_cpu(self.prepared_input()?, self.encoding, context)
+    }
+
+    /// Calls `run` with the context of this job's run.
+    pub(crate) fn with_context<R>(
+        &mut self,
+        is_cancelled: Option<&(dyn Fn() -> bool + Sync)>,
+        run: impl FnOnce(&mut Self, &RunContext<'_>) -> R,
+    ) -> R {
+        let progress = self.extensions.get::<Progress>().cloned();
+        let memory = self.memory().cloned();
+        let context =
+            RunContext::new(is_cancelled, self.deadline).with_progress(progress.as_ref()).with_memory(memory.as_ref());
+        run(self, &context)
+    }
+
+    /// Makes the response of a run; a large payload goes on to hold its share of the request's reserved memory.
+    pub(crate) fn response(&self, payload: Payload, execution: Execution) -> KernelResponse {
+        let memory = self.split_response(&payload);
+        KernelResponse::new(payload, execution).with_memory(memory)
+    }
+
+    /// Estimates the run time of an input that has not been decoded yet: to decode it, and to move as many bytes.
+    pub(crate) fn undecoded_time(&self, time: impl FnOnce(Cost) -> Duration) -> Duration {
         let bytes = self.payload.byte_len().unwrap_or(0) as u64;
         let moved = self.cost().unwrap_or(Cost { bytes, ..Cost::default() });
         decode_time(&self.payload).saturating_add(time(moved))
@@ -213,98 +184,110 @@ impl Job {
         self.encoding
     }
 
-    /// Does as much of the decoding and checking as fits into `bound`, for a thread that must not be held up. Does all
-    /// of it where there is no bound. Large arrays that are copied are copied into `memory`.
+    /// Decodes and validates the input, as far as that takes no longer than `bound`. Large arrays that have to be copied
+    /// are copied into `memory`.
     ///
-    /// After an error the job is of no further use but to say so again: its payload may be gone.
+    /// Later calls return the same error again, as the payload may be gone.
     pub(crate) fn prepare(
         &mut self,
         bound: Option<Duration>,
         memory: Option<&PinnedMemory>,
     ) -> Result<(), KernelError> {
-        if let Some(error) = &self.failed {
+        if let Some(error) = &self.prepare_error {
             return Err(KernelError::clone(error));
         }
-        let prepared = self.prepare_once(bound, memory);
+        let prepared = self.try_prepare(bound, memory);
         if let Err(error) = &prepared {
-            self.failed = Some(Box::new(error.clone()));
+            self.prepare_error = Some(Box::new(error.clone()));
         }
         prepared
     }
 
-    fn prepare_once(&mut self, bound: Option<Duration>, memory: Option<&PinnedMemory>) -> Result<(), KernelError> {
+    fn try_prepare(&mut self, bound: Option<Duration>, memory: Option<&PinnedMemory>) -> Result<(), KernelError> {
         let fits = |time: Duration| bound.is_none_or(|bound| time <= bound);
-        let input = match &mut self.input {
-            Some(input) => input,
-            None if !fits(decode_time(&self.payload)) => return Ok(()),
-            empty => {
-                let payload = std::mem::replace(&mut self.payload, Payload::Json(Bytes::new()));
-                // Twice for JSON, as an array that grows has room for as much again until it is whole.
-                let held = self.extensions.get::<HostReservation>();
-                let (decoded, growing) = match (held, &payload) {
-                    (Some(held), Payload::Json(document)) if held.is_limited() => {
-                        let decoded = decoded_size(document);
-                        (decoded, decoded)
-                    }
-                    (Some(_), Payload::Tensors(tensors)) => (tensors.to_copy() as u64, 0),
-                    _ => (0, 0),
-                };
-                if let Some(held) = held {
-                    held.grow(decoded + growing)?;
-                }
-                let input = until(self.deadline, || self.kernel.read(payload, memory));
-                let input = input.map_err(|Passed| KernelError::DeadlineExceeded { started: false })??;
-                if let Some(held) = held {
-                    held.shrink(growing);
-                }
-                empty.insert(input)
+        if self.input.is_none() {
+            if !fits(decode_time(&self.payload)) {
+                return Ok(());
             }
-        };
-        if !self.valid && fits(Cost { bytes: input.cost.bytes, ..Cost::default() }.time(TENSOR_RATE, 1.0)) {
+            self.input = Some(self.decode(memory)?);
+        }
+        let Some(input) = &self.input else { return Ok(()) };
+        if !self.is_valid && fits(Cost { bytes: input.cost.bytes, ..Cost::default() }.time(TENSOR_RATE, 1.0)) {
             self.kernel.validate(input)?;
-            self.valid = true;
+            self.is_valid = true;
         }
         Ok(())
     }
 
-    /// What the request holds of the memory of this process, where that is limited.
+    fn decode(&mut self, memory: Option<&PinnedMemory>) -> Result<Input, KernelError> {
+        let payload = std::mem::replace(&mut self.payload, Payload::Json(Bytes::new()));
+        let reservation = self.extensions.get::<HostReservation>();
+        // An array decoded from JSON grows by doubling, so it can have twice its size until it is complete.
+        let (decoded, growing) = match (reservation, &payload) {
+            (Some(reservation), Payload::Json(document)) if reservation.is_limited() => {
+                let decoded = decoded_size(document);
+                (decoded, decoded)
+            }
+            (Some(_), Payload::Tensors(tensors)) => (tensors.bytes_to_copy() as u64, 0),
+            _ => (0, 0),
+        };
+        if let Some(reservation) = reservation {
+            reservation.grow(decoded + growing)?;
+        }
+        let input = decode_until(self.deadline, || self.kernel.decode_input(payload, memory));
+        let input = input.map_err(|DeadlinePassed| KernelError::DeadlineExceeded { started: false })??;
+        if let Some(reservation) = reservation {
+            reservation.shrink(growing);
+        }
+        Ok(input)
+    }
+
+    /// Returns the request's reservation of host memory, if it has one.
     pub(crate) fn memory(&self) -> Option<&HostReservation> {
         self.extensions.get()
     }
 
-    /// Reserves the memory of this process that a run of the input takes, and its encoded output.
+    /// Reserves the host memory of a run and of its encoded output.
     ///
     /// # Errors
-    /// [`KernelError::Memory`] where it cannot be had, and [`KernelError::ResponseTooLarge`] where the output is larger
-    /// than the response may be, however it turns out.
+    /// [`KernelError::Memory`] if it is not available, and [`KernelError::ResponseTooLarge`] if the encoded output is
+    /// certain to be larger than the response may be.
     pub(crate) fn reserve_run(&self) -> Result<(), KernelError> {
         let (Some(memory), Some(input)) = (self.memory(), &self.input) else { return Ok(()) };
         let max = memory.max_response_size();
         let bytes = match self.kernel.footprint(input) {
-            Some(run) if run.least_encoded(self.encoding) > max => return Err(KernelError::ResponseTooLarge { max }),
+            Some(run) if run.min_encoded(self.encoding) > max => return Err(KernelError::ResponseTooLarge { max }),
             Some(run) => run.reserved(self.encoding, max),
             None => input.cost.bytes.min(memory.memory().max() / 16),
         };
         Ok(memory.grow(bytes)?)
     }
 
-    /// What a payload that has come out of the run goes on to hold of the memory of this process.
-    /// `None` of a small one, which is about to be copied to its connection.
+    /// Splits off the memory that the payload of the response goes on to hold. `None` for a small payload, which is about
+    /// to be copied to its connection.
     pub(crate) fn split_response(&self, payload: &Payload) -> Option<HostReservation> {
         let memory = self.memory().filter(|memory| memory.is_limited())?;
         let bytes = payload.byte_len()?;
         (bytes > KernelResponse::SMALL).then(|| memory.split(bytes as u64))
     }
 
-    /// The input, once [`prepare`](Self::prepare) has done all of its work.
+    /// Returns the input once [`prepare`](Self::prepare) has decoded and validated it.
     pub(crate) fn input(&self) -> Option<&Input> {
-        self.input.as_ref().filter(|_| self.valid)
+        self.input.as_ref().filter(|_| self.is_valid)
+    }
+
+    /// Returns the prepared input.
+    ///
+    /// # Errors
+    /// [`KernelError::Device`] if the job has not been prepared.
+    pub(crate) fn prepared_input(&self) -> Result<&Input, KernelError> {
+        self.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))
     }
 }
 
-/// Bytes a second on one core: JSON numbers through serde, and tensors copied into place, as those that are not aligned
-/// are.
+/// Bytes decoded a second on one core: JSON numbers through serde.
 const JSON_RATE: f64 = 200e6;
+/// Bytes decoded a second on one core: tensors that are copied, as unaligned ones are.
 const TENSOR_RATE: f64 = 5e9;
 
 fn decode_time(payload: &Payload) -> Duration {
@@ -315,7 +298,8 @@ fn decode_time(payload: &Payload) -> Duration {
     Cost { bytes: payload.byte_len().unwrap_or(0) as u64, ..Cost::default() }.time(rate, 1.0)
 }
 
-/// As the request answers, but for the name: an alias counts as the kernel that it stands for.
+/// The metadata of the request, except that [`operation`](RequestContext::operation) is the kernel's id even if the
+/// request came with an alias.
 impl RequestContext for Job {
     fn operation(&self) -> &str {
         &self.kernel.info().id

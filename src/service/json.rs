@@ -1,18 +1,18 @@
-//! What [`Payload::json`](super::Payload::json) takes.
+//! [`IntoJson`]: the arguments of [`Payload::json`](super::Payload::json).
 
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 
-/// Text or bytes that hold a JSON document: `&str`, `String`, `&[u8]`, `Vec<u8>`, [`Bytes`] and the like.
+/// Converts text or bytes into a JSON document: `&str`, `String`, `&[u8]`, `Vec<u8>`, [`Bytes`] and the like.
 ///
-/// What is borrowed is copied. `Bytes::from_static` spares that for what lives as long as the program.
+/// Borrowed data is copied; `Bytes::from_static` avoids that for data that is `'static`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not the text of a JSON document",
-    note = "for a value that is to be written as JSON there is `Payload::from_serialize(&value)`"
+    note = "use `Payload::from_serialize(&value)` to write a value as JSON"
 )]
 pub trait IntoJson {
-    /// The bytes of the document.
+    /// Returns the bytes of the document.
     fn into_json(self) -> Bytes;
 }
 

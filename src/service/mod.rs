@@ -1,49 +1,57 @@
-//! The core: what a request is, what a kernel is, and the service that brings them together.
+//! Kernels, requests and responses, and the service that runs requests.
 //!
-//! A [`KernelRequest`] names a kernel and brings a [`Payload`]. [`KernelService`] looks the kernel up in a
-//! [`KernelRegistry`] and hands the [`Job`] to a backend, itself a service; the backend decodes the payload into the
-//! kernel's typed input, validates it, runs the kernel, and encodes the output in the form of the request.
+//! A [`KernelRequest`] names a kernel and carries a [`Payload`]. [`KernelService`] looks up the kernel in the
+//! [`KernelRegistry`] and hands the [`Job`] to a backend, which is a [`Service`](tower_service::Service) of jobs. The
+//! backend decodes the payload into the kernel's typed input, validates it, runs the kernel, and encodes the output like
+//! the request. A kernel is a type that implements [`Kernel`].
+//!
+//! This module does not know which backends exist; those of this crate are in [`backends`](crate::backends).
 
+mod cache_key;
 mod codec;
+mod cost;
 #[cfg(feature = "cuda")]
 mod cuda;
-mod dispatch;
 mod document;
 mod erased;
 mod error;
-mod future;
 mod host_memory;
 mod job;
 mod json;
 mod kernel;
-mod kernels;
+mod kernel_index;
+mod kernel_info;
+mod kernel_service;
 mod payload;
 mod payload_error;
 mod progress;
-mod pure;
 mod registry;
 mod request;
-mod source;
+mod response_future;
+mod run_context;
+mod shared_run;
 mod tensor;
 
 pub use crate::buffer::{Buffer, DType, Element};
+pub use cache_key::{KernelCacheKey, KernelKey, OwnedKernelKey};
 pub use codec::FloatArray;
+pub use cost::{Cost, Footprint};
 #[cfg(feature = "cuda")]
 pub use cuda::LaunchContext;
-pub use dispatch::KernelService;
-pub use error::{InvalidInput, KernelError};
-pub use future::ResponseFuture;
+pub use error::{BackendError, InvalidInput, KernelError};
 pub use host_memory::{HostMemory, HostMemoryError, HostReservation};
 pub use job::Job;
 pub use json::IntoJson;
-pub use kernel::{BackendKind, BatchKey, Cost, Footprint, Kernel, KernelInfo, Mode, RunContext};
+pub use kernel::{BatchKey, Kernel};
+pub use kernel_info::{BackendKind, KernelInfo, Mode};
+pub use kernel_service::KernelService;
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;
 pub use progress::Progress;
-pub use pure::{KeptKernelQuestion, KernelQuestion, PureKernels};
 pub use registry::{Description, KernelRegistry, RegisterError, RegisteredKernel};
 pub use request::{KernelRequest, KernelResponse};
-pub use source::{KernelSource, RegistryOnly};
+pub use response_future::ResponseFuture;
+pub use run_context::RunContext;
 pub use tensor::{Tensor, TensorError, Tensors};
 
 #[cfg(any(feature = "axum", feature = "hyper"))]
@@ -53,8 +61,8 @@ pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 pub(crate) use document::ResponseMetadata;
 #[cfg(feature = "axum")]
 pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse};
-pub(crate) use erased::{Answers, MemberResult};
-pub(crate) use job::{Failed, Reply, Returned, SharedRun};
+#[cfg(test)]
 pub(crate) use payload::Encoding;
 #[cfg(feature = "axum")]
 pub(crate) use registry::Snapshot;
+pub(crate) use shared_run::{MemberResult, MemberResults, MergeKey};

@@ -1,4 +1,4 @@
-//! What a request brings and a response takes back: JSON, tensors, or a typed value as it is.
+//! [`Payload`]: the data of a request or a response.
 
 use std::any::Any;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{IntoJson, PayloadError, Tensors};
 use crate::panics::drop_caught;
 
-/// The data of a request or a response. A response comes in the form of its request.
+/// The data of a request or a response: JSON, tensors, or a typed value. A response has the encoding of its request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Payload {
@@ -18,13 +18,13 @@ pub enum Payload {
     Json(Bytes),
     /// Named tensors.
     Tensors(Tensors),
-    /// The kernel's own `Input` or `Output`: no codec at all.
+    /// A value of the kernel's own `Input` or `Output` type, without a codec.
     Typed(Typed),
 }
 
 impl Payload {
-    /// A JSON document, as text or bytes; it is parsed when the request is run. What is borrowed is copied, what is owned
-    /// is moved.
+    /// Creates a payload from the text or bytes of a JSON document, which is parsed when the request is run. Borrowed data is
+    /// copied, owned data is moved.
     ///
     /// ```
     /// use tower_kernels::service::Payload;
@@ -39,9 +39,9 @@ impl Payload {
         Self::Json(document.into_json())
     }
 
-    /// The JSON document of a value.
+    /// Creates a payload from a value, as a JSON document.
     ///
-    /// JSON has no word for NaN and the infinities: they become `null`, as `serde_json` writes them.
+    /// NaN and infinities become `null`, as `serde_json` writes them.
     ///
     /// ```
     /// use tower_kernels::service::Payload;
@@ -59,7 +59,7 @@ impl Payload {
     /// ```
     ///
     /// # Errors
-    /// [`PayloadError::Encode`], where the value has no form in JSON: a map whose keys are not strings, for example.
+    /// [`PayloadError::Encode`] if the value cannot be written as JSON, such as a map whose keys are not strings.
     pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Self, PayloadError> {
         match serde_json::to_vec(value) {
             Ok(document) => Ok(Self::Json(document.into())),
@@ -70,8 +70,8 @@ impl Payload {
     /// Decodes a JSON payload into a `T`, which may borrow from it.
     ///
     /// # Errors
-    /// [`PayloadError::NotJson`] for tensors and typed values, which have getters of their own, and
-    /// [`PayloadError::Decode`], which names the field, for JSON that is no `T`.
+    /// [`PayloadError::NotJson`] for tensors and typed values, and [`PayloadError::Decode`], which names the field, for JSON
+    /// that is not a `T`.
     pub fn deserialize<'a, T: Deserialize<'a>>(&'a self) -> Result<T, PayloadError> {
         let document = match self {
             Self::Json(document) => document,
@@ -91,12 +91,12 @@ impl Payload {
         })
     }
 
-    /// A value of the kernel's own type.
+    /// Creates a payload from a value of the kernel's own type.
     pub fn typed<T: Any + Send + Sync>(value: T) -> Self {
         Self::Typed(Typed::new(value))
     }
 
-    /// The bytes of the encoded data; `None` for a typed value.
+    /// Returns the size of the encoded data in bytes; `None` for a typed value.
     #[inline]
     pub fn byte_len(&self) -> Option<usize> {
         match self {
@@ -106,7 +106,7 @@ impl Payload {
         }
     }
 
-    /// The typed value, where this is one of type `T`.
+    /// Returns the typed value if its type is `T`.
     pub fn downcast<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         match self {
             Self::Typed(typed) => typed.downcast(),
@@ -129,13 +129,12 @@ impl From<Tensors> for Payload {
     }
 }
 
-/// A typed value, shared and not copied when a request or a response is cloned.
+/// A typed value, which clones share.
 ///
-/// Where the value panics when it is dropped, that is logged and goes no further: it is dropped on the threads of workers
-/// and servers as well.
+/// A panic of the value's `Drop` is caught and logged, as it can be dropped on the threads of workers and servers.
 #[derive(Clone)]
 pub struct Typed {
-    /// `None` only while it is being dropped.
+    /// `None` only during the drop.
     value: Option<Arc<dyn Any + Send + Sync>>,
     type_name: &'static str,
 }
@@ -146,18 +145,18 @@ impl Typed {
         Self { value: Some(Arc::new(value)), type_name: std::any::type_name::<T>() }
     }
 
-    /// The value, where its type is `T`.
+    /// Returns the value if its type is `T`.
     pub fn downcast<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.value.clone()?.downcast().ok()
     }
 
-    /// The name of the value's type.
+    /// Returns the name of the value's type.
     pub fn type_name(&self) -> &'static str {
         self.type_name
     }
 
     pub(crate) fn get(&self) -> &(dyn Any + Send + Sync) {
-        self.value.as_deref().expect("it is there until the drop")
+        self.value.as_deref().expect("the value is present until the drop")
     }
 }
 
@@ -175,7 +174,7 @@ impl fmt::Debug for Typed {
     }
 }
 
-/// The form that an output is to take.
+/// The encoding of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Json,

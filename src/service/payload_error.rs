@@ -1,32 +1,32 @@
 use std::sync::Arc;
 
-/// Why a value cannot become a payload, or a payload a value.
+/// The error of converting between a value and a payload.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PayloadError {
     /// The payload is not JSON.
     #[error("the payload holds {holds} and not JSON")]
     NotJson {
-        /// What it holds: `tensors`, or the name of a type.
+        /// The kind of the payload: `tensors`, or the name of a type.
         holds: &'static str,
     },
-    /// The document is not JSON, or does not fit the type.
+    /// The document is not valid JSON, or does not decode as the type.
     #[error("{}cannot be read as `{type_name}`", match path { Some(path) => format!("`{path}` of the payload "), None => "the payload ".to_owned() })]
     Decode {
         /// The name of the type.
         type_name: &'static str,
-        /// Where in the document, such as `scores[3]`; `None` is the whole.
+        /// The path in the document, such as `scores[3]`; `None` is the whole document.
         path: Option<String>,
-        /// What the parser says.
+        /// The parser's error.
         #[source]
         error: Arc<serde_json::Error>,
     },
-    /// The value has no form in JSON.
+    /// The value cannot be written as JSON.
     #[error("a value of `{type_name}` cannot be written as JSON")]
     Encode {
-        /// The name of its type.
+        /// The name of the type.
         type_name: &'static str,
-        /// What the encoder says.
+        /// The encoder's error.
         #[source]
         error: Arc<serde_json::Error>,
     },

@@ -1,12 +1,12 @@
-//! How far a run has come.
+//! [`Progress`]: the progress of a run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How far a run has come: its kernel says so on the way, and whoever keeps a clone can look.
+/// The progress of a run, which its kernel reports and any clone shows.
 ///
-/// It goes into the request's extensions. A run that nobody watches pays a branch for each step.
+/// Insert it into the request's extensions. A run without one pays a branch for each step.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -31,7 +31,7 @@ pub struct Progress {
     steps: Arc<Steps>,
 }
 
-/// Zero is not known yet, in all of them.
+/// Zero means unknown in all of them.
 #[derive(Debug, Default)]
 struct Steps {
     total: AtomicU64,
@@ -40,22 +40,22 @@ struct Steps {
 }
 
 impl Progress {
-    /// Of a run that has not begun.
+    /// Creates the progress of a run that has not started.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many steps the run takes. `None` until the kernel has said so; many never do.
+    /// Returns the number of steps of the run. `None` until the kernel has reported it, which many kernels never do.
     pub fn total(&self) -> Option<u64> {
         Some(self.steps.total.load(Ordering::Relaxed)).filter(|&total| total != 0)
     }
 
-    /// How many of them are done.
+    /// Returns the number of completed steps.
     pub fn done(&self) -> u64 {
         self.steps.done.load(Ordering::Relaxed)
     }
 
-    /// How long the run takes by the kernel's estimate of its cost. `None` until the run has begun.
+    /// Returns the estimated time of the run, from the kernel's cost estimate. `None` until the run has started.
     pub fn estimate(&self) -> Option<Duration> {
         Some(self.steps.estimate_nanos.load(Ordering::Relaxed)).filter(|&nanos| nanos != 0).map(Duration::from_nanos)
     }

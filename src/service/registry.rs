@@ -1,4 +1,4 @@
-//! Which kernels there are.
+//! [`KernelRegistry`]: the kernels that a service can run.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,14 +14,14 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::LaunchContext;
 use super::codec::PinnedMemory;
 use super::erased::{ErasedKernel, Input, SharedKernel};
-use super::kernels::Kernels;
+use super::kernel_index::KernelIndex;
 use super::payload::Encoding;
 use super::{BatchKey, Footprint, Kernel, KernelError, KernelInfo, Payload, RunContext};
 use crate::panics::{LogLimit, Panicked, catch_panic};
 
-/// The kernels that a service knows, by id and alias.
+/// Maps ids and aliases to the kernels that a service can run.
 ///
-/// Reading takes no lock, so kernels may be added while requests run.
+/// Lookups take no lock, and kernels may be registered while requests run.
 ///
 /// ```
 /// use tower_kernels::service::KernelRegistry;
@@ -32,22 +32,21 @@ use crate::panics::{LogLimit, Panicked, catch_panic};
 /// ```
 #[derive(Default)]
 pub struct KernelRegistry {
-    kernels: ArcSwap<Kernels>,
-    /// Held while the next version of `kernels` is made, so that no registration is lost to another.
-    writing: Mutex<()>,
+    kernels: ArcSwap<KernelIndex>,
+    /// Serializes registrations, so that none is lost to another.
+    registering: Mutex<()>,
 }
 
 impl KernelRegistry {
-    /// No kernels.
+    /// Creates an empty registry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a kernel under its id and its aliases.
+    /// Registers a kernel under its id and its aliases.
     ///
     /// # Errors
-    /// [`RegisterError`] where a name is taken or is no name, and where the kernel panics when it is asked for its
-    /// description; then nothing is added.
+    /// [`RegisterError`] if a name is taken or invalid, or if [`Kernel::info`] panics. Nothing is registered then.
     pub fn register<K: Kernel>(&self, kernel: K) -> Result<(), RegisterError> {
         let info = catch_panic(|| kernel.info());
         let info = info.map_err(|panicked| RegisterError::Panicked { message: panicked.into_message() })?;
@@ -64,51 +63,51 @@ impl KernelRegistry {
             log: LogLimit::new(),
         };
         let kernel = RegisteredKernel(Arc::new(entry));
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _registering = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
         let kernels = self.kernels.load().with(&kernel)?;
         self.kernels.store(Arc::new(kernels));
         Ok(())
     }
 
-    /// The kernel of this id or alias.
+    /// Returns the kernel with this id or alias.
     pub fn get(&self, name: &str) -> Option<RegisteredKernel> {
         self.kernels.load().get(name).cloned()
     }
 
-    /// All kernels, by id.
+    /// Returns all kernels, sorted by id.
     pub fn list(&self) -> Vec<RegisteredKernel> {
         self.kernels.load().sorted().to_vec()
     }
 
-    /// The kernels of one domain, by id.
+    /// Returns the kernels of a domain, sorted by id.
     pub fn domain(&self, domain: &str) -> Vec<RegisteredKernel> {
         let kernels = self.kernels.load();
         kernels.sorted().iter().filter(|kernel| kernel.info().domain() == domain).cloned().collect()
     }
 
-    /// A kernel with the JSON Schemas of its input and output, as a document to serialize.
+    /// Returns the description of a kernel with the JSON Schemas of its input and output.
     pub fn describe(&self, name: &str) -> Option<Description> {
         self.get(name).map(Description)
     }
 
-    /// The kernels as they are now, all at one time.
+    /// Returns the kernels that are registered now.
     #[cfg(feature = "axum")]
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot(self.kernels.load_full())
     }
 
-    /// Whether there is a kernel of this id or alias and it is [pure](KernelInfo::pure): it does no harm to run a request
-    /// for it twice, and its answer can be given to everyone who asks the same.
+    /// Returns whether a kernel with this id or alias is registered and [pure](KernelInfo::pure), so that its runs can be
+    /// repeated and its outputs cached.
     pub fn is_pure(&self, name: &str) -> bool {
         self.kernels.load().get(name).is_some_and(|kernel| kernel.info().pure)
     }
 
-    /// How many kernels there are.
+    /// Returns the number of kernels.
     pub fn len(&self) -> usize {
         self.kernels.load().len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no kernels.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -120,24 +119,24 @@ impl fmt::Debug for KernelRegistry {
     }
 }
 
-/// The kernels of a registry at one time.
+/// The kernels of a registry at a point in time.
 #[cfg(feature = "axum")]
-pub(crate) struct Snapshot(Arc<Kernels>);
+pub(crate) struct Snapshot(Arc<KernelIndex>);
 
 #[cfg(feature = "axum")]
 impl Snapshot {
-    /// All kernels, by id.
+    /// Returns all kernels, sorted by id.
     pub(crate) fn kernels(&self) -> &[RegisteredKernel] {
         self.0.sorted()
     }
 
-    /// Whether the registry has had no other kernels since. It cannot be taken in by the address: this keeps it in use.
-    pub(crate) fn is_of(&self, registry: &KernelRegistry) -> bool {
+    /// Returns whether no kernel was registered since. The address cannot have been reused, as this holds a reference.
+    pub(crate) fn is_current(&self, registry: &KernelRegistry) -> bool {
         Arc::ptr_eq(&self.0, &registry.kernels.load())
     }
 }
 
-/// Why a kernel cannot be registered.
+/// The error of registering a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
@@ -147,80 +146,80 @@ pub enum RegisterError {
         /// The name.
         name: String,
     },
-    /// Not a name: at most 128 of `a-z 0-9 - _ .`, in words separated by slashes.
-    #[error("`{name}` is not a kernel name: at most 128 of a-z 0-9 - _ . in words separated by slashes")]
+    /// The id or alias is not a valid name: at most 128 characters of `a-z 0-9 - _ .`, in words separated by slashes.
+    #[error("`{name}` is not a kernel name: at most 128 characters of a-z 0-9 - _ . in words separated by slashes")]
     Name {
         /// The name.
         name: String,
     },
     /// [`Kernel::info`] panicked.
-    #[error("the kernel panicked when it was asked for its description: {message}")]
+    #[error("the kernel's `info` panicked: {message}")]
     Panicked {
-        /// What it said.
+        /// The panic's message.
         message: String,
     },
 }
 
-/// A kernel in a registry.
+/// A handle to a kernel in a registry.
 #[derive(Clone)]
 pub struct RegisteredKernel(Arc<Entry>);
 
 struct Entry {
     number: u64,
     info: KernelInfo,
-    /// Of its id and version.
+    /// A hash of the id and version.
     digest: u64,
     kernel: SharedKernel,
-    /// Made when first asked for.
+    /// Computed on first use.
     schemas: OnceLock<(Schema, Schema)>,
     panics: AtomicU64,
     log: LogLimit,
 }
 
 impl RegisteredKernel {
-    /// Its description.
+    /// Returns the kernel's description.
     pub fn info(&self) -> &KernelInfo {
         &self.0.info
     }
 
-    /// A hash of its id and version.
+    /// Returns a hash of the kernel's id and version.
     pub(crate) fn digest(&self) -> u64 {
         self.0.digest
     }
 
-    /// Whether it answers requests.
+    /// Returns whether requests can run it, which they cannot for a ring kernel.
     #[cfg(feature = "axum")]
     pub(crate) fn is_batch(&self) -> bool {
         self.info().mode == super::Mode::Batch
     }
 
-    /// Different for each registration in the process.
+    /// Returns the number of the registration, which is unique in the process.
     pub(crate) fn number(&self) -> u64 {
         self.0.number
     }
 
-    /// The JSON Schema of its input.
+    /// Returns the JSON Schema of the input.
     ///
     /// # Panics
-    /// Where the kernel's types panic when they are asked for it.
+    /// If the schema functions of the kernel's types panic.
     pub fn input_schema(&self) -> &Schema {
         &self.schemas().unwrap_or_else(|error| panic!("no schema of the input: {error}")).0
     }
 
-    /// The JSON Schema of its output.
+    /// Returns the JSON Schema of the output.
     ///
     /// # Panics
-    /// Where the kernel's types panic when they are asked for it.
+    /// If the schema functions of the kernel's types panic.
     pub fn output_schema(&self) -> &Schema {
         &self.schemas().unwrap_or_else(|error| panic!("no schema of the output: {error}")).1
     }
 
-    /// How often the kernel's code has panicked, that of its types included.
+    /// Returns how often the kernel's code has panicked, that of its types included.
     pub fn panics(&self) -> u64 {
         self.0.panics.load(Ordering::Relaxed)
     }
 
-    /// A payload as the kernel's own input, not validated yet: what is to be sent many times is decoded once.
+    /// Decodes a payload into the kernel's input without validating it, so that an input sent many times is decoded once.
     ///
     /// ```
     /// use tower_kernels::service::{KernelRegistry, Payload};
@@ -233,12 +232,12 @@ impl RegisteredKernel {
     /// ```
     ///
     /// # Errors
-    /// [`KernelError::InvalidInput`] where the payload is not in the form of the input.
+    /// [`KernelError::InvalidInput`] if the payload does not decode as the input type.
     pub fn decode(&self, payload: Payload) -> Result<Payload, KernelError> {
-        self.read(payload, None).map(|input| Payload::Typed(input.value))
+        self.decode_input(payload, None).map(|input| Payload::Typed(input.value))
     }
 
-    /// The JSON Schemas of its input and output.
+    /// Returns the JSON Schemas of the input and the output.
     pub(crate) fn schemas(&self) -> Result<&(Schema, Schema), KernelError> {
         if let Some(schemas) = self.0.schemas.get() {
             return Ok(schemas);
@@ -248,11 +247,11 @@ impl RegisteredKernel {
     }
 }
 
-/// The code of the kernel and of its types. Nothing else calls it, and each of its panics is caught here, counted and
-/// logged: it is run on threads that others need.
+/// Calls into the kernel's code and that of its types. Nothing else calls it, so that every panic is caught, counted and
+/// logged here: the code runs on threads that other requests need.
 impl RegisteredKernel {
-    /// Reads a payload, and copies large arrays into `memory` where it copies them; does not validate what it says.
-    pub(crate) fn read(&self, payload: Payload, memory: Option<&PinnedMemory>) -> Result<Input, KernelError> {
+    /// Decodes a payload without validating the input. Large arrays that have to be copied are copied into `memory`.
+    pub(crate) fn decode_input(&self, payload: Payload, memory: Option<&PinnedMemory>) -> Result<Input, KernelError> {
         self.guarded(|kernel| kernel.decode(payload, memory))?
     }
 
@@ -260,22 +259,23 @@ impl RegisteredKernel {
         self.guarded(|kernel| kernel.validate(input))?
     }
 
-    /// Of a valid input. One for which the kernel panics shares no run.
+    /// Returns the batch key of a valid input; `None` if the kernel panics.
     pub(crate) fn batch_key(&self, input: &Input) -> Option<BatchKey> {
         self.guarded(|kernel| kernel.batch_key(input)).unwrap_or(None)
     }
 
-    /// Inputs for which the kernel panics share no run.
+    /// Returns whether two inputs may share a run; `false` if the kernel panics.
     pub(crate) fn shares_run(&self, first: &Input, other: &Input) -> bool {
         self.guarded(|kernel| kernel.shares_run(first, other)).unwrap_or(false)
     }
 
-    /// Of a valid input that is one. What a run takes is not known of a kernel that panics here.
+    /// Returns the footprint of running a valid input; `None` if the kernel panics.
     pub(crate) fn footprint(&self, input: &Input) -> Option<Footprint> {
         self.guarded(|kernel| kernel.footprint(input)).unwrap_or(None)
     }
 
-    /// Of an input that is several the payload is [`Answers`](super::Answers), each in the encoding of its own request.
+    /// Runs the CPU code. The payload of a shared run is [`MemberResults`](super::MemberResults), each in the encoding of
+    /// its own request.
     pub(crate) fn run_cpu(
         &self,
         input: &Input,
@@ -295,12 +295,10 @@ impl RegisteredKernel {
         self.guarded(|kernel| kernel.run_cuda(input, encoding, cuda))?
     }
 
-    #[inline]
     fn guarded<T>(&self, work: impl FnOnce(&dyn ErasedKernel) -> T) -> Result<T, KernelError> {
         catch_panic(|| work(&*self.0.kernel)).map_err(|panicked| self.panicked(panicked))
     }
 
-    #[cold]
     fn panicked(&self, panicked: Panicked) -> KernelError {
         self.0.panics.fetch_add(1, Ordering::Relaxed);
         if let Some(left_out) = self.0.log.next() {
@@ -316,7 +314,7 @@ impl fmt::Debug for RegisteredKernel {
     }
 }
 
-/// A kernel's description with its schemas; serializes to one flat JSON object.
+/// The description of a kernel with its schemas, which serializes to one flat JSON object.
 #[derive(Clone, Debug)]
 pub struct Description(RegisteredKernel);
 
@@ -324,35 +322,36 @@ impl Serialize for Description {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(kernel) = self;
         let (input_schema, output_schema) = kernel.schemas().map_err(serde::ser::Error::custom)?;
-        let flat = Described { info: kernel.info(), domain: kernel.info().domain(), input_schema, output_schema };
-        flat.serialize(serializer)
+        let fields =
+            DescriptionFields { info: kernel.info(), domain: kernel.info().domain(), input_schema, output_schema };
+        fields.serialize(serializer)
     }
 }
 
-/// What is described of a kernel.
+/// The JSON fields of a [`Description`].
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "KernelDescription")]
-struct Described<'a> {
+struct DescriptionFields<'a> {
     #[serde(flatten)]
     info: &'a KernelInfo,
     /// The part of the id before the first slash.
     domain: &'a str,
-    /// The JSON Schema of its input.
+    /// The JSON Schema of the input.
     input_schema: &'a Schema,
-    /// The JSON Schema of its output.
+    /// The JSON Schema of the output.
     output_schema: &'a Schema,
 }
 
 impl JsonSchema for Description {
     fn inline_schema() -> bool {
-        Described::inline_schema()
+        DescriptionFields::inline_schema()
     }
 
     fn schema_name() -> Cow<'static, str> {
-        Described::schema_name()
+        DescriptionFields::schema_name()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Described::json_schema(generator)
+        DescriptionFields::json_schema(generator)
     }
 }

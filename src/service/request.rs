@@ -1,4 +1,4 @@
-//! A request for a kernel, and its answer.
+//! [`KernelRequest`] and [`KernelResponse`].
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::request::{Execution, Priority, RequestContext, ResponseContext, Share
 
 /// A request to run a kernel.
 ///
-/// What every request has are plain fields, so that no layer allocates to read or set them; `extensions` allocates at
-/// its first insert and is for what you add.
+/// Common metadata has plain fields, so that layers read and set it without allocating. `extensions` is for your own data; it
+/// allocates at the first insert.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,22 +33,22 @@ pub struct KernelRequest {
     pub kernel_id: Cow<'static, str>,
     /// The kernel's input.
     pub payload: Payload,
-    /// When the answer stops being of use.
+    /// The deadline.
     pub deadline: Option<Instant>,
-    /// How much the request matters beside others.
+    /// The priority.
     pub priority: Priority,
-    /// On whose behalf it is made.
+    /// The tenant that the request is made for.
     pub tenant: Option<Arc<str>>,
-    /// The trace that it belongs to. Boxed, because every layer moves the request and most have none.
+    /// The trace context. Boxed, because every layer moves the request and most have none.
     pub trace: Option<Box<TraceContext>>,
-    /// What users add.
+    /// Data of your own.
     pub extensions: http::Extensions,
-    /// For the layers that decide when it runs.
+    /// For the layers that schedule it.
     pub(super) scheduling: Scheduling,
 }
 
 impl KernelRequest {
-    /// A request with no deadline, of normal priority, for nobody in particular.
+    /// Creates a request without a deadline and tenant, of normal priority.
     #[inline]
     pub fn new(kernel_id: impl Into<Cow<'static, str>>, payload: Payload) -> Self {
         Self {
@@ -63,20 +63,19 @@ impl KernelRequest {
         }
     }
 
-    /// Assigns the fair share that it is served from.
+    /// Sets the fair share that the request is charged to.
     #[inline]
     pub fn set_share(&mut self, share: Share) {
         self.scheduling.set_share(share);
     }
 
-    /// Says whether the deadline is the server's own timeout, and not one that the caller chose. If nothing is said it
-    /// is the caller's.
+    /// Sets whether the deadline is the server's own timeout. By default it is the caller's.
     #[inline]
     pub fn set_deadline_is_server_timeout(&mut self, is: bool) {
         self.scheduling.set_server_timeout(is);
     }
 
-    /// With the deadline `timeout` from now.
+    /// Sets the deadline to `timeout` from now.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.set_timeout(timeout);
@@ -84,7 +83,7 @@ impl KernelRequest {
     }
 
     fn set_timeout(&mut self, timeout: Duration) {
-        // tokio's clock, so that paused time in tests moves deadlines too. A timeout past the end of time is none.
+        // Tokio's clock, so that deadlines follow paused time in tests. A timeout that overflows is no deadline.
         self.deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
     }
 
@@ -159,29 +158,29 @@ impl RequestContext for KernelRequest {
     }
 }
 
-/// A kernel's answer, and how it was run.
+/// The response of a kernel request: the output, and how the kernel was run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KernelResponse {
     /// The kernel's output, in the encoding of the request.
     pub payload: Payload,
-    /// How it was run.
+    /// Backend, device and times of the run.
     pub execution: Execution,
-    /// What users add.
+    /// Data of your own.
     pub extensions: http::Extensions,
 }
 
 impl KernelResponse {
-    /// The bytes of a payload up to which it is copied to where it is sent from, and nothing is held for it.
+    /// Payloads up to this size in bytes are copied to their connection and hold no reserved memory.
     pub(crate) const SMALL: usize = 16 << 10;
 
-    /// An answer.
+    /// Creates a response.
     #[inline]
     pub fn new(payload: Payload, execution: Execution) -> Self {
         Self { payload, execution, extensions: http::Extensions::new() }
     }
 
-    /// Decodes the kernel's output, where it is JSON, into a `T`, which may borrow from it.
+    /// Decodes an output in JSON into a `T`, which may borrow from it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -205,12 +204,12 @@ impl KernelResponse {
     /// ```
     ///
     /// # Errors
-    /// As those of [`Payload::deserialize`].
+    /// The errors of [`Payload::deserialize`].
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, PayloadError> {
         self.payload.deserialize()
     }
 
-    /// With what its payload holds of the memory of this process.
+    /// Attaches the host memory that the payload holds.
     pub(crate) fn with_memory(mut self, memory: Option<HostReservation>) -> Self {
         if let Some(memory) = memory {
             self.extensions.insert(memory);

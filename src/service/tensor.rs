@@ -16,11 +16,11 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor over `data`, which is neither copied nor looked into.
+    /// Creates a tensor over `data`, which is neither copied nor inspected.
     ///
     /// # Errors
-    /// [`TensorError::Size`] where the shape's elements do not take exactly `data.len()` bytes, whatever the shape
-    /// claims; nothing is ever allocated from a claim. [`TensorError::Rank`] past [`MAX_RANK`] dimensions.
+    /// [`TensorError::Size`] if the shape's elements do not take exactly `data.len()` bytes, and [`TensorError::Rank`] for more
+    /// than [`MAX_RANK`] dimensions.
     pub fn new(dtype: DType, shape: Vec<usize>, data: Bytes) -> Result<Self, TensorError> {
         if shape.len() > MAX_RANK {
             return Err(TensorError::Rank { rank: shape.len() });
@@ -33,17 +33,17 @@ impl Tensor {
         }
     }
 
-    /// The type of the elements.
+    /// Returns the type of the elements.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// The length of each dimension; empty for a scalar.
+    /// Returns the length of each dimension; empty for a scalar.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The elements' bytes.
+    /// Returns the bytes of the elements.
     pub fn data(&self) -> &Bytes {
         &self.data
     }
@@ -56,48 +56,48 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// Why bytes are not the tensor they are said to be.
+/// The error of an invalid tensor or set of tensors.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorError {
-    /// The shape and the data disagree.
+    /// The shape does not match the size of the data.
     #[error("{dtype} of shape {shape:?} does not take the {bytes} bytes that are there")]
     Size {
-        /// The element type claimed.
+        /// The element type.
         dtype: DType,
-        /// The shape claimed.
+        /// The shape.
         shape: Vec<usize>,
-        /// The bytes that came.
+        /// The size of the data in bytes.
         bytes: usize,
     },
     /// Too many dimensions.
     #[error("{rank} dimensions, and {MAX_RANK} is the most")]
     Rank {
-        /// The dimensions claimed.
+        /// The number of dimensions.
         rank: usize,
     },
-    /// Two tensors of one name.
+    /// Two tensors have the same name.
     #[error("two tensors are named `{name}`")]
     Duplicate {
         /// The name.
         name: String,
     },
-    /// More tensors than a request or a response may have.
+    /// There are more tensors than a request or a response may have.
     #[error("there are more than {MAX_TENSORS} tensors, and {MAX_TENSORS} is the most")]
     TooMany,
-    /// A tensor cannot have this name.
+    /// The name of a tensor is invalid.
     #[error("the name of a tensor is wrong: {0}")]
     Name(#[from] InvalidName),
 }
 
-/// Tensors by name, in the order they were added: at most [`MAX_TENSORS`].
+/// Up to [`MAX_TENSORS`] tensors by name, in the order they were inserted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tensors(Held);
+pub struct Tensors(Storage);
 
-/// No larger than a `Vec`, as every layer moves the request that it is in.
+/// No larger than a `Vec`, as every layer moves the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Held {
-    /// So few that to look at each is fastest.
+enum Storage {
+    /// Few enough that a linear search is fastest.
     Few(Vec<(String, Tensor)>),
     Many(Box<Many>),
 }
@@ -105,11 +105,11 @@ enum Held {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Many {
     all: Vec<(String, Tensor)>,
-    /// Where the names are in `all`, in alphabetical order.
+    /// Indices into `all`, in the order of the names.
     by_name: Vec<u16>,
 }
 
-impl Default for Held {
+impl Default for Storage {
     fn default() -> Self {
         Self::Few(Vec::new())
     }
@@ -117,42 +117,42 @@ impl Default for Held {
 
 const _: () = assert!(size_of::<Tensors>() == size_of::<Vec<()>>());
 
-/// Tensors that are found by looking at each.
+/// Up to this many tensors are searched linearly.
 const FEW: usize = 8;
 
-// Places are kept in `u16`.
+// `by_name` has indices of 16 bits.
 const _: () = assert!(MAX_TENSORS <= u16::MAX as usize);
 
 impl Tensors {
-    /// No tensors.
+    /// Creates an empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a tensor.
+    /// Inserts a tensor.
     ///
     /// # Errors
-    /// [`TensorError::Duplicate`] where the name is taken, [`TensorError::Name`] where it is
-    /// [no name](crate::request::check_name), and [`TensorError::TooMany`] where there are [`MAX_TENSORS`] already.
+    /// [`TensorError::Duplicate`] if the name is taken, [`TensorError::Name`] if it is
+    /// [invalid](crate::request::check_name), and [`TensorError::TooMany`] if there are [`MAX_TENSORS`] already.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<(), TensorError> {
         if self.all().len() >= MAX_TENSORS {
             return Err(TensorError::TooMany);
         }
         let name = name.into();
         check_name(&name)?;
-        match (self.place_of(&name), &mut self.0) {
+        match (self.position_of(&name), &mut self.0) {
             (Ok(_), _) => return Err(TensorError::Duplicate { name }),
-            (Err(_), Held::Few(all)) => {
+            (Err(_), Storage::Few(all)) => {
                 all.push((name, tensor));
                 if all.len() > FEW {
                     let all = std::mem::take(all);
                     let mut by_name: Vec<u16> = (0..all.len() as u16).collect();
                     by_name.sort_unstable_by_key(|&at| all[usize::from(at)].0.as_str());
-                    self.0 = Held::Many(Box::new(Many { all, by_name }));
+                    self.0 = Storage::Many(Box::new(Many { all, by_name }));
                 }
             }
-            (Err(place), Held::Many(many)) => {
-                many.by_name.insert(place, many.all.len() as u16);
+            (Err(position), Storage::Many(many)) => {
+                many.by_name.insert(position, many.all.len() as u16);
                 many.all.push((name, tensor));
             }
         }
@@ -161,21 +161,21 @@ impl Tensors {
 
     fn all(&self) -> &[(String, Tensor)] {
         match &self.0 {
-            Held::Few(all) => all,
-            Held::Many(many) => &many.all,
+            Storage::Few(all) => all,
+            Storage::Many(many) => &many.all,
         }
     }
 
-    /// The tensor of this name.
+    /// Returns the tensor with this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.place_of(name).ok().map(|at| &self.all()[at].1)
+        self.position_of(name).ok().map(|at| &self.all()[at].1)
     }
 
-    /// Where the tensor of this name is in `all`, or else where it belongs among them by name.
-    fn place_of(&self, name: &str) -> Result<usize, usize> {
+    /// Returns the index in `all` of the tensor with this name, or else its position in the order of the names.
+    fn position_of(&self, name: &str) -> Result<usize, usize> {
         match &self.0 {
-            Held::Few(all) => all.iter().position(|(this, _)| this == name).ok_or(0),
-            Held::Many(many) => {
+            Storage::Few(all) => all.iter().position(|(this, _)| this == name).ok_or(0),
+            Storage::Many(many) => {
                 let Many { all, by_name } = &**many;
                 let found = by_name.binary_search_by(|&at| all[usize::from(at)].0.as_str().cmp(name));
                 found.map(|index| usize::from(by_name[index]))
@@ -183,12 +183,12 @@ impl Tensors {
         }
     }
 
-    /// All of them, in order.
+    /// Iterates over the tensors in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
         self.all().iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// A copy with memory of its own: tensors can be parts of something larger, or lie in memory that others need.
+    /// Returns a copy with memory of its own: tensors can be slices of a larger body, or lie in pinned memory.
     pub(crate) fn copied(&self) -> Self {
         let copy = |(name, tensor): (&str, &Tensor)| {
             let data = Bytes::copy_from_slice(&tensor.data);
@@ -196,18 +196,18 @@ impl Tensors {
         };
         let all = self.iter().map(copy).collect();
         Self(match &self.0 {
-            Held::Few(_) => Held::Few(all),
-            Held::Many(many) => Held::Many(Box::new(Many { all, by_name: many.by_name.clone() })),
+            Storage::Few(_) => Storage::Few(all),
+            Storage::Many(many) => Storage::Many(Box::new(Many { all, by_name: many.by_name.clone() })),
         })
     }
 
-    /// The bytes of all their elements.
+    /// Returns the size of all tensors' elements in bytes.
     pub fn byte_len(&self) -> usize {
         self.all().iter().map(|(_, tensor)| tensor.data.len()).sum()
     }
 
-    /// The bytes of those that a decoded input cannot share, as they do not lie as their elements have to.
-    pub(crate) fn to_copy(&self) -> usize {
+    /// Returns the size in bytes of the tensors that a decoded input has to copy, because they are not aligned.
+    pub(crate) fn bytes_to_copy(&self) -> usize {
         let is_aligned = |tensor: &Tensor| tensor.data.as_ptr().addr().is_multiple_of(tensor.dtype.size());
         self.all().iter().filter(|(_, tensor)| !is_aligned(tensor)).map(|(_, tensor)| tensor.data.len()).sum()
     }

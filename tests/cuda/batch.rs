@@ -96,8 +96,10 @@ impl Both {
 
     /// The outputs together on CUDA, alone on CUDA and alone on the CPU.
     fn run<T: std::any::Any + Send + Sync>(&self, id: &'static str, inputs: Vec<Payload>) -> [Vec<Arc<T>>; 3] {
-        let layer =
-            BatchedLayer::for_lanes(2).max_requests(inputs.len()).max_bytes(u64::MAX).max_delay(Duration::from_secs(5));
+        let layer = BatchedLayer::for_workers(2)
+            .max_requests(inputs.len())
+            .max_bytes(u64::MAX)
+            .max_delay(Duration::from_secs(5));
         let service = self.batched(&layer);
         self.bench.runtime.block_on(async {
             let call = |input: &Payload| service.clone().oneshot(KernelRequest::new(id, input.clone()));
@@ -200,7 +202,7 @@ fn betweenness_on_one_graph_agrees() {
 
 fn many_batches_from_many_callers_do_not_mix() {
     let both = Both::new();
-    let layer = BatchedLayer::for_lanes(1);
+    let layer = BatchedLayer::for_workers(1);
     let service = both.batched(&layer);
     both.bench.runtime.block_on(async {
         let tasks: Vec<_> = (0..64_u32)

@@ -127,7 +127,7 @@ fn open(device: u32, workers: usize, hang_timeout: Duration) -> CudaBackend {
 fn lost(local: &Local) -> Vec<Option<String>> {
     match local.status().cuda {
         CudaState::On { devices, .. } => devices.into_iter().map(|device| device.lost).collect(),
-        CudaState::Off { off } => panic!("{off}"),
+        CudaState::Off { reason } => panic!("{reason}"),
     }
 }
 

@@ -8,5 +8,5 @@ pub(crate) fn says_why() {
     let why = devices().expect_err("this test is for machines without a device");
     assert_eq!(CudaBackend::open(0).expect_err("no device to open"), why);
     let status = serde_json::to_value(Local::detect().status()).unwrap();
-    assert_eq!(status["cuda"]["off"], why.to_string(), "{status}");
+    assert_eq!(status["cuda"]["reason"], why.to_string(), "{status}");
 }

@@ -40,7 +40,7 @@ enum End {
 }
 
 const FLAGS: [&str; 4] =
-    ["--timeout=30m", "--load-shed-max-wait=0s", "--cpu-lanes=2", "--connections-head-timeout=30m"];
+    ["--timeout=30m", "--load-shed-max-wait=0s", "--cpu-workers=2", "--connections-head-timeout=30m"];
 
 /// Waits until one request runs.
 async fn until_running(server: &Server) {

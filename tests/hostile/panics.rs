@@ -27,10 +27,10 @@ use tower_kernels::grpc::{
     ExecuteRequest, ExecuteStreamRequest, ExecuteTensorsRequest, GrpcConfig, KernelClient, KernelGrpcServer,
 };
 use tower_kernels::hyper::{KernelHttpService, serve};
+use tower_kernels::pipeline::RegistryOnly;
 use tower_kernels::pipeline::{BatchConfig, PipelineConfig, PipelineLayer};
 use tower_kernels::service::{
-    BatchKey, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RegistryOnly,
-    RunContext,
+    BatchKey, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RunContext,
 };
 
 use crate::support::process::PATIENCE;
@@ -305,7 +305,7 @@ impl Servers {
 
 fn cpu() -> CpuBackend {
     let mut config = CpuConfig::default();
-    (config.lanes, config.queue) = (WORKERS, 64);
+    (config.workers, config.queue) = (WORKERS, 64);
     CpuBackend::with_config(config).unwrap()
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn until_metric(server: &Server, name: &str, what: impl Fn(f64) -> bo
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_calls_of_a_client_that_does_not_read_end_and_others_are_served() {
     const REQUESTS: u64 = 40;
-    let server = Server::start(&["--cpu-lanes=2", "--connections-write-timeout=10m"]);
+    let server = Server::start(&["--cpu-workers=2", "--connections-write-timeout=10m"]);
     let mut client = KernelClient::new(tight_channel(&server).await);
     let requests =
         futures::stream::iter((0..REQUESTS).map(|tag| graph(tag, size(150, 1000)))).chain(futures::stream::pending());
@@ -98,7 +98,7 @@ async fn a_stream_that_is_not_read_is_read_no_further_and_goes_on_when_its_clien
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resetting_a_stream_that_is_not_read_cancels_its_work() {
-    let server = Server::start(&["--cpu-lanes=1", "--connections-write-timeout=10m", "--load-shed-max-wait=0s"]);
+    let server = Server::start(&["--cpu-workers=1", "--connections-write-timeout=10m", "--load-shed-max-wait=0s"]);
     let mut client = KernelClient::new(tight_channel(&server).await);
     // Long enough in a release build too that none has ended before the last is read.
     let requests = futures::stream::iter((0..30).map(|tag| graph(tag, 10_000)));

@@ -25,7 +25,7 @@ fn both<T: std::any::Any + Send + Sync>(id: &'static str, inputs: &[Payload]) ->
     register_all(&registry).unwrap();
     let cpu = CpuBackend::new();
     // They wait for each other, and no longer than until all are there.
-    let layer = BatchedLayer::for_lanes(2).max_requests(inputs.len()).max_delay(Duration::from_millis(20));
+    let layer = BatchedLayer::for_workers(2).max_requests(inputs.len()).max_delay(Duration::from_millis(20));
     let together = KernelService::with_backend(Arc::clone(&registry), layer.layer(cpu.clone()));
     let alone = KernelService::with_backend(registry, cpu);
     runtime.block_on(async {

@@ -178,7 +178,7 @@ async fn what_nobody_waits_for_stops() {
     const ID: &str = "graph/betweenness-centrality";
     let registry = KernelRegistry::new();
     tower_kernels::kernels::register_all(&registry).unwrap();
-    let config = CpuConfig { lanes: 1, ..Default::default() };
+    let config = CpuConfig { workers: 1, ..Default::default() };
     let mut service = KernelService::with_backend(registry, CpuBackend::with_config(config).unwrap());
     // Minutes of work where nothing stops it, and too much to run inside the call.
     let side = 200_u32;
@@ -188,10 +188,10 @@ async fn what_nobody_waits_for_stops() {
 
     let call = service.ready().await.unwrap().call(KernelRequest::new(ID, endless()));
     assert!(tokio::time::timeout(Duration::from_millis(500), call).await.is_err());
-    // The one lane takes the next request as soon as it is free.
+    // The one worker takes the next request as soon as it is free.
     let path = Payload::typed(BetweennessInput::from_edges(3, vec![[0, 1], [1, 2]]));
     let call = service.ready().await.unwrap().call(KernelRequest::new(ID, path));
-    tokio::time::timeout(Duration::from_secs(60), call).await.expect("the lane is still busy").unwrap();
+    tokio::time::timeout(Duration::from_secs(60), call).await.expect("the worker is still busy").unwrap();
     // So does a deadline.
     let request = KernelRequest::new(ID, endless()).with_timeout(Duration::from_secs(1));
     let call = service.ready().await.unwrap().call(request);

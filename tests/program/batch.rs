@@ -13,7 +13,7 @@ const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 const EIGHT: [&str; 7] = [
     "--cuda-mode=off",
     "--batch-on-cpu",
-    "--cpu-lanes=1",
+    "--cpu-workers=1",
     "--cpu-inline=0s",
     "--batch-max-requests=8",
     "--batch-max-delay=20s",

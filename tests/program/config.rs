@@ -128,7 +128,7 @@ fn mistakes_in_the_file_are_reported_with_file_line_and_key() {
 #[test]
 fn other_mistakes_are_reported_with_the_flag_or_variable() {
     rejected(&run(["serve", "--drain-limit=soon"], ""), &["--drain-limit", "soon", "30s"]);
-    rejected(&run(["serve", "--cpu-lanes=many"], ""), &["--cpu-lanes", "many"]);
+    rejected(&run(["serve", "--cpu-workers=many"], ""), &["--cpu-workers", "many"]);
     rejected(&run(["serve", "--rest-cors=perhaps"], ""), &["--rest-cors", "perhaps"]);
     rejected(&run(["serve", "--rest-listen=off", "--grpc-listen=off"], ""), &["nothing to serve"]);
     let mut by_variable = program(["serve"]);

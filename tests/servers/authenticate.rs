@@ -22,8 +22,9 @@ use tower_kernels::grpc::proto::{execute_stream_request::Call, execute_stream_re
 use tower_kernels::grpc::{ExecuteRequest, ExecuteStreamRequest, GrpcConfig, KernelClient, KernelGrpcServer};
 use tower_kernels::layers::{AuthenticateLayer, ErrorResponseLayer, MetricsLayer, RateLimiterLayer};
 use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys, Jwt, JwtKey, Or, Verify};
+use tower_kernels::pipeline::RegistryOnly;
 use tower_kernels::request::{Execution, Tenant};
-use tower_kernels::service::{KernelRequest, KernelResponse, Payload, RegistryOnly};
+use tower_kernels::service::{KernelRequest, KernelResponse, Payload};
 
 use crate::support::catalogue;
 

@@ -77,13 +77,14 @@ impl Kernel for Double {
 type Service_ = KernelService<Batched<CpuBackend>>;
 type Answer = Result<KernelResponse, BatchError<KernelError>>;
 
-/// With one lane; so many requests share a run, and wait for each other.
+/// A service with one worker, whose runs wait for this many requests.
 fn service(requests: usize, cost: Cost) -> (Service_, Arc<AtomicUsize>) {
     let (registry, runs) = (KernelRegistry::new(), Arc::new(AtomicUsize::new(0)));
     registry.register(Double { cost, runs: Arc::clone(&runs) }).unwrap();
     let mut config = CpuConfig::default();
-    (config.lanes, config.queue) = (1, 8);
-    let layer = BatchedLayer::for_lanes(1).max_requests(requests).max_bytes(u64::MAX).max_delay(Duration::from_secs(1));
+    (config.workers, config.queue) = (1, 8);
+    let layer =
+        BatchedLayer::for_workers(1).max_requests(requests).max_bytes(u64::MAX).max_delay(Duration::from_secs(1));
     (KernelService::with_backend(registry, layer.layer(CpuBackend::with_config(config).unwrap())), runs)
 }
 
@@ -174,7 +175,7 @@ async fn a_run_ends_when_all_who_share_it_have_left_and_not_before() {
         assert!(begun.elapsed() < Duration::from_secs(60), "the run goes on for nobody");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // And the lane is as good as before.
+    // And the worker is as good as before.
     let answers = all(&service, [typed(&[1.0]), typed(&[2.0])]).await;
     assert_eq!(numbers(&answers[1]), [4.0]);
 }
@@ -182,7 +183,7 @@ async fn a_run_ends_when_all_who_share_it_have_left_and_not_before() {
 #[tokio::test]
 async fn who_is_late_by_the_time_of_the_run_is_told_so_and_holds_nobody_up() {
     let (service, _) = service(2, LARGE);
-    // The one lane is at work until after the deadline.
+    // The only worker is busy until after the deadline.
     let busy = service.backend().get_ref().backend().clone();
     let busy = KernelService::with_backend(Arc::clone(service.registry()), busy);
     let mut held = request(typed(&[15.0]));
@@ -194,7 +195,7 @@ async fn who_is_late_by_the_time_of_the_run_is_told_so_and_holds_nobody_up() {
     let (late, other) = tokio::join!(service.clone().oneshot(late), service.clone().oneshot(request(typed(&[2.0]))));
     assert_eq!(late.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
     assert_eq!(numbers(&other), [4.0]);
-    assert!(other.is_ok() && Instant::now() >= deadline, "they have waited for the lane");
+    assert!(other.is_ok() && Instant::now() >= deadline, "they have waited for the worker");
     assert_eq!(held.await.unwrap().unwrap_err().kind(), ErrorKind::DeadlineExceeded);
 }
 
@@ -209,7 +210,7 @@ async fn a_request_whose_progress_is_watched_runs_alone() {
 
 #[tokio::test]
 async fn the_wait_for_others_counts_as_queued() {
-    let (registry, layer) = (KernelRegistry::new(), BatchedLayer::for_lanes(1).max_delay(Duration::from_millis(30)));
+    let (registry, layer) = (KernelRegistry::new(), BatchedLayer::for_workers(1).max_delay(Duration::from_millis(30)));
     registry.register(Double { cost: Cost::default(), runs: Arc::default() }).unwrap();
     let service = KernelService::with_backend(registry, layer.layer(CpuBackend::new()));
     let execution = service.oneshot(request(typed(&[1.0]))).await.unwrap().execution;

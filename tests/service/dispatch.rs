@@ -1,12 +1,22 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use bytes::Bytes;
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_kernels::backends::BatchedLayer;
 use tower_kernels::error::{Classify, ErrorKind};
+use tower_kernels::layers::RetryLayer;
+use tower_kernels::request::{Execution, Priority};
 use tower_kernels::service::{
     Buffer, Cost, DType, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, KernelResponse,
-    Payload, RunContext, Tensor, Tensors,
+    KernelService, Payload, RunContext, Tensor, Tensors,
 };
 
-use crate::kernels::{LARGE, Nothing, Numbers, Panics, Sum, Total, service};
+use crate::kernels::{LARGE, Nothing, Numbers, Panics, Sum, Total, busy, service};
+use crate::support::custom_backends::{Forward, ThreadBackend};
+
+const SOON: Duration = Duration::from_secs(60);
 
 async fn call(cost: Cost, id: &'static str, payload: Payload) -> Result<KernelResponse, KernelError> {
     let registry = KernelRegistry::new();
@@ -28,7 +38,7 @@ fn f64s(shape: Vec<usize>, elements: &[f64]) -> Tensor {
 }
 
 #[tokio::test]
-async fn every_encoding_reaches_the_kernel_inline_and_on_a_lane() {
+async fn every_encoding_reaches_the_kernel_inline_and_on_a_worker() {
     for cost in [Cost::default(), LARGE] {
         let json = call(cost, "sum", Payload::json(r#"{"numbers": [1, 2.5], "scale": 2}"#)).await.unwrap();
         let Payload::Json(output) = json.payload else { panic!("JSON was asked for") };
@@ -74,7 +84,7 @@ async fn what_is_wrong_with_a_request_is_said_by_kind_and_field() {
 }
 
 #[tokio::test]
-async fn an_unknown_kernel_is_not_found_and_the_slot_stays_for_the_next_call() {
+async fn an_unknown_kernel_is_not_found_and_releases_its_permit() {
     let registry = KernelRegistry::new();
     registry.register(Sum { cost: Cost::default() }).unwrap();
     let mut service = service(registry, 1, 0);
@@ -164,4 +174,118 @@ async fn a_ring_kernel_is_described_and_not_executed() {
     let error = service.ready().await.unwrap().call(request).await.unwrap_err();
     let source = std::error::Error::source(&error).unwrap();
     assert_eq!((error.kind(), source.to_string().as_str()), (ErrorKind::Internal, "no code, and it says so itself"));
+}
+
+fn sum_service<B>(backend: B) -> KernelService<B> {
+    let registry = KernelRegistry::new();
+    registry.register(Sum { cost: LARGE }).unwrap();
+    KernelService::with_backend(registry, backend)
+}
+
+#[tokio::test]
+async fn a_backend_of_ones_own_runs_jobs_on_its_thread_in_every_encoding() {
+    let mut service = sum_service(ThreadBackend::start());
+    let json = KernelRequest::new("sum", Payload::json(r#"{"numbers": [1, 2.5]}"#));
+    let response = service.ready().await.unwrap().call(json).await.unwrap();
+    assert!(matches!(response.payload, Payload::Json(output) if output == r#"{"total":3.5}"#));
+    assert_eq!((response.execution.backend, response.execution.batch_size), ("CPU", 1));
+
+    let named = tensors([("numbers", f64s(vec![2], &[1.0, 2.5]))]);
+    let response = service.ready().await.unwrap().call(KernelRequest::new("sum", named)).await.unwrap();
+    assert!(matches!(response.payload, Payload::Tensors(output) if output.get("total") == Some(&f64s(vec![], &[3.5]))));
+
+    let invalid = KernelRequest::new("sum", Payload::json(r#"{"numbers": ["1"]}"#));
+    let error = service.ready().await.unwrap().call(invalid).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_backend_of_ones_own_stops_its_kernel_when_the_future_is_dropped_or_late() {
+    let (kernel, watch) = busy();
+    let registry = KernelRegistry::new();
+    registry.register(kernel).unwrap();
+    let mut service = KernelService::with_backend(registry, ThreadBackend::start());
+    let request = || KernelRequest::new("test/busy", Payload::typed(Nothing {}));
+    let mut running = tokio_test::task::spawn(service.ready().await.unwrap().call(request()));
+    assert!(running.poll().is_pending());
+    watch.started.recv_timeout(SOON).unwrap();
+    drop(running);
+    assert!(matches!(watch.stopped.recv_timeout(SOON), Ok(KernelError::Cancelled)));
+    // The only permit is released once the kernel has stopped.
+    let late = request().with_timeout(Duration::from_millis(50));
+    let error = service.ready().await.unwrap().call(late).await.unwrap_err();
+    assert!(matches!(error, KernelError::DeadlineExceeded { started: true }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_backend_that_forwards_hands_on_the_whole_request() {
+    let (seen, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    let remote = service_fn(move |request: KernelRequest| {
+        seen.send(request).unwrap();
+        async { Ok::<_, KernelError>(KernelResponse::new(Payload::json("7"), Execution::new("remote"))) }
+    });
+    let mut request = KernelRequest::new("sum", Payload::json(r#"{"numbers": [1]}"#)).with_timeout(SOON);
+    (request.priority, request.tenant) = (Priority::High, Some("acme".into()));
+    request.extensions.insert(5_u8);
+    let response = sum_service(Forward(remote)).oneshot(request.clone()).await.unwrap();
+    assert_eq!((response.execution.backend, response.json::<u8>().unwrap()), ("remote", 7));
+    let forwarded = requests.recv().await.unwrap();
+    assert_eq!(forwarded.kernel_id, "test/sum", "an alias is resolved");
+    assert!(matches!(&forwarded.payload, Payload::Json(document) if document == r#"{"numbers": [1]}"#));
+    assert_eq!(
+        (forwarded.deadline, forwarded.priority, forwarded.tenant),
+        (request.deadline, Priority::High, request.tenant)
+    );
+    assert_eq!(forwarded.extensions.get(), Some(&5_u8));
+}
+
+#[tokio::test]
+async fn a_backend_that_forwards_keeps_the_kind_of_errors_so_they_are_retried() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let registry = KernelRegistry::new();
+    registry.register(Sum { cost: LARGE }).unwrap();
+    let remote = service(registry, 1, 0);
+    let flaky = {
+        let calls = Arc::clone(&calls);
+        service_fn(move |request: KernelRequest| {
+            let (remote, is_down) = (remote.clone(), calls.fetch_add(1, Ordering::SeqCst) < 2);
+            async move {
+                match is_down {
+                    true => Err(KernelError::Stopped { backend: "remote" }),
+                    false => remote.oneshot(request).await,
+                }
+            }
+        })
+    };
+    let request = KernelRequest::new("sum", Payload::json(r#"{"numbers": [1, 2]}"#));
+    let error = sum_service(Forward(flaky.clone())).oneshot(request.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(
+        (error.to_string().as_str(), source.to_string().as_str()),
+        ("the backend failed", "the remote backend has stopped")
+    );
+    let KernelError::Backend(backend) = &error else { panic!("{error:?}") };
+    assert!(matches!(backend.downcast_ref(), Some(KernelError::Stopped { .. })));
+
+    let retry = RetryLayer::new(|_: &KernelRequest| true);
+    let response = retry.layer(sum_service(Forward(flaky))).oneshot(request).await.unwrap();
+    assert_eq!(response.json::<serde_json::Value>().unwrap()["total"], 3.0);
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_job_that_was_decoded_is_not_forwarded() {
+    let layer = BatchedLayer::for_workers(1);
+    // The batch layer decodes inputs to find out which share a run, even of kernels that then share none.
+    let mut service = sum_service(layer.layer(Forward(service(KernelRegistry::new(), 1, 0))));
+    let request = KernelRequest::new("sum", Payload::json(r#"{"numbers": [1]}"#));
+    let error = service.ready().await.unwrap().call(request).await.unwrap_err();
+    assert!(format!("{error:?}").contains("decoded and cannot be forwarded"), "{error:?}");
+}
+
+#[cfg(feature = "hyper")]
+#[test]
+fn the_example_of_a_backend_that_forwards_over_http_runs_to_its_end() {
+    crate::example_custom_backend::main().unwrap();
 }

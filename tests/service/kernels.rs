@@ -134,10 +134,10 @@ impl Kernel for Panics {
     }
 }
 
-/// A service on a CPU backend of `lanes` lanes before a queue of `queue`.
-pub(crate) fn service(registry: KernelRegistry, lanes: usize, queue: usize) -> KernelService<CpuBackend> {
+/// A service on a CPU backend of `workers` workers before a queue of `queue`.
+pub(crate) fn service(registry: KernelRegistry, workers: usize, queue: usize) -> KernelService<CpuBackend> {
     let mut config = CpuConfig::default();
-    (config.lanes, config.queue) = (lanes, queue);
+    (config.workers, config.queue) = (workers, queue);
     KernelService::with_backend(registry, CpuBackend::with_config(config).unwrap())
 }
 

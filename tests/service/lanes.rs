@@ -1,4 +1,4 @@
-//! Slots, cancellation, deadlines and death, on real threads.
+//! Permits, cancellation, deadlines and dead workers, on real threads.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -30,17 +30,17 @@ fn registry() -> (KernelRegistry, Watch) {
     (registry, watch)
 }
 
-/// Waits, on real time, for a lane to have given its slot back.
+/// Waits, in real time, until no job holds a permit.
 fn until_idle(service: &impl Load<Metric = tower_kernels::backends::PoolLoad>) {
     let start = Instant::now();
     while service.load().jobs > 0 {
-        assert!(start.elapsed() < SOON, "{:?} still hold a slot", service.load());
+        assert!(start.elapsed() < SOON, "{:?} still hold a permit", service.load());
         std::thread::yield_now();
     }
 }
 
 #[tokio::test]
-async fn ready_reserves_a_slot_once_and_drop_gives_it_back() {
+async fn ready_reserves_a_permit_once_and_drop_releases_it() {
     let (registry, _watch) = registry();
     let mut first = service(registry, 1, 1);
     let waker = noop_waker();
@@ -50,11 +50,11 @@ async fn ready_reserves_a_slot_once_and_drop_gives_it_back() {
     }
     assert_eq!(first.load().jobs, 1);
     let mut second = first.clone();
-    assert_eq!(first.load().jobs, 1, "a clone starts without a slot");
+    assert_eq!(first.load().jobs, 1, "a clone starts without a permit");
     assert!(second.poll_ready(cx).is_ready());
     let mut third = second.clone();
     let mut ready = tokio_test::task::spawn(third.ready());
-    assert!(ready.poll().is_pending(), "two slots are all there are");
+    assert!(ready.poll().is_pending(), "there are two permits");
     drop(second);
     assert!(ready.is_woken());
     assert!(ready.poll().is_ready());
@@ -78,7 +78,7 @@ async fn pending_is_woken_when_the_running_kernel_ends() {
 }
 
 #[tokio::test]
-async fn dropping_the_future_stops_the_kernel_and_then_frees_the_slot() {
+async fn dropping_the_future_stops_the_kernel_and_then_releases_the_permit() {
     let (registry, watch) = registry();
     let mut service = service(registry, 1, 0);
     let mut running = tokio_test::task::spawn(service.ready().await.unwrap().call(busy_request()));
@@ -92,7 +92,7 @@ async fn dropping_the_future_stops_the_kernel_and_then_frees_the_slot() {
 }
 
 #[tokio::test]
-async fn what_waits_when_its_caller_leaves_is_never_started() {
+async fn a_queued_job_that_is_cancelled_is_never_started() {
     let (registry, watch) = registry();
     let mut service = service(registry, 1, 2);
     let mut running = tokio_test::task::spawn(service.ready().await.unwrap().call(busy_request()));
@@ -102,7 +102,7 @@ async fn what_waits_when_its_caller_leaves_is_never_started() {
     let unpolled = service.ready().await.unwrap().call(busy_request());
     assert_eq!(service.load().jobs, 2);
     drop(unpolled);
-    assert_eq!(service.load().jobs, 1, "what was never polled holds nothing back");
+    assert_eq!(service.load().jobs, 1, "a job that was never polled is dropped at once");
 
     let mut queued = tokio_test::task::spawn(service.ready().await.unwrap().call(busy_request()));
     assert!(queued.poll().is_pending());
@@ -114,7 +114,7 @@ async fn what_waits_when_its_caller_leaves_is_never_started() {
 }
 
 #[tokio::test]
-async fn a_deadline_stops_what_runs_and_what_waits_is_not_started() {
+async fn a_deadline_stops_running_jobs_and_queued_ones_are_not_started() {
     let (registry, watch) = registry();
     let mut service = service(registry, 1, 1);
     let request = busy_request().with_timeout(Duration::from_millis(100));
@@ -179,17 +179,17 @@ async fn many_callers_that_come_and_go_leave_nothing_behind() {
 #[cfg(target_os = "linux")]
 #[test]
 fn dropping_the_service_ends_its_threads() {
-    // No other test has 37 lanes, so the last one's name is this test's alone.
-    let last_lane_runs = || {
+    // No other test has 37 workers, so the last one's name is unique.
+    let last_worker_runs = || {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap().filter_map(Result::ok);
         tasks
             .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
-            .any(|name| name == "cpu-lane-36\n")
+            .any(|name| name == "cpu-worker-36\n")
     };
     let wait_for = |runs: bool| {
         let start = Instant::now();
-        while last_lane_runs() != runs {
-            assert!(start.elapsed() < SOON, "the lane should {}", if runs { "run" } else { "have ended" });
+        while last_worker_runs() != runs {
+            assert!(start.elapsed() < SOON, "the worker should {}", if runs { "run" } else { "have ended" });
             std::thread::yield_now();
         }
     };

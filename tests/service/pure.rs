@@ -9,8 +9,8 @@ use tower_kernels::layers::CacheLayer;
 use tower_kernels::middleware::cache::{Cache, Store};
 use tower_kernels::middleware::cache_key::CacheKey;
 use tower_kernels::service::{
-    Cost, DType, InvalidInput, KeptKernelQuestion, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    KernelResponse, KernelService, Payload, PureKernels, RunContext, Tensor, Tensors,
+    Cost, DType, InvalidInput, Kernel, KernelCacheKey, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    KernelResponse, KernelService, OwnedKernelKey, Payload, RunContext, Tensor, Tensors,
 };
 
 /// Doubles a number.
@@ -48,12 +48,12 @@ fn registry() -> Arc<KernelRegistry> {
     Arc::new(registry)
 }
 
-type Kernels = Cache<KernelService<CpuBackend>, PureKernels, Store<KeptKernelQuestion, KernelResponse>>;
-type Layered = CacheLayer<PureKernels, Store<KeptKernelQuestion, KernelResponse>>;
+type Kernels = Cache<KernelService<CpuBackend>, KernelCacheKey, Store<OwnedKernelKey, KernelResponse>>;
+type Layered = CacheLayer<KernelCacheKey, Store<OwnedKernelKey, KernelResponse>>;
 
-fn cached(pure: impl FnOnce(PureKernels) -> PureKernels) -> (Kernels, Layered) {
+fn cached(pure: impl FnOnce(KernelCacheKey) -> KernelCacheKey) -> (Kernels, Layered) {
     let registry = registry();
-    let cache = CacheLayer::new(1 << 20, pure(PureKernels::new(Arc::clone(&registry))));
+    let cache = CacheLayer::new(1 << 20, pure(KernelCacheKey::new(Arc::clone(&registry))));
     let backend = CpuBackend::new();
     (cache.layer(KernelService::with_backend(registry, backend)), cache)
 }
@@ -112,7 +112,7 @@ async fn tenants_share_answers_only_where_it_is_said() {
         request
     };
     for (across, hits) in [(false, 0), (true, 2)] {
-        let (mut service, cache) = cached(|pure| if across { pure.across_tenants() } else { pure });
+        let (mut service, cache) = cached(|pure| if across { pure.share_across_tenants() } else { pure });
         for request in [of("acme"), of("umbrella"), json("test/pure", "[1.0]")] {
             run(&mut service, request).await;
         }
@@ -133,7 +133,7 @@ fn tensors(names: [&str; 2], data: &[u8]) -> Payload {
 
 #[test]
 fn questions_are_compared_in_full() {
-    let pure = PureKernels::new(registry());
+    let pure = KernelCacheKey::new(registry());
     let same = |a: Payload, b: Payload| {
         let (a, b) = (KernelRequest::new("test/pure", a), KernelRequest::new("test/pure", b));
         let (a, b) = (pure.key(&a).unwrap(), pure.key(&b).unwrap());

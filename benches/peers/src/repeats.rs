@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower::{Layer, Service};
 use tower_kernels::kernels::register_all;
 use tower_kernels::layers::{CacheLayer, CoalesceLayer};
-use tower_kernels::service::{KernelRegistry, PureKernels};
+use tower_kernels::service::{KernelRegistry, KernelCacheKey};
 
 use crate::inner::{Done, Job, KERNEL, Kernel, PLAIN, Plain, job, kernel_request};
 use crate::{Calls, Case, drive, in_runtime};
@@ -30,11 +30,11 @@ fn key(job: &Job) -> Key {
     (job.kernel, job.size)
 }
 
-fn pure() -> PureKernels {
+fn pure() -> KernelCacheKey {
     let registry = KernelRegistry::new();
     register_all(&registry).expect("the catalogue");
     assert!(registry.is_pure("linalg/saxpy"), "what is not pure is not cached");
-    PureKernels::new(registry)
+    KernelCacheKey::new(registry)
 }
 
 fn hit_of_kernel() -> Calls {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use pin_project::pin_project;
 
-use crate::service::{Answers, KernelError, KernelResponse, MemberResult};
+use crate::service::{KernelError, KernelResponse, MemberResult, MemberResults};
 
-/// The answers to a batch of jobs.
+/// The response future of [`Batches`](super::Batches): the responses to a batch of jobs, in order.
 #[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
@@ -17,7 +17,7 @@ pub struct BatchFuture<F> {
     members: Members,
 }
 
-/// How long each has waited before the run was called.
+/// How long each job has waited to be merged.
 #[derive(Debug)]
 enum Members {
     One(Duration),
@@ -33,7 +33,7 @@ impl<F> BatchFuture<F> {
         Self { run: Some(run), members: Members::Several(waited) }
     }
 
-    /// Of no jobs.
+    /// Completes a batch of no jobs.
     pub(super) fn none() -> Self {
         Self { run: None, members: Members::Several(Vec::new()) }
     }
@@ -50,29 +50,29 @@ where
         let this = self.project();
         let Some(run) = this.run.as_pin_mut() else { return Poll::Ready(Ok(Vec::new())) };
         let mut response = ready!(run.poll(cx))?;
-        let answers = match this.members {
+        let responses = match this.members {
             Members::One(waited) => {
                 response.execution.queued += *waited;
                 vec![Ok(response)]
             }
-            Members::Several(waited) => take_apart(response, waited),
+            Members::Several(waited) => split(response, waited),
         };
-        Poll::Ready(Ok(answers))
+        Poll::Ready(Ok(responses))
     }
 }
 
-fn take_apart<E: From<KernelError>>(response: KernelResponse, waited: &[Duration]) -> Vec<Result<KernelResponse, E>> {
+/// Splits the response of a shared run into those of its members.
+fn split<E: From<KernelError>>(response: KernelResponse, waited: &[Duration]) -> Vec<Result<KernelResponse, E>> {
     let KernelResponse { payload, execution, .. } = response;
-    // Something between here and the lanes has put another payload in its place.
-    let Some(answers) = Answers::from_payload(payload) else {
-        let strange = || KernelError::kernel("the answer to a batch of jobs was replaced by another");
-        return waited.iter().map(|_| Err(strange().into())).collect();
+    let Some(results) = MemberResults::from_payload(payload) else {
+        let error = || KernelError::kernel("a layer inside of the batch layer replaced the payload of a shared run");
+        return waited.iter().map(|_| Err(error().into())).collect();
     };
-    let answer = |(answer, waited): (MemberResult, &Duration)| {
+    let response = |(result, waited): (MemberResult, &Duration)| {
         let mut execution = execution.clone();
         execution.queued += *waited;
-        let (payload, memory) = answer?;
+        let (payload, memory) = result?;
         Ok(KernelResponse::new(payload, execution).with_memory(memory))
     };
-    answers.into_iter().zip(waited).map(answer).collect()
+    results.into_iter().zip(waited).map(response).collect()
 }

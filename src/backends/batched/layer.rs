@@ -6,87 +6,87 @@ use tower_service::Service;
 use super::{Batched, Batches};
 use crate::backends::Local;
 use crate::backends::worker_pool::Profile;
-use crate::layers::BatchLayer;
-use crate::middleware::batch::{BatchStats, Join};
-use crate::service::{BackendKind, Job, KernelError, KernelResponse, SharedRun};
+use crate::middleware::batch::{BatchLayer, BatchStats, Join};
+use crate::service::{BackendKind, Job, KernelError, KernelResponse, MergeKey};
 
-/// Has requests share runs of a backend. See the [module](super).
+/// Merges requests into shared runs of a backend. See the [module](super).
 ///
-/// It is the [`BatchLayer`] with limits that suit kernels. Clones share the places to wait.
+/// It is the [`BatchLayer`] with limits that suit kernels. Clones share the queue.
 #[derive(Clone, Debug)]
 pub struct BatchedLayer {
     batch: BatchLayer<Job, SameRun>,
 }
 
-/// Requests that share a run, at most.
-const REQUESTS: usize = 256;
-/// What they may weigh together: 2 ms of a processor, in bytes moved.
-const WEIGHT: u64 = 16 << 20;
-/// What an operation weighs, in bytes moved: a processor moves as many in the time.
+/// The default maximum of requests in a run.
+const MAX_REQUESTS: usize = 256;
+/// The default maximum weight of a run, in bytes moved: what a processor moves in 2 ms.
+const MAX_WEIGHT: u64 = 16 << 20;
+/// The weight of an arithmetic operation: the bytes that a processor moves in the same time.
 const BYTES_PER_OPERATION: u64 = 4;
-/// Requests that can wait at one time.
+/// The default maximum of requests that wait.
 const CAPACITY: usize = 16_384;
-/// What takes longer to be read and checked than this runs alone: as much as a backend does inside the call.
+/// Inputs that take longer than this to decode and validate run alone. It is what the CPU backend runs inline by default.
 const INLINE: Duration = Duration::from_micros(20);
 
 impl BatchedLayer {
-    /// For a backend with so many lanes: twice as many runs of one kernel are under way at one time, so that a lane finds
-    /// the next when it has ended one, and what comes meanwhile shares those after them.
-    pub fn for_lanes(lanes: usize) -> Self {
-        let batch = BatchLayer::new(REQUESTS)
-            .with_join(SameRun { inline: INLINE, gain: Gain::Anywhere })
-            .max_weight(WEIGHT)
-            .in_flight(runs(lanes))
+    /// Creates a layer for a backend with this many workers. Up to twice as many runs of one kernel are in flight, so that a
+    /// worker that ends a run finds the next one, and requests that arrive meanwhile share the runs after those.
+    pub fn for_workers(workers: usize) -> Self {
+        let batch = BatchLayer::new(MAX_REQUESTS)
+            .with_join(SameRun { inline: INLINE, gain: Gain::All })
+            .max_weight(MAX_WEIGHT)
+            .in_flight(max_in_flight(workers))
             .capacity(CAPACITY);
         Self { batch }
     }
 
-    /// For this machine. What has nothing to gain passes by: what the CPU runs inside the call, and, where there are CUDA
-    /// devices, kernels without code for them.
+    /// Creates a layer for this machine. Requests that would gain nothing bypass it: those that the CPU runs inline, and, if
+    /// there are CUDA devices, those for kernels without CUDA code.
     pub fn over(local: &Local) -> Self {
-        Self::for_lanes(local.lanes()).fitted(local)
+        Self::for_workers(local.workers()).fitted(local)
     }
 
-    /// The same, with its places and counts, for this machine.
+    /// Returns this layer, with the same queue and counts, for this machine.
     pub(crate) fn fitted(&self, local: &Local) -> Self {
-        let gain = match local.cpu_alone() {
-            Some(cpu) => Gain::OnLanes(cpu.clone()),
+        let gain = match local.cpu_only() {
+            Some(cpu) => Gain::OnWorkers(cpu.clone()),
             None => Gain::OnDevices,
         };
-        Self { batch: self.batch.fitted(runs(local.lanes()), SameRun { inline: INLINE, gain }) }
+        Self { batch: self.batch.fitted(max_in_flight(local.workers()), SameRun { inline: INLINE, gain }) }
     }
 
-    /// With at most so many requests a run. Default: 256.
+    /// Sets the maximum of requests in a run. Default: 256.
     #[must_use]
     pub fn max_requests(self, requests: usize) -> Self {
         Self { batch: self.batch.max_requests(requests) }
     }
 
-    /// With runs that move at most so many bytes, or do the work of it. Default: 16 MiB, which take a processor 2 ms.
+    /// Sets the maximum weight of a run in bytes moved; an arithmetic operation counts as 4 bytes. Default: 16 MiB, which take
+    /// a processor 2 ms.
     #[must_use]
     pub fn max_bytes(self, bytes: u64) -> Self {
         Self { batch: self.batch.max_weight(bytes) }
     }
 
-    /// With so many runs of one kernel under way at one time.
+    /// Sets the maximum of runs of one kernel that are in flight.
     #[must_use]
     pub fn in_flight(self, runs: usize) -> Self {
         Self { batch: self.batch.in_flight(runs) }
     }
 
-    /// With runs that wait for more requests though there is a lane for them, for up to so long. Default: they do not.
+    /// Sets how long a run waits for more requests while a worker is free. Default: not at all.
     #[must_use]
     pub fn max_delay(self, delay: Duration) -> Self {
         Self { batch: self.batch.max_delay(delay) }
     }
 
-    /// With so many requests that can wait at one time. Default: 16 384.
+    /// Sets the maximum of requests that wait. Default: 16 384.
     #[must_use]
     pub fn capacity(self, requests: usize) -> Self {
         Self { batch: self.batch.capacity(requests) }
     }
 
-    /// What waits and what has been sent.
+    /// Returns the counts of waiting requests and of runs.
     pub fn stats(&self) -> BatchStats {
         self.batch.stats()
     }
@@ -104,50 +104,51 @@ where
     }
 }
 
-/// Runs of one kernel under way at one time.
-fn runs(lanes: usize) -> usize {
-    lanes.saturating_mul(2)
+/// The default maximum of runs of one kernel in flight.
+fn max_in_flight(workers: usize) -> usize {
+    workers.saturating_mul(2)
 }
 
-/// Which jobs may share a run: those of one kernel that it [says so](crate::service::Kernel::batch_key) of, where they gain
-/// by it. They weigh what their kernel says that they cost.
+/// Joins the jobs of one kernel that have the same [batch key](crate::service::Kernel::batch_key) and gain from a shared run.
+/// Their weight is their kernel's cost estimate.
 #[derive(Clone, Debug)]
 pub struct SameRun {
     inline: Duration,
     gain: Gain,
 }
 
-/// Which jobs gain by a shared run.
+/// The jobs that gain from a shared run.
 #[derive(Clone, Debug)]
 enum Gain {
-    Anywhere,
-    /// Those that CUDA devices run. What the CPU runs beside them must not wait for as few places as those have lanes.
+    /// All of them.
+    All,
+    /// Those that CUDA devices run. Jobs of the CPU are not limited to the few runs that devices have in flight.
     OnDevices,
-    /// Those that the CPU does not run inside the call: on a lane they share the way there and back.
-    OnLanes(Profile),
+    /// Those that the CPU does not run inline: on a worker they share the hops between threads.
+    OnWorkers(Profile),
 }
 
 impl SameRun {
-    fn may_gain(&self, job: &mut Job) -> bool {
+    fn gains(&self, job: &mut Job) -> bool {
         match &self.gain {
-            Gain::Anywhere => true,
+            Gain::All => true,
             Gain::OnDevices => job.kernel().info().backends.contains(&BackendKind::Cuda),
-            Gain::OnLanes(cpu) => {
-                let is_read = job.prepare(Some(self.inline), None).is_ok();
-                is_read && job.cost().is_some_and(|cost| cpu.time(cost) > cpu.inline)
+            Gain::OnWorkers(cpu) => {
+                let is_prepared = job.prepare(Some(self.inline), None).is_ok();
+                is_prepared && job.cost().is_some_and(|cost| cpu.time(cost) > cpu.inline)
             }
         }
     }
 }
 
 impl Join<Job> for SameRun {
-    type Key = Key;
+    type Key = BatchedKey;
 
-    fn key(&self, job: &mut Job) -> Option<Key> {
-        if !self.may_gain(job) {
+    fn key(&self, job: &mut Job) -> Option<BatchedKey> {
+        if !self.gains(job) {
             return None;
         }
-        job.shared_run(self.inline).map(Key)
+        job.merge_key(self.inline).map(BatchedKey)
     }
 
     fn weight(&self, job: &Job) -> u64 {
@@ -155,6 +156,6 @@ impl Join<Job> for SameRun {
     }
 }
 
-/// What jobs that may share a run have in common.
+/// Identifies the jobs that may share a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key(SharedRun);
+pub struct BatchedKey(MergeKey);

@@ -7,21 +7,21 @@ use tower_service::Service;
 use super::BatchFuture;
 use crate::service::{Job, KernelError, KernelResponse};
 
-/// A backend as a service of batches: one job does the work of all that are given to it together.
+/// Runs batches of jobs on a backend: merges the jobs of a batch into one.
 ///
-/// They are what the layer's [`SameRun`](super::SameRun) has let share a run. One alone is passed on as it is.
+/// The batches are made by the [`BatchedLayer`](super::BatchedLayer). A single job is passed on as it is.
 #[derive(Clone, Debug)]
 pub struct Batches<B> {
     backend: B,
 }
 
 impl<B> Batches<B> {
-    /// Runs batches on `backend`.
+    /// Creates a service that runs batches on `backend`.
     pub const fn new(backend: B) -> Self {
         Self { backend }
     }
 
-    /// The backend.
+    /// Returns the backend.
     pub const fn backend(&self) -> &B {
         &self.backend
     }

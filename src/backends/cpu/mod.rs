@@ -1,85 +1,83 @@
-//! Runs kernels on the host's processors.
+//! [`CpuBackend`]: runs kernels on the host's processors.
 
 use std::num::NonZero;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tower::load::Load;
 use tower_service::Service;
 
-use super::worker_pool::{PoolLoad, PoolStatus, Profile, Reservation, RunFuture, Slot, Worker, WorkerPool};
-use crate::service::{BackendKind, Encoding, Job, KernelError, KernelResponse, Payload, RunContext};
+use super::worker_pool::{PoolHandle, PoolLoad, PoolStatus, Profile, Reservation, RunFuture, Worker, WorkerPool};
+use crate::service::{BackendKind, Job, KernelError, KernelResponse, Payload, RunContext};
 
-/// The host's processors as a backend.
+/// Runs jobs on the host's processors.
 ///
-/// A job that costs less than [`inline`](CpuConfig::inline) runs inside the call; a larger one on a lane, where its
-/// kernel shares rayon's global pool with the others.
-// `Slot`'s own `Clone` starts without a reservation.
+/// A job with an estimated run time of at most [`inline`](CpuConfig::inline) runs on the calling thread; any other runs on a
+/// worker thread, where kernels share rayon's global pool.
+// The derived `Clone` starts without a permit, as that of `PoolHandle` does.
 #[derive(Clone, Debug)]
 pub struct CpuBackend {
-    slot: Slot,
+    handle: PoolHandle,
 }
 
-/// How a [`CpuBackend`] is laid out.
+/// The settings of a [`CpuBackend`].
 ///
 /// Fields may be added in a minor version: end a literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CpuConfig {
-    /// Jobs that run at one time. Default: one a processor.
-    pub lanes: usize,
-    /// Jobs that wait at one time. Default: 64 a lane.
+    /// Worker threads, each of which runs one job at a time. Default: one for each processor.
+    pub workers: usize,
+    /// Jobs that wait in the queue at one time. Default: 64 for each worker.
     pub queue: usize,
-    /// What costs no more than this runs inside the call. Default: 20 µs, about what waking another thread and being
-    /// woken by it costs (`benches/RESULTS.md` has the measurement).
+    /// Jobs with an estimated run time up to this run on the calling thread. Default: 20 µs, which is about what a hop to
+    /// another thread and back costs (measured in `benches/RESULTS.md`).
     pub inline: Duration,
 }
 
 impl Default for CpuConfig {
     fn default() -> Self {
-        let lanes = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Self { lanes, queue: 64 * lanes, inline: Duration::from_micros(20) }
+        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self { workers, queue: 64 * workers, inline: Duration::from_micros(20) }
     }
 }
 
 impl CpuBackend {
-    /// The default layout.
+    /// Creates a backend with the default settings.
     ///
     /// # Panics
-    /// Where the operating system starts no thread.
+    /// If the operating system cannot start a thread.
     pub fn new() -> Self {
         Self::with_config(CpuConfig::default()).expect("a process that can start threads")
     }
 
-    /// A layout of your choice; no lanes at all counts as one.
+    /// Creates a backend with these settings. Zero workers count as one.
     ///
     /// # Errors
-    /// Where the operating system starts no thread.
+    /// If the operating system cannot start a thread.
     pub fn with_config(config: CpuConfig) -> Result<Self, KernelError> {
         let profile = Profile {
             backend: BackendKind::Cpu,
             device: None,
-            spin: Duration::ZERO,
+            idle_spin: Duration::ZERO,
             inline: config.inline,
-            linger: Duration::ZERO,
-            farewell: Duration::ZERO,
+            busy_poll: Duration::ZERO,
+            shutdown_grace: Duration::ZERO,
             bytes_per_second: 8e9,
             operations_per_second: 2e9,
         };
-        let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.lanes.max(1)).collect());
-        let lanes = WorkerPool::start(profile, config.queue, None, workers)?;
-        Ok(Self { slot: Slot::new(Arc::new(lanes)) })
+        let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.workers.max(1)).collect());
+        let pool = WorkerPool::start(profile, config.queue, None, workers)?;
+        Ok(Self { handle: PoolHandle::new(Arc::new(pool)) })
     }
 
-    /// What runs and waits.
+    /// Returns a snapshot of the queued and running jobs.
     pub fn status(&self) -> PoolStatus {
-        self.slot.lanes().status()
+        self.handle.pool().status()
     }
-}
 
-impl CpuBackend {
-    pub(super) fn lanes(&self) -> &Arc<WorkerPool> {
-        self.slot.lanes()
+    pub(super) fn pool(&self) -> &Arc<WorkerPool> {
+        self.handle.pool()
     }
 }
 
@@ -94,12 +92,12 @@ impl Service<Job> for CpuBackend {
     type Error = KernelError;
     type Future = RunFuture;
 
-    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), KernelError>> {
-        self.slot.poll_reserve(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), KernelError>> {
+        self.handle.poll_reserve(cx)
     }
 
     fn call(&mut self, job: Job) -> RunFuture {
-        RunFuture::new(&mut self.slot, job)
+        RunFuture::new(&mut self.handle, job)
     }
 }
 
@@ -107,27 +105,19 @@ impl Load for CpuBackend {
     type Metric = PoolLoad;
 
     fn load(&self) -> PoolLoad {
-        self.slot.lanes().load()
+        self.handle.pool().load()
     }
 }
 
-/// Runs a kernel on the thread it is on.
+/// Runs kernels on its own thread.
 #[derive(Debug)]
 pub(super) struct CpuWorker;
 
 impl Worker for CpuWorker {
-    fn run(
-        &mut self,
-        job: &Job,
-        encoding: Encoding,
-        context: &RunContext<'_>,
-        _: Option<Reservation>,
-    ) -> Result<Payload, KernelError> {
-        let input =
-            job.input().ok_or_else(|| KernelError::Device("a job was run before it was prepared".to_owned()))?;
-        job.kernel().run_cpu(input, encoding, context)
+    fn run(&mut self, job: &Job, context: &RunContext<'_>, _: Option<Reservation>) -> Result<Payload, KernelError> {
+        job.run_kernel_on_cpu(context)
     }
 
-    // A kernel has nothing of a worker's that it could leave broken.
+    // There is no state that a panic could have left broken.
     fn recover(&mut self) {}
 }

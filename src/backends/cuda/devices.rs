@@ -23,12 +23,12 @@ pub struct MissingDevice {
     /// The ordinal by which the driver knows it.
     pub ordinal: u32,
     /// Why it could not be opened.
-    pub off: String,
+    pub reason: String,
 }
 
 impl fmt::Display for MissingDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CUDA device {} is off ({})", self.ordinal, self.off)
+        write!(f, "CUDA device {} is off ({})", self.ordinal, self.reason)
     }
 }
 
@@ -67,7 +67,7 @@ impl CudaDevices {
             match device {
                 Ok(device) => this.open.push(device),
                 Err(why) => {
-                    this.missing.push(MissingDevice { ordinal, off: why.to_string() });
+                    this.missing.push(MissingDevice { ordinal, reason: why.to_string() });
                     first.get_or_insert(why);
                 }
             }

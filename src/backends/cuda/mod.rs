@@ -52,7 +52,7 @@ use tower_service::Service;
 pub use self::devices::{CudaDevices, MissingDevice};
 pub use self::usage::CudaUsage;
 use self::worker::CudaWorker;
-use super::worker_pool::{MemoryBudget, PoolLoad, PoolStatus, Profile, RunFuture, Slot, WorkerPool};
+use super::worker_pool::{MemoryBudget, PoolHandle, PoolLoad, PoolStatus, Profile, RunFuture, WorkerPool};
 pub use crate::cuda::CudaConfig;
 use crate::cuda::{CudaError, Device, DeviceInfo, Gpu, Peak, PinnedMemory, StreamExecutor, Unavailable};
 use crate::service::{BackendKind, Job, KernelError, KernelResponse};
@@ -61,10 +61,10 @@ use crate::service::{BackendKind, Job, KernelError, KernelResponse};
 ///
 /// Dropping the last handle, after the last future, waits until the workers have ended their calls of the driver, for at most
 /// a second.
-// `Slot`'s own `Clone` starts without a reservation.
+// The derived `Clone` starts without a permit, as that of `PoolHandle` does.
 #[derive(Clone, Debug)]
 pub struct CudaBackend {
-    slot: Slot,
+    handle: PoolHandle,
     device: Arc<Device>,
     memory_budget: Arc<MemoryBudget>,
 }
@@ -88,15 +88,15 @@ impl CudaBackend {
         let profile = Profile {
             backend: BackendKind::Cuda,
             device: Some(ordinal),
-            spin: config.idle_spin,
+            idle_spin: config.idle_spin,
             inline: config.inline,
-            linger: config.busy_poll,
-            farewell: Duration::from_secs(1),
+            busy_poll: config.busy_poll,
+            shutdown_grace: Duration::from_secs(1),
             // The PCIe bus bounds most requests.
             bytes_per_second: 20e9,
             operations_per_second: 5e12,
         };
-        let workers = |pool: &Arc<super::worker_pool::State>| {
+        let workers = |pool: &Arc<super::worker_pool::PoolState>| {
             let closing = Arc::clone(pool);
             device.health.on_lost(move |lost| closing.close(lost.clone().into()));
             let worker = |index| StreamExecutor::new(Arc::clone(&device), &config, index).map(CudaWorker::new);
@@ -105,7 +105,7 @@ impl CudaBackend {
         };
         let pool = WorkerPool::start(profile, config.queue, Some(Arc::clone(&memory_budget)), workers);
         let pool = pool.map_err(|error| Unavailable::Failed(error.to_string()))?;
-        Ok(Self { slot: Slot::new(Arc::new(pool)), device, memory_budget })
+        Ok(Self { handle: PoolHandle::new(Arc::new(pool)), device, memory_budget })
     }
 
     /// Returns the properties of the device.
@@ -125,11 +125,11 @@ impl CudaBackend {
 
     /// Returns why the device is lost; `None` while it is not.
     pub fn lost(&self) -> Option<&KernelError> {
-        self.slot.lanes().state().closed()
+        self.handle.pool().state().closed()
     }
 
-    pub(super) fn lanes(&self) -> &Arc<WorkerPool> {
-        self.slot.lanes()
+    pub(super) fn pool(&self) -> &Arc<WorkerPool> {
+        self.handle.pool()
     }
 
     /// Returns the state of the device and its workers.
@@ -138,7 +138,7 @@ impl CudaBackend {
             KernelError::DeviceLost { reason, .. } => format!("{lost}: {reason}"),
             other => other.to_string(),
         });
-        CudaStatus { device: self.device().clone(), lost, pool: self.slot.lanes().status(), usage: self.usage() }
+        CudaStatus { device: self.device().clone(), lost, pool: self.handle.pool().status(), usage: self.usage() }
     }
 
     fn usage(&self) -> CudaUsage {
@@ -185,11 +185,11 @@ impl Service<Job> for CudaBackend {
     type Future = RunFuture;
 
     fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), KernelError>> {
-        self.slot.poll_reserve(cx)
+        self.handle.poll_reserve(cx)
     }
 
     fn call(&mut self, job: Job) -> RunFuture {
-        RunFuture::new(&mut self.slot, job)
+        RunFuture::new(&mut self.handle, job)
     }
 }
 
@@ -197,6 +197,6 @@ impl Load for CudaBackend {
     type Metric = PoolLoad;
 
     fn load(&self) -> PoolLoad {
-        self.slot.lanes().load()
+        self.handle.pool().load()
     }
 }

@@ -7,7 +7,7 @@ use crate::cuda::{
     CudaError, LaunchContext, NeverCancelled, PhaseTimes, PinnedMemory, ReservedMemory, StreamExecutor, StreamPriority,
 };
 use crate::request::{DeviceTimes, Priority, RequestContext};
-use crate::service::{Encoding, Job, KernelError, Payload, RunContext};
+use crate::service::{Job, KernelError, Payload, RunContext};
 
 /// A worker of a device.
 pub(super) struct CudaWorker(ManuallyDrop<StreamExecutor>);
@@ -36,13 +36,11 @@ impl Worker for CudaWorker {
     fn run(
         &mut self,
         job: &Job,
-        encoding: Encoding,
         context: &RunContext<'_>,
         reservation: Option<Reservation>,
     ) -> Result<Payload, KernelError> {
         let executor = &mut *self.0;
-        let unprepared = || KernelError::Device("a job was run before it was prepared".to_owned());
-        let input = job.input().ok_or_else(unprepared)?;
+        let input = job.prepared_input()?;
         let reservation = reservation.map(|reservation| Box::new(reservation) as Box<dyn ReservedMemory>);
         let priority = stream_priority(job.priority());
         if let Err(error) = executor.begin(priority, input.cost.device_memory, reservation) {
@@ -51,7 +49,7 @@ impl Worker for CudaWorker {
             let ended = executor.end(context).map_err(|error| executor.record_error(error));
             return Err(kernel_error(ended.err().unwrap_or(error), context));
         }
-        let result = job.kernel().run_cuda(input, encoding, &mut LaunchContext::new(executor, context));
+        let result = job.kernel().run_cuda(input, job.encoding(), &mut LaunchContext::new(executor, context));
         if result.is_err() {
             executor.cancel();
         }

@@ -1,70 +1,56 @@
-//! The future of a job on one of the machine's pools.
-
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use super::device_set::{Berth, Fleet, Way};
-use crate::backends::worker_pool::{RunFuture, Slot};
+use super::device_permit::DevicePermit;
+use super::device_set::DeviceSet;
+use crate::backends::worker_pool::{PoolHandle, Requeued, RunFuture};
 use crate::request::RequestContext;
-use crate::service::{KernelError, KernelResponse, Returned};
+use crate::service::{KernelError, KernelResponse};
 
-/// A job that runs on a backend of [`Local`](super::Local), and on another where that one is lost.
+/// The response future of [`Local`](super::Local): a job that runs on one of its devices, and on another if that one is lost.
 ///
-/// It is as [`RunFuture`] otherwise: nothing happens before the first poll, and dropping it cancels the job wherever it is.
+/// Otherwise it is like [`RunFuture`]: nothing happens before the first poll, and dropping it cancels the job wherever it is.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct LocalFuture {
     run: RunFuture,
-    fleet: Arc<Fleet>,
-    /// Set while the job is between two backends.
-    moving: Option<Box<Moving>>,
+    devices: Arc<DeviceSet>,
+    /// Set while the job waits for a permit of another pool.
+    failover: Option<Box<Failover>>,
 }
 
-/// A job without a backend. It waits for a slot like any other.
+/// A job that has lost its pool and waits for a permit of another one.
 #[derive(Debug)]
-struct Moving {
-    returned: Box<Returned>,
-    /// Why it lost the backend before.
+struct Failover {
+    requeued: Box<Requeued>,
+    /// The error of the pool that was lost.
     lost: KernelError,
-    way: Way,
-    berth: Berth,
-    cpu: Slot,
+    permit: DevicePermit,
 }
 
 impl LocalFuture {
-    pub(super) fn new(run: RunFuture, fleet: &Arc<Fleet>) -> Self {
-        Self { run, fleet: Arc::clone(fleet), moving: None }
+    pub(super) fn new(run: RunFuture, devices: &Arc<DeviceSet>) -> Self {
+        Self { run, devices: Arc::clone(devices), failover: None }
     }
 
-    /// Follows a job that has been given back, to its next slot. `Err` where there is no way on.
-    fn poll_moving(&mut self, moving: &mut Moving, cx: &mut Context<'_>) -> Poll<Result<Slot, KernelError>> {
+    /// Waits for a permit for a job that was handed back. Fails if no pool is left that can run it.
+    fn poll_failover(&self, failover: &mut Failover, cx: &mut Context<'_>) -> Poll<Result<PoolHandle, KernelError>> {
+        let Failover { requeued, lost, permit } = failover;
         loop {
-            let job = &moving.returned.job;
-            if job.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
-                return Poll::Ready(Err(KernelError::DeadlineExceeded { started: moving.returned.started }));
+            if requeued.job.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
+                return Poll::Ready(Err(KernelError::DeadlineExceeded { started: requeued.started }));
             }
-            match moving.way {
-                Way::Cpu => {
-                    ready!(moving.cpu.poll_reserve(cx))?;
-                    return Poll::Ready(Ok(std::mem::replace(
-                        &mut moving.cpu,
-                        Slot::new(Arc::clone(self.fleet.cpu())),
-                    )));
-                }
-                Way::Device => {
-                    ready!(moving.berth.poll_reserve(&self.fleet, cx));
-                    match moving.berth.take() {
-                        Some(slot) => return Poll::Ready(Ok(slot)),
-                        // The last of them is gone, too.
-                        None => match self.fleet.way(self.run.lanes(), &moving.returned) {
-                            Some(way) => moving.way = way,
-                            None => return Poll::Ready(Err(moving.lost.clone())),
-                        },
-                    }
-                }
+            ready!(permit.poll_reserve(&self.devices, cx));
+            if let Some(handle) = permit.take() {
+                return Poll::Ready(Ok(handle));
+            }
+            // The last pool of that kind has closed as well.
+            match self.devices.failover(self.run.pool(), requeued).filter(|&kind| kind != permit.kind()) {
+                Some(kind) => *permit = DevicePermit::new(kind),
+                None => return Poll::Ready(Err(lost.clone())),
             }
         }
     }
@@ -75,25 +61,30 @@ impl Future for LocalFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            if let Some(mut moving) = self.moving.take() {
-                match self.poll_moving(&mut moving, cx) {
-                    Poll::Ready(Ok(mut slot)) => self.run = RunFuture::again(&mut slot, moving.returned),
+            if let Some(mut failover) = self.failover.take() {
+                match self.poll_failover(&mut failover, cx) {
+                    Poll::Ready(Ok(mut handle)) => self.run = RunFuture::resume(&mut handle, failover.requeued),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
-                        self.moving = Some(moving);
+                        self.failover = Some(failover);
                         return Poll::Pending;
                     }
                 }
             }
-            let failed = match ready!(self.run.poll_answer(cx)) {
+            let failed = match ready!(self.run.poll_result(cx)) {
                 Ok(response) => return Poll::Ready(Ok(response)),
                 Err(failed) => failed,
             };
-            let way = failed.job.as_ref().and_then(|job| self.fleet.way(self.run.lanes(), job));
-            let (Some(returned), Some(way)) = (failed.job, way) else { return Poll::Ready(Err(failed.error)) };
-            tracing::debug!(kernel = returned.job.operation(), ?way, "moved off a device that is lost");
-            let cpu = Slot::new(Arc::clone(self.fleet.cpu()));
-            self.moving = Some(Box::new(Moving { returned, lost: failed.error, way, berth: Berth::default(), cpu }));
+            let Some(requeued) = failed.requeued else { return Poll::Ready(Err(failed.error)) };
+            let Some(kind) = self.devices.failover(self.run.pool(), &requeued) else {
+                return Poll::Ready(Err(failed.error));
+            };
+            tracing::debug!(
+                kernel = requeued.job.operation(),
+                backend = kind.as_str(),
+                "moving a job off a lost device"
+            );
+            self.failover = Some(Box::new(Failover { requeued, lost: failed.error, permit: DevicePermit::new(kind) }));
         }
     }
 }

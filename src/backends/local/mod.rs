@@ -1,5 +1,6 @@
-//! [`Local`]: what this machine has.
+//! [`Local`]: the devices of this machine as one backend.
 
+mod device_permit;
 mod device_set;
 mod future;
 mod status;
@@ -12,119 +13,131 @@ use std::task::{Context, Poll};
 use tower::load::Load;
 use tower_service::Service;
 
-use self::device_set::{Berth, Fleet, has};
+use self::device_permit::DevicePermit;
+use self::device_set::{DeviceSet, KINDS};
 pub use self::future::LocalFuture;
 pub use self::status::{CpuStatus, CudaState, LocalStatus};
 use super::cpu::CpuBackend;
 #[cfg(feature = "cuda")]
 use super::cuda::CudaDevices;
-use super::worker_pool::{Profile, Slot};
+use super::worker_pool::{PoolHandle, Profile};
 use super::{PoolLoad, RunFuture};
 #[cfg(feature = "cuda")]
 use crate::cuda::{Gpu, Unavailable};
-use crate::service::{BackendKind, Job, KernelError, KernelResponse};
+use crate::service::{BackendKind, Job, KernelError, KernelRegistry, KernelResponse, KernelService};
 
-/// The backends of this machine as one.
+/// Runs jobs on the devices of this machine: its CUDA devices, and the CPU.
 ///
-/// A kernel with CUDA code runs on a CUDA device while there is one, and everything else on the CPU. Of two devices, taken
-/// at random, a job goes to the one whose jobs are [predicted](PoolLoad::predicted) to take less time.
+/// A kernel with CUDA code runs on a CUDA device as long as there is one, and any other kernel on the CPU. Of two random
+/// devices, the one with the lower [predicted](PoolLoad::predicted) load gets the job.
 ///
-/// A device that is lost takes nothing more, and the others go on. What waited for it goes to another device, or to the CPU
-/// where no device is left and there is time enough before its deadline. What ran there may be what it was lost to, so no
-/// other device is given it: it is run again on the CPU where its kernel is [pure](crate::service::KernelInfo::pure).
-/// What has nowhere to go answers [`DeviceLost`](KernelError::DeviceLost).
+/// A lost device accepts no more jobs; the others go on. Jobs that were queued there go to another device, or to the CPU if
+/// no device is left and they can still meet their deadline. A job that ran there may be what the device was lost to, so no
+/// other device gets it: it is run again on the CPU if its kernel is [pure](crate::service::KernelInfo::pure). A job that no
+/// other device can run fails with [`DeviceLost`](KernelError::DeviceLost).
 ///
-/// Which kernel comes is known only at `call`, so it is ready when the CPU and one of the devices are, and gives back the
-/// slot that the kernel does not need.
+/// The kernel is known only at `call`, so `Ready` means that the CPU and one of the devices have reserved a permit. `call`
+/// releases the permit that the kernel does not need.
 #[derive(Debug)]
 pub struct Local {
-    fleet: Arc<Fleet>,
+    devices: Arc<DeviceSet>,
     #[cfg(feature = "cuda")]
     cuda: Arc<Result<CudaDevices, Unavailable>>,
-    cpu: Slot,
-    berth: Berth,
+    /// One of each of the [`KINDS`].
+    permits: [DevicePermit; KINDS.len()],
 }
 
-/// A clone starts without a slot: what one handle has reserved is its alone.
+/// A clone starts without a permit: a reservation belongs to the handle that made it.
 impl Clone for Local {
     fn clone(&self) -> Self {
         Self {
-            fleet: Arc::clone(&self.fleet),
+            devices: Arc::clone(&self.devices),
             #[cfg(feature = "cuda")]
             cuda: Arc::clone(&self.cuda),
-            cpu: self.cpu.clone(),
-            berth: Berth::default(),
+            permits: KINDS.map(DevicePermit::new),
         }
     }
 }
 
 impl Local {
-    /// Opens what there is: all CUDA devices that answer, and the CPU. The driver hides devices from a process that has
-    /// the variable `CUDA_VISIBLE_DEVICES`.
+    /// Opens all CUDA devices that are available, and the CPU. The environment variable `CUDA_VISIBLE_DEVICES` hides devices
+    /// from the process.
     pub fn detect() -> Self {
         #[cfg(feature = "cuda")]
         return Self::with_backends(CpuBackend::new(), CudaDevices::open());
         #[cfg(not(feature = "cuda"))]
-        Self::over(Fleet::new(Arc::clone(CpuBackend::new().lanes()), Vec::new()))
+        Self::over(DeviceSet::new(vec![Arc::clone(CpuBackend::new().pool())]))
     }
 
-    fn over(fleet: Fleet) -> Self {
+    fn over(devices: DeviceSet) -> Self {
         Self {
-            cpu: Slot::new(Arc::clone(fleet.cpu())),
-            fleet: Arc::new(fleet),
+            devices: Arc::new(devices),
             #[cfg(feature = "cuda")]
             cuda: Arc::new(Err(Unavailable::TurnedOff)),
-            berth: Berth::default(),
+            permits: KINDS.map(DevicePermit::new),
         }
     }
 
-    /// These backends, or the reason why there is no CUDA. The devices are one
-    /// [`CudaBackend`](super::cuda::CudaBackend) or more.
+    /// Combines these backends. `cuda` is one [`CudaBackend`](super::cuda::CudaBackend) or more, or why there is none.
     #[cfg(feature = "cuda")]
     pub fn with_backends(cpu: CpuBackend, cuda: Result<impl Into<CudaDevices>, Unavailable>) -> Self {
         let cuda = cuda.map(Into::into);
-        let devices = cuda.iter().flat_map(CudaDevices::backends);
-        let fleet = Fleet::new(Arc::clone(cpu.lanes()), devices.map(|device| Arc::clone(device.lanes())).collect());
-        Self { cuda: Arc::new(cuda), ..Self::over(fleet) }
+        let devices = cuda.iter().flat_map(CudaDevices::backends).map(|device| device.pool());
+        let devices = DeviceSet::new(devices.chain([cpu.pool()]).cloned().collect());
+        Self { cuda: Arc::new(cuda), ..Self::over(devices) }
     }
 
-    /// How many jobs run at one time: on all CUDA devices, or on the CPU where there is none.
-    pub fn lanes(&self) -> usize {
-        self.fleet.lanes()
+    /// Returns the number of workers of all CUDA devices, or of the CPU if there are no devices.
+    pub fn workers(&self) -> usize {
+        self.devices.workers()
     }
 
-    /// Whether there is a CUDA device, or was one before it was lost.
+    /// Returns whether there is a CUDA device, or was one before it was lost.
     pub(crate) fn has_devices(&self) -> bool {
-        self.cpu_alone().is_none()
+        self.cpu_only().is_none()
     }
 
-    /// How the CPU runs, where there never was any device.
-    pub(crate) fn cpu_alone(&self) -> Option<&Profile> {
-        self.fleet.cpu_alone()
+    /// Returns the CPU's profile if there never was any device.
+    pub(crate) fn cpu_only(&self) -> Option<&Profile> {
+        self.devices.cpu_only()
     }
 
-    /// What there is and how it is.
+    /// Returns a snapshot of the devices and their pools.
     pub fn status(&self) -> LocalStatus {
         LocalStatus {
             cpu: CpuStatus {
                 processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-                pool: self.fleet.cpu().status(),
+                pool: self.cpu_pool().status(),
             },
             #[cfg(feature = "cuda")]
             cuda: match &*self.cuda {
                 Ok(cuda) => cuda.state(),
-                Err(why) => CudaState::Off { off: why.to_string() },
+                Err(error) => CudaState::Off { reason: error.to_string() },
             },
             #[cfg(not(feature = "cuda"))]
-            cuda: CudaState::Off { off: "this program was built without the feature `cuda`".to_owned() },
+            cuda: CudaState::Off { reason: "this program was built without the feature `cuda`".to_owned() },
         }
     }
 
-    /// The sensors of the CUDA devices, of those that have any.
+    fn cpu_pool(&self) -> &super::worker_pool::WorkerPool {
+        self.devices.of_kind(BackendKind::Cpu).next().expect("a `Local` has a CPU")
+    }
+
+    /// Returns the sensors of the CUDA devices that have some.
     #[cfg(feature = "cuda")]
     pub fn gpus(&self) -> Vec<Gpu> {
         let backends = self.cuda.iter().flat_map(|cuda| cuda.backends());
         backends.filter_map(|backend| backend.gpu().cloned()).collect()
+    }
+}
+
+// Here and not in `service`, which knows no backends.
+impl KernelService<Local> {
+    /// Creates a service over the devices of this machine: its CUDA devices, if any are available, and the CPU.
+    ///
+    /// Opening a device takes a few hundred milliseconds. [`Local::status`] returns which were found.
+    pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
+        Self::with_backend(registry, Local::detect())
     }
 }
 
@@ -134,38 +147,39 @@ impl Service<Job> for Local {
     type Future = LocalFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), KernelError>> {
-        // Both are asked each time, so that a waker is registered with whichever is full. A lost device counts no more.
-        let device = self.berth.poll_reserve(&self.fleet, cx);
-        match self.cpu.poll_reserve(cx) {
-            Poll::Ready(Ok(())) if device.is_pending() => Poll::Pending,
-            cpu => cpu,
+        // All kinds are polled each time, so that the waker is registered with each that is full. A kind whose devices are
+        // lost counts no more, except for the fallback.
+        let polls = self.permits.each_mut().map(|permit| permit.poll_reserve(&self.devices, cx));
+        if let [.., Poll::Ready(false)] = polls {
+            return Poll::Ready(Err(self.cpu_pool().state().closed_error()));
         }
+        if polls.iter().any(Poll::is_pending) { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     fn call(&mut self, job: Job) -> LocalFuture {
-        let device = self.berth.take();
+        let mut handles = self.permits.each_mut().map(DevicePermit::take);
         let info = job.kernel().info();
-        let run = match device {
-            Some(mut slot) if has(info, BackendKind::Cuda) => {
-                self.cpu.release();
-                RunFuture::new(&mut slot, job)
-            }
-            _ => match self.fleet.lost().filter(|_| has(info, BackendKind::Cuda) && !has(info, BackendKind::Cpu)) {
-                Some((lanes, lost)) => {
-                    self.cpu.release();
-                    RunFuture::refuse(lanes, lost.clone())
-                }
-                None => RunFuture::new(&mut self.cpu, job),
+        let supported = |handle: &PoolHandle| info.supports(handle.pool().profile().backend);
+        let run = match handles.iter().position(|handle| handle.as_ref().is_some_and(supported)) {
+            Some(at) => run_on(&mut handles[at], job),
+            None => match self.devices.closed_for(info) {
+                Some((pool, reason)) => RunFuture::failed(pool, reason.clone()),
+                // The fallback fails the job, as its kernel has no code for it.
+                None => run_on(&mut handles[KINDS.len() - 1], job),
             },
         };
-        LocalFuture::new(run, &self.fleet)
+        LocalFuture::new(run, &self.devices)
     }
+}
+
+fn run_on(handle: &mut Option<PoolHandle>, job: Job) -> RunFuture {
+    RunFuture::new(handle.as_mut().expect("`call` needs `poll_ready` to have returned `Ready(Ok)` first"), job)
 }
 
 impl Load for Local {
     type Metric = PoolLoad;
 
     fn load(&self) -> PoolLoad {
-        self.fleet.load()
+        self.devices.load()
     }
 }

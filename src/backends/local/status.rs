@@ -1,5 +1,3 @@
-//! What a machine has and how it is.
-
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -9,7 +7,7 @@ use crate::backends::PoolStatus;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::{CudaStatus, MissingDevice};
 
-/// What a machine has and how it is, for health checks and start-up messages.
+/// The devices of a machine and their state, for health checks and start-up messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct LocalStatus {
@@ -19,50 +17,50 @@ pub struct LocalStatus {
     pub cuda: CudaState,
 }
 
-/// The host's processors.
+/// The state of the host's processors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct CpuStatus {
-    /// How many there are.
+    /// The number of processors.
     pub processors: usize,
-    /// What runs and waits there.
+    /// The jobs of the CPU backend.
     pub pool: PoolStatus,
 }
 
 impl CpuStatus {
-    /// What is wrong, for people.
+    /// Describes what is wrong, for people.
     pub fn problems(&self) -> Vec<String> {
-        let PoolStatus { up, lanes, alive, .. } = self.pool;
+        let PoolStatus { up, workers, alive, .. } = self.pool;
         match alive {
             _ if !up => vec!["the CPU takes no jobs any more".to_owned()],
-            alive if alive < lanes => vec![format!("{alive} of {lanes} workers of the CPU take jobs")],
+            alive if alive < workers => vec![format!("{alive} of {workers} workers of the CPU take jobs")],
             _ => Vec::new(),
         }
     }
 }
 
-/// The CUDA devices, or why there are none.
+/// The state of the CUDA devices, or why there are none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum CudaState {
-    /// One at least was opened. Each may have been lost since.
+    /// At least one device was opened. Each may have been lost since.
     #[cfg(feature = "cuda")]
     On {
-        /// Those that were opened.
+        /// The devices that were opened.
         devices: Vec<CudaStatus>,
-        /// Those that were to be opened and could not be.
+        /// The devices that could not be opened.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         missing: Vec<MissingDevice>,
     },
-    /// There is none.
+    /// There are no devices.
     Off {
-        /// Why.
-        off: String,
+        /// Why there are none.
+        reason: String,
     },
 }
 
 impl CudaState {
-    /// Whether one can be used.
+    /// Returns whether at least one device can be used.
     pub fn is_up(&self) -> bool {
         match self {
             #[cfg(feature = "cuda")]
@@ -71,25 +69,25 @@ impl CudaState {
         }
     }
 
-    /// What is wrong with each of those that cannot be used.
-    pub fn troubles(&self) -> Vec<String> {
+    /// Describes what is wrong with each device that cannot be used.
+    pub fn problems(&self) -> Vec<String> {
         match self {
             #[cfg(feature = "cuda")]
             Self::On { devices, missing } => {
                 let lost = devices.iter().filter_map(|device| device.lost.clone());
                 lost.chain(missing.iter().map(ToString::to_string)).collect()
             }
-            Self::Off { off } => vec![format!("CUDA is off ({off})")],
+            Self::Off { reason } => vec![format!("CUDA is off ({reason})")],
         }
     }
 }
 
-/// One line: `CUDA device 0 (NVIDIA H200) and CPU (16 processors)`, with what is wrong first.
+/// Writes one line: `CUDA device 0 (NVIDIA H200) and CPU (16 processors)`, preceded by the problems.
 impl fmt::Display for LocalStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cpu, cuda } = self;
-        for trouble in cpu.problems().into_iter().chain(cuda.troubles()) {
-            write!(f, "{trouble}; ")?;
+        for problem in cpu.problems().into_iter().chain(cuda.problems()) {
+            write!(f, "{problem}; ")?;
         }
         #[cfg(feature = "cuda")]
         if let CudaState::On { devices, .. } = cuda {

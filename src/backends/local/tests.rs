@@ -1,4 +1,4 @@
-//! Several devices without a GPU: lanes whose workers only pass the time, and that are lost when a test says so.
+//! Several devices without a GPU: their workers only sleep, and a test decides when they are lost.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,9 +10,9 @@ use tower::{Layer, Service, ServiceExt};
 use super::*;
 use crate::backends::BatchedLayer;
 use crate::backends::cpu::CpuConfig;
-use crate::backends::worker_pool::{Profile, Reservation, State, Worker, WorkerPool};
+use crate::backends::worker_pool::{PoolState, Profile, Reservation, Worker, WorkerPool};
 use crate::service::{
-    BatchKey, Cost, Encoding, InvalidInput, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
+    BatchKey, Cost, InvalidInput, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ struct Work {
     millis: u64,
 }
 
-/// Answers where it ran.
+/// Returns the device that it ran on.
 struct Passes {
     name: &'static str,
     pure: bool,
@@ -55,18 +55,12 @@ impl Kernel for Passes {
 
 struct Device {
     ordinal: u32,
-    pool: Arc<State>,
+    pool: Arc<PoolState>,
     starts: Arc<Mutex<HashMap<u64, u32>>>,
 }
 
 impl Worker for Device {
-    fn run(
-        &mut self,
-        job: &Job,
-        _: Encoding,
-        context: &RunContext<'_>,
-        _: Option<Reservation>,
-    ) -> Result<Payload, KernelError> {
+    fn run(&mut self, job: &Job, context: &RunContext<'_>, _: Option<Reservation>) -> Result<Payload, KernelError> {
         let Cost { operations: millis, device_memory: id, .. } = job.input().unwrap().cost;
         *self.starts.lock().unwrap().entry(id).or_default() += 1;
         let start = Instant::now();
@@ -93,28 +87,28 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(devices: u32, lanes: usize, queue: usize) -> Self {
+    fn new(devices: u32, workers: usize, queue: usize) -> Self {
         let starts: Arc<Mutex<HashMap<u64, u32>>> = Arc::default();
         let pool = |ordinal| {
             let profile = Profile {
                 backend: BackendKind::Cuda,
                 device: Some(ordinal),
-                spin: Duration::ZERO,
+                idle_spin: Duration::ZERO,
                 inline: Duration::from_micros(20),
-                linger: Duration::ZERO,
-                farewell: SOON,
+                busy_poll: Duration::ZERO,
+                shutdown_grace: SOON,
                 bytes_per_second: 1e9,
                 operations_per_second: 1e3,
             };
-            let workers = |pool: &Arc<State>| {
+            let start = |pool: &Arc<PoolState>| {
                 let worker = || Device { ordinal, pool: Arc::clone(pool), starts: Arc::clone(&starts) };
-                Ok(std::iter::repeat_with(worker).take(lanes).collect())
+                Ok(std::iter::repeat_with(worker).take(workers).collect())
             };
-            Arc::new(WorkerPool::start(profile, queue, None, workers).unwrap())
+            Arc::new(WorkerPool::start(profile, queue, None, start).unwrap())
         };
         let devices: Vec<_> = (0..devices).map(pool).collect();
         let mut config = CpuConfig::default();
-        (config.lanes, config.queue) = (2, 1000);
+        (config.workers, config.queue) = (2, 1000);
         let cpu = CpuBackend::with_config(config).unwrap();
         let registry = KernelRegistry::new();
         for (name, pure, on_cpu) in
@@ -122,7 +116,7 @@ impl Machine {
         {
             registry.register(Passes { name, pure, on_cpu }).unwrap();
         }
-        let local = Local::over(Fleet::new(Arc::clone(cpu.lanes()), devices.clone()));
+        let local = Local::over(DeviceSet::new(devices.iter().chain([cpu.pool()]).cloned().collect()));
         Self { local, devices, registry, starts, ids: AtomicU64::new(0) }
     }
 
@@ -165,6 +159,10 @@ impl Machine {
         }
     }
 
+    fn cpu(&self) -> &Arc<WorkerPool> {
+        self.local.devices.of_kind(BackendKind::Cpu).next().unwrap()
+    }
+
     fn begun(&self) -> usize {
         self.starts.lock().unwrap().len()
     }
@@ -181,10 +179,10 @@ impl Machine {
         job
     }
 
-    /// Nothing holds a slot any more, and nothing is left of what was predicted.
+    /// Nothing holds a permit any more, and the predicted load is zero.
     async fn settled(&self) {
         let start = Instant::now();
-        let loads = || self.devices.iter().chain([self.local.fleet.cpu()]).map(|lanes| lanes.load());
+        let loads = || self.devices.iter().chain([self.cpu()]).map(|pool| pool.load());
         while loads().any(|load| load.jobs > 0) {
             assert!(start.elapsed() < SOON, "{:?}", self.devices);
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -235,10 +233,10 @@ async fn it_is_ready_when_one_of_the_devices_is() {
     held[0].abort();
     let start = Instant::now();
     while !waits.is_woken() {
-        assert!(start.elapsed() < SOON, "nobody was woken");
+        assert!(start.elapsed() < SOON, "no waiter was woken");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(poll(&mut waits).is_ready() && poll(&mut too).is_pending(), "one slot is one caller's");
+    assert!(poll(&mut waits).is_ready() && poll(&mut too).is_pending(), "one permit is one caller's");
     drop(waits);
     assert!(too.is_woken() && poll(&mut too).is_ready(), "it was given back");
     drop(too);
@@ -307,7 +305,7 @@ async fn what_is_not_pure_is_begun_once() {
 async fn nothing_moves_that_would_be_late() {
     let machine = Machine::new(1, 1, 100);
     let running = machine.run("test/pure", 10_000).await;
-    // The CPU, at 2e9 operations a second and two lanes, takes 250 s for this.
+    // The CPU, at 2e9 operations a second and two workers, takes 250 s for this.
     let long = machine.start_job(machine.job("test/pure", 1_000_000_000_000, Some(Duration::from_secs(100))));
     let late = machine.start_job(machine.job("test/pure", 1, Some(Duration::from_millis(20))));
     let good = machine.start_job(machine.job("test/pure", 1, Some(SOON)));
@@ -343,17 +341,17 @@ async fn a_job_that_moves_can_be_dropped() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
 
-    /// Every job has one answer, at any loss of any device at any time, and callers that leave leave nothing behind.
+    /// Every job completes once, whichever device is lost at whatever time, and cancelled jobs release their permits.
     #[test]
-    fn every_job_has_one_answer(
+    fn every_job_completes_once(
         jobs in proptest::collection::vec((0..3_usize, 0..3_u64, 0..10_u8), 50..200),
         losses in proptest::collection::vec((0..3_usize, 0..20_u64), 0..4),
-        lanes in 1..3_usize,
+        workers in 1..3_usize,
         queue in 0..20_usize,
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let machine = Machine::new(3, lanes, queue);
+            let machine = Machine::new(3, workers, queue);
             let kernels = ["test/pure", "test/once", "test/cuda-alone"];
             let tasks: Vec<_> = jobs
                 .iter()
@@ -381,24 +379,23 @@ proptest::proptest! {
     }
 }
 
-/// `tower::balance` works over backends as they are. It holds a slot on each of them, which is why `Local` does without.
+/// `tower::balance` works over backends as they are. It holds a permit on each of them, which is why `Local` does without.
 #[tokio::test]
 async fn towers_own_balance_works_over_backends() {
     use tower::balance::p2c::Balance;
     use tower::discover::ServiceList;
 
     let machine = Machine::new(2, 1, 100);
-    let one =
-        |at: usize| Local::over(Fleet::new(Arc::clone(machine.local.fleet.cpu()), vec![machine.devices[at].clone()]));
+    let one = |at: usize| Local::over(DeviceSet::new(vec![machine.devices[at].clone(), machine.cpu().clone()]));
     let mut balance = Balance::new(ServiceList::new::<Job>(vec![one(0), one(1)]));
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for _ in 0..100 {
         let job = machine.job("test/cuda-alone", 1, None);
-        answers.push(tokio::spawn(balance.ready().await.unwrap().call(job)));
+        responses.push(tokio::spawn(balance.ready().await.unwrap().call(job)));
     }
     let mut jobs = [0; 2];
-    for answer in answers {
-        jobs[*answer.await.unwrap().unwrap().payload.downcast::<u32>().unwrap() as usize] += 1;
+    for response in responses {
+        jobs[*response.await.unwrap().unwrap().payload.downcast::<u32>().unwrap() as usize] += 1;
     }
     assert!(jobs.iter().all(|jobs| *jobs > 20), "{jobs:?}");
     balance.ready().await.unwrap();
@@ -453,8 +450,8 @@ async fn behind_the_batch_layer_only_that_waits_which_gains_by_it() {
         machine.registry.register(Shares { name, backends, operations }).unwrap();
         let layer = BatchedLayer::over(&machine.local).max_delay(DELAY);
         let service = layer.layer(machine.local.clone());
-        let answer = service.oneshot(machine.job(name, 0, None)).await.unwrap();
-        let waited = answer.execution.queued >= DELAY - Duration::from_millis(20);
-        assert_eq!(waited, waits, "{devices} devices, {name}: {:?}", answer.execution);
+        let response = service.oneshot(machine.job(name, 0, None)).await.unwrap();
+        let waited = response.execution.queued >= DELAY - Duration::from_millis(20);
+        assert_eq!(waited, waits, "{devices} devices, {name}: {:?}", response.execution);
     }
 }

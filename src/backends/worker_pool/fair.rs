@@ -1,26 +1,25 @@
-//! The order of the tasks that wait for the workers of a pool: fair among shares by the time that their tasks run, and by
-//! priority within a share.
+//! [`FairQueue`]: orders the tasks of a pool fairly among shares by run time, and by priority within a share.
 //!
-//! This is start-time fair queueing, as in the [priority queue](crate::middleware::priority_queue), with time in place of
-//! turns: taking a task moves its share's tag on by what the task is expected to run over the share's weight, and once it
-//! has run by what it took instead. A share that comes back starts at virtual time, so it is owed nothing for the time in
-//! which it asked for nothing.
+//! This is start-time fair queueing, as in the [priority queue](crate::middleware::priority_queue), with run time as the
+//! cost: taking a task advances its share's tag by the task's expected run time over the share's weight, which is corrected
+//! to the actual run time once the task has run. A share that was idle starts again at the virtual time, so it gets no
+//! credit for its idle time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::request::{Priority, Share};
 
-/// What decides when a task is next.
+/// The properties of a task that decide when it is taken.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Turn {
+pub(super) struct QueueKey {
     pub(super) share: Share,
     pub(super) priority: Priority,
-    /// What it is expected to run.
+    /// The expected run time.
     pub(super) expected: Duration,
 }
 
-/// What a share has been charged for a task that was taken.
+/// The run time that a share was charged for a task that was taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Charge {
     share: Share,
@@ -30,10 +29,10 @@ pub(super) struct Charge {
 
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
-    /// The shares with something waiting or running, and those whose tag is ahead of virtual time. Looked through one by
-    /// one: there are no more of them than tasks in the pool, mostly.
+    /// The shares with waiting or running tasks, and those whose tag is ahead of virtual time. There are rarely more of them
+    /// than tasks in the pool, so they are searched linearly.
     flows: Vec<Flow<T>>,
-    /// Nanoseconds that a share of weight 1 has been given.
+    /// Nanoseconds of run time that a share of weight 1 has received.
     virtual_time: u64,
     len: usize,
 }
@@ -44,17 +43,17 @@ struct Flow<T> {
     weight: u64,
     tag: u64,
     running: usize,
-    /// By priority, from the lowest on.
+    /// The waiting tasks by priority, from the lowest on, with their expected nanoseconds.
     waiting: [VecDeque<(T, u64)>; 3],
-    /// Turns of higher priorities since the last of this one, while it had something waiting.
+    /// By priority, how many tasks of higher priorities were taken while a task of this one waited.
     passed_over: [u32; 3],
 }
 
-/// Turns of higher priorities in a row, after which one goes to a lower one of the same share that waits.
-const PATIENCE: u32 = 16;
+/// How many tasks of higher priorities are taken before a waiting one of a lower priority of the same share.
+const MAX_PASSED_OVER: u32 = 16;
 
-/// How many shares with nothing to do are remembered because they are ahead of the others.
-const MAX_RESTING: usize = 1024;
+/// How many idle shares are remembered because their tag is ahead of virtual time.
+const MAX_IDLE_FLOWS: usize = 1024;
 
 impl<T> Flow<T> {
     fn new(share: Share, tag: u64) -> Self {
@@ -66,16 +65,16 @@ impl<T> Flow<T> {
         self.waiting.iter().any(|waiting| !waiting.is_empty())
     }
 
-    /// Whether it has nothing to do.
-    fn rests(&self) -> bool {
+    /// Returns whether it has neither waiting nor running tasks.
+    fn is_idle(&self) -> bool {
         self.running == 0 && !self.has_waiting()
     }
 
     fn pop(&mut self) -> Option<(T, u64)> {
-        let has_some = |priority: &usize| !self.waiting[*priority].is_empty();
-        let first = (0..3).rev().find(has_some)?;
-        let due = (0..first).rev().filter(has_some).find(|&lower| self.passed_over[lower] >= PATIENCE);
-        let priority = due.unwrap_or(first);
+        let has_waiting = |priority: &usize| !self.waiting[*priority].is_empty();
+        let highest = (0..3).rev().find(has_waiting)?;
+        let overdue = (0..highest).rev().filter(has_waiting).find(|&lower| self.passed_over[lower] >= MAX_PASSED_OVER);
+        let priority = overdue.unwrap_or(highest);
         for lower in 0..priority {
             self.passed_over[lower] = if self.waiting[lower].is_empty() { 0 } else { self.passed_over[lower] + 1 };
         }
@@ -93,17 +92,17 @@ impl<T> FairQueue<T> {
         self.len
     }
 
-    pub(super) fn push(&mut self, task: T, turn: Turn) {
+    pub(super) fn push(&mut self, task: T, key: QueueKey) {
         let virtual_time = self.virtual_time;
-        let flow = self.flow(turn.share);
+        let flow = self.flow(key.share);
         if !flow.has_waiting() {
             flow.tag = flow.tag.max(virtual_time);
         }
-        flow.waiting[turn.priority as usize].push_back((task, nanos(turn.expected)));
+        flow.waiting[key.priority as usize].push_back((task, nanos(key.expected)));
         self.len += 1;
     }
 
-    /// The next task, whose share is charged for it until [`done`](Self::done) says what it took.
+    /// Takes the next task. Its share is charged the expected run time until [`complete`](Self::complete) corrects it.
     pub(super) fn pop(&mut self) -> Option<(T, Charge)> {
         let waiting = self.flows.iter_mut().filter(|flow| flow.has_waiting());
         let flow = waiting.min_by_key(|flow| flow.tag)?;
@@ -117,33 +116,33 @@ impl<T> FairQueue<T> {
         Some((task, Charge { share, expected }))
     }
 
-    /// A task of the share is run that has not been taken from here, and is charged for once it is [done](Self::done).
-    pub(super) fn begin(&mut self, share: Share) -> Charge {
+    /// Starts a task of the share that was not taken from this queue. It is charged when it [completes](Self::complete).
+    pub(super) fn charge(&mut self, share: Share) -> Charge {
         self.flow(share).running += 1;
         Charge { share, expected: 0 }
     }
 
-    /// The task took so long.
-    pub(super) fn done(&mut self, charge: Charge, took: Duration) {
+    /// Corrects the charge for a task to the time that it has run.
+    pub(super) fn complete(&mut self, charge: Charge, ran: Duration) {
         let flow = self.flow(charge.share);
         flow.running = flow.running.saturating_sub(1);
         let charged = charge.expected / flow.weight;
-        flow.tag = flow.tag.saturating_add(nanos(took) / flow.weight).saturating_sub(charged);
+        flow.tag = flow.tag.saturating_add(nanos(ran) / flow.weight).saturating_sub(charged);
         let virtual_time = self.virtual_time;
-        if self.len == 0 && self.flows.iter().all(Flow::rests) {
+        if self.len == 0 && self.flows.iter().all(Flow::is_idle) {
             self.flows.clear();
             self.virtual_time = 0;
         } else {
-            self.flows.retain(|flow| !flow.rests() || flow.tag > virtual_time);
+            self.flows.retain(|flow| !flow.is_idle() || flow.tag > virtual_time);
         }
     }
 
     fn flow(&mut self, share: Share) -> &mut Flow<T> {
         let known = self.flows.iter().position(|flow| flow.key == share.key());
         let at = known.unwrap_or_else(|| {
-            if self.flows.iter().filter(|flow| flow.rests()).count() >= MAX_RESTING {
-                let resting = self.flows.iter().enumerate().filter(|(_, flow)| flow.rests());
-                let least = resting.min_by_key(|(_, flow)| flow.tag).map(|(at, _)| at);
+            if self.flows.iter().filter(|flow| flow.is_idle()).count() >= MAX_IDLE_FLOWS {
+                let idle = self.flows.iter().enumerate().filter(|(_, flow)| flow.is_idle());
+                let least = idle.min_by_key(|(_, flow)| flow.tag).map(|(at, _)| at);
                 least.map(|at| self.flows.swap_remove(at));
             }
             self.flows.push(Flow::new(share, self.virtual_time));
@@ -170,8 +169,8 @@ mod tests {
         Share::new(key, NonZeroU16::new(weight).unwrap())
     }
 
-    fn turn(share: Share, expected: Duration) -> Turn {
-        Turn { share, expected, ..Turn::default() }
+    fn entry(share: Share, expected: Duration) -> QueueKey {
+        QueueKey { share, expected, ..QueueKey::default() }
     }
 
     /// Runs tasks, which are the time that they take and their share, on so many workers until `until`.
@@ -191,7 +190,7 @@ mod tests {
             now = next;
             let at = running.iter().position(|(end, ..)| *end == now).unwrap();
             let (_, charge, took) = running.swap_remove(at);
-            queue.done(charge, took);
+            queue.complete(charge, took);
         }
     }
 
@@ -203,7 +202,7 @@ mod tests {
             [(1, 1, MILLI * 50, MILLI / 1000), (2, 1, MILLI, MILLI), (3, 2, MILLI * 7, MILLI * 700)]
         {
             for _ in 0..10_000 {
-                queue.push((takes, key), turn(share(key, weight), says));
+                queue.push((takes, key), entry(share(key, weight), says));
             }
         }
         let given = run(&mut queue, 3, MILLI * 4000);
@@ -216,12 +215,12 @@ mod tests {
     #[test]
     fn one_who_comes_back_is_next_and_owed_nothing_for_the_time_before() {
         let mut queue = FairQueue::new();
-        (0..100).for_each(|n| queue.push(n, turn(share(1, 1), MILLI)));
+        (0..100).for_each(|n| queue.push(n, entry(share(1, 1), MILLI)));
         for _ in 0..50 {
             let (_, charge) = queue.pop().unwrap();
-            queue.done(charge, MILLI);
+            queue.complete(charge, MILLI);
         }
-        (100..104).for_each(|n| queue.push(n, turn(share(2, 1), MILLI)));
+        (100..104).for_each(|n| queue.push(n, entry(share(2, 1), MILLI)));
         let order: Vec<_> = std::iter::from_fn(|| queue.pop().map(|(task, _)| task)).take(8).collect();
         let late = order.iter().filter(|&&task| task >= 100).count();
         assert_eq!(late, 4, "{order:?}");
@@ -232,15 +231,15 @@ mod tests {
     fn within_a_share_the_higher_priority_is_next_and_the_lower_has_every_seventeenth_turn() {
         let mut queue = FairQueue::new();
         for priority in [Priority::Low, Priority::High] {
-            (0..40).for_each(|_| queue.push(priority, Turn { priority, ..Turn::default() }));
+            (0..40).for_each(|_| queue.push(priority, QueueKey { priority, ..QueueKey::default() }));
         }
         let order: Vec<_> = std::iter::from_fn(|| queue.pop().map(|(priority, _)| priority)).collect();
         assert!(order[..16].iter().all(|&priority| priority == Priority::High));
         assert_eq!((order[16], order[17], order.len()), (Priority::Low, Priority::High, 80));
         // Another share's low priority does not wait for this one's high.
         let mut queue = FairQueue::new();
-        (0..40).for_each(|_| queue.push(1, Turn { priority: Priority::High, ..turn(share(1, 1), MILLI) }));
-        (0..40).for_each(|_| queue.push(2, Turn { priority: Priority::Low, ..turn(share(2, 1), MILLI) }));
+        (0..40).for_each(|_| queue.push(1, QueueKey { priority: Priority::High, ..entry(share(1, 1), MILLI) }));
+        (0..40).for_each(|_| queue.push(2, QueueKey { priority: Priority::Low, ..entry(share(2, 1), MILLI) }));
         let first = std::iter::from_fn(|| queue.pop()).take(20).filter(|(share, _)| *share == 2).count();
         assert_eq!(first, 10);
     }
@@ -248,15 +247,15 @@ mod tests {
     #[test]
     fn shares_with_nothing_to_do_are_forgotten() {
         let mut queue = FairQueue::new();
-        queue.push(0, turn(share(1, 1), MILLI));
+        queue.push(0, entry(share(1, 1), MILLI));
         for key in 2..10_000 {
-            queue.push(key, turn(share(key, 1), MILLI));
+            queue.push(key, entry(share(key, 1), MILLI));
             let (_, charge) = queue.pop().unwrap();
-            queue.done(charge, MILLI * 5);
+            queue.complete(charge, MILLI * 5);
         }
-        assert!(queue.flows.len() <= MAX_RESTING + 2, "{} are known", queue.flows.len());
+        assert!(queue.flows.len() <= MAX_IDLE_FLOWS + 2, "{} are known", queue.flows.len());
         while let Some((_, charge)) = queue.pop() {
-            queue.done(charge, MILLI);
+            queue.complete(charge, MILLI);
         }
         assert!(queue.flows.is_empty());
     }

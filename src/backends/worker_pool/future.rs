@@ -1,140 +1,132 @@
-//! The future of a job that runs on lanes.
-
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::coop;
 
 use super::worker::run_inline;
-use super::{Place, Slot, Task, WorkerPool};
+use super::{JobError, JobResult, Permit, PoolHandle, Requeued, Task, WorkerPool};
 use crate::backends::cpu::CpuWorker;
-use crate::request::RequestContext;
-use crate::service::{BackendKind, Failed, Job, KernelError, KernelResponse, Progress, Returned, RunContext};
+use crate::service::{BackendKind, Job, KernelError, KernelResponse};
 
-type Answer = Result<KernelResponse, Failed>;
-
-/// A job that runs on a backend of this process.
+/// The response future of a backend of this process.
 ///
-/// Nothing happens before the first poll. Dropped before that, the job is never decoded; dropped while it waits, it is
-/// never started; dropped while it runs, the kernel is told, and its slot is free once it has stopped.
+/// Nothing happens before the first poll. Dropping the future cancels the job: before the first poll it is never decoded,
+/// while it is queued it is never started, and while it runs the kernel is told to stop. The permit is released once the
+/// kernel has stopped.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct RunFuture {
-    // Before the lanes, whose end waits for a kernel that must have been told by then.
+    // Dropped before the pool: dropping the pool waits for kernels, which must have been cancelled by then.
     state: State,
-    lanes: Arc<WorkerPool>,
+    pool: Arc<WorkerPool>,
 }
 
 #[derive(Debug)]
 enum State {
-    Unpolled(Job, Place),
-    /// Another pool has given it back.
-    Again(Box<Returned>, Place),
-    Waiting(oneshot::Receiver<Answer>),
-    /// The workers died. Whoever asks again is told again.
+    New(Job, Permit),
+    /// Handed back by another pool.
+    Requeued(Box<Requeued>, Permit),
+    Queued(oneshot::Receiver<JobResult>),
+    /// The job was lost. Every further poll returns the error again.
     Failed(KernelError),
     Done,
 }
 
 impl RunFuture {
-    /// A job for the slot that has been reserved.
-    pub(crate) fn new(slot: &mut Slot, job: Job) -> Self {
-        Self { lanes: Arc::clone(slot.lanes()), state: State::Unpolled(job, slot.take()) }
+    /// Runs a job with the permit that the handle has reserved.
+    pub(crate) fn new(handle: &mut PoolHandle, job: Job) -> Self {
+        Self { pool: Arc::clone(handle.pool()), state: State::New(job, handle.take_permit()) }
     }
 
-    /// A job that another pool has given back, for the slot that has been reserved.
-    pub(crate) fn again(slot: &mut Slot, returned: Box<Returned>) -> Self {
-        Self { lanes: Arc::clone(slot.lanes()), state: State::Again(returned, slot.take()) }
+    /// Runs a job that another pool has handed back, with the permit that the handle has reserved.
+    pub(crate) fn resume(handle: &mut PoolHandle, requeued: Box<Requeued>) -> Self {
+        Self { pool: Arc::clone(handle.pool()), state: State::Requeued(requeued, handle.take_permit()) }
     }
 
-    /// What it runs on.
-    pub(crate) fn lanes(&self) -> &Arc<WorkerPool> {
-        &self.lanes
+    /// Fails without running anything.
+    pub(crate) fn failed(pool: &Arc<WorkerPool>, error: KernelError) -> Self {
+        Self { pool: Arc::clone(pool), state: State::Failed(error) }
     }
 
-    /// A run that fails without having started.
-    pub(crate) fn refuse(lanes: &Arc<WorkerPool>, error: KernelError) -> Self {
-        Self { lanes: Arc::clone(lanes), state: State::Failed(error) }
+    pub(crate) fn pool(&self) -> &Arc<WorkerPool> {
+        &self.pool
     }
 
-    /// Does at once what is small, and hands the rest to a lane.
+    /// Runs a small job on this thread and queues any other.
     fn start(
         &self,
         mut job: Job,
-        mut slot: Place,
+        mut permit: Permit,
         accepted: Instant,
-    ) -> ControlFlow<Answer, oneshot::Receiver<Answer>> {
-        let profile = self.lanes.profile();
+    ) -> ControlFlow<JobResult, oneshot::Receiver<JobResult>> {
+        let profile = self.pool.profile();
         if let Err(error) = job.prepare(Some(profile.inline), None) {
             return ControlFlow::Break(Err(error.into()));
         }
         let time = job.input().map(|input| profile.time(input.cost));
-        let cheap = time.is_some_and(|time| time <= profile.inline);
-        if cheap && profile.backend == BackendKind::Cpu {
-            let progress = job.extensions().get::<Progress>().cloned();
-            let memory = job.memory().cloned();
-            let context = RunContext::new(None, job.deadline()).watched_by(progress.as_ref());
-            let context = context.with_memory(memory.as_ref());
-            let answer = run_inline(&mut CpuWorker, profile, &mut job, accepted, &context);
-            return ControlFlow::Break(answer.map_err(Failed::from));
+        if profile.backend == BackendKind::Cpu && time.is_some_and(|time| time <= profile.inline) {
+            let result =
+                job.with_context(None, |job, context| run_inline(&mut CpuWorker, profile, job, accepted, context));
+            return ControlFlow::Break(result.map_err(JobError::from));
         }
-        slot.expect(time.unwrap_or_else(|| job.expected_unread(|cost| profile.time(cost))));
-        let small =
-            !profile.linger.is_zero() && self.lanes.in_flight() == 1 && time.is_some_and(|time| time <= profile.linger);
-        let (reply, mut answer) = oneshot::channel();
+        permit.set_predicted(time.unwrap_or_else(|| job.undecoded_time(|cost| profile.time(cost))));
+        let polls = !profile.busy_poll.is_zero()
+            && self.pool.in_flight() == 1
+            && time.is_some_and(|time| time <= profile.busy_poll);
+        let (response, mut result) = oneshot::channel();
         let span = tracing::Span::current();
-        match self.lanes.submit(Task { job, reply, accepted, span, slot, started: false, reservation: None }) {
-            None => match small.then(|| linger(&mut answer, profile.linger)).flatten() {
-                Some(answer) => ControlFlow::Break(answer),
-                None => ControlFlow::Continue(answer),
-            },
-            Some(task) => ControlFlow::Break(Err(task.into_failed(self.lanes.state().error()))),
+        let task = Task { job, response, accepted, span, permit, started: false, reservation: None };
+        if let Some(task) = self.pool.submit(task) {
+            return ControlFlow::Break(Err(task.into_error(self.pool.state().closed_error())));
+        }
+        match polls.then(|| busy_poll(&mut result, profile.busy_poll)).flatten() {
+            Some(result) => ControlFlow::Break(result),
+            None => ControlFlow::Continue(result),
         }
     }
 
-    /// As `poll`, with the job where the pool has ended and the job is of use in another.
-    pub(crate) fn poll_answer(&mut self, cx: &mut TaskContext<'_>) -> Poll<Answer> {
+    /// Polls for the result. If the pool has closed, the error holds the job for another pool to run.
+    pub(crate) fn poll_result(&mut self, cx: &mut Context<'_>) -> Poll<JobResult> {
         loop {
-            match std::mem::replace(&mut self.state, State::Done) {
-                State::Unpolled(job, slot) => {
-                    // A task that runs one cheap kernel after another has to yield now and then.
+            let started = match std::mem::replace(&mut self.state, State::Done) {
+                State::New(job, permit) => {
+                    // A task that runs one inline kernel after another has to yield from time to time.
                     let Poll::Ready(budget) = coop::poll_proceed(cx) else {
-                        self.state = State::Unpolled(job, slot);
+                        self.state = State::New(job, permit);
                         return Poll::Pending;
                     };
                     budget.made_progress();
-                    match self.start(job, slot, Instant::now()) {
-                        ControlFlow::Continue(answer) => self.state = State::Waiting(answer),
-                        ControlFlow::Break(answer) => return Poll::Ready(answer),
-                    }
+                    self.start(job, permit, Instant::now())
                 }
-                State::Again(returned, slot) => {
-                    let Returned { job, accepted, .. } = *returned;
-                    match self.start(job, slot, accepted) {
-                        ControlFlow::Continue(answer) => self.state = State::Waiting(answer),
-                        ControlFlow::Break(answer) => return Poll::Ready(answer),
-                    }
+                State::Requeued(requeued, permit) => {
+                    let Requeued { job, accepted, .. } = *requeued;
+                    self.start(job, permit, accepted)
                 }
-                State::Waiting(mut answer) => {
-                    let Poll::Ready(result) = Pin::new(&mut answer).poll(cx) else {
-                        self.state = State::Waiting(answer);
+                State::Queued(mut result) => {
+                    let Poll::Ready(received) = Pin::new(&mut result).poll(cx) else {
+                        self.state = State::Queued(result);
                         return Poll::Pending;
                     };
-                    match result {
+                    match received {
                         Ok(result) => return Poll::Ready(result),
-                        Err(_) => self.state = State::Failed(self.lanes.state().lost_job()),
+                        Err(_) => self.state = State::Failed(self.pool.state().dropped_job_error()),
                     }
+                    continue;
                 }
                 State::Failed(error) => {
                     self.state = State::Failed(error.clone());
                     return Poll::Ready(Err(error.into()));
                 }
                 State::Done => panic!("`RunFuture` polled after completion"),
+            };
+            match started {
+                ControlFlow::Continue(result) => self.state = State::Queued(result),
+                ControlFlow::Break(result) => return Poll::Ready(result),
             }
         }
     }
@@ -143,17 +135,17 @@ impl RunFuture {
 impl Future for RunFuture {
     type Output = Result<KernelResponse, KernelError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        self.poll_answer(cx).map_err(|failed| failed.error)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_result(cx).map_err(|failed| failed.error)
     }
 }
 
-/// Looks for an answer that is about to come: shorter than to be woken for it.
-fn linger(answer: &mut oneshot::Receiver<Answer>, most: Duration) -> Option<Answer> {
+/// Polls for a result that is about to come, for at most `timeout`: that is faster than being woken for it.
+fn busy_poll(result: &mut oneshot::Receiver<JobResult>, timeout: Duration) -> Option<JobResult> {
     let start = Instant::now();
-    while start.elapsed() < most {
-        if let Ok(answer) = answer.try_recv() {
-            return Some(answer);
+    while start.elapsed() < timeout {
+        if let Ok(result) = result.try_recv() {
+            return Some(result);
         }
         std::hint::spin_loop();
     }

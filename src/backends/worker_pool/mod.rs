@@ -1,195 +1,131 @@
-//! WorkerPool: a bounded queue and the OS threads that work it off, one job at a time. The CPU and CUDA share them.
+//! [`WorkerPool`]: a bounded queue and the OS threads that run its jobs. The CPU and each CUDA device have one.
 //!
 //! ```text
-//! poll_ready: take a slot --> call --> first poll: decode, if small --> queue --> lane: check, run, encode
-//!                 ^                                                                        |
-//!                 +------------- the slot is free once the lane is done with the job <-----+
+//! poll_ready: reserve a permit -> call -> first poll: decode small inputs -> queue -> worker: validate, run, encode
+//!                   ^                                                                           |
+//!                   +---------------------- release the permit when the work has ended <--------+
 //! ```
-//! The queue is fair among the [shares](crate::request::Share) of its jobs, by the time that they run, and goes by priority
-//! within a share: a share with many jobs in the queue holds up no other.
+//! The queue is fair among the [shares](crate::request::Share) of its jobs by run time, and ordered by priority within a
+//! share, so a share with many queued jobs delays no other.
 //!
-//! There are as many slots as lanes and places in the queue together, so handing a job over never blocks. The reply
-//! channel is also how the caller's leaving reaches the lane: its receiving half is dropped with the future.
+//! There are as many permits as workers and queue positions together, so handing a job over never blocks. The job's
+//! response channel also carries its cancellation: the receiver is dropped with the response future.
 //!
-//! On a device whose memory is counted a lane sets a job aside that needs more than is free, and goes on to the next. It
-//! keeps its slot and comes back to the front of the queue once the [`memory_budget`] has granted what it needs.
+//! On a device whose memory is limited, a job that needs more than is free waits without its worker, which runs the next one.
+//! The waiting job keeps its permit and goes to the front of the queue once the [`memory_budget`] has granted its memory.
 
-mod aside;
 mod fair;
 mod future;
-#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device's memory is counted"))]
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only the memory of devices is limited"))]
 mod memory_budget;
 mod permit;
+mod profile;
 mod queue;
+mod reaper;
 mod status;
+mod task;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
-use tracing::Span;
 
-use fair::Turn;
-pub use future::RunFuture;
-use memory_budget::Admission;
-pub use permit::PoolLoad;
-pub(crate) use permit::{Place, Slot};
-use queue::{Entrance, Exit};
-pub use status::PoolStatus;
-
+use self::fair::QueueKey;
+pub use self::future::RunFuture;
+use self::memory_budget::Admission;
+pub use self::permit::PoolLoad;
+pub(crate) use self::permit::{Permit, PoolHandle};
+pub(crate) use self::profile::Profile;
+use self::queue::{Receiver, Sender};
+pub use self::status::PoolStatus;
+pub(crate) use self::task::{JobError, JobResult, Requeued, Task};
+pub(crate) use self::worker::Worker;
 use crate::panics::{LogLimit, Panicked};
-use crate::request::{DeviceTimes, RequestContext};
-use crate::service::{BackendKind, Cost, Encoding, Job, KernelError, Payload, PinnedMemory, Reply, RunContext};
+use crate::request::RequestContext;
+use crate::service::{BackendKind, KernelError};
 
-/// What a lane does with a job: the part that differs between backends. Each lane has a worker of its own.
-pub(crate) trait Worker: Send + 'static {
-    /// Runs the job's kernel; its input has been decoded and validated. `reservation` is the device memory of what it
-    /// [`needs`](Self::needs).
-    fn run(
-        &mut self,
-        job: &Job,
-        encoding: Encoding,
-        context: &RunContext<'_>,
-        reservation: Option<Reservation>,
-    ) -> Result<Payload, KernelError>;
-
-    /// What the job needs to be granted of the memory that the pool's memory budget counts; 0 where it need not be asked.
-    fn needs(&self, job: &Job) -> u64 {
-        let _ = job;
-        0
-    }
-
-    /// Host memory that the device reads on its own, to decode into.
-    fn pinned_memory(&self) -> Option<&PinnedMemory> {
-        None
-    }
-
-    /// What the device measured of the job that `run` has just ended well, where it was asked to.
-    fn take_times(&mut self, job: &Job) -> Option<Box<DeviceTimes>> {
-        let _ = job;
-        None
-    }
-
-    /// Makes the worker usable again after it has panicked. It is asked again, later, where it panics itself.
-    fn recover(&mut self);
-}
-
-/// What is the same for all lanes of a pool.
-#[derive(Clone, Debug)]
-pub(crate) struct Profile {
-    pub(crate) backend: BackendKind,
-    pub(crate) device: Option<u32>,
-    /// How long a lane with nothing to do looks for work before it sleeps.
-    pub(crate) spin: Duration,
-    /// What costs no more than this is done on the calling thread.
-    pub(crate) inline: Duration,
-    /// How long the caller's thread looks for the answer of a job that costs no more than this and is alone in the
-    /// pool, before it does something else.
-    pub(crate) linger: Duration,
-    /// How long dropping the pool waits for its lanes to end. A driver must not be in use when the process exits, which
-    /// is often what comes next.
-    pub(crate) farewell: Duration,
-    /// What one lane moves and computes, to turn a cost into a time.
-    pub(crate) bytes_per_second: f64,
-    pub(crate) operations_per_second: f64,
-}
-
-impl Profile {
-    pub(crate) fn time(&self, cost: Cost) -> Duration {
-        cost.time(self.bytes_per_second, self.operations_per_second)
-    }
-
-    /// Linux keeps 15 bytes of a thread's name.
-    fn thread_name(&self, role: &str) -> String {
-        let device = self.device.map_or(String::new(), |device| device.to_string());
-        format!("{}{device}-{role}", self.backend.as_str().to_lowercase())
-    }
-}
-
-/// The device memory that the jobs of a pool share, and a part of it that is reserved for one job.
+/// The memory of a device that the jobs of a pool share, and a part of it.
 pub(crate) type MemoryBudget = memory_budget::MemoryBudget<Task>;
 pub(crate) type Reservation = memory_budget::Reservation<Task>;
 
-/// A job on its way to a lane.
-pub(crate) struct Task {
-    job: Job,
-    reply: Reply,
-    accepted: Instant,
-    span: Span,
-    slot: Place,
-    /// Whether its kernel's code has been begun.
-    started: bool,
-    /// The device memory that is reserved for it, where it had to wait for that.
-    reservation: Option<Reservation>,
-}
-
-/// A pool of lanes. Once it is dropped the lanes finish what is queued, and end.
+/// A bounded queue and the worker threads that run its jobs. Once it is dropped, the workers finish the queued jobs and end.
 pub(crate) struct WorkerPool {
     profile: Profile,
-    /// `None` only while it is being dropped.
-    queue: Option<Entrance<Task>>,
-    /// To count what waits, and to answer what is left in the queue when the pool has ended.
-    rest: Exit<Task>,
+    /// `None` only during the drop.
+    sender: Option<Sender<Task>>,
+    /// To count the queued jobs, and to fail them once the pool has closed.
+    receiver: Receiver<Task>,
     memory_budget: Option<Arc<MemoryBudget>>,
-    state: Arc<State>,
-    lanes: usize,
-    slots: usize,
+    state: Arc<PoolState>,
+    workers: usize,
+    capacity: usize,
 }
 
-/// What lanes, services and futures of one pool share.
+/// The state that the workers, services and futures of a pool share.
 #[derive(Debug)]
-pub(crate) struct State {
-    slots: Arc<Semaphore>,
+pub(crate) struct PoolState {
+    permits: Arc<Semaphore>,
     closed: OnceLock<KernelError>,
-    /// WorkerPool whose thread has not ended.
+    /// Workers whose thread has not ended.
     alive: AtomicUsize,
-    /// WorkerPool that do not take jobs because they are being restarted.
+    /// Workers that are being restarted after a panic and take no jobs.
     restarting: AtomicUsize,
     restarts: AtomicU64,
-    /// Nanoseconds that the jobs which hold a slot are expected to take, together.
+    /// The sum of the predicted run times of all jobs that hold a permit, in nanoseconds.
     predicted: AtomicU64,
     backend: BackendKind,
 }
 
-impl State {
-    /// Ends the pool: readiness fails from now on with `reason`, and so does every job that has not started.
-    pub(crate) fn close(&self, reason: KernelError) {
-        // The first reason is the cause, the rest are its consequences.
-        let _ = self.closed.set(reason);
-        self.slots.close();
-    }
-
-    /// Answers all that is in the queue of a pool that has ended.
-    fn refuse(&self, queue: &Exit<Task>) {
-        while let Some(task) = queue.try_next() {
-            task.answer(Err(self.error()));
+impl PoolState {
+    fn new(backend: BackendKind) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(0)),
+            closed: OnceLock::new(),
+            alive: AtomicUsize::new(0),
+            restarting: AtomicUsize::new(0),
+            restarts: AtomicU64::new(0),
+            predicted: AtomicU64::new(0),
+            backend,
         }
     }
 
-    /// Why the pool has ended; `None` while it has not.
+    /// Closes the pool: from now on readiness and every job that has not started fail with `reason`.
+    pub(crate) fn close(&self, reason: KernelError) {
+        // The first reason is the cause; later ones are its consequences.
+        let _ = self.closed.set(reason);
+        self.permits.close();
+    }
+
+    /// Fails all jobs in the queue of a closed pool.
+    fn fail_queued(&self, queue: &Receiver<Task>) {
+        while let Some(task) = queue.try_recv() {
+            task.complete(Err(self.closed_error()));
+        }
+    }
+
+    /// Returns why the pool has closed; `None` while it is open.
     pub(crate) fn closed(&self) -> Option<&KernelError> {
         self.closed.get()
     }
 
-    /// The error of whoever finds the pool ended.
-    fn error(&self) -> KernelError {
+    /// Returns the error for a job of a closed pool.
+    pub(crate) fn closed_error(&self) -> KernelError {
         self.closed().cloned().unwrap_or(KernelError::Stopped { backend: self.backend.as_str() })
     }
 
-    /// The error of whose job is gone without an answer: with the pool, or with a worker that panicked outside of the
-    /// kernel.
-    fn lost_job(&self) -> KernelError {
+    /// Returns the error for a job that was dropped without a result: by the closed pool, or by a worker that panicked outside
+    /// of the kernel.
+    fn dropped_job_error(&self) -> KernelError {
         let panicked = || KernelError::Panicked { message: "the worker that had the request panicked".to_owned() };
         self.closed().cloned().unwrap_or_else(panicked)
     }
 
-    /// Counts a worker's panic, and says so.
-    #[cold]
+    /// Counts and logs a worker's panic.
     fn worker_panicked(&self, worker: &str, panicked: &Panicked) {
         static LIMIT: LogLimit = LogLimit::new();
         self.restarts.fetch_add(1, Ordering::Relaxed);
@@ -200,127 +136,117 @@ impl State {
 }
 
 impl WorkerPool {
-    /// Starts a lane for each worker, before a queue of `queue` places. `workers` is given the pool's state, for those
-    /// that must be able to end it. Where there is a `memory_budget`, it is this pool's alone.
+    /// Starts a thread for each worker, with a queue of `queue` positions. `workers` gets the pool's state, for workers that
+    /// can close the pool. A `memory_budget` must belong to this pool alone.
     ///
     /// # Errors
-    /// Where a thread cannot be started.
+    /// If a thread cannot be started.
     pub(crate) fn start<W: Worker>(
         profile: Profile,
         queue: usize,
         memory_budget: Option<Arc<MemoryBudget>>,
-        workers: impl FnOnce(&Arc<State>) -> Result<Vec<W>, KernelError>,
+        workers: impl FnOnce(&Arc<PoolState>) -> Result<Vec<W>, KernelError>,
     ) -> Result<Self, KernelError> {
-        let state = Arc::new(State {
-            slots: Arc::new(Semaphore::new(0)),
-            closed: OnceLock::new(),
-            alive: AtomicUsize::new(0),
-            restarting: AtomicUsize::new(0),
-            restarts: AtomicU64::new(0),
-            predicted: AtomicU64::new(0),
-            backend: profile.backend,
-        });
+        let state = Arc::new(PoolState::new(profile.backend));
         let workers = workers(&state)?;
-        let lanes = workers.len();
-        let slots = lanes + queue;
-        state.slots.add_permits(slots);
-        let (entrance, exit) = queue::queue(slots, profile.spin);
-        let failed = |error| KernelError::Device(format!("a lane's thread did not start: {error}"));
+        let count = workers.len();
+        let capacity = count + queue;
+        state.permits.add_permits(capacity);
+        let (sender, receiver) = queue::channel(capacity, profile.idle_spin);
+        let failed = |error| KernelError::Device(format!("a worker thread could not be started: {error}"));
         for (index, worker) in workers.into_iter().enumerate() {
-            worker::spawn(index, worker, profile.clone(), exit.clone(), memory_budget.clone(), Arc::clone(&state))
+            worker::spawn(index, worker, profile.clone(), receiver.clone(), memory_budget.clone(), Arc::clone(&state))
                 .map_err(failed)?;
         }
-        // From here on its end is this one's.
-        let this = Self { profile, queue: Some(entrance), rest: exit, memory_budget, state, lanes, slots };
-        if let (Some(memory_budget), Some(queue)) = (&this.memory_budget, &this.queue) {
-            let returns = queue.returns();
+        // From here on, dropping the pool ends the threads.
+        let pool = Self { profile, sender: Some(sender), receiver, memory_budget, state, workers: count, capacity };
+        if let (Some(memory_budget), Some(sender)) = (&pool.memory_budget, &pool.sender) {
+            let requeue = sender.requeue();
             memory_budget.on_admitted(move |task, reservation| {
                 let share = task.job.share().unwrap_or_default();
-                returns.push(Task { reservation: Some(reservation), ..task }, share);
+                requeue.send(Task { reservation: Some(reservation), ..task }, share);
             });
-            aside::spawn(&this.profile, Arc::clone(memory_budget), Arc::clone(&this.state)).map_err(failed)?;
+            reaper::spawn(&pool.profile, Arc::clone(memory_budget), Arc::clone(&pool.state)).map_err(failed)?;
         }
-        Ok(this)
+        Ok(pool)
     }
 
     pub(crate) fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    pub(crate) fn state(&self) -> &Arc<State> {
+    pub(crate) fn state(&self) -> &Arc<PoolState> {
         &self.state
     }
 
-    /// Jobs that hold a slot, running ones included.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.slots - self.state.slots.available_permits()
+    /// Returns whether the pool has not closed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.closed().is_none()
     }
 
-    /// What there is to do, for who chooses between pools.
+    /// Returns the number of jobs that hold a permit, running ones included.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.capacity - self.state.permits.available_permits()
+    }
+
     pub(crate) fn load(&self) -> PoolLoad {
         let predicted = Duration::from_nanos(self.state.predicted.load(Ordering::Relaxed));
         PoolLoad { predicted, jobs: self.in_flight() }
     }
 
-    /// Jobs that run at one time.
-    pub(crate) fn lanes(&self) -> usize {
-        self.lanes
+    /// Returns the number of worker threads.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers
     }
 
-    /// How the pool is just now. What comes and goes meanwhile may be counted or not.
+    /// Returns a snapshot of the pool, which is approximate while jobs start and end.
     pub(crate) fn status(&self) -> PoolStatus {
-        // First what waits: who leaves the queue between the two readings then counts as running, and nobody twice.
+        // Queued jobs are counted first: one that leaves the queue between the two readings then counts as running, and none
+        // counts twice.
         let queued =
-            self.rest.len() + self.memory_budget.as_ref().map_or(0, |memory_budget| memory_budget.usage().waiting);
+            self.receiver.len() + self.memory_budget.as_ref().map_or(0, |memory_budget| memory_budget.usage().waiting);
+        let restarting = self.state.restarting.load(Ordering::Relaxed);
         PoolStatus {
-            up: self.state.closed().is_none(),
-            lanes: self.lanes,
-            alive: self
-                .state
-                .alive
-                .load(Ordering::Relaxed)
-                .saturating_sub(self.state.restarting.load(Ordering::Relaxed)),
+            up: self.is_open(),
+            workers: self.workers,
+            alive: self.state.alive.load(Ordering::Relaxed).saturating_sub(restarting),
             restarts: self.state.restarts.load(Ordering::Relaxed),
-            slots: self.slots,
+            capacity: self.capacity,
             queued,
             running: self.in_flight().saturating_sub(queued),
         }
     }
 
-    /// Queues a task; gives it back where the pool has ended.
+    /// Queues a task; returns it if the pool has closed.
     fn submit(&self, task: Task) -> Option<Task> {
-        match &self.queue {
-            Some(queue) if self.state.closed().is_none() => {
-                // A place is there for every slot, so this does not fail.
-                let turn = Turn {
-                    share: task.job.share().unwrap_or_default(),
-                    priority: task.job.priority(),
-                    expected: task.slot.expected(),
-                };
-                if let Err(task) = queue.push(task, turn) {
-                    return Some(task);
-                }
-                // The last lane may have ended since; then either it sees the task, or this sees that it has ended.
-                fence(Ordering::SeqCst);
-                if self.state.closed().is_some() {
-                    self.state.refuse(&self.rest);
-                }
-                None
-            }
-            _ => Some(task),
+        let Some(sender) = self.sender.as_ref().filter(|_| self.is_open()) else { return Some(task) };
+        let key = QueueKey {
+            share: task.job.share().unwrap_or_default(),
+            priority: task.job.priority(),
+            expected: task.permit.predicted(),
+        };
+        // Every permit has a queue position, so the queue is never full.
+        if let Err(task) = sender.send(task, key) {
+            return Some(task);
         }
+        // The last worker may have ended since the check. It closes the pool before it empties the queue, so either it has
+        // found this task or the pool is seen to be closed here.
+        if !self.is_open() {
+            self.state.fail_queued(&self.receiver);
+        }
+        None
     }
 }
 
-/// Every future of the pool holds it, so nobody waits for an answer any more, and what runs is being cancelled.
+/// Every future of the pool holds it, so no caller waits for a result any more, and jobs that still run are being cancelled.
 impl Drop for WorkerPool {
     fn drop(&mut self) {
-        self.queue = None;
+        self.sender = None;
         if let Some(memory_budget) = &self.memory_budget {
             memory_budget.close();
         }
         let start = Instant::now();
-        while self.state.alive.load(Ordering::Acquire) > 0 && start.elapsed() < self.profile.farewell {
+        while self.state.alive.load(Ordering::Acquire) > 0 && start.elapsed() < self.profile.shutdown_grace {
             std::thread::sleep(Duration::from_micros(200));
         }
     }
@@ -330,7 +256,7 @@ impl fmt::Debug for WorkerPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerPool")
             .field("profile", &self.profile)
-            .field("slots", &self.slots)
+            .field("capacity", &self.capacity)
             .field("in_flight", &self.in_flight())
             .field("closed", &self.state.closed)
             .finish_non_exhaustive()

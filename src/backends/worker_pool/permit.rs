@@ -1,4 +1,4 @@
-//! A service's hold on a pool: the slot that `poll_ready` reserves.
+//! Permits of a pool, and the pool's load that follows from them.
 
 use std::fmt;
 use std::ops::Add;
@@ -10,18 +10,16 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::PollSemaphore;
 
-use super::{State, WorkerPool};
+use super::{PoolState, WorkerPool};
 use crate::service::KernelError;
 
-/// What a backend has to do: a [`Load`](tower::load::Load) to balance by. Of two backends the one whose work is
-/// expected to take less time has the lower load, however many jobs that is.
+/// The [`Load`](tower::load::Load) of a backend, to balance by: the predicted run time of its jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolLoad {
-    /// How long the jobs that hold a slot are expected to take, each by itself and from its start: the sum of what their
-    /// kernels say of their cost. A job whose input has not been read yet counts with the time that takes, and none counts
-    /// with less than 20 µs, which is what the shortest takes.
+    /// The sum of the estimated run times of all jobs that hold a permit, each as if it ran alone and from its start. A job
+    /// that has not been decoded counts its decode time as well. Each job counts at least 20 µs.
     pub predicted: Duration,
-    /// How many jobs hold a slot, running ones included.
+    /// The number of jobs that hold a permit, queued and running.
     pub jobs: usize,
 }
 
@@ -33,107 +31,107 @@ impl Add for PoolLoad {
     }
 }
 
-/// A slot that is held, and how long its job is expected to take. Both end with this.
+/// The minimum that a job counts in the load, in nanoseconds.
+const MIN_PREDICTED: u64 = 20_000;
+/// The maximum that a job counts in the load, in nanoseconds: a day, so that the sum of many does not overflow.
+const MAX_PREDICTED: u64 = 24 * 3600 * 1_000_000_000;
+
+/// The right to have one job in the pool, queued or running. Its job's predicted run time is part of the pool's load until it
+/// is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    state: Arc<State>,
+pub(crate) struct Permit {
+    pool: Arc<PoolState>,
     /// Nanoseconds.
     predicted: u64,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Place {
-    fn new(lanes: &WorkerPool, permit: OwnedSemaphorePermit) -> Self {
-        lanes.state.predicted.fetch_add(LEAST, Ordering::Relaxed);
-        Self { state: Arc::clone(&lanes.state), predicted: LEAST, _permit: permit }
+impl Permit {
+    fn new(pool: &WorkerPool, permit: OwnedSemaphorePermit) -> Self {
+        pool.state.predicted.fetch_add(MIN_PREDICTED, Ordering::Relaxed);
+        Self { pool: Arc::clone(&pool.state), predicted: MIN_PREDICTED, _permit: permit }
     }
 
-    /// How long the job is expected to take.
-    pub(super) fn expected(&self) -> Duration {
+    /// Returns the predicted run time of the job.
+    pub(super) fn predicted(&self) -> Duration {
         Duration::from_nanos(self.predicted)
     }
 
-    /// The job is expected to take so long.
-    pub(super) fn expect(&mut self, time: Duration) {
-        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).clamp(LEAST, MOST);
-        self.state.predicted.fetch_add(time.wrapping_sub(self.predicted), Ordering::Relaxed);
+    /// Sets the predicted run time of the job.
+    pub(super) fn set_predicted(&mut self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).clamp(MIN_PREDICTED, MAX_PREDICTED);
+        self.pool.predicted.fetch_add(time.wrapping_sub(self.predicted), Ordering::Relaxed);
         self.predicted = time;
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.state.predicted.fetch_sub(self.predicted, Ordering::Relaxed);
+        self.pool.predicted.fetch_sub(self.predicted, Ordering::Relaxed);
     }
 }
 
-/// In nanoseconds what the smallest job takes, there and back, and what the longest counts with: a day, so that the sum of
-/// many that claim to take for ever still fits.
-const LEAST: u64 = 20_000;
-const MOST: u64 = 24 * 3600 * 1_000_000_000;
-
-/// A pool of lanes, and a slot in it once one has been reserved.
-pub(crate) struct Slot {
-    lanes: Arc<WorkerPool>,
+/// A service's handle to a pool, with the permit that `poll_ready` reserves.
+pub(crate) struct PoolHandle {
+    pool: Arc<WorkerPool>,
     semaphore: PollSemaphore,
-    reserved: Option<Place>,
+    permit: Option<Permit>,
 }
 
-impl Slot {
-    pub(crate) fn new(lanes: Arc<WorkerPool>) -> Self {
-        let semaphore = PollSemaphore::new(Arc::clone(&lanes.state.slots));
-        Self { lanes, semaphore, reserved: None }
+impl PoolHandle {
+    pub(crate) fn new(pool: Arc<WorkerPool>) -> Self {
+        let semaphore = PollSemaphore::new(Arc::clone(&pool.state.permits));
+        Self { pool, semaphore, permit: None }
     }
 
-    pub(crate) fn lanes(&self) -> &Arc<WorkerPool> {
-        &self.lanes
+    pub(crate) fn pool(&self) -> &Arc<WorkerPool> {
+        &self.pool
     }
 
-    /// Reserves a slot, once however often it is asked. A slot of a pool that has ended is of no use, so that is asked
-    /// first.
+    /// Reserves a permit, unless one is reserved already.
     pub(crate) fn poll_reserve(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), KernelError>> {
-        if let Some(reason) = self.lanes.state.closed() {
+        // A permit of a pool that has closed is useless, so that is checked first.
+        if let Some(reason) = self.pool.state.closed() {
             return Poll::Ready(Err(reason.clone()));
         }
-        if self.reserved.is_none() {
+        if self.permit.is_none() {
             match ready!(self.semaphore.poll_acquire(cx)) {
-                Some(permit) => self.reserved = Some(Place::new(&self.lanes, permit)),
-                None => return Poll::Ready(Err(self.lanes.state.error())),
+                Some(permit) => self.permit = Some(Permit::new(&self.pool, permit)),
+                None => return Poll::Ready(Err(self.pool.state.closed_error())),
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// A slot of the pool, if there is one just now and nobody waits for it.
-    pub(crate) fn try_reserve(lanes: &Arc<WorkerPool>) -> Option<Self> {
-        let permit = Arc::clone(&lanes.state.slots).try_acquire_owned().ok()?;
-        let reserved = Some(Place::new(lanes, permit));
-        Some(Self { reserved, ..Self::new(Arc::clone(lanes)) })
+    /// Returns a handle with a permit, if one is available now and no other handle waits for it.
+    pub(crate) fn try_reserve(pool: &Arc<WorkerPool>) -> Option<Self> {
+        let permit = Arc::clone(&pool.state.permits).try_acquire_owned().ok()?;
+        let permit = Some(Permit::new(pool, permit));
+        Some(Self { permit, ..Self::new(Arc::clone(pool)) })
     }
 
-    /// Gives back what has been reserved.
-    pub(crate) fn release(&mut self) {
-        self.reserved = None;
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.permit.is_some()
     }
 
-    /// The slot reserved.
+    /// Takes the reserved permit.
     ///
     /// # Panics
-    /// Where there is none: the service was called without having been ready, which its contract forbids.
-    pub(crate) fn take(&mut self) -> Place {
-        self.reserved.take().expect("`call` without `poll_ready` having answered `Ready(Ok)`")
+    /// If there is none: the service was called without having been ready, which its contract forbids.
+    pub(crate) fn take_permit(&mut self) -> Permit {
+        self.permit.take().expect("`call` needs `poll_ready` to have returned `Ready(Ok)` first")
     }
 }
 
-/// A clone starts without a slot: what one handle has reserved is its alone.
-impl Clone for Slot {
+/// A clone starts without a permit: a reservation belongs to the handle that made it.
+impl Clone for PoolHandle {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.lanes))
+        Self::new(Arc::clone(&self.pool))
     }
 }
 
-impl fmt::Debug for Slot {
+impl fmt::Debug for PoolHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot").field("lanes", &self.lanes).field("reserved", &self.reserved.is_some()).finish()
+        f.debug_struct("PoolHandle").field("pool", &self.pool).field("is_reserved", &self.is_reserved()).finish()
     }
 }

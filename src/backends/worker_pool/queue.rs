@@ -1,233 +1,210 @@
-//! The queue before the lanes, and which of them are awake for it. The order of what waits is the [fair](super::fair)
-//! queue's.
+//! The bounded queue in front of a pool's workers. Its order is that of the [fair queue](super::fair).
 //!
-//! Waking a thread costs more than a small job, so nobody is woken while a lane is awake and looking. In return a lane
-//! that stops looking looks at the queue once more: the last to find work wakes another if there is more, and one that
-//! goes to sleep is on the list of sleepers before its last look.
+//! Waking a thread costs more than a small job, so a sender wakes a worker only if none is searching for work. In return,
+//! the last worker to stop searching because it found a task wakes another one if there are more.
 //!
-//! Tasks that have waited elsewhere meanwhile come back through a [`Return`], and go before those that are queued.
+//! Tasks that come back to the queue through [`Requeue`] are taken before all others.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use super::fair::{Charge, FairQueue, Turn};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::fair::{Charge, FairQueue, QueueKey};
 use crate::request::Share;
 
-/// The side that fills the queue. Once it is dropped the lanes work off what is queued, and end.
+/// Puts tasks into the queue. Once it is dropped, the workers finish the queued tasks and end.
 #[derive(Debug)]
-pub(super) struct Entrance<T> {
-    places: usize,
-    lanes: Arc<Awake<T>>,
+pub(super) struct Sender<T> {
+    capacity: usize,
+    shared: Arc<Shared<T>>,
 }
 
-/// A lane's side.
+/// Takes tasks from the queue; each worker has a clone.
 #[derive(Debug)]
-pub(super) struct Exit<T> {
-    lanes: Arc<Awake<T>>,
-    spin: Duration,
+pub(super) struct Receiver<T> {
+    shared: Arc<Shared<T>>,
+    idle_spin: Duration,
 }
 
-/// The way back to the front of the queue. It keeps no lane from ending.
+/// Puts tasks back to the front of the queue. It does not keep the workers from ending.
 #[derive(Debug)]
-pub(super) struct Return<T>(Arc<Awake<T>>);
+pub(super) struct Requeue<T>(Arc<Shared<T>>);
 
 #[derive(Debug)]
-struct Awake<T> {
-    queue: Mutex<FairQueue<T>>,
-    /// How many wait in it, so that nobody takes the lock for nothing.
-    waiting: AtomicUsize,
-    /// Whether the entrance has been dropped.
-    closed: AtomicBool,
-    looking: AtomicUsize,
-    /// The last to have gone to sleep is the first to be woken: its caches are the warmest.
-    asleep: Mutex<Vec<Thread>>,
-    returned: Mutex<VecDeque<(T, Share)>>,
-    /// How many have returned, so that nobody takes the lock for nothing.
-    returns: AtomicUsize,
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    /// The number of tasks in the queue, for workers that spin without the lock.
+    len: AtomicUsize,
 }
 
-/// Why there is no task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Nothing {
-    Yet,
-    /// The entrance has been dropped.
-    Ever,
+#[derive(Debug)]
+struct State<T> {
+    queue: FairQueue<T>,
+    requeued: VecDeque<(T, Share)>,
+    /// Whether the sender was dropped.
+    is_closed: bool,
+    /// Workers that look for a task.
+    searching: usize,
+    /// Workers that sleep. The last to have gone to sleep is woken first, as its caches are the warmest.
+    parked: Vec<Thread>,
 }
 
-impl<T> Awake<T> {
-    fn queue(&self) -> MutexGuard<'_, FairQueue<T>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+impl<T> State<T> {
+    fn len(&self) -> usize {
+        self.queue.len() + self.requeued.len()
     }
 
-    fn take(&self) -> Result<(T, Charge), Nothing> {
-        if let Some((task, share)) = self.take_returned() {
-            return Ok((task, self.queue().begin(share)));
-        }
-        // Before the look at the queue, so that nothing is pushed between the two.
-        let nothing = if self.closed.load(Ordering::SeqCst) { Nothing::Ever } else { Nothing::Yet };
-        if self.waiting.load(Ordering::SeqCst) == 0 {
-            return Err(nothing);
-        }
-        let mut queue = self.queue();
-        let next = queue.pop();
-        self.waiting.store(queue.len(), Ordering::SeqCst);
-        next.ok_or(nothing)
-    }
-
-    fn take_returned(&self) -> Option<(T, Share)> {
-        if self.returns.load(Ordering::SeqCst) == 0 {
-            return None;
-        }
-        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
-        let task = returned.pop_front()?;
-        self.returns.store(returned.len(), Ordering::SeqCst);
-        Some(task)
-    }
-
-    /// Against the fence in `next`: either a lane sees the task that has been put there before, or this sees that no lane
-    /// looks any more.
-    fn wake_one_unless_looked(&self) {
-        fence(Ordering::SeqCst);
-        if self.looking.load(Ordering::SeqCst) == 0 {
-            self.wake_one();
+    fn take(&mut self) -> Option<(T, Charge)> {
+        match self.requeued.pop_front() {
+            Some((task, share)) => Some((task, self.queue.charge(share))),
+            None => self.queue.pop(),
         }
     }
 
-    fn asleep(&self) -> MutexGuard<'_, Vec<Thread>> {
-        self.asleep.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wake_one(&self) {
-        let sleeper = self.asleep().pop();
-        if let Some(thread) = sleeper {
-            thread.unpark();
-        }
+    /// Returns the worker to wake for a task that was added.
+    fn worker_to_wake(&mut self) -> Option<Thread> {
+        if self.searching == 0 { self.parked.pop() } else { None }
     }
 }
 
-/// A queue of `places` for lanes that look for work for `spin` before they sleep.
-pub(super) fn queue<T>(places: usize, spin: Duration) -> (Entrance<T>, Exit<T>) {
-    let lanes = Arc::new(Awake {
-        queue: Mutex::new(FairQueue::new()),
-        waiting: AtomicUsize::new(0),
-        closed: AtomicBool::new(false),
-        looking: AtomicUsize::new(0),
-        asleep: Mutex::default(),
-        returned: Mutex::default(),
-        returns: AtomicUsize::new(0),
-    });
-    (Entrance { places, lanes: Arc::clone(&lanes) }, Exit { lanes, spin })
+impl<T> Shared<T> {
+    /// Changes the queue, and wakes a worker for what was added.
+    fn add(&self, mut state: MutexGuard<'_, State<T>>, add: impl FnOnce(&mut State<T>)) {
+        add(&mut state);
+        self.len.store(state.len(), Ordering::Relaxed);
+        let worker = state.worker_to_wake();
+        drop(state);
+        if let Some(worker) = worker {
+            worker.unpark();
+        }
+    }
+
+    fn take(&self, state: &mut State<T>) -> Option<(T, Charge)> {
+        let task = state.take();
+        self.len.store(state.len(), Ordering::Relaxed);
+        task
+    }
 }
 
-impl<T> Entrance<T> {
-    /// Queues a task; gives it back where the queue is full.
-    pub(super) fn push(&self, task: T, turn: Turn) -> Result<(), T> {
-        let mut queue = self.lanes.queue();
-        if queue.len() >= self.places {
+/// Creates a queue of `capacity` tasks. A worker without work spins for `idle_spin` before it sleeps.
+pub(super) fn channel<T>(capacity: usize, idle_spin: Duration) -> (Sender<T>, Receiver<T>) {
+    let state = State {
+        queue: FairQueue::new(),
+        requeued: VecDeque::new(),
+        is_closed: false,
+        searching: 0,
+        parked: Vec::new(),
+    };
+    let shared = Arc::new(Shared { state: Mutex::new(state), len: AtomicUsize::new(0) });
+    (Sender { capacity, shared: Arc::clone(&shared) }, Receiver { shared, idle_spin })
+}
+
+impl<T> Sender<T> {
+    /// Queues a task; returns it if the queue is full.
+    pub(super) fn send(&self, task: T, key: QueueKey) -> Result<(), T> {
+        let state = self.shared.state.lock();
+        if state.queue.len() >= self.capacity {
             return Err(task);
         }
-        queue.push(task, turn);
-        self.lanes.waiting.store(queue.len(), Ordering::SeqCst);
-        drop(queue);
-        self.lanes.wake_one_unless_looked();
+        self.shared.add(state, |state| state.queue.push(task, key));
         Ok(())
     }
 
-    /// The way back for tasks that have been taken and not been done.
-    pub(super) fn returns(&self) -> Return<T> {
-        Return(Arc::clone(&self.lanes))
+    /// Returns the handle for tasks that were taken and not run.
+    pub(super) fn requeue(&self) -> Requeue<T> {
+        Requeue(Arc::clone(&self.shared))
     }
 }
 
-impl<T> Return<T> {
-    /// Puts a task before all that are queued.
-    pub(super) fn push(&self, task: T, share: Share) {
-        let mut returned = self.0.returned.lock().unwrap_or_else(PoisonError::into_inner);
-        returned.push_back((task, share));
-        self.0.returns.store(returned.len(), Ordering::SeqCst);
-        drop(returned);
-        self.0.wake_one_unless_looked();
+impl<T> Requeue<T> {
+    /// Puts a task to the front of the queue.
+    pub(super) fn send(&self, task: T, share: Share) {
+        self.0.add(self.0.state.lock(), |state| state.requeued.push_back((task, share)));
     }
 }
 
-impl<T> Drop for Entrance<T> {
+impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.lanes.closed.store(true, Ordering::SeqCst);
-        self.lanes.asleep().drain(..).for_each(|thread| thread.unpark());
+        let mut state = self.shared.state.lock();
+        state.is_closed = true;
+        state.parked.drain(..).for_each(|worker| worker.unpark());
     }
 }
 
-impl<T> Clone for Exit<T> {
+impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
-        Self { lanes: Arc::clone(&self.lanes), spin: self.spin }
+        Self { shared: Arc::clone(&self.shared), idle_spin: self.idle_spin }
     }
 }
 
-impl<T> Exit<T> {
-    /// The next task, and what its share has been charged for it; `None` once the entrance has been dropped and the queue is
-    /// empty.
-    pub(super) fn next(&self) -> Option<(T, Charge)> {
+impl<T> Receiver<T> {
+    /// Waits for a task. Returns it with the charge to its share; `None` once the sender was dropped and the queue is empty.
+    pub(super) fn recv(&self) -> Option<(T, Charge)> {
+        let mut state = self.shared.state.lock();
+        state.searching += 1;
         loop {
-            self.lanes.looking.fetch_add(1, Ordering::SeqCst);
-            let found = self.look();
-            let was_last = self.lanes.looking.fetch_sub(1, Ordering::SeqCst) == 1;
-            fence(Ordering::SeqCst);
-            match found {
-                Ok(task) => {
-                    if was_last && self.len() > 0 {
-                        self.lanes.wake_one();
-                    }
-                    return Some(task);
+            let (task, is_closed);
+            (task, is_closed, state) = self.search(state);
+            state.searching -= 1;
+            if let Some(task) = task {
+                let worker = if state.len() > 0 { state.worker_to_wake() } else { None };
+                drop(state);
+                if let Some(worker) = worker {
+                    worker.unpark();
                 }
-                Err(Nothing::Ever) => return None,
-                Err(Nothing::Yet) => {}
+                return Some(task);
+            }
+            if is_closed {
+                return None;
             }
             let this = std::thread::current();
-            self.lanes.asleep().push(this.clone());
-            fence(Ordering::SeqCst);
-            // The entrance unparks whom it finds on the list when it is dropped, so that is seen here or there.
-            let last_look = self.lanes.take();
-            if matches!(last_look, Err(Nothing::Yet)) {
-                std::thread::park();
-            }
-            // It may have woken by itself. Whoever was woken for a task that another lane took sleeps again.
-            self.lanes.asleep().retain(|thread| thread.id() != this.id());
-            match last_look {
-                Ok(task) => return Some(task),
-                Err(Nothing::Ever) => return None,
-                Err(Nothing::Yet) => {}
-            }
+            state.parked.push(this.clone());
+            drop(state);
+            std::thread::park();
+            state = self.shared.state.lock();
+            // It may have woken without having been taken off the list.
+            state.parked.retain(|worker| worker.id() != this.id());
+            state.searching += 1;
         }
     }
 
-    /// A task that was taken has run for so long.
-    pub(super) fn done(&self, charge: Charge, took: Duration) {
-        self.lanes.queue().done(charge, took);
-    }
-
-    /// How many tasks wait.
-    pub(super) fn len(&self) -> usize {
-        self.lanes.waiting.load(Ordering::SeqCst) + self.lanes.returns.load(Ordering::SeqCst)
-    }
-
-    /// A task, if there is one.
-    pub(super) fn try_next(&self) -> Option<T> {
-        self.lanes.take().ok().map(|(task, _)| task)
-    }
-
-    fn look(&self) -> Result<(T, Charge), Nothing> {
-        let mut found = self.lanes.take();
-        if !self.spin.is_zero() && matches!(found, Err(Nothing::Yet)) {
+    /// Looks for a task, for as long as an idle worker spins. Returns whether the queue is closed as well.
+    fn search<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<T>>,
+    ) -> (Option<(T, Charge)>, bool, MutexGuard<'a, State<T>>) {
+        let mut task = self.shared.take(&mut state);
+        if task.is_none() && !self.idle_spin.is_zero() && !state.is_closed {
+            drop(state);
             let start = Instant::now();
-            while matches!(found, Err(Nothing::Yet)) && start.elapsed() < self.spin {
+            while self.shared.len.load(Ordering::Relaxed) == 0 && start.elapsed() < self.idle_spin {
                 std::hint::spin_loop();
-                found = self.lanes.take();
             }
+            state = self.shared.state.lock();
+            task = self.shared.take(&mut state);
         }
-        found
+        let is_closed = state.is_closed;
+        (task, is_closed, state)
+    }
+
+    /// Charges the task's share for the time that the task has run.
+    pub(super) fn complete(&self, charge: Charge, ran: Duration) {
+        self.shared.state.lock().queue.complete(charge, ran);
+    }
+
+    /// Returns the number of tasks in the queue.
+    pub(super) fn len(&self) -> usize {
+        self.shared.state.lock().len()
+    }
+
+    /// Takes a task without waiting.
+    pub(super) fn try_recv(&self) -> Option<T> {
+        let mut state = self.shared.state.lock();
+        self.shared.take(&mut state).map(|(task, _)| task)
     }
 }
 
@@ -236,39 +213,39 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicU64;
 
-    /// Every task is done, whether lanes look or sleep when it comes, and lanes end with the entrance. A wake-up that
-    /// gets lost leaves a task undone until the next push, so each is waited for before the next is pushed.
+    /// Every task is run, whether workers search or sleep when it comes, and workers end with the sender. A wake-up that
+    /// is lost leaves a task in the queue until the next one is sent, so each is waited for before the next is sent.
     #[test]
     fn no_wake_up_is_lost() {
-        for spin in [Duration::ZERO, Duration::from_micros(5)] {
-            let (entrance, exit) = queue(64, spin);
+        for idle_spin in [Duration::ZERO, Duration::from_micros(5)] {
+            let (sender, receiver) = channel(64, idle_spin);
             let done = Arc::new(AtomicU64::new(0));
-            let lanes: Vec<_> = (0..3)
+            let workers: Vec<_> = (0..3)
                 .map(|_| {
-                    let (exit, done) = (exit.clone(), Arc::clone(&done));
+                    let (receiver, done) = (receiver.clone(), Arc::clone(&done));
                     std::thread::spawn(move || {
-                        while let Some((task, charge)) = exit.next() {
-                            exit.done(charge, Duration::ZERO);
+                        while let Some((task, charge)) = receiver.recv() {
+                            receiver.complete(charge, Duration::ZERO);
                             done.fetch_add(task, Ordering::SeqCst);
                         }
                     })
                 })
                 .collect();
-            drop(exit);
-            let mut pushed = 0;
+            drop(receiver);
+            let mut sent = 0;
             for round in 0..2_000_u64 {
                 for _ in 0..=round % 4 {
-                    entrance.push(1, Turn::default()).unwrap();
-                    pushed += 1;
+                    sender.send(1, QueueKey::default()).unwrap();
+                    sent += 1;
                 }
                 let start = Instant::now();
-                while done.load(Ordering::SeqCst) < pushed {
+                while done.load(Ordering::SeqCst) < sent {
                     assert!(start.elapsed() < Duration::from_secs(60), "a task was left in the queue");
                     std::thread::yield_now();
                 }
             }
-            drop(entrance);
-            lanes.into_iter().for_each(|lane| lane.join().unwrap());
+            drop(sender);
+            workers.into_iter().for_each(|worker| worker.join().unwrap());
         }
     }
 }

@@ -1,23 +1,23 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// How many jobs a backend can hold, and how many it holds just now.
+/// The capacity and occupancy of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct PoolStatus {
-    /// Whether it takes jobs at all: not once its device is lost or its threads have ended.
+    /// Whether the backend accepts jobs; `false` once its device is lost or its threads have ended.
     pub up: bool,
-    /// Jobs that run at one time.
-    pub lanes: usize,
-    /// Workers that take jobs: as many as `lanes`, but for those that are being restarted after a panic.
+    /// Worker threads, each of which runs one job at a time.
+    pub workers: usize,
+    /// Workers that take jobs; those restarting after a panic do not.
     pub alive: usize,
-    /// How often a worker was restarted because something other than a kernel had panicked on it.
+    /// Restarts of workers after a panic outside of the kernels.
     pub restarts: u64,
-    /// Jobs that it holds at one time: those that run, and those that wait before the lanes.
-    pub slots: usize,
-    /// Jobs that wait before the lanes, those among them that wait for memory of the device.
+    /// Jobs that the backend accepts at one time, running and queued.
+    pub capacity: usize,
+    /// Jobs that wait in the queue or for device memory.
     pub queued: usize,
-    /// The other jobs that hold a slot. They run; small ones do so on their caller's thread, so there may be more of them
-    /// than lanes. A slot that a caller has reserved and not yet used counts as well.
+    /// Jobs that hold a permit and are not queued. Small jobs run on the caller's thread, so there may be more of them than
+    /// workers. A permit that a service has reserved and not used yet counts as well.
     pub running: usize,
 }

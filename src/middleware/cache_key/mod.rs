@@ -23,7 +23,7 @@
 //! Requests are found by a digest of 128 bits ([XXH3], seeded for each process) and then compared in full: if two keys have
 //! the same digest, one of them is not cached or coalesced.
 //!
-//! The key of kernels is [`PureKernels`](crate::service::PureKernels).
+//! For kernels it is [`KernelCacheKey`](crate::service::KernelCacheKey).
 //!
 //! [`CacheLayer`]: super::CacheLayer
 //! [`CoalesceLayer`]: super::CoalesceLayer

@@ -10,12 +10,13 @@ use super::mailbox::{Mailbox, MailboxPermit};
 use super::messages::AcceptedMessage;
 use super::reply::Reply;
 use super::{ActorError, ExecuteKernel, ExecuteMetadata, GetKernelInfo, GetStats, KernelActorConfig, ListKernels};
+use crate::backends::Local;
 use crate::error::AnyError;
 use crate::request::metadata::RequestMetadata;
 use crate::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
 
-/// Runs kernels. See the [module](super).
-pub struct KernelActor<S = KernelService> {
+/// An actor that runs kernels. See the [module](super).
+pub struct KernelActor<S = KernelService<Local>> {
     // An actor must be `Unpin`, a service need not be.
     service: Box<S>,
     registry: Arc<KernelRegistry>,

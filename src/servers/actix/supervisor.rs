@@ -9,6 +9,7 @@ use tower_service::Service;
 use super::mailbox::{Mailbox, MailboxPermit};
 use super::messages::AcceptedMessage;
 use super::{ActorError, ActorStats, ExecuteKernel, ExecuteResult, KernelActor, KernelActorConfig};
+use crate::backends::Local;
 use crate::error::AnyError;
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
@@ -49,7 +50,7 @@ pub enum DispatchStrategy {
 ///     assert_eq!(result.await.unwrap().output, serde_json::json!({"y": [12.0]}));
 /// });
 /// ```
-pub struct KernelActorSupervisor<S: 'static = KernelService> {
+pub struct KernelActorSupervisor<S: 'static = KernelService<Local>> {
     service: S,
     registry: Arc<KernelRegistry>,
     strategy: DispatchStrategy,

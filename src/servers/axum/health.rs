@@ -18,7 +18,7 @@ use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
 #[cfg(feature = "cuda")]
 use crate::cuda::GpuReading;
 use crate::error::{AnyError, ClientMessage, ErrorKind};
-use crate::middleware::circuit_breaker::{CircuitState, CircuitSnapshot};
+use crate::middleware::circuit_breaker::{CircuitSnapshot, CircuitState};
 use crate::pipeline::PipelineHandle;
 use crate::request::request_id::RequestId;
 #[cfg(feature = "cuda")]
@@ -246,7 +246,7 @@ fn cpu_status(pool: &PoolStatus) -> Status {
     match pool.alive {
         0 => Status::Unhealthy,
         _ if !pool.up => Status::Unhealthy,
-        alive if alive < pool.lanes => Status::Degraded,
+        alive if alive < pool.workers => Status::Degraded,
         _ => Status::Healthy,
     }
 }
@@ -256,7 +256,7 @@ fn cuda_status(cuda: &CudaState, registry: &KernelRegistry) -> Status {
     match cuda {
         CudaState::Off { .. } => Status::Off,
         #[cfg(feature = "cuda")]
-        CudaState::On { .. } if cuda.troubles().is_empty() => Status::Healthy,
+        CudaState::On { .. } if cuda.problems().is_empty() => Status::Healthy,
         #[cfg(feature = "cuda")]
         CudaState::On { .. } if is_missed(cuda, registry) => Status::Unhealthy,
         // Kernels run on other devices or on the CPU, more slowly.
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_cpu_without_all_of_its_workers_is_degraded_and_without_any_is_unhealthy() {
-        let all = PoolStatus { up: true, lanes: 2, alive: 2, restarts: 3, slots: 4, queued: 0, running: 0 };
+        let all = PoolStatus { up: true, workers: 2, alive: 2, restarts: 3, capacity: 4, queued: 0, running: 0 };
         let problems = |pool| CpuStatus { processors: 2, pool }.problems();
         assert_eq!((cpu_status(&all), problems(all).len()), (Status::Healthy, 0), "what is over is over");
         let some = PoolStatus { alive: 1, ..all };
@@ -425,7 +425,7 @@ mod tests {
 
         let device =
             DeviceInfo { ordinal: 0, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
-        let pool = PoolStatus { up: true, lanes: 1, alive: 1, restarts: 0, slots: 1, queued: 0, running: 0 };
+        let pool = PoolStatus { up: true, workers: 1, alive: 1, restarts: 0, capacity: 1, queued: 0, running: 0 };
         let usage = CudaUsage::default();
         let well = CudaStatus { device: device.clone(), lost: None, pool, usage };
         let pool = PoolStatus { up: false, ..pool };
@@ -438,10 +438,10 @@ mod tests {
         let registry = registry();
         assert_eq!(cuda_status(&well, &registry), Status::Healthy);
         assert_eq!(cuda_status(&lost, &registry), Status::Degraded);
-        assert_eq!(cuda_status(&CudaState::Off { off: "no driver".into() }, &registry), Status::Off);
+        assert_eq!(cuda_status(&CudaState::Off { reason: "no driver".into() }, &registry), Status::Off);
         registry.register(OnCudaAlone).unwrap();
         assert_eq!(cuda_status(&lost, &registry), Status::Unhealthy);
         assert_eq!(cuda_status(&one_of_two, &registry), Status::Degraded, "the other one goes on");
-        assert_eq!(one_of_two.troubles(), ["it fell off the bus"]);
+        assert_eq!(one_of_two.problems(), ["it fell off the bus"]);
     }
 }

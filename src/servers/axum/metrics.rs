@@ -182,14 +182,14 @@ impl Collector for Backends {
                 .try_for_each(|(labels, pool)| family.encode_family(labels)?.encode_gauge(&(value(pool) as u64)))
         };
         family("backend_up", "1 if the backend accepts jobs, 0 if it is lost", |pool| usize::from(pool.up))?;
-        family("backend_lanes", "Jobs that run at one time", |pool| pool.lanes)?;
-        let help = "Workers that take jobs: as many as lanes, but for those that are being restarted after a panic";
+        family("backend_workers", "Worker threads, each of which runs one job at a time", |pool| pool.workers)?;
+        let help = "Worker threads that take jobs; those restarting after a panic do not";
         family("backend_workers_alive", help, |pool| pool.alive)?;
-        family("backend_slots", "Jobs that the backend holds at one time, those that wait included", |pool| {
-            pool.slots
+        family("backend_capacity", "Jobs that the backend accepts at one time, running and queued", |pool| {
+            pool.capacity
         })?;
-        family("backend_queued", "Jobs that wait before the lanes", |pool| pool.queued)?;
-        family("backend_running", "Jobs that hold a slot and do not wait", |pool| pool.running)?;
+        family("backend_queued", "Jobs that wait in the queue", |pool| pool.queued)?;
+        family("backend_running", "Jobs that hold a permit and are not queued", |pool| pool.running)?;
         let help = "Restarts of workers after a panic outside of the kernels";
         let mut restarts = encoder.encode_descriptor("backend_worker_restarts", help, None, MetricType::Counter)?;
         for (labels, pool) in &pools {
@@ -261,7 +261,7 @@ mod tests {
         let device =
             DeviceInfo { ordinal: 3, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
         let mut status = Local::detect().status();
-        let pool = PoolStatus { up: false, lanes: 4, alive: 0, restarts: 1, slots: 260, queued: 0, running: 2 };
+        let pool = PoolStatus { up: false, workers: 4, alive: 0, restarts: 1, capacity: 260, queued: 0, running: 2 };
         let mut usage = CudaUsage::default();
         (usage.device_capacity, usage.device_reserved, usage.pinned_in_use) = (1 << 36, 4096, 1 << 20);
         (usage.waiting, usage.waits, usage.rejections) = (2, 17, 3);
@@ -281,11 +281,11 @@ mod tests {
             r#"kernel_backend_up{backend="CPU"} 1"#,
             r#"kernel_backend_up{backend="CUDA",device="3"} 0"#,
             r#"kernel_backend_up{backend="CUDA",device="5"} 1"#,
-            r#"kernel_backend_lanes{backend="CUDA",device="3"} 4"#,
+            r#"kernel_backend_workers{backend="CUDA",device="3"} 4"#,
             r#"kernel_backend_workers_alive{backend="CUDA",device="3"} 0"#,
             r#"kernel_backend_workers_alive{backend="CUDA",device="5"} 4"#,
             r#"kernel_backend_worker_restarts_total{backend="CUDA",device="3"} 1"#,
-            r#"kernel_backend_slots{backend="CUDA",device="3"} 260"#,
+            r#"kernel_backend_capacity{backend="CUDA",device="3"} 260"#,
             r#"kernel_backend_queued{backend="CUDA",device="3"} 0"#,
             r#"kernel_backend_running{backend="CUDA",device="3"} 2"#,
             r#"kernel_device_memory_capacity_bytes{device="3"} 68719476736"#,

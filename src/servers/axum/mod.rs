@@ -182,10 +182,10 @@
 //! | `kernel_registered` | gauge | `domain`, `mode` | registered kernels |
 //! | `kernel_http_responses_total` | counter | `code` | responses of execute requests, including those rejected before the service was called |
 //! | `kernel_backend_up` | gauge | `backend`, `device` | 1 if the backend accepts jobs, 0 if it is lost |
-//! | `kernel_backend_lanes` | gauge | `backend`, `device` | jobs that run at one time |
-//! | `kernel_backend_slots` | gauge | `backend`, `device` | jobs that it holds at one time, those that wait before the lanes included |
-//! | `kernel_backend_queued` | gauge | `backend`, `device` | jobs that wait before the lanes |
-//! | `kernel_backend_running` | gauge | `backend`, `device` | the other jobs that hold a slot |
+//! | `kernel_backend_workers` | gauge | `backend`, `device` | worker threads, each of which runs one job at a time |
+//! | `kernel_backend_capacity` | gauge | `backend`, `device` | jobs that the backend accepts at one time, running and queued |
+//! | `kernel_backend_queued` | gauge | `backend`, `device` | jobs that wait in the queue |
+//! | `kernel_backend_running` | gauge | `backend`, `device` | jobs that hold a permit and are not queued |
 //!
 //! | `kernel_connections` | gauge | `listener` | open connections |
 //! | `kernel_connections_accepted_total` | counter | `listener` | accepted connections |
@@ -199,7 +199,7 @@
 //!
 //! Those of the backends are there where the router knows its [devices](KernelRouter::with_service); the CPU has no
 //! label `device`. When all slots are taken, further requests wait in front of the service and are in no gauge:
-//! `kernel_backend_queued` over `kernel_backend_lanes` says how many rounds of work a newcomer waits for, and is what
+//! `kernel_backend_queued` over `kernel_backend_workers` says how many rounds of work a new request waits for, and is what
 //! to add replicas by.
 //!
 //! With `KernelRouter::tls` (feature `tls`):

@@ -28,10 +28,11 @@ use crate::error::{AnyError, ErrorKind};
 use crate::hyper::Connections;
 use crate::layers::{MetricsLayer, TimeoutLayer};
 use crate::middleware::metrics::MetricsHandle;
+use crate::pipeline::KernelSource;
 use crate::pipeline::PipelineHandle;
 use crate::request::request_id::RequestId;
 use crate::servers::http::{Limits, Problem, limit_setters};
-use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource};
+use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// Default timeout of a request, including the wait for readiness.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,7 +48,7 @@ type OptionalTls = ();
 
 /// Builds an [`axum::Router`](::axum::Router) for kernels, over any `Service<KernelRequest>`. The [module](super) lists
 /// its routes.
-pub struct KernelRouter<S = KernelService> {
+pub struct KernelRouter<S = KernelService<Local>> {
     service: S,
     /// Metrics of the router, if the service has none.
     metrics: Option<MetricsHandle>,

@@ -17,8 +17,8 @@ use tower_service::Service;
 
 use super::MAX_QUESTION_BYTES;
 use super::proto::kernel_server::SERVICE_NAME;
+use crate::pipeline::KernelSource;
 use crate::servers::devices::out_of_service;
-use crate::service::KernelSource;
 
 /// The standard's [`grpc.health.v1.Health`](https://grpc.io/docs/guides/health-checking/): says of the whole server (the
 /// empty name) and of `tower_kernels.v1.Kernel` whether they serve.

@@ -17,13 +17,13 @@ use super::health::HealthService;
 use super::memory::{CallMemory, RequestBody};
 use super::shutdown::StreamShutdown;
 use super::status::Rejection;
+use crate::backends::Local;
 use crate::error::AnyError;
 use crate::middleware::tracing::RequestScope;
+use crate::pipeline::KernelSource;
 use crate::request::metadata::{HeaderFormat, RequestMetadata};
 use crate::request::request_id::RequestId;
-use crate::service::{
-    HostMemory, InvalidInput, KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource,
-};
+use crate::service::{HostMemory, InvalidInput, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// What a [`KernelGrpcServer`] serves: every cloneable service of kernel requests whose error says what it means.
 ///
@@ -41,7 +41,7 @@ impl<S> Pipeline for S where
 
 /// Makes the gRPC service `tower_kernels.v1.Kernel`; the [module](super) has an example.
 #[derive(Clone)]
-pub struct KernelGrpcServer<S = KernelService> {
+pub struct KernelGrpcServer<S = KernelService<Local>> {
     service: S,
     registry: Arc<KernelRegistry>,
     health: HealthService,

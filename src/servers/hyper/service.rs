@@ -15,13 +15,15 @@ use serde::Serialize;
 use tower_service::Service;
 use tracing::Instrument;
 
+use crate::backends::Local;
 use crate::error::{AnyError, ErrorKind};
 use crate::middleware::metrics::MetricsHandle;
 use crate::middleware::tracing::RequestScope;
+use crate::pipeline::KernelSource;
 use crate::request::request_id::RequestId;
 use crate::servers::http::{Limits, Problem, ResponseBody, Target, document, execute, limit_setters};
 use crate::servers::unread_body::UnreadBody;
-use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource};
+use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// A `Service<KernelRequest>` as a service of hyper's. See the [module](super) for what it answers.
 ///
@@ -34,7 +36,7 @@ pub struct KernelHttpService<S> {
     limits: Limits,
 }
 
-impl KernelHttpService<KernelService> {
+impl KernelHttpService<KernelService<Local>> {
     /// The kernels of `registry`, on the backend that [`KernelService::new`] chooses and with no layers.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
         let service = KernelService::new(registry);

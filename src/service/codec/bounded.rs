@@ -1,44 +1,44 @@
-//! Bounds on the encoding of an output: its size, the memory that it may take, and the time.
+//! Bounds the encoding of an output: its size, its memory, and its time.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 
 use crate::service::{HostReservation, KernelError, RunContext};
 
-/// Bytes written between two looks at whether to go on.
+/// Bytes written between two checks.
 const INTERVAL: usize = 64 << 10;
 
-/// What the first allocation of a document is where nothing is known of its length.
+/// The first allocation of a document of unknown length.
 const INITIAL: usize = 128;
 
-/// A document in the making. It ends with an error as soon as it is longer than a response may be, takes memory that the
-/// request cannot have, or nobody waits for it any more.
+/// Writes a document. It fails as soon as the document is longer than a response may be, its memory cannot be reserved, or the
+/// request was cancelled or is late.
 pub(super) struct BoundedWriter<'a> {
     document: Vec<u8>,
-    /// The length up to which there is room and nothing to look at.
+    /// The length up to which there is capacity and no check is due.
     unchecked: usize,
     context: &'a RunContext<'a>,
     error: Option<KernelError>,
 }
 
 impl<'a> BoundedWriter<'a> {
-    /// Begins a document that is expected to have no more than `expected` bytes; that much has been reserved.
+    /// Starts a document of at most `expected` bytes, which were reserved.
     pub(super) fn new(expected: usize, context: &'a RunContext<'a>) -> Self {
         let document = Vec::with_capacity(expected.max(INITIAL));
         let unchecked = within_limit(document.capacity().min(INTERVAL) as u64, context);
         Self { unchecked: usize::try_from(unchecked).unwrap_or(usize::MAX), document, context, error: None }
     }
 
-    /// The document, in no more memory than it needs.
+    /// Returns the document without much unused capacity.
     pub(super) fn finish(mut self) -> Vec<u8> {
-        // Small ones do not live long enough for it to matter.
+        // Small documents do not live long enough for it to matter.
         if self.document.capacity() - self.document.len() > INTERVAL {
             self.document.shrink_to_fit();
         }
         self.document
     }
 
-    /// Why it could not be written, where that is one of the bounds.
+    /// Returns the bound that stopped the writing, if one did.
     pub(super) fn into_error(self) -> Option<KernelError> {
         self.error
     }
@@ -88,13 +88,13 @@ impl io::Write for BoundedWriter<'_> {
     }
 }
 
-/// The bounds of tensors in the making, over all of them.
+/// Bounds the writing of tensors, over all of them.
 pub(super) struct TensorBounds<'a> {
-    /// Bytes of all tensors so far.
+    /// Bytes of all tensors so far, copied and shared.
     length: Cell<u64>,
-    /// The length up to which there is nothing to look at.
+    /// The length up to which no check is due.
     unchecked: Cell<u64>,
-    /// Bytes that were copied, and not yet charged to the request.
+    /// Copied bytes that were not reserved yet.
     copied: Cell<u64>,
     context: &'a RunContext<'a>,
     error: RefCell<Option<KernelError>>,
@@ -106,14 +106,14 @@ impl<'a> TensorBounds<'a> {
         Self { length: Cell::new(0), unchecked, copied: Cell::new(0), context, error: RefCell::new(None) }
     }
 
-    /// Counts elements that are copied into a tensor. Answers whether to go on.
+    /// Counts elements that are copied into a tensor. Returns whether to go on.
     #[inline]
     pub(super) fn copy(&self, bytes: usize) -> bool {
         self.copied.set(self.copied.get() + bytes as u64);
         self.add(bytes)
     }
 
-    /// Counts elements that a tensor shares with the output. Answers whether to go on.
+    /// Counts elements that a tensor shares with the output. Returns whether to go on.
     #[inline]
     pub(super) fn add(&self, bytes: usize) -> bool {
         self.length.set(self.length.get() + bytes as u64);
@@ -136,14 +136,14 @@ impl<'a> TensorBounds<'a> {
             return Err(KernelError::ResponseTooLarge { max });
         }
         if let Some(memory) = memory {
-            // Twice, as an array that grows has room for as much again.
+            // Twice, as a growing array can have as much unused capacity.
             memory.grow(2 * self.copied.take())?;
         }
         self.unchecked.set((self.length.get() + INTERVAL as u64).min(max));
         Ok(())
     }
 
-    /// Why they could not be written, where that is one of the bounds.
+    /// Returns the bound that stopped the writing, if one did.
     pub(super) fn into_error(self) -> Option<KernelError> {
         self.error.into_inner()
     }

@@ -1,4 +1,4 @@
-//! How a [`Buffer`] is read and written: as an array in JSON, as raw little-endian bytes in tensors.
+//! Serializes and deserializes [`Buffer`]: as an array in JSON, as little-endian bytes in tensors.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,8 +11,8 @@ use super::deadline::read_all;
 use super::{memory, zero_copy};
 use crate::buffer::{Buffer, DType, Element};
 
-/// The dtype of the [`Buffer`] that serde announces by this name.
-pub(super) fn announced(name: &str) -> Option<DType> {
+/// Returns the dtype of the [`Buffer`] whose newtype name this is.
+pub(super) fn buffer_dtype(name: &str) -> Option<DType> {
     [
         (u8::BUFFER, DType::U8),
         (u32::BUFFER, DType::U32),
@@ -26,7 +26,7 @@ pub(super) fn announced(name: &str) -> Option<DType> {
     .find_map(|(this, dtype)| (this == name).then_some(dtype))
 }
 
-/// Text formats get a sequence, binary ones a newtype over the little-endian bytes.
+/// Serializes as a sequence in text formats, and as a newtype over the little-endian bytes in binary ones.
 impl<T: Element> Serialize for Buffer<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
@@ -73,14 +73,14 @@ impl<'de, T: Element> Visitor<'de> for Elements<T> {
     }
 }
 
-/// Gives back what an array that has grown has room for, where it is much.
+/// Shrinks a grown array's allocation if much of it is unused.
 pub(super) fn shrink<T>(elements: &mut Vec<T>) {
     if (elements.capacity() - elements.len()) * size_of::<T>() > 64 << 10 {
         elements.shrink_to_fit();
     }
 }
 
-/// Reads the little-endian bytes of an array.
+/// Decodes the little-endian bytes of an array.
 pub(super) struct RawBytes<T>(PhantomData<T>);
 
 impl<T> RawBytes<T> {
@@ -108,7 +108,7 @@ impl<'de, T: Element> Visitor<'de> for RawBytes<T> {
         deserializer.deserialize_bytes(self)
     }
 
-    /// Integers of another type than the array's.
+    /// Converts integers of another dtype than the array's.
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Buffer<T>, A::Error> {
         Elements(PhantomData).visit_seq(seq).map(Buffer::from)
     }

@@ -1,8 +1,8 @@
-//! Ends the decoding of an input whose deadline has passed.
+//! Stops the decoding of an input once its deadline has passed.
 //!
-//! serde gives a `Deserialize` no way to be passed anything, so the deadline is put where the decoding thread finds it, as
-//! [`memory`](super::memory) is. Long sequences look at it from time to time. The deadline is the request's own, or else
-//! the server's longest, so that no input holds a worker for longer than a kernel could.
+//! serde cannot pass context to a `Deserialize`, so the deadline is in a thread-local, as [`memory`](super::memory) is. Long
+//! sequences check it from time to time. It is the request's deadline or else the server's maximum, so that no input occupies
+//! a worker for longer than a kernel could.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -22,19 +22,19 @@ struct State {
     passed: bool,
 }
 
-/// A decoding has been given up, as its deadline has passed.
+/// The error of a decoding that was stopped at its deadline.
 #[derive(Debug)]
-pub(crate) struct Passed;
+pub(crate) struct DeadlinePassed;
 
-/// Decodes until `deadline`. Whatever error the decoding itself ends with, it is [`Passed`] once that has been seen.
-pub(crate) fn until<T, E>(
+/// Runs `decode` until `deadline`. Any error is replaced by [`DeadlinePassed`] once the deadline was found to have passed.
+pub(crate) fn decode_until<T, E>(
     deadline: Option<Instant>,
     decode: impl FnOnce() -> Result<T, E>,
-) -> Result<Result<T, E>, Passed> {
-    /// However `decode` ends, the thread goes back to what it had before.
-    struct Before(State);
+) -> Result<Result<T, E>, DeadlinePassed> {
+    /// Restores the previous value when `decode` ends, by a panic as well.
+    struct Restore(State);
 
-    impl Drop for Before {
+    impl Drop for Restore {
         fn drop(&mut self) {
             STATE.set(self.0);
         }
@@ -43,12 +43,12 @@ pub(crate) fn until<T, E>(
     if deadline.is_none() {
         return Ok(decode());
     }
-    let _before = Before(STATE.replace(State { deadline, passed: false }));
+    let _restore = Restore(STATE.replace(State { deadline, passed: false }));
     let decoded = decode();
-    if decoded.is_err() && has_passed() { Err(Passed) } else { Ok(decoded) }
+    if decoded.is_err() && has_passed() { Err(DeadlinePassed) } else { Ok(decoded) }
 }
 
-/// Whether the deadline of what this thread decodes has been seen to have passed.
+/// Returns whether this thread's decoding was found to be past its deadline.
 pub(super) fn has_passed() -> bool {
     STATE.get().passed
 }
@@ -62,10 +62,10 @@ fn check<E: Error>() -> Result<(), E> {
     Ok(())
 }
 
-/// Elements between two looks at the clock.
+/// Elements between two checks of the deadline.
 const STRIDE: usize = 4096;
 
-/// Reads a sequence, however long it is.
+/// Reads a sequence of any length, and checks the deadline on the way.
 pub(crate) fn read_all<'de, T, A>(mut seq: A) -> Result<Vec<T>, A::Error>
 where
     T: Deserialize<'de>,
@@ -83,7 +83,7 @@ where
     Ok(elements)
 }
 
-/// Reads an optional sequence of anything. For `#[serde(default, deserialize_with)]` on a field that can be long and is no
+/// Reads an optional sequence, as [`read_all`] does. For `#[serde(default, deserialize_with)]` on long fields that are not a
 /// [`Buffer`](super::Buffer).
 pub(crate) fn optional_sequence<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where
@@ -121,7 +121,7 @@ mod tests {
 
     use serde::Deserialize;
 
-    use super::{optional_sequence, until};
+    use super::{decode_until, optional_sequence};
     use crate::service::codec::decode_json;
     use crate::service::{Buffer, FloatArray};
 
@@ -136,17 +136,20 @@ mod tests {
         let past = std::time::Instant::now().checked_sub(Duration::from_millis(1));
         let numbers = |count: usize| format!("[{}0]", "0,".repeat(count));
         let long = numbers(100_000);
-        assert!(until(past, || decode_json::<Buffer<f32>>(long.as_bytes())).is_err());
-        assert!(until(past, || decode_json::<FloatArray>(long.as_bytes())).is_err());
+        assert!(decode_until(past, || decode_json::<Buffer<f32>>(long.as_bytes())).is_err());
+        assert!(decode_until(past, || decode_json::<FloatArray>(long.as_bytes())).is_err());
         let edges = format!(r#"{{"edges": [{}[0, 1]]}}"#, "[0, 1],".repeat(100_000));
-        assert!(until(past, || decode_json::<Edges>(edges.as_bytes())).is_err());
+        assert!(decode_until(past, || decode_json::<Edges>(edges.as_bytes())).is_err());
         // Nothing is left to the thread, and without a deadline nothing is given up.
         assert_eq!(
-            until(None, || decode_json::<Edges>(edges.as_bytes())).unwrap().unwrap().edges.unwrap().len(),
+            decode_until(None, || decode_json::<Edges>(edges.as_bytes())).unwrap().unwrap().edges.unwrap().len(),
             100_001
         );
-        assert_eq!(until(past, || decode_json::<Buffer<f32>>(numbers(9).as_bytes())).unwrap().unwrap().len(), 10);
-        let wrong = until(past, || decode_json::<Buffer<f32>>(b"[true]")).unwrap().unwrap_err();
+        assert_eq!(
+            decode_until(past, || decode_json::<Buffer<f32>>(numbers(9).as_bytes())).unwrap().unwrap().len(),
+            10
+        );
+        let wrong = decode_until(past, || decode_json::<Buffer<f32>>(b"[true]")).unwrap().unwrap_err();
         assert_eq!(wrong.field, "[0]");
         assert_eq!(decode_json::<Edges>(b"{}").unwrap().edges, None);
         assert_eq!(decode_json::<Edges>(br#"{"edges": null}"#).unwrap().edges, None);

@@ -1,4 +1,4 @@
-//! [`FloatArray`]: one number or an array, in the precision that it came in.
+//! [`FloatArray`]: a number or an array of numbers, in either precision.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ use super::buffer::RawBytes;
 use super::deadline::read_all;
 use super::{Buffer, Element};
 
-/// How [`FloatArray`] announce themselves to the tensor codec, which then answers with a map of one entry: from the dtype's
-/// name to the bytes.
+/// The newtype name by which the tensor codec recognises a [`FloatArray`]. It then passes a map of one entry, from the name of
+/// the dtype to the bytes.
 pub(super) const ANNOUNCED: &str = "tower_kernels::FloatArray";
 
-/// One number for all, or an array of numbers in single or double precision.
+/// A number, or an array of numbers in single or double precision.
 ///
-/// For kernels that work in either precision and broadcast. JSON numbers are double. A tensor is one number where it has
-/// rank 0 or shape `[1]`, and an array where it has rank 1; its dtype is `float32` or `float64`.
+/// For kernels that work in either precision and broadcast. JSON numbers are double precision. A tensor of rank 0 or shape
+/// `[1]` is a number, and one of rank 1 an array; its dtype is `float32` or `float64`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum FloatArray {
-    /// One number for all.
+    /// A number, which is broadcast.
     One(f64),
     /// An array in single precision.
     F32(Buffer<f32>),
@@ -31,7 +31,7 @@ pub enum FloatArray {
 }
 
 impl FloatArray {
-    /// The length of an array; `None` for one number, which fits any.
+    /// Returns the length of an array; `None` for a number, which is broadcast to any length.
     pub fn array_len(&self) -> Option<usize> {
         match self {
             Self::One(_) => None,

@@ -1,4 +1,4 @@
-//! JSON in and out.
+//! Decodes inputs from JSON and encodes outputs as JSON.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,10 +8,10 @@ use super::deadline::has_passed;
 use super::object::ObjectOnly;
 use crate::service::{InvalidInput, KernelError, RunContext};
 
-/// What some editors and shells write before a text in UTF-8.
+/// The UTF-8 byte order mark, which some editors and shells write.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Reads a kernel's input, past a byte order mark; an error names the field.
+/// Decodes an input. It skips a byte order mark. An error names the field.
 pub(crate) fn decode_json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, InvalidInput> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -41,7 +41,7 @@ fn tracked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Option<InvalidInput> {
     })
 }
 
-/// serde says which field is missing or unknown in its message alone.
+/// Returns the field that is missing or unknown, which serde names only in its message.
 fn quoted_field(reason: &str) -> Option<&str> {
     let rest = ["missing field `", "unknown field `", "duplicate field `"]
         .iter()
@@ -49,10 +49,10 @@ fn quoted_field(reason: &str) -> Option<&str> {
     rest.split_once('`').map(|(field, _)| field)
 }
 
-/// The most bytes of decoded values that a document of JSON can stand for: 8 for each number, and no more than its own
-/// length for texts. Inputs with structs or collections as elements can take more.
+/// Returns the maximum size in bytes of the values in a JSON document: 8 for each number, and at most its own length for
+/// strings. Inputs whose elements are structs or collections can take more.
 pub(crate) fn decoded_size(document: &[u8]) -> u64 {
-    /// Below this a count is not worth it.
+    /// Smaller documents are not worth counting.
     const SMALL: usize = 4 << 10;
     // A number of an array has at least one digit and a separator.
     let most_values = document.len() as u64 / 2 + 1;
@@ -64,8 +64,7 @@ pub(crate) fn decoded_size(document: &[u8]) -> u64 {
     (8 * values).max(document.len() as u64)
 }
 
-/// Writes a kernel's output, of which `expected` bytes have been reserved. Numbers that JSON has no word for (NaN, the
-/// infinities) become `null`.
+/// Encodes an output, for which `expected` bytes were reserved. NaN and infinities become `null`.
 pub(crate) fn encode_json<T: Serialize>(
     output: &T,
     expected: usize,

@@ -1,11 +1,10 @@
-//! Where decoding puts large arrays that it has to copy: into memory of the backend that will run the job, where it has
-//! any.
+//! Decodes large arrays into pinned memory of the backend that runs the job.
 //!
-//! serde gives a `Deserialize` no way to be passed anything, and the inputs that hold the [`Buffer`](super::Buffer)s are
-//! the kernels' own types. So the memory is put where the decoding thread finds it, for as long as that decodes.
+//! serde cannot pass context to a `Deserialize`, and the inputs that hold the [`Buffer`](super::Buffer)s are the kernels' own
+//! types. So the memory is in a thread-local while the thread decodes.
 
 #[cfg(feature = "cuda")]
-pub(crate) use pinned::{PinnedMemory, copy_of, within};
+pub(crate) use pinned::{PinnedMemory, copy_of, decode_within};
 
 #[cfg(feature = "cuda")]
 mod pinned {
@@ -18,33 +17,33 @@ mod pinned {
         static MEMORY: RefCell<Option<PinnedMemory>> = const { RefCell::new(None) };
     }
 
-    /// Decodes, with `memory` for large arrays that have to be copied.
-    pub(crate) fn within<R>(memory: Option<&PinnedMemory>, decode: impl FnOnce() -> R) -> R {
-        /// However `decode` ends, the thread goes back to what it had before.
-        struct Before(Option<PinnedMemory>);
+    /// Runs `decode` with `memory` for large arrays that have to be copied.
+    pub(crate) fn decode_within<R>(memory: Option<&PinnedMemory>, decode: impl FnOnce() -> R) -> R {
+        /// Restores the previous value when `decode` ends, by a panic as well.
+        struct Restore(Option<PinnedMemory>);
 
-        impl Drop for Before {
+        impl Drop for Restore {
             fn drop(&mut self) {
                 MEMORY.replace(self.0.take());
             }
         }
 
         let Some(memory) = memory else { return decode() };
-        let _before = Before(MEMORY.replace(Some(memory.clone())));
+        let _restore = Restore(MEMORY.replace(Some(memory.clone())));
         decode()
     }
 
-    /// An array of these bytes in the memory that this thread decodes into. `None` where there is none, or not for so
-    /// few, or none left.
+    /// Copies `bytes` into the memory that this thread decodes into. `None` if there is none, if they are too few, and if
+    /// none is free.
     pub(crate) fn copy_of<T: Element>(bytes: &[u8]) -> Option<Buffer<T>> {
         MEMORY.with_borrow(|memory| memory.as_ref()?.copy_of_large(bytes))
     }
 }
 
 #[cfg(not(feature = "cuda"))]
-pub(crate) use none::{PinnedMemory, copy_of, within};
+pub(crate) use none::{PinnedMemory, copy_of, decode_within};
 
-/// No backend has memory of its own.
+/// Without CUDA, no backend has pinned memory.
 #[cfg(not(feature = "cuda"))]
 mod none {
     use crate::service::Buffer;
@@ -52,7 +51,7 @@ mod none {
     #[derive(Debug)]
     pub(crate) enum PinnedMemory {}
 
-    pub(crate) fn within<R>(_: Option<&PinnedMemory>, decode: impl FnOnce() -> R) -> R {
+    pub(crate) fn decode_within<R>(_: Option<&PinnedMemory>, decode: impl FnOnce() -> R) -> R {
         decode()
     }
 
@@ -68,7 +67,7 @@ mod tests {
     use bytes::Bytes;
     use serde::{Deserialize, Serialize};
 
-    use super::{PinnedMemory, within};
+    use super::{PinnedMemory, decode_within};
     use crate::cuda::pinned::tests::without_device;
     use crate::service::codec::{decode_json, decode_tensors, encode_tensors};
     use crate::service::{Buffer, DType, FloatArray, RunContext, Tensor, Tensors};
@@ -113,16 +112,16 @@ mod tests {
     fn large_tensors_that_are_copied_are_copied_into_the_memory_and_shared_from_then_on() {
         let memory = without_device(64 << 20);
         let tensors = encode_tensors(&arrays(), &RunContext::detached()).unwrap();
-        let shared: Arrays = within(Some(&memory), || decode_tensors(&tensors)).unwrap();
+        let shared: Arrays = decode_within(Some(&memory), || decode_tensors(&tensors)).unwrap();
         assert_eq!((address(&shared.large), in_use(&memory)), (tensors.get("large").unwrap().data().as_ptr(), 0));
-        let decoded: Arrays = within(Some(&memory), || decode_tensors(&unaligned(&tensors))).unwrap();
+        let decoded: Arrays = decode_within(Some(&memory), || decode_tensors(&unaligned(&tensors))).unwrap();
         assert_eq!((&decoded, in_use(&memory)), (&arrays(), 4 << 20), "a slab for each large array");
         let again = encode_tensors(&decoded, &RunContext::detached()).unwrap();
         assert_eq!(again, tensors);
         let large = again.get("large").unwrap();
         assert_eq!((large.dtype(), large.shape()), (DType::F32, &[LEN][..]));
         assert_eq!(large.data().as_ptr(), address(&decoded.large), "copied");
-        let shared: Arrays = within(Some(&memory), || decode_tensors(&again)).unwrap();
+        let shared: Arrays = decode_within(Some(&memory), || decode_tensors(&again)).unwrap();
         assert_eq!(address(&shared.large), address(&decoded.large), "copied");
         drop((decoded, again));
         assert_eq!(in_use(&memory), 4 << 20, "what was decoded of the tensors holds it");
@@ -135,11 +134,11 @@ mod tests {
         let tensors = unaligned(&encode_tensors(&arrays(), &RunContext::detached()).unwrap());
         let none: Arrays = decode_tensors(&tensors).unwrap();
         let little = without_device(2 << 20);
-        let some: Arrays = within(Some(&little), || decode_tensors(&tensors)).unwrap();
+        let some: Arrays = decode_within(Some(&little), || decode_tensors(&tensors)).unwrap();
         assert_eq!((in_use(&little), little.usage().fallbacks), (2 << 20, 1));
         assert!(none == arrays() && some == arrays());
         let json = serde_json::to_vec(&arrays().large).unwrap();
-        let read: Buffer<f32> = within(Some(&little), || decode_json(&json)).unwrap();
+        let read: Buffer<f32> = decode_within(Some(&little), || decode_json(&json)).unwrap();
         assert!(read == arrays().large);
     }
 
@@ -151,8 +150,10 @@ mod tests {
         wrong
             .insert("large", Tensor::new(DType::F32, vec![LEN], Bytes::from(vec![0; 4 * LEN + 1]).slice(1..)).unwrap())
             .unwrap();
-        assert!(within(Some(&memory), || decode_tensors::<Arrays>(&wrong)).is_err(), "there are two more");
-        assert!(catch_unwind(AssertUnwindSafe(|| within(Some(&memory), || panic!("as it was told to")))).is_err());
+        assert!(decode_within(Some(&memory), || decode_tensors::<Arrays>(&wrong)).is_err(), "there are two more");
+        assert!(
+            catch_unwind(AssertUnwindSafe(|| decode_within(Some(&memory), || panic!("as it was told to")))).is_err()
+        );
         assert_eq!(in_use(&memory), 0);
         let outside: Arrays = decode_tensors(&tensors).unwrap();
         assert!(outside == arrays() && in_use(&memory) == 0);

@@ -1,4 +1,4 @@
-//! Encodings: what turns a payload into a kernel's typed input, and its typed output into a payload, once each.
+//! Decodes payloads into kernels' typed inputs, and encodes typed outputs into payloads.
 
 mod bounded;
 mod buffer;
@@ -12,9 +12,9 @@ mod tensor_ser;
 mod zero_copy;
 
 use crate::buffer::{Buffer, Element};
-pub(crate) use deadline::{Passed, optional_sequence, read_all, until};
+pub(crate) use deadline::{DeadlinePassed, decode_until, optional_sequence, read_all};
 pub use float_array::FloatArray;
 pub(crate) use json::{decode_json, decoded_size, encode_json};
-pub(crate) use memory::{PinnedMemory, within};
+pub(crate) use memory::{PinnedMemory, decode_within};
 pub(crate) use tensor_de::decode_tensors;
 pub(crate) use tensor_ser::encode_tensors;

@@ -2,10 +2,10 @@
 
 use serde::de::{Deserializer, Visitor};
 
-/// Forwards to another deserializer, and asks it for a map where a struct is wanted.
+/// Forwards to another deserializer, and reads structs from maps only.
 ///
-/// serde's derive also reads a struct from an array, by the order of its fields, which no schema tells anybody. Only the
-/// outermost struct is held to it; those within it are read as their own `Deserialize` has them.
+/// serde's derive also reads a struct from an array, by the order of its fields, which the schema does not describe. This
+/// applies to the outermost struct only.
 pub(super) struct ObjectOnly<D>(pub(super) D);
 
 macro_rules! forward {

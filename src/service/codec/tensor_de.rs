@@ -1,11 +1,15 @@
-//! Named tensors as a serde `Deserializer`, so that a kernel's input is one type whatever the encoding.
+//! A serde `Deserializer` over named tensors, so that a kernel's input is one type in every encoding.
 //!
-//! The tensors are the fields of a struct. A scalar field takes a tensor of one element and rank 0 or 1, a sequence one
-//! of rank 1, a sequence of sequences (or of arrays) one of rank 2 and so on, a string a `uint8` tensor of rank 1, and a
-//! [`Buffer`](super::Buffer) a tensor of rank 1 and its own dtype, uncopied where it is aligned, or, where it is of
-//! integers, any integer dtype whose elements all fit (scipy and PyTorch write indices as `int32` and `int64`), and
-//! [`FloatArray`](super::FloatArray) the same in either precision or a scalar. A field without a tensor is absent, so
-//! `Option` and `#[serde(default)]` do what they do for JSON.
+//! Tensors are the fields of a struct:
+//!
+//! * a scalar is a tensor of one element and rank 0 or 1;
+//! * a sequence is a tensor of rank 1, a sequence of sequences (or arrays) one of rank 2, and so on;
+//! * a string is a `uint8` tensor of rank 1;
+//! * a [`Buffer`](super::Buffer) is a tensor of rank 1 and the same dtype, which is not copied if it is aligned. A buffer of
+//!   integers takes any integer dtype whose elements fit (scipy and PyTorch write indices as `int32` and `int64`);
+//! * a [`FloatArray`](super::FloatArray) is a scalar or a tensor of rank 1, in either precision.
+//!
+//! A field without a tensor is absent, so `Option` and `#[serde(default)]` work as for JSON.
 
 use std::fmt;
 
@@ -16,11 +20,11 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::buffer::announced;
+use super::buffer::buffer_dtype;
 use super::{float_array, zero_copy};
 use crate::service::{DType, InvalidInput, Tensor, Tensors};
 
-/// Reads a kernel's input; an error names the tensor.
+/// Decodes an input. An error names the tensor.
 pub(crate) fn decode_tensors<T: DeserializeOwned>(tensors: &Tensors) -> Result<T, InvalidInput> {
     T::deserialize(Named(tensors))
         .map_err(|error| InvalidInput::new(error.field.unwrap_or("input".into()), error.reason))
@@ -28,7 +32,7 @@ pub(crate) fn decode_tensors<T: DeserializeOwned>(tensors: &Tensors) -> Result<T
 
 #[derive(Debug)]
 struct Error {
-    /// The field that is missing or unknown, or the indices within the one at which the error is found.
+    /// The missing or unknown field, or the indices of the invalid element.
     field: Option<String>,
     indices: String,
     reason: String,
@@ -71,7 +75,7 @@ impl de::Error for Error {
     }
 }
 
-/// All the tensors: a map from their names.
+/// Deserializes all tensors as a map by name.
 struct Named<'a>(&'a Tensors);
 
 impl<'de> Deserializer<'de> for Named<'de> {
@@ -123,18 +127,18 @@ impl<'de, I: ExactSizeIterator<Item = (&'de str, &'de Tensor)>> MapAccess<'de> f
     }
 }
 
-/// A tensor, or one of its rows.
+/// Deserializes a tensor, or one of its rows.
 #[derive(Clone, Copy)]
 struct View<'de> {
     dtype: DType,
     shape: &'de [usize],
     data: &'de [u8],
-    /// What `data` is of.
+    /// The tensor's bytes with their owner.
     whole: &'de Bytes,
 }
 
 impl<'de> View<'de> {
-    /// Lets the visitor have the bytes with what owns them.
+    /// Passes the bytes to the visitor together with their owner.
     fn offering<R>(&self, visit: impl FnOnce() -> R) -> R {
         zero_copy::offering(self.whole.slice_ref(self.data), visit)
     }
@@ -176,16 +180,16 @@ impl<'de> View<'de> {
     }
 }
 
-/// Rows of a tensor without elements: they take no bytes in a request, and time and memory to be read.
+/// The maximum rows of a tensor without elements, which takes no bytes in a request, but time and memory to decode.
 const MAX_EMPTY_ROWS: usize = 4096;
 
-/// Whether a tensor of this shape, which has no elements, has at most [`MAX_EMPTY_ROWS`] rows, in all dimensions.
+/// Returns whether a tensor of this shape, which has no elements, has at most [`MAX_EMPTY_ROWS`] rows over all dimensions.
 fn are_few(shape: &[usize]) -> bool {
     let rows = shape.iter().take_while(|side| **side > 0).try_fold(1_usize, |rows, &side| rows.checked_mul(side));
     rows.is_some_and(|rows| rows <= MAX_EMPTY_ROWS)
 }
 
-/// A scalar may also come as a tensor of shape `[1]`: some protocols have no rank 0.
+/// Reads a scalar. A tensor of shape `[1]` is one as well, as some protocols have no rank 0.
 macro_rules! scalars {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -216,7 +220,7 @@ impl<'de> Deserializer<'de> for View<'de> {
                 shape => Err(de::Error::custom(format!("shape {shape:?} where at most one dimension is expected"))),
             };
         }
-        let Some(dtype) = announced(name) else { return visitor.visit_newtype_struct(self) };
+        let Some(dtype) = buffer_dtype(name) else { return visitor.visit_newtype_struct(self) };
         if self.dtype != dtype && !(is_integer(self.dtype) && is_integer(dtype)) {
             return Err(de::Error::custom(format!("dtype {} where {dtype} is expected", self.dtype)));
         }

@@ -1,4 +1,4 @@
-//! A kernel's output as named tensors: the counterpart of `tensor_de`, through serde's `Serializer`.
+//! A serde `Serializer` that writes named tensors: the counterpart of `tensor_de`.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use serde::Serialize;
 use serde::ser::{self, Impossible, SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple, Serializer};
 
 use super::bounded::TensorBounds;
-use super::buffer::announced;
+use super::buffer::buffer_dtype;
 use super::zero_copy;
 use crate::service::{DType, KernelError, RunContext, Tensor, Tensors};
 
-/// Writes a kernel's output: one tensor a field, absent where the field is `None`.
+/// Encodes an output: a tensor for each field, absent if the field is `None`.
 pub(crate) fn encode_tensors<T: Serialize>(output: &T, context: &RunContext<'_>) -> Result<Tensors, KernelError> {
     let bounds = TensorBounds::new(context);
     match output.serialize(Top(&bounds)) {
@@ -46,8 +46,8 @@ fn unsupported(what: &str) -> Error {
     Error(format!("{what} has no form as a tensor"))
 }
 
-/// Refuses every serde type that has no form as tensors, but for those that the caller of the macro defines.
-macro_rules! refuse {
+/// Rejects every serde type that cannot be written as tensors, except for those that the caller of the macro defines.
+macro_rules! reject {
     ($what:literal: $($method:ident($($argument:ty),*) -> $ok:ty;)*) => {$(
         fn $method(self, $(_: $argument),*) -> Result<$ok, Error> {
             Err(unsupported($what))
@@ -55,7 +55,7 @@ macro_rules! refuse {
     )*};
 }
 
-/// The output itself, which must be a struct or a map.
+/// Serializes the output, which must be a struct or a map.
 struct Top<'a>(&'a TensorBounds<'a>);
 
 impl<'a> Serializer for Top<'a> {
@@ -69,7 +69,7 @@ impl<'a> Serializer for Top<'a> {
     type SerializeStruct = Fields<'a>;
     type SerializeStructVariant = Impossible<Tensors, Error>;
 
-    refuse! { "an output that is no struct":
+    reject! { "an output that is no struct":
         serialize_bool(bool) -> Tensors;
         serialize_i8(i8) -> Tensors;
         serialize_i16(i16) -> Tensors;
@@ -184,7 +184,7 @@ impl SerializeMap for Fields<'_> {
     }
 }
 
-/// One tensor under construction.
+/// A tensor under construction.
 struct Array<'a> {
     dtype: Option<DType>,
     /// The length at each depth, known once the first sequence at that depth has ended.
@@ -192,7 +192,7 @@ struct Array<'a> {
     /// The depth of the elements, known once there is one.
     rank: Option<usize>,
     data: Vec<u8>,
-    /// A [`Buffer`](super::Buffer)'s memory, in place of `data`.
+    /// The memory of a [`Buffer`](super::Buffer), in place of `data`.
     shared: Option<Bytes>,
     bounds: &'a TensorBounds<'a>,
 }
@@ -236,7 +236,7 @@ impl<'a> Array<'a> {
     }
 }
 
-/// A field, or an element at some depth of it.
+/// Serializes a field, or an element at some depth of it.
 struct Value<'a, 'b> {
     array: &'a mut Array<'b>,
     depth: usize,
@@ -271,7 +271,7 @@ impl<'a, 'b> Serializer for Value<'a, 'b> {
         serialize_f64 f64 as F64;
     }
 
-    refuse! { "a field of this type":
+    reject! { "a field of this type":
         serialize_i8(i8) -> ();
         serialize_i16(i16) -> ();
         serialize_u16(u16) -> ();
@@ -317,7 +317,7 @@ impl<'a, 'b> Serializer for Value<'a, 'b> {
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<(), Error> {
-        let Some(dtype) = announced(name) else { return value.serialize(self) };
+        let Some(dtype) = buffer_dtype(name) else { return value.serialize(self) };
         if self.depth > 0 {
             return Err(unsupported("a sequence of Buffers"));
         }

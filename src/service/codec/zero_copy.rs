@@ -1,9 +1,8 @@
-//! Lets [`Buffer`](super::Buffer) and the tensor codec pass bytes to each other by what owns them, where serde's data
-//! model has slices only.
+//! Passes owned bytes between [`Buffer`](super::Buffer) and the tensor codec, although serde's data model has only slices.
 //!
-//! Whoever has [`Bytes`] offers them for as long as it passes their slice through serde; whoever gets a slice that it
-//! would copy asks whether it is the one on offer. Where it is not, as with codecs that know nothing of this, all that
-//! is lost is a copy.
+//! The side that has [`Bytes`] offers them in a thread-local while it passes their slice through serde. The side that would
+//! copy the slice takes the owner instead, if that slice is the one offered. With codecs that do not take part, the slice is
+//! copied.
 
 use std::cell::Cell;
 
@@ -13,7 +12,7 @@ thread_local! {
     static OFFER: Cell<Option<Bytes>> = const { Cell::new(None) };
 }
 
-/// Runs `pass` with these bytes on offer, and not for longer.
+/// Runs `pass` while `bytes` are offered.
 pub(super) fn offering<R>(bytes: Bytes, pass: impl FnOnce() -> R) -> R {
     struct Withdraw;
 
@@ -28,7 +27,7 @@ pub(super) fn offering<R>(bytes: Bytes, pass: impl FnOnce() -> R) -> R {
     pass()
 }
 
-/// What owns this very slice, where it is on offer.
+/// Returns the owner of this slice, if it is offered.
 pub(super) fn owner_of(slice: &[u8]) -> Option<Bytes> {
     let offer = OFFER.take()?;
     // What is on offer is alive, so that nothing else can be where it is.

@@ -18,15 +18,16 @@ use tower_kernels::service::{
 
 use super::contract;
 use crate::support::checks::Subject;
+use crate::support::custom_backends::{Forward, ThreadBackend};
 
-/// A kernel that does as it is told, inline where it costs nothing.
-struct Told {
+/// A kernel that does what its input says; it runs inline where it costs nothing.
+struct Scripted {
     cost: Cost,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 enum Act {
-    Answer,
+    Respond,
     Never,
     Fail,
     Panic,
@@ -35,12 +36,12 @@ enum Act {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Done {}
 
-impl Kernel for Told {
+impl Kernel for Scripted {
     type Input = Act;
     type Output = Done;
 
     fn info(&self) -> KernelInfo {
-        KernelInfo::new("test/told", "1.0.0", "Does as it is told.")
+        KernelInfo::new("test/scripted", "1.0.0", "Does what its input says.")
     }
 
     fn validate(&self, _: &Act) -> Result<(), InvalidInput> {
@@ -49,7 +50,7 @@ impl Kernel for Told {
 
     fn cost(&self, act: &Act) -> Cost {
         match act {
-            // What never ends must not run inside the call.
+            // A run that never ends must not block the calling thread.
             Act::Never => Cost { bytes: u64::MAX, ..Cost::default() },
             _ => self.cost,
         }
@@ -57,9 +58,9 @@ impl Kernel for Told {
 
     fn run_cpu(&self, act: &Act, context: &RunContext<'_>) -> Result<Done, KernelError> {
         match act {
-            Act::Answer => Ok(Done {}),
-            Act::Fail => Err(KernelError::kernel("as it was told to")),
-            Act::Panic => panic!("as it was told to"),
+            Act::Respond => Ok(Done {}),
+            Act::Fail => Err(KernelError::kernel("the input asked for it")),
+            Act::Panic => panic!("the input asked for it"),
             Act::Never => loop {
                 context.check()?;
                 std::thread::sleep(Duration::from_micros(100));
@@ -68,7 +69,7 @@ impl Kernel for Told {
     }
 }
 
-/// A backend with one place, in a layer or in none.
+/// A backend with one permit, in a layer or in none.
 struct Over<L, B> {
     layer: L,
     service: KernelService<B>,
@@ -93,7 +94,7 @@ where
         self.layer.layer(self.service.clone())
     }
     fn quick(&self) -> KernelRequest {
-        request(Act::Answer)
+        request(Act::Respond)
     }
     fn endless(&self) -> KernelRequest {
         request(Act::Never)
@@ -107,19 +108,19 @@ where
 }
 
 fn request(act: Act) -> KernelRequest {
-    KernelRequest::new("test/told", Payload::typed(act))
+    KernelRequest::new("test/scripted", Payload::typed(act))
 }
 
 const INLINE: Cost = Cost { bytes: 0, operations: 0, device_memory: 0 };
-const ON_A_LANE: Cost = Cost { bytes: 1 << 40, operations: 0, device_memory: 0 };
+const ON_A_WORKER: Cost = Cost { bytes: 1 << 40, operations: 0, device_memory: 0 };
 
 fn cpu() -> CpuBackend {
     let mut config = CpuConfig::default();
-    (config.lanes, config.queue) = (1, 0);
+    (config.workers, config.queue) = (1, 0);
     CpuBackend::with_config(config).unwrap()
 }
 
-/// No machine has so many devices: this is what `detect` makes of one without any.
+/// What `detect` makes of a machine without devices, as none has this many.
 #[cfg(feature = "cuda")]
 fn local() -> Local {
     let cuda = tower_kernels::backends::cuda::CudaBackend::open(u32::MAX);
@@ -129,7 +130,7 @@ fn local() -> Local {
 
 fn over<L, B>(layer: L, backend: B, cost: Cost, failing: Act) -> Over<L, B> {
     let registry = KernelRegistry::new();
-    registry.register(Told { cost }).unwrap();
+    registry.register(Scripted { cost }).unwrap();
     Over { layer, service: KernelService::with_backend(registry, backend), failing }
 }
 
@@ -138,12 +139,17 @@ fn no_layer() -> tower::layer::util::Identity {
 }
 
 contract!(cpu_inline, over(no_layer(), cpu(), INLINE, Act::Fail));
-contract!(cpu_on_a_lane, over(no_layer(), cpu(), ON_A_LANE, Act::Fail));
+contract!(cpu_on_a_worker, over(no_layer(), cpu(), ON_A_WORKER, Act::Fail));
 contract!(cpu_that_panics_inline, over(no_layer(), cpu(), INLINE, Act::Panic));
-contract!(cpu_that_panics_on_a_lane, over(no_layer(), cpu(), ON_A_LANE, Act::Panic));
+contract!(cpu_that_panics_on_a_worker, over(no_layer(), cpu(), ON_A_WORKER, Act::Panic));
+contract!(a_backend_with_a_thread_of_its_own, over(no_layer(), ThreadBackend::start(), INLINE, Act::Fail));
+contract!(a_backend_that_forwards, {
+    let Over { service, .. } = over(no_layer(), cpu(), ON_A_WORKER, Act::Fail);
+    over(no_layer(), Forward(service), ON_A_WORKER, Act::Fail)
+});
 #[cfg(feature = "cuda")]
-contract!(local_without_a_device, over(no_layer(), local(), ON_A_LANE, Act::Fail));
-// Inline, because paused time runs on to the timeout while a lane works.
+contract!(local_without_a_device, over(no_layer(), local(), ON_A_WORKER, Act::Fail));
+// Inline, because paused time advances to the timeout while a worker runs.
 contract!(
     four_layers_over_the_cpu,
     over(
@@ -159,12 +165,12 @@ contract!(
     )
 );
 
-/// A backend with one place, behind the batch layer with one place to wait: what is asked is that both are free again.
+/// A backend with one permit behind the batch layer with a queue of one; both have to be free again.
 fn batched(cost: Cost) -> impl Subject {
-    let layer = BatchedLayer::for_lanes(1).capacity(1);
+    let layer = BatchedLayer::for_workers(1).capacity(1);
     let gauge = layer.clone();
     let registry = KernelRegistry::new();
-    registry.register(Told { cost }).unwrap();
+    registry.register(Scripted { cost }).unwrap();
     let service = KernelService::with_backend(registry, layer.layer(cpu()));
     Waiting { over: Over { layer: no_layer(), service, failing: Act::Fail }, waiting: move || gauge.stats().waiting }
 }
@@ -196,7 +202,7 @@ impl<O: Subject, W: Fn() -> usize> Subject for Waiting<O, W> {
 }
 
 contract!(batched_inline, batched(INLINE));
-contract!(batched_on_a_lane, batched(ON_A_LANE));
+contract!(batched_on_a_worker, batched(ON_A_WORKER));
 
 #[test]
 fn nothing_grows_unnoticed() {

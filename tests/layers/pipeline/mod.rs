@@ -333,10 +333,10 @@ mod batch {
 
     use super::*;
 
-    /// One lane, which runs everything.
-    fn one_lane() -> Local {
+    /// One worker, which runs everything.
+    fn one_worker() -> Local {
         let mut config = CpuConfig::default();
-        (config.lanes, config.inline) = (1, Duration::ZERO);
+        (config.workers, config.inline) = (1, Duration::ZERO);
         let cpu = CpuBackend::with_config(config).unwrap();
         Local::with_backends(cpu, Err::<CudaDevices, _>(Unavailable::TurnedOff))
     }
@@ -376,14 +376,14 @@ mod batch {
     #[tokio::test]
     async fn over_a_machine_calls_share_runs_and_answers_are_as_without() {
         let layer = PipelineLayer::new(catalogue(), of(4)).unwrap();
-        let (handle, shared) = (layer.handle(), layer.over(one_lane()));
+        let (handle, shared) = (layer.handle(), layer.over(one_worker()));
         let together = call_all(&shared, 8).await;
         assert!(together.iter().all(|answer| answer.execution.batch_size == 4), "{together:?}");
         let stats = handle.batch().unwrap();
         assert_eq!((stats.batches, stats.requests, stats.waiting), (2, 8, 0));
 
         // Another pipeline of the layer, on another machine, counts with it.
-        call_all(&layer.over(one_lane()), 4).await;
+        call_all(&layer.over(one_worker()), 4).await;
         assert_eq!(handle.batch().unwrap().requests, 12);
 
         for change in [(|config| config.batch = None) as fn(&mut PipelineConfig), |config| {
@@ -392,7 +392,7 @@ mod batch {
             let mut config = of(4);
             change(&mut config);
             let layer = PipelineLayer::new(catalogue(), config).unwrap();
-            let alone = call_all(&layer.over(one_lane()), 8).await;
+            let alone = call_all(&layer.over(one_worker()), 8).await;
             assert!(alone.iter().all(|answer| answer.execution.batch_size == 1));
             assert_eq!(outputs(&alone), outputs(&together));
             assert_eq!(layer.handle().batch().unwrap_or_default(), Default::default());
@@ -402,7 +402,7 @@ mod batch {
     #[tokio::test]
     async fn a_call_that_is_dropped_before_its_run_is_not_in_it() {
         let layer = PipelineLayer::new(catalogue(), of(2)).unwrap();
-        let (handle, pipeline) = (layer.handle(), layer.over(one_lane()));
+        let (handle, pipeline) = (layer.handle(), layer.over(one_worker()));
         let call = tokio::spawn(pipeline.clone().oneshot(saxpy(r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#)));
         while handle.batch().unwrap().waiting == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -20,8 +20,8 @@ use tower_layer::Layer;
 
 use crate::actix::kernels::{SOON, Service, Watch, busy, execute, registry, run, saxpy, service, until};
 
-fn start(lanes: usize, queue: usize, config: KernelActorConfig) -> (Addr<KernelActor<Service>>, Watch) {
-    let (service, watch) = service(lanes, queue);
+fn start(workers: usize, queue: usize, config: KernelActorConfig) -> (Addr<KernelActor<Service>>, Watch) {
+    let (service, watch) = service(workers, queue);
     let registry = Arc::clone(service.registry());
     (KernelActor::with_service(service, registry, config).start(), watch)
 }

@@ -69,7 +69,7 @@ impl Kernel for Busy {
     }
 }
 
-/// Panics, on a lane.
+/// Panics, on a worker thread.
 pub(crate) struct Panics;
 
 impl Kernel for Panics {
@@ -106,11 +106,11 @@ pub(crate) fn registry() -> (KernelRegistry, Watch) {
 
 pub(crate) type Service = KernelService<CpuBackend>;
 
-/// A service on a CPU backend of `lanes` lanes before a queue of `queue`.
-pub(crate) fn service(lanes: usize, queue: usize) -> (Service, Watch) {
+/// A service on a CPU backend of `workers` workers before a queue of `queue`.
+pub(crate) fn service(workers: usize, queue: usize) -> (Service, Watch) {
     let (registry, watch) = registry();
     let mut config = CpuConfig::default();
-    (config.lanes, config.queue) = (lanes, queue);
+    (config.workers, config.queue) = (workers, queue);
     (KernelService::with_backend(registry, CpuBackend::with_config(config).unwrap()), watch)
 }
 

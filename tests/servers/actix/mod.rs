@@ -1,4 +1,4 @@
-//! The actors, on a real actix system and real lanes.
+//! The actors, on a real actix system and real worker threads.
 
 mod actor;
 mod kernels;

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::{KernelRegistry, KernelService, RegistryOnly};
+use tower_kernels::pipeline::RegistryOnly;
+use tower_kernels::service::{KernelRegistry, KernelService};
 
 use crate::axum::server::Server;
 

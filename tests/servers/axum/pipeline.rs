@@ -11,9 +11,10 @@ use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::backends::Local;
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{RateLimiterLayer, TimeoutLayer};
+use tower_kernels::pipeline::RegistryOnly;
 use tower_kernels::pipeline::{LocalPipeline, PipelineConfig, PipelineError, PipelineLayer};
 use tower_kernels::request::{Execution, Priority, RequestContext, Tenant, TraceContext};
-use tower_kernels::service::{KernelRequest, KernelResponse, KernelService, Payload, RegistryOnly};
+use tower_kernels::service::{KernelRequest, KernelResponse, KernelService, Payload};
 
 use crate::axum::server::{JSON, Server};
 

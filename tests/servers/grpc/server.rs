@@ -25,7 +25,8 @@ use tower_kernels::grpc::{
     reflection, reflection_v1alpha,
 };
 
-use tower_kernels::service::{KernelRegistry, RegistryOnly};
+use tower_kernels::pipeline::RegistryOnly;
+use tower_kernels::service::KernelRegistry;
 
 use crate::support::kernels::{Naps, registry};
 

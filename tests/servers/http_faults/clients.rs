@@ -146,7 +146,7 @@ async fn a_kernel_that_panics_is_an_error_of_its_own_request_alone() {
 
 #[tokio::test]
 async fn where_the_backend_is_full_requests_wait_for_as_long_as_their_deadline_allows() {
-    for server in Server::all(&Setup { lanes: 1, queue: 1, timeout: LONG, ..Setup::default() }) {
+    for server in Server::all(&Setup { workers: 1, queue: 1, timeout: LONG, ..Setup::default() }) {
         let nap = post(RUN_NAP, r#"{"millis": 600000}"#);
         let runs = server.say(&nap).await;
         server.naps.until(1).await;

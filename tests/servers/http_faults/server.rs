@@ -12,9 +12,8 @@ use tokio::task::JoinHandle;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
 use tower_kernels::hyper::{self, Connections, KernelHttpService, ServerConfig, listen};
-use tower_kernels::service::{
-    Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelService, RegistryOnly, RunContext,
-};
+use tower_kernels::pipeline::RegistryOnly;
+use tower_kernels::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelService, RunContext};
 
 use crate::support::http_client::Wire;
 use crate::support::kernels::{Naps, registry};
@@ -31,7 +30,7 @@ pub(crate) struct Setup {
     pub(crate) limits: ServerConfig,
     pub(crate) timeout: Duration,
     pub(crate) max_request_size: usize,
-    pub(crate) lanes: usize,
+    pub(crate) workers: usize,
     pub(crate) queue: usize,
     pub(crate) drain: Duration,
 }
@@ -42,7 +41,7 @@ impl Default for Setup {
             limits: ServerConfig::default(),
             timeout: Duration::from_secs(30),
             max_request_size: 1 << 20,
-            lanes: 4,
+            workers: 4,
             queue: 4096,
             drain: Duration::from_secs(30),
         }
@@ -73,9 +72,9 @@ impl Server {
     fn start(adapter: Adapter, setup: Setup) -> Self {
         let (registry, naps) = registry();
         registry.register(Fill).unwrap();
-        let mut lanes = CpuConfig::default();
-        (lanes.lanes, lanes.queue) = (setup.lanes, setup.queue);
-        let backend = CpuBackend::with_config(lanes).unwrap();
+        let mut cpu = CpuConfig::default();
+        (cpu.workers, cpu.queue) = (setup.workers, setup.queue);
+        let backend = CpuBackend::with_config(cpu).unwrap();
         let service = KernelService::with_backend(registry.clone(), backend);
 
         let server = hyper::Server::new(setup.limits);

@@ -19,8 +19,9 @@ use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceBuilder};
 use tower_kernels::hyper::{KernelHttpService, serve};
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer};
+use tower_kernels::pipeline::RegistryOnly;
 use tower_kernels::request::{Execution, RequestContext};
-use tower_kernels::service::{KernelError, KernelRequest, KernelResponse, Payload, RegistryOnly};
+use tower_kernels::service::{KernelError, KernelRequest, KernelResponse, Payload};
 
 const LONG: Duration = Duration::from_secs(600);
 

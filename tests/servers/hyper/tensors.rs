@@ -14,8 +14,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tower_kernels::backends::Local;
 use tower_kernels::hyper::{KernelHttpService, ResponseBody, serve};
-use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
+use tower_kernels::service::{
+    Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, KernelService, RunContext,
+};
 
 const HEAD_LENGTH: &str = "inference-header-content-length";
 const LONG: Duration = Duration::from_secs(600);
@@ -83,7 +86,7 @@ fn request<B>(head: &str, body: B) -> Request<B> {
         .unwrap()
 }
 
-fn service(identity: &Identity) -> KernelHttpService<tower_kernels::service::KernelService> {
+fn service(identity: &Identity) -> KernelHttpService<KernelService<Local>> {
     let registry = KernelRegistry::new();
     registry.register(identity.clone()).unwrap();
     KernelHttpService::new(registry)

@@ -41,7 +41,7 @@ where
     registry.register(Hold).unwrap();
     registry.register(Panic).unwrap();
     let mut config = CpuConfig::default();
-    (config.lanes, config.queue) = (4, 16);
+    (config.workers, config.queue) = (4, 16);
     let cpu = CpuBackend::with_config(config).unwrap();
     let metrics = MetricsLayer::new().operations(Works::KERNELS);
     let service = ServiceBuilder::new()

@@ -1,13 +1,13 @@
-//! WorkerPool that set jobs aside, with a worker that only holds what it was granted.
+//! A pool with limited memory, whose workers only hold the memory that they were granted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::backends::worker_pool::{MemoryBudget, Profile, Reservation, RunFuture, Slot, Worker, WorkerPool};
+use crate::backends::worker_pool::{MemoryBudget, PoolHandle, Profile, Reservation, RunFuture, Worker, WorkerPool};
 use crate::service::{
-    BackendKind, Cost, Encoding, InvalidInput, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
-    Payload, RunContext,
+    BackendKind, Cost, InvalidInput, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload,
+    RunContext,
 };
 
 /// Needs as much memory as its input says.
@@ -38,7 +38,6 @@ impl Worker for Holding {
     fn run(
         &mut self,
         job: &Job,
-        _: Encoding,
         context: &RunContext<'_>,
         reservation: Option<Reservation>,
     ) -> Result<Payload, KernelError> {
@@ -47,7 +46,7 @@ impl Worker for Holding {
         let Used(used) = &self.0;
         used[1].fetch_max(used[0].fetch_add(needs, Ordering::SeqCst) + needs, Ordering::SeqCst);
         let start = Instant::now();
-        // 70 stays until it is told.
+        // 70 runs until it is cancelled.
         let result = loop {
             match context.check() {
                 Ok(()) if needs != 70 && start.elapsed() > Duration::from_millis(2) => break Ok(Payload::typed(needs)),
@@ -67,7 +66,7 @@ impl Worker for Holding {
 }
 
 struct Pool {
-    lanes: Arc<WorkerPool>,
+    workers: Arc<WorkerPool>,
     memory_budget: Arc<MemoryBudget>,
     registry: KernelRegistry,
     used: Used,
@@ -75,40 +74,40 @@ struct Pool {
 
 impl Pool {
     /// Of 100 bytes.
-    fn new(lanes: usize) -> Self {
+    fn new(workers: usize) -> Self {
         let profile = Profile {
             backend: BackendKind::Cpu,
             device: Some(0),
-            spin: Duration::ZERO,
+            idle_spin: Duration::ZERO,
             // Nothing is done on the caller's thread.
             inline: Duration::ZERO,
-            linger: Duration::ZERO,
-            farewell: Duration::from_secs(120),
+            busy_poll: Duration::ZERO,
+            shutdown_grace: Duration::from_secs(120),
             bytes_per_second: 1.0,
             operations_per_second: 1.0,
         };
         let (memory_budget, used) = (MemoryBudget::new(100), Used::default());
         let registry = KernelRegistry::new();
         registry.register(Needs).unwrap();
-        let workers = |_: &_| Ok((0..lanes).map(|_| Holding(used.clone())).collect());
-        let lanes = Arc::new(WorkerPool::start(profile, 64, Some(Arc::clone(&memory_budget)), workers).unwrap());
-        Self { lanes, memory_budget, registry, used }
+        let start = |_: &_| Ok((0..workers).map(|_| Holding(used.clone())).collect());
+        let workers = Arc::new(WorkerPool::start(profile, 64, Some(Arc::clone(&memory_budget)), start).unwrap());
+        Self { workers, memory_budget, registry, used }
     }
 
     fn run(&self, needs: u64, timeout: Option<Duration>) -> RunFuture {
-        let mut slot = Slot::new(Arc::clone(&self.lanes));
+        let mut handle = PoolHandle::new(Arc::clone(&self.workers));
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(slot.poll_reserve(&mut cx).is_ready());
+        assert!(handle.poll_reserve(&mut cx).is_ready());
         // JSON, so that it has to be decoded: on the caller's thread nothing is.
         let mut request = KernelRequest::new("test/needs", Payload::json(needs.to_string()));
         if let Some(timeout) = timeout {
             request = request.with_timeout(timeout);
         }
-        RunFuture::new(&mut slot, Job::new(self.registry.get("test/needs").unwrap(), request).unwrap())
+        RunFuture::new(&mut handle, Job::new(self.registry.get("test/needs").unwrap(), request).unwrap())
     }
 
     fn level(&self) -> (u64, usize, usize) {
-        (self.memory_budget.usage().reserved, self.memory_budget.usage().waiting, self.lanes.in_flight())
+        (self.memory_budget.usage().reserved, self.memory_budget.usage().waiting, self.workers.in_flight())
     }
 
     async fn reaches(&self, level: (u64, usize, usize)) {
@@ -133,8 +132,8 @@ async fn jobs_take_turns_at_what_is_there_and_all_of_them_are_done() {
 }
 
 #[tokio::test]
-async fn a_lane_goes_on_to_what_needs_less() {
-    // One lane holds the memory, so all that is done meanwhile is done by the other.
+async fn a_worker_goes_on_to_what_needs_less() {
+    // One worker holds the memory, so all that is done meanwhile is done by the other.
     let pool = Pool::new(2);
     let holds = tokio::spawn(pool.run(70, None));
     pool.reaches((70, 0, 1)).await;
@@ -152,15 +151,15 @@ async fn a_lane_goes_on_to_what_needs_less() {
 }
 
 #[tokio::test]
-async fn who_waits_may_leave_run_out_of_time_or_be_too_large() {
+async fn a_waiting_job_may_be_cancelled_pass_its_deadline_or_be_too_large() {
     let pool = Pool::new(2);
     let holds = tokio::spawn(pool.run(70, None));
     pool.reaches((70, 0, 1)).await;
-    let leaves = tokio::spawn(pool.run(90, None));
+    let cancelled = tokio::spawn(pool.run(90, None));
     pool.reaches((70, 1, 2)).await;
     let late = pool.run(50, Some(Duration::from_millis(30))).await;
     assert!(matches!(late, Err(KernelError::DeadlineExceeded { started: false })), "{late:?}");
-    leaves.abort();
+    cancelled.abort();
     pool.reaches((70, 0, 1)).await;
     let huge = pool.run(101, None).await;
     assert!(matches!(huge, Err(KernelError::OutOfMemory { need: 101, .. })), "{huge:?}");
@@ -170,41 +169,41 @@ async fn who_waits_may_leave_run_out_of_time_or_be_too_large() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_pool_is_told_to_who_waits() {
+async fn the_end_of_the_pool_fails_waiting_jobs() {
     let pool = Pool::new(1);
     let holds = tokio::spawn(pool.run(70, None));
     pool.reaches((70, 0, 1)).await;
-    // The only lane is busy, so one waits in the queue and none aside until it has been looked at.
+    // The only worker is busy, so the job waits in the queue.
     let waits = tokio::spawn(pool.run(90, None));
     pool.reaches((70, 0, 2)).await;
-    pool.lanes.state().close(KernelError::Stopped { backend: "test" });
+    pool.workers.state().close(KernelError::Stopped { backend: "test" });
     holds.abort();
     assert!(matches!(waits.await.unwrap(), Err(KernelError::Stopped { backend: "test" })));
 
     let pool = Pool::new(2);
     let holds = tokio::spawn(pool.run(70, None));
     pool.reaches((70, 0, 1)).await;
-    let aside = tokio::spawn(pool.run(90, None));
+    let waiting = tokio::spawn(pool.run(90, None));
     pool.reaches((70, 1, 2)).await;
-    pool.lanes.state().close(KernelError::Stopped { backend: "test" });
-    let told = tokio::time::timeout(Duration::from_secs(60), aside).await.expect("it hangs").unwrap();
-    assert!(matches!(told, Err(KernelError::Stopped { backend: "test" })), "{told:?}");
+    pool.workers.state().close(KernelError::Stopped { backend: "test" });
+    let result = tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it hangs").unwrap();
+    assert!(matches!(result, Err(KernelError::Stopped { backend: "test" })), "{result:?}");
     assert!(!holds.is_finished(), "what runs is not disturbed");
     holds.abort();
 }
 
 #[tokio::test]
-async fn lanes_end_with_jobs_set_aside() {
+async fn workers_end_with_jobs_waiting_for_memory() {
     let pool = Pool::new(2);
     let holds = tokio::spawn(pool.run(70, None));
     pool.reaches((70, 0, 1)).await;
-    let aside = tokio::spawn(pool.run(90, None));
+    let waiting = tokio::spawn(pool.run(90, None));
     pool.reaches((70, 1, 2)).await;
-    let Pool { lanes, memory_budget, .. } = pool;
-    let gone = Arc::downgrade(&lanes);
+    let Pool { workers, memory_budget, .. } = pool;
+    let gone = Arc::downgrade(&workers);
     holds.abort();
-    aside.abort();
-    drop(lanes);
+    waiting.abort();
+    drop(workers);
     let start = Instant::now();
     while gone.strong_count() > 0 || memory_budget.usage().reserved > 0 || memory_budget.usage().waiting > 0 {
         assert!(start.elapsed() < Duration::from_secs(60), "{:?}", memory_budget.usage());
@@ -213,7 +212,7 @@ async fn lanes_end_with_jobs_set_aside() {
 }
 
 #[tokio::test]
-async fn the_last_future_tells_its_kernel_before_it_waits_for_the_lanes() {
+async fn the_last_future_cancels_its_kernel_before_it_waits_for_the_workers() {
     let pool = Pool::new(1);
     let mut future = Box::pin(pool.run(70, None));
     assert!(futures::poll!(future.as_mut()).is_pending());
@@ -221,5 +220,9 @@ async fn the_last_future_tells_its_kernel_before_it_waits_for_the_lanes() {
     drop(pool);
     let start = Instant::now();
     drop(future);
-    assert!(start.elapsed() < Duration::from_secs(60), "it waited {:?} for a kernel that nobody told", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(60),
+        "it waited {:?} for a kernel that nobody cancelled",
+        start.elapsed()
+    );
 }

@@ -1,4 +1,4 @@
-//! Memory that is counted, with tasks that are only names and with lanes that run jobs.
+//! Limited memory, with tasks that are only names and with workers that run jobs.
 
 mod admission;
 mod memory_budget;

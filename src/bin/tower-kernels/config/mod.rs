@@ -146,7 +146,7 @@ pub(crate) struct Drain {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Cpu {
-    pub(crate) lanes: usize,
+    pub(crate) workers: usize,
     pub(crate) queue: usize,
     pub(crate) inline: Span,
 }
@@ -328,15 +328,15 @@ impl Default for Drain {
 
 impl Default for Cpu {
     fn default() -> Self {
-        let CpuConfig { lanes, queue, inline, .. } = CpuConfig::default();
-        Self { lanes, queue, inline: Span(inline) }
+        let CpuConfig { workers, queue, inline, .. } = CpuConfig::default();
+        Self { workers, queue, inline: Span(inline) }
     }
 }
 
 impl Cpu {
     pub(crate) fn backend(&self) -> CpuConfig {
         let mut config = CpuConfig::default();
-        (config.lanes, config.queue, config.inline) = (self.lanes, self.queue, self.inline.0);
+        (config.workers, config.queue, config.inline) = (self.workers, self.queue, self.inline.0);
         config
     }
 }

@@ -97,7 +97,7 @@ pub(super) const RANGES: &[Range] = &[
     number("batch.capacity", 1, MAX_COUNT, "16384"),
     any_time("drain.notice", DAY, "is no notice", "2s"),
     any_time("drain.limit", DAY, "cancels them at once", "30s"),
-    number("cpu.lanes", 1, MAX_WORKERS, "8"),
+    number("cpu.workers", 1, MAX_WORKERS, "8"),
     number_or_zero("cpu.queue", MAX_COUNT, "is no queue", "512"),
     any_time("cpu.inline", SECOND, "runs none there", "20us"),
     number("cuda.workers", 1, MAX_WORKERS, "8"),

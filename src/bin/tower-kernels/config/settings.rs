@@ -228,7 +228,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     setting("drain.notice", Text("TIME"), "Time between reporting not ready and closing the listeners"),
     setting("drain.limit", Text("TIME"), "Time limit of the requests in flight once the listeners are closed"),
-    setting("cpu.lanes", Number, "Number of CPU workers: requests that run on the CPU at the same time"),
+    setting("cpu.workers", Number, "Number of CPU workers: requests that run on the CPU at the same time"),
     setting("cpu.queue", Number, "Maximum number of requests that wait for a CPU worker"),
     setting(
         "cpu.inline",

@@ -45,7 +45,7 @@ impl OpenApi {
     fn current(&self, registry: &KernelRegistry) -> Option<Bytes> {
         let made = self.made.load();
         let (snapshot, document) = made.as_deref()?;
-        snapshot.is_of(registry).then(|| document.clone())
+        snapshot.is_current(registry).then(|| document.clone())
     }
 
     async fn document(

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use tower_kernels::backends::Local;
 use tower_kernels::error::Classify;
 use tower_kernels::kernels::register_all;
 use tower_kernels::service::{KernelRegistry, KernelRequest, KernelService, Payload};
@@ -12,7 +13,7 @@ use super::payload::tensors;
 use super::{Client, ClientFactory, Failure};
 
 pub(in super::super) struct InProcess {
-    service: KernelService,
+    service: KernelService<Local>,
     request: KernelRequest,
 }
 
@@ -49,7 +50,7 @@ impl ClientFactory for InProcess {
 }
 
 pub(in super::super) struct InProcessClient {
-    service: KernelService,
+    service: KernelService<Local>,
     request: KernelRequest,
 }
 

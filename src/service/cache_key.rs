@@ -1,4 +1,4 @@
-//! [`PureKernels`]: which requests for kernels ask for the same, for the layers that answer them once.
+//! [`KernelCacheKey`]: makes the keys by which caches and coalescing recognise equal kernel requests.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -9,11 +9,13 @@ use super::{KernelRegistry, KernelRequest, KernelResponse, Payload, RegisteredKe
 use crate::middleware::cache_key::{CacheKey, Cacheable, Weight};
 use crate::request::Execution;
 
-/// Requests for one [pure](super::KernelInfo::pure) kernel, of one version, with the same payload to the byte, ask for the
-/// same. A payload in another encoding is another, and a typed one has no bytes to compare, so it is always run.
+/// Makes cache keys of kernel requests: kernel, version, and the payload's bytes.
 ///
-/// Tenants do not share answers unless [`across_tenants`](Self::across_tenants) says so. Requests without a tenant share
-/// among themselves.
+/// Only requests for [pure](super::KernelInfo::pure) kernels have a key. The same input in another encoding has another key,
+/// and a typed payload has no bytes to compare and so no key.
+///
+/// Tenants do not share outputs unless [`share_across_tenants`](Self::share_across_tenants) is set. Requests without a tenant
+/// share among themselves.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -22,79 +24,79 @@ use crate::request::Execution;
 /// use tower::{Layer, Service, ServiceExt};
 /// use tower_kernels::backends::cpu::CpuBackend;
 /// use tower_kernels::layers::CoalesceLayer;
-/// use tower_kernels::service::{KernelRegistry, KernelRequest, KernelService, Payload, PureKernels};
+/// use tower_kernels::service::{KernelRegistry, KernelRequest, KernelService, Payload, KernelCacheKey};
 ///
 /// let registry = Arc::new(KernelRegistry::new());
 /// tower_kernels::kernels::register_all(&registry).unwrap();
 /// let kernels = KernelService::with_backend(Arc::clone(&registry), CpuBackend::new());
-/// let mut service = CoalesceLayer::new(PureKernels::new(registry)).layer(kernels);
+/// let mut service = CoalesceLayer::new(KernelCacheKey::new(registry)).layer(kernels);
 /// let input = Payload::json(r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#);
 /// service.ready().await.unwrap().call(KernelRequest::new("linalg/saxpy", input)).await.unwrap();
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct PureKernels {
+pub struct KernelCacheKey {
     registry: Option<Arc<KernelRegistry>>,
-    across_tenants: bool,
+    share_across_tenants: bool,
 }
 
-impl PureKernels {
-    /// The pure ones among the kernels of `registry`.
+impl KernelCacheKey {
+    /// Makes keys for requests for the pure kernels of `registry`.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
-        Self { registry: Some(registry.into()), across_tenants: false }
+        Self { registry: Some(registry.into()), share_across_tenants: false }
     }
 
-    /// None: no request is a repeat of another. For a layer that is there and off.
+    /// Makes no keys, for a layer that is disabled.
     pub fn none() -> Self {
-        Self { registry: None, across_tenants: false }
+        Self { registry: None, share_across_tenants: false }
     }
 
-    /// Has all tenants share answers. Answers are the same whoever asks; but a tenant who is answered sooner than
-    /// the work takes knows that some other has asked the same.
+    /// Shares outputs among all tenants. The outputs are the same for every tenant, but a tenant that gets one sooner than a
+    /// run takes learns that another tenant made the same request.
     #[must_use]
-    pub fn across_tenants(mut self) -> Self {
-        self.across_tenants = true;
+    pub fn share_across_tenants(mut self) -> Self {
+        self.share_across_tenants = true;
         self
     }
 }
 
-/// What a [`KernelRequest`] asks.
+/// The cache key of a [`KernelRequest`], borrowed from it.
 #[derive(Debug)]
-pub struct KernelQuestion<'r> {
+pub struct KernelKey<'r> {
     kernel: RegisteredKernel,
     payload: &'r Payload,
     tenant: Option<&'r Arc<str>>,
 }
 
-/// What was asked of a kernel.
+/// The cache key of a kernel request.
 #[derive(Clone, Debug)]
-pub struct KeptKernelQuestion {
+pub struct OwnedKernelKey {
     kernel: RegisteredKernel,
     payload: Payload,
     tenant: Option<Arc<str>>,
 }
 
-impl KeptKernelQuestion {
-    /// The kernel, by its id and not by the alias that it was asked by.
+impl OwnedKernelKey {
+    /// Returns the kernel's id, even if the request came with an alias.
     pub fn kernel_id(&self) -> &str {
         &self.kernel.info().id
     }
 
-    /// The version of the kernel.
+    /// Returns the version of the kernel.
     pub fn version(&self) -> &str {
         &self.kernel.info().version
     }
 
-    /// On whose behalf; nobody's where all tenants share.
+    /// Returns the tenant; `None` if outputs are shared among tenants.
     pub fn tenant(&self) -> Option<&str> {
         self.tenant.as_deref()
     }
 }
 
-impl Hash for KernelQuestion<'_> {
+impl Hash for KernelKey<'_> {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Of its id and version; the payload's own hash has its length.
+        // The digest covers id and version; the payload's hash covers its length.
         state.write_u64(self.kernel.digest());
         if let Some(tenant) = self.tenant {
             tenant.hash(state);
@@ -116,56 +118,55 @@ fn hash_tensors<H: Hasher>(tensors: &Tensors, state: &mut H) {
     }
 }
 
-impl CacheKey<KernelRequest> for PureKernels {
-    type Key<'r> = KernelQuestion<'r>;
-    type OwnedKey = KeptKernelQuestion;
+impl CacheKey<KernelRequest> for KernelCacheKey {
+    type Key<'r> = KernelKey<'r>;
+    type OwnedKey = OwnedKernelKey;
 
     #[inline]
-    fn key<'r>(&'r self, request: &'r KernelRequest) -> Option<KernelQuestion<'r>> {
+    fn key<'r>(&'r self, request: &'r KernelRequest) -> Option<KernelKey<'r>> {
         let registry = self.registry.as_ref()?;
         if let Payload::Typed(_) = request.payload {
             return None;
         }
         let kernel = registry.get(&request.kernel_id).filter(|kernel| kernel.info().pure)?;
-        let tenant = request.tenant.as_ref().filter(|_| !self.across_tenants);
-        Some(KernelQuestion { kernel, payload: &request.payload, tenant })
+        let tenant = request.tenant.as_ref().filter(|_| !self.share_across_tenants);
+        Some(KernelKey { kernel, payload: &request.payload, tenant })
     }
 
     #[inline]
-    fn is_equal(&self, kept: &KeptKernelQuestion, question: &KernelQuestion<'_>) -> bool {
-        let (ours, theirs) = (kept.kernel.info(), question.kernel.info());
+    fn is_equal(&self, owned: &OwnedKernelKey, key: &KernelKey<'_>) -> bool {
+        let (ours, theirs) = (owned.kernel.info(), key.kernel.info());
         let same_kernel = std::ptr::eq(ours, theirs) || (&ours.id, &ours.version) == (&theirs.id, &theirs.version);
-        let same_payload = match (&kept.payload, question.payload) {
+        let same_payload = match (&owned.payload, key.payload) {
             (Payload::Json(ours), Payload::Json(theirs)) => ours == theirs,
             (Payload::Tensors(ours), Payload::Tensors(theirs)) => ours == theirs,
             _ => false,
         };
-        same_kernel && same_payload && kept.tenant.as_ref() == question.tenant
+        same_kernel && same_payload && owned.tenant.as_ref() == key.tenant
     }
 
     #[inline]
-    fn to_owned_key(&self, question: KernelQuestion<'_>) -> KeptKernelQuestion {
-        let KernelQuestion { kernel, payload, tenant } = question;
-        KeptKernelQuestion { kernel, payload: payload.clone(), tenant: tenant.cloned() }
+    fn to_owned_key(&self, key: KernelKey<'_>) -> OwnedKernelKey {
+        let KernelKey { kernel, payload, tenant } = key;
+        OwnedKernelKey { kernel, payload: payload.clone(), tenant: tenant.cloned() }
     }
 
-    /// Copies the payload: it can be a slice of a whole body, and tensors can lie in pinned memory.
-    fn compact(&self, mut held: KeptKernelQuestion) -> KeptKernelQuestion {
-        // What has no bytes is no question.
-        if let Some(payload) = copied(&held.payload) {
-            held.payload = payload;
+    /// Copies the payload, which can be a slice of a larger body or lie in pinned memory.
+    fn compact(&self, mut owned: OwnedKernelKey) -> OwnedKernelKey {
+        // A payload without bytes has no key.
+        if let Some(payload) = copied(&owned.payload) {
+            owned.payload = payload;
         }
-        held
+        owned
     }
 
-    fn weight(&self, kept: &KeptKernelQuestion) -> usize {
-        weigh(&kept.payload) + kept.tenant.weight()
+    fn weight(&self, owned: &OwnedKernelKey) -> usize {
+        weigh(&owned.payload) + owned.tenant.weight()
     }
 }
 
-/// Kept is the payload alone, as a copy, since it can lie in pinned memory or be a part of something larger. The
-/// extensions are of one call, and so is its execution: an answer that is given again was run by nothing, in no time, and
-/// its backend is [`Execution::CACHE`].
+/// A cached response has a copy of the payload, which can lie in pinned memory or be a slice of a larger body. It has no
+/// extensions, which belong to one call, and its [`Execution`] has the backend [`Execution::CACHE`] and no times.
 impl Cacheable for KernelResponse {
     fn to_cached(&self) -> Option<Self> {
         Some(Self::new(copied(&self.payload)?, Execution::new(Execution::CACHE)))
@@ -181,7 +182,7 @@ impl Cacheable for KernelResponse {
     }
 }
 
-/// A copy with memory of its own; `None` of a typed value, whose size nobody knows.
+/// Returns a copy with memory of its own; `None` for a typed value, whose size is unknown.
 fn copied(payload: &Payload) -> Option<Payload> {
     match payload {
         Payload::Json(document) => Some(Payload::Json(Bytes::copy_from_slice(document))),
@@ -190,7 +191,7 @@ fn copied(payload: &Payload) -> Option<Payload> {
     }
 }
 
-/// What a [`Bytes`] has beside its bytes, once it is shared.
+/// The overhead of a shared [`Bytes`].
 const SHARED: usize = 24;
 
 fn weigh(payload: &Payload) -> usize {

@@ -1,4 +1,4 @@
-//! [`Kernels`]: one version of what a registry holds.
+//! [`KernelIndex`]: the kernels of a registry by name, as an immutable version.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,52 +9,50 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::registry::{RegisterError, RegisteredKernel};
 
-/// The names are the program's own: whoever asks for one adds none, so the hash needs no secret and can be a quick one.
+/// Names come from the program and not from clients, so the hash needs no secret key.
 type ByName = HashMap<Cow<'static, str>, RegisteredKernel, BuildHasherDefault<NameHasher>>;
 
-/// [XXH3](https://xxhash.com) of names, which come in one piece.
+/// Hashes names with [XXH3](https://xxhash.com).
 #[derive(Default)]
 pub(super) struct NameHasher(u64);
 
 impl Hasher for NameHasher {
-    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         self.0 = xxh3_64_with_seed(bytes, self.0);
     }
 
-    /// The end of the name, whose length is a part of its hash.
-    #[inline]
+    // `str` writes a terminator, which XXH3 does not need: the length is a part of its hash.
     fn write_u8(&mut self, _: u8) {}
 
-    #[inline]
     fn finish(&self) -> u64 {
         self.0
     }
 }
 
-/// The kernels at one time. The next version is made from this one and shares what it can with it, so that to register
-/// many kernels does not cost their square.
+/// An immutable version of a registry's kernels. The next version shares most of its entries with this one, so that
+/// registering many kernels does not take quadratic time.
 #[derive(Default)]
-pub(super) struct Kernels {
-    /// Most of them.
+pub(super) struct KernelIndex {
+    /// Most of the kernels.
     settled: Arc<ByName>,
-    /// Those registered last, about the square root of all: copied with each version, and settled when they are more.
+    /// The kernels registered last, which are copied for each version. They are moved to `settled` once they are more than
+    /// the square root of all.
     recent: ByName,
     len: usize,
-    /// Made when first asked for.
+    /// Computed on first use.
     sorted: OnceLock<Vec<RegisteredKernel>>,
 }
 
-impl Kernels {
-    /// How many may be recent, however few are settled.
-    const RECENT: usize = 32;
+impl KernelIndex {
+    /// How many kernels may be recent however few are settled.
+    const MAX_RECENT: usize = 32;
 
-    /// The kernel of this id or alias.
+    /// Returns the kernel with this id or alias.
     pub(super) fn get(&self, name: &str) -> Option<&RegisteredKernel> {
         self.settled.get(name).or_else(|| self.recent.get(name))
     }
 
-    /// All kernels, by id.
+    /// Returns all kernels, sorted by id.
     pub(super) fn sorted(&self) -> &[RegisteredKernel] {
         self.sorted.get_or_init(|| {
             let named = self.settled.iter().chain(&self.recent);
@@ -69,7 +67,7 @@ impl Kernels {
         self.len
     }
 
-    /// The version after this one: with a kernel more, under its id and its aliases.
+    /// Returns the next version, with `kernel` added under its id and its aliases.
     pub(super) fn with(&self, kernel: &RegisteredKernel) -> Result<Self, RegisterError> {
         let mut recent = self.recent.clone();
         let info = kernel.info();
@@ -82,14 +80,14 @@ impl Kernels {
             }
         }
         let mut settled = Arc::clone(&self.settled);
-        if recent.len() > Self::RECENT && recent.len().pow(2) > settled.len() {
+        if recent.len() > Self::MAX_RECENT && recent.len().pow(2) > settled.len() {
             Arc::make_mut(&mut settled).extend(std::mem::take(&mut recent));
         }
         Ok(Self { settled, recent, len: self.len + 1, sorted: OnceLock::new() })
     }
 }
 
-/// Ids go into URLs, metrics and file names.
+/// Returns whether `name` fits into URLs, metrics and file names.
 fn is_name(name: &str) -> bool {
     let word = |word: &str| {
         !word.is_empty() && word.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'))

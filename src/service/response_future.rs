@@ -1,5 +1,3 @@
-//! The future of a [`KernelService`](super::KernelService) call.
-
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,7 +6,7 @@ use pin_project::pin_project;
 
 use super::{KernelError, KernelResponse};
 
-/// A kernel being run. Dropping it cancels the work.
+/// The response future of [`KernelService`](super::KernelService). Dropping it cancels the run.
 #[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
@@ -20,16 +18,16 @@ pub struct ResponseFuture<F> {
 #[pin_project(project = StateProjection)]
 #[derive(Debug)]
 enum State<F> {
-    Refused(KernelError),
+    Rejected(KernelError),
     Running(#[pin] F),
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn refuse(error: KernelError) -> Self {
-        Self { state: State::Refused(error) }
+    pub(super) fn rejected(error: KernelError) -> Self {
+        Self { state: State::Rejected(error) }
     }
 
-    pub(super) fn run(future: F) -> Self {
+    pub(super) fn running(future: F) -> Self {
         Self { state: State::Running(future) }
     }
 }
@@ -43,7 +41,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProjection::Refused(error) => Poll::Ready(Err(error.clone().into())),
+            StateProjection::Rejected(error) => Poll::Ready(Err(error.clone().into())),
             StateProjection::Running(future) => future.poll(cx),
         }
     }

@@ -1,20 +1,15 @@
-//! [`KernelService`]: finds the kernel that a request names and hands the job to a backend.
-
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower::load::Load;
 use tower_service::Service;
 
-use super::future::ResponseFuture;
-use super::job::Job;
-use super::{KernelError, KernelRegistry, KernelRequest, KernelResponse};
-use crate::backends::Local;
+use super::{Job, KernelError, KernelRegistry, KernelRequest, KernelResponse, ResponseFuture};
 
-/// Runs kernels: the service at the core of every pipeline.
+/// Runs kernels: looks up the kernel that a request names and hands the job to a backend.
 ///
-/// It is ready when its backend is, which means that a place to run has been reserved; see
-/// [`backends`](crate::backends). Dropping the future that a call returns cancels the work.
+/// `poll_ready` is the backend's, so `Ready` means that a permit has been reserved; see [`backends`](crate::backends).
+/// Dropping the response future cancels the run.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -34,34 +29,27 @@ use crate::backends::Local;
 /// # Ok(())
 /// # }
 /// ```
-// The backend's own `Clone` starts without what this one has reserved.
+// The backend's own `Clone` starts without a reservation.
 #[derive(Clone, Debug)]
-pub struct KernelService<B = Local> {
+pub struct KernelService<B> {
     registry: Arc<KernelRegistry>,
     backend: B,
 }
 
-impl KernelService {
-    /// A service over what this machine has: its CUDA devices where any answer, and the CPU.
-    ///
-    /// Opening a device takes a few hundred milliseconds; [`Local`] says what was found.
-    pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
-        Self::with_backend(registry, Local::detect())
-    }
-}
-
+// `KernelService::new`, which opens the devices of this machine, is in `backends::local`.
 impl<B> KernelService<B> {
-    /// A service over a backend of your choice: one of [`backends`](crate::backends), one in layers, or your own.
+    /// Creates a service over a backend of your choice: one of [`backends`](crate::backends), one wrapped in layers, or your
+    /// own.
     pub fn with_backend(registry: impl Into<Arc<KernelRegistry>>, backend: B) -> Self {
         Self { registry: registry.into(), backend }
     }
 
-    /// The kernels that it knows.
+    /// Returns the registry of the kernels.
     pub fn registry(&self) -> &Arc<KernelRegistry> {
         &self.registry
     }
 
-    /// What it runs them on.
+    /// Returns the backend.
     pub fn backend(&self) -> &B {
         &self.backend
     }
@@ -86,8 +74,8 @@ where
             None => Err(KernelError::unknown(request.kernel_id)),
         };
         match job {
-            Ok(job) => ResponseFuture::run(self.backend.call(job)),
-            Err(error) => ResponseFuture::refuse(error),
+            Ok(job) => ResponseFuture::running(self.backend.call(job)),
+            Err(error) => ResponseFuture::rejected(error),
         }
     }
 }

@@ -1,45 +1,43 @@
-//! [`KernelSource`]: what servers show of a service of kernels beside its responses.
-
 use std::fmt;
 use std::sync::Arc;
 
-use super::{KernelRegistry, KernelService};
+use super::{PipelineBackend, PipelineHandle};
 use crate::backends::Local;
 use crate::backends::batched::Batched;
-use crate::pipeline::{PipelineBackend, PipelineHandle};
+use crate::service::{KernelRegistry, KernelService};
 
-/// What servers show of the kernels behind a service: which there are, the devices that they run on, and how the pipeline
-/// around them is.
+/// Gives a server the registry, the devices and the pipeline that it reports on beside serving requests.
 ///
-/// A server takes any `Service<KernelRequest>`, and cannot see through layers of your own what is inside of them. So it is told
-/// with the service, and health, metrics and the list of kernels are always those of what it serves. Implemented by
+/// A server accepts any `Service<KernelRequest>` and cannot see through layers of your own what is inside of them. So it is
+/// given this together with the service, for `/health`, `/metrics` and the list of kernels. It is implemented by
 ///
 /// * [`KernelService`] over [`Local`] devices, with or without a [`BatchedLayer`](crate::backends::BatchedLayer);
-/// * [`LocalPipeline`](crate::pipeline::LocalPipeline), which [`PipelineLayer::over`](crate::pipeline::PipelineLayer::over) makes;
+/// * [`LocalPipeline`](super::LocalPipeline), which [`PipelineLayer::over`](super::PipelineLayer::over) makes;
 /// * a pair of a [`PipelineHandle`] and one of these, for a pipeline around a service of your own;
-/// * [`RegistryOnly`], for kernels that run on no devices of this process.
+/// * [`RegistryOnly`], for kernels that do not run on devices of this process.
 ///
 /// ```
-/// use tower_kernels::service::{KernelRegistry, KernelService, KernelSource};
+/// use tower_kernels::pipeline::KernelSource;
+/// use tower_kernels::service::{KernelRegistry, KernelService};
 ///
 /// let kernels = KernelService::new(KernelRegistry::new());
 /// assert!(kernels.devices().is_some() && kernels.pipeline().is_none());
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not say what kernels run on, so a server could not show how healthy that is",
+    message = "`{Self}` does not give the devices that kernels run on, so a server could not report their health",
     label = "neither a `KernelService` on the devices of this machine nor a `LocalPipeline`",
     note = "pass the `KernelService`, or the pipeline of `PipelineLayer::over`, that is inside of the service",
     note = "`(layer.handle(), kernels)` is a pipeline around a service of your own",
-    note = "`RegistryOnly::new(registry)` is for kernels that run on no devices of this process"
+    note = "`RegistryOnly::new(registry)` is for kernels that do not run on devices of this process"
 )]
 pub trait KernelSource {
-    /// The kernels that there are.
+    /// Returns the registry of the kernels.
     fn registry(&self) -> &Arc<KernelRegistry>;
 
-    /// The devices of this process that they run on.
+    /// Returns the devices of this process that run the kernels.
     fn devices(&self) -> Option<&Local>;
 
-    /// The pipeline around them, where there is one.
+    /// Returns the pipeline around the kernels, if there is one.
     fn pipeline(&self) -> Option<PipelineHandle> {
         None
     }
@@ -80,16 +78,17 @@ impl<K: KernelSource> KernelSource for (PipelineHandle, K) {
     }
 }
 
-/// Kernels that run on no devices of this process: behind a client of another server, or in a test.
+/// A [`KernelSource`] for kernels that do not run on devices of this process: behind a client of another server, or in a
+/// test.
 ///
-/// A server that is given this has no devices to show on `/health` and `/metrics`.
+/// A server that is given this reports no devices on `/health` and `/metrics`.
 #[derive(Clone)]
 pub struct RegistryOnly {
     registry: Arc<KernelRegistry>,
 }
 
 impl RegistryOnly {
-    /// These kernels.
+    /// Creates a source of these kernels.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
         Self { registry: registry.into() }
     }

@@ -1,0 +1,38 @@
+use std::time::Duration;
+
+use crate::service::{BackendKind, Cost};
+
+/// The settings that all workers of a pool share.
+#[derive(Clone, Debug)]
+pub(crate) struct Profile {
+    pub(crate) backend: BackendKind,
+    /// The device's ordinal.
+    pub(crate) device: Option<u32>,
+    /// How long a worker without work spins before it sleeps.
+    pub(crate) idle_spin: Duration,
+    /// Jobs with an estimated run time up to this are decoded and, on the CPU, run on the calling thread.
+    pub(crate) inline: Duration,
+    /// How long the calling thread polls for the result of a job that is estimated to take no longer and is alone in the
+    /// pool.
+    pub(crate) busy_poll: Duration,
+    /// How long dropping the pool waits for its workers to end. A driver must not be in use when the process exits, which
+    /// often comes next.
+    pub(crate) shutdown_grace: Duration,
+    /// Memory throughput of one worker, to turn a cost into a time.
+    pub(crate) bytes_per_second: f64,
+    /// Arithmetic throughput of one worker, to turn a cost into a time.
+    pub(crate) operations_per_second: f64,
+}
+
+impl Profile {
+    /// Estimates the run time of a job.
+    pub(crate) fn time(&self, cost: Cost) -> Duration {
+        cost.time(self.bytes_per_second, self.operations_per_second)
+    }
+
+    /// Names a thread of the pool, such as `cuda0-worker-3`. Linux truncates names to 15 bytes.
+    pub(super) fn thread_name(&self, role: &str) -> String {
+        let device = self.device.map_or(String::new(), |device| device.to_string());
+        format!("{}{device}-{role}", self.backend.as_str().to_lowercase())
+    }
+}
