@@ -59,7 +59,7 @@ async fn a_burst_opens_no_circuit() {
     let layer = CircuitBreakerLayer::new().slow_calls(Duration::from_secs(1), 0.1);
     assert_eq!(burst(&layer).await, CALLS);
     let status = layer.snapshot();
-    assert_eq!((status.calls, status.failures, status.slow), (CALLS as u32, 0, 0));
+    assert_eq!((status.calls, status.failures, status.slow), (CALLS as u64, 0, 0));
     assert_eq!((status.opened, status.rejected), (0, 0));
 }
 
