@@ -102,9 +102,7 @@ fn of_servers(error: &(dyn Error + 'static)) -> Option<Classification> {
         return Some(classification);
     }
     #[cfg(feature = "actix")]
-    if let Some(classification) =
-        classified::<crate::actix::ActorError>(error).or_else(|| classified::<actix::MailboxError>(error))
-    {
+    if let Some(classification) = classified::<actix::MailboxError>(error) {
         return Some(classification);
     }
     let _ = error;

@@ -10,15 +10,15 @@ use super::page::{Format, respond};
 use super::series::Operation;
 use crate::request::operation_table::OperationTable;
 
-/// What a layer, its clones and their services share.
+/// The state that a layer, its clones and their services share.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) prefix: String,
-    /// Those with series of their own.
+    /// Operations with series of their own.
     pub(super) operations: OperationTable<Arc<Operation>>,
-    /// Calls whose name nothing has shown to be known.
+    /// Calls with a name that no call has shown to be known.
     pub(super) unknown: Arc<Operation>,
-    /// Calls whose name came too late to have series of its own.
+    /// Calls with a name beyond the bound on series.
     other: Arc<Operation>,
 }
 
@@ -28,45 +28,41 @@ impl State {
         Self { prefix, operations: OperationTable::new(max_operations), unknown, other }
     }
 
-    /// The operation of this name, with series of its own if there is room for them.
+    /// The operation of this name, or `other` if the table is full.
     pub(super) fn find_or_insert(&self, name: &str) -> &Arc<Operation> {
         let found = self.operations.find_or_insert(name, || Arc::new(Operation::new()));
         found.map_or(&self.other, |(_, operation)| operation)
     }
 
-    /// Every operation that has been called or announced, and how many of its calls are in flight.
+    /// Every operation that has been called or registered, and its calls in flight.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Operation, u64)> {
         let others = [("unknown", &self.unknown), ("other", &self.other)];
-        self.operations.iter().chain(others).map(|(name, operation)| {
-            // The table's own share is not a call.
-            (name, &**operation, Arc::strong_count(operation) as u64 - 1)
-        })
+        self.operations.iter().chain(others).map(|(name, operation)| (name, &**operation, operation.in_flight()))
     }
 }
 
-/// Calls of one operation that ended alike.
+/// Calls of one operation with one outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EndedCalls {
     /// The operation, or `unknown`, or `other`.
     pub operation: String,
-    /// What ran them, where the response says so.
+    /// The backend that ran them, if the response names one.
     pub backend: Option<&'static str>,
     /// `ok`, or the [code](crate::error::ErrorKind::code) of the failure.
     pub outcome: &'static str,
-    /// How many.
+    /// Number of calls.
     pub count: u64,
-    /// How long they took together.
+    /// Sum of their durations.
     pub duration: Duration,
 }
 
-/// Reads what a [`MetricsLayer`](super::MetricsLayer) counted. Clones read the same.
+/// Reads the metrics of a [`MetricsLayer`](super::MetricsLayer).
 #[derive(Clone, Debug)]
 pub struct MetricsHandle {
     state: Arc<State>,
 }
 
-/// The figures are numbers, and are written to memory.
 const INFALLIBLE: &str = "writing numbers to a string does not fail";
 
 impl MetricsHandle {
@@ -74,7 +70,7 @@ impl MetricsHandle {
         Self { state }
     }
 
-    /// All metrics as of now, as [OpenMetrics](Format::OpenMetrics).
+    /// Returns all metrics as [OpenMetrics](Format::OpenMetrics) text.
     pub fn render(&self) -> String {
         Format::OpenMetrics.encode(&self.registry()).expect(INFALLIBLE)
     }
@@ -138,7 +134,7 @@ impl MetricsHandle {
         registry.sub_registry_with_prefix(&self.state.prefix).register_collector(Box::new(encoder));
     }
 
-    /// How calls have ended, as of now: for pages and alarms of your own.
+    /// Returns the calls that have ended, by operation, backend and outcome.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -171,7 +167,7 @@ impl MetricsHandle {
         ended
     }
 
-    /// How many calls have not ended.
+    /// Number of calls in flight.
     pub fn in_flight(&self) -> u64 {
         self.state.iter().map(|(.., in_flight)| in_flight).sum()
     }

@@ -5,37 +5,37 @@ use tower_layer::Layer;
 use super::handle::State;
 use super::{Metrics, MetricsHandle};
 
-/// Counts and measures calls. See the [module](super).
+/// Counts and times calls. See the [module](super).
 ///
-/// Clones share their figures. The methods that configure the layer begin anew, so configure first and clone after.
+/// Clones share the metrics. The methods that configure the layer reset them: configure first, then clone.
 #[derive(Clone, Debug)]
 pub struct MetricsLayer {
     state: Arc<State>,
 }
 
-/// How many operations have series of their own if nothing else is said.
+/// The default bound on operations with series of their own.
 const MAX_OPERATIONS: usize = 512;
 
 impl MetricsLayer {
-    /// Metrics whose names begin with `kernel_`.
+    /// Creates metrics with the prefix `kernel_`.
     pub fn new() -> Self {
         Self { state: Arc::new(State::new("kernel".into(), MAX_OPERATIONS)) }
     }
 
-    /// Sets what the metrics' names begin with, less the underscore.
+    /// Sets the prefix of the metrics' names, without the underscore.
     #[must_use]
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self { state: Arc::new(State::new(prefix.into(), self.state.operations.max())) }
     }
 
-    /// Sets how many operations have series of their own.
+    /// Sets the maximum number of operations with series of their own.
     #[must_use]
     pub fn max_operations(self, max: usize) -> Self {
         Self { state: Arc::new(State::new(self.state.prefix.clone(), max)) }
     }
 
-    /// Gives these operations series of their own, as far as the bound allows, before a call has shown that the service
-    /// knows them. Call it last: the methods above begin anew.
+    /// Registers operations, which then have series of their own before their first call. Call it last: the methods above
+    /// reset the metrics.
     #[must_use]
     pub fn operations<N: AsRef<str>>(self, names: impl IntoIterator<Item = N>) -> Self {
         for name in names {
@@ -44,12 +44,12 @@ impl MetricsLayer {
         self
     }
 
-    /// All metrics as of now, as [OpenMetrics](super::Format::OpenMetrics).
+    /// Returns all metrics as [OpenMetrics](super::Format::OpenMetrics) text.
     pub fn render(&self) -> String {
         self.handle().render()
     }
 
-    /// What shows the metrics: as a route, as a response, or in a registry of your own.
+    /// Returns a handle that renders the metrics as text, a response or a route, or adds them to a registry.
     pub fn handle(&self) -> MetricsHandle {
         MetricsHandle::new(Arc::clone(&self.state))
     }

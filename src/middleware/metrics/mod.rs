@@ -1,10 +1,10 @@
-//! Counts calls and how they ended, measures how long they took, and writes it as Prometheus reads it.
+//! Counts and times calls, and exports the metrics to Prometheus.
 //!
 //! It differs from `axum-prometheus` and `tower_http::metrics` in that
-//! * it works for any request, and knows refusals and failures apart by [`Classify`](crate::error::Classify), in the
+//! * it works for any request, and distinguishes rejections and failures by [`Classify`](crate::error::Classify), in the
 //!   error and in the response;
-//! * a call that is dropped before its end is counted, as `cancelled`;
-//! * there is no global recorder: the layer holds the figures, and its clones share them;
+//! * a call that is dropped before completion is counted as `cancelled`;
+//! * there is no global recorder: the layer holds the metrics, and its clones share them;
 //! * a call costs two readings of the clock and some additions to cells of its own thread: no lock, no allocation, no
 //!   formatted label;
 //! * the number of time series is bounded, whatever clients send.
@@ -50,7 +50,7 @@
 //! The page is Prometheus's text format or OpenMetrics, as the request's `Accept` prefers (see [`Format`]), and compressed
 //! with gzip where its `Accept-Encoding` takes that.
 //!
-//! # What an operation is called
+//! # Names of operations
 //!
 //! The label `operation` is what [`RequestContext::operation`](crate::request::RequestContext::operation) says. That of a
 //! [`KernelRequest`](crate::service::KernelRequest) is the kernel's id. That of an [`http::Request`] is the first of these
@@ -100,7 +100,7 @@
 //! | name, after the prefix (`kernel`) | type | labels | what |
 //! |---|---|---|---|
 //! | `requests_total` | counter | `operation`, `backend`, `outcome` | calls that ended |
-//! | `request_duration_seconds` | histogram, 1 µs to 17 s | `operation`, `backend`, `outcome` | from the call to the answer |
+//! | `request_duration_seconds` | histogram, 1 µs to 17 s | `operation`, `backend`, `outcome` | from the call to the response |
 //! | `requests_in_flight` | gauge | `operation` | calls that have not ended |
 //! | `request_payload_bytes` | histogram, 64 B to 4 GiB | `operation` | where the request knows its size |
 //! | `queue_duration_seconds` | histogram, 1 µs to 17 s | `operation`, `backend` | from the call to the start of the work |
@@ -114,10 +114,10 @@
 //! A metric that has nothing to tell is not on the page: around a service that runs no kernels these five never are.
 //!
 //! `outcome` is `ok`, or the [code](crate::error::ErrorKind::code) of the error or of the response's failure, or
-//! `cancelled` for a call that was dropped before its end. There is no label `backend` where the response does not say what
+//! `cancelled` for a call that was dropped before completion. There is no label `backend` where the response does not say what
 //! ran the call, as that of a service without kernels does not, nor an error.
 //!
-//! # What bounds the series
+//! # Bound on the series
 //!
 //! `operation` comes from the request, so a client may be able to make it up. A name gets series of its own once a call
 //! has shown that the service knows it: it ended `ok` or `internal`. Until then, and for names that never do, calls count
@@ -131,8 +131,8 @@
 //!
 //! # Cancel safety
 //!
-//! The future counts the call as `cancelled` when it is dropped before its end, and as `internal` when that is because of
-//! a panic. A call that is dropped because its time is up is one of them, as the servers of this crate do it: with a
+//! The future counts the call as `cancelled` when it is dropped before completion, and as `internal` when that is because of
+//! a panic. A call dropped at its deadline, as the servers of this crate do, is one of them: with a
 //! [`TimeoutLayer`](super::TimeoutLayer) inside of this one it ends before that, as `deadline_exceeded`.
 
 mod encode;

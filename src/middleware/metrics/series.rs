@@ -1,6 +1,8 @@
-//! The figures of one operation.
+//! The metrics of one operation.
 
-use std::sync::OnceLock;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::histogram::{Counts, Durations, RATIO_ONE, Ratios, Sizes, Snapshot};
@@ -13,19 +15,44 @@ pub(super) type Outcome = Option<ErrorKind>;
 
 const KINDS: usize = ErrorKind::ALL.len();
 
-/// What is known of the calls of one operation. A call in flight owns a share of it, so the number of shares but for
-/// that of the table is the number of calls in flight.
+/// The metrics of one operation.
 #[derive(Debug)]
 pub(super) struct Operation {
     copies: [OnceLock<Box<Figures>>; COPIES],
+    in_flight: AtomicU64,
 }
 
-/// One copy of the figures.
+/// A call in flight, which counts until it is dropped.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<Operation>);
+
+impl InFlight {
+    pub(super) fn begin(operation: &Arc<Operation>) -> Self {
+        operation.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(operation))
+    }
+}
+
+impl Deref for InFlight {
+    type Target = Operation;
+
+    fn deref(&self) -> &Operation {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One copy of the metrics.
 #[derive(Debug)]
 struct Figures {
     payload: Sizes,
-    /// Of calls whose response does not say what ran it, which has no name, and the head of the list of those that do.
-    /// Their names are literals of the program, so the list has an end.
+    /// The head of a list of backends: that of calls whose response names none. The names are literals of the program, so
+    /// the list is short.
     backend: Backend,
 }
 
@@ -33,79 +60,56 @@ struct Figures {
 struct Backend {
     name: Option<&'static str>,
     ok: Durations,
-    /// By kind. Made at the first call that ends so: most never do.
+    /// By kind, created at the first failure of the kind.
     failed: [OnceLock<Box<Durations>>; KINDS],
     queue: Durations,
     batch: Counts,
     ratio: Ratios,
-    /// Made with the first call that a device has timed.
+    /// Created with the first call that a device has timed.
     device: OnceLock<Box<Device>>,
     next: OnceLock<Box<Backend>>,
 }
 
-/// What devices have measured of some calls.
+/// What devices have measured.
 #[derive(Debug)]
 struct Device {
     phases: [Durations; PHASES.len()],
     roofline: Ratios,
 }
 
-/// The phases of a call on a device, as they are called.
+/// The names of the phases of a call on a device.
 pub(super) const PHASES: [&str; 3] = ["upload", "kernel", "download"];
 
 impl Operation {
     pub(super) fn new() -> Self {
-        Self { copies: [const { OnceLock::new() }; COPIES] }
+        Self { copies: [const { OnceLock::new() }; COPIES], in_flight: AtomicU64::new(0) }
     }
 
-    /// The figures that this thread writes, once it has written any.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The copy that this thread writes.
     #[inline]
-    fn written(&self) -> Option<(Writer, &Figures)> {
-        let writer = Writer::known();
-        let figures = self.copies.get(writer.copy())?.get()?;
-        Some((writer, figures))
-    }
-
-    #[cold]
-    fn first_written(&self) -> (Writer, &Figures) {
+    fn figures(&self) -> (Writer, &Figures) {
         let writer = Writer::current();
         (writer, self.copies[writer.copy()].get_or_init(Figures::new))
     }
 
     #[inline]
     pub(super) fn record_payload(&self, bytes: u64) {
-        match self.written() {
-            Some((writer, figures)) => figures.payload.observe(writer, bytes),
-            None => self.record_first_payload(bytes),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn record_first_payload(&self, bytes: u64) {
-        let (writer, figures) = self.first_written();
+        let (writer, figures) = self.figures();
         figures.payload.observe(writer, bytes);
     }
 
-    /// A call that took `elapsed` nanoseconds.
-    // What is not so in most calls is left to other functions, so that what is fits into the caller.
+    /// Records a call that took `elapsed` nanoseconds.
     #[inline]
     pub(super) fn record(&self, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
-        match (self.written(), outcome, execution) {
-            (Some((writer, figures)), None, None) => figures.backend.ok.observe(writer, elapsed),
-            (Some((writer, figures)), _, _) => figures.record(writer, outcome, elapsed, execution),
-            (None, _, _) => self.record_first(outcome, elapsed, execution),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn record_first(&self, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
-        let (writer, figures) = self.first_written();
+        let (writer, figures) = self.figures();
         figures.record(writer, outcome, elapsed, execution);
     }
 
-    /// All copies together.
+    /// The sum of all copies.
     pub(super) fn read(&self) -> OperationSnapshot {
         let mut sum = OperationSnapshot::default();
         for figures in self.copies.iter().filter_map(OnceLock::get) {
@@ -121,12 +125,10 @@ impl Operation {
 }
 
 impl Figures {
-    #[cold]
     fn new() -> Box<Self> {
         Box::new(Self { payload: Sizes::new(), backend: Backend::new(None) })
     }
 
-    #[inline(never)]
     fn record(&self, writer: Writer, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
         let Some(execution) = execution else {
             return self.backend.outcome(outcome).observe(writer, elapsed);
@@ -181,13 +183,11 @@ impl Backend {
 }
 
 impl Device {
-    #[cold]
     fn new() -> Box<Self> {
         Box::new(Self { phases: [const { Durations::new() }; PHASES.len()], roofline: Ratios::new() })
     }
 
-    /// A phase that the call did not go through is not counted.
-    #[cold]
+    /// Phases that the call did not have are not counted.
     fn record(&self, writer: Writer, times: &DeviceTimes) {
         let DeviceTimes { upload, kernel, download, bound: _ } = *times;
         for (durations, time) in self.phases.iter().zip([upload, kernel, download]) {
@@ -202,7 +202,7 @@ impl Device {
     }
 }
 
-/// The figures of an operation as of now.
+/// The metrics of an operation at one time.
 #[derive(Debug, Default)]
 pub(super) struct OperationSnapshot {
     pub(super) payload: Snapshot,
@@ -236,8 +236,8 @@ impl OperationSnapshot {
 impl BackendSnapshot {
     fn add(&mut self, backend: &Backend) {
         self.ok.add(&backend.ok.read(NANOS));
-        for (sum, slot) in self.failed.iter_mut().zip(&backend.failed) {
-            if let Some(durations) = slot.get() {
+        for (sum, failed) in self.failed.iter_mut().zip(&backend.failed) {
+            if let Some(durations) = failed.get() {
                 sum.add(&durations.read(NANOS));
             }
         }
@@ -250,12 +250,12 @@ impl BackendSnapshot {
         }
     }
 
-    /// How long calls were at each phase on the device, by name.
+    /// Times on the device by phase.
     pub(super) fn phases(&self) -> impl Iterator<Item = (&'static str, &Snapshot)> {
         PHASES.into_iter().zip(&self.phases)
     }
 
-    /// How calls have ended, under the names of the outcomes.
+    /// Times of calls by outcome.
     pub(super) fn outcomes(&self) -> impl Iterator<Item = (&'static str, &Snapshot)> {
         let failed = ErrorKind::ALL.into_iter().map(ErrorKind::code).zip(&self.failed);
         std::iter::once(("ok", &self.ok)).chain(failed).filter(|(_, durations)| durations.count != 0)
@@ -264,7 +264,7 @@ impl BackendSnapshot {
 
 #[inline]
 pub(super) fn nanos(duration: Duration) -> u64 {
-    // 584 years before it wraps.
+    // Wraps after 584 years.
     duration.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(duration.subsec_nanos()))
 }
 

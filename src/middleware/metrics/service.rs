@@ -11,7 +11,7 @@ use crate::middleware::clock;
 use crate::middleware::inner_service::inner_service;
 use crate::request::{RequestContext, ResponseContext};
 
-/// Counts and measures calls. See the [module](super).
+/// Counts and times calls. See the [module](super).
 #[derive(Clone, Debug)]
 pub struct Metrics<S> {
     inner: S,
@@ -45,7 +45,7 @@ where
     #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         let cached = clock::cache_now();
-        // Before the inner call, so that one that panics there is counted as well.
+        // Before the inner call, so that a panic in it is counted.
         let call = Call::begin(&self.state, cached.now, request.operation(), request.payload_bytes());
         ResponseFuture::new(self.inner.call(request), call)
     }

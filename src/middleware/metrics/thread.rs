@@ -1,9 +1,9 @@
-//! Which copy of the figures a thread writes to.
+//! Assigns each thread a copy of the metrics to write to.
 //!
-//! A locked addition takes some 6 ns where nobody contends and many times that where all cores count the same kernel, so
-//! the figures exist in copies. A thread that owns a copy is the only one to write it, and adds with a plain load and
-//! store. Copies are few: a thread that finds all of them owned shares the last one with its like, and pays for the
-//! locked additions. A copy whose owner has ended goes to the next thread that asks, with what has been counted in it.
+//! A locked addition takes about 6 ns without contention, and many times that while all cores count calls of one kernel, so
+//! the metrics exist in copies. A thread that owns a copy is its only writer, and adds with a plain load and store. Copies
+//! are few: threads without one share the last, with locked additions. The copy of a thread that has ended goes to the next
+//! thread, with its counts.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// One for each bit of [`OWNED`], and the one that is shared.
 pub(super) const COPIES: usize = SHARED as usize + 1;
 const SHARED: u8 = u32::BITS as u8;
-/// Not asked yet.
+/// No copy has been assigned yet.
 const NONE: u8 = u8::MAX;
 
 /// A bit for each copy that a thread owns.
 static OWNED: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
-    /// Without a destructor, so that reading it is a single load.
+    /// Has no destructor, so that reading it is a single load.
     static COPY: Cell<u8> = const { Cell::new(NONE) };
     static OWNER: Owner = const { Owner };
 }
@@ -33,15 +33,9 @@ impl Writer {
     #[inline]
     pub(super) fn current() -> Self {
         match COPY.get() {
-            NONE => Self { copy: claim() },
+            NONE => Self { copy: assign() },
             copy => Self { copy },
         }
-    }
-
-    /// Without asking for a copy: a thread that has not asked yet has one that does not exist.
-    #[inline]
-    pub(super) fn known() -> Self {
-        Self { copy: COPY.get() }
     }
 
     #[inline]
@@ -59,13 +53,12 @@ impl Writer {
     }
 }
 
-#[cold]
-fn claim() -> u8 {
-    // The owner's destructor is what gives the copy back. On a thread that is past it, nothing would.
+fn assign() -> u8 {
+    // The destructor of `OWNER` releases the copy. A thread that is past it gets none.
     let copy = match OWNER.try_with(|_| ()) {
         Ok(()) => {
             let lowest_free = |owned: u32| (owned != u32::MAX).then(|| owned | (owned + 1));
-            // Acquire: what the copy's last owner wrote is to be seen before it is added to.
+            // Acquire: what the copy's last owner wrote must be seen before it is added to.
             OWNED
                 .fetch_update(Ordering::Acquire, Ordering::Relaxed, lowest_free)
                 .map_or(SHARED, |owned| (!owned).trailing_zeros() as u8)
@@ -76,7 +69,7 @@ fn claim() -> u8 {
     copy
 }
 
-/// Gives the thread's copy back when the thread ends.
+/// Releases the thread's copy when the thread ends.
 #[derive(Debug)]
 struct Owner;
 

@@ -14,11 +14,10 @@ use crate::middleware::timeout::TimeoutError;
 const FULL_FOR: Duration = Duration::from_secs(1);
 
 /// Error of an [`ExecuteKernel`](super::ExecuteKernel) message.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum ActorError {
     /// The actor has its maximum number of unanswered messages.
-    #[error("the mailbox of {name} is full: {capacity} messages are unanswered")]
     MailboxFull {
         /// Name of the actor.
         name: Arc<str>,
@@ -26,20 +25,42 @@ pub enum ActorError {
         capacity: usize,
     },
     /// Deadline exceeded.
-    #[error("deadline exceeded {}", if *.called { "while the kernel ran" } else { "while waiting for readiness" })]
     DeadlineExceeded {
         /// Whether the service had been called. If not, the kernel has not started.
         called: bool,
     },
     /// The actor ended before it responded.
-    #[error("the actor has ended")]
     ActorGone,
     /// The supervisor has no actors.
-    #[error("no actor has been spawned")]
     NoActor,
     /// Error of the service.
-    #[error(transparent)]
     Service(ServiceError),
+}
+
+impl fmt::Display for ActorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MailboxFull { name, capacity } => {
+                write!(f, "the mailbox of {name} is full: {capacity} messages are unanswered")
+            }
+            Self::DeadlineExceeded { called: true } => f.write_str("deadline exceeded while the kernel ran"),
+            Self::DeadlineExceeded { called: false } => f.write_str("deadline exceeded while waiting for readiness"),
+            Self::ActorGone => f.write_str("the actor has ended"),
+            Self::NoActor => f.write_str("no actor has been spawned"),
+            Self::Service(error) => error.fmt(f),
+        }
+    }
+}
+
+// Not derived by thiserror, so that `provide` classifies the error inside of any box.
+impl Error for ActorError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        provide(self);
+        match self {
+            Self::Service(error) => error.source(),
+            _ => None,
+        }
+    }
 }
 
 impl ActorError {
