@@ -36,7 +36,7 @@ use hold::Hold;
 use kernels::{Empty, Nothing, Phases};
 use tower_kernels::kernels::linalg::saxpy::SaxpyInput;
 
-pub(crate) const SAXPY_PTX: &str = include_str!("../../src/kernels/linalg/saxpy.ptx");
+pub(crate) const SAXPY_PTX: &str = include_str!("../../src/kernels/linalg/saxpy/saxpy.ptx");
 pub(crate) const EMPTY_PTX: &str = ".version 8.2\n.target sm_75\n.address_size 64\n.visible .entry empty() { ret; }\n";
 
 pub(crate) type Cuda = KernelService<CudaBackend>;

@@ -3,14 +3,21 @@
 //! | id | module |
 //! |---|---|
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
+//! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
+//! | `linalg/weighted-sum-product` | [`linalg::weighted_sum_product`] |
 //! | `orderbook/matching` (ring) | [`orderbook::matching`] |
 //! | `risk/option-pricing` | [`risk::option_pricing`] |
+//! | `stats/moments` | [`stats::moments`] |
 
+pub mod authoring;
 pub mod graph;
 pub mod linalg;
 pub mod orderbook;
 pub mod risk;
+pub mod stats;
+
+use authoring::ErasedCases;
 
 use crate::service::{Kernel, KernelInfo, KernelRegistry, RegisterError};
 
@@ -37,10 +44,24 @@ pub fn register_all(registry: &KernelRegistry) -> Result<(), RegisterError> {
 pub fn register_where(registry: &KernelRegistry, wanted: impl Fn(&KernelInfo) -> bool) -> Result<(), RegisterError> {
     let catalogue = Wanted { registry, wanted };
     catalogue.register(graph::betweenness_centrality::BetweennessCentrality)?;
+    catalogue.register(linalg::dot::Dot)?;
     catalogue.register(linalg::saxpy::Saxpy)?;
+    catalogue.register(linalg::weighted_sum_product::WeightedSumProduct)?;
     catalogue.register(orderbook::matching::Matching)?;
     catalogue.register(risk::option_pricing::OptionPricing)?;
+    catalogue.register(stats::moments::Moments)?;
     Ok(())
+}
+
+/// The tests of the catalogue's kernels.
+#[doc(hidden)]
+pub fn cases() -> Vec<Box<dyn ErasedCases>> {
+    vec![
+        Box::new(linalg::dot::Dot),
+        Box::new(linalg::saxpy::Saxpy),
+        Box::new(linalg::weighted_sum_product::WeightedSumProduct),
+        Box::new(stats::moments::Moments),
+    ]
 }
 
 /// A registry that takes no more than what is wanted.

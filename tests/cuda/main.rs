@@ -16,6 +16,7 @@ mod launch_context;
 mod memory;
 mod priority;
 mod probe;
+mod registry;
 mod stopping;
 mod telemetry;
 #[path = "../probe/wakes.rs"]
@@ -56,6 +57,7 @@ fn main() {
             goldens::TESTS,
             launch_context::TESTS,
             priority::TESTS,
+            registry::TESTS,
             memory::TESTS,
             stopping::TESTS,
             telemetry::TESTS,

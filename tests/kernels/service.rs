@@ -56,13 +56,32 @@ fn the_catalogue_is_complete_and_described() {
     let registry = KernelRegistry::new();
     register_all(&registry).unwrap();
     let ids: Vec<String> = registry.list().iter().map(|kernel| kernel.info().id.to_string()).collect();
-    assert_eq!(ids, ["graph/betweenness-centrality", "linalg/saxpy", "orderbook/matching", "risk/option-pricing"]);
+    let expected = [
+        "graph/betweenness-centrality",
+        "linalg/dot",
+        "linalg/saxpy",
+        "linalg/weighted-sum-product",
+        "orderbook/matching",
+        "risk/option-pricing",
+        "stats/moments",
+    ];
+    assert_eq!(ids, expected);
     for id in ids {
         let description = serde_json::to_value(registry.describe(&id).unwrap()).unwrap();
         assert!(description["input_schema"]["properties"].as_object().is_some_and(|fields| !fields.is_empty()), "{id}");
         assert!(description["output_schema"]["properties"].is_object(), "{id}");
     }
     assert!(register_all(&registry).is_err(), "names are taken once");
+}
+
+/// At sizes around a warp and a block and at a large one, with NaN, and in shared runs.
+#[test]
+fn every_kernel_agrees_with_its_reference_on_the_cpu() {
+    let cases = tower_kernels::kernels::cases();
+    assert!(cases.len() >= 4);
+    for kernel in cases {
+        kernel.check_cpu().unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 #[tokio::test]

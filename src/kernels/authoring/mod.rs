@@ -1,0 +1,34 @@
+//! Kernels from the code of a row: elementwise kernels and reductions, on the CPU and on CUDA.
+//!
+//! [`elementwise!`] and [`reduction!`] implement [`Kernel`](crate::service::Kernel) for a unit struct. The author writes
+//! the input and output structs, the CPU code and the CUDA code of a row, and an `f64` reference. Derived are the checks of
+//! lengths, the cost and the footprint, the batch key and shared runs, the transfers and the launch, the loop on the CPU
+//! (SIMD, and rayon for large inputs), and the tests ([`check_cpu`], [`check_cuda`]). The [guide](crate::guide) explains
+//! both; `linalg/saxpy` and `linalg/dot` are the smallest examples.
+//!
+//! A kernel that needs more implements `Kernel` by hand, and can still use the parts: [`map_rows`], [`map_rows_cuda`],
+//! [`reduce_rows`], [`reduce_cuda`] and [`Cases`]. `risk/option-pricing` does.
+
+mod cases;
+#[cfg(feature = "cuda")]
+mod cases_cuda;
+mod column;
+#[cfg(feature = "cuda")]
+mod device;
+mod elementwise;
+mod field;
+mod macros;
+mod reduction;
+
+#[cfg(feature = "cuda")]
+pub use cases::check_cuda;
+pub use cases::{Cases, ErasedCases, Expected, Random, SIZES, check_cpu, expected};
+pub use column::{BLOCK, Column, Operand, Uniform, UniformValue};
+#[cfg(feature = "cuda")]
+pub use device::{Arguments, Entry, map_rows_cuda, reduce_cuda};
+pub use elementwise::{BlockFunction, Granularity, RowFunction, map_rows};
+pub use field::{Field, FieldFacts, batch_key, check_lengths, cost, rows, shares_run};
+pub use reduction::{reduce_rows, sum, sum_pairs};
+
+#[doc(inline)]
+pub use crate::{__elementwise as elementwise, __reduction as reduction};
