@@ -41,7 +41,7 @@ impl Kernel for Empty {
     }
 }
 
-pub(crate) const PRICING_PTX: &str = include_str!("../../src/kernels/risk/option_pricing.ptx");
+pub(crate) const PRICING_PTX: &str = include_str!("../../src/kernels/risk/option_pricing/option_pricing.ptx");
 // SAFETY: `Phases` passes what `option_pricing.cu` says.
 static PRICING: Module = unsafe { Module::from_ptx("bench/pricing", PRICING_PTX) };
 

@@ -60,6 +60,7 @@ pub fn cases() -> Vec<Box<dyn ErasedCases>> {
         Box::new(linalg::dot::Dot),
         Box::new(linalg::saxpy::Saxpy),
         Box::new(linalg::weighted_sum_product::WeightedSumProduct),
+        Box::new(risk::option_pricing::OptionPricing),
         Box::new(stats::moments::Moments),
     ]
 }

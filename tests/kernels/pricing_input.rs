@@ -1,7 +1,7 @@
 //! What option pricing takes and refuses, as JSON, as tensors and typed.
 
 use crate::service::{ask, read, refusal, run, tensor, tensors};
-use tower_kernels::kernels::risk::black_scholes::OptionKind;
+use tower_kernels::kernels::risk::option_pricing::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput};
 use tower_kernels::service::{DType, FloatArray, Payload};
 

@@ -203,6 +203,48 @@ impl<T: Element> Column for Operand<'_, T> {
     }
 }
 
+impl<C: Column, const N: usize> Column for [C; N] {
+    type Row = [C::Row; N];
+    type Block<'b>
+        = [C::Block<'b>; N]
+    where
+        Self: 'b;
+    type Padding = [C::Padding; N];
+
+    fn padding(&self) -> Self::Padding {
+        self.each_ref().map(C::padding)
+    }
+
+    fn pad(&self, start: usize, padding: &mut Self::Padding) {
+        for (column, padding) in self.iter().zip(padding) {
+            column.pad(start, padding);
+        }
+    }
+
+    #[inline(always)]
+    fn block<'b>(&'b self, start: usize, padding: &'b Self::Padding) -> Self::Block<'b> {
+        std::array::from_fn(|column| self[column].block(start, &padding[column]))
+    }
+
+    #[inline(always)]
+    fn row(block: Self::Block<'_>, index: usize) -> Self::Row {
+        block.map(|block| C::row(block, index))
+    }
+
+    fn slice(&self, rows: Range<usize>) -> Self {
+        self.map(|column| column.slice(rows.clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn upload(requests: &[Self], arguments: &mut Arguments<'_, '_>) -> Result<(), KernelError> {
+        for column in 0..N {
+            let column: Vec<C> = requests.iter().map(|request| request[column]).collect();
+            C::upload(&column, arguments)?;
+        }
+        Ok(())
+    }
+}
+
 macro_rules! tuples {
     ($($($name:ident $index:tt)+;)+) => {$(
         impl<$($name: Column),+> Column for ($($name,)+) {

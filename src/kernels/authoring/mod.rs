@@ -12,23 +12,33 @@
 mod cases;
 #[cfg(feature = "cuda")]
 mod cases_cuda;
+mod choice;
 mod column;
 #[cfg(feature = "cuda")]
 mod device;
+pub(crate) mod elementary;
 mod elementwise;
 mod field;
+mod float_kernel;
+mod floats;
 mod macros;
 mod reduction;
 
 #[cfg(feature = "cuda")]
 pub use cases::check_cuda;
-pub use cases::{Cases, ErasedCases, Expected, Random, SIZES, check_cpu, expected};
+pub use cases::{Cases, ErasedCases, Expected, Random, RunOnCpu, SIZES, check_cpu, expected};
+pub use choice::{Choice, Choices, choice_facts};
 pub use column::{BLOCK, Column, Operand, Uniform, UniformValue};
 #[cfg(feature = "cuda")]
 pub use device::{Arguments, Entry, map_rows_cuda, reduce_cuda};
+pub use elementary::Elementary;
 pub use elementwise::{BlockFunction, Granularity, RowFunction, map_rows};
 pub use field::{Field, FieldFacts, batch_key, check_lengths, cost, rows, shares_run};
+pub use float_kernel::{
+    CheckValues, FloatColumns, FloatFields, float_values, generate_floats, put_nan_floats, share_floats,
+};
+pub use floats::{Converted, Float, Precision};
 pub use reduction::{reduce_rows, sum, sum_pairs};
 
 #[doc(inline)]
-pub use crate::{__elementwise as elementwise, __reduction as reduction};
+pub use crate::{__elementwise as elementwise, __elementwise_floats as elementwise_floats, __reduction as reduction};

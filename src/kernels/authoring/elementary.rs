@@ -194,7 +194,7 @@ impl Elementary for f32 {
 /// `a * b + c`. `FUSED` says that the processor rounds once as fast as it multiplies; where it does not, a fused
 /// operation is a library call and two roundings are what is wanted.
 #[inline(always)]
-pub(super) fn mul_add<T: Elementary, const FUSED: bool>(a: T, b: T, c: T) -> T {
+pub(crate) fn mul_add<T: Elementary, const FUSED: bool>(a: T, b: T, c: T) -> T {
     if FUSED { a.fused(b, c) } else { a * b + c }
 }
 
@@ -206,7 +206,7 @@ fn polynomial<T: Elementary, const FUSED: bool>(coefficients: &[T], x: T) -> T {
 
 /// The exponential.
 #[inline(always)]
-pub(super) fn exp<T: Elementary, const FUSED: bool>(x: T) -> T {
+pub(crate) fn exp<T: Elementary, const FUSED: bool>(x: T) -> T {
     let inside = if x < T::EXP_LEAST { T::EXP_LEAST } else { x };
     let inside = if inside > T::EXP_MOST { T::EXP_MOST } else { inside };
     let rounded = mul_add::<T, FUSED>(inside, T::LOG2_E, T::ROUND);
@@ -221,7 +221,7 @@ pub(super) fn exp<T: Elementary, const FUSED: bool>(x: T) -> T {
 /// The logarithm of `value * inverse`, both positive, where `inverse` is 1 / `other`. Where `value` and `other` are near
 /// each other it starts from their difference, which is exact, and not from their rounded quotient.
 #[inline(always)]
-pub(super) fn ln_quotient<T: Elementary, const FUSED: bool>(value: T, other: T, inverse: T) -> T {
+pub(crate) fn ln_quotient<T: Elementary, const FUSED: bool>(value: T, other: T, inverse: T) -> T {
     let quotient = value * inverse;
     let near = quotient > T::of(0.75) && quotient < T::of(1.375);
     let (mantissa, count) = quotient.split();
@@ -236,7 +236,7 @@ pub(super) fn ln_quotient<T: Elementary, const FUSED: bool>(value: T, other: T, 
 
 /// `a N(x)` and `b N(y)`, given `bell` = a exp(-x^2 / 2) = b exp(-y^2 / 2), where N is the normal distribution function.
 #[inline(always)]
-pub(super) fn shares<T: Elementary, const FUSED: bool>([x, y]: [T; 2], [a, b]: [T; 2], bell: T) -> [T; 2] {
+pub(crate) fn normal_shares<T: Elementary, const FUSED: bool>([x, y]: [T; 2], [a, b]: [T; 2], bell: T) -> [T; 2] {
     let (reach_x, reach_y) = (reach(x), reach(y));
     let (from_x, from_y) = (reach_x + T::of(5.0), reach_y + T::of(5.0));
     // Divisions are the dearest thing here, so one serves both.
@@ -260,7 +260,7 @@ fn share<T: Elementary, const FUSED: bool>(x: T, whole: T, bell: T, reach: T, in
 
 #[cfg(test)]
 mod tests {
-    use super::{Elementary, exp, ln_quotient, shares};
+    use super::{Elementary, exp, ln_quotient, normal_shares};
 
     /// Both ways to multiply and add, as one processor only ever takes one of them.
     fn both<T>(run: impl Fn(bool) -> T) -> [T; 2] {
@@ -323,13 +323,13 @@ mod tests {
         for step in 0..4_000 {
             let x = f64::from(step) * 0.01;
             let bell = exp::<f64, true>(-0.5 * x * x);
-            let [above, below] = shares::<f64, true>([x, -x], [1.0, 1.0], bell);
+            let [above, below] = normal_shares::<f64, true>([x, -x], [1.0, 1.0], bell);
             assert!((above + below - 1.0).abs() < 1e-15 && below >= 0.0, "{x}");
-            let plain = shares::<f64, false>([x, -x], [1.0, 1.0], bell);
+            let plain = normal_shares::<f64, false>([x, -x], [1.0, 1.0], bell);
             assert!((above - plain[0]).abs() < 1e-15 && (below - plain[1]).abs() <= 1e-14 * below, "{x}");
         }
         // Abramowitz and Stegun, table 26.1, and N(-10) from table 26.2.
-        let at = |x: f64| shares::<f64, true>([x, x], [1.0, 1.0], (-0.5 * x * x).exp())[0];
+        let at = |x: f64| normal_shares::<f64, true>([x, x], [1.0, 1.0], (-0.5 * x * x).exp())[0];
         near(at(1.0), 0.841_344_746_068_542_9, 1e-15);
         near(at(-10.0), 7.619_853_024_160_527e-24, 1e-13);
         assert_eq!([at(f64::INFINITY), at(f64::NEG_INFINITY)], [1.0, 0.0]);
