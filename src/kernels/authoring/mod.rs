@@ -1,13 +1,20 @@
 //! Kernels from the code of a row: elementwise kernels and reductions, on the CPU and on CUDA.
 //!
-//! [`elementwise!`] and [`reduction!`] implement [`Kernel`](crate::service::Kernel) for a unit struct. The author writes
+//! [`elementwise!`], [`elementwise_floats!`] and [`reduction!`] implement [`Kernel`](crate::service::Kernel) for a unit
+//! struct. The author writes
 //! the input and output structs, the CPU code and the CUDA code of a row, and an `f64` reference. Derived are the checks of
 //! lengths, the cost and the footprint, the batch key and shared runs, the transfers and the launch, the loop on the CPU
 //! (SIMD, and rayon for large inputs), and the tests ([`check_cpu`], [`check_cuda`]). The [guide](crate::guide) explains
 //! both; `linalg/saxpy` and `linalg/dot` are the smallest examples.
 //!
-//! A kernel that needs more implements `Kernel` by hand, and can still use the parts: [`map_rows`], [`map_rows_cuda`],
-//! [`reduce_rows`], [`reduce_cuda`] and [`Cases`]. `risk/option-pricing` does.
+//! | macro | rows | example |
+//! |---|---|---|
+//! | [`elementwise!`] | numbers of fixed types | `linalg/saxpy` |
+//! | [`elementwise_floats!`] | `f32` or `f64`, each field one number or an array | `risk/option-pricing` |
+//! | [`reduction!`] | all rows to a few `f64` | `linalg/dot`, `stats/moments` |
+//!
+//! A kernel that needs more implements `Kernel` by hand, and can still use the parts: [`map_rows`], [`reduce_rows`],
+//! their twins for CUDA, and [`Cases`].
 
 mod cases;
 #[cfg(feature = "cuda")]
@@ -23,6 +30,7 @@ mod float_kernel;
 mod floats;
 mod macros;
 mod reduction;
+mod source;
 
 #[cfg(feature = "cuda")]
 pub use cases::check_cuda;

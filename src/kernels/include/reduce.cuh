@@ -26,7 +26,9 @@
 #ifndef TOWER_KERNELS_REDUCE
 #define TOWER_KERNELS_REDUCE
 
-#include "elementwise.cuh"
+#ifndef TOWER_KERNELS_ELEMENTWISE
+#error "reduce.cuh needs elementwise.cuh before it"
+#endif
 
 // 256 threads a block, as the host launches them.
 #define REDUCE __launch_bounds__(256)

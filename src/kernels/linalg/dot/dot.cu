@@ -1,4 +1,5 @@
 // The sum of x[i] y[i] in f64, where each product is exact.
+#include "elementwise.cuh"
 #include "reduce.cuh"
 
 struct Dot {

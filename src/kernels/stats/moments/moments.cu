@@ -1,5 +1,6 @@
 // Count, mean, and sums of powers of the deviations from it: the updates of Chan, Golub and LeVeque (1979) and of
 // Terriberry (2007), for one row and for two states.
+#include "elementwise.cuh"
 #include "reduce.cuh"
 
 struct Moments {
