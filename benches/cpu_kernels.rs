@@ -6,9 +6,9 @@
 use std::time::Instant;
 
 use tower_kernels::kernels::authoring::{Float, Random};
-use tower_kernels::kernels::graph::brandes::pair_dependencies;
+use tower_kernels::kernels::graph::betweenness_centrality::brandes::pair_dependencies;
+use tower_kernels::kernels::graph::betweenness_centrality::pivots::Pivots;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
-use tower_kernels::kernels::graph::pivots::Pivots;
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricing, OptionPricingInput};
 use tower_kernels::service::{FloatArray, Kernel, RunContext};
 

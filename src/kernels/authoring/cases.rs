@@ -12,7 +12,7 @@ use crate::service::{Kernel, KernelError, RunContext};
 pub const SIZES: [usize; 8] = [0, 1, 2, 31, 32, 33, 1_000, (1 << 20) + 3];
 
 /// Sizes of requests that share a run in the test.
-const SHARED: [usize; 5] = [1, 33, 5_000, 31, 1_000];
+const SHARED: [usize; 5] = [1_000, 33, 5_000, 31, 1];
 
 /// Inputs and expected outputs of a kernel, from which [`check_cpu`] and [`check_cuda`] are derived.
 ///
@@ -49,7 +49,8 @@ pub fn expected<const N: usize>(names: [&'static str; N], rows: &[[(f64, f64); N
     names.into_iter().enumerate().map(column).collect()
 }
 
-/// Random numbers for tests and benchmarks, the same for the same seed.
+/// Random numbers, the same for the same seed: Steele, Lea and Flood, *Fast splittable pseudorandom number generators*
+/// (2014).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -59,7 +60,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A random word: Steele, Lea and Flood's SplitMix64.
+    /// A random word.
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -67,7 +68,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// An integer from 0 to `bound`, without `bound`.
+    /// An integer from 0 to `bound`, without `bound`, each as likely as the next but for a bias below `bound` / 2^64.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.word()) * u128::from(bound)) >> 64) as u64
     }

@@ -9,7 +9,7 @@
 use std::fmt::Debug;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-/// What the formulas need of `f32` and `f64`.
+/// Constants and operations of `f32` and `f64` for the approximations.
 pub trait Elementary:
     Copy
     + Debug
@@ -31,7 +31,7 @@ pub trait Elementary:
     const LN: &'static [Self];
     /// (t + 5) exp(t^2 / 2) N(-t) in powers of (t - 5) / (t + 5).
     const TAIL: &'static [Self];
-    /// ln 2 to so few bits that its product with an exponent is exact.
+    /// ln 2 to few enough bits that its product with an exponent is exact.
     const LN_2_HIGH: Self;
     /// The rest of ln 2.
     const LN_2_LOW: Self;
@@ -39,13 +39,13 @@ pub trait Elementary:
     const LOG2_E: Self;
     /// Added to a small number, it leaves the nearest integer in the lowest bits.
     const ROUND: Self;
-    /// Below this the exponential is taken for 0.
+    /// Below this the exponential is 0.
     const EXP_LEAST: Self;
-    /// Above this the exponential is taken for infinite.
+    /// Above this the exponential is infinite.
     const EXP_MOST: Self;
     /// Infinity.
     const INFINITY: Self;
-    /// The least positive number with all its digits; below it are the subnormal ones.
+    /// The smallest positive normal number.
     const MIN_POSITIVE: Self;
 
     /// A constant in this type.
@@ -239,12 +239,12 @@ pub(crate) fn ln_quotient<T: Elementary, const FUSED: bool>(value: T, other: T, 
 pub(crate) fn normal_shares<T: Elementary, const FUSED: bool>([x, y]: [T; 2], [a, b]: [T; 2], bell: T) -> [T; 2] {
     let (reach_x, reach_y) = (reach(x), reach(y));
     let (from_x, from_y) = (reach_x + T::of(5.0), reach_y + T::of(5.0));
-    // Divisions are the dearest thing here, so one serves both.
+    // Divisions are the most expensive operation here, so one serves both.
     let inverse = T::of(1.0) / (from_x * from_y);
     [share::<T, FUSED>(x, a, bell, reach_x, from_y * inverse), share::<T, FUSED>(y, b, bell, reach_y, from_x * inverse)]
 }
 
-/// The size of `x`. Far out the bell is 0 already, and the bound keeps what follows a number at infinity.
+/// The size of `x`, at most 64, where the bell is 0; the bound keeps the result a number where `x` is infinite.
 #[inline(always)]
 fn reach<T: Elementary>(x: T) -> T {
     let size = if x < T::of(0.0) { -x } else { x };

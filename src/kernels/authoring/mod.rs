@@ -48,5 +48,11 @@ pub use float_kernel::{
 pub use floats::{Converted, Float, Precision};
 pub use reduction::{reduce_rows, sum, sum_pairs};
 
+#[doc(hidden)]
+pub use source::{ELEMENTWISE_HEADER, REDUCE_HEADER, join};
+
 #[doc(inline)]
-pub use crate::{__elementwise as elementwise, __elementwise_floats as elementwise_floats, __reduction as reduction};
+pub use crate::{
+    __elementwise as elementwise, __elementwise_floats as elementwise_floats, __reduction as reduction,
+    __with_device_headers as with_device_headers,
+};

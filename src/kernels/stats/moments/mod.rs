@@ -12,8 +12,10 @@
 //! infinite mean NaN.
 //!
 //! Parts of the sample are merged by Chan, Golub and LeVeque, *Updating formulae and a pairwise algorithm for computing
-//! sample variances* (1979), and Terriberry, *Computing higher-order moments online* (2007), so a large mean costs no
-//! digits of the other outputs. The order of the merges depends on n alone, and differs between the backends.
+//! sample variances* (1979), and Terriberry, *Computing higher-order moments online* (2007), so a mean of many
+//! deviations costs the other outputs no more than its own rounding, and not its square or fourth power. The fourth power
+//! of a deviation has to be in the range of `f64`. The order of the merges depends on n alone, and differs between the
+//! backends.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

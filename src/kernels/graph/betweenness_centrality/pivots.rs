@@ -2,12 +2,13 @@
 //!
 //! Exact betweenness adds up one traversal from each node. Brandes and Pich, *Centrality estimation in large networks*
 //! (2007), start from a few nodes, the pivots, and scale up. The scaling is that of networkx 3.6
-//! (`betweenness_centrality(G, k)`, `endpoints=False`): a pivot sees one traversal fewer than the others do, because
-//! its own says nothing of it.
+//! (`betweenness_centrality(G, k)`, `endpoints=False`): a pivot has one traversal fewer than the other nodes, because
+//! its own contributes nothing to its score.
 
 use std::collections::HashSet;
 
-use super::csr::Direction;
+use crate::kernels::authoring::Random;
+use crate::kernels::graph::csr::Direction;
 use crate::service::InvalidInput;
 
 /// The nodes that traversals start from.
@@ -59,11 +60,11 @@ impl Pivots {
             return Err(InvalidInput::new("samples", format!("{samples}, and num_nodes is {num_nodes}")));
         }
         // Floyd's algorithm (Bentley and Floyd, 1987): memory by the sample, not by the graph.
-        let mut random = SplitMix64(seed);
+        let mut random = Random::new(seed);
         let mut seen = HashSet::with_capacity(samples);
         let drawn = (num_nodes - samples..num_nodes)
             .map(|last| {
-                let node = random.up_to(last as u64) as u32;
+                let node = random.below(last as u64 + 1) as u32;
                 if seen.insert(node) {
                     node
                 } else {
@@ -80,10 +81,10 @@ impl Pivots {
             return Ok(Self::all(num_nodes));
         }
         if nodes.len() == 1 && num_nodes > 2 {
-            // networkx answers 0/0 = NaN for the pivot itself.
+            // networkx gives 0/0 = NaN for the pivot itself.
             return Err(InvalidInput::new(
                 field,
-                "one source says nothing of its own score, and two or more are needed",
+                "one source contributes nothing to its own score; two or more are needed",
             ));
         }
         Ok(Self { chosen: Some(nodes), num_nodes })
@@ -94,7 +95,7 @@ impl Pivots {
         self.chosen.as_ref().map_or(self.num_nodes, Vec::len)
     }
 
-    /// Whether there are none, which is so of a graph with no nodes only.
+    /// Whether there are none: only where the graph has no nodes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -137,24 +138,5 @@ impl Pivots {
                 }
             }
         }
-    }
-}
-
-/// Steele, Lea and Flood, *Fast splittable pseudorandom number generators* (2014).
-#[derive(Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from 0 to `last`, each as likely as the next but for a bias below `last` / 2^64.
-    fn up_to(&mut self, last: u64) -> u64 {
-        ((u128::from(self.next()) * (u128::from(last) + 1)) >> 64) as u64
     }
 }
