@@ -15,16 +15,16 @@ pub(crate) async fn run(id: &'static str, payload: Payload) -> Result<Payload, K
     service.ready().await?.call(KernelRequest::new(id, payload)).await.map(|response| response.payload)
 }
 
-/// The answer to a JSON document.
+/// The output for a JSON document.
 pub(crate) async fn ask(id: &'static str, document: &str) -> Result<serde_json::Value, KernelError> {
     match run(id, Payload::json(document.to_owned())).await? {
         Payload::Json(bytes) => Ok(serde_json::from_slice(&bytes).unwrap()),
-        other => panic!("{other:?} in answer to JSON"),
+        other => panic!("{other:?} for JSON"),
     }
 }
 
-/// What is wrong with a document or tensors that the kernel refuses.
-pub(crate) fn refusal<T: std::fmt::Debug>(answer: Result<T, KernelError>) -> InvalidInput {
+/// The error of a document or tensors that the kernel rejects.
+pub(crate) fn rejection<T: std::fmt::Debug>(answer: Result<T, KernelError>) -> InvalidInput {
     match answer.unwrap_err() {
         KernelError::InvalidInput(invalid) => invalid,
         other => panic!("{other}"),
@@ -43,9 +43,9 @@ pub(crate) fn tensors<const N: usize>(named: [(&str, Tensor); N]) -> Payload {
     tensors.into()
 }
 
-/// A tensor of an answer.
+/// A tensor of an output.
 pub(crate) fn read<T: bytemuck::Pod>(answer: &Payload, name: &str, dtype: DType) -> Vec<T> {
-    let Payload::Tensors(tensors) = answer else { panic!("{answer:?} in answer to tensors") };
+    let Payload::Tensors(tensors) = answer else { panic!("{answer:?} for tensors") };
     let tensor = tensors.get(name).unwrap();
     assert_eq!(tensor.dtype(), dtype);
     bytemuck::pod_collect_to_vec(tensor.data())

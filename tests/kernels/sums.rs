@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::service::{ask, refusal};
+use crate::service::{ask, rejection};
 
 fn goldens(name: &str) -> Vec<Value> {
     let all: Value = serde_json::from_str(include_str!("../goldens/sums.json")).unwrap();
@@ -82,6 +82,6 @@ async fn empty_and_unequal_vectors_are_rejected() {
         ("stats/moments", r#"{"x": [1], "weights": [1]}"#, "weights"),
         ("linalg/weighted-sum-product", r#"{"a": 1, "b": 1, "c": 1, "x": [1], "y": [1], "z": [1, 2], "w": [1]}"#, "z"),
     ] {
-        assert_eq!(refusal(ask(id, document).await).field, field, "{document}");
+        assert_eq!(rejection(ask(id, document).await).field, field, "{document}");
     }
 }

@@ -1,4 +1,4 @@
-//! [`CancelCheck`]: checks for cancellation after every so many steps of a long loop.
+//! [`CancelCheck`]: checks for cancellation in long loops, without checking at each step.
 
 use crate::service::{KernelError, RunContext};
 

@@ -17,13 +17,13 @@
 //               its out-neighbours have not been reached by, and lists the items so found;
 //     count     for each listed item sums the path counts of its in-neighbours at level d (pull
 //               form: no atomics on doubles). Where the frontier holds a large part of the arcs,
-//               discover does nothing and count itself looks at all items not yet reached by all
+//               discover does nothing and count itself visits all items not yet reached by all
 //               of their sources. The device decides which; the host launches the same pair.
 //   Backward, level d: with sigma the path count and delta the dependency, Brandes' recurrence
 //     delta(v) = sum over successors w of sigma(v) / sigma(w) * (1 + delta(w)) is, for
 //     g(v) = (1 + delta(v)) / sigma(v), just delta(v) = sigma(v) * G, g(v) = 1 / sigma(v) + G with
 //     G = sum of g(w): a plain sum again, pulled from out-neighbours, and g takes sigma's place.
-//   "Is this neighbour at level d for this source" is answered by a stamp an item: (level, bits)
+//   "Is this neighbour at level d for this source" is decided by a stamp an item: (level, bits)
 //   in 64 bits, one array for even and one for odd levels. A stamp of another level is stale and
 //   means no bits, so nothing is cleared between levels.
 //   Work is distributed by size (load_balance.cuh): an item of few (arc, source) pairs to one thread, one of up
@@ -152,7 +152,7 @@ struct Search {
     Control* control;
     const volatile u32* cancel;
 
-    // Whether count should look at all items rather than at those that discover lists.
+    // Whether count should visit all items rather than those that discover lists.
     __device__ bool dense() const {
         return control->frontier_arcs * dense_factor > (u64)in_row[n] * groups;
     }

@@ -21,10 +21,10 @@
 //! or more nodes: it contributes nothing to its own score.
 //!
 //! Isolated nodes are legal and cost memory, so `num_nodes` is limited by the number of edges: above
-//! [`FREE_NODES`](crate::kernels::graph::csr::FREE_NODES) nodes, [`NODES_PER_EDGE`](crate::kernels::graph::csr::NODES_PER_EDGE) for each edge, and never
-//! more than [`MAX_NODES`](crate::kernels::graph::csr::MAX_NODES).
+//! [`FREE_NODES`](super::csr::FREE_NODES) nodes, [`NODES_PER_EDGE`](super::csr::NODES_PER_EDGE) for each edge, and never
+//! more than [`MAX_NODES`](super::csr::MAX_NODES).
 //!
-//! The algorithm and its papers are in [`brandes`](brandes) and [`pivots`](pivots).
+//! The algorithm and its papers are in [`brandes`] and [`pivots`].
 
 pub mod brandes;
 mod cases;
