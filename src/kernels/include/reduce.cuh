@@ -69,6 +69,15 @@ template <class State> static __device__ State merge_block(State state) {
     return state;
 }
 
+// A pack of rows, whether or not they may be read at once.
+template <class T, int W> static __device__ Pack<T, W> gather_pack(const T* at, bool packed, u64 pack) {
+    if (packed) return read_pack<T, W>(operand(at), pack);
+    Pack<T, W> out;
+#pragma unroll
+    for (int i = 0; i < W; i++) out.at[i] = at[pack * W + i];
+    return out;
+}
+
 template <class State, int W, class... In>
 static __device__ void add_pack(State& state, const Pack<In, W>&... in) {
 #pragma unroll
@@ -87,8 +96,9 @@ static __device__ void reduce(u32 segments, const u64* offsets, double* partials
         State state = State::identity();
         const u64 threads = (u64)blocks * REDUCE_THREADS;
         for (u64 i = (u64)blockIdx.x * REDUCE_THREADS + threadIdx.x; i * W < rows; i += threads) {
-            if (packed && (i + 1) * W <= rows) {
-                add_pack<State, W>(state, read_pack<In, W>(operand(in + start), i)...);
+            // The same code adds a row wherever its segment begins: two copies might be contracted differently.
+            if ((i + 1) * W <= rows) {
+                add_pack<State, W>(state, gather_pack<In, W>(in + start, packed, i)...);
             } else {
                 const u64 end = min((i + 1) * W, rows);
                 for (u64 k = i * W; k < end; k++) state.add(in[start + k]...);
