@@ -5,7 +5,7 @@
 //! | field | type | |
 //! |---|---|---|
 //! | `num_nodes` | integer | nodes are numbered from 0; optional with CSR |
-//! | `edges` | `u32`, `[m, 2]` | pairs of nodes, read by [`edges`] |
+//! | `edges` | `u32`, `[m, 2]` | pairs of nodes, read by `input::edges` |
 //! | `row_offsets` | `u32`, `[num_nodes + 1]` | where each node's neighbours start |
 //! | `column_indices` | `u32`, `[m]` | the neighbours |
 //! | `directed` | bool | whether edges lead one way only |

@@ -3,7 +3,7 @@
 //! | field | type | |
 //! |---|---|---|
 //! | `x`, `y` | `f32`, `[n]` | the vectors, of equal length, n at least 1 |
-//! | out: `dot` | `f64` | the sum of x[i] y[i] |
+//! | out: `dot` | `f64` | the sum of the `x[i] y[i]` |
 //!
 //! Each product is exact in `f64`; only the additions round, so the error is at most about n 2^-53 of the sum of the
 //! products' sizes. The order of the additions depends on n alone, and differs between the backends. NaN and infinities
@@ -35,7 +35,7 @@ pub struct DotInput {
 /// The output of `linalg/dot`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct DotOutput {
-    /// The sum of x[i] y[i].
+    /// The sum of the `x[i] y[i]`.
     pub dot: f64,
 }
 

@@ -3,10 +3,10 @@
 //! | field | type | |
 //! |---|---|---|
 //! | `x` | `f64`, `[n]` | the sample, n at least 1 |
-//! | out: `mean` | `f64` | m = the sum of x[i] / n |
-//! | out: `variance` | `f64` | that of the population: m2 = the mean of (x[i] - m)^2 |
-//! | out: `skewness` | `f64` | the mean of (x[i] - m)^3, over m2^(3/2) |
-//! | out: `kurtosis` | `f64` | the excess: the mean of (x[i] - m)^4, over m2^2, less 3 |
+//! | out: `mean` | `f64` | `m`, the sum of the `x[i]` over n |
+//! | out: `variance` | `f64` | that of the population: `m2`, the mean of `(x[i] - m)^2` |
+//! | out: `skewness` | `f64` | the mean of `(x[i] - m)^3`, over `m2^(3/2)` |
+//! | out: `kurtosis` | `f64` | the excess: the mean of `(x[i] - m)^4`, over `m2^2`, less 3 |
 //!
 //! Skewness and kurtosis are NaN where the variance is 0. A NaN or an infinity in the sample makes every output but an
 //! infinite mean NaN.
