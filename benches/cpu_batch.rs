@@ -1,7 +1,7 @@
-//! What shared runs cost and gain on the CPU alone: `cargo bench --bench cpu_batch`, on a machine without CUDA devices.
+//! Throughput and latency of shared runs on the CPU: `cargo bench --bench cpu_batch`, on a machine without CUDA devices.
 //!
-//! The ready pipeline over the machine, without and with `batch` (`on_cpu`), in turns: requests for saxpy, which runs inside the
-//! call, and for kernels that take so many microseconds of a lane. So many callers have one request each at all times.
+//! The pipeline over the machine, alternately without and with `batch` (`on_cpu`): requests for saxpy, which runs inside the
+//! call, and for kernels that take 25, 50 and 200 µs of a worker. Each of 1, 4 or 64 callers has one request in flight.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ async fn main() {
     println!("{}", local.status());
     let over = |batch| {
         let mut config = PipelineConfig::default();
-        // All are to be answered.
+        // Nothing is shed.
         (config.load_shed, config.batch) = (None, batch);
         let layer = PipelineLayer::new(Arc::clone(&registry), config).expect("a pipeline");
         (layer.over(local.clone()), layer.handle())
@@ -66,7 +66,7 @@ async fn main() {
     }
 }
 
-/// Requests a second, and the median and the 99th of a hundred of their times in microseconds.
+/// Requests a second, and the 50th and 99th percentiles of their latencies in microseconds.
 async fn closed(pipeline: &LocalPipeline, id: &'static str, input: &Payload, callers: usize) -> [f64; 3] {
     let begun = Instant::now();
     let caller = |_| {
@@ -76,7 +76,7 @@ async fn closed(pipeline: &LocalPipeline, id: &'static str, input: &Payload, cal
             while begun.elapsed() < EACH {
                 let start = Instant::now();
                 let service = pipeline.ready().await.expect("it is ready");
-                service.call(KernelRequest::new(id, input.clone())).await.expect("an answer");
+                service.call(KernelRequest::new(id, input.clone())).await.expect("a response");
                 times.push(start.elapsed());
             }
             times
@@ -98,7 +98,7 @@ struct Number {
     number: f64,
 }
 
-/// Holds a lane up for so long.
+/// Keeps a worker busy for this long.
 struct Busy {
     id: &'static str,
     micros: u64,
@@ -109,7 +109,7 @@ impl Kernel for Busy {
     type Output = Number;
 
     fn info(&self) -> KernelInfo {
-        KernelInfo::new(self.id, "1", "Takes its time.")
+        KernelInfo::new(self.id, "1", "Spins for a while.")
     }
     fn validate(&self, _: &Number) -> Result<(), InvalidInput> {
         Ok(())

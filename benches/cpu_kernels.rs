@@ -5,12 +5,12 @@
 
 use std::time::Instant;
 
-use tower_kernels::kernels::graph::brandes::pair_dependencies;
+use tower_kernels::kernels::authoring::{Float, Random};
+use tower_kernels::kernels::graph::betweenness_centrality::brandes::pair_dependencies;
+use tower_kernels::kernels::graph::betweenness_centrality::pivots::Pivots;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
-use tower_kernels::kernels::graph::pivots::Pivots;
-use tower_kernels::kernels::linalg::saxpy::{Saxpy, SaxpyInput};
-use tower_kernels::kernels::risk::black_scholes::{Contracts, Operand, OptionKind, Quotes, Real, quote, quote_into};
-use tower_kernels::service::{Kernel, RunContext};
+use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricing, OptionPricingInput};
+use tower_kernels::service::{FloatArray, Kernel, RunContext};
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -22,8 +22,8 @@ fn main() {
         pricing::<f64>("f64");
         pricing::<f32>("f32");
     }
-    if wants("saxpy") {
-        saxpy();
+    if wants("catalogue") {
+        catalogue();
     }
 }
 
@@ -41,47 +41,48 @@ fn median_ms(runs: usize, mut work: impl FnMut()) -> f64 {
     times[runs / 2]
 }
 
-/// The contracts of `pricing_peers.py` in kind, not in value: every input an array but the rate.
-fn pricing<T: Real + From<f32>>(name: &str) {
+/// The contracts of `pricing_peers.py` in kind, not in value: every input an array but the rate and the yield.
+fn pricing<T: Float + From<f32>>(name: &str)
+where
+    FloatArray: From<Vec<T>>,
+{
     for contracts in [1_000, 100_000, 1_000_000] {
         let mut random = Congruence(7);
-        let mut between = |low: f32, high: f32| -> Vec<T> {
+        let mut between = |low: f32, high: f32| -> FloatArray {
             (0..contracts)
                 .map(|_| (low + (high - low) * random.below(1 << 20) as f32 / (1 << 20) as f32).into())
-                .collect()
+                .collect::<Vec<T>>()
+                .into()
         };
         let (spot, strike) = (between(50.0, 150.0), between(50.0, 150.0));
         let (volatility, time) = (between(0.05, 0.8), between(0.02, 3.0));
-        let kind: Vec<OptionKind> =
-            (0..contracts).map(|index| if index % 2 == 0 { OptionKind::Call } else { OptionKind::Put }).collect();
-        let terms = Contracts {
-            spot: Operand::Each(&spot),
-            strike: Operand::Each(&strike),
-            rate: Operand::All(0.03.into()),
-            volatility: Operand::Each(&volatility),
-            time: Operand::Each(&time),
-            dividend_yield: Operand::All(0.01.into()),
-            kind: Operand::Each(&kind),
+        let kind = |index: usize| if index.is_multiple_of(2) { OptionKind::Call } else { OptionKind::Put };
+        let input = OptionPricingInput {
+            spot,
+            strike,
+            rate: 0.03.into(),
+            volatility,
+            time,
+            dividend_yield: 0.01.into(),
+            kind: (0..contracts).map(kind).collect::<Vec<_>>().into(),
+            precision: None,
         };
         let ms = median_ms(21, || {
-            std::hint::black_box(quote(contracts, &terms, &RunContext::detached()).expect("lengths agree"));
+            std::hint::black_box(OptionPricing.run_cpu(&input, &RunContext::detached()).expect("nobody cancels it"));
         });
-        let mut quotes = Quotes::default();
-        let again_ms = median_ms(21, || {
-            quote_into(&mut quotes, contracts, &terms, &RunContext::detached()).expect("lengths agree");
-            std::hint::black_box(&quotes);
-        });
-        println!("pricing {name} contracts={contracts} ms={ms:.4} again_ms={again_ms:.4}");
+        println!("pricing {name} contracts={contracts} ms={ms:.4}");
     }
 }
 
-fn saxpy() {
-    for elements in [1_000, 100_000, 1_000_000, 10_000_000] {
-        let input = SaxpyInput { a: 2.0, x: vec![1.5; elements].into(), y: vec![0.5; elements].into() };
-        let ms = median_ms(21, || {
-            std::hint::black_box(Saxpy.run_cpu(&input, &RunContext::detached()).expect("lengths agree"));
-        });
-        println!("saxpy elements={elements} ms={ms:.4}");
+/// Every kernel of the catalogue on random inputs of its own.
+fn catalogue() {
+    for kernel in tower_kernels::kernels::cases() {
+        for size in [1_000, 100_000, 1_000_000, 10_000_000] {
+            let mut random = Random::new(1);
+            let Some(run) = kernel.run_on_cpu(size, &mut random) else { continue };
+            let ms = median_ms(if size > 1_000_000 { 9 } else { 21 }, || run().expect("nobody cancels it"));
+            println!("{} size={size} ms={ms:.4}", kernel.id());
+        }
     }
 }
 

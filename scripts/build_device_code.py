@@ -28,6 +28,8 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "src" / "kernels"
 DEVICE_CODE = KERNELS / "device_code"
+# Headers that kernels share; a kernel's own lie beside its source.
+INCLUDE = KERNELS / "include"
 
 # compute_75 (Turing) is the oldest target that CUDA 13 drivers still take, and nothing here needs
 # a newer one: the driver compiles the PTX for the GPU that it finds. Division, square root and
@@ -93,7 +95,7 @@ class Nvrtc:
     def compile(self, source):
         program = ctypes.c_void_p()
         # Headers go by name and text: a path would differ from one checkout to the next.
-        headers = sorted(source.parent.glob("*.cuh"))
+        headers = sorted([*source.parent.glob("*.cuh"), *INCLUDE.glob("*.cuh")])
         texts = (ctypes.c_char_p * len(headers))(*(header.read_bytes() for header in headers))
         names = (ctypes.c_char_p * len(headers))(*(header.name.encode() for header in headers))
         self.call(

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
-use tower_kernels::kernels::risk::black_scholes::OptionKind;
-use tower_kernels::kernels::risk::option_pricing::OptionPricingInput;
+use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput};
 use tower_kernels::service::{Buffer, Element, FloatArray, Payload};
 
 use crate::kernels::{PhasesInput, PhasesOutput};

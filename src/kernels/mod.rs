@@ -3,14 +3,21 @@
 //! | id | module |
 //! |---|---|
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
+//! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
+//! | `linalg/weighted-sum-product` | [`linalg::weighted_sum_product`] |
 //! | `orderbook/matching` (ring) | [`orderbook::matching`] |
 //! | `risk/option-pricing` | [`risk::option_pricing`] |
+//! | `stats/moments` | [`stats::moments`] |
 
+pub mod authoring;
 pub mod graph;
 pub mod linalg;
 pub mod orderbook;
 pub mod risk;
+pub mod stats;
+
+use authoring::ErasedCases;
 
 use crate::service::{Kernel, KernelInfo, KernelRegistry, RegisterError};
 
@@ -22,37 +29,49 @@ pub fn register_all(registry: &KernelRegistry) -> Result<(), RegisterError> {
     register_where(registry, |_| true)
 }
 
-/// Registers those kernels of the catalogue that are `wanted`.
-///
-/// ```
-/// use tower_kernels::service::KernelRegistry;
-///
-/// let registry = KernelRegistry::new();
-/// tower_kernels::kernels::register_where(&registry, |kernel| kernel.domain() == "graph").unwrap();
-/// assert!(registry.list().iter().all(|kernel| kernel.info().domain() == "graph"));
-/// ```
-///
-/// # Errors
-/// Where one of their names is taken.
-pub fn register_where(registry: &KernelRegistry, wanted: impl Fn(&KernelInfo) -> bool) -> Result<(), RegisterError> {
-    let catalogue = Wanted { registry, wanted };
-    catalogue.register(graph::betweenness_centrality::BetweennessCentrality)?;
-    catalogue.register(linalg::saxpy::Saxpy)?;
-    catalogue.register(orderbook::matching::Matching)?;
-    catalogue.register(risk::option_pricing::OptionPricing)?;
-    Ok(())
+/// The catalogue: one line for each kernel, which registers it and runs its tests.
+macro_rules! catalogue {
+    ($($kernel:path,)*) => {
+        /// Registers the kernels of the catalogue for which `wanted` returns true.
+        ///
+        /// ```
+        /// use tower_kernels::service::KernelRegistry;
+        ///
+        /// let registry = KernelRegistry::new();
+        /// tower_kernels::kernels::register_where(&registry, |kernel| kernel.domain() == "graph").unwrap();
+        /// assert!(registry.list().iter().all(|kernel| kernel.info().domain() == "graph"));
+        /// ```
+        ///
+        /// # Errors
+        /// Where one of their names is taken.
+        pub fn register_where(
+            registry: &KernelRegistry,
+            wanted: impl Fn(&KernelInfo) -> bool,
+        ) -> Result<(), RegisterError> {
+            $(
+                if wanted(&$kernel.info()) {
+                    registry.register($kernel)?;
+                }
+            )*
+            Ok(())
+        }
+
+        /// The tests of the catalogue's kernels.
+        #[doc(hidden)]
+        pub fn cases() -> Vec<Box<dyn ErasedCases>> {
+            vec![$(Box::new($kernel)),*]
+        }
+    };
 }
 
-/// A registry that takes no more than what is wanted.
-struct Wanted<'a, F> {
-    registry: &'a KernelRegistry,
-    wanted: F,
-}
-
-impl<F: Fn(&KernelInfo) -> bool> Wanted<'_, F> {
-    fn register<K: Kernel>(&self, kernel: K) -> Result<(), RegisterError> {
-        if (self.wanted)(&kernel.info()) { self.registry.register(kernel) } else { Ok(()) }
-    }
+catalogue! {
+    graph::betweenness_centrality::BetweennessCentrality,
+    linalg::dot::Dot,
+    linalg::saxpy::Saxpy,
+    linalg::weighted_sum_product::WeightedSumProduct,
+    orderbook::matching::Matching,
+    risk::option_pricing::OptionPricing,
+    stats::moments::Moments,
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::CudaBackend;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
-use tower_kernels::kernels::risk::black_scholes::OptionKind;
+use tower_kernels::kernels::risk::option_pricing::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput};
 use tower_kernels::service::{Buffer, FloatArray, KernelRequest, KernelService, Payload};
 

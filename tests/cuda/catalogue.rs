@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
+use tower_kernels::kernels::authoring::Precision;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
-use tower_kernels::kernels::risk::black_scholes::OptionKind;
-use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput, Precision};
+use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
 use tower_kernels::service::{FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, Payload};
 
 use crate::probe::{Bench, numbers};
@@ -116,7 +116,7 @@ fn option_prices_agree() {
     ];
     for (input, tolerance) in cases {
         let scale = 200.0;
-        let name = format!("{} contracts, {:?}", input.contracts(), input.precision());
+        let name = format!("{} contracts, {:?}", input.rows(), input.precision());
         let (cuda, cpu) = both.run::<OptionPricingOutput>("risk/option-pricing", &Payload::typed(input));
         for (field, cuda, cpu, unit) in [
             ("price", &cuda.price, &cpu.price, scale),

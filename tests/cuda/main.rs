@@ -14,6 +14,7 @@ mod launch_context;
 mod memory;
 mod priority;
 mod probe;
+mod registry;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
@@ -54,6 +55,7 @@ fn main() {
             goldens::TESTS,
             launch_context::TESTS,
             priority::TESTS,
+            registry::TESTS,
             memory::TESTS,
             stopping::TESTS,
             telemetry::TESTS,

@@ -1,4 +1,4 @@
-"""Prints the polynomials of src/kernels/risk/elementary.rs: Chebyshev interpolation in 50 digits, then powers.
+"""Prints the polynomials of src/kernels/authoring/elementary.rs: Chebyshev interpolation in 50 digits, then powers.
 
     python tests/goldens/approximations.py
 """

@@ -8,11 +8,11 @@ use proptest::prelude::*;
 use tower::{Layer, ServiceExt};
 use tower_kernels::backends::BatchedLayer;
 use tower_kernels::backends::cpu::CpuBackend;
+use tower_kernels::kernels::authoring::Precision;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::register_all;
-use tower_kernels::kernels::risk::black_scholes::OptionKind;
-use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput, Precision};
+use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
 use tower_kernels::service::{FloatArray, KernelRegistry, KernelRequest, KernelService, Payload};
 
 /// An output, and how many shared its run.

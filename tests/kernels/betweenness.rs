@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
+use tower_kernels::kernels::graph::betweenness_centrality::brandes::pair_dependencies;
+use tower_kernels::kernels::graph::betweenness_centrality::pivots::Pivots;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessCentrality, BetweennessInput};
-use tower_kernels::kernels::graph::brandes::pair_dependencies;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
-use tower_kernels::kernels::graph::pivots::Pivots;
 use tower_kernels::service::{Kernel, KernelError, KernelRegistry, KernelRequest, KernelService, Payload, RunContext};
 
 #[derive(Deserialize)]

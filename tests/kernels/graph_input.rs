@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::service::{ask, read, refusal, run, tensor, tensors};
+use crate::service::{ask, read, rejection, run, tensor, tensors};
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction, FREE_NODES, MAX_NODES, NODES_PER_EDGE};
 use tower_kernels::service::{DType, Payload};
@@ -20,7 +20,7 @@ async fn the_request_of_the_deployment_page() {
 }
 
 #[tokio::test]
-async fn all_payloads_give_one_answer() {
+async fn all_payloads_give_the_same_output() {
     // A path 0 - 1 - 2 - 3 with a loop and a repeat.
     let expected = [0.0, 2.0, 2.0, 0.0];
     let edges = [[0_u32, 1], [1, 2], [2, 3], [1, 0], [2, 2]];
@@ -54,20 +54,20 @@ async fn indices_of_scipy_and_pytorch_are_taken_where_they_are_not_negative() {
         tensors([("row_offsets", offsets), ("column_indices", tensor(DType::I32, &[4], &columns)), plain()])
     };
     assert_eq!(read::<f64>(&run(ID, scipy([1, 2, 2, 3])).await.unwrap(), "scores", DType::F64), expected);
-    assert_eq!(refusal(run(ID, scipy([1, 2, -2, 3])).await).field, "column_indices[2]");
+    assert_eq!(rejection(run(ID, scipy([1, 2, -2, 3])).await).field, "column_indices[2]");
 
     let pytorch = |edges: [i64; 6]| {
         let edges = tensor(DType::I64, &[3, 2], &edges);
         tensors([("num_nodes", tensor(DType::I64, &[], &[4_i64])), ("edges", edges), plain()])
     };
     assert_eq!(read::<f64>(&run(ID, pytorch([0, 1, 1, 2, 2, 3])).await.unwrap(), "scores", DType::F64), expected);
-    assert_eq!(refusal(run(ID, pytorch([0, 1, 1, -2, 2, 3])).await).field, "edges[1]");
-    assert_eq!(refusal(run(ID, pytorch([0, 1, 1, 2, 1 << 32, 3])).await).field, "edges[2]");
+    assert_eq!(rejection(run(ID, pytorch([0, 1, 1, -2, 2, 3])).await).field, "edges[1]");
+    assert_eq!(rejection(run(ID, pytorch([0, 1, 1, 2, 1 << 32, 3])).await).field, "edges[2]");
     let floats = tensors([
         ("row_offsets", tensor(DType::F32, &[2], &[0.0_f32, 0.0])),
         ("column_indices", tensor(DType::I32, &[0], &[0_i32; 0])),
     ]);
-    assert_eq!(refusal(run(ID, floats).await).field, "row_offsets");
+    assert_eq!(rejection(run(ID, floats).await).field, "row_offsets");
 }
 
 #[tokio::test]
@@ -76,10 +76,10 @@ async fn edges_in_the_form_of_another_tool_are_told_what_an_edge_is() {
     let edge_index = tensor(DType::I64, &[2, 3], &[0_i64, 1, 2, 1, 2, 3]);
     let weighted = r#"{"num_nodes": 3, "edges": [[0, 1, 0.5], [1, 2, 0.25]]}"#;
     for refused in [
-        refusal(run(ID, tensors([nodes(), ("edges", edge_index)])).await),
-        refusal(ask(ID, weighted).await),
-        refusal(ask(ID, r#"{"num_nodes": 3, "edges": [[0, 1, 2]]}"#).await),
-        refusal(ask(ID, r#"{"num_nodes": 3, "edges": [[0]]}"#).await),
+        rejection(run(ID, tensors([nodes(), ("edges", edge_index)])).await),
+        rejection(ask(ID, weighted).await),
+        rejection(ask(ID, r#"{"num_nodes": 3, "edges": [[0, 1, 2]]}"#).await),
+        rejection(ask(ID, r#"{"num_nodes": 3, "edges": [[0]]}"#).await),
     ] {
         assert_eq!(refused.field, "edges[0]", "{refused}");
         assert!(refused.reason.contains("pair of nodes") && refused.reason.contains("transposed"), "{refused}");
@@ -90,7 +90,7 @@ async fn edges_in_the_form_of_another_tool_are_told_what_an_edge_is() {
 async fn a_graph_is_an_object_and_may_begin_with_a_byte_order_mark() {
     let document = "\u{feff}{\"num_nodes\": 2, \"edges\": [[0, 1]]}";
     assert_eq!(ask(ID, document).await.unwrap(), serde_json::json!({ "scores": [0.0, 0.0] }));
-    let refused = refusal(ask(ID, "[2, [[0, 1]]]").await);
+    let refused = rejection(ask(ID, "[2, [[0, 1]]]").await);
     assert!(refused.field == "input" && refused.reason.contains("sequence"), "{refused}");
 }
 
@@ -110,7 +110,7 @@ async fn ask_owned(document: String) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn refusals_name_the_field() {
+async fn rejections_name_the_field() {
     for (document, field) in [
         (r#"{}"#, "edges"),
         (r#"{"edges": [[0, 1]]}"#, "num_nodes"),
@@ -144,7 +144,7 @@ async fn refusals_name_the_field() {
         (r#"{"num_nodes": 3, "edges": [], "samples": 4}"#, "samples"),
         (r#"{"num_nodes": 3, "edges": [], "seed": 4}"#, "seed"),
     ] {
-        assert_eq!(refusal(ask(ID, document).await).field, field, "{document}");
+        assert_eq!(rejection(ask(ID, document).await).field, field, "{document}");
     }
 }
 
@@ -157,7 +157,7 @@ async fn refused_tensors_are_named() {
         (tensor(DType::U32, &[1, 1], &[0_u32]), "column_indices"),
     ] {
         let payload = tensors([offsets(), ("column_indices", column_indices)]);
-        assert_eq!(refusal(run(ID, payload).await).field, field);
+        assert_eq!(rejection(run(ID, payload).await).field, field);
     }
 }
 

@@ -7,3 +7,4 @@ mod option_pricing;
 mod pricing_input;
 mod saxpy;
 mod service;
+mod sums;

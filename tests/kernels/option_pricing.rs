@@ -1,8 +1,11 @@
 //! Option prices: against 40-digit references, and what must hold of any.
 
 use proptest::prelude::*;
-use tower_kernels::kernels::risk::black_scholes::{Contracts, Operand, OptionKind, Quotes, Real, quote, quote_into};
-use tower_kernels::service::RunContext;
+use tower_kernels::kernels::authoring::{Float, Operand};
+use tower_kernels::kernels::risk::option_pricing::{
+    OptionKind, OptionPricing, OptionPricingInput, OptionPricingOutput,
+};
+use tower_kernels::service::{FloatArray, Kernel, RunContext};
 
 struct Golden {
     /// Spot, strike, rate, volatility, time, dividend yield.
@@ -25,25 +28,58 @@ fn goldens() -> Vec<Golden> {
         .collect()
 }
 
-fn columns<T: Real + From<f32>>(goldens: &[Golden], narrow: impl Fn(f64) -> T) -> ([Vec<T>; 6], Vec<OptionKind>) {
+fn columns<T: Float>(goldens: &[Golden], narrow: impl Fn(f64) -> T) -> ([Vec<T>; 6], Vec<OptionKind>) {
     let column = |index: usize| goldens.iter().map(|golden| narrow(golden.terms[index])).collect();
     (std::array::from_fn(column), goldens.iter().map(|golden| golden.kind).collect())
 }
 
-fn run<T: Real>([spot, strike, rate, volatility, time, yields]: &[Vec<T>; 6], kind: &[OptionKind]) -> Quotes<T> {
-    let terms = Contracts {
-        spot: Operand::Each(spot),
-        strike: Operand::Each(strike),
-        rate: Operand::Each(rate),
-        volatility: Operand::Each(volatility),
-        time: Operand::Each(time),
-        dividend_yield: Operand::Each(yields),
-        kind: Operand::Each(kind),
-    };
-    quote(kind.len(), &terms, &RunContext::detached()).unwrap()
+/// The outputs, with a value for each contract.
+struct Quotes<T> {
+    price: Vec<T>,
+    delta: Vec<T>,
+    gamma: Vec<T>,
+    vega: Vec<T>,
+    theta: Vec<T>,
+    rho: Vec<T>,
 }
 
-fn rows<T: Real>(quotes: &Quotes<T>) -> [&[T]; 6] {
+fn price<T: Float>(input: &OptionPricingInput) -> Quotes<T>
+where
+    FloatArray: From<Vec<T>>,
+{
+    let output = OptionPricing.run_cpu(input, &RunContext::detached()).unwrap();
+    let values = |array: FloatArray| -> Vec<T> {
+        let expected = FloatArray::from(Vec::<T>::new());
+        assert_eq!(std::mem::discriminant(&array), std::mem::discriminant(&expected), "the precision of the input");
+        match T::convert(&array).operand() {
+            Operand::Each(values) => values.to_vec(),
+            Operand::One(value) => panic!("{value:?} is not an array"),
+        }
+    };
+    let OptionPricingOutput { price, delta, gamma, vega, theta, rho } = output;
+    let [price, delta, gamma, vega, theta, rho] = [price, delta, gamma, vega, theta, rho].map(values);
+    Quotes { price, delta, gamma, vega, theta, rho }
+}
+
+fn input<T>(terms: &[Vec<T>; 6], kind: &[OptionKind]) -> OptionPricingInput
+where
+    T: Float,
+    FloatArray: From<Vec<T>>,
+{
+    let [spot, strike, rate, volatility, time, dividend_yield] = terms.clone().map(FloatArray::from);
+    let kind = kind.to_vec().into();
+    OptionPricingInput { spot, strike, rate, volatility, time, dividend_yield, kind, precision: None }
+}
+
+fn run<T>(terms: &[Vec<T>; 6], kind: &[OptionKind]) -> Quotes<T>
+where
+    T: Float,
+    FloatArray: From<Vec<T>>,
+{
+    price(&input(terms, kind))
+}
+
+fn rows<T>(quotes: &Quotes<T>) -> [&[T]; 6] {
     [&quotes.price, &quotes.delta, &quotes.gamma, &quotes.vega, &quotes.theta, &quotes.rho].map(|row| &row[..])
 }
 
@@ -117,26 +153,25 @@ fn the_pool_the_blocks_and_scalars_give_the_same_bits() {
     let wrapped = 3 * kinds.len();
     assert_eq!(all.price[..kinds.len()], all.price[wrapped..wrapped + kinds.len()]);
 
-    let [spot, strike, rate, volatility, time, dividend_yield] = goldens[7].terms;
-    let terms = Contracts {
-        spot: Operand::All(spot),
-        strike: Operand::All(strike),
-        rate: Operand::All(rate),
-        volatility: Operand::All(volatility),
-        time: Operand::All(time),
-        dividend_yield: Operand::All(dividend_yield),
-        kind: Operand::All(goldens[7].kind),
+    // One number for all contracts, of which there are as many as kinds; the largest outputs are in huge pages.
+    let [spot, strike, rate, volatility, time, dividend_yield] = goldens[7].terms.map(FloatArray::from);
+    let broadcast = OptionPricingInput {
+        spot,
+        strike,
+        rate,
+        volatility,
+        time,
+        dividend_yield,
+        kind: vec![goldens[7].kind; 3].into(),
+        precision: None,
     };
-    let one = quote(3, &terms, &RunContext::detached()).unwrap();
-    assert_eq!(*one.price, vec![all.price[7]; 3]);
-    // Buffers of another length, with other values in them; the longest are in huge pages.
-    let mut again = all.clone();
+    assert_eq!(price::<f64>(&broadcast).price, vec![all.price[7]; 3]);
     for length in [3, 20_011, 70_001, 5] {
-        quote_into(&mut again, length, &terms, &RunContext::detached()).unwrap();
-        assert_eq!(*again.theta, vec![one.theta[0]; length]);
+        let input = OptionPricingInput { kind: vec![goldens[7].kind; length].into(), ..broadcast.clone() };
+        assert_eq!(price::<f64>(&input).theta, vec![all.theta[7]; length]);
     }
-    let short = Contracts { strike: Operand::Each(&[1.0, 2.0]), ..terms };
-    assert!(quote(3, &short, &RunContext::detached()).is_err());
+    let short = OptionPricingInput { strike: vec![1.0, 2.0].into(), ..broadcast };
+    assert!(OptionPricing.validate(&short).is_err());
 }
 
 proptest! {

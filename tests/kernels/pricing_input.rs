@@ -1,7 +1,7 @@
 //! What option pricing takes and refuses, as JSON, as tensors and typed.
 
-use crate::service::{ask, read, refusal, run, tensor, tensors};
-use tower_kernels::kernels::risk::black_scholes::OptionKind;
+use crate::service::{ask, read, rejection, run, tensor, tensors};
+use tower_kernels::kernels::risk::option_pricing::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput};
 use tower_kernels::service::{DType, FloatArray, Payload};
 
@@ -23,7 +23,7 @@ async fn the_example_of_the_textbook() {
 }
 
 #[tokio::test]
-async fn all_payloads_give_one_answer() {
+async fn all_payloads_give_the_same_output() {
     let json = ask(ID, BOOK).await.unwrap();
     let prices = [json["price"][0].as_f64().unwrap(), json["price"][1].as_f64().unwrap()];
 
@@ -81,7 +81,7 @@ async fn precision_may_be_asked_for() {
 }
 
 #[tokio::test]
-async fn refusals_name_the_field_and_the_index() {
+async fn rejections_name_the_field_and_the_index() {
     let with = |name: &str, value: &str| {
         let mut document: serde_json::Map<String, serde_json::Value> = serde_json::from_str(BOOK).unwrap();
         document.insert(name.to_owned(), serde_json::from_str(value).unwrap());
@@ -109,14 +109,14 @@ async fn refusals_name_the_field_and_the_index() {
         ("precision", "\"f16\"", "precision"),
         ("colour", "1", "colour"),
     ] {
-        let refused = refusal(ask(ID, &with(name, value)).await);
+        let refused = rejection(ask(ID, &with(name, value)).await);
         let expected = if (name, value) == ("kind", "[]") { "spot" } else { field };
         assert_eq!(refused.field, expected, "{name} {value}: {refused}");
     }
 }
 
 #[tokio::test]
-async fn tensors_of_no_number_are_refused() {
+async fn tensors_of_no_number_are_rejected() {
     for (bad, name) in [(f64::NAN, "spot"), (f64::INFINITY, "spot")] {
         let one = || tensor(DType::F64, &[1], &[0.5_f64]);
         let payload = tensors([
@@ -127,7 +127,7 @@ async fn tensors_of_no_number_are_refused() {
             ("time", one()),
             ("kind", tensor(DType::U8, &[3], b"put")),
         ]);
-        assert_eq!(refusal(run(ID, payload).await).field, format!("{name}[1]"));
+        assert_eq!(rejection(run(ID, payload).await).field, format!("{name}[1]"));
     }
     for strike in [tensor(DType::U32, &[2], &[1_u32, 2]), tensor(DType::F64, &[1, 2], &[1.0_f64, 2.0])] {
         let one = || tensor(DType::F64, &[1], &[0.5_f64]);
@@ -139,6 +139,6 @@ async fn tensors_of_no_number_are_refused() {
             ("time", one()),
             ("kind", tensor(DType::U8, &[2], &[0_u8, 2])),
         ]);
-        assert_eq!(refusal(run(ID, payload).await).field, "strike");
+        assert_eq!(rejection(run(ID, payload).await).field, "strike");
     }
 }

@@ -1,13 +1,13 @@
 //! `linalg/saxpy`.
 
-use crate::service::{ask, read, refusal, run, tensor, tensors};
+use crate::service::{ask, read, rejection, run, tensor, tensors};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::service::{DType, Payload};
 
 const ID: &str = "linalg/saxpy";
 
 #[tokio::test]
-async fn all_payloads_give_one_answer() {
+async fn all_payloads_give_the_same_output() {
     let answer = ask(ID, r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#).await.unwrap();
     assert_eq!(answer, serde_json::json!({ "y": [12.0, 24.0] }));
 
@@ -34,7 +34,7 @@ async fn the_pool_gives_what_one_thread_gives() {
 }
 
 #[tokio::test]
-async fn refusals_name_the_field() {
+async fn rejections_name_the_field() {
     for (document, field) in [
         (r#"{"a": 1, "x": [], "y": []}"#, "x"),
         (r#"{"a": 1, "x": [1], "y": [1, 2]}"#, "y"),
@@ -42,12 +42,12 @@ async fn refusals_name_the_field() {
         (r#"{"a": 1, "x": [1]}"#, "y"),
         (r#"{"a": 1, "x": [1], "y": [1], "z": 0}"#, "z"),
     ] {
-        assert_eq!(refusal(ask(ID, document).await).field, field, "{document}");
+        assert_eq!(rejection(ask(ID, document).await).field, field, "{document}");
     }
     let fields = [
         ("a", tensor(DType::F32, &[], &[1.0_f32])),
         ("x", tensor(DType::F64, &[1], &[1.0_f64])),
         ("y", tensor(DType::F32, &[1], &[1.0_f32])),
     ];
-    assert_eq!(refusal(run(ID, tensors(fields)).await).field, "x");
+    assert_eq!(rejection(run(ID, tensors(fields)).await).field, "x");
 }

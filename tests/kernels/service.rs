@@ -15,16 +15,16 @@ pub(crate) async fn run(id: &'static str, payload: Payload) -> Result<Payload, K
     service.ready().await?.call(KernelRequest::new(id, payload)).await.map(|response| response.payload)
 }
 
-/// The answer to a JSON document.
+/// The output for a JSON document.
 pub(crate) async fn ask(id: &'static str, document: &str) -> Result<serde_json::Value, KernelError> {
     match run(id, Payload::json(document.to_owned())).await? {
         Payload::Json(bytes) => Ok(serde_json::from_slice(&bytes).unwrap()),
-        other => panic!("{other:?} in answer to JSON"),
+        other => panic!("{other:?} for JSON"),
     }
 }
 
-/// What is wrong with a document or tensors that the kernel refuses.
-pub(crate) fn refusal<T: std::fmt::Debug>(answer: Result<T, KernelError>) -> InvalidInput {
+/// The error of a document or tensors that the kernel rejects.
+pub(crate) fn rejection<T: std::fmt::Debug>(answer: Result<T, KernelError>) -> InvalidInput {
     match answer.unwrap_err() {
         KernelError::InvalidInput(invalid) => invalid,
         other => panic!("{other}"),
@@ -43,9 +43,9 @@ pub(crate) fn tensors<const N: usize>(named: [(&str, Tensor); N]) -> Payload {
     tensors.into()
 }
 
-/// A tensor of an answer.
+/// A tensor of an output.
 pub(crate) fn read<T: bytemuck::Pod>(answer: &Payload, name: &str, dtype: DType) -> Vec<T> {
-    let Payload::Tensors(tensors) = answer else { panic!("{answer:?} in answer to tensors") };
+    let Payload::Tensors(tensors) = answer else { panic!("{answer:?} for tensors") };
     let tensor = tensors.get(name).unwrap();
     assert_eq!(tensor.dtype(), dtype);
     bytemuck::pod_collect_to_vec(tensor.data())
@@ -56,13 +56,32 @@ fn the_catalogue_is_complete_and_described() {
     let registry = KernelRegistry::new();
     register_all(&registry).unwrap();
     let ids: Vec<String> = registry.list().iter().map(|kernel| kernel.info().id.to_string()).collect();
-    assert_eq!(ids, ["graph/betweenness-centrality", "linalg/saxpy", "orderbook/matching", "risk/option-pricing"]);
+    let expected = [
+        "graph/betweenness-centrality",
+        "linalg/dot",
+        "linalg/saxpy",
+        "linalg/weighted-sum-product",
+        "orderbook/matching",
+        "risk/option-pricing",
+        "stats/moments",
+    ];
+    assert_eq!(ids, expected);
     for id in ids {
         let description = serde_json::to_value(registry.describe(&id).unwrap()).unwrap();
         assert!(description["input_schema"]["properties"].as_object().is_some_and(|fields| !fields.is_empty()), "{id}");
         assert!(description["output_schema"]["properties"].is_object(), "{id}");
     }
     assert!(register_all(&registry).is_err(), "names are taken once");
+}
+
+/// At sizes around a warp and a block and at a large one, with NaN, and in shared runs.
+#[test]
+fn every_kernel_agrees_with_its_reference_on_the_cpu() {
+    let cases = tower_kernels::kernels::cases();
+    assert!(cases.len() >= 7);
+    for kernel in cases {
+        kernel.check_cpu().unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 #[tokio::test]

@@ -5,13 +5,13 @@ use crate::service::InvalidInput;
 /// The most nodes that a [`CsrGraph`] may have.
 pub const MAX_NODES: usize = 1 << 28;
 
-/// A graph of up to this many nodes needs no edges to back its size.
+/// A graph of up to this many nodes may have any number of edges.
 pub const FREE_NODES: usize = 1 << 16;
 
-/// Above [`FREE_NODES`], an edge list backs this many nodes with each edge.
+/// Above [`FREE_NODES`], a graph may have this many nodes for each edge.
 ///
-/// Isolated nodes are legal, and a result has one value per node, so a claimed `num_nodes` has to be paid for: 16 nodes
-/// an edge hold the memory that a request can ask for within a small multiple of the bytes that it sent.
+/// Isolated nodes are legal, and an output has one value per node, so `num_nodes` is limited by the size of the request: 16
+/// nodes an edge keep the memory that a request can ask for within a small multiple of the bytes that it sent.
 pub const NODES_PER_EDGE: usize = 16;
 
 /// Whether an edge `(u, v)` also leads from `v` to `u`.
@@ -55,14 +55,14 @@ impl Adjacency {
         (self.offsets[node + 1] - self.offsets[node]) as usize
     }
 
-    /// Sorts arcs into rows by counting, keeping their order within a row. `spend` is told of each arc that is looked at,
-    /// and can put an end to it.
+    /// Sorts arcs into rows by counting, keeping their order within a row. `spend` is called for each arc visited, and
+    /// its error ends it.
     fn by_row<I: Iterator<Item = (u32, u32)>, E>(
         num_nodes: usize,
         arcs: impl Fn() -> I,
         spend: &mut impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Self, E> {
-        // Counting one place ahead makes the running sum the rows' starts, and filling turns starts into ends, which
+        // Counting one row ahead makes the running sum the rows' starts, and filling turns starts into ends, which
         // are the next rows' starts: no second array is needed.
         let mut offsets = vec![0_u32; num_nodes + 2];
         for (row, _) in arcs() {
@@ -77,9 +77,9 @@ impl Adjacency {
         let mut columns = vec![0_u32; sum as usize];
         for (row, column) in arcs() {
             spend(1)?;
-            let place = &mut offsets[row as usize + 1];
-            columns[*place as usize] = column;
-            *place += 1;
+            let next = &mut offsets[row as usize + 1];
+            columns[*next as usize] = column;
+            *next += 1;
         }
         offsets.pop();
         Ok(Self { offsets, columns })
@@ -100,22 +100,22 @@ impl Adjacency {
 
     /// Drops repeated columns from sorted rows.
     fn without_repeats(mut self) -> Self {
-        let mut kept = 0;
+        let mut len = 0;
         let mut start = 0;
         for node in 0..self.num_nodes() {
             let end = self.offsets[node + 1] as usize;
-            let row_start = kept;
-            for place in start..end {
-                let column = self.columns[place];
-                if kept == row_start || self.columns[kept - 1] != column {
-                    self.columns[kept] = column;
-                    kept += 1;
+            let row_start = len;
+            for index in start..end {
+                let column = self.columns[index];
+                if len == row_start || self.columns[len - 1] != column {
+                    self.columns[len] = column;
+                    len += 1;
                 }
             }
             start = end;
-            self.offsets[node + 1] = kept as u32;
+            self.offsets[node + 1] = len as u32;
         }
-        self.columns.truncate(kept);
+        self.columns.truncate(len);
         self
     }
 }
@@ -142,7 +142,7 @@ impl CsrGraph {
         Self::from_edges_while(num_nodes, edges, direction, &mut |_| Ok(()))
     }
 
-    /// As [`from_edges`](Self::from_edges), for as long as `spend` says so, which is told of the arcs looked at.
+    /// As [`from_edges`](Self::from_edges), as long as `spend`, which is called with the number of arcs visited, returns no error.
     pub(super) fn from_edges_while<E: From<InvalidInput>>(
         num_nodes: usize,
         edges: &[[u32; 2]],
@@ -154,7 +154,7 @@ impl CsrGraph {
         Self::build(num_nodes, || edges.iter().map(|&[from, to]| (from, to)), direction, spend)
     }
 
-    /// What [`from_edges`](Self::from_edges) checks, building nothing.
+    /// Runs the checks of [`from_edges`](Self::from_edges) alone.
     ///
     /// # Errors
     /// As `from_edges`.
@@ -188,7 +188,7 @@ impl CsrGraph {
         Self::from_csr_while(row_offsets, column_indices, direction, &mut |_| Ok(()))
     }
 
-    /// As [`from_csr`](Self::from_csr), for as long as `spend` says so, which is told of the arcs looked at.
+    /// As [`from_csr`](Self::from_csr), as long as `spend`, which is called with the number of arcs visited, returns no error.
     pub(super) fn from_csr_while<E: From<InvalidInput>>(
         row_offsets: &[u32],
         column_indices: &[u32],
@@ -205,7 +205,7 @@ impl CsrGraph {
         Self::build(row_offsets.len() - 1, arcs, direction, spend)
     }
 
-    /// What [`from_csr`](Self::from_csr) checks, building nothing.
+    /// Runs the checks of [`from_csr`](Self::from_csr) alone.
     ///
     /// # Errors
     /// As `from_csr`.

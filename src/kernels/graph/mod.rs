@@ -1,9 +1,6 @@
-//! Graphs: a compressed sparse row type, and centrality on it.
+//! Graphs: the input and the compressed sparse row type that graph kernels share, and centrality.
 
 pub mod betweenness_centrality;
-pub mod brandes;
+mod cancel_check;
 pub mod csr;
-mod edges;
-mod lanes;
-pub mod pivots;
-mod traversal;
+pub mod input;

@@ -1,11 +1,12 @@
 //! `orderbook/matching`: a limit order book that matches by price, then by time.
 //!
-//! A ring kernel: the book stays on the device between messages, so it is listed and described with the messages that it
-//! exchanges, and a request that asks to execute it is told that it needs a ring runtime.
+//! A ring kernel: the book stays on the device between messages. It is listed and described with the messages that it
+//! exchanges; a request to execute it fails, as it needs a ring runtime.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::authoring::{Cases, Expected, Random};
 use crate::service::{Cost, InvalidInput, Kernel, KernelInfo};
 
 /// The kernel.
@@ -47,7 +48,7 @@ pub struct Fill {
     pub quantity: u64,
 }
 
-/// A message from the book: what became of an order.
+/// A message from the book: the outcome of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Outcome {
     /// The order's id.
@@ -77,5 +78,24 @@ impl Kernel for Matching {
 
     fn cost(&self, _: &Order) -> Cost {
         Cost { bytes: size_of::<Order>() as u64, ..Cost::default() }
+    }
+}
+
+/// A ring kernel has no runs to test.
+impl Cases for Matching {
+    fn case(&self, _: usize, _: &mut Random) -> Option<Order> {
+        None
+    }
+
+    fn share(&self, _: &mut Order, _: &Order) {}
+
+    fn put_nan(&self, _: &mut Order, _: usize) {}
+
+    fn reference(&self, _: &Order) -> Vec<Expected> {
+        Vec::new()
+    }
+
+    fn values(&self, _: &Outcome) -> Vec<Vec<f64>> {
+        Vec::new()
     }
 }

@@ -1,28 +1,28 @@
 //! The host side on CUDA: batches of sources, level by level. `betweenness_centrality.cu` describes the algorithm and
 //! what its entries take.
 
+use super::pivots::Pivots;
 use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, Module, device_code};
 use crate::kernels::graph::csr::CsrGraph;
-use crate::kernels::graph::pivots::Pivots;
 use crate::service::{Buffer, InvalidInput, KernelError, LaunchContext};
 
 static MODULE: Module = Module::embedded(device_code!("graph/betweenness-centrality"));
 
-/// Sources that share each read of the adjacency, one a lane of a warp.
+/// Sources that share each read of the adjacency, one for each lane of a warp.
 const GROUP: usize = 32;
 /// Device memory for a batch's state. A constant, not a share of what is free: the sum's order depends on the batch.
 const BATCH_BYTES: u64 = 1 << 30;
-/// A level looks at all nodes where the frontier's arcs times this are more than all arcs.
+/// A level visits all nodes where the frontier's arcs times this are more than all arcs.
 const DENSE_FACTOR: u32 = 8;
-/// Levels after which a search has proved to be deep.
+/// Levels from which on a search counts as deep.
 const SHALLOW: u32 = 8;
-/// Levels that are launched between two looks at the device's progress in a deep search. A launch after the last level
-/// does nothing.
-const LEVELS_BETWEEN_LOOKS: usize = 4;
+/// Levels of a deep search that are launched before the host reads the device's progress again. A launch after the last
+/// level does nothing.
+const LEVELS_PER_PROGRESS_READ: usize = 4;
 /// Levels that one launch takes while they are narrow: some milliseconds.
-const LEVELS_A_LAUNCH: u32 = 256;
-/// Blocks of such a launch for each multiprocessor: few, because all wait for one another at each level.
-const BLOCKS_TOGETHER: u64 = 2;
+const LEVELS_PER_LAUNCH: u32 = 256;
+/// Blocks of such a launch for each multiprocessor: few, because all wait at a barrier at each level.
+const COOPERATIVE_BLOCKS: u64 = 2;
 /// The most entries of a level for which such a launch is worth it, for each multiprocessor.
 const NARROW: u64 = 2048;
 
@@ -43,7 +43,7 @@ pub(super) fn device_memory(nodes: u64, arcs: u64, pivots: u64, directed: bool) 
 
 /// A graph on the device.
 #[derive(Clone, Copy)]
-pub(super) struct OnDevice {
+pub(super) struct DeviceGraph {
     nodes: usize,
     out_row: DeviceBuffer<u32>,
     out_column: DeviceBuffer<u32>,
@@ -51,7 +51,7 @@ pub(super) struct OnDevice {
     in_column: DeviceBuffer<u32>,
 }
 
-impl OnDevice {
+impl DeviceGraph {
     pub(super) fn upload(graph: &CsrGraph, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
         let (successors, predecessors) = (graph.successors(), graph.predecessors());
         let (out_row, out_column) = (cuda.upload(successors.row_offsets())?, cuda.upload(successors.column_indices())?);
@@ -67,9 +67,9 @@ impl OnDevice {
 /// The dependencies of all pivots on each node, added up.
 ///
 /// # Errors
-/// More shortest paths between two nodes than an `f64` can count; what the lane gives.
+/// More shortest paths between two nodes than an `f64` can count; those of the launch context.
 pub(super) fn pair_dependencies(
-    graph: &OnDevice,
+    graph: &DeviceGraph,
     pivots: &Pivots,
     cuda: &mut LaunchContext<'_>,
 ) -> Result<Buffer<f64>, KernelError> {
@@ -123,8 +123,8 @@ struct Progress {
 }
 
 impl Run {
-    fn new(graph: &OnDevice, pivots: usize, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
-        let OnDevice { nodes, out_row, out_column, in_row, in_column } = *graph;
+    fn new(graph: &DeviceGraph, pivots: usize, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
+        let DeviceGraph { nodes, out_row, out_column, in_row, in_column } = *graph;
         let groups = groups(nodes as u64, pivots as u64);
         let items = nodes * groups as usize;
         if items > u32::MAX as usize {
@@ -163,7 +163,7 @@ impl Run {
         self.accumulate(depth.saturating_sub(1), cuda)
     }
 
-    /// Goes outwards from the sources, and gives the number of levels.
+    /// Searches from the sources level by level; returns the number of levels.
     fn search(&self, num_sources: u32, cuda: &mut LaunchContext<'_>) -> Result<u32, KernelError> {
         let Self { nodes, groups, cancel, out_row, out_column, in_row, in_column, .. } = self;
         let Self { cells, stamps, seen, list, level_begin, control, .. } = self;
@@ -203,15 +203,15 @@ impl Run {
             level_begin,
             control,
             cancel,
-            &LEVELS_A_LAUNCH,
+            &LEVELS_PER_LAUNCH,
             &narrow,
         ];
         let mut progress = Progress { frontier: 0, depth: 0, overflow: false };
         loop {
             if progress.depth >= SHALLOW && progress.frontier <= self.narrow() {
-                cuda.launch(&MODULE, "betweenness_search", self.together(), &search)?;
+                cuda.launch(&MODULE, "betweenness_search", self.cooperative(), &search)?;
             } else {
-                for _ in 0..if progress.depth < SHALLOW { 1 } else { LEVELS_BETWEEN_LOOKS } {
+                for _ in 0..if progress.depth < SHALLOW { 1 } else { LEVELS_PER_PROGRESS_READ } {
                     cuda.launch(&MODULE, "betweenness_discover", wide, &discover)?;
                     cuda.launch(&MODULE, "betweenness_count", wide, &count)?;
                 }
@@ -228,7 +228,7 @@ impl Run {
         }
     }
 
-    /// Goes back from the deepest level to the sources.
+    /// Accumulates dependencies from the deepest level back to the sources.
     fn accumulate(&self, deepest: u32, cuda: &mut LaunchContext<'_>) -> Result<(), KernelError> {
         let Self { nodes, groups, cancel, out_row, out_column, cells, .. } = self;
         let Self { stamps, dependency, list, level_begin, control, .. } = self;
@@ -236,7 +236,7 @@ impl Run {
         let entries = |depth: u32| begins[depth as usize + 1] - begins[depth as usize];
         let mut depth = deepest;
         while depth > 0 {
-            let narrow = (1..=depth).rev().take(LEVELS_A_LAUNCH as usize);
+            let narrow = (1..=depth).rev().take(LEVELS_PER_LAUNCH as usize);
             let narrow = narrow.take_while(|&depth| entries(depth) <= self.narrow()).count() as u32;
             if narrow >= SHALLOW {
                 let to = depth + 1 - narrow;
@@ -256,7 +256,7 @@ impl Run {
                     &to,
                     &deepest,
                 ];
-                cuda.launch(&MODULE, "betweenness_return", self.together(), &args)?;
+                cuda.launch(&MODULE, "betweenness_accumulate_levels", self.cooperative(), &args)?;
                 depth = to - 1;
                 continue;
             }
@@ -286,8 +286,8 @@ impl Run {
     }
 
     /// The shape of a launch of many levels.
-    fn together(&self) -> Launch {
-        Launch::cooperative((BLOCKS_TOGETHER * self.multiprocessors) as u32, 256)
+    fn cooperative(&self) -> Launch {
+        Launch::cooperative((COOPERATIVE_BLOCKS * self.multiprocessors) as u32, 256)
     }
 
     /// The most entries of a level for which such a launch is worth it.
@@ -299,7 +299,7 @@ impl Run {
         let mut control = [0_u64; 9];
         cuda.download_into(&self.control, &mut control)?;
         // tail, begin, end, frontier_arcs, next_arcs, then 32-bit words: depth, two counters, blocks_done, path_overflow,
-        // told, gate.
+        // cancelled, barrier_generation.
         let [_, begin, end, _, _, depth, _, overflow, _] = control;
         Ok(Progress { frontier: end - begin, depth: depth as u32, overflow: overflow as u32 != 0 })
     }

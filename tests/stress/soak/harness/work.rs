@@ -8,8 +8,7 @@ use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::error::Classify;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
-use tower_kernels::kernels::risk::Kinds;
-use tower_kernels::kernels::risk::black_scholes::OptionKind;
+use tower_kernels::kernels::risk::option_pricing::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput};
 use tower_kernels::service::{
     Buffer, DType, FloatArray, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload, Tensor, Tensors,
@@ -248,7 +247,7 @@ async fn pricing(cpu: &mut Cpu, random: &mut Random, works: &mut Vec<Work>, cont
             volatility: array(0.05, 0.6),
             time: array(0.05, 3.0),
             dividend_yield: FloatArray::One(0.01),
-            kind: Kinds::All(OptionKind::Put),
+            kind: OptionKind::Put.into(),
             precision: None,
         };
         let payload = Payload::typed(input);

@@ -1,12 +1,12 @@
-// Sums over the neighbours that a search has at one level: what betweenness does in both directions.
+// Sums over the neighbours that a search has at one level, as both directions of betweenness need them.
 #pragma once
 
-#include "deal.cuh"
+#include "load_balance.cuh"
 
 constexpr u32 GROUP = 32; // sources a group: one lane each
 
 // Sums of cells over an item's neighbours at one level, by source.
-struct Pull {
+struct NeighborSum {
     const u32* column;
     const u64* stamps; // of the level's parity, this group's part
     double* cells;     // this group's part
@@ -50,17 +50,17 @@ struct Pull {
 
     // For source `lane` of each lane, by a warp or, with the sum left in warp 0, by the block.
     // `found`, the same in all lanes, has the sources found.
-    __device__ double by_lanes(const Job& job, bool whole_block, u32& found) const {
+    __device__ double by_warp_or_block(const WorkItem& work, bool whole_block, u32& found) const {
         __shared__ double partial[WARPS][32];
         __shared__ u32 partial_found[WARPS];
         const u32 lane = lane_id(), warp = warp_id();
         double sum = 0.0;
         found = 0;
-        for (u32 base = whole_block ? warp * 32 : 0; base < job.arcs; base += whole_block ? BLOCK : 32) {
+        for (u32 base = whole_block ? warp * 32 : 0; base < work.arcs; base += whole_block ? BLOCK : 32) {
             u32 node = 0, hit = 0;
-            if (base + lane < job.arcs) {
-                node = column[job.first + base + lane];
-                hit = bits_at(node) & job.want;
+            if (base + lane < work.arcs) {
+                node = column[work.first + base + lane];
+                hit = bits_at(node) & work.wanted;
             }
             u32 pending = __ballot_sync(ALL, hit != 0);
             while (pending != 0) add_rows(pending, node, hit, sum, found);

@@ -2,12 +2,12 @@
 //!
 //! Exact betweenness adds up one traversal from each node. Brandes and Pich, *Centrality estimation in large networks*
 //! (2007), start from a few nodes, the pivots, and scale up. The scaling is that of networkx 3.6
-//! (`betweenness_centrality(G, k)`, `endpoints=False`): a pivot sees one traversal fewer than the others do, because
-//! its own says nothing of it.
+//! (`betweenness_centrality(G, k)`, `endpoints=False`): a pivot has one traversal fewer than the other nodes, because
+//! its own contributes nothing to its score.
 
 use std::collections::HashSet;
 
-use super::csr::Direction;
+use crate::kernels::graph::csr::Direction;
 use crate::random::SplitMix64;
 use crate::service::InvalidInput;
 
@@ -81,10 +81,10 @@ impl Pivots {
             return Ok(Self::all(num_nodes));
         }
         if nodes.len() == 1 && num_nodes > 2 {
-            // networkx answers 0/0 = NaN for the pivot itself.
+            // networkx gives 0/0 = NaN for the pivot itself.
             return Err(InvalidInput::new(
                 field,
-                "one source says nothing of its own score, and two or more are needed",
+                "one source contributes nothing to its own score; two or more are needed",
             ));
         }
         Ok(Self { chosen: Some(nodes), num_nodes })
@@ -95,7 +95,7 @@ impl Pivots {
         self.chosen.as_ref().map_or(self.num_nodes, Vec::len)
     }
 
-    /// Whether there are none, which is so of a graph with no nodes only.
+    /// Whether there are none: only where the graph has no nodes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -17,16 +17,16 @@
 //               its out-neighbours have not been reached by, and lists the items so found;
 //     count     for each listed item sums the path counts of its in-neighbours at level d (pull
 //               form: no atomics on doubles). Where the frontier holds a large part of the arcs,
-//               discover does nothing and count itself looks at all items not yet reached by all
+//               discover does nothing and count itself visits all items not yet reached by all
 //               of their sources. The device decides which; the host launches the same pair.
 //   Backward, level d: with sigma the path count and delta the dependency, Brandes' recurrence
 //     delta(v) = sum over successors w of sigma(v) / sigma(w) * (1 + delta(w)) is, for
 //     g(v) = (1 + delta(v)) / sigma(v), just delta(v) = sigma(v) * G, g(v) = 1 / sigma(v) + G with
 //     G = sum of g(w): a plain sum again, pulled from out-neighbours, and g takes sigma's place.
-//   "Is this neighbour at level d for this source" is answered by a stamp an item: (level, bits)
+//   "Is this neighbour at level d for this source" is decided by a stamp an item: (level, bits)
 //   in 64 bits, one array for even and one for odd levels. A stamp of another level is stale and
 //   means no bits, so nothing is cleared between levels.
-//   Work is dealt by size (deal.cuh): an item of few (arc, source) pairs to one thread, one of up
+//   Work is distributed by size (load_balance.cuh): an item of few (arc, source) pairs to one thread, one of up
 //   to 1024 arcs to a warp, a larger one to the whole block.
 //
 // Results are the same bit for bit from run to run for the same graph, sources and `groups`:
@@ -44,7 +44,7 @@
 //   list        u32x2[n * s]     (item, bits), level after level; need not be cleared; 8-byte aligned
 //   level_begin u64[n + 2]       where each level begins in the list; need not be cleared
 //   control     Control          72 bytes, zero before each batch
-//   cancel      u32              the host's: not zero once the caller has left
+//   cancel      u32              the host's: not zero once the request is cancelled
 //   scores      f64[n]
 // In bytes: n * (groups * 284 + s * 8) + 8 * n + 4 * s + 8 * n + 88, and for the graph
 // 4 * (n + 1 + arcs), twice if directed. With full groups that is 540 a (group, node).
@@ -59,7 +59,7 @@
 //      a. zero stamps, seen, control;  betweenness_seed<<<1, 256>>>
 //      b. repeat: betweenness_discover<<<wide, 256>>>, betweenness_count<<<wide, 256>>>; copy
 //         control to the host; stop if control.path_overflow (error) or begin == end (done). Also
-//         look whether to cancel. Once the frontier is empty further launches do nothing, so
+//         check whether to cancel. Once the frontier is empty further launches do nothing, so
 //         launch several pairs between two copies: 1 for the first 8 levels, then 4. Where those
 //         8 have led to a frontier of few entries, one cooperative launch of betweenness_search
 //         goes through many levels: a level of few entries takes less time than its launches.
@@ -68,9 +68,9 @@
 //         blocks = max(min(ceil(count / 8), 16 * multiprocessors), ceil(count / 256)),
 //         betweenness_accumulate<<<blocks, 256>>>(..., level_begin[d], level_begin[d + 1], d,
 //         d == deepest); many levels of few entries in a row by one cooperative launch of
-//         betweenness_return. No copies between.
-//      Blocks look at `cancel` now and then and set control.told; what is queued then does nothing,
-//      and what the buffers hold means nothing.
+//         betweenness_accumulate_levels. No copies between.
+//      Blocks poll `cancel` now and then and set control.cancelled; what is queued then does nothing,
+//      and the contents of the buffers have no meaning.
 //   3. betweenness_collect<<<clamp(ceil(n / 256), 1, 65535), 256>>> with the scale wanted (1/2 for
 //      an undirected graph unless normalised, and so on).
 //
@@ -78,12 +78,12 @@
 // Then et al., "The More the Merrier: Efficient Multi-Source Graph Traversal", PVLDB 8(4), 2014;
 // Beamer, Asanovic, Patterson, "Direction-Optimizing Breadth-First Search", SC 2012.
 
-#include "deal.cuh"
-#include "pull.cuh"
+#include "load_balance.cuh"
+#include "neighbor_sum.cuh"
 
 constexpr u32 THREAD_PAIRS = 16; // (arc, source) pairs that one thread sums over
 constexpr u32 THREAD_ARCS = 8;   // arcs that one thread discovers along
-constexpr u32 LEVELS_A_LOOK = 16; // levels of a launch of many, of which one looks whether to stop
+constexpr u32 LEVELS_PER_POLL = 16; // levels of a launch of many, of which one polls the cancel flag
 constexpr double MAX_PATHS = 1.0715086071862673e301; // 2^1000: its reciprocal is a normal number
 
 // What the kernels of a batch know of its progress. The host reads it; zero it before each batch.
@@ -95,10 +95,10 @@ struct Control {
     u32 depth;          // of the frontier
     u32 discover_taken; // chunks that blocks took beyond their first
     u32 count_taken;
-    u32 blocks_done;    // of betweenness_count; blocks that wait in a launch of many levels
+    u32 blocks_done;    // of betweenness_count; blocks that wait at the barrier of a launch of many levels
     u32 path_overflow;  // 1: a path count passed 2^1000
-    u32 told;           // 1: the caller has left, and nothing here means anything any more
-    u32 gate;           // how often all blocks have met
+    u32 cancelled;           // 1: the request is cancelled, and nothing here has a meaning any more
+    u32 barrier_generation;           // how often all blocks have passed the barrier
     u32 reserved;
 };
 
@@ -140,7 +140,7 @@ extern "C" __global__ void __launch_bounds__(256) betweenness_seed(
     }
 }
 
-// The way out, from one level to the next.
+// The forward half: from one level to the next.
 struct Search {
     u32 n, groups, num_sources, dense_factor;
     const u32 *in_row, *in_column, *out_row, *out_column;
@@ -152,21 +152,21 @@ struct Search {
     Control* control;
     const volatile u32* cancel;
 
-    // Whether count should look at all items rather than at those that discover lists.
+    // Whether count should visit all items rather than those that discover lists.
     __device__ bool dense() const {
         return control->frontier_arcs * dense_factor > (u64)in_row[n] * groups;
     }
 
-    __device__ Stop stop() const { return Stop{cancel, &control->told}; }
+    __device__ CancelSignal cancel_signal() const { return CancelSignal{cancel, &control->cancelled}; }
 
-    // Lists the items that the next level has. Does nothing where count is to look at all items.
+    // Lists the items that the next level has. Does nothing where count is to visit all items.
     __device__ void discover() const {
-        __shared__ uint2 boxes[WARPS][OUTBOX];
+        __shared__ uint2 buffers[WARPS][APPEND_BUFFER];
         const u64 begin = control->begin, total = control->end - begin;
         if (total == 0 || dense()) return;
         const u32 next = control->depth + 1;
         u64* next_stamps = stamps + (next & 1) * (u64)n * groups;
-        Outbox out = {boxes[warp_id()], list, &control->tail, 0};
+        WarpAppendBuffer out = {buffers[warp_id()], list, &control->tail, 0};
 
         // Marks `bits` at `item`; true for the one thread that is the first to reach it.
         auto reach = [&](u32 item, u32 bits) {
@@ -181,44 +181,44 @@ struct Search {
             }
         };
         // Follows arcs from, from + stride, ... of an item; the whole warp calls it, each lane with its own.
-        auto follow = [&](const Job& job, u32 from, u32 stride) {
-            const u32 base = job.item - job.item % n;
-            for (u32 k = from; __any_sync(ALL, k < job.arcs); k += 4 * stride) {
+        auto follow = [&](const WorkItem& work, u32 from, u32 stride) {
+            const u32 base = work.item - work.item % n;
+            for (u32 k = from; __any_sync(ALL, k < work.arcs); k += 4 * stride) {
                 u32 item[4], fresh[4];
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
-                    const bool has = k + i * stride < job.arcs;
-                    item[i] = has ? base + out_column[job.first + k + i * stride] : 0;
-                    fresh[i] = has ? job.want & ~seen[item[i]] : 0;
+                    const bool has = k + i * stride < work.arcs;
+                    item[i] = has ? base + out_column[work.first + k + i * stride] : 0;
+                    fresh[i] = has ? work.wanted & ~seen[item[i]] : 0;
                 }
 #pragma unroll
-                for (u32 i = 0; i < 4; i++) out.post(reach(item[i], fresh[i]), item[i], 0);
+                for (u32 i = 0; i < 4; i++) out.push(reach(item[i], fresh[i]), item[i], 0);
             }
         };
 
-        deal(total, few_arcs(out_row, n), &control->discover_taken, stop(),
+        balance_load(total, few_arcs(out_row, n), &control->discover_taken, cancel_signal(),
             [&](bool valid, u64 piece) {
-                Job job = {0, 0, 0, 0};
+                WorkItem work = {0, 0, 0, 0};
                 if (valid) {
                     const uint2 entry = list[begin + piece];
                     const u32 node = entry.x % n, first = out_row[node];
-                    job = Job{entry.x, entry.y, first, out_row[node + 1] - first};
+                    work = WorkItem{entry.x, entry.y, first, out_row[node + 1] - first};
                 }
-                Job mine = job;
-                if (job.arcs > THREAD_ARCS) mine.arcs = 0;
-                else job.arcs = 0;
+                WorkItem mine = work;
+                if (work.arcs > THREAD_ARCS) mine.arcs = 0;
+                else work.arcs = 0;
                 follow(mine, 0, 1);
-                return job;
+                return work;
             },
-            [&](const Job& job, bool whole_block) {
-                follow(job, whole_block ? threadIdx.x : lane_id(), whole_block ? BLOCK : 32);
+            [&](const WorkItem& work, bool whole_block) {
+                follow(work, whole_block ? threadIdx.x : lane_id(), whole_block ? BLOCK : 32);
             });
         out.flush();
     }
 
     // Counts the paths to the next level's items.
     __device__ void count() const {
-        __shared__ uint2 boxes[WARPS][OUTBOX];
+        __shared__ uint2 buffers[WARPS][APPEND_BUFFER];
         __shared__ u64 block_arcs;
         const u64 end = control->end;
         if (control->begin == end) return;
@@ -229,63 +229,63 @@ struct Search {
         const u64 total = all_items ? items : control->tail - end;
         const u64* stamps_here = stamps + (depth & 1) * items;
         u64* stamps_next = stamps + (~depth & 1) * items;
-        Outbox out = {boxes[warp_id()], list, &control->tail, 0};
+        WarpAppendBuffer out = {buffers[warp_id()], list, &control->tail, 0};
         u64 arcs_found = 0;
         if (threadIdx.x == 0) block_arcs = 0;
 
-        auto pull = [&](u32 base) {
-            return Pull{in_column, stamps_here + base, cells + (u64)base * GROUP, depth};
+        auto neighbor_sum = [&](u32 base) {
+            return NeighborSum{in_column, stamps_here + base, cells + (u64)base * GROUP, depth};
         };
         auto store = [&](u32 item, u32 bit, double sum) {
             cells[(u64)item * GROUP + bit] = sum;
             if (!(sum <= MAX_PATHS)) control->path_overflow = 1;
         };
         // One thread an item: notes that sources `found` of it are at the next level.
-        auto settle = [&](u32 item, u32 found, u32 arcs) {
+        auto record_found = [&](u32 item, u32 found, u32 arcs) {
             seen[item] |= found;
             if (all_items) stamps_next[item] = (u64)(depth + 1) << 32 | found;
             arcs_found += arcs;
         };
 
-        deal(total, few_arcs(in_row, n), &control->count_taken, stop(),
+        balance_load(total, few_arcs(in_row, n), &control->count_taken, cancel_signal(),
             [&](bool valid, u64 piece) {
-                u32 item = 0, want = 0, first = 0, arcs = 0, found = 0;
+                u32 item = 0, wanted = 0, first = 0, arcs = 0, found = 0;
                 if (valid && all_items) {
                     item = (u32)piece;
-                    want = sources_of(item / n, num_sources) & ~seen[item];
+                    wanted = sources_of(item / n, num_sources) & ~seen[item];
                 } else if (valid) {
                     item = list[end + piece].x;
-                    want = (u32)stamps_next[item];
-                    list[end + piece].y = want;
+                    wanted = (u32)stamps_next[item];
+                    list[end + piece].y = wanted;
                 }
-                if (want != 0) {
+                if (wanted != 0) {
                     first = in_row[item % n];
                     arcs = in_row[item % n + 1] - first;
                 }
-                if ((u64)arcs * __popc(want) <= THREAD_PAIRS) {
-                    for (u32 left = want; left != 0; left &= left - 1) {
+                if ((u64)arcs * __popc(wanted) <= THREAD_PAIRS) {
+                    for (u32 left = wanted; left != 0; left &= left - 1) {
                         const u32 bit = __ffs(left) - 1;
                         bool any;
-                        const double sum = pull(item - item % n).by_thread(first, arcs, bit, any);
+                        const double sum = neighbor_sum(item - item % n).by_thread(first, arcs, bit, any);
                         if (any) {
                             store(item, bit, sum);
                             found |= 1u << bit;
                         }
                     }
-                    if (found != 0) settle(item, found, arcs);
+                    if (found != 0) record_found(item, found, arcs);
                     arcs = 0;
                 }
                 __syncwarp();
-                if (all_items) out.post(found != 0, item, found);
-                return Job{item, want, first, arcs};
+                if (all_items) out.push(found != 0, item, found);
+                return WorkItem{item, wanted, first, arcs};
             },
-            [&](const Job& job, bool whole_block) {
+            [&](const WorkItem& work, bool whole_block) {
                 u32 found;
-                const double sum = pull(job.item - job.item % n).by_lanes(job, whole_block, found);
+                const double sum = neighbor_sum(work.item - work.item % n).by_warp_or_block(work, whole_block, found);
                 if (found == 0 || (whole_block && warp_id() != 0)) return;
-                if (found >> lane_id() & 1) store(job.item, lane_id(), sum);
-                if (lane_id() == 0) settle(job.item, found, job.arcs);
-                if (all_items) out.post(lane_id() == 0, job.item, found);
+                if (found >> lane_id() & 1) store(work.item, lane_id(), sum);
+                if (lane_id() == 0) record_found(work.item, found, work.arcs);
+                if (all_items) out.push(lane_id() == 0, work.item, found);
             });
         out.flush();
         __syncthreads();
@@ -311,7 +311,7 @@ struct Search {
 extern "C" __global__ void __launch_bounds__(256) betweenness_discover(
     u32 n, u32 groups, u32 dense_factor, const u32* in_row, const u32* out_row, const u32* out_column,
     u64* stamps, u32* seen, uint2* list, Control* control, const volatile u32* cancel) {
-    if (control->told != 0) return;
+    if (control->cancelled != 0) return;
     Search{n, groups, 0, dense_factor, in_row, nullptr, out_row, out_column,
         nullptr, stamps, seen, list, nullptr, control, cancel}.discover();
 }
@@ -321,11 +321,11 @@ extern "C" __global__ void __launch_bounds__(256, 5) betweenness_count(
     u32 n, u32 groups, u32 num_sources, u32 dense_factor, const u32* in_row, const u32* in_column,
     double* cells, u64* stamps, u32* seen, uint2* list, u64* level_begin, Control* control,
     const volatile u32* cancel) {
-    if (control->told != 0 || control->begin == control->end) return;
+    if (control->cancelled != 0 || control->begin == control->end) return;
     const Search search = {n, groups, num_sources, dense_factor, in_row, in_column, nullptr, nullptr,
         cells, stamps, seen, list, level_begin, control, cancel};
     search.count();
-    // The last block to come here sees all that the others did, and moves on by a level.
+    // The last block to arrive sees all that the others wrote, and advances by a level.
     if (threadIdx.x == 0) {
         __threadfence();
         if (atomicAdd(&control->blocks_done, 1) == gridDim.x - 1) {
@@ -346,21 +346,21 @@ extern "C" __global__ void __launch_bounds__(256, 4) betweenness_search(
     const Search search = {n, groups, num_sources, dense_factor, in_row, in_column, out_row, out_column,
         cells, stamps, seen, list, level_begin, control, cancel};
     for (u32 level = 0; level < levels; level++) {
-        // All blocks see the same: these change only where all have met.
+        // All blocks see the same: these change only at the barrier.
         const u64 entries = control->end - control->begin;
-        if (entries == 0 || entries > narrow || control->told != 0) return;
+        if (entries == 0 || entries > narrow || control->cancelled != 0) return;
         search.discover();
-        meet(&control->blocks_done, &control->gate, [] {});
+        grid_barrier(&control->blocks_done, &control->barrier_generation, [] {});
         search.count();
-        meet(&control->blocks_done, &control->gate, [&] {
+        grid_barrier(&control->blocks_done, &control->barrier_generation, [&] {
             search.advance();
-            if (level % LEVELS_A_LOOK == LEVELS_A_LOOK - 1) search.stop().look();
+            if (level % LEVELS_PER_POLL == LEVELS_PER_POLL - 1) search.cancel_signal().poll_cancel();
         });
     }
 }
 
-// The way back, from one level to the one above.
-struct Return {
+// The backward half: from one level to the one above.
+struct Backward {
     u32 n, groups;
     const u32 *out_row, *out_column;
     double* cells;
@@ -376,73 +376,73 @@ struct Return {
         u64* stamps_here = stamps + (depth & 1) * items;
         const u64* stamps_below = stamps + (~depth & 1) * items;
 
-        auto pull = [&](u32 base) {
-            return Pull{out_column, stamps_below + base, cells + (u64)base * GROUP, depth + 1};
+        auto neighbor_sum = [&](u32 base) {
+            return NeighborSum{out_column, stamps_below + base, cells + (u64)base * GROUP, depth + 1};
         };
         // Turns sigma into g where the sum of the successors' g is known; returns delta.
-        auto settle = [&](u32 item, u32 bit, double sum) {
+        auto finish_source = [&](u32 item, u32 bit, double sum) {
             double* cell = cells + (u64)item * GROUP + bit;
             const double sigma = *cell;
             *cell = 1.0 / sigma + sum;
             return sigma * sum;
         };
 
-        deal(end - begin, few_arcs(out_row, n), nullptr, Stop{},
+        balance_load(end - begin, few_arcs(out_row, n), nullptr, CancelSignal{},
             [&](bool valid, u64 piece) {
-                Job job = {0, 0, 0, 0};
-                if (!valid) return job;
+                WorkItem work = {0, 0, 0, 0};
+                if (!valid) return work;
                 const uint2 entry = list[begin + piece];
                 const u32 item = entry.x, bits = entry.y, node = item % n, first = out_row[node];
                 const u32 arcs = is_deepest ? 0 : out_row[node + 1] - first;
                 stamps_here[item] = (u64)depth << 32 | bits;
-                if ((u64)arcs * __popc(bits) > THREAD_PAIRS) return Job{item, bits, first, arcs};
+                if ((u64)arcs * __popc(bits) > THREAD_PAIRS) return WorkItem{item, bits, first, arcs};
                 double delta = 0.0;
                 for (u32 left = bits; left != 0; left &= left - 1) {
                     const u32 bit = __ffs(left) - 1;
                     bool any;
-                    delta += settle(item, bit, pull(item - node).by_thread(first, arcs, bit, any));
+                    delta += finish_source(item, bit, neighbor_sum(item - node).by_thread(first, arcs, bit, any));
                 }
                 if (delta != 0.0) dependency[item] += delta;
-                return job;
+                return work;
             },
-            [&](const Job& job, bool whole_block) {
+            [&](const WorkItem& work, bool whole_block) {
                 u32 found;
-                const double sum = pull(job.item - job.item % n).by_lanes(job, whole_block, found);
+                const double sum = neighbor_sum(work.item - work.item % n).by_warp_or_block(work, whole_block, found);
                 if (whole_block && warp_id() != 0) return;
-                double delta = job.want >> lane_id() & 1 ? settle(job.item, lane_id(), sum) : 0.0;
+                double delta = work.wanted >> lane_id() & 1 ? finish_source(work.item, lane_id(), sum) : 0.0;
                 for (u32 step = 16; step != 0; step /= 2) delta += __shfl_xor_sync(ALL, delta, step);
-                if (lane_id() == 0 && delta != 0.0) dependency[job.item] += delta;
+                if (lane_id() == 0 && delta != 0.0) dependency[work.item] += delta;
             });
     }
 };
 
-// Dependencies of one level, in as many blocks as it has chunks: some look whether to stop.
+// Dependencies of one level, in as many blocks as it has chunks: some poll the cancel flag.
 extern "C" __global__ void __launch_bounds__(256, 6) betweenness_accumulate(
     u32 n, u32 groups, const u32* out_row, const u32* out_column,
     double* cells, u64* stamps, double* dependency, const uint2* list, Control* control,
     const volatile u32* cancel, u64 begin, u64 end, u32 depth, u32 is_deepest) {
-    __shared__ u32 told;
+    __shared__ u32 cancelled;
     if (threadIdx.x == 0) {
-        told = *(volatile u32*)&control->told;
-        if (blockIdx.x % LOOK_EVERY == LOOK_EVERY - 1 && Stop{cancel, &control->told}.look()) told = 1;
+        cancelled = *(volatile u32*)&control->cancelled;
+        if (blockIdx.x % POLL_INTERVAL == POLL_INTERVAL - 1 && CancelSignal{cancel, &control->cancelled}.poll_cancel()) cancelled = 1;
     }
     __syncthreads();
-    if (told != 0) return;
-    Return{n, groups, out_row, out_column, cells, stamps, dependency, list, control, cancel}
+    if (cancelled != 0) return;
+    Backward{n, groups, out_row, out_column, cells, stamps, dependency, list, control, cancel}
         .accumulate(begin, end, depth, is_deepest != 0);
 }
 
 // The same for levels `from`, from - 1, ..., `to` in one cooperative launch, which are all narrow.
-extern "C" __global__ void __launch_bounds__(256, 5) betweenness_return(
+extern "C" __global__ void __launch_bounds__(256, 5) betweenness_accumulate_levels(
     u32 n, u32 groups, const u32* out_row, const u32* out_column,
     double* cells, u64* stamps, double* dependency, const uint2* list, const u64* level_begin,
     Control* control, const volatile u32* cancel, u32 from, u32 to, u32 deepest) {
-    const Return way_back = {n, groups, out_row, out_column, cells, stamps, dependency, list, control, cancel};
+    const Backward backward = {n, groups, out_row, out_column, cells, stamps, dependency, list, control, cancel};
     for (u32 depth = from; depth >= to; depth--) {
-        if (control->told != 0) return;
-        way_back.accumulate(level_begin[depth], level_begin[depth + 1], depth, depth == deepest);
-        meet(&control->blocks_done, &control->gate, [&] {
-            if (depth % LEVELS_A_LOOK == 0) Stop{cancel, &control->told}.look();
+        if (control->cancelled != 0) return;
+        backward.accumulate(level_begin[depth], level_begin[depth + 1], depth, depth == deepest);
+        grid_barrier(&control->blocks_done, &control->barrier_generation, [&] {
+            if (depth % LEVELS_PER_POLL == 0) CancelSignal{cancel, &control->cancelled}.poll_cancel();
         });
     }
 }

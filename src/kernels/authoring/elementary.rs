@@ -9,7 +9,7 @@
 use std::fmt::Debug;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-/// What the formulas need of `f32` and `f64`.
+/// Constants and operations of `f32` and `f64` for the approximations.
 pub trait Elementary:
     Copy
     + Debug
@@ -31,7 +31,7 @@ pub trait Elementary:
     const LN: &'static [Self];
     /// (t + 5) exp(t^2 / 2) N(-t) in powers of (t - 5) / (t + 5).
     const TAIL: &'static [Self];
-    /// ln 2 to so few bits that its product with an exponent is exact.
+    /// ln 2 to few enough bits that its product with an exponent is exact.
     const LN_2_HIGH: Self;
     /// The rest of ln 2.
     const LN_2_LOW: Self;
@@ -39,13 +39,13 @@ pub trait Elementary:
     const LOG2_E: Self;
     /// Added to a small number, it leaves the nearest integer in the lowest bits.
     const ROUND: Self;
-    /// Below this the exponential is taken for 0.
+    /// Below this the exponential is 0.
     const EXP_LEAST: Self;
-    /// Above this the exponential is taken for infinite.
+    /// Above this the exponential is infinite.
     const EXP_MOST: Self;
     /// Infinity.
     const INFINITY: Self;
-    /// The least positive number with all its digits; below it are the subnormal ones.
+    /// The smallest positive normal number.
     const MIN_POSITIVE: Self;
 
     /// A constant in this type.
@@ -194,7 +194,7 @@ impl Elementary for f32 {
 /// `a * b + c`. `FUSED` says that the processor rounds once as fast as it multiplies; where it does not, a fused
 /// operation is a library call and two roundings are what is wanted.
 #[inline(always)]
-pub(super) fn mul_add<T: Elementary, const FUSED: bool>(a: T, b: T, c: T) -> T {
+pub(crate) fn mul_add<T: Elementary, const FUSED: bool>(a: T, b: T, c: T) -> T {
     if FUSED { a.fused(b, c) } else { a * b + c }
 }
 
@@ -206,7 +206,7 @@ fn polynomial<T: Elementary, const FUSED: bool>(coefficients: &[T], x: T) -> T {
 
 /// The exponential.
 #[inline(always)]
-pub(super) fn exp<T: Elementary, const FUSED: bool>(x: T) -> T {
+pub(crate) fn exp<T: Elementary, const FUSED: bool>(x: T) -> T {
     let inside = if x < T::EXP_LEAST { T::EXP_LEAST } else { x };
     let inside = if inside > T::EXP_MOST { T::EXP_MOST } else { inside };
     let rounded = mul_add::<T, FUSED>(inside, T::LOG2_E, T::ROUND);
@@ -221,7 +221,7 @@ pub(super) fn exp<T: Elementary, const FUSED: bool>(x: T) -> T {
 /// The logarithm of `value * inverse`, both positive, where `inverse` is 1 / `other`. Where `value` and `other` are near
 /// each other it starts from their difference, which is exact, and not from their rounded quotient.
 #[inline(always)]
-pub(super) fn ln_quotient<T: Elementary, const FUSED: bool>(value: T, other: T, inverse: T) -> T {
+pub(crate) fn ln_quotient<T: Elementary, const FUSED: bool>(value: T, other: T, inverse: T) -> T {
     let quotient = value * inverse;
     let near = quotient > T::of(0.75) && quotient < T::of(1.375);
     let (mantissa, count) = quotient.split();
@@ -236,15 +236,15 @@ pub(super) fn ln_quotient<T: Elementary, const FUSED: bool>(value: T, other: T, 
 
 /// `a N(x)` and `b N(y)`, given `bell` = a exp(-x^2 / 2) = b exp(-y^2 / 2), where N is the normal distribution function.
 #[inline(always)]
-pub(super) fn shares<T: Elementary, const FUSED: bool>([x, y]: [T; 2], [a, b]: [T; 2], bell: T) -> [T; 2] {
+pub(crate) fn normal_shares<T: Elementary, const FUSED: bool>([x, y]: [T; 2], [a, b]: [T; 2], bell: T) -> [T; 2] {
     let (reach_x, reach_y) = (reach(x), reach(y));
     let (from_x, from_y) = (reach_x + T::of(5.0), reach_y + T::of(5.0));
-    // Divisions are the dearest thing here, so one serves both.
+    // Divisions are the most expensive operation here, so one serves both.
     let inverse = T::of(1.0) / (from_x * from_y);
     [share::<T, FUSED>(x, a, bell, reach_x, from_y * inverse), share::<T, FUSED>(y, b, bell, reach_y, from_x * inverse)]
 }
 
-/// The size of `x`. Far out the bell is 0 already, and the bound keeps what follows a number at infinity.
+/// The size of `x`, at most 64, where the bell is 0; the bound keeps the result a number where `x` is infinite.
 #[inline(always)]
 fn reach<T: Elementary>(x: T) -> T {
     let size = if x < T::of(0.0) { -x } else { x };
@@ -260,7 +260,7 @@ fn share<T: Elementary, const FUSED: bool>(x: T, whole: T, bell: T, reach: T, in
 
 #[cfg(test)]
 mod tests {
-    use super::{Elementary, exp, ln_quotient, shares};
+    use super::{Elementary, exp, ln_quotient, normal_shares};
 
     /// Both ways to multiply and add, as one processor only ever takes one of them.
     fn both<T>(run: impl Fn(bool) -> T) -> [T; 2] {
@@ -323,13 +323,13 @@ mod tests {
         for step in 0..4_000 {
             let x = f64::from(step) * 0.01;
             let bell = exp::<f64, true>(-0.5 * x * x);
-            let [above, below] = shares::<f64, true>([x, -x], [1.0, 1.0], bell);
+            let [above, below] = normal_shares::<f64, true>([x, -x], [1.0, 1.0], bell);
             assert!((above + below - 1.0).abs() < 1e-15 && below >= 0.0, "{x}");
-            let plain = shares::<f64, false>([x, -x], [1.0, 1.0], bell);
+            let plain = normal_shares::<f64, false>([x, -x], [1.0, 1.0], bell);
             assert!((above - plain[0]).abs() < 1e-15 && (below - plain[1]).abs() <= 1e-14 * below, "{x}");
         }
         // Abramowitz and Stegun, table 26.1, and N(-10) from table 26.2.
-        let at = |x: f64| shares::<f64, true>([x, x], [1.0, 1.0], (-0.5 * x * x).exp())[0];
+        let at = |x: f64| normal_shares::<f64, true>([x, x], [1.0, 1.0], (-0.5 * x * x).exp())[0];
         near(at(1.0), 0.841_344_746_068_542_9, 1e-15);
         near(at(-10.0), 7.619_853_024_160_527e-24, 1e-13);
         assert_eq!([at(f64::INFINITY), at(f64::NEG_INFINITY)], [1.0, 0.0]);

@@ -17,25 +17,31 @@
 //!
 //! Self-loops and repeated edges change nothing, and without `directed` an edge or a CSR entry leads both ways whether or
 //! not the other way is listed too. Scores are those of networkx 3.6, `betweenness_centrality(G, k, normalized)`, and
-//! `sources` stands for the nodes that networkx would have drawn for `k`. One source alone is refused in a graph of three
-//! or more nodes: it says nothing of its own score.
+//! `sources` stands for the nodes that networkx would have drawn for `k`. One source alone is rejected in a graph of three
+//! or more nodes: it contributes nothing to its own score.
 //!
-//! Isolated nodes are legal and cost memory, so `num_nodes` has to be backed: above
+//! Isolated nodes are legal and cost memory, so `num_nodes` is limited by the number of edges: above
 //! [`FREE_NODES`](super::csr::FREE_NODES) nodes, [`NODES_PER_EDGE`](super::csr::NODES_PER_EDGE) for each edge, and never
 //! more than [`MAX_NODES`](super::csr::MAX_NODES).
 //!
-//! The algorithm and its papers are in [`brandes`](super::brandes) and [`pivots`](super::pivots).
+//! The algorithm and its papers are in [`brandes`] and [`pivots`].
 
+pub mod brandes;
+mod cases;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod lanes;
+pub mod pivots;
+mod traversal;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::brandes::{pair_dependencies, workspace};
-use super::csr::{CsrGraph, Direction};
-use super::pivots::Pivots;
-use super::traversal::Patience;
+use self::brandes::{pair_dependencies, workspace};
+use self::pivots::Pivots;
+#[cfg(feature = "cuda")]
+use crate::kernels::graph::csr::{CsrGraph, Direction};
+use crate::kernels::graph::input::{GraphInput, to_usize};
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
 use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
@@ -56,7 +62,7 @@ pub struct BetweennessInput {
     #[serde(default)]
     pub num_nodes: Option<u64>,
     /// The edges, as pairs of nodes; or the graph as CSR arrays, `row_offsets` and `column_indices`.
-    #[serde(default, deserialize_with = "super::edges::deserialize")]
+    #[serde(default, deserialize_with = "crate::kernels::graph::input::edges")]
     #[schemars(with = "Option<Vec<[u32; 2]>>")]
     pub edges: Option<Vec<[u32; 2]>>,
     /// CSR: where each node's neighbours start in `column_indices`, and at the end its length.
@@ -93,22 +99,6 @@ pub struct BetweennessOutput {
     pub scores: Buffer<f64>,
 }
 
-/// The two forms of a graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Form<'a> {
-    Edges { num_nodes: u64, edges: &'a [[u32; 2]] },
-    Csr { row_offsets: &'a [u32], column_indices: &'a [u32] },
-}
-
-impl Form<'_> {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Edges { edges, .. } => size_of_val(*edges),
-            Self::Csr { row_offsets, column_indices } => size_of_val(*row_offsets) + size_of_val(*column_indices),
-        }
-    }
-}
-
 impl BetweennessInput {
     /// An undirected graph from an edge list; exact, normalized scores.
     pub fn from_edges(num_nodes: u64, edges: Vec<[u32; 2]>) -> Self {
@@ -140,31 +130,15 @@ impl BetweennessInput {
         if self.directed { Direction::Directed } else { Direction::Undirected }
     }
 
-    fn form(&self) -> Result<Form<'_>, InvalidInput> {
-        let missing = |field| Err(InvalidInput::new(field, "missing"));
-        match (&self.edges, &self.row_offsets, &self.column_indices) {
-            (Some(_), Some(_), _) => {
-                Err(InvalidInput::new("row_offsets", "there are edges already; give one of the two"))
-            }
-            (Some(_), _, Some(_)) => {
-                Err(InvalidInput::new("column_indices", "there are edges already; give one of the two"))
-            }
-            (Some(edges), None, None) => match self.num_nodes {
-                Some(num_nodes) => Ok(Form::Edges { num_nodes, edges }),
-                None => missing("num_nodes"),
-            },
-            (None, Some(row_offsets), Some(column_indices)) => Ok(Form::Csr { row_offsets, column_indices }),
-            (None, Some(_), None) => missing("column_indices"),
-            (None, None, Some(_)) => missing("row_offsets"),
-            (None, None, None) => missing("edges"),
+    /// The fields that describe the graph.
+    pub fn graph_input(&self) -> GraphInput<'_> {
+        GraphInput {
+            num_nodes: self.num_nodes,
+            edges: self.edges.as_deref(),
+            row_offsets: self.row_offsets.as_deref(),
+            column_indices: self.column_indices.as_deref(),
+            directed: self.directed,
         }
-    }
-
-    /// Nodes and edges as the input claims them, for the estimate of the cost.
-    fn claim(&self) -> (u64, u64) {
-        let edges = self.edges.as_ref().map(Vec::len).or(self.column_indices.as_ref().map(|columns| columns.len()));
-        let nodes = self.row_offsets.as_ref().map(|rows| rows.len().saturating_sub(1) as u64);
-        (self.num_nodes.or(nodes).unwrap_or(0), edges.unwrap_or(0) as u64)
     }
 
     /// The graph that the input describes.
@@ -172,27 +146,7 @@ impl BetweennessInput {
     /// # Errors
     /// The first field that is wrong, as [`validate`](Kernel::validate) finds it.
     pub fn graph(&self) -> Result<CsrGraph, InvalidInput> {
-        self.graph_while(&mut |_| Ok(()))
-    }
-
-    /// The graph, for as long as the caller is there.
-    fn graph_for(&self, context: &RunContext<'_>) -> Result<CsrGraph, KernelError> {
-        let mut patience = Patience::new(context);
-        self.graph_while(&mut |arcs| patience.spend(arcs))
-    }
-
-    fn graph_while<E: From<InvalidInput>>(
-        &self,
-        spend: &mut impl FnMut(usize) -> Result<(), E>,
-    ) -> Result<CsrGraph, E> {
-        match self.form()? {
-            Form::Edges { num_nodes, edges } => {
-                CsrGraph::from_edges_while(nodes(num_nodes), edges, self.direction(), spend)
-            }
-            Form::Csr { row_offsets, column_indices } => {
-                CsrGraph::from_csr_while(row_offsets, column_indices, self.direction(), spend)
-            }
-        }
+        self.graph_input().build()
     }
 
     /// The sources to start from, in a graph of `num_nodes` nodes.
@@ -206,15 +160,10 @@ impl BetweennessInput {
         match (&self.sources, self.samples) {
             (Some(_), Some(_)) => Err(InvalidInput::new("samples", "there are sources already; give one of the two")),
             (Some(sources), None) => Pivots::chosen(sources.to_vec(), num_nodes),
-            (None, Some(samples)) => Pivots::sampled(nodes(samples), self.seed.unwrap_or(0), num_nodes),
+            (None, Some(samples)) => Pivots::sampled(to_usize(samples), self.seed.unwrap_or(0), num_nodes),
             (None, None) => Ok(Pivots::all(num_nodes)),
         }
     }
-}
-
-/// A count that no memory could hold stays one, and is refused as too large.
-fn nodes(count: u64) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 impl Kernel for BetweennessCentrality {
@@ -227,35 +176,15 @@ impl Kernel for BetweennessCentrality {
     }
 
     fn validate(&self, input: &BetweennessInput) -> Result<(), InvalidInput> {
-        let (num_nodes, field) = match input.form()? {
-            Form::Edges { num_nodes, edges } => {
-                CsrGraph::check_edges(nodes(num_nodes), edges)?;
-                (nodes(num_nodes), "num_nodes")
-            }
-            Form::Csr { row_offsets, column_indices } => {
-                CsrGraph::check_csr(row_offsets, column_indices)?;
-                let described = row_offsets.len() - 1;
-                if let Some(claimed) = input.num_nodes
-                    && claimed != described as u64
-                {
-                    let reason = format!("{claimed}, and row_offsets describes {described} nodes");
-                    return Err(InvalidInput::new("num_nodes", reason));
-                }
-                (described, "row_offsets")
-            }
-        };
-        if num_nodes == 0 {
-            return Err(InvalidInput::new(field, "no nodes"));
-        }
-        input.pivots(num_nodes).map(drop)
+        input.pivots(input.graph_input().validate()?).map(drop)
     }
 
     fn cost(&self, input: &BetweennessInput) -> Cost {
-        let (nodes, edges) = input.claim();
+        let (nodes, edges) = input.graph_input().claimed_size();
         let arcs = if input.directed { edges } else { edges.saturating_mul(2) };
         let chosen = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples);
         let sources = chosen.unwrap_or(nodes);
-        // Each source looks at each arc on the way out and on the way back; the constant is what the smallest run takes.
+        // Each source visits each arc forward and backward; the constant is the cost of the smallest run.
         let visits = arcs.saturating_add(nodes).saturating_mul(2).saturating_mul(sources);
         #[cfg(feature = "cuda")]
         let device_memory = cuda::device_memory(nodes, arcs, sources, input.directed);
@@ -273,7 +202,7 @@ impl Kernel for BetweennessCentrality {
     }
 
     fn footprint(&self, input: &BetweennessInput) -> Option<Footprint> {
-        let (nodes, edges) = input.claim();
+        let (nodes, edges) = input.graph_input().claimed_size();
         let arcs = if input.directed { edges } else { edges.saturating_mul(2) };
         let sources = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples).unwrap_or(0);
         // While the graph is made there are its arcs as they came, sorted by one end, and by the other.
@@ -287,7 +216,7 @@ impl Kernel for BetweennessCentrality {
     }
 
     fn run_cpu(&self, input: &BetweennessInput, context: &RunContext<'_>) -> Result<BetweennessOutput, KernelError> {
-        let graph = input.graph_for(context)?;
+        let graph = input.graph_input().build_in(context)?;
         let pivots = input.pivots(graph.num_nodes())?;
         let mut scores = pair_dependencies(&graph, &pivots, context)?;
         pivots.rescale(&mut scores, input.normalized, graph.direction());
@@ -306,12 +235,11 @@ impl Kernel for BetweennessCentrality {
 
     /// Requests on one graph share a run, whatever their sources.
     fn batch_key(&self, input: &BetweennessInput) -> Option<BatchKey> {
-        let form = input.form().ok().filter(|form| form.bytes() <= SHARED_GRAPH)?;
-        Some(BatchKey::hash((form, input.directed)))
+        input.graph_input().batch_key()
     }
 
     fn shares_run(&self, first: &BetweennessInput, other: &BetweennessInput) -> bool {
-        first.directed == other.directed && first.form().is_ok_and(|form| other.form().is_ok_and(|other| form == other))
+        first.graph_input().is_same(&other.graph_input())
     }
 
     fn run_cpu_batch(
@@ -320,7 +248,7 @@ impl Kernel for BetweennessCentrality {
         context: &RunContext<'_>,
     ) -> Result<Vec<BetweennessOutput>, KernelError> {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
-        let graph = first.graph_for(context)?;
+        let graph = first.graph_input().build_in(context)?;
         each(inputs, graph.num_nodes(), |pivots| Ok(pair_dependencies(&graph, pivots, context)?.into()))
     }
 
@@ -331,24 +259,19 @@ impl Kernel for BetweennessCentrality {
         cuda: &mut LaunchContext<'_>,
     ) -> Result<Vec<BetweennessOutput>, KernelError> {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
-        let graph = first.graph_for(cuda.context())?;
-        let on_device = cuda::OnDevice::upload(&graph, cuda)?;
+        let graph = first.graph_input().build_in(cuda.context())?;
+        let on_device = cuda::DeviceGraph::upload(&graph, cuda)?;
         let nodes = graph.num_nodes();
-        // The device has it. To give back that much memory takes the host milliseconds, and later a deadline may have
-        // passed.
+        // The device has a copy. Freeing it takes the host milliseconds, which should not follow the computation.
         drop(graph);
         each(inputs, nodes, |pivots| cuda::pair_dependencies(&on_device, pivots, cuda))
     }
 }
 
-/// The largest input, in bytes, that is looked at for others on the same graph: to hash it takes its caller's thread some
-/// 30 µs. With a larger one the graph is a small part of the work.
-const SHARED_GRAPH: usize = 64 << 10;
-
-/// The outputs of requests on one graph of so many nodes, which is made, and on CUDA uploaded, once for all of them. Those that
-/// start from the same sources share their sums. Sums over different sources say nothing of each other: one pass over all
-/// sources would need a row of sums for each request, and its order of addition could change the last bits of an answer with
-/// whoever else is in the run. So these are worked one after the other, each over as many sources at a time as it has.
+/// The outputs of requests on one graph of this many nodes, which is built, and on CUDA uploaded, once for all of them. Those
+/// that start from the same sources share their sums. Requests with different sources run one after the other: a single
+/// pass over all sources would need a row of sums for each request, and the order of its additions, and so the last bits of
+/// an output, would depend on which other requests share the run.
 fn each(
     inputs: &[&BetweennessInput],
     num_nodes: usize,
@@ -380,17 +303,17 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn making_the_graph_ends_where_the_time_is_up() {
+    fn building_the_graph_ends_at_the_deadline() {
         let edges: Vec<[u32; 2]> = (1..100_000).map(|node| [node - 1, node]).collect();
         let input = BetweennessInput::from_edges(100_000, edges);
         let up = Instant::now().checked_sub(Duration::from_secs(1));
-        let result = input.graph_for(&RunContext::new(None, up));
+        let result = input.graph_input().build_in(&RunContext::new(None, up));
         assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{result:?}");
-        assert_eq!(input.graph_for(&RunContext::detached()).unwrap(), input.graph().unwrap());
+        assert_eq!(input.graph_input().build_in(&RunContext::detached()).unwrap(), input.graph().unwrap());
         // And in the middle, not only before it begins.
         for most in [1, 150_000, 450_000] {
             let mut looked_at = 0;
-            let result = input.graph_while(&mut |arcs| {
+            let result = input.graph_input().build_while(&mut |arcs| {
                 looked_at += arcs;
                 if looked_at > most { Err(InvalidInput::new("edges", "enough")) } else { Ok(()) }
             });

@@ -1,47 +1,17 @@
 //! One traversal: the two halves of Brandes' algorithm, for several sources at a time.
 //!
-//! No distances are kept. A neighbour that still has to be told from the others is the one whose value is not zero yet:
+//! No distances are stored. A neighbour is recognised by whether its value is zero:
 //! going forward a node that is not reached can only be next to the last level, and going back a node can only lead to
 //! levels that are done or to nodes whose value is not written yet.
 
-use super::csr::{Adjacency, CsrGraph};
 use super::lanes::{LaneSet, Rows, add, merge, nonzero, only, total};
 use super::pivots::Pivots;
-use crate::service::{InvalidInput, KernelError, RunContext};
-
-/// Neighbours looked at between two looks at whether to stop: well under a millisecond.
-const STOP_INTERVAL: usize = 1 << 15;
+use crate::kernels::graph::cancel_check::{CancelCheck, INTERVAL};
+use crate::kernels::graph::csr::{Adjacency, CsrGraph};
+use crate::service::{InvalidInput, KernelError};
 
 /// How much cheaper a neighbour is to pull from than to push to; what is measured differs little from 2 to 8.
 const PULL_GAIN: usize = 4;
-
-/// Asks whether to go on once enough work was done since the last time.
-pub(super) struct Patience<'a> {
-    left: usize,
-    context: &'a RunContext<'a>,
-}
-
-impl<'a> Patience<'a> {
-    pub(super) fn new(context: &'a RunContext<'a>) -> Self {
-        Self { left: 0, context }
-    }
-
-    #[inline(always)]
-    pub(super) fn spend(&mut self, work: usize) -> Result<(), KernelError> {
-        if work < self.left {
-            self.left -= work;
-            return Ok(());
-        }
-        self.ask()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn ask(&mut self) -> Result<(), KernelError> {
-        self.left = STOP_INTERVAL;
-        self.context.check()
-    }
-}
 
 /// A node that one or more lanes reached at the same level.
 #[derive(Debug, Clone, Copy)]
@@ -53,16 +23,16 @@ struct Visit {
 /// Where the lanes are with a node.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
-    /// WorkerPool that reached it at an earlier level.
+    /// Lanes that reached it at an earlier level.
     reached: LaneSet,
-    /// WorkerPool that a push has brought to it at the present level.
+    /// Lanes that a push has brought to it at the present level.
     arriving: LaneSet,
 }
 
-/// The state of a traversal from up to `LANES` sources, used again by the next.
+/// The state of a traversal from up to `LANES` sources, reused by the next.
 pub(super) struct Traversal<'g, const LANES: usize> {
     graph: &'g CsrGraph,
-    /// Forward: the number of shortest paths from the lane's source, 0 where it has not come.
+    /// Forward: the number of shortest paths from the lane's source, 0 where it has not arrived.
     /// Back: once a node's level is done, what `shares` will hold.
     paths: Rows<LANES>,
     /// Back: (1 + dependency) / paths of each node whose level is done, else 0.
@@ -94,37 +64,37 @@ impl<'g, const LANES: usize> Traversal<'g, LANES> {
         }
     }
 
-    /// Adds the dependencies of one batch of sources to `sums`. Answers how many lanes a visit served on average.
+    /// Adds the dependencies of one batch of sources to `sums`. Returns how many lanes a visit served on average.
     pub(super) fn run(
         &mut self,
         pivots: &Pivots,
         sources: std::ops::Range<usize>,
         sums: &mut [f64],
-        patience: &mut Patience<'_>,
+        cancel_check: &mut CancelCheck<'_>,
     ) -> Result<f64, KernelError> {
-        patience.ask()?;
+        cancel_check.check()?;
         let (first, last) = (pivots.node(sources.start), pivots.node(sources.end - 1));
         pulp::Arch::new().dispatch(
             #[inline(always)]
             || {
-                let most = self.count_paths(pivots, sources, patience)?;
+                let most = self.count_paths(pivots, sources, cancel_check)?;
                 if most == f64::INFINITY {
                     let reason = format!("f64 cannot count the shortest paths from one of the nodes {first} to {last}");
                     return Err(InvalidInput::new("edges", reason).into());
                 }
-                self.accumulate(sums, patience)?;
-                self.reset(patience)
+                self.accumulate(sums, cancel_check)?;
+                self.reset(cancel_check)
             },
         )
     }
 
-    /// The forward half: levels, visits and numbers of paths. Answers the largest number.
+    /// The forward half: levels, visits and numbers of paths. Returns the largest number.
     #[inline(always)]
     fn count_paths(
         &mut self,
         pivots: &Pivots,
         sources: std::ops::Range<usize>,
-        patience: &mut Patience<'_>,
+        cancel_check: &mut CancelCheck<'_>,
     ) -> Result<f64, KernelError> {
         let Self { graph, paths, shares, progress, visits, levels, arrivals, open } = self;
         let (successors, predecessors) = (graph.successors(), graph.predecessors());
@@ -143,7 +113,7 @@ impl<'g, const LANES: usize> Traversal<'g, LANES> {
         while start < visits.len() {
             let end = visits.len();
             levels.push(start);
-            patience.spend(end - start)?;
+            cancel_check.spend(end - start)?;
             let frontier_arcs: usize = visits[start..end].iter().map(|visit| successors.degree(visit.node)).sum();
             if frontier_arcs > open_arcs / PULL_GAIN {
                 if !counted {
@@ -151,7 +121,7 @@ impl<'g, const LANES: usize> Traversal<'g, LANES> {
                     open.clear();
                     open.extend(0..graph.num_nodes() as u32);
                 }
-                patience.spend(open.len())?;
+                cancel_check.spend(open.len())?;
                 open_arcs = 0;
                 open.retain(|&node| {
                     let keep = progress[node as usize].reached != every_lane;
@@ -159,7 +129,7 @@ impl<'g, const LANES: usize> Traversal<'g, LANES> {
                     keep
                 });
                 for &node in &*open {
-                    let sum = sum_rows(paths, predecessors, node, patience)?;
+                    let sum = sum_rows(paths, predecessors, node, cancel_check)?;
                     let lanes = nonzero(&sum) & every_lane & !progress[node as usize].reached;
                     if lanes != 0 {
                         visits.push(Visit { node, lanes });
@@ -175,8 +145,8 @@ impl<'g, const LANES: usize> Traversal<'g, LANES> {
                 let mut arrived = 0;
                 for &Visit { node, lanes } in &visits[start..end] {
                     let row = only(&paths[node as usize], lanes);
-                    for neighbours in successors.row(node).chunks(STOP_INTERVAL) {
-                        patience.spend(neighbours.len() + 1)?;
+                    for neighbours in successors.row(node).chunks(INTERVAL) {
+                        cancel_check.spend(neighbours.len() + 1)?;
                         for &neighbour in neighbours {
                             let target = neighbour as usize;
                             let Progress { reached, arriving } = &mut progress[target];
@@ -209,9 +179,9 @@ impl<'g, const LANES: usize> Traversal<'g, LANES> {
         Ok(most.into_iter().fold(0.0, f64::max))
     }
 
-    /// The half that goes back: dependencies from the last level to the first after the sources.
+    /// The backward half: dependencies from the last level to the first after the sources.
     #[inline(always)]
-    fn accumulate(&mut self, sums: &mut [f64], patience: &mut Patience<'_>) -> Result<(), KernelError> {
+    fn accumulate(&mut self, sums: &mut [f64], cancel_check: &mut CancelCheck<'_>) -> Result<(), KernelError> {
         let successors = self.graph.successors();
         let (paths, shares) = (self.paths.rows(), self.shares.rows());
         let mut deepest = true;
@@ -219,7 +189,7 @@ impl<'g, const LANES: usize> Traversal<'g, LANES> {
             let level = &self.visits[bounds[0]..bounds[1]];
             for &Visit { node, lanes } in level {
                 // With s the sum of the successors' shares, the dependency is paths * s and the share 1 / paths + s.
-                let sum = if deepest { [0.0; LANES] } else { sum_rows(shares, successors, node, patience)? };
+                let sum = if deepest { [0.0; LANES] } else { sum_rows(shares, successors, node, cancel_check)? };
                 let paths = &mut paths[node as usize];
                 let share: [f64; LANES] = std::array::from_fn(|lane| 1.0 / paths[lane] + sum[lane]);
                 let dependency: [f64; LANES] = std::array::from_fn(|lane| paths[lane] * sum[lane]);
@@ -235,13 +205,13 @@ impl<'g, const LANES: usize> Traversal<'g, LANES> {
         Ok(())
     }
 
-    /// Back to zero, touching only what was visited. Answers how many lanes a visit served on average.
+    /// Back to zero, touching only what was visited. Returns how many lanes a visit served on average.
     #[inline(always)]
-    fn reset(&mut self, patience: &mut Patience<'_>) -> Result<f64, KernelError> {
+    fn reset(&mut self, cancel_check: &mut CancelCheck<'_>) -> Result<f64, KernelError> {
         let (paths, shares) = (self.paths.rows(), self.shares.rows());
         let mut served = 0;
-        for visits in self.visits.chunks(STOP_INTERVAL) {
-            patience.spend(visits.len())?;
+        for visits in self.visits.chunks(INTERVAL) {
+            cancel_check.spend(visits.len())?;
             for &Visit { node, lanes } in visits {
                 let node = node as usize;
                 paths[node] = [0.0; LANES];
@@ -263,11 +233,11 @@ fn sum_rows<const LANES: usize>(
     rows: &[[f64; LANES]],
     adjacency: &Adjacency,
     node: u32,
-    patience: &mut Patience<'_>,
+    cancel_check: &mut CancelCheck<'_>,
 ) -> Result<[f64; LANES], KernelError> {
     let mut sum = [0.0; LANES];
-    for neighbours in adjacency.row(node).chunks(STOP_INTERVAL) {
-        patience.spend(neighbours.len() + 1)?;
+    for neighbours in adjacency.row(node).chunks(INTERVAL) {
+        cancel_check.spend(neighbours.len() + 1)?;
         for &neighbour in neighbours {
             let row = &rows[neighbour as usize];
             for lane in 0..LANES {

@@ -9,33 +9,34 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::csr::CsrGraph;
 use super::pivots::Pivots;
-use super::traversal::{Patience, Traversal};
+use super::traversal::Traversal;
+use crate::kernels::graph::cancel_check::CancelCheck;
+use crate::kernels::graph::csr::CsrGraph;
 use crate::service::{KernelError, RunContext};
 
 /// Sources that a wide traversal serves.
 const WIDE: usize = 8;
 
-/// Below so many neighbours to look at, handing out work costs more than doing it.
+/// Below this many arcs to visit, distributing work costs more than doing it.
 const SEQUENTIAL_ARCS: usize = 1 << 17;
 
 /// Where a visit serves fewer lanes than this on average, one source at a time is faster.
 const LANES_WORTH_IT: f64 = 2.0;
 
-/// Parts of the work that each thread gets on average; parts are handed out as threads come free.
+/// Parts of the work per thread on average; a thread takes the next part when it has finished one.
 const PARTS_PER_THREAD: usize = 4;
 
-/// What the traversals that run at one time may hold in memory; the threads beyond that stay idle.
+/// Memory limit of all traversals that run at the same time; further threads stay idle.
 const WORKSPACE_BYTES: usize = 8 << 30;
 
 /// Two rows, the sets and the order of visits for each node of a traversal.
 const WORKSPACE_BYTES_PER_NODE: usize = 3 * WIDE * size_of::<f64>();
 
-/// The same for a traversal of one source, which a thread has beside the other once it pays.
+/// The same for a traversal of one source, which a thread has as well once it is faster.
 const NARROW_BYTES_PER_NODE: usize = 5 * size_of::<f64>();
 
-/// The memory that [`pair_dependencies`] takes without helpers in a graph of so many nodes: the workspace of a thread and
+/// The memory that [`pair_dependencies`] takes without helpers in a graph of this many nodes: the workspace of a thread and
 /// the sums of each part of the work.
 pub(super) fn workspace(num_nodes: u64) -> u64 {
     let threads = most_threads(usize::try_from(num_nodes).unwrap_or(usize::MAX));
@@ -51,14 +52,14 @@ fn most_threads(num_nodes: usize) -> usize {
 
 /// Sums of pair dependencies over all `pivots`, one for each node; [`Pivots::rescale`] makes scores of them.
 ///
-/// Large graphs are shared out to as many threads as rayon's pool has, this one among them. They are threads of their own:
-/// minutes of work on the pool would keep it from every other kernel. The sums are the same to the last bit each time, as
-/// the parts are added in order, whoever did them.
+/// Large graphs are split over as many threads as rayon's pool has, the calling one included. They are separate threads:
+/// minutes of work on the pool would block every other kernel. The sums have the same bits each time, as the parts are
+/// added in order.
 ///
 /// The context is checked before each traversal and about every 2^15 neighbours.
 ///
 /// # Errors
-/// What the context says, or [`InvalidInput`](crate::service::InvalidInput) where there are more shortest paths between two nodes
+/// Those of [`RunContext::check`], or [`InvalidInput`](crate::service::InvalidInput) where there are more shortest paths between two nodes
 /// than an `f64` can count.
 pub fn pair_dependencies(graph: &CsrGraph, pivots: &Pivots, context: &RunContext<'_>) -> Result<Vec<f64>, KernelError> {
     let num_nodes = graph.num_nodes();
@@ -70,11 +71,11 @@ pub fn pair_dependencies(graph: &CsrGraph, pivots: &Pivots, context: &RunContext
     let work = Work { graph, pivots, context, parts, next: AtomicUsize::new(0), failed: AtomicBool::new(false) };
     let mut helpers = Helpers::up_to(threads - 1);
     let own = ((WORKSPACE_BYTES_PER_NODE + NARROW_BYTES_PER_NODE) * num_nodes) as u64;
-    helpers.keep_while(|| context.try_reserve(own));
+    helpers.retain_while(|| context.try_reserve(own));
     context.set_steps(pivots.len() as u64);
     let done = std::thread::scope(|scope| {
         let helpers: Vec<_> = (0..helpers.count)
-            // Without a thread the work takes longer, and that is all.
+            // Without the thread the work only takes longer.
             .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, || work.take_parts()).ok())
             .collect();
         let mut done = work.take_parts()?;
@@ -95,7 +96,7 @@ pub fn pair_dependencies(graph: &CsrGraph, pivots: &Pivots, context: &RunContext
     Ok(sums)
 }
 
-/// What the threads of one call share.
+/// The state that the threads of one call share.
 struct Work<'a> {
     graph: &'a CsrGraph,
     pivots: &'a Pivots,
@@ -107,7 +108,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Does parts that nobody has begun, until there are none.
+    /// Computes parts that no thread has begun, until there are none.
     fn take_parts(&self) -> Result<Vec<(usize, Vec<f64>)>, KernelError> {
         let mut wide = None;
         let mut narrow = None;
@@ -135,18 +136,18 @@ impl Work<'_> {
     ) -> Result<Vec<f64>, KernelError> {
         let batches = self.pivots.len().div_ceil(WIDE);
         let mut sums = vec![0.0; self.graph.num_nodes()];
-        let mut patience = Patience::new(self.context);
+        let mut cancel_check = CancelCheck::new(self.context);
         let mut together = true;
         for batch in (part..batches).step_by(self.parts) {
             let sources = batch * WIDE..self.pivots.len().min((batch + 1) * WIDE);
             let count = sources.len() as u64;
             if together {
                 let wide = wide.get_or_insert_with(|| Traversal::new(self.graph));
-                together = wide.run(self.pivots, sources, &mut sums, &mut patience)? >= LANES_WORTH_IT;
+                together = wide.run(self.pivots, sources, &mut sums, &mut cancel_check)? >= LANES_WORTH_IT;
             } else {
                 let narrow = narrow.get_or_insert_with(|| Traversal::new(self.graph));
                 for source in sources {
-                    narrow.run(self.pivots, source..source + 1, &mut sums, &mut patience)?;
+                    narrow.run(self.pivots, source..source + 1, &mut sums, &mut cancel_check)?;
                 }
             }
             self.context.advance(count);
@@ -155,16 +156,16 @@ impl Work<'_> {
     }
 }
 
-/// Threads beside the callers' own, over all calls in the process.
+/// Helper threads of all calls in the process.
 static HELPING: AtomicUsize = AtomicUsize::new(0);
 
-/// The right to start some threads, given back on `Drop`.
+/// Permits to start helper threads, released on `Drop`.
 struct Helpers {
     count: usize,
 }
 
 impl Helpers {
-    /// As many as wanted, or as there are left of one for each thread of rayon's pool.
+    /// At most this many, of which all calls together have one for each thread of rayon's pool.
     fn up_to(wanted: usize) -> Self {
         let most = rayon::current_num_threads();
         let share = |helping: usize| wanted.min(most.saturating_sub(helping));
@@ -174,11 +175,11 @@ impl Helpers {
         Self { count: share(before) }
     }
 
-    /// Gives back the right to those for which there is not the memory.
-    fn keep_while(&mut self, mut has_memory: impl FnMut() -> bool) {
-        let kept = (0..self.count).take_while(|_| has_memory()).count();
-        HELPING.fetch_sub(self.count - kept, Ordering::Relaxed);
-        self.count = kept;
+    /// Releases the permits of threads for which there is no memory.
+    fn retain_while(&mut self, mut has_memory: impl FnMut() -> bool) {
+        let retained = (0..self.count).take_while(|_| has_memory()).count();
+        HELPING.fetch_sub(self.count - retained, Ordering::Relaxed);
+        self.count = retained;
     }
 }
 

@@ -1,0 +1,183 @@
+//! [`GraphInput`]: the graph in a kernel's input, as an edge list or as CSR arrays.
+//!
+//! The input struct of a graph kernel has these fields, so that JSON and tensors have the same form for every kernel:
+//!
+//! | field | type | |
+//! |---|---|---|
+//! | `num_nodes` | integer | nodes are numbered from 0; optional with CSR |
+//! | `edges` | `u32`, `[m, 2]` | pairs of nodes, read by `input::edges` |
+//! | `row_offsets` | `u32`, `[num_nodes + 1]` | where each node's neighbours start |
+//! | `column_indices` | `u32`, `[m]` | the neighbours |
+//! | `directed` | bool | whether edges lead one way only |
+
+use serde::de::{Deserialize, Deserializer, Error};
+
+use super::cancel_check::CancelCheck;
+use super::csr::{CsrGraph, Direction};
+use crate::service::{BatchKey, InvalidInput, KernelError, RunContext, optional_sequence};
+
+/// The largest graph, in bytes of input, for which requests on the same graph share a run: hashing it takes about 30 µs of
+/// the caller's thread. With a larger one the graph is a small part of the work.
+const SHARED_GRAPH: usize = 64 << 10;
+
+/// The fields of a kernel's input that describe a graph.
+#[derive(Debug, Clone, Copy)]
+pub struct GraphInput<'a> {
+    /// How many nodes there are. Optional with CSR arrays.
+    pub num_nodes: Option<u64>,
+    /// The edges, as pairs of nodes.
+    pub edges: Option<&'a [[u32; 2]]>,
+    /// CSR: where each node's neighbours start in `column_indices`, and at the end its length.
+    pub row_offsets: Option<&'a [u32]>,
+    /// CSR: the neighbours of all nodes, one node after the other.
+    pub column_indices: Option<&'a [u32]>,
+    /// Whether edges lead one way only.
+    pub directed: bool,
+}
+
+/// The two forms of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Form<'a> {
+    Edges { num_nodes: u64, edges: &'a [[u32; 2]] },
+    Csr { row_offsets: &'a [u32], column_indices: &'a [u32] },
+}
+
+impl Form<'_> {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Edges { edges, .. } => size_of_val(*edges),
+            Self::Csr { row_offsets, column_indices } => size_of_val(*row_offsets) + size_of_val(*column_indices),
+        }
+    }
+}
+
+impl<'a> GraphInput<'a> {
+    /// Which way edges lead.
+    pub fn direction(&self) -> Direction {
+        if self.directed { Direction::Directed } else { Direction::Undirected }
+    }
+
+    fn form(&self) -> Result<Form<'a>, InvalidInput> {
+        let missing = |field| Err(InvalidInput::new(field, "missing"));
+        match (self.edges, self.row_offsets, self.column_indices) {
+            (Some(_), Some(_), _) => {
+                Err(InvalidInput::new("row_offsets", "there are edges already; give one of the two"))
+            }
+            (Some(_), _, Some(_)) => {
+                Err(InvalidInput::new("column_indices", "there are edges already; give one of the two"))
+            }
+            (Some(edges), None, None) => match self.num_nodes {
+                Some(num_nodes) => Ok(Form::Edges { num_nodes, edges }),
+                None => missing("num_nodes"),
+            },
+            (None, Some(row_offsets), Some(column_indices)) => Ok(Form::Csr { row_offsets, column_indices }),
+            (None, Some(_), None) => missing("column_indices"),
+            (None, None, Some(_)) => missing("row_offsets"),
+            (None, None, None) => missing("edges"),
+        }
+    }
+
+    /// Nodes and edges as the input claims them, before it is checked, for estimates of the cost.
+    pub fn claimed_size(&self) -> (u64, u64) {
+        let edges = self.edges.map(<[_]>::len).or(self.column_indices.map(<[_]>::len));
+        let nodes = self.row_offsets.map(|rows| rows.len().saturating_sub(1) as u64);
+        (self.num_nodes.or(nodes).unwrap_or(0), edges.unwrap_or(0) as u64)
+    }
+
+    /// Checks the graph; returns the number of its nodes, at least 1.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn validate(&self) -> Result<usize, InvalidInput> {
+        let (num_nodes, field) = match self.form()? {
+            Form::Edges { num_nodes, edges } => {
+                CsrGraph::check_edges(to_usize(num_nodes), edges)?;
+                (to_usize(num_nodes), "num_nodes")
+            }
+            Form::Csr { row_offsets, column_indices } => {
+                CsrGraph::check_csr(row_offsets, column_indices)?;
+                let described = row_offsets.len() - 1;
+                if let Some(claimed) = self.num_nodes
+                    && claimed != described as u64
+                {
+                    let reason = format!("{claimed}, and row_offsets describes {described} nodes");
+                    return Err(InvalidInput::new("num_nodes", reason));
+                }
+                (described, "row_offsets")
+            }
+        };
+        if num_nodes == 0 { Err(InvalidInput::new(field, "no nodes")) } else { Ok(num_nodes) }
+    }
+
+    /// Builds the graph.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn build(&self) -> Result<CsrGraph, InvalidInput> {
+        self.build_while(&mut |_| Ok(()))
+    }
+
+    /// Builds the graph, and checks the context now and then.
+    ///
+    /// # Errors
+    /// The first field that is wrong, or those of [`RunContext::check`].
+    pub fn build_in(&self, context: &RunContext<'_>) -> Result<CsrGraph, KernelError> {
+        let mut cancel_check = CancelCheck::new(context);
+        self.build_while(&mut |arcs| cancel_check.spend(arcs))
+    }
+
+    /// Builds the graph as long as `spend`, which is called with the number of arcs visited, returns no error.
+    pub(super) fn build_while<E: From<InvalidInput>>(
+        &self,
+        spend: &mut impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<CsrGraph, E> {
+        match self.form()? {
+            Form::Edges { num_nodes, edges } => {
+                CsrGraph::from_edges_while(to_usize(num_nodes), edges, self.direction(), spend)
+            }
+            Form::Csr { row_offsets, column_indices } => {
+                CsrGraph::from_csr_while(row_offsets, column_indices, self.direction(), spend)
+            }
+        }
+    }
+
+    /// The batch key of requests on the same graph; `None` for a large one.
+    pub fn batch_key(&self) -> Option<BatchKey> {
+        let form = self.form().ok().filter(|form| form.bytes() <= SHARED_GRAPH)?;
+        Some(BatchKey::hash((form, self.directed)))
+    }
+
+    /// Whether two inputs have the same graph, in the same form.
+    pub fn is_same(&self, other: &GraphInput<'_>) -> bool {
+        self.directed == other.directed && self.form().is_ok_and(|form| other.form().is_ok_and(|other| form == other))
+    }
+}
+
+/// A count as `usize`; one that no memory could hold stays one, and is rejected as too large.
+pub(super) fn to_usize(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// Reads an optional field of edges: pairs of nodes, as JSON or as a tensor of shape `[m, 2]`.
+///
+/// # Errors
+/// Edges that are no pairs: an edge index of shape `[2, m]`, as PyTorch Geometric has it, and triples with a weight.
+pub(super) fn edges<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<[u32; 2]>>, D::Error> {
+    let edges = optional_sequence::<D, Edge>(deserializer)?;
+    // In place: they have the same size.
+    Ok(edges.map(|edges| edges.into_iter().map(|Edge(edge)| edge).collect()))
+}
+
+struct Edge([u32; 2]);
+
+impl<'de> Deserialize<'de> for Edge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The cause last: serde_json takes the line and column from the end of the text.
+        <[u32; 2]>::deserialize(deserializer).map(Self).map_err(|error| {
+            D::Error::custom(format_args!(
+                "an edge is a pair of nodes, [from, to], without a weight; as a tensor, edges have the shape [m, 2], so \
+                 an edge index of shape [2, m] is to be transposed: {error}"
+            ))
+        })
+    }
+}

@@ -1,0 +1,3 @@
+//! Statistics of samples.
+
+pub mod moments;
