@@ -184,10 +184,10 @@ fn a_server_whose_log_nobody_reads_drains_and_ends_within_its_limits() {
     drop(reader);
 }
 
-/// How many events of a kind a log tells of: its lines, and what those that sum up say.
+/// Counts the events of a kind in a log: its own lines, and those in summaries.
 fn told(log: &str, line: &str) -> (u64, u64) {
-    let lines = log.lines().filter(|one| one.contains(line) && !one.contains("more like it")).count() as u64;
-    let summed = log.lines().filter(|one| one.contains(line) && one.contains("more like it"));
+    let lines = log.lines().filter(|one| one.contains(line) && !one.contains("similar events")).count() as u64;
+    let summed = log.lines().filter(|one| one.contains(line) && one.contains("similar events"));
     let more = summed.map(|one| {
         let count =
             one.split("repeats=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_else(|| panic!("{one}"));
