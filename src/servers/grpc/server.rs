@@ -25,10 +25,11 @@ use crate::service::{
     HostMemory, InvalidInput, KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource,
 };
 
-/// What a [`KernelGrpcServer`] serves: every cloneable service of kernel requests whose error says what it means.
+/// Service that a [`KernelGrpcServer`] can serve: any cloneable `Service<KernelRequest>` whose error is an
+/// [`AnyError`].
 ///
-/// [`KernelService`] is one, and so is any stack of [`layers`](crate::layers) over it. tonic's router shares its
-/// services among threads, hence `Sync`.
+/// It is implemented for [`KernelService`] and any stack of [`layers`](crate::layers) over it. `Sync` is required by
+/// tonic's router.
 pub trait Pipeline:
     Service<KernelRequest, Response = KernelResponse, Error: AnyError, Future: Send> + Clone + Send + Sync + 'static
 {
@@ -39,7 +40,7 @@ impl<S> Pipeline for S where
 {
 }
 
-/// Makes the gRPC service `tower_kernels.v1.Kernel`; the [module](super) has an example.
+/// Builds the gRPC service `tower_kernels.v1.Kernel`. The [module](super) has an example.
 #[derive(Clone)]
 pub struct KernelGrpcServer<S = KernelService> {
     service: S,
@@ -51,7 +52,7 @@ pub struct KernelGrpcServer<S = KernelService> {
 }
 
 impl KernelGrpcServer {
-    /// Over a [`KernelService`] on what this machine has.
+    /// Creates a server over a [`KernelService`] with the devices of this machine.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
         let service = KernelService::new(registry);
         Self::with_service(service.clone(), &service, GrpcConfig::default())
@@ -104,14 +105,14 @@ impl<S: Pipeline> KernelGrpcServer<S> {
         self
     }
 
-    /// Ends open `ExecuteStream`s when it is told to, so that a server that stops need not wait for their clients.
+    /// Sets the handle that ends open `ExecuteStream`s at shutdown.
     #[must_use]
     pub fn stream_shutdown(mut self, shutdown: StreamShutdown) -> Self {
         self.shutdown = shutdown;
         self
     }
 
-    /// What tonic's `Server::add_service` takes.
+    /// Builds the service for tonic's `Server::add_service`.
     pub fn into_service(self) -> KernelGrpcService<S> {
         let Self { service, registry, health: _, config, memory, shutdown } = self;
         let config = Arc::new(config);

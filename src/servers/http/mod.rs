@@ -19,4 +19,4 @@ pub(crate) use limits::{Limits, limit_setters};
 pub(crate) use problem::{Problem, document};
 pub(crate) use request_id::add_request_id;
 #[cfg(feature = "axum")]
-pub(crate) use tensors::{TensorAnswerHead, TensorHead};
+pub(crate) use tensors::{TensorHead, TensorResponseHead};
