@@ -68,10 +68,9 @@
 //!
 //! # Deadlines
 //!
-//! tonic's transport has a timer of its own for `grpc-timeout`, started a little earlier, and so do clients; both say
-//! `CANCELLED` or tell their caller nothing of what happened here. So the work ends early by a tenth of the time that
-//! the client gave, and by 10 ms at most, and the answer `DEADLINE_EXCEEDED` is there first. It counts from the arrival
-//! of the request's head: a body that trickles in is cut off by the same deadline.
+//! tonic's transport and clients have timers of their own for `grpc-timeout`, which start slightly earlier and result
+//! in `CANCELLED`. So the deadline is earlier by a tenth of the timeout, at most 10 ms, and `DEADLINE_EXCEEDED` is sent
+//! first. It starts with the arrival of the request's head, and includes the time to receive the body.
 //!
 //! # Cancel safety
 //!
@@ -86,10 +85,10 @@
 //!
 //! # Clients that do not read
 //!
-//! The calls of a stream run in a task of their own: they finish, and end by their deadlines, whether or not their
+//! The calls of a stream run in a task of their own, so they complete, or exceed their deadlines, whether or not the
 //! client reads. While [`GrpcConfig::max_concurrent_per_stream`] of them run or are unread, or 1 MiB of responses is
-//! unread, no further request of the stream is read. How long a client may read nothing is the server's to bound, as
-//! `write_timeout` of the server in feature `hyper` does.
+//! unread, no further request of the stream is read. The server must limit how long a client may not read, as
+//! `write_timeout` of the server of feature `hyper` does.
 
 /// Maximum size of a message to health and reflection, in bytes. Their errors repeat it.
 const MAX_NAME_MESSAGE_BYTES: usize = 1024;

@@ -60,8 +60,8 @@ impl KernelGrpcServer {
 }
 
 impl<S: Pipeline> KernelGrpcServer<S> {
-    /// Over a service of your own, around these `kernels`: a [`LocalPipeline`](crate::pipeline::LocalPipeline) or a
-    /// [`KernelService`]. From them come the list of kernels and the devices that [`health`](Self::health) follows.
+    /// Creates a server over any service. `kernels` is the [`LocalPipeline`](crate::pipeline::LocalPipeline) or
+    /// [`KernelService`] inside of it: the source of the list of kernels and of the devices for [`health`](Self::health).
     ///
     /// One that counts its calls has a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it
     /// a call is dropped when its time is up, and counts as `cancelled` where its caller is told `DEADLINE_EXCEEDED`.
@@ -90,15 +90,14 @@ impl<S: Pipeline> KernelGrpcServer<S> {
         Self { service, registry, health, config, memory, shutdown }
     }
 
-    /// The standard's health service for this server, to be added beside it. It says by itself that nothing is served
-    /// while the devices cannot run the kernels. All that this gives are one: keep one to say that the server is about
-    /// to stop.
+    /// Returns the standard health service of this server. It reports not serving while the devices cannot run the
+    /// kernels. Clones share their status: keep one to report not serving before the server stops.
     pub fn health(&self) -> HealthService {
         self.health.clone()
     }
 
-    /// Limits the memory that requests hold at one time: the same for all servers that are given clones. Without it
-    /// there is no limit but on each of them.
+    /// Limits the memory of all requests together. Clones are one limit, which several servers can share. Default: no
+    /// limit.
     #[must_use]
     pub fn memory(mut self, memory: HostMemory) -> Self {
         self.memory = memory;

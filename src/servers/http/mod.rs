@@ -1,6 +1,5 @@
-//! What the transports over HTTP share: how the head of a request becomes deadline, trace and tenant, how its body,
-//! JSON or tensors, becomes a [`KernelRequest`](crate::service::KernelRequest), and how answers and refusals are
-//! written.
+//! Shared by the REST servers: reads the body of a request, JSON or tensors, runs its
+//! [`KernelRequest`](crate::service::KernelRequest), and writes responses and errors.
 
 mod body;
 mod execute;

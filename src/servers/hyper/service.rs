@@ -43,8 +43,8 @@ impl KernelHttpService<KernelService> {
 }
 
 impl<S> KernelHttpService<S> {
-    /// A service of your own, around these `kernels`, which it lists and describes. Those of a
-    /// [`LocalPipeline`](crate::pipeline::LocalPipeline) bring the metrics for `GET /metrics` and the timeout.
+    /// Creates a service over any service. `kernels` is the [`LocalPipeline`](crate::pipeline::LocalPipeline) or
+    /// [`KernelService`] inside of it: the source of the list of kernels, and for a pipeline of metrics and timeout.
     ///
     /// One that counts its calls otherwise has a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics:
     /// without it a call is dropped when its time is up, and counts as `cancelled` where its caller is told
