@@ -61,7 +61,8 @@ impl KernelGrpcServer {
 
 impl<S: Pipeline> KernelGrpcServer<S> {
     /// Creates a server over any service. `kernels` is the [`LocalPipeline`](crate::pipeline::LocalPipeline) or
-    /// [`KernelService`] inside of it: the source of the list of kernels and of the devices for [`health`](Self::health).
+    /// [`KernelService`] inside of it: the source of the list of kernels and of the devices for
+    /// [`health`](Self::health).
     ///
     /// One that counts its calls has a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it
     /// a call is dropped when its time is up, and counts as `cancelled` where its caller is told `DEADLINE_EXCEEDED`.
