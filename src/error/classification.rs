@@ -30,8 +30,8 @@ use super::ErrorKind;
 /// assert_eq!(Restarting.kind().http_status(), 503);
 /// ```
 ///
-/// Layers and servers accept any [`AnyError`], which is implemented for every error with this trait and for boxed
-/// errors.
+/// Layers and servers accept any [`AnyError`](super::AnyError), which is implemented for every error with this trait
+/// and for boxed errors.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say what kind of error it is",
     label = "`Classify` is not implemented for `{Self}`",

@@ -1,13 +1,13 @@
-//! Thin adapters: each brings requests of one stack to any `Service<KernelRequest>`, and its answers back.
+//! Adapters that serve any `Service<KernelRequest>` over REST, gRPC and actix.
 //!
-//! | module | feature | what it is |
+//! | module | feature | purpose |
 //! |---|---|---|
 //! | `actix` | `actix` | actors that run kernels, and a supervisor |
-//! | `axum` | `axum` | REST: a router to serve or to nest, with health, metrics and OpenAPI; with `docs` a page that shows it |
+//! | `axum` | `axum` | REST: a router to serve or to nest, with health, metrics, OpenAPI, and Swagger UI with `docs` |
 //! | `grpc` | `grpc` | gRPC over tonic: a server, a client, health and reflection |
-//! | `hyper` | `hyper` | any pipeline as a service of hyper's, and a server with a graceful end |
-//! | `requests` | `axum`, `grpc` or `hyper` | counts requests at the edge, by what their client was told |
-//! | `http` | `axum` or `hyper` | what those two share: bodies, deadlines, problem documents, tensors |
+//! | `hyper` | `hyper` | REST: a hyper service, and a server with graceful shutdown |
+//! | `requests` | `axum`, `grpc` or `hyper` | counts and logs requests by outcome |
+//! | `http` | `axum` or `hyper` | shared by `axum` and `hyper`: bodies, problem documents, tensors |
 
 #[cfg(feature = "actix")]
 pub mod actix;

@@ -99,7 +99,7 @@
 //! * The datatypes are BOOL, UINT8, UINT32, UINT64, INT32, INT64, FP32 and FP64. Text is UINT8. A scalar has shape `[]`
 //!   or `[1]`.
 //! * `outputs` selects outputs by name. Outputs are always binary.
-//! * The head's JSON Schemas are in the [OpenAPI](#openapi) document, as `TensorHead` and `TensorAnswerHead`.
+//! * The head's JSON Schemas are in the [OpenAPI](#openapi) document, as `TensorHead` and `TensorResponseHead`.
 //! * Small tensors can be in the head as `data`, a flat array. The head has at most 64 KiB.
 //!
 //! ```python

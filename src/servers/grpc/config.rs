@@ -1,25 +1,25 @@
 use std::time::Duration;
 
-/// What a [`KernelGrpcServer`](super::KernelGrpcServer) allows.
+/// Limits of a [`KernelGrpcServer`](super::KernelGrpcServer).
 ///
 /// Fields may be added in a minor version: end a literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrpcConfig {
-    /// The most that a call may take, its wait for room included: 30 s. A client's own deadline counts where it is
-    /// earlier. On a stream it holds for each request.
+    /// Maximum time of a call, including the wait for readiness. Default: 30 s. Clients can set a shorter deadline. On
+    /// a stream it applies to each request.
     pub timeout: Duration,
-    /// The most bytes in a request's message, after decompression too: 64 MiB.
+    /// Maximum size of a request message, before and after decompression, in bytes. Default: 64 MiB.
     pub max_request_size: usize,
-    /// The most bytes in an answer's message: 64 MiB. Clients have limits of their own, mostly of 4 MiB.
+    /// Maximum size of a response message, in bytes. Default: 64 MiB. Clients have limits of their own, usually 4 MiB.
     pub max_response_size: usize,
-    /// The most requests of one stream that run or whose responses are unread: 256. Fewer run where the pipeline has no
-    /// room. Further requests are not read meanwhile.
+    /// Maximum number of requests of a stream that run or whose responses are unread. Default: 256. Fewer run if the
+    /// pipeline is at capacity. Further requests are not read until then.
     pub max_concurrent_per_stream: usize,
-    /// Whether requests may be compressed, with gzip: no. Those that are get `UNIMPLEMENTED` where they may not. What a
-    /// compressed message can take is charged before it is decompressed, and `max_request_size` ends the decompression.
+    /// Accepts requests compressed with gzip. Default: no, they are rejected with `UNIMPLEMENTED`. The maximum memory
+    /// of a compressed message is charged before it is decompressed, and `max_request_size` limits the decompression.
     pub compressed_requests: bool,
-    /// Whether answers are compressed, with gzip, for clients that take it: no.
-    /// Most clients say that they take gzip without asking for it, and it costs far more time than a network's 10 Gbit/s.
+    /// Compresses responses with gzip for clients that accept it. Default: no. Most clients accept it by default, and
+    /// it is far slower than a network of 10 Gbit/s.
     pub compress_responses: bool,
 }
 

@@ -15,16 +15,16 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthReporter;
 use tower_service::Service;
 
-use super::MAX_QUESTION_BYTES;
+use super::MAX_NAME_MESSAGE_BYTES;
 use super::proto::kernel_server::SERVICE_NAME;
 use crate::pipeline::KernelSource;
 use crate::servers::devices::out_of_service;
 
-/// The standard's [`grpc.health.v1.Health`](https://grpc.io/docs/guides/health-checking/): says of the whole server (the
-/// empty name) and of `tower_kernels.v1.Kernel` whether they serve.
+/// The standard health service [`grpc.health.v1.Health`](https://grpc.io/docs/guides/health-checking/), for the server (the
+/// empty name) and for `tower_kernels.v1.Kernel`.
 ///
-/// It begins with yes, and one of a [`KernelGrpcServer`](super::KernelGrpcServer::health) follows its devices. Clones
-/// share what they say, so keep one to take the server out of its balancers before it stops:
+/// The initial status is serving. That of [`KernelGrpcServer::health`](super::KernelGrpcServer::health) depends on the
+/// devices. Clones share their status, so keep one to remove the server from load balancing before it stops:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -33,9 +33,9 @@ use crate::servers::devices::out_of_service;
 ///
 /// let health = HealthService::new();
 /// let router = tonic::transport::Server::builder().add_service(health.clone());
-/// // Told to stop:
+/// // At shutdown:
 /// health.set_serving(false).await;
-/// // No new calls from here on, and those who watch hold nothing up:
+/// // When no new calls arrive, end the watch streams:
 /// health.close().await;
 /// # drop(router);
 /// # }
@@ -58,24 +58,24 @@ struct State {
     /// Whether a task polls the devices.
     followed: AtomicBool,
     /// Last status given to the reporter; `None` once it is closed.
-    told: Mutex<Option<bool>>,
+    reported: Mutex<Option<bool>>,
 }
 
 /// Interval at which the devices are polled for watching clients.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl State {
-    fn serves(&self) -> bool {
+    fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed) && self.devices_up.as_ref().is_none_or(|up| up())
     }
 
     /// Updates the reporter if the status has changed.
     async fn refresh(&self) {
-        let mut told = self.told.lock().await;
-        let serves = self.serves();
-        if told.is_some_and(|told| told != serves) {
-            self.report(serves).await;
-            *told = Some(serves);
+        let mut reported = self.reported.lock().await;
+        let serving_now = self.is_serving();
+        if reported.is_some_and(|reported| reported != serving_now) {
+            self.report(serving_now).await;
+            *reported = Some(serving_now);
         }
     }
 
@@ -85,7 +85,8 @@ impl State {
         self.reporter.set_service_status(SERVICE_NAME, status).await;
     }
 
-    /// Has a task look at the devices from now on, for as long as anybody has the service. A check looks by itself.
+    /// Spawns a task that polls the devices as long as the service exists. It is for watch streams; a check polls by
+    /// itself.
     fn follow(self: &Arc<Self>) {
         if self.devices_up.is_none() || self.followed.swap(true, Ordering::Relaxed) {
             return;
@@ -95,16 +96,14 @@ impl State {
             while let Some(state) = state.upgrade() {
                 state.refresh().await;
                 drop(state);
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         });
     }
 }
 
 impl HealthService {
-    /// Creates a service that reports serving, whatever the state of the devices. See [`KernelGrpcServer::health`] for
-    /// one that depends on them.
-    ///
+    /// Creates a service that reports serving, whatever the state of the devices.
     pub fn new() -> Self {
         Self::following(None)
     }
@@ -119,37 +118,34 @@ impl HealthService {
 
     fn following(devices_up: Option<DevicesUp>) -> Self {
         let reporter = HealthReporter::new();
-        // The lock inside is nobody else's yet, so this completes at once; Tokio's budget is the one thing that could
-        // hold it up.
+        // The lock inside is not shared yet, so this completes at once, unless Tokio's coop budget is used up.
         tokio::task::unconstrained(reporter.set_service_status(SERVICE_NAME, ServingStatus::Serving))
             .now_or_never()
-            .expect("nobody else holds the lock");
+            .expect("the lock is not shared yet");
         let inner = HealthServer::new(tonic_health::server::HealthService::from_health_reporter(reporter.clone()))
-            .max_decoding_message_size(MAX_QUESTION_BYTES);
+            .max_decoding_message_size(MAX_NAME_MESSAGE_BYTES);
         let (serving, followed) = (AtomicBool::new(true), AtomicBool::new(false));
-        let state = State { reporter, serving, devices_up, followed, told: Mutex::new(Some(true)) };
+        let state = State { reporter, serving, devices_up, followed, reported: Mutex::new(Some(true)) };
         Self { inner, state: Arc::new(state) }
     }
 
-    /// Says from now on that both serve, or that both do not; those who watch are told. Where the devices cannot run
-    /// the kernels it goes on saying that they do not.
+    /// Sets the status, and updates watch streams. While the devices cannot run the kernels it stays not serving.
     pub async fn set_serving(&self, serving: bool) {
-        let mut told = self.state.told.lock().await;
+        let mut reported = self.state.reported.lock().await;
         self.state.serving.store(serving, Ordering::Relaxed);
-        let serves = self.state.serves();
-        self.state.report(serves).await;
-        *told = Some(serves);
+        let serving_now = self.state.is_serving();
+        self.state.report(serving_now).await;
+        *reported = Some(serving_now);
     }
 
-    /// Ends what watches, so that a connection on which somebody does can be closed: a watch has no end of its own, and
-    /// a graceful one waits for the answers on their way. Who asks from now on is told that nothing of the name is
-    /// known.
+    /// Ends all watch streams, as a graceful shutdown of their connections would wait for them forever. Further checks
+    /// fail with `NOT_FOUND`.
     pub async fn close(&self) {
-        let mut told = self.state.told.lock().await;
+        let mut reported = self.state.reported.lock().await;
         let mut reporter = self.state.reporter.clone();
         reporter.clear_service_status("").await;
         reporter.clear_service_status(SERVICE_NAME).await;
-        *told = None;
+        *reported = None;
     }
 }
 
@@ -255,7 +251,7 @@ mod tests {
         assert_eq!(watch.message().await.unwrap().unwrap().status, SERVING);
         health.close().await;
         devices.set_up(false);
-        tokio::time::sleep(10 * LOOK).await;
+        tokio::time::sleep(10 * POLL_INTERVAL).await;
         assert!(watch.message().await.unwrap().is_none(), "what is closed is not opened again");
     }
 
@@ -264,7 +260,7 @@ mod tests {
         let (devices, health) = Devices::start();
         check(&health, "").await;
         drop(health);
-        tokio::time::sleep(10 * LOOK).await;
+        tokio::time::sleep(10 * POLL_INTERVAL).await;
         assert_eq!(Arc::strong_count(&devices.0), 1);
     }
 }

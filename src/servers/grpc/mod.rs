@@ -1,10 +1,10 @@
-//! gRPC over [tonic](https://docs.rs/tonic): a server over any pipeline of ours, a client, health and reflection.
+//! Serves kernels over gRPC with [tonic](https://docs.rs/tonic): a server over any pipeline, a client, health and reflection.
 //!
-//! It differs from a hand-written tonic service in that
-//! * a call waits for room no longer than its deadline, and is cancelled when its client leaves;
-//! * `grpc-timeout` becomes the deadline of the request, so that kernels and queues give up with the caller;
-//! * every rejection has the code of the [one table](crate::error) and the standard's details: `ErrorInfo` with the
-//!   table's code as its reason, `RequestInfo`, `BadRequest` with the field that is wrong, `RetryInfo`.
+//! Unlike in a hand-written tonic service
+//! * a call waits for readiness no longer than its deadline, and is cancelled when its client cancels it;
+//! * `grpc-timeout` is the deadline of the request, which queues and kernels observe;
+//! * every rejection has the code of the [table](crate::error) and the standard details: `ErrorInfo` with the
+//!   table's code as its reason, `RequestInfo`, `BadRequest` with the invalid field, `RetryInfo`.
 //!
 //! ```no_run
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,7 +25,7 @@
 //! # }
 //! ```
 //!
-//! and from the other side:
+//! A client:
 //!
 //! ```no_run
 //! # async fn call() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,46 +53,45 @@
 //! |---|---|
 //! | `grpc-timeout` | the deadline; set by gRPC clients themselves |
 //! | `traceparent`, `tracestate` | the position in a W3C trace; one that is malformed is ignored, as the standard says |
-//! | `x-request-id` | the name of the call, in its answer, its errors and the log; made here where there is none. Each request of an `ExecuteStream` has it with a slash and its number in the stream |
-//! | `tenant`, `priority` | on whose behalf, and how much it matters: `low`, `normal`, `high` |
+//! | `x-request-id` | id of the call in its response, errors and the log; generated if there is none. Requests of an `ExecuteStream` have this id, a slash and their number in the stream |
+//! | `tenant`, `priority` | tenant, and scheduling priority: `low`, `normal`, `high` |
 //!
 //! A tenant's name is bounded as [all names](crate::request::check_name) are, and so is what a message may repeat. A
 //! message over a limit is refused before it is decoded; on a stream it ends the stream, once what runs has been
 //! answered.
 //!
-//! A tenant in the metadata is believed. Where that will not do, authenticate in a layer or an interceptor and insert a
-//! [`Tenant`](crate::request::Tenant) into the request's extensions: what is there
-//! ([`Tenant`](crate::request::Tenant), [`Priority`](crate::request::Priority),
-//! [`TraceContext`](crate::request::TraceContext), [`Deadline`](crate::request::Deadline)) goes before the metadata.
-//! All extensions reach the [`KernelRequest`](crate::service::KernelRequest).
+//! A tenant in the metadata is not verified. To verify it, authenticate in a layer or an interceptor and insert a
+//! [`Tenant`](crate::request::Tenant) into the request's extensions. Extensions ([`Tenant`](crate::request::Tenant),
+//! [`Priority`](crate::request::Priority), [`TraceContext`](crate::request::TraceContext),
+//! [`Deadline`](crate::request::Deadline)) take precedence over metadata. All extensions reach the
+//! [`KernelRequest`](crate::service::KernelRequest).
 //!
 //! # Deadlines
 //!
-//! tonic's transport has a timer of its own for `grpc-timeout`, started a little earlier, and so do clients; both say
-//! `CANCELLED` or tell their caller nothing of what happened here. So the work ends early by a tenth of the time that
-//! the client gave, and by 10 ms at most, and the answer `DEADLINE_EXCEEDED` is there first. It counts from the arrival
-//! of the request's head: a body that trickles in is cut off by the same deadline.
+//! tonic's transport and clients have timers of their own for `grpc-timeout`, which start slightly earlier and result
+//! in `CANCELLED`. So the deadline is earlier by a tenth of the timeout, at most 10 ms, and `DEADLINE_EXCEEDED` is sent
+//! first. It starts with the arrival of the request's head, and includes the time to receive the body.
 //!
 //! # Cancel safety
 //!
-//! When a client resets its call, hangs up or loses its connection, the transport drops the call's future, and with it
-//! the work: of a stream, all that is in flight.
+//! When a client cancels its call or its connection closes, the transport drops the call's future, which cancels the
+//! work: of a stream, all requests in flight.
 //!
-//! # Streams when the server stops
+//! # Streams at shutdown
 //!
-//! A stream that its client keeps open would hold a server that stops, until its drain is over. [`StreamShutdown`] ends
-//! streams: what runs is answered, and the stream ends with `UNAVAILABLE`. Who watches health is told by
-//! [`HealthService::set_serving`], and no longer after [`HealthService::close`].
+//! A stream that its client keeps open delays the shutdown of a server. [`StreamShutdown`] ends streams: running
+//! requests complete, and the stream ends with `UNAVAILABLE`. [`HealthService::set_serving`] updates watch streams of
+//! health, and [`HealthService::close`] ends them.
 //!
 //! # Clients that do not read
 //!
-//! The calls of a stream run in a task of their own: they finish, and end by their deadlines, whether or not their
+//! The calls of a stream run in a task of their own, so they complete, or exceed their deadlines, whether or not the
 //! client reads. While [`GrpcConfig::max_concurrent_per_stream`] of them run or are unread, or 1 MiB of responses is
-//! unread, no further request of the stream is read. How long a client may read nothing is the server's to bound, as
-//! `write_timeout` of the server in feature `hyper` does.
+//! unread, no further request of the stream is read. The server must limit how long a client may not read, as
+//! `write_timeout` of the server of feature `hyper` does.
 
-/// Bytes in a message to health and reflection, which name a service or a symbol, and repeat it in their errors.
-const MAX_QUESTION_BYTES: usize = 1024;
+/// Maximum size of a message to health and reflection, in bytes. Their errors repeat it.
+const MAX_NAME_MESSAGE_BYTES: usize = 1024;
 
 mod call_context;
 mod config;

@@ -25,10 +25,11 @@ use crate::request::metadata::{HeaderFormat, RequestMetadata};
 use crate::request::request_id::RequestId;
 use crate::service::{HostMemory, InvalidInput, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
-/// What a [`KernelGrpcServer`] serves: every cloneable service of kernel requests whose error says what it means.
+/// Service that a [`KernelGrpcServer`] can serve: any cloneable `Service<KernelRequest>` whose error is an
+/// [`AnyError`].
 ///
-/// [`KernelService`] is one, and so is any stack of [`layers`](crate::layers) over it. tonic's router shares its
-/// services among threads, hence `Sync`.
+/// It is implemented for [`KernelService`] and any stack of [`layers`](crate::layers) over it. `Sync` is required by
+/// tonic's router.
 pub trait Pipeline:
     Service<KernelRequest, Response = KernelResponse, Error: AnyError, Future: Send> + Clone + Send + Sync + 'static
 {
@@ -39,7 +40,7 @@ impl<S> Pipeline for S where
 {
 }
 
-/// Makes the gRPC service `tower_kernels.v1.Kernel`; the [module](super) has an example.
+/// Builds the gRPC service `tower_kernels.v1.Kernel`. The [module](super) has an example.
 #[derive(Clone)]
 pub struct KernelGrpcServer<S = KernelService<Local>> {
     service: S,
@@ -51,7 +52,7 @@ pub struct KernelGrpcServer<S = KernelService<Local>> {
 }
 
 impl KernelGrpcServer {
-    /// Over a [`KernelService`] on what this machine has.
+    /// Creates a server over a [`KernelService`] with the devices of this machine.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
         let service = KernelService::new(registry);
         Self::with_service(service.clone(), &service, GrpcConfig::default())
@@ -59,8 +60,9 @@ impl KernelGrpcServer {
 }
 
 impl<S: Pipeline> KernelGrpcServer<S> {
-    /// Over a service of your own, around these `kernels`: a [`LocalPipeline`](crate::pipeline::LocalPipeline) or a
-    /// [`KernelService`]. From them come the list of kernels and the devices that [`health`](Self::health) follows.
+    /// Creates a server over any service. `kernels` is the [`LocalPipeline`](crate::pipeline::LocalPipeline) or
+    /// [`KernelService`] inside of it: the source of the list of kernels and of the devices for
+    /// [`health`](Self::health).
     ///
     /// One that counts its calls has a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it
     /// a call is dropped when its time is up, and counts as `cancelled` where its caller is told `DEADLINE_EXCEEDED`.
@@ -89,29 +91,28 @@ impl<S: Pipeline> KernelGrpcServer<S> {
         Self { service, registry, health, config, memory, shutdown }
     }
 
-    /// The standard's health service for this server, to be added beside it. It says by itself that nothing is served
-    /// while the devices cannot run the kernels. All that this gives are one: keep one to say that the server is about
-    /// to stop.
+    /// Returns the standard health service of this server. It reports not serving while the devices cannot run the
+    /// kernels. Clones share their status: keep one to report not serving before the server stops.
     pub fn health(&self) -> HealthService {
         self.health.clone()
     }
 
-    /// Limits the memory that requests hold at one time: the same for all servers that are given clones. Without it
-    /// there is no limit but on each of them.
+    /// Limits the memory of all requests together. Clones are one limit, which several servers can share. Default: no
+    /// limit.
     #[must_use]
     pub fn memory(mut self, memory: HostMemory) -> Self {
         self.memory = memory;
         self
     }
 
-    /// Ends open `ExecuteStream`s when it is told to, so that a server that stops need not wait for their clients.
+    /// Sets the handle that ends open `ExecuteStream`s at shutdown.
     #[must_use]
     pub fn stream_shutdown(mut self, shutdown: StreamShutdown) -> Self {
         self.shutdown = shutdown;
         self
     }
 
-    /// What tonic's `Server::add_service` takes.
+    /// Builds the service for tonic's `Server::add_service`.
     pub fn into_service(self) -> KernelGrpcService<S> {
         let Self { service, registry, health: _, config, memory, shutdown } = self;
         let config = Arc::new(config);

@@ -31,7 +31,7 @@ pub(crate) enum Target {
 
 /// Body of a successful response, in the format of the request.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Output {
     /// A document, in one or several frames.
     Json(Bytes, Vec<Bytes>),
     /// A JSON head and the tensors it describes.
@@ -51,7 +51,7 @@ pub(crate) async fn execute<S, B>(
     target: Target,
     body: B,
     limits: &Limits,
-) -> Result<Answer, Problem>
+) -> Result<Output, Problem>
 where
     S: Service<KernelRequest, Response = KernelResponse>,
     S::Error: AnyError,
@@ -69,7 +69,7 @@ where
         // Set before the body is read, so that errors of the body have it.
         scope.set_kernel(kernel_id);
     }
-    let (mut request, asked) = match (Form::of(&parts.headers)?, target) {
+    let (mut request, requested) = match (Form::of(&parts.headers)?, target) {
         (Form::Json, target) => {
             let body = read::whole(body, max_body, deadline, &memory).await.map_err(over)?;
             let request = match target {
@@ -87,8 +87,8 @@ where
         (Form::Tensors(length), target) => {
             // Boxed, as it is larger than the rest of the future, which JSON should not pay for.
             let reading = Box::pin(tensors::read(body, length, target, max_body, deadline, &memory));
-            let (request, asked) = reading.await.map_err(over)?;
-            (request, Some(asked))
+            let (request, requested) = reading.await.map_err(over)?;
+            (request, Some(requested))
         }
     };
     request.apply_metadata(metadata);
@@ -108,22 +108,22 @@ where
         }
     };
     let held = hold(&mut response, &limits.memory)?;
-    match asked {
+    match requested {
         None => {
             let problem = |error| Problem::of(&error).of_kernel(&kernel_id);
             // A small output is copied into one frame, which costs less than sending several.
             if response.payload.byte_len().is_some_and(|bytes| bytes <= KernelResponse::SMALL) {
                 let document = response.to_json(request_id.as_str(), &kernel_id);
-                return document.map(|document| Answer::Json(document, Vec::new())).map_err(problem);
+                return document.map(|document| Output::Json(document, Vec::new())).map_err(problem);
             }
             let document = response.to_json_frames(request_id.as_str(), &kernel_id);
             let [head, output, tail] = document.map_err(problem)?;
-            Ok(Answer::Json(head, vec![attach(output, held.as_ref()), tail]))
+            Ok(Output::Json(head, vec![attach(output, held.as_ref()), tail]))
         }
-        Some(asked) => {
-            let (head, tensors) = tensors::write(&response, request_id.as_str(), &kernel_id, &asked)?;
+        Some(requested) => {
+            let (head, tensors) = tensors::write(&response, request_id.as_str(), &kernel_id, &requested)?;
             let attached = tensors.into_iter().map(|tensor| attach(tensor, held.as_ref()));
-            Ok(Answer::Tensors(head, attached.collect()))
+            Ok(Output::Tensors(head, attached.collect()))
         }
     }
 }
@@ -150,7 +150,7 @@ fn attach(bytes: Bytes, held: Option<&HostReservation>) -> Bytes {
     }
 }
 
-impl Answer {
+impl Output {
     /// Creates the response.
     pub(crate) fn into_response<B>(self, request_id: &RequestId) -> Response<B>
     where

@@ -1,6 +1,5 @@
-//! What the transports over HTTP share: how the head of a request becomes deadline, trace and tenant, how its body,
-//! JSON or tensors, becomes a [`KernelRequest`](crate::service::KernelRequest), and how answers and refusals are
-//! written.
+//! Shared by the REST servers: reads the body of a request, JSON or tensors, runs its
+//! [`KernelRequest`](crate::service::KernelRequest), and writes responses and errors.
 
 mod body;
 mod execute;
@@ -19,4 +18,4 @@ pub(crate) use limits::{Limits, limit_setters};
 pub(crate) use problem::{Problem, document};
 pub(crate) use request_id::add_request_id;
 #[cfg(feature = "axum")]
-pub(crate) use tensors::{TensorAnswerHead, TensorHead};
+pub(crate) use tensors::{TensorHead, TensorResponseHead};

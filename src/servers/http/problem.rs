@@ -17,7 +17,8 @@ use crate::text::truncated;
 /// An error response that has not been written yet, as the id of its request is added last.
 #[derive(Debug)]
 pub(crate) struct Problem {
-    status_and_code: (StatusCode, &'static str),
+    status: StatusCode,
+    code: &'static str,
     detail: String,
     field: Option<String>,
     retry_after: Option<Duration>,
@@ -80,10 +81,11 @@ impl Problem {
         Self::with_status(status_and_code, ErrorKind::InvalidArgument, detail)
     }
 
-    fn with_status(status_and_code: (StatusCode, &'static str), kind: ErrorKind, detail: String) -> Self {
+    fn with_status((status, code): (StatusCode, &'static str), kind: ErrorKind, detail: String) -> Self {
         let ClientMessage { text, internal } = ClientMessage::new(kind, detail);
         Self {
-            status_and_code,
+            status,
+            code,
             detail: truncated(text, Self::MAX_TEXT_BYTES),
             field: None,
             retry_after: None,
@@ -128,7 +130,7 @@ impl Problem {
 
     /// The error code: that of the kind, or one of [`HTTP_ONLY_CODES`](crate::error::problem::HTTP_ONLY_CODES).
     pub(crate) fn code(&self) -> &'static str {
-        self.status_and_code.1
+        self.code
     }
 
     /// The kind of the error.
@@ -141,7 +143,7 @@ impl Problem {
         if let Some(internal) = &self.internal {
             internal.log(Some(request_id.as_str()));
         }
-        let document = ProblemDocument::new(self.status_and_code, self.detail)
+        let document = ProblemDocument::new((self.status, self.code), self.detail)
             .with_field(self.field)
             .with_request_id(request_id.as_str());
         let mut response = document.into_response(self.retry_after, self.challenge.as_deref());

@@ -25,9 +25,9 @@ use crate::servers::http::{Limits, Problem, ResponseBody, Target, document, exec
 use crate::servers::unread_body::UnreadBody;
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
-/// A `Service<KernelRequest>` as a service of hyper's. See the [module](super) for what it answers.
+/// Serves a `Service<KernelRequest>` over REST as a hyper service. See the [module](super) for its routes.
 ///
-/// Clones are cheap: one for each connection.
+/// Clones are cheap: use one per connection.
 #[derive(Clone)]
 pub struct KernelHttpService<S> {
     service: S,
@@ -37,7 +37,7 @@ pub struct KernelHttpService<S> {
 }
 
 impl KernelHttpService<KernelService<Local>> {
-    /// The kernels of `registry`, on the backend that [`KernelService::new`] chooses and with no layers.
+    /// Creates a service over a [`KernelService`] with the devices of this machine, and no layers.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
         let service = KernelService::new(registry);
         Self::with_service(service.clone(), &service)
@@ -45,8 +45,8 @@ impl KernelHttpService<KernelService<Local>> {
 }
 
 impl<S> KernelHttpService<S> {
-    /// A service of your own, around these `kernels`, which it lists and describes. Those of a
-    /// [`LocalPipeline`](crate::pipeline::LocalPipeline) bring the metrics for `GET /metrics` and the timeout.
+    /// Creates a service over any service. `kernels` is the [`LocalPipeline`](crate::pipeline::LocalPipeline) or
+    /// [`KernelService`] inside of it: the source of the list of kernels, and for a pipeline of metrics and timeout.
     ///
     /// One that counts its calls otherwise has a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics:
     /// without it a call is dropped when its time is up, and counts as `cancelled` where its caller is told
@@ -58,7 +58,8 @@ impl<S> KernelHttpService<S> {
         Self { service, registry, metrics, limits: Limits::new(timeout, 64 << 20) }
     }
 
-    /// Answers `GET /metrics` with these, in the [format](crate::middleware::metrics::Format) that the request prefers.
+    /// Sets the metrics of `GET /metrics`, in the [format](crate::middleware::metrics::Format) that the request
+    /// prefers.
     #[must_use]
     pub fn metrics(mut self, metrics: MetricsHandle) -> Self {
         self.metrics = Some(metrics);
@@ -67,7 +68,7 @@ impl<S> KernelHttpService<S> {
 
     limit_setters!(limits);
 
-    /// Sets how many bytes the body of a request may have: 64 MiB if nothing is said.
+    /// Sets the maximum size of a request body, in bytes. Default: 64 MiB.
     #[must_use]
     pub fn max_request_size(mut self, bytes: usize) -> Self {
         self.limits.max_request_size = bytes;
@@ -93,39 +94,39 @@ where
         let span = RequestScope::enter_handler(&mut parts.extensions, request_id.as_str());
         let _entered = span.enter();
         let unread = UnreadBody::of(parts.version, &parts.headers);
-        let answer_now = |response, body: B| {
+        let respond_now = |response, body: B| {
             if body.is_end_stream() {
                 return ResponseFuture::ready(response);
             }
             ResponseFuture::running(unread.finish(body, response))
         };
         let target = match self.route(&parts, &request_id) {
-            Ok(Route::Answer(response)) => return answer_now(response, body),
+            Ok(Route::Respond(response)) => return respond_now(response, body),
             Ok(Route::Execute(target)) => target,
-            Err(problem) => return answer_now(problem.into_response(&request_id), body),
+            Err(problem) => return respond_now(problem.into_response(&request_id), body),
         };
         let (service, limits) = (self.service.clone(), self.limits.clone());
-        let answer = async move {
+        let response = async move {
             let mut body = pin!(body);
             match execute(service, &parts, &request_id, target, body.as_mut(), &limits).await {
-                Ok(answer) => answer.into_response(&request_id),
+                Ok(output) => output.into_response(&request_id),
                 Err(problem) => unread.finish(body, problem.into_response(&request_id)).await,
             }
         };
-        ResponseFuture::running(answer.instrument(span.clone()))
+        ResponseFuture::running(response.instrument(span.clone()))
     }
 }
 
 enum Route {
     Execute(Target),
-    Answer(Response<ResponseBody>),
+    Respond(Response<ResponseBody>),
 }
 
 impl<S> KernelHttpService<S> {
     fn route(&self, parts: &Parts, request_id: &RequestId) -> Result<Route, Problem> {
         let (method, path) = (&parts.method, parts.uri.path());
         let response = if path == "/execute" {
-            expect(method, Method::POST)?;
+            check_method(method, Method::POST)?;
             return Ok(Route::Execute(Target::Document));
         } else if let Some(id) = path.strip_prefix("/kernels/") {
             let to_run = id.strip_suffix("/execute");
@@ -138,26 +139,26 @@ impl<S> KernelHttpService<S> {
                     None => Problem::new(ErrorKind::NotFound, format!("no kernel has the id `{id}`")),
                 });
             };
-            expect(method, Method::GET)?;
+            check_method(method, Method::GET)?;
             json(&description, request_id)?
         } else if path == "/kernels" {
-            expect(method, Method::GET)?;
+            check_method(method, Method::GET)?;
             let kernels = self.registry.list();
             json(&kernels.iter().map(|kernel| kernel.info()).collect::<Vec<_>>(), request_id)?
         } else if let ("/metrics", Some(metrics)) = (path, &self.metrics) {
-            expect(method, Method::GET)?;
+            check_method(method, Method::GET)?;
             let mut response = metrics.respond(&parts.headers).map(ResponseBody::from);
             response.headers_mut().insert(RequestId::HEADER, request_id.value().clone());
             response
         } else {
             return Err(Problem::new(ErrorKind::NotFound, format!("nothing is at {path}")));
         };
-        Ok(Route::Answer(response))
+        Ok(Route::Respond(response))
     }
 }
 
-/// Where there is something to get, its head can be asked for too: hyper leaves the body out.
-fn expect(method: &Method, expected: Method) -> Result<(), Problem> {
+/// Checks the method. HEAD is allowed where GET is: hyper omits the body.
+fn check_method(method: &Method, expected: Method) -> Result<(), Problem> {
     let is_get = expected == Method::GET;
     if *method == expected || (is_get && method == Method::HEAD) {
         return Ok(());
@@ -181,15 +182,15 @@ impl<S: fmt::Debug> fmt::Debug for KernelHttpService<S> {
     }
 }
 
-/// The answer of a [`KernelHttpService`]. Dropping it cancels the work.
+/// Response future of a [`KernelHttpService`]. Dropping it cancels the work.
 pub struct ResponseFuture {
     state: State,
 }
 
 enum State {
-    /// What needs no kernel is answered in the call.
+    /// The response of a request that needs no kernel.
     Ready(Ready<Response<ResponseBody>>),
-    /// In a box, so that a connection, which keeps room for one answer, need not keep room for the whole stack's.
+    /// Boxed, as every connection stores a future and that of a whole stack is large.
     Running(Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>),
 }
 

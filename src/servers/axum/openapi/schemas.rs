@@ -7,12 +7,12 @@ use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::servers::http::{TensorAnswerHead, TensorHead};
+use crate::servers::http::{TensorHead, TensorResponseHead};
 use crate::service::{KernelError, RegisteredKernel};
 
 /// Names of the schemas of tensor bodies in requests and responses.
 pub(super) const TENSORS_IN: &str = "Tensors";
-pub(super) const TENSORS_OUT: &str = "TensorAnswer";
+pub(super) const TENSORS_OUT: &str = "TensorResponse";
 
 /// Builds `components/schemas`.
 pub(super) struct Schemas {
@@ -56,7 +56,7 @@ impl Schemas {
 
     /// Adds the schemas of tensor bodies and of the JSON they begin with.
     pub(super) fn tensors(&mut self) {
-        let (read, written) = (self.read::<TensorHead<'_>>(), self.written::<TensorAnswerHead<'_>>());
+        let (read, written) = (self.read::<TensorHead<'_>>(), self.written::<TensorResponseHead<'_>>());
         for (name, head) in [(TENSORS_IN, read), (TENSORS_OUT, written)] {
             let description = "JSON, whose length in bytes is `inference-header-content-length`, followed by the bytes of the \
                                tensors in the order in which the JSON lists them, little-endian and row-major: the binary \

@@ -1,4 +1,4 @@
-//! The JSON before a request's tensors.
+//! The JSON head before the tensors of a request.
 
 use std::borrow::Cow;
 
@@ -12,24 +12,24 @@ use crate::request::metadata::{MetadataDocument, RequestMetadata};
 use crate::servers::http::{Problem, Target};
 use crate::service::{Buffer, DType, InvalidInput, KernelRequest, Payload, decode_json};
 
-/// What a head says.
+/// A parsed head.
 #[derive(Debug)]
 pub(super) struct Head {
-    /// Without its payload.
+    /// The request, without its payload.
     pub(super) request: KernelRequest,
-    pub(super) asked: Asked,
+    pub(super) requested: RequestedOutputs,
     pub(super) inputs: Vec<Input>,
 }
 
-/// What the answer is to repeat and to bring.
+/// The id and outputs that the response has.
 #[derive(Debug)]
-pub(in super::super) struct Asked {
+pub(in super::super) struct RequestedOutputs {
     pub(super) id: Option<String>,
-    /// Names of tensors; all that there are where the request names none.
+    /// Names of outputs; `None` for all.
     pub(super) outputs: Option<Vec<String>>,
 }
 
-/// A tensor that has been announced.
+/// Description of an input tensor.
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) name: String,
@@ -40,15 +40,15 @@ pub(super) struct Input {
 
 #[derive(Debug)]
 pub(super) enum Data {
-    /// So many bytes, after the head.
+    /// This many bytes after the head.
     Follows(usize),
-    /// It was in the head.
+    /// Data in the head.
     Here(Bytes),
 }
 
 impl Head {
     /// # Errors
-    /// 400, with the first field found wrong.
+    /// 400, with the first field that is invalid.
     pub(super) fn parse(json: &[u8], target: Target) -> Result<Self, Problem> {
         let document: Document<'_> = decode_json(json)?;
         let kernel_id = match (target, document.kernel_id) {
@@ -68,7 +68,7 @@ impl Head {
         if let Some(parameters) = document.parameters {
             parameters.apply(&mut request)?;
         }
-        let asked = Asked { id: document.id, outputs: outputs(document.outputs)? };
+        let requested = RequestedOutputs { id: document.id, outputs: outputs(document.outputs)? };
         let mut inputs: Vec<Input> = Vec::with_capacity(document.inputs.len());
         for (index, input) in document.inputs.into_iter().enumerate() {
             let at =
@@ -80,15 +80,15 @@ impl Head {
             let reason = format!("two tensors are named `{}`", inputs[index].name);
             return Err(InvalidInput::new(format!("inputs[{index}].name"), reason).into());
         }
-        Ok(Self { request, asked, inputs })
+        Ok(Self { request, requested, inputs })
     }
 }
 
-/// The names asked for.
-fn outputs(wanted: Option<WantedList>) -> Result<Option<Vec<String>>, InvalidInput> {
-    let Some(WantedList(wanted)) = wanted else { return Ok(None) };
+/// Names of the requested outputs.
+fn outputs(wanted: Option<OutputTensors>) -> Result<Option<Vec<String>>, InvalidInput> {
+    let Some(OutputTensors(wanted)) = wanted else { return Ok(None) };
     let mut names: Vec<String> = Vec::with_capacity(wanted.len());
-    for (index, Wanted { name, parameters }) in wanted.into_iter().enumerate() {
+    for (index, OutputTensor { name, parameters }) in wanted.into_iter().enumerate() {
         if parameters.is_some_and(|parameters| parameters.binary_data == Some(false)) {
             return Err(InvalidInput::new(format!("outputs[{index}].parameters.binary_data"), ONLY_BINARY));
         }
@@ -102,30 +102,30 @@ fn outputs(wanted: Option<WantedList>) -> Result<Option<Vec<String>>, InvalidInp
     Ok(Some(names))
 }
 
-const ONLY_BINARY: &str = "tensors are answered as binary data only; send the request as JSON to have JSON back";
+const ONLY_BINARY: &str = "tensor responses are binary; send the request as JSON for a JSON response";
 
-/// The JSON before a request's tensors.
+/// The JSON head before the tensors of a request.
 #[derive(serde::Deserialize, JsonSchema)]
 #[schemars(rename = "TensorHead")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Document<'a> {
-    /// Repeated in the answer.
+    /// Repeated in the response.
     id: Option<String>,
-    /// Where the path names no kernel, and nowhere else.
+    /// Id of the kernel. Only if the path has none.
     #[serde(borrow)]
     kernel_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     parameters: Option<Parameters<'a>>,
-    /// In the order of their bytes.
+    /// Input tensors, in the order of their bytes.
     #[serde(borrow, deserialize_with = "at_most::<_, _, MAX_TENSORS>")]
-    inputs: Vec<Announced<'a>>,
-    /// Those that are wanted; all where this is left out.
+    inputs: Vec<InputTensor<'a>>,
+    /// Requested outputs; default all.
     #[serde(default)]
-    #[schemars(with = "Option<Vec<Wanted>>")]
-    outputs: Option<WantedList>,
+    #[schemars(with = "Option<Vec<OutputTensor>>")]
+    outputs: Option<OutputTensors>,
 }
 
-/// The metadata of a JSON document, by the same names, beside what the protocol itself defines.
+/// The metadata of a JSON document, and parameters of the protocol.
 #[derive(serde::Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(deny_unknown_fields)]
@@ -156,14 +156,14 @@ impl Parameters<'_> {
 #[derive(serde::Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(deny_unknown_fields)]
-struct Announced<'a> {
+struct InputTensor<'a> {
     name: String,
     datatype: Datatype,
     #[serde(deserialize_with = "at_most::<_, _, MAX_RANK>")]
     shape: Vec<usize>,
     #[serde(default)]
     parameters: InputParameters,
-    /// All dimensions in one, in place of a `binary_data_size`.
+    /// Flat array, instead of `binary_data_size`.
     #[serde(borrow)]
     #[schemars(with = "Option<Vec<serde_json::Value>>")]
     data: Option<&'a RawValue>,
@@ -173,19 +173,19 @@ struct Announced<'a> {
 #[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct InputParameters {
-    /// How many of the bytes after the head are this tensor's.
+    /// Length in bytes of this tensor after the head.
     binary_data_size: Option<usize>,
 }
 
 /// At most [`MAX_TENSORS`] of them.
 #[derive(serde::Deserialize)]
 #[serde(transparent)]
-struct WantedList(#[serde(deserialize_with = "at_most::<_, _, MAX_TENSORS>")] Vec<Wanted>);
+struct OutputTensors(#[serde(deserialize_with = "at_most::<_, _, MAX_TENSORS>")] Vec<OutputTensor>);
 
 #[derive(serde::Deserialize, JsonSchema)]
 #[schemars(inline)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct OutputTensor {
     name: String,
     parameters: Option<OutputParameters>,
 }
@@ -197,8 +197,8 @@ struct OutputParameters {
     binary_data: Option<bool>,
 }
 
-impl Announced<'_> {
-    /// Errors name the field of this input.
+impl InputTensor<'_> {
+    /// Validates the description. Errors have the field of this input.
     fn check(self) -> Result<Input, InvalidInput> {
         let Self { name, datatype: Datatype(dtype), shape, parameters, data } = self;
         let Some(bytes) = shape.iter().try_fold(dtype.size(), |bytes, &side| bytes.checked_mul(side)) else {
@@ -225,7 +225,7 @@ impl Announced<'_> {
     }
 }
 
-/// An array in JSON, all dimensions in one.
+/// Parses a flat array.
 fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, InvalidInput> {
     let json = json.get().as_bytes();
     let bytes = match dtype {
@@ -245,7 +245,7 @@ fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, InvalidInput> {
     })
 }
 
-/// What the protocol calls the types that there are.
+/// Names of element types in the protocol.
 const DATATYPES: [(&str, DType); 8] = [
     ("BOOL", DType::Bool),
     ("UINT8", DType::U8),
@@ -257,7 +257,7 @@ const DATATYPES: [(&str, DType); 8] = [
     ("FP64", DType::F64),
 ];
 
-/// What the protocol calls it.
+/// Name of an element type in the protocol.
 pub(super) fn datatype(dtype: DType) -> &'static str {
     let known = DATATYPES.iter().find(|(_, this)| *this == dtype);
     known.expect("the table has all types").0

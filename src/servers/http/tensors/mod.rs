@@ -28,11 +28,11 @@ use crate::error::ErrorKind;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
 use crate::service::{HostReservation, KernelRequest};
 
-pub(super) use self::head::Asked;
 #[cfg(feature = "axum")]
 pub(crate) use self::head::Document as TensorHead;
+pub(super) use self::head::RequestedOutputs;
 #[cfg(feature = "axum")]
-pub(crate) use self::response::Document as TensorAnswerHead;
+pub(crate) use self::response::Document as TensorResponseHead;
 pub(super) use self::response::write;
 
 /// Maximum length of a head, in bytes: twice what [`MAX_TENSORS`](crate::request::MAX_TENSORS) need.
@@ -46,7 +46,7 @@ pub(super) async fn read<B>(
     max: usize,
     deadline: Instant,
     memory: &HostReservation,
-) -> Result<(KernelRequest, Asked), Problem>
+) -> Result<(KernelRequest, RequestedOutputs), Problem>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -64,7 +64,7 @@ where
     let mut frames = Frames::new(body.as_mut(), max, memory);
     let (head, first) = within(deadline, read_head(&mut frames, head_length)).await?;
     let parsing = offload(head.len() > TYPED_JSON_BYTES, move || Head::parse(&head, target));
-    let Head { mut request, asked, inputs } = in_time(deadline, parsing).await??;
+    let Head { mut request, requested, inputs } = in_time(deadline, parsing).await??;
     let mut sections = Sections::new(inputs, max - head_length, length.map(|length| length - head_length as u64))?;
     // Its own deadline counts from here on.
     let deadline = request.deadline.map_or(deadline, |earlier| earlier.min(deadline));
@@ -80,7 +80,7 @@ where
     };
     within(deadline, rest).await?;
     request.payload = sections.finish()?.into();
-    Ok((request, asked))
+    Ok((request, requested))
 }
 
 /// Reads the head, and returns it with the tensor bytes that arrived with it.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Asked;
+use super::RequestedOutputs;
 use super::head::datatype;
 use crate::error::ErrorKind;
 use crate::servers::http::Problem;
@@ -12,7 +12,7 @@ use crate::service::{InvalidInput, KernelError, KernelResponse, Payload, Respons
 
 /// The JSON before the tensors of a response.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "TensorAnswerHead")]
+#[schemars(rename = "TensorResponseHead")]
 pub(crate) struct Document<'a> {
     /// The `kernel_id`, under the protocol's name.
     model_name: &'a str,
@@ -53,16 +53,16 @@ pub(in super::super) fn write(
     response: &KernelResponse,
     request_id: &str,
     kernel_id: &str,
-    asked: &Asked,
+    requested: &RequestedOutputs,
 ) -> Result<(Bytes, Vec<Bytes>), Problem> {
     let Payload::Tensors(tensors) = &response.payload else {
         let reason = "tensors were asked for and the payload is none".to_owned();
         return Err(Problem::of(&KernelError::Encode(reason)));
     };
-    let tensors = select(tensors, asked)?;
+    let tensors = select(tensors, requested)?;
     let document = Document {
         model_name: kernel_id,
-        id: asked.id.as_deref(),
+        id: requested.id.as_deref(),
         request_id,
         kernel_id,
         outputs: tensors.iter().copied().map(Output::from).collect(),
@@ -74,8 +74,8 @@ pub(in super::super) fn write(
 }
 
 /// Selects the requested outputs, in the requested order.
-fn select<'a>(tensors: &'a Tensors, asked: &'a Asked) -> Result<Vec<(&'a str, &'a Tensor)>, Problem> {
-    let Some(names) = &asked.outputs else { return Ok(tensors.iter().collect()) };
+fn select<'a>(tensors: &'a Tensors, requested: &'a RequestedOutputs) -> Result<Vec<(&'a str, &'a Tensor)>, Problem> {
+    let Some(names) = &requested.outputs else { return Ok(tensors.iter().collect()) };
     let named = |(index, name): (usize, &'a String)| match tensors.get(name) {
         Some(tensor) => Ok((name.as_str(), tensor)),
         None => {
