@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cuda")]
 use crate::cuda::{DeviceBuffer, Launch, Module, built_in};
-use crate::service::{
-    BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, LaunchContext, RunContext,
-};
+#[cfg(feature = "cuda")]
+use crate::service::LaunchContext;
+use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
 /// Elements between two looks at whether to stop, and what one task of the pool takes.
 const CHUNK: usize = 1 << 15;
