@@ -5,7 +5,8 @@ use std::sync::Once;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "cuda")]
-use tower_kernels::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, LaunchContext, RunContext};
+use tower_kernels::service::LaunchContext;
+use tower_kernels::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
 pub(crate) const PANIC: &str = "soak/panic";
 pub(crate) const GREEDY: &str = "soak/greedy";
