@@ -121,7 +121,7 @@ fn it_prints_the_order_that_it_makes() {
          rate limit       100 calls in 1s for each tenant, 1 with a limit of their own\n\
          cache            268435456 bytes, for 600s, each tenant on its own\n\
          coalesce         each tenant on its own\n\
-         load shed        what would wait for longer than 5s, or past its deadline\n\
+         load shed        expected wait over 5s or past the deadline\n\
          circuit breaker  per kernel and tenant, after 20 failures in a row or 0.5 of all; for all once 3 tenants agree\n\
          timeout          30s\n\
          retry            3 attempts of pure kernels\n\
@@ -276,7 +276,7 @@ async fn a_full_queue_refuses_and_the_page_says_so() {
     prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
     for line in [
         r#"kernel_requests_total{operation="linalg/saxpy",outcome="overloaded"} 2"#,
-        "kernel_pipeline_queue_refused_total 2",
+        "kernel_pipeline_queue_rejected_total 2",
         r#"kernel_pipeline_queue_waiting{priority="normal"} 0"#,
         "kernel_concurrency_limit 8",
         r#"kernel_circuit_state{circuit="linalg/saxpy",state="closed"} 1"#,
@@ -320,13 +320,13 @@ async fn load_is_shed_by_the_time_that_the_pipeline_gives_a_call() {
     // One at a time is told. Where it has to be learned nothing is refused before.
     let (outcomes, handle) = too_many(|_| ()).await;
     assert!(outcomes.iter().all(|(refusal, at)| refusal.is_none() || !at.is_zero()), "{outcomes:?}");
-    assert_eq!(handle.load_shed().unwrap().shed_total(), 0, "refused on the strength of a guess");
+    assert_eq!(handle.load_shed().unwrap().snapshot().rejected, 0, "refused on the strength of a guess");
 
     let (outcomes, handle) = too_many(|config| config.concurrency = NonZeroUsize::new(1)).await;
     let at_once =
         outcomes.iter().filter(|(refusal, at)| *refusal == Some(ErrorKind::Overloaded) && at.is_zero()).count();
     assert!(at_once >= 56, "{outcomes:?}");
-    assert_eq!(handle.load_shed().unwrap().shed_total(), at_once as u64);
+    assert_eq!(handle.load_shed().unwrap().snapshot().rejected, at_once as u64);
     assert_eq!(handle.circuits()[0].state, CircuitState::Closed);
 }
 

@@ -10,12 +10,12 @@ use prometheus_client::registry::{Registry, Unit};
 use super::config::PipelineConfig;
 use super::layer::{Parts, PipelineLayer};
 use crate::layers::{ConcurrencyLayer, LoadShedLayer};
-use crate::middleware::batch::BatchStats;
+use crate::middleware::batch::BatchSnapshot;
 use crate::middleware::circuit_breaker::CircuitStatus;
 use crate::middleware::coalesce::CoalesceHandle;
 use crate::middleware::load_shed::Predicted;
 use crate::middleware::metrics::MetricsHandle;
-use crate::middleware::priority_queue::QueueStatus;
+use crate::middleware::priority_queue::PriorityQueueSnapshot;
 use crate::middleware::retry::RetryStats;
 use crate::request::Priority;
 
@@ -63,8 +63,8 @@ impl PipelineHandle {
     }
 
     /// What waits, where there is a queue.
-    pub fn queue(&self) -> Option<QueueStatus> {
-        self.parts.queue.as_ref().map(|queue| queue.status())
+    pub fn queue(&self) -> Option<PriorityQueueSnapshot> {
+        self.parts.queue.as_ref().map(|queue| queue.snapshot())
     }
 
     /// What is let in and what is refused, where anything is for want of time.
@@ -78,7 +78,7 @@ impl PipelineHandle {
     }
 
     /// What shares runs, and what waits to, where requests do.
-    pub fn batch(&self) -> Option<BatchStats> {
+    pub fn batch(&self) -> Option<BatchSnapshot> {
         self.parts.batch.as_ref().map(|batch| batch.stats())
     }
 
@@ -100,16 +100,16 @@ impl PipelineHandle {
     /// | `coalesce_led_total`, `coalesce_joined_total` | counter | such runs, and calls that joined |
     /// | `load_shed_in_flight`, `load_shed_parallelism` | gauge | calls that were let in, and how many of them run |
     /// | `load_shed_predicted_wait_seconds` | gauge | how long the next call would wait |
-    /// | `load_shed_refused_total` | counter, by `priority` | calls refused for want of time |
+    /// | `load_shed_rejected_total` | counter, by `priority` | calls refused for want of time |
     /// | `retries_waiting` | gauge | calls that wait for their next attempt |
     /// | `retries_total`, `retries_without_budget_total`, `retries_too_late_total` | counter | further attempts, and calls that had none |
     /// | `pipeline_queue_waiting` | gauge, by `priority` | calls that wait for their turn |
     /// | `pipeline_queue_capacity`, `pipeline_queue_waiting_bytes` | gauge | how many may, and what their payloads take |
-    /// | `pipeline_queue_served_total`, `_refused_total`, `_displaced_total`, `_expired_total` | counter | what became of them |
+    /// | `pipeline_queue_served_total`, `_rejected_total`, `_displaced_total`, `_expired_total` | counter | what became of them |
     /// | `concurrency_limit`, `concurrency_in_flight`, `concurrency_waiting` | gauge | calls that may run, do, and would |
     /// | `batch_waiting`, `batch_capacity` | gauge | requests that wait for a run to share, and how many may |
     /// | `batch_runs_total`, `batch_requests_total` | counter | such runs, and the requests in them |
-    /// | `batch_expired_total`, `batch_left_total` | counter | requests out of time, or given up, before their run was sent |
+    /// | `batch_expired_total`, `batch_cancelled_total` | counter | requests past their deadline, or cancelled, before their run was sent |
     ///
     /// How many requests shared the run of an answer is `batch_size`, a histogram of the calls'. Refusals of the rate limit and
     /// timeouts are outcomes of calls, and have no figures of their own.
@@ -144,22 +144,22 @@ impl Collector for PipelineHandle {
             gauge(&mut encoder, "coalesce_runs_in_flight", "Runs that others may join", coalesce.in_flight() as u64)?;
             gauge(&mut encoder, "coalesce_waiting", "Calls that wait for a run of another", coalesce.waiting() as u64)?;
         }
-        if let Some(concurrency) = &self.parts.concurrency {
-            gauge(&mut encoder, "concurrency_limit", "Calls that may run at a time", concurrency.limit() as u64)?;
-            gauge(&mut encoder, "concurrency_in_flight", "Calls that run", concurrency.in_flight() as u64)?;
+        if let Some(concurrency) = self.parts.concurrency.as_ref().map(|layer| layer.snapshot()) {
+            gauge(&mut encoder, "concurrency_limit", "Calls that may run at a time", concurrency.limit as u64)?;
+            gauge(&mut encoder, "concurrency_in_flight", "Calls that run", concurrency.in_flight as u64)?;
             let help = "Calls that wait until others have ended";
-            gauge(&mut encoder, "concurrency_waiting", help, concurrency.waiting() as u64)?;
+            gauge(&mut encoder, "concurrency_waiting", help, concurrency.waiting as u64)?;
         }
-        if let Some(shed) = &self.parts.load_shed {
+        if let Some(shed) = self.parts.load_shed.as_ref().map(|layer| layer.snapshot()) {
             gauge(
                 &mut encoder,
                 "load_shed_in_flight",
                 "Calls that have been let in and have not ended",
-                shed.in_flight() as u64,
+                shed.in_flight as u64,
             )?;
             let help = "Calls that run beside each other, as far as that is known";
-            gauge(&mut encoder, "load_shed_parallelism", help, shed.running_at_a_time() as u64)?;
-            let wait = shed.predicted_wait().as_secs_f64();
+            gauge(&mut encoder, "load_shed_parallelism", help, shed.parallelism as u64)?;
+            let wait = shed.predicted_wait.as_secs_f64();
             encoder
                 .encode_descriptor(
                     "load_shed_predicted_wait",
@@ -191,12 +191,12 @@ impl Collector for PipelineHandle {
         if let Some(retries) = self.retries() {
             gauge(&mut encoder, "retries_waiting", "Calls that wait for their next attempt", retries.waiting)?;
         }
-        if let Some(queue) = &self.parts.queue {
+        if let Some(queue) = self.queue() {
             let help = "Calls that wait for their turn";
             let mut family = encoder.encode_descriptor("pipeline_queue_waiting", help, None, MetricType::Gauge)?;
             for priority in [Priority::Low, Priority::Normal, Priority::High] {
                 let labels = [("priority", priority.as_str())];
-                family.encode_family(&labels)?.encode_gauge(&(queue.waiting(priority) as u64))?;
+                family.encode_family(&labels)?.encode_gauge(&(queue.waiting_by_priority[priority as usize] as u64))?;
             }
         }
         fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
@@ -223,18 +223,25 @@ impl Collector for PipelineHandle {
                 coalesce.joined(),
             )?;
         }
-        if let Some(shed) = &self.parts.load_shed {
-            let help = "Calls refused because of what was ahead of them";
-            let mut family = encoder.encode_descriptor("load_shed_refused", help, None, MetricType::Counter)?;
+        if let Some(shed) = self.parts.load_shed.as_ref().map(|layer| layer.snapshot()) {
+            let help = "Calls rejected because of their predicted wait";
+            let mut family = encoder.encode_descriptor("load_shed_rejected", help, None, MetricType::Counter)?;
             for priority in [Priority::Low, Priority::Normal, Priority::High] {
                 let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
                 let labels = [("priority", priority.as_str())];
-                family.encode_family(&labels)?.encode_counter(&shed.shed(priority), exemplar)?;
+                family
+                    .encode_family(&labels)?
+                    .encode_counter(&shed.rejected_by_priority[priority as usize], exemplar)?;
             }
         }
         if let Some(queue) = self.queue() {
             counter(&mut encoder, "pipeline_queue_served", "Calls that have waited and had their turn", queue.served)?;
-            counter(&mut encoder, "pipeline_queue_refused", "Calls for which there was no room", queue.refused)?;
+            counter(
+                &mut encoder,
+                "pipeline_queue_rejected",
+                "Calls rejected because the queue was full",
+                queue.rejected,
+            )?;
             counter(
                 &mut encoder,
                 "pipeline_queue_displaced",
@@ -264,8 +271,8 @@ impl Collector for PipelineHandle {
             counter(&mut encoder, "batch_requests", "Requests that were in them", batch.requests)?;
             let help = "Requests whose deadline passed before their run was sent";
             counter(&mut encoder, "batch_expired", help, batch.expired)?;
-            let help = "Requests whose caller left before their run was sent";
-            counter(&mut encoder, "batch_left", help, batch.left)?;
+            let help = "Requests cancelled before their run was sent";
+            counter(&mut encoder, "batch_cancelled", help, batch.cancelled)?;
         }
         Ok(())
     }

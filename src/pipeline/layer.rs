@@ -136,7 +136,7 @@ impl PipelineLayer {
             shared,
             coalesce: CoalesceHandle::default(),
             load_shed: config.load_shed.as_ref().map(|shed| {
-                let layer = LoadShedLayer::predicting(shed.max_wait).answer_within(config.timeout);
+                let layer = LoadShedLayer::predicting(shed.max_wait).timeout(config.timeout);
                 let layer = if config.queue.is_some() { layer.by_priority().by_share() } else { layer };
                 // Else it is learned, from the number of processors on.
                 match config.concurrency {
@@ -150,7 +150,7 @@ impl PipelineLayer {
             queue: config
                 .queue
                 .as_ref()
-                .map(|queue| PriorityQueueLayer::new(queue.capacity).max_bytes(queue.max_bytes).learn_time_to_answer()),
+                .map(|queue| PriorityQueueLayer::new(queue.capacity).max_bytes(queue.max_bytes).learn_service_times()),
             concurrency: config.concurrency.map(|limit| ConcurrencyLayer::new(limit.get())),
             batch: config.batch.as_ref().map(batch),
         };
@@ -281,7 +281,7 @@ impl fmt::Display for PipelineLayer {
         })?;
         line(f, "coalesce", coalesce.as_ref(), |f, coalesce| f.write_str(tenants(coalesce.across_tenants)))?;
         line(f, "load shed", load_shed.as_ref(), |f, shed| {
-            write!(f, "what would wait for longer than {:?}, or past its deadline", shed.max_wait)
+            write!(f, "expected wait over {:?} or past the deadline", shed.max_wait)
         })?;
         line(f, "circuit breaker", circuit_breaker.as_ref(), |f, breaker| {
             let rate = breaker.failure_rate;

@@ -32,8 +32,8 @@ fn later(layer: PriorityQueueLayer) -> crate::layers::Around<impl Layer<Probe, S
     let queue = layer.clone();
     let slow = tower::layer::layer_fn(move |probe| queue.layer(Later { probe, begun: None }));
     gauged(slow, move || {
-        let status = layer.status();
-        status.waiting + status.reserved
+        let snapshot = layer.snapshot();
+        snapshot.waiting + snapshot.reserved
     })
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::PollSemaphore;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::BatchLayer;
-use tower_kernels::middleware::batch::{Batch, BatchError, Join};
+use tower_kernels::middleware::batch::{Batch, BatchError, BatchPolicy};
 use tower_kernels::request::RequestContext;
 
 use crate::probe::ProbeError;
@@ -172,7 +172,7 @@ impl Drop for Pressing {
 #[derive(Clone, Debug)]
 struct AsItSays;
 
-impl Join<Item> for AsItSays {
+impl BatchPolicy<Item> for AsItSays {
     type Key = u8;
 
     fn key(&self, item: &mut Item) -> Option<u8> {
@@ -185,7 +185,7 @@ impl Join<Item> for AsItSays {
 }
 
 fn layer() -> BatchLayer<Item, AsItSays> {
-    BatchLayer::new(4).with_join(AsItSays).max_weight(100)
+    BatchLayer::new(4).with_policy(AsItSays).max_weight(100)
 }
 
 type Service_ = Batch<Press, Item, AsItSays>;
@@ -226,7 +226,7 @@ async fn an_idle_service_is_called_at_once_and_by_its_caller() {
     let idle = layer();
     let mut service = idle.layer(crate::batch::press(1).0);
     let called = service.ready().await.unwrap().call(item(0));
-    assert_eq!(idle.stats().waiting, 0, "it does not wait");
+    assert_eq!(idle.snapshot().waiting, 0, "it does not wait");
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "and nothing works on its behalf");
     drop(called);
 }
@@ -239,8 +239,8 @@ async fn what_comes_while_the_inner_service_is_busy_goes_together() {
     let answers = join_all((0..8).map(|id| ask(&service, item(id)))).await;
     assert_eq!(watch.ids(), [vec![0], vec![1, 2, 3, 4], vec![5, 6, 7]]);
     assert_eq!(answers[4], Ok((4, 4)));
-    let stats = layer.stats();
-    assert_eq!((stats.waiting, stats.batches, stats.requests), (0, 2, 7));
+    let snapshot = layer.snapshot();
+    assert_eq!((snapshot.waiting, snapshot.batches, snapshot.requests), (0, 2, 7));
     assert_eq!(service.level(), (0, 0));
     settle().await;
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "nothing waits, and no task is left");
@@ -302,7 +302,7 @@ async fn a_delay_counts_from_the_first_request_and_ends_when_the_batch_is_full()
 #[tokio::test(start_paused = true)]
 async fn what_has_ripened_is_sent_once_however_often_calls_of_its_key_end() {
     let (press, watch) = press(2);
-    let service = layer().in_flight(3).max_delay(5 * MS).layer(press);
+    let service = layer().max_in_flight(3).max_delay(5 * MS).layer(press);
     let calls = (0..20_usize).map(|id| {
         let service = &service;
         async move {
@@ -321,7 +321,7 @@ async fn what_has_ripened_is_sent_once_however_often_calls_of_its_key_end() {
 async fn as_many_batches_are_in_flight_as_the_inner_service_is_ready_for_or_the_key_may_have() {
     for (in_flight, expected) in [(usize::MAX, 20), (2, 30)] {
         let (press, _) = press(3);
-        let service = layer().in_flight(in_flight).layer(press);
+        let service = layer().max_in_flight(in_flight).layer(press);
         let begun = Instant::now();
         // One by one at first; then batches of four.
         join_all((0..11).map(|id| ask(&service, item(id)))).await;
@@ -332,7 +332,7 @@ async fn as_many_batches_are_in_flight_as_the_inner_service_is_ready_for_or_the_
 #[tokio::test(start_paused = true)]
 async fn a_key_that_has_enough_in_flight_holds_up_no_other() {
     let (press, watch) = press(4);
-    let service = layer().in_flight(1).layer(press);
+    let service = layer().max_in_flight(1).layer(press);
     let stuck = send(&service, acting(Act::Never, 0)).await;
     let waits = send(&service, item(1)).await;
     assert_eq!(ask(&service, of(1, 2)).await, Ok((2, 1)));
@@ -350,9 +350,9 @@ async fn who_is_late_or_has_left_is_not_in_the_batch() {
     let late = send(&service, late).await;
     let left = send(&service, item(2)).await;
     let stays = send(&service, item(3)).await;
-    assert_eq!(layer.stats().waiting, 3);
+    assert_eq!(layer.snapshot().waiting, 3);
     drop(left);
-    assert_eq!(layer.stats().waiting, 2, "its place is free at once");
+    assert_eq!(layer.snapshot().waiting, 2, "its place is free at once");
     drop(running.into_inner().await);
     let error = late.into_inner().await.unwrap_err();
     assert_eq!((error.kind(), error), (ErrorKind::DeadlineExceeded, BatchError::Expired));
@@ -377,7 +377,7 @@ async fn one_bad_request_fails_alone_and_a_bad_batch_fails_all_with_the_same_mea
     }
 
     let answers = join_all([item(0), item(1), acting(Act::Forget, 2)].map(|item| ask(&service, item))).await;
-    assert_eq!(answers[1..], [Ok((1, 2)), Err(BatchError::Unanswered)]);
+    assert_eq!(answers[1..], [Ok((1, 2)), Err(BatchError::MissingResponse)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -408,10 +408,10 @@ async fn all_who_wait_may_leave_before_the_inner_service_is_ready() {
     let stuck = send(&service, acting(Act::Never, 0)).await;
     let waiting = vec![send(&service, item(1)).await, send(&service, of(1, 2)).await, send(&service, item(3)).await];
     settle().await;
-    assert_eq!((layer.stats().waiting, service.level()), (3, (1, 2)));
+    assert_eq!((layer.snapshot().waiting, service.level()), (3, (1, 2)));
     drop(waiting);
     settle().await;
-    assert_eq!((layer.stats().waiting, service.level()), (0, (1, 0)));
+    assert_eq!((layer.snapshot().waiting, service.level()), (0, (1, 0)));
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "no task waits on behalf of nobody");
     drop(stuck);
     settle().await;
@@ -458,7 +458,7 @@ fn the_end_of_the_runtime_is_told_to_all_who_wait() {
             assert_eq!(task.poll(), Poll::Ready(Err(BatchError::Stopped)));
         }
     }
-    assert_eq!((layer.stats().waiting, service.level()), (0, (0, 0)));
+    assert_eq!((layer.snapshot().waiting, service.level()), (0, (0, 0)));
     // Where there is no runtime at all there is no task.
     let busy = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let first = busy.block_on(send(&service, acting(Act::Never, 3)));
@@ -500,9 +500,9 @@ async fn the_service_is_not_ready_while_as_many_wait_as_may() {
     assert!(ready.is_woken());
     assert!(matches!(ready.poll(), Poll::Ready(Ok(_))));
     drop(ready);
-    assert_eq!(layer.stats().waiting, 1, "a service that is ready has a place");
+    assert_eq!(layer.snapshot().waiting, 1, "a service that is ready has a place");
     drop(next);
-    assert_eq!(layer.stats().waiting, 0);
+    assert_eq!(layer.snapshot().waiting, 0);
 }
 
 /// Tokio's cooperative budget is 128 for each poll of a task; it is no sign of overload.
@@ -510,20 +510,20 @@ async fn the_service_is_not_ready_while_as_many_wait_as_may() {
 async fn a_burst_is_answered_to_the_last() {
     const BURST: usize = 10_000;
     let (press, watch) = press(4);
-    let layer = BatchLayer::new(256).with_join(AsItSays).capacity(1000);
+    let layer = BatchLayer::new(256).with_policy(AsItSays).capacity(1000);
     let service = layer.layer(press);
     let answers = join_all((0..BURST).map(|id| ask(&service, of((id % 3) as u8, id)))).await;
     assert!(answers.iter().enumerate().all(|(id, answer)| matches!(answer, Ok((of, _)) if *of == id)));
     let batches = watch.ids();
     assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), BURST);
     assert!(batches.len() < BURST / 50, "{} batches", batches.len());
-    assert_eq!((layer.stats().waiting, service.level()), (0, (0, 0)));
+    assert_eq!((layer.snapshot().waiting, service.level()), (0, (0, 0)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_burst_from_many_threads_is_answered_to_the_last() {
     let (press, watch) = press(2);
-    let layer = BatchLayer::new(64).with_join(AsItSays).in_flight(2);
+    let layer = BatchLayer::new(64).with_policy(AsItSays).max_in_flight(2);
     let service = layer.layer(press);
     let tasks: Vec<_> = (0..5_000_usize)
         .map(|id| {
@@ -586,7 +586,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (press, watch) = press(places);
-            let layer = layer().in_flight(in_flight).max_delay(delay as u32 * MS).capacity(capacity);
+            let layer = layer().max_in_flight(in_flight).max_delay(delay as u32 * MS).capacity(capacity);
             let service = layer.layer(press);
             let begun = Instant::now();
             let calls = arrivals.iter().enumerate().map(|(id, arrival)| {
@@ -621,7 +621,7 @@ proptest! {
                     Some(Err(_)) => prop_assert!(sent.contains(&id)),
                 }
             }
-            prop_assert_eq!((layer.stats().waiting, service.level()), (0, (0, 0)));
+            prop_assert_eq!((layer.snapshot().waiting, service.level()), (0, (0, 0)));
             prop_assert_eq!(watch.places.available_permits(), places);
             Ok(())
         })?;

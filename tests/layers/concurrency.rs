@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::ConcurrencyLayer;
-use tower_kernels::middleware::concurrency::fair::FairError;
+use tower_kernels::middleware::concurrency::fair::{FairError, FairLayer};
 use tower_kernels::middleware::concurrency::{Aimd, Algorithm, Gradient, Outcome, Sample};
 
 use crate::probe::{Act, ProbeError, Request, Wakes, probe};
@@ -22,6 +22,12 @@ fn answer() -> Request {
 
 fn take(time: Duration) -> Request {
     Request::new(Act::Take(time))
+}
+
+/// The permits and the waiting calls of a tenant.
+fn tenant<L>(layer: &FairLayer<L>, name: &str) -> (usize, usize) {
+    let snapshot = layer.tenant_snapshot(Some(name));
+    (snapshot.in_flight, snapshot.waiting)
 }
 
 fn is_ready<S: Service<Request>>(service: &mut S, waker: &Waker) -> bool {
@@ -38,10 +44,10 @@ async fn all_services_of_a_layer_and_of_its_clones_share_the_places() {
     let mut services = [layer.layer(probe.clone()), layer.clone().layer(probe.clone()), layer.layer(probe)];
     assert!(is_ready(&mut services[0], Waker::noop()) && is_ready(&mut services[1], Waker::noop()));
     assert!(!is_ready(&mut services[2], Waker::noop()));
-    assert_eq!((layer.limit(), layer.in_flight(), layer.waiting()), (2, 2, 1));
+    assert_eq!((layer.snapshot().limit, layer.snapshot().in_flight, layer.snapshot().waiting), (2, 2, 1));
     services[0].call(answer()).await.unwrap();
     assert!(is_ready(&mut services[2], Waker::noop()));
-    assert_eq!((layer.in_flight(), layer.waiting()), (2, 0));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +66,7 @@ async fn who_waits_is_served_in_order_and_one_place_wakes_one() {
         .collect();
     // One in the middle leaves.
     waiting.remove(7);
-    assert_eq!(layer.waiting(), 19);
+    assert_eq!(layer.snapshot().waiting, 19);
     drop(holder);
     for number in 0..waiting.len() {
         let woken: Vec<_> = waiting.iter().map(|(_, wakes)| wakes.count()).collect();
@@ -78,7 +84,7 @@ async fn who_waits_is_served_in_order_and_one_place_wakes_one() {
         assert!(is_ready(service, Waker::noop()));
         drop(service.call(answer()));
     }
-    assert_eq!((layer.in_flight(), layer.waiting()), (0, 0));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,26 +111,26 @@ async fn the_limit_changes_while_calls_wait() {
     let service = layer.layer(probe);
     let calls: Vec<_> = (0..8).map(|_| tokio::spawn(service.clone().oneshot(take(SECOND)))).collect();
     sleep(SECOND / 2).await;
-    assert_eq!((watch.in_use(), layer.in_flight(), layer.waiting()), (1, 1, 7));
+    assert_eq!((watch.in_use(), layer.snapshot().in_flight, layer.snapshot().waiting), (1, 1, 7));
     layer.set_limit(5);
     sleep(MILLI).await;
-    assert_eq!((watch.in_use(), layer.in_flight(), layer.waiting()), (5, 5, 3));
+    assert_eq!((watch.in_use(), layer.snapshot().in_flight, layer.snapshot().waiting), (5, 5, 3));
     // A smaller one takes effect as calls end: the first leaves at 1 s, the other four at 1.5 s.
     layer.set_limit(2);
-    assert_eq!(layer.in_flight(), 5);
+    assert_eq!(layer.snapshot().in_flight, 5);
     sleep(SECOND * 3 / 4).await;
-    assert_eq!((layer.limit(), layer.in_flight(), layer.waiting()), (2, 4, 3));
+    assert_eq!((layer.snapshot().limit, layer.snapshot().in_flight, layer.snapshot().waiting), (2, 4, 3));
     sleep(SECOND / 2).await;
-    assert_eq!((layer.in_flight(), layer.waiting()), (2, 1));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting), (2, 1));
     // None at all, and on again.
     layer.set_limit(0);
     sleep(SECOND * 5).await;
-    assert_eq!((layer.in_flight(), layer.waiting()), (0, 1));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting), (0, 1));
     layer.set_limit(1);
     for call in calls {
         call.await.unwrap().unwrap();
     }
-    assert_eq!((layer.in_flight(), layer.waiting(), watch.calls()), (0, 0, 8));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting, watch.calls()), (0, 0, 8));
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +140,7 @@ async fn a_place_reserved_for_a_service_whose_readiness_fails_is_given_back() {
     let mut service = layer.layer(probe);
     watch.fail_readiness(ErrorKind::Unavailable);
     assert_eq!(service.ready().await.unwrap_err(), ProbeError(ErrorKind::Unavailable));
-    assert_eq!(layer.in_flight(), 0);
+    assert_eq!(layer.snapshot().in_flight, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,7 +149,7 @@ async fn a_panic_gives_the_place_back() {
     let layer = ConcurrencyLayer::new(1);
     let service = layer.layer(probe);
     tokio::spawn(service.clone().oneshot(Request::new(Act::Panic))).await.unwrap_err();
-    assert_eq!(layer.in_flight(), 0);
+    assert_eq!(layer.snapshot().in_flight, 0);
     service.oneshot(answer()).await.unwrap();
 }
 
@@ -168,7 +174,7 @@ async fn a_burst_that_uses_up_the_budget_of_its_task_finds_all_places() {
         })
         .count();
     assert!(!tokio::task::coop::has_budget_remaining());
-    assert_eq!((full, layer.waiting()), (0, 0));
+    assert_eq!((full, layer.snapshot().waiting), (0, 0));
 }
 
 /// A call that runs, until it ends or is dropped.
@@ -220,7 +226,7 @@ async fn never_more_run_than_may_and_all_get_their_turn_while_the_limit_changes(
     for call in calls {
         tokio::time::timeout(SECOND * 60, call).await.expect("somebody was forgotten in the queue").unwrap();
     }
-    assert_eq!((layer.in_flight(), layer.waiting()), (0, 0));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting), (0, 0));
     assert!((1..=4).contains(&most.load(Ordering::SeqCst)));
 }
 
@@ -236,12 +242,12 @@ fn aimd_adds_one_for_each_round_and_takes_a_tenth_once_for_each_overload() {
     let mut aimd = Aimd::new(10);
     let call = |begin, end, in_flight, outcome| Sample::new(at(origin, begin), at(origin, end), in_flight, outcome);
     for number in 0..11 {
-        aimd.observe(&call(number, number + 5, 10, Outcome::Done));
+        aimd.observe(&call(number, number + 5, 10, Outcome::Success));
     }
     assert_eq!(aimd.limit(), 11);
     // What is not used is not tried.
     for number in 0..100 {
-        aimd.observe(&call(number, number + 5, 3, Outcome::Done));
+        aimd.observe(&call(number, number + 5, 3, Outcome::Success));
     }
     assert_eq!(aimd.limit(), 11);
     // Ten calls that were under way together are one overload.
@@ -255,10 +261,10 @@ fn aimd_adds_one_for_each_round_and_takes_a_tenth_once_for_each_overload() {
         aimd.observe(&call(200 + round * 20, 210 + round * 20, 9, Outcome::Overloaded));
     }
     assert_eq!(aimd.limit(), 1);
-    let mut late = Aimd::new(10).slower_than(MILLI * 50);
-    late.observe(&call(0, 50, 10, Outcome::Done));
+    let mut late = Aimd::new(10).latency_threshold(MILLI * 50);
+    late.observe(&call(0, 50, 10, Outcome::Success));
     assert_eq!(late.limit(), 10);
-    late.observe(&call(0, 51, 10, Outcome::Done));
+    late.observe(&call(0, 51, 10, Outcome::Success));
     assert_eq!(late.limit(), 9);
 }
 
@@ -269,7 +275,7 @@ fn the_gradient_falls_with_the_latency_and_comes_back_with_it() {
     let mut windows = |gradient: &mut Gradient, windows: usize, took: u64, in_flight: usize| {
         for _ in 0..windows * 12 {
             now += 10;
-            gradient.observe(&Sample::new(at(origin, now - took), at(origin, now), in_flight, Outcome::Done));
+            gradient.observe(&Sample::new(at(origin, now - took), at(origin, now), in_flight, Outcome::Success));
         }
     };
     let mut gradient = Gradient::new(20).range(2..=40);
@@ -311,7 +317,7 @@ async fn errors_that_mean_overload_cut_the_limit_and_others_do_not() {
             let (probe, _) = probe(1);
             let layer = ConcurrencyLayer::adaptive(Aimd::new(10));
             let _ = layer.layer(probe).oneshot(Request::new(act)).await;
-            assert_eq!(layer.limit(), limit, "{act:?}");
+            assert_eq!(layer.snapshot().limit, limit, "{act:?}");
             assert_eq!(layer.with_algorithm(Aimd::limit), limit);
         }
     }
@@ -326,7 +332,7 @@ async fn a_call_dropped_after_its_deadline_is_a_sign_of_overload_and_one_before_
         let mut request = Request::new(Act::Never);
         request.deadline = Some((Instant::now() + SECOND).into_std());
         tokio::time::timeout(after, service.clone().oneshot(request)).await.unwrap_err();
-        assert_eq!((layer.limit(), layer.in_flight()), (limit, 0));
+        assert_eq!((layer.snapshot().limit, layer.snapshot().in_flight), (limit, 0));
     }
 }
 
@@ -358,12 +364,12 @@ async fn aimd_finds_what_a_service_that_refuses_can_take() {
         })
         .collect();
     sleep(MILLI * 300).await;
-    let limit = layer.limit();
+    let limit = layer.snapshot().limit;
     assert!((6..=10).contains(&limit), "{limit}");
     for caller in callers {
         caller.await.unwrap();
     }
-    assert_eq!((layer.in_flight(), layer.waiting()), (0, 0));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting), (0, 0));
 }
 
 // Tenants.
@@ -380,30 +386,30 @@ async fn a_tenant_alone_has_the_whole_machine_and_shares_it_as_others_come() {
     };
     let greedy = calls("greedy", 40);
     sleep(SECOND / 2).await;
-    assert_eq!((layer.tenant(Some("greedy")), layer.in_flight(), watch.in_use()), ((4, 36), 4, 4));
+    assert_eq!((tenant(&layer, "greedy"), layer.snapshot().in_flight, watch.in_use()), ((4, 36), 4, 4));
     // Nothing is taken from calls that run; once they end, each has its share.
     let modest = calls("modest", 10);
     sleep(SECOND / 4).await;
-    assert_eq!((layer.tenant(Some("greedy")).0, layer.tenant(Some("modest"))), (4, (0, 10)));
+    assert_eq!((tenant(&layer, "greedy").0, tenant(&layer, "modest")), (4, (0, 10)));
     for _ in 0..3 {
         sleep(SECOND).await;
-        assert_eq!((layer.tenant(Some("greedy")).0, layer.tenant(Some("modest")).0), (2, 2));
+        assert_eq!((tenant(&layer, "greedy").0, tenant(&layer, "modest").0), (2, 2));
     }
     // A third that needs one place only leaves the rest to the two.
     let single = calls("single", 1);
     sleep(SECOND).await;
-    assert_eq!(layer.tenant(Some("single")), (1, 0));
-    assert_eq!(layer.tenant(Some("greedy")).0 + layer.tenant(Some("modest")).0, 3);
+    assert_eq!(tenant(&layer, "single"), (1, 0));
+    assert_eq!(tenant(&layer, "greedy").0 + tenant(&layer, "modest").0, 3);
     // Once the others have what they wanted, the first has all of it again.
     for call in modest.into_iter().chain(single) {
         call.await.unwrap().unwrap();
     }
     sleep(SECOND * 3 / 2).await;
-    assert_eq!((layer.tenant(Some("greedy")).0, layer.tenant(Some("modest"))), (4, (0, 0)));
+    assert_eq!((tenant(&layer, "greedy").0, tenant(&layer, "modest")), (4, (0, 0)));
     for call in greedy {
         call.await.unwrap().unwrap();
     }
-    assert_eq!((layer.in_flight(), layer.waiting(), watch.in_use(), watch.calls()), (0, 0, 0, 51));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting, watch.in_use(), watch.calls()), (0, 0, 0, 51));
 }
 
 #[tokio::test(start_paused = true)]
@@ -439,7 +445,7 @@ async fn no_tenant_fills_the_waiting_room() {
                 Some(result) => {
                     let error = result.unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::Overloaded);
-                    assert!(matches!(error, FairError::Full { waiting } if waiting == layer.waiting()));
+                    assert!(matches!(error, FairError::Full { waiting } if waiting == layer.snapshot().waiting));
                     continue;
                 }
             }
@@ -450,9 +456,9 @@ async fn no_tenant_fills_the_waiting_room() {
     // The first has the place, and half of the room; there is room for the first call of each that comes.
     assert_eq!(admitted, [1 + 5, 3, 1]);
     // The service inside is reserved for the next call, which has not come; one call runs.
-    assert_eq!((layer.waiting(), layer.in_flight(), watch.calls()), (9, 1, 1));
+    assert_eq!((layer.snapshot().waiting, layer.snapshot().in_flight, watch.calls()), (9, 1, 1));
     drop(kept);
-    assert_eq!((layer.waiting(), layer.in_flight(), layer.tenant(Some("first"))), (0, 0, (0, 0)));
+    assert_eq!((layer.snapshot().waiting, layer.snapshot().in_flight, tenant(&layer, "first")), (0, 0, (0, 0)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -468,12 +474,12 @@ async fn a_call_waits_no_longer_than_it_may_or_than_its_deadline() {
         request.deadline = deadline.map(|deadline| (begun + deadline).into_std());
         let error = service.clone().oneshot(request).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Overloaded);
-        assert!(matches!(error, FairError::Waited { waited } if waited.as_secs() == expected), "{error:?}");
-        assert_eq!((begun.elapsed().as_secs(), layer.waiting()), (expected, 0));
+        assert!(matches!(error, FairError::TimedOut { waited } if waited.as_secs() == expected), "{error:?}");
+        assert_eq!((begun.elapsed().as_secs(), layer.snapshot().waiting), (expected, 0));
     }
     holder.abort();
     let _ = holder.await;
-    assert_eq!((layer.in_flight(), watch.calls()), (0, 1));
+    assert_eq!((layer.snapshot().in_flight, watch.calls()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -488,12 +494,12 @@ async fn a_waiting_call_waits_for_readiness_of_its_own() {
         move |request| probe.clone().oneshot(request)
     })));
     let second = tokio::spawn(waiting.ready().await.unwrap().call(answer()));
-    assert_eq!(layer.waiting(), 1);
+    assert_eq!(layer.snapshot().waiting, 1);
     let begun = Instant::now();
     second.await.unwrap().unwrap();
     assert_eq!(begun.elapsed().as_secs(), 1);
     running.await.unwrap().unwrap();
-    assert_eq!((watch.in_use(), layer.in_flight(), watch.calls()), (0, 0, 2));
+    assert_eq!((watch.in_use(), layer.snapshot().in_flight, watch.calls()), (0, 0, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -508,11 +514,11 @@ async fn a_place_for_a_call_that_is_dropped_goes_to_the_next_whoever_it_is() {
     assert!(second.as_mut().now_or_never().is_none());
     assert!(third.as_mut().poll_unpin(&mut Context::from_waker(&waker)).is_pending());
     drop(first);
-    assert_eq!((wakes.count(), layer.tenant(Some("b"))), (0, (1, 0)));
+    assert_eq!((wakes.count(), tenant(&layer, "b")), (0, (1, 0)));
     drop(second);
     assert_eq!(wakes.count(), 1);
     third.await.unwrap();
-    assert_eq!((layer.in_flight(), layer.waiting()), (0, 0));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -527,13 +533,13 @@ async fn the_fair_limit_changes_too_and_can_be_learned() {
         })
         .collect();
     tokio::task::yield_now().await;
-    assert_eq!((layer.in_flight(), layer.waiting()), (0, 3));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting), (0, 3));
     layer.set_limit(2);
-    assert_eq!((layer.in_flight(), layer.waiting()), (2, 1));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().waiting), (2, 1));
     for call in calls {
         call.await.unwrap().unwrap();
     }
     let learned = ConcurrencyLayer::adaptive(Aimd::new(10)).per_tenant(SECOND, 8);
     let _ = learned.layer(probe).oneshot(Request::new(Act::Fail(ErrorKind::Overloaded))).await;
-    assert_eq!((learned.limit(), learned.in_flight()), (9, 0));
+    assert_eq!((learned.snapshot().limit, learned.snapshot().in_flight), (9, 0));
 }

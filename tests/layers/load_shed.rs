@@ -95,7 +95,7 @@ async fn a_full_service_is_told_at_once_and_keeps_no_place_for_a_call_that_was_r
     for shed in 1..=3 {
         let error = kept.ready().await.unwrap().call(Request::new(Act::Answer)).await.unwrap_err();
         assert_eq!(error, LoadShedError::NotReady);
-        assert_eq!((error.kind(), layer.shed_total()), (ErrorKind::Overloaded, shed));
+        assert_eq!((error.kind(), layer.snapshot().rejected), (ErrorKind::Overloaded, shed));
     }
     assert_eq!(begun.elapsed(), Duration::ZERO);
     running.await.unwrap().unwrap();
@@ -103,7 +103,7 @@ async fn a_full_service_is_told_at_once_and_keeps_no_place_for_a_call_that_was_r
     assert_eq!(watch.in_use(), 0);
     service.oneshot(Request::new(Act::Answer)).await.unwrap();
     kept.ready().await.unwrap().call(Request::new(Act::Answer)).await.unwrap();
-    assert_eq!(layer.shed_total(), 3);
+    assert_eq!(layer.snapshot().rejected, 3);
 }
 
 /// Calls that are refused in a burst that one task makes without a break.
@@ -149,7 +149,7 @@ async fn an_exhausted_budget_is_not_overload_to_a_prediction_either() {
         }
         answered
     });
-    assert_eq!((answered.await.unwrap(), layer.shed_total()), (10_000, 0));
+    assert_eq!((answered.await.unwrap(), layer.snapshot().rejected), (10_000, 0));
 }
 
 // When there is no time.
@@ -163,11 +163,11 @@ async fn what_cannot_be_done_by_its_deadline_is_refused_at_once_and_told_when_to
     let ahead: Vec<_> = (0..4).map(|_| call(high(2))).collect();
     tokio::task::yield_now().await;
     // 8 s of work for two.
-    assert_eq!((layer.predicted_wait(), layer.in_flight()), (SECOND * 4, 4));
+    assert_eq!((layer.snapshot().predicted_wait, layer.snapshot().in_flight), (SECOND * 4, 4));
     let begun = Instant::now();
     let refused = call(high(1).within(SECOND * 9 / 2)).await.unwrap();
     assert_eq!(late(refused), (SECOND * 4, SECOND / 2));
-    assert_eq!((begun.elapsed(), layer.shed(Priority::High)), (Duration::ZERO, 1));
+    assert_eq!((begun.elapsed(), layer.snapshot().rejected_by_priority[Priority::High as usize]), (Duration::ZERO, 1));
     // As long as it said, and it is let in.
     sleep(SECOND / 2).await;
     for call in ahead {
@@ -180,14 +180,14 @@ async fn what_cannot_be_done_by_its_deadline_is_refused_at_once_and_told_when_to
     let (wait, _) = late(call(high(3).within(SECOND * 2)).await.unwrap());
     assert_eq!(wait, Duration::ZERO);
     other.await.unwrap().unwrap();
-    assert_eq!((layer.in_flight(), layer.predicted_wait()), (0, Duration::ZERO));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().predicted_wait), (0, Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
 async fn lower_priorities_are_refused_first_with_deadlines_and_without() {
     for deadline in [None, Some(SECOND * 11)] {
         let wait = if deadline.is_some() { SECOND * 100 } else { SECOND * 10 };
-        let layer = LoadShedLayer::predicting(wait).parallelism(1).parts(0.3, 0.6).estimate(exactly);
+        let layer = LoadShedLayer::predicting(wait).parallelism(1).max_wait_fractions(0.3, 0.6).estimate(exactly);
         let mut service = layer.layer(workers(1));
         let mut kept = Vec::new();
         let mut let_in = Vec::new();
@@ -211,10 +211,10 @@ async fn lower_priorities_are_refused_first_with_deadlines_and_without() {
         }
         // One runs; 3, 6 and 10 s of work ahead are allowed.
         assert_eq!(let_in, [4, 3, 4, 0, 0], "deadline {deadline:?}");
-        let shed = [Priority::Low, Priority::Normal, Priority::High].map(|priority| layer.shed(priority));
-        assert_eq!((shed, layer.shed_total()), ([36, 37, 16], 89));
+        let shed = layer.snapshot().rejected_by_priority;
+        assert_eq!((shed, layer.snapshot().rejected), ([36, 37, 16], 89));
         drop(kept);
-        assert_eq!((layer.in_flight(), layer.predicted_wait()), (0, Duration::ZERO));
+        assert_eq!((layer.snapshot().in_flight, layer.snapshot().predicted_wait), (0, Duration::ZERO));
     }
 }
 
@@ -234,7 +234,7 @@ async fn a_call_waits_with_the_service_that_was_polled_and_keeps_its_place() {
         second.map(|result| (result.is_ok(), begun.elapsed().as_secs())),
     );
     assert_eq!((first, second, third), ((true, 1), (true, 2), (true, 2)));
-    assert_eq!((watch.calls(), watch.in_use(), layer.in_flight()), (3, 0, 0));
+    assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().in_flight), (3, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,11 +246,11 @@ async fn a_call_that_was_let_in_by_mistake_is_refused_when_its_time_is_up() {
     for (time, expected) in [(SECOND * 60, 2), (SECOND, 1)] {
         let begun = Instant::now();
         late(service.clone().oneshot(Job::new(MILLI).within(time)).await);
-        assert_eq!((begun.elapsed().as_secs(), layer.in_flight()), (expected, 1));
+        assert_eq!((begun.elapsed().as_secs(), layer.snapshot().in_flight), (expected, 1));
     }
     running.abort();
     let _ = running.await;
-    assert_eq!(layer.in_flight(), 0);
+    assert_eq!(layer.snapshot().in_flight, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -279,7 +279,7 @@ async fn how_long_calls_take_is_learned_for_each_operation() {
     }
     let running = tokio::spawn(service.clone().oneshot(Job::new(SECOND).called("slow")));
     tokio::task::yield_now().await;
-    assert_eq!(layer.predicted_wait(), SECOND);
+    assert_eq!(layer.snapshot().predicted_wait, SECOND);
     // With 1 s ahead 1.5 s are enough for one and not for the other, of what a normal priority may use.
     late(service.clone().oneshot(Job::new(SECOND).called("slow").within(SECOND * 3 / 2)).await);
     service.clone().oneshot(Job::new(MILLI).called("quick").within(SECOND * 3 / 2)).await.unwrap();
@@ -318,7 +318,7 @@ async fn estimates_that_are_off_are_corrected() {
     }
     let running = tokio::spawn(service.clone().oneshot(Job::new(SECOND)));
     tokio::task::yield_now().await;
-    let wait = layer.predicted_wait().as_secs_f64();
+    let wait = layer.snapshot().predicted_wait.as_secs_f64();
     assert!((0.9..=1.0).contains(&wait), "{wait}");
     running.await.unwrap().unwrap();
 }
@@ -348,7 +348,7 @@ async fn twice_the_capacity(
     for call in calls {
         call.await.unwrap();
     }
-    assert_eq!((layer.in_flight(), layer.predicted_wait()), (0, Duration::ZERO));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().predicted_wait), (0, Duration::ZERO));
     [0, 1, 2].map(|outcome| outcomes[outcome].load(Ordering::SeqCst))
 }
 
@@ -367,7 +367,7 @@ async fn at_twice_the_capacity_nearly_all_that_is_done_is_done_in_time() {
             let said =
                 format!("{in_time} of {total} in time, {refused} refused, {late} late; {places} places, given {given}");
             assert!(in_time * 100 >= total * least && late * 100 <= total * most, "{said}");
-            let known = layer.running_at_a_time();
+            let known = layer.snapshot().parallelism;
             assert!(known.abs_diff(places) <= 1, "{known} for {places}");
         }
     }
@@ -390,13 +390,13 @@ async fn behind_a_queue_what_is_less_urgent_is_not_ahead() {
         sleep(SECOND / 2).await;
         let answered = urgent(SECOND * 2).await.is_ok();
         assert_eq!(answered, by_priority);
-        assert_eq!(layer.shed(Priority::High), u64::from(!by_priority));
+        assert_eq!(layer.snapshot().rejected_by_priority[Priority::High as usize], u64::from(!by_priority));
         // There is no time for two, though, nor for itself alone.
         assert!(urgent(SECOND * 3 / 2 - MILLI).await.is_err());
         for call in ahead {
             call.await.unwrap().unwrap();
         }
-        assert_eq!((layer.in_flight(), layer.predicted_wait()), (0, Duration::ZERO));
+        assert_eq!((layer.snapshot().in_flight, layer.snapshot().predicted_wait), (0, Duration::ZERO));
     }
 }
 
@@ -410,19 +410,19 @@ async fn a_burst_may_wait_for_longer_than_a_line_that_stands() {
     for one in burst {
         one.await.unwrap().unwrap();
     }
-    assert_eq!(layer.shed_total(), 0);
+    assert_eq!(layer.snapshot().rejected, 0);
     // Twice as many as can be done, for a while.
     let mut calls = Vec::new();
     for _ in 0..200 {
         calls.push(call(Priority::Normal));
         sleep(MILLI * 50).await;
     }
-    let wait = layer.predicted_wait();
+    let wait = layer.snapshot().predicted_wait;
     assert!(wait > MILLI * 600 && wait <= MILLI * 900, "{wait:?}");
     // It is not for those that matter the most.
     (0..5).for_each(|_| calls.push(call(Priority::High)));
     tokio::task::yield_now().await;
-    assert_eq!(layer.shed(Priority::High), 0);
+    assert_eq!(layer.snapshot().rejected_by_priority[Priority::High as usize], 0);
     let mut answered = 0;
     for call in calls {
         answered += usize::from(call.await.unwrap().is_ok());
@@ -438,14 +438,14 @@ async fn a_burst_may_wait_for_longer_than_a_line_that_stands() {
 #[test]
 fn parts_that_are_none_are_told() {
     for (low, normal) in [(-0.1, 0.5), (0.5, 1.1), (f64::NAN, 0.5)] {
-        std::panic::catch_unwind(|| LoadShedLayer::predicting(SECOND).parts(low, normal)).unwrap_err();
+        std::panic::catch_unwind(|| LoadShedLayer::predicting(SECOND).max_wait_fractions(low, normal)).unwrap_err();
     }
-    assert_eq!(LoadShedLayer::predicting(SECOND).parallelism(0).running_at_a_time(), 1);
+    assert_eq!(LoadShedLayer::predicting(SECOND).parallelism(0).snapshot().parallelism, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_further_in_is_known_of_where_it_is_told() {
-    let layer = LoadShedLayer::predicting(SECOND * 5).parallelism(1).answer_within(SECOND).estimate(exactly);
+    let layer = LoadShedLayer::predicting(SECOND * 5).parallelism(1).timeout(SECOND).estimate(exactly);
     let service = layer.layer(workers(1));
     let begun = Instant::now();
     let high = |millis| Job::of(Priority::High, MILLI * millis);

@@ -75,7 +75,7 @@ fn with_nothing_waiting_a_call_goes_straight_through_and_needs_no_runtime() {
         assert!(future.poll(&mut cx).is_ready());
     }
     assert_eq!((watch.calls(), watch.in_use()), (3, 0));
-    assert_eq!(layer.status(), Default::default());
+    assert_eq!(layer.snapshot(), Default::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,13 +90,13 @@ async fn the_higher_priority_is_next_and_in_it_the_earlier_deadline() {
     race.join("normal, due in 5 s", &mut service, due(request(Priority::Normal), 5)).await;
     race.join("high", &mut service, request(Priority::High)).await;
     tokio::time::sleep(SECOND).await;
-    assert_eq!([Priority::Low, Priority::Normal, Priority::High].map(|priority| layer.waiting(priority)), [1, 4, 1]);
+    assert_eq!(layer.snapshot().waiting_by_priority, [1, 4, 1]);
     assert_eq!(watch.calls(), 0);
     let order = race.order(holder).await;
     let expected =
         ["high", "normal, due in 5 s", "normal, due in 9 s", "normal, first", "normal, second", "low, due at once"];
     assert_eq!(order, expected);
-    assert_eq!((watch.in_use(), layer.status().waiting, layer.status().served), (0, 0, 6));
+    assert_eq!((watch.in_use(), layer.snapshot().waiting, layer.snapshot().served), (0, 0, 6));
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +130,7 @@ async fn tenants_take_turns_by_their_weights() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_urgent_calls_leaves_the_others_one_turn_in_seventeen_unless_strict() {
-    for (layer, place) in [(PriorityQueueLayer::new(64), 16), (PriorityQueueLayer::new(64).strict(), 40)] {
+    for (layer, place) in [(PriorityQueueLayer::new(64), 16), (PriorityQueueLayer::new(64).strict_priority(), 40)] {
         let (mut service, _, holder) = busy(&layer).await;
         let mut race = Race::default();
         race.join("low", &mut service, request(Priority::Low)).await;
@@ -156,7 +156,7 @@ async fn who_has_expired_goes_when_its_time_is_up_and_not_when_it_is_next() {
     assert!((SECOND * 2..SECOND * 2 + SECOND / 100).contains(&begun.elapsed()), "{:?}", begun.elapsed());
 
     tokio::time::sleep_until(begun + SECOND * 5 + SECOND / 100).await;
-    assert_eq!((layer.status().expired, layer.status().waiting), (2, 1));
+    assert_eq!((layer.snapshot().expired, layer.snapshot().waiting), (2, 1));
     let error = unpolled.await.unwrap_err();
     assert_eq!((error.kind(), error.retry_after()), (ErrorKind::DeadlineExceeded, None));
     assert_eq!(watch.calls(), 0);
@@ -169,14 +169,14 @@ async fn who_comes_too_late_does_not_wait() {
     let layer = PriorityQueueLayer::new(16);
     let (mut service, _, _holder) = busy(&layer).await;
     let late = wait(&mut service, due(request(Priority::High), 0)).await;
-    assert_eq!((layer.status().waiting, layer.status().reserved), (0, 0));
+    assert_eq!((layer.snapshot().waiting, layer.snapshot().reserved), (0, 0));
     assert_eq!(late.await.unwrap_err(), PriorityQueueError::Expired);
-    assert_eq!(layer.status().expired, 1);
+    assert_eq!(layer.snapshot().expired, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_could_not_be_answered_in_time_any_more_does_not_wait_until_its_deadline() {
-    let layer = PriorityQueueLayer::new(16).time_to_answer(SECOND * 3);
+    let layer = PriorityQueueLayer::new(16).min_service_time(SECOND * 3);
     let (mut service, watch, _holder) = busy(&layer).await;
     let begun = Instant::now();
     let late = wait(&mut service, due(request(Priority::High), 3)).await.await.unwrap_err();
@@ -186,12 +186,12 @@ async fn who_could_not_be_answered_in_time_any_more_does_not_wait_until_its_dead
     let later = wait(&mut service, due(request(Priority::High), 5)).await;
     assert_eq!(later.await.unwrap_err(), PriorityQueueError::Late { retry_after: None });
     assert!((SECOND * 2..SECOND * 2 + SECOND / 100).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-    assert_eq!((watch.calls(), layer.status().expired), (0, 2));
+    assert_eq!((watch.calls(), layer.snapshot().expired), (0, 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn it_learns_how_long_calls_take_and_gives_no_turn_to_who_would_be_late() {
-    let layer = PriorityQueueLayer::new(16).learn_time_to_answer();
+    let layer = PriorityQueueLayer::new(16).learn_service_times();
     let (probe, watch) = probe(1);
     let service = layer.layer(probe);
     let begun = Instant::now();
@@ -221,13 +221,13 @@ async fn it_learns_how_long_calls_take_and_gives_no_turn_to_who_would_be_late() 
     // As soon as that is so, which is two seconds before its deadline.
     assert_eq!(begun.elapsed().as_secs(), 1);
     running.await.unwrap().unwrap();
-    assert_eq!((watch.calls(), layer.status().expired), (4, 2));
+    assert_eq!((watch.calls(), layer.snapshot().expired), (4, 2));
 }
 
 /// A response that is a refusal comes sooner than an output would, and says nothing of how long that takes.
 #[tokio::test(start_paused = true)]
 async fn refused_calls_teach_nothing_of_how_long_calls_take() {
-    let layer = PriorityQueueLayer::new(64).learn_time_to_answer();
+    let layer = PriorityQueueLayer::new(64).learn_service_times();
     let service = layer.layer(probe(1).0);
     let long = || Request { act: Act::Take(SECOND * 2), ..request(Priority::Normal) };
     let mut learned = tokio::task::JoinSet::new();
@@ -253,7 +253,7 @@ async fn refused_calls_teach_nothing_of_how_long_calls_take() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_learned_while_it_waits_counts_when_it_is_its_turn() {
-    let layer = PriorityQueueLayer::new(64).learn_time_to_answer();
+    let layer = PriorityQueueLayer::new(64).learn_service_times();
     let (probe, watch) = probe(1);
     let service = layer.layer(probe);
     // All come before anything is known: the third would begin with 200 ms left.
@@ -272,7 +272,7 @@ async fn what_is_learned_while_it_waits_counts_when_it_is_its_turn() {
     }
     assert_eq!(kinds[..2], [None, None]);
     assert!(kinds[2..].iter().all(|&kind| kind == Some(ErrorKind::Overloaded)), "{kinds:?}");
-    assert_eq!((watch.calls(), layer.status().expired), (2, 38));
+    assert_eq!((watch.calls(), layer.snapshot().expired), (2, 38));
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,8 +296,8 @@ async fn a_full_queue_refuses_whoever_matters_least() {
     assert!(matches!(lower.await.unwrap_err(), PriorityQueueError::Displaced { .. }));
     let highest = wait(&mut service, request(Priority::High)).await;
     assert!(matches!(normal.await.unwrap_err(), PriorityQueueError::Displaced { .. }));
-    let status = layer.status();
-    assert_eq!((status.waiting, status.refused, status.displaced, status.reserved), (3, 1, 3, 0));
+    let snapshot = layer.snapshot();
+    assert_eq!((snapshot.waiting, snapshot.rejected, snapshot.displaced, snapshot.reserved), (3, 1, 3, 0));
 
     // Now nobody would find room, and it says so.
     let (wakes, waker) = Wakes::new();
@@ -309,8 +309,8 @@ async fn a_full_queue_refuses_whoever_matters_least() {
     drop(service);
     let (higher, highest) = tokio::join!(higher, highest);
     assert!(higher.is_ok() && highest.is_ok());
-    let status = layer.status();
-    assert_eq!((status.waiting, status.reserved, status.waiting_bytes), (0, 0, 0));
+    let snapshot = layer.snapshot();
+    assert_eq!((snapshot.waiting, snapshot.reserved, snapshot.waiting_bytes), (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -336,7 +336,7 @@ async fn no_tenant_keeps_the_others_out_by_filling_the_queue() {
     let flood = futures::future::join_all(flood).await.into_iter().map(Result::unwrap).collect();
     let others = futures::future::join_all(others).await.into_iter().map(Result::unwrap).collect();
     assert_eq!((served(flood), served(others)), (5, 5));
-    assert_eq!((layer.status().displaced, layer.status().refused), (5, 2));
+    assert_eq!((layer.snapshot().displaced, layer.snapshot().rejected), (5, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -350,7 +350,7 @@ async fn a_refusal_says_when_those_before_it_will_be_served() {
     drop(holder);
     // Each takes 10 ms. Three have had their turn, and one waits when four more come.
     tokio::time::sleep(Duration::from_millis(25)).await;
-    assert_eq!(layer.waiting(Priority::Normal), 1);
+    assert_eq!(layer.snapshot().waiting_by_priority[Priority::Normal as usize], 1);
     for _ in 0..3 {
         waiting.spawn(wait(&mut service, request(Priority::Normal)).await);
     }
@@ -360,7 +360,7 @@ async fn a_refusal_says_when_those_before_it_will_be_served() {
     assert!((0.050..0.060).contains(&after), "{after}");
     // Of those only the high ones are before a high one.
     let high = wait(&mut service, request(Priority::High)).await;
-    assert_eq!((layer.waiting(Priority::High), layer.status().displaced), (1, 1));
+    assert_eq!((layer.snapshot().waiting_by_priority[Priority::High as usize], layer.snapshot().displaced), (1, 1));
     drop(high);
     while let Some(done) = waiting.join_next().await {
         if let Err(error) = done.unwrap() {
@@ -378,18 +378,18 @@ async fn what_waits_is_bounded_in_bytes_as_well() {
     for _ in 0..4 {
         small.push(wait(&mut service, sized(Priority::Low, 200)).await);
     }
-    assert_eq!(layer.status().waiting_bytes, 800);
+    assert_eq!(layer.snapshot().waiting_bytes, 800);
     // A second high one would not fit even if all the low ones left, so none is sent away for it.
     let high = wait(&mut service, sized(Priority::High, 300)).await;
-    assert_eq!((layer.status().waiting_bytes, layer.status().displaced), (900, 1));
+    assert_eq!((layer.snapshot().waiting_bytes, layer.snapshot().displaced), (900, 1));
     let refused = wait(&mut service, sized(Priority::High, 701)).await.await.unwrap_err();
     assert!(matches!(refused, PriorityQueueError::Full { .. }));
-    assert_eq!((layer.status().waiting_bytes, layer.status().displaced), (900, 1));
+    assert_eq!((layer.snapshot().waiting_bytes, layer.snapshot().displaced), (900, 1));
     // One that takes what two and more have.
     let large = wait(&mut service, sized(Priority::Normal, 700)).await;
-    assert_eq!((layer.status().waiting_bytes, layer.status().displaced), (1000, 4));
+    assert_eq!((layer.snapshot().waiting_bytes, layer.snapshot().displaced), (1000, 4));
     drop((high, large, small, holder));
-    assert_eq!(layer.status().waiting_bytes, 0);
+    assert_eq!(layer.snapshot().waiting_bytes, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -405,7 +405,7 @@ async fn whoever_would_rather_wait_than_be_refused_finds_it_not_ready() {
     let third = async { wait(&mut service, request(Priority::Low)).await.await };
     let (first, second, third) = tokio::join!(first, second, third);
     assert!(first.is_ok() && second.is_ok() && third.is_ok());
-    assert_eq!((layer.status().refused, layer.status().displaced, watch.calls(), watch.in_use()), (0, 0, 3, 0));
+    assert_eq!((layer.snapshot().rejected, layer.snapshot().displaced, watch.calls(), watch.in_use()), (0, 0, 3, 0));
     assert!(wakes.count() <= 1);
 }
 
@@ -419,9 +419,9 @@ async fn a_caller_that_leaves_gives_its_place_and_its_turn_to_the_next() {
     drop(holder);
     tokio::time::sleep(SECOND).await;
     // It has been given the inner service, and nobody polls it.
-    assert_eq!((watch.calls(), watch.in_use(), layer.status().waiting), (0, 1, 1));
+    assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().waiting), (0, 1, 1));
     drop(leaves);
-    assert_eq!((watch.in_use(), layer.status().waiting), (1, 0), "handed on at once, with its readiness");
+    assert_eq!((watch.in_use(), layer.snapshot().waiting), (1, 0), "handed on at once, with its readiness");
     stays.await.unwrap();
     assert_eq!((watch.calls(), watch.in_use()), (1, 0));
 
@@ -433,7 +433,7 @@ async fn a_caller_that_leaves_gives_its_place_and_its_turn_to_the_next() {
     drop(only);
     drop(holder);
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!((watch.in_use(), layer.status().waiting, layer.status().reserved), (0, 0, 0));
+    assert_eq!((watch.in_use(), layer.snapshot().waiting, layer.snapshot().reserved), (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -452,7 +452,7 @@ async fn a_caller_that_does_not_poll_holds_up_nobody_else() {
     }
     drop(holders);
     assert!(others.join_all().await.iter().all(Result::is_ok));
-    assert_eq!((watch.in_use(), layer.status().waiting), (1, 0), "the one place that it was given");
+    assert_eq!((watch.in_use(), layer.snapshot().waiting), (1, 0), "the one place that it was given");
     unpolled.await.unwrap();
     assert_eq!(watch.in_use(), 0);
 }
@@ -471,7 +471,7 @@ async fn where_readiness_fails_every_call_has_an_error_of_its_own() {
     for result in waiting.join_all().await {
         assert_eq!(result.unwrap_err(), PriorityQueueError::Inner(ProbeError(ErrorKind::Unavailable)));
     }
-    assert_eq!((watch.in_use(), layer.status().waiting), (0, 0));
+    assert_eq!((watch.in_use(), layer.snapshot().waiting), (0, 0));
 }
 
 /// Pending until it is told to panic or to be ready.
@@ -532,7 +532,7 @@ async fn where_its_task_ends_all_that_wait_are_told_and_the_next_call_starts_ano
         assert_eq!((error.kind(), error), (ErrorKind::Unavailable, PriorityQueueError::Stopped));
     }
     assert_eq!(unpolled.await.unwrap_err(), PriorityQueueError::Stopped);
-    assert_eq!((layer.status().waiting, layer.status().reserved), (0, 0));
+    assert_eq!((layer.snapshot().waiting, layer.snapshot().reserved), (0, 0));
 
     inner.tell(&inner.panics, false);
     let next = tokio::spawn(service.ready().await.unwrap().call(Plain));
@@ -579,8 +579,8 @@ async fn a_burst_from_one_task_is_not_taken_for_a_full_machine() {
     for call in calls {
         call.await.unwrap();
     }
-    let status = layer.status();
-    assert_eq!((status.refused, status.displaced, status.served, status.waiting), (0, 0, 0, 0));
+    let snapshot = layer.snapshot();
+    assert_eq!((snapshot.rejected, snapshot.displaced, snapshot.served, snapshot.waiting), (0, 0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -591,7 +591,7 @@ async fn a_layer_around_several_services_is_one_bound_and_one_count() {
     let mut third = second.clone();
     let on_first = wait(&mut first, request(Priority::Normal)).await;
     let on_second = wait(&mut second, request(Priority::Normal)).await;
-    assert_eq!(layer.waiting(Priority::Normal), 2);
+    assert_eq!(layer.snapshot().waiting_by_priority[Priority::Normal as usize], 2);
     let refused = wait(&mut third, request(Priority::Normal)).await.await.unwrap_err();
     assert!(matches!(refused, PriorityQueueError::Full { .. }));
     drop(on_first);
@@ -643,8 +643,12 @@ async fn under_load_from_two_threads_every_call_has_one_outcome_and_the_books_ar
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(outcomes.iter().sum::<u64>(), 6400);
     assert!(outcomes[0] > 0, "{outcomes:?}");
-    let status = layer.status();
+    let snapshot = layer.snapshot();
     // Whoever left may have been told just then.
-    assert!(status.refused >= outcomes[1] && status.displaced >= outcomes[2] && status.expired >= outcomes[3]);
-    assert_eq!((status.waiting, status.waiting_bytes, status.reserved, watch.in_use()), (0, 0, 0, 0), "{outcomes:?}");
+    assert!(snapshot.rejected >= outcomes[1] && snapshot.displaced >= outcomes[2] && snapshot.expired >= outcomes[3]);
+    assert_eq!(
+        (snapshot.waiting, snapshot.waiting_bytes, snapshot.reserved, watch.in_use()),
+        (0, 0, 0, 0),
+        "{outcomes:?}"
+    );
 }

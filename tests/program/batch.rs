@@ -64,7 +64,7 @@ async fn requests_of_both_protocols_share_a_run_and_what_is_wrong_fails_alone() 
         ("kernel_batch_runs_total", 1.0),
         ("kernel_batch_requests_total", 8.0),
         ("kernel_batch_expired_total", 0.0),
-        ("kernel_batch_left_total", 0.0),
+        ("kernel_batch_cancelled_total", 0.0),
         ("kernel_batch_waiting", 0.0),
         ("kernel_batch_capacity", 64.0),
         (r#"kernel_batch_size_sum{operation="linalg/saxpy",backend="CPU"}"#, 64.0),
@@ -89,7 +89,7 @@ fn who_is_late_or_has_left_is_not_in_the_run_and_is_counted() {
     });
     let (_, page) = server.get("/metrics");
     // Its timeout dropped it before the run was sent.
-    assert_eq!(figure(&page, "kernel_batch_left_total"), Some(1.0), "{page}");
+    assert_eq!(figure(&page, "kernel_batch_cancelled_total"), Some(1.0), "{page}");
     assert_eq!(figure(&page, "kernel_batch_requests_total"), Some(8.0), "{page}");
 }
 

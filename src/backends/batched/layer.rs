@@ -7,7 +7,7 @@ use super::{Batched, Batches};
 use crate::backends::Local;
 use crate::backends::worker_pool::Profile;
 use crate::layers::BatchLayer;
-use crate::middleware::batch::{BatchStats, Join};
+use crate::middleware::batch::{BatchPolicy, BatchSnapshot};
 use crate::service::{BackendKind, Job, KernelError, KernelResponse, SharedRun};
 
 /// Has requests share runs of a backend. See the [module](super).
@@ -34,9 +34,9 @@ impl BatchedLayer {
     /// the next when it has ended one, and what comes meanwhile shares those after them.
     pub fn for_lanes(lanes: usize) -> Self {
         let batch = BatchLayer::new(REQUESTS)
-            .with_join(SameRun { inline: INLINE, gain: Gain::Anywhere })
+            .with_policy(SameRun { inline: INLINE, gain: Gain::Anywhere })
             .max_weight(WEIGHT)
-            .in_flight(runs(lanes))
+            .max_in_flight(runs(lanes))
             .capacity(CAPACITY);
         Self { batch }
     }
@@ -71,7 +71,7 @@ impl BatchedLayer {
     /// With so many runs of one kernel under way at one time.
     #[must_use]
     pub fn in_flight(self, runs: usize) -> Self {
-        Self { batch: self.batch.in_flight(runs) }
+        Self { batch: self.batch.max_in_flight(runs) }
     }
 
     /// With runs that wait for more requests though there is a lane for them, for up to so long. Default: they do not.
@@ -87,8 +87,8 @@ impl BatchedLayer {
     }
 
     /// What waits and what has been sent.
-    pub fn stats(&self) -> BatchStats {
-        self.batch.stats()
+    pub fn stats(&self) -> BatchSnapshot {
+        self.batch.snapshot()
     }
 }
 
@@ -140,7 +140,7 @@ impl SameRun {
     }
 }
 
-impl Join<Job> for SameRun {
+impl BatchPolicy<Job> for SameRun {
     type Key = Key;
 
     fn key(&self, job: &mut Job) -> Option<Key> {

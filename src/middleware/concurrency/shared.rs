@@ -1,79 +1,140 @@
-//! What all services of one layer share, and what a running call holds of it.
+//! What the services of one layer share, and the permit of a call.
 
 use std::sync::Arc;
+use std::task::Waker;
 
-use super::gate::Gate;
-use super::limit::{Begin, End, Limit};
+use super::limit::{FinishCall, Limit, StartCall};
+use super::permits::{self, Permits, QueuePosition, TenantId};
 
-/// Places to run, so many at a time.
-pub(super) trait Places {
-    /// What is known of who has a place.
-    type Held: Copy;
-
-    /// Gives a place back.
-    fn leave(&self, held: Self::Held);
-    /// From now on there are so many. Too many that are inside stay until they leave.
-    fn resize(&self, limit: usize);
-    /// Lets in those who wait and for whom there is room.
-    fn let_in(&self);
-    fn limit(&self) -> usize;
-    fn inside(&self) -> usize;
-    fn waiting(&self) -> usize;
+/// The state of a concurrency limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConcurrencySnapshot {
+    /// Calls that may run at a time.
+    pub limit: usize,
+    /// Permits in use: by calls that run, and by services that are ready and have not been called.
+    pub in_flight: usize,
+    /// Services or calls that wait for a permit.
+    pub waiting: usize,
 }
 
 #[derive(Debug)]
-pub(super) struct Shared<L, P = Gate> {
-    pub(super) places: P,
+pub(super) struct Shared<L> {
+    pub(super) permits: Permits,
     pub(super) limit: L,
 }
 
-impl<L: Limit, P: Places> Shared<L, P> {
-    /// A call begins at a place that is held.
-    #[inline]
-    pub(super) fn begin<R>(self: &Arc<Self>, held: P::Held, request: &R) -> Running<L, P>
-    where
-        L: Begin<R>,
-    {
-        let mark = self.limit.begin(request, || self.places.inside());
-        Running { shared: Arc::clone(self), held, mark: Some(mark) }
+/// Result of [`Shared::acquire`].
+#[derive(Debug)]
+pub(super) enum Acquired<L> {
+    Permit(Permit<L>),
+    Waiting(Waiter<L>),
+    Full { waiting: usize },
+}
+
+impl<L> Shared<L> {
+    pub(super) fn new(permits: Permits, limit: L) -> Arc<Self> {
+        Arc::new(Self { permits, limit })
+    }
+
+    /// Takes a permit, or else a position in the queue.
+    pub(super) fn acquire(self: &Arc<Self>, tenant: Option<&Arc<str>>) -> Acquired<L> {
+        match self.permits.acquire(tenant) {
+            permits::Acquired::Permit(tenant) => Acquired::Permit(Permit { shared: Arc::clone(self), tenant }),
+            permits::Acquired::Waiting(position) => {
+                Acquired::Waiting(Waiter { shared: Arc::clone(self), position: Some(position) })
+            }
+            permits::Acquired::Full { waiting } => Acquired::Full { waiting },
+        }
+    }
+
+    /// Sets the limit, and lets those who wait run if there is room for them now.
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.permits.resize(limit);
+        self.permits.grant();
+    }
+
+    pub(super) fn snapshot(&self) -> ConcurrencySnapshot {
+        let (limit, in_flight, waiting) = self.permits.counts();
+        ConcurrencySnapshot { limit, in_flight, waiting }
     }
 }
 
-/// A place that a call runs in. Dropped before the call's [end](Self::end), it counts as a call that was cancelled.
+/// A permit to run, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Running<L: Limit, P: Places = Gate> {
-    shared: Arc<Shared<L, P>>,
-    held: P::Held,
-    /// `None` once the end has been told.
+pub(super) struct Permit<L> {
+    shared: Arc<Shared<L>>,
+    tenant: TenantId,
+}
+
+impl<L> Permit<L> {
+    /// Starts a call with this permit.
+    pub(super) fn start<R>(self, request: &R) -> RunningCall<L>
+    where
+        L: StartCall<R>,
+    {
+        let mark = self.shared.limit.start(request, &self.shared.permits);
+        RunningCall { permit: self, mark: Some(mark) }
+    }
+}
+
+impl<L> Drop for Permit<L> {
+    fn drop(&mut self) {
+        self.shared.permits.release(self.tenant);
+    }
+}
+
+/// A position in the queue, given up when it is dropped.
+#[derive(Debug)]
+pub(super) struct Waiter<L> {
+    shared: Arc<Shared<L>>,
+    /// `None` once the permit has been taken.
+    position: Option<QueuePosition>,
+}
+
+impl<L> Waiter<L> {
+    /// Returns the permit if it has been granted; otherwise `waker` is woken when it is.
+    pub(super) fn poll(&mut self, waker: &Waker) -> Option<Permit<L>> {
+        let tenant = self.shared.permits.poll(self.position?, waker)?;
+        self.position = None;
+        Some(Permit { shared: Arc::clone(&self.shared), tenant })
+    }
+}
+
+impl<L> Drop for Waiter<L> {
+    fn drop(&mut self) {
+        if let Some(position) = self.position {
+            self.shared.permits.cancel(position);
+        }
+    }
+}
+
+/// The permit of a running call. Dropped before it has [finished](Self::finish), the call counts as cancelled.
+#[derive(Debug)]
+pub(super) struct RunningCall<L: Limit> {
+    permit: Permit<L>,
+    /// `None` once the call has finished.
     mark: Option<L::Mark>,
 }
 
-impl<L: Limit, P: Places> Running<L, P> {
-    /// The call has ended so.
-    #[inline]
-    pub(super) fn end<T, E>(mut self, result: &Result<T, E>)
+impl<L: Limit> RunningCall<L> {
+    /// Records how the call ended, and gives the permit back.
+    pub(super) fn finish<T, E>(mut self, result: &Result<T, E>)
     where
-        L: End<T, E>,
+        L: FinishCall<T, E>,
     {
-        let shared = &self.shared;
+        let shared = &self.permit.shared;
         if let Some(mark) = self.mark.take() {
-            shared.limit.end(mark, result, |limit| shared.places.resize(limit));
-            if L::CHANGES {
-                shared.places.let_in();
-            }
+            shared.limit.finish(mark, result, &shared.permits);
         }
     }
 }
 
-impl<L: Limit, P: Places> Drop for Running<L, P> {
-    #[inline]
+impl<L: Limit> Drop for RunningCall<L> {
     fn drop(&mut self) {
-        if L::CHANGES
-            && let Some(mark) = self.mark.take()
-        {
-            self.shared.limit.cancelled(mark, |limit| self.shared.places.resize(limit));
-            self.shared.places.let_in();
+        let shared = &self.permit.shared;
+        if let Some(mark) = self.mark.take() {
+            shared.limit.cancelled(mark, &shared.permits);
         }
-        self.shared.places.leave(self.held);
     }
 }

@@ -6,22 +6,22 @@ use std::hash::Hash;
 /// Decides which requests may share a call, and how much of a batch each takes up.
 ///
 /// [`BatchLayer::by_key`](super::BatchLayer::by_key) and [`BatchLayer::weigh`](super::BatchLayer::weigh) make one of closures.
-pub trait Join<R> {
-    /// Requests of one key may share a call. It is kept while a batch of it waits or runs.
+pub trait BatchPolicy<R> {
+    /// Requests with the same key may share a call. It is kept while a batch of it waits or runs.
     type Key: Hash + Eq + Clone;
 
-    /// The key of a request; `None` where it is to be run by itself. Asked once, in `call`, so it must not take long.
+    /// Returns the key of a request; `None` if it is to be called by itself. Runs once, in `call`, so it must be quick.
     fn key(&self, request: &mut R) -> Option<Self::Key>;
 
-    /// How much of a batch's weight the request takes up. Asked after its key.
+    /// Returns how much of a batch's weight the request takes up. Runs after [`key`](Self::key).
     fn weight(&self, request: &R) -> u64;
 }
 
-/// All requests may share a call, and none weighs anything.
+/// All requests may share a call, and none has a weight.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Together;
+pub struct SingleKey;
 
-impl<R> Join<R> for Together {
+impl<R> BatchPolicy<R> for SingleKey {
     type Key = ();
 
     fn key(&self, _: &mut R) -> Option<()> {
@@ -33,11 +33,11 @@ impl<R> Join<R> for Together {
     }
 }
 
-/// Requests of one key, as a closure tells it, may share a call.
+/// Requests for which a closure returns the same key may share a call.
 #[derive(Clone, Copy)]
 pub struct ByKey<F>(pub(super) F);
 
-impl<R, K, F> Join<R> for ByKey<F>
+impl<R, K, F> BatchPolicy<R> for ByKey<F>
 where
     F: Fn(&R) -> Option<K>,
     K: Hash + Eq + Clone,
@@ -53,18 +53,18 @@ where
     }
 }
 
-/// As another decides, with the weight that a closure tells.
+/// The keys of another policy, with weights from a closure.
 #[derive(Clone, Copy)]
-pub struct Weighed<J, F>(pub(super) J, pub(super) F);
+pub struct Weighted<P, F>(pub(super) P, pub(super) F);
 
-impl<R, J, F> Join<R> for Weighed<J, F>
+impl<R, P, F> BatchPolicy<R> for Weighted<P, F>
 where
-    J: Join<R>,
+    P: BatchPolicy<R>,
     F: Fn(&R) -> u64,
 {
-    type Key = J::Key;
+    type Key = P::Key;
 
-    fn key(&self, request: &mut R) -> Option<J::Key> {
+    fn key(&self, request: &mut R) -> Option<P::Key> {
         self.0.key(request)
     }
 
@@ -79,8 +79,8 @@ impl<F> fmt::Debug for ByKey<F> {
     }
 }
 
-impl<J: fmt::Debug, F> fmt::Debug for Weighed<J, F> {
+impl<P: fmt::Debug, F> fmt::Debug for Weighted<P, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Weighed").field(&self.0).finish_non_exhaustive()
+        f.debug_tuple("Weighted").field(&self.0).finish_non_exhaustive()
     }
 }
