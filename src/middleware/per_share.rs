@@ -1,4 +1,4 @@
-//! A value learned for each operation: one over all calls, and one for each of a bounded number of
+//! Times learned from the calls of each operation: one over all calls, and one for each of a bounded number of
 //! [shares](crate::request::Share).
 //!
 //! Calls of one tenant can take a thousand times as long as another tenant's calls of the same operation, so what is
@@ -7,9 +7,91 @@
 use std::collections::VecDeque;
 
 use crate::request::Share;
+use crate::request::operation_table::{OperationIndex, OperationTable, to_keep};
 use crate::sync::Mutex;
 
-/// Shares with a value of their own. A further share replaces the oldest one.
+/// A statistic of how long calls take. The default knows nothing.
+pub(super) trait LearnedTime: Copy + Default {
+    /// Learns from a call, in nanoseconds.
+    fn observe(&mut self, nanos: u64);
+
+    /// Lowers the value, after a call was rejected because of it: if it is too high, no call may come to correct it.
+    fn decay(&mut self);
+}
+
+/// Operations with an entry of their own.
+pub(super) const MAX_OPERATIONS: usize = 512;
+
+/// What is learned of each operation, and of all calls.
+#[derive(Debug)]
+pub(super) struct OperationTimes<T> {
+    operations: OperationTable<PerShare<T>>,
+    overall: Mutex<T>,
+}
+
+/// The operation of a call.
+#[derive(Debug)]
+pub(super) enum Operation {
+    /// Has an entry.
+    Known(OperationIndex),
+    /// Gets an entry once a call has succeeded, as names come from clients.
+    New(Box<str>),
+    /// Gets no entry, as there are too many.
+    Unlisted,
+}
+
+impl<T: LearnedTime> OperationTimes<T> {
+    pub(super) fn new() -> Self {
+        Self { operations: OperationTable::new(MAX_OPERATIONS), overall: Mutex::default() }
+    }
+
+    pub(super) fn operation(&self, name: &str) -> Operation {
+        match self.operations.find(name) {
+            Some((index, _)) => Operation::Known(index),
+            None if self.operations.is_full() => Operation::Unlisted,
+            None => Operation::New(to_keep(name).into()),
+        }
+    }
+
+    /// Returns what is known of an operation. It may have got its entry since the call arrived.
+    pub(super) fn get(&self, operation: &Operation) -> Option<&PerShare<T>> {
+        match operation {
+            Operation::Known(index) => Some(&self.operations[*index]),
+            Operation::New(name) => self.operations.find(name).map(|(_, times)| times),
+            Operation::Unlisted => None,
+        }
+    }
+
+    /// Returns what is known of all calls.
+    pub(super) fn overall(&self) -> T {
+        *self.overall.lock()
+    }
+
+    /// Creates the entry of an operation if it is new.
+    pub(super) fn insert(&self, operation: &Operation) {
+        if let Operation::New(name) = operation {
+            self.operations.find_or_insert(name, PerShare::default);
+        }
+    }
+
+    /// Learns from a call, in nanoseconds.
+    pub(super) fn observe(&self, operation: &Operation, share: Share, nanos: u64) {
+        self.overall.lock().observe(nanos);
+        if let Some(times) = self.get(operation) {
+            times.observe(share, |time| time.observe(nanos));
+        }
+    }
+
+    /// Lowers what calls like one that was rejected are expected to take.
+    pub(super) fn decay(&self, operation: &Operation, share: Share) {
+        match self.get(operation) {
+            Some(times) => times.update(share, T::decay),
+            None => self.overall.lock().decay(),
+        }
+    }
+}
+
+/// Shares with an entry of their own. A further share replaces the oldest one.
 const MAX_SHARES: usize = 32;
 
 /// A value over all shares, and one each for the last [`MAX_SHARES`] shares.

@@ -25,7 +25,7 @@ fn take(time: Duration) -> Request {
 }
 
 /// The permits and the waiting calls of a tenant.
-fn tenant<L>(layer: &FairLayer<L>, name: &str) -> (usize, usize) {
+fn tenant(layer: &FairLayer, name: &str) -> (usize, usize) {
     let snapshot = layer.tenant_snapshot(Some(name));
     (snapshot.in_flight, snapshot.waiting)
 }
@@ -38,7 +38,7 @@ fn is_ready<S: Service<Request>>(service: &mut S, waker: &Waker) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_services_of_a_layer_and_of_its_clones_share_the_places() {
+async fn all_services_of_a_layer_and_of_its_clones_share_the_permits() {
     let (probe, _) = probe(8);
     let layer = ConcurrencyLayer::new(2);
     let mut services = [layer.layer(probe.clone()), layer.clone().layer(probe.clone()), layer.layer(probe)];
@@ -51,7 +51,7 @@ async fn all_services_of_a_layer_and_of_its_clones_share_the_places() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_served_in_order_and_one_place_wakes_one() {
+async fn waiters_are_served_in_order_and_one_permit_wakes_one() {
     let (probe, _) = probe(8);
     let layer = ConcurrencyLayer::new(1);
     let mut holder = layer.layer(probe);
@@ -64,7 +64,7 @@ async fn who_waits_is_served_in_order_and_one_place_wakes_one() {
             (service, wakes)
         })
         .collect();
-    // One in the middle leaves.
+    // One in the middle is cancelled.
     waiting.remove(7);
     assert_eq!(layer.snapshot().waiting, 19);
     drop(holder);
@@ -72,7 +72,7 @@ async fn who_waits_is_served_in_order_and_one_place_wakes_one() {
         let woken: Vec<_> = waiting.iter().map(|(_, wakes)| wakes.count()).collect();
         let expected: Vec<_> = (0..waiting.len()).map(|other| usize::from(other <= number)).collect();
         assert_eq!(woken, expected);
-        // Whoever comes now does not get in before those who wait, nor does one who waits further behind.
+        // A new service does not get a permit before those that wait, nor does one further behind.
         assert!(!is_ready(&mut waiting[0].0.clone(), Waker::noop()));
         if let Some((later, _)) = waiting.get_mut(number + 1) {
             assert!(!is_ready(later, Waker::noop()));
@@ -88,7 +88,7 @@ async fn who_waits_is_served_in_order_and_one_place_wakes_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_for_one_who_leaves_goes_to_the_next() {
+async fn a_permit_for_a_cancelled_waiter_goes_to_the_next() {
     let (probe, _) = probe(8);
     let layer = ConcurrencyLayer::new(1);
     let mut holder = layer.layer(probe);
@@ -98,7 +98,7 @@ async fn a_place_for_one_who_leaves_goes_to_the_next() {
     assert!(!is_ready(&mut first, Waker::noop()) && !is_ready(&mut second, &waker));
     drop(holder);
     assert_eq!(wakes.count(), 0);
-    // It has been handed the place, and does not come to see.
+    // It has been granted the permit, and is not polled.
     drop(first);
     assert_eq!(wakes.count(), 1);
     assert!(is_ready(&mut second, &waker));
@@ -134,7 +134,7 @@ async fn the_limit_changes_while_calls_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_reserved_for_a_service_whose_readiness_fails_is_given_back() {
+async fn a_permit_reserved_for_a_service_whose_readiness_fails_is_given_back() {
     let (probe, watch) = probe(1);
     let layer = ConcurrencyLayer::new(1);
     let mut service = layer.layer(probe);
@@ -144,7 +144,7 @@ async fn a_place_reserved_for_a_service_whose_readiness_fails_is_given_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_gives_the_place_back() {
+async fn a_panic_gives_the_permit_back() {
     let (probe, _) = probe(2);
     let layer = ConcurrencyLayer::new(1);
     let service = layer.layer(probe);
@@ -161,7 +161,7 @@ async fn a_call_without_readiness_panics() {
 }
 
 #[tokio::test]
-async fn a_burst_that_uses_up_the_budget_of_its_task_finds_all_places() {
+async fn a_burst_that_uses_up_the_budget_of_its_task_finds_all_permits() {
     let layer = ConcurrencyLayer::new(10_000);
     let idle = tower::service_fn(|_: Request| std::future::ready(Ok::<_, ProbeError>(())));
     let service = layer.layer(idle);
@@ -187,7 +187,7 @@ impl Drop for Running {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn never_more_run_than_may_and_all_get_their_turn_while_the_limit_changes() {
+async fn the_limit_holds_and_all_calls_run_while_it_changes() {
     let layer = ConcurrencyLayer::new(4);
     let running = Arc::new(AtomicUsize::new(0));
     let most = Arc::new(AtomicUsize::new(0));
@@ -293,8 +293,8 @@ fn the_gradient_falls_with_the_latency_and_comes_back_with_it() {
 }
 
 #[test]
-fn ranges_that_hold_nothing_are_told() {
-    #[expect(clippy::reversed_empty_ranges, reason = "it is what is refused")]
+fn empty_ranges_panic() {
+    #[expect(clippy::reversed_empty_ranges, reason = "it is what is rejected")]
     let empty = 5..=4;
     std::panic::catch_unwind(|| Aimd::new(4).range(empty)).unwrap_err();
     std::panic::catch_unwind(|| Gradient::new(4).range(0..=4)).unwrap_err();
@@ -337,8 +337,8 @@ async fn a_call_dropped_after_its_deadline_is_a_sign_of_overload_and_one_before_
 }
 
 #[tokio::test(start_paused = true)]
-async fn aimd_finds_what_a_service_that_refuses_can_take() {
-    // It refuses the ninth at a time.
+async fn aimd_finds_the_capacity_of_a_service_that_rejects_calls() {
+    // It rejects the ninth at a time.
     let inside = Arc::new(AtomicUsize::new(0));
     let service = tower::service_fn(move |_: http::Request<()>| {
         let inside = Arc::clone(&inside);
@@ -375,7 +375,7 @@ async fn aimd_finds_what_a_service_that_refuses_can_take() {
 // Tenants.
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_alone_has_the_whole_machine_and_shares_it_as_others_come() {
+async fn a_single_tenant_has_all_permits_and_shares_them_as_others_come() {
     let (probe, watch) = probe(16);
     let layer = ConcurrencyLayer::new(4).per_tenant(SECOND * 60, 1000);
     let service = layer.layer(probe);
@@ -413,7 +413,7 @@ async fn a_tenant_alone_has_the_whole_machine_and_shares_it_as_others_come() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tenants_take_turns_where_there_are_fewer_places_than_tenants() {
+async fn tenants_take_turns_if_there_are_fewer_permits_than_tenants() {
     let (probe, _) = probe(4);
     let layer = ConcurrencyLayer::new(1).per_tenant(SECOND * 600, 1000);
     let service = layer.layer(probe);
@@ -430,7 +430,7 @@ async fn tenants_take_turns_where_there_are_fewer_places_than_tenants() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_tenant_fills_the_waiting_room() {
+async fn no_tenant_fills_the_queue() {
     let (probe, watch) = probe(8);
     let layer = ConcurrencyLayer::new(1).per_tenant(SECOND * 60, 10);
     let mut service = layer.layer(probe);
@@ -503,7 +503,7 @@ async fn a_waiting_call_waits_for_readiness_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_for_a_call_that_is_dropped_goes_to_the_next_whoever_it_is() {
+async fn a_permit_for_a_dropped_call_goes_to_the_next_of_any_tenant() {
     let (probe, _) = probe(8);
     let layer = ConcurrencyLayer::new(1).per_tenant(SECOND * 5, 8);
     let mut service = layer.layer(probe);

@@ -26,7 +26,7 @@ fn due(request: Request, seconds: u64) -> Request {
     Request { deadline: Some((Instant::now() + SECOND * seconds as u32).into_std()), ..request }
 }
 
-/// A queue before a probe with one place, and who holds that place.
+/// A queue around a probe with one permit, and the service that holds it.
 async fn busy(layer: &PriorityQueueLayer) -> (PriorityQueue<Probe>, Watch, Probe) {
     let (probe, watch) = probe(1);
     let mut holder = probe.clone();
@@ -39,7 +39,7 @@ async fn wait(service: &mut PriorityQueue<Probe>, request: Request) -> ResponseF
     service.ready().await.unwrap().call(request)
 }
 
-/// Calls that wait, each on a task of its own, and their names in the order in which they were answered.
+/// Waiting calls, each on a task of its own, and their names in the order of completion.
 #[derive(Default)]
 struct Race {
     tasks: tokio::task::JoinSet<()>,
@@ -64,7 +64,7 @@ impl Race {
 }
 
 #[test]
-fn with_nothing_waiting_a_call_goes_straight_through_and_needs_no_runtime() {
+fn without_waiting_calls_a_call_passes_straight_through_and_needs_no_runtime() {
     let layer = PriorityQueueLayer::new(0);
     let (probe, watch) = probe(1);
     let mut service = layer.layer(probe);
@@ -79,7 +79,7 @@ fn with_nothing_waiting_a_call_goes_straight_through_and_needs_no_runtime() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_higher_priority_is_next_and_in_it_the_earlier_deadline() {
+async fn the_higher_priority_is_next_and_within_it_the_earlier_deadline() {
     let layer = PriorityQueueLayer::new(16);
     let (mut service, watch, holder) = busy(&layer).await;
     let mut race = Race::default();
@@ -100,12 +100,12 @@ async fn the_higher_priority_is_next_and_in_it_the_earlier_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_next_is_decided_when_there_is_room_and_not_before() {
+async fn the_next_call_is_chosen_when_the_inner_service_is_ready() {
     let layer = PriorityQueueLayer::new(16);
     let (mut service, _, holder) = busy(&layer).await;
     let mut race = Race::default();
     race.join("low", &mut service, request(Priority::Low)).await;
-    // The queue's task stands in the inner service's line already, on behalf of whoever is next then.
+    // The worker is queued in the inner service already, on behalf of the call that is next then.
     tokio::time::sleep(SECOND).await;
     race.join("high", &mut service, request(Priority::High)).await;
     assert_eq!(race.order(holder).await, ["high", "low"]);
@@ -142,14 +142,14 @@ async fn a_flood_of_urgent_calls_leaves_the_others_one_turn_in_seventeen_unless_
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_expired_goes_when_its_time_is_up_and_not_when_it_is_next() {
+async fn a_call_expires_at_its_deadline_and_not_when_it_is_next() {
     let layer = PriorityQueueLayer::new(16);
     let (mut service, watch, _holder) = busy(&layer).await;
     let begun = Instant::now();
-    // Never polled: it is the queue's timer, and not the caller's.
+    // Never polled: the timer is the queue's, not the caller's.
     let unpolled = wait(&mut service, due(request(Priority::High), 5)).await;
     let first = tokio::spawn(wait(&mut service, request(Priority::High)).await);
-    // Later than those before, due before them: the timer is set anew.
+    // Arrives later and is due earlier than the others: the timer is reset.
     tokio::time::sleep(SECOND).await;
     let soon = wait(&mut service, due(request(Priority::Low), 1)).await;
     assert_eq!(soon.await.unwrap_err(), PriorityQueueError::Expired);
@@ -165,7 +165,7 @@ async fn who_has_expired_goes_when_its_time_is_up_and_not_when_it_is_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_too_late_does_not_wait() {
+async fn a_call_past_its_deadline_does_not_wait() {
     let layer = PriorityQueueLayer::new(16);
     let (mut service, _, _holder) = busy(&layer).await;
     let late = wait(&mut service, due(request(Priority::High), 0)).await;
@@ -175,12 +175,12 @@ async fn who_comes_too_late_does_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_could_not_be_answered_in_time_any_more_does_not_wait_until_its_deadline() {
+async fn a_call_that_cannot_complete_in_time_does_not_wait_until_its_deadline() {
     let layer = PriorityQueueLayer::new(16).min_service_time(SECOND * 3);
     let (mut service, watch, _holder) = busy(&layer).await;
     let begun = Instant::now();
     let late = wait(&mut service, due(request(Priority::High), 3)).await.await.unwrap_err();
-    // Not its time was up, there was too much to do.
+    // The deadline has not passed: this is overload.
     assert_eq!((late.kind(), late), (ErrorKind::Overloaded, PriorityQueueError::Late { retry_after: None }));
     assert_eq!(begun.elapsed(), Duration::ZERO);
     let later = wait(&mut service, due(request(Priority::High), 5)).await;
@@ -190,7 +190,7 @@ async fn who_could_not_be_answered_in_time_any_more_does_not_wait_until_its_dead
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_learns_how_long_calls_take_and_gives_no_turn_to_who_would_be_late() {
+async fn service_times_are_learned_and_calls_that_would_be_late_are_not_served() {
     let layer = PriorityQueueLayer::new(16).learn_service_times();
     let (probe, watch) = probe(1);
     let service = layer.layer(probe);
@@ -207,7 +207,7 @@ async fn it_learns_how_long_calls_take_and_gives_no_turn_to_who_would_be_late() 
         let (result, at) = call.await.unwrap();
         outcomes.push((result.err().map(|error| error.kind()), at.as_secs()));
     }
-    // The last had no more than the time that it takes, and waited for the first: its time was up.
+    // The last one has no more time than it takes, and waited for the first: its deadline passed.
     assert_eq!(outcomes, [(None, 2), (None, 4), (None, 6), (Some(ErrorKind::DeadlineExceeded), 2)]);
 
     // Now it is known that they take two seconds. While one runs for two, one with three could begin with one left.
@@ -224,9 +224,9 @@ async fn it_learns_how_long_calls_take_and_gives_no_turn_to_who_would_be_late() 
     assert_eq!((watch.calls(), layer.snapshot().expired), (4, 2));
 }
 
-/// A response that is a refusal comes sooner than an output would, and says nothing of how long that takes.
+/// A rejection takes less time than a success, and says nothing about how long that takes.
 #[tokio::test(start_paused = true)]
-async fn refused_calls_teach_nothing_of_how_long_calls_take() {
+async fn rejected_calls_teach_no_service_time() {
     let layer = PriorityQueueLayer::new(64).learn_service_times();
     let service = layer.layer(probe(1).0);
     let long = || Request { act: Act::Take(SECOND * 2), ..request(Priority::Normal) };
@@ -235,14 +235,14 @@ async fn refused_calls_teach_nothing_of_how_long_calls_take() {
     assert!(learned.join_all().await.iter().all(Result::is_ok));
 
     // Only those that wait are watched, so there is something to wait for.
-    let mut refused = tokio::task::JoinSet::new();
-    refused.spawn(service.clone().oneshot(long()));
+    let mut rejected = tokio::task::JoinSet::new();
+    rejected.spawn(service.clone().oneshot(long()));
     tokio::task::yield_now().await;
     for _ in 0..60 {
         let request = Request { act: Act::Refuse(ErrorKind::NotFound), ..request(Priority::Normal) };
-        refused.spawn(service.clone().oneshot(request));
+        rejected.spawn(service.clone().oneshot(request));
     }
-    assert!(refused.join_all().await.iter().all(Result::is_ok));
+    assert!(rejected.join_all().await.iter().all(Result::is_ok));
 
     let running = tokio::spawn(service.clone().oneshot(long()));
     tokio::task::yield_now().await;
@@ -252,7 +252,7 @@ async fn refused_calls_teach_nothing_of_how_long_calls_take() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_learned_while_it_waits_counts_when_it_is_its_turn() {
+async fn a_service_time_learned_while_a_call_waits_counts_at_its_turn() {
     let layer = PriorityQueueLayer::new(64).learn_service_times();
     let (probe, watch) = probe(1);
     let service = layer.layer(probe);
@@ -276,18 +276,18 @@ async fn what_is_learned_while_it_waits_counts_when_it_is_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_refuses_whoever_matters_least() {
+async fn a_full_queue_rejects_the_least_urgent_calls() {
     let layer = PriorityQueueLayer::new(3);
     let (mut service, _, holder) = busy(&layer).await;
     let low = wait(&mut service, request(Priority::Low)).await;
     let lower = wait(&mut service, due(request(Priority::Low), 60)).await;
     let normal = wait(&mut service, request(Priority::Normal)).await;
 
-    // Nobody is less urgent than a low one, so it is refused itself.
-    let refused = wait(&mut service, request(Priority::Low)).await.await.unwrap_err();
-    assert_eq!(refused, PriorityQueueError::Full { retry_after: None });
-    assert_eq!(refused.kind(), ErrorKind::Overloaded);
-    // A higher one takes the place of the last of the lowest.
+    // No call is less urgent than a low one, so it is rejected itself.
+    let rejected = wait(&mut service, request(Priority::Low)).await.await.unwrap_err();
+    assert_eq!(rejected, PriorityQueueError::Full { retry_after: None });
+    assert_eq!(rejected.kind(), ErrorKind::Overloaded);
+    // A higher one displaces the last one of the lowest priority.
     let high = wait(&mut service, request(Priority::High)).await;
     let displaced = low.await.unwrap_err();
     assert_eq!(displaced, PriorityQueueError::Displaced { retry_after: None });
@@ -299,7 +299,7 @@ async fn a_full_queue_refuses_whoever_matters_least() {
     let snapshot = layer.snapshot();
     assert_eq!((snapshot.waiting, snapshot.rejected, snapshot.displaced, snapshot.reserved), (3, 1, 3, 0));
 
-    // Now nobody would find room, and it says so.
+    // Now no call would find room, so it is not ready.
     let (wakes, waker) = Wakes::new();
     assert!(service.poll_ready(&mut Context::from_waker(&waker)).is_pending());
     drop(high);
@@ -314,7 +314,7 @@ async fn a_full_queue_refuses_whoever_matters_least() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_tenant_keeps_the_others_out_by_filling_the_queue() {
+async fn no_tenant_keeps_others_out_by_filling_the_queue() {
     let layer = PriorityQueueLayer::new(10);
     let (mut service, _, holder) = busy(&layer).await;
     let by = |tenant: &str| Request { priority: Priority::Normal, ..Request::by(tenant, TURN) };
@@ -326,10 +326,10 @@ async fn no_tenant_keeps_the_others_out_by_filling_the_queue() {
     for _ in 0..5 {
         others.push(tokio::spawn(wait(&mut service, by("other")).await));
     }
-    // They are even now, and each further one of either is refused itself.
+    // They have as many waiting now, and a further call of either is rejected itself.
     for tenant in ["flood", "other"] {
-        let refused = wait(&mut service, by(tenant)).await.await.unwrap_err();
-        assert!(matches!(refused, PriorityQueueError::Full { .. }), "{refused:?}");
+        let rejected = wait(&mut service, by(tenant)).await.await.unwrap_err();
+        assert!(matches!(rejected, PriorityQueueError::Full { .. }), "{rejected:?}");
     }
     drop(holder);
     let served = |results: Vec<Result<_, PriorityQueueError<ProbeError>>>| results.iter().filter(|r| r.is_ok()).count();
@@ -340,7 +340,7 @@ async fn no_tenant_keeps_the_others_out_by_filling_the_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_says_when_those_before_it_will_be_served() {
+async fn a_rejection_says_when_the_calls_ahead_will_have_been_served() {
     let layer = PriorityQueueLayer::new(4);
     let (mut service, _, holder) = busy(&layer).await;
     let mut waiting = tokio::task::JoinSet::new();
@@ -354,8 +354,8 @@ async fn a_refusal_says_when_those_before_it_will_be_served() {
     for _ in 0..3 {
         waiting.spawn(wait(&mut service, request(Priority::Normal)).await);
     }
-    let refused = wait(&mut service, request(Priority::Normal)).await.await.unwrap_err();
-    let after = refused.retry_after().unwrap().as_secs_f64();
+    let rejected = wait(&mut service, request(Priority::Normal)).await.await.unwrap_err();
+    let after = rejected.retry_after().unwrap().as_secs_f64();
     // Four before it and itself, in tokio's milliseconds.
     assert!((0.050..0.060).contains(&after), "{after}");
     // Of those only the high ones are before a high one.
@@ -370,7 +370,7 @@ async fn a_refusal_says_when_those_before_it_will_be_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_is_bounded_in_bytes_as_well() {
+async fn waiting_calls_are_bounded_in_bytes_as_well() {
     let layer = PriorityQueueLayer::new(100).max_bytes(1000);
     let (mut service, _, holder) = busy(&layer).await;
     let sized = |priority, bytes| Request { bytes: Some(bytes), ..request(priority) };
@@ -379,11 +379,11 @@ async fn what_waits_is_bounded_in_bytes_as_well() {
         small.push(wait(&mut service, sized(Priority::Low, 200)).await);
     }
     assert_eq!(layer.snapshot().waiting_bytes, 800);
-    // A second high one would not fit even if all the low ones left, so none is sent away for it.
+    // A second high one would not fit even if all low ones were displaced, so none is.
     let high = wait(&mut service, sized(Priority::High, 300)).await;
     assert_eq!((layer.snapshot().waiting_bytes, layer.snapshot().displaced), (900, 1));
-    let refused = wait(&mut service, sized(Priority::High, 701)).await.await.unwrap_err();
-    assert!(matches!(refused, PriorityQueueError::Full { .. }));
+    let rejected = wait(&mut service, sized(Priority::High, 701)).await.await.unwrap_err();
+    assert!(matches!(rejected, PriorityQueueError::Full { .. }));
     assert_eq!((layer.snapshot().waiting_bytes, layer.snapshot().displaced), (900, 1));
     // One that takes what two and more have.
     let large = wait(&mut service, sized(Priority::Normal, 700)).await;
@@ -393,7 +393,7 @@ async fn what_waits_is_bounded_in_bytes_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_would_rather_wait_than_be_refused_finds_it_not_ready() {
+async fn with_wait_when_full_a_full_queue_is_not_ready() {
     let layer = PriorityQueueLayer::new(2).wait_when_full();
     let (mut service, watch, holder) = busy(&layer).await;
     let first = wait(&mut service, request(Priority::Low)).await;
@@ -410,7 +410,7 @@ async fn whoever_would_rather_wait_than_be_refused_finds_it_not_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_leaves_gives_its_place_and_its_turn_to_the_next() {
+async fn a_cancelled_call_gives_its_permit_and_its_turn_to_the_next() {
     let layer = PriorityQueueLayer::new(2);
     let (mut service, watch, holder) = busy(&layer).await;
     let leaves = wait(&mut service, request(Priority::High)).await;
@@ -418,14 +418,14 @@ async fn a_caller_that_leaves_gives_its_place_and_its_turn_to_the_next() {
     assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending());
     drop(holder);
     tokio::time::sleep(SECOND).await;
-    // It has been given the inner service, and nobody polls it.
+    // It has been given the inner service, and is not polled.
     assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().waiting), (0, 1, 1));
     drop(leaves);
     assert_eq!((watch.in_use(), layer.snapshot().waiting), (1, 0), "handed on at once, with its readiness");
     stays.await.unwrap();
     assert_eq!((watch.calls(), watch.in_use()), (1, 0));
 
-    // The last one that leaves takes the queue's task along, and what that had reserved.
+    // With the last call, the worker ends and releases what it has reserved.
     drop(service);
     let (mut service, watch, holder) = busy(&layer).await;
     let only = wait(&mut service, request(Priority::High)).await;
@@ -452,13 +452,13 @@ async fn a_caller_that_does_not_poll_holds_up_nobody_else() {
     }
     drop(holders);
     assert!(others.join_all().await.iter().all(Result::is_ok));
-    assert_eq!((watch.in_use(), layer.snapshot().waiting), (1, 0), "the one place that it was given");
+    assert_eq!((watch.in_use(), layer.snapshot().waiting), (1, 0), "the one permit that it was given");
     unpolled.await.unwrap();
     assert_eq!(watch.in_use(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_readiness_fails_every_call_has_an_error_of_its_own() {
+async fn if_readiness_fails_every_call_has_an_error_of_its_own() {
     let layer = PriorityQueueLayer::new(8);
     let (mut service, watch, holder) = busy(&layer).await;
     let mut waiting = tokio::task::JoinSet::new();
@@ -474,7 +474,7 @@ async fn where_readiness_fails_every_call_has_an_error_of_its_own() {
     assert_eq!((watch.in_use(), layer.snapshot().waiting), (0, 0));
 }
 
-/// Pending until it is told to panic or to be ready.
+/// Pending until it is set to panic or to be ready.
 #[derive(Clone, Default)]
 struct Moody {
     panics: Arc<AtomicBool>,
@@ -516,7 +516,7 @@ impl Service<Plain> for Moody {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_its_task_ends_all_that_wait_are_told_and_the_next_call_starts_another() {
+async fn if_the_worker_ends_all_waiting_calls_fail_and_the_next_call_starts_another() {
     let layer = PriorityQueueLayer::new(8);
     let inner = Moody::default();
     let mut service = layer.layer(inner.clone());
@@ -542,7 +542,7 @@ async fn where_its_task_ends_all_that_wait_are_told_and_the_next_call_starts_ano
 }
 
 #[test]
-fn a_runtime_that_is_shut_down_answers_those_who_wait_on_another() {
+fn a_runtime_that_is_shut_down_fails_calls_that_wait_on_another() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
     let layer = PriorityQueueLayer::new(8);
@@ -565,7 +565,7 @@ fn a_runtime_that_is_shut_down_answers_those_who_wait_on_another() {
 }
 
 #[tokio::test]
-async fn a_burst_from_one_task_is_not_taken_for_a_full_machine() {
+async fn a_burst_from_one_task_is_not_taken_for_a_full_service() {
     // Far more calls than a task's budget lets Tokio's semaphore say yes to, on a machine with room for all of them.
     let layer = PriorityQueueLayer::new(8);
     let (probe, _) = probe(10_000);
@@ -592,8 +592,8 @@ async fn a_layer_around_several_services_is_one_bound_and_one_count() {
     let on_first = wait(&mut first, request(Priority::Normal)).await;
     let on_second = wait(&mut second, request(Priority::Normal)).await;
     assert_eq!(layer.snapshot().waiting_by_priority[Priority::Normal as usize], 2);
-    let refused = wait(&mut third, request(Priority::Normal)).await.await.unwrap_err();
-    assert!(matches!(refused, PriorityQueueError::Full { .. }));
+    let rejected = wait(&mut third, request(Priority::Normal)).await.await.unwrap_err();
+    assert!(matches!(rejected, PriorityQueueError::Full { .. }));
     drop(on_first);
     let on_third = wait(&mut third, request(Priority::Normal)).await;
     drop(holder);
@@ -602,7 +602,7 @@ async fn a_layer_around_several_services_is_one_bound_and_one_count() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_load_from_two_threads_every_call_has_one_outcome_and_the_books_are_even() {
+async fn under_load_from_two_threads_every_call_has_one_outcome_and_the_counts_add_up() {
     let layer = PriorityQueueLayer::new(64).max_bytes(64_000);
     let (probe, watch) = probe(4);
     let service = layer.layer(probe);

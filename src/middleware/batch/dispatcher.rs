@@ -5,7 +5,6 @@ use std::hash::Hash;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
@@ -17,7 +16,7 @@ use tracing::{Instrument, Span};
 use super::BatchError;
 use super::future::InFlight;
 use super::queue::Next;
-use super::service::{BatchResponse, Error, PendingRequest, Response, Sender, Shared, is_late};
+use super::service::{BatchResponse, BatchService, Error, PendingRequest, Response, Sender, Shared, is_late};
 use crate::middleware::clock;
 use crate::middleware::lazy_timer::LazyTimer;
 use crate::panics::detached;
@@ -48,8 +47,8 @@ impl<R, T, E, K: Hash + Eq + Clone> Drop for DispatcherGuard<R, T, E, K> {
 /// ready for several.
 pub(super) async fn dispatch<S, R, K>(mut service: S, mut guard: DispatcherGuard<R, Response<S, R>, Error<S, R>, K>)
 where
-    S: Service<Vec<R>> + Clone,
-    S::Response: BatchResponse<Error = S::Error> + Send + 'static,
+    S: BatchService<R> + Clone + Send + 'static,
+    S::Response: Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + Sync + 'static,
     Response<S, R>: Send + 'static,
@@ -60,7 +59,7 @@ where
     let queue = &shared.queue;
     let mut is_ready = false;
     loop {
-        let next = queue.next(clock::read());
+        let next = queue.next(clock::read);
         match next {
             Next::End => {
                 guard.is_done = true;
@@ -90,11 +89,13 @@ where
             }
         }
         // Batches go on filling until the inner service is ready.
-        if is_ready && let Some((key, group)) = queue.take(clock::read()) {
-            let in_flight = InFlight::new(key, Arc::clone(&shared));
-            if let Some(batch) = collect(group.members, &shared) {
+        if is_ready && let Some((key, group)) = queue.take(clock::read) {
+            let in_flight = InFlight { key, shared: Arc::clone(&shared) };
+            if let Some((requests, senders, span)) = collect(group.members, &shared) {
                 is_ready = false;
-                send(&mut service, batch, in_flight);
+                let inner = span.in_scope(|| service.call(requests));
+                let run = RunBatch { inner, senders, closed: 0, in_flight: Some(in_flight) };
+                tokio::spawn(detached("a batch of the batch layer", run).instrument(span));
             }
         }
         consume_budget().await;
@@ -129,13 +130,8 @@ where
     .await
 }
 
-/// A batch to be sent.
-struct Batch<R, T, E> {
-    requests: Vec<R>,
-    senders: Vec<Sender<T, E>>,
-    /// The span of the first request.
-    span: Span,
-}
+/// The requests of a batch, their senders, and the span to run it in.
+type Batch<R, T, E> = (Vec<R>, Vec<Sender<T, E>>, Span);
 
 /// Collects the requests that are neither cancelled nor late. `None` if there are none.
 fn collect<R, T, E, K>(members: Vec<PendingRequest<R, T, E>>, shared: &Shared<R, T, E, K>) -> Option<Batch<R, T, E>>
@@ -143,11 +139,11 @@ where
     R: RequestContext,
     K: Hash + Eq + Clone,
 {
-    let counts = &shared.counts;
     let (mut requests, mut senders) = (Vec::with_capacity(members.len()), Vec::with_capacity(members.len()));
     let now = clock::read();
     let mut permits: Option<OwnedSemaphorePermit> = None;
     let mut first_span = Span::none();
+    let (mut expired, mut cancelled) = (0, 0);
     for PendingRequest { request, sender, permit, span } in members {
         // Merged, so that the semaphore is locked once.
         match &mut permits {
@@ -155,13 +151,12 @@ where
             None => permits = Some(permit),
         }
         if sender.is_closed() {
-            counts.cancelled.fetch_add(1, Ordering::Relaxed);
+            cancelled += 1;
         } else if is_late(&request, now) {
-            let count = match sender.send(Err(BatchError::Expired)) {
-                Ok(()) => &counts.expired,
-                Err(_) => &counts.cancelled,
-            };
-            count.fetch_add(1, Ordering::Relaxed);
+            match sender.send(Err(BatchError::Expired)) {
+                Ok(()) => expired += 1,
+                Err(_) => cancelled += 1,
+            }
         } else {
             if requests.is_empty() {
                 first_span = span;
@@ -170,38 +165,22 @@ where
             senders.push(sender);
         }
     }
+    let mut totals = shared.counts.totals.lock();
+    totals.expired += expired;
+    totals.cancelled += cancelled;
     if requests.is_empty() {
         return None;
     }
-    counts.batches.fetch_add(1, Ordering::Relaxed);
-    counts.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
+    totals.batches += 1;
+    totals.requests += requests.len() as u64;
+    drop(totals);
     // Within the span of the first request, as a span has one parent.
     let span = if first_span.is_disabled() {
         Span::none()
     } else {
         tracing::error_span!(parent: &first_span, "batch", requests = requests.len())
     };
-    Some(Batch { requests, senders, span })
-}
-
-/// Calls the inner service, which is ready, and spawns the task that runs the batch.
-fn send<S, R, K>(
-    service: &mut S,
-    batch: Batch<R, Response<S, R>, Error<S, R>>,
-    in_flight: InFlight<R, Response<S, R>, Error<S, R>, K>,
-) where
-    S: Service<Vec<R>>,
-    S::Response: BatchResponse<Error = S::Error> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + Sync + 'static,
-    Response<S, R>: Send + 'static,
-    R: RequestContext + Send + 'static,
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-{
-    let Batch { requests, senders, span } = batch;
-    let inner = span.in_scope(|| service.call(requests));
-    let run = RunBatch { inner, senders, closed: 0, in_flight: Some(in_flight) };
-    tokio::spawn(detached("a batch of the batch layer", run).instrument(span));
+    Some((requests, senders, span))
 }
 
 /// Runs a batch, and sends each response to its caller. The inner future is dropped once all callers are gone.

@@ -3,16 +3,14 @@ use std::future::Future;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tower_service::Service;
 
 use super::BatchError;
 use super::queue::BatchId;
-use super::service::{BatchResponse, Error, Response, Shared, is_late};
+use super::service::{BatchResponse, BatchService, Error, Response, Shared, is_late};
 use crate::middleware::clock;
 use crate::request::RequestContext;
 
@@ -20,8 +18,7 @@ use crate::request::RequestContext;
 #[pin_project]
 pub struct ResponseFuture<S, R, K>
 where
-    S: Service<Vec<R>>,
-    S::Response: BatchResponse<Error = S::Error>,
+    S: BatchService<R>,
     K: Hash + Eq + Clone,
 {
     #[pin]
@@ -34,8 +31,7 @@ type ReceiverOf<S, R, K> = Receiver<R, Response<S, R>, Error<S, R>, K>;
 #[pin_project(project = StateProj)]
 enum State<S, R, K>
 where
-    S: Service<Vec<R>>,
-    S::Response: BatchResponse<Error = S::Error>,
+    S: BatchService<R>,
     K: Hash + Eq + Clone,
 {
     /// Called by itself.
@@ -45,23 +41,16 @@ where
         in_flight: Option<InFlightOf<S, R, K>>,
     },
     /// Waits to be called by itself. Boxed, as it is rare and larger than the rest.
-    ForReadiness(Option<Box<SingleCall<S, R>>>),
+    ForReadiness(Option<Box<(S, R, OwnedSemaphorePermit)>>),
     /// Waits for the response of a batch.
     ForBatch(ReceiverOf<S, R, K>),
     /// Each further poll returns the same error.
     Stopped,
 }
 
-struct SingleCall<S, R> {
-    service: S,
-    request: R,
-    permit: OwnedSemaphorePermit,
-}
-
 impl<S, R, K> ResponseFuture<S, R, K>
 where
-    S: Service<Vec<R>>,
-    S::Response: BatchResponse<Error = S::Error>,
+    S: BatchService<R>,
     K: Hash + Eq + Clone,
 {
     pub(super) fn called(inner: S::Future, in_flight: Option<InFlightOf<S, R, K>>) -> Self {
@@ -69,7 +58,7 @@ where
     }
 
     pub(super) fn single(service: S, request: R, permit: OwnedSemaphorePermit) -> Self {
-        Self { state: State::ForReadiness(Some(Box::new(SingleCall { service, request, permit }))) }
+        Self { state: State::ForReadiness(Some(Box::new((service, request, permit)))) }
     }
 
     pub(super) fn batched(receiver: ReceiverOf<S, R, K>) -> Self {
@@ -81,8 +70,7 @@ const COMPLETED: &str = "polled after completion";
 
 impl<S, R, K> Future for ResponseFuture<S, R, K>
 where
-    S: Service<Vec<R>>,
-    S::Response: BatchResponse<Error = S::Error>,
+    S: BatchService<R>,
     R: RequestContext,
     K: Hash + Eq + Clone,
 {
@@ -99,8 +87,8 @@ where
                     return Poll::Ready(single_result(result));
                 }
                 StateProj::ForReadiness(call) => {
-                    ready!(call.as_mut().expect(COMPLETED).service.poll_ready(cx)).map_err(BatchError::Inner)?;
-                    let SingleCall { mut service, request, permit } = *call.take().expect(COMPLETED);
+                    ready!(call.as_mut().expect(COMPLETED).0.poll_ready(cx)).map_err(BatchError::Inner)?;
+                    let (mut service, request, permit) = *call.take().expect(COMPLETED);
                     drop(permit);
                     if is_late(&request, clock::read()) {
                         return Poll::Ready(Err(BatchError::Expired));
@@ -127,14 +115,8 @@ fn single_result<A: BatchResponse>(result: Result<A, A::Error>) -> Result<A::Res
 
 /// A call in flight of a key, until it is dropped.
 pub(super) struct InFlight<R, T, E, K: Hash + Eq + Clone> {
-    key: K,
-    shared: Arc<Shared<R, T, E, K>>,
-}
-
-impl<R, T, E, K: Hash + Eq + Clone> InFlight<R, T, E, K> {
-    pub(super) fn new(key: K, shared: Arc<Shared<R, T, E, K>>) -> Self {
-        Self { key, shared }
-    }
+    pub(super) key: K,
+    pub(super) shared: Arc<Shared<R, T, E, K>>,
 }
 
 impl<R, T, E, K: Hash + Eq + Clone> Drop for InFlight<R, T, E, K> {
@@ -145,21 +127,13 @@ impl<R, T, E, K: Hash + Eq + Clone> Drop for InFlight<R, T, E, K> {
 
 /// Receives the response to a request in a batch. Dropping it cancels the request.
 pub(super) struct Receiver<R, T, E, K: Hash + Eq + Clone> {
-    result: oneshot::Receiver<Result<T, BatchError<E>>>,
-    is_complete: bool,
-    batch: BatchId<K>,
-    shared: Arc<Shared<R, T, E, K>>,
+    pub(super) result: oneshot::Receiver<Result<T, BatchError<E>>>,
+    pub(super) is_complete: bool,
+    pub(super) batch: BatchId<K>,
+    pub(super) shared: Arc<Shared<R, T, E, K>>,
 }
 
 impl<R, T, E, K: Hash + Eq + Clone> Receiver<R, T, E, K> {
-    pub(super) fn new(
-        result: oneshot::Receiver<Result<T, BatchError<E>>>,
-        batch: BatchId<K>,
-        shared: Arc<Shared<R, T, E, K>>,
-    ) -> Self {
-        Self { result, is_complete: false, batch, shared }
-    }
-
     /// `None` if the task that would send a response is gone.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, BatchError<E>>>> {
         let result = ready!(Pin::new(&mut self.result).poll(cx));
@@ -173,16 +147,15 @@ impl<R, T, E, K: Hash + Eq + Clone> Drop for Receiver<R, T, E, K> {
         if !self.is_complete {
             // First, so that the queue finds the request cancelled.
             self.result.close();
-            let cancelled = self.shared.queue.cancel(&self.batch);
-            self.shared.counts.cancelled.fetch_add(cancelled as u64, Ordering::Relaxed);
+            let cancelled = self.shared.queue.cancel(&self.batch, |request| request.sender.is_closed());
+            self.shared.counts.totals.lock().cancelled += cancelled as u64;
         }
     }
 }
 
 impl<S, R, K> fmt::Debug for ResponseFuture<S, R, K>
 where
-    S: Service<Vec<R>>,
-    S::Response: BatchResponse<Error = S::Error>,
+    S: BatchService<R>,
     K: Hash + Eq + Clone,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

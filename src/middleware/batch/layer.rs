@@ -2,16 +2,15 @@ use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tower_layer::Layer;
-use tower_service::Service;
 
-use super::policy::{BatchPolicy, ByKey, SingleKey, Weighted};
+use super::policy::{BatchPolicy, ByKey, SingleKey};
 use super::queue::Limits;
-use super::service::{Batch, BatchResponse};
+use super::service::{Batch, BatchService};
+use crate::sync::Mutex;
 
 /// Merges requests into calls of a service of batches. See the [module](super).
 ///
@@ -30,17 +29,13 @@ pub(super) struct Counts {
     capacity: usize,
     /// One for each request that waits, and for each service that is ready.
     pub(super) permits: Arc<Semaphore>,
-    pub(super) batches: AtomicU64,
-    pub(super) requests: AtomicU64,
-    pub(super) expired: AtomicU64,
-    pub(super) cancelled: AtomicU64,
+    /// All but `waiting`.
+    pub(super) totals: Mutex<BatchSnapshot>,
 }
 
 impl Counts {
     fn new(capacity: usize) -> Arc<Self> {
-        let [batches, requests, expired, cancelled] = [const { AtomicU64::new(0) }; 4];
-        let permits = Arc::new(Semaphore::new(capacity));
-        Arc::new(Self { capacity, permits, batches, requests, expired, cancelled })
+        Arc::new(Self { capacity, permits: Arc::new(Semaphore::new(capacity)), totals: Mutex::default() })
     }
 }
 
@@ -91,25 +86,13 @@ impl<R, P> BatchLayer<R, P> {
         BatchLayer { limits: self.limits, policy: Arc::new(policy), counts, request: PhantomData }
     }
 
-    /// Limits the total weight of a batch, in bytes, elements, or whatever `weight` returns. A request of a greater weight is
-    /// called by itself.
-    #[must_use]
-    pub fn weigh<F>(self, max: u64, weight: F) -> BatchLayer<R, Weighted<P, F>>
-    where
-        P: BatchPolicy<R> + Clone,
-        F: Fn(&R) -> u64,
-    {
-        let policy = Weighted(P::clone(&self.policy), weight);
-        self.max_weight(max).with_policy(policy)
-    }
-
     /// Sets the largest number of requests that share a call. 0 counts as 1.
     #[must_use]
     pub fn max_requests(self, requests: usize) -> Self {
         self.with_limits(|limits| limits.requests = requests.max(1))
     }
 
-    /// Sets the largest total weight of a batch.
+    /// Sets the largest total [weight](BatchPolicy::weight) of a batch. A request of a greater weight is called by itself.
     #[must_use]
     pub fn max_weight(self, max: u64) -> Self {
         self.with_limits(|limits| limits.weight = max)
@@ -152,21 +135,14 @@ impl<R, P> BatchLayer<R, P> {
 
     /// Returns what waits now, and the counts since the layer was created.
     pub fn snapshot(&self) -> BatchSnapshot {
-        let Counts { capacity, permits, batches, requests, expired, cancelled } = &*self.counts;
-        BatchSnapshot {
-            waiting: capacity - permits.available_permits(),
-            batches: batches.load(Ordering::Relaxed),
-            requests: requests.load(Ordering::Relaxed),
-            expired: expired.load(Ordering::Relaxed),
-            cancelled: cancelled.load(Ordering::Relaxed),
-        }
+        let Counts { capacity, permits, totals } = &*self.counts;
+        BatchSnapshot { waiting: capacity - permits.available_permits(), ..*totals.lock() }
     }
 }
 
 impl<S, R, P> Layer<S> for BatchLayer<R, P>
 where
-    S: Service<Vec<R>>,
-    S::Response: BatchResponse<Error = S::Error>,
+    S: BatchService<R>,
     P: BatchPolicy<R>,
 {
     type Service = Batch<S, R, P>;

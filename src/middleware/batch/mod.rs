@@ -11,7 +11,7 @@
 //!   batches in addition;
 //! * only requests with the same [key](BatchLayer::by_key) share a call, and each key has batches of its own. The batch with
 //!   the oldest request is sent first;
-//! * batches are bounded by the number of requests and by [weight](BatchLayer::weigh), and all waiting requests by the
+//! * batches are bounded by the number of requests and by [weight](BatchPolicy::weight), and all waiting requests by the
 //!   [`capacity`](BatchLayer::capacity);
 //! * requests that are cancelled or past their deadline when the batch is sent are not in it.
 //!
@@ -83,5 +83,5 @@ mod tests;
 pub use self::error::BatchError;
 pub use self::future::ResponseFuture;
 pub use self::layer::{BatchLayer, BatchSnapshot};
-pub use self::policy::{BatchPolicy, ByKey, SingleKey, Weighted};
-pub use self::service::{Batch, BatchResponse};
+pub use self::policy::{BatchPolicy, ByKey, SingleKey};
+pub use self::service::{Batch, BatchResponse, BatchService};

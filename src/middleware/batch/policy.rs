@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 /// Decides which requests may share a call, and how much of a batch each takes up.
 ///
-/// [`BatchLayer::by_key`](super::BatchLayer::by_key) and [`BatchLayer::weigh`](super::BatchLayer::weigh) make one of closures.
+/// [`BatchLayer::by_key`](super::BatchLayer::by_key) makes one of a closure, without weights.
 pub trait BatchPolicy<R> {
     /// Requests with the same key may share a call. It is kept while a batch of it waits or runs.
     type Key: Hash + Eq + Clone;
@@ -53,34 +53,8 @@ where
     }
 }
 
-/// The keys of another policy, with weights from a closure.
-#[derive(Clone, Copy)]
-pub struct Weighted<P, F>(pub(super) P, pub(super) F);
-
-impl<R, P, F> BatchPolicy<R> for Weighted<P, F>
-where
-    P: BatchPolicy<R>,
-    F: Fn(&R) -> u64,
-{
-    type Key = P::Key;
-
-    fn key(&self, request: &mut R) -> Option<P::Key> {
-        self.0.key(request)
-    }
-
-    fn weight(&self, request: &R) -> u64 {
-        (self.1)(request)
-    }
-}
-
 impl<F> fmt::Debug for ByKey<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ByKey")
-    }
-}
-
-impl<P: fmt::Debug, F> fmt::Debug for Weighted<P, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Weighted").field(&self.0).finish_non_exhaustive()
     }
 }

@@ -1,11 +1,11 @@
 //! The batches that wait, for each key the oldest first, behind one lock.
 //!
 //! ```text
-//! push   --> direct: nothing of the key waits, and it may have one more call in flight
-//!        \-> the last batch of the key, or a new one
-//! take   --> the first batch that is ready, of all keys that may have one more call in flight
-//! done   --> the key may have one more call in flight
-//! cancel --> removes cancelled requests, and a batch that none is left of
+//! try_call  a request is called by itself, if nothing of its key waits and the key may have one more call in flight
+//! push      a request joins the last batch of its key, or a new one
+//! take      removes the first batch to be sent, of all keys that may have one more call in flight
+//! done      the key may have one more call in flight
+//! cancel    removes cancelled requests, and a batch that none is left of
 //! ```
 //! While batches wait there is exactly one dispatcher. A caller that is told so by `push` starts it, and it ends when
 //! [`next`](Queue::next) says so, under the same lock.
@@ -13,18 +13,11 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::sync::{Mutex, MutexGuard};
-
-/// A request in a batch.
-pub(super) trait Member {
-    /// Whether its caller has dropped the future.
-    fn is_cancelled(&self) -> bool;
-}
 
 /// How large batches become, and when they are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +33,6 @@ pub(super) struct Limits {
 pub(super) struct Queue<K, M> {
     limits: Limits,
     state: Mutex<State<K, M>>,
-    /// The number of batches that wait, to be read without the lock.
-    waiting: AtomicUsize,
     /// Wakes the dispatcher when the first batch of a key has changed and when no batch waits.
     pub(super) changed: Notify,
 }
@@ -88,16 +79,6 @@ pub(super) struct BatchId<K> {
     number: u64,
 }
 
-/// Result of [`Queue::push`].
-pub(super) enum Pushed<K> {
-    /// The request is to be called by itself, and counts as in flight until [`Queue::done`] with this key.
-    Direct(K),
-    Waiting {
-        batch: BatchId<K>,
-        start_dispatcher: bool,
-    },
-}
-
 /// What the dispatcher has to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -111,7 +92,7 @@ pub(super) enum Next {
     End,
 }
 
-impl<K: Hash + Eq + Clone, M: Member> Queue<K, M> {
+impl<K: Hash + Eq + Clone, M> Queue<K, M> {
     pub(super) fn new(limits: Limits) -> Self {
         let state = State {
             keys: HashMap::new(),
@@ -120,40 +101,45 @@ impl<K: Hash + Eq + Clone, M: Member> Queue<K, M> {
             waiting: 0,
             has_dispatcher: false,
         };
-        Self { limits, state: Mutex::new(state), waiting: AtomicUsize::new(0), changed: Notify::new() }
+        Self { limits, state: Mutex::new(state), changed: Notify::new() }
     }
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Whether no batch waits, as of a moment ago.
+    /// Whether no batch waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) == 0
+        self.lock().waiting == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, State<K, M>> {
         self.state.lock()
     }
 
-    /// Adds a request, which becomes a `member` of a batch only if it has to wait. `is_ready` says whether the inner service
-    /// could take it now.
-    pub(super) fn push(
-        &self,
-        key: K,
-        is_ready: bool,
-        weight: u64,
-        now: Instant,
-        member: impl FnOnce() -> M,
-    ) -> Pushed<K> {
+    /// Returns whether a request need not wait: nothing of its key waits, and the key may have one more call in flight, until
+    /// [`done`](Self::done). The inner service has to be ready for it.
+    pub(super) fn try_call(&self, key: &K) -> bool {
+        let Limits { in_flight, delay, .. } = self.limits;
+        let mut state = self.lock();
+        if !delay.is_zero() {
+            return false;
+        }
+        match state.keys.get_mut(key) {
+            Some(queue) if queue.in_flight >= in_flight || !queue.groups.is_empty() => return false,
+            Some(queue) => queue.in_flight += 1,
+            None => drop(state.keys.insert(key.clone(), KeyQueue { in_flight: 1, ..KeyQueue::default() })),
+        }
+        true
+    }
+
+    /// Adds a request to the last batch of its key, or to a new one. Returns the batch, and whether the caller has to start the
+    /// dispatcher.
+    pub(super) fn push(&self, key: K, weight: u64, now: Instant, member: M) -> (BatchId<K>, bool) {
         let Limits { requests, weight: max_weight, in_flight, delay } = self.limits;
         let mut guard = self.lock();
         let state = &mut *guard;
         let queue = state.keys.entry(key.clone()).or_default();
-        if is_ready && delay.is_zero() && queue.in_flight < in_flight && queue.groups.is_empty() {
-            queue.in_flight += 1;
-            return Pushed::Direct(key);
-        }
         let fits = |last: &BatchGroup<M>| !last.is_full && last.weight.saturating_add(weight) <= max_weight;
         if !queue.groups.back().is_some_and(fits) {
             if let Some(last) = queue.groups.back_mut() {
@@ -167,48 +153,46 @@ impl<K: Hash + Eq + Clone, M: Member> Queue<K, M> {
             state.waiting += 1;
         }
         let last = queue.groups.back_mut().expect("it has just been added");
-        last.members.push(member());
+        last.members.push(member);
         last.weight = last.weight.saturating_add(weight);
         if last.members.len() >= requests || last.weight >= max_weight {
             last.close();
         }
         let batch = BatchId { key, number: last.number };
         let has_changed = state.reschedule(&batch.key, in_flight);
-        self.publish_waiting(state);
         let start_dispatcher = !mem::replace(&mut state.has_dispatcher, true);
         drop(guard);
         if has_changed {
             self.changed.notify_one();
         }
-        Pushed::Waiting { batch, start_dispatcher }
+        (batch, start_dispatcher)
     }
 
-    /// Returns what the dispatcher has to do.
-    pub(super) fn next(&self, now: Instant) -> Next {
+    /// Returns what the dispatcher has to do. The clock is read under the lock, so that it is not behind that of any request.
+    pub(super) fn next(&self, now: impl FnOnce() -> Instant) -> Next {
         let mut state = self.lock();
         if state.waiting == 0 {
             state.has_dispatcher = false;
             return Next::End;
         }
         match state.scheduled.first_key_value() {
-            Some(((send_at, _), _)) if *send_at <= now => Next::Send,
+            Some(((send_at, _), _)) if *send_at <= now() => Next::Send,
             Some(((send_at, _), _)) => Next::NotBefore(*send_at),
             None => Next::Blocked,
         }
     }
 
     /// Removes the first batch that is to be sent. It counts as in flight until [`done`](Self::done) with the key.
-    pub(super) fn take(&self, now: Instant) -> Option<(K, BatchGroup<M>)> {
+    pub(super) fn take(&self, now: impl FnOnce() -> Instant) -> Option<(K, BatchGroup<M>)> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let (_, key) = state.scheduled.first_key_value().filter(|((send_at, _), _)| *send_at <= now)?;
+        let (_, key) = state.scheduled.first_key_value().filter(|((send_at, _), _)| *send_at <= now())?;
         let key = key.clone();
         let queue = state.keys.get_mut(&key)?;
         let group = queue.groups.pop_front()?;
         queue.in_flight += 1;
         state.waiting -= 1;
         state.reschedule(&key, self.limits.in_flight);
-        self.publish_waiting(state);
         Some((key, group))
     }
 
@@ -226,20 +210,19 @@ impl<K: Hash + Eq + Clone, M: Member> Queue<K, M> {
     }
 
     /// Removes the cancelled requests of a batch that has not been sent. Returns their number.
-    pub(super) fn cancel(&self, batch: &BatchId<K>) -> usize {
+    pub(super) fn cancel(&self, batch: &BatchId<K>, is_cancelled: impl Fn(&M) -> bool) -> usize {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(queue) = state.keys.get_mut(&batch.key) else { return 0 };
         let Some(index) = queue.groups.iter().position(|group| group.number == batch.number) else { return 0 };
         let members = &mut queue.groups[index].members;
-        let cancelled: Vec<M> = members.extract_if(.., |member| member.is_cancelled()).collect();
+        let cancelled: Vec<M> = members.extract_if(.., |member| is_cancelled(member)).collect();
         // The weight of a batch is not reduced: it takes fewer further requests, and never too many.
         let mut notify = false;
         if members.is_empty() {
             queue.groups.remove(index);
             state.waiting -= 1;
             notify = state.reschedule(&batch.key, self.limits.in_flight) || state.waiting == 0;
-            self.publish_waiting(state);
         }
         drop(guard);
         if notify {
@@ -262,7 +245,6 @@ impl<K: Hash + Eq + Clone, M: Member> Queue<K, M> {
         state.scheduled.clear();
         state.waiting = 0;
         state.has_dispatcher = false;
-        self.publish_waiting(state);
         members
     }
 
@@ -270,10 +252,6 @@ impl<K: Hash + Eq + Clone, M: Member> Queue<K, M> {
     pub(super) fn level(&self) -> (usize, usize) {
         let state = self.lock();
         (state.keys.values().map(|queue| queue.in_flight).sum(), state.waiting)
-    }
-
-    fn publish_waiting(&self, state: &State<K, M>) {
-        self.waiting.store(state.waiting, Ordering::Relaxed);
     }
 }
 

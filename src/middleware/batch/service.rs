@@ -15,7 +15,7 @@ use super::dispatcher::{DispatcherGuard, dispatch};
 use super::future::{InFlight, Receiver, ResponseFuture};
 use super::layer::{BatchLayer, Counts};
 use super::policy::{BatchPolicy, SingleKey};
-use super::queue::{Member, Pushed, Queue};
+use super::queue::Queue;
 use crate::middleware::clock;
 use crate::middleware::inner_service::{clone_service, forward_to_inner};
 use crate::panics::detached;
@@ -48,6 +48,11 @@ mod sealed {
     impl<T, E> Sealed for Vec<Result<T, E>> {}
 }
 
+/// A service of batches: any `Service<Vec<R>>` whose response is a `Vec` with a result for each request.
+pub trait BatchService<R>: Service<Vec<R>, Response: BatchResponse<Error = <Self as Service<Vec<R>>>::Error>> {}
+
+impl<S, R> BatchService<R> for S where S: Service<Vec<R>, Response: BatchResponse<Error = S::Error>> {}
+
 pub(super) type Response<S, R> = <<S as Service<Vec<R>>>::Response as BatchResponse>::Response;
 pub(super) type Error<S, R> = <S as Service<Vec<R>>>::Error;
 pub(super) type Sender<T, E> = oneshot::Sender<Result<T, BatchError<E>>>;
@@ -63,12 +68,6 @@ pub(super) struct PendingRequest<R, T, E> {
     pub(super) span: Span,
 }
 
-impl<R, T, E> Member for PendingRequest<R, T, E> {
-    fn is_cancelled(&self) -> bool {
-        self.sender.is_closed()
-    }
-}
-
 /// Shared by the clones of a service, their futures and the tasks.
 pub(super) struct Shared<R, T, E, K> {
     pub(super) queue: Queue<K, PendingRequest<R, T, E>>,
@@ -78,8 +77,7 @@ pub(super) struct Shared<R, T, E, K> {
 /// Merges requests into calls of a service of batches. See the [module](super).
 pub struct Batch<S, R, P = SingleKey>
 where
-    S: Service<Vec<R>>,
-    S::Response: BatchResponse<Error = S::Error>,
+    S: BatchService<R>,
     P: BatchPolicy<R>,
 {
     inner: S,
@@ -94,8 +92,7 @@ where
 
 impl<S, R, P> Batch<S, R, P>
 where
-    S: Service<Vec<R>>,
-    S::Response: BatchResponse<Error = S::Error>,
+    S: BatchService<R>,
     P: BatchPolicy<R>,
 {
     /// Merges requests into calls of `inner`, with the settings of `layer`.
@@ -124,8 +121,8 @@ where
 
 impl<S, R, P> Service<R> for Batch<S, R, P>
 where
-    S: Service<Vec<R>> + Clone + Send + 'static,
-    S::Response: BatchResponse<Error = S::Error> + Send + 'static,
+    S: BatchService<R> + Clone + Send + 'static,
+    S::Response: Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + Sync + 'static,
     Response<S, R>: Send + 'static,
@@ -161,7 +158,7 @@ where
     /// # Panics
     /// If `poll_ready` has not returned `Ready(Ok)`.
     fn call(&mut self, mut request: R) -> Self::Future {
-        let permit = self.permit.take().expect("`call` without a successful `poll_ready`");
+        let permit = self.permit.take().expect("`call` without `poll_ready` having returned `Ready(Ok)`");
         let is_ready = mem::take(&mut self.is_ready);
         let key = self.policy.key(&mut request);
         let weight = self.policy.weight(&request);
@@ -172,77 +169,48 @@ where
                 ResponseFuture::single(self.inner.clone(), request, permit)
             };
         };
-        // Moved into the batch if the request has to wait.
-        let mut request = Some((request, permit));
-        let mut receiver = None;
-        let pushed = self.shared.queue.push(key, is_ready, weight, clock::now(), || {
-            let (request, permit) = request.take().expect("a request joins one batch");
-            let (sender, result) = oneshot::channel();
-            receiver = Some(result);
-            PendingRequest { request, sender, permit, span: Span::current() }
-        });
-        match (pushed, request, receiver) {
-            (Pushed::Waiting { batch, start_dispatcher }, _, Some(result)) => {
-                if is_ready {
-                    // Releases what the inner service has reserved, for a batch.
-                    self.inner = self.inner.clone();
-                }
-                if start_dispatcher {
-                    self.start_dispatcher();
-                }
-                ResponseFuture::batched(Receiver::new(result, batch, Arc::clone(&self.shared)))
-            }
-            (Pushed::Direct(key), Some((request, _)), _) => {
-                // Created first, so that the key is free again if the call panics.
-                let in_flight = InFlight::new(key, Arc::clone(&self.shared));
-                ResponseFuture::called(self.inner.call(vec![request]), Some(in_flight))
-            }
-            _ => unreachable!("a request waits exactly if it has joined a batch"),
+        let shared = &self.shared;
+        if is_ready && shared.queue.try_call(&key) {
+            // Created first, so that the key is free again if the call panics.
+            let in_flight = InFlight { key, shared: Arc::clone(shared) };
+            return ResponseFuture::called(self.inner.call(vec![request]), Some(in_flight));
         }
-    }
-}
-
-impl<S, R, P> Batch<S, R, P>
-where
-    S: Service<Vec<R>> + Clone + Send + 'static,
-    S::Response: BatchResponse<Error = S::Error> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + Sync + 'static,
-    Response<S, R>: Send + 'static,
-    R: RequestContext + Send + 'static,
-    P: BatchPolicy<R>,
-    P::Key: Send + Sync + 'static,
-{
-    /// Spawns the dispatcher. Without a runtime, or while it shuts down, the guard is dropped and fails all that wait.
-    fn start_dispatcher(&self) {
-        let dispatcher = dispatch(self.inner.clone(), DispatcherGuard::new(Arc::clone(&self.shared)));
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(detached("the dispatcher of the batch layer", dispatcher));
+        if is_ready {
+            // Releases what the inner service has reserved, for a batch.
+            self.inner = self.inner.clone();
         }
+        let (sender, result) = oneshot::channel();
+        let pending = PendingRequest { request, sender, permit, span: Span::current() };
+        let (batch, start_dispatcher) = shared.queue.push(key, weight, clock::now(), pending);
+        if start_dispatcher {
+            let dispatcher = dispatch(self.inner.clone(), DispatcherGuard::new(Arc::clone(shared)));
+            // Without a runtime, or while it shuts down, the guard is dropped and fails all that wait.
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(detached("the dispatcher of the batch layer", dispatcher));
+            }
+        }
+        ResponseFuture::batched(Receiver { result, is_complete: false, batch, shared: Arc::clone(shared) })
     }
 }
 
 clone_service!(
     Batch<S, R, P> { inner, policy, shared, acquire, permit: None, is_ready: false }
-    where S: Service<Vec<R>, Response: BatchResponse<Error = S::Error>>, P: BatchPolicy<R>
+    where S: BatchService<R>, P: BatchPolicy<R>
 );
 forward_to_inner!(
-    Batch<S, R, P> { inner } where S: Service<Vec<R>, Response: BatchResponse<Error = S::Error>>, P: BatchPolicy<R>
+    Batch<S, R, P> { inner } where S: BatchService<R>, P: BatchPolicy<R>
 );
 
 impl<S, R, P> fmt::Debug for Batch<S, R, P>
 where
-    S: Service<Vec<R>> + fmt::Debug,
-    S::Response: BatchResponse<Error = S::Error>,
+    S: BatchService<R> + fmt::Debug,
     P: BatchPolicy<R>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (in_flight, waiting) = self.level();
         f.debug_struct("Batch")
             .field("inner", &self.inner)
             .field("limits", self.shared.queue.limits())
-            .field("in_flight", &in_flight)
-            .field("waiting", &waiting)
+            .field("level", &self.level())
             .field("is_ready", &self.permit.is_some())
             .finish_non_exhaustive()
     }

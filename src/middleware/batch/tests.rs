@@ -10,18 +10,10 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
-use super::queue::{BatchId, Limits, Member, Next, Pushed, Queue};
+use super::queue::{Limits, Next, Queue};
 
-/// A request, which may be cancelled.
-struct Request(Arc<AtomicBool>);
-
-impl Member for Request {
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-type RequestQueue = Queue<u8, Request>;
+/// The queue of requests that tell whether they are cancelled.
+type RequestQueue = Queue<u8, Arc<AtomicBool>>;
 
 fn queue(in_flight: usize) -> Arc<RequestQueue> {
     Arc::new(Queue::new(Limits { requests: 2, weight: u64::MAX, in_flight, delay: Duration::ZERO }))
@@ -73,10 +65,10 @@ fn wait_for_change(queue: &RequestQueue) {
 fn dispatch(queue: &RequestQueue) -> usize {
     let mut served = 0;
     loop {
-        match queue.next(Instant::now()) {
+        match queue.next(Instant::now) {
             Next::End => return served,
             Next::Send => {
-                if let Some((key, batch)) = queue.take(Instant::now()) {
+                if let Some((key, batch)) = queue.take(Instant::now) {
                     served += batch.members.len();
                     queue.done(&key);
                 }
@@ -87,25 +79,14 @@ fn dispatch(queue: &RequestQueue) -> usize {
     }
 }
 
-/// Pushes a request, and is the dispatcher if there is none. Returns its batch, if it waits, and how many requests that has
-/// served.
-fn push(queue: &RequestQueue, is_ready: bool) -> (Option<BatchId<u8>>, usize) {
-    match queue.push(0, is_ready, 0, Instant::now(), || Request(Arc::new(AtomicBool::new(false)))) {
-        Pushed::Direct(key) => {
-            queue.done(&key);
-            (None, 0)
-        }
-        Pushed::Waiting { batch, start_dispatcher } => {
-            (Some(batch), if start_dispatcher { dispatch(queue) } else { 0 })
-        }
+/// Makes a request, and is the dispatcher if there is none. Returns whether it waits, and how many requests were served here.
+fn request(queue: &RequestQueue, is_ready: bool) -> (bool, usize) {
+    if is_ready && queue.try_call(&0) {
+        queue.done(&0);
+        return (false, 0);
     }
-}
-
-/// Pushes a request that is called directly.
-fn push_direct(queue: &RequestQueue) -> u8 {
-    let pushed = queue.push(0, true, 0, Instant::now(), || unreachable!("it need not wait"));
-    let Pushed::Direct(key) = pushed else { panic!("nothing is in its way") };
-    key
+    let (_, start_dispatcher) = queue.push(0, 0, Instant::now(), Arc::default());
+    (true, if start_dispatcher { dispatch(queue) } else { 0 })
 }
 
 #[test]
@@ -113,8 +94,8 @@ fn loom_every_request_that_waits_is_served() {
     loom::model(|| {
         let queue = queue(1);
         let other = Arc::clone(&queue);
-        let thread = thread::spawn(move || push(&other, false).1);
-        let served = push(&queue, false).1;
+        let thread = thread::spawn(move || request(&other, false).1);
+        let served = request(&queue, false).1;
         assert_eq!(served + thread.join().unwrap(), 2);
         assert_eq!(queue.level(), (0, 0));
         assert!(queue.is_empty());
@@ -125,12 +106,12 @@ fn loom_every_request_that_waits_is_served() {
 fn loom_the_end_of_a_call_wakes_the_dispatcher_that_waits_for_it() {
     loom::model(|| {
         let queue = queue(1);
-        let key = push_direct(&queue);
+        assert!(queue.try_call(&0));
         let other = Arc::clone(&queue);
-        let thread = thread::spawn(move || other.done(&key));
+        let thread = thread::spawn(move || other.done(&0));
         // Either it is called directly, or its dispatcher is woken by the end of the call.
-        let (batch, served) = push(&queue, true);
-        assert_eq!(served, usize::from(batch.is_some()));
+        let (waits, served) = request(&queue, true);
+        assert_eq!(served, usize::from(waits));
         thread.join().unwrap();
         assert_eq!(queue.level(), (0, 0));
     });
@@ -140,21 +121,19 @@ fn loom_the_end_of_a_call_wakes_the_dispatcher_that_waits_for_it() {
 fn loom_a_cancelled_request_is_served_or_removed_and_the_dispatcher_ends() {
     loom::model(|| {
         let queue = queue(1);
-        let key = push_direct(&queue);
+        assert!(queue.try_call(&0));
         let is_cancelled = Arc::new(AtomicBool::new(false));
-        let pushed = queue.push(0, true, 0, Instant::now(), || Request(Arc::clone(&is_cancelled)));
-        let Pushed::Waiting { batch, start_dispatcher: true } = pushed else {
-            panic!("the key has enough calls in flight")
-        };
+        let (batch, start_dispatcher) = queue.push(0, 0, Instant::now(), Arc::clone(&is_cancelled));
+        assert!(start_dispatcher, "there is none");
         let other = Arc::clone(&queue);
         let canceller = thread::spawn(move || {
             is_cancelled.store(true, Ordering::SeqCst);
-            other.cancel(&batch);
+            other.cancel(&batch, |is_cancelled| is_cancelled.load(Ordering::SeqCst));
         });
         let other = Arc::clone(&queue);
         let dispatcher = thread::spawn(move || dispatch(&other));
         canceller.join().unwrap();
-        queue.done(&key);
+        queue.done(&0);
         assert!(dispatcher.join().unwrap() <= 1);
         assert_eq!(queue.level(), (0, 0));
     });

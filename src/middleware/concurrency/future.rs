@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use pin_project::pin_project;
 
 use super::limit::{FinishCall, Fixed, Limit};
-use super::shared::RunningCall;
+use super::permits::Permit;
 
 /// Response future of [`ConcurrencyLimit`](super::ConcurrencyLimit).
 #[pin_project]
@@ -15,12 +15,12 @@ pub struct ResponseFuture<F, L: Limit = Fixed> {
     #[pin]
     inner: F,
     /// `None` once the call has finished.
-    call: Option<RunningCall<L>>,
+    permit: Option<Permit<L>>,
 }
 
 impl<F, L: Limit> ResponseFuture<F, L> {
-    pub(super) fn new(inner: F, call: RunningCall<L>) -> Self {
-        Self { inner, call: Some(call) }
+    pub(super) fn new(inner: F, permit: Permit<L>) -> Self {
+        Self { inner, permit: Some(permit) }
     }
 }
 
@@ -34,8 +34,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
-        if let Some(call) = this.call.take() {
-            call.finish(&result);
+        if let Some(permit) = this.permit.take() {
+            permit.finish(&result);
         }
         Poll::Ready(result)
     }
@@ -43,6 +43,6 @@ where
 
 impl<F, L: Limit> fmt::Debug for ResponseFuture<F, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").field("is_finished", &self.call.is_none()).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("is_finished", &self.permit.is_none()).finish_non_exhaustive()
     }
 }

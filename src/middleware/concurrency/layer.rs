@@ -1,32 +1,32 @@
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tower_layer::Layer;
 
 use super::fair::FairLayer;
-use super::limit::{Adaptive, Algorithm, Fixed};
+use super::limit::{Adaptive, Algorithm, Fixed, Limit};
 use super::permits::Permits;
-use super::shared::Shared;
 use super::{ConcurrencyLimit, ConcurrencySnapshot};
 
 /// Limits how many calls run at a time. See the [module](super).
 ///
 /// Clones of the layer, and all services that they make, share the permits.
+#[derive(Debug)]
 pub struct ConcurrencyLayer<L = Fixed> {
-    shared: Arc<Shared<L>>,
+    permits: Arc<Permits<L>>,
 }
 
 impl ConcurrencyLayer {
     /// Lets up to `limit` calls run at a time. 0 lets none run until the limit is [raised](Self::set_limit).
     pub fn new(limit: usize) -> Self {
-        Self { shared: Shared::new(Permits::new(limit, usize::MAX), Fixed) }
+        Self { permits: Permits::new(limit, usize::MAX, Fixed) }
     }
 
     /// Changes the limit. If more calls run than it allows, none starts until enough of them have ended; if it allows more, those
     /// who wait start at once.
     pub fn set_limit(&self, limit: usize) {
-        self.shared.set_limit(limit);
+        self.permits.resize(limit);
+        self.permits.grant();
     }
 
     /// Shares the permits fairly among tenants. Calls without a permit wait in `call`, each for up to `max_wait` or until its
@@ -40,13 +40,12 @@ impl ConcurrencyLayer {
 impl<A: Algorithm> ConcurrencyLayer<Adaptive<A>> {
     /// Lets as many calls run at a time as `algorithm` allows.
     pub fn adaptive(algorithm: A) -> Self {
-        let permits = Permits::new(algorithm.limit(), usize::MAX);
-        Self { shared: Shared::new(permits, Adaptive::new(algorithm)) }
+        Self { permits: Permits::new(algorithm.limit(), usize::MAX, Adaptive::new(algorithm)) }
     }
 
     /// Reads the algorithm. Calls that end meanwhile block, so be quick.
     pub fn with_algorithm<T>(&self, read: impl FnOnce(&A) -> T) -> T {
-        self.shared.limit.with_algorithm(read)
+        read(&self.permits.limit.algorithm.lock())
     }
 
     /// Shares the permits fairly among tenants, as [`per_tenant`](ConcurrencyLayer::per_tenant) of a fixed limit does. The new
@@ -61,30 +60,24 @@ impl<A: Algorithm> ConcurrencyLayer<Adaptive<A>> {
     }
 }
 
-impl<L> ConcurrencyLayer<L> {
+impl<L: Limit> ConcurrencyLayer<L> {
     /// Returns the current limit, and the calls that run and wait.
     pub fn snapshot(&self) -> ConcurrencySnapshot {
-        self.shared.snapshot()
+        self.permits.snapshot()
     }
 }
 
-impl<S, L> Layer<S> for ConcurrencyLayer<L> {
+impl<S, L: Limit> Layer<S> for ConcurrencyLayer<L> {
     type Service = ConcurrencyLimit<S, L>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ConcurrencyLimit::new(inner, Arc::clone(&self.shared))
+        ConcurrencyLimit::new(inner, Arc::clone(&self.permits))
     }
 }
 
 // Not derived, which would need `L: Clone`.
 impl<L> Clone for ConcurrencyLayer<L> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl<L> fmt::Debug for ConcurrencyLayer<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConcurrencyLayer").field("snapshot", &self.snapshot()).finish()
+        Self { permits: Arc::clone(&self.permits) }
     }
 }

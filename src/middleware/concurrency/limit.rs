@@ -1,5 +1,6 @@
 //! What sets the limit: a constant, or an algorithm that learns it from calls.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::permits::Permits;
@@ -86,7 +87,7 @@ pub struct Fixed;
 /// A limit set by an [`Algorithm`].
 #[derive(Debug)]
 pub struct Adaptive<A> {
-    algorithm: Mutex<A>,
+    pub(super) algorithm: Mutex<A>,
 }
 
 impl<A: Algorithm> Adaptive<A> {
@@ -94,16 +95,13 @@ impl<A: Algorithm> Adaptive<A> {
         Self { algorithm: Mutex::new(algorithm) }
     }
 
-    pub(super) fn with_algorithm<T>(&self, read: impl FnOnce(&A) -> T) -> T {
-        read(&self.algorithm.lock())
-    }
-
-    fn observe(&self, call: &Sample, permits: &Permits) {
+    fn observe(&self, mark: Mark, finished: Instant, outcome: Outcome, permits: &Permits<Self>) {
+        let Mark { started, in_flight, .. } = mark;
         {
             // Locked until the new limit is set, so that the later of two limits stays.
             let mut algorithm = self.algorithm.lock();
             let before = algorithm.limit();
-            algorithm.observe(call);
+            algorithm.observe(&Sample { started, finished, in_flight, outcome });
             let limit = algorithm.limit();
             if limit == before {
                 return;
@@ -115,38 +113,38 @@ impl<A: Algorithm> Adaptive<A> {
 }
 
 /// How a limit learns from calls. Implemented by [`Fixed`] and [`Adaptive`] alone.
-pub trait Limit {
+pub trait Limit: Sized {
     /// What is kept of a call until it ends.
-    type Mark;
+    type Mark: fmt::Debug;
 
     /// Learns from a call that was dropped.
-    fn cancelled(&self, mark: Self::Mark, permits: &Permits);
+    fn cancelled(&self, mark: Self::Mark, permits: &Permits<Self>);
 }
 
 /// [`Limit`] of calls with a request `R`.
 pub trait StartCall<R>: Limit {
     /// A call starts.
-    fn start(&self, request: &R, permits: &Permits) -> Self::Mark;
+    fn start(&self, request: &R, permits: &Permits<Self>) -> Self::Mark;
 }
 
 /// [`Limit`] of calls that end with `T` or `E`.
 pub trait FinishCall<T, E>: Limit {
     /// Learns from a call that has ended.
-    fn finish(&self, mark: Self::Mark, result: &Result<T, E>, permits: &Permits);
+    fn finish(&self, mark: Self::Mark, result: &Result<T, E>, permits: &Permits<Self>);
 }
 
 impl Limit for Fixed {
     type Mark = ();
 
-    fn cancelled(&self, (): (), _permits: &Permits) {}
+    fn cancelled(&self, (): (), _permits: &Permits<Self>) {}
 }
 
 impl<R> StartCall<R> for Fixed {
-    fn start(&self, _request: &R, _permits: &Permits) {}
+    fn start(&self, _request: &R, _permits: &Permits<Self>) {}
 }
 
 impl<T, E> FinishCall<T, E> for Fixed {
-    fn finish(&self, (): (), _result: &Result<T, E>, _permits: &Permits) {}
+    fn finish(&self, (): (), _result: &Result<T, E>, _permits: &Permits<Self>) {}
 }
 
 /// The start of a call.
@@ -157,32 +155,26 @@ pub struct Mark {
     in_flight: usize,
 }
 
-impl Mark {
-    fn sample(self, finished: Instant, outcome: Outcome) -> Sample {
-        Sample { started: self.started, finished, in_flight: self.in_flight, outcome }
-    }
-}
-
 impl<A: Algorithm> Limit for Adaptive<A> {
     type Mark = Mark;
 
-    fn cancelled(&self, mark: Mark, permits: &Permits) {
+    fn cancelled(&self, mark: Mark, permits: &Permits<Self>) {
         let now = clock::read();
         if mark.deadline.is_some_and(|deadline| deadline <= now) {
-            self.observe(&mark.sample(now, Outcome::Overloaded), permits);
+            self.observe(mark, now, Outcome::Overloaded, permits);
         }
     }
 }
 
 impl<A: Algorithm, R: RequestContext> StartCall<R> for Adaptive<A> {
-    fn start(&self, request: &R, permits: &Permits) -> Mark {
-        let (_, in_flight, _) = permits.counts();
+    fn start(&self, request: &R, permits: &Permits<Self>) -> Mark {
+        let in_flight = permits.snapshot().in_flight;
         Mark { started: clock::now(), deadline: request.deadline(), in_flight }
     }
 }
 
 impl<A: Algorithm, T: ResponseContext, E: AnyError> FinishCall<T, E> for Adaptive<A> {
-    fn finish(&self, mark: Mark, result: &Result<T, E>, permits: &Permits) {
+    fn finish(&self, mark: Mark, result: &Result<T, E>, permits: &Permits<Self>) {
         let failure = match result {
             Ok(response) => response.failure(),
             Err(error) => Some(error.classify().kind),
@@ -193,6 +185,6 @@ impl<A: Algorithm, T: ResponseContext, E: AnyError> FinishCall<T, E> for Adaptiv
             // An invalid request is rejected quickly whatever the load, and a device that is lost is not a full one.
             Some(_) => return,
         };
-        self.observe(&mark.sample(clock::read(), outcome), permits);
+        self.observe(mark, clock::read(), outcome, permits);
     }
 }

@@ -67,12 +67,11 @@ mod layer;
 mod limit;
 mod permits;
 mod service;
-mod shared;
 
 pub use self::aimd::Aimd;
 pub use self::future::ResponseFuture;
 pub use self::gradient::Gradient;
 pub use self::layer::ConcurrencyLayer;
 pub use self::limit::{Adaptive, Algorithm, Fixed, Outcome, Sample};
+pub use self::permits::ConcurrencySnapshot;
 pub use self::service::ConcurrencyLimit;
-pub use self::shared::ConcurrencySnapshot;

@@ -4,7 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::sync::{Mutex, MutexGuard};
+use super::limit::{FinishCall, Limit, StartCall};
+use crate::sync::Mutex;
+
+/// The state of a concurrency limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConcurrencySnapshot {
+    /// Calls that may run at a time.
+    pub limit: usize,
+    /// Permits in use: by calls that run, and by services that are ready and have not been called.
+    pub in_flight: usize,
+    /// Services or calls that wait for a permit.
+    pub waiting: usize,
+}
 
 /// Permits to run, and the queue of those who wait for one.
 ///
@@ -15,16 +28,16 @@ use crate::sync::{Mutex, MutexGuard};
 /// Wakers are woken and dropped without the lock: the last reference to a task may be its waker, and the task may hold a
 /// permit.
 #[derive(Debug)]
-pub struct Permits {
+pub struct Permits<L> {
     state: Mutex<State>,
     max_waiting: usize,
+    /// What sets the limit.
+    pub(super) limit: L,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    limit: usize,
-    in_use: usize,
-    waiting: usize,
+    counts: ConcurrencySnapshot,
     /// Counts arrivals and turns.
     clock: u64,
     tenants: Vec<Tenant>,
@@ -48,46 +61,57 @@ struct Tenant {
 
 /// Index of a tenant with permits or waiters. 32 bits, as every call keeps one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct TenantId(u32);
+struct TenantId(u32);
 
 /// Requests without a tenant are one tenant together, which always exists.
 const ANONYMOUS: TenantId = TenantId(0);
 
-/// Identifies a waiter.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct QueuePosition {
-    number: u64,
-    tenant: TenantId,
-}
-
 /// Result of [`Permits::acquire`].
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Acquired {
-    Permit(TenantId),
-    Waiting(QueuePosition),
+#[derive(Debug)]
+pub(super) enum Acquired<L: Limit> {
+    Permit(Permit<L>),
+    Waiting(Waiter<L>),
     /// As many calls of the tenant wait as may, `waiting` in all.
     Full {
         waiting: usize,
     },
 }
 
-impl Permits {
-    /// Creates `limit` permits. A tenant may have as many calls waiting as `max_waiting` has left over.
-    pub(super) fn new(limit: usize, max_waiting: usize) -> Self {
-        let state = State { limit, tenants: vec![Tenant::default()], ..State::default() };
-        Self { state: Mutex::new(state), max_waiting }
+/// A permit to run, given back when it is dropped. Its call counts as cancelled if it has started and not finished.
+#[derive(Debug)]
+pub(super) struct Permit<L: Limit> {
+    permits: Arc<Permits<L>>,
+    tenant: TenantId,
+    /// While the call runs.
+    mark: Option<L::Mark>,
+}
+
+/// A position in the queue, given up when it is dropped.
+#[derive(Debug)]
+pub(super) struct Waiter<L: Limit> {
+    permits: Arc<Permits<L>>,
+    tenant: TenantId,
+    number: u64,
+}
+
+impl<L: Limit> Permits<L> {
+    /// Creates as many permits as `count`. A tenant may have as many calls waiting as `max_waiting` has left over.
+    pub(super) fn new(count: usize, max_waiting: usize, limit: L) -> Arc<Self> {
+        let mut state = State { tenants: vec![Tenant::default()], ..State::default() };
+        state.counts.limit = count;
+        Arc::new(Self { state: Mutex::new(state), max_waiting, limit })
     }
 
     /// Takes a permit, or else a position in the queue.
-    pub(super) fn acquire(&self, tenant: Option<&Arc<str>>) -> Acquired {
-        let mut state = self.state();
+    pub(super) fn acquire(self: &Arc<Self>, tenant: Option<&Arc<str>>) -> Acquired<L> {
+        let mut state = self.state.lock();
         let id = state.id_of(tenant);
-        if state.waiting == 0 && state.in_use < state.limit {
-            state.in_use += 1;
+        if state.counts.waiting == 0 && state.counts.in_flight < state.counts.limit {
+            state.counts.in_flight += 1;
             state.tenant(id).held += 1;
-            return Acquired::Permit(id);
+            return Acquired::Permit(Permit { permits: Arc::clone(self), tenant: id, mark: None });
         }
-        let waiting = state.waiting;
+        let waiting = state.counts.waiting;
         if state.tenant(id).waiters.len() >= self.max_waiting.saturating_sub(waiting) {
             state.remove_if_idle(id);
             return Acquired::Full { waiting };
@@ -100,97 +124,113 @@ impl Permits {
             let turn = (tenant.held, number, id);
             state.turns.insert(turn);
         }
-        state.waiting += 1;
-        Acquired::Waiting(QueuePosition { number, tenant: id })
+        state.counts.waiting += 1;
+        Acquired::Waiting(Waiter { permits: Arc::clone(self), tenant: id, number })
     }
 
-    /// Returns the permit that `position` waits for if it has been granted; otherwise `waker` is woken when it is.
-    pub(super) fn poll(&self, position: QueuePosition, waker: &Waker) -> Option<TenantId> {
-        let mut state = self.state();
-        if state.granted.remove(&position.number) {
-            return Some(position.tenant);
-        }
-        let known = state.tenant(position.tenant).waiters.get_mut(&position.number);
-        let old = known.and_then(|known| match known {
-            Some(known) if known.will_wake(waker) => None,
-            known => known.replace(waker.clone()),
-        });
-        drop(state);
-        drop(old);
-        None
-    }
-
-    /// Stops waiting. A permit that has been granted meanwhile goes to the next waiter.
-    pub(super) fn cancel(&self, QueuePosition { number, tenant: id }: QueuePosition) {
-        let mut state = self.state();
-        if state.granted.remove(&number) {
-            drop(state);
-            return self.release(id);
-        }
-        let tenant = state.tenant(id);
-        let waker = tenant.waiters.remove(&number);
-        let turn = (tenant.held, tenant.turn, id);
-        if waker.is_some() {
-            state.waiting -= 1;
-        }
-        if state.tenant(id).waiters.is_empty() {
-            state.turns.remove(&turn);
-            state.remove_if_idle(id);
-        }
-        drop(state);
-        drop(waker);
-    }
-
-    /// Gives a permit back.
-    pub(super) fn release(&self, id: TenantId) {
-        let mut state = self.state();
-        state.in_use -= 1;
-        state.return_permit(id);
-        let next = state.grant();
-        state.remove_if_idle(id);
-        drop(state);
-        if let Some(Some(waker)) = next {
-            waker.wake();
-        }
-    }
-
-    /// Sets the number of permits. Permits in use beyond it are not replaced when they are given back. A greater limit needs
-    /// [`grant`](Self::grant) after it.
+    /// Changes the limit. A higher one needs [`grant`](Self::grant) after it; a lower one takes effect as permits are given
+    /// back.
     pub(super) fn resize(&self, limit: usize) {
-        self.state().limit = limit;
+        self.state.lock().counts.limit = limit;
     }
 
     /// Gives the permits that are free to those who wait.
     pub(super) fn grant(&self) {
         // One at a time, as each is woken without the lock.
-        loop {
-            let next = self.state().grant();
-            match next {
-                Some(Some(waker)) => waker.wake(),
-                Some(None) => {}
-                None => return,
-            }
+        let next = || self.state.lock().grant();
+        while let Some(waker) = next() {
+            waker.into_iter().for_each(Waker::wake);
         }
     }
 
-    /// Returns the limit, the permits in use and the number of waiters.
-    pub(super) fn counts(&self) -> (usize, usize, usize) {
-        let state = self.state();
-        (state.limit, state.in_use, state.waiting)
+    pub(super) fn snapshot(&self) -> ConcurrencySnapshot {
+        self.state.lock().counts
     }
 
-    /// Returns the permits that a tenant holds and the number of its waiters.
-    pub(super) fn tenant_counts(&self, tenant: Option<&str>) -> (usize, usize) {
-        let mut state = self.state();
+    /// As [`snapshot`](Self::snapshot), with the permits and waiters of one tenant.
+    pub(super) fn tenant_snapshot(&self, tenant: Option<&str>) -> ConcurrencySnapshot {
+        let mut state = self.state.lock();
         let id = tenant.map_or(Some(ANONYMOUS), |name| state.ids.get(name).copied());
-        id.map_or((0, 0), |id| {
-            let tenant = state.tenant(id);
-            (tenant.held, tenant.waiters.len())
-        })
+        let (in_flight, waiting) =
+            id.map(|id| state.tenant(id)).map_or((0, 0), |tenant| (tenant.held, tenant.waiters.len()));
+        ConcurrencySnapshot { in_flight, waiting, ..state.counts }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
+    fn release(&self, id: TenantId) {
+        let mut state = self.state.lock();
+        state.counts.in_flight -= 1;
+        state.return_permit(id);
+        let next = state.grant();
+        state.remove_if_idle(id);
+        drop(state);
+        next.flatten().into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<L: Limit> Permit<L> {
+    /// The call starts.
+    pub(super) fn start<R>(&mut self, request: &R)
+    where
+        L: StartCall<R>,
+    {
+        self.mark = Some(self.permits.limit.start(request, &self.permits));
+    }
+
+    /// The call has ended: the limit learns from it, and the permit is given back.
+    pub(super) fn finish<T, E>(mut self, result: &Result<T, E>)
+    where
+        L: FinishCall<T, E>,
+    {
+        if let Some(mark) = self.mark.take() {
+            self.permits.limit.finish(mark, result, &self.permits);
+        }
+    }
+}
+
+impl<L: Limit> Drop for Permit<L> {
+    fn drop(&mut self) {
+        if let Some(mark) = self.mark.take() {
+            self.permits.limit.cancelled(mark, &self.permits);
+        }
+        self.permits.release(self.tenant);
+    }
+}
+
+impl<L: Limit> Waiter<L> {
+    /// Returns the permit if it has been granted; otherwise `waker` is woken when it is.
+    pub(super) fn poll(&mut self, waker: &Waker) -> Option<Permit<L>> {
+        let mut state = self.permits.state.lock();
+        if state.granted.remove(&self.number) {
+            return Some(Permit { permits: Arc::clone(&self.permits), tenant: self.tenant, mark: None });
+        }
+        let old = match state.tenant(self.tenant).waiters.get_mut(&self.number) {
+            Some(known) if !known.as_ref().is_some_and(|known| known.will_wake(waker)) => known.replace(waker.clone()),
+            _ => None,
+        };
+        drop(state);
+        drop(old);
+        None
+    }
+}
+
+impl<L: Limit> Drop for Waiter<L> {
+    fn drop(&mut self) {
+        let mut state = self.permits.state.lock();
+        if state.granted.remove(&self.number) {
+            // The permit goes to the next waiter.
+            drop(state);
+            return self.permits.release(self.tenant);
+        }
+        let tenant = state.tenant(self.tenant);
+        let Some(waker) = tenant.waiters.remove(&self.number) else { return };
+        let turn = (tenant.held, tenant.turn, self.tenant);
+        if tenant.waiters.is_empty() {
+            state.turns.remove(&turn);
+            state.remove_if_idle(self.tenant);
+        }
+        state.counts.waiting -= 1;
+        drop(state);
+        drop(waker);
     }
 }
 
@@ -242,7 +282,7 @@ impl State {
 
     /// Gives a permit to the next waiter. Returns its waker, if it has been polled.
     fn grant(&mut self) -> Option<Option<Waker>> {
-        if self.in_use >= self.limit {
+        if self.counts.in_flight >= self.counts.limit {
             return None;
         }
         let (held, _, id) = self.turns.pop_first()?;
@@ -255,37 +295,38 @@ impl State {
             self.turns.insert((held + 1, turn, id));
         }
         self.granted.insert(number);
-        self.waiting -= 1;
-        self.in_use += 1;
+        self.counts.waiting -= 1;
+        self.counts.in_flight += 1;
         Some(waker)
     }
 }
 
 #[cfg(all(test, tower_kernels_loom))]
 mod loom_tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::task::{Wake, Waker};
 
-    use loom::sync::Arc;
     use loom::thread;
 
-    use super::{Acquired, Permits, TenantId};
+    use super::super::Fixed;
+    use super::{Acquired, ConcurrencySnapshot, Permit, Permits};
 
     #[derive(Default)]
     struct Woken(AtomicUsize);
 
     impl Wake for Woken {
-        fn wake(self: std::sync::Arc<Self>) {
+        fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, SeqCst);
         }
     }
 
-    fn permits(limit: usize) -> Arc<Permits> {
-        Arc::new(Permits::new(limit, usize::MAX))
+    fn permits(count: usize) -> Arc<Permits<Fixed>> {
+        Permits::new(count, usize::MAX, Fixed)
     }
 
     /// Takes a permit that is free.
-    fn take(permits: &Permits) -> TenantId {
+    fn take(permits: &Arc<Permits<Fixed>>) -> Permit<Fixed> {
         match permits.acquire(None) {
             Acquired::Permit(permit) => permit,
             other => panic!("{other:?}"),
@@ -293,30 +334,27 @@ mod loom_tests {
     }
 
     /// Whether a permit is free, which is given back.
-    fn is_free(permits: &Permits) -> bool {
-        match permits.acquire(None) {
-            Acquired::Permit(permit) => permits.release(permit),
-            Acquired::Waiting(position) => {
-                permits.cancel(position);
-                return false;
-            }
-            Acquired::Full { .. } => unreachable!("the queue has no bound"),
-        }
-        true
+    fn is_free(permits: &Arc<Permits<Fixed>>) -> bool {
+        matches!(permits.acquire(None), Acquired::Permit(_))
+    }
+
+    fn counts(permits: &Permits<Fixed>) -> (usize, usize, usize) {
+        let ConcurrencySnapshot { limit, in_flight, waiting } = permits.snapshot();
+        (limit, in_flight, waiting)
     }
 
     /// Acquires a permit, waiting for it if necessary; a wake that is lost hangs the model, which loom reports.
-    fn acquire(permits: &Permits) -> TenantId {
-        let position = match permits.acquire(None) {
+    fn acquire(permits: &Arc<Permits<Fixed>>) -> Permit<Fixed> {
+        let mut waiter = match permits.acquire(None) {
             Acquired::Permit(permit) => return permit,
-            Acquired::Waiting(position) => position,
+            Acquired::Waiting(waiter) => waiter,
             Acquired::Full { .. } => unreachable!("the queue has no bound"),
         };
-        let woken = std::sync::Arc::new(Woken::default());
-        let waker = Waker::from(std::sync::Arc::clone(&woken));
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
         let mut seen = 0;
         loop {
-            if let Some(permit) = permits.poll(position, &waker) {
+            if let Some(permit) = waiter.poll(&waker) {
                 return permit;
             }
             while woken.0.load(SeqCst) == seen {
@@ -330,19 +368,19 @@ mod loom_tests {
     fn loom_the_limit_holds_and_no_waiter_is_forgotten() {
         loom::model(|| {
             let permits = permits(1);
-            let running = std::sync::Arc::new(AtomicUsize::new(0));
-            let run = |permits: Arc<Permits>, running: std::sync::Arc<AtomicUsize>| {
+            let running = Arc::new(AtomicUsize::new(0));
+            let run = |permits: Arc<Permits<Fixed>>, running: Arc<AtomicUsize>| {
                 move || {
                     let permit = acquire(&permits);
                     assert_eq!(running.fetch_add(1, SeqCst), 0, "two run where one may");
                     running.fetch_sub(1, SeqCst);
-                    permits.release(permit);
+                    drop(permit);
                 }
             };
-            let other = thread::spawn(run(Arc::clone(&permits), std::sync::Arc::clone(&running)));
+            let other = thread::spawn(run(Arc::clone(&permits), Arc::clone(&running)));
             run(Arc::clone(&permits), running)();
             other.join().unwrap();
-            assert_eq!(permits.counts(), (1, 0, 0));
+            assert_eq!(counts(&permits), (1, 0, 0));
             assert!(is_free(&permits));
         });
     }
@@ -351,17 +389,12 @@ mod loom_tests {
     fn loom_a_limit_that_is_raised_lets_waiters_in() {
         loom::model(|| {
             let permits = permits(0);
-            let waits = {
-                let permits = Arc::clone(&permits);
-                thread::spawn(move || {
-                    let permit = acquire(&permits);
-                    permits.release(permit);
-                })
-            };
+            let other = Arc::clone(&permits);
+            let waits = thread::spawn(move || drop(acquire(&other)));
             permits.resize(1);
             permits.grant();
             waits.join().unwrap();
-            assert_eq!(permits.counts(), (1, 0, 0));
+            assert_eq!(counts(&permits), (1, 0, 0));
             assert!(is_free(&permits));
         });
     }
@@ -371,17 +404,14 @@ mod loom_tests {
         loom::model(|| {
             let permits = permits(2);
             let (first, second) = (take(&permits), take(&permits));
-            let releases = {
-                let permits = Arc::clone(&permits);
-                thread::spawn(move || permits.release(first))
-            };
+            let releases = thread::spawn(move || drop(first));
             permits.resize(1);
             permits.grant();
             assert!(!is_free(&permits), "one is in use, and one may be");
             releases.join().unwrap();
-            assert_eq!(permits.counts().1, 1);
+            assert_eq!(counts(&permits), (1, 1, 0));
             assert!(!is_free(&permits));
-            permits.release(second);
+            drop(second);
             assert!(is_free(&permits));
         });
     }
@@ -391,23 +421,15 @@ mod loom_tests {
         loom::model(|| {
             let permits = permits(1);
             let permit = take(&permits);
-            let Acquired::Waiting(position) = permits.acquire(None) else { panic!("the permit is in use") };
-            assert!(permits.poll(position, Waker::noop()).is_none());
-            let releases = {
-                let permits = Arc::clone(&permits);
-                thread::spawn(move || permits.release(permit))
-            };
-            let second = {
-                let permits = Arc::clone(&permits);
-                thread::spawn(move || {
-                    let permit = acquire(&permits);
-                    permits.release(permit);
-                })
-            };
-            permits.cancel(position);
+            let Acquired::Waiting(mut waiter) = permits.acquire(None) else { panic!("the permit is in use") };
+            assert!(waiter.poll(Waker::noop()).is_none());
+            let releases = thread::spawn(move || drop(permit));
+            let other = Arc::clone(&permits);
+            let second = thread::spawn(move || drop(acquire(&other)));
+            drop(waiter);
             releases.join().unwrap();
             second.join().unwrap();
-            assert_eq!(permits.counts(), (1, 0, 0));
+            assert_eq!(counts(&permits), (1, 0, 0));
             assert!(is_free(&permits));
         });
     }

@@ -4,34 +4,34 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::ResponseFuture;
-use super::limit::{FinishCall, Fixed, StartCall};
-use super::shared::{Acquired, Permit, Shared, Waiter};
+use super::limit::{FinishCall, Fixed, Limit, StartCall};
+use super::permits::{Acquired, Permit, Permits, Waiter};
 use crate::middleware::inner_service::{clone_service, inner_service};
 
 /// Limits how many calls of the inner service run at a time. See the [module](super).
 #[derive(Debug)]
-pub struct ConcurrencyLimit<S, L = Fixed> {
+pub struct ConcurrencyLimit<S, L: Limit = Fixed> {
     inner: S,
-    shared: Arc<Shared<L>>,
+    permits: Arc<Permits<L>>,
     reservation: Reservation<L>,
 }
 
 #[derive(Debug)]
-enum Reservation<L> {
+enum Reservation<L: Limit> {
     None,
     Waiting(Waiter<L>),
     Permit(Permit<L>),
 }
 
-impl<S, L> ConcurrencyLimit<S, L> {
-    pub(super) fn new(inner: S, shared: Arc<Shared<L>>) -> Self {
-        Self { inner, shared, reservation: Reservation::None }
+impl<S, L: Limit> ConcurrencyLimit<S, L> {
+    pub(super) fn new(inner: S, permits: Arc<Permits<L>>) -> Self {
+        Self { inner, permits, reservation: Reservation::None }
     }
 
     /// Returns whether a permit is reserved, and reserves one if possible.
     fn poll_permit(&mut self, cx: &Context<'_>) -> bool {
         if let Reservation::None = self.reservation {
-            self.reservation = match self.shared.acquire(None) {
+            self.reservation = match self.permits.acquire(None) {
                 Acquired::Permit(permit) => Reservation::Permit(permit),
                 Acquired::Waiting(waiter) => Reservation::Waiting(waiter),
                 Acquired::Full { .. } => unreachable!("the queue has no bound"),
@@ -46,8 +46,8 @@ impl<S, L> ConcurrencyLimit<S, L> {
     }
 }
 
-inner_service!(ConcurrencyLimit < S, L > { inner });
-clone_service!(ConcurrencyLimit<S, L> { inner, shared, reservation: Reservation::None });
+inner_service!(ConcurrencyLimit < S, L > { inner } where L: Limit);
+clone_service!(ConcurrencyLimit<S, L> { inner, permits, reservation: Reservation::None } where L: Limit);
 
 impl<S, L, R> Service<R> for ConcurrencyLimit<S, L>
 where
@@ -72,10 +72,10 @@ where
     /// # Panics
     /// If `poll_ready` has not returned `Ready(Ok)`.
     fn call(&mut self, request: R) -> Self::Future {
-        let Reservation::Permit(permit) = std::mem::replace(&mut self.reservation, Reservation::None) else {
-            panic!("`call` without a successful `poll_ready`");
+        let Reservation::Permit(mut permit) = std::mem::replace(&mut self.reservation, Reservation::None) else {
+            panic!("`call` without `poll_ready` having returned `Ready(Ok)`");
         };
-        let call = permit.start(&request);
-        ResponseFuture::new(self.inner.call(request), call)
+        permit.start(&request);
+        ResponseFuture::new(self.inner.call(request), permit)
     }
 }

@@ -50,7 +50,7 @@ impl Backlog {
     }
 
     pub(super) fn total(&self) -> u64 {
-        sum(&self.by_priority)
+        self.from_priority(Priority::Low)
     }
 
     /// The work of `priority` and above.

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::middleware::per_share::PerShare;
-use crate::request::operation_table::{OperationIndex, OperationTable, to_keep};
+use crate::middleware::per_share::{LearnedTime, Operation, OperationTimes};
 use crate::request::{RequestContext, Share};
 use crate::sync::Mutex;
 
@@ -46,7 +45,7 @@ const FAR_LOWER: u64 = 4;
 /// Far lower values in a row that are no coincidence.
 const FAR_LOWER_IN_A_ROW: u8 = 3;
 
-impl Mean {
+impl LearnedTime for Mean {
     fn observe(&mut self, value: u64) {
         let is_far_lower = value < self.value / FAR_LOWER;
         let mean = if self.value == 0 {
@@ -68,84 +67,55 @@ impl Mean {
 /// Estimates a call by the mean of earlier calls of its [operation](RequestContext::operation) and
 /// [share](RequestContext::share).
 #[derive(Debug)]
-pub struct LearnedEstimate {
-    operations: OperationTable<PerShare<Mean>>,
-    /// Over all calls: the estimate of operations that have no entry.
-    overall: Mutex<Mean>,
-}
+pub struct LearnedEstimate(OperationTimes<Mean>);
 
-/// Operations with an estimate of their own.
-const MAX_OPERATIONS: usize = 512;
-
-/// The operation of a call.
+/// A call with a learned estimate.
 #[derive(Debug)]
-pub enum Operation {
-    /// Calls of it have completed before.
-    Known {
-        /// Its entry.
-        index: OperationIndex,
-        /// The share of the call.
-        share: Share,
-        /// Whether calls of this share have completed before.
-        is_measured: bool,
-    },
-    /// Gets an entry once the call has completed.
-    New(Box<str>),
-    /// Gets no entry, as there are too many.
-    Unlisted,
+pub struct LearnedCall {
+    operation: Operation,
+    share: Share,
+    /// Whether calls of its operation and share have completed before.
+    is_known: bool,
 }
 
 impl LearnedEstimate {
     pub(super) fn new() -> Self {
-        Self { operations: OperationTable::new(MAX_OPERATIONS), overall: Mutex::default() }
+        Self(OperationTimes::new())
     }
 }
 
 impl Estimator for LearnedEstimate {
-    type Call = Operation;
+    type Call = LearnedCall;
 
-    fn is_known(&self, call: &Operation) -> bool {
-        matches!(call, Operation::Known { is_measured: true, .. } | Operation::Unlisted)
+    fn is_known(&self, call: &LearnedCall) -> bool {
+        call.is_known
     }
 
-    fn observe(&self, call: &Operation, took: u64) {
-        self.overall.lock().observe(took);
-        match call {
-            Operation::Known { index, share, .. } => {
-                self.operations[*index].observe(*share, |mean| mean.observe(took));
-            }
-            Operation::New(name) => {
-                if let Some((_, means)) = self.operations.find_or_insert(name, PerShare::default) {
-                    means.observe(Share::COMMON, |mean| mean.observe(took));
-                }
-            }
-            Operation::Unlisted => {}
-        }
+    fn observe(&self, call: &LearnedCall, took: u64) {
+        self.0.insert(&call.operation);
+        self.0.observe(&call.operation, call.share, took);
     }
 
-    fn decay(&self, call: &Operation) {
-        match call {
-            Operation::Known { index, share, .. } => self.operations[*index].update(*share, Mean::decay),
-            Operation::New(_) | Operation::Unlisted => self.overall.lock().decay(),
-        }
+    fn decay(&self, call: &LearnedCall) {
+        self.0.decay(&call.operation, call.share);
     }
 }
 
 impl<R: RequestContext> Estimate<R> for LearnedEstimate {
-    fn estimate(&self, request: &R) -> (u64, Operation) {
-        let name = request.operation();
-        if let Some((index, means)) = self.operations.find(name) {
-            let share = request.share().unwrap_or_default();
-            let own = means.get(share);
-            // The calls of other shares are no measure of this one, but better than nothing for the calls behind it.
-            let mean = own.unwrap_or_else(|| means.overall());
-            return (mean.value, Operation::Known { index, share, is_measured: own.is_some() });
-        }
-        if self.operations.is_full() {
-            (self.overall.lock().value, Operation::Unlisted)
-        } else {
-            (0, Operation::New(to_keep(name).into()))
-        }
+    fn estimate(&self, request: &R) -> (u64, LearnedCall) {
+        let operation = self.0.operation(request.operation());
+        let share = request.share().unwrap_or_default();
+        let (mean, share, is_known) = match self.0.get(&operation) {
+            Some(means) => {
+                let own = means.get(share);
+                // The calls of other shares are no measure of this one, but better than nothing for the calls behind it.
+                (own.unwrap_or_else(|| means.overall()), share, own.is_some())
+            }
+            None if matches!(operation, Operation::Unlisted) => (self.0.overall(), share, true),
+            // The first call of an operation counts for all shares.
+            None => (Mean::default(), Share::COMMON, false),
+        };
+        (mean.value, LearnedCall { operation, share, is_known })
     }
 }
 

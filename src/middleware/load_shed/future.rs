@@ -29,7 +29,7 @@ pub struct ResponseFuture<S: Service<R>, R, P: Policy = WhenNotReady> {
 #[pin_project(project = StateProj)]
 enum State<S: Service<R>, R, P: Policy> {
     ForReadiness {
-        call: Option<WaitingCall<S, R, P>>,
+        call: Option<(S, R, Arc<P>)>,
         #[pin]
         timer: LazyTimer,
     },
@@ -40,12 +40,6 @@ enum State<S: Service<R>, R, P: Policy> {
     Rejected {
         rejection: Rejection,
     },
-}
-
-struct WaitingCall<S, R, P> {
-    service: S,
-    request: R,
-    policy: Arc<P>,
 }
 
 impl<S: Service<R>, R, P: Policy> ResponseFuture<S, R, P> {
@@ -64,7 +58,7 @@ impl<S: Service<R>, R, P: Policy> ResponseFuture<S, R, P> {
         policy: Arc<P>,
         until: Option<Instant>,
     ) -> Self {
-        let call = Some(WaitingCall { service, request, policy });
+        let call = Some((service, request, policy));
         Self { state: State::ForReadiness { call, timer: LazyTimer::new(until) }, admission: Some(admission) }
     }
 }
@@ -83,11 +77,11 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::ForReadiness { call, timer } => {
-                    let polled = call.as_mut().expect(COMPLETED).service.poll_ready(cx);
+                    let polled = call.as_mut().expect(COMPLETED).0.poll_ready(cx);
                     if polled.is_pending() {
                         ready!(timer.poll_elapsed(cx));
                     }
-                    let WaitingCall { mut service, request, policy } = call.take().expect(COMPLETED);
+                    let (mut service, request, policy) = call.take().expect(COMPLETED);
                     match polled {
                         Poll::Ready(Ok(())) => {
                             P::called(this.admission.as_mut().expect(COMPLETED));

@@ -89,7 +89,7 @@ impl LoadShedLayer<Predicted> {
     where
         F: Fn(&R) -> Duration,
     {
-        LoadShedLayer { policy: Arc::new(Predicted::new(CustomEstimate::new(estimate), self.policy.settings())) }
+        LoadShedLayer { policy: Arc::new(Predicted::new(CustomEstimate::new(estimate), self.policy.settings)) }
     }
 
     /// Sets the time after which a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside this layer ends calls: they have this
@@ -134,7 +134,7 @@ impl LoadShedLayer<Predicted> {
     }
 
     fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.policy.settings();
+        let mut settings = self.policy.settings;
         change(&mut settings);
         Self::with_settings(settings)
     }

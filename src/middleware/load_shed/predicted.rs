@@ -17,7 +17,7 @@ use crate::sync::Mutex;
 #[derive(Debug)]
 pub struct Predicted<E = LearnedEstimate> {
     estimator: E,
-    settings: Settings,
+    pub(super) settings: Settings,
     state: Mutex<State>,
 }
 
@@ -85,17 +85,13 @@ impl<E> Predicted<E> {
         Self { estimator, settings, state: Mutex::new(state) }
     }
 
-    pub(super) fn settings(&self) -> Settings {
-        self.settings
-    }
-
     pub(super) fn snapshot(&self) -> LoadShedSnapshot {
         let state = self.state.lock();
         let is_busy = state.throughput.is_busy(state.in_flight);
         let wait = if is_busy { state.time_for(state.backlog.total()) } else { 0 };
         LoadShedSnapshot {
             in_flight: state.in_flight,
-            parallelism: state.throughput.parallelism(),
+            parallelism: state.throughput.parallelism,
             predicted_wait: Duration::from_nanos(wait),
             rejected: state.rejected.iter().sum(),
             rejected_by_priority: state.rejected,
@@ -145,7 +141,7 @@ impl State {
     /// Nanoseconds until the calls served before one of this priority and share are done.
     fn wait(&self, settings: &Settings, priority: Priority, share: Share) -> u64 {
         // No call is rejected because of a guess.
-        if !self.throughput.is_known() || !self.throughput.is_busy(self.in_flight) {
+        if !self.throughput.is_known || !self.throughput.is_busy(self.in_flight) {
             return 0;
         }
         let total = self.backlog.total();
@@ -157,7 +153,7 @@ impl State {
             return self.time_for(total);
         };
         // The running calls come first, whatever their priority, and half of their work is done.
-        let running = self.average().saturating_mul(self.throughput.parallelism() as u64);
+        let running = self.average().saturating_mul(self.throughput.parallelism as u64);
         let running_below = running.min(total.saturating_sub(before));
         self.time_for((before + running_below).saturating_sub(running / 2))
     }

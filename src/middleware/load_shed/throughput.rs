@@ -14,15 +14,14 @@ pub(super) struct ThroughputEstimator {
     /// Whether the parallelism was configured; otherwise the rate is all that is known of it.
     is_configured: bool,
     /// Calls that run at a time, as far as that is known.
-    parallelism: usize,
+    pub(super) parallelism: usize,
     rate: f64,
-    /// Whether the rate was configured or has been measured.
-    is_known: bool,
+    /// Whether the rate was configured or has been measured, and is no guess by the number of processors.
+    pub(super) is_known: bool,
     /// Whether a call has been rejected since one could last run at once.
     has_rejected: bool,
     saturated: Option<Saturation>,
     window: Window,
-    has_measured: bool,
 }
 
 /// A time in which all calls that can run do.
@@ -66,17 +65,7 @@ impl ThroughputEstimator {
             has_rejected: false,
             saturated: None,
             window: Window::default(),
-            has_measured: false,
         }
-    }
-
-    /// Whether the rate is more than a guess by the number of processors.
-    pub(super) fn is_known(&self) -> bool {
-        self.is_known
-    }
-
-    pub(super) fn parallelism(&self) -> usize {
-        self.parallelism
     }
 
     /// Nanoseconds until this much work is done.
@@ -139,9 +128,8 @@ impl ThroughputEstimator {
 
     fn learn(&mut self, measured: f64) {
         // The number of processors is only a guess, which the first measurement replaces.
-        let weight = if self.has_measured || self.is_configured { 0.25 } else { 1.0 };
+        let weight = if self.is_known { 0.25 } else { 1.0 };
         self.rate = (self.rate + (measured - self.rate) * weight).max(0.001);
-        self.has_measured = true;
         self.is_known = true;
         if !self.is_configured {
             self.parallelism = (self.rate.round() as usize).max(1);

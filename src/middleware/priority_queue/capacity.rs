@@ -19,7 +19,7 @@ pub struct PriorityQueueSnapshot {
     pub waiting_by_priority: [usize; 3],
     /// Total payload size of the waiting calls.
     pub waiting_bytes: u64,
-    /// Services that have reserved a place in the queue and have not been called.
+    /// Services that have reserved a permit for the queue and have not been called.
     pub reserved: usize,
     /// Calls that waited and were given the inner service.
     pub served: u64,
@@ -46,7 +46,7 @@ pub(super) enum Removal {
 pub(super) struct Capacity {
     max_waiting: usize,
     max_bytes: u64,
-    /// One permit for each service that has reserved a place, and for each waiting call that keeps its permit.
+    /// Held by each service that has reserved one, and by each waiting call that keeps its own.
     pub(super) permits: Arc<Semaphore>,
     counts: Mutex<Counts>,
 }

@@ -17,9 +17,10 @@ use super::error::Rejection;
 use super::layer::Settings;
 use super::schedule::{QueuePosition, QueuedCall, Schedule};
 use super::service_rate::ServiceRate;
-use super::service_times::{Operation, ServiceTimer, ServiceTimes};
+use super::service_times::{ServiceTimer, ServiceTimes};
 use super::tenant::TenantKey;
 use crate::middleware::clock;
+use crate::middleware::per_share::Operation;
 use crate::request::limits::tenant_key;
 use crate::request::{Priority, RequestContext, Share};
 use crate::sync::Mutex;
@@ -121,7 +122,7 @@ impl<S> Queue<S> {
         // Any call of a tenant can be displaced, by a tenant that has less waiting. Such a call does not keep its permit, which
         // other services may reserve.
         let can_be_displaced = priority < Priority::High || share.is_some() || tenant != TenantKey::Anonymous;
-        let (permit, _released) =
+        let (kept, released) =
             if self.keep_permits || !can_be_displaced { (Some(permit), None) } else { (None, Some(permit)) };
         let (sender, outcome) = oneshot::channel();
         let operation = self.service_times.as_ref().map(|times| times.operation(request.operation()));
@@ -140,11 +141,11 @@ impl<S> Queue<S> {
             wakes.run();
             if let (Rejection::Late { .. }, Some(times), Some(operation)) = (rejection, &self.service_times, &operation)
             {
-                times.decay(operation, share);
+                times.decay(operation, share.unwrap_or_default());
             }
             return Err(rejection);
         }
-        if permit.is_some() {
+        if kept.is_some() {
             self.capacity.keep_permit();
         }
         let arrival = state.next_arrival;
@@ -152,7 +153,7 @@ impl<S> Queue<S> {
         let first_deadline = state.schedule.first_deadline();
         let call = QueuedCall::new(latest_start, arrival, request.expected_time(), bytes);
         let position = state.schedule.insert(tenant, share, priority, call);
-        let entry = Entry { sender, position, deadline: request.deadline(), share, operation, permit };
+        let entry = Entry { sender, position, deadline: request.deadline(), share, operation, permit: kept };
         state.entries.insert(arrival, entry);
         if state.schedule.first_deadline() != first_deadline {
             self.changed.notify_one();
@@ -160,6 +161,7 @@ impl<S> Queue<S> {
         self.publish_len(state);
         let start_worker = !mem::replace(&mut state.has_worker, true);
         drop(guard);
+        drop(released);
         wakes.run();
         Ok((Receiver { outcome, queue: Arc::clone(self), arrival }, start_worker))
     }
@@ -197,7 +199,7 @@ impl<S> Queue<S> {
         now: Instant,
     ) -> Option<Instant> {
         let learned = match (&self.service_times, operation) {
-            (Some(times), Some(operation)) => times.get(operation, share),
+            (Some(times), Some(operation)) => times.service_time(operation, share),
             _ => Duration::ZERO,
         };
         Some(deadline?.checked_sub(self.min_service_time.max(learned)).unwrap_or(now))
@@ -231,11 +233,8 @@ impl<S> Queue<S> {
             // More may be known about its service time than when it arrived.
             let latest_start = self.latest_start(entry.deadline, entry.operation.as_ref(), entry.share, now);
             let is_late = latest_start.is_some_and(|latest| latest <= now);
-            self.capacity.remove(
-                &entry.position,
-                entry.permit.is_some(),
-                if is_late { Removal::Expired } else { Removal::Served },
-            );
+            let removal = if is_late { Removal::Expired } else { Removal::Served };
+            self.capacity.remove(&entry.position, entry.permit.is_some(), removal);
             if is_late {
                 let rejection = state.late(entry.deadline, entry.position.priority, now);
                 wakes.0.push((entry, rejection));

@@ -226,7 +226,7 @@ impl Schedule {
         }
     }
 
-    /// Changes a tenant and moves it to its new place in `turns`, `loads` and `idle`.
+    /// Changes a tenant and moves it to its new position in `turns`, `loads` and `idle`.
     fn update<T>(&mut self, key: &TenantKey, change: impl FnOnce(&mut Tenant) -> T) -> T {
         let tenant = self.tenants.get_mut(key).expect("a tenant with calls waiting is known");
         match tenant.first() {

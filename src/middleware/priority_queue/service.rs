@@ -23,7 +23,7 @@ pub struct PriorityQueue<S> {
     inner: S,
     queue: Arc<Queue<S>>,
     readiness: Readiness,
-    /// Only while waiting for a place in the queue.
+    /// Only while waiting for a permit.
     acquire: Option<PollSemaphore>,
 }
 
@@ -85,7 +85,9 @@ where
         let permit = match mem::replace(&mut self.readiness, Readiness::Nothing) {
             Readiness::InnerReady => return ResponseFuture::called(self.inner.call(request)),
             Readiness::QueuePermit(permit) => permit,
-            Readiness::Nothing | Readiness::InnerPending => panic!("`call` without a successful `poll_ready`"),
+            Readiness::Nothing | Readiness::InnerPending => {
+                panic!("`call` without `poll_ready` having returned `Ready(Ok)`")
+            }
         };
         match self.queue.push(&request, permit, clock::now()) {
             Ok((receiver, start_worker)) => {
@@ -111,7 +113,7 @@ fn poll_ready_outside_budget<S: Service<R>, R>(service: &mut S, cx: &mut Context
 }
 
 impl<S: Clone> PriorityQueue<S> {
-    /// Reserves a place in the queue.
+    /// Reserves a permit for the queue.
     fn poll_queue_permit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let semaphore = &self.queue.capacity.permits;
         // Without the task's budget if a permit is free.

@@ -112,7 +112,7 @@ impl Model {
         self.passed_over = left.into_iter().filter(|((tenant, p), _)| !self.of(*tenant, *p).is_empty()).collect();
     }
 
-    /// Whom a call of a tenant with nothing waiting takes the place of: the least urgent of the tenant with the most waiting
+    /// The call displaced by one of a tenant with nothing waiting: the least urgent of the tenant with the most waiting
     /// for its weight, if there is one such tenant.
     fn least(&self) -> Option<u64> {
         let load = |tenant: usize| {
@@ -143,8 +143,8 @@ enum Step {
         deadline: Option<u64>,
     },
     Pop,
-    /// One of those that wait leaves.
-    Leave {
+    /// A waiting call is cancelled.
+    Cancel {
         which: usize,
     },
     Expire {
@@ -157,7 +157,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0..3_usize, 0..4_usize, proptest::option::of(0..40_u64))
             .prop_map(|(priority, tenant, deadline)| Step::Insert { priority, tenant, deadline }),
         3 => Just(Step::Pop),
-        1 => (0..1000_usize).prop_map(|which| Step::Leave { which }),
+        1 => (0..1000_usize).prop_map(|which| Step::Cancel { which }),
         1 => (0..40_u64).prop_map(|until| Step::Expire { until }),
     ]
 }
@@ -188,7 +188,7 @@ proptest! {
                     model.insert(Waiting { priority, tenant: number, deadline, arrival });
                 }
                 Step::Pop => prop_assert_eq!(schedule.pop().map(|next| next.arrival()), model.pop()),
-                Step::Leave { which } => if !model.waiting.is_empty() {
+                Step::Cancel { which } => if !model.waiting.is_empty() {
                     let left = model.waiting[which % model.waiting.len()].arrival;
                     schedule.remove(&positions[&left]);
                     model.remove(left);
@@ -300,7 +300,7 @@ fn a_tenants_priority_takes_nothing_from_another_tenant() {
     }
     let turns: Vec<_> = (0..20).map(|_| schedule.pop().unwrap().arrival()).collect();
     assert_eq!(turns.iter().filter(|&&arrival| arrival >= 100).count(), 10, "{turns:?}");
-    // Nor does it take a place from one that has less waiting.
+    // Nor does it displace a call of a tenant that has less waiting.
     let newcomer = schedule.displaceable(&key(Some(&urgent)), None, Priority::High);
     assert_eq!(newcomer.map(|(least, _)| least.arrival()), None);
 }
@@ -410,7 +410,7 @@ fn the_service_rate_is_that_of_the_turns_while_calls_wait() {
     rate.observe(at(10), false);
     assert_eq!(rate.time_for(3), Some(Duration::from_millis(40)));
     rate.observe(at(20), true);
-    // A pause in which nobody waited is none of the inner service's.
+    // A pause in which no call waited says nothing about the inner service.
     rate.observe(at(5000), false);
     assert_eq!(rate.time_for(0), Some(Duration::from_millis(10)));
     for n in 1..100 {

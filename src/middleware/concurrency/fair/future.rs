@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::FairError;
 use crate::middleware::clock;
 use crate::middleware::concurrency::limit::{FinishCall, Fixed, Limit, StartCall};
-use crate::middleware::concurrency::shared::{Permit, RunningCall, Waiter};
+use crate::middleware::concurrency::permits::{Permit, Waiter};
 use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::RequestContext;
 
@@ -41,7 +41,7 @@ enum State<S: Service<R>, R, L: Limit> {
         // Dropped in this order: the permit is free when the work has stopped.
         #[pin]
         future: S::Future,
-        call: Option<RunningCall<L>>,
+        permit: Option<Permit<L>>,
     },
     Rejected {
         waiting: usize,
@@ -49,8 +49,8 @@ enum State<S: Service<R>, R, L: Limit> {
 }
 
 impl<S: Service<R>, R, L: Limit> ResponseFuture<S, R, L> {
-    pub(super) fn called(future: S::Future, call: RunningCall<L>) -> Self {
-        Self { state: State::Called { future, call: Some(call) } }
+    pub(super) fn called(future: S::Future, permit: Permit<L>) -> Self {
+        Self { state: State::Called { future, permit: Some(permit) } }
     }
 
     pub(super) fn rejected(waiting: usize) -> Self {
@@ -98,17 +98,17 @@ where
                 StateProj::ForReadiness { call } => {
                     let (service, ..) = call.as_mut().expect(COMPLETED);
                     let polled = ready!(service.poll_ready(cx));
-                    let (mut service, request, permit) = call.take().expect(COMPLETED);
+                    let (mut service, request, mut permit) = call.take().expect(COMPLETED);
                     if let Err(error) = polled {
                         return Poll::Ready(Err(FairError::Inner(error)));
                     }
-                    let call = Some(permit.start(&request));
-                    State::Called { future: service.call(request), call }
+                    permit.start(&request);
+                    State::Called { future: service.call(request), permit: Some(permit) }
                 }
-                StateProj::Called { future, call } => {
+                StateProj::Called { future, permit } => {
                     let result = ready!(future.poll(cx));
-                    if let Some(call) = call.take() {
-                        call.finish(&result);
+                    if let Some(permit) = permit.take() {
+                        permit.finish(&result);
                     }
                     return Poll::Ready(result.map_err(FairError::Inner));
                 }

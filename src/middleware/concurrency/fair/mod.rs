@@ -52,5 +52,5 @@ mod service;
 
 pub use self::error::FairError;
 pub use self::future::ResponseFuture;
-pub use self::layer::{FairLayer, TenantSnapshot};
+pub use self::layer::FairLayer;
 pub use self::service::Fair;

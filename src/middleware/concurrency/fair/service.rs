@@ -5,28 +5,28 @@ use std::time::Duration;
 use tower_service::Service;
 
 use super::{FairError, ResponseFuture};
-use crate::middleware::concurrency::limit::{FinishCall, Fixed, StartCall};
-use crate::middleware::concurrency::shared::{Acquired, Shared};
+use crate::middleware::concurrency::limit::{FinishCall, Fixed, Limit, StartCall};
+use crate::middleware::concurrency::permits::{Acquired, Permits};
 use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::request::RequestContext;
 use crate::request::limits::tenant_key;
 
 /// Limits how many calls of the inner service run at a time, in fair shares of tenants. See the [module](super).
 #[derive(Debug)]
-pub struct Fair<S, L = Fixed> {
+pub struct Fair<S, L: Limit = Fixed> {
     inner: S,
-    shared: Arc<Shared<L>>,
+    permits: Arc<Permits<L>>,
     max_wait: Duration,
 }
 
-impl<S, L> Fair<S, L> {
-    pub(super) fn new(inner: S, shared: Arc<Shared<L>>, max_wait: Duration) -> Self {
-        Self { inner, shared, max_wait }
+impl<S, L: Limit> Fair<S, L> {
+    pub(super) fn new(inner: S, permits: Arc<Permits<L>>, max_wait: Duration) -> Self {
+        Self { inner, permits, max_wait }
     }
 }
 
-inner_service!(Fair < S, L > { inner });
-clone_service!(Fair<S, L> { inner, shared, max_wait });
+inner_service!(Fair < S, L > { inner } where L: Limit);
+clone_service!(Fair<S, L> { inner, permits, max_wait } where L: Limit);
 
 impl<S, L, R> Service<R> for Fair<S, L>
 where
@@ -43,10 +43,10 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        match self.shared.acquire(tenant_key(&request)) {
-            Acquired::Permit(permit) => {
-                let call = permit.start(&request);
-                ResponseFuture::called(self.inner.call(request), call)
+        match self.permits.acquire(tenant_key(&request)) {
+            Acquired::Permit(mut permit) => {
+                permit.start(&request);
+                ResponseFuture::called(self.inner.call(request), permit)
             }
             Acquired::Waiting(waiter) => {
                 // The service that was polled ready is dropped: what it has reserved is free while this call waits.
