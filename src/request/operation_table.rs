@@ -40,7 +40,7 @@ pub(crate) fn to_keep(name: &str) -> &str {
 
 /// Where an operation is found again, without its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OperationIndex(u32);
+pub(crate) struct OperationIndex(u32);
 
 impl<T> OperationTable<T> {
     /// For `max` operations.

@@ -50,11 +50,11 @@ impl Backlog {
     }
 
     pub(super) fn total(&self) -> u64 {
-        self.from_priority(Priority::Low)
+        self.at_or_above(Priority::Low)
     }
 
     /// The work of `priority` and above.
-    pub(super) fn from_priority(&self, priority: Priority) -> u64 {
+    pub(super) fn at_or_above(&self, priority: Priority) -> u64 {
         sum(&self.by_priority[priority as usize..])
     }
 
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(backlog.before(flood, Priority::Low), 1000 + 20 + 1000 + 50);
         assert_eq!(backlog.before(heavy, Priority::Low), 1000 + 333 + 20 + 50);
         assert_eq!(backlog.before(Share::COMMON, Priority::Low), 50 + 50 + 20 + 150);
-        assert_eq!((backlog.total(), backlog.from_priority(Priority::Normal)), (2070, 2020));
+        assert_eq!((backlog.total(), backlog.at_or_above(Priority::Normal)), (2070, 2020));
         for _ in 0..100 {
             backlog.remove(Some(1), Priority::Normal, 10);
             backlog.remove(Some(3), Priority::High, 10);

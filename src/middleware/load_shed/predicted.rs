@@ -148,7 +148,7 @@ impl State {
         let before = if settings.by_share {
             self.backlog.before(share, priority)
         } else if settings.by_priority {
-            self.backlog.from_priority(priority)
+            self.backlog.at_or_above(priority)
         } else {
             return self.time_for(total);
         };
