@@ -21,11 +21,37 @@
 
 #[cfg(feature = "auth")]
 pub use crate::middleware::authenticate::AuthenticateLayer;
+#[cfg(feature = "batch")]
+pub use crate::middleware::batch::BatchLayer;
 #[cfg(feature = "cache")]
 pub use crate::middleware::cache::CacheLayer;
-pub use crate::middleware::{
-    batch::BatchLayer, circuit_breaker::CircuitBreakerLayer, classify::ClassifyLayer, coalesce::CoalesceLayer,
-    concurrency::ConcurrencyLayer, error_response::ErrorResponseLayer, fallback::FallbackLayer, hedge::HedgeLayer,
-    load_shed::LoadShedLayer, metrics::MetricsLayer, optional::OptionalLayer, priority_queue::PriorityQueueLayer,
-    rate_limit::RateLimiterLayer, retry::RetryLayer, timeout::TimeoutLayer, tracing::TracingLayer,
-};
+#[cfg(feature = "circuit-breaker")]
+pub use crate::middleware::circuit_breaker::CircuitBreakerLayer;
+#[cfg(feature = "classify")]
+pub use crate::middleware::classify::ClassifyLayer;
+#[cfg(feature = "coalesce")]
+pub use crate::middleware::coalesce::CoalesceLayer;
+#[cfg(feature = "concurrency")]
+pub use crate::middleware::concurrency::ConcurrencyLayer;
+#[cfg(feature = "error-response")]
+pub use crate::middleware::error_response::ErrorResponseLayer;
+#[cfg(feature = "fallback")]
+pub use crate::middleware::fallback::FallbackLayer;
+#[cfg(feature = "hedge")]
+pub use crate::middleware::hedge::HedgeLayer;
+#[cfg(feature = "load-shed")]
+pub use crate::middleware::load_shed::LoadShedLayer;
+#[cfg(feature = "metrics")]
+pub use crate::middleware::metrics::MetricsLayer;
+#[cfg(feature = "optional")]
+pub use crate::middleware::optional::OptionalLayer;
+#[cfg(feature = "priority-queue")]
+pub use crate::middleware::priority_queue::PriorityQueueLayer;
+#[cfg(feature = "rate-limit")]
+pub use crate::middleware::rate_limit::RateLimiterLayer;
+#[cfg(feature = "retry")]
+pub use crate::middleware::retry::RetryLayer;
+#[cfg(feature = "timeout")]
+pub use crate::middleware::timeout::TimeoutLayer;
+#[cfg(feature = "tracing")]
+pub use crate::middleware::tracing::TracingLayer;

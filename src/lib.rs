@@ -30,30 +30,28 @@
 //! # }
 //! ```
 //!
-//! # The way of a request
+//! # How a request is processed
 //!
 //! ```text
 //! hyper / axum / tonic / actix / your code                            src/servers
 //!   -> layers          metrics, load shed, timeout, queue, ...        src/middleware, stacked in src/pipeline
 //!   -> KernelService   look up the kernel                             src/service
-//!   -> backend         reserve a slot, decode, validate, estimate     src/backends
-//!   -> lane            a thread of its own; on CUDA a stream too      src/backends/worker_pool
+//!   -> backend         reserve a permit, decode, validate, estimate   src/backends
+//!   -> worker          a thread of its own; on CUDA a stream too      src/backends/worker_pool
 //!   -> kernel          run, encode                                    src/kernels
-//!   -> the same way back
 //! ```
 //!
-//! What holds on that way:
+//! The response takes the same path back. In all of it:
 //!
-//! * **Readiness tells the truth.** `poll_ready` reserves a place to run; `Pending` means that the machine is full.
+//! * **Readiness tells the truth.** `poll_ready` reserves a permit to run; `Pending` means that the machine is full.
 //!   Nothing queues without a bound.
-//! * **Dropping the future cancels the work.** A deadline, a disconnect and an explicit drop take the same way. Work that
-//!   waits is never started, a running kernel stops at its next check, and its slot is free when it has really stopped.
+//! * **Dropping the future cancels the work**, whether by a deadline, a disconnect or an explicit drop. Work that waits is
+//!   never started, a running kernel stops at its next check, and its permit is free when it has really stopped.
 //! * **One parse, one write.** Input bytes are decoded once, straight into the kernel's typed input. Callers in the same
 //!   process pass typed values and pay for no codec.
-//! * **What costs less than a thread hop runs where it is**, everything else on a lane, so that no async thread is held
-//!   up.
-//! * **Errors carry their meaning**: each says of itself what kind of refusal it is and when to retry; one
-//!   [table](error) turns that into HTTP and gRPC statuses.
+//! * **What costs less than a thread hop runs inline**, everything else on a worker, so that no async thread is blocked.
+//! * **Errors carry their meaning**: each has a kind and a retry-after time, which one [table](error) maps to HTTP and gRPC
+//!   statuses.
 //!
 //! # Where to go from here
 //!
@@ -62,8 +60,8 @@
 //! * Kernels behind a server of your own, each with a feature of its name: `axum` for REST (`KernelRouter`), `grpc` over
 //!   tonic (`KernelGrpcServer`, `KernelClient`), `hyper` for any pipeline as a service of hyper's and a server with a
 //!   graceful end, `actix` for actors.
-//! * Who may call: `layers::AuthenticateLayer` (feature `auth`), and [`layers::ErrorResponseLayer`], which makes HTTP or gRPC
-//!   answers of what layers refuse.
+//! * Authentication: `layers::AuthenticateLayer` (feature `auth`), and [`layers::ErrorResponseLayer`], which converts
+//!   rejections into HTTP or gRPC responses.
 //! * Using kernels: [`KernelService`](service::KernelService) and the [catalogue](kernels).
 //! * The layers around kernels in the right order, from a few settings: [`pipeline`].
 //! * Around a service of your own that knows nothing of kernels: [`middleware`].
@@ -71,38 +69,69 @@
 //! * A kernel of your own: [the guide](guide), which walks through the smallest one there is.
 //! * GPUs, and what happens when one is lost: [`backends`].
 //!
-//! # Features
+//! # Feature flags
 //!
-//! | feature | default | what it brings |
+//! A layer needs no more than its own feature, for example `default-features = false, features = ["timeout"]`.
+//!
+//! | feature | default | description |
 //! |---|---|---|
-//! | `cuda` | yes | the CUDA backend; it loads the driver at run time, so it builds and runs without one |
+//! | `batch` | yes | [`BatchLayer`](layers::BatchLayer) |
+//! | `circuit-breaker` | yes | [`CircuitBreakerLayer`](layers::CircuitBreakerLayer) |
+//! | `classify` | yes | [`ClassifyLayer`](layers::ClassifyLayer) |
+//! | `coalesce` | yes | [`CoalesceLayer`](layers::CoalesceLayer) |
+//! | `concurrency` | yes | [`ConcurrencyLayer`](layers::ConcurrencyLayer) |
+//! | `error-response` | yes | [`ErrorResponseLayer`](layers::ErrorResponseLayer) |
+//! | `fallback` | yes | [`FallbackLayer`](layers::FallbackLayer) |
+//! | `hedge` | yes | [`HedgeLayer`](layers::HedgeLayer); enables `retry` |
+//! | `load-shed` | yes | [`LoadShedLayer`](layers::LoadShedLayer) |
+//! | `metrics` | yes | [`MetricsLayer`](layers::MetricsLayer) |
+//! | `optional` | yes | [`OptionalLayer`](layers::OptionalLayer) |
+//! | `priority-queue` | yes | [`PriorityQueueLayer`](layers::PriorityQueueLayer) |
+//! | `rate-limit` | yes | [`RateLimiterLayer`](layers::RateLimiterLayer) |
+//! | `retry` | yes | [`RetryLayer`](layers::RetryLayer) |
+//! | `timeout` | yes | [`TimeoutLayer`](layers::TimeoutLayer) |
+//! | `tracing` | yes | [`TracingLayer`](layers::TracingLayer) |
+//! | `auth` | | `layers::AuthenticateLayer`: API keys and JSON web tokens; enables `tracing` |
+//! | `cache` | | `layers::CacheLayer`: a cache of responses |
+//! | `layers` | | all of the layers above |
+//! | `kernels` | yes | [`KernelService`](service::KernelService), the CPU backend, the [catalogue](kernels) and the [pipeline](pipeline), with the layers that it consists of |
+//! | `cuda` | yes | the CUDA backend, which loads the driver at run time and builds without it; enables `kernels` |
+//! | `tower` | yes | `kernels` and all layers but `auth` and `cache` |
 //! | `actix` | | `tower_kernels::actix`: actors that run kernels |
-//! | `auth` | | `layers::AuthenticateLayer`: API keys and JSON web tokens, around any HTTP or gRPC service |
-//! | `axum` | | `tower_kernels::axum`: kernels as a REST API, a router to serve or to nest |
-//! | `cache` | | `layers::CacheLayer`: answers kept for the next who asks the same |
-//! | `docs` | | `axum`, with a page at `/docs` that shows the REST API and tries it out: Swagger UI, embedded |
-//! | `grpc` | | `tower_kernels::grpc`: gRPC over tonic, a server, a client, health and reflection |
-//! | `hyper` | | `tower_kernels::hyper`: any pipeline as a hyper service, and a server with a graceful end |
-//! | `server` | | the program `tower-kernels`: REST and gRPC in one server, and kernels from the command line; with `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc`, `hyper` and `tls` |
-//! | `tls` | | TLS for the server of `hyper`: certificates that are read again when they change, and client certificates that name the tenant |
-//! | `tower` | | nothing more: the [`layers`] and `Service` are there without any feature, and a manifest can name it |
+//! | `axum` | | `tower_kernels::axum`: a REST API as an axum router |
+//! | `docs` | | a page at `/docs` that shows and tries the REST API, by Swagger UI; enables `axum` |
+//! | `grpc` | | `tower_kernels::grpc`: a gRPC server and client over tonic, health and reflection |
+//! | `hyper` | | `tower_kernels::hyper`: a pipeline as a hyper service, and a server with graceful shutdown |
+//! | `tls` | | TLS for the server of `hyper`, with certificate reload and client certificates; enables `hyper` |
+//! | `server` | | the program `tower-kernels`; enables `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc`, `hyper` and `tls` |
 //! | `full` | | all of the above |
-//! | `fault-kernel` | | for tests alone: the program with a kernel that loses the device |
+//! | `tower-buffer` | yes | [`error::classify`](fn@error::classify) recognizes the `Closed` of tower's `Buffer`; enabled by the layers that classify errors |
+//! | `fault-kernel` | | for tests only: the program with a kernel that loses the device |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// A layer alone uses a part of what the layers share.
+#![cfg_attr(
+    not(all(feature = "kernels", feature = "layers")),
+    allow(dead_code, unreachable_pub, unused_imports, unused_macros)
+)]
 
+#[cfg(feature = "kernels")]
 pub mod backends;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod error;
+#[cfg(feature = "kernels")]
 pub mod kernels;
 pub mod layers;
 pub mod middleware;
 mod panics;
+#[cfg(feature = "kernels")]
 pub mod pipeline;
 mod random;
 pub mod request;
+#[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 mod servers;
+#[cfg(feature = "kernels")]
 pub mod service;
 mod sync;
 mod text;
@@ -118,6 +147,7 @@ pub use servers::hyper;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 pub use servers::requests;
 
+#[cfg(feature = "kernels")]
 #[doc = include_str!("guide.md")]
 pub mod guide {}
 
@@ -125,6 +155,6 @@ pub mod guide {}
 pub mod compile_errors {}
 
 /// The README's code is compiled and run as well.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "kernels"))]
 #[doc = include_str!("../README.md")]
 pub mod readme {}

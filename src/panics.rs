@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
 use crate::text::truncated;
 
@@ -95,12 +95,13 @@ fn log_drop(type_name: &str, panicked: &Panicked) {
     }
 }
 
-/// A future whose panic is its output. The inner future is dropped while it unwinds, as a task's is, so that layers in it
-/// count a panic and not a cancellation.
-#[pin_project(project = CatchPanicProj)]
-pub(crate) struct CatchPanic<F> {
-    #[pin]
-    inner: Option<F>,
+pin_project! {
+    /// A future whose panic is its output. The inner future is dropped while it unwinds, as a task's is, so that layers in it
+    /// count a panic and not a cancellation.
+    pub(crate) struct CatchPanic<F> {
+        #[pin]
+        inner: Option<F>,
+    }
 }
 
 impl<F> CatchPanic<F> {

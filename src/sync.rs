@@ -1,36 +1,26 @@
-//! What threads share state through: `parking_lot` and the standard library's atomics, or the model checker's own under
-//! `cfg(tower_kernels_loom)`.
+//! Locks and atomics of state that threads share: the standard library's, or under `cfg(tower_kernels_loom)` those of the
+//! model checker [loom](https://docs.rs/loom).
 //!
-//! Only the state that `tests` of [loom](https://docs.rs/loom) look at uses this; everything else takes it from `std`. What
-//! is done under these locks is counting and moving, which does not panic half-way, so they are not poisoned by a panic, and
-//! do not ask at each turn whether there is one: 10 instructions for locking and unlocking in place of 30.
+//! Only state that has a loom model uses this module.
 
+#[cfg(tower_kernels_loom)]
+use loom::sync as primitives;
 #[cfg(not(tower_kernels_loom))]
-pub(crate) use parking_lot::{Mutex, MutexGuard};
-#[cfg(not(tower_kernels_loom))]
-pub(crate) use std::sync::atomic;
+use std::sync as primitives;
+use std::sync::PoisonError;
 
-#[cfg(tower_kernels_loom)]
-pub(crate) use self::checked::{Mutex, MutexGuard};
-#[cfg(tower_kernels_loom)]
-pub(crate) use loom::sync::atomic;
+pub(crate) use primitives::{MutexGuard, atomic};
 
-#[cfg(tower_kernels_loom)]
-mod checked {
-    use std::sync::PoisonError;
+/// A mutex that a panic does not poison: what is done under these locks does not panic half-way.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(primitives::Mutex<T>);
 
-    pub(crate) use loom::sync::MutexGuard;
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(primitives::Mutex::new(value))
+    }
 
-    #[derive(Debug, Default)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
-
-    impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(loom::sync::Mutex::new(value))
-        }
-
-        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner)
-        }
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::Local;
 use tower_kernels::pipeline::{
-    BatchConfig, CoalesceConfig, Kernels, PipelineConfig, PipelineHandle, PipelineLayer, QueueConfig, QuotaConfig,
-    RateLimitConfig, ReadyPipeline, RetryConfig,
+    BatchConfig, CoalesceConfig, KernelHandler, Pipeline, PipelineConfig, PipelineHandle, PipelineLayer, QueueConfig,
+    QuotaConfig, RateLimitConfig, RetryConfig,
 };
 use tower_kernels::request::Priority;
 use tower_kernels::service::{KernelRequest, Payload};
@@ -39,15 +39,15 @@ fn from_environment(name: &str, default: u64) -> u64 {
 
 fn config() -> PipelineConfig {
     let mut config = PipelineConfig { timeout: Duration::from_millis(50), ..Default::default() };
-    let each = QuotaConfig { calls: 150, period: Duration::from_millis(100) };
-    config.rate_limit = Some(RateLimitConfig { each, tenants: BTreeMap::new() });
+    let default = QuotaConfig { burst: 150, period: Duration::from_millis(100) };
+    config.rate_limit = Some(RateLimitConfig { default, tenants: BTreeMap::new() });
     #[cfg(feature = "cache")]
     {
         use tower_kernels::pipeline::CacheConfig;
         let ttl = Some(Duration::from_millis(5));
-        config.cache = Some(CacheConfig { max_bytes: 1 << 20, ttl, across_tenants: true });
+        config.cache = Some(CacheConfig { max_bytes: 1 << 20, ttl, share_across_tenants: true });
     }
-    config.coalesce = Some(CoalesceConfig { across_tenants: true });
+    config.coalesce = Some(CoalesceConfig { share_across_tenants: true });
     config.retry = Some(RetryConfig { attempts: 3 });
     config.queue = Some(QueueConfig { capacity: 32, max_bytes: 1 << 20 });
     config.concurrency = NonZeroUsize::new(6);
@@ -73,7 +73,7 @@ fn request(random: &mut Random) -> KernelRequest {
 }
 
 /// Makes calls one after the other until `end`. `None` in place of an outcome is a call that was never made.
-async fn caller<S: Kernels + Sync>(pipeline: ReadyPipeline<S>, mut random: Random, end: Instant) -> (Tally, u64) {
+async fn caller<S: KernelHandler + Sync>(pipeline: Pipeline<S>, mut random: Random, end: Instant) -> (Tally, u64) {
     let (mut tally, mut never_made) = (Tally::new(), 0);
     while Instant::now() < end {
         let (mut pipeline, request) = (pipeline.clone(), request(&mut random));
@@ -143,9 +143,9 @@ fn left_behind(handle: &PipelineHandle, in_use: impl Fn() -> usize) -> Vec<(&'st
 
 /// Has the pipeline called by many for a while. `make` puts the layers around kernels, and says how to read the places
 /// that these have in use.
-fn main_of<S, U>(config: PipelineConfig, seed: u64, make: impl FnOnce(&PipelineLayer) -> (ReadyPipeline<S>, U))
+fn main_of<S, U>(config: PipelineConfig, seed: u64, make: impl FnOnce(&PipelineLayer) -> (Pipeline<S>, U))
 where
-    S: Kernels + Sync,
+    S: KernelHandler + Sync,
     U: Fn() -> usize,
 {
     let seconds = from_environment("TOWER_KERNELS_CHAOS_SECONDS", 4);

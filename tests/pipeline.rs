@@ -13,8 +13,8 @@ use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::middleware::circuit_breaker::CircuitState;
 use tower_kernels::pipeline::{
-    BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, InvalidPipeline, PipelineConfig, PipelineFuture,
-    PipelineHandle, PipelineLayer, QueueConfig, QuotaConfig, RateLimitConfig, ReadyPipeline, RetryConfig,
+    BatchConfig, BreakerConfig, CacheConfig, CoalesceConfig, InvalidPipeline, Pipeline, PipelineConfig, PipelineFuture,
+    PipelineHandle, PipelineLayer, QueueConfig, QuotaConfig, RateLimitConfig, RetryConfig,
 };
 use tower_kernels::request::Execution;
 use tower_kernels::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
@@ -84,7 +84,7 @@ impl Service<KernelRequest> for Told {
     }
 }
 
-fn told(config: PipelineConfig, places: usize) -> (ReadyPipeline<Told>, PipelineHandle, Arc<AtomicUsize>) {
+fn told(config: PipelineConfig, places: usize) -> (Pipeline<Told>, PipelineHandle, Arc<AtomicUsize>) {
     let layer = PipelineLayer::new(registry(), config).unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
     let kernels = Told { limit: tower::limit::ConcurrencyLimit::new(Slow, places), calls: Arc::clone(&calls) };
@@ -97,8 +97,8 @@ fn ended(handle: &PipelineHandle, outcome: &str) -> u64 {
 
 fn all() -> PipelineConfig {
     let rate_limit = RateLimitConfig {
-        each: QuotaConfig { calls: 100, period: SECOND },
-        tenants: BTreeMap::from([("acme".to_owned(), QuotaConfig { calls: 1, period: SECOND })]),
+        default: QuotaConfig { burst: 100, period: SECOND },
+        tenants: BTreeMap::from([("acme".to_owned(), QuotaConfig { burst: 1, period: SECOND })]),
     };
     PipelineConfig {
         rate_limit: Some(rate_limit),
@@ -117,17 +117,17 @@ fn it_prints_the_order_that_it_makes() {
         PipelineLayer::new(registry(), all()).unwrap().to_string(),
         "metrics          on\n\
          tracing          on\n\
-         tenants          0 named, the others a share each and up to high priority\n\
-         rate limit       100 calls in 1s for each tenant, 1 with a limit of their own\n\
-         cache            268435456 bytes, for 600s, each tenant on its own\n\
-         coalesce         each tenant on its own\n\
+         tenants          0 named; others: a share each, priority up to high\n\
+         rate limit       100 calls per 1s and tenant, 1 overrides\n\
+         cache            268435456 bytes, time to live 600s, per tenant\n\
+         coalesce         per tenant\n\
          load shed        expected wait over 5s or past the deadline\n\
-         circuit breaker  per kernel and tenant, after 20 failures in a row or 0.5 of all; for all once 3 tenants agree\n\
+         circuit breaker  per kernel and tenant, opens at 20 consecutive failures or a rate of 0.5; for all once 3 tenants agree\n\
          timeout          30s\n\
-         retry            3 attempts of pure kernels\n\
+         retry            3 attempts, pure kernels only\n\
          priority queue   1024 calls, 1073741824 bytes\n\
          concurrency      8 calls at a time\n\
-         batch            256 calls of a kernel or 16777216 bytes a run, on CUDA devices\n\
+         batch            up to 256 requests or 16777216 bytes, on CUDA devices\n\
          kernels"
     );
     let plain = PipelineLayer::new(registry(), PipelineConfig::default()).unwrap().to_string();
@@ -144,16 +144,13 @@ fn what_cannot_be_made_is_said() {
     };
     let error = invalid(|config| {
         let limit = config.rate_limit.as_mut().unwrap();
-        limit.tenants.insert("umbrella".to_owned(), QuotaConfig { calls: 0, period: SECOND });
+        limit.tenants.insert("umbrella".to_owned(), QuotaConfig { burst: 0, period: SECOND });
     });
     assert_eq!(error.field(), "rate_limit.tenants.umbrella");
-    assert_eq!(
-        error.to_string(),
-        "rate_limit.tenants.umbrella: a rate limit must let through at least one call a period"
-    );
+    assert_eq!(error.to_string(), "rate_limit.tenants.umbrella: a rate limit must allow at least one call per period");
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("at least one call"));
-    let error = invalid(|config| config.rate_limit.as_mut().unwrap().each.period = Duration::ZERO);
-    assert!(error.to_string().starts_with("rate_limit.each: the period"), "{error}");
+    let error = invalid(|config| config.rate_limit.as_mut().unwrap().default.period = Duration::ZERO);
+    assert!(error.to_string().starts_with("rate_limit.default: the period"), "{error}");
     let error = invalid(|config| config.retry = Some(RetryConfig { attempts: 0 }));
     assert_eq!(error.to_string(), "retry.attempts: must be at least 1");
     for rate in [0.0, 1.5, f64::NAN] {
@@ -167,7 +164,7 @@ fn what_cannot_be_made_is_said() {
 #[tokio::test]
 async fn it_runs_kernels_and_can_be_written_down() {
     struct Server {
-        pipeline: ReadyPipeline<KernelService<CpuBackend>>,
+        pipeline: Pipeline<KernelService<CpuBackend>>,
     }
     fn crosses_threads<T: Clone + Send + Sync + 'static>(_: &T) {}
     fn is_sent<T: Send>() {}

@@ -6,6 +6,7 @@ use std::iter::successors;
 use std::sync::Arc;
 
 use super::{Classification, Classify, ErrorKind};
+#[cfg(feature = "kernels")]
 use crate::service::{HostMemoryError, InvalidInput};
 
 /// Classifies an error whose type is not known, such as one in a [`BoxError`](tower::BoxError).
@@ -83,18 +84,25 @@ pub(crate) fn provide(error: &impl Classify) {
 
 /// Classifies errors of other crates, and those of this one that cannot call [`provide`].
 fn foreign(error: &(dyn Error + 'static)) -> Option<Classification> {
-    let kind = if is::<tower::load_shed::error::Overloaded>(error) {
-        ErrorKind::Overloaded
-    } else if is::<tower::timeout::error::Elapsed>(error) || is::<tokio::time::error::Elapsed>(error) {
-        ErrorKind::DeadlineExceeded
-    } else if is::<tower::buffer::error::Closed>(error) {
-        ErrorKind::Unavailable
-    } else if is::<InvalidInput>(error) {
-        ErrorKind::InvalidArgument
-    } else {
-        return classified::<HostMemoryError>(error).or_else(|| of_servers(error));
-    };
-    Some(kind.into())
+    if is::<tower::load_shed::error::Overloaded>(error) {
+        return Some(ErrorKind::Overloaded.into());
+    }
+    if is::<tower::timeout::error::Elapsed>(error) || is::<tokio::time::error::Elapsed>(error) {
+        return Some(ErrorKind::DeadlineExceeded.into());
+    }
+    #[cfg(feature = "tower-buffer")]
+    if is::<tower::buffer::error::Closed>(error) {
+        return Some(ErrorKind::Unavailable.into());
+    }
+    #[cfg(feature = "kernels")]
+    if is::<InvalidInput>(error) {
+        return Some(ErrorKind::InvalidArgument.into());
+    }
+    #[cfg(feature = "kernels")]
+    if let Some(classification) = classified::<HostMemoryError>(error) {
+        return Some(classification);
+    }
+    of_servers(error)
 }
 
 /// Errors of the frameworks that kernels are served with.
@@ -128,7 +136,7 @@ fn downcast<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<
     error.downcast_ref().or_else(boxed).or_else(shared)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "kernels"))]
 mod tests {
     use super::*;
     use crate::middleware::circuit_breaker::CircuitBreakerError;

@@ -2,27 +2,32 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
-/// The response future of a layer that either calls the inner service or rejects the call.
-///
-/// `E` is the layer's error, which the inner error converts into.
-#[pin_project]
-#[derive(Debug)]
-pub struct CallOrReject<F, E> {
-    #[pin]
-    state: State<F, E>,
+pin_project! {
+    /// The response future of a layer that either calls the inner service or rejects the call.
+    ///
+    /// `E` is the layer's error, which the inner error converts into.
+    #[derive(Debug)]
+    pub struct CallOrReject<F, E> {
+        #[pin]
+        state: State<F, E>,
+    }
 }
 
-#[pin_project(project = StateProj)]
-#[derive(Debug)]
-enum State<F, E> {
-    Called {
-        #[pin]
-        inner: F,
-    },
-    /// `None` once the error has been returned.
-    Rejected { error: Option<E> },
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<F, E> {
+        Called {
+            #[pin]
+            inner: F,
+        },
+        // `None` once the error has been returned.
+        Rejected {
+            error: Option<E>,
+        },
+    }
 }
 
 impl<F, E> CallOrReject<F, E> {

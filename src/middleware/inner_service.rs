@@ -4,11 +4,11 @@
 /// Writes `get_ref`, `get_mut` and `into_inner`, and forwards what [`forward_to_inner!`] does.
 ///
 /// ```ignore
-/// inner_service!(Timeout<S> { inner });
-/// inner_service!(Fallback<S, F, R, C> { primary } where S: Service<R>);
+/// inner_service!(Timeout::<S> { inner });
+/// inner_service!(Fallback::<S, F, R, C> { primary } where S: Service<R>);
 /// ```
 macro_rules! inner_service {
-    ($service:ident<S $(, $parameter:ident)*> { $inner:ident } $(where $($bounds:tt)+)?) => {
+    ($service:ident $(::)? <S $(, $parameter:ident)*> { $inner:ident } $(where $($bounds:tt)+)?) => {
         impl<S $(, $parameter)*> $service<S $(, $parameter)*> $(where $($bounds)+)? {
             /// Returns a reference to the inner service.
             pub fn get_ref(&self) -> &S {
@@ -35,7 +35,7 @@ macro_rules! inner_service {
 /// Forwards `tower::load::Load`, so that `tower::balance` works over any stack, and with the feature `grpc` tonic's
 /// `NamedService`, so that a gRPC service in layers can be added to a `tonic` server.
 macro_rules! forward_to_inner {
-    ($service:ident<S $(, $parameter:ident)*> { $inner:ident } $(where $($bounds:tt)+)?) => {
+    ($service:ident $(::)? <S $(, $parameter:ident)*> { $inner:ident } $(where $($bounds:tt)+)?) => {
         impl<S $(, $parameter)*> tower::load::Load for $service<S $(, $parameter)*>
         where
             S: tower::load::Load,
@@ -63,11 +63,11 @@ macro_rules! forward_to_inner {
 /// given a value: what `poll_ready` has reserved or found out for one service is not its clone's.
 ///
 /// ```ignore
-/// clone_service!(LoadShed<S, P> { inner, policy, is_ready: false });
+/// clone_service!(LoadShed::<S, P> { inner, policy, is_ready: false });
 /// ```
 macro_rules! clone_service {
     (
-        $service:ident<S $(, $parameter:ident)*> { $($field:ident $(: $value:expr)?),+ $(,)? }
+        $service:ident $(::)? <S $(, $parameter:ident)*> { $($field:ident $(: $value:expr)?),+ $(,)? }
         $(where $($bounds:tt)+)?
     ) => {
         impl<S $(, $parameter)*> Clone for $service<S $(, $parameter)*>

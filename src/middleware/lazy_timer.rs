@@ -5,17 +5,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Sleep, sleep_until};
 
-/// A deadline whose [`Sleep`] is created at the first poll, so that a future that is ready at once registers no timer.
-#[pin_project]
-#[derive(Debug)]
-pub(super) struct LazyTimer {
-    deadline: Option<Instant>,
-    #[pin]
-    sleep: Option<Sleep>,
+pin_project! {
+    /// A deadline whose [`Sleep`] is created at the first poll, so that a future that is ready at once registers no timer.
+    #[derive(Debug)]
+    pub(super) struct LazyTimer {
+        deadline: Option<Instant>,
+        #[pin]
+        sleep: Option<Sleep>,
+    }
 }
 
 impl LazyTimer {

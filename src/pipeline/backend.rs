@@ -12,8 +12,8 @@ use crate::backends::{BatchedLayer, Local, LocalFuture, PoolLoad};
 use crate::middleware::batch::BatchError;
 use crate::service::{Job, KernelError, KernelResponse};
 
-/// The machine as the kernels of a [`LocalPipeline`](super::LocalPipeline) run on it: behind a [`BatchedLayer`] where requests are to share
-/// runs.
+/// The backend of a [`LocalPipeline`](super::LocalPipeline): the devices of this machine, behind a [`BatchedLayer`] if
+/// batching is on.
 #[derive(Clone, Debug)]
 pub struct PipelineBackend {
     inner: Inner,
@@ -34,7 +34,7 @@ impl PipelineBackend {
         Self { inner }
     }
 
-    /// The machine itself.
+    /// The devices of this machine.
     pub fn local(&self) -> &Local {
         match &self.inner {
             Inner::Single(local) => local,
@@ -72,7 +72,7 @@ impl Load for PipelineBackend {
     }
 }
 
-/// The answer of a [`PipelineBackend`].
+/// The response future of a [`PipelineBackend`].
 #[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::middleware::rate_limit::InvalidQuota;
 use crate::request::Priority;
 
-/// Which layers there are, and what they are set to. `None` turns a layer off. The [module](super) has the order.
+/// The settings of a pipeline's layers. `None` turns a layer off. The [module](super) lists them in their order.
 ///
 /// Fields may be added in a minor version, so end with `..Default::default()`, in this and in those within:
 ///
@@ -26,27 +26,27 @@ use crate::request::Priority;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct PipelineConfig {
-    /// The most that a call may take, unless its own deadline is nearer.
+    /// Timeout of a call, unless its own deadline is earlier.
     pub timeout: Duration,
-    /// What tenants may take of the machine beside each other.
+    /// Fair shares and maximum priorities of tenants.
     pub tenants: TenantsConfig,
-    /// How many calls each tenant may make.
+    /// Rate limits of tenants.
     pub rate_limit: Option<RateLimitConfig>,
-    /// Answers of pure kernels that are kept for the next who asks the same. Needs the feature `cache`.
+    /// Cache of the responses of pure kernels. Needs the feature `cache`.
     pub cache: Option<CacheConfig>,
-    /// Whether equal calls of pure kernels share a run while they are in flight.
+    /// Sharing of one run by equal calls of pure kernels in flight.
     pub coalesce: Option<CoalesceConfig>,
-    /// How long a call may have to wait for its turn.
+    /// Rejection of calls whose expected wait is too long.
     pub load_shed: Option<LoadShedConfig>,
-    /// When calls of a kernel are refused because too many of them have failed.
+    /// Rejection of calls of a kernel that fails too often.
     pub circuit_breaker: Option<BreakerConfig>,
-    /// Further attempts of calls of pure kernels that failed in passing.
+    /// Retries of calls of pure kernels that failed transiently.
     pub retry: Option<RetryConfig>,
-    /// How many calls may wait while the kernels are not ready.
+    /// Queue of calls while the kernels are not ready.
     pub queue: Option<QueueConfig>,
-    /// How many calls run at a time.
+    /// Maximum number of calls that run at a time.
     pub concurrency: Option<NonZeroUsize>,
-    /// Which requests share a run of the machine that the pipeline is put [over](super::PipelineLayer::over).
+    /// Batching of requests for one kernel, in a pipeline made by [`over`](super::PipelineLayer::over).
     pub batch: Option<BatchConfig>,
 }
 
@@ -68,34 +68,34 @@ impl Default for PipelineConfig {
     }
 }
 
-/// Fair shares of the machine, and the priorities that may be asked for.
+/// Fair shares and maximum priorities of tenants.
 ///
 /// While several tenants have calls waiting, each is served in proportion to its weight, by the time that its calls take. A
 /// tenant that asks for less than its share gets all that it asks for. A priority is one among the calls of the same tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantsConfig {
-    /// The highest priority that calls of tenants who are not named, and of nobody, may have. One that asks for more has this.
+    /// Maximum priority of calls of other tenants, and of none. Higher priorities are lowered to it.
     pub max_priority: Priority,
-    /// What other tenants may. Those that are not named here have the weight 1.
+    /// Settings of tenants by name. Others have weight 1.
     pub named: BTreeMap<String, TenantConfig>,
-    /// Whether somebody has verified the tenants' names. If not, anyone could multiply their share by making up names, so
-    /// all that are not [`named`](Self::named) share one, with the calls of nobody.
+    /// Whether the names of tenants are authenticated. If not, a caller could multiply its share by inventing names, so all
+    /// that are not [`named`](Self::named) share one, with calls without a tenant.
     pub verified: bool,
 }
 
 impl Default for TenantsConfig {
-    /// Any priority, none named, all verified.
+    /// Any priority, no named tenants, verified names.
     fn default() -> Self {
         Self { max_priority: Priority::High, named: BTreeMap::new(), verified: true }
     }
 }
 
-/// What one tenant may take of the machine beside others.
+/// The share and maximum priority of one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TenantConfig {
-    /// How much it is served for 1 of a tenant of weight 1. More than 32 767 counts as that.
+    /// Weight of its share; that of other tenants is 1. At most 32 767 counts.
     pub weight: NonZeroU16,
-    /// The highest priority that its calls may have. One that asks for more has this.
+    /// Maximum priority of its calls. Higher priorities are lowered to it.
     pub max_priority: Priority,
 }
 
@@ -106,21 +106,21 @@ impl Default for TenantConfig {
     }
 }
 
-/// Calls that tenants may make. By default there is no limit.
+/// Rate limits of tenants. By default there is no limit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RateLimitConfig {
-    /// What each tenant may.
-    pub each: QuotaConfig,
-    /// What those may of whom something else is said.
+    /// Quota of each tenant without one of its own.
+    pub default: QuotaConfig,
+    /// Per-tenant overrides.
     pub tenants: BTreeMap<String, QuotaConfig>,
 }
 
-/// So many calls at once, and the time in which as many come back.
+/// Burst size and refill period of a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaConfig {
-    /// How many.
-    pub calls: u32,
-    /// In what time.
+    /// Maximum number of calls at once.
+    pub burst: u32,
+    /// Time in which a used burst is refilled.
     pub period: Duration,
 }
 
@@ -132,48 +132,48 @@ impl Default for QuotaConfig {
 }
 
 impl QuotaConfig {
-    /// As good as no limit: the most that can be counted.
-    pub const UNLIMITED: Self = Self { calls: u32::MAX, period: Duration::from_secs(1) };
+    /// No limit in practice: the largest quota that can be counted.
+    pub const UNLIMITED: Self = Self { burst: u32::MAX, period: Duration::from_secs(1) };
 
-    /// `rate` calls a second, of which `burst` can be made at once; a second's worth where nothing is said.
+    /// `rate` calls per second, with bursts of `burst`, by default the calls of one second.
     pub fn per_second(rate: NonZeroU32, burst: Option<NonZeroU32>) -> Self {
         match burst {
-            None => Self { calls: rate.get(), period: Duration::from_secs(1) },
-            Some(burst) => Self { calls: burst.get(), period: Duration::from_secs(burst.get().into()) / rate.get() },
+            None => Self { burst: rate.get(), period: Duration::from_secs(1) },
+            Some(burst) => Self { burst: burst.get(), period: Duration::from_secs(burst.get().into()) / rate.get() },
         }
     }
 }
 
-/// Answers that are kept.
+/// Settings of the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// The memory that they may take.
+    /// Memory that cached responses may use.
     pub max_bytes: u64,
-    /// How long they are given again; for as long as there is room where nothing is said.
+    /// Time to live of a response. Without it, responses are only evicted for others.
     pub ttl: Option<Duration>,
-    /// Whether a tenant is given what another has asked for. By the time that an answer takes it can tell.
-    pub across_tenants: bool,
+    /// Whether tenants share cached responses. They can observe it by response times.
+    pub share_across_tenants: bool,
 }
 
 impl Default for CacheConfig {
-    /// 256 MiB, for ten minutes, each tenant on its own.
+    /// 256 MiB, ten minutes, not shared across tenants.
     fn default() -> Self {
-        Self { max_bytes: 256 << 20, ttl: Some(Duration::from_secs(600)), across_tenants: false }
+        Self { max_bytes: 256 << 20, ttl: Some(Duration::from_secs(600)), share_across_tenants: false }
     }
 }
 
-/// Runs that are shared.
+/// Settings of coalescing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CoalesceConfig {
-    /// Whether a tenant may join the run of another. By the time that an answer takes it can tell.
-    pub across_tenants: bool,
+    /// Whether tenants share runs. They can observe it by response times.
+    pub share_across_tenants: bool,
 }
 
-/// Calls that are refused because of what is ahead of them.
+/// Settings of load shedding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadShedConfig {
-    /// The most that a call of high priority may have to wait; one of normal priority 0.8 of it, and one of low half, and
-    /// both half of that while overload lasts. One that would not be done by its deadline is refused in any case.
+    /// Longest expected wait of an admitted call of high priority. The bound is 0.8 of it for normal priority and half of it
+    /// for low, and both are halved while overload lasts. A call that would miss its deadline is rejected in any case.
     pub max_wait: Duration,
 }
 
@@ -184,15 +184,15 @@ impl Default for LoadShedConfig {
     }
 }
 
-/// When calls of a kernel are refused because too many of them have failed.
+/// Settings of the circuit breaker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerConfig {
-    /// After so many failures in a row.
+    /// Consecutive failures that open the circuit.
     pub consecutive_failures: u32,
-    /// When this share of the calls has failed, of those of the last ten seconds, if they are twenty or more.
+    /// Failure rate over the last ten seconds that opens the circuit, above 0 and at most 1; counted from twenty calls on.
     pub failure_rate: f64,
-    /// What fails for a tenant opens the circuit of that tenant and kernel alone. Once the circuits of this many tenants are
-    /// open at the same time, calls of the kernel are refused to all.
+    /// Number of tenants with an open circuit that opens the kernel's circuit for all. Until then, failures of a tenant open
+    /// the circuit of that tenant and kernel only.
     pub agreeing_tenants: NonZeroU32,
 }
 
@@ -203,10 +203,10 @@ impl Default for BreakerConfig {
     }
 }
 
-/// Further attempts.
+/// Settings of retries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryConfig {
-    /// How many attempts a call has in all, the first included: 1 at least.
+    /// Maximum attempts of a call, the first included. At least 1.
     pub attempts: u32,
 }
 
@@ -217,12 +217,12 @@ impl Default for RetryConfig {
     }
 }
 
-/// Calls that wait.
+/// Settings of the priority queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
-    /// How many.
+    /// Maximum number of calls in the queue.
     pub capacity: usize,
-    /// What their payloads may take together.
+    /// Maximum payload bytes of all calls in the queue.
     pub max_bytes: u64,
 }
 
@@ -233,26 +233,25 @@ impl Default for QueueConfig {
     }
 }
 
-/// Runs that small requests for one kernel share, as a [`BatchedLayer`](crate::backends::BatchedLayer) has them do.
+/// Settings of batching, by a [`BatchedLayer`](crate::backends::BatchedLayer).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchConfig {
-    /// How many requests share a run at most.
+    /// Maximum number of requests in a batch.
     pub max_requests: NonZeroUsize,
-    /// What a run moves at most, or does the work of it. A request for more runs alone.
+    /// Maximum bytes that a batch moves, or the equivalent in work. A request above it runs alone.
     pub max_bytes: u64,
-    /// How long a run waits for more requests though there is a lane for it. With nothing, they are those that come while
-    /// the lanes are busy.
+    /// How long a batch waits for more requests while a worker is free. With zero, a batch is what arrives while all workers
+    /// are busy.
     pub max_delay: Duration,
-    /// How many requests wait for a run, or alone for a lane. They have had their turn, and wait as they came. The priority queue
-    /// holds the rest, by priority, and gives some 150 000 turns a second: with less room here than there are callers, no more
-    /// than that are answered.
+    /// Maximum number of requests that wait for a batch or a worker, first in, first out. The priority queue holds the
+    /// others and serves about 150 000 calls a second: with a capacity below the number of callers, that is the bound.
     pub capacity: NonZeroUsize,
-    /// Whether they share runs on a machine without CUDA devices as well. The [module](super) says what that gains.
+    /// Whether requests are batched on a machine without CUDA devices as well. The [module](super) says what that gains.
     pub on_cpu: bool,
 }
 
 impl Default for BatchConfig {
-    /// On CUDA devices, up to 256 requests or 16 MiB a run, without a delay; 16 384 wait.
+    /// On CUDA devices, up to 256 requests or 16 MiB, no delay, capacity 16 384.
     fn default() -> Self {
         const REQUESTS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
         const CAPACITY: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
@@ -266,7 +265,7 @@ impl Default for BatchConfig {
     }
 }
 
-/// A [`PipelineConfig`] of which no pipeline can be made. Printed, it names the field and says what is wrong with it.
+/// An invalid value in a [`PipelineConfig`]. Its text names the field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InvalidPipeline {
     field: Cow<'static, str>,
@@ -286,7 +285,7 @@ impl InvalidPipeline {
         Self { field: field.into(), reason }
     }
 
-    /// Which field it is, such as `retry.attempts` or `rate_limit.tenants.acme`.
+    /// The field, such as `retry.attempts` or `rate_limit.tenants.acme`.
     pub fn field(&self) -> &str {
         &self.field
     }

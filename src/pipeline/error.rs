@@ -16,15 +16,15 @@ use crate::middleware::rate_limit::RateLimitError;
 use crate::middleware::timeout::TimeoutError;
 use crate::service::KernelError;
 
-/// What the layers make of an error of the kernels, from the outside in.
+/// The error of the stack around kernels with the error `E`.
 pub(super) type Nested<E> = RateLimitError<CoalesceError<Shared<E>>>;
-/// What all calls that share a run are told.
+/// The part of it that calls which share a run have in common.
 pub(super) type Shared<E> = LoadShedError<CircuitBreakerError<TimeoutError<PriorityQueueError<E>>>>;
 
-/// Why a call of a [`ReadyPipeline`](super::ReadyPipeline) failed: a layer rejected it, or the kernels failed.
+/// Why a call of a [`Pipeline`](super::Pipeline) failed: a layer rejected it, or the kernels failed.
 ///
-/// Printed, it begins with the [setting](Self::setting) of the layer that rejected the call, or says what the kernels say, down to
-/// the field of the input that is wrong. Its [source](Error::source) is the error of the kernels: a [`KernelError`] in a
+/// Its text begins with the [setting](Self::setting) of the layer that rejected the call, or is that of the kernels, down to
+/// the invalid field of the input. Its [source](Error::source) is the error of the kernels: a [`KernelError`] in a
 /// [`LocalPipeline`](super::LocalPipeline). A layer's rejection has no source.
 ///
 /// ```
@@ -58,16 +58,16 @@ pub struct PipelineError {
 enum Inner {
     RateLimit(RateLimitError<Infallible>),
     Coalesce(CoalesceError<Infallible>),
-    /// As all calls that share the run have it.
+    /// Shared by the calls of a run.
     Shared(Arc<dyn SharedError>),
 }
 
 /// A [`Shared`] without the type of the kernels' error.
 trait SharedError: fmt::Debug + Send + Sync {
-    /// The error as a whole. It reads as that of the layer that made it.
+    /// The whole error. Its text is that of the layer that returned it.
     fn whole(&self) -> &dyn AnyError;
 
-    /// Who made it.
+    /// What returned it.
     fn origin(&self) -> Origin<'_>;
 }
 
@@ -91,7 +91,7 @@ impl<E: AnyError + Send + Sync> SharedError for Shared<E> {
     }
 }
 
-/// The backend of a [`LocalPipeline`](super::LocalPipeline) has a layer in front of it.
+/// Separates the batching of a [`LocalPipeline`](super::LocalPipeline)'s backend from its kernels.
 fn of_backend<'a>(error: &'a (dyn Error + 'static)) -> Origin<'a> {
     match error.downcast_ref::<BatchError<KernelError>>() {
         None => Origin::Kernels(error),
@@ -102,7 +102,6 @@ fn of_backend<'a>(error: &'a (dyn Error + 'static)) -> Origin<'a> {
 }
 
 impl PipelineError {
-    #[cold]
     pub(super) fn new<E: AnyError + Send + Sync>(error: Nested<E>) -> Self {
         let inner = match error {
             RateLimitError::Limited { retry_after } => Inner::RateLimit(RateLimitError::Limited { retry_after }),
@@ -113,18 +112,18 @@ impl PipelineError {
         Self { inner }
     }
 
-    /// What kind of rejection or failure it is, which the [table](crate::error) turns into statuses.
+    /// The kind of rejection or failure; the [table](crate::error) maps it to statuses.
     pub fn kind(&self) -> ErrorKind {
         self.classified().classify().kind
     }
 
-    /// How long to wait before the same request can succeed, where that is known.
+    /// Time after which the same request can succeed, if known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.classified().classify().retry_after
     }
 
     /// The field of [`PipelineConfig`](super::PipelineConfig) that sets the layer which rejected the call, such as
-    /// `rate_limit`. `None` where it is the kernels that failed.
+    /// `rate_limit`. `None` if the kernels failed.
     pub fn setting(&self) -> Option<&'static str> {
         match &self.inner {
             Inner::RateLimit(_) => Some("rate_limit"),

@@ -3,21 +3,22 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::error::PipelineError;
-use super::service::{Kernels, Stack};
+use super::service::{KernelHandler, Stack};
 use crate::service::{KernelRequest, KernelResponse};
 
-/// The answer of a [`ReadyPipeline`](super::ReadyPipeline).
-#[pin_project]
-pub struct PipelineFuture<S: Kernels> {
-    #[pin]
-    pub(super) inner: <Stack<S> as Service<KernelRequest>>::Future,
+pin_project! {
+    /// The response future of a [`Pipeline`](super::Pipeline).
+    pub struct PipelineFuture<S: KernelHandler> {
+        #[pin]
+        pub(super) inner: <Stack<S> as Service<KernelRequest>>::Future,
+    }
 }
 
-impl<S: Kernels> Future for PipelineFuture<S> {
+impl<S: KernelHandler> Future for PipelineFuture<S> {
     type Output = Result<KernelResponse, PipelineError>;
 
     #[inline]
@@ -26,7 +27,7 @@ impl<S: Kernels> Future for PipelineFuture<S> {
     }
 }
 
-impl<S: Kernels> fmt::Debug for PipelineFuture<S> {
+impl<S: KernelHandler> fmt::Debug for PipelineFuture<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PipelineFuture").finish_non_exhaustive()
     }

@@ -1,194 +1,226 @@
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use tower_layer::Layer;
 
 use super::backend::PipelineBackend;
 use super::config::{
-    BatchConfig, InvalidPipeline, PipelineConfig, QuotaConfig, RateLimitConfig, Reason, TenantsConfig,
+    BatchConfig, BreakerConfig, InvalidPipeline, LoadShedConfig, PipelineConfig, QuotaConfig, RateLimitConfig, Reason,
 };
 use super::handle::PipelineHandle;
 #[cfg(feature = "cache")]
 use super::service::KernelStore;
-use super::service::TenantLimits;
-use super::service::{
-    Again, Cached, Coalesced, Guarded, Kernels, Limited, LocalPipeline, Queued, RateLimited, ReadyPipeline, Retried,
-    Shared, Shed, Timely,
-};
-use super::step::{Apart, Step};
+use super::service::{IsIdempotent, KernelHandler, LocalPipeline, Pipeline, Shared, TenantLimits};
 use super::tenants::Tenants;
 use crate::backends::{BatchedLayer, Local};
 #[cfg(feature = "cache")]
 use crate::layers::CacheLayer;
 use crate::layers::{
-    CircuitBreakerLayer, CoalesceLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, PriorityQueueLayer,
-    RateLimiterLayer, RetryLayer, TimeoutLayer, TracingLayer,
+    CircuitBreakerLayer, CoalesceLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, OptionalLayer,
+    PriorityQueueLayer, RateLimiterLayer, RetryLayer, TimeoutLayer, TracingLayer,
 };
 use crate::middleware::circuit_breaker::{CircuitBreaker, PerOperation};
 use crate::middleware::coalesce::CoalesceHandle;
 use crate::middleware::load_shed::{LoadShed, Predicted};
 use crate::middleware::rate_limit::RateLimiter;
-use crate::service::{KernelRegistry, KernelService, PureKernels};
+use crate::service::{KernelRegistry, KernelService, PureKernels, RegisteredKernel};
 
-/// Stacks the layers of a [`PipelineConfig`] around kernels. See the [module](super).
+/// Stacks the layers of a [`PipelineConfig`] around a kernel service. See the [module](super).
 ///
-/// [`over`](Self::over) puts them over a machine, with the runs that requests share. As a [`Layer`] it goes around a service
-/// of kernels that has its backend already; whether requests share runs is that backend's, and `batch` says nothing of it.
+/// [`over`](Self::over) puts them over the backends of this machine, with batching. As a [`Layer`] it goes around a kernel
+/// service that has a backend already; `batch` then has no effect.
 ///
-/// Clones, and all pipelines that they make, share limits, counts, circuits and what is kept; each pipeline has a queue
-/// and shared runs of its own. Printed, it is the order that it makes, a line a layer.
+/// Clones, and all pipelines that they make, share limits, metrics, circuits and the cache; each pipeline has a queue and
+/// batches of its own. `Display` prints the layers in their order, one per line.
 #[derive(Clone)]
 pub struct PipelineLayer {
     pub(super) config: Arc<PipelineConfig>,
     pub(super) registry: Arc<KernelRegistry>,
-    /// Of one seed, so that a tenant has the same share in all pipelines.
+    /// Shared, so that a tenant has the same share in all pipelines.
     tenants: Arc<Tenants>,
-    pub(super) parts: Parts,
+    pub(super) layers: Layers,
 }
 
 /// The layers, in the order of the module's table.
 #[derive(Clone)]
-pub(super) struct Parts {
+pub(super) struct Layers {
     pub(super) metrics: MetricsLayer,
-    /// What tenants may, where they may not all they like.
     rate_limit: Arc<Option<Arc<TenantLimits>>>,
     #[cfg(feature = "cache")]
     pub(super) cache: CacheLayer<PureKernels, KernelStore>,
-    shared: PureKernels,
+    /// Which calls are coalesced.
+    coalesced: PureKernels,
     pub(super) coalesce: CoalesceHandle,
     pub(super) load_shed: Option<LoadShedLayer<Predicted>>,
     pub(super) breaker: Option<CircuitBreakerLayer<PerOperation>>,
     timeout: TimeoutLayer,
-    /// Of one attempt where nothing is tried again.
-    pub(super) retry: RetryLayer<Again>,
+    /// With one attempt where retries are off.
+    pub(super) retry: RetryLayer<IsIdempotent>,
     pub(super) queue: Option<PriorityQueueLayer>,
     pub(super) concurrency: Option<ConcurrencyLayer>,
     pub(super) batch: Option<BatchedLayer>,
 }
 
-/// How many kernels have time series of their own, where there are no more.
-const OPERATIONS: usize = 512;
-/// The most that ever have.
-const MOST_OPERATIONS: usize = 1024;
-
 impl PipelineLayer {
-    /// The layers that `config` asks for, around kernels of `registry`.
+    /// Builds the layers that `config` turns on, for the kernels of `registry`.
     ///
     /// # Errors
-    /// [`InvalidPipeline`], which says which value is wrong.
+    /// [`InvalidPipeline`] names the field whose value is invalid.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>, config: PipelineConfig) -> Result<Self, InvalidPipeline> {
         let registry = registry.into();
-        let pure = |across: bool| {
-            let pure = PureKernels::new(Arc::clone(&registry));
-            if across { pure.across_tenants() } else { pure }
-        };
-        if cfg!(not(feature = "cache")) && config.cache.is_some() {
-            let reason = "the cache is not part of this program, which is built without the feature `cache`";
-            return Err(InvalidPipeline::new("cache", Reason::Text(reason)));
-        }
-        if config.retry.as_ref().is_some_and(|retry| retry.attempts == 0) {
-            return Err(InvalidPipeline::new("retry.attempts", Reason::Text("must be at least 1")));
-        }
-        let kernels = registry.list();
-        // Where not all can have series, those that are called first get them, and not those that come first by id.
-        let known = if kernels.len() <= MOST_OPERATIONS { &*kernels } else { &[] };
-        let metrics = MetricsLayer::new()
-            .max_operations(kernels.len().clamp(OPERATIONS, MOST_OPERATIONS))
-            .operations(known.iter().map(|kernel| &kernel.info().id));
-        #[cfg(feature = "cache")]
-        let cache = match &config.cache {
-            Some(cache) => {
-                let layer = CacheLayer::new(cache.max_bytes, pure(cache.across_tenants));
-                match cache.ttl {
-                    Some(ttl) => layer.ttl(ttl),
-                    None => layer,
-                }
-            }
-            None => CacheLayer::new(0, PureKernels::none()),
-        };
-        let shared = config.coalesce.as_ref().map_or(PureKernels::none(), |coalesce| pure(coalesce.across_tenants));
-        let breaker = match &config.circuit_breaker {
-            Some(breaker) if !(breaker.failure_rate > 0.0 && breaker.failure_rate <= 1.0) => {
-                let reason = Reason::Text("must be above 0 and at most 1");
-                return Err(InvalidPipeline::new("circuit_breaker.failure_rate", reason));
-            }
-            Some(breaker) => Some(
-                CircuitBreakerLayer::new()
-                    .consecutive_failures(breaker.consecutive_failures)
-                    .failure_rate(breaker.failure_rate)
-                    .per_operation()
-                    .per_tenant(breaker.agreeing_tenants),
-            ),
-            None => None,
-        };
-        let pure_again: Again = {
-            let registry = Arc::clone(&registry);
-            Box::new(move |request| registry.is_pure(&request.kernel_id))
-        };
-        let retry = RetryLayer::new(pure_again).attempts(config.retry.as_ref().map_or(1, |retry| retry.attempts));
-        let parts = Parts {
-            metrics,
-            rate_limit: Arc::new(config.rate_limit.as_ref().map(rate_limit).transpose()?),
-            #[cfg(feature = "cache")]
-            cache,
-            shared,
-            coalesce: CoalesceHandle::default(),
-            load_shed: config.load_shed.as_ref().map(|shed| {
-                let layer = LoadShedLayer::predicting(shed.max_wait).timeout(config.timeout);
-                let layer = if config.queue.is_some() { layer.by_priority().by_share() } else { layer };
-                // Else it is learned, from the number of processors on.
-                match config.concurrency {
-                    Some(limit) => layer.parallelism(limit.get()),
-                    None => layer,
-                }
-            }),
-            breaker,
-            timeout: TimeoutLayer::new(config.timeout),
-            retry,
-            queue: config
-                .queue
-                .as_ref()
-                .map(|queue| PriorityQueueLayer::new(queue.capacity).max_bytes(queue.max_bytes).learn_service_times()),
-            concurrency: config.concurrency.map(|limit| ConcurrencyLayer::new(limit.get())),
-            batch: config.batch.as_ref().map(batch),
-        };
+        let layers = Layers::new(&registry, &config)?;
         let tenants = Arc::new(Tenants::new(&config.tenants));
-        Ok(Self { config: Arc::new(config), registry, tenants, parts })
+        Ok(Self { config: Arc::new(config), registry, tenants, layers })
     }
 
-    /// The pipeline of this machine: the layers, the kernels of the registry, and the runs that their requests share.
+    /// Returns the kernels of the registry on this machine, with these layers.
     pub fn over(&self, local: Local) -> LocalPipeline {
-        let gains = |batch: &BatchConfig| batch.on_cpu || local.has_devices();
-        let batch = self.parts.batch.as_ref().filter(|_| self.config.batch.as_ref().is_some_and(gains));
+        let is_used = |batch: &BatchConfig| batch.on_cpu || local.has_devices();
+        let batch = self.layers.batch.as_ref().filter(|_| self.config.batch.as_ref().is_some_and(is_used));
         let backend = PipelineBackend::new(local.clone(), batch);
         self.stack(KernelService::with_backend(Arc::clone(&self.registry), backend), Some(local))
     }
 
-    /// What it is set to.
+    /// The configuration.
     pub fn config(&self) -> &PipelineConfig {
         &self.config
     }
 
-    /// Reads how its pipelines are.
+    /// Returns a handle that reads the state of this layer's pipelines.
     pub fn handle(&self) -> PipelineHandle {
         PipelineHandle::new(self)
     }
+
+    fn stack<S: KernelHandler>(&self, kernels: S, devices: Option<Local>) -> Pipeline<S> {
+        let layers = &self.layers;
+        let service = OptionalLayer::new(layers.concurrency.clone()).layer(kernels);
+        let service = OptionalLayer::new(layers.queue.clone()).layer(service);
+        let service = layers.retry.layer(service);
+        let service = layers.timeout.layer(service);
+        let service = match &layers.breaker {
+            Some(breaker) => breaker.layer(service),
+            None => CircuitBreaker::off(service),
+        };
+        let service = match &layers.load_shed {
+            Some(load_shed) => load_shed.layer(service),
+            None => LoadShed::off(service),
+        };
+        let service = CoalesceLayer::counted_by(layers.coalesced.clone(), &layers.coalesce).layer(service);
+        #[cfg(feature = "cache")]
+        let service = layers.cache.layer(service);
+        let service = RateLimiter::new(service, Arc::clone(&layers.rate_limit));
+        let stack = layers.metrics.layer(TracingLayer::new().layer(service));
+        let shared = Shared { tenants: Tenants::clone(&self.tenants), layer: self.clone(), devices };
+        Pipeline { stack, shared: Arc::new(shared) }
+    }
+}
+
+impl<S: KernelHandler> Layer<S> for PipelineLayer {
+    type Service = Pipeline<S>;
+
+    fn layer(&self, kernels: S) -> Pipeline<S> {
+        if self.config.batch.is_some() {
+            tracing::warn!("`batch` has no effect on a service that has a backend already: use `PipelineLayer::over`");
+        }
+        self.stack(kernels, None)
+    }
+}
+
+impl fmt::Debug for PipelineLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelineLayer").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Layers {
+    fn new(registry: &Arc<KernelRegistry>, config: &PipelineConfig) -> Result<Self, InvalidPipeline> {
+        if cfg!(not(feature = "cache")) && config.cache.is_some() {
+            let reason = "this program was built without the feature `cache`";
+            return Err(InvalidPipeline::new("cache", Reason::Text(reason)));
+        }
+        let attempts = config.retry.as_ref().map_or(1, |retry| retry.attempts);
+        if attempts == 0 {
+            return Err(InvalidPipeline::new("retry.attempts", Reason::Text("must be at least 1")));
+        }
+        let pure = |share_across_tenants: bool| {
+            let pure = PureKernels::new(Arc::clone(registry));
+            if share_across_tenants { pure.across_tenants() } else { pure }
+        };
+        let is_idempotent: IsIdempotent = {
+            let registry = Arc::clone(registry);
+            Box::new(move |request| registry.is_pure(&request.kernel_id))
+        };
+        let queue = config.queue.as_ref();
+        Ok(Self {
+            metrics: metrics(&registry.list()),
+            rate_limit: Arc::new(config.rate_limit.as_ref().map(rate_limit).transpose()?),
+            #[cfg(feature = "cache")]
+            cache: match &config.cache {
+                None => CacheLayer::new(0, PureKernels::none()),
+                Some(cache) => {
+                    let layer = CacheLayer::new(cache.max_bytes, pure(cache.share_across_tenants));
+                    cache.ttl.into_iter().fold(layer, CacheLayer::ttl)
+                }
+            },
+            coalesced: config.coalesce.as_ref().map_or(PureKernels::none(), |c| pure(c.share_across_tenants)),
+            coalesce: CoalesceHandle::default(),
+            load_shed: config.load_shed.as_ref().map(|shed| load_shed(shed, config)),
+            breaker: config.circuit_breaker.as_ref().map(circuit_breaker).transpose()?,
+            timeout: TimeoutLayer::new(config.timeout),
+            retry: RetryLayer::new(is_idempotent).attempts(attempts),
+            queue: queue.map(|q| PriorityQueueLayer::new(q.capacity).max_bytes(q.max_bytes).learn_service_times()),
+            concurrency: config.concurrency.map(|limit| ConcurrencyLayer::new(limit.get())),
+            batch: config.batch.as_ref().map(batch),
+        })
+    }
+}
+
+fn metrics(kernels: &[RegisteredKernel]) -> MetricsLayer {
+    const MIN_OPERATIONS: usize = 512;
+    const MAX_OPERATIONS: usize = 1024;
+    // Where not all can have time series, the kernels that are called first get them, and not the first by id.
+    let listed = if kernels.len() <= MAX_OPERATIONS { kernels } else { &[] };
+    MetricsLayer::new()
+        .max_operations(kernels.len().clamp(MIN_OPERATIONS, MAX_OPERATIONS))
+        .operations(listed.iter().map(|kernel| &kernel.info().id))
 }
 
 fn rate_limit(config: &RateLimitConfig) -> Result<Arc<TenantLimits>, InvalidPipeline> {
-    let QuotaConfig { calls, period } = config.each;
+    let QuotaConfig { burst, period } = config.default;
     let invalid = |field: Cow<'static, str>| move |quota| InvalidPipeline::new(field, Reason::Quota(quota));
-    let limit = RateLimiterLayer::try_new(calls, period).map_err(invalid("rate_limit.each".into()))?.per_tenant();
-    let limit = config.tenants.iter().try_fold(limit, |limit, (tenant, own)| {
-        let limited = limit.try_limit_for(tenant.as_str(), own.calls, own.period);
+    let limit = RateLimiterLayer::try_new(burst, period).map_err(invalid("rate_limit.default".into()))?.per_tenant();
+    let limit = config.tenants.iter().try_fold(limit, |limit, (tenant, quota)| {
+        let limited = limit.try_limit_for(tenant.as_str(), quota.burst, quota.period);
         limited.map_err(invalid(format!("rate_limit.tenants.{tenant}").into()))
     });
     limit.map(|layer| Arc::clone(layer.shared()))
 }
 
-/// It is fitted to its machine once that is known.
+fn load_shed(config: &LoadShedConfig, pipeline: &PipelineConfig) -> LoadShedLayer<Predicted> {
+    let layer = LoadShedLayer::predicting(config.max_wait).timeout(pipeline.timeout);
+    let layer = if pipeline.queue.is_some() { layer.by_priority().by_share() } else { layer };
+    // Without a limit the layer learns the parallelism, starting from the number of processors.
+    match pipeline.concurrency {
+        Some(limit) => layer.parallelism(limit.get()),
+        None => layer,
+    }
+}
+
+fn circuit_breaker(config: &BreakerConfig) -> Result<CircuitBreakerLayer<PerOperation>, InvalidPipeline> {
+    let rate = config.failure_rate;
+    if !(rate > 0.0 && rate <= 1.0) {
+        let reason = Reason::Text("must be above 0 and at most 1");
+        return Err(InvalidPipeline::new("circuit_breaker.failure_rate", reason));
+    }
+    Ok(CircuitBreakerLayer::new()
+        .consecutive_failures(config.consecutive_failures)
+        .failure_rate(rate)
+        .per_operation()
+        .per_tenant(config.agreeing_tenants))
+}
+
+/// The number of workers is set by [`BatchedLayer::fitted`] once the backend is known.
 fn batch(config: &BatchConfig) -> BatchedLayer {
     let BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu: _ } = *config;
     BatchedLayer::for_lanes(1)
@@ -196,135 +228,4 @@ fn batch(config: &BatchConfig) -> BatchedLayer {
         .max_bytes(max_bytes)
         .max_delay(max_delay)
         .capacity(capacity.get())
-}
-
-impl<S: Kernels> Layer<S> for PipelineLayer {
-    type Service = ReadyPipeline<S>;
-
-    fn layer(&self, kernels: S) -> ReadyPipeline<S> {
-        if self.config.batch.is_some() {
-            tracing::warn!("`batch` has no effect on kernels that have a backend already: use `PipelineLayer::over`");
-        }
-        self.stack(kernels, None)
-    }
-}
-
-impl PipelineLayer {
-    fn stack<S: Kernels>(&self, kernels: S, devices: Option<Local>) -> ReadyPipeline<S> {
-        let parts = &self.parts;
-        let limited: Limited<S> = match &parts.concurrency {
-            Some(concurrency) => Step::On(Apart(concurrency.layer(kernels))),
-            None => Step::Off { inner: kernels, wrap: PhantomData },
-        };
-        let queued: Queued<S> = match &parts.queue {
-            Some(queue) => Step::On(Apart(queue.layer(limited))),
-            None => Step::Off { inner: limited, wrap: PhantomData },
-        };
-        let retried: Retried<S> = Apart(parts.retry.layer(queued));
-        let timely: Timely<S> = Apart(parts.timeout.layer(retried));
-        let guarded: Guarded<S> = Apart(match &parts.breaker {
-            Some(breaker) => breaker.layer(timely),
-            None => CircuitBreaker::off(timely),
-        });
-        let shed: Shed<S> = Apart(match &parts.load_shed {
-            Some(load_shed) => load_shed.layer(guarded),
-            None => LoadShed::off(guarded),
-        });
-        let coalesced: Coalesced<S> =
-            Apart(CoalesceLayer::counted_by(parts.shared.clone(), &parts.coalesce).layer(shed));
-        #[cfg(feature = "cache")]
-        let cached: Cached<S> = Apart(parts.cache.layer(coalesced));
-        #[cfg(not(feature = "cache"))]
-        let cached: Cached<S> = coalesced;
-        let rate_limited: RateLimited<S> = Apart(RateLimiter::new(cached, Arc::clone(&parts.rate_limit)));
-        let traced = Apart(TracingLayer::new().layer(rate_limited));
-        let shared = Shared { tenants: Tenants::clone(&self.tenants), layer: self.clone(), devices };
-        ReadyPipeline { stack: Apart(parts.metrics.layer(traced)), shared: Arc::new(shared) }
-    }
-}
-
-impl fmt::Display for PipelineLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PipelineConfig {
-            timeout,
-            tenants: TenantsConfig { max_priority, named, verified },
-            rate_limit,
-            cache,
-            coalesce,
-            load_shed,
-            circuit_breaker,
-            retry,
-            queue,
-            concurrency,
-            batch,
-        } = &*self.config;
-        writeln!(f, "metrics          on")?;
-        writeln!(f, "tracing          on")?;
-        let others = if *verified { "a share each" } else { "one share, as no name is verified" };
-        writeln!(f, "tenants          {} named, the others {others} and up to {max_priority} priority", named.len())?;
-        let tenants = |across: bool| if across { "across tenants" } else { "each tenant on its own" };
-        line(f, "rate limit", rate_limit.as_ref(), |f, limit| {
-            let QuotaConfig { calls, period } = limit.each;
-            match limit.each {
-                QuotaConfig::UNLIMITED => write!(f, "none")?,
-                _ => write!(f, "{calls} calls in {period:?} for each tenant")?,
-            }
-            write!(f, ", {} with a limit of their own", limit.tenants.len())
-        })?;
-        line(f, "cache", cache.as_ref(), |f, cache| {
-            write!(f, "{} bytes, ", cache.max_bytes)?;
-            match cache.ttl {
-                Some(ttl) => write!(f, "for {ttl:?}, ")?,
-                None => write!(f, "for ever, ")?,
-            }
-            f.write_str(tenants(cache.across_tenants))
-        })?;
-        line(f, "coalesce", coalesce.as_ref(), |f, coalesce| f.write_str(tenants(coalesce.across_tenants)))?;
-        line(f, "load shed", load_shed.as_ref(), |f, shed| {
-            write!(f, "expected wait over {:?} or past the deadline", shed.max_wait)
-        })?;
-        line(f, "circuit breaker", circuit_breaker.as_ref(), |f, breaker| {
-            let rate = breaker.failure_rate;
-            write!(
-                f,
-                "per kernel and tenant, after {} failures in a row or {rate} of all",
-                breaker.consecutive_failures
-            )?;
-            write!(f, "; for all once {} tenants agree", breaker.agreeing_tenants)
-        })?;
-        writeln!(f, "timeout          {timeout:?}")?;
-        line(f, "retry", retry.as_ref(), |f, retry| write!(f, "{} attempts of pure kernels", retry.attempts))?;
-        line(f, "priority queue", queue.as_ref(), |f, queue| {
-            write!(f, "{} calls, {} bytes", queue.capacity, queue.max_bytes)
-        })?;
-        line(f, "concurrency", concurrency.as_ref(), |f, limit| write!(f, "{limit} calls at a time"))?;
-        line(f, "batch", batch.as_ref(), |f, batch| {
-            write!(f, "{} calls of a kernel or {} bytes a run", batch.max_requests, batch.max_bytes)?;
-            if !batch.max_delay.is_zero() {
-                write!(f, " that waits for {:?}", batch.max_delay)?;
-            }
-            f.write_str(if batch.on_cpu { ", on the CPU too" } else { ", on CUDA devices" })
-        })?;
-        write!(f, "kernels")
-    }
-}
-
-fn line<T>(
-    f: &mut fmt::Formatter<'_>,
-    name: &str,
-    config: Option<&T>,
-    write: impl FnOnce(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
-) -> fmt::Result {
-    write!(f, "{name:<17}")?;
-    match config {
-        Some(config) => write(f, config)?,
-        None => f.write_str("off")?,
-    }
-    writeln!(f)
-}
-
-impl fmt::Debug for PipelineLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PipelineLayer").field("config", &self.config).finish_non_exhaustive()
-    }
 }

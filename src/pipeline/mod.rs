@@ -106,12 +106,13 @@
 
 mod backend;
 mod config;
+mod display;
 mod error;
 mod future;
 mod handle;
 mod layer;
+mod metrics;
 mod service;
-mod step;
 mod tenants;
 
 pub use self::backend::{BackendFuture, PipelineBackend};
@@ -123,4 +124,4 @@ pub use self::error::PipelineError;
 pub use self::future::PipelineFuture;
 pub use self::handle::PipelineHandle;
 pub use self::layer::PipelineLayer;
-pub use self::service::{Kernels, LocalPipeline, ReadyPipeline};
+pub use self::service::{KernelHandler, LocalPipeline, Pipeline};

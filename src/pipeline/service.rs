@@ -11,7 +11,6 @@ use super::error::{self, PipelineError};
 use super::future::PipelineFuture;
 use super::handle::PipelineHandle;
 use super::layer::PipelineLayer;
-use super::step::{Apart, AsItIs, Queue, Step};
 use super::tenants::Tenants;
 use crate::backends::Local;
 use crate::error::AnyError;
@@ -22,6 +21,7 @@ use crate::middleware::coalesce::{Coalesce, Flights};
 use crate::middleware::concurrency::ConcurrencyLimit;
 use crate::middleware::load_shed::{LoadShed, Predicted};
 use crate::middleware::metrics::Metrics;
+use crate::middleware::optional::Optional;
 use crate::middleware::priority_queue::PriorityQueue;
 use crate::middleware::rate_limit::{ByTenant, PerKey, RateLimiter};
 use crate::middleware::retry::Retry;
@@ -31,35 +31,38 @@ use crate::service::{
     KeptKernelQuestion, KernelRegistry, KernelRequest, KernelResponse, KernelService, KernelSource, PureKernels,
 };
 
-/// Whether a request can be run again.
-pub(super) type Again = Box<dyn Fn(&KernelRequest) -> bool + Send + Sync>;
-pub(super) type TenantLimits = PerKey<std::sync::Arc<str>, ByTenant>;
+/// Decides whether a request may be retried.
+pub(super) type IsIdempotent = Box<dyn Fn(&KernelRequest) -> bool + Send + Sync>;
+pub(super) type TenantLimits = PerKey<Arc<str>, ByTenant>;
 #[cfg(feature = "cache")]
 pub(super) type KernelStore = Store<KeptKernelQuestion, KernelResponse>;
 
-type Error<S> = <S as Service<KernelRequest>>::Error;
-
-// From the inside out. Each `Step` names what is inside it twice, so only those layers are in one that would cost
-// something while they are off.
-pub(super) type Limited<S> = Step<ConcurrencyLimit<S>, S, AsItIs>;
-pub(super) type Queued<S> = Step<PriorityQueue<Limited<S>>, Limited<S>, Queue>;
-pub(super) type Retried<S> = Apart<Retry<Queued<S>, Again>>;
-pub(super) type Timely<S> = Apart<Timeout<Retried<S>>>;
-pub(super) type Guarded<S> = Apart<CircuitBreaker<Timely<S>, PerOperation>>;
-pub(super) type Shed<S> = Apart<LoadShed<Guarded<S>, Predicted>>;
-pub(super) type ShedFuture<S> = <Shed<S> as Service<KernelRequest>>::Future;
-pub(super) type FlightsOf<S> = Flights<KeptKernelQuestion, ShedFuture<S>, KernelResponse, error::Shared<Error<S>>>;
-pub(super) type Coalesced<S> = Apart<Coalesce<Shed<S>, PureKernels, FlightsOf<S>>>;
+// The stack, from the inside out. `Optional` names what is inside it twice, so only the two layers that would cost
+// something while they are off use it; the others can be switched off themselves.
+pub(super) type WithConcurrency<S> = Optional<ConcurrencyLimit<S>, S>;
+pub(super) type WithQueue<S> = Optional<PriorityQueue<WithConcurrency<S>>, WithConcurrency<S>>;
+pub(super) type WithRetry<S> = Retry<WithQueue<S>, IsIdempotent>;
+pub(super) type WithTimeout<S> = Timeout<WithRetry<S>>;
+pub(super) type WithCircuitBreaker<S> = CircuitBreaker<WithTimeout<S>, PerOperation>;
+pub(super) type WithLoadShed<S> = LoadShed<WithCircuitBreaker<S>, Predicted>;
+pub(super) type SharedCalls<S> = Flights<
+    KeptKernelQuestion,
+    <WithLoadShed<S> as Service<KernelRequest>>::Future,
+    KernelResponse,
+    error::Shared<<S as Service<KernelRequest>>::Error>,
+>;
+pub(super) type WithCoalesce<S> = Coalesce<WithLoadShed<S>, PureKernels, SharedCalls<S>>;
 #[cfg(feature = "cache")]
-pub(super) type Cached<S> = Apart<Cache<Coalesced<S>, PureKernels, KernelStore>>;
+pub(super) type WithCache<S> = Cache<WithCoalesce<S>, PureKernels, KernelStore>;
 #[cfg(not(feature = "cache"))]
-pub(super) type Cached<S> = Coalesced<S>;
-pub(super) type RateLimited<S> = Apart<RateLimiter<Cached<S>, Option<std::sync::Arc<TenantLimits>>>>;
-pub(super) type Stack<S> = Apart<Metrics<Apart<Tracing<RateLimited<S>>>>>;
+pub(super) type WithCache<S> = WithCoalesce<S>;
+pub(super) type WithRateLimit<S> = RateLimiter<WithCache<S>, Option<Arc<TenantLimits>>>;
+pub(super) type Stack<S> = Metrics<Tracing<WithRateLimit<S>>>;
 
-/// What can be at the heart of a pipeline: a [`KernelService`], in layers of your own or
-/// not.
-pub trait Kernels:
+/// A service that a pipeline can be put around: a [`KernelService`], with or without layers of your own.
+///
+/// Implemented for every service with these bounds.
+pub trait KernelHandler:
     Service<
         KernelRequest,
         Response = KernelResponse,
@@ -71,7 +74,7 @@ pub trait Kernels:
 {
 }
 
-impl<S> Kernels for S where
+impl<S> KernelHandler for S where
     S: Service<
             KernelRequest,
             Response = KernelResponse,
@@ -83,29 +86,29 @@ impl<S> Kernels for S where
 {
 }
 
-/// Kernels in the layers of a [`PipelineLayer`](super::PipelineLayer). See the [module](super).
-pub struct ReadyPipeline<S: Kernels> {
+/// A kernel service with the layers of a [`PipelineLayer`](super::PipelineLayer). See the [module](super).
+pub struct Pipeline<S: KernelHandler> {
     pub(super) stack: Stack<S>,
     pub(super) shared: Arc<Shared>,
 }
 
-/// What the clones of a pipeline share beside their layers.
+/// What the clones of a pipeline share besides their layers.
 pub(super) struct Shared {
     pub(super) tenants: Tenants,
     pub(super) layer: PipelineLayer,
-    /// Those that its layer was put over.
+    /// `None` where the layer was put around a service, and not over a backend.
     pub(super) devices: Option<Local>,
 }
 
-impl<S: Kernels> ReadyPipeline<S> {
-    /// Reads how it is, with all other pipelines of its layer.
+impl<S: KernelHandler> Pipeline<S> {
+    /// Returns a handle that reads the state of all pipelines of the layer.
     pub fn handle(&self) -> PipelineHandle {
         self.shared.layer.handle()
     }
 }
 
-/// Kernels on this machine, in the layers of a [`PipelineLayer`](super::PipelineLayer).
-pub type LocalPipeline = ReadyPipeline<KernelService<PipelineBackend>>;
+/// The kernels of this machine with the layers of a [`PipelineLayer`](super::PipelineLayer).
+pub type LocalPipeline = Pipeline<KernelService<PipelineBackend>>;
 
 impl KernelSource for LocalPipeline {
     fn registry(&self) -> &Arc<KernelRegistry> {
@@ -121,7 +124,7 @@ impl KernelSource for LocalPipeline {
     }
 }
 
-impl<S: Kernels> Service<KernelRequest> for ReadyPipeline<S> {
+impl<S: KernelHandler> Service<KernelRequest> for Pipeline<S> {
     type Response = KernelResponse;
     type Error = PipelineError;
     type Future = PipelineFuture<S>;
@@ -138,20 +141,20 @@ impl<S: Kernels> Service<KernelRequest> for ReadyPipeline<S> {
     }
 }
 
-// By hand: the type of the stack says what it needs, and no `S: Clone` is to be said twice.
-impl<S: Kernels> Clone for ReadyPipeline<S> {
+// Not derived: the bounds would be those of the stack's type.
+impl<S: KernelHandler> Clone for Pipeline<S> {
     fn clone(&self) -> Self {
         Self { stack: self.stack.clone(), shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<S: Kernels> fmt::Debug for ReadyPipeline<S> {
+impl<S: KernelHandler> fmt::Debug for Pipeline<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadyPipeline").finish_non_exhaustive()
+        f.debug_struct("Pipeline").finish_non_exhaustive()
     }
 }
 
-impl<S: Kernels + Load> Load for ReadyPipeline<S> {
+impl<S: KernelHandler + Load> Load for Pipeline<S> {
     type Metric = S::Metric;
 
     fn load(&self) -> S::Metric {

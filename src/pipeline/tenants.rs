@@ -1,4 +1,4 @@
-//! Which share a request is served from, and which priority it may have.
+//! Assigns fair shares and bounds priorities.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,15 +8,15 @@ use super::config::TenantsConfig;
 use crate::request::{Priority, Share};
 use crate::service::KernelRequest;
 
-/// Assigns shares to requests. Nothing is kept of a tenant that is not in the configuration: its key is a hash of its name.
+/// Assigns shares to requests. A tenant that is not in the configuration has no state: its key is a hash of its name.
 #[derive(Clone, Debug)]
 pub(super) struct Tenants {
     named: HashMap<Box<str>, Tenant>,
-    /// Of those that are not named.
+    /// Of tenants that are not named.
     max_priority: Priority,
-    /// Whether those that are not named have a share each.
+    /// Whether tenants that are not named have a share each.
     verified: bool,
-    /// Of a seed of its own in each process, so that nobody can choose a name that falls on the share of another.
+    /// Seeded per process, so that no caller can choose a name that collides with the share of another.
     hasher: RandomState,
 }
 
@@ -30,7 +30,7 @@ const KEYS: u32 = 1 << Share::KEY_BITS;
 
 impl Tenants {
     pub(super) fn new(config: &TenantsConfig) -> Self {
-        // From 1 on, so that no two share one; the hashes come after them.
+        // Named tenants have the keys from 1 on; the hashes come after them.
         let named = config.named.iter().zip(1..KEYS).map(|((name, tenant), key)| {
             let share = Share::new(key, tenant.weight);
             (name.as_str().into(), Tenant { share, max_priority: tenant.max_priority })
@@ -42,26 +42,26 @@ impl Tenants {
     #[inline]
     pub(super) fn assign(&self, request: &mut KernelRequest) {
         let Tenant { share, max_priority } = match &request.tenant {
-            Some(tenant) => self.of(tenant),
-            None => self.other(Share::COMMON),
+            Some(tenant) => self.find(tenant),
+            None => self.unnamed(Share::COMMON),
         };
         request.set_share(share);
         request.priority = request.priority.min(max_priority);
     }
 
-    fn of(&self, name: &str) -> Tenant {
+    fn find(&self, name: &str) -> Tenant {
         if let Some(named) = self.named.get(name) {
             return *named;
         }
         if !self.verified {
-            return self.other(Share::COMMON);
+            return self.unnamed(Share::COMMON);
         }
         let first = u32::try_from(self.named.len()).unwrap_or(KEYS).saturating_add(1).min(KEYS - 1);
         let hash = self.hasher.hash_one(name) % u64::from(KEYS - first);
-        self.other(Share::new(first + hash as u32, NonZeroU16::MIN))
+        self.unnamed(Share::new(first + hash as u32, NonZeroU16::MIN))
     }
 
-    fn other(&self, share: Share) -> Tenant {
+    fn unnamed(&self, share: Share) -> Tenant {
         Tenant { share, max_priority: self.max_priority }
     }
 }

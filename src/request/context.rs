@@ -6,8 +6,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use schemars::JsonSchema;
-
 use crate::error::ErrorKind;
 
 /// What a layer may ask of a request.
@@ -287,8 +285,8 @@ impl Execution {
 }
 
 /// How much a request matters beside others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
-#[schemars(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "kernels", derive(schemars::JsonSchema), schemars(rename_all = "lowercase"))]
 pub enum Priority {
     /// Work that can wait: the first to be shed.
     Low,
@@ -317,9 +315,16 @@ impl fmt::Display for Priority {
 }
 
 /// Not one of `low`, `normal`, `high`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a priority is one of: low, normal, high")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownPriority;
+
+impl fmt::Display for UnknownPriority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a priority is one of: low, normal, high")
+    }
+}
+
+impl std::error::Error for UnknownPriority {}
 
 impl FromStr for Priority {
     type Err = UnknownPriority;
@@ -394,9 +399,16 @@ impl fmt::Display for TraceContext {
 }
 
 /// Not a `traceparent` header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a traceparent has the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidTraceParent;
+
+impl fmt::Display for InvalidTraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a traceparent has the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>")
+    }
+}
+
+impl std::error::Error for InvalidTraceParent {}
 
 impl FromStr for TraceContext {
     type Err = InvalidTraceParent;

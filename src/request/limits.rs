@@ -29,19 +29,28 @@ pub(crate) const MAX_FIELD_BYTES: usize = 256;
 pub(crate) const MAX_REASON_BYTES: usize = 1024;
 
 /// Why a text is not a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidName {
     /// It has no characters.
-    #[error("it is empty")]
     Empty,
     /// It has more than [`MAX_NAME_BYTES`].
-    #[error("it is longer than {MAX_NAME_BYTES} bytes")]
     TooLong,
     /// It holds a control character, or one that cannot be seen.
-    #[error("it holds a control character or an invisible one")]
     Invisible,
 }
+
+impl fmt::Display for InvalidName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("it is empty"),
+            Self::TooLong => write!(f, "it is longer than {MAX_NAME_BYTES} bytes"),
+            Self::Invisible => f.write_str("it holds a control character or an invisible one"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidName {}
 
 /// Checks a name that a client has chosen: 1 to [`MAX_NAME_BYTES`] bytes of visible characters and spaces.
 ///
@@ -87,14 +96,14 @@ fn is_visible(char: char) -> bool {
 }
 
 /// The index of the first name that has been there before.
-#[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(dead_code, reason = "for heads of tensors"))]
+#[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) fn first_duplicate<'a>(names: impl Iterator<Item = &'a str>) -> Option<usize> {
     let mut seen = HashSet::new();
     names.enumerate().find(|(_, name)| !seen.insert(*name)).map(|(index, _)| index)
 }
 
 /// Reads a sequence of at most `MAX` items, and fails at the first past them. For `#[serde(deserialize_with)]`.
-#[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(dead_code, reason = "for heads of tensors"))]
+#[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) fn at_most<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -129,7 +138,7 @@ where
     deserializer.deserialize_seq(AtMost::<T, MAX>(std::marker::PhantomData))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "hyper"))]
 mod tests {
     use super::*;
 

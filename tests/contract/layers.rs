@@ -15,7 +15,7 @@ use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{
     ClassifyLayer, ErrorResponseLayer, MetricsLayer, OptionalLayer, RateLimiterLayer, TimeoutLayer, TracingLayer,
 };
-use tower_kernels::middleware::error_response::Answer;
+use tower_kernels::middleware::error_response::ErrorResponse;
 use tower_kernels::middleware::rate_limit::{ByTenant, PerKey, WaitLayer};
 
 use crate::checks::Subject;
@@ -170,13 +170,13 @@ impl Load for OfHttp {
 }
 
 #[derive(Clone, Debug)]
-struct OverHttp(Answer<OfHttp>);
+struct OverHttp(ErrorResponse<OfHttp>);
 
 impl Service<Request> for OverHttp {
     type Response = Answered;
     type Error = http::StatusCode;
     type Future = Map<
-        <Answer<OfHttp> as Service<http::Request<Request>>>::Future,
+        <ErrorResponse<OfHttp> as Service<http::Request<Request>>>::Future,
         fn(Result<Answered, Infallible>) -> Result<Answered, http::StatusCode>,
     >;
 
@@ -204,7 +204,7 @@ impl Load for OverHttp {
 async fn the_layer_that_answers_passes_the_load_on_and_keeps_its_future_small() {
     load_is_passed_on(around(over_http())).await;
     type Future<S> = <S as Service<http::Request<Request>>>::Future;
-    let added = size_of::<Future<Answer<OfHttp>>>() - size_of::<Future<OfHttp>>();
+    let added = size_of::<Future<ErrorResponse<OfHttp>>>() - size_of::<Future<OfHttp>>();
     assert!(added <= 16, "the future has grown by {added} bytes");
 }
 

@@ -9,9 +9,7 @@ use futures::future::Map;
 use tower::load::Load;
 use tower::{Layer, Service};
 use tower_kernels::error::ErrorKind;
-use tower_kernels::pipeline::{
-    CoalesceConfig, PipelineConfig, PipelineLayer, RateLimitConfig, ReadyPipeline, RetryConfig,
-};
+use tower_kernels::pipeline::{CoalesceConfig, Pipeline, PipelineConfig, PipelineLayer, RateLimitConfig, RetryConfig};
 use tower_kernels::request::Execution;
 use tower_kernels::service::{KernelRegistry, KernelRequest, KernelResponse, Payload};
 
@@ -76,9 +74,9 @@ fn piped() -> Piped {
 
 impl Subject for Piped {
     type Request = KernelRequest;
-    type Service = ReadyPipeline<Kernels>;
+    type Service = Pipeline<Kernels>;
 
-    fn service(&self) -> ReadyPipeline<Kernels> {
+    fn service(&self) -> Pipeline<Kernels> {
         self.layer.layer(self.kernels.clone())
     }
     fn quick(&self) -> KernelRequest {

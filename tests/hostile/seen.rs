@@ -259,7 +259,7 @@ async fn every_request_counts_once_as_what_its_client_was_told() {
         format!("[auth]\nopen_metrics = true\napi_keys = [{{ tenant = \"acme\", key_sha256 = \"{digest}\" }}]\n");
     std::fs::write(&config, keys).unwrap();
     // What a client's deadline does to the kernel's circuit is another matter.
-    let server = Server::start(&["--config", config.to_str().unwrap(), "--circuit-breaker-on=false"]);
+    let server = Server::start(&["--config", config.to_str().unwrap(), "--circuit-breaker-enabled=false"]);
     std::fs::remove_file(&config).unwrap();
     let mut clients = Clients { server, tally: Tally::new(), made: BTreeMap::new(), failures: BTreeMap::new() };
     for _ in 0..size(1, 20) {

@@ -9,7 +9,7 @@ use hyper::body::Body as _;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::ErrorResponseLayer;
-use tower_kernels::middleware::error_response::Answer;
+use tower_kernels::middleware::error_response::ErrorResponse;
 
 /// Two levels, of which the outer classifies.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -134,9 +134,9 @@ impl Service<Request<()>> for Recovers {
     }
 }
 
-async fn status<S>(service: &mut Answer<S>) -> u16
+async fn status<S>(service: &mut ErrorResponse<S>) -> u16
 where
-    Answer<S>: Service<Request<()>, Response = Response<Full<Bytes>>, Error = Infallible>,
+    ErrorResponse<S>: Service<Request<()>, Response = Response<Full<Bytes>>, Error = Infallible>,
 {
     let Ok(service) = service.ready().await;
     let Ok(response) = service.call(Request::new(())).await;

@@ -177,7 +177,7 @@ async fn a_call_dropped_before_its_end_is_cancelled() {
     assert_eq!(notes.field("error.type").as_deref(), Some("cancelled"));
     assert_eq!(
         notes.events(),
-        ["DEBUG error.type=cancelled exception.message=dropped before its end message=request failed"]
+        ["DEBUG error.type=cancelled exception.message=dropped before completion message=request failed"]
     );
     assert!(notes.spans.lock().unwrap().values().all(|span| span.closed));
 }

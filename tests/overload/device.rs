@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tower::service_fn;
-use tower_kernels::pipeline::Kernels;
+use tower_kernels::pipeline::KernelHandler;
 use tower_kernels::request::Execution;
 use tower_kernels::service::{KernelError, KernelRequest, KernelResponse, Payload};
 
@@ -60,7 +60,7 @@ pub(crate) struct Noise {
 }
 
 /// So many lanes with one line before them, which take what they are given: a call's payload is its time in microseconds.
-pub(crate) fn device(lanes: usize, noise: Noise) -> impl Kernels + Sync {
+pub(crate) fn device(lanes: usize, noise: Noise) -> impl KernelHandler + Sync {
     let lanes = Arc::new(Semaphore::new(lanes));
     let begin = Instant::now();
     service_fn(move |request: KernelRequest| {

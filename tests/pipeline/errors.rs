@@ -10,14 +10,14 @@ use tower_kernels::service::InvalidInput;
 use super::*;
 
 /// Nothing but the layers that `change` turns on.
-fn with(change: impl FnOnce(&mut PipelineConfig)) -> ReadyPipeline<Told> {
+fn with(change: impl FnOnce(&mut PipelineConfig)) -> Pipeline<Told> {
     let mut config = PipelineConfig { load_shed: None, circuit_breaker: None, queue: None, ..Default::default() };
     change(&mut config);
     told(config, 1).0
 }
 
 /// The first of these calls, made at the same time, that fails.
-async fn first_error(pipeline: ReadyPipeline<Told>, calls: &[&'static str]) -> PipelineError {
+async fn first_error(pipeline: Pipeline<Told>, calls: &[&'static str]) -> PipelineError {
     let calls = calls.iter().map(|input| pipeline.clone().oneshot(saxpy(input)));
     join_all(calls).await.into_iter().find_map(Result::err).expect("one of them fails")
 }
@@ -36,8 +36,8 @@ fn assert_rejected(error: &PipelineError, setting: &str, kind: ErrorKind, has_re
 #[tokio::test(start_paused = true)]
 async fn a_rejection_names_the_setting_of_its_layer() {
     let pipeline = with(|config| {
-        let each = QuotaConfig { calls: 1, period: 3600 * SECOND };
-        config.rate_limit = Some(RateLimitConfig { each, ..Default::default() });
+        let default = QuotaConfig { burst: 1, period: 3600 * SECOND };
+        config.rate_limit = Some(RateLimitConfig { default, ..Default::default() });
     });
     let error = first_error(pipeline, &["1", "1"]).await;
     assert_rejected(&error, "rate_limit", ErrorKind::RateLimited, true);

@@ -95,10 +95,10 @@ fn who_is_late_or_has_left_is_not_in_the_run_and_is_counted() {
 
 #[test]
 fn what_the_cpu_runs_inside_the_call_waits_for_nobody_and_neither_does_the_rest_unless_it_is_said() {
-    let on = "\nbatch            256 calls of a kernel or 16777216 bytes a run that waits for 20s, on";
+    let on = "\nbatch            up to 256 requests or 16777216 bytes, delay 20s, on CUDA devices";
     for (flags, order) in [
-        (&["--cuda-mode=off", "--batch-max-delay=20s", "--batch-on-cpu"][..], format!("{on} the CPU too\nkernels")),
-        (&["--cuda-mode=off", "--batch-max-delay=20s", "--cpu-inline=0s"], format!("{on} CUDA devices\nkernels")),
+        (&["--cuda-mode=off", "--batch-max-delay=20s", "--batch-on-cpu"][..], format!("{on} and the CPU\nkernels")),
+        (&["--cuda-mode=off", "--batch-max-delay=20s", "--cpu-inline=0s"], format!("{on}\nkernels")),
     ] {
         let server = Server::start(flags);
         for _ in 0..3 {
@@ -114,7 +114,8 @@ fn what_the_cpu_runs_inside_the_call_waits_for_nobody_and_neither_does_the_rest_
 
 #[test]
 fn it_can_be_turned_off() {
-    let flags = ["--cuda-mode=off", "--cpu-inline=0s", "--batch-on=false", "--batch-on-cpu", "--batch-max-delay=20s"];
+    let flags =
+        ["--cuda-mode=off", "--cpu-inline=0s", "--batch-enabled=false", "--batch-on-cpu", "--batch-max-delay=20s"];
     let server = Server::start(&flags);
     let (status, answer) = server.post(EXECUTE, SAXPY);
     assert_eq!(status, 200, "{answer}");

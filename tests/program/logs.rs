@@ -88,7 +88,7 @@ fn only<'a>(lines: &'a [Value], message: &str, id: &str) -> &'a Value {
 async fn lines_about_a_request_name_it_its_kernel_and_its_tenant_at_any_level() {
     for level in ["warn", "debug"] {
         let level_flag = format!("--log-level={level},tower_kernels::serve=info");
-        let server = json_server(&[&level_flag, "--circuit-breaker-on=false"]);
+        let server = json_server(&[&level_flag, "--circuit-breaker-enabled=false"]);
         let mut client = KernelClient::new(server.channel().await);
         tokio::task::block_in_place(|| {
             // Late on a worker, which is logged at level WARN.
@@ -378,7 +378,7 @@ fn the_start_text_names_the_page_and_is_the_one_in_the_readme() {
 
 #[test]
 fn a_client_of_rest_sets_its_deadline_by_a_header_or_in_the_document() {
-    let server = Server::spawn(&mut program(LISTEN), &["--circuit-breaker-on=false"]);
+    let server = Server::spawn(&mut program(LISTEN), &["--circuit-breaker-enabled=false"]);
     let path = "/kernels/graph/betweenness-centrality/execute";
     for header in ["grpc-timeout: 200m", "connect-timeout-ms: 200"] {
         let (status, body) = server.post_as(path, &cycle(), &[header]);

@@ -53,7 +53,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("cache.max_bytes", "-5", "or 0, which keeps none"),
     ("cache.ttl", "-1s", "30s"),
     ("load_shed.max_wait", "1ns", "or 0, which rejects none"),
-    ("circuit_breaker.on", "1", "true"),
+    ("circuit_breaker.enabled", "1", "true"),
     ("circuit_breaker.consecutive_failures", "0", "from 1"),
     ("circuit_breaker.failure_percent", "200", "from 1 to 100"),
     ("circuit_breaker.failure_percent", "0", "from 1 to 100"),
@@ -175,7 +175,7 @@ fn what_cannot_be_printed_cannot_be_started_either() {
 #[test]
 fn values_at_the_edge_of_what_is_allowed_are_taken() {
     for (flags, lines) in [
-        (&["--timeout=1ms", "--batch-on=false"][..], &["timeout = \"1ms\""][..]),
+        (&["--timeout=1ms", "--batch-enabled=false"][..], &["timeout = \"1ms\""][..]),
         (&["--retry-attempts=1", "--circuit-breaker-failure-percent=100"], &["attempts = 1", "failure_percent = 100"]),
         (&["--connections-max-age=0s", "--cache-ttl=0s", "--drain-notice=0s"], &["max_age = \"0s\"", "ttl = \"0s\""]),
         (&["--queue-capacity=0", "--concurrency-limit=0", "--cpu-queue=0"], &["capacity = 0", "limit = 0"]),

@@ -22,7 +22,7 @@ impl<S, V> Authenticate<S, V> {
     }
 }
 
-inner_service!(Authenticate < S, V > { inner });
+inner_service!(Authenticate::<S, V> { inner });
 
 impl<S, V, B> Service<Request<B>> for Authenticate<S, V>
 where

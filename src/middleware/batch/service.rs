@@ -194,11 +194,11 @@ where
 }
 
 clone_service!(
-    Batch<S, R, P> { inner, policy, shared, acquire, permit: None, is_ready: false }
+    Batch::<S, R, P> { inner, policy, shared, acquire, permit: None, is_ready: false }
     where S: BatchService<R>, P: BatchPolicy<R>
 );
 forward_to_inner!(
-    Batch<S, R, P> { inner } where S: BatchService<R>, P: BatchPolicy<R>
+    Batch::<S, R, P> { inner } where S: BatchService<R>, P: BatchPolicy<R>
 );
 
 impl<S, R, P> fmt::Debug for Batch<S, R, P>

@@ -22,7 +22,7 @@ impl<S, P, L> Cache<S, P, L> {
     }
 }
 
-inner_service!(Cache < S, P, L > { inner });
+inner_service!(Cache::<S, P, L> { inner });
 
 impl<S, P, R> Service<R> for Cache<S, P, Store<P::Kept, S::Response>>
 where

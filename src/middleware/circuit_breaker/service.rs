@@ -34,7 +34,7 @@ impl<S, C> CircuitBreaker<S, C> {
     }
 }
 
-inner_service!(CircuitBreaker < S, C > { inner });
+inner_service!(CircuitBreaker::<S, C> { inner });
 
 impl<S, C, R> Service<R> for CircuitBreaker<S, C>
 where

@@ -6,14 +6,12 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
-use schemars::JsonSchema;
-use serde::Serialize;
 
 use super::circuits::Statuses;
 
 /// Whether calls go through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize, schemars::JsonSchema), serde(rename_all = "snake_case"))]
 pub enum CircuitState {
     /// They do.
     Closed,
@@ -43,7 +41,8 @@ impl fmt::Display for CircuitState {
 }
 
 /// How a circuit is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize, schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct CircuitStatus {
     /// Its key; `all` where there is no other; `rest` of the requests that have none of their own.

@@ -218,7 +218,7 @@ pub struct ClassifiedRequests<S, C> {
     add_context: C,
 }
 
-inner_service!(ClassifiedRequests < S, C > { inner });
+inner_service!(ClassifiedRequests::<S, C> { inner });
 
 impl<S, C, R> Service<R> for ClassifiedRequests<S, C>
 where

@@ -21,7 +21,7 @@ impl<S> Classified<S> {
     }
 }
 
-inner_service!(Classified<S> { inner });
+inner_service!(Classified::<S> { inner });
 
 impl<S, R> Service<R> for Classified<S>
 where

@@ -23,7 +23,7 @@ impl<S, P, L> Coalesce<S, P, L> {
     }
 }
 
-inner_service!(Coalesce < S, P, L > { inner });
+inner_service!(Coalesce::<S, P, L> { inner });
 
 impl<S, P, R> Service<R> for Coalesce<S, P, FlightsOf<S, P, R>>
 where

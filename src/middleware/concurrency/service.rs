@@ -46,8 +46,8 @@ impl<S, L: Limit> ConcurrencyLimit<S, L> {
     }
 }
 
-inner_service!(ConcurrencyLimit < S, L > { inner } where L: Limit);
-clone_service!(ConcurrencyLimit<S, L> { inner, permits, reservation: Reservation::None } where L: Limit);
+inner_service!(ConcurrencyLimit::<S, L> { inner } where L: Limit);
+clone_service!(ConcurrencyLimit::<S, L> { inner, permits, reservation: Reservation::None } where L: Limit);
 
 impl<S, L, R> Service<R> for ConcurrencyLimit<S, L>
 where

@@ -4,9 +4,10 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
-/// A response body that can be made of bytes, which is how [`ErrorResponseLayer`](super::ErrorResponseLayer) writes a document of its own.
+/// A response body that can be created from bytes, which [`ErrorResponseLayer`](super::ErrorResponseLayer) needs to write a
+/// document.
 ///
 /// It is implemented for every body that is `From<Bytes>`, as `axum::body::Body` and `http_body_util::Full` are. For all
 /// others there is [`any_body`].
@@ -29,7 +30,7 @@ impl<B: From<Bytes>> FromBytes for B {
     }
 }
 
-/// Lets [`ErrorResponseLayer`](super::ErrorResponseLayer) answer for a service whatever the type of its response body:
+/// Lets [`ErrorResponseLayer`](super::ErrorResponseLayer) write error responses for any response body:
 /// `tonic::body::Body`, a `BoxBody`, the body of a compression layer. It goes into `ServiceBuilder::map_response`.
 ///
 /// ```
@@ -55,29 +56,36 @@ impl<B: From<Bytes>> FromBytes for B {
 /// # }
 /// ```
 pub fn any_body<B>(response: Response<B>) -> Response<AnyBody<B>> {
-    response.map(|body| AnyBody(Inner::Body { body }))
+    response.map(|body| AnyBody { inner: Inner::Body { body } })
 }
 
-/// The body of a service's own response, or of an answer that [`ErrorResponseLayer`](super::ErrorResponseLayer) writes. See
-/// [`any_body`].
-#[pin_project]
-#[derive(Clone, Debug)]
-pub struct AnyBody<B>(#[pin] Inner<B>);
-
-#[pin_project(project = InnerProj)]
-#[derive(Clone, Debug)]
-enum Inner<B> {
-    Body {
+pin_project! {
+    /// The body of a response of the service, or of an error response. See [`any_body`].
+    #[derive(Clone, Debug)]
+    pub struct AnyBody<B> {
         #[pin]
-        body: B,
-    },
-    /// What is left of the answer.
-    Answer { bytes: Bytes },
+        inner: Inner<B>,
+    }
+}
+
+pin_project! {
+    #[project = InnerProj]
+    #[derive(Clone, Debug)]
+    enum Inner<B> {
+        Body {
+            #[pin]
+            body: B,
+        },
+        // What is left of an error response.
+        Bytes {
+            bytes: Bytes,
+        },
+    }
 }
 
 impl<B> From<Bytes> for AnyBody<B> {
     fn from(bytes: Bytes) -> Self {
-        Self(Inner::Answer { bytes })
+        Self { inner: Inner::Bytes { bytes } }
     }
 }
 
@@ -92,26 +100,26 @@ impl<B: Body<Data: From<Bytes>>> Body for AnyBody<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        match self.project().0.project() {
+        match self.project().inner.project() {
             InnerProj::Body { body } => body.poll_frame(cx),
-            InnerProj::Answer { bytes } if bytes.has_remaining() => {
+            InnerProj::Bytes { bytes } if bytes.has_remaining() => {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into()))))
             }
-            InnerProj::Answer { .. } => Poll::Ready(None),
+            InnerProj::Bytes { .. } => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.inner {
             Inner::Body { body } => body.is_end_stream(),
-            Inner::Answer { bytes } => bytes.is_empty(),
+            Inner::Bytes { bytes } => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.inner {
             Inner::Body { body } => body.size_hint(),
-            Inner::Answer { bytes } => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Bytes { bytes } => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

@@ -4,42 +4,45 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::Response;
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
-use super::{Protocol, Refusal};
+use super::{Protocol, Rejection};
 use crate::error::AnyError;
 
-/// The answer of an [`Answer`](super::Answer).
-#[pin_project]
-#[derive(Debug)]
-pub struct ResponseFuture<F, P, C> {
-    #[pin]
-    state: State<F>,
-    protocol: P,
-    caller: C,
+pin_project! {
+    /// The response future of an [`ErrorResponse`](super::ErrorResponse).
+    #[derive(Debug)]
+    pub struct ResponseFuture<F, P, C> {
+        #[pin]
+        state: State<F>,
+        protocol: P,
+        context: C,
+    }
 }
 
-#[pin_project(project = StateProj)]
-#[derive(Debug)]
-enum State<F> {
-    Called {
-        #[pin]
-        inner: F,
-    },
-    Refused {
-        refusal: Box<Refusal>,
-    },
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<F> {
+        Called {
+            #[pin]
+            inner: F,
+        },
+        // The inner service failed to become ready.
+        Rejected {
+            rejection: Box<Rejection>,
+        },
+    }
 }
 
 impl<F, P, C> ResponseFuture<F, P, C> {
     #[inline]
-    pub(super) fn called(inner: F, protocol: P, caller: C) -> Self {
-        Self { state: State::Called { inner }, protocol, caller }
+    pub(super) fn called(inner: F, protocol: P, context: C) -> Self {
+        Self { state: State::Called { inner }, protocol, context }
     }
 
-    #[cold]
-    pub(super) fn refused(refusal: Box<Refusal>, protocol: P, caller: C) -> Self {
-        Self { state: State::Refused { refusal }, protocol, caller }
+    pub(super) fn rejected(rejection: Box<Rejection>, protocol: P, context: C) -> Self {
+        Self { state: State::Rejected { rejection }, protocol, context }
     }
 }
 
@@ -47,7 +50,7 @@ impl<F, P, C, B, E> Future for ResponseFuture<F, P, C>
 where
     F: Future<Output = Result<Response<B>, E>>,
     E: AnyError,
-    P: Protocol<B, Caller = C>,
+    P: Protocol<B, Context = C>,
 {
     type Output = Result<Response<B>, Infallible>;
 
@@ -57,16 +60,9 @@ where
         Poll::Ready(Ok(match this.state.project() {
             StateProj::Called { inner } => match ready!(inner.poll(cx)) {
                 Ok(response) => response,
-                Err(error) => refuse(this.protocol, this.caller, &Refusal::new(&error)),
+                Err(error) => this.protocol.respond(this.context, &Rejection::new(&error)),
             },
-            StateProj::Refused { refusal } => refuse(this.protocol, this.caller, refusal),
+            StateProj::Rejected { rejection } => this.protocol.respond(this.context, rejection),
         }))
     }
-}
-
-// Apart, so that the answer that is passed on is not made to keep room for it.
-#[cold]
-#[inline(never)]
-fn refuse<P: Protocol<B>, B>(protocol: &P, caller: &P::Caller, refusal: &Refusal) -> Response<B> {
-    protocol.answer(caller, refusal)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BufMut;
 use http::{HeaderName, HeaderValue, Response, header};
 
-use super::Refusal;
+use super::Rejection;
 use crate::text::prefix;
 
 pub(super) const CONTENT_TYPE: &str = "application/grpc";
@@ -20,15 +20,15 @@ const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// it, so a longer text is cut.
 const LONGEST_MESSAGE: usize = 1024;
 
-pub(super) fn response<B>(refusal: &Refusal, body: B) -> Response<B> {
-    let code = refusal.kind.grpc_code();
-    let message = prefix(&refusal.detail, LONGEST_MESSAGE);
+pub(super) fn response<B>(rejection: &Rejection, body: B) -> Response<B> {
+    let code = rejection.kind.grpc_code();
+    let message = prefix(&rejection.detail, LONGEST_MESSAGE);
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     headers.insert(STATUS, code.into());
     headers.insert(MESSAGE, visible(percent_encoded(message)));
-    if let Some(wait) = refusal.retry_after {
+    if let Some(wait) = rejection.retry_after {
         headers.insert(PUSHBACK, u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).into());
         headers.insert(DETAILS, visible(base64(&status(code, message, wait))));
     }
@@ -118,8 +118,8 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    fn refusal(detail: &str, retry_after: Option<Duration>) -> Refusal {
-        Refusal { kind: ErrorKind::RateLimited, retry_after, challenge: None, detail: detail.to_owned() }
+    fn rejection(detail: &str, retry_after: Option<Duration>) -> Rejection {
+        Rejection { kind: ErrorKind::RateLimited, retry_after, challenge: None, detail: detail.to_owned() }
     }
 
     #[test]
@@ -131,13 +131,13 @@ mod tests {
             ("zurück", "zur%C3%BCck"),
             ("\u{7f}", "%7F"),
         ] {
-            assert_eq!(response(&refusal(text, None), ()).headers()[MESSAGE], escaped);
+            assert_eq!(response(&rejection(text, None), ()).headers()[MESSAGE], escaped);
         }
     }
 
     #[test]
     fn a_long_message_is_cut_between_characters() {
-        let response = response(&refusal(&"ü".repeat(LONGEST_MESSAGE), Some(Duration::from_secs(1))), ());
+        let response = response(&rejection(&"ü".repeat(LONGEST_MESSAGE), Some(Duration::from_secs(1))), ());
         assert_eq!(response.headers()[MESSAGE].as_bytes(), "%C3%BC".repeat(LONGEST_MESSAGE / 2).as_bytes());
         let all: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
         assert!(all < 8192, "{all} bytes of headers");
@@ -145,13 +145,13 @@ mod tests {
 
     #[test]
     fn when_to_retry_is_told_twice() {
-        let response = response(&refusal("slow down", Some(Duration::from_micros(1_500_001))), ());
+        let response = response(&rejection("slow down", Some(Duration::from_micros(1_500_001))), ());
         assert_eq!(response.headers()[PUSHBACK], "1501");
         // As Python's `google.rpc.status_pb2` and `error_details_pb2` write it.
         assert_eq!(
             response.headers()[DETAILS],
             "CAgSCXNsb3cgZG93bho2Cih0eXBlLmdvb2dsZWFwaXMuY29tL2dvb2dsZS5ycGMuUmV0cnlJbmZvEgoKCAgBEOjRte4B"
         );
-        assert_eq!(super::response(&refusal("no", None), ()).headers().get(DETAILS), None);
+        assert_eq!(super::response(&rejection("no", None), ()).headers().get(DETAILS), None);
     }
 }

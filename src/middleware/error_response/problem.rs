@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::{FromBytes, Refusal};
+use super::{FromBytes, Rejection};
 use crate::error::OutcomeCode;
 
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
@@ -13,22 +13,22 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"kernels\
 /// Where 429 and 503 do not say when to come back: in a moment.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-pub(super) fn response<B: FromBytes>(refusal: &Refusal) -> Response<B> {
-    let status = StatusCode::from_u16(refusal.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+pub(super) fn response<B: FromBytes>(rejection: &Rejection) -> Response<B> {
+    let status = StatusCode::from_u16(rejection.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let document = serde_json::json!({
         "title": title(status),
         "status": status.as_u16(),
-        "code": refusal.kind.code(),
-        "detail": refusal.detail,
+        "code": rejection.kind.code(),
+        "detail": rejection.detail,
     });
     let mut response = Response::new(B::from_bytes(document.to_string().into()));
     *response.status_mut() = status;
-    response.extensions_mut().insert(OutcomeCode(refusal.kind.code()));
+    response.extensions_mut().insert(OutcomeCode(rejection.kind.code()));
     #[cfg(any(feature = "axum", feature = "hyper"))]
     response.extensions_mut().insert(Unnamed(document));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-    say_how_to_come_back(headers, status, refusal.retry_after, refusal.challenge.as_ref());
+    say_how_to_come_back(headers, status, rejection.retry_after, rejection.challenge.as_ref());
     response
 }
 
@@ -47,12 +47,12 @@ impl Unnamed {
     }
 }
 
-/// What a status of a refusal is called. 499 is nginx's, and the only one that is not registered.
+/// What a status of a rejection is called. 499 is nginx's, and the only one that is not registered.
 pub(crate) fn title(status: StatusCode) -> &'static str {
     status.canonical_reason().unwrap_or("Client Closed Request")
 }
 
-/// Whether a refusal of this status says when to come back.
+/// Whether a rejection of this status says when to come back.
 pub(crate) fn says_when(status: StatusCode) -> bool {
     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
 }
@@ -65,7 +65,7 @@ pub(crate) fn say_how_to_come_back(
     challenge: Option<&HeaderValue>,
 ) {
     if let Some(wait) = retry_after.or(says_when(status).then_some(RETRY_AFTER)) {
-        // Whole seconds, rounded up: a client that comes back early is refused again.
+        // Whole seconds, rounded up: a client that comes back early is rejected again.
         headers.insert(header::RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into());
     }
     // A 401 without it is none, says RFC 9110.

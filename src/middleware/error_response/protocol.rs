@@ -1,25 +1,25 @@
 use bytes::Bytes;
 use http::{Request, Response, header};
 
-use super::{FromBytes, Refusal, grpc, problem};
+use super::{FromBytes, Rejection, grpc, problem};
 
-/// How refusals are written, for responses with the body `B`.
+/// Writes rejections as responses with the body `B`.
 ///
 /// ```
 /// use http::{Request, Response};
-/// use tower_kernels::middleware::error_response::{ErrorResponseLayer, Protocol, Refusal};
+/// use tower_kernels::middleware::error_response::{ErrorResponseLayer, Protocol, Rejection};
 ///
-/// /// One line of text, in the way of the nineties.
+/// /// One line of text.
 /// #[derive(Clone, Copy, Debug)]
 /// struct Plain;
 ///
 /// impl<B: From<String>> Protocol<B> for Plain {
-///     type Caller = ();
+///     type Context = ();
 ///
-///     fn caller<R>(&self, _: &Request<R>) {}
+///     fn context<R>(&self, _: &Request<R>) {}
 ///
-///     fn answer(&self, (): &(), refusal: &Refusal) -> Response<B> {
-///         let mut response = Response::new(format!("{}: {refusal}\n", refusal.kind).into());
+///     fn respond(&self, (): &(), rejection: &Rejection) -> Response<B> {
+///         let mut response = Response::new(format!("{}: {rejection}\n", rejection.kind).into());
 ///         *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
 ///         response
 ///     }
@@ -28,51 +28,51 @@ use super::{FromBytes, Refusal, grpc, problem};
 /// let layer = ErrorResponseLayer::with(Plain);
 /// ```
 pub trait Protocol<B> {
-    /// What must be known of a request for its refusal to be written. It is kept beside each call.
-    type Caller;
+    /// What writing a rejection needs of the request. It is stored in the response future.
+    type Context;
 
-    /// Looks at a request before it is passed on.
-    fn caller<R>(&self, request: &Request<R>) -> Self::Caller;
+    /// Reads the context from a request before the inner call.
+    fn context<R>(&self, request: &Request<R>) -> Self::Context;
 
-    /// Writes a refusal.
-    fn answer(&self, caller: &Self::Caller, refusal: &Refusal) -> Response<B>;
+    /// Writes a rejection.
+    fn respond(&self, context: &Self::Context, rejection: &Rejection) -> Response<B>;
 }
 
 /// A problem document, with the status of the [table](crate::error).
 ///
 /// ```json
 /// {"title": "Too Many Requests", "status": 429, "code": "rate_limited",
-///  "detail": "the rate limit is reached; a call can be made in 500ms"}
+///  "detail": "the rate limit is reached; retry in 500ms"}
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Http;
 
 impl<B: FromBytes> Protocol<B> for Http {
-    type Caller = ();
+    type Context = ();
 
     #[inline]
-    fn caller<R>(&self, _: &Request<R>) {}
+    fn context<R>(&self, _: &Request<R>) {}
 
-    fn answer(&self, (): &(), refusal: &Refusal) -> Response<B> {
-        problem::response(refusal)
+    fn respond(&self, (): &(), rejection: &Rejection) -> Response<B> {
+        problem::response(rejection)
     }
 }
 
 /// A gRPC status in the headers of a response without a body ("trailers only").
 ///
-/// Where it is known when to retry, `grpc-retry-pushback-ms` says so to clients that retry by themselves, and a
-/// `google.rpc.RetryInfo` in `grpc-status-details-bin` to those that read rich errors.
+/// A retry-after time is written as `grpc-retry-pushback-ms`, for clients that retry by themselves, and as
+/// `google.rpc.RetryInfo` in `grpc-status-details-bin`, for those that read rich errors.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Grpc;
 
 impl<B: Default> Protocol<B> for Grpc {
-    type Caller = ();
+    type Context = ();
 
     #[inline]
-    fn caller<R>(&self, _: &Request<R>) {}
+    fn context<R>(&self, _: &Request<R>) {}
 
-    fn answer(&self, (): &(), refusal: &Refusal) -> Response<B> {
-        grpc::response(refusal, B::default())
+    fn respond(&self, (): &(), rejection: &Rejection) -> Response<B> {
+        grpc::response(rejection, B::default())
     }
 }
 
@@ -80,9 +80,9 @@ impl<B: Default> Protocol<B> for Grpc {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByContentType;
 
-/// What [`ByContentType`] takes a caller to speak.
+/// The protocol of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spoken {
+pub enum RequestProtocol {
     /// Anything but gRPC.
     Http,
     /// gRPC.
@@ -90,20 +90,20 @@ pub enum Spoken {
 }
 
 impl<B: FromBytes> Protocol<B> for ByContentType {
-    type Caller = Spoken;
+    type Context = RequestProtocol;
 
     #[inline]
-    fn caller<R>(&self, request: &Request<R>) -> Spoken {
+    fn context<R>(&self, request: &Request<R>) -> RequestProtocol {
         match request.headers().get(header::CONTENT_TYPE) {
-            Some(value) if value.as_bytes().starts_with(grpc::CONTENT_TYPE.as_bytes()) => Spoken::Grpc,
-            _ => Spoken::Http,
+            Some(value) if value.as_bytes().starts_with(grpc::CONTENT_TYPE.as_bytes()) => RequestProtocol::Grpc,
+            _ => RequestProtocol::Http,
         }
     }
 
-    fn answer(&self, caller: &Spoken, refusal: &Refusal) -> Response<B> {
-        match caller {
-            Spoken::Http => problem::response(refusal),
-            Spoken::Grpc => grpc::response(refusal, B::from_bytes(Bytes::new())),
+    fn respond(&self, context: &RequestProtocol, rejection: &Rejection) -> Response<B> {
+        match context {
+            RequestProtocol::Http => problem::response(rejection),
+            RequestProtocol::Grpc => grpc::response(rejection, B::from_bytes(Bytes::new())),
         }
     }
 }

@@ -5,23 +5,22 @@ use http::HeaderValue;
 
 use crate::error::{AnyError, Classification, ErrorKind, Told};
 
-/// What is left of an error when it is to be told to a caller.
+/// An error as it is shown to a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Refusal {
-    /// What kind of refusal it is.
+pub struct Rejection {
+    /// The kind of the error.
     pub kind: ErrorKind,
-    /// When the same request can succeed, where that is known.
+    /// Time after which the same request can succeed, if known.
     pub retry_after: Option<Duration>,
-    /// How to say who asks, where that is what is missing.
+    /// `WWW-Authenticate` value for a 401.
     pub challenge: Option<HeaderValue>,
-    /// The error and its sources, joined with `": "`. Of an internal error it says no more than that it is one: what the
-    /// error says goes to the log.
+    /// The texts of the error and its sources, joined with `": "`. That of an internal error is generic; its texts are logged.
     pub detail: String,
 }
 
-impl Refusal {
-    /// What `error` says of itself.
+impl Rejection {
+    /// Creates the rejection for `error`, and logs the texts of an internal one.
     pub fn new(error: &impl AnyError) -> Self {
         let Told { detail, hidden } = Told::of(error);
         if let Some(hidden) = hidden {
@@ -32,7 +31,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)
     }

@@ -4,30 +4,30 @@ use std::task::{Context, Poll, ready};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{ByContentType, Protocol, Refusal, ResponseFuture};
+use super::{ByContentType, Protocol, Rejection, ResponseFuture};
 use crate::error::AnyError;
-use crate::middleware::inner_service::inner_service;
+use crate::middleware::inner_service::{clone_service, inner_service};
 
-/// Turns refusals into answers. See the [module](super).
+/// Converts errors into HTTP or gRPC responses. See the [module](super).
 #[derive(Debug)]
-pub struct Answer<S, P = ByContentType> {
+pub struct ErrorResponse<S, P = ByContentType> {
     inner: S,
     protocol: P,
-    /// Why the inner service did not become ready: the answer to the next call. Boxed, as services are moved and cloned
-    /// far more often than they fail so.
-    refusal: Option<Box<Refusal>>,
+    /// Why the inner service failed to become ready: the response to the next call.
+    rejection: Option<Box<Rejection>>,
 }
 
-impl<S, P> Answer<S, P> {
-    /// Answers what `inner` refuses as `protocol` writes it.
+impl<S, P> ErrorResponse<S, P> {
+    /// Converts errors of `inner` by `protocol`.
     pub const fn new(inner: S, protocol: P) -> Self {
-        Self { inner, protocol, refusal: None }
+        Self { inner, protocol, rejection: None }
     }
 }
 
-inner_service!(Answer < S, P > { inner });
+inner_service!(ErrorResponse::<S, P> { inner });
+clone_service!(ErrorResponse::<S, P> { inner, protocol, rejection: None } where P: Clone);
 
-impl<S, P, R, B> Service<Request<R>> for Answer<S, P>
+impl<S, P, R, B> Service<Request<R>> for ErrorResponse<S, P>
 where
     S: Service<Request<R>, Response = Response<B>>,
     S::Error: AnyError,
@@ -35,31 +35,24 @@ where
 {
     type Response = Response<B>;
     type Error = Infallible;
-    type Future = ResponseFuture<S::Future, P, P::Caller>;
+    type Future = ResponseFuture<S::Future, P, P::Context>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        if self.refusal.is_none()
+        if self.rejection.is_none()
             && let Err(error) = ready!(self.inner.poll_ready(cx))
         {
-            self.refusal = Some(Box::new(Refusal::new(&error)));
+            self.rejection = Some(Box::new(Rejection::new(&error)));
         }
         Poll::Ready(Ok(()))
     }
 
     #[inline]
     fn call(&mut self, request: Request<R>) -> Self::Future {
-        let caller = self.protocol.caller(&request);
-        match self.refusal.take() {
-            None => ResponseFuture::called(self.inner.call(request), self.protocol.clone(), caller),
-            Some(refusal) => ResponseFuture::refused(refusal, self.protocol.clone(), caller),
+        let context = self.protocol.context(&request);
+        match self.rejection.take() {
+            None => ResponseFuture::called(self.inner.call(request), self.protocol.clone(), context),
+            Some(rejection) => ResponseFuture::rejected(rejection, self.protocol.clone(), context),
         }
-    }
-}
-
-// By hand: what the readiness of one service said is no answer of its clone's.
-impl<S: Clone, P: Clone> Clone for Answer<S, P> {
-    fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), self.protocol.clone())
     }
 }

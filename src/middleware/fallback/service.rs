@@ -27,7 +27,7 @@ impl<S: Service<R>, F, R, C> Fallback<S, F, R, C> {
     }
 }
 
-inner_service!(Fallback<S, F, R, C> { primary } where S: Service<R>);
+inner_service!(Fallback::<S, F, R, C> { primary } where S: Service<R>);
 
 impl<S, F, R, C> Service<R> for Fallback<S, F, R, C>
 where

@@ -1,9 +1,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
-
 /// What a [`FallbackLayer`](super::FallbackLayer) has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FallbackStats {
     /// Calls that the fallback was given.

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
 use tower_layer::Layer;
 
 use super::Hedge;
@@ -43,7 +42,8 @@ impl Delay {
 }
 
 /// What a [`HedgeLayer`] has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct HedgeStats {
     /// Second attempts that were made.

@@ -29,7 +29,7 @@ impl<S, P> Hedge<S, P> {
     }
 }
 
-inner_service!(Hedge < S, P > { inner });
+inner_service!(Hedge::<S, P> { inner });
 
 impl<S, P, R> Service<R> for Hedge<S, P>
 where

@@ -32,8 +32,8 @@ impl<S, P> LoadShed<S, P> {
     }
 }
 
-inner_service!(LoadShed < S, P > { inner });
-clone_service!(LoadShed<S, P> { inner, policy, is_ready: false });
+inner_service!(LoadShed::<S, P> { inner });
+clone_service!(LoadShed::<S, P> { inner, policy, is_ready: false });
 
 impl<S, P, R> Service<R> for LoadShed<S, P>
 where

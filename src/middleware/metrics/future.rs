@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
 use super::handle::State;
 use super::series::{Operation, Outcome, nanos};
@@ -13,13 +13,14 @@ use crate::middleware::clock;
 use crate::request::operation_table::to_keep;
 use crate::request::{Execution, ResponseContext};
 
-/// The answer of a [`Metrics`](super::Metrics).
-#[pin_project]
-#[derive(Debug)]
-pub struct ResponseFuture<F> {
-    #[pin]
-    inner: F,
-    call: Call,
+pin_project! {
+    /// The response future of a [`Metrics`](super::Metrics).
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        call: Call,
+    }
 }
 
 impl<F> ResponseFuture<F> {

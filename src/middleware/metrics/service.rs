@@ -24,7 +24,7 @@ impl<S> Metrics<S> {
     }
 }
 
-inner_service!(Metrics<S> { inner });
+inner_service!(Metrics::<S> { inner });
 
 impl<S, R> Service<R> for Metrics<S>
 where
@@ -42,12 +42,11 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // Always, so that the inner future is made where it stays and not moved there.
-    #[inline(always)]
+    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
-        let reading = clock::hold();
+        let cached = clock::cache_now();
         // Before the inner call, so that one that panics there is counted as well.
-        let call = Call::begin(&self.state, reading.now, request.operation(), request.payload_bytes());
+        let call = Call::begin(&self.state, cached.now, request.operation(), request.payload_bytes());
         ResponseFuture::new(self.inner.call(request), call)
     }
 }

@@ -2,24 +2,42 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
-/// The response of an [`Optional`](super::Optional).
-#[pin_project(project = ResponseFutureProj)]
-#[derive(Debug)]
-pub enum ResponseFuture<A, B> {
-    /// Of the service in the layer.
-    Layered {
-        /// Its future.
+pin_project! {
+    /// The response future of an [`Optional`](super::Optional).
+    #[derive(Debug)]
+    pub struct ResponseFuture<A, B> {
         #[pin]
-        inner: A,
-    },
-    /// Of the service without it.
-    Plain {
-        /// Its future.
-        #[pin]
-        inner: B,
-    },
+        state: State<A, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<A, B> {
+        Layered {
+            #[pin]
+            inner: A,
+        },
+        Plain {
+            #[pin]
+            inner: B,
+        },
+    }
+}
+
+impl<A, B> ResponseFuture<A, B> {
+    #[inline]
+    pub(super) fn layered(inner: A) -> Self {
+        Self { state: State::Layered { inner } }
+    }
+
+    #[inline]
+    pub(super) fn plain(inner: B) -> Self {
+        Self { state: State::Plain { inner } }
+    }
 }
 
 impl<A, B, T, E, F> Future for ResponseFuture<A, B>
@@ -32,9 +50,9 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            ResponseFutureProj::Layered { inner } => inner.poll(cx),
-            ResponseFutureProj::Plain { inner } => inner.poll(cx).map_err(E::from),
+        match self.project().state.project() {
+            StateProj::Layered { inner } => inner.poll(cx),
+            StateProj::Plain { inner } => inner.poll(cx).map_err(E::from),
         }
     }
 }

@@ -5,12 +5,12 @@ use tower_service::Service;
 
 use super::ResponseFuture;
 
-/// A service in a layer, or without it. See the [module](super).
+/// A service with a layer, or without it. See the [module](super).
 #[derive(Clone, Copy, Debug)]
 pub enum Optional<A, B> {
-    /// In the layer.
+    /// With the layer.
     Layered(A),
-    /// Without it.
+    /// Without the layer.
     Plain(B),
 }
 
@@ -35,8 +35,8 @@ where
     #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         match self {
-            Self::Layered(service) => ResponseFuture::Layered { inner: service.call(request) },
-            Self::Plain(service) => ResponseFuture::Plain { inner: service.call(request) },
+            Self::Layered(service) => ResponseFuture::layered(service.call(request)),
+            Self::Plain(service) => ResponseFuture::plain(service.call(request)),
         }
     }
 }

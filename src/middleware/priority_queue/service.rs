@@ -43,8 +43,8 @@ impl<S> PriorityQueue<S> {
     }
 }
 
-inner_service!(PriorityQueue<S> { inner });
-clone_service!(PriorityQueue<S> { inner, queue, readiness: Readiness::Nothing, acquire: None });
+inner_service!(PriorityQueue::<S> { inner });
+clone_service!(PriorityQueue::<S> { inner, queue, readiness: Readiness::Nothing, acquire: None });
 
 impl<S, R> Service<R> for PriorityQueue<S>
 where

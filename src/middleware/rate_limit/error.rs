@@ -1,14 +1,15 @@
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::{ErrorKind, layer_error};
 
-/// The quota is used up, or the inner service failed.
+/// The error of a [`RateLimiter`](super::RateLimiter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RateLimitError<E> {
     /// The quota is used up.
     Limited {
-        /// When there will be a token, if nobody else takes it.
+        /// The time until there is a token, if no other call takes it.
         retry_after: Duration,
     },
     /// The inner service failed.
@@ -17,20 +18,29 @@ pub enum RateLimitError<E> {
 
 layer_error!(RateLimitError(Inner) {
     Self::Limited { retry_after } => ErrorKind::RateLimited, Some(*retry_after),
-        "the rate limit is reached; a call can be made in {retry_after:?}";
+        "the rate limit is reached; retry in {retry_after:?}";
 });
 
-/// Not a quota that can be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// A quota that cannot be enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidQuota {
-    /// A quota of no calls lets nothing through, ever.
-    #[error("a rate limit must let through at least one call a period")]
+    /// The number of calls is zero.
     NoCalls,
-    /// A period of no time is no limit.
-    #[error("the period of a rate limit must be longer than zero")]
+    /// The period is zero.
     NoPeriod,
-    /// Time is counted in nanoseconds, in 64 bits.
-    #[error("the period of a rate limit must be shorter than 100 years")]
+    /// The period is longer than 100 years.
     PeriodTooLong,
 }
+
+impl fmt::Display for InvalidQuota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoCalls => "a rate limit must allow at least one call per period",
+            Self::NoPeriod => "the period of a rate limit must be longer than zero",
+            Self::PeriodTooLong => "the period of a rate limit must be shorter than 100 years",
+        })
+    }
+}
+
+impl std::error::Error for InvalidQuota {}

@@ -20,8 +20,8 @@ impl<S, L> RateLimiter<S, L> {
     }
 }
 
-inner_service!(RateLimiter < S, L > { inner });
-clone_service!(RateLimiter<S, L> { inner, limit });
+inner_service!(RateLimiter::<S, L> { inner });
+clone_service!(RateLimiter::<S, L> { inner, limit });
 
 impl<S, L, R> Service<R> for RateLimiter<S, L>
 where

@@ -29,7 +29,7 @@ impl<S, P> Retry<S, P> {
     }
 }
 
-inner_service!(Retry < S, P > { inner });
+inner_service!(Retry::<S, P> { inner });
 
 impl<S, P, R> Service<R> for Retry<S, P>
 where

@@ -1,7 +1,6 @@
-use serde::Serialize;
-
 /// What a [`RetryLayer`](super::RetryLayer) has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RetryStats {
     /// Attempts that were made beyond the first of each call.

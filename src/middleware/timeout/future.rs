@@ -3,34 +3,37 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
 use super::TimeoutError;
 use crate::middleware::lazy_timer::LazyTimer;
 
-/// The response future of a [`Timeout`](super::Timeout).
-///
-/// # Panics
-/// If the inner future is pending and there is no Tokio runtime with time enabled.
-#[pin_project]
-#[derive(Debug)]
-pub struct ResponseFuture<F> {
-    #[pin]
-    state: State<F>,
+pin_project! {
+    /// The response future of a [`Timeout`](super::Timeout).
+    ///
+    /// # Panics
+    /// If the inner future is pending and there is no Tokio runtime with time enabled.
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
 }
 
-#[pin_project(project = StateProj)]
-#[derive(Debug)]
-enum State<F> {
-    Called {
-        #[pin]
-        inner: F,
-        #[pin]
-        timer: LazyTimer,
-    },
-    /// The deadline had passed before the call.
-    Late,
-    Elapsed,
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<F> {
+        Called {
+            #[pin]
+            inner: F,
+            #[pin]
+            timer: LazyTimer,
+        },
+        // The deadline had passed before the call.
+        Late,
+        Elapsed,
+    }
 }
 
 impl<F> ResponseFuture<F> {

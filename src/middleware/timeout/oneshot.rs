@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::TimeoutError;
@@ -44,31 +44,34 @@ where
     Oneshot { deadline, timer: LazyTimer::new(deadline), state: State::Waiting { service, request: Some(request) } }
 }
 
-/// The future of [`oneshot`].
-///
-/// # Panics
-/// If the service is not ready at once, or its response is not, and there is no Tokio runtime with time enabled.
-#[pin_project]
-pub struct Oneshot<S: Service<R>, R> {
-    deadline: Option<Instant>,
-    #[pin]
-    timer: LazyTimer,
-    #[pin]
-    state: State<S, R>,
+pin_project! {
+    /// The future of [`oneshot`].
+    ///
+    /// # Panics
+    /// If the service is not ready at once, or its response is not, and there is no Tokio runtime with time enabled.
+    pub struct Oneshot<S: Service<R>, R> {
+        deadline: Option<Instant>,
+        #[pin]
+        timer: LazyTimer,
+        #[pin]
+        state: State<S, R>,
+    }
 }
 
-#[pin_project(project = StateProj)]
-enum State<S: Service<R>, R> {
-    /// Until `poll_ready` says yes. The request is there until the call.
-    Waiting {
-        service: S,
-        request: Option<R>,
-    },
-    Called {
-        #[pin]
-        future: S::Future,
-    },
-    Done,
+pin_project! {
+    #[project = StateProj]
+    enum State<S: Service<R>, R> {
+        // Until the service is ready; then the request is taken.
+        Waiting {
+            service: S,
+            request: Option<R>,
+        },
+        Called {
+            #[pin]
+            future: S::Future,
+        },
+        Done,
+    }
 }
 
 impl<S, R> Future for Oneshot<S, R>

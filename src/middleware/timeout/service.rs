@@ -22,7 +22,7 @@ impl<S> Timeout<S> {
     }
 }
 
-inner_service!(Timeout<S> { inner });
+inner_service!(Timeout::<S> { inner });
 
 impl<S, R> Service<R> for Timeout<S>
 where

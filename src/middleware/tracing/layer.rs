@@ -4,7 +4,7 @@ use tracing::Level;
 use super::Tracing;
 use super::record::SERVER;
 
-/// Makes a span for each call. See the [module](super).
+/// Creates a span for each call. See the [module](super).
 #[derive(Clone, Copy, Debug)]
 pub struct TracingLayer {
     level: Level,
@@ -12,7 +12,7 @@ pub struct TracingLayer {
 }
 
 impl TracingLayer {
-    /// Spans of level `INFO` and kind `server`.
+    /// Creates spans of level `INFO` and kind `server`.
     pub const fn new() -> Self {
         Self { level: Level::INFO, kind: SERVER }
     }
@@ -23,7 +23,7 @@ impl TracingLayer {
         Self { level, ..self }
     }
 
-    /// Makes spans of kind `internal`, for a stack that is not the one that requests from outside arrive at.
+    /// Creates spans of kind `internal`, for a stack that requests from outside do not arrive at.
     #[must_use]
     pub const fn internal(self) -> Self {
         Self { kind: "internal", ..self }

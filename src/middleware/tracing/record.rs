@@ -1,8 +1,7 @@
-//! What goes into a span, and when.
+//! The fields of a call's span.
 
 use std::fmt;
 
-use tracing::field::Empty;
 use tracing::{Level, Span};
 
 use super::scope;
@@ -10,10 +9,38 @@ use crate::error::{AnyError, ErrorKind};
 use crate::request::limits::name_prefix;
 use crate::request::{RequestContext, ResponseContext};
 
+/// Creates a span named `request` with the given fields, and with those that are recorded later: tracing takes the values
+/// of no others.
+macro_rules! request_span {
+    ($target:expr, $level:expr, { $($fields:tt)* }) => {
+        tracing::span!(
+            target: $target,
+            $level,
+            "request",
+            $($fields)*
+            otel.status_code = tracing::field::Empty,
+            error.type = tracing::field::Empty,
+            trace_id = tracing::field::Empty,
+            parent_span_id = tracing::field::Empty,
+            response.size = tracing::field::Empty,
+            execution.backend = tracing::field::Empty,
+            execution.device = tracing::field::Empty,
+            execution.queued = tracing::field::Empty,
+            execution.duration = tracing::field::Empty,
+            execution.batch_size = tracing::field::Empty,
+            execution.device_upload = tracing::field::Empty,
+            execution.device_kernel = tracing::field::Empty,
+            execution.device_download = tracing::field::Empty,
+            execution.device_roofline = tracing::field::Empty,
+        )
+    };
+}
+pub(super) use request_span;
+
 /// The kind of spans of requests from outside.
 pub(super) const SERVER: &str = "server";
 
-/// The span of a call of `request`: that of its server where it is the current one, and else a new one.
+/// The span of a call of `request`: its server's, if that is the current one, or else a new one.
 pub(super) fn span<R: RequestContext>(level: Level, kind: &'static str, request: &R) -> Span {
     match scope::current().filter(|_| kind == SERVER) {
         Some(span) => {
@@ -22,13 +49,13 @@ pub(super) fn span<R: RequestContext>(level: Level, kind: &'static str, request:
             if let Some(bytes) = request.payload_bytes() {
                 span.record("request.size", bytes);
             }
-            with_trace(span, request)
+            with_trace_context(span, request)
         }
-        None => with_trace(own_span(level, kind, request), request),
+        None => with_trace_context(own_span(level, kind, request), request),
     }
 }
 
-fn with_trace<R: RequestContext>(span: Span, request: &R) -> Span {
+fn with_trace_context<R: RequestContext>(span: Span, request: &R) -> Span {
     if let Some(context) = request.trace_context()
         && !span.is_disabled()
     {
@@ -42,30 +69,13 @@ fn own_span<R: RequestContext>(level: Level, kind: &'static str, request: &R) ->
     // The level of a call site is a constant, so each level has its own.
     macro_rules! at {
         ($level:expr) => {
-            tracing::span!(
-                target: "tower_kernels::middleware::tracing",
-                $level,
-                "request",
+            request_span!("tower_kernels::middleware::tracing", $level, {
                 otel.name = name_prefix(request.operation()),
                 otel.kind = kind,
-                otel.status_code = Empty,
-                error.type = Empty,
                 priority = request.priority().as_str(),
                 tenant = request.tenant().map(|tenant| name_prefix(tenant)),
-                trace_id = Empty,
-                parent_span_id = Empty,
                 request.size = request.payload_bytes(),
-                response.size = Empty,
-                execution.backend = Empty,
-                execution.device = Empty,
-                execution.queued = Empty,
-                execution.duration = Empty,
-                execution.batch_size = Empty,
-                execution.device_upload = Empty,
-                execution.device_kernel = Empty,
-                execution.device_download = Empty,
-                execution.device_roofline = Empty,
-            )
+            })
         };
     }
     match level {
@@ -77,7 +87,7 @@ fn own_span<R: RequestContext>(level: Level, kind: &'static str, request: &R) ->
     }
 }
 
-/// The end of a call, to be called inside its span.
+/// Records the end of a call. Must be called inside its span.
 pub(super) fn end<T, E>(span: &Span, result: &Result<T, E>)
 where
     T: ResponseContext,
@@ -104,16 +114,16 @@ where
         }
     }
     if let Some(kind) = response.failure() {
-        failure(span, kind, &"the response is a refusal");
+        failure(span, kind, &"the response is a rejection");
     }
 }
 
-/// The end of a call that was dropped, to be called inside its span.
+/// Records that a call was dropped. Must be called inside its span.
 pub(super) fn dropped(span: &Span) {
     if std::thread::panicking() {
         failure(span, ErrorKind::Internal, &"the service panicked");
     } else {
-        failure(span, ErrorKind::Cancelled, &"dropped before its end");
+        failure(span, ErrorKind::Cancelled, &"dropped before completion");
     }
 }
 

@@ -4,20 +4,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::Extensions;
-use tracing::Span;
 use tracing::field::Empty;
+use tracing::{Level, Span};
 
+use super::record::request_span;
 use crate::request::limits::name_prefix;
 
 /// The target of the spans that servers make.
 const TARGET: &str = "tower_kernels::request";
-const NAME: &str = "request";
 
-/// What is known of a request that a server handles, for the log: an extension of the [`http::Request`].
+/// The span and the log fields of a request that a server handles: an extension of the [`http::Request`].
 ///
-/// Whoever meets the request first makes it: the layer of [`requests`](crate::requests) at the edge of a server, or
-/// else the handler. Kernel and tenant are added by whoever finds them out. A [`TracingLayer`](super::TracingLayer)
-/// further in writes its fields into the same span.
+/// The first to see the request creates it: the layer of [`requests`](crate::requests) at the edge of a server, or else the
+/// handler. Kernel and tenant are added once they are known. A [`TracingLayer`](super::TracingLayer) further in records its
+/// fields into the same span.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestScope(Arc<Scope>);
 
@@ -31,35 +31,19 @@ struct Scope {
 }
 
 impl RequestScope {
-    /// A request with this id, whose span is a child of the current one. `None` where nobody listens and `is_wanted`
-    /// does not ask for it either.
+    /// A scope for the request with this id, whose span is a child of the current one. `None` if the span is disabled,
+    /// unless `is_wanted`.
     pub(crate) fn new(request_id: &str, is_wanted: bool) -> Option<Self> {
-        // At level ERROR, so that every line has its span, whatever the level of the log.
-        let span = tracing::error_span!(
-            target: TARGET,
-            NAME,
+        // At level ERROR, so that every log line has its span, whatever the level of the log.
+        let span = request_span!(TARGET, Level::ERROR, {
             request_id = name_prefix(request_id),
             kernel = Empty,
             tenant = Empty,
             otel.name = Empty,
             otel.kind = "server",
-            otel.status_code = Empty,
-            error.type = Empty,
             priority = Empty,
-            trace_id = Empty,
-            parent_span_id = Empty,
             request.size = Empty,
-            response.size = Empty,
-            execution.backend = Empty,
-            execution.device = Empty,
-            execution.queued = Empty,
-            execution.duration = Empty,
-            execution.batch_size = Empty,
-            execution.device_upload = Empty,
-            execution.device_kernel = Empty,
-            execution.device_download = Empty,
-            execution.device_roofline = Empty,
-        );
+        });
         if span.is_disabled() && !is_wanted {
             return None;
         }
@@ -67,8 +51,7 @@ impl RequestScope {
         Some(Self(Arc::new(Scope { span, kernel, tenant, received })))
     }
 
-    /// The span that a handler runs in: a new one where no layer in front has begun the request, and else none, as the
-    /// handler runs in the layer's.
+    /// The span that a handler runs in: a new one, or none where a layer around it has created the scope and its span.
     pub(crate) fn enter_handler(extensions: &mut Extensions, request_id: &str) -> Span {
         if extensions.get::<Self>().is_none()
             && let Some(scope) = Self::new(request_id, false)
@@ -84,7 +67,7 @@ impl RequestScope {
         &self.0.span
     }
 
-    /// Tells which kernel is asked for, the first time.
+    /// Sets the kernel, once.
     pub(crate) fn set_kernel(&self, id: &str) {
         let id = name_prefix(id);
         if self.0.kernel.set(id.into()).is_ok() {
@@ -92,7 +75,7 @@ impl RequestScope {
         }
     }
 
-    /// Tells on whose behalf the request is made, the first time.
+    /// Sets the tenant, once.
     pub(crate) fn set_tenant(&self, tenant: &Arc<str>) {
         if self.0.tenant.set(Arc::clone(tenant)).is_ok() {
             self.0.span.record("tenant", name_prefix(tenant));
@@ -117,9 +100,9 @@ impl RequestScope {
     }
 }
 
-/// The span of the request that is being handled, where a server has made one and it is the current span.
+/// The current span, if a server has created it for a request.
 pub(super) fn current() -> Option<Span> {
     let span = Span::current();
-    let is_ours = |span: &Span| span.metadata().is_some_and(|made| made.target() == TARGET && made.name() == NAME);
+    let is_ours = |span: &Span| span.metadata().is_some_and(|made| made.target() == TARGET);
     is_ours(&span).then_some(span)
 }

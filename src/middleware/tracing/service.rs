@@ -9,7 +9,7 @@ use crate::error::AnyError;
 use crate::middleware::inner_service::inner_service;
 use crate::request::{RequestContext, ResponseContext};
 
-/// Makes a span for each call. See the [module](super).
+/// Creates a span for each call. See the [module](super).
 #[derive(Clone, Copy, Debug)]
 pub struct Tracing<S> {
     inner: S,
@@ -23,7 +23,7 @@ impl<S> Tracing<S> {
     }
 }
 
-inner_service!(Tracing<S> { inner });
+inner_service!(Tracing::<S> { inner });
 
 impl<S, R> Service<R> for Tracing<S>
 where
@@ -41,31 +41,18 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // Always, so that the inner future is made where it stays and not moved there.
-    #[inline(always)]
+    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
-        // One comparison answers for every call where nobody listens, before any of the call sites is looked at. Below
-        // the level of this layer there can be the span of a server.
+        // Without a subscriber this comparison is all that a call costs. The level of this layer is not compared: the span
+        // can be that of a server, whose level is another.
         if LevelFilter::current() == LevelFilter::OFF {
-            return ResponseFuture::unobserved(self.inner.call(request));
+            return ResponseFuture::new(self.inner.call(request), None);
         }
-        self.call_observed(request)
-    }
-}
-
-impl<S> Tracing<S> {
-    // Apart, so that the call that nobody observes is not made to keep room for it.
-    #[inline(never)]
-    fn call_observed<R>(&mut self, request: R) -> ResponseFuture<S::Future>
-    where
-        S: Service<R>,
-        R: RequestContext,
-    {
         let span = record::span(self.level, self.kind, &request);
         if span.is_disabled() {
-            return ResponseFuture::unobserved(self.inner.call(request));
+            return ResponseFuture::new(self.inner.call(request), None);
         }
         let future = span.in_scope(|| self.inner.call(request));
-        ResponseFuture::observed(future, span)
+        ResponseFuture::new(future, Some(span))
     }
 }

@@ -19,6 +19,7 @@ use super::router::Shared;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::CudaStatus;
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
+#[cfg(feature = "cuda")]
 use crate::cuda::CudaUsage;
 use crate::error::ErrorKind;
 use crate::middleware::metrics::respond;

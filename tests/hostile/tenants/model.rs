@@ -10,14 +10,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_kernels::error::ErrorKind;
-use tower_kernels::pipeline::{Kernels, PipelineConfig, PipelineHandle, PipelineLayer, ReadyPipeline, TenantConfig};
+use tower_kernels::pipeline::{KernelHandler, Pipeline, PipelineConfig, PipelineHandle, PipelineLayer, TenantConfig};
 use tower_kernels::request::{Execution, Priority};
 use tower_kernels::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload};
 
 use super::{MILLI, SECOND};
 
 /// So many workers; a call's payload is how long it takes, in milliseconds.
-fn machine(workers: usize) -> impl Kernels {
+fn machine(workers: usize) -> impl KernelHandler {
     let workers = Arc::new(Semaphore::new(workers));
     service_fn(move |request: KernelRequest| {
         let workers = Arc::clone(&workers);
@@ -34,7 +34,10 @@ fn machine(workers: usize) -> impl Kernels {
     })
 }
 
-fn pipeline(workers: usize, change: impl FnOnce(&mut PipelineConfig)) -> (ReadyPipeline<impl Kernels>, PipelineHandle) {
+fn pipeline(
+    workers: usize,
+    change: impl FnOnce(&mut PipelineConfig),
+) -> (Pipeline<impl KernelHandler>, PipelineHandle) {
     let mut config = PipelineConfig::default();
     change(&mut config);
     let layer = PipelineLayer::new(KernelRegistry::new(), config).unwrap();
@@ -56,7 +59,7 @@ struct Demand {
 /// Calls by the clock for a minute of it, and for each tenant which part of the machine it was given and of its calls were
 /// answered.
 async fn offer(
-    pipeline: &ReadyPipeline<impl Kernels + Sync>,
+    pipeline: &Pipeline<impl KernelHandler + Sync>,
     workers: usize,
     demands: &[Demand],
 ) -> HashMap<&'static str, (f64, f64)> {

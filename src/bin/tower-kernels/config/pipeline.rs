@@ -1,4 +1,4 @@
-//! The layers that are on, and what they are set to.
+//! The settings of the pipeline's layers.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
@@ -12,7 +12,7 @@ use tower_kernels::request::Priority;
 
 use super::{Config, Span};
 
-/// What tenants may take of the machine beside each other.
+/// Fair shares and maximum priorities of tenants.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Tenants {
@@ -20,7 +20,7 @@ pub(crate) struct Tenants {
     pub(crate) named: BTreeMap<String, Tenant>,
 }
 
-/// What one tenant may.
+/// The share and maximum priority of one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Tenant {
@@ -55,7 +55,7 @@ impl Default for Tenant {
 }
 
 impl Tenants {
-    /// `verified` says whether anybody has to show that a tenant's name is theirs.
+    /// `verified` says whether tenants are authenticated.
     pub(crate) fn pipeline(&self, verified: bool) -> TenantsConfig {
         let mut config = TenantsConfig::default();
         (config.max_priority, config.verified) = (self.max_priority.into(), verified);
@@ -67,48 +67,48 @@ impl Tenants {
     }
 }
 
-/// Answers that are kept. With no memory for them there are none.
+/// The cache. Zero bytes turn it off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Cache {
     pub(crate) max_bytes: u64,
     pub(crate) ttl: Span,
-    pub(crate) across_tenants: bool,
+    pub(crate) share_across_tenants: bool,
 }
 
-/// Runs that are shared.
+/// Coalescing of equal requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Coalesce {
-    pub(crate) on: bool,
-    pub(crate) across_tenants: bool,
+    pub(crate) enabled: bool,
+    pub(crate) share_across_tenants: bool,
 }
 
-/// Requests that are refused because of what is ahead of them. With no time to wait none is.
+/// Load shedding. A wait of zero turns it off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LoadShed {
     pub(crate) max_wait: Span,
 }
 
-/// When a kernel is given a rest.
+/// The circuit breaker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct CircuitBreaker {
-    pub(crate) on: bool,
+    pub(crate) enabled: bool,
     pub(crate) consecutive_failures: u32,
     pub(crate) failure_percent: u32,
     pub(crate) agreeing_tenants: NonZeroU32,
 }
 
-/// Further attempts. With one there is none.
+/// Retries. One attempt turns them off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Retry {
     pub(crate) attempts: u32,
 }
 
-/// Calls that wait for the kernels. With no room there is no queue.
+/// The priority queue. A capacity of zero turns it off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Queue {
@@ -116,18 +116,18 @@ pub(crate) struct Queue {
     pub(crate) max_bytes: u64,
 }
 
-/// Calls that run at a time. None is no limit but the backends' own.
+/// The concurrency limit. Zero turns it off.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Concurrency {
     pub(crate) limit: usize,
 }
 
-/// Runs that small requests share.
+/// Batching of small requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Batch {
-    pub(crate) on: bool,
+    pub(crate) enabled: bool,
     pub(crate) max_requests: NonZeroUsize,
     pub(crate) max_bytes: u64,
     pub(crate) max_delay: Span,
@@ -137,8 +137,8 @@ pub(crate) struct Batch {
 
 impl Default for Cache {
     fn default() -> Self {
-        let CacheConfig { max_bytes: _, ttl, across_tenants } = CacheConfig::default();
-        Self { max_bytes: 0, ttl: Span(ttl.unwrap_or_default()), across_tenants }
+        let CacheConfig { max_bytes: _, ttl, share_across_tenants } = CacheConfig::default();
+        Self { max_bytes: 0, ttl: Span(ttl.unwrap_or_default()), share_across_tenants }
     }
 }
 
@@ -152,7 +152,7 @@ impl Default for CircuitBreaker {
     fn default() -> Self {
         let BreakerConfig { consecutive_failures, failure_rate, agreeing_tenants } = BreakerConfig::default();
         let failure_percent = (failure_rate * 100.0) as u32;
-        Self { on: true, consecutive_failures, failure_percent, agreeing_tenants }
+        Self { enabled: true, consecutive_failures, failure_percent, agreeing_tenants }
     }
 }
 
@@ -172,22 +172,25 @@ impl Default for Queue {
 impl Default for Batch {
     fn default() -> Self {
         let BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu } = BatchConfig::default();
-        Self { on: true, max_requests, max_bytes, max_delay: Span(max_delay), capacity, on_cpu }
+        Self { enabled: true, max_requests, max_bytes, max_delay: Span(max_delay), capacity, on_cpu }
     }
 }
 
 impl Config {
-    /// All but what tenants may.
+    /// All settings of the pipeline but those of tenants.
     pub(crate) fn pipeline(&self) -> PipelineConfig {
         let mut config = PipelineConfig { timeout: self.timeout.0, ..PipelineConfig::default() };
-        let Cache { max_bytes, ttl, across_tenants } = self.cache;
-        // A time to live of nothing is none.
+        let Cache { max_bytes, ttl, share_across_tenants } = self.cache;
+        // Zero means no time to live.
         let ttl = Some(ttl.0).filter(|ttl| !ttl.is_zero());
-        config.cache = (max_bytes > 0).then_some(CacheConfig { max_bytes, ttl, across_tenants });
-        config.coalesce = self.coalesce.on.then_some(CoalesceConfig { across_tenants: self.coalesce.across_tenants });
+        config.cache = (max_bytes > 0).then_some(CacheConfig { max_bytes, ttl, share_across_tenants });
+        config.coalesce = self
+            .coalesce
+            .enabled
+            .then_some(CoalesceConfig { share_across_tenants: self.coalesce.share_across_tenants });
         let max_wait = self.load_shed.max_wait.0;
         config.load_shed = (!max_wait.is_zero()).then_some(LoadShedConfig { max_wait });
-        config.circuit_breaker = self.circuit_breaker.on.then_some(BreakerConfig {
+        config.circuit_breaker = self.circuit_breaker.enabled.then_some(BreakerConfig {
             consecutive_failures: self.circuit_breaker.consecutive_failures,
             failure_rate: f64::from(self.circuit_breaker.failure_percent) / 100.0,
             agreeing_tenants: self.circuit_breaker.agreeing_tenants,
@@ -197,8 +200,8 @@ impl Config {
         let Queue { capacity, max_bytes } = self.queue;
         config.queue = (capacity > 0).then_some(QueueConfig { capacity, max_bytes });
         config.concurrency = NonZeroUsize::new(self.concurrency.limit);
-        let Batch { on, max_requests, max_bytes, max_delay: Span(max_delay), capacity, on_cpu } = self.batch;
-        config.batch = on.then_some(BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu });
+        let Batch { enabled, max_requests, max_bytes, max_delay: Span(max_delay), capacity, on_cpu } = self.batch;
+        config.batch = enabled.then_some(BatchConfig { max_requests, max_bytes, max_delay, capacity, on_cpu });
         config
     }
 }

@@ -125,7 +125,7 @@ fn tenants(config: &Config) -> Result<(), InvalidInput> {
 
 fn batches(config: &Config) -> Result<(), InvalidInput> {
     let (delay, timeout) = (config.batch.max_delay, config.timeout);
-    require(!config.batch.on || delay.0 < timeout.0, ["batch.max_delay", "timeout"], || {
+    require(!config.batch.enabled || delay.0 < timeout.0, ["batch.max_delay", "timeout"], || {
         format!(
             "a run may wait for {delay} (batch.max_delay), and its requests have {timeout} (timeout), so that they could \
              all be too late; use for example 200us"

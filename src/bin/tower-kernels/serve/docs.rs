@@ -4,20 +4,20 @@ use axum::body::Body;
 use http::{HeaderValue, Request, Response, header};
 use tower_kernels::axum::is_docs;
 use tower_kernels::error::ErrorKind;
-use tower_kernels::middleware::error_response::{ByContentType, Protocol, Refusal, Spoken};
+use tower_kernels::middleware::error_response::{ByContentType, Protocol, Rejection, RequestProtocol};
 
 /// Whether this path is of the documentation, or leads to it.
 pub(super) fn leads_to_docs(path: &str) -> bool {
     path == "/" || is_docs(path)
 }
 
-/// Writes refusals as [`ByContentType`] does, and says of the documentation how it can be opened.
+/// Writes rejections as [`ByContentType`] does, and says of the documentation how it can be opened.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RestRefusals;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
-    spoken: Spoken,
+    spoken: RequestProtocol,
     wants: Wants,
 }
 
@@ -31,9 +31,9 @@ enum Wants {
 }
 
 impl Protocol<Body> for RestRefusals {
-    type Caller = Caller;
+    type Context = Caller;
 
-    fn caller<R>(&self, request: &Request<R>) -> Caller {
+    fn context<R>(&self, request: &Request<R>) -> Caller {
         let accepts_html = || {
             let accept = request.headers().get_all(header::ACCEPT).iter();
             accept.filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/html"))
@@ -43,16 +43,16 @@ impl Protocol<Body> for RestRefusals {
             true if accepts_html() => Wants::Page,
             true => Wants::Docs,
         };
-        Caller { spoken: Protocol::<Body>::caller(&ByContentType, request), wants }
+        Caller { spoken: Protocol::<Body>::context(&ByContentType, request), wants }
     }
 
-    fn answer(&self, Caller { spoken, wants }: &Caller, refusal: &Refusal) -> Response<Body> {
-        if refusal.kind != ErrorKind::Unauthenticated || *wants == Wants::Kernels {
-            return ByContentType.answer(spoken, refusal);
+    fn respond(&self, Caller { spoken, wants }: &Caller, rejection: &Rejection) -> Response<Body> {
+        if rejection.kind != ErrorKind::Unauthenticated || *wants == Wants::Kernels {
+            return ByContentType.respond(spoken, rejection);
         }
-        let mut refusal = refusal.clone();
-        refusal.detail.push_str("; the setting auth.open_docs opens /docs and /openapi.json to everybody");
-        let mut response = ByContentType.answer(spoken, &refusal);
+        let mut rejection = rejection.clone();
+        rejection.detail.push_str("; the setting auth.open_docs opens /docs and /openapi.json to everybody");
+        let mut response = ByContentType.respond(spoken, &rejection);
         if *wants == Wants::Page {
             *response.body_mut() = Body::from(PAGE);
             let headers = response.headers_mut();

@@ -44,7 +44,7 @@ pub(super) fn check(config: &Config) -> Result<(), InvalidInput> {
 /// The settings that a field of the pipeline's configuration is made from.
 fn invalid(error: &InvalidPipeline) -> InvalidInput {
     let keys: &[&str] = match error.field() {
-        "rate_limit.each" => &["rate_limit.per_second", "rate_limit.burst"],
+        "rate_limit.default" => &["rate_limit.per_second", "rate_limit.burst"],
         field if field.starts_with("rate_limit.tenants.") => &["rate_limit.tenants"],
         "circuit_breaker.failure_rate" => &["circuit_breaker.failure_percent"],
         "cache" => &["cache.max_bytes"],
@@ -57,7 +57,7 @@ fn invalid(error: &InvalidPipeline) -> InvalidInput {
 
 fn rate_limit(config: &RateLimit) -> Option<RateLimitConfig> {
     config.is_on().then(|| RateLimitConfig {
-        each: quota(TenantLimit { per_second: config.per_second, burst: config.burst }),
+        default: quota(TenantLimit { per_second: config.per_second, burst: config.burst }),
         tenants: config.tenants.iter().map(|(tenant, &own)| (tenant.clone(), quota(own))).collect(),
     })
 }
@@ -77,8 +77,8 @@ mod tests {
     use super::*;
 
     fn of(per_second: u32, burst: u32) -> (u32, Duration) {
-        let QuotaConfig { calls, period } = quota(TenantLimit { per_second, burst });
-        (calls, period)
+        let QuotaConfig { burst, period } = quota(TenantLimit { per_second, burst });
+        (burst, period)
     }
 
     #[test]

@@ -25,8 +25,8 @@ impl<S, L: Limit> Fair<S, L> {
     }
 }
 
-inner_service!(Fair < S, L > { inner } where L: Limit);
-clone_service!(Fair<S, L> { inner, permits, max_wait } where L: Limit);
+inner_service!(Fair::<S, L> { inner } where L: Limit);
+clone_service!(Fair::<S, L> { inner, permits, max_wait } where L: Limit);
 
 impl<S, L, R> Service<R> for Fair<S, L>
 where

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
@@ -12,34 +12,37 @@ use super::super::{Limit, RateLimitError};
 use super::Permit;
 use crate::middleware::clock;
 
-/// The response future of a [`Wait`](super::Wait).
-#[pin_project]
-pub struct WaitFuture<S: Service<R>, R, L> {
-    #[pin]
-    state: State<S, R, L>,
+pin_project! {
+    /// The response future of a [`Wait`](super::Wait).
+    pub struct WaitFuture<S: Service<R>, R, L> {
+        #[pin]
+        state: State<S, R, L>,
+    }
 }
 
-/// `ForToken` -> `ForReadiness` -> `Called`; a call within the quota starts as `Called`.
-#[pin_project(project = StateProj)]
-enum State<S: Service<R>, R, L> {
-    /// Sleeps until a token can be there, tries to take it, and sleeps again where another call took it first.
-    ForToken {
-        waiting: Option<Waiting<S, R, L>>,
-        give_up: Instant,
-        #[pin]
-        sleep: Sleep,
-    },
-    /// Has the token, and waits until the service is ready.
-    ForReadiness {
-        waiting: Option<Waiting<S, R, L>>,
-    },
-    Called {
-        #[pin]
-        future: S::Future,
-    },
-    Limited {
-        retry_after: Duration,
-    },
+pin_project! {
+    // `ForToken` -> `ForReadiness` -> `Called`; a call within the quota starts as `Called`.
+    #[project = StateProj]
+    enum State<S: Service<R>, R, L> {
+        // Sleeps until a token can be there, tries to take it, and sleeps again where another call took it first.
+        ForToken {
+            waiting: Option<Waiting<S, R, L>>,
+            give_up: Instant,
+            #[pin]
+            sleep: Sleep,
+        },
+        // Has the token, and waits until the service is ready.
+        ForReadiness {
+            waiting: Option<Waiting<S, R, L>>,
+        },
+        Called {
+            #[pin]
+            future: S::Future,
+        },
+        Limited {
+            retry_after: Duration,
+        },
+    }
 }
 
 /// A waiting call. It holds its permit until the inner call: waiting for readiness counts as waiting.

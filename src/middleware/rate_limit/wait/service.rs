@@ -24,8 +24,8 @@ impl<S, L> Wait<S, L> {
     }
 }
 
-inner_service!(Wait < S, L > { inner });
-clone_service!(Wait<S, L> { inner, queue });
+inner_service!(Wait::<S, L> { inner });
+clone_service!(Wait::<S, L> { inner, queue });
 
 impl<S, L, R> Service<R> for Wait<S, L>
 where

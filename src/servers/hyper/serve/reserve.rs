@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Version, header};
 
 use crate::error::ErrorKind;
-use crate::middleware::error_response::{ByContentType, Protocol, Refusal};
+use crate::middleware::error_response::{ByContentType, Protocol, Rejection};
 use crate::servers::http::RequestId;
 
 /// Which requests may come over a connection that is past the most that there may be.
@@ -36,8 +36,8 @@ fn is_preflight<R>(request: &Request<R>) -> bool {
 }
 
 fn rejection<R>(request: &Request<R>, kind: ErrorKind, detail: &str) -> Response<Bytes> {
-    let refusal = Refusal { kind, retry_after: None, challenge: None, detail: detail.to_owned() };
-    let mut response = ByContentType.answer(&Protocol::<Bytes>::caller(&ByContentType, request), &refusal);
+    let rejection = Rejection { kind, retry_after: None, challenge: None, detail: detail.to_owned() };
+    let mut response = ByContentType.respond(&Protocol::<Bytes>::context(&ByContentType, request), &rejection);
     RequestId::of(request.headers()).add_to(&mut response);
     response.extensions_mut().insert(OfServer);
     if request.version() != Version::HTTP_2 {
