@@ -157,7 +157,7 @@ fn layer_alone() {
     println!("\nthe layer alone, 8192 at all times     completed    p50 µs    p99 µs   requests a batch");
     for workers in [1, 2, 4, 8, 16] {
         let runtime = threads(workers);
-        let layer = BatchLayer::new(256).in_flight(16).capacity(16_384);
+        let layer = BatchLayer::new(256).max_in_flight(16).capacity(16_384);
         let service = layer.layer(Together);
         print!("{workers:>2} threads of tokio                   ");
         let figures = closed_with(&runtime, 8192, |_| service.clone(), || Item);
@@ -288,7 +288,7 @@ fn contracts() -> Payload {
 }
 
 /// Since then; 1 for those that went by themselves is not counted.
-fn a_run(layer: &BatchedLayer, before: tower_kernels::middleware::batch::BatchStats) -> f64 {
+fn a_run(layer: &BatchedLayer, before: tower_kernels::middleware::batch::BatchSnapshot) -> f64 {
     let now = layer.stats();
     (now.requests - before.requests) as f64 / (now.batches - before.batches).max(1) as f64
 }

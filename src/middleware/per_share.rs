@@ -1,70 +1,153 @@
-//! What is learned of the calls of an operation, for all of them and for some shares apart.
+//! Times learned from the calls of each operation: one over all calls, and one for each of a bounded number of
+//! [shares](crate::request::Share).
 //!
-//! The calls of one tenant can take a thousand times as long as those of another, of the same operation. What is learned
-//! from the one must not decide about the other.
+//! Calls of one tenant can take a thousand times as long as another tenant's calls of the same operation, so what is
+//! learned from one share must not decide about another.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::collections::VecDeque;
 
 use crate::request::Share;
+use crate::request::operation_table::{OperationIndex, OperationTable, to_keep};
+use crate::sync::Mutex;
 
-/// How many shares have a value of their own. Past it, one that comes takes the place of the one that came the longest ago.
-const PLACES: usize = 32;
+/// A statistic of how long calls take. The default knows nothing.
+pub(super) trait LearnedTime: Copy + Default {
+    /// Learns from a call, in nanoseconds.
+    fn observe(&mut self, nanos: u64);
 
-/// What can be forgotten.
-pub(super) trait Forget {
-    /// Back to where nothing is known.
-    fn forget(&self);
+    /// Lowers the value, after a call was rejected because of it: if it is too high, no call may come to correct it.
+    fn decay(&mut self);
 }
 
-/// A value for all shares, and one for each of some.
-#[derive(Debug, Default)]
-pub(super) struct PerShare<T> {
-    /// Of all calls, whatever their share.
-    pub(super) all: T,
-    own: [Own<T>; PLACES],
-    /// The place that is taken next.
-    next: AtomicUsize,
+/// Operations with an entry of their own.
+pub(super) const MAX_OPERATIONS: usize = 512;
+
+/// What is learned of each operation, and of all calls.
+#[derive(Debug)]
+pub(super) struct OperationTimes<T> {
+    operations: OperationTable<PerShare<T>>,
+    overall: Mutex<T>,
 }
 
-#[derive(Debug, Default)]
-struct Own<T> {
-    /// Of the share; zero, which is the common one's, where there is none.
-    key: AtomicU32,
-    value: T,
+/// The operation of a call.
+#[derive(Debug)]
+pub(super) enum Operation {
+    /// Has an entry.
+    Known(OperationIndex),
+    /// Gets an entry once a call has succeeded, as names come from clients.
+    New(Box<str>),
+    /// Gets no entry, as there are too many.
+    Unlisted,
 }
 
-impl<T: Forget> PerShare<T> {
-    /// The value of a share, if it has one of its own; that of all for the common share.
-    #[inline]
-    pub(super) fn get(&self, share: Share) -> Option<&T> {
-        if share.is_common() {
-            return Some(&self.all);
+impl<T: LearnedTime> OperationTimes<T> {
+    pub(super) fn new() -> Self {
+        Self { operations: OperationTable::new(MAX_OPERATIONS), overall: Mutex::default() }
+    }
+
+    pub(super) fn operation(&self, name: &str) -> Operation {
+        match self.operations.find(name) {
+            Some((index, _)) => Operation::Known(index),
+            None if self.operations.is_full() => Operation::Unlisted,
+            None => Operation::New(to_keep(name).into()),
         }
-        self.find(share)
     }
 
-    /// The value of a share, which it has from now on. `None` for the common share, whose value is that of all.
-    ///
-    /// Of two threads that do this at the same time one may lose what it adds, which a value that is learned on and on can do
-    /// without.
-    #[inline]
-    pub(super) fn get_or_take(&self, share: Share) -> Option<&T> {
-        if share.is_common() {
-            return None;
+    /// Returns what is known of an operation. It may have got its entry since the call arrived.
+    pub(super) fn get(&self, operation: &Operation) -> Option<&PerShare<T>> {
+        match operation {
+            Operation::Known(index) => Some(&self.operations[*index]),
+            Operation::New(name) => self.operations.find(name).map(|(_, times)| times),
+            Operation::Unlisted => None,
         }
-        self.find(share).or_else(|| Some(self.take(share)))
     }
 
-    fn find(&self, share: Share) -> Option<&T> {
-        self.own.iter().find(|own| own.key.load(Ordering::Relaxed) == share.key()).map(|own| &own.value)
+    /// Returns what is known of all calls.
+    pub(super) fn overall(&self) -> T {
+        *self.overall.lock()
     }
 
-    #[cold]
-    fn take(&self, share: Share) -> &T {
-        let own = &self.own[self.next.fetch_add(1, Ordering::Relaxed) % PLACES];
-        own.value.forget();
-        own.key.store(share.key(), Ordering::Relaxed);
-        &own.value
+    /// Creates the entry of an operation if it is new.
+    pub(super) fn insert(&self, operation: &Operation) {
+        if let Operation::New(name) = operation {
+            self.operations.find_or_insert(name, PerShare::default);
+        }
+    }
+
+    /// Learns from a call, in nanoseconds.
+    pub(super) fn observe(&self, operation: &Operation, share: Share, nanos: u64) {
+        self.overall.lock().observe(nanos);
+        if let Some(times) = self.get(operation) {
+            times.observe(share, |time| time.observe(nanos));
+        }
+    }
+
+    /// Lowers what calls like one that was rejected are expected to take.
+    pub(super) fn decay(&self, operation: &Operation, share: Share) {
+        match self.get(operation) {
+            Some(times) => times.update(share, T::decay),
+            None => self.overall.lock().decay(),
+        }
+    }
+}
+
+/// Shares with an entry of their own. A further share replaces the oldest one.
+const MAX_SHARES: usize = 32;
+
+/// A value over all shares, and one each for the last [`MAX_SHARES`] shares.
+#[derive(Debug, Default)]
+pub(super) struct PerShare<T>(Mutex<Values<T>>);
+
+#[derive(Debug, Default)]
+struct Values<T> {
+    overall: T,
+    /// By the key of the share, the oldest first.
+    shares: VecDeque<(u32, T)>,
+}
+
+impl<T: Copy + Default> PerShare<T> {
+    /// Returns the value over all shares.
+    pub(super) fn overall(&self) -> T {
+        self.0.lock().overall
+    }
+
+    /// Returns the value of `share` if it has one. The common share has the overall value.
+    pub(super) fn get(&self, share: Share) -> Option<T> {
+        self.0.lock().of(share).copied()
+    }
+
+    /// Changes the value of `share` if it has one.
+    pub(super) fn update(&self, share: Share, change: impl FnOnce(&mut T)) {
+        if let Some(value) = self.0.lock().of(share) {
+            change(value);
+        }
+    }
+
+    /// Changes the overall value, and that of `share`, which is created if there is none.
+    pub(super) fn observe(&self, share: Share, change: impl Fn(&mut T)) {
+        let mut values = self.0.lock();
+        change(&mut values.overall);
+        if share.is_common() {
+            return;
+        }
+        if values.of(share).is_none() {
+            if values.shares.len() == MAX_SHARES {
+                values.shares.pop_front();
+            }
+            values.shares.push_back((share.key(), T::default()));
+        }
+        if let Some(value) = values.of(share) {
+            change(value);
+        }
+    }
+}
+
+impl<T> Values<T> {
+    fn of(&mut self, share: Share) -> Option<&mut T> {
+        if share.is_common() {
+            return Some(&mut self.overall);
+        }
+        self.shares.iter_mut().find(|(key, _)| *key == share.key()).map(|(_, value)| value)
     }
 }
 
@@ -72,29 +155,23 @@ impl<T: Forget> PerShare<T> {
 mod tests {
     use super::*;
     use std::num::NonZeroU16;
-    use std::sync::atomic::AtomicU64;
-
-    impl Forget for AtomicU64 {
-        fn forget(&self) {
-            self.store(0, Ordering::Relaxed);
-        }
-    }
 
     #[test]
-    fn shares_have_their_own_values_and_the_first_to_come_goes_where_there_are_too_many() {
-        let values = PerShare::<AtomicU64>::default();
+    fn shares_have_their_own_values_and_the_oldest_is_replaced() {
+        let values = PerShare::<u32>::default();
         let share = |key| Share::new(key, NonZeroU16::MIN);
-        assert!(values.get(share(5)).is_none() && values.get_or_take(Share::COMMON).is_none());
-        let keys = 1..=PLACES as u32;
-        for key in keys.clone() {
-            values.get_or_take(share(key * 1000)).unwrap().store(key.into(), Ordering::Relaxed);
-        }
+        let set = |share, to| values.observe(share, |value| *value = to);
+        assert_eq!((values.get(share(5)), values.get(Share::COMMON)), (None, Some(0)));
+        let keys = 1..=MAX_SHARES as u32;
+        keys.clone().for_each(|key| set(share(key * 1000), key));
         for key in keys {
-            assert_eq!(values.get(share(key * 1000)).unwrap().load(Ordering::Relaxed), u64::from(key));
+            assert_eq!(values.get(share(key * 1000)), Some(key));
         }
-        assert_eq!(values.get_or_take(share(7)).unwrap().load(Ordering::Relaxed), 0);
-        assert!(values.get(share(1000)).is_none());
-        assert_eq!(values.get(share(2000)).unwrap().load(Ordering::Relaxed), 2);
-        assert_eq!(values.get(Share::COMMON).unwrap().load(Ordering::Relaxed), 0);
+        set(share(7), 70);
+        assert_eq!((values.get(share(7)), values.get(share(1000)), values.get(share(2000))), (Some(70), None, Some(2)));
+        assert_eq!((values.get(Share::COMMON), values.overall()), (Some(70), 70));
+        set(Share::COMMON, 80);
+        values.update(share(1000), |value| *value = 90);
+        assert_eq!((values.overall(), values.get(share(7)), values.get(share(1000))), (80, Some(70), None));
     }
 }

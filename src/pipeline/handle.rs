@@ -10,12 +10,12 @@ use super::service::KernelStore;
 #[cfg(feature = "cache")]
 use crate::layers::CacheLayer;
 use crate::layers::{ConcurrencyLayer, LoadShedLayer};
-use crate::middleware::batch::BatchStats;
+use crate::middleware::batch::BatchSnapshot;
 use crate::middleware::circuit_breaker::CircuitSnapshot;
 use crate::middleware::coalesce::CoalesceHandle;
 use crate::middleware::load_shed::Predicted;
 use crate::middleware::metrics::MetricsHandle;
-use crate::middleware::priority_queue::QueueStatus;
+use crate::middleware::priority_queue::PriorityQueueSnapshot;
 use crate::middleware::retry::RetrySnapshot;
 #[cfg(feature = "cache")]
 use crate::service::KernelCacheKey;
@@ -61,8 +61,8 @@ impl PipelineHandle {
     }
 
     /// The priority queue.
-    pub fn queue(&self) -> Option<QueueStatus> {
-        self.layers.queue.as_ref().map(|queue| queue.status())
+    pub fn queue(&self) -> Option<PriorityQueueSnapshot> {
+        self.layers.queue.as_ref().map(|queue| queue.snapshot())
     }
 
     /// Admitted and rejected calls, and the expected wait.
@@ -76,7 +76,7 @@ impl PipelineHandle {
     }
 
     /// Batches, and requests that wait for one.
-    pub fn batch(&self) -> Option<BatchStats> {
+    pub fn batch(&self) -> Option<BatchSnapshot> {
         self.layers.batch.as_ref().map(|batch| batch.stats())
     }
 

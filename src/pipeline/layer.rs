@@ -169,7 +169,7 @@ impl Layers {
             breaker: config.circuit_breaker.as_ref().map(circuit_breaker).transpose()?,
             timeout: TimeoutLayer::new(config.timeout),
             retry: RetryLayer::new(is_idempotent).max_attempts(attempts),
-            queue: queue.map(|q| PriorityQueueLayer::new(q.capacity).max_bytes(q.max_bytes).learn_time_to_answer()),
+            queue: queue.map(|q| PriorityQueueLayer::new(q.capacity).max_bytes(q.max_bytes).learn_service_times()),
             concurrency: config.concurrency.map(|limit| ConcurrencyLayer::new(limit.get())),
             batch: config.batch.as_ref().map(batch),
         })
@@ -198,7 +198,7 @@ fn rate_limit(config: &RateLimitConfig) -> Result<Arc<TenantLimits>, InvalidPipe
 }
 
 fn load_shed(config: &LoadShedConfig, pipeline: &PipelineConfig) -> LoadShedLayer<Predicted> {
-    let layer = LoadShedLayer::predicting(config.max_wait).answer_within(pipeline.timeout);
+    let layer = LoadShedLayer::predicting(config.max_wait).timeout(pipeline.timeout);
     let layer = if pipeline.queue.is_some() { layer.by_priority().by_share() } else { layer };
     // Without a limit the layer learns the parallelism, starting from the number of processors.
     match pipeline.concurrency {

@@ -67,14 +67,14 @@ impl Collector for PipelineHandle {
             e.counter("coalesce_led", "Runs that equal calls could join", coalesce.led)?;
             e.counter("coalesce_joined", "Calls that joined the run of another", coalesce.joined)?;
         }
-        if let Some(shed) = self.load_shed() {
-            e.gauge("load_shed_in_flight", "Admitted calls that have not ended", shed.in_flight() as u64)?;
+        if let Some(shed) = self.load_shed().map(|layer| layer.snapshot()) {
+            e.gauge("load_shed_in_flight", "Admitted calls that have not ended", shed.in_flight as u64)?;
             let help = "Estimate of the calls that run at a time";
-            e.gauge("load_shed_parallelism", help, shed.running_at_a_time() as u64)?;
+            e.gauge("load_shed_parallelism", help, shed.parallelism as u64)?;
             let help = "Expected wait of the next call";
-            e.seconds("load_shed_predicted_wait", help, shed.predicted_wait().as_secs_f64())?;
+            e.seconds("load_shed_predicted_wait", help, shed.predicted_wait.as_secs_f64())?;
             let help = "Calls rejected because of their expected wait";
-            e.counter_by_priority("load_shed_rejected", help, |priority| shed.shed(priority))?;
+            e.counter_by_priority("load_shed_rejected", help, |priority| shed.rejected_by_priority[priority as usize])?;
         }
         if let Some(retries) = self.retries() {
             e.gauge("retries_waiting", "Calls that wait for their next attempt", retries.waiting)?;
@@ -83,22 +83,24 @@ impl Collector for PipelineHandle {
             let help = "Calls not retried because the next attempt would have missed the deadline";
             e.counter("retries_deadline_exceeded", help, retries.deadline_exceeded)?;
         }
-        if let (Some(layer), Some(queue)) = (&self.layers.queue, self.queue()) {
+        if let Some(queue) = self.queue() {
             let help = "Calls in the queue";
-            e.gauge_by_priority("pipeline_queue_waiting", help, |priority| layer.waiting(priority) as u64)?;
+            e.gauge_by_priority("pipeline_queue_waiting", help, |priority| {
+                queue.waiting_by_priority[priority as usize] as u64
+            })?;
             e.gauge("pipeline_queue_waiting_bytes", "Payload bytes of the calls in the queue", queue.waiting_bytes)?;
             e.counter("pipeline_queue_served", "Calls that left the queue for the kernels", queue.served)?;
-            e.counter("pipeline_queue_rejected", "Calls rejected because the queue was full", queue.refused)?;
+            e.counter("pipeline_queue_rejected", "Calls rejected because the queue was full", queue.rejected)?;
             e.counter("pipeline_queue_displaced", "Calls evicted from the queue by others", queue.displaced)?;
             e.counter("pipeline_queue_expired", "Calls whose deadline passed in the queue", queue.expired)?;
         }
         if let Some(queue) = &self.config.queue {
             e.gauge("pipeline_queue_capacity", "Calls that the queue can hold", queue.capacity as u64)?;
         }
-        if let Some(concurrency) = self.concurrency() {
-            e.gauge("concurrency_limit", "Calls that may run at a time", concurrency.limit() as u64)?;
-            e.gauge("concurrency_in_flight", "Calls that run", concurrency.in_flight() as u64)?;
-            e.gauge("concurrency_waiting", "Calls that wait for a permit", concurrency.waiting() as u64)?;
+        if let Some(concurrency) = self.concurrency().map(|layer| layer.snapshot()) {
+            e.gauge("concurrency_limit", "Calls that may run at a time", concurrency.limit as u64)?;
+            e.gauge("concurrency_in_flight", "Calls that run", concurrency.in_flight as u64)?;
+            e.gauge("concurrency_waiting", "Calls that wait for a permit", concurrency.waiting as u64)?;
         }
         if let (Some(config), Some(batch)) = (&self.config.batch, self.batch()) {
             e.gauge("batch_waiting", "Requests that wait for a batch", batch.waiting as u64)?;
@@ -106,7 +108,7 @@ impl Collector for PipelineHandle {
             e.counter("batch_runs", "Batches that were run", batch.batches)?;
             e.counter("batch_requests", "Requests in batches that were run", batch.requests)?;
             e.counter("batch_expired", "Requests whose deadline passed before their batch ran", batch.expired)?;
-            e.counter("batch_cancelled", "Requests cancelled before their batch ran", batch.left)?;
+            e.counter("batch_cancelled", "Requests cancelled before their batch ran", batch.cancelled)?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use tokio_util::sync::PollSemaphore;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::BatchLayer;
-use tower_kernels::middleware::batch::{Batch, BatchError, Join};
+use tower_kernels::middleware::batch::{Batch, BatchError, BatchPolicy};
 use tower_kernels::request::RequestContext;
 
 use crate::support::probe::ProbeError;
@@ -60,7 +60,7 @@ fn acting(act: Act, id: usize) -> Item {
     Item { act, ..item(id) }
 }
 
-/// A service of batches with so many places, each of which is taken for 10 ms by a batch.
+/// A service of batches with so many permits, each of which is held for 10 ms by a batch.
 #[derive(Debug)]
 struct Press {
     watch: Watch,
@@ -72,7 +72,7 @@ struct Press {
 struct Watch {
     places: Arc<Semaphore>,
     batches: Arc<Mutex<Vec<Vec<Item>>>>,
-    /// Batches that were dropped before they had ended.
+    /// Batches that were dropped before they had completed.
     cut_off: Arc<AtomicUsize>,
     is_broken: Arc<Mutex<bool>>,
 }
@@ -168,11 +168,11 @@ impl Drop for Pressing {
     }
 }
 
-/// Has the key and the weight that the item says.
+/// Takes the key and the weight from the item.
 #[derive(Clone, Debug)]
 struct AsItSays;
 
-impl Join<Item> for AsItSays {
+impl BatchPolicy<Item> for AsItSays {
     type Key = u8;
 
     fn key(&self, item: &mut Item) -> Option<u8> {
@@ -185,7 +185,7 @@ impl Join<Item> for AsItSays {
 }
 
 fn layer() -> BatchLayer<Item, AsItSays> {
-    BatchLayer::new(4).with_join(AsItSays).max_weight(100)
+    BatchLayer::new(4).with_policy(AsItSays).max_weight(100)
 }
 
 type Service_ = Batch<Press, Item, AsItSays>;
@@ -194,7 +194,7 @@ async fn ask(service: &Service_, item: Item) -> Result<Answer, BatchError<ProbeE
     service.clone().oneshot(item).await
 }
 
-/// Calls without waiting for the answer.
+/// Calls without waiting for the response.
 async fn send(
     service: &Service_,
     item: Item,
@@ -206,7 +206,7 @@ async fn send(
     task
 }
 
-/// Lets all tasks get on, with no time passing.
+/// Lets all tasks make progress, with no time passing.
 async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
@@ -226,24 +226,28 @@ async fn an_idle_service_is_called_at_once_and_by_its_caller() {
     let idle = layer();
     let mut service = idle.layer(crate::batch::press(1).0);
     let called = service.ready().await.unwrap().call(item(0));
-    assert_eq!(idle.stats().waiting, 0, "it does not wait");
+    assert_eq!(idle.snapshot().waiting, 0, "it does not wait");
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "and nothing works on its behalf");
     drop(called);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_while_the_inner_service_is_busy_goes_together() {
+async fn requests_that_arrive_while_the_inner_service_is_busy_share_a_batch() {
     let (press, watch) = press(1);
     let layer = layer();
     let service = layer.layer(press);
     let answers = join_all((0..8).map(|id| ask(&service, item(id)))).await;
     assert_eq!(watch.ids(), [vec![0], vec![1, 2, 3, 4], vec![5, 6, 7]]);
     assert_eq!(answers[4], Ok((4, 4)));
-    let stats = layer.stats();
-    assert_eq!((stats.waiting, stats.batches, stats.requests), (0, 2, 7));
+    let snapshot = layer.snapshot();
+    assert_eq!((snapshot.waiting, snapshot.batches, snapshot.requests), (0, 2, 7));
     assert_eq!(service.level(), (0, 0));
     settle().await;
-    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "nothing waits, and no task is left");
+    assert_eq!(
+        tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+        0,
+        "no request waits, and no task is left"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,7 +264,7 @@ async fn a_batch_is_full_by_count_or_by_weight() {
     let (press, watch) = press(1);
     let service = layer().layer(press);
     let heavy = |id, weight| Item { weight, ..item(id) };
-    // Too heavy for any batch: by itself, in a line of its own.
+    // The last is too heavy for any batch: it is called by itself.
     let items = [item(0), heavy(1, 60), heavy(2, 40), heavy(3, 41), heavy(4, 59), heavy(5, 1), heavy(6, 101)];
     join_all(items.map(|item| ask(&service, item))).await;
     let mut batches = watch.ids();
@@ -270,7 +274,7 @@ async fn a_batch_is_full_by_count_or_by_weight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_no_key_goes_alone() {
+async fn a_request_without_a_key_is_called_by_itself() {
     let (press, watch) = press(2);
     let service = layer().layer(press);
     let items = (0..6).map(|id| Item { key: None, ..item(id) });
@@ -298,11 +302,11 @@ async fn a_delay_counts_from_the_first_request_and_ends_when_the_batch_is_full()
     assert_eq!(watch.ids(), [vec![0, 1], vec![2, 3, 4, 5]]);
 }
 
-/// A batch that has ripened and waits for the inner service is not looked at again as one that ripens.
+/// A batch whose delay has passed, and that waits for the inner service, is not delayed again.
 #[tokio::test(start_paused = true)]
-async fn what_has_ripened_is_sent_once_however_often_calls_of_its_key_end() {
+async fn a_delayed_batch_is_sent_once_however_often_calls_of_its_key_end() {
     let (press, watch) = press(2);
-    let service = layer().in_flight(3).max_delay(5 * MS).layer(press);
+    let service = layer().max_in_flight(3).max_delay(5 * MS).layer(press);
     let calls = (0..20_usize).map(|id| {
         let service = &service;
         async move {
@@ -321,7 +325,7 @@ async fn what_has_ripened_is_sent_once_however_often_calls_of_its_key_end() {
 async fn as_many_batches_are_in_flight_as_the_inner_service_is_ready_for_or_the_key_may_have() {
     for (in_flight, expected) in [(usize::MAX, 20), (2, 30)] {
         let (press, _) = press(3);
-        let service = layer().in_flight(in_flight).layer(press);
+        let service = layer().max_in_flight(in_flight).layer(press);
         let begun = Instant::now();
         // One by one at first; then batches of four.
         join_all((0..11).map(|id| ask(&service, item(id)))).await;
@@ -330,9 +334,9 @@ async fn as_many_batches_are_in_flight_as_the_inner_service_is_ready_for_or_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_has_enough_in_flight_holds_up_no_other() {
+async fn a_key_at_its_limit_holds_up_no_other() {
     let (press, watch) = press(4);
-    let service = layer().in_flight(1).layer(press);
+    let service = layer().max_in_flight(1).layer(press);
     let stuck = send(&service, acting(Act::Never, 0)).await;
     let waits = send(&service, item(1)).await;
     assert_eq!(ask(&service, of(1, 2)).await, Ok((2, 1)));
@@ -341,7 +345,7 @@ async fn a_key_that_has_enough_in_flight_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_late_or_has_left_is_not_in_the_batch() {
+async fn late_and_cancelled_requests_are_not_in_the_batch() {
     let (press, watch) = press(1);
     let layer = layer();
     let service = layer.layer(press);
@@ -350,9 +354,9 @@ async fn who_is_late_or_has_left_is_not_in_the_batch() {
     let late = send(&service, late).await;
     let left = send(&service, item(2)).await;
     let stays = send(&service, item(3)).await;
-    assert_eq!(layer.stats().waiting, 3);
+    assert_eq!(layer.snapshot().waiting, 3);
     drop(left);
-    assert_eq!(layer.stats().waiting, 2, "its place is free at once");
+    assert_eq!(layer.snapshot().waiting, 2, "its permit is free at once");
     drop(running.into_inner().await);
     let error = late.into_inner().await.unwrap_err();
     assert_eq!((error.kind(), error), (ErrorKind::DeadlineExceeded, BatchError::Expired));
@@ -377,11 +381,11 @@ async fn one_bad_request_fails_alone_and_a_bad_batch_fails_all_with_the_same_mea
     }
 
     let answers = join_all([item(0), item(1), acting(Act::Forget, 2)].map(|item| ask(&service, item))).await;
-    assert_eq!(answers[1..], [Ok((1, 2)), Err(BatchError::Unanswered)]);
+    assert_eq!(answers[1..], [Ok((1, 2)), Err(BatchError::MissingResponse)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_runs_on_until_all_have_left() {
+async fn a_batch_runs_until_all_its_requests_are_cancelled() {
     let (press, watch) = press(1);
     let service = layer().layer(press);
     let first = send(&service, item(0)).await;
@@ -401,25 +405,25 @@ async fn a_batch_runs_on_until_all_have_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_who_wait_may_leave_before_the_inner_service_is_ready() {
+async fn all_waiting_requests_may_be_cancelled_before_the_inner_service_is_ready() {
     let (press, watch) = press(1);
     let layer = layer();
     let service = layer.layer(press);
     let stuck = send(&service, acting(Act::Never, 0)).await;
     let waiting = vec![send(&service, item(1)).await, send(&service, of(1, 2)).await, send(&service, item(3)).await];
     settle().await;
-    assert_eq!((layer.stats().waiting, service.level()), (3, (1, 2)));
+    assert_eq!((layer.snapshot().waiting, service.level()), (3, (1, 2)));
     drop(waiting);
     settle().await;
-    assert_eq!((layer.stats().waiting, service.level()), (0, (1, 0)));
-    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "no task waits on behalf of nobody");
+    assert_eq!((layer.snapshot().waiting, service.level()), (0, (1, 0)));
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "no task is left");
     drop(stuck);
     settle().await;
     assert_eq!((watch.ids().len(), watch.places.available_permits()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_death_of_a_task_is_told_to_all_of_its_batch_each_time_they_ask() {
+async fn if_a_task_ends_early_its_batch_fails_at_each_poll() {
     let (press, _) = press(1);
     let service = layer().layer(press);
     let first = send(&service, item(0)).await;
@@ -437,7 +441,7 @@ async fn the_death_of_a_task_is_told_to_all_of_its_batch_each_time_they_ask() {
 }
 
 #[test]
-fn the_end_of_the_runtime_is_told_to_all_who_wait() {
+fn if_the_runtime_ends_all_waiting_requests_fail() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (press, _) = press(1);
     let layer = layer();
@@ -458,11 +462,11 @@ fn the_end_of_the_runtime_is_told_to_all_who_wait() {
             assert_eq!(task.poll(), Poll::Ready(Err(BatchError::Stopped)));
         }
     }
-    assert_eq!((layer.stats().waiting, service.level()), (0, (0, 0)));
+    assert_eq!((layer.snapshot().waiting, service.level()), (0, (0, 0)));
     // Where there is no runtime at all there is no task.
     let busy = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let first = busy.block_on(send(&service, acting(Act::Never, 3)));
-    let Poll::Ready(Err(error)) = spawn(ask(&service, item(4))).poll() else { panic!("there is nobody to wait for") };
+    let Poll::Ready(Err(error)) = spawn(ask(&service, item(4))).poll() else { panic!("there is no task to wait for") };
     assert_eq!((error.kind(), error), (ErrorKind::Unavailable, BatchError::Stopped));
     drop(first);
     // And the next runtime is as good as the first.
@@ -470,7 +474,7 @@ fn the_end_of_the_runtime_is_told_to_all_who_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readiness_that_fails_is_told_to_all_who_wait_and_all_who_come() {
+async fn if_readiness_fails_all_waiting_and_further_requests_fail() {
     let (press, watch) = press(1);
     let service = layer().layer(press);
     let first = send(&service, acting(Act::Never, 0)).await;
@@ -487,7 +491,7 @@ async fn readiness_that_fails_is_told_to_all_who_wait_and_all_who_come() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_service_is_not_ready_while_as_many_wait_as_may() {
+async fn the_service_is_not_ready_at_capacity() {
     let (press, _) = press(1);
     let layer = layer().capacity(2);
     let service = layer.layer(press);
@@ -500,36 +504,36 @@ async fn the_service_is_not_ready_while_as_many_wait_as_may() {
     assert!(ready.is_woken());
     assert!(matches!(ready.poll(), Poll::Ready(Ok(_))));
     drop(ready);
-    assert_eq!(layer.stats().waiting, 1, "a service that is ready has a place");
+    assert_eq!(layer.snapshot().waiting, 1, "a service that is ready holds a permit");
     drop(next);
-    assert_eq!(layer.stats().waiting, 0);
+    assert_eq!(layer.snapshot().waiting, 0);
 }
 
 /// Tokio's cooperative budget is 128 for each poll of a task; it is no sign of overload.
 #[tokio::test]
-async fn a_burst_is_answered_to_the_last() {
+async fn every_request_of_a_burst_gets_its_response() {
     const BURST: usize = 10_000;
     let (press, watch) = press(4);
-    let layer = BatchLayer::new(256).with_join(AsItSays).capacity(1000);
+    let layer = BatchLayer::new(256).with_policy(AsItSays).capacity(1000);
     let service = layer.layer(press);
     let answers = join_all((0..BURST).map(|id| ask(&service, of((id % 3) as u8, id)))).await;
     assert!(answers.iter().enumerate().all(|(id, answer)| matches!(answer, Ok((of, _)) if *of == id)));
     let batches = watch.ids();
     assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), BURST);
     assert!(batches.len() < BURST / 50, "{} batches", batches.len());
-    assert_eq!((layer.stats().waiting, service.level()), (0, (0, 0)));
+    assert_eq!((layer.snapshot().waiting, service.level()), (0, (0, 0)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_burst_from_many_threads_is_answered_to_the_last() {
+async fn every_request_of_a_burst_from_many_threads_gets_its_response() {
     let (press, watch) = press(2);
-    let layer = BatchLayer::new(64).with_join(AsItSays).in_flight(2);
+    let layer = BatchLayer::new(64).with_policy(AsItSays).max_in_flight(2);
     let service = layer.layer(press);
     let tasks: Vec<_> = (0..5_000_usize)
         .map(|id| {
             let service = service.clone();
             tokio::spawn(async move {
-                // Every seventh leaves at some point.
+                // Every seventh is cancelled at some point.
                 let call = ask(&service, of((id % 2) as u8, id));
                 match id % 7 {
                     0 => tokio::time::timeout(Duration::from_micros(id as u64 * 10), call).await.ok(),
@@ -551,7 +555,7 @@ async fn a_burst_from_many_threads_is_answered_to_the_last() {
     }
 }
 
-/// When a request comes, what it is, and when its caller leaves.
+/// When a request arrives, what it is, and when it is cancelled.
 #[derive(Clone, Debug)]
 struct Arrival {
     at: u64,
@@ -580,13 +584,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn everyone_has_one_outcome_and_every_batch_keeps_the_limits(
+    fn every_request_has_one_outcome_and_every_batch_keeps_the_limits(
         arrivals in arrivals(), places in 1_usize..4, in_flight in 1_usize..4, delay in 0_u64..15, capacity in 1_usize..40,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (press, watch) = press(places);
-            let layer = layer().in_flight(in_flight).max_delay(delay as u32 * MS).capacity(capacity);
+            let layer = layer().max_in_flight(in_flight).max_delay(delay as u32 * MS).capacity(capacity);
             let service = layer.layer(press);
             let begun = Instant::now();
             let calls = arrivals.iter().enumerate().map(|(id, arrival)| {
@@ -621,7 +625,7 @@ proptest! {
                     Some(Err(_)) => prop_assert!(sent.contains(&id)),
                 }
             }
-            prop_assert_eq!((layer.stats().waiting, service.level()), (0, (0, 0)));
+            prop_assert_eq!((layer.snapshot().waiting, service.level()), (0, (0, 0)));
             prop_assert_eq!(watch.places.available_permits(), places);
             Ok(())
         })?;

@@ -61,7 +61,7 @@ struct Done;
 
 impl ResponseContext for Done {}
 
-/// Works on so many jobs at a time, the others wait for its readiness.
+/// Runs so many jobs at a time; the others wait for its readiness.
 fn workers(
     places: usize,
 ) -> impl Service<Job, Response = Done, Error = std::convert::Infallible, Future: Send> + Clone + Send + 'static {
@@ -84,7 +84,7 @@ fn late<E: std::fmt::Debug>(result: Result<Done, LoadShedError<E>>) -> (Duration
 // When the inner service is not ready.
 
 #[tokio::test(start_paused = true)]
-async fn a_full_service_is_told_at_once_and_keeps_no_place_for_a_call_that_was_refused() {
+async fn a_call_of_a_full_service_is_rejected_at_once_and_keeps_no_permit() {
     let (probe, watch) = probe(1);
     let layer = LoadShedLayer::new();
     let service = layer.layer(ConcurrencyLayer::new(1).layer(probe));
@@ -95,31 +95,31 @@ async fn a_full_service_is_told_at_once_and_keeps_no_place_for_a_call_that_was_r
     for shed in 1..=3 {
         let error = kept.ready().await.unwrap().call(Request::new(Act::Answer)).await.unwrap_err();
         assert_eq!(error, LoadShedError::NotReady);
-        assert_eq!((error.kind(), layer.shed_total()), (ErrorKind::Overloaded, shed));
+        assert_eq!((error.kind(), layer.snapshot().rejected), (ErrorKind::Overloaded, shed));
     }
     assert_eq!(begun.elapsed(), Duration::ZERO);
     running.await.unwrap().unwrap();
-    // The service that is kept has left the queue further in: the place is free for whoever asks.
+    // The service has left the queue of the inner one: the permit is free.
     assert_eq!(watch.in_use(), 0);
     service.oneshot(Request::new(Act::Answer)).await.unwrap();
     kept.ready().await.unwrap().call(Request::new(Act::Answer)).await.unwrap();
-    assert_eq!(layer.shed_total(), 3);
+    assert_eq!(layer.snapshot().rejected, 3);
 }
 
-/// Calls that are refused in a burst that one task makes without a break.
-async fn refused_of_10_000<S>(service: S) -> usize
+/// Rejected calls of a burst from one task.
+async fn rejected_of_10_000<S>(service: S) -> usize
 where
     S: Service<Request, Response = ()> + Clone,
 {
-    let mut refused = 0;
+    let mut rejected = 0;
     for _ in 0..10_000 {
         let mut service = service.clone();
         let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(ready, Poll::Ready(Ok(()))));
         let call = tokio::task::coop::unconstrained(service.call(Request::new(Act::Answer)));
-        refused += usize::from(matches!(call.now_or_never(), Some(Err(_))));
+        rejected += usize::from(matches!(call.now_or_never(), Some(Err(_))));
     }
-    refused
+    rejected
 }
 
 #[tokio::test]
@@ -127,9 +127,9 @@ async fn an_exhausted_budget_is_not_overload_as_it_is_to_towers_layer() {
     let idle = service_fn(|_: Request| std::future::ready(Ok::<_, ProbeError>(())));
     // There is room for all of them, and each reservation takes from the budget.
     let buffer = || tower::buffer::Buffer::new(idle, 10_000);
-    let theirs = tokio::spawn(refused_of_10_000(tower::load_shed::LoadShed::new(buffer()))).await.unwrap();
+    let theirs = tokio::spawn(rejected_of_10_000(tower::load_shed::LoadShed::new(buffer()))).await.unwrap();
     assert_eq!(theirs, 10_000 - 128, "tower's layer has changed, and the documentation has to");
-    let ours = tokio::spawn(refused_of_10_000(LoadShedLayer::new().layer(buffer()))).await.unwrap();
+    let ours = tokio::spawn(rejected_of_10_000(LoadShedLayer::new().layer(buffer()))).await.unwrap();
     assert_eq!(ours, 0);
 }
 
@@ -149,13 +149,13 @@ async fn an_exhausted_budget_is_not_overload_to_a_prediction_either() {
         }
         answered
     });
-    assert_eq!((answered.await.unwrap(), layer.shed_total()), (10_000, 0));
+    assert_eq!((answered.await.unwrap(), layer.snapshot().rejected), (10_000, 0));
 }
 
 // When there is no time.
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_done_by_its_deadline_is_refused_at_once_and_told_when_to_come_again() {
+async fn a_call_that_would_miss_its_deadline_is_rejected_at_once_with_a_retry_after() {
     let layer = LoadShedLayer::predicting(SECOND * 60).parallelism(2).estimate(exactly);
     let service = layer.layer(workers(2));
     let call = |job: Job| tokio::spawn(service.clone().oneshot(job));
@@ -163,34 +163,34 @@ async fn what_cannot_be_done_by_its_deadline_is_refused_at_once_and_told_when_to
     let ahead: Vec<_> = (0..4).map(|_| call(high(2))).collect();
     tokio::task::yield_now().await;
     // 8 s of work for two.
-    assert_eq!((layer.predicted_wait(), layer.in_flight()), (SECOND * 4, 4));
+    assert_eq!((layer.snapshot().predicted_wait, layer.snapshot().in_flight), (SECOND * 4, 4));
     let begun = Instant::now();
-    let refused = call(high(1).within(SECOND * 9 / 2)).await.unwrap();
-    assert_eq!(late(refused), (SECOND * 4, SECOND / 2));
-    assert_eq!((begun.elapsed(), layer.shed(Priority::High)), (Duration::ZERO, 1));
-    // As long as it said, and it is let in.
+    let rejected = call(high(1).within(SECOND * 9 / 2)).await.unwrap();
+    assert_eq!(late(rejected), (SECOND * 4, SECOND / 2));
+    assert_eq!((begun.elapsed(), layer.snapshot().rejected_by_priority[Priority::High as usize]), (Duration::ZERO, 1));
+    // After that time it is admitted.
     sleep(SECOND / 2).await;
     for call in ahead {
         call.await.unwrap().unwrap();
     }
     call(high(1).within(SECOND * 9 / 2)).await.unwrap().unwrap();
-    // What its own time does not allow is refused while anything else runs.
+    // A call longer than its time left is rejected while anything else runs.
     let other = call(high(1));
     tokio::task::yield_now().await;
     let (wait, _) = late(call(high(3).within(SECOND * 2)).await.unwrap());
     assert_eq!(wait, Duration::ZERO);
     other.await.unwrap().unwrap();
-    assert_eq!((layer.in_flight(), layer.predicted_wait()), (0, Duration::ZERO));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().predicted_wait), (0, Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
-async fn lower_priorities_are_refused_first_with_deadlines_and_without() {
+async fn lower_priorities_are_rejected_first_with_deadlines_and_without() {
     for deadline in [None, Some(SECOND * 11)] {
         let wait = if deadline.is_some() { SECOND * 100 } else { SECOND * 10 };
-        let layer = LoadShedLayer::predicting(wait).parallelism(1).parts(0.3, 0.6).estimate(exactly);
+        let layer = LoadShedLayer::predicting(wait).parallelism(1).max_wait_fractions(0.3, 0.6).estimate(exactly);
         let mut service = layer.layer(workers(1));
         let mut kept = Vec::new();
-        let mut let_in = Vec::new();
+        let mut admitted = Vec::new();
         for priority in [Priority::Low, Priority::Normal, Priority::High, Priority::Low, Priority::Normal] {
             let mut number = 0;
             for _ in 0..20 {
@@ -204,22 +204,22 @@ async fn lower_priorities_are_refused_first_with_deadlines_and_without() {
                         kept.push(call);
                         number += 1;
                     }
-                    Some(refused) => drop(late(refused)),
+                    Some(rejected) => drop(late(rejected)),
                 }
             }
-            let_in.push(number);
+            admitted.push(number);
         }
         // One runs; 3, 6 and 10 s of work ahead are allowed.
-        assert_eq!(let_in, [4, 3, 4, 0, 0], "deadline {deadline:?}");
-        let shed = [Priority::Low, Priority::Normal, Priority::High].map(|priority| layer.shed(priority));
-        assert_eq!((shed, layer.shed_total()), ([36, 37, 16], 89));
+        assert_eq!(admitted, [4, 3, 4, 0, 0], "deadline {deadline:?}");
+        let shed = layer.snapshot().rejected_by_priority;
+        assert_eq!((shed, layer.snapshot().rejected), ([36, 37, 16], 89));
         drop(kept);
-        assert_eq!((layer.in_flight(), layer.predicted_wait()), (0, Duration::ZERO));
+        assert_eq!((layer.snapshot().in_flight, layer.snapshot().predicted_wait), (0, Duration::ZERO));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_waits_with_the_service_that_was_polled_and_keeps_its_place() {
+async fn a_call_waits_with_the_service_that_was_polled_and_keeps_its_position() {
     let (probe, watch) = probe(1);
     let layer = LoadShedLayer::predicting(SECOND * 60).parallelism(1);
     let mut service = layer.layer(probe);
@@ -227,18 +227,18 @@ async fn a_call_waits_with_the_service_that_was_polled_and_keeps_its_place() {
     let second = service.ready().await.unwrap().call(Request::new(Act::Take(SECOND)));
     let third = service.ready().await.unwrap().call(Request::new(Act::Answer));
     let begun = Instant::now();
-    // The one that came last is polled first, and is served last all the same.
+    // The last one is polled first, and is served last all the same.
     let (third, first, second) = tokio::join!(
         third.map(|result| (result.is_ok(), begun.elapsed().as_secs())),
         first.map(|result| (result.is_ok(), begun.elapsed().as_secs())),
         second.map(|result| (result.is_ok(), begun.elapsed().as_secs())),
     );
     assert_eq!((first, second, third), ((true, 1), (true, 2), (true, 2)));
-    assert_eq!((watch.calls(), watch.in_use(), layer.in_flight()), (3, 0, 0));
+    assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().in_flight), (3, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_was_let_in_by_mistake_is_refused_when_its_time_is_up() {
+async fn a_call_admitted_by_a_wrong_estimate_is_rejected_when_it_has_waited_too_long() {
     let layer = LoadShedLayer::predicting(SECOND * 2).parallelism(1).estimate(|_: &Job| MILLI);
     let service = layer.layer(workers(1));
     let running = tokio::spawn(service.clone().oneshot(Job::new(SECOND * 3600)));
@@ -246,15 +246,15 @@ async fn a_call_that_was_let_in_by_mistake_is_refused_when_its_time_is_up() {
     for (time, expected) in [(SECOND * 60, 2), (SECOND, 1)] {
         let begun = Instant::now();
         late(service.clone().oneshot(Job::new(MILLI).within(time)).await);
-        assert_eq!((begun.elapsed().as_secs(), layer.in_flight()), (expected, 1));
+        assert_eq!((begun.elapsed().as_secs(), layer.snapshot().in_flight), (expected, 1));
     }
     running.abort();
     let _ = running.await;
-    assert_eq!(layer.in_flight(), 0);
+    assert_eq!(layer.snapshot().in_flight, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_keeps_the_readiness_of_the_inner_service() {
+async fn a_rejection_keeps_the_readiness_of_the_inner_service() {
     let (probe, watch) = probe(2);
     let by_bytes = |request: &Request| Duration::from_secs(request.bytes.unwrap_or(0));
     let mut service = LoadShedLayer::predicting(SECOND).parallelism(1).estimate(by_bytes).layer(probe);
@@ -279,7 +279,7 @@ async fn how_long_calls_take_is_learned_for_each_operation() {
     }
     let running = tokio::spawn(service.clone().oneshot(Job::new(SECOND).called("slow")));
     tokio::task::yield_now().await;
-    assert_eq!(layer.predicted_wait(), SECOND);
+    assert_eq!(layer.snapshot().predicted_wait, SECOND);
     // With 1 s ahead 1.5 s are enough for one and not for the other, of what a normal priority may use.
     late(service.clone().oneshot(Job::new(SECOND).called("slow").within(SECOND * 3 / 2)).await);
     service.clone().oneshot(Job::new(MILLI).called("quick").within(SECOND * 3 / 2)).await.unwrap();
@@ -294,12 +294,12 @@ async fn an_estimate_that_was_too_high_does_not_lock_an_operation_out() {
     service.clone().oneshot(Job::new(SECOND * 10).called("cold")).await.unwrap();
     let _busy = tokio::spawn(service.clone().oneshot(Job::new(SECOND * 3600).called("busy")));
     tokio::task::yield_now().await;
-    let mut refused = 0;
+    let mut rejected = 0;
     while service.clone().oneshot(Job::new(MILLI * 10).called("cold").within(SECOND)).await.is_err() {
-        refused += 1;
-        assert!(refused < 100, "locked out");
+        rejected += 1;
+        assert!(rejected < 100, "locked out");
     }
-    assert!((50..100).contains(&refused), "{refused}");
+    assert!((50..100).contains(&rejected), "{rejected}");
     let mut answered = 0;
     for _ in 0..100 {
         answered +=
@@ -309,7 +309,7 @@ async fn an_estimate_that_was_too_high_does_not_lock_an_operation_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn estimates_that_are_off_are_corrected() {
+async fn wrong_estimates_are_corrected() {
     // It says a tenth of what calls take.
     let layer = LoadShedLayer::predicting(SECOND * 60).parallelism(1).estimate(|job: &Job| job.takes / 10);
     let service = layer.layer(workers(1));
@@ -318,13 +318,13 @@ async fn estimates_that_are_off_are_corrected() {
     }
     let running = tokio::spawn(service.clone().oneshot(Job::new(SECOND)));
     tokio::task::yield_now().await;
-    let wait = layer.predicted_wait().as_secs_f64();
+    let wait = layer.snapshot().predicted_wait.as_secs_f64();
     assert!((0.9..=1.0).contains(&wait), "{wait}");
     running.await.unwrap().unwrap();
 }
 
 /// Jobs of 100 ms each arrive at twice what `places` can do, all with a second to live; how many are in time, how many
-/// are refused and how many are late.
+/// are rejected and how many are late.
 async fn twice_the_capacity(
     layer: LoadShedLayer<tower_kernels::middleware::load_shed::Predicted>,
     places: usize,
@@ -348,33 +348,34 @@ async fn twice_the_capacity(
     for call in calls {
         call.await.unwrap();
     }
-    assert_eq!((layer.in_flight(), layer.predicted_wait()), (0, Duration::ZERO));
+    assert_eq!((layer.snapshot().in_flight, layer.snapshot().predicted_wait), (0, Duration::ZERO));
     [0, 1, 2].map(|outcome| outcomes[outcome].load(Ordering::SeqCst))
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_twice_the_capacity_nearly_all_that_is_done_is_done_in_time() {
+async fn at_twice_the_capacity_nearly_all_admitted_calls_complete_in_time() {
     for places in [1, 4] {
         for given in [true, false] {
             let mut layer = LoadShedLayer::predicting(SECOND * 10);
             if given {
                 layer = layer.parallelism(places);
             }
-            let [in_time, refused, late] = twice_the_capacity(layer.clone(), places).await;
+            let [in_time, rejected, late] = twice_the_capacity(layer.clone(), places).await;
             let total = 400 * places;
             // Half of it is what can be done. What has to be learned is learned from the first that are late.
             let (least, most) = if given { (45, 5) } else { (40, 10) };
-            let said =
-                format!("{in_time} of {total} in time, {refused} refused, {late} late; {places} places, given {given}");
+            let said = format!(
+                "{in_time} of {total} in time, {rejected} rejected, {late} late; {places} places, given {given}"
+            );
             assert!(in_time * 100 >= total * least && late * 100 <= total * most, "{said}");
-            let known = layer.running_at_a_time();
+            let known = layer.snapshot().parallelism;
             assert!(known.abs_diff(places) <= 1, "{known} for {places}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn behind_a_queue_what_is_less_urgent_is_not_ahead() {
+async fn with_a_queue_less_urgent_calls_are_not_ahead() {
     for by_priority in [true, false] {
         let mut layer = LoadShedLayer::predicting(SECOND * 60).parallelism(1);
         if by_priority {
@@ -390,18 +391,18 @@ async fn behind_a_queue_what_is_less_urgent_is_not_ahead() {
         sleep(SECOND / 2).await;
         let answered = urgent(SECOND * 2).await.is_ok();
         assert_eq!(answered, by_priority);
-        assert_eq!(layer.shed(Priority::High), u64::from(!by_priority));
+        assert_eq!(layer.snapshot().rejected_by_priority[Priority::High as usize], u64::from(!by_priority));
         // There is no time for two, though, nor for itself alone.
         assert!(urgent(SECOND * 3 / 2 - MILLI).await.is_err());
         for call in ahead {
             call.await.unwrap().unwrap();
         }
-        assert_eq!((layer.in_flight(), layer.predicted_wait()), (0, Duration::ZERO));
+        assert_eq!((layer.snapshot().in_flight, layer.snapshot().predicted_wait), (0, Duration::ZERO));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_may_wait_for_longer_than_a_line_that_stands() {
+async fn a_burst_may_wait_longer_than_a_standing_queue() {
     let layer = LoadShedLayer::predicting(SECOND * 2).parallelism(1).estimate(exactly);
     let service = layer.layer(workers(1));
     let call = |priority| tokio::spawn(service.clone().oneshot(Job::of(priority, MILLI * 100)));
@@ -410,24 +411,24 @@ async fn a_burst_may_wait_for_longer_than_a_line_that_stands() {
     for one in burst {
         one.await.unwrap().unwrap();
     }
-    assert_eq!(layer.shed_total(), 0);
+    assert_eq!(layer.snapshot().rejected, 0);
     // Twice as many as can be done, for a while.
     let mut calls = Vec::new();
     for _ in 0..200 {
         calls.push(call(Priority::Normal));
         sleep(MILLI * 50).await;
     }
-    let wait = layer.predicted_wait();
+    let wait = layer.snapshot().predicted_wait;
     assert!(wait > MILLI * 600 && wait <= MILLI * 900, "{wait:?}");
-    // It is not for those that matter the most.
+    // That does not apply to high priority.
     (0..5).for_each(|_| calls.push(call(Priority::High)));
     tokio::task::yield_now().await;
-    assert_eq!(layer.shed(Priority::High), 0);
+    assert_eq!(layer.snapshot().rejected_by_priority[Priority::High as usize], 0);
     let mut answered = 0;
     for call in calls {
         answered += usize::from(call.await.unwrap().is_ok());
     }
-    // The worker has not rested.
+    // The worker was never idle.
     assert!(answered >= 100 + 8, "{answered}");
     let burst: Vec<_> = (0..17).map(|_| call(Priority::Normal)).collect();
     for one in burst {
@@ -436,16 +437,16 @@ async fn a_burst_may_wait_for_longer_than_a_line_that_stands() {
 }
 
 #[test]
-fn parts_that_are_none_are_told() {
+fn invalid_fractions_panic() {
     for (low, normal) in [(-0.1, 0.5), (0.5, 1.1), (f64::NAN, 0.5)] {
-        std::panic::catch_unwind(|| LoadShedLayer::predicting(SECOND).parts(low, normal)).unwrap_err();
+        std::panic::catch_unwind(|| LoadShedLayer::predicting(SECOND).max_wait_fractions(low, normal)).unwrap_err();
     }
-    assert_eq!(LoadShedLayer::predicting(SECOND).parallelism(0).running_at_a_time(), 1);
+    assert_eq!(LoadShedLayer::predicting(SECOND).parallelism(0).snapshot().parallelism, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_further_in_is_known_of_where_it_is_told() {
-    let layer = LoadShedLayer::predicting(SECOND * 5).parallelism(1).answer_within(SECOND).estimate(exactly);
+async fn a_configured_timeout_is_a_deadline() {
+    let layer = LoadShedLayer::predicting(SECOND * 5).parallelism(1).timeout(SECOND).estimate(exactly);
     let service = layer.layer(workers(1));
     let begun = Instant::now();
     let high = |millis| Job::of(Priority::High, MILLI * millis);
@@ -454,7 +455,7 @@ async fn a_timeout_further_in_is_known_of_where_it_is_told() {
     // 800 ms are ahead of it, so 200 are left for itself.
     let (wait, retry_after) = late(service.clone().oneshot(high(400)).await);
     assert_eq!((wait, retry_after, begun.elapsed()), (MILLI * 800, MILLI * 200, Duration::ZERO));
-    // Its own deadline is nearer, or later than anybody is given.
+    // Its own deadline is earlier, or later than the timeout.
     late(service.clone().oneshot(high(150).within(MILLI * 900)).await);
     late(service.clone().oneshot(high(300).within(SECOND * 3)).await);
     service.clone().oneshot(high(150)).await.unwrap();

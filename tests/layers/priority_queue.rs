@@ -27,7 +27,7 @@ fn due(request: Request, seconds: u64) -> Request {
     Request { deadline: Some((Instant::now() + SECOND * seconds as u32).into_std()), ..request }
 }
 
-/// A queue before a probe with one place, and who holds that place.
+/// A queue around a probe with one permit, and the service that holds it.
 async fn busy(layer: &PriorityQueueLayer) -> (PriorityQueue<Probe>, Watch, Probe) {
     let (probe, watch) = probe(1);
     let mut holder = probe.clone();
@@ -40,7 +40,7 @@ async fn wait(service: &mut PriorityQueue<Probe>, request: Request) -> ResponseF
     service.ready().await.unwrap().call(request)
 }
 
-/// Calls that wait, each on a task of its own, and their names in the order in which they were answered.
+/// Waiting calls, each on a task of its own, and their names in the order of completion.
 #[derive(Default)]
 struct Race {
     tasks: tokio::task::JoinSet<()>,
@@ -65,7 +65,7 @@ impl Race {
 }
 
 #[test]
-fn with_nothing_waiting_a_call_goes_straight_through_and_needs_no_runtime() {
+fn without_waiting_calls_a_call_passes_straight_through_and_needs_no_runtime() {
     let layer = PriorityQueueLayer::new(0);
     let (probe, watch) = probe(1);
     let mut service = layer.layer(probe);
@@ -76,11 +76,11 @@ fn with_nothing_waiting_a_call_goes_straight_through_and_needs_no_runtime() {
         assert!(future.poll(&mut cx).is_ready());
     }
     assert_eq!((watch.calls(), watch.in_use()), (3, 0));
-    assert_eq!(layer.status(), Default::default());
+    assert_eq!(layer.snapshot(), Default::default());
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_higher_priority_is_next_and_in_it_the_earlier_deadline() {
+async fn the_higher_priority_is_next_and_within_it_the_earlier_deadline() {
     let layer = PriorityQueueLayer::new(16);
     let (mut service, watch, holder) = busy(&layer).await;
     let mut race = Race::default();
@@ -91,22 +91,22 @@ async fn the_higher_priority_is_next_and_in_it_the_earlier_deadline() {
     race.join("normal, due in 5 s", &mut service, due(request(Priority::Normal), 5)).await;
     race.join("high", &mut service, request(Priority::High)).await;
     tokio::time::sleep(SECOND).await;
-    assert_eq!([Priority::Low, Priority::Normal, Priority::High].map(|priority| layer.waiting(priority)), [1, 4, 1]);
+    assert_eq!(layer.snapshot().waiting_by_priority, [1, 4, 1]);
     assert_eq!(watch.calls(), 0);
     let order = race.order(holder).await;
     let expected =
         ["high", "normal, due in 5 s", "normal, due in 9 s", "normal, first", "normal, second", "low, due at once"];
     assert_eq!(order, expected);
-    assert_eq!((watch.in_use(), layer.status().waiting, layer.status().served), (0, 0, 6));
+    assert_eq!((watch.in_use(), layer.snapshot().waiting, layer.snapshot().served), (0, 0, 6));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_next_is_decided_when_there_is_room_and_not_before() {
+async fn the_next_call_is_chosen_when_the_inner_service_is_ready() {
     let layer = PriorityQueueLayer::new(16);
     let (mut service, _, holder) = busy(&layer).await;
     let mut race = Race::default();
     race.join("low", &mut service, request(Priority::Low)).await;
-    // The queue's task stands in the inner service's line already, on behalf of whoever is next then.
+    // The worker is queued in the inner service already, on behalf of the call that is next then.
     tokio::time::sleep(SECOND).await;
     race.join("high", &mut service, request(Priority::High)).await;
     assert_eq!(race.order(holder).await, ["high", "low"]);
@@ -131,7 +131,7 @@ async fn tenants_take_turns_by_their_weights() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_urgent_calls_leaves_the_others_one_turn_in_seventeen_unless_strict() {
-    for (layer, place) in [(PriorityQueueLayer::new(64), 16), (PriorityQueueLayer::new(64).strict(), 40)] {
+    for (layer, place) in [(PriorityQueueLayer::new(64), 16), (PriorityQueueLayer::new(64).strict_priority(), 40)] {
         let (mut service, _, holder) = busy(&layer).await;
         let mut race = Race::default();
         race.join("low", &mut service, request(Priority::Low)).await;
@@ -143,21 +143,21 @@ async fn a_flood_of_urgent_calls_leaves_the_others_one_turn_in_seventeen_unless_
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_expired_goes_when_its_time_is_up_and_not_when_it_is_next() {
+async fn a_call_expires_at_its_deadline_and_not_when_it_is_next() {
     let layer = PriorityQueueLayer::new(16);
     let (mut service, watch, _holder) = busy(&layer).await;
     let begun = Instant::now();
-    // Never polled: it is the queue's timer, and not the caller's.
+    // Never polled: the timer is the queue's, not the caller's.
     let unpolled = wait(&mut service, due(request(Priority::High), 5)).await;
     let first = tokio::spawn(wait(&mut service, request(Priority::High)).await);
-    // Later than those before, due before them: the timer is set anew.
+    // Arrives later and is due earlier than the others: the timer is reset.
     tokio::time::sleep(SECOND).await;
     let soon = wait(&mut service, due(request(Priority::Low), 1)).await;
     assert_eq!(soon.await.unwrap_err(), PriorityQueueError::Expired);
     assert!((SECOND * 2..SECOND * 2 + SECOND / 100).contains(&begun.elapsed()), "{:?}", begun.elapsed());
 
     tokio::time::sleep_until(begun + SECOND * 5 + SECOND / 100).await;
-    assert_eq!((layer.status().expired, layer.status().waiting), (2, 1));
+    assert_eq!((layer.snapshot().expired, layer.snapshot().waiting), (2, 1));
     let error = unpolled.await.unwrap_err();
     assert_eq!((error.kind(), error.retry_after()), (ErrorKind::DeadlineExceeded, None));
     assert_eq!(watch.calls(), 0);
@@ -166,33 +166,33 @@ async fn who_has_expired_goes_when_its_time_is_up_and_not_when_it_is_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_too_late_does_not_wait() {
+async fn a_call_past_its_deadline_does_not_wait() {
     let layer = PriorityQueueLayer::new(16);
     let (mut service, _, _holder) = busy(&layer).await;
     let late = wait(&mut service, due(request(Priority::High), 0)).await;
-    assert_eq!((layer.status().waiting, layer.status().reserved), (0, 0));
+    assert_eq!((layer.snapshot().waiting, layer.snapshot().reserved), (0, 0));
     assert_eq!(late.await.unwrap_err(), PriorityQueueError::Expired);
-    assert_eq!(layer.status().expired, 1);
+    assert_eq!(layer.snapshot().expired, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_could_not_be_answered_in_time_any_more_does_not_wait_until_its_deadline() {
-    let layer = PriorityQueueLayer::new(16).time_to_answer(SECOND * 3);
+async fn a_call_that_cannot_complete_in_time_does_not_wait_until_its_deadline() {
+    let layer = PriorityQueueLayer::new(16).min_service_time(SECOND * 3);
     let (mut service, watch, _holder) = busy(&layer).await;
     let begun = Instant::now();
     let late = wait(&mut service, due(request(Priority::High), 3)).await.await.unwrap_err();
-    // Not its time was up, there was too much to do.
+    // The deadline has not passed: this is overload.
     assert_eq!((late.kind(), late), (ErrorKind::Overloaded, PriorityQueueError::Late { retry_after: None }));
     assert_eq!(begun.elapsed(), Duration::ZERO);
     let later = wait(&mut service, due(request(Priority::High), 5)).await;
     assert_eq!(later.await.unwrap_err(), PriorityQueueError::Late { retry_after: None });
     assert!((SECOND * 2..SECOND * 2 + SECOND / 100).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-    assert_eq!((watch.calls(), layer.status().expired), (0, 2));
+    assert_eq!((watch.calls(), layer.snapshot().expired), (0, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_learns_how_long_calls_take_and_gives_no_turn_to_who_would_be_late() {
-    let layer = PriorityQueueLayer::new(16).learn_time_to_answer();
+async fn service_times_are_learned_and_calls_that_would_be_late_are_not_served() {
+    let layer = PriorityQueueLayer::new(16).learn_service_times();
     let (probe, watch) = probe(1);
     let service = layer.layer(probe);
     let begun = Instant::now();
@@ -208,7 +208,7 @@ async fn it_learns_how_long_calls_take_and_gives_no_turn_to_who_would_be_late() 
         let (result, at) = call.await.unwrap();
         outcomes.push((result.err().map(|error| error.kind()), at.as_secs()));
     }
-    // The last had no more than the time that it takes, and waited for the first: its time was up.
+    // The last one has no more time than it takes, and waited for the first: its deadline passed.
     assert_eq!(outcomes, [(None, 2), (None, 4), (None, 6), (Some(ErrorKind::DeadlineExceeded), 2)]);
 
     // Now it is known that they take two seconds. While one runs for two, one with three could begin with one left.
@@ -222,13 +222,13 @@ async fn it_learns_how_long_calls_take_and_gives_no_turn_to_who_would_be_late() 
     // As soon as that is so, which is two seconds before its deadline.
     assert_eq!(begun.elapsed().as_secs(), 1);
     running.await.unwrap().unwrap();
-    assert_eq!((watch.calls(), layer.status().expired), (4, 2));
+    assert_eq!((watch.calls(), layer.snapshot().expired), (4, 2));
 }
 
-/// A response that is a refusal comes sooner than an output would, and says nothing of how long that takes.
+/// A rejection takes less time than a success, and says nothing about how long that takes.
 #[tokio::test(start_paused = true)]
-async fn refused_calls_teach_nothing_of_how_long_calls_take() {
-    let layer = PriorityQueueLayer::new(64).learn_time_to_answer();
+async fn rejected_calls_teach_no_service_time() {
+    let layer = PriorityQueueLayer::new(64).learn_service_times();
     let service = layer.layer(probe(1).0);
     let long = || Request { act: Act::Take(SECOND * 2), ..request(Priority::Normal) };
     let mut learned = tokio::task::JoinSet::new();
@@ -236,14 +236,14 @@ async fn refused_calls_teach_nothing_of_how_long_calls_take() {
     assert!(learned.join_all().await.iter().all(Result::is_ok));
 
     // Only those that wait are watched, so there is something to wait for.
-    let mut refused = tokio::task::JoinSet::new();
-    refused.spawn(service.clone().oneshot(long()));
+    let mut rejected = tokio::task::JoinSet::new();
+    rejected.spawn(service.clone().oneshot(long()));
     tokio::task::yield_now().await;
     for _ in 0..60 {
         let request = Request { act: Act::Refuse(ErrorKind::NotFound), ..request(Priority::Normal) };
-        refused.spawn(service.clone().oneshot(request));
+        rejected.spawn(service.clone().oneshot(request));
     }
-    assert!(refused.join_all().await.iter().all(Result::is_ok));
+    assert!(rejected.join_all().await.iter().all(Result::is_ok));
 
     let running = tokio::spawn(service.clone().oneshot(long()));
     tokio::task::yield_now().await;
@@ -253,8 +253,8 @@ async fn refused_calls_teach_nothing_of_how_long_calls_take() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_learned_while_it_waits_counts_when_it_is_its_turn() {
-    let layer = PriorityQueueLayer::new(64).learn_time_to_answer();
+async fn a_service_time_learned_while_a_call_waits_counts_at_its_turn() {
+    let layer = PriorityQueueLayer::new(64).learn_service_times();
     let (probe, watch) = probe(1);
     let service = layer.layer(probe);
     // All come before anything is known: the third would begin with 200 ms left.
@@ -273,22 +273,22 @@ async fn what_is_learned_while_it_waits_counts_when_it_is_its_turn() {
     }
     assert_eq!(kinds[..2], [None, None]);
     assert!(kinds[2..].iter().all(|&kind| kind == Some(ErrorKind::Overloaded)), "{kinds:?}");
-    assert_eq!((watch.calls(), layer.status().expired), (2, 38));
+    assert_eq!((watch.calls(), layer.snapshot().expired), (2, 38));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_refuses_whoever_matters_least() {
+async fn a_full_queue_rejects_the_least_urgent_calls() {
     let layer = PriorityQueueLayer::new(3);
     let (mut service, _, holder) = busy(&layer).await;
     let low = wait(&mut service, request(Priority::Low)).await;
     let lower = wait(&mut service, due(request(Priority::Low), 60)).await;
     let normal = wait(&mut service, request(Priority::Normal)).await;
 
-    // Nobody is less urgent than a low one, so it is refused itself.
-    let refused = wait(&mut service, request(Priority::Low)).await.await.unwrap_err();
-    assert_eq!(refused, PriorityQueueError::Full { retry_after: None });
-    assert_eq!(refused.kind(), ErrorKind::Overloaded);
-    // A higher one takes the place of the last of the lowest.
+    // No call is less urgent than a low one, so it is rejected itself.
+    let rejected = wait(&mut service, request(Priority::Low)).await.await.unwrap_err();
+    assert_eq!(rejected, PriorityQueueError::Full { retry_after: None });
+    assert_eq!(rejected.kind(), ErrorKind::Overloaded);
+    // A higher one displaces the last one of the lowest priority.
     let high = wait(&mut service, request(Priority::High)).await;
     let displaced = low.await.unwrap_err();
     assert_eq!(displaced, PriorityQueueError::Displaced { retry_after: None });
@@ -297,10 +297,10 @@ async fn a_full_queue_refuses_whoever_matters_least() {
     assert!(matches!(lower.await.unwrap_err(), PriorityQueueError::Displaced { .. }));
     let highest = wait(&mut service, request(Priority::High)).await;
     assert!(matches!(normal.await.unwrap_err(), PriorityQueueError::Displaced { .. }));
-    let status = layer.status();
-    assert_eq!((status.waiting, status.refused, status.displaced, status.reserved), (3, 1, 3, 0));
+    let snapshot = layer.snapshot();
+    assert_eq!((snapshot.waiting, snapshot.rejected, snapshot.displaced, snapshot.reserved), (3, 1, 3, 0));
 
-    // Now nobody would find room, and it says so.
+    // Now no call would find room, so it is not ready.
     let (wakes, waker) = Wakes::new();
     assert!(service.poll_ready(&mut Context::from_waker(&waker)).is_pending());
     drop(high);
@@ -310,12 +310,12 @@ async fn a_full_queue_refuses_whoever_matters_least() {
     drop(service);
     let (higher, highest) = tokio::join!(higher, highest);
     assert!(higher.is_ok() && highest.is_ok());
-    let status = layer.status();
-    assert_eq!((status.waiting, status.reserved, status.waiting_bytes), (0, 0, 0));
+    let snapshot = layer.snapshot();
+    assert_eq!((snapshot.waiting, snapshot.reserved, snapshot.waiting_bytes), (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_tenant_keeps_the_others_out_by_filling_the_queue() {
+async fn no_tenant_keeps_others_out_by_filling_the_queue() {
     let layer = PriorityQueueLayer::new(10);
     let (mut service, _, holder) = busy(&layer).await;
     let by = |tenant: &str| Request { priority: Priority::Normal, ..Request::by(tenant, TURN) };
@@ -327,21 +327,21 @@ async fn no_tenant_keeps_the_others_out_by_filling_the_queue() {
     for _ in 0..5 {
         others.push(tokio::spawn(wait(&mut service, by("other")).await));
     }
-    // They are even now, and each further one of either is refused itself.
+    // They have as many waiting now, and a further call of either is rejected itself.
     for tenant in ["flood", "other"] {
-        let refused = wait(&mut service, by(tenant)).await.await.unwrap_err();
-        assert!(matches!(refused, PriorityQueueError::Full { .. }), "{refused:?}");
+        let rejected = wait(&mut service, by(tenant)).await.await.unwrap_err();
+        assert!(matches!(rejected, PriorityQueueError::Full { .. }), "{rejected:?}");
     }
     drop(holder);
     let served = |results: Vec<Result<_, PriorityQueueError<ProbeError>>>| results.iter().filter(|r| r.is_ok()).count();
     let flood = futures::future::join_all(flood).await.into_iter().map(Result::unwrap).collect();
     let others = futures::future::join_all(others).await.into_iter().map(Result::unwrap).collect();
     assert_eq!((served(flood), served(others)), (5, 5));
-    assert_eq!((layer.status().displaced, layer.status().refused), (5, 2));
+    assert_eq!((layer.snapshot().displaced, layer.snapshot().rejected), (5, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_says_when_those_before_it_will_be_served() {
+async fn a_rejection_says_when_the_calls_ahead_will_have_been_served() {
     let layer = PriorityQueueLayer::new(4);
     let (mut service, _, holder) = busy(&layer).await;
     let mut waiting = tokio::task::JoinSet::new();
@@ -351,17 +351,17 @@ async fn a_refusal_says_when_those_before_it_will_be_served() {
     drop(holder);
     // Each takes 10 ms. Three have had their turn, and one waits when four more come.
     tokio::time::sleep(Duration::from_millis(25)).await;
-    assert_eq!(layer.waiting(Priority::Normal), 1);
+    assert_eq!(layer.snapshot().waiting_by_priority[Priority::Normal as usize], 1);
     for _ in 0..3 {
         waiting.spawn(wait(&mut service, request(Priority::Normal)).await);
     }
-    let refused = wait(&mut service, request(Priority::Normal)).await.await.unwrap_err();
-    let after = refused.retry_after().unwrap().as_secs_f64();
+    let rejected = wait(&mut service, request(Priority::Normal)).await.await.unwrap_err();
+    let after = rejected.retry_after().unwrap().as_secs_f64();
     // Four before it and itself, in tokio's milliseconds.
     assert!((0.050..0.060).contains(&after), "{after}");
     // Of those only the high ones are before a high one.
     let high = wait(&mut service, request(Priority::High)).await;
-    assert_eq!((layer.waiting(Priority::High), layer.status().displaced), (1, 1));
+    assert_eq!((layer.snapshot().waiting_by_priority[Priority::High as usize], layer.snapshot().displaced), (1, 1));
     drop(high);
     while let Some(done) = waiting.join_next().await {
         if let Err(error) = done.unwrap() {
@@ -371,7 +371,7 @@ async fn a_refusal_says_when_those_before_it_will_be_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_is_bounded_in_bytes_as_well() {
+async fn waiting_calls_are_bounded_in_bytes_as_well() {
     let layer = PriorityQueueLayer::new(100).max_bytes(1000);
     let (mut service, _, holder) = busy(&layer).await;
     let sized = |priority, bytes| Request { bytes: Some(bytes), ..request(priority) };
@@ -379,22 +379,22 @@ async fn what_waits_is_bounded_in_bytes_as_well() {
     for _ in 0..4 {
         small.push(wait(&mut service, sized(Priority::Low, 200)).await);
     }
-    assert_eq!(layer.status().waiting_bytes, 800);
-    // A second high one would not fit even if all the low ones left, so none is sent away for it.
+    assert_eq!(layer.snapshot().waiting_bytes, 800);
+    // A second high one would not fit even if all low ones were displaced, so none is.
     let high = wait(&mut service, sized(Priority::High, 300)).await;
-    assert_eq!((layer.status().waiting_bytes, layer.status().displaced), (900, 1));
-    let refused = wait(&mut service, sized(Priority::High, 701)).await.await.unwrap_err();
-    assert!(matches!(refused, PriorityQueueError::Full { .. }));
-    assert_eq!((layer.status().waiting_bytes, layer.status().displaced), (900, 1));
+    assert_eq!((layer.snapshot().waiting_bytes, layer.snapshot().displaced), (900, 1));
+    let rejected = wait(&mut service, sized(Priority::High, 701)).await.await.unwrap_err();
+    assert!(matches!(rejected, PriorityQueueError::Full { .. }));
+    assert_eq!((layer.snapshot().waiting_bytes, layer.snapshot().displaced), (900, 1));
     // One that takes what two and more have.
     let large = wait(&mut service, sized(Priority::Normal, 700)).await;
-    assert_eq!((layer.status().waiting_bytes, layer.status().displaced), (1000, 4));
+    assert_eq!((layer.snapshot().waiting_bytes, layer.snapshot().displaced), (1000, 4));
     drop((high, large, small, holder));
-    assert_eq!(layer.status().waiting_bytes, 0);
+    assert_eq!(layer.snapshot().waiting_bytes, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_would_rather_wait_than_be_refused_finds_it_not_ready() {
+async fn with_wait_when_full_a_full_queue_is_not_ready() {
     let layer = PriorityQueueLayer::new(2).wait_when_full();
     let (mut service, watch, holder) = busy(&layer).await;
     let first = wait(&mut service, request(Priority::Low)).await;
@@ -406,12 +406,12 @@ async fn whoever_would_rather_wait_than_be_refused_finds_it_not_ready() {
     let third = async { wait(&mut service, request(Priority::Low)).await.await };
     let (first, second, third) = tokio::join!(first, second, third);
     assert!(first.is_ok() && second.is_ok() && third.is_ok());
-    assert_eq!((layer.status().refused, layer.status().displaced, watch.calls(), watch.in_use()), (0, 0, 3, 0));
+    assert_eq!((layer.snapshot().rejected, layer.snapshot().displaced, watch.calls(), watch.in_use()), (0, 0, 3, 0));
     assert!(wakes.count() <= 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_leaves_gives_its_place_and_its_turn_to_the_next() {
+async fn a_cancelled_call_gives_its_permit_and_its_turn_to_the_next() {
     let layer = PriorityQueueLayer::new(2);
     let (mut service, watch, holder) = busy(&layer).await;
     let leaves = wait(&mut service, request(Priority::High)).await;
@@ -419,14 +419,14 @@ async fn a_caller_that_leaves_gives_its_place_and_its_turn_to_the_next() {
     assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending());
     drop(holder);
     tokio::time::sleep(SECOND).await;
-    // It has been given the inner service, and nobody polls it.
-    assert_eq!((watch.calls(), watch.in_use(), layer.status().waiting), (0, 1, 1));
+    // It has been given the inner service, and is not polled.
+    assert_eq!((watch.calls(), watch.in_use(), layer.snapshot().waiting), (0, 1, 1));
     drop(leaves);
-    assert_eq!((watch.in_use(), layer.status().waiting), (1, 0), "handed on at once, with its readiness");
+    assert_eq!((watch.in_use(), layer.snapshot().waiting), (1, 0), "handed on at once, with its readiness");
     stays.await.unwrap();
     assert_eq!((watch.calls(), watch.in_use()), (1, 0));
 
-    // The last one that leaves takes the queue's task along, and what that had reserved.
+    // With the last call, the worker ends and releases what it has reserved.
     drop(service);
     let (mut service, watch, holder) = busy(&layer).await;
     let only = wait(&mut service, request(Priority::High)).await;
@@ -434,7 +434,7 @@ async fn a_caller_that_leaves_gives_its_place_and_its_turn_to_the_next() {
     drop(only);
     drop(holder);
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!((watch.in_use(), layer.status().waiting, layer.status().reserved), (0, 0, 0));
+    assert_eq!((watch.in_use(), layer.snapshot().waiting, layer.snapshot().reserved), (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -453,13 +453,13 @@ async fn a_caller_that_does_not_poll_holds_up_nobody_else() {
     }
     drop(holders);
     assert!(others.join_all().await.iter().all(Result::is_ok));
-    assert_eq!((watch.in_use(), layer.status().waiting), (1, 0), "the one place that it was given");
+    assert_eq!((watch.in_use(), layer.snapshot().waiting), (1, 0), "the one permit that it was given");
     unpolled.await.unwrap();
     assert_eq!(watch.in_use(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_readiness_fails_every_call_has_an_error_of_its_own() {
+async fn if_readiness_fails_every_call_has_an_error_of_its_own() {
     let layer = PriorityQueueLayer::new(8);
     let (mut service, watch, holder) = busy(&layer).await;
     let mut waiting = tokio::task::JoinSet::new();
@@ -472,10 +472,10 @@ async fn where_readiness_fails_every_call_has_an_error_of_its_own() {
     for result in waiting.join_all().await {
         assert_eq!(result.unwrap_err(), PriorityQueueError::Inner(ProbeError(ErrorKind::Unavailable)));
     }
-    assert_eq!((watch.in_use(), layer.status().waiting), (0, 0));
+    assert_eq!((watch.in_use(), layer.snapshot().waiting), (0, 0));
 }
 
-/// Pending until it is told to panic or to be ready.
+/// Pending until it is set to panic or to be ready.
 #[derive(Clone, Default)]
 struct Moody {
     panics: Arc<AtomicBool>,
@@ -517,7 +517,7 @@ impl Service<Plain> for Moody {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_its_task_ends_all_that_wait_are_told_and_the_next_call_starts_another() {
+async fn if_the_worker_ends_all_waiting_calls_fail_and_the_next_call_starts_another() {
     let layer = PriorityQueueLayer::new(8);
     let inner = Moody::default();
     let mut service = layer.layer(inner.clone());
@@ -533,7 +533,7 @@ async fn where_its_task_ends_all_that_wait_are_told_and_the_next_call_starts_ano
         assert_eq!((error.kind(), error), (ErrorKind::Unavailable, PriorityQueueError::Stopped));
     }
     assert_eq!(unpolled.await.unwrap_err(), PriorityQueueError::Stopped);
-    assert_eq!((layer.status().waiting, layer.status().reserved), (0, 0));
+    assert_eq!((layer.snapshot().waiting, layer.snapshot().reserved), (0, 0));
 
     inner.tell(&inner.panics, false);
     let next = tokio::spawn(service.ready().await.unwrap().call(Plain));
@@ -543,7 +543,7 @@ async fn where_its_task_ends_all_that_wait_are_told_and_the_next_call_starts_ano
 }
 
 #[test]
-fn a_runtime_that_is_shut_down_answers_those_who_wait_on_another() {
+fn a_runtime_that_is_shut_down_fails_calls_that_wait_on_another() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
     let layer = PriorityQueueLayer::new(8);
@@ -566,7 +566,7 @@ fn a_runtime_that_is_shut_down_answers_those_who_wait_on_another() {
 }
 
 #[tokio::test]
-async fn a_burst_from_one_task_is_not_taken_for_a_full_machine() {
+async fn a_burst_from_one_task_is_not_taken_for_a_full_service() {
     // Far more calls than a task's budget lets Tokio's semaphore say yes to, on a machine with room for all of them.
     let layer = PriorityQueueLayer::new(8);
     let (probe, _) = probe(10_000);
@@ -580,8 +580,8 @@ async fn a_burst_from_one_task_is_not_taken_for_a_full_machine() {
     for call in calls {
         call.await.unwrap();
     }
-    let status = layer.status();
-    assert_eq!((status.refused, status.displaced, status.served, status.waiting), (0, 0, 0, 0));
+    let snapshot = layer.snapshot();
+    assert_eq!((snapshot.rejected, snapshot.displaced, snapshot.served, snapshot.waiting), (0, 0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -592,9 +592,9 @@ async fn a_layer_around_several_services_is_one_bound_and_one_count() {
     let mut third = second.clone();
     let on_first = wait(&mut first, request(Priority::Normal)).await;
     let on_second = wait(&mut second, request(Priority::Normal)).await;
-    assert_eq!(layer.waiting(Priority::Normal), 2);
-    let refused = wait(&mut third, request(Priority::Normal)).await.await.unwrap_err();
-    assert!(matches!(refused, PriorityQueueError::Full { .. }));
+    assert_eq!(layer.snapshot().waiting_by_priority[Priority::Normal as usize], 2);
+    let rejected = wait(&mut third, request(Priority::Normal)).await.await.unwrap_err();
+    assert!(matches!(rejected, PriorityQueueError::Full { .. }));
     drop(on_first);
     let on_third = wait(&mut third, request(Priority::Normal)).await;
     drop(holder);
@@ -603,7 +603,7 @@ async fn a_layer_around_several_services_is_one_bound_and_one_count() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_load_from_two_threads_every_call_has_one_outcome_and_the_books_are_even() {
+async fn under_load_from_two_threads_every_call_has_one_outcome_and_the_counts_add_up() {
     let layer = PriorityQueueLayer::new(64).max_bytes(64_000);
     let (probe, watch) = probe(4);
     let service = layer.layer(probe);
@@ -644,8 +644,12 @@ async fn under_load_from_two_threads_every_call_has_one_outcome_and_the_books_ar
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(outcomes.iter().sum::<u64>(), 6400);
     assert!(outcomes[0] > 0, "{outcomes:?}");
-    let status = layer.status();
+    let snapshot = layer.snapshot();
     // Whoever left may have been told just then.
-    assert!(status.refused >= outcomes[1] && status.displaced >= outcomes[2] && status.expired >= outcomes[3]);
-    assert_eq!((status.waiting, status.waiting_bytes, status.reserved, watch.in_use()), (0, 0, 0, 0), "{outcomes:?}");
+    assert!(snapshot.rejected >= outcomes[1] && snapshot.displaced >= outcomes[2] && snapshot.expired >= outcomes[3]);
+    assert_eq!(
+        (snapshot.waiting, snapshot.waiting_bytes, snapshot.reserved, watch.in_use()),
+        (0, 0, 0, 0),
+        "{outcomes:?}"
+    );
 }

@@ -60,7 +60,7 @@ impl Future for Later {
 }
 
 fn batch() -> Calls {
-    let layer = BatchLayer::new(DEPTH).in_flight(1);
+    let layer = BatchLayer::new(DEPTH).max_in_flight(1);
     at_depth(move || layer.layer(Together))
 }
 

@@ -6,7 +6,8 @@ use tower_service::Service;
 use super::{Batched, Batches};
 use crate::backends::Local;
 use crate::backends::worker_pool::Profile;
-use crate::middleware::batch::{BatchLayer, BatchStats, Join};
+use crate::layers::BatchLayer;
+use crate::middleware::batch::{BatchPolicy, BatchSnapshot};
 use crate::service::{BackendKind, Job, KernelError, KernelResponse, MergeKey};
 
 /// Merges requests into shared runs of a backend. See the [module](super).
@@ -33,9 +34,9 @@ impl BatchedLayer {
     /// worker that ends a run finds the next one, and requests that arrive meanwhile share the runs after those.
     pub fn for_workers(workers: usize) -> Self {
         let batch = BatchLayer::new(MAX_REQUESTS)
-            .with_join(SameRun { inline: INLINE, gain: Gain::All })
+            .with_policy(SameRun { inline: INLINE, gain: Gain::All })
             .max_weight(MAX_WEIGHT)
-            .in_flight(max_in_flight(workers))
+            .max_in_flight(max_in_flight(workers))
             .capacity(CAPACITY);
         Self { batch }
     }
@@ -71,7 +72,7 @@ impl BatchedLayer {
     /// Sets the maximum of runs of one kernel that are in flight.
     #[must_use]
     pub fn in_flight(self, runs: usize) -> Self {
-        Self { batch: self.batch.in_flight(runs) }
+        Self { batch: self.batch.max_in_flight(runs) }
     }
 
     /// Sets how long a run waits for more requests while a worker is free. Default: not at all.
@@ -87,8 +88,8 @@ impl BatchedLayer {
     }
 
     /// Returns the counts of waiting requests and of runs.
-    pub fn stats(&self) -> BatchStats {
-        self.batch.stats()
+    pub fn snapshot(&self) -> BatchSnapshot {
+        self.batch.snapshot()
     }
 }
 
@@ -141,7 +142,7 @@ impl SameRun {
     }
 }
 
-impl Join<Job> for SameRun {
+impl BatchPolicy<Job> for SameRun {
     type Key = BatchedKey;
 
     fn key(&self, job: &mut Job) -> Option<BatchedKey> {

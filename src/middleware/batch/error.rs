@@ -6,13 +6,13 @@ use crate::error::{ErrorKind, layer_error};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BatchError<E> {
-    /// The deadline passed while the request waited for its batch to be sent.
+    /// The deadline passed before the batch was sent.
     Expired,
-    /// The task that ran the batch is gone: it panicked, or its runtime has been shut down, or there is none.
+    /// The task that sends or runs the batch has ended: it panicked, its runtime was shut down, or there is no runtime.
     Stopped,
-    /// The inner service has answered fewer requests than the batch had.
-    Unanswered,
-    /// The inner service failed, with the whole of a batch or before there was one: all of them have the same error.
+    /// The inner service has returned fewer responses than the batch had requests.
+    MissingResponse,
+    /// The inner service failed with the whole batch, or in `poll_ready`: all its requests have the same error.
     Shared(Arc<E>),
     /// The inner service failed with this request.
     Inner(E),
@@ -20,7 +20,6 @@ pub enum BatchError<E> {
 
 layer_error!(BatchError(Inner, Shared) {
     Self::Expired => ErrorKind::DeadlineExceeded, None, "the deadline passed before the batch was sent";
-    Self::Stopped => ErrorKind::Unavailable, None, "the task that ran the batch has ended without an answer";
-    Self::Unanswered => ErrorKind::Internal, None,
-        "the batch was answered in part, without an answer to this request";
+    Self::Stopped => ErrorKind::Unavailable, None, "the task that runs the batch has ended without a response";
+    Self::MissingResponse => ErrorKind::Internal, None, "the response to the batch has none for this request";
 });

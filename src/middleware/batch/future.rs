@@ -3,198 +3,166 @@ use std::future::Future;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tower_service::Service;
 
 use super::BatchError;
-use super::crew::Crew;
-use super::service::{Answer, Answers, Error, Shared, is_late};
+use super::queue::BatchId;
+use super::service::{BatchResponse, BatchService, Error, Response, Shared, is_late};
+use crate::middleware::clock;
 use crate::request::RequestContext;
 
-/// The answer of a [`Batch`](super::Batch).
+/// Response future of [`Batch`](super::Batch).
 #[pin_project]
 pub struct ResponseFuture<S, R, K>
 where
-    S: Service<Vec<R>>,
-    S::Response: Answers<Error = S::Error>,
+    S: BatchService<R>,
     K: Hash + Eq + Clone,
 {
     #[pin]
     state: State<S, R, K>,
 }
 
-type InFlightOf<S, R, K> = InFlight<R, Answer<S, R>, Error<S, R>, K>;
-type SeatOf<S, R, K> = Seat<R, Answer<S, R>, Error<S, R>, K>;
+type InFlightOf<S, R, K> = InFlight<R, Response<S, R>, Error<S, R>, K>;
+type ReceiverOf<S, R, K> = Receiver<R, Response<S, R>, Error<S, R>, K>;
 
-#[pin_project(project = StateProj, project_replace = StateTaken)]
+#[pin_project(project = StateProj)]
 enum State<S, R, K>
 where
-    S: Service<Vec<R>>,
-    S::Response: Answers<Error = S::Error>,
+    S: BatchService<R>,
     K: Hash + Eq + Clone,
 {
-    /// A call of its own.
+    /// Called by itself.
     Called {
         #[pin]
         inner: S::Future,
         in_flight: Option<InFlightOf<S, R, K>>,
     },
-    /// Waits for a call of its own.
-    Alone(Box<Alone<S, R>>),
-    /// In a batch.
-    Waiting(SeatOf<S, R, K>),
-    /// Whoever asks again is told again.
+    /// Waits to be called by itself. Boxed, as it is rare and larger than the rest.
+    ForReadiness(Option<Box<(S, R, OwnedSemaphorePermit)>>),
+    /// Waits for the response of a batch.
+    ForBatch(ReceiverOf<S, R, K>),
+    /// Each further poll returns the same error.
     Stopped,
-}
-
-struct Alone<S, R> {
-    service: S,
-    request: R,
-    place: OwnedSemaphorePermit,
 }
 
 impl<S, R, K> ResponseFuture<S, R, K>
 where
-    S: Service<Vec<R>>,
-    S::Response: Answers<Error = S::Error>,
+    S: BatchService<R>,
     K: Hash + Eq + Clone,
 {
     pub(super) fn called(inner: S::Future, in_flight: Option<InFlightOf<S, R, K>>) -> Self {
         Self { state: State::Called { inner, in_flight } }
     }
 
-    pub(super) fn alone(service: S, request: R, place: OwnedSemaphorePermit) -> Self {
-        Self { state: State::Alone(Box::new(Alone { service, request, place })) }
+    pub(super) fn single(service: S, request: R, permit: OwnedSemaphorePermit) -> Self {
+        Self { state: State::ForReadiness(Some(Box::new((service, request, permit)))) }
     }
 
-    pub(super) fn waiting(seat: SeatOf<S, R, K>) -> Self {
-        Self { state: State::Waiting(seat) }
+    pub(super) fn batched(receiver: ReceiverOf<S, R, K>) -> Self {
+        Self { state: State::ForBatch(receiver) }
     }
 }
 
+const COMPLETED: &str = "polled after completion";
+
 impl<S, R, K> Future for ResponseFuture<S, R, K>
 where
-    S: Service<Vec<R>>,
-    S::Response: Answers<Error = S::Error>,
+    S: BatchService<R>,
     R: RequestContext,
     K: Hash + Eq + Clone,
 {
-    type Output = Result<Answer<S, R>, BatchError<S::Error>>;
+    type Output = Result<Response<S, R>, BatchError<S::Error>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
-            match state.as_mut().project() {
+            let next = match state.as_mut().project() {
                 StateProj::Called { inner, in_flight } => {
                     let result = ready!(inner.poll(cx));
-                    // The key is free now, and not when the caller drops what is left.
+                    // The key is free when the call has ended, before this future is dropped.
                     *in_flight = None;
-                    return Poll::Ready(only_answer(result));
+                    return Poll::Ready(single_result(result));
                 }
-                StateProj::Alone(alone) => {
-                    ready!(alone.service.poll_ready(cx)).map_err(BatchError::Inner)?;
-                    let StateTaken::Alone(alone) = state.as_mut().project_replace(State::Stopped) else {
-                        unreachable!("it has just been looked at")
-                    };
-                    let Alone { mut service, request, place } = *alone;
-                    drop(place);
-                    if is_late(&request, &mut None) {
+                StateProj::ForReadiness(call) => {
+                    ready!(call.as_mut().expect(COMPLETED).0.poll_ready(cx)).map_err(BatchError::Inner)?;
+                    let (mut service, request, permit) = *call.take().expect(COMPLETED);
+                    drop(permit);
+                    if is_late(&request, clock::read()) {
                         return Poll::Ready(Err(BatchError::Expired));
                     }
-                    let inner = service.call(vec![request]);
-                    state.set(State::Called { inner, in_flight: None });
+                    State::Called { inner: service.call(vec![request]), in_flight: None }
                 }
-                StateProj::Waiting(seat) => match ready!(seat.poll_answer(cx)) {
-                    Some(answer) => return Poll::Ready(answer),
-                    None => state.set(State::Stopped),
+                StateProj::ForBatch(receiver) => match ready!(receiver.poll(cx)) {
+                    Some(result) => return Poll::Ready(result),
+                    None => State::Stopped,
                 },
                 StateProj::Stopped => return Poll::Ready(Err(BatchError::Stopped)),
-            }
+            };
+            state.set(next);
         }
     }
 }
 
-/// Of a batch of one.
-fn only_answer<A: Answers>(result: Result<A, A::Error>) -> Result<A::Answer, BatchError<A::Error>> {
-    match result {
-        Ok(answers) => match answers.into_vec().into_iter().next() {
-            Some(answer) => answer.map_err(BatchError::Inner),
-            None => Err(BatchError::Unanswered),
-        },
-        Err(error) => Err(BatchError::Inner(error)),
-    }
+/// The result of a batch of one.
+fn single_result<A: BatchResponse>(result: Result<A, A::Error>) -> Result<A::Response, BatchError<A::Error>> {
+    let response = result.map_err(BatchError::Inner)?;
+    let result = response.into_vec().into_iter().next().ok_or(BatchError::MissingResponse)?;
+    result.map_err(BatchError::Inner)
 }
 
-/// A call of a key that counts as in flight until this is dropped.
+/// A call in flight of a key, until it is dropped.
 pub(super) struct InFlight<R, T, E, K: Hash + Eq + Clone> {
-    key: K,
-    shared: Arc<Shared<R, T, E, K>>,
-}
-
-impl<R, T, E, K: Hash + Eq + Clone> InFlight<R, T, E, K> {
-    pub(super) fn new(key: K, shared: Arc<Shared<R, T, E, K>>) -> Self {
-        Self { key, shared }
-    }
+    pub(super) key: K,
+    pub(super) shared: Arc<Shared<R, T, E, K>>,
 }
 
 impl<R, T, E, K: Hash + Eq + Clone> Drop for InFlight<R, T, E, K> {
     fn drop(&mut self) {
-        self.shared.queue.done(&self.key).wake();
+        self.shared.queue.done(&self.key);
     }
 }
 
-/// A request's place in a batch. Dropped before the answer is there, it is given up.
-pub(super) struct Seat<R, T, E, K: Hash + Eq + Clone> {
-    answer: oneshot::Receiver<Result<T, BatchError<E>>>,
-    is_answered: bool,
-    crew: Aboard<R, T, E, K>,
+/// Receives the response to a request in a batch. Dropping it cancels the request.
+pub(super) struct Receiver<R, T, E, K: Hash + Eq + Clone> {
+    pub(super) result: oneshot::Receiver<Result<T, BatchError<E>>>,
+    pub(super) is_complete: bool,
+    pub(super) batch: BatchId<K>,
+    pub(super) shared: Arc<Shared<R, T, E, K>>,
 }
 
-/// The crew of a batch of these requests.
-pub(super) type Aboard<R, T, E, K> = Arc<Crew<K, Arc<Shared<R, T, E, K>>>>;
-
-impl<R, T, E, K: Hash + Eq + Clone> Seat<R, T, E, K> {
-    pub(super) fn new(answer: oneshot::Receiver<Result<T, BatchError<E>>>, crew: Aboard<R, T, E, K>) -> Self {
-        Self { answer, is_answered: false, crew }
-    }
-
-    /// `None` where nobody is left to answer.
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, BatchError<E>>>> {
-        let answer = ready!(Pin::new(&mut self.answer).poll(cx));
-        self.is_answered = true;
-        Poll::Ready(answer.ok())
+impl<R, T, E, K: Hash + Eq + Clone> Receiver<R, T, E, K> {
+    /// `None` if the task that would send a response is gone.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, BatchError<E>>>> {
+        let result = ready!(Pin::new(&mut self.result).poll(cx));
+        self.is_complete = true;
+        Poll::Ready(result.ok())
     }
 }
 
-impl<R, T, E, K: Hash + Eq + Clone> Drop for Seat<R, T, E, K> {
+impl<R, T, E, K: Hash + Eq + Clone> Drop for Receiver<R, T, E, K> {
     fn drop(&mut self) {
-        if !self.is_answered {
-            // First, so that whoever looks for members that have left sees this one.
-            self.answer.close();
-            self.crew.leave();
-            let Shared { queue, common } = &*self.crew.home;
-            let (left, call) = queue.left(&self.crew);
-            common.left.fetch_add(left as u64, Ordering::Relaxed);
-            call.wake();
+        if !self.is_complete {
+            // First, so that the queue finds the request cancelled.
+            self.result.close();
+            let cancelled = self.shared.queue.cancel(&self.batch, |request| request.sender.is_closed());
+            self.shared.counts.totals.lock().cancelled += cancelled as u64;
         }
     }
 }
 
 impl<S, R, K> fmt::Debug for ResponseFuture<S, R, K>
 where
-    S: Service<Vec<R>>,
-    S::Response: Answers<Error = S::Error>,
+    S: BatchService<R>,
     K: Hash + Eq + Clone,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Called { .. } => "called",
-            State::Alone(_) => "waiting alone",
-            State::Waiting(_) => "in a batch",
+            State::ForReadiness(_) => "waiting for readiness",
+            State::ForBatch(_) => "in a batch",
             State::Stopped => "stopped",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()

@@ -1,358 +1,286 @@
-//! What waits, as one state behind one lock: batches that form, one line of them for each key.
+//! The batches that wait, for each key the oldest first, behind one lock.
 //!
 //! ```text
-//! enter --> direct: as many calls of the key as may be in flight are not yet, and nothing of the key waits
-//!       \-> the youngest batch of the key's line, or a new one
-//! take  --> the oldest batch that is ripe, of all lines whose key may have one more in flight
-//! done  --> the key may have one more in flight
-//! left  --> who has left is taken out at once, and so is a batch that nobody is left of
+//! try_call  a request is called by itself, if nothing of its key waits and the key may have one more call in flight
+//! push      a request joins the last batch of its key, or a new one
+//! take      removes the first batch to be sent, of all keys that may have one more call in flight
+//! done      the key may have one more call in flight
+//! cancel    removes cancelled requests, and a batch that none is left of
 //! ```
-//! Nothing here waits or wakes: whoever changes something is told whom to wake, once the lock is let go. While anything
-//! waits there is exactly one dispatcher. Who finds that there is none has to start it, and it learns from
-//! [`next`](Queue::next) that it has ended, under the same lock.
+//! While batches wait there is exactly one dispatcher. A caller that is told so by `push` starts it, and it ends when
+//! [`next`](Queue::next) says so, under the same lock.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
-use std::sync::Arc;
-use std::task::Waker;
+use std::mem;
 use std::time::{Duration, Instant};
 
-use super::crew::Crew;
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use tokio::sync::Notify;
 
-/// Who waits in a batch.
-pub(super) trait Member {
-    /// Whether anybody still wants the answer.
-    fn is_here(&self) -> bool;
-}
+use crate::sync::{Mutex, MutexGuard};
 
 /// How large batches become, and when they are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) requests: usize,
     pub(super) weight: u64,
-    /// Calls of one key at one time.
+    /// Calls in flight of one key.
     pub(super) in_flight: usize,
     pub(super) delay: Duration,
 }
 
-pub(super) struct Queue<K, M, H> {
+/// The batches of requests `M` that wait, by their key `K`.
+pub(super) struct Queue<K, M> {
     limits: Limits,
-    /// Batches that wait: a hint, for who would rather not take the lock.
-    waiting: AtomicUsize,
-    state: Mutex<State<K, M, H>>,
+    state: Mutex<State<K, M>>,
+    /// Wakes the dispatcher when the first batch of a key has changed and when no batch waits.
+    pub(super) changed: Notify,
 }
 
-struct State<K, M, H> {
-    lines: HashMap<K, Line<K, M, H>>,
-    /// The first batch of each line that could be sent now, by age.
-    ripe: BTreeMap<u64, K>,
-    /// The first batch of each line that is still in its delay, by age.
-    ripening: BTreeMap<u64, (Instant, K)>,
-    /// The number of the next batch.
-    next: u64,
-    /// How many wait, in all lines.
+struct State<K, M> {
+    keys: HashMap<K, KeyQueue<M>>,
+    /// The first batch of each key that may have one more call in flight, by when it is to be sent and its number.
+    scheduled: BTreeMap<(Instant, u64), K>,
+    next_number: u64,
     waiting: usize,
-    dispatcher: Dispatcher,
-    /// Empty, for the next batches and the next line: the memory of those before.
-    spare: Vec<Vec<M>>,
-    spare_line: VecDeque<Forming<K, M, H>>,
+    has_dispatcher: bool,
 }
 
-enum Dispatcher {
-    None,
-    /// Runs, and is to be woken by this if it has looked.
-    Runs(Option<Waker>),
-}
-
-/// The batches of one key that wait, the oldest first. Only the last takes any more in.
-struct Line<K, M, H> {
+/// The calls in flight and the waiting batches of one key. Only the last batch takes further requests.
+struct KeyQueue<M> {
     in_flight: usize,
-    waiting: VecDeque<Forming<K, M, H>>,
+    groups: VecDeque<BatchGroup<M>>,
+    /// Its entry in `State::scheduled`.
+    scheduled: Option<(Instant, u64)>,
 }
 
-pub(super) struct Forming<K, M, H> {
-    pub(super) crew: Arc<Crew<K, H>>,
+/// A batch that waits.
+pub(super) struct BatchGroup<M> {
+    number: u64,
     pub(super) members: Vec<M>,
     weight: u64,
-    full: bool,
-    /// When it is to be sent though it is not full.
-    due: Option<Instant>,
+    started: Instant,
+    /// When it is to be sent: after the delay, or at once if it is full.
+    send_at: Instant,
+    is_full: bool,
 }
 
-/// Requests that a new batch has room for.
-const ROOM: usize = 16;
-
-/// How many batches' memory is kept for the next, and for how many requests each at most.
-const SPARE: usize = 4;
-const SPARE_ROOM: usize = 1024;
-
-/// What is to be done for the dispatcher, once the lock is let go.
-#[must_use]
-pub(super) enum Call {
-    Nothing,
-    Start,
-    Wake(Waker),
-}
-
-impl Call {
-    /// For changes that start nothing.
-    pub(super) fn wake(self) {
-        if let Self::Wake(waker) = self {
-            waker.wake();
-        }
+impl<M> BatchGroup<M> {
+    fn close(&mut self) {
+        self.is_full = true;
+        self.send_at = self.started;
     }
 }
 
-/// What becomes of a request.
-pub(super) enum Entered<K, H> {
-    /// It counts as in flight until [`done`](Queue::done) with this key.
-    Direct(K),
-    Waits(Arc<Crew<K, H>>, Call),
+/// Identifies the batch of a waiting request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BatchId<K> {
+    pub(super) key: K,
+    number: u64,
 }
 
-/// What the dispatcher finds.
+/// What the dispatcher has to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// A batch that can be taken.
-    Ripe,
-    /// Nothing before this.
-    OperationIndex(Instant),
-    /// All that waits is of keys that have enough in flight.
+    /// Send a batch once the inner service is ready.
+    Send,
+    /// Wait until then, or until something changes.
+    NotBefore(Instant),
+    /// Wait until something changes: all keys have enough calls in flight.
     Blocked,
-    /// Nothing waits, and there is no dispatcher any more.
+    /// Nothing waits: the dispatcher has to end.
     End,
 }
 
-impl<K: Hash + Eq + Clone, M: Member, H> Queue<K, M, H> {
+impl<K: Hash + Eq + Clone, M> Queue<K, M> {
     pub(super) fn new(limits: Limits) -> Self {
         let state = State {
-            lines: HashMap::new(),
-            ripe: BTreeMap::new(),
-            ripening: BTreeMap::new(),
-            next: 0,
+            keys: HashMap::new(),
+            scheduled: BTreeMap::new(),
+            next_number: 0,
             waiting: 0,
-            dispatcher: Dispatcher::None,
-            spare: Vec::new(),
-            spare_line: VecDeque::new(),
+            has_dispatcher: false,
         };
-        Self { limits, waiting: AtomicUsize::new(0), state: Mutex::new(state) }
+        Self { limits, state: Mutex::new(state), changed: Notify::new() }
     }
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Whether no batch waits, as of a moment ago.
+    /// Whether no batch waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) == 0
+        self.lock().waiting == 0
     }
 
-    // What could panic in here is the `Hash` or `Eq` of a key, which come before anything is changed.
-    fn lock(&self) -> MutexGuard<'_, State<K, M, H>> {
+    fn lock(&self) -> MutexGuard<'_, State<K, M>> {
         self.state.lock()
     }
 
-    /// Takes a request in, which is made a `member` of a batch only if it has to wait. It need not where `can_go` says
-    /// that the inner service would take it now.
-    pub(super) fn enter(
-        &self,
-        key: K,
-        can_go: bool,
-        weight: u64,
-        home: impl FnOnce() -> H,
-        now: impl FnOnce() -> Instant,
-        member: impl FnOnce() -> M,
-    ) -> Entered<K, H> {
-        let Limits { requests, weight: most, in_flight, delay } = self.limits;
+    /// Returns whether a request need not wait: nothing of its key waits, and the key may have one more call in flight, until
+    /// [`done`](Self::done). The inner service has to be ready for it.
+    pub(super) fn try_call(&self, key: &K) -> bool {
+        let Limits { in_flight, delay, .. } = self.limits;
         let mut state = self.lock();
-        let state = &mut *state;
-        let new = || Line { in_flight: 0, waiting: std::mem::take(&mut state.spare_line) };
-        let line = state.lines.entry(key.clone()).or_insert_with(new);
-        if can_go && delay.is_zero() && line.in_flight < in_flight && line.waiting.is_empty() {
-            line.in_flight += 1;
-            return Entered::Direct(key);
+        if !delay.is_zero() {
+            return false;
         }
-        let mut changed = false;
-        let fits = |last: &Forming<K, M, H>| !last.full && last.weight.saturating_add(weight) <= most;
-        if !line.waiting.back().is_some_and(fits) {
-            if let Some(last) = line.waiting.back_mut() {
-                changed |= !last.full;
-                last.full = true;
-            }
-            let due = if delay.is_zero() { None } else { now().checked_add(delay) };
-            let crew = Arc::new(Crew::new(key, home(), state.next));
-            // Room for some more than one, so that it does not grow at each of the first.
-            let members = state.spare.pop().unwrap_or_else(|| Vec::with_capacity(requests.min(ROOM)));
-            line.waiting.push_back(Forming { crew, members, weight: 0, full: false, due });
-            state.next += 1;
-            state.waiting += 1;
-            self.waiting.store(state.waiting, Ordering::Relaxed);
-            changed |= line.waiting.len() == 1;
+        match state.keys.get_mut(key) {
+            Some(queue) if queue.in_flight >= in_flight || !queue.groups.is_empty() => return false,
+            Some(queue) => queue.in_flight += 1,
+            None => drop(state.keys.insert(key.clone(), KeyQueue { in_flight: 1, ..KeyQueue::default() })),
         }
-        let is_first = line.waiting.len() == 1;
-        let Some(last) = line.waiting.back_mut() else { unreachable!("it has just been put there") };
-        last.members.push(member());
-        last.weight = last.weight.saturating_add(weight);
-        last.crew.join();
-        if last.members.len() >= requests || last.weight >= most {
-            last.full = true;
-            changed |= is_first;
-        }
-        let crew = Arc::clone(&last.crew);
-        let changed = changed && state.list(&crew.key, &self.limits);
-        let call = match &mut state.dispatcher {
-            Dispatcher::None => {
-                state.dispatcher = Dispatcher::Runs(None);
-                Call::Start
-            }
-            Dispatcher::Runs(waker) if changed => waker.take().map_or(Call::Nothing, Call::Wake),
-            Dispatcher::Runs(_) => Call::Nothing,
-        };
-        Entered::Waits(crew, call)
+        true
     }
 
-    /// For the dispatcher: what there is to do, and `waker` for when that changes. What is left of the batch before, which
-    /// is empty, is kept for another.
-    pub(super) fn next(&self, now: impl FnOnce() -> Instant, waker: &Waker, before: Option<Vec<M>>) -> Next {
-        let mut state = self.lock();
-        if let Some(before) = before.filter(|before| before.capacity() <= SPARE_ROOM)
-            && state.spare.len() < SPARE
-        {
-            state.spare.push(before);
+    /// Adds a request to the last batch of its key, or to a new one. Returns the batch, and whether the caller has to start the
+    /// dispatcher.
+    pub(super) fn push(&self, key: K, weight: u64, now: Instant, member: M) -> (BatchId<K>, bool) {
+        let Limits { requests, weight: max_weight, in_flight, delay } = self.limits;
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let queue = state.keys.entry(key.clone()).or_default();
+        let fits = |last: &BatchGroup<M>| !last.is_full && last.weight.saturating_add(weight) <= max_weight;
+        if !queue.groups.back().is_some_and(fits) {
+            if let Some(last) = queue.groups.back_mut() {
+                last.close();
+            }
+            let send_at = now.checked_add(delay).unwrap_or(now);
+            let number = state.next_number;
+            let group = BatchGroup { number, members: Vec::new(), weight: 0, started: now, send_at, is_full: false };
+            queue.groups.push_back(group);
+            state.next_number += 1;
+            state.waiting += 1;
         }
+        let last = queue.groups.back_mut().expect("it has just been added");
+        last.members.push(member);
+        last.weight = last.weight.saturating_add(weight);
+        if last.members.len() >= requests || last.weight >= max_weight {
+            last.close();
+        }
+        let batch = BatchId { key, number: last.number };
+        let has_changed = state.reschedule(&batch.key, in_flight);
+        let start_dispatcher = !mem::replace(&mut state.has_dispatcher, true);
+        drop(guard);
+        if has_changed {
+            self.changed.notify_one();
+        }
+        (batch, start_dispatcher)
+    }
+
+    /// Returns what the dispatcher has to do. The clock is read under the lock, so that it is not behind that of any request.
+    pub(super) fn next(&self, now: impl FnOnce() -> Instant) -> Next {
+        let mut state = self.lock();
         if state.waiting == 0 {
-            state.dispatcher = Dispatcher::None;
+            state.has_dispatcher = false;
             return Next::End;
         }
-        match &mut state.dispatcher {
-            Dispatcher::Runs(Some(known)) if known.will_wake(waker) => {}
-            dispatcher => *dispatcher = Dispatcher::Runs(Some(waker.clone())),
-        }
-        if !state.ripening.is_empty() {
-            state.ripen(now());
-        }
-        match state.ripening.first_key_value() {
-            _ if !state.ripe.is_empty() => Next::Ripe,
-            Some((_, (due, _))) => Next::OperationIndex(*due),
+        match state.scheduled.first_key_value() {
+            Some(((send_at, _), _)) if *send_at <= now() => Next::Send,
+            Some(((send_at, _), _)) => Next::NotBefore(*send_at),
             None => Next::Blocked,
         }
     }
 
-    /// For the dispatcher: the oldest batch that is ripe. It counts as in flight until [`done`](Self::done).
-    pub(super) fn take(&self) -> Option<Forming<K, M, H>> {
-        let mut state = self.lock();
-        let (_, key) = state.ripe.pop_first()?;
-        let line = state.lines.get_mut(&key)?;
-        let batch = line.waiting.pop_front()?;
-        line.in_flight += 1;
+    /// Removes the first batch that is to be sent. It counts as in flight until [`done`](Self::done) with the key.
+    pub(super) fn take(&self, now: impl FnOnce() -> Instant) -> Option<(K, BatchGroup<M>)> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let (_, key) = state.scheduled.first_key_value().filter(|((send_at, _), _)| *send_at <= now())?;
+        let key = key.clone();
+        let queue = state.keys.get_mut(&key)?;
+        let group = queue.groups.pop_front()?;
+        queue.in_flight += 1;
         state.waiting -= 1;
-        self.waiting.store(state.waiting, Ordering::Relaxed);
-        state.list(&key, &self.limits);
-        Some(batch)
+        state.reschedule(&key, self.limits.in_flight);
+        Some((key, group))
     }
 
     /// A call of the key has ended.
-    pub(super) fn done(&self, key: &K) -> Call {
+    pub(super) fn done(&self, key: &K) {
         let mut state = self.lock();
-        let Some(line) = state.lines.get_mut(key) else { return Call::Nothing };
-        line.in_flight -= 1;
-        if state.list(key, &self.limits) { state.wake() } else { Call::Nothing }
-    }
-
-    /// Takes those out that have left before their batch was sent, and tells how many they were.
-    pub(super) fn left(&self, crew: &Crew<K, H>) -> (usize, Call) {
-        let mut gone = Vec::new();
-        let mut state = self.lock();
-        let Some(line) = state.lines.get_mut(&crew.key) else { return (0, Call::Nothing) };
-        let Some(at) = line.waiting.iter().position(|batch| batch.crew.number == crew.number) else {
-            return (0, Call::Nothing);
-        };
-        let batch = &mut line.waiting[at];
-        gone.extend(batch.members.extract_if(.., |member| !member.is_here()));
-        let left = gone.len();
-        if !batch.members.is_empty() {
-            // What its members weighed is not known any more; it takes fewer in, and never too much.
-            return (left, Call::Nothing);
+        if let Some(queue) = state.keys.get_mut(key) {
+            queue.in_flight -= 1;
         }
-        let empty = line.waiting.remove(at);
-        state.ripe.remove(&crew.number);
-        state.ripening.remove(&crew.number);
-        state.waiting -= 1;
-        self.waiting.store(state.waiting, Ordering::Relaxed);
-        let changed = state.list(&crew.key, &self.limits);
-        let call = if changed || state.waiting == 0 { state.wake() } else { Call::Nothing };
+        let has_changed = state.reschedule(key, self.limits.in_flight);
         drop(state);
-        // With the lock let go: to drop a request may take its time.
-        drop((gone, empty));
-        (left, call)
+        if has_changed {
+            self.changed.notify_one();
+        }
     }
 
-    /// For a dispatcher that has died: all that waits. Whoever comes next has to start another.
-    pub(super) fn abandon(&self) -> Vec<Forming<K, M, H>> {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let waiting = state.lines.values_mut().flat_map(|line| line.waiting.drain(..)).collect();
-        state.lines.retain(|_, line| line.in_flight > 0);
-        state.ripe.clear();
-        state.ripening.clear();
+    /// Removes the cancelled requests of a batch that has not been sent. Returns their number.
+    pub(super) fn cancel(&self, batch: &BatchId<K>, is_cancelled: impl Fn(&M) -> bool) -> usize {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(queue) = state.keys.get_mut(&batch.key) else { return 0 };
+        let Some(index) = queue.groups.iter().position(|group| group.number == batch.number) else { return 0 };
+        let members = &mut queue.groups[index].members;
+        let cancelled: Vec<M> = members.extract_if(.., |member| is_cancelled(member)).collect();
+        // The weight of a batch is not reduced: it takes fewer further requests, and never too many.
+        let mut notify = false;
+        if members.is_empty() {
+            queue.groups.remove(index);
+            state.waiting -= 1;
+            notify = state.reschedule(&batch.key, self.limits.in_flight) || state.waiting == 0;
+        }
+        drop(guard);
+        if notify {
+            self.changed.notify_one();
+        }
+        // Dropped without the lock.
+        cancelled.len()
+    }
+
+    /// Removes all requests that wait, as the dispatcher has ended. The next request starts another.
+    pub(super) fn drain(&self) -> Vec<M> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let groups = state.keys.values_mut().flat_map(|queue| queue.groups.drain(..));
+        let members = groups.flat_map(|group| group.members).collect();
+        state.keys.retain(|_, queue| {
+            queue.scheduled = None;
+            queue.in_flight > 0
+        });
+        state.scheduled.clear();
         state.waiting = 0;
-        self.waiting.store(0, Ordering::Relaxed);
-        state.dispatcher = Dispatcher::None;
-        waiting
+        state.has_dispatcher = false;
+        members
     }
 
-    /// Calls in flight and batches that wait.
+    /// Returns the number of calls in flight and of batches that wait.
     pub(super) fn level(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.lines.values().map(|line| line.in_flight).sum(), state.waiting)
+        (state.keys.values().map(|queue| queue.in_flight).sum(), state.waiting)
     }
 }
 
-impl<K: Hash + Eq + Clone, M, H> State<K, M, H> {
-    /// Lists the first batch of a line where the dispatcher looks for it, if its key may have one more in flight, and
-    /// tells whether that is news. A line with nothing in it goes.
-    fn list(&mut self, key: &K, limits: &Limits) -> bool {
-        let Some(line) = self.lines.get(key) else { return false };
-        let Some(first) = line.waiting.front() else {
-            if line.in_flight == 0
-                && let Some(line) = self.lines.remove(key)
-            {
-                self.spare_line = line.waiting;
-            }
-            return false;
-        };
-        if line.in_flight >= limits.in_flight {
-            return false;
-        }
-        let number = first.crew.number;
-        if self.ripe.contains_key(&number) {
-            return false;
-        }
-        match first.due.filter(|_| !first.full) {
-            Some(due) => self.ripening.insert(number, (due, key.clone())).is_none(),
-            None => {
-                self.ripening.remove(&number);
-                self.ripe.insert(number, key.clone()).is_none()
-            }
-        }
+impl<M> Default for KeyQueue<M> {
+    fn default() -> Self {
+        Self { in_flight: 0, groups: VecDeque::new(), scheduled: None }
     }
+}
 
-    /// Batches are numbered as they begin and all wait for as long, so they ripen in order.
-    fn ripen(&mut self, now: Instant) {
-        while let Some(first) = self.ripening.first_entry()
-            && first.get().0 <= now
-        {
-            let (number, (_, key)) = first.remove_entry();
-            self.ripe.insert(number, key);
+impl<K: Hash + Eq + Clone, M> State<K, M> {
+    /// Updates the entry of a key in `scheduled` after a change, and removes a key that is idle. Returns whether the dispatcher
+    /// has to know.
+    fn reschedule(&mut self, key: &K, max_in_flight: usize) -> bool {
+        let Some(queue) = self.keys.get_mut(key) else { return false };
+        let first = queue.groups.front().filter(|_| queue.in_flight < max_in_flight);
+        let scheduled = first.map(|group| (group.send_at, group.number));
+        let before = mem::replace(&mut queue.scheduled, scheduled);
+        if queue.in_flight == 0 && queue.groups.is_empty() {
+            self.keys.remove(key);
         }
-    }
-
-    fn wake(&mut self) -> Call {
-        match &mut self.dispatcher {
-            Dispatcher::Runs(waker) => waker.take().map_or(Call::Nothing, Call::Wake),
-            Dispatcher::None => Call::Nothing,
+        if before == scheduled {
+            return false;
         }
+        if let Some(before) = before {
+            self.scheduled.remove(&before);
+        }
+        if let Some(scheduled) = scheduled {
+            self.scheduled.insert(scheduled, key.clone());
+        }
+        scheduled.is_some()
     }
 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -10,31 +11,31 @@ use tower_service::Service;
 use tracing::Span;
 
 use super::BatchError;
-use super::future::{InFlight, ResponseFuture, Seat};
-use super::join::{Join, Together};
-use super::layer::{BatchLayer, Common};
-use super::queue::{Call, Entered, Member, Queue};
-use super::run::{Keeper, dispatch};
+use super::dispatcher::{DispatcherGuard, dispatch};
+use super::future::{InFlight, Receiver, ResponseFuture};
+use super::layer::{BatchLayer, Counts};
+use super::policy::{BatchPolicy, SingleKey};
+use super::queue::Queue;
 use crate::middleware::clock;
-use crate::middleware::inner_service::forward_to_inner;
+use crate::middleware::inner_service::{clone_service, forward_to_inner};
 use crate::panics::detached;
 use crate::request::RequestContext;
 
-/// The answers to a batch: a `Vec` with one result for each request, in their order.
+/// The response to a batch: a `Vec` with one result for each request, in their order.
 ///
-/// The error of one is of the type of the inner service's own.
-pub trait Answers: sealed::Sealed {
-    /// To one request.
-    type Answer;
-    /// Of one request.
+/// The error of a single request has the type of the inner service's error.
+pub trait BatchResponse: sealed::Sealed {
+    /// The response to one request.
+    type Response;
+    /// The error of one request.
     type Error;
 
     #[doc(hidden)]
-    fn into_vec(self) -> Vec<Result<Self::Answer, Self::Error>>;
+    fn into_vec(self) -> Vec<Result<Self::Response, Self::Error>>;
 }
 
-impl<T, E> Answers for Vec<Result<T, E>> {
-    type Answer = T;
+impl<T, E> BatchResponse for Vec<Result<T, E>> {
+    type Response = T;
     type Error = E;
 
     fn into_vec(self) -> Vec<Result<T, E>> {
@@ -47,228 +48,175 @@ mod sealed {
     impl<T, E> Sealed for Vec<Result<T, E>> {}
 }
 
-pub(super) type Answer<S, R> = <<S as Service<Vec<R>>>::Response as Answers>::Answer;
+/// A service of batches: any `Service<Vec<R>>` whose response is a `Vec` with a result for each request.
+pub trait BatchService<R>: Service<Vec<R>, Response: BatchResponse<Error = <Self as Service<Vec<R>>>::Error>> {}
+
+impl<S, R> BatchService<R> for S where S: Service<Vec<R>, Response: BatchResponse<Error = S::Error>> {}
+
+pub(super) type Response<S, R> = <<S as Service<Vec<R>>>::Response as BatchResponse>::Response;
 pub(super) type Error<S, R> = <S as Service<Vec<R>>>::Error;
-pub(super) type Key<J, R> = <J as Join<R>>::Key;
-type Queued<R, T, E, K> = Queue<K, Waiting<R, T, E>, Arc<Shared<R, T, E, K>>>;
+pub(super) type Sender<T, E> = oneshot::Sender<Result<T, BatchError<E>>>;
+type SharedOf<S, R, P> = Shared<R, Response<S, R>, Error<S, R>, <P as BatchPolicy<R>>::Key>;
 
 /// A request that waits in a batch.
-pub(super) struct Waiting<R, T, E> {
+pub(super) struct PendingRequest<R, T, E> {
     pub(super) request: R,
-    pub(super) reply: oneshot::Sender<Result<T, BatchError<E>>>,
-    /// Until it is sent.
-    pub(super) place: OwnedSemaphorePermit,
-    /// Of its caller.
+    pub(super) sender: Sender<T, E>,
+    /// Held until the batch is sent.
+    pub(super) permit: OwnedSemaphorePermit,
+    /// The caller's span.
     pub(super) span: Span,
 }
 
-impl<R, T, E> Member for Waiting<R, T, E> {
-    fn is_here(&self) -> bool {
-        !self.reply.is_closed()
-    }
-}
-
-/// What the clones of a service, its futures and its tasks share.
+/// Shared by the clones of a service, their futures and the tasks.
 pub(super) struct Shared<R, T, E, K> {
-    pub(super) queue: Queued<R, T, E, K>,
-    pub(super) common: Arc<Common>,
+    pub(super) queue: Queue<K, PendingRequest<R, T, E>>,
+    pub(super) counts: Arc<Counts>,
 }
 
-/// Turns a service of batches into a service of requests. See the [module](super).
-pub struct Batch<S, R, J = Together>
+/// Merges requests into calls of a service of batches. See the [module](super).
+pub struct Batch<S, R, P = SingleKey>
 where
-    S: Service<Vec<R>>,
-    S::Response: Answers<Error = S::Error>,
-    J: Join<R>,
+    S: BatchService<R>,
+    P: BatchPolicy<R>,
 {
     inner: S,
-    join: Arc<J>,
-    #[allow(clippy::type_complexity, reason = "four types that belong together")]
-    shared: Arc<Shared<R, Answer<S, R>, Error<S, R>, Key<J, R>>>,
-    places: PollSemaphore,
-    /// A place to wait.
-    place: Option<OwnedSemaphorePermit>,
-    /// Whether `inner` is ready, which is asked only while nothing waits.
+    policy: Arc<P>,
+    shared: Arc<SharedOf<S, R, P>>,
+    acquire: PollSemaphore,
+    /// Reserved by `poll_ready`.
+    permit: Option<OwnedSemaphorePermit>,
+    /// Whether `inner` is ready, which is polled only while no batch waits.
     is_ready: bool,
 }
 
-impl<S, R, J> Batch<S, R, J>
+impl<S, R, P> Batch<S, R, P>
 where
-    S: Service<Vec<R>>,
-    S::Response: Answers<Error = S::Error>,
-    J: Join<R>,
+    S: BatchService<R>,
+    P: BatchPolicy<R>,
 {
-    /// Merges requests into calls of `inner`, as `layer` says.
-    pub fn new(inner: S, layer: &BatchLayer<R, J>) -> Self {
-        let shared = Shared { queue: Queue::new(layer.limits), common: Arc::clone(&layer.common) };
+    /// Merges requests into calls of `inner`, with the settings of `layer`.
+    pub fn new(inner: S, layer: &BatchLayer<R, P>) -> Self {
+        let shared = Shared { queue: Queue::new(layer.limits), counts: Arc::clone(&layer.counts) };
         Self {
             inner,
-            join: Arc::clone(&layer.join),
+            policy: Arc::clone(&layer.policy),
             shared: Arc::new(shared),
-            places: PollSemaphore::new(Arc::clone(&layer.common.places)),
-            place: None,
+            acquire: PollSemaphore::new(Arc::clone(&layer.counts.permits)),
+            permit: None,
             is_ready: false,
         }
     }
 
-    /// The inner service.
+    /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// Calls in flight, of requests that may share one, and batches that wait.
+    /// Returns the number of calls in flight, without those of requests that share none, and of batches that wait.
     pub fn level(&self) -> (usize, usize) {
         self.shared.queue.level()
     }
 }
 
-impl<S, R, J> Service<R> for Batch<S, R, J>
+impl<S, R, P> Service<R> for Batch<S, R, P>
 where
-    S: Service<Vec<R>> + Clone + Send + 'static,
-    S::Response: Answers<Error = S::Error> + Send + 'static,
+    S: BatchService<R> + Clone + Send + 'static,
+    S::Response: Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + Sync + 'static,
-    Answer<S, R>: Send + 'static,
+    Response<S, R>: Send + 'static,
     R: RequestContext + Send + 'static,
-    J: Join<R>,
-    J::Key: Send + Sync + 'static,
+    P: BatchPolicy<R>,
+    P::Key: Send + Sync + 'static,
 {
-    type Response = Answer<S, R>;
+    type Response = Response<S, R>;
     type Error = BatchError<S::Error>;
-    type Future = ResponseFuture<S, R, J::Key>;
+    type Future = ResponseFuture<S, R, P::Key>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if self.place.is_none() {
-            // Only whoever closes the semaphore could make this `None`, and nobody does.
-            let place = ready!(self.places.poll_acquire(cx)).ok_or(BatchError::Stopped)?;
-            self.place = Some(place);
+        if self.permit.is_none() {
+            // `None` if the semaphore is closed, which it never is.
+            let permit = ready!(self.acquire.poll_acquire(cx)).ok_or(BatchError::Stopped)?;
+            self.permit = Some(permit);
         }
-        // What waits comes first, and one of the tasks waits for the inner service on behalf of all.
+        // While batches wait, the dispatcher waits for the inner service.
         if !self.is_ready && self.shared.queue.is_empty() {
             match self.inner.poll_ready(cx) {
                 Poll::Ready(Ok(())) => self.is_ready = true,
                 Poll::Ready(Err(error)) => {
-                    self.place = None;
+                    self.permit = None;
                     return Poll::Ready(Err(BatchError::Inner(error)));
                 }
-                // It is left to wait for a place here, and not in the line before the inner service.
+                // The request will wait here, and not in the queue of the inner service.
                 Poll::Pending => self.inner = self.inner.clone(),
             }
         }
         Poll::Ready(Ok(()))
     }
 
+    /// # Panics
+    /// If `poll_ready` has not returned `Ready(Ok)`.
     fn call(&mut self, mut request: R) -> Self::Future {
-        let place = self.place.take().expect("`call` without `poll_ready` having answered `Ready(Ok)`");
-        let is_ready = std::mem::take(&mut self.is_ready);
-        let key = self.join.key(&mut request);
-        let weight = self.join.weight(&request);
+        let permit = self.permit.take().expect("`call` without `poll_ready` having returned `Ready(Ok)`");
+        let is_ready = mem::take(&mut self.is_ready);
+        let key = self.policy.key(&mut request);
+        let weight = self.policy.weight(&request);
         let Some(key) = key.filter(|_| weight <= self.shared.queue.limits().weight) else {
             return if is_ready {
                 ResponseFuture::called(self.inner.call(vec![request]), None)
             } else {
-                ResponseFuture::alone(self.inner.clone(), request, place)
+                ResponseFuture::single(self.inner.clone(), request, permit)
             };
         };
-        let mut request = Some(request);
-        let mut answer = None;
-        // Made before the lock is taken, where it is known to be needed.
-        let mut channel = (!is_ready).then(oneshot::channel);
-        let entered = self.shared.queue.enter(
-            key,
-            is_ready,
-            weight,
-            || Arc::clone(&self.shared),
-            clock::now,
-            || {
-                let (reply, receiver) = channel.take().unwrap_or_else(oneshot::channel);
-                answer = Some(receiver);
-                Waiting { request: request.take().expect("taken once"), reply, place, span: Span::current() }
-            },
-        );
-        match (entered, request, answer) {
-            (Entered::Waits(crew, call), _, Some(answer)) => {
-                if is_ready {
-                    // Given back: another batch may have it.
-                    self.inner = self.inner.clone();
-                }
-                match call {
-                    Call::Start => self.start(),
-                    call => call.wake(),
-                }
-                ResponseFuture::waiting(Seat::new(answer, crew))
+        let shared = &self.shared;
+        if is_ready && shared.queue.try_call(&key) {
+            // Created first, so that the key is free again if the call panics.
+            let in_flight = InFlight { key, shared: Arc::clone(shared) };
+            return ResponseFuture::called(self.inner.call(vec![request]), Some(in_flight));
+        }
+        if is_ready {
+            // Releases what the inner service has reserved, for a batch.
+            self.inner = self.inner.clone();
+        }
+        let (sender, result) = oneshot::channel();
+        let pending = PendingRequest { request, sender, permit, span: Span::current() };
+        let (batch, start_dispatcher) = shared.queue.push(key, weight, clock::now(), pending);
+        if start_dispatcher {
+            let dispatcher = dispatch(self.inner.clone(), DispatcherGuard::new(Arc::clone(shared)));
+            // Without a runtime, or while it shuts down, the guard is dropped and fails all that wait.
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(detached("the dispatcher of the batch layer", dispatcher));
             }
-            (Entered::Direct(key), Some(request), _) => {
-                // Made first, so that the key is free again even if the call should panic.
-                let in_flight = InFlight::new(key, Arc::clone(&self.shared));
-                ResponseFuture::called(self.inner.call(vec![request]), Some(in_flight))
-            }
-            _ => unreachable!("a request waits or it does not"),
         }
+        ResponseFuture::batched(Receiver { result, is_complete: false, batch, shared: Arc::clone(shared) })
     }
 }
 
-impl<S, R, J> Batch<S, R, J>
-where
-    S: Service<Vec<R>> + Clone + Send + 'static,
-    S::Response: Answers<Error = S::Error> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + Sync + 'static,
-    Answer<S, R>: Send + 'static,
-    R: RequestContext + Send + 'static,
-    J: Join<R>,
-    J::Key: Send + Sync + 'static,
-{
-    /// Starts the dispatcher. Where there is no runtime to start it on, or that is shutting down, it dies at once, and
-    /// whoever waits is told so.
-    fn start(&self) {
-        let dispatcher = dispatch(self.inner.clone(), Keeper::new(Arc::clone(&self.shared)));
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(detached("the dispatcher of the batch layer", dispatcher));
-        }
-    }
-}
+clone_service!(
+    Batch::<S, R, P> { inner, policy, shared, acquire, permit: None, is_ready: false }
+    where S: BatchService<R>, P: BatchPolicy<R>
+);
+forward_to_inner!(
+    Batch::<S, R, P> { inner } where S: BatchService<R>, P: BatchPolicy<R>
+);
 
-/// A clone starts without a place and without the inner service's readiness: what one handle has reserved is its alone.
-impl<S, R, J> Clone for Batch<S, R, J>
+impl<S, R, P> fmt::Debug for Batch<S, R, P>
 where
-    S: Service<Vec<R>> + Clone,
-    S::Response: Answers<Error = S::Error>,
-    J: Join<R>,
-{
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            join: Arc::clone(&self.join),
-            shared: Arc::clone(&self.shared),
-            places: self.places.clone(),
-            place: None,
-            is_ready: false,
-        }
-    }
-}
-
-forward_to_inner!(Batch::<S, R, J> { inner } where S: Service<Vec<R>, Response: Answers<Error = S::Error>>, J: Join<R>);
-
-impl<S, R, J> fmt::Debug for Batch<S, R, J>
-where
-    S: Service<Vec<R>> + fmt::Debug,
-    S::Response: Answers<Error = S::Error>,
-    J: Join<R>,
+    S: BatchService<R> + fmt::Debug,
+    P: BatchPolicy<R>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (in_flight, waiting) = self.level();
         f.debug_struct("Batch")
             .field("inner", &self.inner)
             .field("limits", self.shared.queue.limits())
-            .field("in_flight", &in_flight)
-            .field("waiting", &waiting)
-            .field("ready", &self.place.is_some())
+            .field("level", &self.level())
+            .field("is_ready", &self.permit.is_some())
             .finish_non_exhaustive()
     }
 }
 
-/// Whether a request is of no use any more.
-pub(super) fn is_late<R: RequestContext>(request: &R, now: &mut Option<Instant>) -> bool {
-    request.deadline().is_some_and(|deadline| deadline <= *now.get_or_insert_with(clock::read))
+/// Whether the deadline of a request has passed.
+pub(super) fn is_late<R: RequestContext>(request: &R, now: Instant) -> bool {
+    request.deadline().is_some_and(|deadline| deadline <= now)
 }

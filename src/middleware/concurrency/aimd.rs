@@ -3,59 +3,58 @@ use std::time::{Duration, Instant};
 
 use super::{Algorithm, Outcome, Sample};
 
-/// One call more for each round of calls that end well, a tenth fewer once they are refused or late: additive increase,
-/// multiplicative decrease.
+/// Additive increase, multiplicative decrease: raises the limit by one per round of successful calls, and cuts it to nine
+/// tenths on overload.
 ///
-/// It is TCP's congestion avoidance ([RFC 5681](https://www.rfc-editor.org/rfc/rfc5681) section 3.1), with calls for
-/// segments: a limit of *n* grows by one for *n* answers, and only while at least half of it is used, as what is not used
-/// is not tried either. Calls that were under way when the limit was cut do not cut it again
-/// ([RFC 6582](https://www.rfc-editor.org/rfc/rfc6582)): one overload counts once, however many calls it hits. The cut to
-/// nine tenths and the bound by latency are those of `AIMDLimit` in Netflix's
+/// This is TCP's congestion avoidance ([RFC 5681](https://www.rfc-editor.org/rfc/rfc5681) section 3.1), with calls for
+/// segments: a limit of *n* grows by one for *n* successes, and only while at least half of it is used. Calls that were in
+/// flight when the limit was cut do not cut it again ([RFC 6582](https://www.rfc-editor.org/rfc/rfc6582)): one overload counts
+/// once, however many calls it hits. The factor of nine tenths and the latency threshold are those of `AIMDLimit` in Netflix's
 /// [concurrency-limits](https://github.com/Netflix/concurrency-limits).
 ///
-/// It needs something further in that refuses or is late when there is too much. Where a queue without a bound swallows
-/// everything, only [`slower_than`](Self::slower_than) makes it see.
+/// It needs an inner service that rejects calls or exceeds deadlines under overload. Over one that queues without a bound, set
+/// a [`latency_threshold`](Self::latency_threshold).
 #[derive(Clone, Debug)]
 pub struct Aimd {
     limit: f64,
     range: RangeInclusive<usize>,
     backoff: f64,
-    slow: Option<Duration>,
-    cut: Option<Instant>,
+    latency_threshold: Option<Duration>,
+    last_cut: Option<Instant>,
 }
 
 impl Aimd {
-    /// Begins with `limit` calls, and keeps between 1 and 1000, or `limit` where that is more.
+    /// Starts at `limit`, and stays between 1 and 1000, or `limit` if that is more.
     pub fn new(limit: usize) -> Self {
         let limit = limit.max(1);
-        Self { limit: limit as f64, range: 1..=limit.max(1000), backoff: 0.9, slow: None, cut: None }
+        Self { limit: limit as f64, range: 1..=limit.max(1000), backoff: 0.9, latency_threshold: None, last_cut: None }
     }
 
-    /// Keeps the limit in `range`.
+    /// Keeps the limit within `range`.
     ///
     /// # Panics
-    /// Where `range` is empty or begins with 0.
+    /// If `range` is empty or starts at 0.
     #[must_use]
     #[track_caller]
     pub fn range(self, range: RangeInclusive<usize>) -> Self {
         Self { limit: within(self.limit, &range), range, ..self }
     }
 
-    /// Cuts the limit to so much of it, 0.9 if nothing is said.
+    /// Sets the factor by which overload cuts the limit. The default is 0.9.
     ///
     /// # Panics
     /// Unless it is above 0 and below 1.
     #[must_use]
     #[track_caller]
     pub fn backoff(self, backoff: f64) -> Self {
-        assert!(backoff > 0.0 && backoff < 1.0, "a backoff is above 0 and below 1");
+        assert!(backoff > 0.0 && backoff < 1.0, "the backoff must be above 0 and below 1");
         Self { backoff, ..self }
     }
 
-    /// Takes calls that took longer than `slow` for signs of overload.
+    /// Takes calls with a higher latency as a sign of overload.
     #[must_use]
-    pub fn slower_than(self, slow: Duration) -> Self {
-        Self { slow: Some(slow), ..self }
+    pub fn latency_threshold(self, threshold: Duration) -> Self {
+        Self { latency_threshold: Some(threshold), ..self }
     }
 }
 
@@ -65,11 +64,11 @@ impl Algorithm for Aimd {
     }
 
     fn observe(&mut self, call: &Sample) {
-        let late = self.slow.is_some_and(|slow| call.took() > slow);
-        if late || call.outcome == Outcome::Overloaded {
-            if self.cut.is_none_or(|cut| call.began >= cut) {
+        let is_slow = self.latency_threshold.is_some_and(|threshold| call.latency() > threshold);
+        if is_slow || call.outcome == Outcome::Overloaded {
+            if self.last_cut.is_none_or(|cut| call.started >= cut) {
                 self.limit = within(self.limit * self.backoff, &self.range);
-                self.cut = Some(call.ended);
+                self.last_cut = Some(call.finished);
             }
         } else if call.in_flight as f64 * 2.0 >= self.limit {
             self.limit = within(self.limit + 1.0 / self.limit, &self.range);
@@ -77,9 +76,9 @@ impl Algorithm for Aimd {
     }
 }
 
-/// `limit`, or the end of the range that is nearer.
+/// Clamps `limit` to `range`.
 #[track_caller]
 pub(super) fn within(limit: f64, range: &RangeInclusive<usize>) -> f64 {
-    assert!(*range.start() > 0 && !range.is_empty(), "a limit's range holds something, and not 0");
+    assert!(*range.start() > 0 && !range.is_empty(), "the range of a limit must not be empty or start at 0");
     limit.clamp(*range.start() as f64, *range.end() as f64)
 }

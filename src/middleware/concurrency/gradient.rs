@@ -4,18 +4,17 @@ use std::time::{Duration, Instant};
 use super::aimd::within;
 use super::{Algorithm, Outcome, Sample};
 
-/// Fewer calls when they take longer than they used to, a few more while they do not.
+/// Lowers the limit when latency rises above its long-term mean, and raises it slowly otherwise.
 ///
-/// It is `Gradient2Limit` of Netflix's [concurrency-limits](https://github.com/Netflix/concurrency-limits): the mean of a
-/// window of calls is held against the mean of many windows before it, and the limit is multiplied with how much shorter
-/// the long mean is, once the short one passes it by more than the tolerance. Some calls are added each time, for which
-/// there is no place to run: the queue whose growth is what shows in the latency. What is different here:
-/// * a window in which a call was refused or late cuts the limit by a tenth, whatever the latency;
-/// * windows are of 100 ms and at least 10 calls where the library's are of a second, as calls are shorter.
+/// This is `Gradient2Limit` of Netflix's [concurrency-limits](https://github.com/Netflix/concurrency-limits): the mean latency
+/// of a window of calls is compared with the mean over many windows. The limit is multiplied by the ratio of the long mean to
+/// the short one once the short one exceeds it by more than the tolerance. A few calls beyond the estimated capacity are
+/// always added: the queue whose growth shows in the latency. Differences:
+/// * a window with an overloaded call cuts the limit by a tenth, whatever the latency;
+/// * windows last 100 ms and at least 10 calls, where the library's last a second, as calls are shorter.
 ///
-/// It needs nothing further in that refuses, but it takes what it sees most of the time for normal: latency that is
-/// raised for good, as by a load that never lets up, becomes the new measure in a minute. [`Aimd`](super::Aimd) with a bound
-/// on latency has no such drift.
+/// The inner service need not reject anything. But a latency that stays high, as under a load that never ends, becomes the new
+/// long-term mean within a minute. [`Aimd`](super::Aimd) with a latency threshold has no such drift.
 #[derive(Clone, Debug)]
 pub struct Gradient {
     limit: f64,
@@ -23,25 +22,25 @@ pub struct Gradient {
     tolerance: f64,
     queue: f64,
     smoothing: f64,
-    least: Duration,
+    min_window: Duration,
     long: Mean,
     window: Option<Window>,
 }
 
-/// Calls of a window, if it is to say something.
-const ENOUGH: u32 = 10;
-/// How many windows the long mean looks back on.
-const LONG: f64 = 600.0;
-/// So many windows count alike before older ones begin to fade.
-const WARM: f64 = 10.0;
+/// Least number of calls in a window.
+const MIN_CALLS: u32 = 10;
+/// Windows in the long mean.
+const LONG_WINDOWS: f64 = 600.0;
+/// Windows that count alike before the long mean becomes exponential.
+const WARMUP_WINDOWS: f64 = 10.0;
 
 #[derive(Clone, Debug)]
 struct Window {
-    began: Instant,
+    started: Instant,
     calls: u32,
-    /// Seconds, of all its calls.
-    took: f64,
-    most_in_flight: usize,
+    /// Sum over its calls, in seconds.
+    latency: f64,
+    max_in_flight: usize,
     overloaded: bool,
 }
 
@@ -53,15 +52,15 @@ struct Mean {
 
 impl Mean {
     fn add(&mut self, seconds: f64) -> f64 {
-        self.windows = (self.windows + 1.0).min(LONG);
-        let weight = if self.windows <= WARM { 1.0 / self.windows } else { 2.0 / (LONG + 1.0) };
+        self.windows = (self.windows + 1.0).min(LONG_WINDOWS);
+        let weight = if self.windows <= WARMUP_WINDOWS { 1.0 / self.windows } else { 2.0 / (LONG_WINDOWS + 1.0) };
         self.seconds += (seconds - self.seconds) * weight;
         self.seconds
     }
 }
 
 impl Gradient {
-    /// Begins with `limit` calls, and keeps between 1 and 1000, or `limit` where that is more.
+    /// Starts at `limit`, and stays between 1 and 1000, or `limit` if that is more.
     pub fn new(limit: usize) -> Self {
         let limit = limit.max(1);
         Self {
@@ -70,47 +69,47 @@ impl Gradient {
             tolerance: 1.5,
             queue: 4.0,
             smoothing: 0.2,
-            least: Duration::from_millis(100),
+            min_window: Duration::from_millis(100),
             long: Mean::default(),
             window: None,
         }
     }
 
-    /// Keeps the limit in `range`.
+    /// Keeps the limit within `range`.
     ///
     /// # Panics
-    /// Where `range` is empty or begins with 0.
+    /// If `range` is empty or starts at 0.
     #[must_use]
     #[track_caller]
     pub fn range(self, range: RangeInclusive<usize>) -> Self {
         Self { limit: within(self.limit, &range), range, ..self }
     }
 
-    /// Lets calls take so many times as long as usual before the limit falls, 1.5 if nothing is said.
+    /// Sets the ratio of short-term to long-term latency above which the limit falls. The default is 1.5.
     ///
     /// # Panics
-    /// Where it is below 1.
+    /// If it is below 1.
     #[must_use]
     #[track_caller]
     pub fn tolerance(self, tolerance: f64) -> Self {
-        assert!(tolerance >= 1.0, "calls take as long as usual, so a tolerance is at least 1");
+        assert!(tolerance >= 1.0, "the tolerance must be at least 1");
         Self { tolerance, ..self }
     }
 
-    /// Lets so many calls wait further in, 4 if nothing is said: a fifth of them is what a window adds to the limit.
+    /// Sets how many calls beyond the estimated capacity are allowed: a fifth of them is added per window. The default is 4.
     #[must_use]
     pub fn queue(self, calls: usize) -> Self {
         Self { queue: calls as f64, ..self }
     }
 
-    /// Looks at the latency each `window`, 100 ms if nothing is said.
+    /// Sets the least duration of a window. The default is 100 ms.
     #[must_use]
     pub fn window(self, window: Duration) -> Self {
-        Self { least: window, ..self }
+        Self { min_window: window, ..self }
     }
 
     fn close(&mut self, window: &Window) {
-        let short = window.took / f64::from(window.calls);
+        let short = window.latency / f64::from(window.calls);
         let long = self.long.add(short);
         // After a long overload the long mean is far too high; it comes down faster than it went up.
         if long > 2.0 * short {
@@ -120,8 +119,8 @@ impl Gradient {
             self.limit = within(self.limit * 0.9, &self.range);
             return;
         }
-        // What is not used is not tried.
-        if (window.most_in_flight as f64) < self.limit / 2.0 {
+        // A limit that is not used is not raised.
+        if (window.max_in_flight as f64) < self.limit / 2.0 {
             return;
         }
         let gradient = if short > 0.0 { (self.tolerance * long / short).clamp(0.5, 1.0) } else { 1.0 };
@@ -137,18 +136,18 @@ impl Algorithm for Gradient {
 
     fn observe(&mut self, call: &Sample) {
         let window = self.window.get_or_insert(Window {
-            began: call.ended,
+            started: call.finished,
             calls: 0,
-            took: 0.0,
-            most_in_flight: 0,
+            latency: 0.0,
+            max_in_flight: 0,
             overloaded: false,
         });
         window.calls += 1;
-        window.took += call.took().as_secs_f64();
-        window.most_in_flight = window.most_in_flight.max(call.in_flight);
+        window.latency += call.latency().as_secs_f64();
+        window.max_in_flight = window.max_in_flight.max(call.in_flight);
         window.overloaded |= call.outcome == Outcome::Overloaded;
-        if window.calls >= ENOUGH
-            && call.ended.saturating_duration_since(window.began) >= self.least
+        if window.calls >= MIN_CALLS
+            && call.finished.saturating_duration_since(window.started) >= self.min_window
             && let Some(window) = self.window.take()
         {
             self.close(&window);

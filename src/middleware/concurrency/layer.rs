@@ -1,58 +1,55 @@
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::ConcurrencyLimit;
 use super::fair::FairLayer;
-use super::gate::Gate;
-use super::limit::{Adaptive, Algorithm, Fixed};
-use super::shared::{Places, Shared};
+use super::limit::{Adaptive, Algorithm, Fixed, Limit};
+use super::permits::Permits;
+use super::{ConcurrencyLimit, ConcurrencySnapshot};
 
-/// Lets so many calls run at a time. See the [module](super).
+/// Limits how many calls run at a time. See the [module](super).
 ///
-/// Clones, and all the services that they make, share the places.
+/// Clones of the layer, and all services that they make, share the permits.
+#[derive(Debug)]
 pub struct ConcurrencyLayer<L = Fixed> {
-    shared: Arc<Shared<L>>,
+    permits: Arc<Permits<L>>,
 }
 
 impl ConcurrencyLayer {
-    /// Lets `limit` calls run at a time. 0 lets nothing through until it is [raised](Self::set_limit).
+    /// Lets up to `limit` calls run at a time. 0 lets none run until the limit is [raised](Self::set_limit).
     pub fn new(limit: usize) -> Self {
-        Self { shared: Arc::new(Shared { places: Gate::new(limit), limit: Fixed }) }
+        Self { permits: Permits::new(limit, usize::MAX, Fixed) }
     }
 
-    /// From now on `limit` calls may run at a time. Where more do, none is begun until enough have ended; where there
-    /// is room now, those who wait are let in.
+    /// Changes the limit. If more calls run than it allows, none starts until enough of them have ended; if it allows more, those
+    /// who wait start at once.
     pub fn set_limit(&self, limit: usize) {
-        self.shared.places.resize(limit);
-        self.shared.places.let_in();
+        self.permits.resize(limit);
+        self.permits.grant();
     }
 
-    /// Shares the places out among tenants: while others wait, none holds more than its share. Calls that find no place
-    /// wait in `call`, each for up to `max_wait` or until its deadline, and up to `max_waiting` of them. See
-    /// [`fair`](super::fair).
+    /// Shares the permits fairly among tenants. Calls without a permit wait in `call`, each for up to `max_wait` or until its
+    /// deadline, and up to `max_waiting` of them. See [`fair`](super::fair).
     #[must_use]
     pub fn per_tenant(&self, max_wait: Duration, max_waiting: usize) -> FairLayer {
-        FairLayer::new(self.limit(), Fixed, max_wait, max_waiting)
+        FairLayer::new(self.snapshot().limit, Fixed, max_wait, max_waiting)
     }
 }
 
 impl<A: Algorithm> ConcurrencyLayer<Adaptive<A>> {
-    /// Lets as many calls run at a time as `algorithm` says.
+    /// Lets as many calls run at a time as `algorithm` allows.
     pub fn adaptive(algorithm: A) -> Self {
-        let places = Gate::new(algorithm.limit());
-        Self { shared: Arc::new(Shared { places, limit: Adaptive::new(algorithm) }) }
+        Self { permits: Permits::new(algorithm.limit(), usize::MAX, Adaptive::new(algorithm)) }
     }
 
-    /// Looks at the algorithm. Calls that end meanwhile wait for it, so look quickly.
-    pub fn with_algorithm<T>(&self, look: impl FnOnce(&A) -> T) -> T {
-        self.shared.limit.with(look)
+    /// Reads the algorithm. Calls that end meanwhile block, so be quick.
+    pub fn with_algorithm<T>(&self, read: impl FnOnce(&A) -> T) -> T {
+        read(&self.permits.limit.algorithm.lock())
     }
 
-    /// Shares the places out among tenants, as [`per_tenant`](ConcurrencyLayer::per_tenant) of a fixed limit does. The
-    /// algorithm goes on from what this layer's has learnt so far, on its own.
+    /// Shares the permits fairly among tenants, as [`per_tenant`](ConcurrencyLayer::per_tenant) of a fixed limit does. The new
+    /// layer starts from what this one has learned, and learns on its own.
     #[must_use]
     pub fn per_tenant(&self, max_wait: Duration, max_waiting: usize) -> FairLayer<Adaptive<A>>
     where
@@ -63,44 +60,24 @@ impl<A: Algorithm> ConcurrencyLayer<Adaptive<A>> {
     }
 }
 
-impl<L> ConcurrencyLayer<L> {
-    /// How many calls may run at a time, as of now.
-    pub fn limit(&self) -> usize {
-        self.shared.places.limit()
-    }
-
-    /// How many places are taken: calls that run, and services that are ready and have not been called.
-    pub fn in_flight(&self) -> usize {
-        self.shared.places.inside()
-    }
-
-    /// How many services wait for a place in `poll_ready`.
-    pub fn waiting(&self) -> usize {
-        self.shared.places.waiting()
+impl<L: Limit> ConcurrencyLayer<L> {
+    /// Returns the current limit, and the calls that run and wait.
+    pub fn snapshot(&self) -> ConcurrencySnapshot {
+        self.permits.snapshot()
     }
 }
 
-impl<S, L> Layer<S> for ConcurrencyLayer<L> {
+impl<S, L: Limit> Layer<S> for ConcurrencyLayer<L> {
     type Service = ConcurrencyLimit<S, L>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ConcurrencyLimit::new(inner, Arc::clone(&self.shared))
+        ConcurrencyLimit::new(inner, Arc::clone(&self.permits))
     }
 }
 
-// By hand: a clone needs no `L: Clone`, the places are shared.
+// Not derived, which would need `L: Clone`.
 impl<L> Clone for ConcurrencyLayer<L> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl<L> fmt::Debug for ConcurrencyLayer<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConcurrencyLayer")
-            .field("limit", &self.limit())
-            .field("in_flight", &self.in_flight())
-            .field("waiting", &self.waiting())
-            .finish()
+        Self { permits: Arc::clone(&self.permits) }
     }
 }

@@ -1,24 +1,26 @@
-//! What decides how many may be inside: a number, or an algorithm that learns it.
+//! What sets the limit: a constant, or an algorithm that learns it from calls.
 
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::permits::Permits;
 use crate::error::{AnyError, ErrorKind};
 use crate::middleware::clock;
 use crate::request::{RequestContext, ResponseContext};
+use crate::sync::Mutex;
 
-/// An algorithm that learns from how calls end how many there should be at a time.
+/// An algorithm that derives the concurrency limit from how calls end.
 ///
-/// [`Aimd`](super::Aimd) and [`Gradient`](super::Gradient) are two; one of your own is two methods:
+/// [`Aimd`](super::Aimd) and [`Gradient`](super::Gradient) implement it; an implementation has two methods:
 ///
 /// ```
 /// use tower_kernels::middleware::concurrency::{Algorithm, ConcurrencyLayer, Outcome, Sample};
 ///
-/// /// Halves at the first sign of overload, and stays there.
+/// /// Halves the limit at each sign of overload, and never raises it.
 /// #[derive(Clone, Debug)]
-/// struct OnceBurnt(usize);
+/// struct HalveOnOverload(usize);
 ///
-/// impl Algorithm for OnceBurnt {
+/// impl Algorithm for HalveOnOverload {
 ///     fn limit(&self) -> usize {
 ///         self.0
 ///     }
@@ -29,14 +31,14 @@ use crate::request::{RequestContext, ResponseContext};
 ///     }
 /// }
 ///
-/// let layer = ConcurrencyLayer::adaptive(OnceBurnt(64));
-/// assert_eq!(layer.limit(), 64);
+/// let layer = ConcurrencyLayer::adaptive(HalveOnOverload(64));
+/// assert_eq!(layer.snapshot().limit, 64);
 /// ```
 pub trait Algorithm: Send {
-    /// How many calls there may be at a time. With none nothing ends, so nothing is learnt any more.
+    /// Returns how many calls may run at a time. With 0 no call ends, so nothing more is learned.
     fn limit(&self) -> usize;
 
-    /// A call has ended. Those that ended in a way that says nothing of the load are not told.
+    /// Learns from a call that has ended. Calls whose end says nothing about the load are left out.
     fn observe(&mut self, call: &Sample);
 }
 
@@ -45,47 +47,47 @@ pub trait Algorithm: Send {
 #[non_exhaustive]
 pub struct Sample {
     /// When the inner service was called.
-    pub began: Instant,
-    /// When the answer was there.
-    pub ended: Instant,
-    /// How many places were taken when it began, its own included.
+    pub started: Instant,
+    /// When the call ended.
+    pub finished: Instant,
+    /// Permits in use when it started, its own included.
     pub in_flight: usize,
     /// How it ended.
     pub outcome: Outcome,
 }
 
 impl Sample {
-    /// A call, for tests of an algorithm.
-    pub fn new(began: Instant, ended: Instant, in_flight: usize, outcome: Outcome) -> Self {
-        Self { began, ended, in_flight, outcome }
+    /// Creates a sample, for tests of an algorithm.
+    pub fn new(started: Instant, finished: Instant, in_flight: usize, outcome: Outcome) -> Self {
+        Self { started, finished, in_flight, outcome }
     }
 
-    /// How long the call took.
-    pub fn took(&self) -> Duration {
-        self.ended.saturating_duration_since(self.began)
+    /// Returns how long the call took.
+    pub fn latency(&self) -> Duration {
+        self.finished.saturating_duration_since(self.started)
     }
 }
 
-/// How a call ended, as far as it speaks of the load.
+/// What the end of a call says about the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// With an answer.
-    Done,
-    /// [`Overloaded`](ErrorKind::Overloaded) or [`DeadlineExceeded`](ErrorKind::DeadlineExceeded), in the error or in
-    /// the response; or it was dropped after its deadline, which is how a timeout further out ends it.
+    /// The call succeeded.
+    Success,
+    /// The call failed as [`Overloaded`](ErrorKind::Overloaded) or [`DeadlineExceeded`](ErrorKind::DeadlineExceeded), by an
+    /// error or a response, or was dropped after its deadline, as a timeout around this layer does.
     Overloaded,
 }
 
-/// A number of calls.
+/// A constant limit.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Fixed;
 
-/// As many calls as an [`Algorithm`] says.
+/// A limit set by an [`Algorithm`].
 #[derive(Debug)]
 pub struct Adaptive<A> {
-    algorithm: Mutex<A>,
+    pub(super) algorithm: Mutex<A>,
 }
 
 impl<A: Algorithm> Adaptive<A> {
@@ -93,108 +95,96 @@ impl<A: Algorithm> Adaptive<A> {
         Self { algorithm: Mutex::new(algorithm) }
     }
 
-    pub(super) fn with<T>(&self, look: impl FnOnce(&A) -> T) -> T {
-        look(&self.algorithm.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn observe(&self, call: &Sample, resize: impl FnOnce(usize)) {
-        // Locked until the new limit is set, so that of two the later one stays.
-        let mut algorithm = self.algorithm.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = algorithm.limit();
-        algorithm.observe(call);
-        let limit = algorithm.limit();
-        if limit != before {
-            resize(limit);
+    fn observe(&self, mark: Mark, finished: Instant, outcome: Outcome, permits: &Permits<Self>) {
+        let Mark { started, in_flight, .. } = mark;
+        {
+            // Locked until the new limit is set, so that the later of two limits stays.
+            let mut algorithm = self.algorithm.lock();
+            let before = algorithm.limit();
+            algorithm.observe(&Sample { started, finished, in_flight, outcome });
+            let limit = algorithm.limit();
+            if limit == before {
+                return;
+            }
+            permits.resize(limit);
         }
+        permits.grant();
     }
 }
 
-/// What a layer is told of its calls: [`Fixed`] and [`Adaptive`] are all there are.
-pub trait Limit {
+/// How a limit learns from calls. Implemented by [`Fixed`] and [`Adaptive`] alone.
+pub trait Limit: Sized {
     /// What is kept of a call until it ends.
-    type Mark;
-    /// Whether the limit ever changes by what is observed.
-    const CHANGES: bool;
+    type Mark: fmt::Debug;
 
-    /// The call was dropped.
-    fn cancelled(&self, mark: Self::Mark, resize: impl FnOnce(usize));
+    /// Learns from a call that was dropped.
+    fn cancelled(&self, mark: Self::Mark, permits: &Permits<Self>);
 }
 
-/// [`Limit`] of calls with an `R`.
-pub trait Begin<R>: Limit {
-    /// The call begins.
-    fn begin(&self, request: &R, in_flight: impl FnOnce() -> usize) -> Self::Mark;
+/// [`Limit`] of calls with a request `R`.
+pub trait StartCall<R>: Limit {
+    /// A call starts.
+    fn start(&self, request: &R, permits: &Permits<Self>) -> Self::Mark;
 }
 
 /// [`Limit`] of calls that end with `T` or `E`.
-pub trait End<T, E>: Limit {
-    /// The call has ended.
-    fn end(&self, mark: Self::Mark, result: &Result<T, E>, resize: impl FnOnce(usize));
+pub trait FinishCall<T, E>: Limit {
+    /// Learns from a call that has ended.
+    fn finish(&self, mark: Self::Mark, result: &Result<T, E>, permits: &Permits<Self>);
 }
 
 impl Limit for Fixed {
     type Mark = ();
-    const CHANGES: bool = false;
 
-    #[inline]
-    fn cancelled(&self, (): (), _resize: impl FnOnce(usize)) {}
+    fn cancelled(&self, (): (), _permits: &Permits<Self>) {}
 }
 
-impl<R> Begin<R> for Fixed {
-    #[inline]
-    fn begin(&self, _request: &R, _in_flight: impl FnOnce() -> usize) {}
+impl<R> StartCall<R> for Fixed {
+    fn start(&self, _request: &R, _permits: &Permits<Self>) {}
 }
 
-impl<T, E> End<T, E> for Fixed {
-    #[inline]
-    fn end(&self, (): (), _result: &Result<T, E>, _resize: impl FnOnce(usize)) {}
+impl<T, E> FinishCall<T, E> for Fixed {
+    fn finish(&self, (): (), _result: &Result<T, E>, _permits: &Permits<Self>) {}
 }
 
-/// The beginning of a call.
+/// The start of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
-    began: Instant,
+    started: Instant,
     deadline: Option<Instant>,
     in_flight: usize,
 }
 
-impl Mark {
-    fn sample(self, ended: Instant, outcome: Outcome) -> Sample {
-        Sample { began: self.began, ended, in_flight: self.in_flight, outcome }
-    }
-}
-
 impl<A: Algorithm> Limit for Adaptive<A> {
     type Mark = Mark;
-    const CHANGES: bool = true;
 
-    fn cancelled(&self, mark: Mark, resize: impl FnOnce(usize)) {
+    fn cancelled(&self, mark: Mark, permits: &Permits<Self>) {
         let now = clock::read();
         if mark.deadline.is_some_and(|deadline| deadline <= now) {
-            self.observe(&mark.sample(now, Outcome::Overloaded), resize);
+            self.observe(mark, now, Outcome::Overloaded, permits);
         }
     }
 }
 
-impl<A: Algorithm, R: RequestContext> Begin<R> for Adaptive<A> {
-    #[inline]
-    fn begin(&self, request: &R, in_flight: impl FnOnce() -> usize) -> Mark {
-        Mark { began: clock::now(), deadline: request.deadline(), in_flight: in_flight() }
+impl<A: Algorithm, R: RequestContext> StartCall<R> for Adaptive<A> {
+    fn start(&self, request: &R, permits: &Permits<Self>) -> Mark {
+        let in_flight = permits.snapshot().in_flight;
+        Mark { started: clock::now(), deadline: request.deadline(), in_flight }
     }
 }
 
-impl<A: Algorithm, T: ResponseContext, E: AnyError> End<T, E> for Adaptive<A> {
-    fn end(&self, mark: Mark, result: &Result<T, E>, resize: impl FnOnce(usize)) {
+impl<A: Algorithm, T: ResponseContext, E: AnyError> FinishCall<T, E> for Adaptive<A> {
+    fn finish(&self, mark: Mark, result: &Result<T, E>, permits: &Permits<Self>) {
         let failure = match result {
             Ok(response) => response.failure(),
             Err(error) => Some(error.classify().kind),
         };
         let outcome = match failure {
-            None => Outcome::Done,
+            None => Outcome::Success,
             Some(ErrorKind::Overloaded | ErrorKind::DeadlineExceeded) => Outcome::Overloaded,
-            // A wrong request is refused quickly, whatever the load, and a device that is gone is not a full one.
+            // An invalid request is rejected quickly whatever the load, and a device that is lost is not a full one.
             Some(_) => return,
         };
-        self.observe(&mark.sample(clock::read(), outcome), resize);
+        self.observe(mark, clock::read(), outcome, permits);
     }
 }

@@ -9,28 +9,27 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::LoadShedError;
-use super::policy::{Admit, Answered, Policy, Refusal, WhenNotReady};
+use super::policy::{Admit, Complete, Policy, Rejection, WhenNotReady};
 use crate::middleware::lazy_timer::LazyTimer;
 
-/// The answer of a [`LoadShed`](super::LoadShed).
+/// Response future of [`LoadShed`](super::LoadShed).
 ///
 /// # Panics
-/// Where the call was let in before the inner service was ready, polling needs a Tokio runtime with time enabled.
+/// If the call was admitted before the inner service was ready, polling needs a Tokio runtime with time enabled.
 #[pin_project]
 pub struct ResponseFuture<S: Service<R>, R, P: Policy = WhenNotReady> {
-    // Dropped in this order: the work counts until it has stopped.
+    // Dropped in this order: the call counts until its work has stopped.
     #[pin]
     state: State<S, R, P>,
-    /// Of a call that was let in, until it has ended. Beside the state and not in it, so that the inner future is made in its
-    /// place.
-    admitted: Option<P::Admitted>,
+    /// `None` once the call has ended.
+    admission: Option<P::Admission>,
 }
 
-/// `ForReadiness`, then `Called`; most calls begin as `Called`.
+/// `ForReadiness`, then `Called`; a call that finds the inner service ready begins as `Called`.
 #[pin_project(project = StateProj)]
 enum State<S: Service<R>, R, P: Policy> {
     ForReadiness {
-        waiting: Option<Waiting<S, R, P>>,
+        call: Option<(S, R, Arc<P>)>,
         #[pin]
         timer: LazyTimer,
     },
@@ -38,122 +37,76 @@ enum State<S: Service<R>, R, P: Policy> {
         #[pin]
         future: S::Future,
     },
-    Refused {
-        refusal: Refusal,
+    Rejected {
+        rejection: Rejection,
     },
 }
 
-struct Waiting<S, R, P> {
-    service: S,
-    request: R,
-    policy: Arc<P>,
-}
-
 impl<S: Service<R>, R, P: Policy> ResponseFuture<S, R, P> {
-    #[inline]
-    pub(super) fn called(future: S::Future, admitted: Option<P::Admitted>) -> Self {
-        Self { state: State::Called { future }, admitted }
+    pub(super) fn called(future: S::Future, admission: Option<P::Admission>) -> Self {
+        Self { state: State::Called { future }, admission }
     }
 
-    pub(super) fn refused(refusal: Refusal) -> Self {
-        Self { state: State::Refused { refusal }, admitted: None }
+    pub(super) fn rejected(rejection: Rejection) -> Self {
+        Self { state: State::Rejected { rejection }, admission: None }
     }
 
     pub(super) fn waiting(
         service: S,
         request: R,
-        admitted: P::Admitted,
+        admission: P::Admission,
         policy: Arc<P>,
         until: Option<Instant>,
     ) -> Self {
-        let waiting = Some(Waiting { service, request, policy });
-        Self { state: State::ForReadiness { waiting, timer: LazyTimer::new(until) }, admitted: Some(admitted) }
+        let call = Some((service, request, policy));
+        Self { state: State::ForReadiness { call, timer: LazyTimer::new(until) }, admission: Some(admission) }
     }
 }
 
-const DONE: &str = "polled after it had completed";
-
-fn error<E>(refusal: Refusal) -> LoadShedError<E> {
-    match refusal {
-        Refusal::NotReady => LoadShedError::NotReady,
-        Refusal::Late { predicted_wait, retry_after } => LoadShedError::Late { predicted_wait, retry_after },
-    }
-}
+const COMPLETED: &str = "polled after completion";
 
 impl<S, R, P> Future for ResponseFuture<S, R, P>
 where
     S: Service<R>,
-    P: Admit<R> + Answered<S::Response>,
+    P: Admit<R> + Complete<S::Response>,
 {
     type Output = Result<S::Response, LoadShedError<S::Error>>;
 
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.as_mut().project();
-        if let StateProj::Called { future } = this.state.project() {
-            return poll_called::<_, P, _, _>(future, this.admitted, cx);
-        }
-        self.poll_admitted(cx)
-    }
-}
-
-#[inline(always)]
-fn poll_called<F, P, T, E>(
-    future: Pin<&mut F>,
-    admitted: &mut Option<P::Admitted>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<T, LoadShedError<E>>>
-where
-    F: Future<Output = Result<T, E>>,
-    P: Answered<T>,
-{
-    // Both are looked at where they are: to take them out would be to move them.
-    let polled = future.poll(cx);
-    if let Poll::Ready(result) = &polled {
-        if let Some(admitted) = admitted.as_mut()
-            && let Ok(response) = result
-        {
-            P::answered(admitted, response);
-        }
-        *admitted = None;
-    }
-    polled.map_err(LoadShedError::Inner)
-}
-
-impl<S, R, P> ResponseFuture<S, R, P>
-where
-    S: Service<R>,
-    P: Admit<R> + Answered<S::Response>,
-{
-    // Apart, so that a call that found the service ready is not made to keep room for it.
-    #[inline(never)]
-    fn poll_admitted(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProj::Called { future } => return poll_called::<_, P, _, _>(future, this.admitted, cx),
-                StateProj::ForReadiness { waiting, timer } => {
-                    match waiting.as_mut().expect(DONE).service.poll_ready(cx) {
+                StateProj::ForReadiness { call, timer } => {
+                    let polled = call.as_mut().expect(COMPLETED).0.poll_ready(cx);
+                    if polled.is_pending() {
+                        ready!(timer.poll_elapsed(cx));
+                    }
+                    let (mut service, request, policy) = call.take().expect(COMPLETED);
+                    match polled {
                         Poll::Ready(Ok(())) => {
-                            let Waiting { mut service, request, .. } = waiting.take().expect(DONE);
-                            P::called(this.admitted.as_mut().expect(DONE));
+                            P::called(this.admission.as_mut().expect(COMPLETED));
                             State::Called { future: service.call(request) }
                         }
                         Poll::Ready(Err(error)) => {
-                            *waiting = None;
-                            *this.admitted = None;
+                            *this.admission = None;
                             return Poll::Ready(Err(LoadShedError::Inner(error)));
                         }
                         Poll::Pending => {
-                            ready!(timer.poll_elapsed(cx));
-                            let Waiting { request, policy, service } = waiting.take().expect(DONE);
                             drop(service);
-                            *this.admitted = None;
-                            return Poll::Ready(Err(error(policy.waited(&request))));
+                            *this.admission = None;
+                            State::Rejected { rejection: policy.timed_out(&request) }
                         }
                     }
                 }
-                StateProj::Refused { refusal } => return Poll::Ready(Err(error(*refusal))),
+                StateProj::Called { future } => {
+                    let result = ready!(future.poll(cx));
+                    if let (Some(admission), Ok(response)) = (this.admission.as_mut(), &result) {
+                        P::complete(admission, response);
+                    }
+                    *this.admission = None;
+                    return Poll::Ready(result.map_err(LoadShedError::Inner));
+                }
+                StateProj::Rejected { rejection } => return Poll::Ready(Err(rejection.into_error())),
             };
             this.state.set(next);
         }
@@ -165,7 +118,7 @@ impl<S: Service<R>, R, P: Policy> fmt::Debug for ResponseFuture<S, R, P> {
         let state = match self.state {
             State::ForReadiness { .. } => "waiting for readiness",
             State::Called { .. } => "called",
-            State::Refused { .. } => "refused",
+            State::Rejected { .. } => "rejected",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }

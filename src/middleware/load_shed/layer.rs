@@ -6,31 +6,51 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::LoadShed;
-use super::estimate::{Given, Learned};
+use super::estimate::{CustomEstimate, LearnedEstimate};
 use super::policy::WhenNotReady;
-use super::predict::{Bounds, Predicted};
-use crate::request::Priority;
+use super::predicted::{Predicted, Settings};
 
-/// Refuses calls at once that come to nothing. See the [module](super).
+/// Rejects calls that would wait too long. See the [module](super).
 ///
-/// Clones, and all the services that they make, share what is known of the load. The methods that configure the layer
-/// begin anew, so configure first and clone after.
+/// Clones of the layer, and all services that they make, share what is known of the load. The methods that configure the layer
+/// reset it, so configure first and clone after.
 pub struct LoadShedLayer<P = WhenNotReady> {
     policy: Arc<P>,
 }
 
-/// What the lower priorities have of the wait that is allowed, if nothing else is said.
-const PARTS: [f64; 3] = [0.5, 0.8, 1.0];
+/// The state of a [`LoadShedLayer::predicting`]: what is in flight now, and counts since it was created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadShedSnapshot {
+    /// Calls that were admitted and have not ended.
+    pub in_flight: usize,
+    /// How many of them run at a time, as far as that is known.
+    pub parallelism: usize,
+    /// How long the next call is expected to wait, if it is served last.
+    pub predicted_wait: Duration,
+    /// Rejected calls.
+    pub rejected: u64,
+    /// Rejected calls by priority: low, normal, high.
+    pub rejected_by_priority: [u64; 3],
+}
+
+/// The state of a [`LoadShedLayer::new`]: counts since it was created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NotReadySnapshot {
+    /// Rejected calls.
+    pub rejected: u64,
+}
 
 impl LoadShedLayer {
-    /// Refuses a call when the inner service is not ready.
+    /// Rejects calls while the inner service is not ready.
     pub fn new() -> Self {
         Self { policy: Arc::default() }
     }
 
-    /// How many calls have been refused.
-    pub fn shed_total(&self) -> u64 {
-        self.policy.shed.load(Ordering::Relaxed)
+    /// Returns the number of rejected calls.
+    pub fn snapshot(&self) -> NotReadySnapshot {
+        NotReadySnapshot { rejected: self.policy.rejected.load(Ordering::Relaxed) }
     }
 }
 
@@ -41,21 +61,21 @@ impl Default for LoadShedLayer {
 }
 
 impl LoadShedLayer<Predicted> {
-    /// Refuses a call when it would wait for longer than `max_wait`, or for so long that it would not be done by its
-    /// deadline. How long calls take is learned, for each operation, and so is how many run at a time.
+    /// Rejects calls that would wait for longer than `max_wait`, or would not complete by their deadline. How long calls of
+    /// each operation take, and how many run at a time, is learned.
     pub fn predicting(max_wait: Duration) -> Self {
-        Self::bounded(Bounds {
+        Self::with_settings(Settings {
             max_wait,
-            answer_within: None,
+            timeout: None,
             parallelism: None,
-            parts: PARTS,
+            max_wait_fractions: [0.5, 0.8, 1.0],
             by_priority: false,
             by_share: false,
         })
     }
 
-    /// Goes by what `estimate` says that a call takes by itself, and corrects it by what calls have taken. Say it last:
-    /// the layer that it makes is configured.
+    /// Estimates how long calls take by `estimate`, corrected by what they have taken, instead of learning it. Call this last:
+    /// the returned layer has no further settings.
     ///
     /// ```
     /// use std::time::Duration;
@@ -65,83 +85,69 @@ impl LoadShedLayer<Predicted> {
     ///     .estimate(|request: &http::Request<Vec<u8>>| Duration::from_nanos(request.body().len() as u64));
     /// ```
     #[must_use]
-    pub fn estimate<R, F>(self, estimate: F) -> LoadShedLayer<Predicted<Given<F>>>
+    pub fn estimate<R, F>(self, estimate: F) -> LoadShedLayer<Predicted<CustomEstimate<F>>>
     where
         F: Fn(&R) -> Duration,
     {
-        LoadShedLayer { policy: Arc::new(Predicted::new(Given::new(estimate), self.policy.bounds())) }
+        LoadShedLayer { policy: Arc::new(Predicted::new(CustomEstimate::new(estimate), self.policy.settings)) }
     }
 
-    /// Takes calls without a deadline, or with a later one, to have this long: what a
-    /// [`TimeoutLayer`](crate::layers::TimeoutLayer) further in gives them, of which this layer would not know.
+    /// Sets the time after which a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside this layer ends calls: they have this
+    /// long, unless their own deadline is earlier.
     #[must_use]
-    pub fn answer_within(self, time: Duration) -> Self {
-        Self::bounded(Bounds { answer_within: Some(time), ..self.policy.bounds() })
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|settings| settings.timeout = Some(timeout))
     }
 
-    /// Takes so many calls to run beside each other, instead of learning how many do. None is taken for one.
+    /// Sets how many calls run at a time, instead of learning it. 0 counts as 1.
     #[must_use]
     pub fn parallelism(self, calls: usize) -> Self {
-        Self::bounded(Bounds { parallelism: Some(calls.max(1)), ..self.policy.bounds() })
+        self.with(|settings| settings.parallelism = Some(calls.max(1)))
     }
 
-    /// Lets calls of low priority in up to the part `low` of the wait that is allowed, and those of normal priority up
-    /// to `normal`: 0.5 and 0.8 if nothing is said. Those of high priority have all of it.
+    /// Sets the fraction of the longest wait that calls of low and of normal priority may use: 0.5 and 0.8 by default. Calls of
+    /// high priority may use all of it.
     ///
     /// # Panics
-    /// Unless they are from 0 to 1.
+    /// Unless both are from 0 to 1.
     #[must_use]
     #[track_caller]
-    pub fn parts(self, low: f64, normal: f64) -> Self {
-        let whole = 0.0..=1.0;
-        assert!(whole.contains(&low) && whole.contains(&normal), "a part is from 0 to 1");
-        Self::bounded(Bounds { parts: [low, normal, 1.0], ..self.policy.bounds() })
+    pub fn max_wait_fractions(self, low: f64, normal: f64) -> Self {
+        let valid = 0.0..=1.0;
+        assert!(valid.contains(&low) && valid.contains(&normal), "a fraction must be from 0 to 1");
+        self.with(|settings| settings.max_wait_fractions = [low, normal, 1.0])
     }
 
-    /// Takes calls to be served by priority, as a [`PriorityQueueLayer`](crate::layers::PriorityQueueLayer) further in does
-    /// it, and not in the order in which they come: what waits of lower priorities is not ahead of a call.
+    /// Expects the inner service to serve calls by priority, as a [`PriorityQueueLayer`](crate::layers::PriorityQueueLayer)
+    /// does: calls of lower priorities are not ahead of a call. By default calls are served in order of arrival.
     #[must_use]
     pub fn by_priority(self) -> Self {
-        Self::bounded(Bounds { by_priority: true, ..self.policy.bounds() })
+        self.with(|settings| settings.by_priority = true)
     }
 
-    /// Takes calls to be served fairly by their [share](crate::request::RequestContext::share), and by priority within a share,
-    /// as a [`PriorityQueueLayer`](crate::layers::PriorityQueueLayer) further in does it: of what other shares have waiting only
-    /// so much is ahead of a call as they are served meanwhile.
+    /// Expects the inner service to serve [shares](crate::request::RequestContext::share) fairly, and each share by priority, as
+    /// a [`PriorityQueueLayer`](crate::layers::PriorityQueueLayer) does: of the calls of other shares only those that are served
+    /// meanwhile are ahead of a call.
     #[must_use]
     pub fn by_share(self) -> Self {
-        Self::bounded(Bounds { by_share: true, ..self.policy.bounds() })
+        self.with(|settings| settings.by_share = true)
     }
 
-    fn bounded(bounds: Bounds) -> Self {
-        Self { policy: Arc::new(Predicted::new(Learned::new(), bounds)) }
+    fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.policy.settings;
+        change(&mut settings);
+        Self::with_settings(settings)
+    }
+
+    fn with_settings(settings: Settings) -> Self {
+        Self { policy: Arc::new(Predicted::new(LearnedEstimate::new(), settings)) }
     }
 }
 
-impl<F> LoadShedLayer<Predicted<F>> {
-    /// How many calls of this priority have been refused.
-    pub fn shed(&self, priority: Priority) -> u64 {
-        self.policy.shed(priority)
-    }
-
-    /// How many calls have been refused.
-    pub fn shed_total(&self) -> u64 {
-        [Priority::Low, Priority::Normal, Priority::High].map(|priority| self.shed(priority)).iter().sum()
-    }
-
-    /// How long the next call is expected to wait before its work begins.
-    pub fn predicted_wait(&self) -> Duration {
-        self.policy.predicted_wait()
-    }
-
-    /// How many calls have been let in and have not ended.
-    pub fn in_flight(&self) -> usize {
-        self.policy.in_flight()
-    }
-
-    /// How many calls run beside each other, as far as that is known.
-    pub fn running_at_a_time(&self) -> usize {
-        self.policy.parallelism()
+impl<E> LoadShedLayer<Predicted<E>> {
+    /// Returns the calls in flight, what is predicted, and the calls that were rejected.
+    pub fn snapshot(&self) -> LoadShedSnapshot {
+        self.policy.snapshot()
     }
 }
 
@@ -153,7 +159,7 @@ impl<S, P> Layer<S> for LoadShedLayer<P> {
     }
 }
 
-// By hand: a clone needs no `P: Clone`, what is known is shared.
+// Not derived, which would need `P: Clone`.
 impl<P> Clone for LoadShedLayer<P> {
     fn clone(&self) -> Self {
         Self { policy: Arc::clone(&self.policy) }

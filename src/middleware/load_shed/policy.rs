@@ -1,70 +1,70 @@
-//! Who is refused.
+//! Which calls are rejected.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Why a call is refused.
-#[derive(Clone, Copy, Debug)]
-pub enum Refusal {
-    /// The inner service is not ready.
-    NotReady,
-    /// There is no time for it.
-    Late {
-        /// Until what is ahead is done.
-        predicted_wait: Duration,
-        /// Until a call like this one is let in.
-        retry_after: Duration,
-    },
+use super::LoadShedError;
+
+/// A call that did not reach the inner service.
+pub(super) type Rejection = LoadShedError<Infallible>;
+
+impl Rejection {
+    pub(super) fn into_error<E>(self) -> LoadShedError<E> {
+        match self {
+            Self::NotReady => LoadShedError::NotReady,
+            Self::Late { predicted_wait, retry_after } => LoadShedError::Late { predicted_wait, retry_after },
+            Self::Inner(never) => match never {},
+        }
+    }
 }
 
-/// What is decided, and kept, of each call.
+/// Decides which calls to admit, and keeps something of each admitted call.
 pub trait Policy {
-    /// What is kept of a call that was let in, until it is dropped.
-    type Admitted;
+    /// Kept until the call has ended, and dropped then.
+    type Admission;
 }
 
-/// [`Policy`] for calls with an `R`.
+/// [`Policy`] for calls with a request `R`.
 pub trait Admit<R>: Policy {
-    /// Whether `request` may come in. Where the inner service is not `ready`, a call that may come in waits for it.
-    fn admit(self: &Arc<Self>, request: &R, ready: bool) -> Result<Self::Admitted, Refusal>;
+    /// Admits a call or rejects it. An admitted call waits until the inner service is ready.
+    fn admit(self: &Arc<Self>, request: &R, is_ready: bool) -> Result<Self::Admission, Rejection>;
 
-    /// Tells those further in what is known of a call that may come in.
-    #[inline]
-    fn tell(request: &mut R, admitted: &Self::Admitted) {
-        let _ = (request, admitted);
+    /// Adds what is known of an admitted call to its request, for the inner service.
+    fn annotate(request: &mut R, admission: &Self::Admission) {
+        let _ = (request, admission);
     }
 
-    /// Until when a call may wait for readiness.
+    /// Returns until when an admitted call may wait for the inner service to become ready.
     fn wait_until(&self, request: &R) -> Option<Instant>;
 
-    /// The inner service is being called, after a wait for readiness.
-    fn called(admitted: &mut Self::Admitted);
+    /// The inner service is called, after a wait for its readiness.
+    fn called(admission: &mut Self::Admission);
 
-    /// The call has waited for readiness for as long as it may.
-    fn waited(&self, request: &R) -> Refusal;
+    /// Rejects an admitted call that has waited for as long as it may.
+    fn timed_out(&self, request: &R) -> Rejection;
 }
 
-/// [`Policy`] for calls that end with a `T`.
-pub trait Answered<T>: Policy {
-    /// The call has been answered.
-    fn answered(admitted: &mut Self::Admitted, response: &T);
+/// [`Policy`] for calls with a response `T`.
+pub trait Complete<T>: Policy {
+    /// The call has returned a response.
+    fn complete(admission: &mut Self::Admission, response: &T);
 }
 
-/// Refuses a call when the inner service is not ready.
+/// Rejects calls while the inner service is not ready.
 #[derive(Debug, Default)]
 pub struct WhenNotReady {
-    pub(super) shed: AtomicU64,
+    pub(super) rejected: AtomicU64,
 }
 
 impl Policy for WhenNotReady {
-    type Admitted = ();
+    type Admission = ();
 }
 
 impl<R> Admit<R> for WhenNotReady {
-    #[inline]
-    fn admit(self: &Arc<Self>, _request: &R, ready: bool) -> Result<(), Refusal> {
-        if ready { Ok(()) } else { Err(self.refuse()) }
+    fn admit(self: &Arc<Self>, request: &R, is_ready: bool) -> Result<(), Rejection> {
+        if is_ready { Ok(()) } else { Err(self.timed_out(request)) }
     }
 
     fn wait_until(&self, _request: &R) -> Option<Instant> {
@@ -73,20 +73,12 @@ impl<R> Admit<R> for WhenNotReady {
 
     fn called((): &mut ()) {}
 
-    fn waited(&self, _request: &R) -> Refusal {
-        self.refuse()
+    fn timed_out(&self, _request: &R) -> Rejection {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+        Rejection::NotReady
     }
 }
 
-impl<T> Answered<T> for WhenNotReady {
-    #[inline]
-    fn answered((): &mut (), _response: &T) {}
-}
-
-impl WhenNotReady {
-    #[cold]
-    fn refuse(&self) -> Refusal {
-        self.shed.fetch_add(1, Ordering::Relaxed);
-        Refusal::NotReady
-    }
+impl<T> Complete<T> for WhenNotReady {
+    fn complete((): &mut (), _response: &T) {}
 }

@@ -7,123 +7,91 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::PriorityQueueError;
-use super::answers::Watch;
-use super::error::Refusal;
-use super::line::Ticket;
-use crate::request::{RequestContext, ResponseContext};
+use super::error::Rejection;
+use super::queue::{Receiver, Turn};
+use super::service_times::ServiceTimer;
+use crate::request::ResponseContext;
 
-/// The answer of a [`PriorityQueue`](super::PriorityQueue).
+/// Response future of [`PriorityQueue`](super::PriorityQueue).
 #[pin_project]
 pub struct ResponseFuture<S: Service<R>, R> {
     #[pin]
     state: State<S, R>,
 }
 
-/// `InLine`, `OnTurn`, `Called` or `Watched`, in this order; a call that finds the inner service ready begins as `Called`.
+/// `Waiting`, `Ready`, `Called`, in this order. A call that finds the inner service ready begins as `Called`.
 #[pin_project(project = StateProj)]
 enum State<S: Service<R>, R> {
-    InLine {
-        waiting: Option<(R, Ticket<S>)>,
+    Waiting {
+        waiting: Option<(R, Receiver<S>)>,
     },
-    /// Has been given a service that is ready, or the next to ask where readiness has failed.
-    OnTurn {
-        turn: Option<(R, S, Option<Watch>)>,
+    /// Has been given a service that is ready, or a fresh one to poll if readiness has failed.
+    Ready {
+        ready: Option<(R, Turn<S>)>,
     },
     Called {
+        // Dropped in this order: the service time ends when the work has stopped.
         #[pin]
         future: S::Future,
+        timer: Option<ServiceTimer>,
     },
-    /// Called, and it is learned how long it takes. Apart from it for the sake of those that did not wait.
-    Watched {
-        // Dropped in this order: what is being learned is until it has stopped.
-        #[pin]
-        future: S::Future,
-        watch: Option<Watch>,
-    },
-    Refused {
-        refusal: Refusal,
+    Rejected {
+        rejection: Rejection,
     },
 }
 
 impl<S: Service<R>, R> ResponseFuture<S, R> {
-    #[inline]
     pub(super) fn called(future: S::Future) -> Self {
-        Self { state: State::Called { future } }
+        Self { state: State::Called { future, timer: None } }
     }
 
-    pub(super) fn in_line(request: R, ticket: Ticket<S>) -> Self {
-        Self { state: State::InLine { waiting: Some((request, ticket)) } }
+    pub(super) fn waiting(request: R, receiver: Receiver<S>) -> Self {
+        Self { state: State::Waiting { waiting: Some((request, receiver)) } }
     }
 
-    pub(super) fn refused(refusal: Refusal) -> Self {
-        Self { state: State::Refused { refusal } }
+    pub(super) fn rejected(rejection: Rejection) -> Self {
+        Self { state: State::Rejected { rejection } }
     }
 }
+
+const COMPLETED: &str = "polled after completion";
 
 impl<S, R> Future for ResponseFuture<S, R>
 where
     S: Service<R, Response: ResponseContext>,
-    R: RequestContext,
 {
     type Output = Result<S::Response, PriorityQueueError<S::Error>>;
 
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let StateProj::Called { future } = self.as_mut().project().state.project() {
-            return future.poll(cx).map_err(PriorityQueueError::Inner);
-        }
-        self.poll_turn(cx)
-    }
-}
-
-const DONE: &str = "polled after it had completed";
-
-impl<S, R> ResponseFuture<S, R>
-where
-    S: Service<R, Response: ResponseContext>,
-    R: RequestContext,
-{
-    // Apart, so that a call that did not wait is not made to keep room for it.
-    #[inline(never)]
-    fn poll_turn(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<<Self as Future>::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProj::InLine { waiting } => {
-                    let (request, ticket) = waiting.as_mut().expect(DONE);
-                    match ready!(ticket.poll_turn(request.operation(), cx)) {
-                        Ok((service, watch)) => {
-                            let (request, _) = waiting.take().expect(DONE);
-                            State::OnTurn { turn: Some((request, service, watch)) }
-                        }
-                        Err(refusal) => {
-                            *waiting = None;
-                            return Poll::Ready(Err(refusal.around()));
-                        }
+                StateProj::Waiting { waiting } => {
+                    let (_, receiver) = waiting.as_mut().expect(COMPLETED);
+                    let outcome = ready!(receiver.poll_turn(cx));
+                    let (request, _) = waiting.take().expect(COMPLETED);
+                    match outcome {
+                        Ok(turn) => State::Ready { ready: Some((request, turn)) },
+                        Err(rejection) => State::Rejected { rejection },
                     }
                 }
-                StateProj::OnTurn { turn } => {
-                    let service = &mut turn.as_mut().expect(DONE).1;
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        *turn = None;
+                StateProj::Ready { ready } => {
+                    let (_, turn) = ready.as_mut().expect(COMPLETED);
+                    let polled = ready!(turn.service.poll_ready(cx));
+                    let (request, Turn { mut service, timer }) = ready.take().expect(COMPLETED);
+                    if let Err(error) = polled {
                         return Poll::Ready(Err(PriorityQueueError::Inner(error)));
                     }
-                    let (request, mut service, watch) = turn.take().expect(DONE);
-                    let future = service.call(request);
-                    match watch {
-                        Some(_) => State::Watched { future, watch },
-                        None => State::Called { future },
-                    }
+                    State::Called { future: service.call(request), timer }
                 }
-                StateProj::Called { future } => return future.poll(cx).map_err(PriorityQueueError::Inner),
-                StateProj::Watched { future, watch } => {
+                StateProj::Called { future, timer } => {
                     let result = ready!(future.poll(cx));
-                    if let Some(watch) = watch.take() {
-                        watch.ended(result.as_ref().is_ok_and(|response| response.failure().is_none()));
+                    if let Some(timer) = timer.take() {
+                        timer.finish(result.as_ref().is_ok_and(|response| response.failure().is_none()));
                     }
                     return Poll::Ready(result.map_err(PriorityQueueError::Inner));
                 }
-                StateProj::Refused { refusal } => return Poll::Ready(Err(refusal.around())),
+                StateProj::Rejected { rejection } => return Poll::Ready(Err(rejection.into_error())),
             };
             state.set(next);
         }
@@ -133,10 +101,10 @@ where
 impl<S: Service<R>, R> fmt::Debug for ResponseFuture<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
-            State::InLine { .. } => "in line",
-            State::OnTurn { .. } => "on turn",
-            State::Called { .. } | State::Watched { .. } => "called",
-            State::Refused { .. } => "refused",
+            State::Waiting { .. } => "waiting",
+            State::Ready { .. } => "ready",
+            State::Called { .. } => "called",
+            State::Rejected { .. } => "rejected",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }

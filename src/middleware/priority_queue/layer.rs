@@ -5,43 +5,63 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::line::Line;
-use super::order::Rules;
-use super::room::Room;
-use super::{PriorityQueue, QueueStatus};
-use crate::request::Priority;
+use super::capacity::Capacity;
+use super::queue::Queue;
+use super::{PriorityQueue, PriorityQueueSnapshot};
 
-/// Has calls wait in the order in which they matter. See the [module](super).
+/// Queues calls by tenant, priority and deadline while the inner service is not ready. See the [module](super).
 ///
-/// Clones share the bounds and the counts. The methods that configure the layer begin anew, so configure first and clone
+/// Clones share the bounds and the counts. The methods that configure the layer replace them, so configure first and clone
 /// after.
 #[derive(Clone, Debug)]
 pub struct PriorityQueueLayer {
-    rules: Rules,
-    room: Arc<Room>,
+    settings: Settings,
+    capacity: Arc<Capacity>,
 }
 
-/// Turns of a tenant's more urgent calls, after which one goes to a lower priority of it that waits.
-const PATIENCE: Option<NonZeroU32> = NonZeroU32::new(16);
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) capacity: usize,
+    pub(super) max_bytes: u64,
+    pub(super) wait_when_full: bool,
+    /// Turns in a row of a tenant's higher priorities after which a lower one has a turn; `None` for never.
+    pub(super) max_passed_over: Option<NonZeroU32>,
+    /// Weights of tenants, where they are not 1.
+    pub(super) weights: HashMap<Arc<str>, NonZeroU16>,
+    /// Least time until its deadline with which a call is still served.
+    pub(super) min_service_time: Duration,
+    pub(super) learn_service_times: bool,
+}
+
+impl Settings {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            max_bytes: u64::MAX,
+            wait_when_full: false,
+            max_passed_over: NonZeroU32::new(16),
+            weights: HashMap::new(),
+            min_service_time: Duration::ZERO,
+            learn_service_times: false,
+        }
+    }
+}
 
 impl PriorityQueueLayer {
-    /// Lets `capacity` calls wait. With none, it is ready when the inner service is.
+    /// Lets up to `capacity` calls wait. With 0, it is ready when the inner service is.
     pub fn new(capacity: usize) -> Self {
-        let rules =
-            Rules { patience: PATIENCE, weights: HashMap::new(), time_to_answer: Duration::ZERO, learns: false };
-        Self { rules, room: Arc::new(Room::new(capacity, u64::MAX, false)) }
+        let settings = Settings::new(capacity);
+        Self { capacity: Arc::new(Capacity::new(&settings)), settings }
     }
 
-    /// Bounds what the payloads of the waiting calls take together, as far as the requests
+    /// Bounds the total payload size of the waiting calls, in bytes, as far as requests
     /// [know it](crate::request::RequestContext::payload_bytes).
     #[must_use]
-    pub fn max_bytes(mut self, bytes: u64) -> Self {
-        let Room { capacity, keep_places, .. } = *self.room;
-        self.room = Arc::new(Room::new(capacity, bytes, keep_places));
-        self
+    pub fn max_bytes(self, bytes: u64) -> Self {
+        self.with(|settings| settings.max_bytes = bytes)
     }
 
-    /// Gives `tenant` `weight` turns for one of a tenant of whom nothing is said, while both wait.
+    /// Gives `tenant` `weight` turns for one turn of a tenant of weight 1, the default, while both have calls waiting.
     ///
     /// ```
     /// use std::num::NonZeroU16;
@@ -50,58 +70,47 @@ impl PriorityQueueLayer {
     /// let layer = PriorityQueueLayer::new(1024).weight("acme", NonZeroU16::new(3).unwrap());
     /// ```
     #[must_use]
-    pub fn weight(mut self, tenant: impl Into<Arc<str>>, weight: NonZeroU16) -> Self {
-        self.rules.weights.insert(tenant.into(), weight);
-        self.anew()
+    pub fn weight(self, tenant: impl Into<Arc<str>>, weight: NonZeroU16) -> Self {
+        self.with(|settings| _ = settings.weights.insert(tenant.into(), weight))
     }
 
-    /// Keeps no call waiting that has less than `time` left until its deadline: it is refused then, as
-    /// [`Late`](super::PriorityQueueError::Late).
+    /// Rejects calls with less than `time` left until their deadline, as [`Late`](super::PriorityQueueError::Late).
     ///
-    /// For calls that take at least so long from their turn on. Under more load than the inner service can take, whoever is
-    /// next has hardly any time left, as that is who is next. Without this it is run to no avail, and all that follow as well.
+    /// Set it to the least time that calls take once served. Under overload the next call by deadline has hardly any time
+    /// left; without this it is run in vain, and so are all that follow.
     #[must_use]
-    pub fn time_to_answer(mut self, time: Duration) -> Self {
-        self.rules.time_to_answer = time;
-        self.anew()
+    pub fn min_service_time(self, time: Duration) -> Self {
+        self.with(|settings| settings.min_service_time = time)
     }
 
-    /// The same, where it is learned how long calls take from their turn to their answer, by
-    /// [operation](crate::request::RequestContext::operation). A [time](Self::time_to_answer) that is given is the least.
+    /// Learns how long calls of each [operation](crate::request::RequestContext::operation) take once served, and rejects
+    /// calls with less time left until their deadline. A [`min_service_time`](Self::min_service_time) is the lower bound.
     #[must_use]
-    pub fn learn_time_to_answer(mut self) -> Self {
-        self.rules.learns = true;
-        self.anew()
+    pub fn learn_service_times(self) -> Self {
+        self.with(|settings| settings.learn_service_times = true)
     }
 
-    /// Gives lower priorities of a tenant no turn at all while a higher one of it waits, in place of every seventeenth.
+    /// Serves lower priorities of a tenant only while no higher one waits. By default every seventeenth turn is theirs.
     #[must_use]
-    pub fn strict(mut self) -> Self {
-        self.rules.patience = None;
-        self.anew()
+    pub fn strict_priority(self) -> Self {
+        self.with(|settings| settings.max_passed_over = None)
     }
 
-    /// Has a full queue be not ready, whoever waits in it, in place of choosing among the calls whom to refuse. For
-    /// callers who would rather wait than be refused, such as a program that feeds it from a file.
+    /// Makes `poll_ready` wait while the queue is full, instead of choosing which calls to reject: for callers that prefer
+    /// backpressure, such as a program that reads its requests from a file.
     #[must_use]
-    pub fn wait_when_full(mut self) -> Self {
-        self.room = Arc::new(Room::new(self.room.capacity, self.room.max_bytes, true));
-        self
+    pub fn wait_when_full(self) -> Self {
+        self.with(|settings| settings.wait_when_full = true)
     }
 
-    /// How many calls of `priority` wait.
-    pub fn waiting(&self, priority: Priority) -> usize {
-        self.room.waiting(priority)
+    /// Returns what waits now, and the counts since the layer was created.
+    pub fn snapshot(&self) -> PriorityQueueSnapshot {
+        self.capacity.snapshot()
     }
 
-    /// What waits, and what became of the rest.
-    pub fn status(&self) -> QueueStatus {
-        self.room.status()
-    }
-
-    fn anew(mut self) -> Self {
-        let Room { capacity, max_bytes, keep_places, .. } = *self.room;
-        self.room = Arc::new(Room::new(capacity, max_bytes, keep_places));
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self.capacity = Arc::new(Capacity::new(&self.settings));
         self
     }
 }
@@ -110,7 +119,6 @@ impl<S> Layer<S> for PriorityQueueLayer {
     type Service = PriorityQueue<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let line = Line::new(Arc::clone(&self.room), self.rules.clone());
-        PriorityQueue::new(inner, Arc::new(line))
+        PriorityQueue::new(inner, Arc::new(Queue::new(Arc::clone(&self.capacity), &self.settings)))
     }
 }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::order::{By, Order, Rules, Spot};
-use super::pace::Pace;
-use super::tenants::{Length, Urgency, count};
+use super::layer::Settings;
+use super::schedule::{QueuePosition, QueuedCall, Schedule, comparisons};
+use super::service_rate::ServiceRate;
+use super::tenant::TenantKey;
 use crate::request::{Priority, Share};
 
 const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
@@ -22,14 +23,14 @@ fn tenant(number: usize) -> Option<Arc<str>> {
     (number > 0).then(|| number.to_string().into())
 }
 
-fn rules(patience: Option<u32>) -> Rules {
+fn settings(max_passed_over: Option<u32>) -> Settings {
     let weights = (1..WEIGHTS.len()).filter_map(|n| Some((tenant(n)?, NonZeroU16::new(WEIGHTS[n])?))).collect();
-    Rules { patience: patience.and_then(NonZeroU32::new), weights, time_to_answer: Duration::ZERO, learns: false }
+    Settings { max_passed_over: max_passed_over.and_then(NonZeroU32::new), weights, ..Settings::new(0) }
 }
 
 /// What waits, in no order at all.
 struct Model {
-    patience: Option<u32>,
+    max_passed_over: Option<u32>,
     waiting: Vec<Waiting>,
     tags: HashMap<usize, f64>,
     virtual_time: f64,
@@ -84,7 +85,8 @@ impl Model {
         let mut some = from_high().filter(|&priority| !self.of(tenant, priority).is_empty());
         let first = some.next()?;
         let passed_over = |priority| self.passed_over.get(&(tenant, priority)).copied().unwrap_or(0);
-        let due = self.patience.and_then(|patience| some.find(|&lower| passed_over(lower) >= patience));
+        let due =
+            self.max_passed_over.and_then(|max_passed_over| some.find(|&lower| passed_over(lower) >= max_passed_over));
         let priority = due.unwrap_or(first);
         let next = self.first(tenant, priority)?;
         // Weights that divide the unit, so that the model's fractions and the order's whole numbers agree.
@@ -110,7 +112,7 @@ impl Model {
         self.passed_over = left.into_iter().filter(|((tenant, p), _)| !self.of(*tenant, *p).is_empty()).collect();
     }
 
-    /// Whom a call of a tenant with nothing waiting takes the place of: the least urgent of the tenant with the most waiting
+    /// The call displaced by one of a tenant with nothing waiting: the least urgent of the tenant with the most waiting
     /// for its weight, if there is one such tenant.
     fn least(&self) -> Option<u64> {
         let load = |tenant: usize| {
@@ -125,12 +127,12 @@ impl Model {
     }
 }
 
-fn urgency(deadline: Option<Instant>, arrival: u64) -> Urgency {
-    Urgency { deadline, arrival, length: Length::of(None), bytes: 0 }
+fn call(deadline: Option<Instant>, arrival: u64) -> QueuedCall {
+    QueuedCall::new(deadline, arrival, None, 0)
 }
 
-fn by(tenant: Option<&Arc<str>>) -> By<'_> {
-    By { tenant, share: None }
+fn key(tenant: Option<&Arc<str>>) -> TenantKey {
+    TenantKey::new(tenant, None)
 }
 
 #[derive(Clone, Debug)]
@@ -141,8 +143,8 @@ enum Step {
         deadline: Option<u64>,
     },
     Pop,
-    /// One of those that wait leaves.
-    Leave {
+    /// A waiting call is cancelled.
+    Cancel {
         which: usize,
     },
     Expire {
@@ -155,7 +157,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0..3_usize, 0..4_usize, proptest::option::of(0..40_u64))
             .prop_map(|(priority, tenant, deadline)| Step::Insert { priority, tenant, deadline }),
         3 => Just(Step::Pop),
-        1 => (0..1000_usize).prop_map(|which| Step::Leave { which }),
+        1 => (0..1000_usize).prop_map(|which| Step::Cancel { which }),
         1 => (0..40_u64).prop_map(|until| Step::Expire { until }),
     ]
 }
@@ -163,55 +165,55 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn the_order_is_the_models(
-        patience in proptest::option::of(1..4_u32),
+        max_passed_over in proptest::option::of(1..4_u32),
         steps in vec(step(), 1..200),
     ) {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let mut order = Order::new(rules(patience));
+        let mut schedule = Schedule::new(settings(max_passed_over));
         let mut model = Model {
-            patience,
+            max_passed_over,
             waiting: Vec::new(),
             tags: HashMap::new(),
             virtual_time: 0.0,
             passed_over: HashMap::new(),
         };
-        let mut spots: HashMap<u64, Spot> = HashMap::new();
+        let mut positions: HashMap<u64, QueuePosition> = HashMap::new();
         for (arrival, step) in (0..).zip(steps) {
             match step {
                 Step::Insert { priority, tenant: number, deadline } => {
                     let (priority, deadline) = (PRIORITIES[priority], deadline.map(at));
-                    let spot = order.insert(priority, by(tenant(number).as_ref()), urgency(deadline, arrival));
-                    spots.insert(arrival, spot);
+                    let position = schedule.insert(key(tenant(number).as_ref()), None, priority, call(deadline, arrival));
+                    positions.insert(arrival, position);
                     model.insert(Waiting { priority, tenant: number, deadline, arrival });
                 }
-                Step::Pop => prop_assert_eq!(order.pop().map(|next| next.arrival), model.pop()),
-                Step::Leave { which } => if !model.waiting.is_empty() {
+                Step::Pop => prop_assert_eq!(schedule.pop().map(|next| next.arrival()), model.pop()),
+                Step::Cancel { which } => if !model.waiting.is_empty() {
                     let left = model.waiting[which % model.waiting.len()].arrival;
-                    order.remove(spots[&left]);
+                    schedule.remove(&positions[&left]);
                     model.remove(left);
                 }
-                Step::Expire { until } => while let Some(late) = order.expired(at(until)) {
-                    prop_assert!(late.deadline.unwrap() <= at(until));
-                    order.remove(spots[&late.arrival]);
-                    model.remove(late.arrival);
+                Step::Expire { until } => while let Some(late) = schedule.expired(at(until)) {
+                    prop_assert!(late.deadline().unwrap() <= at(until));
+                    schedule.remove(&positions[&late.arrival()]);
+                    model.remove(late.arrival());
                 }
             }
-            prop_assert_eq!(order.len(), model.waiting.len());
-            prop_assert_eq!(order.first_deadline(), model.waiting.iter().filter_map(|waiting| waiting.deadline).min());
+            prop_assert_eq!(schedule.len(), model.waiting.len());
+            prop_assert_eq!(schedule.first_deadline(), model.waiting.iter().filter_map(|waiting| waiting.deadline).min());
             for priority in PRIORITIES {
                 let more = model.waiting.iter().filter(|waiting| waiting.priority >= priority).count();
-                prop_assert_eq!(order.len_from(priority), more);
+                prop_assert_eq!(schedule.len_from(priority), more);
             }
             if let Some(least) = model.least() {
                 let stranger = "stranger".into();
-                let goes = order.who_makes_room(Priority::Low, by(Some(&stranger)));
-                prop_assert_eq!(goes.map(|(least, _)| least.arrival), Some(least));
+                let goes = schedule.displaceable(&key(Some(&stranger)), None, Priority::Low);
+                prop_assert_eq!(goes.map(|(least, _)| least.arrival()), Some(least));
             }
         }
         // And to the end.
-        while let Some(next) = order.pop() {
-            prop_assert_eq!(Some(next.arrival), model.pop());
+        while let Some(next) = schedule.pop() {
+            prop_assert_eq!(Some(next.arrival()), model.pop());
         }
         prop_assert!(model.waiting.is_empty());
     }
@@ -225,36 +227,36 @@ proptest! {
         others in vec(0..5_usize, 300),
     ) {
         let names: [Arc<str>; 2] = ["one".into(), "other".into()];
-        let mut rules = rules(None);
+        let mut settings = settings(None);
         for (name, weight) in names.iter().zip([weights.0, weights.1]) {
-            rules.weights.insert(Arc::clone(name), NonZeroU16::new(weight).unwrap());
+            settings.weights.insert(Arc::clone(name), NonZeroU16::new(weight).unwrap());
         }
-        let mut order = Order::new(rules);
+        let mut schedule = Schedule::new(settings);
         let mut owners = HashMap::new();
         let mut arrivals = 0..;
-        let mut insert = |order: &mut Order, owners: &mut HashMap<u64, usize>, owner: usize, name: &Arc<str>| {
+        let mut insert = |schedule: &mut Schedule, owners: &mut HashMap<u64, usize>, owner: usize, name: &Arc<str>| {
             let arrival = arrivals.next().unwrap();
             owners.insert(arrival, owner);
-            order.insert(Priority::Normal, by(Some(name)), urgency(None, arrival));
+            schedule.insert(key(Some(name)), None, Priority::Normal, call(None, arrival));
         };
         // The first has been served for a while before the second comes.
         for _ in 0..lead + 400 {
-            insert(&mut order, &mut owners, 0, &names[0]);
+            insert(&mut schedule, &mut owners, 0, &names[0]);
         }
         for _ in 0..lead {
-            order.pop();
+            schedule.pop();
         }
         for _ in 0..400 {
-            insert(&mut order, &mut owners, 1, &names[1]);
+            insert(&mut schedule, &mut owners, 1, &names[1]);
         }
         let mut served = [0.0_f64; 2];
         for other in others {
             // Some that come and go beside them.
             if other > 0 {
-                insert(&mut order, &mut owners, 2, &other.to_string().into());
+                insert(&mut schedule, &mut owners, 2, &other.to_string().into());
             }
-            let next = order.pop().unwrap();
-            let owner = owners[&next.arrival];
+            let next = schedule.pop().unwrap();
+            let owner = owners[&next.arrival()];
             if owner < 2 {
                 served[owner] += 1.0 / f64::from([weights.0, weights.1][owner]);
             }
@@ -268,59 +270,58 @@ proptest! {
 
 #[test]
 fn a_lower_priority_has_its_turn_after_so_many_and_not_before() {
-    let mut order = Order::new(rules(Some(4)));
+    let mut schedule = Schedule::new(settings(Some(4)));
     let mut arrival = 0;
-    let mut insert = |order: &mut Order, priority| {
-        order.insert(priority, By::default(), urgency(None, arrival));
+    let mut insert = |schedule: &mut Schedule, priority| {
+        schedule.insert(key(None), None, priority, call(None, arrival));
         arrival += 1;
     };
     for priority in [Priority::High, Priority::Normal, Priority::Low] {
-        (0..30).for_each(|_| insert(&mut order, priority));
+        (0..30).for_each(|_| insert(&mut schedule, priority));
     }
-    let turns: String = (0..24).map(|_| ["H", "N", "L"][order.pop().unwrap().arrival as usize / 30]).collect();
+    let turns: String = (0..24).map(|_| ["H", "N", "L"][schedule.pop().unwrap().arrival() as usize / 30]).collect();
     // While Normal has its turn, Low waits for its own, which is due just after.
     assert_eq!(turns, "HHHHNLHHHHNLHHHHNLHHHHNL");
 
-    let mut order = Order::new(rules(None));
-    (0..100).for_each(|_| insert(&mut order, Priority::High));
-    insert(&mut order, Priority::Low);
-    let last = (0..101).map(|_| order.pop().unwrap().arrival).last();
+    let mut schedule = Schedule::new(settings(None));
+    (0..100).for_each(|_| insert(&mut schedule, Priority::High));
+    insert(&mut schedule, Priority::Low);
+    let last = (0..101).map(|_| schedule.pop().unwrap().arrival()).last();
     assert_eq!(last, Some(190));
 }
 
 #[test]
 fn a_tenants_priority_takes_nothing_from_another_tenant() {
-    let mut order = Order::new(rules(None));
+    let mut schedule = Schedule::new(settings(None));
     let [urgent, patient]: [Arc<str>; 2] = ["urgent".into(), "patient".into()];
     for arrival in 0..20 {
-        order.insert(Priority::High, by(Some(&urgent)), urgency(None, arrival));
-        order.insert(Priority::Low, by(Some(&patient)), urgency(None, 100 + arrival));
+        schedule.insert(key(Some(&urgent)), None, Priority::High, call(None, arrival));
+        schedule.insert(key(Some(&patient)), None, Priority::Low, call(None, 100 + arrival));
     }
-    let turns: Vec<_> = (0..20).map(|_| order.pop().unwrap().arrival).collect();
+    let turns: Vec<_> = (0..20).map(|_| schedule.pop().unwrap().arrival()).collect();
     assert_eq!(turns.iter().filter(|&&arrival| arrival >= 100).count(), 10, "{turns:?}");
-    // Nor does it take a place from one that has less waiting.
-    let newcomer = order.who_makes_room(Priority::High, by(Some(&urgent)));
-    assert_eq!(newcomer.map(|(least, _)| least.arrival), None);
+    // Nor does it displace a call of a tenant that has less waiting.
+    let newcomer = schedule.displaceable(&key(Some(&urgent)), None, Priority::High);
+    assert_eq!(newcomer.map(|(least, _)| least.arrival()), None);
 }
 
 #[test]
 fn shares_are_of_time_where_it_is_known_how_long_requests_take() {
-    let mut order = Order::new(rules(None));
-    let lengths = [(1_u32, 1_u16, 50), (2, 1, 1), (3, 2, 5)];
+    let mut schedule = Schedule::new(settings(None));
+    let costs = [(1_u32, 1_u16, 50), (2, 1, 1), (3, 2, 5)];
     for arrival in 0..3000 {
-        for (key, weight, millis) in lengths {
-            let share = Share::new(key, NonZeroU16::new(weight).unwrap());
-            let by = By { tenant: None, share: Some(share) };
-            let length = Length::of(Some(Duration::from_millis(millis)));
-            let urgency = Urgency { length, ..urgency(None, 10 * arrival + u64::from(key)) };
-            order.insert(Priority::Normal, by, urgency);
+        for (number, weight, millis) in costs {
+            let share = Share::new(number, NonZeroU16::new(weight).unwrap());
+            let arrival = 10 * arrival + u64::from(number);
+            let call = QueuedCall::new(None, arrival, Some(Duration::from_millis(millis)), 0);
+            schedule.insert(TenantKey::new(None, Some(share)), Some(share), Priority::Normal, call);
         }
     }
     let mut served = [0; 4];
     let mut time = 0;
     while time < 4000 {
-        let key = order.pop().unwrap().arrival % 10;
-        let millis = lengths[key as usize - 1].2;
+        let key = schedule.pop().unwrap().arrival() % 10;
+        let millis = costs[key as usize - 1].2;
         served[key as usize] += millis;
         time += millis;
     }
@@ -334,41 +335,41 @@ fn each_operation_takes_a_logarithm_of_what_waits() {
     /// Comparisons for each operation, with so many waiting.
     fn costs(waiting: u64) -> [u64; 5] {
         let begin = Instant::now();
-        let mut order = Order::new(rules(Some(16)));
-        // A pattern that visits deadlines, tenants and priorities in no order.
+        let mut schedule = Schedule::new(settings(Some(16)));
+        // A pattern that visits deadlines, tenants and priorities in no schedule.
         let scatter = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-        let urgency = |arrival: u64| {
+        let call = |arrival: u64| {
             let deadline = (!arrival.is_multiple_of(5)).then(|| begin + Duration::from_micros(scatter(arrival)));
-            urgency(deadline, arrival)
+            call(deadline, arrival)
         };
         let tenants: Vec<Option<Arc<str>>> = (0..1000).map(tenant).collect();
-        let insert = |order: &mut Order, n: u64| {
+        let insert = |schedule: &mut Schedule, n: u64| {
             let priority = PRIORITIES[(scatter(n) / 7 % 3) as usize];
-            order.insert(priority, by(tenants[(scatter(n) / 3 % 1000) as usize].as_ref()), urgency(n))
+            schedule.insert(key(tenants[(scatter(n) / 3 % 1000) as usize].as_ref()), None, priority, call(n))
         };
-        let mut spots: Vec<Spot> = (0..waiting).map(|n| insert(&mut order, n)).collect();
+        let mut positions: Vec<QueuePosition> = (0..waiting).map(|n| insert(&mut schedule, n)).collect();
 
         let (many, stranger) = (1000, "stranger".into());
-        let begun = count::total();
-        let each = |from: u64| (count::total() - from) / many;
+        let begun = comparisons::total();
+        let each = |from: u64| (comparisons::total() - from) / many;
         let mut at = begun;
-        let next = |at: &mut u64| std::mem::replace(at, count::total());
-        spots.extend((waiting..waiting + many).map(|n| insert(&mut order, n)));
+        let next = |at: &mut u64| std::mem::replace(at, comparisons::total());
+        positions.extend((waiting..waiting + many).map(|n| insert(&mut schedule, n)));
         let inserted = each(next(&mut at));
         for n in 0..many {
-            order.remove(spots[(n * (waiting / many)) as usize]);
+            schedule.remove(&positions[(n * (waiting / many)) as usize]);
         }
         let removed = each(next(&mut at));
         for _ in 0..many {
-            order.pop().unwrap();
+            schedule.pop().unwrap();
         }
         let popped = each(next(&mut at));
         for _ in 0..many {
-            assert_eq!(order.expired(begin), None);
+            assert_eq!(schedule.expired(begin), None);
         }
         let looked = each(next(&mut at));
         for _ in 0..many {
-            order.who_makes_room(Priority::High, by(Some(&stranger))).unwrap();
+            schedule.displaceable(&key(Some(&stranger)), None, Priority::High).unwrap();
         }
         [inserted, removed, popped, looked, each(at)]
     }
@@ -384,37 +385,37 @@ fn each_operation_takes_a_logarithm_of_what_waits() {
 
 #[test]
 fn tenants_that_come_once_are_forgotten() {
-    let mut order = Order::new(rules(None));
+    let mut schedule = Schedule::new(settings(None));
     // One that always waits, so that there is always something waiting.
-    let insert = |order: &mut Order, name: &str, arrival| {
-        order.insert(Priority::Normal, by(Some(&name.into())), urgency(None, arrival))
+    let insert = |schedule: &mut Schedule, name: &str, arrival| {
+        schedule.insert(key(Some(&name.into())), None, Priority::Normal, call(None, arrival))
     };
     for n in 0..20_000 {
-        insert(&mut order, "always", 2 * n);
-        insert(&mut order, &format!("invented {n}"), 2 * n + 1);
-        order.pop();
+        insert(&mut schedule, "always", 2 * n);
+        insert(&mut schedule, &format!("invented {n}"), 2 * n + 1);
+        schedule.pop();
     }
-    let known = order.known_tenants();
-    assert!(known <= order.len() + 4096, "{known} tenants are known");
+    let known = schedule.known_tenants();
+    assert!(known <= schedule.len() + 4096, "{known} tenants are known");
 }
 
 #[test]
-fn the_pace_is_that_of_the_turns_while_somebody_waits() {
-    let mut pace = Pace::default();
+fn the_service_rate_is_that_of_the_turns_while_calls_wait() {
+    let mut rate = ServiceRate::default();
     let begin = Instant::now();
     let at = |millis| begin + Duration::from_millis(millis);
-    assert_eq!(pace.time(3), None);
-    pace.turn(at(0), false);
-    assert_eq!(pace.time(3), None, "one turn is no pace");
-    pace.turn(at(10), false);
-    assert_eq!(pace.time(3), Some(Duration::from_millis(40)));
-    pace.turn(at(20), true);
-    // A pause in which nobody waited is none of the inner service's.
-    pace.turn(at(5000), false);
-    assert_eq!(pace.time(0), Some(Duration::from_millis(10)));
+    assert_eq!(rate.time_for(3), None);
+    rate.observe(at(0), false);
+    assert_eq!(rate.time_for(3), None, "one turn is no rate");
+    rate.observe(at(10), false);
+    assert_eq!(rate.time_for(3), Some(Duration::from_millis(40)));
+    rate.observe(at(20), true);
+    // A pause in which no call waited says nothing about the inner service.
+    rate.observe(at(5000), false);
+    assert_eq!(rate.time_for(0), Some(Duration::from_millis(10)));
     for n in 1..100 {
-        pace.turn(at(5000 + 30 * n), false);
+        rate.observe(at(5000 + 30 * n), false);
     }
-    let slower = pace.time(0).unwrap();
+    let slower = rate.time_for(0).unwrap();
     assert!(slower > Duration::from_millis(29) && slower <= Duration::from_millis(30), "{slower:?}");
 }

@@ -1,81 +1,68 @@
-//! The task that stands in line at the inner service for all that wait here. It is started by the first call that waits,
-//! and ends when nothing does.
+//! The task that waits for the inner service on behalf of all waiting calls. The first call that has to wait starts it, and it
+//! ends when no call waits.
 //!
-//! That it is a task of its own, and not one of the waiting calls, is what keeps the line moving when a caller holds its
-//! future and does not poll it: such a caller is given its turn, and holds up no more than that.
+//! It is a task of its own, and not one of the waiting calls, so that a caller that does not poll its future cannot hold up
+//! the others: it is given the inner service once, and the queue goes on.
 
 use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::Poll;
 
-use tokio::task::coop::{consume_budget, unconstrained};
-use tokio::time::sleep_until;
+use tokio::task::coop::consume_budget;
 use tower_service::Service;
 
-use super::line::Line;
+use super::queue::Queue;
 use crate::middleware::clock;
+use crate::middleware::lazy_timer::LazyTimer;
 
-/// The duty to hand out turns. Dropped before it is done, by a panic or with its runtime, it answers all that wait.
-pub(super) struct Duty<S> {
-    line: Arc<Line<S>>,
-    done: bool,
+/// Rejects all waiting calls if the worker ends early, by a panic or with its runtime.
+pub(super) struct WorkerGuard<S> {
+    queue: Arc<Queue<S>>,
+    is_done: bool,
 }
 
-impl<S> Duty<S> {
-    /// For whoever was told by [`Line::enter`] that there is no worker.
-    pub(super) fn new(line: Arc<Line<S>>) -> Self {
-        Self { line, done: false }
+impl<S> WorkerGuard<S> {
+    pub(super) fn new(queue: Arc<Queue<S>>) -> Self {
+        Self { queue, is_done: false }
     }
 }
 
-impl<S> Drop for Duty<S> {
+impl<S> Drop for WorkerGuard<S> {
     fn drop(&mut self) {
-        if !self.done {
-            self.line.stop();
+        if !self.is_done {
+            self.queue.stop();
         }
     }
 }
 
-/// Hands out turns until nothing waits. `service` must be one that holds no readiness.
-pub(super) async fn serve<S, R>(mut duty: Duty<S>, mut service: S)
+/// Serves the waiting calls until there are none. `service` must not have been polled ready.
+pub(super) async fn run<S, R>(mut guard: WorkerGuard<S>, mut service: S)
 where
     S: Service<R> + Clone,
 {
-    let mut timer = pin!(sleep_until(clock::read().into()));
-    let mut set_to = None;
-    poll_fn(|cx| {
-        loop {
-            let Some(deadline) = duty.line.look(cx.waker(), clock::read()) else {
-                duty.done = true;
-                return Poll::Ready(());
-            };
-            if let Some(deadline) = deadline {
-                if set_to != Some(deadline) {
-                    timer.as_mut().reset(deadline.into());
-                    set_to = Some(deadline);
-                }
-                // Outside the budget: it does no more than look at the time, and is not to go off late for the rest.
-                if pin!(unconstrained(timer.as_mut())).poll(cx).is_ready() {
-                    continue;
-                }
+    loop {
+        let Some(deadline) = guard.queue.expire(clock::read()) else {
+            guard.is_done = true;
+            return;
+        };
+        let mut timer = pin!(LazyTimer::new(deadline));
+        let mut changed = pin!(guard.queue.changed.notified());
+        let is_ready = poll_fn(|cx| {
+            if changed.as_mut().poll(cx).is_ready() || timer.as_mut().poll_elapsed(cx).is_ready() {
+                return Poll::Ready(None);
             }
-            let ready = ready!(service.poll_ready(cx));
-            let unready = service.clone();
-            let turn = match ready {
-                Ok(()) => mem::replace(&mut service, unready),
-                // A service that has failed is done with. The next in line asks with one of its own, and where it is still
-                // so it has an error of its own; so do all after it.
-                Err(_) => {
-                    service = unready;
-                    service.clone()
-                }
-            };
-            // Where the last one has left meanwhile, this gives back what has been reserved for it.
-            drop(duty.line.hand_out(turn, clock::read()));
-            ready!(pin!(consume_budget()).poll(cx));
+            service.poll_ready(cx).map(|ready| Some(ready.is_ok()))
+        })
+        .await;
+        if let Some(is_ready) = is_ready {
+            let fresh = service.clone();
+            let polled = mem::replace(&mut service, fresh);
+            // A service that failed is discarded: the next call polls a clone of its own and gets an error of its own.
+            let turn = if is_ready { polled } else { service.clone() };
+            guard.queue.serve_next(turn, clock::read());
         }
-    })
-    .await;
+        consume_budget().await;
+    }
 }

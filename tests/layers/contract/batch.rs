@@ -27,7 +27,7 @@ fn one_place() -> Around<impl Layer<Probe, Service = Batch<InBatches, Request>>>
     let layer = BatchLayer::new(4).capacity(1);
     let gauge = layer.clone();
     let around = tower::layer::layer_fn(move |probe| layer.layer(InBatches(probe)));
-    gauged(around, move || gauge.stats().waiting)
+    gauged(around, move || gauge.snapshot().waiting)
 }
 
 /// A probe that takes batches, and does what the first request says.

@@ -2,35 +2,39 @@
 
 use tower_kernels::layers::ConcurrencyLayer;
 use tower_kernels::middleware::concurrency::fair::FairLayer;
-use tower_kernels::middleware::concurrency::{Adaptive, Aimd, Gradient};
+use tower_kernels::middleware::concurrency::{Adaptive, Aimd, ConcurrencySnapshot, Gradient};
 
 use super::contract;
 use crate::contract::layers::{
     Around, SECOND, adds_at_most, around, errors_keep_their_meaning, gauged, load_is_passed_on, of_each_layer,
 };
 
+fn in_use(snapshot: ConcurrencySnapshot) -> usize {
+    snapshot.in_flight + snapshot.waiting
+}
+
 fn counting(limit: usize) -> Around<ConcurrencyLayer> {
     let layer = ConcurrencyLayer::new(limit);
     let gauge = layer.clone();
-    gauged(layer, move || gauge.in_flight() + gauge.waiting())
+    gauged(layer, move || in_use(gauge.snapshot()))
 }
 
 fn by_errors() -> Around<ConcurrencyLayer<Adaptive<Aimd>>> {
     let layer = ConcurrencyLayer::adaptive(Aimd::new(1).range(1..=1));
     let gauge = layer.clone();
-    gauged(layer, move || gauge.in_flight() + gauge.waiting())
+    gauged(layer, move || in_use(gauge.snapshot()))
 }
 
 fn by_latency() -> Around<ConcurrencyLayer<Adaptive<Gradient>>> {
     let layer = ConcurrencyLayer::adaptive(Gradient::new(8));
     let gauge = layer.clone();
-    gauged(layer, move || gauge.in_flight() + gauge.waiting())
+    gauged(layer, move || in_use(gauge.snapshot()))
 }
 
 fn fair() -> Around<FairLayer> {
     let layer = ConcurrencyLayer::new(8).per_tenant(SECOND, 8);
     let gauge = layer.clone();
-    gauged(layer, move || gauge.in_flight() + gauge.waiting())
+    gauged(layer, move || in_use(gauge.snapshot()))
 }
 
 contract!(concurrency, counting(8));

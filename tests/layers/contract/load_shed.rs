@@ -12,7 +12,7 @@ type Predicting = LoadShedLayer<tower_kernels::middleware::load_shed::Predicted>
 fn predicting() -> Around<Predicting> {
     let layer = LoadShedLayer::predicting(SECOND);
     let gauge = layer.clone();
-    gauged(layer, move || gauge.in_flight())
+    gauged(layer, move || gauge.snapshot().in_flight)
 }
 
 macro_rules! always_ready {

@@ -90,7 +90,7 @@ impl Subject for Piped {
     }
     fn in_use(&self) -> usize {
         let handle = self.layer.handle();
-        let limited = handle.concurrency().map_or(0, |limit| limit.in_flight());
+        let limited = handle.concurrency().map_or(0, |limit| limit.snapshot().in_flight);
         self.watch.in_use().max(handle.metrics().in_flight() as usize).max(limited)
     }
 }

@@ -34,8 +34,8 @@ fn later(
     let queue = layer.clone();
     let slow = tower::layer::layer_fn(move |probe| queue.layer(Later { probe, begun: None }));
     gauged(slow, move || {
-        let status = layer.status();
-        status.waiting + status.reserved
+        let snapshot = layer.snapshot();
+        snapshot.waiting + snapshot.reserved
     })
 }
 

@@ -312,13 +312,13 @@ async fn load_is_shed_by_the_time_that_the_pipeline_gives_a_call() {
     // One at a time is told. Where it has to be learned nothing is refused before.
     let (outcomes, handle) = too_many(|_| ()).await;
     assert!(outcomes.iter().all(|(refusal, at)| refusal.is_none() || !at.is_zero()), "{outcomes:?}");
-    assert_eq!(handle.load_shed().unwrap().shed_total(), 0, "refused on the strength of a guess");
+    assert_eq!(handle.load_shed().unwrap().snapshot().rejected, 0, "refused on the strength of a guess");
 
     let (outcomes, handle) = too_many(|config| config.concurrency = NonZeroUsize::new(1)).await;
     let at_once =
         outcomes.iter().filter(|(refusal, at)| *refusal == Some(ErrorKind::Overloaded) && at.is_zero()).count();
     assert!(at_once >= 56, "{outcomes:?}");
-    assert_eq!(handle.load_shed().unwrap().shed_total(), at_once as u64);
+    assert_eq!(handle.load_shed().unwrap().snapshot().rejected, at_once as u64);
     assert_eq!(handle.circuits()[0].state, CircuitState::Closed);
 }
 

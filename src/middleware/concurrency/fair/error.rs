@@ -2,17 +2,17 @@ use std::time::Duration;
 
 use crate::error::{ErrorKind, layer_error};
 
-/// No place, and none to wait in; or the inner service failed.
+/// The call got no permit, or the inner service failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FairError<E> {
     /// As many calls of this tenant wait as may.
     Full {
-        /// How many wait, of all tenants.
+        /// Waiting calls of all tenants.
         waiting: usize,
     },
-    /// No place came up in time. The inner service was not called.
-    Waited {
+    /// No permit became free in time. The inner service was not called.
+    TimedOut {
         /// How long the call waited.
         waited: Duration,
     },
@@ -21,6 +21,7 @@ pub enum FairError<E> {
 }
 
 layer_error!(FairError(Inner) {
-    Self::Full { waiting } => ErrorKind::Overloaded, None, "no place is free, and {waiting} calls wait for one already";
-    Self::Waited { waited } => ErrorKind::Overloaded, None, "no place came up within {waited:?}";
+    Self::Full { waiting } => ErrorKind::Overloaded, None,
+        "the concurrency limit is reached, and {waiting} calls wait already";
+    Self::TimedOut { waited } => ErrorKind::Overloaded, None, "the concurrency limit was reached for {waited:?}";
 });

@@ -1,81 +1,61 @@
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::shares::Shares;
-use super::{Fair, Line};
-use crate::middleware::concurrency::Fixed;
-use crate::middleware::concurrency::shared::{Places, Shared};
+use super::Fair;
+use crate::middleware::concurrency::limit::Limit;
+use crate::middleware::concurrency::permits::Permits;
+use crate::middleware::concurrency::{ConcurrencySnapshot, Fixed};
 
-/// Shares places out among tenants. Made by [`ConcurrencyLayer::per_tenant`]; see the [module](super).
+/// Limits how many calls run at a time, in fair shares of tenants. Made by [`ConcurrencyLayer::per_tenant`]; see the
+/// [module](super).
 ///
-/// Clones, and all the services that they make, share the places.
+/// Clones of the layer, and all services that they make, share the permits.
 ///
 /// [`ConcurrencyLayer::per_tenant`]: crate::layers::ConcurrencyLayer::per_tenant
+#[derive(Debug)]
 pub struct FairLayer<L = Fixed> {
-    line: Line<L>,
+    permits: Arc<Permits<L>>,
+    max_wait: Duration,
 }
 
 impl FairLayer {
-    /// From now on `limit` calls may run at a time. Where more do, none is begun until enough have ended; where there
-    /// is room now, those who wait are let in.
+    /// Changes the limit. If more calls run than it allows, none starts until enough of them have ended; if it allows more, those
+    /// who wait start at once.
     pub fn set_limit(&self, limit: usize) {
-        self.line.shared.places.resize(limit);
-        self.line.shared.places.let_in();
+        self.permits.resize(limit);
+        self.permits.grant();
     }
 }
 
-impl<L> FairLayer<L> {
-    pub(in super::super) fn new(places: usize, limit: L, max_wait: Duration, max_waiting: usize) -> Self {
-        let shared = Shared { places: Shares::new(places, max_waiting), limit };
-        Self { line: Line { shared: Arc::new(shared), max_wait } }
+impl<L: Limit> FairLayer<L> {
+    pub(in super::super) fn new(permits: usize, limit: L, max_wait: Duration, max_waiting: usize) -> Self {
+        Self { permits: Permits::new(permits, max_waiting, limit), max_wait }
     }
 
-    /// How many calls may run at a time, as of now.
-    pub fn limit(&self) -> usize {
-        self.line.shared.places.limit()
+    /// Returns the current limit, and the calls that run and wait.
+    pub fn snapshot(&self) -> ConcurrencySnapshot {
+        self.permits.snapshot()
     }
 
-    /// How many calls have a place.
-    pub fn in_flight(&self) -> usize {
-        self.line.shared.places.inside()
-    }
-
-    /// How many calls wait for a place.
-    pub fn waiting(&self) -> usize {
-        self.line.shared.places.waiting()
-    }
-
-    /// How many places the tenant has, and how many of its calls wait. `None` is for requests without a tenant.
-    pub fn tenant(&self, tenant: Option<&str>) -> (usize, usize) {
-        self.line.shared.places.tenant(tenant)
+    /// Returns the current limit of all tenants, and the calls of one that run and wait; `None` is for requests without a tenant.
+    pub fn tenant_snapshot(&self, tenant: Option<&str>) -> ConcurrencySnapshot {
+        self.permits.tenant_snapshot(tenant)
     }
 }
 
-impl<S, L> Layer<S> for FairLayer<L> {
+impl<S, L: Limit> Layer<S> for FairLayer<L> {
     type Service = Fair<S, L>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Fair::new(inner, self.line.clone())
+        Fair::new(inner, Arc::clone(&self.permits), self.max_wait)
     }
 }
 
-// By hand: a clone needs no `L: Clone`, the places are shared.
+// Not derived, which would need `L: Clone`.
 impl<L> Clone for FairLayer<L> {
     fn clone(&self) -> Self {
-        Self { line: self.line.clone() }
-    }
-}
-
-impl<L> fmt::Debug for FairLayer<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FairLayer")
-            .field("limit", &self.limit())
-            .field("in_flight", &self.in_flight())
-            .field("waiting", &self.waiting())
-            .field("max_wait", &self.line.max_wait)
-            .finish()
+        Self { permits: Arc::clone(&self.permits), max_wait: self.max_wait }
     }
 }

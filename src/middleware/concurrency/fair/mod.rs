@@ -1,22 +1,22 @@
-//! Fair shares of the places, by tenant.
+//! Shares a concurrency limit fairly among tenants.
 //!
-//! Who asks is not known before `call`, so that is where the place is taken. A call for which there is none waits in its
-//! own future, and lets go what the inner service has reserved for it meanwhile; the service waits for readiness again
-//! once it has its place. `poll_ready` is the inner service's alone: put what has places of its own, such as a
-//! [`KernelService`](crate::service::KernelService), inside with no fewer of them than this layer has, or calls queue there, and
-//! not fairly.
+//! It differs from a plain [`ConcurrencyLayer`](super::ConcurrencyLayer) in that the permit is acquired in `call`, as the
+//! tenant is not known in `poll_ready`. A call without a permit waits in its own future, and releases what the inner service
+//! has reserved for it meanwhile; it polls the service for readiness again once it has a permit. `poll_ready` is the inner
+//! service's alone: a service with a limit of its own, such as a [`KernelService`](crate::service::KernelService), should have
+//! at least as high a limit, or calls queue there, unfairly.
 //!
-//! * **While nobody waits, anyone takes what is free**: a tenant that is alone has the whole machine.
-//! * **A place that becomes free goes to the waiting tenant that holds the fewest**; of several to the one whose last
-//!   turn was longest ago, and within a tenant to who came first. So while others wait no tenant is given more than its
-//!   share, and those that hold more come down to it as their calls end. Nothing is taken away from a call that runs.
-//! * **The waiting room is shared out, too**: a tenant may have as many calls waiting as there are places left in the
-//!   room. One alone fills half of it, two a third each, and there is always room for another tenant's first call. (It is
-//!   the dynamic threshold of switches with shared memory: Choudhury and Hahne, IEEE/ACM Transactions on Networking 6,
-//!   1998.) A call beyond that is refused as [`Overloaded`](crate::error::ErrorKind::Overloaded).
+//! * **While no call waits, any tenant takes what is free.** A tenant that is alone has all permits.
+//! * **A permit that becomes free goes to the waiting tenant that holds the fewest**, among several to the one whose last turn
+//!   is the longest ago, within a tenant in order of arrival. So a tenant gets no more than its share while others wait, and
+//!   those that hold more come down to it as their calls end. No running call is interrupted.
+//! * **The queue is shared as well**: a tenant may have as many calls waiting as there is room left. One tenant alone fills
+//!   half of the queue, two fill a third each, and there is always room for another tenant's first call. (This is the dynamic
+//!   threshold of shared-memory switches: Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998.) A further call is
+//!   rejected as [`Overloaded`](crate::error::ErrorKind::Overloaded).
 //!
-//! Requests without a tenant are one tenant together, so that leaving it out gains nothing. Only tenants that have calls
-//! here are known, so their number needs no bound of its own.
+//! Requests without a tenant are one tenant together, so leaving it out gains nothing. Only tenants with calls here are
+//! remembered.
 //!
 //! ```
 //! use std::time::Duration;
@@ -36,41 +36,21 @@
 //! let calls = [(); 3].map(|()| tokio::spawn(service.clone().oneshot(http::Request::new(()))));
 //! let [first, second, third] = calls;
 //! assert!(first.await.unwrap().is_ok() && second.await.unwrap().is_ok());
-//! // The room for two is half full, and the other half is for others.
+//! // One of two places in the queue is taken; the other is for another tenant.
 //! assert_eq!(third.await.unwrap().unwrap_err().kind(), ErrorKind::Overloaded);
 //! # }
 //! ```
 //!
 //! # Cancel safety
 //!
-//! A call that is dropped while it waits leaves the queue; a place that was handed to it meanwhile goes to the next.
+//! Dropping the future of a waiting call removes it from the queue; a permit that it was granted goes to the next call.
 
 mod error;
 mod future;
 mod layer;
 mod service;
-mod shares;
-
-use std::time::Duration;
-
-use super::shared::Shared;
-use shares::Shares;
 
 pub use self::error::FairError;
 pub use self::future::ResponseFuture;
 pub use self::layer::FairLayer;
 pub use self::service::Fair;
-
-/// What all services of one layer share.
-#[derive(Debug)]
-struct Line<L> {
-    shared: std::sync::Arc<Shared<L, Shares>>,
-    max_wait: Duration,
-}
-
-// By hand: a clone needs no `L: Clone`.
-impl<L> Clone for Line<L> {
-    fn clone(&self) -> Self {
-        Self { shared: std::sync::Arc::clone(&self.shared), max_wait: self.max_wait }
-    }
-}

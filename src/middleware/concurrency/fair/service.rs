@@ -1,70 +1,59 @@
-use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tower_service::Service;
 
-use super::future::InLine;
-use super::shares::Entry;
-use super::{FairError, Line, ResponseFuture};
-use crate::middleware::concurrency::limit::{Begin, End, Fixed};
-use crate::middleware::inner_service::inner_service;
+use super::{FairError, ResponseFuture};
+use crate::middleware::concurrency::limit::{FinishCall, Fixed, Limit, StartCall};
+use crate::middleware::concurrency::permits::{Acquired, Permits};
+use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::request::RequestContext;
 use crate::request::limits::tenant_key;
 
-/// Calls the inner service so many times at a time, in fair shares of tenants. See the [module](super).
+/// Limits how many calls of the inner service run at a time, in fair shares of tenants. See the [module](super).
 #[derive(Debug)]
-pub struct Fair<S, L = Fixed> {
+pub struct Fair<S, L: Limit = Fixed> {
     inner: S,
-    line: Line<L>,
+    permits: Arc<Permits<L>>,
+    max_wait: Duration,
 }
 
-impl<S, L> Fair<S, L> {
-    pub(super) fn new(inner: S, line: Line<L>) -> Self {
-        Self { inner, line }
+impl<S, L: Limit> Fair<S, L> {
+    pub(super) fn new(inner: S, permits: Arc<Permits<L>>, max_wait: Duration) -> Self {
+        Self { inner, permits, max_wait }
     }
 }
 
-inner_service!(Fair::<S, L> { inner });
+inner_service!(Fair::<S, L> { inner } where L: Limit);
+clone_service!(Fair::<S, L> { inner, permits, max_wait } where L: Limit);
 
 impl<S, L, R> Service<R> for Fair<S, L>
 where
     S: Service<R> + Clone,
     R: RequestContext,
-    L: Begin<R> + End<S::Response, S::Error>,
+    L: StartCall<R> + FinishCall<S::Response, S::Error>,
 {
     type Response = S::Response;
     type Error = FairError<S::Error>;
     type Future = ResponseFuture<S, R, L>;
 
-    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(FairError::Inner)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let shared = &self.line.shared;
-        match shared.places.enter(tenant_key(&request)) {
-            Entry::Held(held) => {
-                let running = shared.begin(held, &request);
-                ResponseFuture::called(self.inner.call(request), running)
+        match self.permits.acquire(tenant_key(&request)) {
+            Acquired::Permit(mut permit) => {
+                permit.start(&request);
+                ResponseFuture::called(self.inner.call(request), permit)
             }
-            Entry::Waiting(ticket) => {
-                let line = InLine::new(Arc::clone(shared), ticket);
-                // The service that was ready holds a place further in; it is let go, as this call will not run for a
-                // while.
-                let unready = self.inner.clone();
-                drop(mem::replace(&mut self.inner, unready.clone()));
-                ResponseFuture::waiting(unready, request, line, self.line.max_wait)
+            Acquired::Waiting(waiter) => {
+                // The service that was polled ready is dropped: what it has reserved is free while this call waits.
+                self.inner = self.inner.clone();
+                ResponseFuture::waiting(self.inner.clone(), request, waiter, self.max_wait)
             }
-            Entry::Full { waiting } => ResponseFuture::full(waiting),
+            Acquired::Full { waiting } => ResponseFuture::rejected(waiting),
         }
-    }
-}
-
-// By hand: a clone needs no `L: Clone`, the places are shared.
-impl<S: Clone, L> Clone for Fair<S, L> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), line: self.line.clone() }
     }
 }

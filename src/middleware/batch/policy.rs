@@ -1,0 +1,60 @@
+//! Which requests may share a call.
+
+use std::fmt;
+use std::hash::Hash;
+
+/// Decides which requests may share a call, and how much of a batch each takes up.
+///
+/// [`BatchLayer::by_key`](super::BatchLayer::by_key) makes one of a closure, without weights.
+pub trait BatchPolicy<R> {
+    /// Requests with the same key may share a call. It is kept while a batch of it waits or runs.
+    type Key: Hash + Eq + Clone;
+
+    /// Returns the key of a request; `None` if it is to be called by itself. Runs once, in `call`, so it must be quick.
+    fn key(&self, request: &mut R) -> Option<Self::Key>;
+
+    /// Returns how much of a batch's weight the request takes up. Runs after [`key`](Self::key).
+    fn weight(&self, request: &R) -> u64;
+}
+
+/// All requests may share a call, and none has a weight.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SingleKey;
+
+impl<R> BatchPolicy<R> for SingleKey {
+    type Key = ();
+
+    fn key(&self, _: &mut R) -> Option<()> {
+        Some(())
+    }
+
+    fn weight(&self, _: &R) -> u64 {
+        0
+    }
+}
+
+/// Requests for which a closure returns the same key may share a call.
+#[derive(Clone, Copy)]
+pub struct ByKey<F>(pub(super) F);
+
+impl<R, K, F> BatchPolicy<R> for ByKey<F>
+where
+    F: Fn(&R) -> Option<K>,
+    K: Hash + Eq + Clone,
+{
+    type Key = K;
+
+    fn key(&self, request: &mut R) -> Option<K> {
+        (self.0)(request)
+    }
+
+    fn weight(&self, _: &R) -> u64 {
+        0
+    }
+}
+
+impl<F> fmt::Debug for ByKey<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ByKey")
+    }
+}
