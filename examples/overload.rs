@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_kernels::pipeline::{Kernels, PipelineConfig, PipelineLayer};
+use tower_kernels::pipeline::{KernelHandler, PipelineConfig, PipelineLayer};
 use tower_kernels::request::{Execution, Priority};
 use tower_kernels::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, Payload};
 
@@ -34,7 +34,7 @@ fn request(priority: Priority, deadline: Option<Instant>) -> KernelRequest {
 }
 
 /// A device that takes all that it is given.
-fn device() -> impl Kernels + Sync {
+fn device() -> impl KernelHandler + Sync {
     let places = Arc::new(Semaphore::new(PLACES));
     service_fn(move |_: KernelRequest| {
         let places = Arc::clone(&places);
