@@ -9,7 +9,7 @@ use loom::sync as primitives;
 use std::sync as primitives;
 use std::sync::PoisonError;
 
-pub(crate) use primitives::{MutexGuard, atomic};
+pub(crate) use primitives::MutexGuard;
 
 /// A mutex that a panic does not poison: what is done under these locks does not panic half-way.
 #[derive(Debug, Default)]

@@ -57,7 +57,7 @@ pub(crate) fn run() {
             } else {
                 print!("{:>10}{:>10}{:>10}", "-", "-", "-");
             }
-            let before = layer.stats();
+            let before = layer.snapshot();
             offered(&runtime, &on, id, &input, rate).print();
             println!("{:>12.1}", a_run(&layer, before));
         }
@@ -69,7 +69,7 @@ pub(crate) fn run() {
         for count in IN_FLIGHT {
             print!("{count:>10}           ");
             closed(&runtime, &off, id, &input, count).print();
-            let before = layer.stats();
+            let before = layer.snapshot();
             closed(&runtime, &on, id, &input, count).print();
             println!("{:>12.1}", a_run(&layer, before));
         }
@@ -86,7 +86,7 @@ pub(crate) fn run() {
         }
         for workers in WORKERS {
             let runtime = threads(workers);
-            let before = layer.stats();
+            let before = layer.snapshot();
             print!("default limits, {workers:>2} threads of tokio     ");
             let figures = closed(&runtime, &on, id, &input, 8192);
             figures.print();
@@ -162,7 +162,7 @@ fn layer_alone() {
         print!("{workers:>2} threads of tokio                   ");
         let figures = closed_with(&runtime, 8192, |_| service.clone(), || Item);
         figures.print();
-        let stats = layer.stats();
+        let stats = layer.snapshot();
         println!("{:>12.1}", stats.requests as f64 / stats.batches.max(1) as f64);
         figures.print_threads();
     }
@@ -202,9 +202,9 @@ fn phases(runtime: &Runtime) {
         let layer = BatchedLayer::for_workers(8).in_flight(in_flight);
         let on = batched(&off, &layer);
         PHASES.iter().for_each(|phase| phase.store(0, Ordering::Relaxed));
-        let before = layer.stats();
+        let before = layer.snapshot();
         let figures = closed(runtime, &on, "bench/phased", &saxpy_input(1024), 8192);
-        let stats = layer.stats();
+        let stats = layer.snapshot();
         let (runs, requests) = (stats.batches - before.batches, stats.requests - before.requests);
         print!("{in_flight:>2} runs: {:>9.0} requests/s ", figures.rate);
         for (name, phase) in ["join", "launch", "wait and split"].iter().zip(&PHASES) {
@@ -289,7 +289,7 @@ fn contracts() -> Payload {
 
 /// Since then; 1 for those that went by themselves is not counted.
 fn a_run(layer: &BatchedLayer, before: tower_kernels::middleware::batch::BatchSnapshot) -> f64 {
-    let now = layer.stats();
+    let now = layer.snapshot();
     (now.requests - before.requests) as f64 / (now.batches - before.batches).max(1) as f64
 }
 

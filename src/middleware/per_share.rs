@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::request::Share;
-use crate::request::operation_table::{OperationIndex, OperationTable, to_keep};
+use crate::request::operation_table::{OperationIndex, OperationTable, insertable_name};
 use crate::sync::Mutex;
 
 /// A statistic of how long calls take. The default knows nothing.
@@ -49,7 +49,7 @@ impl<T: LearnedTime> OperationTimes<T> {
         match self.operations.find(name) {
             Some((index, _)) => Operation::Known(index),
             None if self.operations.is_full() => Operation::Unlisted,
-            None => Operation::New(to_keep(name).into()),
+            None => Operation::New(insertable_name(name).into()),
         }
     }
 

@@ -77,7 +77,7 @@ impl PipelineHandle {
 
     /// Batches, and requests that wait for one.
     pub fn batch(&self) -> Option<BatchSnapshot> {
-        self.layers.batch.as_ref().map(|batch| batch.stats())
+        self.layers.batch.as_ref().map(|batch| batch.snapshot())
     }
 
     /// Retried calls.

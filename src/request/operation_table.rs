@@ -26,7 +26,7 @@ struct Entry<T> {
 
 /// The index of an operation in its [`OperationTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OperationIndex(u32);
+pub(crate) struct OperationIndex(u32);
 
 /// The part of a name that is enough to insert it later: all of it, or one byte more than an entry may have.
 pub(crate) fn insertable_name(name: &str) -> &str {

@@ -226,6 +226,6 @@ fn many_batches_from_many_callers_do_not_mix() {
             task.await.unwrap();
         }
     });
-    let stats = layer.stats();
+    let stats = layer.snapshot();
     assert!(stats.requests > stats.batches, "requests have shared runs: {stats:?}");
 }

@@ -122,7 +122,7 @@ fn ended(handle: &PipelineHandle) -> Tally {
 fn left_behind(handle: &PipelineHandle, in_use: impl Fn() -> usize) -> Vec<(&'static str, u64)> {
     let queue = handle.queue().expect("there is one");
     let mut gauges = vec![
-        ("let in", handle.load_shed().expect("there is some").in_flight() as u64),
+        ("let in", handle.load_shed().expect("there is some").snapshot().in_flight as u64),
         ("calls in flight", handle.metrics().in_flight()),
         ("runs in flight", handle.coalesce().snapshot().in_flight as u64),
         ("waiting for a run", handle.coalesce().snapshot().waiting as u64),
@@ -130,7 +130,7 @@ fn left_behind(handle: &PipelineHandle, in_use: impl Fn() -> usize) -> Vec<(&'st
         ("bytes waiting", queue.waiting_bytes),
         ("places reserved in the queue", queue.reserved as u64),
         ("waiting for another attempt", handle.retries().expect("there are some").waiting),
-        ("running by the limit", handle.concurrency().expect("there is one").in_flight() as u64),
+        ("running by the limit", handle.concurrency().expect("there is one").snapshot().in_flight as u64),
         ("waiting for a run to share", handle.batch().map_or(0, |batch| batch.waiting) as u64),
         ("kernels' places in use", in_use() as u64),
     ];
@@ -177,7 +177,7 @@ where
         #[cfg(feature = "cache")]
         assert!(handle.cache().snapshot().hits > 0);
         if let Some(batch) = handle.batch() {
-            assert!(batch.requests > batch.batches && batch.batches > 0 && batch.left > 0, "{batch:?}");
+            assert!(batch.requests > batch.batches && batch.batches > 0 && batch.cancelled > 0, "{batch:?}");
         }
     });
 }
