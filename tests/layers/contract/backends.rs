@@ -172,7 +172,7 @@ fn batched(cost: Cost) -> impl Subject {
     let registry = KernelRegistry::new();
     registry.register(Scripted { cost }).unwrap();
     let service = KernelService::with_backend(registry, layer.layer(cpu()));
-    Waiting { over: Over { layer: no_layer(), service, failing: Act::Fail }, waiting: move || gauge.stats().waiting }
+    Waiting { over: Over { layer: no_layer(), service, failing: Act::Fail }, waiting: move || gauge.snapshot().waiting }
 }
 
 struct Waiting<O, W> {

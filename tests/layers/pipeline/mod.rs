@@ -413,7 +413,7 @@ mod batch {
         let answers = call_all(&pipeline, 2).await;
         assert!(answers.iter().all(|answer| answer.execution.batch_size == 2), "{answers:?}");
         let stats = handle.batch().unwrap();
-        assert_eq!((stats.left, stats.expired, stats.requests), (1, 0, 2));
+        assert_eq!((stats.cancelled, stats.expired, stats.requests), (1, 0, 2));
     }
 }
 
