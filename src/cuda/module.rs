@@ -133,14 +133,14 @@ impl Module {
 pub(super) struct LoadedModules(Mutex<HashMap<usize, Result<Loaded, CudaError>>>);
 
 #[derive(Clone, Copy)]
-struct Loaded(CUmodule);
+pub(super) struct Loaded(CUmodule);
 
 // SAFETY: a module handle may be used from any thread.
 unsafe impl Send for Loaded {}
 
 impl LoadedModules {
     /// Returns the handle of a module, which is loaded at the first call. One that does not compile is not compiled again.
-    fn get(&self, module: &'static Module, device: &Device) -> Result<CUmodule, CudaError> {
+    pub(super) fn get(&self, module: &'static Module, device: &Device) -> Result<CUmodule, CudaError> {
         let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = ptr::from_ref(module).addr();
         if let Some(known) = loaded.get(&key) {
@@ -152,6 +152,12 @@ impl LoadedModules {
             loaded.insert(key, result.clone());
         }
         result.map(|Loaded(module)| module)
+    }
+
+    /// Returns the number of modules that are loaded.
+    pub(super) fn len(&self) -> usize {
+        let loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.values().filter(|module| module.is_ok()).count()
     }
 
     /// Unloads all modules. The context must be current.

@@ -76,6 +76,7 @@ impl PipelineLayer {
 
     /// Returns the kernels of the registry on this machine, with these layers.
     pub fn over(&self, local: Local) -> LocalPipeline {
+        local.load_kernels(&self.registry);
         let is_used = |batch: &BatchConfig| batch.on_cpu || local.has_devices();
         let batch = self.layers.batch.as_ref().filter(|_| self.config.batch.as_ref().is_some_and(is_used));
         let backend = PipelineBackend::new(local.clone(), batch);

@@ -14,6 +14,16 @@ pub(crate) fn out_of_service(status: &LocalStatus, registry: &KernelRegistry) ->
     (no_workers || is_missed(cuda, registry)).then(problems)
 }
 
+/// Returns why the devices are not ready for requests: they are [out of service](out_of_service), or the device code of
+/// kernels is still being loaded.
+pub(crate) fn not_ready(status: &LocalStatus, registry: &KernelRegistry) -> Option<String> {
+    let loading = || match status.cuda.modules_loading() {
+        0 => None,
+        count => Some(format!("the device code of {count} kernels is being loaded")),
+    };
+    out_of_service(status, registry).or_else(loading)
+}
+
 /// A CUDA backend that is off is not a problem of a device.
 pub(crate) fn cuda_problems(cuda: &CudaState) -> Vec<String> {
     match cuda {
@@ -58,5 +68,39 @@ mod tests {
         assert!(out_of_service(&status, &registry).unwrap().contains("workers of the CPU"));
         (status.cpu.pool.up, status.cpu.pool.alive) = (false, 1);
         assert_eq!(out_of_service(&status, &registry).unwrap(), "the CPU takes no jobs any more");
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn devices_are_not_ready_while_they_load_device_code_unless_they_are_lost() {
+        use crate::backends::PoolStatus;
+        use crate::backends::cuda::{CudaStatus, CudaUsage};
+        use crate::cuda::DeviceInfo;
+
+        let registry = KernelRegistry::new();
+        let mut status = Local::detect().status();
+        let mut device = CudaStatus {
+            device: DeviceInfo {
+                ordinal: 0,
+                name: "GPU".into(),
+                memory: 1,
+                compute_capability: (9, 0),
+                multiprocessors: 1,
+            },
+            lost: None,
+            pool: PoolStatus { up: true, ..status.cpu.pool },
+            usage: CudaUsage::default(),
+            modules_loaded: 1,
+            modules_loading: 2,
+        };
+        status.cuda = CudaState::On { devices: vec![device.clone()], missing: Vec::new() };
+        assert_eq!(not_ready(&status, &registry).unwrap(), "the device code of 2 kernels is being loaded");
+        assert_eq!(out_of_service(&status, &registry), None);
+        device.lost = Some("a fault".into());
+        status.cuda = CudaState::On { devices: vec![device.clone()], missing: Vec::new() };
+        assert_eq!(not_ready(&status, &registry), None, "the CPU serves");
+        (device.lost, device.modules_loaded, device.modules_loading) = (None, 3, 0);
+        status.cuda = CudaState::On { devices: vec![device], missing: Vec::new() };
+        assert_eq!(not_ready(&status, &registry), None);
     }
 }

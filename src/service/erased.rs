@@ -41,6 +41,8 @@ pub(crate) trait ErasedKernel: Send + Sync {
     /// Runs the CPU code. The payload of a shared run is [`MemberResults`], each in the encoding of its own request.
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &RunContext<'_>) -> Result<Payload, KernelError>;
     #[cfg(feature = "cuda")]
+    fn modules(&self) -> Vec<&'static crate::cuda::Module>;
+    #[cfg(feature = "cuda")]
     fn run_cuda(&self, input: &Input, encoding: Encoding, cuda: &mut LaunchContext<'_>)
     -> Result<Payload, KernelError>;
     fn schemas(&self) -> (Schema, Schema);
@@ -84,6 +86,11 @@ impl<K: Kernel> ErasedKernel for K {
             }
             Some(jobs) => self.run_members(jobs, context, |inputs| Kernel::run_cpu_batch(self, inputs, context)),
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn modules(&self) -> Vec<&'static crate::cuda::Module> {
+        Kernel::modules(self)
     }
 
     #[cfg(feature = "cuda")]

@@ -59,6 +59,13 @@ pub trait Kernel: Send + Sync + 'static {
         Err(KernelError::UnsupportedBackend { id: self.info().id, backend: "CPU" })
     }
 
+    /// Returns the device code that [`run_cuda`](Self::run_cuda) launches. Servers load it onto each device when they
+    /// start, before they report readiness, so that no request waits for the driver to load or compile it.
+    #[cfg(feature = "cuda")]
+    fn modules(&self) -> Vec<&'static crate::cuda::Module> {
+        Vec::new()
+    }
+
     /// Runs the host side of the kernel's CUDA code, on a worker thread that it may block.
     ///
     /// # Errors

@@ -295,6 +295,12 @@ impl RegisteredKernel {
         self.guarded(|kernel| kernel.run_cuda(input, encoding, cuda))?
     }
 
+    /// Returns the device code that the kernel launches; none if the kernel panics when it is asked.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn modules(&self) -> Vec<&'static crate::cuda::Module> {
+        self.guarded(|kernel| kernel.modules()).unwrap_or_default()
+    }
+
     fn guarded<T>(&self, work: impl FnOnce(&dyn ErasedKernel) -> T) -> Result<T, KernelError> {
         catch_panic(|| work(&*self.0.kernel)).map_err(|panicked| self.panicked(panicked))
     }

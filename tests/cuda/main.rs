@@ -11,6 +11,7 @@ mod domain;
 mod faults;
 mod goldens;
 mod launch_context;
+mod loading;
 mod memory;
 mod priority;
 mod probe;
@@ -54,6 +55,7 @@ fn main() {
             contract::TESTS,
             goldens::TESTS,
             launch_context::TESTS,
+            loading::TESTS,
             priority::TESTS,
             registry::TESTS,
             memory::TESTS,

@@ -54,7 +54,7 @@ pub use self::usage::CudaUsage;
 use self::worker::CudaWorker;
 use super::worker_pool::{MemoryBudget, PoolHandle, PoolLoad, PoolStatus, Profile, RunFuture, WorkerPool};
 pub use crate::cuda::CudaConfig;
-use crate::cuda::{CudaError, Device, DeviceInfo, Gpu, Peak, PinnedMemory, StreamExecutor, Unavailable};
+use crate::cuda::{CudaError, Device, DeviceInfo, Gpu, Module, Peak, PinnedMemory, StreamExecutor, Unavailable};
 use crate::service::{BackendKind, Job, KernelError, KernelResponse};
 
 /// One CUDA device as a backend.
@@ -138,7 +138,22 @@ impl CudaBackend {
             KernelError::DeviceLost { reason, .. } => format!("{lost}: {reason}"),
             other => other.to_string(),
         });
-        CudaStatus { device: self.device().clone(), lost, pool: self.handle.pool().status(), usage: self.usage() }
+        let (modules_loaded, modules_loading) = self.device.module_counts();
+        CudaStatus {
+            device: self.device().clone(),
+            lost,
+            pool: self.handle.pool().status(),
+            usage: self.usage(),
+            modules_loaded,
+            modules_loading,
+        }
+    }
+
+    /// Loads device code in the background: see [`Local::load_kernels`](crate::backends::Local::load_kernels).
+    pub(super) fn load(&self, modules: Vec<&'static Module>) {
+        if let Err(error) = self.device.load_in_background(modules) {
+            tracing::warn!(%error, "no thread to load device code: the first requests load it");
+        }
     }
 
     fn usage(&self) -> CudaUsage {
@@ -177,6 +192,10 @@ pub struct CudaStatus {
     pub pool: PoolStatus,
     /// The memory in use.
     pub usage: CudaUsage,
+    /// Modules of device code that are loaded, one or more for each kernel.
+    pub modules_loaded: usize,
+    /// Modules that are still to be loaded in the background.
+    pub modules_loading: usize,
 }
 
 impl Service<Job> for CudaBackend {

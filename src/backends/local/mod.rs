@@ -24,6 +24,8 @@ use super::worker_pool::{PoolHandle, Profile};
 use super::{PoolLoad, RunFuture};
 #[cfg(feature = "cuda")]
 use crate::cuda::{Gpu, Unavailable};
+#[cfg(feature = "cuda")]
+use crate::service::RegisteredKernel;
 use crate::service::{BackendKind, Job, KernelError, KernelRegistry, KernelResponse, KernelService};
 
 /// Runs jobs on the devices of this machine: its CUDA devices, and the CPU.
@@ -87,6 +89,18 @@ impl Local {
         Self { cuda: Arc::new(cuda), ..Self::over(devices) }
     }
 
+    /// Loads the device code of all kernels in the registry onto all CUDA devices, in the background. Until that is done,
+    /// servers do not report readiness; a request that comes anyway loads what it needs.
+    ///
+    /// [`KernelService::new`] and [`PipelineLayer::over`](crate::pipeline::PipelineLayer::over) do this.
+    pub fn load_kernels(&self, registry: &KernelRegistry) {
+        #[cfg(feature = "cuda")]
+        for device in self.cuda.iter().flat_map(CudaDevices::backends) {
+            device.load(registry.list().iter().flat_map(RegisteredKernel::modules).collect());
+        }
+        let _ = registry;
+    }
+
     /// Returns the number of workers of all CUDA devices, or of the CPU if there are no devices.
     pub fn workers(&self) -> usize {
         self.devices.workers()
@@ -137,7 +151,9 @@ impl KernelService<Local> {
     ///
     /// Opening a device takes a few hundred milliseconds. [`Local::status`] returns which were found.
     pub fn new(registry: impl Into<Arc<KernelRegistry>>) -> Self {
-        Self::with_backend(registry, Local::detect())
+        let (registry, local) = (registry.into(), Local::detect());
+        local.load_kernels(&registry);
+        Self::with_backend(registry, local)
     }
 }
 

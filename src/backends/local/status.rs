@@ -69,6 +69,17 @@ impl CudaState {
         }
     }
 
+    /// Returns the number of modules of device code that are still to be loaded, on all devices.
+    pub fn modules_loading(&self) -> usize {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::On { devices, .. } => {
+                devices.iter().filter(|device| device.lost.is_none()).map(|device| device.modules_loading).sum()
+            }
+            Self::Off { .. } => 0,
+        }
+    }
+
     /// Describes what is wrong with each device that cannot be used.
     pub fn problems(&self) -> Vec<String> {
         match self {

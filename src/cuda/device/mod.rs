@@ -6,7 +6,7 @@ mod info;
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::chunks::{Chunks, Trimmer};
 use super::copy::CopyThreads;
 use super::driver::{Driver, OUT_OF_MEMORY};
 use super::memory::{Chunk, INITIAL_ARENA};
-use super::module::LoadedModules;
+use super::module::{LoadedModules, Module};
 use super::{CudaConfig, CudaError, Gpu, PinnedMemory, ReserveMemory, ReservedMemory, Unavailable};
 
 /// A device with its primary context, and what its executors share.
@@ -41,6 +41,8 @@ pub(crate) struct Device {
     trimmer: Option<Trimmer>,
     pub(super) copy_threads: CopyThreads,
     pub(super) cancel_watcher: CancelWatcher,
+    /// Modules that [`load_in_background`](Self::load_in_background) has not loaded yet.
+    modules_to_load: AtomicUsize,
 }
 
 /// Device memory that is left to the driver for code, stacks and the context.
@@ -89,6 +91,7 @@ impl Device {
             trimmer: None,
             copy_threads,
             cancel_watcher,
+            modules_to_load: AtomicUsize::new(0),
         };
         this.trimmer = Some(this.start_trimmer(config.idle_memory_ttl).map_err(|error| no_thread(&error))?);
         Ok((this, memory_budget))
@@ -115,6 +118,38 @@ impl Device {
     /// Makes the context current on this thread, as most calls of the driver require.
     pub(super) fn bind(&self) -> Result<(), CudaError> {
         self.context.bind()
+    }
+
+    /// Loads these modules on a thread of its own. One that does not load is logged; launches from it fail.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub(crate) fn load_in_background(self: &Arc<Self>, modules: Vec<&'static Module>) -> io::Result<()> {
+        let count = modules.len();
+        self.modules_to_load.fetch_add(count, Ordering::Relaxed);
+        let device = Arc::downgrade(self);
+        let load = move || {
+            for module in modules {
+                // A device that is being dropped is not kept open for this.
+                let Some(device) = device.upgrade() else { return };
+                let loaded = device.bind().and_then(|()| device.modules.get(module, &device).map(drop));
+                if let Err(error) = loaded {
+                    tracing::warn!(device = device.info.ordinal, %error, "device code did not load");
+                }
+                device.modules_to_load.fetch_sub(1, Ordering::Release);
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("cuda{}-load", self.info.ordinal)).spawn(load);
+        thread.map(drop).inspect_err(|_| {
+            self.modules_to_load.fetch_sub(count, Ordering::Relaxed);
+        })
+    }
+
+    /// Returns the number of modules that are loaded, and of those that are still to be loaded in the background.
+    pub(crate) fn module_counts(&self) -> (usize, usize) {
+        // In this order, so that a module which has been loaded is in the first count.
+        let to_load = self.modules_to_load.load(Ordering::Acquire);
+        (self.modules.len(), to_load)
     }
 
     /// The flag of a new executor, which it sets while it has a run.

@@ -23,7 +23,7 @@ use crate::pipeline::PipelineHandle;
 use crate::request::request_id::RequestId;
 #[cfg(feature = "cuda")]
 use crate::servers::devices::is_missed;
-use crate::servers::devices::{cuda_problems, out_of_service};
+use crate::servers::devices::{cuda_problems, not_ready};
 use crate::servers::http::{Problem, document};
 use crate::service::{HostMemory, KernelRegistry, KernelRequest};
 
@@ -316,15 +316,15 @@ where
     S: Service<KernelRequest, Error: AnyError> + Clone,
 {
     let request_id = RequestId::from_headers(&headers);
-    let lost = || shared.devices.as_ref().and_then(|local| out_of_service(&local.status(), &shared.registry));
-    let not_ready = if shared.drain.is_draining() {
+    let devices = || shared.devices.as_ref().and_then(|local| not_ready(&local.status(), &shared.registry));
+    let reason = if shared.drain.is_draining() {
         Some("the server is draining".to_owned())
-    } else if let Some(lost) = lost() {
-        Some(lost)
+    } else if let Some(reason) = devices() {
+        Some(reason)
     } else {
         failure(&shared.service).await
     };
-    match not_ready {
+    match reason {
         None => json_response(json(&Probe { status: ProbeStatus::Ready }), &request_id),
         Some(reason) => Problem::new(ErrorKind::Unavailable, reason).into_response(&request_id),
     }
@@ -427,9 +427,17 @@ mod tests {
             DeviceInfo { ordinal: 0, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
         let pool = PoolStatus { up: true, workers: 1, alive: 1, restarts: 0, capacity: 1, queued: 0, running: 0 };
         let usage = CudaUsage::default();
-        let well = CudaStatus { device: device.clone(), lost: None, pool, usage };
+        let well =
+            CudaStatus { device: device.clone(), lost: None, pool, usage, modules_loaded: 3, modules_loading: 0 };
         let pool = PoolStatus { up: false, ..pool };
-        let lost = CudaStatus { device, lost: Some("it fell off the bus".into()), pool, usage };
+        let lost = CudaStatus {
+            device,
+            lost: Some("it fell off the bus".into()),
+            pool,
+            usage,
+            modules_loaded: 3,
+            modules_loading: 0,
+        };
         let cuda = |devices: &[&CudaStatus]| CudaState::On {
             devices: devices.iter().copied().cloned().collect(),
             missing: Vec::new(),

@@ -270,8 +270,17 @@ mod tests {
             lost: None,
             pool: PoolStatus { up: true, alive: 4, ..pool },
             usage,
+            modules_loaded: 3,
+            modules_loading: 0,
         };
-        let lost = CudaStatus { device, lost: Some("it fell off the bus".into()), pool, usage };
+        let lost = CudaStatus {
+            device,
+            lost: Some("it fell off the bus".into()),
+            pool,
+            usage,
+            modules_loaded: 3,
+            modules_loading: 0,
+        };
         status.cuda = CudaState::On { devices: vec![lost, well], missing: Vec::new() };
         let mut registry = Registry::default();
         registry.sub_registry_with_prefix("kernel").register_collector(Box::new(Backends(status)));

@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::MAX_NAME_MESSAGE_BYTES;
 use super::proto::kernel_server::SERVICE_NAME;
 use crate::pipeline::KernelSource;
-use crate::servers::devices::out_of_service;
+use crate::servers::devices::not_ready;
 
 /// The standard health service [`grpc.health.v1.Health`](https://grpc.io/docs/guides/health-checking/), for the server (the
 /// empty name) and for `tower_kernels.v1.Kernel`.
@@ -112,7 +112,7 @@ impl HealthService {
     pub fn of(kernels: &impl KernelSource) -> Self {
         Self::following(kernels.devices().map(|local| -> DevicesUp {
             let (local, registry) = (local.clone(), Arc::clone(kernels.registry()));
-            Box::new(move || out_of_service(&local.status(), &registry).is_none())
+            Box::new(move || not_ready(&local.status(), &registry).is_none())
         }))
     }
 

@@ -35,6 +35,10 @@ macro_rules! __elementwise {
             use $crate::kernels::authoring::{self, Field, FieldFacts};
             use $crate::service::{BatchKey, Cost, Footprint, InvalidInput, KernelError, KernelInfo, RunContext};
 
+            $($crate::__if_cuda! {
+                static GENERATED_MODULE: $crate::cuda::Module = $module;
+            })?
+
             const FIELDS: usize = [$(stringify!($field)),+].len();
             const OUTPUTS: usize = [$(stringify!($out)),+].len();
 
@@ -99,6 +103,10 @@ macro_rules! __elementwise {
                 }
 
                 $($crate::__if_cuda! {
+                    fn modules(&self) -> Vec<&'static $crate::cuda::Module> {
+                        vec![&GENERATED_MODULE]
+                    }
+
                     fn run_cuda(
                         &self,
                         input: &$input,
@@ -113,10 +121,9 @@ macro_rules! __elementwise {
                         inputs: &[&$input],
                         cuda: &mut $crate::service::LaunchContext<'_>,
                     ) -> Result<Vec<$output>, KernelError> {
-                        static MODULE: $crate::cuda::Module = $module;
                         let columns: Vec<_> = inputs.iter().map(|input| generated_columns(input)).collect();
                         let rows: Vec<usize> = inputs.iter().map(|input| authoring::rows(&generated_facts(input))).collect();
-                        let entry = authoring::Entry { module: &MODULE, name: $entry };
+                        let entry = authoring::Entry { module: &GENERATED_MODULE, name: $entry };
                         let outputs = authoring::map_rows_cuda::<_, $element, OUTPUTS>(&columns, &rows, entry, cuda)?;
                         Ok(outputs.into_iter().map(generated_output).collect())
                     }

@@ -37,6 +37,10 @@ macro_rules! __elementwise_floats {
                 BatchKey, Cost, FloatArray, Footprint, InvalidInput, KernelError, KernelInfo, RunContext,
             };
 
+            $($crate::__if_cuda! {
+                static GENERATED_MODULE: $crate::cuda::Module = $module;
+            })?
+
             const FLOATS: [&str; [$(stringify!($field)),+].len()] = [$(stringify!($field)),+];
             const CHOICES: usize = { const NAMES: &[&str] = &[$($(stringify!($choice)),+)?]; NAMES.len() };
             const OUTPUTS: [&str; [$(stringify!($out)),+].len()] = [$(stringify!($out)),+];
@@ -100,6 +104,10 @@ macro_rules! __elementwise_floats {
                 }
 
                 $($crate::__if_cuda! {
+                    fn modules(&self) -> Vec<&'static $crate::cuda::Module> {
+                        vec![&GENERATED_MODULE]
+                    }
+
                     fn run_cuda(
                         &self,
                         input: &$input,
@@ -114,9 +122,8 @@ macro_rules! __elementwise_floats {
                         inputs: &[&$input],
                         cuda: &mut $crate::service::LaunchContext<'_>,
                     ) -> Result<Vec<$output>, KernelError> {
-                        static MODULE: $crate::cuda::Module = $module;
                         let fields: Vec<_> = inputs.iter().map(|input| input.fields()).collect();
-                        let outputs = FloatFields::run_cuda(&fields, &MODULE, [$single, $double], cuda)?;
+                        let outputs = FloatFields::run_cuda(&fields, &GENERATED_MODULE, [$single, $double], cuda)?;
                         Ok(outputs.into_iter().map(generated_output).collect())
                     }
                 })?

@@ -36,6 +36,10 @@ macro_rules! __reduction {
             use $crate::kernels::authoring::{self, Field, FieldFacts};
             use $crate::service::{BatchKey, Cost, Footprint, InvalidInput, KernelError, KernelInfo, RunContext};
 
+            $($crate::__if_cuda! {
+                static GENERATED_MODULE: $crate::cuda::Module = $module;
+            })?
+
             const FIELDS: usize = [$(stringify!($field)),+].len();
             const OUTPUTS: usize = [$(stringify!($out)),+].len();
 
@@ -103,6 +107,10 @@ macro_rules! __reduction {
                 }
 
                 $($crate::__if_cuda! {
+                    fn modules(&self) -> Vec<&'static $crate::cuda::Module> {
+                        vec![&GENERATED_MODULE]
+                    }
+
                     fn run_cuda(
                         &self,
                         input: &$input,
@@ -117,11 +125,10 @@ macro_rules! __reduction {
                         inputs: &[&$input],
                         cuda: &mut $crate::service::LaunchContext<'_>,
                     ) -> Result<Vec<$output>, KernelError> {
-                        static MODULE: $crate::cuda::Module = $module;
                         let columns: Vec<_> = inputs.iter().map(|input| generated_columns(input)).collect();
                         let rows: Vec<usize> = inputs.iter().map(|input| authoring::rows(&generated_facts(input))).collect();
-                        let entry = authoring::Entry { module: &MODULE, name: $entry };
-                        let merge = authoring::Entry { module: &MODULE, name: concat!($entry, "_merge") };
+                        let entry = authoring::Entry { module: &GENERATED_MODULE, name: $entry };
+                        let merge = authoring::Entry { module: &GENERATED_MODULE, name: concat!($entry, "_merge") };
                         let states = authoring::reduce_cuda::<_, $state>(&columns, &rows, entry, merge, cuda)?;
                         Ok(states.into_iter().map(generated_finish).collect())
                     }

@@ -6,7 +6,7 @@ use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, Module, device_code};
 use crate::kernels::graph::csr::CsrGraph;
 use crate::service::{Buffer, InvalidInput, KernelError, LaunchContext};
 
-static MODULE: Module = Module::embedded(device_code!("graph/betweenness-centrality"));
+pub(super) static MODULE: Module = Module::embedded(device_code!("graph/betweenness-centrality"));
 
 /// Sources that share each read of the adjacency, one for each lane of a warp.
 const GROUP: usize = 32;

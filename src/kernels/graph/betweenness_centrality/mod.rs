@@ -224,6 +224,11 @@ impl Kernel for BetweennessCentrality {
     }
 
     #[cfg(feature = "cuda")]
+    fn modules(&self) -> Vec<&'static crate::cuda::Module> {
+        vec![&cuda::MODULE]
+    }
+
+    #[cfg(feature = "cuda")]
     fn run_cuda(
         &self,
         input: &BetweennessInput,
