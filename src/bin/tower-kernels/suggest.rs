@@ -3,6 +3,10 @@
 /// Names that are less alike share little more than a few letters.
 const MIN_SIMILARITY: f64 = 0.8;
 
+/// Names that are less like the misspelt one than the most similar by more than this are not meant: names of one domain are
+/// similar to each other anyway.
+const MAX_DIFFERENCE: f64 = 0.05;
+
 /// `did you mean X?` with the known name that is most similar, if any is similar enough.
 pub(crate) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(name, known).first().map(|known| format!("did you mean `{known}`?"))
@@ -42,6 +46,8 @@ fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a 
         .filter(|(value, _)| *value > MIN_SIMILARITY)
         .collect();
     similar.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    let most_similar = similar.first().map_or(0.0, |(value, _)| *value);
+    similar.retain(|(value, _)| most_similar - value <= MAX_DIFFERENCE);
     similar.into_iter().map(|(_, known)| known).collect()
 }
 
@@ -66,7 +72,9 @@ mod tests {
 
     #[test]
     fn several_names_are_suggested_up_to_a_maximum() {
-        let known = ["linalg/saxpy", "linalg/saxpby", "graph/paths"];
+        let known = ["linalg/saxpy", "linalg/saxpby", "linalg/dot", "graph/paths"];
+        let only = did_you_mean_any("linalg/saxpi", ["linalg/saxpy", "linalg/dot"], 3);
+        assert_eq!(only.as_deref(), Some("did you mean `linalg/saxpy`?"));
         let one = did_you_mean_any("saxpi", known, 1);
         assert_eq!(one.as_deref(), Some("did you mean `linalg/saxpy`?"));
         let two = did_you_mean_any("saxpi", known, 3);
