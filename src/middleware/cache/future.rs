@@ -17,13 +17,16 @@ pub struct ResponseFuture<S: Service<R>, P: CacheKey<R>, R> {
     state: State<S, P, R>,
 }
 
+type MissOf<S, P, R> = Miss<P, <P as CacheKey<R>>::OwnedKey, <S as Service<R>>::Response>;
+
 #[pin_project(project = StateProj)]
 enum State<S: Service<R>, P: CacheKey<R>, R> {
     Call {
         #[pin]
         inner: S::Future,
         /// `None` if the request has no key, and once the call has ended.
-        miss: Option<Miss<P, P::OwnedKey, S::Response>>,
+        // Boxed, because most calls of a pipeline have none, and each would have the room for one.
+        miss: Option<Box<MissOf<S, P, R>>>,
     },
     Hit {
         response: Option<S::Response>,
@@ -40,8 +43,8 @@ pub(super) struct Miss<P, K, T> {
 }
 
 impl<S: Service<R>, P: CacheKey<R>, R> ResponseFuture<S, P, R> {
-    pub(super) fn call(inner: S::Future, miss: Option<Miss<P, P::OwnedKey, S::Response>>) -> Self {
-        Self { state: State::Call { inner, miss } }
+    pub(super) fn call(inner: S::Future, miss: Option<MissOf<S, P, R>>) -> Self {
+        Self { state: State::Call { inner, miss: miss.map(Box::new) } }
     }
 
     pub(super) fn hit(response: S::Response) -> Self {
