@@ -1,4 +1,4 @@
-//! The contract of `tests/contract.rs` over one CUDA device with one worker and no queue.
+//! The contract of `tests/support/checks.rs` over one CUDA device with one worker and no queue.
 
 use tower_kernels::backends::cuda::CudaBackend;
 use tower_kernels::service::{Buffer, KernelError, KernelRequest, KernelService, LaunchContext};

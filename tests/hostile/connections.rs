@@ -171,12 +171,12 @@ fn the_program_says_at_its_start_where_it_may_not_open_as_many_files_and_raises_
         Server::spawn(&mut command, args)
     };
     let server = start("ulimit -n 700", &["--connections-max=1000"]);
-    assert!(server.stderr.until("limit on open files").contains("connections.max"));
+    assert!(server.stderr.until("more open files than the limit allows").contains("connections.max"));
     drop(server);
 
     let server = start("ulimit -Sn 700", &["--connections-max=1000"]);
     server.get("/health/live");
-    assert!(!server.stderr.now().contains("limit on open files"), "{}", server.stderr.now());
+    assert!(!server.stderr.now().contains("more open files than the limit allows"), "{}", server.stderr.now());
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let soft: u64 = files.split_whitespace().nth(3).unwrap().parse().unwrap();

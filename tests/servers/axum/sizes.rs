@@ -176,7 +176,7 @@ async fn of_no_kernels_everything_is_answered() {
     assert_eq!(openapi["tags"].as_array().unwrap().len(), 2);
 }
 
-/// `cargo test --release --features axum --test axum_router -- --ignored --nocapture figures`
+/// `cargo test --release --features full --test servers -- --ignored --nocapture figures`
 #[tokio::test]
 #[ignore = "prints figures"]
 async fn figures_of_ten_thousand_kernels() {

@@ -100,7 +100,7 @@ impl Kernel for Nap {
 fn feature_flags() {
     let manifest = include_str!("../../../Cargo.toml");
     let (_, features) = manifest.split_once("\n[features]\n").unwrap();
-    let (features, _) = features.split_once("\n\n").unwrap();
+    let (features, _) = features.split_once("\n[").unwrap();
     let list = |name: &str| features.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
     let full = list("full").unwrap();
     for name in ["axum", "tower", "grpc", "actix"] {

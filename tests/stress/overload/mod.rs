@@ -1,7 +1,7 @@
 //! What the ready pipeline makes of more than can be done, in a model without noise of its own: time is paused, so that
 //! nothing takes any but what a scenario says. Goodput is what is answered in time, over what the lanes could do.
 //!
-//! `cargo test --test overload -- --nocapture` prints the tables. The same on a real machine is `benches/goodput`.
+//! `cargo test --test stress overload -- --nocapture` prints the tables. The same on a real machine is `benches/goodput`.
 
 mod device;
 mod load;
