@@ -52,8 +52,8 @@
 //! extension](https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol/binary-tensor-data-extension)
 //! of the Open Inference Protocol, which `tritonclient` and KServe clients use; unlike multipart, it needs no search
 //! for a boundary. The metadata of a document is in the head's `parameters`, by the same names. The datatypes are BOOL,
-//! UINT8, UINT32, UINT64, INT32, INT64, FP32 and FP64. Tensors of requests are copied once. Tensors of responses from 4
-//! KiB on are not copied.
+//! UINT8, UINT32, UINT64, INT32, INT64, FP32 and FP64. Request tensors are copied once. Response tensors of 4 KiB or
+//! more are not copied.
 //!
 //! ```sh
 //! head='{"inputs": [{"name": "a", "datatype": "FP32", "shape": [1], "data": [2.0]},
@@ -72,8 +72,8 @@
 //! disconnect within about 100 ms, whatever the client has sent after the request. An accept loop of your own around
 //! hyper's connections does not notice the disconnect of a client that has pipelined another request until the first
 //! response is complete, because hyper does not read in the meantime. Closing only the sending half of the connection
-//! counts as a disconnect. A client that sends more than 80 KiB of further requests while one runs gets `connection:
-//! close` with the response, and those requests are dropped.
+//! counts as a disconnect. A client that sends more than 80 KiB of further requests while one runs gets
+//! `connection: close` with the response, and those requests are dropped.
 //!
 //! # Connection limits and slow clients
 //!

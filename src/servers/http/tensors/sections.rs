@@ -22,7 +22,7 @@ pub(super) struct Sections {
 /// Memory allocated at a tensor's first byte: a head must not cause large allocations by announcing lengths only.
 const FIRST_PART: usize = 1 << 20;
 
-/// A tensor of which a part has arrived.
+/// A tensor that has arrived in part.
 #[derive(Debug)]
 struct Filling {
     index: usize,

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_is_told_to_end_and_then_closed() {
+    async fn an_idle_connection_gets_goaway_and_is_then_closed() {
         let (mut clock, tracker) = clock(None);
         let (step, at) = next(&mut clock, &tracker).await;
         assert_eq!(step, Step::Idle);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_reaches_its_age_is_told_to_end_and_closed_after_its_grace() {
+    async fn a_connection_past_its_maximum_age_gets_goaway_and_is_closed_after_its_grace() {
         let (mut clock, tracker) = clock(Some((MINUTE / 2, MINUTE)));
         let (step, at) = next(&mut clock, &tracker).await;
         assert_eq!(step, Step::MaxAge);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_of_http1_without_a_request_is_closed_when_it_is_idle() {
+    async fn an_http1_connection_without_a_request_is_closed_when_idle() {
         let tracker = Connections::default().begin().tracker();
         let age = Some((MINUTE / 2, MINUTE));
         let mut clock = Clock::new(Lifetime { idle: MINUTE, age }, &tracker);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_that_crosses_with_the_end_of_an_idle_connection_is_waited_for() {
+    async fn a_request_that_crosses_with_goaway_delays_the_close() {
         let (mut clock, tracker) = clock(None);
         assert_eq!(next(&mut clock, &tracker).await.0, Step::Idle);
         let request = tracker.begin();
@@ -267,23 +267,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_stops_waits_for_its_work_and_for_clients_that_go_on() {
+    async fn a_stopping_server_waits_for_running_requests_and_for_clients_that_make_progress() {
         let (mut clock, tracker) = clock(None);
         clock.stop(&tracker);
         let request = tracker.begin();
         // The request is running.
-        let gives_up = tokio::time::timeout(5 * STOP_GRACE, next(&mut clock, &tracker)).await;
-        assert!(gives_up.is_err(), "{gives_up:?}");
+        let next_step = tokio::time::timeout(5 * STOP_GRACE, next(&mut clock, &tracker)).await;
+        assert!(next_step.is_err(), "{next_step:?}");
         // Its body arrives, faster than required.
         tracker.begin_awaiting_body();
         for _ in 0..5 {
             tracker.count_body_bytes(MIN_PROGRESS);
-            let gives_up = tokio::time::timeout(STOP_GRACE / 2, next(&mut clock, &tracker)).await;
-            assert!(gives_up.is_err(), "{gives_up:?}");
+            let next_step = tokio::time::timeout(STOP_GRACE / 2, next(&mut clock, &tracker)).await;
+            assert!(next_step.is_err(), "{next_step:?}");
         }
         // A byte now and then is no progress.
         let begun = Instant::now();
-        let gives_up = async {
+        let next_step = async {
             loop {
                 tracker.count_body_bytes(1);
                 if let Ok((step, _)) = tokio::time::timeout(STOP_GRACE / 5, next(&mut clock, &tracker)).await {
@@ -291,7 +291,7 @@ mod tests {
                 }
             }
         };
-        assert_eq!(gives_up.await, Step::Stalled);
+        assert_eq!(next_step.await, Step::Stalled);
         assert!((STOP_GRACE / 2..=STOP_GRACE * 3 / 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
         tracker.end_awaiting_body();
         drop(request);

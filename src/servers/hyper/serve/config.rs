@@ -15,8 +15,8 @@ use std::time::Duration;
 /// | HTTP/1.1 | 80 KiB received and not yet read | the one response |
 /// | HTTP/2 | 512 KiB of unread bodies, and a head of 16 KiB | 32 KiB for each of 128 streams, 4 MiB in total |
 ///
-/// In the worst case the connections of one address ([`max_per_address`](Self::max_per_address)) hold 4.7 GB, and 10
-/// 000 connections of many addresses 46 GB. Lower the limits if you expect that many hostile clients.
+/// In the worst case the connections of one address ([`max_per_address`](Self::max_per_address)) hold 4.7 GB, and
+/// 10 000 connections of many addresses 46 GB. Lower the limits if you expect that many hostile clients.
 ///
 /// Fields may be added in a minor version: end a struct literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub struct ServerConfig {
     /// GOAWAY, and the next HTTP/1.1 response says `connection: close`. Set it if clients find new replicas only when
     /// they reconnect, as gRPC clients that balance over DNS do.
     pub max_age: Duration,
-    /// How long requests may continue on a connection that has reached its maximum age before it is closed. Default: 60
-    /// s. If it is longer than every request timeout, no request is lost.
+    /// How long requests may continue on a connection that has reached its maximum age before it is closed. Default:
+    /// 60 s. If it is longer than every request timeout, no request is lost.
     pub max_age_grace: Duration,
 }
 
