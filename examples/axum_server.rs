@@ -1,4 +1,4 @@
-//! Kernels as a REST API, and a graceful end on Ctrl-C or SIGTERM.
+//! Serves kernels as a REST API with axum, and shuts down gracefully on Ctrl-C or SIGTERM.
 //!
 //! ```text
 //! cargo run --release --features axum,hyper --example axum_server -- [127.0.0.1:8080]
@@ -16,8 +16,7 @@ use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::hyper::{Server, listen};
 use tower_kernels::service::KernelRegistry;
 
-/// Between the moment when `/health/ready` says no and the one when connections are refused: long enough for a load
-/// balancer to have asked.
+/// Time between failing `/health/ready` and closing connections: longer than a load balancer's probe interval.
 const NOTICE: Duration = Duration::from_secs(2);
 
 #[tokio::main]
@@ -30,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     Ok(serve(listener, registry, stop_signal()).await?)
 }
 
-/// Serves until `stop` completes; requests in flight then have another 30 s.
+/// Serves until `stop` completes, then waits up to 30 s for requests in flight.
 pub(crate) async fn serve(
     listener: TcpListener,
     registry: Arc<KernelRegistry>,

@@ -1,4 +1,5 @@
-//! A client of `grpc_server`: one call on JSON, then several on one stream, answered as they finish.
+//! Client of the example `grpc_server`: one unary JSON request, then several requests on one stream, whose responses
+//! arrive in the order of completion.
 //!
 //! ```text
 //! cargo run --release --features grpc --example grpc_client -- [http://[::1]:50051]
@@ -28,12 +29,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let call = Call::Json(ExecuteRequest { kernel_id: "linalg/saxpy".to_string(), input });
         ExecuteStreamRequest { tag, call: Some(call), ..Default::default() }
     });
-    let mut answers = client.execute_stream(futures::stream::iter(requests)).await?.into_inner();
-    while let Some(answer) = answers.message().await? {
-        match answer.outcome {
-            Some(Outcome::Json(response)) => println!("{}: {}", answer.tag, response.output),
-            Some(Outcome::Error(status)) => println!("{}: refused: {}", answer.tag, status.message),
-            other => println!("{}: {other:?}", answer.tag),
+    let mut responses = client.execute_stream(futures::stream::iter(requests)).await?.into_inner();
+    while let Some(response) = responses.message().await? {
+        match response.outcome {
+            Some(Outcome::Json(result)) => println!("{}: {}", response.tag, result.output),
+            Some(Outcome::Error(status)) => println!("{}: rejected: {}", response.tag, status.message),
+            other => println!("{}: {other:?}", response.tag),
         }
     }
     Ok(())

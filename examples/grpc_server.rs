@@ -1,4 +1,4 @@
-//! Kernels over gRPC: a pipeline of layers, health, reflection, and a graceful end on Ctrl-C.
+//! Serves kernels over gRPC with a pipeline of layers, health and reflection, and shuts down gracefully on Ctrl-C.
 //!
 //! ```text
 //! cargo run --release --features grpc --example grpc_server -- [[::1]:50051]
@@ -41,11 +41,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .add_service(server.into_service())
         .serve_with_shutdown(address, async move {
             if let Err(error) = tokio::signal::ctrl_c().await {
-                eprintln!("no signal can be waited for, so this stops at once: {error}");
+                eprintln!("cannot wait for Ctrl-C, stopping: {error}");
             }
-            // Balancers are told first; what is in flight is answered.
+            // Fail health checks first, so that load balancers stop sending; requests in flight are completed.
             stopping.set_serving(false).await;
-            // Who watches would hold the server up: a watch has no end of its own.
+            // End health watches, which would otherwise delay the shutdown.
             stopping.close().await;
         })
         .await?;

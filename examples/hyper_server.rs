@@ -1,10 +1,10 @@
-//! Kernels over plain hyper 1.x: the whole pipeline, and a graceful end on Ctrl-C or SIGTERM.
+//! Serves kernels with plain hyper 1.x behind a pipeline of layers, and shuts down gracefully on Ctrl-C or SIGTERM.
 //!
 //! ```text
 //! cargo run --release --features hyper --example hyper_server -- [127.0.0.1:8080]
 //! ```
 //! `POST /execute` runs a kernel, `GET /kernels` lists them, `GET /kernels/{id}` describes one, `GET /metrics` is for
-//! Prometheus. A client that hangs up cancels its kernel.
+//! Prometheus. A client that disconnects cancels its kernel.
 
 use std::io;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     Ok(())
 }
 
-/// Serves until `stop` completes; requests in flight then have another 30 s.
+/// Serves until `stop` completes, then waits up to 30 s for requests in flight.
 pub(crate) async fn serve(
     listener: TcpListener,
     registry: Arc<KernelRegistry>,

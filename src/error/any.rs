@@ -6,8 +6,8 @@ use super::{Classification, Classify, classify};
 /// An error that layers and servers accept: one that implements [`Classify`] and [`Error`], or tower's
 /// [`BoxError`](tower::BoxError).
 ///
-/// It is implemented for all of these already. Implement [`Classify`] for an error of your own; this trait is for bounds
-/// in generic code:
+/// It is implemented for all of these. Implement [`Classify`] for error types of your own; this trait is for bounds in
+/// generic code:
 ///
 /// ```
 /// use tower_kernels::error::{AnyError, ErrorKind};
@@ -28,10 +28,10 @@ use super::{Classification, Classify, classify};
     note = "see the page `tower_kernels::compile_errors`"
 )]
 pub trait AnyError: fmt::Debug + fmt::Display + 'static {
-    /// The error as a trait object, for its text and its sources.
+    /// Returns the error as a trait object, for its text and its sources.
     fn as_error(&self) -> &(dyn Error + 'static);
 
-    /// The kind of this error and what goes with it. A boxed error is classified by what is inside the box; see
+    /// Classifies the error. A boxed error is classified by the error inside the box; see
     /// [`classify`](fn@super::classify).
     fn classify(&self) -> Classification;
 }
@@ -47,7 +47,7 @@ impl<E: Classify + Error + 'static> AnyError for E {
     }
 }
 
-// Not by implementing `Classify`: the compiler would not know then which of the two implementations is meant.
+// `Classify` cannot be implemented for boxes: it would conflict with the implementation above.
 impl AnyError for Box<dyn Error + Send + Sync> {
     fn as_error(&self) -> &(dyn Error + 'static) {
         &**self

@@ -1,9 +1,9 @@
 use std::error::Error;
 use std::fmt;
 
-/// Writes an error and its causes on one line, from the outside in: `a: b: c`.
+/// Formats an error and its causes on one line, outermost first: `a: b: c`.
 ///
-/// A cause that the text of the error around it ends with already, as in `#[error("no answer: {0}")]`, is written once.
+/// A cause that the outer error's text already ends with, as in `#[error("no response: {0}")]`, is written once.
 ///
 /// ```
 /// use tower_kernels::error::chain;
@@ -16,12 +16,12 @@ use std::fmt;
 /// assert_eq!(chain(&error).to_string(), "the configuration cannot be read: invalid digit found in string");
 /// ```
 ///
-/// Of a `Box<dyn Error>`, pass what is in it: `chain(&*error)`.
+/// For a `Box<dyn Error>`, pass the inner error: `chain(&*error)`.
 pub fn chain<'a>(error: &'a (dyn Error + 'a)) -> Chain<'a> {
     Chain { error }
 }
 
-/// Writes an error and its causes; made by [`chain`].
+/// Displays an error and its causes; created by [`chain`].
 #[derive(Clone, Copy)]
 pub struct Chain<'a> {
     error: &'a (dyn Error + 'a),
@@ -36,7 +36,7 @@ impl fmt::Display for Chain<'_> {
         let mut cause = texts.next().unwrap_or_default();
         let mut causes = cause.clone();
         for text in texts {
-            causes = joined(&text, &cause, causes);
+            causes = join(&text, &cause, causes);
             cause = text;
         }
         f.write_str(&causes)
@@ -49,19 +49,19 @@ impl fmt::Debug for Chain<'_> {
     }
 }
 
-/// The text of an error before those of its causes. `cause` is the text of the first of them alone.
-fn joined(text: &str, cause: &str, causes: String) -> String {
-    if without(text, &causes).is_some() {
+/// Joins the text of an error and those of its causes. `cause` is the text of the first cause only.
+fn join(text: &str, cause: &str, causes: String) -> String {
+    if strip_cause(text, &causes).is_some() {
         return text.to_owned();
     }
-    match without(text, cause).unwrap_or(text) {
+    match strip_cause(text, cause).unwrap_or(text) {
         "" => causes,
         own => format!("{own}: {causes}"),
     }
 }
 
-/// What is before `end`, where the text ends with it.
-fn without<'a>(text: &'a str, end: &str) -> Option<&'a str> {
+/// Removes `end` and the separator before it; `None` if the text does not end with it.
+fn strip_cause<'a>(text: &'a str, end: &str) -> Option<&'a str> {
     let own = text.strip_suffix(end)?;
     if own.is_empty() { Some(own) } else { own.strip_suffix(": ") }
 }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_error_says_of_its_causes_itself_is_not_said_twice() {
+    fn a_cause_in_the_text_of_an_error_is_not_repeated() {
         for texts in [
             &["a: b: c", "b", "c"] as &[_], // all of them
             &["a: b", "b", "c"],            // the next alone

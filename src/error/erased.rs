@@ -1,4 +1,4 @@
-//! Classifies errors of which no more is known than that they are errors.
+//! Classifies type-erased errors.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -9,7 +9,7 @@ use super::{Classification, Classify, ErrorKind};
 
 /// Classifies an error whose type is not known, such as one in a [`BoxError`](tower::BoxError).
 ///
-/// The error and then its [sources](Error::source) are looked at, and the first that is known decides:
+/// The error and then its [sources](Error::source) are checked, and the first of a known type decides:
 ///
 /// * the errors of this crate, with their [`retry_after`](Classify::retry_after), however they are boxed;
 /// * tower's `Overloaded` ([`Overloaded`](ErrorKind::Overloaded)), `Elapsed`
@@ -17,9 +17,9 @@ use super::{Classification, Classify, ErrorKind};
 ///   ([`Unavailable`](ErrorKind::Unavailable));
 /// * Tokio's `Elapsed`, and `tonic::Status` with the feature `grpc`.
 ///
-/// Where none is known, the error is [`Internal`](ErrorKind::Internal). An error type of your own is not known once it is
-/// in a box, even if it implements [`Classify`]: put a [`ClassifyLayer`](crate::layers::ClassifyLayer) between the service
-/// and the layer that boxes.
+/// If no type is known, the error is [`Internal`](ErrorKind::Internal). An error type of your own is not recognized
+/// inside a box, even if it implements [`Classify`]: put a [`ClassifyLayer`](crate::layers::ClassifyLayer) between the
+/// service and the layer that boxes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,8 +37,8 @@ pub fn classify(error: &(dyn Error + 'static)) -> Classification {
     classify_with(error, |_| None, ErrorKind::Internal)
 }
 
-/// As [`classify`](fn@classify), but asks `first` of each error before what is known of it, and takes `otherwise` where
-/// none is known.
+/// As [`classify`](fn@classify), but tries `first` on each error before the known types, and returns `otherwise` if no
+/// type is known.
 pub(crate) fn classify_with(
     error: &(dyn Error + 'static),
     first: impl Fn(&(dyn Error + 'static)) -> Option<Classification>,
@@ -50,32 +50,33 @@ pub(crate) fn classify_with(
 
 /// Classifies the error itself, without its sources.
 fn known(error: &(dyn Error + 'static)) -> Option<Classification> {
-    ask(error).or_else(|| foreign(error))
+    request_classification(error).or_else(|| foreign(error))
 }
 
 thread_local! {
-    /// Whether the next call of [`provide`] is to leave a classification in [`PROVIDED`].
-    static ASKED: Cell<bool> = const { Cell::new(false) };
+    /// Whether the next call of [`provide`] stores a classification in [`PROVIDED`].
+    static REQUESTED: Cell<bool> = const { Cell::new(false) };
     static PROVIDED: Cell<Option<Classification>> = const { Cell::new(None) };
 }
 
-/// Asks an error of this crate for its classification by a call of [`Error::source`].
+/// Requests the classification of an error of this crate through a call of [`Error::source`].
 ///
-/// The errors of the layers are generic over the error inside of them, so there is no list of types to downcast to. What
-/// the standard library has for this, `Error::provide`, is not stable. `source` is the one method of a trait object that
-/// runs code of the error's own type and is passed on by transparent wrappers, `Box` and `Arc`.
-fn ask(error: &(dyn Error + 'static)) -> Option<Classification> {
+/// Layer errors are generic over their inner errors, so there is no finite list of types to downcast to. The standard
+/// library's mechanism for this, `Error::provide`, is not stable. `source` is the only trait-object method that runs
+/// code of the concrete error type and is forwarded by transparent wrappers, `Box` and `Arc`.
+fn request_classification(error: &(dyn Error + 'static)) -> Option<Classification> {
     PROVIDED.take();
-    ASKED.set(true);
-    // For what `provide` does within it; the source itself is for the caller.
+    REQUESTED.set(true);
+    // Called for its side effect: `provide` stores the classification.
     let _ = error.source();
-    ASKED.set(false);
+    REQUESTED.set(false);
     PROVIDED.take()
 }
 
-/// To be called first in the [`Error::source`] of an error of this crate: answers [`classify`](fn@classify) where it asks.
+/// Stores the classification of an error if [`classify`](fn@classify) has requested it. Must be called first in
+/// [`Error::source`] of each error of this crate.
 pub(crate) fn provide(error: &impl Classify) {
-    if ASKED.replace(false) {
+    if REQUESTED.replace(false) {
         PROVIDED.set(Some(error.classification()));
     }
 }
@@ -95,7 +96,7 @@ fn foreign(error: &(dyn Error + 'static)) -> Option<Classification> {
     of_servers(error)
 }
 
-/// Errors of the frameworks that kernels are served with.
+/// Classifies errors of the server frameworks.
 fn of_servers(error: &(dyn Error + 'static)) -> Option<Classification> {
     #[cfg(feature = "grpc")]
     if let Some(classification) = classified::<tonic::Status>(error) {
@@ -117,7 +118,8 @@ fn is<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     downcast::<T>(error).is_some()
 }
 
-/// `Box` and `Arc` are errors of types of their own, whose source is not what is in them but the source of that.
+/// Downcasts an error that may be in a `Box` or `Arc`. These are error types of their own, whose source is the source
+/// of the inner error.
 fn downcast<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let boxed = || error.downcast_ref::<Box<T>>().map(|error| &**error);
     let shared = || error.downcast_ref::<Arc<T>>().map(|error| &**error);
@@ -146,7 +148,7 @@ mod tests {
     struct Handler(#[source] BoxError);
 
     #[derive(Debug, thiserror::Error)]
-    #[error("nobody knows me")]
+    #[error("unknown")]
     struct Unknown;
 
     fn limited() -> TimeoutError<RateLimitError<BoxError>> {
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_ours_is_known_in_every_wrapper() {
+    fn errors_of_this_crate_are_known_in_every_wrapper() {
         let wrapped: [BoxError; 8] = [
             limited().into(),
             Box::new(Box::new(limited())),
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_each_layer_says_itself_is_known_in_a_box() {
+    fn errors_of_each_layer_are_known_in_a_box() {
         use crate::middleware::batch::BatchError;
         use crate::middleware::classify::ClassifiedError;
         use crate::middleware::coalesce::CoalesceError;
@@ -217,7 +219,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "auth")]
-    fn how_to_authenticate_is_known_in_a_box() {
+    fn the_challenge_is_known_in_a_box() {
         use crate::middleware::authenticate::AuthenticateError;
 
         let challenge = http::HeaderValue::from_static("Bearer");
@@ -247,17 +249,17 @@ mod tests {
     fn the_outermost_error_that_is_known_decides() {
         let open = CircuitBreakerError::<BoxError>::Open { retry_after: RETRY_AFTER };
         assert_eq!(kind(Handler(Handler(open.into()).into())), ErrorKind::Unavailable);
-        // What a kernel says is its own, whatever it was made from.
+        // A kernel's error is internal, whatever its source is.
         assert_eq!(kind(KernelError::kernel(limited())), ErrorKind::Internal);
     }
 
     #[test]
-    fn what_nobody_knows_is_internal_and_leaves_nothing_for_the_next() {
+    fn unknown_errors_are_internal_and_do_not_affect_the_next() {
         assert_eq!(kind(limited()), ErrorKind::RateLimited);
         assert_eq!(kind(Unknown), ErrorKind::Internal);
         assert_eq!(kind(Handler(Unknown.into())), ErrorKind::Internal);
         assert_eq!(kind("a text"), ErrorKind::Internal);
-        // Nobody has asked for what this call provides.
+        // Not requested, so nothing is stored.
         assert!(limited().source().is_none());
         assert_eq!(kind(Unknown), ErrorKind::Internal);
     }

@@ -1,4 +1,4 @@
-//! What every request and response can say of itself, so that layers need not know their types.
+//! Traits through which layers read any request and response.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::error::ErrorKind;
 
-/// What a layer may ask of a request.
+/// Describes a request to the layers: its operation, deadline, priority, tenant and trace.
 ///
-/// [`KernelRequest`](crate::service::KernelRequest) answers from its fields, [`http::Request`] from its extensions. Every
-/// method has a default, so a request of your own takes one line:
+/// [`KernelRequest`](crate::service::KernelRequest) implements it with its fields, and [`http::Request`] with its
+/// extensions. Every method has a default, so for a request type of your own an empty `impl` is enough:
 ///
 /// ```
 /// struct Query(String);
@@ -25,71 +25,70 @@ use crate::error::ErrorKind;
     note = "see the page `tower_kernels::compile_errors`"
 )]
 pub trait RequestContext {
-    /// What is asked for, as the name of a span, the label of a metric, and the key of whatever a layer keeps for each
-    /// operation: a kernel id, `GET /users/{id}`, `helloworld.Greeter/SayHello`. Few distinct values, as layers have room
-    /// for some hundreds: a path of HTTP is none.
+    /// Name of the operation: used as span name, metric label, and key of state that a layer keeps for each operation.
+    /// Examples: a kernel id, `GET /users/{id}`, `helloworld.Greeter/SayHello`. Use few distinct names, because layers
+    /// keep at most some hundred: an HTTP path is not suitable.
     ///
-    /// It is borrowed from the request, and asked for more than once. A name that has to be put together is best made once
-    /// for all requests that have it.
+    /// The name is borrowed from the request and called for several times. Build composed names once and share them
+    /// between requests.
     fn operation(&self) -> &str {
         "request"
     }
 
-    /// When the answer stops being of use.
+    /// Deadline of the request.
     fn deadline(&self) -> Option<Instant> {
         None
     }
 
-    /// Makes a deadline known to whoever handles the request further in.
+    /// Sets the deadline for inner services.
     fn set_deadline(&mut self, deadline: Instant) {
         let _ = deadline;
     }
 
-    /// How much the request matters beside others.
+    /// Scheduling priority of the request.
     fn priority(&self) -> Priority {
         Priority::Normal
     }
 
-    /// On whose behalf the request is made.
+    /// Tenant that the request belongs to.
     fn tenant(&self) -> Option<&Arc<str>> {
         None
     }
 
-    /// The trace that the request belongs to.
+    /// Trace context of the request.
     fn trace_context(&self) -> Option<&TraceContext> {
         None
     }
 
-    /// Whether the deadline is the server's own timeout. A deadline that a caller chose says nothing about the service when
-    /// it passes.
+    /// Whether the deadline is the server's own timeout. When a deadline chosen by the client passes, that does not
+    /// indicate a failure of the service.
     fn deadline_is_server_timeout(&self) -> bool {
         false
     }
 
-    /// The fair share that the request is served from, where one has been assigned. Without one the tenant's name stands
-    /// for it.
+    /// Fair-queueing share of the request, if one has been assigned. Otherwise the tenant's name is used as the key.
     fn share(&self) -> Option<Share> {
         None
     }
 
-    /// How long the work is expected to take by itself, where that has been estimated.
+    /// Expected execution time of the request without queueing, if it has been estimated.
     fn expected_time(&self) -> Option<Duration> {
         None
     }
 
-    /// Tells the layers further in how long the work is expected to take by itself.
+    /// Sets the expected execution time for inner layers.
     fn set_expected_time(&mut self, time: Duration) {
         let _ = time;
     }
 
-    /// The size of the payload in bytes, where it is known without work.
+    /// Size of the payload in bytes, if it is known without encoding.
     fn payload_bytes(&self) -> Option<u64> {
         None
     }
 }
 
-/// The fair share that a request is served from: requests with the same key share one, and each share is given turns in
-/// proportion to its weight while others wait as well.
+/// Fair-queueing share of a request: requests with the same key share a queue, and waiting queues are served in
+/// proportion to their weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     key: u32,
@@ -97,34 +96,34 @@ pub struct Share {
 }
 
 impl Share {
-    /// The share of all requests that have none of their own, of weight 1.
+    /// The share of all requests without a share of their own, with weight 1.
     pub const COMMON: Self = Self { key: 0, weight: NonZeroU16::MIN };
 
-    /// How many bits of a key count.
+    /// Number of bits of a key that are used.
     pub const KEY_BITS: u32 = 24;
 
-    /// The most that a weight can be.
+    /// Maximum weight.
     pub const MAX_WEIGHT: u16 = i16::MAX as u16;
 
-    /// A share of this weight, or of [`MAX_WEIGHT`](Self::MAX_WEIGHT) where that is less. Key 0 is that of
+    /// Creates a share with this weight, limited to [`MAX_WEIGHT`](Self::MAX_WEIGHT). Key 0 is that of
     /// [`COMMON`](Self::COMMON).
     pub const fn new(key: u32, weight: NonZeroU16) -> Self {
-        const MOST: NonZeroU16 = NonZeroU16::new(Share::MAX_WEIGHT).expect("not zero");
-        let weight = if weight.get() > Self::MAX_WEIGHT { MOST } else { weight };
+        const MAX: NonZeroU16 = NonZeroU16::new(Share::MAX_WEIGHT).expect("not zero");
+        let weight = if weight.get() > Self::MAX_WEIGHT { MAX } else { weight };
         Self { key: key & ((1 << Self::KEY_BITS) - 1), weight }
     }
 
-    /// What tells shares apart.
+    /// Key that identifies the share.
     pub const fn key(self) -> u32 {
         self.key
     }
 
-    /// How many turns it has for one of a share of weight 1.
+    /// Weight of the share, relative to a share of weight 1.
     pub const fn weight(self) -> NonZeroU16 {
         self.weight
     }
 
-    /// Whether it is the one of all requests that have none of their own.
+    /// Whether it is the share of all requests without one of their own.
     pub const fn is_common(self) -> bool {
         self.key == Self::COMMON.key
     }
@@ -136,16 +135,16 @@ impl Default for Share {
     }
 }
 
-/// What a request carries for the layers that decide when it runs, in six bytes, as every layer moves it.
+/// Scheduling data of a request, packed into six bytes because every layer moves it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Scheduling {
-    /// The weight of the share, zero where none has been assigned; in the highest bit whether the deadline is the server's
+    /// Weight of the share, zero if none has been assigned. The highest bit: whether the deadline is the server's
     /// timeout.
     weight: u16,
-    /// Of the share; all zero for the common one.
+    /// Key of the share; zero for the common one.
     key: [u8; 3],
-    /// How long the work is expected to take, zero where that is not known: an eighth of an octave a step, from a
-    /// microsecond on, which is exact to 5 %.
+    /// Expected execution time on a logarithmic scale with eight steps per octave from 1 µs, exact to 5 %. Zero if not
+    /// known.
     expected: u8,
 }
 
@@ -190,7 +189,7 @@ impl Scheduling {
     }
 }
 
-/// What a layer may ask of a response.
+/// Describes a response to the layers: its execution, payload size and failure.
 #[diagnostic::on_unimplemented(
     message = "the layers of tower-kernels know nothing of responses of type `{Self}`",
     label = "`ResponseContext` is not implemented for `{Self}`",
@@ -200,65 +199,65 @@ impl Scheduling {
     note = "see the page `tower_kernels::compile_errors`"
 )]
 pub trait ResponseContext {
-    /// How the request was run.
+    /// How the request was executed.
     fn execution(&self) -> Option<&Execution> {
         None
     }
 
-    /// The size of the payload in bytes, where it is known without work.
+    /// Size of the payload in bytes, if it is known without encoding.
     fn payload_bytes(&self) -> Option<u64> {
         None
     }
 
-    /// Set where the response is itself a refusal, as an HTTP response of status 503 is.
+    /// Error kind of a response that is itself a failure, such as an HTTP response of status 503.
     fn failure(&self) -> Option<ErrorKind> {
         None
     }
 }
 
-/// How a request was run.
+/// How a request was executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Execution {
-    /// What ran it: `"CPU"` or `"CUDA"`, or [`CACHE`](Self::CACHE) where nothing did.
+    /// Backend that executed it: `"CPU"` or `"CUDA"`, or [`CACHE`](Self::CACHE).
     pub backend: &'static str,
-    /// Which device of that backend, where it has several.
+    /// Device index, if the backend has several devices.
     pub device: Option<u16>,
-    /// From the call to the start of the work.
+    /// Time from the call to the start of the execution.
     pub queued: Duration,
-    /// The work itself: decoding where a lane did it, the kernel, encoding.
+    /// Execution time: decoding if it was done by a worker, the kernel, and encoding.
     pub executed: Duration,
-    /// What the kernel's cost estimate promised for `executed`.
+    /// Estimate of `executed` by the kernel's cost model.
     pub estimated: Duration,
-    /// How many requests shared the launch.
+    /// Number of requests that shared the launch.
     pub batch_size: u32,
-    /// What the device measured of it; only of some requests, and only where there is a device.
+    /// Times measured by the device, for a sample of requests only.
     pub device_times: Option<Box<DeviceTimes>>,
 }
 
-/// Where a request's time went on its device, by the device's own clock.
+/// Times of a request on its device, measured by the device's clock.
 ///
-/// Each is the sum of the spans in which the device was at it. The host's own work between them counts for none, so
-/// together they are no more than [`executed`](Execution::executed).
+/// Each is a sum of intervals on the device. Host work between them is not counted, so together they do not exceed
+/// [`executed`](Execution::executed).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeviceTimes {
-    /// Copies to the device, and what they wait for between pieces of an array.
+    /// Host-to-device copies, including waits between the chunks of an array.
     pub upload: Duration,
-    /// Launches, and fills and copies within the device.
+    /// Kernel launches, and fills and copies within the device.
     pub kernel: Duration,
-    /// Copies from the device, and what they wait for between pieces of an array.
+    /// Device-to-host copies, including waits between the chunks of an array.
     pub download: Duration,
-    /// The least that `kernel` could be: what the bytes and operations of the kernel's own [cost](super::Cost) take at the
-    /// device's peak. Absent where the peak is not known.
+    /// Lower bound of `kernel` (roofline): the time for the bytes and operations of the kernel's
+    /// [cost](crate::service::Cost) at the device's peak. `None` if the peak is not known.
     pub bound: Option<Duration>,
 }
 
 impl DeviceTimes {
-    /// How near the kernel came to the device's peak: `bound` over `kernel`. `None` where the bound is not known or
-    /// nothing was launched.
+    /// Fraction of the device's peak that the kernel reached: `bound` over `kernel`. `None` if the bound is not known
+    /// or nothing was launched.
     ///
-    /// Past 1 the estimate is of more than the kernel did, or its bytes were in a cache.
+    /// Above 1 the cost estimate is too high, or the data was in a cache.
     pub fn roofline(&self) -> Option<f64> {
         let bound = self.bound.filter(|_| !self.kernel.is_zero())?;
         Some(bound.as_secs_f64() / self.kernel.as_secs_f64())
@@ -266,10 +265,10 @@ impl DeviceTimes {
 }
 
 impl Execution {
-    /// The backend of an answer that was given again by a cache: nothing was run for it.
+    /// Backend of a response that came from a cache, without an execution.
     pub const CACHE: &str = "cache";
 
-    /// A run of one request on `backend`, with all times zero.
+    /// Creates the execution of one request on `backend`, with all times zero.
     #[inline]
     pub fn new(backend: &'static str) -> Self {
         Self {
@@ -284,16 +283,16 @@ impl Execution {
     }
 }
 
-/// How much a request matters beside others.
+/// Scheduling priority of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "kernels", derive(schemars::JsonSchema), schemars(rename_all = "lowercase"))]
 pub enum Priority {
-    /// Work that can wait: the first to be shed.
+    /// Shed first.
     Low,
     /// The default.
     #[default]
     Normal,
-    /// The last to be shed.
+    /// Shed last.
     High,
 }
 
@@ -314,7 +313,7 @@ impl fmt::Display for Priority {
     }
 }
 
-/// Not one of `low`, `normal`, `high`.
+/// Error of parsing a [`Priority`]: not one of `low`, `normal`, `high`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownPriority;
 
@@ -358,24 +357,25 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// The position `parent_id` in the trace `trace_id`; `None` where either is zero, which the standard forbids.
+    /// Creates a context with the span `parent_id` in the trace `trace_id`. Returns `None` if either is zero, which the
+    /// standard forbids.
     pub fn new(trace_id: u128, parent_id: u64, sampled: bool) -> Option<Self> {
         (trace_id != 0 && parent_id != 0).then_some(Self { trace_id, parent_id, flags: u8::from(sampled), state: None })
     }
 
-    /// With the vendors' `tracestate` header, carried as it came.
+    /// Sets the `tracestate` header, which is passed on unchanged.
     #[must_use]
     pub fn with_state(mut self, state: impl Into<Arc<str>>) -> Self {
         self.state = Some(state.into());
         self
     }
 
-    /// The trace.
+    /// Id of the trace.
     pub fn trace_id(&self) -> u128 {
         self.trace_id
     }
 
-    /// The span of the caller.
+    /// Id of the caller's span.
     pub fn parent_id(&self) -> u64 {
         self.parent_id
     }
@@ -398,7 +398,7 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// Not a `traceparent` header.
+/// Error of parsing a `traceparent` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidTraceParent;
 
@@ -414,7 +414,7 @@ impl FromStr for TraceContext {
     type Err = InvalidTraceParent;
 
     fn from_str(header: &str) -> Result<Self, Self::Err> {
-        // Fixed columns; `from_str_radix` would also take a sign, and the standard wants lower case.
+        // `from_str_radix` alone would accept a sign and upper case, which the standard forbids.
         let hex = |range: std::ops::Range<usize>| {
             let digits = header.get(range).ok_or(InvalidTraceParent)?;
             if digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
@@ -425,7 +425,7 @@ impl FromStr for TraceContext {
         };
         let version = hex(0..2)?;
         let bytes = header.as_bytes();
-        // A version after 00 may append fields behind a further dash; ff is forbidden.
+        // Later versions may append fields after another dash; version ff is forbidden.
         let length_fits = match version {
             0 => bytes.len() == 55,
             0xff => false,
@@ -449,7 +449,7 @@ mod scheduling_tests {
     use super::*;
 
     #[test]
-    fn what_is_packed_is_what_was_set() {
+    fn packed_values_are_returned_as_they_were_set() {
         let mut scheduling = Scheduling::default();
         assert_eq!((scheduling.share(), scheduling.expected(), scheduling.is_server_timeout()), (None, None, false));
         let weight = |weight| NonZeroU16::new(weight).unwrap();

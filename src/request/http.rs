@@ -8,27 +8,28 @@ use super::context::{Priority, RequestContext, ResponseContext, TraceContext};
 use super::http_operation;
 use crate::error::ErrorKind;
 
-/// An extension of an [`http::Request`]: when its answer stops being of use.
+/// Extension of an [`http::Request`]: its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Instant);
 
-/// An extension of an [`http::Request`]: on whose behalf it is made.
+/// Extension of an [`http::Request`]: the tenant that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant(pub Arc<str>);
 
-/// An extension of an [`http::Request`]: the tenant that its connection has proven to be, by the certificate of a TLS
-/// client. Servers set it beside [`Tenant`]; an [`AuthenticateLayer`](crate::layers) can take it for a credential.
+/// Extension of an [`http::Request`]: the tenant that was authenticated by the TLS client certificate of its
+/// connection. Servers insert it in addition to [`Tenant`]; an [`AuthenticateLayer`](crate::layers) can accept it as a
+/// credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerTenant {
     /// The tenant.
     pub tenant: Arc<str>,
-    /// When the certificate expires, which a connection can outlive.
+    /// When the certificate expires. A connection can outlive it.
     pub expires: SystemTime,
 }
 
 impl PeerTenant {
-    /// This tenant, until then.
+    /// Creates a tenant that is valid until `expires`.
     pub fn new(tenant: impl Into<Arc<str>>, expires: SystemTime) -> Self {
         Self { tenant: tenant.into(), expires }
     }
@@ -39,27 +40,28 @@ impl PeerTenant {
     }
 }
 
-/// An extension of an [`http::Request`]: the address of the other end of its connection. The servers of this crate's
-/// feature `hyper` set it, but for connections to a Unix domain socket, which have none.
+/// Extension of an [`http::Request`]: the peer address of its connection. The servers of the feature `hyper` insert it,
+/// except for Unix domain sockets, which have no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerAddress(pub SocketAddr);
 
 /// The deadline, tenant, priority and trace context are the extensions [`Deadline`], [`Tenant`], [`Priority`] and
 /// [`TraceContext`].
 ///
-/// The operation is the first of these that there is:
+/// The operation is the first of these that applies:
 ///
-/// | of | name | example |
+/// | request | operation | example |
 /// |---|---|---|
-/// | a request with an [`Operation`](super::Operation) among its extensions | what that says | `thumbnail` |
-/// | a `POST` whose content type begins with `application/grpc` | the path, without its first slash | `helloworld.Greeter/SayHello` |
-/// | a request for which an axum `Router` has found a route (feature `axum`) | method and route, as in OpenTelemetry's `http.route` | `GET /users/{id}` |
-/// | any other | the method | `GET` |
+/// | with an [`Operation`](super::Operation) extension | its name | `thumbnail` |
+/// | `POST` whose content type begins with `application/grpc` | the path without its first slash | `helloworld.Greeter/SayHello` |
+/// | with a route matched by an axum `Router` (feature `axum`) | method and route, as in OpenTelemetry's `http.route` | `GET /users/{id}` |
+/// | any other request | the method | `GET` |
 ///
-/// A path is no name: clients make up paths without end. Methods other than the nine of HTTP are called `HTTP`, for the same
-/// reason. axum finds the route before it calls what [`Router::layer`](https://docs.rs/axum/0.8/axum/struct.Router.html#method.layer)
-/// and `route_layer` have added, so these see it. A layer around the whole router (`layer.layer(router)`) is called before,
-/// and sees the method alone, as does one around what `nest_service` has nested.
+/// The path is not used, because clients can send any number of distinct paths. For the same reason methods other than
+/// the nine of HTTP are reported as `HTTP`. axum matches the route before it calls layers added with
+/// [`Router::layer`](https://docs.rs/axum/0.8/axum/struct.Router.html#method.layer) and `route_layer`, so these see the
+/// route. A layer around the whole router (`layer.layer(router)`) or around a service nested with `nest_service` sees
+/// the method only.
 impl<B> RequestContext for http::Request<B> {
     fn operation(&self) -> &str {
         http_operation::of(self)
@@ -70,7 +72,7 @@ impl<B> RequestContext for http::Request<B> {
     }
 
     fn set_deadline(&mut self, deadline: Instant) {
-        // In place where there is one, as an insertion allocates.
+        // Replaced in place if there is one, because inserting an extension allocates.
         match self.extensions_mut().get_mut::<Deadline>() {
             Some(known) => known.0 = deadline,
             None => drop(self.extensions_mut().insert(Deadline(deadline))),
@@ -90,8 +92,8 @@ impl<B> RequestContext for http::Request<B> {
     }
 }
 
-/// A status of 400 and above is a refusal, and so is a `grpc-status` other than 0 in the headers. One in the trailers
-/// comes too late to be seen here.
+/// A status of 400 or above is a failure, and so is a `grpc-status` other than 0 in the headers. A status in the
+/// trailers is not seen here.
 impl<B> ResponseContext for http::Response<B> {
     #[inline]
     fn failure(&self) -> Option<ErrorKind> {
@@ -113,10 +115,11 @@ fn kind_of_grpc_status(status: &str) -> Option<ErrorKind> {
     (code != 0).then(|| kind_of_grpc_code(code))
 }
 
-/// The kind of a gRPC status other than `OK`.
+/// Returns the error kind of a gRPC status other than `OK`.
 pub(crate) fn kind_of_grpc_code(code: i32) -> ErrorKind {
     let same = ErrorKind::ALL.into_iter().find(|kind| kind.grpc_code() == code);
-    // Those without a kind: it exists, may not, is not in a state to, or was aborted; all others are the server's.
+    // ALREADY_EXISTS, PERMISSION_DENIED, FAILED_PRECONDITION and ABORTED are the client's errors, all others the
+    // server's.
     let other = if matches!(code, 6 | 7 | 9 | 10) { ErrorKind::InvalidArgument } else { ErrorKind::Internal };
     same.unwrap_or(other)
 }
@@ -126,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_known_by_either_status() {
+    fn a_failure_is_known_by_either_status() {
         let of = |http: u16, grpc: Option<&str>| {
             let mut response = http::Response::builder().status(http);
             if let Some(status) = grpc {

@@ -1,4 +1,4 @@
-//! The name of an HTTP request's operation: the route, the gRPC method, or what the program itself says.
+//! Names the operation of an HTTP request: the program's own name, the gRPC method, or the route.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,10 +8,11 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 
-/// An extension of an [`http::Request`]: the name of its operation, for spans, metrics and every layer that keeps something
-/// for each operation. It takes precedence over the route and the gRPC method.
+/// Extension of an [`http::Request`]: the name of its operation, for spans, metrics and layers that keep state for each
+/// operation. It takes precedence over the route and the gRPC method.
 ///
-/// A literal is not copied, and an `Arc<str>` that is made once and cloned for each request allocates nothing either:
+/// String literals are not copied. An `Arc<str>` that is created once and cloned for each request does not allocate
+/// either:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -25,8 +26,7 @@ use http::{Method, Request};
 /// assert_eq!(named.operation(), "read orders");
 /// ```
 ///
-/// Let there be few distinct names: layers keep something for each, up to a bound, and what is past the bound shares one
-/// entry.
+/// Use few distinct names: layers keep state for a limited number of operations, and all others share one entry.
 #[derive(Clone)]
 pub struct Operation(Name);
 
@@ -37,12 +37,12 @@ enum Name {
 }
 
 impl Operation {
-    /// The name that is only known at run time.
+    /// Creates an operation with a name that is built at run time.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(Name::Shared(name.into()))
     }
 
-    /// The name that is a literal of the program.
+    /// Creates an operation with a static name.
     pub const fn from_static(name: &'static str) -> Self {
         Self(Name::Static(name))
     }
@@ -104,8 +104,8 @@ impl fmt::Debug for Operation {
     }
 }
 
-/// The operation of a request, by the first of these that there is: the extension [`Operation`], the gRPC method, the route
-/// that axum has matched, the HTTP method.
+/// Returns the operation of a request: the [`Operation`] extension, the gRPC method, the route that axum has matched,
+/// or the HTTP method, whichever is found first.
 #[inline]
 pub(crate) fn of<B>(request: &Request<B>) -> &str {
     if let Some(own) = request.extensions().get::<Operation>() {
@@ -121,7 +121,7 @@ pub(crate) fn of<B>(request: &Request<B>) -> &str {
     METHODS[method_index(request.method())]
 }
 
-/// `package.Service/Method`, as OpenTelemetry names the spans of RPCs: the path without its first slash.
+/// Returns `package.Service/Method`, the span name of OpenTelemetry for RPCs: the path without its first slash.
 fn grpc_method<B>(request: &Request<B>) -> Option<&str> {
     if *request.method() != Method::POST {
         return None;
@@ -135,8 +135,8 @@ fn grpc_method<B>(request: &Request<B>) -> Option<&str> {
     (!service.is_empty() && !method.is_empty() && !method.contains('/')).then_some(name)
 }
 
-/// The methods that have a name of their own, and what all others are called together: a client can make up as many as it
-/// likes. OpenTelemetry says so, too.
+/// Names of the known HTTP methods, and one name for all others, because clients can send any method. OpenTelemetry
+/// requires the same.
 const METHODS: [&str; 10] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", OTHER_METHODS];
 const OTHER_METHODS: &str = "HTTP";
@@ -158,8 +158,8 @@ fn method_index(method: &Method) -> usize {
 
 #[cfg(feature = "axum")]
 mod routes {
-    //! The names of axum's routes, such as `GET /users/{id}`. A request has the two parts and not the name, so each name is
-    //! made once and kept, and requests borrow it.
+    //! Names of axum's routes, such as `GET /users/{id}`. A request has the method and the path but not the name, so
+    //! each name is created once and stored, and requests borrow it.
 
     use std::sync::{LazyLock, OnceLock};
 
@@ -168,8 +168,8 @@ mod routes {
     use super::{METHODS, method_index};
     use crate::request::operation_table::OperationTable;
 
-    /// How many routes have names. They are the program's own and no client can add to them, so this is only reached by a
-    /// program that goes on making routers with new paths. Routes past this are named by their path alone.
+    /// Maximum number of routes with a stored name. Clients cannot add routes, so only a program that keeps creating
+    /// routers with new paths exceeds it. Further routes are named by their path only.
     const MAX_ROUTES: usize = 1024;
 
     static NAMES: LazyLock<OperationTable<[OnceLock<Box<str>>; METHODS.len()]>> =
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_request_is_named_by_its_method_and_any_other_by_that_of_http() {
+    fn grpc_requests_are_named_by_their_method_and_others_by_the_http_method() {
         let grpc = Some("application/grpc");
         for (method, path, content_type, operation) in [
             ("POST", "/pkg.v1.Service/Method", grpc, "pkg.v1.Service/Method"),

@@ -1,7 +1,8 @@
-//! How much a request may hold of what takes time or memory for each item, however few bytes an item has on the wire.
+//! Limits on the number and length of items in a request, which cost time or memory however few bytes they have on the
+//! wire.
 //!
-//! Every way in (REST, gRPC, actix, and callers in the same process) has these limits, and checks them before it
-//! collects the items. Bytes in all are bounded elsewhere, by each server's limit on the body of a request.
+//! Every server (REST, gRPC, actix) and in-process callers have these limits, and check them before they collect the
+//! items. The total number of bytes is limited by each server's maximum body size.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,26 +10,29 @@ use std::sync::Arc;
 
 use super::RequestContext;
 
-/// Tensors in a request or a response, and names in the list of outputs that a request wants. The kernels of the
-/// catalogue have at most a dozen fields.
+/// Maximum number of tensors in a request or response, and of requested outputs. The kernels of the catalogue have at
+/// most a dozen fields.
 pub const MAX_TENSORS: usize = 256;
 
-/// Dimensions of a tensor.
+/// Maximum number of dimensions of a tensor.
 pub const MAX_RANK: usize = 8;
 
-/// Bytes in a name: of a tenant, a request, a kernel or a tensor.
+/// Maximum number of bytes in a name of a tenant, request, kernel or tensor.
 pub const MAX_NAME_BYTES: usize = 128;
 
-/// Bytes in a `tracestate` header that is carried on. The W3C asks for at least 512; a longer one is dropped.
+/// Maximum number of bytes in a `tracestate` header that is passed on. The W3C requires at least 512; a longer one is
+/// dropped.
 pub const MAX_TRACE_STATE_BYTES: usize = 512;
 
-/// Bytes of the place in an [`InvalidInput`](crate::service::InvalidInput), which can repeat what a client has sent.
+/// Maximum number of bytes of the field of an [`InvalidInput`](crate::service::InvalidInput), which can repeat client
+/// input.
 pub(crate) const MAX_FIELD_BYTES: usize = 256;
 
-/// Bytes of the reason in an [`InvalidInput`](crate::service::InvalidInput), which can repeat what a client has sent.
+/// Maximum number of bytes of the reason of an [`InvalidInput`](crate::service::InvalidInput), which can repeat client
+/// input.
 pub(crate) const MAX_REASON_BYTES: usize = 1024;
 
-/// Why a text is not a name.
+/// Why a name is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidName {
@@ -36,7 +40,7 @@ pub enum InvalidName {
     Empty,
     /// It has more than [`MAX_NAME_BYTES`].
     TooLong,
-    /// It holds a control character, or one that cannot be seen.
+    /// It contains a control character or an invisible one.
     Invisible,
 }
 
@@ -45,7 +49,7 @@ impl fmt::Display for InvalidName {
         match self {
             Self::Empty => f.write_str("it is empty"),
             Self::TooLong => write!(f, "it is longer than {MAX_NAME_BYTES} bytes"),
-            Self::Invisible => f.write_str("it holds a control character or an invisible one"),
+            Self::Invisible => f.write_str("it contains a control character or an invisible one"),
         }
     }
 }
@@ -54,11 +58,11 @@ impl std::error::Error for InvalidName {}
 
 /// Checks a name that a client has chosen: 1 to [`MAX_NAME_BYTES`] bytes of visible characters and spaces.
 ///
-/// Names are kept, logged and shown to people, so they hold nothing that ends a line, is not seen, or changes the
-/// direction of the text around it.
+/// Names are stored, logged and displayed, so they must not contain line breaks, invisible characters, or marks that
+/// change the text direction.
 ///
 /// # Errors
-/// What is wrong, without the name.
+/// What is wrong; the error does not repeat the name.
 pub fn check_name(name: &str) -> Result<(), InvalidName> {
     if name.is_empty() {
         return Err(InvalidName::Empty);
@@ -70,16 +74,17 @@ pub fn check_name(name: &str) -> Result<(), InvalidName> {
     if visible { Ok(()) } else { Err(InvalidName::Invisible) }
 }
 
-/// The tenant that a layer may keep something of: the request's, if its name has at most [`MAX_NAME_BYTES`].
+/// Returns the tenant that a layer may use as a key: the request's tenant, if its name has at most [`MAX_NAME_BYTES`].
 ///
-/// Servers check names where they come in. Layers are built into other programs as well, and what they keep of a tenant
-/// is bounded in number only, so to them requests of a tenant with a longer name are requests without a tenant.
+/// Servers of this crate check names, but layers are also used in other programs. Layers limit the number of tenants
+/// that they store and not the length of their names, so they treat requests of a tenant with a longer name as requests
+/// without a tenant.
 #[inline]
 pub fn tenant_key<R: RequestContext + ?Sized>(request: &R) -> Option<&Arc<str>> {
     request.tenant().filter(|tenant| tenant.len() <= MAX_NAME_BYTES)
 }
 
-/// The first [`MAX_NAME_BYTES`] of a text, for a log or a trace.
+/// Truncates a text to [`MAX_NAME_BYTES`], for a log or a trace.
 #[inline]
 pub fn name_prefix(text: &str) -> &str {
     crate::text::prefix(text, MAX_NAME_BYTES)
@@ -95,14 +100,15 @@ fn is_visible(char: char) -> bool {
     !char.is_control() && !format && (char == ' ' || !char.is_whitespace())
 }
 
-/// The index of the first name that has been there before.
+/// Returns the index of the first name that is a duplicate.
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) fn first_duplicate<'a>(names: impl Iterator<Item = &'a str>) -> Option<usize> {
     let mut seen = HashSet::new();
     names.enumerate().find(|(_, name)| !seen.insert(*name)).map(|(index, _)| index)
 }
 
-/// Reads a sequence of at most `MAX` items, and fails at the first past them. For `#[serde(deserialize_with)]`.
+/// Deserializes a sequence of at most `MAX` items, and fails at the first item above that. For
+/// `#[serde(deserialize_with)]`.
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) fn at_most<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
@@ -127,9 +133,7 @@ where
                 }
             }
             match items.next_element::<serde::de::IgnoredAny>()? {
-                Some(_) => {
-                    Err(serde::de::Error::custom(format_args!("there are more than {MAX}, and {MAX} is the most")))
-                }
+                Some(_) => Err(serde::de::Error::custom(format_args!("there are more than {MAX} items, the maximum"))),
                 None => Ok(read),
             }
         }
@@ -168,7 +172,7 @@ mod tests {
         let read = |json: &str| at_most::<_, u8, 2>(&mut serde_json::Deserializer::from_str(json));
         assert_eq!(read("[1, 2]").unwrap(), [1, 2]);
         assert!(read("[1, 2, 3]").unwrap_err().to_string().contains("more than 2"));
-        // What comes after the limit is not even looked at.
+        // Input after the limit is not parsed.
         assert!(read("[1, 2, 3, nonsense").unwrap_err().to_string().contains("more than 2"));
     }
 }

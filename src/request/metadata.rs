@@ -111,8 +111,7 @@ impl RequestMetadata {
         Ok(metadata)
     }
 
-    /// Sets the deadline to `timeout` after the arrival, if that is earlier. A timeout past the end of time is no
-    /// deadline.
+    /// Sets the deadline to `timeout` after the arrival, if that is earlier. A timeout that overflows sets no deadline.
     pub(crate) fn set_timeout(&mut self, timeout: Duration) {
         if let Some(deadline) = self.received_at.checked_add(timeout)
             && self.deadline.is_none_or(|earlier| deadline < earlier)
@@ -135,7 +134,8 @@ fn parse_tenant(text: &str) -> Result<Option<Arc<str>>, InvalidMetadata> {
     Ok(Some(text.into()))
 }
 
-/// A bare trace id has no parent span, and the standard does not allow zero: the low half of the id is used.
+/// Parses a `traceparent` or a bare trace id. A bare id has no parent span, which must not be zero, so the low half of
+/// the id is used.
 fn parse_trace_id(text: &str) -> Option<TraceContext> {
     if let Ok(context) = text.parse() {
         return Some(context);
@@ -162,10 +162,10 @@ mod headers {
     use crate::request::request_id::RequestId;
     use crate::request::{Deadline, Tenant, TraceContext};
 
-    /// Stands in for a deadline past the end of time.
+    /// Replaces a timeout that overflows.
     const FAR_FUTURE: Duration = Duration::from_secs(365 * 86_400);
 
-    /// Which metadata the headers have.
+    /// Set of metadata in the headers.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum HeaderFormat {
         /// HTTP headers of REST, where priority and tenant are in the document.

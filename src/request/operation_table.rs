@@ -1,9 +1,9 @@
-//! A table of values by operation, for layers that learn or count something about each.
+//! A table of values by operation, for layers that keep state for each operation.
 //!
-//! Names of operations come from clients and entries are never removed, so a layer must insert a name only once the inner
-//! service has shown that it knows it: a response does, and a rejection that may have been made without a look at the name,
-//! or that says that there is no such operation (404, `UNIMPLEMENTED`), does not. Until then the layer keeps the name in the
-//! call.
+//! Operation names come from clients and entries are never removed. So a layer must insert a name only after the inner
+//! service has shown that it knows the operation. A response shows that. A rejection does not if it may have been made
+//! without checking the name, or if it says that the operation does not exist (404, `UNIMPLEMENTED`). Until then the
+//! layer keeps the name in the call.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::request::limits::MAX_NAME_BYTES;
 
-/// Values by operation, up to a maximum. References to the values are not bound to a lock.
+/// Values by operation, up to a maximum number. References to the values do not hold a lock.
 pub(crate) struct OperationTable<T> {
     by_name: RwLock<HashMap<Arc<str>, OperationIndex>>,
     /// In the order of their insertion.
@@ -28,7 +28,8 @@ struct Entry<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OperationIndex(u32);
 
-/// The part of a name that is enough to insert it later: all of it, or one byte more than an entry may have.
+/// Truncates a name to what [`OperationTable::find_or_insert`] needs: the whole name, or one byte more than an entry
+/// may have.
 pub(crate) fn insertable_name(name: &str) -> &str {
     if name.len() <= MAX_NAME_BYTES {
         return name;
@@ -59,8 +60,8 @@ impl<T> OperationTable<T> {
         Some((index, &self[index]))
     }
 
-    /// Returns the value of an operation, which is created if there is room for it. Names longer than [`MAX_NAME_BYTES`] are
-    /// not inserted.
+    /// Returns the value of an operation, which is created unless the table is full. Names longer than
+    /// [`MAX_NAME_BYTES`] are not inserted.
     pub(crate) fn find_or_insert(&self, name: &str, create: impl FnOnce() -> T) -> Option<(OperationIndex, &T)> {
         if let Some(found) = self.find(name) {
             return Some(found);
@@ -69,7 +70,7 @@ impl<T> OperationTable<T> {
             return None;
         }
         if self.is_full() {
-            // Another thread may have inserted it as the last.
+            // Another thread may have inserted it as the last entry.
             return self.find(name);
         }
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
@@ -78,9 +79,9 @@ impl<T> OperationTable<T> {
             Some(index) => *index,
             None => {
                 let index = by_name.len();
-                let slot = self.entries.get(index)?;
+                let entry = self.entries.get(index)?;
                 let name: Arc<str> = name.into();
-                slot.get_or_init(|| Box::new(Entry { name: Arc::clone(&name), value: create() }));
+                entry.get_or_init(|| Box::new(Entry { name: Arc::clone(&name), value: create() }));
                 let index = OperationIndex(index as u32);
                 by_name.insert(name, index);
                 index
@@ -101,12 +102,12 @@ impl<T> OperationTable<T> {
 }
 
 /// # Panics
-/// If the index is of another table.
+/// Panics if the index belongs to another table.
 impl<T> Index<OperationIndex> for OperationTable<T> {
     type Output = T;
 
     fn index(&self, index: OperationIndex) -> &T {
-        &self.entries[index.0 as usize].get().expect("an index is of an entry").value
+        &self.entries[index.0 as usize].get().expect("an index refers to an entry").value
     }
 }
 

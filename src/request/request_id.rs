@@ -27,8 +27,8 @@ impl RequestId {
         Self::parse(headers).unwrap_or_else(Self::generate)
     }
 
-    /// Reads the client's id. Otherwise generates one and sets the header to it, so that services further in use the
-    /// same id.
+    /// Reads the client's id. Otherwise generates one and sets the header to it, so that inner services use the same
+    /// id.
     pub(crate) fn ensure(headers: &mut HeaderMap) -> Self {
         Self::parse(headers).unwrap_or_else(|| {
             let id = Self::generate();

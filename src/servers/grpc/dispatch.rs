@@ -1,4 +1,4 @@
-//! Which method a call is of. It stands where the generated server would, whose methods get decoded messages only.
+//! Dispatches calls to methods. Replaces the generated server, which passes decoded messages only.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -123,7 +123,7 @@ async fn decoded<T: Incoming>(request: Request<Encoded<T>>) -> Result<Request<T>
     Ok(Request::from_parts(metadata, extensions, message.decode().await?))
 }
 
-/// What tonic calls with the requests of each method, which are told apart by their types.
+/// Implements tonic's services for each method, which are distinguished by their request types.
 struct Methods<S>(Arc<Handler<S>>);
 
 macro_rules! methods {

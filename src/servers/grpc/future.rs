@@ -20,18 +20,18 @@ use crate::error::ErrorKind;
 pub struct ResponseFuture {
     state: State,
     timer: Timer,
-    /// The request's, where no layer in front has made one.
+    /// Span of the request, if no outer layer has created one.
     span: Span,
 }
 
 enum State {
-    Refused(Option<Box<Status>>),
+    Rejected(Option<Box<Status>>),
     Running(BoxFuture<http::Response<Body>, Infallible>, CallMemory),
 }
 
 impl ResponseFuture {
     pub(super) fn reject(status: Status) -> Self {
-        Self { state: State::Refused(Some(Box::new(status))), timer: Timer::new(None), span: Span::none() }
+        Self { state: State::Rejected(Some(Box::new(status))), timer: Timer::new(None), span: Span::none() }
     }
 
     pub(super) fn run(
@@ -54,7 +54,7 @@ impl Future for ResponseFuture {
         let this = self.get_mut();
         let _entered = this.span.enter();
         let (future, call) = match &mut this.state {
-            State::Refused(status) => {
+            State::Rejected(status) => {
                 return Poll::Ready(Ok(status.take().expect("polled after it had completed").into_http()));
             }
             State::Running(future, call) => (future, call),
@@ -63,11 +63,11 @@ impl Future for ResponseFuture {
             let held = |body| Body::new(ResponseBody::new(body, call.clone()));
             return Poll::Ready(response.map(|response| response.map(held)));
         }
-        // The handler, polled first, ends by the same deadline and says more. What is left for this timer is a message
-        // that has not come in whole.
+        // The handler, polled first, ends at the same deadline with a more specific error. This timer covers requests
+        // that have not arrived in full.
         ready!(this.timer.poll_elapsed(cx));
         let rejection =
-            Rejection::new(ErrorKind::DeadlineExceeded, "the deadline passed before the request had come in");
+            Rejection::new(ErrorKind::DeadlineExceeded, "the deadline passed before the request had arrived in full");
         Poll::Ready(Ok(rejection.into_status(None).into_http()))
     }
 }

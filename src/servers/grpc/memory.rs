@@ -1,4 +1,4 @@
-//! What the messages of a call hold of the memory of this process, from their first byte to their last.
+//! Accounts for the memory of a call's messages, from the first byte received to the last byte sent.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -17,18 +17,17 @@ use crate::error::ErrorKind;
 use crate::servers::slow_body::SlowBody;
 use crate::service::{HostMemory, HostMemoryError, HostReservation, KernelError, KernelResponse};
 
-/// The bytes before a message: whether it is compressed, and its length.
+/// Length of the prefix of a message: the compression flag and the message length.
 const PREFIX: usize = 5;
 
-/// Pieces of a message below this size are copied together: a piece holds the memory of the whole read that it came
-/// with.
+/// Pieces of a message below this size are copied together, because a piece keeps the memory of its whole read buffer
+/// alive.
 const SMALL_PIECE: usize = 4 << 10;
 
-/// What gzip makes of a byte at most.
+/// Maximum expansion ratio of gzip.
 const GZIP_RATIO: u64 = 1032;
 
-/// The memory of one call: of its requests that are read, and of its responses that are not sent. Clones are of the
-/// same call.
+/// The memory of one call: requests that have been read, and responses that have not been sent. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct CallMemory {
     memory: HostMemory,
@@ -38,16 +37,16 @@ pub(super) struct CallMemory {
 
 #[derive(Debug, Default)]
 struct Queues {
-    /// Of the messages that have come whole and are not yet requests.
+    /// Reservations of complete messages that have not been decoded.
     received: Mutex<VecDeque<HostReservation>>,
-    /// Of the messages that have been given to the encoder.
+    /// Memory of the messages that were passed to the encoder.
     sent: Mutex<Vec<Sending>>,
 }
 
-/// What a response holds until it has been sent.
+/// The memory that a response holds until it has been sent.
 #[derive(Debug)]
 pub(super) struct Sending {
-    /// The output, until the message is encoded. Other responses can share it.
+    /// The kernel's output, until the message is encoded. It can be shared with other responses.
     output: Option<HostReservation>,
     /// The encoded message.
     encoded: HostReservation,
@@ -58,17 +57,16 @@ impl CallMemory {
         Self { memory, max_response_size: max_response_size as u64, queues: Arc::default() }
     }
 
-    /// The reservation of the next message that becomes a request. Messages are decoded in the order in which they
-    /// come.
+    /// Takes the reservation of the next message to be decoded. Messages are decoded in the order of arrival.
     pub(super) fn of_next_request(&self) -> HostReservation {
         let received = self.queues.received.lock().pop_front();
         received.unwrap_or_else(|| self.memory.reservation(self.max_response_size))
     }
 
-    /// What a response holds until it has been sent. A small one holds nothing.
+    /// Reserves memory for the encoded response. A small response needs no reservation.
     ///
     /// # Errors
-    /// Where there is not the memory for the encoded message.
+    /// There is not enough memory for the encoded message.
     pub(super) fn of_response(&self, response: &mut KernelResponse) -> Result<Option<Sending>, HostMemoryError> {
         let bytes = response.payload.byte_len().unwrap_or(0);
         if bytes <= KernelResponse::SMALL || self.memory.max() == u64::MAX {
@@ -76,13 +74,14 @@ impl CallMemory {
         }
         let output = response.extensions.remove::<HostReservation>();
         let encoded = self.memory.reservation(0);
-        // Twice, as the buffer that the message is written to doubles as it grows. An output that was not made for this
-        // request, as the cache's are, can be forgotten by its owner at any time, and counts as this response's own.
+        // Twice the size, because the encoder's buffer doubles as it grows. An output without a reservation of this
+        // request, such as one from a cache, may be evicted by its owner at any time, and counts as this response's
+        // own.
         encoded.grow(bytes as u64 * if output.is_some() { 2 } else { 3 })?;
         Ok(Some(Sending { output, encoded }))
     }
 
-    /// Takes note of what the next message to be encoded holds.
+    /// Records the memory of the next message to be encoded.
     pub(super) fn sending(&self, response: Option<Sending>) {
         if let Some(response) = response {
             self.queues.sent.lock().push(response);
@@ -90,26 +89,26 @@ impl CallMemory {
     }
 }
 
-/// The body of a call's request. Each message is charged as it comes, and passed on when it is whole: what a client
-/// says of its length allocates nothing.
+/// The request body of a call. Memory is reserved for a message as it arrives, and the message is passed on when it is
+/// complete, so a client cannot cause an allocation by announcing a length.
 #[pin_project]
 pub(super) struct RequestBody<B> {
     #[pin]
     body: B,
     call: CallMemory,
     max_message_size: usize,
-    /// What has come of the next message's prefix.
+    /// The part of the next message's prefix that has arrived.
     prefix: BytesMut,
     message: Option<Message>,
-    /// Whole messages with their prefixes, to be passed on.
+    /// Complete messages with their prefixes, to be passed on.
     whole: VecDeque<Bytes>,
-    /// Once the decoder is going to end the call.
+    /// Set once the decoder is going to reject the call: the rest is passed on unread.
     pass_on: bool,
-    /// What the call ends with after the whole messages.
+    /// Error that the call ends with after the complete messages.
     failure: Option<HostMemoryError>,
 }
 
-/// A message of which a part is there.
+/// A message that has arrived in part.
 struct Message {
     missing: usize,
     pieces: Vec<Bytes>,
@@ -141,7 +140,7 @@ impl<B> RequestBody<B> {
     }
 }
 
-/// What of a body's state does not depend on its type.
+/// The state of a body that does not depend on its type.
 struct Reader<'a> {
     call: &'a CallMemory,
     max_message_size: usize,
@@ -172,7 +171,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads a prefix, and with it the message where it has come in one piece.
+    /// Reads a prefix, and also the message if it has arrived in the same piece.
     fn begin(&mut self, data: &mut Bytes) -> Result<(), HostMemoryError> {
         if self.prefix.is_empty()
             && let Some((&[flag, a, b, c, d], _)) = data.split_first_chunk::<PREFIX>()
@@ -190,7 +189,7 @@ impl Reader<'_> {
         let Some(&[flag, a, b, c, d]) = self.prefix.first_chunk::<PREFIX>() else { return Ok(()) };
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
         if length > self.max_message_size {
-            // The decoder says so as soon as it has this.
+            // The decoder rejects the message when it reads this prefix.
             self.whole.push_back(self.prefix.split().freeze());
             *self.pass_on = true;
             return Ok(());
@@ -201,7 +200,7 @@ impl Reader<'_> {
         self.end_if_whole()
     }
 
-    /// A reservation for a message that is about to come, with what it may take once it is decompressed.
+    /// Reserves memory for an announced message, including that of decompressing it.
     fn reserve(&self, flag: u8, length: usize) -> Result<HostReservation, HostMemoryError> {
         let held = self.call.memory.reservation(self.call.max_response_size);
         held.check_possible(2 * length as u64)?;
@@ -221,7 +220,7 @@ impl Reader<'_> {
         self.received(message.held, length)
     }
 
-    /// The decoder copies the text of a message; what it copies first is gone as it goes on.
+    /// Adds the memory of the decoded message. The decoder copies texts, and frees the received bytes as it proceeds.
     fn received(&self, held: HostReservation, length: usize) -> Result<(), HostMemoryError> {
         held.grow(length as u64)?;
         self.call.queues.received.lock().push_back(held);
@@ -250,7 +249,7 @@ where
                 let Some(message) = this.message else { return Poll::Pending };
                 ready!(message.slow.poll_given_up(&message.held, cx));
                 *this.message = None;
-                let text = "the message came slowly while there was not enough memory for other requests";
+                let text = "the message arrived too slowly while other requests needed the memory";
                 return Poll::Ready(Some(Err(Rejection::new(ErrorKind::MemoryExhausted, text).into_status(None))));
             };
             let data = match frame {
@@ -294,7 +293,7 @@ pub(super) fn rejected(error: HostMemoryError) -> Rejection {
     Rejection::of(&KernelError::from(error))
 }
 
-/// The body of a call's response. Its data holds the memory of the messages in it until it has been sent.
+/// The response body of a call. Its data holds the memory of the messages in it until it has been sent.
 #[pin_project]
 pub(super) struct ResponseBody {
     #[pin]
@@ -320,7 +319,7 @@ impl Body for ResponseBody {
             frame.map(|frame| {
                 frame.map_data(|data| {
                     sent.into_iter().fold(data, |data, Sending { output, encoded }| {
-                        // The message has gone; what is left of it is in these bytes.
+                        // The message has been encoded into these bytes.
                         drop(output);
                         encoded.shrink(encoded.bytes().saturating_sub(data.len() as u64));
                         encoded.attach(data)

@@ -1,4 +1,4 @@
-//! The wire's messages to our own types and back.
+//! Converts protobuf messages to and from the types of the crate.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use crate::request::limits::check_name;
 use crate::request::request_id::RequestId;
 use crate::service::{self, DType, InvalidInput, KernelError, KernelResponse, Payload, Tensors};
 
-/// Ids of a request that its response repeats.
+/// Ids of a request that are repeated in its response.
 #[derive(Debug)]
 pub(super) struct ResponseIds {
     pub(super) request_id: RequestId,
     pub(super) kernel_id: String,
 }
 
-/// Refuses an id that no kernel can have, before it gets anywhere where ids are kept.
+/// Rejects an id that no kernel can have, before it is stored anywhere.
 pub(super) fn check_kernel_id(id: &str) -> Result<(), Rejection> {
     check_name(id).map_err(|_| Rejection::of(&KernelError::unknown(id.escape_debug().to_string())))
 }
 
-/// The data of each tensor goes on as the slice of the message that it is.
+/// Converts tensors without copying: the data of each is a slice of the message.
 pub(super) fn tensors(inputs: Vec<Tensor>) -> Result<Tensors, InvalidInput> {
     let mut tensors = Tensors::new();
     for (index, Tensor { name, dtype, shape, data }) in inputs.into_iter().enumerate() {
         check_name(&name).map_err(|error| InvalidInput::new(format!("inputs[{index}].name"), error.to_string()))?;
-        let dtype = dtype_of(dtype).ok_or_else(|| InvalidInput::new(&name, format!("there is no dtype {dtype}")))?;
+        let dtype = dtype_of(dtype).ok_or_else(|| InvalidInput::new(&name, format!("unknown dtype {dtype}")))?;
         let shape: Vec<usize> = shape
             .into_iter()
             .map(usize::try_from)
             .collect::<Result<_, _>>()
-            .map_err(|_| InvalidInput::new(&name, "a dimension is past the address space"))?;
+            .map_err(|_| InvalidInput::new(&name, "a dimension exceeds the address space"))?;
         let tensor =
             service::Tensor::new(dtype, shape, data).map_err(|error| InvalidInput::new(&name, error.to_string()))?;
         tensors.insert(&name, tensor).map_err(|error| InvalidInput::new(&name, error.to_string()))?;
@@ -68,8 +68,8 @@ fn number_of(dtype: DType) -> i32 {
 }
 
 pub(super) fn json_response(response: KernelResponse, ids: ResponseIds) -> Result<ExecuteResponse, Rejection> {
-    let Payload::Json(output) = response.payload else { return Err(other_form("JSON")) };
-    // The vector that the kernel's output was written into, checked and not copied.
+    let Payload::Json(output) = response.payload else { return Err(wrong_format("JSON")) };
+    // Reuses the buffer of the kernel's output.
     let output = String::from_utf8(output.into())
         .map_err(|error| Rejection::new(ErrorKind::Internal, format!("the output is not UTF-8: {error}")))?;
     Ok(ExecuteResponse {
@@ -84,7 +84,7 @@ pub(super) fn tensors_response(
     response: KernelResponse,
     ids: ResponseIds,
 ) -> Result<ExecuteTensorsResponse, Rejection> {
-    let Payload::Tensors(tensors) = &response.payload else { return Err(other_form("tensors")) };
+    let Payload::Tensors(tensors) = &response.payload else { return Err(wrong_format("tensors")) };
     let outputs = tensors.iter().map(|(name, tensor)| Tensor {
         name: name.to_owned(),
         dtype: number_of(tensor.dtype()),
@@ -99,9 +99,10 @@ pub(super) fn tensors_response(
     })
 }
 
-/// A pipeline of the user's own can do this; [`KernelService`](crate::service::KernelService) answers in kind.
-fn other_form(form: &str) -> Rejection {
-    Rejection::new(ErrorKind::Internal, format!("the request was {form} and the pipeline's answer is not"))
+/// Rejects a response in another format than the request's. Only a user's own pipeline can cause this:
+/// [`KernelService`](crate::service::KernelService) responds in the format of the request.
+fn wrong_format(form: &str) -> Rejection {
+    Rejection::new(ErrorKind::Internal, format!("the request was {form}, but the pipeline's response is not"))
 }
 
 fn execution(execution: &crate::request::Execution) -> Execution {

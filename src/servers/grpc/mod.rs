@@ -43,9 +43,9 @@
 //! # }
 //! ```
 //!
-//! JSON goes through `Execute`, tensors through `ExecuteTensors`, and many of either through one `ExecuteStream`. The
-//! messages are described in `proto/tower_kernels/v1/kernel.proto`; the code made from it is part of this crate, so
-//! that building it takes no protobuf compiler.
+//! JSON requests use `Execute`, tensor requests `ExecuteTensors`, and many of either kind share one `ExecuteStream`.
+//! The messages are described in `proto/tower_kernels/v1/kernel.proto`. The generated code is part of this crate, so
+//! building it needs no protobuf compiler.
 //!
 //! # Metadata
 //!
@@ -56,9 +56,9 @@
 //! | `x-request-id` | id of the call in its response, errors and the log; generated if there is none. Requests of an `ExecuteStream` have this id, a slash and their number in the stream |
 //! | `tenant`, `priority` | tenant, and scheduling priority: `low`, `normal`, `high` |
 //!
-//! A tenant's name is bounded as [all names](crate::request::check_name) are, and so is what a message may repeat. A
-//! message over a limit is refused before it is decoded; on a stream it ends the stream, once what runs has been
-//! answered.
+//! The length of a tenant's name is limited like that of [all names](crate::request::check_name), and so is what an
+//! error message may repeat. A message above a limit is rejected before it is decoded; on a stream this ends the
+//! stream, after running requests have completed.
 //!
 //! A tenant in the metadata is not verified. To verify it, authenticate in a layer or an interceptor and insert a
 //! [`Tenant`](crate::request::Tenant) into the request's extensions. Extensions ([`Tenant`](crate::request::Tenant),

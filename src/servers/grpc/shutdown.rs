@@ -1,4 +1,4 @@
-//! Ends streams of requests when the server stops.
+//! Ends open streams when the server stops.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,12 +19,12 @@ use tower_service::Service;
 use super::status::Rejection;
 use crate::error::ErrorKind;
 
-/// Ends the open streams of gRPC services, so that a server that stops need not wait for their clients to end them.
+/// Ends the open streams of gRPC services, so that a stopping server does not wait for their clients to end them.
 ///
-/// A stream of requests ends when its client says so, which can be never. Told to [`end_streams`](Self::end_streams),
-/// the services that share a handle read no more requests, answer those that they have read, and end each stream with
-/// `UNAVAILABLE`. Give [`KernelGrpcServer::stream_shutdown`](super::KernelGrpcServer::stream_shutdown) a clone, and
-/// wrap other services that have such streams, reflection among them:
+/// A request stream ends when its client ends it, which may be never. After [`end_streams`](Self::end_streams) the
+/// services that share a handle read no more requests, complete those that they have read, and end each stream with
+/// `UNAVAILABLE`. Pass a clone to [`KernelGrpcServer::stream_shutdown`](super::KernelGrpcServer::stream_shutdown), and
+/// wrap other services that have streams, such as reflection:
 ///
 /// ```
 /// use tower_kernels::grpc::{KernelGrpcServer, StreamShutdown, reflection};
@@ -35,7 +35,7 @@ use crate::error::ErrorKind;
 /// let router = tonic::transport::Server::builder()
 ///     .add_service(kernels.into_service())
 ///     .add_service(shutdown.wrap(reflection()));
-/// // Told to stop, when clients have had time to go elsewhere:
+/// // When the server stops, after clients have had time to reconnect elsewhere:
 /// shutdown.end_streams();
 /// # drop(router);
 /// ```
@@ -45,18 +45,18 @@ pub struct StreamShutdown {
 }
 
 impl StreamShutdown {
-    /// One whose streams go on.
+    /// Creates a handle whose streams continue.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends the streams that are open, and those that begin later. There is no way back.
+    /// Ends the open streams and all streams that begin later. This cannot be undone.
     pub fn end_streams(&self) {
         self.token.cancel();
     }
 
-    /// Ends the streams of any gRPC service: its requests end as if the client had sent the last, and what would be
-    /// `OK` or an error because of that is `UNAVAILABLE`.
+    /// Wraps any gRPC service to end its streams: its request stream ends as if the client had ended it, and the
+    /// resulting `OK` or error status is replaced by `UNAVAILABLE`.
     pub fn wrap<S>(&self, service: S) -> EndStreams<S> {
         EndStreams { service, shutdown: self.clone() }
     }
@@ -67,7 +67,7 @@ impl StreamShutdown {
     }
 }
 
-/// What a stream ends with that the server has ended.
+/// Status of a stream that the server has ended.
 pub(super) fn unavailable(request_id: Option<&str>) -> Status {
     Rejection::new(ErrorKind::Unavailable, "the server is shutting down").into_status(request_id)
 }
@@ -106,7 +106,7 @@ where
     }
 }
 
-/// The response of an [`EndStreams`].
+/// Response future of an [`EndStreams`].
 #[pin_project]
 #[derive(Debug)]
 pub struct EndStreamsFuture<F> {
@@ -124,14 +124,14 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = ready!(this.inner.poll(cx))?;
-        // Of a response without messages the status is in the head.
+        // A response without messages has its status in the headers.
         replace_status(this.was_ended, response.headers_mut());
         let was_ended = Arc::clone(this.was_ended);
         Poll::Ready(Ok(response.map(|body| tonic::body::Body::new(Responses { body, was_ended }))))
     }
 }
 
-/// The requests of a call, until they are to end.
+/// The request body of a call, which ends at shutdown.
 #[pin_project]
 struct Requests<B> {
     #[pin]
@@ -166,7 +166,7 @@ impl<B: Body> Body for Requests<B> {
     }
 }
 
-/// The responses of a call, whose status says whether its requests were ended.
+/// The response body of a call, whose status is replaced if its requests were ended.
 #[pin_project]
 struct Responses {
     #[pin]
@@ -196,7 +196,7 @@ impl Body for Responses {
     }
 }
 
-/// Says `UNAVAILABLE` where there is a status and the requests were ended by the server.
+/// Replaces a status by `UNAVAILABLE` if the server ended the requests.
 fn replace_status(was_ended: &AtomicBool, headers: &mut HeaderMap) {
     if !headers.contains_key(Status::GRPC_STATUS) || !was_ended.load(Ordering::Relaxed) {
         return;

@@ -34,16 +34,16 @@ use crate::request::request_id::RequestId;
 use crate::servers::requests::{Call as Counted, StreamRequests};
 use crate::service::{InvalidInput, KernelRequest, KernelResponse, Payload};
 
-/// The responses of one stream, as its client reads them.
+/// The response stream of one call of `ExecuteStream`.
 ///
-/// The calls run in a task of their own, so that a client that does not read holds up nothing but its own stream: a
-/// call that has finished gives back its permit, and one whose deadline passes ends, whether or not this is polled.
-/// Dropped, it cancels all that runs.
+/// The requests run in a task of their own, so that a client that does not read blocks only its own stream: a request
+/// that completes releases its permit, and one that reaches its deadline ends, whether or not this stream is polled.
+/// Dropping it cancels all running requests.
 #[derive(Debug)]
 pub(super) struct Responses {
     unread: Receiver,
     memory: CallMemory,
-    /// The one task; aborted when this is dropped.
+    /// The task; aborted on drop.
     calls: JoinSet<()>,
 }
 
@@ -62,7 +62,7 @@ impl Responses {
         Self { unread, memory, calls: tasks }
     }
 
-    /// The next response that its client has room for, which the encoder gets at once.
+    /// Returns the next response, which is encoded at once.
     fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ExecuteStreamResponse, Status>>> {
         let next = ready!(Pin::new(&mut self.unread).poll_next(cx));
         Poll::Ready(next.map(|next| {
@@ -82,17 +82,17 @@ impl Stream for Responses {
         if let Poll::Ready(next) = self.poll_unread(cx) {
             return Poll::Ready(next);
         }
-        // Where the task has panicked nothing else tells its client.
+        // If the task panicked, report it to the client.
         match ready!(self.calls.poll_join_next(cx)) {
             Some(Err(error)) if error.is_panic() => {
-                // What a panic carries is dropped where its own panic does no harm.
+                // `Panicked` drops the payload where a panic in its `drop` does no harm.
                 let rejection = match error.try_into_panic() {
                     Ok(payload) => Rejection::panicked(&Panicked::new(payload)),
                     Err(_) => Rejection::new(ErrorKind::Internal, "the task of this stream ended"),
                 };
                 Poll::Ready(Some(Err(rejection.into_status(None))))
             }
-            // It has ended the queue, and may have done so after the look above.
+            // The task has ended the queue, possibly after the poll above.
             _ => self.poll_unread(cx),
         }
     }
@@ -100,31 +100,31 @@ impl Stream for Responses {
 
 /// Reads the requests of one stream and runs them.
 ///
-/// At most one request waits for room; the next is read when that one runs, so it is HTTP/2's flow control that holds
-/// up a client that sends faster. None is read either while too many responses are unread: a request of this stream
-/// never waits in the pipeline for the client to read.
+/// At most one request waits for readiness of the pipeline, and the next is read when that one runs, so HTTP/2 flow
+/// control applies backpressure to a client that sends faster. No request is read while too many responses are unread:
+/// a request of this stream never waits in the pipeline for the client to read.
 struct Calls<S: Pipeline> {
     service: S,
     config: Arc<GrpcConfig>,
     context: CallContext,
-    /// Counts the requests, where whoever serves this has put it.
+    /// Counts the requests, if the server has inserted this extension.
     counts: Option<StreamRequests>,
     /// How many requests have been read.
     read: u64,
-    /// `None` once the client has sent its last, or no more are read.
+    /// `None` once the client has ended the stream, or no more requests are read.
     requests: Option<Requests<ExecuteStreamRequest>>,
     /// Completes when the server stops.
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     waiting: Option<Waiting>,
     running: FuturesUnordered<Running<CatchPanic<S::Future>>>,
-    /// Of the stream as a whole, where the client has set one.
+    /// Deadline of the whole stream, if the client has set one.
     deadline: Timer,
-    /// What the stream ends with once all that runs has finished.
+    /// Status that the stream ends with once all running requests have completed.
     failure: Option<Status>,
     unread: Sender,
 }
 
-/// A request that has been read and for which there is no room yet.
+/// A request that has been read and waits for readiness of the pipeline.
 struct Waiting {
     tag: u64,
     ids: ResponseIds,
@@ -159,7 +159,7 @@ impl<S: Pipeline> Calls<S> {
         }
     }
 
-    /// A request from its message, or at once why it is wrong.
+    /// Converts a message to a request, or returns the rejection of an invalid one.
     fn read(
         &self,
         mut context: CallContext,
@@ -174,7 +174,7 @@ impl<S: Pipeline> Calls<S> {
             None => return Err(InvalidInput::new("call", "neither `json` nor `tensors` is set").into()),
         };
         if let Some(scope) = &context.scope {
-            // Before what may be wrong with it.
+            // Set before validation, so that rejections have it too.
             scope.set_kernel(&kernel_id);
         }
         check_kernel_id(&kernel_id)?;
@@ -190,7 +190,7 @@ impl<S: Pipeline> Calls<S> {
         Ok(Waiting { tag, ids, request, timer, span, counted: counted.take() })
     }
 
-    /// Starts the waiting request if there is room; an answer where it will never start.
+    /// Starts the waiting request once the pipeline is ready. Returns its response if it is rejected.
     fn poll_start(&mut self, cx: &mut Context<'_>, mut next: Waiting) -> Poll<Option<Finished>> {
         let (tag, span) = (next.tag, next.span.clone());
         let _entered = span.enter();
@@ -201,8 +201,8 @@ impl<S: Pipeline> Calls<S> {
                 match catch_panic(|| self.service.call(request)) {
                     Ok(future) => {
                         let (future, memory) = (CatchPanic::new(future), self.context.memory.clone());
-                        let answer = Some((tag, ids));
-                        self.running.push(Running { future, timer, memory, span, counted, answer });
+                        let ids = Some((tag, ids));
+                        self.running.push(Running { future, timer, memory, span, counted, ids });
                         return Poll::Ready(None);
                     }
                     Err(panicked) => {
@@ -222,12 +222,12 @@ impl<S: Pipeline> Calls<S> {
                 return Poll::Pending;
             }
         };
-        // Whatever place this one was waiting for is given up with it.
+        // Drops the readiness that this request was waiting for.
         self.service = self.service.clone();
         Poll::Ready(Some(finished(tag, &request_id, Err(rejection), next.counted)))
     }
 
-    /// Ready with the stream's end.
+    /// Runs the requests. Ready when the stream ends.
     fn poll_calls(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         loop {
             let budget = ready!(coop::poll_proceed(cx));
@@ -283,10 +283,10 @@ impl<S: Pipeline> Future for Calls<S> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // Nothing here is pinned in place: what runs is in boxes of its own.
+        // No field is structurally pinned: running requests are boxed in `FuturesUnordered`.
         let this = self.get_mut();
         if this.deadline.poll_elapsed(cx).is_ready() {
-            // Which is what the client is told of each.
+            // The status of the stream is the outcome of each of its requests.
             for running in Pin::new(&mut this.running).iter_pin_mut() {
                 end(running.project().counted, ErrorKind::DeadlineExceeded.code());
             }
@@ -309,10 +309,10 @@ impl<S: Pipeline> Future for Calls<S> {
     }
 }
 
-// What would need pinning is boxed inside `FuturesUnordered`; the service is only ever called.
+// Futures that need pinning are boxed inside `FuturesUnordered`; the service is never pinned.
 impl<S: Pipeline> Unpin for Calls<S> {}
 
-/// A request of the stream that runs, and ends by its deadline.
+/// A running request of the stream, which ends at its deadline.
 #[pin_project]
 struct Running<F> {
     #[pin]
@@ -321,7 +321,7 @@ struct Running<F> {
     memory: CallMemory,
     span: Span,
     counted: Option<Counted>,
-    answer: Option<(u64, ResponseIds)>,
+    ids: Option<(u64, ResponseIds)>,
 }
 
 impl<F, E> Future for Running<F>
@@ -342,7 +342,7 @@ where
                 Err(Rejection::of(&TimeoutError::<E>::Elapsed { called: true }))
             }
         };
-        let (tag, ids) = this.answer.take().expect("polled after it had completed");
+        let (tag, ids) = this.ids.take().expect("polled after it had completed");
         let result = result.map_err(|rejection| rejection.of_kernel(&ids.kernel_id));
         let request_id = ids.request_id.clone();
         let outcome = result.and_then(|mut response| {
@@ -357,7 +357,7 @@ where
     }
 }
 
-/// A response, with what it holds until it has been sent.
+/// Builds the response to a request, with the memory that it holds until it has been sent.
 fn finished(
     tag: u64,
     request_id: &RequestId,
@@ -377,7 +377,7 @@ fn finished(
     Finished { response, held, counted, code }
 }
 
-/// Counts the end of a request.
+/// Records the end of a request in its counts.
 pub(super) fn end(counted: &mut Option<Counted>, outcome: &'static str) {
     if let Some(counted) = counted {
         counted.end(outcome);

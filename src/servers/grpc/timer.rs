@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::time::Sleep;
 
-/// A deadline, whose timer is made when it is first waited for: most answers are there before.
+/// A deadline whose timer is created at the first poll: most calls complete without one.
 #[derive(Debug)]
 pub(super) struct Timer {
     deadline: Option<Instant>,
@@ -17,7 +17,7 @@ impl Timer {
         Self { deadline, sleep: None }
     }
 
-    /// Ready once the deadline has passed; without one, never.
+    /// Ready once the deadline has passed. Never ready without a deadline.
     pub(super) fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));

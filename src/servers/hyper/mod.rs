@@ -1,4 +1,4 @@
-//! Kernels behind plain hyper 1.x: any `Service<KernelRequest>` as a service of hyper's.
+//! Serves kernels with plain hyper 1.x: adapts any `Service<KernelRequest>` to a hyper service.
 //!
 //! ```
 //! use std::time::Duration;
@@ -21,36 +21,39 @@
 //! let kernels = KernelHttpService::with_service(pipeline, &kernels).metrics(metrics.handle());
 //!
 //! let listener = listen("127.0.0.1:0".parse()?)?;
-//! let stop = async { Ok(()) }; // at once, here; `tokio::signal::ctrl_c()` elsewhere
+//! let stop = async { Ok(()) }; // stops at once; use `tokio::signal::ctrl_c()` in a real server
 //! serve(listener, kernels, stop, Duration::from_secs(30)).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A [`KernelHttpService`] is a [`hyper::service::Service`](::hyper::service::Service) and fits any connection of
-//! hyper's or `hyper-util`'s, HTTP/2 and TLS included; [`serve`] is the loop around it that most want.
+//! A [`KernelHttpService`] is a [`hyper::service::Service`](::hyper::service::Service) and works with any connection
+//! type of hyper or `hyper-util`, including HTTP/2 and TLS. [`serve`] is an accept loop around it that suits most
+//! programs.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
-//! | `POST /execute` | runs the kernel that the document names |
-//! | `POST /kernels/{id}/execute` | runs this kernel; the body is its input |
-//! | `GET /kernels` | all kernels, an array |
-//! | `GET /kernels/{id}` | one kernel, with the schemas of its input and output |
-//! | `GET /metrics` | for Prometheus, where [`KernelHttpService::metrics`] was given a handle |
+//! | `POST /execute` | runs the kernel named in the document |
+//! | `POST /kernels/{id}/execute` | runs this kernel with the body as its input |
+//! | `GET /kernels` | all kernels, as an array |
+//! | `GET /kernels/{id}` | one kernel, with its input and output schemas |
+//! | `GET /metrics` | Prometheus metrics, if [`KernelHttpService::metrics`] is set |
 //!
-//! Ids hold slashes, as they are. Refusals are problem documents after RFC 9457, with `code` and `request_id`: those of
-//! the [table](crate::error), and 405, 408 for a body that does not come in time, 413, 415. The client's `x-request-id`
-//! is echoed, its `traceparent` honoured, and so is a deadline in `grpc-timeout` or `connect-timeout-ms`.
+//! Kernel ids contain slashes, which are not percent-encoded. Rejections are problem documents (RFC 9457) with `code`
+//! and `request_id`: those of the [error table](crate::error), and 405, 408 (the body did not arrive in time), 413 and
+//! 415. The client's `x-request-id` is echoed. Its `traceparent` and a deadline in `grpc-timeout` or
+//! `connect-timeout-ms` are honoured.
 //!
 //! # Tensors
 //!
-//! Both execute routes take tensors as well, and answer with tensors what came as tensors: `application/octet-stream`
-//! with the header `inference-header-content-length`, which says how long the JSON is that describes the tensors after
-//! it. This is the
-//! [binary tensor data extension](https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol/binary-tensor-data-extension)
-//! of the Open Inference Protocol, which `tritonclient` and KServe's clients speak, where multipart would have to search
-//! every byte for a boundary. The metadata of a document is in the head's `parameters`, by the same names; the datatypes
-//! are BOOL, UINT8, UINT32, UINT64, INT32, INT64, FP32 and FP64. A request's tensors are copied once, and an answer's, from 4 KiB on, not at all.
+//! Both execute routes also accept tensors, and respond to tensors with tensors: `application/octet-stream` with the
+//! header `inference-header-content-length`, which is the length of the JSON that describes the tensors after it. This
+//! is the [binary tensor data
+//! extension](https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol/binary-tensor-data-extension)
+//! of the Open Inference Protocol, which `tritonclient` and KServe clients use; unlike multipart, it needs no search
+//! for a boundary. The metadata of a document is in the head's `parameters`, by the same names. The datatypes are BOOL,
+//! UINT8, UINT32, UINT64, INT32, INT64, FP32 and FP64. Request tensors are copied once. Response tensors of 4 KiB or
+//! more are not copied.
 //!
 //! ```sh
 //! head='{"inputs": [{"name": "a", "datatype": "FP32", "shape": [1], "data": [2.0]},
@@ -60,43 +63,44 @@
 //!   -H 'content-type: application/octet-stream' -H "inference-header-content-length: ${#head}" \
 //!   http://127.0.0.1:8080/kernels/linalg/saxpy/execute
 //! ```
-//! answers with such a head, and the four bytes of 3.0.
+//! The response is such a head, and the four bytes of 3.0.
 //!
 //! # Deadlines and cancellation
 //!
-//! A request has its deadline from its arrival on; reading the body, waiting for a free place and the kernel all share
-//! it. A client that hangs up cancels its kernel, because the future of the response is dropped. [`Server`] notices within
-//! some 100 ms, whatever the client has sent after the request; a loop of your own around hyper's connections notices one
-//! that has sent its next request only when the first is answered, as hyper reads no further until then. To close the
-//! sending half of the connection alone is to hang up as well. A client that sends more than 80 KiB of further requests
-//! while one runs is told `connection: close` with the response, and those are dropped.
+//! A request's deadline counts from its arrival and covers reading the body, waiting for capacity and running the
+//! kernel. When a client disconnects, the response future is dropped, which cancels the kernel. [`Server`] notices a
+//! disconnect within about 100 ms, whatever the client has sent after the request. An accept loop of your own around
+//! hyper's connections does not notice the disconnect of a client that has pipelined another request until the first
+//! response is complete, because hyper does not read in the meantime. Closing only the sending half of the connection
+//! counts as a disconnect. A client that sends more than 80 KiB of further requests while one runs gets
+//! `connection: close` with the response, and those requests are dropped.
 //!
-//! # Many clients, and slow ones
+//! # Connection limits and slow clients
 //!
-//! [`serve`] is [`Server::serve`] with the default [`ServerConfig`], and takes any service of hyper's: an `axum::Router`
-//! or tonic's routes in a `hyper_util::service::TowerToHyperService` get the same care. HTTP/1.1 and HTTP/2
-//! come on one port, over TLS where [`Server::tls`] says so (feature `tls`).
+//! [`serve`] is [`Server::serve`] with the default [`ServerConfig`], and takes any hyper service: an `axum::Router` or
+//! tonic's routes in a `hyper_util::service::TowerToHyperService` get the same protection. HTTP/1.1 and HTTP/2 share
+//! one port, over TLS if [`Server::tls`] is set (feature `tls`).
 //!
-//! * Heads that trickle in, connections on which nothing is asked (HTTP/2 as well, whatever pings are answered), and
-//!   clients that do not read their responses are cut off, each by a clock of its own. The body of a request has the
-//!   request's deadline.
-//! * A response over HTTP/2 that its client does not let through ends with its stream (`CANCEL`) after the write timeout;
-//!   the connection's other streams go on. A client has to take 64 KiB in that time, or all that there is.
-//! * [`Listener::bind`] takes an address of any kind: IP addresses, host names, all interfaces, and Unix domain sockets, on
-//!   which there is no limit that goes by addresses.
-//! * No more connections than the configuration says are accepted; the others wait in the backlog of [`listen`]. An
-//!   address has a limit of its own, past which it is closed at once, and [`Server::reserve`] keeps some for health probes.
-//! * Connections may be given an age, after which their clients are told to connect anew.
-//! * A request that is answered before its body was read costs its connection nothing where at most 64 KiB of the body
-//!   are left and come within 5 s: over HTTP/1.1 they are read before the response, which otherwise says
-//!   `connection: close`. Over HTTP/2 up to 16 MiB are read after the response, and only then is the stream reset.
-//! * A client that goes on sending after its last response is read for up to 3 s, so that it finds the response and not a
-//!   connection that was reset.
-//! * Told to stop, the server gives its clients [notice](Server::notice): it goes on, says `connection: close` in each
-//!   response, and sends GOAWAY over HTTP/2. Then it accepts for another moment (20 ms) whoever had come by then, closes
-//!   idle connections, answers what is in flight, and after the drain says how many requests it cancelled. Clients that
-//!   have begun something and do not go on are given 10 s.
-//! * [`Connections`] tells how many there are, and how often none could be accepted.
+//! * Slow request heads, idle connections (including HTTP/2 connections that answer pings), and clients that do not
+//!   read their responses are each cut off by a timeout of their own. A request body is limited by the request's
+//!   deadline.
+//! * An HTTP/2 response that is blocked by the client's flow control is reset (`CANCEL`) after the write timeout; the
+//!   connection's other streams continue. In that time a client must read 64 KiB, or everything available.
+//! * [`Listener::bind`] accepts IP addresses, host names, all interfaces, and Unix domain sockets. The per-address
+//!   limit does not apply to Unix domain sockets.
+//! * Connections above the configured maximum are not accepted and wait in the backlog of [`listen`]. Connections above
+//!   the per-address maximum are closed at once. [`Server::reserve`] reserves some connections for health probes.
+//! * Connections can have a maximum age, after which clients are asked to reconnect.
+//! * A response that is sent before the request body was read does not close the connection if at most 64 KiB of the
+//!   body remain and arrive within 5 s. Over HTTP/1.1 they are read before the response, which otherwise says
+//!   `connection: close`. Over HTTP/2 up to 16 MiB are read after the response, and then the stream is reset.
+//! * A client that keeps sending after its last response is read for up to 3 s, so that it receives the response
+//!   instead of a connection reset.
+//! * When it is stopped, the server first gives clients [notice](Server::notice): it continues to serve, says
+//!   `connection: close` in each response, and sends GOAWAY over HTTP/2. Then it accepts connections for another 20 ms,
+//!   closes idle connections, completes requests in flight, and reports how many requests it cancelled when the drain
+//!   time is over. Clients that have started a request or handshake and make no progress are closed after 10 s.
+//! * [`Connections`] counts open connections, accepted connections and accept failures.
 
 mod serve;
 mod service;

@@ -46,11 +46,11 @@ impl KernelHttpService<KernelService<Local>> {
 
 impl<S> KernelHttpService<S> {
     /// Creates a service over any service. `kernels` is the [`LocalPipeline`](crate::pipeline::LocalPipeline) or
-    /// [`KernelService`] inside of it: the source of the list of kernels, and for a pipeline of metrics and timeout.
+    /// [`KernelService`] inside it: the source of the kernel list and, for a pipeline, of the metrics and the timeout.
     ///
-    /// One that counts its calls otherwise has a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics:
-    /// without it a call is dropped when its time is up, and counts as `cancelled` where its caller is told
-    /// `deadline_exceeded`.
+    /// A service that records metrics itself needs a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside its metrics
+    /// layer. Without it a call that reaches its deadline is dropped, and is counted as `cancelled` although its client
+    /// gets `deadline_exceeded`.
     pub fn with_service(service: S, kernels: &impl KernelSource) -> Self {
         let pipeline = kernels.pipeline();
         let timeout = pipeline.as_ref().map_or(Duration::from_secs(30), |pipeline| pipeline.config().timeout);
@@ -151,7 +151,7 @@ impl<S> KernelHttpService<S> {
             response.headers_mut().insert(RequestId::HEADER, request_id.value().clone());
             response
         } else {
-            return Err(Problem::new(ErrorKind::NotFound, format!("nothing is at {path}")));
+            return Err(Problem::new(ErrorKind::NotFound, format!("no route for {path}")));
         };
         Ok(Route::Respond(response))
     }

@@ -243,10 +243,10 @@ async fn what_is_wrong_with_a_head_is_named() {
         (input(&|x| x["name"] = json!("a")), "inputs[1].name", "two tensors"),
         (input(&|x| x["datatype"] = json!("FP16")), "inputs[1].datatype", "FP16"),
         (input(&|x| x["datatype"] = json!("BYTES")), "inputs[1].datatype", "UINT8"),
-        (input(&|x| x["shape"] = json!([2])), size, "takes 8"),
+        (input(&|x| x["shape"] = json!([2])), size, "needs 8 bytes"),
         (input(&|x| x["shape"] = json!([-1])), "inputs[1].shape[0]", ""),
-        (input(&|x| x["shape"] = json!([u64::MAX, 2])), "inputs[1].shape", "addressed"),
-        (input(&|x| x["shape"] = json!(vec![1; 9])), "inputs[1].shape", "8 is the most"),
+        (input(&|x| x["shape"] = json!([u64::MAX, 2])), "inputs[1].shape", "address space"),
+        (input(&|x| x["shape"] = json!(vec![1; 9])), "inputs[1].shape", "more than 8 items"),
         (input(&|x| x["parameters"] = json!({})), size, "missing"),
         (input(&|x| x["parameters"] = json!({"binary_data_size": -1})), size, ""),
         (
@@ -259,7 +259,7 @@ async fn what_is_wrong_with_a_head_is_named() {
         (
             json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [1]}]}),
             "inputs[0].data",
-            "takes 8",
+            "needs 8 bytes",
         ),
         (json!({"inputs": {}}), "inputs", ""),
         (json!({}), "inputs", "missing"),

@@ -90,7 +90,7 @@ fn of_kernels(
     Ok(())
 }
 
-/// The domains, after the tags of other operations.
+/// Tags of the document: those of the server's operations, then the kernel domains.
 fn tags(kernels: &[RegisteredKernel]) -> Value {
     let domains: BTreeSet<_> = kernels.iter().map(|kernel| kernel.info().domain()).collect();
     let domains = domains.into_iter().filter(|domain| ![KERNELS, SERVER].contains(domain));

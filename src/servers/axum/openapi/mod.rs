@@ -31,9 +31,10 @@ use crate::service::{KernelRegistry, Snapshot};
 /// registry has changed.
 #[derive(Default)]
 pub(super) struct OpenApi {
-    made: ArcSwapOption<(Snapshot, Bytes)>,
+    /// The last document, and the snapshot of the registry that it was generated from.
+    cached: ArcSwapOption<(Snapshot, Bytes)>,
     /// Held while a document is generated. In an `Arc`, so that the blocking task can own the guard.
-    making: Arc<Mutex<()>>,
+    generation_lock: Arc<Mutex<()>>,
     security: Option<Security>,
 }
 
@@ -43,8 +44,8 @@ impl OpenApi {
     }
 
     fn current(&self, registry: &KernelRegistry) -> Option<Bytes> {
-        let made = self.made.load();
-        let (snapshot, document) = made.as_deref()?;
+        let cached = self.cached.load();
+        let (snapshot, document) = cached.as_deref()?;
         snapshot.is_current(registry).then(|| document.clone())
     }
 
@@ -56,23 +57,23 @@ impl OpenApi {
         if let Some(document) = self.current(registry) {
             return Ok(document);
         }
-        let making = Arc::clone(&self.making).lock_owned().await;
+        let guard = Arc::clone(&self.generation_lock).lock_owned().await;
         if let Some(document) = self.current(registry) {
             return Ok(document);
         }
         let (this, registry, config) = (Arc::clone(self), Arc::clone(registry), config.clone());
         // On a blocking thread. If the request is cancelled, the next one uses the document.
-        let make = move || {
-            let _making = making;
+        let generate = move || {
+            let _guard = guard;
             let snapshot = registry.snapshot();
             let document = document::of(&config, snapshot.kernels(), this.security.as_ref())
                 .map_err(|error| Problem::of(&error))?;
             let document = serde_json::to_vec(&document).map_err(|error| internal(&error))?;
             let document = Bytes::from(document);
-            this.made.store(Some(Arc::new((snapshot, document.clone()))));
+            this.cached.store(Some(Arc::new((snapshot, document.clone()))));
             Ok(document)
         };
-        tokio::task::spawn_blocking(make).await.unwrap_or_else(|error| Err(internal(&error)))
+        tokio::task::spawn_blocking(generate).await.unwrap_or_else(|error| Err(internal(&error)))
     }
 }
 

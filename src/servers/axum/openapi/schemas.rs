@@ -75,7 +75,7 @@ impl Schemas {
         Ok((input, self.lift(&format!("{name}.Output"), output)))
     }
 
-    /// Puts in a whole schema and, beside it, its definitions, under names that begin with its own.
+    /// Adds a schema and its definitions, under names that begin with the schema's own.
     fn lift(&mut self, name: &str, schema: &Schema) -> Value {
         let mut schema = schema.clone();
         schema.remove("$schema");
@@ -93,7 +93,7 @@ impl Schemas {
                     names.transform(&mut definition);
                     definition.to_value()
                 }
-                // No schema, and so nothing that refers to anything.
+                // Not a schema, so there are no references to rewrite.
                 Err(_) => Value::Bool(true),
             };
             self.components.insert(lifted, definition);
@@ -112,13 +112,13 @@ fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-/// A kernel's id as the name of a component, which has no slashes. Ids have no capitals, so no two become one, and none
-/// becomes a name of ours.
+/// Converts a kernel's id to a component name, which has no slashes. Ids have no capitals, so names are unique and do
+/// not collide with other components.
 pub(super) fn name_of(id: &str) -> String {
     id.replace('.', "DOT").replace('/', ".")
 }
 
-/// The same without `null` among its types.
+/// Removes `null` from the types of a schema.
 fn not_null(mut schema: Value) -> Value {
     let is_null = |schema: &Value| schema["type"] == "null" || schema == "null";
     for key in ["type", "anyOf"] {
@@ -133,7 +133,7 @@ fn not_null(mut schema: Value) -> Value {
     schema
 }
 
-/// What the definitions of one schema are called in the document.
+/// Component names of the definitions of one schema.
 struct Names<'a> {
     root: &'a str,
     definitions: Vec<(String, String)>,
@@ -159,15 +159,15 @@ impl<'a> Names<'a> {
 
     fn of(&self, key: &str) -> &str {
         let named = self.definitions.iter().find(|(this, _)| this == key);
-        // What refers to nothing refers to the whole: any other name would be none of this document.
+        // A dangling reference becomes a reference to the whole schema, so that the document stays valid.
         named.map_or(self.root, |(_, name)| name)
     }
 
-    /// Rewrites the references, those in subschemas too.
+    /// Rewrites the references of a schema and its subschemas.
     fn transform(&self, schema: &mut Schema) {
         let rewrite = |schema: &mut Schema| {
             let Some(Value::String(target)) = schema.get_mut("$ref") else { return };
-            // Elsewhere is elsewhere.
+            // External references are not changed.
             let Some(pointer) = target.strip_prefix('#') else { return };
             *target = match pointer.strip_prefix("/$defs/") {
                 Some(rest) => {
@@ -181,7 +181,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// A step of a JSON pointer in a fragment: percent-encoded, and with `~` and `/` escaped.
+/// Decodes a segment of a JSON pointer in a URI fragment: percent-encoded, with `~` and `/` escaped.
 fn decode(step: &str) -> String {
     let mut bytes = Vec::with_capacity(step.len());
     let mut rest = step.as_bytes();

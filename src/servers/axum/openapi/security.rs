@@ -17,7 +17,7 @@ pub enum SecurityScheme {
     Bearer,
     /// `authorization: Bearer`, with a JSON web token.
     Jwt,
-    /// A client certificate of TLS.
+    /// A TLS client certificate.
     ClientCertificate,
 }
 
@@ -42,10 +42,10 @@ impl SecurityScheme {
     }
 }
 
-/// Whether a request needs no credential.
+/// Decides whether a request needs no credential.
 type Exempt = dyn Fn(&Method, &Uri) -> bool + Send + Sync;
 
-/// What the document says of authentication.
+/// Authentication settings of the document.
 pub(in super::super) struct Security {
     schemes: Vec<SecurityScheme>,
     exempt: Box<Exempt>,
@@ -64,7 +64,7 @@ impl Security {
         self.schemes.iter().map(|scheme| (scheme.name().to_owned(), scheme.object())).collect::<Map<_, _>>().into()
     }
 
-    /// Says of each operation which credentials it takes, and that it may be refused without.
+    /// Adds the accepted credentials and the 401 response to each operation.
     pub(super) fn describe(&self, paths: &mut Map<String, Value>) {
         for (path, item) in paths {
             let Value::Object(operations) = item else { continue };
@@ -73,7 +73,7 @@ impl Security {
                     operation["security"] = json!([]);
                     continue;
                 }
-                // One of them is enough.
+                // The schemes are alternatives.
                 operation["security"] = self.schemes.iter().map(|scheme| json!({ (scheme.name()): [] })).collect();
                 operation["responses"]["401"] = responses::problem(401);
             }
@@ -82,7 +82,7 @@ impl Security {
 
     fn is_exempt(&self, method: &str, path: &str) -> bool {
         let method = Method::from_bytes(method.to_uppercase().as_bytes());
-        // What is no path of a request is exempt from nothing.
+        // A path template that is not a valid URI path is never exempt.
         let request = method.ok().zip(path.parse().ok());
         request.is_some_and(|(method, uri)| (self.exempt)(&method, &uri))
     }

@@ -21,7 +21,7 @@ pub(super) struct Head {
     pub(super) inputs: Vec<Input>,
 }
 
-/// The id and outputs that the response has.
+/// The id and the outputs that were requested for the response.
 #[derive(Debug)]
 pub(in super::super) struct RequestedOutputs {
     pub(super) id: Option<String>,
@@ -47,6 +47,8 @@ pub(super) enum Data {
 }
 
 impl Head {
+    /// Parses and validates a head.
+    ///
     /// # Errors
     /// 400, with the first field that is invalid.
     pub(super) fn parse(json: &[u8], target: Target) -> Result<Self, Problem> {
@@ -55,7 +57,7 @@ impl Head {
             (Target::Input(id), None) => id,
             (Target::Document, Some(id)) => id.into_owned(),
             (Target::Input(_), Some(_)) => {
-                return Err(InvalidInput::new("kernel_id", "the path names the kernel").into());
+                return Err(InvalidInput::new("kernel_id", "the kernel is already given in the path").into());
             }
             (Target::Document, None) => return Err(InvalidInput::new("kernel_id", "missing").into()),
         };
@@ -96,7 +98,7 @@ fn outputs(wanted: Option<OutputTensors>) -> Result<Option<Vec<String>>, Invalid
         names.push(name);
     }
     if let Some(index) = first_duplicate(names.iter().map(String::as_str)) {
-        let reason = format!("`{}` is asked for twice", names[index]);
+        let reason = format!("`{}` is requested twice", names[index]);
         return Err(InvalidInput::new(format!("outputs[{index}].name"), reason));
     }
     Ok(Some(names))
@@ -202,20 +204,23 @@ impl InputTensor<'_> {
     fn check(self) -> Result<Input, InvalidInput> {
         let Self { name, datatype: Datatype(dtype), shape, parameters, data } = self;
         let Some(bytes) = shape.iter().try_fold(dtype.size(), |bytes, &side| bytes.checked_mul(side)) else {
-            return Err(InvalidInput::new("shape", format!("{shape:?} is more than can be addressed")));
+            return Err(InvalidInput::new("shape", format!("{shape:?} exceeds the address space")));
         };
-        let takes = || format!("{} of shape {shape:?} takes {bytes}", datatype(dtype));
+        let required = || format!("{} of shape {shape:?} needs {bytes} bytes", datatype(dtype));
         let data = match (parameters.binary_data_size, data) {
-            (Some(_), Some(_)) => return Err(InvalidInput::new("data", "the tensor has a binary_data_size too")),
+            (Some(_), Some(_)) => return Err(InvalidInput::new("data", "the tensor also has a binary_data_size")),
             (None, None) => return Err(InvalidInput::new("parameters.binary_data_size", "missing")),
             (Some(size), None) if size == bytes => Data::Follows(size),
             (Some(size), None) => {
-                return Err(InvalidInput::new("parameters.binary_data_size", format!("{size} bytes, and {}", takes())));
+                return Err(InvalidInput::new(
+                    "parameters.binary_data_size",
+                    format!("it is {size}, but {}", required()),
+                ));
             }
             (None, Some(json)) => {
                 let data = elements(dtype, json)?;
                 if data.len() != bytes {
-                    let reason = format!("{} bytes in all, and {}", data.len(), takes());
+                    let reason = format!("it has {} bytes, but {}", data.len(), required());
                     return Err(InvalidInput::new("data", reason));
                 }
                 Data::Here(data)
@@ -238,7 +243,7 @@ fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, InvalidInput> {
         DType::F32 => decode_json::<Buffer<f32>>(json).map(Buffer::into_bytes),
         DType::F64 => decode_json::<Buffer<f64>>(json).map(Buffer::into_bytes),
     };
-    // The path begins within the array, or is `input` for the whole of it.
+    // The field path begins with an index, or is `input` for the whole array.
     bytes.map_err(|InvalidInput { field, reason }| {
         let index = if field.starts_with('[') { field.as_str() } else { "" };
         InvalidInput { field: format!("data{index}"), reason }
@@ -274,6 +279,6 @@ impl<'de> Deserialize<'de> for Datatype {
             return Ok(Self(*dtype));
         }
         let known = DATATYPES.map(|(name, _)| name).join(", ");
-        Err(D::Error::custom(format_args!("`{name}` is none of {known}; text is UINT8")))
+        Err(D::Error::custom(format_args!("`{name}` is not one of {known}; use UINT8 for text")))
     }
 }

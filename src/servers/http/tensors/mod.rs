@@ -5,8 +5,8 @@
 //! Input tensors are copied once, from the connection's frames into memory that is aligned for every element type and
 //! that the kernel's input shares. Output tensors are the memory of the kernel's output.
 //!
-//! `multipart/form-data` is not used: clients of model servers support this format, and it has the length of each tensor, so that
-//! no boundary has to be searched for.
+//! `multipart/form-data` is not used: clients of model servers support this format, and because it contains the length
+//! of each tensor, it needs no search for a boundary.
 
 mod head;
 mod response;
@@ -38,7 +38,7 @@ pub(super) use self::response::write;
 /// Maximum length of a head, in bytes: twice what [`MAX_TENSORS`](crate::request::MAX_TENSORS) need.
 const MAX_HEAD: usize = 64 << 10;
 
-/// Reads a request: its head of `head_length` bytes, and the tensors.
+/// Reads a request: its head of `head_length` bytes and its tensors.
 pub(super) async fn read<B>(
     body: B,
     head_length: usize,
@@ -57,7 +57,7 @@ where
         return Err(short_head(head_length, length.unwrap_or_default()));
     }
     if head_length > MAX_HEAD.min(max) {
-        let detail = format!("the head is of {head_length} bytes, and {} is the most", MAX_HEAD.min(max));
+        let detail = format!("the head has {head_length} bytes, the maximum is {}", MAX_HEAD.min(max));
         return Err(Problem::new(ErrorKind::TooLarge, detail).field(HEAD_LENGTH.as_str()).closing());
     }
     let mut body = pin!(body);
@@ -66,14 +66,14 @@ where
     let parsing = offload(head.len() > TYPED_JSON_BYTES, move || Head::parse(&head, target));
     let Head { mut request, requested, inputs } = in_time(deadline, parsing).await??;
     let mut sections = Sections::new(inputs, max - head_length, length.map(|length| length - head_length as u64))?;
-    // Its own deadline counts from here on.
+    // From here on the request's own deadline applies too.
     let deadline = request.deadline.map_or(deadline, |earlier| earlier.min(deadline));
     let rest = async {
         sections.push(&first, memory)?;
         drop(first);
         while let Some(frame) = frames.next().await? {
             sections.push(&frame, memory)?;
-            // It has been copied to where it stays.
+            // The frame has been copied to the tensor.
             memory.shrink(frame.len() as u64);
         }
         Ok(())
@@ -100,7 +100,7 @@ where
             continue;
         }
         let last = frame.split_to(missing);
-        // As a rule it comes in one piece.
+        // Usually the head arrives in one piece.
         if head.is_empty() {
             return Ok((last, frame));
         }
@@ -110,6 +110,6 @@ where
 }
 
 fn short_head(length: usize, body: u64) -> Problem {
-    let detail = format!("the head is said to be of {length} bytes and the body is of {body}");
+    let detail = format!("the header gives a head of {length} bytes, but the body has {body}");
     Problem::new(ErrorKind::InvalidArgument, detail).field(HEAD_LENGTH.as_str())
 }

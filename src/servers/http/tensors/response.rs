@@ -56,7 +56,7 @@ pub(in super::super) fn write(
     requested: &RequestedOutputs,
 ) -> Result<(Bytes, Vec<Bytes>), Problem> {
     let Payload::Tensors(tensors) = &response.payload else {
-        let reason = "tensors were asked for and the payload is none".to_owned();
+        let reason = "tensors were requested, but the payload has none".to_owned();
         return Err(Problem::of(&KernelError::Encode(reason)));
     };
     let tensors = select(tensors, requested)?;
@@ -69,7 +69,7 @@ pub(in super::super) fn write(
         metadata: (&response.execution).into(),
     };
     let head = serde_json::to_vec(&document)
-        .map_err(|error| Problem::new(ErrorKind::Internal, format!("the answer cannot be written: {error}")))?;
+        .map_err(|error| Problem::new(ErrorKind::Internal, format!("the response cannot be encoded: {error}")))?;
     Ok((head.into(), tensors.into_iter().map(|(_, tensor)| tensor.data().clone()).collect()))
 }
 

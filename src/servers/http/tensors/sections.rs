@@ -19,10 +19,10 @@ pub(super) struct Sections {
     tensors: Tensors,
 }
 
-/// Memory allocated before any data has arrived: a small head must not allocate what it only announces.
+/// Memory allocated at a tensor's first byte: a head must not cause large allocations by announcing lengths only.
 const FIRST_PART: usize = 1 << 20;
 
-/// A tensor of which a part has arrived.
+/// A tensor that has arrived in part.
 #[derive(Debug)]
 struct Filling {
     index: usize,
@@ -36,15 +36,14 @@ struct Filling {
 }
 
 impl Sections {
-    /// Checks that the tensors fit into `room` bytes, and are the `length` bytes that the body is said to have.
-    /// Allocates nothing for them.
-    pub(super) fn new(inputs: Vec<Input>, room: usize, length: Option<u64>) -> Result<Self, Problem> {
+    /// Checks that the tensors fit into `max` bytes, and have the total length of the body. Allocates nothing for them.
+    pub(super) fn new(inputs: Vec<Input>, max: usize, length: Option<u64>) -> Result<Self, Problem> {
         let mut end = 0_u64;
         for (index, input) in inputs.iter().enumerate() {
             let Data::Follows(bytes) = input.data else { continue };
             end = end.saturating_add(bytes as u64);
-            if end > room as u64 {
-                let detail = format!("the tensors up to this one are of {end} bytes, and {room} is the most");
+            if end > max as u64 {
+                let detail = format!("the tensors up to this one have {end} bytes, the maximum is {max}");
                 return Err(Problem::new(ErrorKind::TooLarge, detail).field(size_of_input(index)).closing());
             }
             if length.is_some_and(|length| length < end) {
@@ -52,18 +51,18 @@ impl Sections {
             }
         }
         if length.is_some_and(|length| length > end) {
-            return Err(surplus());
+            return Err(trailing_bytes());
         }
         Ok(Self { rest: inputs.into_iter().enumerate(), current: None, tensors: Tensors::new() })
     }
 
-    /// Copies received bytes, and charges the memory of the tensors.
+    /// Copies received bytes, and reserves the memory of the tensors.
     pub(super) fn push(&mut self, mut frame: &[u8], memory: &HostReservation) -> Result<(), Problem> {
         while !frame.is_empty() {
             if self.current.is_none() {
                 self.current = self.begin()?;
             }
-            let Some(current) = &mut self.current else { return Err(surplus()) };
+            let Some(current) = &mut self.current else { return Err(trailing_bytes()) };
             frame = current.take(frame, memory)?;
             if current.filled == current.bytes
                 && let Some(Filling { name, dtype, shape, memory, bytes, .. }) = self.current.take()
@@ -87,7 +86,7 @@ impl Sections {
         }
     }
 
-    /// The next tensor that has bytes after the head. Those before it are complete as they are.
+    /// Returns the next tensor that has bytes after the head. Tensors before it are complete.
     fn begin(&mut self) -> Result<Option<Filling>, Problem> {
         while let Some((index, Input { name, dtype, shape, data })) = self.rest.next() {
             match data {
@@ -102,7 +101,7 @@ impl Sections {
         Ok(None)
     }
 
-    /// The head has been checked for what can be wrong here.
+    /// Adds a complete tensor. Errors are not expected, because the head has been validated.
     fn add(&mut self, name: String, tensor: Result<Tensor, TensorError>) -> Result<(), Problem> {
         let added = tensor.and_then(|tensor| self.tensors.insert(name, tensor));
         added.map_err(|error| InvalidInput::new("inputs", error.to_string()).into())
@@ -112,22 +111,22 @@ impl Sections {
 impl Filling {
     /// Copies as much as the tensor still needs, and returns the rest.
     fn take<'a>(&mut self, frame: &'a [u8], held: &HostReservation) -> Result<&'a [u8], Problem> {
-        if self.filled == self.room() {
-            self.make_room(held)?;
+        if self.filled == self.capacity() {
+            self.grow(held)?;
         }
-        let (mine, rest) = frame.split_at(frame.len().min(self.room() - self.filled));
+        let (mine, rest) = frame.split_at(frame.len().min(self.capacity() - self.filled));
         let memory: &mut [u8] = bytemuck::cast_slice_mut(&mut self.memory);
         memory[self.filled..][..mine.len()].copy_from_slice(mine);
         self.filled += mine.len();
         Ok(rest)
     }
 
-    fn room(&self) -> usize {
+    fn capacity(&self) -> usize {
         size_of_val(&self.memory[..]).min(self.bytes)
     }
 
-    /// Room for the whole tensor, once the client has sent enough of it to mean what it says.
-    fn make_room(&mut self, held: &HostReservation) -> Result<(), Problem> {
+    /// Allocates the first part, and the whole tensor once that much has arrived.
+    fn grow(&mut self, held: &HostReservation) -> Result<(), Problem> {
         let bytes = if self.filled == 0 { self.bytes.min(FIRST_PART) } else { self.bytes };
         charge(held, (bytes - self.filled) as u64)?;
         let mut memory: Buffer<u64> = Buffer::zeroed(bytes.div_ceil(size_of::<u64>()));
@@ -142,11 +141,12 @@ fn size_of_input(index: usize) -> String {
 }
 
 fn short(index: usize, bytes: usize) -> Problem {
-    InvalidInput::new(size_of_input(index), format!("{bytes} bytes, and the body ends before the last of them")).into()
+    InvalidInput::new(size_of_input(index), format!("the tensor has {bytes} bytes, and the body ends before its end"))
+        .into()
 }
 
-fn surplus() -> Problem {
-    InvalidInput::new("inputs", "the body goes on after the last tensor").into()
+fn trailing_bytes() -> Problem {
+    InvalidInput::new("inputs", "the body continues after the last tensor").into()
 }
 
 #[cfg(test)]
@@ -158,12 +158,12 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    const ROOM: usize = 1 << 20;
+    const MAX: usize = 1 << 20;
 
     /// Reads a head and what comes after it in pieces of these lengths, in turn.
     fn read(head: &[u8], data: &[u8], pieces: &[usize], announced: bool) -> Result<Tensors, Problem> {
         let head = Head::parse(head, Target::Input("a".to_owned()))?;
-        let mut sections = Sections::new(head.inputs, ROOM, announced.then_some(data.len() as u64))?;
+        let mut sections = Sections::new(head.inputs, MAX, announced.then_some(data.len() as u64))?;
         let memory = HostMemory::unlimited().reservation(0);
         let mut rest = data;
         for &piece in pieces.iter().cycle() {
@@ -208,7 +208,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_cut_off_or_goes_on_is_refused(
+        fn truncated_and_overlong_bodies_are_rejected(
             tensors in prop::collection::vec((0_usize..3, prop::collection::vec(any::<u8>(), 8..64)), 1..6),
             pieces in prop::collection::vec(1_usize..32, 1..8),
             cut in any::<prop::sample::Index>(),
@@ -221,9 +221,9 @@ mod tests {
             prop_assert!(read(head.as_bytes(), &data, &pieces, announced).is_err());
         }
 
-        /// Nothing that a client can write makes it panic, or hold more than came.
+        /// No input makes it panic, or hold more memory than was received.
         #[test]
-        fn any_bytes_are_read_or_refused(
+        fn any_bytes_are_parsed_or_rejected(
             tensors in prop::collection::vec((0_usize..3, prop::collection::vec(any::<u8>(), 0..16)), 0..4),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
             pieces in prop::collection::vec(1_usize..32, 1..4),
@@ -236,7 +236,7 @@ mod tests {
                 head[at] = byte;
             }
             if let Ok(tensors) = read(&head, &data, &pieces, false) {
-                prop_assert!(tensors.byte_len() <= ROOM);
+                prop_assert!(tensors.byte_len() <= MAX);
             }
             prop_assert!(read(&noise, &data, &pieces, true).is_err());
         }

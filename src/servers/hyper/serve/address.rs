@@ -1,4 +1,4 @@
-//! How many connections each peer address has.
+//! Limits the number of connections of each peer address.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// The connections of each address that has any.
+/// Number of open connections by address.
 type Open = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
-/// Counts the connections of each peer address, and lets in no more than a limit. Addresses without connections take
-/// no memory.
+/// Limits the number of connections of each peer address. Addresses without connections use no memory.
 #[derive(Debug)]
 pub(super) struct AddressLimit {
-    /// 0 is no limit.
+    /// 0 disables the limit.
     max: usize,
     open: Open,
 }
@@ -24,8 +23,8 @@ impl AddressLimit {
         Self { max, open: Arc::default() }
     }
 
-    /// One more connection of this peer, until the permit is dropped; `None` where it has as many as it may. A peer without
-    /// an address, on a Unix domain socket, may have any number.
+    /// Counts a connection of this peer until the permit is dropped, or returns `None` if the peer is at its limit.
+    /// Peers without an address, on a Unix domain socket, are not limited.
     pub(super) fn admit(&self, peer: Option<IpAddr>) -> Option<AddressPermit> {
         let Some(peer) = peer.filter(|_| self.max > 0) else { return Some(AddressPermit(None)) };
         let peer = network(peer);
@@ -40,8 +39,8 @@ impl AddressLimit {
     }
 }
 
-/// Whose connections are counted together: an IPv4 address, or the /64 of an IPv6 address, which is what one customer or
-/// machine is given at least. An IPv4 address in IPv6 form is the IPv4 address.
+/// Returns the network whose connections are counted together: an IPv4 address, or the /64 of an IPv6 address, which is
+/// the smallest that a customer or machine usually has. An IPv4-mapped IPv6 address counts as the IPv4 address.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -49,7 +48,7 @@ fn network(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// A connection's place among those of its address.
+/// Permit of a connection in the limit of its address.
 #[derive(Debug)]
 pub(super) struct AddressPermit(Option<(Open, IpAddr)>);
 
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_so_many_and_others_are_not_asked() {
+    fn an_address_at_its_limit_does_not_affect_others() {
         let limit = AddressLimit::new(2);
         let of = |text: &str| limit.admit(Some(text.parse().unwrap()));
         let (one, two) = (of("10.0.0.1").unwrap(), of("::ffff:10.0.0.1").unwrap());

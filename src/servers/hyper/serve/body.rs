@@ -1,4 +1,4 @@
-//! Response bodies, counted, and cut into pieces for HTTP/2.
+//! Response bodies, tracked as requests in flight and split into frames for HTTP/2.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,18 +10,18 @@ use pin_project::pin_project;
 use super::request_tracker::InFlight;
 use super::slow_streams;
 
-/// The most that HTTP/2 is given of a body at once: 16 KiB, its usual frame.
+/// Maximum size of a data frame that is passed to HTTP/2: 16 KiB, its default frame size.
 ///
-/// What it is given it holds, however little of it the client lets through, and cannot be taken back by whoever made
-/// it. So it gets no more than this past what the client has taken.
+/// h2 buffers a frame until the client reads it, and the frame cannot be taken back. So no more than this is buffered
+/// beyond what the client has read.
 pub(super) const PIECE: usize = 16 << 10;
 
-/// The body of a response. The request is in flight until it is gone.
+/// The body of a response. The request counts as in flight until it is dropped.
 #[pin_project]
 pub(super) struct CountedBody<B> {
     #[pin]
     source: Source<B>,
-    /// What is left of the last frame.
+    /// Rest of the last frame.
     rest: Bytes,
     is_http2: bool,
     _in_flight: Option<InFlight>,
@@ -30,7 +30,7 @@ pub(super) struct CountedBody<B> {
 #[pin_project(project = SourceProj)]
 enum Source<B> {
     Service(#[pin] B),
-    /// A document of the server's own.
+    /// A rejection made by the server.
     Rejection(Bytes),
 }
 
@@ -44,12 +44,13 @@ impl<B> CountedBody<B> {
     }
 }
 
-/// The next piece of what is left of a frame.
+/// Takes the next piece of the rest of a frame.
 fn next_piece(rest: &mut Bytes) -> Bytes {
     if rest.len() > PIECE {
         return rest.split_to(PIECE);
     }
-    // A copy: HTTP/2 may hold the last piece for longer than there is this body, and with it all of the frame's memory.
+    // Copied, because h2 may hold the last piece for longer than this body exists, and with it the memory of the whole
+    // frame.
     let last = Bytes::copy_from_slice(rest);
     *rest = Bytes::new();
     last
@@ -63,7 +64,7 @@ impl<B: Body> Body for CountedBody<B> {
         let this = self.project();
         if !this.rest.is_empty() {
             let piece = next_piece(this.rest);
-            slow_streams::gave(piece.len());
+            slow_streams::record_data(piece.len());
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let body = match this.source.project() {
@@ -78,7 +79,7 @@ impl<B: Body> Body for CountedBody<B> {
             return polled.map_ok(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
         }
         if polled.is_pending() {
-            slow_streams::waits();
+            slow_streams::record_pending();
         }
         let Some(frame) = ready!(polled) else { return Poll::Ready(None) };
         let frame = frame?.map_data(|mut data| data.copy_to_bytes(data.remaining()));
@@ -89,7 +90,7 @@ impl<B: Body> Body for CountedBody<B> {
             *this.rest = data;
             next_piece(this.rest)
         });
-        slow_streams::gave(frame.data_ref().map_or(0, Bytes::len));
+        slow_streams::record_data(frame.data_ref().map_or(0, Bytes::len));
         Poll::Ready(Some(Ok(frame)))
     }
 

@@ -1,52 +1,53 @@
 use std::time::Duration;
 
-/// What a [`Server`](super::Server) allows its clients.
+/// Limits of a [`Server`](super::Server).
 ///
-/// The head of a request may have 100 headers and 64 KiB in HTTP/1.1, and 16 KiB in HTTP/2; the response to more is 431.
-/// How large a body may be and how long it may take is the service's.
+/// A request head may have 100 headers and 64 KiB in HTTP/1.1, and 16 KiB in HTTP/2; larger heads get a 431. The size
+/// and duration of a body are limited by the service.
 ///
 /// # Memory
 ///
-/// What a connection can hold at most, beside what the service holds for its requests and the rest of the responses that
-/// are not sent:
+/// The maximum memory of a connection, not counting what the service holds for its requests and the rest of unsent
+/// responses:
 ///
-/// | connection | of requests | of responses, until [`write_timeout`](Self::write_timeout) |
+/// | connection | requests | responses, until [`write_timeout`](Self::write_timeout) |
 /// |---|---|---|
-/// | HTTP/1.1 | 80 KiB that came and was not asked for | nothing more than the one response |
-/// | HTTP/2 | 512 KiB of bodies that the service has not read, and 16 KiB of a head | 32 KiB for each of 128 streams, 4 MiB in all |
+/// | HTTP/1.1 | 80 KiB received and not yet read | the one response |
+/// | HTTP/2 | 512 KiB of unread bodies, and a head of 16 KiB | 32 KiB for each of 128 streams, 4 MiB in total |
 ///
-/// So the connections of one address, [`max_per_address`](Self::max_per_address), hold 4.7 GB at their very worst, and
-/// 10 000 of many addresses 46 GB: where that many hostile ones are to be expected, have fewer.
+/// In the worst case the connections of one address ([`max_per_address`](Self::max_per_address)) hold 4.7 GB, and
+/// 10 000 connections of many addresses 46 GB. Lower the limits if you expect that many hostile clients.
 ///
-/// Fields may be added in a minor version: end a literal with `..Default::default()`.
+/// Fields may be added in a minor version: end a struct literal with `..Default::default()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// The most time that the head of a request may take from its first byte, and the first byte of a connection from
-    /// its beginning: 20 s. A client that sends a byte now and then holds a connection no longer than this.
+    /// Maximum time for a request head from its first byte, and for the first byte of a connection. Default: 20 s. A
+    /// client that sends a byte now and then cannot hold a connection for longer than this.
     pub head_timeout: Duration,
-    /// How long an HTTP/1.1 connection is kept while nothing is asked on it: 75 s. Let it be longer than that of a load
-    /// balancer in front, which otherwise may send a request on a connection in the moment in which it is closed.
-    /// An HTTP/2 connection without a stream is told to end after this time, or up to a quarter more, and closed 5 s
-    /// later; to answer pings does not keep it.
+    /// Idle timeout of a connection. Default: 75 s. Set it higher than the idle timeout of a load balancer in front,
+    /// which otherwise may send a request on a connection that is being closed. An HTTP/2 connection without a stream
+    /// gets GOAWAY after this time (or up to a quarter more), and is closed 5 s later; answering pings does not keep it
+    /// open.
     pub idle_timeout: Duration,
-    /// How long a client may not read what it is sent: 30 s, in which it must take all that there is, or 64 KiB. After
-    /// that an HTTP/1.1 connection is closed, and an HTTP/2 stream is reset. Responses to one that has stopped reading
-    /// hold memory. The time in which there is nothing to send is not counted.
+    /// Maximum time for which a client may not read a response. Default: 30 s. Within it, the client must read 64 KiB
+    /// or everything available; otherwise an HTTP/1.1 connection is closed and an HTTP/2 stream is reset, to free the
+    /// memory of the response. Time in which there is nothing to send is not counted.
     pub write_timeout: Duration,
-    /// The most connections at a time: 10 000. Where there are as many no more are accepted, and clients wait in the
-    /// listener's backlog: to accept and refuse them would cost what the limit is there to save. Keep it under the
-    /// process's limit on open files (`ulimit -n`), past which nobody can be accepted either. A few more can be let in for
-    /// health probes: [`Server::reserve`](super::Server::reserve).
+    /// Maximum number of concurrent connections. Default: 10 000. Further clients wait in the listener's backlog,
+    /// because accepting and rejecting them would cost the resources that the limit protects. Keep it below the
+    /// process's limit on open files (`ulimit -n`), above which no connection can be accepted.
+    /// [`Server::reserve`](super::Server::reserve) adds a few connections for health probes.
     pub max_connections: usize,
-    /// The most connections at a time from one peer address, or from one /64 of IPv6: 1 024. More are closed at once. 0
-    /// is no limit, for a server whose clients all come through one load balancer.
+    /// Maximum number of concurrent connections from one peer address, or from one IPv6 /64. Default: 1 024. Further
+    /// connections are closed at once. 0 disables the limit, for a server whose clients all come through one load
+    /// balancer.
     pub max_per_address: usize,
-    /// How old a connection may become, give or take a tenth; not limited by default (zero). After that HTTP/2 is told to
-    /// go away, and the next response of HTTP/1.1 says `connection: close`. Set it where clients find new replicas
-    /// only when they connect anew, as gRPC clients that balance over DNS do.
+    /// Maximum age of a connection, with 10 % jitter. Default: unlimited (zero). After that HTTP/2 connections get
+    /// GOAWAY, and the next HTTP/1.1 response says `connection: close`. Set it if clients find new replicas only when
+    /// they reconnect, as gRPC clients that balance over DNS do.
     pub max_age: Duration,
-    /// How long requests on a connection that has reached its age may take before it is closed: 60 s. Longer than any
-    /// request's timeout, none is lost.
+    /// How long requests may continue on a connection that has reached its maximum age before it is closed. Default:
+    /// 60 s. If it is longer than every request timeout, no request is lost.
     pub max_age_grace: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Runs one connection, and ends it in time.
+//! Runs one connection and closes it when it is idle, too old, or the server stops.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -10,70 +10,70 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use super::clock::{Clock, Lifetime, Step};
-use super::request_tracker::{Activity, Counts};
+use super::request_tracker::{Counts, RequestTracker};
 
-/// What a server does, as its connections are told.
+/// Phase of the server, as its connections observe it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It serves until it is told otherwise.
+    /// Serving.
     Serving,
-    /// It will stop soon: clients are told to send their next requests elsewhere, and what they send is answered.
+    /// Stopping soon: clients are asked to send further requests elsewhere, and requests are still served.
     Notice,
-    /// It stops: idle connections are closed, and what has been sent is answered.
+    /// Stopping: idle connections are closed, and requests in flight are completed.
     Stopping,
-    /// It waits no longer.
+    /// The drain time is over: requests in flight are cancelled.
     Cancelling,
 }
 
-/// Serves a connection until it ends by itself, is told to stop and has answered what is in flight, or has been there for
-/// too long.
+/// Serves a connection until it ends by itself, the server stops and requests in flight are complete, or the connection
+/// reaches a limit of its lifetime.
 ///
-/// HTTP/2 is told to end with GOAWAY, and HTTP/1.1 with `connection: close` in its next response; what has not ended
-/// after its grace is closed.
+/// HTTP/2 clients get GOAWAY, and HTTP/1.1 clients `connection: close` in their next response. A connection that has
+/// not ended after its grace period is closed.
 pub(super) async fn supervise<C: GracefulConnection>(
     connection: C,
-    activity: &Activity,
+    tracker: &RequestTracker,
     counts: &Arc<Counts>,
     lifetime: Lifetime,
     mut phases: watch::Receiver<Phase>,
 ) -> Result<(), C::Error> {
     let mut connection = pin!(connection);
-    let mut clock = Clock::new(lifetime, activity);
+    let mut clock = Clock::new(lifetime, tracker);
     let mut timer = pin!(sleep_until(clock.next()));
     let mut goaway = Goaway::Unneeded;
-    // One that begins late is told before its first request.
-    enter(*phases.borrow_and_update(), activity, &mut goaway, &mut clock);
+    // A connection that begins late enters the phase before its first request.
+    enter(*phases.borrow_and_update(), tracker, &mut goaway, &mut clock);
     loop {
         tokio::select! {
             biased;
-            ended = poll_fn(|cx| poll_connection(connection.as_mut(), &mut goaway, activity, cx)) => return ended,
+            ended = poll_fn(|cx| poll_connection(connection.as_mut(), &mut goaway, tracker, cx)) => return ended,
             Ok(()) = phases.changed() => {
                 let phase = *phases.borrow_and_update();
                 if phase == Phase::Cancelling {
-                    counts.count_cancelled(activity.unfinished());
+                    counts.count_cancelled(tracker.unfinished());
                     return Ok(());
                 }
-                enter(phase, activity, &mut goaway, &mut clock);
+                enter(phase, tracker, &mut goaway, &mut clock);
                 timer.as_mut().reset(clock.next());
             }
             () = &mut timer => {
-                match clock.tick(activity) {
+                match clock.tick(tracker) {
                     Step::Wait => {}
                     Step::Idle => {
                         counts.count_idle();
                         goaway = goaway.max(Goaway::Due);
                     }
-                    // To close one of HTTP/1.1 now would lose a request that is on its way.
-                    Step::Old => {
+                    // Closing an HTTP/1.1 connection now could lose a request in transit.
+                    Step::MaxAge => {
                         counts.count_old();
-                        activity.close_after_response();
+                        tracker.close_after_response();
                         goaway = goaway.max(Goaway::Due);
                     }
-                    Step::GivenUp => {
-                        counts.count_cancelled(activity.unfinished());
+                    Step::Stalled => {
+                        counts.count_cancelled(tracker.unfinished());
                         return Ok(());
                     }
-                    Step::CloseWhenIdle => activity.close_when_idle(),
+                    Step::CloseWhenIdle => tracker.close_when_idle(),
                     Step::Close => return Ok(()),
                 }
                 timer.as_mut().reset(clock.next());
@@ -82,48 +82,48 @@ pub(super) async fn supervise<C: GracefulConnection>(
     }
 }
 
-/// Does what the server has come to.
-fn enter(phase: Phase, activity: &Activity, goaway: &mut Goaway, clock: &mut Clock) {
+/// Applies a phase of the server to the connection.
+fn enter(phase: Phase, tracker: &RequestTracker, goaway: &mut Goaway, clock: &mut Clock) {
     match phase {
         Phase::Serving => {}
         Phase::Notice => {
-            activity.close_after_response();
+            tracker.close_after_response();
             *goaway = (*goaway).max(Goaway::AfterRequest);
         }
         Phase::Stopping | Phase::Cancelling => {
-            activity.close_when_idle();
+            tracker.close_when_idle();
             *goaway = (*goaway).max(Goaway::Due);
-            clock.stop(activity);
+            clock.stop(tracker);
         }
     }
 }
 
-/// Whether a connection of HTTP/2 is told to end. One of HTTP/1.1 is told in its responses, and never this way: hyper
-/// would close it with what has been sent on it.
+/// State of the GOAWAY of an HTTP/2 connection. HTTP/1.1 connections are closed through their responses only: hyper's
+/// graceful shutdown would discard requests that have been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Goaway {
     Unneeded,
-    /// Once a request came: a client that connects to a server that is about to stop has something to ask of it, and many
-    /// send nothing on a connection that begins with GOAWAY.
+    /// Due after the first request. A client that connects to a server that is about to stop has a request to send, and
+    /// many clients send nothing on a connection that begins with GOAWAY.
     AfterRequest,
     Due,
     Sent,
 }
 
-/// Polls the connection, and tells it to end where that is due.
+/// Polls the connection, and sends GOAWAY if it is due.
 fn poll_connection<C: GracefulConnection>(
     mut connection: Pin<&mut C>,
     goaway: &mut Goaway,
-    activity: &Activity,
+    tracker: &RequestTracker,
     cx: &mut Context<'_>,
 ) -> Poll<C::Output> {
     let polled = connection.as_mut().poll(cx);
     let is_due = match goaway {
         Goaway::Unneeded | Goaway::Sent => false,
-        Goaway::AfterRequest => activity.turns() > 0,
+        Goaway::AfterRequest => tracker.state_changes() > 0,
         Goaway::Due => true,
     };
-    if polled.is_ready() || !is_due || !activity.is_http2() {
+    if polled.is_ready() || !is_due || !tracker.is_http2() {
         return polled;
     }
     *goaway = Goaway::Sent;

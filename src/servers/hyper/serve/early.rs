@@ -1,4 +1,4 @@
-//! Responses to requests whose body the service has not read.
+//! Responses that are sent before the request body was read.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,38 +12,38 @@ use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use pin_project::{pin_project, pinned_drop};
 
-use super::request_body::{BodySlot, BodyState, RequestBody};
-use super::request_tracker::Activity;
-use super::reserve::OfServer;
+use super::request_body::{BodyState, RequestBody, SharedBody};
+use super::request_tracker::RequestTracker;
+use super::reserve::MadeByServer;
 use crate::servers::unread_body::{UnreadBody, read_late};
 
-/// Reads what the service leaves of the bodies of one connection's requests: over HTTP/1.1 before the response, which
-/// says `connection: close` where the body is too long for that, and over HTTP/2 after it. See
+/// Reads the rest of request bodies that the service did not read: over HTTP/1.1 before the response, which says
+/// `connection: close` if the rest is too long, and over HTTP/2 after it. See
 /// [`unread_body`](crate::servers::unread_body).
 ///
-/// It wraps whatever else answers: a 404, a 401 or a rejection of the server's own.
+/// It wraps everything that responds: a 404, a 401, or a rejection by the server itself.
 #[derive(Clone, Debug)]
 pub(super) struct ReadBodies<S> {
     service: S,
-    activity: Activity,
-    /// For one request at a time, as all are over HTTP/1.1: so that a request allocates none.
-    slot: Arc<BodySlot>,
-    /// Whether scripts of other origins may read the responses that the server makes itself.
+    tracker: RequestTracker,
+    /// Reused for one request at a time (as in HTTP/1.1), so that a request does not allocate one.
+    shared: Arc<SharedBody>,
+    /// Whether scripts of other origins may read responses made by the server itself.
     cors: bool,
 }
 
 impl<S> ReadBodies<S> {
-    pub(super) fn new(service: S, activity: Activity, cors: bool) -> Self {
-        Self { service, activity, slot: Arc::default(), cors }
+    pub(super) fn new(service: S, tracker: RequestTracker, cors: bool) -> Self {
+        Self { service, tracker, shared: Arc::default(), cors }
     }
 
-    /// One that no other request has.
-    fn free_slot(&self) -> Arc<BodySlot> {
-        if Arc::strong_count(&self.slot) > 1 {
+    /// Returns one that no other request uses.
+    fn unused_shared_body(&self) -> Arc<SharedBody> {
+        if Arc::strong_count(&self.shared) > 1 {
             return Arc::default();
         }
-        self.slot.reset();
-        Arc::clone(&self.slot)
+        self.shared.reset();
+        Arc::clone(&self.shared)
     }
 }
 
@@ -58,9 +58,9 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let has_body = !request.body().is_end_stream();
-        let body = has_body.then(|| (self.free_slot(), UnreadBody::of(request.version(), request.headers())));
-        let slot = body.as_ref().map(|(slot, _)| Arc::clone(slot));
-        let request = request.map(|incoming| RequestBody::new(incoming, slot, self.activity.clone()));
+        let body = has_body.then(|| (self.unused_shared_body(), UnreadBody::of(request.version(), request.headers())));
+        let shared = body.as_ref().map(|(shared, _)| Arc::clone(shared));
+        let request = request.map(|incoming| RequestBody::new(incoming, shared, self.tracker.clone()));
         ReadBodyFuture { state: State::Called { future: self.service.call(request) }, body, cors: self.cors }
     }
 }
@@ -69,8 +69,8 @@ where
 pub(super) struct ReadBodyFuture<F, B> {
     #[pin]
     state: State<F, B>,
-    /// `None` where there was no body, or the service has answered.
-    body: Option<(Arc<BodySlot>, UnreadBody)>,
+    /// `None` if there was no body, or the service has responded.
+    body: Option<(Arc<SharedBody>, UnreadBody)>,
     cors: bool,
 }
 
@@ -80,9 +80,10 @@ enum State<F, B> {
         #[pin]
         future: F,
     },
-    /// The service has answered, and the rest of the body is read before the response is sent.
+    /// The service has responded, and the rest of the body is read before the response is sent.
     Reading(Pin<Box<dyn Future<Output = Response<B>> + Send>>),
-    Answered,
+    /// The response has been returned.
+    Done,
 }
 
 impl<F, B, E> Future for ReadBodyFuture<F, B>
@@ -97,17 +98,17 @@ where
         let mut response = match this.state.as_mut().project() {
             StateProj::Called { future } => ready!(future.poll(cx))?,
             StateProj::Reading(reading) => return reading.as_mut().poll(cx).map(Ok),
-            StateProj::Answered => panic!("polled after it had completed"),
+            StateProj::Done => panic!("polled after it had completed"),
         };
-        if *this.cors && response.extensions().get::<OfServer>().is_some() {
+        if *this.cors && response.extensions().get::<MadeByServer>().is_some() {
             let headers = response.headers_mut();
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id,retry-after"));
         }
-        let Some((slot, unread)) = this.body.take() else { return Poll::Ready(Ok(response)) };
-        // The future may still have the request.
-        this.state.set(State::Answered);
-        match slot.close() {
+        let Some((shared, unread)) = this.body.take() else { return Poll::Ready(Ok(response)) };
+        // Dropped first, because the service's future may still own the request body.
+        this.state.set(State::Done);
+        match shared.close() {
             BodyState::Unread { incoming, .. } if !unread.is_http1() => {
                 tokio::spawn(read_late(incoming));
             }
@@ -118,19 +119,19 @@ where
                 return polled.map(Ok);
             }
             BodyState::Unread { .. } | BodyState::Broken => unread.say_close(&mut response),
-            // Where it is held still, the service goes on reading while it responds.
+            // The service continues to read a body that it still holds.
             BodyState::Read | BodyState::Held | BodyState::Closed => {}
         }
         Poll::Ready(Ok(response))
     }
 }
 
-/// A body that the service dropped without an answer is not to stay here.
+/// Drops a body that the service dropped without a response.
 #[pinned_drop]
 impl<F, B> PinnedDrop for ReadBodyFuture<F, B> {
     fn drop(self: Pin<&mut Self>) {
-        if let Some((slot, _)) = self.project().body.take() {
-            drop(slot.close());
+        if let Some((shared, _)) = self.project().body.take() {
+            drop(shared.close());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Finds clients that hang up while their request runs.
+//! Detects clients that disconnect while their request runs.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,65 +9,66 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::request_tracker::Activity;
+use super::request_tracker::RequestTracker;
 use super::transport::Transport;
 
-/// How often to look whether the client has hung up.
-const LOOK: Duration = Duration::from_millis(100);
-/// The most bytes that are kept of what comes after the request: 16 KiB.
-const MAX_KEPT: usize = 16 << 10;
-/// The most pieces of those bytes that are read at a time.
-const MAX_PIECES: usize = 64;
+/// Interval of the checks.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Maximum number of bytes that are buffered after the request: 16 KiB.
+const MAX_BUFFERED: usize = 16 << 10;
+/// Maximum number of reads in one check.
+const MAX_READS: usize = 64;
 
-/// What comes on a connection of HTTP/1.1 while a request runs and hyper does not read.
+/// Detects a disconnect on an HTTP/1.1 connection while a request runs and hyper does not read.
 ///
-/// hyper finds a client that has hung up by reading to the end of what it sent. It does not read while it holds bytes of the
-/// next request, or of a body that the service does not read. Then the system is asked whether the client has closed the
-/// connection, and where the request has come in full what follows is read ahead: the end of a client that has sent more
-/// than the system takes for it comes only when it is read.
+/// hyper detects a disconnect by reading to the end of the input. It does not read while it holds bytes of the next
+/// request, or of a body that the service does not read. In that state this asks tokio whether the client has closed
+/// the connection. If the request has arrived in full, it also reads ahead, because the end of the input is only seen
+/// after all input that exceeds the socket's receive buffer has been read.
 ///
-/// Of a client that sends more than is kept nothing further is answered. Its response says `connection: close`, and what
-/// it sends is dropped: it can send it again on another connection, as HTTP has it for requests that get no response.
+/// If a client sends more than can be buffered, further requests are not served: the response says `connection: close`
+/// and the input is dropped. HTTP lets the client send requests without a response again on another connection.
 #[derive(Default)]
 pub(super) struct HangUp {
-    /// When to look next, and of which turn that is. Made when it is first needed: most clients send nothing before they
-    /// have the response.
+    /// Timer of the next check, and the request that it belongs to. Created on demand: most clients send nothing before
+    /// they have the response.
     timer: Option<(Pin<Box<Sleep>>, usize)>,
-    kept: BytesMut,
-    drops: bool,
+    buffered: BytesMut,
+    is_dropping: bool,
 }
 
 impl HangUp {
-    /// Gives what was read ahead; false where there is nothing, and the connection is to be read.
+    /// Copies what was read ahead into `buf`. Returns false if there is nothing, so that the connection is to be read.
     pub(super) fn read(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        if self.kept.is_empty() {
-            // Where something was dropped there is no further request.
-            return self.drops;
+        if self.buffered.is_empty() {
+            // After input was dropped no further request can be parsed.
+            return self.is_dropping;
         }
-        let bytes = self.kept.len().min(buf.remaining());
-        buf.put_slice(&self.kept[..bytes]);
-        self.kept.advance(bytes);
+        let bytes = self.buffered.len().min(buf.remaining());
+        buf.put_slice(&self.buffered[..bytes]);
+        self.buffered.advance(bytes);
         true
     }
 
-    /// Ready once the client has hung up. To be polled while a request runs and nobody reads; `turn` tells one request
-    /// from the next.
+    /// Ready once the client has disconnected. To be polled while a request runs and hyper does not read. `request`
+    /// distinguishes one request from the next.
     pub(super) fn poll(
         &mut self,
         transport: &mut Transport,
-        activity: &Activity,
-        turn: usize,
+        tracker: &RequestTracker,
+        request: usize,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let (timer, of_turn) = self.timer.get_or_insert_with(|| (Box::pin(sleep_until(Instant::now() + LOOK)), turn));
-        if *of_turn != turn {
-            *of_turn = turn;
-            timer.as_mut().reset(Instant::now() + LOOK);
+        let (timer, of_request) =
+            self.timer.get_or_insert_with(|| (Box::pin(sleep_until(Instant::now() + CHECK_INTERVAL)), request));
+        if *of_request != request {
+            *of_request = request;
+            timer.as_mut().reset(Instant::now() + CHECK_INTERVAL);
         }
         while timer.as_mut().poll(cx).is_ready() {
-            timer.as_mut().reset(Instant::now() + LOOK);
-            let has_ended = activity.is_only_working()
-                && read_ahead(transport, &mut self.kept, &mut self.drops, activity, cx).is_ready();
+            timer.as_mut().reset(Instant::now() + CHECK_INTERVAL);
+            let has_ended = tracker.is_only_working()
+                && read_ahead(transport, &mut self.buffered, &mut self.is_dropping, tracker, cx).is_ready();
             if has_ended || transport.is_read_closed() {
                 return Poll::Ready(());
             }
@@ -76,28 +77,28 @@ impl HangUp {
     }
 }
 
-/// Ready where there is nothing more to come.
+/// Reads ahead. Ready at the end of the input.
 fn read_ahead(
     transport: &mut Transport,
-    kept: &mut BytesMut,
-    drops: &mut bool,
-    activity: &Activity,
+    buffered: &mut BytesMut,
+    is_dropping: &mut bool,
+    tracker: &RequestTracker,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
     let mut piece = [0; 16 << 10];
-    for _ in 0..MAX_PIECES {
+    for _ in 0..MAX_READS {
         let mut piece = ReadBuf::new(&mut piece);
         let read = ready!(Pin::new(&mut *transport).poll_read(cx, &mut piece));
         let bytes = piece.filled();
         if read.is_err() || bytes.is_empty() {
             return Poll::Ready(());
         }
-        if !*drops && kept.len() + bytes.len() <= MAX_KEPT {
-            kept.extend_from_slice(bytes);
-        } else if !*drops {
-            *drops = true;
-            *kept = BytesMut::new();
-            activity.close_after_response();
+        if !*is_dropping && buffered.len() + bytes.len() <= MAX_BUFFERED {
+            buffered.extend_from_slice(bytes);
+        } else if !*is_dropping {
+            *is_dropping = true;
+            *buffered = BytesMut::new();
+            tracker.close_after_response();
         }
     }
     Poll::Pending

@@ -1,4 +1,4 @@
-//! The loop around the connections: who is let in, how long they may take, and how it ends.
+//! Accepts connections, enforces their limits, and shuts down gracefully.
 
 mod address;
 mod body;
@@ -9,7 +9,7 @@ mod connection;
 mod early;
 mod hang_up;
 mod listener;
-mod read_clock;
+mod read_timer;
 mod request_body;
 mod request_tracker;
 mod reserve;
@@ -58,30 +58,31 @@ pub use self::tls::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles, T
 use self::transport::{Security, WithPeer};
 use crate::panics::{LogLimit, Panicked};
 
-/// How long to wait before the next connection is accepted after one could not be.
+/// Delay after a failed accept.
 const PAUSE: Duration = Duration::from_millis(50);
-/// For how long connections are still accepted once the server has been told to stop, and then requests on them: long
-/// enough for whatever had been sent by then to be noticed.
+/// How long connections, and then requests on them, are still accepted after the server starts to stop: long enough
+/// to notice whatever was sent before that.
 const GRACE: Duration = Duration::from_millis(20);
-/// How long a server that stops waits for a client that has begun something: a head, a handshake, or a body of which it
-/// sends less than 64 KiB in this time.
+/// How long a stopping server waits for a client that makes no progress: one with an incomplete head or handshake, or
+/// that sends less than 64 KiB of a body in this time.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// How often a peer of HTTP/2 is asked whether it is there, and how long it has to answer.
+/// HTTP/2 keep-alive: interval between pings, and timeout of the response.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// The most that hyper reads ahead of an HTTP/1.1 connection, and so the largest head.
+/// Maximum read-ahead of hyper on an HTTP/1.1 connection, and so the maximum size of a head.
 const MAX_HTTP1_BUFFER: usize = 64 << 10;
-/// The most streams of an HTTP/2 connection at one time; clients wait with more.
+/// Maximum number of concurrent streams of an HTTP/2 connection; clients wait with more.
 const MAX_STREAMS: u32 = 128;
-/// What an HTTP/2 client may send ahead of what the service has read, on a stream and in all. Enough for 500 MB/s over
-/// 1 ms and for 5 MB/s over 100 ms.
+/// HTTP/2 receive window of a stream and of a connection: how much a client may send before the service reads it.
+/// Enough for 500 MB/s at a round trip of 1 ms, and for 5 MB/s at 100 ms.
 const RECEIVE_WINDOW: u32 = 512 << 10;
-/// A stream's response is given to h2 a piece at a time while less than this waits there for the socket.
+/// Maximum number of bytes of a stream's response that are buffered in h2 before the socket takes them.
 const MAX_SEND_BUFFER: usize = 16 << 10;
-/// The largest head of an HTTP/2 request.
+/// Maximum size of an HTTP/2 request head.
 const MAX_HEADER_LIST: u32 = 16 << 10;
-/// How many streams a client may have reset that the server has not looked at yet; with more the connection ends.
+/// Maximum number of streams that a client has reset and that the server has not processed; with more the connection is
+/// closed.
 const MAX_PENDING_RESETS: usize = 20;
-/// The most connections of one address among those that are kept for health probes.
+/// Maximum number of reserved connections of one address.
 const MAX_RESERVED_PER_ADDRESS: usize = 4;
 
 /// Serves with the default [`ServerConfig`]; see [`Server::serve`].
@@ -103,7 +104,7 @@ where
     Server::default().serve(listener, service, stop, drain).await
 }
 
-/// Serves HTTP/1.1 and HTTP/2 on one port, by any service of hyper's; without TLS unless it is told otherwise.
+/// Serves a hyper service over HTTP/1.1 and HTTP/2 on one port, with TLS if [`tls`](Self::tls) is set.
 #[derive(Debug, Default)]
 pub struct Server {
     config: ServerConfig,
@@ -115,13 +116,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// One with these limits.
+    /// Creates a server with these limits.
     pub fn new(config: ServerConfig) -> Self {
         Self { config, ..Self::default() }
     }
 
-    /// Speaks TLS, with these certificates. A handshake has as long as [`ServerConfig::head_timeout`] says, and counts as
-    /// a connection; whoever speaks HTTP without TLS is told so and closed.
+    /// Enables TLS with these certificates. A handshake must finish within [`ServerConfig::head_timeout`] and counts as
+    /// a connection. A client that speaks plain HTTP gets an error response and is closed.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
@@ -129,59 +130,60 @@ impl Server {
         self
     }
 
-    /// Keeps so many connections past [`ServerConfig::max_connections`] for requests of whose path `is_probe` says yes,
-    /// such as those of health checks: a server that others have filled is busy, and not dead. All else on them is
-    /// rejected with 503, or UNAVAILABLE for gRPC. They are closed after 10 s, and an address has four of them at most.
-    /// None are kept by default.
+    /// Reserves `connections` above [`ServerConfig::max_connections`] for requests whose path `is_probe` accepts, such
+    /// as health checks, so that a full server is reported as busy and not as dead. Other requests on reserved
+    /// connections are rejected with 503, or UNAVAILABLE for gRPC. Reserved connections are closed after 10 s, and an
+    /// address may have four. Default: none.
     #[must_use]
     pub fn reserve(mut self, connections: usize, is_probe: fn(&str) -> bool) -> Self {
         self.reserve = Some((connections, Reserve { is_probe }));
         self
     }
 
-    /// Tells clients for this long that the server will stop, before it does: none by default.
+    /// Sets for how long clients are notified before the server stops. Default: zero.
     ///
-    /// From the moment in which it is told to stop, each response of HTTP/1.1 says `connection: close`, and connections of
-    /// HTTP/2 get GOAWAY, those without a request yet after their first. New connections are accepted and served in the
-    /// same way. So clients leave between two requests, and none of their requests meets a connection that is being
-    /// closed. Let it be longer than the time in which a load balancer finds the server not ready, and than the pauses
-    /// between the requests of a connection: those without a request in all that time are closed at its end.
+    /// During the notice every HTTP/1.1 response says `connection: close`, and HTTP/2 connections get GOAWAY, after
+    /// their first request if they have had none. New connections are accepted and treated the same way. So clients
+    /// reconnect elsewhere between two requests, and no request is sent on a connection that is being closed. Make the
+    /// notice longer than a load balancer takes to find the server not ready, and longer than the pauses between the
+    /// requests of a connection: connections without a request during the notice are closed at its end.
     #[must_use]
     pub fn notice(mut self, notice: Duration) -> Self {
         self.notice = notice;
         self
     }
 
-    /// Whether scripts on pages of any other origin may read the responses that the server makes itself, such as its
-    /// rejections on connections of the [reserve](Self::reserve); no by default. Those of the service are its own affair.
+    /// Sets whether scripts of any origin may read the responses that the server makes itself, such as its rejections
+    /// on [reserved](Self::reserve) connections. Default: no. CORS of the service's own responses is configured in the
+    /// service.
     #[must_use]
     pub fn cors(mut self, enabled: bool) -> Self {
         self.cors = enabled;
         self
     }
 
-    /// What tells, later, how many connections there are.
+    /// Returns the connection counters of this server.
     pub fn connections(&self) -> Connections {
         self.connections.clone()
     }
 
-    /// Serves on `listener`, a [`Listener`] or one of tokio's, until `stop` completes and the [`notice`](Self::notice) is
-    /// over. From then on no connection is accepted, those on which nothing is asked are closed, and requests in flight
-    /// are answered, with `connection: close` or before the GOAWAY of their connection; those that take longer than
-    /// `drain` are cancelled.
+    /// Serves on `listener`, a [`Listener`] or a tokio listener, until `stop` completes and the
+    /// [`notice`](Self::notice) is over. From then on no connection is accepted, idle connections are closed, and
+    /// requests in flight are completed, with `connection: close` or before their connection's GOAWAY. Requests that
+    /// take longer than `drain` are cancelled.
     ///
-    /// A client that has begun and does not go on is not waited for that long: half a head, half a handshake, a body of
-    /// which less than 64 KiB come in 10 s, or a connection of HTTP/2 whose client does not let it end, is closed after
-    /// 10 s. Nothing works on such a request, so it is no error; how many there were is logged.
+    /// A client that makes no progress is closed after 10 s instead: one with an incomplete head or handshake, one that
+    /// sends less than 64 KiB of a body in 10 s, or an HTTP/2 client that does not let its connection end. The service
+    /// has not started work on such a request, so it is no error; their number is logged.
     ///
-    /// Any [`tower::Service`](tower_service::Service) of HTTP, such as an `axum::Router`, becomes a service of hyper's
-    /// in a `hyper_util::service::TowerToHyperService`.
+    /// To serve an HTTP [`tower::Service`](tower_service::Service), such as an `axum::Router`, wrap it in a
+    /// `hyper_util::service::TowerToHyperService`.
     ///
     /// Dropping the future closes every connection.
     ///
     /// # Errors
-    /// What `stop` failed with, at once; [`io::ErrorKind::TimedOut`] where `drain` was too short, saying for how many
-    /// requests that the service was working on.
+    /// The error of `stop`, at once; [`io::ErrorKind::TimedOut`] if `drain` was too short, with the number of running
+    /// requests that were cancelled.
     pub async fn serve<S, B>(
         self,
         listener: impl Into<Listener>,
@@ -196,27 +198,27 @@ impl Server {
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
         let Self { config, connections, security, reserve, notice, cors } = self;
-        let (spare, reserve) = reserve.unzip();
+        let (reserved, reserve) = reserve.unzip();
         let no_more_handshakes = CancellationToken::new();
-        let mut door = Door::new(listener.into(), &config, spare.unwrap_or(0), connections.clone());
+        let mut acceptor = Acceptor::new(listener.into(), &config, reserved.unwrap_or(0), connections.clone());
         let builder = Arc::new(builder(&config, &connections));
         let (phase, phases) = watch::channel(Phase::Serving);
         let mut tasks = JoinSet::new();
         let spawn = |tasks: &mut JoinSet<()>, Accepted { socket, peer, permit, is_reserved }: Accepted| {
             let (open, phases, builder) = (connections.begin(), phases.clone(), Arc::clone(&builder));
             let counts = Arc::clone(connections.counts());
-            let activity = open.activity();
-            let service = Counted::new(service.clone(), activity.clone(), reserve.filter(|_| is_reserved));
+            let tracker = open.tracker();
+            let service = Counted::new(service.clone(), tracker.clone(), reserve.filter(|_| is_reserved));
             let lifetime = if is_reserved { Lifetime::reserved() } else { Lifetime::new(&config) };
             let (security, config, handshakes) = (security.clone(), config.clone(), no_more_handshakes.clone());
             tasks.spawn(async move {
-                let Some(transport) = security.secure(socket, &activity, &config, &handshakes).await else { return };
+                let Some(transport) = security.secure(socket, &tracker, &config, &handshakes).await else { return };
                 let service = WithPeer::new(service, peer.address(), transport.peer());
-                let service = ReadBodies::new(service, activity.clone(), cors);
-                let stream = Stream::new(transport, activity.clone(), &config);
+                let service = ReadBodies::new(service, tracker.clone(), cors);
+                let stream = Stream::new(transport, tracker.clone(), &config);
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = supervise(connection, &activity, &counts, lifetime, phases).await {
-                    tracing::debug!(%peer, error = &*error as &dyn Error, "a connection broke off");
+                if let Err(error) = supervise(connection, &tracker, &counts, lifetime, phases).await {
+                    tracing::debug!(%peer, error = &*error as &dyn Error, "connection failed");
                 }
                 drop((open, permit));
             });
@@ -224,11 +226,11 @@ impl Server {
         let mut stop = pin!(stop);
         loop {
             tokio::select! {
-                // First, so that whatever else happens it is not passed over.
+                // First, so that a stop is never delayed by other events.
                 biased;
                 stopped = &mut stop => break stopped?,
                 Some(ended) = tasks.join_next() => report(ended),
-                accepted = door.accept() => spawn(&mut tasks, accepted),
+                accepted = acceptor.accept() => spawn(&mut tasks, accepted),
             }
         }
         phase.send_replace(Phase::Notice);
@@ -238,20 +240,20 @@ impl Server {
                 biased;
                 () = &mut notice_over => break,
                 Some(ended) = tasks.join_next() => report(ended),
-                accepted = door.accept() => spawn(&mut tasks, accepted),
+                accepted = acceptor.accept() => spawn(&mut tasks, accepted),
             }
         }
-        // Whoever has got into the backlog by now is served as well.
+        // Serve the connections that are already in the backlog.
         let mut grace = pin!(tokio::time::sleep(GRACE));
         let begun = Instant::now();
         while begun.elapsed() < 10 * GRACE {
             tokio::select! {
                 biased;
-                accepted = door.accept() => spawn(&mut tasks, accepted),
+                accepted = acceptor.accept() => spawn(&mut tasks, accepted),
                 () = &mut grace => break,
             }
         }
-        drop(door);
+        drop(acceptor);
         tracing::info!(
             connections = connections.open(),
             requests_in_flight = connections.requests_in_flight(),
@@ -264,7 +266,7 @@ impl Server {
 fn builder(config: &ServerConfig, connections: &Connections) -> Builder<StreamExecutor> {
     let executor = StreamExecutor::new(config.write_timeout, Arc::clone(connections.counts()));
     let mut builder = Builder::new(executor);
-    // The clocks of HTTP/1.1 are those of `Stream`.
+    // The timeouts of HTTP/1.1 are in `Stream`.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HTTP1_BUFFER);
     let (interval, timeout) = PING;
     builder
@@ -281,15 +283,15 @@ fn builder(config: &ServerConfig, connections: &Connections) -> Builder<StreamEx
     builder
 }
 
-/// A limit past the end of time is as good as a year.
+/// Adds a limit to an instant. A sum that overflows is replaced by one year.
 fn later(now: Instant, limit: Duration) -> Instant {
     now.checked_add(limit).unwrap_or(now + Duration::from_secs(365 * 86_400))
 }
 
-/// A service that panics takes its connection with it and nothing else.
+/// Logs the panic of a connection's task. It closes that connection only.
 fn report(ended: Result<(), JoinError>) {
     static LIMIT: LogLimit = LogLimit::new();
-    // What a panic carries must not be dropped here, where its own panic would end the server.
+    // The payload of the panic must not be dropped here: a panic in its own `drop` would end the server.
     if let Some(panicked) = ended.err().and_then(|error| error.try_into_panic().ok()).map(Panicked::new)
         && let Some(left_out) = LIMIT.next()
     {
@@ -297,30 +299,30 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-/// A connection that is let in.
+/// An accepted connection.
 struct Accepted {
     socket: Socket,
     peer: Peer,
-    /// Given back when the connection has ended.
+    /// Released when the connection ends.
     permit: (OwnedSemaphorePermit, AddressPermit),
-    /// There are as many as there may be, and it is let in for health probes alone.
+    /// Whether all regular permits are taken, so that it serves health probes only.
     is_reserved: bool,
 }
 
-/// Lets connections in, as many as there may be.
-struct Door {
+/// Accepts connections within the limits.
+struct Acceptor {
     listener: Listener,
     permits: Arc<Semaphore>,
     of_address: AddressLimit,
-    /// Past those, for health probes.
+    /// Additional permits, for health probes.
     reserved: Arc<Semaphore>,
     reserved_of_address: AddressLimit,
     connections: Connections,
-    /// When something was last said of trouble: there is much to say of it, and all is the same.
-    complained: Option<Instant>,
+    /// When a warning was last logged. Warnings are rate limited.
+    last_warning: Option<Instant>,
 }
 
-impl Door {
+impl Acceptor {
     fn new(listener: Listener, config: &ServerConfig, reserve: usize, connections: Connections) -> Self {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
@@ -330,16 +332,16 @@ impl Door {
             reserved: semaphore(reserve),
             reserved_of_address: AddressLimit::new(MAX_RESERVED_PER_ADDRESS),
             connections,
-            complained: None,
+            last_warning: None,
         }
     }
 
-    /// The next connection. Cancel safe.
+    /// Accepts the next connection. Cancel safe.
     async fn accept(&mut self) -> Accepted {
         loop {
-            if self.permits.available_permits() == 0 && self.may_complain() {
+            if self.permits.available_permits() == 0 && self.may_warn() {
                 let open = self.connections.open();
-                tracing::warn!(open, "as many connections as there may be: others wait until one ends");
+                tracing::warn!(open, "connection limit reached: further connections wait in the backlog");
             }
             let (permits, reserved) = (Arc::clone(&self.permits), Arc::clone(&self.reserved));
             let permit = tokio::select! {
@@ -347,40 +349,40 @@ impl Door {
                 permit = permits.acquire_owned() => permit,
                 permit = reserved.acquire_owned() => permit,
             };
-            let permit = permit.expect("nobody closes it");
+            let permit = permit.expect("the semaphores are never closed");
             match self.listener.accept().await {
                 Ok((socket, peer)) => {
                     if let Some(accepted) = self.admit(socket, peer, permit) {
                         return accepted;
                     }
                 }
-                // The peer is gone already; the next one need not be.
+                // The peer has already disconnected: accept the next one.
                 Err(error) if is_of_peer(&error) => {}
                 Err(error) => {
                     self.connections.counts().count_failed();
-                    if self.may_complain() {
-                        tracing::warn!(%error, failed = self.connections.failed(), "no connection can be accepted");
+                    if self.may_warn() {
+                        tracing::warn!(%error, failed = self.connections.failed(), "accepting a connection failed");
                     }
-                    // Out of file descriptors, most likely: some may be closed in the meantime.
+                    // Most likely there are no file descriptors left: wait for some to be closed.
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
 
-    /// Lets a connection in unless its address has as many as it may; then it is closed.
+    /// Admits a connection, or closes it if its address is at its limit.
     fn admit(&mut self, socket: Socket, peer: Peer, permit: OwnedSemaphorePermit) -> Option<Accepted> {
         let counts = Arc::clone(self.connections.counts());
         let Some(mut of_address) = self.of_address.admit(peer.ip()) else {
             counts.count_over_max_per_address();
-            if self.may_complain() {
-                tracing::warn!(%peer, "as many connections as one address may have: more are closed");
+            if self.may_warn() {
+                tracing::warn!(%peer, "connection limit of one address reached: closing the connection");
             }
             return None;
         };
         let mut permit = permit;
         let mut is_reserved = Arc::ptr_eq(permit.semaphore(), &self.reserved);
-        // It may have waited for the connection while another one ended.
+        // A regular permit may have been released while this waited for a connection.
         if is_reserved && let Ok(free) = Arc::clone(&self.permits).try_acquire_owned() {
             (permit, is_reserved) = (free, false);
         }
@@ -391,11 +393,11 @@ impl Door {
         Some(Accepted { socket, peer, permit: (permit, of_address), is_reserved })
     }
 
-    fn may_complain(&mut self) -> bool {
+    fn may_warn(&mut self) -> bool {
         let now = Instant::now();
-        let due = self.complained.is_none_or(|last| now - last >= Duration::from_secs(10));
+        let due = self.last_warning.is_none_or(|last| now - last >= Duration::from_secs(10));
         if due {
-            self.complained = Some(now);
+            self.last_warning = Some(now);
         }
         due
     }

@@ -1,4 +1,4 @@
-//! The body of a request, which comes back when the service drops it before its end.
+//! The body of a request, which is handed back to the server when the service drops it unread.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,83 +10,84 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::body_wait::BodyWait;
-use super::request_tracker::Activity;
+use super::request_tracker::RequestTracker;
 use crate::sync::Mutex;
 
-/// The body of a request of a [`Server`](super::Server): hyper's [`Incoming`], which the server watches to know whether it
-/// waits for the client or for the service, and of which it reads what the service leaves where that is short, so that the
-/// connection can go on.
+/// The body of a request of a [`Server`](super::Server). Wraps hyper's [`Incoming`], to track whether the server waits
+/// for the client or for the service. The server reads a short rest that the service leaves unread, so that the
+/// connection can continue.
 pub struct RequestBody {
     /// `None` only in `drop`.
     incoming: Option<Incoming>,
     wait: BodyWait,
-    /// `None` where there is nothing to read from the beginning.
+    /// `None` if there was nothing to read from the start.
     tracked: Option<Tracked>,
 }
 
 struct Tracked {
-    slot: Arc<BodySlot>,
-    /// Whether the service has asked for the body.
+    shared: Arc<SharedBody>,
+    /// Whether the service has polled the body.
     was_polled: bool,
-    /// How it ended, where it has.
+    /// How the body ended, once it has.
     end: Option<BodyState>,
 }
 
-/// Where the body of one request is.
+/// State of the body of one request.
 #[derive(Debug, Default)]
 pub(super) enum BodyState {
-    /// With the service, or with whomever the service gave it to.
+    /// Held by the service, or by whatever the service passed it to.
     #[default]
     Held,
     /// Dropped by the service before its end.
     Unread { incoming: Incoming, was_polled: bool },
     /// Read to its end.
     Read,
-    /// It broke off: the connection ends.
+    /// Failed: the connection ends.
     Broken,
-    /// The response is on its way, and what comes back now is dropped.
+    /// The response has been returned: a body that is dropped from now on is not handed back.
     Closed,
 }
 
-/// Where the server finds the body of one request.
+/// Shares the body of one request between the service and the server.
 #[derive(Debug, Default)]
-pub(super) struct BodySlot {
+pub(super) struct SharedBody {
     state: Mutex<BodyState>,
 }
 
-impl BodySlot {
-    /// Makes it that of the next request. Only for one that nobody else has.
+impl SharedBody {
+    /// Resets the state for the next request. Call it only if there is no other reference.
     pub(super) fn reset(&self) {
         *self.state.lock() = BodyState::Held;
     }
 
-    /// Where the body is, now that the service has answered.
+    /// Takes the state of the body once the service has responded.
     pub(super) fn close(&self) -> BodyState {
         std::mem::replace(&mut self.state.lock(), BodyState::Closed)
     }
 
-    fn put(&self, left: BodyState) {
+    /// Sets the state, unless the response has been returned.
+    fn put(&self, ended: BodyState) {
         let mut state = self.state.lock();
         if matches!(*state, BodyState::Held) {
-            *state = left;
+            *state = ended;
             return;
         }
-        // hyper does more than a little when a body is dropped.
+        // Dropped outside the lock, because dropping a body runs code of hyper.
         drop(state);
-        drop(left);
+        drop(ended);
     }
 }
 
 impl RequestBody {
-    /// One without a slot is dropped where it is.
-    pub(super) fn new(incoming: Incoming, slot: Option<Arc<BodySlot>>, activity: Activity) -> Self {
-        let wait = BodyWait::new(activity, incoming.is_end_stream());
-        let tracked = slot.map(|slot| Tracked { slot, was_polled: false, end: None });
+    /// Creates a body. Without `shared` it is not handed back.
+    pub(super) fn new(incoming: Incoming, shared: Option<Arc<SharedBody>>, tracker: RequestTracker) -> Self {
+        let wait = BodyWait::new(tracker, incoming.is_end_stream());
+        let tracked = shared.map(|shared| Tracked { shared, was_polled: false, end: None });
         Self { incoming: Some(incoming), wait, tracked }
     }
 
     fn incoming(&self) -> &Incoming {
-        self.incoming.as_ref().expect("there until it is dropped")
+        self.incoming.as_ref().expect("only `drop` takes the body")
     }
 }
 
@@ -96,7 +97,7 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ::hyper::Error>>> {
         let this = self.get_mut();
-        let incoming = this.incoming.as_mut().expect("there until it is dropped");
+        let incoming = this.incoming.as_mut().expect("only `drop` takes the body");
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         this.wait.polled(&polled, incoming.is_end_stream());
         if let Some(tracked) = &mut this.tracked {
@@ -121,17 +122,18 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let Some((Tracked { slot, was_polled, end }, incoming)) = self.tracked.take().zip(self.incoming.take()) else {
+        let Some((Tracked { shared, was_polled, end }, incoming)) = self.tracked.take().zip(self.incoming.take())
+        else {
             return;
         };
-        let left = match end {
+        let ended = match end {
             Some(end) => end,
             None if incoming.is_end_stream() => BodyState::Read,
-            None => return slot.put(BodyState::Unread { incoming, was_polled }),
+            None => return shared.put(BodyState::Unread { incoming, was_polled }),
         };
-        // First, so that hyper knows of it before the response is sent.
+        // Dropped first, so that hyper notices before the response is sent.
         drop(incoming);
-        slot.put(left);
+        shared.put(ended);
     }
 }
 

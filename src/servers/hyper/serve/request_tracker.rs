@@ -1,4 +1,4 @@
-//! What is going on: for a server, how many connections and requests; for a connection, whether a request is.
+//! Tracks connections and requests in flight, of a server and of each connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::body::CountedBody;
 use super::reserve::{Reserve, reject_while_stopping};
 use crate::panics::catch_panic;
 
-/// How many connections a [`Server`](super::Server) has and has had. Clones tell of the same server.
+/// Connection counters of a [`Server`](super::Server). Clones share the counters.
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
     counts: Arc<Counts>,
@@ -34,7 +34,7 @@ pub(super) struct Counts {
     cancelled: Cancelled,
 }
 
-/// What was cut off because the server could not wait any longer.
+/// What was cancelled when the server stopped.
 #[derive(Debug, Default)]
 struct Cancelled {
     requests: AtomicUsize,
@@ -42,65 +42,65 @@ struct Cancelled {
     incomplete: AtomicUsize,
 }
 
-/// The requests of one connection, or of all connections that were closed, that have no response yet.
+/// Requests without a complete response, of one connection or of all connections that were closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unfinished {
-    /// Those that the service works on, or whose response is being sent.
+    /// Requests that the service is working on, or whose response is being sent.
     pub(super) running: usize,
-    /// Connections with any of those.
+    /// Connections with a running request.
     pub(super) connections: usize,
-    /// Those for whose body the service still waits: nothing of its work is lost with them.
+    /// Requests whose body has not arrived in full: the service has not started work on them.
     pub(super) incomplete: usize,
 }
 
 impl Connections {
-    /// Connections that are open.
+    /// Number of open connections.
     pub fn open(&self) -> usize {
         self.counts.open.load(Ordering::Relaxed)
     }
 
-    /// Requests that have come in whole heads and are not answered to their last byte.
+    /// Number of requests whose head has arrived and whose response is not complete.
     pub fn requests_in_flight(&self) -> usize {
         self.counts.requests.load(Ordering::Relaxed)
     }
 
-    /// Connections that were accepted since the beginning.
+    /// Total number of accepted connections.
     pub fn accepted(&self) -> u64 {
         self.counts.accepted.load(Ordering::Relaxed)
     }
 
-    /// How often none could be accepted since the beginning, for want of file descriptors in most cases.
+    /// Total number of failed accepts, in most cases because no file descriptors were left.
     pub fn failed(&self) -> u64 {
         self.counts.failed.load(Ordering::Relaxed)
     }
 
-    /// Connections since the beginning that came when there were as many as there may be, and were let in for health
-    /// probes alone or, where an address had its share of those too, closed.
+    /// Total number of connections above the maximum. They were accepted for health probes only, or closed if their
+    /// address had its maximum of those.
     pub fn over_max(&self) -> u64 {
         self.counts.over_max.load(Ordering::Relaxed)
     }
 
-    /// Connections since the beginning that were closed at once because their address had as many as it may.
+    /// Total number of connections that were closed because their address was at its limit.
     pub fn over_max_per_address(&self) -> u64 {
         self.counts.over_max_per_address.load(Ordering::Relaxed)
     }
 
-    /// Connections since the beginning that were closed because the client did not read.
+    /// Total number of connections that were closed because the client did not read.
     pub fn slow_connections(&self) -> u64 {
         self.counts.slow_connections.load(Ordering::Relaxed)
     }
 
-    /// HTTP/2 streams since the beginning that were reset because the client did not read them.
+    /// Total number of HTTP/2 streams that were reset because the client did not read them.
     pub fn slow_streams(&self) -> u64 {
         self.counts.slow_streams.load(Ordering::Relaxed)
     }
 
-    /// HTTP/2 connections since the beginning that were closed because nothing was asked on them.
+    /// Total number of HTTP/2 connections that were closed because they were idle.
     pub fn idle(&self) -> u64 {
         self.counts.idle.load(Ordering::Relaxed)
     }
 
-    /// Connections since the beginning that were told to end because they had reached their age.
+    /// Total number of connections that reached their maximum age.
     pub fn old(&self) -> u64 {
         self.counts.old.load(Ordering::Relaxed)
     }
@@ -109,7 +109,7 @@ impl Connections {
         &self.counts
     }
 
-    /// One more, until it is dropped.
+    /// Counts a connection as open until the returned value is dropped.
     pub(super) fn begin(&self) -> Open {
         self.counts.accepted.fetch_add(1, Ordering::Relaxed);
         self.counts.open.fetch_add(1, Ordering::Relaxed);
@@ -142,14 +142,14 @@ impl Counts {
         self.old.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts what is lost with a connection that is closed to stop the server.
+    /// Counts the unfinished requests of a connection that is closed to stop the server.
     pub(super) fn count_cancelled(&self, unfinished: Unfinished) {
         self.cancelled.requests.fetch_add(unfinished.running, Ordering::Relaxed);
         self.cancelled.connections.fetch_add(unfinished.connections, Ordering::Relaxed);
         self.cancelled.incomplete.fetch_add(unfinished.incomplete, Ordering::Relaxed);
     }
 
-    /// The sum of what [`count_cancelled`](Self::count_cancelled) was given.
+    /// The sum of the calls of [`count_cancelled`](Self::count_cancelled).
     pub(super) fn cancelled(&self) -> Unfinished {
         Unfinished {
             running: self.cancelled.requests.load(Ordering::Relaxed),
@@ -159,14 +159,14 @@ impl Counts {
     }
 }
 
-/// A connection that is open.
+/// An open connection.
 #[derive(Debug)]
 pub(super) struct Open(Arc<Counts>);
 
 impl Open {
-    /// Its own, and none that another has had: make it once.
-    pub(super) fn activity(&self) -> Activity {
-        Activity { counts: Arc::clone(&self.0), connection: Arc::default() }
+    /// Creates the tracker of this connection. Call it once.
+    pub(super) fn tracker(&self) -> RequestTracker {
+        RequestTracker { counts: Arc::clone(&self.0), connection: Arc::default() }
     }
 }
 
@@ -176,42 +176,44 @@ impl Drop for Open {
     }
 }
 
-/// What the parts of one connection know of each other: its socket, its requests, and what supervises it.
+/// State that is shared by the parts of one connection: its socket, its requests and its supervisor.
 #[derive(Clone, Debug)]
-pub(super) struct Activity {
+pub(super) struct RequestTracker {
     counts: Arc<Counts>,
-    connection: Arc<OneConnection>,
+    connection: Arc<ConnectionState>,
 }
 
 #[derive(Debug, Default)]
-struct OneConnection {
-    /// How often requests have begun and ended: where it is odd, one of HTTP/1.1 is being answered.
-    turns: AtomicUsize,
+struct ConnectionState {
+    /// How often requests have begun or ended. Odd while an HTTP/1.1 request is in flight.
+    state_changes: AtomicUsize,
     in_flight: AtomicUsize,
-    /// Of those in flight, the requests whose response has begun.
+    /// Requests in flight whose response has begun.
     responding: AtomicUsize,
-    /// Of those in flight, the requests whose service waits for more of the body.
+    /// Requests in flight whose service waits for more of the body.
     awaiting_body: AtomicUsize,
-    /// The bytes of bodies that were waited for.
+    /// Bytes received of bodies that a service waited for.
     body_bytes: AtomicUsize,
-    /// Whether the body of the request of HTTP/1.1 has been read to its end.
+    /// Whether the body of the HTTP/1.1 request has been read to its end.
     body_ended: AtomicBool,
     /// Whether a part of a response waits for the client to read.
     is_sending: AtomicBool,
     is_http2: AtomicBool,
-    /// Whether the next response of HTTP/1.1 is to be the last.
+    /// Whether the next HTTP/1.1 response says `connection: close`.
     closes: AtomicBool,
-    /// Whether a connection of HTTP/1.1 is to end as soon as no request is on its way.
+    /// Whether an HTTP/1.1 connection is closed once it is idle.
     closes_when_idle: AtomicBool,
+    /// Whether new requests are rejected.
     rejects: AtomicBool,
 }
 
-impl Activity {
-    pub(super) fn turns(&self) -> usize {
-        self.connection.turns.load(Ordering::Relaxed)
+impl RequestTracker {
+    /// Returns how often requests of this connection have begun or ended.
+    pub(super) fn state_changes(&self) -> usize {
+        self.connection.state_changes.load(Ordering::Relaxed)
     }
 
-    /// Requests of this connection that are not answered to their last byte.
+    /// Requests of this connection whose response is not complete.
     pub(super) fn in_flight(&self) -> usize {
         self.connection.in_flight.load(Ordering::Relaxed)
     }
@@ -224,12 +226,12 @@ impl Activity {
         self.connection.is_http2.store(true, Ordering::Relaxed);
     }
 
-    /// From now on responses of HTTP/1.1 say `connection: close`.
+    /// Makes all further HTTP/1.1 responses say `connection: close`.
     pub(super) fn close_after_response(&self) {
         self.connection.closes.store(true, Ordering::Relaxed);
     }
 
-    /// From now on a connection of HTTP/1.1 ends where nothing more of a request comes; so do those that respond.
+    /// Closes an HTTP/1.1 connection once it is idle, or after its response.
     pub(super) fn close_when_idle(&self) {
         self.close_after_response();
         self.connection.closes_when_idle.store(true, Ordering::Relaxed);
@@ -239,12 +241,12 @@ impl Activity {
         self.connection.closes_when_idle.load(Ordering::Relaxed)
     }
 
-    /// From now on new requests are rejected: the client was told to send none.
+    /// Rejects new requests: the client has received a GOAWAY.
     pub(super) fn reject_requests(&self) {
         self.connection.rejects.store(true, Ordering::Relaxed);
     }
 
-    /// Says whether a part of a response waits for the client to read.
+    /// Sets whether a part of a response is waiting for the client to read.
     pub(super) fn set_sending(&self, sending: bool) {
         self.connection.is_sending.store(sending, Ordering::Relaxed);
     }
@@ -253,7 +255,7 @@ impl Activity {
         self.connection.body_ended.store(ended, Ordering::Relaxed);
     }
 
-    /// Whether a request of HTTP/1.1 has come in full, and its response has not begun.
+    /// Whether an HTTP/1.1 request has arrived in full and its response has not begun.
     pub(super) fn is_only_working(&self) -> bool {
         let connection = &self.connection;
         connection.body_ended.load(Ordering::Relaxed) && connection.responding.load(Ordering::Relaxed) == 0
@@ -275,14 +277,14 @@ impl Activity {
         self.connection.body_bytes.load(Ordering::Relaxed)
     }
 
-    /// The requests of this connection that are not answered, by whether their client or the service is waited for.
+    /// Counts the unfinished requests of this connection: those that wait for the rest of their body, and the others.
     ///
-    /// A request whose response has begun counts as running even where its body goes on: what runs of a stream of
-    /// requests, the server does not know.
+    /// A request whose response has begun counts as running even if its body continues, because the server cannot tell
+    /// which requests of a gRPC stream are running.
     pub(super) fn unfinished(&self) -> Unfinished {
         let in_flight = self.in_flight();
-        let unanswered = in_flight.saturating_sub(self.connection.responding.load(Ordering::Relaxed));
-        let incomplete = self.connection.awaiting_body.load(Ordering::Relaxed).min(unanswered);
+        let without_response = in_flight.saturating_sub(self.connection.responding.load(Ordering::Relaxed));
+        let incomplete = self.connection.awaiting_body.load(Ordering::Relaxed).min(without_response);
         let is_sending = self.connection.is_sending.load(Ordering::Relaxed);
         let running = (in_flight - incomplete).max(usize::from(is_sending));
         Unfinished { running, connections: usize::from(running > 0), incomplete }
@@ -293,32 +295,32 @@ impl Activity {
     }
 
     pub(super) fn begin(&self) -> InFlight {
-        self.connection.turns.fetch_add(1, Ordering::Relaxed);
+        self.connection.state_changes.fetch_add(1, Ordering::Relaxed);
         self.connection.in_flight.fetch_add(1, Ordering::Relaxed);
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
-        InFlight { activity: self.clone(), is_responding: false }
+        InFlight { tracker: self.clone(), is_responding: false }
     }
 }
 
-/// A request that is being answered.
+/// A request in flight.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    activity: Activity,
+    tracker: RequestTracker,
     is_responding: bool,
 }
 
 impl InFlight {
-    /// Its response has begun.
+    /// Records that the response has begun.
     fn respond(&mut self) {
         self.is_responding = true;
-        self.activity.connection.responding.fetch_add(1, Ordering::Relaxed);
+        self.tracker.connection.responding.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let Activity { counts, connection } = &self.activity;
-        connection.turns.fetch_add(1, Ordering::Relaxed);
+        let RequestTracker { counts, connection } = &self.tracker;
+        connection.state_changes.fetch_add(1, Ordering::Relaxed);
         if self.is_responding {
             connection.responding.fetch_sub(1, Ordering::Relaxed);
         }
@@ -327,18 +329,18 @@ impl Drop for InFlight {
     }
 }
 
-/// Counts the requests of one connection around its service, and rejects those that it was not let in for.
+/// Tracks the requests of one connection, and rejects requests other than probes on a reserved connection.
 #[derive(Clone, Debug)]
 pub(super) struct Counted<S> {
     service: S,
-    activity: Activity,
-    /// Of a connection past the most that there may be.
+    tracker: RequestTracker,
+    /// Set for a reserved connection.
     reserve: Option<Reserve>,
 }
 
 impl<S> Counted<S> {
-    pub(super) fn new(service: S, activity: Activity, reserve: Option<Reserve>) -> Self {
-        Self { service, activity, reserve }
+    pub(super) fn new(service: S, tracker: RequestTracker, reserve: Option<Reserve>) -> Self {
+        Self { service, tracker, reserve }
     }
 }
 
@@ -352,11 +354,11 @@ where
 
     fn call(&self, request: Request<R>) -> Self::Future {
         let version = request.version();
-        if self.activity.connection.rejects.load(Ordering::Relaxed) {
+        if self.tracker.connection.rejects.load(Ordering::Relaxed) {
             let rejection = Some(Box::new(reject_while_stopping(&request)));
             return CountedFuture { state: State::Rejected { rejection }, in_flight: None, version };
         }
-        let in_flight = Some(self.activity.begin());
+        let in_flight = Some(self.tracker.begin());
         let state = match self.reserve.and_then(|reserve| reserve.reject(&request)) {
             Some(rejection) => State::Rejected { rejection: Some(Box::new(rejection)) },
             None => State::Called { future: self.service.call(request) },
@@ -398,13 +400,13 @@ where
         let mut respond = || {
             let mut in_flight = in_flight.take()?;
             in_flight.respond();
-            closes = !is_http2 && in_flight.activity.connection.closes.load(Ordering::Relaxed);
+            closes = !is_http2 && in_flight.tracker.connection.closes.load(Ordering::Relaxed);
             Some(in_flight)
         };
         let mut response = match this.state.project() {
             StateProj::Called { future } => {
-                // The panic goes on, since it is what closes the connection, and what it carries does not: over HTTP/2 it
-                // would be dropped on a thread of the runtime.
+                // The panic is resumed, because it closes the connection. Its payload is not: over HTTP/2 it would be
+                // dropped on a thread of the runtime.
                 let polled = catch_panic(|| future.poll(cx)).unwrap_or_else(|panicked| panicked.resume());
                 ready!(polled)?.map(|body| CountedBody::new(body, is_http2, respond()))
             }
@@ -420,11 +422,11 @@ where
     }
 }
 
-/// Tells the client that there are no further responses on the connection.
+/// Tells the client that this is the last response on the connection.
 fn close_after<B>(response: &mut Response<B>, version: Version) {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     if version == Version::HTTP_10 {
-        // Else hyper adds `keep-alive` for a client of HTTP/1.0 that has asked for it.
+        // Otherwise hyper adds `keep-alive` for an HTTP/1.0 client that has asked for it.
         *response.version_mut() = Version::HTTP_10;
     }
 }

@@ -1,4 +1,4 @@
-//! Connections past the most that there may be, kept for health probes.
+//! Reserved connections above the maximum, for health probes.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Version, header};
@@ -8,30 +8,30 @@ use crate::middleware::error_response::{ByContentType, Protocol, Rejection};
 use crate::request::request_id::RequestId;
 use crate::servers::http::add_request_id;
 
-/// Which requests may come over a connection that is past the most that there may be.
+/// Accepts only probes on a reserved connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reserve {
     pub(super) is_probe: fn(&str) -> bool,
 }
 
 impl Reserve {
-    /// The response to a request that is no probe: 503 or UNAVAILABLE, after which HTTP/1.1 closes the connection.
+    /// Rejects a request that is no probe with 503 or UNAVAILABLE; HTTP/1.1 then closes the connection.
     pub(super) fn reject<R>(self, request: &Request<R>) -> Option<Response<Bytes>> {
         if (self.is_probe)(request.uri().path()) || is_preflight(request) {
             return None;
         }
-        let detail = "there are as many connections as there may be, and this one is for health probes";
+        let detail = "the connection limit is reached, and this connection is reserved for health probes";
         Some(rejection(request, ErrorKind::Overloaded, detail))
     }
 }
 
-/// The response to a request that came although its client was told that the server stops.
+/// Rejects a request that arrived after the GOAWAY of a stopping server.
 pub(super) fn reject_while_stopping<R>(request: &Request<R>) -> Response<Bytes> {
     rejection(request, ErrorKind::Unavailable, "the server is shutting down")
 }
 
-/// What a browser asks before it sends a request of another origin: without an answer the script would not see the
-/// rejection of that one.
+/// Whether this is a CORS preflight request. If it were rejected, a script could not read the rejection of the request
+/// that follows.
 fn is_preflight<R>(request: &Request<R>) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
@@ -40,23 +40,23 @@ fn rejection<R>(request: &Request<R>, kind: ErrorKind, detail: &str) -> Response
     let rejection = Rejection { kind, retry_after: None, challenge: None, detail: detail.to_owned() };
     let mut response = ByContentType.respond(&Protocol::<Bytes>::context(&ByContentType, request), &rejection);
     add_request_id(&mut response, &RequestId::from_headers(request.headers()));
-    response.extensions_mut().insert(OfServer);
+    response.extensions_mut().insert(MadeByServer);
     if request.version() != Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// An extension of responses that no service has made.
+/// Response extension that marks responses made by the server itself.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OfServer;
+pub(super) struct MadeByServer;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_probe_is_told_so_in_its_own_protocol() {
+    fn other_requests_are_rejected_in_their_own_protocol() {
         let reserve = Reserve { is_probe: |path| path == "/health" };
         let request = |path: &str, kind: &'static str| {
             let version = if kind.starts_with("application/grpc") { Version::HTTP_2 } else { Version::HTTP_11 };

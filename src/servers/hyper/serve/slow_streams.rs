@@ -1,11 +1,11 @@
 //! Resets HTTP/2 streams whose client does not read them.
 //!
-//! hyper runs each stream of HTTP/2 as a task of the executor that it is given. In it, it polls the response's body and
-//! then waits until the client gives the stream room for what came; while it waits it does not poll the body, which
-//! therefore cannot end it. So the executor here wraps the task: the body tells it, through a thread-local that is set
-//! while the task is polled, what it gave and whether it was asked for more. A stream that has been given something and
-//! asks for no more is held up by its client. When that takes too long the task is dropped, and with it h2's handle of
-//! the stream, which resets the stream (`CANCEL`) and lets go of what it holds of it.
+//! hyper runs each HTTP/2 stream as a task of the executor that it is given. The task polls the response body and then
+//! waits until the client's flow-control window has capacity. While it waits it does not poll the body, so the body
+//! cannot apply a timeout. Therefore this executor wraps the task. The body records, through a thread-local that is set
+//! while the task is polled, how much data it returned and whether it was polled for more. A stream whose body returned
+//! data and is not polled for more is blocked by its client. When that takes too long the task is dropped, and with it
+//! h2's handle of the stream, which resets the stream (`CANCEL`) and frees its memory.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -16,38 +16,39 @@ use std::time::Duration;
 
 use pin_project::pin_project;
 
-use super::read_clock::ReadClock;
+use super::read_timer::ReadTimer;
 use super::request_tracker::Counts;
 
 thread_local! {
-    /// What the body of the stream that is being polled has done meanwhile.
-    static SEEN: Cell<Seen> = const { Cell::new(Seen { polled: false, waits: false, given: 0, last: 0 }) };
+    /// Progress of the body of the stream that is being polled.
+    static PROGRESS: Cell<Progress> =
+        const { Cell::new(Progress { polled: false, is_pending: false, returned: 0, last: 0 }) };
 }
 
 #[derive(Clone, Copy, Default)]
-struct Seen {
-    /// The body was asked for more.
+struct Progress {
+    /// The body was polled.
     polled: bool,
-    /// It had no more at some time: the client has all that there was.
-    waits: bool,
-    /// The bytes that it gave.
-    given: usize,
-    /// Those of them that it gave last, and which the client need not have taken.
+    /// The body was pending at some point: the client has read everything before.
+    is_pending: bool,
+    /// Bytes that it returned.
+    returned: usize,
+    /// Bytes of its last frame, which the client may not have read yet.
     last: usize,
 }
 
-/// The body of the stream that is being polled has given so many bytes.
-pub(super) fn gave(bytes: usize) {
-    let seen = SEEN.get();
-    SEEN.set(Seen { polled: true, given: seen.given + bytes, last: bytes, ..seen });
+/// Records that the body of the stream that is being polled returned data.
+pub(super) fn record_data(bytes: usize) {
+    let progress = PROGRESS.get();
+    PROGRESS.set(Progress { polled: true, returned: progress.returned + bytes, last: bytes, ..progress });
 }
 
-/// The body of the stream that is being polled has nothing to give.
-pub(super) fn waits() {
-    SEEN.set(Seen { polled: true, waits: true, given: 0, last: 0 });
+/// Records that the body of the stream that is being polled is pending.
+pub(super) fn record_pending() {
+    PROGRESS.set(Progress { polled: true, is_pending: true, returned: 0, last: 0 });
 }
 
-/// Spawns the tasks of a connection's streams, each with a clock.
+/// Spawns the tasks of a connection's streams, each with a timeout for clients that do not read.
 #[derive(Clone, Debug)]
 pub(super) struct StreamExecutor {
     limit: Duration,
@@ -65,8 +66,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        let clock = ReadClock::new(self.limit);
-        tokio::spawn(StreamTask { future, clock, unread: 0, counts: Arc::clone(&self.counts) });
+        let timer = ReadTimer::new(self.limit);
+        tokio::spawn(StreamTask { future, timer, unread: 0, counts: Arc::clone(&self.counts) });
     }
 }
 
@@ -74,8 +75,8 @@ where
 struct StreamTask<F> {
     #[pin]
     future: F,
-    clock: ReadClock,
-    /// What the body gave last, and for which hyper waits until the client gives it room.
+    timer: ReadTimer,
+    /// Bytes of the body's last frame, for which hyper waits for flow-control capacity.
     unread: usize,
     counts: Arc<Counts>,
 }
@@ -85,23 +86,23 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        SEEN.set(Seen::default());
+        PROGRESS.set(Progress::default());
         if this.future.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        let seen = SEEN.take();
-        if seen.polled {
-            this.clock.took(*this.unread + seen.given - seen.last);
-            *this.unread = seen.last;
+        let progress = PROGRESS.take();
+        if progress.polled {
+            this.timer.record_read(*this.unread + progress.returned - progress.last);
+            *this.unread = progress.last;
         }
-        if seen.waits {
-            this.clock.took_all();
+        if progress.is_pending {
+            this.timer.record_drained();
         }
-        if *this.unread == 0 || this.clock.poll_blocked(cx).is_pending() {
+        if *this.unread == 0 || this.timer.poll_blocked(cx).is_pending() {
             return Poll::Pending;
         }
         this.counts.count_slow_stream();
-        tracing::debug!("an HTTP/2 stream is reset: its client does not read it");
+        tracing::debug!("an HTTP/2 stream was reset because the client does not read it");
         Poll::Ready(())
     }
 }

@@ -1,4 +1,4 @@
-//! How a server ends that accepts no more connections.
+//! Graceful shutdown of a server that accepts no more connections.
 
 use std::io;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use super::connection::Phase;
 use super::request_tracker::{Connections, Unfinished};
 use super::{GRACE, STOP_GRACE, report};
 
-/// How long connections may take to end once they are not waited for any longer.
+/// How long cancelled connections may take to end.
 const CANCEL_TIME: Duration = Duration::from_secs(5);
 
 /// A server that accepts no more connections.
 pub(super) struct Stop {
     pub(super) connections: Connections,
-    /// One for each connection.
+    /// One task for each connection.
     pub(super) tasks: JoinSet<()>,
-    /// What the connections are told.
+    /// Phase that the connections observe.
     pub(super) phase: watch::Sender<Phase>,
     /// Ends TLS handshakes.
     pub(super) no_more_handshakes: CancellationToken,
@@ -38,7 +38,7 @@ impl Stop {
     /// Completes when all connections have ended.
     async fn wait(&mut self) {
         let Self { tasks, phase, no_more_handshakes, .. } = self;
-        let told = async {
+        let stop_connections = async {
             sleep(GRACE).await;
             phase.send_replace(Phase::Stopping);
             sleep(STOP_GRACE).await;
@@ -52,11 +52,11 @@ impl Stop {
         };
         tokio::select! {
             () = all_ended => {}
-            never = told => never,
+            never = stop_connections => never,
         }
     }
 
-    /// Ends all connections. Each counts what it loses, unless its service blocks its thread.
+    /// Cancels all connections. Each counts its unfinished requests, unless its service blocks the thread.
     async fn cancel(&mut self) {
         self.no_more_handshakes.cancel();
         self.phase.send_replace(Phase::Cancelling);
@@ -69,11 +69,11 @@ impl Stop {
     }
 }
 
-/// What the server ends with, given what it has cancelled.
+/// Logs the requests that were cancelled, and returns an error if any were running.
 fn conclude(cancelled: Unfinished, drain: Duration) -> io::Result<()> {
     let Unfinished { running, connections, incomplete } = cancelled;
     if incomplete > 0 {
-        tracing::warn!(requests = incomplete, "requests whose clients had not sent them in full were closed");
+        tracing::warn!(requests = incomplete, "requests that had not arrived in full were closed");
     }
     if running == 0 {
         return Ok(());

@@ -1,4 +1,4 @@
-//! A stream with clocks: nobody holds a connection by being slow.
+//! Socket of a connection, with timeouts for reading, writing and idling.
 
 use std::io;
 use std::pin::Pin;
@@ -9,55 +9,55 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::hang_up::HangUp;
-use super::read_clock::ReadClock;
-use super::request_tracker::Activity;
+use super::read_timer::ReadTimer;
+use super::request_tracker::RequestTracker;
 use super::transport::Transport;
 use super::{STOP_GRACE, ServerConfig, later};
 
-/// What an HTTP/2 connection begins with.
+/// The HTTP/2 connection preface.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long, after the last byte has been written, to read on from a client that is still sending...
-const LINGER: Duration = Duration::from_secs(3);
-/// ... and how long from one that is not.
-const LINGER_QUIET: Duration = Duration::from_secs(1);
-/// How long a connection is kept at least, by a server that stops, for its first byte: it is on its way.
+/// How long to read from a client that keeps sending after the last byte was written.
+const SHUTDOWN_READ_LIMIT: Duration = Duration::from_secs(3);
+/// How long to wait for a client that sends nothing after the last byte was written.
+const SHUTDOWN_READ_IDLE: Duration = Duration::from_secs(1);
+/// Minimum time that a stopping server waits for the first byte of a connection, which may be in transit.
 const FIRST_BYTE: Duration = Duration::from_millis(250);
 
 /// The socket of one connection.
 ///
-/// hyper has one clock for the head of a request, which also runs while nothing is asked; and none before it knows the
-/// version of HTTP, nor for a client that does not read. So the clocks are here:
+/// hyper has one timeout for request heads, which also runs while a connection is idle. It has none before it knows the
+/// HTTP version, and none for clients that do not read. So the timeouts are here:
 ///
-/// * While a request is answered, none but that of writing: how long it may take is the service's own business.
-/// * Else the client is to send something. `since` is when it last did its part: when the connection began, the last
-///   answer was written, or the head of the next request began to come in.
-/// * When all is written and the client goes on sending (the body of a request that was refused), closing the socket
-///   would reset the connection, and with that take the answer from it. So what it sends is read for a while.
+/// * While a request is in flight only the write timeout runs: how long the request may take is up to the service.
+/// * Otherwise the server waits for the client to send. `since` is when the client last made progress: when the
+///   connection began, the last response was written, or the next request head began to arrive.
+/// * When everything is written and the client keeps sending (such as the body of a rejected request), closing the
+///   socket would reset the connection and discard the response. So input is read and dropped for a while.
 ///
-/// It also finds clients that hang up while hyper does not read: see [`HangUp`]. To close the sending half alone is to hang
-/// up as well, as it is to hyper.
+/// It also detects disconnects while hyper does not read: see [`HangUp`]. As in hyper, closing only the sending half of
+/// the connection counts as a disconnect.
 pub(super) struct Stream {
     tcp: Transport,
-    activity: Activity,
-    /// As [`Activity::turns`] when last looked at.
-    turns: usize,
+    tracker: RequestTracker,
+    /// [`RequestTracker::state_changes`] at the last check.
+    state_changes: usize,
     since: Instant,
-    /// Whether a head has begun to come in. A connection begins with one, or it would not have been opened.
+    /// Whether a head has begun to arrive. True for a new connection, whose client is expected to send one.
     in_head: bool,
-    /// How much of the preface has come, and nothing else: all of it, and this is HTTP/2; `None` where it is not.
+    /// How many bytes of the HTTP/2 preface have arrived; the full length for HTTP/2, `None` for HTTP/1.1.
     preface: Option<usize>,
     reading: Pin<Box<Sleep>>,
-    writing: ReadClock,
-    /// Where the client does not read, and what is left to be sent is in the buffer of TLS: then it is flushing that waits.
+    writing: ReadTimer,
+    /// Write timeout of a pending flush: the rest of a response may be in the TLS buffer, so that only flushing waits.
     flushing: Option<Pin<Box<Sleep>>>,
-    /// When to read no more, once all is written.
-    lingers_until: Option<Instant>,
-    /// Whether hyper waits for something to read, and so for the end of it.
+    /// Until when input is dropped after everything was written.
+    shutdown_read_until: Option<Instant>,
+    /// Whether hyper waits for input, and so notices a disconnect itself.
     waits_to_read: bool,
     hang_up: HangUp,
-    /// Whether a part of a response waits for the client to read.
+    /// Whether a part of a response is waiting for the client to read.
     is_sending: bool,
-    /// Since when a connection of HTTP/1.1 is to end as soon as nothing more of a request comes.
+    /// Since when an HTTP/1.1 connection is to be closed once it is idle.
     closes_since: Option<Instant>,
     limits: Limits,
 }
@@ -70,20 +70,20 @@ struct Limits {
 }
 
 impl Stream {
-    pub(super) fn new(tcp: Transport, activity: Activity, config: &ServerConfig) -> Self {
+    pub(super) fn new(tcp: Transport, tracker: RequestTracker, config: &ServerConfig) -> Self {
         let limits = Limits { head: config.head_timeout, idle: config.idle_timeout, write: config.write_timeout };
         let since = Instant::now();
         Self {
             tcp,
-            turns: activity.turns(),
-            activity,
+            state_changes: tracker.state_changes(),
+            tracker,
             since,
             in_head: true,
             preface: Some(0),
             reading: Box::pin(sleep_until(later(since, limits.head))),
-            writing: ReadClock::new(config.write_timeout),
+            writing: ReadTimer::new(config.write_timeout),
             flushing: None,
-            lingers_until: None,
+            shutdown_read_until: None,
             waits_to_read: false,
             hang_up: HangUp::default(),
             is_sending: false,
@@ -92,27 +92,27 @@ impl Stream {
         }
     }
 
-    /// Whether a request is being answered. Where one was since the last look, the client's turn begins now.
+    /// Whether a request is in flight. If one was since the last check, `since` is set to now.
     fn is_busy(&mut self) -> bool {
-        let turns = self.activity.turns();
-        if turns != self.turns {
-            self.turns = turns;
+        let state_changes = self.tracker.state_changes();
+        if state_changes != self.state_changes {
+            self.state_changes = state_changes;
             self.since = Instant::now();
             self.in_head = false;
         }
-        turns % 2 == 1
+        state_changes % 2 == 1
     }
 
     fn is_http2(&self) -> bool {
         self.preface == Some(PREFACE.len())
     }
 
-    fn heard(&mut self, bytes: &[u8]) {
+    fn received(&mut self, bytes: &[u8]) {
         if let Some(seen) = self.preface.filter(|&seen| seen < PREFACE.len()) {
             let compared = bytes.len().min(PREFACE.len() - seen);
             self.preface = (bytes[..compared] == PREFACE[seen..seen + compared]).then_some(seen + compared);
             if self.is_http2() {
-                self.activity.set_http2();
+                self.tracker.set_http2();
             }
         }
         if !self.is_busy() && !self.in_head {
@@ -121,15 +121,15 @@ impl Stream {
         }
     }
 
-    /// Ready where the client has not done its part in time: with an error within a head, with the end of what there is
-    /// to read where nothing was asked.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_busy() || self.is_http2() || self.lingers_until.is_some() {
+    /// Ready if the client has not sent in time: with an error within a head, with an end of input on an idle
+    /// connection.
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_busy() || self.is_http2() || self.shutdown_read_until.is_some() {
             return Poll::Pending;
         }
         loop {
             let (deadline, is_late) = self.deadline();
-            // It may be set to an earlier moment, and is set anew once that has come: not with each request.
+            // The timer is only reset to an earlier deadline or when it has elapsed, not with each request.
             if deadline < self.reading.deadline() || self.reading.is_elapsed() {
                 self.reading.as_mut().reset(deadline);
             }
@@ -138,9 +138,9 @@ impl Stream {
                 continue;
             }
             if is_late {
-                return Poll::Ready(Err(late("the head of a request did not come in time")));
+                return Poll::Ready(Err(late("the request head did not arrive in time")));
             }
-            // A request may have come in this moment.
+            // A request may have arrived at this moment.
             if !self.tcp.has_unread() {
                 return Poll::Ready(Ok(()));
             }
@@ -148,11 +148,11 @@ impl Stream {
         }
     }
 
-    /// Until when the client has to do its part, and whether it is an error if it does not.
+    /// Deadline of the client, and whether missing it is an error.
     fn deadline(&mut self) -> (Instant, bool) {
         let limit = if self.in_head { self.limits.head } else { self.limits.idle };
         let deadline = later(self.since, limit);
-        if !self.activity.closes_when_idle() {
+        if !self.tracker.closes_when_idle() {
             return (deadline, self.in_head);
         }
         let closes_since = *self.closes_since.get_or_insert_with(Instant::now);
@@ -168,24 +168,25 @@ impl Stream {
     fn set_sending(&mut self, sending: bool) {
         if self.is_sending != sending {
             self.is_sending = sending;
-            self.activity.set_sending(sending);
+            self.tracker.set_sending(sending);
         }
     }
 
-    /// What a write has come to, unless the client has not read for too long.
+    /// Passes on the result of a write, and fails if the client has not read for too long.
     fn watch_write(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = written {
-            self.writing.took(*written.as_ref().unwrap_or(&0));
+            self.writing.record_read(*written.as_ref().unwrap_or(&0));
             self.since = Instant::now();
             return Poll::Ready(written);
         }
         self.set_sending(true);
         ready!(self.writing.poll_blocked(cx));
-        self.activity.count_slow_connection();
-        Poll::Ready(Err(late("the client does not read what it is sent")))
+        self.tracker.count_slow_connection();
+        Poll::Ready(Err(late("the client does not read the response")))
     }
 
-    /// The same of flushing and of closing. These happen between requests as well, so they say nothing of whose turn it is.
+    /// Passes on the result of a flush or a shutdown, and fails if it takes too long. These also happen between
+    /// requests, so they do not change `since`.
     fn watch_flush(&mut self, flushed: Poll<io::Result<()>>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.set_sending(flushed.is_pending());
         if flushed.is_ready() {
@@ -194,7 +195,7 @@ impl Stream {
         }
         let deadline = || Box::pin(sleep_until(later(Instant::now(), self.limits.write)));
         ready!(self.flushing.get_or_insert_with(deadline).as_mut().poll(cx));
-        Poll::Ready(Err(late("the client does not read what it is sent")))
+        Poll::Ready(Err(late("the client does not read the response")))
     }
 }
 
@@ -211,10 +212,10 @@ impl AsyncRead for Stream {
         this.waits_to_read = polled.is_pending();
         match polled {
             Poll::Ready(read) => {
-                self.heard(&buf.filled()[before..]);
+                self.received(&buf.filled()[before..]);
                 Poll::Ready(read)
             }
-            Poll::Pending => self.poll_patience(cx),
+            Poll::Pending => self.poll_timeout(cx),
         }
     }
 }
@@ -241,43 +242,43 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.tcp).poll_flush(cx);
         ready!(self.watch_flush(flushed, cx))?;
-        if self.activity.in_flight() == 0 {
-            self.writing.took_all();
+        if self.tracker.in_flight() == 0 {
+            self.writing.record_drained();
         }
-        // Once an answer is written hyper waits for the socket and does not read: the clock is to wake it as well.
-        if self.poll_patience(cx).is_ready() {
+        // After writing a response hyper waits for the socket and does not read: the timeout has to wake it too.
+        if self.poll_timeout(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
-        // hyper flushes each time that it is polled.
+        // hyper flushes on every poll, so a disconnect is checked here.
         let this = &mut *self;
         let is_unread = !this.waits_to_read && !this.is_http2() && this.is_busy();
-        if is_unread && this.hang_up.poll(&mut this.tcp, &this.activity, this.turns, cx).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the client has hung up")));
+        if is_unread && this.hang_up.poll(&mut this.tcp, &this.tracker, this.state_changes, cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the client has disconnected")));
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.lingers_until.is_none() {
+        if this.shutdown_read_until.is_none() {
             let closed = Pin::new(&mut this.tcp).poll_shutdown(cx);
             ready!(this.watch_flush(closed, cx))?;
             let now = Instant::now();
-            this.lingers_until = Some(now + LINGER);
-            this.reading.as_mut().reset(now + LINGER_QUIET);
+            this.shutdown_read_until = Some(now + SHUTDOWN_READ_LIMIT);
+            this.reading.as_mut().reset(now + SHUTDOWN_READ_IDLE);
         }
-        let mut scrap = [0; 16 << 10];
+        let mut dropped = [0; 16 << 10];
         loop {
-            let mut scrap = ReadBuf::new(&mut scrap);
-            match Pin::new(&mut this.tcp).poll_read(cx, &mut scrap) {
-                Poll::Ready(Ok(())) if !scrap.filled().is_empty() => {
+            let mut dropped = ReadBuf::new(&mut dropped);
+            match Pin::new(&mut this.tcp).poll_read(cx, &mut dropped) {
+                Poll::Ready(Ok(())) if !dropped.filled().is_empty() => {
                     let now = Instant::now();
-                    if this.lingers_until.is_some_and(|until| now >= until) {
+                    if this.shutdown_read_until.is_some_and(|until| now >= until) {
                         return Poll::Ready(Ok(()));
                     }
-                    this.reading.as_mut().reset(now + LINGER_QUIET);
+                    this.reading.as_mut().reset(now + SHUTDOWN_READ_IDLE);
                 }
-                // It has closed its side, or the connection: nobody is left to wait for.
+                // The client has closed its side or the whole connection.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => return this.reading.as_mut().poll(cx).map(Ok),
             }

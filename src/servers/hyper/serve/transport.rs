@@ -1,4 +1,4 @@
-//! What a connection's bytes travel in: a socket as it is, or TLS.
+//! Transport of a connection: a plain socket or TLS.
 
 use std::future::Future;
 use std::io;
@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::ServerConfig;
 use super::listener::Socket;
-use super::request_tracker::Activity;
+use super::request_tracker::RequestTracker;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 use crate::request::{PeerAddress, PeerTenant, Tenant};
 
-/// How the connections of a server begin: with a TLS handshake, or with HTTP at once.
+/// Security of a server's connections: TLS or none.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Security {
     #[cfg(feature = "tls")]
@@ -26,19 +26,19 @@ pub(super) struct Security {
 }
 
 impl Security {
-    /// Makes the handshake, where there is one to make. `None` where it failed or did not end in time, and the connection
-    /// is closed; `stopping` ends those that are under way.
+    /// Makes the TLS handshake, if TLS is enabled. Returns `None` if it failed or did not finish in time, and the
+    /// connection is closed. `stopping` cancels handshakes in progress.
     #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "there is no handshake"))]
     pub(super) async fn secure(
         &self,
         socket: Socket,
-        activity: &Activity,
+        tracker: &RequestTracker,
         config: &ServerConfig,
         stopping: &CancellationToken,
     ) -> Option<Transport> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            return Box::pin(tls.handshake(socket, activity, config, stopping)).await;
+            return Box::pin(tls.handshake(socket, tracker, config, stopping)).await;
         }
         Some(Transport::Plain(socket))
     }
@@ -51,7 +51,7 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// Whom the client's certificate names.
+    /// Returns the tenant named in the client's certificate.
     pub(super) fn peer(&self) -> Option<Arc<PeerTenant>> {
         match self {
             Self::Plain(_) => None,
@@ -68,20 +68,21 @@ impl Transport {
         }
     }
 
-    /// Whether the client has closed the connection or its sending half, whatever it sent before that was not read yet.
+    /// Whether the client has closed the connection or its sending half, even if it sent bytes before that have not
+    /// been read.
     pub(super) fn is_read_closed(&self) -> bool {
-        // It is ready with what the system last said of the socket, and asks it nothing.
+        // Reads the readiness that tokio has cached, without a system call.
         let ready = pin!(self.socket().ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
-    /// Whether something has come that was not read yet. This asks the system, which knows of it before `poll_read` does.
+    /// Whether there is unread input. Makes a system call, which sees input before `poll_read` does.
     pub(super) fn has_unread(&self) -> bool {
         self.socket().has_unread()
     }
 }
 
-/// Calls a method of the stream within.
+/// Calls a method of the inner stream.
 macro_rules! within {
     ($transport:expr, $stream:ident => $call:expr) => {
         match $transport {
@@ -124,7 +125,7 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// Tells a connection's requests where it comes from, and whom its client certificate names.
+/// Adds the peer's address and the tenant of its client certificate to the extensions of each request.
 #[derive(Clone, Debug)]
 pub(super) struct WithPeer<S> {
     service: S,
@@ -151,7 +152,7 @@ where
             request.extensions_mut().insert(address);
         }
         if let Some(peer) = &self.peer {
-            // Asked at each request: a connection may outlive the certificate.
+            // Checked for each request: a connection may outlive the certificate.
             if peer.is_valid() {
                 request.extensions_mut().insert(Tenant(Arc::clone(&peer.tenant)));
             }

@@ -1,22 +1,22 @@
-//! The address of a listener, as people write it.
+//! Addresses of listeners, and how they are parsed.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Where a [`Listener`](super::Listener) accepts connections.
+/// Address on which a [`Listener`](super::Listener) accepts connections.
 ///
 /// | written as | listens on |
 /// |---|---|
 /// | `127.0.0.1:8080`, `[::1]:8080` | this address |
-/// | `0.0.0.0:8080` | all interfaces, IPv4 alone |
-/// | `:8080`, `[::]:8080` | all interfaces, IPv6 and IPv4; `:8080` is IPv4 alone where the machine has no IPv6 |
-/// | `localhost:8080` | `127.0.0.1` and `[::1]`, as far as the machine has them |
-/// | `gpu-1.example.com:8080` | all addresses of the name, which must be this machine's |
+/// | `0.0.0.0:8080` | all interfaces, IPv4 only |
+/// | `:8080`, `[::]:8080` | all interfaces, IPv6 and IPv4; `:8080` is IPv4 only if the machine has no IPv6 |
+/// | `localhost:8080` | those of `127.0.0.1` and `[::1]` that the machine has |
+/// | `gpu-1.example.com:8080` | all addresses of the name, which must belong to this machine |
 /// | `unix:/run/kernels.sock` | a Unix domain socket |
 ///
-/// With port 0 the system chooses one; a name with several addresses then has the same port on each.
+/// Port 0 lets the system choose one; a name with several addresses then has the same port on each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ListenAddress {
@@ -30,7 +30,7 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-/// A text that is not the address of a listener.
+/// Error of parsing a [`ListenAddress`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an address to listen on: {reason}")]
 pub struct InvalidListenAddress {
@@ -39,7 +39,7 @@ pub struct InvalidListenAddress {
 }
 
 impl ListenAddress {
-    /// Whether other machines may be able to connect.
+    /// Whether other machines may be able to connect to it.
     pub fn is_public(&self) -> bool {
         match self {
             Self::Ip(address) => !address.ip().to_canonical().is_loopback(),
@@ -49,8 +49,8 @@ impl ListenAddress {
         }
     }
 
-    /// Whether one process cannot listen on both, as far as can be told without asking for the addresses of names. A port
-    /// of 0 never conflicts.
+    /// Whether one process cannot listen on both addresses. Names are compared without resolving them. Port 0 never
+    /// conflicts.
     pub fn conflicts_with(&self, other: &Self) -> bool {
         if let (Self::Unix(one), Self::Unix(other)) = (self, other) {
             return one == other;
@@ -83,7 +83,7 @@ impl ListenAddress {
     }
 }
 
-/// What `localhost` stands for, whatever a resolver says of it (RFC 6761, section 6.3).
+/// Addresses of `localhost`, whatever a resolver returns (RFC 6761, section 6.3).
 pub(super) const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 pub(super) fn is_localhost(name: &str) -> bool {
@@ -91,7 +91,7 @@ pub(super) fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// `::` takes IPv4 as well, and `0.0.0.0` does not take IPv6.
+/// `::` also accepts IPv4; `0.0.0.0` does not accept IPv6.
 fn ips_overlap(one: IpAddr, two: IpAddr) -> bool {
     let covers = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.to_canonical().is_ipv4());
     one.to_canonical() == two.to_canonical() || covers(one, two) || covers(two, one)
@@ -142,9 +142,7 @@ fn parse(text: &str) -> Result<ListenAddress, String> {
         return Err(format!("for a Unix domain socket use unix:{text}"));
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!(
-            "a port needs a host: 127.0.0.1:{text} for this machine alone, :{text} for all interfaces"
-        ));
+        return Err(format!("a port needs a host: 127.0.0.1:{text} for this machine only, :{text} for all interfaces"));
     }
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Err(format!("an address needs a port, as in {}", SocketAddr::new(ip, 8080)));
@@ -163,8 +161,8 @@ fn parse(text: &str) -> Result<ListenAddress, String> {
     }
 }
 
-/// Letters, digits and hyphens in labels of up to 63, and a last label that is not a number: `300.0.0.1` is a mistake in
-/// an address. Underscores are not of DNS, but of some container networks.
+/// Whether it is a host name: letters, digits and hyphens in labels of up to 63 characters, the last of which is not a
+/// number (`300.0.0.1` is a mistyped address). Underscores are not valid in DNS, but some container networks use them.
 fn is_host_name(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let is_label = |label: &str| {
@@ -175,7 +173,7 @@ fn is_host_name(host: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// `unix:/path`, and `unix:///path` as gRPC and Docker write it.
+/// Parses `unix:/path`, and `unix:///path` as gRPC and Docker write it.
 fn unix(path: &str) -> Result<ListenAddress, String> {
     let path = match path.strip_prefix("//") {
         Some(path) if path.starts_with('/') => path,
@@ -192,7 +190,7 @@ fn unix(path: &str) -> Result<ListenAddress, String> {
     Ok(ListenAddress::Unix(path.into()))
 }
 
-/// The system limits the length of such a path, to 107 bytes on Linux.
+/// Checks the length of the path, which is limited to 107 bytes on Linux.
 #[cfg(unix)]
 fn check_path(path: &Path) -> std::io::Result<()> {
     std::os::unix::net::SocketAddr::from_pathname(path).map(drop)
@@ -212,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_read_as_people_write_them() {
+    fn addresses_are_parsed_in_every_form() {
         assert_eq!(address("127.0.0.1:80"), ListenAddress::Ip(([127, 0, 0, 1], 80).into()));
         assert_eq!(address("[::]:80"), ListenAddress::Ip((Ipv6Addr::UNSPECIFIED, 80).into()));
         assert_eq!(address(":80"), ListenAddress::AllInterfaces(80));
@@ -228,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_told_what_to_write() {
+    fn errors_say_how_to_write_the_address() {
         let long = format!("unix:/{}", "a".repeat(200));
         for (text, hint) in [
             ("", "empty"),
@@ -283,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_alone_is_not_public() {
+    fn loopback_and_unix_addresses_are_not_public() {
         for text in ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "[::ffff:127.0.0.1]:80", "localhost:80", "unix:/a"] {
             assert!(!address(text).is_public(), "{text}");
         }

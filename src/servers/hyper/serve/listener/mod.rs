@@ -1,4 +1,4 @@
-//! What a server accepts connections from.
+//! Listeners: TCP and Unix domain sockets from which a server accepts connections.
 
 mod address;
 mod socket;
@@ -20,20 +20,20 @@ pub(super) use self::socket::{Peer, Socket};
 #[cfg(unix)]
 pub use self::socket_file::SocketFile;
 
-/// How many clients may wait to be accepted: as many as Linux allows to one listener by default are 4 096.
+/// Length of the accept queue. Linux allows up to 4 096 by default.
 const BACKLOG: u32 = 1024;
 
-/// A listener for many clients: 1 024 may connect in the same moment, where
-/// [`TcpListener::bind`](tokio::net::TcpListener::bind) has the system reset those that find the queue full. The address
-/// can be bound again at once after a server has ended. `[::]` takes IPv4 as well.
+/// Creates a TCP listener for many clients. Its backlog is 1 024, longer than that of
+/// [`TcpListener::bind`](tokio::net::TcpListener::bind), above which the system resets new connections. The address can
+/// be bound again as soon as a server has ended. `[::]` also accepts IPv4.
 ///
-/// [`Listener::bind`] takes more kinds of addresses.
+/// [`Listener::bind`] accepts more kinds of addresses.
 ///
 /// # Errors
-/// What the system says: the address is in use, or none of this machine's.
+/// The error of the system: the address is in use or does not belong to this machine.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // On Windows it would let others take the address away.
+    // On Windows this would let other processes take over the address.
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
@@ -51,7 +51,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<Listening>,
-    /// Which one to look at first: none is left out because another has many clients.
+    /// Which socket to poll first, so that a busy one does not starve the others.
     next: usize,
 }
 
@@ -63,10 +63,10 @@ enum Listening {
 }
 
 impl Listener {
-    /// Listens on an address, of any kind.
+    /// Listens on an address of any kind.
     ///
-    /// A Unix domain socket may be connected to by its owner and group (mode 660). One that a process has left behind is
-    /// replaced; one on which somebody listens is not, nor is any other file.
+    /// The owner and the group of a Unix domain socket may connect to it (mode 660). A stale socket of a process that
+    /// has ended is replaced; a socket with a listener and any other file are not.
     ///
     /// # Errors
     /// What the system says: the address is in use, or none of this machine's; the name is not known.
@@ -75,13 +75,13 @@ impl Listener {
             ListenAddress::Ip(address) => listen(*address).map(Self::from),
             ListenAddress::AllInterfaces(port) => all_interfaces(*port).map(Self::from),
             ListenAddress::Name(name, port) => {
-                let sockets = each_of(&resolve(name).await?, *port)?;
+                let sockets = listen_on_all(&resolve(name).await?, *port)?;
                 Ok(Self { sockets: sockets.into_iter().map(Listening::Tcp).collect(), next: 0 })
             }
             #[cfg(unix)]
             ListenAddress::Unix(path) => {
                 let path = path.clone();
-                // It may wait for another process, and file systems may be slow.
+                // Blocks on a lock of another process and on the file system.
                 let bound = tokio::task::spawn_blocking(move || socket_file::bind(&path, BACKLOG)).await;
                 let (listener, file) = bound.map_err(io::Error::other)??;
                 Ok(Self { sockets: vec![Listening::Unix(listener, Some(file))], next: 0 })
@@ -91,10 +91,10 @@ impl Listener {
         }
     }
 
-    /// Where it listens, with the ports that the system has chosen.
+    /// Returns the addresses, with the ports that the system has chosen.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub fn local_addresses(&self) -> io::Result<Vec<ListenAddress>> {
         let of = |socket: &Listening| match socket {
             Listening::Tcp(tcp) => tcp.local_addr().map(ListenAddress::Ip),
@@ -107,8 +107,8 @@ impl Listener {
         self.sockets.iter().map(of).collect()
     }
 
-    /// The file of the Unix domain socket that [`bind`](Self::bind) has made. Dropping what is returned removes the file,
-    /// which a program keeps for an end that does not drop the listener.
+    /// Returns the file of the Unix domain socket that [`bind`](Self::bind) has created. Dropping the returned value
+    /// removes the file. A program keeps it for exits that do not drop the listener.
     #[cfg(unix)]
     pub fn socket_file(&self) -> Option<SocketFile> {
         self.sockets.iter().find_map(|socket| match socket {
@@ -117,14 +117,14 @@ impl Listener {
         })
     }
 
-    /// The next connection. Cancel safe.
+    /// Accepts the next connection. Cancel safe.
     pub(super) async fn accept(&mut self) -> io::Result<(Socket, Peer)> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
         let count = self.sockets.len();
-        for at in (0..count).map(|turn| (self.next + turn) % count) {
+        for at in (0..count).map(|offset| (self.next + offset) % count) {
             if let Poll::Ready(accepted) = self.sockets[at].poll_accept(cx) {
                 self.next = at + 1;
                 return Poll::Ready(accepted);
@@ -139,7 +139,7 @@ impl Listening {
         match self {
             Self::Tcp(tcp) => tcp.poll_accept(cx).map(|accepted| {
                 let (tcp, peer) = accepted?;
-                // A response is written at once and is not to wait for the acknowledgement of the last one.
+                // A response must not wait for the acknowledgement of the one before (Nagle's algorithm).
                 tcp.set_nodelay(true)?;
                 Ok((Socket::Tcp(tcp), Peer::Tcp(peer)))
             }),
@@ -154,7 +154,7 @@ impl Listening {
 
 #[cfg(unix)]
 impl Drop for Listening {
-    /// Before the socket is closed: a socket that does not answer is one to be replaced, and then the file is another's.
+    /// Removes the file before the socket is closed, because another process may replace a socket without a listener.
     fn drop(&mut self) {
         if let Self::Unix(_, Some(file)) = self {
             file.remove();
@@ -168,7 +168,7 @@ impl From<TcpListener> for Listener {
     }
 }
 
-/// The socket's file is not removed: whoever has bound it looks after it.
+/// The socket's file is not removed: that is up to whoever has bound it.
 #[cfg(unix)]
 impl From<UnixListener> for Listener {
     fn from(unix: UnixListener) -> Self {
@@ -176,7 +176,7 @@ impl From<UnixListener> for Listener {
     }
 }
 
-/// IPv6 and IPv4, or IPv4 alone on a machine without IPv6.
+/// Listens on IPv6 and IPv4, or on IPv4 only if the machine has no IPv6.
 fn all_interfaces(port: u16) -> io::Result<TcpListener> {
     match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
         Err(error) if is_missing(&error) => listen((Ipv4Addr::UNSPECIFIED, port).into()),
@@ -184,9 +184,9 @@ fn all_interfaces(port: u16) -> io::Result<TcpListener> {
     }
 }
 
-/// Whether it is an address of a kind that the machine does not have.
+/// Whether the machine does not have this address family or address.
 fn is_missing(error: &io::Error) -> bool {
-    // `Uncategorized`, which cannot be named, is what EAFNOSUPPORT is.
+    // EAFNOSUPPORT has the kind `Uncategorized`, which cannot be named.
     #[cfg(unix)]
     let no_family = error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
     #[cfg(not(unix))]
@@ -207,20 +207,22 @@ async fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
     Ok(ips)
 }
 
-/// Listens on each address that the machine has, and on the same port.
-fn each_of(ips: &[IpAddr], port: u16) -> io::Result<Vec<TcpListener>> {
-    /// How often to try, where the port that the system has chosen for one address is taken on another.
-    const TRIES: usize = 16;
-    let mut tries = 0;
+/// Listens on those addresses that the machine has, all on the same port.
+fn listen_on_all(ips: &[IpAddr], port: u16) -> io::Result<Vec<TcpListener>> {
+    /// Maximum number of retries if the port that the system chose for one address is in use on another.
+    const MAX_RETRIES: usize = 16;
+    let mut retries = 0;
     loop {
-        match each_once(ips, port) {
-            Err(error) if port == 0 && error.kind() == io::ErrorKind::AddrInUse && tries < TRIES => tries += 1,
+        match try_listen_on_all(ips, port) {
+            Err(error) if port == 0 && error.kind() == io::ErrorKind::AddrInUse && retries < MAX_RETRIES => {
+                retries += 1
+            }
             listening => return listening,
         }
     }
 }
 
-fn each_once(ips: &[IpAddr], mut port: u16) -> io::Result<Vec<TcpListener>> {
+fn try_listen_on_all(ips: &[IpAddr], mut port: u16) -> io::Result<Vec<TcpListener>> {
     let mut listening = Vec::new();
     let mut missing = None;
     for ip in ips {

@@ -1,4 +1,4 @@
-//! A connection that was accepted, over TCP or a Unix domain socket.
+//! Socket of an accepted connection, over TCP or a Unix domain socket.
 
 use std::fmt;
 use std::io;
@@ -23,7 +23,7 @@ pub(in super::super) enum Socket {
     Unix(UnixStream),
 }
 
-/// Calls a method of the stream within.
+/// Calls a method of the inner stream.
 macro_rules! within {
     ($socket:expr, $stream:ident => $call:expr) => {
         match $socket {
@@ -40,14 +40,14 @@ impl Socket {
         within!(self, stream => stream.ready(interest).await)
     }
 
-    /// Whether something has come that was not read yet. This asks the system.
+    /// Whether there is unread input. Makes a system call.
     pub(in super::super) fn has_unread(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         within!(self, stream => SockRef::from(stream).peek(&mut byte)).is_ok_and(|bytes| bytes > 0)
     }
 
-    /// As [`TcpStream::peek`], which tokio's Unix sockets do not have: waits until there is something to read, or the end
-    /// of it, and leaves it there.
+    /// As [`TcpStream::peek`], which tokio's Unix sockets do not have: waits for input or its end, and does not consume
+    /// it.
     #[cfg(feature = "tls")]
     pub(in super::super) async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -107,11 +107,11 @@ impl From<TcpStream> for Socket {
     }
 }
 
-/// Who has connected.
+/// The peer of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Peer {
     Tcp(SocketAddr),
-    /// A process of this machine, as far as the system says which.
+    /// A process of this machine. The ids are set if the system reports them.
     #[cfg(unix)]
     Unix {
         pid: Option<i32>,
@@ -129,14 +129,14 @@ impl Peer {
         }
     }
 
-    /// `None` where it has no address, and so no limit that goes by addresses.
+    /// `None` on a Unix domain socket, to which the per-address limit does not apply.
     pub(in super::super) fn ip(&self) -> Option<IpAddr> {
         self.address().map(|address| address.ip())
     }
 
     #[cfg(unix)]
     pub(super) fn of_unix(stream: &UnixStream) -> Self {
-        // For the log alone.
+        // Only used in logs.
         let credentials = stream.peer_cred().ok();
         Self::Unix {
             pid: credentials.and_then(|credentials| credentials.pid()),

@@ -1,4 +1,4 @@
-//! Client certificates, and the tenants that they name.
+//! Client certificates and the tenants that they name.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,11 +16,11 @@ use x509_cert::ext::pkix::name::GeneralName;
 use crate::request::PeerTenant;
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
-/// The most bytes of a tenant's name.
-const LONGEST_NAME: usize = 128;
+/// Maximum number of bytes of a tenant's name.
+const MAX_NAME_BYTES: usize = 128;
 
-/// Which field of a client certificate names the tenant. There must be exactly one such field in the certificate, of 1 to
-/// 128 visible ASCII characters; otherwise the certificate is not accepted.
+/// Field of a client certificate that names the tenant. The certificate must have exactly one such field, of 1 to 128
+/// visible ASCII characters; otherwise it is not accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientTenant {
@@ -33,7 +33,7 @@ pub enum ClientTenant {
     Uri,
 }
 
-/// Whom a certificate names. Whether it is to be trusted is not asked here.
+/// Returns the tenant that a certificate names. Does not verify the certificate.
 pub(super) fn tenant(certificate: &CertificateDer<'_>, field: ClientTenant) -> Result<PeerTenant, &'static str> {
     let certificate = Certificate::from_der(certificate).map_err(|_| "the certificate cannot be read")?;
     let subject = &certificate.tbs_certificate;
@@ -58,7 +58,7 @@ pub(super) fn tenant(certificate: &CertificateDer<'_>, field: ClientTenant) -> R
         }
     }
     let [name] = &*names else { return Err("it does not have exactly one name of the kind that names the tenant") };
-    if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("the tenant's name in it is not 1 to 128 visible ASCII characters");
     }
     Ok(PeerTenant::new(name.as_str(), expiry(&certificate)))
@@ -68,8 +68,8 @@ pub(super) fn expiry(certificate: &Certificate) -> SystemTime {
     certificate.tbs_certificate.validity.not_after.to_system_time()
 }
 
-/// Has webpki check the certificate, and asks for the name of a tenant besides. Who presents none gets through: whether
-/// that is enough is decided for each request.
+/// Verifies client certificates with webpki, and requires that they name a tenant. Clients without a certificate are
+/// accepted: authentication is decided for each request.
 #[derive(Debug)]
 pub(super) struct NamedClients {
     pub(super) chains: Arc<dyn ClientCertVerifier>,

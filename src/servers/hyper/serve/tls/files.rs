@@ -1,4 +1,4 @@
-//! Certificates and keys in files, which are read again when they change.
+//! Certificate and key files, which are read again when they change.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,10 +9,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::{ClientTenant, InvalidTls, Tls, TlsPem};
 
-/// A file larger than this is no certificate, and is not read to its end.
-const LARGEST_FILE: u64 = 4 << 20;
+/// Maximum size of a certificate or key file.
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Where certificates and keys are.
+/// Paths of certificate and key files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     certificates: PathBuf,
@@ -45,7 +45,7 @@ impl TlsFiles {
     /// Reads the files. Blocks.
     ///
     /// # Errors
-    /// [`InvalidTls::File`] where one cannot be read.
+    /// [`InvalidTls::File`] if a file cannot be read.
     pub fn read(&self) -> Result<TlsPem, InvalidTls> {
         let mut pem = TlsPem::new(contents(&self.certificates)?, contents(&self.key)?);
         if let Some(path) = &self.client_ca {
@@ -59,23 +59,25 @@ fn contents(path: &Path) -> Result<Vec<u8>, InvalidTls> {
     let failed = |error: String| InvalidTls::File { path: path.to_owned(), error };
     let read = || {
         let mut contents = Vec::new();
-        File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut contents)?;
+        File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut contents)?;
         Ok(contents)
     };
     let contents: Vec<u8> = read().map_err(|error: io::Error| failed(error.to_string()))?;
-    if contents.len() as u64 > LARGEST_FILE {
-        return Err(failed(format!("it has more than {LARGEST_FILE} bytes, which no certificate and no key has")));
+    if contents.len() as u64 > MAX_FILE_BYTES {
+        return Err(failed(format!(
+            "the file is larger than {MAX_FILE_BYTES} bytes, the maximum for a certificate or key"
+        )));
     }
     Ok(contents)
 }
 
 impl Tls {
-    /// Reads the files `every` so often and presents what is in them from then on. Where that cannot be used, because it
-    /// cannot be read, is not valid at this time or is half written, what was presented before still is, an error is
-    /// logged once, and the files are looked at again the next time. Goes on until it is dropped.
+    /// Reads the files at the interval `every` and replaces the certificates if their contents changed. If the files
+    /// cannot be read, are incomplete, or are not valid at this time, the previous certificates are kept, an error is
+    /// logged once, and the files are read again at the next interval. Runs until the future is dropped.
     ///
-    /// Contents are compared and not times, so it does not matter how files are replaced: in place, by a rename, or by a
-    /// link, as Kubernetes does.
+    /// Contents are compared instead of modification times, so files can be replaced in place, by a rename, or by a
+    /// symbolic link, as Kubernetes does.
     pub async fn follow(self, files: TlsFiles, every: Duration) {
         let mut ticks = tokio::time::interval(every.max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -83,7 +85,7 @@ impl Tls {
         loop {
             ticks.tick().await;
             let (files, tls) = (files.clone(), self.clone());
-            // Files may be on a network.
+            // Blocking, as files may be on a network file system.
             let replaced = tokio::task::spawn_blocking(move || match files.read() {
                 Ok(pem) => tls.replace(pem),
                 Err(error) => Err(tls.count_failure(error)),
@@ -94,7 +96,7 @@ impl Tls {
                         let expires = super::pem::date(self.status().expires);
                         tracing::info!(expires, "the TLS certificate was replaced");
                     } else if reported.is_some() {
-                        tracing::info!("the TLS files are again those whose certificate is presented");
+                        tracing::info!("the TLS files match the active certificate again");
                     }
                     reported = None;
                 }
@@ -102,12 +104,12 @@ impl Tls {
                     if reported.as_ref() != Some(&error) {
                         let expires = super::pem::date(self.status().expires);
                         tracing::error!(
-                            %error, expires, "the TLS files cannot be used, so the certificate from before is kept"
+                            %error, expires, "the TLS files cannot be used; the previous certificate is kept"
                         );
                         reported = Some(error);
                     }
                 }
-                Err(error) => tracing::error!(%error, "the TLS files were not read"),
+                Err(error) => tracing::error!(%error, "reading the TLS files failed"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! TLS: the certificates of a server, and the handshake of its connections.
+//! TLS: the certificates of a server and the handshakes of its connections.
 
 mod client;
 mod files;
@@ -21,22 +21,23 @@ pub use self::files::TlsFiles;
 pub use self::pem::{InvalidTls, TlsPem};
 use super::ServerConfig;
 use super::listener::Socket;
-use super::request_tracker::Activity;
+use super::request_tracker::RequestTracker;
 use super::stream::Stream;
 use super::transport::Transport;
 use crate::request::PeerTenant;
 
-/// The first byte of every TLS connection: a record of the type `handshake`.
+/// The first byte of every TLS connection: the record type `handshake`.
 const HANDSHAKE: u8 = 0x16;
 
-/// What a client that speaks HTTP where TLS is spoken is told.
+/// Response to a client that speaks plain HTTP on a TLS port.
 const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\
     content-length: 51\r\n\r\nThis port speaks TLS: use https:// in place of http";
 
-/// The certificates of a [`Server`](super::Server), which can be replaced while it runs. Clones share them.
+/// Configures TLS for a [`Server`](super::Server) with certificates that can be replaced at run time. Clones share
+/// them.
 ///
-/// TLS 1.2 and 1.3 are spoken, with the cipher suites that rustls considers safe; clients choose HTTP/2 or HTTP/1.1 by
-/// ALPN. With a [client CA](TlsPem::client_ca) clients may present a certificate, which names their tenant.
+/// Supports TLS 1.2 and 1.3 with rustls's default cipher suites. Clients choose HTTP/2 or HTTP/1.1 by ALPN. With a
+/// [client CA](TlsPem::client_ca) clients may present a certificate, which names their tenant.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -46,7 +47,7 @@ const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let files = TlsFiles::new("tls.crt", "tls.key");
 /// let tls = Tls::new(files.read()?)?;
-/// // Reads the files again every 10 s, and presents a new certificate from then on.
+/// // Reads the files again every 10 s, and uses a new certificate from then on.
 /// tokio::spawn(tls.clone().follow(files, Duration::from_secs(10)));
 /// let server = Server::default().tls(tls);
 /// # Ok(())
@@ -64,27 +65,27 @@ struct Shared {
     failures: [AtomicU64; HandshakeFailure::ALL.len()],
 }
 
-/// What new connections get.
+/// Configuration of new connections.
 struct Active {
     config: Arc<RustlsConfig>,
     begins: SystemTime,
     expires: SystemTime,
     client_tenant: ClientTenant,
-    /// Tells whether the same is given again, without the key having to be kept.
+    /// Digest of the PEM contents, to detect unchanged contents without keeping the key.
     digest: u128,
 }
 
-/// What a [`Tls`] has done so far.
+/// Status and counters of a [`Tls`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TlsStatus {
-    /// When the certificate that is presented expires, or one of its chain, whichever is first.
+    /// When the active certificate or one of its chain expires, whichever is first.
     pub expires: SystemTime,
-    /// How often the certificate was replaced.
+    /// Number of times the certificate was replaced.
     pub reloads: u64,
-    /// How often it was to be replaced by something that cannot be used, and was kept.
+    /// Number of failed replacements, in which the previous certificate was kept.
     pub reload_failures: u64,
-    /// Connections that were closed in the handshake, by reason.
+    /// Number of connections that were closed in the handshake, by reason.
     pub handshake_failures: Vec<(HandshakeFailure, u64)>,
 }
 
@@ -96,17 +97,17 @@ pub enum HandshakeFailure {
     Timeout,
     /// The client does not speak TLS.
     NotTls,
-    /// The client's certificate is not accepted: another CA's, expired, or without the name of a tenant.
+    /// The client's certificate is not accepted: it has another CA, has expired, or names no tenant.
     ClientCertificate,
-    /// Anything else: no version or cipher suite in common, a client that does not accept the server's certificate, or
-    /// one that has gone.
+    /// Anything else: no common version or cipher suite, a client that does not accept the server's certificate, or a
+    /// client that disconnected.
     Other,
 }
 
 impl HandshakeFailure {
     const ALL: [Self; 4] = [Self::Timeout, Self::NotTls, Self::ClientCertificate, Self::Other];
 
-    /// Its name in metrics.
+    /// Name of the reason in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -125,10 +126,10 @@ impl HandshakeFailure {
 }
 
 impl Tls {
-    /// Presents these certificates.
+    /// Creates a configuration with these certificates.
     ///
     /// # Errors
-    /// Where they cannot be used: see [`InvalidTls`]. A certificate that has expired is no error here, but is logged.
+    /// The certificates cannot be used: see [`InvalidTls`]. An expired certificate is not an error here, but is logged.
     pub fn new(pem: TlsPem) -> Result<Self, InvalidTls> {
         let active = pem.activate()?;
         if active.expires <= SystemTime::now() {
@@ -143,11 +144,11 @@ impl Tls {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Presents these certificates to new connections; those that there are keep theirs. Says whether they differ from
-    /// what was presented before.
+    /// Replaces the certificates for new connections. Existing connections keep theirs. Returns whether the
+    /// certificates differ from the previous ones.
     ///
     /// # Errors
-    /// Where they cannot be used, or are not valid at this time; what was presented before still is.
+    /// The certificates cannot be used or are not valid at this time. The previous ones are kept.
     pub fn replace(&self, pem: TlsPem) -> Result<bool, InvalidTls> {
         let replaced = self.try_replace(pem);
         match replaced {
@@ -168,13 +169,13 @@ impl Tls {
         Ok(true)
     }
 
-    /// Counts what was to replace the certificate and could not even be read.
+    /// Counts a replacement that could not be read.
     fn count_failure(&self, error: InvalidTls) -> InvalidTls {
         self.shared.reload_failures.fetch_add(1, Ordering::Relaxed);
         error
     }
 
-    /// What it has done so far.
+    /// Returns the status and counters.
     pub fn status(&self) -> TlsStatus {
         let Shared { active, reloads, reload_failures, failures } = &*self.shared;
         let failures = HandshakeFailure::ALL.into_iter().zip(failures);
@@ -190,12 +191,11 @@ impl Tls {
         self.shared.failures[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Makes the handshake of a connection, in the time that the head of a request has. Where it fails the client is
-    /// told by an alert.
+    /// Makes the handshake of a connection, within the head timeout. If it fails, the client gets an alert.
     pub(super) async fn handshake(
         &self,
         socket: Socket,
-        activity: &Activity,
+        tracker: &RequestTracker,
         limits: &ServerConfig,
         stopping: &CancellationToken,
     ) -> Option<Transport> {
@@ -206,57 +206,57 @@ impl Tls {
         };
         match accepted {
             Ok(Ok((stream, peer))) => return Some(Transport::Tls(Box::new(stream), peer.map(Arc::new))),
-            Ok(Err(Refused { why, error, socket, reply })) => {
+            Ok(Err(FailedHandshake { why, error, socket, reply })) => {
                 self.failed(why);
                 tracing::debug!(%error, why = why.as_str(), "a TLS handshake failed");
-                let mut stream = Stream::new(Transport::Plain(socket), activity.clone(), limits);
-                // The client need not be there any more. Closed as other connections are: it is read from for a
-                // moment, so that it finds the reply and not a connection that was reset.
+                let mut stream = Stream::new(Transport::Plain(socket), tracker.clone(), limits);
+                // The client may have disconnected. `Stream` reads for a moment before it closes, so that the client
+                // receives the reply instead of a connection reset.
                 let _ = stream.write_all(reply).await;
                 let _ = stream.shutdown().await;
             }
             Err(_) => {
                 self.failed(HandshakeFailure::Timeout);
-                tracing::debug!("a TLS handshake did not end in time");
+                tracing::debug!("a TLS handshake timed out");
             }
         }
         None
     }
 
-    async fn accept(&self, socket: Socket) -> Result<(TlsStream<Socket>, Option<PeerTenant>), Refused> {
-        let refused = |why, error: io::Error, socket, reply| Refused { why, error, socket, reply };
+    async fn accept(&self, socket: Socket) -> Result<(TlsStream<Socket>, Option<PeerTenant>), FailedHandshake> {
+        let failure = |why, error: io::Error, socket, reply| FailedHandshake { why, error, socket, reply };
         let mut first = [0];
         match socket.peek(&mut first).await {
             Ok(1) if first[0] == HANDSHAKE => {}
             Ok(1) => {
                 let reply = if first[0].is_ascii_uppercase() { SPEAK_TLS } else { b"" };
-                return Err(refused(HandshakeFailure::NotTls, io::Error::other("not TLS"), socket, reply));
+                return Err(failure(HandshakeFailure::NotTls, io::Error::other("not TLS"), socket, reply));
             }
             Ok(_) => {
-                let gone = io::Error::other("the client closed the connection");
-                return Err(refused(HandshakeFailure::Other, gone, socket, b""));
+                let closed = io::Error::other("the client closed the connection");
+                return Err(failure(HandshakeFailure::Other, closed, socket, b""));
             }
-            Err(error) => return Err(refused(HandshakeFailure::Other, error, socket, b"")),
+            Err(error) => return Err(failure(HandshakeFailure::Other, error, socket, b"")),
         }
         let active = self.shared.active.load_full();
         let stream = match TlsAcceptor::from(Arc::clone(&active.config)).accept(socket).into_fallible().await {
             Ok(stream) => stream,
-            Err((error, socket)) => return Err(refused(HandshakeFailure::of(&error), error, socket, b"")),
+            Err((error, socket)) => return Err(failure(HandshakeFailure::of(&error), error, socket, b"")),
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         match certificate.map(|certificate| client::tenant(certificate, active.client_tenant)).transpose() {
             Ok(peer) => Ok((stream, peer)),
-            // It was read in the handshake already, with the same result.
+            // Cannot fail in practice: the verifier parsed it in the handshake.
             Err(error) => {
                 let (socket, _) = stream.into_inner();
-                Err(refused(HandshakeFailure::ClientCertificate, io::Error::other(error), socket, b""))
+                Err(failure(HandshakeFailure::ClientCertificate, io::Error::other(error), socket, b""))
             }
         }
     }
 }
 
-/// A connection that gets no further.
-struct Refused {
+/// A failed handshake.
+struct FailedHandshake {
     why: HandshakeFailure,
     error: io::Error,
     socket: Socket,
@@ -285,9 +285,9 @@ mod tests {
         assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head} {}", body.len());
     }
 
-    /// What is left of a response can lie in the buffer of TLS, where it is flushing, and no write, that waits.
+    /// The rest of a response can be in the TLS buffer, so that flushing waits and no write.
     #[tokio::test]
-    async fn who_does_not_read_is_given_up_while_the_rest_is_flushed() {
+    async fn a_client_that_does_not_read_times_out_while_the_rest_is_flushed() {
         let limits = ServerConfig { write_timeout: Duration::from_millis(200), ..ServerConfig::default() };
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let tls = Tls::new(TlsPem::new(certified.cert.pem(), certified.signing_key.serialize_pem())).unwrap();
@@ -299,26 +299,26 @@ mod tests {
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (connected, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        let activity = Connections::default().begin().activity();
+        let tracker = Connections::default().begin().tracker();
         let stopping = CancellationToken::new();
         let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
         let (client, server) = tokio::join!(
             connector.connect("localhost".try_into().unwrap(), connected.unwrap()),
-            tls.handshake(accepted.unwrap().0.into(), &activity, &limits, &stopping),
+            tls.handshake(accepted.unwrap().0.into(), &tracker, &limits, &stopping),
         );
         let _reads_nothing = client.unwrap();
-        let mut stream = Stream::new(server.unwrap(), activity, &limits);
-        let given_up = async {
+        let mut stream = Stream::new(server.unwrap(), tracker, &limits);
+        let timed_out = async {
             loop {
-                stream.write_all(&[0; 4096]).await.expect("a write has room in the buffer of TLS");
+                stream.write_all(&[0; 4096]).await.expect("the TLS buffer takes the write");
                 if let Err(error) = stream.flush().await {
                     return error;
                 }
             }
         };
-        let given_up =
-            tokio::time::timeout(Duration::from_secs(60), given_up).await.expect("it is waited for for ever");
-        assert_eq!(given_up.kind(), io::ErrorKind::TimedOut, "{given_up}");
+        let timed_out =
+            tokio::time::timeout(Duration::from_secs(60), timed_out).await.expect("the flush waits for ever");
+        assert_eq!(timed_out.kind(), io::ErrorKind::TimedOut, "{timed_out}");
         let closed = tokio::time::timeout(Duration::from_secs(60), stream.shutdown()).await;
         assert!(closed.expect("closing waits for ever").is_err());
     }

@@ -1,4 +1,4 @@
-//! Certificates and keys as PEM, and what rustls makes of them.
+//! PEM certificates and keys, and the rustls configuration made from them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::Active;
 use super::client::{ClientTenant, NamedClients, expiry};
 
-/// A certificate with its private key, and whose client certificates are accepted, all as PEM.
+/// A certificate with its private key, and optionally a CA for client certificates, all as PEM.
 #[derive(Clone)]
 pub struct TlsPem {
     certificates: Vec<u8>,
@@ -27,33 +27,33 @@ pub struct TlsPem {
 }
 
 impl TlsPem {
-    /// The server's certificate, followed by those between it and the root that clients know, and its private key
-    /// (PKCS #8, PKCS #1 or SEC1).
+    /// Creates it from the server's certificate, followed by intermediate certificates, and its private key (PKCS #8,
+    /// PKCS #1 or SEC1).
     pub fn new(certificates: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         let (certificates, key) = (certificates.into(), key.into());
         Self { certificates, key, client_ca: None, client_tenant: ClientTenant::default() }
     }
 
-    /// Accepts client certificates that one of these authorities has issued, and by them names the tenant of every
+    /// Accepts client certificates issued by one of these authorities. The certificate names the tenant of every
     /// request on the connection ([`PeerTenant`](crate::request::PeerTenant)). Clients without a certificate can still
-    /// connect, as health probes must; that their requests need another credential is for an
-    /// [`AuthenticateLayer`](crate::layers) to say. A certificate that is not accepted ends the handshake. Sessions are
-    /// not resumed then, so that each connection has its certificate checked. There are no revocation lists: issue client
-    /// certificates for short times, or replace the authority.
+    /// connect, as health probes must; use an [`AuthenticateLayer`](crate::layers) to require a credential. A
+    /// certificate that is not accepted ends the handshake. TLS sessions are not resumed in this mode, so that the
+    /// certificate of every connection is verified. There are no revocation lists: issue client certificates with a
+    /// short validity, or replace the authority.
     #[must_use]
     pub fn client_ca(mut self, certificates: impl Into<Vec<u8>>) -> Self {
         self.client_ca = Some(certificates.into());
         self
     }
 
-    /// Which field of a client certificate names the tenant; the common name if nothing is said.
+    /// Sets which field of a client certificate names the tenant. Default: the common name.
     #[must_use]
     pub fn client_tenant(mut self, field: ClientTenant) -> Self {
         self.client_tenant = field;
         self
     }
 
-    /// The same for the same contents.
+    /// Returns a digest of the contents.
     pub(super) fn digest(&self) -> u128 {
         let Self { certificates, key, client_ca, client_tenant } = self;
         let mut digest = Xxh3::new();
@@ -112,7 +112,7 @@ impl TlsPem {
 }
 
 impl Active {
-    /// Fails where the certificates are not valid at this time.
+    /// Checks that the certificates are valid at this time.
     pub(super) fn check_dates(&self, now: SystemTime) -> Result<(), InvalidTls> {
         if now >= self.expires {
             return Err(InvalidTls::Expired { at: date(self.expires) });
@@ -124,7 +124,7 @@ impl Active {
     }
 }
 
-/// At least one.
+/// Parses a chain of at least one certificate.
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = chain.map_err(|error| error.to_string())?;
@@ -135,7 +135,7 @@ fn read(certificate: &CertificateDer<'_>) -> Result<Certificate, String> {
     Certificate::from_der(certificate).map_err(|error| format!("a certificate cannot be read: {error}"))
 }
 
-/// As RFC 3339 writes it.
+/// Formats a time as in RFC 3339.
 pub(super) fn date(time: SystemTime) -> String {
     DateTime::from_system_time(time).map_or_else(|_| format!("{time:?}"), |time| time.to_string())
 }
@@ -147,33 +147,33 @@ pub enum InvalidTls {
     /// A file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which one.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         error: String,
     },
-    /// The server's certificate or one of its chain.
+    /// The server's certificate or one of its chain is invalid.
     #[error("the certificate: {0}")]
     Certificate(String),
-    /// The server's private key.
+    /// The server's private key is invalid.
     #[error("the private key: {0}")]
     Key(String),
-    /// The certificate is another key's.
+    /// The private key does not belong to the certificate.
     #[error("the private key does not belong to the certificate")]
     Mismatch,
-    /// The certificates of the authorities of clients.
+    /// The certificates of the client CA are invalid.
     #[error("the client CA: {0}")]
     ClientCa(String),
-    /// Clients would not accept the certificate any more.
+    /// The certificate has expired.
     #[error("the certificate, or one of its chain, expired at {at}")]
     Expired {
-        /// When.
+        /// Time of expiry.
         at: String,
     },
-    /// Clients would not accept the certificate yet.
+    /// The certificate is not valid yet.
     #[error("the certificate is not valid before {from}")]
     NotYetValid {
-        /// From when on it is.
+        /// Start of the validity.
         from: String,
     },
 }
