@@ -27,9 +27,11 @@ mod chain;
 mod classification;
 mod client_message;
 mod erased;
+#[cfg(feature = "error-response")]
 pub(crate) mod grpc_status;
 mod kind;
 mod layer_error;
+#[cfg(feature = "error-response")]
 pub(crate) mod problem;
 
 pub use self::any::AnyError;

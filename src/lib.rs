@@ -117,6 +117,7 @@
 
 #[cfg(feature = "kernels")]
 pub mod backends;
+#[cfg(feature = "kernels")]
 mod buffer;
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -7,6 +7,7 @@ mod context;
 pub(crate) mod http;
 mod http_operation;
 pub(crate) mod limits;
+#[cfg(feature = "kernels")]
 pub(crate) mod metadata;
 pub(crate) mod operation_table;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]

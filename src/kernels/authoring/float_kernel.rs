@@ -10,6 +10,7 @@ use super::field::{FieldFacts, cost, shares_run};
 use super::floats::{Converted, Float, Precision};
 #[cfg(feature = "cuda")]
 use crate::cuda::Module;
+#[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
 use crate::service::{BatchKey, Buffer, Cost, FloatArray, Footprint, InvalidInput, KernelError, RunContext};
 

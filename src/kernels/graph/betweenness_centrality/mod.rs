@@ -39,7 +39,6 @@ use serde::{Deserialize, Serialize};
 
 use self::brandes::{pair_dependencies, workspace};
 use self::pivots::Pivots;
-#[cfg(feature = "cuda")]
 use crate::kernels::graph::csr::{CsrGraph, Direction};
 use crate::kernels::graph::input::{GraphInput, to_usize};
 #[cfg(feature = "cuda")]
