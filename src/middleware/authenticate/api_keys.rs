@@ -34,7 +34,7 @@ use crate::request::limits::{InvalidName, check_name};
 /// a key could be found from its digest by trying all.
 #[derive(Clone, Default)]
 pub struct ApiKeys {
-    /// Apart from the identities, so that the comparisons read contiguous memory.
+    /// In a vector of their own, so that the comparisons read contiguous memory.
     digests: Vec<Words>,
     identities: Vec<Identity>,
 }
