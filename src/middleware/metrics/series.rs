@@ -38,7 +38,7 @@ impl Drop for InFlight {
     }
 }
 
-/// One copy of the metrics, which one thread writes.
+/// One copy of the metrics. [`Writer`] assigns the copies to threads.
 #[derive(Debug, Default)]
 struct MetricsCopy {
     payload: Sizes,
