@@ -70,16 +70,17 @@ impl Default for PipelineConfig {
 
 /// Fair shares and maximum priorities of tenants.
 ///
-/// While several tenants have calls waiting, each is served in proportion to its weight, by the time that its calls take. A
-/// tenant that asks for less than its share gets all that it asks for. A priority orders the calls of one tenant.
+/// While several tenants have calls waiting, each is served in proportion to its weight, by the time that its calls
+/// take. A tenant that asks for less than its share gets all that it asks for. A priority orders the calls of one
+/// tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantsConfig {
     /// Maximum priority of calls of other tenants and of calls without a tenant. Higher priorities are lowered to it.
     pub max_priority: Priority,
     /// Settings of tenants by name. Others have weight 1.
     pub named: BTreeMap<String, TenantConfig>,
-    /// Whether the names of tenants are authenticated. If not, a client could multiply its share by inventing names, so all
-    /// tenants that are not [`named`](Self::named) share one, together with calls without a tenant.
+    /// Whether the names of tenants are authenticated. If not, a client could multiply its share by inventing names, so
+    /// all tenants that are not [`named`](Self::named) share one, together with calls without a tenant.
     pub verified: bool,
 }
 
@@ -165,15 +166,17 @@ impl Default for CacheConfig {
 /// Settings of coalescing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CoalesceConfig {
-    /// Whether calls of different tenants are coalesced. A tenant can then observe by response times what others have requested.
+    /// Whether calls of different tenants are coalesced. A tenant can then observe by response times what others have
+    /// requested.
     pub share_across_tenants: bool,
 }
 
 /// Settings of load shedding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadShedConfig {
-    /// Longest expected wait of an admitted call of high priority. The bound is 0.8 of it for normal priority and half of it
-    /// for low, and both are halved while overload lasts. A call that would miss its deadline is rejected in any case.
+    /// Longest expected wait of an admitted call of high priority. The bound is 0.8 of it for normal priority and half
+    /// of it for low, and both are halved while overload lasts. A call that would miss its deadline is rejected in any
+    /// case.
     pub max_wait: Duration,
 }
 
@@ -189,10 +192,11 @@ impl Default for LoadShedConfig {
 pub struct BreakerConfig {
     /// Consecutive failures that open the circuit.
     pub consecutive_failures: u32,
-    /// Failure rate over the last ten seconds that opens the circuit, above 0 and at most 1; counted from twenty calls on.
+    /// Failure rate over the last ten seconds that opens the circuit, above 0 and at most 1; counted from twenty calls
+    /// on.
     pub failure_rate: f64,
-    /// Number of tenants whose circuits for a kernel must be open before it opens for all tenants. Until then, failures of a
-    /// tenant open only the circuit of that tenant and kernel.
+    /// Number of tenants whose circuits for a kernel must be open before it opens for all tenants. Until then, failures
+    /// of a tenant open only the circuit of that tenant and kernel.
     pub agreeing_tenants: NonZeroU32,
 }
 
@@ -240,13 +244,15 @@ pub struct BatchConfig {
     pub max_requests: NonZeroUsize,
     /// Maximum bytes that a batch moves, or the equivalent in work. A request above it runs alone.
     pub max_bytes: u64,
-    /// How long a batch waits for more requests while a worker is free. With zero, a batch is what arrives while all workers
-    /// are busy.
+    /// How long a batch waits for more requests while a worker is free. With zero, a batch is what arrives while all
+    /// workers are busy.
     pub max_delay: Duration,
     /// Maximum number of requests that wait for a batch or a worker, first in, first out. The priority queue holds the
-    /// others. It serves about 150 000 calls per second, which limits throughput if the capacity is below the number of callers.
+    /// others. It serves about 150 000 calls per second, which limits throughput if the capacity is below the number of
+    /// callers.
     pub capacity: NonZeroUsize,
-    /// Whether requests are batched on a machine without CUDA devices as well. The [module](super) documents when that helps.
+    /// Whether requests are batched on a machine without CUDA devices as well. The [module](super) documents when that
+    /// helps.
     pub on_cpu: bool,
 }
 

@@ -109,8 +109,8 @@ impl PipelineHandle {
     /// | `batch_runs_total`, `batch_requests_total` | counter | batches, and the requests in them |
     /// | `batch_expired_total`, `batch_cancelled_total` | counter | requests whose deadline passed, or that were cancelled, before their batch ran |
     ///
-    /// The number of requests in a batch is the histogram `batch_size` of the calls. Rejections by the rate limit and timeouts
-    /// are outcomes of calls and have no other metrics.
+    /// The number of requests in a batch is the histogram `batch_size` of the calls. Rejections by the rate limit and
+    /// timeouts are outcomes of calls and have no other metrics.
     pub fn register(&self, registry: &mut Registry) {
         self.metrics().register(registry);
         self.register_layers(registry.sub_registry_with_prefix("kernel"));

@@ -29,11 +29,11 @@ use crate::service::{KernelCacheKey, KernelRegistry, KernelService, RegisteredKe
 
 /// Stacks the layers of a [`PipelineConfig`] around a kernel service. See the [module](super).
 ///
-/// [`over`](Self::over) puts them over the backends of this machine, with batching. As a [`Layer`] it goes around a kernel
-/// service that has a backend; the setting `batch` then has no effect.
+/// [`over`](Self::over) puts them over the backends of this machine, with batching. As a [`Layer`] it goes around a
+/// kernel service that has a backend; the setting `batch` then has no effect.
 ///
-/// Clones, and all pipelines that they make, share limits, metrics, circuits and the cache; each pipeline has a queue and
-/// batches of its own. `Display` prints the layers in their order, one per line.
+/// Clones, and all pipelines that they make, share limits, metrics, circuits and the cache; each pipeline has a queue
+/// and batches of its own. `Display` prints the layers in their order, one per line.
 #[derive(Clone)]
 pub struct PipelineLayer {
     pub(super) config: Arc<PipelineConfig>,

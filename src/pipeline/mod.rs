@@ -1,7 +1,7 @@
 //! Puts the [layers](crate::layers) around kernels in the recommended order, as a configuration says.
 //!
-//! Each layer also works alone. A [`PipelineLayer`] stacks those that the [`PipelineConfig`] turns on and prints them with
-//! `Display`. Its [`PipelineHandle`] reads their state and exports their metrics.
+//! Each layer also works alone. A [`PipelineLayer`] stacks those that the [`PipelineConfig`] turns on and prints them
+//! with `Display`. Its [`PipelineHandle`] reads their state and exports their metrics.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -46,61 +46,62 @@
 //! | concurrency | off | innermost, because the workers of the backend already limit the kernels that run. Calls that wait for a worker are served by fair share, as in the queue. With a limit of about two per worker they wait in the queue instead, which within a share serves the earliest deadline first |
 //! | batch | off; on for CUDA devices in `tower-kernels serve` | inside the kernel service, around the backend: requests have been validated by then, so an invalid one fails alone. Inside the queue, because batches are first in, first out: up to 16 384 requests wait for one. A concurrency limit keeps these calls in the queue, and makes batches smaller |
 //!
-//! The backend is that of [`PipelineLayer::over`]. As a [`Layer`](tower_layer::Layer), the pipeline goes around a kernel
-//! service that has a backend, with all layers but batching. Such a service batches if its backend is in a
+//! The backend is that of [`PipelineLayer::over`]. As a [`Layer`](tower_layer::Layer), the pipeline goes around a
+//! kernel service that has a backend, with all layers but batching. Such a service batches if its backend is in a
 //! [`BatchedLayer`](crate::backends::BatchedLayer).
 //!
-//! Other orders compile as well, and have defects: a cache outside the rate limit serves an unlimited number of responses,
-//! retry outside the timeout gives each attempt the whole timeout, metrics inside the rate limit do not count its
-//! rejections, and a queue outside the circuit breaker delays calls that are then rejected. So the order is not
-//! configurable.
+//! Other orders compile as well, and have defects: a cache outside the rate limit serves an unlimited number of
+//! responses, retry outside the timeout gives each attempt the whole timeout, metrics inside the rate limit do not
+//! count its rejections, and a queue outside the circuit breaker delays calls that are then rejected. So the order is
+//! not configurable.
 //!
 //! # Tenants
 //!
-//! Each tenant has a share of the machine in proportion to its [weight](TenantConfig::weight). The pipeline assigns the share
-//! before all layers, and load shedding, the priority queue and the queues of the CPU and the devices use it. A tenant that
-//! requests less than its share waits for running calls only, not for the waiting calls of others. A priority orders the
-//! calls of one share, up to the tenant's [maximum](TenantConfig::max_priority), and takes nothing from other shares.
-//! Shares are of time if the duration of calls is known: in the queues of the CPU and the devices it is measured.
+//! Each tenant has a share of the machine in proportion to its [weight](TenantConfig::weight). The pipeline assigns the
+//! share before all layers, and load shedding, the priority queue and the queues of the CPU and the devices use it. A
+//! tenant that requests less than its share waits for running calls only, not for the waiting calls of others. A
+//! priority orders the calls of one share, up to the tenant's [maximum](TenantConfig::max_priority), and takes nothing
+//! from other shares. Shares are of time if the duration of calls is known: in the queues of the CPU and the devices it
+//! is measured.
 //!
-//! Names of tenants must be authenticated, by an [`AuthenticateLayer`](crate::layers::AuthenticateLayer) around the server or
-//! by the caller of the pipeline. If they are [not](TenantsConfig::verified), all tenants that the configuration does not name
-//! have one share together, so that a client gains nothing by inventing names.
+//! Names of tenants must be authenticated, by an [`AuthenticateLayer`](crate::layers::AuthenticateLayer) around the
+//! server or by the caller of the pipeline. If they are [not](TenantsConfig::verified), all tenants that the
+//! configuration does not name have one share together, so that a client gains nothing by inventing names.
 //!
-//! Authentication is not part of the pipeline. It reads HTTP and gRPC headers, goes around the server, and adds the tenant to
-//! the request. The cache, coalescing and batches are inside it; cached and coalesced responses are shared across tenants
-//! only if the configuration says so.
+//! Authentication is not part of the pipeline. It reads HTTP and gRPC headers, goes around the server, and adds the
+//! tenant to the request. The cache, coalescing and batches are inside it; cached and coalesced responses are shared
+//! across tenants only if the configuration says so.
 //!
 //! # When batching helps
 //!
-//! Batching merges requests for kernels with a [batch key](crate::service::Kernel::batch_key) that are small enough to be
-//! decoded on the caller's thread. On CUDA devices, through the pipeline with 1 024 calls in flight, it serves 3 times the
-//! requests per second for saxpy and 5.6 times for option pricing, and costs nothing measurable if there is nothing to
-//! batch (`benches/RESULTS.md`, on an H200). A request never waits for others unless a delay is set. A failed batch counts
-//! for the circuit breaker as one failure per request.
+//! Batching merges requests for kernels with a [batch key](crate::service::Kernel::batch_key) that are small enough to
+//! be decoded on the caller's thread. On CUDA devices, through the pipeline with 1 024 calls in flight, it serves 3
+//! times the requests per second for saxpy and 5.6 times for option pricing, and costs nothing measurable if there is
+//! nothing to batch (`benches/RESULTS.md`, on an H200). A request never waits for others unless a delay is set. A
+//! failed batch counts for the circuit breaker as one failure per request.
 //!
-//! On a machine without devices, batching is off unless `on_cpu` is set. Small requests for the kernels of this crate run on
-//! the caller's thread, where batching gains nothing and costs up to 0.6 µs. For custom kernels that take 25 to 50 µs,
-//! throughput with 64 calls in flight on 2 workers was 1.08 to 1.23 times as high, as batches save wake-ups; at 200 µs it
-//! was the same.
+//! On a machine without devices, batching is off unless `on_cpu` is set. Small requests for the kernels of this crate
+//! run on the caller's thread, where batching gains nothing and costs up to 0.6 µs. For custom kernels that take 25 to
+//! 50 µs, throughput with 64 calls in flight on 2 workers was 1.08 to 1.23 times as high, as batches save wake-ups; at
+//! 200 µs it was the same.
 //!
 //! # Cost of layers that are off
 //!
-//! The queue and the concurrency limit cost one branch if they are off. The other layers are always in the stack, so that the
-//! code inside them is compiled once, and check a flag.
+//! The queue and the concurrency limit cost one branch if they are off. The other layers are always in the stack, so
+//! that the code inside them is compiled once, and check a flag.
 //!
 //! # Layers that are not included
 //!
 //! [`FallbackLayer`](crate::layers::FallbackLayer) and [`HedgeLayer`](crate::layers::HedgeLayer) need a second service.
-//! [`Local`](crate::backends::Local) already moves requests from a lost device to another, and a hedged attempt on the same
-//! machine takes the permit of another call. With several machines, put these layers around the kernel service that the
-//! pipeline goes around.
+//! [`Local`](crate::backends::Local) already moves requests from a lost device to another, and a hedged attempt on the
+//! same machine takes the permit of another call. With several machines, put these layers around the kernel service
+//! that the pipeline goes around.
 //!
 //! # Readiness
 //!
-//! With load shedding the pipeline is always ready. Otherwise, with the queue, it is ready while the queue can hold a call of
-//! the highest priority, so that cached and coalesced calls are served while the backend is full. Without either, it is ready
-//! when the kernels are.
+//! With load shedding the pipeline is always ready. Otherwise, with the queue, it is ready while the queue can hold a
+//! call of the highest priority, so that cached and coalesced calls are served while the backend is full. Without
+//! either, it is ready when the kernels are.
 //!
 //! # Cancel safety
 //!

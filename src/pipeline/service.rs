@@ -38,8 +38,8 @@ pub(super) type TenantLimits = PerKey<Arc<str>, ByTenant>;
 #[cfg(feature = "cache")]
 pub(super) type KernelStore = Store<OwnedKernelKey, KernelResponse>;
 
-// The stack, from the inside out. `Optional` contains the type of the inner service twice, so only the two layers that have
-// a cost while they are off use it. The others have a setting that turns them off.
+// The stack, from the inside out. `Optional` contains the type of the inner service twice, so only the two layers that
+// have a cost while they are off use it. The others have a setting that turns them off.
 pub(super) type WithConcurrency<S> = Optional<ConcurrencyLimit<S>, S>;
 pub(super) type WithQueue<S> = Optional<PriorityQueue<WithConcurrency<S>>, WithConcurrency<S>>;
 pub(super) type WithRetry<S> = Retry<WithQueue<S>, IsIdempotent>;

@@ -8,8 +8,8 @@ use crate::service::{KernelRegistry, KernelService};
 
 /// Provides the registry, the devices and the pipeline that a server reports on.
 ///
-/// A server accepts any `Service<KernelRequest>`, and cannot access what is inside its layers. So it is given a `KernelSource`
-/// along with the service, for `/health`, `/metrics` and the list of kernels. It is implemented by
+/// A server accepts any `Service<KernelRequest>`, and cannot access what is inside its layers. So it is given a
+/// `KernelSource` along with the service, for `/health`, `/metrics` and the list of kernels. It is implemented by
 ///
 /// * [`KernelService`] over [`Local`] devices, with or without a [`BatchedLayer`](crate::backends::BatchedLayer);
 /// * [`LocalPipeline`](super::LocalPipeline), which [`PipelineLayer::over`](super::PipelineLayer::over) makes;
@@ -78,8 +78,8 @@ impl<K: KernelSource> KernelSource for (PipelineHandle, K) {
     }
 }
 
-/// A [`KernelSource`] for kernels that do not run on devices of this process: behind a client of another server, or in a
-/// test.
+/// A [`KernelSource`] for kernels that do not run on devices of this process: behind a client of another server, or in
+/// a test.
 ///
 /// A server that is given this reports no devices on `/health` and `/metrics`.
 #[derive(Clone)]

@@ -8,7 +8,8 @@ use super::config::TenantsConfig;
 use crate::request::{Priority, Share};
 use crate::service::KernelRequest;
 
-/// Assigns shares to requests. Tenants that are not in the configuration have no state: their key is a hash of the name.
+/// Assigns shares to requests. Tenants that are not in the configuration have no state: their key is a hash of the
+/// name.
 #[derive(Clone, Debug)]
 pub(super) struct Tenants {
     named: HashMap<Box<str>, Tenant>,

@@ -25,13 +25,13 @@ use crate::request::limits::{InvalidName, check_name};
 ///
 /// # Timing
 ///
-/// The digest of a key is compared with all stored digests in full, whether or not one has matched. So the time depends on
-/// the length of the key and the number of stored keys, and not on how similar it is to one of them. Only then is the
-/// tenant of a match looked up; the caller learns from the response anyway whether there was one.
+/// The digest of a key is compared with all stored digests in full, whether or not one has matched. So the time depends
+/// on the length of the key and the number of stored keys, and not on how similar it is to one of them. Only then is
+/// the tenant of a match looked up; the caller learns from the response anyway whether there was one.
 ///
-/// A comparison takes a few nanoseconds per stored key, so thousands of keys are practical; `benches/RESULTS.md` has the
-/// figures. The digests have no salt, so keys must be long and random, as `openssl rand -hex 32` generates them. Otherwise
-/// a key could be found from its digest by trying all.
+/// A comparison takes a few nanoseconds per stored key, so thousands of keys are practical; `benches/RESULTS.md` has
+/// the figures. The digests have no salt, so keys must be long and random, as `openssl rand -hex 32` generates them.
+/// Otherwise a key could be found from its digest by trying all.
 #[derive(Clone, Default)]
 pub struct ApiKeys {
     /// In a vector of their own, so that the comparisons read contiguous memory.

@@ -51,9 +51,9 @@ impl<V: Verify> AuthenticateLayer<V> {
         Self { policy: Arc::new(Policy { verifier: Arc::clone(verifier), settings }) }
     }
 
-    /// Passes requests on without a credential if `exempt` returns true, such as health probes and CORS preflights. Inside
-    /// `axum`'s `Router::nest` the URI lacks the prefix. If called several times, a request is exempt if any of the closures
-    /// returns true.
+    /// Passes requests on without a credential if `exempt` returns true, such as health probes and CORS preflights.
+    /// Inside `axum`'s `Router::nest` the URI lacks the prefix. If called several times, a request is exempt if any of
+    /// the closures returns true.
     ///
     /// ```
     /// use http::Method;
@@ -69,9 +69,9 @@ impl<V: Verify> AuthenticateLayer<V> {
         self.set(|settings| settings.exempt.push(Arc::new(exempt)))
     }
 
-    /// Accepts the TLS client certificate of a connection as the credential of its requests: the server puts it in their
-    /// extensions as a [`PeerTenant`](crate::request::PeerTenant). Credentials in the headers of such a request are ignored.
-    /// Requests on other connections still need a credential.
+    /// Accepts the TLS client certificate of a connection as the credential of its requests: the server puts it in
+    /// their extensions as a [`PeerTenant`](crate::request::PeerTenant). Credentials in the headers of such a request
+    /// are ignored. Requests on other connections still need a credential.
     #[must_use]
     pub fn client_certificates(self) -> Self {
         self.set(|settings| settings.client_certificates = true)

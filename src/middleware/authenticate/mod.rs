@@ -2,10 +2,10 @@
 //!
 //! It differs from `tower-http`'s `AddAuthorization` and `AsyncRequireAuthorization` in that
 //! * it has verifiers: [`ApiKeys`], which are compared in constant time, and [`Jwt`];
-//! * it adds the [`Tenant`] of the credential to the request's extensions, where the other layers of this crate read it,
-//!   such as a rate limit per tenant;
-//! * a rejection is an error with a kind, which [`ErrorResponseLayer`](super::ErrorResponseLayer) turns into a response of
-//!   the client's protocol: HTTP's 401 with `WWW-Authenticate` after [RFC 6750], gRPC's `UNAUTHENTICATED`.
+//! * it adds the [`Tenant`] of the credential to the request's extensions, where the other layers of this crate read
+//!   it, such as a rate limit per tenant;
+//! * a rejection is an error with a kind, which [`ErrorResponseLayer`](super::ErrorResponseLayer) turns into a response
+//!   of the client's protocol: HTTP's 401 with `WWW-Authenticate` after [RFC 6750], gRPC's `UNAUTHENTICATED`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -42,11 +42,11 @@
 //! # Credentials
 //!
 //! A request carries its credential as `authorization: Bearer X` or `x-api-key: X`, in HTTP headers or gRPC metadata. A
-//! request with two credentials is rejected. [`ApiKeys`] and [`Jwt`] read both headers; `keys.or(tokens)` tries one after
-//! the other. For other credentials implement [`Verify`].
+//! request with two credentials is rejected. [`ApiKeys`] and [`Jwt`] read both headers; `keys.or(tokens)` tries one
+//! after the other. For other credentials implement [`Verify`].
 //!
-//! [`AuthenticateLayer::client_certificates`] accepts the TLS client certificate of a connection as the credential of its
-//! requests.
+//! [`AuthenticateLayer::client_certificates`] accepts the TLS client certificate of a connection as the credential of
+//! its requests.
 //!
 //! # Tenant and priority
 //!
@@ -58,14 +58,14 @@
 //!
 //! The response says whether the credential was missing or denied, and no more. The reason is an event at level `INFO`,
 //! without the credential, and has a code for [counters](AuthenticateLayer::on_failure). The credential stays in the
-//! request's headers. To keep these out of the logs of other layers, put `tower-http`'s `SetSensitiveRequestHeadersLayer`
-//! outermost.
+//! request's headers. To keep these out of the logs of other layers, put `tower-http`'s
+//! `SetSensitiveRequestHeadersLayer` outermost.
 //!
 //! # Cost
 //!
-//! An API key is hashed (SHA-256) and compared with all known keys, at about 2 ns each; only the request's extensions are
-//! allocated. A token is parsed, with allocations, and its signature is verified, which takes about 3 us with HS256.
-//! Public-key signatures take tens to hundreds of us, EdDSA the least, on the thread that calls the service.
+//! An API key is hashed (SHA-256) and compared with all known keys, at about 2 ns each; only the request's extensions
+//! are allocated. A token is parsed, with allocations, and its signature is verified, which takes about 3 us with
+//! HS256. Public-key signatures take tens to hundreds of us, EdDSA the least, on the thread that calls the service.
 //! `benches/RESULTS.md` has the figures.
 //!
 //! # Cancel safety

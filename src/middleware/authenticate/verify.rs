@@ -8,8 +8,8 @@ use crate::request::{Priority, Tenant};
 /// Verifies a credential and returns the identity that it belongs to. Closures
 /// `Fn(Credential<'_>) -> Result<Identity, Denied>` implement it.
 ///
-/// It is called inside `Service::call`, so it must not block. A verifier that has to call another service over a network
-/// needs a layer of its own.
+/// It is called inside `Service::call`, so it must not block. A verifier that has to call another service over a
+/// network needs a layer of its own.
 ///
 /// ```
 /// use tower_kernels::middleware::authenticate::{Credential, Denied, Identity, Verify};
@@ -19,8 +19,8 @@ use crate::request::{Priority, Tenant};
 ///
 /// impl Verify for Sidecar {
 ///     fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied> {
-///         let name = credential.as_str().strip_prefix("spiffe://cluster/").ok_or(Denied::new("an id of another cluster"))?;
-///         Ok(Identity::new(name))
+///         let name = credential.as_str().strip_prefix("spiffe://cluster/");
+///         name.map(Identity::new).ok_or(Denied::new("an id of another cluster"))
 ///     }
 /// }
 ///
@@ -106,7 +106,8 @@ impl Identity {
     }
 }
 
-/// The reason why a credential is denied. It is logged and never sent to the client. It must not contain the credential.
+/// The reason why a credential is denied. It is logged and never sent to the client. It must not contain the
+/// credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Denied {
@@ -127,8 +128,8 @@ impl Denied {
         self
     }
 
-    /// Returns the code that rejections are counted by: `malformed_credential`, `unknown_key`, `invalid_token`, `expired`,
-    /// `denied`, or one of a custom [`Verify`].
+    /// Returns the code that rejections are counted by: `malformed_credential`, `unknown_key`, `invalid_token`,
+    /// `expired`, `denied`, or one of a custom [`Verify`].
     pub const fn code(&self) -> &'static str {
         self.code
     }

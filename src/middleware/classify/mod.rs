@@ -1,7 +1,7 @@
 //! Gives errors of other crates a kind, and requests of other crates a context, for the layers of this crate.
 //!
-//! The layers of this crate handle errors by their [kind](crate::error::ErrorKind): a circuit breaker counts failures but
-//! not overload, and a retry waits for the error's retry-after. Your own error types implement
+//! The layers of this crate handle errors by their [kind](crate::error::ErrorKind): a circuit breaker counts failures
+//! but not overload, and a retry waits for the error's retry-after. Your own error types implement
 //! [`Classify`](crate::error::Classify). For error types of other crates, and for errors in a
 //! [`BoxError`](tower::BoxError), put a [`ClassifyLayer`] directly around the service that returns them:
 //!
@@ -15,7 +15,9 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let classify = ClassifyLayer::new().errors(|error: &io::Error| match error.kind() {
-//!     io::ErrorKind::ConnectionRefused => Classification::new(ErrorKind::Unavailable).with_retry_after(Duration::from_secs(5)),
+//!     io::ErrorKind::ConnectionRefused => {
+//!         Classification::new(ErrorKind::Unavailable).with_retry_after(Duration::from_secs(5))
+//!     }
 //!     io::ErrorKind::TimedOut => ErrorKind::DeadlineExceeded.into(),
 //!     _ => ErrorKind::Internal.into(),
 //! });
@@ -41,9 +43,9 @@
 //!
 //! # Boxed errors
 //!
-//! tower's `Buffer`, `LoadShed` and `Timeout` box errors, which hides their type. Errors of this crate are recognised in a
-//! box. Your own error types are not, even if they implement `Classify`. Put [`ClassifyLayer::keep`] between the service
-//! and the layer that boxes its errors:
+//! tower's `Buffer`, `LoadShed` and `Timeout` box errors, which hides their type. Errors of this crate are recognised
+//! in a box. Your own error types are not, even if they implement `Classify`. Put [`ClassifyLayer::keep`] between the
+//! service and the layer that boxes its errors:
 //!
 //! ```
 //! # #[derive(Debug, thiserror::Error)]

@@ -109,8 +109,8 @@ impl Collector for Encoder {
     }
 }
 
-/// Writes a family of histograms. Empty histograms are omitted, and so is the description of a family if all are empty: the
-/// page of a service without devices has no device metrics.
+/// Writes a family of histograms. Empty histograms are omitted, and so is the description of a family if all are empty:
+/// the page of a service without devices has no device metrics.
 fn histograms<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     (name, help, unit): (&str, &str, Option<Unit>),

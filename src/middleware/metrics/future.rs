@@ -121,8 +121,9 @@ impl Unknown {
     }
 }
 
-/// Returns whether the outcome of a call shows that the service has the operation. The other kinds can come from a layer in
-/// front of the service, whatever the name; gRPC servers respond `UNIMPLEMENTED`, which is `Unsupported`, to unknown methods.
+/// Returns whether the outcome of a call shows that the service has the operation. The other kinds can come from a
+/// layer in front of the service, whatever the name; gRPC servers respond `UNIMPLEMENTED`, which is `Unsupported`, to
+/// unknown methods.
 fn shows_known(outcome: Outcome) -> bool {
     matches!(outcome, None | Some(ErrorKind::Internal))
 }

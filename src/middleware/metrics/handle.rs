@@ -71,8 +71,8 @@ impl MetricsHandle {
         Format::OpenMetrics.encode(&self.registry()).expect(INFALLIBLE)
     }
 
-    /// Returns the response to a request for the metrics, in the [format](Format) that its headers prefer, compressed if they
-    /// allow it. It works with any server. [`respond`] does the same for a registry with other metrics.
+    /// Returns the response to a request for the metrics, in the [format](Format) that its headers prefer, compressed
+    /// if they allow it. It works with any server. [`respond`] does the same for a registry with other metrics.
     ///
     /// ```
     /// use http::{HeaderMap, header};

@@ -44,8 +44,8 @@ impl<const FIRST: u32, const STEP: u32, const N: usize> Histogram<FIRST, STEP, N
         (exponent.saturating_sub(FIRST).div_ceil(STEP) as usize).min(N - 1)
     }
 
-    /// Reads the histogram, with its bounds and its sum divided by `scale`. A value that is added at the same time may be in
-    /// the counts and not yet in the sum.
+    /// Reads the histogram, with its bounds and its sum divided by `scale`. A value that is added at the same time may
+    /// be in the counts and not yet in the sum.
     pub(super) fn read(&self, scale: f64) -> Snapshot {
         let bounds = (0..N - 1).map(|i| 2f64.powi((FIRST + i as u32 * STEP) as i32) / scale).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(self.buckets.iter().map(|count| count.load(Ordering::Relaxed))).collect();

@@ -34,8 +34,8 @@ impl MetricsLayer {
         Self { state: Arc::new(State::new(self.state.prefix.clone(), max)) }
     }
 
-    /// Registers operations, which then have series of their own before their first call. Call it last: the methods above
-    /// reset the metrics.
+    /// Registers operations, which then have series of their own before their first call. Call it last: the methods
+    /// above reset the metrics.
     #[must_use]
     pub fn operations<N: AsRef<str>>(self, names: impl IntoIterator<Item = N>) -> Self {
         for name in names {

@@ -46,14 +46,14 @@
 //! [`MetricsHandle::respond`] returns the response to a request for the metrics. [`MetricsHandle::register`] adds the
 //! metrics to a registry with others, and [`respond`] returns the response for that.
 //!
-//! The response is in Prometheus's text format or OpenMetrics, whichever the request's `Accept` prefers (see [`Format`]),
-//! and compressed with gzip if its `Accept-Encoding` allows it.
+//! The response is in Prometheus's text format or OpenMetrics, whichever the request's `Accept` prefers (see
+//! [`Format`]), and compressed with gzip if its `Accept-Encoding` allows it.
 //!
 //! # Names of operations
 //!
-//! The label `operation` is the [`RequestContext::operation`](crate::request::RequestContext::operation) of the request.
-//! For a [`KernelRequest`](crate::service::KernelRequest) it is the kernel's id. For an [`http::Request`] it is the first
-//! of these that applies:
+//! The label `operation` is the [`RequestContext::operation`](crate::request::RequestContext::operation) of the
+//! request. For a [`KernelRequest`](crate::service::KernelRequest) it is the kernel's id. For an [`http::Request`] it
+//! is the first of these that applies:
 //!
 //! | request | `operation` |
 //! |---|---|
@@ -62,9 +62,9 @@
 //! | matched to a route by axum (feature `axum`) | `GET /users/{id}` |
 //! | any other | `GET`; `HTTP` for non-standard methods |
 //!
-//! Names do not contain the path, because the number of paths is unbounded. The name is `GET` for a request that matches
-//! no route, for services added with `nest_service`, and for all requests if the layer is around the whole router, where
-//! no route has been matched yet. Add the layer with `Router::layer`, as above, or `route_layer`.
+//! Names do not contain the path, because the number of paths is unbounded. The name is `GET` for a request that
+//! matches no route, for services added with `nest_service`, and for all requests if the layer is around the whole
+//! router, where no route has been matched yet. Add the layer with `Router::layer`, as above, or `route_layer`.
 //!
 //! An extension sets any other name:
 //!
@@ -109,30 +109,30 @@
 //! | `device_roofline_ratios` | histogram, 1/64 to 64 | `operation`, `backend` | fraction of the device's peak that the kernel reached |
 //!
 //! The last five come from the response's [`Execution`](crate::request::Execution), if it has one. The last two are of
-//! the calls that a device has [timed](crate::request::DeviceTimes), which are a sample, and so are their counts. Metrics
-//! without values are omitted, so a service without kernels never has these five.
+//! the calls that a device has [timed](crate::request::DeviceTimes), which are a sample, and so are their counts.
+//! Metrics without values are omitted, so a service without kernels never has these five.
 //!
-//! `outcome` is `ok`, the [code](crate::error::ErrorKind::code) of the error or of the response's failure, or `cancelled`
-//! for a call that was dropped before completion. There is no label `backend` for errors, nor for responses that do not
-//! name a backend, such as those of a service without kernels.
+//! `outcome` is `ok`, the [code](crate::error::ErrorKind::code) of the error or of the response's failure, or
+//! `cancelled` for a call that was dropped before completion. There is no label `backend` for errors, nor for responses
+//! that do not name a backend, such as those of a service without kernels.
 //!
 //! # Bound on the series
 //!
-//! `operation` comes from the request, so a client may be able to invent names. A name gets time series of its own when a
-//! call has shown that the service has the operation, by the outcome `ok` or `internal`. Other calls count under
-//! `unknown`: a layer can reject a call whatever its name, and 404 and gRPC's `UNIMPLEMENTED` mean that the operation does
-//! not exist. [`MetricsLayer::operations`] registers operations that are known in advance. Beyond
+//! `operation` comes from the request, so a client may be able to invent names. A name gets time series of its own when
+//! a call has shown that the service has the operation, by the outcome `ok` or `internal`. Other calls count under
+//! `unknown`: a layer can reject a call whatever its name, and 404 and gRPC's `UNIMPLEMENTED` mean that the operation
+//! does not exist. [`MetricsLayer::operations`] registers operations that are known in advance. Beyond
 //! [`MetricsLayer::max_operations`], 512 by default, calls count under `other`, and so do names longer than
 //! [`MAX_NAME_BYTES`](crate::request::limits::MAX_NAME_BYTES). The names of backends are literals of the program.
 //!
-//! Names of axum's routes are allocated once per route and method and never freed. Beyond 1 024 routes a route is named by
-//! its path alone.
+//! Names of axum's routes are allocated once per route and method and never freed. Beyond 1 024 routes a route is named
+//! by its path alone.
 //!
 //! # Cancel safety
 //!
-//! A future that is dropped before completion counts as `cancelled`, or as `internal` if it is dropped by a panic. The servers
-//! of this crate drop a call at its deadline, which also counts as `cancelled`. With a [`TimeoutLayer`](super::TimeoutLayer)
-//! inside this layer the call ends before that, as `deadline_exceeded`.
+//! A future that is dropped before completion counts as `cancelled`, or as `internal` if it is dropped by a panic. The
+//! servers of this crate drop a call at its deadline, which also counts as `cancelled`. With a
+//! [`TimeoutLayer`](super::TimeoutLayer) inside this layer the call ends before that, as `deadline_exceeded`.
 
 mod encode;
 mod future;

@@ -1,9 +1,9 @@
 //! Assigns each thread a copy of the metrics to write to.
 //!
-//! An atomic addition takes about 6 ns without contention, and many times that while all cores count calls of one kernel.
-//! So there are several copies of the metrics. A thread that owns a copy is its only writer, and adds with a plain load and
-//! store. The number of copies is bounded: threads without one share the last copy, with atomic additions. When a thread
-//! ends, its copy with its counts is reused by the next thread.
+//! An atomic addition takes about 6 ns without contention, and many times that while all cores count calls of one
+//! kernel. So there are several copies of the metrics. A thread that owns a copy is its only writer, and adds with a
+//! plain load and store. The number of copies is bounded: threads without one share the last copy, with atomic
+//! additions. When a thread ends, its copy with its counts is reused by the next thread.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -1,8 +1,8 @@
 //! Applies a layer to a service if it is configured, and leaves the service as it is otherwise.
 //!
-//! tower's `option_layer` requires the same error type with and without the layer. Layers of this crate that reject calls
-//! wrap the error of the inner service in an error type of their own, so `option_layer` does not compile. [`OptionalLayer`]
-//! converts the error of the service into that type when there is no layer.
+//! tower's `option_layer` requires the same error type with and without the layer. Layers of this crate that reject
+//! calls wrap the error of the inner service in an error type of their own, so `option_layer` does not compile.
+//! [`OptionalLayer`] converts the error of the service into that type when there is no layer.
 //!
 //! ```
 //! use std::time::Duration;
@@ -25,9 +25,9 @@
 //! # }
 //! ```
 //!
-//! It works for every layer that keeps the types of requests and responses, and whose error type implements [`From`] the
-//! inner one. In this crate these are all but [`ErrorResponseLayer`](super::ErrorResponseLayer), which a server always needs,
-//! and [`BatchLayer`](super::BatchLayer), whose inner service takes another type of request.
+//! It works for every layer that keeps the types of requests and responses, and whose error type implements [`From`]
+//! the inner one. In this crate these are all but [`ErrorResponseLayer`](super::ErrorResponseLayer), which a server
+//! always needs, and [`BatchLayer`](super::BatchLayer), whose inner service takes another type of request.
 //!
 //! # With tower's `option_layer`
 //!

@@ -5,8 +5,8 @@ use super::provider;
 
 /// A key that verifies the signatures of tokens, with its algorithm.
 ///
-/// Tokens that name another algorithm are rejected. Otherwise an attacker could sign a token as HMAC with the public key as
-/// its secret.
+/// Tokens that name another algorithm are rejected. Otherwise an attacker could sign a token as HMAC with the public
+/// key as its secret.
 #[derive(Clone, Debug)]
 pub struct JwtKey {
     pub(super) algorithm: Algorithm,
@@ -20,9 +20,9 @@ impl JwtKey {
     /// Creates a key for HS256: HMAC with SHA-256, with a secret that the issuer shares.
     ///
     /// # Errors
-    /// [`InvalidJwtKey::ShortSecret`] if the secret has fewer than 32 bytes, as it could be found from one token by trying
-    /// all. [`InvalidJwtKey::NotSecret`] if it is a key or certificate in PEM, DER, JWK or OpenSSH format: most of these are
-    /// public, and anyone who has it could sign tokens.
+    /// [`InvalidJwtKey::ShortSecret`] if the secret has fewer than 32 bytes, as it could be found from one token by
+    /// trying all. [`InvalidJwtKey::NotSecret`] if it is a key or certificate in PEM, DER, JWK or OpenSSH format: most
+    /// of these are public, and anyone who has it could sign tokens.
     pub fn hs256(secret: &[u8]) -> Result<Self, InvalidJwtKey> {
         if is_key_of_another_algorithm(secret) {
             return Err(InvalidJwtKey::NotSecret);
@@ -61,14 +61,15 @@ impl JwtKey {
     /// Creates a key for EdDSA with Ed25519, from a public key in PEM.
     ///
     /// # Errors
-    /// [`InvalidJwtKey::NotEd25519`] if it is not a public key of 32 bytes. That it is a point on edwards25519 is not checked:
-    /// a key that is not denies every token.
+    /// [`InvalidJwtKey::NotEd25519`] if it is not a public key of 32 bytes. That it is a point on edwards25519 is not
+    /// checked: a key that is not denies every token.
     pub fn eddsa_pem(pem: &[u8]) -> Result<Self, InvalidJwtKey> {
         let key = DecodingKey::from_ed_pem(pem).map_err(|_| InvalidJwtKey::NotEd25519)?;
         Self::checked(Algorithm::EdDSA, key, InvalidJwtKey::NotEd25519)
     }
 
-    /// Verifies a signature with the key once, so that a key that the library rejects is an error now and not at each token.
+    /// Verifies a signature with the key once, so that a key that the library rejects is an error now and not at each
+    /// token.
     fn checked(algorithm: Algorithm, key: DecodingKey, invalid: InvalidJwtKey) -> Result<Self, InvalidJwtKey> {
         provider::install();
         match crypto::verify("", b"", &key, algorithm) {
@@ -78,8 +79,8 @@ impl JwtKey {
     }
 }
 
-/// Returns whether a secret is a key or certificate of another algorithm, in a common format. A secret may be any bytes, so
-/// the formats are matched strictly enough that a random secret does not match.
+/// Returns whether a secret is a key or certificate of another algorithm, in a common format. A secret may be any
+/// bytes, so the formats are matched strictly enough that a random secret does not match.
 fn is_key_of_another_algorithm(secret: &[u8]) -> bool {
     let secret = secret.strip_prefix(b"\xef\xbb\xbf").unwrap_or(secret).trim_ascii();
     // PEM, also with its line breaks escaped.
@@ -98,16 +99,16 @@ fn is_key_of_another_algorithm(secret: &[u8]) -> bool {
     is_pem || is_openssh || is_jwk() || is_der(secret) || is_der_in_base64()
 }
 
-/// Returns whether the bytes are exactly one `SEQUENCE` that begins with another or with an `INTEGER`, as a public key, a
-/// private key and a certificate do.
+/// Returns whether the bytes are exactly one `SEQUENCE` that begins with another or with an `INTEGER`, as a public key,
+/// a private key and a certificate do.
 fn is_der(bytes: &[u8]) -> bool {
     element(bytes, 0x30)
         .filter(|(_, rest)| rest.is_empty())
         .is_some_and(|(contents, _)| element(contents, 0x30).or(element(contents, 0x02)).is_some())
 }
 
-/// Returns the bits of the modulus in `RSAPublicKey ::= SEQUENCE { modulus INTEGER, publicExponent INTEGER }`, and `None` for
-/// a private key, which begins with its version, 0.
+/// Returns the bits of the modulus in `RSAPublicKey ::= SEQUENCE { modulus INTEGER, publicExponent INTEGER }`, and
+/// `None` for a private key, which begins with its version, 0.
 fn modulus_bits(der: &[u8]) -> Option<usize> {
     let (sequence, _) = element(der, 0x30)?;
     let (modulus, _) = element(sequence, 0x02)?;

@@ -34,18 +34,18 @@ use crate::request::limits::MAX_NAME_BYTES;
 /// A token is accepted if it has
 /// * the algorithm of the key, and a valid signature;
 /// * an `exp` that is not in the past and no `nbf` in the future, within the [leeway](Self::leeway);
-/// * an `iss` and an `aud` that match [`issuer`](Self::issuer) and [`audience`](Self::audience). Without an expected issuer
-///   any is accepted. Without an expected audience a token that has one is rejected, as
+/// * an `iss` and an `aud` that match [`issuer`](Self::issuer) and [`audience`](Self::audience). Without an expected
+///   issuer any is accepted. Without an expected audience a token that has one is rejected, as
 ///   [RFC 7519](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3) requires;
-/// * claims of the types in RFC 7519, each at most once: `iss` a string, `aud` a string or a list of strings, `exp`, `nbf`
-///   and `iat` numbers;
+/// * claims of the types in RFC 7519, each at most once: `iss` a string, `aud` a string or a list of strings, `exp`,
+///   `nbf` and `iat` numbers;
 /// * a [claim](Self::tenant_claim) that names the tenant in 1 to 128 visible ASCII characters;
 /// * no `crit` in its header, because no extension is supported.
 ///
 /// # Cryptography
 /// Signatures are verified with `ring`, unless the program has another provider for `jsonwebtoken`: one that it has
-/// installed (`jsonwebtoken::crypto::CryptoProvider::install_default`), or that a crate of the build enables by exactly one
-/// of `jsonwebtoken`'s features `rust_crypto` and `aws_lc_rs`. Otherwise the first [`JwtKey`] installs one for the
+/// installed (`jsonwebtoken::crypto::CryptoProvider::install_default`), or that a crate of the build enables by exactly
+/// one of `jsonwebtoken`'s features `rust_crypto` and `aws_lc_rs`. Otherwise the first [`JwtKey`] installs one for the
 /// process, which verifies all algorithms but signs with HMAC only.
 #[derive(Clone, Debug)]
 pub struct Jwt {
@@ -77,8 +77,8 @@ impl Jwt {
         Self::with_keys(Keys::Any(Key::new(key).into()))
     }
 
-    /// Accepts tokens that are signed with the key that the `kid` in their header names. An issuer can rotate its keys while
-    /// both the old and the new one are here.
+    /// Accepts tokens that are signed with the key that the `kid` in their header names. An issuer can rotate its keys
+    /// while both the old and the new one are here.
     ///
     /// # Errors
     /// [`InvalidJwtKey::Twice`] if two keys have the same id.
@@ -108,8 +108,8 @@ impl Jwt {
         })
     }
 
-    /// Requires `aud` to be or contain `audience`, or one of them if called several times. Without an audience, tokens that
-    /// have an `aud` are rejected.
+    /// Requires `aud` to be or contain `audience`, or one of them if called several times. Without an audience, tokens
+    /// that have an `aud` are rejected.
     #[must_use]
     pub fn audience(self, audience: impl Into<String>) -> Self {
         let audience = audience.into();
@@ -119,8 +119,8 @@ impl Jwt {
         })
     }
 
-    /// Sets the tolerance for `exp` and `nbf`, as clocks differ. One minute by default, at most one hour, rounded down to
-    /// seconds.
+    /// Sets the tolerance for `exp` and `nbf`, as clocks differ. One minute by default, at most one hour, rounded down
+    /// to seconds.
     #[must_use]
     pub fn leeway(self, leeway: Duration) -> Self {
         let leeway = leeway.min(Self::MAX_LEEWAY).as_secs();

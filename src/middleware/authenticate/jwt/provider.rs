@@ -12,8 +12,8 @@ use ring::signature::{self as algorithms, UnparsedPublicKey, VerificationAlgorit
 use ring::{error::Unspecified, hmac};
 use signature::{Error, Signer, Verifier};
 
-/// Installs ring as the provider of the process, unless there is one already: from a feature of `jsonwebtoken`, or installed
-/// by the program.
+/// Installs ring as the provider of the process, unless there is one already: from a feature of `jsonwebtoken`, or
+/// installed by the program.
 pub(super) fn install() {
     if CryptoProvider::try_get_default().is_none() {
         // Fails only if another thread has installed one in the meantime, which serves as well.

@@ -22,7 +22,8 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
     if open_metrics > text { Format::OpenMetrics } else { Format::Text }
 }
 
-/// Returns the quality of a media type and the specificity of the range that matches it, or `None` if it is not acceptable.
+/// Returns the quality of a media type and the specificity of the range that matches it, or `None` if it is not
+/// acceptable.
 fn preference(ranges: &[Element], kind: &str, subtype: &str, version: &str) -> Option<(f32, Specificity)> {
     let matching = ranges.iter().filter_map(|range| {
         let specificity = range.matches(kind, subtype, version)?;

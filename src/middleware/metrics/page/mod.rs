@@ -33,8 +33,8 @@ impl Format {
         }
     }
 
-    /// Returns the format that the `Accept` header of a request prefers. [`Text`](Self::Text) if there is no such header, it
-    /// lists neither format, or it accepts both equally.
+    /// Returns the format that the `Accept` header of a request prefers. [`Text`](Self::Text) if there is no such
+    /// header, it lists neither format, or it accepts both equally.
     ///
     /// ```
     /// use http::{HeaderMap, header::ACCEPT};
