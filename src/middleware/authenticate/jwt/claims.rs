@@ -25,7 +25,7 @@ impl Claims {
                 _ => false,
             });
             if !is_valid {
-                return Err(Denied::new(format!("token: its {name} is invalid")));
+                return Err(Denied::new(format!("token: its {name} cannot be read")));
             }
         }
         Ok(())

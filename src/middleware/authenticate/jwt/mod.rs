@@ -159,19 +159,19 @@ impl Jwt {
 
     fn key_for(&self, header: &Header) -> Result<&Key, Denied> {
         if header.crit.is_some() {
-            return Err(Denied::new("token: its header requires extensions (crit), which are not supported"));
+            return Err(Denied::new("token: its header asks for what is not known here (crit)"));
         }
         match (&self.keys, &header.kid) {
             (Keys::Any(key), _) => Ok(key),
-            (Keys::ById(keys), Some(kid)) => keys.get(kid).ok_or(Denied::new("token: its kid is unknown")),
-            (Keys::ById(_), None) => Err(Denied::new("token: it has no kid")),
+            (Keys::ById(keys), Some(kid)) => keys.get(kid).ok_or(Denied::new("token: no key of its kid")),
+            (Keys::ById(_), None) => Err(Denied::new("token: it names no kid")),
         }
     }
 
     fn identity(&self, claims: &Claims) -> Result<Identity, Denied> {
         let tenant = match claims.get(&self.tenant_claim) {
             Some(Value::String(tenant)) if is_tenant(tenant) => Identity::new(tenant.as_str()),
-            _ => return Err(Denied::new(format!("token: its claim {:?} does not name a tenant", self.tenant_claim))),
+            _ => return Err(Denied::new(format!("token: no tenant in its claim {:?}", self.tenant_claim))),
         };
         let Some(value) = self.priority_claim.as_ref().and_then(|claim| claims.get(claim)) else { return Ok(tenant) };
         match value.as_str().map(str::parse) {
@@ -204,15 +204,15 @@ impl Key {
 fn denied(error: &Error) -> Denied {
     Denied::new(match error.kind() {
         ErrorKind::InvalidSignature => "token: its signature is wrong",
-        ErrorKind::InvalidAlgorithm => "token: its algorithm is not the key's",
+        ErrorKind::InvalidAlgorithm => "token: its algorithm is not that of the key",
         ErrorKind::ExpiredSignature => "token: it has expired",
         ErrorKind::ImmatureSignature => "token: it is not valid yet",
-        ErrorKind::InvalidIssuer => "token: its issuer is not accepted",
-        ErrorKind::InvalidAudience => "token: its audience is not accepted",
+        ErrorKind::InvalidIssuer => "token: it is of another issuer",
+        ErrorKind::InvalidAudience => "token: it is for another audience",
         ErrorKind::MissingRequiredClaim(claim) => {
-            return Denied::new(format!("token: its {claim} is missing or invalid"));
+            return Denied::new(format!("token: it has no {claim} that can be read"));
         }
-        ErrorKind::InvalidClaimFormat(claim) => return Denied::new(format!("token: its {claim} is invalid")),
-        _ => "token: it is malformed",
+        ErrorKind::InvalidClaimFormat(claim) => return Denied::new(format!("token: its {claim} cannot be read")),
+        _ => "token: it cannot be read",
     })
 }
