@@ -21,24 +21,24 @@ pub struct PipelineBackend {
 
 #[derive(Clone, Debug)]
 enum Inner {
-    Single(Local),
-    Shared(Batched<Local>),
+    Unbatched(Local),
+    Batched(Batched<Local>),
 }
 
 impl PipelineBackend {
     pub(super) fn new(local: Local, batch: Option<&BatchedLayer>) -> Self {
         let inner = match batch {
-            None => Inner::Single(local),
-            Some(batch) => Inner::Shared(batch.fitted(&local).layer(local)),
+            None => Inner::Unbatched(local),
+            Some(batch) => Inner::Batched(batch.fitted(&local).layer(local)),
         };
         Self { inner }
     }
 
-    /// The devices of this machine.
+    /// Returns the devices of this machine.
     pub fn local(&self) -> &Local {
         match &self.inner {
-            Inner::Single(local) => local,
-            Inner::Shared(batched) => batched.get_ref().backend(),
+            Inner::Unbatched(local) => local,
+            Inner::Batched(batched) => batched.get_ref().backend(),
         }
     }
 }
@@ -50,15 +50,15 @@ impl Service<Job> for PipelineBackend {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         match &mut self.inner {
-            Inner::Single(local) => local.poll_ready(cx).map_err(BatchError::Inner),
-            Inner::Shared(batched) => batched.poll_ready(cx),
+            Inner::Unbatched(local) => local.poll_ready(cx).map_err(BatchError::Inner),
+            Inner::Batched(batched) => batched.poll_ready(cx),
         }
     }
 
     fn call(&mut self, job: Job) -> BackendFuture {
         let inner = match &mut self.inner {
-            Inner::Single(local) => Running::Single(local.call(job)),
-            Inner::Shared(batched) => Running::Shared(batched.call(job)),
+            Inner::Unbatched(local) => Running::Unbatched(local.call(job)),
+            Inner::Batched(batched) => Running::Batched(batched.call(job)),
         };
         BackendFuture { inner }
     }
@@ -84,8 +84,8 @@ pub struct BackendFuture {
 #[pin_project(project = RunningProj)]
 #[derive(Debug)]
 enum Running {
-    Single(#[pin] LocalFuture),
-    Shared(#[pin] <Batched<Local> as Service<Job>>::Future),
+    Unbatched(#[pin] LocalFuture),
+    Batched(#[pin] <Batched<Local> as Service<Job>>::Future),
 }
 
 impl Future for BackendFuture {
@@ -93,8 +93,8 @@ impl Future for BackendFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().inner.project() {
-            RunningProj::Single(future) => future.poll(cx).map_err(BatchError::Inner),
-            RunningProj::Shared(future) => future.poll(cx),
+            RunningProj::Unbatched(future) => future.poll(cx).map_err(BatchError::Inner),
+            RunningProj::Batched(future) => future.poll(cx),
         }
     }
 }

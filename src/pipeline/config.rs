@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::middleware::rate_limit::InvalidQuota;
 use crate::request::Priority;
 
-/// The settings of a pipeline's layers. `None` turns a layer off. The [module](super) lists them in their order.
+/// The settings of a pipeline's layers. `None` turns a layer off. The [module](super) documents their order.
 ///
-/// Fields may be added in a minor version, so end with `..Default::default()`, in this and in those within:
+/// Fields may be added in a minor version, so end with `..Default::default()`, here and in nested settings:
 ///
 /// ```
 /// use std::time::Duration;
@@ -70,16 +70,17 @@ impl Default for PipelineConfig {
 
 /// Fair shares and maximum priorities of tenants.
 ///
-/// While several tenants have calls waiting, each is served in proportion to its weight, by the time that its calls take. A
-/// tenant that asks for less than its share gets all that it asks for. A priority is one among the calls of the same tenant.
+/// While several tenants have calls waiting, each is served in proportion to its weight, by the time that its calls
+/// take. A tenant that asks for less than its share gets all that it asks for. A priority orders the calls of one
+/// tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantsConfig {
-    /// Maximum priority of calls of other tenants, and of none. Higher priorities are lowered to it.
+    /// Maximum priority of calls of other tenants and of calls without a tenant. Higher priorities are lowered to it.
     pub max_priority: Priority,
     /// Settings of tenants by name. Others have weight 1.
     pub named: BTreeMap<String, TenantConfig>,
-    /// Whether the names of tenants are authenticated. If not, a caller could multiply its share by inventing names, so all
-    /// that are not [`named`](Self::named) share one, with calls without a tenant.
+    /// Whether the names of tenants are authenticated. If not, a client could multiply its share by inventing names, so
+    /// all tenants that are not [`named`](Self::named) share one, together with calls without a tenant.
     pub verified: bool,
 }
 
@@ -93,7 +94,7 @@ impl Default for TenantsConfig {
 /// The share and maximum priority of one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TenantConfig {
-    /// Weight of its share; that of other tenants is 1. At most 32 767 counts.
+    /// Weight of the tenant's share. Tenants that are not named have 1. Capped at 32 767.
     pub weight: NonZeroU16,
     /// Maximum priority of its calls. Higher priorities are lowered to it.
     pub max_priority: Priority,
@@ -149,9 +150,9 @@ impl QuotaConfig {
 pub struct CacheConfig {
     /// Memory that cached responses may use.
     pub max_bytes: u64,
-    /// Time to live of a response. Without it, responses are only evicted for others.
+    /// Time to live of a response. Without it, responses are evicted only to make space for others.
     pub ttl: Option<Duration>,
-    /// Whether tenants share cached responses. They can observe it by response times.
+    /// Whether tenants share cached responses. A tenant can then observe by response times what others have requested.
     pub share_across_tenants: bool,
 }
 
@@ -165,15 +166,17 @@ impl Default for CacheConfig {
 /// Settings of coalescing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CoalesceConfig {
-    /// Whether tenants share runs. They can observe it by response times.
+    /// Whether calls of different tenants are coalesced. A tenant can then observe by response times what others have
+    /// requested.
     pub share_across_tenants: bool,
 }
 
 /// Settings of load shedding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadShedConfig {
-    /// Longest expected wait of an admitted call of high priority. The bound is 0.8 of it for normal priority and half of it
-    /// for low, and both are halved while overload lasts. A call that would miss its deadline is rejected in any case.
+    /// Longest expected wait of an admitted call of high priority. The bound is 0.8 of it for normal priority and half
+    /// of it for low, and both are halved while overload lasts. A call that would miss its deadline is rejected in any
+    /// case.
     pub max_wait: Duration,
 }
 
@@ -189,10 +192,11 @@ impl Default for LoadShedConfig {
 pub struct BreakerConfig {
     /// Consecutive failures that open the circuit.
     pub consecutive_failures: u32,
-    /// Failure rate over the last ten seconds that opens the circuit, above 0 and at most 1; counted from twenty calls on.
+    /// Failure rate over the last ten seconds that opens the circuit, above 0 and at most 1; counted from twenty calls
+    /// on.
     pub failure_rate: f64,
-    /// Number of tenants with an open circuit that opens the kernel's circuit for all. Until then, failures of a tenant open
-    /// the circuit of that tenant and kernel only.
+    /// Number of tenants whose circuits for a kernel must be open before it opens for all tenants. Until then, failures
+    /// of a tenant open only the circuit of that tenant and kernel.
     pub agreeing_tenants: NonZeroU32,
 }
 
@@ -240,13 +244,15 @@ pub struct BatchConfig {
     pub max_requests: NonZeroUsize,
     /// Maximum bytes that a batch moves, or the equivalent in work. A request above it runs alone.
     pub max_bytes: u64,
-    /// How long a batch waits for more requests while a worker is free. With zero, a batch is what arrives while all workers
-    /// are busy.
+    /// How long a batch waits for more requests while a worker is free. With zero, a batch is what arrives while all
+    /// workers are busy.
     pub max_delay: Duration,
     /// Maximum number of requests that wait for a batch or a worker, first in, first out. The priority queue holds the
-    /// others and serves about 150 000 calls a second: with a capacity below the number of callers, that is the bound.
+    /// others. It serves about 150 000 calls per second, which limits throughput if the capacity is below the number of
+    /// callers.
     pub capacity: NonZeroUsize,
-    /// Whether requests are batched on a machine without CUDA devices as well. The [module](super) says what that gains.
+    /// Whether requests are batched on a machine without CUDA devices as well. The [module](super) documents when that
+    /// helps.
     pub on_cpu: bool,
 }
 
@@ -265,7 +271,7 @@ impl Default for BatchConfig {
     }
 }
 
-/// An invalid value in a [`PipelineConfig`]. Its text names the field.
+/// The error for an invalid value in a [`PipelineConfig`]. Its text names the field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InvalidPipeline {
     field: Cow<'static, str>,
@@ -285,7 +291,7 @@ impl InvalidPipeline {
         Self { field: field.into(), reason }
     }
 
-    /// The field, such as `retry.attempts` or `rate_limit.tenants.acme`.
+    /// Returns the invalid field, such as `retry.attempts` or `rate_limit.tenants.acme`.
     pub fn field(&self) -> &str {
         &self.field
     }

@@ -14,7 +14,7 @@ impl Display for PipelineLayer {
     }
 }
 
-/// The layers from the outside in, each with its settings, or `None` where it is off.
+/// Returns the layers from the outside in, each with its settings, or `None` if it is off.
 fn rows(config: &PipelineConfig) -> [(&'static str, Option<String>); 13] {
     let on = || Some("on".to_owned());
     let sharing = |across: bool| if across { "shared across tenants" } else { "per tenant" };

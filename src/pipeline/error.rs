@@ -18,14 +18,14 @@ use crate::service::KernelError;
 
 /// The error of the stack around kernels with the error `E`.
 pub(super) type Nested<E> = RateLimitError<CoalesceError<Shared<E>>>;
-/// The part of it that calls which share a run have in common.
+/// The part of it that coalesced calls share.
 pub(super) type Shared<E> = LoadShedError<CircuitBreakerError<TimeoutError<PriorityQueueError<E>>>>;
 
 /// Why a call of a [`Pipeline`](super::Pipeline) failed: a layer rejected it, or the kernels failed.
 ///
-/// Its text begins with the [setting](Self::setting) of the layer that rejected the call, or is that of the kernels, down to
-/// the invalid field of the input. Its [source](Error::source) is the error of the kernels: a [`KernelError`] in a
-/// [`LocalPipeline`](super::LocalPipeline). A layer's rejection has no source.
+/// Its text begins with the [setting](Self::setting) of the layer that rejected the call, or is that of the kernels,
+/// down to the invalid field of the input. Its [source](Error::source) is the error of the kernels: a [`KernelError`]
+/// in a [`LocalPipeline`](super::LocalPipeline). A layer's rejection has no source.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -91,7 +91,8 @@ impl<E: AnyError + Send + Sync> SharedError for Shared<E> {
     }
 }
 
-/// Separates the batching of a [`LocalPipeline`](super::LocalPipeline)'s backend from its kernels.
+/// Distinguishes errors of batching, in the backend of a [`LocalPipeline`](super::LocalPipeline), from those of the
+/// kernels.
 fn of_backend<'a>(error: &'a (dyn Error + 'static)) -> Origin<'a> {
     match error.downcast_ref::<BatchError<KernelError>>() {
         None => Origin::Kernels(error),

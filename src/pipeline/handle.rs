@@ -22,7 +22,7 @@ use crate::service::KernelCacheKey;
 
 /// Reads the state of the pipelines of a [`PipelineLayer`], for health pages, alerts and tests.
 ///
-/// What reads a layer is `None` or empty where the layer is off.
+/// The methods return `None` or nothing for layers that are off.
 #[derive(Clone)]
 pub struct PipelineHandle {
     pub(super) layers: Layers,
@@ -34,53 +34,53 @@ impl PipelineHandle {
         Self { layers: layer.layers.clone(), config: Arc::clone(&layer.config) }
     }
 
-    /// The configuration of the layers.
+    /// Returns the configuration of the layers.
     pub fn config(&self) -> &PipelineConfig {
         &self.config
     }
 
-    /// The metrics of the calls.
+    /// Returns the metrics of the calls.
     pub fn metrics(&self) -> MetricsHandle {
         self.layers.metrics.handle()
     }
 
-    /// Runs that equal calls share.
+    /// Returns a handle that reads the coalesced calls.
     pub fn coalesce(&self) -> &CoalesceHandle {
         &self.layers.coalesce
     }
 
-    /// The cache of responses.
+    /// Returns the cache of responses.
     #[cfg(feature = "cache")]
     pub fn cache(&self) -> &CacheLayer<KernelCacheKey, KernelStore> {
         &self.layers.cache
     }
 
-    /// The circuits of the kernels that have been called.
+    /// Returns the circuits of the kernels that have been called.
     pub fn circuits(&self) -> Vec<CircuitSnapshot> {
         self.layers.breaker.as_ref().map(|breaker| breaker.snapshot()).unwrap_or_default()
     }
 
-    /// The priority queue.
+    /// Returns the state of the priority queue.
     pub fn queue(&self) -> Option<PriorityQueueSnapshot> {
         self.layers.queue.as_ref().map(|queue| queue.snapshot())
     }
 
-    /// Admitted and rejected calls, and the expected wait.
+    /// Returns the layer for load shedding, which reads admitted and rejected calls and the expected wait.
     pub fn load_shed(&self) -> Option<&LoadShedLayer<Predicted>> {
         self.layers.load_shed.as_ref()
     }
 
-    /// The concurrency limit.
+    /// Returns the concurrency limit.
     pub fn concurrency(&self) -> Option<&ConcurrencyLayer> {
         self.layers.concurrency.as_ref()
     }
 
-    /// Batches, and requests that wait for one.
+    /// Returns the numbers of batches and of requests that wait for one.
     pub fn batch(&self) -> Option<BatchSnapshot> {
         self.layers.batch.as_ref().map(|batch| batch.snapshot())
     }
 
-    /// Retried calls.
+    /// Returns the numbers of retries.
     pub fn retries(&self) -> Option<RetrySnapshot> {
         self.config.retry.is_some().then(|| self.layers.retry.snapshot())
     }
@@ -93,24 +93,24 @@ impl PipelineHandle {
     /// | `kernel_`... | type | meaning |
     /// |---|---|---|
     /// | `cache_entries`, `cache_bytes`, `cache_max_bytes` | gauge | responses in the cache, their memory, and its bound |
-    /// | `cache_hits_total`, `cache_misses_total` | counter | calls answered from the cache, and cacheable calls that were not |
-    /// | `coalesce_runs_in_flight`, `coalesce_waiting` | gauge | runs that equal calls can join, and calls that have |
-    /// | `coalesce_led_total`, `coalesce_joined_total` | counter | such runs, and calls that joined one |
-    /// | `load_shed_in_flight`, `load_shed_parallelism` | gauge | admitted calls, and the estimate of those that run at a time |
+    /// | `cache_hits_total`, `cache_misses_total` | counter | cache hits, and cacheable calls that missed |
+    /// | `coalesce_runs_in_flight`, `coalesce_waiting` | gauge | executions that equal calls can join, and calls that have |
+    /// | `coalesce_led_total`, `coalesce_joined_total` | counter | such executions, and calls that joined one |
+    /// | `load_shed_in_flight`, `load_shed_parallelism` | gauge | admitted calls, and the estimated number of calls that run at a time |
     /// | `load_shed_predicted_wait_seconds` | gauge | expected wait of the next call |
     /// | `load_shed_rejected_total` | counter, by `priority` | calls rejected because of their expected wait |
-    /// | `retries_waiting` | gauge | calls that wait for their next attempt |
-    /// | `retries_total`, `retries_budget_exhausted_total`, `retries_deadline_exceeded_total` | counter | attempts after the first, and calls without one for lack of budget or time |
+    /// | `retries_waiting` | gauge | calls that wait before their next attempt |
+    /// | `retries_total`, `retries_budget_exhausted_total`, `retries_deadline_exceeded_total` | counter | retries, and calls that were not retried because the budget or the time was used up |
     /// | `pipeline_queue_waiting` | gauge, by `priority` | calls in the queue |
     /// | `pipeline_queue_capacity`, `pipeline_queue_waiting_bytes` | gauge | calls that the queue can hold, and payload bytes in it |
-    /// | `pipeline_queue_served_total`, `_rejected_total`, `_displaced_total`, `_expired_total` | counter | what became of the calls |
-    /// | `concurrency_limit`, `concurrency_in_flight`, `concurrency_waiting` | gauge | calls that may run, run, and wait for a permit |
-    /// | `batch_waiting`, `batch_capacity` | gauge | requests that wait for a batch, and that may |
+    /// | `pipeline_queue_served_total`, `_rejected_total`, `_displaced_total`, `_expired_total` | counter | calls that were passed to the kernels, rejected, displaced by others, or whose deadline passed |
+    /// | `concurrency_limit`, `concurrency_in_flight`, `concurrency_waiting` | gauge | maximum number of calls that run, calls that run, and calls that wait for a permit |
+    /// | `batch_waiting`, `batch_capacity` | gauge | requests that wait for a batch, and the maximum |
     /// | `batch_runs_total`, `batch_requests_total` | counter | batches, and the requests in them |
     /// | `batch_expired_total`, `batch_cancelled_total` | counter | requests whose deadline passed, or that were cancelled, before their batch ran |
     ///
-    /// The number of requests in a batch is the histogram `batch_size` of the calls. Rejections by the rate limit and timeouts
-    /// are outcomes of calls, and have no metrics of their own.
+    /// The number of requests in a batch is the histogram `batch_size` of the calls. Rejections by the rate limit and
+    /// timeouts are outcomes of calls and have no other metrics.
     pub fn register(&self, registry: &mut Registry) {
         self.metrics().register(registry);
         self.register_layers(registry.sub_registry_with_prefix("kernel"));

@@ -6,7 +6,8 @@ use tower_layer::Layer;
 
 use super::backend::PipelineBackend;
 use super::config::{
-    BatchConfig, BreakerConfig, InvalidPipeline, LoadShedConfig, PipelineConfig, QuotaConfig, RateLimitConfig, Reason,
+    BatchConfig, BreakerConfig, InvalidPipeline, LoadShedConfig, PipelineConfig, QueueConfig, QuotaConfig,
+    RateLimitConfig, Reason,
 };
 use super::handle::PipelineHandle;
 #[cfg(feature = "cache")]
@@ -28,34 +29,34 @@ use crate::service::{KernelCacheKey, KernelRegistry, KernelService, RegisteredKe
 
 /// Stacks the layers of a [`PipelineConfig`] around a kernel service. See the [module](super).
 ///
-/// [`over`](Self::over) puts them over the backends of this machine, with batching. As a [`Layer`] it goes around a kernel
-/// service that has a backend already; `batch` then has no effect.
+/// [`over`](Self::over) puts them over the backends of this machine, with batching. As a [`Layer`] it goes around a
+/// kernel service that has a backend; the setting `batch` then has no effect.
 ///
-/// Clones, and all pipelines that they make, share limits, metrics, circuits and the cache; each pipeline has a queue and
-/// batches of its own. `Display` prints the layers in their order, one per line.
+/// Clones, and all pipelines that they make, share limits, metrics, circuits and the cache; each pipeline has a queue
+/// and batches of its own. `Display` prints the layers in their order, one per line.
 #[derive(Clone)]
 pub struct PipelineLayer {
     pub(super) config: Arc<PipelineConfig>,
     pub(super) registry: Arc<KernelRegistry>,
-    /// Shared, so that a tenant has the same share in all pipelines.
+    /// Shared by all pipelines, so that a tenant has the same key in each.
     tenants: Arc<Tenants>,
     pub(super) layers: Layers,
 }
 
-/// The layers, in the order of the module's table.
+/// The layers, in the order of the table in the module's documentation.
 #[derive(Clone)]
 pub(super) struct Layers {
     pub(super) metrics: MetricsLayer,
     rate_limit: Arc<Option<Arc<TenantLimits>>>,
     #[cfg(feature = "cache")]
     pub(super) cache: CacheLayer<KernelCacheKey, KernelStore>,
-    /// Which calls are coalesced.
+    /// The keys by which calls are coalesced.
     coalesced: KernelCacheKey,
     pub(super) coalesce: CoalesceHandle,
     pub(super) load_shed: Option<LoadShedLayer<Predicted>>,
     pub(super) breaker: Option<CircuitBreakerLayer<PerOperation>>,
     timeout: TimeoutLayer,
-    /// With one attempt where retries are off.
+    /// With one attempt if retries are off.
     pub(super) retry: RetryLayer<IsIdempotent>,
     pub(super) queue: Option<PriorityQueueLayer>,
     pub(super) concurrency: Option<ConcurrencyLayer>,
@@ -74,7 +75,7 @@ impl PipelineLayer {
         Ok(Self { config: Arc::new(config), registry, tenants, layers })
     }
 
-    /// Returns the kernels of the registry on this machine, with these layers.
+    /// Returns a service of the registry's kernels on `local`, with these layers.
     pub fn over(&self, local: Local) -> LocalPipeline {
         local.load_kernels(&self.registry);
         let is_used = |batch: &BatchConfig| batch.on_cpu || local.has_devices();
@@ -83,7 +84,7 @@ impl PipelineLayer {
         self.stack(KernelService::with_backend(Arc::clone(&self.registry), backend), Some(local))
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &PipelineConfig {
         &self.config
     }
@@ -122,7 +123,9 @@ impl<S: KernelHandler> Layer<S> for PipelineLayer {
 
     fn layer(&self, kernels: S) -> Pipeline<S> {
         if self.config.batch.is_some() {
-            tracing::warn!("`batch` has no effect on a service that has a backend already: use `PipelineLayer::over`");
+            tracing::warn!(
+                "the setting `batch` has no effect on a service that has a backend: use `PipelineLayer::over`"
+            );
         }
         self.stack(kernels, None)
     }
@@ -144,15 +147,14 @@ impl Layers {
         if attempts == 0 {
             return Err(InvalidPipeline::new("retry.attempts", Reason::Text("must be at least 1")));
         }
-        let pure = |share_across_tenants: bool| {
-            let pure = KernelCacheKey::new(Arc::clone(registry));
-            if share_across_tenants { pure.share_across_tenants() } else { pure }
+        let key = |share_across_tenants: bool| {
+            let key = KernelCacheKey::new(Arc::clone(registry));
+            if share_across_tenants { key.share_across_tenants() } else { key }
         };
         let is_idempotent: IsIdempotent = {
             let registry = Arc::clone(registry);
             Box::new(move |request| registry.is_pure(&request.kernel_id))
         };
-        let queue = config.queue.as_ref();
         Ok(Self {
             metrics: metrics(&registry.list()),
             rate_limit: Arc::new(config.rate_limit.as_ref().map(rate_limit).transpose()?),
@@ -160,17 +162,20 @@ impl Layers {
             cache: match &config.cache {
                 None => CacheLayer::new(0, KernelCacheKey::none()),
                 Some(cache) => {
-                    let layer = CacheLayer::new(cache.max_bytes, pure(cache.share_across_tenants));
+                    let layer = CacheLayer::new(cache.max_bytes, key(cache.share_across_tenants));
                     cache.ttl.into_iter().fold(layer, CacheLayer::ttl)
                 }
             },
-            coalesced: config.coalesce.as_ref().map_or(KernelCacheKey::none(), |c| pure(c.share_across_tenants)),
+            coalesced: config
+                .coalesce
+                .as_ref()
+                .map_or(KernelCacheKey::none(), |coalesce| key(coalesce.share_across_tenants)),
             coalesce: CoalesceHandle::default(),
             load_shed: config.load_shed.as_ref().map(|shed| load_shed(shed, config)),
             breaker: config.circuit_breaker.as_ref().map(circuit_breaker).transpose()?,
             timeout: TimeoutLayer::new(config.timeout),
             retry: RetryLayer::new(is_idempotent).max_attempts(attempts),
-            queue: queue.map(|q| PriorityQueueLayer::new(q.capacity).max_bytes(q.max_bytes).learn_service_times()),
+            queue: config.queue.as_ref().map(queue),
             concurrency: config.concurrency.map(|limit| ConcurrencyLayer::new(limit.get())),
             batch: config.batch.as_ref().map(batch),
         })
@@ -180,7 +185,7 @@ impl Layers {
 fn metrics(kernels: &[RegisteredKernel]) -> MetricsLayer {
     const MIN_OPERATIONS: usize = 512;
     const MAX_OPERATIONS: usize = 1024;
-    // Where not all can have time series, the kernels that are called first get them, and not the first by id.
+    // If there are more kernels than time series, the kernels that are called first get them, not the first by id.
     let listed = if kernels.len() <= MAX_OPERATIONS { kernels } else { &[] };
     MetricsLayer::new()
         .max_operations(kernels.len().clamp(MIN_OPERATIONS, MAX_OPERATIONS))
@@ -196,6 +201,10 @@ fn rate_limit(config: &RateLimitConfig) -> Result<Arc<TenantLimits>, InvalidPipe
         limited.map_err(invalid(format!("rate_limit.tenants.{tenant}").into()))
     });
     limit.map(|layer| Arc::clone(layer.shared()))
+}
+
+fn queue(config: &QueueConfig) -> PriorityQueueLayer {
+    PriorityQueueLayer::new(config.capacity).max_bytes(config.max_bytes).learn_service_times()
 }
 
 fn load_shed(config: &LoadShedConfig, pipeline: &PipelineConfig) -> LoadShedLayer<Predicted> {

@@ -57,19 +57,19 @@ impl Collector for PipelineHandle {
             e.gauge("cache_entries", "Responses in the cache", cache.entries as u64)?;
             e.gauge("cache_bytes", "Memory used by the cache", cache.bytes)?;
             e.gauge("cache_max_bytes", "Memory that the cache may use", cache.max_bytes)?;
-            e.counter("cache_hits", "Calls answered from the cache", cache.hits)?;
+            e.counter("cache_hits", "Calls whose response was in the cache", cache.hits)?;
             e.counter("cache_misses", "Cacheable calls that were not in the cache", cache.misses)?;
         }
         if self.config.coalesce.is_some() {
             let coalesce = self.coalesce().snapshot();
-            e.gauge("coalesce_runs_in_flight", "Runs that equal calls can join", coalesce.in_flight as u64)?;
-            e.gauge("coalesce_waiting", "Calls that have joined the run of another", coalesce.waiting as u64)?;
-            e.counter("coalesce_led", "Runs that equal calls could join", coalesce.led)?;
-            e.counter("coalesce_joined", "Calls that joined the run of another", coalesce.joined)?;
+            e.gauge("coalesce_runs_in_flight", "Executions that equal calls can join", coalesce.in_flight as u64)?;
+            e.gauge("coalesce_waiting", "Calls that wait for the execution of another call", coalesce.waiting as u64)?;
+            e.counter("coalesce_led", "Executions that equal calls could join", coalesce.led)?;
+            e.counter("coalesce_joined", "Calls that joined the execution of another call", coalesce.joined)?;
         }
         if let Some(shed) = self.load_shed().map(|layer| layer.snapshot()) {
             e.gauge("load_shed_in_flight", "Admitted calls that have not ended", shed.in_flight as u64)?;
-            let help = "Estimate of the calls that run at a time";
+            let help = "Estimated number of calls that run at a time";
             e.gauge("load_shed_parallelism", help, shed.parallelism as u64)?;
             let help = "Expected wait of the next call";
             e.seconds("load_shed_predicted_wait", help, shed.predicted_wait.as_secs_f64())?;
@@ -77,9 +77,13 @@ impl Collector for PipelineHandle {
             e.counter_by_priority("load_shed_rejected", help, |priority| shed.rejected_by_priority[priority as usize])?;
         }
         if let Some(retries) = self.retries() {
-            e.gauge("retries_waiting", "Calls that wait for their next attempt", retries.waiting)?;
+            e.gauge("retries_waiting", "Calls that wait before their next attempt", retries.waiting)?;
             e.counter("retries", "Attempts after the first of a call", retries.retries)?;
-            e.counter("retries_budget_exhausted", "Calls not retried for lack of budget", retries.budget_exhausted)?;
+            e.counter(
+                "retries_budget_exhausted",
+                "Calls not retried because the retry budget was used up",
+                retries.budget_exhausted,
+            )?;
             let help = "Calls not retried because the next attempt would have missed the deadline";
             e.counter("retries_deadline_exceeded", help, retries.deadline_exceeded)?;
         }
@@ -89,22 +93,26 @@ impl Collector for PipelineHandle {
                 queue.waiting_by_priority[priority as usize] as u64
             })?;
             e.gauge("pipeline_queue_waiting_bytes", "Payload bytes of the calls in the queue", queue.waiting_bytes)?;
-            e.counter("pipeline_queue_served", "Calls that left the queue for the kernels", queue.served)?;
+            e.counter("pipeline_queue_served", "Calls that were passed from the queue to the kernels", queue.served)?;
             e.counter("pipeline_queue_rejected", "Calls rejected because the queue was full", queue.rejected)?;
-            e.counter("pipeline_queue_displaced", "Calls evicted from the queue by others", queue.displaced)?;
+            e.counter("pipeline_queue_displaced", "Calls displaced from the full queue by others", queue.displaced)?;
             e.counter("pipeline_queue_expired", "Calls whose deadline passed in the queue", queue.expired)?;
         }
         if let Some(queue) = &self.config.queue {
             e.gauge("pipeline_queue_capacity", "Calls that the queue can hold", queue.capacity as u64)?;
         }
         if let Some(concurrency) = self.concurrency().map(|layer| layer.snapshot()) {
-            e.gauge("concurrency_limit", "Calls that may run at a time", concurrency.limit as u64)?;
+            e.gauge("concurrency_limit", "Maximum number of calls that run at a time", concurrency.limit as u64)?;
             e.gauge("concurrency_in_flight", "Calls that run", concurrency.in_flight as u64)?;
             e.gauge("concurrency_waiting", "Calls that wait for a permit", concurrency.waiting as u64)?;
         }
         if let (Some(config), Some(batch)) = (&self.config.batch, self.batch()) {
             e.gauge("batch_waiting", "Requests that wait for a batch", batch.waiting as u64)?;
-            e.gauge("batch_capacity", "Requests that may wait for a batch", config.capacity.get() as u64)?;
+            e.gauge(
+                "batch_capacity",
+                "Maximum number of requests that wait for a batch",
+                config.capacity.get() as u64,
+            )?;
             e.counter("batch_runs", "Batches that were run", batch.batches)?;
             e.counter("batch_requests", "Requests in batches that were run", batch.requests)?;
             e.counter("batch_expired", "Requests whose deadline passed before their batch ran", batch.expired)?;

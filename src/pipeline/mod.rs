@@ -1,7 +1,7 @@
-//! A pipeline that is ready to be used: the [layers](crate::layers) around kernels, in the order in which they work.
+//! Puts the [layers](crate::layers) around kernels in the recommended order, as a configuration says.
 //!
-//! The layers are made to be taken one by one. Whoever wants most of them takes this: it stacks those that the
-//! [`PipelineConfig`] turns on, says what it has made when it is printed, and its [`PipelineHandle`] reads how all of it is.
+//! Each layer also works alone. A [`PipelineLayer`] stacks those that the [`PipelineConfig`] turns on and prints them
+//! with `Display`. Its [`PipelineHandle`] reads their state and exports their metrics.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -27,82 +27,85 @@
 //! # }
 //! ```
 //!
-//! # The order, and why
+//! # Order
 //!
 //! From the outside in:
 //!
-//! | layer | if nothing is said | why it is there and nowhere else |
+//! | layer | default | why it has this position |
 //! |---|---|---|
-//! | metrics | on | outside of all that refuses, or refusals would not be counted |
-//! | tracing | on | inside metrics alone, so that the span of a call says how it ended whoever ended it |
-//! | rate limit | off | before any work is done for a caller who has had its share, a look into the cache included |
-//! | cache | off | inside what decides who may ask; outside of all that only the work needs |
-//! | coalesce | off | inside the cache, so that an answer that is not kept any more is worked out once; outside of the breaker, which is to see one failure of a shared run and not as many as there are callers |
-//! | load shed | 5 s | inside the cache and what shares runs, as those it refuses or lets in are runs: a hit needs no time, and would teach it that kernels take none; outside of retry, which is not to ask again. It is told the timeout, and counts on no more, and that the queue serves by share and priority. Nothing is refused before it has been measured how much gets done |
-//! | circuit breaker | on, per kernel and tenant | outside of the timeout, so that what takes too long counts as a failure; a deadline that the caller chose does not |
-//! | timeout | 30 s | outside of retry, so that all attempts share the time of the call |
-//! | retry | off | inside the breaker, which hears of calls and not of attempts; outside of the queue, so that each attempt waits for its own turn |
-//! | priority queue | 1 024 calls | directly around what is not ready when it is full. It learns how long answers take, and gives no turn to a call that would be late |
-//! | concurrency | off | innermost: kernels bound themselves by the lanes of their backend. Calls that wait for a lane are served fairly by share, as those in the queue; with a limit of some two a lane they wait in the queue, where the earliest deadline of a share goes first |
-//! | batch | off; on CUDA devices in `tower-kernels serve` | around the machine, inside the kernel service: what is wrong with a request is known by then, and fails alone. Inside of all that decides who is next, which it does not: up to 16 384 calls wait in it, as they came. A limit on concurrency keeps them in the queue, and what would share a run with them |
+//! | metrics | on | outside all layers that reject calls, so that rejections are counted |
+//! | tracing | on | directly inside the metrics, so that the span of a call records its outcome, whichever layer ends it |
+//! | rate limit | off | outside all work, the cache lookup included, so that calls over the limit cost little |
+//! | cache | off | inside the rate limit, because cached responses count towards it; outside the layers that only executions need |
+//! | coalesce | off | inside the cache, so that an expired entry is computed once; outside the circuit breaker, so that a failed execution counts once, however many calls share it |
+//! | load shed | 5 s | inside the cache and coalescing, because it measures executions: a cache hit takes no time, and would distort the estimate. Outside retry, so that a rejection is not retried. It knows the timeout, and that the queue serves by share and priority. It rejects nothing until it has measured the throughput |
+//! | circuit breaker | on, per kernel and tenant | outside the timeout, so that a timeout counts as a failure; exceeding a deadline that the client chose does not |
+//! | timeout | 30 s | outside retry, so that all attempts share one timeout |
+//! | retry | off | inside the circuit breaker, which counts calls and not attempts; outside the queue, so that each attempt is queued |
+//! | priority queue | 1 024 calls | directly around the layers and backend whose readiness it waits for. It learns how long responses take, and does not serve calls that would miss their deadline |
+//! | concurrency | off | innermost, because the workers of the backend already limit the kernels that run. Calls that wait for a worker are served by fair share, as in the queue. With a limit of about two per worker they wait in the queue instead, which within a share serves the earliest deadline first |
+//! | batch | off; on for CUDA devices in `tower-kernels serve` | inside the kernel service, around the backend: requests have been validated by then, so an invalid one fails alone. Inside the queue, because batches are first in, first out: up to 16 384 requests wait for one. A concurrency limit keeps these calls in the queue, and makes batches smaller |
 //!
-//! and then the machine that the pipeline is put [over](PipelineLayer::over). Around a service of kernels of your own, as a
-//! [`Layer`](tower_layer::Layer), it stacks all but the last: that one is around the backend, which such a service has
-//! already (behind a [`BatchedLayer`](crate::backends::BatchedLayer), or not).
+//! The backend is that of [`PipelineLayer::over`]. As a [`Layer`](tower_layer::Layer), the pipeline goes around a
+//! kernel service that has a backend, with all layers but batching. Such a service batches if its backend is in a
+//! [`BatchedLayer`](crate::backends::BatchedLayer).
+//!
+//! Other orders compile as well, and have defects: a cache outside the rate limit serves an unlimited number of
+//! responses, retry outside the timeout gives each attempt the whole timeout, metrics inside the rate limit do not
+//! count its rejections, and a queue outside the circuit breaker delays calls that are then rejected. So the order is
+//! not configurable.
 //!
 //! # Tenants
 //!
-//! Each tenant has a share of the machine, in proportion to its [weight](TenantConfig::weight). The share is assigned before
-//! all layers, and load shedding, the queue, and the queues of the CPU and the devices go by it: a tenant that asks for less
-//! than its share waits for what runs, and for nothing that others have waiting. A priority counts among the calls of the
-//! same share, up to the highest that the tenant [may have](TenantConfig::max_priority); it takes nothing from others. Shares
-//! are of time where it is known how long calls take: in the queues before the CPU and the devices it is the time that they
-//! were given.
+//! Each tenant has a share of the machine in proportion to its [weight](TenantConfig::weight). The pipeline assigns the
+//! share before all layers, and load shedding, the priority queue and the queues of the CPU and the devices use it. A
+//! tenant that requests less than its share waits for running calls only, not for the waiting calls of others. A
+//! priority orders the calls of one share, up to the tenant's [maximum](TenantConfig::max_priority), and takes nothing
+//! from other shares. Shares are of time if the duration of calls is known: in the queues of the CPU and the devices it
+//! is measured.
 //!
-//! The names of tenants must have been verified by somebody, an [`AuthenticateLayer`](crate::layers::AuthenticateLayer) around
-//! the server or whoever calls the pipeline. Where they have [not](TenantsConfig::verified), only those in the configuration
-//! have a share of their own, and all others have one together: made-up names gain nothing.
+//! Names of tenants must be authenticated, by an [`AuthenticateLayer`](crate::layers::AuthenticateLayer) around the
+//! server or by the caller of the pipeline. If they are [not](TenantsConfig::verified), all tenants that the
+//! configuration does not name have one share together, so that a client gains nothing by inventing names.
 //!
-//! # What gains by shared runs
+//! Authentication is not part of the pipeline. It reads HTTP and gRPC headers, goes around the server, and adds the
+//! tenant to the request. The cache, coalescing and batches are inside it; cached and coalesced responses are shared
+//! across tenants only if the configuration says so.
 //!
-//! On CUDA devices, kernels that [say which requests may share one](crate::service::Kernel::batch_key), of those small
-//! enough to be read on their caller's thread: through the pipeline, with 1024 in flight, 3 times as many requests a second
-//! for saxpy and 5.6 times for option prices, and level with nothing to share (`benches/RESULTS.md`, on an H200). A single
-//! request never waits for others unless a delay is set.
-//! A run that fails is as many failures for the circuit breaker as it had requests.
+//! # When batching helps
 //!
-//! On a machine without devices nothing is put there unless `on_cpu` says so: what runs inside the call, which small
-//! requests for the kernels of this crate do, gains nothing and costs up to 0.6 µs. Kernels of one's own that share runs, and
-//! take 25 to 50 µs, were done 1.08 to 1.23 times as often with 64 in flight on 2 lanes, as they spare the ways there and back;
-//! at 200 µs it made no difference.
+//! Batching merges requests for kernels with a [batch key](crate::service::Kernel::batch_key) that are small enough to
+//! be decoded on the caller's thread. On CUDA devices, through the pipeline with 1 024 calls in flight, it serves 3
+//! times the requests per second for saxpy and 5.6 times for option pricing, and costs nothing measurable if there is
+//! nothing to batch (`benches/RESULTS.md`, on an H200). A request never waits for others unless a delay is set. A
+//! failed batch counts for the circuit breaker as one failure per request.
 //!
-//! Authentication is not among them: it takes HTTP and gRPC, stands around the server, and writes the tenant into the request.
-//! So the cache and the shared runs are always inside of it, and neither crosses tenants unless that is said.
+//! On a machine without devices, batching is off unless `on_cpu` is set. Small requests for the kernels of this crate
+//! run on the caller's thread, where batching gains nothing and costs up to 0.6 µs. For custom kernels that take 25 to
+//! 50 µs, throughput with 64 calls in flight on 2 workers was 1.08 to 1.23 times as high, as batches save wake-ups; at
+//! 200 µs it was the same.
 //!
-//! A call that fails in one of these ways would be worse off in another order, which compiles as well: a cache around the
-//! rate limit hands out answers without limit; retry around the timeout gives each attempt the whole time; metrics inside
-//! see no refusals; a queue around the breaker keeps calls waiting that will be refused. That is why there is one builder
-//! and not a list of layers in a file.
+//! # Cost of layers that are off
 //!
-//! # What a layer costs that is off
+//! The queue and the concurrency limit cost one branch if they are off. The other layers are always in the stack, so
+//! that the code inside them is compiled once, and check a flag.
 //!
-//! A queue and a limit on concurrency that are off are not there: a branch where their service would be. The other layers are
-//! always there, so that the code inside them is there once, and look at a flag.
+//! # Layers that are not included
 //!
-//! # What is not among them
-//!
-//! [`FallbackLayer`](crate::layers::FallbackLayer) and [`HedgeLayer`](crate::layers::HedgeLayer) need somewhere else to go. A backend of this machine,
-//! [`Local`](crate::backends::Local), moves runs off a lost device by itself, and a second attempt beside the first takes the
-//! place of another call. Where there are several machines, put them around the kernels that the pipeline is given.
+//! [`FallbackLayer`](crate::layers::FallbackLayer) and [`HedgeLayer`](crate::layers::HedgeLayer) need a second service.
+//! [`Local`](crate::backends::Local) already moves requests from a lost device to another, and a hedged attempt on the
+//! same machine takes the permit of another call. With several machines, put these layers around the kernel service
+//! that the pipeline goes around.
 //!
 //! # Readiness
 //!
-//! With load shedding it is always ready. Else, with the queue it is ready while there is room in the queue for the most urgent call, so that hits of the cache and calls
-//! that join a run are answered while the machine is full. Without it, it is ready when the kernels are.
+//! With load shedding the pipeline is always ready. Otherwise, with the queue, it is ready while the queue can hold a
+//! call of the highest priority, so that cached and coalesced calls are served while the backend is full. Without
+//! either, it is ready when the kernels are.
 //!
 //! # Cancel safety
 //!
-//! Dropping the future gives up what each layer holds for the call; see each of them.
+//! Dropping the future cancels the call in all layers and releases what they hold for it.
 
 mod backend;
 mod config;

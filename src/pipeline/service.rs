@@ -30,14 +30,16 @@ use crate::middleware::timeout::Timeout;
 use crate::middleware::tracing::Tracing;
 use crate::service::{KernelCacheKey, KernelRegistry, KernelRequest, KernelResponse, KernelService, OwnedKernelKey};
 
-/// Decides whether a request may be retried.
+/// Returns whether a request may be retried.
 pub(super) type IsIdempotent = Box<dyn Fn(&KernelRequest) -> bool + Send + Sync>;
+/// The rate limits of tenants.
 pub(super) type TenantLimits = PerKey<Arc<str>, ByTenant>;
+/// The cached responses.
 #[cfg(feature = "cache")]
 pub(super) type KernelStore = Store<OwnedKernelKey, KernelResponse>;
 
-// The stack, from the inside out. `Optional` names what is inside it twice, so only the two layers that would cost
-// something while they are off use it; the others can be switched off themselves.
+// The stack, from the inside out. `Optional` contains the type of the inner service twice, so only the two layers that
+// have a cost while they are off use it. The others have a setting that turns them off.
 pub(super) type WithConcurrency<S> = Optional<ConcurrencyLimit<S>, S>;
 pub(super) type WithQueue<S> = Optional<PriorityQueue<WithConcurrency<S>>, WithConcurrency<S>>;
 pub(super) type WithRetry<S> = Retry<WithQueue<S>, IsIdempotent>;
@@ -58,7 +60,7 @@ pub(super) type WithCache<S> = WithCoalesce<S>;
 pub(super) type WithRateLimit<S> = RateLimiter<WithCache<S>, Option<Arc<TenantLimits>>>;
 pub(super) type Stack<S> = Metrics<Tracing<WithRateLimit<S>>>;
 
-/// A service that a pipeline can be put around: a [`KernelService`], with or without layers of your own.
+/// A service that a pipeline can go around: a [`KernelService`], or one in other layers.
 ///
 /// Implemented for every service with these bounds.
 pub trait KernelHandler:
@@ -91,11 +93,11 @@ pub struct Pipeline<S: KernelHandler> {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What the clones of a pipeline share besides their layers.
+/// The state that clones of a pipeline share besides that of their layers.
 pub(super) struct Shared {
     pub(super) tenants: Tenants,
     pub(super) layer: PipelineLayer,
-    /// `None` where the layer was put around a service, and not over a backend.
+    /// `None` if the layer was put around a service and not over a backend.
     pub(super) devices: Option<Local>,
 }
 
@@ -140,7 +142,7 @@ impl<S: KernelHandler> Service<KernelRequest> for Pipeline<S> {
     }
 }
 
-// Not derived: the bounds would be those of the stack's type.
+// A derived `Clone` would have bounds on the type of the stack.
 impl<S: KernelHandler> Clone for Pipeline<S> {
     fn clone(&self) -> Self {
         Self { stack: self.stack.clone(), shared: Arc::clone(&self.shared) }

@@ -6,14 +6,14 @@ use crate::backends::Local;
 use crate::backends::batched::Batched;
 use crate::service::{KernelRegistry, KernelService};
 
-/// Gives a server the registry, the devices and the pipeline that it reports on beside serving requests.
+/// Provides the registry, the devices and the pipeline that a server reports on.
 ///
-/// A server accepts any `Service<KernelRequest>` and cannot see through layers of your own what is inside of them. So it is
-/// given this together with the service, for `/health`, `/metrics` and the list of kernels. It is implemented by
+/// A server accepts any `Service<KernelRequest>`, and cannot access what is inside its layers. So it is given a
+/// `KernelSource` along with the service, for `/health`, `/metrics` and the list of kernels. It is implemented by
 ///
 /// * [`KernelService`] over [`Local`] devices, with or without a [`BatchedLayer`](crate::backends::BatchedLayer);
 /// * [`LocalPipeline`](super::LocalPipeline), which [`PipelineLayer::over`](super::PipelineLayer::over) makes;
-/// * a pair of a [`PipelineHandle`] and one of these, for a pipeline around a service of your own;
+/// * a pair of a [`PipelineHandle`] and one of these, for a pipeline around another service;
 /// * [`RegistryOnly`], for kernels that do not run on devices of this process.
 ///
 /// ```
@@ -24,10 +24,10 @@ use crate::service::{KernelRegistry, KernelService};
 /// assert!(kernels.devices().is_some() && kernels.pipeline().is_none());
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not give the devices that kernels run on, so a server could not report their health",
+    message = "`{Self}` does not provide the devices that kernels run on, which a server reports on",
     label = "neither a `KernelService` on the devices of this machine nor a `LocalPipeline`",
-    note = "pass the `KernelService`, or the pipeline of `PipelineLayer::over`, that is inside of the service",
-    note = "`(layer.handle(), kernels)` is a pipeline around a service of your own",
+    note = "pass the `KernelService`, or the pipeline of `PipelineLayer::over`, that is inside the service",
+    note = "`(layer.handle(), kernels)` is the source for a pipeline around another service",
     note = "`RegistryOnly::new(registry)` is for kernels that do not run on devices of this process"
 )]
 pub trait KernelSource {
@@ -78,8 +78,8 @@ impl<K: KernelSource> KernelSource for (PipelineHandle, K) {
     }
 }
 
-/// A [`KernelSource`] for kernels that do not run on devices of this process: behind a client of another server, or in a
-/// test.
+/// A [`KernelSource`] for kernels that do not run on devices of this process: behind a client of another server, or in
+/// a test.
 ///
 /// A server that is given this reports no devices on `/health` and `/metrics`.
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Assigns fair shares and bounds priorities.
+//! Assigns fair shares to requests and caps their priority.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,15 +8,16 @@ use super::config::TenantsConfig;
 use crate::request::{Priority, Share};
 use crate::service::KernelRequest;
 
-/// Assigns shares to requests. A tenant that is not in the configuration has no state: its key is a hash of its name.
+/// Assigns shares to requests. Tenants that are not in the configuration have no state: their key is a hash of the
+/// name.
 #[derive(Clone, Debug)]
 pub(super) struct Tenants {
     named: HashMap<Box<str>, Tenant>,
-    /// Of tenants that are not named.
+    /// Maximum priority of tenants that are not named.
     max_priority: Priority,
-    /// Whether tenants that are not named have a share each.
+    /// Whether each tenant that is not named has a share of its own.
     verified: bool,
-    /// Seeded per process, so that no caller can choose a name that collides with the share of another.
+    /// Randomly seeded, so that a client cannot choose a name that collides with another's.
     hasher: RandomState,
 }
 
@@ -30,7 +31,7 @@ const KEYS: u32 = 1 << Share::KEY_BITS;
 
 impl Tenants {
     pub(super) fn new(config: &TenantsConfig) -> Self {
-        // Named tenants have the keys from 1 on; the hashes come after them.
+        // Named tenants have the keys from 1 on. The range of the hashes begins after these.
         let named = config.named.iter().zip(1..KEYS).map(|((name, tenant), key)| {
             let share = Share::new(key, tenant.weight);
             (name.as_str().into(), Tenant { share, max_priority: tenant.max_priority })
@@ -39,6 +40,7 @@ impl Tenants {
         Self { named: named.collect(), max_priority, verified, hasher: RandomState::new() }
     }
 
+    /// Sets the share of a request and caps its priority.
     #[inline]
     pub(super) fn assign(&self, request: &mut KernelRequest) {
         let Tenant { share, max_priority } = match &request.tenant {
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn each_verified_name_has_a_share_and_the_named_have_what_was_said() {
+    fn verified_tenants_have_a_share_each_and_named_tenants_their_settings() {
         let tenants = Tenants::new(&config(true));
         let (acme, priority) = assigned(&tenants, Some("acme"));
         assert_eq!((acme.weight().get(), priority, acme.is_common()), (4, Priority::High, false));
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_nobody_has_verified_share_one_unless_they_are_in_the_configuration() {
+    fn unverified_tenants_have_one_share_unless_they_are_named() {
         let tenants = Tenants::new(&config(false));
         for made_up in ["one", "two", ""] {
             assert_eq!(assigned(&tenants, Some(made_up)), (Share::COMMON, Priority::Normal));

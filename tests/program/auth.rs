@@ -190,7 +190,7 @@ fn invalid_credentials_are_configuration_errors() {
         (&["serve", "--config", short.path()][..], "line 3"),
         (&["serve", "--auth-api-keys-file", empty.path()], "it contains no key"),
         (&["serve", "--auth-api-keys-file", "/nowhere.toml"], "--auth-api-keys-file: /nowhere.toml: No such file"),
-        (&["serve", "--auth-jwt-key-file", empty.path()], "not the public key of RSA"),
+        (&["serve", "--auth-jwt-key-file", empty.path()], "not an RSA public key"),
         (&secret, "--auth-jwt-secret-env: NOT_SET_ANYWHERE"),
     ] {
         let output = run(args.iter().copied(), "");

@@ -9,12 +9,12 @@ use super::{Credential, Denied, Identity, Verify};
 use crate::request::Priority;
 use crate::request::limits::{InvalidName, check_name};
 
-/// Tenants by the API keys that they hold, of which only the SHA-256 is kept.
+/// Verifies API keys, of which it stores only the SHA-256, and maps them to tenants.
 ///
 /// ```
 /// use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys};
 ///
-/// // Two for one tenant: the new one is handed out before the old one is taken away.
+/// // Two keys for one tenant, to replace the old one by the new one.
 /// let keys = ApiKeys::new([
 ///     ApiKey::new("acme", "5f4e0c1b9ad84c6f8a3a")?,
 ///     ApiKey::from_sha256("acme", "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9")?,
@@ -23,64 +23,65 @@ use crate::request::limits::{InvalidName, check_name};
 /// # Ok::<(), tower_kernels::middleware::authenticate::InvalidApiKey>(())
 /// ```
 ///
-/// # What the time tells
+/// # Timing
 ///
-/// A key is hashed, and its digest compared with every one that is kept, in full, whether or not one has matched: the
-/// time depends on how long the given key is and on how many there are, not on which of them it is like. Only after that
-/// is the tenant of a match looked up, and a refusal told from an acceptance, both of which the caller learns anyway.
+/// The digest of a key is compared with all stored digests in full, whether or not one has matched. So the time depends
+/// on the length of the key and the number of stored keys, and not on how similar it is to one of them. Only then is
+/// the tenant of a match looked up; the caller learns from the response anyway whether there was one.
 ///
-/// Comparing costs a few nanoseconds a key that is kept, so some thousands are no burden; `benches/RESULTS.md` has the
-/// figures. The digests are not salted: a key is to be long and random, as `openssl rand -hex 32` makes them, so that
-/// its digest cannot be searched for.
+/// A comparison takes a few nanoseconds per stored key, so thousands of keys are practical; `benches/RESULTS.md` has
+/// the figures. The digests have no salt, so keys must be long and random, as `openssl rand -hex 32` generates them.
+/// Otherwise a key could be found from its digest by trying all.
 #[derive(Clone, Default)]
 pub struct ApiKeys {
-    /// Beside each other and apart from whose they are, so that a comparison reads nothing else.
+    /// In a vector of their own, so that the comparisons read contiguous memory.
     digests: Vec<Words>,
     identities: Vec<Identity>,
 }
 
-/// A SHA-256, in pieces that are compared in one instruction each.
+/// A SHA-256 as words, which are compared in one instruction each.
 type Words = [u64; 4];
 
 impl ApiKeys {
-    /// Any number of keys, several for one tenant among them.
+    /// Creates a verifier of these keys. A tenant may have several.
     ///
     /// # Errors
-    /// Where two are the same.
+    /// [`InvalidApiKey::Twice`] if two keys are equal.
     pub fn new(keys: impl IntoIterator<Item = ApiKey>) -> Result<Self, InvalidApiKey> {
         let (digests, identities): (Vec<_>, Vec<_>) = keys.into_iter().map(|key| (key.digest, key.identity)).unzip();
         let mut seen = HashSet::new();
-        if let Some(again) = digests.iter().position(|digest| !seen.insert(digest)) {
-            return Err(InvalidApiKey::Twice { tenant: Arc::clone(&identities[again].tenant) });
+        if let Some(duplicate) = digests.iter().position(|digest| !seen.insert(digest)) {
+            return Err(InvalidApiKey::Twice { tenant: Arc::clone(&identities[duplicate].tenant) });
         }
         Ok(Self { digests, identities })
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.digests.len()
     }
 
-    /// Whether there are none, so that nobody is let in.
+    /// Returns whether there are no keys. Every credential is then denied.
     pub fn is_empty(&self) -> bool {
         self.digests.is_empty()
     }
 
-    /// The place of the one that equals `given`. Every one is compared, and in all of its length.
+    /// Returns the index of the digest that equals `given`, in constant time: all digests are compared in full.
     fn position(&self, given: &Words) -> Option<usize> {
         let mut found = u64::MAX;
-        for (place, kept) in (0_u64..).zip(&self.digests) {
-            let difference = (kept[0] ^ given[0]) | (kept[1] ^ given[1]) | (kept[2] ^ given[2]) | (kept[3] ^ given[3]);
-            found.conditional_assign(&place, difference.ct_eq(&0));
+        for (index, known) in (0_u64..).zip(&self.digests) {
+            let difference =
+                (known[0] ^ given[0]) | (known[1] ^ given[1]) | (known[2] ^ given[2]) | (known[3] ^ given[3]);
+            found.conditional_assign(&index, difference.ct_eq(&0));
         }
-        usize::try_from(found).ok().filter(|&place| place < self.digests.len())
+        usize::try_from(found).ok().filter(|&index| index < self.digests.len())
     }
 }
 
 impl Verify for ApiKeys {
     fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied> {
         match self.position(&digest(credential.as_str())) {
-            Some(place) => Ok(self.identities[place].clone()),
+            Some(index) => Ok(self.identities[index].clone()),
             None => Err(Denied::new("no such API key").with_code("unknown_key")),
         }
     }
@@ -92,7 +93,7 @@ impl fmt::Debug for ApiKeys {
     }
 }
 
-/// One API key and whose it is.
+/// An API key and the identity that it authenticates.
 #[derive(Clone)]
 pub struct ApiKey {
     digest: Words,
@@ -100,32 +101,32 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// What is shorter can be guessed, or searched for by its digest.
-    const SHORTEST: usize = 16;
+    /// Shorter keys could be guessed, or found from their digest.
+    const MIN_LENGTH: usize = 16;
 
-    /// A key as its tenant sends it. It is not kept, only its digest is.
+    /// Creates a key from its text, of which only the digest is stored.
     ///
     /// # Errors
-    /// Where it has fewer than 16 characters, or others than a header can carry, or the tenant has no name.
+    /// If the key has fewer than 16 characters or others than visible ASCII, or the name of the tenant is invalid.
     pub fn new(tenant: impl Into<Arc<str>>, key: &str) -> Result<Self, InvalidApiKey> {
         let tenant = tenant.into();
-        if key.len() < Self::SHORTEST {
+        if key.len() < Self::MIN_LENGTH {
             return Err(InvalidApiKey::Short { tenant });
         }
-        // A space at either end would be lost on the way, and one within is more likely a mistake than not.
+        // Headers lose a space at either end, and one within is probably a mistake.
         if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(InvalidApiKey::NotAscii { tenant });
         }
-        Self::of(tenant, digest(key))
+        Self::from_digest(tenant, digest(key))
     }
 
-    /// A key by its SHA-256 in 64 hexadecimal digits, as `printf %s "$KEY" | sha256sum` prints it.
+    /// Creates a key from its SHA-256 in 64 hexadecimal digits, as `printf %s "$KEY" | sha256sum` prints it.
     ///
     /// # Errors
-    /// Where it is not 64 hexadecimal digits, or the tenant has no name.
+    /// If it is not 64 hexadecimal digits, or the name of the tenant is invalid.
     pub fn from_sha256(tenant: impl Into<Arc<str>>, hex: &str) -> Result<Self, InvalidApiKey> {
         let tenant = tenant.into();
-        // `from_str_radix` alone would take a sign.
+        // `from_str_radix` alone would accept a sign.
         if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(InvalidApiKey::NotSha256 { tenant });
         }
@@ -133,10 +134,10 @@ impl ApiKey {
         for (at, word) in digest.iter_mut().enumerate() {
             *word = u64::from_str_radix(&hex[at * 16..][..16], 16).expect("16 hexadecimal digits");
         }
-        Self::of(tenant, digest)
+        Self::from_digest(tenant, digest)
     }
 
-    fn of(tenant: Arc<str>, digest: Words) -> Result<Self, InvalidApiKey> {
+    fn from_digest(tenant: Arc<str>, digest: Words) -> Result<Self, InvalidApiKey> {
         if tenant.is_empty() {
             return Err(InvalidApiKey::NoTenant);
         }
@@ -144,7 +145,7 @@ impl ApiKey {
         Ok(Self { digest, identity: Identity::new(tenant) })
     }
 
-    /// Gives the requests made with it this priority.
+    /// Sets the priority of requests with this key.
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
         self.identity.priority = Some(priority);
@@ -164,41 +165,41 @@ fn digest(key: &str) -> Words {
     std::array::from_fn(|at| u64::from_be_bytes(words[at]))
 }
 
-/// Not an API key to let anybody in with.
+/// The error for an API key that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidApiKey {
-    /// There must be something to call its holder.
+    /// The name of the tenant is empty.
     #[error("an API key needs the name of a tenant")]
     NoTenant,
-    /// Tenants' names are short and can be seen.
-    #[error("an API key's tenant cannot have this name: {error}")]
+    /// The name of the tenant is invalid.
+    #[error("the name of an API key's tenant is invalid: {error}")]
     Tenant {
-        /// What is wrong with the name.
+        /// Why the name is invalid.
         error: InvalidName,
     },
-    /// It could be guessed.
+    /// The key is short enough to be guessed.
     #[error("an API key of {tenant:?} is shorter than 16 characters")]
     Short {
-        /// Whose it is.
+        /// Tenant of the key.
         tenant: Arc<str>,
     },
-    /// No header carries it as it is.
-    #[error("an API key of {tenant:?} holds other characters than visible ASCII")]
+    /// The key has characters other than visible ASCII, which headers do not preserve.
+    #[error("an API key of {tenant:?} has characters other than visible ASCII")]
     NotAscii {
-        /// Whose it is.
+        /// Tenant of the key.
         tenant: Arc<str>,
     },
-    /// Not a digest.
+    /// The digest is not a SHA-256.
     #[error("the SHA-256 of an API key of {tenant:?} is not 64 hexadecimal digits")]
     NotSha256 {
-        /// Whose it is.
+        /// Tenant of the key.
         tenant: Arc<str>,
     },
-    /// It would be left to chance whose it is.
+    /// Two keys are equal.
     #[error("an API key of {tenant:?} is given twice")]
     Twice {
-        /// Who holds the second.
+        /// Tenant of the second key.
         tenant: Arc<str>,
     },
 }
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_many_keys_is_known_and_nothing_that_resembles_one() {
+    fn each_of_many_keys_is_found_and_similar_keys_are_not() {
         let name = |n: usize| format!("key-number-{n:08}");
         for count in [0, 1, 2, 3000] {
             let keys = ApiKeys::new((0..count).map(|n| key(&format!("tenant {n}"), &name(n)))).unwrap();
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_that_differs_in_any_one_bit_is_another() {
+    fn a_digest_that_differs_in_one_bit_does_not_match() {
         let of = |hex: &str| ApiKeys::new([ApiKey::from_sha256("a", hex).unwrap()]).unwrap();
         let given = "hello world, hello world";
         let whole = digest(given);
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_the_one_that_sha256sum_prints() {
+    fn a_digest_is_what_sha256sum_prints() {
         // printf %s correct-horse-battery-staple | sha256sum
         let hex = "87cbebfeebc05f7c54ac9336c4b4bbec831227a641951a4bde7edd56020f8590";
         let keys = ApiKeys::new([ApiKey::from_sha256("acme", hex).unwrap()]).unwrap();
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_may_have_several_and_each_its_priority() {
+    fn a_tenant_may_have_several_keys_each_with_its_priority() {
         let keys = ApiKeys::new([
             key("acme", "the-old-key-of-acme"),
             key("acme", "the-new-key-of-acme").with_priority(Priority::High),
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_let_the_wrong_one_in_are_errors() {
+    fn unsafe_keys_are_errors() {
         let tenant: Arc<str> = "a".into();
         let of = |key| ApiKey::new("a", key).unwrap_err();
         assert_eq!(of("too-short-a-key"), InvalidApiKey::Short { tenant: tenant.clone() });

@@ -1,4 +1,4 @@
-//! What a request brings to say who makes it.
+//! Reads the credential of a request.
 
 use std::fmt;
 
@@ -8,37 +8,37 @@ use super::Denied;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Longer ones are refused before anything is computed of them.
-const LONGEST: usize = 16 * 1024;
+/// Maximum length of a credential. Longer ones are rejected before they are hashed or parsed.
+const MAX_BYTES: usize = 16 * 1024;
 
-/// An API key or a token, as the request brought it. It is a secret, so `Debug` does not show it.
+/// The API key or token of a request. `Debug` does not print it.
 #[derive(Clone, Copy)]
 pub struct Credential<'a>(&'a str);
 
 impl<'a> Credential<'a> {
-    /// A credential that came in another way than in a header, or for a test.
+    /// Creates a credential that was not read from a header.
     pub const fn new(secret: &'a str) -> Self {
         Self(secret)
     }
 
-    /// The secret itself.
+    /// Returns the secret.
     pub const fn as_str(&self) -> &'a str {
         self.0
     }
 
-    /// The one credential of a request; `None` where it brings none.
+    /// Returns the credential in the headers, or `None` if there is none. More than one is an error.
     ///
-    /// Schemes of `authorization` other than `Bearer` are passed over, as a proxy in front may have its own there.
+    /// Schemes of `authorization` other than `Bearer` are ignored, because a proxy in front may use one of its own.
     pub(super) fn read(headers: &'a HeaderMap) -> Result<Option<Self>, Denied> {
         let bearer = headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer);
         let keys = headers.get_all(API_KEY).iter().map(HeaderValue::as_bytes);
         let mut found = bearer.chain(keys);
         let Some(secret) = found.next() else { return Ok(None) };
-        // Which of two would count is for nobody to guess.
+        // It would be ambiguous which of the two counts.
         if found.next().is_some() {
             return Err(Denied::new("more than one credential"));
         }
-        if secret.len() > LONGEST {
+        if secret.len() > MAX_BYTES {
             return Err(Denied::new("the credential is too long"));
         }
         match std::str::from_utf8(secret) {
@@ -49,7 +49,7 @@ impl<'a> Credential<'a> {
     }
 }
 
-/// What follows the scheme `Bearer`, which may be written in any case.
+/// Returns the token after the scheme `Bearer`, which is case-insensitive.
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, rest) = value.as_bytes().split_at_checked(6)?;
     let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && rest.first().is_none_or(|&byte| byte == b' ');
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_found_in_either_header() {
+    fn a_credential_is_read_from_either_header() {
         for headers in [
             [("authorization", "Bearer abc")],
             [("authorization", "bearer  abc")],
@@ -89,15 +89,15 @@ mod tests {
     }
 
     #[test]
-    fn without_one_there_is_none() {
+    fn other_headers_and_schemes_are_no_credential() {
         for headers in [[("accept", "*/*")], [("authorization", "Basic eA==")], [("authorization", "Bearerabc")]] {
             assert_eq!(read(&headers), Ok(None), "{headers:?}");
         }
     }
 
     #[test]
-    fn what_cannot_be_one_credential_is_refused() {
-        let long = "x".repeat(LONGEST + 1);
+    fn ambiguous_empty_and_long_credentials_are_rejected() {
+        let long = "x".repeat(MAX_BYTES + 1);
         for headers in [
             &[("authorization", "Bearer a"), ("x-api-key", "a")][..],
             &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn its_debug_output_is_no_secret() {
+    fn debug_output_has_no_secret() {
         assert_eq!(format!("{:?}", Credential::new("hunter2")), "Credential { .. }");
     }
 }

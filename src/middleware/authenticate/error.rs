@@ -1,4 +1,3 @@
-use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -7,18 +6,18 @@ use http::HeaderValue;
 
 use crate::error::{AnyError, Classification, Classify, ErrorKind, provide};
 
-/// The request does not say who makes it, or the inner service failed.
+/// The error of an [`Authenticate`](super::Authenticate).
 ///
-/// What is wrong with a credential is not told: not to the client, who may be guessing, and so not here. The log has it.
+/// It does not say why a credential was denied, so that a client that guesses credentials learns nothing. The log does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuthenticateError<E> {
-    /// There is no credential.
+    /// The request has no credential.
     Missing {
         /// The value of `WWW-Authenticate`.
         challenge: HeaderValue,
     },
-    /// There is one, and it is not accepted.
+    /// The credential was not accepted.
     Denied {
         /// The value of `WWW-Authenticate`.
         challenge: HeaderValue,
@@ -27,18 +26,7 @@ pub enum AuthenticateError<E> {
     Inner(E),
 }
 
-impl AuthenticateError<Infallible> {
-    /// The same refusal, as an error around an inner service.
-    #[cold]
-    pub(super) fn around<E>(self) -> AuthenticateError<E> {
-        match self {
-            Self::Missing { challenge } => AuthenticateError::Missing { challenge },
-            Self::Denied { challenge } => AuthenticateError::Denied { challenge },
-        }
-    }
-}
-
-/// What a service without the layer fails with, in the terms of one with it.
+/// Wraps an error of the inner service.
 impl<E> From<E> for AuthenticateError<E> {
     fn from(error: E) -> Self {
         Self::Inner(error)
@@ -88,30 +76,12 @@ impl<E: AnyError> Classify for AuthenticateError<E> {
     }
 }
 
-/// What `WWW-Authenticate` says, after [RFC 6750](https://www.rfc-editor.org/rfc/rfc6750#section-3).
-#[derive(Clone, Debug)]
-pub(super) struct Challenges {
-    /// To who brings nothing: without a code, as there is no error yet.
-    missing: HeaderValue,
-    denied: HeaderValue,
-}
-
-impl Challenges {
-    /// `None` where the realm cannot be written into a header.
-    pub(super) fn new(realm: &str) -> Option<Self> {
-        let realm = realm.replace('\\', r"\\").replace('"', "\\\"");
-        let missing = HeaderValue::try_from(format!(r#"Bearer realm="{realm}""#)).ok()?;
-        let denied = HeaderValue::try_from(format!(r#"Bearer realm="{realm}", error="invalid_token""#)).ok()?;
-        Some(Self { missing, denied })
-    }
-
-    #[cold]
-    pub(super) fn missing(&self) -> AuthenticateError<Infallible> {
-        AuthenticateError::Missing { challenge: self.missing.clone() }
-    }
-
-    #[cold]
-    pub(super) fn denied(&self) -> AuthenticateError<Infallible> {
-        AuthenticateError::Denied { challenge: self.denied.clone() }
-    }
+/// Returns the values of `WWW-Authenticate` for a missing and a denied credential, after
+/// [RFC 6750](https://www.rfc-editor.org/rfc/rfc6750#section-3), or `None` if a header cannot hold the realm.
+pub(super) fn challenges(realm: &str) -> Option<(HeaderValue, HeaderValue)> {
+    let realm = realm.replace('\\', r"\\").replace('"', "\\\"");
+    // The RFC recommends no error code for requests without a credential.
+    let missing = HeaderValue::try_from(format!(r#"Bearer realm="{realm}""#)).ok()?;
+    let denied = HeaderValue::try_from(format!(r#"Bearer realm="{realm}", error="invalid_token""#)).ok()?;
+    Some((missing, denied))
 }

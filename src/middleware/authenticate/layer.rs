@@ -1,42 +1,59 @@
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
-use http::{Method, Request, Uri};
+use http::{HeaderValue, Method, Request, Uri};
 use tower_layer::Layer;
 
-use super::error::Challenges;
+use super::error::challenges;
 use super::{Authenticate, AuthenticateError, Credential, Denied, Identity, Verify};
 use crate::request::PeerTenant;
 use crate::request::limits::check_name;
 
-/// Lets through what says who makes it. See the [module](super).
+/// Authenticates requests by their credential. See the [module](super).
+#[derive(Debug)]
 pub struct AuthenticateLayer<V> {
     policy: Arc<Policy<V>>,
 }
 
-/// What the layer and its services share.
+/// The verifier and the settings, which the layer and its services share.
+#[derive(Debug)]
 pub(super) struct Policy<V> {
     verifier: Arc<V>,
-    exempt: Option<Arc<Exempt>>,
-    peers: bool,
+    settings: Settings,
+}
+
+#[derive(Clone)]
+struct Settings {
+    /// A request is exempt if any of these returns true.
+    exempt: Vec<Arc<Exempt>>,
+    /// Whether a TLS client certificate is a credential.
+    client_certificates: bool,
     on_failure: Option<Arc<OnFailure>>,
-    challenges: Challenges,
+    /// `WWW-Authenticate` for a missing and a denied credential.
+    challenges: (HeaderValue, HeaderValue),
 }
 
 type Exempt = dyn Fn(&Method, &Uri) -> bool + Send + Sync;
 type OnFailure = dyn Fn(&'static str) + Send + Sync;
 
 impl<V: Verify> AuthenticateLayer<V> {
-    /// Asks `verifier` who makes a request.
+    /// Authenticates requests with `verifier`.
     pub fn new(verifier: V) -> Self {
-        let challenges = Challenges::new("kernels").expect("visible ASCII");
-        let verifier = Arc::new(verifier);
-        Self { policy: Arc::new(Policy { verifier, exempt: None, peers: false, on_failure: None, challenges }) }
+        let challenges = challenges("kernels").expect("the realm is visible ASCII");
+        let settings = Settings { exempt: Vec::new(), client_certificates: false, on_failure: None, challenges };
+        Self { policy: Arc::new(Policy { verifier: Arc::new(verifier), settings }) }
     }
 
-    /// Lets requests through, whoever makes them, for which `exempt` is true: health probes, CORS preflights. The URI is
-    /// the one that this layer sees, so inside `axum`'s `Router::nest` it lacks the prefix. Said twice, either counts.
+    fn set(self, set: impl FnOnce(&mut Settings)) -> Self {
+        let Policy { verifier, settings } = &*self.policy;
+        let mut settings = settings.clone();
+        set(&mut settings);
+        Self { policy: Arc::new(Policy { verifier: Arc::clone(verifier), settings }) }
+    }
+
+    /// Passes requests on without a credential if `exempt` returns true, such as health probes and CORS preflights.
+    /// Inside `axum`'s `Router::nest` the URI lacks the prefix. If called several times, a request is exempt if any of
+    /// the closures returns true.
     ///
     /// ```
     /// use http::Method;
@@ -49,23 +66,18 @@ impl<V: Verify> AuthenticateLayer<V> {
     /// ```
     #[must_use]
     pub fn exempt(self, exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static) -> Self {
-        let mut policy = Arc::unwrap_or_clone(self.policy);
-        policy.exempt = Some(match policy.exempt {
-            None => Arc::new(exempt),
-            Some(earlier) => Arc::new(move |method: &Method, uri: &Uri| earlier(method, uri) || exempt(method, uri)),
-        });
-        Self { policy: Arc::new(policy) }
+        self.set(|settings| settings.exempt.push(Arc::new(exempt)))
     }
 
-    /// Takes the certificate of a TLS client for the credential of every request on its connection
-    /// ([`PeerTenant`](crate::request::PeerTenant), which a server has set). Credentials in such a request's headers are
-    /// not looked at. Requests on other connections need a credential as before.
+    /// Accepts the TLS client certificate of a connection as the credential of its requests: the server puts it in
+    /// their extensions as a [`PeerTenant`](crate::request::PeerTenant). Credentials in the headers of such a request
+    /// are ignored. Requests on other connections still need a credential.
     #[must_use]
     pub fn client_certificates(self) -> Self {
-        Self { policy: Arc::new(Policy { peers: true, ..Arc::unwrap_or_clone(self.policy) }) }
+        self.set(|settings| settings.client_certificates = true)
     }
 
-    /// Tells `count` of each request that is refused: the [code](super::Denied::code) of what is wrong.
+    /// Calls `count` for each rejected request, with the [code](super::Denied::code) of the reason.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,67 +91,66 @@ impl<V: Verify> AuthenticateLayer<V> {
     /// ```
     #[must_use]
     pub fn on_failure(self, count: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
-        let on_failure: Option<Arc<OnFailure>> = Some(Arc::new(count));
-        Self { policy: Arc::new(Policy { on_failure, ..Arc::unwrap_or_clone(self.policy) }) }
+        self.set(|settings| settings.on_failure = Some(Arc::new(count)))
     }
 
-    /// Names the realm that `WWW-Authenticate` tells clients of; `kernels` if nothing is said.
+    /// Sets the realm in `WWW-Authenticate`. `kernels` by default.
     ///
     /// # Panics
-    /// Where it holds control characters, which no header can carry.
+    /// If the realm has control characters, which a header cannot hold.
     #[must_use]
     #[track_caller]
     pub fn realm(self, realm: &str) -> Self {
-        let challenges = Challenges::new(realm).expect("a realm without control characters");
-        Self { policy: Arc::new(Policy { challenges, ..Arc::unwrap_or_clone(self.policy) }) }
+        let challenges = challenges(realm).expect("a realm without control characters");
+        self.set(|settings| settings.challenges = challenges)
     }
 }
 
 impl<V: Verify> Policy<V> {
-    /// Who makes `request`; `None` where it need not say.
-    #[inline]
-    pub(super) fn identify<B>(&self, request: &Request<B>) -> Result<Option<Identity>, AuthenticateError<Infallible>> {
-        if let Some(exempt) = &self.exempt
-            && exempt(request.method(), request.uri())
-        {
+    /// Returns the identity that `request` authenticates as, or `None` if it is exempt.
+    pub(super) fn identify<B, E>(&self, request: &Request<B>) -> Result<Option<Identity>, AuthenticateError<E>> {
+        let Settings { exempt, client_certificates, challenges: (missing, denied), .. } = &self.settings;
+        if exempt.iter().any(|exempt| exempt(request.method(), request.uri())) {
             return Ok(None);
         }
-        let peer = request.extensions().get::<PeerTenant>().filter(|_| self.peers);
-        if let Some(peer) = peer.filter(|peer| peer.is_valid()) {
-            return Ok(Some(Identity::new(Arc::clone(&peer.tenant))));
-        }
-        let denied = match Credential::read(request.headers()) {
-            _ if peer.is_some() => {
-                Denied::new("the client certificate has expired since the connection began").with_code("expired")
-            }
-            Ok(None) => return Err(self.missing(request)),
-            Ok(Some(credential)) => match self.verifier.verify(credential) {
-                Ok(identity) => match check_name(&identity.tenant) {
-                    Ok(()) => return Ok(Some(identity)),
-                    Err(error) => Denied::new(format!("the name of its tenant: {error}")),
-                },
-                Err(denied) => denied,
+        let peer = request.extensions().get::<PeerTenant>().filter(|_| *client_certificates);
+        let identity = match peer {
+            Some(peer) => identify_peer(peer),
+            None => match Credential::read(request.headers()) {
+                Ok(None) => {
+                    self.count_failure("missing_credential");
+                    tracing::info!(method = %request.method(), path = request.uri().path(), "no credential");
+                    return Err(AuthenticateError::Missing { challenge: missing.clone() });
+                }
+                Ok(Some(credential)) => self.verifier.verify(credential).and_then(check_tenant),
+                Err(malformed) => Err(malformed.with_code("malformed_credential")),
             },
-            Err(denied) => denied.with_code("malformed_credential"),
         };
-        self.failed(denied.code());
-        // The one place where the reason is told, and it does not hold the credential.
-        tracing::info!(reason = %denied, method = %request.method(), path = request.uri().path(), "credential denied");
-        Err(self.challenges.denied())
+        identity.map(Some).map_err(|reason| {
+            self.count_failure(reason.code());
+            // Only the log has the reason. It does not hold the credential.
+            tracing::info!(%reason, method = %request.method(), path = request.uri().path(), "credential denied");
+            AuthenticateError::Denied { challenge: denied.clone() }
+        })
     }
 
-    #[cold]
-    fn missing<B>(&self, request: &Request<B>) -> AuthenticateError<Infallible> {
-        self.failed("missing_credential");
-        tracing::info!(method = %request.method(), path = request.uri().path(), "no credential");
-        self.challenges.missing()
-    }
-
-    fn failed(&self, code: &'static str) {
-        if let Some(on_failure) = &self.on_failure {
+    fn count_failure(&self, code: &'static str) {
+        if let Some(on_failure) = &self.settings.on_failure {
             on_failure(code);
         }
     }
+}
+
+fn identify_peer(peer: &PeerTenant) -> Result<Identity, Denied> {
+    if peer.is_valid() {
+        return Ok(Identity::new(Arc::clone(&peer.tenant)));
+    }
+    Err(Denied::new("the client certificate has expired since the connection was opened").with_code("expired"))
+}
+
+fn check_tenant(identity: Identity) -> Result<Identity, Denied> {
+    check_name(&identity.tenant).map_err(|error| Denied::new(format!("the name of its tenant: {error}")))?;
+    Ok(identity)
 }
 
 impl<S, V> Layer<S> for AuthenticateLayer<V> {
@@ -150,40 +161,18 @@ impl<S, V> Layer<S> for AuthenticateLayer<V> {
     }
 }
 
-// By hand: a clone needs no `V: Clone`, the verifier is shared.
+// A derived `Clone` would require `V: Clone`, but the verifier is shared.
 impl<V> Clone for AuthenticateLayer<V> {
     fn clone(&self) -> Self {
         Self { policy: Arc::clone(&self.policy) }
     }
 }
 
-impl<V: fmt::Debug> fmt::Debug for AuthenticateLayer<V> {
+impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthenticateLayer").field("policy", &self.policy).finish()
-    }
-}
-
-impl<V> Clone for Policy<V> {
-    fn clone(&self) -> Self {
-        Self {
-            verifier: Arc::clone(&self.verifier),
-            exempt: self.exempt.clone(),
-            peers: self.peers,
-            on_failure: self.on_failure.clone(),
-            challenges: self.challenges.clone(),
-        }
-    }
-}
-
-impl<V: fmt::Debug> fmt::Debug for Policy<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verifier, exempt, peers, on_failure, challenges } = self;
-        f.debug_struct("Policy")
-            .field("verifier", verifier)
-            .field("exempts", &exempt.is_some())
-            .field("client_certificates", peers)
-            .field("tells_of_failures", &on_failure.is_some())
-            .field("challenges", challenges)
-            .finish()
+        f.debug_struct("Settings")
+            .field("client_certificates", &self.client_certificates)
+            .field("challenges", &self.challenges)
+            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,3 @@
-use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -7,10 +6,11 @@ use tower_service::Service;
 
 use super::layer::Policy;
 use super::{AuthenticateError, ResponseFuture, Verify};
-use crate::middleware::inner_service::inner_service;
+use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::middleware::tracing::RequestScope;
 
-/// Lets through what says who makes it. See the [module](super).
+/// Authenticates requests by their credential. See the [module](super).
+#[derive(Debug)]
 pub struct Authenticate<S, V> {
     inner: S,
     policy: Arc<Policy<V>>,
@@ -23,6 +23,8 @@ impl<S, V> Authenticate<S, V> {
 }
 
 inner_service!(Authenticate::<S, V> { inner });
+// A derived `Clone` would require `V: Clone`, but the verifier is shared.
+clone_service!(Authenticate::<S, V> { inner, policy });
 
 impl<S, V, B> Service<Request<B>> for Authenticate<S, V>
 where
@@ -31,14 +33,12 @@ where
 {
     type Response = S::Response;
     type Error = AuthenticateError<S::Error>;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S::Future, S::Error>;
 
-    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(AuthenticateError::Inner)
     }
 
-    #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         match self.policy.identify(&request) {
             Ok(Some(identity)) => {
@@ -48,21 +48,8 @@ where
                 identity.insert_into(request.extensions_mut());
             }
             Ok(None) => {}
-            Err(error) => return ResponseFuture::refused(error),
+            Err(error) => return ResponseFuture::reject(error),
         }
-        ResponseFuture::called(self.inner.call(request))
-    }
-}
-
-// By hand: a clone needs no `V: Clone`, the verifier is shared.
-impl<S: Clone, V> Clone for Authenticate<S, V> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), policy: Arc::clone(&self.policy) }
-    }
-}
-
-impl<S: fmt::Debug, V: fmt::Debug> fmt::Debug for Authenticate<S, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authenticate").field("inner", &self.inner).field("policy", &self.policy).finish()
+        ResponseFuture::call(self.inner.call(request))
     }
 }

@@ -5,32 +5,35 @@ use std::sync::Arc;
 use super::Credential;
 use crate::request::{Priority, Tenant};
 
-/// Says who brings a credential, or that nobody is known by it. Closures
+/// Verifies a credential and returns the identity that it belongs to. Closures
 /// `Fn(Credential<'_>) -> Result<Identity, Denied>` implement it.
 ///
-/// It is asked inside `call`, on the thread that drives the server, so it is to answer from memory. What has to ask over
-/// a network is a layer of its own.
+/// It is called inside `Service::call`, so it must not block. A verifier that has to call another service over a
+/// network needs a layer of its own.
 ///
 /// ```
 /// use tower_kernels::middleware::authenticate::{Credential, Denied, Identity, Verify};
 ///
-/// /// Whoever the sidecar, which has checked, says that it is.
+/// /// Accepts the SPIFFE id that the sidecar has verified.
 /// struct Sidecar;
 ///
 /// impl Verify for Sidecar {
 ///     fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied> {
-///         let name = credential.as_str().strip_prefix("spiffe://cluster/").ok_or(Denied::new("of another cluster"))?;
-///         Ok(Identity::new(name))
+///         let name = credential.as_str().strip_prefix("spiffe://cluster/");
+///         name.map(Identity::new).ok_or(Denied::new("an id of another cluster"))
 ///     }
 /// }
 ///
 /// assert_eq!(&*Sidecar.verify(Credential::new("spiffe://cluster/acme")).unwrap().tenant, "acme");
 /// ```
 pub trait Verify: Send + Sync {
-    /// Who brings `credential`.
+    /// Returns the identity that `credential` belongs to.
+    ///
+    /// # Errors
+    /// [`Denied`] if the credential is not accepted.
     fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied>;
 
-    /// Asks `other` where this one knows nobody.
+    /// Tries `other` if this verifier denies the credential.
     fn or<V: Verify>(self, other: V) -> Or<Self, V>
     where
         Self: Sized,
@@ -48,14 +51,14 @@ where
     }
 }
 
-/// So that which verifier it is can be decided at run time: `Arc<dyn Verify>` is one as well.
+/// Allows to choose the verifier at run time, with an `Arc<dyn Verify>`.
 impl<V: Verify + ?Sized> Verify for Arc<V> {
     fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied> {
         (**self).verify(credential)
     }
 }
 
-/// Two verifiers, asked in turn. See [`Verify::or`].
+/// Tries two verifiers, one after the other. See [`Verify::or`].
 #[derive(Clone, Copy, Debug)]
 pub struct Or<A, B> {
     first: A,
@@ -71,31 +74,30 @@ impl<A: Verify, B: Verify> Verify for Or<A, B> {
     }
 }
 
-/// Who makes a request.
+/// The tenant that a request is authenticated as, and the priority of its credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
-    /// On whose behalf it is made.
+    /// Name of the tenant.
     pub tenant: Arc<str>,
-    /// How much its requests matter, where that is not the client's to say.
+    /// Priority of the requests. `None` leaves the choice to the client.
     pub priority: Option<Priority>,
 }
 
 impl Identity {
-    /// Requests of this tenant.
+    /// Creates the identity of a tenant, without a priority.
     pub fn new(tenant: impl Into<Arc<str>>) -> Self {
         Self { tenant: tenant.into(), priority: None }
     }
 
-    /// With this priority.
+    /// Sets the priority.
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Tells the layers and the service further in.
-    #[inline]
+    /// Adds the tenant and the priority to the extensions of a request.
     pub(super) fn insert_into(self, extensions: &mut http::Extensions) {
         extensions.insert(Tenant(self.tenant));
         if let Some(priority) = self.priority {
@@ -104,8 +106,8 @@ impl Identity {
     }
 }
 
-/// Why a credential is not accepted. It is for the log, never for the client, so it may say what is wrong with the
-/// credential, and must not hold it.
+/// The reason why a credential is denied. It is logged and never sent to the client. It must not contain the
+/// credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Denied {
@@ -114,20 +116,20 @@ pub struct Denied {
 }
 
 impl Denied {
-    /// For this reason.
+    /// Creates an error with this reason and the code `denied`.
     pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { reason: reason.into(), code: "denied" }
     }
 
-    /// With a code by which such refusals are counted; `denied` if nothing is said.
+    /// Sets the code that rejections are counted by.
     #[must_use]
     pub const fn with_code(mut self, code: &'static str) -> Self {
         self.code = code;
         self
     }
 
-    /// The code by which such refusals are counted: `missing_credential`, `malformed_credential`, `unknown_key`,
-    /// `invalid_token`, or what a [`Verify`] of your own says.
+    /// Returns the code that rejections are counted by: `malformed_credential`, `unknown_key`, `invalid_token`,
+    /// `expired`, `denied`, or one of a custom [`Verify`].
     pub const fn code(&self) -> &'static str {
         self.code
     }

@@ -7,7 +7,7 @@ use tower::BoxError;
 
 use crate::error::{Classification, Classify, ErrorKind, provide};
 
-/// An error of any type, and what kind of error it is. Its text and its sources are those of the error.
+/// An error of any type with its kind. Its text and its sources are those of the error.
 #[derive(Debug)]
 pub struct ClassifiedError {
     classification: Classification,
@@ -15,17 +15,17 @@ pub struct ClassifiedError {
 }
 
 impl ClassifiedError {
-    /// An error, with what it means.
+    /// Creates an error with this classification.
     pub fn new(classification: impl Into<Classification>, error: impl Into<BoxError>) -> Self {
         Self { classification: classification.into(), error: error.into() }
     }
 
-    /// The error itself, where it is an `E`.
+    /// Returns the original error if it is an `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.error.downcast_ref()
     }
 
-    /// The error itself.
+    /// Returns the original error.
     pub fn into_inner(self) -> BoxError {
         self.error
     }

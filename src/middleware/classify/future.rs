@@ -8,7 +8,7 @@ use tower::BoxError;
 
 use super::{ClassifiedError, ClassifyLayer};
 
-/// The response of a [`Classified`](super::Classified).
+/// The response future of a [`Classified`](super::Classified).
 #[pin_project]
 #[derive(Debug)]
 pub struct ResponseFuture<F> {

@@ -8,18 +8,18 @@ use tower_layer::Layer;
 use super::{Classified, ClassifiedError};
 use crate::error::{Classification, Classify, ErrorKind, classify_with};
 
-/// Gives errors a kind, by their type. See the [module](super).
+/// Gives errors a kind by their type. See the [module](super).
 #[derive(Clone)]
 pub struct ClassifyLayer {
     rules: Vec<Rule>,
     otherwise: ErrorKind,
 }
 
-/// Classifies an error if it is of the rule's type.
+/// Returns the classification of an error, or `None` if it is not of the rule's type.
 type Rule = Arc<dyn Fn(&(dyn Error + 'static)) -> Option<Classification> + Send + Sync>;
 
 impl ClassifyLayer {
-    /// Classifies errors by [what is known](fn@crate::error::classify) without rules.
+    /// Creates a layer with the [built-in rules](fn@crate::error::classify).
     pub fn new() -> Self {
         Self { rules: Vec::new(), otherwise: ErrorKind::Internal }
     }
@@ -35,21 +35,20 @@ impl ClassifyLayer {
         self
     }
 
-    /// Classifies errors of type `E` as they classify themselves.
+    /// Classifies errors of type `E` by their own [`Classify`].
     #[must_use]
     pub fn keep<E: Classify + Error + 'static>(self) -> Self {
         self.errors(E::classification)
     }
 
-    /// Sets the kind of errors to which no rule applies and of which nothing is known. [`ErrorKind::Internal`] by default.
+    /// Sets the kind of errors that match no rule. [`ErrorKind::Internal`] by default.
     #[must_use]
     pub fn otherwise(mut self, kind: ErrorKind) -> Self {
         self.otherwise = kind;
         self
     }
 
-    /// Classifies an error.
-    #[cold]
+    /// Classifies an error by the rules.
     pub(super) fn classify(&self, error: impl Into<BoxError>) -> ClassifiedError {
         let error = error.into();
         let rules = |error: &(dyn Error + 'static)| self.rules.iter().find_map(|rule| rule(error));

@@ -1,9 +1,9 @@
-//! Tells the other layers what the errors of a foreign service mean, and what its requests ask for.
+//! Gives errors of other crates a kind, and requests of other crates a context, for the layers of this crate.
 //!
-//! The layers of this crate treat errors by their [kind](crate::error::ErrorKind): a circuit breaker counts failures and
-//! not overload, a retry waits as long as it was told. An error type of your own says its kind by implementing
-//! [`Classify`](crate::error::Classify). For an error type of another crate, which you cannot implement a trait for, and
-//! for errors in a [`BoxError`](tower::BoxError), put a [`ClassifyLayer`] directly around the service that returns them:
+//! The layers of this crate handle errors by their [kind](crate::error::ErrorKind): a circuit breaker counts failures
+//! but not overload, and a retry waits for the error's retry-after. Your own error types implement
+//! [`Classify`](crate::error::Classify). For error types of other crates, and for errors in a
+//! [`BoxError`](tower::BoxError), put a [`ClassifyLayer`] directly around the service that returns them:
 //!
 //! ```
 //! use std::io;
@@ -15,7 +15,9 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let classify = ClassifyLayer::new().errors(|error: &io::Error| match error.kind() {
-//!     io::ErrorKind::ConnectionRefused => Classification::new(ErrorKind::Unavailable).with_retry_after(Duration::from_secs(5)),
+//!     io::ErrorKind::ConnectionRefused => {
+//!         Classification::new(ErrorKind::Unavailable).with_retry_after(Duration::from_secs(5))
+//!     }
 //!     io::ErrorKind::TimedOut => ErrorKind::DeadlineExceeded.into(),
 //!     _ => ErrorKind::Internal.into(),
 //! });
@@ -32,18 +34,18 @@
 //! # }
 //! ```
 //!
-//! # Which rule applies
+//! # Order of the rules
 //!
-//! The error and then its [sources](std::error::Error::source) are looked at. To each, the rules apply in the order in which
-//! they were given, and then [what is known](fn@crate::error::classify) without any rule. The first that applies decides.
-//! Where none does, the kind is [`Internal`](crate::error::ErrorKind::Internal), or that of
+//! The rules are applied to the error and then to each of its [sources](std::error::Error::source): first those of the
+//! layer, in the order in which they were added, then the [built-in ones](fn@crate::error::classify). The first match
+//! decides. Without a match, the kind is [`Internal`](crate::error::ErrorKind::Internal), or the one set with
 //! [`otherwise`](ClassifyLayer::otherwise).
 //!
-//! # Errors of your own in boxes
+//! # Boxed errors
 //!
-//! tower's `Buffer`, `LoadShed`, `Timeout` and `BoxError` forget the type of an error. Errors of this crate are recognised
-//! in there; an error type of your own is not, even if it implements `Classify`. Put
-//! [`ClassifyLayer::keep`] between the service and the layer that boxes:
+//! tower's `Buffer`, `LoadShed` and `Timeout` box errors, which hides their type. Errors of this crate are recognised
+//! in a box. Your own error types are not, even if they implement `Classify`. Put [`ClassifyLayer::keep`] between the
+//! service and the layer that boxes its errors:
 //!
 //! ```
 //! # #[derive(Debug, thiserror::Error)]
@@ -69,18 +71,17 @@
 //!
 //! # Requests
 //!
-//! What the layers want to know of a request (its tenant, priority, deadline) is
-//! [`RequestContext`](crate::request::RequestContext). [`ClassifyRequestLayer`] adds it to requests of a foreign type, as
-//! [`WithContext`].
+//! The layers read the tenant, priority and deadline of a request through
+//! [`RequestContext`](crate::request::RequestContext). [`ClassifyRequestLayer`] wraps requests of another type in a
+//! [`WithContext`], which implements it.
 //!
 //! # Cost
 //!
-//! A call that succeeds pays for one comparison and for counting a reference. An error is put into a box, unless it is in
-//! one already.
+//! A call that succeeds costs one reference count and one comparison. An error is boxed, unless it is boxed already.
 //!
 //! # Cancel safety
 //!
-//! Dropping the future drops the inner one. Readiness is that of the inner service.
+//! Dropping the future drops the inner future. The layer is ready when the inner service is.
 
 mod error;
 mod future;

@@ -1,4 +1,4 @@
-//! [`WithContext`], a request of any type with what layers ask of one, and the layer that makes it.
+//! [`WithContext`], which adds a context to requests of any type, and its layer.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use tower_service::Service;
 use crate::middleware::inner_service::inner_service;
 use crate::request::{Priority, RequestContext, ResponseContext, TraceContext};
 
-/// A request of any type, with what layers ask of a request. Fields that are not set are as in a request of which nothing is
-/// known; see [`RequestContext`].
+/// A request of any type with the context that the layers read. Fields that are not set have the defaults of
+/// [`RequestContext`].
 ///
 /// ```
 /// use tower_kernels::middleware::classify::WithContext;
@@ -35,7 +35,7 @@ pub struct WithContext<R> {
 }
 
 impl<R> WithContext<R> {
-    /// A request of which nothing is known yet.
+    /// Wraps a request, with no field set.
     pub fn new(request: R) -> Self {
         Self {
             request,
@@ -49,7 +49,7 @@ impl<R> WithContext<R> {
         }
     }
 
-    /// Sets the name of what is asked for, for spans and metrics. Few distinct values.
+    /// Sets the name of the operation, for spans and metrics. Use few distinct names.
     #[must_use]
     pub fn operation(mut self, operation: impl Into<Cow<'static, str>>) -> Self {
         self.operation = Some(operation.into());
@@ -63,21 +63,21 @@ impl<R> WithContext<R> {
         self
     }
 
-    /// Sets how much the request matters beside others.
+    /// Sets the priority.
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// Sets on whose behalf the request is made.
+    /// Sets the tenant.
     #[must_use]
     pub fn tenant(mut self, tenant: impl Into<Arc<str>>) -> Self {
         self.tenant = Some(tenant.into());
         self
     }
 
-    /// Sets the trace that the request belongs to.
+    /// Sets the trace context.
     #[must_use]
     pub fn trace_context(mut self, trace_context: TraceContext) -> Self {
         self.trace_context = Some(trace_context);
@@ -91,18 +91,18 @@ impl<R> WithContext<R> {
         self
     }
 
-    /// The request itself.
+    /// Returns a reference to the request.
     pub fn get_ref(&self) -> &R {
         &self.request
     }
 
-    /// The request itself.
+    /// Returns a mutable reference to the request.
     pub fn get_mut(&mut self) -> &mut R {
         &mut self.request
     }
 
-    /// The request itself. A deadline that a layer has set is read before, with
-    /// [`RequestContext::deadline`].
+    /// Returns the request without its context. To use a deadline that a layer has set, read
+    /// [`RequestContext::deadline`] before.
     pub fn into_inner(self) -> R {
         self.request
     }
@@ -146,17 +146,17 @@ impl<R> RequestContext for WithContext<R> {
     }
 }
 
-/// For the responses of a foreign service, with `map_response(WithContext::new)` around it.
+/// For responses of another type: put `map_response(WithContext::new)` around the service.
 impl<R> ResponseContext for WithContext<R> {
     fn payload_bytes(&self) -> Option<u64> {
         self.payload_bytes
     }
 }
 
-/// Adds what the layers ask of a request to requests of any type, with a closure.
+/// Adds a context to requests of any type, with a closure.
 ///
-/// It stands outside of the layers that are to know it. The service itself gets its own type of request back by tower's
-/// `map_request`:
+/// Put it outside the layers that need the context. tower's `map_request` restores the type of request that the service
+/// takes:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -166,7 +166,7 @@ impl<R> ResponseContext for WithContext<R> {
 /// use tower_kernels::middleware::classify::{ClassifyRequestLayer, WithContext};
 /// use tower_kernels::layers::RateLimiterLayer;
 ///
-/// /// Of another crate.
+/// /// A type of another crate.
 /// struct Query {
 ///     user: String,
 /// }
@@ -194,7 +194,7 @@ pub struct ClassifyRequestLayer<C> {
 }
 
 impl<C> ClassifyRequestLayer<C> {
-    /// Makes a [`WithContext`] of each request.
+    /// Creates a layer that wraps each request with `add_context`.
     pub const fn new<R>(add_context: C) -> Self
     where
         C: Fn(R) -> WithContext<R>,
@@ -211,7 +211,7 @@ impl<S, C: Clone> Layer<S> for ClassifyRequestLayer<C> {
     }
 }
 
-/// Calls a service with requests that have a context. See [`ClassifyRequestLayer`].
+/// Calls the inner service with a context added to each request. See [`ClassifyRequestLayer`].
 #[derive(Clone, Copy, Debug)]
 pub struct ClassifiedRequests<S, C> {
     inner: S,

@@ -7,7 +7,7 @@ use tower_service::Service;
 use super::{ClassifiedError, ClassifyLayer, ResponseFuture};
 use crate::middleware::inner_service::inner_service;
 
-/// Gives the errors of a service a kind. See the [module](super).
+/// Gives the errors of the inner service a kind. See the [module](super).
 #[derive(Clone, Debug)]
 pub struct Classified<S> {
     inner: S,
@@ -15,7 +15,7 @@ pub struct Classified<S> {
 }
 
 impl<S> Classified<S> {
-    /// Classifies the errors of `inner` by the rules of a layer.
+    /// Creates a service that classifies the errors of `inner` by the rules of a layer.
     pub fn new(inner: S, rules: Arc<ClassifyLayer>) -> Self {
         Self { inner, rules }
     }

@@ -24,7 +24,6 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
-    #[inline]
     pub(super) fn new(inner: F, call: Call) -> Self {
         Self { inner, call }
     }
@@ -38,7 +37,6 @@ where
 {
     type Output = Result<T, E>;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let polled = this.inner.poll(cx);
@@ -53,24 +51,24 @@ where
     }
 }
 
-/// A call in flight. Dropped before it has ended, it counts as cancelled.
+/// A call in flight. If dropped before it has ended, it counts as cancelled.
 #[derive(Debug)]
 pub(super) struct Call {
-    begun: Instant,
+    started: Instant,
     operation: CalledOperation,
 }
 
 #[derive(Debug)]
 enum CalledOperation {
     Known(InFlight),
-    /// It has no series of its own yet.
+    /// An operation without time series of its own.
     Unknown(Box<Unknown>),
     Ended,
 }
 
 #[derive(Debug)]
 struct Unknown {
-    /// Counts the call, unless it shows that the service knows the name.
+    /// Counts the call as in flight, and in the end, unless it shows that the service has the operation.
     unknown: InFlight,
     name: Box<str>,
     payload: Option<u64>,
@@ -78,7 +76,6 @@ struct Unknown {
 }
 
 impl Call {
-    #[inline]
     pub(super) fn begin(state: &Arc<State>, now: Instant, name: &str, payload: Option<u64>) -> Self {
         let operation = match state.operations.find(name) {
             Some((_, operation)) => {
@@ -92,14 +89,13 @@ impl Call {
                 state: Arc::clone(state),
             })),
         };
-        Self { begun: now, operation }
+        Self { started: now, operation }
     }
 
-    #[inline]
     fn end(&mut self, outcome: Outcome, execution: Option<&Execution>) {
-        let elapsed = nanos(clock::read().saturating_duration_since(self.begun));
+        let elapsed = nanos(clock::read().saturating_duration_since(self.started));
         match std::mem::replace(&mut self.operation, CalledOperation::Ended) {
-            CalledOperation::Known(operation) => operation.record(outcome, elapsed, execution),
+            CalledOperation::Known(call) => call.0.record(outcome, elapsed, execution),
             CalledOperation::Unknown(unknown) => unknown.end(outcome, elapsed, execution),
             CalledOperation::Ended => {}
         }
@@ -107,7 +103,6 @@ impl Call {
 }
 
 impl Drop for Call {
-    #[inline]
     fn drop(&mut self) {
         if !matches!(self.operation, CalledOperation::Ended) {
             let panicked = std::thread::panicking();
@@ -118,7 +113,7 @@ impl Drop for Call {
 
 impl Unknown {
     fn end(&self, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
-        let operation = if shows_known(outcome) { self.state.find_or_insert(&self.name) } else { &*self.unknown };
+        let operation = if shows_known(outcome) { self.state.find_or_insert(&self.name) } else { &self.unknown.0 };
         if let Some(bytes) = self.payload {
             operation.record_payload(bytes);
         }
@@ -126,9 +121,9 @@ impl Unknown {
     }
 }
 
-/// Whether the outcome of a call shows that the service knows the operation. The other kinds can be the response of a layer
-/// in front of it, which does not look at the name; gRPC servers respond `UNIMPLEMENTED`, which is `Unsupported`, to methods
-/// that they do not have.
+/// Returns whether the outcome of a call shows that the service has the operation. The other kinds can come from a
+/// layer in front of the service, whatever the name; gRPC servers respond `UNIMPLEMENTED`, which is `Unsupported`, to
+/// unknown methods.
 fn shows_known(outcome: Outcome) -> bool {
     matches!(outcome, None | Some(ErrorKind::Internal))
 }

@@ -10,15 +10,15 @@ use super::page::{Format, respond};
 use super::series::Operation;
 use crate::request::operation_table::OperationTable;
 
-/// The state that a layer, its clones and their services share.
+/// The metrics, shared by a layer, its clones and their services.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) prefix: String,
     /// Operations with series of their own.
     pub(super) operations: OperationTable<Arc<Operation>>,
-    /// Calls with a name that no call has shown to be known.
+    /// Calls of operations that the service is not known to have.
     pub(super) unknown: Arc<Operation>,
-    /// Calls with a name beyond the bound on series.
+    /// Calls of operations beyond the maximum.
     other: Arc<Operation>,
 }
 
@@ -28,13 +28,13 @@ impl State {
         Self { prefix, operations: OperationTable::new(max_operations), unknown, other }
     }
 
-    /// The operation of this name, or `other` if the table is full.
+    /// Returns the operation of this name, or `other` if the table is full.
     pub(super) fn find_or_insert(&self, name: &str) -> &Arc<Operation> {
         let found = self.operations.find_or_insert(name, || Arc::new(Operation::new()));
         found.map_or(&self.other, |(_, operation)| operation)
     }
 
-    /// Every operation that has been called or registered, and its calls in flight.
+    /// Returns the operations with their names and their number of calls in flight.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Operation, u64)> {
         let others = [("unknown", &self.unknown), ("other", &self.other)];
         self.operations.iter().chain(others).map(|(name, operation)| (name, &**operation, operation.in_flight()))
@@ -60,23 +60,19 @@ pub struct EndedCalls {
 /// Reads the metrics of a [`MetricsLayer`](super::MetricsLayer).
 #[derive(Clone, Debug)]
 pub struct MetricsHandle {
-    state: Arc<State>,
+    pub(super) state: Arc<State>,
 }
 
 const INFALLIBLE: &str = "writing numbers to a string does not fail";
 
 impl MetricsHandle {
-    pub(super) fn new(state: Arc<State>) -> Self {
-        Self { state }
-    }
-
     /// Returns all metrics as [OpenMetrics](Format::OpenMetrics) text.
     pub fn render(&self) -> String {
         Format::OpenMetrics.encode(&self.registry()).expect(INFALLIBLE)
     }
 
-    /// The response to a request for the metrics, whichever server it comes to: in the [format](Format) that the request's
-    /// headers ask for, compressed where they allow it. See [`respond`] for metrics beside these.
+    /// Returns the response to a request for the metrics, in the [format](Format) that its headers prefer, compressed
+    /// if they allow it. It works with any server. [`respond`] does the same for a registry with other metrics.
     ///
     /// ```
     /// use http::{HeaderMap, header};
@@ -90,7 +86,7 @@ impl MetricsHandle {
         respond(&self.registry(), headers).expect(INFALLIBLE)
     }
 
-    /// A route of axum that shows the metrics, to `GET` and `HEAD`.
+    /// Returns an axum route that responds to `GET` and `HEAD` with the metrics.
     ///
     /// ```
     /// use axum::{Router, routing::get};
@@ -102,8 +98,7 @@ impl MetricsHandle {
     ///     .layer(metrics.clone())
     ///     .route("/metrics", metrics.handle().into_route());
     /// ```
-    /// In this order the page does not count the requests for itself: a layer is around the routes that are there when it is
-    /// added.
+    /// In this order requests for the metrics are not counted: a layer applies to the routes that were added before it.
     #[cfg(feature = "axum")]
     pub fn into_route<S: Clone + Send + Sync + 'static>(self) -> ::axum::routing::MethodRouter<S> {
         ::axum::routing::get(async move |headers: HeaderMap| self.respond(&headers).map(::axum::body::Body::from))
@@ -115,8 +110,8 @@ impl MetricsHandle {
         registry
     }
 
-    /// Adds these metrics to a registry of your own, under the layer's prefix. Of several layers in one registry each needs
-    /// a [prefix](super::MetricsLayer::prefix) of its own: a page may not have two metrics of the same name.
+    /// Adds these metrics to a registry, under the layer's prefix. Several layers in one registry need different
+    /// [prefixes](super::MetricsLayer::prefix), because a page must not have two metrics of the same name.
     ///
     /// ```
     /// use prometheus_client::{encoding::text, registry::Registry};
@@ -130,8 +125,8 @@ impl MetricsHandle {
     /// assert!(page.contains(r#"kernel_requests_in_flight{region="eu",operation="linalg/saxpy"} 0"#), "{page}");
     /// ```
     pub fn register(&self, registry: &mut Registry) {
-        let encoder = Encoder::new(Arc::clone(&self.state));
-        registry.sub_registry_with_prefix(&self.state.prefix).register_collector(Box::new(encoder));
+        let encoder = Box::new(Encoder(Arc::clone(&self.state)));
+        registry.sub_registry_with_prefix(&self.state.prefix).register_collector(encoder);
     }
 
     /// Returns the calls that have ended, by operation, backend and outcome.

@@ -1,56 +1,51 @@
-//! Histograms whose bounds are powers of two, so that the bucket of a value is read off its highest bit.
+//! Histograms with powers of two as bounds, so that the highest bit of a value determines its bucket.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::thread::Writer;
 
-/// `N` buckets. The bound of the first is 2 to the `FIRST`, of each further one 2 to the `STEP` times that of the one
-/// before; the last takes what is above.
+/// A histogram with `N` buckets. The bound of bucket `i` is `2^(FIRST + i * STEP)`; that of the last is infinite.
 #[derive(Debug)]
 pub(super) struct Histogram<const FIRST: u32, const STEP: u32, const N: usize> {
     buckets: [AtomicU64; N],
-    /// In the unit of the values; it wraps at 2 to the 64th, which is 584 years of nanoseconds.
+    /// Sum of the values. It wraps at 2^64, which is 584 years of nanoseconds.
     sum: AtomicU64,
 }
 
-/// Of nanoseconds: from 1.024 µs to 17.2 s.
+/// Nanoseconds, with bounds from 1.024 µs to 17.2 s.
 pub(super) type Durations = Histogram<10, 1, 26>;
-/// Of bytes: from 64 B to 4 GiB, in steps of four.
+/// Bytes, with bounds from 64 B to 4 GiB, each four times the one before.
 pub(super) type Sizes = Histogram<6, 2, 15>;
-/// Of requests: from 1 to 1 024.
+/// Numbers of requests, with bounds from 1 to 1 024.
 pub(super) type Counts = Histogram<0, 1, 12>;
-/// Of parts in 65 536: from 1/64 to 64.
+/// Ratios in units of 1/65 536, with bounds from 1/64 to 64.
 pub(super) type Ratios = Histogram<10, 1, 14>;
 
-/// One of a [`Ratios`].
+/// The value of a ratio of 1 in [`Ratios`].
 pub(super) const RATIO_ONE: u64 = 1 << 16;
 
-impl<const FIRST: u32, const STEP: u32, const N: usize> Histogram<FIRST, STEP, N> {
-    pub(super) const fn new() -> Self {
+impl<const FIRST: u32, const STEP: u32, const N: usize> Default for Histogram<FIRST, STEP, N> {
+    fn default() -> Self {
         Self { buckets: [const { AtomicU64::new(0) }; N], sum: AtomicU64::new(0) }
     }
+}
 
-    #[cold]
-    pub(super) fn boxed() -> Box<Self> {
-        Box::new(Self::new())
-    }
-
-    #[inline]
+impl<const FIRST: u32, const STEP: u32, const N: usize> Histogram<FIRST, STEP, N> {
+    /// Adds a value.
     pub(super) fn observe(&self, writer: Writer, value: u64) {
         writer.add(&self.buckets[Self::bucket(value)], 1);
         writer.add(&self.sum, value);
     }
 
-    /// The first bucket whose bound is not below `value`.
-    #[inline]
+    /// Returns the first bucket whose bound is not below `value`.
     fn bucket(value: u64) -> usize {
-        // The exponent of the power of two that is not below the value: the bit above the highest of `value - 1`.
+        // The exponent of the smallest power of two that is not below the value.
         let exponent = u64::BITS - value.saturating_sub(1).leading_zeros();
         (exponent.saturating_sub(FIRST).div_ceil(STEP) as usize).min(N - 1)
     }
 
-    /// The buckets' bounds, in units of which one has `scale` values, and counts; the sum of the counts; the sum of the
-    /// values. A call that is counted meanwhile may be in one and not yet in the other.
+    /// Reads the histogram, with its bounds and its sum divided by `scale`. A value that is added at the same time may
+    /// be in the counts and not yet in the sum.
     pub(super) fn read(&self, scale: f64) -> Snapshot {
         let bounds = (0..N - 1).map(|i| 2f64.powi((FIRST + i as u32 * STEP) as i32) / scale).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(self.buckets.iter().map(|count| count.load(Ordering::Relaxed))).collect();
@@ -59,9 +54,10 @@ impl<const FIRST: u32, const STEP: u32, const N: usize> Histogram<FIRST, STEP, N
     }
 }
 
-/// What a histogram, or several of the same bounds together, have seen.
+/// The values of one histogram, or the sum of several with the same bounds.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
+    /// Bounds and counts.
     pub(super) buckets: Vec<(f64, u64)>,
     pub(super) count: u64,
     pub(super) sum: f64,
@@ -95,17 +91,17 @@ mod tests {
                 assert_eq!(bucket, expected, "{value}");
             }
         }
-        check(Durations::new);
-        check(Sizes::new);
-        check(Counts::new);
+        check(Durations::default);
+        check(Sizes::default);
+        check(Counts::default);
     }
 
     #[test]
     fn bounds_are_in_the_unit_of_the_metric() {
-        let durations = Durations::new().read(1e9);
+        let durations = Durations::default().read(1e9);
         assert_eq!(durations.buckets[0].0, 1.024e-6);
         assert_eq!(durations.buckets[24].0, 17.179869184);
-        assert_eq!(Sizes::new().read(1.0).buckets[13].0, f64::from(2).powi(32));
-        assert_eq!(Counts::new().read(1.0).buckets[10].0, 1024.0);
+        assert_eq!(Sizes::default().read(1.0).buckets[13].0, f64::from(2).powi(32));
+        assert_eq!(Counts::default().read(1.0).buckets[10].0, 1024.0);
     }
 }

@@ -5,7 +5,7 @@ use tower_layer::Layer;
 use super::handle::State;
 use super::{Metrics, MetricsHandle};
 
-/// Counts and times calls. See the [module](super).
+/// Counts and times calls, for Prometheus. See the [module](super).
 ///
 /// Clones share the metrics. The methods that configure the layer reset them: configure first, then clone.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ pub struct MetricsLayer {
     state: Arc<State>,
 }
 
-/// The default bound on operations with series of their own.
+/// The default maximum number of operations with time series of their own.
 const MAX_OPERATIONS: usize = 512;
 
 impl MetricsLayer {
@@ -34,8 +34,8 @@ impl MetricsLayer {
         Self { state: Arc::new(State::new(self.state.prefix.clone(), max)) }
     }
 
-    /// Registers operations, which then have series of their own before their first call. Call it last: the methods above
-    /// reset the metrics.
+    /// Registers operations, which then have series of their own before their first call. Call it last: the methods
+    /// above reset the metrics.
     #[must_use]
     pub fn operations<N: AsRef<str>>(self, names: impl IntoIterator<Item = N>) -> Self {
         for name in names {
@@ -51,7 +51,7 @@ impl MetricsLayer {
 
     /// Returns a handle that renders the metrics as text, a response or a route, or adds them to a registry.
     pub fn handle(&self) -> MetricsHandle {
-        MetricsHandle::new(Arc::clone(&self.state))
+        MetricsHandle { state: Arc::clone(&self.state) }
     }
 }
 

@@ -1,12 +1,11 @@
 //! Counts and times calls, and exports the metrics to Prometheus.
 //!
 //! It differs from `axum-prometheus` and `tower_http::metrics` in that
-//! * it works for any request, and distinguishes rejections and failures by [`Classify`](crate::error::Classify), in the
-//!   error and in the response;
+//! * it works for any request, and distinguishes rejections and failures by the [`Classify`](crate::error::Classify) of
+//!   the error or the response;
 //! * a call that is dropped before completion is counted as `cancelled`;
 //! * there is no global recorder: the layer holds the metrics, and its clones share them;
-//! * a call costs two readings of the clock and some additions to cells of its own thread: no lock, no allocation, no
-//!   formatted label;
+//! * a call reads the clock twice and adds to counters of its own thread, without locks, allocations or formatting;
 //! * the number of time series is bounded, whatever clients send.
 //!
 //! ```
@@ -27,9 +26,9 @@
 //! # }
 //! ```
 //!
-//! # In a program of your own
+//! # With axum and other servers
 //!
-//! On a router of axum, with the page that Prometheus reads:
+//! Metrics of an axum router by route, and a route for Prometheus:
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore")]
@@ -43,31 +42,31 @@
 //!     .route("/metrics", metrics.handle().into_route());
 //! ```
 //!
-//! Its calls are counted as `shop_requests_total{operation="GET /users/{id}",outcome="ok"}`. For any other server
-//! [`MetricsHandle::respond`] makes the response to a request for the page, and [`respond`] does so for a registry of your
-//! own, to which [`MetricsHandle::register`] has added these metrics.
+//! Calls are counted as `shop_requests_total{operation="GET /users/{id}",outcome="ok"}`. With other servers
+//! [`MetricsHandle::respond`] returns the response to a request for the metrics. [`MetricsHandle::register`] adds the
+//! metrics to a registry with others, and [`respond`] returns the response for that.
 //!
-//! The page is Prometheus's text format or OpenMetrics, as the request's `Accept` prefers (see [`Format`]), and compressed
-//! with gzip where its `Accept-Encoding` takes that.
+//! The response is in Prometheus's text format or OpenMetrics, whichever the request's `Accept` prefers (see
+//! [`Format`]), and compressed with gzip if its `Accept-Encoding` allows it.
 //!
 //! # Names of operations
 //!
-//! The label `operation` is what [`RequestContext::operation`](crate::request::RequestContext::operation) says. That of a
-//! [`KernelRequest`](crate::service::KernelRequest) is the kernel's id. That of an [`http::Request`] is the first of these
-//! that there is:
+//! The label `operation` is the [`RequestContext::operation`](crate::request::RequestContext::operation) of the
+//! request. For a [`KernelRequest`](crate::service::KernelRequest) it is the kernel's id. For an [`http::Request`] it
+//! is the first of these that applies:
 //!
-//! | of | `operation` |
+//! | request | `operation` |
 //! |---|---|
-//! | a request with an [`Operation`](crate::request::Operation) among its extensions | what that says |
-//! | a call of gRPC | `helloworld.Greeter/SayHello` |
-//! | a request for which axum has found a route (feature `axum`) | `GET /users/{id}` |
-//! | any other | `GET`; `HTTP` for methods that HTTP does not know |
+//! | with an [`Operation`](crate::request::Operation) in its extensions | the name in it |
+//! | gRPC | `helloworld.Greeter/SayHello` |
+//! | matched to a route by axum (feature `axum`) | `GET /users/{id}` |
+//! | any other | `GET`; `HTTP` for non-standard methods |
 //!
-//! Paths are in no name, as there is no end of them. A request that no route takes is `GET`, and so is every request to
-//! a layer that is around the whole router, where no route has been found yet: add it with `Router::layer`, as above, or
-//! `route_layer`. Services that `nest_service` has nested have no route either.
+//! Names do not contain the path, because the number of paths is unbounded. The name is `GET` for a request that
+//! matches no route, for services added with `nest_service`, and for all requests if the layer is around the whole
+//! router, where no route has been matched yet. Add the layer with `Router::layer`, as above, or `route_layer`.
 //!
-//! A name that none of this gives is an extension, which may own it:
+//! An extension sets any other name:
 //!
 //! ```
 //! use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -92,48 +91,48 @@
 //! # }
 //! ```
 //!
-//! Every layer that keeps something for each operation (circuit breaker, load shedding, hedging, priority queue, tracing)
-//! goes by the same name.
+//! All layers with state per operation (circuit breaker, load shedding, hedging, priority queue, tracing) use the same
+//! name.
 //!
 //! # The metrics
 //!
-//! | name, after the prefix (`kernel`) | type | labels | what |
+//! | name, after the prefix (`kernel`) | type | labels | meaning |
 //! |---|---|---|---|
-//! | `requests_total` | counter | `operation`, `backend`, `outcome` | calls that ended |
-//! | `request_duration_seconds` | histogram, 1 µs to 17 s | `operation`, `backend`, `outcome` | from the call to the response |
-//! | `requests_in_flight` | gauge | `operation` | calls that have not ended |
-//! | `request_payload_bytes` | histogram, 64 B to 4 GiB | `operation` | where the request knows its size |
-//! | `queue_duration_seconds` | histogram, 1 µs to 17 s | `operation`, `backend` | from the call to the start of the work |
-//! | `batch_size` | histogram, 1 to 1 024 | `operation`, `backend` | how many requests shared the launch |
-//! | `duration_estimate_ratios` | histogram, 1/64 to 64 | `operation`, `backend` | time the work took, over the estimate |
-//! | `device_duration_seconds` | histogram, 1 µs to 17 s | `operation`, `backend`, `phase` | time on the device, by its own clock, in `upload`, `kernel` and `download` |
-//! | `device_roofline_ratios` | histogram, 1/64 to 64 | `operation`, `backend` | how near the kernel came to the device's peak, 1 being there |
+//! | `requests_total` | counter | `operation`, `backend`, `outcome` | calls that have ended |
+//! | `request_duration_seconds` | histogram, 1 µs to 17 s | `operation`, `backend`, `outcome` | time from the call to the response |
+//! | `requests_in_flight` | gauge | `operation` | calls in flight |
+//! | `request_payload_bytes` | histogram, 64 B to 4 GiB | `operation` | payload size, for requests that have one |
+//! | `queue_duration_seconds` | histogram, 1 µs to 17 s | `operation`, `backend` | time from the call to the start of its execution |
+//! | `batch_size` | histogram, 1 to 1 024 | `operation`, `backend` | requests that were executed in one batch |
+//! | `duration_estimate_ratios` | histogram, 1/64 to 64 | `operation`, `backend` | execution time divided by its estimate |
+//! | `device_duration_seconds` | histogram, 1 µs to 17 s | `operation`, `backend`, `phase` | time measured by the device, in the phases `upload`, `kernel` and `download` |
+//! | `device_roofline_ratios` | histogram, 1/64 to 64 | `operation`, `backend` | fraction of the device's peak that the kernel reached |
 //!
-//! The last five come from the response's [`Execution`](crate::request::Execution), where it has one; the last two only of
-//! calls that a device has [timed](crate::request::DeviceTimes), which is a sample. Their counts are of the sample, too.
-//! A metric that has nothing to tell is not on the page: around a service that runs no kernels these five never are.
+//! The last five come from the response's [`Execution`](crate::request::Execution), if it has one. The last two are of
+//! the calls that a device has [timed](crate::request::DeviceTimes), which are a sample, and so are their counts.
+//! Metrics without values are omitted, so a service without kernels never has these five.
 //!
-//! `outcome` is `ok`, or the [code](crate::error::ErrorKind::code) of the error or of the response's failure, or
-//! `cancelled` for a call that was dropped before completion. There is no label `backend` where the response does not say what
-//! ran the call, as that of a service without kernels does not, nor an error.
+//! `outcome` is `ok`, the [code](crate::error::ErrorKind::code) of the error or of the response's failure, or
+//! `cancelled` for a call that was dropped before completion. There is no label `backend` for errors, nor for responses
+//! that do not name a backend, such as those of a service without kernels.
 //!
 //! # Bound on the series
 //!
-//! `operation` comes from the request, so a client may be able to make it up. A name gets series of its own once a call
-//! has shown that the service knows it: it ended `ok` or `internal`. Until then, and for names that never do, calls count
-//! under `unknown`: rejections can be made without a look at the name, and 404 and gRPC's `UNIMPLEMENTED` say that it is
-//! none. [`MetricsLayer::operations`] names those that are known in advance. Past [`MetricsLayer::max_operations`], 512 if
-//! nothing is said, further names count under `other`, and so do names of more than
+//! `operation` comes from the request, so a client may be able to invent names. A name gets time series of its own when
+//! a call has shown that the service has the operation, by the outcome `ok` or `internal`. Other calls count under
+//! `unknown`: a layer can reject a call whatever its name, and 404 and gRPC's `UNIMPLEMENTED` mean that the operation
+//! does not exist. [`MetricsLayer::operations`] registers operations that are known in advance. Beyond
+//! [`MetricsLayer::max_operations`], 512 by default, calls count under `other`, and so do names longer than
 //! [`MAX_NAME_BYTES`](crate::request::limits::MAX_NAME_BYTES). The names of backends are literals of the program.
 //!
-//! Names of axum's routes are made once for each route and method, and kept as long as the program runs; past 1 024 routes a
-//! further one is called by its path alone.
+//! Names of axum's routes are allocated once per route and method and never freed. Beyond 1 024 routes a route is named
+//! by its path alone.
 //!
 //! # Cancel safety
 //!
-//! The future counts the call as `cancelled` when it is dropped before completion, and as `internal` when that is because of
-//! a panic. A call dropped at its deadline, as the servers of this crate do, is one of them: with a
-//! [`TimeoutLayer`](super::TimeoutLayer) inside of this one it ends before that, as `deadline_exceeded`.
+//! A future that is dropped before completion counts as `cancelled`, or as `internal` if it is dropped by a panic. The
+//! servers of this crate drop a call at its deadline, which also counts as `cancelled`. With a
+//! [`TimeoutLayer`](super::TimeoutLayer) inside this layer the call ends before that, as `deadline_exceeded`.
 
 mod encode;
 mod future;

@@ -1,6 +1,5 @@
 //! The metrics of one operation.
 
-use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use super::thread::{COPIES, Writer};
 use crate::error::ErrorKind;
 use crate::request::{DeviceTimes, Execution};
 
-/// How a call ended: `None` is `ok`.
+/// The kind of a call's failure, or `None` if it succeeded.
 pub(super) type Outcome = Option<ErrorKind>;
 
 const KINDS: usize = ErrorKind::ALL.len();
@@ -18,26 +17,18 @@ const KINDS: usize = ErrorKind::ALL.len();
 /// The metrics of one operation.
 #[derive(Debug)]
 pub(super) struct Operation {
-    copies: [OnceLock<Box<Figures>>; COPIES],
+    copies: [OnceLock<Box<MetricsCopy>>; COPIES],
     in_flight: AtomicU64,
 }
 
-/// A call in flight, which counts until it is dropped.
+/// Counts a call as in flight until dropped.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<Operation>);
+pub(super) struct InFlight(pub(super) Arc<Operation>);
 
 impl InFlight {
     pub(super) fn begin(operation: &Arc<Operation>) -> Self {
         operation.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(operation))
-    }
-}
-
-impl Deref for InFlight {
-    type Target = Operation;
-
-    fn deref(&self) -> &Operation {
-        &self.0
     }
 }
 
@@ -47,37 +38,37 @@ impl Drop for InFlight {
     }
 }
 
-/// One copy of the metrics.
-#[derive(Debug)]
-struct Figures {
+/// One copy of the metrics. [`Writer`] assigns the copies to threads.
+#[derive(Debug, Default)]
+struct MetricsCopy {
     payload: Sizes,
-    /// The head of a list of backends: that of calls whose response names none. The names are literals of the program, so
-    /// the list is short.
+    /// The head of a linked list of backends, for calls whose response names none. The list is short, because names are
+    /// literals of the program.
     backend: Backend,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Backend {
     name: Option<&'static str>,
     ok: Durations,
-    /// By kind, created at the first failure of the kind.
+    /// Durations of failed calls by kind, created at the first failure of the kind.
     failed: [OnceLock<Box<Durations>>; KINDS],
     queue: Durations,
     batch: Counts,
     ratio: Ratios,
-    /// Created with the first call that a device has timed.
+    /// Created at the first call with device times.
     device: OnceLock<Box<Device>>,
     next: OnceLock<Box<Backend>>,
 }
 
-/// What devices have measured.
-#[derive(Debug)]
+/// Times that the device has measured.
+#[derive(Debug, Default)]
 struct Device {
     phases: [Durations; PHASES.len()],
     roofline: Ratios,
 }
 
-/// The names of the phases of a call on a device.
+/// Values of the label `phase`.
 pub(super) const PHASES: [&str; 3] = ["upload", "kernel", "download"];
 
 impl Operation {
@@ -89,32 +80,29 @@ impl Operation {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// The copy that this thread writes.
-    #[inline]
-    fn figures(&self) -> (Writer, &Figures) {
+    /// Returns the copy that this thread writes.
+    fn copy(&self) -> (Writer, &MetricsCopy) {
         let writer = Writer::current();
-        (writer, self.copies[writer.copy()].get_or_init(Figures::new))
+        (writer, self.copies[writer.copy()].get_or_init(Box::default))
     }
 
-    #[inline]
     pub(super) fn record_payload(&self, bytes: u64) {
-        let (writer, figures) = self.figures();
-        figures.payload.observe(writer, bytes);
+        let (writer, copy) = self.copy();
+        copy.payload.observe(writer, bytes);
     }
 
     /// Records a call that took `elapsed` nanoseconds.
-    #[inline]
     pub(super) fn record(&self, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
-        let (writer, figures) = self.figures();
-        figures.record(writer, outcome, elapsed, execution);
+        let (writer, copy) = self.copy();
+        copy.record(writer, outcome, elapsed, execution);
     }
 
-    /// The sum of all copies.
+    /// Returns the sum of all copies.
     pub(super) fn read(&self) -> OperationSnapshot {
         let mut sum = OperationSnapshot::default();
-        for figures in self.copies.iter().filter_map(OnceLock::get) {
-            sum.payload.add(&figures.payload.read(1.0));
-            let mut next = Some(&figures.backend);
+        for copy in self.copies.iter().filter_map(OnceLock::get) {
+            sum.payload.add(&copy.payload.read(1.0));
+            let mut next = Some(&copy.backend);
             while let Some(backend) = next {
                 sum.backend(backend.name).add(backend);
                 next = backend.next.get().map(|next| &**next);
@@ -124,11 +112,7 @@ impl Operation {
     }
 }
 
-impl Figures {
-    fn new() -> Box<Self> {
-        Box::new(Self { payload: Sizes::new(), backend: Backend::new(None) })
-    }
-
+impl MetricsCopy {
     fn record(&self, writer: Writer, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
         let Some(execution) = execution else {
             return self.backend.outcome(outcome).observe(writer, elapsed);
@@ -142,15 +126,15 @@ impl Figures {
             backend.ratio.observe(writer, ratio);
         }
         if let Some(times) = &execution.device_times {
-            backend.device.get_or_init(Device::new).record(writer, times);
+            backend.device.get_or_init(Box::default).record(writer, times);
         }
     }
 
     fn backend(&self, name: &'static str) -> &Backend {
         let mut link = &self.backend.next;
         loop {
-            let backend = link.get_or_init(|| Box::new(Backend::new(Some(name))));
-            // The same literal, most of the time.
+            let backend = link.get_or_init(|| Box::new(Backend { name: Some(name), ..Backend::default() }));
+            // Usually the same literal, so the pointers are compared first.
             if backend.name.is_some_and(|known| std::ptr::eq(known, name) || known == name) {
                 return backend;
             }
@@ -160,34 +144,16 @@ impl Figures {
 }
 
 impl Backend {
-    fn new(name: Option<&'static str>) -> Self {
-        Self {
-            name,
-            ok: Durations::new(),
-            failed: [const { OnceLock::new() }; KINDS],
-            queue: Durations::new(),
-            batch: Counts::new(),
-            ratio: Ratios::new(),
-            device: OnceLock::new(),
-            next: OnceLock::new(),
-        }
-    }
-
-    #[inline]
     fn outcome(&self, outcome: Outcome) -> &Durations {
         match outcome {
             None => &self.ok,
-            Some(kind) => self.failed[kind as usize].get_or_init(Durations::boxed),
+            Some(kind) => self.failed[kind as usize].get_or_init(Box::default),
         }
     }
 }
 
 impl Device {
-    fn new() -> Box<Self> {
-        Box::new(Self { phases: [const { Durations::new() }; PHASES.len()], roofline: Ratios::new() })
-    }
-
-    /// Phases that the call did not have are not counted.
+    /// Records the phases that the call had.
     fn record(&self, writer: Writer, times: &DeviceTimes) {
         let DeviceTimes { upload, kernel, download, bound: _ } = *times;
         for (durations, time) in self.phases.iter().zip([upload, kernel, download]) {
@@ -196,19 +162,20 @@ impl Device {
             }
         }
         if let Some(roofline) = times.roofline() {
-            // Saturates far past the last bucket.
+            // Values far above the last bucket saturate.
             self.roofline.observe(writer, (roofline * RATIO_ONE as f64) as u64);
         }
     }
 }
 
-/// The metrics of an operation at one time.
+/// The metrics of an operation, summed over all copies.
 #[derive(Debug, Default)]
 pub(super) struct OperationSnapshot {
     pub(super) payload: Snapshot,
     pub(super) backends: Vec<BackendSnapshot>,
 }
 
+/// The metrics of an operation on a backend.
 #[derive(Debug, Default)]
 pub(super) struct BackendSnapshot {
     pub(super) name: Option<&'static str>,
@@ -221,6 +188,7 @@ pub(super) struct BackendSnapshot {
     pub(super) roofline: Snapshot,
 }
 
+/// Nanoseconds in a second.
 const NANOS: f64 = 1e9;
 
 impl OperationSnapshot {
@@ -250,22 +218,21 @@ impl BackendSnapshot {
         }
     }
 
-    /// Times on the device by phase.
+    /// Returns the device times by phase.
     pub(super) fn phases(&self) -> impl Iterator<Item = (&'static str, &Snapshot)> {
         PHASES.into_iter().zip(&self.phases)
     }
 
-    /// Times of calls by outcome.
+    /// Returns the durations of calls by outcome.
     pub(super) fn outcomes(&self) -> impl Iterator<Item = (&'static str, &Snapshot)> {
         let failed = ErrorKind::ALL.into_iter().map(ErrorKind::code).zip(&self.failed);
         std::iter::once(("ok", &self.ok)).chain(failed).filter(|(_, durations)| durations.count != 0)
     }
 }
 
-#[inline]
+/// Returns the nanoseconds of a duration, modulo 2^64.
 pub(super) fn nanos(duration: Duration) -> u64 {
-    // Wraps after 584 years.
-    duration.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(duration.subsec_nanos()))
+    duration.as_nanos() as u64
 }
 
 #[cfg(test)]
@@ -273,7 +240,7 @@ mod tests {
     use super::ErrorKind;
 
     #[test]
-    fn kinds_are_numbered_as_they_are_listed() {
+    fn the_discriminant_of_a_kind_is_its_index() {
         for (index, kind) in ErrorKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, index);
         }

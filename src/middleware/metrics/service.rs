@@ -11,7 +11,7 @@ use crate::middleware::clock;
 use crate::middleware::inner_service::inner_service;
 use crate::request::{RequestContext, ResponseContext};
 
-/// Counts and times calls. See the [module](super).
+/// Counts and times the calls of a service. See the [module](super).
 #[derive(Clone, Debug)]
 pub struct Metrics<S> {
     inner: S,
@@ -37,12 +37,10 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
-    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         let cached = clock::cache_now();
         // Before the inner call, so that a panic in it is counted.

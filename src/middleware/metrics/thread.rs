@@ -1,36 +1,36 @@
 //! Assigns each thread a copy of the metrics to write to.
 //!
-//! A locked addition takes about 6 ns without contention, and many times that while all cores count calls of one kernel, so
-//! the metrics exist in copies. A thread that owns a copy is its only writer, and adds with a plain load and store. Copies
-//! are few: threads without one share the last, with locked additions. The copy of a thread that has ended goes to the next
-//! thread, with its counts.
+//! An atomic addition takes about 6 ns without contention, and many times that while all cores count calls of one
+//! kernel. So there are several copies of the metrics. A thread that owns a copy is its only writer, and adds with a
+//! plain load and store. The number of copies is bounded: threads without one share the last copy, with atomic
+//! additions. When a thread ends, its copy with its counts is reused by the next thread.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// One for each bit of [`OWNED`], and the one that is shared.
+/// The number of copies: one per bit of [`OWNED`], and the shared one.
 pub(super) const COPIES: usize = SHARED as usize + 1;
+/// The index of the shared copy.
 const SHARED: u8 = u32::BITS as u8;
-/// No copy has been assigned yet.
+/// The thread has not been assigned a copy yet.
 const NONE: u8 = u8::MAX;
 
-/// A bit for each copy that a thread owns.
+/// The copies that are owned by a thread, one bit each.
 static OWNED: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
-    /// Has no destructor, so that reading it is a single load.
+    /// The copy of this thread. It has no destructor, so that a read is a single load.
     static COPY: Cell<u8> = const { Cell::new(NONE) };
     static OWNER: Owner = const { Owner };
 }
 
-/// The copy of the current thread.
+/// Writes to the copy of the current thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writer {
     copy: u8,
 }
 
 impl Writer {
-    #[inline]
     pub(super) fn current() -> Self {
         match COPY.get() {
             NONE => Self { copy: assign() },
@@ -38,12 +38,10 @@ impl Writer {
         }
     }
 
-    #[inline]
     pub(super) fn copy(self) -> usize {
         usize::from(self.copy)
     }
 
-    #[inline]
     pub(super) fn add(self, cell: &AtomicU64, value: u64) {
         if self.copy == SHARED {
             cell.fetch_add(value, Ordering::Relaxed);
@@ -54,11 +52,11 @@ impl Writer {
 }
 
 fn assign() -> u8 {
-    // The destructor of `OWNER` releases the copy. A thread that is past it gets none.
+    // The destructor of `OWNER` releases the copy. A thread that has already run it uses the shared copy.
     let copy = match OWNER.try_with(|_| ()) {
         Ok(()) => {
             let lowest_free = |owned: u32| (owned != u32::MAX).then(|| owned | (owned + 1));
-            // Acquire: what the copy's last owner wrote must be seen before it is added to.
+            // Acquire: the writes of the previous owner must be visible before this thread adds to them.
             OWNED
                 .fetch_update(Ordering::Acquire, Ordering::Relaxed, lowest_free)
                 .map_or(SHARED, |owned| (!owned).trailing_zeros() as u8)
@@ -75,7 +73,7 @@ struct Owner;
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // Destructors that run after this one may still end calls.
+        // Destructors that run later may still record calls.
         let copy = COPY.replace(SHARED);
         if copy < SHARED {
             OWNED.fetch_and(!(1 << copy), Ordering::Release);
@@ -91,8 +89,8 @@ mod tests {
     use std::sync::{Barrier, Mutex};
 
     #[test]
-    fn no_two_threads_own_a_copy_and_those_without_one_share_the_last() {
-        // More than there are copies for, all alive at once; then again, with what the first gave back.
+    fn no_two_threads_own_the_same_copy_and_the_others_share_one() {
+        // More threads than copies, all alive at once; then again, with the copies that the first have released.
         for _ in 0..2 {
             let threads = COPIES + 8;
             let (barrier, copies) = (Barrier::new(threads), Mutex::new(Vec::new()));
@@ -113,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lost_when_copies_change_hands() {
+    fn no_count_is_lost_when_copies_change_owners() {
         let cells = [const { AtomicU64::new(0) }; COPIES];
         std::thread::scope(|scope| {
             for _ in 0..8 {

@@ -2,14 +2,14 @@ use tower_layer::Layer;
 
 use super::Optional;
 
-/// A layer, or none. See the [module](super).
+/// Applies a layer if there is one. See the [module](super).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OptionalLayer<L> {
     layer: Option<L>,
 }
 
 impl<L> OptionalLayer<L> {
-    /// Puts `layer` around a service, if there is one.
+    /// Creates a layer that applies `layer` if it is `Some`.
     pub const fn new(layer: Option<L>) -> Self {
         Self { layer }
     }

@@ -1,9 +1,8 @@
-//! Puts a layer around a service, or leaves it out, as a setting says.
+//! Applies a layer to a service if it is configured, and leaves the service as it is otherwise.
 //!
-//! tower's `option_layer` asks that the service has the same error type with the layer as without. The layers of this crate
-//! that reject calls have an error type of their own around that of the inner service, so the two differ and `option_layer`
-//! does not compile. [`OptionalLayer`] converts the error of the service where the layer is left out, which every error
-//! type of this crate's layers can be made from.
+//! tower's `option_layer` requires the same error type with and without the layer. Layers of this crate that reject
+//! calls wrap the error of the inner service in an error type of their own, so `option_layer` does not compile.
+//! [`OptionalLayer`] converts the error of the service into that type when there is no layer.
 //!
 //! ```
 //! use std::time::Duration;
@@ -26,13 +25,13 @@
 //! # }
 //! ```
 //!
-//! It works for every layer that leaves the type of requests and responses as it is and whose error type is [`From`] the
-//! inner one: all of this crate but [`ErrorResponseLayer`](super::ErrorResponseLayer), which a server needs in any case, and
-//! [`BatchLayer`](super::BatchLayer), whose inner service takes another type of request.
+//! It works for every layer that keeps the types of requests and responses, and whose error type implements [`From`]
+//! the inner one. In this crate these are all but [`ErrorResponseLayer`](super::ErrorResponseLayer), which a server
+//! always needs, and [`BatchLayer`](super::BatchLayer), whose inner service takes another type of request.
 //!
 //! # With tower's `option_layer`
 //!
-//! `option_layer` does compile where the errors are boxed on both sides of the layer. An error of this crate keeps its kind
+//! `option_layer` compiles if the errors are boxed on both sides of the layer. An error of this crate keeps its kind
 //! in the box:
 //!
 //! ```
@@ -53,11 +52,11 @@
 //!
 //! # Cost
 //!
-//! One comparison at each poll. The service is of both types, so its futures are as large as the larger of the two.
+//! One comparison per poll. The futures are as large as the larger of the two types.
 //!
 //! # Cancel safety
 //!
-//! Dropping the future drops the inner one.
+//! Dropping the future drops the inner future.
 
 mod future;
 mod layer;

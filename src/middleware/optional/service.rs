@@ -5,7 +5,7 @@ use tower_service::Service;
 
 use super::ResponseFuture;
 
-/// A service with a layer, or without it. See the [module](super).
+/// A service with or without a layer. See the [module](super).
 #[derive(Clone, Copy, Debug)]
 pub enum Optional<A, B> {
     /// With the layer.

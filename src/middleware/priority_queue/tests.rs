@@ -301,8 +301,8 @@ fn a_tenants_priority_takes_nothing_from_another_tenant() {
     let turns: Vec<_> = (0..20).map(|_| schedule.pop().unwrap().arrival()).collect();
     assert_eq!(turns.iter().filter(|&&arrival| arrival >= 100).count(), 10, "{turns:?}");
     // Nor does it displace a call of a tenant that has less waiting.
-    let newcomer = schedule.displaceable(&key(Some(&urgent)), None, Priority::High);
-    assert_eq!(newcomer.map(|(least, _)| least.arrival()), None);
+    let displaced = schedule.displaceable(&key(Some(&urgent)), None, Priority::High);
+    assert_eq!(displaced.map(|(least, _)| least.arrival()), None);
 }
 
 #[test]

@@ -6,8 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Denied;
 
-/// The claims of a token whose signature is right. A name that is there twice is an error: a proxy in front may have taken
-/// the other one.
+/// The claims of a token. A duplicate name is an error, because a proxy in front may have read the other value.
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
@@ -15,22 +14,17 @@ impl Claims {
         self.0.get(name)
     }
 
-    /// Whether the claims that [RFC 7519](https://www.rfc-editor.org/rfc/rfc7519#section-4.1) defines are of the types that
-    /// it says. The library passes over some that it cannot read, and takes a list of issuers, of which the RFC knows none.
+    /// Checks the types of the claims that [RFC 7519](https://www.rfc-editor.org/rfc/rfc7519#section-4.1) defines. The
+    /// library ignores some of a wrong type, and accepts a list of issuers, which the RFC does not allow.
     pub(super) fn check_types(&self) -> Result<(), Denied> {
-        let is_audience = |value: &Value| match value {
-            Value::String(_) => true,
-            Value::Array(all) => all.iter().all(Value::is_string),
-            _ => false,
-        };
-        for (name, is_right) in [
-            ("iss", &Value::is_string as &dyn Fn(&Value) -> bool),
-            ("aud", &is_audience),
-            ("exp", &Value::is_number),
-            ("nbf", &Value::is_number),
-            ("iat", &Value::is_number),
-        ] {
-            if self.get(name).is_some_and(|value| !is_right(value)) {
+        for name in ["iss", "aud", "exp", "nbf", "iat"] {
+            let is_valid = self.get(name).is_none_or(|value| match (name, value) {
+                ("iss" | "aud", Value::String(_)) => true,
+                ("aud", Value::Array(all)) => all.iter().all(Value::is_string),
+                ("exp" | "nbf" | "iat", Value::Number(_)) => true,
+                _ => false,
+            });
+            if !is_valid {
                 return Err(Denied::new(format!("token: its {name} cannot be read")));
             }
         }
@@ -40,26 +34,26 @@ impl Claims {
 
 impl<'de> Deserialize<'de> for Claims {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EachOnce;
+        struct UniqueNames;
 
-        impl<'de> Visitor<'de> for EachOnce {
+        impl<'de> Visitor<'de> for UniqueNames {
             type Value = Claims;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("claims")
+                f.write_str("an object with unique names")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
                 let mut claims = Map::new();
                 while let Some((name, value)) = map.next_entry()? {
                     if claims.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a claim is there twice"));
+                        return Err(A::Error::custom("duplicate claim"));
                     }
                 }
                 Ok(Claims(claims))
             }
         }
 
-        deserializer.deserialize_map(EachOnce)
+        deserializer.deserialize_map(UniqueNames)
     }
 }

@@ -5,7 +5,6 @@ mod key;
 mod provider;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::time::Duration;
 
 use jsonwebtoken::errors::{Error, ErrorKind};
@@ -15,8 +14,9 @@ use serde_json::Value;
 use self::claims::Claims;
 pub use self::key::{InvalidJwtKey, JwtKey};
 use super::{Credential, Denied, Identity, Verify};
+use crate::request::limits::MAX_NAME_BYTES;
 
-/// Tenants by the JSON web tokens that an issuer signs for them.
+/// Verifies JSON web tokens and reads the tenant from a claim.
 ///
 /// ```
 /// use tower_kernels::middleware::authenticate::{Jwt, JwtKey};
@@ -29,40 +29,40 @@ use super::{Credential, Denied, Identity, Verify};
 /// # Ok::<(), tower_kernels::middleware::authenticate::InvalidJwtKey>(())
 /// ```
 ///
-/// # What a token must have
+/// # Requirements
 ///
-/// * The algorithm of the key that it is checked with, and its signature.
-/// * `exp`, not past; `nbf`, where there is one, not to come: to within the [leeway](Self::leeway).
-/// * `iss` and `aud` as [`issuer`](Self::issuer) and [`audience`](Self::audience) say. Without an issuer to ask for, any
-///   will do. Without an audience to ask for, a token that names one is rejected, as
-///   [RFC 7519](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3) demands: it is for somebody, and nothing says that
-///   this is who.
-/// * Claims of the types that RFC 7519 gives them, each of them once: `iss` a text, `aud` a text or a list of texts, `exp`,
-///   `nbf` and `iat` numbers.
-/// * The [claim](Self::tenant_claim) that names its tenant: 1 to 128 visible ASCII characters.
-/// * No `crit` in its header, as nothing that it may ask for is known here.
+/// A token is accepted if it has
+/// * the algorithm of the key, and a valid signature;
+/// * an `exp` that is not in the past and no `nbf` in the future, within the [leeway](Self::leeway);
+/// * an `iss` and an `aud` that match [`issuer`](Self::issuer) and [`audience`](Self::audience). Without an expected
+///   issuer any is accepted. Without an expected audience a token that has one is rejected, as
+///   [RFC 7519](https://www.rfc-editor.org/rfc/rfc7519#section-4.1.3) requires;
+/// * claims of the types in RFC 7519, each at most once: `iss` a string, `aud` a string or a list of strings, `exp`,
+///   `nbf` and `iat` numbers;
+/// * a [claim](Self::tenant_claim) that names the tenant in 1 to 128 visible ASCII characters;
+/// * no `crit` in its header, because no extension is supported.
 ///
 /// # Cryptography
-/// Signatures are checked by `ring`, unless the program has another provider of `jsonwebtoken`'s: one that it has
-/// installed (`jsonwebtoken::crypto::CryptoProvider::install_default`), or that another crate of the build brings in by
-/// turning on exactly one of `jsonwebtoken`'s features `rust_crypto` and `aws_lc_rs`. Otherwise the first [`JwtKey`]
-/// installs one for the process, which checks all algorithms but signs with HMAC only.
-#[derive(Clone)]
+/// Signatures are verified with `ring`, unless the program has another provider for `jsonwebtoken`: one that it has
+/// installed (`jsonwebtoken::crypto::CryptoProvider::install_default`), or that a crate of the build enables by exactly
+/// one of `jsonwebtoken`'s features `rust_crypto` and `aws_lc_rs`. Otherwise the first [`JwtKey`] installs one for the
+/// process, which verifies all algorithms but signs with HMAC only.
+#[derive(Clone, Debug)]
 pub struct Jwt {
     keys: Keys,
     tenant_claim: String,
     priority_claim: Option<String>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum Keys {
-    /// For every token, whatever id of a key it may name.
+    /// One key for all tokens, whatever their `kid`.
     Any(Box<Key>),
-    /// For the tokens that name it.
+    /// Keys by the `kid` of the token.
     ById(HashMap<String, Key>),
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Key {
     decoding: DecodingKey,
     validation: Validation,
@@ -70,19 +70,18 @@ struct Key {
 
 impl Jwt {
     const LEEWAY: Duration = Duration::from_secs(60);
-    /// Past this it is no leeway.
     const MAX_LEEWAY: Duration = Duration::from_secs(3600);
 
-    /// Tokens that are signed with this key.
+    /// Accepts tokens that are signed with this key.
     pub fn new(key: JwtKey) -> Self {
         Self::with_keys(Keys::Any(Key::new(key).into()))
     }
 
-    /// Tokens that name one of these keys in the `kid` of their header, and are signed with it. With the old key and the
-    /// new one in here, an issuer can go over to the new one.
+    /// Accepts tokens that are signed with the key that the `kid` in their header names. An issuer can rotate its keys
+    /// while both the old and the new one are here.
     ///
     /// # Errors
-    /// Where two have the same id.
+    /// [`InvalidJwtKey::Twice`] if two keys have the same id.
     pub fn by_id<I: Into<String>>(keys: impl IntoIterator<Item = (I, JwtKey)>) -> Result<Self, InvalidJwtKey> {
         let mut by_id = HashMap::new();
         for (kid, key) in keys {
@@ -99,55 +98,63 @@ impl Jwt {
         Self { keys, tenant_claim: "sub".to_owned(), priority_claim: None }.leeway(Self::LEEWAY)
     }
 
-    /// Asks that `iss` be this, to the character. Said more than once, one of them.
+    /// Requires `iss` to equal `issuer`, or one of them if called several times.
     #[must_use]
     pub fn issuer(self, issuer: impl Into<String>) -> Self {
         let issuer = issuer.into();
-        self.validating(|validation| {
+        self.validation(|validation| {
             validation.iss.get_or_insert_default().insert(issuer.clone());
             validation.required_spec_claims.insert("iss".to_owned());
         })
     }
 
-    /// Asks that `aud` be this or a list that holds it. Said more than once, one of them. Without it, tokens that have an
-    /// `aud` are rejected.
+    /// Requires `aud` to be or contain `audience`, or one of them if called several times. Without an audience, tokens
+    /// that have an `aud` are rejected.
     #[must_use]
     pub fn audience(self, audience: impl Into<String>) -> Self {
         let audience = audience.into();
-        self.validating(|validation| {
+        self.validation(|validation| {
             validation.aud.get_or_insert_default().insert(audience.clone());
             validation.required_spec_claims.insert("aud".to_owned());
         })
     }
 
-    /// Sets how far the issuer's clock may be from this machine's: a minute if nothing is said, an hour at most. Whole
-    /// seconds count.
+    /// Sets the tolerance for `exp` and `nbf`, as clocks differ. One minute by default, at most one hour, rounded down
+    /// to seconds.
     #[must_use]
     pub fn leeway(self, leeway: Duration) -> Self {
         let leeway = leeway.min(Self::MAX_LEEWAY).as_secs();
-        self.validating(|validation| validation.leeway = leeway)
+        self.validation(|validation| validation.leeway = leeway)
     }
 
-    /// Sets which claim names the tenant: `sub` if nothing is said.
+    /// Sets the claim that names the tenant. `sub` by default.
     #[must_use]
     pub fn tenant_claim(mut self, claim: impl Into<String>) -> Self {
         self.tenant_claim = claim.into();
         self
     }
 
-    /// Sets which claim, where a token has it, is the priority of the requests made with it: `low`, `normal` or `high`.
+    /// Sets the claim with the priority of the token's requests: `low`, `normal` or `high`. Tokens need not have it.
     #[must_use]
     pub fn priority_claim(mut self, claim: impl Into<String>) -> Self {
         self.priority_claim = Some(claim.into());
         self
     }
 
-    fn validating(mut self, set: impl Fn(&mut Validation)) -> Self {
+    fn validation(mut self, set: impl Fn(&mut Validation)) -> Self {
         match &mut self.keys {
             Keys::Any(key) => set(&mut key.validation),
             Keys::ById(keys) => keys.values_mut().for_each(|key| set(&mut key.validation)),
         }
         self
+    }
+
+    fn check(&self, token: &str) -> Result<Identity, Denied> {
+        let header = decode_header(token).map_err(|error| denied(&error))?;
+        let key = self.key_for(&header)?;
+        let data = decode::<Claims>(token, &key.decoding, &key.validation).map_err(|error| denied(&error))?;
+        data.claims.check_types()?;
+        self.identity(&data.claims)
     }
 
     fn key_for(&self, header: &Header) -> Result<&Key, Denied> {
@@ -166,12 +173,10 @@ impl Jwt {
             Some(Value::String(tenant)) if is_tenant(tenant) => Identity::new(tenant.as_str()),
             _ => return Err(Denied::new(format!("token: no tenant in its claim {:?}", self.tenant_claim))),
         };
-        match self.priority_claim.as_ref().and_then(|claim| claims.get(claim)) {
-            None => Ok(tenant),
-            Some(value) => match value.as_str().map(str::parse) {
-                Some(Ok(priority)) => Ok(tenant.with_priority(priority)),
-                _ => Err(Denied::new("token: its priority is not low, normal or high")),
-            },
+        let Some(value) = self.priority_claim.as_ref().and_then(|claim| claims.get(claim)) else { return Ok(tenant) };
+        match value.as_str().map(str::parse) {
+            Some(Ok(priority)) => Ok(tenant.with_priority(priority)),
+            _ => Err(Denied::new("token: its priority is not low, normal or high")),
         }
     }
 }
@@ -182,22 +187,9 @@ impl Verify for Jwt {
     }
 }
 
-impl Jwt {
-    fn check(&self, token: &str) -> Result<Identity, Denied> {
-        let header = decode_header(token).map_err(|error| denied(&error))?;
-        let key = self.key_for(&header)?;
-        let data = decode::<Claims>(token, &key.decoding, &key.validation).map_err(|error| denied(&error))?;
-        data.claims.check_types()?;
-        self.identity(&data.claims)
-    }
-}
-
-/// The longest name of a tenant, in bytes.
-const LONGEST_TENANT: usize = 128;
-
-/// Whether a tenant can be called so in logs, metrics and headers.
+/// Returns whether a claim is a valid name of a tenant.
 fn is_tenant(name: &str) -> bool {
-    (1..=LONGEST_TENANT).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 impl Key {
@@ -208,8 +200,7 @@ impl Key {
     }
 }
 
-/// In words of our own: those of the library may repeat what the token holds.
-#[cold]
+/// Describes an error without the library's text, which may contain parts of the token.
 fn denied(error: &Error) -> Denied {
     Denied::new(match error.kind() {
         ErrorKind::InvalidSignature => "token: its signature is wrong",
@@ -224,36 +215,4 @@ fn denied(error: &Error) -> Denied {
         ErrorKind::InvalidClaimFormat(claim) => return Denied::new(format!("token: its {claim} cannot be read")),
         _ => "token: it cannot be read",
     })
-}
-
-impl fmt::Debug for Jwt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { keys, tenant_claim, priority_claim } = self;
-        f.debug_struct("Jwt")
-            .field("keys", keys)
-            .field("tenant_claim", tenant_claim)
-            .field("priority_claim", priority_claim)
-            .finish()
-    }
-}
-
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Any(key) => key.fmt(f),
-            Self::ById(keys) => keys.fmt(f),
-        }
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Validation { algorithms, iss, aud, leeway, .. } = &self.validation;
-        f.debug_struct("Key")
-            .field("algorithms", algorithms)
-            .field("issuers", iss)
-            .field("audiences", aud)
-            .field("leeway", leeway)
-            .finish_non_exhaustive()
-    }
 }

@@ -1,4 +1,4 @@
-//! The cryptography of `jsonwebtoken` by `ring`.
+//! A provider of cryptography for `jsonwebtoken` that uses `ring`.
 //!
 //! `jsonwebtoken` itself offers two providers: aws-lc, a large C library, and RustCrypto, which includes `rsa` with its
 //! timing side channel (RUSTSEC-2023-0071).
@@ -12,11 +12,11 @@ use ring::signature::{self as algorithms, UnparsedPublicKey, VerificationAlgorit
 use ring::{error::Unspecified, hmac};
 use signature::{Error, Signer, Verifier};
 
-/// Makes ring the provider of the process, unless there is one: by a feature of `jsonwebtoken`'s, or because the program
-/// has installed one.
+/// Installs ring as the provider of the process, unless there is one already: from a feature of `jsonwebtoken`, or
+/// installed by the program.
 pub(super) fn install() {
     if CryptoProvider::try_get_default().is_none() {
-        // Fails only where another thread has been faster, which is as good.
+        // Fails only if another thread has installed one in the meantime, which serves as well.
         let _ = RING.install_default();
     }
 }
@@ -54,20 +54,19 @@ fn verifier(&algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVeri
         return Err(ErrorKind::InvalidKeyFormat.into());
     }
     let bytes = key.try_get_as_bytes()?;
-    let key = match parameters(algorithm)? {
-        Parameters::Hmac(parameters) => Key::Hmac(hmac::Key::new(parameters, bytes)),
+    Ok(match parameters(algorithm)? {
+        Parameters::Hmac(parameters) => Box::new(RingKey { algorithm, key: hmac::Key::new(parameters, bytes) }),
         Parameters::PublicKey(parameters) => {
             check_public_key(algorithm, bytes)?;
-            Key::Public(UnparsedPublicKey::new(parameters, bytes.to_vec()))
+            Box::new(RingKey { algorithm, key: UnparsedPublicKey::new(parameters, bytes.to_vec()) })
         }
-    };
-    Ok(Box::new(RingVerifier { algorithm, key }))
+    })
 }
 
-/// What ring itself says only once it checks a signature, and then no more than that the signature is wrong.
+/// Checks what ring checks only when it verifies a signature, and then reports as a wrong signature.
 fn check_public_key(algorithm: Algorithm, bytes: &[u8]) -> Result<()> {
     match (algorithm, bytes.len()) {
-        // A length and a tag; whether the point is on the curve is checked once, by `is_on_p256`.
+        // The length and the tag. `is_on_p256` checks once that the point is on the curve.
         (Algorithm::ES256, 65) | (Algorithm::ES384, 97) if bytes[0] == 4 => Ok(()),
         (Algorithm::ES256 | Algorithm::ES384, _) => Err(ErrorKind::InvalidEcdsaKey.into()),
         (Algorithm::EdDSA, 32) => Ok(()),
@@ -76,7 +75,7 @@ fn check_public_key(algorithm: Algorithm, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Whether this is an uncompressed point on P-256. ring tells by a key agreement with it, and in no other way.
+/// Returns whether this is an uncompressed point on P-256. ring checks that only in a key agreement.
 pub(super) fn is_on_p256(point: &[u8]) -> bool {
     let agree = || -> std::result::Result<(), Unspecified> {
         let own = EphemeralPrivateKey::generate(&agreement::ECDH_P256, &SystemRandom::new())?;
@@ -88,52 +87,47 @@ pub(super) fn is_on_p256(point: &[u8]) -> bool {
 fn signer(&algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
     match parameters(algorithm)? {
         Parameters::Hmac(parameters) if key.family() == AlgorithmFamily::Hmac => {
-            Ok(Box::new(RingSigner { algorithm, key: hmac::Key::new(parameters, key.as_bytes()) }))
+            Ok(Box::new(RingKey { algorithm, key: hmac::Key::new(parameters, key.as_bytes()) }))
         }
         Parameters::Hmac(_) => Err(ErrorKind::InvalidKeyFormat.into()),
         Parameters::PublicKey(_) => Err(ErrorKind::UnsupportedAlgorithm.into()),
     }
 }
 
-struct RingVerifier {
+struct RingKey<K> {
     algorithm: Algorithm,
-    key: Key,
+    key: K,
 }
 
-enum Key {
-    Hmac(hmac::Key),
-    Public(UnparsedPublicKey<Vec<u8>>),
-}
-
-impl Verifier<Vec<u8>> for RingVerifier {
+impl Verifier<Vec<u8>> for RingKey<hmac::Key> {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
-        let verified = match &self.key {
-            // In constant time.
-            Key::Hmac(key) => hmac::verify(key, message, signature),
-            Key::Public(key) => key.verify(message, signature),
-        };
-        verified.map_err(|Unspecified| Error::new())
+        // In constant time.
+        hmac::verify(&self.key, message, signature).map_err(|Unspecified| Error::new())
     }
 }
 
-impl JwtVerifier for RingVerifier {
+impl Verifier<Vec<u8>> for RingKey<UnparsedPublicKey<Vec<u8>>> {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
+        self.key.verify(message, signature).map_err(|Unspecified| Error::new())
+    }
+}
+
+impl<K> JwtVerifier for RingKey<K>
+where
+    Self: Verifier<Vec<u8>>,
+{
     fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 }
 
-struct RingSigner {
-    algorithm: Algorithm,
-    key: hmac::Key,
-}
-
-impl Signer<Vec<u8>> for RingSigner {
+impl Signer<Vec<u8>> for RingKey<hmac::Key> {
     fn try_sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, Error> {
         Ok(hmac::sign(&self.key, message).as_ref().to_vec())
     }
 }
 
-impl JwtSigner for RingSigner {
+impl JwtSigner for RingKey<hmac::Key> {
     fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

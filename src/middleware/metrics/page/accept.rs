@@ -1,11 +1,11 @@
-//! What `Accept` and `Accept-Encoding` ask for, after RFC 9110, sections 12.5.1 and 12.5.3.
+//! Parses `Accept` and `Accept-Encoding`, after RFC 9110, sections 12.5.1 and 12.5.3.
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
 use super::Format;
 
-/// How much a range of `Accept` says of a format: the most specific range that matches decides.
+/// How specific a media range of `Accept` is. The most specific range that matches a format decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Specificity {
     Anything,
@@ -14,6 +14,7 @@ enum Specificity {
     Version,
 }
 
+/// Returns the format that `Accept` prefers.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let ranges: Vec<_> = elements(headers, ACCEPT).filter_map(Element::parse).collect();
     let text = preference(&ranges, "text", "plain", "0.0.4");
@@ -21,21 +22,21 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
     if open_metrics > text { Format::OpenMetrics } else { Format::Text }
 }
 
-/// The quality of a media type, and, for those of the same quality, how specific the range is that says so.
-/// `None` where it is not acceptable.
+/// Returns the quality of a media type and the specificity of the range that matches it, or `None` if it is not
+/// acceptable.
 fn preference(ranges: &[Element], kind: &str, subtype: &str, version: &str) -> Option<(f32, Specificity)> {
     let matching = ranges.iter().filter_map(|range| {
         let specificity = range.matches(kind, subtype, version)?;
         Some((specificity, range.quality))
     });
-    // Of several equally specific ranges the best counts.
+    // Of equally specific ranges the one with the highest quality counts.
     let (specificity, quality) = matching.max_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)))?;
     (quality > 0.0).then_some((quality, specificity))
 }
 
-/// Whether gzip is acceptable, and not less than no compression.
+/// Returns whether gzip is acceptable, with at least the quality of no compression.
 #[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(dead_code, reason = "there is no gzip"))]
-pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
+pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let codings: Vec<_> = elements(headers, ACCEPT_ENCODING).filter_map(Element::parse).collect();
     let quality = |names: &[&str]| {
         let named = codings.iter().filter(|coding| names.iter().any(|name| coding.value.eq_ignore_ascii_case(name)));
@@ -45,7 +46,7 @@ pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     gzip > 0.0 && quality(&["identity"]).is_none_or(|identity| gzip >= identity)
 }
 
-/// One element of such a header.
+/// An element of the list in such a header.
 #[derive(Debug)]
 struct Element<'a> {
     value: &'a str,
@@ -54,7 +55,7 @@ struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    /// `None` where it has a weight that is none.
+    /// Returns `None` if the element has an invalid quality.
     fn parse(element: &'a str) -> Option<Self> {
         let mut parts = split(element, ';').map(str::trim);
         let mut this = Self { value: parts.next()?, version: None, quality: 1.0 };
@@ -83,13 +84,13 @@ impl<'a> Element<'a> {
     }
 }
 
-/// The elements of all headers of this name; one that is not text is left out.
+/// Returns the elements of all headers of this name. Headers that are not text are ignored.
 fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lists = headers.get_all(name).into_iter().map(HeaderValue::to_str).filter_map(Result::ok);
     lists.flat_map(|list| split(list, ',')).map(str::trim).filter(|element| !element.is_empty())
 }
 
-/// The parts between separators that are in no quoted string.
+/// Splits a text at separators outside of quoted strings.
 fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |character| {
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn the_format_is_the_one_that_accept_prefers() {
         for value in [
-            // Prometheus 2.42, and 3 with what it adds.
+            // Prometheus 2.42 and 3.
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
              text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;\
@@ -153,7 +154,7 @@ mod tests {
             "application/openmetrics-text;q=2",
             "application/openmetrics-text;q=nan",
             "application/openmetrics-text;q=",
-            // What it asks for is not there: it gets what everything reads.
+            // Neither format is accepted: the response is in the default format.
             "application/json",
             "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
             ";;;=,,\"",
@@ -165,8 +166,8 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_taken_where_it_is_asked_for() {
-        for (value, taken) in [
+    fn gzip_is_used_if_it_is_accepted() {
+        for (value, accepted) in [
             ("gzip", true),
             ("GZIP;q=0.5", true),
             ("x-gzip", true),
@@ -184,8 +185,8 @@ mod tests {
             ("gzip;q=many", false),
         ] {
             let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, value.parse().unwrap())]);
-            assert_eq!(takes_gzip(&headers), taken, "{value}");
+            assert_eq!(accepts_gzip(&headers), accepted, "{value}");
         }
-        assert!(!takes_gzip(&HeaderMap::new()));
+        assert!(!accepts_gzip(&HeaderMap::new()));
     }
 }

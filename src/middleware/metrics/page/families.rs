@@ -1,8 +1,8 @@
-//! Writes what `prometheus-client` has written, which is OpenMetrics, in either format.
+//! Converts the OpenMetrics output of `prometheus-client` into either format.
 
 use super::Format;
 
-/// `page` is without the `# EOF`. A family without samples is left out.
+/// Converts a page without its `# EOF`. Families without samples are omitted.
 pub(super) fn write(page: &str, format: Format) -> String {
     let mut out = String::with_capacity(page.len() + "# EOF\n".len());
     let mut family = Family::default();
@@ -22,7 +22,7 @@ pub(super) fn write(page: &str, format: Format) -> String {
     out
 }
 
-/// What is said of the family before its samples, until the first of them comes.
+/// The description of a metric family, which is written before its first sample.
 #[derive(Debug, Default)]
 struct Family<'a> {
     name: &'a str,
@@ -37,7 +37,7 @@ impl<'a> Family<'a> {
         let mut words = description.splitn(3, ' ');
         let [keyword, name, rest] = [(); 3].map(|()| words.next().unwrap_or_default());
         match keyword {
-            // Always the first of them.
+            // The first line of a description.
             "HELP" => *self = Self { name, help: rest, ..Self::default() },
             "TYPE" => self.kind = rest,
             "UNIT" => self.unit = Some(rest),
@@ -50,7 +50,7 @@ impl<'a> Family<'a> {
             return;
         }
         let Self { name, help, kind, unit, .. } = *self;
-        // In the text format a family has the name of its samples, and there are fewer types.
+        // In the text format a family is named like its samples, and there are fewer types.
         let (suffix, kind) = match (format, kind) {
             (Format::Text, "counter") => ("_total", "counter"),
             (Format::Text, "info") => ("_info", "gauge"),
@@ -64,14 +64,14 @@ impl<'a> Family<'a> {
     }
 }
 
-/// A sample without what OpenMetrics allows after its value. The text format knows no exemplars.
+/// Removes the exemplar of a sample, which the text format does not support.
 fn without_exemplar(sample: &str) -> &str {
     let value = sample.find('{').map_or(0, |open| open + end_of_labels(&sample[open..]));
     let exemplar = sample[value..].find(" # ").map(|at| value + at);
     &sample[..exemplar.unwrap_or(sample.len())]
 }
 
-/// Where the labels end that begin here: at the first brace outside of quotes.
+/// Returns the index of the closing brace of labels, which is the first one outside of quotes.
 fn end_of_labels(labels: &str) -> usize {
     let (mut quoted, mut escaped) = (false, false);
     for (at, byte) in labels.bytes().enumerate() {
@@ -102,7 +102,7 @@ mod tests {
         let mut registry = Registry::default();
         registry.register("calls", "Calls", ConstCounter::new(3u64));
         registry.register_with_unit("spent", "Time", Unit::Seconds, ConstCounter::new(0.5f64));
-        registry.register_with_unit("room", "Room", Unit::Bytes, ConstGauge::new(7i64));
+        registry.register_with_unit("memory", "Memory", Unit::Bytes, ConstGauge::new(7i64));
         registry.register("build", "Build", Info::new([("version", "1.0")]));
         registry.register("empty", "Nothing yet", Family::<[(&str, &str); 1], Counter>::default());
         let sizes = Histogram::new([1.0]);
@@ -125,10 +125,10 @@ calls_total 3
 # TYPE spent_seconds counter
 # UNIT spent_seconds seconds
 spent_seconds_total 0.5
-# HELP room_bytes Room.
-# TYPE room_bytes gauge
-# UNIT room_bytes bytes
-room_bytes 7
+# HELP memory_bytes Memory.
+# TYPE memory_bytes gauge
+# UNIT memory_bytes bytes
+memory_bytes 7
 # HELP build Build.
 # TYPE build info
 build_info{version=\"1.0\"} 1
@@ -156,9 +156,9 @@ calls_total 3
 # HELP spent_seconds_total Time.
 # TYPE spent_seconds_total counter
 spent_seconds_total 0.5
-# HELP room_bytes Room.
-# TYPE room_bytes gauge
-room_bytes 7
+# HELP memory_bytes Memory.
+# TYPE memory_bytes gauge
+memory_bytes 7
 # HELP build_info Build.
 # TYPE build_info gauge
 build_info{version=\"1.0\"} 1

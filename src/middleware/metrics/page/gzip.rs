@@ -6,7 +6,7 @@ use flate2::write::GzEncoder;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderValue, Response};
 
-/// Pages repeat themselves: the fastest level already takes nine tenths off.
+/// Compresses the body with gzip. The fastest level already removes nine tenths of a typical page.
 pub(super) fn compress(response: &mut Response<Bytes>) {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let written = encoder.write_all(response.body()).and_then(|()| encoder.finish());

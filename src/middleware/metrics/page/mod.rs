@@ -1,4 +1,4 @@
-//! The page of metrics as a client asks for it: in one of two formats, compressed or not.
+//! Writes the metrics in the format and the compression that a client accepts.
 
 mod accept;
 mod families;
@@ -13,19 +13,19 @@ use http::{HeaderMap, HeaderValue, Response};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
-/// The formats that metrics are written in. Prometheus reads both.
+/// A text format of metrics. Prometheus reads both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
-    /// Prometheus's text format 0.0.4, which everything reads that reads metrics at all.
+    /// Prometheus's text format 0.0.4, which all tools read.
     #[default]
     Text,
-    /// OpenMetrics 1.0.0, which has units and says where the page ends.
+    /// OpenMetrics 1.0.0, which also has units, exemplars and an end marker.
     OpenMetrics,
 }
 
 impl Format {
-    /// Its `Content-Type`.
+    /// Returns the value of `Content-Type`.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -33,8 +33,8 @@ impl Format {
         }
     }
 
-    /// The format that a request with these headers prefers by its `Accept`: [`Text`](Self::Text) where it has none, or
-    /// names neither format, or takes both alike.
+    /// Returns the format that the `Accept` header of a request prefers. [`Text`](Self::Text) if there is no such
+    /// header, it lists neither format, or it accepts both equally.
     ///
     /// ```
     /// use http::{HeaderMap, header::ACCEPT};
@@ -49,10 +49,10 @@ impl Format {
         accept::format(headers)
     }
 
-    /// Writes everything that is registered. A metric of which there are no values is left out.
+    /// Encodes the metrics in a registry. Metrics without values are omitted.
     ///
     /// # Errors
-    /// Where a metric of the registry fails to write itself.
+    /// If a metric of the registry fails to encode.
     pub fn encode(self, registry: &Registry) -> Result<String, Error> {
         let mut page = String::new();
         text::encode_registry(&mut page, registry)?;
@@ -60,19 +60,19 @@ impl Format {
     }
 }
 
-/// The response to a request for the metrics in `registry`, in the format that the request's headers ask for.
+/// Returns the response to a request for the metrics in `registry`, in the format that the request's headers prefer.
 ///
-/// It is compressed with gzip where the request takes that, with the features `axum` and `hyper`.
+/// With the feature `axum` or `hyper` it is compressed with gzip if the request accepts that.
 ///
 /// # Errors
-/// Where a metric of the registry fails to write itself.
+/// If a metric of the registry fails to encode.
 pub fn respond(registry: &Registry, headers: &HeaderMap) -> Result<Response<Bytes>, Error> {
     let format = Format::accepted(headers);
     let mut response = Response::new(Bytes::from(format.encode(registry)?));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
     #[cfg(any(feature = "axum", feature = "hyper"))]
-    if accept::takes_gzip(headers) {
+    if accept::accepts_gzip(headers) {
         gzip::compress(&mut response);
     }
     Ok(response)
