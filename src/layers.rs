@@ -1,8 +1,8 @@
 //! The layers, and nothing else, so that they can be imported with `use tower_kernels::layers::*`.
 //!
-//! [`middleware`] says what each of them does and when to use it, and has a module for each.
+//! [`middleware`](crate::middleware) says what each of them does and when to use it, and has a module for each.
 //!
-//! Neither this module nor [`service`] has modules of its own, or types with the names of common ones. Imported all at once,
+//! Neither this module nor [`service`](crate::service) has modules of its own, or types with the names of common ones. Imported all at once,
 //! they shadow no crate and nothing of the standard library or of tower:
 //!
 //! ```

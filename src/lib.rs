@@ -94,7 +94,7 @@
 //! | `auth` | | `layers::AuthenticateLayer`: API keys and JSON web tokens; enables `tracing` |
 //! | `cache` | | `layers::CacheLayer`: a cache of responses |
 //! | `layers` | | all of the layers above |
-//! | `kernels` | yes | [`KernelService`](service::KernelService), the CPU backend, the [catalogue](kernels) and the [pipeline](pipeline), with the layers that it consists of |
+//! | `kernels` | yes | [`KernelService`](service::KernelService), the CPU backend, the [catalogue](kernels) and the [`pipeline`], with the layers that it consists of |
 //! | `cuda` | yes | the CUDA backend, which loads the driver at run time and builds without it; enables `kernels` |
 //! | `tower` | yes | `kernels` and all layers but `auth` and `cache` |
 //! | `actix` | | `tower_kernels::actix`: actors that run kernels |
