@@ -198,7 +198,7 @@
 //! by [`requests`](crate::requests); add them with [`KernelRouter::more_metrics`].
 //!
 //! Those of the backends are there where the router knows its [devices](KernelRouter::with_service); the CPU has no
-//! label `device`. When all slots are taken, further requests wait in front of the service and are in no gauge:
+//! label `device`. When all permits are taken, further requests wait in front of the service and are in no gauge:
 //! `kernel_backend_queued` over `kernel_backend_workers` says how many rounds of work a new request waits for, and is what
 //! to add replicas by.
 //!

@@ -65,7 +65,7 @@ impl<S: Pipeline> KernelGrpcServer<S> {
     /// [`health`](Self::health).
     ///
     /// One that counts its calls has a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside of its metrics: without it
-    /// a call is dropped when its time is up, and counts as `cancelled` where its caller is told `DEADLINE_EXCEEDED`.
+    /// a call is dropped at its deadline, and counts as `cancelled` although its caller gets `DEADLINE_EXCEEDED`.
     ///
     /// ```
     /// use std::time::Duration;
