@@ -88,7 +88,7 @@ async fn probes_are_answered_where_there_are_as_many_connections_as_may_be() {
     }
     let (status, body) = server.post(EXECUTE, SAXPY);
     assert_eq!(status, 503, "{body}");
-    assert!(body.contains("overloaded") && body.contains("connections"), "{body}");
+    assert!(body.contains("overloaded") && body.contains("connection limit"), "{body}");
 
     let channel = server.channel().await;
     let health = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap().into_inner();

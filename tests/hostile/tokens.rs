@@ -100,7 +100,7 @@ fn a_public_key_is_no_secret_for_the_program_and_it_says_which_setting_is_wrong(
     for (name, secret) in keys.chain([("a short one", "31 bytes are not enough for it.")]) {
         let file = File::new(&name.replace([' ', '#'], "-"), secret);
         let says =
-            if secret.len() < 32 { "fewer than 32 bytes" } else { "the secret of HS256 is a key or a certificate" };
+            if secret.len() < 32 { "fewer than 32 bytes" } else { "the secret of HS256 is a key or certificate" };
         let from_file = format!("--auth-jwt-key-file={}", file.path());
         for (args, setting) in [
             ([from_file.as_str(), "--auth-jwt-algorithm=HS256"], "--auth-jwt-key-file"),
