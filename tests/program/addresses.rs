@@ -252,7 +252,7 @@ fn a_file_that_is_not_a_socket_is_not_replaced() {
     for path in [&file, &directory, &link] {
         let output = run(["serve", "--cuda-mode=off", "--grpc-listen=off", &listen("rest", path)], "");
         assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));
-        assert!(stderr(&output).contains("it is not a socket"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("that is not a socket"), "{}", stderr(&output));
     }
     assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
     assert!(directory.is_dir() && link.is_symlink() && target.exists());

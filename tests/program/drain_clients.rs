@@ -361,7 +361,7 @@ fn stalled_clients_do_not_delay_the_drain() {
     // At most 60 s, half of the drain limit.
     assert_eq!(server.code(), Some(0));
     let log = server.stderr.now();
-    assert!(log.contains("had not sent them in full"), "{log}");
+    assert!(log.contains("requests that had not arrived in full were closed"), "{log}");
     assert!(!log.contains("were cancelled after a drain"), "{log}");
     trickle.join().unwrap();
     drop(stuck);
