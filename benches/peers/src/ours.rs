@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tower::{Layer, Service, ServiceBuilder};
 use tower_kernels::layers::{
-    ErrorResponseLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer,
+    ConcurrencyLayer, ErrorResponseLayer, LoadShedLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer,
 };
 use tower_kernels::middleware::concurrency::{Aimd, Gradient};
 

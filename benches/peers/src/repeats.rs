@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower::{Layer, Service};
 use tower_kernels::kernels::register_all;
 use tower_kernels::layers::{CacheLayer, CoalesceLayer};
-use tower_kernels::service::{KernelRegistry, KernelCacheKey};
+use tower_kernels::service::{KernelCacheKey, KernelRegistry};
 
 use crate::inner::{Done, Job, KERNEL, Kernel, PLAIN, Plain, job, kernel_request};
 use crate::{Calls, Case, drive, in_runtime};
