@@ -12,6 +12,10 @@ pub enum ErrorKind {
     Unauthenticated,
     /// No kernel has this id.
     NotFound,
+    /// The name is taken.
+    AlreadyExists,
+    /// The condition of the request does not hold, such as that of `If-Match`.
+    PreconditionFailed,
     /// The request exceeds a limit or the device's memory; retrying does not help.
     TooLarge,
     /// The request is valid, but no backend here can run it.
@@ -28,16 +32,20 @@ pub enum ErrorKind {
     Unavailable,
     /// The memory for requests is in use; retry later.
     MemoryExhausted,
+    /// What is to be stored does not fit into the budget for it; retrying does not help until something is removed.
+    InsufficientStorage,
     /// Deadline exceeded.
     DeadlineExceeded,
 }
 
 impl ErrorKind {
     /// Every kind, in the order of the table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidArgument,
         Self::Unauthenticated,
         Self::NotFound,
+        Self::AlreadyExists,
+        Self::PreconditionFailed,
         Self::TooLarge,
         Self::Unsupported,
         Self::RateLimited,
@@ -46,6 +54,7 @@ impl ErrorKind {
         Self::Overloaded,
         Self::Unavailable,
         Self::MemoryExhausted,
+        Self::InsufficientStorage,
         Self::DeadlineExceeded,
     ];
 
@@ -55,10 +64,13 @@ impl ErrorKind {
             Self::InvalidArgument => "invalid_argument",
             Self::Unauthenticated => "unauthenticated",
             Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::PreconditionFailed => "precondition_failed",
             Self::TooLarge => "too_large",
             Self::Unsupported => "unsupported",
             Self::RateLimited => "rate_limited",
             Self::MemoryExhausted => "memory_exhausted",
+            Self::InsufficientStorage => "insufficient_storage",
             Self::Cancelled => "cancelled",
             Self::Internal => "internal",
             Self::Overloaded => "overloaded",
@@ -74,6 +86,8 @@ impl ErrorKind {
             Self::InvalidArgument => 400,
             Self::Unauthenticated => 401,
             Self::NotFound => 404,
+            Self::AlreadyExists => 409,
+            Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::Unsupported => 422,
             Self::RateLimited => 429,
@@ -81,6 +95,7 @@ impl ErrorKind {
             Self::Internal => 500,
             Self::MemoryExhausted | Self::Overloaded | Self::Unavailable => 503,
             Self::DeadlineExceeded => 504,
+            Self::InsufficientStorage => 507,
         }
     }
 
@@ -91,7 +106,9 @@ impl ErrorKind {
             Self::InvalidArgument => 3,
             Self::DeadlineExceeded => 4,
             Self::NotFound => 5,
-            Self::RateLimited | Self::MemoryExhausted => 8,
+            Self::AlreadyExists => 6,
+            Self::RateLimited | Self::MemoryExhausted | Self::InsufficientStorage => 8,
+            Self::PreconditionFailed => 9,
             Self::TooLarge => 11,
             Self::Unsupported => 12,
             Self::Internal => 13,

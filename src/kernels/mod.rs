@@ -32,7 +32,8 @@ pub fn register_all(registry: &KernelRegistry) -> Result<(), RegisterError> {
 /// The catalogue: one line for each kernel, which registers it and runs its tests.
 macro_rules! catalogue {
     ($($kernel:path,)*) => {
-        /// Registers the kernels of the catalogue for which `wanted` returns true.
+        /// Registers the kernels of the catalogue for which `wanted` returns true, and the types of operands that they
+        /// take.
         ///
         /// ```
         /// use tower_kernels::service::KernelRegistry;
@@ -48,6 +49,7 @@ macro_rules! catalogue {
             registry: &KernelRegistry,
             wanted: impl Fn(&KernelInfo) -> bool,
         ) -> Result<(), RegisterError> {
+            registry.operands().register::<graph::csr::CsrGraph>();
             $(
                 if wanted(&$kernel.info()) {
                     registry.register($kernel)?;

@@ -5,13 +5,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{KernelRegistry, KernelRequest, KernelResponse, Payload, RegisteredKernel, Tensor, Tensors};
+use super::operands::has_references;
+use super::{
+    KernelRegistry, KernelRequest, KernelResponse, OperandVersion, Payload, RegisteredKernel, Tensor, Tensors,
+};
 use crate::middleware::cache_key::{CacheKey, Cacheable, Weight};
 use crate::request::Execution;
 
 /// Makes cache keys of kernel requests: kernel, version, and the payload's bytes.
 ///
-/// Only requests for [pure](super::KernelInfo::pure) kernels have a key. The same input in another encoding has another key,
+/// Only requests for [pure](super::KernelInfo::pure) kernels have a key. Where the payload refers to
+/// [operands](super::Operands), the key has their versions, and requests whose references are not
+/// [resolved](KernelRequest::resolve_operands) yet have none. The same input in another encoding has another key,
 /// and a typed payload has no bytes to compare and so no key.
 ///
 /// Tenants do not share outputs unless [`share_across_tenants`](Self::share_across_tenants) is set. Requests without a tenant
@@ -65,6 +70,7 @@ impl KernelCacheKey {
 pub struct KernelKey<'r> {
     kernel: RegisteredKernel,
     payload: &'r Payload,
+    operands: &'r [Arc<OperandVersion>],
     tenant: Option<&'r Arc<str>>,
 }
 
@@ -73,6 +79,8 @@ pub struct KernelKey<'r> {
 pub struct OwnedKernelKey {
     kernel: RegisteredKernel,
     payload: Payload,
+    /// The ids of the versions. The versions themselves would be kept in memory.
+    operands: Box<[u64]>,
     tenant: Option<Arc<str>>,
 }
 
@@ -100,6 +108,9 @@ impl Hash for KernelKey<'_> {
         state.write_u64(self.kernel.digest());
         if let Some(tenant) = self.tenant {
             tenant.hash(state);
+        }
+        for operand in self.operands {
+            state.write_u64(operand.id());
         }
         match self.payload {
             Payload::Json(document) => state.write(document),
@@ -129,8 +140,11 @@ impl CacheKey<KernelRequest> for KernelCacheKey {
             return None;
         }
         let kernel = registry.get(&request.kernel_id).filter(|kernel| kernel.info().pure)?;
+        if request.operands.is_none() && !registry.operands().is_empty() && has_references(&request.payload) {
+            return None;
+        }
         let tenant = request.tenant.as_ref().filter(|_| !self.share_across_tenants);
-        Some(KernelKey { kernel, payload: &request.payload, tenant })
+        Some(KernelKey { kernel, payload: &request.payload, operands: request.operands(), tenant })
     }
 
     #[inline]
@@ -142,13 +156,15 @@ impl CacheKey<KernelRequest> for KernelCacheKey {
             (Payload::Tensors(ours), Payload::Tensors(theirs)) => ours == theirs,
             _ => false,
         };
-        same_kernel && same_payload && owned.tenant.as_ref() == key.tenant
+        let same_operands = owned.operands.iter().copied().eq(key.operands.iter().map(|operand| operand.id()));
+        same_kernel && same_payload && same_operands && owned.tenant.as_ref() == key.tenant
     }
 
     #[inline]
     fn to_owned_key(&self, key: KernelKey<'_>) -> OwnedKernelKey {
-        let KernelKey { kernel, payload, tenant } = key;
-        OwnedKernelKey { kernel, payload: payload.clone(), tenant: tenant.cloned() }
+        let KernelKey { kernel, payload, operands, tenant } = key;
+        let operands = operands.iter().map(|operand| operand.id()).collect();
+        OwnedKernelKey { kernel, payload: payload.clone(), operands, tenant: tenant.cloned() }
     }
 
     /// Copies the payload, which can be a slice of a larger body or lie in pinned memory.
@@ -161,7 +177,7 @@ impl CacheKey<KernelRequest> for KernelCacheKey {
     }
 
     fn weight(&self, owned: &OwnedKernelKey) -> usize {
-        weigh(&owned.payload) + owned.tenant.weight()
+        weigh(&owned.payload) + size_of_val(&*owned.operands) + owned.tenant.weight()
     }
 }
 

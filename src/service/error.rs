@@ -31,6 +31,13 @@ impl InvalidInput {
     }
 }
 
+impl InvalidInput {
+    /// Puts the name of the field that holds it before the path of the field.
+    pub(crate) fn within(self, outer: &str) -> Self {
+        Self::new(format!("{outer}.{}", self.field), self.reason)
+    }
+}
+
 impl From<InvalidMetadata> for InvalidInput {
     fn from(InvalidMetadata { field, reason }: InvalidMetadata) -> Self {
         Self::new(field, reason)

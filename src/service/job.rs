@@ -5,10 +5,11 @@ use bytes::Bytes;
 
 use super::codec::{DeadlinePassed, decode_until, decoded_size};
 use super::erased::Input;
+use super::operands::decode_with_operands;
 use super::payload::Encoding;
 use super::{
     BackendKind, Cost, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory,
-    Progress, RegisteredKernel, RunContext,
+    Progress, RegisteredKernel, RequestOperands, RunContext,
 };
 use crate::request::{Execution, Priority, RequestContext, Scheduling, Share, TraceContext};
 
@@ -38,6 +39,8 @@ pub struct Job {
     pub(super) batched_at: Option<Instant>,
     pub(super) priority: Priority,
     pub(super) scheduling: Scheduling,
+    /// Those that the payload refers to.
+    operands: RequestOperands,
     encoding: Encoding,
     is_valid: bool,
 }
@@ -47,8 +50,17 @@ impl Job {
         if kernel.info().mode == Mode::Ring {
             return Err(KernelError::RingKernel { id: kernel.info().id.clone() });
         }
-        let KernelRequest { kernel_id: _, payload, deadline, priority, tenant, trace, extensions, scheduling } =
-            request;
+        let KernelRequest {
+            kernel_id: _,
+            payload,
+            deadline,
+            priority,
+            tenant,
+            trace,
+            extensions,
+            scheduling,
+            operands,
+        } = request;
         Ok(Self {
             kernel,
             encoding: payload.encoding(),
@@ -62,6 +74,7 @@ impl Job {
             batched_at: None,
             priority,
             scheduling,
+            operands: operands.unwrap_or_default(),
             is_valid: false,
         })
     }
@@ -80,6 +93,7 @@ impl Job {
             batched_at: None,
             priority: Priority::default(),
             scheduling: Scheduling::default(),
+            operands: RequestOperands::default(),
             encoding: Encoding::Typed,
             is_valid: true,
         }
@@ -125,6 +139,7 @@ impl Job {
         request.trace = self.trace;
         request.extensions = self.extensions;
         request.scheduling = self.scheduling;
+        request.operands = Some(self.operands);
         Ok(request)
     }
 
@@ -234,7 +249,8 @@ impl Job {
         if let Some(reservation) = reservation {
             reservation.grow(decoded + growing)?;
         }
-        let input = decode_until(self.deadline, || self.kernel.decode_input(payload, memory));
+        let decode = || decode_with_operands(&self.operands, || self.kernel.decode_input(payload, memory));
+        let input = decode_until(self.deadline, decode);
         let input = input.map_err(|DeadlinePassed| KernelError::DeadlineExceeded { started: false })??;
         if let Some(reservation) = reservation {
             reservation.shrink(growing);

@@ -68,7 +68,8 @@ where
         self.backend.poll_ready(cx)
     }
 
-    fn call(&mut self, request: KernelRequest) -> Self::Future {
+    fn call(&mut self, mut request: KernelRequest) -> Self::Future {
+        request.resolve_operands(self.registry.operands());
         let job = match self.registry.get(&request.kernel_id) {
             Some(kernel) => Job::new(kernel, request),
             None => Err(KernelError::unknown(request.kernel_id)),

@@ -22,6 +22,7 @@ mod kernel;
 mod kernel_index;
 mod kernel_info;
 mod kernel_service;
+mod operands;
 mod payload;
 mod payload_error;
 mod progress;
@@ -45,6 +46,11 @@ pub use json::IntoJson;
 pub use kernel::{BatchKey, Kernel};
 pub use kernel_info::{BackendKind, KernelInfo, Mode};
 pub use kernel_service::KernelService;
+pub use operands::{
+    Operand, OperandArray, OperandBudget, OperandError, OperandInfo, OperandLimits, OperandReference, OperandUsage,
+    OperandValue, OperandVersion, Operands, PutCondition, PutOptions, RemoveOptions, RequestOperands, TensorSet,
+    check_operand_name,
+};
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;
 pub use progress::Progress;

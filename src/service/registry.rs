@@ -16,7 +16,7 @@ use super::codec::PinnedMemory;
 use super::erased::{ErasedKernel, Input, SharedKernel};
 use super::kernel_index::KernelIndex;
 use super::payload::Encoding;
-use super::{BatchKey, Footprint, Kernel, KernelError, KernelInfo, Payload, RunContext};
+use super::{BatchKey, Footprint, Kernel, KernelError, KernelInfo, Operands, Payload, RunContext};
 use crate::panics::{LogLimit, Panicked, catch_panic};
 
 /// Maps ids and aliases to the kernels that a service can run.
@@ -33,6 +33,7 @@ use crate::panics::{LogLimit, Panicked, catch_panic};
 #[derive(Default)]
 pub struct KernelRegistry {
     kernels: ArcSwap<KernelIndex>,
+    operands: Operands,
     /// Serializes registrations, so that none is lost to another.
     registering: Mutex<()>,
 }
@@ -41,6 +42,16 @@ impl KernelRegistry {
     /// Creates an empty registry.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Creates an empty registry whose kernels use these operands.
+    pub fn with_operands(operands: Operands) -> Self {
+        Self { operands, ..Self::default() }
+    }
+
+    /// Returns the operands that requests for the kernels can refer to.
+    pub fn operands(&self) -> &Operands {
+        &self.operands
     }
 
     /// Registers a kernel under its id and its aliases.

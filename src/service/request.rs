@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{HostReservation, Payload, PayloadError};
+use super::{HostReservation, OperandVersion, Operands, Payload, PayloadError, RequestOperands};
 use crate::request::Scheduling;
 use crate::request::metadata::RequestMetadata;
 use crate::request::{Execution, Priority, RequestContext, ResponseContext, Share, TraceContext};
@@ -45,6 +45,8 @@ pub struct KernelRequest {
     pub extensions: http::Extensions,
     /// For the layers that schedule it.
     pub(super) scheduling: Scheduling,
+    /// `None` until they are resolved.
+    pub(super) operands: Option<RequestOperands>,
 }
 
 impl KernelRequest {
@@ -60,7 +62,29 @@ impl KernelRequest {
             trace: None,
             extensions: http::Extensions::new(),
             scheduling: Scheduling::default(),
+            operands: None,
         }
+    }
+
+    /// Resolves the references to operands in the payload, unless that was done before.
+    ///
+    /// The request then holds these versions, whatever is stored or deleted meanwhile. Servers and
+    /// [pipelines](crate::pipeline) do it before their layers, so that outputs are cached by the versions that they were
+    /// made from, and [`KernelService`](super::KernelService) does it for all others. Call it after the tenant was set.
+    pub fn resolve_operands(&mut self, operands: &Operands) {
+        if self.operands.is_none() {
+            self.operands = Some(if operands.is_empty() {
+                RequestOperands::default()
+            } else {
+                RequestOperands::of(&self.payload, operands, self.tenant.as_deref())
+            });
+        }
+    }
+
+    /// Returns the operands that the payload refers to; none before they are
+    /// [resolved](Self::resolve_operands).
+    pub fn operands(&self) -> &[Arc<OperandVersion>] {
+        self.operands.as_ref().map_or(&[], RequestOperands::versions)
     }
 
     /// Sets the fair share that the request is charged to.

@@ -4,17 +4,21 @@
 //!
 //! | field | type | |
 //! |---|---|---|
+//! | `graph` | [`Operand<CsrGraph>`](Operand) | a reference to a graph, or an object of the fields below |
 //! | `num_nodes` | integer | nodes are numbered from 0; optional with CSR |
 //! | `edges` | `u32`, `[m, 2]` | pairs of nodes, read by `input::edges` |
 //! | `row_offsets` | `u32`, `[num_nodes + 1]` | where each node's neighbours start |
 //! | `column_indices` | `u32`, `[m]` | the neighbours |
 //! | `directed` | bool | whether edges lead one way only |
 
+use std::sync::Arc;
+
 use serde::de::{Deserialize, Deserializer, Error};
 
 use super::cancel_check::CancelCheck;
 use super::csr::{CsrGraph, Direction};
-use crate::service::{BatchKey, InvalidInput, KernelError, RunContext, optional_sequence};
+use super::operand::GraphDocument;
+use crate::service::{BatchKey, InvalidInput, KernelError, Operand, OperandVersion, RunContext, optional_sequence};
 
 /// The largest graph, in bytes of input, for which requests on the same graph share a run: hashing it takes about 30 µs of
 /// the caller's thread. With a larger one the graph is a small part of the work.
@@ -23,6 +27,8 @@ const SHARED_GRAPH: usize = 64 << 10;
 /// The fields of a kernel's input that describe a graph.
 #[derive(Debug, Clone, Copy)]
 pub struct GraphInput<'a> {
+    /// A stored graph, or one as an object; without the other fields.
+    pub operand: Option<&'a Operand<CsrGraph>>,
     /// How many nodes there are. Optional with CSR arrays.
     pub num_nodes: Option<u64>,
     /// The edges, as pairs of nodes.
@@ -35,11 +41,21 @@ pub struct GraphInput<'a> {
     pub directed: bool,
 }
 
-/// The two forms of a graph.
+/// The forms of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Form<'a> {
-    Edges { num_nodes: u64, edges: &'a [[u32; 2]] },
-    Csr { row_offsets: &'a [u32], column_indices: &'a [u32] },
+    Edges {
+        num_nodes: u64,
+        edges: &'a [[u32; 2]],
+    },
+    Csr {
+        row_offsets: &'a [u32],
+        column_indices: &'a [u32],
+    },
+    /// The version stands for the graph.
+    Stored {
+        version: u64,
+    },
 }
 
 impl Form<'_> {
@@ -47,6 +63,7 @@ impl Form<'_> {
         match self {
             Self::Edges { edges, .. } => size_of_val(*edges),
             Self::Csr { row_offsets, column_indices } => size_of_val(*row_offsets) + size_of_val(*column_indices),
+            Self::Stored { .. } => 0,
         }
     }
 }
@@ -54,10 +71,50 @@ impl Form<'_> {
 impl<'a> GraphInput<'a> {
     /// Which way edges lead.
     pub fn direction(&self) -> Direction {
-        if self.directed { Direction::Directed } else { Direction::Undirected }
+        let directed = match self.operand.and_then(Operand::document) {
+            Some(document) => document.directed,
+            None => self.directed,
+        };
+        match self.stored() {
+            Some((graph, _)) => graph.direction(),
+            None if directed => Direction::Directed,
+            None => Direction::Undirected,
+        }
+    }
+
+    /// Returns the stored graph that the input refers to.
+    fn stored(&self) -> Option<(&'a Arc<CsrGraph>, &'a OperandVersion)> {
+        self.operand.and_then(|operand| operand.value().zip(operand.version().map(Arc::as_ref)))
+    }
+
+    /// Returns the fields that describe the graph: those of the object, if there is one.
+    fn fields(&self) -> GraphInput<'a> {
+        self.operand.and_then(Operand::document).map_or(*self, GraphDocument::graph_input)
     }
 
     fn form(&self) -> Result<Form<'a>, InvalidInput> {
+        if self.operand.is_some() {
+            let others = [
+                ("num_nodes", self.num_nodes.is_some()),
+                ("edges", self.edges.is_some()),
+                ("row_offsets", self.row_offsets.is_some()),
+                ("column_indices", self.column_indices.is_some()),
+                ("directed", self.directed),
+            ];
+            if let Some((field, _)) = others.into_iter().find(|(_, is_given)| *is_given) {
+                return Err(InvalidInput::new(field, "there is a graph already; give one of the two"));
+            }
+        }
+        if let Some((_, version)) = self.stored() {
+            return Ok(Form::Stored { version: version.id() });
+        }
+        match self.operand.and_then(Operand::document) {
+            Some(document) => document.graph_input().form_of_fields().map_err(|error| error.within("graph")),
+            None => self.form_of_fields(),
+        }
+    }
+
+    fn form_of_fields(&self) -> Result<Form<'a>, InvalidInput> {
         let missing = |field| Err(InvalidInput::new(field, "missing"));
         match (self.edges, self.row_offsets, self.column_indices) {
             (Some(_), Some(_), _) => {
@@ -77,8 +134,19 @@ impl<'a> GraphInput<'a> {
         }
     }
 
-    /// Nodes and edges as the input claims them, before it is checked, for estimates of the cost.
+    /// Nodes and arcs as the input claims them, before it is checked, for estimates of the cost. An edge that leads both
+    /// ways is two arcs.
     pub fn claimed_size(&self) -> (u64, u64) {
+        if let Some((graph, _)) = self.stored() {
+            return (graph.num_nodes() as u64, graph.num_arcs() as u64);
+        }
+        let fields = self.fields();
+        let (nodes, edges) = fields.claimed_fields();
+        let arcs = if fields.directed { edges } else { edges.saturating_mul(2) };
+        (nodes, arcs)
+    }
+
+    fn claimed_fields(&self) -> (u64, u64) {
         let edges = self.edges.map(<[_]>::len).or(self.column_indices.map(<[_]>::len));
         let nodes = self.row_offsets.map(|rows| rows.len().saturating_sub(1) as u64);
         (self.num_nodes.or(nodes).unwrap_or(0), edges.unwrap_or(0) as u64)
@@ -89,7 +157,19 @@ impl<'a> GraphInput<'a> {
     /// # Errors
     /// The first field that is wrong.
     pub fn validate(&self) -> Result<usize, InvalidInput> {
-        let (num_nodes, field) = match self.form()? {
+        let form = self.form()?;
+        match self.stored() {
+            Some((graph, _)) => Ok(graph.num_nodes()),
+            None if self.operand.is_some() => {
+                self.fields().validate_fields(form).map_err(|error| error.within("graph"))
+            }
+            None => self.validate_fields(form),
+        }
+    }
+
+    fn validate_fields(&self, form: Form<'_>) -> Result<usize, InvalidInput> {
+        let (num_nodes, field) = match form {
+            Form::Stored { .. } => unreachable!("a stored graph has no fields"),
             Form::Edges { num_nodes, edges } => {
                 CsrGraph::check_edges(to_usize(num_nodes), edges)?;
                 (to_usize(num_nodes), "num_nodes")
@@ -117,7 +197,18 @@ impl<'a> GraphInput<'a> {
         self.build_while(&mut |_| Ok(()))
     }
 
-    /// Builds the graph, and checks the context now and then.
+    /// Returns the stored graph, or builds the graph, and checks the context now and then.
+    ///
+    /// # Errors
+    /// The first field that is wrong, or those of [`RunContext::check`].
+    pub fn load_in(&self, context: &RunContext<'_>) -> Result<Arc<CsrGraph>, KernelError> {
+        match self.stored() {
+            Some((graph, _)) => Ok(Arc::clone(graph)),
+            None => self.build_in(context).map(Arc::new),
+        }
+    }
+
+    /// Builds the graph, and checks the context now and then. A stored graph is copied.
     ///
     /// # Errors
     /// The first field that is wrong, or those of [`RunContext::check`].
@@ -132,6 +223,7 @@ impl<'a> GraphInput<'a> {
         spend: &mut impl FnMut(usize) -> Result<(), E>,
     ) -> Result<CsrGraph, E> {
         match self.form()? {
+            Form::Stored { .. } => Ok(self.stored().map(|(graph, _)| CsrGraph::clone(graph)).expect("a stored graph")),
             Form::Edges { num_nodes, edges } => {
                 CsrGraph::from_edges_while(to_usize(num_nodes), edges, self.direction(), spend)
             }
@@ -141,15 +233,19 @@ impl<'a> GraphInput<'a> {
         }
     }
 
-    /// The batch key of requests on the same graph; `None` for a large one.
+    /// The batch key of requests on the same graph; `None` for a large one that came with the request.
     pub fn batch_key(&self) -> Option<BatchKey> {
+        if let Some((_, version)) = self.stored() {
+            return Some(BatchKey::exact(version.id()));
+        }
         let form = self.form().ok().filter(|form| form.bytes() <= SHARED_GRAPH)?;
-        Some(BatchKey::hash((form, self.directed)))
+        Some(BatchKey::hash((form, self.fields().directed)))
     }
 
     /// Whether two inputs have the same graph, in the same form.
     pub fn is_same(&self, other: &GraphInput<'_>) -> bool {
-        self.directed == other.directed && self.form().is_ok_and(|form| other.form().is_ok_and(|other| form == other))
+        self.direction() == other.direction()
+            && self.form().is_ok_and(|form| other.form().is_ok_and(|other| form == other))
     }
 }
 

@@ -4,3 +4,4 @@ pub mod betweenness_centrality;
 mod cancel_check;
 pub mod csr;
 pub mod input;
+pub mod operand;

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use super::deadline::read_all;
 use super::{memory, zero_copy};
 use crate::buffer::{Buffer, DType, Element};
+use crate::service::operands::{array_of_reference, read_reference_object, reference_schema};
 
 /// Returns the dtype of the [`Buffer`] whose newtype name this is.
 pub(super) fn buffer_dtype(name: &str) -> Option<DType> {
@@ -52,10 +53,29 @@ impl<T: Element> Serialize for LittleEndian<'_, T> {
 impl<'de, T: Element> Deserialize<'de> for Buffer<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            deserializer.deserialize_seq(Elements(PhantomData)).map(Self::from)
+            deserializer.deserialize_any(ArrayOrReference(PhantomData))
         } else {
             deserializer.deserialize_newtype_struct(T::BUFFER, RawBytes::new())
         }
+    }
+}
+
+/// Reads an array, or a reference to an array of an operand.
+struct ArrayOrReference<T>(PhantomData<T>);
+
+impl<'de, T: Element> Visitor<'de> for ArrayOrReference<T> {
+    type Value = Buffer<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Elements::<T>(PhantomData).expecting(f)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Buffer<T>, A::Error> {
+        read_all(seq).map(Buffer::from)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Buffer<T>, A::Error> {
+        array_of_reference(&read_reference_object(map)?)
     }
 }
 
@@ -71,6 +91,11 @@ impl<'de, T: Element> Visitor<'de> for Elements<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<T>, A::Error> {
         read_all(seq)
     }
+}
+
+/// Adds a reference to the schema of an array.
+fn array_or_reference(array: Schema) -> Schema {
+    json_schema!({ "x-dtype": array.get("x-dtype"), "anyOf": [array, reference_schema()] })
 }
 
 /// Shrinks a grown array's allocation if much of it is unused.
@@ -113,6 +138,11 @@ impl<'de, T: Element> Visitor<'de> for RawBytes<T> {
         Elements(PhantomData).visit_seq(seq).map(Buffer::from)
     }
 
+    /// Reads a reference to an array of an operand.
+    fn visit_str<E: serde::de::Error>(self, reference: &str) -> Result<Buffer<T>, E> {
+        array_of_reference(reference)
+    }
+
     fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Buffer<T>, E> {
         if !bytes.len().is_multiple_of(size_of::<T>()) {
             return Err(E::invalid_length(bytes.len(), &self));
@@ -148,6 +178,6 @@ impl<T: Element> JsonSchema for Buffer<T> {
             *kind = serde_json::json!(["number", "null"]);
         }
         schema.insert("x-dtype".into(), T::DTYPE.as_str().into());
-        schema
+        if generator.contract().is_serialize() { schema } else { array_or_reference(schema) }
     }
 }

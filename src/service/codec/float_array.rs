@@ -10,6 +10,8 @@ use serde_json::json;
 use super::buffer::RawBytes;
 use super::deadline::read_all;
 use super::{Buffer, Element};
+use crate::buffer::DType;
+use crate::service::operands::{array_of_reference, dtype_of_reference, read_reference_object, reference_schema};
 
 /// The newtype name by which the tensor codec recognises a [`FloatArray`]. It then passes a map of one entry, from the name of
 /// the dtype to the bytes.
@@ -90,6 +92,14 @@ impl<'de> Deserialize<'de> for FloatArray {
     }
 }
 
+/// Returns the array that a reference names, in its own precision.
+fn floats_of_reference<E: de::Error>(reference: &str) -> Result<FloatArray, E> {
+    match dtype_of_reference(reference)? {
+        DType::F32 => array_of_reference::<f32, E>(reference).map(FloatArray::F32),
+        _ => array_of_reference::<f64, E>(reference).map(FloatArray::F64),
+    }
+}
+
 struct Text;
 
 impl<'de> Visitor<'de> for Text {
@@ -114,6 +124,10 @@ impl<'de> Visitor<'de> for Text {
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<FloatArray, A::Error> {
         Ok(read_all::<f64, A>(seq)?.into())
     }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<FloatArray, A::Error> {
+        floats_of_reference(&read_reference_object(map)?)
+    }
 }
 
 struct Binary;
@@ -131,6 +145,11 @@ impl<'de> Visitor<'de> for Binary {
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<FloatArray, E> {
         Ok(FloatArray::One(value))
+    }
+
+    /// Reads a reference to an array of an operand.
+    fn visit_str<E: de::Error>(self, reference: &str) -> Result<FloatArray, E> {
+        floats_of_reference(reference)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FloatArray, A::Error> {
@@ -159,8 +178,12 @@ impl JsonSchema for FloatArray {
         // NaN and the infinities are written as null.
         let kind = if generator.contract().is_serialize() { json!(["number", "null"]) } else { json!("number") };
         let number = json!({ "type": kind });
+        let mut forms = vec![number.clone(), json!({ "type": "array", "items": number })];
+        if generator.contract().is_deserialize() {
+            forms.push(reference_schema());
+        }
         json_schema!({
-            "anyOf": [number, { "type": "array", "items": number }],
+            "anyOf": forms,
             "x-dtype": ["float32", "float64"],
         })
     }

@@ -22,6 +22,7 @@ use serde::forward_to_deserialize_any;
 
 use super::buffer::buffer_dtype;
 use super::{float_array, zero_copy};
+use crate::service::operands::{KEY as REFERENCE_KEY, SUFFIX as REFERENCE_SUFFIX};
 use crate::service::{DType, InvalidInput, Tensor, Tensors};
 
 /// Decodes an input. An error names the tensor.
@@ -110,6 +111,7 @@ impl<'de, I: ExactSizeIterator<Item = (&'de str, &'de Tensor)>> MapAccess<'de> f
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
         self.value = self.rest.next();
         let Some((name, _)) = self.value else { return Ok(None) };
+        let name = name.strip_suffix(REFERENCE_SUFFIX).unwrap_or(name);
         let name: StrDeserializer<'de, Error> = name.into_deserializer();
         seed.deserialize(name).map(Some)
     }
@@ -119,7 +121,11 @@ impl<'de, I: ExactSizeIterator<Item = (&'de str, &'de Tensor)>> MapAccess<'de> f
             self.value.take().ok_or_else(|| de::Error::custom("a value was asked for before its key"))?;
         let whole = tensor.data();
         let view = View { dtype: tensor.dtype(), shape: tensor.shape(), data: whole, whole };
-        seed.deserialize(view).map_err(|error| error.at(name))
+        let value = match name.strip_suffix(REFERENCE_SUFFIX) {
+            Some(_) => view.text().and_then(|text| seed.deserialize(Reference(text))),
+            None => seed.deserialize(view),
+        };
+        value.map_err(|error| error.at(name))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -141,6 +147,13 @@ impl<'de> View<'de> {
     /// Passes the bytes to the visitor together with their owner.
     fn offering<R>(&self, visit: impl FnOnce() -> R) -> R {
         zero_copy::offering(self.whole.slice_ref(self.data), visit)
+    }
+
+    /// Returns the text of a reference.
+    fn text(&self) -> Result<&'de str, Error> {
+        let is_text = self.dtype == DType::U8 && self.shape.len() == 1;
+        let text = is_text.then(|| std::str::from_utf8(self.data).ok()).flatten();
+        text.ok_or_else(|| de::Error::custom("a reference to an operand is text: a uint8 tensor of one dimension"))
     }
 
     fn visit_element<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -177,6 +190,39 @@ impl<'de> View<'de> {
             Rows { rest: self.data, row: 0, left: rows, stride, dtype: self.dtype, shape, whole: self.whole };
         let value = visitor.visit_seq(&mut access)?;
         if access.left == 0 { Ok(value) } else { Err(de::Error::custom(format!("{} rows too many", access.left))) }
+    }
+}
+
+/// Deserializes a reference to an operand, in place of a tensor: as an object for fields that hold any value, and as a
+/// string for arrays.
+struct Reference<'de>(&'de str);
+
+impl<'de> Deserializer<'de> for Reference<'de> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_map(MapDeserializer::new(std::iter::once((REFERENCE_KEY, self.0))))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
+        if name == float_array::ANNOUNCED || buffer_dtype(name).is_some() {
+            visitor.visit_borrowed_str(self.0)
+        } else {
+            visitor.visit_newtype_struct(self)
+        }
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }
 

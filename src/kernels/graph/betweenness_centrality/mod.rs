@@ -1,9 +1,10 @@
 //! `graph/betweenness-centrality`: how many shortest paths pass through each node of an unweighted graph.
 //!
-//! The graph comes either as an edge list or as CSR arrays:
+//! The graph comes as an edge list, as CSR arrays, or as a reference to an operand:
 //!
 //! | field | type | |
 //! |---|---|---|
+//! | `graph` | an operand, or an object | a stored graph, or an object of the fields up to `directed` |
 //! | `num_nodes` | integer | nodes are numbered from 0; with CSR it may be left out |
 //! | `edges` | `u32`, `[m, 2]` | pairs of nodes |
 //! | `row_offsets` | `u32`, `[num_nodes + 1]` | where each node's neighbours start |
@@ -43,7 +44,9 @@ use crate::kernels::graph::csr::{CsrGraph, Direction};
 use crate::kernels::graph::input::{GraphInput, to_usize};
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
-use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, Operand, RunContext,
+};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +60,9 @@ pub struct BetweennessCentrality;
     { "row_offsets": [0, 2, 4, 6, 8], "column_indices": [1, 3, 0, 2, 1, 3, 0, 2] },
 ]))]
 pub struct BetweennessInput {
+    /// A graph that is an operand, or one as an object of the following fields up to `directed`.
+    #[serde(default)]
+    pub graph: Option<Operand<CsrGraph>>,
     /// How many nodes there are. May be left out with CSR arrays, which say so themselves.
     #[serde(default)]
     pub num_nodes: Option<u64>,
@@ -104,6 +110,11 @@ impl BetweennessInput {
         Self { num_nodes: Some(num_nodes), edges: Some(edges), ..Self::empty() }
     }
 
+    /// A stored graph; exact, normalized scores.
+    pub fn from_operand(graph: Operand<CsrGraph>) -> Self {
+        Self { graph: Some(graph), ..Self::empty() }
+    }
+
     /// An undirected graph from CSR arrays; exact, normalized scores.
     pub fn from_csr(row_offsets: impl Into<Buffer<u32>>, column_indices: impl Into<Buffer<u32>>) -> Self {
         let (row_offsets, column_indices) = (Some(row_offsets.into()), Some(column_indices.into()));
@@ -112,6 +123,7 @@ impl BetweennessInput {
 
     fn empty() -> Self {
         Self {
+            graph: None,
             num_nodes: None,
             edges: None,
             row_offsets: None,
@@ -126,12 +138,13 @@ impl BetweennessInput {
 
     /// Which way edges lead.
     pub fn direction(&self) -> Direction {
-        if self.directed { Direction::Directed } else { Direction::Undirected }
+        self.graph_input().direction()
     }
 
     /// The fields that describe the graph.
     pub fn graph_input(&self) -> GraphInput<'_> {
         GraphInput {
+            operand: self.graph.as_ref(),
             num_nodes: self.num_nodes,
             edges: self.edges.as_deref(),
             row_offsets: self.row_offsets.as_deref(),
@@ -179,14 +192,15 @@ impl Kernel for BetweennessCentrality {
     }
 
     fn cost(&self, input: &BetweennessInput) -> Cost {
-        let (nodes, edges) = input.graph_input().claimed_size();
-        let arcs = if input.directed { edges } else { edges.saturating_mul(2) };
+        let (nodes, arcs) = input.graph_input().claimed_size();
+        let directed = input.direction() == Direction::Directed;
+        let edges = if directed { arcs } else { arcs / 2 };
         let chosen = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples);
         let sources = chosen.unwrap_or(nodes);
         // Each source visits each arc forward and backward; the constant is the cost of the smallest run.
         let visits = arcs.saturating_add(nodes).saturating_mul(2).saturating_mul(sources);
         #[cfg(feature = "cuda")]
-        let device_memory = cuda::device_memory(nodes, arcs, sources, input.directed);
+        let device_memory = cuda::device_memory(nodes, arcs, sources, directed);
         #[cfg(not(feature = "cuda"))]
         let device_memory = 0;
         Cost {
@@ -201,11 +215,13 @@ impl Kernel for BetweennessCentrality {
     }
 
     fn footprint(&self, input: &BetweennessInput) -> Option<Footprint> {
-        let (nodes, edges) = input.graph_input().claimed_size();
-        let arcs = if input.directed { edges } else { edges.saturating_mul(2) };
+        let (nodes, arcs) = input.graph_input().claimed_size();
         let sources = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples).unwrap_or(0);
         // While the graph is made there are its arcs as they came, sorted by one end, and by the other.
-        let graph = Footprint::of_array::<u32>(arcs.saturating_add(nodes)).saturating_mul(3);
+        // A stored graph is there already.
+        let is_stored = input.graph.as_ref().is_some_and(|graph| graph.value().is_some());
+        let copies = if is_stored { 0 } else { 3 };
+        let graph = Footprint::of_array::<u32>(arcs.saturating_add(nodes)).saturating_mul(copies);
         // The chosen sources, the set that they are looked up in, and the order that duplicates are found by.
         let pivots = sources.saturating_mul(64);
         Some(Footprint {
@@ -215,7 +231,7 @@ impl Kernel for BetweennessCentrality {
     }
 
     fn run_cpu(&self, input: &BetweennessInput, context: &RunContext<'_>) -> Result<BetweennessOutput, KernelError> {
-        let graph = input.graph_input().build_in(context)?;
+        let graph = input.graph_input().load_in(context)?;
         let pivots = input.pivots(graph.num_nodes())?;
         let mut scores = pair_dependencies(&graph, &pivots, context)?;
         pivots.rescale(&mut scores, input.normalized, graph.direction());
@@ -252,7 +268,7 @@ impl Kernel for BetweennessCentrality {
         context: &RunContext<'_>,
     ) -> Result<Vec<BetweennessOutput>, KernelError> {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
-        let graph = first.graph_input().build_in(context)?;
+        let graph = first.graph_input().load_in(context)?;
         each(inputs, graph.num_nodes(), |pivots| Ok(pair_dependencies(&graph, pivots, context)?.into()))
     }
 
@@ -263,7 +279,7 @@ impl Kernel for BetweennessCentrality {
         cuda: &mut LaunchContext<'_>,
     ) -> Result<Vec<BetweennessOutput>, KernelError> {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
-        let graph = first.graph_input().build_in(cuda.context())?;
+        let graph = first.graph_input().load_in(cuda.context())?;
         let on_device = cuda::DeviceGraph::upload(&graph, cuda)?;
         let nodes = graph.num_nodes();
         // The device has a copy. Freeing it takes the host milliseconds, which should not follow the computation.

@@ -1,0 +1,85 @@
+//! Graphs as operands: uploaded once, built into CSR arrays once, and referred to by name.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::csr::{Adjacency, CsrGraph, Direction};
+use super::input::GraphInput;
+use crate::service::{Buffer, DType, InvalidInput, KernelError, OperandArray, OperandValue, RunContext};
+
+/// What clients send as a graph: edges or CSR arrays, as in the input of a graph kernel.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Graph", extend("examples" = [
+    { "num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]] },
+    { "row_offsets": [0, 2, 4, 6, 8], "column_indices": [1, 3, 0, 2, 1, 3, 0, 2] },
+]))]
+pub struct GraphDocument {
+    /// The number of nodes. Optional with CSR arrays.
+    #[serde(default)]
+    pub num_nodes: Option<u64>,
+    /// The edges, as pairs of nodes; or the graph as CSR arrays, `row_offsets` and `column_indices`.
+    #[serde(default, deserialize_with = "super::input::edges")]
+    #[schemars(with = "Option<Vec<[u32; 2]>>")]
+    pub edges: Option<Vec<[u32; 2]>>,
+    /// CSR: where each node's neighbours start in `column_indices`, and at the end its length.
+    #[serde(default)]
+    pub row_offsets: Option<Buffer<u32>>,
+    /// CSR: the neighbours of all nodes, one node after the other.
+    #[serde(default)]
+    pub column_indices: Option<Buffer<u32>>,
+    /// Whether edges lead one way only.
+    #[serde(default)]
+    pub directed: bool,
+}
+
+impl GraphDocument {
+    /// Returns the fields as those of a kernel's input.
+    pub fn graph_input(&self) -> GraphInput<'_> {
+        GraphInput {
+            operand: None,
+            num_nodes: self.num_nodes,
+            edges: self.edges.as_deref(),
+            row_offsets: self.row_offsets.as_deref(),
+            column_indices: self.column_indices.as_deref(),
+            directed: self.directed,
+        }
+    }
+}
+
+impl OperandValue for CsrGraph {
+    const TYPE: &'static str = "graph";
+
+    type Document = GraphDocument;
+
+    fn check(document: &GraphDocument) -> Result<(), InvalidInput> {
+        document.graph_input().validate().map(drop)
+    }
+
+    fn from_document(document: &GraphDocument, context: &RunContext<'_>) -> Result<Self, KernelError> {
+        Self::check(document)?;
+        document.graph_input().build_in(context)
+    }
+
+    fn summary(&self) -> serde_json::Value {
+        let directed = self.direction() == Direction::Directed;
+        let edges = if directed { self.num_arcs() } else { self.num_arcs() / 2 };
+        json!({ "nodes": self.num_nodes(), "edges": edges, "directed": directed })
+    }
+
+    fn arrays(&self) -> Vec<OperandArray<'_>> {
+        let (successors, predecessors) = (self.successors(), self.predecessors());
+        let mut arrays = adjacency(["row_offsets", "column_indices"], successors);
+        if !std::ptr::eq(successors, predecessors) {
+            arrays.extend(adjacency(["predecessor_row_offsets", "predecessor_column_indices"], predecessors));
+        }
+        arrays
+    }
+}
+
+fn adjacency<'a>([offsets, columns]: [&'static str; 2], adjacency: &'a Adjacency) -> Vec<OperandArray<'a>> {
+    let array =
+        |name, elements: &'a [u32]| OperandArray { name, dtype: DType::U32, bytes: bytemuck::cast_slice(elements) };
+    vec![array(offsets, adjacency.row_offsets()), array(columns, adjacency.column_indices())]
+}

@@ -1,0 +1,42 @@
+//! Operands: named, versioned values that are uploaded once and that requests refer to.
+//!
+//! An operand is an immutable value of an [`OperandValue`] type: a graph, or a set of named tensors. [`Operands`] holds
+//! the operands of a process, by tenant and name. A request names one where its input would have the value:
+//!
+//! ```json
+//! {"kernel_id": "graph/betweenness-centrality", "input": {"graph": {"operand": "payments"}, "samples": 64}}
+//! {"kernel_id": "linalg/dot", "input": {"x": {"operand": "prices@7/close"}, "y": [1.0, 2.0, 3.0]}}
+//! ```
+//!
+//! `payments` is the newest version at the time the request is accepted, and `payments@7` that version only. What follows
+//! a slash is the tensor of a set. In a request of tensors, a `uint8` tensor named `graph.operand` has the text of the
+//! reference.
+//!
+//! A request holds the versions that it refers to until it has ended. A version that was replaced or deleted cannot be
+//! referred to any more, and its memory is freed when the last of those requests has ended.
+//!
+//! The kernel's code does not know whether a value came with the request. On the CPU it reads the operand's own memory;
+//! on CUDA, [`LaunchContext::input`](crate::cuda::LaunchContext::input) returns the copy that is resident on the device.
+
+mod decode;
+mod error;
+mod operand;
+mod reference;
+mod request;
+mod store;
+mod tensor_set;
+mod value;
+mod version;
+
+pub use error::{OperandBudget, OperandError};
+pub use operand::Operand;
+pub use reference::{OperandReference, check_operand_name};
+pub use request::RequestOperands;
+pub use store::{OperandLimits, OperandUsage, Operands, PutCondition, PutOptions, RemoveOptions};
+pub use tensor_set::TensorSet;
+pub use value::{OperandArray, OperandValue};
+pub use version::{OperandInfo, OperandVersion};
+
+pub(super) use decode::within as decode_with_operands;
+pub(super) use operand::{KEY, array_of_reference, dtype_of_reference, read_reference_object, reference_schema};
+pub(super) use request::{SUFFIX, has_references};

@@ -1,0 +1,112 @@
+//! [`RequestOperands`]: the operands that a request refers to.
+
+use std::sync::Arc;
+
+use memchr::memmem;
+
+use super::reference::OperandReference;
+use super::store::Operands;
+use super::version::OperandVersion;
+use crate::service::{DType, InvalidInput, Payload, Tensors};
+
+/// Maximum number of references in a request.
+const MAX_REFERENCES: usize = 64;
+
+/// The suffix of the name of a tensor that has a reference in place of the value.
+pub(crate) const SUFFIX: &str = ".operand";
+
+/// The versions of operands that a request refers to, which it holds until it has ended.
+///
+/// References are resolved once, by [`KernelRequest::resolve_operands`](crate::service::KernelRequest::resolve_operands),
+/// so that caching, the run, and the response all see the same versions.
+#[derive(Clone, Debug, Default)]
+pub struct RequestOperands(Option<Arc<[Arc<OperandVersion>]>>);
+
+impl RequestOperands {
+    /// Creates an empty set.
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
+    /// Finds the operands that a payload refers to. References to operands that are not there are skipped here; decoding
+    /// the input rejects them, with the name of the field.
+    pub(crate) fn of(payload: &Payload, operands: &Operands, tenant: Option<&str>) -> Self {
+        let mut versions: Vec<Arc<OperandVersion>> = Vec::new();
+        let mut references = 0;
+        for_each_reference(payload, |text| {
+            references += 1;
+            let reference = OperandReference::parse(text).ok().filter(|_| references <= MAX_REFERENCES);
+            let found = reference.and_then(|reference| operands.find(tenant, &reference));
+            if let Some(found) = found.filter(|found| versions.iter().all(|known| !Arc::ptr_eq(known, found))) {
+                found.count_use();
+                versions.push(found);
+            }
+        });
+        Self((!versions.is_empty()).then(|| versions.into()))
+    }
+
+    /// Returns the versions.
+    pub fn versions(&self) -> &[Arc<OperandVersion>] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// Returns the version that a reference names.
+    ///
+    /// # Errors
+    /// The request does not hold such a version.
+    pub(super) fn get(&self, reference: &OperandReference<'_>) -> Result<&Arc<OperandVersion>, InvalidInput> {
+        let is_named = |version: &&Arc<OperandVersion>| {
+            version.name() == reference.name && reference.version.is_none_or(|number| number == version.version())
+        };
+        self.versions().iter().find(is_named).ok_or_else(|| {
+            let whole = OperandReference { tensor: None, ..*reference };
+            InvalidInput::new("operand", format!("there is no operand `{whole}`, of {MAX_REFERENCES} at most"))
+        })
+    }
+}
+
+/// Returns whether a payload may refer to operands.
+pub(crate) fn has_references(payload: &Payload) -> bool {
+    let mut any = false;
+    for_each_reference(payload, |_| any = true);
+    any
+}
+
+/// Calls `found` with the text of each reference in a payload.
+///
+/// A JSON document is searched as text, so that it is not parsed twice: the key `"operand"`, written without escapes, and a
+/// string as its value. A find that is no reference, as within another string, does nothing but hold the operand.
+fn for_each_reference(payload: &Payload, mut found: impl FnMut(&str)) {
+    match payload {
+        Payload::Json(document) => {
+            let finder = memmem::Finder::new(r#""operand""#);
+            for at in finder.find_iter(document) {
+                if let Some(text) = string_value(&document[at + finder.needle().len()..]) {
+                    found(&text);
+                }
+            }
+        }
+        Payload::Tensors(tensors) => references_of(tensors).for_each(|(_, text)| found(text)),
+        Payload::Typed(_) => {}
+    }
+}
+
+/// Returns the string that follows a key: after a colon and white space.
+fn string_value(rest: &[u8]) -> Option<String> {
+    /// The longest reference, of two names and a version, with each character escaped.
+    const MAX_LEN: usize = 2048;
+    let value = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let value = &value[..value.len().min(MAX_LEN)];
+    let mut values = serde_json::Deserializer::from_slice(value).into_iter::<String>();
+    values.next()?.ok()
+}
+
+/// Returns the references in a set of tensors: the name of the field, and the text.
+fn references_of(tensors: &Tensors) -> impl Iterator<Item = (&str, &str)> {
+    tensors.iter().filter_map(|(name, tensor)| {
+        let field = name.strip_suffix(SUFFIX)?;
+        let is_text = tensor.dtype() == DType::U8 && tensor.shape().len() == 1;
+        let text = is_text.then(|| std::str::from_utf8(tensor.data()).ok()).flatten()?;
+        Some((field, text))
+    })
+}

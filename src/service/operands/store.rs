@@ -1,0 +1,456 @@
+//! [`Operands`]: the operands of a process, by tenant and name.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::error::{OperandBudget, OperandError};
+use super::operand::Operand;
+use super::reference::{OperandReference, check_operand_name};
+use super::tensor_set::TensorSet;
+use super::value::{ErasedValue, OperandValue, from_payload};
+use super::version::{OperandInfo, OperandVersion, digest};
+use crate::service::{Payload, RunContext};
+
+/// Limits of the operands of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OperandLimits {
+    /// Bytes of host memory that all operands may have together. A version that was replaced or deleted counts until the
+    /// last request on it has ended.
+    pub max_bytes: u64,
+    /// Bytes of host memory that the operands of one tenant may have together.
+    pub max_bytes_per_tenant: u64,
+    /// Maximum number of operands.
+    pub max_operands: usize,
+    /// Maximum number of operands of one tenant.
+    pub max_operands_per_tenant: usize,
+}
+
+impl Default for OperandLimits {
+    /// No limit on bytes, 100 000 operands.
+    fn default() -> Self {
+        Self {
+            max_bytes: u64::MAX,
+            max_bytes_per_tenant: u64::MAX,
+            max_operands: 100_000,
+            max_operands_per_tenant: 100_000,
+        }
+    }
+}
+
+/// The operands of a process, by tenant and name.
+///
+/// Clones share the operands. Each [`KernelRegistry`](crate::service::KernelRegistry) has one. Look-ups take no lock; each
+/// change copies the table of the tenant's names.
+///
+/// ```
+/// use tower_kernels::service::{Operands, TensorSet};
+///
+/// let operands = Operands::default();
+/// let prices = operands.put("prices", TensorSet::of("close", vec![1.0_f64, 2.0])).unwrap();
+/// assert_eq!(prices.version().unwrap().version(), 1);
+/// operands.put("prices", TensorSet::of("close", vec![1.5_f64])).unwrap();
+/// assert_eq!(operands.get(None, "prices").unwrap().version(), 2);
+/// assert!(operands.get(None, "prices@1").is_none(), "replaced");
+/// ```
+#[derive(Clone)]
+pub struct Operands {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    table: ArcSwap<Table>,
+    types: ArcSwap<Vec<OperandType>>,
+    /// Held by whoever changes the table.
+    tenants: Mutex<HashMap<Arc<str>, Tenant>>,
+    limits: OperandLimits,
+    usage: Arc<Usage>,
+}
+
+/// The state of a tenant besides its names; never removed, so that versions are not used twice.
+#[derive(Default)]
+struct Tenant {
+    last_version: u64,
+    usage: Arc<Usage>,
+}
+
+/// Counts of the operands of a process or a tenant.
+#[derive(Debug, Default)]
+struct Usage {
+    bytes: AtomicU64,
+    versions: AtomicU64,
+}
+
+/// The key of requests without a tenant. Servers reject an empty tenant, so no tenant has it.
+const NO_TENANT: &str = "";
+
+type Names = HashMap<Arc<str>, Arc<OperandVersion>>;
+
+/// The newest versions.
+#[derive(Clone, Default)]
+struct Table {
+    tenants: HashMap<Arc<str>, Arc<Names>>,
+    /// The public operands of all tenants, which are in the table of their tenant as well.
+    public: Arc<Names>,
+    len: usize,
+}
+
+impl Table {
+    fn get(&self, tenant: Option<&str>, name: &str) -> Option<&Arc<OperandVersion>> {
+        let own = self.tenants.get(tenant.unwrap_or(NO_TENANT)).and_then(|names| names.get(name));
+        own.or_else(|| self.public.get(name))
+    }
+
+    fn insert(&mut self, tenant: &Arc<str>, version: &Arc<OperandVersion>) {
+        let names = Arc::make_mut(self.tenants.entry(Arc::clone(tenant)).or_default());
+        let replaced = names.insert(version.shared_name(), Arc::clone(version));
+        self.len += usize::from(replaced.is_none());
+        self.unpublish(replaced.as_ref());
+        if version.is_public() {
+            Arc::make_mut(&mut self.public).insert(version.shared_name(), Arc::clone(version));
+        }
+    }
+
+    fn remove(&mut self, tenant: &str, name: &str) {
+        let Some(names) = self.tenants.get_mut(tenant) else { return };
+        let removed = Arc::make_mut(names).remove(name);
+        if names.is_empty() {
+            self.tenants.remove(tenant);
+        }
+        self.len -= usize::from(removed.is_some());
+        self.unpublish(removed.as_ref());
+    }
+
+    fn unpublish(&mut self, version: Option<&Arc<OperandVersion>>) {
+        if let Some(version) = version.filter(|version| version.is_public()) {
+            Arc::make_mut(&mut self.public).remove(version.name());
+        }
+    }
+}
+
+/// A type of operands that clients can upload.
+#[derive(Clone, Copy)]
+struct OperandType {
+    name: &'static str,
+    decode: fn(Payload, &RunContext<'_>) -> Result<Arc<dyn ErasedValue>, OperandError>,
+    schema: fn() -> schemars::Schema,
+}
+
+impl OperandType {
+    fn of<T: OperandValue>() -> Self {
+        Self {
+            name: T::TYPE,
+            decode: |payload, context| Ok(Arc::new(from_payload::<T>(payload, context)?)),
+            schema: || schemars::schema_for!(T::Document),
+        }
+    }
+}
+
+/// The condition under which an operand is stored or removed, as of HTTP's `If-Match` and `If-None-Match`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PutCondition {
+    /// None.
+    #[default]
+    Always,
+    /// There is no operand of this name.
+    IfAbsent,
+    /// There is one.
+    IfPresent,
+    /// The newest version has one of these [entity tags](OperandVersion::tag).
+    IfMatch(Vec<String>),
+}
+
+impl PutCondition {
+    fn check(&self, current: Option<&Arc<OperandVersion>>) -> Result<(), OperandError> {
+        let holds = match self {
+            Self::Always => true,
+            Self::IfAbsent => current.is_none(),
+            Self::IfPresent => current.is_some(),
+            Self::IfMatch(tags) => current.is_some_and(|current| tags.iter().any(|tag| tag == current.tag())),
+        };
+        if holds {
+            Ok(())
+        } else {
+            Err(OperandError::ConditionFailed { found: current.map(|current| current.tag().to_owned()) })
+        }
+    }
+}
+
+/// How an operand is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PutOptions {
+    /// The tenant whose operand it is.
+    pub tenant: Option<Arc<str>>,
+    /// Whether other tenants may use it.
+    pub public: bool,
+    /// The condition under which it is stored.
+    pub condition: PutCondition,
+}
+
+/// How an operand is removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RemoveOptions {
+    /// The tenant whose operand it is.
+    pub tenant: Option<Arc<str>>,
+    /// The condition under which it is removed.
+    pub condition: PutCondition,
+}
+
+/// The memory that operands take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OperandUsage {
+    /// Operands that requests can refer to.
+    pub operands: u64,
+    /// Versions in memory: those, and versions that were replaced or deleted and that requests still use.
+    pub versions: u64,
+    /// Bytes of host memory of all versions.
+    pub bytes: u64,
+}
+
+impl Default for Operands {
+    fn default() -> Self {
+        Self::new(OperandLimits::default())
+    }
+}
+
+impl Operands {
+    /// Creates an empty set of operands, with the type [`TensorSet`].
+    pub fn new(limits: OperandLimits) -> Self {
+        let shared = Shared {
+            table: ArcSwap::default(),
+            types: ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>()]),
+            tenants: Mutex::default(),
+            limits,
+            usage: Arc::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Registers a type, so that clients can upload values of it. Another type of the same name is replaced.
+    pub fn register<T: OperandValue>(&self) {
+        self.shared.types.rcu(|types| {
+            let mut types: Vec<_> = types.iter().filter(|known| known.name != T::TYPE).copied().collect();
+            types.push(OperandType::of::<T>());
+            types
+        });
+    }
+
+    /// Returns the names of the registered types with the JSON Schemas of their documents.
+    pub fn types(&self) -> Vec<(&'static str, schemars::Schema)> {
+        self.shared.types.load().iter().map(|known| (known.name, (known.schema)())).collect()
+    }
+
+    /// Stores a value as the newest version of an operand without a tenant.
+    ///
+    /// # Errors
+    /// As [`put_with`](Self::put_with).
+    pub fn put<T: OperandValue>(&self, name: &str, value: T) -> Result<Operand<T>, OperandError> {
+        self.put_with(name, value, &PutOptions::default())
+    }
+
+    /// Stores a value as the newest version of an operand. The version that it replaces is freed once no request uses it.
+    ///
+    /// # Errors
+    /// [`OperandError`]: the name is invalid, the condition does not hold, or the value exceeds a limit. The operand is as
+    /// it was before.
+    pub fn put_with<T: OperandValue>(
+        &self,
+        name: &str,
+        value: T,
+        options: &PutOptions,
+    ) -> Result<Operand<T>, OperandError> {
+        let value = Arc::new(value);
+        let version = self.put_erased(name, Arc::clone(&value) as Arc<dyn ErasedValue>, options)?;
+        Ok(Operand::stored(value, version))
+    }
+
+    /// Decodes a payload as a value of the type of this name, and stores it as [`put_with`](Self::put_with) does.
+    ///
+    /// Decoding and checking a large value takes long, so call it on a thread that may block.
+    ///
+    /// # Errors
+    /// [`OperandError`]: the payload is no valid value of the type; otherwise as `put_with`.
+    pub fn put_payload(
+        &self,
+        name: &str,
+        type_name: &str,
+        payload: Payload,
+        options: &PutOptions,
+        context: &RunContext<'_>,
+    ) -> Result<Arc<OperandVersion>, OperandError> {
+        check_operand_name(name)?;
+        let types = self.shared.types.load_full();
+        let Some(known) = types.iter().find(|known| known.name == type_name) else {
+            return Err(OperandError::UnknownType { known: types.iter().map(|known| known.name).collect() });
+        };
+        // Before the work, as well as under the lock.
+        options.condition.check(self.shared.own(options.tenant.as_deref(), name).as_ref())?;
+        self.put_erased(name, (known.decode)(payload, context)?, options)
+    }
+
+    fn put_erased(
+        &self,
+        name: &str,
+        value: Arc<dyn ErasedValue>,
+        options: &PutOptions,
+    ) -> Result<Arc<OperandVersion>, OperandError> {
+        check_operand_name(name)?;
+        let bytes = value.arrays().iter().map(|array| array.bytes.len() as u64).sum();
+        let digest = digest(&*value);
+        let tenant_name: Arc<str> = options.tenant.clone().unwrap_or_else(|| NO_TENANT.into());
+        let mut tenants = self.shared.lock();
+        let table = self.shared.table.load_full();
+        let names = table.tenants.get(&tenant_name);
+        let current = names.and_then(|names| names.get(name));
+        options.condition.check(current)?;
+        if options.public
+            && table.public.get(name).is_some_and(|public| !current.is_some_and(|c| Arc::ptr_eq(c, public)))
+        {
+            return Err(OperandError::NameTaken);
+        }
+        let limits = &self.shared.limits;
+        if current.is_none() {
+            for (len, max) in [
+                (table.len, limits.max_operands),
+                (names.map_or(0, |names| names.len()), limits.max_operands_per_tenant),
+            ] {
+                if len >= max {
+                    return Err(OperandError::TooMany { max });
+                }
+            }
+        }
+        let tenant = tenants.entry(Arc::clone(&tenant_name)).or_default();
+        let charge = Charge::new(bytes, &self.shared.usage, &tenant.usage, limits)?;
+        tenant.last_version += 1;
+        let version = OperandVersion::new(value, digest, charge, (name.into(), tenant.last_version), options.public);
+        let version = Arc::new(version);
+        let mut table = Table::clone(&table);
+        table.insert(&tenant_name, &version);
+        self.shared.table.store(Arc::new(table));
+        Ok(version)
+    }
+
+    /// Returns the version that a reference names: an operand of the tenant, else a public one.
+    pub fn get(&self, tenant: Option<&str>, reference: &str) -> Option<Arc<OperandVersion>> {
+        self.find(tenant, &OperandReference::parse(reference).ok()?)
+    }
+
+    pub(super) fn find(&self, tenant: Option<&str>, reference: &OperandReference<'_>) -> Option<Arc<OperandVersion>> {
+        let table = self.shared.table.load();
+        let found = table.get(tenant, reference.name)?;
+        reference.version.is_none_or(|version| version == found.version()).then(|| Arc::clone(found))
+    }
+
+    /// Returns the operands that a tenant may use, sorted by name: its own, and public ones.
+    pub fn list(&self, tenant: Option<&str>) -> Vec<OperandInfo> {
+        let table = self.shared.table.load();
+        let own = table.tenants.get(tenant.unwrap_or(NO_TENANT));
+        let others = table.public.iter().filter(|(name, _)| own.is_none_or(|own| !own.contains_key(*name)));
+        let all = own.iter().flat_map(|own| own.iter()).chain(others);
+        let mut all: Vec<OperandInfo> = all.map(|(_, version)| version.info()).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Removes an operand of the tenant. Its memory is freed once no request uses it.
+    ///
+    /// # Errors
+    /// [`OperandError::NotFound`] and [`OperandError::ConditionFailed`].
+    pub fn remove(&self, reference: &str, options: &RemoveOptions) -> Result<Arc<OperandVersion>, OperandError> {
+        let parsed = OperandReference::parse(reference)?;
+        let _tenants = self.shared.lock();
+        let tenant = options.tenant.as_deref();
+        let found = self.shared.own(tenant, parsed.name);
+        let found = found.filter(|found| parsed.version.is_none_or(|version| version == found.version()));
+        let Some(found) = found else { return Err(OperandError::NotFound { reference: reference.to_owned() }) };
+        options.condition.check(Some(&found))?;
+        let mut table = Table::clone(&self.shared.table.load());
+        table.remove(tenant.unwrap_or(NO_TENANT), parsed.name);
+        self.shared.table.store(Arc::new(table));
+        Ok(found)
+    }
+
+    /// Returns whether there are no operands.
+    pub fn is_empty(&self) -> bool {
+        self.shared.table.load().len == 0
+    }
+
+    /// Returns the limits.
+    pub fn limits(&self) -> &OperandLimits {
+        &self.shared.limits
+    }
+
+    /// Returns the memory in use.
+    pub fn usage(&self) -> OperandUsage {
+        OperandUsage {
+            operands: self.shared.table.load().len as u64,
+            versions: self.shared.usage.versions.load(Ordering::Relaxed),
+            bytes: self.shared.usage.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Tenant>> {
+        // No panic can leave the table half changed: it is replaced as a whole.
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn own(&self, tenant: Option<&str>, name: &str) -> Option<Arc<OperandVersion>> {
+        self.table.load().tenants.get(tenant.unwrap_or(NO_TENANT))?.get(name).cloned()
+    }
+}
+
+impl fmt::Debug for Operands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operands").field("usage", &self.usage()).finish_non_exhaustive()
+    }
+}
+
+/// The memory of one version, which counts as used until this is dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    bytes: u64,
+    all: Arc<Usage>,
+    tenant: Arc<Usage>,
+}
+
+impl Charge {
+    /// Charges `bytes`. The caller holds the lock, so that no other charge comes between check and change.
+    fn new(bytes: u64, all: &Arc<Usage>, tenant: &Arc<Usage>, limits: &OperandLimits) -> Result<Self, OperandError> {
+        for (budget, usage, max) in
+            [(OperandBudget::Tenant, tenant, limits.max_bytes_per_tenant), (OperandBudget::Host, all, limits.max_bytes)]
+        {
+            let free = max.saturating_sub(usage.bytes.load(Ordering::Relaxed));
+            if bytes > free {
+                return Err(OperandError::OverBudget { budget, need: bytes, free });
+            }
+        }
+        for usage in [all, tenant] {
+            usage.bytes.fetch_add(bytes, Ordering::Relaxed);
+            usage.versions.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Self { bytes, all: Arc::clone(all), tenant: Arc::clone(tenant) })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        for usage in [&self.all, &self.tenant] {
+            usage.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+            usage.versions.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! [`OperandValue`]: the types that operands can have.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::service::codec::{decode_json, decode_tensors, decode_until};
+use crate::service::{DType, InvalidInput, KernelError, Payload, RunContext};
+
+/// A type of operands: how a value is made of a document, and the arrays that it consists of.
+///
+/// Implement it for a type of your own, and register the type with
+/// [`Operands::register`](super::Operands::register). Values never change once they are made.
+pub trait OperandValue: Any + Send + Sync + Sized {
+    /// The name of the type in requests, such as `graph`.
+    const TYPE: &'static str;
+
+    /// What clients send: the fields of a JSON object or the names of tensors.
+    type Document: DeserializeOwned + JsonSchema + Send + Sync + 'static;
+
+    /// Decodes a document. The default decodes JSON and tensors as a kernel's input is decoded.
+    ///
+    /// # Errors
+    /// The first field that does not decode.
+    fn decode(payload: Payload) -> Result<Self::Document, InvalidInput> {
+        match payload {
+            Payload::Json(document) => decode_json(&document),
+            Payload::Tensors(tensors) => decode_tensors(&tensors),
+            Payload::Typed(value) => match value.downcast::<Self::Document>().map(Arc::try_unwrap) {
+                Some(Ok(document)) => Ok(document),
+                _ => Err(InvalidInput::new(
+                    "input",
+                    format!("a value of type {} is no {}", value.type_name(), Self::TYPE),
+                )),
+            },
+        }
+    }
+
+    /// Checks a document, without the work of making the value.
+    ///
+    /// # Errors
+    /// The first invalid field.
+    fn check(document: &Self::Document) -> Result<(), InvalidInput>;
+
+    /// Makes the value of a document. It may share the document's arrays.
+    ///
+    /// # Errors
+    /// [`KernelError::InvalidInput`] as of [`check`](Self::check), and the errors of [`RunContext::check`].
+    fn from_document(document: &Self::Document, context: &RunContext<'_>) -> Result<Self, KernelError>;
+
+    /// Returns what clients see of the value besides its size: a JSON object, such as `{"nodes": 3, "edges": 2}`.
+    fn summary(&self) -> serde_json::Value;
+
+    /// Returns the arrays that the value consists of. They stay where they are for as long as the value lives. Devices
+    /// get copies of them.
+    fn arrays(&self) -> Vec<OperandArray<'_>>;
+}
+
+/// Decodes and checks a payload, and makes a value of it.
+pub(super) fn from_payload<T: OperandValue>(payload: Payload, context: &RunContext<'_>) -> Result<T, KernelError> {
+    match decode_until(context.deadline(), || T::decode(payload)) {
+        Ok(document) => T::from_document(&document?, context),
+        Err(_passed) => Err(KernelError::DeadlineExceeded { started: true }),
+    }
+}
+
+/// One of the arrays of an operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperandArray<'a> {
+    /// The name of the array, unique in its operand.
+    pub name: &'a str,
+    /// The type of the elements.
+    pub dtype: DType,
+    /// The elements.
+    pub bytes: &'a [u8],
+}
+
+/// An [`OperandValue`] with its type erased.
+pub(super) trait ErasedValue: Any + Send + Sync {
+    fn type_name(&self) -> &'static str;
+    fn summary(&self) -> serde_json::Value;
+    fn arrays(&self) -> Vec<OperandArray<'_>>;
+}
+
+impl<T: OperandValue> ErasedValue for T {
+    fn type_name(&self) -> &'static str {
+        T::TYPE
+    }
+
+    fn summary(&self) -> serde_json::Value {
+        OperandValue::summary(self)
+    }
+
+    fn arrays(&self) -> Vec<OperandArray<'_>> {
+        OperandValue::arrays(self)
+    }
+}
+
+impl dyn ErasedValue {
+    /// Returns the value if its type is `T`.
+    pub(super) fn downcast<T: OperandValue>(self: Arc<Self>) -> Option<Arc<T>> {
+        let any: Arc<dyn Any + Send + Sync> = self;
+        any.downcast().ok()
+    }
+}
