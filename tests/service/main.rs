@@ -10,6 +10,7 @@ mod example_custom_backend;
 mod globs;
 mod kernels;
 mod lanes;
+mod operands;
 mod payload;
 #[cfg(feature = "cache")]
 mod pure;

@@ -1,0 +1,457 @@
+//! Operands: names and versions, who may use them, what they count, and what requests see of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use proptest::prelude::*;
+use serde_json::json;
+use tower::{Layer, ServiceExt};
+use tower_kernels::backends::cpu::CpuBackend;
+use tower_kernels::error::{Classify, ErrorKind};
+use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::graph::csr::CsrGraph;
+use tower_kernels::kernels::graph::operand::GraphDocument;
+use tower_kernels::layers::CoalesceLayer;
+use tower_kernels::service::{
+    DType, KernelCacheKey, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, OperandBudget,
+    OperandError, OperandLimits, Operands, Payload, PutCondition, PutOptions, RemoveOptions, RunContext, Tensor,
+    TensorSet, Tensors,
+};
+
+use crate::support::catalogue;
+
+fn numbers(values: &[f64]) -> TensorSet {
+    TensorSet::of("x", values.to_vec())
+}
+
+fn limited(change: impl FnOnce(&mut OperandLimits)) -> Operands {
+    let mut limits = OperandLimits::default();
+    change(&mut limits);
+    Operands::new(limits)
+}
+
+fn by(tenant: &str) -> PutOptions {
+    let mut options = PutOptions::default();
+    options.tenant = Some(tenant.into());
+    options
+}
+
+fn when(condition: PutCondition) -> PutOptions {
+    let mut options = PutOptions::default();
+    options.condition = condition;
+    options
+}
+
+fn remove(operands: &Operands, reference: &str) -> Result<(), OperandError> {
+    operands.remove(reference, &RemoveOptions::default()).map(drop)
+}
+
+#[test]
+fn a_put_replaces_and_a_version_is_found_only_while_it_is_the_newest() {
+    let operands = Operands::default();
+    assert!(operands.is_empty() && operands.get(None, "a").is_none());
+    let first = operands.put("a", numbers(&[1.0])).unwrap();
+    let first = first.version().unwrap();
+    operands.put("b", numbers(&[2.0])).unwrap();
+    operands.put("a", numbers(&[3.0])).unwrap();
+    assert_eq!(operands.get(None, "a").unwrap().version(), 3, "versions count for the tenant");
+    assert_eq!(operands.get(None, "a@3").unwrap().version(), 3);
+    assert!(operands.get(None, "a@1").is_none() && operands.get(None, "a@4").is_none());
+    assert_eq!(first.version(), 1, "whoever holds it has it");
+    remove(&operands, "a").unwrap();
+    assert!(operands.get(None, "a").is_none());
+    assert_eq!(remove(&operands, "a").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(operands.put("a", numbers(&[1.0])).unwrap().version().unwrap().version(), 4, "no version comes twice");
+    assert_eq!(operands.list(None).iter().map(|info| &*info.name).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn conditions_hold_or_nothing_changes() {
+    let operands = Operands::default();
+    let failed =
+        |result: Result<_, OperandError>| assert_eq!(result.unwrap_err().kind(), ErrorKind::PreconditionFailed);
+    failed(operands.put_with("a", numbers(&[1.0]), &when(PutCondition::IfPresent)).map(drop));
+    failed(operands.put_with("a", numbers(&[1.0]), &when(PutCondition::IfMatch(vec!["\"1-0\"".into()]))).map(drop));
+    assert!(operands.is_empty());
+    operands.put_with("a", numbers(&[1.0]), &when(PutCondition::IfAbsent)).unwrap();
+    failed(operands.put_with("a", numbers(&[2.0]), &when(PutCondition::IfAbsent)).map(drop));
+    let tag = operands.get(None, "a").unwrap().tag().to_owned();
+    let matching = PutCondition::IfMatch(vec!["\"x\"".into(), tag.clone()]);
+    operands.put_with("a", numbers(&[2.0]), &when(matching.clone())).unwrap();
+    failed(operands.put_with("a", numbers(&[3.0]), &when(matching.clone())).map(drop));
+    let mut options = RemoveOptions::default();
+    options.condition = matching;
+    failed(operands.remove("a", &options).map(drop));
+    assert_eq!(operands.get(None, "a").unwrap().version(), 2);
+    // The content is in the tag, and the version: equal content of another version is another tag.
+    operands.put("b", numbers(&[2.0])).unwrap();
+    assert_ne!(operands.get(None, "b").unwrap().tag(), operands.get(None, "a").unwrap().tag());
+}
+
+#[test]
+fn tenants_see_their_own_operands_and_public_ones() {
+    let operands = Operands::default();
+    operands.put_with("a", numbers(&[1.0]), &by("acme")).unwrap();
+    operands.put_with("a", numbers(&[2.0]), &by("globex")).unwrap();
+    assert!(operands.get(None, "a").is_none() && operands.get(Some("initech"), "a").is_none());
+    let ids = ["acme", "globex"].map(|tenant| operands.get(Some(tenant), "a").unwrap().id());
+    assert_ne!(ids[0], ids[1]);
+    // A stranger's removal says no more than that of a name that nobody has.
+    let mut stranger = RemoveOptions::default();
+    stranger.tenant = Some("initech".into());
+    assert_eq!(
+        operands.remove("a", &stranger).unwrap_err().to_string().replace('a', "b"),
+        operands.remove("b", &stranger).unwrap_err().to_string().replace('a', "b")
+    );
+
+    let public = |tenant| {
+        let mut options = by(tenant);
+        options.public = true;
+        options
+    };
+    operands.put_with("shared", numbers(&[3.0]), &public("acme")).unwrap();
+    assert_eq!(operands.get(None, "shared").unwrap().id(), operands.get(Some("acme"), "shared").unwrap().id());
+    let taken = operands.put_with("shared", numbers(&[4.0]), &public("globex")).unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+    // A private one of the same name is in front of it, for its tenant.
+    operands.put_with("shared", numbers(&[5.0]), &by("globex")).unwrap();
+    assert_ne!(operands.get(Some("globex"), "shared").unwrap().id(), operands.get(None, "shared").unwrap().id());
+    assert_eq!(operands.remove("shared", &stranger).unwrap_err().kind(), ErrorKind::NotFound);
+    let names = |tenant| operands.list(tenant).into_iter().map(|info| info.name).collect::<Vec<_>>();
+    assert_eq!((names(Some("globex")), names(None)), (vec!["a".into(), "shared".into()], vec!["shared".to_owned()]));
+    // Replaced by a private version, it is public no longer.
+    operands.put_with("shared", numbers(&[6.0]), &by("acme")).unwrap();
+    assert!(operands.get(None, "shared").is_none());
+    operands.put_with("shared", numbers(&[7.0]), &public("globex")).unwrap();
+}
+
+#[test]
+fn what_exceeds_a_budget_is_rejected_with_what_is_free_and_nothing_is_lost() {
+    let operands = limited(|limits| {
+        limits.max_bytes = 100;
+        limits.max_bytes_per_tenant = 60;
+        limits.max_operands = 4;
+        limits.max_operands_per_tenant = 2;
+    });
+    operands.put_with("a", numbers(&[0.0; 5]), &by("acme")).unwrap();
+    let over = operands.put_with("b", numbers(&[0.0; 3]), &by("acme")).unwrap_err();
+    assert!(matches!(over, OperandError::OverBudget { budget: OperandBudget::Tenant, need: 24, free: 20 }), "{over:?}");
+    assert_eq!(over.kind(), ErrorKind::InsufficientStorage);
+    operands.put_with("a", numbers(&[0.0; 6]), &by("globex")).unwrap();
+    let over = operands.put_with("a", numbers(&[0.0; 2]), &by("initech")).unwrap_err();
+    assert!(matches!(over, OperandError::OverBudget { budget: OperandBudget::Host, need: 16, free: 12 }), "{over:?}");
+    assert_eq!(operands.get(Some("acme"), "a").unwrap().bytes(), 40);
+    assert_eq!(operands.usage().bytes, 88);
+
+    // A version counts until nobody holds it, so that the memory that there is never exceeds the budget.
+    let held = operands.get(Some("globex"), "a").unwrap();
+    let mut options = RemoveOptions::default();
+    options.tenant = Some("globex".into());
+    operands.remove("a", &options).unwrap();
+    assert_eq!((operands.usage().bytes, operands.usage().operands, operands.usage().versions), (88, 1, 2));
+    drop(held);
+    assert_eq!((operands.usage().bytes, operands.usage().versions), (40, 1));
+
+    operands.put_with("b", numbers(&[0.0]), &by("acme")).unwrap();
+    let many = operands.put_with("c", numbers(&[0.0]), &by("acme")).unwrap_err();
+    assert!(matches!(many, OperandError::TooMany { max: 2 }), "{many:?}");
+    // Both versions are there for a moment.
+    let over = operands.put_with("b", numbers(&[0.0; 2]), &by("acme")).unwrap_err();
+    assert!(matches!(over, OperandError::OverBudget { need: 16, free: 12, .. }), "{over:?}");
+    operands.put_with("b", numbers(&[1.0]), &by("acme")).unwrap();
+    for (tenant, fits) in [("x", true), ("y", true), ("z", false)] {
+        assert_eq!(operands.put_with("a", numbers(&[0.0]), &by(tenant)).is_ok(), fits, "{tenant}");
+    }
+}
+
+#[test]
+fn uploads_are_checked_in_full_and_a_bad_one_leaves_the_old_version() {
+    let registry = catalogue();
+    let operands = registry.operands();
+    let put = |kind: &str, json: &str| {
+        operands.put_payload("g", kind, Payload::json(json), &PutOptions::default(), &RunContext::detached())
+    };
+    let graph = put("graph", r#"{"num_nodes": 3, "edges": [[0, 1], [1, 2], [2, 2], [1, 0]]}"#).unwrap();
+    assert_eq!(graph.info().summary, json!({"nodes": 3, "edges": 2, "directed": false}));
+    assert_eq!(graph.bytes(), 4 * (4 + 4), "the CSR arrays");
+    for (kind, json, field) in [
+        ("graph", r#"{"num_nodes": 3, "edges": [[0, 3]]}"#, "edges[0][1]"),
+        ("graph", r#"{"num_nodes": 3, "edges": [[0, 1]"#, "edges"),
+        ("graph", r#"{"num_nodes": 3}"#, "edges"),
+        ("graph", r#"{"num_nodes": 3, "edges": [], "extra": 1}"#, "extra"),
+        ("graph", r#"{"row_offsets": [0, 9], "column_indices": [0]}"#, "row_offsets[1]"),
+        ("tensors", "{}", "input"),
+    ] {
+        let OperandError::Invalid(invalid) = put(kind, json).unwrap_err() else { panic!("{json}: another error") };
+        assert_eq!(invalid.field, field, "{json}");
+    }
+    let unknown = put("matrix", "{}").unwrap_err();
+    assert!(unknown.kind() == ErrorKind::InvalidArgument && unknown.to_string().contains("graph"), "{unknown}");
+    assert_eq!(operands.get(None, "g").unwrap().id(), graph.id());
+    assert_eq!((operands.usage().versions, operands.usage().bytes), (1, 32));
+}
+
+async fn run(registry: &Arc<KernelRegistry>, request: KernelRequest) -> Result<KernelResponse, KernelError> {
+    KernelService::with_backend(Arc::clone(registry), CpuBackend::new()).oneshot(request).await
+}
+
+async fn ask(
+    registry: &Arc<KernelRegistry>,
+    id: &'static str,
+    input: serde_json::Value,
+) -> Result<serde_json::Value, String> {
+    let response = run(registry, KernelRequest::new(id, Payload::from_serialize(&input).unwrap())).await;
+    response.map(|response| response.json().unwrap()).map_err(|error| match error {
+        KernelError::InvalidInput(invalid) => invalid.to_string(),
+        error => error.to_string(),
+    })
+}
+
+fn triangle_with_tail(registry: &KernelRegistry) -> tower_kernels::service::Operand<CsrGraph> {
+    let edges = vec![[0, 1], [1, 2], [0, 2], [2, 3]];
+    let document = GraphDocument {
+        num_nodes: Some(4),
+        edges: Some(edges),
+        row_offsets: None,
+        column_indices: None,
+        directed: false,
+    };
+    let graph = tower_kernels::service::OperandValue::from_document(&document, &RunContext::detached()).unwrap();
+    registry.operands().put("payments", graph).unwrap()
+}
+
+#[tokio::test]
+async fn a_graph_by_reference_is_the_graph_that_was_put() {
+    const ID: &str = "graph/betweenness-centrality";
+    let registry = catalogue();
+    let graph = triangle_with_tail(&registry);
+    let fields = json!({"num_nodes": 4, "edges": [[0, 1], [1, 2], [0, 2], [2, 3]]});
+    let expected = ask(&registry, ID, fields.clone()).await.unwrap();
+    assert_eq!(expected["scores"].as_array().unwrap().iter().filter(|score| score.as_f64() > Some(0.1)).count(), 1);
+    for input in [
+        json!({"graph": {"operand": "payments"}}),
+        json!({"graph": {"operand": "payments@1"}}),
+        json!({ "graph": fields }),
+    ] {
+        assert_eq!(ask(&registry, ID, input.clone()).await.unwrap(), expected, "{input}");
+    }
+    let mut tensors = Tensors::new();
+    let text = Tensor::new(DType::U8, vec![8], "payments".into()).unwrap();
+    tensors.insert("graph.operand", text).unwrap();
+    let response = run(&registry, KernelRequest::new(ID, tensors.into())).await.unwrap();
+    let Payload::Tensors(scores) = &response.payload else { panic!("{response:?}") };
+    let typed = BetweennessInput::from_operand(graph);
+    let response = run(&registry, KernelRequest::new(ID, Payload::typed(typed))).await.unwrap();
+    let typed = response.payload.downcast::<BetweennessOutput>().unwrap();
+    assert_eq!(scores.get("scores").unwrap().data()[..], *bytemuck_bytes(&typed.scores));
+    assert_eq!(json!({ "scores": typed.scores }), expected);
+}
+
+fn bytemuck_bytes(values: &[f64]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+#[tokio::test]
+async fn arrays_of_any_kernel_can_be_references() {
+    let registry = catalogue();
+    registry.operands().put("one", numbers(&[1.0, 2.0, 3.0])).unwrap();
+    registry.operands().put("single", TensorSet::of("x", vec![2.0_f32, 4.0])).unwrap();
+    let mut two = Tensors::new();
+    for (name, value) in [("spot", 90.0_f64), ("strike", 100.0)] {
+        two.insert(name, Tensor::new(DType::F64, vec![1], value.to_le_bytes().to_vec().into()).unwrap()).unwrap();
+    }
+    registry.operands().put("book", TensorSet::from(two)).unwrap();
+    let saxpy = json!({"a": 1.0, "x": {"operand": "single"}, "y": {"operand": "single/x"}});
+    assert_eq!(ask(&registry, "linalg/saxpy", saxpy).await.unwrap()["y"], json!([4.0, 8.0]));
+    let dot = json!({"x": {"operand": "single"}, "y": [1.0, 1.0]});
+    let inline = json!({"x": [2.0, 4.0], "y": [1.0, 1.0]});
+    assert_eq!(ask(&registry, "linalg/dot", dot).await, ask(&registry, "linalg/dot", inline).await);
+    let option = |spot: serde_json::Value, strike: serde_json::Value| json!({"spot": spot, "strike": strike, "rate": 0.01, "volatility": 0.2, "time": 1.0, "kind": "call"});
+    let by_name = option(json!({"operand": "book/spot"}), json!({"operand": "book@3/strike"}));
+    let inline = option(json!([90.0]), json!([100.0]));
+    assert_eq!(
+        ask(&registry, "risk/option-pricing", by_name).await.unwrap(),
+        ask(&registry, "risk/option-pricing", inline).await.unwrap()
+    );
+
+    for (x, reason) in [
+        (json!({"operand": "gone"}), "there is no operand `gone`"),
+        (json!({"operand": "one@2"}), "there is no operand `one@2`"),
+        (json!({"operand": "one"}), "float64 of shape [3] where an array of float32 is expected"),
+        (json!({"operand": "book"}), "one of the operand's tensors after a slash: spot, strike"),
+        (json!({"operand": "book/rate"}), "one of the operand's tensors after a slash"),
+        (json!({"operand": "../one"}), "starts with a dot"),
+        (json!({"operand": "single", "z": 1}), "no field but `operand`"),
+        (json!({"also": 1}), "an object in place of an array is a reference"),
+        (json!({"operand": 1}), "invalid type"),
+        (json!({}), "an object in place of an array is a reference"),
+    ] {
+        let error = ask(&registry, "linalg/saxpy", json!({"a": 1.0, "x": x, "y": [1.0]})).await.unwrap_err();
+        assert!(error.starts_with("x") && error.contains(reason), "{x}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn references_are_found_however_json_is_written_and_escaped_keys_are_none() {
+    let registry = catalogue();
+    registry.operands().put("single", TensorSet::of("x", vec![2.0_f32, 4.0])).unwrap();
+    for x in [r#"{ "operand" : "single" }"#, "{\"operand\"\n\t:\r\n \"single\\/x\"}", r#"{"operand":"s\u0069ngle"}"#] {
+        let request =
+            KernelRequest::new("linalg/saxpy", Payload::json(format!(r#"{{"a": 1, "y": [1, 1], "x": {x}}}"#)));
+        assert!(run(&registry, request).await.is_ok(), "{x}");
+    }
+    let escaped = Payload::json(r#"{"a": 1, "y": [1, 1], "x": {"\u006fperand": "single"}}"#);
+    assert!(run(&registry, KernelRequest::new("linalg/saxpy", escaped)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_request_keeps_the_version_that_it_was_accepted_with() {
+    let registry = catalogue();
+    registry.operands().put("x", TensorSet::of("x", vec![1.0_f32])).unwrap();
+    let input = || Payload::json(r#"{"a": 1.0, "x": {"operand": "x"}, "y": [0.0]}"#);
+    let mut request = KernelRequest::new("linalg/saxpy", input());
+    request.resolve_operands(registry.operands());
+    registry.operands().put("x", TensorSet::of("x", vec![2.0_f32])).unwrap();
+    assert_eq!((registry.operands().usage().operands, registry.operands().usage().versions), (1, 2));
+    let mut other = request.clone();
+    let output = |response: KernelResponse| response.json::<serde_json::Value>().unwrap()["y"][0].clone();
+    assert_eq!(output(run(&registry, request).await.unwrap()), 1.0);
+    remove(registry.operands(), "x").unwrap();
+    other.resolve_operands(registry.operands());
+    assert_eq!(output(run(&registry, other).await.unwrap()), 1.0, "resolved once");
+    assert_eq!((registry.operands().usage().versions, registry.operands().usage().bytes), (0, 0));
+    assert!(run(&registry, KernelRequest::new("linalg/saxpy", input())).await.is_err());
+}
+
+#[tokio::test]
+async fn caches_and_shared_calls_tell_versions_apart() {
+    let registry = catalogue();
+    let key = || KernelCacheKey::new(Arc::clone(&registry));
+    let service =
+        CoalesceLayer::new(key()).layer(KernelService::with_backend(Arc::clone(&registry), CpuBackend::new()));
+    let request = || {
+        let input = Payload::json(r#"{"a": 1.0, "x": {"operand": "x"}, "y": [0.0]}"#);
+        let mut request = KernelRequest::new("linalg/saxpy", input);
+        request.resolve_operands(registry.operands());
+        request
+    };
+    registry.operands().put("x", TensorSet::of("x", vec![1.0_f32])).unwrap();
+    let first = request();
+    registry.operands().put("x", TensorSet::of("x", vec![2.0_f32])).unwrap();
+    let second = request();
+    let outputs = tokio::join!(service.clone().oneshot(first), service.clone().oneshot(second));
+    let output = |response: KernelResponse| response.json::<serde_json::Value>().unwrap()["y"][0].clone();
+    assert_eq!((output(outputs.0.unwrap()), output(outputs.1.unwrap())), (json!(1.0), json!(2.0)));
+
+    use tower_kernels::middleware::cache_key::CacheKey;
+    let key = key();
+    let unresolved =
+        KernelRequest::new("linalg/saxpy", Payload::json(r#"{"a": 1.0, "x": {"operand": "x"}, "y": [0.0]}"#));
+    assert!(key.key(&unresolved).is_none(), "what it refers to is not known yet");
+    let owned = key.to_owned_key(key.key(&request()).unwrap());
+    assert!(key.is_equal(&owned, &key.key(&request()).unwrap()));
+    registry.operands().put("x", TensorSet::of("x", vec![2.0_f32])).unwrap();
+    assert!(!key.is_equal(&owned, &key.key(&request()).unwrap()));
+    assert_eq!(registry.operands().usage().versions, 1, "a cached key holds no version");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u8, u8),
+    Remove(u8),
+    Hold(u8),
+    Release(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0..3_u8, 0..20_u8).prop_map(|(name, len)| Step::Put(name, len)),
+        (0..3_u8).prop_map(Step::Remove),
+        (0..3_u8).prop_map(Step::Hold),
+        any::<usize>().prop_map(Step::Release),
+    ];
+    proptest::collection::vec(step, 0..60)
+}
+
+proptest! {
+    /// Whatever comes in whatever order, memory counts for exactly the versions that are there or held.
+    #[test]
+    fn every_version_counts_until_it_is_neither_there_nor_held(steps in steps()) {
+        let operands = limited(|limits| limits.max_bytes = 400);
+        let name = |name: u8| ["a", "b", "c"][usize::from(name)];
+        let mut held = Vec::new();
+        for step in steps {
+            match step {
+                Step::Put(of, len) => match operands.put(name(of), numbers(&vec![0.5; usize::from(len)])) {
+                    Ok(put) => prop_assert_eq!(put.version().unwrap().bytes(), 8 * u64::from(len)),
+                    Err(error) => prop_assert_eq!(error.kind(), ErrorKind::InsufficientStorage),
+                },
+                Step::Remove(of) => {
+                    let was_there = operands.get(None, name(of)).is_some();
+                    prop_assert_eq!(remove(&operands, name(of)).is_ok(), was_there);
+                }
+                Step::Hold(of) => held.extend(operands.get(None, name(of))),
+                Step::Release(at) if !held.is_empty() => drop(held.swap_remove(at % held.len())),
+                Step::Release(_) => {}
+            }
+            let mut all: Vec<_> = held.iter().map(|version| (version.id(), version.bytes())).collect();
+            all.extend(["a", "b", "c"].iter().filter_map(|name| operands.get(None, name)).map(|v| (v.id(), v.bytes())));
+            all.sort_unstable();
+            all.dedup();
+            let usage = operands.usage();
+            prop_assert_eq!(usage.versions, all.len() as u64);
+            prop_assert_eq!(usage.bytes, all.iter().map(|(_, bytes)| bytes).sum::<u64>());
+            prop_assert!(usage.bytes <= 400);
+        }
+        drop(held);
+        for name in ["a", "b", "c"] {
+            let _ = remove(&operands, name);
+        }
+        prop_assert_eq!((operands.usage().versions, operands.usage().bytes), (0, 0));
+    }
+}
+
+/// Writers replace and remove while readers hold: nobody sees contents of another version, and at the end all is free.
+#[test]
+fn threads_see_whole_versions_and_leave_nothing() {
+    let operands = Operands::default();
+    let stop = AtomicBool::new(false);
+    let seen = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..2_u64 {
+            let (operands, stop) = (&operands, &stop);
+            scope.spawn(move || {
+                for round in 0..10_000_u64 {
+                    let name = format!("n{}", (round * 7 + thread) % 500);
+                    let value = (round * 2 + thread) as f64;
+                    operands.put(&name, numbers(&[value; 8])).unwrap();
+                    if round % 3 == 0 {
+                        let _ = remove(operands, &format!("n{}", (round * 13) % 500));
+                    }
+                }
+                stop.store(true, Ordering::Relaxed);
+            });
+        }
+        for thread in 0..2_u64 {
+            let (operands, stop, seen) = (&operands, &stop, &seen);
+            scope.spawn(move || {
+                let mut round = thread;
+                while !stop.load(Ordering::Relaxed) {
+                    round += 1;
+                    let Some(version) = operands.get(None, &format!("n{}", round % 500)) else { continue };
+                    let set = version.value::<TensorSet>().unwrap();
+                    let data = set.tensors().get("x").unwrap().data();
+                    assert!(data.chunks(8).all(|chunk| chunk == &data[..8]), "half of another version");
+                    seen.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert!(seen.load(Ordering::Relaxed) > 0);
+    let left = operands.list(None);
+    assert_eq!(operands.usage().versions, left.len() as u64);
+    for info in left {
+        remove(&operands, &info.name).unwrap();
+    }
+    assert_eq!((operands.usage().versions, operands.usage().bytes), (0, 0));
+}
