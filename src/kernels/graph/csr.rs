@@ -1,6 +1,12 @@
 //! Graphs in compressed sparse row form.
 
-use crate::service::InvalidInput;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use super::cancel_check::CancelCheck;
+use crate::service::{Buffer, InvalidInput, KernelError, RunContext};
 
 /// The most nodes that a [`CsrGraph`] may have.
 pub const MAX_NODES: usize = 1 << 28;
@@ -24,10 +30,10 @@ pub enum Direction {
 }
 
 /// One direction of adjacency: the neighbours of node `v` are `columns[offsets[v]..offsets[v + 1]]`, ascending.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Adjacency {
-    offsets: Vec<u32>,
-    columns: Vec<u32>,
+    offsets: Buffer<u32>,
+    columns: Buffer<u32>,
 }
 
 impl Adjacency {
@@ -55,9 +61,36 @@ impl Adjacency {
         (self.offsets[node + 1] - self.offsets[node]) as usize
     }
 
+    fn num_nodes(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    fn arcs(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        (0..self.num_nodes() as u32).flat_map(move |row| self.row(row).iter().map(move |&column| (row, column)))
+    }
+
+    /// The same arcs the other way round. Rows are visited in ascending order, so the new rows come out sorted.
+    fn transposed<E>(&self, spend: &mut impl FnMut(usize) -> Result<(), E>) -> Result<Rows, E> {
+        Rows::sorted(self.num_nodes(), || self.arcs().map(|(row, column)| (column, row)), spend)
+    }
+}
+
+/// An adjacency that is being built.
+struct Rows {
+    offsets: Vec<u32>,
+    columns: Vec<u32>,
+}
+
+impl From<Rows> for Adjacency {
+    fn from(Rows { offsets, columns }: Rows) -> Self {
+        Self { offsets: offsets.into(), columns: columns.into() }
+    }
+}
+
+impl Rows {
     /// Sorts arcs into rows by counting, keeping their order within a row. `spend` is called for each arc visited, and
     /// its error ends it.
-    fn by_row<I: Iterator<Item = (u32, u32)>, E>(
+    fn sorted<I: Iterator<Item = (u32, u32)>, E>(
         num_nodes: usize,
         arcs: impl Fn() -> I,
         spend: &mut impl FnMut(usize) -> Result<(), E>,
@@ -85,24 +118,11 @@ impl Adjacency {
         Ok(Self { offsets, columns })
     }
 
-    fn num_nodes(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    fn arcs(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        (0..self.num_nodes() as u32).flat_map(move |row| self.row(row).iter().map(move |&column| (row, column)))
-    }
-
-    /// The same arcs the other way round. Rows are visited in ascending order, so the new rows come out sorted.
-    fn transposed<E>(&self, spend: &mut impl FnMut(usize) -> Result<(), E>) -> Result<Self, E> {
-        Self::by_row(self.num_nodes(), || self.arcs().map(|(row, column)| (column, row)), spend)
-    }
-
     /// Drops repeated columns from sorted rows.
     fn without_repeats(mut self) -> Self {
         let mut len = 0;
         let mut start = 0;
-        for node in 0..self.num_nodes() {
+        for node in 0..self.offsets.len() - 1 {
             let end = self.offsets[node + 1] as usize;
             let row_start = len;
             for index in start..end {
@@ -124,11 +144,26 @@ impl Adjacency {
 ///
 /// Self-loops and parallel edges of the input are dropped; no shortest path uses the former, and unweighted shortest
 /// paths are counted by the nodes they pass, as networkx counts them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CsrGraph {
     successors: Adjacency,
-    /// `None` where edges lead both ways, because there it equals `successors`.
-    predecessors: Option<Adjacency>,
+    predecessors: Predecessors,
+}
+
+/// The arcs the other way round.
+#[derive(Debug, Clone)]
+enum Predecessors {
+    /// Edges lead both ways, so that these are the successors.
+    Same,
+    /// Made when a kernel needs them first, and kept.
+    Lazy(OnceLock<Adjacency>),
+}
+
+impl PartialEq for Predecessors {
+    /// Predecessors follow from the successors.
+    fn eq(&self, other: &Self) -> bool {
+        matches!(self, Self::Same) == matches!(other, Self::Same)
+    }
 }
 
 impl CsrGraph {
@@ -239,6 +274,27 @@ impl CsrGraph {
         }
     }
 
+    /// As [`from_csr`](Self::from_csr), as long as `spend`, which is called with the number of arcs visited, returns no
+    /// error. Arrays that are in the form of the graph already are shared and not copied.
+    pub(super) fn from_buffers_while<E: From<InvalidInput>>(
+        row_offsets: &Buffer<u32>,
+        column_indices: &Buffer<u32>,
+        direction: Direction,
+        spend: &mut impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        Self::check_csr(row_offsets, column_indices)?;
+        Self::check_arcs("column_indices", column_indices.len(), direction)?;
+        if !is_canonical(row_offsets, column_indices, direction, spend)? {
+            return Self::from_csr_while(row_offsets, column_indices, direction, spend);
+        }
+        let successors = Adjacency { offsets: row_offsets.clone(), columns: column_indices.clone() };
+        let predecessors = match direction {
+            Direction::Directed => Predecessors::Lazy(OnceLock::new()),
+            Direction::Undirected => Predecessors::Same,
+        };
+        Ok(Self { successors, predecessors })
+    }
+
     fn check_arcs(field: &str, num_edges: usize, direction: Direction) -> Result<(), InvalidInput> {
         let arcs = match direction {
             Direction::Directed => Some(num_edges),
@@ -259,14 +315,16 @@ impl CsrGraph {
         let edges = || edges().filter(|(from, to)| from != to);
         match direction {
             Direction::Directed => {
-                let predecessors = Adjacency::by_row(num_nodes, edges, spend)?.transposed(spend)?.without_repeats();
-                let successors = predecessors.transposed(spend)?;
-                Ok(Self { successors, predecessors: Some(predecessors) })
+                let predecessors: Adjacency =
+                    Adjacency::from(Rows::sorted(num_nodes, edges, spend)?).transposed(spend)?.without_repeats().into();
+                let successors = predecessors.transposed(spend)?.into();
+                Ok(Self { successors, predecessors: Predecessors::Lazy(predecessors.into()) })
             }
             Direction::Undirected => {
                 let arcs = || edges().flat_map(|(from, to)| [(from, to), (to, from)]);
-                let successors = Adjacency::by_row(num_nodes, arcs, spend)?.transposed(spend)?.without_repeats();
-                Ok(Self { successors, predecessors: None })
+                let rows = Adjacency::from(Rows::sorted(num_nodes, arcs, spend)?);
+                let successors = rows.transposed(spend)?.without_repeats().into();
+                Ok(Self { successors, predecessors: Predecessors::Same })
             }
         }
     }
@@ -284,8 +342,8 @@ impl CsrGraph {
     /// Whether edges lead one way only.
     pub fn direction(&self) -> Direction {
         match self.predecessors {
-            Some(_) => Direction::Directed,
-            None => Direction::Undirected,
+            Predecessors::Lazy(_) => Direction::Directed,
+            Predecessors::Same => Direction::Undirected,
         }
     }
 
@@ -294,8 +352,167 @@ impl CsrGraph {
         &self.successors
     }
 
-    /// The nodes that edges come from; the same as [`successors`](Self::successors) where edges lead both ways.
+    /// The nodes that edges come from; the same as [`successors`](Self::successors) where edges lead both ways. They are
+    /// made at the first call.
     pub fn predecessors(&self) -> &Adjacency {
-        self.predecessors.as_ref().unwrap_or(&self.successors)
+        match &self.predecessors {
+            Predecessors::Same => &self.successors,
+            Predecessors::Lazy(predecessors) => predecessors.get_or_init(|| {
+                let mut spend = |_| Ok::<(), std::convert::Infallible>(());
+                match self.successors.transposed(&mut spend) {
+                    Ok(rows) => rows.into(),
+                    Err(never) => match never {},
+                }
+            }),
+        }
+    }
+
+    /// Makes the predecessors, unless they are there, and checks the context on the way.
+    ///
+    /// # Errors
+    /// Those of [`RunContext::check`].
+    pub fn make_predecessors(&self, context: &RunContext<'_>) -> Result<(), KernelError> {
+        let Predecessors::Lazy(predecessors) = &self.predecessors else { return Ok(()) };
+        if predecessors.get().is_none() {
+            let mut cancel_check = CancelCheck::new(context);
+            let rows = self.successors.transposed(&mut |arcs| cancel_check.spend(arcs))?;
+            // Another request may have made them meanwhile, which are the same.
+            let _ = predecessors.set(rows.into());
+        }
+        Ok(())
+    }
+
+    /// Returns the predecessors if they were made and are not the successors.
+    pub(super) fn made_predecessors(&self) -> Option<&Adjacency> {
+        match &self.predecessors {
+            Predecessors::Same => None,
+            Predecessors::Lazy(predecessors) => predecessors.get(),
+        }
+    }
+}
+
+/// Rows that are checked between two calls of `spend`: their arcs take a few milliseconds.
+const ROWS: usize = 1 << 16;
+
+/// Returns whether CSR arrays are those of a [`CsrGraph`] as they are: neighbours ascend, there are no loops and repeats,
+/// and where edges lead both ways, both are listed.
+///
+/// For the latter, the arcs that ascend and the reverses of those that descend are compared by the sums of their hashes,
+/// with keys that are drawn for each call: sets that differ have the same two sums with a probability of 2^-128. A search
+/// for each arc's reverse would take a cache miss for each.
+fn is_canonical<E>(
+    row_offsets: &[u32],
+    columns: &[u32],
+    direction: Direction,
+    spend: &mut impl FnMut(usize) -> Result<(), E>,
+) -> Result<bool, E> {
+    let random = RandomState::new();
+    let keys = [random.hash_one(0), random.hash_one(1)];
+    let mut difference = [0_u64; 2];
+    let num_nodes = row_offsets.len() - 1;
+    for first in (0..num_nodes).step_by(ROWS) {
+        let last = num_nodes.min(first + ROWS);
+        spend((row_offsets[last] - row_offsets[first]) as usize)?;
+        let rows = (first..last).into_par_iter().with_min_len(256);
+        let differences = rows.map(|row| {
+            let neighbours = &columns[row_offsets[row] as usize..row_offsets[row + 1] as usize];
+            let is_ascending = neighbours.windows(2).all(|pair| pair[0] < pair[1]);
+            if !is_ascending || neighbours.binary_search(&(row as u32)).is_ok() {
+                return None;
+            }
+            match direction {
+                Direction::Directed => Some([0; 2]),
+                Direction::Undirected => Some(hash_difference(row as u32, neighbours, keys)),
+            }
+        });
+        let sum = differences.try_reduce(|| [0; 2], |a, b| Some([a[0].wrapping_add(b[0]), a[1].wrapping_add(b[1])]));
+        let Some(sum) = sum else { return Ok(false) };
+        difference = [difference[0].wrapping_add(sum[0]), difference[1].wrapping_add(sum[1])];
+    }
+    Ok(difference == [0; 2])
+}
+
+/// The hashes of the arcs from `row` to higher nodes, less those of the reverses of arcs to lower ones.
+fn hash_difference(row: u32, neighbours: &[u32], keys: [u64; 2]) -> [u64; 2] {
+    let lower = neighbours.partition_point(|&column| column < row);
+    let edge = |low: u32, high: u32| u64::from(low) << 32 | u64::from(high);
+    let mut difference = [0_u64; 2];
+    for (sum, key) in difference.iter_mut().zip(keys) {
+        let minus = neighbours[..lower].iter().map(|&column| mix(edge(column, row), key));
+        let plus = neighbours[lower..].iter().map(|&column| mix(edge(row, column), key));
+        *sum = plus.fold(0, u64::wrapping_add).wrapping_sub(minus.fold(0, u64::wrapping_add));
+    }
+    difference
+}
+
+/// A keyed hash of 64 bits: twice the finalizer of Stafford's *Better bit mixing* (2011), variant 13.
+fn mix(value: u64, key: u64) -> u64 {
+    let finalize = |mut z: u64| {
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    finalize(finalize(value ^ key).wrapping_add(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(offsets: &[u32], columns: &[u32], direction: Direction) -> bool {
+        is_canonical(offsets, columns, direction, &mut |_| Ok::<(), ()>(())).unwrap()
+    }
+
+    #[test]
+    fn arrays_are_shared_only_where_they_are_what_sorting_would_make() {
+        use Direction::{Directed, Undirected};
+        // A path 0 - 1 - 2, both ways.
+        assert!(canonical(&[0, 1, 3, 4], &[1, 0, 2, 1], Undirected));
+        for (offsets, columns, why) in [
+            (&[0, 1, 3, 4][..], &[1, 2, 0, 1][..], "not ascending"),
+            (&[0, 2, 3], &[1, 1, 0], "a repeat"),
+            (&[0, 2, 3], &[0, 1, 0], "a loop"),
+        ] {
+            assert!(!canonical(offsets, columns, Directed) && !canonical(offsets, columns, Undirected), "{why}");
+        }
+        for (offsets, columns, why) in [
+            (&[0, 1, 2, 3][..], &[1, 2, 0][..], "a cycle one way"),
+            (&[0, 1, 1, 1], &[1], "one way only"),
+            (&[0, 1, 2, 2], &[2, 0], "the reverse of another arc"),
+        ] {
+            assert!(canonical(offsets, columns, Directed) && !canonical(offsets, columns, Undirected), "{why}");
+        }
+        assert!(canonical(&[0, 0], &[], Undirected) && canonical(&[0], &[], Directed));
+    }
+
+    #[test]
+    fn shared_arrays_are_the_graph_that_sorting_makes() {
+        let random = crate::random::SplitMix64::new(7);
+        for direction in [Direction::Directed, Direction::Undirected] {
+            for nodes in [1_u32, 2, 50, 3000] {
+                let node = || random.up_to(u64::from(nodes) - 1) as u32;
+                let edges: Vec<[u32; 2]> = (0..4 * nodes).map(|_| [node(), node()]).collect();
+                let graph = CsrGraph::from_edges(nodes as usize, &edges, direction).unwrap();
+                let arrays = graph.successors();
+                let ok = &mut |_| Ok::<(), InvalidInput>(());
+                let shared = CsrGraph::from_buffers_while(&arrays.offsets, &arrays.columns, direction, ok).unwrap();
+                let columns = [&shared, &graph].map(|graph| graph.successors().column_indices().as_ptr());
+                // Small buffers are copied.
+                assert!(columns[0] == columns[1] || nodes < 3000);
+                assert_eq!(shared, graph);
+                assert_eq!(shared.made_predecessors(), None);
+                assert_eq!(shared.predecessors(), graph.predecessors());
+                if direction == Direction::Undirected && graph.num_arcs() > 0 {
+                    // Without one arc, sorting puts it back.
+                    let mut columns = arrays.columns.to_vec();
+                    let mut offsets = arrays.offsets.to_vec();
+                    let row = (0..nodes).find(|&row| arrays.degree(row) > 0).unwrap() as usize;
+                    columns.remove(offsets[row] as usize);
+                    offsets[row + 1..].iter_mut().for_each(|offset| *offset -= 1);
+                    let (offsets, columns) = (offsets.into(), columns.into());
+                    assert_eq!(CsrGraph::from_buffers_while(&offsets, &columns, direction, ok).unwrap(), graph);
+                }
+            }
+        }
     }
 }

@@ -18,7 +18,9 @@ use serde::de::{Deserialize, Deserializer, Error};
 use super::cancel_check::CancelCheck;
 use super::csr::{CsrGraph, Direction};
 use super::operand::GraphDocument;
-use crate::service::{BatchKey, InvalidInput, KernelError, Operand, OperandVersion, RunContext, optional_sequence};
+use crate::service::{
+    BatchKey, Buffer, InvalidInput, KernelError, Operand, OperandVersion, RunContext, optional_sequence,
+};
 
 /// The largest graph, in bytes of input, for which requests on the same graph share a run: hashing it takes about 30 µs of
 /// the caller's thread. With a larger one the graph is a small part of the work.
@@ -34,9 +36,9 @@ pub struct GraphInput<'a> {
     /// The edges, as pairs of nodes.
     pub edges: Option<&'a [[u32; 2]]>,
     /// CSR: where each node's neighbours start in `column_indices`, and at the end its length.
-    pub row_offsets: Option<&'a [u32]>,
+    pub row_offsets: Option<&'a Buffer<u32>>,
     /// CSR: the neighbours of all nodes, one node after the other.
-    pub column_indices: Option<&'a [u32]>,
+    pub column_indices: Option<&'a Buffer<u32>>,
     /// Whether edges lead one way only.
     pub directed: bool,
 }
@@ -147,7 +149,7 @@ impl<'a> GraphInput<'a> {
     }
 
     fn claimed_fields(&self) -> (u64, u64) {
-        let edges = self.edges.map(<[_]>::len).or(self.column_indices.map(<[_]>::len));
+        let edges = self.edges.map(<[_]>::len).or(self.column_indices.map(|columns| columns.len()));
         let nodes = self.row_offsets.map(|rows| rows.len().saturating_sub(1) as u64);
         (self.num_nodes.or(nodes).unwrap_or(0), edges.unwrap_or(0) as u64)
     }
@@ -227,8 +229,10 @@ impl<'a> GraphInput<'a> {
             Form::Edges { num_nodes, edges } => {
                 CsrGraph::from_edges_while(to_usize(num_nodes), edges, self.direction(), spend)
             }
-            Form::Csr { row_offsets, column_indices } => {
-                CsrGraph::from_csr_while(row_offsets, column_indices, self.direction(), spend)
+            Form::Csr { .. } => {
+                let fields = self.fields();
+                let (row_offsets, columns) = fields.row_offsets.zip(fields.column_indices).expect("both are given");
+                CsrGraph::from_buffers_while(row_offsets, columns, self.direction(), spend)
             }
         }
     }

@@ -41,8 +41,8 @@ impl GraphDocument {
             operand: None,
             num_nodes: self.num_nodes,
             edges: self.edges.as_deref(),
-            row_offsets: self.row_offsets.as_deref(),
-            column_indices: self.column_indices.as_deref(),
+            row_offsets: self.row_offsets.as_ref(),
+            column_indices: self.column_indices.as_ref(),
             directed: self.directed,
         }
     }
@@ -68,10 +68,18 @@ impl OperandValue for CsrGraph {
         json!({ "nodes": self.num_nodes(), "edges": edges, "directed": directed })
     }
 
+    /// Counts the predecessors of a directed graph before they are made.
+    fn bytes(&self) -> u64 {
+        let successors = size_of_val(self.successors().row_offsets()) + size_of_val(self.successors().column_indices());
+        match self.direction() {
+            Direction::Directed => 2 * successors as u64,
+            Direction::Undirected => successors as u64,
+        }
+    }
+
     fn arrays(&self) -> Vec<OperandArray<'_>> {
-        let (successors, predecessors) = (self.successors(), self.predecessors());
-        let mut arrays = adjacency(["row_offsets", "column_indices"], successors);
-        if !std::ptr::eq(successors, predecessors) {
+        let mut arrays = adjacency(["row_offsets", "column_indices"], self.successors());
+        if let Some(predecessors) = self.made_predecessors() {
             arrays.extend(adjacency(["predecessor_row_offsets", "predecessor_column_indices"], predecessors));
         }
         arrays

@@ -303,7 +303,7 @@ impl Operands {
         options: &PutOptions,
     ) -> Result<Arc<OperandVersion>, OperandError> {
         check_operand_name(name)?;
-        let bytes = value.arrays().iter().map(|array| array.bytes.len() as u64).sum();
+        let bytes = value.bytes();
         let digest = digest(&*value);
         let tenant_name: Arc<str> = options.tenant.clone().unwrap_or_else(|| NO_TENANT.into());
         let mut tenants = self.shared.lock();

@@ -53,6 +53,11 @@ pub trait OperandValue: Any + Send + Sync + Sized {
     /// Returns what clients see of the value besides its size: a JSON object, such as `{"nodes": 3, "edges": 2}`.
     fn summary(&self) -> serde_json::Value;
 
+    /// Returns the host memory of the value in bytes, with arrays that are made later.
+    fn bytes(&self) -> u64 {
+        self.arrays().iter().map(|array| array.bytes.len() as u64).sum()
+    }
+
     /// Returns the arrays that the value consists of. They stay where they are for as long as the value lives. Devices
     /// get copies of them.
     fn arrays(&self) -> Vec<OperandArray<'_>>;
@@ -81,6 +86,7 @@ pub struct OperandArray<'a> {
 pub(super) trait ErasedValue: Any + Send + Sync {
     fn type_name(&self) -> &'static str;
     fn summary(&self) -> serde_json::Value;
+    fn bytes(&self) -> u64;
     fn arrays(&self) -> Vec<OperandArray<'_>>;
 }
 
@@ -91,6 +97,10 @@ impl<T: OperandValue> ErasedValue for T {
 
     fn summary(&self) -> serde_json::Value {
         OperandValue::summary(self)
+    }
+
+    fn bytes(&self) -> u64 {
+        OperandValue::bytes(self)
     }
 
     fn arrays(&self) -> Vec<OperandArray<'_>> {

@@ -147,8 +147,8 @@ impl BetweennessInput {
             operand: self.graph.as_ref(),
             num_nodes: self.num_nodes,
             edges: self.edges.as_deref(),
-            row_offsets: self.row_offsets.as_deref(),
-            column_indices: self.column_indices.as_deref(),
+            row_offsets: self.row_offsets.as_ref(),
+            column_indices: self.column_indices.as_ref(),
             directed: self.directed,
         }
     }
@@ -232,6 +232,7 @@ impl Kernel for BetweennessCentrality {
 
     fn run_cpu(&self, input: &BetweennessInput, context: &RunContext<'_>) -> Result<BetweennessOutput, KernelError> {
         let graph = input.graph_input().load_in(context)?;
+        graph.make_predecessors(context)?;
         let pivots = input.pivots(graph.num_nodes())?;
         let mut scores = pair_dependencies(&graph, &pivots, context)?;
         pivots.rescale(&mut scores, input.normalized, graph.direction());
@@ -269,6 +270,7 @@ impl Kernel for BetweennessCentrality {
     ) -> Result<Vec<BetweennessOutput>, KernelError> {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
         let graph = first.graph_input().load_in(context)?;
+        graph.make_predecessors(context)?;
         each(inputs, graph.num_nodes(), |pivots| Ok(pair_dependencies(&graph, pivots, context)?.into()))
     }
 
@@ -280,6 +282,7 @@ impl Kernel for BetweennessCentrality {
     ) -> Result<Vec<BetweennessOutput>, KernelError> {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
         let graph = first.graph_input().load_in(cuda.context())?;
+        graph.make_predecessors(cuda.context())?;
         let on_device = cuda::DeviceGraph::upload(&graph, cuda)?;
         let nodes = graph.num_nodes();
         // The device has a copy. Freeing it takes the host milliseconds, which should not follow the computation.
