@@ -13,14 +13,14 @@
 pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
-#[cfg(any(feature = "axum", feature = "grpc"))]
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 mod devices;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 #[cfg_attr(
     not(all(feature = "axum", feature = "hyper")),
-    allow(dead_code, unreachable_pub, reason = "each transport uses its part of what they share")
+    allow(dead_code, unreachable_pub, unused_imports, reason = "each transport uses its part of what they share")
 )]
 mod http;
 #[cfg(feature = "hyper")]
