@@ -12,11 +12,22 @@ pub(crate) struct Limits {
     pub(crate) max_request_size: usize,
     /// Maximum size of an encoded output, in bytes.
     pub(crate) max_response_size: u64,
+    /// Maximum size of an uploaded operand, in bytes.
+    pub(crate) max_operand_size: usize,
+    /// Maximum time of the upload of an operand.
+    pub(crate) operand_timeout: Duration,
 }
 
 impl Limits {
     /// Limits without a limit on memory, and with the response size of gRPC.
     pub(crate) fn new(timeout: Duration, max_request_size: usize) -> Self {
-        Self { timeout, memory: HostMemory::unlimited(), max_request_size, max_response_size: 64 << 20 }
+        Self {
+            timeout,
+            memory: HostMemory::unlimited(),
+            max_request_size,
+            max_response_size: 64 << 20,
+            max_operand_size: 16 << 30,
+            operand_timeout: Duration::from_secs(600),
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::openapi::Schemas;
 use super::{Problem, ResponseBody, Rest, RestState, RouterConfig, document};
 use crate::error::{AnyError, ErrorKind};
 use crate::request::request_id::RequestId;
-use crate::service::{KernelError, KernelRequest, KernelResponse, RegisteredKernel};
+use crate::service::{KernelError, KernelRequest, KernelResponse, Operands, RegisteredKernel};
 
 /// A service that can be served over REST.
 pub(crate) trait RestService:
@@ -77,6 +77,8 @@ pub(crate) enum OpenApiEntry {
     Hidden,
     /// Once, with this tag.
     Once(&'static str, fn(&mut Schemas, &[RegisteredKernel]) -> Value),
+    /// Once, with the tag of operands.
+    Operands(fn(&mut Schemas, &Operands) -> Value),
     /// Once for each kernel, as path parameters cannot contain the slashes of kernel ids. `None` for a kernel that
     /// does not have the operation.
     PerKernel(fn(&mut Schemas, &RegisteredKernel) -> Result<Option<Value>, KernelError>),
@@ -89,6 +91,14 @@ impl Operation {
 
     pub(crate) const fn post(path: &'static str, id: &'static str, summary: &'static str) -> Self {
         Self::new("POST", path, id, summary)
+    }
+
+    pub(crate) const fn put(path: &'static str, id: &'static str, summary: &'static str) -> Self {
+        Self::new("PUT", path, id, summary)
+    }
+
+    pub(crate) const fn delete(path: &'static str, id: &'static str, summary: &'static str) -> Self {
+        Self::new("DELETE", path, id, summary)
     }
 
     /// An operation of a path at the root, which every server has, without an entry in the OpenAPI document.

@@ -108,6 +108,21 @@ macro_rules! rest_setters {
             self
         }
 
+        /// Sets the maximum size of an uploaded [operand](crate::service::Operands), in bytes. Default: 16 GiB.
+        #[must_use]
+        pub fn max_operand_size(mut self, bytes: usize) -> Self {
+            self.state_mut().limits.max_operand_size = bytes;
+            self
+        }
+
+        /// Sets the maximum time of the upload of an [operand](crate::service::Operands). Default: 10 minutes. Clients can
+        /// set a shorter one.
+        #[must_use]
+        pub fn operand_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.state_mut().limits.operand_timeout = timeout;
+            self
+        }
+
         /// Limits the memory of all requests together. Clones are one limit, which several servers can share. Default:
         /// no limit.
         #[must_use]

@@ -13,7 +13,8 @@ use super::reference::{OperandReference, check_operand_name};
 use super::tensor_set::TensorSet;
 use super::value::{ErasedValue, OperandValue, from_payload};
 use super::version::{OperandInfo, OperandVersion, digest};
-use crate::service::{Payload, RunContext};
+use crate::panics::catch_panic;
+use crate::service::{KernelError, Payload, RunContext};
 
 /// Limits of the operands of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,14 +287,24 @@ impl Operands {
         options: &PutOptions,
         context: &RunContext<'_>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
-        check_operand_name(name)?;
-        let types = self.shared.types.load_full();
-        let Some(known) = types.iter().find(|known| known.name == type_name) else {
-            return Err(OperandError::UnknownType { known: types.iter().map(|known| known.name).collect() });
-        };
         // Before the work, as well as under the lock.
-        options.condition.check(self.shared.own(options.tenant.as_deref(), name).as_ref())?;
-        self.put_erased(name, (known.decode)(payload, context)?, options)
+        self.check_put(name, type_name, options)?;
+        let known = self.shared.operand_type(type_name)?;
+        let value = catch_panic(|| (known.decode)(payload, context));
+        let value = value.map_err(|panicked| KernelError::Panicked { message: panicked.into_message() })??;
+        // The client may have disconnected meanwhile.
+        context.check()?;
+        self.put_erased(name, value, options)
+    }
+
+    /// Checks what can be checked of a [`put_payload`](Self::put_payload) without the payload.
+    ///
+    /// # Errors
+    /// [`OperandError`]: the name or the type is invalid, or the condition does not hold.
+    pub fn check_put(&self, name: &str, type_name: &str, options: &PutOptions) -> Result<(), OperandError> {
+        check_operand_name(name)?;
+        self.shared.operand_type(type_name)?;
+        options.condition.check(self.shared.own(options.tenant.as_deref(), name).as_ref())
     }
 
     fn put_erased(
@@ -402,6 +413,12 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Tenant>> {
         // No panic can leave the table half changed: it is replaced as a whole.
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn operand_type(&self, name: &str) -> Result<OperandType, OperandError> {
+        let types = self.types.load();
+        let found = types.iter().find(|known| known.name == name).copied();
+        found.ok_or_else(|| OperandError::UnknownType { known: types.iter().map(|known| known.name).collect() })
     }
 
     fn own(&self, tenant: Option<&str>, name: &str) -> Option<Arc<OperandVersion>> {

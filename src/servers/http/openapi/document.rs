@@ -9,8 +9,8 @@ use super::schemas::{Schemas, name_of};
 use super::security::Security;
 use crate::servers::http::RouterConfig;
 use crate::servers::http::route::{OpenApiEntry, Operation};
-use crate::servers::http::routes::{KERNELS, SERVER};
-use crate::service::{KernelError, RegisteredKernel};
+use crate::servers::http::routes::{KERNELS, OPERANDS, SERVER};
+use crate::service::{KernelError, Operands, RegisteredKernel};
 
 /// Describes a server with these operations, this configuration and these kernels.
 ///
@@ -20,11 +20,12 @@ pub(super) fn of(
     operations: &[&Operation],
     config: &RouterConfig,
     kernels: &[RegisteredKernel],
+    operands: &Operands,
     security: Option<&Security>,
 ) -> Result<Value, KernelError> {
     let mut schemas = Schemas::new();
     schemas.tensors();
-    let mut paths = paths(operations, config, kernels, &mut schemas)?;
+    let mut paths = paths(operations, config, (kernels, operands), &mut schemas)?;
     let responses = responses::components(&mut schemas);
     let mut components = json!({
         "schemas": schemas.into_components(),
@@ -54,7 +55,7 @@ pub(super) fn of(
 fn paths(
     operations: &[&Operation],
     config: &RouterConfig,
-    kernels: &[RegisteredKernel],
+    (kernels, operands): (&[RegisteredKernel], &Operands),
     schemas: &mut Schemas,
 ) -> Result<Map<String, Value>, KernelError> {
     let mut paths: Map<String, Value> = Map::new();
@@ -66,9 +67,12 @@ fn paths(
         match operation.openapi {
             OpenApiEntry::Hidden => {}
             OpenApiEntry::Once(tag, describe) => {
-                let mut entry = entry(operation, operation.id.to_owned(), tag, describe(schemas, kernels));
-                add_path_parameters(&mut entry, operation);
-                add(path.replace("{*", "{"), operation, entry);
+                let fields = describe(schemas, kernels);
+                add(path.replace("{*", "{"), operation, whole_entry(operation, tag, fields));
+            }
+            OpenApiEntry::Operands(describe) => {
+                let fields = describe(schemas, operands);
+                add(path, operation, whole_entry(operation, OPERANDS, fields));
             }
             OpenApiEntry::PerKernel(describe) => {
                 for kernel in kernels {
@@ -93,6 +97,13 @@ fn entry(operation: &Operation, id: String, tag: &str, fields: Value) -> Value {
     entry
 }
 
+/// An operation that is not one of a kernel.
+fn whole_entry(operation: &Operation, tag: &str, fields: Value) -> Value {
+    let mut entry = entry(operation, operation.id.to_owned(), tag, fields);
+    add_path_parameters(&mut entry, operation);
+    entry
+}
+
 fn add_path_parameters(entry: &mut Value, operation: &Operation) {
     let mut parameters = match entry["parameters"].take() {
         Value::Array(parameters) => parameters,
@@ -107,6 +118,7 @@ fn add_path_parameters(entry: &mut Value, operation: &Operation) {
 /// Tags of the document: those of the server's operations, then the kernel domains.
 fn tags(kernels: &[RegisteredKernel]) -> Value {
     let domains: BTreeSet<_> = kernels.iter().map(|kernel| kernel.info().domain()).collect();
-    let domains = domains.into_iter().filter(|domain| ![KERNELS, SERVER].contains(domain));
-    [KERNELS, SERVER].into_iter().chain(domains).map(|name| json!({ "name": name })).collect()
+    let own = [KERNELS, OPERANDS, SERVER];
+    let domains = domains.into_iter().filter(|domain| !own.contains(domain));
+    own.into_iter().chain(domains).map(|name| json!({ "name": name })).collect()
 }

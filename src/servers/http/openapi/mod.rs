@@ -69,8 +69,9 @@ impl OpenApi {
         let generate = move || {
             let _guard = guard;
             let snapshot = registry.snapshot();
-            let document = document::of(&operations, &config, snapshot.kernels(), this.security.as_ref())
-                .map_err(|error| Problem::of(&error))?;
+            let (kernels, operands) = (snapshot.kernels(), registry.operands());
+            let document = document::of(&operations, &config, kernels, operands, this.security.as_ref());
+            let document = document.map_err(|error| Problem::of(&error))?;
             let document = serde_json::to_vec(&document).map_err(|error| internal(&error))?;
             let document = Bytes::from(document);
             this.cached.store(Some(Arc::new((snapshot, document.clone()))));

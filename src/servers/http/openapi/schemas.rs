@@ -75,6 +75,11 @@ impl Schemas {
         Ok((input, self.lift(&format!("{name}.Output"), output)))
     }
 
+    /// A reference to the document of a type of operands.
+    pub(crate) fn operand(&mut self, type_name: &str, document: &Schema) -> Value {
+        self.lift(&format!("Operand.{type_name}"), document)
+    }
+
     /// Adds a schema and its definitions, under names that begin with the schema's own.
     fn lift(&mut self, name: &str, schema: &Schema) -> Value {
         let mut schema = schema.clone();

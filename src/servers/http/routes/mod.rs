@@ -8,6 +8,7 @@ mod health;
 mod kernels;
 mod metrics;
 mod openapi;
+mod operands;
 
 pub use self::openapi::is_docs;
 
@@ -19,13 +20,14 @@ use bytes::Bytes;
 use http_body_util::Empty;
 
 use super::RestState;
-use super::route::OpenApiEntry::{Hidden, Once, PerKernel};
+use super::route::OpenApiEntry::{Hidden, Once, Operands, PerKernel};
 use super::route::{Operation, RequestBody, RestService, Route};
 use crate::backends::Local;
 use crate::service::KernelService;
 
 /// Tags of operations that do not belong to a domain of kernels.
 pub(super) const KERNELS: &str = "kernels";
+pub(super) const OPERANDS: &str = "operands";
 pub(super) const SERVER: &str = "server";
 
 /// The routes of a server over the service `S`, with request bodies `B`.
@@ -59,6 +61,29 @@ impl<S: RestService, B: RequestBody> Routes<S, B> {
             .details("the body has `kernel_id`, `input` and `metadata`")
             .openapi(Once(KERNELS, execute::document_entry))
             .handled_by(|rest, request| Box::pin(execute::execute_document(rest, request))),
+        Operation::get("/operands", "listOperands", "Lists operands by name")
+            .prefixed()
+            .details("of the tenant, and public ones; pages of `?limit=` and `?after=`, as of kernels")
+            .openapi(Operands(operands::list_entry))
+            .handled_by(|rest, request| Box::pin(operands::list(rest, request))),
+        Operation::put("/operands/{name}", "putOperand", "Stores an operand")
+            .prefixed()
+            .details(
+                "`?type=graph` or `tensors`; the body is its value, as JSON or tensors; `?public=true` for all tenants; \
+                 `If-Match` and `If-None-Match: *` make it conditional",
+            )
+            .openapi(Operands(operands::put_entry))
+            .handled_by(|rest, request| Box::pin(operands::put(rest, request))),
+        Operation::get("/operands/{name}", "describeOperand", "Describes an operand")
+            .prefixed()
+            .details("`name` or `name@version`; 304 if `If-None-Match` has its entity tag")
+            .openapi(Operands(operands::describe_entry))
+            .handled_by(|rest, request| Box::pin(operands::describe(rest, request))),
+        Operation::delete("/operands/{name}", "removeOperand", "Removes an operand")
+            .prefixed()
+            .details("its memory is freed when the last request on it has ended")
+            .openapi(Operands(operands::remove_entry))
+            .handled_by(|rest, request| Box::pin(operands::remove(rest, request))),
         Operation::get("/health", "health", "Server health")
             .details(
                 "registry, execution (error rate over the last minute), devices and their sensors, circuits, memory; \

@@ -1,0 +1,338 @@
+//! `/operands`: stores, lists, describes and removes operands.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::ErrorKind;
+use crate::request::metadata::{HeaderFormat, RequestMetadata};
+use crate::request::request_id::RequestId;
+use crate::servers::http::openapi::{
+    Schemas, TENSORS_IN, content_or_tensors, headers, json_content, response, responses,
+};
+use crate::servers::http::route::{RequestBody, RestRequest, RestService};
+use crate::servers::http::{HEAD_LENGTH, Problem, ResponseBody, Rest, document, read_payload};
+use crate::servers::offload::offload;
+use crate::service::{
+    InvalidInput, OperandError, OperandInfo, OperandReference, OperandVersion, Operands, PutCondition, PutOptions,
+    RemoveOptions, RunContext,
+};
+
+/// Query of a PUT.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PutQuery {
+    /// Type of the operand.
+    r#type: String,
+    /// Whether other tenants may use it. Default: false.
+    #[serde(default)]
+    public: bool,
+}
+
+/// Query of a list.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    /// `next` of the previous page.
+    after: Option<String>,
+    /// Maximum number of operands on a page; default 100.
+    #[schemars(range(min = 1, max = MAX_LIMIT))]
+    limit: Option<usize>,
+}
+
+/// Default number of operands on a page.
+const DEFAULT_LIMIT: usize = 100;
+/// Maximum number of operands on a page.
+const MAX_LIMIT: usize = 1000;
+
+/// A page of operands, by name.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OperandPage")]
+pub(super) struct Page {
+    operands: Vec<OperandInfo>,
+    /// Number of operands on all pages.
+    total: usize,
+    /// `after` of the next page. Missing on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Stores the body as the newest version of an operand.
+pub(super) async fn put<S: RestService, B: RequestBody>(
+    rest: Rest<S>,
+    request: RestRequest<'_, B>,
+) -> Result<Response<ResponseBody>, Problem> {
+    let query: PutQuery = request.query()?;
+    let RestRequest { head, request_id, params, body } = request;
+    let mut metadata = metadata(head)?;
+    let limits = &rest.state.limits;
+    let deadline = metadata.limit_timeout(limits.operand_timeout);
+    let mut options = PutOptions::default();
+    options.tenant = metadata.tenant;
+    options.public = query.public;
+    options.condition = condition(&head.headers)?;
+    let name = params.get("name").to_owned();
+    let operands = rest.state.registry.operands().clone();
+    // Rejects before the body is read what can be.
+    operands.check_put(&name, &query.r#type, &options).map_err(|error| Problem::of(&error))?;
+    let memory = limits.memory.reservation(limits.max_response_size);
+    let payload = read_payload(head, body, limits.max_operand_size, deadline, &memory).await?;
+    let abort = AbortOnDrop::default();
+    let is_aborted = Arc::clone(&abort.0);
+    let storing = offload(true, move || {
+        let is_aborted = || is_aborted.load(Ordering::Relaxed);
+        let context = RunContext::new(Some(&is_aborted), Some(deadline)).with_memory(Some(&memory));
+        operands.put_payload(&name, &query.r#type, payload, &options, &context)
+    });
+    let stored = storing.await.map_err(|error| Problem::of(&error))?;
+    let mut response = describe_version(request_id, StatusCode::CREATED, &stored)?;
+    let location = rest.state.config.path(&format!("/operands/{}", stored.name()));
+    response.headers_mut().insert(LOCATION, header_value(&location)?);
+    Ok(response)
+}
+
+/// Aborts the storing of an operand if the client has disconnected.
+#[derive(Default)]
+struct AbortOnDrop(Arc<AtomicBool>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+pub(super) async fn list<S, B>(rest: Rest<S>, request: RestRequest<'_, B>) -> Result<Response<ResponseBody>, Problem> {
+    let query: ListQuery = request.query()?;
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(InvalidInput::new("limit", "it is not between 1 and 1000").into());
+    }
+    let tenant = metadata(request.head)?.tenant;
+    let all = rest.state.registry.operands().list(tenant.as_deref());
+    let total = all.len();
+    // By name and not by number, so that operands that are stored in the meantime do not shift pages.
+    let mut left =
+        all.into_iter().skip_while(|operand| query.after.as_ref().is_some_and(|after| operand.name <= *after));
+    let operands: Vec<OperandInfo> = left.by_ref().take(limit).collect();
+    let next = operands.last().map(|last| last.name.clone()).filter(|_| left.next().is_some());
+    request.json(StatusCode::OK, &Page { operands, total, next })
+}
+
+pub(super) async fn describe<S, B>(
+    rest: Rest<S>,
+    request: RestRequest<'_, B>,
+) -> Result<Response<ResponseBody>, Problem> {
+    let tenant = metadata(request.head)?.tenant;
+    let reference = request.params.get("name");
+    check_whole(reference)?;
+    let found = rest.state.registry.operands().get(tenant.as_deref(), reference);
+    let found = found.ok_or_else(|| Problem::of(&OperandError::NotFound { reference: reference.to_owned() }))?;
+    let known = entity_tags(&request.head.headers, &IF_NONE_MATCH)?;
+    let is_known = known.is_some_and(|known| match known {
+        EntityTags::Any => true,
+        EntityTags::These(tags) => tags.iter().any(|tag| tag == found.tag()),
+    });
+    let status = if is_known { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+    let mut response = describe_version(request.request_id, status, &found)?;
+    if is_known {
+        *response.body_mut() = ResponseBody::from(Bytes::new());
+    }
+    Ok(response)
+}
+
+pub(super) async fn remove<S, B>(
+    rest: Rest<S>,
+    request: RestRequest<'_, B>,
+) -> Result<Response<ResponseBody>, Problem> {
+    let mut options = RemoveOptions::default();
+    options.tenant = metadata(request.head)?.tenant;
+    options.condition = condition(&request.head.headers)?;
+    let removed = rest.state.registry.operands().remove(request.params.get("name"), &options);
+    let removed = removed.map_err(|error| Problem::of(&error))?;
+    describe_version(request.request_id, StatusCode::OK, &removed)
+}
+
+/// Responds with a version and its entity tag.
+fn describe_version(
+    request_id: &RequestId,
+    status: StatusCode,
+    version: &OperandVersion,
+) -> Result<Response<ResponseBody>, Problem> {
+    let json = serde_json::to_vec(&version.info());
+    let json = json.map_err(|error| Problem::new(ErrorKind::Internal, error.to_string()))?;
+    let mut response = document(status, "application/json", json.into(), request_id);
+    response.headers_mut().insert(ETAG, header_value(version.tag())?);
+    Ok(response)
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, Problem> {
+    HeaderValue::try_from(text).map_err(|error| Problem::new(ErrorKind::Internal, error.to_string()))
+}
+
+fn metadata(head: &Parts) -> Result<RequestMetadata, Problem> {
+    let metadata = RequestMetadata::from_headers(&head.headers, &head.extensions, HeaderFormat::Rest);
+    metadata.map_err(|error| InvalidInput::from(error).into())
+}
+
+/// The routes of one operand are not for one tensor of it.
+fn check_whole(reference: &str) -> Result<(), Problem> {
+    let parsed = OperandReference::parse(reference)?;
+    match parsed.tensor {
+        None => Ok(()),
+        Some(_) => Err(InvalidInput::new("operand", "the path names one tensor of an operand").into()),
+    }
+}
+
+/// The condition of a request that changes an operand.
+fn condition(headers: &HeaderMap) -> Result<PutCondition, Problem> {
+    match (entity_tags(headers, &IF_MATCH)?, entity_tags(headers, &IF_NONE_MATCH)?) {
+        (None, None) => Ok(PutCondition::Always),
+        (Some(EntityTags::Any), None) => Ok(PutCondition::IfPresent),
+        (Some(EntityTags::These(tags)), None) => Ok(PutCondition::IfMatch(tags)),
+        (None, Some(EntityTags::Any)) => Ok(PutCondition::IfAbsent),
+        (None, Some(EntityTags::These(_))) => {
+            Err(InvalidInput::new("if-none-match", "it is not *, which is all that a change can have").into())
+        }
+        (Some(_), Some(_)) => Err(InvalidInput::new("if-none-match", "there is an if-match already").into()),
+    }
+}
+
+/// The value of `If-Match` or `If-None-Match`.
+enum EntityTags {
+    /// `*`.
+    Any,
+    These(Vec<String>),
+}
+
+/// Maximum number of entity tags in a request.
+const MAX_TAGS: usize = 64;
+
+fn entity_tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<EntityTags>, Problem> {
+    let invalid =
+        || Problem::from(InvalidInput::new(name.as_str(), "it is neither * nor entity tags in quotation marks"));
+    let mut tags = Vec::new();
+    for value in headers.get_all(name) {
+        let value = value.to_str().map_err(|_| invalid())?.trim();
+        if value == "*" {
+            return Ok(Some(EntityTags::Any));
+        }
+        // Our tags have no comma in them.
+        for tag in value.split(',').map(str::trim) {
+            let opaque = tag.strip_prefix("W/").unwrap_or(tag);
+            let is_quoted = opaque.len() >= 2 && opaque.starts_with('"') && opaque.ends_with('"');
+            if !is_quoted || tags.len() >= MAX_TAGS {
+                return Err(invalid());
+            }
+            tags.push(opaque.to_owned());
+        }
+    }
+    Ok((!tags.is_empty()).then_some(EntityTags::These(tags)))
+}
+
+/// OpenAPI: the types and their documents.
+pub(super) fn put_entry(schemas: &mut Schemas, operands: &Operands) -> Value {
+    let types = operands.types();
+    let documents: Vec<Value> = types.iter().map(|(name, schema)| schemas.operand(name, schema)).collect();
+    let names: Vec<&str> = types.iter().map(|(name, _)| *name).collect();
+    let mut parameters = headers(&["x-request-id", "grpc-timeout", "connect-timeout-ms", HEAD_LENGTH.as_str()]);
+    parameters.extend(schemas.query::<PutQuery>().into_iter().map(|mut parameter| {
+        if parameter["name"] == "type" {
+            parameter["required"] = true.into();
+            parameter["schema"]["enum"] = json!(names);
+        }
+        parameter
+    }));
+    parameters.extend([conditional("If-Match"), conditional("If-None-Match")]);
+    let content = content_or_tensors(&json!({ "anyOf": documents }), TENSORS_IN);
+    let mut created = with_tag(response("The stored version.", json_content(&schemas.written::<OperandInfo>())));
+    created["headers"]["location"] =
+        json!({ "description": "The path of the operand.", "schema": { "type": "string" } });
+    json!({
+        "parameters": parameters,
+        "requestBody": { "required": true, "content": content },
+        "responses": responses(201, created, [400, 408, 409, 412, 413, 415, 500, 503, 504, 507]),
+    })
+}
+
+/// OpenAPI: the query and the page.
+pub(super) fn list_entry(schemas: &mut Schemas, _: &Operands) -> Value {
+    let mut parameters = headers(&["x-request-id"]);
+    parameters.extend(schemas.query::<ListQuery>());
+    let page = json_content(&schemas.written::<Page>());
+    json!({ "parameters": parameters, "responses": responses(200, response("A page of operands.", page), [400, 500]) })
+}
+
+/// OpenAPI: an operand.
+pub(super) fn describe_entry(schemas: &mut Schemas, _: &Operands) -> Value {
+    let mut parameters = headers(&["x-request-id"]);
+    parameters.push(conditional("If-None-Match"));
+    let found = with_tag(response("The version.", json_content(&schemas.written::<OperandInfo>())));
+    let mut responses = responses(200, found, [400, 404, 500]);
+    responses["304"] = json!({ "description": "`If-None-Match` has the entity tag of the version." });
+    json!({ "parameters": parameters, "responses": responses })
+}
+
+/// OpenAPI: what was removed.
+pub(super) fn remove_entry(schemas: &mut Schemas, _: &Operands) -> Value {
+    let mut parameters = headers(&["x-request-id"]);
+    parameters.push(conditional("If-Match"));
+    let removed = with_tag(response("The version that was removed.", json_content(&schemas.written::<OperandInfo>())));
+    json!({ "parameters": parameters, "responses": responses(200, removed, [400, 404, 412, 500]) })
+}
+
+fn conditional(name: &str) -> Value {
+    json!({
+        "name": name, "in": "header", "schema": { "type": "string" },
+        "description": "Entity tags in quotation marks, or `*` for any version.",
+    })
+}
+
+fn with_tag(mut response: Value) -> Value {
+    response["headers"]["etag"] =
+        json!({ "description": "Entity tag of the version.", "schema": { "type": "string" } });
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(headers: &[(&'static str, &'static str)]) -> Result<PutCondition, Problem> {
+        let mut map = HeaderMap::new();
+        for &(name, value) in headers {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        condition(&map)
+    }
+
+    #[test]
+    fn conditions_are_those_of_http() {
+        let tags = |tags: &[&str]| PutCondition::IfMatch(tags.iter().map(|&tag| tag.to_owned()).collect());
+        for (headers, expected) in [
+            (&[][..], PutCondition::Always),
+            (&[("if-match", "*")], PutCondition::IfPresent),
+            (&[("if-none-match", " * ")], PutCondition::IfAbsent),
+            (&[("if-match", r#""1-a""#)], tags(&[r#""1-a""#])),
+            (&[("if-match", r#""1-a" , W/"2-b""#), ("if-match", r#""c""#)], tags(&[r#""1-a""#, r#""2-b""#, r#""c""#])),
+        ] {
+            assert_eq!(of(headers).unwrap(), expected, "{headers:?}");
+        }
+        for headers in [
+            &[("if-match", "1-a")][..],
+            &[("if-match", "\"")],
+            &[("if-match", "")],
+            &[("if-match", r#""a","#)],
+            &[("if-none-match", r#""a""#)],
+            &[("if-match", "*"), ("if-none-match", "*")],
+        ] {
+            assert_eq!(of(headers).unwrap_err().kind(), ErrorKind::InvalidArgument, "{headers:?}");
+        }
+    }
+}
