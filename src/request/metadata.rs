@@ -126,7 +126,7 @@ fn parse_priority(text: &str) -> Result<Priority, InvalidMetadata> {
 }
 
 /// An empty tenant is no tenant.
-fn parse_tenant(text: &str) -> Result<Option<Arc<str>>, InvalidMetadata> {
+pub(crate) fn parse_tenant(text: &str) -> Result<Option<Arc<str>>, InvalidMetadata> {
     if text.is_empty() {
         return Ok(None);
     }

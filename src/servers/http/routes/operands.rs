@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::ErrorKind;
-use crate::request::metadata::{HeaderFormat, RequestMetadata};
+use crate::request::metadata::{HeaderFormat, RequestMetadata, parse_tenant};
 use crate::request::request_id::RequestId;
 use crate::servers::http::openapi::{
     Schemas, TENSORS_IN, content_or_tensors, headers, json_content, response, responses,
@@ -34,6 +34,16 @@ pub(super) struct PutQuery {
     /// Whether other tenants may use it. Default: false.
     #[serde(default)]
     public: bool,
+    /// Tenant whose operand it is, unless the credentials have one.
+    tenant: Option<String>,
+}
+
+/// Query of the requests for one operand.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TenantQuery {
+    /// Tenant of the request, unless the credentials have one.
+    tenant: Option<String>,
 }
 
 /// Query of a list.
@@ -45,6 +55,8 @@ pub(super) struct ListQuery {
     /// Maximum number of operands on a page; default 100.
     #[schemars(range(min = 1, max = MAX_LIMIT))]
     limit: Option<usize>,
+    /// Tenant of the request, unless the credentials have one.
+    tenant: Option<String>,
 }
 
 /// Default number of operands on a page.
@@ -71,7 +83,7 @@ pub(super) async fn put<S: RestService, B: RequestBody>(
 ) -> Result<Response<ResponseBody>, Problem> {
     let query: PutQuery = request.query()?;
     let RestRequest { head, request_id, params, body } = request;
-    let mut metadata = metadata(head)?;
+    let mut metadata = metadata(head, query.tenant.as_deref())?;
     let limits = &rest.state.limits;
     let deadline = metadata.limit_timeout(limits.operand_timeout);
     let mut options = PutOptions::default();
@@ -114,7 +126,7 @@ pub(super) async fn list<S, B>(rest: Rest<S>, request: RestRequest<'_, B>) -> Re
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(InvalidInput::new("limit", "it is not between 1 and 1000").into());
     }
-    let tenant = metadata(request.head)?.tenant;
+    let tenant = metadata(request.head, query.tenant.as_deref())?.tenant;
     let all = rest.state.registry.operands().list(tenant.as_deref());
     let total = all.len();
     // By name and not by number, so that operands that are stored in the meantime do not shift pages.
@@ -129,7 +141,8 @@ pub(super) async fn describe<S, B>(
     rest: Rest<S>,
     request: RestRequest<'_, B>,
 ) -> Result<Response<ResponseBody>, Problem> {
-    let tenant = metadata(request.head)?.tenant;
+    let query: TenantQuery = request.query()?;
+    let tenant = metadata(request.head, query.tenant.as_deref())?.tenant;
     let reference = request.params.get("name");
     check_whole(reference)?;
     let found = rest.state.registry.operands().get(tenant.as_deref(), reference);
@@ -151,8 +164,9 @@ pub(super) async fn remove<S, B>(
     rest: Rest<S>,
     request: RestRequest<'_, B>,
 ) -> Result<Response<ResponseBody>, Problem> {
+    let query: TenantQuery = request.query()?;
     let mut options = RemoveOptions::default();
-    options.tenant = metadata(request.head)?.tenant;
+    options.tenant = metadata(request.head, query.tenant.as_deref())?.tenant;
     options.condition = condition(&request.head.headers)?;
     let removed = rest.state.registry.operands().remove(request.params.get("name"), &options);
     let removed = removed.map_err(|error| Problem::of(&error))?;
@@ -176,9 +190,14 @@ fn header_value(text: &str) -> Result<HeaderValue, Problem> {
     HeaderValue::try_from(text).map_err(|error| Problem::new(ErrorKind::Internal, error.to_string()))
 }
 
-fn metadata(head: &Parts) -> Result<RequestMetadata, Problem> {
+/// Reads the metadata of the headers. The tenant of the credentials takes precedence over that of the query.
+fn metadata(head: &Parts, tenant: Option<&str>) -> Result<RequestMetadata, Problem> {
     let metadata = RequestMetadata::from_headers(&head.headers, &head.extensions, HeaderFormat::Rest);
-    metadata.map_err(|error| InvalidInput::from(error).into())
+    let mut metadata = metadata.map_err(InvalidInput::from)?;
+    if let (None, Some(tenant)) = (&metadata.tenant, tenant) {
+        metadata.tenant = parse_tenant(tenant).map_err(InvalidInput::from)?;
+    }
+    Ok(metadata)
 }
 
 /// The routes of one operand are not for one tensor of it.
@@ -272,6 +291,7 @@ pub(super) fn list_entry(schemas: &mut Schemas, _: &Operands) -> Value {
 /// OpenAPI: an operand.
 pub(super) fn describe_entry(schemas: &mut Schemas, _: &Operands) -> Value {
     let mut parameters = headers(&["x-request-id"]);
+    parameters.extend(schemas.query::<TenantQuery>());
     parameters.push(conditional("If-None-Match"));
     let found = with_tag(response("The version.", json_content(&schemas.written::<OperandInfo>())));
     let mut responses = responses(200, found, [400, 404, 500]);
@@ -282,6 +302,7 @@ pub(super) fn describe_entry(schemas: &mut Schemas, _: &Operands) -> Value {
 /// OpenAPI: what was removed.
 pub(super) fn remove_entry(schemas: &mut Schemas, _: &Operands) -> Value {
     let mut parameters = headers(&["x-request-id"]);
+    parameters.extend(schemas.query::<TenantQuery>());
     parameters.push(conditional("If-Match"));
     let removed = with_tag(response("The version that was removed.", json_content(&schemas.written::<OperandInfo>())));
     json!({ "parameters": parameters, "responses": responses(200, removed, [400, 404, 412, 500]) })

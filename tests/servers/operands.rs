@@ -1,0 +1,198 @@
+//! `/operands` over real sockets: what clients store, see and refer to, and what a bad one cannot do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tower_kernels::axum::{KernelRouter, RouterConfig};
+use tower_kernels::service::{KernelRegistry, OperandLimits, Operands};
+
+use crate::axum::server::{JSON, Server};
+use crate::support::http_client::{Answer, head};
+
+const GRAPH: &str = "/operands/payments?type=graph";
+const ID: &str = "graph/betweenness-centrality";
+
+async fn start(change: impl FnOnce(&mut OperandLimits)) -> (Server, Arc<KernelRegistry>) {
+    let mut limits = OperandLimits::default();
+    change(&mut limits);
+    let registry = KernelRegistry::with_operands(Operands::new(limits));
+    tower_kernels::kernels::register_all(&registry).unwrap();
+    let registry = Arc::new(registry);
+    let router = KernelRouter::new(Arc::clone(&registry), RouterConfig::default());
+    (Server::serve(router.max_operand_size(1 << 20).into_router()).await, registry)
+}
+
+async fn put(server: &Server, path: &str, headers: &[(&str, &str)], value: &Value) -> Answer {
+    server.request("PUT", path, &[&[JSON], headers].concat(), value.to_string().as_bytes()).await
+}
+
+fn path_of(nodes: u32) -> Value {
+    json!({"num_nodes": nodes, "edges": (1..nodes).map(|node| [node - 1, node]).collect::<Vec<_>>()})
+}
+
+async fn scores(server: &Server, graph: Value) -> Answer {
+    server.post("/execute", &json!({"kernel_id": ID, "input": {"graph": graph, "normalized": false}})).await
+}
+
+#[tokio::test]
+async fn a_graph_is_put_once_and_asked_often() {
+    let (server, registry) = start(|_| ()).await;
+    assert_eq!(server.get("/operands").await.json(), json!({"operands": [], "total": 0}));
+    let answer = put(&server, GRAPH, &[], &path_of(4)).await;
+    assert_eq!((answer.status, answer.header("location")), (201, Some("/operands/payments")), "{answer:?}");
+    let stored = answer.json();
+    let summary = json!({"nodes": 4, "edges": 3, "directed": false});
+    assert_eq!((&stored["name"], &stored["version"], &stored["summary"]), (&"payments".into(), &1.into(), &summary));
+    assert_eq!((stored["bytes"].as_u64(), stored["etag"].as_str()), (Some(4 * (5 + 6)), answer.header("etag")));
+    for _ in 0..3 {
+        let answer = scores(&server, json!({"operand": "payments"})).await;
+        assert_eq!(answer.json()["output"]["scores"], json!([0.0, 2.0, 2.0, 0.0]), "{answer:?}");
+    }
+    let described = server.get("/operands/payments").await;
+    assert_eq!((described.status, &described.json()["uses"]), (200, &json!(3)));
+    let tag = described.header("etag").unwrap();
+    let known = server.request("GET", "/operands/payments@1", &[("if-none-match", tag)], b"").await;
+    assert_eq!((known.status, known.header("etag"), &*known.body), (304, Some(tag), ""));
+    assert_eq!(server.request("GET", "/operands/payments", &[("if-none-match", "\"0-0\"")], b"").await.status, 200);
+
+    assert_eq!(put(&server, GRAPH, &[], &path_of(3)).await.json()["version"], 2);
+    assert_eq!(
+        scores(&server, json!({"operand": "payments"})).await.json()["output"]["scores"],
+        json!([0.0, 1.0, 0.0])
+    );
+    let old = scores(&server, json!({"operand": "payments@1"})).await;
+    assert!(old.problem(400, "invalid_argument").contains("there is no operand `payments@1`"), "{old:?}");
+    assert_eq!(old.json()["field"], "graph");
+    let page = server.get("/operands?limit=1").await.json();
+    assert_eq!((&page["total"], &page["operands"][0]["version"], page.get("next")), (&1.into(), &2.into(), None));
+
+    assert_eq!(server.request("DELETE", "/operands/payments@1", &[], b"").await.status, 404);
+    assert_eq!(server.request("DELETE", "/operands/payments", &[], b"").await.json()["version"], 2);
+    server.get("/operands/payments").await.problem(404, "not_found");
+    assert_eq!((registry.operands().usage().versions, registry.operands().usage().bytes), (0, 0));
+}
+
+#[tokio::test]
+async fn tensors_are_stored_as_they_come_and_any_array_can_refer_to_them() {
+    let (server, registry) = start(|_| ()).await;
+    let data: Vec<u8> = [1.0_f32, 2.5].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let input = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [2],
+        "parameters": {"binary_data_size": 8}}]});
+    let input = input.to_string();
+    let length = input.len().to_string();
+    let headers = [("content-type", "application/octet-stream"), ("inference-header-content-length", &*length)];
+    let body = [input.as_bytes(), &data].concat();
+    let answer = server.request("PUT", "/operands/v?type=tensors", &headers, &body).await;
+    assert_eq!(answer.json()["summary"], json!({"tensors": {"x": {"dtype": "float32", "shape": [2]}}}), "{answer:?}");
+    let saxpy = json!({"a": 2.0, "x": {"operand": "v"}, "y": {"operand": "v@1/x"}});
+    let answer = server.post("/kernels/linalg/saxpy/execute", &saxpy).await;
+    assert_eq!(answer.json()["output"]["y"], json!([3.0, 7.5]), "{answer:?}");
+    assert_eq!(registry.operands().usage().bytes, 8);
+}
+
+#[tokio::test]
+async fn a_bad_upload_leaves_the_old_version() {
+    let (server, registry) = start(|limits| limits.max_bytes = 1000).await;
+    assert_eq!(put(&server, GRAPH, &[], &path_of(4)).await.status, 201);
+    for (path, value, status, code, says) in [
+        (GRAPH, json!({"num_nodes": 2, "edges": [[0, 2]]}), 400, "invalid_argument", "edges[0][1]"),
+        (GRAPH, json!([1]), 400, "invalid_argument", "input"),
+        ("/operands/payments?type=matrix", path_of(4), 400, "invalid_argument", "tensors"),
+        ("/operands/payments", path_of(4), 400, "invalid_argument", "type"),
+        ("/operands/payments?type=graph&no=1", path_of(4), 400, "invalid_argument", "no"),
+        (GRAPH, path_of(100), 507, "insufficient_storage", "1196 bytes, and 956"),
+        (GRAPH, json!({"num_nodes": 2, "edges": [], "x": "y".repeat(2 << 20)}), 413, "too_large", "1048576"),
+        ("/operands/.hidden?type=graph", path_of(4), 400, "invalid_argument", "starts with a dot"),
+        ("/operands/a%2Fb?type=graph", path_of(4), 400, "invalid_argument", "a character other than"),
+        ("/operands/na%C3%AFve?type=graph", path_of(4), 400, "invalid_argument", "a character other than"),
+        ("/operands/payments@1?type=graph", path_of(4), 400, "invalid_argument", "a character other than"),
+    ] {
+        let answer = put(&server, path, &[], &value).await;
+        assert!(answer.problem(status, code).contains(says), "{path}: {answer:?}");
+    }
+    let long = format!("/operands/{}?type=graph", "x".repeat(10_000));
+    assert!(put(&server, &long, &[], &path_of(4)).await.problem(400, "invalid_argument").contains("128 bytes"));
+    let text = server.request("PUT", GRAPH, &[("content-type", "text/csv")], b"0,1").await;
+    text.problem(415, "unsupported_media_type");
+    for (method, path) in [("POST", "/operands/payments"), ("PUT", "/operands")] {
+        let answer = server.request(method, path, &[JSON], b"{}").await;
+        answer.problem(405, "method_not_allowed");
+        assert!(answer.header("allow").unwrap().contains("GET"), "{answer:?}");
+    }
+    // The client goes away in the middle of a body, and after one that takes long.
+    for sent in [20, 200] {
+        let body = path_of(60).to_string();
+        let mut stream = server.say(head("PUT", GRAPH, &[JSON], Some(body.len()), true)).await;
+        stream.write_all(&body.as_bytes()[..sent]).await.unwrap();
+        drop(stream);
+    }
+    let described = server.get("/operands/payments").await.json();
+    assert_eq!((&described["version"], &described["summary"]["nodes"]), (&1.into(), &4.into()));
+    until(|| registry.operands().usage().versions == 1).await;
+    assert_eq!(registry.operands().usage().bytes, 44);
+}
+
+async fn until(mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn of_several_writers_of_one_condition_one_succeeds() {
+    let (server, _) = start(|_| ()).await;
+    let round = async |condition: (&'static str, String)| {
+        let writers = (2..10).map(|nodes| {
+            let headers = [(condition.0, condition.1.clone())];
+            let server = &server;
+            async move {
+                let headers = headers.each_ref().map(|(name, value)| (*name, &**value));
+                put(server, GRAPH, &headers, &path_of(nodes)).await.status
+            }
+        });
+        let mut statuses = futures::future::join_all(writers).await;
+        statuses.sort_unstable();
+        statuses
+    };
+    let one = [vec![201], vec![412; 7]].concat();
+    assert_eq!(round(("if-none-match", "*".to_owned())).await, one);
+    let tag = server.get("/operands/payments").await.header("etag").unwrap().to_owned();
+    assert_eq!(round(("if-match", tag.clone())).await, one);
+    assert_eq!(server.request("DELETE", "/operands/payments", &[("if-match", &tag)], b"").await.status, 412);
+    let answer = put(&server, GRAPH, &[("if-match", "7")], &path_of(2)).await;
+    assert_eq!((answer.status, &answer.json()["field"]), (400, &"if-match".into()));
+    assert_eq!(server.get("/operands/payments").await.json()["version"], 2);
+}
+
+#[tokio::test]
+async fn tenants_do_not_learn_of_each_others_operands() {
+    let (server, _) = start(|limits| limits.max_bytes_per_tenant = 100).await;
+    let path = |rest: &str, tenant: &str| {
+        format!("/operands{rest}{}tenant={tenant}", if rest.contains('?') { '&' } else { '?' })
+    };
+    let graph = |name: &str, more: &str, tenant| path(&format!("/{name}?type=graph{more}"), tenant);
+    assert_eq!(put(&server, &graph("payments", "", "acme"), &[], &path_of(4)).await.status, 201);
+    let over = put(&server, &graph("more", "", "acme"), &[], &path_of(8)).await;
+    assert!(over.problem(507, "insufficient_storage").contains("the tenant's memory"), "{over:?}");
+    for (path, total) in [(path("", "acme"), 1), (path("", "globex"), 0), ("/operands".to_owned(), 0)] {
+        assert_eq!(server.get(&path).await.json()["total"], total, "{path}");
+    }
+    let seen = server.get(&path("/payments", "globex")).await.problem(404, "not_found");
+    let never = server.get(&path("/nobodys", "globex")).await.problem(404, "not_found");
+    assert_eq!(seen.replace("payments", "nobodys"), never);
+    server.request("DELETE", &path("/payments", "globex"), &[], b"").await.problem(404, "not_found");
+    let input = json!({"graph": {"operand": "payments"}});
+    for (tenant, status) in [("acme", 200), ("globex", 400)] {
+        let document = json!({"kernel_id": ID, "input": input, "metadata": {"tenant": tenant}});
+        assert_eq!(server.post("/execute", &document).await.status, status, "{tenant}");
+    }
+    let public = |tenant| graph("open", "&public=true", tenant);
+    assert_eq!(put(&server, &public("acme"), &[], &path_of(3)).await.status, 201);
+    assert_eq!(server.get(&path("/open", "globex")).await.json()["public"], true);
+    put(&server, &public("globex"), &[], &path_of(3)).await.problem(409, "already_exists");
+    put(&server, &graph("a", "", "%00"), &[], &path_of(3)).await.problem(400, "invalid_argument");
+}
