@@ -50,6 +50,19 @@ async fn a_graph_is_put_once_and_asked_often() {
         let answer = scores(&server, json!({"operand": "payments"})).await;
         assert_eq!(answer.json()["output"]["scores"], json!([0.0, 2.0, 2.0, 0.0]), "{answer:?}");
     }
+    let health = server.get("/health").await.json();
+    assert_eq!(
+        health["components"]["operands"],
+        json!({"status": "healthy", "operands": 1, "versions": 1, "bytes": 44})
+    );
+    for (line, value) in [
+        ("kernel_operands ", 1.0),
+        ("kernel_operand_memory_bytes ", 44.0),
+        ("kernel_operands_stored_total ", 1.0),
+        ("kernel_operand_references_total ", 3.0),
+    ] {
+        assert_eq!(server.metric(line).await, Some(value), "{line}");
+    }
     let described = server.get("/operands/payments").await;
     assert_eq!((described.status, &described.json()["uses"]), (200, &json!(3)));
     let tag = described.header("etag").unwrap();

@@ -39,6 +39,7 @@ impl RequestOperands {
             let found = reference.and_then(|reference| operands.find(tenant, &reference));
             if let Some(found) = found.filter(|found| versions.iter().all(|known| !Arc::ptr_eq(known, found))) {
                 found.count_use();
+                operands.count_reference();
                 versions.push(found);
             }
         });

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -70,6 +71,18 @@ struct Shared {
     tenants: Mutex<HashMap<Arc<str>, Tenant>>,
     limits: OperandLimits,
     usage: Arc<Usage>,
+    counts: Counts,
+}
+
+/// What has happened since the start of the process.
+#[derive(Default)]
+struct Counts {
+    stored: AtomicU64,
+    removed: AtomicU64,
+    rejected: AtomicU64,
+    references: AtomicU64,
+    /// Microseconds that decoding, checking and making stored values took.
+    building: AtomicU64,
 }
 
 /// The state of a tenant besides its names; never removed, so that versions are not used twice.
@@ -204,7 +217,7 @@ pub struct RemoveOptions {
     pub condition: PutCondition,
 }
 
-/// The memory that operands take.
+/// The memory that operands take, and what has happened to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OperandUsage {
@@ -214,6 +227,16 @@ pub struct OperandUsage {
     pub versions: u64,
     /// Bytes of host memory of all versions.
     pub bytes: u64,
+    /// Versions that were stored since the start.
+    pub stored: u64,
+    /// Operands that were removed since the start.
+    pub removed: u64,
+    /// Versions that exceeded a budget since the start.
+    pub rejected: u64,
+    /// References of requests that named an operand, since the start.
+    pub references: u64,
+    /// The time that the uploaded values took to decode, check and build since the start.
+    pub building: Duration,
 }
 
 impl Default for Operands {
@@ -231,6 +254,7 @@ impl Operands {
             tenants: Mutex::default(),
             limits,
             usage: Arc::default(),
+            counts: Counts::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -290,8 +314,11 @@ impl Operands {
         // Before the work, as well as under the lock.
         self.check_put(name, type_name, options)?;
         let known = self.shared.operand_type(type_name)?;
+        let started = Instant::now();
         let value = catch_panic(|| (known.decode)(payload, context));
         let value = value.map_err(|panicked| KernelError::Panicked { message: panicked.into_message() })??;
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.shared.counts.building.fetch_add(micros, Ordering::Relaxed);
         // The client may have disconnected meanwhile.
         context.check()?;
         self.put_erased(name, value, options)
@@ -308,6 +335,24 @@ impl Operands {
     }
 
     fn put_erased(
+        &self,
+        name: &str,
+        value: Arc<dyn ErasedValue>,
+        options: &PutOptions,
+    ) -> Result<Arc<OperandVersion>, OperandError> {
+        let stored = self.try_put(name, value, options);
+        let counts = &self.shared.counts;
+        match &stored {
+            Ok(_) => counts.stored.fetch_add(1, Ordering::Relaxed),
+            Err(OperandError::OverBudget { .. } | OperandError::TooMany { .. }) => {
+                counts.rejected.fetch_add(1, Ordering::Relaxed)
+            }
+            Err(_) => 0,
+        };
+        stored
+    }
+
+    fn try_put(
         &self,
         name: &str,
         value: Arc<dyn ErasedValue>,
@@ -386,6 +431,7 @@ impl Operands {
         let mut table = Table::clone(&self.shared.table.load());
         table.remove(tenant.unwrap_or(NO_TENANT), parsed.name);
         self.shared.table.store(Arc::new(table));
+        self.shared.counts.removed.fetch_add(1, Ordering::Relaxed);
         Ok(found)
     }
 
@@ -399,12 +445,22 @@ impl Operands {
         &self.shared.limits
     }
 
-    /// Returns the memory in use.
+    pub(super) fn count_reference(&self) {
+        self.shared.counts.references.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the memory in use, and counts since the start of the process.
     pub fn usage(&self) -> OperandUsage {
+        let counts = &self.shared.counts;
         OperandUsage {
             operands: self.shared.table.load().len as u64,
             versions: self.shared.usage.versions.load(Ordering::Relaxed),
             bytes: self.shared.usage.bytes.load(Ordering::Relaxed),
+            stored: counts.stored.load(Ordering::Relaxed),
+            removed: counts.removed.load(Ordering::Relaxed),
+            rejected: counts.rejected.load(Ordering::Relaxed),
+            references: counts.references.load(Ordering::Relaxed),
+            building: Duration::from_micros(counts.building.load(Ordering::Relaxed)),
         }
     }
 }

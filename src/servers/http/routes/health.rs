@@ -21,7 +21,7 @@ use crate::servers::http::openapi::{Schemas, json_content, response, without_bod
 use crate::servers::http::outcomes::{Outcomes, WINDOW};
 use crate::servers::http::route::{RestRequest, RestService};
 use crate::servers::http::{Problem, ResponseBody, Rest};
-use crate::service::{HostMemory, KernelRegistry, RegisteredKernel};
+use crate::service::{HostMemory, KernelRegistry, OperandUsage, Operands, RegisteredKernel};
 
 /// Error rates above which execution is degraded or unhealthy.
 const DEGRADED: f64 = 0.05;
@@ -68,6 +68,26 @@ struct Components {
     /// Only if the memory of requests is limited.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<Memory>,
+    /// Only if there are operands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operands: Option<StoredOperands>,
+}
+
+/// Operands and their memory.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct StoredOperands {
+    /// Degraded if less than a tenth of their memory is free.
+    status: Status,
+    /// Operands that requests can refer to.
+    operands: u64,
+    /// Versions in memory: those, and versions that were replaced or deleted and that requests still use.
+    versions: u64,
+    /// Bytes of host memory of all versions.
+    bytes: u64,
+    /// Maximum bytes of host memory of all versions, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<u64>,
 }
 
 /// Memory of requests.
@@ -175,7 +195,14 @@ impl Components {
             #[cfg(feature = "cuda")]
             gpus: Vec::new(),
         });
-        Self { registry: Registry { status, kernel_count }, execution, devices, circuits: None, memory: None }
+        Self {
+            registry: Registry { status, kernel_count },
+            execution,
+            devices,
+            circuits: None,
+            memory: None,
+            operands: None,
+        }
     }
 
     fn with_circuits(mut self, pipeline: Option<&PipelineHandle>) -> Self {
@@ -196,6 +223,15 @@ impl Components {
         self
     }
 
+    fn with_operands(mut self, operands: &Operands) -> Self {
+        let OperandUsage { operands: count, versions, bytes, .. } = operands.usage();
+        let max = operands.limits().max_bytes;
+        let status = if bytes > max - max / 10 { Status::Degraded } else { Status::Healthy };
+        let stored = StoredOperands { status, operands: count, versions, bytes, max: (max < u64::MAX).then_some(max) };
+        self.operands = (versions > 0).then_some(stored);
+        self
+    }
+
     #[cfg(feature = "cuda")]
     fn with_gpus(mut self, gpus: Vec<GpuReading>) -> Self {
         if let Some(devices) = &mut self.devices {
@@ -210,7 +246,9 @@ impl Components {
         let devices = self.devices.as_ref().map_or(Status::Healthy, Devices::status);
         let circuits = self.circuits.as_ref().map_or(Status::Healthy, |circuits| circuits.status);
         let memory = self.memory.as_ref().map_or(Status::Healthy, |memory| memory.status);
-        self.registry.status.max(self.execution.status).max(devices).max(circuits).max(memory)
+        let operands = self.operands.as_ref().map_or(Status::Healthy, |operands| operands.status);
+        let layers = circuits.max(memory).max(operands);
+        self.registry.status.max(self.execution.status).max(devices).max(layers)
     }
 }
 
@@ -288,6 +326,7 @@ pub(super) async fn health<S: RestService, B: Send>(
     let local = state.devices.as_ref().map(|local| local.status());
     let components = Components::new(&state.registry, &state.outcomes, failure, local);
     let components = components.with_circuits(state.pipeline.as_ref()).with_memory(&state.limits.memory);
+    let components = components.with_operands(state.registry.operands());
     #[cfg(feature = "cuda")]
     let components = components.with_gpus(super::metrics::read_gpus(state.devices.as_ref()).await);
     let health = Health { status: components.status(), draining: state.drain.is_draining(), components };

@@ -31,7 +31,7 @@ use crate::request::request_id::RequestId;
 use crate::servers::http::openapi::{Schemas, response, without_body};
 use crate::servers::http::route::RestRequest;
 use crate::servers::http::{Problem, ResponseBody, Rest, RestState};
-use crate::service::{BackendKind, HostMemory, Mode, RegisteredKernel};
+use crate::service::{BackendKind, HostMemory, Mode, Operands, RegisteredKernel};
 
 pub(super) async fn metrics<S, B>(
     rest: Rest<S>,
@@ -47,6 +47,7 @@ pub(super) async fn metrics<S, B>(
         kernel.register_collector(Box::new(ByDomain { metrics, state: Arc::clone(&state) }));
     }
     kernel.register_collector(Box::new(Memory(state.limits.memory.clone())));
+    kernel.register_collector(Box::new(StoredOperands(state.registry.operands().clone())));
     if let Some(pipeline) = &state.pipeline {
         pipeline.register_layers(kernel);
     }
@@ -162,6 +163,44 @@ impl Collector for Memory {
         let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
         let mut family = encoder.encode_descriptor("memory_rejections", help, None, MetricType::Counter)?;
         family.encode_counter(&memory.rejected(), exemplar)
+    }
+}
+
+/// Operands and their memory.
+#[derive(Debug)]
+struct StoredOperands(Operands);
+
+impl Collector for StoredOperands {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let Self(operands) = self;
+        let usage = operands.usage();
+        for (name, help, unit, value) in [
+            ("operands", "Operands that requests can refer to", None, usage.operands),
+            ("operand_versions", "Versions in memory, with those that only requests use", None, usage.versions),
+            ("operand_memory", "Host memory of all versions", Some(&Unit::Bytes), usage.bytes),
+        ] {
+            encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)?;
+        }
+        let max = operands.limits().max_bytes;
+        if max < u64::MAX {
+            let help = "Limit on the host memory of all versions";
+            let mut family =
+                encoder.encode_descriptor("operand_memory_max", help, Some(&Unit::Bytes), MetricType::Gauge)?;
+            family.encode_gauge(&max)?;
+        }
+        for (name, help, value) in [
+            ("operands_stored", "Versions that were stored", usage.stored),
+            ("operands_removed", "Operands that were removed", usage.removed),
+            ("operands_rejected", "Versions that exceeded a budget", usage.rejected),
+            ("operand_references", "References of requests that named an operand", usage.references),
+        ] {
+            let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
+            encoder.encode_descriptor(name, help, None, MetricType::Counter)?.encode_counter(&value, exemplar)?;
+        }
+        let help = "Time to decode, check and build uploaded operands";
+        let exemplar: Option<&Exemplar<NoLabelSet, f64>> = None;
+        let mut family = encoder.encode_descriptor("operand_build", help, Some(&Unit::Seconds), MetricType::Counter)?;
+        family.encode_counter(&usage.building.as_secs_f64(), exemplar)
     }
 }
 
