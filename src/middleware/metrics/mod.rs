@@ -43,8 +43,8 @@
 //! ```
 //!
 //! Calls are counted as `shop_requests_total{operation="GET /users/{id}",outcome="ok"}`. With other servers
-//! [`MetricsHandle::respond`] returns the response to a request for the metrics. [`MetricsHandle::register`] adds the
-//! metrics to a registry with others, and [`respond`] returns the response for that.
+//! [`MetricsHandle::respond`] returns the response to a request for the metrics. [`MetricsHandle::render`] returns them as
+//! text, to which other metrics can be appended, and [`respond`] returns the response with such a page.
 //!
 //! The response is in Prometheus's text format or OpenMetrics, whichever the request's `Accept` prefers (see
 //! [`Format`]), and compressed with gzip if its `Accept-Encoding` allows it.
@@ -147,5 +147,6 @@ mod thread;
 pub use self::future::ResponseFuture;
 pub use self::handle::{EndedCalls, MetricsHandle};
 pub use self::layer::MetricsLayer;
+pub(crate) use self::page::render;
 pub use self::page::{Format, respond};
 pub use self::service::Metrics;

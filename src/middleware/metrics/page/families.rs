@@ -1,9 +1,9 @@
-//! Converts the OpenMetrics output of `prometheus-client` into either format.
+//! Converts OpenMetrics text into either format.
 
 use super::Format;
 
-/// Converts a page without its `# EOF`. Families without samples are omitted.
-pub(super) fn write(page: &str, format: Format) -> String {
+/// Converts pages. Families without samples are omitted.
+pub(super) fn convert(page: &str, format: Format) -> String {
     let mut out = String::with_capacity(page.len() + "# EOF\n".len());
     let mut family = Family::default();
     for line in page.lines() {
@@ -89,6 +89,7 @@ fn end_of_labels(labels: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::Format;
+    use crate::middleware::metrics::page;
     use prometheus_client::metrics::counter::{ConstCounter, Counter};
     use prometheus_client::metrics::exemplar::CounterWithExemplar;
     use prometheus_client::metrics::family::Family;
@@ -98,8 +99,7 @@ mod tests {
     use prometheus_client::registry::{Registry, Unit};
 
     /// One metric of each kind.
-    fn registry() -> Registry {
-        let mut registry = Registry::default();
+    fn register(registry: &mut Registry) {
         registry.register("calls", "Calls", ConstCounter::new(3u64));
         registry.register_with_unit("spent", "Time", Unit::Seconds, ConstCounter::new(0.5f64));
         registry.register_with_unit("memory", "Memory", Unit::Bytes, ConstGauge::new(7i64));
@@ -112,7 +112,6 @@ mod tests {
         let odd = [("path", "a} # {b\"c\\")];
         traced.get_or_create(&odd).inc_by(2, Some([("trace_id", "f00")]), None);
         registry.register("traced", "Traced", traced);
-        registry
     }
 
     #[test]
@@ -143,8 +142,8 @@ sizes_bucket{le=\"+Inf\"} 1
 traced_total{path=\"a} # {b\\\"c\\\\\"} 2 # {trace_id=\"f00\"} 2.0
 # EOF
 ";
-        assert_eq!(Format::OpenMetrics.encode(&registry()).unwrap(), expected);
-        assert_eq!(Format::OpenMetrics.encode(&Registry::default()).unwrap(), "# EOF\n");
+        assert_eq!(page::render(register), expected);
+        assert_eq!(page::render(|_| ()), "# EOF\n");
     }
 
     #[test]
@@ -172,7 +171,7 @@ sizes_bucket{le=\"+Inf\"} 1
 # TYPE traced_total counter
 traced_total{path=\"a} # {b\\\"c\\\\\"} 2
 ";
-        assert_eq!(Format::Text.encode(&registry()).unwrap(), expected);
-        assert_eq!(Format::Text.encode(&Registry::default()).unwrap(), "");
+        assert_eq!(Format::Text.convert(&page::render(register)), expected);
+        assert_eq!(Format::Text.convert(&page::render(|_| ())), "");
     }
 }
