@@ -7,7 +7,7 @@ use std::time::Instant;
 use pin_project_lite::pin_project;
 
 use super::handle::State;
-use super::series::{InFlight, Outcome, nanos};
+use super::series::{InFlight, Outcome};
 use crate::error::{AnyError, ErrorKind};
 use crate::middleware::clock;
 use crate::request::operation_table::insertable_name;
@@ -55,69 +55,37 @@ where
 #[derive(Debug)]
 pub(super) struct Call {
     started: Instant,
-    operation: CalledOperation,
-}
-
-#[derive(Debug)]
-enum CalledOperation {
-    Known(InFlight),
-    /// An operation without time series of its own.
-    Unknown(Box<Unknown>),
-    Ended,
-}
-
-#[derive(Debug)]
-struct Unknown {
-    /// Counts the call as in flight, and in the end, unless it shows that the service has the operation.
-    unknown: InFlight,
-    name: Box<str>,
     payload: Option<u64>,
-    state: Arc<State>,
+    /// The operation, or `unknown`. `None` once the call has ended.
+    in_flight: Option<InFlight>,
+    /// The name of an operation without time series of its own, and where it gets them.
+    unknown: Option<(Box<str>, Arc<State>)>,
 }
 
 impl Call {
     pub(super) fn begin(state: &Arc<State>, now: Instant, name: &str, payload: Option<u64>) -> Self {
-        let operation = match state.operations.find(name) {
-            Some((_, operation)) => {
-                payload.into_iter().for_each(|bytes| operation.record_payload(bytes));
-                CalledOperation::Known(InFlight::begin(operation))
-            }
-            None => CalledOperation::Unknown(Box::new(Unknown {
-                unknown: InFlight::begin(&state.unknown),
-                name: insertable_name(name).into(),
-                payload,
-                state: Arc::clone(state),
-            })),
+        let (operation, unknown) = match state.operations.find(name) {
+            Some((_, operation)) => (operation, None),
+            None => (&state.unknown, Some((insertable_name(name).into(), Arc::clone(state)))),
         };
-        Self { started: now, operation }
+        Self { started: now, payload, in_flight: Some(InFlight::begin(operation)), unknown }
     }
 
     fn end(&mut self, outcome: Outcome, execution: Option<&Execution>) {
-        let elapsed = nanos(clock::read().saturating_duration_since(self.started));
-        match std::mem::replace(&mut self.operation, CalledOperation::Ended) {
-            CalledOperation::Known(call) => call.0.record(outcome, elapsed, execution),
-            CalledOperation::Unknown(unknown) => unknown.end(outcome, elapsed, execution),
-            CalledOperation::Ended => {}
-        }
+        let Some(called) = self.in_flight.take() else { return };
+        let elapsed = clock::read().saturating_duration_since(self.started);
+        let operation = match &self.unknown {
+            Some((name, state)) if shows_known(outcome) => state.find_or_insert(name),
+            _ => &called.0,
+        };
+        operation.record(outcome, self.payload, elapsed, execution);
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if !matches!(self.operation, CalledOperation::Ended) {
-            let panicked = std::thread::panicking();
-            self.end(Some(if panicked { ErrorKind::Internal } else { ErrorKind::Cancelled }), None);
-        }
-    }
-}
-
-impl Unknown {
-    fn end(&self, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
-        let operation = if shows_known(outcome) { self.state.find_or_insert(&self.name) } else { &self.unknown.0 };
-        if let Some(bytes) = self.payload {
-            operation.record_payload(bytes);
-        }
-        operation.record(outcome, elapsed, execution);
+        let panicked = std::thread::panicking();
+        self.end(Some(if panicked { ErrorKind::Internal } else { ErrorKind::Cancelled }), None);
     }
 }
 

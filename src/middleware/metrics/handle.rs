@@ -24,20 +24,19 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(prefix: String, max_operations: usize) -> Self {
-        let [unknown, other] = [(); 2].map(|()| Arc::new(Operation::new()));
+        let [unknown, other] = [(); 2].map(|()| Arc::default());
         Self { prefix, operations: OperationTable::new(max_operations), unknown, other }
     }
 
     /// Returns the operation of this name, or `other` if the table is full.
     pub(super) fn find_or_insert(&self, name: &str) -> &Arc<Operation> {
-        let found = self.operations.find_or_insert(name, || Arc::new(Operation::new()));
+        let found = self.operations.find_or_insert(name, Arc::default);
         found.map_or(&self.other, |(_, operation)| operation)
     }
 
-    /// Returns the operations with their names and their number of calls in flight.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Operation, u64)> {
-        let others = [("unknown", &self.unknown), ("other", &self.other)];
-        self.operations.iter().chain(others).map(|(name, operation)| (name, &**operation, operation.in_flight()))
+    /// Returns the operations with their names.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Operation>)> {
+        self.operations.iter().chain([("unknown", &self.unknown), ("other", &self.other)])
     }
 }
 
@@ -130,14 +129,14 @@ impl MetricsHandle {
     /// ```
     pub fn ended(&self) -> Vec<EndedCalls> {
         let mut ended = Vec::new();
-        for (name, operation, _) in self.state.iter() {
+        for (name, operation) in self.state.iter() {
             for backend in &operation.read().backends {
                 ended.extend(backend.outcomes().map(|(outcome, durations)| EndedCalls {
                     operation: name.to_owned(),
                     backend: backend.name,
                     outcome,
-                    count: durations.count,
-                    duration: Duration::try_from_secs_f64(durations.sum).unwrap_or(Duration::MAX),
+                    count: durations.count(),
+                    duration: Duration::from_nanos(durations.sum()),
                 }));
             }
         }
@@ -146,6 +145,6 @@ impl MetricsHandle {
 
     /// Number of calls in flight.
     pub fn in_flight(&self) -> u64 {
-        self.state.iter().map(|(.., in_flight)| in_flight).sum()
+        self.state.iter().map(|(_, operation)| operation.in_flight()).sum()
     }
 }

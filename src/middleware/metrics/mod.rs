@@ -5,7 +5,8 @@
 //!   the error or the response;
 //! * a call that is dropped before completion is counted as `cancelled`;
 //! * there is no global recorder: the layer holds the metrics, and its clones share them;
-//! * a call reads the clock twice and adds to counters of its own thread, without locks, allocations or formatting;
+//! * a call reads the clock twice and adds to counters behind a lock that few threads share, without allocations or
+//!   formatting;
 //! * the number of time series is bounded, whatever clients send.
 //!
 //! ```
@@ -142,7 +143,6 @@ mod layer;
 mod page;
 mod series;
 mod service;
-mod thread;
 
 pub use self::future::ResponseFuture;
 pub use self::handle::{EndedCalls, MetricsHandle};
