@@ -32,10 +32,7 @@ async fn whose(request: Request<()>) -> Result<(Option<String>, Priority), std::
 
 type Refused = AuthenticateError<std::convert::Infallible>;
 
-async fn ask<V: Verify>(
-    layer: &AuthenticateLayer<V>,
-    request: Request<()>,
-) -> Result<(Option<String>, Priority), Refused> {
+async fn ask(layer: &AuthenticateLayer, request: Request<()>) -> Result<(Option<String>, Priority), Refused> {
     layer.layer(service_fn(whose)).oneshot(request).await
 }
 

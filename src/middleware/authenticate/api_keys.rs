@@ -70,9 +70,7 @@ impl ApiKeys {
     fn position(&self, given: &Words) -> Option<usize> {
         let mut found = u64::MAX;
         for (index, known) in (0_u64..).zip(&self.digests) {
-            let difference =
-                (known[0] ^ given[0]) | (known[1] ^ given[1]) | (known[2] ^ given[2]) | (known[3] ^ given[3]);
-            found.conditional_assign(&index, difference.ct_eq(&0));
+            found.conditional_assign(&index, known.ct_eq(given));
         }
         usize::try_from(found).ok().filter(|&index| index < self.digests.len())
     }
