@@ -1,6 +1,6 @@
 //! Converts OpenMetrics text into either format.
 
-use super::Format;
+use super::{Format, split_unquoted};
 
 /// Converts pages. Families without samples are omitted.
 pub(super) fn convert(page: &str, format: Format) -> String {
@@ -66,24 +66,7 @@ impl<'a> Family<'a> {
 
 /// Removes the exemplar of a sample, which the text format does not support.
 fn without_exemplar(sample: &str) -> &str {
-    let value = sample.find('{').map_or(0, |open| open + end_of_labels(&sample[open..]));
-    let exemplar = sample[value..].find(" # ").map(|at| value + at);
-    &sample[..exemplar.unwrap_or(sample.len())]
-}
-
-/// Returns the index of the closing brace of labels, which is the first one outside of quotes.
-fn end_of_labels(labels: &str) -> usize {
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, byte) in labels.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'}' if !quoted => return at,
-            _ => {}
-        }
-    }
-    labels.len()
+    split_unquoted(sample, '#').next().unwrap_or(sample).trim_end()
 }
 
 #[cfg(test)]

@@ -111,3 +111,20 @@ fn compress(page: &[u8]) -> Bytes {
     let written = encoder.write_all(page).and_then(|()| encoder.finish());
     written.expect("writing to memory does not fail").into()
 }
+
+/// Splits a text at separators outside of quoted strings.
+fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |character| {
+        if escaped {
+            escaped = false;
+            return false;
+        }
+        match character {
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => return character == separator && !quoted,
+        }
+        false
+    })
+}
