@@ -39,12 +39,9 @@ impl Collector for Encoder {
                 .map(move |(outcome, durations)| ([&labels[..], &[("outcome", outcome)]].concat(), durations))
         });
         let outcomes: Vec<_> = outcomes.collect();
-        if !outcomes.is_empty() {
-            let help = "Calls that have ended";
-            let mut family = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
-            for (labels, durations) in &outcomes {
-                family.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(&durations.count(), None)?;
-            }
+        let mut family = encoder.encode_descriptor("requests", "Calls that have ended", None, MetricType::Counter)?;
+        for (labels, durations) in &outcomes {
+            family.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(&durations.count(), None)?;
         }
         let help = "Time from the call to the response";
         histograms(&mut encoder, "request_duration", help, Some(Unit::Seconds), outcomes)?;
@@ -82,8 +79,7 @@ impl Collector for Encoder {
     }
 }
 
-/// Writes a family of histograms. Empty histograms are omitted, and so is the description of a family if all are empty:
-/// the page of a service without devices has no device metrics.
+/// Writes a family of histograms, but for those that are empty.
 fn histograms<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -91,12 +87,8 @@ fn histograms<'a>(
     unit: Option<Unit>,
     all: impl IntoIterator<Item = (Vec<Label<'a>>, &'a Histogram)>,
 ) -> Result<(), Error> {
-    let mut filled = all.into_iter().filter(|(_, histogram)| histogram.count() > 0).peekable();
-    if filled.peek().is_none() {
-        return Ok(());
-    }
     let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
-    for (labels, histogram) in filled {
+    for (labels, histogram) in all.into_iter().filter(|(_, histogram)| histogram.count() > 0) {
         let mut metric = family.encode_family(&labels)?;
         let (sum, buckets) = (histogram.exported_sum(), histogram.exported_buckets());
         metric.encode_histogram::<NoLabelSet>(sum, histogram.count(), &buckets, None)?;
