@@ -36,7 +36,11 @@ where
         #[cfg(feature = "cuda")]
         super::gpus::register(registry, gpus);
     });
-    page.extend(shared.more_metrics.iter().map(|render| render()));
+    for render in &shared.more_metrics {
+        page.push_str(&render());
+        // The text may lack its last newline. Empty lines are omitted.
+        page.push('\n');
+    }
     let mut response = respond(&page, &headers);
     response.headers_mut().insert(RequestId::HEADER, request_id.value().clone());
     response.map(Body::from)

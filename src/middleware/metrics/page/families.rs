@@ -6,7 +6,7 @@ use super::{Format, split_unquoted};
 pub(super) fn convert(page: &str, format: Format) -> String {
     let mut out = String::with_capacity(page.len() + "# EOF\n".len());
     let mut family = Family::default();
-    for line in page.lines() {
+    for line in page.lines().filter(|line| !line.is_empty()) {
         match line.strip_prefix("# ") {
             Some(description) => family.describe(description),
             None => {
@@ -26,8 +26,8 @@ pub(super) fn convert(page: &str, format: Format) -> String {
 #[derive(Debug, Default)]
 struct Family<'a> {
     name: &'a str,
-    help: &'a str,
-    kind: &'a str,
+    help: Option<&'a str>,
+    kind: Option<&'a str>,
     unit: Option<&'a str>,
     is_written: bool,
 }
@@ -36,28 +36,34 @@ impl<'a> Family<'a> {
     fn describe(&mut self, description: &'a str) {
         let mut words = description.splitn(3, ' ');
         let [keyword, name, rest] = [(); 3].map(|()| words.next().unwrap_or_default());
+        if name != self.name {
+            *self = Self { name, ..Self::default() };
+        }
         match keyword {
-            // The first line of a description.
-            "HELP" => *self = Self { name, help: rest, ..Self::default() },
-            "TYPE" => self.kind = rest,
+            "HELP" => self.help = Some(rest),
+            "TYPE" => self.kind = Some(rest),
             "UNIT" => self.unit = Some(rest),
+            // The end of a page.
             _ => {}
         }
     }
 
     fn write_description(&mut self, out: &mut String, format: Format) {
-        if std::mem::replace(&mut self.is_written, true) {
+        if self.name.is_empty() || std::mem::replace(&mut self.is_written, true) {
             return;
         }
         let Self { name, help, kind, unit, .. } = *self;
         // In the text format a family is named like its samples, and there are fewer types.
-        let (suffix, kind) = match (format, kind) {
+        let (suffix, kind) = match (format, kind.unwrap_or("unknown")) {
             (Format::Text, "counter") => ("_total", "counter"),
             (Format::Text, "info") => ("_info", "gauge"),
             (Format::Text, "unknown") => ("", "untyped"),
             (_, kind) => ("", kind),
         };
-        out.extend(["# HELP ", name, suffix, " ", help, "\n", "# TYPE ", name, suffix, " ", kind, "\n"]);
+        if let Some(help) = help {
+            out.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+        }
+        out.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
         if let (Format::OpenMetrics, Some(unit)) = (format, unit) {
             out.extend(["# UNIT ", name, " ", unit, "\n"]);
         }
@@ -156,5 +162,35 @@ traced_total{path=\"a} # {b\\\"c\\\\\"} 2
 ";
         assert_eq!(Format::Text.convert(&page::render(register)), expected);
         assert_eq!(Format::Text.convert(&page::render(|_| ())), "");
+    }
+
+    #[test]
+    fn descriptions_may_be_in_any_order_and_incomplete() {
+        let page = "\
+undescribed 1
+# TYPE first counter
+# HELP first The first.
+first_total 2
+
+# TYPE second gauge
+second 3
+# HELP third The third.
+third 4
+# EOF
+after_the_end 5
+";
+        let expected = "\
+undescribed 1
+# HELP first_total The first.
+# TYPE first_total counter
+first_total 2
+# TYPE second gauge
+second 3
+# HELP third The third.
+# TYPE third untyped
+third 4
+after_the_end 5
+";
+        assert_eq!(Format::Text.convert(page), expected);
     }
 }
