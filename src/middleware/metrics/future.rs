@@ -55,30 +55,45 @@ where
 #[derive(Debug)]
 pub(super) struct Call {
     started: Instant,
-    payload: Option<u64>,
     /// The operation, or `unknown`. `None` once the call has ended.
     in_flight: Option<InFlight>,
-    /// The name of an operation without time series of its own, and where it gets them.
-    unknown: Option<(Box<str>, Arc<State>)>,
+    unknown: Option<Box<Unknown>>,
+}
+
+/// An operation without time series of its own. It gets them if the call shows that the service has the operation.
+#[derive(Debug)]
+struct Unknown {
+    name: Box<str>,
+    payload: Option<u64>,
+    state: Arc<State>,
 }
 
 impl Call {
     pub(super) fn begin(state: &Arc<State>, now: Instant, name: &str, payload: Option<u64>) -> Self {
         let (operation, unknown) = match state.operations.find(name) {
-            Some((_, operation)) => (operation, None),
-            None => (&state.unknown, Some((insertable_name(name).into(), Arc::clone(state)))),
+            Some((_, operation)) => {
+                operation.record_payload(payload);
+                (operation, None)
+            }
+            None => {
+                let unknown = Unknown { name: insertable_name(name).into(), payload, state: Arc::clone(state) };
+                (&state.unknown, Some(Box::new(unknown)))
+            }
         };
-        Self { started: now, payload, in_flight: Some(InFlight::begin(operation)), unknown }
+        Self { started: now, in_flight: Some(InFlight::begin(operation)), unknown }
     }
 
     fn end(&mut self, outcome: Outcome, execution: Option<&Execution>) {
         let Some(called) = self.in_flight.take() else { return };
         let elapsed = clock::read().saturating_duration_since(self.started);
-        let operation = match &self.unknown {
-            Some((name, state)) if shows_known(outcome) => state.find_or_insert(name),
-            _ => &called.0,
-        };
-        operation.record(outcome, self.payload, elapsed, execution);
+        let mut operation = &called.0;
+        if let Some(Unknown { name, payload, state }) = self.unknown.as_deref() {
+            if shows_known(outcome) {
+                operation = state.find_or_insert(name);
+            }
+            operation.record_payload(*payload);
+        }
+        operation.record(outcome, elapsed, execution);
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::histogram::{COUNTS, DURATIONS, Histogram, RATIO_ONE, RATIOS, SIZES};
 use crate::error::ErrorKind;
 use crate::request::{DeviceTimes, Execution};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The kind of a call's failure, or `None` if it succeeded.
 pub(super) type Outcome = Option<ErrorKind>;
@@ -60,19 +60,23 @@ impl Operation {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    pub(super) fn record_payload(&self, bytes: Option<u64>) {
+        if let Some(bytes) = bytes {
+            self.shard().payload.observe(bytes);
+        }
+    }
+
     /// Counts a call that has ended.
-    pub(super) fn record(
-        &self,
-        outcome: Outcome,
-        payload: Option<u64>,
-        elapsed: Duration,
-        execution: Option<&Execution>,
-    ) {
-        let mut calls = self.shards[SHARD.with(|shard| *shard)].0.lock();
-        payload.into_iter().for_each(|bytes| calls.payload.observe(bytes));
+    pub(super) fn record(&self, outcome: Outcome, elapsed: Duration, execution: Option<&Execution>) {
+        let mut calls = self.shard();
         let backend = calls.backend(execution.map(|execution| execution.backend));
         backend.outcomes[outcome_index(outcome)].observe(nanos(elapsed));
         execution.into_iter().for_each(|execution| backend.record(execution));
+    }
+
+    /// Locks the shard of this thread.
+    fn shard(&self) -> MutexGuard<'_, RecordedCalls> {
+        self.shards[SHARD.with(|shard| *shard)].0.lock()
     }
 
     /// Returns the sum of all shards.
@@ -220,8 +224,9 @@ mod tests {
                 scope.spawn(move || {
                     let execution = Execution::new(if thread % 2 == 0 { "CPU" } else { "CUDA" });
                     for _ in 0..1000 {
-                        operation.record(None, Some(1), Duration::from_nanos(2), Some(&execution));
-                        operation.record(Some(ErrorKind::Internal), None, Duration::from_nanos(3), None);
+                        operation.record_payload(Some(1));
+                        operation.record(None, Duration::from_nanos(2), Some(&execution));
+                        operation.record(Some(ErrorKind::Internal), Duration::from_nanos(3), None);
                     }
                 });
             }
