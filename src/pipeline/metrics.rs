@@ -15,16 +15,7 @@ use crate::request::Priority;
 const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
 const NO_EXEMPLAR: Option<&Exemplar<NoLabelSet, u64>> = None;
 
-/// Names, help texts and values of the counters of a circuit.
-const CIRCUIT_COUNTERS: [(&str, &str, fn(&CircuitSnapshot) -> u64); 3] = [
-    ("circuit_opened", "Times that the circuit has opened", |circuit| circuit.opened),
-    ("circuit_tenants_opened", "Times that the circuit of a single tenant has opened", |circuit| {
-        circuit.tenants_opened
-    }),
-    ("circuit_rejected", "Calls that the circuit has rejected", |circuit| circuit.rejected),
-];
-
-/// Writes metrics without labels, or with the label `priority`.
+/// Writes metrics without labels, or with the label `priority` or `circuit`.
 struct Encoder<'a>(DescriptorEncoder<'a>);
 
 impl Encoder<'_> {
@@ -71,13 +62,23 @@ impl Encoder<'_> {
         for circuit in circuits {
             family.encode_family(&[("circuit", &*circuit.circuit)])?.encode_gauge(&circuit.tenants_open)?;
         }
-        for (name, help, value) in CIRCUIT_COUNTERS {
-            let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for circuit in circuits {
-                family
-                    .encode_family(&[("circuit", &*circuit.circuit)])?
-                    .encode_counter(&value(circuit), NO_EXEMPLAR)?;
-            }
+        self.counter_by_circuit("circuit_opened", "Times that the circuit has opened", circuits, |it| it.opened)?;
+        let help = "Times that the circuit of a single tenant has opened";
+        self.counter_by_circuit("circuit_tenants_opened", help, circuits, |it| it.tenants_opened)?;
+        self.counter_by_circuit("circuit_rejected", "Calls that the circuit has rejected", circuits, |it| it.rejected)
+    }
+
+    fn counter_by_circuit(
+        &mut self,
+        name: &str,
+        help: &str,
+        circuits: &[CircuitSnapshot],
+        value: impl Fn(&CircuitSnapshot) -> u64,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for circuit in circuits {
+            let labels = [("circuit", circuit.circuit.as_str())];
+            family.encode_family(&labels)?.encode_counter(&value(circuit), NO_EXEMPLAR)?;
         }
         Ok(())
     }
