@@ -21,7 +21,7 @@ use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::grpc::proto::{execute_stream_request::Call, execute_stream_response::Outcome};
 use tower_kernels::grpc::{ExecuteRequest, ExecuteStreamRequest, GrpcConfig, KernelClient, KernelGrpcServer};
 use tower_kernels::layers::{AuthenticateLayer, ErrorResponseLayer, MetricsLayer, RateLimiterLayer};
-use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys, Jwt, JwtKey, Or, Verify};
+use tower_kernels::middleware::authenticate::{ApiKey, ApiKeys, Jwt, JwtKey, Verify};
 use tower_kernels::pipeline::RegistryOnly;
 use tower_kernels::request::{Execution, Tenant};
 use tower_kernels::service::{KernelRequest, KernelResponse, Payload};
@@ -32,7 +32,7 @@ const ACME: &str = "the-one-key-of-acme";
 const UMBRELLA: &str = "the-one-key-of-umbrella";
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn layer() -> AuthenticateLayer<Or<ApiKeys, Jwt>> {
+fn layer() -> AuthenticateLayer {
     let keys = [ApiKey::new("acme", ACME).unwrap(), ApiKey::new("umbrella", UMBRELLA).unwrap()];
     let goldens: serde_json::Value = serde_json::from_str(include_str!("../goldens/jwt.json")).unwrap();
     let key = JwtKey::eddsa_pem(goldens["keys"]["eddsa"].as_str().unwrap().as_bytes()).unwrap();

@@ -96,9 +96,8 @@
 //!
 //! # Observability
 //!
-//! [`CircuitBreakerLayer::snapshot`] reads the circuits, and [`CircuitBreakerLayer::handle`] also
-//! [registers](CircuitBreakerHandle::register) them as metrics. Each transition is a `tracing` event, at level `WARN` when
-//! a circuit opens.
+//! [`CircuitBreakerLayer::snapshot`] reads the circuits, and so does [`CircuitBreakerLayer::handle`], which is not generic.
+//! Each transition is a `tracing` event, at level `WARN` when a circuit opens.
 //!
 //! # Cancel safety
 //!

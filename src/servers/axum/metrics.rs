@@ -19,10 +19,8 @@ use super::router::Shared;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::{CudaStatus, CudaUsage};
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
-use crate::error::ErrorKind;
-use crate::middleware::metrics::respond;
+use crate::middleware::metrics::{render, respond};
 use crate::request::request_id::RequestId;
-use crate::servers::http::Problem;
 use crate::service::{BackendKind, HostMemory, Mode};
 
 pub(super) async fn metrics<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
@@ -30,10 +28,27 @@ where
     S: Send + Sync + 'static,
 {
     let request_id = RequestId::from_headers(&headers);
-    let mut registry = Registry::default();
-    shared.metrics.register(&mut registry);
-    let kernel = registry.sub_registry_with_prefix("kernel");
-    kernel.register_collector(Box::new(ByDomain(Arc::clone(&shared))));
+    #[cfg(feature = "cuda")]
+    let gpus = super::gpus::read(shared.devices.as_ref()).await;
+    let mut page = render(|registry| {
+        shared.metrics.register(registry);
+        register(&shared, registry.sub_registry_with_prefix("kernel"));
+        #[cfg(feature = "cuda")]
+        super::gpus::register(registry, gpus);
+    });
+    for render in &shared.more_metrics {
+        page.push_str(&render());
+        // The text may lack its last newline. Empty lines are omitted.
+        page.push('\n');
+    }
+    let mut response = respond(&page, &headers);
+    response.headers_mut().insert(RequestId::HEADER, request_id.value().clone());
+    response.map(Body::from)
+}
+
+/// Adds all metrics but those of the calls and the GPUs.
+fn register<S: Send + Sync + 'static>(shared: &Arc<Shared<S>>, kernel: &mut Registry) {
+    kernel.register_collector(Box::new(ByDomain(Arc::clone(shared))));
     kernel.register_collector(Box::new(Memory(shared.limits.memory.clone())));
     if let Some(pipeline) = &shared.pipeline {
         pipeline.register_layers(kernel);
@@ -48,18 +63,6 @@ where
     #[cfg(feature = "hyper")]
     if !shared.connections.is_empty() {
         kernel.register_collector(Box::new(super::connections::Listeners(shared.connections.clone())));
-    }
-    for register in &shared.more_metrics {
-        register(&mut registry);
-    }
-    #[cfg(feature = "cuda")]
-    super::gpus::register(&mut registry, super::gpus::read(shared.devices.as_ref()).await);
-    match respond(&registry, &headers) {
-        Ok(mut response) => {
-            response.headers_mut().insert(RequestId::HEADER, request_id.value().clone());
-            response.map(Body::from)
-        }
-        Err(error) => Problem::new(ErrorKind::Internal, error.to_string()).into_response(&request_id),
     }
 }
 

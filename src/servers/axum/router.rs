@@ -10,7 +10,6 @@ use ::axum::middleware::from_fn;
 use ::axum::response::Response;
 use ::axum::routing::{self, get, post};
 use http::{Method, Uri};
-use prometheus_client::registry::Registry;
 use tower_layer::{Layer, Stack};
 use tower_service::Service;
 
@@ -73,8 +72,8 @@ pub(super) struct State {
     pub(super) more_metrics: Vec<MoreMetrics>,
 }
 
-/// Registers further metrics.
-pub(super) type MoreMetrics = Box<dyn Fn(&mut Registry) + Send + Sync>;
+/// Returns further metrics as OpenMetrics text.
+pub(super) type MoreMetrics = Box<dyn Fn() -> String + Send + Sync>;
 
 impl KernelRouter {
     /// Creates a router over a [`KernelService`] with the devices of this machine, and no layers but metrics.
@@ -179,20 +178,21 @@ impl<S> KernelRouter<S> {
         self
     }
 
-    /// Adds further metrics to `/metrics`: `register` is called for each request to it.
+    /// Adds further metrics to `/metrics`: `render` is called for each request to it, and returns OpenMetrics text.
     ///
     /// ```
-    /// use prometheus_client::metrics::gauge::Gauge;
     /// use tower_kernels::axum::{KernelRouter, RouterConfig};
+    /// use tower_kernels::layers::MetricsLayer;
     /// use tower_kernels::service::KernelRegistry;
     ///
-    /// let temperature: Gauge = Gauge::default();
+    /// let shop = MetricsLayer::new().prefix("shop").handle();
     /// let router = KernelRouter::new(KernelRegistry::new(), RouterConfig::default())
-    ///     .more_metrics(move |page| page.register("room_temperature", "Of the room", temperature.clone()));
+    ///     .more_metrics(move || shop.render())
+    ///     .more_metrics(|| "# HELP room_temperature Of the room.\n# TYPE room_temperature gauge\nroom_temperature 21\n".into());
     /// ```
     #[must_use]
-    pub fn more_metrics(mut self, register: impl Fn(&mut Registry) + Send + Sync + 'static) -> Self {
-        self.state.more_metrics.push(Box::new(register));
+    pub fn more_metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.state.more_metrics.push(Box::new(render));
         self
     }
 
