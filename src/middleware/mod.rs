@@ -79,6 +79,7 @@ use crate::layers::*;
 // model. What they have in common is written once:
 // - `inner_service!(Service::<S> { inner })` writes the accessors and forwards `Load` and `NamedService`, and
 //   `clone_service!(Service::<S> { inner, shared, ready: false })` a `Clone` that does not copy what one service reserved.
+//   `clone_layer!` and `opaque_debug!` write `Clone` and `Debug` without bounds on the parameters.
 // - `CallOrReject<F, Error>` is the future of a layer that calls the inner service or rejects the call.
 // - `LazyTimer` creates its `Sleep` at the first poll, `CloneSource` yields services for further attempts, `Jitter` spreads
 //   delays, `clock::now` is the time within a `call`.
