@@ -37,9 +37,6 @@ enum State<S: Service<R>, R> {
         future: S::Future,
         timer: Option<ServiceTimer>,
     },
-    Rejected {
-        rejection: Rejection,
-    },
 }
 
 impl<S: Service<R>, R> ResponseFuture<S, R> {
@@ -49,10 +46,6 @@ impl<S: Service<R>, R> ResponseFuture<S, R> {
 
     pub(super) fn waiting(request: R, receiver: Receiver<S>) -> Self {
         Self { state: State::Waiting { request: Some(request), receiver } }
-    }
-
-    pub(super) fn rejected(rejection: Rejection) -> Self {
-        Self { state: State::Rejected { rejection } }
     }
 }
 
@@ -66,14 +59,15 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProj::Waiting { request, receiver } => match ready!(receiver.poll_turn(cx)) {
-                    Ok(turn) => State::Ready { request: request.take(), turn },
-                    Err(rejection) => State::Rejected { rejection },
-                },
+                StateProj::Waiting { request, receiver } => {
+                    let turn = ready!(receiver.poll_turn(cx)).map_err(Rejection::into_error)?;
+                    State::Ready { request: request.take(), turn }
+                }
                 StateProj::Ready { request, turn } => {
                     ready!(turn.service.poll_ready(cx)).map_err(PriorityQueueError::Inner)?;
                     let request = request.take().expect("a request that waits is called once");
-                    State::Called { future: turn.service.call(request), timer: turn.timer.take() }
+                    let timer = turn.timer.take().map(ServiceTimer::start);
+                    State::Called { future: turn.service.call(request), timer }
                 }
                 StateProj::Called { future, timer } => {
                     let result = ready!(future.poll(cx));
@@ -82,7 +76,6 @@ where
                     }
                     return Poll::Ready(result.map_err(PriorityQueueError::Inner));
                 }
-                StateProj::Rejected { rejection } => return Poll::Ready(Err(rejection.into_error())),
             };
             state.set(next);
         }

@@ -60,18 +60,8 @@ type Outcome<S> = Result<Turn<S>, Rejection>;
 pub(super) struct Turn<S> {
     /// It is ready, or failed to become ready.
     pub(super) service: S,
-    /// Measures the service time, where that is learned.
+    /// Is to measure the service time, where that is learned.
     pub(super) timer: Option<ServiceTimer>,
-}
-
-impl<S> Turn<S> {
-    /// Takes the service from a call that was cancelled before it used it.
-    fn discard(self) -> S {
-        if let Some(timer) = self.timer {
-            timer.finish(false);
-        }
-        self.service
-    }
 }
 
 impl<S> Queue<S> {
@@ -96,14 +86,14 @@ impl<S> Queue<S> {
         self.state.lock().schedule.is_empty()
     }
 
-    /// Adds a call, displacing less urgent ones if there is no room. Returns where its outcome will come, and whether the
-    /// caller has to start the worker.
+    /// Adds a call, displacing less urgent ones if there is no room, or rejects it. Returns where its outcome will come, and
+    /// whether the caller has to start the worker.
     pub(super) fn push<R: RequestContext>(
         self: &Arc<Self>,
         request: &R,
         permit: OwnedSemaphorePermit,
         now: Instant,
-    ) -> Result<(Receiver<S>, bool), Rejection> {
+    ) -> (Receiver<S>, bool) {
         let (priority, share, deadline) = (request.priority(), request.share(), request.deadline());
         let (tenant, weight) = self.settings.tenant(tenant_key(request), share);
         // Any call of a tenant can be displaced, by a tenant that has less waiting. Such a call does not keep its permit, which
@@ -114,42 +104,49 @@ impl<S> Queue<S> {
         let (sender, outcome) = oneshot::channel();
         let entry = Entry { sender, deadline, timer, permit };
         let latest_start = self.latest_start(&entry, now);
-        self.update(|state| {
-            if latest_start.is_some_and(|latest| latest <= now) {
-                self.capacity.count(|counts| counts.expired += 1);
-                let rejection = state.late(deadline, priority, now);
-                if let (Rejection::Late { .. }, Some(timer)) = (rejection, &entry.timer) {
-                    timer.decay();
-                }
-                return Err(rejection);
-            }
+        let bytes = request.payload_bytes().unwrap_or(0);
+        let (arrival, start_worker) = self.update(|state| {
             let arrival = state.next_arrival;
-            let bytes = request.payload_bytes().unwrap_or(0);
+            state.next_arrival += 1;
             let call = QueuedCall::new(latest_start, arrival, request.expected_time(), bytes);
             let position = QueuePosition { tenant, weight, priority, call };
-            self.make_room(state, &position, entry.permit.is_some())?;
+            if let Err(rejection) = self.admit(state, &position, &entry, now) {
+                state.rejected.push((entry, rejection));
+                return (arrival, false);
+            }
             state.schedule.insert(position, entry);
-            state.next_arrival += 1;
             if latest_start.is_some() && latest_start == state.schedule.first_deadline() {
                 self.changed.notify_one();
             }
-            let start_worker = !mem::replace(&mut state.has_worker, true);
-            Ok((Receiver { outcome, queue: Arc::clone(self), arrival }, start_worker))
-        })
+            (arrival, !mem::replace(&mut state.has_worker, true))
+        });
+        (Receiver { outcome, queue: Arc::clone(self), arrival }, start_worker)
     }
 
     /// Counts a new call in, displacing others while it exceeds a bound.
-    fn make_room(&self, state: &mut State<S>, new: &QueuePosition, keeps_permit: bool) -> Result<(), Rejection> {
-        while !self.capacity.try_add(new, keeps_permit) {
+    fn admit(
+        &self,
+        state: &mut State<S>,
+        new: &QueuePosition,
+        entry: &Entry<S>,
+        now: Instant,
+    ) -> Result<(), Rejection> {
+        if new.call.deadline().is_some_and(|latest_start| latest_start <= now) {
+            self.capacity.count(|counts| counts.expired += 1);
+            let rejection = state.late(entry.deadline, new.priority, now);
+            if let (Rejection::Late { .. }, Some(timer)) = (rejection, &entry.timer) {
+                timer.decay();
+            }
+            return Err(rejection);
+        }
+        while !self.capacity.try_add(new, entry.permit.is_some()) {
             // No call is displaced for one that would not fit after that.
             let fits = |freed: u64| self.capacity.free_bytes().saturating_add(freed) >= new.call.bytes;
             let Some((displaced, _)) = state.schedule.displaceable(new).filter(|(_, freed)| fits(*freed)) else {
                 self.capacity.count(|counts| counts.rejected += 1);
-                return Err(Rejection::Full {
-                    retry_after: state.rate.time_for(state.schedule.len_from(new.priority)),
-                });
+                return Err(Rejection::Full { retry_after: state.time_to_serve(new.priority) });
             };
-            let rejection = Rejection::Displaced { retry_after: state.rate.time_for(state.schedule.len()) };
+            let rejection = Rejection::Displaced { retry_after: state.time_to_serve(Priority::Low) };
             let displaced = state.schedule.remove(displaced).expect("it is in the schedule");
             let entry = self.count_out(displaced, |counts| counts.displaced += 1);
             state.rejected.push((entry, rejection));
@@ -168,7 +165,7 @@ impl<S> Queue<S> {
         while let Some(Entry { sender, timer, .. }) = self.update(|state| self.next(state, now)) {
             match sender.send(Ok(Turn { service, timer })) {
                 // Cancelled meanwhile: the service goes to the next call.
-                Err(Ok(turn)) => service = turn.discard(),
+                Err(Ok(turn)) => service = turn.service,
                 _ => return,
             }
         }
@@ -183,12 +180,8 @@ impl<S> Queue<S> {
                 self.reject_late(state, call, now);
                 continue;
             }
-            let mut entry = self.count_out(call, |counts| counts.served += 1);
             state.rate.observe(now, state.schedule.is_empty());
-            if let Some(timer) = &mut entry.timer {
-                timer.start(now);
-            }
-            return Some(entry);
+            return Some(self.count_out(call, |counts| counts.served += 1));
         }
     }
 
@@ -263,11 +256,14 @@ impl<S> State<S> {
     /// The rejection of a call that cannot complete in time.
     fn late(&self, deadline: Option<Instant>, priority: Priority, now: Instant) -> Rejection {
         match deadline {
-            Some(deadline) if deadline > now => {
-                Rejection::Late { retry_after: self.rate.time_for(self.schedule.len_from(priority)) }
-            }
+            Some(deadline) if deadline > now => Rejection::Late { retry_after: self.time_to_serve(priority) },
             _ => Rejection::Expired,
         }
+    }
+
+    /// The expected time until the calls of `priority` and above have been served, and one more.
+    fn time_to_serve(&self, priority: Priority) -> Option<Duration> {
+        self.rate.time_for(self.schedule.len_from(priority))
     }
 }
 
@@ -279,7 +275,11 @@ pub(super) struct Receiver<S> {
 }
 
 impl<S> Receiver<S> {
+    /// Polled again after a rejection, it is stopped.
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<S>> {
+        if self.outcome.is_terminated() {
+            return Poll::Ready(Err(Rejection::Stopped));
+        }
         Pin::new(&mut self.outcome).poll(cx).map(|outcome| outcome.unwrap_or(Err(Rejection::Stopped)))
     }
 }
@@ -291,7 +291,7 @@ impl<S> Drop for Receiver<S> {
         }
         self.outcome.close();
         match self.outcome.try_recv() {
-            Ok(Ok(turn)) => self.queue.serve_next(turn.discard(), clock::read()),
+            Ok(Ok(turn)) => self.queue.serve_next(turn.service, clock::read()),
             Ok(Err(_)) => {}
             Err(_) => self.queue.cancel(self.arrival),
         }

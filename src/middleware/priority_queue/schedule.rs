@@ -125,10 +125,6 @@ impl<V> Schedule<V> {
         self.calls.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.calls.len()
-    }
-
     /// The number of waiting calls of `priority` and above.
     pub(super) fn len_from(&self, priority: Priority) -> usize {
         self.waiting[priority as usize..].iter().sum()

@@ -99,15 +99,11 @@ where
                 panic!("`call` without `poll_ready` having returned `Ready(Ok)`")
             }
         };
-        match self.queue.push(&request, permit, clock::now()) {
-            Ok((receiver, start_worker)) => {
-                if start_worker {
-                    let worker = work::<S, R>(Arc::clone(&self.queue), self.inner.clone());
-                    tokio::spawn(detached("the worker of the priority queue", worker));
-                }
-                ResponseFuture::waiting(request, receiver)
-            }
-            Err(rejection) => ResponseFuture::rejected(rejection),
+        let (receiver, start_worker) = self.queue.push(&request, permit, clock::now());
+        if start_worker {
+            let worker = work::<S, R>(Arc::clone(&self.queue), self.inner.clone());
+            tokio::spawn(detached("the worker of the priority queue", worker));
         }
+        ResponseFuture::waiting(request, receiver)
     }
 }

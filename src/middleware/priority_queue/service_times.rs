@@ -1,4 +1,4 @@
-//! Learns how long calls take from their turn to their response.
+//! Learns how long calls take once they are served.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,8 +67,10 @@ impl ServiceTimer {
         self.times.decay(&self.operation, self.share.unwrap_or_default());
     }
 
-    pub(super) fn start(&mut self, now: Instant) {
-        self.started = Some(now);
+    /// Starts the measurement, just before the call.
+    pub(super) fn start(mut self) -> Self {
+        self.started = Some(clock::read());
+        self
     }
 
     /// Ends the measurement. A failure says nothing about the time of a success.
@@ -158,11 +160,7 @@ mod tests {
     #[test]
     fn a_cancelled_call_teaches_no_name_and_a_success_does() {
         let times = Arc::new(ServiceTimes::new());
-        let timer = || {
-            let mut timer = ServiceTimer::new(&times, "a", None);
-            timer.start(clock::read());
-            timer
-        };
+        let timer = || ServiceTimer::new(&times, "a", None).start();
         drop(timer());
         timer().finish(false);
         assert!(matches!(times.operation("a"), Operation::New(_)));
