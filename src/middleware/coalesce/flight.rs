@@ -33,7 +33,7 @@ struct State<T, E> {
     woken: bool,
     /// Callers that have not been dropped.
     callers: usize,
-    /// Apart from the others, as most runs have no caller but the leader.
+    /// Not in a list with the others, as most runs have no caller but the leader.
     leader_waker: Option<Waker>,
     /// By the index of the caller, from 1 on.
     joined_wakers: Vec<Option<Waker>>,
