@@ -68,12 +68,7 @@ impl Capacity {
     }
 
     /// Removes a waiting call. `count` counts why.
-    pub(super) fn remove(
-        &self,
-        position: &QueuePosition,
-        kept_permit: bool,
-        count: impl FnOnce(&mut PriorityQueueSnapshot),
-    ) {
+    pub(super) fn remove(&self, position: &QueuePosition, kept_permit: bool, count: fn(&mut PriorityQueueSnapshot)) {
         let Counts { public, permits_kept } = &mut *self.counts.lock();
         public.waiting -= 1;
         public.waiting_by_priority[position.priority as usize] -= 1;
@@ -83,7 +78,7 @@ impl Capacity {
     }
 
     /// Counts a call that does not wait.
-    pub(super) fn count(&self, count: impl FnOnce(&mut PriorityQueueSnapshot)) {
+    pub(super) fn count(&self, count: fn(&mut PriorityQueueSnapshot)) {
         count(&mut self.counts.lock().public);
     }
 

@@ -53,6 +53,9 @@ struct Entry<S> {
     permit: Option<OwnedSemaphorePermit>,
 }
 
+/// A call that was removed from the schedule.
+type Call<S> = (QueuePosition, Entry<S>);
+
 /// What becomes of a waiting call.
 type Outcome<S> = Result<Turn<S>, Rejection>;
 
@@ -216,18 +219,14 @@ impl<S> Queue<S> {
         drop(call);
     }
 
-    fn reject_late(&self, state: &mut State<S>, call: (QueuePosition, Entry<S>), now: Instant) {
-        let rejection = state.late(call.1.deadline, call.0.priority, now);
-        let entry = self.count_out(call, |counts| counts.expired += 1);
+    fn reject_late(&self, state: &mut State<S>, (position, entry): Call<S>, now: Instant) {
+        let rejection = state.late(entry.deadline, position.priority, now);
+        let entry = self.count_out((position, entry), |counts| counts.expired += 1);
         state.rejected.push((entry, rejection));
     }
 
     /// Counts a call that no longer waits. `count` counts why.
-    fn count_out(
-        &self,
-        (position, entry): (QueuePosition, Entry<S>),
-        count: impl FnOnce(&mut PriorityQueueSnapshot),
-    ) -> Entry<S> {
+    fn count_out(&self, (position, entry): Call<S>, count: fn(&mut PriorityQueueSnapshot)) -> Entry<S> {
         self.capacity.remove(&position, entry.permit.is_some(), count);
         entry
     }
@@ -298,4 +297,4 @@ impl<S> Drop for Receiver<S> {
     }
 }
 
-opaque_debug!(Queue<S> { capacity });
+opaque_debug!(Queue::<S> { capacity });
