@@ -128,4 +128,4 @@ impl<R, T, E, K: Hash + Eq + Clone> Drop for Receiver<R, T, E, K> {
     }
 }
 
-opaque_debug!(ResponseFuture<F, R, T, E, K> {} where K: Hash + Eq + Clone);
+opaque_debug!(ResponseFuture::<F, R, T, E, K> {} where K: Hash + Eq + Clone);

@@ -143,5 +143,5 @@ where
     }
 }
 
-clone_layer!(BatchLayer<R, P> { limits, policy, permits, totals, request });
-opaque_debug!(BatchLayer<R, P> { limits, policy, totals } where P: Debug);
+clone_layer!(BatchLayer::<R, P> { limits, policy, permits, totals, request });
+opaque_debug!(BatchLayer::<R, P> { limits, policy, totals } where P: Debug);

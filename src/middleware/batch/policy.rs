@@ -54,4 +54,4 @@ where
     }
 }
 
-opaque_debug!(ByKey<F> {});
+opaque_debug!(ByKey::<F> {});

@@ -44,7 +44,7 @@ pub(super) struct Queue<K, M> {
     pub(super) totals: Arc<Mutex<BatchSnapshot>>,
 }
 
-opaque_debug!(Queue < K, M > { limits });
+opaque_debug!(Queue::<K, M> { limits });
 
 struct State<K, M> {
     keys: HashMap<K, KeyQueue<M>>,

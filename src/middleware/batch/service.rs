@@ -184,7 +184,7 @@ clone_service!(
     Batch::<S, R, P> { inner, policy, queue, acquire, permit: None, is_ready: false }
     where S: BatchService<R>, P: BatchPolicy<R>
 );
-opaque_debug!(Batch<S, R, P> { inner, queue } where S: BatchService<R> + Debug, P: BatchPolicy<R>);
+opaque_debug!(Batch::<S, R, P> { inner, queue } where S: BatchService<R> + Debug, P: BatchPolicy<R>);
 
 /// Whether the deadline of a request has passed.
 pub(super) fn is_late<R: RequestContext>(request: &R, now: Instant) -> bool {

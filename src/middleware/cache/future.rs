@@ -64,4 +64,4 @@ where
     }
 }
 
-opaque_debug!(ResponseFuture<S, P, R> {} where S: Service<R>, P: CacheKey<R>);
+opaque_debug!(ResponseFuture::<S, P, R> {} where S: Service<R>, P: CacheKey<R>);

@@ -53,5 +53,5 @@ impl<S, P, L> Layer<S> for CacheLayer<P, L> {
     }
 }
 
-clone_layer!(CacheLayer<P, L> { cache_key, store });
-opaque_debug!(CacheLayer<P, L> { store } where L: Debug);
+clone_layer!(CacheLayer::<P, L> { cache_key, store });
+opaque_debug!(CacheLayer::<P, L> { store } where L: Debug);

@@ -24,7 +24,7 @@ impl<S, P, L> Cache<S, P, L> {
 
 inner_service!(Cache::<S, P, L> { inner });
 clone_service!(Cache<S, P, L> { inner, cache_key, store });
-opaque_debug!(Cache<S, P, L> { inner, store } where S: Debug, L: Debug);
+opaque_debug!(Cache::<S, P, L> { inner, store } where S: Debug, L: Debug);
 
 impl<S, P, R> Service<R> for Cache<S, P, Store<P::OwnedKey, S::Response>>
 where

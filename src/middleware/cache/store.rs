@@ -163,4 +163,4 @@ impl<P, K, T: Cacheable> Miss<P, K, T> {
     }
 }
 
-opaque_debug!(Store<K, T> { hits, misses, ttl });
+opaque_debug!(Store::<K, T> { hits, misses, ttl });

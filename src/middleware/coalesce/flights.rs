@@ -10,12 +10,14 @@ use crate::middleware::inner_service::opaque_debug;
 use crate::request::RequestContext;
 use crate::sync::Mutex;
 
+/// Each is held by its callers as well, until it has been removed.
+type Table<K, T, E> = HashMap<u128, Arc<Flight<K, T, E>>>;
+
 /// The runs in flight of a [`CoalesceLayer`](super::CoalesceLayer), which its clones and their services share.
 ///
 /// `K` is the key of the requests, and `T` and `E` are the response and the error of the inner service.
 pub struct Flights<K, T, E> {
-    /// Each is held by its callers as well, until it has been removed.
-    by_digest: Mutex<HashMap<u128, Arc<Flight<K, T, E>>>>,
+    by_digest: Mutex<Table<K, T, E>>,
     min_run_time: Option<Duration>,
     pub(super) counts: Arc<Mutex<CoalesceSnapshot>>,
 }
@@ -93,4 +95,4 @@ impl<K, T, E> Flights<K, T, E> {
     }
 }
 
-opaque_debug!(Flights < K, T, E > { counts });
+opaque_debug!(Flights::<K, T, E> { counts });

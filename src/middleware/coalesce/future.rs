@@ -139,4 +139,4 @@ fn is_of_leader_alone<T, E: AnyError>(result: &Result<T, CoalesceError<E>>) -> b
     }
 }
 
-opaque_debug!(ResponseFuture < F, K, T, E > {});
+opaque_debug!(ResponseFuture::<F, K, T, E> {});

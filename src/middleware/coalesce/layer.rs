@@ -64,5 +64,5 @@ impl<S, P, L> Layer<S> for CoalesceLayer<P, L> {
     }
 }
 
-clone_layer!(CoalesceLayer<P, L> { cache_key, flights });
-opaque_debug!(CoalesceLayer<P, L> { flights } where L: Debug);
+clone_layer!(CoalesceLayer::<P, L> { cache_key, flights });
+opaque_debug!(CoalesceLayer::<P, L> { flights } where L: Debug);

@@ -26,7 +26,7 @@ impl<S, P, L> Coalesce<S, P, L> {
 
 inner_service!(Coalesce::<S, P, L> { inner });
 clone_service!(Coalesce<S, P, L> { inner, cache_key, flights });
-opaque_debug!(Coalesce<S, P, L> { inner, flights } where S: Debug, L: Debug);
+opaque_debug!(Coalesce::<S, P, L> { inner, flights } where S: Debug, L: Debug);
 
 impl<S, P, R> Service<R> for Coalesce<S, P, Flights<P::OwnedKey, S::Response, S::Error>>
 where

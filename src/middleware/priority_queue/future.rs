@@ -82,4 +82,4 @@ where
     }
 }
 
-opaque_debug!(ResponseFuture<S, R> {} where S: Service<R>);
+opaque_debug!(ResponseFuture::<S, R> {} where S: Service<R>);
