@@ -59,8 +59,8 @@
 //! * They call the service that was polled ready, never a clone of it.
 //! * A call that a layer rejects does not reach the inner service. What the inner service's readiness reserved stays
 //!   reserved for the next call, and is released when the service is dropped.
-//! * Their futures are named types, nothing is boxed, and a call whose response is ready at once allocates nothing, but for
-//!   the `Vec` that a service of batches takes.
+//! * Their futures are named types, and a call whose response is ready at once allocates nothing, but for the `Vec` that a
+//!   service of batches takes and the run that `CoalesceLayer` shares.
 //! * State that limits or counts lives in the layer: clones of a layer, and all services made by it, share it.
 //!   `layer.snapshot()` reads it.
 //! * Time is Tokio's, so `tokio::time::pause` works.
@@ -79,6 +79,7 @@ use crate::layers::*;
 // model. What they have in common is written once:
 // - `inner_service!(Service::<S> { inner })` writes the accessors and forwards `Load` and `NamedService`, and
 //   `clone_service!(Service::<S> { inner, shared, ready: false })` a `Clone` that does not copy what one service reserved.
+//   `clone_layer!` and `opaque_debug!` write `Clone` and `Debug` without bounds on the parameters.
 // - `CallOrReject<F, Error>` is the future of a layer that calls the inner service or rejects the call.
 // - `LazyTimer` creates its `Sleep` at the first poll, `CloneSource` yields services for further attempts, `Jitter` spreads
 //   delays, `clock::now` is the time within a `call`.
