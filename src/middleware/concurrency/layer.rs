@@ -7,6 +7,7 @@ use super::fair::FairLayer;
 use super::limit::{Adaptive, Algorithm, Fixed, Limit};
 use super::permits::Permits;
 use super::{ConcurrencyLimit, ConcurrencySnapshot};
+use crate::middleware::inner_service::clone_layer;
 
 /// Limits how many calls run at a time. See the [module](super).
 ///
@@ -75,9 +76,4 @@ impl<S, L: Limit> Layer<S> for ConcurrencyLayer<L> {
     }
 }
 
-// Not derived, which would need `L: Clone`.
-impl<L> Clone for ConcurrencyLayer<L> {
-    fn clone(&self) -> Self {
-        Self { permits: Arc::clone(&self.permits) }
-    }
-}
+clone_layer!(ConcurrencyLayer<L> { permits });
