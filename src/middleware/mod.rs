@@ -96,7 +96,6 @@ pub mod cache;
 #[cfg(any(feature = "cache", feature = "coalesce"))]
 pub mod cache_key;
 mod call_or_reject;
-#[cfg(any(feature = "concurrency", feature = "load-shed", feature = "rate-limit", feature = "timeout"))]
 mod call_when_ready;
 #[cfg(feature = "circuit-breaker")]
 pub mod circuit_breaker;
