@@ -19,10 +19,10 @@ pub struct ConcurrencySnapshot {
     pub waiting: usize,
 }
 
-/// Permits to run, and the queue of those who wait for one.
+/// Permits to run, and the queue of calls that wait for one.
 ///
 /// A permit that becomes free goes to the waiting tenant that holds the fewest; among several to the one whose last turn is
-/// the longest ago; within a tenant in order of arrival. With one tenant that is first come, first served. While anybody waits
+/// the longest ago; within a tenant in order of arrival. With one tenant that is first come, first served. While a call waits,
 /// no permit is free, and each released permit wakes one waiter.
 ///
 /// Wakers are woken and dropped without the lock: the last reference to a task may be its waker, and the task may hold a
@@ -91,7 +91,7 @@ pub(super) struct Waiter<L: Limit> {
 }
 
 impl<L: Limit> Permits<L> {
-    /// Creates as many permits as `count`. A tenant may have as many calls waiting as `max_waiting` has left over.
+    /// Creates `count` permits. A tenant may have as many waiting calls as `max_waiting` less those of all tenants.
     pub(super) fn new(count: usize, max_waiting: usize, limit: L) -> Arc<Self> {
         let mut state = State { tenants: vec![Tenant::default()], ..State::default() };
         state.counts.limit = count;
@@ -101,7 +101,7 @@ impl<L: Limit> Permits<L> {
     /// Takes a permit, or else a position in the queue.
     ///
     /// # Errors
-    /// If as many calls of the tenant wait as may: the number of waiting calls of all tenants.
+    /// The number of waiting calls of all tenants, if the tenant may have no further one.
     pub(super) fn acquire(self: &Arc<Self>, tenant: Option<&Arc<str>>) -> Result<Reservation<L>, usize> {
         let mut state = self.state.lock();
         let id = state.id_of(tenant);
@@ -133,7 +133,7 @@ impl<L: Limit> Permits<L> {
         self.state.lock().counts.limit = limit;
     }
 
-    /// Gives the permits that are free to those who wait.
+    /// Grants the free permits to waiting calls.
     pub(super) fn grant(&self) {
         // One at a time, as each is woken without the lock.
         let next = || self.state.lock().grant();

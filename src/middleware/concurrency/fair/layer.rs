@@ -22,8 +22,8 @@ pub struct FairLayer<L = Fixed> {
 }
 
 impl FairLayer {
-    /// Changes the limit. If more calls run than it allows, none starts until enough of them have ended; if it allows more, those
-    /// who wait start at once.
+    /// Changes the limit. If it is below the number of running calls, no call starts until enough of them have ended. If it
+    /// is raised, waiting calls start at once.
     pub fn set_limit(&self, limit: usize) {
         self.permits.resize(limit);
         self.permits.grant();
