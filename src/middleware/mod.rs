@@ -80,7 +80,8 @@ use crate::layers::*;
 // - `inner_service!(Service::<S> { inner })` writes the accessors and forwards `Load` and `NamedService`, and
 //   `clone_service!(Service::<S> { inner, shared, ready: false })` a `Clone` that does not copy what one service reserved.
 //   `clone_layer!` and `opaque_debug!` write `Clone` and `Debug` without bounds on the parameters.
-// - `CallOrReject<F, Error>` is the future of a layer that calls the inner service or rejects the call.
+// - `CallOrReject<F, Error>` is the future of a layer that calls the inner service or rejects the call, and
+//   `CallWhenReady<S, Request>` that of a call which waits until the inner service is ready.
 // - `LazyTimer` creates its `Sleep` at the first poll, `CloneSource` yields services for further attempts, `Jitter` spreads
 //   delays, `clock::now` is the time within a `call`.
 // - `crate::text::{prefix, truncated}` cut texts, `crate::random::SplitMix64` draws numbers.
@@ -96,6 +97,7 @@ pub mod cache;
 #[cfg(any(feature = "cache", feature = "coalesce"))]
 pub mod cache_key;
 mod call_or_reject;
+mod call_when_ready;
 #[cfg(feature = "circuit-breaker")]
 pub mod circuit_breaker;
 #[cfg(feature = "classify")]
