@@ -80,8 +80,9 @@ use crate::layers::*;
 // - `inner_service!(Service::<S> { inner })` writes the accessors and forwards `Load` and `NamedService`, and
 //   `clone_service!(Service::<S> { inner, shared, ready: false })` a `Clone` that does not copy what one service reserved.
 // - `CallOrReject<F, Error>` is the future of a layer that calls the inner service or rejects the call.
-// - `LazyTimer` creates its `Sleep` at the first poll, `CloneSource` yields services for further attempts, `Jitter` spreads
-//   delays, `clock::now` is the time within a `call`.
+// - `derive_clone!` and `derive_debug!` write what the standard derives write, without their bounds on type parameters.
+// - `LazyTimer` creates its `Sleep` at the first poll, `CloneSource` yields services for further attempts, `random_delay`
+//   draws delays, `clock::now` is the time within a `call`.
 // - `crate::text::{prefix, truncated}` cut texts, `crate::random::SplitMix64` draws numbers.
 // - `Layer::snapshot()` returns a `#[non_exhaustive]` struct `...Snapshot` with plain public fields: all state that callers
 //   can read, and the only way to read it.
@@ -105,6 +106,7 @@ mod clone_source;
 pub mod coalesce;
 #[cfg(feature = "concurrency")]
 pub mod concurrency;
+mod derive;
 #[cfg(feature = "error-response")]
 pub mod error_response;
 #[cfg(feature = "fallback")]
