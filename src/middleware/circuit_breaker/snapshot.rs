@@ -2,13 +2,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::circuits::Snapshots;
+use super::circuits::Circuits;
 
 /// Whether a circuit admits calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +28,6 @@ impl CircuitState {
             Self::Open => "open",
             Self::HalfOpen => "half_open",
         }
-    }
-}
-
-impl fmt::Display for CircuitState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -69,16 +61,12 @@ pub struct CircuitSnapshot {
 }
 
 /// Reads the circuits of a [`CircuitBreakerLayer`](super::CircuitBreakerLayer), for health pages and metrics.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct CircuitBreakerHandle {
-    circuits: Arc<dyn Snapshots>,
+    pub(super) circuits: Arc<Circuits>,
 }
 
 impl CircuitBreakerHandle {
-    pub(super) fn new(circuits: Arc<dyn Snapshots>) -> Self {
-        Self { circuits }
-    }
-
     /// Returns the current state of all circuits, by name; the shared one is last.
     pub fn snapshot(&self) -> Vec<CircuitSnapshot> {
         self.circuits.snapshots()
@@ -104,6 +92,17 @@ impl CircuitBreakerHandle {
     }
 }
 
+type Metric = (&'static str, &'static str, MetricType, fn(&CircuitSnapshot) -> u64);
+
+const METRICS: [Metric; 4] = [
+    ("circuit_tenants_open", "Tenants whose own circuit is open", MetricType::Gauge, |it| it.tenants_open),
+    ("circuit_opened", "Times that the circuit has opened", MetricType::Counter, |it| it.opened),
+    ("circuit_tenants_opened", "Times that the circuit of a single tenant has opened", MetricType::Counter, |it| {
+        it.tenants_opened
+    }),
+    ("circuit_rejected", "Calls that the circuit has rejected", MetricType::Counter, |it| it.rejected),
+];
+
 impl Collector for CircuitBreakerHandle {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let circuits = self.snapshot();
@@ -115,34 +114,17 @@ impl Collector for CircuitBreakerHandle {
                 family.encode_family(&labels)?.encode_gauge(&i64::from(state == circuit.state))?;
             }
         }
-        let (encoder, circuits) = (&mut encoder, &*circuits);
-        let help = "Tenants whose own circuit is open";
-        encode(encoder, "circuit_tenants_open", help, circuits, |it| ConstGauge::new(it.tenants_open))?;
-        let help = "Times that the circuit has opened";
-        encode(encoder, "circuit_opened", help, circuits, |it| ConstCounter::new(it.opened))?;
-        let help = "Times that the circuit of a single tenant has opened";
-        encode(encoder, "circuit_tenants_opened", help, circuits, |it| ConstCounter::new(it.tenants_opened))?;
-        let help = "Calls that the circuit has rejected";
-        encode(encoder, "circuit_rejected", help, circuits, |it| ConstCounter::new(it.rejected))
-    }
-}
-
-fn encode<M: EncodeMetric + TypedMetric>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    circuits: &[CircuitSnapshot],
-    metric: impl Fn(&CircuitSnapshot) -> M,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, M::TYPE)?;
-    for circuit in circuits {
-        metric(circuit).encode(family.encode_family(&[("circuit", circuit.circuit.as_str())])?)?;
-    }
-    Ok(())
-}
-
-impl fmt::Debug for CircuitBreakerHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitBreakerHandle").field("circuits", &self.snapshot()).finish()
+        for (name, help, kind, value) in METRICS {
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for circuit in &circuits {
+                let labels = [("circuit", circuit.circuit.as_str())];
+                let mut metric = family.encode_family(&labels)?;
+                match kind {
+                    MetricType::Gauge => metric.encode_gauge(&value(circuit))?,
+                    _ => metric.encode_counter::<NoLabelSet, _, u64>(&value(circuit), None)?,
+                }
+            }
+        }
+        Ok(())
     }
 }
