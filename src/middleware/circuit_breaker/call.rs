@@ -9,6 +9,7 @@ use super::settings::Settings;
 use super::state_machine::{Generation, Outcome};
 use crate::error::ErrorKind;
 use crate::middleware::clock;
+use crate::sync::Ordering;
 
 /// A call that was admitted. Dropping it before its [`end`](Self::end) counts as a cancelled call.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ enum CountedIn {
 
 impl CallGuard {
     pub(super) fn new(circuit: Arc<Circuit>, generation: Generation, tenant: Option<Arc<str>>) -> Self {
-        circuit.begin_call();
+        circuit.calls_in_flight.fetch_add(1, Ordering::Relaxed);
         Self { counted_in: Some(CountedIn::Circuit { circuit, generation }), tenant, terms: None }
     }
 
@@ -68,7 +69,7 @@ impl CallGuard {
         match counted_in {
             CountedIn::Circuit { circuit, generation } => {
                 circuit.end(generation, self.tenant.as_ref(), outcome, now);
-                circuit.end_call();
+                circuit.calls_in_flight.fetch_sub(1, Ordering::Relaxed);
             }
             CountedIn::NewKey(new) if outcome.is_some() => {
                 if let Some(circuit) = new.0.get_or_create(&new.1, now) {

@@ -19,7 +19,8 @@ pub(super) struct Circuit {
     /// The generation while the circuit is closed, else [`NOT_CLOSED`]: a closed circuit admits calls without the lock.
     closed_in: AtomicU32,
     state: Mutex<StateMachine>,
-    calls_in_flight: AtomicU64,
+    /// While it is above zero, the circuit is not removed.
+    pub(super) calls_in_flight: AtomicU64,
     rejected: AtomicU64,
     /// Notified when `poll_ready` has reason to look at the circuit again.
     pub(super) changed: Arc<Notify>,
@@ -50,7 +51,7 @@ impl Circuit {
         Self { operation: Some(Arc::downgrade(self)), ..Self::new(&self.name, self.settings, None) }
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.closed_generation().is_some()
     }
 
@@ -115,17 +116,15 @@ impl Circuit {
         }
     }
 
-    /// Counts a call as in flight, so that the circuit is not removed before [`end_call`](Self::end_call).
-    pub(super) fn begin_call(&self) {
-        self.calls_in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn end_call(&self) {
-        self.calls_in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-
     pub(super) fn count_rejection(&self) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether it is not closed, and calls still come.
+    pub(super) fn is_open_and_in_use(&self, now: Instant) -> bool {
+        // The lock is released before `is_idle` takes it.
+        let state = self.state.lock().state;
+        state != CircuitState::Closed && !self.is_idle(now)
     }
 
     /// Whether removing it loses nothing that matters.
@@ -249,6 +248,25 @@ mod loom_tests {
             let here = admit(&circuit, due).is_ok();
             assert!(here != thread.join().unwrap());
             assert_eq!(circuit.state.lock().state, CircuitState::HalfOpen);
+        });
+    }
+
+    #[test]
+    fn loom_a_call_that_is_admitted_while_the_circuit_opens_is_no_probe() {
+        loom::model(|| {
+            let (circuit, now, due) = circuit(1, 1);
+            let other = Arc::clone(&circuit);
+            let thread = loom::thread::spawn(move || open(&other, now));
+            let admitted = admit(&circuit, now);
+            thread.join().unwrap();
+            assert!(admit(&circuit, now).is_err(), "a thread that has seen it open admits a call");
+            let probe = admit(&circuit, due).unwrap();
+            if let Ok(generation) = admitted {
+                end(&circuit, generation, FAILURE, due);
+            }
+            assert_eq!(circuit.state.lock().state, CircuitState::HalfOpen);
+            end(&circuit, probe, SUCCESS, due);
+            assert_eq!(circuit.state.lock().state, CircuitState::Closed);
         });
     }
 

@@ -1,11 +1,10 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::circuit::Circuit;
-use super::snapshot::CircuitSnapshot;
 use crate::sync::{Mutex, RwLock};
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -13,7 +12,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Circuits by name, as many as there are permits. Several maps may share the permits.
 #[derive(Debug)]
 pub(super) struct CircuitMap {
-    circuits: RwLock<HashMap<Arc<str>, Entry>>,
+    circuits: RwLock<BTreeMap<Arc<str>, Entry>>,
     permits: Arc<Semaphore>,
     next_sweep: Mutex<Option<Instant>>,
 }
@@ -41,8 +40,9 @@ impl CircuitMap {
         self.circuits.read().values().filter(|entry| is_counted(&entry.circuit)).count() as u64
     }
 
-    pub(super) fn snapshots(&self) -> Vec<CircuitSnapshot> {
-        self.circuits.read().values().map(|entry| entry.circuit.snapshot()).collect()
+    /// Returns all circuits in the order of their names.
+    pub(super) fn all(&self) -> Vec<Arc<Circuit>> {
+        self.circuits.read().values().map(|entry| Arc::clone(&entry.circuit)).collect()
     }
 
     /// Returns a permit for another circuit, if there is one. If not, idle circuits are removed first.

@@ -68,8 +68,8 @@ impl Circuits {
 
     /// Returns the current state of all circuits, by name; the shared one is last.
     pub(super) fn snapshots(&self) -> Vec<CircuitSnapshot> {
-        let mut snapshots = self.by_key.as_ref().map(CircuitMap::snapshots).unwrap_or_default();
-        snapshots.sort_by(|a, b| a.circuit.cmp(&b.circuit));
+        let circuits = self.by_key.as_ref().map(CircuitMap::all).unwrap_or_default();
+        let mut snapshots: Vec<_> = circuits.iter().map(|circuit| circuit.snapshot()).collect();
         snapshots.push(self.shared.snapshot());
         snapshots
     }

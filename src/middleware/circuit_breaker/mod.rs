@@ -11,7 +11,8 @@
 //! maximum.
 //!
 //! It differs from `tower-resilience`'s circuit breaker in that
-//! * a call through a closed circuit allocates nothing, however many calls the window holds;
+//! * a call through a closed circuit allocates nothing, however many calls the window holds, and is admitted without a
+//!   lock;
 //! * what is a failure follows from [`Classify`](crate::error::Classify), and from responses that are rejections;
 //! * a probe that is cancelled frees its permit, and one that never ends does not keep the circuit open for ever;
 //! * there can be a circuit for each operation, tenant or key of the request;

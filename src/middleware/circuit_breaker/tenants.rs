@@ -53,7 +53,7 @@ impl Tenants {
 
     /// Returns how many are open, without those whose tenants no longer call.
     pub(super) fn open(&self, now: Instant) -> u64 {
-        self.circuits.count(|circuit| !circuit.is_closed() && !circuit.is_idle(now))
+        self.circuits.count(|circuit| circuit.is_open_and_in_use(now))
     }
 
     /// Returns how often one of them has opened.
