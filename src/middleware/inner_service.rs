@@ -88,35 +88,4 @@ macro_rules! clone_service {
     };
 }
 
-/// Writes `Clone` for a layer that shares what its parameters stand for, so that they need not be `Clone`.
-///
-/// ```ignore
-/// clone_layer!(CacheLayer::<P, L> { cache_key, store });
-/// ```
-macro_rules! clone_layer {
-    ($layer:ident $(::)? <$($parameter:ident),+> { $($field:ident),+ }) => {
-        impl<$($parameter),+> Clone for $layer<$($parameter),+> {
-            fn clone(&self) -> Self {
-                Self { $($field: self.$field.clone()),+ }
-            }
-        }
-    };
-}
-
-/// Writes `Debug` that prints the given fields alone, so that the parameters, such as the request, need not be `Debug`.
-///
-/// ```ignore
-/// opaque_debug!(CacheLayer::<P, L> { store } where L: Debug);
-/// opaque_debug!(ResponseFuture::<S, R> {} where S: Service<R>);
-/// ```
-macro_rules! opaque_debug {
-    ($type:ident $(::)? <$($parameter:ident),+> { $($field:ident),* } $(where $($bounds:tt)+)?) => {
-        impl<$($parameter),+> std::fmt::Debug for $type<$($parameter),+> $(where $($bounds)+)? {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.debug_struct(stringify!($type))$(.field(stringify!($field), &self.$field))*.finish_non_exhaustive()
-            }
-        }
-    };
-}
-
-pub(super) use {clone_layer, clone_service, forward_to_inner, inner_service, opaque_debug};
+pub(super) use {clone_service, forward_to_inner, inner_service};

@@ -79,11 +79,11 @@ use crate::layers::*;
 // model. What they have in common is written once:
 // - `inner_service!(Service::<S> { inner })` writes the accessors and forwards `Load` and `NamedService`, and
 //   `clone_service!(Service::<S> { inner, shared, ready: false })` a `Clone` that does not copy what one service reserved.
-//   `clone_layer!` and `opaque_debug!` write `Clone` and `Debug` without bounds on the parameters.
+// - `derive_clone!` and `derive_debug!` write what the standard derives write, without their bounds on type parameters.
 // - `CallOrReject<F, Error>` is the future of a layer that calls the inner service or rejects the call, and
 //   `CallWhenReady<S, Request>` that of a call which waits until the inner service is ready.
-// - `LazyTimer` creates its `Sleep` at the first poll, `CloneSource` yields services for further attempts, `Jitter` spreads
-//   delays, `clock::now` is the time within a `call`.
+// - `LazyTimer` creates its `Sleep` at the first poll, `CloneSource` yields services for further attempts, `random_delay`
+//   draws delays, `clock::now` is the time within a `call`.
 // - `crate::text::{prefix, truncated}` cut texts, `crate::random::SplitMix64` draws numbers.
 // - `Layer::snapshot()` returns a `#[non_exhaustive]` struct `...Snapshot` with plain public fields: all state that callers
 //   can read, and the only way to read it.
@@ -108,6 +108,7 @@ mod clone_source;
 pub mod coalesce;
 #[cfg(feature = "concurrency")]
 pub mod concurrency;
+mod derive;
 #[cfg(feature = "error-response")]
 pub mod error_response;
 #[cfg(feature = "fallback")]

@@ -11,7 +11,7 @@ use super::BatchError;
 use super::queue::{BatchId, InFlight, Queue};
 use super::service::{BatchResponse, BatchService, PendingRequest, Response, is_late};
 use crate::middleware::clock;
-use crate::middleware::inner_service::opaque_debug;
+use crate::middleware::derive::derive_debug;
 use crate::request::RequestContext;
 
 /// Response future of [`Batch`](super::Batch).
@@ -128,4 +128,4 @@ impl<R, T, E, K: Hash + Eq + Clone> Drop for Receiver<R, T, E, K> {
     }
 }
 
-opaque_debug!(ResponseFuture::<F, R, T, E, K> {} where K: Hash + Eq + Clone);
+derive_debug!(ResponseFuture::<F, R, T, E, K> {} where K: Hash + Eq + Clone);

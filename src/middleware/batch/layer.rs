@@ -10,7 +10,7 @@ use tower_layer::Layer;
 use super::policy::{BatchPolicy, ByKey, SingleKey};
 use super::queue::Limits;
 use super::service::{Batch, BatchService};
-use crate::middleware::inner_service::{clone_layer, opaque_debug};
+use crate::middleware::derive::{derive_clone, derive_debug};
 use crate::sync::Mutex;
 
 /// Merges requests into calls of a service of batches. See the [module](super).
@@ -143,5 +143,5 @@ where
     }
 }
 
-clone_layer!(BatchLayer::<R, P> { limits, policy, permits, totals, request });
-opaque_debug!(BatchLayer::<R, P> { limits, policy, totals } where P: Debug);
+derive_clone!(BatchLayer::<R, P> { limits, policy, permits, totals, request });
+derive_debug!(BatchLayer::<R, P> { limits, policy, totals } where P: Debug);

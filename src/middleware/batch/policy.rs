@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use crate::middleware::inner_service::opaque_debug;
+use crate::middleware::derive::derive_debug;
 
 /// Decides which requests may share a call, and how much of a batch each takes up.
 ///
@@ -54,4 +54,4 @@ where
     }
 }
 
-opaque_debug!(ByKey::<F> {});
+derive_debug!(ByKey::<F> {});

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::layer::BatchSnapshot;
-use crate::middleware::inner_service::opaque_debug;
+use crate::middleware::derive::derive_debug;
 use crate::sync::Mutex;
 
 /// How large batches become, and when they are sent.
@@ -44,7 +44,7 @@ pub(super) struct Queue<K, M> {
     pub(super) totals: Arc<Mutex<BatchSnapshot>>,
 }
 
-opaque_debug!(Queue::<K, M> { limits });
+derive_debug!(Queue::<K, M> { limits });
 
 struct State<K, M> {
     keys: HashMap<K, KeyQueue<M>>,

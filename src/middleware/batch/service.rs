@@ -17,7 +17,8 @@ use super::layer::BatchLayer;
 use super::policy::{BatchPolicy, SingleKey};
 use super::queue::Queue;
 use crate::middleware::clock;
-use crate::middleware::inner_service::{clone_service, inner_service, opaque_debug};
+use crate::middleware::derive::derive_debug;
+use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::panics::detached;
 use crate::request::RequestContext;
 
@@ -184,7 +185,7 @@ clone_service!(
     Batch::<S, R, P> { inner, policy, queue, acquire, permit: None, is_ready: false }
     where S: BatchService<R>, P: BatchPolicy<R>
 );
-opaque_debug!(Batch::<S, R, P> { inner, queue } where S: BatchService<R> + Debug, P: BatchPolicy<R>);
+derive_debug!(Batch::<S, R, P> { inner, queue } where S: BatchService<R> + Debug, P: BatchPolicy<R>);
 
 /// Whether the deadline of a request has passed.
 pub(super) fn is_late<R: RequestContext>(request: &R, now: Instant) -> bool {

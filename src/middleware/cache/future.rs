@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use super::store::Miss;
 use crate::middleware::cache_key::{CacheKey, Cacheable};
-use crate::middleware::inner_service::opaque_debug;
+use crate::middleware::derive::derive_debug;
 
 /// Response future of [`Cache`](super::Cache).
 #[pin_project]
@@ -64,4 +64,4 @@ where
     }
 }
 
-opaque_debug!(ResponseFuture::<S, P, R> {} where S: Service<R>, P: CacheKey<R>);
+derive_debug!(ResponseFuture::<S, P, R> {} where S: Service<R>, P: CacheKey<R>);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::{Cache, CacheSnapshot, Store};
-use crate::middleware::inner_service::{clone_layer, opaque_debug};
+use crate::middleware::derive::{derive_clone, derive_debug};
 
 /// Caches responses and returns them for equal requests. See the [module](super).
 ///
@@ -53,5 +53,5 @@ impl<S, P, L> Layer<S> for CacheLayer<P, L> {
     }
 }
 
-clone_layer!(CacheLayer::<P, L> { cache_key, store });
-opaque_debug!(CacheLayer::<P, L> { store } where L: Debug);
+derive_clone!(CacheLayer::<P, L> { cache_key, store });
+derive_debug!(CacheLayer::<P, L> { store } where L: Debug);

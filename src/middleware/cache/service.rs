@@ -7,7 +7,8 @@ use tower_service::Service;
 use super::store::Miss;
 use super::{ResponseFuture, Store};
 use crate::middleware::cache_key::{CacheKey, Cacheable};
-use crate::middleware::inner_service::{clone_service, inner_service, opaque_debug};
+use crate::middleware::derive::derive_debug;
+use crate::middleware::inner_service::{clone_service, inner_service};
 
 /// Caches responses and returns them for equal requests. See the [module](super).
 pub struct Cache<S, P, L> {
@@ -24,7 +25,7 @@ impl<S, P, L> Cache<S, P, L> {
 
 inner_service!(Cache::<S, P, L> { inner });
 clone_service!(Cache<S, P, L> { inner, cache_key, store });
-opaque_debug!(Cache::<S, P, L> { inner, store } where S: Debug, L: Debug);
+derive_debug!(Cache::<S, P, L> { inner, store } where S: Debug, L: Debug);
 
 impl<S, P, R> Service<R> for Cache<S, P, Store<P::OwnedKey, S::Response>>
 where

@@ -9,7 +9,7 @@ use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::middleware::cache_key::{CacheKey, Cacheable};
 use crate::middleware::clock;
-use crate::middleware::inner_service::opaque_debug;
+use crate::middleware::derive::derive_debug;
 
 /// The entries of a [`CacheLayer`](super::CacheLayer), which its clones and their services share.
 pub struct Store<K, T> {
@@ -163,4 +163,4 @@ impl<P, K, T: Cacheable> Miss<P, K, T> {
     }
 }
 
-opaque_debug!(Store::<K, T> { hits, misses, ttl });
+derive_debug!(Store::<K, T> { hits, misses, ttl });

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::circuits::Snapshots;
+use super::circuits::Circuits;
 
 /// Whether a circuit admits calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +23,6 @@ impl CircuitState {
             Self::Open => "open",
             Self::HalfOpen => "half_open",
         }
-    }
-}
-
-impl fmt::Display for CircuitState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -62,24 +56,14 @@ pub struct CircuitSnapshot {
 }
 
 /// Reads the circuits of a [`CircuitBreakerLayer`](super::CircuitBreakerLayer), for health pages and metrics.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct CircuitBreakerHandle {
-    circuits: Arc<dyn Snapshots>,
+    pub(super) circuits: Arc<Circuits>,
 }
 
 impl CircuitBreakerHandle {
-    pub(super) fn new(circuits: Arc<dyn Snapshots>) -> Self {
-        Self { circuits }
-    }
-
     /// Returns the current state of all circuits, by name; the shared one is last.
     pub fn snapshot(&self) -> Vec<CircuitSnapshot> {
         self.circuits.snapshots()
-    }
-}
-
-impl fmt::Debug for CircuitBreakerHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitBreakerHandle").field("circuits", &self.snapshot()).finish()
     }
 }

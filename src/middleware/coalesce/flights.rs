@@ -6,7 +6,7 @@ use super::caller::Caller;
 use super::flight::Flight;
 use crate::middleware::cache_key::CacheKey;
 use crate::middleware::clock;
-use crate::middleware::inner_service::opaque_debug;
+use crate::middleware::derive::derive_debug;
 use crate::request::RequestContext;
 use crate::sync::Mutex;
 
@@ -95,4 +95,4 @@ impl<K, T, E> Flights<K, T, E> {
     }
 }
 
-opaque_debug!(Flights::<K, T, E> { counts });
+derive_debug!(Flights::<K, T, E> { counts });

@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::{CoalesceError, Flights};
 use crate::error::{AnyError, ErrorKind};
 use crate::middleware::cache_key::CacheKey;
-use crate::middleware::inner_service::opaque_debug;
+use crate::middleware::derive::derive_debug;
 use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::RequestContext;
 
@@ -139,4 +139,4 @@ fn is_of_leader_alone<T, E: AnyError>(result: &Result<T, CoalesceError<E>>) -> b
     }
 }
 
-opaque_debug!(ResponseFuture::<F, K, T, E> {});
+derive_debug!(ResponseFuture::<F, K, T, E> {});

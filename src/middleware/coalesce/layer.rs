@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::{Coalesce, CoalesceSnapshot, Flights};
-use crate::middleware::inner_service::{clone_layer, opaque_debug};
+use crate::middleware::derive::{derive_clone, derive_debug};
 use crate::sync::Mutex;
 
 /// Lets equal requests in flight share one run. See the [module](super).
@@ -64,5 +64,5 @@ impl<S, P, L> Layer<S> for CoalesceLayer<P, L> {
     }
 }
 
-clone_layer!(CoalesceLayer::<P, L> { cache_key, flights });
-opaque_debug!(CoalesceLayer::<P, L> { flights } where L: Debug);
+derive_clone!(CoalesceLayer::<P, L> { cache_key, flights });
+derive_debug!(CoalesceLayer::<P, L> { flights } where L: Debug);

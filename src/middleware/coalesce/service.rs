@@ -8,7 +8,8 @@ use super::future::join;
 use super::{CoalesceError, Flights, ResponseFuture};
 use crate::error::AnyError;
 use crate::middleware::cache_key::CacheKey;
-use crate::middleware::inner_service::{clone_service, inner_service, opaque_debug};
+use crate::middleware::derive::derive_debug;
+use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::request::RequestContext;
 
 /// Lets equal requests in flight share one run. See the [module](super).
@@ -26,7 +27,7 @@ impl<S, P, L> Coalesce<S, P, L> {
 
 inner_service!(Coalesce::<S, P, L> { inner });
 clone_service!(Coalesce<S, P, L> { inner, cache_key, flights });
-opaque_debug!(Coalesce::<S, P, L> { inner, flights } where S: Debug, L: Debug);
+derive_debug!(Coalesce::<S, P, L> { inner, flights } where S: Debug, L: Debug);
 
 impl<S, P, R> Service<R> for Coalesce<S, P, Flights<P::OwnedKey, S::Response, S::Error>>
 where

@@ -7,7 +7,7 @@ use super::fair::FairLayer;
 use super::limit::{Adaptive, Algorithm, Fixed, Limit};
 use super::permits::Permits;
 use super::{ConcurrencyLimit, ConcurrencySnapshot};
-use crate::middleware::inner_service::clone_layer;
+use crate::middleware::derive::derive_clone;
 
 /// Limits how many calls run at a time. See the [module](super).
 ///
@@ -76,4 +76,4 @@ impl<S, L: Limit> Layer<S> for ConcurrencyLayer<L> {
     }
 }
 
-clone_layer!(ConcurrencyLayer<L> { permits });
+derive_clone!(ConcurrencyLayer::<L> { permits });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::middleware::inner_service::opaque_debug;
+use crate::middleware::derive::derive_debug;
 use crate::middleware::per_share::{LearnedTime, Operation, OperationTimes};
 use crate::request::{RequestContext, Share};
 use crate::sync::Mutex;
@@ -169,7 +169,7 @@ impl<R, F: Fn(&R) -> Duration> Estimate<R> for CustomEstimate<F> {
     }
 }
 
-opaque_debug!(CustomEstimate<F> { correction });
+derive_debug!(CustomEstimate::<F> { correction });
 
 /// The greatest estimate, a day: the sum over many calls still fits.
 const MAX_NANOS: u64 = 24 * 3600 * 1_000_000_000;

@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::LoadShedError;
 use super::policy::Policy;
 use crate::middleware::call_when_ready::CallWhenReady;
-use crate::middleware::inner_service::opaque_debug;
+use crate::middleware::derive::derive_debug;
 use crate::middleware::lazy_timer::LazyTimer;
 
 /// A call that was admitted.
@@ -75,4 +75,4 @@ where
     }
 }
 
-opaque_debug!(CallFuture<S, R, P> { call } where S: Service<R>, P: Policy<R, S::Response>);
+derive_debug!(CallFuture::<S, R, P> { call } where S: Service<R>, P: Policy<R, S::Response>);

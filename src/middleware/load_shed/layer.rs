@@ -8,7 +8,7 @@ use super::LoadShed;
 use super::estimate::{CustomEstimate, LearnedEstimate};
 use super::policy::WhenNotReady;
 use super::predicted::{Predicted, Settings};
-use crate::middleware::inner_service::clone_layer;
+use crate::middleware::derive::derive_clone;
 
 /// Rejects calls that would wait too long. See the [module](super).
 ///
@@ -154,4 +154,4 @@ impl<S, P> Layer<S> for LoadShedLayer<P> {
     }
 }
 
-clone_layer!(LoadShedLayer<P> { policy });
+derive_clone!(LoadShedLayer::<P> { policy });

@@ -9,7 +9,7 @@ use super::PriorityQueueError;
 use super::error::Rejection;
 use super::queue::{Receiver, Turn};
 use super::service_times::ServiceTimer;
-use crate::middleware::inner_service::opaque_debug;
+use crate::middleware::derive::derive_debug;
 use crate::request::ResponseContext;
 
 /// Response future of [`PriorityQueue`](super::PriorityQueue).
@@ -82,4 +82,4 @@ where
     }
 }
 
-opaque_debug!(ResponseFuture::<S, R> {} where S: Service<R>);
+derive_debug!(ResponseFuture::<S, R> {} where S: Service<R>);

@@ -18,7 +18,7 @@ use super::service_rate::ServiceRate;
 use super::service_times::{ServiceTimer, ServiceTimes};
 use super::tenant::TenantKey;
 use crate::middleware::clock;
-use crate::middleware::inner_service::opaque_debug;
+use crate::middleware::derive::derive_debug;
 use crate::request::limits::tenant_key;
 use crate::request::{Priority, RequestContext};
 use crate::sync::Mutex;
@@ -297,4 +297,4 @@ impl<S> Drop for Receiver<S> {
     }
 }
 
-opaque_debug!(Queue::<S> { capacity });
+derive_debug!(Queue::<S> { capacity });

@@ -10,7 +10,7 @@ use super::keyed::{ByTenant, KeyedConfig, PerKey};
 use super::limit::{Shared, quota};
 use super::wait::WaitLayer;
 use super::{InvalidQuota, RateLimiter};
-use crate::middleware::inner_service::clone_layer;
+use crate::middleware::derive::derive_clone;
 
 /// Limits the rate of calls. See the [module](super).
 ///
@@ -176,4 +176,4 @@ impl<S, L> Layer<S> for RateLimiterLayer<L> {
     }
 }
 
-clone_layer!(RateLimiterLayer<L> { limit });
+derive_clone!(RateLimiterLayer::<L> { limit });

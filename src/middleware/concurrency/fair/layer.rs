@@ -7,7 +7,7 @@ use super::Fair;
 use crate::middleware::concurrency::limit::Limit;
 use crate::middleware::concurrency::permits::Permits;
 use crate::middleware::concurrency::{ConcurrencySnapshot, Fixed};
-use crate::middleware::inner_service::clone_layer;
+use crate::middleware::derive::derive_clone;
 
 /// Limits how many calls run at a time, in fair shares of tenants. Made by [`ConcurrencyLayer::per_tenant`]; see the
 /// [module](super).
@@ -54,4 +54,4 @@ impl<S, L: Limit> Layer<S> for FairLayer<L> {
     }
 }
 
-clone_layer!(FairLayer<L> { permits, max_wait });
+derive_clone!(FairLayer::<L> { permits, max_wait });

@@ -5,7 +5,7 @@ use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
 use super::{Queue, Wait};
-use crate::middleware::inner_service::clone_layer;
+use crate::middleware::derive::derive_clone;
 
 /// Limits the rate of calls and delays those over the quota. Made by
 /// [`RateLimiterLayer::wait`](super::super::RateLimiterLayer::wait); clones share the quota and the bound on waiting
@@ -43,4 +43,4 @@ impl<S, L> Layer<S> for WaitLayer<L> {
     }
 }
 
-clone_layer!(WaitLayer<L> { queue });
+derive_clone!(WaitLayer::<L> { queue });
