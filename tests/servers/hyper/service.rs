@@ -257,14 +257,17 @@ fn documented_routes() -> Vec<(&'static str, String)> {
     rows.collect()
 }
 
-/// The response as it was sent, but for the date.
-async fn response_bytes(wire: &Wire, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+/// Status line, headers in alphabetical order but for the date, and body of a response, as they were sent.
+async fn sent(wire: &Wire, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     let mut bytes = Vec::new();
     let input = br#"{"kernel_id": "linalg/saxpy", "input": {"a": 2.0, "x": [1.0], "y": [1.0]}}"#;
     wire.send(method, path, headers, input).await.read_to_end(&mut bytes).await.unwrap();
-    let text = bytes.escape_ascii().to_string();
-    let (before, date) = text.split_once("date: ").unwrap_or_else(|| panic!("{method} {path}: {text}"));
-    format!("{before}{}", &date[date.find("GMT").unwrap()..])
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+    let (status, headers) = head.split_once("\r\n").unwrap();
+    let mut headers: Vec<_> = headers.lines().filter(|header| !header.starts_with("date: ")).collect();
+    headers.sort_unstable();
+    format!("{status}\n{}\n\n{}", headers.join("\n"), bytes[end + 4..].escape_ascii())
 }
 
 #[tokio::test]
@@ -302,8 +305,8 @@ async fn axum_and_hyper_respond_alike_to_every_route_and_every_mistake() {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"] {
             for headers in [&[id, JSON][..], &[id, ("accept-encoding", "gzip")], &[id, JSON, ("grpc-timeout", "soon")]]
             {
-                let expected = response_bytes(&axum, method, path, headers).await;
-                assert_eq!(response_bytes(&hyper.wire, method, path, headers).await, expected, "{method} {path}");
+                let expected = sent(&axum, method, path, headers).await;
+                assert_eq!(sent(&hyper.wire, method, path, headers).await, expected, "{method} {path}");
             }
         }
     }
@@ -311,7 +314,7 @@ async fn axum_and_hyper_respond_alike_to_every_route_and_every_mistake() {
         let methods: Vec<_> = routes.iter().filter(|(_, this)| this == path).map(|(method, _)| *method).collect();
         let path = path.replace("{id}", "linalg/saxpy").replace("{file}", "index.html");
         for method in ["GET", "POST", "PUT", "DELETE"] {
-            let response = response_bytes(&hyper.wire, method, &path, &[id, JSON]).await;
+            let response = sent(&hyper.wire, method, &path, &[id, JSON]).await;
             let status: u16 = response["HTTP/1.1 ".len()..][..3].parse().unwrap();
             match methods.contains(&method) {
                 true => assert!(status < 400, "{method} {path}: {response}"),
