@@ -7,20 +7,20 @@
 //! | `grpc` | `grpc` | gRPC over tonic: a server, a client, health and reflection |
 //! | `hyper` | `hyper` | REST: a hyper service, and a server with graceful shutdown |
 //! | `requests` | `axum`, `grpc` or `hyper` | counts and logs requests by outcome |
-//! | `http` | `axum` or `hyper` | shared by `axum` and `hyper`: bodies, problem documents, tensors |
+//! | `http` | `axum` or `hyper` | the REST API that `axum` and `hyper` serve: routes, OpenAPI, bodies, problem documents |
 
 #[cfg(feature = "actix")]
 pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
-#[cfg(any(feature = "axum", feature = "grpc"))]
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 mod devices;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 #[cfg_attr(
     not(all(feature = "axum", feature = "hyper")),
-    allow(dead_code, unreachable_pub, reason = "each transport uses its part of what they share")
+    allow(dead_code, unreachable_pub, unused_imports, reason = "each transport uses its part of what they share")
 )]
 mod http;
 #[cfg(feature = "hyper")]

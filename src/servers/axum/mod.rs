@@ -50,19 +50,7 @@
 //!
 //! # Routes
 //!
-//! | method | path | what |
-//! |---|---|---|
-//! | GET | `{prefix}/kernels` | lists kernels by id: `?domain=graph`, `?mode=batch` or `ring`; pages of `?limit=` (default 100, at most 1 000) `?after=` the `next` of the previous page |
-//! | GET | `{prefix}/kernels/{id}` | describes a kernel: aliases, backends, JSON Schemas of its input and output; slashes in the id may be `%2F` |
-//! | POST | `{prefix}/execute` | runs the kernel `kernel_id` on `input`, with `metadata` |
-//! | POST | `{prefix}/kernels/{id}/execute` | runs this kernel; the body is the input itself, and metadata is in headers |
-//! | GET | `/health` | server health: registry, execution (error rate over the last minute), devices and their sensors, circuits, memory; 503 if unhealthy |
-//! | GET | `/health/live` | liveness probe: always 200 |
-//! | GET | `/health/ready` | readiness probe: 503 if the router [drains](DrainHandle), the backend has stopped, or a device is lost that a kernel requires |
-//! | GET | `/metrics` | Prometheus metrics: its text format, or OpenMetrics if `Accept` prefers that; gzip if `Accept-Encoding` allows it |
-//! | GET | `/openapi.json` | OpenAPI 3.1 document, with the schemas of all kernels |
-//! | GET | `/docs` | Swagger UI (feature `docs`) |
-//! | GET | `/` | redirects to the documentation, unless the program has a route of its own there |
+#![doc = include_str!("../http/routes/routes.md")]
 //!
 //! A request and its response. All of `metadata` is optional:
 //!
@@ -241,30 +229,9 @@
 //! can connect at once, use that `listen` or tokio's `TcpSocket::listen` with a longer backlog than that of
 //! `TcpListener::bind`.
 
-mod config;
-#[cfg(feature = "hyper")]
-mod connections;
 mod cors;
-#[cfg(feature = "docs")]
-mod docs;
-mod drain;
-mod execute;
-#[cfg(feature = "cuda")]
-mod gpus;
-mod health;
-mod kernels;
-mod metrics;
-mod openapi;
-mod outcomes;
 mod request_ids;
-mod route;
 mod router;
-#[cfg(feature = "tls")]
-mod tls;
-mod unread;
 
-pub use self::config::{InvalidPrefix, RouterConfig};
-pub use self::drain::DrainHandle;
-pub use self::openapi::SecurityScheme;
-pub use self::route::is_docs;
 pub use self::router::KernelRouter;
+pub use crate::servers::http::{DrainHandle, InvalidPrefix, RouterConfig, SecurityScheme, is_docs};

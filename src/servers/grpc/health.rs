@@ -16,7 +16,7 @@ use tonic_health::server::HealthReporter;
 use tower_service::Service;
 
 use super::MAX_NAME_MESSAGE_BYTES;
-use super::proto::kernel_server::SERVICE_NAME;
+use super::proto::SERVICE_NAME;
 use crate::pipeline::KernelSource;
 use crate::servers::devices::not_ready;
 

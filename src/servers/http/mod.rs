@@ -1,21 +1,37 @@
-//! Shared by the REST servers: reads the body of a request, JSON or tensors, runs its
-//! [`KernelRequest`](crate::service::KernelRequest), and writes responses and errors.
+//! The REST API, which the adapters for axum and hyper serve: the [routes](routes::Routes) with their handlers, the
+//! reading of bodies (JSON or tensors), the running of a [`KernelRequest`](crate::service::KernelRequest), and the
+//! writing of responses and errors.
 
 mod body;
+mod config;
+mod drain;
 mod execute;
 mod form;
 mod limits;
+mod openapi;
+mod outcomes;
 mod problem;
 mod read;
 mod request_id;
+mod rest;
+mod route;
+mod routes;
+mod state;
 mod tensors;
 
 pub use body::ResponseBody;
+pub use config::{InvalidPrefix, RouterConfig};
+pub use drain::DrainHandle;
 pub(crate) use execute::{Target, execute};
-#[cfg(feature = "axum")]
 pub(crate) use form::{HEAD_LENGTH, OCTETS};
-pub(crate) use limits::{Limits, limit_setters};
+pub(crate) use limits::Limits;
+pub(crate) use openapi::OpenApi;
+pub use openapi::SecurityScheme;
 pub(crate) use problem::{Problem, document};
 pub(crate) use request_id::add_request_id;
-#[cfg(feature = "axum")]
+pub(crate) use rest::{MountPath, Rest};
+pub(crate) use route::RestService;
+pub use routes::is_docs;
+pub(crate) use routes::{all_methods, enabled_operations};
+pub(crate) use state::{RestState, rest_setters};
 pub(crate) use tensors::{TensorHead, TensorResponseHead};

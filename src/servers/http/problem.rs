@@ -24,7 +24,7 @@ pub(crate) struct Problem {
     retry_after: Option<Duration>,
     /// Boxed, because few responses have one.
     challenge: Option<Box<HeaderValue>>,
-    allow: Option<&'static str>,
+    allow: Option<String>,
     closes_connection: bool,
     kind: ErrorKind,
     /// The text of an internal error, which is logged and not sent.
@@ -54,17 +54,13 @@ impl Problem {
         }
     }
 
-    /// 405: the path has only the methods in `allow`.
-    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
-        let mut problem = Self::http_only(METHOD_NOT_ALLOWED, format!("only {allow} is allowed here"));
-        problem.allow = Some(allow);
+    /// 405: the path has the methods `allowed`, and not this one.
+    pub(crate) fn method_not_allowed(method: &str, allowed: &[&str]) -> Self {
+        let allowed = allowed.join(", ");
+        let detail = format!("the path does not allow {method}; allowed: {allowed}");
+        let mut problem = Self::http_only(METHOD_NOT_ALLOWED, detail);
+        problem.allow = Some(allowed);
         problem
-    }
-
-    /// 405 for a response that has its `Allow` header already.
-    #[cfg(feature = "axum")]
-    pub(crate) fn no_such_method(detail: impl Into<String>) -> Self {
-        Self::http_only(METHOD_NOT_ALLOWED, detail.into())
     }
 
     /// 415.
@@ -150,7 +146,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(RequestId::HEADER, request_id.value().clone());
         if let Some(allow) = self.allow {
-            headers.insert(ALLOW, HeaderValue::from_static(allow));
+            headers.insert(ALLOW, HeaderValue::try_from(allow).expect("methods are visible ASCII"));
         }
         if self.closes_connection {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

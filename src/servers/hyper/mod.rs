@@ -31,18 +31,16 @@
 //! type of hyper or `hyper-util`, including HTTP/2 and TLS. [`serve`] is an accept loop around it that suits most
 //! programs.
 //!
-//! | request | response |
-//! |---|---|
-//! | `POST /execute` | runs the kernel named in the document |
-//! | `POST /kernels/{id}/execute` | runs this kernel with the body as its input |
-//! | `GET /kernels` | all kernels, as an array |
-//! | `GET /kernels/{id}` | one kernel, with its input and output schemas |
-//! | `GET /metrics` | Prometheus metrics, if [`KernelHttpService::metrics`] is set |
+//! # Routes
 //!
-//! Kernel ids contain slashes, which are not percent-encoded. Rejections are problem documents (RFC 9457) with `code`
-//! and `request_id`: those of the [error table](crate::error), and 405, 408 (the body did not arrive in time), 413 and
-//! 415. The client's `x-request-id` is echoed. Its `traceparent` and a deadline in `grpc-timeout` or
-//! `connect-timeout-ms` are honoured.
+//! The same as those of `tower_kernels::axum`, with the same responses. There is no prefix, and `/metrics` requires
+//! [`KernelHttpService::metrics`] or a pipeline.
+//!
+#![doc = include_str!("../http/routes/routes.md")]
+//!
+//! Rejections are problem documents (RFC 9457) with `code` and `request_id`: those of the [error table](crate::error),
+//! and 405, 408 (the body did not arrive in time), 413 and 415. The client's `x-request-id` is echoed. Its `traceparent`
+//! and a deadline in `grpc-timeout` or `connect-timeout-ms` are honoured.
 //!
 //! # Tensors
 //!
@@ -113,4 +111,4 @@ pub use self::serve::{
     Connections, InvalidListenAddress, ListenAddress, Listener, RequestBody, Server, ServerConfig, listen, serve,
 };
 pub use self::service::{KernelHttpService, ResponseFuture};
-pub use crate::servers::http::ResponseBody;
+pub use crate::servers::http::{DrainHandle, ResponseBody, SecurityScheme};

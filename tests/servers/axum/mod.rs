@@ -11,7 +11,7 @@ mod metrics_page;
 mod openapi;
 mod pipeline;
 mod routes;
-mod server;
+pub(crate) mod server;
 mod sizes;
 mod tensors;
 mod unread;

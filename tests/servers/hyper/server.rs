@@ -83,7 +83,7 @@ async fn every_refusal_has_its_status_and_says_why() {
 async fn kernels_are_listed_and_described() {
     let server = Server::start().await;
     let list = server.wire.get("/kernels").await.json();
-    let ids: Vec<_> = list.as_array().unwrap().iter().map(|kernel| kernel["id"].as_str().unwrap()).collect();
+    let ids: Vec<_> = list["kernels"].as_array().unwrap().iter().map(|kernel| kernel["id"].as_str().unwrap()).collect();
     assert!(ids.is_sorted() && ids.contains(&"graph/betweenness-centrality"), "{ids:?}");
     let kernel = server.wire.get("/kernels/risk/option-pricing").await.json();
     assert!(kernel["input_schema"]["properties"]["spot"].is_object(), "{kernel}");

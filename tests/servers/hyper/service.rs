@@ -12,11 +12,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tower::{Layer, Service, ServiceBuilder};
+use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::hyper::{KernelHttpService, serve};
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer};
 use tower_kernels::pipeline::RegistryOnly;
@@ -101,7 +102,7 @@ async fn headers_reach_the_request() {
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let left = |answer: &Answer| answer.json()["output"]["left"].as_f64().unwrap();
     let headers = [("traceparent", parent), ("grpc-timeout", "20S")];
-    let answer = server.post("/kernels/a/b/execute", &headers, "7").await;
+    let answer = server.post("/kernels/test/nap/execute", &headers, "7").await;
     let output = &answer.json()["output"];
     assert_eq!((&output["input"], &output["trace"]), (&json!(7), &json!(parent)));
     assert!((10.0..=20.0).contains(&left(&answer)), "{output}");
@@ -194,8 +195,8 @@ async fn a_refusal_of_the_pipeline_says_when_to_come_back() {
     let pipeline = RateLimiterLayer::new(1, LONG).layer(Echo);
     let server =
         start(KernelHttpService::with_service(pipeline, &RegistryOnly::new(kernels::registry().0)), LONG).await;
-    assert_eq!(server.post("/kernels/a/execute", &[], "1").await.status, 200);
-    let refused = server.post("/kernels/a/execute", &[], "1").await;
+    assert_eq!(server.post("/kernels/test/nap/execute", &[], "1").await.status, 200);
+    let refused = server.post("/kernels/test/nap/execute", &[], "1").await;
     assert_eq!(refused.status, 429);
     assert_eq!(refused.header("retry-after"), Some("600"));
 }
@@ -205,8 +206,8 @@ async fn a_pipeline_in_towers_boxes_is_served() {
     let pipeline = ServiceBuilder::new().buffer(16).load_shed().layer(RateLimiterLayer::new(1, LONG)).service(Echo);
     let server =
         start(KernelHttpService::with_service(pipeline, &RegistryOnly::new(kernels::registry().0)), LONG).await;
-    assert_eq!(server.post("/kernels/a/execute", &[], "1").await.status, 200);
-    let refused = server.post("/kernels/a/execute", &[], "1").await;
+    assert_eq!(server.post("/kernels/test/nap/execute", &[], "1").await.status, 200);
+    let refused = server.post("/kernels/test/nap/execute", &[], "1").await;
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("600")));
 }
 
@@ -231,7 +232,8 @@ async fn it_serves_http2_by_a_connection_of_hyper_utils() {
     let (mut client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
     let post = |body: &'static str| {
-        let request = Request::post("http://test/kernels/a/execute").header(header::CONTENT_TYPE, "application/json");
+        let request =
+            Request::post("http://test/kernels/test/nap/execute").header(header::CONTENT_TYPE, "application/json");
         request.body(Full::<Bytes>::from(body)).unwrap()
     };
     let never = client.send_request(post("null"));
@@ -240,4 +242,85 @@ async fn it_serves_http2_by_a_connection_of_hyper_utils() {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["output"]["input"], json!(5));
     drop(never);
+}
+
+/// The table of routes in the documentation, which a unit test holds equal to the one that the servers use.
+const ROUTES: &str = include_str!("../../../src/servers/http/routes/routes.md");
+
+/// Method and path of each documented route.
+fn documented_routes() -> Vec<(&'static str, String)> {
+    let rows = ROUTES.lines().skip(2).map(|row| {
+        let mut columns = row.split('|').skip(1).map(str::trim);
+        let (method, path) = (columns.next().unwrap(), columns.next().unwrap());
+        (method, path.trim_matches('`').replace("{prefix}", ""))
+    });
+    rows.collect()
+}
+
+/// Status line, headers in alphabetical order but for the date, and body of a response, as they were sent.
+async fn sent(wire: &Wire, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+    let mut bytes = Vec::new();
+    let input = br#"{"kernel_id": "linalg/saxpy", "input": {"a": 2.0, "x": [1.0], "y": [1.0]}}"#;
+    wire.send(method, path, headers, input).await.read_to_end(&mut bytes).await.unwrap();
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+    let (status, headers) = head.split_once("\r\n").unwrap();
+    let mut headers: Vec<_> = headers.lines().filter(|header| !header.starts_with("date: ")).collect();
+    headers.sort_unstable();
+    format!("{status}\n{}\n\n{}", headers.join("\n"), bytes[end + 4..].escape_ascii())
+}
+
+#[tokio::test]
+async fn axum_and_hyper_respond_alike_to_every_route_and_every_mistake() {
+    let fixed = tower::service_fn(async |_: KernelRequest| {
+        Ok::<_, KernelError>(KernelResponse::new(Payload::json("{}"), Execution::new("CPU")))
+    });
+    let kernels = RegistryOnly::new(kernels::registry().0);
+    // Of no service, as durations would differ.
+    let metrics = MetricsLayer::new().handle();
+    let config = RouterConfig { max_request_size: 1 << 20, ..RouterConfig::default() };
+    let router = KernelRouter::with_service(fixed, &kernels, config).metrics(metrics.clone());
+    let axum = crate::axum::server::Server::serve(router.into_router()).await;
+    let service = KernelHttpService::with_service(fixed, &kernels).max_request_size(1 << 20).metrics(metrics);
+    let hyper = start(service, LONG).await;
+
+    let routes = documented_routes();
+    assert!(routes.len() > 10, "{routes:?}");
+    let mut paths: Vec<_> =
+        ["/nowhere", "/nowhere/", "//", "/kernels/", "/kernels/execute", "/docs/a/b", "/kernels/%FF"]
+            .map(str::to_owned)
+            .to_vec();
+    paths.extend(["limit=2", "limit=0", "limit=x", "mode=loop", "domian=a"].map(|query| format!("/kernels?{query}")));
+    for (_, path) in &routes {
+        for id in ["linalg/saxpy", "linalg%2Fsaxpy", "rest/nap", "no/such", "%FF"] {
+            for file in ["index.html", "swagger-ui.css", "none.js", "none"] {
+                paths.push(path.replace("{id}", id).replace("{file}", file));
+            }
+        }
+    }
+    paths.sort_unstable();
+    paths.dedup();
+    let id = ("x-request-id", "mine-3");
+    for path in &paths {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"] {
+            for headers in [&[id, JSON][..], &[id, ("accept-encoding", "gzip")], &[id, JSON, ("grpc-timeout", "soon")]]
+            {
+                let expected = sent(&axum, method, path, headers).await;
+                assert_eq!(sent(&hyper.wire, method, path, headers).await, expected, "{method} {path}");
+            }
+        }
+    }
+    for path in routes.iter().map(|(_, path)| path) {
+        let methods: Vec<_> = routes.iter().filter(|(_, this)| this == path).map(|(method, _)| *method).collect();
+        let path = path.replace("{id}", "linalg/saxpy").replace("{file}", "index.html");
+        for method in ["GET", "POST", "PUT", "DELETE"] {
+            let response = sent(&hyper.wire, method, &path, &[id, JSON]).await;
+            let status: u16 = response["HTTP/1.1 ".len()..][..3].parse().unwrap();
+            match methods.contains(&method) {
+                true => assert!(status < 400, "{method} {path}: {response}"),
+                // Below `/` there is nothing but the redirect.
+                false => assert_eq!(status, if path == "/" { 404 } else { 405 }, "{method} {path}: {response}"),
+            }
+        }
+    }
 }

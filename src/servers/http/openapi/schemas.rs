@@ -11,11 +11,11 @@ use crate::servers::http::{TensorHead, TensorResponseHead};
 use crate::service::{KernelError, RegisteredKernel};
 
 /// Names of the schemas of tensor bodies in requests and responses.
-pub(super) const TENSORS_IN: &str = "Tensors";
-pub(super) const TENSORS_OUT: &str = "TensorResponse";
+pub(crate) const TENSORS_IN: &str = "Tensors";
+pub(crate) const TENSORS_OUT: &str = "TensorResponse";
 
 /// Builds `components/schemas`.
-pub(super) struct Schemas {
+pub(crate) struct Schemas {
     components: Map<String, Value>,
     read: SchemaGenerator,
     written: SchemaGenerator,
@@ -33,17 +33,17 @@ impl Schemas {
     }
 
     /// Schema of a type that requests are deserialized into.
-    pub(super) fn read<T: JsonSchema>(&mut self) -> Value {
+    pub(crate) fn read<T: JsonSchema>(&mut self) -> Value {
         self.read.subschema_for::<T>().to_value()
     }
 
     /// Schema of a type that responses are serialized from.
-    pub(super) fn written<T: JsonSchema>(&mut self) -> Value {
+    pub(crate) fn written<T: JsonSchema>(&mut self) -> Value {
         self.written.subschema_for::<T>().to_value()
     }
 
     /// Fields of a type as query parameters, which cannot be null.
-    pub(super) fn query<T: JsonSchema>(&mut self) -> Vec<Value> {
+    pub(crate) fn query<T: JsonSchema>(&mut self) -> Vec<Value> {
         let Value::Object(fields) = self.read.root_schema_for::<T>().remove("properties").unwrap_or_default() else {
             return Vec::new();
         };
@@ -68,7 +68,7 @@ impl Schemas {
     }
 
     /// References to a kernel's input and output.
-    pub(super) fn kernel(&mut self, kernel: &RegisteredKernel) -> Result<(Value, Value), KernelError> {
+    pub(crate) fn kernel(&mut self, kernel: &RegisteredKernel) -> Result<(Value, Value), KernelError> {
         let name = name_of(&kernel.info().id);
         let (input, output) = kernel.schemas()?;
         let input = self.lift(&format!("{name}.Input"), input);

@@ -9,24 +9,24 @@ use crate::error::problem::{CONTENT_TYPE, HTTP_ONLY_CODES, ProblemDocument, has_
 use crate::servers::http::HEAD_LENGTH;
 
 /// Statuses and codes of all errors.
-pub(super) fn error_statuses() -> impl Iterator<Item = (u16, &'static str)> {
+pub(crate) fn error_statuses() -> impl Iterator<Item = (u16, &'static str)> {
     let kinds = ErrorKind::ALL.into_iter().map(|kind| (kind.http_status(), kind.code()));
     kinds.chain(HTTP_ONLY_CODES.map(|(status, code)| (status.as_u16(), code)))
 }
 
 /// `responses` of an operation: its success, and references to these errors.
-pub(super) fn responses(status: u16, success: Value, errors: impl IntoIterator<Item = u16>) -> Value {
+pub(crate) fn responses(status: u16, success: Value, errors: impl IntoIterator<Item = u16>) -> Value {
     let errors = errors.into_iter().map(|status| (status.to_string(), problem(status)));
     let success = (status.to_string(), success);
     Value::Object(std::iter::once(success).chain(errors).collect())
 }
 
 /// A response with this content and the `x-request-id` header.
-pub(super) fn response(description: &str, content: Value) -> Value {
+pub(crate) fn response(description: &str, content: Value) -> Value {
     json!({ "description": description, "headers": { "x-request-id": reference("headers", "x-request-id") }, "content": content })
 }
 
-pub(super) fn reference(components: &str, name: &str) -> Value {
+pub(crate) fn reference(components: &str, name: &str) -> Value {
     json!({ "$ref": format!("#/components/{components}/{name}") })
 }
 

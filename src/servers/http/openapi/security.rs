@@ -46,13 +46,13 @@ impl SecurityScheme {
 type Exempt = dyn Fn(&Method, &Uri) -> bool + Send + Sync;
 
 /// Authentication settings of the document.
-pub(in super::super) struct Security {
+pub(super) struct Security {
     schemes: Vec<SecurityScheme>,
     exempt: Box<Exempt>,
 }
 
 impl Security {
-    pub(in super::super) fn new(
+    pub(super) fn new(
         schemes: impl IntoIterator<Item = SecurityScheme>,
         exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static,
     ) -> Self {

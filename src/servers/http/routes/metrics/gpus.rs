@@ -13,24 +13,24 @@ use crate::backends::Local;
 use crate::cuda::{Gpu, GpuReading, ThrottleReason};
 
 /// Timeout of the readings. They take milliseconds, or hang if the device is lost, when the other metrics matter most.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Reads the sensors. Devices that do not respond in time are missing.
-pub(super) async fn read(devices: Option<&Local>) -> Vec<GpuReading> {
+pub(in super::super) async fn read(devices: Option<&Local>) -> Vec<GpuReading> {
     let gpus: Vec<Gpu> = devices.into_iter().flat_map(Local::gpus).collect();
     if gpus.is_empty() {
         return Vec::new();
     }
     // At most one thread per device can hang: further readings skip a device that is being read.
     let read = tokio::task::spawn_blocking(move || gpus.iter().filter_map(Gpu::read).collect());
-    match tokio::time::timeout(PATIENCE, read).await {
+    match tokio::time::timeout(TIMEOUT, read).await {
         Ok(Ok(readings)) => readings,
         Ok(Err(error)) => {
-            tracing::warn!(%error, "the GPUs' sensors could not be read");
+            tracing::warn!(%error, "the sensors of the GPUs could not be read");
             Vec::new()
         }
         Err(_) => {
-            tracing::warn!("the GPUs' sensors did not answer within {PATIENCE:?}");
+            tracing::warn!("reading the sensors of the GPUs timed out after {TIMEOUT:?}");
             Vec::new()
         }
     }

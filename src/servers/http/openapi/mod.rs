@@ -1,5 +1,5 @@
-//! `GET /openapi.json`: an OpenAPI 3.1 document, generated from the routes, the registered kernels and the types that the
-//! handlers read and write.
+//! The OpenAPI 3.1 document, generated from the routes, the registered kernels and the types that the handlers read and
+//! write.
 
 mod document;
 mod operations;
@@ -10,27 +10,25 @@ mod security;
 use std::fmt;
 use std::sync::Arc;
 
-use ::axum::extract::State;
-use ::axum::response::Response;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::header::CACHE_CONTROL;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{Method, Uri};
 use tokio::sync::Mutex;
 
-pub(super) use self::security::Security;
+pub(crate) use self::operations::{content_or_tensors, headers, json_content, without_body};
+pub(crate) use self::responses::{error_statuses, reference, response, responses};
+pub(crate) use self::schemas::{Schemas, TENSORS_IN, TENSORS_OUT};
+use self::security::Security;
 pub use self::security::SecurityScheme;
-use super::RouterConfig;
-use super::router::Shared;
+use super::route::Operation;
+use super::{Problem, RouterConfig};
 use crate::error::ErrorKind;
-use crate::request::request_id::RequestId;
-use crate::servers::http::{Problem, document};
 use crate::service::{KernelRegistry, Snapshot};
 
 /// Caches the document. It takes long to generate with thousands of kernels, so it is only generated again when the
 /// registry has changed.
 #[derive(Default)]
-pub(super) struct OpenApi {
+pub(crate) struct OpenApi {
     /// The last document, and the snapshot of the registry that it was generated from.
     cached: ArcSwapOption<(Snapshot, Bytes)>,
     /// Held while a document is generated. In an `Arc`, so that the blocking task can own the guard.
@@ -39,8 +37,11 @@ pub(super) struct OpenApi {
 }
 
 impl OpenApi {
-    pub(super) fn new(security: Option<Security>) -> Self {
-        Self { security, ..Self::default() }
+    pub(crate) fn with_security(
+        schemes: impl IntoIterator<Item = SecurityScheme>,
+        exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { security: Some(Security::new(schemes, exempt)), ..Self::default() }
     }
 
     fn current(&self, registry: &KernelRegistry) -> Option<Bytes> {
@@ -49,10 +50,12 @@ impl OpenApi {
         snapshot.is_current(registry).then(|| document.clone())
     }
 
-    async fn document(
+    /// Returns the document of a server with these operations.
+    pub(super) async fn document(
         self: &Arc<Self>,
         registry: &Arc<KernelRegistry>,
         config: &RouterConfig,
+        operations: Vec<&'static Operation>,
     ) -> Result<Bytes, Problem> {
         if let Some(document) = self.current(registry) {
             return Ok(document);
@@ -66,7 +69,7 @@ impl OpenApi {
         let generate = move || {
             let _guard = guard;
             let snapshot = registry.snapshot();
-            let document = document::of(&config, snapshot.kernels(), this.security.as_ref())
+            let document = document::of(&operations, &config, snapshot.kernels(), this.security.as_ref())
                 .map_err(|error| Problem::of(&error))?;
             let document = serde_json::to_vec(&document).map_err(|error| internal(&error))?;
             let document = Bytes::from(document);
@@ -84,18 +87,5 @@ fn internal(error: &dyn std::error::Error) -> Problem {
 impl fmt::Debug for OpenApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenApi").finish_non_exhaustive()
-    }
-}
-
-pub(super) async fn openapi<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response {
-    let request_id = RequestId::from_headers(&headers);
-    match shared.openapi.document(&shared.registry, &shared.config).await {
-        Ok(body) => {
-            let mut response: Response = document(StatusCode::OK, "application/json", body, &request_id);
-            // Kernels can be added at any time.
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            response
-        }
-        Err(problem) => problem.into_response(&request_id),
     }
 }

@@ -16,7 +16,7 @@ const BUCKETS: u64 = 12;
 pub(super) const WINDOW: u64 = BUCKET.as_secs() * BUCKETS;
 
 #[derive(Debug)]
-pub(super) struct Outcomes {
+pub(crate) struct Outcomes {
     ok: AtomicU64,
     failed: [AtomicU64; ErrorKind::ALL.len()],
     /// Errors that only HTTP has.

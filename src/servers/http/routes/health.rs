@@ -1,31 +1,27 @@
 //! `GET /health`, `/health/live`, `/health/ready`: server health, liveness and readiness.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::Poll;
 
-use ::axum::extract::State;
-use ::axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::{Response, StatusCode};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tower_service::Service;
+use serde_json::Value;
 
-use super::kernels::{json, json_response};
-use super::outcomes::{Outcomes, WINDOW};
-use super::router::Shared;
 use crate::backends::{CpuStatus, CudaState, LocalStatus, PoolStatus};
 #[cfg(feature = "cuda")]
 use crate::cuda::GpuReading;
-use crate::error::{AnyError, ClientMessage, ErrorKind};
+use crate::error::{ClientMessage, ErrorKind};
 use crate::middleware::circuit_breaker::{CircuitSnapshot, CircuitState};
 use crate::pipeline::PipelineHandle;
-use crate::request::request_id::RequestId;
 #[cfg(feature = "cuda")]
 use crate::servers::devices::is_missed;
 use crate::servers::devices::{cuda_problems, not_ready};
-use crate::servers::http::{Problem, document};
-use crate::service::{HostMemory, KernelRegistry, KernelRequest};
+use crate::servers::http::openapi::{Schemas, json_content, response, without_body};
+use crate::servers::http::outcomes::{Outcomes, WINDOW};
+use crate::servers::http::route::{RestRequest, RestService};
+use crate::servers::http::{Problem, ResponseBody, Rest};
+use crate::service::{HostMemory, KernelRegistry, RegisteredKernel};
 
 /// Error rates above which execution is degraded or unhealthy.
 const DEGRADED: f64 = 0.05;
@@ -50,7 +46,7 @@ enum Status {
 
 /// Server health.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Health {
+struct Health {
     /// The worst status of the components.
     status: Status,
     /// Whether the server is draining.
@@ -149,7 +145,7 @@ struct Device<T> {
 
 /// Response of a successful probe.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Probe {
+struct Probe {
     status: ProbeStatus,
 }
 
@@ -273,11 +269,7 @@ fn gpu_status(reading: &GpuReading) -> Status {
 
 /// The error of a service that has failed permanently; `None` if it is ready or at capacity. The clone that is polled
 /// returns its permit when it is dropped.
-async fn failure<S>(service: &S) -> Option<String>
-where
-    S: Service<KernelRequest, Error: AnyError> + Clone,
-{
-    let mut service = service.clone();
+async fn failure<S: RestService>(mut service: S) -> Option<String> {
     poll_fn(|cx| {
         Poll::Ready(match service.poll_ready(cx) {
             Poll::Ready(Err(error)) => Some(ClientMessage::of(&error).text),
@@ -287,47 +279,61 @@ where
     .await
 }
 
-pub(super) async fn health<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
-where
-    S: Service<KernelRequest, Error: AnyError> + Clone,
-{
-    let request_id = RequestId::from_headers(&headers);
-    let failure = failure(&shared.service).await;
-    let local = shared.devices.as_ref().map(|local| local.status());
-    let components = Components::new(&shared.registry, &shared.outcomes, failure, local);
-    let components = components.with_circuits(shared.pipeline.as_ref()).with_memory(&shared.limits.memory);
+pub(super) async fn health<S: RestService, B: Send>(
+    rest: Rest<S>,
+    request: RestRequest<'_, B>,
+) -> Result<Response<ResponseBody>, Problem> {
+    let Rest { service, state } = rest;
+    let failure = failure(service).await;
+    let local = state.devices.as_ref().map(|local| local.status());
+    let components = Components::new(&state.registry, &state.outcomes, failure, local);
+    let components = components.with_circuits(state.pipeline.as_ref()).with_memory(&state.limits.memory);
     #[cfg(feature = "cuda")]
-    let components = components.with_gpus(super::gpus::read(shared.devices.as_ref()).await);
-    let health = Health { status: components.status(), draining: shared.drain.is_draining(), components };
-    match json(&health) {
-        Ok(body) if health.status == Status::Unhealthy => {
-            document(StatusCode::SERVICE_UNAVAILABLE, "application/json", body.into(), &request_id)
-        }
-        body => json_response(body, &request_id),
-    }
+    let components = components.with_gpus(super::metrics::read_gpus(state.devices.as_ref()).await);
+    let health = Health { status: components.status(), draining: state.drain.is_draining(), components };
+    let is_unhealthy = health.status == Status::Unhealthy;
+    request.json(if is_unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &health)
 }
 
-pub(super) async fn live(headers: HeaderMap) -> Response {
-    json_response(json(&Probe { status: ProbeStatus::Alive }), &RequestId::from_headers(&headers))
+pub(super) async fn live<S, B>(_: Rest<S>, request: RestRequest<'_, B>) -> Result<Response<ResponseBody>, Problem> {
+    request.json(StatusCode::OK, &Probe { status: ProbeStatus::Alive })
 }
 
-pub(super) async fn ready<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
-where
-    S: Service<KernelRequest, Error: AnyError> + Clone,
-{
-    let request_id = RequestId::from_headers(&headers);
-    let devices = || shared.devices.as_ref().and_then(|local| not_ready(&local.status(), &shared.registry));
-    let reason = if shared.drain.is_draining() {
+pub(super) async fn ready<S: RestService, B: Send>(
+    rest: Rest<S>,
+    request: RestRequest<'_, B>,
+) -> Result<Response<ResponseBody>, Problem> {
+    let Rest { service, state } = rest;
+    let devices = || state.devices.as_ref().and_then(|local| not_ready(&local.status(), &state.registry));
+    let reason = if state.drain.is_draining() {
         Some("the server is draining".to_owned())
     } else if let Some(reason) = devices() {
         Some(reason)
     } else {
-        failure(&shared.service).await
+        failure(service).await
     };
     match reason {
-        None => json_response(json(&Probe { status: ProbeStatus::Ready }), &request_id),
-        Some(reason) => Problem::new(ErrorKind::Unavailable, reason).into_response(&request_id),
+        None => request.json(StatusCode::OK, &Probe { status: ProbeStatus::Ready }),
+        Some(reason) => Err(Problem::new(ErrorKind::Unavailable, reason)),
     }
+}
+
+/// OpenAPI: `/health`.
+pub(super) fn health_entry(schemas: &mut Schemas, _: &[RegisteredKernel]) -> Value {
+    let health = json_content(&schemas.written::<Health>());
+    let mut operation = without_body(response("Healthy or degraded.", health.clone()), &[]);
+    operation["responses"]["503"] = response("Unhealthy.", health);
+    operation
+}
+
+/// OpenAPI: `/health/live`.
+pub(super) fn live_entry(schemas: &mut Schemas, _: &[RegisteredKernel]) -> Value {
+    without_body(response("Alive.", json_content(&schemas.written::<Probe>())), &[])
+}
+
+/// OpenAPI: `/health/ready`.
+pub(super) fn ready_entry(schemas: &mut Schemas, _: &[RegisteredKernel]) -> Value {
+    without_body(response("Ready.", json_content(&schemas.written::<Probe>())), &[503])
 }
 
 #[cfg(test)]

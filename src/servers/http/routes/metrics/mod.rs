@@ -1,89 +1,107 @@
 //! `GET /metrics`: metrics of the layer, of domains, responses, memory and backends.
 
+#[cfg(feature = "hyper")]
+mod connections;
+#[cfg(feature = "cuda")]
+mod gpus;
+#[cfg(feature = "tls")]
+mod tls;
+
 use std::collections::BTreeMap;
 use std::fmt::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::axum::body::Body;
-use ::axum::extract::State;
-use ::axum::response::Response;
-use http::HeaderMap;
+use http::Response;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
+use serde_json::{Value, json};
 
-use super::router::Shared;
+#[cfg(feature = "cuda")]
+pub(super) use self::gpus::read as read_gpus;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::{CudaStatus, CudaUsage};
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
-use crate::middleware::metrics::{render, respond};
+use crate::middleware::metrics::{Format, MetricsHandle, render, respond};
 use crate::request::request_id::RequestId;
-use crate::service::{BackendKind, HostMemory, Mode};
+use crate::servers::http::openapi::{Schemas, response, without_body};
+use crate::servers::http::route::RestRequest;
+use crate::servers::http::{Problem, ResponseBody, Rest, RestState};
+use crate::service::{BackendKind, HostMemory, Mode, RegisteredKernel};
 
-pub(super) async fn metrics<S>(State(shared): State<Arc<Shared<S>>>, headers: HeaderMap) -> Response
-where
-    S: Send + Sync + 'static,
-{
-    let request_id = RequestId::from_headers(&headers);
+pub(super) async fn metrics<S, B>(
+    rest: Rest<S>,
+    request: RestRequest<'_, B>,
+) -> Result<Response<ResponseBody>, Problem> {
+    let state = rest.state;
     #[cfg(feature = "cuda")]
-    let gpus = super::gpus::read(shared.devices.as_ref()).await;
+    let gpus = gpus::read(state.devices.as_ref()).await;
     let mut page = render(|registry| {
-        shared.metrics.register(registry);
-        register(&shared, registry.sub_registry_with_prefix("kernel"));
+        if let Some(metrics) = &state.metrics {
+            metrics.register(registry);
+        }
+        register(&state, registry.sub_registry_with_prefix("kernel"));
         #[cfg(feature = "cuda")]
-        super::gpus::register(registry, gpus);
+        gpus::register(registry, gpus);
     });
-    for render in &shared.more_metrics {
+    for render in &state.more_metrics {
         page.push_str(&render());
         // The text may lack its last newline. Empty lines are omitted.
         page.push('\n');
     }
-    let mut response = respond(&page, &headers);
-    response.headers_mut().insert(RequestId::HEADER, request_id.value().clone());
-    response.map(Body::from)
+    let mut response = respond(&page, &request.head.headers);
+    response.headers_mut().insert(RequestId::HEADER, request.request_id.value().clone());
+    Ok(response.map(ResponseBody::from))
 }
 
 /// Adds all metrics but those of the calls and the GPUs.
-fn register<S: Send + Sync + 'static>(shared: &Arc<Shared<S>>, kernel: &mut Registry) {
-    kernel.register_collector(Box::new(ByDomain(Arc::clone(shared))));
-    kernel.register_collector(Box::new(Memory(shared.limits.memory.clone())));
-    if let Some(pipeline) = &shared.pipeline {
+fn register(state: &Arc<RestState>, kernel: &mut Registry) {
+    if let Some(metrics) = state.metrics.clone() {
+        kernel.register_collector(Box::new(ByDomain { metrics, state: Arc::clone(state) }));
+    }
+    kernel.register_collector(Box::new(Memory(state.limits.memory.clone())));
+    if let Some(pipeline) = &state.pipeline {
         pipeline.register_layers(kernel);
     }
-    if let Some(devices) = &shared.devices {
+    if let Some(devices) = &state.devices {
         kernel.register_collector(Box::new(Backends(devices.status())));
     }
     #[cfg(feature = "tls")]
-    if let Some(tls) = &shared.tls {
-        super::tls::register(kernel, tls);
+    if let Some(tls) = &state.tls {
+        tls::register(kernel, tls);
     }
     #[cfg(feature = "hyper")]
-    if !shared.connections.is_empty() {
-        kernel.register_collector(Box::new(super::connections::Listeners(shared.connections.clone())));
+    if !state.connections.is_empty() {
+        kernel.register_collector(Box::new(connections::Listeners(state.connections.clone())));
     }
+}
+
+/// OpenAPI: the page in each format.
+pub(super) fn entry(_: &mut Schemas, _: &[RegisteredKernel]) -> Value {
+    let page = |format: Format| (format.content_type().to_owned(), json!({ "schema": { "type": "string" } }));
+    let pages: Value = [Format::Text, Format::OpenMetrics].map(page).into_iter().collect();
+    without_body(response("In the format that `Accept` prefers, or else the first.", pages), &[500])
 }
 
 /// Metrics by domain, computed from those of the layer when the page is requested. Calls by an alias count for the
 /// domain of the kernel.
-struct ByDomain<S>(Arc<Shared<S>>);
-
-impl<S> std::fmt::Debug for ByDomain<S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ByDomain").finish_non_exhaustive()
-    }
+#[derive(Debug)]
+struct ByDomain {
+    metrics: MetricsHandle,
+    state: Arc<RestState>,
 }
 
-impl<S: Send + Sync + 'static> Collector for ByDomain<S> {
+impl Collector for ByDomain {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let Self(shared) = self;
+        let Self { metrics, state } = self;
 
         let mut ended: BTreeMap<(String, &str), (u64, Duration)> = BTreeMap::new();
-        for calls in shared.metrics.ended() {
+        for calls in metrics.ended() {
             // `unknown` and `other` are not kernels, and are their own domains.
-            let kernel = shared.registry.get(&calls.operation);
+            let kernel = state.registry.get(&calls.operation);
             let domain = kernel.map_or(calls.operation, |kernel| kernel.info().domain().to_owned());
             let (count, duration) = ended.entry((domain, calls.outcome)).or_default();
             *count += calls.count;
@@ -104,7 +122,7 @@ impl<S: Send + Sync + 'static> Collector for ByDomain<S> {
         }
 
         let mut registered: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        let kernels = shared.registry.list();
+        let kernels = state.registry.list();
         for info in kernels.iter().map(|kernel| kernel.info()) {
             let mode = if info.mode == Mode::Ring { "ring" } else { "batch" };
             *registered.entry((info.domain(), mode)).or_default() += 1;
@@ -122,7 +140,7 @@ impl<S: Send + Sync + 'static> Collector for ByDomain<S> {
 
         let help = "Responses of execute requests by code, including those rejected before the service was called";
         let mut family = encoder.encode_descriptor("http_responses", help, None, MetricType::Counter)?;
-        for (code, count) in shared.outcomes.totals() {
+        for (code, count) in state.outcomes.totals() {
             counter(&mut family, &[("code", code)], count)?;
         }
         Ok(())

@@ -2,20 +2,19 @@
 
 use std::sync::{Arc, LazyLock};
 
-use ::axum::extract::rejection::PathRejection;
-use ::axum::extract::{NestedPath, Path};
-use ::axum::response::Response;
 use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, LOCATION, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
 use utoipa_swagger_ui::Config;
 
 use crate::error::ErrorKind;
 use crate::request::request_id::RequestId;
-use crate::servers::http::{Problem, document};
+use crate::servers::http::route::{Params, RestRequest};
+use crate::servers::http::{MountPath, Problem, ResponseBody, Rest, RestState, document};
 
 /// URLs are relative, so that the page works in nested routers. The default validator is an Internet service and is
 /// disabled. Credentials are stored in the browser.
@@ -58,51 +57,54 @@ const HEADERS: [(HeaderName, &str); 3] = [
 ];
 
 /// Redirects to the page with a slash at the end, relative to which its files are.
-pub(super) async fn docs(headers: HeaderMap) -> Response {
-    let mut response: Response =
-        document(StatusCode::PERMANENT_REDIRECT, "text/plain", Bytes::new(), &RequestId::from_headers(&headers));
+pub(super) async fn redirect<S, B>(_: Rest<S>, request: RestRequest<'_, B>) -> Result<Response<ResponseBody>, Problem> {
+    let mut response = document(StatusCode::PERMANENT_REDIRECT, "text/plain", Bytes::new(), request.request_id);
     response.headers_mut().insert(LOCATION, HeaderValue::from_static("docs/"));
-    response
+    Ok(response)
 }
 
 /// Redirects `/`, or the path where the router is nested, to the documentation.
-pub(super) fn from_root(extensions: &Extensions, request_id: &RequestId) -> Response {
-    let nested = extensions.get::<NestedPath>().map(|nested| nested.as_str().trim_end_matches('/'));
+pub(super) async fn root<S, B>(_: Rest<S>, request: RestRequest<'_, B>) -> Result<Response<ResponseBody>, Problem> {
+    let mounted = request.head.extensions.get::<MountPath>().map(|MountPath(path)| path.trim_end_matches('/'));
     // Relative if possible, for proxies that strip a prefix.
-    let location = nested.map_or_else(|| "docs/".to_owned(), |nested| format!("{nested}/docs/"));
-    let mut response: Response = document(StatusCode::TEMPORARY_REDIRECT, "text/plain", Bytes::new(), request_id);
+    let location = mounted.map_or_else(|| "docs/".to_owned(), |mounted| format!("{mounted}/docs/"));
+    let mut response = document(StatusCode::TEMPORARY_REDIRECT, "text/plain", Bytes::new(), request.request_id);
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, location);
     }
-    response
+    Ok(response)
 }
 
-pub(super) async fn page(headers: HeaderMap) -> Response {
-    respond(INDEX, &RequestId::from_headers(&headers))
+/// Nothing but the redirect is at `/`.
+pub(super) fn check_root(_: &RestState, head: &Parts, _: &Params) -> Result<(), Problem> {
+    if matches!(head.method, Method::GET | Method::HEAD) { Ok(()) } else { Err(not_found(head)) }
 }
 
-pub(super) async fn file(headers: HeaderMap, path: Result<Path<String>, PathRejection>) -> Response {
-    let request_id = RequestId::from_headers(&headers);
-    match path {
-        Ok(Path(file)) => respond(&file, &request_id),
-        Err(error) => Problem::new(ErrorKind::InvalidArgument, error.body_text()).into_response(&request_id),
-    }
+/// Files have an extension; other paths below `/docs/` can be those of a router with this prefix.
+pub(super) fn check_file(_: &RestState, head: &Parts, params: &Params) -> Result<(), Problem> {
+    if params.get("file").contains('.') { Ok(()) } else { Err(not_found(head)) }
 }
 
-fn respond(name: &str, request_id: &RequestId) -> Response {
+fn not_found(head: &Parts) -> Problem {
+    Problem::new(ErrorKind::NotFound, format!("there is no resource at {}", head.uri.path()))
+}
+
+pub(super) async fn page<S, B>(_: Rest<S>, request: RestRequest<'_, B>) -> Result<Response<ResponseBody>, Problem> {
+    Ok(index(request.request_id))
+}
+
+pub(super) async fn file<S, B>(_: Rest<S>, request: RestRequest<'_, B>) -> Result<Response<ResponseBody>, Problem> {
+    let name = request.params.get("file");
     if name == INDEX {
-        return with_browser_headers(document(StatusCode::OK, "text/html", PAGE.into(), request_id));
+        return Ok(index(request.request_id));
     }
     let file = match utoipa_swagger_ui::serve(name, Arc::clone(&CONFIG)) {
         Ok(Some(file)) => file,
-        Ok(None) => {
-            let problem = Problem::new(ErrorKind::NotFound, format!("nothing is at /docs/{name}"));
-            return problem.into_response(request_id);
-        }
-        Err(error) => return Problem::new(ErrorKind::Internal, error.to_string()).into_response(request_id),
+        Ok(None) => return Err(not_found(request.head)),
+        Err(error) => return Err(Problem::new(ErrorKind::Internal, error.to_string())),
     };
-    let mut response: Response =
-        document(StatusCode::OK, "application/octet-stream", file.bytes.into_owned().into(), request_id);
+    let bytes = file.bytes.into_owned().into();
+    let mut response = document(StatusCode::OK, "application/octet-stream", bytes, request.request_id);
     let headers = response.headers_mut();
     if let Ok(content_type) = HeaderValue::try_from(file.content_type) {
         headers.insert(CONTENT_TYPE, content_type);
@@ -111,11 +113,15 @@ fn respond(name: &str, request_id: &RequestId) -> Response {
         // Every browser accepts it, so `accept-encoding` is not checked.
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    with_browser_headers(response)
+    Ok(with_browser_headers(response))
+}
+
+fn index(request_id: &RequestId) -> Response<ResponseBody> {
+    with_browser_headers(document(StatusCode::OK, "text/html", PAGE.into(), request_id))
 }
 
 /// Adds the headers of responses that a browser shows.
-fn with_browser_headers(mut response: Response) -> Response {
+fn with_browser_headers(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     let headers = response.headers_mut();
     // Short, so that the files are current after an update of the server.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));

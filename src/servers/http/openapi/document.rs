@@ -1,0 +1,112 @@
+//! The OpenAPI document.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::responses;
+use super::schemas::{Schemas, name_of};
+use super::security::Security;
+use crate::servers::http::RouterConfig;
+use crate::servers::http::route::{OpenApiEntry, Operation};
+use crate::servers::http::routes::{KERNELS, SERVER};
+use crate::service::{KernelError, RegisteredKernel};
+
+/// Describes a server with these operations, this configuration and these kernels.
+///
+/// # Errors
+/// If a kernel panics while it generates its schemas.
+pub(super) fn of(
+    operations: &[&Operation],
+    config: &RouterConfig,
+    kernels: &[RegisteredKernel],
+    security: Option<&Security>,
+) -> Result<Value, KernelError> {
+    let mut schemas = Schemas::new();
+    schemas.tensors();
+    let mut paths = paths(operations, config, kernels, &mut schemas)?;
+    let responses = responses::components(&mut schemas);
+    let mut components = json!({
+        "schemas": schemas.into_components(),
+        "responses": responses,
+        "headers": responses::headers(),
+        "parameters": responses::parameters(),
+    });
+    if let Some(security) = security {
+        security.describe(&mut paths);
+        components["securitySchemes"] = security.components();
+    }
+    Ok(json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tower-kernels",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Compute kernels on CUDA GPUs and on the CPU. Errors are problem documents (RFC 9457).",
+        },
+        // Relative to this document, so that it is correct for nested routers and behind proxies that strip a prefix.
+        "servers": [{ "url": "." }],
+        "tags": tags(kernels),
+        "paths": paths,
+        "components": components,
+    }))
+}
+
+fn paths(
+    operations: &[&Operation],
+    config: &RouterConfig,
+    kernels: &[RegisteredKernel],
+    schemas: &mut Schemas,
+) -> Result<Map<String, Value>, KernelError> {
+    let mut paths: Map<String, Value> = Map::new();
+    let mut add = |path: String, operation: &Operation, entry: Value| {
+        paths.entry(path).or_insert_with(|| json!({}))[operation.method.to_lowercase()] = entry;
+    };
+    for operation in operations {
+        let path = operation.full_path(config);
+        match operation.openapi {
+            OpenApiEntry::Hidden => {}
+            OpenApiEntry::Once(tag, describe) => {
+                let mut entry = entry(operation, operation.id.to_owned(), tag, describe(schemas, kernels));
+                add_path_parameters(&mut entry, operation);
+                add(path.replace("{*", "{"), operation, entry);
+            }
+            OpenApiEntry::PerKernel(describe) => {
+                for kernel in kernels {
+                    let Some(fields) = describe(schemas, kernel)? else { continue };
+                    let info = kernel.info();
+                    let id = format!("{}.{}", operation.id, name_of(&info.id));
+                    let path = path.replace("{*id}", &info.id);
+                    add(path, operation, entry(operation, id, info.domain(), fields));
+                }
+            }
+        }
+    }
+    Ok(paths)
+}
+
+/// An operation with these fields, and those that they do not have.
+fn entry(operation: &Operation, id: String, tag: &str, fields: Value) -> Value {
+    let mut entry = json!({ "operationId": id, "summary": operation.summary, "tags": [tag] });
+    if let Value::Object(fields) = fields {
+        fields.into_iter().for_each(|(name, value)| entry[name] = value);
+    }
+    entry
+}
+
+fn add_path_parameters(entry: &mut Value, operation: &Operation) {
+    let mut parameters = match entry["parameters"].take() {
+        Value::Array(parameters) => parameters,
+        _ => Vec::new(),
+    };
+    let parameter =
+        |name: &str| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
+    parameters.extend(operation.path_parameters().map(parameter));
+    entry["parameters"] = parameters.into();
+}
+
+/// Tags of the document: those of the server's operations, then the kernel domains.
+fn tags(kernels: &[RegisteredKernel]) -> Value {
+    let domains: BTreeSet<_> = kernels.iter().map(|kernel| kernel.info().domain()).collect();
+    let domains = domains.into_iter().filter(|domain| ![KERNELS, SERVER].contains(domain));
+    [KERNELS, SERVER].into_iter().chain(domains).map(|name| json!({ "name": name })).collect()
+}
