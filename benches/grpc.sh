@@ -2,18 +2,24 @@
 # gRPC beside a bare tonic service that takes and gives the same messages and does the same sum of four elements: requests
 # a second and latencies over loopback, from `tower-kernels bench`, in turns in one run. Needs Python for the table.
 #
+# `BUILT=FOLDER` has the programs, for a machine without Rust.
+#
 #   benches/grpc.sh [SECONDS] [ROUNDS]
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-5} rounds=${2:-5}
-cargo build --release --quiet --manifest-path peers/Cargo.toml --bin grpc_server
-cargo build --release --quiet --manifest-path ../Cargo.toml --features server --bin tower-kernels
+if [ -z "${BUILT:-}" ]; then
+    BUILT=$(mktemp -d)
+    cargo build --release --quiet --manifest-path peers/Cargo.toml --bin grpc_server
+    cargo build --release --quiet --manifest-path ../Cargo.toml --features server --bin tower-kernels
+    cp peers/target/release/grpc_server ../target/release/tower-kernels "$BUILT"
+fi
 runs=$(mktemp -d)
 trap 'rm -rf "$runs"; kill $(jobs -p) 2>/dev/null || true' EXIT
 echo '{"a": 2.0, "x": [1.0, 2.0, 3.0, 4.0], "y": [10.0, 20.0, 30.0, 40.0]}' > "$runs/input"
-peers/target/release/grpc_server bare 127.0.0.1:18083 &
+"$BUILT/grpc_server" bare 127.0.0.1:18083 &
 bare=$!
-peers/target/release/grpc_server ours 127.0.0.1:18084 2>/dev/null &
+"$BUILT/grpc_server" ours 127.0.0.1:18084 2>/dev/null &
 ours=$!
 sleep 1
 # The processor time of a server so far, in ticks of 10 ms.
@@ -22,7 +28,7 @@ for round in $(seq "$rounds"); do
     for server in bare:18083 ours:18084; do
         name=${server%:*}
         before=$(ticks "${!name}")
-        ../target/release/tower-kernels bench linalg/saxpy --grpc "http://127.0.0.1:${server#*:}" --input "$runs/input" \
+        "$BUILT/tower-kernels" bench linalg/saxpy --grpc "http://127.0.0.1:${server#*:}" --input "$runs/input" \
             --concurrency 32 --threads 1 --channels 4 --duration "${seconds}s" --allow-errors \
             --warmup 0s --json "$runs/$name-$round.json" > "$runs/last"
         echo $(($(ticks "${!name}") - before)) > "$runs/$name-$round.ticks"

@@ -4,14 +4,17 @@
 #   json:    a handler that reads and writes the same JSON and does the same sum
 #   tensors: a handler that answers with the 16 MB that it got, where ours has a kernel that answers with its input
 #
-# Needs wrk.
+# Needs wrk. `BUILT=FOLDER` has the programs, for a machine without Rust.
 #
 #   benches/http.sh [SECONDS [json|tensors [ROUNDS]]]
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-5}
 rows=${2:-json tensors}
-cargo build --release --quiet --manifest-path peers/Cargo.toml --bin rest_server
+if [ -z "${BUILT:-}" ]; then
+    cargo build --release --quiet --manifest-path peers/Cargo.toml --bin rest_server
+    BUILT=peers/target/release
+fi
 scripts=$(mktemp -d)
 trap 'rm -rf "$scripts"; kill $(jobs -p) 2>/dev/null || true' EXIT
 cat > "$scripts/done.lua" <<'LUA'
@@ -35,8 +38,8 @@ wrk.headers["content-type"] = "application/octet-stream"
 wrk.headers["inference-header-content-length"] = #head
 wrk.body = head .. string.rep("\0\0\128\63", elements)
 LUA
-peers/target/release/rest_server bare 127.0.0.1:18081 &
-peers/target/release/rest_server ours 127.0.0.1:18082 2>/dev/null &
+"$BUILT/rest_server" bare 127.0.0.1:18081 &
+"$BUILT/rest_server" ours 127.0.0.1:18082 2>/dev/null &
 sleep 1
 for row in $rows; do
     case $row in

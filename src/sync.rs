@@ -9,7 +9,8 @@ use loom::sync as primitives;
 use std::sync as primitives;
 use std::sync::PoisonError;
 
-pub(crate) use primitives::MutexGuard;
+pub(crate) use primitives::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) use primitives::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 /// A mutex that a panic does not poison: what is done under these locks does not panic half-way.
 #[derive(Debug, Default)]
@@ -22,5 +23,19 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reader-writer lock that a panic does not poison, like [`Mutex`].
+#[derive(Debug, Default)]
+pub(crate) struct RwLock<T>(primitives::RwLock<T>);
+
+impl<T> RwLock<T> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

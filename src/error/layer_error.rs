@@ -3,7 +3,7 @@
 /// Implements `Display`, `Error`, `Classify` and `From` for the error of a layer, which is generic over the error of
 /// the inner service.
 ///
-/// Each of the layer's own variants is given its kind, the time to retry and a text. Those in parentheses hold the
+/// Each of the layer's own variants is given its kind or classification, the time to retry and a text. Those in parentheses hold the
 /// error of the inner service and delegate to it. thiserror's derive is not used because it requires `E: Error`, and
 /// `BoxError` does not implement `Error`.
 macro_rules! layer_error {
@@ -57,11 +57,10 @@ macro_rules! layer_error {
 
             #[allow(unused_variables, reason = "the time to retry need not use every binding")]
             fn classification(&self) -> $crate::error::Classification {
-                let (kind, retry_after) = match self {
-                    $($pattern => ($kind, $retry_after),)+
+                let (mut classification, retry_after) = match self {
+                    $($pattern => ($crate::error::Classification::from($kind), $retry_after),)+
                     $(Self::$inner(error) => return E::classify(error),)+
                 };
-                let mut classification = $crate::error::Classification::new(kind);
                 classification.retry_after = retry_after;
                 classification
             }

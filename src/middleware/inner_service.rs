@@ -1,5 +1,5 @@
-//! What every service of a layer writes in the same way: access to the inner service, the traits that are forwarded to
-//! it, and `Clone`.
+//! What every layer writes in the same way: access to the inner service, the traits that are forwarded to it, and `Clone`
+//! and `Debug` with fewer bounds than a derive would ask for.
 
 /// Writes `get_ref`, `get_mut` and `into_inner`, and forwards what [`forward_to_inner!`] does.
 ///

@@ -59,8 +59,8 @@
 //! * They call the service that was polled ready, never a clone of it.
 //! * A call that a layer rejects does not reach the inner service. What the inner service's readiness reserved stays
 //!   reserved for the next call, and is released when the service is dropped.
-//! * Their futures are named types, nothing is boxed, and a call whose response is ready at once allocates nothing, but for
-//!   the `Vec` that a service of batches takes.
+//! * Their futures are named types, and a call whose response is ready at once allocates nothing, but for the `Vec` that a
+//!   service of batches takes and the run that `CoalesceLayer` shares.
 //! * State that limits or counts lives in the layer: clones of a layer, and all services made by it, share it.
 //!   `layer.snapshot()` reads it.
 //! * Time is Tokio's, so `tokio::time::pause` works.
@@ -79,9 +79,11 @@ use crate::layers::*;
 // model. What they have in common is written once:
 // - `inner_service!(Service::<S> { inner })` writes the accessors and forwards `Load` and `NamedService`, and
 //   `clone_service!(Service::<S> { inner, shared, ready: false })` a `Clone` that does not copy what one service reserved.
-// - `CallOrReject<F, Error>` is the future of a layer that calls the inner service or rejects the call.
-// - `LazyTimer` creates its `Sleep` at the first poll, `CloneSource` yields services for further attempts, `Jitter` spreads
-//   delays, `clock::now` is the time within a `call`.
+// - `derive_clone!` and `derive_debug!` write what the standard derives write, without their bounds on type parameters.
+// - `CallOrReject<F, Error>` is the future of a layer that calls the inner service or rejects the call, and
+//   `CallWhenReady<S, Request>` that of a call which waits until the inner service is ready.
+// - `LazyTimer` creates its `Sleep` at the first poll, `CloneSource` yields services for further attempts, `random_delay`
+//   draws delays, `clock::now` is the time within a `call`.
 // - `crate::text::{prefix, truncated}` cut texts, `crate::random::SplitMix64` draws numbers.
 // - `Layer::snapshot()` returns a `#[non_exhaustive]` struct `...Snapshot` with plain public fields: all state that callers
 //   can read, and the only way to read it.
@@ -95,6 +97,7 @@ pub mod cache;
 #[cfg(any(feature = "cache", feature = "coalesce"))]
 pub mod cache_key;
 mod call_or_reject;
+mod call_when_ready;
 #[cfg(feature = "circuit-breaker")]
 pub mod circuit_breaker;
 #[cfg(feature = "classify")]
@@ -105,6 +108,7 @@ mod clone_source;
 pub mod coalesce;
 #[cfg(feature = "concurrency")]
 pub mod concurrency;
+mod derive;
 #[cfg(feature = "error-response")]
 pub mod error_response;
 #[cfg(feature = "fallback")]

@@ -5,6 +5,7 @@ use prometheus_client::registry::Registry;
 
 use super::config::PipelineConfig;
 use super::layer::{Layers, PipelineLayer};
+use super::metrics::LayerMetrics;
 #[cfg(feature = "cache")]
 use super::service::KernelStore;
 #[cfg(feature = "cache")]
@@ -14,7 +15,7 @@ use crate::middleware::batch::BatchSnapshot;
 use crate::middleware::circuit_breaker::CircuitSnapshot;
 use crate::middleware::coalesce::CoalesceHandle;
 use crate::middleware::load_shed::Predicted;
-use crate::middleware::metrics::MetricsHandle;
+use crate::middleware::metrics::{MetricsHandle, render};
 use crate::middleware::priority_queue::PriorityQueueSnapshot;
 use crate::middleware::retry::RetrySnapshot;
 #[cfg(feature = "cache")]
@@ -85,10 +86,10 @@ impl PipelineHandle {
         self.config.retry.is_some().then(|| self.layers.retry.snapshot())
     }
 
-    /// Adds the metrics of the calls and of all layers to a registry, with the prefix `kernel_`.
+    /// Returns the metrics of the calls and of all layers as OpenMetrics text, with the prefix `kernel_`. Appended to other
+    /// OpenMetrics text it makes a page for [`respond`](crate::middleware::metrics::respond).
     ///
-    /// Besides [those of the calls](crate::middleware::metrics) and [of the
-    /// circuits](crate::middleware::circuit_breaker), for the layers that are on:
+    /// Besides [those of the calls](crate::middleware::metrics), for the layers that are on:
     ///
     /// | `kernel_`... | type | meaning |
     /// |---|---|---|
@@ -99,6 +100,10 @@ impl PipelineHandle {
     /// | `load_shed_in_flight`, `load_shed_parallelism` | gauge | admitted calls, and the estimated number of calls that run at a time |
     /// | `load_shed_predicted_wait_seconds` | gauge | expected wait of the next call |
     /// | `load_shed_rejected_total` | counter, by `priority` | calls rejected because of their expected wait |
+    /// | `circuit_state` | gauge, by `circuit` and `state` | 1 for the current state of the circuit, 0 for the others |
+    /// | `circuit_tenants_open` | gauge, by `circuit` | tenants whose own circuit is open |
+    /// | `circuit_opened_total`, `circuit_tenants_opened_total` | counter, by `circuit` | times that the circuit, or that of a single tenant, has opened |
+    /// | `circuit_rejected_total` | counter, by `circuit` | calls that the circuit has rejected |
     /// | `retries_waiting` | gauge | calls that wait before their next attempt |
     /// | `retries_total`, `retries_budget_exhausted_total`, `retries_deadline_exceeded_total` | counter | retries, and calls that were not retried because the budget or the time was used up |
     /// | `pipeline_queue_waiting` | gauge, by `priority` | calls in the queue |
@@ -111,17 +116,16 @@ impl PipelineHandle {
     ///
     /// The number of requests in a batch is the histogram `batch_size` of the calls. Rejections by the rate limit and
     /// timeouts are outcomes of calls and have no other metrics.
-    pub fn register(&self, registry: &mut Registry) {
-        self.metrics().register(registry);
-        self.register_layers(registry.sub_registry_with_prefix("kernel"));
+    pub fn render(&self) -> String {
+        render(|registry| {
+            self.metrics().register(registry);
+            self.register_layers(registry.sub_registry_with_prefix("kernel"));
+        })
     }
 
     /// Adds all metrics but those of the calls.
     pub(crate) fn register_layers(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(self.clone()));
-        if let Some(breaker) = &self.layers.breaker {
-            breaker.handle().register(registry);
-        }
+        registry.register_collector(Box::new(LayerMetrics(self.clone())));
     }
 }
 

@@ -46,12 +46,8 @@ pub(super) type WithRetry<S> = Retry<WithQueue<S>, IsIdempotent>;
 pub(super) type WithTimeout<S> = Timeout<WithRetry<S>>;
 pub(super) type WithCircuitBreaker<S> = CircuitBreaker<WithTimeout<S>, PerOperation>;
 pub(super) type WithLoadShed<S> = LoadShed<WithCircuitBreaker<S>, Predicted>;
-pub(super) type SharedCalls<S> = Flights<
-    OwnedKernelKey,
-    <WithLoadShed<S> as Service<KernelRequest>>::Future,
-    KernelResponse,
-    error::Shared<<S as Service<KernelRequest>>::Error>,
->;
+pub(super) type SharedCalls<S> =
+    Flights<OwnedKernelKey, KernelResponse, error::Shared<<S as Service<KernelRequest>>::Error>>;
 pub(super) type WithCoalesce<S> = Coalesce<WithLoadShed<S>, KernelCacheKey, SharedCalls<S>>;
 #[cfg(feature = "cache")]
 pub(super) type WithCache<S> = Cache<WithCoalesce<S>, KernelCacheKey, KernelStore>;

@@ -21,7 +21,7 @@ use crate::error::ErrorKind;
     message = "the layers of tower-kernels know nothing of requests of type `{Self}`",
     label = "`RequestContext` is not implemented for `{Self}`",
     note = "for a type of your own an empty `impl` block of the trait is enough: every method has a default",
-    note = "for a type of another crate, put `tower_kernels::middleware::classify::ClassifyRequestLayer` outside of the layers",
+    note = "for a type of another crate, wrap it in a `tower_kernels::middleware::classify::WithContext` outside of the layers",
     note = "see the page `tower_kernels::compile_errors`"
 )]
 pub trait RequestContext {

@@ -9,6 +9,7 @@ mod http_operation;
 pub(crate) mod limits;
 #[cfg(feature = "kernels")]
 pub(crate) mod metadata;
+#[cfg(any(feature = "load-shed", feature = "metrics", feature = "priority-queue"))]
 pub(crate) mod operation_table;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 pub(crate) mod request_id;

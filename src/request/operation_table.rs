@@ -8,13 +8,21 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Index;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 
 use crate::request::limits::MAX_NAME_BYTES;
 
-/// Values by operation, up to a maximum number. References to the values do not hold a lock.
+/// Values by operation, up to a maximum number.
+///
+/// Every call of several layers looks up its operation, so a lookup takes no lock and writes nothing that threads share.
+/// Insertions are few: each replaces the map of names by a copy.
 pub(crate) struct OperationTable<T> {
-    by_name: RwLock<HashMap<Arc<str>, OperationIndex>>,
+    indices: ArcSwap<HashMap<Arc<str>, OperationIndex, RandomState>>,
+    /// Locked during an insertion.
+    inserting: Mutex<()>,
     /// In the order of their insertion.
     entries: Box<[OnceLock<Box<Entry<T>>>]>,
 }
@@ -26,7 +34,7 @@ struct Entry<T> {
 
 /// The index of an operation in its [`OperationTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OperationIndex(u32);
+pub(crate) struct OperationIndex(usize);
 
 /// Truncates a name to what [`OperationTable::find_or_insert`] needs: the whole name, or one byte more than an entry
 /// may have.
@@ -42,7 +50,7 @@ impl<T> OperationTable<T> {
     /// Creates a table for up to `max` operations.
     pub(crate) fn new(max: usize) -> Self {
         let entries = std::iter::repeat_with(OnceLock::new).take(max).collect();
-        Self { by_name: RwLock::new(HashMap::new()), entries }
+        Self { indices: ArcSwap::default(), inserting: Mutex::new(()), entries }
     }
 
     pub(crate) fn max(&self) -> usize {
@@ -51,12 +59,12 @@ impl<T> OperationTable<T> {
 
     /// Whether no more operations can be inserted.
     pub(crate) fn is_full(&self) -> bool {
-        self.read().len() >= self.entries.len()
+        self.indices.load().len() >= self.entries.len()
     }
 
     /// Returns the value of an operation.
     pub(crate) fn find(&self, name: &str) -> Option<(OperationIndex, &T)> {
-        let index = *self.read().get(name)?;
+        let index = *self.indices.load().get(name)?;
         Some((index, &self[index]))
     }
 
@@ -73,26 +81,18 @@ impl<T> OperationTable<T> {
             // Another thread may have inserted it as the last entry.
             return self.find(name);
         }
-        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        let index = match by_name.get(name) {
+        let _inserting = self.inserting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut indices = HashMap::clone(&self.indices.load());
+        if let Some(index) = indices.get(name) {
             // Another thread has inserted it.
-            Some(index) => *index,
-            None => {
-                let index = by_name.len();
-                let entry = self.entries.get(index)?;
-                let name: Arc<str> = name.into();
-                entry.get_or_init(|| Box::new(Entry { name: Arc::clone(&name), value: create() }));
-                let index = OperationIndex(index as u32);
-                by_name.insert(name, index);
-                index
-            }
-        };
-        drop(by_name);
-        Some((index, &self[index]))
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Arc<str>, OperationIndex>> {
-        self.by_name.read().unwrap_or_else(PoisonError::into_inner)
+            return Some((*index, &self[*index]));
+        }
+        let index = OperationIndex(indices.len());
+        let name: Arc<str> = name.into();
+        let entry = self.entries.get(index.0)?.get_or_init(|| Box::new(Entry { name: name.clone(), value: create() }));
+        indices.insert(name, index);
+        self.indices.store(Arc::new(indices));
+        Some((index, &entry.value))
     }
 
     /// Iterates over the operations with their values, in the order of their insertion.
@@ -107,7 +107,7 @@ impl<T> Index<OperationIndex> for OperationTable<T> {
     type Output = T;
 
     fn index(&self, index: OperationIndex) -> &T {
-        &self.entries[index.0 as usize].get().expect("an index refers to an entry").value
+        &self.entries[index.0].get().expect("an index refers to an entry").value
     }
 }
 

@@ -7,7 +7,7 @@
 //! | `grpc` | `grpc` | gRPC over tonic: a server, a client, health and reflection |
 //! | `hyper` | `hyper` | REST: a hyper service, and a server with graceful shutdown |
 //! | `requests` | `axum`, `grpc` or `hyper` | counts and logs requests by outcome |
-//! | `http` | `axum` or `hyper` | shared by `axum` and `hyper`: bodies, problem documents, tensors |
+//! | `http` | `axum` or `hyper` | the REST API that `axum` and `hyper` serve: routes, OpenAPI, bodies, problem documents |
 
 #[cfg(feature = "actix")]
 pub mod actix;

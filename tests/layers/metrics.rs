@@ -1,12 +1,10 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use prometheus_client::encoding::text;
-use prometheus_client::registry::Registry;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer, TimeoutLayer};
-use tower_kernels::middleware::metrics::MetricsHandle;
+use tower_kernels::middleware::metrics::{MetricsHandle, respond};
 use tower_kernels::request::{DeviceTimes, Execution};
 use tower_kernels::service::{KernelError, KernelRequest, KernelResponse, Payload};
 
@@ -154,15 +152,11 @@ async fn names_that_nobody_knows_make_no_series() {
     has(&text, r#"kernel_requests_total{operation="graph/pagerank",outcome="not_found"} 1"#);
 }
 
-/// A registry of the program's own gets no more than the layer's page has.
 #[tokio::test]
 async fn around_a_service_without_kernels_nothing_is_said_of_kernels() {
     let metrics = MetricsLayer::new();
-    let mut registry = Registry::default();
-    metrics.handle().register(&mut registry);
     let families = || {
-        let mut page = String::new();
-        text::encode(&mut page, &registry).unwrap();
+        let page = metrics.render();
         let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned);
         (types.collect::<Vec<_>>(), page)
     };
@@ -177,7 +171,28 @@ async fn around_a_service_without_kernels_nothing_is_said_of_kernels() {
     );
     has(&page, r#"kernel_requests_total{operation="GET",outcome="ok"} 1"#);
     assert!(!page.contains("backend"), "{page}");
-    assert_eq!(page, metrics.render());
+}
+
+/// A page of the program's own has the metrics of several layers and others, in either format.
+#[test]
+fn pages_can_be_joined() {
+    let handles = ["front", "back"].map(|prefix| MetricsLayer::new().prefix(prefix).handle());
+    let own = "# HELP shop_opened Times that the shop has opened.\n# TYPE shop_opened counter\nshop_opened_total 3\n";
+    let page = handles[0].render() + own + &handles[1].render();
+    let mut headers = http::HeaderMap::new();
+    let text = respond(&page, &headers).into_body();
+    headers.insert("accept", "application/openmetrics-text".parse().unwrap());
+    let open_metrics = respond(&page, &headers).into_body();
+    for (page, counter) in [(&text, "shop_opened_total"), (&open_metrics, "shop_opened")] {
+        let page = std::str::from_utf8(page).unwrap();
+        let types: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let counter = format!("{counter} counter");
+        assert_eq!(types, ["front_requests_in_flight gauge", &counter, "back_requests_in_flight gauge"]);
+        has(page, "shop_opened_total 3");
+    }
+    assert!(!text.windows(5).any(|part| part == b"# EOF"));
+    assert!(open_metrics.ends_with(b"\n# EOF\n"));
+    assert_eq!(open_metrics.windows(5).filter(|part| *part == b"# EOF").count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

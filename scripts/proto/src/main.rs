@@ -1,4 +1,5 @@
-//! Compiles `proto/` into `src/servers/grpc/generated`, which is checked in, so that users need no protobuf compiler.
+//! Compiles `proto/` into `src/servers/grpc/generated` (messages and client) and `benches/peers/src/generated` (server
+//! trait, for the benchmark's bare server). They are checked in, so that users need no protobuf compiler.
 //!
 //! ```text
 //! cargo run --locked --manifest-path scripts/proto/Cargo.toml [-- --check]
@@ -13,15 +14,20 @@ use prost::Message;
 use protox::Compiler;
 use protox::file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver};
 
-const FILES: [&str; 2] = ["tower_kernels.v1.rs", "descriptor.bin"];
+/// Names of the files that are made, and where they are checked in.
+const FILES: [(&str, &str); 3] = [
+    ("client/tower_kernels.v1.rs", "src/servers/grpc/generated/tower_kernels.v1.rs"),
+    ("descriptor.bin", "src/servers/grpc/generated/descriptor.bin"),
+    ("server/tower_kernels.v1.rs", "benches/peers/src/generated/kernel_server.rs"),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let check = std::env::args().skip(1).any(|argument| argument == "--check");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let made = tempfile::tempdir()?;
     generate(&root.join("proto"), made.path())?;
-    for name in FILES {
-        let (new, known) = (fs::read(made.path().join(name))?, root.join("src/servers/grpc/generated").join(name));
+    for (name, known) in FILES {
+        let (new, known) = (fs::read(made.path().join(name))?, root.join(known));
         if !check {
             fs::write(known, new)?;
         } else if fs::read(&known)? != new {
@@ -46,11 +52,21 @@ fn generate(proto: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     compiler.include_source_info(true).include_imports(true).open_file("tower_kernels/v1/kernel.proto")?;
     let mut descriptors = compiler.file_descriptor_set();
 
+    let [client, server] = ["client", "server"].map(|name| out.join(name));
+    fs::create_dir(&client)?;
+    fs::create_dir(&server)?;
     tonic_prost_build::configure()
-        .out_dir(out)
+        .build_server(false)
+        .out_dir(client)
         // Tensor data is a slice of the message that it came in.
         .bytes(".")
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
+        .compile_fds(descriptors.clone())?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .out_dir(server)
+        .extern_path(".google.rpc.Status", "::tonic_types::Status")
+        .extern_path(".tower_kernels.v1", "::tower_kernels::grpc::proto")
         .compile_fds(descriptors.clone())?;
 
     // For the reflection service. Comments would triple its size.

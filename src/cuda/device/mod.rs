@@ -3,16 +3,18 @@
 mod context;
 mod health;
 mod info;
+mod pending;
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use self::context::Context;
 pub(crate) use self::health::DeviceHealth;
 pub use self::info::{DeviceInfo, Peak, devices};
+use self::pending::PendingModules;
 use super::cancel::CancelWatcher;
 use super::chunks::{Chunks, Trimmer};
 use super::copy::CopyThreads;
@@ -42,7 +44,7 @@ pub(crate) struct Device {
     pub(super) copy_threads: CopyThreads,
     pub(super) cancel_watcher: CancelWatcher,
     /// Modules that [`load_in_background`](Self::load_in_background) has not loaded yet.
-    modules_to_load: AtomicUsize,
+    pending_modules: PendingModules,
 }
 
 /// Device memory that is left to the driver for code, stacks and the context.
@@ -91,7 +93,7 @@ impl Device {
             trimmer: None,
             copy_threads,
             cancel_watcher,
-            modules_to_load: AtomicUsize::new(0),
+            pending_modules: PendingModules::default(),
         };
         this.trimmer = Some(this.start_trimmer(config.idle_memory_ttl).map_err(|error| no_thread(&error))?);
         Ok((this, memory_budget))
@@ -125,30 +127,25 @@ impl Device {
     /// # Errors
     /// If the thread cannot be started.
     pub(crate) fn load_in_background(self: &Arc<Self>, modules: Vec<&'static Module>) -> io::Result<()> {
-        let count = modules.len();
-        self.modules_to_load.fetch_add(count, Ordering::Relaxed);
+        let pending = self.pending_modules.add(modules.len());
         let device = Arc::downgrade(self);
-        let load = move || {
-            for module in modules {
-                // A device that is being dropped is not kept open for this.
-                let Some(device) = device.upgrade() else { return };
-                let loaded = device.bind().and_then(|()| device.modules.get(module, &device).map(drop));
-                if let Err(error) = loaded {
-                    tracing::warn!(device = device.info.ordinal, %error, "device code did not load");
-                }
-                device.modules_to_load.fetch_sub(1, Ordering::Release);
+        let load = move |module| {
+            // A device that is being dropped is not kept open for this.
+            let Some(device) = device.upgrade() else { return };
+            let loaded = device.bind().and_then(|()| device.modules.get(module, &device).map(drop));
+            if let Err(error) = loaded {
+                tracing::warn!(device = device.info.ordinal, %error, "device code did not load");
             }
         };
-        let thread = std::thread::Builder::new().name(format!("cuda{}-load", self.info.ordinal)).spawn(load);
-        thread.map(drop).inspect_err(|_| {
-            self.modules_to_load.fetch_sub(count, Ordering::Relaxed);
-        })
+        let thread = std::thread::Builder::new().name(format!("cuda{}-load", self.info.ordinal));
+        // If it does not start, the guard is dropped with the closure.
+        thread.spawn(move || pending.load_each(modules, load)).map(drop)
     }
 
     /// Returns the number of modules that are loaded, and of those that are still to be loaded in the background.
     pub(crate) fn module_counts(&self) -> (usize, usize) {
         // In this order, so that a module which has been loaded is in the first count.
-        let to_load = self.modules_to_load.load(Ordering::Acquire);
+        let to_load = self.pending_modules.count();
         (self.modules.len(), to_load)
     }
 

@@ -34,12 +34,10 @@ use crate::request::limits::{InvalidName, check_name};
 /// Otherwise a key could be found from its digest by trying all.
 #[derive(Clone, Default)]
 pub struct ApiKeys {
-    /// In a vector of their own, so that the comparisons read contiguous memory.
-    digests: Vec<Words>,
-    identities: Vec<Identity>,
+    keys: Vec<ApiKey>,
 }
 
-/// A SHA-256 as words, which are compared in one instruction each.
+/// A SHA-256 as words, which are compared faster than bytes.
 type Words = [u64; 4];
 
 impl ApiKeys {
@@ -48,42 +46,38 @@ impl ApiKeys {
     /// # Errors
     /// [`InvalidApiKey::Twice`] if two keys are equal.
     pub fn new(keys: impl IntoIterator<Item = ApiKey>) -> Result<Self, InvalidApiKey> {
-        let (digests, identities): (Vec<_>, Vec<_>) = keys.into_iter().map(|key| (key.digest, key.identity)).unzip();
+        let keys: Vec<ApiKey> = keys.into_iter().collect();
         let mut seen = HashSet::new();
-        if let Some(duplicate) = digests.iter().position(|digest| !seen.insert(digest)) {
-            return Err(InvalidApiKey::Twice { tenant: Arc::clone(&identities[duplicate].tenant) });
+        if let Some(duplicate) = keys.iter().find(|key| !seen.insert(key.digest)) {
+            return Err(InvalidApiKey::Twice { tenant: Arc::clone(&duplicate.identity.tenant) });
         }
-        Ok(Self { digests, identities })
+        Ok(Self { keys })
     }
 
     /// Returns the number of keys.
     pub fn len(&self) -> usize {
-        self.digests.len()
+        self.keys.len()
     }
 
     /// Returns whether there are no keys. Every credential is then denied.
     pub fn is_empty(&self) -> bool {
-        self.digests.is_empty()
+        self.keys.is_empty()
     }
 
-    /// Returns the index of the digest that equals `given`, in constant time: all digests are compared in full.
-    fn position(&self, given: &Words) -> Option<usize> {
+    /// Returns the key with the digest `given`, in constant time: all digests are compared in full.
+    fn find(&self, given: &Words) -> Option<&ApiKey> {
         let mut found = u64::MAX;
-        for (index, known) in (0_u64..).zip(&self.digests) {
-            let difference =
-                (known[0] ^ given[0]) | (known[1] ^ given[1]) | (known[2] ^ given[2]) | (known[3] ^ given[3]);
-            found.conditional_assign(&index, difference.ct_eq(&0));
+        for (index, key) in (0_u64..).zip(&self.keys) {
+            found.conditional_assign(&index, key.digest.ct_eq(given));
         }
-        usize::try_from(found).ok().filter(|&index| index < self.digests.len())
+        self.keys.get(usize::try_from(found).ok()?)
     }
 }
 
 impl Verify for ApiKeys {
     fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied> {
-        match self.position(&digest(credential.as_str())) {
-            Some(index) => Ok(self.identities[index].clone()),
-            None => Err(Denied::new("no such API key").with_code("unknown_key")),
-        }
+        let key = self.find(&digest(credential.as_str()));
+        key.map(|key| key.identity.clone()).ok_or(Denied::new("no such API key").with_code("unknown_key"))
     }
 }
 

@@ -1,10 +1,6 @@
-use std::error::Error;
-use std::fmt;
-use std::time::Duration;
-
 use http::HeaderValue;
 
-use crate::error::{AnyError, Classification, Classify, ErrorKind, provide};
+use crate::error::{Classification, ErrorKind, layer_error};
 
 /// The error of an [`Authenticate`](super::Authenticate).
 ///
@@ -26,54 +22,13 @@ pub enum AuthenticateError<E> {
     Inner(E),
 }
 
-/// Wraps an error of the inner service.
-impl<E> From<E> for AuthenticateError<E> {
-    fn from(error: E) -> Self {
-        Self::Inner(error)
-    }
-}
+layer_error!(AuthenticateError(Inner) {
+    Self::Missing { challenge } => unauthenticated(challenge), None, "the request carries no credential";
+    Self::Denied { challenge } => unauthenticated(challenge), None, "the credential is not accepted";
+});
 
-impl<E: fmt::Display> fmt::Display for AuthenticateError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing { .. } => f.write_str("the request carries no credential"),
-            Self::Denied { .. } => f.write_str("the credential is not accepted"),
-            Self::Inner(error) => error.fmt(f),
-        }
-    }
-}
-
-impl<E: AnyError> Error for AuthenticateError<E> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        provide(self);
-        match self {
-            Self::Missing { .. } | Self::Denied { .. } => None,
-            Self::Inner(error) => error.as_error().source(),
-        }
-    }
-}
-
-impl<E: AnyError> Classify for AuthenticateError<E> {
-    fn kind(&self) -> ErrorKind {
-        self.classification().kind
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        self.classification().retry_after
-    }
-
-    fn challenge(&self) -> Option<HeaderValue> {
-        self.classification().challenge
-    }
-
-    fn classification(&self) -> Classification {
-        match self {
-            Self::Missing { challenge } | Self::Denied { challenge } => {
-                Classification::new(ErrorKind::Unauthenticated).with_challenge(challenge.clone())
-            }
-            Self::Inner(error) => error.classify(),
-        }
-    }
+fn unauthenticated(challenge: &HeaderValue) -> Classification {
+    Classification::new(ErrorKind::Unauthenticated).with_challenge(challenge.clone())
 }
 
 /// Returns the values of `WWW-Authenticate` for a missing and a denied credential, after

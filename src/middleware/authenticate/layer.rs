@@ -10,20 +10,15 @@ use crate::request::PeerTenant;
 use crate::request::limits::check_name;
 
 /// Authenticates requests by their credential. See the [module](super).
-#[derive(Debug)]
-pub struct AuthenticateLayer<V> {
-    policy: Arc<Policy<V>>,
+#[derive(Clone, Debug)]
+pub struct AuthenticateLayer {
+    policy: Policy,
 }
 
-/// The verifier and the settings, which the layer and its services share.
-#[derive(Debug)]
-pub(super) struct Policy<V> {
-    verifier: Arc<V>,
-    settings: Settings,
-}
-
+/// The verifier and the settings.
 #[derive(Clone)]
-struct Settings {
+pub(super) struct Policy {
+    verifier: Arc<dyn Verify>,
     /// A request is exempt if any of these returns true.
     exempt: Vec<Arc<Exempt>>,
     /// Whether a TLS client certificate is a credential.
@@ -36,19 +31,17 @@ struct Settings {
 type Exempt = dyn Fn(&Method, &Uri) -> bool + Send + Sync;
 type OnFailure = dyn Fn(&'static str) + Send + Sync;
 
-impl<V: Verify> AuthenticateLayer<V> {
+impl AuthenticateLayer {
     /// Authenticates requests with `verifier`.
-    pub fn new(verifier: V) -> Self {
-        let challenges = challenges("kernels").expect("the realm is visible ASCII");
-        let settings = Settings { exempt: Vec::new(), client_certificates: false, on_failure: None, challenges };
-        Self { policy: Arc::new(Policy { verifier: Arc::new(verifier), settings }) }
-    }
-
-    fn set(self, set: impl FnOnce(&mut Settings)) -> Self {
-        let Policy { verifier, settings } = &*self.policy;
-        let mut settings = settings.clone();
-        set(&mut settings);
-        Self { policy: Arc::new(Policy { verifier: Arc::clone(verifier), settings }) }
+    pub fn new(verifier: impl Verify + 'static) -> Self {
+        let policy = Policy {
+            verifier: Arc::new(verifier),
+            exempt: Vec::new(),
+            client_certificates: false,
+            on_failure: None,
+            challenges: challenges("kernels").expect("the realm is visible ASCII"),
+        };
+        Self { policy }
     }
 
     /// Passes requests on without a credential if `exempt` returns true, such as health probes and CORS preflights.
@@ -65,16 +58,18 @@ impl<V: Verify> AuthenticateLayer<V> {
     /// });
     /// ```
     #[must_use]
-    pub fn exempt(self, exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static) -> Self {
-        self.set(|settings| settings.exempt.push(Arc::new(exempt)))
+    pub fn exempt(mut self, exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static) -> Self {
+        self.policy.exempt.push(Arc::new(exempt));
+        self
     }
 
     /// Accepts the TLS client certificate of a connection as the credential of its requests: the server puts it in
     /// their extensions as a [`PeerTenant`](crate::request::PeerTenant). Credentials in the headers of such a request
     /// are ignored. Requests on other connections still need a credential.
     #[must_use]
-    pub fn client_certificates(self) -> Self {
-        self.set(|settings| settings.client_certificates = true)
+    pub fn client_certificates(mut self) -> Self {
+        self.policy.client_certificates = true;
+        self
     }
 
     /// Calls `count` for each rejected request, with the [code](super::Denied::code) of the reason.
@@ -90,8 +85,9 @@ impl<V: Verify> AuthenticateLayer<V> {
     /// });
     /// ```
     #[must_use]
-    pub fn on_failure(self, count: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
-        self.set(|settings| settings.on_failure = Some(Arc::new(count)))
+    pub fn on_failure(mut self, count: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
+        self.policy.on_failure = Some(Arc::new(count));
+        self
     }
 
     /// Sets the realm in `WWW-Authenticate`. `kernels` by default.
@@ -100,20 +96,20 @@ impl<V: Verify> AuthenticateLayer<V> {
     /// If the realm has control characters, which a header cannot hold.
     #[must_use]
     #[track_caller]
-    pub fn realm(self, realm: &str) -> Self {
-        let challenges = challenges(realm).expect("a realm without control characters");
-        self.set(|settings| settings.challenges = challenges)
+    pub fn realm(mut self, realm: &str) -> Self {
+        self.policy.challenges = challenges(realm).expect("a realm without control characters");
+        self
     }
 }
 
-impl<V: Verify> Policy<V> {
+impl Policy {
     /// Returns the identity that `request` authenticates as, or `None` if it is exempt.
     pub(super) fn identify<B, E>(&self, request: &Request<B>) -> Result<Option<Identity>, AuthenticateError<E>> {
-        let Settings { exempt, client_certificates, challenges: (missing, denied), .. } = &self.settings;
-        if exempt.iter().any(|exempt| exempt(request.method(), request.uri())) {
+        if self.exempt.iter().any(|exempt| exempt(request.method(), request.uri())) {
             return Ok(None);
         }
-        let peer = request.extensions().get::<PeerTenant>().filter(|_| *client_certificates);
+        let (missing, denied) = &self.challenges;
+        let peer = request.extensions().get::<PeerTenant>().filter(|_| self.client_certificates);
         let identity = match peer {
             Some(peer) => identify_peer(peer),
             None => match Credential::read(request.headers()) {
@@ -135,7 +131,7 @@ impl<V: Verify> Policy<V> {
     }
 
     fn count_failure(&self, code: &'static str) {
-        if let Some(on_failure) = &self.settings.on_failure {
+        if let Some(on_failure) = &self.on_failure {
             on_failure(code);
         }
     }
@@ -153,24 +149,17 @@ fn check_tenant(identity: Identity) -> Result<Identity, Denied> {
     Ok(identity)
 }
 
-impl<S, V> Layer<S> for AuthenticateLayer<V> {
-    type Service = Authenticate<S, V>;
+impl<S> Layer<S> for AuthenticateLayer {
+    type Service = Authenticate<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authenticate::new(inner, Arc::clone(&self.policy))
+        Authenticate::new(inner, self.policy.clone().into())
     }
 }
 
-// A derived `Clone` would require `V: Clone`, but the verifier is shared.
-impl<V> Clone for AuthenticateLayer<V> {
-    fn clone(&self) -> Self {
-        Self { policy: Arc::clone(&self.policy) }
-    }
-}
-
-impl fmt::Debug for Settings {
+impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
+        f.debug_struct("Policy")
             .field("client_certificates", &self.client_certificates)
             .field("challenges", &self.challenges)
             .finish_non_exhaustive()

@@ -90,7 +90,7 @@ pub use self::error::AuthenticateError;
 pub use self::jwt::{InvalidJwtKey, Jwt, JwtKey};
 pub use self::layer::AuthenticateLayer;
 pub use self::service::Authenticate;
-pub use self::verify::{Denied, Identity, Or, Verify};
+pub use self::verify::{Denied, Identity, Verify};
 
 /// The response future of an [`Authenticate`].
 pub type ResponseFuture<F, E> = crate::middleware::CallOrReject<F, AuthenticateError<E>>;

@@ -5,31 +5,28 @@ use http::Request;
 use tower_service::Service;
 
 use super::layer::Policy;
-use super::{AuthenticateError, ResponseFuture, Verify};
-use crate::middleware::inner_service::{clone_service, inner_service};
+use super::{AuthenticateError, ResponseFuture};
+use crate::middleware::inner_service::inner_service;
 use crate::middleware::tracing::RequestScope;
 
 /// Authenticates requests by their credential. See the [module](super).
-#[derive(Debug)]
-pub struct Authenticate<S, V> {
+#[derive(Clone, Debug)]
+pub struct Authenticate<S> {
     inner: S,
-    policy: Arc<Policy<V>>,
+    policy: Arc<Policy>,
 }
 
-impl<S, V> Authenticate<S, V> {
-    pub(super) fn new(inner: S, policy: Arc<Policy<V>>) -> Self {
+impl<S> Authenticate<S> {
+    pub(super) fn new(inner: S, policy: Arc<Policy>) -> Self {
         Self { inner, policy }
     }
 }
 
-inner_service!(Authenticate::<S, V> { inner });
-// A derived `Clone` would require `V: Clone`, but the verifier is shared.
-clone_service!(Authenticate::<S, V> { inner, policy });
+inner_service!(Authenticate::<S> { inner });
 
-impl<S, V, B> Service<Request<B>> for Authenticate<S, V>
+impl<S, B> Service<Request<B>> for Authenticate<S>
 where
     S: Service<Request<B>>,
-    V: Verify,
 {
     type Response = S::Response;
     type Error = AuthenticateError<S::Error>;

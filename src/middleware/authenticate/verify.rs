@@ -34,11 +34,16 @@ pub trait Verify: Send + Sync {
     fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied>;
 
     /// Tries `other` if this verifier denies the credential.
-    fn or<V: Verify>(self, other: V) -> Or<Self, V>
+    fn or(self, other: impl Verify) -> impl Verify
     where
         Self: Sized,
     {
-        Or { first: self, second: other }
+        move |credential: Credential<'_>| {
+            self.verify(credential).or_else(|first| {
+                let both = |second: Denied| Denied::new(format!("{first}; {second}")).with_code(second.code());
+                other.verify(credential).map_err(both)
+            })
+        }
     }
 }
 
@@ -55,22 +60,6 @@ where
 impl<V: Verify + ?Sized> Verify for Arc<V> {
     fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied> {
         (**self).verify(credential)
-    }
-}
-
-/// Tries two verifiers, one after the other. See [`Verify::or`].
-#[derive(Clone, Copy, Debug)]
-pub struct Or<A, B> {
-    first: A,
-    second: B,
-}
-
-impl<A: Verify, B: Verify> Verify for Or<A, B> {
-    fn verify(&self, credential: Credential<'_>) -> Result<Identity, Denied> {
-        self.first.verify(credential).or_else(|first| {
-            let both = |second: Denied| Denied::new(format!("{first}; {second}")).with_code(second.code());
-            self.second.verify(credential).map_err(both)
-        })
     }
 }
 

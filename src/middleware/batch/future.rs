@@ -1,5 +1,4 @@
-use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,101 +8,90 @@ use pin_project::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::BatchError;
-use super::queue::BatchId;
-use super::service::{BatchResponse, BatchService, Error, Response, Shared, is_late};
+use super::queue::{BatchId, InFlight, Queue};
+use super::service::{BatchResponse, BatchService, PendingRequest, Response, is_late};
 use crate::middleware::clock;
+use crate::middleware::derive::derive_debug;
 use crate::request::RequestContext;
 
 /// Response future of [`Batch`](super::Batch).
 #[pin_project]
-pub struct ResponseFuture<S, R, K>
-where
-    S: BatchService<R>,
-    K: Hash + Eq + Clone,
-{
+pub struct ResponseFuture<F, R, T, E, K: Hash + Eq + Clone> {
     #[pin]
-    state: State<S, R, K>,
+    state: State<F, R, T, E, K>,
 }
 
-type InFlightOf<S, R, K> = InFlight<R, Response<S, R>, Error<S, R>, K>;
-type ReceiverOf<S, R, K> = Receiver<R, Response<S, R>, Error<S, R>, K>;
-
 #[pin_project(project = StateProj)]
-enum State<S, R, K>
-where
-    S: BatchService<R>,
-    K: Hash + Eq + Clone,
-{
+enum State<F, R, T, E, K: Hash + Eq + Clone> {
     /// Called by itself.
     Called {
         #[pin]
-        inner: S::Future,
-        in_flight: Option<InFlightOf<S, R, K>>,
+        inner: F,
+        in_flight: Option<InFlight<K, PendingRequest<R, T, E>>>,
     },
     /// Waits to be called by itself. Boxed, as it is rare and larger than the rest.
-    ForReadiness(Option<Box<(S, R, OwnedSemaphorePermit)>>),
+    ForReadiness { call: BoxedResult<T, E> },
     /// Waits for the response of a batch.
-    ForBatch(ReceiverOf<S, R, K>),
-    /// Each further poll returns the same error.
-    Stopped,
+    ForBatch { receiver: Receiver<R, T, E, K> },
 }
 
-impl<S, R, K> ResponseFuture<S, R, K>
-where
-    S: BatchService<R>,
-    K: Hash + Eq + Clone,
-{
-    pub(super) fn called(inner: S::Future, in_flight: Option<InFlightOf<S, R, K>>) -> Self {
+type BoxedResult<T, E> = Pin<Box<dyn Future<Output = Result<T, BatchError<E>>> + Send>>;
+
+impl<F, R, T, E, K: Hash + Eq + Clone> ResponseFuture<F, R, T, E, K> {
+    /// `in_flight` is held until the call has ended.
+    pub(super) fn called(inner: F, in_flight: Option<InFlight<K, PendingRequest<R, T, E>>>) -> Self {
         Self { state: State::Called { inner, in_flight } }
     }
 
-    pub(super) fn single(service: S, request: R, permit: OwnedSemaphorePermit) -> Self {
-        Self { state: State::ForReadiness(Some(Box::new((service, request, permit)))) }
+    pub(super) fn for_readiness(call: impl Future<Output = Result<T, BatchError<E>>> + Send + 'static) -> Self {
+        Self { state: State::ForReadiness { call: Box::pin(call) } }
     }
 
-    pub(super) fn batched(receiver: ReceiverOf<S, R, K>) -> Self {
-        Self { state: State::ForBatch(receiver) }
+    pub(super) fn for_batch(receiver: Receiver<R, T, E, K>) -> Self {
+        Self { state: State::ForBatch { receiver } }
     }
 }
 
-const COMPLETED: &str = "polled after completion";
+impl<F, A, R, K> Future for ResponseFuture<F, R, A::Response, A::Error, K>
+where
+    F: Future<Output = Result<A, A::Error>>,
+    A: BatchResponse,
+    K: Hash + Eq + Clone,
+{
+    type Output = Result<A::Response, BatchError<A::Error>>;
 
-impl<S, R, K> Future for ResponseFuture<S, R, K>
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Called { inner, in_flight } => {
+                let result = ready!(inner.poll(cx));
+                // The key is free when the call has ended, before this future is dropped.
+                *in_flight = None;
+                Poll::Ready(single_result(result))
+            }
+            StateProj::ForReadiness { call } => call.as_mut().poll(cx),
+            StateProj::ForBatch { receiver } => receiver.poll(cx),
+        }
+    }
+}
+
+/// Calls `service` with a batch of one, once it is ready.
+pub(super) async fn call_when_ready<S, R>(
+    mut service: S,
+    request: R,
+    permit: OwnedSemaphorePermit,
+) -> Result<Response<S, R>, BatchError<S::Error>>
 where
     S: BatchService<R>,
     R: RequestContext,
-    K: Hash + Eq + Clone,
 {
-    type Output = Result<Response<S, R>, BatchError<S::Error>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        loop {
-            let next = match state.as_mut().project() {
-                StateProj::Called { inner, in_flight } => {
-                    let result = ready!(inner.poll(cx));
-                    // The key is free when the call has ended, before this future is dropped.
-                    *in_flight = None;
-                    return Poll::Ready(single_result(result));
-                }
-                StateProj::ForReadiness(call) => {
-                    ready!(call.as_mut().expect(COMPLETED).0.poll_ready(cx)).map_err(BatchError::Inner)?;
-                    let (mut service, request, permit) = *call.take().expect(COMPLETED);
-                    drop(permit);
-                    if is_late(&request, clock::read()) {
-                        return Poll::Ready(Err(BatchError::Expired));
-                    }
-                    State::Called { inner: service.call(vec![request]), in_flight: None }
-                }
-                StateProj::ForBatch(receiver) => match ready!(receiver.poll(cx)) {
-                    Some(result) => return Poll::Ready(result),
-                    None => State::Stopped,
-                },
-                StateProj::Stopped => return Poll::Ready(Err(BatchError::Stopped)),
-            };
-            state.set(next);
-        }
+    poll_fn(|cx| service.poll_ready(cx)).await.map_err(BatchError::Inner)?;
+    drop(permit);
+    if is_late(&request, clock::read()) {
+        return Err(BatchError::Expired);
     }
+    let inner = service.call(vec![request]);
+    drop(service);
+    single_result(inner.await)
 }
 
 /// The result of a batch of one.
@@ -113,58 +101,31 @@ fn single_result<A: BatchResponse>(result: Result<A, A::Error>) -> Result<A::Res
     result.map_err(BatchError::Inner)
 }
 
-/// A call in flight of a key, until it is dropped.
-pub(super) struct InFlight<R, T, E, K: Hash + Eq + Clone> {
-    pub(super) key: K,
-    pub(super) shared: Arc<Shared<R, T, E, K>>,
-}
-
-impl<R, T, E, K: Hash + Eq + Clone> Drop for InFlight<R, T, E, K> {
-    fn drop(&mut self) {
-        self.shared.queue.done(&self.key);
-    }
-}
-
 /// Receives the response to a request in a batch. Dropping it cancels the request.
 pub(super) struct Receiver<R, T, E, K: Hash + Eq + Clone> {
     pub(super) result: oneshot::Receiver<Result<T, BatchError<E>>>,
-    pub(super) is_complete: bool,
     pub(super) batch: BatchId<K>,
-    pub(super) shared: Arc<Shared<R, T, E, K>>,
+    pub(super) queue: Arc<Queue<K, PendingRequest<R, T, E>>>,
 }
 
 impl<R, T, E, K: Hash + Eq + Clone> Receiver<R, T, E, K> {
-    /// `None` if the task that would send a response is gone.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, BatchError<E>>>> {
-        let result = ready!(Pin::new(&mut self.result).poll(cx));
-        self.is_complete = true;
-        Poll::Ready(result.ok())
+    /// The task that would send a response may be gone: then it fails at each poll.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, BatchError<E>>> {
+        if self.result.is_terminated() {
+            return Poll::Ready(Err(BatchError::Stopped));
+        }
+        Pin::new(&mut self.result).poll(cx).map(|result| result.unwrap_or(Err(BatchError::Stopped)))
     }
 }
 
 impl<R, T, E, K: Hash + Eq + Clone> Drop for Receiver<R, T, E, K> {
     fn drop(&mut self) {
-        if !self.is_complete {
+        if !self.result.is_terminated() {
             // First, so that the queue finds the request cancelled.
             self.result.close();
-            let cancelled = self.shared.queue.cancel(&self.batch, |request| request.sender.is_closed());
-            self.shared.counts.totals.lock().cancelled += cancelled as u64;
+            self.queue.cancel(&self.batch, |request| request.sender.is_closed());
         }
     }
 }
 
-impl<S, R, K> fmt::Debug for ResponseFuture<S, R, K>
-where
-    S: BatchService<R>,
-    K: Hash + Eq + Clone,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::Called { .. } => "called",
-            State::ForReadiness(_) => "waiting for readiness",
-            State::ForBatch(_) => "in a batch",
-            State::Stopped => "stopped",
-        };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
-    }
-}
+derive_debug!(ResponseFuture::<F, R, T, E, K> {} where K: Hash + Eq + Clone);

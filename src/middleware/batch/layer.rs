@@ -1,4 +1,4 @@
-use std::fmt;
+use std::fmt::Debug;
 use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tower_layer::Layer;
 use super::policy::{BatchPolicy, ByKey, SingleKey};
 use super::queue::Limits;
 use super::service::{Batch, BatchService};
+use crate::middleware::derive::{derive_clone, derive_debug};
 use crate::sync::Mutex;
 
 /// Merges requests into calls of a service of batches. See the [module](super).
@@ -19,24 +20,11 @@ use crate::sync::Mutex;
 pub struct BatchLayer<R, P = SingleKey> {
     pub(super) limits: Limits,
     pub(super) policy: Arc<P>,
-    pub(super) counts: Arc<Counts>,
-    request: PhantomData<fn(R)>,
-}
-
-/// Shared by all services of a layer.
-#[derive(Debug)]
-pub(super) struct Counts {
-    capacity: usize,
     /// One for each request that waits, and for each service that is ready.
     pub(super) permits: Arc<Semaphore>,
     /// All but `waiting`.
-    pub(super) totals: Mutex<BatchSnapshot>,
-}
-
-impl Counts {
-    fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self { capacity, permits: Arc::new(Semaphore::new(capacity)), totals: Mutex::default() })
-    }
+    pub(super) totals: Arc<Mutex<BatchSnapshot>>,
+    request: PhantomData<fn(R)>,
 }
 
 /// The state of a [`BatchLayer`]: what waits now, and counts since it was created.
@@ -62,9 +50,9 @@ impl<R> BatchLayer<R> {
     /// Lets up to `requests` requests share a call, whatever they are. 0 counts as 1.
     pub fn new(requests: usize) -> Self {
         let requests = requests.max(1);
-        let limits = Limits { requests, weight: u64::MAX, in_flight: usize::MAX, delay: Duration::ZERO };
         let capacity = requests.saturating_mul(64).min(MAX_CAPACITY);
-        Self { limits, policy: Arc::new(SingleKey), counts: Counts::new(capacity), request: PhantomData }
+        let limits = Limits { requests, weight: u64::MAX, in_flight: usize::MAX, delay: Duration::ZERO, capacity };
+        Self::with(limits, Arc::new(SingleKey))
     }
 
     /// Lets only requests with the same key share a call. A request without a key is called by itself.
@@ -79,11 +67,20 @@ impl<R> BatchLayer<R> {
 }
 
 impl<R, P> BatchLayer<R, P> {
+    fn with(limits: Limits, policy: Arc<P>) -> Self {
+        let permits = Arc::new(Semaphore::new(limits.capacity));
+        Self { limits, policy, permits, totals: Arc::default(), request: PhantomData }
+    }
+
+    fn with_limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        Self::with(self.limits, self.policy)
+    }
+
     /// Decides by `policy` which requests may share a call.
     #[must_use]
     pub fn with_policy<N: BatchPolicy<R>>(self, policy: N) -> BatchLayer<R, N> {
-        let counts = Counts::new(self.counts.capacity);
-        BatchLayer { limits: self.limits, policy: Arc::new(policy), counts, request: PhantomData }
+        BatchLayer::with(self.limits, Arc::new(policy))
     }
 
     /// Sets the largest number of requests that share a call. 0 counts as 1.
@@ -118,25 +115,19 @@ impl<R, P> BatchLayer<R, P> {
     /// pending while so many wait.
     #[must_use]
     pub fn capacity(self, requests: usize) -> Self {
-        Self { counts: Counts::new(requests.clamp(1, MAX_CAPACITY)), ..self }
+        self.with_limits(|limits| limits.capacity = requests.clamp(1, MAX_CAPACITY))
     }
 
     /// Returns the same layer, with its capacity and counts, for another limit and policy.
     pub(crate) fn fitted<N: BatchPolicy<R>>(&self, max_in_flight: usize, policy: N) -> BatchLayer<R, N> {
         let limits = Limits { in_flight: max_in_flight.max(1), ..self.limits };
-        BatchLayer { limits, policy: Arc::new(policy), counts: Arc::clone(&self.counts), request: PhantomData }
-    }
-
-    fn with_limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
-        change(&mut self.limits);
-        let counts = Counts::new(self.counts.capacity);
-        Self { counts, ..self }
+        let (permits, totals) = (Arc::clone(&self.permits), Arc::clone(&self.totals));
+        BatchLayer { limits, policy: Arc::new(policy), permits, totals, request: PhantomData }
     }
 
     /// Returns what waits now, and the counts since the layer was created.
     pub fn snapshot(&self) -> BatchSnapshot {
-        let Counts { capacity, permits, totals } = &*self.counts;
-        BatchSnapshot { waiting: capacity - permits.available_permits(), ..*totals.lock() }
+        BatchSnapshot { waiting: self.limits.capacity - self.permits.available_permits(), ..*self.totals.lock() }
     }
 }
 
@@ -152,20 +143,5 @@ where
     }
 }
 
-// Not derived, which would need `R: Clone` and `P: Clone`.
-impl<R, P> Clone for BatchLayer<R, P> {
-    fn clone(&self) -> Self {
-        let Self { limits, policy, counts, request } = self;
-        Self { limits: *limits, policy: Arc::clone(policy), counts: Arc::clone(counts), request: *request }
-    }
-}
-
-impl<R, P: fmt::Debug> fmt::Debug for BatchLayer<R, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchLayer")
-            .field("limits", &self.limits)
-            .field("policy", &self.policy)
-            .field("snapshot", &self.snapshot())
-            .finish()
-    }
-}
+derive_clone!(BatchLayer::<R, P> { limits, policy, permits, totals, request });
+derive_debug!(BatchLayer::<R, P> { limits, policy, totals } where P: Debug);

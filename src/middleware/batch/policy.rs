@@ -1,7 +1,8 @@
 //! Which requests may share a call.
 
-use std::fmt;
 use std::hash::Hash;
+
+use crate::middleware::derive::derive_debug;
 
 /// Decides which requests may share a call, and how much of a batch each takes up.
 ///
@@ -53,8 +54,4 @@ where
     }
 }
 
-impl<F> fmt::Debug for ByKey<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ByKey")
-    }
-}
+derive_debug!(ByKey::<F> {});

@@ -4,20 +4,24 @@
 //! try_call  a request is called by itself, if nothing of its key waits and the key may have one more call in flight
 //! push      a request joins the last batch of its key, or a new one
 //! take      removes the first batch to be sent, of all keys that may have one more call in flight
-//! done      the key may have one more call in flight
 //! cancel    removes cancelled requests, and a batch that none is left of
 //! ```
+//! `try_call` and `take` return an [`InFlight`]: once it is dropped, the key may have one more call in flight.
+//!
 //! While batches wait there is exactly one dispatcher. A caller that is told so by `push` starts it, and it ends when
 //! [`next`](Queue::next) says so, under the same lock.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::sync::{Mutex, MutexGuard};
+use super::layer::BatchSnapshot;
+use crate::middleware::derive::derive_debug;
+use crate::sync::Mutex;
 
 /// How large batches become, and when they are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +31,20 @@ pub(super) struct Limits {
     /// Calls in flight of one key.
     pub(super) in_flight: usize,
     pub(super) delay: Duration,
+    /// Requests that wait, of all keys.
+    pub(super) capacity: usize,
 }
 
 /// The batches of requests `M` that wait, by their key `K`.
 pub(super) struct Queue<K, M> {
-    limits: Limits,
+    pub(super) limits: Limits,
     state: Mutex<State<K, M>>,
     /// Wakes the dispatcher when the first batch of a key has changed and when no batch waits.
     pub(super) changed: Notify,
+    pub(super) totals: Arc<Mutex<BatchSnapshot>>,
 }
+
+derive_debug!(Queue::<K, M> { limits });
 
 struct State<K, M> {
     keys: HashMap<K, KeyQueue<M>>,
@@ -62,20 +71,33 @@ pub(super) struct BatchGroup<M> {
     started: Instant,
     /// When it is to be sent: after the delay, or at once if it is full.
     send_at: Instant,
-    is_full: bool,
 }
 
-impl<M> BatchGroup<M> {
-    fn close(&mut self) {
-        self.is_full = true;
-        self.send_at = self.started;
+/// A call in flight of a key, until it is dropped.
+pub(super) struct InFlight<K: Hash + Eq + Clone, M> {
+    key: K,
+    queue: Arc<Queue<K, M>>,
+}
+
+impl<K: Hash + Eq + Clone, M> Drop for InFlight<K, M> {
+    fn drop(&mut self) {
+        let Queue { limits, state, changed, .. } = &*self.queue;
+        let mut state = state.lock();
+        if let Some(queue) = state.keys.get_mut(&self.key) {
+            queue.in_flight -= 1;
+        }
+        let has_changed = state.reschedule(&self.key, limits.in_flight);
+        drop(state);
+        if has_changed {
+            changed.notify_one();
+        }
     }
 }
 
 /// Identifies the batch of a waiting request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BatchId<K> {
-    pub(super) key: K,
+    key: K,
     number: u64,
 }
 
@@ -93,7 +115,7 @@ pub(super) enum Next {
 }
 
 impl<K: Hash + Eq + Clone, M> Queue<K, M> {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, totals: Arc<Mutex<BatchSnapshot>>) -> Self {
         let state = State {
             keys: HashMap::new(),
             scheduled: BTreeMap::new(),
@@ -101,54 +123,48 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
             waiting: 0,
             has_dispatcher: false,
         };
-        Self { limits, state: Mutex::new(state), changed: Notify::new() }
-    }
-
-    pub(super) fn limits(&self) -> &Limits {
-        &self.limits
+        Self { limits, state: Mutex::new(state), changed: Notify::new(), totals }
     }
 
     /// Whether no batch waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().waiting == 0
+        self.state.lock().waiting == 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<K, M>> {
-        self.state.lock()
-    }
-
-    /// Returns whether a request need not wait: nothing of its key waits, and the key may have one more call in flight, until
-    /// [`done`](Self::done). The inner service has to be ready for it.
-    pub(super) fn try_call(&self, key: &K) -> bool {
-        let Limits { in_flight, delay, .. } = self.limits;
-        let mut state = self.lock();
-        if !delay.is_zero() {
-            return false;
+    /// Counts a request as called by itself, unless it has to wait: something of its key waits, or the key has enough calls
+    /// in flight. The inner service has to be ready for it.
+    pub(super) fn try_call(self: &Arc<Self>, key: &K) -> Option<InFlight<K, M>> {
+        if !self.limits.delay.is_zero() {
+            return None;
         }
-        match state.keys.get_mut(key) {
-            Some(queue) if queue.in_flight >= in_flight || !queue.groups.is_empty() => return false,
-            Some(queue) => queue.in_flight += 1,
-            None => drop(state.keys.insert(key.clone(), KeyQueue { in_flight: 1, ..KeyQueue::default() })),
+        let mut state = self.state.lock();
+        let queue = state.keys.entry(key.clone()).or_default();
+        if queue.in_flight >= self.limits.in_flight || !queue.groups.is_empty() {
+            return None;
         }
-        true
+        queue.in_flight += 1;
+        drop(state);
+        Some(InFlight { key: key.clone(), queue: Arc::clone(self) })
     }
 
     /// Adds a request to the last batch of its key, or to a new one. Returns the batch, and whether the caller has to start the
     /// dispatcher.
     pub(super) fn push(&self, key: K, weight: u64, now: Instant, member: M) -> (BatchId<K>, bool) {
-        let Limits { requests, weight: max_weight, in_flight, delay } = self.limits;
-        let mut guard = self.lock();
+        let Limits { requests, weight: max_weight, in_flight, delay, .. } = self.limits;
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let queue = state.keys.entry(key.clone()).or_default();
-        let fits = |last: &BatchGroup<M>| !last.is_full && last.weight.saturating_add(weight) <= max_weight;
-        if !queue.groups.back().is_some_and(fits) {
+        let has_room = |last: &BatchGroup<M>| {
+            last.members.len() < requests && last.weight < max_weight && max_weight - last.weight >= weight
+        };
+        if !queue.groups.back().is_some_and(has_room) {
+            // The last one waits for no more requests.
             if let Some(last) = queue.groups.back_mut() {
-                last.close();
+                last.send_at = last.started;
             }
             let send_at = now.checked_add(delay).unwrap_or(now);
             let number = state.next_number;
-            let group = BatchGroup { number, members: Vec::new(), weight: 0, started: now, send_at, is_full: false };
-            queue.groups.push_back(group);
+            queue.groups.push_back(BatchGroup { number, members: Vec::new(), weight: 0, started: now, send_at });
             state.next_number += 1;
             state.waiting += 1;
         }
@@ -156,7 +172,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         last.members.push(member);
         last.weight = last.weight.saturating_add(weight);
         if last.members.len() >= requests || last.weight >= max_weight {
-            last.close();
+            last.send_at = last.started;
         }
         let batch = BatchId { key, number: last.number };
         let has_changed = state.reschedule(&batch.key, in_flight);
@@ -170,7 +186,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
 
     /// Returns what the dispatcher has to do. The clock is read under the lock, so that it is not behind that of any request.
     pub(super) fn next(&self, now: impl FnOnce() -> Instant) -> Next {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.waiting == 0 {
             state.has_dispatcher = false;
             return Next::End;
@@ -182,9 +198,9 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         }
     }
 
-    /// Removes the first batch that is to be sent. It counts as in flight until [`done`](Self::done) with the key.
-    pub(super) fn take(&self, now: impl FnOnce() -> Instant) -> Option<(K, BatchGroup<M>)> {
-        let mut guard = self.lock();
+    /// Removes the first batch that is to be sent, and counts it as in flight.
+    pub(super) fn take(self: &Arc<Self>, now: impl FnOnce() -> Instant) -> Option<(InFlight<K, M>, Vec<M>)> {
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let (_, key) = state.scheduled.first_key_value().filter(|((send_at, _), _)| *send_at <= now())?;
         let key = key.clone();
@@ -193,28 +209,15 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         queue.in_flight += 1;
         state.waiting -= 1;
         state.reschedule(&key, self.limits.in_flight);
-        Some((key, group))
+        Some((InFlight { key, queue: Arc::clone(self) }, group.members))
     }
 
-    /// A call of the key has ended.
-    pub(super) fn done(&self, key: &K) {
-        let mut state = self.lock();
-        if let Some(queue) = state.keys.get_mut(key) {
-            queue.in_flight -= 1;
-        }
-        let has_changed = state.reschedule(key, self.limits.in_flight);
-        drop(state);
-        if has_changed {
-            self.changed.notify_one();
-        }
-    }
-
-    /// Removes the cancelled requests of a batch that has not been sent. Returns their number.
-    pub(super) fn cancel(&self, batch: &BatchId<K>, is_cancelled: impl Fn(&M) -> bool) -> usize {
-        let mut guard = self.lock();
+    /// Removes the cancelled requests of a batch that has not been sent, and counts them.
+    pub(super) fn cancel(&self, batch: &BatchId<K>, is_cancelled: impl Fn(&M) -> bool) {
+        let mut guard = self.state.lock();
         let state = &mut *guard;
-        let Some(queue) = state.keys.get_mut(&batch.key) else { return 0 };
-        let Some(index) = queue.groups.iter().position(|group| group.number == batch.number) else { return 0 };
+        let Some(queue) = state.keys.get_mut(&batch.key) else { return };
+        let Some(index) = queue.groups.iter().position(|group| group.number == batch.number) else { return };
         let members = &mut queue.groups[index].members;
         let cancelled: Vec<M> = members.extract_if(.., |member| is_cancelled(member)).collect();
         // The weight of a batch is not reduced: it takes fewer further requests, and never too many.
@@ -228,13 +231,13 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         if notify {
             self.changed.notify_one();
         }
-        // Dropped without the lock.
-        cancelled.len()
+        // They are dropped without the lock.
+        self.totals.lock().cancelled += cancelled.len() as u64;
     }
 
     /// Removes all requests that wait, as the dispatcher has ended. The next request starts another.
     pub(super) fn drain(&self) -> Vec<M> {
-        let mut guard = self.lock();
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let groups = state.keys.values_mut().flat_map(|queue| queue.groups.drain(..));
         let members = groups.flat_map(|group| group.members).collect();
@@ -250,7 +253,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
 
     /// Returns the number of calls in flight and of batches that wait.
     pub(super) fn level(&self) -> (usize, usize) {
-        let state = self.lock();
+        let state = self.state.lock();
         (state.keys.values().map(|queue| queue.in_flight).sum(), state.waiting)
     }
 }

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::fmt::Debug;
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,13 +11,14 @@ use tower_service::Service;
 use tracing::Span;
 
 use super::BatchError;
-use super::dispatcher::{DispatcherGuard, dispatch};
-use super::future::{InFlight, Receiver, ResponseFuture};
-use super::layer::{BatchLayer, Counts};
+use super::dispatcher::dispatch;
+use super::future::{Receiver, ResponseFuture, call_when_ready};
+use super::layer::BatchLayer;
 use super::policy::{BatchPolicy, SingleKey};
 use super::queue::Queue;
 use crate::middleware::clock;
-use crate::middleware::inner_service::{clone_service, forward_to_inner};
+use crate::middleware::derive::derive_debug;
+use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::panics::detached;
 use crate::request::RequestContext;
 
@@ -54,24 +55,17 @@ pub trait BatchService<R>: Service<Vec<R>, Response: BatchResponse<Error = <Self
 impl<S, R> BatchService<R> for S where S: Service<Vec<R>, Response: BatchResponse<Error = S::Error>> {}
 
 pub(super) type Response<S, R> = <<S as Service<Vec<R>>>::Response as BatchResponse>::Response;
-pub(super) type Error<S, R> = <S as Service<Vec<R>>>::Error;
 pub(super) type Sender<T, E> = oneshot::Sender<Result<T, BatchError<E>>>;
-type SharedOf<S, R, P> = Shared<R, Response<S, R>, Error<S, R>, <P as BatchPolicy<R>>::Key>;
+pub(super) type QueueOf<S, R, K> = Queue<K, PendingRequest<R, Response<S, R>, <S as Service<Vec<R>>>::Error>>;
 
 /// A request that waits in a batch.
 pub(super) struct PendingRequest<R, T, E> {
     pub(super) request: R,
     pub(super) sender: Sender<T, E>,
-    /// Held until the batch is sent.
-    pub(super) permit: OwnedSemaphorePermit,
     /// The caller's span.
     pub(super) span: Span,
-}
-
-/// Shared by the clones of a service, their futures and the tasks.
-pub(super) struct Shared<R, T, E, K> {
-    pub(super) queue: Queue<K, PendingRequest<R, T, E>>,
-    pub(super) counts: Arc<Counts>,
+    /// Held until the batch is sent.
+    pub(super) _permit: OwnedSemaphorePermit,
 }
 
 /// Merges requests into calls of a service of batches. See the [module](super).
@@ -82,7 +76,8 @@ where
 {
     inner: S,
     policy: Arc<P>,
-    shared: Arc<SharedOf<S, R, P>>,
+    /// Shared by the clones of a service, their futures and the tasks.
+    queue: Arc<QueueOf<S, R, P::Key>>,
     acquire: PollSemaphore,
     /// Reserved by `poll_ready`.
     permit: Option<OwnedSemaphorePermit>,
@@ -97,25 +92,19 @@ where
 {
     /// Merges requests into calls of `inner`, with the settings of `layer`.
     pub fn new(inner: S, layer: &BatchLayer<R, P>) -> Self {
-        let shared = Shared { queue: Queue::new(layer.limits), counts: Arc::clone(&layer.counts) };
         Self {
             inner,
             policy: Arc::clone(&layer.policy),
-            shared: Arc::new(shared),
-            acquire: PollSemaphore::new(Arc::clone(&layer.counts.permits)),
+            queue: Arc::new(Queue::new(layer.limits, Arc::clone(&layer.totals))),
+            acquire: PollSemaphore::new(Arc::clone(&layer.permits)),
             permit: None,
             is_ready: false,
         }
     }
 
-    /// Returns a reference to the inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
     /// Returns the number of calls in flight, without those of requests that share none, and of batches that wait.
     pub fn level(&self) -> (usize, usize) {
-        self.shared.queue.level()
+        self.queue.level()
     }
 }
 
@@ -132,7 +121,7 @@ where
 {
     type Response = Response<S, R>;
     type Error = BatchError<S::Error>;
-    type Future = ResponseFuture<S, R, P::Key>;
+    type Future = ResponseFuture<S::Future, R, Self::Response, S::Error, P::Key>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if self.permit.is_none() {
@@ -141,7 +130,7 @@ where
             self.permit = Some(permit);
         }
         // While batches wait, the dispatcher waits for the inner service.
-        if !self.is_ready && self.shared.queue.is_empty() {
+        if !self.is_ready && self.queue.is_empty() {
             match self.inner.poll_ready(cx) {
                 Poll::Ready(Ok(())) => self.is_ready = true,
                 Poll::Ready(Err(error)) => {
@@ -162,59 +151,41 @@ where
         let is_ready = mem::take(&mut self.is_ready);
         let key = self.policy.key(&mut request);
         let weight = self.policy.weight(&request);
-        let Some(key) = key.filter(|_| weight <= self.shared.queue.limits().weight) else {
+        let Some(key) = key.filter(|_| weight <= self.queue.limits.weight) else {
             return if is_ready {
                 ResponseFuture::called(self.inner.call(vec![request]), None)
             } else {
-                ResponseFuture::single(self.inner.clone(), request, permit)
+                ResponseFuture::for_readiness(call_when_ready(self.inner.clone(), request, permit))
             };
         };
-        let shared = &self.shared;
-        if is_ready && shared.queue.try_call(&key) {
-            // Created first, so that the key is free again if the call panics.
-            let in_flight = InFlight { key, shared: Arc::clone(shared) };
-            return ResponseFuture::called(self.inner.call(vec![request]), Some(in_flight));
-        }
         if is_ready {
+            // Created before the call, so that the key is free again if the call panics.
+            if let Some(in_flight) = self.queue.try_call(&key) {
+                return ResponseFuture::called(self.inner.call(vec![request]), Some(in_flight));
+            }
             // Releases what the inner service has reserved, for a batch.
             self.inner = self.inner.clone();
         }
         let (sender, result) = oneshot::channel();
-        let pending = PendingRequest { request, sender, permit, span: Span::current() };
-        let (batch, start_dispatcher) = shared.queue.push(key, weight, clock::now(), pending);
+        let pending = PendingRequest { request, sender, span: Span::current(), _permit: permit };
+        let (batch, start_dispatcher) = self.queue.push(key, weight, clock::now(), pending);
         if start_dispatcher {
-            let dispatcher = dispatch(self.inner.clone(), DispatcherGuard::new(Arc::clone(shared)));
-            // Without a runtime, or while it shuts down, the guard is dropped and fails all that wait.
+            let dispatcher = dispatch(self.inner.clone(), Arc::clone(&self.queue));
+            // Without a runtime, or while it shuts down, the task is dropped and all that wait fail.
             if let Ok(runtime) = Handle::try_current() {
                 runtime.spawn(detached("the dispatcher of the batch layer", dispatcher));
             }
         }
-        ResponseFuture::batched(Receiver { result, is_complete: false, batch, shared: Arc::clone(shared) })
+        ResponseFuture::for_batch(Receiver { result, batch, queue: Arc::clone(&self.queue) })
     }
 }
 
+inner_service!(Batch::<S, R, P> { inner } where S: BatchService<R>, P: BatchPolicy<R>);
 clone_service!(
-    Batch::<S, R, P> { inner, policy, shared, acquire, permit: None, is_ready: false }
+    Batch::<S, R, P> { inner, policy, queue, acquire, permit: None, is_ready: false }
     where S: BatchService<R>, P: BatchPolicy<R>
 );
-forward_to_inner!(
-    Batch::<S, R, P> { inner } where S: BatchService<R>, P: BatchPolicy<R>
-);
-
-impl<S, R, P> fmt::Debug for Batch<S, R, P>
-where
-    S: BatchService<R> + fmt::Debug,
-    P: BatchPolicy<R>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
-            .field("inner", &self.inner)
-            .field("limits", self.shared.queue.limits())
-            .field("level", &self.level())
-            .field("is_ready", &self.permit.is_some())
-            .finish_non_exhaustive()
-    }
-}
+derive_debug!(Batch::<S, R, P> { inner, queue } where S: BatchService<R> + Debug, P: BatchPolicy<R>);
 
 /// Whether the deadline of a request has passed.
 pub(super) fn is_late<R: RequestContext>(request: &R, now: Instant) -> bool {

@@ -16,7 +16,8 @@ use super::queue::{Limits, Next, Queue};
 type RequestQueue = Queue<u8, Arc<AtomicBool>>;
 
 fn queue(in_flight: usize) -> Arc<RequestQueue> {
-    Arc::new(Queue::new(Limits { requests: 2, weight: u64::MAX, in_flight, delay: Duration::ZERO }))
+    let limits = Limits { requests: 2, weight: u64::MAX, in_flight, delay: Duration::ZERO, capacity: 2 };
+    Arc::new(Queue::new(limits, Arc::default()))
 }
 
 /// A waker that counts, for a thread that blocks until it has been woken. (Not by parking: loom lets a thread that is joining
@@ -62,15 +63,15 @@ fn wait_for_change(queue: &RequestQueue) {
 }
 
 /// Does what the dispatcher's task does, with batches that are done at once. Returns how many requests were in them.
-fn dispatch(queue: &RequestQueue) -> usize {
+fn dispatch(queue: &Arc<RequestQueue>) -> usize {
     let mut served = 0;
     loop {
         match queue.next(Instant::now) {
             Next::End => return served,
             Next::Send => {
-                if let Some((key, batch)) = queue.take(Instant::now) {
-                    served += batch.members.len();
-                    queue.done(&key);
+                if let Some((in_flight, members)) = queue.take(Instant::now) {
+                    served += members.len();
+                    drop(in_flight);
                 }
             }
             Next::NotBefore(_) => unreachable!("there is no delay"),
@@ -80,9 +81,8 @@ fn dispatch(queue: &RequestQueue) -> usize {
 }
 
 /// Makes a request, and is the dispatcher if there is none. Returns whether it waits, and how many requests were served here.
-fn request(queue: &RequestQueue, is_ready: bool) -> (bool, usize) {
-    if is_ready && queue.try_call(&0) {
-        queue.done(&0);
+fn request(queue: &Arc<RequestQueue>, is_ready: bool) -> (bool, usize) {
+    if is_ready && queue.try_call(&0).is_some() {
         return (false, 0);
     }
     let (_, start_dispatcher) = queue.push(0, 0, Instant::now(), Arc::default());
@@ -106,9 +106,8 @@ fn loom_every_request_that_waits_is_served() {
 fn loom_the_end_of_a_call_wakes_the_dispatcher_that_waits_for_it() {
     loom::model(|| {
         let queue = queue(1);
-        assert!(queue.try_call(&0));
-        let other = Arc::clone(&queue);
-        let thread = thread::spawn(move || other.done(&0));
+        let in_flight = queue.try_call(&0).unwrap();
+        let thread = thread::spawn(move || drop(in_flight));
         // Either it is called directly, or its dispatcher is woken by the end of the call.
         let (waits, served) = request(&queue, true);
         assert_eq!(served, usize::from(waits));
@@ -121,7 +120,7 @@ fn loom_the_end_of_a_call_wakes_the_dispatcher_that_waits_for_it() {
 fn loom_a_cancelled_request_is_served_or_removed_and_the_dispatcher_ends() {
     loom::model(|| {
         let queue = queue(1);
-        assert!(queue.try_call(&0));
+        let in_flight = queue.try_call(&0).unwrap();
         let is_cancelled = Arc::new(AtomicBool::new(false));
         let (batch, start_dispatcher) = queue.push(0, 0, Instant::now(), Arc::clone(&is_cancelled));
         assert!(start_dispatcher, "there is none");
@@ -133,7 +132,7 @@ fn loom_a_cancelled_request_is_served_or_removed_and_the_dispatcher_ends() {
         let other = Arc::clone(&queue);
         let dispatcher = thread::spawn(move || dispatch(&other));
         canceller.join().unwrap();
-        queue.done(&0);
+        drop(in_flight);
         assert!(dispatcher.join().unwrap() <= 1);
         assert_eq!(queue.level(), (0, 0));
     });

@@ -1,14 +1,13 @@
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
 use tower_service::Service;
 
-use super::Store;
+use super::store::Miss;
 use crate::middleware::cache_key::{CacheKey, Cacheable};
+use crate::middleware::derive::derive_debug;
 
 /// Response future of [`Cache`](super::Cache).
 #[pin_project]
@@ -31,15 +30,6 @@ enum State<S: Service<R>, P: CacheKey<R>, R> {
     Hit {
         response: Option<S::Response>,
     },
-}
-
-/// A key whose response is to be cached.
-pub(super) struct Miss<P, K, T> {
-    pub(super) key: K,
-    pub(super) digest: u128,
-    pub(super) generation: u64,
-    pub(super) cache_key: Arc<P>,
-    pub(super) store: Arc<Store<K, T>>,
 }
 
 impl<S: Service<R>, P: CacheKey<R>, R> ResponseFuture<S, P, R> {
@@ -65,7 +55,7 @@ where
             StateProj::Call { inner, miss } => {
                 let result = ready!(inner.poll(cx));
                 if let (Some(miss), Ok(response)) = (miss.take(), &result) {
-                    miss.store.insert(&*miss.cache_key, miss.digest, miss.key, response, miss.generation);
+                    miss.insert(response);
                 }
                 Poll::Ready(result)
             }
@@ -74,12 +64,4 @@ where
     }
 }
 
-impl<S: Service<R>, P: CacheKey<R>, R> fmt::Debug for ResponseFuture<S, P, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            State::Call { .. } => "call",
-            State::Hit { .. } => "hit",
-        };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
-    }
-}
+derive_debug!(ResponseFuture::<S, P, R> {} where S: Service<R>, P: CacheKey<R>);

@@ -1,10 +1,11 @@
-use std::fmt;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tower_layer::Layer;
 
 use super::{Cache, CacheSnapshot, Store};
+use crate::middleware::derive::{derive_clone, derive_debug};
 
 /// Caches responses and returns them for equal requests. See the [module](super).
 ///
@@ -24,7 +25,7 @@ impl<P, K, T> CacheLayer<P, Store<K, T>> {
     /// Sets how long a response is returned again. By default it does not expire.
     #[must_use]
     pub fn ttl(self, ttl: Duration) -> Self {
-        Self { cache_key: self.cache_key, store: Arc::new(Store::new(self.store.snapshot().max_bytes, Some(ttl))) }
+        Self { store: Arc::new(Store::new(self.snapshot().max_bytes, Some(ttl))), ..self }
     }
 
     /// Returns the current state of the cache.
@@ -52,15 +53,5 @@ impl<S, P, L> Layer<S> for CacheLayer<P, L> {
     }
 }
 
-// By hand, as a derive would require `P: Clone`.
-impl<P, L> Clone for CacheLayer<P, L> {
-    fn clone(&self) -> Self {
-        Self { cache_key: Arc::clone(&self.cache_key), store: Arc::clone(&self.store) }
-    }
-}
-
-impl<P, L: fmt::Debug> fmt::Debug for CacheLayer<P, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheLayer").field("store", &self.store).finish_non_exhaustive()
-    }
-}
+derive_clone!(CacheLayer::<P, L> { cache_key, store });
+derive_debug!(CacheLayer::<P, L> { store } where L: Debug);

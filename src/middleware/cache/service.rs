@@ -1,12 +1,13 @@
-use std::fmt;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::future::Miss;
+use super::store::Miss;
 use super::{ResponseFuture, Store};
 use crate::middleware::cache_key::{CacheKey, Cacheable};
+use crate::middleware::derive::derive_debug;
 use crate::middleware::inner_service::{clone_service, inner_service};
 
 /// Caches responses and returns them for equal requests. See the [module](super).
@@ -24,6 +25,7 @@ impl<S, P, L> Cache<S, P, L> {
 
 inner_service!(Cache::<S, P, L> { inner });
 clone_service!(Cache<S, P, L> { inner, cache_key, store });
+derive_debug!(Cache::<S, P, L> { inner, store } where S: Debug, L: Debug);
 
 impl<S, P, R> Service<R> for Cache<S, P, Store<P::OwnedKey, S::Response>>
 where
@@ -56,11 +58,5 @@ where
             store: Arc::clone(&self.store),
         };
         ResponseFuture::call(self.inner.call(request), Some(miss))
-    }
-}
-
-impl<S: fmt::Debug, P, L: fmt::Debug> fmt::Debug for Cache<S, P, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("inner", &self.inner).field("store", &self.store).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,3 @@
-use std::fmt;
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +9,7 @@ use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::middleware::cache_key::{CacheKey, Cacheable};
 use crate::middleware::clock;
+use crate::middleware::derive::derive_debug;
 
 /// The entries of a [`CacheLayer`](super::CacheLayer), which its clones and their services share.
 pub struct Store<K, T> {
@@ -114,52 +114,53 @@ impl<K, T> Store<K, T> {
 impl<K, T: Cacheable> Store<K, T> {
     /// Returns the response for a key, if it is cached and has not expired.
     pub(super) fn get(&self, digest: u128, is_equal: impl FnOnce(&K) -> bool) -> Option<T> {
-        let entry = self.table.get(&digest).filter(|entry| is_equal(&entry.key));
-        let entry = entry.filter(|entry| !entry.expires.is_some_and(|at| self.remove_if_expired(at, digest)));
+        let is_expired = |entry: &Arc<Entry<K, T>>| entry.expires.is_some_and(|at| at <= clock::now());
+        let mut entry = self.table.get(&digest).filter(|entry| is_equal(&entry.key));
+        if entry.as_ref().is_some_and(is_expired) {
+            // It may have been replaced by one that has not expired.
+            self.table.remove_if(&digest, is_expired);
+            entry = None;
+        }
         let counter = if entry.is_some() { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
         entry.map(|entry| entry.response.to_response())
     }
+}
 
-    fn remove_if_expired(&self, expires: Instant, digest: u128) -> bool {
-        let now = clock::now();
-        let expired = now >= expires;
-        if expired {
-            // The entry may have been replaced by one that has not expired.
-            self.table.remove_if(&digest, |entry| entry.expires.is_some_and(|at| at <= now));
-        }
-        expired
-    }
+/// A key whose response is to be cached.
+pub(super) struct Miss<P, K, T> {
+    pub(super) key: K,
+    pub(super) digest: u128,
+    /// That in which the call began.
+    pub(super) generation: u64,
+    pub(super) cache_key: Arc<P>,
+    pub(super) store: Arc<Store<K, T>>,
+}
 
-    /// Inserts the response of a call that began in `generation`.
-    pub(super) fn insert<R, P>(&self, cache_key: &P, digest: u128, key: K, response: &T, generation: u64)
+impl<P, K, T: Cacheable> Miss<P, K, T> {
+    /// Inserts the response of the call.
+    pub(super) fn insert<R>(self, response: &T)
     where
         P: CacheKey<R, OwnedKey = K>,
     {
+        let Self { key, digest, generation, cache_key, store } = self;
         let fixed = size_of::<Entry<K, T>>() + SLOT_BYTES;
         let bytes = |key: &K, response: &T| (fixed + cache_key.weight(key) + response.weight()) as u64;
-        let max_bytes = self.table.shard_capacity();
-        if self.generation() != generation || bytes(&key, response) > max_bytes {
+        // First, as the copy of a large response may be as large.
+        if store.generation() != generation || bytes(&key, response) > store.table.shard_capacity() {
             return;
         }
         let Some(response) = response.to_cached() else { return };
         let key = cache_key.compact(key);
         let bytes = bytes(&key, &response);
-        if bytes > max_bytes {
-            return;
-        }
         // A time that does not fit an `Instant` is never.
-        let expires = self.ttl.and_then(|ttl| clock::read().checked_add(ttl));
-        self.table.insert(digest, Arc::new(Entry { key, response, expires, bytes }));
+        let expires = store.ttl.and_then(|ttl| clock::read().checked_add(ttl));
+        store.table.insert(digest, Arc::new(Entry { key, response, expires, bytes }));
         // An invalidation since the first check may not have seen the entry.
-        if self.generation() != generation {
-            self.table.remove(&digest);
+        if store.generation() != generation {
+            store.table.remove(&digest);
         }
     }
 }
 
-impl<K, T> fmt::Debug for Store<K, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Store").field(&self.snapshot()).finish()
-    }
-}
+derive_debug!(Store::<K, T> { hits, misses, ttl });

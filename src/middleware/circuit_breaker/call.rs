@@ -3,20 +3,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Circuit;
-use super::circuits::PerOperation;
+use super::circuit::Circuit;
+use super::circuits::Circuits;
 use super::settings::Settings;
 use super::state_machine::{Generation, Outcome};
 use crate::error::ErrorKind;
 use crate::middleware::clock;
+use crate::sync::Ordering;
 
 /// A call that was admitted. Dropping it before its [`end`](Self::end) counts as a cancelled call.
 #[derive(Debug)]
-pub struct CallGuard {
-    counted_in: CountedIn,
-    terms: CallTerms,
+pub(super) struct CallGuard {
+    /// `None` once the outcome has been counted.
+    counted_in: Option<CountedIn>,
     /// Set if tenants have circuits of their own.
     tenant: Option<Arc<str>>,
+    /// `None` until the call begins: `poll_ready` may have reserved the permit of a probe for it.
+    terms: Option<CallTerms>,
 }
 
 /// Where the outcome of a call counts.
@@ -25,159 +28,118 @@ enum CountedIn {
     Circuit {
         circuit: Arc<Circuit>,
         generation: Generation,
-        /// Not set while `poll_ready` has reserved the permit of a probe.
-        started: bool,
     },
-    /// The operation has no circuit: an outcome that is a success or a failure creates it. A name that the service does not
-    /// know gets neither, so made-up names take no memory.
-    NewOperation(Box<(Arc<PerOperation>, Box<str>)>),
-    /// It has been counted.
-    Ended,
+    /// There is no circuit for the key: an outcome that is a success or a failure creates it. A name that the service does
+    /// not know gets neither, so made-up names take no memory.
+    NewKey(Box<(Arc<Circuits>, Box<str>)>),
 }
 
 impl CallGuard {
     pub(super) fn new(circuit: Arc<Circuit>, generation: Generation, tenant: Option<Arc<str>>) -> Self {
-        let counted_in = CountedIn::Circuit { circuit, generation, started: false };
-        Self { counted_in, terms: CallTerms::NONE, tenant }
+        circuit.calls_in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { counted_in: Some(CountedIn::Circuit { circuit, generation }), tenant, terms: None }
     }
 
-    pub(super) fn new_operation(circuits: Arc<PerOperation>, operation: &str, tenant: Option<Arc<str>>) -> Self {
-        let counted_in = CountedIn::NewOperation(Box::new((circuits, operation.into())));
-        Self { counted_in, terms: CallTerms::NONE, tenant }
+    pub(super) fn new_key(circuits: Arc<Circuits>, key: &str, tenant: Option<Arc<str>>) -> Self {
+        Self { counted_in: Some(CountedIn::NewKey(Box::new((circuits, key.into())))), tenant, terms: None }
     }
 
-    /// The generation of the circuit that admitted it, if a circuit did.
-    pub(super) fn generation(&self) -> Option<Generation> {
-        match self.counted_in {
-            CountedIn::Circuit { generation, .. } => Some(generation),
-            CountedIn::NewOperation(_) | CountedIn::Ended => None,
-        }
-    }
-
-    /// Whether the circuit is still in the generation that admitted it.
+    /// Whether the circuit is still in the generation that admitted the call.
     pub(super) fn is_current(&self) -> bool {
         matches!(
             &self.counted_in,
-            CountedIn::Circuit { circuit, generation, .. } if circuit.generation() == *generation
+            Some(CountedIn::Circuit { circuit, generation }) if circuit.is_in_generation(*generation)
         )
     }
 
     /// Begins the call of the inner service, with the deadline if its caller chose it.
     pub(super) fn start(&mut self, caller_deadline: Option<Instant>) {
-        if let CountedIn::Circuit { started, .. } = &mut self.counted_in {
-            *started = true;
-        }
-        if let Some(settings) = self.settings() {
-            self.terms = CallTerms::new(settings, caller_deadline);
-        }
+        self.terms = self.counted_in.as_ref().map(|counted_in| CallTerms::new(counted_in.settings(), caller_deadline));
     }
 
     /// Ends a call that succeeded, or failed with the given kind of error.
-    pub(super) fn end(&mut self, failure: Option<ErrorKind>) {
-        if let Some(settings) = self.settings() {
-            let now = clock::read();
-            let outcome = self.terms.outcome(settings, failure, now);
-            self.count(outcome, now);
-        }
+    pub(super) fn end(mut self, failure: Option<ErrorKind>) {
+        self.count(|terms, settings, now| terms.outcome(settings, failure, now));
     }
 
-    fn settings(&self) -> Option<&Settings> {
-        match &self.counted_in {
-            CountedIn::Circuit { circuit, .. } => Some(&circuit.settings),
-            CountedIn::NewOperation(new) => Some(&new.0.settings),
-            CountedIn::Ended => None,
-        }
-    }
-
-    fn count(&mut self, outcome: Outcome, now: Instant) {
-        match std::mem::replace(&mut self.counted_in, CountedIn::Ended) {
-            CountedIn::Circuit { circuit, generation, .. } => {
+    fn count(&mut self, outcome: impl FnOnce(CallTerms, &Settings, Instant) -> Option<Outcome>) {
+        let Some(counted_in) = self.counted_in.take() else { return };
+        let now = clock::read();
+        let outcome = self.terms.and_then(|terms| outcome(terms, counted_in.settings(), now));
+        match counted_in {
+            CountedIn::Circuit { circuit, generation } => {
                 circuit.end(generation, self.tenant.as_ref(), outcome, now);
+                circuit.calls_in_flight.fetch_sub(1, Ordering::Relaxed);
             }
-            CountedIn::NewOperation(new) if outcome != Outcome::Ignored => {
-                if let Some(circuit) = new.0.get_or_create(&new.1) {
-                    circuit.end(circuit.admit_first(), self.tenant.as_ref(), outcome, now);
+            CountedIn::NewKey(new) if outcome.is_some() => {
+                if let Some(circuit) = new.0.get_or_create(&new.1, now) {
+                    circuit.end(Generation::FIRST, self.tenant.as_ref(), outcome, now);
                 }
             }
-            CountedIn::NewOperation(_) | CountedIn::Ended => {}
+            CountedIn::NewKey(_) => {}
         }
     }
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        let Some(settings) = self.settings() else { return };
-        let now = clock::read();
-        let outcome = match self.counted_in {
-            CountedIn::Circuit { started: false, .. } => Outcome::Ignored,
-            _ => self.terms.outcome_if_dropped(settings, now),
-        };
-        self.count(outcome, now);
+        self.count(CallTerms::outcome_if_dropped);
     }
 }
 
-/// What decides the outcome of a call, as known when it begins. Times are in nanoseconds since the
-/// [epoch](Settings::epoch), as an `Instant` would take twice the memory in each future.
+impl CountedIn {
+    fn settings(&self) -> &Settings {
+        match self {
+            Self::Circuit { circuit, .. } => &circuit.settings,
+            Self::NewKey(new) => &new.0.settings,
+        }
+    }
+}
+
+/// What decides the outcome of a call, as known when it begins.
 #[derive(Clone, Copy, Debug)]
 struct CallTerms {
     /// When the call becomes slow.
-    slow_after: u64,
+    slow_after: Option<Instant>,
     /// From when on an exceeded deadline is ignored, as the caller chose it.
-    deadline_ignored_from: u64,
+    deadline_ignored_from: Option<Instant>,
 }
-
-const NEVER: u64 = u64::MAX;
 
 /// An expired deadline of the caller's that allowed less than this is ignored, whoever reports it.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl CallTerms {
-    const NONE: Self = Self { slow_after: NEVER, deadline_ignored_from: NEVER };
-
     fn new(settings: &Settings, caller_deadline: Option<Instant>) -> Self {
-        let mut terms = Self::NONE;
         let now = clock::now();
-        if let Some(slow_calls) = settings.slow_calls {
-            terms.slow_after = settings.nanos(now).saturating_add(nanos(slow_calls.over));
-        }
-        if let Some(deadline) = caller_deadline {
+        let slow_after = settings.slow_calls.and_then(|slow_calls| now.checked_add(slow_calls.over));
+        let deadline_ignored_from = caller_deadline.and_then(|deadline| {
             let min_timeout = settings.min_caller_timeout.unwrap_or(SHORT_TIMEOUT);
             if now.checked_add(min_timeout).is_none_or(|shortest| deadline < shortest) {
-                terms.deadline_ignored_from = settings.nanos(now);
-            } else if settings.min_caller_timeout.is_none() {
-                // Before the deadline it is a timeout of the server's that has expired.
-                terms.deadline_ignored_from = settings.nanos(deadline);
+                return Some(now);
             }
-        }
-        terms
+            // Before the deadline it is a timeout of the server's that has expired.
+            settings.min_caller_timeout.is_none().then_some(deadline)
+        });
+        Self { slow_after, deadline_ignored_from }
     }
 
-    fn outcome(self, settings: &Settings, failure: Option<ErrorKind>, now: Instant) -> Outcome {
-        let slow = self.is_slow(settings, now);
-        match failure {
-            None => Outcome::Success { slow },
-            Some(ErrorKind::DeadlineExceeded) if settings.nanos(now) >= self.deadline_ignored_from => Outcome::Ignored,
-            Some(kind) if settings.failures.contains(kind) => Outcome::Failure { slow },
-            Some(_) => Outcome::Ignored,
-        }
+    fn outcome(self, settings: &Settings, failure: Option<ErrorKind>, now: Instant) -> Option<Outcome> {
+        let slow = self.is_slow(now);
+        let Some(kind) = failure else { return Some(Outcome { failed: false, slow }) };
+        let is_ignored =
+            kind == ErrorKind::DeadlineExceeded && self.deadline_ignored_from.is_some_and(|from| now >= from);
+        (settings.failures.contains(kind) && !is_ignored).then_some(Outcome { failed: true, slow })
     }
 
     /// A panic is an internal error, and a call that was slow when it was cancelled is slow however it would have ended.
-    fn outcome_if_dropped(self, settings: &Settings, now: Instant) -> Outcome {
+    fn outcome_if_dropped(self, settings: &Settings, now: Instant) -> Option<Outcome> {
         if std::thread::panicking() {
-            self.outcome(settings, Some(ErrorKind::Internal), now)
-        } else if self.is_slow(settings, now) {
-            Outcome::Success { slow: true }
-        } else {
-            Outcome::Ignored
+            return self.outcome(settings, Some(ErrorKind::Internal), now);
         }
+        self.is_slow(now).then_some(Outcome { failed: false, slow: true })
     }
 
-    fn is_slow(self, settings: &Settings, now: Instant) -> bool {
-        settings.nanos(now) > self.slow_after
+    fn is_slow(self, now: Instant) -> bool {
+        self.slow_after.is_some_and(|slow_after| now > slow_after)
     }
-}
-
-pub(super) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(NEVER)
 }

@@ -1,94 +1,79 @@
-use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Circuit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The number of circuits that one or several maps may hold.
-#[derive(Clone, Debug)]
-pub(super) struct Limit {
-    pub(super) max: usize,
-    len: Arc<AtomicUsize>,
-}
-
-impl Limit {
-    pub(super) fn new(max: usize) -> Self {
-        Self { max, len: Arc::default() }
-    }
-
-    fn is_reached(&self) -> bool {
-        self.len.load(Ordering::Relaxed) >= self.max
-    }
-}
+use super::circuit::Circuit;
+use crate::sync::{Mutex, RwLock};
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Circuits by key, up to a limit.
+/// Circuits by name, as many as there are permits. Several maps may share the permits.
 #[derive(Debug)]
-pub(super) struct CircuitMap<K> {
-    circuits: HashMap<K, Arc<Circuit>>,
-    limit: Limit,
-    next_sweep: Option<Instant>,
+pub(super) struct CircuitMap {
+    circuits: RwLock<BTreeMap<Arc<str>, Entry>>,
+    permits: Arc<Semaphore>,
+    next_sweep: Mutex<Option<Instant>>,
 }
 
-impl<K> CircuitMap<K> {
-    pub(super) fn new(limit: Limit) -> Self {
-        Self { circuits: HashMap::new(), limit, next_sweep: None }
+#[derive(Debug)]
+struct Entry {
+    circuit: Arc<Circuit>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl CircuitMap {
+    pub(super) fn new(permits: Arc<Semaphore>) -> Self {
+        Self { circuits: RwLock::default(), permits, next_sweep: Mutex::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.circuits.is_empty()
+        self.circuits.read().is_empty()
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &Arc<Circuit>> {
-        self.circuits.values()
+    pub(super) fn get(&self, name: &str) -> Option<Arc<Circuit>> {
+        self.circuits.read().get(name).map(|entry| Arc::clone(&entry.circuit))
     }
 
-    /// Whether another circuit can be inserted. If not, idle ones are removed first.
-    pub(super) fn has_room(&mut self, now: Instant) -> bool {
-        if self.limit.is_reached() {
+    pub(super) fn count(&self, is_counted: impl Fn(&Circuit) -> bool) -> u64 {
+        self.circuits.read().values().filter(|entry| is_counted(&entry.circuit)).count() as u64
+    }
+
+    /// Returns all circuits in the order of their names.
+    pub(super) fn all(&self) -> Vec<Arc<Circuit>> {
+        self.circuits.read().values().map(|entry| Arc::clone(&entry.circuit)).collect()
+    }
+
+    /// Returns a permit for another circuit, if there is one. If not, idle circuits are removed first.
+    pub(super) fn reserve(&self, now: Instant) -> Option<OwnedSemaphorePermit> {
+        if self.permits.available_permits() == 0 {
             self.sweep(now);
         }
-        !self.limit.is_reached()
+        Arc::clone(&self.permits).try_acquire_owned().ok()
+    }
+
+    /// Returns the circuit of this name, which is created if there is none.
+    pub(super) fn get_or_insert(
+        &self,
+        name: &str,
+        permit: Option<OwnedSemaphorePermit>,
+        create: impl FnOnce() -> Circuit,
+    ) -> Arc<Circuit> {
+        let mut circuits = self.circuits.write();
+        let create = || Entry { circuit: Arc::new(create()), _permit: permit };
+        Arc::clone(&circuits.entry(name.into()).or_insert_with(create).circuit)
     }
 
     /// Removes idle circuits, at most once a second.
     ///
     /// A call that has found a circuit and is not admitted yet does not keep it. Its outcome then counts in a circuit that
     /// nobody else finds, which is no loss as the circuit was idle.
-    pub(super) fn sweep(&mut self, now: Instant) {
-        if self.next_sweep.is_none_or(|next| now >= next) {
-            self.next_sweep = Some(now + SWEEP_INTERVAL);
-            let before = self.circuits.len();
-            self.circuits.retain(|_, circuit| !circuit.is_idle(now));
-            self.limit.len.fetch_sub(before - self.circuits.len(), Ordering::Relaxed);
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut next_sweep = self.next_sweep.lock();
+        if next_sweep.is_none_or(|next| now >= next) {
+            *next_sweep = Some(now + SWEEP_INTERVAL);
+            self.circuits.write().retain(|_, entry| !entry.circuit.is_idle(now));
         }
-    }
-}
-
-impl<K: Hash + Eq> CircuitMap<K> {
-    pub(super) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<Arc<Circuit>>
-    where
-        K: Borrow<Q>,
-    {
-        self.circuits.get(key).cloned()
-    }
-
-    /// Returns the circuit of `key`, which is created even past the limit.
-    pub(super) fn get_or_create(&mut self, key: K, create: impl FnOnce() -> Circuit) -> Arc<Circuit> {
-        let circuit = self.circuits.entry(key).or_insert_with(|| {
-            self.limit.len.fetch_add(1, Ordering::Relaxed);
-            Arc::new(create())
-        });
-        Arc::clone(circuit)
-    }
-}
-
-impl<K> Drop for CircuitMap<K> {
-    fn drop(&mut self) {
-        self.limit.len.fetch_sub(self.circuits.len(), Ordering::Relaxed);
     }
 }

@@ -42,7 +42,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
-        if let Some(call) = this.call {
+        if let Some(call) = this.call.take() {
             call.end(match &result {
                 Ok(response) => response.failure(),
                 Err(error) => Some(error.kind()),

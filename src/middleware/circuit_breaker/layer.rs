@@ -1,24 +1,26 @@
-use std::fmt::Display;
-use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::circuits::{PerKey, PerOperation, SingleCircuit, Snapshots};
+use super::circuits::Circuits;
 use super::settings::{MAX_TIME, Settings, SlowCalls};
-use super::{CircuitBreaker, CircuitBreakerHandle, CircuitSnapshot};
+use super::{CircuitBreaker, CircuitBreakerHandle, CircuitSnapshot, PerOperation, SingleCircuit};
 use crate::error::ErrorKinds;
+use crate::middleware::derive::{derive_clone, derive_debug};
 
 /// Rejects calls while too many fail. See the [module](super).
 ///
 /// Clones share the circuits. The methods that configure the layer begin with new circuits, so configure first and clone
-/// after. Choose [`per_operation`](Self::per_operation) or [`per_key`](Self::per_key) last.
-#[derive(Debug)]
-pub struct CircuitBreakerLayer<C = SingleCircuit> {
-    circuits: Arc<C>,
+/// after.
+pub struct CircuitBreakerLayer<K = SingleCircuit> {
+    circuits: Arc<Circuits>,
+    key: Arc<K>,
 }
+
+derive_clone!(CircuitBreakerLayer::<K> { circuits, key });
+derive_debug!(CircuitBreakerLayer::<K> { circuits });
 
 const DEFAULT_MAX_KEYS: usize = 1024;
 
@@ -27,21 +29,48 @@ impl CircuitBreakerLayer {
     /// have failed; that stays open for 1 second at first and 60 at most; and that admits one probe at a time and closes
     /// when one has succeeded.
     pub fn new() -> Self {
-        Self::with(Settings::default())
+        Self { circuits: Arc::new(Circuits::new(Settings::default())), key: Arc::new(SingleCircuit) }
     }
 
-    fn with(settings: Settings) -> Self {
-        Self { circuits: Arc::new(SingleCircuit::new(settings)) }
+    /// Has a circuit for each operation, such as a kernel or a route, instead of one for all.
+    #[must_use]
+    pub fn per_operation(self) -> CircuitBreakerLayer<PerOperation> {
+        self.keyed(PerOperation)
     }
 
-    fn settings(&self) -> &Settings {
-        &self.circuits.0.settings
+    /// Has a circuit for each key, a text. Requests for which `key` returns `None` share one.
+    ///
+    /// ```
+    /// use tower_kernels::layers::CircuitBreakerLayer;
+    ///
+    /// let by_host = CircuitBreakerLayer::new()
+    ///     .per_key(|request: &http::Request<()>| request.uri().host().map(str::to_owned));
+    /// ```
+    #[must_use]
+    pub fn per_key<R, K, F>(self, key: F) -> CircuitBreakerLayer<F>
+    where
+        F: Fn(&R) -> Option<K>,
+        K: AsRef<str>,
+    {
+        self.keyed(key)
     }
 
+    fn keyed<K>(self, key: K) -> CircuitBreakerLayer<K> {
+        let Self { circuits, .. } = self.set(|settings| settings.max_keys = Some(DEFAULT_MAX_KEYS));
+        CircuitBreakerLayer { circuits, key: Arc::new(key) }
+    }
+
+    /// Returns the current state of the circuit.
+    pub fn snapshot(&self) -> CircuitSnapshot {
+        self.circuits.shared.snapshot()
+    }
+}
+
+impl<K> CircuitBreakerLayer<K> {
     fn set(self, set: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = *self.settings();
+        let mut settings = self.circuits.settings;
         set(&mut settings);
-        Self::with(settings)
+        Self { circuits: Arc::new(Circuits::new(settings)), key: self.key }
     }
 
     /// Sets how many consecutive failures open the circuit. `None`: any number may fail.
@@ -138,38 +167,18 @@ impl CircuitBreakerLayer {
         self.set(|settings| settings.unready_while_open = true)
     }
 
-    /// Has a circuit for each operation, such as a kernel or a route, instead of one for all.
+    /// Sets how many operations or keys have a circuit of their own: 1 024 by default. New ones past that share one, until
+    /// idle circuits are removed: those without recent failures, and those that are not called any more. Has no effect on
+    /// one circuit for all requests.
     #[must_use]
-    pub fn per_operation(self) -> CircuitBreakerLayer<PerOperation> {
-        CircuitBreakerLayer { circuits: Arc::new(PerOperation::new(*self.settings(), DEFAULT_MAX_KEYS, None)) }
+    pub fn max_keys(self, max_keys: usize) -> Self {
+        self.set(|settings| settings.max_keys = settings.max_keys.map(|_| max_keys))
     }
 
-    /// Has a circuit for each key. Requests for which `key` returns `None` share one.
-    ///
-    /// ```
-    /// use tower_kernels::layers::CircuitBreakerLayer;
-    ///
-    /// let by_host = CircuitBreakerLayer::new()
-    ///     .per_key(|request: &http::Request<()>| request.uri().host().map(str::to_owned));
-    /// ```
-    #[must_use]
-    pub fn per_key<R, K, F>(self, key: F) -> CircuitBreakerLayer<PerKey<K, F>>
-    where
-        F: Fn(&R) -> Option<K>,
-        K: Hash + Eq + Clone + Display,
-    {
-        CircuitBreakerLayer { circuits: Arc::new(PerKey::new(*self.settings(), DEFAULT_MAX_KEYS, key)) }
+    /// Returns a handle that reads the circuits, for health pages and metrics.
+    pub fn handle(&self) -> CircuitBreakerHandle {
+        CircuitBreakerHandle { circuits: Arc::clone(&self.circuits) }
     }
-
-    /// Returns the current state of the circuit.
-    pub fn snapshot(&self) -> CircuitSnapshot {
-        self.circuits.0.snapshot()
-    }
-}
-
-#[track_caller]
-fn check_share(share: f64) {
-    assert!(share > 0.0 && share <= 1.0, "a share of the calls must be above 0 and at most 1");
 }
 
 impl CircuitBreakerLayer<PerOperation> {
@@ -181,16 +190,7 @@ impl CircuitBreakerLayer<PerOperation> {
     /// the tenants past that share one for each operation.
     #[must_use]
     pub fn per_tenant(self, min_open: NonZeroU32) -> Self {
-        let PerOperation { settings, max, .. } = *self.circuits;
-        Self { circuits: Arc::new(PerOperation::new(settings, max, Some(min_open))) }
-    }
-
-    /// Sets how many operations have a circuit of their own: 1 024 by default. New ones past that share one, until idle
-    /// circuits are removed: those without recent failures, and those that are not called any more.
-    #[must_use]
-    pub fn max_keys(self, max_keys: usize) -> Self {
-        let min_open_tenants = self.circuits.min_open_tenants();
-        Self { circuits: Arc::new(PerOperation::new(self.circuits.settings, max_keys, min_open_tenants)) }
+        self.set(|settings| settings.min_open_tenants = Some(min_open))
     }
 
     /// Returns the current state of all circuits, by operation; the shared one is last.
@@ -199,27 +199,9 @@ impl CircuitBreakerLayer<PerOperation> {
     }
 }
 
-impl<K, F> CircuitBreakerLayer<PerKey<K, F>> {
-    /// Sets how many keys have a circuit of their own: 1 024 by default. New ones past that share the circuit of the
-    /// requests without a key, until idle circuits are removed: those without recent failures, and those that are not
-    /// called any more.
-    #[must_use]
-    pub fn max_keys(self, max_keys: usize) -> Self
-    where
-        F: Clone,
-    {
-        let key = self.circuits.key.clone();
-        Self { circuits: Arc::new(PerKey::new(self.circuits.settings, max_keys, key)) }
-    }
-}
-
-#[allow(private_bounds, reason = "implemented by every choice of circuits; no caller needs its methods")]
-impl<C: Snapshots + 'static> CircuitBreakerLayer<C> {
-    /// Returns a handle that reads the circuits, for health pages and metrics.
-    pub fn handle(&self) -> CircuitBreakerHandle {
-        let circuits: Arc<C> = Arc::clone(&self.circuits);
-        CircuitBreakerHandle::new(circuits)
-    }
+#[track_caller]
+fn check_share(share: f64) {
+    assert!(share > 0.0 && share <= 1.0, "a share of the calls must be above 0 and at most 1");
 }
 
 impl Default for CircuitBreakerLayer {
@@ -228,17 +210,10 @@ impl Default for CircuitBreakerLayer {
     }
 }
 
-impl<S, C> Layer<S> for CircuitBreakerLayer<C> {
-    type Service = CircuitBreaker<S, C>;
+impl<S, K> Layer<S> for CircuitBreakerLayer<K> {
+    type Service = CircuitBreaker<S, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CircuitBreaker::new(inner, Arc::clone(&self.circuits))
-    }
-}
-
-// By hand, as a derive would require `C: Clone`.
-impl<C> Clone for CircuitBreakerLayer<C> {
-    fn clone(&self) -> Self {
-        Self { circuits: Arc::clone(&self.circuits) }
+        CircuitBreaker::new(inner, Arc::clone(&self.key), Some(Arc::clone(&self.circuits)))
     }
 }

@@ -11,7 +11,8 @@
 //! maximum.
 //!
 //! It differs from `tower-resilience`'s circuit breaker in that
-//! * a call through a closed circuit allocates nothing, however many calls the window holds;
+//! * a call through a closed circuit allocates nothing, however many calls the window holds, and is admitted without a
+//!   lock;
 //! * what is a failure follows from [`Classify`](crate::error::Classify), and from responses that are rejections;
 //! * a probe that is cancelled frees its permit, and one that never ends does not keep the circuit open for ever;
 //! * there can be a circuit for each operation, tenant or key of the request;
@@ -89,16 +90,15 @@
 //! something else in the request: [`per_key`](CircuitBreakerLayer::per_key). One for each device or replica, which is not
 //! in the request: a layer of its own around each service, inside the balancer. Clones of a layer share its circuits.
 //!
-//! Names of operations come from clients. An operation gets a circuit when a call of it ends as a success or a failure,
+//! Names of operations and keys come from clients. One gets a circuit when a call of it ends as a success or a failure,
 //! which counts there; errors for unknown names are neither, so made-up names take no memory unless all calls fail. When
 //! [all circuits are taken](CircuitBreakerLayer::max_keys), idle ones are removed at most once a second, and other
-//! operations share one circuit.
+//! operations and keys share one circuit, as do those of more than 128 bytes.
 //!
 //! # Observability
 //!
-//! [`CircuitBreakerLayer::snapshot`] reads the circuits, and [`CircuitBreakerLayer::handle`] also
-//! [registers](CircuitBreakerHandle::register) them as metrics. Each transition is a `tracing` event, at level `WARN` when
-//! a circuit opens.
+//! [`CircuitBreakerLayer::snapshot`] reads the circuits, and so does [`CircuitBreakerLayer::handle`], which is not generic.
+//! Each transition is a `tracing` event, at level `WARN` when a circuit opens.
 //!
 //! # Cancel safety
 //!
@@ -110,20 +110,19 @@ mod circuit_map;
 mod circuits;
 mod error;
 mod future;
+mod key;
 mod layer;
 mod readiness;
 mod service;
 mod settings;
 mod snapshot;
 mod state_machine;
-
 mod tenants;
 mod window;
 
-pub use self::circuit::Circuit;
-pub use self::circuits::{Circuits, PerKey, PerOperation, SingleCircuit};
 pub use self::error::CircuitBreakerError;
 pub use self::future::ResponseFuture;
+pub use self::key::{CircuitKey, PerOperation, SingleCircuit};
 pub use self::layer::CircuitBreakerLayer;
 pub use self::service::CircuitBreaker;
 pub use self::snapshot::{CircuitBreakerHandle, CircuitSnapshot, CircuitState};

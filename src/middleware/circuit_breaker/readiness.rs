@@ -1,4 +1,5 @@
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -7,22 +8,23 @@ use std::time::Duration;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Sleep, sleep_until};
 
-use super::Circuit;
 use super::call::CallGuard;
-use super::state_machine::Generation;
+use super::circuit::Circuit;
 use crate::error::AnyError;
 use crate::middleware::clock;
 
 /// What `poll_ready` has decided for the next call, and what it waits for.
 #[derive(Debug, Default)]
 pub(super) struct Readiness {
-    decision: Option<Decision>,
+    decision: Decision,
     changed: Option<Pin<Box<OwnedNotified>>>,
     probe_timer: Option<Pin<Box<Sleep>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Decision {
+    #[default]
+    None,
     /// Holds the permit if the call is a probe.
     Admit(CallGuard),
     /// The inner service was not polled, so the call is rejected even if the circuit closes before it.
@@ -33,13 +35,13 @@ impl Readiness {
     /// Admits the next call as `poll` has decided, or returns the time until one can be.
     pub(super) fn admit(&mut self, circuit: &Arc<Circuit>) -> Result<CallGuard, Duration> {
         let now = clock::now();
-        match self.decision.take() {
-            Some(Decision::Admit(call)) if call.is_current() => Ok(call),
-            Some(Decision::Reject) => {
+        match mem::take(&mut self.decision) {
+            Decision::Admit(call) if call.is_current() => Ok(call),
+            Decision::Reject => {
                 circuit.count_rejection();
                 Err(circuit.retry_after(now))
             }
-            Some(Decision::Admit(_)) | None => circuit.admit(None, now),
+            Decision::Admit(_) | Decision::None => circuit.admit(None, now),
         }
     }
 
@@ -52,43 +54,36 @@ impl Readiness {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), E>> {
         loop {
-            let Some(generation) = self.decide(circuit) else {
-                if circuit.settings.unready_while_open {
-                    ready!(self.poll_next_probe(circuit, cx));
-                    continue;
+            if !self.has_admitted() {
+                let admitted = circuit.try_admit(None, clock::read());
+                self.decision = admitted.map_or(Decision::Reject, Decision::Admit);
+            }
+            if matches!(self.decision, Decision::Reject) {
+                if !circuit.settings.unready_while_open {
+                    self.changed = None;
+                    return Poll::Ready(Ok(()));
                 }
-                self.changed = None;
-                return Poll::Ready(Ok(()));
-            };
-            if let Poll::Ready(result) = poll_inner(cx) {
+                ready!(self.poll_next_probe(circuit, cx));
+            } else if let Poll::Ready(result) = poll_inner(cx) {
                 self.changed = None;
                 if let Err(error) = &result
-                    && let Some(Decision::Admit(mut call)) = self.decision.take()
+                    && let Decision::Admit(mut call) = mem::take(&mut self.decision)
                 {
                     // It counts like the error of a call.
                     call.start(None);
                     call.end(Some(error.classify().kind));
                 }
                 return Poll::Ready(result);
-            }
-            // The circuit may have changed before it was listened to.
-            if self.poll_changed(circuit, cx).is_pending() && circuit.generation() == generation {
+            } else if self.poll_changed(circuit, cx).is_pending() && self.has_admitted() {
+                // It was checked again as the circuit may have changed before it was listened to.
                 return Poll::Pending;
             }
         }
     }
 
-    /// Decides the next call, unless it is decided and the circuit has not changed since. Returns the generation that
-    /// admits it, if one does.
-    fn decide(&mut self, circuit: &Arc<Circuit>) -> Option<Generation> {
-        if !matches!(&self.decision, Some(Decision::Admit(call)) if call.is_current()) {
-            let admitted = circuit.try_admit(None, clock::read());
-            self.decision = Some(admitted.map_or(Decision::Reject, Decision::Admit));
-        }
-        match &self.decision {
-            Some(Decision::Admit(call)) => call.generation(),
-            Some(Decision::Reject) | None => None,
-        }
+    /// Whether the next call is admitted, and the circuit has not changed since.
+    fn has_admitted(&self) -> bool {
+        matches!(&self.decision, Decision::Admit(call) if call.is_current())
     }
 
     /// Ready when the circuit has changed, or is due for a probe.
@@ -104,9 +99,7 @@ impl Readiness {
         let due = (now + retry_after).into();
         let timer = self.probe_timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
         timer.as_mut().reset(due);
-        ready!(timer.as_mut().poll(cx));
-        self.probe_timer = None;
-        Poll::Ready(())
+        timer.as_mut().poll(cx)
     }
 
     /// Ready if the circuit has changed since this was first pending.

@@ -1,42 +1,50 @@
+use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use tower_service::Service;
 
-use super::circuits::{Circuits, SingleCircuit, caller_deadline};
+use super::circuits::Circuits;
+use super::key::{CircuitKey, PerOperation, SingleCircuit};
 use super::readiness::Readiness;
 use super::{CircuitBreakerError, ResponseFuture};
 use crate::error::AnyError;
+use crate::middleware::derive::derive_debug;
 use crate::middleware::inner_service::{clone_service, inner_service};
-use crate::request::{RequestContext, ResponseContext};
+use crate::request::limits::tenant_key;
+use crate::request::{RequestContext, ResponseContext, Share};
 
 /// Rejects calls while too many fail. See the [module](super).
-#[derive(Debug)]
-pub struct CircuitBreaker<S, C = SingleCircuit> {
+pub struct CircuitBreaker<S, K = SingleCircuit> {
     inner: S,
+    key: Arc<K>,
     /// `None` if it is disabled.
-    circuits: Option<Arc<C>>,
+    circuits: Option<Arc<Circuits>>,
     readiness: Readiness,
 }
 
-impl<S, C> CircuitBreaker<S, C> {
-    pub(super) fn new(inner: S, circuits: Arc<C>) -> Self {
-        Self { inner, circuits: Some(circuits), readiness: Readiness::default() }
-    }
-
-    /// Forwards all calls.
-    pub(crate) fn disabled(inner: S) -> Self {
-        Self { inner, circuits: None, readiness: Readiness::default() }
+impl<S, K> CircuitBreaker<S, K> {
+    pub(super) fn new(inner: S, key: Arc<K>, circuits: Option<Arc<Circuits>>) -> Self {
+        Self { inner, key, circuits, readiness: Readiness::default() }
     }
 }
 
-inner_service!(CircuitBreaker::<S, C> { inner });
-clone_service!(CircuitBreaker<S, C> { inner, circuits, readiness: Readiness::default() });
+impl<S> CircuitBreaker<S, PerOperation> {
+    /// Forwards all calls.
+    pub(crate) fn disabled(inner: S) -> Self {
+        Self::new(inner, Arc::new(PerOperation), None)
+    }
+}
 
-impl<S, C, R> Service<R> for CircuitBreaker<S, C>
+inner_service!(CircuitBreaker::<S, K> { inner });
+clone_service!(CircuitBreaker<S, K> { inner, key, circuits, readiness: Readiness::default() });
+derive_debug!(CircuitBreaker::<S, K> { inner, circuits, readiness } where S: fmt::Debug);
+
+impl<S, K, R> Service<R> for CircuitBreaker<S, K>
 where
     S: Service<R>,
-    C: Circuits<R>,
+    K: CircuitKey<R>,
     R: RequestContext,
     S::Response: ResponseContext,
     S::Error: AnyError,
@@ -58,7 +66,10 @@ where
         let Some(circuits) = &self.circuits else { return ResponseFuture::call(self.inner.call(request), None) };
         let admitted = match circuits.single() {
             Some(circuit) => self.readiness.admit(circuit),
-            None => circuits.admit(&request),
+            None => {
+                let key = self.key.key(&request);
+                circuits.admit(key.as_ref().map(AsRef::as_ref), tenant(&request))
+            }
         };
         let mut call = match admitted {
             Ok(call) => call,
@@ -68,4 +79,14 @@ where
         call.start(caller_deadline(&request));
         ResponseFuture::call(self.inner.call(request), Some(call))
     }
+}
+
+/// The tenant of a request that can have a circuit of its own. Those in the common share have none.
+fn tenant(request: &impl RequestContext) -> Option<&Arc<str>> {
+    tenant_key(request).filter(|_| !request.share().is_some_and(Share::is_common))
+}
+
+/// The deadline of a request if its caller chose it.
+fn caller_deadline(request: &impl RequestContext) -> Option<Instant> {
+    request.deadline().filter(|_| !request.deadline_is_server_timeout())
 }

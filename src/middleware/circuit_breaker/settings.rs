@@ -1,10 +1,9 @@
-use std::time::{Duration, Instant};
+use std::num::NonZeroU32;
+use std::time::Duration;
 
-use super::call::nanos;
 use crate::error::{ErrorKind, ErrorKinds};
-use crate::middleware::clock;
 
-/// When circuits open and close.
+/// When circuits open and close, and how many there are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     /// Consecutive failures that open the circuit.
@@ -28,8 +27,10 @@ pub(super) struct Settings {
     pub(super) min_caller_timeout: Option<Duration>,
     /// Whether `poll_ready` is pending while the circuit is open.
     pub(super) unready_while_open: bool,
-    /// When the layer was created.
-    pub(super) epoch: Instant,
+    /// Keys with a circuit of their own. `None`: one circuit for all requests.
+    pub(super) max_keys: Option<usize>,
+    /// Open circuits of tenants that open the circuit of the operation. `None`: tenants have no circuits of their own.
+    pub(super) min_open_tenants: Option<NonZeroU32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,14 +58,8 @@ impl Default for Settings {
             failures: ErrorKinds::of(&[ErrorKind::Internal, ErrorKind::Unavailable, ErrorKind::DeadlineExceeded]),
             min_caller_timeout: None,
             unready_while_open: false,
-            epoch: clock::read(),
+            max_keys: None,
+            min_open_tenants: None,
         }
-    }
-}
-
-impl Settings {
-    /// The nanoseconds from the epoch to `time`.
-    pub(super) fn nanos(&self, time: Instant) -> u64 {
-        nanos(time.saturating_duration_since(self.epoch))
     }
 }

@@ -1,14 +1,6 @@
-use std::fmt;
 use std::sync::Arc;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::metrics::{MetricType, TypedMetric};
-use prometheus_client::registry::Registry;
-
-use super::circuits::Snapshots;
+use super::circuits::Circuits;
 
 /// Whether a circuit admits calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +22,6 @@ impl CircuitState {
             Self::Open => "open",
             Self::HalfOpen => "half_open",
         }
-    }
-}
-
-impl fmt::Display for CircuitState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -69,80 +55,14 @@ pub struct CircuitSnapshot {
 }
 
 /// Reads the circuits of a [`CircuitBreakerLayer`](super::CircuitBreakerLayer), for health pages and metrics.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct CircuitBreakerHandle {
-    circuits: Arc<dyn Snapshots>,
+    pub(super) circuits: Arc<Circuits>,
 }
 
 impl CircuitBreakerHandle {
-    pub(super) fn new(circuits: Arc<dyn Snapshots>) -> Self {
-        Self { circuits }
-    }
-
     /// Returns the current state of all circuits, by name; the shared one is last.
     pub fn snapshot(&self) -> Vec<CircuitSnapshot> {
         self.circuits.snapshots()
-    }
-
-    /// Adds `circuit_state`, `circuit_tenants_open`, `circuit_opened_total`, `circuit_tenants_opened_total` and
-    /// `circuit_rejected_total` to a registry, with the label `circuit`.
-    ///
-    /// ```
-    /// use prometheus_client::{encoding::text, registry::Registry};
-    /// use tower_kernels::layers::CircuitBreakerLayer;
-    ///
-    /// let mut registry = Registry::default();
-    /// CircuitBreakerLayer::new().handle().register(registry.sub_registry_with_prefix("kernel"));
-    ///
-    /// let mut page = String::new();
-    /// text::encode(&mut page, &registry).unwrap();
-    /// assert!(page.contains(r#"kernel_circuit_state{circuit="all",state="closed"} 1"#), "{page}");
-    /// assert!(page.contains(r#"kernel_circuit_opened_total{circuit="all"} 0"#), "{page}");
-    /// ```
-    pub fn register(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(self.clone()));
-    }
-}
-
-impl Collector for CircuitBreakerHandle {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let circuits = self.snapshot();
-        let help = "1 for the current state of the circuit, 0 for the others";
-        let mut family = encoder.encode_descriptor("circuit_state", help, None, MetricType::Gauge)?;
-        for circuit in &circuits {
-            for state in [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen] {
-                let labels = [("circuit", circuit.circuit.as_str()), ("state", state.as_str())];
-                family.encode_family(&labels)?.encode_gauge(&i64::from(state == circuit.state))?;
-            }
-        }
-        let (encoder, circuits) = (&mut encoder, &*circuits);
-        let help = "Tenants whose own circuit is open";
-        encode(encoder, "circuit_tenants_open", help, circuits, |it| ConstGauge::new(it.tenants_open))?;
-        let help = "Times that the circuit has opened";
-        encode(encoder, "circuit_opened", help, circuits, |it| ConstCounter::new(it.opened))?;
-        let help = "Times that the circuit of a single tenant has opened";
-        encode(encoder, "circuit_tenants_opened", help, circuits, |it| ConstCounter::new(it.tenants_opened))?;
-        let help = "Calls that the circuit has rejected";
-        encode(encoder, "circuit_rejected", help, circuits, |it| ConstCounter::new(it.rejected))
-    }
-}
-
-fn encode<M: EncodeMetric + TypedMetric>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    circuits: &[CircuitSnapshot],
-    metric: impl Fn(&CircuitSnapshot) -> M,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, M::TYPE)?;
-    for circuit in circuits {
-        metric(circuit).encode(family.encode_family(&[("circuit", circuit.circuit.as_str())])?)?;
-    }
-    Ok(())
-}
-
-impl fmt::Debug for CircuitBreakerHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitBreakerHandle").field("circuits", &self.snapshot()).finish()
     }
 }

@@ -18,34 +18,29 @@ use std::time::{Duration, Instant};
 use super::settings::Settings;
 use super::snapshot::CircuitState;
 use super::window::Window;
-use crate::middleware::jitter::Jitter;
+use crate::middleware::jitter::random_delay;
 
 /// The number of transitions before a call was admitted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Generation(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Generation(pub(super) u32);
 
 impl Generation {
     /// The generation that a circuit begins in, closed.
     pub(super) const FIRST: Self = Self(0);
 }
 
-/// What the end of a call says about the service.
+/// What the end of a call says about the service. Calls that say nothing, such as those that were cancelled or whose
+/// request was invalid, have no outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Success {
-        slow: bool,
-    },
-    Failure {
-        slow: bool,
-    },
-    /// Neither success nor failure, such as an invalid request or a cancelled call.
-    Ignored,
+pub(super) struct Outcome {
+    pub(super) failed: bool,
+    pub(super) slow: bool,
 }
 
 impl Outcome {
     /// Whether it can open a circuit.
     pub(super) fn is_bad(self) -> bool {
-        matches!(self, Self::Failure { .. } | Self::Success { slow: true })
+        self.failed || self.slow
     }
 }
 
@@ -58,30 +53,21 @@ pub(super) struct Transition {
     pub(super) open_for: Option<Duration>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum State {
-    Closed,
-    Open {
-        until: Instant,
-    },
-    HalfOpen {
-        /// Probes that have not ended.
-        probes: u32,
-        succeeded: u32,
-        /// When one more probe is admitted although all permits are taken, as those that have them may never end.
-        extra_probe_at: Instant,
-    },
-}
-
 #[derive(Debug)]
 pub(super) struct StateMachine {
     settings: Settings,
-    jitter: Jitter,
-    state: State,
+    pub(super) state: CircuitState,
     pub(super) generation: Generation,
     /// Since the last success.
     pub(super) consecutive_failures: u32,
     pub(super) window: Window,
+    /// Probes that have not ended, while half open.
+    probes: u32,
+    /// Probes that have succeeded, while half open.
+    succeeded: u32,
+    /// While open, when a probe is admitted. While half open, when one more is admitted although all permits are taken, as
+    /// those that have them may never end.
+    probe_at: Instant,
     /// What the last open time was before its random part was subtracted.
     backoff: Duration,
     /// How long it was open the last time.
@@ -89,8 +75,6 @@ pub(super) struct StateMachine {
     /// When it last closed, until it opens again.
     closed_at: Option<Instant>,
     pub(super) opened: u64,
-    /// Admitted calls of any generation that have not ended.
-    calls_in_flight: usize,
     /// The last one, until it is taken to be logged.
     pub(super) transition: Option<Transition>,
 }
@@ -98,46 +82,32 @@ pub(super) struct StateMachine {
 impl StateMachine {
     pub(super) fn new(settings: Settings, now: Instant) -> Self {
         Self {
-            window: Window::new(settings.window, now),
             settings,
-            jitter: Jitter::new(),
-            state: State::Closed,
+            state: CircuitState::Closed,
             generation: Generation::FIRST,
             consecutive_failures: 0,
+            window: Window::new(settings.window, now),
+            probes: 0,
+            succeeded: 0,
+            probe_at: now,
             backoff: Duration::ZERO,
             open_time: Duration::ZERO,
             closed_at: None,
             opened: 0,
-            calls_in_flight: 0,
             transition: None,
         }
     }
 
-    pub(super) fn state(&self) -> CircuitState {
-        match self.state {
-            State::Closed => CircuitState::Closed,
-            State::Open { .. } => CircuitState::Open,
-            State::HalfOpen { .. } => CircuitState::HalfOpen,
-        }
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
-    }
-
-    /// Whether removing the circuit loses nothing that matters: no call is in flight, and it is either closed without
-    /// recent failures, or nobody has called since it became due for a probe, for as long as it had been open.
+    /// Whether the circuit is either closed without recent failures, or nobody has called since it became due for a probe, for
+    /// as long as it had been open.
     pub(super) fn is_idle(&mut self, now: Instant) -> bool {
-        if self.calls_in_flight > 0 {
-            return false;
-        }
         match self.state {
-            State::Closed => {
+            CircuitState::Closed => {
                 let counts = self.window.total(now);
                 counts.failures == 0 && counts.slow == 0 && !self.has_just_closed(now)
             }
-            State::Open { until } => now.saturating_duration_since(until) > self.open_time,
-            State::HalfOpen { extra_probe_at, .. } => now > extra_probe_at,
+            CircuitState::Open => now.saturating_duration_since(self.probe_at) > self.open_time,
+            CircuitState::HalfOpen => now > self.probe_at,
         }
     }
 
@@ -149,10 +119,9 @@ impl StateMachine {
     /// The time until a call is admitted; zero if one would be now.
     pub(super) fn retry_after(&self, now: Instant) -> Duration {
         match self.state {
-            State::Closed => Duration::ZERO,
-            State::Open { until } => until.saturating_duration_since(now),
-            State::HalfOpen { probes, .. } if probes < self.settings.max_probes => Duration::ZERO,
-            State::HalfOpen { extra_probe_at, .. } => extra_probe_at.saturating_duration_since(now),
+            CircuitState::Closed => Duration::ZERO,
+            CircuitState::HalfOpen if self.probes < self.settings.max_probes => Duration::ZERO,
+            CircuitState::Open | CircuitState::HalfOpen => self.probe_at.saturating_duration_since(now),
         }
     }
 
@@ -162,68 +131,57 @@ impl StateMachine {
         if !retry_after.is_zero() {
             return Err(retry_after);
         }
-        if let State::Open { .. } = self.state {
-            let half_open = State::HalfOpen { probes: 0, succeeded: 0, extra_probe_at: now };
-            self.enter(half_open, "the open time is over", None);
+        if self.state == CircuitState::Open {
+            (self.probes, self.succeeded) = (0, 0);
+            self.enter(CircuitState::HalfOpen, "the open time is over");
         }
-        if let State::HalfOpen { probes, extra_probe_at, .. } = &mut self.state {
-            *probes += 1;
-            *extra_probe_at = now + self.open_time;
+        if self.state == CircuitState::HalfOpen {
+            self.probes += 1;
+            self.probe_at = now + self.open_time;
         }
-        self.calls_in_flight += 1;
         Ok(self.generation)
     }
 
-    /// Counts a call as in flight that began before there was this circuit.
-    pub(super) fn admit_first(&mut self) -> Generation {
-        self.calls_in_flight += 1;
-        Generation::FIRST
-    }
-
     /// Counts the outcome of a call that was admitted in `generation`.
-    pub(super) fn end(&mut self, generation: Generation, outcome: Outcome, now: Instant) {
-        self.calls_in_flight -= 1;
+    pub(super) fn end(&mut self, generation: Generation, outcome: Option<Outcome>, now: Instant) {
         if generation != self.generation {
             return;
         }
-        match &mut self.state {
-            State::Closed => self.end_closed(outcome, now),
+        match self.state {
+            CircuitState::Closed => self.end_closed(outcome, now),
             // It admits no calls, so none is of its generation.
-            State::Open { .. } => {}
-            State::HalfOpen { probes, succeeded, .. } => {
-                *probes -= 1;
-                match outcome {
-                    Outcome::Ignored => {}
-                    Outcome::Success { slow: false } => {
-                        *succeeded += 1;
-                        if *succeeded >= self.settings.required_successes {
-                            self.close(now);
-                        }
-                    }
-                    Outcome::Success { slow: true } => self.open("a probe was slow", now),
-                    Outcome::Failure { .. } => self.open("a probe failed", now),
+            CircuitState::Open => {}
+            CircuitState::HalfOpen => self.end_probe(outcome, now),
+        }
+    }
+
+    fn end_probe(&mut self, outcome: Option<Outcome>, now: Instant) {
+        self.probes -= 1;
+        match outcome {
+            None => {}
+            Some(Outcome { failed: true, .. }) => self.open("a probe failed", now),
+            Some(Outcome { slow: true, .. }) => self.open("a probe was slow", now),
+            Some(_) => {
+                self.succeeded += 1;
+                if self.succeeded >= self.settings.required_successes {
+                    self.close(now);
                 }
             }
         }
     }
 
-    fn end_closed(&mut self, outcome: Outcome, now: Instant) {
-        let (failed, slow) = match outcome {
-            Outcome::Success { slow } => (false, slow),
-            Outcome::Failure { slow } => (true, slow),
-            Outcome::Ignored => return,
-        };
-        self.window.add(failed, slow, now);
-        self.consecutive_failures = if failed { self.consecutive_failures.saturating_add(1) } else { 0 };
-        if let Some(reason) = self.reason_to_open(failed, slow, now) {
+    fn end_closed(&mut self, outcome: Option<Outcome>, now: Instant) {
+        let Some(outcome) = outcome else { return };
+        self.window.add(outcome, now);
+        self.consecutive_failures = if outcome.failed { self.consecutive_failures.saturating_add(1) } else { 0 };
+        if outcome.is_bad()
+            && let Some(reason) = self.reason_to_open(outcome, now)
+        {
             self.open(reason, now);
         }
     }
 
-    fn reason_to_open(&mut self, failed: bool, slow: bool, now: Instant) -> Option<&'static str> {
-        if !failed && !slow {
-            return None;
-        }
+    fn reason_to_open(&mut self, Outcome { failed, slow }: Outcome, now: Instant) -> Option<&'static str> {
         let (counts, settings) = (self.window.total(now), &self.settings);
         let reaches = |part: u64, share: f64| {
             counts.calls >= u64::from(settings.min_calls) && part as f64 >= share * counts.calls as f64
@@ -244,23 +202,24 @@ impl StateMachine {
         let recovered = self.closed_at.is_some() && !self.has_just_closed(now);
         let doubled = if recovered { Duration::ZERO } else { self.backoff * 2 };
         self.backoff = doubled.clamp(self.settings.initial_open_time, self.settings.max_open_time);
-        self.open_time = self.backoff - self.jitter.up_to(self.backoff / 4);
+        self.open_time = self.backoff - random_delay(self.backoff / 4);
         self.closed_at = None;
         self.opened += 1;
-        self.enter(State::Open { until: now + self.open_time }, reason, Some(self.open_time));
+        self.probe_at = now + self.open_time;
+        self.enter(CircuitState::Open, reason);
     }
 
     fn close(&mut self, now: Instant) {
         self.closed_at = Some(now);
         self.consecutive_failures = 0;
         self.window = Window::new(self.settings.window, now);
-        self.enter(State::Closed, "the probes succeeded", None);
+        self.enter(CircuitState::Closed, "the probes succeeded");
     }
 
-    fn enter(&mut self, state: State, reason: &'static str, open_for: Option<Duration>) {
-        let from = self.state();
-        self.state = state;
-        self.generation.0 += 1;
-        self.transition = Some(Transition { from, to: self.state(), reason, open_for });
+    fn enter(&mut self, to: CircuitState, reason: &'static str) {
+        let from = std::mem::replace(&mut self.state, to);
+        self.generation.0 = self.generation.0.wrapping_add(1);
+        let open_for = (to == CircuitState::Open).then_some(self.open_time);
+        self.transition = Some(Transition { from, to, reason, open_for });
     }
 }

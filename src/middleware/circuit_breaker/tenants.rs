@@ -2,67 +2,69 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Circuit;
-use super::circuit_map::{CircuitMap, Limit};
+use tokio::sync::Semaphore;
 
-/// What bounds the circuits of tenants, for all operations together.
-#[derive(Clone, Debug)]
-pub(super) struct TenantLimits {
-    pub(super) min_open: NonZeroU32,
-    circuits: Limit,
-}
-
-const MAX_CIRCUITS: usize = 4096;
-
-/// The key of the circuit that the tenants past the limit share.
-const SHARED: &str = "";
-
-impl TenantLimits {
-    pub(super) fn new(min_open: NonZeroU32) -> Self {
-        Self { min_open, circuits: Limit::new(MAX_CIRCUITS) }
-    }
-}
+use super::circuit::Circuit;
+use super::circuit_map::CircuitMap;
+use super::settings::Settings;
+use crate::sync::{AtomicU64, Ordering};
 
 /// The circuits of tenants for which calls of one operation have failed.
 #[derive(Debug)]
-pub(super) struct TenantCircuits {
+pub(super) struct Tenants {
     /// Tenants whose open circuits open the operation's.
-    pub(super) min_open: NonZeroU32,
-    circuits: CircuitMap<Arc<str>>,
+    min_open: NonZeroU32,
+    circuits: CircuitMap,
     /// How often one of them has opened.
-    pub(super) opened: u64,
+    opened: AtomicU64,
 }
 
-impl TenantCircuits {
-    pub(super) fn new(limits: &TenantLimits) -> Self {
-        Self { min_open: limits.min_open, circuits: CircuitMap::new(limits.circuits.clone()), opened: 0 }
+/// The name of the circuit that the tenants past the limit share.
+const SHARED: &str = "";
+
+impl Tenants {
+    /// `None` if tenants have no circuits of their own.
+    pub(super) fn new(settings: &Settings, permits: &Arc<Semaphore>) -> Option<Self> {
+        let min_open = settings.min_open_tenants?;
+        Some(Self { min_open, circuits: CircuitMap::new(Arc::clone(permits)), opened: AtomicU64::new(0) })
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.circuits.is_empty()
     }
 
-    pub(super) fn get(&mut self, tenant: &str, now: Instant) -> Option<Arc<Circuit>> {
+    /// Returns the circuit of a tenant, if it has one.
+    pub(super) fn get(&self, tenant: &str, now: Instant) -> Option<Arc<Circuit>> {
+        if self.circuits.is_empty() {
+            return None;
+        }
         self.circuits.sweep(now);
         self.circuits.get(tenant).or_else(|| self.circuits.get(SHARED))
     }
 
-    pub(super) fn get_or_create(
-        &mut self,
-        tenant: &Arc<str>,
-        create: impl FnOnce() -> Circuit,
-        now: Instant,
-    ) -> Arc<Circuit> {
-        if let Some(own) = self.circuits.get(&**tenant) {
+    pub(super) fn get_or_create(&self, tenant: &str, now: Instant, create: impl FnOnce() -> Circuit) -> Arc<Circuit> {
+        if let Some(own) = self.circuits.get(tenant) {
             return own;
         }
-        let key = if self.circuits.has_room(now) { Arc::clone(tenant) } else { SHARED.into() };
-        self.circuits.get_or_create(key, create)
+        let permit = self.circuits.reserve(now);
+        let name = if permit.is_some() { tenant } else { SHARED };
+        self.circuits.get_or_insert(name, permit, create)
     }
 
-    /// How many are open, without those whose tenants no longer call.
+    /// Returns how many are open, without those whose tenants no longer call.
     pub(super) fn open(&self, now: Instant) -> u64 {
-        self.circuits.values().filter(|circuit| circuit.is_open_and_in_use(now)).count() as u64
+        self.circuits.count(|circuit| circuit.is_open_and_in_use(now))
+    }
+
+    /// Returns how often one of them has opened.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Counts that one of them has opened. Returns whether enough are open to open the operation's.
+    pub(super) fn count_opened(&self, now: Instant) -> bool {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.open(now) >= u64::from(self.min_open.get())
     }
 }
 
@@ -72,23 +74,28 @@ mod loom_tests {
     use std::sync::Arc;
     use std::time::Instant;
 
-    use crate::middleware::circuit_breaker::circuits::{PerOperation, Snapshots};
+    use crate::middleware::circuit_breaker::circuits::Circuits;
     use crate::middleware::circuit_breaker::settings::Settings;
     use crate::middleware::circuit_breaker::snapshot::CircuitState;
-    use crate::middleware::circuit_breaker::state_machine::Outcome;
+    use crate::middleware::circuit_breaker::state_machine::{Generation, Outcome};
 
     #[test]
     fn loom_the_last_of_enough_open_tenant_circuits_opens_that_of_the_operation() {
         loom::model(|| {
-            let settings = Settings { consecutive_failures: Some(1), ..Settings::default() };
-            let circuits = PerOperation::new(settings, 2, NonZeroU32::new(2));
-            let (circuit, now) = (circuits.get_or_create("a").unwrap(), Instant::now());
-            let failure = Outcome::Failure { slow: false };
+            let settings = Settings {
+                consecutive_failures: Some(1),
+                max_keys: Some(2),
+                min_open_tenants: NonZeroU32::new(2),
+                ..Settings::default()
+            };
+            let (circuits, now) = (Circuits::new(settings), Instant::now());
+            let circuit = circuits.get_or_create("a", now).unwrap();
+            let failure = Some(Outcome { failed: true, slow: false });
             let other = Arc::clone(&circuit);
             let thread = loom::thread::spawn(move || {
-                other.end(other.admit_first(), Some(&"one".into()), failure, now);
+                other.end(Generation::FIRST, Some(&"one".into()), failure, now);
             });
-            circuit.end(circuit.admit_first(), Some(&"two".into()), failure, now);
+            circuit.end(Generation::FIRST, Some(&"two".into()), failure, now);
             thread.join().unwrap();
             let [a, _shared] = &circuits.snapshots()[..] else { panic!("{circuits:?}") };
             assert_eq!((a.state, a.opened, a.tenants_opened), (CircuitState::Open, 1, 2));

@@ -1,5 +1,7 @@
 use std::time::{Duration, Instant};
 
+use super::state_machine::Outcome;
+
 /// Calls by how they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
@@ -27,12 +29,12 @@ impl Window {
     }
 
     /// Counts a call that ended now.
-    pub(super) fn add(&mut self, failed: bool, slow: bool, now: Instant) {
+    pub(super) fn add(&mut self, outcome: Outcome, now: Instant) {
         self.advance(now);
         let bucket = &mut self.buckets[self.current];
         bucket.calls += 1;
-        bucket.failures += u64::from(failed);
-        bucket.slow += u64::from(slow);
+        bucket.failures += u64::from(outcome.failed);
+        bucket.slow += u64::from(outcome.slow);
     }
 
     /// The sum over the window that ends now.
@@ -64,17 +66,18 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, Window};
+    use super::{Counts, Outcome, Window};
     use std::time::{Duration, Instant};
 
     const SECOND: Duration = Duration::from_secs(1);
+    const FAILURE: Outcome = Outcome { failed: true, slow: false };
 
     #[test]
     fn calls_leave_the_window_a_bucket_at_a_time() {
         let start = Instant::now();
         let mut window = Window::new(10 * SECOND, start);
         for at in 0..10 {
-            window.add(true, false, start + at * SECOND);
+            window.add(FAILURE, start + at * SECOND);
         }
         assert_eq!(window.total(start + 9 * SECOND).calls, 10);
         assert_eq!(window.total(start + 12 * SECOND).calls, 7);
@@ -86,8 +89,8 @@ mod tests {
     fn an_idle_period_longer_than_the_window_empties_it() {
         let start = Instant::now();
         let mut window = Window::new(10 * SECOND, start);
-        window.add(true, false, start);
-        window.add(true, false, start + 86_400 * 365 * SECOND);
+        window.add(FAILURE, start);
+        window.add(FAILURE, start + 86_400 * 365 * SECOND);
         assert_eq!(window.total(start + 86_400 * 365 * SECOND).calls, 1);
     }
 
@@ -102,7 +105,7 @@ mod tests {
             at += Duration::from_micros(u64::from(i * 7919 % 3001));
             let (failed, slow) = (i % 3 == 2, i % 5 == 4);
             let counts = Counts { calls: 1, failures: u64::from(failed), slow: u64::from(slow) };
-            window.add(failed, slow, start + at);
+            window.add(Outcome { failed, slow }, start + at);
             calls.push((at, counts));
             let total = window.total(start + at);
             let within = |length: Duration, count: fn(&Counts) -> u64| {

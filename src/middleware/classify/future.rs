@@ -18,7 +18,6 @@ pub struct ResponseFuture<F> {
 }
 
 impl<F> ResponseFuture<F> {
-    #[inline]
     pub(super) fn new(inner: F, rules: Arc<ClassifyLayer>) -> Self {
         Self { inner, rules }
     }
@@ -31,7 +30,6 @@ where
 {
     type Output = Result<T, ClassifiedError>;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         this.inner.poll(cx).map_err(|error| this.rules.classify(error))

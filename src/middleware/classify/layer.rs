@@ -9,10 +9,11 @@ use super::{Classified, ClassifiedError};
 use crate::error::{Classification, Classify, ErrorKind, classify_with};
 
 /// Gives errors a kind by their type. See the [module](super).
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct ClassifyLayer {
     rules: Vec<Rule>,
-    otherwise: ErrorKind,
+    /// The kind of errors that match no rule.
+    otherwise: Option<ErrorKind>,
 }
 
 /// Returns the classification of an error, or `None` if it is not of the rule's type.
@@ -21,7 +22,7 @@ type Rule = Arc<dyn Fn(&(dyn Error + 'static)) -> Option<Classification> + Send 
 impl ClassifyLayer {
     /// Creates a layer with the [built-in rules](fn@crate::error::classify).
     pub fn new() -> Self {
-        Self { rules: Vec::new(), otherwise: ErrorKind::Internal }
+        Self::default()
     }
 
     /// Classifies errors of type `E` with a closure, which returns an [`ErrorKind`] or a [`Classification`].
@@ -44,7 +45,7 @@ impl ClassifyLayer {
     /// Sets the kind of errors that match no rule. [`ErrorKind::Internal`] by default.
     #[must_use]
     pub fn otherwise(mut self, kind: ErrorKind) -> Self {
-        self.otherwise = kind;
+        self.otherwise = Some(kind);
         self
     }
 
@@ -52,13 +53,7 @@ impl ClassifyLayer {
     pub(super) fn classify(&self, error: impl Into<BoxError>) -> ClassifiedError {
         let error = error.into();
         let rules = |error: &(dyn Error + 'static)| self.rules.iter().find_map(|rule| rule(error));
-        ClassifiedError::new(classify_with(&*error, rules, self.otherwise), error)
-    }
-}
-
-impl Default for ClassifyLayer {
-    fn default() -> Self {
-        Self::new()
+        ClassifiedError::new(classify_with(&*error, rules, self.otherwise.unwrap_or(ErrorKind::Internal)), error)
     }
 }
 

@@ -72,8 +72,8 @@
 //! # Requests
 //!
 //! The layers read the tenant, priority and deadline of a request through
-//! [`RequestContext`](crate::request::RequestContext). [`ClassifyRequestLayer`] wraps requests of another type in a
-//! [`WithContext`], which implements it.
+//! [`RequestContext`](crate::request::RequestContext). Requests of another type are wrapped in a [`WithContext`], which
+//! implements it.
 //!
 //! # Cost
 //!
@@ -86,11 +86,11 @@
 mod error;
 mod future;
 mod layer;
-mod request;
 mod service;
+mod with_context;
 
 pub use self::error::ClassifiedError;
 pub use self::future::ResponseFuture;
 pub use self::layer::ClassifyLayer;
-pub use self::request::{ClassifiedRequests, ClassifyRequestLayer, WithContext};
 pub use self::service::Classified;
+pub use self::with_context::WithContext;

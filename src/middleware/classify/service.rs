@@ -32,12 +32,10 @@ where
     type Error = ClassifiedError;
     type Future = ResponseFuture<S::Future>;
 
-    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(|error| self.rules.classify(error))
     }
 
-    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         ResponseFuture::new(self.inner.call(request), Arc::clone(&self.rules))
     }

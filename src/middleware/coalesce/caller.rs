@@ -1,117 +1,98 @@
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
+use scopeguard::ScopeGuard;
+
 use super::flight::{Check, Flight, Outcome};
-use super::flights::{Flights, Membership};
+use super::{CoalesceError, Flights};
+use crate::middleware::lazy_timer::LazyTimer;
 
 /// A caller of a flight, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Caller<K, F, T, E> {
-    flights: Arc<Flights<K, F, T, E>>,
-    flight: Arc<Flight<K, F, T, E>>,
-    digest: u128,
-    role: Role,
+pub(super) struct Caller<K, T, E> {
+    flights: Arc<Flights<K, T, E>>,
+    flight: Arc<Flight<K, T, E>>,
+    /// Its index in the flight: 0 for the leader.
+    index: usize,
+    /// Whether it is a leader that has not started its run.
+    is_starting: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Role {
-    /// It is to start the run.
-    Starting,
-    /// It has started the run.
-    Leading,
-    /// It has joined the run of another, with this index.
-    Joined(usize),
-}
-
-impl<K, F, T, E> Caller<K, F, T, E> {
-    pub(super) fn new(flights: &Arc<Flights<K, F, T, E>>, digest: u128, membership: Membership<K, F, T, E>) -> Self {
-        let (flight, role) = match membership {
-            Membership::Lead(flight) => (flight, Role::Starting),
-            Membership::Join(flight, caller) => (flight, Role::Joined(caller)),
-        };
-        Self { flights: Arc::clone(flights), flight, digest, role }
+impl<K, T, E> Caller<K, T, E> {
+    pub(super) fn new(flights: &Arc<Flights<K, T, E>>, flight: &Arc<Flight<K, T, E>>, index: usize) -> Self {
+        Self { flights: Arc::clone(flights), flight: Arc::clone(flight), index, is_starting: index == 0 }
     }
 
-    /// Whether this caller is to [`start`](Self::start) the run.
-    pub(super) fn is_starting(&self) -> bool {
-        matches!(self.role, Role::Starting)
+    /// Whether this caller leads its flight, and so has to [`start`](Self::start) the run.
+    pub(super) fn is_leader(&self) -> bool {
+        self.index == 0
     }
 
     /// Starts the run with the future that `call` returns. If `call` panics, dropping this caller ends the flight.
-    pub(super) fn start(&mut self, call: impl FnOnce() -> F) {
+    pub(super) fn start<F>(&mut self, call: impl FnOnce() -> F)
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
         let run = Box::pin(call());
-        self.role = Role::Leading;
+        self.is_starting = false;
         self.flight.start(run);
     }
 
-    fn index(&self) -> usize {
-        match self.role {
-            Role::Starting | Role::Leading => 0,
-            Role::Joined(index) => index,
-        }
-    }
-
-    fn remove_flight(&self) {
-        self.flights.remove(self.digest, &self.flight);
+    /// Ends the flight for all callers that wait, and lets the next call start another.
+    fn end_flight(&self, outcome: Outcome<T, E>) {
+        self.flights.remove(&self.flight);
+        self.flight.end(outcome);
     }
 }
 
-impl<K, F, T, E> Caller<K, F, T, E>
+impl<K, T, E> Caller<K, T, E>
 where
-    Flight<K, F, T, E>: Send + Sync + 'static,
-    F: Future<Output = Result<T, E>>,
+    Flight<K, T, E>: Send + Sync + 'static,
     T: Clone,
 {
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
-        let mut run = match self.flight.check(self.index(), cx.waker()) {
+    /// Polls for the outcome of the run, until the deadline of `timer`.
+    pub(super) fn poll(&self, cx: &mut Context<'_>, timer: Pin<&mut LazyTimer>) -> Poll<Outcome<T, E>> {
+        match self.poll_run(cx) {
+            Poll::Pending => timer.poll_elapsed(cx).map(|()| Some(Err(CoalesceError::Elapsed))),
+            outcome => outcome,
+        }
+    }
+
+    fn poll_run(&self, cx: &mut Context<'_>) -> Poll<Outcome<T, E>> {
+        let mut run = match self.flight.check(self.index, cx.waker()) {
             Check::Return(outcome) => return Poll::Ready(outcome),
             Check::Wait => return Poll::Pending,
             Check::Poll(run) => run,
         };
         let waker = Waker::from(Arc::clone(&self.flight));
-        let panic_guard = PanicGuard(self);
+        let panicked = scopeguard::guard(self, |caller| caller.end_flight(Some(Err(CoalesceError::Panicked))));
         let polled = run.as_mut().poll(&mut Context::from_waker(&waker));
-        let Poll::Ready(result) = polled else {
-            std::mem::forget(panic_guard);
+        if polled.is_ready() {
+            drop(run);
+        } else {
             self.flight.put_back(run);
-            return Poll::Pending;
-        };
-        drop(run);
-        std::mem::forget(panic_guard);
-        self.remove_flight();
-        Poll::Ready(self.flight.end(Outcome::Ended(result.map_err(Arc::new))))
+        }
+        ScopeGuard::into_inner(panicked);
+        polled.map(|result| {
+            self.flights.remove(&self.flight);
+            self.flight.end_and_return(Some(result.map_err(CoalesceError::from)))
+        })
     }
 }
 
-impl<K, F, T, E> Drop for Caller<K, F, T, E> {
+impl<K, T, E> Drop for Caller<K, T, E> {
     fn drop(&mut self) {
-        match self.role {
-            Role::Starting => {
-                let panicking = std::thread::panicking();
-                self.remove_flight();
-                self.flight.fail(if panicking { Outcome::Panicked } else { Outcome::Abandoned });
-            }
-            Role::Leading => {}
-            Role::Joined(_) => {
-                self.flights.counts.waiting.fetch_sub(1, Ordering::Relaxed);
-            }
+        if self.is_starting {
+            let panicking = std::thread::panicking();
+            self.end_flight(panicking.then_some(Err(CoalesceError::Panicked)));
+        } else if !self.is_leader() {
+            self.flights.counts.lock().waiting -= 1;
         }
-        if let Some(run) = self.flight.leave(self.index()) {
+        if let Some(run) = self.flight.leave(self.index) {
             // First, as dropping the run may take a while.
-            self.remove_flight();
+            self.flights.remove(&self.flight);
             drop(run);
         }
-    }
-}
-
-/// Ends the flight if a poll of the run panics.
-struct PanicGuard<'a, K, F, T, E>(&'a Caller<K, F, T, E>);
-
-impl<K, F, T, E> Drop for PanicGuard<'_, K, F, T, E> {
-    fn drop(&mut self) {
-        self.0.remove_flight();
-        self.0.flight.fail(Outcome::Panicked);
     }
 }

@@ -4,87 +4,73 @@
 //! out, so that no lock is held meanwhile, and puts it back if it is pending. The waker of the run is the flight itself: it
 //! notes that the run must be polled and wakes all callers, so it does not matter which of them is polled next or cancelled.
 
+use std::future::Future;
+use std::iter;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
+use super::CoalesceError;
 use crate::request::Priority;
 use crate::sync::Mutex;
 
-pub(super) type Run<F> = Pin<Box<F>>;
+pub(super) type Run<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-/// How a run ended, for all callers.
-#[derive(Debug)]
-pub(super) enum Outcome<T, E> {
-    Ended(Result<T, Arc<E>>),
-    /// A poll of the run, or the call, panicked.
-    Panicked,
-    /// The caller that was to start the run was cancelled.
-    Abandoned,
-}
+/// How a run ended, for all callers. `None` if the caller that was to start it was cancelled.
+pub(super) type Outcome<T, E> = Option<Result<T, CoalesceError<E>>>;
 
-impl<T: Clone, E> Clone for Outcome<T, E> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Ended(result) => Self::Ended(result.clone()),
-            Self::Panicked => Self::Panicked,
-            Self::Abandoned => Self::Abandoned,
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Flight<K, F, T, E> {
+pub(super) struct Flight<K, T, E> {
     pub(super) key: K,
+    pub(super) digest: u128,
     pub(super) priority: Priority,
-    state: Mutex<State<F, T, E>>,
+    state: Mutex<State<T, E>>,
 }
 
-#[derive(Debug)]
-struct State<F, T, E> {
-    phase: Phase<F, T, E>,
+struct State<T, E> {
+    phase: Phase<T, E>,
     /// Whether to poll the run: it has not been polled yet, or has been woken since.
     woken: bool,
     /// Callers that have not been dropped.
     callers: usize,
-    /// By the index of the caller.
-    wakers: Vec<Option<Waker>>,
+    /// Not in a list with the others, as most runs have no caller but the leader.
+    leader_waker: Option<Waker>,
+    /// By the index of the caller, from 1 on.
+    joined_wakers: Vec<Option<Waker>>,
 }
 
-#[derive(Debug)]
-enum Phase<F, T, E> {
+enum Phase<T, E> {
     /// Not started, or being polled by a caller.
     Taken,
-    Pending(Run<F>),
+    Pending(Run<T, E>),
     Ended(Outcome<T, E>),
     /// All callers have been dropped, and none can join.
     Closed,
 }
 
 /// What a caller is to do.
-pub(super) enum Check<F, T, E> {
+pub(super) enum Check<T, E> {
     Return(Outcome<T, E>),
     /// Poll the run, and then [`put_back`](Flight::put_back) or [`end`](Flight::end) it.
-    Poll(Run<F>),
+    Poll(Run<T, E>),
     Wait,
 }
 
-impl<F, T, E> State<F, T, E> {
-    fn take_wakers(&mut self) -> Vec<Waker> {
-        self.wakers.iter_mut().filter_map(Option::take).collect()
+impl<T, E> State<T, E> {
+    fn waker(&mut self, caller: usize) -> &mut Option<Waker> {
+        match caller {
+            0 => &mut self.leader_waker,
+            index => &mut self.joined_wakers[index - 1],
+        }
     }
 }
 
-fn wake_all(wakers: Vec<Waker>) {
-    wakers.into_iter().for_each(Waker::wake);
-}
-
-impl<K, F, T, E> Flight<K, F, T, E> {
-    /// Creates a flight with its first caller, of index 0.
-    pub(super) fn new(key: K, priority: Priority) -> Self {
-        let state = State { phase: Phase::Taken, woken: true, callers: 1, wakers: vec![None] };
-        Self { key, priority, state: Mutex::new(state) }
+impl<K, T, E> Flight<K, T, E> {
+    /// Creates a flight with its leader, the caller of index 0.
+    pub(super) fn new(key: K, digest: u128, priority: Priority) -> Self {
+        let state =
+            State { phase: Phase::Taken, woken: true, callers: 1, leader_waker: None, joined_wakers: Vec::new() };
+        Self { key, digest, priority, state: Mutex::new(state) }
     }
 
     /// Adds a caller and returns its index, unless the run has ended.
@@ -94,21 +80,17 @@ impl<K, F, T, E> Flight<K, F, T, E> {
             return None;
         }
         state.callers += 1;
-        state.wakers.push(None);
-        Some(state.wakers.len() - 1)
+        state.joined_wakers.push(None);
+        Some(state.joined_wakers.len())
     }
 
     /// Starts the run. Callers that found none are woken.
-    pub(super) fn start(&self, run: Run<F>) {
-        let mut state = self.state.lock();
-        state.phase = Phase::Pending(run);
-        let wakers = state.take_wakers();
-        drop(state);
-        wake_all(wakers);
+    pub(super) fn start(&self, run: Run<T, E>) {
+        self.change_and_wake(|state| state.phase = Phase::Pending(run));
     }
 
     /// Returns what a caller is to do, whose `waker` is woken when that changes.
-    pub(super) fn check(&self, caller: usize, waker: &Waker) -> Check<F, T, E>
+    pub(super) fn check(&self, caller: usize, waker: &Waker) -> Check<T, E>
     where
         T: Clone,
     {
@@ -116,7 +98,7 @@ impl<K, F, T, E> Flight<K, F, T, E> {
         if let Phase::Ended(outcome) = &state.phase {
             return Check::Return(outcome.clone());
         }
-        match &mut state.wakers[caller] {
+        match state.waker(caller) {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
         }
@@ -136,12 +118,17 @@ impl<K, F, T, E> Flight<K, F, T, E> {
     }
 
     /// Puts back a run that is pending.
-    pub(super) fn put_back(&self, run: Run<F>) {
+    pub(super) fn put_back(&self, run: Run<T, E>) {
         self.state.lock().phase = Phase::Pending(run);
     }
 
+    /// Ends the flight for all callers that wait.
+    pub(super) fn end(&self, outcome: Outcome<T, E>) {
+        self.change_and_wake(|state| state.phase = Phase::Ended(outcome));
+    }
+
     /// Ends the flight, and returns the outcome for the caller that polled the run.
-    pub(super) fn end(&self, outcome: Outcome<T, E>) -> Outcome<T, E>
+    pub(super) fn end_and_return(&self, outcome: Outcome<T, E>) -> Outcome<T, E>
     where
         T: Clone,
     {
@@ -152,48 +139,46 @@ impl<K, F, T, E> Flight<K, F, T, E> {
             return outcome;
         }
         drop(state);
-        self.fail(outcome.clone());
+        self.end(outcome.clone());
         outcome
     }
 
-    /// Ends the flight for all other callers.
-    pub(super) fn fail(&self, outcome: Outcome<T, E>) {
-        let mut state = self.state.lock();
-        state.phase = Phase::Ended(outcome);
-        let wakers = state.take_wakers();
-        drop(state);
-        wake_all(wakers);
-    }
-
     /// Removes a caller. Returns the run if it was the last, to be dropped and so cancelled.
-    pub(super) fn leave(&self, caller: usize) -> Option<Run<F>> {
+    pub(super) fn leave(&self, caller: usize) -> Option<Run<T, E>> {
         let mut state = self.state.lock();
         state.callers -= 1;
-        let waker = state.wakers[caller].take();
-        let (mut phase, mut wakers) = (Phase::Taken, Vec::new());
-        if state.callers == 0 {
-            phase = mem::replace(&mut state.phase, Phase::Closed);
-        } else if state.woken {
-            // It may have been this caller that was woken to poll the run.
-            wakers = state.take_wakers();
-        }
+        let waker = state.waker(caller).take();
+        let last_phase = (state.callers == 0).then(|| mem::replace(&mut state.phase, Phase::Closed));
+        let woken = state.woken;
         drop(state);
+        // Without the lock, as dropping a waker runs the code of its task.
         drop(waker);
-        wake_all(wakers);
-        if let Phase::Pending(run) = phase { Some(run) } else { None }
+        match last_phase {
+            Some(Phase::Pending(run)) => return Some(run),
+            // It may have been this caller that was woken to poll the run.
+            None if woken => self.change_and_wake(|_| ()),
+            _ => {}
+        }
+        None
+    }
+
+    /// Changes the state, and wakes all callers once the lock is released.
+    fn change_and_wake(&self, change: impl FnOnce(&mut State<T, E>)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        let State { leader_waker, joined_wakers, .. } = &mut *state;
+        let wakers: Vec<Waker> = iter::once(leader_waker).chain(joined_wakers).filter_map(Option::take).collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
-impl<K, F, T, E> Wake for Flight<K, F, T, E>
+impl<K, T, E> Wake for Flight<K, T, E>
 where
     Self: Send + Sync + 'static,
 {
     fn wake(self: Arc<Self>) {
-        let mut state = self.state.lock();
-        state.woken = true;
-        let wakers = state.take_wakers();
-        drop(state);
-        wake_all(wakers);
+        self.change_and_wake(|state| state.woken = true);
     }
 }
 

@@ -1,27 +1,25 @@
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use super::caller::Caller;
 use super::flight::Flight;
-use crate::request::Priority;
+use crate::middleware::cache_key::CacheKey;
+use crate::middleware::clock;
+use crate::middleware::derive::derive_debug;
+use crate::request::RequestContext;
 use crate::sync::Mutex;
 
-type Table<K, F, T, E> = HashMap<u128, Arc<Flight<K, F, T, E>>>;
+/// Each is held by its callers as well, until it has been removed.
+type Table<K, T, E> = HashMap<u128, Arc<Flight<K, T, E>>>;
 
 /// The runs in flight of a [`CoalesceLayer`](super::CoalesceLayer), which its clones and their services share.
-pub struct Flights<K, F, T, E> {
-    by_digest: Mutex<Table<K, F, T, E>>,
-    pub(super) counts: Arc<Counts>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) in_flight: AtomicUsize,
-    pub(super) waiting: AtomicUsize,
-    pub(super) led: AtomicU64,
-    pub(super) joined: AtomicU64,
+///
+/// `K` is the key of the requests, and `T` and `E` are the response and the error of the inner service.
+pub struct Flights<K, T, E> {
+    by_digest: Mutex<Table<K, T, E>>,
+    min_run_time: Option<Duration>,
+    pub(super) counts: Arc<Mutex<CoalesceSnapshot>>,
 }
 
 /// The state of a [`CoalesceLayer`](super::CoalesceLayer).
@@ -39,82 +37,62 @@ pub struct CoalesceSnapshot {
     pub joined: u64,
 }
 
-impl Counts {
-    pub(super) fn snapshot(&self) -> CoalesceSnapshot {
-        CoalesceSnapshot {
-            in_flight: self.in_flight.load(Ordering::Relaxed),
-            waiting: self.waiting.load(Ordering::Relaxed),
-            led: self.led.load(Ordering::Relaxed),
-            joined: self.joined.load(Ordering::Relaxed),
+impl<K, T, E> Flights<K, T, E> {
+    pub(super) fn new(min_run_time: Option<Duration>, counts: Arc<Mutex<CoalesceSnapshot>>) -> Self {
+        Self { by_digest: Mutex::default(), min_run_time, counts }
+    }
+
+    /// Joins the flight of an equal request, or leads a new one. `None` if the request has no key, or if another key in
+    /// flight has the same digest.
+    pub(super) fn join_or_lead<R, P>(self: &Arc<Self>, cache_key: &P, request: &R) -> Option<Caller<K, T, E>>
+    where
+        R: RequestContext,
+        P: CacheKey<R, OwnedKey = K>,
+    {
+        let key = cache_key.key(request)?;
+        let (digest, priority) = (cache_key.digest(&key), request.priority());
+        let mut flights = self.by_digest.lock();
+        if let Some(flight) = flights.get(&digest) {
+            if !cache_key.is_equal(&flight.key, &key) {
+                return None;
+            }
+            if flight.priority >= priority
+                && let Some(index) = flight.join()
+            {
+                let mut counts = self.counts.lock();
+                counts.waiting += 1;
+                counts.joined += 1;
+                return Some(Caller::new(self, flight, index));
+            }
+        }
+        // Replaces a flight that is less urgent, or has ended and is about to be removed: later calls join the new one.
+        let flight = Arc::new(Flight::new(cache_key.to_owned_key(key), digest, priority));
+        flights.insert(digest, Arc::clone(&flight));
+        let mut counts = self.counts.lock();
+        counts.in_flight += 1;
+        counts.led += 1;
+        Some(Caller::new(self, &flight, 0))
+    }
+
+    /// Removes a flight that has ended, so that the next call starts another.
+    pub(super) fn remove(&self, flight: &Arc<Flight<K, T, E>>) {
+        self.counts.lock().in_flight -= 1;
+        let mut flights = self.by_digest.lock();
+        // Another flight may have replaced it.
+        if flights.get(&flight.digest).is_some_and(|listed| Arc::ptr_eq(listed, flight)) {
+            flights.remove(&flight.digest);
+        }
+    }
+
+    /// Gives the request that leads a run the time that a run has at least.
+    pub(super) fn extend_deadline<R: RequestContext>(&self, request: &mut R) {
+        if let Some(min_run_time) = self.min_run_time
+            && let Some(deadline) = request.deadline()
+            && let Some(min_deadline) = clock::now().checked_add(min_run_time)
+        {
+            request.set_deadline(deadline.max(min_deadline));
         }
     }
 }
 
-/// The flight of a call.
-pub(super) enum Membership<K, F, T, E> {
-    /// A new flight, which this call is to start.
-    Lead(Arc<Flight<K, F, T, E>>),
-    /// A flight of another call, and the index of this caller in it.
-    Join(Arc<Flight<K, F, T, E>>, usize),
-}
-
-impl<K, F, T, E> Flights<K, F, T, E> {
-    pub(super) fn new(counts: Arc<Counts>) -> Self {
-        Self { by_digest: Mutex::new(HashMap::new()), counts }
-    }
-
-    /// Joins the flight of the key that `is_equal` compares with, or adds a new one. `None` if another key has the same
-    /// digest.
-    pub(super) fn join_or_lead<Q>(
-        &self,
-        digest: u128,
-        priority: Priority,
-        key: Q,
-        is_equal: impl FnOnce(&K, &Q) -> bool,
-        to_owned_key: impl FnOnce(Q) -> K,
-    ) -> Option<Membership<K, F, T, E>> {
-        let mut flights = self.by_digest.lock();
-        let replaced = match flights.entry(digest) {
-            Entry::Occupied(entry) => {
-                let flight = entry.get();
-                if !is_equal(&flight.key, &key) {
-                    return None;
-                }
-                if flight.priority >= priority
-                    && let Some(caller) = flight.join()
-                {
-                    self.counts.waiting.fetch_add(1, Ordering::Relaxed);
-                    self.counts.joined.fetch_add(1, Ordering::Relaxed);
-                    return Some(Membership::Join(Arc::clone(flight), caller));
-                }
-                // It is less urgent, or has ended and is about to be removed. Later calls join the new one.
-                Some(entry.remove())
-            }
-            Entry::Vacant(_) => None,
-        };
-        let flight = Arc::new(Flight::new(to_owned_key(key), priority));
-        flights.insert(digest, Arc::clone(&flight));
-        drop(flights);
-        drop(replaced);
-        self.counts.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.counts.led.fetch_add(1, Ordering::Relaxed);
-        Some(Membership::Lead(flight))
-    }
-
-    /// Removes a flight that has ended, so that the next call starts another.
-    pub(super) fn remove(&self, digest: u128, flight: &Arc<Flight<K, F, T, E>>) {
-        self.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let mut flights = self.by_digest.lock();
-        // Another flight may have replaced it.
-        let is_listed = flights.get(&digest).is_some_and(|listed| Arc::ptr_eq(listed, flight));
-        let removed = if is_listed { flights.remove(&digest) } else { None };
-        drop(flights);
-        drop(removed);
-    }
-}
-
-impl<K, F, T, E> fmt::Debug for Flights<K, F, T, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Flights").field(&self.counts.snapshot()).finish()
-    }
-}
+derive_debug!(Flights::<K, T, E> { counts });

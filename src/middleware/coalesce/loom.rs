@@ -7,10 +7,10 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
-use super::{Check, Flight, Outcome, Run};
+use super::{Check, Flight, Run};
 use crate::request::Priority;
 
-type NumberFlight = Flight<(), (), u32, ()>;
+type NumberFlight = Flight<(), u32, ()>;
 
 /// Wakes by a condition: loom's `unpark` is lost on a thread that has not parked yet.
 #[derive(Default)]
@@ -36,13 +36,13 @@ impl Wake for Signal {
     }
 }
 
-fn run() -> Run<()> {
-    Box::pin(())
+fn run() -> Run<u32, ()> {
+    Box::pin(std::future::pending())
 }
 
 /// A flight with two callers that has started.
 fn flight() -> Arc<NumberFlight> {
-    let flight = Arc::new(NumberFlight::new((), Priority::Normal));
+    let flight = Arc::new(NumberFlight::new((), 0, Priority::Normal));
     assert_eq!(flight.join(), Some(1));
     flight.start(run());
     flight
@@ -55,7 +55,7 @@ fn wait(flight: &NumberFlight, caller: usize, done: &AtomicBool) -> u32 {
     loop {
         let outcome = match flight.check(caller, &waker) {
             Check::Return(outcome) => outcome,
-            Check::Poll(_) if done.load(Ordering::SeqCst) => flight.end(Outcome::Ended(Ok(7))),
+            Check::Poll(_) if done.load(Ordering::SeqCst) => flight.end_and_return(Some(Ok(7))),
             Check::Poll(run) => {
                 flight.put_back(run);
                 signal.wait();
@@ -67,7 +67,7 @@ fn wait(flight: &NumberFlight, caller: usize, done: &AtomicBool) -> u32 {
             }
         };
         match outcome {
-            Outcome::Ended(Ok(response)) => return response,
+            Some(Ok(response)) => return response,
             other => panic!("{other:?}"),
         }
     }
@@ -107,7 +107,7 @@ fn loom_a_wake_is_not_lost_with_a_caller_that_leaves() {
             thread::spawn(move || {
                 // Polls once and is dropped.
                 match flight.check(0, &Waker::from(Arc::new(Signal::default()))) {
-                    Check::Poll(_) if done.load(Ordering::SeqCst) => drop(flight.end(Outcome::Ended(Ok(7)))),
+                    Check::Poll(_) if done.load(Ordering::SeqCst) => drop(flight.end_and_return(Some(Ok(7)))),
                     Check::Poll(run) => flight.put_back(run),
                     Check::Return(_) | Check::Wait => {}
                 }

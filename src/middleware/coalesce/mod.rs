@@ -61,7 +61,6 @@ mod flights;
 mod future;
 mod layer;
 mod service;
-mod shared;
 
 pub use self::error::CoalesceError;
 pub use self::flights::{CoalesceSnapshot, Flights};

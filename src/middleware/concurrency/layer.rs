@@ -7,6 +7,7 @@ use super::fair::FairLayer;
 use super::limit::{Adaptive, Algorithm, Fixed, Limit};
 use super::permits::Permits;
 use super::{ConcurrencyLimit, ConcurrencySnapshot};
+use crate::middleware::derive::derive_clone;
 
 /// Limits how many calls run at a time. See the [module](super).
 ///
@@ -22,8 +23,8 @@ impl ConcurrencyLayer {
         Self { permits: Permits::new(limit, usize::MAX, Fixed) }
     }
 
-    /// Changes the limit. If more calls run than it allows, none starts until enough of them have ended; if it allows more, those
-    /// who wait start at once.
+    /// Changes the limit. If it is below the number of running calls, no call starts until enough of them have ended. If it
+    /// is raised, waiting calls start at once.
     pub fn set_limit(&self, limit: usize) {
         self.permits.resize(limit);
         self.permits.grant();
@@ -75,9 +76,4 @@ impl<S, L: Limit> Layer<S> for ConcurrencyLayer<L> {
     }
 }
 
-// Not derived, which would need `L: Clone`.
-impl<L> Clone for ConcurrencyLayer<L> {
-    fn clone(&self) -> Self {
-        Self { permits: Arc::clone(&self.permits) }
-    }
-}
+derive_clone!(ConcurrencyLayer::<L> { permits });

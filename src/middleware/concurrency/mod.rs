@@ -1,7 +1,7 @@
 //! Limits how many calls run at a time: to a constant or a learned number, for all calls or in fair shares of tenants.
 //!
-//! `poll_ready` reserves a permit, so the service is pending while the limit is reached; those who wait are served in order of
-//! arrival.
+//! `poll_ready` reserves a permit, so the service is pending while the limit is reached. Waiting services get their permits in
+//! order of arrival.
 //!
 //! It differs from [`tower::limit::concurrency`](https://docs.rs/tower/0.5/tower/limit/concurrency) in that
 //! * all services made by one layer share its permits, which in `tower` needs `GlobalConcurrencyLimit`;

@@ -19,10 +19,10 @@ pub struct ConcurrencySnapshot {
     pub waiting: usize,
 }
 
-/// Permits to run, and the queue of those who wait for one.
+/// Permits to run, and the queue of calls that wait for one.
 ///
 /// A permit that becomes free goes to the waiting tenant that holds the fewest; among several to the one whose last turn is
-/// the longest ago; within a tenant in order of arrival. With one tenant that is first come, first served. While anybody waits
+/// the longest ago; within a tenant in order of arrival. With one tenant that is first come, first served. While a call waits,
 /// no permit is free, and each released permit wakes one waiter.
 ///
 /// Wakers are woken and dropped without the lock: the last reference to a task may be its waker, and the task may hold a
@@ -66,15 +66,11 @@ struct TenantId(u32);
 /// Requests without a tenant are one tenant together, which always exists.
 const ANONYMOUS: TenantId = TenantId(0);
 
-/// Result of [`Permits::acquire`].
+/// A permit, or a position in the queue for one.
 #[derive(Debug)]
-pub(super) enum Acquired<L: Limit> {
+pub(super) enum Reservation<L: Limit> {
     Permit(Permit<L>),
     Waiting(Waiter<L>),
-    /// As many calls of the tenant wait as may, `waiting` in all.
-    Full {
-        waiting: usize,
-    },
 }
 
 /// A permit to run, given back when it is dropped. Its call counts as cancelled if it has started and not finished.
@@ -95,7 +91,7 @@ pub(super) struct Waiter<L: Limit> {
 }
 
 impl<L: Limit> Permits<L> {
-    /// Creates as many permits as `count`. A tenant may have as many calls waiting as `max_waiting` has left over.
+    /// Creates `count` permits. A tenant may have as many waiting calls as `max_waiting` less those of all tenants.
     pub(super) fn new(count: usize, max_waiting: usize, limit: L) -> Arc<Self> {
         let mut state = State { tenants: vec![Tenant::default()], ..State::default() };
         state.counts.limit = count;
@@ -103,18 +99,21 @@ impl<L: Limit> Permits<L> {
     }
 
     /// Takes a permit, or else a position in the queue.
-    pub(super) fn acquire(self: &Arc<Self>, tenant: Option<&Arc<str>>) -> Acquired<L> {
+    ///
+    /// # Errors
+    /// The number of waiting calls of all tenants, if the tenant may have no further one.
+    pub(super) fn acquire(self: &Arc<Self>, tenant: Option<&Arc<str>>) -> Result<Reservation<L>, usize> {
         let mut state = self.state.lock();
         let id = state.id_of(tenant);
         if state.counts.waiting == 0 && state.counts.in_flight < state.counts.limit {
             state.counts.in_flight += 1;
             state.tenant(id).held += 1;
-            return Acquired::Permit(Permit { permits: Arc::clone(self), tenant: id, mark: None });
+            return Ok(Reservation::Permit(Permit { permits: Arc::clone(self), tenant: id, mark: None }));
         }
         let waiting = state.counts.waiting;
         if state.tenant(id).waiters.len() >= self.max_waiting.saturating_sub(waiting) {
             state.remove_if_idle(id);
-            return Acquired::Full { waiting };
+            return Err(waiting);
         }
         let number = state.tick();
         let tenant = state.tenant(id);
@@ -125,7 +124,7 @@ impl<L: Limit> Permits<L> {
             state.turns.insert(turn);
         }
         state.counts.waiting += 1;
-        Acquired::Waiting(Waiter { permits: Arc::clone(self), tenant: id, number })
+        Ok(Reservation::Waiting(Waiter { permits: Arc::clone(self), tenant: id, number }))
     }
 
     /// Changes the limit. A higher one needs [`grant`](Self::grant) after it; a lower one takes effect as permits are given
@@ -134,7 +133,7 @@ impl<L: Limit> Permits<L> {
         self.state.lock().counts.limit = limit;
     }
 
-    /// Gives the permits that are free to those who wait.
+    /// Grants the free permits to waiting calls.
     pub(super) fn grant(&self) {
         // One at a time, as each is woken without the lock.
         let next = || self.state.lock().grant();
@@ -164,6 +163,26 @@ impl<L: Limit> Permits<L> {
         state.remove_if_idle(id);
         drop(state);
         next.flatten().into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<L: Limit> Reservation<L> {
+    /// Returns the permit if there is one; otherwise `waker` is woken when it is granted.
+    pub(super) fn poll(&mut self, waker: &Waker) -> Option<&mut Permit<L>> {
+        if let Self::Waiting(waiter) = self {
+            *self = Self::Permit(waiter.poll(waker)?);
+        }
+        match self {
+            Self::Permit(permit) => Some(permit),
+            Self::Waiting(_) => None,
+        }
+    }
+
+    pub(super) fn into_permit(self) -> Option<Permit<L>> {
+        match self {
+            Self::Permit(permit) => Some(permit),
+            Self::Waiting(_) => None,
+        }
     }
 }
 
@@ -197,8 +216,7 @@ impl<L: Limit> Drop for Permit<L> {
 }
 
 impl<L: Limit> Waiter<L> {
-    /// Returns the permit if it has been granted; otherwise `waker` is woken when it is.
-    pub(super) fn poll(&mut self, waker: &Waker) -> Option<Permit<L>> {
+    fn poll(&mut self, waker: &Waker) -> Option<Permit<L>> {
         let mut state = self.permits.state.lock();
         if state.granted.remove(&self.number) {
             return Some(Permit { permits: Arc::clone(&self.permits), tenant: self.tenant, mark: None });
@@ -310,7 +328,7 @@ mod loom_tests {
     use loom::thread;
 
     use super::super::Fixed;
-    use super::{Acquired, ConcurrencySnapshot, Permit, Permits};
+    use super::{ConcurrencySnapshot, Permit, Permits};
 
     #[derive(Default)]
     struct Woken(AtomicUsize);
@@ -327,15 +345,12 @@ mod loom_tests {
 
     /// Takes a permit that is free.
     fn take(permits: &Arc<Permits<Fixed>>) -> Permit<Fixed> {
-        match permits.acquire(None) {
-            Acquired::Permit(permit) => permit,
-            other => panic!("{other:?}"),
-        }
+        permits.acquire(None).unwrap().into_permit().expect("a permit is free")
     }
 
     /// Whether a permit is free, which is given back.
     fn is_free(permits: &Arc<Permits<Fixed>>) -> bool {
-        matches!(permits.acquire(None), Acquired::Permit(_))
+        permits.acquire(None).unwrap().into_permit().is_some()
     }
 
     fn counts(permits: &Permits<Fixed>) -> (usize, usize, usize) {
@@ -345,17 +360,13 @@ mod loom_tests {
 
     /// Acquires a permit, waiting for it if necessary; a wake that is lost hangs the model, which loom reports.
     fn acquire(permits: &Arc<Permits<Fixed>>) -> Permit<Fixed> {
-        let mut waiter = match permits.acquire(None) {
-            Acquired::Permit(permit) => return permit,
-            Acquired::Waiting(waiter) => waiter,
-            Acquired::Full { .. } => unreachable!("the queue has no bound"),
-        };
+        let mut reservation = permits.acquire(None).expect("the queue has no bound");
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut seen = 0;
         loop {
-            if let Some(permit) = waiter.poll(&waker) {
-                return permit;
+            if reservation.poll(&waker).is_some() {
+                return reservation.into_permit().unwrap();
             }
             while woken.0.load(SeqCst) == seen {
                 thread::yield_now();
@@ -421,8 +432,8 @@ mod loom_tests {
         loom::model(|| {
             let permits = permits(1);
             let permit = take(&permits);
-            let Acquired::Waiting(mut waiter) = permits.acquire(None) else { panic!("the permit is in use") };
-            assert!(waiter.poll(Waker::noop()).is_none());
+            let mut waiter = permits.acquire(None).unwrap();
+            assert!(waiter.poll(Waker::noop()).is_none(), "the permit is in use");
             let releases = thread::spawn(move || drop(permit));
             let other = Arc::clone(&permits);
             let second = thread::spawn(move || drop(acquire(&other)));

@@ -5,7 +5,7 @@ use tower_service::Service;
 
 use super::ResponseFuture;
 use super::limit::{FinishCall, Fixed, Limit, StartCall};
-use super::permits::{Acquired, Permit, Permits, Waiter};
+use super::permits::{Permits, Reservation};
 use crate::middleware::inner_service::{clone_service, inner_service};
 
 /// Limits how many calls of the inner service run at a time. See the [module](super).
@@ -13,41 +13,18 @@ use crate::middleware::inner_service::{clone_service, inner_service};
 pub struct ConcurrencyLimit<S, L: Limit = Fixed> {
     inner: S,
     permits: Arc<Permits<L>>,
-    reservation: Reservation<L>,
-}
-
-#[derive(Debug)]
-enum Reservation<L: Limit> {
-    None,
-    Waiting(Waiter<L>),
-    Permit(Permit<L>),
+    /// For the next call, by `poll_ready`.
+    reservation: Option<Reservation<L>>,
 }
 
 impl<S, L: Limit> ConcurrencyLimit<S, L> {
     pub(super) fn new(inner: S, permits: Arc<Permits<L>>) -> Self {
-        Self { inner, permits, reservation: Reservation::None }
-    }
-
-    /// Returns whether a permit is reserved, and reserves one if possible.
-    fn poll_permit(&mut self, cx: &Context<'_>) -> bool {
-        if let Reservation::None = self.reservation {
-            self.reservation = match self.permits.acquire(None) {
-                Acquired::Permit(permit) => Reservation::Permit(permit),
-                Acquired::Waiting(waiter) => Reservation::Waiting(waiter),
-                Acquired::Full { .. } => unreachable!("the queue has no bound"),
-            };
-        }
-        if let Reservation::Waiting(waiter) = &mut self.reservation
-            && let Some(permit) = waiter.poll(cx.waker())
-        {
-            self.reservation = Reservation::Permit(permit);
-        }
-        matches!(self.reservation, Reservation::Permit(_))
+        Self { inner, permits, reservation: None }
     }
 }
 
 inner_service!(ConcurrencyLimit::<S, L> { inner } where L: Limit);
-clone_service!(ConcurrencyLimit::<S, L> { inner, permits, reservation: Reservation::None } where L: Limit);
+clone_service!(ConcurrencyLimit::<S, L> { inner, permits, reservation: None } where L: Limit);
 
 impl<S, L, R> Service<R> for ConcurrencyLimit<S, L>
 where
@@ -59,12 +36,13 @@ where
     type Future = ResponseFuture<S::Future, L>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if !self.poll_permit(cx) {
+        let acquire = || self.permits.acquire(None).expect("the queue has no bound");
+        if self.reservation.get_or_insert_with(acquire).poll(cx.waker()).is_none() {
             return Poll::Pending;
         }
         let ready = self.inner.poll_ready(cx);
         if let Poll::Ready(Err(_)) = ready {
-            self.reservation = Reservation::None;
+            self.reservation = None;
         }
         ready
     }
@@ -72,9 +50,8 @@ where
     /// # Panics
     /// If `poll_ready` has not returned `Ready(Ok)`.
     fn call(&mut self, request: R) -> Self::Future {
-        let Reservation::Permit(mut permit) = std::mem::replace(&mut self.reservation, Reservation::None) else {
-            panic!("`call` without `poll_ready` having returned `Ready(Ok)`");
-        };
+        let permit = self.reservation.take().and_then(Reservation::into_permit);
+        let mut permit = permit.expect("`call` without `poll_ready` having returned `Ready(Ok)`");
         permit.start(&request);
         ResponseFuture::new(self.inner.call(request), permit)
     }

@@ -1,7 +1,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -56,36 +56,24 @@ impl<B: From<Bytes>> FromBytes for B {
 /// # }
 /// ```
 pub fn any_body<B>(response: Response<B>) -> Response<AnyBody<B>> {
-    response.map(|body| AnyBody { inner: Inner::Body { body } })
+    response.map(|body| AnyBody { body: Some(body), document: Bytes::new() })
 }
 
 pin_project! {
     /// The body of a response of the service, or of an error response. See [`any_body`].
     #[derive(Clone, Debug)]
     pub struct AnyBody<B> {
+        // `None` for an error response.
         #[pin]
-        inner: Inner<B>,
-    }
-}
-
-pin_project! {
-    #[project = InnerProj]
-    #[derive(Clone, Debug)]
-    enum Inner<B> {
-        Body {
-            #[pin]
-            body: B,
-        },
-        // What is left of an error response.
-        Bytes {
-            bytes: Bytes,
-        },
+        body: Option<B>,
+        // What has not been sent of the body of an error response.
+        document: Bytes,
     }
 }
 
 impl<B> From<Bytes> for AnyBody<B> {
-    fn from(bytes: Bytes) -> Self {
-        Self { inner: Inner::Bytes { bytes } }
+    fn from(document: Bytes) -> Self {
+        Self { body: None, document }
     }
 }
 
@@ -100,26 +88,20 @@ impl<B: Body<Data: From<Bytes>>> Body for AnyBody<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        match self.project().inner.project() {
-            InnerProj::Body { body } => body.poll_frame(cx),
-            InnerProj::Bytes { bytes } if bytes.has_remaining() => {
-                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into()))))
-            }
-            InnerProj::Bytes { .. } => Poll::Ready(None),
+        let this = self.project();
+        match this.body.as_pin_mut() {
+            Some(body) => body.poll_frame(cx),
+            None if this.document.is_empty() => Poll::Ready(None),
+            None => Poll::Ready(Some(Ok(Frame::data(std::mem::take(this.document).into())))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.inner {
-            Inner::Body { body } => body.is_end_stream(),
-            Inner::Bytes { bytes } => bytes.is_empty(),
-        }
+        self.body.as_ref().map_or(self.document.is_empty(), B::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            Inner::Body { body } => body.size_hint(),
-            Inner::Bytes { bytes } => SizeHint::with_exact(bytes.len() as u64),
-        }
+        let document = || SizeHint::with_exact(self.document.len() as u64);
+        self.body.as_ref().map_or_else(document, B::size_hint)
     }
 }

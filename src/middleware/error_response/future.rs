@@ -8,41 +8,23 @@ use pin_project_lite::pin_project;
 
 use super::{Protocol, Rejection};
 use crate::error::AnyError;
+use crate::middleware::CallOrReject;
 
 pin_project! {
     /// The response future of an [`ErrorResponse`](super::ErrorResponse).
     #[derive(Debug)]
     pub struct ResponseFuture<F, P, C> {
+        // Rejected if the inner service failed to become ready.
         #[pin]
-        state: State<F>,
+        inner: CallOrReject<F, Rejection>,
         protocol: P,
         context: C,
     }
 }
 
-pin_project! {
-    #[project = StateProj]
-    #[derive(Debug)]
-    enum State<F> {
-        Called {
-            #[pin]
-            inner: F,
-        },
-        // The inner service failed to become ready.
-        Rejected {
-            rejection: Box<Rejection>,
-        },
-    }
-}
-
 impl<F, P, C> ResponseFuture<F, P, C> {
-    #[inline]
-    pub(super) fn called(inner: F, protocol: P, context: C) -> Self {
-        Self { state: State::Called { inner }, protocol, context }
-    }
-
-    pub(super) fn rejected(rejection: Box<Rejection>, protocol: P, context: C) -> Self {
-        Self { state: State::Rejected { rejection }, protocol, context }
+    pub(super) fn new(inner: CallOrReject<F, Rejection>, protocol: P, context: C) -> Self {
+        Self { inner, protocol, context }
     }
 }
 
@@ -54,15 +36,9 @@ where
 {
     type Output = Result<Response<B>, Infallible>;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        Poll::Ready(Ok(match this.state.project() {
-            StateProj::Called { inner } => match ready!(inner.poll(cx)) {
-                Ok(response) => response,
-                Err(error) => this.protocol.respond(this.context, &Rejection::new(&error)),
-            },
-            StateProj::Rejected { rejection } => this.protocol.respond(this.context, rejection),
-        }))
+        let result = ready!(this.inner.poll(cx));
+        Poll::Ready(Ok(result.unwrap_or_else(|rejection| this.protocol.respond(this.context, &rejection))))
     }
 }

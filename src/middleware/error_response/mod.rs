@@ -68,7 +68,6 @@ mod body;
 mod future;
 mod grpc;
 mod layer;
-mod problem;
 mod protocol;
 mod rejection;
 mod service;

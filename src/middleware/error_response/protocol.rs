@@ -1,7 +1,8 @@
 use bytes::Bytes;
 use http::{Request, Response, header};
 
-use super::{FromBytes, Rejection, grpc, problem};
+use super::{FromBytes, Rejection, grpc};
+use crate::error::problem::{ProblemDocument, status_and_code};
 
 /// Writes rejections as responses with the body `B`.
 ///
@@ -19,7 +20,7 @@ use super::{FromBytes, Rejection, grpc, problem};
 ///     fn context<R>(&self, _: &Request<R>) {}
 ///
 ///     fn respond(&self, (): &(), rejection: &Rejection) -> Response<B> {
-///         let mut response = Response::new(format!("{}: {rejection}\n", rejection.kind).into());
+///         let mut response = Response::new(format!("{}: {}\n", rejection.kind, rejection.detail).into());
 ///         *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
 ///         response
 ///     }
@@ -50,11 +51,11 @@ pub struct Http;
 impl<B: FromBytes> Protocol<B> for Http {
     type Context = ();
 
-    #[inline]
     fn context<R>(&self, _: &Request<R>) {}
 
     fn respond(&self, (): &(), rejection: &Rejection) -> Response<B> {
-        problem::response(rejection)
+        let document = ProblemDocument::new(status_and_code(rejection.kind), rejection.detail.as_str());
+        document.into_response(rejection.retry_after, rejection.challenge.as_ref()).map(B::from_bytes)
     }
 }
 
@@ -68,7 +69,6 @@ pub struct Grpc;
 impl<B: Default> Protocol<B> for Grpc {
     type Context = ();
 
-    #[inline]
     fn context<R>(&self, _: &Request<R>) {}
 
     fn respond(&self, (): &(), rejection: &Rejection) -> Response<B> {
@@ -92,7 +92,6 @@ pub enum RequestProtocol {
 impl<B: FromBytes> Protocol<B> for ByContentType {
     type Context = RequestProtocol;
 
-    #[inline]
     fn context<R>(&self, request: &Request<R>) -> RequestProtocol {
         match request.headers().get(header::CONTENT_TYPE) {
             Some(value) if value.as_bytes().starts_with(grpc::CONTENT_TYPE.as_bytes()) => RequestProtocol::Grpc,
@@ -102,7 +101,7 @@ impl<B: FromBytes> Protocol<B> for ByContentType {
 
     fn respond(&self, context: &RequestProtocol, rejection: &Rejection) -> Response<B> {
         match context {
-            RequestProtocol::Http => problem::response(rejection),
+            RequestProtocol::Http => Http.respond(&(), rejection),
             RequestProtocol::Grpc => grpc::response(rejection, B::from_bytes(Bytes::new())),
         }
     }

@@ -1,4 +1,3 @@
-use std::fmt;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -31,8 +30,8 @@ impl Rejection {
     }
 }
 
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
+impl<E: AnyError> From<E> for Rejection {
+    fn from(error: E) -> Self {
+        Self::new(&error)
     }
 }

@@ -6,6 +6,7 @@ use tower_service::Service;
 
 use super::{ByContentType, Protocol, Rejection, ResponseFuture};
 use crate::error::AnyError;
+use crate::middleware::CallOrReject;
 use crate::middleware::inner_service::{clone_service, inner_service};
 
 /// Converts errors into HTTP or gRPC responses. See the [module](super).
@@ -14,7 +15,7 @@ pub struct ErrorResponse<S, P = ByContentType> {
     inner: S,
     protocol: P,
     /// Why the inner service failed to become ready: the response to the next call.
-    rejection: Option<Box<Rejection>>,
+    rejection: Option<Rejection>,
 }
 
 impl<S, P> ErrorResponse<S, P> {
@@ -37,22 +38,21 @@ where
     type Error = Infallible;
     type Future = ResponseFuture<S::Future, P, P::Context>;
 
-    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         if self.rejection.is_none()
             && let Err(error) = ready!(self.inner.poll_ready(cx))
         {
-            self.rejection = Some(Box::new(Rejection::new(&error)));
+            self.rejection = Some(error.into());
         }
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
     fn call(&mut self, request: Request<R>) -> Self::Future {
         let context = self.protocol.context(&request);
-        match self.rejection.take() {
-            None => ResponseFuture::called(self.inner.call(request), self.protocol.clone(), context),
-            Some(rejection) => ResponseFuture::rejected(rejection, self.protocol.clone(), context),
-        }
+        let inner = match self.rejection.take() {
+            None => CallOrReject::call(self.inner.call(request)),
+            Some(rejection) => CallOrReject::reject(rejection),
+        };
+        ResponseFuture::new(inner, self.protocol.clone(), context)
     }
 }

@@ -56,16 +56,14 @@
 //!
 //! Dropping the future drops the call that runs, in either service.
 
-mod counts;
 mod error;
 mod future;
 mod layer;
 mod policy;
 mod service;
 
-pub use self::counts::FallbackSnapshot;
 pub use self::error::FallbackError;
 pub use self::future::ResponseFuture;
 pub use self::layer::FallbackLayer;
-pub use self::policy::{FallbackPolicy, Only, When};
+pub use self::policy::{FallbackPolicy, FallbackSnapshot};
 pub use self::service::Fallback;

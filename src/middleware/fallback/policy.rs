@@ -1,70 +1,77 @@
-use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::error::{AnyError, ErrorKinds};
+use crate::middleware::clone_source::CloneSource;
+use crate::middleware::derive::{derive_clone, derive_debug};
+use crate::sync::Mutex;
 
-/// Which errors of which requests are handled by the fallback.
-pub trait FallbackPolicy<R, E> {
-    /// Whether the fallback may run `request`. If not, the request is not cloned.
-    fn accepts_request(&self, request: &R) -> bool;
-
+/// After which errors the fallback is called: those of some [kinds](ErrorKinds), or those that a closure accepts.
+pub trait FallbackPolicy<E> {
     /// Whether the fallback is called after `error`.
     fn accepts_error(&self, error: &E) -> bool;
 }
 
-/// Accepts errors of these kinds, for any request.
-impl<R, E: AnyError> FallbackPolicy<R, E> for ErrorKinds {
-    fn accepts_request(&self, _: &R) -> bool {
-        true
-    }
-
+impl<E: AnyError> FallbackPolicy<E> for ErrorKinds {
     fn accepts_error(&self, error: &E) -> bool {
         self.contains(error.classify().kind)
     }
 }
 
-/// Accepts errors by a closure, for any request.
-pub struct When<C, E> {
-    pub(super) accepts_error: C,
-    pub(super) error: PhantomData<fn(&E)>,
-}
-
-impl<R, E, C: Fn(&E) -> bool> FallbackPolicy<R, E> for When<C, E> {
-    fn accepts_request(&self, _: &R) -> bool {
-        true
-    }
-
+impl<E, Q: Fn(&E) -> bool> FallbackPolicy<E> for Q {
     fn accepts_error(&self, error: &E) -> bool {
-        (self.accepts_error)(error)
+        self(error)
     }
 }
 
-/// Accepts errors as another policy does, for requests that a closure accepts.
-pub struct Only<C, Q, R> {
+/// The state of a [`FallbackLayer`](super::FallbackLayer).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct FallbackSnapshot {
+    /// Calls of the fallback.
+    pub fell_back: u64,
+    /// Calls of the fallback that failed, too.
+    pub failed: u64,
+    /// Calls whose deadline passed before the fallback was ready.
+    pub deadline_exceeded: u64,
+    /// Calls that wait for the fallback to be ready, or that it runs.
+    pub in_flight: u64,
+}
+
+/// Which calls fall back, and on what. Clones share the fallback and the counts.
+pub(super) struct Shared<F, R, C> {
+    pub(super) fallback: CloneSource<F>,
     pub(super) errors: Arc<C>,
-    pub(super) accepts_request: Q,
-    pub(super) request: PhantomData<fn(&R)>,
+    /// `None` if the fallback may run every request.
+    pub(super) accepts_request: Option<Arc<dyn Fn(&R) -> bool + Send + Sync>>,
+    pub(super) counts: Arc<Mutex<FallbackSnapshot>>,
 }
 
-impl<R, E, C: FallbackPolicy<R, E>, Q: Fn(&R) -> bool> FallbackPolicy<R, E> for Only<C, Q, R> {
-    fn accepts_request(&self, request: &R) -> bool {
-        (self.accepts_request)(request) && self.errors.accepts_request(request)
-    }
+derive_clone!(Shared::<F, R, C> { fallback, errors, accepts_request, counts });
+derive_debug!(Shared::<F, R, C> { counts });
 
-    fn accepts_error(&self, error: &E) -> bool {
-        self.errors.accepts_error(error)
-    }
-}
-
-impl<C, E> fmt::Debug for When<C, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("When").finish_non_exhaustive()
+impl<F, R, C> Shared<F, R, C> {
+    pub(super) fn accepts_request(&self, request: &R) -> bool {
+        self.accepts_request.as_ref().is_none_or(|accepts| accepts(request))
     }
 }
 
-impl<C: fmt::Debug, Q, R> fmt::Debug for Only<C, Q, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Only").field("errors", &self.errors).finish_non_exhaustive()
+/// Counts a call as in flight until it is dropped.
+pub(super) struct InFlight(Arc<Mutex<FallbackSnapshot>>);
+
+impl InFlight {
+    pub(super) fn new(counts: &Arc<Mutex<FallbackSnapshot>>) -> Self {
+        counts.lock().in_flight += 1;
+        Self(Arc::clone(counts))
+    }
+
+    pub(super) fn count_failure(&self) {
+        self.0.lock().failed += 1;
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.lock().in_flight -= 1;
     }
 }

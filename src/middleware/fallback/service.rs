@@ -5,36 +5,36 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::future::Plan;
-use super::layer::Shared;
+use super::policy::Shared;
 use super::{FallbackError, FallbackPolicy, ResponseFuture};
 use crate::error::{AnyError, ErrorKinds};
-use crate::middleware::clone_source::CloneSource;
+use crate::middleware::derive::derive_debug;
 use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::request::RequestContext;
 
 /// Calls a fallback service when the primary one fails. See the [module](super).
 pub struct Fallback<S: Service<R>, F, R, C = ErrorKinds> {
     primary: S,
-    fallback: CloneSource<F>,
-    shared: Arc<Shared<C>>,
+    shared: Arc<Shared<F, R, C>>,
     /// The error of the primary service's readiness, if the next call goes to the fallback for it.
     unready: Option<S::Error>,
 }
 
 impl<S: Service<R>, F, R, C> Fallback<S, F, R, C> {
-    pub(super) fn new(primary: S, fallback: CloneSource<F>, shared: Arc<Shared<C>>) -> Self {
-        Self { primary, fallback, shared, unready: None }
+    pub(super) fn new(primary: S, shared: Arc<Shared<F, R, C>>) -> Self {
+        Self { primary, shared, unready: None }
     }
 }
 
 inner_service!(Fallback::<S, F, R, C> { primary } where S: Service<R>);
-clone_service!(Fallback<S, F, R, C> { primary, fallback, shared, unready: None } where S: Service<R>);
+clone_service!(Fallback<S, F, R, C> { primary, shared, unready: None } where S: Service<R>);
+derive_debug!(Fallback::<S, F, R, C> { primary, shared } where S: Service<R> + fmt::Debug);
 
 impl<S, F, R, C> Service<R> for Fallback<S, F, R, C>
 where
     S: Service<R, Error: AnyError>,
     F: Service<R, Response = S::Response> + Clone,
-    C: FallbackPolicy<R, S::Error>,
+    C: FallbackPolicy<S::Error>,
     R: RequestContext + Clone,
 {
     type Response = S::Response;
@@ -46,7 +46,7 @@ where
             return Poll::Ready(Ok(()));
         }
         match self.primary.poll_ready(cx) {
-            Poll::Ready(Err(error)) if self.shared.policy.accepts_error(&error) => {
+            Poll::Ready(Err(error)) if self.shared.errors.accepts_error(&error) => {
                 self.unready = Some(error);
                 Poll::Ready(Ok(()))
             }
@@ -55,23 +55,13 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let plan = self.shared.policy.accepts_request(&request).then(|| Plan {
-            fallback: self.fallback.clone(),
-            request: request.clone(),
-            shared: Arc::clone(&self.shared),
-        });
+        let plan = self
+            .shared
+            .accepts_request(&request)
+            .then(|| Plan { request: request.clone(), shared: Arc::clone(&self.shared) });
         match self.unready.take() {
             None => ResponseFuture::call(self.primary.call(request), plan),
             Some(error) => ResponseFuture::unready(error, plan),
         }
-    }
-}
-
-impl<S: Service<R> + fmt::Debug, F, R, C> fmt::Debug for Fallback<S, F, R, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fallback")
-            .field("primary", &self.primary)
-            .field("counts", &self.shared.counts)
-            .finish_non_exhaustive()
     }
 }

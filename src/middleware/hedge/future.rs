@@ -1,4 +1,3 @@
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,9 +7,11 @@ use std::time::Instant;
 use pin_project::pin_project;
 use tower_service::Service;
 
-use super::layer::{Delay, Shared, count};
+use super::latency::Latencies;
+use super::layer::Policy;
 use crate::middleware::clock;
 use crate::middleware::clone_source::CloneSource;
+use crate::middleware::derive::derive_debug;
 use crate::middleware::lazy_timer::LazyTimer;
 use crate::middleware::retry::BudgetPermit;
 use crate::request::ResponseContext;
@@ -27,11 +28,14 @@ pub struct ResponseFuture<S: Service<R>, R> {
     #[pin]
     hedge: HedgeAttempt<S, R>,
     measurement: Option<Measurement>,
+    policy: Arc<Policy>,
 }
+
+derive_debug!(ResponseFuture::<S, R> { policy } where S: Service<R>);
 
 /// Records the latency of a call.
 pub(super) struct Measurement {
-    pub(super) shared: Arc<Shared>,
+    pub(super) latencies: Arc<Latencies>,
     /// `None` if it shares its latencies with other operations.
     pub(super) operation: Option<Arc<str>>,
     pub(super) start: Instant,
@@ -39,10 +43,8 @@ pub(super) struct Measurement {
 
 impl Measurement {
     fn record(&self) {
-        if let Delay::Quantile(latencies) = &self.shared.delay {
-            let latency = clock::read().saturating_duration_since(self.start);
-            latencies.record(self.operation.as_ref(), latency);
-        }
+        let latency = clock::read().saturating_duration_since(self.start);
+        self.latencies.record(self.operation.as_ref(), latency);
     }
 }
 
@@ -51,86 +53,58 @@ impl Measurement {
 pub(super) enum HedgeAttempt<S: Service<R>, R> {
     None,
     Planned {
-        plan: Option<Plan<S, R>>,
+        source: CloneSource<S>,
+        request: Option<R>,
         #[pin]
         timer: LazyTimer,
     },
     AwaitReady {
         service: S,
         request: Option<R>,
-        permit: Option<BudgetPermit>,
-        shared: Arc<Shared>,
+        permit: BudgetPermit,
     },
     Call {
         #[pin]
         future: S::Future,
-        shared: Arc<Shared>,
     },
 }
 
-/// What a second attempt needs.
-pub(super) struct Plan<S, R> {
-    pub(super) source: CloneSource<S>,
-    pub(super) request: R,
-    pub(super) shared: Arc<Shared>,
-}
-
-const COMPLETED: &str = "polled after completion";
-
-impl<S: Service<R>, R> HedgeAttempt<S, R> {
-    pub(super) fn new(plan: Plan<S, R>, due: Instant) -> Self {
-        Self::Planned { plan: Some(plan), timer: LazyTimer::new(Some(due)) }
-    }
-
-    fn is_called(&self) -> bool {
-        matches!(self, Self::Call { .. })
+impl<S: Service<R> + Clone, R> HedgeAttempt<S, R> {
+    pub(super) fn planned(source: CloneSource<S>, request: R, due: Instant) -> Self {
+        Self::Planned { source, request: Some(request), timer: LazyTimer::new(Some(due)) }
     }
 
     /// Ready with the result of the second attempt. Pending if it is not made.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>>
-    where
-        S: Clone,
-    {
+    fn poll(mut self: Pin<&mut Self>, policy: &Policy, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
         loop {
             let next = match self.as_mut().project() {
                 HedgeProj::None => return Poll::Pending,
-                HedgeProj::Planned { plan, timer } => {
+                HedgeProj::Planned { source, request, timer } => {
                     if timer.poll_elapsed(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    let Plan { source, request, shared } = plan.take().expect(COMPLETED);
-                    match shared.budget.withdraw() {
-                        Some(permit) => {
-                            let (request, permit) = (Some(request), Some(permit));
-                            Self::AwaitReady { service: source.get(), request, permit, shared }
-                        }
+                    match policy.budget.withdraw() {
+                        Some(permit) => Self::AwaitReady { service: source.get(), request: request.take(), permit },
                         None => {
-                            count(&shared.budget_exhausted);
+                            policy.counts.lock().budget_exhausted += 1;
                             Self::None
                         }
                     }
                 }
-                HedgeProj::AwaitReady { service, request, permit, shared } => match service.poll_ready(cx) {
+                HedgeProj::AwaitReady { service, request, permit } => match service.poll_ready(cx) {
                     Poll::Pending => return Poll::Pending,
                     // The first attempt goes on, and is more likely to succeed.
                     Poll::Ready(Err(_)) => Self::None,
                     Poll::Ready(Ok(())) => {
-                        permit.take().expect(COMPLETED).spend();
-                        count(&shared.hedged);
-                        let future = service.call(request.take().expect(COMPLETED));
-                        Self::Call { future, shared: Arc::clone(shared) }
+                        permit.spend();
+                        policy.counts.lock().hedged += 1;
+                        Self::Call { future: service.call(request.take().expect("taken once")) }
                     }
                 },
-                HedgeProj::Call { future, .. } => return future.poll(cx),
+                HedgeProj::Call { future } => return future.poll(cx),
             };
             self.set(next);
         }
-    }
-}
-
-impl<S: Service<R>, R> ResponseFuture<S, R> {
-    pub(super) fn new(first: S::Future, hedge: HedgeAttempt<S, R>, measurement: Option<Measurement>) -> Self {
-        Self { first: Some(first), hedge, measurement }
     }
 }
 
@@ -138,26 +112,32 @@ impl<S, R> ResponseFuture<S, R>
 where
     S: Service<R, Response: ResponseContext> + Clone,
 {
+    pub(super) fn new(
+        first: S::Future,
+        hedge: HedgeAttempt<S, R>,
+        measurement: Option<Measurement>,
+        policy: Arc<Policy>,
+    ) -> Self {
+        Self { first: Some(first), hedge, measurement, policy }
+    }
+
     /// Ready with the first success, or with a failure that no attempt follows.
     fn poll_attempts(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
         let mut this = self.project();
         if let Some(first) = this.first.as_mut().as_pin_mut()
             && let Poll::Ready(result) = first.poll(cx)
         {
-            if !has_failed(&result) || !this.hedge.is_called() {
+            if !has_failed(&result) || !matches!(*this.hedge, HedgeAttempt::Call { .. }) {
                 return Poll::Ready(result);
             }
             this.first.set(None);
         }
-        let result = ready!(this.hedge.as_mut().poll(cx));
-        if has_failed(&result) && this.first.is_some() {
+        let result = ready!(this.hedge.as_mut().poll(this.policy, cx));
+        if !has_failed(&result) {
+            this.policy.counts.lock().won += 1;
+        } else if this.first.is_some() {
             this.hedge.set(HedgeAttempt::None);
             return Poll::Pending;
-        }
-        if let HedgeAttempt::Call { shared, .. } = &*this.hedge
-            && !has_failed(&result)
-        {
-            count(&shared.won);
         }
         Poll::Ready(result)
     }
@@ -188,16 +168,4 @@ where
 
 fn has_failed<T: ResponseContext, E>(result: &Result<T, E>) -> bool {
     result.as_ref().map_or(true, |response| response.failure().is_some())
-}
-
-impl<S: Service<R>, R> fmt::Debug for ResponseFuture<S, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hedge = match self.hedge {
-            HedgeAttempt::None => "none",
-            HedgeAttempt::Planned { .. } => "planned",
-            HedgeAttempt::AwaitReady { .. } => "await ready",
-            HedgeAttempt::Call { .. } => "call",
-        };
-        f.debug_struct("ResponseFuture").field("hedge", &hedge).finish_non_exhaustive()
-    }
 }

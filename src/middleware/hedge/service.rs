@@ -5,10 +5,11 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::ResponseFuture;
-use super::future::{HedgeAttempt, Measurement, Plan};
-use super::layer::{Delay, Shared};
+use super::future::{HedgeAttempt, Measurement};
+use super::layer::{Delay, Policy};
 use crate::middleware::clock;
 use crate::middleware::clone_source::CloneSource;
+use crate::middleware::derive::derive_debug;
 use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::request::{RequestContext, ResponseContext};
 
@@ -18,21 +19,22 @@ use crate::request::{RequestContext, ResponseContext};
 pub struct Hedge<S, P> {
     inner: S,
     source: CloneSource<S>,
-    shared: Arc<Shared>,
+    policy: Arc<Policy>,
     is_idempotent: Arc<P>,
 }
 
 impl<S, P> Hedge<S, P> {
-    pub(super) fn new(inner: S, shared: Arc<Shared>, is_idempotent: Arc<P>) -> Self
+    pub(super) fn new(inner: S, policy: Arc<Policy>, is_idempotent: Arc<P>) -> Self
     where
         S: Clone,
     {
-        Self { source: CloneSource::new(inner.clone()), inner, shared, is_idempotent }
+        Self { source: CloneSource::new(inner.clone()), inner, policy, is_idempotent }
     }
 }
 
 inner_service!(Hedge::<S, P> { inner });
-clone_service!(Hedge<S, P> { inner, source, shared, is_idempotent });
+clone_service!(Hedge<S, P> { inner, source, policy, is_idempotent });
+derive_debug!(Hedge::<S, P> { inner, policy } where S: fmt::Debug);
 
 impl<S, P, R> Service<R> for Hedge<S, P>
 where
@@ -50,30 +52,23 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        self.shared.budget.deposit();
+        self.policy.budget.deposit();
         let start = clock::now();
-        let (delay, measurement) = match &self.shared.delay {
+        let (delay, measurement) = match &self.policy.delay {
             Delay::Fixed(delay) => (Some(*delay), None),
             Delay::Quantile(latencies) => {
                 let (operation, quantile) = latencies.find(request.operation());
-                (quantile, Some(Measurement { shared: Arc::clone(&self.shared), operation, start }))
+                (quantile, Some(Measurement { latencies: Arc::clone(latencies), operation, start }))
             }
         };
-        let due = delay.and_then(|delay| start.checked_add(delay));
-        let due = due.filter(|due| request.deadline().is_none_or(|deadline| *due < deadline));
+        let due = delay
+            .and_then(|delay| start.checked_add(delay))
+            .filter(|due| request.deadline().is_none_or(|deadline| *due < deadline))
+            .filter(|_| (self.is_idempotent)(&request));
         let hedge = match due {
-            Some(due) if (self.is_idempotent)(&request) => {
-                let (source, shared) = (self.source.clone(), Arc::clone(&self.shared));
-                HedgeAttempt::new(Plan { source, request: request.clone(), shared }, due)
-            }
-            _ => HedgeAttempt::None,
+            Some(due) => HedgeAttempt::planned(self.source.clone(), request.clone(), due),
+            None => HedgeAttempt::None,
         };
-        ResponseFuture::new(self.inner.call(request), hedge, measurement)
-    }
-}
-
-impl<S: fmt::Debug, P> fmt::Debug for Hedge<S, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hedge").field("inner", &self.inner).field("shared", &self.shared).finish_non_exhaustive()
+        ResponseFuture::new(self.inner.call(request), hedge, measurement, Arc::clone(&self.policy))
     }
 }

@@ -1,8 +1,8 @@
 //! How long a call takes by itself.
 
-use std::fmt;
 use std::time::Duration;
 
+use crate::middleware::derive::derive_debug;
 use crate::middleware::per_share::{LearnedTime, Operation, OperationTimes};
 use crate::request::{RequestContext, Share};
 use crate::sync::Mutex;
@@ -169,12 +169,7 @@ impl<R, F: Fn(&R) -> Duration> Estimate<R> for CustomEstimate<F> {
     }
 }
 
-impl<F> fmt::Debug for CustomEstimate<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let correction = self.correction.lock().value as f64 / ONE as f64;
-        f.debug_struct("CustomEstimate").field("correction", &correction).finish_non_exhaustive()
-    }
-}
+derive_debug!(CustomEstimate::<F> { correction });
 
 /// The greatest estimate, a day: the sum over many calls still fits.
 const MAX_NANOS: u64 = 24 * 3600 * 1_000_000_000;

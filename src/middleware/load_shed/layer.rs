@@ -1,4 +1,3 @@
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,11 +8,13 @@ use super::LoadShed;
 use super::estimate::{CustomEstimate, LearnedEstimate};
 use super::policy::WhenNotReady;
 use super::predicted::{Predicted, Settings};
+use crate::middleware::derive::derive_clone;
 
 /// Rejects calls that would wait too long. See the [module](super).
 ///
 /// Clones of the layer, and all services that they make, share what is known of the load. The methods that configure the layer
 /// reset it, so configure first and clone after.
+#[derive(Debug, Default)]
 pub struct LoadShedLayer<P = WhenNotReady> {
     policy: Arc<P>,
 }
@@ -45,18 +46,12 @@ pub struct NotReadySnapshot {
 impl LoadShedLayer {
     /// Rejects calls while the inner service is not ready.
     pub fn new() -> Self {
-        Self { policy: Arc::default() }
+        Self::default()
     }
 
     /// Returns the number of rejected calls.
     pub fn snapshot(&self) -> NotReadySnapshot {
         NotReadySnapshot { rejected: self.policy.rejected.load(Ordering::Relaxed) }
-    }
-}
-
-impl Default for LoadShedLayer {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -159,15 +154,4 @@ impl<S, P> Layer<S> for LoadShedLayer<P> {
     }
 }
 
-// Not derived, which would need `P: Clone`.
-impl<P> Clone for LoadShedLayer<P> {
-    fn clone(&self) -> Self {
-        Self { policy: Arc::clone(&self.policy) }
-    }
-}
-
-impl<P: fmt::Debug> fmt::Debug for LoadShedLayer<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoadShedLayer").field("policy", &self.policy).finish()
-    }
-}
+derive_clone!(LoadShedLayer::<P> { policy });

@@ -72,7 +72,7 @@
 //!   the call's own estimate lowers that by a 32nd.
 //! * **A standing queue is kept short.** If calls have been rejected, and the service has been saturated for longer than a call
 //!   may wait, the queue does not absorb a burst but only adds delay. Then calls below the highest priority may use half of
-//!   their fraction, but at least the time of two calls. That a burst is told from a standing queue by whether it drains is
+//!   their fraction, but at least the time of two calls. That a burst differs from a standing queue in that it drains is
 //!   [CoDel](https://queue.acm.org/detail.cfm?id=2209336)'s idea, and the remedy that of
 //!   [Fail at Scale](https://queue.acm.org/detail.cfm?id=2839461).
 //!
@@ -97,10 +97,20 @@ mod predicted;
 mod service;
 mod throughput;
 
+use tower_service::Service;
+
+use super::CallOrReject;
+
 pub use self::error::LoadShedError;
 pub use self::estimate::{CustomEstimate, LearnedEstimate};
-pub use self::future::ResponseFuture;
 pub use self::layer::{LoadShedLayer, LoadShedSnapshot, NotReadySnapshot};
 pub use self::policy::WhenNotReady;
 pub use self::predicted::Predicted;
 pub use self::service::LoadShed;
+
+/// Response future of [`LoadShed`].
+///
+/// # Panics
+/// If the call was admitted before the inner service was ready, polling needs a Tokio runtime with time enabled.
+pub type ResponseFuture<S, R, P = WhenNotReady> =
+    CallOrReject<future::CallFuture<S, R, P>, LoadShedError<<S as Service<R>>::Error>>;

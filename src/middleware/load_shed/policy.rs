@@ -1,35 +1,18 @@
 //! Which calls are rejected.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::LoadShedError;
 
-/// A call that did not reach the inner service.
-pub(super) type Rejection = LoadShedError<Infallible>;
-
-impl Rejection {
-    pub(super) fn into_error<E>(self) -> LoadShedError<E> {
-        match self {
-            Self::NotReady => LoadShedError::NotReady,
-            Self::Late { predicted_wait, retry_after } => LoadShedError::Late { predicted_wait, retry_after },
-            Self::Inner(never) => match never {},
-        }
-    }
-}
-
-/// Decides which calls to admit, and keeps something of each admitted call.
-pub trait Policy {
+/// Decides which calls to admit, of requests `R` and with responses `T`, and keeps something of each admitted call.
+pub trait Policy<R, T> {
     /// Kept until the call has ended, and dropped then.
     type Admission;
-}
 
-/// [`Policy`] for calls with a request `R`.
-pub trait Admit<R>: Policy {
     /// Admits a call or rejects it. An admitted call waits until the inner service is ready.
-    fn admit(self: &Arc<Self>, request: &R, is_ready: bool) -> Result<Self::Admission, Rejection>;
+    fn admit<E>(self: &Arc<Self>, request: &R, is_ready: bool) -> Result<Self::Admission, LoadShedError<E>>;
 
     /// Adds what is known of an admitted call to its request, for the inner service.
     fn annotate(request: &mut R, admission: &Self::Admission) {
@@ -43,11 +26,8 @@ pub trait Admit<R>: Policy {
     fn called(admission: &mut Self::Admission);
 
     /// Rejects an admitted call that has waited for as long as it may.
-    fn timed_out(&self, request: &R) -> Rejection;
-}
+    fn timed_out<E>(&self, request: &R) -> LoadShedError<E>;
 
-/// [`Policy`] for calls with a response `T`.
-pub trait Complete<T>: Policy {
     /// The call has returned a response.
     fn complete(admission: &mut Self::Admission, response: &T);
 }
@@ -58,13 +38,11 @@ pub struct WhenNotReady {
     pub(super) rejected: AtomicU64,
 }
 
-impl Policy for WhenNotReady {
+impl<R, T> Policy<R, T> for WhenNotReady {
     type Admission = ();
-}
 
-impl<R> Admit<R> for WhenNotReady {
-    fn admit(self: &Arc<Self>, request: &R, is_ready: bool) -> Result<(), Rejection> {
-        if is_ready { Ok(()) } else { Err(self.timed_out(request)) }
+    fn admit<E>(self: &Arc<Self>, request: &R, is_ready: bool) -> Result<(), LoadShedError<E>> {
+        if is_ready { Ok(()) } else { Err(Policy::<R, T>::timed_out(&**self, request)) }
     }
 
     fn wait_until(&self, _request: &R) -> Option<Instant> {
@@ -73,12 +51,10 @@ impl<R> Admit<R> for WhenNotReady {
 
     fn called((): &mut ()) {}
 
-    fn timed_out(&self, _request: &R) -> Rejection {
+    fn timed_out<E>(&self, _request: &R) -> LoadShedError<E> {
         self.rejected.fetch_add(1, Ordering::Relaxed);
-        Rejection::NotReady
+        LoadShedError::NotReady
     }
-}
 
-impl<T> Complete<T> for WhenNotReady {
     fn complete((): &mut (), _response: &T) {}
 }

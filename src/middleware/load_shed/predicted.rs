@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::LoadShedSnapshot;
 use super::backlog::Backlog;
 use super::estimate::{Estimate, Estimator, LearnedEstimate, nanos};
-use super::policy::{Admit, Complete, Policy, Rejection};
+use super::policy::Policy;
 use super::throughput::{End, ThroughputEstimator};
+use super::{LoadShedError, LoadShedSnapshot};
 use crate::middleware::clock;
 use crate::request::{Priority, RequestContext, ResponseContext, Share};
 use crate::sync::Mutex;
@@ -166,26 +166,28 @@ impl State {
         self.backlog.total() / self.in_flight.max(1) as u64
     }
 
-    fn reject(&mut self, priority: Priority, wait: u64, retry_after: u64) -> Rejection {
+    fn reject<E>(&mut self, priority: Priority, wait: u64, retry_after: u64) -> LoadShedError<E> {
         self.rejected[priority as usize] += 1;
-        Rejection::Late { predicted_wait: Duration::from_nanos(wait), retry_after: Duration::from_nanos(retry_after) }
+        LoadShedError::Late {
+            predicted_wait: Duration::from_nanos(wait),
+            retry_after: Duration::from_nanos(retry_after),
+        }
     }
 }
 
-impl<E: Estimator> Policy for Predicted<E> {
-    type Admission = Admission<E>;
-}
-
-impl<E, R> Admit<R> for Predicted<E>
+impl<E, R, T> Policy<R, T> for Predicted<E>
 where
     E: Estimate<R>,
     R: RequestContext,
+    T: ResponseContext,
 {
-    fn admit(self: &Arc<Self>, request: &R, _is_ready: bool) -> Result<Admission<E>, Rejection> {
+    type Admission = Admission<E>;
+
+    fn admit<Error>(self: &Arc<Self>, request: &R, _is_ready: bool) -> Result<Admission<E>, LoadShedError<Error>> {
         let now = clock::now();
         let (estimate, call) = self.estimator.estimate(request);
-        let (priority, share) = (request.priority(), request.share().filter(|share| !share.is_common()));
-        let share = share.filter(|_| self.settings.by_share);
+        let priority = request.priority();
+        let share = request.share().filter(|share| self.settings.by_share && !share.is_common());
         let mut state = self.state.lock();
         // An idle service takes any call: only a call can correct an estimate.
         if state.in_flight > 0 {
@@ -222,15 +224,13 @@ where
         admission.called = clock::now();
     }
 
-    fn timed_out(&self, request: &R) -> Rejection {
+    fn timed_out<Error>(&self, request: &R) -> LoadShedError<Error> {
         let priority = request.priority();
         let mut state = self.state.lock();
         let wait = state.wait(&self.settings, priority, request.share().unwrap_or_default());
         state.reject(priority, wait, wait.max(1_000_000))
     }
-}
 
-impl<E: Estimator, T: ResponseContext> Complete<T> for Predicted<E> {
     fn complete(admission: &mut Admission<E>, response: &T) {
         if response.failure().is_some() {
             return;
@@ -243,12 +243,9 @@ impl<E: Estimator, T: ResponseContext> Complete<T> for Predicted<E> {
         if measured.is_some() || *is_alone || took < *estimate {
             policy.estimator.observe(call, took);
         }
-        if let (Some(took), 1..) = (measured, *estimate) {
-            policy.state.lock().recent.observe(took, *estimate);
-        }
         admission.end = Some(match measured {
-            Some(took) => End::Completed(took),
-            None if policy.estimator.is_known(call) => End::Completed(*estimate),
+            Some(took) => End::Measured(took),
+            None if policy.estimator.is_known(call) => End::Estimated(*estimate),
             None => End::Unknown,
         });
     }
@@ -277,6 +274,9 @@ impl<E: Estimator> Drop for Admission<E> {
         let in_flight = state.in_flight;
         state.in_flight -= 1;
         state.backlog.remove(self.share, self.priority, self.estimate);
+        if let (Some(End::Measured(took)), 1..) = (self.end, self.estimate) {
+            state.recent.observe(took, self.estimate);
+        }
         if state.throughput.is_measuring(in_flight) {
             state.throughput.call_ended(in_flight, self.end.unwrap_or(End::Cancelled), clock::read());
         }

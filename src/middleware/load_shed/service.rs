@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use tokio::task::coop;
 use tower_service::Service;
 
-use super::policy::{Admit, Complete, WhenNotReady};
+use super::future::CallFuture;
+use super::policy::{Policy, WhenNotReady};
 use super::{LoadShedError, ResponseFuture};
 use crate::middleware::inner_service::{clone_service, inner_service};
 
@@ -38,7 +39,7 @@ clone_service!(LoadShed::<S, P> { inner, policy, is_ready: false });
 impl<S, P, R> Service<R> for LoadShed<S, P>
 where
     S: Service<R> + Clone,
-    P: Admit<R> + Complete<S::Response>,
+    P: Policy<R, S::Response>,
 {
     type Response = S::Response;
     type Error = LoadShedError<S::Error>;
@@ -59,21 +60,12 @@ where
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        let Some(policy) = &self.policy else { return ResponseFuture::called(self.inner.call(request), None) };
+        let Some(policy) = &self.policy else {
+            return ResponseFuture::call(CallFuture::called(self.inner.call(request), None));
+        };
         let is_ready = mem::take(&mut self.is_ready);
-        match policy.admit(&request, is_ready) {
-            Ok(admission) => {
-                P::annotate(&mut request, &admission);
-                if is_ready {
-                    return ResponseFuture::called(self.inner.call(request), Some(admission));
-                }
-                // The service that was polled keeps its place in the inner service's queue, and waits in the call.
-                let policy = Arc::clone(policy);
-                let fresh = self.inner.clone();
-                let polled = mem::replace(&mut self.inner, fresh);
-                let until = policy.wait_until(&request);
-                ResponseFuture::waiting(polled, request, admission, policy, until)
-            }
+        let admission = match policy.admit(&request, is_ready) {
+            Ok(admission) => admission,
             Err(rejection) => {
                 if is_ready {
                     self.is_ready = true;
@@ -81,8 +73,18 @@ where
                     // It may be queued in the inner service, for capacity that no call would use.
                     self.inner = self.inner.clone();
                 }
-                ResponseFuture::rejected(rejection)
+                return ResponseFuture::reject(rejection);
             }
+        };
+        P::annotate(&mut request, &admission);
+        if is_ready {
+            return ResponseFuture::call(CallFuture::called(self.inner.call(request), Some(admission)));
         }
+        // The service that was polled keeps its place in the inner service's queue, and waits in the call.
+        let policy = Arc::clone(policy);
+        let fresh = self.inner.clone();
+        let polled = mem::replace(&mut self.inner, fresh);
+        let until = policy.wait_until(&request);
+        ResponseFuture::call(CallFuture::waiting(polled, request, admission, policy, until))
     }
 }

@@ -42,8 +42,10 @@ struct Window {
 /// How a call ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
-    /// It completed, and was this many nanoseconds of work.
-    Completed(u64),
+    /// It completed, and its response says how many nanoseconds it took.
+    Measured(u64),
+    /// It completed, and was estimated to take this many nanoseconds.
+    Estimated(u64),
     Cancelled,
     /// It completed, and its work is unknown, so the window measures nothing.
     Unknown,
@@ -114,7 +116,7 @@ impl ThroughputEstimator {
                 self.window = Window::default();
                 return;
             }
-            End::Completed(work) => {
+            End::Measured(work) | End::Estimated(work) => {
                 self.window.calls += 1;
                 self.window.work_nanos = self.window.work_nanos.saturating_add(work);
             }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use pin_project_lite::pin_project;
 
 use super::handle::State;
-use super::series::{InFlight, Outcome, nanos};
+use super::series::{InFlight, Outcome};
 use crate::error::{AnyError, ErrorKind};
 use crate::middleware::clock;
 use crate::request::operation_table::insertable_name;
@@ -55,21 +55,14 @@ where
 #[derive(Debug)]
 pub(super) struct Call {
     started: Instant,
-    operation: CalledOperation,
+    /// The operation, or `unknown`. `None` once the call has ended.
+    in_flight: Option<InFlight>,
+    unknown: Option<Box<Unknown>>,
 }
 
-#[derive(Debug)]
-enum CalledOperation {
-    Known(InFlight),
-    /// An operation without time series of its own.
-    Unknown(Box<Unknown>),
-    Ended,
-}
-
+/// An operation without time series of its own. It gets them if the call shows that the service has the operation.
 #[derive(Debug)]
 struct Unknown {
-    /// Counts the call as in flight, and in the end, unless it shows that the service has the operation.
-    unknown: InFlight,
     name: Box<str>,
     payload: Option<u64>,
     state: Arc<State>,
@@ -77,47 +70,37 @@ struct Unknown {
 
 impl Call {
     pub(super) fn begin(state: &Arc<State>, now: Instant, name: &str, payload: Option<u64>) -> Self {
-        let operation = match state.operations.find(name) {
+        let (operation, unknown) = match state.operations.find(name) {
             Some((_, operation)) => {
-                payload.into_iter().for_each(|bytes| operation.record_payload(bytes));
-                CalledOperation::Known(InFlight::begin(operation))
+                operation.record_payload(payload);
+                (operation, None)
             }
-            None => CalledOperation::Unknown(Box::new(Unknown {
-                unknown: InFlight::begin(&state.unknown),
-                name: insertable_name(name).into(),
-                payload,
-                state: Arc::clone(state),
-            })),
+            None => {
+                let unknown = Unknown { name: insertable_name(name).into(), payload, state: Arc::clone(state) };
+                (&state.unknown, Some(Box::new(unknown)))
+            }
         };
-        Self { started: now, operation }
+        Self { started: now, in_flight: Some(InFlight::begin(operation)), unknown }
     }
 
     fn end(&mut self, outcome: Outcome, execution: Option<&Execution>) {
-        let elapsed = nanos(clock::read().saturating_duration_since(self.started));
-        match std::mem::replace(&mut self.operation, CalledOperation::Ended) {
-            CalledOperation::Known(call) => call.0.record(outcome, elapsed, execution),
-            CalledOperation::Unknown(unknown) => unknown.end(outcome, elapsed, execution),
-            CalledOperation::Ended => {}
+        let Some(called) = self.in_flight.take() else { return };
+        let elapsed = clock::read().saturating_duration_since(self.started);
+        let mut operation = &called.0;
+        if let Some(Unknown { name, payload, state }) = self.unknown.as_deref() {
+            if shows_known(outcome) {
+                operation = state.find_or_insert(name);
+            }
+            operation.record_payload(*payload);
         }
+        operation.record(outcome, elapsed, execution);
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if !matches!(self.operation, CalledOperation::Ended) {
-            let panicked = std::thread::panicking();
-            self.end(Some(if panicked { ErrorKind::Internal } else { ErrorKind::Cancelled }), None);
-        }
-    }
-}
-
-impl Unknown {
-    fn end(&self, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
-        let operation = if shows_known(outcome) { self.state.find_or_insert(&self.name) } else { &self.unknown.0 };
-        if let Some(bytes) = self.payload {
-            operation.record_payload(bytes);
-        }
-        operation.record(outcome, elapsed, execution);
+        let panicked = std::thread::panicking();
+        self.end(Some(if panicked { ErrorKind::Internal } else { ErrorKind::Cancelled }), None);
     }
 }
 

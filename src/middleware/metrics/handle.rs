@@ -6,7 +6,7 @@ use http::{HeaderMap, Response};
 use prometheus_client::registry::Registry;
 
 use super::encode::Encoder;
-use super::page::{Format, respond};
+use super::page::{render, respond};
 use super::series::Operation;
 use crate::request::operation_table::OperationTable;
 
@@ -24,20 +24,19 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(prefix: String, max_operations: usize) -> Self {
-        let [unknown, other] = [(); 2].map(|()| Arc::new(Operation::new()));
+        let [unknown, other] = [(); 2].map(|()| Arc::default());
         Self { prefix, operations: OperationTable::new(max_operations), unknown, other }
     }
 
     /// Returns the operation of this name, or `other` if the table is full.
     pub(super) fn find_or_insert(&self, name: &str) -> &Arc<Operation> {
-        let found = self.operations.find_or_insert(name, || Arc::new(Operation::new()));
+        let found = self.operations.find_or_insert(name, Arc::default);
         found.map_or(&self.other, |(_, operation)| operation)
     }
 
-    /// Returns the operations with their names and their number of calls in flight.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Operation, u64)> {
-        let others = [("unknown", &self.unknown), ("other", &self.other)];
-        self.operations.iter().chain(others).map(|(name, operation)| (name, &**operation, operation.in_flight()))
+    /// Returns the operations with their names.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Operation>)> {
+        self.operations.iter().chain([("unknown", &self.unknown), ("other", &self.other)])
     }
 }
 
@@ -63,16 +62,17 @@ pub struct MetricsHandle {
     pub(super) state: Arc<State>,
 }
 
-const INFALLIBLE: &str = "writing numbers to a string does not fail";
-
 impl MetricsHandle {
-    /// Returns all metrics as [OpenMetrics](Format::OpenMetrics) text.
+    /// Returns all metrics as [OpenMetrics](super::Format::OpenMetrics) text, under the layer's prefix.
+    ///
+    /// Appended to other OpenMetrics text it makes a page with all metrics, for [`respond`]. Several layers of one page
+    /// need different [prefixes](super::MetricsLayer::prefix), because a page must not have two metrics of the same name.
     pub fn render(&self) -> String {
-        Format::OpenMetrics.encode(&self.registry()).expect(INFALLIBLE)
+        render(|registry| self.register(registry))
     }
 
-    /// Returns the response to a request for the metrics, in the [format](Format) that its headers prefer, compressed
-    /// if they allow it. It works with any server. [`respond`] does the same for a registry with other metrics.
+    /// Returns the response to a request for the metrics, in the [format](super::Format) that its headers prefer,
+    /// compressed if they allow it. It works with any server. [`respond`] does the same for a page with other metrics.
     ///
     /// ```
     /// use http::{HeaderMap, header};
@@ -83,7 +83,7 @@ impl MetricsHandle {
     /// assert_eq!(response.headers()[header::CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
     /// ```
     pub fn respond(&self, headers: &HeaderMap) -> Response<Bytes> {
-        respond(&self.registry(), headers).expect(INFALLIBLE)
+        respond(&self.render(), headers)
     }
 
     /// Returns an axum route that responds to `GET` and `HEAD` with the metrics.
@@ -104,27 +104,8 @@ impl MetricsHandle {
         ::axum::routing::get(async move |headers: HeaderMap| self.respond(&headers).map(::axum::body::Body::from))
     }
 
-    fn registry(&self) -> Registry {
-        let mut registry = Registry::default();
-        self.register(&mut registry);
-        registry
-    }
-
-    /// Adds these metrics to a registry, under the layer's prefix. Several layers in one registry need different
-    /// [prefixes](super::MetricsLayer::prefix), because a page must not have two metrics of the same name.
-    ///
-    /// ```
-    /// use prometheus_client::{encoding::text, registry::Registry};
-    /// use tower_kernels::layers::MetricsLayer;
-    ///
-    /// let mut registry = Registry::with_labels([("region".into(), "eu".into())].into_iter());
-    /// MetricsLayer::new().operations(["linalg/saxpy"]).handle().register(&mut registry);
-    ///
-    /// let mut page = String::new();
-    /// text::encode(&mut page, &registry).unwrap();
-    /// assert!(page.contains(r#"kernel_requests_in_flight{region="eu",operation="linalg/saxpy"} 0"#), "{page}");
-    /// ```
-    pub fn register(&self, registry: &mut Registry) {
+    /// Adds these metrics to a registry, under the layer's prefix.
+    pub(crate) fn register(&self, registry: &mut Registry) {
         let encoder = Box::new(Encoder(Arc::clone(&self.state)));
         registry.sub_registry_with_prefix(&self.state.prefix).register_collector(encoder);
     }
@@ -148,14 +129,14 @@ impl MetricsHandle {
     /// ```
     pub fn ended(&self) -> Vec<EndedCalls> {
         let mut ended = Vec::new();
-        for (name, operation, _) in self.state.iter() {
+        for (name, operation) in self.state.iter() {
             for backend in &operation.read().backends {
                 ended.extend(backend.outcomes().map(|(outcome, durations)| EndedCalls {
                     operation: name.to_owned(),
                     backend: backend.name,
                     outcome,
-                    count: durations.count,
-                    duration: Duration::try_from_secs_f64(durations.sum).unwrap_or(Duration::MAX),
+                    count: durations.count(),
+                    duration: Duration::from_nanos(durations.sum()),
                 }));
             }
         }
@@ -164,6 +145,6 @@ impl MetricsHandle {
 
     /// Number of calls in flight.
     pub fn in_flight(&self) -> u64 {
-        self.state.iter().map(|(.., in_flight)| in_flight).sum()
+        self.state.iter().map(|(_, operation)| operation.in_flight()).sum()
     }
 }

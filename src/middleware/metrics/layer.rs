@@ -49,7 +49,7 @@ impl MetricsLayer {
         self.handle().render()
     }
 
-    /// Returns a handle that renders the metrics as text, a response or a route, or adds them to a registry.
+    /// Returns a handle that renders the metrics as text, a response or a route.
     pub fn handle(&self) -> MetricsHandle {
         MetricsHandle { state: Arc::clone(&self.state) }
     }

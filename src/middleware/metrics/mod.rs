@@ -5,7 +5,8 @@
 //!   the error or the response;
 //! * a call that is dropped before completion is counted as `cancelled`;
 //! * there is no global recorder: the layer holds the metrics, and its clones share them;
-//! * a call reads the clock twice and adds to counters of its own thread, without locks, allocations or formatting;
+//! * a call reads the clock twice and adds to counters behind a lock that few threads share, without allocations or
+//!   formatting;
 //! * the number of time series is bounded, whatever clients send.
 //!
 //! ```
@@ -43,8 +44,8 @@
 //! ```
 //!
 //! Calls are counted as `shop_requests_total{operation="GET /users/{id}",outcome="ok"}`. With other servers
-//! [`MetricsHandle::respond`] returns the response to a request for the metrics. [`MetricsHandle::register`] adds the
-//! metrics to a registry with others, and [`respond`] returns the response for that.
+//! [`MetricsHandle::respond`] returns the response to a request for the metrics. [`MetricsHandle::render`] returns them as
+//! text, to which other metrics can be appended, and [`respond`] returns the response with such a page.
 //!
 //! The response is in Prometheus's text format or OpenMetrics, whichever the request's `Accept` prefers (see
 //! [`Format`]), and compressed with gzip if its `Accept-Encoding` allows it.
@@ -142,10 +143,10 @@ mod layer;
 mod page;
 mod series;
 mod service;
-mod thread;
 
 pub use self::future::ResponseFuture;
 pub use self::handle::{EndedCalls, MetricsHandle};
 pub use self::layer::MetricsLayer;
+pub(crate) use self::page::render;
 pub use self::page::{Format, respond};
 pub use self::service::Metrics;

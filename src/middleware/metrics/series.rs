@@ -1,25 +1,42 @@
 //! The metrics of one operation.
+//!
+//! All cores may count calls of one operation at the same time, so there are several copies of its metrics, each with a
+//! lock, and each thread uses one of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::histogram::{Counts, Durations, RATIO_ONE, Ratios, Sizes, Snapshot};
-use super::thread::{COPIES, Writer};
+use super::histogram::{COUNTS, DURATIONS, Histogram, RATIO_ONE, RATIOS, SIZES};
 use crate::error::ErrorKind;
 use crate::request::{DeviceTimes, Execution};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The kind of a call's failure, or `None` if it succeeded.
 pub(super) type Outcome = Option<ErrorKind>;
 
-const KINDS: usize = ErrorKind::ALL.len();
+/// Number of copies of the metrics of an operation.
+const SHARDS: usize = 16;
+
+thread_local! {
+    /// The shard of this thread. Threads get them in turn.
+    static SHARD: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
+    };
+}
 
 /// The metrics of one operation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Operation {
-    copies: [OnceLock<Box<MetricsCopy>>; COPIES],
+    shards: [Shard; SHARDS],
     in_flight: AtomicU64,
 }
+
+/// Aligned so that no two shards are in one cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard(Mutex<RecordedCalls>);
 
 /// Counts a call as in flight until dropped.
 #[derive(Debug)]
@@ -38,211 +55,194 @@ impl Drop for InFlight {
     }
 }
 
-/// One copy of the metrics. [`Writer`] assigns the copies to threads.
-#[derive(Debug, Default)]
-struct MetricsCopy {
-    payload: Sizes,
-    /// The head of a linked list of backends, for calls whose response names none. The list is short, because names are
-    /// literals of the program.
-    backend: Backend,
-}
-
-#[derive(Debug, Default)]
-struct Backend {
-    name: Option<&'static str>,
-    ok: Durations,
-    /// Durations of failed calls by kind, created at the first failure of the kind.
-    failed: [OnceLock<Box<Durations>>; KINDS],
-    queue: Durations,
-    batch: Counts,
-    ratio: Ratios,
-    /// Created at the first call with device times.
-    device: OnceLock<Box<Device>>,
-    next: OnceLock<Box<Backend>>,
-}
-
-/// Times that the device has measured.
-#[derive(Debug, Default)]
-struct Device {
-    phases: [Durations; PHASES.len()],
-    roofline: Ratios,
-}
-
-/// Values of the label `phase`.
-pub(super) const PHASES: [&str; 3] = ["upload", "kernel", "download"];
-
 impl Operation {
-    pub(super) fn new() -> Self {
-        Self { copies: [const { OnceLock::new() }; COPIES], in_flight: AtomicU64::new(0) }
-    }
-
     pub(super) fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Returns the copy that this thread writes.
-    fn copy(&self) -> (Writer, &MetricsCopy) {
-        let writer = Writer::current();
-        (writer, self.copies[writer.copy()].get_or_init(Box::default))
-    }
-
-    pub(super) fn record_payload(&self, bytes: u64) {
-        let (writer, copy) = self.copy();
-        copy.payload.observe(writer, bytes);
-    }
-
-    /// Records a call that took `elapsed` nanoseconds.
-    pub(super) fn record(&self, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
-        let (writer, copy) = self.copy();
-        copy.record(writer, outcome, elapsed, execution);
-    }
-
-    /// Returns the sum of all copies.
-    pub(super) fn read(&self) -> OperationSnapshot {
-        let mut sum = OperationSnapshot::default();
-        for copy in self.copies.iter().filter_map(OnceLock::get) {
-            sum.payload.add(&copy.payload.read(1.0));
-            let mut next = Some(&copy.backend);
-            while let Some(backend) = next {
-                sum.backend(backend.name).add(backend);
-                next = backend.next.get().map(|next| &**next);
-            }
+    pub(super) fn record_payload(&self, bytes: Option<u64>) {
+        if let Some(bytes) = bytes {
+            self.shard().payload.observe(bytes);
         }
+    }
+
+    /// Counts a call that has ended.
+    pub(super) fn record(&self, outcome: Outcome, elapsed: Duration, execution: Option<&Execution>) {
+        let mut calls = self.shard();
+        let backend = calls.backend(execution.map(|execution| execution.backend));
+        backend.outcomes[outcome_index(outcome)].observe(nanos(elapsed));
+        execution.into_iter().for_each(|execution| backend.record(execution));
+    }
+
+    /// Locks the shard of this thread.
+    fn shard(&self) -> MutexGuard<'_, RecordedCalls> {
+        self.shards[SHARD.with(|shard| *shard)].0.lock()
+    }
+
+    /// Returns the sum of all shards.
+    pub(super) fn read(&self) -> RecordedCalls {
+        let mut sum = RecordedCalls::default();
+        self.shards.iter().for_each(|shard| sum.add(&shard.0.lock()));
+        sum.backends.sort_by_key(|backend| backend.name);
         sum
     }
 }
 
-impl MetricsCopy {
-    fn record(&self, writer: Writer, outcome: Outcome, elapsed: u64, execution: Option<&Execution>) {
-        let Some(execution) = execution else {
-            return self.backend.outcome(outcome).observe(writer, elapsed);
-        };
-        let backend = self.backend(execution.backend);
-        backend.outcome(outcome).observe(writer, elapsed);
-        backend.queue.observe(writer, nanos(execution.queued));
-        backend.batch.observe(writer, u64::from(execution.batch_size));
-        let executed = nanos(execution.executed).saturating_mul(RATIO_ONE);
-        if let Some(ratio) = executed.checked_div(nanos(execution.estimated)) {
-            backend.ratio.observe(writer, ratio);
-        }
-        if let Some(times) = &execution.device_times {
-            backend.device.get_or_init(Box::default).record(writer, times);
-        }
+/// The calls of one operation that have ended.
+#[derive(Debug)]
+pub(super) struct RecordedCalls {
+    pub(super) payload: Histogram,
+    /// By the backend that the response names, if it does. Few, because names are literals of the program.
+    pub(super) backends: Vec<Backend>,
+}
+
+impl Default for RecordedCalls {
+    fn default() -> Self {
+        Self { payload: Histogram::new(&SIZES), backends: Vec::new() }
+    }
+}
+
+impl RecordedCalls {
+    fn backend(&mut self, name: Option<&'static str>) -> &mut Backend {
+        let index = self.backends.iter().position(|backend| backend.name == name).unwrap_or_else(|| {
+            self.backends.push(Backend::new(name));
+            self.backends.len() - 1
+        });
+        &mut self.backends[index]
     }
 
-    fn backend(&self, name: &'static str) -> &Backend {
-        let mut link = &self.backend.next;
-        loop {
-            let backend = link.get_or_init(|| Box::new(Backend { name: Some(name), ..Backend::default() }));
-            // Usually the same literal, so the pointers are compared first.
-            if backend.name.is_some_and(|known| std::ptr::eq(known, name) || known == name) {
-                return backend;
-            }
-            link = &backend.next;
-        }
+    fn add(&mut self, other: &Self) {
+        self.payload.add(&other.payload);
+        other.backends.iter().for_each(|backend| self.backend(backend.name).add(backend));
     }
+}
+
+/// The calls of one operation that ended on one backend.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) name: Option<&'static str>,
+    /// Durations by outcome, see [`outcome_index`].
+    outcomes: [Histogram; 1 + ErrorKind::ALL.len()],
+    pub(super) queue: Histogram,
+    pub(super) batch: Histogram,
+    pub(super) ratio: Histogram,
+    /// Times that the device has measured.
+    phases: [Histogram; PHASES.len()],
+    pub(super) roofline: Histogram,
+}
+
+/// Values of the label `phase`.
+const PHASES: [&str; 3] = ["upload", "kernel", "download"];
+
+/// `ok` is the first outcome; after it come the kinds of failures in their order.
+fn outcome_index(outcome: Outcome) -> usize {
+    outcome.map_or(0, |kind| 1 + kind as usize)
 }
 
 impl Backend {
-    fn outcome(&self, outcome: Outcome) -> &Durations {
-        match outcome {
-            None => &self.ok,
-            Some(kind) => self.failed[kind as usize].get_or_init(Box::default),
+    fn new(name: Option<&'static str>) -> Self {
+        Self {
+            name,
+            outcomes: [const { Histogram::new(&DURATIONS) }; _],
+            queue: Histogram::new(&DURATIONS),
+            batch: Histogram::new(&COUNTS),
+            ratio: Histogram::new(&RATIOS),
+            phases: [const { Histogram::new(&DURATIONS) }; _],
+            roofline: Histogram::new(&RATIOS),
         }
     }
-}
 
-impl Device {
+    fn record(&mut self, execution: &Execution) {
+        self.queue.observe(nanos(execution.queued));
+        self.batch.observe(u64::from(execution.batch_size));
+        let executed = nanos(execution.executed).saturating_mul(RATIO_ONE);
+        if let Some(ratio) = executed.checked_div(nanos(execution.estimated)) {
+            self.ratio.observe(ratio);
+        }
+        if let Some(times) = &execution.device_times {
+            self.record_device(times);
+        }
+    }
+
     /// Records the phases that the call had.
-    fn record(&self, writer: Writer, times: &DeviceTimes) {
+    fn record_device(&mut self, times: &DeviceTimes) {
         let DeviceTimes { upload, kernel, download, bound: _ } = *times;
-        for (durations, time) in self.phases.iter().zip([upload, kernel, download]) {
+        for (durations, time) in self.phases.iter_mut().zip([upload, kernel, download]) {
             if !time.is_zero() {
-                durations.observe(writer, nanos(time));
+                durations.observe(nanos(time));
             }
         }
         if let Some(roofline) = times.roofline() {
             // Values far above the last bucket saturate.
-            self.roofline.observe(writer, (roofline * RATIO_ONE as f64) as u64);
+            self.roofline.observe((roofline * RATIO_ONE as f64) as u64);
         }
     }
-}
 
-/// The metrics of an operation, summed over all copies.
-#[derive(Debug, Default)]
-pub(super) struct OperationSnapshot {
-    pub(super) payload: Snapshot,
-    pub(super) backends: Vec<BackendSnapshot>,
-}
-
-/// The metrics of an operation on a backend.
-#[derive(Debug, Default)]
-pub(super) struct BackendSnapshot {
-    pub(super) name: Option<&'static str>,
-    ok: Snapshot,
-    failed: [Snapshot; KINDS],
-    pub(super) queue: Snapshot,
-    pub(super) batch: Snapshot,
-    pub(super) ratio: Snapshot,
-    phases: [Snapshot; PHASES.len()],
-    pub(super) roofline: Snapshot,
-}
-
-/// Nanoseconds in a second.
-const NANOS: f64 = 1e9;
-
-impl OperationSnapshot {
-    fn backend(&mut self, name: Option<&'static str>) -> &mut BackendSnapshot {
-        let at = self.backends.iter().position(|backend| backend.name == name).unwrap_or_else(|| {
-            self.backends.push(BackendSnapshot { name, ..BackendSnapshot::default() });
-            self.backends.len() - 1
-        });
-        &mut self.backends[at]
-    }
-}
-
-impl BackendSnapshot {
-    fn add(&mut self, backend: &Backend) {
-        self.ok.add(&backend.ok.read(NANOS));
-        for (sum, failed) in self.failed.iter_mut().zip(&backend.failed) {
-            if let Some(durations) = failed.get() {
-                sum.add(&durations.read(NANOS));
-            }
-        }
-        self.queue.add(&backend.queue.read(NANOS));
-        self.batch.add(&backend.batch.read(1.0));
-        self.ratio.add(&backend.ratio.read(RATIO_ONE as f64));
-        if let Some(device) = backend.device.get() {
-            self.phases.iter_mut().zip(&device.phases).for_each(|(sum, phase)| sum.add(&phase.read(NANOS)));
-            self.roofline.add(&device.roofline.read(RATIO_ONE as f64));
-        }
+    fn add(&mut self, other: &Self) {
+        self.outcomes.iter_mut().zip(&other.outcomes).for_each(|(sum, more)| sum.add(more));
+        self.queue.add(&other.queue);
+        self.batch.add(&other.batch);
+        self.ratio.add(&other.ratio);
+        self.phases.iter_mut().zip(&other.phases).for_each(|(sum, more)| sum.add(more));
+        self.roofline.add(&other.roofline);
     }
 
     /// Returns the device times by phase.
-    pub(super) fn phases(&self) -> impl Iterator<Item = (&'static str, &Snapshot)> {
+    pub(super) fn phases(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
         PHASES.into_iter().zip(&self.phases)
     }
 
     /// Returns the durations of calls by outcome.
-    pub(super) fn outcomes(&self) -> impl Iterator<Item = (&'static str, &Snapshot)> {
-        let failed = ErrorKind::ALL.into_iter().map(ErrorKind::code).zip(&self.failed);
-        std::iter::once(("ok", &self.ok)).chain(failed).filter(|(_, durations)| durations.count != 0)
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
+        let names = std::iter::once("ok").chain(ErrorKind::ALL.into_iter().map(ErrorKind::code));
+        names.zip(&self.outcomes).filter(|(_, durations)| durations.count() > 0)
     }
 }
 
 /// Returns the nanoseconds of a duration, modulo 2^64.
-pub(super) fn nanos(duration: Duration) -> u64 {
+fn nanos(duration: Duration) -> u64 {
     duration.as_nanos() as u64
 }
 
 #[cfg(test)]
 mod tests {
-    use super::ErrorKind;
+    use super::*;
 
     #[test]
     fn the_discriminant_of_a_kind_is_its_index() {
         for (index, kind) in ErrorKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, index);
         }
+    }
+
+    #[test]
+    fn no_call_of_many_threads_is_lost() {
+        let operation = Operation::default();
+        std::thread::scope(|scope| {
+            for thread in 0..2 * SHARDS {
+                let operation = &operation;
+                scope.spawn(move || {
+                    let execution = Execution::new(if thread % 2 == 0 { "CPU" } else { "CUDA" });
+                    for _ in 0..1000 {
+                        operation.record_payload(Some(1));
+                        operation.record(None, Duration::from_nanos(2), Some(&execution));
+                        operation.record(Some(ErrorKind::Internal), Duration::from_nanos(3), None);
+                    }
+                });
+            }
+        });
+        let calls = operation.read();
+        let each = 1000 * SHARDS as u64;
+        assert_eq!((calls.payload.count(), calls.payload.sum()), (2 * each, 2 * each));
+        let counted = calls.backends.iter().flat_map(|backend| backend.outcomes().map(|of| (backend.name, of)));
+        let counted: Vec<_> = counted.map(|(name, (outcome, all))| (name, outcome, all.count(), all.sum())).collect();
+        assert_eq!(
+            counted,
+            [
+                (None, "internal", 2 * each, 6 * each),
+                (Some("CPU"), "ok", each, 2 * each),
+                (Some("CUDA"), "ok", each, 2 * each),
+            ]
+        );
     }
 }

@@ -6,7 +6,6 @@ use tokio::sync::Semaphore;
 
 use super::layer::Settings;
 use super::schedule::QueuePosition;
-use crate::request::Priority;
 use crate::sync::Mutex;
 
 /// The state of a [`PriorityQueueLayer`](super::PriorityQueueLayer): what waits now, and counts since it was created.
@@ -29,16 +28,6 @@ pub struct PriorityQueueSnapshot {
     pub displaced: u64,
     /// Calls whose deadline passed, or came too close, before they were served.
     pub expired: u64,
-}
-
-/// Why a call is no longer waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Removal {
-    Served,
-    Displaced,
-    Expired,
-    /// By its caller, or because the worker ended.
-    Cancelled,
 }
 
 /// The bounds of the queue and its counts.
@@ -66,55 +55,35 @@ impl Capacity {
     }
 
     /// Adds a waiting call, or returns `false` if it exceeds a bound.
-    pub(super) fn try_add(&self, priority: Priority, bytes: u64) -> bool {
-        let mut counts = self.counts.lock();
-        let counts = &mut counts.public;
-        let Some(waiting_bytes) = counts.waiting_bytes.checked_add(bytes).filter(|&bytes| bytes <= self.max_bytes)
-        else {
-            return false;
-        };
-        if counts.waiting >= self.max_waiting {
+    pub(super) fn try_add(&self, position: &QueuePosition, keeps_permit: bool) -> bool {
+        let Counts { public, permits_kept } = &mut *self.counts.lock();
+        if public.waiting >= self.max_waiting || self.max_bytes - public.waiting_bytes < position.call.bytes {
             return false;
         }
-        counts.waiting += 1;
-        counts.waiting_by_priority[priority as usize] += 1;
-        counts.waiting_bytes = waiting_bytes;
+        public.waiting += 1;
+        public.waiting_by_priority[position.priority as usize] += 1;
+        public.waiting_bytes += position.call.bytes;
+        *permits_kept += usize::from(keeps_permit);
         true
     }
 
-    /// Removes a waiting call.
-    pub(super) fn remove(&self, position: &QueuePosition, has_permit: bool, removal: Removal) {
-        let counts = &mut *self.counts.lock();
-        counts.permits_kept -= usize::from(has_permit);
-        let counts = &mut counts.public;
-        counts.waiting -= 1;
-        counts.waiting_by_priority[position.priority as usize] -= 1;
-        counts.waiting_bytes -= position.call.bytes;
-        match removal {
-            Removal::Served => counts.served += 1,
-            Removal::Displaced => counts.displaced += 1,
-            Removal::Expired => counts.expired += 1,
-            Removal::Cancelled => {}
-        }
+    /// Removes a waiting call. `count` counts why.
+    pub(super) fn remove(&self, position: &QueuePosition, kept_permit: bool, count: fn(&mut PriorityQueueSnapshot)) {
+        let Counts { public, permits_kept } = &mut *self.counts.lock();
+        public.waiting -= 1;
+        public.waiting_by_priority[position.priority as usize] -= 1;
+        public.waiting_bytes -= position.call.bytes;
+        *permits_kept -= usize::from(kept_permit);
+        count(public);
     }
 
-    /// Counts a waiting call that keeps its permit.
-    pub(super) fn keep_permit(&self) {
-        self.counts.lock().permits_kept += 1;
-    }
-
-    /// Counts a call that was rejected on arrival.
-    pub(super) fn count_rejected(&self) {
-        self.counts.lock().public.rejected += 1;
-    }
-
-    /// Counts a call that arrived too late.
-    pub(super) fn count_expired(&self) {
-        self.counts.lock().public.expired += 1;
+    /// Counts a call that does not wait.
+    pub(super) fn count(&self, count: fn(&mut PriorityQueueSnapshot)) {
+        count(&mut self.counts.lock().public);
     }
 
     pub(super) fn free_bytes(&self) -> u64 {
-        self.max_bytes.saturating_sub(self.counts.lock().public.waiting_bytes)
+        self.max_bytes - self.counts.lock().public.waiting_bytes
     }
 
     pub(super) fn snapshot(&self) -> PriorityQueueSnapshot {

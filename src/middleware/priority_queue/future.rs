@@ -1,4 +1,3 @@
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,6 +9,7 @@ use super::PriorityQueueError;
 use super::error::Rejection;
 use super::queue::{Receiver, Turn};
 use super::service_times::ServiceTimer;
+use crate::middleware::derive::derive_debug;
 use crate::request::ResponseContext;
 
 /// Response future of [`PriorityQueue`](super::PriorityQueue).
@@ -23,20 +23,19 @@ pub struct ResponseFuture<S: Service<R>, R> {
 #[pin_project(project = StateProj)]
 enum State<S: Service<R>, R> {
     Waiting {
-        waiting: Option<(R, Receiver<S>)>,
+        request: Option<R>,
+        receiver: Receiver<S>,
     },
     /// Has been given a service that is ready, or a fresh one to poll if readiness has failed.
     Ready {
-        ready: Option<(R, Turn<S>)>,
+        request: Option<R>,
+        turn: Turn<S>,
     },
     Called {
         // Dropped in this order: the service time ends when the work has stopped.
         #[pin]
         future: S::Future,
         timer: Option<ServiceTimer>,
-    },
-    Rejected {
-        rejection: Rejection,
     },
 }
 
@@ -46,15 +45,9 @@ impl<S: Service<R>, R> ResponseFuture<S, R> {
     }
 
     pub(super) fn waiting(request: R, receiver: Receiver<S>) -> Self {
-        Self { state: State::Waiting { waiting: Some((request, receiver)) } }
-    }
-
-    pub(super) fn rejected(rejection: Rejection) -> Self {
-        Self { state: State::Rejected { rejection } }
+        Self { state: State::Waiting { request: Some(request), receiver } }
     }
 }
-
-const COMPLETED: &str = "polled after completion";
 
 impl<S, R> Future for ResponseFuture<S, R>
 where
@@ -66,23 +59,15 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProj::Waiting { waiting } => {
-                    let (_, receiver) = waiting.as_mut().expect(COMPLETED);
-                    let outcome = ready!(receiver.poll_turn(cx));
-                    let (request, _) = waiting.take().expect(COMPLETED);
-                    match outcome {
-                        Ok(turn) => State::Ready { ready: Some((request, turn)) },
-                        Err(rejection) => State::Rejected { rejection },
-                    }
+                StateProj::Waiting { request, receiver } => {
+                    let turn = ready!(receiver.poll_turn(cx)).map_err(Rejection::into_error)?;
+                    State::Ready { request: request.take(), turn }
                 }
-                StateProj::Ready { ready } => {
-                    let (_, turn) = ready.as_mut().expect(COMPLETED);
-                    let polled = ready!(turn.service.poll_ready(cx));
-                    let (request, Turn { mut service, timer }) = ready.take().expect(COMPLETED);
-                    if let Err(error) = polled {
-                        return Poll::Ready(Err(PriorityQueueError::Inner(error)));
-                    }
-                    State::Called { future: service.call(request), timer }
+                StateProj::Ready { request, turn } => {
+                    ready!(turn.service.poll_ready(cx)).map_err(PriorityQueueError::Inner)?;
+                    let request = request.take().expect("a request that waits is called once");
+                    let timer = turn.timer.take().map(ServiceTimer::start);
+                    State::Called { future: turn.service.call(request), timer }
                 }
                 StateProj::Called { future, timer } => {
                     let result = ready!(future.poll(cx));
@@ -91,21 +76,10 @@ where
                     }
                     return Poll::Ready(result.map_err(PriorityQueueError::Inner));
                 }
-                StateProj::Rejected { rejection } => return Poll::Ready(Err(rejection.into_error())),
             };
             state.set(next);
         }
     }
 }
 
-impl<S: Service<R>, R> fmt::Debug for ResponseFuture<S, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            State::Waiting { .. } => "waiting",
-            State::Ready { .. } => "ready",
-            State::Called { .. } => "called",
-            State::Rejected { .. } => "rejected",
-        };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
-    }
-}
+derive_debug!(ResponseFuture::<S, R> {} where S: Service<R>);

@@ -7,7 +7,9 @@ use tower_layer::Layer;
 
 use super::capacity::Capacity;
 use super::queue::Queue;
+use super::tenant::TenantKey;
 use super::{PriorityQueue, PriorityQueueSnapshot};
+use crate::request::Share;
 
 /// Queues calls by tenant, priority and deadline while the inner service is not ready. See the [module](super).
 ///
@@ -43,6 +45,19 @@ impl Settings {
             weights: HashMap::new(),
             min_service_time: Duration::ZERO,
             learn_service_times: false,
+        }
+    }
+
+    /// Returns the tenant of a call and its weight: those of the share if one is assigned.
+    pub(super) fn tenant(&self, name: Option<&Arc<str>>, share: Option<Share>) -> (TenantKey, NonZeroU16) {
+        match (share, name) {
+            (Some(share), _) if share.is_common() => (TenantKey::Anonymous, share.weight()),
+            (Some(share), _) => (TenantKey::Share(share.key()), share.weight()),
+            (None, None) => (TenantKey::Anonymous, NonZeroU16::MIN),
+            (None, Some(name)) => {
+                let weight = self.weights.get(name).copied().unwrap_or(NonZeroU16::MIN);
+                (TenantKey::Name(Arc::clone(name)), weight)
+            }
         }
     }
 }
@@ -119,6 +134,6 @@ impl<S> Layer<S> for PriorityQueueLayer {
     type Service = PriorityQueue<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        PriorityQueue::new(inner, Arc::new(Queue::new(Arc::clone(&self.capacity), &self.settings)))
+        PriorityQueue::new(inner, Arc::new(Queue::new(Arc::clone(&self.capacity), self.settings.clone())))
     }
 }

@@ -12,14 +12,12 @@
 //! calls takes the turn is decided by priority and deadline. So a priority orders the calls of one tenant and takes nothing
 //! from another.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::{Duration, Instant};
 
-use super::layer::Settings;
 use super::tenant::{Tenant, TenantKey};
-use crate::request::{Priority, Share};
+use crate::request::Priority;
 
 /// Cost of a call of unknown duration. A call whose duration is known costs its nanoseconds. 64 bits last for centuries of
 /// virtual time, which restarts whenever the queue is empty.
@@ -31,23 +29,10 @@ const MAX_COST: u64 = 3_600_000_000_000;
 /// Tenants remembered that have no call waiting and a tag ahead of virtual time. Beyond it those least ahead are forgotten.
 const MAX_IDLE_TENANTS: usize = 4096;
 
-/// Where something is in an order. Tests count the comparisons.
+/// Where something is in an order. Tests have an order of their own, which counts the comparisons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(not(test), derive(PartialOrd, Ord))]
 pub(super) struct Rank<T>(T);
-
-impl<T: Ord> Ord for Rank<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        #[cfg(test)]
-        comparisons::count();
-        self.0.cmp(&other.0)
-    }
-}
-
-impl<T: Ord> PartialOrd for Rank<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
 
 /// A waiting call. The earlier deadline comes first, calls without a deadline last, ties in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,14 +81,18 @@ impl Tag {
 #[derive(Clone, Debug)]
 pub(super) struct QueuePosition {
     pub(super) tenant: TenantKey,
+    /// The weight of the tenant, if it is not known yet.
+    pub(super) weight: NonZeroU16,
     pub(super) priority: Priority,
     pub(super) call: QueuedCall,
 }
 
-/// All waiting calls in their order. Every operation is logarithmic in the number of calls.
+/// All waiting calls in their order, each with a value `V`. Every operation is logarithmic in the number of calls.
 #[derive(Debug)]
-pub(super) struct Schedule {
-    settings: Settings,
+pub(super) struct Schedule<V> {
+    max_passed_over: Option<NonZeroU32>,
+    /// By arrival.
+    calls: HashMap<u64, (QueuePosition, V)>,
     tenants: HashMap<TenantKey, Tenant>,
     /// The tenants with calls waiting, by start tag: the first is next.
     turns: BTreeMap<(Tag, QueuedCall), TenantKey>,
@@ -117,10 +106,11 @@ pub(super) struct Schedule {
     waiting: [usize; 3],
 }
 
-impl Schedule {
-    pub(super) fn new(settings: Settings) -> Self {
+impl<V> Schedule<V> {
+    pub(super) fn new(max_passed_over: Option<NonZeroU32>) -> Self {
         Self {
-            settings,
+            max_passed_over,
+            calls: HashMap::new(),
             tenants: HashMap::new(),
             turns: BTreeMap::new(),
             loads: BTreeSet::new(),
@@ -131,8 +121,8 @@ impl Schedule {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.len_from(Priority::Low)
+    pub(super) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
     }
 
     /// The number of waiting calls of `priority` and above.
@@ -145,85 +135,68 @@ impl Schedule {
         self.deadlines.first().and_then(QueuedCall::deadline)
     }
 
-    /// A call whose deadline is not after `now`.
-    pub(super) fn expired(&self, now: Instant) -> Option<QueuedCall> {
-        self.deadlines.first().copied().filter(|call| call.deadline().is_some_and(|deadline| deadline <= now))
+    /// The arrival of a call whose deadline is not after `now`.
+    pub(super) fn expired(&self, now: Instant) -> Option<u64> {
+        let first = self.deadlines.first()?;
+        first.deadline().is_some_and(|deadline| deadline <= now).then(|| first.arrival())
     }
 
-    /// Adds a call of the tenant; `share` gives the weight if one is assigned, else the settings do.
-    pub(super) fn insert(
-        &mut self,
-        tenant: TenantKey,
-        share: Option<Share>,
-        priority: Priority,
-        call: QueuedCall,
-    ) -> QueuePosition {
-        let (weight, virtual_time) = (self.weight(&tenant, share), self.virtual_time);
-        self.tenants.entry(tenant.clone()).or_insert_with(|| Tenant::new(weight, virtual_time));
-        self.update(&tenant, |state| {
+    /// Adds a call.
+    pub(super) fn insert(&mut self, position: QueuePosition, value: V) {
+        let QueuePosition { tenant, weight, priority, call } = &position;
+        let virtual_time = self.virtual_time;
+        self.tenants.entry(tenant.clone()).or_insert_with(|| Tenant::new(*weight, virtual_time));
+        self.update(tenant, |state| {
             if state.len() == 0 {
                 state.tag = state.tag.max(virtual_time);
             }
-            state.insert(priority as usize, call);
+            state.insert(*priority as usize, *call);
         });
-        self.waiting[priority as usize] += 1;
+        self.waiting[*priority as usize] += 1;
         if call.deadline().is_some() {
-            self.deadlines.insert(call);
+            self.deadlines.insert(*call);
         }
-        QueuePosition { tenant, priority, call }
+        self.calls.insert(call.arrival(), (position, value));
     }
 
-    /// Removes a call that is not served; its tenant's turn is not used up.
-    pub(super) fn remove(&mut self, position: &QueuePosition) {
-        let QueuePosition { tenant, priority, call } = position;
-        self.update(tenant, |state| state.remove(*priority as usize, call));
-        self.removed(*priority as usize, call);
+    /// Removes a call that is not served, if it is still there. Its tenant's turn is not used up.
+    pub(super) fn remove(&mut self, arrival: u64) -> Option<(QueuePosition, V)> {
+        let (QueuePosition { tenant, priority, call, .. }, _) = self.calls.get(&arrival)?;
+        let (tenant, priority, call) = (tenant.clone(), *priority, *call);
+        self.update(&tenant, |state| state.remove(priority as usize, &call));
+        self.removed(arrival)
     }
 
     /// Removes the next call, to be served.
-    pub(super) fn pop(&mut self) -> Option<QueuedCall> {
+    pub(super) fn pop(&mut self) -> Option<(QueuePosition, V)> {
         let (&(tag, _), tenant) = self.turns.first_key_value()?;
         let tenant = tenant.clone();
         self.virtual_time = tag;
-        let max_passed_over = self.settings.max_passed_over;
-        let (priority, call) = self.update(&tenant, |state| state.pop(max_passed_over))?;
-        self.removed(priority, &call);
-        Some(call)
+        let max_passed_over = self.max_passed_over;
+        let call = self.update(&tenant, |state| state.pop(max_passed_over))?;
+        self.removed(call.arrival())
     }
 
     /// Finds the call to displace for a new one: the least urgent of the tenant with the greatest load, if that is another
     /// tenant and would still have the greatest load; else the least urgent of the same tenant with a lower priority. Returns
-    /// it and the bytes that can be freed by displacing further calls in the same way.
-    pub(super) fn displaceable(
-        &self,
-        tenant: &TenantKey,
-        share: Option<Share>,
-        priority: Priority,
-    ) -> Option<(QueuedCall, u64)> {
+    /// its arrival and the bytes that can be freed by displacing further calls in the same way.
+    pub(super) fn displaceable(&self, new: &QueuePosition) -> Option<(u64, u64)> {
         let (greatest, heaviest) = self.loads.last()?;
-        let own = self.tenants.get(tenant);
-        let weight = own.map_or_else(|| self.weight(tenant, share), |own| own.weight);
-        let load = Tag::load(own.map_or(0, Tenant::len) + 1, weight);
-        if heaviest != tenant && load < *greatest {
+        let own = self.tenants.get(&new.tenant);
+        let load = Tag::load(own.map_or(0, Tenant::len) + 1, own.map_or(new.weight, |own| own.weight));
+        if *heaviest != new.tenant && load < *greatest {
             let call = self.tenants[heaviest].last_below(3)?;
-            return Some((call, call.bytes));
+            return Some((call.arrival(), call.bytes));
         }
         let own = own?;
-        Some((own.last_below(priority as usize)?, own.bytes_below(priority as usize)))
+        let priority = new.priority as usize;
+        Some((own.last_below(priority)?.arrival(), own.bytes_below(priority)))
     }
 
     /// The number of tenants that are remembered.
     #[cfg(test)]
     pub(super) fn known_tenants(&self) -> usize {
         self.tenants.len()
-    }
-
-    fn weight(&self, tenant: &TenantKey, share: Option<Share>) -> NonZeroU16 {
-        match (share, tenant) {
-            (Some(share), _) => share.weight(),
-            (None, TenantKey::Name(name)) => self.settings.weights.get(name).copied().unwrap_or(NonZeroU16::MIN),
-            (None, _) => NonZeroU16::MIN,
-        }
     }
 
     /// Changes a tenant and moves it to its new position in `turns`, `loads` and `idle`.
@@ -247,10 +220,11 @@ impl Schedule {
         result
     }
 
-    /// Accounts for a call that was removed, and forgets tenants that virtual time has caught up with.
-    fn removed(&mut self, priority: usize, call: &QueuedCall) {
-        self.waiting[priority] -= 1;
-        self.deadlines.remove(call);
+    /// Accounts for a call that was removed from its tenant, and forgets tenants that virtual time has caught up with.
+    fn removed(&mut self, arrival: u64) -> Option<(QueuePosition, V)> {
+        let (position, value) = self.calls.remove(&arrival)?;
+        self.waiting[position.priority as usize] -= 1;
+        self.deadlines.remove(&position.call);
         if self.turns.is_empty() {
             self.tenants.clear();
             self.idle.clear();
@@ -262,6 +236,7 @@ impl Schedule {
         {
             self.tenants.remove(&tenant);
         }
+        Some((position, value))
     }
 }
 
@@ -269,13 +244,25 @@ impl Schedule {
 #[cfg(test)]
 pub(super) mod comparisons {
     use std::cell::Cell;
+    use std::cmp::Ordering;
+
+    use super::Rank;
 
     thread_local! {
         static COMPARISONS: Cell<u64> = const { Cell::new(0) };
     }
 
-    pub(super) fn count() {
-        COMPARISONS.set(COMPARISONS.get() + 1);
+    impl<T: Ord> Ord for Rank<T> {
+        fn cmp(&self, other: &Self) -> Ordering {
+            COMPARISONS.set(COMPARISONS.get() + 1);
+            self.0.cmp(&other.0)
+        }
+    }
+
+    impl<T: Ord> PartialOrd for Rank<T> {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
     }
 
     pub(in super::super) fn total() -> u64 {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::coop::{has_budget_remaining, unconstrained};
+use tokio::task::coop::unconstrained;
 use tokio_util::sync::PollSemaphore;
 use tower_service::Service;
 
 use super::queue::Queue;
-use super::worker::{self, WorkerGuard};
+use super::worker::work;
 use super::{PriorityQueueError, ResponseFuture};
 use crate::middleware::clock;
 use crate::middleware::inner_service::{clone_service, inner_service};
@@ -56,14 +56,14 @@ where
     type Future = ResponseFuture<S, R>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        let poll_inner = match self.readiness {
+        match self.readiness {
             Readiness::QueuePermit(_) => return Poll::Ready(Ok(())),
-            // A service that is queued by the inner one came before the calls that wait here.
-            Readiness::InnerPending | Readiness::InnerReady => true,
-            Readiness::Nothing => self.queue.is_empty(),
-        };
-        if poll_inner {
-            match poll_ready_outside_budget(&mut self.inner, cx) {
+            // The calls that wait come first.
+            Readiness::Nothing if !self.queue.is_empty() => {}
+            // A service that is queued by the inner one came before the calls that wait here. It is polled without Tokio's
+            // cooperative budget: if that is used up, a service with free capacity would be taken for a full one, and a
+            // burst of calls from one task would fill the queue.
+            _ => match pin!(unconstrained(poll_fn(|cx| self.inner.poll_ready(cx)))).poll(cx) {
                 Poll::Ready(Ok(())) => {
                     self.readiness = Readiness::InnerReady;
                     self.acquire = None;
@@ -74,9 +74,19 @@ where
                     return Poll::Ready(Err(PriorityQueueError::Inner(error)));
                 }
                 Poll::Pending => self.readiness = Readiness::InnerPending,
-            }
+            },
         }
-        self.poll_queue_permit(cx).map(Ok)
+        let permits = &self.queue.capacity.permits;
+        let acquire = self.acquire.get_or_insert_with(|| PollSemaphore::new(Arc::clone(permits)));
+        let permit = ready!(acquire.poll_acquire(cx)).expect("the semaphore is never closed");
+        self.acquire = None;
+        if let Readiness::InnerPending = self.readiness {
+            // The worker polls the inner service for the waiting calls. A service that stayed queued there could be given
+            // capacity that no call uses.
+            self.inner = self.inner.clone();
+        }
+        self.readiness = Readiness::QueuePermit(permit);
+        Poll::Ready(Ok(()))
     }
 
     /// # Panics
@@ -89,48 +99,11 @@ where
                 panic!("`call` without `poll_ready` having returned `Ready(Ok)`")
             }
         };
-        match self.queue.push(&request, permit, clock::now()) {
-            Ok((receiver, start_worker)) => {
-                if start_worker {
-                    let worker = worker::run::<S, R>(WorkerGuard::new(Arc::clone(&self.queue)), self.inner.clone());
-                    tokio::spawn(detached("the worker of the priority queue", worker));
-                }
-                ResponseFuture::waiting(request, receiver)
-            }
-            Err(rejection) => ResponseFuture::rejected(rejection),
+        let (receiver, start_worker) = self.queue.push(&request, permit, clock::now());
+        if start_worker {
+            let worker = work::<S, R>(Arc::clone(&self.queue), self.inner.clone());
+            tokio::spawn(detached("the worker of the priority queue", worker));
         }
-    }
-}
-
-/// Polls readiness, again without Tokio's cooperative budget if that is used up: else a service with free capacity would be
-/// taken for a full one, and a burst of calls from one task would fill the queue.
-fn poll_ready_outside_budget<S: Service<R>, R>(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-    let polled = service.poll_ready(cx);
-    if polled.is_pending() && !has_budget_remaining() {
-        return pin!(unconstrained(poll_fn(|cx| service.poll_ready(cx)))).poll(cx);
-    }
-    polled
-}
-
-impl<S: Clone> PriorityQueue<S> {
-    /// Reserves a permit for the queue.
-    fn poll_queue_permit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let semaphore = &self.queue.capacity.permits;
-        // Without the task's budget if a permit is free.
-        let permit = match Arc::clone(semaphore).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let acquire = self.acquire.get_or_insert_with(|| PollSemaphore::new(Arc::clone(semaphore)));
-                ready!(acquire.poll_acquire(cx)).expect("the semaphore is never closed")
-            }
-        };
-        self.acquire = None;
-        if let Readiness::InnerPending = self.readiness {
-            // The worker polls the inner service for the waiting calls. A service that stayed queued there could be given
-            // capacity that no call uses.
-            self.inner = self.inner.clone();
-        }
-        self.readiness = Readiness::QueuePermit(permit);
-        Poll::Ready(())
+        ResponseFuture::waiting(request, receiver)
     }
 }

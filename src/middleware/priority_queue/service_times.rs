@@ -1,4 +1,4 @@
-//! Learns how long calls take from their turn to their response.
+//! Learns how long calls take once they are served.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,45 +42,63 @@ impl ServiceTimes {
     }
 }
 
-/// Measures the service time of one call.
+/// The service time of one call: at first what is expected, and then what it is.
 #[derive(Debug)]
 pub(super) struct ServiceTimer {
     times: Arc<ServiceTimes>,
     operation: Operation,
     share: Option<Share>,
-    started: Instant,
-    is_finished: bool,
+    /// `None` while the call waits, and once it has ended.
+    started: Option<Instant>,
 }
 
 impl ServiceTimer {
-    pub(super) fn new(times: Arc<ServiceTimes>, operation: Operation, share: Option<Share>, started: Instant) -> Self {
-        Self { times, operation, share, started, is_finished: false }
+    pub(super) fn new(times: &Arc<ServiceTimes>, operation: &str, share: Option<Share>) -> Self {
+        Self { times: Arc::clone(times), operation: times.operation(operation), share, started: None }
+    }
+
+    /// Returns how long the call is expected to take; zero if that is unknown.
+    pub(super) fn expected(&self) -> Duration {
+        self.times.service_time(&self.operation, self.share)
+    }
+
+    /// Lowers the expected time, after the call was rejected because of it.
+    pub(super) fn decay(&self) {
+        self.times.decay(&self.operation, self.share.unwrap_or_default());
+    }
+
+    /// Starts the measurement, just before the call.
+    pub(super) fn start(mut self) -> Self {
+        self.started = Some(clock::read());
+        self
     }
 
     /// Ends the measurement. A failure says nothing about the time of a success.
     pub(super) fn finish(mut self, is_success: bool) {
-        self.is_finished = true;
-        if is_success {
+        if let Some(elapsed) = self.stop()
+            && is_success
+        {
             self.times.insert(&self.operation);
-            self.observe(self.elapsed());
+            self.observe(elapsed);
         }
     }
 
-    fn observe(&self, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.times.observe(&self.operation, self.share.unwrap_or_default(), nanos);
+    fn stop(&mut self) -> Option<Duration> {
+        Some(clock::read().saturating_duration_since(self.started.take()?))
     }
 
-    fn elapsed(&self) -> Duration {
-        clock::read().saturating_duration_since(self.started)
+    fn observe(&self, elapsed: Duration) {
+        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        self.times.observe(&self.operation, self.share.unwrap_or_default(), nanos);
     }
 }
 
 impl Drop for ServiceTimer {
     fn drop(&mut self) {
         // A call cancelled after more than the expected time would have taken longer still.
-        let elapsed = self.elapsed();
-        if !self.is_finished && elapsed > self.times.service_time(&self.operation, self.share) {
+        if let Some(elapsed) = self.stop()
+            && elapsed > self.expected()
+        {
             self.observe(elapsed);
         }
     }
@@ -142,7 +160,7 @@ mod tests {
     #[test]
     fn a_cancelled_call_teaches_no_name_and_a_success_does() {
         let times = Arc::new(ServiceTimes::new());
-        let timer = || ServiceTimer::new(Arc::clone(&times), times.operation("a"), None, clock::read());
+        let timer = || ServiceTimer::new(&times, "a", None).start();
         drop(timer());
         timer().finish(false);
         assert!(matches!(times.operation("a"), Operation::New(_)));

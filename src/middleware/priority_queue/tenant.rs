@@ -5,7 +5,6 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use super::schedule::{QueuedCall, Tag};
-use crate::request::Share;
 
 /// Identifies the calls that take turns together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,17 +15,6 @@ pub(super) enum TenantKey {
     Share(u32),
     /// The tenant's name.
     Name(Arc<str>),
-}
-
-impl TenantKey {
-    pub(super) fn new(tenant: Option<&Arc<str>>, share: Option<Share>) -> Self {
-        match (share, tenant) {
-            (Some(share), _) if share.is_common() => Self::Anonymous,
-            (Some(share), _) => Self::Share(share.key()),
-            (None, Some(name)) => Self::Name(Arc::clone(name)),
-            (None, None) => Self::Anonymous,
-        }
-    }
 }
 
 /// The waiting calls of a tenant, by priority.
@@ -81,7 +69,7 @@ impl Tenant {
 
     /// Removes the next call, to be served: of the highest priority, or of a lower one that has been passed over
     /// `max_passed_over` times.
-    pub(super) fn pop(&mut self, max_passed_over: Option<NonZeroU32>) -> Option<(usize, QueuedCall)> {
+    pub(super) fn pop(&mut self, max_passed_over: Option<NonZeroU32>) -> Option<QueuedCall> {
         let mut waiting = (0..3).rev().filter(|&priority| !self.waiting[priority].is_empty());
         let highest = waiting.next()?;
         let due = |lower: &usize| max_passed_over.is_some_and(|max| self.passed_over[*lower] >= max.get());
@@ -93,6 +81,6 @@ impl Tenant {
             self.passed_over[lower] += u32::from(!self.waiting[lower].is_empty());
         }
         self.tag.advance(call.cost, self.weight);
-        Some((priority, call))
+        Some(call)
     }
 }

@@ -11,7 +11,6 @@ use proptest::prelude::*;
 use super::layer::Settings;
 use super::schedule::{QueuePosition, QueuedCall, Schedule, comparisons};
 use super::service_rate::ServiceRate;
-use super::tenant::TenantKey;
 use crate::request::{Priority, Share};
 
 const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
@@ -23,9 +22,9 @@ fn tenant(number: usize) -> Option<Arc<str>> {
     (number > 0).then(|| number.to_string().into())
 }
 
-fn settings(max_passed_over: Option<u32>) -> Settings {
+fn settings() -> Settings {
     let weights = (1..WEIGHTS.len()).filter_map(|n| Some((tenant(n)?, NonZeroU16::new(WEIGHTS[n])?))).collect();
-    Settings { max_passed_over: max_passed_over.and_then(NonZeroU32::new), weights, ..Settings::new(0) }
+    Settings { weights, ..Settings::new(0) }
 }
 
 /// What waits, in no order at all.
@@ -131,8 +130,19 @@ fn call(deadline: Option<Instant>, arrival: u64) -> QueuedCall {
     QueuedCall::new(deadline, arrival, None, 0)
 }
 
-fn key(tenant: Option<&Arc<str>>) -> TenantKey {
-    TenantKey::new(tenant, None)
+fn schedule(max_passed_over: Option<u32>) -> Schedule<()> {
+    Schedule::new(max_passed_over.and_then(NonZeroU32::new))
+}
+
+/// The position of a call in a queue with the given settings.
+fn position(settings: &Settings, tenant: Option<&Arc<str>>, priority: Priority, call: QueuedCall) -> QueuePosition {
+    let (tenant, weight) = settings.tenant(tenant, None);
+    QueuePosition { tenant, weight, priority, call }
+}
+
+/// Returns the arrival of the next call.
+fn pop(schedule: &mut Schedule<()>) -> Option<u64> {
+    schedule.pop().map(|(position, ())| position.call.arrival())
 }
 
 #[derive(Clone, Debug)]
@@ -170,7 +180,7 @@ proptest! {
     ) {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let mut schedule = Schedule::new(settings(max_passed_over));
+        let (settings, mut schedule) = (settings(), schedule(max_passed_over));
         let mut model = Model {
             max_passed_over,
             waiting: Vec::new(),
@@ -178,28 +188,26 @@ proptest! {
             virtual_time: 0.0,
             passed_over: HashMap::new(),
         };
-        let mut positions: HashMap<u64, QueuePosition> = HashMap::new();
         for (arrival, step) in (0..).zip(steps) {
             match step {
                 Step::Insert { priority, tenant: number, deadline } => {
                     let (priority, deadline) = (PRIORITIES[priority], deadline.map(at));
-                    let position = schedule.insert(key(tenant(number).as_ref()), None, priority, call(deadline, arrival));
-                    positions.insert(arrival, position);
+                    schedule.insert(position(&settings, tenant(number).as_ref(), priority, call(deadline, arrival)), ());
                     model.insert(Waiting { priority, tenant: number, deadline, arrival });
                 }
-                Step::Pop => prop_assert_eq!(schedule.pop().map(|next| next.arrival()), model.pop()),
+                Step::Pop => prop_assert_eq!(pop(&mut schedule), model.pop()),
                 Step::Cancel { which } => if !model.waiting.is_empty() {
                     let left = model.waiting[which % model.waiting.len()].arrival;
-                    schedule.remove(&positions[&left]);
+                    prop_assert!(schedule.remove(left).is_some());
                     model.remove(left);
                 }
                 Step::Expire { until } => while let Some(late) = schedule.expired(at(until)) {
-                    prop_assert!(late.deadline().unwrap() <= at(until));
-                    schedule.remove(&positions[&late.arrival()]);
-                    model.remove(late.arrival());
+                    let (position, ()) = schedule.remove(late).unwrap();
+                    prop_assert!(position.call.deadline().unwrap() <= at(until));
+                    model.remove(late);
                 }
             }
-            prop_assert_eq!(schedule.len(), model.waiting.len());
+            prop_assert_eq!(schedule.is_empty(), model.waiting.is_empty());
             prop_assert_eq!(schedule.first_deadline(), model.waiting.iter().filter_map(|waiting| waiting.deadline).min());
             for priority in PRIORITIES {
                 let more = model.waiting.iter().filter(|waiting| waiting.priority >= priority).count();
@@ -207,13 +215,13 @@ proptest! {
             }
             if let Some(least) = model.least() {
                 let stranger = "stranger".into();
-                let goes = schedule.displaceable(&key(Some(&stranger)), None, Priority::Low);
-                prop_assert_eq!(goes.map(|(least, _)| least.arrival()), Some(least));
+                let new = position(&settings, Some(&stranger), Priority::Low, call(None, u64::MAX));
+                prop_assert_eq!(schedule.displaceable(&new).map(|(least, _)| least), Some(least));
             }
         }
         // And to the end.
-        while let Some(next) = schedule.pop() {
-            prop_assert_eq!(Some(next.arrival()), model.pop());
+        while let Some(next) = pop(&mut schedule) {
+            prop_assert_eq!(Some(next), model.pop());
         }
         prop_assert!(model.waiting.is_empty());
     }
@@ -227,17 +235,17 @@ proptest! {
         others in vec(0..5_usize, 300),
     ) {
         let names: [Arc<str>; 2] = ["one".into(), "other".into()];
-        let mut settings = settings(None);
+        let mut settings = settings();
         for (name, weight) in names.iter().zip([weights.0, weights.1]) {
             settings.weights.insert(Arc::clone(name), NonZeroU16::new(weight).unwrap());
         }
-        let mut schedule = Schedule::new(settings);
+        let mut schedule = schedule(None);
         let mut owners = HashMap::new();
         let mut arrivals = 0..;
-        let mut insert = |schedule: &mut Schedule, owners: &mut HashMap<u64, usize>, owner: usize, name: &Arc<str>| {
+        let mut insert = |schedule: &mut Schedule<()>, owners: &mut HashMap<u64, usize>, owner: usize, name: &Arc<str>| {
             let arrival = arrivals.next().unwrap();
             owners.insert(arrival, owner);
-            schedule.insert(key(Some(name)), None, Priority::Normal, call(None, arrival));
+            schedule.insert(position(&settings, Some(name), Priority::Normal, call(None, arrival)), ());
         };
         // The first has been served for a while before the second comes.
         for _ in 0..lead + 400 {
@@ -255,8 +263,7 @@ proptest! {
             if other > 0 {
                 insert(&mut schedule, &mut owners, 2, &other.to_string().into());
             }
-            let next = schedule.pop().unwrap();
-            let owner = owners[&next.arrival()];
+            let owner = owners[&pop(&mut schedule).unwrap()];
             if owner < 2 {
                 served[owner] += 1.0 / f64::from([weights.0, weights.1][owner]);
             }
@@ -270,57 +277,59 @@ proptest! {
 
 #[test]
 fn a_lower_priority_has_its_turn_after_so_many_and_not_before() {
-    let mut schedule = Schedule::new(settings(Some(4)));
+    let mut schedule = self::schedule(Some(4));
+    let settings = settings();
     let mut arrival = 0;
-    let mut insert = |schedule: &mut Schedule, priority| {
-        schedule.insert(key(None), None, priority, call(None, arrival));
+    let mut insert = |schedule: &mut Schedule<()>, priority| {
+        schedule.insert(position(&settings, None, priority, call(None, arrival)), ());
         arrival += 1;
     };
     for priority in [Priority::High, Priority::Normal, Priority::Low] {
         (0..30).for_each(|_| insert(&mut schedule, priority));
     }
-    let turns: String = (0..24).map(|_| ["H", "N", "L"][schedule.pop().unwrap().arrival() as usize / 30]).collect();
+    let turns: String = (0..24).map(|_| ["H", "N", "L"][pop(&mut schedule).unwrap() as usize / 30]).collect();
     // While Normal has its turn, Low waits for its own, which is due just after.
     assert_eq!(turns, "HHHHNLHHHHNLHHHHNLHHHHNL");
 
-    let mut schedule = Schedule::new(settings(None));
+    let mut schedule = self::schedule(None);
     (0..100).for_each(|_| insert(&mut schedule, Priority::High));
     insert(&mut schedule, Priority::Low);
-    let last = (0..101).map(|_| schedule.pop().unwrap().arrival()).last();
+    let last = (0..101).map(|_| pop(&mut schedule).unwrap()).last();
     assert_eq!(last, Some(190));
 }
 
 #[test]
 fn a_tenants_priority_takes_nothing_from_another_tenant() {
-    let mut schedule = Schedule::new(settings(None));
+    let (settings, mut schedule) = (settings(), schedule(None));
     let [urgent, patient]: [Arc<str>; 2] = ["urgent".into(), "patient".into()];
     for arrival in 0..20 {
-        schedule.insert(key(Some(&urgent)), None, Priority::High, call(None, arrival));
-        schedule.insert(key(Some(&patient)), None, Priority::Low, call(None, 100 + arrival));
+        schedule.insert(position(&settings, Some(&urgent), Priority::High, call(None, arrival)), ());
+        schedule.insert(position(&settings, Some(&patient), Priority::Low, call(None, 100 + arrival)), ());
     }
-    let turns: Vec<_> = (0..20).map(|_| schedule.pop().unwrap().arrival()).collect();
+    let turns: Vec<_> = (0..20).map(|_| pop(&mut schedule).unwrap()).collect();
     assert_eq!(turns.iter().filter(|&&arrival| arrival >= 100).count(), 10, "{turns:?}");
     // Nor does it displace a call of a tenant that has less waiting.
-    let displaced = schedule.displaceable(&key(Some(&urgent)), None, Priority::High);
-    assert_eq!(displaced.map(|(least, _)| least.arrival()), None);
+    let new = position(&settings, Some(&urgent), Priority::High, call(None, u64::MAX));
+    assert_eq!(schedule.displaceable(&new), None);
 }
 
 #[test]
 fn shares_are_of_time_where_it_is_known_how_long_requests_take() {
-    let mut schedule = Schedule::new(settings(None));
+    let (settings, mut schedule) = (settings(), schedule(None));
     let costs = [(1_u32, 1_u16, 50), (2, 1, 1), (3, 2, 5)];
     for arrival in 0..3000 {
         for (number, weight, millis) in costs {
             let share = Share::new(number, NonZeroU16::new(weight).unwrap());
             let arrival = 10 * arrival + u64::from(number);
             let call = QueuedCall::new(None, arrival, Some(Duration::from_millis(millis)), 0);
-            schedule.insert(TenantKey::new(None, Some(share)), Some(share), Priority::Normal, call);
+            let (tenant, weight) = settings.tenant(None, Some(share));
+            schedule.insert(QueuePosition { tenant, weight, priority: Priority::Normal, call }, ());
         }
     }
     let mut served = [0; 4];
     let mut time = 0;
     while time < 4000 {
-        let key = schedule.pop().unwrap().arrival() % 10;
+        let key = pop(&mut schedule).unwrap() % 10;
         let millis = costs[key as usize - 1].2;
         served[key as usize] += millis;
         time += millis;
@@ -335,7 +344,7 @@ fn each_operation_takes_a_logarithm_of_what_waits() {
     /// Comparisons for each operation, with so many waiting.
     fn costs(waiting: u64) -> [u64; 5] {
         let begin = Instant::now();
-        let mut schedule = Schedule::new(settings(Some(16)));
+        let (settings, mut schedule) = (settings(), schedule(Some(16)));
         // A pattern that visits deadlines, tenants and priorities in no schedule.
         let scatter = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
         let call = |arrival: u64| {
@@ -343,21 +352,23 @@ fn each_operation_takes_a_logarithm_of_what_waits() {
             call(deadline, arrival)
         };
         let tenants: Vec<Option<Arc<str>>> = (0..1000).map(tenant).collect();
-        let insert = |schedule: &mut Schedule, n: u64| {
+        let insert = |schedule: &mut Schedule<()>, n: u64| {
             let priority = PRIORITIES[(scatter(n) / 7 % 3) as usize];
-            schedule.insert(key(tenants[(scatter(n) / 3 % 1000) as usize].as_ref()), None, priority, call(n))
+            let tenant = tenants[(scatter(n) / 3 % 1000) as usize].as_ref();
+            schedule.insert(position(&settings, tenant, priority, call(n)), ());
         };
-        let mut positions: Vec<QueuePosition> = (0..waiting).map(|n| insert(&mut schedule, n)).collect();
+        (0..waiting).for_each(|n| insert(&mut schedule, n));
 
         let (many, stranger) = (1000, "stranger".into());
+        let new = position(&settings, Some(&stranger), Priority::High, call(u64::MAX));
         let begun = comparisons::total();
         let each = |from: u64| (comparisons::total() - from) / many;
         let mut at = begun;
         let next = |at: &mut u64| std::mem::replace(at, comparisons::total());
-        positions.extend((waiting..waiting + many).map(|n| insert(&mut schedule, n)));
+        (waiting..waiting + many).for_each(|n| insert(&mut schedule, n));
         let inserted = each(next(&mut at));
         for n in 0..many {
-            schedule.remove(&positions[(n * (waiting / many)) as usize]);
+            schedule.remove(n * (waiting / many)).unwrap();
         }
         let removed = each(next(&mut at));
         for _ in 0..many {
@@ -369,7 +380,7 @@ fn each_operation_takes_a_logarithm_of_what_waits() {
         }
         let looked = each(next(&mut at));
         for _ in 0..many {
-            schedule.displaceable(&key(Some(&stranger)), None, Priority::High).unwrap();
+            schedule.displaceable(&new).unwrap();
         }
         [inserted, removed, popped, looked, each(at)]
     }
@@ -385,10 +396,10 @@ fn each_operation_takes_a_logarithm_of_what_waits() {
 
 #[test]
 fn tenants_that_come_once_are_forgotten() {
-    let mut schedule = Schedule::new(settings(None));
+    let (settings, mut schedule) = (settings(), schedule(None));
     // One that always waits, so that there is always something waiting.
-    let insert = |schedule: &mut Schedule, name: &str, arrival| {
-        schedule.insert(key(Some(&name.into())), None, Priority::Normal, call(None, arrival))
+    let insert = |schedule: &mut Schedule<()>, name: &str, arrival| {
+        schedule.insert(position(&settings, Some(&name.into()), Priority::Normal, call(None, arrival)), ());
     };
     for n in 0..20_000 {
         insert(&mut schedule, "always", 2 * n);
@@ -396,7 +407,7 @@ fn tenants_that_come_once_are_forgotten() {
         schedule.pop();
     }
     let known = schedule.known_tenants();
-    assert!(known <= schedule.len() + 4096, "{known} tenants are known");
+    assert!(known <= schedule.len_from(Priority::Low) + 4096, "{known} tenants are known");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use scopeguard::ScopeGuard;
 use tokio::task::coop::consume_budget;
 use tower_service::Service;
 
@@ -17,52 +18,33 @@ use super::queue::Queue;
 use crate::middleware::clock;
 use crate::middleware::lazy_timer::LazyTimer;
 
-/// Rejects all waiting calls if the worker ends early, by a panic or with its runtime.
-pub(super) struct WorkerGuard<S> {
-    queue: Arc<Queue<S>>,
-    is_done: bool,
-}
-
-impl<S> WorkerGuard<S> {
-    pub(super) fn new(queue: Arc<Queue<S>>) -> Self {
-        Self { queue, is_done: false }
-    }
-}
-
-impl<S> Drop for WorkerGuard<S> {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.queue.stop();
-        }
-    }
-}
-
-/// Serves the waiting calls until there are none. `service` must not have been polled ready.
-pub(super) async fn run<S, R>(mut guard: WorkerGuard<S>, mut service: S)
+/// Returns a task that serves the waiting calls until there are none. `service` must not have been polled ready. If the task
+/// ends early, by a panic or with its runtime, all waiting calls are rejected.
+pub(super) fn work<S, R>(queue: Arc<Queue<S>>, mut service: S) -> impl Future<Output = ()>
 where
     S: Service<R> + Clone,
 {
-    loop {
-        let Some(deadline) = guard.queue.expire(clock::read()) else {
-            guard.is_done = true;
-            return;
-        };
-        let mut timer = pin!(LazyTimer::new(deadline));
-        let mut changed = pin!(guard.queue.changed.notified());
-        let is_ready = poll_fn(|cx| {
-            if changed.as_mut().poll(cx).is_ready() || timer.as_mut().poll_elapsed(cx).is_ready() {
-                return Poll::Ready(None);
+    let queue = scopeguard::guard(queue, |queue| queue.stop());
+    async move {
+        while let Some(deadline) = queue.expire(clock::read()) {
+            let mut timer = pin!(LazyTimer::new(deadline));
+            let mut changed = pin!(queue.changed.notified());
+            let is_ready = poll_fn(|cx| {
+                if changed.as_mut().poll(cx).is_ready() || timer.as_mut().poll_elapsed(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                service.poll_ready(cx).map(|ready| Some(ready.is_ok()))
+            })
+            .await;
+            if let Some(is_ready) = is_ready {
+                let fresh = service.clone();
+                let polled = mem::replace(&mut service, fresh);
+                // A service that failed is discarded: the next call polls a clone of its own and gets an error of its own.
+                let turn = if is_ready { polled } else { service.clone() };
+                queue.serve_next(turn, clock::read());
             }
-            service.poll_ready(cx).map(|ready| Some(ready.is_ok()))
-        })
-        .await;
-        if let Some(is_ready) = is_ready {
-            let fresh = service.clone();
-            let polled = mem::replace(&mut service, fresh);
-            // A service that failed is discarded: the next call polls a clone of its own and gets an error of its own.
-            let turn = if is_ready { polled } else { service.clone() };
-            guard.queue.serve_next(turn, clock::read());
+            consume_budget().await;
         }
-        consume_budget().await;
+        ScopeGuard::into_inner(queue);
     }
 }

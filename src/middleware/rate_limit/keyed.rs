@@ -51,15 +51,23 @@ impl<R: RequestContext> RequestKey<R> for ByTenant {
 
 /// A quota for each key.
 pub struct PerKey<K: Hash + Eq + Clone, F> {
+    config: KeyedConfig<K, F>,
     limiter: Governor<Option<K>, Keys<K>, Clock, NoOpMiddleware<Nanos>>,
-    /// Quotas of another size, by key. They come with the configuration, so they are few and never swept.
-    overrides: HashMap<K, Override>,
-    key: F,
-    max_keys: usize,
+    /// The limits of the keys with a quota of another size. They are few and never swept.
+    overrides: HashMap<K, Shared>,
     /// The number of keys from which on a sweep is made.
     sweep_from: AtomicUsize,
     /// When the next sweep may be made; locked during a sweep.
     next_sweep: Mutex<Instant>,
+}
+
+#[derive(Clone)]
+pub(super) struct KeyedConfig<K, F> {
+    pub(super) quota: Quota,
+    pub(super) key: F,
+    pub(super) max_keys: usize,
+    /// Quotas of another size, by key.
+    pub(super) overrides: HashMap<K, Quota>,
 }
 
 /// Fewer keys than this are not swept.
@@ -67,33 +75,18 @@ const FEW_KEYS: usize = 1024;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<K: Hash + Eq + Clone, F> PerKey<K, F> {
-    pub(super) fn new(quota: Quota, key: F, max_keys: usize) -> Self {
+    pub(super) fn new(config: KeyedConfig<K, F>) -> Self {
         Self {
-            limiter: Governor::new(quota, Keys::new(max_keys), Clock::new()),
-            overrides: HashMap::new(),
-            key,
-            max_keys,
-            sweep_from: AtomicUsize::new(FEW_KEYS.min(max_keys)),
+            limiter: Governor::new(config.quota, Keys::new(config.max_keys), Clock::new()),
+            overrides: config.overrides.iter().map(|(key, quota)| (key.clone(), Shared::new(*quota))).collect(),
+            sweep_from: AtomicUsize::new(FEW_KEYS.min(config.max_keys)),
             next_sweep: Mutex::new(clock::now()),
+            config,
         }
     }
 
-    /// The same configuration with another quota and bound, and with no tokens taken.
-    pub(super) fn unused(&self, quota: Quota, max_keys: usize) -> Self
-    where
-        F: Clone,
-    {
-        let overrides = self.overrides.iter().map(|(key, o)| (key.clone(), Override::new(o.quota))).collect();
-        Self { overrides, ..Self::new(quota, self.key.clone(), max_keys) }
-    }
-
-    /// Gives `key` a quota of another size.
-    pub(super) fn set_override(&mut self, key: K, quota: Quota) {
-        self.overrides.insert(key, Override::new(quota));
-    }
-
-    pub(super) fn max_keys(&self) -> usize {
-        self.max_keys
+    pub(super) fn config(&self) -> &KeyedConfig<K, F> {
+        &self.config
     }
 
     /// Keys whose quota is not full, without those that have a quota of another size.
@@ -110,7 +103,7 @@ impl<K: Hash + Eq + Clone, F> PerKey<K, F> {
             return;
         }
         self.limiter.retain_recent();
-        let from = self.limiter.len().saturating_mul(2).max(FEW_KEYS).min(self.max_keys);
+        let from = self.limiter.len().saturating_mul(2).max(FEW_KEYS).min(self.config.max_keys);
         self.sweep_from.store(from, Ordering::Relaxed);
         *next = now + SWEEP_INTERVAL;
     }
@@ -125,9 +118,9 @@ where
         if self.limiter.len() >= self.sweep_from.load(Ordering::Relaxed) {
             self.sweep();
         }
-        let key = self.key.key(request);
-        if let Some(override_) = key.as_ref().and_then(|key| self.overrides.get(key)) {
-            return override_.limit.take(request);
+        let key = self.config.key.key(request);
+        if let Some(own) = key.as_ref().and_then(|key| self.overrides.get(key)) {
+            return own.take(request);
         }
         self.limiter.check_key(&key).map_err(|not_until| wait_time(&not_until, self.limiter.clock()))
     }
@@ -137,21 +130,9 @@ impl<K: Hash + Eq + Clone, F> fmt::Debug for PerKey<K, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PerKey")
             .field("keys", &self.len())
-            .field("max_keys", &self.max_keys)
+            .field("max_keys", &self.config.max_keys)
             .field("overrides", &self.overrides.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// The quota of a key that has one of another size.
-struct Override {
-    quota: Quota,
-    limit: Shared,
-}
-
-impl Override {
-    fn new(quota: Quota) -> Self {
-        Self { quota, limit: Shared::new(quota) }
     }
 }
 

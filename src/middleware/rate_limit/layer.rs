@@ -1,22 +1,22 @@
-use std::fmt;
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use governor::Quota;
 use tower_layer::Layer;
 
-use super::keyed::{ByTenant, PerKey};
+use super::keyed::{ByTenant, KeyedConfig, PerKey};
 use super::limit::{Shared, quota};
 use super::wait::WaitLayer;
 use super::{InvalidQuota, RateLimiter};
+use crate::middleware::derive::derive_clone;
 
 /// Limits the rate of calls. See the [module](super).
 ///
 /// Clones share the quota. The methods that configure the layer start a new one: configure first, then clone.
+#[derive(Debug)]
 pub struct RateLimiterLayer<L = Shared> {
-    quota: Quota,
     limit: Arc<L>,
 }
 
@@ -50,15 +50,13 @@ impl RateLimiterLayer {
     /// # Errors
     /// If `calls` or `period` is zero, or `period` is longer than a century.
     pub fn try_new(calls: u32, period: Duration) -> Result<Self, InvalidQuota> {
-        let quota = quota(calls, period)?;
-        Ok(Self { quota, limit: Arc::new(Shared::new(quota)) })
+        quota(calls, period).map(|quota| Self::with_limit(Shared::new(quota)))
     }
 
     /// Sets how many calls can be made at once. The default is the number of calls per period.
     #[must_use]
     pub fn burst(self, calls: NonZeroU32) -> Self {
-        let quota = self.quota.allow_burst(calls);
-        Self { quota, limit: Arc::new(Shared::new(quota)) }
+        Self::with_limit(Shared::new(self.limit.quota.allow_burst(calls)))
     }
 
     /// Gives each key a quota of its own. Requests for which `key` returns `None` share one.
@@ -90,7 +88,8 @@ impl RateLimiterLayer {
     }
 
     fn keyed<K: Hash + Eq + Clone, F>(self, key: F) -> RateLimiterLayer<PerKey<K, F>> {
-        RateLimiterLayer { quota: self.quota, limit: Arc::new(PerKey::new(self.quota, key, MAX_KEYS)) }
+        let config = KeyedConfig { quota: self.limit.quota, key, max_keys: MAX_KEYS, overrides: HashMap::new() };
+        RateLimiterLayer::with_limit(PerKey::new(config))
     }
 }
 
@@ -125,17 +124,16 @@ impl<K: Hash + Eq + Clone, F: Clone> RateLimiterLayer<PerKey<K, F>> {
     /// # Errors
     /// If `calls` or `period` is zero, or `period` is longer than a century.
     pub fn try_limit_for(self, key: impl Into<K>, calls: u32, period: Duration) -> Result<Self, InvalidQuota> {
-        let own = quota(calls, period)?;
-        let mut limit = self.limit.unused(self.quota, self.limit.max_keys());
-        limit.set_override(key.into(), own);
-        Ok(Self { quota: self.quota, limit: Arc::new(limit) })
+        let mut config = self.limit.config().clone();
+        config.overrides.insert(key.into(), quota(calls, period)?);
+        Ok(Self::with_limit(PerKey::new(config)))
     }
 
     /// Sets how many keys have a quota of their own, by default 65 536. Past that, new keys share the quota of the
     /// requests without a key.
     #[must_use]
     pub fn max_keys(self, max_keys: usize) -> Self {
-        Self { quota: self.quota, limit: Arc::new(self.limit.unused(self.quota, max_keys)) }
+        Self::with_limit(PerKey::new(KeyedConfig { max_keys, ..self.limit.config().clone() }))
     }
 
     /// The state of the layer.
@@ -159,9 +157,11 @@ impl<L> RateLimiterLayer<L> {
     pub fn limit(&self) -> &L {
         &self.limit
     }
-}
 
-impl<L> RateLimiterLayer<L> {
+    fn with_limit(limit: L) -> Self {
+        Self { limit: Arc::new(limit) }
+    }
+
     /// The limit, to share with a service made elsewhere.
     pub(crate) fn shared(&self) -> &Arc<L> {
         &self.limit
@@ -176,15 +176,4 @@ impl<S, L> Layer<S> for RateLimiterLayer<L> {
     }
 }
 
-// Not derived: the shared quota needs no `L: Clone`.
-impl<L> Clone for RateLimiterLayer<L> {
-    fn clone(&self) -> Self {
-        Self { quota: self.quota, limit: Arc::clone(&self.limit) }
-    }
-}
-
-impl<L: fmt::Debug> fmt::Debug for RateLimiterLayer<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RateLimiterLayer").field("quota", &self.quota).field("limit", &self.limit).finish()
-    }
-}
+derive_clone!(RateLimiterLayer::<L> { limit });

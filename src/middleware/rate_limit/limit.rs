@@ -1,4 +1,3 @@
-use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,13 +29,15 @@ impl<R, L: Limit<R>> Limit<R> for Option<Arc<L>> {
 }
 
 /// One quota for all requests.
+#[derive(Debug)]
 pub struct Shared {
+    pub(super) quota: Quota,
     limiter: Governor<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Nanos>>,
 }
 
 impl Shared {
     pub(super) fn new(quota: Quota) -> Self {
-        Self { limiter: Governor::direct_with_clock(quota, Clock::new()) }
+        Self { quota, limiter: Governor::direct_with_clock(quota, Clock::new()) }
     }
 }
 
@@ -44,12 +45,6 @@ impl<R> Limit<R> for Shared {
     #[inline]
     fn take(&self, _request: &R) -> Result<(), Duration> {
         self.limiter.check().map_err(|not_until| wait_time(&not_until, self.limiter.clock()))
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
 

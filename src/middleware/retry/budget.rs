@@ -69,7 +69,7 @@ pub(in crate::middleware) struct BudgetPermit(Option<Budget>);
 
 impl BudgetPermit {
     /// The attempt is made.
-    pub(in crate::middleware) fn spend(mut self) {
+    pub(in crate::middleware) fn spend(&mut self) {
         self.0 = None;
     }
 }
@@ -87,7 +87,7 @@ mod tests {
     use super::Budget;
 
     fn spent(budget: &Budget) -> usize {
-        (0..100).filter(|_| budget.withdraw().map(super::BudgetPermit::spend).is_some()).count()
+        (0..100).filter(|_| budget.withdraw().map(|mut permit| permit.spend()).is_some()).count()
     }
 
     #[test]

@@ -1,4 +1,3 @@
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use tower_service::Service;
 use super::policy::{Policy, RetryPermit};
 use crate::error::AnyError;
 use crate::middleware::clone_source::CloneSource;
+use crate::middleware::derive::derive_debug;
 use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::{RequestContext, ResponseContext};
 
@@ -22,9 +22,13 @@ use crate::request::{RequestContext, ResponseContext};
 pub struct ResponseFuture<S: Service<R>, R> {
     #[pin]
     state: State<S, R>,
+    /// The last attempt, if another is to follow.
+    failed: Option<Failed<S, R>>,
     /// `None` if the call must not be retried.
     retries: Option<Retries<S, R>>,
 }
+
+derive_debug!(ResponseFuture::<S, R> { retries } where S: Service<R>);
 
 /// What further attempts need.
 pub(super) struct Retries<S, R> {
@@ -32,6 +36,19 @@ pub(super) struct Retries<S, R> {
     pub(super) request: R,
     pub(super) attempts: u32,
     pub(super) policy: Arc<Policy>,
+}
+
+derive_debug!(Retries::<S, R> { attempts, policy });
+
+impl<S, R: Clone> Retries<S, R> {
+    /// Returns the request for the next attempt. The last one needs no copy.
+    fn next_request(this: &mut Option<Self>) -> R {
+        let retries = this.as_ref().expect(COMPLETED);
+        if retries.attempts < retries.policy.max_attempts {
+            return retries.request.clone();
+        }
+        this.take().expect(COMPLETED).request
+    }
 }
 
 /// `Call`, and for each retry `Backoff`, `AwaitReady` and `Call` again.
@@ -42,12 +59,10 @@ enum State<S: Service<R>, R> {
         future: S::Future,
     },
     Backoff {
-        failed: Option<Failed<S, R>>,
         #[pin]
         sleep: Sleep,
     },
     AwaitReady {
-        failed: Option<Failed<S, R>>,
         service: S,
         #[pin]
         timer: LazyTimer,
@@ -64,7 +79,7 @@ const COMPLETED: &str = "polled after completion";
 
 impl<S: Service<R>, R> ResponseFuture<S, R> {
     pub(super) fn new(future: S::Future, retries: Option<Retries<S, R>>) -> Self {
-        Self { state: State::Call { future }, retries }
+        Self { state: State::Call { future }, failed: None, retries }
     }
 }
 
@@ -80,32 +95,26 @@ where
         loop {
             let result = match this.state.as_mut().project() {
                 StateProj::Call { future } => ready!(future.poll(cx)),
-                StateProj::Backoff { failed, sleep } => {
+                StateProj::Backoff { sleep } => {
                     ready!(sleep.poll(cx));
                     let retries = this.retries.as_ref().expect(COMPLETED);
                     let (service, timer) = (retries.source.get(), LazyTimer::new(retries.request.deadline()));
-                    let failed = failed.take();
-                    this.state.set(State::AwaitReady { failed, service, timer });
+                    this.state.set(State::AwaitReady { service, timer });
                     continue;
                 }
-                StateProj::AwaitReady { failed, service, timer } => {
+                StateProj::AwaitReady { service, timer } => {
                     // First, as a request past its deadline is not sent even if the service is ready.
                     if timer.poll_elapsed(cx).is_ready() {
-                        this.retries.take().expect(COMPLETED).policy.count_deadline_exceeded();
-                        return Poll::Ready(failed.take().expect(COMPLETED).result);
+                        this.retries.as_ref().expect(COMPLETED).policy.counts.lock().deadline_exceeded += 1;
+                        return Poll::Ready(this.failed.take().expect(COMPLETED).result);
                     }
                     let ready = ready!(service.poll_ready(cx));
-                    failed.take().expect(COMPLETED).permit.spend();
-                    let retries = this.retries.as_mut().expect(COMPLETED);
-                    retries.attempts += 1;
+                    this.failed.take().expect(COMPLETED).permit.spend();
+                    this.retries.as_mut().expect(COMPLETED).attempts += 1;
                     match ready {
                         Err(error) => Err(error),
                         Ok(()) => {
-                            let is_last = retries.attempts >= retries.policy.settings.max_attempts;
-                            // The last attempt needs no copy of the request.
-                            let copy = (!is_last).then(|| retries.request.clone());
-                            let request = copy.or_else(|| this.retries.take().map(|retries| retries.request));
-                            let future = service.call(request.expect(COMPLETED));
+                            let future = service.call(Retries::next_request(this.retries));
                             this.state.set(State::Call { future });
                             continue;
                         }
@@ -117,19 +126,8 @@ where
                 .as_ref()
                 .and_then(|retries| retries.policy.next_attempt(&result, retries.attempts, retries.request.deadline()));
             let Some((due, permit)) = next else { return Poll::Ready(result) };
-            let failed = Some(Failed { result, permit });
-            this.state.set(State::Backoff { failed, sleep: sleep_until(due.into()) });
+            *this.failed = Some(Failed { result, permit });
+            this.state.set(State::Backoff { sleep: sleep_until(due.into()) });
         }
-    }
-}
-
-impl<S: Service<R>, R> fmt::Debug for ResponseFuture<S, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            State::Call { .. } => "call",
-            State::Backoff { .. } => "backoff",
-            State::AwaitReady { .. } => "await ready",
-        };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }
 }

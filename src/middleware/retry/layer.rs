@@ -1,21 +1,23 @@
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::policy::{Policy, Settings};
+use super::policy::Policy;
 use super::{Budget, Retry, RetrySnapshot};
 use crate::error::{ErrorKind, ErrorKinds};
+use crate::middleware::derive::{derive_clone, derive_debug};
 
 /// Retries calls that failed transiently. See the [module](super).
 ///
-/// Clones share the budget and the counts. The methods that configure the layer begin with new counts, so configure first
-/// and clone after.
+/// Clones share the budget and the counts.
 pub struct RetryLayer<P> {
-    policy: Arc<Policy>,
+    policy: Policy,
     is_idempotent: Arc<P>,
 }
+
+derive_clone!(RetryLayer::<P> { policy, is_idempotent });
+derive_debug!(RetryLayer::<P> { policy });
 
 impl<P> RetryLayer<P> {
     /// Creates a layer that retries the requests for which `is_idempotent` returns `true`: up to 3 attempts, 10 ms to 1 s
@@ -35,26 +37,22 @@ impl<P> RetryLayer<P> {
     where
         P: Fn(&R) -> bool,
     {
-        let settings = Settings {
+        let policy = Policy {
             max_attempts: 3,
             initial_backoff: Duration::from_millis(10),
             max_backoff: Duration::from_secs(1),
             kinds: ErrorKinds::of(&[ErrorKind::Unavailable, ErrorKind::Overloaded]),
+            budget: Budget::new(0.1, 20),
+            counts: Arc::default(),
         };
-        Self { policy: Arc::new(Policy::new(settings, Budget::new(0.1, 20))), is_idempotent: Arc::new(is_idempotent) }
-    }
-
-    fn set(self, set: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.policy.settings;
-        set(&mut settings);
-        let budget = self.policy.budget.clone();
-        Self { policy: Arc::new(Policy::new(settings, budget)), is_idempotent: self.is_idempotent }
+        Self { policy, is_idempotent: Arc::new(is_idempotent) }
     }
 
     /// Sets how many attempts a call has, including the first.
     #[must_use]
-    pub fn max_attempts(self, max: u32) -> Self {
-        self.set(|settings| settings.max_attempts = max)
+    pub fn max_attempts(mut self, max: u32) -> Self {
+        self.policy.max_attempts = max;
+        self
     }
 
     /// Waits for a random time of up to `initial` before the second attempt, of up to twice that before the third and so on,
@@ -63,27 +61,29 @@ impl<P> RetryLayer<P> {
     ///
     /// [full jitter]: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     #[must_use]
-    pub fn backoff(self, initial: Duration, max: Duration) -> Self {
-        self.set(|settings| (settings.initial_backoff, settings.max_backoff) = (initial, max))
+    pub fn backoff(mut self, initial: Duration, max: Duration) -> Self {
+        (self.policy.initial_backoff, self.policy.max_backoff) = (initial, max);
+        self
     }
 
     /// Sets which kinds of errors, and of responses that are rejections, are retried: `Unavailable` and `Overloaded` by
     /// default. Add `Internal` if errors can be a defect of one machine.
     #[must_use]
-    pub fn on(self, kinds: impl Into<ErrorKinds>) -> Self {
-        let kinds = kinds.into();
-        self.set(|settings| settings.kinds = kinds)
+    pub fn on(mut self, kinds: impl Into<ErrorKinds>) -> Self {
+        self.policy.kinds = kinds.into();
+        self
     }
 
     /// Sets the budget of additional attempts, which several layers may share.
     #[must_use]
-    pub fn budget(self, budget: Budget) -> Self {
-        Self { policy: Arc::new(Policy::new(self.policy.settings, budget)), is_idempotent: self.is_idempotent }
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.policy.budget = budget;
+        self
     }
 
     /// Returns the current counts.
     pub fn snapshot(&self) -> RetrySnapshot {
-        self.policy.snapshot()
+        *self.policy.counts.lock()
     }
 }
 
@@ -91,19 +91,6 @@ impl<S: Clone, P> Layer<S> for RetryLayer<P> {
     type Service = Retry<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Retry::new(inner, Arc::clone(&self.policy), Arc::clone(&self.is_idempotent))
-    }
-}
-
-// By hand, as a derive would require `P: Clone`.
-impl<P> Clone for RetryLayer<P> {
-    fn clone(&self) -> Self {
-        Self { policy: Arc::clone(&self.policy), is_idempotent: Arc::clone(&self.is_idempotent) }
-    }
-}
-
-impl<P> fmt::Debug for RetryLayer<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryLayer").field("policy", &self.policy).finish_non_exhaustive()
+        Retry::new(inner, Arc::new(self.policy.clone()), Arc::clone(&self.is_idempotent))
     }
 }

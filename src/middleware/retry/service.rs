@@ -9,6 +9,7 @@ use super::future::Retries;
 use super::policy::Policy;
 use crate::error::AnyError;
 use crate::middleware::clone_source::CloneSource;
+use crate::middleware::derive::derive_debug;
 use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::request::{RequestContext, ResponseContext};
 
@@ -33,6 +34,7 @@ impl<S, P> Retry<S, P> {
 
 inner_service!(Retry::<S, P> { inner });
 clone_service!(Retry<S, P> { inner, source, policy, is_idempotent });
+derive_debug!(Retry::<S, P> { inner, policy } where S: fmt::Debug);
 
 impl<S, P, R> Service<R> for Retry<S, P>
 where
@@ -52,7 +54,7 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         self.policy.budget.deposit();
-        let may_retry = self.policy.settings.max_attempts > 1 && (self.is_idempotent)(&request);
+        let may_retry = self.policy.max_attempts > 1 && (self.is_idempotent)(&request);
         let retries = may_retry.then(|| Retries {
             source: self.source.clone(),
             request: request.clone(),
@@ -60,11 +62,5 @@ where
             policy: Arc::clone(&self.policy),
         });
         ResponseFuture::new(self.inner.call(request), retries)
-    }
-}
-
-impl<S: fmt::Debug, P> fmt::Debug for Retry<S, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retry").field("inner", &self.inner).field("policy", &self.policy).finish_non_exhaustive()
     }
 }

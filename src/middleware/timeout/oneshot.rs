@@ -1,4 +1,3 @@
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,6 +7,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::TimeoutError;
+use crate::middleware::call_when_ready::CallWhenReady;
 use crate::middleware::clock;
 use crate::middleware::lazy_timer::LazyTimer;
 use crate::request::RequestContext;
@@ -41,7 +41,7 @@ where
     R: RequestContext,
 {
     let deadline = request.deadline();
-    Oneshot { deadline, timer: LazyTimer::new(deadline), state: State::Waiting { service, request: Some(request) } }
+    Oneshot { deadline, timer: LazyTimer::new(deadline), call: CallWhenReady::waiting(service, request) }
 }
 
 pin_project! {
@@ -49,28 +49,13 @@ pin_project! {
     ///
     /// # Panics
     /// If the service is not ready at once, or its response is not, and there is no Tokio runtime with time enabled.
+    #[derive(Debug)]
     pub struct Oneshot<S: Service<R>, R> {
         deadline: Option<Instant>,
         #[pin]
         timer: LazyTimer,
         #[pin]
-        state: State<S, R>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<S: Service<R>, R> {
-        // Until the service is ready; then the request is taken.
-        Waiting {
-            service: S,
-            request: Option<R>,
-        },
-        Called {
-            #[pin]
-            future: S::Future,
-        },
-        Done,
+        call: CallWhenReady<S, R>,
     }
 }
 
@@ -82,50 +67,22 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let called = loop {
-            match this.state.as_mut().project() {
-                StateProj::Waiting { service, request } => {
-                    // A late request is not called even if the service is ready now.
-                    if this.deadline.is_some_and(|deadline| deadline <= clock::now()) {
-                        break false;
-                    }
-                    match service.poll_ready(cx).map_err(TimeoutError::Inner)? {
-                        Poll::Ready(()) => {
-                            let request = request.take().expect("called only once");
-                            let future = service.call(request);
-                            this.state.set(State::Called { future });
-                            // Timers of one instant fire in the order of their creation. One of the same deadline
-                            // further in is to fire first, so that the layers around it see the timeout.
-                            this.timer.set(LazyTimer::new(*this.deadline));
-                        }
-                        Poll::Pending => {
-                            ready!(this.timer.as_mut().poll_elapsed(cx));
-                            break false;
-                        }
-                    }
-                }
-                StateProj::Called { future } => {
-                    if let Poll::Ready(result) = future.poll(cx) {
-                        return Poll::Ready(result.map_err(TimeoutError::Inner));
-                    }
-                    ready!(this.timer.as_mut().poll_elapsed(cx));
-                    break true;
-                }
-                StateProj::Done => panic!("polled after it had completed"),
+        let is_waiting = this.call.request().is_some();
+        // A late request is not called even if the service is ready now.
+        let is_late = is_waiting && this.deadline.is_some_and(|deadline| deadline <= clock::now());
+        if !is_late {
+            if let Poll::Ready(result) = this.call.as_mut().poll(cx, |_| {}) {
+                return Poll::Ready(result.map_err(TimeoutError::Inner));
             }
-        };
-        this.state.set(State::Done);
+            if is_waiting && this.call.request().is_none() {
+                // Timers of one instant fire in the order of their creation. One of the same deadline further in is to
+                // fire first, so that the layers around it see the timeout.
+                this.timer.set(LazyTimer::new(*this.deadline));
+            }
+            ready!(this.timer.poll_elapsed(cx));
+        }
+        let called = this.call.request().is_none();
+        this.call.cancel();
         Poll::Ready(Err(TimeoutError::Elapsed { called }))
-    }
-}
-
-impl<S: Service<R>, R> fmt::Debug for Oneshot<S, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            State::Waiting { .. } => "waiting",
-            State::Called { .. } => "called",
-            State::Done => "done",
-        };
-        f.debug_struct("Oneshot").field("deadline", &self.deadline).field("state", &state).finish_non_exhaustive()
     }
 }

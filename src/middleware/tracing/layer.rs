@@ -7,8 +7,8 @@ use super::record::SERVER;
 /// Creates a span for each call. See the [module](super).
 #[derive(Clone, Copy, Debug)]
 pub struct TracingLayer {
-    level: Level,
-    kind: &'static str,
+    pub(super) level: Level,
+    pub(super) kind: &'static str,
 }
 
 impl TracingLayer {
@@ -40,6 +40,6 @@ impl<S> Layer<S> for TracingLayer {
     type Service = Tracing<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Tracing::new(inner, self.level, self.kind)
+        Tracing::new(inner, *self)
     }
 }

@@ -1,10 +1,11 @@
 //! The fields of a call's span.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tracing::{Level, Span};
 
-use super::scope;
+use super::{TracingLayer, scope};
 use crate::error::{AnyError, ErrorKind};
 use crate::request::limits::name_prefix;
 use crate::request::{RequestContext, ResponseContext};
@@ -18,6 +19,9 @@ macro_rules! request_span {
             $level,
             "request",
             $($fields)*
+            otel.name = tracing::field::Empty,
+            priority = tracing::field::Empty,
+            request.size = tracing::field::Empty,
             otel.status_code = tracing::field::Empty,
             error.type = tracing::field::Empty,
             trace_id = tracing::field::Empty,
@@ -40,42 +44,30 @@ pub(super) use request_span;
 /// The kind of spans of requests from outside.
 pub(super) const SERVER: &str = "server";
 
-/// The span of a call of `request`: its server's, if that is the current one, or else a new one.
-pub(super) fn span<R: RequestContext>(level: Level, kind: &'static str, request: &R) -> Span {
-    match scope::current().filter(|_| kind == SERVER) {
-        Some(span) => {
-            span.record("otel.name", name_prefix(request.operation()));
-            span.record("priority", request.priority().as_str());
-            if let Some(bytes) = request.payload_bytes() {
-                span.record("request.size", bytes);
-            }
-            with_trace_context(span, request)
+/// Returns the span of a call of `request`: its server's, if that is the current one, or else a new one.
+pub(super) fn span<R: RequestContext>(settings: TracingLayer, request: &R) -> Span {
+    let server_span = scope::current().filter(|_| settings.kind == SERVER);
+    let span = server_span.unwrap_or_else(|| new_span(settings, request.tenant()));
+    if !span.is_disabled() {
+        span.record("otel.name", name_prefix(request.operation()));
+        span.record("priority", request.priority().as_str());
+        if let Some(bytes) = request.payload_bytes() {
+            span.record("request.size", bytes);
         }
-        None => with_trace_context(own_span(level, kind, request), request),
-    }
-}
-
-fn with_trace_context<R: RequestContext>(span: Span, request: &R) -> Span {
-    if let Some(context) = request.trace_context()
-        && !span.is_disabled()
-    {
-        span.record("trace_id", format_args!("{:032x}", context.trace_id()));
-        span.record("parent_span_id", format_args!("{:016x}", context.parent_id()));
+        if let Some(context) = request.trace_context() {
+            span.record("trace_id", format_args!("{:032x}", context.trace_id()));
+            span.record("parent_span_id", format_args!("{:016x}", context.parent_id()));
+        }
     }
     span
 }
 
-fn own_span<R: RequestContext>(level: Level, kind: &'static str, request: &R) -> Span {
+fn new_span(TracingLayer { level, kind }: TracingLayer, tenant: Option<&Arc<str>>) -> Span {
+    let tenant = tenant.map(|tenant| name_prefix(tenant));
     // The level of a call site is a constant, so each level has its own.
     macro_rules! at {
         ($level:expr) => {
-            request_span!("tower_kernels::middleware::tracing", $level, {
-                otel.name = name_prefix(request.operation()),
-                otel.kind = kind,
-                priority = request.priority().as_str(),
-                tenant = request.tenant().map(|tenant| name_prefix(tenant)),
-                request.size = request.payload_bytes(),
-            })
+            request_span!("tower_kernels::middleware::tracing", $level, { otel.kind = kind, tenant = tenant, })
         };
     }
     match level {

@@ -39,10 +39,7 @@ impl RequestScope {
             request_id = name_prefix(request_id),
             kernel = Empty,
             tenant = Empty,
-            otel.name = Empty,
             otel.kind = "server",
-            priority = Empty,
-            request.size = Empty,
         });
         if span.is_disabled() && !is_wanted {
             return None;

@@ -1,10 +1,10 @@
 use std::task::{Context, Poll};
 
 use tower_service::Service;
-use tracing::Level;
+use tracing::Span;
 use tracing::level_filters::LevelFilter;
 
-use super::{ResponseFuture, record};
+use super::{ResponseFuture, TracingLayer, record};
 use crate::error::AnyError;
 use crate::middleware::inner_service::inner_service;
 use crate::request::{RequestContext, ResponseContext};
@@ -13,13 +13,12 @@ use crate::request::{RequestContext, ResponseContext};
 #[derive(Clone, Copy, Debug)]
 pub struct Tracing<S> {
     inner: S,
-    level: Level,
-    kind: &'static str,
+    settings: TracingLayer,
 }
 
 impl<S> Tracing<S> {
-    pub(super) const fn new(inner: S, level: Level, kind: &'static str) -> Self {
-        Self { inner, level, kind }
+    pub(super) const fn new(inner: S, settings: TracingLayer) -> Self {
+        Self { inner, settings }
     }
 }
 
@@ -45,10 +44,10 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         // Without a subscriber this comparison is all that a call costs. The level of this layer is not compared: the span
         // can be that of a server, whose level is another.
-        if LevelFilter::current() == LevelFilter::OFF {
-            return ResponseFuture::new(self.inner.call(request), None);
-        }
-        let span = record::span(self.level, self.kind, &request);
+        let span = match LevelFilter::current() {
+            LevelFilter::OFF => Span::none(),
+            _ => record::span(self.settings, &request),
+        };
         if span.is_disabled() {
             return ResponseFuture::new(self.inner.call(request), None);
         }

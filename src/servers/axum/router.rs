@@ -30,13 +30,14 @@ const MOST_OPERATIONS: usize = 1024;
 /// its routes.
 ///
 /// ```
-/// use prometheus_client::metrics::gauge::Gauge;
 /// use tower_kernels::axum::{KernelRouter, RouterConfig};
+/// use tower_kernels::layers::MetricsLayer;
 /// use tower_kernels::service::KernelRegistry;
 ///
-/// let temperature: Gauge = Gauge::default();
+/// let shop = MetricsLayer::new().prefix("shop").handle();
 /// let router = KernelRouter::new(KernelRegistry::new(), RouterConfig::default())
-///     .more_metrics(move |page| page.register("room_temperature", "Of the room", temperature.clone()));
+///     .more_metrics(move || shop.render())
+///     .more_metrics(|| "# HELP room_temperature Of the room.\n# TYPE room_temperature gauge\nroom_temperature 21\n".into());
 /// ```
 pub struct KernelRouter<S = KernelService<Local>> {
     service: S,

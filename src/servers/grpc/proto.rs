@@ -1,4 +1,4 @@
-//! Messages, client and server trait of `tower_kernels.v1`, generated from `proto/tower_kernels/v1/kernel.proto` by
+//! Messages and client of `tower_kernels.v1`, generated from `proto/tower_kernels/v1/kernel.proto` by
 //! `scripts/proto`.
 //!
 //! They are checked in, so that users need no protobuf compiler. CI generates them again and compares.
@@ -9,3 +9,6 @@ include!("generated/tower_kernels.v1.rs");
 
 /// Encoded `FileDescriptorSet` of the package and its imports.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptor.bin");
+
+/// Name of the service.
+pub(super) const SERVICE_NAME: &str = "tower_kernels.v1.Kernel";

@@ -191,7 +191,7 @@ impl<S: Pipeline> KernelGrpcService<S> {
 }
 
 impl<S> NamedService for KernelGrpcService<S> {
-    const NAME: &'static str = super::proto::kernel_server::SERVICE_NAME;
+    const NAME: &'static str = super::proto::SERVICE_NAME;
 }
 
 // By hand, as the pipeline is behind an `Arc` and need not be `Clone` here.

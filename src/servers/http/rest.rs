@@ -3,8 +3,10 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Method, Request, Response};
+use http_body::Body;
 use tracing::Instrument;
 
 use super::route::{Params, RequestBody, RestRequest, RestService, Route};
@@ -52,11 +54,22 @@ impl<S: RestService> Rest<S> {
             }
             Err(problem) => (Err(problem), false),
         };
-        let response = result.unwrap_or_else(|problem| problem.into_response(request_id));
+        let mut response = result.unwrap_or_else(|problem| problem.into_response(request_id));
+        if head.method == Method::HEAD {
+            remove_body(&mut response);
+        }
         if is_body_read {
             return response;
         }
         UnreadBody::of(head.version, &head.headers).finish(body, response).await
+    }
+}
+
+/// Removes the body of a response to HEAD, and keeps its length: hyper would omit a length of 0, and axum would not.
+fn remove_body(response: &mut Response<ResponseBody>) {
+    let body = std::mem::take(response.body_mut());
+    if let Some(length) = body.size_hint().exact() {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
 }
 

@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::registry::Registry;
-
 use super::openapi::OpenApi;
 use super::outcomes::Outcomes;
 use super::{DrainHandle, Limits, RouterConfig};
@@ -24,8 +22,8 @@ pub(crate) type OptionalTls = Option<crate::servers::hyper::Tls>;
 #[cfg(not(feature = "tls"))]
 pub(crate) type OptionalTls = ();
 
-/// Registers further metrics.
-pub(crate) type MoreMetrics = Arc<dyn Fn(&mut Registry) + Send + Sync>;
+/// Returns further metrics as OpenMetrics text.
+pub(crate) type MoreMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What the handlers of the REST API need besides the service. Clones share what changes while requests are served.
 #[derive(Clone)]
@@ -148,13 +146,10 @@ macro_rules! rest_setters {
             self
         }
 
-        /// Adds further metrics to `/metrics`: `register` is called for each request to it.
+        /// Adds further metrics to `/metrics`: `render` is called for each request to it, and returns OpenMetrics text.
         #[must_use]
-        pub fn more_metrics(
-            mut self,
-            register: impl Fn(&mut prometheus_client::registry::Registry) + Send + Sync + 'static,
-        ) -> Self {
-            self.state_mut().more_metrics.push(std::sync::Arc::new(register));
+        pub fn more_metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+            self.state_mut().more_metrics.push(std::sync::Arc::new(render));
             self
         }
 

@@ -9,11 +9,11 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
-use prometheus_client::registry::Registry;
 
 use super::access::{self, Cut, Entry, Source};
 use super::service::CountRequestsLayer;
 use crate::error::ErrorKind;
+use crate::middleware::metrics::render;
 
 /// Transport of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,9 +125,10 @@ impl RequestMetrics {
         *self.counts.authentication_failures.lock().entry((transport.as_str(), reason)).or_default() += 1;
     }
 
-    /// Registers these metrics with the prefix `kernel`.
-    pub fn register(&self, registry: &mut Registry) {
-        registry.sub_registry_with_prefix("kernel").register_collector(Box::new(Encoder(Arc::clone(&self.counts))));
+    /// Returns these metrics as OpenMetrics text, with the prefix `kernel`.
+    pub fn render(&self) -> String {
+        let encoder = Box::new(Encoder(Arc::clone(&self.counts)));
+        render(|registry| registry.sub_registry_with_prefix("kernel").register_collector(encoder))
     }
 
     pub(super) fn begin(&self, transport: Transport) -> Call {

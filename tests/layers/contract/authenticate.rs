@@ -28,12 +28,12 @@ fn keyed() -> impl Layer<Probe, Service = Keyed> {
 
 /// Brings the key.
 #[derive(Clone, Debug)]
-struct Keyed(Authenticate<OfHttp, ApiKeys>);
+struct Keyed(Authenticate<OfHttp>);
 
 impl Service<Request> for Keyed {
     type Response = Answered;
     type Error = AuthenticateError<ProbeError>;
-    type Future = <Authenticate<OfHttp, ApiKeys> as Service<http::Request<Request>>>::Future;
+    type Future = <Authenticate<OfHttp> as Service<http::Request<Request>>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.0.poll_ready(cx)

@@ -262,10 +262,7 @@ async fn a_full_queue_refuses_and_the_page_says_so() {
         refused += u64::from(call.await.unwrap().is_err_and(|error| error.kind() == ErrorKind::Overloaded));
     }
     assert_eq!(refused, 2);
-    let mut registry = prometheus_client::registry::Registry::default();
-    handle.register(&mut registry);
-    let mut page = String::new();
-    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    let page = handle.render();
     for line in [
         r#"kernel_requests_total{operation="linalg/saxpy",outcome="overloaded"} 2"#,
         "kernel_pipeline_queue_rejected_total 2",

@@ -5,13 +5,19 @@ use serde::{Deserialize, Serialize};
 use tonic::codegen::tokio_stream::Empty;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
-use tower_kernels::grpc::proto::kernel_server::{Kernel, KernelServer};
 use tower_kernels::grpc::{
     ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteStreamResponse, ExecuteTensorsRequest,
     ExecuteTensorsResponse, Execution, GetKernelRequest, KernelDescription, KernelGrpcServer, ListKernelsRequest,
     ListKernelsResponse,
 };
 use tower_kernels::service::KernelRegistry;
+
+use self::generated::kernel_server::{Kernel, KernelServer};
+
+/// Written from `proto/` by `scripts/proto`.
+mod generated {
+    include!("../generated/kernel_server.rs");
+}
 
 struct Bare;
 

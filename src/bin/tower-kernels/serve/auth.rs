@@ -101,7 +101,7 @@ impl Authentication {
         requests: &RequestMetrics,
         transport: Transport,
         exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static,
-    ) -> AuthenticateLayer<Arc<dyn Verify>> {
+    ) -> AuthenticateLayer {
         let requests = requests.clone();
         let layer = AuthenticateLayer::new(Arc::clone(&self.verifier)).exempt(exempt);
         let layer = layer.on_failure(move |reason| requests.authentication_failed(transport, reason));

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::service::TowerToHyperService;
-use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -23,8 +22,8 @@ use super::auth::Authentication;
 use crate::config::{Config, Listen};
 use crate::exit::{Exit, Failure};
 
-/// Registers metrics.
-type RegisterMetrics = dyn Fn(&mut Registry) + Send + Sync;
+/// Returns metrics as OpenMetrics text.
+type RenderMetrics = dyn Fn() -> String + Send + Sync;
 
 /// The running servers and their addresses.
 pub(super) struct Servers {
@@ -38,7 +37,7 @@ pub(super) struct Servers {
     stopping: CancellationToken,
     running: JoinSet<(&'static str, io::Result<()>)>,
     requests: RequestMetrics,
-    more_metrics: Vec<Arc<RegisterMetrics>>,
+    more_metrics: Vec<Arc<RenderMetrics>>,
     /// The addresses; empty if the server is off.
     pub(super) rest: Vec<ListenAddress>,
     pub(super) grpc: Vec<ListenAddress>,
@@ -61,7 +60,7 @@ impl Servers {
             stopping: CancellationToken::new(),
             running: JoinSet::new(),
             requests,
-            more_metrics: vec![Arc::new(move |registry| shown.register(registry))],
+            more_metrics: vec![Arc::new(move || shown.render())],
             rest: Vec::new(),
             grpc: Vec::new(),
             #[cfg(unix)]
@@ -70,8 +69,8 @@ impl Servers {
     }
 
     /// Adds metrics to /metrics. Must be called before REST is started.
-    pub(super) fn add_metrics(&mut self, register: impl Fn(&mut Registry) + Send + Sync + 'static) {
-        self.more_metrics.push(Arc::new(register));
+    pub(super) fn add_metrics(&mut self, render: impl Fn() -> String + Send + Sync + 'static) {
+        self.more_metrics.push(Arc::new(render));
     }
 
     /// Starts REST unless it is off. The returned handle starts its drain.
@@ -93,7 +92,7 @@ impl Servers {
             None => router,
         };
         let more = self.more_metrics.iter().cloned();
-        let router = more.fold(router, |router, register| router.more_metrics(move |registry| register(registry)));
+        let router = more.fold(router, |router, render| router.more_metrics(move || render()));
         let drain = router.drain_handle();
         let router = match &self.auth {
             Some(auth) => auth.around_rest(router, &self.requests),

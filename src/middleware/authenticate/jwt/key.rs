@@ -1,4 +1,4 @@
-use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors};
 use serde_json::Value;
 
 use super::provider;
@@ -9,8 +9,9 @@ use super::provider;
 /// key as its secret.
 #[derive(Clone, Debug)]
 pub struct JwtKey {
-    pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,
+    /// What tokens must have, in the first place the algorithm.
+    pub(super) validation: Validation,
 }
 
 impl JwtKey {
@@ -31,7 +32,7 @@ impl JwtKey {
             return Err(InvalidJwtKey::ShortSecret);
         }
         let key = DecodingKey::from_secret(secret).map_err(|_| InvalidJwtKey::ShortSecret)?;
-        Self::checked(Algorithm::HS256, key, InvalidJwtKey::ShortSecret)
+        Ok(Self::new(Algorithm::HS256, key))
     }
 
     /// Creates a key for RS256, RSA (PKCS #1 v1.5) with SHA-256, from a public key in PEM.
@@ -39,11 +40,8 @@ impl JwtKey {
     /// # Errors
     /// [`InvalidJwtKey::NotRsa`] if it is not an RSA public key with 2048 to 4096 bits.
     pub fn rs256_pem(pem: &[u8]) -> Result<Self, InvalidJwtKey> {
-        let key = DecodingKey::from_rsa_pem(pem).map_err(|_| InvalidJwtKey::NotRsa)?;
-        match key.try_get_as_bytes().ok().and_then(modulus_bits) {
-            Some(2048..=4096) => Self::checked(Algorithm::RS256, key, InvalidJwtKey::NotRsa),
-            _ => Err(InvalidJwtKey::NotRsa),
-        }
+        let is_valid = |der: &[u8]| matches!(modulus_bits(der), Some(2048..=4096));
+        Self::public(Algorithm::RS256, DecodingKey::from_rsa_pem(pem), is_valid).ok_or(InvalidJwtKey::NotRsa)
     }
 
     /// Creates a key for ES256, ECDSA on P-256 with SHA-256, from a public key in PEM.
@@ -51,11 +49,8 @@ impl JwtKey {
     /// # Errors
     /// [`InvalidJwtKey::NotP256`] if it is not a public key on P-256.
     pub fn es256_pem(pem: &[u8]) -> Result<Self, InvalidJwtKey> {
-        let key = DecodingKey::from_ec_pem(pem).map_err(|_| InvalidJwtKey::NotP256)?;
-        if !key.try_get_as_bytes().is_ok_and(provider::is_on_p256) {
-            return Err(InvalidJwtKey::NotP256);
-        }
-        Self::checked(Algorithm::ES256, key, InvalidJwtKey::NotP256)
+        let key = DecodingKey::from_ec_pem(pem);
+        Self::public(Algorithm::ES256, key, provider::is_on_p256).ok_or(InvalidJwtKey::NotP256)
     }
 
     /// Creates a key for EdDSA with Ed25519, from a public key in PEM.
@@ -64,18 +59,25 @@ impl JwtKey {
     /// [`InvalidJwtKey::NotEd25519`] if it is not a public key of 32 bytes. That it is a point on edwards25519 is not
     /// checked: a key that is not denies every token.
     pub fn eddsa_pem(pem: &[u8]) -> Result<Self, InvalidJwtKey> {
-        let key = DecodingKey::from_ed_pem(pem).map_err(|_| InvalidJwtKey::NotEd25519)?;
-        Self::checked(Algorithm::EdDSA, key, InvalidJwtKey::NotEd25519)
+        let key = DecodingKey::from_ed_pem(pem);
+        Self::public(Algorithm::EdDSA, key, |bytes| bytes.len() == 32).ok_or(InvalidJwtKey::NotEd25519)
     }
 
-    /// Verifies a signature with the key once, so that a key that the library rejects is an error now and not at each
-    /// token.
-    fn checked(algorithm: Algorithm, key: DecodingKey, invalid: InvalidJwtKey) -> Result<Self, InvalidJwtKey> {
+    /// Creates a public key, unless it cannot be decoded or its bytes are not valid.
+    fn public(
+        algorithm: Algorithm,
+        key: errors::Result<DecodingKey>,
+        is_valid: impl Fn(&[u8]) -> bool,
+    ) -> Option<Self> {
+        let key = key.ok()?;
+        key.try_get_as_bytes().is_ok_and(is_valid).then(|| Self::new(algorithm, key))
+    }
+
+    fn new(algorithm: Algorithm, key: DecodingKey) -> Self {
         provider::install();
-        match crypto::verify("", b"", &key, algorithm) {
-            Ok(_) => Ok(Self { algorithm, key }),
-            Err(_) => Err(invalid),
-        }
+        let mut validation = Validation::new(algorithm);
+        validation.validate_nbf = true;
+        Self { key, validation }
     }
 }
 

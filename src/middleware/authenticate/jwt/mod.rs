@@ -4,11 +4,10 @@ mod claims;
 mod key;
 mod provider;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::{DecodingKey, Header, Validation, decode, decode_header};
+use jsonwebtoken::{Header, Validation, decode, decode_header};
 use serde_json::Value;
 
 use self::claims::Claims;
@@ -49,23 +48,10 @@ use crate::request::limits::MAX_NAME_BYTES;
 /// process, which verifies all algorithms but signs with HMAC only.
 #[derive(Clone, Debug)]
 pub struct Jwt {
-    keys: Keys,
+    /// Keys with their `kid`. A key without one is for all tokens.
+    keys: Vec<(Option<String>, JwtKey)>,
     tenant_claim: String,
     priority_claim: Option<String>,
-}
-
-#[derive(Clone, Debug)]
-enum Keys {
-    /// One key for all tokens, whatever their `kid`.
-    Any(Box<Key>),
-    /// Keys by the `kid` of the token.
-    ById(HashMap<String, Key>),
-}
-
-#[derive(Clone, Debug)]
-struct Key {
-    decoding: DecodingKey,
-    validation: Validation,
 }
 
 impl Jwt {
@@ -74,7 +60,7 @@ impl Jwt {
 
     /// Accepts tokens that are signed with this key.
     pub fn new(key: JwtKey) -> Self {
-        Self::with_keys(Keys::Any(Key::new(key).into()))
+        Self::with_keys(vec![(None, key)])
     }
 
     /// Accepts tokens that are signed with the key that the `kid` in their header names. An issuer can rotate its keys
@@ -83,18 +69,18 @@ impl Jwt {
     /// # Errors
     /// [`InvalidJwtKey::Twice`] if two keys have the same id.
     pub fn by_id<I: Into<String>>(keys: impl IntoIterator<Item = (I, JwtKey)>) -> Result<Self, InvalidJwtKey> {
-        let mut by_id = HashMap::new();
+        let mut by_id: Vec<(Option<String>, JwtKey)> = Vec::new();
         for (kid, key) in keys {
             let kid = kid.into();
-            if by_id.contains_key(&kid) {
+            if by_id.iter().any(|(known, _)| known.as_ref() == Some(&kid)) {
                 return Err(InvalidJwtKey::Twice { kid });
             }
-            by_id.insert(kid, Key::new(key));
+            by_id.push((Some(kid), key));
         }
-        Ok(Self::with_keys(Keys::ById(by_id)))
+        Ok(Self::with_keys(by_id))
     }
 
-    fn with_keys(keys: Keys) -> Self {
+    fn with_keys(keys: Vec<(Option<String>, JwtKey)>) -> Self {
         Self { keys, tenant_claim: "sub".to_owned(), priority_claim: None }.leeway(Self::LEEWAY)
     }
 
@@ -142,29 +128,26 @@ impl Jwt {
     }
 
     fn validation(mut self, set: impl Fn(&mut Validation)) -> Self {
-        match &mut self.keys {
-            Keys::Any(key) => set(&mut key.validation),
-            Keys::ById(keys) => keys.values_mut().for_each(|key| set(&mut key.validation)),
-        }
+        self.keys.iter_mut().for_each(|(_, key)| set(&mut key.validation));
         self
     }
 
     fn check(&self, token: &str) -> Result<Identity, Denied> {
         let header = decode_header(token).map_err(|error| denied(&error))?;
         let key = self.key_for(&header)?;
-        let data = decode::<Claims>(token, &key.decoding, &key.validation).map_err(|error| denied(&error))?;
+        let data = decode::<Claims>(token, &key.key, &key.validation).map_err(|error| denied(&error))?;
         data.claims.check_types()?;
         self.identity(&data.claims)
     }
 
-    fn key_for(&self, header: &Header) -> Result<&Key, Denied> {
+    fn key_for(&self, header: &Header) -> Result<&JwtKey, Denied> {
         if header.crit.is_some() {
             return Err(Denied::new("token: its header asks for what is not known here (crit)"));
         }
-        match (&self.keys, &header.kid) {
-            (Keys::Any(key), _) => Ok(key),
-            (Keys::ById(keys), Some(kid)) => keys.get(kid).ok_or(Denied::new("token: no key of its kid")),
-            (Keys::ById(_), None) => Err(Denied::new("token: it names no kid")),
+        match self.keys.iter().find(|(kid, _)| kid.is_none() || *kid == header.kid) {
+            Some((_, key)) => Ok(key),
+            None if header.kid.is_none() => Err(Denied::new("token: it names no kid")),
+            None => Err(Denied::new("token: no key of its kid")),
         }
     }
 
@@ -190,14 +173,6 @@ impl Verify for Jwt {
 /// Returns whether a claim is a valid name of a tenant.
 fn is_tenant(name: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-impl Key {
-    fn new(JwtKey { algorithm, key }: JwtKey) -> Self {
-        let mut validation = Validation::new(algorithm);
-        validation.validate_nbf = true;
-        Self { decoding: key, validation }
-    }
 }
 
 /// Describes an error without the library's text, which may contain parts of the token.

@@ -24,54 +24,14 @@ pub(super) fn install() {
 static RING: CryptoProvider =
     CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
 
-/// The parameters of an algorithm.
-enum Parameters {
-    Hmac(hmac::Algorithm),
-    PublicKey(&'static dyn VerificationAlgorithm),
-}
-
-fn parameters(algorithm: Algorithm) -> Result<Parameters> {
-    use Parameters::{Hmac, PublicKey};
-    Ok(match algorithm {
-        Algorithm::HS256 => Hmac(hmac::HMAC_SHA256),
-        Algorithm::HS384 => Hmac(hmac::HMAC_SHA384),
-        Algorithm::HS512 => Hmac(hmac::HMAC_SHA512),
-        Algorithm::ES256 => PublicKey(&algorithms::ECDSA_P256_SHA256_FIXED),
-        Algorithm::ES384 => PublicKey(&algorithms::ECDSA_P384_SHA384_FIXED),
-        Algorithm::RS256 => PublicKey(&algorithms::RSA_PKCS1_2048_8192_SHA256),
-        Algorithm::RS384 => PublicKey(&algorithms::RSA_PKCS1_2048_8192_SHA384),
-        Algorithm::RS512 => PublicKey(&algorithms::RSA_PKCS1_2048_8192_SHA512),
-        Algorithm::PS256 => PublicKey(&algorithms::RSA_PSS_2048_8192_SHA256),
-        Algorithm::PS384 => PublicKey(&algorithms::RSA_PSS_2048_8192_SHA384),
-        Algorithm::PS512 => PublicKey(&algorithms::RSA_PSS_2048_8192_SHA512),
-        Algorithm::EdDSA => PublicKey(&algorithms::ED25519),
-        _ => return Err(ErrorKind::UnsupportedAlgorithm.into()),
-    })
-}
-
 fn verifier(&algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
-    if key.family() != algorithm.family() {
-        return Err(ErrorKind::InvalidKeyFormat.into());
-    }
-    let bytes = key.try_get_as_bytes()?;
-    Ok(match parameters(algorithm)? {
-        Parameters::Hmac(parameters) => Box::new(RingKey { algorithm, key: hmac::Key::new(parameters, bytes) }),
-        Parameters::PublicKey(parameters) => {
-            check_public_key(algorithm, bytes)?;
-            Box::new(RingKey { algorithm, key: UnparsedPublicKey::new(parameters, bytes.to_vec()) })
-        }
-    })
+    Ok(Box::new(RingKey::new(algorithm, key.family(), key.try_get_as_bytes()?)?))
 }
 
-/// Checks what ring checks only when it verifies a signature, and then reports as a wrong signature.
-fn check_public_key(algorithm: Algorithm, bytes: &[u8]) -> Result<()> {
-    match (algorithm, bytes.len()) {
-        // The length and the tag. `is_on_p256` checks once that the point is on the curve.
-        (Algorithm::ES256, 65) | (Algorithm::ES384, 97) if bytes[0] == 4 => Ok(()),
-        (Algorithm::ES256 | Algorithm::ES384, _) => Err(ErrorKind::InvalidEcdsaKey.into()),
-        (Algorithm::EdDSA, 32) => Ok(()),
-        (Algorithm::EdDSA, _) => Err(ErrorKind::InvalidEddsaKey.into()),
-        _ => Ok(()),
+fn signer(&algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
+    match algorithm.family() {
+        AlgorithmFamily::Hmac => Ok(Box::new(RingKey::new(algorithm, key.family(), key.as_bytes())?)),
+        _ => Err(ErrorKind::UnsupportedAlgorithm.into()),
     }
 }
 
@@ -84,50 +44,70 @@ pub(super) fn is_on_p256(point: &[u8]) -> bool {
     agree().is_ok()
 }
 
-fn signer(&algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
-    match parameters(algorithm)? {
-        Parameters::Hmac(parameters) if key.family() == AlgorithmFamily::Hmac => {
-            Ok(Box::new(RingKey { algorithm, key: hmac::Key::new(parameters, key.as_bytes()) }))
-        }
-        Parameters::Hmac(_) => Err(ErrorKind::InvalidKeyFormat.into()),
-        Parameters::PublicKey(_) => Err(ErrorKind::UnsupportedAlgorithm.into()),
-    }
-}
-
-struct RingKey<K> {
+struct RingKey {
     algorithm: Algorithm,
-    key: K,
+    key: Key,
 }
 
-impl Verifier<Vec<u8>> for RingKey<hmac::Key> {
-    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
-        // In constant time.
-        hmac::verify(&self.key, message, signature).map_err(|Unspecified| Error::new())
+enum Key {
+    Hmac(hmac::Key),
+    Public(UnparsedPublicKey<Vec<u8>>),
+}
+
+impl RingKey {
+    /// Creates a key from its bytes. Those of a public key are checked when it verifies a signature.
+    fn new(algorithm: Algorithm, family: AlgorithmFamily, bytes: &[u8]) -> Result<Self> {
+        if family != algorithm.family() {
+            return Err(ErrorKind::InvalidKeyFormat.into());
+        }
+        let hmac = |of| Key::Hmac(hmac::Key::new(of, bytes));
+        let public = |of: &'static dyn VerificationAlgorithm| Key::Public(UnparsedPublicKey::new(of, bytes.to_vec()));
+        let key = match algorithm {
+            Algorithm::HS256 => hmac(hmac::HMAC_SHA256),
+            Algorithm::HS384 => hmac(hmac::HMAC_SHA384),
+            Algorithm::HS512 => hmac(hmac::HMAC_SHA512),
+            Algorithm::ES256 => public(&algorithms::ECDSA_P256_SHA256_FIXED),
+            Algorithm::ES384 => public(&algorithms::ECDSA_P384_SHA384_FIXED),
+            Algorithm::RS256 => public(&algorithms::RSA_PKCS1_2048_8192_SHA256),
+            Algorithm::RS384 => public(&algorithms::RSA_PKCS1_2048_8192_SHA384),
+            Algorithm::RS512 => public(&algorithms::RSA_PKCS1_2048_8192_SHA512),
+            Algorithm::PS256 => public(&algorithms::RSA_PSS_2048_8192_SHA256),
+            Algorithm::PS384 => public(&algorithms::RSA_PSS_2048_8192_SHA384),
+            Algorithm::PS512 => public(&algorithms::RSA_PSS_2048_8192_SHA512),
+            Algorithm::EdDSA => public(&algorithms::ED25519),
+            _ => return Err(ErrorKind::UnsupportedAlgorithm.into()),
+        };
+        Ok(Self { algorithm, key })
     }
 }
 
-impl Verifier<Vec<u8>> for RingKey<UnparsedPublicKey<Vec<u8>>> {
+impl Verifier<Vec<u8>> for RingKey {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
-        self.key.verify(message, signature).map_err(|Unspecified| Error::new())
+        let verified = match &self.key {
+            // In constant time.
+            Key::Hmac(key) => hmac::verify(key, message, signature),
+            Key::Public(key) => key.verify(message, signature),
+        };
+        verified.map_err(|Unspecified| Error::new())
     }
 }
 
-impl<K> JwtVerifier for RingKey<K>
-where
-    Self: Verifier<Vec<u8>>,
-{
+impl Signer<Vec<u8>> for RingKey {
+    fn try_sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, Error> {
+        match &self.key {
+            Key::Hmac(key) => Ok(hmac::sign(key, message).as_ref().to_vec()),
+            Key::Public(_) => Err(Error::new()),
+        }
+    }
+}
+
+impl JwtVerifier for RingKey {
     fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 }
 
-impl Signer<Vec<u8>> for RingKey<hmac::Key> {
-    fn try_sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, Error> {
-        Ok(hmac::sign(&self.key, message).as_ref().to_vec())
-    }
-}
-
-impl JwtSigner for RingKey<hmac::Key> {
+impl JwtSigner for RingKey {
     fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

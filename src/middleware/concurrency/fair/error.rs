@@ -6,7 +6,7 @@ use crate::error::{ErrorKind, layer_error};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FairError<E> {
-    /// As many calls of this tenant wait as may.
+    /// The tenant may have no further call waiting.
     Full {
         /// Waiting calls of all tenants.
         waiting: usize,

@@ -7,6 +7,7 @@ use super::Fair;
 use crate::middleware::concurrency::limit::Limit;
 use crate::middleware::concurrency::permits::Permits;
 use crate::middleware::concurrency::{ConcurrencySnapshot, Fixed};
+use crate::middleware::derive::derive_clone;
 
 /// Limits how many calls run at a time, in fair shares of tenants. Made by [`ConcurrencyLayer::per_tenant`]; see the
 /// [module](super).
@@ -21,8 +22,8 @@ pub struct FairLayer<L = Fixed> {
 }
 
 impl FairLayer {
-    /// Changes the limit. If more calls run than it allows, none starts until enough of them have ended; if it allows more, those
-    /// who wait start at once.
+    /// Changes the limit. If it is below the number of running calls, no call starts until enough of them have ended. If it
+    /// is raised, waiting calls start at once.
     pub fn set_limit(&self, limit: usize) {
         self.permits.resize(limit);
         self.permits.grant();
@@ -53,9 +54,4 @@ impl<S, L: Limit> Layer<S> for FairLayer<L> {
     }
 }
 
-// Not derived, which would need `L: Clone`.
-impl<L> Clone for FairLayer<L> {
-    fn clone(&self) -> Self {
-        Self { permits: Arc::clone(&self.permits), max_wait: self.max_wait }
-    }
-}
+derive_clone!(FairLayer::<L> { permits, max_wait });

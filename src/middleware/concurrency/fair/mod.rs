@@ -50,7 +50,18 @@ mod future;
 mod layer;
 mod service;
 
+use tower_service::Service;
+
+use super::Fixed;
+use crate::middleware::CallOrReject;
+
 pub use self::error::FairError;
-pub use self::future::ResponseFuture;
 pub use self::layer::FairLayer;
 pub use self::service::Fair;
+
+/// Response future of [`Fair`].
+///
+/// # Panics
+/// If the call has to wait for a permit, polling needs a Tokio runtime with time enabled.
+pub type ResponseFuture<S, R, L = Fixed> =
+    CallOrReject<future::CallFuture<S, R, L>, FairError<<S as Service<R>>::Error>>;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tower_service::Service;
 
+use super::future::CallFuture;
 use super::{FairError, ResponseFuture};
 use crate::middleware::concurrency::limit::{FinishCall, Fixed, Limit, StartCall};
-use crate::middleware::concurrency::permits::{Acquired, Permits};
+use crate::middleware::concurrency::permits::{Permits, Reservation};
 use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::request::RequestContext;
 use crate::request::limits::tenant_key;
@@ -44,16 +45,16 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         match self.permits.acquire(tenant_key(&request)) {
-            Acquired::Permit(mut permit) => {
+            Ok(Reservation::Permit(mut permit)) => {
                 permit.start(&request);
-                ResponseFuture::called(self.inner.call(request), permit)
+                ResponseFuture::call(CallFuture::called(self.inner.call(request), permit))
             }
-            Acquired::Waiting(waiter) => {
+            Ok(waiting) => {
                 // The service that was polled ready is dropped: what it has reserved is free while this call waits.
                 self.inner = self.inner.clone();
-                ResponseFuture::waiting(self.inner.clone(), request, waiter, self.max_wait)
+                ResponseFuture::call(CallFuture::waiting(self.inner.clone(), request, waiting, self.max_wait))
             }
-            Acquired::Full { waiting } => ResponseFuture::rejected(waiting),
+            Err(waiting) => ResponseFuture::reject(FairError::Full { waiting }),
         }
     }
 }

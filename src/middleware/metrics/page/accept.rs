@@ -3,7 +3,7 @@
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
-use super::Format;
+use super::{Format, split_unquoted};
 
 /// How specific a media range of `Accept` is. The most specific range that matches a format decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,18 +17,15 @@ enum Specificity {
 /// Returns the format that `Accept` prefers.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let ranges: Vec<_> = elements(headers, ACCEPT).filter_map(Element::parse).collect();
-    let text = preference(&ranges, "text", "plain", "0.0.4");
-    let open_metrics = preference(&ranges, "application", "openmetrics-text", "1.0.0");
+    let text = preference(&ranges, "text/plain", "0.0.4");
+    let open_metrics = preference(&ranges, "application/openmetrics-text", "1.0.0");
     if open_metrics > text { Format::OpenMetrics } else { Format::Text }
 }
 
 /// Returns the quality of a media type and the specificity of the range that matches it, or `None` if it is not
 /// acceptable.
-fn preference(ranges: &[Element], kind: &str, subtype: &str, version: &str) -> Option<(f32, Specificity)> {
-    let matching = ranges.iter().filter_map(|range| {
-        let specificity = range.matches(kind, subtype, version)?;
-        Some((specificity, range.quality))
-    });
+fn preference(ranges: &[Element], media_type: &str, version: &str) -> Option<(f32, Specificity)> {
+    let matching = ranges.iter().filter_map(|range| Some((range.specificity(media_type, version)?, range.quality)));
     // Of equally specific ranges the one with the highest quality counts.
     let (specificity, quality) = matching.max_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)))?;
     (quality > 0.0).then_some((quality, specificity))
@@ -57,7 +54,7 @@ struct Element<'a> {
 impl<'a> Element<'a> {
     /// Returns `None` if the element has an invalid quality.
     fn parse(element: &'a str) -> Option<Self> {
-        let mut parts = split(element, ';').map(str::trim);
+        let mut parts = split_unquoted(element, ';').map(str::trim);
         let mut this = Self { value: parts.next()?, version: None, quality: 1.0 };
         for (name, value) in parts.filter_map(|part| part.split_once('=')) {
             let (name, value) = (name.trim(), value.trim().trim_matches('"'));
@@ -70,16 +67,19 @@ impl<'a> Element<'a> {
         (!this.value.is_empty()).then_some(this)
     }
 
-    fn matches(&self, kind: &str, subtype: &str, version: &str) -> Option<Specificity> {
-        let (own_kind, own_subtype) = self.value.split_once('/')?;
-        match (own_kind.trim(), own_subtype.trim()) {
-            ("*", "*") => Some(Specificity::Anything),
-            (own, "*") if own.eq_ignore_ascii_case(kind) => Some(Specificity::Type),
-            (own, sub) if own.eq_ignore_ascii_case(kind) && sub.eq_ignore_ascii_case(subtype) => match self.version {
+    /// Returns how specifically the media range matches a type, if it does.
+    fn specificity(&self, media_type: &str, version: &str) -> Option<Specificity> {
+        if self.value == "*/*" {
+            Some(Specificity::Anything)
+        } else if self.value.eq_ignore_ascii_case(media_type) {
+            match self.version {
                 None => Some(Specificity::Subtype),
                 Some(own) => (own == version).then_some(Specificity::Version),
-            },
-            _ => None,
+            }
+        } else {
+            let (kind, _) = media_type.split_once('/')?;
+            let own_kind = self.value.strip_suffix("/*")?;
+            own_kind.eq_ignore_ascii_case(kind).then_some(Specificity::Type)
         }
     }
 }
@@ -87,24 +87,7 @@ impl<'a> Element<'a> {
 /// Returns the elements of all headers of this name. Headers that are not text are ignored.
 fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lists = headers.get_all(name).into_iter().map(HeaderValue::to_str).filter_map(Result::ok);
-    lists.flat_map(|list| split(list, ',')).map(str::trim).filter(|element| !element.is_empty())
-}
-
-/// Splits a text at separators outside of quoted strings.
-fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
-    let (mut quoted, mut escaped) = (false, false);
-    text.split(move |character| {
-        if escaped {
-            escaped = false;
-            return false;
-        }
-        match character {
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            _ => return character == separator && !quoted,
-        }
-        false
-    })
+    lists.flat_map(|list| split_unquoted(list, ',')).map(str::trim).filter(|element| !element.is_empty())
 }
 
 #[cfg(test)]

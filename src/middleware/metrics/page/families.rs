@@ -1,12 +1,12 @@
-//! Converts the OpenMetrics output of `prometheus-client` into either format.
+//! Converts OpenMetrics text into either format.
 
-use super::Format;
+use super::{Format, split_unquoted};
 
-/// Converts a page without its `# EOF`. Families without samples are omitted.
-pub(super) fn write(page: &str, format: Format) -> String {
+/// Converts pages. Families without samples are omitted.
+pub(super) fn convert(page: &str, format: Format) -> String {
     let mut out = String::with_capacity(page.len() + "# EOF\n".len());
     let mut family = Family::default();
-    for line in page.lines() {
+    for line in page.lines().filter(|line| !line.is_empty()) {
         match line.strip_prefix("# ") {
             Some(description) => family.describe(description),
             None => {
@@ -26,8 +26,8 @@ pub(super) fn write(page: &str, format: Format) -> String {
 #[derive(Debug, Default)]
 struct Family<'a> {
     name: &'a str,
-    help: &'a str,
-    kind: &'a str,
+    help: Option<&'a str>,
+    kind: Option<&'a str>,
     unit: Option<&'a str>,
     is_written: bool,
 }
@@ -36,28 +36,34 @@ impl<'a> Family<'a> {
     fn describe(&mut self, description: &'a str) {
         let mut words = description.splitn(3, ' ');
         let [keyword, name, rest] = [(); 3].map(|()| words.next().unwrap_or_default());
+        if name != self.name {
+            *self = Self { name, ..Self::default() };
+        }
         match keyword {
-            // The first line of a description.
-            "HELP" => *self = Self { name, help: rest, ..Self::default() },
-            "TYPE" => self.kind = rest,
+            "HELP" => self.help = Some(rest),
+            "TYPE" => self.kind = Some(rest),
             "UNIT" => self.unit = Some(rest),
+            // The end of a page.
             _ => {}
         }
     }
 
     fn write_description(&mut self, out: &mut String, format: Format) {
-        if std::mem::replace(&mut self.is_written, true) {
+        if self.name.is_empty() || std::mem::replace(&mut self.is_written, true) {
             return;
         }
         let Self { name, help, kind, unit, .. } = *self;
         // In the text format a family is named like its samples, and there are fewer types.
-        let (suffix, kind) = match (format, kind) {
+        let (suffix, kind) = match (format, kind.unwrap_or("unknown")) {
             (Format::Text, "counter") => ("_total", "counter"),
             (Format::Text, "info") => ("_info", "gauge"),
             (Format::Text, "unknown") => ("", "untyped"),
             (_, kind) => ("", kind),
         };
-        out.extend(["# HELP ", name, suffix, " ", help, "\n", "# TYPE ", name, suffix, " ", kind, "\n"]);
+        if let Some(help) = help {
+            out.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+        }
+        out.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
         if let (Format::OpenMetrics, Some(unit)) = (format, unit) {
             out.extend(["# UNIT ", name, " ", unit, "\n"]);
         }
@@ -66,29 +72,13 @@ impl<'a> Family<'a> {
 
 /// Removes the exemplar of a sample, which the text format does not support.
 fn without_exemplar(sample: &str) -> &str {
-    let value = sample.find('{').map_or(0, |open| open + end_of_labels(&sample[open..]));
-    let exemplar = sample[value..].find(" # ").map(|at| value + at);
-    &sample[..exemplar.unwrap_or(sample.len())]
-}
-
-/// Returns the index of the closing brace of labels, which is the first one outside of quotes.
-fn end_of_labels(labels: &str) -> usize {
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, byte) in labels.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'}' if !quoted => return at,
-            _ => {}
-        }
-    }
-    labels.len()
+    split_unquoted(sample, '#').next().unwrap_or(sample).trim_end()
 }
 
 #[cfg(test)]
 mod tests {
     use super::Format;
+    use crate::middleware::metrics::page;
     use prometheus_client::metrics::counter::{ConstCounter, Counter};
     use prometheus_client::metrics::exemplar::CounterWithExemplar;
     use prometheus_client::metrics::family::Family;
@@ -98,8 +88,7 @@ mod tests {
     use prometheus_client::registry::{Registry, Unit};
 
     /// One metric of each kind.
-    fn registry() -> Registry {
-        let mut registry = Registry::default();
+    fn register(registry: &mut Registry) {
         registry.register("calls", "Calls", ConstCounter::new(3u64));
         registry.register_with_unit("spent", "Time", Unit::Seconds, ConstCounter::new(0.5f64));
         registry.register_with_unit("memory", "Memory", Unit::Bytes, ConstGauge::new(7i64));
@@ -112,7 +101,6 @@ mod tests {
         let odd = [("path", "a} # {b\"c\\")];
         traced.get_or_create(&odd).inc_by(2, Some([("trace_id", "f00")]), None);
         registry.register("traced", "Traced", traced);
-        registry
     }
 
     #[test]
@@ -143,8 +131,8 @@ sizes_bucket{le=\"+Inf\"} 1
 traced_total{path=\"a} # {b\\\"c\\\\\"} 2 # {trace_id=\"f00\"} 2.0
 # EOF
 ";
-        assert_eq!(Format::OpenMetrics.encode(&registry()).unwrap(), expected);
-        assert_eq!(Format::OpenMetrics.encode(&Registry::default()).unwrap(), "# EOF\n");
+        assert_eq!(page::render(register), expected);
+        assert_eq!(page::render(|_| ()), "# EOF\n");
     }
 
     #[test]
@@ -172,7 +160,37 @@ sizes_bucket{le=\"+Inf\"} 1
 # TYPE traced_total counter
 traced_total{path=\"a} # {b\\\"c\\\\\"} 2
 ";
-        assert_eq!(Format::Text.encode(&registry()).unwrap(), expected);
-        assert_eq!(Format::Text.encode(&Registry::default()).unwrap(), "");
+        assert_eq!(Format::Text.convert(&page::render(register)), expected);
+        assert_eq!(Format::Text.convert(&page::render(|_| ())), "");
+    }
+
+    #[test]
+    fn descriptions_may_be_in_any_order_and_incomplete() {
+        let page = "\
+undescribed 1
+# TYPE first counter
+# HELP first The first.
+first_total 2
+
+# TYPE second gauge
+second 3
+# HELP third The third.
+third 4
+# EOF
+after_the_end 5
+";
+        let expected = "\
+undescribed 1
+# HELP first_total The first.
+# TYPE first_total counter
+first_total 2
+# TYPE second gauge
+second 3
+# HELP third The third.
+# TYPE third untyped
+third 4
+after_the_end 5
+";
+        assert_eq!(Format::Text.convert(page), expected);
     }
 }

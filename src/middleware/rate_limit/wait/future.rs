@@ -1,78 +1,67 @@
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep_until};
+use tokio::sync::OwnedSemaphorePermit;
 use tower_service::Service;
 
 use super::super::{Limit, RateLimitError};
-use super::Permit;
+use super::Queue;
+use crate::middleware::call_when_ready::CallWhenReady;
 use crate::middleware::clock;
+use crate::middleware::lazy_timer::LazyTimer;
 
 pin_project! {
-    /// The response future of a [`Wait`](super::Wait).
-    pub struct WaitFuture<S: Service<R>, R, L> {
+    /// A call that has a token or waits for one, and then for the readiness of the service.
+    #[derive(Debug)]
+    pub struct CallFuture<S: Service<R>, R, L> {
         #[pin]
-        state: State<S, R, L>,
+        call: CallWhenReady<S, R>,
+        // `None` once the service is called.
+        waiting: Option<Waiting<L>>,
+        // Elapses when there can be a token.
+        #[pin]
+        timer: LazyTimer,
     }
 }
 
-pin_project! {
-    // `ForToken` -> `ForReadiness` -> `Called`; a call within the quota starts as `Called`.
-    #[project = StateProj]
-    enum State<S: Service<R>, R, L> {
-        // Sleeps until a token can be there, tries to take it, and sleeps again where another call took it first.
-        ForToken {
-            waiting: Option<Waiting<S, R, L>>,
-            give_up: Instant,
-            #[pin]
-            sleep: Sleep,
-        },
-        // Has the token, and waits until the service is ready.
-        ForReadiness {
-            waiting: Option<Waiting<S, R, L>>,
-        },
-        Called {
-            #[pin]
-            future: S::Future,
-        },
-        Limited {
-            retry_after: Duration,
-        },
-    }
+#[derive(Debug)]
+struct Waiting<L> {
+    queue: Arc<Queue<L>>,
+    /// Counts the call as waiting, for readiness as well.
+    _permit: OwnedSemaphorePermit,
+    give_up: Instant,
+    has_token: bool,
 }
 
-/// A waiting call. It holds its permit until the inner call: waiting for readiness counts as waiting.
-struct Waiting<S, R, L> {
-    service: S,
-    request: R,
-    permit: Permit<L>,
-}
-
-impl<S: Service<R>, R, L> WaitFuture<S, R, L> {
+impl<S: Service<R>, R, L> CallFuture<S, R, L> {
     pub(super) fn called(future: S::Future) -> Self {
-        Self { state: State::Called { future } }
+        Self { call: CallWhenReady::called(future), waiting: None, timer: LazyTimer::new(None) }
     }
 
-    pub(super) fn limited(retry_after: Duration) -> Self {
-        Self { state: State::Limited { retry_after } }
-    }
-
-    /// `service` must not have been polled ready.
-    pub(super) fn waiting(service: S, request: R, permit: Permit<L>, now: Instant, wait: Duration) -> Self {
+    /// `service` must not have been polled ready. A token can be there after `wait`.
+    pub(super) fn waiting(
+        service: S,
+        request: R,
+        queue: Arc<Queue<L>>,
+        permit: OwnedSemaphorePermit,
+        wait: Duration,
+    ) -> Self {
+        let now = clock::now();
         // The layer's bound is at least this wait, which is the time until the token and no more than a century.
-        let give_up = now.checked_add(permit.queue.max_wait).unwrap_or(now + wait);
-        let sleep = sleep_until((now + wait).into());
-        Self { state: State::ForToken { waiting: Some(Waiting { service, request, permit }), give_up, sleep } }
+        let give_up = now.checked_add(queue.max_wait).unwrap_or(now + wait);
+        Self {
+            call: CallWhenReady::waiting(service, request),
+            waiting: Some(Waiting { queue, _permit: permit, give_up, has_token: false }),
+            timer: LazyTimer::new(Some(now + wait)),
+        }
     }
 }
 
-const DONE: &str = "polled after it had completed";
-
-impl<S, R, L> Future for WaitFuture<S, R, L>
+impl<S, R, L> Future for CallFuture<S, R, L>
 where
     S: Service<R>,
     L: Limit<R>,
@@ -80,52 +69,28 @@ where
     type Output = Result<S::Response, RateLimitError<S::Error>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        loop {
-            let next = match state.as_mut().project() {
-                StateProj::ForToken { waiting, give_up, mut sleep } => {
-                    ready!(sleep.as_mut().poll(cx));
-                    let Waiting { request, permit, .. } = waiting.as_ref().expect(DONE);
-                    match permit.queue.limit.take(request) {
-                        Ok(()) => State::ForReadiness { waiting: waiting.take() },
-                        Err(wait) => {
-                            let next_try = clock::now() + wait;
-                            if next_try <= *give_up {
-                                sleep.reset(next_try.into());
-                                continue;
-                            }
-                            State::Limited { retry_after: wait }
-                        }
+        let mut this = self.project();
+        while let (Some(waiting), Some(request)) = (this.waiting.as_mut(), this.call.request())
+            && !waiting.has_token
+        {
+            ready!(this.timer.as_mut().poll_elapsed(cx));
+            match waiting.queue.limit.take(request) {
+                Ok(()) => waiting.has_token = true,
+                Err(retry_after) => {
+                    // Another call has taken it.
+                    let next_try = clock::now() + retry_after;
+                    if next_try > waiting.give_up {
+                        this.call.cancel();
+                        *this.waiting = None;
+                        return Poll::Ready(Err(RateLimitError::Limited { retry_after }));
                     }
+                    this.timer.set(LazyTimer::new(Some(next_try)));
                 }
-                StateProj::ForReadiness { waiting } => {
-                    let service = &mut waiting.as_mut().expect(DONE).service;
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        *waiting = None;
-                        return Poll::Ready(Err(RateLimitError::Inner(error)));
-                    }
-                    let Waiting { mut service, request, permit } = waiting.take().expect(DONE);
-                    drop(permit);
-                    State::Called { future: service.call(request) }
-                }
-                StateProj::Called { future } => return future.poll(cx).map_err(RateLimitError::Inner),
-                StateProj::Limited { retry_after } => {
-                    return Poll::Ready(Err(RateLimitError::Limited { retry_after: *retry_after }));
-                }
-            };
-            state.set(next);
+            }
         }
-    }
-}
-
-impl<S: Service<R>, R, L> fmt::Debug for WaitFuture<S, R, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            State::ForToken { .. } => "waiting for a token",
-            State::ForReadiness { .. } => "waiting for readiness",
-            State::Called { .. } => "called",
-            State::Limited { .. } => "limited",
-        };
-        f.debug_struct("WaitFuture").field("state", &state).finish_non_exhaustive()
+        let result = ready!(this.call.poll(cx, |_| *this.waiting = None));
+        // If the service failed before the call.
+        *this.waiting = None;
+        Poll::Ready(result.map_err(RateLimitError::Inner))
     }
 }

@@ -1,10 +1,11 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
 use super::{Queue, Wait};
+use crate::middleware::derive::derive_clone;
 
 /// Limits the rate of calls and delays those over the quota. Made by
 /// [`RateLimiterLayer::wait`](super::super::RateLimiterLayer::wait); clones share the quota and the bound on waiting
@@ -24,12 +25,13 @@ pub struct WaitSnapshot {
 
 impl<L> WaitLayer<L> {
     pub(in super::super) fn new(limit: Arc<L>, max_wait: Duration, max_waiting: usize) -> Self {
-        Self { queue: Arc::new(Queue { limit, max_wait, max_waiting, waiting: AtomicUsize::new(0) }) }
+        let max_waiting = max_waiting.min(Semaphore::MAX_PERMITS);
+        Self { queue: Arc::new(Queue { limit, max_wait, max_waiting, permits: Arc::new(Semaphore::new(max_waiting)) }) }
     }
 
     /// The state of the layer.
     pub fn snapshot(&self) -> WaitSnapshot {
-        WaitSnapshot { waiting: self.queue.waiting.load(Ordering::Relaxed) }
+        WaitSnapshot { waiting: self.queue.max_waiting - self.queue.permits.available_permits() }
     }
 }
 
@@ -41,9 +43,4 @@ impl<S, L> Layer<S> for WaitLayer<L> {
     }
 }
 
-// Not derived: the shared quota needs no `L: Clone`.
-impl<L> Clone for WaitLayer<L> {
-    fn clone(&self) -> Self {
-        Self { queue: Arc::clone(&self.queue) }
-    }
-}
+derive_clone!(WaitLayer::<L> { queue });

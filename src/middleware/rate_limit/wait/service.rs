@@ -1,12 +1,11 @@
-use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower_service::Service;
 
 use super::super::{Limit, RateLimitError};
+use super::future::CallFuture;
 use super::{Queue, WaitFuture};
-use crate::middleware::clock;
 use crate::middleware::inner_service::{clone_service, inner_service};
 
 /// Limits the rate of calls and delays those over the quota. See [`RateLimiterLayer::wait`].
@@ -43,15 +42,15 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let wait = match self.queue.limit.take(&request) {
-            Ok(()) => return WaitFuture::called(self.inner.call(request)),
+            Ok(()) => return WaitFuture::call(CallFuture::called(self.inner.call(request))),
             Err(wait) => wait,
         };
-        let Some(permit) = (wait <= self.queue.max_wait).then(|| self.queue.try_acquire()).flatten() else {
-            return WaitFuture::limited(wait);
+        let permit = Arc::clone(&self.queue.permits).try_acquire_owned();
+        let (Ok(permit), true) = (permit, wait <= self.queue.max_wait) else {
+            return WaitFuture::reject(RateLimitError::Limited { retry_after: wait });
         };
         // The service that was ready holds a permit further in, which this call does not use for a while: release it.
-        let unready = self.inner.clone();
-        drop(mem::replace(&mut self.inner, unready.clone()));
-        WaitFuture::waiting(unready, request, permit, clock::now(), wait)
+        self.inner = self.inner.clone();
+        WaitFuture::call(CallFuture::waiting(self.inner.clone(), request, Arc::clone(&self.queue), permit, wait))
     }
 }

@@ -7,6 +7,7 @@ mod clock;
 mod config;
 mod connection;
 mod early;
+mod forward_io;
 mod hang_up;
 mod listener;
 mod read_timer;

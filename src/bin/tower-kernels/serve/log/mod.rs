@@ -22,7 +22,6 @@ use std::error::Error;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use prometheus_client::registry::Registry;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -65,10 +64,10 @@ impl Logger {
         Ok(Self { repeats, writer })
     }
 
-    /// Registers the log's own metrics.
-    pub(super) fn metrics(&self) -> impl Fn(&mut Registry) + Send + Sync + 'static {
+    /// Returns a function that returns the log's own metrics as OpenMetrics text.
+    pub(super) fn metrics(&self) -> impl Fn() -> String + Send + Sync + 'static {
         let (queue, repeats) = (self.writer.queue().clone(), Arc::clone(&self.repeats));
-        move |registry| metrics::register(registry, queue.clone(), Arc::clone(&repeats))
+        move || metrics::render(&queue, &repeats)
     }
 }
 

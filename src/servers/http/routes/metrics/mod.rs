@@ -25,8 +25,7 @@ pub(super) use self::gpus::read as read_gpus;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::{CudaStatus, CudaUsage};
 use crate::backends::{CudaState, LocalStatus, PoolStatus};
-use crate::error::ErrorKind;
-use crate::middleware::metrics::{Format, MetricsHandle, respond};
+use crate::middleware::metrics::{Format, MetricsHandle, render, respond};
 use crate::request::request_id::RequestId;
 use crate::servers::http::openapi::{Schemas, response, without_body};
 use crate::servers::http::route::RestRequest;
@@ -38,13 +37,30 @@ pub(super) async fn metrics<S, B>(
     request: RestRequest<'_, B>,
 ) -> Result<Response<ResponseBody>, Problem> {
     let state = rest.state;
-    let mut registry = Registry::default();
-    if let Some(metrics) = &state.metrics {
-        metrics.register(&mut registry);
+    #[cfg(feature = "cuda")]
+    let gpus = gpus::read(state.devices.as_ref()).await;
+    let mut page = render(|registry| {
+        if let Some(metrics) = &state.metrics {
+            metrics.register(registry);
+        }
+        register(&state, registry.sub_registry_with_prefix("kernel"));
+        #[cfg(feature = "cuda")]
+        gpus::register(registry, gpus);
+    });
+    for render in &state.more_metrics {
+        page.push_str(&render());
+        // The text may lack its last newline. Empty lines are omitted.
+        page.push('\n');
     }
-    let kernel = registry.sub_registry_with_prefix("kernel");
+    let mut response = respond(&page, &request.head.headers);
+    response.headers_mut().insert(RequestId::HEADER, request.request_id.value().clone());
+    Ok(response.map(ResponseBody::from))
+}
+
+/// Adds all metrics but those of the calls and the GPUs.
+fn register(state: &Arc<RestState>, kernel: &mut Registry) {
     if let Some(metrics) = state.metrics.clone() {
-        kernel.register_collector(Box::new(ByDomain { metrics, state: Arc::clone(&state) }));
+        kernel.register_collector(Box::new(ByDomain { metrics, state: Arc::clone(state) }));
     }
     kernel.register_collector(Box::new(Memory(state.limits.memory.clone())));
     kernel.register_collector(Box::new(StoredOperands(state.registry.operands().clone())));
@@ -62,15 +78,6 @@ pub(super) async fn metrics<S, B>(
     if !state.connections.is_empty() {
         kernel.register_collector(Box::new(connections::Listeners(state.connections.clone())));
     }
-    for register in &state.more_metrics {
-        register(&mut registry);
-    }
-    #[cfg(feature = "cuda")]
-    gpus::register(&mut registry, gpus::read(state.devices.as_ref()).await);
-    let response = respond(&registry, &request.head.headers);
-    let mut response = response.map_err(|error| Problem::new(ErrorKind::Internal, error.to_string()))?;
-    response.headers_mut().insert(RequestId::HEADER, request.request_id.value().clone());
-    Ok(response.map(ResponseBody::from))
 }
 
 /// OpenAPI: the page in each format.

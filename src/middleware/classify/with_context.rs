@@ -1,26 +1,46 @@
-//! [`WithContext`], which adds a context to requests of any type, and its layer.
+//! [`WithContext`], which adds a context to requests and responses of any type.
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tower_layer::Layer;
-use tower_service::Service;
-
-use crate::middleware::inner_service::inner_service;
 use crate::request::{Priority, RequestContext, ResponseContext, TraceContext};
 
 /// A request of any type with the context that the layers read. Fields that are not set have the defaults of
 /// [`RequestContext`].
 ///
-/// ```
-/// use tower_kernels::middleware::classify::WithContext;
-/// use tower_kernels::request::{Priority, RequestContext};
+/// tower's `map_request` wraps requests outside of the layers that need the context, and inside of them restores the type
+/// of request that the service takes:
 ///
-/// let request = WithContext::new("SELECT 1").operation("query").tenant("acme").priority(Priority::High);
-/// assert_eq!(RequestContext::operation(&request), "query");
-/// assert_eq!(request.into_inner(), "SELECT 1");
+/// ```
+/// use std::convert::Infallible;
+/// use std::time::Duration;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_kernels::error::{Classify, ErrorKind};
+/// use tower_kernels::layers::RateLimiterLayer;
+/// use tower_kernels::middleware::classify::WithContext;
+///
+/// /// A type of another crate.
+/// struct Query {
+///     user: String,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let service = ServiceBuilder::new()
+///     .map_request(|query: Query| {
+///         let user = query.user.clone();
+///         WithContext::new(query).operation("query").tenant(user)
+///     })
+///     .layer(RateLimiterLayer::new(1, Duration::from_secs(60)).per_tenant())
+///     .map_request(WithContext::into_inner)
+///     .service(service_fn(async |query: Query| Ok::<_, Infallible>(query.user)));
+///
+/// let query = |user: &str| Query { user: user.to_owned() };
+/// assert_eq!(service.clone().oneshot(query("ada")).await.unwrap(), "ada");
+/// assert_eq!(service.clone().oneshot(query("ada")).await.unwrap_err().kind(), ErrorKind::RateLimited);
+/// assert_eq!(service.oneshot(query("bob")).await.unwrap(), "bob");
+/// # }
 /// ```
 #[derive(Clone, Debug)]
 pub struct WithContext<R> {
@@ -150,92 +170,5 @@ impl<R> RequestContext for WithContext<R> {
 impl<R> ResponseContext for WithContext<R> {
     fn payload_bytes(&self) -> Option<u64> {
         self.payload_bytes
-    }
-}
-
-/// Adds a context to requests of any type, with a closure.
-///
-/// Put it outside the layers that need the context. tower's `map_request` restores the type of request that the service
-/// takes:
-///
-/// ```
-/// use std::convert::Infallible;
-/// use std::time::Duration;
-/// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use tower_kernels::error::{Classify, ErrorKind};
-/// use tower_kernels::middleware::classify::{ClassifyRequestLayer, WithContext};
-/// use tower_kernels::layers::RateLimiterLayer;
-///
-/// /// A type of another crate.
-/// struct Query {
-///     user: String,
-/// }
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let service = ServiceBuilder::new()
-///     .layer(ClassifyRequestLayer::new(|query: Query| {
-///         let user = query.user.clone();
-///         WithContext::new(query).operation("query").tenant(user)
-///     }))
-///     .layer(RateLimiterLayer::new(1, Duration::from_secs(60)).per_tenant())
-///     .map_request(WithContext::into_inner)
-///     .service(service_fn(async |query: Query| Ok::<_, Infallible>(query.user)));
-///
-/// let query = |user: &str| Query { user: user.to_owned() };
-/// assert_eq!(service.clone().oneshot(query("ada")).await.unwrap(), "ada");
-/// assert_eq!(service.clone().oneshot(query("ada")).await.unwrap_err().kind(), ErrorKind::RateLimited);
-/// assert_eq!(service.oneshot(query("bob")).await.unwrap(), "bob");
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct ClassifyRequestLayer<C> {
-    add_context: C,
-}
-
-impl<C> ClassifyRequestLayer<C> {
-    /// Creates a layer that wraps each request with `add_context`.
-    pub const fn new<R>(add_context: C) -> Self
-    where
-        C: Fn(R) -> WithContext<R>,
-    {
-        Self { add_context }
-    }
-}
-
-impl<S, C: Clone> Layer<S> for ClassifyRequestLayer<C> {
-    type Service = ClassifiedRequests<S, C>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        ClassifiedRequests { inner, add_context: self.add_context.clone() }
-    }
-}
-
-/// Calls the inner service with a context added to each request. See [`ClassifyRequestLayer`].
-#[derive(Clone, Copy, Debug)]
-pub struct ClassifiedRequests<S, C> {
-    inner: S,
-    add_context: C,
-}
-
-inner_service!(ClassifiedRequests::<S, C> { inner });
-
-impl<S, C, R> Service<R> for ClassifiedRequests<S, C>
-where
-    S: Service<WithContext<R>>,
-    C: Fn(R) -> WithContext<R>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    #[inline]
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    #[inline]
-    fn call(&mut self, request: R) -> Self::Future {
-        self.inner.call((self.add_context)(request))
     }
 }
