@@ -26,6 +26,10 @@ const MAX_WEIGHT: u64 = 16 << 20;
 const BYTES_PER_OPERATION: u64 = 4;
 /// The default maximum of requests that wait.
 const CAPACITY: usize = 16_384;
+/// How much heavier a run may be whose requests share their work: about 0.1 s of a device.
+const SHARED_WORK_FACTOR: u64 = 8192;
+/// Runs in flight on each device of requests that share their work: one runs, and one is copied to or from the device.
+const SHARED_WORK_RUNS: usize = 2;
 /// Inputs that take longer than this to decode and validate run alone. It is what the CPU backend runs inline by default.
 const INLINE: Duration = Duration::from_micros(20);
 
@@ -51,7 +55,7 @@ impl BatchedLayer {
     pub(crate) fn fitted(&self, local: &Local) -> Self {
         let gain = match local.cpu_only() {
             Some(cpu) => Gain::OnWorkers(cpu.clone()),
-            None => Gain::OnDevices,
+            None => Gain::OnDevices { count: local.num_devices() },
         };
         Self { batch: self.batch.fitted(max_in_flight(local.workers()), SameRun { inline: INLINE, gain }) }
     }
@@ -124,7 +128,7 @@ enum Gain {
     /// All of them.
     All,
     /// Those that CUDA devices run. Jobs of the CPU are not limited to the few runs that devices have in flight.
-    OnDevices,
+    OnDevices { count: usize },
     /// Those that the CPU does not run inline: on a worker they share the hops between threads.
     OnWorkers(Profile),
 }
@@ -133,7 +137,7 @@ impl SameRun {
     fn gains(&self, job: &mut Job) -> bool {
         match &self.gain {
             Gain::All => true,
-            Gain::OnDevices => job.kernel().info().backends.contains(&BackendKind::Cuda),
+            Gain::OnDevices { .. } => job.kernel().info().backends.contains(&BackendKind::Cuda),
             Gain::OnWorkers(cpu) => {
                 let is_prepared = job.prepare(Some(self.inline), None).is_ok();
                 is_prepared && job.cost().is_some_and(|cost| cpu.time(cost) > cpu.inline)
@@ -152,8 +156,19 @@ impl BatchPolicy<Job> for SameRun {
         job.merge_key(self.inline).map(BatchedKey)
     }
 
-    fn weight(&self, job: &Job) -> u64 {
-        job.cost().map_or(0, |cost| cost.bytes.max(cost.operations.saturating_mul(BYTES_PER_OPERATION)))
+    fn weight(&self, key: &BatchedKey, job: &Job) -> u64 {
+        let weight = job.cost().map_or(0, |cost| cost.bytes.max(cost.operations.saturating_mul(BYTES_PER_OPERATION)));
+        match self.gain {
+            Gain::OnDevices { .. } if key.0.shares_work() => weight / SHARED_WORK_FACTOR,
+            _ => weight,
+        }
+    }
+
+    fn max_in_flight(&self, key: &BatchedKey) -> usize {
+        match self.gain {
+            Gain::OnDevices { count } if key.0.shares_work() => count.max(1) * SHARED_WORK_RUNS,
+            _ => usize::MAX,
+        }
     }
 }
 

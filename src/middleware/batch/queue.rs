@@ -24,7 +24,7 @@ use crate::sync::{Mutex, MutexGuard};
 pub(super) struct Limits {
     pub(super) requests: usize,
     pub(super) weight: u64,
-    /// Calls in flight of one key.
+    /// Calls in flight of one key, unless its policy allows fewer.
     pub(super) in_flight: usize,
     pub(super) delay: Duration,
 }
@@ -49,6 +49,7 @@ struct State<K, M> {
 /// The calls in flight and the waiting batches of one key. Only the last batch takes further requests.
 struct KeyQueue<M> {
     in_flight: usize,
+    max_in_flight: usize,
     groups: VecDeque<BatchGroup<M>>,
     /// Its entry in `State::scheduled`.
     scheduled: Option<(Instant, u64)>,
@@ -119,27 +120,35 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
 
     /// Returns whether a request need not wait: nothing of its key waits, and the key may have one more call in flight, until
     /// [`done`](Self::done). The inner service has to be ready for it.
-    pub(super) fn try_call(&self, key: &K) -> bool {
+    pub(super) fn try_call(&self, key: &K, max_in_flight: usize) -> bool {
         let Limits { in_flight, delay, .. } = self.limits;
+        let max_in_flight = max_in_flight.min(in_flight);
         let mut state = self.lock();
         if !delay.is_zero() {
             return false;
         }
         match state.keys.get_mut(key) {
-            Some(queue) if queue.in_flight >= in_flight || !queue.groups.is_empty() => return false,
+            Some(queue) if queue.in_flight >= max_in_flight || !queue.groups.is_empty() => return false,
             Some(queue) => queue.in_flight += 1,
-            None => drop(state.keys.insert(key.clone(), KeyQueue { in_flight: 1, ..KeyQueue::default() })),
+            None => drop(state.keys.insert(key.clone(), KeyQueue { in_flight: 1, ..KeyQueue::new(max_in_flight) })),
         }
         true
     }
 
     /// Adds a request to the last batch of its key, or to a new one. Returns the batch, and whether the caller has to start the
     /// dispatcher.
-    pub(super) fn push(&self, key: K, weight: u64, now: Instant, member: M) -> (BatchId<K>, bool) {
+    pub(super) fn push(
+        &self,
+        key: K,
+        max_in_flight: usize,
+        weight: u64,
+        now: Instant,
+        member: M,
+    ) -> (BatchId<K>, bool) {
         let Limits { requests, weight: max_weight, in_flight, delay } = self.limits;
         let mut guard = self.lock();
         let state = &mut *guard;
-        let queue = state.keys.entry(key.clone()).or_default();
+        let queue = state.keys.entry(key.clone()).or_insert_with(|| KeyQueue::new(max_in_flight.min(in_flight)));
         let fits = |last: &BatchGroup<M>| !last.is_full && last.weight.saturating_add(weight) <= max_weight;
         if !queue.groups.back().is_some_and(fits) {
             if let Some(last) = queue.groups.back_mut() {
@@ -159,7 +168,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
             last.close();
         }
         let batch = BatchId { key, number: last.number };
-        let has_changed = state.reschedule(&batch.key, in_flight);
+        let has_changed = state.reschedule(&batch.key);
         let start_dispatcher = !mem::replace(&mut state.has_dispatcher, true);
         drop(guard);
         if has_changed {
@@ -192,7 +201,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         let group = queue.groups.pop_front()?;
         queue.in_flight += 1;
         state.waiting -= 1;
-        state.reschedule(&key, self.limits.in_flight);
+        state.reschedule(&key);
         Some((key, group))
     }
 
@@ -202,7 +211,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         if let Some(queue) = state.keys.get_mut(key) {
             queue.in_flight -= 1;
         }
-        let has_changed = state.reschedule(key, self.limits.in_flight);
+        let has_changed = state.reschedule(key);
         drop(state);
         if has_changed {
             self.changed.notify_one();
@@ -222,7 +231,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         if members.is_empty() {
             queue.groups.remove(index);
             state.waiting -= 1;
-            notify = state.reschedule(&batch.key, self.limits.in_flight) || state.waiting == 0;
+            notify = state.reschedule(&batch.key) || state.waiting == 0;
         }
         drop(guard);
         if notify {
@@ -255,18 +264,18 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
     }
 }
 
-impl<M> Default for KeyQueue<M> {
-    fn default() -> Self {
-        Self { in_flight: 0, groups: VecDeque::new(), scheduled: None }
+impl<M> KeyQueue<M> {
+    fn new(max_in_flight: usize) -> Self {
+        Self { in_flight: 0, max_in_flight, groups: VecDeque::new(), scheduled: None }
     }
 }
 
 impl<K: Hash + Eq + Clone, M> State<K, M> {
     /// Updates the entry of a key in `scheduled` after a change, and removes a key that is idle. Returns whether the dispatcher
     /// has to know.
-    fn reschedule(&mut self, key: &K, max_in_flight: usize) -> bool {
+    fn reschedule(&mut self, key: &K) -> bool {
         let Some(queue) = self.keys.get_mut(key) else { return false };
-        let first = queue.groups.front().filter(|_| queue.in_flight < max_in_flight);
+        let first = queue.groups.front().filter(|_| queue.in_flight < queue.max_in_flight);
         let scheduled = first.map(|group| (group.send_at, group.number));
         let before = mem::replace(&mut queue.scheduled, scheduled);
         if queue.in_flight == 0 && queue.groups.is_empty() {

@@ -161,8 +161,8 @@ where
         let permit = self.permit.take().expect("`call` without `poll_ready` having returned `Ready(Ok)`");
         let is_ready = mem::take(&mut self.is_ready);
         let key = self.policy.key(&mut request);
-        let weight = self.policy.weight(&request);
-        let Some(key) = key.filter(|_| weight <= self.shared.queue.limits().weight) else {
+        let weighted = key.map(|key| (self.policy.weight(&key, &request), key));
+        let Some((weight, key)) = weighted.filter(|(weight, _)| *weight <= self.shared.queue.limits().weight) else {
             return if is_ready {
                 ResponseFuture::called(self.inner.call(vec![request]), None)
             } else {
@@ -170,7 +170,8 @@ where
             };
         };
         let shared = &self.shared;
-        if is_ready && shared.queue.try_call(&key) {
+        let max_in_flight = self.policy.max_in_flight(&key);
+        if is_ready && shared.queue.try_call(&key, max_in_flight) {
             // Created first, so that the key is free again if the call panics.
             let in_flight = InFlight { key, shared: Arc::clone(shared) };
             return ResponseFuture::called(self.inner.call(vec![request]), Some(in_flight));
@@ -181,7 +182,7 @@ where
         }
         let (sender, result) = oneshot::channel();
         let pending = PendingRequest { request, sender, permit, span: Span::current() };
-        let (batch, start_dispatcher) = shared.queue.push(key, weight, clock::now(), pending);
+        let (batch, start_dispatcher) = shared.queue.push(key, max_in_flight, weight, clock::now(), pending);
         if start_dispatcher {
             let dispatcher = dispatch(self.inner.clone(), DispatcherGuard::new(Arc::clone(shared)));
             // Without a runtime, or while it shuts down, the guard is dropped and fails all that wait.
