@@ -221,6 +221,22 @@ async fn deadlines(graph: &Graph, service: &mut Cuda) {
     }
 }
 
+/// The time of each further source of a request on the stored graph, on which the upload has no part.
+async fn further_source(graph: &Graph, input: &BetweennessInput, service: &mut Cuda) {
+    let mut fastest = [Duration::MAX; 2];
+    for _ in 0..5 {
+        for (fastest, count) in fastest.iter_mut().zip([256, 1024]) {
+            let sources = graph.sources[..count].to_vec();
+            let request = Payload::typed(BetweennessInput { sources: Some(sources.into()), ..input.clone() });
+            let start = Instant::now();
+            call(service, ID, &request).await;
+            *fastest = start.elapsed().min(*fastest);
+        }
+    }
+    let further = ms(fastest[1].saturating_sub(fastest[0])) / 768.0;
+    println!("    one request on the stored graph: {further:.3} ms for each further source");
+}
+
 /// Requests of 16 clients on the stored graph, each with sources of its own: one at a time, and in shared runs.
 async fn shared(graph: &Graph) {
     const CLIENTS: usize = 16;
@@ -233,6 +249,7 @@ async fn shared(graph: &Graph) {
     let layer = BatchedLayer::over(&local);
     let mut alone = KernelService::with_backend(Arc::clone(&registry), backend);
     let together = KernelService::with_backend(registry, layer.layer(local));
+    further_source(graph, &input, &mut alone).await;
     println!("    sources each   sources/s, one request at a time   16 clients   ratio   requests a run");
     for each in [4, 32] {
         let request = |client: usize| {

@@ -291,7 +291,7 @@ fn betweenness_of_a_member_has_the_bits_of_a_run_alone() {
 
 fn betweenness_of_many_batches_of_sources_has_the_bits_of_a_run_alone() {
     let both = Both::new();
-    // Of so many nodes that a batch has 96 sources.
+    // Of so many nodes that a batch has 192 sources.
     let graph = stored(&both, 400_009, &random_edges(400_009, 900_000, 15), Direction::Undirected);
     let lengths = [3_u32, 150, 20, 110];
     let request = |(member, &length): (usize, &u32)| {
@@ -315,9 +315,8 @@ fn a_cancelled_member_of_a_run_does_not_end_the_others() {
     let layer = all_at_once(requests.len());
     let service = both.batched(&layer);
     both.bench.runtime.block_on(async {
-        let call = |request: &Payload| {
-            tokio::spawn(service.clone().oneshot(KernelRequest::new(BETWEENNESS, request.clone())))
-        };
+        let call =
+            |request: &Payload| tokio::spawn(service.clone().oneshot(KernelRequest::new(BETWEENNESS, request.clone())));
         let [first, cancelled, last] = requests.each_ref().map(call);
         while layer.snapshot().batches == 0 {
             tokio::task::yield_now().await;

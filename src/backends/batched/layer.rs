@@ -175,3 +175,38 @@ impl BatchPolicy<Job> for SameRun {
 /// Identifies the jobs that may share a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BatchedKey(MergeKey);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::graph::betweenness_centrality::BetweennessInput;
+    use crate::kernels::graph::csr::{CsrGraph, Direction};
+    use crate::service::{KernelRegistry, KernelRequest, Payload};
+
+    #[test]
+    fn heavy_requests_on_a_stored_graph_share_runs_of_devices() {
+        let registry = KernelRegistry::new();
+        crate::kernels::register_all(&registry).unwrap();
+        let path: Vec<[u32; 2]> = (1..10_000).map(|node| [node - 1, node]).collect();
+        let graph = CsrGraph::from_edges(10_000, &path, Direction::Undirected).unwrap();
+        let graph = registry.operands().put("path", graph).unwrap();
+        let kernel = registry.get("graph/betweenness-centrality").unwrap();
+        let job = |first: u32| {
+            let sources: Vec<u32> = (first..first + 100).collect();
+            let input = BetweennessInput::from_operand(graph.clone());
+            let input = BetweennessInput { sources: Some(sources.into()), ..input };
+            Job::new(kernel.clone(), KernelRequest::new("graph/betweenness-centrality", Payload::typed(input))).unwrap()
+        };
+        let policy = |gain| SameRun { inline: INLINE, gain };
+        let (mut first, mut other) = (job(0), job(7));
+        let devices = policy(Gain::OnDevices { count: 3 });
+        let key = devices.key(&mut first).expect("a key");
+        assert_eq!(devices.key(&mut other).as_ref(), Some(&key), "different sources");
+        assert!(devices.weight(&key, &first) <= MAX_WEIGHT / 256);
+        assert_eq!(devices.max_in_flight(&key), 6);
+        // The CPU would run them one after the other.
+        let other_backends = policy(Gain::All);
+        assert!(other_backends.weight(&key, &first) > MAX_WEIGHT);
+        assert_eq!(other_backends.max_in_flight(&key), usize::MAX);
+    }
+}

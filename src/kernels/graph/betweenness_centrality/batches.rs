@@ -75,8 +75,11 @@ impl Iterator for Batches<'_> {
 mod tests {
     use super::*;
 
-    /// Each batch as its sources, and each segment as request, sources, first and last.
-    fn batches(lengths: &[usize], size: usize) -> Vec<(Range<usize>, Vec<(usize, Range<usize>, bool, bool)>)> {
+    /// Request, sources, first and last.
+    type Fields = (usize, Range<usize>, bool, bool);
+
+    /// Each batch as its sources and segments.
+    fn batches(lengths: &[usize], size: usize) -> Vec<(Range<usize>, Vec<Fields>)> {
         let segment = |one: Segment| (one.request, one.sources, one.is_first, one.is_last);
         Batches::new(lengths, size)
             .map(|batch| (batch.sources, batch.segments.into_iter().map(segment).collect()))
@@ -100,8 +103,7 @@ mod tests {
     #[test]
     fn every_source_is_in_one_segment_of_its_request() {
         let lengths: Vec<usize> = (0..50).map(|request| 1 + request * 37 % 11).collect();
-        let expected: Vec<usize> =
-            lengths.iter().enumerate().flat_map(|(request, &len)| vec![request; len]).collect();
+        let expected: Vec<usize> = lengths.iter().enumerate().flat_map(|(request, &len)| vec![request; len]).collect();
         for size in [1, 2, 7, 32, 1000] {
             let mut owners = Vec::new();
             for batch in Batches::new(&lengths, size) {

@@ -25,6 +25,9 @@
 //! [`FREE_NODES`](super::csr::FREE_NODES) nodes, [`NODES_PER_EDGE`](super::csr::NODES_PER_EDGE) for each edge, and never
 //! more than [`MAX_NODES`](super::csr::MAX_NODES).
 //!
+//! Requests on the same graph [share a run](crate::backends::batched): the graph is built and uploaded once, and on CUDA
+//! the sources of all of them go through it in one pass. Each output has the same bits as that of a run by itself.
+//!
 //! The algorithm and its papers are in [`brandes`] and [`pivots`].
 
 #[cfg(feature = "cuda")]
@@ -208,11 +211,8 @@ impl Kernel for BetweennessCentrality {
         let edges = if input.direction() == Direction::Directed { arcs } else { arcs / 2 };
         let chosen = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples);
         // A stored graph was moved and checked before; `operations` stands for the traversals of it.
-        let graph = if input.is_graph_stored() {
-            0
-        } else {
-            edges.saturating_mul(8).saturating_add(nodes.saturating_mul(12))
-        };
+        let graph =
+            if input.is_graph_stored() { 0 } else { edges.saturating_mul(8).saturating_add(nodes.saturating_mul(12)) };
         let sources = input.num_sources();
         // Each source visits each arc forward and backward; the constant is the cost of the smallest run.
         let visits = arcs.saturating_add(nodes).saturating_mul(2).saturating_mul(sources);
@@ -349,6 +349,22 @@ fn outputs(
 mod tests {
     use super::*;
     use std::time::{Duration, Instant};
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_shared_run_needs_the_device_memory_of_one_batch() {
+        // Only what the inputs claim counts.
+        let input = BetweennessInput { samples: Some(64), ..BetweennessInput::from_edges(1 << 20, vec![]) };
+        let alone = BetweennessCentrality.cost(&input);
+        let sum = Cost { device_memory: 16 * alone.device_memory, operations: 16 * alone.operations, ..alone };
+        let shared = BetweennessCentrality.batch_cost(&[&input; 16], sum);
+        assert_eq!(BetweennessCentrality.batch_cost(&[&input], alone), alone);
+        assert_eq!(shared.operations, sum.operations);
+        // A row of scores for each request.
+        let rows = 15 * 8 * (1 << 20);
+        assert!(shared.device_memory > alone.device_memory, "{shared:?}");
+        assert!(shared.device_memory < 3 * alone.device_memory + rows, "{shared:?} {alone:?}");
+    }
 
     #[test]
     fn building_the_graph_ends_at_the_deadline() {
