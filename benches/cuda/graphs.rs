@@ -7,11 +7,14 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tower::load::Load;
-use tower::{Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
+use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
+use tower_kernels::backends::{BatchedLayer, Local};
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::service::{KernelError, KernelRegistry, KernelRequest, KernelService, Payload};
 
@@ -151,6 +154,7 @@ pub(crate) fn run() {
             agrees(&graph, &mut service).await;
             by_source(&graph, &mut service).await;
             deadlines(&graph, &mut service).await;
+            shared(&graph).await;
         });
     }
 }
@@ -214,6 +218,83 @@ async fn deadlines(graph: &Graph, service: &mut Cuda) {
         }
         late.sort();
         println!("    a deadline {name}: idle after {:.2} ms, {:.2} at most", ms(late[10]), ms(late[19]));
+    }
+}
+
+/// The time of each further source of a request on the stored graph, on which the upload has no part.
+async fn further_source(graph: &Graph, input: &BetweennessInput, service: &mut Cuda) {
+    let mut fastest = [Duration::MAX; 2];
+    for _ in 0..5 {
+        for (fastest, count) in fastest.iter_mut().zip([256, 1024]) {
+            let sources = graph.sources[..count].to_vec();
+            let request = Payload::typed(BetweennessInput { sources: Some(sources.into()), ..input.clone() });
+            let start = Instant::now();
+            call(service, ID, &request).await;
+            *fastest = start.elapsed().min(*fastest);
+        }
+    }
+    let further = ms(fastest[1].saturating_sub(fastest[0])) / 768.0;
+    println!("    one request on the stored graph: {further:.3} ms for each further source");
+}
+
+/// Requests of 16 clients on the stored graph, each with sources of its own: one at a time, and in shared runs.
+async fn shared(graph: &Graph) {
+    const CLIENTS: usize = 16;
+    let registry = Arc::new(KernelRegistry::new());
+    tower_kernels::kernels::register_all(&registry).unwrap();
+    let operand = registry.operands().put(graph.name, graph.input.graph().unwrap()).unwrap();
+    let input = BetweennessInput::from_operand(operand);
+    let backend = CudaBackend::with_config(0, CudaConfig { workers: 2, ..CudaConfig::default() }).unwrap();
+    let local = Local::with_backends(CpuBackend::new(), Ok(backend.clone()));
+    let layer = BatchedLayer::over(&local);
+    let mut alone = KernelService::with_backend(Arc::clone(&registry), backend);
+    let together = KernelService::with_backend(registry, layer.layer(local));
+    further_source(graph, &input, &mut alone).await;
+    println!("    sources each   sources/s, one request at a time   16 clients   ratio   requests a run");
+    for each in [4, 32] {
+        let request = |client: usize| {
+            let sources = sources_of(graph, client, each);
+            Payload::typed(BetweennessInput { sources: Some(sources.into()), ..input.clone() })
+        };
+        let requests: Vec<Payload> = (0..CLIENTS).map(request).collect();
+        let rounds = 4;
+        call_each(&mut alone, &requests).await;
+        let start = Instant::now();
+        for _ in 0..rounds {
+            call_each(&mut alone, &requests).await;
+        }
+        let rate = |time: Duration| (rounds * CLIENTS * each) as f64 / time.as_secs_f64();
+        let one_at_a_time = rate(start.elapsed());
+        let before = layer.snapshot();
+        let start = Instant::now();
+        let clients = requests.into_iter().map(|request| {
+            let mut service = together.clone();
+            tokio::spawn(async move {
+                for _ in 0..rounds {
+                    let request = KernelRequest::new(ID, request.clone());
+                    service.ready().await.unwrap().call(request).await.unwrap();
+                }
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.unwrap();
+        }
+        let shared = rate(start.elapsed());
+        let now = layer.snapshot();
+        let size = (now.requests - before.requests) as f64 / (now.batches - before.batches).max(1) as f64;
+        let ratio = shared / one_at_a_time;
+        println!("    {each:>12}{one_at_a_time:>35.0}{shared:>13.0}{ratio:>8.2}{size:>17.1}");
+    }
+}
+
+/// The sources of one of several clients.
+fn sources_of(graph: &Graph, client: usize, each: usize) -> Vec<u32> {
+    graph.sources[client * each..(client + 1) * each].to_vec()
+}
+
+async fn call_each(service: &mut Cuda, requests: &[Payload]) {
+    for request in requests {
+        call(service, ID, request).await;
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) trait ErasedKernel: Send + Sync {
     fn validate(&self, input: &Input) -> Result<(), KernelError>;
     fn batch_key(&self, input: &Input) -> Option<BatchKey>;
     fn shares_run(&self, first: &Input, other: &Input) -> bool;
+    /// Returns the cost of a run of these inputs, whose costs have this sum.
+    fn batch_cost(&self, inputs: &[&Input], sum: Cost) -> Cost;
     /// Returns the footprint of running a valid input of a single request.
     fn footprint(&self, input: &Input) -> Option<Footprint>;
     /// Runs the CPU code. The payload of a shared run is [`MemberResults`], each in the encoding of its own request.
@@ -72,6 +74,11 @@ impl<K: Kernel> ErasedKernel for K {
             (Ok(first), Ok(other)) => std::ptr::eq(first, other) || Kernel::shares_run(self, first, other),
             _ => false,
         }
+    }
+
+    fn batch_cost(&self, inputs: &[&Input], sum: Cost) -> Cost {
+        let inputs: Result<Vec<_>, _> = inputs.iter().map(|input| typed::<K>(&input.value)).collect();
+        inputs.map_or(sum, |inputs| Kernel::batch_cost(self, &inputs, sum))
     }
 
     fn footprint(&self, input: &Input) -> Option<Footprint> {

@@ -93,6 +93,14 @@ pub trait Kernel: Send + Sync + 'static {
         false
     }
 
+    /// Estimates the cost of a run that these inputs share. `sum` is the sum of their [costs](Self::cost), and the default.
+    ///
+    /// A kernel whose inputs share memory returns less.
+    fn batch_cost(&self, inputs: &[&Self::Input], sum: Cost) -> Cost {
+        let _ = inputs;
+        sum
+    }
+
     /// Runs several inputs on the CPU in one run, and returns an output for each in order, equal to that of a run by
     /// itself. The default runs them one after the other, which saves them the hops between threads.
     ///
@@ -129,18 +137,29 @@ pub trait Kernel: Send + Sync + 'static {
 pub struct BatchKey {
     pub(super) key: u64,
     pub(super) is_hash: bool,
+    pub(super) shares_work: bool,
 }
 
 impl BatchKey {
     /// Creates a key that is compared by itself: inputs with the same number share runs.
     pub const fn exact(key: u64) -> Self {
-        Self { key, is_hash: false }
+        Self { key, is_hash: false, shares_work: false }
     }
 
     /// Creates a key from a hash: inputs with the same hash share runs if [`Kernel::shares_run`] agrees.
     pub fn hash(of: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
         of.hash(&mut hasher);
-        Self { key: hasher.finish(), is_hash: true }
+        Self { key: hasher.finish(), is_hash: true, shares_work: false }
+    }
+
+    /// Marks inputs that do most of their work together in a shared run on a device, such as reading a graph once for all
+    /// of them.
+    ///
+    /// Such inputs share a run even if each of them is heavy, and only a few of their runs are in flight at a time, so that
+    /// more of them share the next run.
+    #[must_use]
+    pub const fn sharing_work(self) -> Self {
+        Self { shares_work: true, ..self }
     }
 }

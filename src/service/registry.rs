@@ -16,7 +16,7 @@ use super::codec::PinnedMemory;
 use super::erased::{ErasedKernel, Input, SharedKernel};
 use super::kernel_index::KernelIndex;
 use super::payload::Encoding;
-use super::{BatchKey, Footprint, Kernel, KernelError, KernelInfo, Operands, Payload, RunContext};
+use super::{BatchKey, Cost, Footprint, Kernel, KernelError, KernelInfo, Operands, Payload, RunContext};
 use crate::panics::{LogLimit, Panicked, catch_panic};
 
 /// Maps ids and aliases to the kernels that a service can run.
@@ -278,6 +278,11 @@ impl RegisteredKernel {
     /// Returns whether two inputs may share a run; `false` if the kernel panics.
     pub(crate) fn shares_run(&self, first: &Input, other: &Input) -> bool {
         self.guarded(|kernel| kernel.shares_run(first, other)).unwrap_or(false)
+    }
+
+    /// Returns the cost of a run of these valid inputs, whose costs have this sum; the sum if the kernel panics.
+    pub(crate) fn batch_cost(&self, inputs: &[&Input], sum: Cost) -> Cost {
+        self.guarded(|kernel| kernel.batch_cost(inputs, sum)).unwrap_or(sum)
     }
 
     /// Returns the footprint of running a valid input; `None` if the kernel panics.

@@ -45,6 +45,13 @@ pub(crate) struct MergeKey {
     input: Option<(RegisteredKernel, Input)>,
 }
 
+impl MergeKey {
+    /// Returns whether the jobs do most of their work together in a shared run on a device.
+    pub(crate) fn shares_work(&self) -> bool {
+        self.key.shares_work
+    }
+}
+
 impl PartialEq for MergeKey {
     fn eq(&self, other: &Self) -> bool {
         (self.kernel, self.key) == (other.kernel, other.key)
@@ -65,8 +72,8 @@ impl Hash for MergeKey {
 }
 
 impl Job {
-    /// Merges jobs that have the same [`merge_key`](Self::merge_key) into one. Its cost is the sum of theirs, its priority
-    /// the highest, its deadline the latest.
+    /// Merges jobs that have the same [`merge_key`](Self::merge_key) into one. Its cost is the kernel's
+    /// [`batch_cost`](super::Kernel::batch_cost), its priority the highest, its deadline the latest.
     ///
     /// # Panics
     /// If there are no jobs.
@@ -77,6 +84,8 @@ impl Job {
             operations: sum.operations.saturating_add(cost.operations),
             device_memory: sum.device_memory.saturating_add(cost.device_memory),
         });
+        let inputs: Vec<&Input> = jobs.iter().filter_map(|job| job.input.as_ref()).collect();
+        let cost = kernel.batch_cost(&inputs, cost);
         let priority = jobs.iter().map(|job| job.priority).max().unwrap_or_default();
         let deadlines = jobs.iter().map(|job| job.deadline).collect::<Option<Vec<_>>>();
         let mut scheduling = jobs[0].scheduling;

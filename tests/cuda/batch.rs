@@ -10,6 +10,7 @@ use tower_kernels::backends::batched::Batched;
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::CudaBackend;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::option_pricing::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput};
@@ -23,6 +24,9 @@ crate::tests! {
     saxpy_together_is_saxpy_alone
     option_prices_together_are_those_alone
     betweenness_on_one_graph_agrees
+    betweenness_of_a_member_has_the_bits_of_a_run_alone
+    betweenness_of_many_batches_of_sources_has_the_bits_of_a_run_alone
+    a_cancelled_member_of_a_run_does_not_end_the_others
     many_batches_from_many_callers_do_not_mix
 }
 
@@ -96,11 +100,21 @@ impl Both {
 
     /// The outputs together on CUDA, alone on CUDA and alone on the CPU.
     fn run<T: std::any::Any + Send + Sync>(&self, id: &'static str, inputs: Vec<Payload>) -> [Vec<Arc<T>>; 3] {
-        let layer = BatchedLayer::for_workers(2)
-            .max_requests(inputs.len())
-            .max_bytes(u64::MAX)
-            .max_delay(Duration::from_secs(5));
-        let service = self.batched(&layer);
+        let [together, alone] = self.run_on_cuda(id, &inputs);
+        let cpu = self.bench.runtime.block_on(async {
+            let mut cpu = Vec::new();
+            for input in &inputs {
+                let request = KernelRequest::new(id, input.clone());
+                cpu.push(self.cpu.clone().oneshot(request).await.unwrap().payload.downcast().unwrap());
+            }
+            cpu
+        });
+        [together, alone, cpu]
+    }
+
+    /// The outputs together on CUDA, and alone on CUDA.
+    fn run_on_cuda<T: std::any::Any + Send + Sync>(&self, id: &'static str, inputs: &[Payload]) -> [Vec<Arc<T>>; 2] {
+        let service = self.batched(&all_at_once(inputs.len()));
         self.bench.runtime.block_on(async {
             let call = |input: &Payload| service.clone().oneshot(KernelRequest::new(id, input.clone()));
             let together = join_all(inputs.iter().map(call)).await.into_iter().map(|response| {
@@ -110,15 +124,19 @@ impl Both {
                 response.payload.downcast().unwrap()
             });
             let together = together.collect();
-            let (mut alone, mut cpu) = (Vec::new(), Vec::new());
-            for input in &inputs {
-                let request = || KernelRequest::new(id, input.clone());
-                alone.push(self.bench.service().oneshot(request()).await.unwrap().payload.downcast().unwrap());
-                cpu.push(self.cpu.clone().oneshot(request()).await.unwrap().payload.downcast().unwrap());
+            let mut alone = Vec::new();
+            for input in inputs {
+                let request = KernelRequest::new(id, input.clone());
+                alone.push(self.bench.service().oneshot(request).await.unwrap().payload.downcast().unwrap());
             }
-            [together, alone, cpu]
+            [together, alone]
         })
     }
+}
+
+/// A layer that waits until this many requests can share a run.
+fn all_at_once(requests: usize) -> BatchedLayer {
+    BatchedLayer::for_workers(2).max_requests(requests).max_bytes(u64::MAX).max_delay(Duration::from_secs(5))
 }
 
 fn saxpy_together_is_saxpy_alone() {
@@ -198,6 +216,122 @@ fn betweenness_on_one_graph_agrees() {
             }
         }
     }
+}
+
+const BETWEENNESS: &str = "graph/betweenness-centrality";
+
+fn random_edges(nodes: usize, edges: usize, seed: u64) -> Vec<[u32; 2]> {
+    let ends = numbers(2 * edges, seed);
+    ends.chunks(2).map(|ends| [ends[0], ends[1]].map(|end| (end * nodes as f64) as u32)).collect()
+}
+
+/// Stores a graph and returns an input that refers to it.
+fn stored(both: &Both, nodes: usize, edges: &[[u32; 2]], direction: Direction) -> BetweennessInput {
+    let graph = CsrGraph::from_edges(nodes, edges, direction).unwrap();
+    BetweennessInput::from_operand(both.bench.registry.operands().put("graph", graph).unwrap())
+}
+
+/// Requests with different numbers of sources, some of which several requests have, and two that have the same.
+fn mixed_requests(graph: &BetweennessInput, nodes: u32, members: u32) -> Vec<Payload> {
+    let lengths = [2, 5, 33, 1 + nodes.min(70), 4, 32, 31, 64, 3];
+    let request = |member: u32| {
+        let mut input = BetweennessInput { normalized: member.is_multiple_of(3), ..graph.clone() };
+        match member {
+            6 => input.samples = Some(10),
+            11 => input.sources = None,
+            _ => {
+                let length = lengths[member as usize % lengths.len()].min(nodes - 1);
+                // Member 9 has the sources of member 0; others have some in common.
+                let first = if member == 9 { 0 } else { member * 7 };
+                let sources: Vec<u32> = (0..length).map(|index| (first + index * 13) % nodes).collect();
+                input.sources = Some(sources.into());
+            }
+        }
+        Payload::typed(input)
+    };
+    (0..members).map(request).collect()
+}
+
+fn assert_same_bits(together: &[Arc<BetweennessOutput>], alone: &[Arc<BetweennessOutput>], name: &str) {
+    for (member, (together, alone)) in together.iter().zip(alone).enumerate() {
+        assert_eq!(together.scores.len(), alone.scores.len(), "{name}");
+        for (node, (a, b)) in together.scores.iter().zip(alone.scores.iter()).enumerate() {
+            assert!(a.to_bits() == b.to_bits(), "{name}, member {member}, node {node}: {a} and {b}");
+        }
+    }
+}
+
+fn betweenness_of_a_member_has_the_bits_of_a_run_alone() {
+    let both = Both::new();
+    let path: Vec<[u32; 2]> = (1..601).map(|node| [node - 1, node]).collect();
+    let grid: Vec<[u32; 2]> = (0..899_u32)
+        .flat_map(|v| [[v, if v % 29 < 28 { v + 1 } else { v }], [v, if v < 870 { v + 29 } else { v }]])
+        .collect();
+    // Two hubs of more neighbours than a warp takes, whose arcs a block adds up.
+    let hubs: Vec<[u32; 2]> = (2..4001).map(|node| [node % 2, node]).chain(random_edges(4001, 6000, 11)).collect();
+    let graphs = [
+        ("path", 601, path),
+        ("grid", 899, grid),
+        ("hubs", 4001, hubs),
+        ("random", 1999, random_edges(1999, 12_000, 12)),
+        ("dense", 301, random_edges(301, 30_000, 13)),
+        ("sparse", 997, random_edges(997, 700, 14)),
+    ];
+    for (name, nodes, edges) in graphs {
+        for direction in [Direction::Undirected, Direction::Directed] {
+            let graph = stored(&both, nodes, &edges, direction);
+            for members in [2, 7, 16] {
+                let requests = mixed_requests(&graph, nodes as u32, members);
+                let [together, alone] = both.run_on_cuda::<BetweennessOutput>(BETWEENNESS, &requests);
+                assert_same_bits(&together, &alone, &format!("{name}, {direction:?}, {members} members"));
+            }
+        }
+    }
+}
+
+fn betweenness_of_many_batches_of_sources_has_the_bits_of_a_run_alone() {
+    let both = Both::new();
+    // Of so many nodes that a batch has 192 sources.
+    let graph = stored(&both, 400_009, &random_edges(400_009, 900_000, 15), Direction::Undirected);
+    let lengths = [3_u32, 150, 20, 110];
+    let request = |(member, &length): (usize, &u32)| {
+        let sources: Vec<u32> = (0..length).map(|index| member as u32 * 999 + index * 1_009).collect();
+        Payload::typed(BetweennessInput { sources: Some(sources.into()), ..graph.clone() })
+    };
+    let requests: Vec<Payload> = lengths.iter().enumerate().map(request).collect();
+    let [together, alone] = both.run_on_cuda::<BetweennessOutput>(BETWEENNESS, &requests);
+    assert_same_bits(&together, &alone, "several batches");
+    assert!(alone[1].scores.iter().any(|score| *score > 0.0));
+}
+
+fn a_cancelled_member_of_a_run_does_not_end_the_others() {
+    let both = Both::new();
+    let graph = stored(&both, 100_003, &random_edges(100_003, 500_000, 16), Direction::Undirected);
+    let request = |member: u32| {
+        let sources: Vec<u32> = (0..500).map(|index| member + index * 199).collect();
+        Payload::typed(BetweennessInput { sources: Some(sources.into()), ..graph.clone() })
+    };
+    let requests = [request(0), request(1), request(2)];
+    let layer = all_at_once(requests.len());
+    let service = both.batched(&layer);
+    both.bench.runtime.block_on(async {
+        let call =
+            |request: &Payload| tokio::spawn(service.clone().oneshot(KernelRequest::new(BETWEENNESS, request.clone())));
+        let [first, cancelled, last] = requests.each_ref().map(call);
+        while layer.snapshot().batches == 0 {
+            tokio::task::yield_now().await;
+        }
+        cancelled.abort();
+        for (task, request) in [(first, &requests[0]), (last, &requests[2])] {
+            let response = task.await.unwrap().unwrap();
+            assert_eq!(response.execution.batch_size, 3);
+            let alone = both.bench.service().oneshot(KernelRequest::new(BETWEENNESS, request.clone())).await.unwrap();
+            let [together, alone] =
+                [response, alone].map(|response| vec![response.payload.downcast::<BetweennessOutput>().unwrap()]);
+            assert_same_bits(&together, &alone, "beside a cancelled member");
+        }
+        assert!(cancelled.await.unwrap_err().is_cancelled());
+    });
 }
 
 fn many_batches_from_many_callers_do_not_mix() {

@@ -10,10 +10,11 @@ use tower_kernels::backends::BatchedLayer;
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::kernels::authoring::Precision;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::register_all;
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
-use tower_kernels::service::{FloatArray, KernelRegistry, KernelRequest, KernelService, Payload};
+use tower_kernels::service::{FloatArray, KernelRegistry, KernelRequest, KernelService, Operands, Payload};
 
 /// An output, and how many shared its run.
 type Answer<T> = (Arc<T>, u32);
@@ -125,6 +126,26 @@ proptest! {
                 prop_assert_eq!(bits(alone), bits(together));
             }
             prop_assert_eq!(*shared, peers);
+        }
+    }
+
+    #[test]
+    fn betweenness_on_a_stored_graph(
+        requests in proptest::collection::vec((1_usize..4, 0_u32..9, any::<bool>()), 2..8), directed: bool,
+    ) {
+        let direction = if directed { Direction::Directed } else { Direction::Undirected };
+        let edges: Vec<[u32; 2]> = (0..40_u32).map(|edge| [edge % 13, edge * 5 % 13]).collect();
+        let graph = CsrGraph::from_edges(13, &edges, direction).unwrap();
+        let graph = Operands::default().put("graph", graph).unwrap();
+        let inputs: Vec<_> = requests.iter().map(|&(step, first, normalized)| {
+            let sources: Vec<u32> = (0..4).map(|index| (first + index * step as u32) % 13).collect();
+            let input = BetweennessInput::from_operand(graph.clone());
+            Payload::typed(BetweennessInput { sources: Some(sources.into()), normalized, ..input })
+        }).collect();
+        let (alone, together) = both::<BetweennessOutput>("graph/betweenness-centrality", &inputs);
+        for (alone, (together, shared)) in alone.iter().zip(&together) {
+            prop_assert!(alone.scores.iter().zip(together.scores.iter()).all(|(a, b)| a.to_bits() == b.to_bits()));
+            prop_assert_eq!((alone.scores.len(), *shared as usize), (together.scores.len(), inputs.len()));
         }
     }
 

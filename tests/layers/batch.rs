@@ -179,10 +179,17 @@ impl BatchPolicy<Item> for AsItSays {
         item.key
     }
 
-    fn weight(&self, item: &Item) -> u64 {
+    fn weight(&self, _: &u8, item: &Item) -> u64 {
         item.weight
     }
+
+    fn max_in_flight(&self, key: &u8) -> usize {
+        if *key == ONE_IN_FLIGHT { 1 } else { usize::MAX }
+    }
 }
+
+/// A key whose calls follow each other.
+const ONE_IN_FLIGHT: u8 = 255;
 
 fn layer() -> BatchLayer<Item, AsItSays> {
     BatchLayer::new(4).with_policy(AsItSays).max_weight(100)
@@ -319,6 +326,17 @@ async fn a_delayed_batch_is_sent_once_however_often_calls_of_its_key_end() {
     let sent: Vec<usize> = watch.ids().concat();
     assert_eq!(sent, (0..20).collect::<Vec<_>>(), "each once, and in order");
     assert_eq!(service.level(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_limits_the_calls_in_flight_of_a_key() {
+    for (key, expected) in [(ONE_IN_FLIGHT, vec![vec![0], vec![1, 2]]), (0, vec![vec![0], vec![1], vec![2]])] {
+        let (press, watch) = press(3);
+        let service = layer().layer(press);
+        let responses = join_all((0..3).map(|id| ask(&service, of(key, id)))).await;
+        assert!(responses.iter().all(Result::is_ok), "{responses:?}");
+        assert_eq!(watch.ids(), expected, "{key}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::service::{KernelRegistry, OperandLimits, Operands};
 
 use crate::axum::server::{JSON, Server};
-use crate::support::http_client::{Answer, head};
+use crate::support::http_client::{HttpResponse, head};
 
 const GRAPH: &str = "/operands/payments?type=graph";
 const ID: &str = "graph/betweenness-centrality";
@@ -24,7 +24,7 @@ async fn start(change: impl FnOnce(&mut OperandLimits)) -> (Server, Arc<KernelRe
     (Server::serve(router.max_operand_size(1 << 20).into_router()).await, registry)
 }
 
-async fn put(server: &Server, path: &str, headers: &[(&str, &str)], value: &Value) -> Answer {
+async fn put(server: &Server, path: &str, headers: &[(&str, &str)], value: &Value) -> HttpResponse {
     server.request("PUT", path, &[&[JSON], headers].concat(), value.to_string().as_bytes()).await
 }
 
@@ -32,7 +32,7 @@ fn path_of(nodes: u32) -> Value {
     json!({"num_nodes": nodes, "edges": (1..nodes).map(|node| [node - 1, node]).collect::<Vec<_>>()})
 }
 
-async fn scores(server: &Server, graph: Value) -> Answer {
+async fn scores(server: &Server, graph: Value) -> HttpResponse {
     server.post("/execute", &json!({"kernel_id": ID, "input": {"graph": graph, "normalized": false}})).await
 }
 

@@ -26,6 +26,10 @@ const MAX_WEIGHT: u64 = 16 << 20;
 const BYTES_PER_OPERATION: u64 = 4;
 /// The default maximum of requests that wait.
 const CAPACITY: usize = 16_384;
+/// How much heavier a run may be whose requests share their work: about 0.1 s of a device.
+const SHARED_WORK_FACTOR: u64 = 8192;
+/// Runs in flight on each device of requests that share their work: one runs, and one is copied to or from the device.
+const SHARED_WORK_RUNS: usize = 2;
 /// Inputs that take longer than this to decode and validate run alone. It is what the CPU backend runs inline by default.
 const INLINE: Duration = Duration::from_micros(20);
 
@@ -51,7 +55,7 @@ impl BatchedLayer {
     pub(crate) fn fitted(&self, local: &Local) -> Self {
         let gain = match local.cpu_only() {
             Some(cpu) => Gain::OnWorkers(cpu.clone()),
-            None => Gain::OnDevices,
+            None => Gain::OnDevices { count: local.num_devices() },
         };
         Self { batch: self.batch.fitted(max_in_flight(local.workers()), SameRun { inline: INLINE, gain }) }
     }
@@ -124,7 +128,7 @@ enum Gain {
     /// All of them.
     All,
     /// Those that CUDA devices run. Jobs of the CPU are not limited to the few runs that devices have in flight.
-    OnDevices,
+    OnDevices { count: usize },
     /// Those that the CPU does not run inline: on a worker they share the hops between threads.
     OnWorkers(Profile),
 }
@@ -133,7 +137,7 @@ impl SameRun {
     fn gains(&self, job: &mut Job) -> bool {
         match &self.gain {
             Gain::All => true,
-            Gain::OnDevices => job.kernel().info().backends.contains(&BackendKind::Cuda),
+            Gain::OnDevices { .. } => job.kernel().info().backends.contains(&BackendKind::Cuda),
             Gain::OnWorkers(cpu) => {
                 let is_prepared = job.prepare(Some(self.inline), None).is_ok();
                 is_prepared && job.cost().is_some_and(|cost| cpu.time(cost) > cpu.inline)
@@ -152,11 +156,57 @@ impl BatchPolicy<Job> for SameRun {
         job.merge_key(self.inline).map(BatchedKey)
     }
 
-    fn weight(&self, job: &Job) -> u64 {
-        job.cost().map_or(0, |cost| cost.bytes.max(cost.operations.saturating_mul(BYTES_PER_OPERATION)))
+    fn weight(&self, key: &BatchedKey, job: &Job) -> u64 {
+        let weight = job.cost().map_or(0, |cost| cost.bytes.max(cost.operations.saturating_mul(BYTES_PER_OPERATION)));
+        match self.gain {
+            Gain::OnDevices { .. } if key.0.shares_work() => weight / SHARED_WORK_FACTOR,
+            _ => weight,
+        }
+    }
+
+    fn max_in_flight(&self, key: &BatchedKey) -> usize {
+        match self.gain {
+            Gain::OnDevices { count } if key.0.shares_work() => count.max(1) * SHARED_WORK_RUNS,
+            _ => usize::MAX,
+        }
     }
 }
 
 /// Identifies the jobs that may share a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BatchedKey(MergeKey);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::graph::betweenness_centrality::BetweennessInput;
+    use crate::kernels::graph::csr::{CsrGraph, Direction};
+    use crate::service::{KernelRegistry, KernelRequest, Payload};
+
+    #[test]
+    fn heavy_requests_on_a_stored_graph_share_runs_of_devices() {
+        let registry = KernelRegistry::new();
+        crate::kernels::register_all(&registry).unwrap();
+        let path: Vec<[u32; 2]> = (1..10_000).map(|node| [node - 1, node]).collect();
+        let graph = CsrGraph::from_edges(10_000, &path, Direction::Undirected).unwrap();
+        let graph = registry.operands().put("path", graph).unwrap();
+        let kernel = registry.get("graph/betweenness-centrality").unwrap();
+        let job = |first: u32| {
+            let sources: Vec<u32> = (first..first + 100).collect();
+            let input = BetweennessInput::from_operand(graph.clone());
+            let input = BetweennessInput { sources: Some(sources.into()), ..input };
+            Job::new(kernel.clone(), KernelRequest::new("graph/betweenness-centrality", Payload::typed(input))).unwrap()
+        };
+        let policy = |gain| SameRun { inline: INLINE, gain };
+        let (mut first, mut other) = (job(0), job(7));
+        let devices = policy(Gain::OnDevices { count: 3 });
+        let key = devices.key(&mut first).expect("a key");
+        assert_eq!(devices.key(&mut other).as_ref(), Some(&key), "different sources");
+        assert!(devices.weight(&key, &first) <= MAX_WEIGHT / 256);
+        assert_eq!(devices.max_in_flight(&key), 6);
+        // The CPU would run them one after the other.
+        let other_backends = policy(Gain::All);
+        assert!(other_backends.weight(&key, &first) > MAX_WEIGHT);
+        assert_eq!(other_backends.max_in_flight(&key), usize::MAX);
+    }
+}

@@ -18,7 +18,8 @@
 //! ```
 //!
 //! Each payload is decoded and validated by itself, on its caller's thread, before it is merged, so an invalid request fails
-//! alone. An input that is too large to decode on that thread, or heavier than a run may be, runs alone. Inputs are
+//! alone. An input that is too large to decode on that thread, or heavier than a run may be, runs alone; a run of inputs that
+//! [share their work](crate::service::BatchKey::sharing_work) may be much heavier. Inputs are
 //! concatenated and outputs split on the worker, and each output is encoded like its own request. If a run fails and one of
 //! its requests may be the cause, each is run alone.
 //!

@@ -106,6 +106,11 @@ impl Local {
         self.devices.workers()
     }
 
+    /// Returns the number of CUDA devices, lost ones included.
+    pub(crate) fn num_devices(&self) -> usize {
+        self.devices.of_kind(BackendKind::Cuda).count()
+    }
+
     /// Returns whether there is a CUDA device, or was one before it was lost.
     pub(crate) fn has_devices(&self) -> bool {
         self.cpu_only().is_none()

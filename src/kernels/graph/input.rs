@@ -240,7 +240,7 @@ impl<'a> GraphInput<'a> {
     /// The batch key of requests on the same graph; `None` for a large one that came with the request.
     pub fn batch_key(&self) -> Option<BatchKey> {
         if let Some((_, version)) = self.stored() {
-            return Some(BatchKey::exact(version.id()));
+            return Some(BatchKey::exact(version.id()).sharing_work());
         }
         let form = self.form().ok().filter(|form| form.bytes() <= SHARED_GRAPH)?;
         Some(BatchKey::hash((form, self.fields().directed)))

@@ -11,8 +11,8 @@
 //!   batches in addition;
 //! * only requests with the same [key](BatchLayer::by_key) share a call, and each key has batches of its own. The batch with
 //!   the oldest request is sent first;
-//! * batches are bounded by the number of requests and by [weight](BatchPolicy::weight), and all waiting requests by the
-//!   [`capacity`](BatchLayer::capacity);
+//! * batches are bounded by the number of requests and by [weight](BatchPolicy::weight), calls in flight by key, and all waiting
+//!   requests by the [`capacity`](BatchLayer::capacity);
 //! * requests that are cancelled or past their deadline when the batch is sent are not in it.
 //!
 //! It differs from a [`CoalesceLayer`](super::CoalesceLayer) in that the requests of a call are different ones, each with a

@@ -14,8 +14,14 @@ pub trait BatchPolicy<R> {
     /// Returns the key of a request; `None` if it is to be called by itself. Runs once, in `call`, so it must be quick.
     fn key(&self, request: &mut R) -> Option<Self::Key>;
 
-    /// Returns how much of a batch's weight the request takes up. Runs after [`key`](Self::key).
-    fn weight(&self, request: &R) -> u64;
+    /// Returns how much of a batch's weight the request takes up, given its [`key`](Self::key).
+    fn weight(&self, key: &Self::Key, request: &R) -> u64;
+
+    /// Returns the maximum of calls in flight with this key, where it is less than that of the layer. Default: no limit.
+    fn max_in_flight(&self, key: &Self::Key) -> usize {
+        let _ = key;
+        usize::MAX
+    }
 }
 
 /// All requests may share a call, and none has a weight.
@@ -29,7 +35,7 @@ impl<R> BatchPolicy<R> for SingleKey {
         Some(())
     }
 
-    fn weight(&self, _: &R) -> u64 {
+    fn weight(&self, (): &(), _: &R) -> u64 {
         0
     }
 }
@@ -49,7 +55,7 @@ where
         (self.0)(request)
     }
 
-    fn weight(&self, _: &R) -> u64 {
+    fn weight(&self, _: &K, _: &R) -> u64 {
         0
     }
 }

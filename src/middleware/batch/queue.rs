@@ -28,7 +28,7 @@ use crate::sync::Mutex;
 pub(super) struct Limits {
     pub(super) requests: usize,
     pub(super) weight: u64,
-    /// Calls in flight of one key.
+    /// Calls in flight of one key, unless its policy allows fewer.
     pub(super) in_flight: usize,
     pub(super) delay: Duration,
     /// Requests that wait, of all keys.
@@ -58,6 +58,7 @@ struct State<K, M> {
 /// The calls in flight and the waiting batches of one key. Only the last batch takes further requests.
 struct KeyQueue<M> {
     in_flight: usize,
+    max_in_flight: usize,
     groups: VecDeque<BatchGroup<M>>,
     /// Its entry in `State::scheduled`.
     scheduled: Option<(Instant, u64)>,
@@ -81,12 +82,12 @@ pub(super) struct InFlight<K: Hash + Eq + Clone, M> {
 
 impl<K: Hash + Eq + Clone, M> Drop for InFlight<K, M> {
     fn drop(&mut self) {
-        let Queue { limits, state, changed, .. } = &*self.queue;
+        let Queue { state, changed, .. } = &*self.queue;
         let mut state = state.lock();
         if let Some(queue) = state.keys.get_mut(&self.key) {
             queue.in_flight -= 1;
         }
-        let has_changed = state.reschedule(&self.key, limits.in_flight);
+        let has_changed = state.reschedule(&self.key);
         drop(state);
         if has_changed {
             changed.notify_one();
@@ -133,13 +134,15 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
 
     /// Counts a request as called by itself, unless it has to wait: something of its key waits, or the key has enough calls
     /// in flight. The inner service has to be ready for it.
-    pub(super) fn try_call(self: &Arc<Self>, key: &K) -> Option<InFlight<K, M>> {
-        if !self.limits.delay.is_zero() {
+    pub(super) fn try_call(self: &Arc<Self>, key: &K, max_in_flight: usize) -> Option<InFlight<K, M>> {
+        let Limits { in_flight, delay, .. } = self.limits;
+        if !delay.is_zero() {
             return None;
         }
         let mut state = self.state.lock();
-        let queue = state.keys.entry(key.clone()).or_default();
-        if queue.in_flight >= self.limits.in_flight || !queue.groups.is_empty() {
+        let max_in_flight = max_in_flight.min(in_flight);
+        let queue = state.keys.entry(key.clone()).or_insert_with(|| KeyQueue::new(max_in_flight));
+        if queue.in_flight >= max_in_flight || !queue.groups.is_empty() {
             return None;
         }
         queue.in_flight += 1;
@@ -149,11 +152,18 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
 
     /// Adds a request to the last batch of its key, or to a new one. Returns the batch, and whether the caller has to start the
     /// dispatcher.
-    pub(super) fn push(&self, key: K, weight: u64, now: Instant, member: M) -> (BatchId<K>, bool) {
+    pub(super) fn push(
+        &self,
+        key: K,
+        max_in_flight: usize,
+        weight: u64,
+        now: Instant,
+        member: M,
+    ) -> (BatchId<K>, bool) {
         let Limits { requests, weight: max_weight, in_flight, delay, .. } = self.limits;
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let queue = state.keys.entry(key.clone()).or_default();
+        let queue = state.keys.entry(key.clone()).or_insert_with(|| KeyQueue::new(max_in_flight.min(in_flight)));
         let has_room = |last: &BatchGroup<M>| {
             last.members.len() < requests && last.weight < max_weight && max_weight - last.weight >= weight
         };
@@ -175,7 +185,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
             last.send_at = last.started;
         }
         let batch = BatchId { key, number: last.number };
-        let has_changed = state.reschedule(&batch.key, in_flight);
+        let has_changed = state.reschedule(&batch.key);
         let start_dispatcher = !mem::replace(&mut state.has_dispatcher, true);
         drop(guard);
         if has_changed {
@@ -208,7 +218,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         let group = queue.groups.pop_front()?;
         queue.in_flight += 1;
         state.waiting -= 1;
-        state.reschedule(&key, self.limits.in_flight);
+        state.reschedule(&key);
         Some((InFlight { key, queue: Arc::clone(self) }, group.members))
     }
 
@@ -225,7 +235,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         if members.is_empty() {
             queue.groups.remove(index);
             state.waiting -= 1;
-            notify = state.reschedule(&batch.key, self.limits.in_flight) || state.waiting == 0;
+            notify = state.reschedule(&batch.key) || state.waiting == 0;
         }
         drop(guard);
         if notify {
@@ -258,18 +268,18 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
     }
 }
 
-impl<M> Default for KeyQueue<M> {
-    fn default() -> Self {
-        Self { in_flight: 0, groups: VecDeque::new(), scheduled: None }
+impl<M> KeyQueue<M> {
+    fn new(max_in_flight: usize) -> Self {
+        Self { in_flight: 0, max_in_flight, groups: VecDeque::new(), scheduled: None }
     }
 }
 
 impl<K: Hash + Eq + Clone, M> State<K, M> {
     /// Updates the entry of a key in `scheduled` after a change, and removes a key that is idle. Returns whether the dispatcher
     /// has to know.
-    fn reschedule(&mut self, key: &K, max_in_flight: usize) -> bool {
+    fn reschedule(&mut self, key: &K) -> bool {
         let Some(queue) = self.keys.get_mut(key) else { return false };
-        let first = queue.groups.front().filter(|_| queue.in_flight < max_in_flight);
+        let first = queue.groups.front().filter(|_| queue.in_flight < queue.max_in_flight);
         let scheduled = first.map(|group| (group.send_at, group.number));
         let before = mem::replace(&mut queue.scheduled, scheduled);
         if queue.in_flight == 0 && queue.groups.is_empty() {

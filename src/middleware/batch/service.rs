@@ -150,17 +150,18 @@ where
         let permit = self.permit.take().expect("`call` without `poll_ready` having returned `Ready(Ok)`");
         let is_ready = mem::take(&mut self.is_ready);
         let key = self.policy.key(&mut request);
-        let weight = self.policy.weight(&request);
-        let Some(key) = key.filter(|_| weight <= self.queue.limits.weight) else {
+        let weighted = key.map(|key| (self.policy.weight(&key, &request), key));
+        let Some((weight, key)) = weighted.filter(|(weight, _)| *weight <= self.queue.limits.weight) else {
             return if is_ready {
                 ResponseFuture::called(self.inner.call(vec![request]), None)
             } else {
                 ResponseFuture::for_readiness(call_when_ready(self.inner.clone(), request, permit))
             };
         };
+        let max_in_flight = self.policy.max_in_flight(&key);
         if is_ready {
             // Created before the call, so that the key is free again if the call panics.
-            if let Some(in_flight) = self.queue.try_call(&key) {
+            if let Some(in_flight) = self.queue.try_call(&key, max_in_flight) {
                 return ResponseFuture::called(self.inner.call(vec![request]), Some(in_flight));
             }
             // Releases what the inner service has reserved, for a batch.
@@ -168,7 +169,7 @@ where
         }
         let (sender, result) = oneshot::channel();
         let pending = PendingRequest { request, sender, span: Span::current(), _permit: permit };
-        let (batch, start_dispatcher) = self.queue.push(key, weight, clock::now(), pending);
+        let (batch, start_dispatcher) = self.queue.push(key, max_in_flight, weight, clock::now(), pending);
         if start_dispatcher {
             let dispatcher = dispatch(self.inner.clone(), Arc::clone(&self.queue));
             // Without a runtime, or while it shuts down, the task is dropped and all that wait fail.

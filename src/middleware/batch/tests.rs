@@ -82,10 +82,10 @@ fn dispatch(queue: &Arc<RequestQueue>) -> usize {
 
 /// Makes a request, and is the dispatcher if there is none. Returns whether it waits, and how many requests were served here.
 fn request(queue: &Arc<RequestQueue>, is_ready: bool) -> (bool, usize) {
-    if is_ready && queue.try_call(&0).is_some() {
+    if is_ready && queue.try_call(&0, usize::MAX).is_some() {
         return (false, 0);
     }
-    let (_, start_dispatcher) = queue.push(0, 0, Instant::now(), Arc::default());
+    let (_, start_dispatcher) = queue.push(0, usize::MAX, 0, Instant::now(), Arc::default());
     (true, if start_dispatcher { dispatch(queue) } else { 0 })
 }
 
@@ -106,7 +106,7 @@ fn loom_every_request_that_waits_is_served() {
 fn loom_the_end_of_a_call_wakes_the_dispatcher_that_waits_for_it() {
     loom::model(|| {
         let queue = queue(1);
-        let in_flight = queue.try_call(&0).unwrap();
+        let in_flight = queue.try_call(&0, usize::MAX).unwrap();
         let thread = thread::spawn(move || drop(in_flight));
         // Either it is called directly, or its dispatcher is woken by the end of the call.
         let (waits, served) = request(&queue, true);
@@ -120,9 +120,9 @@ fn loom_the_end_of_a_call_wakes_the_dispatcher_that_waits_for_it() {
 fn loom_a_cancelled_request_is_served_or_removed_and_the_dispatcher_ends() {
     loom::model(|| {
         let queue = queue(1);
-        let in_flight = queue.try_call(&0).unwrap();
+        let in_flight = queue.try_call(&0, usize::MAX).unwrap();
         let is_cancelled = Arc::new(AtomicBool::new(false));
-        let (batch, start_dispatcher) = queue.push(0, 0, Instant::now(), Arc::clone(&is_cancelled));
+        let (batch, start_dispatcher) = queue.push(0, usize::MAX, 0, Instant::now(), Arc::clone(&is_cancelled));
         assert!(start_dispatcher, "there is none");
         let other = Arc::clone(&queue);
         let canceller = thread::spawn(move || {

@@ -1,12 +1,12 @@
 //! [`Operands`]: the operands of a process, by tenant and name.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
 
 use super::error::{OperandBudget, OperandError};
 use super::operand::Operand;
@@ -146,11 +146,14 @@ impl Table {
     }
 }
 
+/// Decodes and checks a payload.
+type Decode = fn(Payload, &RunContext<'_>) -> Result<Arc<dyn ErasedValue>, OperandError>;
+
 /// A type of operands that clients can upload.
 #[derive(Clone, Copy)]
 struct OperandType {
     name: &'static str,
-    decode: fn(Payload, &RunContext<'_>) -> Result<Arc<dyn ErasedValue>, OperandError>,
+    decode: Decode,
     schema: fn() -> schemars::Schema,
 }
 

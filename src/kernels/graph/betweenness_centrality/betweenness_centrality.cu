@@ -3,7 +3,8 @@
 // Sources come in groups of 32, and a group shares every adjacency read: one bit a source in a
 // 32-bit word says where its search is, one lane a source holds its path count. An *item* is a
 // pair (group, node), numbered group * n + node. All groups of a batch go level by level in step,
-// so that a batch pays for its launches once however many sources it has.
+// so that a batch pays for its launches once however many sources it has. A group may hold sources
+// of several requests: each source has dependencies of its own, which are added up by request.
 //
 // Graph: CSR, row offsets u32[n + 1] (so fewer than 2^32 arcs), columns u32[arcs], every column
 // below n. An undirected edge is two arcs. A directed graph comes twice, by out-arcs and by
@@ -29,31 +30,40 @@
 //   Work is distributed by size (load_balance.cuh): an item of few (arc, source) pairs to one thread, one of up
 //   to 1024 arcs to a warp, a larger one to the whole block.
 //
-// Results are the same bit for bit from run to run for the same graph, sources and `groups`:
-// every sum is taken in a fixed order. The order within a level's list varies and does not matter.
+// A request's scores are the same bit for bit whatever batches its sources are in and whichever
+// other sources share their groups:
+//   - sigma and g of (item, source) are sums over neighbours whose order depends on the node's
+//     degree alone: up to WARP_ARCS arcs in the order of the adjacency, by one thread or by a warp
+//     (which adds zeros for the lanes that a neighbour does not concern); above, in the fixed
+//     order of a block. What the other lanes decide (by thread or warp, dense or sparse, how deep
+//     the batch goes) changes which threads add, and adds nothing but zeros.
+//   - dependencies of (item, source) are one product, written once.
+//   - scores add them up source by source, in the order of the request.
+// The order within a level's list varies and does not matter.
 //
 // Path counts are f64, exact to 2^53. Above 2^1000 `path_overflow` is set in Control and the
 // scores are meaningless (a 1000 x 1000 grid gets there); the host must report an error.
 //
 // Buffers of a batch of s sources, groups = ceil(s / 32), items = n * groups < 2^32
-//   sources     u32[s]           each below n; all of a batch distinct
+//   sources     u32[s]           each below n; a node may come several times
 //   cells       f64[items * 32]  sigma, then g, of (item, source); need not be cleared
 //   stamps      u64[items * 2]   zero before each batch
 //   seen        u32[items]       zero before each batch
-//   dependency  f64[items]       zero before the first batch; adds up over batches
+//   dependency  f64[items * 32]  of (item, source), where seen; need not be cleared
 //   list        u32x2[n * s]     (item, bits), level after level; need not be cleared; 8-byte aligned
 //   level_begin u64[n + 2]       where each level begins in the list; need not be cleared
 //   control     Control          72 bytes, zero before each batch
 //   cancel      u32              the host's: not zero once the request is cancelled
-//   scores      f64[n]
-// In bytes: n * (groups * 284 + s * 8) + 8 * n + 4 * s + 8 * n + 88, and for the graph
-// 4 * (n + 1 + arcs), twice if directed. With full groups that is 540 a (group, node).
+//   segments    Segment[]        the requests that have sources in the batch, in order
+//   scores      f64[rows * n]    a row for each request of a batch; need not be cleared
+// In bytes: n * (groups * 532 + s * 8) + 8 * n + 4 * s + rows * 8 * n + 88, and for the graph
+// 4 * (n + 1 + arcs), twice if directed. With full groups that is 788 a (group, node).
 //
 // Host algorithm (n >= 1, s >= 1; parameters by their names in the entries below)
 //   1. groups = ceil(batch / 32), the batch as large as the bytes above and items < 2^32 allow: a
 //      level's launches cost the same for 32 sources as for 2000. `dense_factor` = 8: count looks
 //      at all items once the frontier has over 1/8 of the arcs (0: never).
-//      `wide` = min(6 * multiprocessors, ceil(items / 8)) blocks. Zero dependency.
+//      `wide` = min(6 * multiprocessors, ceil(items / 8)) blocks.
 //   2. For each batch of sources (the last may be smaller: the same buffers with a smaller
 //      `num_sources`; item = group * n + node does not move):
 //      a. zero stamps, seen, control;  betweenness_seed<<<1, 256>>>
@@ -71,8 +81,8 @@
 //         betweenness_accumulate_levels. No copies between.
 //      Blocks poll `cancel` now and then and set control.cancelled; what is queued then does nothing,
 //      and the contents of the buffers have no meaning.
-//   3. betweenness_collect<<<clamp(ceil(n / 256), 1, 65535), 256>>> with the scale wanted (1/2 for
-//      an undirected graph unless normalised, and so on).
+//      e. betweenness_collect<<<(segments, clamp(ceil(n / 256), 1, 65535)), 256>>>; a row whose
+//         request has no sources in later batches is done.
 //
 // Sources: Brandes, "A Faster Algorithm for Betweenness Centrality", J. Math. Sociol. 25(2), 2001;
 // Then et al., "The More the Merrier: Efficient Multi-Source Graph Traversal", PVLDB 8(4), 2014;
@@ -111,10 +121,10 @@ static __device__ u32 sources_of(u32 group, u32 num_sources) {
     return left >= GROUP ? ALL : (1u << left) - 1;
 }
 
-// Starts a batch: every source is at level 0 with one path. One block.
+// Starts a batch: every source is at level 0 with one path and depends on nothing. One block.
 extern "C" __global__ void __launch_bounds__(256) betweenness_seed(
-    u32 n, u32 num_sources, const u32* sources, const u32* in_row,
-    double* cells, u64* stamps, u32* seen, uint2* list, u64* level_begin, Control* control) {
+    u32 n, u32 num_sources, const u32* sources, const u32* in_row, double* cells,
+    double* dependency, u64* stamps, u32* seen, uint2* list, u64* level_begin, Control* control) {
     if (blockIdx.x != 0) return;
     __shared__ u32 entries;
     if (threadIdx.x == 0) entries = 0;
@@ -124,6 +134,7 @@ extern "C" __global__ void __launch_bounds__(256) betweenness_seed(
         const u32 item = s / GROUP * n + sources[s];
         if (atomicOr(&seen[item], 1u << s % GROUP) == 0) list[atomicAdd(&entries, 1)].x = item;
         cells[(u64)item * GROUP + s % GROUP] = 1.0;
+        dependency[(u64)item * GROUP + s % GROUP] = 0.0;
     }
     __syncthreads();
     for (u32 i = threadIdx.x; i < entries; i += blockDim.x) {
@@ -379,12 +390,12 @@ struct Backward {
         auto neighbor_sum = [&](u32 base) {
             return NeighborSum{out_column, stamps_below + base, cells + (u64)base * GROUP, depth + 1};
         };
-        // Turns sigma into g where the sum of the successors' g is known; returns delta.
+        // Turns sigma into g where the sum of the successors' g is known, and writes delta.
         auto finish_source = [&](u32 item, u32 bit, double sum) {
-            double* cell = cells + (u64)item * GROUP + bit;
-            const double sigma = *cell;
-            *cell = 1.0 / sigma + sum;
-            return sigma * sum;
+            const u64 cell = (u64)item * GROUP + bit;
+            const double sigma = cells[cell];
+            cells[cell] = 1.0 / sigma + sum;
+            dependency[cell] = sigma * sum;
         };
 
         balance_load(end - begin, few_arcs(out_row, n), nullptr, CancelSignal{},
@@ -396,22 +407,18 @@ struct Backward {
                 const u32 arcs = is_deepest ? 0 : out_row[node + 1] - first;
                 stamps_here[item] = (u64)depth << 32 | bits;
                 if ((u64)arcs * __popc(bits) > THREAD_PAIRS) return WorkItem{item, bits, first, arcs};
-                double delta = 0.0;
                 for (u32 left = bits; left != 0; left &= left - 1) {
                     const u32 bit = __ffs(left) - 1;
                     bool any;
-                    delta += finish_source(item, bit, neighbor_sum(item - node).by_thread(first, arcs, bit, any));
+                    finish_source(item, bit, neighbor_sum(item - node).by_thread(first, arcs, bit, any));
                 }
-                if (delta != 0.0) dependency[item] += delta;
                 return work;
             },
             [&](const WorkItem& work, bool whole_block) {
                 u32 found;
                 const double sum = neighbor_sum(work.item - work.item % n).by_warp_or_block(work, whole_block, found);
                 if (whole_block && warp_id() != 0) return;
-                double delta = work.wanted >> lane_id() & 1 ? finish_source(work.item, lane_id(), sum) : 0.0;
-                for (u32 step = 16; step != 0; step /= 2) delta += __shfl_xor_sync(ALL, delta, step);
-                if (lane_id() == 0 && delta != 0.0) dependency[work.item] += delta;
+                if (work.wanted >> lane_id() & 1) finish_source(work.item, lane_id(), sum);
             });
     }
 };
@@ -447,12 +454,30 @@ extern "C" __global__ void __launch_bounds__(256, 5) betweenness_accumulate_leve
     }
 }
 
-// scores[v] = scale * (dependencies of v from all groups and batches)
+// The sources of a batch that are of one request.
+struct Segment {
+    u32 row;        // of scores
+    u32 begin, end; // sources begin..end of the batch
+    u32 is_first;   // 1: the request has no sources in earlier batches
+};
+
+// scores[row][v] += dependencies of v, source by source. blockIdx.x is the segment.
 extern "C" __global__ void __launch_bounds__(256) betweenness_collect(
-    u32 n, u32 groups, double scale, const double* dependency, double* scores) {
-    for (u64 v = (u64)blockIdx.x * blockDim.x + threadIdx.x; v < n; v += (u64)gridDim.x * blockDim.x) {
-        double sum = 0.0;
-        for (u32 g = 0; g < groups; g++) sum += dependency[(u64)g * n + v];
-        scores[v] = scale * sum;
+    u32 n, const Segment* segments, const u32* seen, const double* dependency, double* scores) {
+    const Segment segment = segments[blockIdx.x];
+    double* row = scores + (u64)segment.row * n;
+    for (u64 v = (u64)blockIdx.y * blockDim.x + threadIdx.x; v < n; v += (u64)gridDim.y * blockDim.x) {
+        double sum = segment.is_first != 0 ? 0.0 : row[v];
+        for (u32 begin = segment.begin; begin < segment.end;) {
+            const u32 group = begin / GROUP, end = min(segment.end, (group + 1) * GROUP);
+            const u64 item = (u64)group * n + v;
+            const u32 reached = seen[item];
+#pragma unroll 4
+            for (u32 s = begin; s < end; s++) {
+                if (reached >> s % GROUP & 1) sum += dependency[item * GROUP + s % GROUP];
+            }
+            begin = end;
+        }
+        row[v] = sum;
     }
 }

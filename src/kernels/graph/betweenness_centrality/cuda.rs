@@ -1,6 +1,7 @@
 //! The host side on CUDA: batches of sources, level by level. `betweenness_centrality.cu` describes the algorithm and
 //! what its entries take.
 
+use super::batches::{Batches, Segment};
 use super::pivots::Pivots;
 use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, Module, device_code};
 use crate::kernels::graph::csr::CsrGraph;
@@ -10,8 +11,11 @@ pub(super) static MODULE: Module = Module::embedded(device_code!("graph/betweenn
 
 /// Sources that share each read of the adjacency, one for each lane of a warp.
 const GROUP: usize = 32;
-/// Device memory for a batch's state. A constant, not a share of what is free: the sum's order depends on the batch.
-const BATCH_BYTES: u64 = 1 << 30;
+/// Device memory for a batch's state. The outputs do not depend on it. A source of a deep graph takes half the time in
+/// batches four times as large; with this, requests still fit on small devices and next to each other.
+const BATCH_BYTES: u64 = 2 << 30;
+/// Bytes of a batch's state for each node and group of sources.
+const ITEM_BYTES: u64 = 788;
 /// A level visits all nodes where the frontier's arcs times this are more than all arcs.
 const DENSE_FACTOR: u32 = 8;
 /// Levels from which on a search counts as deep.
@@ -26,19 +30,21 @@ const COOPERATIVE_BLOCKS: u64 = 2;
 /// The most entries of a level for which such a launch is worth it, for each multiprocessor.
 const NARROW: u64 = 2048;
 
-/// Groups of sources in a batch, of `pivots` sources in all.
-fn groups(nodes: u64, pivots: u64) -> u64 {
-    let all = pivots.div_ceil(GROUP as u64);
-    (BATCH_BYTES / nodes.saturating_mul(540).max(1)).clamp(1, all.max(1))
+/// Groups of sources in a batch, of `sources` in all.
+fn groups(nodes: u64, sources: u64) -> u64 {
+    let all = sources.div_ceil(GROUP as u64);
+    (BATCH_BYTES / nodes.saturating_mul(ITEM_BYTES).max(1)).clamp(1, all.max(1))
 }
 
-/// Bytes that a run holds on the device.
-pub(super) fn device_memory(nodes: u64, arcs: u64, pivots: u64, directed: bool) -> u64 {
-    let groups = groups(nodes, pivots);
-    let sources = pivots.min(groups.saturating_mul(GROUP as u64));
-    let state = nodes.saturating_mul(groups.saturating_mul(284).saturating_add(sources.saturating_mul(8)));
+/// Bytes that a run of `requests` with `sources` in all holds on the device.
+pub(super) fn device_memory(nodes: u64, arcs: u64, sources: u64, requests: u64, directed: bool) -> u64 {
+    let groups = groups(nodes, sources);
+    let batch = sources.min(groups.saturating_mul(GROUP as u64));
+    let rows = requests.min(batch);
+    let words = batch.saturating_add(rows).saturating_add(1);
+    let state = nodes.saturating_mul(groups.saturating_mul(532).saturating_add(words.saturating_mul(8)));
     let graph = nodes.saturating_add(arcs).saturating_mul(if directed { 8 } else { 4 });
-    state.saturating_add(graph).saturating_add(nodes.saturating_mul(16)).saturating_add(pivots.saturating_mul(4))
+    state.saturating_add(graph).saturating_add(sources.saturating_mul(4))
 }
 
 /// A graph on the device.
@@ -64,40 +70,44 @@ impl DeviceGraph {
     }
 }
 
-/// The dependencies of all pivots on each node, added up.
+/// Sums of the dependencies of each request's pivots on each node, in the order of the pivots.
+///
+/// The requests share batches of sources. Their sums have the same bits as in a run by themselves.
 ///
 /// # Errors
 /// More shortest paths between two nodes than an `f64` can count; those of the launch context.
 pub(super) fn pair_dependencies(
     graph: &DeviceGraph,
-    pivots: &Pivots,
+    requests: &[Pivots],
     cuda: &mut LaunchContext<'_>,
-) -> Result<Buffer<f64>, KernelError> {
-    let nodes = graph.nodes;
-    if nodes == 0 || pivots.is_empty() {
-        return Ok(Buffer::zeroed(nodes));
+) -> Result<Vec<Buffer<f64>>, KernelError> {
+    let lengths: Vec<usize> = requests.iter().map(Pivots::len).collect();
+    let sources: Vec<u32> =
+        requests.iter().flat_map(|pivots| (0..pivots.len()).map(|index| pivots.node(index))).collect();
+    if sources.is_empty() {
+        return Ok(vec![Buffer::zeroed(graph.nodes); requests.len()]);
     }
-    let sources: Vec<u32> = (0..pivots.len()).map(|index| pivots.node(index)).collect();
     let sources = cuda.upload(&sources)?;
-    let run = Run::new(graph, pivots.len(), cuda)?;
-    let batch = run.groups as usize * GROUP;
+    let run = Run::new(graph, sources.len(), requests.len(), cuda)?;
+    let mut sums = Vec::with_capacity(requests.len());
     cuda.context().set_steps(sources.len() as u64);
-    for start in (0..sources.len()).step_by(batch) {
-        let end = sources.len().min(start + batch);
-        run.batch(&sources.slice(start..end), cuda)?;
-        cuda.context().advance((end - start) as u64);
+    for batch in Batches::new(&lengths, run.groups as usize * GROUP) {
+        run.batch(&sources.slice(batch.sources.clone()), cuda)?;
+        run.collect(&batch.segments, cuda)?;
+        for segment in batch.segments.iter().filter(|segment| segment.is_last) {
+            sums.push(cuda.download(&run.scores(segment))?);
+        }
+        cuda.context().advance(batch.sources.len() as u64);
     }
-    let scores = cuda.alloc::<f64>(nodes)?;
-    let blocks = (nodes as u64).div_ceil(256).clamp(1, 65_535) as u32;
-    let args: [&dyn Arg; 5] = [&run.nodes, &run.groups, &1.0_f64, &run.dependency, &scores];
-    cuda.launch(&MODULE, "betweenness_collect", Launch::new(blocks, 256), &args)?;
-    cuda.download(&scores)
+    Ok(sums)
 }
 
 /// The graph and a batch's state on the device.
 struct Run {
     nodes: u32,
     groups: u32,
+    /// Rows of `scores`.
+    rows: usize,
     multiprocessors: u64,
     cancel: CancelFlag,
     out_row: DeviceBuffer<u32>,
@@ -108,6 +118,7 @@ struct Run {
     stamps: DeviceBuffer<u64>,
     seen: DeviceBuffer<u32>,
     dependency: DeviceBuffer<f64>,
+    scores: DeviceBuffer<f64>,
     /// Pairs of (item, bits), as one word each.
     list: DeviceBuffer<u64>,
     level_begin: DeviceBuffer<u64>,
@@ -123,16 +134,25 @@ struct Progress {
 }
 
 impl Run {
-    fn new(graph: &DeviceGraph, pivots: usize, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
+    /// Allocates the state for batches of `sources`, which are of this many requests.
+    fn new(
+        graph: &DeviceGraph,
+        sources: usize,
+        requests: usize,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<Self, KernelError> {
         let DeviceGraph { nodes, out_row, out_column, in_row, in_column } = *graph;
-        let groups = groups(nodes as u64, pivots as u64);
+        let groups = groups(nodes as u64, sources as u64);
         let items = nodes * groups as usize;
+        let batch = sources.min(groups as usize * GROUP);
+        let rows = requests.min(batch);
         if items > u32::MAX as usize {
             return Err(InvalidInput::new("num_nodes", format!("{nodes} nodes are too many for CUDA")).into());
         }
         Ok(Self {
             nodes: nodes as u32,
             groups: groups as u32,
+            rows,
             multiprocessors: u64::from(cuda.device().multiprocessors),
             cancel: cuda.cancel_flag(),
             out_row,
@@ -142,22 +162,23 @@ impl Run {
             cells: cuda.alloc(items * GROUP)?,
             stamps: cuda.alloc(items * 2)?,
             seen: cuda.alloc(items)?,
-            dependency: cuda.zeroed(items)?,
-            list: cuda.alloc(nodes * pivots.min(groups as usize * GROUP))?,
+            dependency: cuda.alloc(items * GROUP)?,
+            scores: cuda.alloc(nodes * rows)?,
+            list: cuda.alloc(nodes * batch)?,
             level_begin: cuda.alloc(nodes + 2)?,
             control: cuda.alloc(9)?,
         })
     }
 
-    /// Adds the dependencies of a batch of sources.
+    /// Finds the dependencies of each of a batch of sources.
     fn batch(&self, sources: &DeviceBuffer<u32>, cuda: &mut LaunchContext<'_>) -> Result<(), KernelError> {
-        let Self { nodes, in_row, cells, stamps, seen, list, level_begin, control, .. } = self;
+        let Self { nodes, in_row, cells, dependency, stamps, seen, list, level_begin, control, .. } = self;
         cuda.zero(stamps)?;
         cuda.zero(seen)?;
         cuda.zero(control)?;
         let num_sources = sources.len() as u32;
-        let args: [&dyn Arg; 10] =
-            [nodes, &num_sources, sources, in_row, cells, stamps, seen, list, level_begin, control];
+        let args: [&dyn Arg; 11] =
+            [nodes, &num_sources, sources, in_row, cells, dependency, stamps, seen, list, level_begin, control];
         cuda.launch(&MODULE, "betweenness_seed", Launch::new(1, 256), &args)?;
         let depth = self.search(num_sources, cuda)?;
         self.accumulate(depth.saturating_sub(1), cuda)
@@ -283,6 +304,33 @@ impl Run {
             depth -= 1;
         }
         Ok(())
+    }
+
+    /// Adds the dependencies of a batch to the scores of the requests that its sources are of.
+    fn collect(&self, segments: &[Segment], cuda: &mut LaunchContext<'_>) -> Result<(), KernelError> {
+        let words: Vec<u32> = segments
+            .iter()
+            .flat_map(|segment| {
+                let sources = &segment.sources;
+                [self.row(segment) as u32, sources.start as u32, sources.end as u32, u32::from(segment.is_first)]
+            })
+            .collect();
+        let words = cuda.upload(&words)?;
+        let blocks = self.nodes.div_ceil(256).clamp(1, 65_535);
+        let launch = Launch { grid: [segments.len() as u32, blocks, 1], ..Launch::new(1, 256) };
+        let args: [&dyn Arg; 5] = [&self.nodes, &words, &self.seen, &self.dependency, &self.scores];
+        cuda.launch(&MODULE, "betweenness_collect", launch, &args)
+    }
+
+    /// The row of `scores` of a request. The requests of a batch follow each other, so no two of them have the same.
+    fn row(&self, segment: &Segment) -> usize {
+        segment.request % self.rows
+    }
+
+    /// The scores of a request.
+    fn scores(&self, segment: &Segment) -> DeviceBuffer<f64> {
+        let (row, nodes) = (self.row(segment), self.nodes as usize);
+        self.scores.slice(row * nodes..(row + 1) * nodes)
     }
 
     /// The shape of a launch of many levels.

@@ -25,8 +25,13 @@
 //! [`FREE_NODES`](super::csr::FREE_NODES) nodes, [`NODES_PER_EDGE`](super::csr::NODES_PER_EDGE) for each edge, and never
 //! more than [`MAX_NODES`](super::csr::MAX_NODES).
 //!
+//! Requests on the same graph [share a run](crate::backends::batched): the graph is built and uploaded once, and on CUDA
+//! the sources of all of them go through it in one pass. Each output has the same bits as that of a run by itself.
+//!
 //! The algorithm and its papers are in [`brandes`] and [`pivots`].
 
+#[cfg(feature = "cuda")]
+mod batches;
 pub mod brandes;
 mod cases;
 #[cfg(feature = "cuda")]
@@ -161,6 +166,16 @@ impl BetweennessInput {
         self.graph_input().build()
     }
 
+    fn is_graph_stored(&self) -> bool {
+        self.graph.as_ref().is_some_and(|graph| graph.value().is_some())
+    }
+
+    /// The number of sources that the input claims to have, before it is checked.
+    fn num_sources(&self) -> u64 {
+        let chosen = self.sources.as_ref().map(|sources| sources.len() as u64).or(self.samples);
+        chosen.unwrap_or_else(|| self.graph_input().claimed_size().0)
+    }
+
     /// The sources to start from, in a graph of `num_nodes` nodes.
     ///
     /// # Errors
@@ -193,34 +208,34 @@ impl Kernel for BetweennessCentrality {
 
     fn cost(&self, input: &BetweennessInput) -> Cost {
         let (nodes, arcs) = input.graph_input().claimed_size();
-        let directed = input.direction() == Direction::Directed;
-        let edges = if directed { arcs } else { arcs / 2 };
+        let edges = if input.direction() == Direction::Directed { arcs } else { arcs / 2 };
         let chosen = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples);
-        let sources = chosen.unwrap_or(nodes);
+        // A stored graph was moved and checked before; `operations` stands for the traversals of it.
+        let graph =
+            if input.is_graph_stored() { 0 } else { edges.saturating_mul(8).saturating_add(nodes.saturating_mul(12)) };
+        let sources = input.num_sources();
         // Each source visits each arc forward and backward; the constant is the cost of the smallest run.
         let visits = arcs.saturating_add(nodes).saturating_mul(2).saturating_mul(sources);
-        #[cfg(feature = "cuda")]
-        let device_memory = cuda::device_memory(nodes, arcs, sources, directed);
-        #[cfg(not(feature = "cuda"))]
-        let device_memory = 0;
         Cost {
             // Sources that are chosen are sorted or drawn, which touches each several times, when they are checked as well.
-            bytes: edges
-                .saturating_mul(8)
-                .saturating_add(nodes.saturating_mul(12))
-                .saturating_add(chosen.unwrap_or(0).saturating_mul(64)),
+            bytes: graph.saturating_add(chosen.unwrap_or(0).saturating_mul(64)),
             operations: visits.saturating_add(2_000),
-            device_memory,
+            device_memory: device_memory(input, sources, 1),
         }
+    }
+
+    /// The requests share the graph and the state of a batch of sources.
+    fn batch_cost(&self, inputs: &[&BetweennessInput], sum: Cost) -> Cost {
+        let Some(first) = inputs.first() else { return sum };
+        let sources = inputs.iter().map(|input| input.num_sources()).fold(0, u64::saturating_add);
+        Cost { device_memory: device_memory(first, sources, inputs.len() as u64), ..sum }
     }
 
     fn footprint(&self, input: &BetweennessInput) -> Option<Footprint> {
         let (nodes, arcs) = input.graph_input().claimed_size();
         let sources = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples).unwrap_or(0);
         // While the graph is made there are its arcs as they came, sorted by one end, and by the other.
-        // A stored graph is there already.
-        let is_stored = input.graph.as_ref().is_some_and(|graph| graph.value().is_some());
-        let copies = if is_stored { 0 } else { 3 };
+        let copies = if input.is_graph_stored() { 0 } else { 3 };
         let graph = Footprint::of_array::<u32>(arcs.saturating_add(nodes)).saturating_mul(copies);
         // The chosen sources, the set that they are looked up in, and the order that duplicates are found by.
         let pivots = sources.saturating_mul(64);
@@ -271,7 +286,9 @@ impl Kernel for BetweennessCentrality {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
         let graph = first.graph_input().load_in(context)?;
         graph.make_predecessors(context)?;
-        each(inputs, graph.num_nodes(), |pivots| Ok(pair_dependencies(&graph, pivots, context)?.into()))
+        outputs(inputs, graph.num_nodes(), |requests| {
+            requests.iter().map(|pivots| Ok(pair_dependencies(&graph, pivots, context)?.into())).collect()
+        })
     }
 
     #[cfg(feature = "cuda")]
@@ -287,43 +304,70 @@ impl Kernel for BetweennessCentrality {
         let nodes = graph.num_nodes();
         // The device has a copy. Freeing it takes the host milliseconds, which should not follow the computation.
         drop(graph);
-        each(inputs, nodes, |pivots| cuda::pair_dependencies(&on_device, pivots, cuda))
+        outputs(inputs, nodes, |requests| cuda::pair_dependencies(&on_device, requests, cuda))
     }
 }
 
-/// The outputs of requests on one graph of this many nodes, which is built, and on CUDA uploaded, once for all of them. Those
-/// that start from the same sources share their sums. Requests with different sources run one after the other: a single
-/// pass over all sources would need a row of sums for each request, and the order of its additions, and so the last bits of
-/// an output, would depend on which other requests share the run.
-fn each(
+/// Device memory of a run of `requests` on the graph of this input, with `sources` in all.
+#[cfg(feature = "cuda")]
+fn device_memory(input: &BetweennessInput, sources: u64, requests: u64) -> u64 {
+    let (nodes, arcs) = input.graph_input().claimed_size();
+    cuda::device_memory(nodes, arcs, sources, requests, input.direction() == Direction::Directed)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn device_memory(_: &BetweennessInput, _: u64, _: u64) -> u64 {
+    0
+}
+
+/// Returns the outputs of requests on one graph of this many nodes. `pair_dependencies` returns the sums of each list of
+/// pivots; requests that start from the same pivots share them.
+fn outputs(
     inputs: &[&BetweennessInput],
     num_nodes: usize,
-    mut sums: impl FnMut(&Pivots) -> Result<Buffer<f64>, KernelError>,
+    pair_dependencies: impl FnOnce(&[Pivots]) -> Result<Vec<Buffer<f64>>, KernelError>,
 ) -> Result<Vec<BetweennessOutput>, KernelError> {
-    let mut known: Vec<(Pivots, Buffer<f64>)> = Vec::new();
-    let mut outputs = Vec::with_capacity(inputs.len());
+    let mut distinct: Vec<Pivots> = Vec::with_capacity(inputs.len());
+    let mut indices = Vec::with_capacity(inputs.len());
     for input in inputs {
         let pivots = input.pivots(num_nodes)?;
-        let mut scores = match known.iter().find(|(of, _)| *of == pivots) {
-            Some((_, sums)) => sums.clone(),
-            None => {
-                let sums = sums(&pivots)?;
-                if inputs.len() > 1 {
-                    known.push((pivots.clone(), sums.clone()));
-                }
-                sums
-            }
-        };
-        pivots.rescale(&mut scores, input.normalized, input.direction());
-        outputs.push(BetweennessOutput { scores });
+        indices.push(distinct.iter().position(|other| *other == pivots).unwrap_or(distinct.len()));
+        if indices.last() == Some(&distinct.len()) {
+            distinct.push(pivots);
+        }
     }
-    Ok(outputs)
+    let mut sums = pair_dependencies(&distinct)?;
+    let output = |(position, input): (usize, &&BetweennessInput)| {
+        let index = indices[position];
+        // The last request with these pivots takes the sums: to write to shared ones would copy them.
+        let is_shared = indices[position + 1..].contains(&index);
+        let mut scores = if is_shared { sums[index].clone() } else { std::mem::take(&mut sums[index]) };
+        distinct[index].rescale(&mut scores, input.normalized, input.direction());
+        BetweennessOutput { scores }
+    };
+    Ok(inputs.iter().enumerate().map(output).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::{Duration, Instant};
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_shared_run_needs_the_device_memory_of_one_batch() {
+        // Only what the inputs claim counts.
+        let input = BetweennessInput { samples: Some(64), ..BetweennessInput::from_edges(1 << 20, vec![]) };
+        let alone = BetweennessCentrality.cost(&input);
+        let sum = Cost { device_memory: 16 * alone.device_memory, operations: 16 * alone.operations, ..alone };
+        let shared = BetweennessCentrality.batch_cost(&[&input; 16], sum);
+        assert_eq!(BetweennessCentrality.batch_cost(&[&input], alone), alone);
+        assert_eq!(shared.operations, sum.operations);
+        // A row of scores for each request.
+        let rows = 15 * 8 * (1 << 20);
+        assert!(shared.device_memory > alone.device_memory, "{shared:?}");
+        assert!(shared.device_memory < 3 * alone.device_memory + rows, "{shared:?} {alone:?}");
+    }
 
     #[test]
     fn building_the_graph_ends_at_the_deadline() {
