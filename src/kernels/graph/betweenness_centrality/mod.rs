@@ -280,7 +280,7 @@ impl Kernel for BetweennessCentrality {
     ) -> Result<Vec<BetweennessOutput>, KernelError> {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
         let graph = first.graph_input().load_in(cuda.context())?;
-        let on_device = cuda::DeviceGraph::upload(&graph, cuda)?;
+        let on_device = cuda::DeviceGraph::new(&graph, cuda)?;
         let nodes = graph.num_nodes();
         // The device has a copy. Freeing it takes the host milliseconds, which should not follow the computation.
         drop(graph);
