@@ -13,6 +13,7 @@ mod goldens;
 mod launch_context;
 mod loading;
 mod memory;
+mod operands;
 mod priority;
 mod probe;
 mod registry;
@@ -59,6 +60,7 @@ fn main() {
             priority::TESTS,
             registry::TESTS,
             memory::TESTS,
+            operands::TESTS,
             stopping::TESTS,
             telemetry::TESTS,
             faults::TESTS,
@@ -77,6 +79,7 @@ fn main() {
 const ALONE: &[&str] = &[
     "domain::",
     "faults::",
+    "operands::a_kernel_that_writes_to_a_copy_faults",
     "priority::high_priority_overtakes_low_priority_that_waits_for_room",
     "telemetry::a_kernel_that_streams_memory_comes_near_the_roof",
 ];
