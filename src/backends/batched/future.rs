@@ -94,8 +94,7 @@ mod tests {
         let mut uses = Vec::new();
         // Two tenants, whose operands have the same name and version.
         for tenant in ["acme", "globex"] {
-            let mut options = PutOptions::default();
-            options.tenant = Some(tenant.into());
+            let options = PutOptions { tenant: Some(tenant.into()), ..PutOptions::default() };
             let stored = operands.put_with("prices", TensorSet::of("close", vec![1.0_f64]), &options).unwrap();
             let version = stored.version().unwrap();
             uses.push(OperandUse::new(version.id(), version.name().into(), version.version(), tenant == "acme"));
