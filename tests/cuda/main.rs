@@ -70,7 +70,8 @@ fn main() {
         .flatten()
         .map(|&(name, run)| test(there, name, run)),
     );
-    trials.extend(domain::TWO.iter().map(|&(name, run)| test(domain::devices() > 1, name, run)));
+    let two = domain::TWO.iter().chain(operands::TWO);
+    trials.extend(two.map(|&(name, run)| test(domain::devices() > 1, name, run)));
     libtest_mimic::run(&args, trials).exit();
 }
 
@@ -80,6 +81,7 @@ const ALONE: &[&str] = &[
     "domain::",
     "faults::",
     "operands::a_kernel_that_writes_to_a_copy_faults",
+    "operands::requests_go_where_the_operand_is_until_that_device_is_lost",
     "priority::high_priority_overtakes_low_priority_that_waits_for_room",
     "telemetry::a_kernel_that_streams_memory_comes_near_the_roof",
 ];

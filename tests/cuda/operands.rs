@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::Local;
 use tower_kernels::backends::cpu::CpuBackend;
-use tower_kernels::backends::cuda::CudaUsage;
+use tower_kernels::backends::cuda::{CudaBackend, CudaUsage};
 use tower_kernels::cuda::Launch;
 use tower_kernels::service::{
-    Buffer, Element, KernelError, KernelRequest, LaunchContext, OperandVersion, Payload, Placement, PutOptions,
-    RemoveOptions, RunContext, TensorSet,
+    Buffer, Element, KernelError, KernelRequest, KernelService, LaunchContext, OperandVersion, Payload, Placement,
+    PutOptions, RemoveOptions, RunContext, TensorSet,
 };
 
 use crate::faults::in_a_child;
@@ -423,5 +423,53 @@ pub(crate) fn write_to_a_copy() {
     assert!(bytes_of(&kept) == bytes);
     remove(&bench, "x");
     drop(kept);
+    println!("as expected");
+}
+
+/// Where there are two devices.
+pub(crate) const TWO: &[crate::Test] =
+    &[("cuda::operands::requests_go_where_the_operand_is_until_that_device_is_lost", || {
+        in_a_child(&["--domain", "operand-on-one-of-two"]);
+    })];
+
+/// In a process of its own, which loses one device of two.
+pub(crate) fn on_one_of_two() {
+    let bench = with_kernels(Bench::new(1)).with("test/astray", |cuda| {
+        let out = cuda.zeroed::<f64>(1)?;
+        cuda.launch(&CODE, "astray", Launch::new(1, 1), &[&out])?;
+        cuda.download(&out)
+    });
+    let backends = [bench.backend.clone(), CudaBackend::open(1).unwrap()];
+    let local = Local::with_backends(CpuBackend::new(), Ok(Vec::from(backends.clone())));
+    local.load_kernels(&bench.registry);
+    let service = KernelService::with_backend(Arc::clone(&bench.registry), local);
+    let execute = || {
+        let input = json!({ "x": { "operand": "x" } }).to_string();
+        let request = KernelRequest::new("stats/moments", Payload::json(input));
+        let mut service = service.clone();
+        let response = bench.runtime.block_on(async { service.ready().await.unwrap().call(request).await }).unwrap();
+        let resident = response.execution.operands.as_ref().expect("it refers to one")[0].resident;
+        let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
+        (response.execution.device.expect("a device ran it"), resident, output)
+    };
+    let mut options = PutOptions::default();
+    options.placement = Placement::One;
+    let set = TensorSet::of("x", numbers(32 * MIB, 1));
+    let stored = bench.registry.operands().put_with("x", set, &options).unwrap();
+    let devices = stored.version().unwrap().devices();
+    let [device] = devices[..] else { panic!("{devices:?}") };
+    let (_, _, expected) = execute();
+    for _ in 0..30 {
+        assert_eq!(execute(), (device as u16, true, expected.clone()));
+    }
+    let other = &backends[1 - device as usize];
+    assert_eq!(other.status().usage.operand_misses, 0);
+
+    let lost = KernelService::with_backend(Arc::clone(&bench.registry), backends[device as usize].clone());
+    bench.runtime.block_on(run(lost, request("test/astray"))).unwrap_err();
+    assert!(backends[device as usize].lost().is_some());
+    let elsewhere = (1 - device) as u16;
+    assert_eq!(execute(), (elsewhere, false, expected.clone()), "made from the value in host memory");
+    assert_eq!(execute(), (elsewhere, true, expected));
     println!("as expected");
 }
