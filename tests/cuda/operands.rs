@@ -450,7 +450,9 @@ pub(crate) fn on_one_of_two() {
         let response = bench.runtime.block_on(async { service.ready().await.unwrap().call(request).await }).unwrap();
         let resident = response.execution.operands.as_ref().expect("it refers to one")[0].resident;
         let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
-        (response.execution.device.expect("a device ran it"), resident, output)
+        let lost = backends.each_ref().map(|backend| backend.lost().map(ToString::to_string));
+        let device = response.execution.device.unwrap_or_else(|| panic!("the CPU ran it; lost devices: {lost:?}"));
+        (device, resident, output)
     };
     let mut options = PutOptions::default();
     options.placement = Placement::One;

@@ -192,7 +192,12 @@ impl Device {
             Ok(memory) => Ok(Some(ResidentCopy { memory, _reservation: reservation })),
             // Other processes may use the device too.
             Err(error) if error.is(OUT_OF_MEMORY) => Ok(None),
-            Err(error) => Err(error),
+            // Not a fault of the device: after the fault of another one, these calls fail in the whole process.
+            Err(error) => {
+                let device = self.info.ordinal;
+                tracing::warn!(device, %error, "no memory can be mapped: runs upload their operands");
+                Ok(None)
+            }
         }
     }
 }
