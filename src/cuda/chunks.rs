@@ -56,32 +56,47 @@ impl Chunks {
     }
 }
 
-/// A thread that periodically frees idle memory. Dropping this ends the thread and waits for it.
+/// A thread that frees idle memory, periodically and when it is woken. Dropping this ends the thread and waits for it.
 #[derive(Debug)]
 pub(super) struct Trimmer {
-    /// `None` only while it is being dropped.
-    running: Option<Sender<()>>,
+    messages: Sender<Message>,
     thread: Option<JoinHandle<()>>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Message {
+    Trim,
+    End,
+}
+
 impl Trimmer {
-    /// Starts a thread that calls `trim` four times in each `ttl`.
+    /// Starts a thread that calls `trim` four times in each `ttl`, and when it is woken.
     pub(super) fn start(ordinal: u32, ttl: Duration, mut trim: impl FnMut() + Send + 'static) -> io::Result<Self> {
-        let (running, ended) = bounded(0);
+        let (messages, received) = bounded(1);
         let pause = (ttl / 4).max(Duration::from_millis(10));
         let work = move || {
-            while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            while let Ok(Message::Trim) | Err(RecvTimeoutError::Timeout) = received.recv_timeout(pause) {
                 trim();
             }
         };
         let thread = std::thread::Builder::new().name(format!("cuda{ordinal}-trim")).spawn(work)?;
-        Ok(Self { running: Some(running), thread: Some(thread) })
+        Ok(Self { messages, thread: Some(thread) })
+    }
+
+    /// Returns a function that wakes the thread, and that never blocks.
+    pub(super) fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let messages = self.messages.clone();
+        move || {
+            // Where the channel is full, the thread is about to trim anyway.
+            let _ = messages.try_send(Message::Trim);
+        }
     }
 }
 
 impl Drop for Trimmer {
     fn drop(&mut self) {
-        self.running = None;
+        // It fails if the thread has panicked.
+        let _ = self.messages.send(Message::End);
         if let Some(thread) = self.thread.take() {
             // The panic hook has reported a panic of the thread.
             let _ = thread.join();

@@ -36,6 +36,10 @@ pub struct CudaConfig {
     /// Most bytes of device memory for running requests. It never exceeds what is free when the device is opened.
     /// Default: what is free then, less 256 MiB.
     pub device_bytes: Option<u64>,
+    /// Most bytes of device memory for resident copies of [operands](crate::service::Operands), which count in
+    /// [`device_bytes`](Self::device_bytes). 0 turns them off: each run uploads its operands then. Default: a quarter of
+    /// the device's memory.
+    pub operand_memory: Option<u64>,
     /// Time after which pinned and device memory that no request has used is freed. It is freed while no request runs,
     /// because the driver waits for running kernels. Default: 10 s.
     pub idle_memory_ttl: Duration,
@@ -75,6 +79,7 @@ impl CudaConfig {
             inline: Duration::from_micros(20),
             pinned_bytes: pinned::default_limit() / devices,
             device_bytes: None,
+            operand_memory: None,
             idle_memory_ttl: Duration::from_secs(10),
             hang_timeout: Duration::from_secs(60),
             stall_timeout: None,

@@ -77,6 +77,8 @@ pub enum CudaError {
     Module(String),
     /// A buffer or cancel flag was used after the run that made it, or in another run.
     StaleBuffer,
+    /// A write to an array that is only for reading.
+    ReadOnlyBuffer,
     /// The arguments of a launch are not those that the kernel declares.
     InvalidArguments(String),
     /// A copy between arrays of different lengths.
@@ -145,6 +147,7 @@ impl fmt::Display for CudaError {
             Self::OutOfMemory { need, free, total } => write!(f, "{need} bytes needed, {free} of {total} free"),
             Self::Module(text) | Self::InvalidArguments(text) => f.write_str(text),
             Self::StaleBuffer => f.write_str("a device buffer was used after the run that made it, or in another run"),
+            Self::ReadOnlyBuffer => f.write_str("a write to a device buffer that is only for reading"),
             Self::LengthMismatch { from, to } => write!(f, "a copy of {from} elements to an array of {to}"),
             Self::Cancelled => f.write_str("the work was cancelled"),
             Self::Hung { after, cancelled: true } => write!(f, "it hangs: it went on for {after:?} after cancellation"),

@@ -53,6 +53,7 @@ pub struct DeviceBuffer<T> {
     pub(super) address: CUdeviceptr,
     pub(super) len: usize,
     pub(super) generation: u64,
+    pub(super) read_only: bool,
     pub(super) element: PhantomData<T>,
 }
 
@@ -73,6 +74,11 @@ impl<T: Element> DeviceBuffer<T> {
     /// Returns whether it has no elements.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Returns whether kernels may only read it: see [`LaunchContext::input`](super::LaunchContext::input).
+    pub const fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// Returns the part of the array in `range`.
@@ -173,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_part_of_a_buffer_starts_where_it_should() {
-        let buffer = DeviceBuffer::<f64> { address: 4096, len: 10, generation: 1, element: PhantomData };
+        let buffer =
+            DeviceBuffer::<f64> { address: 4096, len: 10, generation: 1, read_only: false, element: PhantomData };
         let part = buffer.slice(2..=4);
         assert_eq!((part.address, part.len), (4096 + 16, 3));
         assert!(std::panic::catch_unwind(|| buffer.slice(..11)).is_err());

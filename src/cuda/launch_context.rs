@@ -76,6 +76,41 @@ impl<'a, C: CancelCheck> LaunchContext<'a, C> {
         Ok(self.buffer(address, bytes / size_of::<T>()))
     }
 
+    /// Returns an array on the device with these elements, for kernels that only read it.
+    ///
+    /// Where the elements lie in a stored [operand](crate::service::Operands), this is the copy that the device keeps for
+    /// all runs. It is made at the first need, and stays until the run ends. Otherwise, and where there is no memory for a
+    /// copy, this is an [`upload`](Self::upload).
+    ///
+    /// A kernel that writes to such a copy faults, which loses the device. [`DeviceBuffer::is_read_only`] says whether the
+    /// array is one.
+    ///
+    /// # Errors
+    /// As [`upload`](Self::upload).
+    pub fn input<T: Element>(&mut self, elements: &[T]) -> Result<DeviceBuffer<T>, C::Error> {
+        let bytes = bytemuck::cast_slice(elements);
+        match self.run(|executor, check| executor.resident_input(bytes, check))? {
+            Some(address) => Ok(DeviceBuffer { read_only: true, ..self.buffer(address, elements.len()) }),
+            None => self.upload(elements),
+        }
+    }
+
+    /// Returns an array on the device with the concatenation of `parts`, for kernels that only read it. As
+    /// [`input`](Self::input) if there is one part, and as [`upload_parts`](Self::upload_parts) otherwise.
+    ///
+    /// # Errors
+    /// As [`upload`](Self::upload).
+    pub fn input_parts<'p, T: Element>(
+        &mut self,
+        parts: impl IntoIterator<Item = &'p [T]>,
+    ) -> Result<DeviceBuffer<T>, C::Error> {
+        let parts: Vec<&[T]> = parts.into_iter().collect();
+        match parts[..] {
+            [only] => self.input(only),
+            _ => self.upload_parts(parts),
+        }
+    }
+
     /// Allocates an array of `len` elements without initializing it: it holds data of earlier runs, or a pattern where
     /// [`CudaConfig::poison_uninitialized`](super::CudaConfig::poison_uninitialized) is set.
     ///
@@ -102,10 +137,11 @@ impl<'a, C: CancelCheck> LaunchContext<'a, C> {
     /// Fills an array with zeros.
     ///
     /// # Errors
-    /// As [`upload`](Self::upload); the array is of another run.
+    /// As [`upload`](Self::upload); the array is of another run, or read-only.
     pub fn zero<T: Element>(&mut self, buffer: &DeviceBuffer<T>) -> Result<(), C::Error> {
         self.run(|executor, _| {
             executor.check_generation(buffer.generation)?;
+            check_writable(buffer)?;
             // An upload into it must not arrive later.
             executor.flush()?;
             executor.fill(buffer.address, 0, bytes_of::<T>(buffer.len))
@@ -120,6 +156,7 @@ impl<'a, C: CancelCheck> LaunchContext<'a, C> {
         self.run(|executor, _| {
             executor.check_generation(from.generation)?;
             executor.check_generation(to.generation)?;
+            check_writable(to)?;
             if from.len != to.len {
                 return Err(CudaError::LengthMismatch { from: from.len, to: to.len });
             }
@@ -273,8 +310,13 @@ impl<'a, C: CancelCheck> LaunchContext<'a, C> {
     }
 
     fn buffer<T>(&self, address: u64, len: usize) -> DeviceBuffer<T> {
-        DeviceBuffer { address, len, generation: self.executor.arena.generation(), element: PhantomData }
+        let generation = self.executor.arena.generation();
+        DeviceBuffer { address, len, generation, read_only: false, element: PhantomData }
     }
+}
+
+fn check_writable<T>(buffer: &DeviceBuffer<T>) -> Result<(), CudaError> {
+    if buffer.read_only { Err(CudaError::ReadOnlyBuffer) } else { Ok(()) }
 }
 
 /// The target of a download.

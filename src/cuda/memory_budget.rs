@@ -13,6 +13,9 @@ pub(crate) trait ReserveMemory: Send + Sync {
     /// Reserves `bytes` without waiting; `None` where they are not available.
     fn try_reserve(&self, bytes: u64) -> Option<Box<dyn ReservedMemory>>;
 
+    /// Bytes that the work which waits for memory, and comes first, needs besides those that are free.
+    fn shortage(&self) -> u64;
+
     /// Counts work that failed for want of memory.
     fn count_rejection(&self);
 }

@@ -34,6 +34,7 @@ mod nvrtc;
 mod pinned;
 #[cfg(test)]
 pub(crate) mod pinned;
+mod resident;
 mod stream;
 mod stream_executor;
 mod timer;
@@ -52,6 +53,7 @@ pub use launch_context::LaunchContext;
 pub(crate) use memory_budget::{ReserveMemory, ReservedMemory};
 pub use module::Module;
 pub use pinned::PinnedMemory;
+pub(crate) use resident::{ArraySource, HostArrays};
 pub(crate) use stream::StreamPriority;
 pub(crate) use stream_executor::StreamExecutor;
 pub(crate) use timer::PhaseTimes;

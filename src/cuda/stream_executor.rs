@@ -13,6 +13,7 @@ use super::launch::{Arg, Launch};
 use super::memory::{Arena, INITIAL_ARENA};
 use super::module::{Function, Module};
 use super::pinned::Pinned;
+use super::resident::RunInputs;
 use super::stream::{Stream, StreamPriority, Timeouts};
 use super::timer::{Phase, PhaseTimes, Timer};
 use super::upload::{SLAB, Uploads};
@@ -29,6 +30,8 @@ pub(crate) struct StreamExecutor {
     pub(super) timer: Timer,
     /// Pinned memory that queued copies read or write, which must not be reused before they are done.
     pub(super) in_flight: Vec<Pinned>,
+    /// The arrays of other owners that the run uses.
+    pub(super) inputs: RunInputs,
     functions: Vec<Function>,
     /// Whether there is a run. The device frees idle memory while there is none.
     busy: Arc<AtomicBool>,
@@ -59,6 +62,7 @@ impl StreamExecutor {
             downloads: Downloads::new(driver)?,
             timer: Timer::new(driver, config.timing_sample_interval, index as u64 + 1)?,
             in_flight: Vec::new(),
+            inputs: RunInputs::default(),
             functions: Vec::new(),
             busy: device.register_executor(),
             watched: None,
@@ -100,6 +104,7 @@ impl StreamExecutor {
         self.stream.set_priority(priority)?;
         self.stream.clear_cancel_flag();
         self.timer.begin();
+        self.inputs.begin();
         let bytes = usize::try_from(Self::arena_size(bytes)).unwrap_or(usize::MAX);
         self.arena.reserve(&self.device, bytes, reservation)
     }
@@ -120,6 +125,7 @@ impl StreamExecutor {
             self.uploads.reset();
             self.downloads.reset();
             self.in_flight.clear();
+            self.inputs.end();
             self.arena.reset(&self.device);
             self.busy.store(false, Ordering::Relaxed);
         }

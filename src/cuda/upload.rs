@@ -73,10 +73,20 @@ impl StreamExecutor {
             return self.upload_in_slab(bytes, check);
         }
         let address = self.arena.alloc(&self.device, bytes.len())?;
+        self.copy_to_device(bytes, address, check)?;
+        self.pause_timer();
+        Ok(address)
+    }
+
+    /// Queues the copy of `bytes` to device memory that outlives the work which is queued on the stream.
+    pub(super) fn copy_to_device(
+        &mut self,
+        bytes: &[u8],
+        address: CUdeviceptr,
+        check: &dyn IsCancelled,
+    ) -> Result<(), CudaError> {
         if let Some(pinned) = self.device.pinned.share(bytes) {
-            self.send_pinned(pinned, address)?;
-            self.pause_timer();
-            return Ok(address);
+            return self.send_pinned(pinned, address);
         }
         for (index, piece) in bytes.chunks(PIECE).enumerate() {
             check_cancelled(check)?;
@@ -87,8 +97,7 @@ impl StreamExecutor {
             self.device.copy_threads.copy(piece, unsafe { &mut *(std::ptr::from_mut(to) as *mut _) });
             self.send(staging, address + (index * PIECE) as CUdeviceptr, piece.len())?;
         }
-        self.pause_timer();
-        Ok(address)
+        Ok(())
     }
 
     /// As [`upload`](Self::upload), for the concatenation of all parts.
@@ -197,8 +206,8 @@ impl StreamExecutor {
         self.in_flight.push(from);
         self.timer.enter(Some(Phase::Upload), &mut self.stream);
         self.stream.expect_copy(len);
-        // SAFETY: the source is pinned, and held until the copy is done. The target is a buffer of the arena, which outlives
-        // the queued work.
+        // SAFETY: the source is pinned, and held until the copy is done. The target is a buffer of the arena or a
+        // copy that is being made, which outlives the queued work.
         self.stream.queue("cuMemcpyHtoDAsync", |driver, stream| unsafe {
             (driver.cuMemcpyHtoDAsync_v2)(address, source, len, stream)
         })
@@ -209,13 +218,13 @@ impl StreamExecutor {
         let from = self.uploads.staging.at(staging);
         self.timer.enter(Some(Phase::Upload), &mut self.stream);
         // SAFETY: the source is pinned and unchanged until the copy is done: `stage` waits for that before it reuses the
-        // piece. The target is a buffer of the arena, which outlives the queued work.
+        // piece. The target is a buffer of the arena or a copy that is being made, which outlives the queued work.
         self.stream.queue("cuMemcpyHtoDAsync", |driver, stream| unsafe {
             (driver.cuMemcpyHtoDAsync_v2)(address, from, len, stream)
         })
     }
 }
 
-fn check_cancelled(check: &dyn IsCancelled) -> Result<(), CudaError> {
+pub(super) fn check_cancelled(check: &dyn IsCancelled) -> Result<(), CudaError> {
     if check.is_cancelled() { Err(CudaError::Cancelled) } else { Ok(()) }
 }

@@ -233,6 +233,36 @@ pub struct Execution {
     pub batch_size: u32,
     /// Times measured by the device, for a sample of requests only.
     pub device_times: Option<Box<DeviceTimes>>,
+    /// The operands that the request refers to; `None` if there are none.
+    pub operands: Option<Box<[OperandUse]>>,
+}
+
+/// The use of an operand by a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OperandUse {
+    /// A number that no other version of any operand has in this process.
+    pub id: u64,
+    /// The name of the operand.
+    pub name: Arc<str>,
+    /// The version.
+    pub version: u64,
+    /// Whether the device had all arrays of the operand that the run used, before the run. The CPU always has them.
+    pub resident: bool,
+}
+
+impl OperandUse {
+    /// Creates the use of a version of an operand.
+    pub fn new(id: u64, name: Arc<str>, version: u64, resident: bool) -> Self {
+        Self { id, name, version, resident }
+    }
+}
+
+impl fmt::Display for OperandUse {
+    /// Writes the reference, such as `payments@7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.name, self.version)
+    }
 }
 
 /// Times of a request on its device, measured by the device's clock.
@@ -279,6 +309,7 @@ impl Execution {
             estimated: Duration::ZERO,
             batch_size: 1,
             device_times: None,
+            operands: None,
         }
     }
 }

@@ -16,8 +16,8 @@ pub(crate) mod request_id;
 
 pub(crate) use context::Scheduling;
 pub use context::{
-    DeviceTimes, Execution, InvalidTraceParent, Priority, RequestContext, ResponseContext, Share, TraceContext,
-    UnknownPriority,
+    DeviceTimes, Execution, InvalidTraceParent, OperandUse, Priority, RequestContext, ResponseContext, Share,
+    TraceContext, UnknownPriority,
 };
 pub use http::{Deadline, PeerAddress, PeerTenant, Tenant};
 pub use http_operation::Operation;

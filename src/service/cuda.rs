@@ -25,9 +25,10 @@ impl From<CudaError> for KernelError {
                 Self::DeviceLost { device: format!("CUDA {ordinal}").into(), reason }
             }
             // Mistakes of the kernel's host code.
-            CudaError::StaleBuffer | CudaError::InvalidArguments(_) | CudaError::LengthMismatch { .. } => {
-                Self::kernel(error)
-            }
+            CudaError::StaleBuffer
+            | CudaError::ReadOnlyBuffer
+            | CudaError::InvalidArguments(_)
+            | CudaError::LengthMismatch { .. } => Self::kernel(error),
             CudaError::Driver { .. } | CudaError::Module(_) | CudaError::Hung { .. } => Self::Device(error.to_string()),
         }
     }

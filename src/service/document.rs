@@ -23,9 +23,9 @@ use serde_json::value::RawValue;
 
 use super::codec::decode_json;
 use super::{InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
-use crate::request::Execution;
 use crate::request::limits::check_name;
 use crate::request::metadata::{MetadataDocument, RequestMetadata};
+use crate::request::{Execution, OperandUse};
 
 /// A request to run a kernel.
 #[derive(Deserialize, JsonSchema)]
@@ -78,6 +78,19 @@ pub(crate) struct ResponseMetadata<'a> {
     /// The device's own timing, for a sample of the requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_times: Option<ResponseDeviceTimes>,
+    /// The operands that the request referred to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    operands: Vec<ResponseOperand>,
+}
+
+/// The use of an operand by a request.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct ResponseOperand {
+    /// The name and version, such as `payments@7`.
+    operand: String,
+    /// Whether the device had the operand before the run, so that nothing was uploaded.
+    resident: bool,
 }
 
 /// The device's own timing of a run.
@@ -105,7 +118,14 @@ impl<'a> From<&'a Execution> for ResponseMetadata<'a> {
                 kernel_us: times.kernel.as_micros(),
                 download_us: times.download.as_micros(),
             }),
+            operands: execution.operands.iter().flatten().map(ResponseOperand::from).collect(),
         }
+    }
+}
+
+impl From<&OperandUse> for ResponseOperand {
+    fn from(operand: &OperandUse) -> Self {
+        Self { operand: operand.to_string(), resident: operand.resident }
     }
 }
 
@@ -268,6 +288,7 @@ mod tests {
         let mut execution = Execution::new("CUDA");
         (execution.device, execution.batch_size) = (Some(1), 2);
         execution.device_times = Some(Box::default());
+        execution.operands = Some(Box::new([OperandUse::new(1, "payments".into(), 7, true)]));
         let body = KernelResponse::new(Payload::json("1"), execution).to_json("r", "a/b").unwrap();
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();

@@ -8,10 +8,10 @@ use super::erased::Input;
 use super::operands::decode_with_operands;
 use super::payload::Encoding;
 use super::{
-    BackendKind, Cost, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, Payload, PinnedMemory,
-    Progress, RegisteredKernel, RequestOperands, RunContext,
+    BackendKind, Cost, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, OperandVersion, Payload,
+    PinnedMemory, Progress, RegisteredKernel, RequestOperands, RunContext,
 };
-use crate::request::{Execution, Priority, RequestContext, Scheduling, Share, TraceContext};
+use crate::request::{Execution, OperandUse, Priority, RequestContext, Scheduling, Share, TraceContext};
 
 /// A kernel request that a backend runs: the registered kernel, the payload, and the request's metadata.
 ///
@@ -114,6 +114,32 @@ impl Job {
         &self.extensions
     }
 
+    /// Returns the versions of operands that the payload refers to. A job that others were merged into has those of all.
+    pub(crate) fn operands(&self) -> Vec<&Arc<OperandVersion>> {
+        let members = self.members().unwrap_or_default().iter();
+        let mut all: Vec<&Arc<OperandVersion>> = Vec::new();
+        for version in members.chain([self]).flat_map(|job| job.operands.versions()) {
+            if all.iter().all(|known| known.id() != version.id()) {
+                all.push(version);
+            }
+        }
+        all
+    }
+
+    /// Returns the operands for the response, with whether each was resident on the device that ran the job.
+    pub(crate) fn operand_uses(&self, is_resident: impl Fn(&OperandVersion) -> bool) -> Option<Box<[OperandUse]>> {
+        let versions = self.operands();
+        let used = |version: &&Arc<OperandVersion>| {
+            OperandUse::new(version.id(), version.shared_name(), version.version(), is_resident(version))
+        };
+        (!versions.is_empty()).then(|| versions.iter().map(used).collect())
+    }
+
+    /// Returns the operands of a job that is about to be merged with others.
+    pub(crate) fn request_operands(&self) -> RequestOperands {
+        self.operands.clone()
+    }
+
     /// Returns the estimated cost; `None` until the payload has been decoded.
     pub fn cost(&self) -> Option<Cost> {
         self.input.as_ref().map(|input| input.cost)
@@ -160,6 +186,7 @@ impl Job {
             let (payload, batch_size) = job.run_with(context, |job, context| job.run_kernel_on_cpu(context))?;
             let mut execution = Execution::new(BackendKind::Cpu.as_str());
             (execution.executed, execution.batch_size) = (started.elapsed(), batch_size);
+            execution.operands = job.operand_uses(|_| true);
             Ok(job.response(payload, execution))
         })
     }

@@ -117,7 +117,7 @@ pub trait Kernel: Send + Sync + 'static {
     /// Runs several inputs on CUDA in one run, as [`run_cpu_batch`](Self::run_cpu_batch) does on the CPU.
     ///
     /// The default runs them one after the other. To gain from a shared run, concatenate them:
-    /// [`LaunchContext::upload_parts`] makes one device array of several host arrays, and
+    /// [`LaunchContext::input_parts`] makes one device array of several host arrays, and
     /// [`LaunchContext::download_parts`] splits one.
     ///
     /// # Errors

@@ -51,6 +51,8 @@ pub(crate) fn child(what: &str) {
     match what {
         "two" => runtime.block_on(two_devices()),
         "hang" => runtime.block_on(hang()),
+        "operand-on-one-of-two" => return crate::operands::on_one_of_two(),
+        "write-to-operand" => return crate::operands::write_to_a_copy(),
         "trap" => runtime.block_on(fault("trap", "")),
         "misaligned" => runtime.block_on(fault("misaligned", "MISALIGNED_ADDRESS")),
         _ => runtime.block_on(fault("astray", "ILLEGAL_ADDRESS")),

@@ -13,6 +13,7 @@ mod goldens;
 mod launch_context;
 mod loading;
 mod memory;
+mod operands;
 mod priority;
 mod probe;
 mod registry;
@@ -59,6 +60,7 @@ fn main() {
             priority::TESTS,
             registry::TESTS,
             memory::TESTS,
+            operands::TESTS,
             stopping::TESTS,
             telemetry::TESTS,
             faults::TESTS,
@@ -68,7 +70,8 @@ fn main() {
         .flatten()
         .map(|&(name, run)| test(there, name, run)),
     );
-    trials.extend(domain::TWO.iter().map(|&(name, run)| test(domain::devices() > 1, name, run)));
+    let two = domain::TWO.iter().chain(operands::TWO);
+    trials.extend(two.map(|&(name, run)| test(domain::devices() > 1, name, run)));
     libtest_mimic::run(&args, trials).exit();
 }
 
@@ -77,6 +80,8 @@ fn main() {
 const ALONE: &[&str] = &[
     "domain::",
     "faults::",
+    "operands::a_kernel_that_writes_to_a_copy_faults",
+    "operands::requests_go_where_the_operand_is_until_that_device_is_lost",
     "priority::high_priority_overtakes_low_priority_that_waits_for_room",
     "telemetry::a_kernel_that_streams_memory_comes_near_the_roof",
 ];

@@ -82,6 +82,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("cuda.busy_poll", "1m", "1s"),
     ("cuda.inline", "1m", "1s"),
     ("cuda.hang_timeout", "0s", "60s"),
+    ("cuda.operand_memory", "-1", "`auto`"),
     ("cuda.timing_sample_interval", "-1", "or 0"),
     ("log.level", "loud", "warn,tower_kernels=debug"),
     ("log.level", "info,tower_kernels", "warn,tower_kernels=debug"),

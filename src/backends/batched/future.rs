@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pin_project::pin_project;
 
-use crate::service::{KernelError, KernelResponse, MemberResult, MemberResults};
+use crate::service::{KernelError, KernelResponse, MemberResult, MemberResults, RequestOperands};
 
 /// The response future of [`Batches`](super::Batches): the responses to a batch of jobs, in order.
 #[pin_project]
@@ -17,20 +17,22 @@ pub struct BatchFuture<F> {
     members: Members,
 }
 
-/// How long each job has waited to be merged.
+/// How long each job has waited to be merged, and the operands of each that was.
 #[derive(Debug)]
 enum Members {
     One(Duration),
-    Several(Vec<Duration>),
+    Several(Vec<Member>),
 }
+
+type Member = (Duration, RequestOperands);
 
 impl<F> BatchFuture<F> {
     pub(super) fn one(run: F, waited: Duration) -> Self {
         Self { run: Some(run), members: Members::One(waited) }
     }
 
-    pub(super) fn several(run: F, waited: Vec<Duration>) -> Self {
-        Self { run: Some(run), members: Members::Several(waited) }
+    pub(super) fn several(run: F, members: Vec<Member>) -> Self {
+        Self { run: Some(run), members: Members::Several(members) }
     }
 
     /// Completes a batch of no jobs.
@@ -55,24 +57,58 @@ where
                 response.execution.queued += *waited;
                 vec![Ok(response)]
             }
-            Members::Several(waited) => split(response, waited),
+            Members::Several(members) => split(response, members),
         };
         Poll::Ready(Ok(responses))
     }
 }
 
 /// Splits the response of a shared run into those of its members.
-fn split<E: From<KernelError>>(response: KernelResponse, waited: &[Duration]) -> Vec<Result<KernelResponse, E>> {
+fn split<E: From<KernelError>>(response: KernelResponse, members: &[Member]) -> Vec<Result<KernelResponse, E>> {
     let KernelResponse { payload, execution, .. } = response;
     let Some(results) = MemberResults::from_payload(payload) else {
         let error = || KernelError::kernel("a layer inside of the batch layer replaced the payload of a shared run");
-        return waited.iter().map(|_| Err(error().into())).collect();
+        return members.iter().map(|_| Err(error().into())).collect();
     };
-    let response = |(result, waited): (MemberResult, &Duration)| {
+    let response = |(result, (waited, operands)): (MemberResult, &Member)| {
         let mut execution = execution.clone();
         execution.queued += *waited;
+        // Those of the other members are none of its business: they may be another tenant's.
+        execution.operands = operands.uses_among(execution.operands);
         let (payload, memory) = result?;
         Ok(KernelResponse::new(payload, execution).with_memory(memory))
     };
-    results.into_iter().zip(waited).map(response).collect()
+    results.into_iter().zip(members).map(response).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Execution, OperandUse};
+    use crate::service::{Operands, Payload, PutOptions, TensorSet};
+
+    #[test]
+    fn each_member_sees_its_own_operands() {
+        let operands = Operands::default();
+        let mut members = Vec::new();
+        let mut uses = Vec::new();
+        // Two tenants, whose operands have the same name and version.
+        for tenant in ["acme", "globex"] {
+            let options = PutOptions { tenant: Some(tenant.into()), ..PutOptions::default() };
+            let stored = operands.put_with("prices", TensorSet::of("close", vec![1.0_f64]), &options).unwrap();
+            let version = stored.version().unwrap();
+            uses.push(OperandUse::new(version.id(), version.name().into(), version.version(), tenant == "acme"));
+            let payload = Payload::json(r#"{"x": {"operand": "prices"}}"#);
+            members.push((Duration::ZERO, RequestOperands::of(&payload, &operands, Some(tenant))));
+        }
+        members.push((Duration::ZERO, RequestOperands::default()));
+        let results = (0..3).map(|_| Ok((Payload::json("1"), None))).collect();
+        let mut execution = Execution::new("CUDA");
+        execution.operands = Some(uses.clone().into());
+        let response = KernelResponse::new(MemberResults::into_payload(results), execution);
+        let responses = split::<KernelError>(response, &members);
+        let seen: Vec<_> = responses.into_iter().map(|response| response.unwrap().execution.operands).collect();
+        let own = |index: usize| Some(vec![uses[index].clone()].into_boxed_slice());
+        assert_eq!(seen, [own(0), own(1), None]);
+    }
 }

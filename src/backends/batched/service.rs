@@ -43,8 +43,8 @@ where
     fn call(&mut self, mut jobs: Vec<Job>) -> Self::Future {
         if jobs.len() > 1 {
             let now = Instant::now();
-            let waited = jobs.iter().map(|job| job.waited(now)).collect();
-            return BatchFuture::several(self.backend.call(Job::merge(jobs)), waited);
+            let members = jobs.iter().map(|job| (job.waited(now), job.request_operands())).collect();
+            return BatchFuture::several(self.backend.call(Job::merge(jobs)), members);
         }
         match jobs.pop() {
             Some(job) => {

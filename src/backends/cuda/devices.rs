@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{CudaBackend, CudaConfig};
 use crate::backends::CudaState;
 use crate::cuda::{Unavailable, devices};
+use crate::service::{OperandDevices, OperandVersion, Placement};
 
 /// The CUDA devices of a process: those that are open, and those that could not be opened.
 #[derive(Clone, Debug)]
@@ -87,6 +88,21 @@ impl CudaDevices {
 
     pub(crate) fn state(&self) -> CudaState {
         CudaState::On { devices: self.open.iter().map(CudaBackend::status).collect(), missing: self.missing.clone() }
+    }
+}
+
+impl OperandDevices for Result<CudaDevices, Unavailable> {
+    fn place(&self, version: &OperandVersion) {
+        let (Ok(CudaDevices { open, .. }), Some(arrays)) = (self, version.host_arrays()) else { return };
+        let up = open.iter().filter(|device| device.lost().is_none());
+        match version.placement() {
+            Placement::All => up.for_each(|device| device.make_resident(version, arrays)),
+            Placement::One => {
+                let most_free = up.max_by_key(|device| device.free_operand_memory());
+                most_free.into_iter().for_each(|device| device.make_resident(version, arrays));
+            }
+            Placement::OnDemand | Placement::HostOnly => {}
+        }
     }
 }
 

@@ -18,6 +18,10 @@ impl ReserveMemory for Arc<MemoryBudget> {
         MemoryBudget::try_reserve(self, bytes).map(|reservation| Box::new(reservation) as Box<dyn ReservedMemory>)
     }
 
+    fn shortage(&self) -> u64 {
+        MemoryBudget::shortage(self)
+    }
+
     fn count_rejection(&self) {
         MemoryBudget::count_rejection(self);
     }

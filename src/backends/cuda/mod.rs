@@ -24,6 +24,14 @@
 //! that needs more device memory than before, or runs a kernel for the first time, can wait for a long kernel of another.
 //! There are no such calls in the steady state.
 //!
+//! # Operands
+//! Where a kernel reads an array of an [operand](crate::service::Operands) with
+//! [`LaunchContext::input`](crate::cuda::LaunchContext::input), the device makes a copy at the first need and keeps it for the
+//! requests that follow, in memory that kernels cannot write to. Copies that no request uses are evicted, the least recently
+//! used first, where they exceed [`CudaConfig::operand_memory`] or a request waits for device memory. If there is no memory
+//! for a copy, the request uploads the array for itself. Small arrays of an operand share an allocation, of which there is
+//! one for every 2 MiB.
+//!
 //! # Telemetry
 //! One in [`CudaConfig::timing_sample_interval`] requests is timed with CUDA events: the response has the times of its copies
 //! and kernels as [`DeviceTimes`](crate::request::DeviceTimes), with the time that the kernel's cost would take at the
@@ -40,7 +48,7 @@ mod memory_budget;
 mod usage;
 mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -54,8 +62,10 @@ pub use self::usage::CudaUsage;
 use self::worker::CudaWorker;
 use super::worker_pool::{MemoryBudget, PoolHandle, PoolLoad, PoolStatus, Profile, RunFuture, WorkerPool};
 pub use crate::cuda::CudaConfig;
-use crate::cuda::{CudaError, Device, DeviceInfo, Gpu, Module, Peak, PinnedMemory, StreamExecutor, Unavailable};
-use crate::service::{BackendKind, Job, KernelError, KernelResponse};
+use crate::cuda::{
+    CudaError, Device, DeviceInfo, Gpu, HostArrays, Module, Peak, PinnedMemory, StreamExecutor, Unavailable,
+};
+use crate::service::{BackendKind, Job, KernelError, KernelResponse, OperandVersion};
 
 /// One CUDA device as a backend.
 ///
@@ -67,6 +77,9 @@ pub struct CudaBackend {
     handle: PoolHandle,
     device: Arc<Device>,
     memory_budget: Arc<MemoryBudget>,
+    /// Copies operands to the device ahead of requests; created when that is first needed.
+    placement_worker: Arc<Mutex<Option<CudaWorker>>>,
+    config: Arc<CudaConfig>,
 }
 
 impl CudaBackend {
@@ -85,6 +98,13 @@ impl CudaBackend {
     pub fn with_config(ordinal: u32, config: CudaConfig) -> Result<Self, Unavailable> {
         let (device, memory_budget) = Device::open(ordinal, &config, MemoryBudget::new)?;
         let device = Arc::new(device);
+        // The device holds the budget.
+        let weak = Arc::downgrade(&device);
+        memory_budget.on_shortage(move || {
+            if let Some(device) = weak.upgrade() {
+                device.relieve_shortage();
+            }
+        });
         let profile = Profile {
             backend: BackendKind::Cuda,
             device: Some(ordinal),
@@ -105,7 +125,18 @@ impl CudaBackend {
         };
         let pool = WorkerPool::start(profile, config.queue, Some(Arc::clone(&memory_budget)), workers);
         let pool = pool.map_err(|error| Unavailable::Failed(error.to_string()))?;
-        Ok(Self { handle: PoolHandle::new(Arc::new(pool)), device, memory_budget })
+        let weak = Arc::downgrade(&device);
+        pool.on_missing_bytes(move |operand| match (weak.upgrade(), operand.host_arrays()) {
+            (Some(device), Some(arrays)) => device.missing_bytes(arrays),
+            _ => 0,
+        });
+        Ok(Self {
+            handle: PoolHandle::new(Arc::new(pool)),
+            device,
+            memory_budget,
+            placement_worker: Arc::default(),
+            config: Arc::new(config),
+        })
     }
 
     /// Returns the properties of the device.
@@ -156,8 +187,32 @@ impl CudaBackend {
         }
     }
 
+    /// Makes copies of an operand that stay on the device, ahead of the requests on it.
+    fn make_resident(&self, operand: &OperandVersion, arrays: &HostArrays) {
+        let mut worker = self.placement_worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = match &mut *worker {
+            Some(worker) => worker.make_resident(arrays),
+            None => StreamExecutor::new(Arc::clone(&self.device), &self.config, self.config.workers)
+                .and_then(|executor| worker.insert(CudaWorker::new(executor)).make_resident(arrays)),
+        };
+        match made {
+            Ok(true) => {}
+            Ok(false) => tracing::info!(operand = operand.name(), "there is no device memory to place an operand"),
+            Err(error) => {
+                tracing::warn!(operand = operand.name(), %error, "an operand could not be placed on a device")
+            }
+        }
+    }
+
+    /// Returns the bytes that copies of operands may still take.
+    fn free_operand_memory(&self) -> u64 {
+        let usage = self.device.resident_usage();
+        usage.budget.saturating_sub(usage.bytes)
+    }
+
     fn usage(&self) -> CudaUsage {
         let (budget, pinned) = (self.memory_budget.usage(), self.device.pinned.usage());
+        let operands = self.device.resident_usage();
         CudaUsage {
             device_capacity: self.memory_budget.capacity(),
             device_reserved: budget.reserved,
@@ -168,6 +223,13 @@ impl CudaBackend {
             pinned: pinned.bytes as u64,
             pinned_in_use: pinned.in_use as u64,
             pinned_fallbacks: pinned.fallbacks,
+            operand_memory: operands.budget,
+            operand_bytes: operands.bytes,
+            operand_copies: operands.copies,
+            operand_hits: operands.hits,
+            operand_misses: operands.misses,
+            operand_evictions: operands.evictions,
+            operand_fallbacks: operands.fallbacks,
         }
     }
 

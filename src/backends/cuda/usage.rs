@@ -5,13 +5,13 @@ use serde::Serialize;
 
 /// The device and host memory that a backend uses, in bytes, and how often there was not enough.
 ///
-/// Reading it takes four short locks and no call of the driver.
+/// Reading it takes five short locks and no call of the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[non_exhaustive]
 pub struct CudaUsage {
     /// Device memory that requests may use at one time.
     pub device_capacity: u64,
-    /// Device memory that is reserved for requests which run or are about to.
+    /// Device memory that is reserved for requests which run or are about to, and for copies of operands.
     pub device_reserved: u64,
     /// Device memory that no request uses, kept for the next.
     pub device_idle: u64,
@@ -28,4 +28,18 @@ pub struct CudaUsage {
     pub pinned_in_use: u64,
     /// Arrays that were not put into pinned memory because the limit was reached or pages could not be pinned.
     pub pinned_fallbacks: u64,
+    /// Device memory that copies of operands may take: [`CudaConfig::operand_memory`](crate::cuda::CudaConfig).
+    pub operand_memory: u64,
+    /// Device memory that copies of operands take.
+    pub operand_bytes: u64,
+    /// Copies of operands: one for each large array, and one for every 2 MiB of small ones.
+    pub operand_copies: usize,
+    /// Inputs of requests that found a copy.
+    pub operand_hits: u64,
+    /// Copies that were made because a request or a placement needed them.
+    pub operand_misses: u64,
+    /// Copies that were evicted to make room for others or for requests.
+    pub operand_evictions: u64,
+    /// Inputs that requests uploaded for themselves because there was no memory for a copy.
+    pub operand_fallbacks: u64,
 }

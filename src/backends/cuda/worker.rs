@@ -4,17 +4,32 @@ use std::mem::ManuallyDrop;
 
 use crate::backends::worker_pool::{Reservation, Worker};
 use crate::cuda::{
-    CudaError, LaunchContext, NeverCancelled, PhaseTimes, PinnedMemory, ReservedMemory, StreamExecutor, StreamPriority,
+    CudaError, HostArrays, LaunchContext, NeverCancelled, PhaseTimes, PinnedMemory, ReservedMemory, StreamExecutor,
+    StreamPriority,
 };
 use crate::request::{DeviceTimes, Priority, RequestContext};
-use crate::service::{Job, KernelError, Payload, RunContext};
+use crate::service::{Job, KernelError, OperandVersion, Payload, RunContext};
 
 /// A worker of a device.
+#[derive(Debug)]
 pub(super) struct CudaWorker(ManuallyDrop<StreamExecutor>);
 
 impl CudaWorker {
     pub(super) fn new(executor: StreamExecutor) -> Self {
         Self(ManuallyDrop::new(executor))
+    }
+
+    /// Makes copies of arrays that stay on the device. Returns whether there was memory for all of them.
+    ///
+    /// # Errors
+    /// Errors of the driver.
+    pub(super) fn make_resident(&mut self, arrays: &HostArrays) -> Result<bool, CudaError> {
+        let executor = &mut *self.0;
+        let begun = executor.begin(StreamPriority::Low, 0, None);
+        let made = begun.and_then(|()| executor.make_all_resident(arrays, &NeverCancelled));
+        let ended = executor.end(&NeverCancelled);
+        let result = made.and_then(|made| ended.map(|()| made));
+        result.map_err(|error| executor.record_error(error))
     }
 }
 
@@ -41,6 +56,7 @@ impl Worker for CudaWorker {
     ) -> Result<Payload, KernelError> {
         let executor = &mut *self.0;
         let input = job.prepared_input()?;
+        job.operands().into_iter().for_each(|version| version.register_derived_arrays());
         let reservation = reservation.map(|reservation| Box::new(reservation) as Box<dyn ReservedMemory>);
         let priority = stream_priority(job.priority());
         if let Err(error) = executor.begin(priority, input.cost.device_memory, reservation) {
@@ -78,6 +94,10 @@ impl Worker for CudaWorker {
         let bound =
             peak.zip(job.cost()).map(|(peak, cost)| cost.time(peak.bytes_per_second, peak.operations_per_second));
         Some(Box::new(DeviceTimes { upload, kernel, download, bound }))
+    }
+
+    fn was_resident(&self, operand: &OperandVersion) -> bool {
+        operand.host_arrays().is_some_and(|arrays| self.0.were_resident(arrays))
     }
 
     fn recover(&mut self) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::backends::worker_pool::{PoolHandle, PoolLoad, Profile, Requeued, WorkerPool};
 use crate::request::RequestContext;
-use crate::service::{BackendKind, KernelError, KernelInfo};
+use crate::service::{BackendKind, KernelError, KernelInfo, OperandVersion};
 
 /// The kinds of backends in order of preference. A job goes to the first kind that its kernel has code for and that has an
 /// open pool. The last kind is the fallback: readiness needs its pool.
@@ -86,6 +86,19 @@ impl DeviceSet {
         let (better, other) = if second.load() < first.load() { (second, first) } else { (first, second) };
         let rest = self.open(kind).filter(|pool| !Arc::ptr_eq(pool, better) && !Arc::ptr_eq(pool, other));
         [better, other].into_iter().chain(rest).find_map(PoolHandle::try_reserve)
+    }
+
+    /// Returns the permit for a job on these operands: the `reserved` one if its device has them, or else that of the pool of
+    /// its kind which is expected to start the job first, after what it has to do and to upload.
+    pub(super) fn prefer_resident(&self, reserved: PoolHandle, operands: &[&Arc<OperandVersion>]) -> PoolHandle {
+        if operands.is_empty() || reserved.pool().missing_bytes(operands) == 0 {
+            return reserved;
+        }
+        let expected = reserved.pool().expected_start(operands);
+        let others = self.open(reserved.pool().profile().backend).filter(|pool| !Arc::ptr_eq(pool, reserved.pool()));
+        let better = others.map(|pool| (pool.expected_start(operands), pool)).min_by_key(|(time, _)| *time);
+        let better = better.filter(|(time, _)| *time < expected);
+        better.and_then(|(_, pool)| PoolHandle::try_reserve(pool)).unwrap_or(reserved)
     }
 
     /// Returns the kind of backend that can run a job which `from` has handed back because it closed.

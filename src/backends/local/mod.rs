@@ -24,14 +24,16 @@ use super::worker_pool::{PoolHandle, Profile};
 use super::{PoolLoad, RunFuture};
 #[cfg(feature = "cuda")]
 use crate::cuda::{Gpu, Unavailable};
-#[cfg(feature = "cuda")]
-use crate::service::RegisteredKernel;
 use crate::service::{BackendKind, Job, KernelError, KernelRegistry, KernelResponse, KernelService};
+#[cfg(feature = "cuda")]
+use crate::service::{OperandDevices, RegisteredKernel};
 
 /// Runs jobs on the devices of this machine: its CUDA devices, and the CPU.
 ///
 /// A kernel with CUDA code runs on a CUDA device as long as there is one, and any other kernel on the CPU. Of two random
-/// devices, the one with the lower [predicted](PoolLoad::predicted) load gets the job.
+/// devices, the one with the lower [predicted](PoolLoad::predicted) load gets the job. A job that refers to
+/// [operands](crate::service::Operands) goes to a device that has them, unless another one, the upload included, is expected
+/// to start it earlier.
 ///
 /// A lost device accepts no more jobs; the others go on. Jobs that were queued there go to another device, or to the CPU if
 /// no device is left and they can still meet their deadline. A job that ran there may be what the device was lost to, so no
@@ -89,14 +91,20 @@ impl Local {
         Self { cuda: Arc::new(cuda), ..Self::over(devices) }
     }
 
-    /// Loads the device code of all kernels in the registry onto all CUDA devices, in the background. Until that is done,
-    /// servers do not report readiness; a request that comes anyway loads what it needs.
+    /// Loads the device code of all kernels in the registry onto all CUDA devices, in the background, and has the devices
+    /// [place](crate::service::Placement) the registry's operands. Until the code is loaded, servers do not report
+    /// readiness; a request that comes anyway loads what it needs.
     ///
     /// [`KernelService::new`] and [`PipelineLayer::over`](crate::pipeline::PipelineLayer::over) do this.
     pub fn load_kernels(&self, registry: &KernelRegistry) {
         #[cfg(feature = "cuda")]
         for device in self.cuda.iter().flat_map(CudaDevices::backends) {
             device.load(registry.list().iter().flat_map(RegisteredKernel::modules).collect());
+        }
+        #[cfg(feature = "cuda")]
+        if self.cuda.is_ok() {
+            let devices: Arc<dyn OperandDevices> = Arc::clone(&self.cuda) as _;
+            registry.operands().place_on(&Arc::downgrade(&devices));
         }
         let _ = registry;
     }
@@ -182,7 +190,11 @@ impl Service<Job> for Local {
         let info = job.kernel().info();
         let supported = |handle: &PoolHandle| info.supports(handle.pool().profile().backend);
         let run = match handles.iter().position(|handle| handle.as_ref().is_some_and(supported)) {
-            Some(at) => run_on(&mut handles[at], job),
+            Some(at) => {
+                let prefer = |reserved| self.devices.prefer_resident(reserved, &job.operands());
+                let mut handle = handles[at].take().map(prefer);
+                run_on(&mut handle, job)
+            }
             None => match self.devices.closed_for(info) {
                 Some((pool, reason)) => RunFuture::failed(pool, reason.clone()),
                 // The fallback fails the job, as its kernel has no code for it.

@@ -12,7 +12,7 @@ use crate::backends::BatchedLayer;
 use crate::backends::cpu::CpuConfig;
 use crate::backends::worker_pool::{PoolState, Profile, Reservation, Worker, WorkerPool};
 use crate::service::{
-    BatchKey, Cost, InvalidInput, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext,
+    BatchKey, Cost, InvalidInput, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext, TensorSet,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -208,6 +208,51 @@ async fn a_job_goes_where_less_time_is_predicted_however_many_jobs_that_is() {
     }
     long.abort();
     machine.settled().await;
+}
+
+#[tokio::test]
+async fn a_job_goes_where_its_operands_are_unless_it_would_wait_longer_there() {
+    let machine = Machine::new(3, 1, 100);
+    machine.registry.operands().put("prices", TensorSet::of("close", vec![1.0_f64])).unwrap();
+    // At 1e9 bytes a second, an upload takes 100 ms.
+    let missing = [100_000_000, 0, 100_000_000];
+    for (device, missing) in machine.devices.iter().zip(missing) {
+        device.on_missing_bytes(move |operand| {
+            assert_eq!(operand.name(), "prices");
+            missing
+        });
+    }
+    let start = |millis: u64| {
+        let input = format!(r#"{{"id": {millis}, "millis": {millis}, "unused": {{"operand": "prices"}}}}"#);
+        let mut request = KernelRequest::new("test/pure", Payload::json(input));
+        request.resolve_operands(machine.registry.operands());
+        let job = Job::new(machine.registry.get("test/pure").unwrap(), request).unwrap();
+        let mut local = machine.local.clone();
+        tokio::spawn(async move {
+            let execution = local.ready().await?.call(job).await?.execution;
+            let operands = execution.operands.expect("it refers to one");
+            assert_eq!(operands.iter().map(ToString::to_string).collect::<Vec<_>>(), ["prices@1"]);
+            Ok(execution.device.map_or(CPU, u32::from))
+        })
+    };
+    for _ in 0..50 {
+        assert_eq!(within(start(1)).await.unwrap(), 1);
+    }
+    // What the device has to do takes less than the upload, and then more.
+    let short = start(50);
+    machine.reaches([0, 1, 0]).await;
+    assert_eq!(within(start(1)).await.unwrap(), 1);
+    assert_eq!(within(short).await.unwrap(), 1);
+    let long = start(10_000);
+    machine.reaches([0, 1, 0]).await;
+    while machine.devices[1].load().predicted < Duration::from_secs(1) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_ne!(within(start(1)).await.unwrap(), 1);
+    long.abort();
+    machine.settled().await;
+    machine.lose(1);
+    assert_ne!(within(start(1)).await.unwrap(), 1, "others upload it");
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ pub(crate) struct MemoryBudget<T> {
     changed: Condvar,
     /// Takes tasks that have waited, with their reservations.
     on_admitted: OnceLock<OnAdmitted<T>>,
+    /// Has memory freed that no task uses.
+    on_shortage: OnceLock<Box<dyn Fn() + Send + Sync>>,
     waits: AtomicU64,
     rejections: AtomicU64,
 }
@@ -101,6 +103,7 @@ impl<T> MemoryBudget<T> {
             state: Mutex::new(state),
             changed: Condvar::new(),
             on_admitted: OnceLock::new(),
+            on_shortage: OnceLock::new(),
             waits: AtomicU64::new(0),
             rejections: AtomicU64::new(0),
         })
@@ -109,6 +112,26 @@ impl<T> MemoryBudget<T> {
     /// Sets the callback for tasks that have waited. Called once, before any task waits.
     pub(super) fn on_admitted(&self, callback: impl Fn(T, Reservation<T>) + Send + Sync + 'static) {
         assert!(self.on_admitted.set(Box::new(callback)).is_ok(), "the callback of a budget is set once");
+    }
+
+    /// Sets the callback that has reserved memory freed which no task uses, while there is a [shortage](Self::shortage).
+    /// Called once.
+    pub(crate) fn on_shortage(&self, callback: impl Fn() + Send + Sync + 'static) {
+        assert!(self.on_shortage.set(Box::new(callback)).is_ok(), "the callback of a budget is set once");
+    }
+
+    /// Returns the bytes that the task at the head of the queue needs besides those that are free; 0 if no task waits.
+    pub(crate) fn shortage(&self) -> u64 {
+        let state = self.state();
+        let head = state.waiting.front().map_or(0, |&(bytes, _)| bytes);
+        head.saturating_sub(self.capacity.saturating_sub(state.reserved))
+    }
+
+    /// Has memory freed if there is a shortage.
+    pub(super) fn relieve_shortage(&self) {
+        if let Some(on_shortage) = self.on_shortage.get().filter(|_| self.shortage() > 0) {
+            on_shortage();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {

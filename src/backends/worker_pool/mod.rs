@@ -47,7 +47,7 @@ pub(crate) use self::task::{JobError, JobResult, Requeued, Task};
 pub(crate) use self::worker::Worker;
 use crate::panics::{LogLimit, Panicked};
 use crate::request::RequestContext;
-use crate::service::{BackendKind, KernelError};
+use crate::service::{BackendKind, Cost, KernelError, OperandVersion};
 
 /// The memory of a device that the jobs of a pool share, and a part of it.
 pub(crate) type MemoryBudget = memory_budget::MemoryBudget<Task>;
@@ -64,7 +64,11 @@ pub(crate) struct WorkerPool {
     state: Arc<PoolState>,
     workers: usize,
     capacity: usize,
+    missing_bytes: OnceLock<MissingBytes>,
 }
+
+/// Returns the bytes of an operand that the pool's device has no copy of.
+type MissingBytes = Box<dyn Fn(&OperandVersion) -> u64 + Send + Sync>;
 
 /// The state that the workers, services and futures of a pool share.
 #[derive(Debug)]
@@ -159,7 +163,16 @@ impl WorkerPool {
                 .map_err(failed)?;
         }
         // From here on, dropping the pool ends the threads.
-        let pool = Self { profile, sender: Some(sender), receiver, memory_budget, state, workers: count, capacity };
+        let pool = Self {
+            profile,
+            sender: Some(sender),
+            receiver,
+            memory_budget,
+            state,
+            workers: count,
+            capacity,
+            missing_bytes: OnceLock::new(),
+        };
         if let (Some(memory_budget), Some(sender)) = (&pool.memory_budget, &pool.sender) {
             let requeue = sender.requeue();
             memory_budget.on_admitted(move |task, reservation| {
@@ -192,6 +205,26 @@ impl WorkerPool {
     pub(crate) fn load(&self) -> PoolLoad {
         let predicted = Duration::from_nanos(self.state.predicted.load(Ordering::Relaxed));
         PoolLoad { predicted, jobs: self.in_flight() }
+    }
+
+    /// Sets how to find out which bytes of an operand the pool's device has no copy of. Called once.
+    #[cfg(any(feature = "cuda", test))]
+    pub(crate) fn on_missing_bytes(&self, missing_bytes: impl Fn(&OperandVersion) -> u64 + Send + Sync + 'static) {
+        assert!(self.missing_bytes.set(Box::new(missing_bytes)).is_ok(), "the callback of a pool is set once");
+    }
+
+    /// Returns the bytes of these operands that the pool's device has no copy of.
+    pub(crate) fn missing_bytes(&self, operands: &[&Arc<OperandVersion>]) -> u64 {
+        let Some(missing) = self.missing_bytes.get() else { return 0 };
+        operands.iter().map(|version| missing(version)).sum()
+    }
+
+    /// Estimates how long the pool takes to start a job on these operands: the time until a worker is free, and that of
+    /// uploading what the device does not have.
+    pub(crate) fn expected_start(&self, operands: &[&Arc<OperandVersion>]) -> Duration {
+        let upload = self.profile.time(Cost { bytes: self.missing_bytes(operands), ..Cost::default() });
+        let workers = u32::try_from(self.workers).unwrap_or(u32::MAX).max(1);
+        (self.load().predicted / workers).saturating_add(upload)
     }
 
     /// Returns the number of worker threads.

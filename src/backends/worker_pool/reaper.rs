@@ -1,4 +1,5 @@
-//! Fails the jobs that wait for device memory once they are cancelled, past their deadline, or their pool closes.
+//! Fails the jobs that wait for device memory once they are cancelled, past their deadline, or their pool closes, and has
+//! memory freed for the others.
 //!
 //! It has a thread of its own that never calls the driver, so that nothing blocks it. It sleeps while no job waits.
 
@@ -26,6 +27,8 @@ pub(super) fn spawn(profile: &Profile, memory_budget: Arc<MemoryBudget>, state: 
                         state.worker_panicked(&name, &panicked);
                     }
                 }
+                // Again and again, as memory that is in use now may be idle later.
+                memory_budget.relieve_shortage();
                 std::thread::sleep(INTERVAL);
             }
         }

@@ -10,7 +10,7 @@ use super::queue::Receiver;
 use super::{Admission, MemoryBudget, PoolState, Profile, Reservation, Task};
 use crate::panics::catch_panic;
 use crate::request::{DeviceTimes, Execution};
-use crate::service::{Job, KernelError, KernelResponse, Payload, PinnedMemory, RunContext};
+use crate::service::{Job, KernelError, KernelResponse, OperandVersion, Payload, PinnedMemory, RunContext};
 
 /// Runs jobs: the part of a pool that differs between backends. Each thread has a worker of its own.
 pub(crate) trait Worker: Send + 'static {
@@ -38,6 +38,13 @@ pub(crate) trait Worker: Send + 'static {
     fn take_times(&mut self, job: &Job) -> Option<Box<DeviceTimes>> {
         let _ = job;
         None
+    }
+
+    /// Returns whether the device had all arrays of an operand that the last run used before that run. The CPU reads the
+    /// operand itself.
+    fn was_resident(&self, operand: &OperandVersion) -> bool {
+        let _ = operand;
+        true
     }
 
     /// Makes the worker usable again after a panic. It is retried later if it panics itself.
@@ -199,6 +206,7 @@ fn run_prepared<W: Worker>(
     execution.estimated = estimated;
     execution.batch_size = batch_size;
     execution.device_times = worker.take_times(job);
+    execution.operands = job.operand_uses(|operand| worker.was_resident(operand));
     Ok(job.response(payload, execution))
 }
 

@@ -105,7 +105,11 @@ pub(super) fn find(driver: &Driver, ordinal: u32) -> Result<(CUdevice, DeviceInf
     Ok((device, info))
 }
 
-fn attribute(driver: &Driver, device: CUdevice, which: CUdevice_attribute) -> Result<u32, CudaError> {
+pub(in crate::cuda) fn attribute(
+    driver: &Driver,
+    device: CUdevice,
+    which: CUdevice_attribute,
+) -> Result<u32, CudaError> {
     let mut value = 0;
     // SAFETY: `value` lives across the call.
     let code = unsafe { (driver.cuDeviceGetAttribute)(&raw mut value, which as u32, device) };

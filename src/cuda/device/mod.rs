@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use self::context::Context;
 pub(crate) use self::health::DeviceHealth;
+pub(super) use self::info::attribute;
 pub use self::info::{DeviceInfo, Peak, devices};
 use self::pending::PendingModules;
 use super::cancel::CancelWatcher;
@@ -21,6 +22,7 @@ use super::copy::CopyThreads;
 use super::driver::{Driver, OUT_OF_MEMORY};
 use super::memory::{Chunk, INITIAL_ARENA};
 use super::module::{LoadedModules, Module};
+use super::resident::{Allocator, ResidentMemory};
 use super::{CudaConfig, CudaError, Gpu, PinnedMemory, ReserveMemory, ReservedMemory, Unavailable};
 
 /// A device with its primary context, and what its executors share.
@@ -36,6 +38,8 @@ pub(crate) struct Device {
     pub(super) memory_budget: Box<dyn ReserveMemory>,
     /// Device memory that no run uses.
     pub(super) chunks: Arc<Chunks>,
+    /// Copies of arrays that stay from run to run.
+    pub(super) resident: ResidentMemory,
     pub(crate) pinned: PinnedMemory,
     /// A flag for each executor, set while it has a run.
     busy: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
@@ -78,16 +82,24 @@ impl Device {
         let initial = config.workers.max(1) as u64 * INITIAL_ARENA as u64;
         let limit = config.device_bytes.unwrap_or(free.saturating_sub(DRIVER_MEMORY));
         let memory_budget = budget(limit.min(free).saturating_sub(initial));
+        let health = Arc::new(DeviceHealth::new(ordinal));
+        let allocator = Allocator::new(driver, handle, Arc::clone(&health)).inspect_err(|_| context.release())?;
+        if allocator.is_none() {
+            tracing::warn!(device = ordinal, "the device cannot map memory: runs upload their operands each time");
+        }
+        let operand_memory = config.operand_memory.unwrap_or(info.memory / 4).min(memory_budget.capacity());
+        let resident = ResidentMemory::new(ordinal, operand_memory, allocator);
         let mut this = Self {
             driver,
             info,
             context,
             peak,
             gpu,
-            health: Arc::new(DeviceHealth::new(ordinal)),
+            health,
             modules: LoadedModules::default(),
             memory_budget: Box::new(memory_budget.clone()),
             chunks: Arc::default(),
+            resident,
             pinned: PinnedMemory::new(config.pinned_bytes, Box::new(context), copy_threads.clone()),
             busy: Arc::default(),
             trimmer: None,
@@ -95,26 +107,32 @@ impl Device {
             cancel_watcher,
             pending_modules: PendingModules::default(),
         };
-        this.trimmer = Some(this.start_trimmer(config.idle_memory_ttl).map_err(|error| no_thread(&error))?);
+        let trimmer = this.start_trimmer(config.idle_memory_ttl, memory_budget.clone());
+        this.trimmer = Some(trimmer.map_err(|error| no_thread(&error))?);
         Ok((this, memory_budget))
     }
 
     /// Starts the thread that frees memory that has been idle for `ttl`, while no executor has a run: the driver's calls for
     /// that wait for everything that runs on the device, and block the calls of all other threads meanwhile.
-    fn start_trimmer(&self, ttl: Duration) -> io::Result<Trimmer> {
+    ///
+    /// It also frees copies that are not wanted any more, at once, as `budget` counts them until then.
+    fn start_trimmer(&self, ttl: Duration, budget: impl ReserveMemory + 'static) -> io::Result<Trimmer> {
         let (context, chunks, pinned) = (self.context, Arc::clone(&self.chunks), self.pinned.clone());
-        let busy = Arc::clone(&self.busy);
+        let (busy, copies) = (Arc::clone(&self.busy), Arc::clone(&self.resident.copies));
         let is_idle = move || {
             let executors = busy.lock().unwrap_or_else(PoisonError::into_inner);
             executors.iter().all(|busy| !busy.load(Ordering::Relaxed))
         };
-        Trimmer::start(self.info.ordinal, ttl, move || {
+        let trimmer = Trimmer::start(self.info.ordinal, ttl, move || {
             // `drop` ends this thread before it releases the context.
             if context.bind().is_ok() {
+                drop(copies.take_unwanted(budget.shortage()));
                 chunks.trim(ttl, &is_idle);
                 pinned.trim(ttl, &is_idle);
             }
-        })
+        })?;
+        self.resident.copies.on_unwanted(trimmer.waker());
+        Ok(trimmer)
     }
 
     /// Makes the context current on this thread, as most calls of the driver require.
@@ -186,7 +204,12 @@ impl Device {
     ) -> Result<(Chunk, Box<dyn ReservedMemory>), CudaError> {
         let need = bytes as u64;
         let reserve = |bytes| self.memory_budget.try_reserve(bytes);
+        let evict = || drop(self.resident.copies.evict(need));
         let reservation = reservation.or_else(|| reserve(self.reservation_for(need))).or_else(|| reserve(need));
+        let reservation = reservation.or_else(|| {
+            evict();
+            reserve(need)
+        });
         let Some(mut reservation) = reservation else {
             let (_, total) = self.memory()?;
             let free = self.memory_budget.capacity().saturating_sub(self.memory_budget.reserved());
@@ -232,6 +255,7 @@ impl Drop for Device {
         // Where this fails the process is ending or the device is lost, and nothing is left to free.
         if self.bind().is_ok() {
             self.chunks.clear();
+            drop(self.resident.copies.evict(u64::MAX));
             self.modules.unload(self.driver);
         }
         // Pinned memory that is still in use becomes ordinary memory.

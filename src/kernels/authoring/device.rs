@@ -20,7 +20,7 @@ pub struct Entry {
 pub struct Arguments<'c, 'l> {
     cuda: &'c mut LaunchContext<'l>,
     values: Vec<Box<dyn Arg>>,
-    /// Uploaded arrays, of any element type, whose memory an output may take over.
+    /// Uploaded arrays, of any element type, whose memory an output may take over: not copies of operands.
     arrays: Vec<Box<dyn Any>>,
 }
 
@@ -33,13 +33,15 @@ impl<'c, 'l> Arguments<'c, 'l> {
         self.values.push(Box::new(value));
     }
 
-    /// Uploads one array made of these parts.
+    /// Uploads one array made of these parts, or finds the copy of an operand.
     pub(super) fn upload<'p, T: Element>(
         &mut self,
         parts: impl IntoIterator<Item = &'p [T]>,
     ) -> Result<(), KernelError> {
-        let array = self.cuda.upload_parts(parts)?;
-        self.arrays.push(Box::new(array));
+        let array = self.cuda.input_parts(parts)?;
+        if !array.is_read_only() {
+            self.arrays.push(Box::new(array));
+        }
         self.push(array);
         Ok(())
     }

@@ -21,6 +21,7 @@
 mod decode;
 mod error;
 mod operand;
+mod placement;
 mod reference;
 mod request;
 mod store;
@@ -30,6 +31,7 @@ mod version;
 
 pub use error::{OperandBudget, OperandError};
 pub use operand::Operand;
+pub use placement::{OperandDevices, Placement};
 pub use reference::{OperandReference, check_operand_name};
 pub use request::RequestOperands;
 pub use store::{OperandLimits, OperandUsage, Operands, PutCondition, PutOptions, RemoveOptions};

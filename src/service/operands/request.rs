@@ -7,6 +7,7 @@ use memchr::memmem;
 use super::reference::OperandReference;
 use super::store::Operands;
 use super::version::OperandVersion;
+use crate::request::OperandUse;
 use crate::service::{DType, InvalidInput, Payload, Tensors};
 
 /// Maximum number of references in a request.
@@ -49,6 +50,13 @@ impl RequestOperands {
     /// Returns the versions.
     pub fn versions(&self) -> &[Arc<OperandVersion>] {
         self.0.as_deref().unwrap_or_default()
+    }
+
+    /// Keeps the uses of these operands among those of a run that several requests shared.
+    pub(crate) fn uses_among(&self, all: Option<Box<[OperandUse]>>) -> Option<Box<[OperandUse]>> {
+        let is_own = |operand: &OperandUse| self.versions().iter().any(|own| own.id() == operand.id);
+        let own: Box<[_]> = all?.into_iter().filter(is_own).collect();
+        (!own.is_empty()).then_some(own)
     }
 
     /// Returns the version that a reference names.

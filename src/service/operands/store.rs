@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -10,6 +10,7 @@ use foldhash::HashMap;
 
 use super::error::{OperandBudget, OperandError};
 use super::operand::Operand;
+use super::placement::{OperandDevices, Placement, Placers};
 use super::reference::{OperandReference, check_operand_name};
 use super::tensor_set::TensorSet;
 use super::value::{ErasedValue, OperandValue, from_payload};
@@ -72,6 +73,7 @@ struct Shared {
     limits: OperandLimits,
     usage: Arc<Usage>,
     counts: Counts,
+    placers: Placers,
 }
 
 /// What has happened since the start of the process.
@@ -208,6 +210,8 @@ pub struct PutOptions {
     pub public: bool,
     /// The condition under which it is stored.
     pub condition: PutCondition,
+    /// On which devices it is.
+    pub placement: Placement,
 }
 
 /// How an operand is removed.
@@ -258,6 +262,7 @@ impl Operands {
             limits,
             usage: Arc::default(),
             counts: Counts::default(),
+            placers: Placers::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -389,12 +394,20 @@ impl Operands {
         let tenant = tenants.entry(Arc::clone(&tenant_name)).or_default();
         let charge = Charge::new(bytes, &self.shared.usage, &tenant.usage, limits)?;
         tenant.last_version += 1;
-        let version = OperandVersion::new(value, digest, charge, (name.into(), tenant.last_version), options.public);
+        let version = OperandVersion::new(value, digest, charge, (name.into(), tenant.last_version), options);
         let version = Arc::new(version);
         let mut table = Table::clone(&table);
         table.insert(&tenant_name, &version);
         self.shared.table.store(Arc::new(table));
+        drop(tenants);
+        self.shared.placers.place(&version);
         Ok(version)
+    }
+
+    /// Has `devices` place operands that are stored from now on, as long as they are there.
+    /// [`Local::load_kernels`](crate::backends::Local::load_kernels) does it for those of a machine.
+    pub fn place_on(&self, devices: &Weak<dyn OperandDevices>) {
+        self.shared.placers.add(devices);
     }
 
     /// Returns the version that a reference names: an operand of the tenant, else a public one.

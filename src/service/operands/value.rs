@@ -58,8 +58,8 @@ pub trait OperandValue: Any + Send + Sync + Sized {
         self.arrays().iter().map(|array| array.bytes.len() as u64).sum()
     }
 
-    /// Returns the arrays that the value consists of. They stay where they are for as long as the value lives. Devices
-    /// get copies of them.
+    /// Returns the arrays that the value consists of. They stay where they are for as long as the value lives; those that
+    /// are made later come last. Devices get copies of them.
     fn arrays(&self) -> Vec<OperandArray<'_>>;
 }
 

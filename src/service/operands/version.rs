@@ -3,20 +3,29 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "cuda")]
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::store::Charge;
+use super::placement::Placement;
+use super::store::{Charge, PutOptions};
 use super::value::{ErasedValue, OperandArray, OperandValue};
+#[cfg(feature = "cuda")]
+use crate::cuda::{ArraySource, HostArrays};
 
 /// One version of an operand.
 ///
 /// It lives until it was replaced or deleted and the last request that refers to it has ended.
 pub struct OperandVersion {
-    // Dropped in this order: the memory counts as used until it was freed.
+    // Dropped in this order: devices make no copies of memory that is freed, and it counts as used until then.
+    #[cfg(feature = "cuda")]
+    host_arrays: Option<HostArrays>,
+    #[cfg(feature = "cuda")]
+    derived_arrays: Mutex<DerivedArrays>,
     value: Arc<dyn ErasedValue>,
     charge: Charge,
     id: u64,
@@ -24,6 +33,7 @@ pub struct OperandVersion {
     version: u64,
     tag: String,
     public: bool,
+    placement: Placement,
     created: SystemTime,
     uses: AtomicU64,
 }
@@ -34,17 +44,26 @@ impl OperandVersion {
         digest: u64,
         charge: Charge,
         (name, version): (Arc<str>, u64),
-        public: bool,
+        options: &PutOptions,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        #[cfg(feature = "cuda")]
+        let register = || HostArrays::register(Arc::new(ValueArrays { value: Arc::clone(&value), skip: 0 }));
+        #[cfg(feature = "cuda")]
+        let derived_arrays = Mutex::new(DerivedArrays { known: value.arrays().len(), registered: Vec::new() });
         Self {
+            #[cfg(feature = "cuda")]
+            host_arrays: (options.placement != Placement::HostOnly).then(register),
+            #[cfg(feature = "cuda")]
+            derived_arrays,
             value,
             charge,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name,
             version,
             tag: format!("\"{version}-{digest:016x}\""),
-            public,
+            public: options.public,
+            placement: options.placement,
             created: SystemTime::now(),
             uses: AtomicU64::new(0),
         }
@@ -55,7 +74,7 @@ impl OperandVersion {
         &self.name
     }
 
-    pub(super) fn shared_name(&self) -> Arc<str> {
+    pub(crate) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }
 
@@ -83,6 +102,41 @@ impl OperandVersion {
     /// Returns whether other tenants may use it.
     pub fn is_public(&self) -> bool {
         self.public
+    }
+
+    /// Returns on which devices it is.
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// Returns the ordinals of the devices that have copies of all arrays now. Arrays below 4 KiB have none.
+    pub fn devices(&self) -> Vec<u32> {
+        #[cfg(feature = "cuda")]
+        return self.host_arrays().map_or_else(Vec::new, HostArrays::devices);
+        #[cfg(not(feature = "cuda"))]
+        Vec::new()
+    }
+
+    /// Returns the arrays as devices find them; `None` where no device gets copies.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn host_arrays(&self) -> Option<&HostArrays> {
+        self.host_arrays.as_ref()
+    }
+
+    /// Lets devices find the arrays that the value has made since the last call. The run that made them uploads them for
+    /// itself; the next has copies.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn register_derived_arrays(&self) {
+        if self.host_arrays.is_none() {
+            return;
+        }
+        let len = self.value.arrays().len();
+        let mut derived = self.derived_arrays.lock().unwrap_or_else(PoisonError::into_inner);
+        if len > derived.known {
+            let source = ValueArrays { value: Arc::clone(&self.value), skip: derived.known };
+            derived.registered.push(HostArrays::register(Arc::new(source)));
+            derived.known = len;
+        }
     }
 
     /// Returns the value's arrays.
@@ -118,6 +172,8 @@ impl OperandVersion {
             r#type: self.type_name(),
             bytes: self.bytes(),
             public: self.public,
+            placement: self.placement,
+            devices: self.devices(),
             created_ms: u64::try_from(created.as_millis()).unwrap_or(u64::MAX),
             uses: self.uses(),
             summary: self.value.summary(),
@@ -134,6 +190,28 @@ impl fmt::Debug for OperandVersion {
             .field("type", &self.type_name())
             .field("bytes", &self.bytes())
             .finish_non_exhaustive()
+    }
+}
+
+/// Arrays that the value made after it was stored, such as the predecessors of a graph.
+#[cfg(feature = "cuda")]
+struct DerivedArrays {
+    /// The number of the value's arrays that are registered.
+    known: usize,
+    registered: Vec<HostArrays>,
+}
+
+/// The arrays of a value after the first `skip`.
+#[cfg(feature = "cuda")]
+struct ValueArrays {
+    value: Arc<dyn ErasedValue>,
+    skip: usize,
+}
+
+#[cfg(feature = "cuda")]
+impl ArraySource for ValueArrays {
+    fn arrays(&self) -> Vec<&[u8]> {
+        self.value.arrays().into_iter().skip(self.skip).map(|array| array.bytes).collect()
     }
 }
 
@@ -165,6 +243,10 @@ pub struct OperandInfo {
     pub bytes: u64,
     /// Whether other tenants may use it.
     pub public: bool,
+    /// On which devices it is.
+    pub placement: Placement,
+    /// The ordinals of the devices that have copies of all arrays now.
+    pub devices: Vec<u32>,
     /// When it was stored, in milliseconds since 1970.
     pub created_ms: u64,
     /// How many requests have referred to it.

@@ -200,3 +200,28 @@ fn no_task_is_starved_and_no_more_is_used_than_there_is() {
     assert_eq!((usage.reserved, usage.waiting), (0, 0));
     assert!(usage.waits > 0, "they never met");
 }
+
+#[test]
+fn memory_is_freed_while_the_head_of_the_queue_lacks_some() {
+    let bench = Bench::new(10);
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&calls);
+    bench.budget.on_shortage(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let relieve = || {
+        bench.budget.relieve_shortage();
+        (bench.budget.shortage(), calls.load(Ordering::SeqCst))
+    };
+    let [copy, run] = [4, 3].map(|bytes| bench.budget.try_reserve(bytes).unwrap());
+    assert_eq!(relieve(), (0, 0), "no task waits");
+    assert!(bench.request("large", 8).is_none());
+    assert_eq!(relieve(), (5, 1));
+    let mut more = bench.budget.try_reserve(0).unwrap();
+    assert!(!more.try_grow_to(1), "waiting tasks come first");
+    drop(run);
+    assert_eq!(relieve(), (2, 2));
+    drop(copy);
+    assert_eq!(relieve(), (0, 2));
+    assert_eq!(bench.names(), ["large"]);
+}

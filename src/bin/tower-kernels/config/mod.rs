@@ -34,7 +34,7 @@ pub(crate) use self::print::Changed;
 pub(crate) use self::settings::Overrides;
 pub(crate) use self::sources::Effective;
 pub(crate) use self::tls::Tls;
-pub(crate) use self::values::{Devices, Domain, Filter, Listen, MemoryMax, Span};
+pub(crate) use self::values::{Devices, Domain, Filter, Listen, MemoryLimit, MemoryMax, Span};
 
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,6 +163,8 @@ pub(crate) struct Cuda {
     pub(crate) busy_poll: Span,
     pub(crate) inline: Span,
     pub(crate) hang_timeout: Span,
+    /// Device memory for copies of operands.
+    pub(crate) operand_memory: MemoryLimit<true>,
     pub(crate) timing_sample_interval: u32,
 }
 
@@ -354,6 +356,7 @@ impl Default for Cuda {
             busy_poll: Span(config.busy_poll),
             inline: Span(config.inline),
             hang_timeout: Span(config.hang_timeout),
+            operand_memory: MemoryLimit::Auto,
             timing_sample_interval: config.timing_sample_interval,
         }
     }
@@ -370,6 +373,10 @@ impl Cuda {
             busy_poll: self.busy_poll.0,
             inline: self.inline.0,
             hang_timeout: self.hang_timeout.0,
+            operand_memory: match self.operand_memory {
+                MemoryLimit::Auto => None,
+                MemoryLimit::Bytes(bytes) => Some(bytes),
+            },
             timing_sample_interval: self.timing_sample_interval,
             ..CudaConfig::for_devices(devices)
         }

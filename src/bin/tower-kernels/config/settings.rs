@@ -265,6 +265,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Time after which a device that does not stop a cancelled request counts as lost",
     ),
     setting(
+        "cuda.operand_memory",
+        Text("BYTES"),
+        "Device memory for copies of operands, on each device; auto is a quarter of its memory, 0 keeps none",
+    ),
+    setting(
         "cuda.timing_sample_interval",
         Number,
         "One in this many requests is timed with CUDA events; 0 turns timing off",

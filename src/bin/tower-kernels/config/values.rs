@@ -184,20 +184,24 @@ impl fmt::Display for Filter {
     }
 }
 
-/// A memory limit: `auto`, or bytes such as `268435456` or `256MiB`.
+/// A memory limit: `auto`, or bytes such as `268435456` or `256MiB`, of which 0 are allowed where `ZERO` is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "NumberOrText", into = "String")]
-pub(crate) enum MemoryMax {
+pub(crate) enum MemoryLimit<const ZERO: bool> {
     #[default]
     Auto,
     Bytes(u64),
 }
 
-impl FromStr for MemoryMax {
+/// A limit on memory without which nothing works.
+pub(crate) type MemoryMax = MemoryLimit<false>;
+
+impl<const ZERO: bool> FromStr for MemoryLimit<ZERO> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is neither `auto` nor a number of bytes above 0, such as 268435456 or 256MiB");
+        let above = if ZERO { "" } else { " above 0" };
+        let wrong = || format!("`{text}` is neither `auto` nor a number of bytes{above}, such as 268435456 or 256MiB");
         if text == "auto" {
             return Ok(Self::Auto);
         }
@@ -210,11 +214,11 @@ impl FromStr for MemoryMax {
             _ => return Err(wrong()),
         };
         let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-        bytes.filter(|bytes| *bytes > 0).map(Self::Bytes).ok_or_else(wrong)
+        bytes.filter(|bytes| ZERO || *bytes > 0).map(Self::Bytes).ok_or_else(wrong)
     }
 }
 
-impl fmt::Display for MemoryMax {
+impl<const ZERO: bool> fmt::Display for MemoryLimit<ZERO> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
@@ -231,7 +235,7 @@ enum NumberOrText {
     Text(String),
 }
 
-impl TryFrom<NumberOrText> for MemoryMax {
+impl<const ZERO: bool> TryFrom<NumberOrText> for MemoryLimit<ZERO> {
     type Error = String;
 
     fn try_from(value: NumberOrText) -> Result<Self, String> {
@@ -242,8 +246,8 @@ impl TryFrom<NumberOrText> for MemoryMax {
     }
 }
 
-impl From<MemoryMax> for String {
-    fn from(value: MemoryMax) -> Self {
+impl<const ZERO: bool> From<MemoryLimit<ZERO>> for String {
+    fn from(value: MemoryLimit<ZERO>) -> Self {
         value.to_string()
     }
 }

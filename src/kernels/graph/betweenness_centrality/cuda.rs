@@ -58,13 +58,14 @@ pub(super) struct DeviceGraph {
 }
 
 impl DeviceGraph {
-    pub(super) fn upload(graph: &CsrGraph, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
+    /// Returns the arrays of a graph on the device: the copies of an operand, or an upload.
+    pub(super) fn new(graph: &CsrGraph, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
         let (successors, predecessors) = (graph.successors(), graph.predecessors());
-        let (out_row, out_column) = (cuda.upload(successors.row_offsets())?, cuda.upload(successors.column_indices())?);
+        let (out_row, out_column) = (cuda.input(successors.row_offsets())?, cuda.input(successors.column_indices())?);
         let (in_row, in_column) = if std::ptr::eq(successors, predecessors) {
             (out_row, out_column)
         } else {
-            (cuda.upload(predecessors.row_offsets())?, cuda.upload(predecessors.column_indices())?)
+            (cuda.input(predecessors.row_offsets())?, cuda.input(predecessors.column_indices())?)
         };
         Ok(Self { nodes: graph.num_nodes(), out_row, out_column, in_row, in_column })
     }

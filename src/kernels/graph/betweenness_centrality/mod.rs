@@ -300,7 +300,7 @@ impl Kernel for BetweennessCentrality {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
         let graph = first.graph_input().load_in(cuda.context())?;
         graph.make_predecessors(cuda.context())?;
-        let on_device = cuda::DeviceGraph::upload(&graph, cuda)?;
+        let on_device = cuda::DeviceGraph::new(&graph, cuda)?;
         let nodes = graph.num_nodes();
         // The device has a copy. Freeing it takes the host milliseconds, which should not follow the computation.
         drop(graph);

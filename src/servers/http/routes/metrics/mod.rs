@@ -283,6 +283,12 @@ impl Backends {
         gauge("device_memory_waiting", help, None, |usage| usage.waiting as u64)?;
         gauge("pinned_memory", "Pinned host memory, in use or idle", bytes(), |usage| usage.pinned)?;
         gauge("pinned_memory_in_use", "Pinned host memory in use", bytes(), |usage| usage.pinned_in_use)?;
+        let help = "Device memory that copies of operands may take";
+        gauge("device_operand_capacity", help, bytes(), |usage| usage.operand_memory)?;
+        let help = "Device memory that copies of operands take";
+        gauge("device_operand_memory", help, bytes(), |usage| usage.operand_bytes)?;
+        let help = "Copies of operands on the device";
+        gauge("device_operand_copies", help, None, |usage| usage.operand_copies as u64)?;
 
         let mut counter = |name, help, value: fn(&CudaUsage) -> u64| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -295,7 +301,15 @@ impl Backends {
         let help = "Requests that failed for want of device memory";
         counter("device_memory_rejections", help, |usage| usage.rejections)?;
         let help = "Arrays that were copied through staging because pinned memory was exhausted";
-        counter("pinned_memory_fallbacks", help, |usage| usage.pinned_fallbacks)
+        counter("pinned_memory_fallbacks", help, |usage| usage.pinned_fallbacks)?;
+        let help = "Inputs of requests that found a copy of an operand on the device";
+        counter("device_operand_hits", help, |usage| usage.operand_hits)?;
+        let help = "Copies of operands that were made on the device";
+        counter("device_operand_misses", help, |usage| usage.operand_misses)?;
+        let help = "Copies of operands that were evicted to make room";
+        counter("device_operand_evictions", help, |usage| usage.operand_evictions)?;
+        let help = "Inputs uploaded for one request because there was no memory for a copy of the operand";
+        counter("device_operand_fallbacks", help, |usage| usage.operand_fallbacks)
     }
 }
 
@@ -325,6 +339,9 @@ mod tests {
         let mut usage = CudaUsage::default();
         (usage.device_capacity, usage.device_reserved, usage.pinned_in_use) = (1 << 36, 4096, 1 << 20);
         (usage.waiting, usage.waits, usage.rejections) = (2, 17, 3);
+        (usage.operand_memory, usage.operand_bytes, usage.operand_copies) = (1 << 30, 2 << 20, 1);
+        (usage.operand_hits, usage.operand_misses, usage.operand_evictions) = (40, 4, 3);
+        usage.operand_fallbacks = 5;
         let well = CudaStatus {
             device: DeviceInfo { ordinal: 5, ..device.clone() },
             lost: None,
@@ -363,6 +380,13 @@ mod tests {
             r#"kernel_device_memory_waits_total{device="3"} 17"#,
             r#"kernel_device_memory_rejections_total{device="5"} 3"#,
             r#"kernel_pinned_memory_in_use_bytes{device="3"} 1048576"#,
+            r#"kernel_device_operand_capacity_bytes{device="3"} 1073741824"#,
+            r#"kernel_device_operand_memory_bytes{device="5"} 2097152"#,
+            r#"kernel_device_operand_copies{device="3"} 1"#,
+            r#"kernel_device_operand_hits_total{device="3"} 40"#,
+            r#"kernel_device_operand_misses_total{device="3"} 4"#,
+            r#"kernel_device_operand_evictions_total{device="5"} 3"#,
+            r#"kernel_device_operand_fallbacks_total{device="3"} 5"#,
         ] {
             assert!(page.lines().any(|this| this == line), "{line} is not in\n{page}");
         }

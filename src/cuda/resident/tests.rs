@@ -1,0 +1,174 @@
+//! The cache by itself: copies that are numbers in place of device memory.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::cache::{Acquired, Cache, Lease, Resident};
+
+/// A copy, which removes itself from the list of copies when it is freed.
+struct Copy {
+    address: u64,
+    live: Arc<Mutex<HashMap<u64, u64>>>,
+}
+
+impl Resident for Copy {
+    fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.live.lock().unwrap().remove(&self.address).expect("freed once");
+    }
+}
+
+#[derive(Clone)]
+struct Bench {
+    cache: Arc<Cache<Copy>>,
+    live: Arc<Mutex<HashMap<u64, u64>>>,
+}
+
+impl Bench {
+    fn new(budget: u64) -> Self {
+        Self { cache: Arc::new(Cache::new(budget)), live: Arc::default() }
+    }
+
+    /// Makes a copy of `bytes` if there is none; its address is that of the group times 1000.
+    fn get(&self, id: u64, bytes: u64) -> Option<Lease<Copy>> {
+        loop {
+            match self.cache.acquire(id, || true) {
+                Acquired::Copy(lease) => return Some(lease),
+                Acquired::BeingFilled => self.cache.wait(Duration::from_millis(1)),
+                Acquired::Unregistered => unreachable!("it is registered"),
+                Acquired::Fill(mut fill) => {
+                    drop(fill.make_room(bytes)?);
+                    let mut live = self.live.lock().unwrap();
+                    assert_eq!(live.insert(id * 1000, bytes), None);
+                    assert!(live.values().sum::<u64>() <= self.cache.usage().budget, "{live:?}");
+                    drop(live);
+                    return Some(fill.publish(Copy { address: id * 1000, live: Arc::clone(&self.live) }));
+                }
+            }
+        }
+    }
+
+    fn live(&self) -> Vec<u64> {
+        let mut live: Vec<_> = self.live.lock().unwrap().keys().map(|address| address / 1000).collect();
+        live.sort_unstable();
+        live
+    }
+}
+
+#[test]
+fn the_least_recently_used_idle_copies_are_evicted() {
+    let bench = Bench::new(10);
+    for id in [1, 2, 3] {
+        assert_eq!(bench.get(id, 3).unwrap().address(), id * 1000);
+    }
+    // Used again, and held.
+    drop(bench.get(1, 3));
+    let held = bench.get(2, 3).unwrap();
+    drop(bench.get(4, 4));
+    assert_eq!(bench.live(), [1, 2, 4], "3 was the oldest");
+    drop(bench.get(5, 7));
+    assert_eq!(bench.live(), [2, 5], "2 is held");
+    assert!(bench.get(6, 8).is_none(), "no room beside 2");
+    assert_eq!(bench.live(), [2, 5], "nothing is evicted in vain");
+    drop(held);
+    drop(bench.get(6, 10));
+    let usage = bench.cache.usage();
+    assert_eq!((usage.bytes, usage.copies, usage.hits, usage.misses, usage.evictions), (10, 1, 2, 6, 5));
+    assert!(bench.get(7, 11).is_none());
+}
+
+#[test]
+fn a_copy_of_unregistered_arrays_is_freed_when_the_last_run_on_it_has_ended() {
+    let bench = Bench::new(10);
+    let wakes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&wakes);
+    bench.cache.on_unwanted(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    let (one, two) = (bench.get(1, 4).unwrap(), bench.get(1, 4).unwrap());
+    bench.cache.retire(1);
+    drop(one);
+    assert!(bench.cache.take_unwanted(0).is_empty());
+    assert_eq!((bench.live(), wakes.load(Ordering::SeqCst)), (vec![1], 0));
+    drop(two);
+    assert_eq!(wakes.load(Ordering::SeqCst), 1);
+    assert_eq!(bench.cache.usage().bytes, 4, "it counts until it is freed");
+    drop(bench.cache.take_unwanted(0));
+    assert_eq!((bench.live(), bench.cache.usage().bytes, bench.cache.usage().evictions), (vec![], 0, 0));
+    // An idle one at once; one that is being made when it has been used.
+    drop(bench.get(2, 4));
+    bench.cache.retire(2);
+    drop(bench.cache.take_unwanted(0));
+    assert!(bench.live().is_empty());
+    let Acquired::Fill(mut fill) = bench.cache.acquire(3, || true) else { panic!("it is not there") };
+    bench.cache.retire(3);
+    drop(fill.make_room(1));
+    bench.live.lock().unwrap().insert(3000, 1);
+    drop(fill.publish(Copy { address: 3000, live: Arc::clone(&bench.live) }));
+    drop(bench.cache.take_unwanted(0));
+    assert_eq!((bench.live(), wakes.load(Ordering::SeqCst)), (vec![], 3));
+    assert!(matches!(bench.cache.acquire(3, || false), Acquired::Unregistered));
+}
+
+#[test]
+fn a_fill_that_is_given_up_is_done_by_the_next_run() {
+    let bench = Bench::new(10);
+    let Acquired::Fill(mut fill) = bench.cache.acquire(1, || true) else { panic!("it is not there") };
+    assert_eq!(fill.make_room(6).unwrap().len(), 0);
+    assert!(matches!(bench.cache.acquire(1, || true), Acquired::BeingFilled));
+    assert!(bench.get(2, 6).is_none(), "its memory is taken");
+    drop(fill);
+    assert_eq!(bench.cache.usage().bytes, 0);
+    drop(bench.get(2, 6));
+    drop(bench.get(1, 4));
+    assert_eq!(bench.live(), [1, 2]);
+}
+
+#[test]
+fn idle_copies_are_evicted_for_other_needs() {
+    let bench = Bench::new(10);
+    let held = bench.get(1, 3).unwrap();
+    drop(bench.get(2, 3));
+    drop(bench.get(3, 3));
+    drop(bench.cache.take_unwanted(1));
+    assert_eq!(bench.live(), [1, 3]);
+    assert!(bench.cache.take_unwanted(0).is_empty(), "there is no shortage");
+    drop(bench.cache.evict(u64::MAX));
+    assert_eq!(bench.live(), [1]);
+    drop(held);
+    drop(bench.cache.evict(u64::MAX));
+    assert_eq!((bench.live(), bench.cache.usage().bytes), (vec![], 0));
+}
+
+#[test]
+fn threads_that_need_a_copy_at_once_make_it_once() {
+    let bench = Bench::new(100);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            let bench = &bench;
+            scope.spawn(move || {
+                for round in 0..200 {
+                    let lease = bench.get(round % 20, 10).expect("at most 8 of 10 are held");
+                    assert!(bench.live.lock().unwrap().contains_key(&lease.address()), "freed while it is used");
+                }
+            });
+        }
+    });
+    let usage = bench.cache.usage();
+    assert_eq!(usage.hits + usage.misses, 1600);
+    assert_eq!(usage.bytes, 10 * usage.copies as u64);
+    let single = Bench::new(10);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert!(single.get(1, 10).is_some()));
+        }
+    });
+    assert_eq!((single.cache.usage().misses, single.cache.usage().hits), (1, 7));
+}
