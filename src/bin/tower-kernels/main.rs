@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod bench;
+mod client;
 mod config;
 mod exit;
 mod kernels;
