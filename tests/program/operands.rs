@@ -1,11 +1,10 @@
 //! `tower-kernels operand`: the real program against a real server.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -319,52 +318,62 @@ fn a_large_file_is_not_held_in_memory() {
     assert!((1..40 << 10).contains(&peak), "{peak} KiB");
 }
 
-#[test]
-fn a_file_that_shrinks_while_it_is_sent_fails_and_nothing_is_stored() {
-    let (_server, url) = serve(&["--memory-max=512MiB", "--operands-max-bytes=128MiB"]);
-    let file = TempFile::new(PATH_OF_3.as_bytes());
-    // A sparse file, of which the connection takes only the beginning at first.
-    std::fs::OpenOptions::new().write(true).open(&file.0).unwrap().set_len(64 << 20).unwrap();
-    let stalled = TcpListener::bind("127.0.0.1:0").unwrap();
-    let slow = format!("http://{}", stalled.local_addr().unwrap());
-    let child = program(["operand", "put", "g", "--type=graph", file.path(), "--rest", &slow]).spawn().unwrap();
-    let (mut stream, _) = stalled.accept().unwrap();
+/// Receives the head of a request.
+fn receive_head(stream: &mut TcpStream) -> String {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         stream.read_exact(&mut byte).unwrap();
         head.push(byte[0]);
     }
-    let head = String::from_utf8(head).unwrap();
+    String::from_utf8(head).unwrap()
+}
+
+/// Receives the body of a request up to its end, which is this.
+fn receive_body(stream: &mut TcpStream, end: &[u8]) {
+    let mut body = Vec::new();
+    while !body.ends_with(end) {
+        let mut bytes = [0; 1024];
+        let read = stream.read(&mut bytes).unwrap();
+        assert!(read > 0, "{}", String::from_utf8_lossy(&body));
+        body.extend_from_slice(&bytes[..read]);
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_sent_fails() {
+    let file = TempFile::new(PATH_OF_3.as_bytes());
+    // A sparse file, far larger than what the connection buffers.
+    std::fs::OpenOptions::new().write(true).open(&file.0).unwrap().set_len(64 << 20).unwrap();
+    let stalled = TcpListener::bind("127.0.0.1:0").unwrap();
+    let slow = format!("http://{}", stalled.local_addr().unwrap());
+    let child = program(["operand", "put", "g", "--type=graph", file.path(), "--rest", &slow]).spawn().unwrap();
+    let (mut stream, _) = stalled.accept().unwrap();
+    let head = receive_head(&mut stream);
     assert!(head.contains("content-length: 67108864\r\n") && head.contains("expect: 100-continue\r\n"), "{head}");
     std::fs::OpenOptions::new().write(true).open(&file.0).unwrap().set_len(1 << 20).unwrap();
     stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
     let mut sent = Vec::new();
     // The client breaks the connection off, which may reset it.
     let _ = stream.read_to_end(&mut sent);
-    assert!(sent.len() <= 1 << 20, "{}", sent.len());
+    assert!(sent.len() < 64 << 20, "{}", sent.len());
     failed(&child.wait_with_output().unwrap(), 3, "became shorter while it was sent");
-    failed(&operand(&url, &["show", "g"], ""), 4, "not_found");
 }
 
 /// A server that reads the head and the first part of a body, and then nothing.
-fn stalled_upload() -> (TcpListener, std::process::Child, std::net::TcpStream) {
+fn stalled_upload() -> (TcpListener, Child, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let mut child =
         program(["operand", "put", "g", "--type=graph", "-", "--rest", &url]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(b"{").unwrap();
     let (mut stream, _) = listener.accept().unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = receive_head(&mut stream);
+    assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
     stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
-    let (begun, mut sent) = (Instant::now(), Vec::new());
-    while !sent.ends_with(b"{\r\n") {
-        assert!(begun.elapsed() < PATIENCE, "{}", String::from_utf8_lossy(&sent));
-        let mut bytes = [0; 1024];
-        let read = stream.read(&mut bytes).unwrap();
-        sent.extend_from_slice(&bytes[..read]);
-    }
-    assert!(String::from_utf8_lossy(&sent).contains("transfer-encoding: chunked"));
+    // The chunk of one byte comes although stdin is still open.
+    receive_body(&mut stream, b"{\r\n");
     (listener, child, stream)
 }
 
@@ -396,14 +405,9 @@ fn an_upload_shows_its_progress_and_that_the_server_is_building_on_a_terminal() 
     script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = script.spawn().expect("util-linux is installed");
     let (mut stream, _) = listener.accept().unwrap();
+    receive_head(&mut stream);
     stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
-    let mut sent = Vec::new();
-    while !sent.ends_with(SAXPY.as_bytes()) {
-        let mut bytes = [0; 1024];
-        let read = stream.read(&mut bytes).unwrap();
-        assert!(read > 0, "{}", String::from_utf8_lossy(&sent));
-        sent.extend_from_slice(&bytes[..read]);
-    }
+    receive_body(&mut stream, SAXPY.as_bytes());
     let mut terminal = child.stdout.take().unwrap();
     let mut shown = String::new();
     while !shown.contains("sent, building") {

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -146,28 +146,22 @@ fn start_reading(source: Source) -> Result<mpsc::Receiver<Result<Bytes, ReadErro
     started.map(|_| receiver).map_err(|error| ReadError(format!("cannot start a thread: {error}")))
 }
 
-/// Sends a part in chunks. Ends early if the request has ended.
+/// Sends a part in chunks, of a pipe as they come. Ends early if the request has ended.
 fn read(
     Part { name, mut reader, length }: Part,
     sender: &mpsc::Sender<Result<Bytes, ReadError>>,
 ) -> Result<(), ReadError> {
-    let mut rest = length;
-    while rest != Some(0) {
-        let max = rest.map_or(CHUNK as u64, |rest| rest.min(CHUNK as u64));
-        let mut chunk = Vec::with_capacity(max as usize);
-        let read = reader.by_ref().take(max).read_to_end(&mut chunk);
-        read.map_err(|error| ReadError(format!("{name}: {error}")))?;
-        match &mut rest {
-            Some(rest) if (chunk.len() as u64) < max => {
-                return Err(ReadError(format!(
-                    "{name}: it became shorter while it was sent, by {} bytes",
-                    *rest - chunk.len() as u64
-                )));
-            }
-            Some(rest) => *rest -= chunk.len() as u64,
-            None if chunk.is_empty() => return Ok(()),
-            None => {}
+    let mut rest = length.unwrap_or(u64::MAX);
+    while rest > 0 {
+        let mut chunk = vec![0; rest.min(CHUNK as u64) as usize];
+        match reader.read(&mut chunk) {
+            Ok(0) if length.is_none() => return Ok(()),
+            Ok(0) => return Err(ReadError(format!("{name}: it became shorter while it was sent, by {rest} bytes"))),
+            Ok(read) => chunk.truncate(read),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(ReadError(format!("{name}: {error}"))),
         }
+        rest -= chunk.len() as u64;
         if sender.blocking_send(Ok(chunk.into())).is_err() {
             return Ok(());
         }
