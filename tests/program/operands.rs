@@ -244,18 +244,21 @@ fn a_server_that_is_away_or_another_is_reported() {
     let (server, _) = serve(&[]);
     failed(&operand(&format!("http://{}/no/such/prefix", server.rest), &["list"], ""), 4, "not_found");
 
-    // One that responds to everything with a page, and one that never responds.
+    // One that responds with a page, then with another document, and then not at all.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", other.local_addr().unwrap());
     let serving = std::thread::spawn(move || {
-        let (mut stream, _) = other.accept().unwrap();
-        let mut request = [0; 1024];
-        assert!(stream.read(&mut request).unwrap() > 0);
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>").unwrap();
+        for (kind, body) in [("text/html", "<html>"), ("application/json", "{}")] {
+            let (mut stream, _) = other.accept().unwrap();
+            receive_head(&mut stream);
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all((head + body).as_bytes()).unwrap();
+        }
         let (stream, _) = other.accept().unwrap();
         (other, stream)
     });
-    failed(&operand(&url, &["show", "g"], ""), 1, "not_an_operand");
+    failed(&operand(&url, &["show", "g"], ""), 1, "not_an_operand: the response, 200 OK, is not a JSON document");
+    failed(&operand(&url, &["show", "g"], ""), 1, "not_an_operand: the response has no etag");
     failed(&operand(&url, &["show", "g", "--timeout=1s"], ""), 6, "no response within --timeout, 1s");
     drop(serving.join().unwrap());
 }
@@ -416,7 +419,7 @@ fn an_upload_shows_its_progress_and_that_the_server_is_building_on_a_terminal() 
         assert!(read > 0, "{shown}");
         shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
     }
-    let body = r#"{"name":"g","version":1}"#;
+    let body = r#"{"etag":"\"1-0a\"","name":"g","version":1}"#;
     let head = "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: ";
     stream.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
     // The end of a terminal is an error.

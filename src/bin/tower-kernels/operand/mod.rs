@@ -25,7 +25,7 @@ use tokio::task::LocalSet;
 
 use self::args::{PutArgs, RemoveArgs, ServerArgs, ShowArgs};
 use self::progress::UploadBar;
-use self::request::Server;
+use self::request::{NOT_AN_OPERAND, Server};
 use self::source::Source;
 use crate::Outcome;
 use crate::client::{CLIENT_TIMEOUT, Failure};
@@ -97,6 +97,11 @@ fn remove(args: &RemoveArgs) -> Outcome {
 }
 
 fn print(operand: &Value) -> Outcome {
+    // Any server can respond with a JSON document.
+    if !operand["etag"].is_string() {
+        let message = format!("{NOT_AN_OPERAND}: the response has no etag, so it is not that of an operand");
+        return Err(Exit::Failed.failure(message).into());
+    }
     crate::output::print(format!("{operand}\n"))?;
     Ok(Exit::Done.into())
 }
