@@ -211,8 +211,16 @@ fn arguments_that_contradict_or_are_malformed_are_rejected() {
     }
     failed(&operand("127.0.0.1:1", &["list"], ""), 2, "not of the form http://HOST");
     failed(&operand("https://localhost", &["list"], ""), 2, "needs --cacert");
-    let help = run(["operand", "--help"], "");
-    for says in ["put", "list", "show", "rm", "Examples:", "Exit codes:", "10  the operand was changed"] {
+    for (args, says) in [
+        (&["operand"][..], "\n  rm "),
+        (&["operand"], "Examples:"),
+        (&["operand", "put"], "Examples:"),
+        (&["operand", "put"], "NAME=FILE.npy"),
+        (&["operand", "list"], "10  the operand was changed"),
+        (&["operand", "show"], "--rest <URL>"),
+        (&["operand", "rm"], "--if-match <TAG>"),
+    ] {
+        let help = run(args.iter().copied().chain(["--help"]), "");
         assert!(stdout(&help).contains(says), "{says} is not in {}", stdout(&help));
     }
 }

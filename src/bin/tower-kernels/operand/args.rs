@@ -14,12 +14,16 @@ use crate::config::Span;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
     /// Store a value as the newest version of an operand, and print what was stored as JSON.
+    #[command(after_help = crate::help(super::HELP))]
     Put(PutArgs),
     /// List the operands that requests can refer to.
+    #[command(after_help = crate::exit::TABLE)]
     List(ListArgs),
     /// Print what the server knows of an operand as JSON.
+    #[command(after_help = crate::exit::TABLE)]
     Show(ShowArgs),
     /// Remove an operand, and print what was removed as JSON. Its memory is freed when no request uses it.
+    #[command(after_help = crate::exit::TABLE)]
     Rm(RemoveArgs),
 }
 

@@ -144,4 +144,16 @@ mod tests {
         check("v1", &version_1, (7_000_000, "the control group"));
         check("nothing", &[("empty", "")], (UNKNOWN, "a default, as no limit can be read"));
     }
+
+    #[test]
+    fn a_tenant_has_no_limit_of_its_own_unless_it_is_set() {
+        let mut config = Operands { max_bytes: MemoryMax::Bytes(10), ..Operands::default() };
+        let of = |config: &Operands| {
+            let limits = operand_limits(config);
+            (limits.max_bytes, limits.max_bytes_per_tenant, limits.max_operands, limits.max_operands_per_tenant)
+        };
+        assert_eq!(of(&config), (10, u64::MAX, 100_000, usize::MAX));
+        (config.max_bytes_per_tenant, config.max_operands_per_tenant) = (5, 3);
+        assert_eq!(of(&config), (10, 5, 100_000, 3));
+    }
 }
