@@ -34,7 +34,7 @@ fn describe_shows_the_input_and_output_of_a_kernel() {
 
     let json = run(["describe", "linalg/saxpy", "--json"], "");
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert_eq!(json["input_schema"]["properties"]["x"]["type"], "array");
+    assert_eq!(json["input_schema"]["properties"]["x"]["anyOf"][0]["type"], "array");
 }
 
 #[test]

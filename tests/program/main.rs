@@ -16,6 +16,7 @@ mod drain_clients;
 mod early;
 mod frames;
 mod logs;
+mod operands;
 mod serving;
 mod settings;
 #[path = "../support/mod.rs"]

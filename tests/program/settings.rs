@@ -36,6 +36,14 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("memory.max", "lots", "256MiB"),
     ("memory.max", "0", "256MiB"),
     ("memory.max", "-5", "256MiB"),
+    ("operands.max_bytes", "lots", "256MiB"),
+    ("operands.max_bytes", "0", "256MiB"),
+    ("operands.max_bytes_per_tenant", "-1", "or 0, which is no limit but operands.max_bytes"),
+    ("operands.max_operands", "0", "from 1"),
+    ("operands.max_operands_per_tenant", "-1", "or 0, which is no limit but operands.max_operands"),
+    ("operands.max_upload", "16GiB", "of at least 1"),
+    ("operands.upload_timeout", "0s", "from 1ms to 1year"),
+    ("operands.upload_timeout", "600", "use \"600s\""),
     ("connections.max", "0", "10000"),
     ("connections.max_per_address", "-1", "or 0, which is no limit"),
     ("connections.health_reserve", "1.5", "16"),
@@ -136,7 +144,9 @@ fn a_mistake_in_a_variable_is_rejected_by_its_name() {
 fn a_mistake_in_the_file_is_rejected_by_key_and_line() {
     for (key, value, allowed) in MISTAKES {
         let value_of = |value: &str| match value.parse::<f64>() {
-            Ok(_) if !["drain.limit", "timeout", "rest.listen"].contains(key) => value.to_owned(),
+            Ok(_) if !["drain.limit", "operands.upload_timeout", "timeout", "rest.listen"].contains(key) => {
+                value.to_owned()
+            }
             _ if *key == "domains" => {
                 format!("[{}]", value.split(',').map(|one| format!("{one:?}")).collect::<Vec<_>>().join(", "))
             }
@@ -183,6 +193,7 @@ fn values_at_the_bounds_are_accepted() {
         (&["--log-level= warn , tower_kernels=DEBUG,hyper=off"], &["level = \"warn,tower_kernels=DEBUG,hyper=off\""]),
         (&["--rest-prefix=/v1/@me/a%20b"], &["prefix = \"/v1/@me/a%20b\""]),
         (&["--memory-max=8MiB"], &["max = \"8388608\""]),
+        (&["--operands-max-bytes=8MiB", "--operands-max-bytes-per-tenant=0"], &["max_bytes = \"8388608\""]),
         (&["--rest-listen=localhost:0", "--grpc-listen=:0"], &["listen = \"localhost:0\"", "listen = \":0\""]),
         (&["--grpc-listen=unix:///run/a.sock"], &["listen = \"unix:/run/a.sock\""]),
     ] {
@@ -206,6 +217,7 @@ fn contradicting_settings_are_rejected_by_both_names() {
         (&["--rest-listen=127.0.0.1:50051"], &["--rest-listen: ", "50051"]),
         (&["--memory-max=8MiB", "--rest-max-request-size=9000000"], &["--rest-max-request-size and --memory-max"]),
         (&["--memory-max=8MiB", "--grpc-max-response-size=9000000"], &["--grpc-max-response-size and --memory-max"]),
+        (&["--memory-max=8MiB", "--operands-max-upload=9000000"], &["--operands-max-upload and --memory-max"]),
         (&["--batch-max-delay=1s", "--timeout=500ms"], &["--batch-max-delay and --timeout"]),
         (&["--rate-limit-burst=5"], &["--rate-limit-burst", "rate_limit.per_second"]),
         (
@@ -258,6 +270,8 @@ fn an_empty_flag_and_an_empty_value_in_the_file_are_rejected_by_name() {
         "--rest-cors",
         "--rest-max-request-size",
         "--memory-max",
+        "--operands-max-bytes",
+        "--operands-upload-timeout",
         "--tls-cert",
         "--auth-jwt-issuer",
         "--cuda-mode",
@@ -267,7 +281,15 @@ fn an_empty_flag_and_an_empty_value_in_the_file_are_rejected_by_name() {
     ] {
         rejected(&run(["serve", "--print-config", &format!("{flag}=")], ""), &[flag]);
     }
-    for key in ["rest.listen", "timeout", "log.level", "cuda.devices", "memory.max", "auth.jwt.tenant_claim"] {
+    for key in [
+        "rest.listen",
+        "timeout",
+        "log.level",
+        "cuda.devices",
+        "memory.max",
+        "operands.max_bytes",
+        "auth.jwt.tenant_claim",
+    ] {
         let file = File::new(&format!("{key} = \"\"\n"));
         rejected(&run(["serve", "--print-config", "--config", file.path()], ""), &["line 1", key, "empty"]);
     }

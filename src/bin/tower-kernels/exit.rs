@@ -13,12 +13,14 @@ Exit codes:
     1  failed: an internal error, failed requests of `bench`, or any other failure
     2  the command line or the configuration is invalid
     3  the input is invalid: not JSON, an invalid field, or too large
-    4  no kernel has this id
+    4  no kernel has this id, or no operand this name
     5  the kernel cannot run here: a ring kernel, or no code for the backend
     6  the deadline was exceeded
     7  a device is missing or was lost, or a server cannot be reached
     8  the drain limit passed with requests still running
     9  cannot listen on an address
+   10  the operand was changed: --if-absent or --if-match does not hold, or its public name is taken
+   11  the operand does not fit into the server's memory for operands
   130  Ctrl-C: the run was cancelled, or a second signal ended the drain (SIGTERM 143, SIGHUP 129, SIGQUIT 131)";
 
 /// An exit code.
@@ -29,12 +31,14 @@ pub(crate) enum Exit {
     Failed = 1,
     Usage = 2,
     Input = 3,
-    UnknownKernel = 4,
+    NotFound = 4,
     Unsupported = 5,
     Deadline = 6,
     Unavailable = 7,
     DrainLimit = 8,
     Address = 9,
+    Conflict = 10,
+    Storage = 11,
     HungUp = 129,
     Interrupted = 130,
     Quit = 131,
@@ -42,14 +46,16 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// The exit code of a kernel error.
+    /// The exit code of an error of this kind.
     pub(crate) fn from_kind(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::InvalidArgument | ErrorKind::TooLarge => Self::Input,
-            ErrorKind::NotFound => Self::UnknownKernel,
+            ErrorKind::NotFound => Self::NotFound,
             ErrorKind::Unsupported => Self::Unsupported,
             ErrorKind::DeadlineExceeded => Self::Deadline,
             ErrorKind::Unavailable => Self::Unavailable,
+            ErrorKind::PreconditionFailed | ErrorKind::AlreadyExists => Self::Conflict,
+            ErrorKind::InsufficientStorage => Self::Storage,
             ErrorKind::Cancelled => Self::Interrupted,
             _ => Self::Failed,
         }

@@ -9,7 +9,7 @@ use tower_kernels::service::{KernelInfo, KernelRegistry, Mode, RegisteredKernel}
 
 use crate::Outcome;
 use crate::exit::{Exit, Failure};
-use crate::output::print;
+use crate::output::{columns, print};
 use crate::suggest::did_you_mean_any;
 
 /// Arguments of `list`.
@@ -49,7 +49,7 @@ pub(crate) fn unknown(registry: &KernelRegistry, id: &str) -> Failure {
     let infos = kernels.iter().map(|kernel| kernel.info());
     let ids = infos.flat_map(|info| std::iter::once(&info.id).chain(&info.aliases)).map(|id| &**id);
     let hint = did_you_mean_any(id, ids, 3).unwrap_or_else(|| "`tower-kernels list` lists the kernels".to_owned());
-    Exit::UnknownKernel.failure(format!("no kernel has the id `{id}`: {hint}"))
+    Exit::NotFound.failure(format!("no kernel has the id `{id}`: {hint}"))
 }
 
 pub(crate) fn list(args: &ListArgs) -> Outcome {
@@ -74,22 +74,6 @@ fn table(kernels: &[&KernelInfo]) -> String {
         .map(|info| [info.id.to_string(), mode_of(info).into(), backends(info), info.description.to_string()]);
     let head = ["ID", "MODE", "BACKENDS", "DESCRIPTION"].map(str::to_owned);
     columns(std::iter::once(head).chain(rows).collect(), "")
-}
-
-/// Aligns cells in columns.
-fn columns<const N: usize>(rows: Vec<[String; N]>, indent: &str) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..N).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = indent.to_owned();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:<width$}  "));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 pub(crate) fn describe(args: &DescribeArgs) -> Outcome {

@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod bench;
+mod client;
 mod config;
 mod exit;
 mod kernels;
+mod operand;
 mod output;
 mod run;
 mod serve;
@@ -36,6 +38,9 @@ enum Command {
     /// Measure throughput and latency of a kernel: in this process, over REST or over gRPC.
     #[command(after_help = help(bench::HELP))]
     Bench(Box<bench::Args>),
+    /// Store, list, show and remove operands of a server: values that are uploaded once and that requests refer to.
+    #[command(subcommand, after_help = help(operand::HELP))]
+    Operand(operand::Args),
 }
 
 const EXAMPLES: &str = "\
@@ -44,7 +49,8 @@ Examples:
   tower-kernels list
   tower-kernels describe linalg/saxpy
   echo '{\"a\": 2.0, \"x\": [1.0, 2.0], \"y\": [10.0, 20.0]}' | tower-kernels run linalg/saxpy
-  tower-kernels bench linalg/saxpy --input saxpy.json --rest http://127.0.0.1:8080";
+  tower-kernels bench linalg/saxpy --input saxpy.json --rest http://127.0.0.1:8080
+  tower-kernels operand put payments --type graph payments.json";
 
 /// The text below the options.
 fn help(text: &str) -> String {
@@ -58,6 +64,7 @@ fn main() -> ExitCode {
         Command::Describe(args) => kernels::describe(&args),
         Command::Run(args) => run::main(args),
         Command::Bench(args) => bench::main(*args),
+        Command::Operand(args) => operand::main(args),
     };
     match outcome {
         Ok(code) => code,

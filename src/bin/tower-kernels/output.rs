@@ -1,5 +1,7 @@
-//! Writes to stdout and stderr without panicking, as `println!` and `eprintln!` do if the stream is closed, a pipe without a
-//! reader (`list | head -1`), or a full disk.
+//! Formats tables, and writes to stdout and stderr.
+//!
+//! `println!` and `eprintln!` panic if the stream is closed, a pipe without a reader (`list | head -1`), or a full disk; the
+//! functions here do not.
 
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
@@ -29,4 +31,20 @@ pub(crate) fn print_error(line: &str) {
     if writing.is_ok() {
         let _ = written.recv_timeout(STDERR_TIMEOUT);
     }
+}
+
+/// Aligns cells in columns.
+pub(crate) fn columns<const N: usize>(rows: Vec<[String; N]>, indent: &str) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = indent.to_owned();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }

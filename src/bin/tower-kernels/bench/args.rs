@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use super::load::{LoadModel, Plan};
 use super::target::Destination;
 use super::units::parse_duration;
+use crate::client::ConnectionArgs;
 
 /// The default of `--concurrency` in a closed loop: enough to keep a small server busy.
 const CLOSED_LOOP_CONCURRENCY: usize = 32;
@@ -35,17 +35,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL")]
     grpc: Option<String>,
 
-    /// PEM file of the authorities that verify the server's certificate, for https URLs.
-    #[arg(long, value_name = "FILE")]
-    cacert: Option<PathBuf>,
+    #[command(flatten)]
+    connection: ConnectionArgs,
 
     /// Format of the input and output payloads.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = PayloadFormat::Json)]
     payload: PayloadFormat,
-
-    /// Header (gRPC metadata) to send with each request, such as `authorization: Bearer ...`.
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
-    headers: Vec<(HeaderName, HeaderValue)>,
 
     /// Maximum number of requests in flight; over REST each has its own connection [default: 32, or 256 with --rate].
     #[arg(short, long, value_name = "N", value_parser = positive)]
@@ -144,16 +139,15 @@ impl Args {
         let (Some(kernel), Some(input)) = (self.kernel, self.input) else {
             return Err("ID and --input are required".to_owned());
         };
-        let (format, headers, cacert) = (self.payload, self.headers, self.cacert);
+        let (format, connection) = (self.payload, self.connection);
+        let (has_headers, has_cacert) = (!connection.headers.is_empty(), connection.cacert.is_some());
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (destination, threads) = match (self.rest, self.grpc) {
-            (None, None) if headers.is_empty() && cacert.is_none() => {
-                (Destination::InProcess { kernel, format }, processors)
-            }
-            (None, None) if headers.is_empty() => return Err("--cacert needs --rest or --grpc".to_owned()),
+            (None, None) if !has_headers && !has_cacert => (Destination::InProcess { kernel, format }, processors),
+            (None, None) if !has_headers => return Err("--cacert needs --rest or --grpc".to_owned()),
             (None, None) => return Err("--header needs --rest or --grpc".to_owned()),
             (Some(url), _) if format == PayloadFormat::Json => {
-                (Destination::Rest { url, kernel, headers, cacert }, processors.div_ceil(2))
+                (Destination::Rest { url, kernel, connection }, processors.div_ceil(2))
             }
             (Some(_), _) => return Err("--payload must be json with --rest".to_owned()),
             (None, Some(_)) if format == PayloadFormat::Typed => {
@@ -161,7 +155,7 @@ impl Args {
             }
             (None, Some(url)) => {
                 let channels = self.channels;
-                (Destination::Grpc { url, kernel, format, headers, cacert, channels }, processors.div_ceil(2))
+                (Destination::Grpc { url, kernel, format, connection, channels }, processors.div_ceil(2))
             }
         };
         let concurrency = self.concurrency.unwrap_or(if self.rate.is_some() {
@@ -198,15 +192,6 @@ fn positive(text: &str) -> Result<usize, String> {
 fn rate(text: &str) -> Result<f64, String> {
     let fits = |&rate: &f64| (0.001..=1e8).contains(&rate);
     text.parse().ok().filter(fits).ok_or_else(|| "must be requests per second from 0.001 to 100000000".to_owned())
-}
-
-fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("must be NAME: VALUE")?;
-    let name = name.trim().parse::<HeaderName>().map_err(|error| format!("{name:?}: {error}"))?;
-    // An error that repeats the value would show a secret.
-    let mut value = value.trim().parse::<HeaderValue>().map_err(|error| format!("the value of {name}: {error}"))?;
-    value.set_sensitive(true);
-    Ok((name, value))
 }
 
 #[cfg(test)]

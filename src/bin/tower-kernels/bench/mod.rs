@@ -37,7 +37,8 @@ use std::path::Path;
 use self::args::Action;
 use self::load::{Measured, Plan};
 use self::report::Run;
-use self::target::{Destination, Failure, Target, connect};
+use self::target::{Destination, Target, connect};
+use crate::client::Failure;
 use crate::exit::Exit;
 
 pub(crate) use self::args::Args;

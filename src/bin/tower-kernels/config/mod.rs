@@ -7,6 +7,7 @@
 mod auth;
 mod conflicts;
 mod file;
+mod operands;
 mod pipeline;
 mod print;
 mod ranges;
@@ -29,6 +30,7 @@ use tower_kernels::hyper::ServerConfig;
 
 pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
 pub(crate) use self::conflicts::InvalidSettings;
+pub(crate) use self::operands::Operands;
 pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry, Tenants};
 pub(crate) use self::print::Changed;
 pub(crate) use self::settings::Overrides;
@@ -46,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) rest: Rest,
     pub(crate) grpc: Grpc,
     pub(crate) memory: Memory,
+    pub(crate) operands: Operands,
     pub(crate) connections: Connections,
     pub(crate) tls: Tls,
     pub(crate) auth: Auth,
@@ -211,6 +214,7 @@ impl Default for Config {
             rest: Rest::default(),
             grpc: Grpc::default(),
             memory: Memory::default(),
+            operands: Operands::default(),
             connections: Connections::default(),
             tls: Tls::default(),
             auth: Auth::default(),

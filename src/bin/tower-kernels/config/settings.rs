@@ -69,6 +69,33 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Memory that all requests may hold together, from body to response: a number of bytes such as 256MiB, or auto for \
  half of the memory available to the process",
     ),
+    setting(
+        "operands.max_bytes",
+        Text("BYTES"),
+        "Memory of all operands together, beside memory.max: a number of bytes such as 256MiB, or auto for a quarter of the \
+ memory available to the process",
+    ),
+    setting(
+        "operands.max_bytes_per_tenant",
+        Number,
+        "Memory of the operands of a tenant, in bytes; 0 is no limit but operands.max_bytes",
+    ),
+    setting("operands.max_operands", Number, "Maximum number of operands"),
+    setting(
+        "operands.max_operands_per_tenant",
+        Number,
+        "Maximum number of operands of a tenant; 0 is no limit but operands.max_operands",
+    ),
+    setting(
+        "operands.max_upload",
+        Number,
+        "Maximum size of the body that uploads an operand, in bytes; it counts to memory.max until the operand is stored",
+    ),
+    setting(
+        "operands.upload_timeout",
+        Text("TIME"),
+        "Time limit of the upload of an operand, from its arrival to its response",
+    ),
     setting("connections.max", Number, "Maximum number of connections to a listener; further ones wait to be accepted"),
     setting(
         "connections.max_per_address",

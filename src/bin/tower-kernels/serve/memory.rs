@@ -1,27 +1,49 @@
-//! The memory limit of requests, found from the limits of the process if it is `auto`.
+//! The memory limits of requests and of operands, found from the limits of the process if they are `auto`.
 
 use std::fs;
 use std::path::Path;
 
-use tower_kernels::service::HostMemory;
+use tower_kernels::service::{HostMemory, OperandLimits};
 
-use crate::config::{Memory, MemoryMax};
+use crate::config::{Memory, MemoryMax, Operands};
 
 /// Used if neither a limit nor the memory of the machine can be read.
 const UNKNOWN: u64 = 2 << 30;
 
-/// The memory budget of all requests. `auto` is half of what the process may use: the other half is for the program, the
-/// cache, connections, and freed memory that the allocator retains.
+/// The memory budget of all requests. `auto` is half of what the process may use: a quarter is for operands, and a quarter
+/// for the program, the cache, connections, and freed memory that the allocator retains.
 pub(super) fn open(config: &Memory) -> HostMemory {
-    let max = match config.max {
+    HostMemory::new(match config.max {
         MemoryMax::Bytes(bytes) => bytes,
         MemoryMax::Auto => {
             let (limit, of) = limit(Path::new("/"));
             tracing::info!(memory.max = limit / 2, limit, of, "memory limit of requests");
             limit / 2
         }
+    })
+}
+
+/// The limits of operands. `auto` is a quarter of what the process may use.
+pub(super) fn operand_limits(config: &Operands) -> OperandLimits {
+    let mut limits = OperandLimits::default();
+    limits.max_bytes = match config.max_bytes {
+        MemoryMax::Bytes(bytes) => bytes,
+        MemoryMax::Auto => {
+            let (limit, of) = limit(Path::new("/"));
+            tracing::info!(operands.max_bytes = limit / 4, limit, of, "memory limit of operands");
+            limit / 4
+        }
     };
-    HostMemory::new(max)
+    limits.max_operands = config.max_operands.get();
+    limits.max_bytes_per_tenant = match config.max_bytes_per_tenant {
+        0 => u64::MAX,
+        bytes => bytes,
+    };
+    limits.max_operands_per_tenant = match config.max_operands_per_tenant {
+        0 => usize::MAX,
+        operands => operands,
+    };
+    limits
 }
 
 /// The lowest memory limit of this process, and its source.
@@ -121,5 +143,17 @@ mod tests {
         ];
         check("v1", &version_1, (7_000_000, "the control group"));
         check("nothing", &[("empty", "")], (UNKNOWN, "a default, as no limit can be read"));
+    }
+
+    #[test]
+    fn a_tenant_has_no_limit_of_its_own_unless_it_is_set() {
+        let mut config = Operands { max_bytes: MemoryMax::Bytes(10), ..Operands::default() };
+        let of = |config: &Operands| {
+            let limits = operand_limits(config);
+            (limits.max_bytes, limits.max_bytes_per_tenant, limits.max_operands, limits.max_operands_per_tenant)
+        };
+        assert_eq!(of(&config), (10, u64::MAX, 100_000, usize::MAX));
+        (config.max_bytes_per_tenant, config.max_operands_per_tenant) = (5, 3);
+        assert_eq!(of(&config), (10, 5, 100_000, 3));
     }
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use tower_kernels::error::chain;
 use tower_kernels::kernels;
 use tower_kernels::pipeline::{InvalidPipeline, PipelineLayer, QuotaConfig, RateLimitConfig};
-use tower_kernels::service::KernelRegistry;
+use tower_kernels::service::{KernelRegistry, Operands};
 
 use crate::config::{Config, InvalidSettings, RateLimit, TenantLimit};
 use crate::exit::{Exit, Failure};
 
 /// The registry of the kernels to serve.
 pub(super) fn registry(config: &Config) -> Result<Arc<KernelRegistry>, Failure> {
-    let registry = KernelRegistry::new();
+    let operands = Operands::new(super::memory::operand_limits(&config.operands));
+    let registry = KernelRegistry::with_operands(operands);
     let wanted = |domain: &str| config.domains.is_empty() || config.domains.iter().any(|one| one.0 == domain);
     kernels::register_where(&registry, |kernel| wanted(kernel.domain()))
         .map_err(|error| Exit::Failed.failure(error.to_string()))?;

@@ -84,6 +84,8 @@ impl Servers {
         let router = KernelRouter::with_service(pipeline.clone(), pipeline, config.rest.router())
             .timeout(config.timeout.0)
             .max_response_size(config.rest.max_response_size)
+            .max_operand_size(config.operands.max_upload)
+            .operand_timeout(config.operands.upload_timeout.0)
             .memory(self.memory.clone())
             .connections("rest", self.rest_server.connections())
             .connections("grpc", self.grpc_server.connections());

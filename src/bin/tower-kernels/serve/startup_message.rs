@@ -24,7 +24,8 @@ pub(super) fn print(
     let scheme = if servers.tls.is_some() { "https" } else { "http" };
     let (rest, grpc) = (shown(&servers.rest, scheme), shown(&servers.grpc, scheme));
     let memory = mebibytes(servers.memory.max());
-    tracing::info!(rest, grpc, devices, kernels, memory, auth, "serving");
+    let operands = mebibytes(registry.operands().limits().max_bytes);
+    tracing::info!(rest, grpc, devices, kernels, memory, operands, auth, "serving");
     let is_open = servers.auth.is_none() && servers.tls.is_none();
     for (name, addresses) in [("REST", &servers.rest), ("gRPC", &servers.grpc)] {
         for address in addresses.iter().filter(|address| is_open && address.is_public()) {
@@ -54,7 +55,7 @@ pub(super) fn print(
         ("gRPC", grpc),
         ("devices", devices),
         ("kernels", kernels.to_string()),
-        ("memory", format!("{memory} for requests")),
+        ("memory", format!("{memory} for requests, {operands} for operands")),
         ("auth", auth.into()),
     ] {
         writeln!(text, "  {name:<8} {value}")?;

@@ -24,7 +24,8 @@ pub(super) use self::statistics::{Errors, Statistics, WINDOW};
 use self::timer::Timer;
 use super::args::Arrivals;
 use super::machine;
-use super::target::{ClientFactory, Failure};
+use super::target::ClientFactory;
+use crate::client::Failure;
 
 /// How, and how many, requests are sent.
 #[derive(Clone, Debug)]

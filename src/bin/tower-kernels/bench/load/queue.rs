@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::target::{CLIENT_TIMEOUT, Client, Failure};
+use super::super::target::Client;
 use super::Progress;
 use super::schedule::Schedule;
 use super::statistics::Statistics;
 use super::timer::Timer;
+use crate::client::{CLIENT_TIMEOUT, Failure};
 
 /// A request sent this much later than due although a client was idle shows that this program is too slow.
 const LATE: Duration = Duration::from_millis(1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::{AdditionError, CreationError, Histogram};
 use tokio::time::Instant;
 
-use super::super::target::Failure;
+use crate::client::Failure;
 
 /// The length of the windows by which runs are compared.
 pub(in super::super) const WINDOW: Duration = Duration::from_millis(500);

@@ -18,8 +18,8 @@ use tower_kernels::service::{self, Tensors};
 
 use super::super::args::PayloadFormat;
 use super::payload::tensors;
-use super::tls::Tls;
-use super::{CONNECTION, Client, ClientFactory, Failure, NOT_AN_OUTPUT};
+use super::{Client, ClientFactory, NOT_AN_OUTPUT};
+use crate::client::{CONNECTION, Failure, Tls};
 use crate::exit::Exit;
 
 /// The server.

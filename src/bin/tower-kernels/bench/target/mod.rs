@@ -4,40 +4,19 @@ mod grpc;
 mod in_process;
 mod payload;
 mod rest;
-mod tls;
-
-use std::borrow::Cow;
-use std::error::Error;
-use std::fmt;
-use std::path::PathBuf;
-
-use http::{HeaderName, HeaderValue};
-use tower_kernels::error::{ErrorKind, chain};
 
 use super::args::PayloadFormat;
+use crate::client::{ConnectionArgs, Failure, RestServer};
 use crate::exit::Exit;
+use std::error::Error;
+use std::fmt;
 
 /// The target of the load.
 #[derive(Debug)]
 pub(super) enum Destination {
-    InProcess {
-        kernel: String,
-        format: PayloadFormat,
-    },
-    Rest {
-        url: String,
-        kernel: String,
-        headers: Vec<(HeaderName, HeaderValue)>,
-        cacert: Option<PathBuf>,
-    },
-    Grpc {
-        url: String,
-        kernel: String,
-        format: PayloadFormat,
-        headers: Vec<(HeaderName, HeaderValue)>,
-        cacert: Option<PathBuf>,
-        channels: usize,
-    },
+    InProcess { kernel: String, format: PayloadFormat },
+    Rest { url: String, kernel: String, connection: ConnectionArgs },
+    Grpc { url: String, kernel: String, format: PayloadFormat, connection: ConnectionArgs, channels: usize },
 }
 
 impl Destination {
@@ -77,12 +56,13 @@ pub(super) async fn connect(destination: &Destination, input: &[u8]) -> Result<T
         Destination::InProcess { kernel, format } => {
             Target::InProcess(Box::new(in_process::InProcess::new(kernel, *format, document)?))
         }
-        Destination::Rest { url, kernel, headers, cacert } => {
-            Target::Rest(rest::Rest::new(url, kernel, headers, cacert.as_deref(), document)?)
+        Destination::Rest { url, kernel, connection } => {
+            let server = RestServer::new(url, connection.cacert.as_deref())?;
+            Target::Rest(rest::Rest::new(server, kernel, &connection.headers, document)?)
         }
-        Destination::Grpc { url, kernel, format, headers, cacert, channels } => {
-            let server = grpc::Server::new(url, cacert.as_deref())?;
-            let target = grpc::Grpc::new(server, kernel, *format, headers, *channels, document).await?;
+        Destination::Grpc { url, kernel, format, connection, channels } => {
+            let server = grpc::Server::new(url, connection.cacert.as_deref())?;
+            let target = grpc::Grpc::new(server, kernel, *format, &connection.headers, *channels, document).await?;
             Target::Grpc(Box::new(target))
         }
     })
@@ -106,45 +86,5 @@ pub(super) trait Client: 'static {
     async fn call(&mut self) -> Result<usize, Failure>;
 }
 
-/// Why a request failed.
-#[derive(Clone, Debug)]
-pub(super) struct Failure {
-    /// The code of an `ErrorKind`, or one of `connection`, `client_timeout`, `not_an_output`, `http_<status>` and
-    /// `grpc_<code>`.
-    pub(super) code: Cow<'static, str>,
-    pub(super) message: String,
-}
-
-const CONNECTION: &str = "connection";
 /// A successful response that is not a kernel output: another server listens there.
 const NOT_AN_OUTPUT: &str = "not_an_output";
-pub(super) const CLIENT_TIMEOUT: &str = "client_timeout";
-
-impl Failure {
-    pub(super) fn new(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into() }
-    }
-
-    /// The exit code if the initial request fails so.
-    pub(super) fn exit(&self) -> Exit {
-        match &*self.code {
-            CONNECTION => Exit::Unavailable,
-            CLIENT_TIMEOUT => Exit::Deadline,
-            code => ErrorKind::ALL.into_iter().find(|kind| kind.code() == code).map_or(Exit::Failed, Exit::from_kind),
-        }
-    }
-
-    /// A failure with the message of an error and its causes.
-    fn from_error(code: impl Into<Cow<'static, str>>, error: &dyn Error) -> Self {
-        Self::new(code, chain(error).to_string())
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { code, message } = self;
-        write!(f, "{code}: {message}")
-    }
-}
-
-impl Error for Failure {}

@@ -1,27 +1,19 @@
 //! The REST target: `POST /execute`, with one connection per client.
 
 use std::error::Error;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::net::TcpStream;
 
-use super::tls::Tls;
-use super::{CONNECTION, Client, ClientFactory, Failure, NOT_AN_OUTPUT, not_json};
-use crate::exit::Exit;
-
-/// Maximum bytes read of an error response.
-const MAX_PROBLEM: usize = 64 << 10;
+use super::{Client, ClientFactory, NOT_AN_OUTPUT, not_json};
+use crate::client::{CONNECTION, Failure, RestServer, problem};
 
 /// `output` must begin within this many bytes of a response.
 const MAX_PREFIX: usize = 1 << 10;
@@ -29,12 +21,11 @@ const MAX_PREFIX: usize = 1 << 10;
 /// The beginning of a kernel's output in a response.
 const OUTPUT: &[u8] = b"\"output\":";
 
-pub(in super::super) struct Rest(Arc<Server>);
+pub(in super::super) struct Rest(Arc<Shared>);
 
-struct Server {
-    /// Host and port.
-    authority: String,
-    tls: Option<Tls>,
+/// What all clients share.
+struct Shared {
+    server: RestServer,
     request: Request<Full<Bytes>>,
     kernel: String,
     /// Whether one response has been fully parsed and was an output of the kernel.
@@ -49,30 +40,21 @@ struct Document<'a> {
 
 impl Rest {
     pub(super) fn new(
-        url: &str,
+        server: RestServer,
         kernel: &str,
         headers: &[(HeaderName, HeaderValue)],
-        cacert: Option<&Path>,
         document: &str,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let input = serde_json::from_str(document).map_err(|error| not_json(&error))?;
         let body = serde_json::to_vec(&Document { kernel_id: kernel, input })?;
-        let uri: Uri = url.parse().map_err(|error| Exit::Usage.failure(format!("{url:?}: {error}")))?;
-        let (Some(scheme @ ("http" | "https")), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            return Err(Exit::Usage
-                .failure(format!("{url:?} is not of the form http://HOST[:PORT][/PREFIX], nor with https"))
-                .into());
-        };
-        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 }));
-        let tls = Tls::new(&uri, cacert, b"http/1.1")?;
         // On a raw connection the request target is a path and the host is a header.
-        let mut request = Request::post(format!("{}/execute", uri.path().trim_end_matches('/')))
-            .header(HOST, &authority)
+        let mut request = Request::post(server.path("/execute"))
+            .header(HOST, server.authority())
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))?;
         request.headers_mut().extend(headers.iter().cloned());
         let (kernel, verified) = (kernel.to_owned(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Server { authority, tls, request, kernel, verified })))
+        Ok(Self(Arc::new(Shared { server, request, kernel, verified })))
     }
 }
 
@@ -82,35 +64,14 @@ impl ClientFactory for Rest {
     async fn clients(&self, count: usize) -> Result<Vec<RestClient>, Failure> {
         let mut clients = Vec::with_capacity(count);
         for _ in 0..count {
-            clients.push(RestClient { connection: Some(self.0.connect().await?), server: Arc::clone(&self.0) });
+            clients.push(RestClient { connection: Some(self.0.server.connect().await?), shared: Arc::clone(&self.0) });
         }
         Ok(clients)
     }
 }
 
-impl Server {
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
-        let failed = |error: &dyn Error| {
-            let Failure { code, message } = Failure::from_error(CONNECTION, error);
-            Failure::new(code, format!("{}: {message}", self.authority))
-        };
-        let stream = TcpStream::connect(&self.authority).await.map_err(|error| failed(&error))?;
-        stream.set_nodelay(true).map_err(|error| failed(&error))?;
-        let Some(tls) = &self.tls else {
-            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-            // It ends with the sender, to which it also reports errors.
-            tokio::task::spawn_local(connection);
-            return Ok(sender);
-        };
-        let stream = tls.connect(stream).await.map_err(|error| failed(&error))?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-        tokio::task::spawn_local(connection);
-        Ok(sender)
-    }
-}
-
 pub(in super::super) struct RestClient {
-    server: Arc<Server>,
+    shared: Arc<Shared>,
     /// `None` after a failure or while a request is in flight: a dropped request closes its connection.
     connection: Option<SendRequest<Full<Bytes>>>,
 }
@@ -120,20 +81,20 @@ impl Client for RestClient {
         let failed = |error: hyper::Error| Failure::from_error(CONNECTION, &error);
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.server.connect().await?,
+            None => self.shared.server.connect().await?,
         };
         // Servers close idle and old connections.
         if connection.ready().await.is_err() {
-            connection = self.server.connect().await?;
+            connection = self.shared.server.connect().await?;
         }
-        let response = connection.send_request(self.server.request.clone()).await.map_err(failed)?;
+        let response = connection.send_request(self.shared.request.clone()).await.map_err(failed)?;
         let (head, mut body) = response.into_parts();
         if !head.status.is_success() {
             let failure = problem(head.status.as_u16(), body).await;
             self.connection = Some(connection);
             return Err(failure);
         }
-        let bytes = if self.server.verified.load(Ordering::Relaxed) {
+        let bytes = if self.shared.verified.load(Ordering::Relaxed) {
             let mut shape = Shape::default();
             while let Some(frame) = body.frame().await {
                 if let Ok(data) = frame.map_err(failed)?.into_data() {
@@ -144,7 +105,7 @@ impl Client for RestClient {
             shape.bytes
         } else {
             let body = body.collect().await.map_err(failed)?.to_bytes();
-            self.server.verify(&head.headers, &body)?;
+            self.shared.verify(&head.headers, &body)?;
             body.len()
         };
         self.connection = Some(connection);
@@ -152,7 +113,7 @@ impl Client for RestClient {
     }
 }
 
-impl Server {
+impl Shared {
     /// Fully parses a response, as any server can return 200.
     fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Failure> {
         #[derive(Deserialize)]
@@ -210,24 +171,4 @@ fn not_an_output(why: String) -> Failure {
 
 fn excerpt(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned()
-}
-
-/// Reads the problem document of our own servers, or the text of any other.
-async fn problem(status: u16, body: Incoming) -> Failure {
-    #[derive(Deserialize)]
-    struct Problem {
-        code: String,
-        detail: String,
-    }
-    let body = match Limited::new(body, MAX_PROBLEM).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return Failure::from_error(CONNECTION, &*error),
-    };
-    match serde_json::from_slice(&body) {
-        Ok(Problem { code, detail }) => Failure::new(code, detail),
-        Err(_) => {
-            let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-            Failure::new(format!("http_{status}"), text)
-        }
-    }
 }

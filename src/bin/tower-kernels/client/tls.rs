@@ -1,4 +1,4 @@
-//! TLS connections to the target, verified by the authorities in a file.
+//! TLS connections to a server, verified by the authorities in a file.
 
 use std::io;
 use std::path::Path;
@@ -17,14 +17,14 @@ use crate::exit::{Exit, Failure};
 
 /// Opens TLS connections to one server.
 #[derive(Clone)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     connector: TlsConnector,
     name: ServerName<'static>,
 }
 
 impl Tls {
     /// For an https URL; `None` for http. `alpn` is the protocol to negotiate.
-    pub(super) fn new(uri: &Uri, authorities: Option<&Path>, alpn: &[u8]) -> Result<Option<Self>, Failure> {
+    pub(crate) fn new(uri: &Uri, authorities: Option<&Path>, alpn: &[u8]) -> Result<Option<Self>, Failure> {
         let wrong = |what: String| Exit::Usage.failure(what);
         let path = match (uri.scheme_str(), authorities) {
             (Some("https"), Some(path)) => path,
@@ -54,7 +54,7 @@ impl Tls {
         Ok(Some(Self { connector: TlsConnector::from(Arc::new(config)), name }))
     }
 
-    pub(super) async fn connect(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn connect(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         self.connector.connect(self.name.clone(), tcp).await
     }
 }
