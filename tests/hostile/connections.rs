@@ -37,7 +37,7 @@ async fn http2(stream: TcpStream) -> (SendRequest<Empty<Bytes>>, JoinHandle<hype
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http2_connections_that_ask_nothing_are_closed_though_they_answer_pings() {
+async fn idle_http2_connections_are_closed_even_if_they_respond_to_pings() {
     let connections = size(20, 1000);
     let server = Server::start(&["--connections-idle-timeout=1s"]);
     let mut idle = Vec::new();
@@ -75,7 +75,7 @@ async fn one_address_can_have_so_many_connections_and_others_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn probes_are_answered_where_there_are_as_many_connections_as_may_be() {
+async fn probes_are_served_at_the_maximum_of_connections() {
     let server = Server::start(&["--connections-max=4", "--connections-head-timeout=10m"]);
     let mut inside = Vec::new();
     for listener in [server.rest, server.grpc] {
@@ -111,7 +111,7 @@ async fn probes_are_answered_where_there_are_as_many_connections_as_may_be() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_of_an_age_are_told_to_end_and_lose_no_request() {
+async fn connections_past_their_maximum_age_close_without_losing_requests() {
     let server = Server::start(&["--connections-max-age=1s", "--connections-max-age-grace=10m"]);
     let rest = server.rest;
     let http1 = tokio::task::spawn_blocking(move || {

@@ -358,7 +358,7 @@ async fn responses_have_a_limit_on_both() {
 }
 
 #[test]
-fn what_is_over_the_limit_is_told_so_and_seen() {
+fn requests_over_the_memory_limit_are_rejected_and_counted() {
     let server = limited(&["--memory-max=8MiB"]);
     assert_eq!(metric(&server, "kernel_memory_max_bytes"), f64::from(8 << 20));
     // Half of it is the most that one request may have.

@@ -37,21 +37,21 @@ fn resident(server: &Server) -> usize {
 /// Whatever a client calls itself, it is told which field is wrong, and none of it is kept or sent back.
 #[test]
 #[cfg(target_os = "linux")]
-fn long_names_are_refused_and_not_kept() {
+fn long_names_are_rejected_and_not_stored() {
     let server = Server::start(&["--rate-limit-per-second=1000000"]);
     assert_eq!(server.post("/execute", &execute("linalg/saxpy", "acme")).0, 200);
     let (bytes, tenants) = size((2 << 20, 60), (9 << 20, 400));
     // What a first request of this size takes stays with the allocator.
-    let refused = |n: usize| {
+    let rejected = |n: usize| {
         let name = format!("{n}{}", "x".repeat(bytes));
         let (status, body) = server.post("/execute", &execute("linalg/saxpy", &name));
         let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!((status, &problem["field"]), (400, &"metadata.tenant".into()), "{:.200}", problem.to_string());
         assert!(body.len() < 1000, "{} bytes", body.len());
     };
-    refused(0);
+    rejected(0);
     let before = resident(&server);
-    (1..tenants).for_each(refused);
+    (1..tenants).for_each(rejected);
     let grown = resident(&server).saturating_sub(before);
     assert!(grown < bytes * tenants / 2, "{grown} bytes more after {tenants} names of {bytes}");
 }
@@ -67,13 +67,13 @@ fn names_are_checked_wherever_they_come_in_over_rest() {
         ("/execute", execute(&"x".repeat(1 << 20), "acme"), "kernel_id"),
         ("/execute", execute("linalg/saxpy\0", "acme"), "kernel_id"),
     ] {
-        let (status, answer) = server.post(path, &body);
-        let problem: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        let (status, response) = server.post(path, &body);
+        let problem: serde_json::Value = serde_json::from_str(&response).unwrap();
         assert_eq!((status, &problem["field"]), (400, &field.into()), "{problem}");
-        assert!(answer.len() < 1000);
+        assert!(response.len() < 1000);
     }
-    let (status, answer) = server.post(&format!("/kernels/{}/execute", "x".repeat(8000)), SAXPY);
-    assert!(matches!(status, 400 | 404) && answer.len() < 3000, "{status} {answer}");
+    let (status, response) = server.post(&format!("/kernels/{}/execute", "x".repeat(8000)), SAXPY);
+    assert!(matches!(status, 400 | 404) && response.len() < 3000, "{status} {response}");
     let (metrics, text) = server.get("/metrics");
     assert!(metrics == 200 && !text.contains("xxxxxxxx"));
     for good in ["acme", "Bäckerei Süß", "made up 7", &"x".repeat(128)] {
@@ -112,8 +112,8 @@ async fn names_are_checked_wherever_they_come_in_over_grpc() {
     is_unknown(&client.get_kernel(long).await.unwrap_err());
     let call = tower_kernels::grpc::proto::execute_stream_request::Call::Json(call(&"x".repeat(200)));
     let request = ExecuteStreamRequest { tag: 7, timeout_ms: 0, call: Some(call) };
-    let answers = client.execute_stream(futures::stream::once(async { request })).await.unwrap();
-    is_unknown(&answers.into_inner().message().await.unwrap_err());
+    let responses = client.execute_stream(futures::stream::once(async { request })).await.unwrap();
+    is_unknown(&responses.into_inner().message().await.unwrap_err());
 }
 
 /// A service that keeps nothing of its requests.

@@ -466,8 +466,8 @@ fn a_panic_is_an_internal_error_of_its_own_request_wherever_the_kernel_panics() 
         for place in place::HARMLESS {
             for kernel in [INLINE, WORKER] {
                 for address in [servers.axum, servers.batched, servers.hyper] {
-                    let answer = post(address, kernel, &document(place, bomb));
-                    assert_eq!(answer.status, 200, "place {place}, payload {bomb}, {kernel}: {}", answer.body);
+                    let response = post(address, kernel, &document(place, bomb));
+                    assert_eq!(response.status, 200, "place {place}, payload {bomb}, {kernel}: {}", response.body);
                 }
             }
         }
@@ -476,7 +476,7 @@ fn a_panic_is_an_internal_error_of_its_own_request_wherever_the_kernel_panics() 
 }
 
 #[test]
-fn requests_that_share_a_run_have_their_answers_whatever_the_others_make_of_it() {
+fn requests_that_share_a_run_get_their_responses_whatever_the_others_do() {
     let servers = Servers::start();
     for place in [place::BATCH_KEY, place::SHARES_RUN, place::RUN_BATCH, place::DROP_INPUT, place::RUN] {
         for bomb in [0, 1] {
@@ -494,7 +494,7 @@ fn requests_that_share_a_run_have_their_answers_whatever_the_others_make_of_it()
 }
 
 #[test]
-fn over_grpc_a_panic_is_a_status_and_its_text_is_not_told() {
+fn over_grpc_a_panic_is_a_status_without_its_text() {
     let servers = Servers::start();
     let mut client = servers.client();
     for bomb in [0, 1] {
@@ -517,19 +517,19 @@ fn over_grpc_a_panic_is_a_status_and_its_text_is_not_told() {
 
                 let calls = [Call::Json(json), Call::Tensors(tensors)];
                 let calls = calls.map(|call| ExecuteStreamRequest { tag: 1, timeout_ms: 0, call: Some(call) });
-                let answers = servers.runtime.block_on(async {
-                    let mut answers =
+                let responses = servers.runtime.block_on(async {
+                    let mut responses =
                         client.execute_stream(of_request(futures::stream::iter(calls))).await?.into_inner();
                     let mut all = Vec::new();
-                    while let Some(answer) = answers.message().await? {
-                        all.push(answer);
+                    while let Some(response) = responses.message().await? {
+                        all.push(response);
                     }
                     Ok::<_, Status>(all)
                 });
-                let answers = answers.unwrap();
-                assert_eq!(answers.len(), 2, "{what}");
-                for answer in answers {
-                    let Some(Outcome::Error(error)) = answer.outcome else { panic!("{what}: it is answered") };
+                let responses = responses.unwrap();
+                assert_eq!(responses.len(), 2, "{what}");
+                for response in responses {
+                    let Some(Outcome::Error(error)) = response.outcome else { panic!("{what}: it is answered") };
                     assert_eq!(error.code, Code::Internal as i32, "{what}");
                     assert!(!format!("{error:?}").contains(SECRET), "{what}: {error:?}");
                 }
@@ -562,7 +562,7 @@ fn more_panics_than_workers_leave_all_workers_and_are_counted() {
 }
 
 #[test]
-fn a_schema_that_cannot_be_made_is_an_internal_error_and_not_told() {
+fn a_panic_in_a_schema_is_an_internal_error_without_its_text() {
     let servers = Servers::start();
     for _ in 0..2 {
         for (address, path) in [
@@ -570,9 +570,9 @@ fn a_schema_that_cannot_be_made_is_an_internal_error_and_not_told() {
             (servers.axum, "/openapi.json"),
             (servers.hyper, "/kernels/test/no-schema"),
         ] {
-            let answer = get(address, path);
-            assert_eq!(answer.status, 500, "{path}: {}", answer.body);
-            assert_eq!(answer.json()["code"], "internal", "{path}");
+            let response = get(address, path);
+            assert_eq!(response.status, 500, "{path}: {}", response.body);
+            assert_eq!(response.json()["code"], "internal", "{path}");
         }
     }
     assert_eq!(get(servers.axum, "/kernels").status, 200);
@@ -580,7 +580,7 @@ fn a_schema_that_cannot_be_made_is_an_internal_error_and_not_told() {
 }
 
 #[test]
-fn the_log_has_what_the_client_is_not_told_and_whose_request_it_was() {
+fn the_log_has_the_internal_error_and_the_request_id() {
     let servers = Servers::start();
     let mut client = servers.client();
     let head = format!(
@@ -626,8 +626,8 @@ fn a_worker_that_panics_outside_of_any_kernel_is_restarted_and_says_so() {
     for round in 0..OFTEN {
         let mut request = KernelRequest::new(WORKER, Payload::json(document(place::NOWHERE, 0)));
         request.extensions.insert(Extension);
-        let answer = runtime.block_on(service.clone().oneshot(request));
-        assert!(matches!(answer, Err(KernelError::Panicked { .. })), "round {round}: {answer:?}");
+        let response = runtime.block_on(service.clone().oneshot(request));
+        assert!(matches!(response, Err(KernelError::Panicked { .. })), "round {round}: {response:?}");
     }
     until("all workers are back", || {
         let status = cpu.status();

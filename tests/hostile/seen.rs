@@ -75,10 +75,13 @@ impl Clients {
 
     fn rest_of_length(&mut self, method: &str, path: &str, headers: &[&str], body: &str, length: usize) -> u16 {
         self.made("rest");
-        let (status, answer) = Call::begin(self.server.rest, method, path, headers, length).end(body.as_bytes());
-        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
-        let code =
-            if status == 200 { "ok" } else { answer["code"].as_str().unwrap_or_else(|| panic!("{status}: {answer}")) };
+        let (status, response) = Call::begin(self.server.rest, method, path, headers, length).end(body.as_bytes());
+        let response: serde_json::Value = serde_json::from_str(&response).unwrap_or_default();
+        let code = if status == 200 {
+            "ok"
+        } else {
+            response["code"].as_str().unwrap_or_else(|| panic!("{status}: {response}"))
+        };
         add(&mut self.tally, "rest", code);
         status
     }
@@ -213,10 +216,10 @@ async fn grpc(clients: &mut Clients) {
     let neither = ExecuteStreamRequest { tag: 2, timeout_ms: 0, call: None };
     let requests: Vec<_> = requests.into_iter().chain([neither]).collect();
     let result = client.execute_stream(futures::stream::iter(requests)).await;
-    let mut answers = result.unwrap().into_inner();
-    while let Some(answer) = answers.message().await.unwrap() {
+    let mut responses = result.unwrap().into_inner();
+    while let Some(response) = responses.message().await.unwrap() {
         clients.made("grpc_stream");
-        let outcome = match answer.outcome.unwrap() {
+        let outcome = match response.outcome.unwrap() {
             execute_stream_response::Outcome::Error(error) => match error.code {
                 3 => "invalid_argument",
                 5 => "not_found",
@@ -236,14 +239,14 @@ async fn grpc(clients: &mut Clients) {
         futures::stream::pending::<ExecuteStreamRequest>(),
     ));
     request.metadata_mut().insert("grpc-timeout", "400m".parse().unwrap());
-    let mut answers = client.execute_stream(request).await.unwrap().into_inner();
+    let mut responses = client.execute_stream(request).await.unwrap().into_inner();
     let mut ended = Ok(());
-    while let Some(answer) = answers.message().await.unwrap_or_else(|status| {
+    while let Some(response) = responses.message().await.unwrap_or_else(|status| {
         ended = Err(status);
         None
     }) {
         // Its own deadline is the stream's, and either may be looked at first.
-        assert!(matches!(answer.outcome, Some(execute_stream_response::Outcome::Error(error)) if error.code == 4));
+        assert!(matches!(response.outcome, Some(execute_stream_response::Outcome::Error(error)) if error.code == 4));
     }
     clients.made("grpc_stream");
     add(&mut clients.tally, "grpc_stream", "deadline_exceeded");
@@ -251,7 +254,7 @@ async fn grpc(clients: &mut Clients) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_request_counts_once_as_what_its_client_was_told() {
+async fn every_request_counts_once_by_the_outcome_of_its_response() {
     use sha2::Digest;
     let digest: String = sha2::Sha256::digest(KEY).iter().map(|byte| format!("{byte:02x}")).collect();
     let config = std::env::temp_dir().join(format!("tower-kernels-seen-{}.toml", std::process::id()));

@@ -104,20 +104,20 @@ impl Job {
 struct Tally {
     done: AtomicUsize,
     /// With 503, or past its deadline.
-    refused: AtomicUsize,
+    rejected: AtomicUsize,
 }
 
 impl Tally {
     fn count(&self, (status, body): &(u16, String)) {
         match status {
             200 => self.done.fetch_add(1, Ordering::SeqCst),
-            503 | 504 => self.refused.fetch_add(1, Ordering::SeqCst),
+            503 | 504 => self.rejected.fetch_add(1, Ordering::SeqCst),
             _ => panic!("{status}: {body}"),
         };
     }
 
     fn get(&self) -> (usize, usize) {
-        (self.done.load(Ordering::SeqCst), self.refused.load(Ordering::SeqCst))
+        (self.done.load(Ordering::SeqCst), self.rejected.load(Ordering::SeqCst))
     }
 }
 
@@ -132,9 +132,9 @@ fn keep_asking<'scope>(
     for _ in 0..connections {
         scope.spawn(move || {
             while !stop.load(Ordering::SeqCst) {
-                let answer = job.run(server, tenant, deadline);
-                tally.count(&answer);
-                if answer.0 != 200 {
+                let response = job.run(server, tenant, deadline);
+                tally.count(&response);
+                if response.0 != 200 {
                     // Sooner than it was told to, and not so soon that it is all that the machine does.
                     sleep(20 * MILLI);
                 }
@@ -163,7 +163,7 @@ fn deadlines_that_one_tenant_chooses_close_no_kernel_to_the_others() {
 }
 
 /// One tenant with thirty connections beside one with one, which waits for each of its answers.
-fn a_sequential_tenant_beside_a_flood(priorities: [Option<&'static str>; 2]) {
+fn a_sequential_tenant_during_a_flood(priorities: [Option<&'static str>; 2]) {
     let server = server(&["flood", "calm"], "", &[]);
     let job = Job::taking(size(60, 120) * MILLI, &server, "calm");
     let [flooding, calm] = priorities.map(|priority| Job { priority, ..job.clone() });
@@ -179,25 +179,25 @@ fn a_sequential_tenant_beside_a_flood(priorities: [Option<&'static str>; 2]) {
         sleep(size(4, 30) * SECOND);
         stop.store(true, Ordering::SeqCst);
     });
-    let ((many, _), (few, refused)) = (many.get(), few.get());
+    let ((many, _), (few, rejected)) = (many.get(), few.get());
     println!("{many} of the flood and {few} of the other were answered");
-    assert_eq!(refused, 0, "of {few} of a tenant that asks for one at a time");
+    assert_eq!(rejected, 0, "of {few} of a tenant that asks for one at a time");
     // With one in flight it could have half of what runs; it waits for what runs before it, and not for the rest.
     assert!(few * 8 >= many, "{few} answers beside {many} of a tenant with 30 connections");
 }
 
 #[test]
 fn a_tenant_with_many_connections_leaves_another_its_share() {
-    a_sequential_tenant_beside_a_flood([None, None]);
+    a_sequential_tenant_during_a_flood([None, None]);
 }
 
 #[test]
 fn a_tenant_that_asks_for_high_priority_leaves_one_of_low_its_share() {
-    a_sequential_tenant_beside_a_flood([Some("high"), Some("low")]);
+    a_sequential_tenant_during_a_flood([Some("high"), Some("low")]);
 }
 
 #[test]
-fn nothing_is_refused_at_a_cold_start_for_what_nobody_has_measured() {
+fn nothing_is_rejected_at_a_cold_start_without_measurements() {
     let job = Job::taking(54 * MILLI, &server(&["one"], "", &[]), "one");
     for first in [None, Some(Job::ring(10, 10))] {
         let (server, tally, stop) = (server(&["one"], "", &[]), Tally::default(), AtomicBool::new(false));
@@ -208,9 +208,9 @@ fn nothing_is_refused_at_a_cold_start_for_what_nobody_has_measured() {
             sleep(size(3, 20) * SECOND);
             stop.store(true, Ordering::SeqCst);
         });
-        let (done, refused) = tally.get();
-        println!("{done} answered, {refused} refused; after a small one: {}", first.is_some());
-        assert!(refused == 0 && done > 0, "{refused} refused and {done} answered");
+        let (done, rejected) = tally.get();
+        println!("{done} answered, {rejected} refused; after a small one: {}", first.is_some());
+        assert!(rejected == 0 && done > 0, "{rejected} refused and {done} answered");
     }
 }
 
@@ -256,9 +256,9 @@ fn each_tenant_that_asks_for_less_than_its_share_gets_all_of_it() {
         sent
     });
     for (tally, sent) in light.iter().zip(sent) {
-        let (done, refused) = tally.get();
-        println!("{done} of {sent} answered, {refused} refused, beside {:?}", flood.get());
+        let (done, rejected) = tally.get();
+        println!("{done} of {sent} answered, {rejected} refused, beside {:?}", flood.get());
         // Of a few, one is more than 5 %.
-        assert!(done as f64 >= 0.95 * f64::from(sent), "{done} of {sent} answered, {refused} refused");
+        assert!(done as f64 >= 0.95 * f64::from(sent), "{done} of {sent} answered, {rejected} refused");
     }
 }

@@ -441,7 +441,7 @@ async fn client_certificates_that_are_not_accepted_end_the_handshake_with_an_ale
             change(params);
         })
     };
-    let refused = [
+    let rejected = [
         ("UnknownCA", others.client("alice")),
         ("CertificateExpired", named("alice", &|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1))),
         // Not valid yet, and for servers alone.
@@ -457,7 +457,7 @@ async fn client_certificates_that_are_not_accepted_end_the_handshake_with_an_ale
             clients.issue(|params| params.subject_alt_names = vec![SanType::DnsName("a".try_into().unwrap())]),
         ),
     ];
-    for (alert, pair) in &refused {
+    for (alert, pair) in &rejected {
         for versions in [&version::TLS12, &version::TLS13] {
             // In TLS 1.3 the client is done before it is refused, and is told when it reads.
             let client = Client { versions: &[versions], ..Client::new(&servers).with(pair) };
@@ -468,7 +468,7 @@ async fn client_certificates_that_are_not_accepted_end_the_handshake_with_an_ale
     }
     let nobody = Client::new(&servers);
     let line = r#"kernel_tls_handshake_failures_total{reason="client_certificate"}"#;
-    assert_eq!(metric(&nobody, &server, line).await, 2.0 * refused.len() as f64);
+    assert_eq!(metric(&nobody, &server, line).await, 2.0 * rejected.len() as f64);
     let longest = named(&"a".repeat(128), &|_| ());
     assert_eq!(Client::new(&servers).with(&longest).ask(server.rest, post(None)).await.unwrap().0, 200);
 }
@@ -682,8 +682,8 @@ async fn bench_speaks_tls_and_checks_the_certificate() {
         };
         let done = bench(&ours);
         assert!(done.status.success(), "{flag} {payload}: {}", stderr(&done));
-        let refused = bench(&theirs);
-        assert!(!refused.status.success() && stderr(&refused).contains("UnknownIssuer"), "{}", stderr(&refused));
+        let rejected = bench(&theirs);
+        assert!(!rejected.status.success() && stderr(&rejected).contains("UnknownIssuer"), "{}", stderr(&rejected));
     }
 }
 

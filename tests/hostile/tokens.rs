@@ -127,14 +127,14 @@ fn a_token_signed_with_the_public_key_lets_nobody_in() {
         "--auth-jwt-audience=kernels",
     ]);
     let of_key = goldens["tokens"].as_array().unwrap().iter().filter(|case| case["verifier"] == "rs256");
-    let (mut taken, mut refused) = (0, 0);
+    let (mut taken, mut rejected) = (0, 0);
     for case in of_key {
         let status = execute(&server, case["token"].as_str().unwrap());
         let expected = if case["tenant"].is_string() { 200 } else { 401 };
         assert_eq!(status, expected, "{}", case["name"]);
-        *(if expected == 200 { &mut taken } else { &mut refused }) += 1;
+        *(if expected == 200 { &mut taken } else { &mut rejected }) += 1;
     }
-    assert!(taken >= 1 && refused >= 10, "{taken} taken, {refused} refused");
+    assert!(taken >= 1 && rejected >= 10, "{taken} taken, {rejected} refused");
 }
 
 #[test]

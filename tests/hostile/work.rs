@@ -67,13 +67,13 @@ async fn call(channel: &Channel, method: &'static str, message: Vec<u8>) -> Resu
     let message = Bytes::from(message);
     if method.ends_with("Stream") || method.ends_with("Info") {
         let requests = futures::stream::once(async move { message });
-        let answers = grpc.streaming(Request::new(requests), path, Raw).await?;
-        return answers.into_inner().message().await.map(|answer| answer.map_or(0, |bytes| bytes.len()));
+        let responses = grpc.streaming(Request::new(requests), path, Raw).await?;
+        return responses.into_inner().message().await.map(|response| response.map_or(0, |bytes| bytes.len()));
     }
-    grpc.unary(Request::new(message), path, Raw).await.map(|answer| answer.into_inner().len())
+    grpc.unary(Request::new(message), path, Raw).await.map(|response| response.into_inner().len())
 }
 
-async fn refusal(channel: &Channel, method: &'static str, message: Vec<u8>) -> Status {
+async fn rejection(channel: &Channel, method: &'static str, message: Vec<u8>) -> Status {
     call(channel, method, message).await.expect_err("answered")
 }
 
@@ -124,7 +124,7 @@ async fn tensors_are_counted_before_they_are_looked_at() {
     let nested = field(4, &message);
     let attacks = async {
         let (one, other) = (server.channel().await, server.channel().await);
-        tokio::join!(refusal(&one, TENSORS, message), refusal(&other, STREAM, nested))
+        tokio::join!(rejection(&one, TENSORS, message), rejection(&other, STREAM, nested))
     };
     let (unary, stream) = tokio::time::timeout(PATIENCE, attacks).await.expect("an attack keeps the server busy");
     is_over(&unary, "inputs");
@@ -153,14 +153,14 @@ async fn what_a_message_repeats_is_bounded_whatever_it_is() {
         ("/tower_kernels.v1.Kernel/ListKernels", repeated(&[2 << 3, 1]), "request"),
         ("/tower_kernels.v1.Kernel/ListKernels", field(1, &repeated(b"x")), "domain"),
     ] {
-        let status = refusal(&channel, method, message).await;
+        let status = rejection(&channel, method, message).await;
         is_over(&status, named);
     }
-    let long = refusal(&channel, "/tower_kernels.v1.Kernel/GetKernel", field(1, &repeated(b"x"))).await;
+    let long = rejection(&channel, "/tower_kernels.v1.Kernel/GetKernel", field(1, &repeated(b"x"))).await;
     assert!(long.code() == Code::NotFound && long.message().len() < 1100, "{long:?}");
     // Groups within groups.
     let group = [vec![15 << 3 | 3; 50], vec![15 << 3 | 4; 50]].concat();
-    assert_eq!(refusal(&channel, TENSORS, group.repeat(1000)).await.code(), Code::Internal);
+    assert_eq!(rejection(&channel, TENSORS, group.repeat(1000)).await.code(), Code::Internal);
     serves(&server);
 }
 
@@ -169,7 +169,7 @@ async fn health_and_reflection_take_short_questions_only() {
     let server = Server::start(&[]);
     let channel = server.channel().await;
     let name = vec![b'x'; 1 << 20];
-    let status = refusal(&channel, "/grpc.health.v1.Health/Check", field(1, &name)).await;
+    let status = rejection(&channel, "/grpc.health.v1.Health/Check", field(1, &name)).await;
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
     for version in [
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -196,9 +196,9 @@ fn post_head(server: &Server, head: &str) -> (u16, serde_json::Value) {
         head.len()
     );
     stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (response, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let (_, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {response:?}"));
     (response[9..12].parse().unwrap(), serde_json::from_str(body).unwrap_or_else(|_| panic!("{body}")))
 }
 
@@ -234,7 +234,7 @@ fn the_head_of_tensors_is_bounded_in_each_of_its_lists() {
 
 /// Documents that are large and take long to be looked through are answered as small ones are, while small ones go on.
 #[test]
-fn large_documents_leave_room_for_small_requests() {
+fn large_documents_do_not_block_small_requests() {
     let server = Server::start(&["--rest-max-request-size=67108864"]);
     let count = size(8 << 20, 60 << 20);
     let document = format!(r#"{{"kernel_id": "graph/none", "input": [{}0]}}"#, "0,".repeat(count / 2));
@@ -262,10 +262,10 @@ fn framed(message: &[u8]) -> Bytes {
 }
 
 /// Whether the answer is there without the thread having done anything else meanwhile.
-fn at_once<T>(answer: impl Future<Output = T>) -> bool {
-    let mut answer = std::pin::pin!(answer);
+fn at_once<T>(response: impl Future<Output = T>) -> bool {
+    let mut response = std::pin::pin!(response);
     let waker = std::task::Waker::noop();
-    answer.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_ready()
+    response.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_ready()
 }
 
 /// What is large is read on another thread, from which hang-ups and deadlines do not have to wait for it.
@@ -290,7 +290,7 @@ async fn large_requests_are_not_read_on_the_thread_that_drives_connections() {
 
 /// What waits for its turn to be read ends with its deadline.
 #[tokio::test]
-async fn a_large_request_is_answered_by_its_deadline_however_long_it_takes_to_be_read() {
+async fn a_large_request_gets_a_response_by_its_deadline_however_long_reading_takes() {
     let router = KernelRouter::new(KernelRegistry::new(), RouterConfig::default()).into_router();
     let document = format!(r#"{{"kernel_id": "graph/none", "input": [{}0]}}"#, "0,".repeat(4 << 20));
     let post = http::Request::post("/execute").header("content-type", "application/json");

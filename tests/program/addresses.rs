@@ -89,25 +89,25 @@ impl Drop for Folder {
 
 fn get(mut stream: impl Read + Write) -> String {
     stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
 }
 
 #[track_caller]
 fn answers_at(address: SocketAddr) {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let answer = get(stream);
-    assert!(answer.starts_with("HTTP/1.1 200"), "{address}: {answer}");
+    let response = get(stream);
+    assert!(response.starts_with("HTTP/1.1 200"), "{address}: {response}");
 }
 
 #[track_caller]
 fn answers_on(path: &Path) {
     let stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let answer = get(stream);
-    assert!(answer.starts_with("HTTP/1.1 200"), "{}: {answer}", path.display());
+    let response = get(stream);
+    assert!(response.starts_with("HTTP/1.1 200"), "{}: {response}", path.display());
 }
 
 fn has_ipv6() -> bool {
@@ -173,8 +173,8 @@ async fn rest_and_grpc_are_served_on_unix_sockets_which_are_removed_on_exit() {
     answers_on(&rest);
     let channel = Endpoint::from_shared(format!("unix:{}", grpc.display())).unwrap().connect().await.unwrap();
     let request = ExecuteRequest { kernel_id: "linalg/saxpy".to_owned(), input: SAXPY.to_owned() };
-    let answer = KernelClient::new(channel).execute(request).await.unwrap().into_inner();
-    assert_eq!(answer.output, r#"{"y":[12.0,24.0]}"#);
+    let response = KernelClient::new(channel).execute(request).await.unwrap().into_inner();
+    assert_eq!(response.output, r#"{"y":[12.0,24.0]}"#);
     server.terminate();
     assert!(!rest.exists() && !grpc.exists());
 }
@@ -185,8 +185,8 @@ fn the_printed_curl_command_for_a_unix_socket_works() {
     let server = Serve::start(&[&listen("rest", &folder.path("a b's.sock")), "--grpc-listen=off"]);
     let (_, command) = server.startup_message.split_once("Try it:\n").unwrap();
     let output = std::process::Command::new("sh").args(["-c", command]).output().unwrap();
-    let answer = String::from_utf8_lossy(&output.stdout);
-    assert!(answer.contains(r#"{"y":[12.0,24.0]}"#), "{command}: {answer} {output:?}");
+    let response = String::from_utf8_lossy(&output.stdout);
+    assert!(response.contains(r#"{"y":[12.0,24.0]}"#), "{command}: {response} {output:?}");
 }
 
 #[test]

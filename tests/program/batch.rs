@@ -49,14 +49,14 @@ async fn requests_of_both_protocols_share_a_batch_and_invalid_ones_fail_alone() 
         for (x, call) in calls {
             let (status, body) = call.join().unwrap();
             assert_eq!(status, 200, "{body}");
-            let answer: Value = serde_json::from_str(&body).unwrap();
-            assert_eq!(answer["output"].to_string(), output(x));
-            assert_eq!(answer["metadata"]["batch_size"], 8, "{body}");
+            let response: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(response["output"].to_string(), output(x));
+            assert_eq!(response["metadata"]["batch_size"], 8, "{body}");
         }
     });
     for (x, call) in [6, 7].into_iter().zip(over_grpc) {
-        let answer = call.await.unwrap();
-        assert_eq!((answer.output, answer.execution.unwrap().batch_size), (output(x), 8));
+        let response = call.await.unwrap();
+        assert_eq!((response.output, response.execution.unwrap().batch_size), (output(x), 8));
     }
 
     let (_, page) = server.get("/metrics");
@@ -77,14 +77,14 @@ async fn requests_of_both_protocols_share_a_batch_and_invalid_ones_fail_alone() 
 fn expired_and_cancelled_requests_are_not_in_the_batch_and_are_counted() {
     let server = Server::start(&EIGHT);
     let body = saxpy(1);
-    let (status, answer) = server.post_as(EXECUTE, &body, &["grpc-timeout: 50m"]);
-    assert_eq!(status, 504, "{answer}");
+    let (status, response) = server.post_as(EXECUTE, &body, &["grpc-timeout: 50m"]);
+    assert_eq!(status, 504, "{response}");
     thread::scope(|scope| {
         let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| server.post(EXECUTE, &body))).collect();
         for call in calls {
-            let (status, answer) = call.join().unwrap();
-            assert_eq!(status, 200, "{answer}");
-            assert!(answer.contains(r#""batch_size":8"#), "{answer}");
+            let (status, response) = call.join().unwrap();
+            assert_eq!(status, 200, "{response}");
+            assert!(response.contains(r#""batch_size":8"#), "{response}");
         }
     });
     let (_, page) = server.get("/metrics");
@@ -102,9 +102,9 @@ fn on_the_cpu_requests_are_batched_only_if_enabled_and_inline_runs_never() {
     ] {
         let server = Server::start(flags);
         for _ in 0..3 {
-            let (status, answer) = server.post(EXECUTE, SAXPY);
-            assert_eq!(status, 200, "{answer}");
-            assert!(!answer.contains("batch_size"), "{answer}");
+            let (status, response) = server.post(EXECUTE, SAXPY);
+            assert_eq!(status, 200, "{response}");
+            assert!(!response.contains("batch_size"), "{response}");
         }
         let (_, page) = server.get("/metrics");
         assert_eq!(figure(&page, "kernel_batch_requests_total"), Some(0.0), "{page}");
@@ -117,8 +117,8 @@ fn batching_can_be_turned_off() {
     let flags =
         ["--cuda-mode=off", "--cpu-inline=0s", "--batch-enabled=false", "--batch-on-cpu", "--batch-max-delay=20s"];
     let server = Server::start(&flags);
-    let (status, answer) = server.post(EXECUTE, SAXPY);
-    assert_eq!(status, 200, "{answer}");
+    let (status, response) = server.post(EXECUTE, SAXPY);
+    assert_eq!(status, 200, "{response}");
     assert!(!server.get("/metrics").1.contains("kernel_batch_runs"));
     assert!(server.stderr.until("\nkernels").contains("\nbatch            off\n"));
 }

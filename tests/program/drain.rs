@@ -21,7 +21,7 @@ fn unfinished(server: &Server) -> Call {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_in_flight_completes_while_new_connections_are_refused() {
+async fn a_request_in_flight_completes_while_new_connections_are_rejected() {
     let mut server = Server::start(&["--drain-notice=3s"]);
     let in_flight = unfinished(&server);
     let mut health = HealthClient::new(server.channel().await);
@@ -30,8 +30,8 @@ async fn a_request_in_flight_completes_while_new_connections_are_refused() {
 
     // During the notice only readiness changes.
     assert_eq!(server.get("/health/ready").0, 503);
-    let answer = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
-    assert_eq!(answer.status, 2, "not serving");
+    let response = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(response.status, 2, "not serving");
     assert_eq!(server.post(EXECUTE, SAXPY).0, 200);
 
     // After it new connections are refused, and the request in flight completes.
@@ -66,7 +66,7 @@ async fn under_load_nothing_is_lost() {
         // Like a load balancer: a server that is not ready gets no requests.
         loop {
             match health.check(HealthCheckRequest::default()).await {
-                Ok(answer) if answer.get_ref().status != 1 => break,
+                Ok(response) if response.get_ref().status != 1 => break,
                 Ok(_) => {}
                 Err(status) => assert!(was_not_sent(&status), "{status:?}"),
             }

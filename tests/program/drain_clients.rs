@@ -68,7 +68,7 @@ fn ask(stream: &mut BufReader<TcpStream>) -> io::Result<bool> {
 }
 
 #[test]
-fn keep_alive_clients_are_told_to_close_and_lose_no_request() {
+fn keep_alive_clients_get_connection_close_and_lose_no_request() {
     const CLIENTS: usize = 24;
     let mut server = Server::start(&["--drain-notice=3s", "--drain-limit=120s"]);
     let (completed, told_again) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -225,7 +225,7 @@ impl Http2 {
 }
 
 #[test]
-fn http2_clients_are_told_to_go_away_and_lose_no_request() {
+fn http2_clients_get_goaway_and_lose_no_request() {
     // They end long before the notice.
     let mut server = Server::start(&["--drain-notice=1h"]);
     let clients: Vec<_> = (0..8).map(|_| Http2::connect(server.rest)).collect();

@@ -254,9 +254,9 @@ fn paths_in_the_access_log_are_escaped_and_truncated() {
     let path = format!("/evil\u{9b}31m\u{202e}/{}", "x".repeat(4000));
     write!(stream, "GET {path}?token=secret HTTP/1.1\r\nhost: test\r\nx-request-id: evil\r\nconnection: close\r\n\r\n")
         .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 404"), "{response}");
     let log = ended(server);
     let line = log.lines().find(|line| line.contains("request ended")).unwrap_or_else(|| panic!("{log}"));
     assert!(line.contains(r#"path="/evil\u{9b}31m\u{202e}/xxx"#) && line.contains(r#"request_id="evil""#), "{line}");

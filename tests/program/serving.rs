@@ -22,8 +22,8 @@ async fn rest_and_grpc_serve_and_share_one_metrics_page() {
     assert!(body.contains(r#""output":{"y":[12.0,24.0]}"#), "{body}");
 
     let mut client = KernelClient::new(server.channel().await);
-    let answer = client.execute(saxpy()).await.unwrap().into_inner();
-    assert_eq!(answer.output, r#"{"y":[12.0,24.0]}"#);
+    let response = client.execute(saxpy()).await.unwrap().into_inner();
+    assert_eq!(response.output, r#"{"y":[12.0,24.0]}"#);
 
     let (_, page) = server.get("/metrics");
     let ended = |line: &&str| line.starts_with(r#"kernel_requests_total{operation="linalg/saxpy""#);
@@ -65,16 +65,16 @@ async fn health_and_both_reflection_versions_respond() {
     let question = v1::server_reflection_request::MessageRequest::ListServices(String::new());
     let request = v1::ServerReflectionRequest { host: String::new(), message_request: Some(question) };
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
-    let mut answers = client.server_reflection_info(one(request)).await.unwrap().into_inner();
-    let answer = format!("{:?}", answers.message().await.unwrap());
-    assert!(answer.contains("tower_kernels.v1.Kernel"), "{answer}");
+    let mut responses = client.server_reflection_info(one(request)).await.unwrap().into_inner();
+    let response = format!("{:?}", responses.message().await.unwrap());
+    assert!(response.contains("tower_kernels.v1.Kernel"), "{response}");
 
     let question = v1alpha::server_reflection_request::MessageRequest::ListServices(String::new());
     let request = v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(question) };
     let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
-    let mut answers = client.server_reflection_info(one(request)).await.unwrap().into_inner();
-    let answer = format!("{:?}", answers.message().await.unwrap());
-    assert!(answer.contains("tower_kernels.v1.Kernel"), "{answer}");
+    let mut responses = client.server_reflection_info(one(request)).await.unwrap().into_inner();
+    let response = format!("{:?}", responses.message().await.unwrap());
+    assert!(response.contains("tower_kernels.v1.Kernel"), "{response}");
 }
 
 fn one<T: Send + 'static>(item: T) -> impl futures::Stream<Item = T> + Send + 'static {

@@ -62,14 +62,14 @@ async fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &
     let length = body.len();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {length}\r\n");
     stream.write_all(format!("{head}{headers}\r\n{body}").as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response
 }
 
-fn assert_says(answer: &str, all: &[&str]) {
+fn assert_says(response: &str, all: &[&str]) {
     for part in all {
-        assert!(answer.contains(part), "no {part:?} in {answer}");
+        assert!(response.contains(part), "no {part:?} in {response}");
     }
 }
 
@@ -126,9 +126,9 @@ async fn a_grpc_server_that_knows_nothing_of_kernels() {
     };
     client.check(HealthCheckRequest::default()).await.expect("it is exempt");
     for key in [None, Some("the-one-key-of-nobody")] {
-        let refused = client.watch(watch(key)).await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
-        assert!(!refused.message().contains("no such API key"), "{refused}");
+        let rejected = client.watch(watch(key)).await.unwrap_err();
+        assert_eq!(rejected.code(), Code::Unauthenticated, "{rejected}");
+        assert!(!rejected.message().contains("no such API key"), "{rejected}");
     }
     client.watch(watch(Some(ACME))).await.unwrap();
 }
@@ -232,8 +232,8 @@ async fn over_grpc_nobody_can_claim_another_tenant() {
         client.execute(with(execute(), credential)).await.unwrap();
         let call = ExecuteStreamRequest { tag: 1, timeout_ms: 0, call: Some(Call::Json(execute())) };
         let requests = futures::stream::iter([call]);
-        let mut answers = client.execute_stream(with(requests, credential)).await.unwrap().into_inner();
-        assert!(matches!(answers.message().await.unwrap().unwrap().outcome, Some(Outcome::Json(_))));
+        let mut responses = client.execute_stream(with(requests, credential)).await.unwrap().into_inner();
+        assert!(matches!(responses.message().await.unwrap().unwrap().outcome, Some(Outcome::Json(_))));
     }
     assert_eq!(seen.take(), vec![Some("acme".to_owned()); 4]);
 
@@ -241,8 +241,8 @@ async fn over_grpc_nobody_can_claim_another_tenant() {
     for credential in
         [("authorization", &*expired), ("authorization", &*forged), ("x-api-key", "umbrella"), ("accept", "*/*")]
     {
-        let refused: Status = client.execute(with(execute(), credential)).await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated, "{credential:?}");
+        let rejected: Status = client.execute(with(execute(), credential)).await.unwrap_err();
+        assert_eq!(rejected.code(), Code::Unauthenticated, "{credential:?}");
     }
     assert_eq!(seen.take(), []);
 }

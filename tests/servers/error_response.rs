@@ -50,14 +50,14 @@ async fn http_get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer.to_lowercase()
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response.to_lowercase()
 }
 
-fn assert_says(answer: &str, all: &[&str]) {
+fn assert_says(response: &str, all: &[&str]) {
     for part in all {
-        assert!(answer.contains(part), "no {part:?} in {answer}");
+        assert!(response.contains(part), "no {part:?} in {response}");
     }
 }
 
@@ -138,9 +138,9 @@ async fn rate_limit_on_axum() {
     let address = over_axum(layers).await;
     assert_says(&http_get(address, "/hello").await, &["http/1.1 200"]);
     // One limit for all routes, each of which has a service of its own.
-    let refused = http_get(address, "/slow").await;
+    let rejected = http_get(address, "/slow").await;
     assert_says(
-        &refused,
+        &rejected,
         &["http/1.1 429", "retry-after: 3600", r#""code":"rate_limited""#, "the rate limit is reached"],
     );
 }
@@ -188,12 +188,12 @@ async fn rate_limit_on_tonic() {
     let layers = ServiceBuilder::new().layer(ErrorResponseLayer::grpc()).layer(RateLimiterLayer::new(1, HOUR));
     let mut client = over_tonic(layers).await;
     check(&mut client, "").await.unwrap();
-    let refused = check(&mut client, "").await.unwrap_err();
-    assert_eq!(refused.code(), Code::ResourceExhausted);
-    assert!(refused.message().contains("the rate limit is reached"), "{refused}");
-    let pushback: u64 = refused.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap().parse().unwrap();
+    let rejected = check(&mut client, "").await.unwrap_err();
+    assert_eq!(rejected.code(), Code::ResourceExhausted);
+    assert!(rejected.message().contains("the rate limit is reached"), "{rejected}");
+    let pushback: u64 = rejected.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap().parse().unwrap();
     assert!((3_590_000..=3_600_000).contains(&pushback), "{pushback}");
-    assert!(refused.details().windows(20).any(|part| part == b"google.rpc.RetryInfo"), "{:?}", refused.details());
+    assert!(rejected.details().windows(20).any(|part| part == b"google.rpc.RetryInfo"), "{:?}", rejected.details());
 }
 
 #[tokio::test]
@@ -231,11 +231,11 @@ async fn towers_layers_on_axum() {
     let address = over_axum(ServiceBuilder::new().layer(ErrorResponseLayer::new()).load_shed().layer(limit)).await;
     assert_says(&http_get(address, "/hello").await, &["http/1.1 200", "\r\n\r\nhello"]);
     // One of the two waits for an hour, and the other finds the service full.
-    let refused = tokio::select! {
-        answer = http_get(address, "/slow") => answer,
-        answer = http_get(address, "/slow") => answer,
+    let rejected = tokio::select! {
+        response = http_get(address, "/slow") => response,
+        response = http_get(address, "/slow") => response,
     };
-    assert_says(&refused, &["http/1.1 503", "retry-after: 1", r#""code":"overloaded""#, "service overloaded"]);
+    assert_says(&rejected, &["http/1.1 503", "retry-after: 1", r#""code":"overloaded""#, "service overloaded"]);
 
     let layers = ServiceBuilder::new().layer(ErrorResponseLayer::new()).timeout(Duration::from_millis(50));
     let late = http_get(over_axum(layers).await, "/slow").await;
@@ -248,8 +248,8 @@ async fn towers_layers_on_axum() {
         .layer(RateLimiterLayer::new(1, HOUR));
     let address = over_axum(layers).await;
     assert_says(&http_get(address, "/hello").await, &["http/1.1 200", "\r\n\r\nhello"]);
-    let refused = http_get(address, "/hello").await;
-    assert_says(&refused, &["http/1.1 429", "retry-after: 3600", r#""code":"rate_limited""#]);
+    let rejected = http_get(address, "/hello").await;
+    assert_says(&rejected, &["http/1.1 429", "retry-after: 3600", r#""code":"rate_limited""#]);
 }
 
 #[tokio::test]
@@ -262,17 +262,17 @@ async fn towers_layers_on_tonic() {
     for mut client in [client, other] {
         check(&mut client, "").await.unwrap();
         let mut second = client.clone();
-        let refused = tokio::select! {
+        let rejected = tokio::select! {
             result = check(&mut client, "slow") => result.unwrap_err(),
             result = check(&mut second, "slow") => result.unwrap_err(),
         };
-        assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "service overloaded"));
+        assert_eq!((rejected.code(), rejected.message()), (Code::Unavailable, "service overloaded"));
     }
 }
 
 /// Metrics and tracing refuse nothing, so on services that cannot fail they need nobody to answer for them.
 #[tokio::test]
-async fn layers_that_cannot_refuse_sit_there_alone() {
+async fn layers_that_cannot_reject_sit_there_alone() {
     let metrics = MetricsLayer::new();
     let address = over_axum(ServiceBuilder::new().layer(metrics.clone()).layer(TracingLayer::new())).await;
     assert_says(&http_get(address, "/hello").await, &["http/1.1 200"]);
@@ -297,8 +297,8 @@ async fn methods_that_no_service_has_take_no_place() {
     let mut client = connect(address).await;
     for number in 0..20 {
         for path in [format!("/made.Up/Method{number}"), format!("/grpc.health.v1.Health/Made{number}")] {
-            let refused = call(address, path.try_into().unwrap()).await.unwrap_err();
-            assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
+            let rejected = call(address, path.try_into().unwrap()).await.unwrap_err();
+            assert_eq!(rejected.code(), Code::Unimplemented, "{rejected}");
         }
     }
     check(&mut client, "").await.unwrap();
@@ -324,7 +324,7 @@ async fn call(address: SocketAddr, path: http::uri::PathAndQuery) -> Result<(), 
 
 /// A refusal in the headers of a gRPC response has HTTP's status 200, and is counted as what it is.
 #[tokio::test]
-async fn metrics_around_the_layer_that_answers() {
+async fn metrics_around_the_layer_that_responds() {
     let metrics = MetricsLayer::new();
     let layers = ServiceBuilder::new()
         .layer(metrics.clone())

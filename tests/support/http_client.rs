@@ -32,15 +32,21 @@ impl Wire {
         stream
     }
 
-    pub(crate) async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        Answer::receive(self.send(method, path, headers, body).await).await
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> HttpResponse {
+        HttpResponse::receive(self.send(method, path, headers, body).await).await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> HttpResponse {
         self.request("GET", path, &[], b"").await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> HttpResponse {
         self.request("POST", path, &[JSON], body.to_string().as_bytes()).await
     }
 
@@ -86,13 +92,13 @@ pub(crate) fn post(path: &str, body: &str) -> String {
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl HttpResponse {
     /// Whatever comes until the connection ends.
     pub(crate) async fn receive(mut stream: TcpStream) -> Self {
         let mut bytes = Vec::new();
@@ -118,14 +124,14 @@ impl Answer {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        let mut answer = Self::new(head.trim_end(), String::new());
-        if answer.status >= 200 {
-            let length = answer.header("content-length").expect("an answer of known length").parse().unwrap();
+        let mut response = Self::new(head.trim_end(), String::new());
+        if response.status >= 200 {
+            let length = response.header("content-length").expect("an answer of known length").parse().unwrap();
             let mut body = vec![0; length];
             stream.read_exact(&mut body).await?;
-            answer.body = String::from_utf8(body).unwrap();
+            response.body = String::from_utf8(body).unwrap();
         }
-        Ok(Some(answer))
+        Ok(Some(response))
     }
 
     fn new(head: &str, body: String) -> Self {

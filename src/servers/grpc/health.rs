@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_watches_is_told_and_is_let_go_when_it_closes() {
+    async fn watchers_are_notified_and_released_when_it_closes() {
         let (devices, health) = Devices::start();
         let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
         let mut watch = HealthClient::new(health.clone()).watch(request).await.unwrap().into_inner();

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unread_and_running_calls_share_one_bound_and_reading_makes_room() {
+    async fn unread_and_running_calls_share_one_bound_and_reading_frees_capacity() {
         let waker = noop_waker();
         let cx = Context::from_waker(&waker);
         let (sender, mut receiver) = unread(2);

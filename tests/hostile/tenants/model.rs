@@ -186,7 +186,7 @@ async fn thirty_clients(first: &[u64]) -> (PipelineHandle, u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_refused_after_a_first_call_that_says_little_of_the_next() {
+async fn nothing_is_rejected_after_a_first_call_that_is_not_typical() {
     for first in [&[][..], &[1], &[3, 3, 3], &[2000], &[30_000 / 2]] {
         let (handle, answered) = thirty_clients(first).await;
         let shed = handle.load_shed().unwrap().snapshot().rejected;

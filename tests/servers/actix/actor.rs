@@ -31,17 +31,17 @@ fn within(timeout: Duration, message: ExecuteKernel) -> ExecuteKernel {
 }
 
 #[test]
-fn a_kernel_is_run_and_answered() {
+fn a_kernel_is_run_and_its_output_returned() {
     run(async {
         let (actor, _watch) = start(1, 1, KernelActorConfig::default());
-        let answer = actor.send(saxpy()).await.unwrap().unwrap();
-        assert_eq!((answer.kernel_id.as_str(), answer.output), ("linalg/saxpy", json!({"y": [12.0, 24.0]})));
-        assert_eq!((answer.execution.backend, answer.execution.batch_size), ("CPU", 1));
+        let response = actor.send(saxpy()).await.unwrap().unwrap();
+        assert_eq!((response.kernel_id.as_str(), response.output), ("linalg/saxpy", json!({"y": [12.0, 24.0]})));
+        assert_eq!((response.execution.backend, response.execution.batch_size), ("CPU", 1));
     });
 }
 
 #[test]
-fn every_refusal_has_its_kind_and_says_why_and_the_actor_goes_on() {
+fn every_rejection_has_its_kind_and_reason_and_the_actor_continues() {
     run(async {
         let (actor, _watch) = start(1, 1, KernelActorConfig::default());
         for (message, kind, says) in [
@@ -115,7 +115,7 @@ fn a_longer_time_than_the_default_may_be_asked_for() {
 }
 
 #[test]
-fn the_wait_for_room_counts_and_what_waited_is_never_started() {
+fn the_wait_for_capacity_counts_and_an_expired_message_is_never_started() {
     run(async {
         let (actor, mut watch) = start(1, 0, KernelActorConfig::default());
         let running = actor.send(busy());

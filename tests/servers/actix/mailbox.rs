@@ -59,13 +59,13 @@ fn a_capacity_of_none_counts_as_one_and_any_other_is_taken() {
 
 /// What actix itself does while the actor's thread is held up, here by the test.
 #[test]
-fn while_the_thread_is_held_up_try_send_refuses_and_send_does_not_hang() {
+fn while_the_thread_is_blocked_try_send_rejects_and_send_does_not_hang() {
     run(async {
         let (actor, _watch) = start(4);
         // Until the actor has started its mailbox has actix's own capacity.
         actor.send(GetStats).await.unwrap();
-        let refusal = (0..100).find_map(|_| actor.try_send(saxpy()).err()).expect("a mailbox with an end");
-        assert_eq!((refusal.kind(), refusal.retry_after().is_some()), (ErrorKind::Overloaded, true));
+        let rejection = (0..100).find_map(|_| actor.try_send(saxpy()).err()).expect("a mailbox with an end");
+        assert_eq!((rejection.kind(), rejection.retry_after().is_some()), (ErrorKind::Overloaded, true));
 
         let replies: Vec<_> = (0..100).map(|_| actor.send(saxpy())).collect();
         let (mut answered, mut refused) = (0, 0);

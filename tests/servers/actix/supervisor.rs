@@ -119,8 +119,8 @@ fn the_full_are_passed_over_and_where_all_are_it_is_an_error_at_once() {
             }
             let others = [stage.supervisor.dispatch(busy()), stage.supervisor.dispatch(busy())];
             assert_eq!(stage.received(), [2, 2]);
-            let refused = tokio_test::task::spawn(stage.supervisor.dispatch(saxpy())).poll();
-            let Poll::Ready(Err(error)) = refused else { panic!("{refused:?}") };
+            let rejected = tokio_test::task::spawn(stage.supervisor.dispatch(saxpy())).poll();
+            let Poll::Ready(Err(error)) = rejected else { panic!("{rejected:?}") };
             assert!(matches!(error, ActorError::MailboxFull { .. }), "{error:?}");
             drop(others);
             drop(held);
@@ -244,7 +244,7 @@ fn with_its_arbiter_an_actor_ends_for_good_and_its_kernels_stop() {
 }
 
 #[test]
-fn without_actors_there_is_nobody_to_answer() {
+fn without_actors_requests_fail() {
     run(async {
         let mut stage = stage(DispatchStrategy::default());
         assert!(stage.supervisor.actors().is_empty());

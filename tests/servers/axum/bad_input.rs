@@ -9,7 +9,7 @@ fn saxpy(input: Value) -> Value {
 }
 
 #[tokio::test]
-async fn every_refusal_has_its_status_and_says_why() {
+async fn every_rejection_has_its_status_and_reason() {
     let server = Server::start().await;
     for (body, status, code, says) in [
         (json!({"kernel_id": "no/such", "input": {}}), 404, "not_found", "no/such"),
@@ -19,9 +19,9 @@ async fn every_refusal_has_its_status_and_says_why() {
         (saxpy(json!({"a": 1, "x": [1], "y": []})), 400, "invalid_argument", "y"),
         (json!({"kernel_id": "test/panics", "input": true}), 500, "internal", "an internal error"),
     ] {
-        let answer = server.post("/execute", &body).await;
-        assert!(answer.problem(status, code).contains(says), "{body}: {answer:?}");
-        assert!(!answer.body.contains("told to"), "what a panic says is for the log: {answer:?}");
+        let response = server.post("/execute", &body).await;
+        assert!(response.problem(status, code).contains(says), "{body}: {response:?}");
+        assert!(!response.body.contains("told to"), "what a panic says is for the log: {response:?}");
     }
     let wrong = server.post("/execute", &saxpy(json!({"a": 1, "x": ["1"], "y": [1]}))).await;
     assert!(wrong.problem(400, "invalid_argument").starts_with("the input is invalid: x[0]: "), "{wrong:?}");
@@ -46,9 +46,9 @@ async fn paths_and_methods_that_are_not_there_are_problems_too() {
         ("POST", "/kernels/linalg/saxpy", "GET"),
         ("GET", "/kernels/linalg/saxpy/execute", "POST"),
     ] {
-        let answer = server.request(method, path, &[JSON], b"{}").await;
-        answer.problem(405, "method_not_allowed");
-        assert!(answer.header("allow").unwrap().contains(allow), "{method} {path}: {answer:?}");
+        let response = server.request(method, path, &[JSON], b"{}").await;
+        response.problem(405, "method_not_allowed");
+        assert!(response.header("allow").unwrap().contains(allow), "{method} {path}: {response:?}");
     }
 }
 
@@ -57,9 +57,9 @@ async fn what_a_path_takes_is_said_of_the_path_itself() {
     let server = Server::start().await;
     for method in ["PUT", "PATCH", "DELETE", "OPTIONS"] {
         for (path, allow) in [("/kernels/linalg/saxpy", "GET, HEAD"), ("/kernels/linalg/saxpy/execute", "POST")] {
-            let answer = server.request(method, path, &[], b"").await;
-            answer.problem(405, "method_not_allowed");
-            assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
+            let response = server.request(method, path, &[], b"").await;
+            response.problem(405, "method_not_allowed");
+            assert_eq!(response.header("allow"), Some(allow), "{method} {path}");
         }
         server.request(method, "/kernels/no/such", &[], b"").await.problem(404, "not_found");
     }

@@ -77,7 +77,7 @@ async fn the_root_leads_to_it_wherever_the_router_is() {
 }
 
 #[tokio::test]
-async fn it_reads_the_document_beside_it_and_asks_no_validator() {
+async fn it_reads_the_relative_document_and_uses_no_validator() {
     let (_, body) = get(&Server::start().await, "/docs/swagger-initializer.js").await;
     let script = String::from_utf8(body).unwrap();
     assert!(script.contains(r#""url": "../openapi.json""#), "{script}");

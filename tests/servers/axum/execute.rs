@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use crate::axum::server::{JSON, Server};
 
 #[tokio::test]
-async fn the_document_is_answered_as_the_page_says() {
+async fn the_document_gets_the_response_that_the_page_shows() {
     let server = Server::start().await;
     let input = json!({"num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]], "normalized": true});
-    let answer = server.post("/execute", &json!({"kernel_id": "graph/betweenness-centrality", "input": input})).await;
-    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{answer:?}");
-    let document = answer.json();
-    assert_eq!(document["request_id"].as_str(), answer.header("x-request-id"));
+    let response = server.post("/execute", &json!({"kernel_id": "graph/betweenness-centrality", "input": input})).await;
+    assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")), "{response:?}");
+    let document = response.json();
+    assert_eq!(document["request_id"].as_str(), response.header("x-request-id"));
     assert_eq!(document["kernel_id"], "graph/betweenness-centrality");
     assert_eq!(document["output"]["scores"].as_array().unwrap().len(), 4);
     assert!(document["metadata"]["duration_us"].is_u64() && document["metadata"]["backend"].is_string());
@@ -36,21 +36,21 @@ async fn the_input_alone_is_taken_where_the_path_names_the_kernel() {
 }
 
 #[tokio::test]
-async fn the_clients_request_id_comes_back_in_answers_and_refusals() {
+async fn the_clients_request_id_is_in_responses_and_rejections() {
     let server = Server::start().await;
     let id = ("x-request-id", "job-7/a");
     for (body, status) in [(r#"{"kernel_id": "test/nap", "input": {"millis": 0}}"#, 200), ("{", 400)] {
-        let answer = server.request("POST", "/execute", &[JSON, id], body.as_bytes()).await;
-        assert_eq!((answer.status, answer.header("x-request-id")), (status, Some("job-7/a")));
-        assert_eq!(answer.json()["request_id"], "job-7/a");
+        let response = server.request("POST", "/execute", &[JSON, id], body.as_bytes()).await;
+        assert_eq!((response.status, response.header("x-request-id")), (status, Some("job-7/a")));
+        assert_eq!(response.json()["request_id"], "job-7/a");
     }
     for path in ["/kernels", "/kernels/no/such", "/nowhere", "/health", "/health/live", "/health/ready", "/metrics"] {
-        let answer = server.request("GET", path, &[id], b"").await;
-        assert_eq!(answer.header("x-request-id"), Some("job-7/a"), "{path}");
+        let response = server.request("GET", path, &[id], b"").await;
+        assert_eq!(response.header("x-request-id"), Some("job-7/a"), "{path}");
     }
     let long = "a".repeat(200);
-    let answer = server.request("GET", "/kernels", &[("x-request-id", &long)], b"").await;
-    assert!(answer.header("x-request-id").unwrap().starts_with("req-"));
+    let response = server.request("GET", "/kernels", &[("x-request-id", &long)], b"").await;
+    assert!(response.header("x-request-id").unwrap().starts_with("req-"));
 }
 
 #[tokio::test]
@@ -65,19 +65,19 @@ async fn every_deadline_ends_the_work_in_time() {
         (("grpc-timeout", "30m"), json!({"timeout_ms": 3_600_000})),
     ] {
         let body = nap(metadata).to_string();
-        let answer = server.request("POST", "/execute", &[JSON, header], body.as_bytes()).await;
-        assert!(answer.problem(504, "deadline_exceeded").contains("deadline"), "{header:?}");
+        let response = server.request("POST", "/execute", &[JSON, header], body.as_bytes()).await;
+        assert!(response.problem(504, "deadline_exceeded").contains("deadline"), "{header:?}");
     }
     assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
     let headers = [JSON, ("grpc-timeout", "soon")];
-    let answer = server.request("POST", "/execute", &headers, nap(json!({})).to_string().as_bytes()).await;
-    assert!(answer.problem(400, "invalid_argument").contains("grpc-timeout"));
-    assert_eq!(answer.json()["field"], "grpc-timeout");
+    let response = server.request("POST", "/execute", &headers, nap(json!({})).to_string().as_bytes()).await;
+    assert!(response.problem(400, "invalid_argument").contains("grpc-timeout"));
+    assert_eq!(response.json()["field"], "grpc-timeout");
     server.until("kernel_requests_in_flight{operation=\"test/nap\"}", 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_connections_at_once_are_all_answered() {
+async fn many_connections_at_once_all_get_responses() {
     let server = std::sync::Arc::new(Server::start().await);
     let clients: Vec<_> = (0..400)
         .map(|i| {

@@ -31,7 +31,7 @@ async fn health_tells_of_its_components() {
 }
 
 #[tokio::test]
-async fn faults_show_in_the_error_rate_and_refusals_do_not() {
+async fn faults_show_in_the_error_rate_and_rejections_do_not() {
     let server = Server::start().await;
     for _ in 0..15 {
         server.post("/kernels/test/panics/execute", &json!(true)).await.problem(500, "internal");
@@ -49,7 +49,7 @@ async fn faults_show_in_the_error_rate_and_refusals_do_not() {
 }
 
 #[tokio::test]
-async fn once_it_drains_it_is_not_ready_and_goes_on_answering() {
+async fn once_it_drains_it_is_not_ready_and_continues_to_serve() {
     let server = Server::start().await;
     server.drain.drain();
     let ready = server.get("/health/ready").await;

@@ -29,8 +29,8 @@ async fn kernels_are_listed_by_id_and_filtered() {
     assert_eq!(ids(&server.get("/kernels?mode=ring").await.json()), ["orderbook/matching"]);
     assert_eq!(ids(&server.get("/kernels?mode=ring&domain=test").await.json()), [""; 0]);
     for (query, field) in [("mode=loop", "mode"), ("limit=0", "limit"), ("limit=1001", "limit"), ("limit=x", "limit")] {
-        let answer = server.get(&format!("/kernels?{query}")).await;
-        assert!(answer.problem(400, "invalid_argument").contains(field), "{answer:?}");
+        let response = server.get(&format!("/kernels?{query}")).await;
+        assert!(response.problem(400, "invalid_argument").contains(field), "{response:?}");
     }
     server.get("/kernels?domian=test").await.problem(400, "invalid_argument");
 }
@@ -99,12 +99,12 @@ async fn pages_of_other_origins_may_call_where_that_is_on() {
         ("access-control-request-method", "POST"),
         ("access-control-request-headers", "content-type"),
     ];
-    let answer = server.request("OPTIONS", "/execute", &preflight, b"").await;
-    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("*")));
-    assert!(answer.header("access-control-allow-methods").unwrap().contains("POST"));
-    let refused = server.request("GET", "/kernels/no/such", &preflight[..1], b"").await;
-    assert_eq!((refused.status, refused.header("access-control-allow-origin")), (404, Some("*")));
-    assert!(refused.header("access-control-expose-headers").unwrap().contains("x-request-id"));
+    let response = server.request("OPTIONS", "/execute", &preflight, b"").await;
+    assert_eq!((response.status, response.header("access-control-allow-origin")), (200, Some("*")));
+    assert!(response.header("access-control-allow-methods").unwrap().contains("POST"));
+    let rejected = server.request("GET", "/kernels/no/such", &preflight[..1], b"").await;
+    assert_eq!((rejected.status, rejected.header("access-control-allow-origin")), (404, Some("*")));
+    assert!(rejected.header("access-control-expose-headers").unwrap().contains("x-request-id"));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tower_kernels::layers::MetricsLayer;
 
 use crate::axum::server::Server;
-use crate::support::http_client::{Answer, Wire};
+use crate::support::http_client::{HttpResponse, Wire};
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -21,7 +21,7 @@ const PROMETHEUS: (&str, &str) = (
      text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
 );
 
-async fn page(server: &Wire, headers: &[(&str, &str)]) -> Answer {
+async fn page(server: &Wire, headers: &[(&str, &str)]) -> HttpResponse {
     server.request("GET", "/metrics", headers, b"").await
 }
 

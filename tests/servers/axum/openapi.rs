@@ -13,10 +13,10 @@ use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, Ke
 use crate::axum::server::Server;
 
 async fn document(server: &Server) -> Value {
-    let answer = server.get("/openapi.json").await;
-    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{answer:?}");
-    assert_eq!(answer.header("cache-control"), Some("no-cache"));
-    answer.json()
+    let response = server.get("/openapi.json").await;
+    assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")), "{response:?}");
+    assert_eq!(response.header("cache-control"), Some("no-cache"));
+    response.json()
 }
 
 fn paths(document: &Value) -> Vec<&String> {
@@ -71,14 +71,14 @@ async fn every_route_but_those_of_the_document_is_in_it_and_the_other_way_round(
         for (path, item) in document["paths"].as_object().unwrap() {
             let methods: BTreeSet<_> = item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
             for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
-                let answer = server.request(method, path, &[], b"").await;
+                let response = server.request(method, path, &[], b"").await;
                 if methods.contains(method) {
-                    let documented = &item[method.to_lowercase()]["responses"][answer.status.to_string()];
-                    assert!(documented.is_object(), "{method} {path}: {} is not documented", answer.status);
-                    assert!(![404, 405].contains(&answer.status), "{method} {path}: {answer:?}");
+                    let documented = &item[method.to_lowercase()]["responses"][response.status.to_string()];
+                    assert!(documented.is_object(), "{method} {path}: {} is not documented", response.status);
+                    assert!(![404, 405].contains(&response.status), "{method} {path}: {response:?}");
                 } else {
-                    answer.problem(405, "method_not_allowed");
-                    let allow: BTreeSet<_> = answer.header("allow").unwrap().split(',').map(str::trim).collect();
+                    response.problem(405, "method_not_allowed");
+                    let allow: BTreeSet<_> = response.header("allow").unwrap().split(',').map(str::trim).collect();
                     let head = methods.contains("GET").then_some("HEAD");
                     let documented = methods.iter().map(String::as_str).chain(head).collect();
                     assert_eq!(allow, documented, "{method} {path}");
@@ -133,8 +133,8 @@ async fn every_example_is_accepted() {
         let schema = content["schema"]["$ref"].as_str().and_then(|target| document.pointer(&target[1..]));
         let examples = schema.and_then(|schema| schema["examples"].as_array());
         for example in content.get("example").into_iter().chain(examples.into_iter().flatten()) {
-            let answer = server.post(path, example).await;
-            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+            let response = server.post(path, example).await;
+            assert_eq!(response.status, 200, "{path}: {response:?}");
             tried += 1;
         }
     }
@@ -143,7 +143,7 @@ async fn every_example_is_accepted() {
 }
 
 #[tokio::test]
-async fn tensors_are_in_the_document_as_they_are_sent_and_answered() {
+async fn tensors_are_in_the_document_as_in_requests_and_responses() {
     const OCTETS: &str = "application/octet-stream";
     const HEAD_LENGTH: &str = "inference-header-content-length";
     let server = Server::start().await;
@@ -178,11 +178,11 @@ async fn tensors_are_in_the_document_as_they_are_sent_and_answered() {
         let length = sent.len().to_string();
         let headers = [("content-type", OCTETS), (HEAD_LENGTH, length.as_str())];
         let bytes = [sent.as_bytes(), &[1.0_f32.to_le_bytes(), 3.0_f32.to_le_bytes()].concat()].concat();
-        let mut answer = Vec::new();
+        let mut response = Vec::new();
         let mut stream = server.send("POST", path, &headers, &bytes).await;
-        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.unwrap();
-        let end = answer.windows(4).position(|at| at == b"\r\n\r\n").unwrap() + 4;
-        let (status_and_headers, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end..]);
+        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut response).await.unwrap();
+        let end = response.windows(4).position(|at| at == b"\r\n\r\n").unwrap() + 4;
+        let (status_and_headers, body) = (String::from_utf8_lossy(&response[..end]), &response[end..]);
         let answered = &operation["responses"]["200"];
         assert!(answered["content"][OCTETS].is_object() && answered["headers"][HEAD_LENGTH].is_object());
         assert!(
@@ -299,16 +299,16 @@ async fn types_of_one_name_do_not_meet_and_the_document_follows_the_registry() {
     // An output is described as it is written: under its own names, and with null where JSON has no number.
     assert!(other.get("read").is_none(), "{other}");
     assert_eq!(other["lengths"]["items"]["type"], json!(["number", "null"]));
-    let answer = server.post("/kernels/test/tree.other/execute", &json!({"weight": 2.0})).await.json();
-    assert_eq!(answer["output"], json!({"written": [{"weight": 1.0}], "lengths": [2.0, null]}));
+    let response = server.post("/kernels/test/tree.other/execute", &json!({"weight": 2.0})).await.json();
+    assert_eq!(response["output"], json!({"written": [{"weight": 1.0}], "lengths": [2.0, null]}));
 }
 
 #[tokio::test]
 async fn nested_in_another_router_the_document_still_leads_to_the_kernels() {
     let kernels = KernelRouter::new(kernels::registry().0, RouterConfig::default()).into_router();
     let server = Server::serve(axum::Router::new().nest("/compute", kernels)).await;
-    let answer = server.get("/compute/openapi.json").await;
+    let response = server.get("/compute/openapi.json").await;
     // Relative to where the document is.
-    assert_eq!(answer.json()["servers"], json!([{ "url": "." }]));
+    assert_eq!(response.json()["servers"], json!([{ "url": "." }]));
     assert_eq!(server.get("/compute/kernels").await.status, 200);
 }

@@ -105,30 +105,30 @@ async fn who_a_layer_found_the_tenant_to_be_is_what_counts() {
 }
 
 #[tokio::test]
-async fn refusals_of_any_kind_have_the_tables_status() {
+async fn rejections_of_any_kind_have_the_tables_status() {
     for kind in ErrorKind::ALL {
         let wait = (kind == ErrorKind::RateLimited).then_some(Duration::from_millis(2500));
         let service = service_fn(move |_: KernelRequest| async move { Err::<KernelResponse, _>(Refusal(kind, wait)) });
         let router =
             KernelRouter::with_service(service, &RegistryOnly::new(kernels::registry().0), RouterConfig::default());
         let server = Server::serve(router.into_router()).await;
-        let answer = server.request("POST", "/execute", &[JSON], BODY).await;
+        let response = server.request("POST", "/execute", &[JSON], BODY).await;
         let says = match kind {
             ErrorKind::Internal => "an internal error; the server's log says more about this request",
             _ => "the service refuses",
         };
-        assert_eq!(answer.problem(kind.http_status(), kind.code()), says);
+        assert_eq!(response.problem(kind.http_status(), kind.code()), says);
         let retry_after = match kind {
             ErrorKind::RateLimited => Some("3"),
             ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::MemoryExhausted => Some("1"),
             _ => None,
         };
-        assert_eq!(answer.header("retry-after"), retry_after, "{kind}");
+        assert_eq!(response.header("retry-after"), retry_after, "{kind}");
     }
 }
 
 #[tokio::test]
-async fn who_is_not_known_is_told_how_to_say_who_it_is() {
+async fn an_unauthenticated_request_gets_a_challenge() {
     for (challenge, said) in
         [(None, r#"Bearer realm="kernels""#), (Some("Basic realm=\"mine\""), r#"Basic realm="mine""#)]
     {
@@ -140,20 +140,20 @@ async fn who_is_not_known_is_told_how_to_say_who_it_is() {
         let router =
             KernelRouter::with_service(service, &RegistryOnly::new(kernels::registry().0), RouterConfig::default());
         let server = Server::serve(router.into_router()).await;
-        let answer = server.request("POST", "/execute", &[JSON], BODY).await;
-        assert_eq!(answer.problem(401, "unauthenticated"), "nobody knows you");
-        assert_eq!(answer.header("www-authenticate"), Some(said));
+        let response = server.request("POST", "/execute", &[JSON], BODY).await;
+        assert_eq!(response.problem(401, "unauthenticated"), "nobody knows you");
+        assert_eq!(response.header("www-authenticate"), Some(said));
     }
 }
 
 #[tokio::test]
-async fn a_call_past_its_deadline_is_counted_as_what_its_caller_was_told() {
+async fn a_call_past_its_deadline_is_counted_by_the_outcome_of_its_response() {
     const CALLS: usize = 20;
     let server = Server::start().await;
     for _ in 0..CALLS {
         let headers = [JSON, ("connect-timeout-ms", "20")];
-        let answer = server.request("POST", "/kernels/test/nap/execute", &headers, br#"{"millis": 60000}"#).await;
-        answer.problem(504, "deadline_exceeded");
+        let response = server.request("POST", "/kernels/test/nap/execute", &headers, br#"{"millis": 60000}"#).await;
+        response.problem(504, "deadline_exceeded");
     }
     let page = server.get("/metrics").await.body;
     let ended: Vec<_> = page
@@ -165,7 +165,7 @@ async fn a_call_past_its_deadline_is_counted_as_what_its_caller_was_told() {
 }
 
 #[tokio::test]
-async fn a_layers_refusal_is_counted_and_says_when_to_come_back() {
+async fn a_layers_rejection_is_counted_and_has_retry_after() {
     let service = ServiceBuilder::new()
         .layer(RateLimiterLayer::new(1, Duration::from_secs(600)))
         .service(service_fn(|_: KernelRequest| async { Ok::<_, Refusal>(nothing()) }));
@@ -173,9 +173,9 @@ async fn a_layers_refusal_is_counted_and_says_when_to_come_back() {
         KernelRouter::with_service(service, &RegistryOnly::new(kernels::registry().0), RouterConfig::default());
     let server = Server::serve(router.into_router()).await;
     assert_eq!(server.request("POST", "/execute", &[JSON], BODY).await.status, 200);
-    let refused = server.request("POST", "/execute", &[JSON], BODY).await;
-    refused.problem(429, "rate_limited");
-    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    let rejected = server.request("POST", "/execute", &[JSON], BODY).await;
+    rejected.problem(429, "rate_limited");
+    let wait: u64 = rejected.header("retry-after").unwrap().parse().unwrap();
     assert!((500..=600).contains(&wait), "{wait}");
     assert_eq!(
         server.metric(r#"kernel_domain_requests_total{domain="linalg",outcome="rate_limited"}"#).await,
@@ -190,8 +190,8 @@ async fn the_wait_for_a_service_that_is_full_ends_with_the_deadline() {
         .service(service_fn(|_: KernelRequest| async { Ok::<_, Refusal>(nothing()) }));
     let router = KernelRouter::with_service(full, &RegistryOnly::new(kernels::registry().0), RouterConfig::default());
     let server = Server::serve(router.timeout(Duration::from_millis(50)).into_router()).await;
-    let answer = server.request("POST", "/execute", &[JSON], BODY).await;
-    assert!(answer.problem(504, "deadline_exceeded").contains("before the call"));
+    let response = server.request("POST", "/execute", &[JSON], BODY).await;
+    assert!(response.problem(504, "deadline_exceeded").contains("before the call"));
     // It is full, and that passes.
     assert_eq!(server.get("/health/ready").await.status, 200);
 }
@@ -279,8 +279,8 @@ async fn health_metrics_and_timeout_are_those_of_the_kernels_inside() {
     let pipeline = PipelineLayer::new(kernels::registry().0, config).unwrap().over(Local::detect());
     let router = KernelRouter::with_service(hidden(&pipeline), &pipeline, RouterConfig::default());
     let server = Server::serve(router.into_router()).await;
-    let answer = server.request("POST", "/kernels/test/nap/execute", &[JSON], br#"{"millis": 60000}"#).await;
-    answer.problem(504, "deadline_exceeded");
+    let response = server.request("POST", "/kernels/test/nap/execute", &[JSON], br#"{"millis": 60000}"#).await;
+    response.problem(504, "deadline_exceeded");
     let health = server.get("/health").await.json();
     assert_eq!(health["components"]["cpu"]["status"], "healthy", "{health}");
     assert!(health["components"]["cuda"].is_object() && health["components"]["circuits"].is_object(), "{health}");

@@ -9,7 +9,7 @@ use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
 use crate::axum::server::Server;
-use crate::support::http_client::Answer;
+use crate::support::http_client::HttpResponse;
 
 const MANY: usize = 10_000;
 
@@ -90,8 +90,8 @@ async fn of_ten_thousand_kernels_each_is_found_described_and_run() {
     let last = Add(MANY as u64 - 2);
     for path in [format!("/kernels/{}", last.id()), "/kernels/alias/9998".to_owned()] {
         assert_eq!(server.get(&path).await.json()["id"], last.id());
-        let answer = server.post(&format!("{path}/execute"), &json!(1)).await;
-        assert_eq!(answer.json()["output"], 9999);
+        let response = server.post(&format!("{path}/execute"), &json!(1)).await;
+        assert_eq!(response.json()["output"], 9999);
     }
     let document = json!({"kernel_id": last.id(), "input": 2});
     assert_eq!(server.post("/execute", &document).await.json()["output"], 10_000);
@@ -105,7 +105,7 @@ async fn of_ten_thousand_kernels_each_is_found_described_and_run() {
     assert_eq!(executed, MANY * 9 / 10 + 1);
 }
 
-fn figure(page: &Answer, line: &str) -> Option<f64> {
+fn figure(page: &HttpResponse, line: &str) -> Option<f64> {
     page.body.lines().find_map(|this| this.strip_prefix(line)?.trim().parse().ok())
 }
 
@@ -158,7 +158,7 @@ async fn metrics_of_ten_thousand_kernels_are_bounded_and_exact() {
 }
 
 #[tokio::test]
-async fn of_no_kernels_everything_is_answered() {
+async fn an_empty_registry_is_served() {
     let server = serve(Arc::new(KernelRegistry::new())).await;
     assert_eq!(server.get("/kernels").await.json(), json!({"kernels": [], "total": 0}));
     assert_eq!(server.get("/kernels?domain=a&mode=ring&after=b").await.json()["total"], 0);

@@ -110,32 +110,32 @@ async fn send(server: &Server, path: &str, (head, body): &(usize, Vec<u8>)) -> A
 }
 
 #[tokio::test]
-async fn tensors_are_answered_with_tensors_on_both_routes() {
+async fn tensors_get_tensors_as_responses_on_both_routes() {
     let server = Server::start().await;
     let expected = f32s(&[12.0, f32::INFINITY, 2.0_f32.mul_add(0.1, 1e-7)]);
     for (path, rest) in [
         ("/kernels/linalg/saxpy/execute", json!({"id": "mine"})),
         ("/execute", json!({"id": "mine", "kernel_id": "linalg/saxpy", "parameters": {"binary_data_output": true}})),
     ] {
-        let answer = send(&server, path, &body(rest, &saxpy())).await;
-        let (head, tensors) = answer.tensors();
+        let response = send(&server, path, &body(rest, &saxpy())).await;
+        let (head, tensors) = response.tensors();
         assert_eq!(tensors, std::slice::from_ref(&expected));
         let output = json!({"name": "y", "datatype": "FP32", "shape": [3], "parameters": {"binary_data_size": 12}});
         assert_eq!((&head["outputs"], &head["id"]), (&json!([output]), &json!("mine")));
-        assert_eq!(head["request_id"].as_str(), answer.header("x-request-id"));
+        assert_eq!(head["request_id"].as_str(), response.header("x-request-id"));
         assert_eq!((&head["kernel_id"], &head["model_name"]), (&json!("linalg/saxpy"), &json!("linalg/saxpy")));
         assert!(head["metadata"]["duration_us"].is_u64() && head["metadata"]["backend"].is_string());
     }
     // As Triton's own client sends it: with no type.
     let (head, bytes) = body(json!({}), &saxpy());
-    let answer = post(&server, "/kernels/linalg/saxpy/execute", &[(HEAD_LENGTH, &head.to_string())], &bytes).await;
-    let (head, tensors) = answer.tensors();
+    let response = post(&server, "/kernels/linalg/saxpy/execute", &[(HEAD_LENGTH, &head.to_string())], &bytes).await;
+    let (head, tensors) = response.tensors();
     assert_eq!((tensors, head.get("id")), (vec![expected], None));
     assert_eq!(server.metric("kernel_http_responses_total{code=\"ok\"}").await, Some(3.0));
 }
 
 #[tokio::test]
-async fn answers_are_those_of_json_bit_for_bit() {
+async fn responses_equal_those_of_json_bit_for_bit() {
     let server = Server::start().await;
     let spot: Vec<f64> = (0..500).map(|i| 80.0 + f64::from(i) * 0.1).collect();
     let (offsets, columns) = ([0_u32, 2, 4, 6, 8], [1_u32, 3, 0, 2, 1, 3, 2, 0]);
@@ -187,9 +187,9 @@ async fn outputs_are_those_asked_for_and_data_may_be_in_the_head() {
         "outputs": [{"name": "rho", "parameters": {"binary_data": true}}, {"name": "price"}],
     });
     let path = "/kernels/risk/option-pricing/execute";
-    let (answer, tensors) = send(&server, path, &raw(&head, &[0, 1])).await.tensors();
+    let (response, tensors) = send(&server, path, &raw(&head, &[0, 1])).await.tensors();
     let names: Vec<_> =
-        answer["outputs"].as_array().unwrap().iter().map(|output| output["name"].as_str().unwrap()).collect();
+        response["outputs"].as_array().unwrap().iter().map(|output| output["name"].as_str().unwrap()).collect();
     assert_eq!((names, tensors[0].len(), tensors[1].len()), (vec!["rho", "price"], 16, 16));
 
     head["outputs"][1]["name"] = json!("speed");
@@ -276,8 +276,8 @@ async fn what_is_wrong_with_a_head_is_named() {
         ),
         (json!({"inputs": [], "outputs": [{"name": "y"}, {"name": "y"}]}), "outputs[1].name", "twice"),
     ] {
-        let answer = send(&server, "/kernels/linalg/saxpy/execute", &raw(&head, &[0; 12])).await;
-        let detail = answer.problem(400, "invalid_argument", field);
+        let response = send(&server, "/kernels/linalg/saxpy/execute", &raw(&head, &[0; 12])).await;
+        let detail = response.problem(400, "invalid_argument", field);
         assert!(detail.contains(says), "{head}: {detail}");
     }
     let nameless = send(&server, "/execute", &raw(&json!({"inputs": []}), b"")).await;
@@ -290,7 +290,7 @@ async fn what_is_wrong_with_a_head_is_named() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_what_its_headers_and_head_say_is_refused() {
+async fn a_body_that_contradicts_its_headers_and_head_is_rejected() {
     let server = Server::with_config(RouterConfig { max_request_size: 1 << 20, ..RouterConfig::default() }).await;
     let path = "/kernels/linalg/saxpy/execute";
     let (length, bytes) = body(json!({}), &saxpy());
@@ -313,8 +313,8 @@ async fn a_body_that_is_not_what_its_headers_and_head_say_is_refused() {
     let surplus = send(&server, path, &(length, [&bytes[..], b"!"].concat())).await;
     surplus.problem(400, "invalid_argument", "inputs");
     for cut in [1, length - 1] {
-        let answer = send(&server, path, &(cut, bytes.clone())).await;
-        assert_eq!(answer.status, 400, "a head cut to {cut}");
+        let response = send(&server, path, &(cut, bytes.clone())).await;
+        assert_eq!(response.status, 400, "a head cut to {cut}");
     }
     // The same where no length is announced.
     for (end, field) in [
@@ -338,7 +338,7 @@ async fn a_body_that_is_not_what_its_headers_and_head_say_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused_before_it_is_sent() {
+async fn a_response_that_is_too_large_is_rejected_before_it_is_sent() {
     let server = Server::with_config(RouterConfig { max_request_size: 1 << 20, ..RouterConfig::default() }).await;
     let path = "/kernels/linalg/saxpy/execute";
     let announced = [OCTETS, (HEAD_LENGTH, "100"), ("content-length", "1048577")];
@@ -374,8 +374,8 @@ async fn a_slow_body_has_until_the_deadline_of_its_headers_or_its_head() {
         let (head, length) = (head.to_string(), bytes.len().to_string());
         let headers = [OCTETS, (HEAD_LENGTH, head.as_str()), ("content-length", &length), header];
         let mut stream = server.send("POST", path, &headers, &bytes[..bytes.len() - 2]).await;
-        let answer = Answer::receive(&mut stream).await;
-        assert_eq!(answer.status, 408, "{}", String::from_utf8_lossy(&answer.body));
+        let response = Answer::receive(&mut stream).await;
+        assert_eq!(response.status, 408, "{}", String::from_utf8_lossy(&response.body));
     }
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }

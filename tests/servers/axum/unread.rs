@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 
 use crate::axum::server::{JSON, Server};
-use crate::support::http_client::{Answer, head};
+use crate::support::http_client::{HttpResponse, head};
 
 const BODY: &str = r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#;
 
@@ -30,10 +30,10 @@ async fn a_small_body_is_read_and_the_connection_goes_on() {
         let mut stream = BufReader::new(server.say(head(method, path, &[header], Some(BODY.len()), true)).await);
         tokio::time::sleep(Duration::from_millis(100)).await;
         stream.write_all(BODY.as_bytes()).await.unwrap();
-        let answer = Answer::next(&mut stream).await.unwrap().unwrap();
-        assert_eq!((answer.status, answer.header("connection")), (status, None), "{method} {path}: {answer:?}");
+        let response = HttpResponse::next(&mut stream).await.unwrap().unwrap();
+        assert_eq!((response.status, response.header("connection")), (status, None), "{method} {path}: {response:?}");
         stream.write_all(head("GET", "/health/live", &[], None, true).as_bytes()).await.unwrap();
-        let next = Answer::next(&mut stream).await.unwrap();
+        let next = HttpResponse::next(&mut stream).await.unwrap();
         assert_eq!(next.map(|next| next.status), Some(200), "{method} {path}");
     }
 }
@@ -43,14 +43,14 @@ async fn with_a_long_one_the_response_says_that_the_connection_ends() {
     let server = Server::with_config(RouterConfig { max_request_size: 1 << 20, ..RouterConfig::default() }).await;
     for (method, path, header, status) in EARLY {
         let mut stream = BufReader::new(server.say(head(method, path, &[header], Some(100_000), true)).await);
-        let answer = Answer::next(&mut stream).await.unwrap().unwrap();
-        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{method} {path}");
+        let response = HttpResponse::next(&mut stream).await.unwrap().unwrap();
+        assert_eq!((response.status, response.header("connection")), (status, Some("close")), "{method} {path}");
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "{method} {path}");
     }
 }
 
 #[tokio::test]
-async fn what_a_layer_answers_names_its_request() {
+async fn the_response_of_a_layer_has_the_request_id() {
     use tower::ServiceBuilder;
     use tower_kernels::layers::{ErrorResponseLayer, RateLimiterLayer};
 
@@ -60,8 +60,8 @@ async fn what_a_layer_answers_names_its_request() {
         .layer(RateLimiterLayer::new(1, Duration::from_secs(3600)));
     let server = Server::serve(KernelRouter::new(kernels::registry().0, config).into_router_with(limit)).await;
     assert_eq!(server.get("/health/live").await.status, 200);
-    let refused = server.request("GET", "/health/live", &[("x-request-id", "job-7")], b"").await;
-    refused.problem(429, "rate_limited");
-    assert_eq!(refused.header("x-request-id"), Some("job-7"));
-    assert_eq!(refused.header("access-control-allow-origin"), Some("*"));
+    let rejected = server.request("GET", "/health/live", &[("x-request-id", "job-7")], b"").await;
+    rejected.problem(429, "rate_limited");
+    assert_eq!(rejected.header("x-request-id"), Some("job-7"));
+    assert_eq!(rejected.header("access-control-allow-origin"), Some("*"));
 }

@@ -28,7 +28,7 @@ async fn seed_page(url: String, input: serde_json::Value) -> Result<String, Box<
 }
 
 #[tokio::test]
-async fn the_documented_client_gets_its_answer() {
+async fn the_documented_client_gets_its_response() {
     let server = Running::start().await;
     let input = serde_json::json!({"num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3]], "normalized": true});
     let output = seed_page(format!("http://{}", server.address), input).await.unwrap();
@@ -57,13 +57,13 @@ async fn tensors_in_give_tensors_out() {
         tensor("y", Dtype::Float32, &[2], &floats(&[10.0, 20.0])),
     ];
     let request = ExecuteTensorsRequest { kernel_id: "linalg/saxpy".into(), inputs };
-    let answer = server.client().await.execute_tensors(request).await.unwrap().into_inner();
-    assert_eq!(answer.outputs, [tensor("y", Dtype::Float32, &[2], &floats(&[12.0, 24.0]))]);
-    assert_eq!(answer.execution.unwrap().batch_size, 1);
+    let response = server.client().await.execute_tensors(request).await.unwrap().into_inner();
+    assert_eq!(response.outputs, [tensor("y", Dtype::Float32, &[2], &floats(&[12.0, 24.0]))]);
+    assert_eq!(response.execution.unwrap().batch_size, 1);
 }
 
 #[tokio::test]
-async fn tensors_that_lie_are_refused_by_name() {
+async fn invalid_tensors_are_rejected_by_name() {
     let server = Running::start().await;
     let mut client = server.client().await;
     let good = || tensor("x", Dtype::Float32, &[1], &floats(&[1.0]));

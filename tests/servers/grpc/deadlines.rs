@@ -38,7 +38,7 @@ async fn without_one_the_servers_own_limit_counts() {
 }
 
 #[tokio::test]
-async fn the_wait_for_room_counts() {
+async fn the_wait_for_capacity_counts() {
     let (registry, naps) = registry();
     let full = ConcurrencyLimitLayer::new(0).layer(KernelService::new(registry));
     let server = Running::over(full, GrpcConfig::default()).await;
@@ -49,7 +49,7 @@ async fn the_wait_for_room_counts() {
 }
 
 #[tokio::test]
-async fn a_malformed_timeout_is_refused() {
+async fn a_malformed_timeout_is_rejected() {
     let server = Running::start().await;
     let status = server.patient_client().execute(within(nap(1), "soon")).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");

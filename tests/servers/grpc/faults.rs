@@ -21,7 +21,7 @@ fn saxpy(y: f64) -> ExecuteRequest {
 }
 
 /// That a server is none the worse.
-async fn answers(server: &Running) {
+async fn assert_serves(server: &Running) {
     let output = server.execute("linalg/saxpy", r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#).await;
     assert_eq!(output.unwrap(), r#"{"y":[3.0]}"#, "{:?}", server.kind);
 }
@@ -71,12 +71,12 @@ async fn bytes_that_are_no_http_end_their_own_connection_and_no_other() {
         }
         // Half of a preface, and then the client is gone.
         drop(wire.say(&PREFACE[..10]).await);
-        answers(&server).await;
+        assert_serves(&server).await;
     }
 }
 
 #[tokio::test]
-async fn a_request_of_http_1_is_refused_and_runs_nothing() {
+async fn an_http1_request_is_rejected_and_runs_nothing() {
     for server in Running::both(GrpcConfig::default()).await {
         let wire = Wire { address: server.address };
         for (method, path, headers) in [
@@ -93,12 +93,12 @@ async fn a_request_of_http_1_is_refused_and_runs_nothing() {
             assert!(!said.contains("grpc-status: 0"), "{:?} {method} {path}: {said}", server.kind);
         }
         assert_eq!(server.naps.done(), 0);
-        answers(&server).await;
+        assert_serves(&server).await;
     }
 }
 
 #[tokio::test]
-async fn messages_that_are_too_long_cut_short_or_no_messages_are_refused_and_the_connection_goes_on() {
+async fn messages_too_long_truncated_or_malformed_are_rejected_and_the_connection_continues() {
     let config = GrpcConfig { max_request_size: 1000, timeout: Duration::from_millis(500), ..GrpcConfig::default() };
     for server in Running::both(config).await {
         let channel = server.channel().await;
@@ -141,7 +141,7 @@ async fn clients_that_leave_half_way_cancel_their_work() {
         let call = tokio::spawn(send(server.channel().await, &[b"\x00\x00\x00\x00\x64{"], false));
         tokio::time::sleep(Duration::from_millis(50)).await;
         call.abort();
-        answers(&server).await;
+        assert_serves(&server).await;
     }
 }
 
@@ -160,12 +160,12 @@ async fn a_kernel_that_panics_is_an_error_of_its_own_call_alone() {
             assert!(!status.message().contains("told to"), "what a panic says is for the log: {status}");
         }
         assert_eq!(other.await.unwrap().unwrap().into_inner().output, r#"{"millis":[300]}"#);
-        answers(&server).await;
+        assert_serves(&server).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_calls_at_once_over_a_few_connections_are_all_answered_each_with_its_own() {
+async fn a_thousand_calls_at_once_over_a_few_connections_each_get_their_own_response() {
     const CALLS: u32 = 1000;
     for server in Running::both(GrpcConfig::default()).await {
         let channels = join_all((0..4).map(|_| server.channel())).await;
@@ -173,8 +173,8 @@ async fn a_thousand_calls_at_once_over_a_few_connections_are_all_answered_each_w
             let mut client = KernelClient::new(channels[call as usize % channels.len()].clone());
             tokio::spawn(async move { client.execute(saxpy(call.into())).await })
         });
-        for (call, answer) in join_all(calls.collect::<Vec<_>>()).await.into_iter().enumerate() {
-            let output = answer.unwrap().unwrap().into_inner().output;
+        for (call, response) in join_all(calls.collect::<Vec<_>>()).await.into_iter().enumerate() {
+            let output = response.unwrap().unwrap().into_inner().output;
             assert_eq!(output, format!(r#"{{"y":[{}.0]}}"#, call + 2), "{:?}", server.kind);
         }
     }
@@ -182,18 +182,18 @@ async fn a_thousand_calls_at_once_over_a_few_connections_are_all_answered_each_w
 
 /// Calls again and again until the server is gone, and gives how many answers it had.
 async fn hammer(mut client: KernelClient<Channel>) -> usize {
-    let mut answers = 0;
+    let mut responses = 0;
     loop {
         match client.execute(nap(3)).await {
-            Ok(answer) => assert_eq!(answer.into_inner().output, r#"{"millis":[3]}"#),
-            Err(_) => return answers,
+            Ok(response) => assert_eq!(response.into_inner().output, r#"{"millis":[3]}"#),
+            Err(_) => return responses,
         }
-        answers += 1;
+        responses += 1;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_under_load_loses_no_answer() {
+async fn a_drain_under_load_loses_no_response() {
     for server in Running::both(GrpcConfig::default()).await {
         let mut clients = Vec::new();
         for _ in 0..4 {
@@ -206,11 +206,11 @@ async fn a_drain_under_load_loses_no_answer() {
         server.stop.send(()).unwrap();
         tokio::time::timeout(Duration::from_secs(60), server.ended).await.expect("it ends").unwrap().unwrap();
         let done = server.naps.done();
-        let mut answers = 0;
+        let mut responses = 0;
         for client in clients {
-            answers += client.await.unwrap();
+            responses += client.await.unwrap();
         }
-        assert_eq!((answers, server.naps.done()), (done, done), "{:?}", server.kind);
+        assert_eq!((responses, server.naps.done()), (done, done), "{:?}", server.kind);
         assert!(tokio::net::TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
     }
 }

@@ -155,9 +155,9 @@ impl Elsewhere {
     {
         Self::run(async move {
             let mut client = KernelClient::connect(format!("http://{server}")).await.unwrap();
-            let answers = client.execute_stream(requests).await.unwrap();
+            let responses = client.execute_stream(requests).await.unwrap();
             std::future::pending::<()>().await;
-            drop(answers);
+            drop(responses);
         })
     }
 
@@ -166,8 +166,8 @@ impl Elsewhere {
     pub(crate) fn execute(server: SocketAddr, request: ExecuteRequest) -> Self {
         Self::run(async move {
             let mut client = KernelClient::connect(format!("http://{server}")).await.unwrap();
-            let answer = client.execute(request).await;
-            panic!("it is answered: {answer:?}");
+            let response = client.execute(request).await;
+            panic!("it is answered: {response:?}");
         })
     }
 

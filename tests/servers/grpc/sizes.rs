@@ -73,7 +73,7 @@ async fn of_ten_thousand_kernels_each_is_listed_described_and_run() {
 }
 
 #[tokio::test]
-async fn of_no_kernels_everything_is_answered() {
+async fn an_empty_registry_is_served() {
     let server = Running::of(Arc::new(KernelRegistry::new())).await;
     assert_eq!(walk(&server, ListKernelsRequest::default()).await, (Vec::new(), 0));
     let mut client = server.client().await;

@@ -29,7 +29,7 @@ impl Classify for Refused {
 }
 
 #[tokio::test]
-async fn every_kind_of_refusal_has_its_code_and_says_when_to_retry() {
+async fn every_kind_of_rejection_has_its_code_and_retry_info() {
     let pipeline = tower::service_fn(|request: KernelRequest| {
         let kind = ErrorKind::ALL.into_iter().find(|kind| kind.code() == request.kernel_id).unwrap();
         std::future::ready(Err::<KernelResponse, _>(Refused(kind)))
@@ -56,7 +56,7 @@ async fn every_kind_of_refusal_has_its_code_and_says_when_to_retry() {
 }
 
 #[tokio::test]
-async fn kernels_refuse_with_the_field_and_the_reason() {
+async fn kernels_reject_with_the_field_and_the_reason() {
     let server = Running::start().await;
     for (kernel, input, code, field, says) in [
         ("no/such", "{}", Code::NotFound, None, "no/such"),

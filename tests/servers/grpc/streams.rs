@@ -24,23 +24,23 @@ async fn run(
     requests: impl IntoIterator<Item = ExecuteStreamRequest, IntoIter: Send + 'static>,
 ) -> Vec<(u64, Code)> {
     let requests = futures::stream::iter(requests);
-    let mut answers = server.client().await.execute_stream(requests).await.unwrap().into_inner();
+    let mut responses = server.client().await.execute_stream(requests).await.unwrap().into_inner();
     let mut seen = Vec::new();
-    while let Some(answer) = answers.message().await.unwrap() {
-        let code = match answer.outcome.unwrap() {
+    while let Some(response) = responses.message().await.unwrap() {
+        let code = match response.outcome.unwrap() {
             Outcome::Json(_) | Outcome::Tensors(_) => Code::Ok,
             Outcome::Error(status) => {
                 assert!(!status.message.is_empty() && !status.details.is_empty());
                 Code::from_i32(status.code)
             }
         };
-        seen.push((answer.tag, code));
+        seen.push((response.tag, code));
     }
     seen
 }
 
 #[tokio::test]
-async fn answers_come_as_the_kernels_finish() {
+async fn responses_come_as_the_kernels_finish() {
     let server = Running::start().await;
     let seen = run(&server, [call(1, nap(700)), call(2, nap(50))]).await;
     assert_eq!(seen, [(2, Code::Ok), (1, Code::Ok)]);
@@ -71,7 +71,7 @@ async fn one_that_fails_leaves_the_others_alone() {
 }
 
 #[tokio::test]
-async fn thousands_are_all_answered_once() {
+async fn thousands_each_get_one_response() {
     let server = Running::start().await;
     let saxpy = |tag| {
         let input = format!(r#"{{"a": {tag}, "x": [1], "y": [0]}}"#);
@@ -115,7 +115,7 @@ async fn a_pipeline_that_is_always_ready_is_bounded_too() {
 }
 
 #[tokio::test]
-async fn one_that_never_gets_room_ends_by_its_deadline_and_the_next_may_run() {
+async fn a_request_that_never_gets_capacity_ends_at_its_deadline_and_the_next_runs() {
     let (kernels, naps) = registry();
     let pipeline = ConcurrencyLimitLayer::new(1).layer(KernelService::new(kernels));
     let server = Running::over(pipeline, GrpcConfig::default()).await;
@@ -132,14 +132,14 @@ async fn a_streams_own_deadline_ends_it() {
     let requests = futures::StreamExt::chain(requests, futures::stream::pending());
     let mut request = Request::new(requests);
     request.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
-    let mut answers = server.patient_client().execute_stream(request).await.unwrap().into_inner();
-    let mut ended = answers.message().await;
+    let mut responses = server.patient_client().execute_stream(request).await.unwrap().into_inner();
+    let mut ended = responses.message().await;
     // The request's deadline is the stream's, and its own answer may come first.
-    if let Ok(Some(answer)) = &ended {
+    if let Ok(Some(response)) = &ended {
         assert!(
-            matches!(&answer.outcome, Some(Outcome::Error(status)) if status.code == Code::DeadlineExceeded as i32)
+            matches!(&response.outcome, Some(Outcome::Error(status)) if status.code == Code::DeadlineExceeded as i32)
         );
-        ended = answers.message().await;
+        ended = responses.message().await;
     }
     assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
     server.naps.until(0).await;

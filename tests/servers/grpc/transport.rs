@@ -19,14 +19,14 @@ fn saxpy(len: usize) -> ExecuteRequest {
 }
 
 #[tokio::test]
-async fn responses_are_compressed_where_the_server_is_told_to() {
+async fn responses_are_compressed_if_the_server_is_configured_to() {
     for (compress, name) in [(true, "gzip"), (false, "identity")] {
         let server = Running::with_config(GrpcConfig { compress_responses: compress, ..Default::default() }).await;
         let mut client = server.client().await.accept_compressed(CompressionEncoding::Gzip);
-        let answer = client.execute(saxpy(1000)).await.unwrap();
-        let used = answer.metadata().get("grpc-encoding").map_or("identity", |value| value.to_str().unwrap());
+        let response = client.execute(saxpy(1000)).await.unwrap();
+        let used = response.metadata().get("grpc-encoding").map_or("identity", |value| value.to_str().unwrap());
         assert_eq!(used, name);
-        assert_eq!(answer.get_ref().output, format!(r#"{{"y":[{}]}}"#, vec!["2.0"; 1000].join(",")));
+        assert_eq!(response.get_ref().output, format!(r#"{{"y":[{}]}}"#, vec!["2.0"; 1000].join(",")));
     }
 }
 
@@ -47,8 +47,8 @@ async fn requests_are_compressed_with_gzip_where_the_server_allows_it() {
             request.metadata_mut().insert("grpc-encoding", encoding.parse().unwrap());
         }
         match (client.execute(request).await, accepted) {
-            (Ok(answer), None) => {
-                assert_eq!(answer.get_ref().output, format!(r#"{{"y":[{}]}}"#, vec!["2.0"; 1000].join(",")));
+            (Ok(response), None) => {
+                assert_eq!(response.get_ref().output, format!(r#"{{"y":[{}]}}"#, vec!["2.0"; 1000].join(",")));
             }
             (Err(status), Some(accepted)) => {
                 assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
@@ -60,7 +60,7 @@ async fn requests_are_compressed_with_gzip_where_the_server_allows_it() {
 }
 
 #[tokio::test]
-async fn messages_over_the_limits_are_refused_compressed_or_not() {
+async fn messages_over_the_limits_are_rejected_compressed_or_not() {
     let config = GrpcConfig {
         max_request_size: 20_000,
         max_response_size: 2_000,
@@ -78,7 +78,7 @@ async fn messages_over_the_limits_are_refused_compressed_or_not() {
 }
 
 #[tokio::test]
-async fn health_says_what_it_is_told_to() {
+async fn health_reports_the_status_that_was_set() {
     let server = Running::start().await;
     let mut client = HealthClient::new(server.channel().await);
     let ask = |service: &str| HealthCheckRequest { service: service.into() };
@@ -111,9 +111,9 @@ async fn a_health_service_can_be_made_in_a_task_that_has_used_up_its_budget() {
 async fn reflect(server: &Running, ask: MessageRequest) -> MessageResponse {
     let request = ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
     let mut client = ServerReflectionClient::new(server.channel().await);
-    let answers = client.server_reflection_info(futures::stream::iter([request])).await.unwrap();
-    let answer: ServerReflectionResponse = answers.into_inner().message().await.unwrap().unwrap();
-    answer.message_response.unwrap()
+    let responses = client.server_reflection_info(futures::stream::iter([request])).await.unwrap();
+    let response: ServerReflectionResponse = responses.into_inner().message().await.unwrap().unwrap();
+    response.message_response.unwrap()
 }
 
 #[tokio::test]
@@ -148,8 +148,8 @@ async fn older_clients_find_reflection_under_its_older_name() {
     let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(server.channel().await);
     let ask = v1alpha::server_reflection_request::MessageRequest::FileByFilename("google/protobuf/any.proto".into());
     let request = v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
-    let answers = client.server_reflection_info(futures::stream::iter([request])).await.unwrap();
-    let answer = answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap();
+    let responses = client.server_reflection_info(futures::stream::iter([request])).await.unwrap();
+    let response = responses.into_inner().message().await.unwrap().unwrap().message_response.unwrap();
     let file = v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse;
-    assert!(std::mem::discriminant(&answer) == std::mem::discriminant(&file(Default::default())), "{answer:?}");
+    assert!(std::mem::discriminant(&response) == std::mem::discriminant(&file(Default::default())), "{response:?}");
 }

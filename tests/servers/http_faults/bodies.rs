@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
 use crate::http_faults::server::{RUN_SAXPY, SAXPY, Server, Setup};
-use crate::support::http_client::{Answer, JSON, head, post};
+use crate::support::http_client::{HttpResponse, JSON, head, post};
 
 fn document() -> String {
     format!(r#"{{"kernel_id": "linalg/saxpy", "input": {SAXPY}}}"#)
@@ -18,7 +18,7 @@ fn small() -> Setup {
 }
 
 #[tokio::test]
-async fn malformed_and_truncated_documents_are_refused_and_the_connection_goes_on() {
+async fn malformed_and_truncated_documents_are_rejected_and_the_connection_continues() {
     for server in Server::all(&Setup::default()) {
         let document = document();
         let mut stream = BufReader::new(server.say("").await);
@@ -27,17 +27,17 @@ async fn malformed_and_truncated_documents_are_refused_and_the_connection_goes_o
         for body in truncated.chain(malformed.map(<[u8]>::to_vec)) {
             let head = head("POST", "/execute", &[JSON], Some(body.len()), true);
             stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
-            Answer::next(&mut stream).await.unwrap().unwrap().problem(400, "invalid_argument");
+            HttpResponse::next(&mut stream).await.unwrap().unwrap().problem(400, "invalid_argument");
         }
         stream.write_all(post("/execute", &document).as_bytes()).await.unwrap();
-        let answer = Answer::next(&mut stream).await.unwrap().unwrap();
-        assert_eq!((answer.status, &answer.json()["output"]), (200, &json!({"y": [3.0]})));
+        let response = HttpResponse::next(&mut stream).await.unwrap().unwrap();
+        assert_eq!((response.status, &response.json()["output"]), (200, &json!({"y": [3.0]})));
         server.until_open(1).await;
     }
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_plain_json_is_refused_by_its_type() {
+async fn a_body_that_is_not_plain_json_is_rejected_by_its_type() {
     for server in Server::all(&Setup::default()) {
         for headers in [
             &[][..],
@@ -45,19 +45,19 @@ async fn a_body_that_is_not_plain_json_is_refused_by_its_type() {
             &[("content-type", "application/x-www-form-urlencoded")],
             &[JSON, ("content-encoding", "gzip")],
         ] {
-            let answer = server.request("POST", "/execute", headers, document().as_bytes()).await;
-            answer.problem(415, "unsupported_media_type");
+            let response = server.request("POST", "/execute", headers, document().as_bytes()).await;
+            response.problem(415, "unsupported_media_type");
         }
         for content_type in ["application/json; charset=utf-8", "application/vnd.acme+json"] {
             let headers = [("content-type", content_type)];
-            let answer = server.request("POST", "/execute", &headers, document().as_bytes()).await;
-            assert_eq!(answer.status, 200, "{content_type}");
+            let response = server.request("POST", "/execute", &headers, document().as_bytes()).await;
+            assert_eq!(response.status, 200, "{content_type}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_announced_or_not() {
+async fn a_body_over_the_limit_is_rejected_announced_or_not() {
     for server in Server::all(&small()) {
         let fits = format!("{:1000}", document());
         assert_eq!(server.request("POST", "/execute", &[JSON], fits.as_bytes()).await.status, 200);
@@ -66,30 +66,34 @@ async fn a_body_over_the_limit_is_refused_announced_or_not() {
 
         let chunked = head("POST", "/execute", &[JSON, ("transfer-encoding", "chunked")], None, false);
         let stream = server.say(format!("{chunked}3E9\r\n{over}\r\n0\r\n\r\n")).await;
-        Answer::receive(stream).await.problem(413, "too_large");
+        HttpResponse::receive(stream).await.problem(413, "too_large");
     }
 }
 
 #[tokio::test]
-async fn one_who_asks_before_sending_is_told_to_go_on_or_not_to() {
+async fn a_client_that_expects_continue_gets_100_or_a_rejection() {
     for server in Server::all(&small()) {
         let expects = |length| {
             let length = format!("{length}");
             head("POST", RUN_SAXPY, &[JSON, ("content-length", &length), ("expect", "100-continue")], None, true)
         };
         let mut stream = BufReader::new(server.say(expects(SAXPY.len())).await);
-        assert_eq!(Answer::next(&mut stream).await.unwrap().unwrap().status, 100);
+        assert_eq!(HttpResponse::next(&mut stream).await.unwrap().unwrap().status, 100);
         stream.write_all(SAXPY.as_bytes()).await.unwrap();
-        assert_eq!(Answer::next(&mut stream).await.unwrap().unwrap().status, 200);
+        assert_eq!(HttpResponse::next(&mut stream).await.unwrap().unwrap().status, 200);
 
-        let answer = Answer::receive(server.say(expects(1001)).await).await;
-        assert!(answer.problem(413, "too_large").contains("1000 bytes"));
-        assert_eq!(answer.header("connection"), Some("close"), "what is not read would be taken for the next request");
+        let response = HttpResponse::receive(server.say(expects(1001)).await).await;
+        assert!(response.problem(413, "too_large").contains("1000 bytes"));
+        assert_eq!(
+            response.header("connection"),
+            Some("close"),
+            "what is not read would be taken for the next request"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_client_that_sends_all_before_it_reads_gets_its_refusal_and_no_reset() {
+async fn a_client_that_sends_all_before_it_reads_gets_its_rejection_and_no_reset() {
     const BODY: usize = 8 << 20;
     for server in Server::all(&small()) {
         let head = head("POST", RUN_SAXPY, &[JSON], Some(BODY), true);
@@ -106,14 +110,14 @@ async fn a_client_that_sends_all_before_it_reads_gets_its_refusal_and_no_reset()
 async fn a_body_without_end_is_neither_read_to_it_nor_for_long() {
     for server in Server::all(&small()) {
         let chunked = head("POST", RUN_SAXPY, &[JSON, ("transfer-encoding", "chunked")], None, true);
-        let (mut answer, mut sender) = server.say(chunked).await.into_split();
+        let (mut response, mut sender) = server.say(chunked).await.into_split();
         let chunk = format!("400\r\n{}\r\n", " ".repeat(1024)).repeat(16);
         let sending = tokio::spawn(async move { while sender.write_all(chunk.as_bytes()).await.is_ok() {} });
         let mut text = Vec::new();
         // It may be reset, for it does not stop; but only once it has been told.
-        let _ = answer.read_to_end(&mut text).await;
+        let _ = response.read_to_end(&mut text).await;
         assert!(text.starts_with(b"HTTP/1.1 413 "), "{}", text.escape_ascii());
-        server.answers().await;
+        server.assert_serves().await;
         server.until_open(0).await;
         sending.await.unwrap();
     }
@@ -127,12 +131,12 @@ async fn a_body_that_does_not_come_is_waited_for_no_longer_than_the_deadline() {
         // In less time where the client says so.
         let headers = [JSON, ("connect-timeout-ms", "50")];
         let slower = server.say(head("POST", RUN_SAXPY, &headers, Some(1000), true) + "{").await;
-        server.answers().await;
+        server.assert_serves().await;
         for stream in [slower, slow] {
             // All that comes until the connection is closed.
-            let answer = Answer::receive(stream).await;
-            answer.problem(408, "request_timeout");
-            assert_eq!(answer.header("connection"), Some("close"));
+            let response = HttpResponse::receive(stream).await;
+            response.problem(408, "request_timeout");
+            assert_eq!(response.header("connection"), Some("close"));
         }
         assert!((Duration::from_millis(300)..Duration::from_secs(60)).contains(&begun.elapsed()));
         server.until_open(0).await;
@@ -149,13 +153,13 @@ async fn clients_that_break_off_their_bodies_leave_nothing_behind() {
         }
         server.until_open(0).await;
         assert_eq!(server.connections.requests_in_flight(), 0);
-        server.answers().await;
+        server.assert_serves().await;
     }
 }
 
 /// Where two readers of a request disagree on its end, what one takes for a body the other takes for a request.
 #[tokio::test]
-async fn lengths_that_can_be_read_in_two_ways_are_refused_and_nothing_is_read_after_them() {
+async fn ambiguous_lengths_are_rejected_and_nothing_is_read_after_them() {
     const CHUNKED: (&str, &str) = ("transfer-encoding", "chunked");
     let smuggled = "GET /kernels HTTP/1.1\r\nhost: test\r\n\r\n";
     for server in Server::all(&Setup::default()) {
@@ -185,14 +189,14 @@ async fn lengths_that_can_be_read_in_two_ways_are_refused_and_nothing_is_read_af
 }
 
 #[tokio::test]
-async fn chunks_that_are_none_are_refused() {
+async fn malformed_chunks_are_rejected() {
     for server in Server::all(&Setup::default()) {
         for chunks in
             ["zz\r\n{}\r\n0\r\n\r\n", "ffffffffffffffffff\r\n{}", "2\r\n{}no line's end", "-2\r\n{}\r\n0\r\n\r\n"]
         {
             let head = head("POST", RUN_SAXPY, &[JSON, ("transfer-encoding", "chunked")], None, true);
-            let answer = Answer::receive(server.say(head + chunks).await).await;
-            assert!(answer.problem(400, "invalid_argument").contains("broke off"), "{chunks}: {answer:?}");
+            let response = HttpResponse::receive(server.say(head + chunks).await).await;
+            assert!(response.problem(400, "invalid_argument").contains("broke off"), "{chunks}: {response:?}");
         }
         let _: Value = server.post(RUN_SAXPY, &json!({"a": 1.0, "x": [1.0], "y": [1.0]})).await.json();
     }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tower_kernels::hyper::{self, ServerConfig, listen};
 
 use crate::http_faults::server::{LONG, RUN_NAP, RUN_SAXPY, SAXPY, Server, Setup};
-use crate::support::http_client::{Answer, JSON, Wire, post};
+use crate::support::http_client::{HttpResponse, JSON, Wire, post};
 
 /// Runs a test of this file in a process that may open so many files, and says so with `true`; in that process, `false`.
 fn with_limit_on_files(test: &str, files: u32) -> bool {
@@ -50,8 +50,8 @@ async fn a_thousand_connections_at_once_are_all_served_each_more_than_once() {
                     for request in 0..4 {
                         let input = json!({"a": 1.0, "x": [client], "y": [request]}).to_string();
                         stream.write_all(post(RUN_SAXPY, &input).as_bytes()).await.unwrap();
-                        let answer = Answer::next(&mut stream).await.unwrap().expect("an answer");
-                        assert_eq!(answer.json()["output"]["y"][0], (client + request) as f64);
+                        let response = HttpResponse::next(&mut stream).await.unwrap().expect("an answer");
+                        assert_eq!(response.json()["output"]["y"][0], (client + request) as f64);
                     }
                 })
             })
@@ -75,7 +75,7 @@ async fn out_of_files_it_goes_on_serving_who_is_there_lets_others_in_later_and_c
     }
     for server in Server::all(&Setup::default()) {
         let mut inside = BufReader::new(server.say(post(RUN_SAXPY, SAXPY)).await);
-        assert_eq!(Answer::next(&mut inside).await.unwrap().unwrap().status, 200);
+        assert_eq!(HttpResponse::next(&mut inside).await.unwrap().unwrap().status, 200);
         let mut crowd = Vec::new();
         while server.connections.failed() == 0 {
             match tokio::net::TcpStream::connect(server.address).await {
@@ -84,9 +84,9 @@ async fn out_of_files_it_goes_on_serving_who_is_there_lets_others_in_later_and_c
             }
         }
         inside.write_all(post(RUN_SAXPY, SAXPY).as_bytes()).await.unwrap();
-        assert_eq!(Answer::next(&mut inside).await.unwrap().unwrap().status, 200);
+        assert_eq!(HttpResponse::next(&mut inside).await.unwrap().unwrap().status, 200);
         crowd.truncate(2);
-        server.answers().await;
+        server.assert_serves().await;
 
         while let Ok(stream) = tokio::net::TcpStream::connect(server.address).await {
             crowd.push(stream);
@@ -106,7 +106,7 @@ async fn where_there_are_as_many_connections_as_may_be_the_next_one_waits() {
         let early = tokio::time::timeout(Duration::from_millis(100), waits.read_u8()).await;
         assert!(early.is_err() && server.connections.open() == 2, "{early:?}");
         drop(inside.pop());
-        assert_eq!(Answer::next(&mut waits).await.unwrap().unwrap().status, 200);
+        assert_eq!(HttpResponse::next(&mut waits).await.unwrap().unwrap().status, 200);
         // Full once more, it can be stopped all the same.
         server.stop.send(()).unwrap();
         server.ended.await.unwrap().unwrap();
@@ -136,11 +136,11 @@ async fn a_kernel_that_panics_is_an_error_of_its_own_request_alone() {
         let mut stream = BufReader::new(server.say("").await);
         for _ in 0..10 {
             stream.write_all(post("/kernels/test/panics/execute", "true").as_bytes()).await.unwrap();
-            let answer = Answer::next(&mut stream).await.unwrap().expect("the connection is kept");
-            assert!(!answer.problem(500, "internal").contains("told to"), "what a panic says is for the log");
+            let response = HttpResponse::next(&mut stream).await.unwrap().expect("the connection is kept");
+            assert!(!response.problem(500, "internal").contains("told to"), "what a panic says is for the log");
         }
-        assert_eq!(Answer::receive(other).await.status, 200);
-        server.answers().await;
+        assert_eq!(HttpResponse::receive(other).await.status, 200);
+        server.assert_serves().await;
     }
 }
 
@@ -155,11 +155,11 @@ async fn where_the_backend_is_full_requests_wait_for_as_long_as_their_deadline_a
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let impatient = [JSON, ("connect-timeout-ms", "100")];
-        let answer = server.request("POST", RUN_NAP, &impatient, br#"{"millis": 1}"#).await;
-        assert!(answer.problem(504, "deadline_exceeded").contains("deadline"), "{answer:?}");
+        let response = server.request("POST", RUN_NAP, &impatient, br#"{"millis": 1}"#).await;
+        assert!(response.problem(504, "deadline_exceeded").contains("deadline"), "{response:?}");
         let patient = server.send("POST", RUN_NAP, &[JSON], br#"{"millis": 1}"#).await;
         drop((runs, queued));
-        assert_eq!(Answer::receive(patient).await.status, 200);
+        assert_eq!(HttpResponse::receive(patient).await.status, 200);
         assert_eq!(server.naps.done(), 1);
     }
 }
@@ -183,7 +183,7 @@ async fn a_service_that_panics_takes_its_connection_with_it_and_nothing_else() {
         let gone = wire.say("GET /panic HTTP/1.1\r\nhost: test\r\n\r\n").await.read_to_string(&mut text).await;
         assert!(text.is_empty(), "{gone:?}: {text}");
         stays.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
-        assert_eq!(Answer::next(&mut stays).await.unwrap().unwrap().status, 200);
+        assert_eq!(HttpResponse::next(&mut stays).await.unwrap().unwrap().status, 200);
     }
     assert_eq!((connections.open(), connections.requests_in_flight()), (1, 0));
 }

@@ -3,10 +3,10 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
 use crate::http_faults::server::{RUN_SAXPY, SAXPY, Server, Setup};
-use crate::support::http_client::{Answer, JSON, head, post};
+use crate::support::http_client::{HttpResponse, JSON, head, post};
 
 #[tokio::test]
-async fn garbage_is_refused_and_harms_nobody() {
+async fn garbage_is_rejected_and_affects_no_other_connection() {
     let noise: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     for server in Server::all(&Setup::default()) {
         for bytes in [
@@ -26,7 +26,7 @@ async fn garbage_is_refused_and_harms_nobody() {
             stream.read_to_end(&mut text).await.unwrap();
             assert!(text.starts_with(b"HTTP/1.1 400 "), "{}: {}", bytes.escape_ascii(), text.escape_ascii());
         }
-        server.answers().await;
+        server.assert_serves().await;
         server.until_open(0).await;
     }
 }
@@ -44,12 +44,12 @@ async fn heads_that_break_off_are_closed_in_silence() {
             assert_eq!(text, "", "{:?}", &request[..end]);
         }
         server.until_open(0).await;
-        server.answers().await;
+        server.assert_serves().await;
     }
 }
 
 #[tokio::test]
-async fn heads_that_are_too_large_are_refused_as_such() {
+async fn heads_that_are_too_large_are_rejected_as_such() {
     let many: String = (0..1000).map(|i| format!("x-{i}: bomb\r\n")).collect();
     let long = format!("x-long: {}\r\n", "b".repeat(1 << 20));
     for server in Server::all(&Setup::default()) {
@@ -57,32 +57,32 @@ async fn heads_that_are_too_large_are_refused_as_such() {
             let mut stream = server.say("GET /kernels HTTP/1.1\r\nhost: test\r\n").await;
             // It need not read all of it.
             let _ = stream.write_all(format!("{headers}\r\n").as_bytes()).await;
-            assert_eq!(Answer::receive(stream).await.status, 431);
+            assert_eq!(HttpResponse::receive(stream).await.status, 431);
         }
-        server.answers().await;
+        server.assert_serves().await;
         server.until_open(0).await;
     }
 }
 
 #[tokio::test]
-async fn http_1_0_is_answered_and_closed() {
+async fn http_1_0_gets_a_response_and_is_closed() {
     for server in Server::all(&Setup::default()) {
         let length = SAXPY.len();
         let old =
             format!("POST {RUN_SAXPY} HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n");
-        let answer = Answer::receive(server.say(format!("{old}\r\n{SAXPY}")).await).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let response = HttpResponse::receive(server.say(format!("{old}\r\n{SAXPY}")).await).await;
+        assert_eq!(response.status, 200, "{response:?}");
 
         let mut stream = BufReader::new(server.say(format!("{old}connection: keep-alive\r\n\r\n{SAXPY}")).await);
         for _ in 0..2 {
-            assert_eq!(Answer::next(&mut stream).await.unwrap().unwrap().status, 200);
+            assert_eq!(HttpResponse::next(&mut stream).await.unwrap().unwrap().status, 200);
             stream.write_all(format!("{old}\r\n{SAXPY}").as_bytes()).await.unwrap();
         }
     }
 }
 
 #[tokio::test]
-async fn requests_sent_at_once_are_answered_in_their_order() {
+async fn pipelined_requests_get_responses_in_order() {
     for server in Server::all(&Setup::default()) {
         let requests: String =
             (0..50).map(|i| post(RUN_SAXPY, &format!(r#"{{"a": 1.0, "x": [{i}], "y": [0]}}"#))).collect();
@@ -90,11 +90,11 @@ async fn requests_sent_at_once_are_answered_in_their_order() {
         let last = head("GET", "/nowhere", &[JSON], None, false);
         let mut stream = BufReader::new(server.say(requests + &bad + &last).await);
         for i in 0..50 {
-            let answer = Answer::next(&mut stream).await.unwrap().unwrap();
-            assert_eq!(answer.json()["output"]["y"][0], f64::from(i));
+            let response = HttpResponse::next(&mut stream).await.unwrap().unwrap();
+            assert_eq!(response.json()["output"]["y"][0], f64::from(i));
         }
-        Answer::next(&mut stream).await.unwrap().unwrap().problem(400, "invalid_argument");
-        Answer::next(&mut stream).await.unwrap().unwrap().problem(404, "not_found");
-        assert!(Answer::next(&mut stream).await.unwrap().is_none());
+        HttpResponse::next(&mut stream).await.unwrap().unwrap().problem(400, "invalid_argument");
+        HttpResponse::next(&mut stream).await.unwrap().unwrap().problem(404, "not_found");
+        assert!(HttpResponse::next(&mut stream).await.unwrap().is_none());
     }
 }

@@ -70,7 +70,7 @@ async fn requests_that_are_dropped_and_clients_that_leave_cancel_their_kernels()
 }
 
 #[tokio::test]
-async fn told_to_stop_it_answers_what_is_in_flight_and_takes_no_more() {
+async fn when_stopped_it_completes_requests_in_flight_and_accepts_no_more() {
     for server in Server::all(&Setup::default()) {
         let mut client = connect(&server).await;
         let mut idle = connect(&server).await;
@@ -93,14 +93,14 @@ async fn requests_that_outlast_the_drain_are_cancelled_and_counted() {
     for server in Server::all(&Setup { drain: Duration::from_millis(200), ..Setup::default() }) {
         let mut client = connect(&server).await;
         let nap = || post(RUN_NAP, r#"{"millis": 600000}"#);
-        let answers = [tokio::spawn(client.send_request(nap())), tokio::spawn(client.send_request(nap()))];
+        let responses = [tokio::spawn(client.send_request(nap())), tokio::spawn(client.send_request(nap()))];
         server.naps.until(2).await;
         server.stop.send(()).unwrap();
         let error = server.ended.await.unwrap().unwrap_err();
         assert!(error.to_string().starts_with("2 requests on 1 connections were cancelled"), "{error}");
         server.naps.until(0).await;
-        for answer in answers {
-            assert!(answer.await.unwrap().is_err());
+        for response in responses {
+            assert!(response.await.unwrap().is_err());
         }
         assert_eq!((server.naps.done(), server.connections.requests_in_flight()), (0, 0));
     }

@@ -102,9 +102,9 @@ impl Server {
     }
 
     /// That it is none the worse.
-    pub(crate) async fn answers(&self) {
-        let answer = self.request("POST", RUN_SAXPY, &[crate::support::http_client::JSON], SAXPY.as_bytes()).await;
-        assert_eq!(answer.status, 200, "{:?}: {answer:?}", self.adapter);
+    pub(crate) async fn assert_serves(&self) {
+        let response = self.request("POST", RUN_SAXPY, &[crate::support::http_client::JSON], SAXPY.as_bytes()).await;
+        assert_eq!(response.status, 200, "{:?}: {response:?}", self.adapter);
     }
 
     /// Waits until as many connections are open.

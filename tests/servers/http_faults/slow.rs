@@ -7,7 +7,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tower_kernels::hyper::ServerConfig;
 
 use crate::http_faults::server::{LONG, RUN_NAP, RUN_SAXPY, SAXPY, Server, Setup};
-use crate::support::http_client::{Answer, JSON, head, post};
+use crate::support::http_client::{HttpResponse, JSON, head, post};
 
 /// As short as a clock may be that a loaded machine is not to run into, and all others long.
 const SHORT: Duration = Duration::from_millis(400);
@@ -30,8 +30,8 @@ async fn dribble(mut stream: TcpStream, bytes: &'static [u8]) -> Duration {
     let begun = Instant::now();
     let mut bytes = bytes.iter();
     loop {
-        let mut answer = [0];
-        match tokio::time::timeout(Duration::from_millis(10), stream.read(&mut answer)).await {
+        let mut response = [0];
+        match tokio::time::timeout(Duration::from_millis(10), stream.read(&mut response)).await {
             Ok(Ok(0) | Err(_)) => break,
             Ok(Ok(_)) => panic!("it is answered"),
             Err(_) => {
@@ -57,13 +57,13 @@ async fn heads_that_come_a_byte_at_a_time_are_cut_off_and_hold_nobody_up() {
                 clients.push(tokio::spawn(dribble(server.say(b"").await, bytes)));
             }
         }
-        server.answers().await;
+        server.assert_serves().await;
         for client in clients {
             let lasted = client.await.unwrap();
             assert!(lasted >= SHORT - Duration::from_millis(50), "{lasted:?}");
         }
         server.until_open(0).await;
-        server.answers().await;
+        server.assert_serves().await;
     }
 }
 
@@ -71,31 +71,31 @@ async fn heads_that_come_a_byte_at_a_time_are_cut_off_and_hold_nobody_up() {
 async fn the_clock_of_a_head_starts_with_its_first_byte() {
     for server in Server::all(&limits(ServerConfig { head_timeout: SHORT, ..LIMITS })) {
         let mut stream = BufReader::new(server.say(post(RUN_SAXPY, SAXPY)).await);
-        assert_eq!(Answer::next(&mut stream).await.unwrap().unwrap().status, 200);
+        assert_eq!(HttpResponse::next(&mut stream).await.unwrap().unwrap().status, 200);
         // Nothing is asked for longer than a head may take, and that is another clock's business.
         tokio::time::sleep(SHORT * 2).await;
         stream.write_all(post(RUN_SAXPY, SAXPY).as_bytes()).await.unwrap();
-        assert_eq!(Answer::next(&mut stream).await.unwrap().unwrap().status, 200);
+        assert_eq!(HttpResponse::next(&mut stream).await.unwrap().unwrap().status, 200);
         stream.write_all(b"GET /kernels HTTP/1.1\r\n").await.unwrap();
         let begun = Instant::now();
-        assert!(!matches!(Answer::next(&mut stream).await, Ok(Some(_))));
+        assert!(!matches!(HttpResponse::next(&mut stream).await, Ok(Some(_))));
         assert!(begun.elapsed() >= SHORT / 2, "{:?}", begun.elapsed());
         server.until_open(0).await;
     }
 }
 
 #[tokio::test]
-async fn a_connection_on_which_nothing_is_asked_is_closed_but_not_one_whose_answer_takes_longer() {
+async fn an_idle_connection_is_closed_but_not_one_whose_response_takes_longer() {
     for server in Server::all(&limits(ServerConfig { idle_timeout: SHORT, ..LIMITS })) {
         let mut idle = BufReader::new(server.say(post(RUN_SAXPY, SAXPY)).await);
-        assert_eq!(Answer::next(&mut idle).await.unwrap().unwrap().status, 200);
+        assert_eq!(HttpResponse::next(&mut idle).await.unwrap().unwrap().status, 200);
         let mut waits = BufReader::new(server.say(post(RUN_NAP, r#"{"millis": 1200}"#)).await);
         let begun = Instant::now();
         assert_eq!(idle.read(&mut [0]).await.expect("it is closed, and not reset"), 0);
         assert!((SHORT / 2..Duration::from_millis(1100)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-        assert_eq!(Answer::next(&mut waits).await.unwrap().unwrap().status, 200);
+        assert_eq!(HttpResponse::next(&mut waits).await.unwrap().unwrap().status, 200);
         // From here on nothing is asked of it either.
-        assert!(Answer::next(&mut waits).await.unwrap().is_none());
+        assert!(HttpResponse::next(&mut waits).await.unwrap().is_none());
         server.until_open(0).await;
     }
 }
@@ -110,7 +110,7 @@ async fn a_body_that_comes_slowly_is_the_deadlines_business_alone() {
             tokio::time::sleep(SHORT * 3 / 2).await;
             stream.write_all(half.as_bytes()).await.unwrap();
         }
-        assert_eq!(Answer::next(&mut stream).await.unwrap().unwrap().status, 200);
+        assert_eq!(HttpResponse::next(&mut stream).await.unwrap().unwrap().status, 200);
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tower_kernels::hyper::listen;
 
 use crate::http_faults::server::{RUN_NAP, RUN_SAXPY, SAXPY, Server, Setup};
-use crate::support::http_client::{Answer, JSON, Wire, post};
+use crate::support::http_client::{HttpResponse, JSON, Wire, post};
 use crate::support::kernels::registry;
 
 #[allow(dead_code, reason = "the example's `main` and its signals are not used here")]
@@ -20,26 +20,26 @@ mod axum_server;
 /// Asks again and again, half of the time on a new connection, and gives how many answers it had. A connection may end
 /// before an answer has begun, never within one.
 async fn hammer(wire: Wire) -> usize {
-    let mut answers = 0;
+    let mut responses = 0;
     while let Ok(stream) = TcpStream::connect(wire.address).await {
         let mut stream = BufReader::new(stream);
         for _ in 0..10 {
             if stream.write_all(post(RUN_NAP, r#"{"millis": 3}"#).as_bytes()).await.is_err() {
                 break;
             }
-            let Some(answer) = Answer::next(&mut stream).await.expect("whole answers only") else { break };
-            assert_eq!((answer.status, &answer.json()["output"]["millis"]), (200, &json!([3])));
-            answers += 1;
-            if answer.header("connection") == Some("close") {
+            let Some(response) = HttpResponse::next(&mut stream).await.expect("whole answers only") else { break };
+            assert_eq!((response.status, &response.json()["output"]["millis"]), (200, &json!([3])));
+            responses += 1;
+            if response.header("connection") == Some("close") {
                 break;
             }
         }
     }
-    answers
+    responses
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_load_whatever_is_run_is_answered_in_full_and_nothing_is_run_after() {
+async fn under_load_every_started_request_gets_its_full_response_and_none_starts_after_the_stop() {
     for server in Server::all(&Setup::default()) {
         let clients: Vec<_> = (0..32).map(|_| tokio::spawn(hammer(*server))).collect();
         while server.naps.done() < 300 {
@@ -49,21 +49,21 @@ async fn under_load_whatever_is_run_is_answered_in_full_and_nothing_is_run_after
         server.ended.await.unwrap().unwrap();
         let done = server.naps.done();
         assert_eq!((server.connections.open(), server.connections.requests_in_flight()), (0, 0));
-        let mut answers = 0;
+        let mut responses = 0;
         for client in clients {
-            answers += client.await.unwrap();
+            responses += client.await.unwrap();
         }
-        assert_eq!((answers, server.naps.done()), (done, done));
+        assert_eq!((responses, server.naps.done()), (done, done));
     }
 }
 
 #[tokio::test]
-async fn idle_connections_are_closed_at_once_and_others_after_an_answer_that_says_so() {
+async fn idle_connections_are_closed_at_once_and_others_after_a_response_that_says_so() {
     for server in Server::all(&Setup::default()) {
         let wire = *server;
         let mut fresh = server.say("").await;
         let mut idle = BufReader::new(server.say(post(RUN_SAXPY, SAXPY)).await);
-        assert_eq!(Answer::next(&mut idle).await.unwrap().unwrap().status, 200);
+        assert_eq!(HttpResponse::next(&mut idle).await.unwrap().unwrap().status, 200);
         let mut runs = BufReader::new(server.say(post(RUN_NAP, r#"{"millis": 1000}"#)).await);
         server.naps.until(1).await;
         server.stop.send(()).unwrap();
@@ -72,14 +72,14 @@ async fn idle_connections_are_closed_at_once_and_others_after_an_answer_that_say
         assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
         assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
         assert!(TcpStream::connect(wire.address).await.is_err(), "nobody listens any more");
-        let answer = Answer::next(&mut runs).await.unwrap().unwrap();
-        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+        let response = HttpResponse::next(&mut runs).await.unwrap().unwrap();
+        assert_eq!((response.status, response.header("connection")), (200, Some("close")));
         server.ended.await.unwrap().unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_request_that_has_been_sent_when_the_server_is_stopped_is_answered() {
+async fn a_request_sent_before_the_stop_gets_its_response() {
     for server in Server::all(&Setup::default()) {
         let mut streams = Vec::new();
         // Most of them wait in the backlog: the server's task has had no turn yet.
@@ -91,7 +91,7 @@ async fn a_request_that_has_been_sent_when_the_server_is_stopped_is_answered() {
         }
         server.stop.send(()).unwrap();
         for stream in streams {
-            assert_eq!(Answer::receive(TcpStream::from_std(stream).unwrap()).await.status, 200);
+            assert_eq!(HttpResponse::receive(TcpStream::from_std(stream).unwrap()).await.status, 200);
         }
         server.ended.await.unwrap().unwrap();
     }
@@ -122,7 +122,7 @@ async fn requests_that_outlast_the_drain_are_cancelled_and_counted() {
 
 /// The server is that of `examples/axum_server.rs`.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_example_says_so_first_and_answers_all_that_is_in_flight() {
+async fn the_example_gives_notice_first_and_completes_all_requests_in_flight() {
     let (registry, _) = registry();
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let wire = Wire { address: listener.local_addr().unwrap() };
@@ -141,8 +141,8 @@ async fn the_example_says_so_first_and_answers_all_that_is_in_flight() {
         assert!(begun.elapsed().as_secs() < 10);
     }
     for stream in streams {
-        let answer = Answer::receive(stream).await;
-        assert_eq!((answer.status, &answer.json()["output"]), (200, &json!({"millis": [150]})));
+        let response = HttpResponse::receive(stream).await;
+        assert_eq!((response.status, &response.json()["output"]), (200, &json!({"millis": [150]})));
     }
     ended.await.unwrap().unwrap();
     assert!(TcpStream::connect(wire.address).await.is_err(), "nobody listens any more");

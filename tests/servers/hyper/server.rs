@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::support::http_client::{Answer, JSON, Wire};
+use crate::support::http_client::{HttpResponse, JSON, Wire};
 use crate::support::kernels::{Naps, registry};
 
 struct Server {
@@ -31,7 +31,7 @@ impl Server {
 }
 
 #[tokio::test]
-async fn the_readmes_request_is_answered() {
+async fn the_readmes_request_gets_its_response() {
     let server = Server::start().await;
     let readme = include_str!("../../../README.md");
     let call = readme.split_once("curl -s http://127.0.0.1:8080").unwrap().1;
@@ -40,9 +40,9 @@ async fn the_readmes_request_is_answered() {
     let printed: Value =
         serde_json::from_str(readme.split("```json\n").nth(1).unwrap().split("```").next().unwrap()).unwrap();
 
-    let answer = server.wire.request("POST", path, &[JSON], body.as_bytes()).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let document = answer.json();
+    let response = server.wire.request("POST", path, &[JSON], body.as_bytes()).await;
+    assert_eq!(response.status, 200, "{}", response.body);
+    let document = response.json();
     assert_eq!(document["kernel_id"], printed["kernel_id"]);
     assert_eq!(document["output"], printed["output"]);
     let keys = |document: &Value| document.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
@@ -51,7 +51,7 @@ async fn the_readmes_request_is_answered() {
 }
 
 #[tokio::test]
-async fn every_refusal_has_its_status_and_says_why() {
+async fn every_rejection_has_its_status_and_reason() {
     let server = Server::start().await;
     let saxpy = |input: Value| json!({"kernel_id": "linalg/saxpy", "input": input});
     for (body, status, code, says) in [
@@ -67,8 +67,8 @@ async fn every_refusal_has_its_status_and_says_why() {
             "deadline",
         ),
     ] {
-        let answer = server.wire.post("/execute", &body).await;
-        assert!(answer.problem(status, code).contains(says), "{body}: {answer:?}");
+        let response = server.wire.post("/execute", &body).await;
+        assert!(response.problem(status, code).contains(says), "{body}: {response:?}");
     }
     for (method, path, status) in [("GET", "/execute", 405), ("GET", "/kernels/no/such", 404), ("PUT", "/metrics", 405)]
     {
@@ -90,13 +90,13 @@ async fn kernels_are_listed_and_described() {
 }
 
 #[tokio::test]
-async fn told_to_stop_it_answers_what_is_in_flight_and_ends() {
+async fn when_stopped_it_completes_requests_in_flight_and_ends() {
     let server = Server::start().await;
     let stream = server.wire.send("POST", "/kernels/test/nap/execute", &[JSON], br#"{"millis": 200}"#).await;
     server.wire.until("kernel_requests_in_flight{operation=\"test/nap\"}", 1.0).await;
     server.stop.send(()).unwrap();
-    let answer = Answer::receive(stream).await;
-    assert_eq!((answer.status, &answer.json()["output"]), (200, &json!({"millis": [200]})));
+    let response = HttpResponse::receive(stream).await;
+    assert_eq!((response.status, &response.json()["output"]), (200, &json!({"millis": [200]})));
     server.ended.await.unwrap().unwrap();
     assert!(TcpStream::connect(server.wire.address).await.is_err(), "nobody listens any more");
 }

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::support::http_client::{Answer, JSON, Wire, head};
+use crate::support::http_client::{HttpResponse, JSON, Wire, head};
 use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full};
@@ -78,7 +78,7 @@ where
 
 impl Server {
     /// A POST of JSON, with these headers.
-    async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> HttpResponse {
         let headers: Vec<_> = [&[JSON], headers].concat();
         self.wire.request("POST", path, &headers, body.as_bytes()).await
     }
@@ -88,10 +88,10 @@ impl Server {
 async fn a_kernel_is_run_by_its_path_as_well() {
     let server = start(KernelHttpService::new(kernels::registry().0), LONG).await;
     let input = r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#;
-    let answer = server.post("/kernels/linalg/saxpy/execute", &[("x-request-id", "mine-1")], input).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    assert_eq!(answer.header("x-request-id"), Some("mine-1"));
-    let document = answer.json();
+    let response = server.post("/kernels/linalg/saxpy/execute", &[("x-request-id", "mine-1")], input).await;
+    assert_eq!(response.status, 200, "{}", response.body);
+    assert_eq!(response.header("x-request-id"), Some("mine-1"));
+    let document = response.json();
     assert_eq!((&document["request_id"], &document["kernel_id"]), (&json!("mine-1"), &json!("linalg/saxpy")));
     assert_eq!(document["output"], json!({"y": [3.0]}));
 }
@@ -100,15 +100,15 @@ async fn a_kernel_is_run_by_its_path_as_well() {
 async fn headers_reach_the_request() {
     let server = start(echo().timeout(LONG), LONG).await;
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let left = |answer: &Answer| answer.json()["output"]["left"].as_f64().unwrap();
+    let left = |response: &HttpResponse| response.json()["output"]["left"].as_f64().unwrap();
     let headers = [("traceparent", parent), ("grpc-timeout", "20S")];
-    let answer = server.post("/kernels/test/nap/execute", &headers, "7").await;
-    let output = &answer.json()["output"];
+    let response = server.post("/kernels/test/nap/execute", &headers, "7").await;
+    let output = &response.json()["output"];
     assert_eq!((&output["input"], &output["trace"]), (&json!(7), &json!(parent)));
-    assert!((10.0..=20.0).contains(&left(&answer)), "{output}");
+    assert!((10.0..=20.0).contains(&left(&response)), "{output}");
     // Where the client says nothing, the longest that the server allows.
-    let answer = server.post("/execute", &[], r#"{"kernel_id": "a", "input": 1}"#).await;
-    assert!((590.0..=600.0).contains(&left(&answer)), "{}", answer.body);
+    let response = server.post("/execute", &[], r#"{"kernel_id": "a", "input": 1}"#).await;
+    assert!((590.0..=600.0).contains(&left(&response)), "{}", response.body);
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn the_page_of_metrics_is_in_the_format_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_refused_with_its_status() {
+async fn unreadable_requests_are_rejected_with_their_status() {
     let server = start(echo(), LONG).await;
     for (method, path, headers, body, status, code) in [
         ("POST", "/execute", &[JSON, ("grpc-timeout", "soon")][..], "{}", 400, "invalid_argument"),
@@ -142,10 +142,10 @@ async fn what_cannot_be_read_is_refused_with_its_status() {
         // Nobody gave it metrics.
         ("GET", "/metrics", &[], "", 404, "not_found"),
     ] {
-        let answer = server.wire.request(method, path, headers, body.as_bytes()).await;
-        answer.problem(status, code);
-        let allowed = answer.header("allow").is_some_and(|allow| ["POST", "GET, HEAD"].contains(&allow));
-        assert_eq!(allowed, status == 405, "{answer:?}");
+        let response = server.wire.request(method, path, headers, body.as_bytes()).await;
+        response.problem(status, code);
+        let allowed = response.header("allow").is_some_and(|allow| ["POST", "GET, HEAD"].contains(&allow));
+        assert_eq!(allowed, status == 405, "{response:?}");
     }
 }
 
@@ -172,11 +172,11 @@ async fn behind_any_server_a_small_body_is_read_and_a_long_one_ends_the_connecti
             let mut stream = BufReader::new(wire.say(head(method, path, headers, Some(length), true)).await);
             tokio::time::sleep(Duration::from_millis(50)).await;
             stream.write_all(b"12345").await.unwrap();
-            let answer = Answer::next(&mut stream).await.unwrap().unwrap();
-            assert_eq!((answer.status, answer.header("connection")), (status, closes), "{method} {path} {length}");
+            let response = HttpResponse::next(&mut stream).await.unwrap().unwrap();
+            assert_eq!((response.status, response.header("connection")), (status, closes), "{method} {path} {length}");
             if closes.is_none() {
                 stream.write_all(head("GET", "/kernels", &[], None, true).as_bytes()).await.unwrap();
-                assert_eq!(Answer::next(&mut stream).await.unwrap().unwrap().status, 200, "{method} {path}");
+                assert_eq!(HttpResponse::next(&mut stream).await.unwrap().unwrap().status, 200, "{method} {path}");
             }
         }
     }
@@ -185,20 +185,20 @@ async fn behind_any_server_a_small_body_is_read_and_a_long_one_ends_the_connecti
 #[tokio::test]
 async fn a_head_has_no_body() {
     let server = start(echo(), LONG).await;
-    let answer = server.wire.request("HEAD", "/kernels", &[], b"").await;
-    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let response = server.wire.request("HEAD", "/kernels", &[], b"").await;
+    assert_eq!((response.status, response.body.as_str()), (200, ""));
+    assert_eq!(response.header("content-type"), Some("application/json"));
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_pipeline_says_when_to_come_back() {
+async fn a_rejection_of_the_pipeline_has_retry_after() {
     let pipeline = RateLimiterLayer::new(1, LONG).layer(Echo);
     let server =
         start(KernelHttpService::with_service(pipeline, &RegistryOnly::new(kernels::registry().0)), LONG).await;
     assert_eq!(server.post("/kernels/test/nap/execute", &[], "1").await.status, 200);
-    let refused = server.post("/kernels/test/nap/execute", &[], "1").await;
-    assert_eq!(refused.status, 429);
-    assert_eq!(refused.header("retry-after"), Some("600"));
+    let rejected = server.post("/kernels/test/nap/execute", &[], "1").await;
+    assert_eq!(rejected.status, 429);
+    assert_eq!(rejected.header("retry-after"), Some("600"));
 }
 
 #[tokio::test]
@@ -207,8 +207,8 @@ async fn a_pipeline_in_towers_boxes_is_served() {
     let server =
         start(KernelHttpService::with_service(pipeline, &RegistryOnly::new(kernels::registry().0)), LONG).await;
     assert_eq!(server.post("/kernels/test/nap/execute", &[], "1").await.status, 200);
-    let refused = server.post("/kernels/test/nap/execute", &[], "1").await;
-    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("600")));
+    let rejected = server.post("/kernels/test/nap/execute", &[], "1").await;
+    assert_eq!((rejected.status, rejected.header("retry-after")), (429, Some("600")));
 }
 
 #[tokio::test]

@@ -140,7 +140,7 @@ async fn frames_of_one_byte_are_read_as_well() {
 
 /// A body may end in an error, and in trailers.
 #[tokio::test]
-async fn a_body_that_breaks_off_is_refused_and_trailers_are_passed_over() {
+async fn a_truncated_body_is_rejected_and_trailers_are_ignored() {
     let service = service(&Identity::default());
     let (head, x) = (head(4), ramp(4));
     let whole = Bytes::from([head.as_bytes(), ODD, &x].concat());

@@ -22,10 +22,10 @@ async fn request(address: SocketAddr, method: &str, path: &str, headers: &str, b
         stream.write_all(head.as_bytes()).await.unwrap();
         // A server that refuses a body for its size need not read it.
         let _ = stream.write_all(body.as_bytes()).await;
-        let mut answer = Vec::new();
-        let read = stream.read_to_end(&mut answer).await;
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{read:?}: {answer:?}"));
+        let mut response = Vec::new();
+        let read = stream.read_to_end(&mut response).await;
+        let response = String::from_utf8(response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{read:?}: {response:?}"));
         (head[9..12].parse().unwrap(), head.to_lowercase(), body.to_owned())
     };
     tokio::time::timeout(Duration::from_secs(60), exchange).await.expect("an answer in time")
@@ -82,9 +82,9 @@ async fn execute_request() {
       "normalized": true
     }
   }"#;
-    let (status, head, answer) = request(address, "POST", "/execute", JSON, body).await;
+    let (status, head, response) = request(address, "POST", "/execute", JSON, body).await;
     assert!(status == 200 && head.contains("content-type: application/json"), "{head}");
-    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let response: Value = serde_json::from_str(&response).unwrap();
     let page = json!({
         "request_id": "req-abc123",
         "kernel_id": "graph/betweenness-centrality",
@@ -96,11 +96,11 @@ async fn execute_request() {
             "backend": "CPU"
         }
     });
-    assert_shape(&answer, &page);
-    assert_scores(&answer["output"], CYCLE);
-    assert_eq!(answer["kernel_id"], page["kernel_id"]);
-    assert!(answer["request_id"].as_str().unwrap().starts_with("req-"), "{answer}");
-    assert!(answer["metadata"]["duration_us"].is_u64(), "{answer}");
+    assert_shape(&response, &page);
+    assert_scores(&response["output"], CYCLE);
+    assert_eq!(response["kernel_id"], page["kernel_id"]);
+    assert!(response["request_id"].as_str().unwrap().starts_with("req-"), "{response}");
+    assert!(response["metadata"]["duration_us"].is_u64(), "{response}");
 }
 
 #[tokio::test]
@@ -155,9 +155,9 @@ async fn custom_configuration() {
     tokio::spawn(async move { ::axum::serve(listener, app).await });
 
     let document = json!({"kernel_id": "graph/betweenness-centrality", "input": input()});
-    let (status, answer) = post(address, "/api/v1/execute", &document).await;
+    let (status, response) = post(address, "/api/v1/execute", &document).await;
     assert_eq!(status, 200);
-    assert_scores(&answer["output"], CYCLE);
+    assert_scores(&response["output"], CYCLE);
     assert_eq!(post(address, "/execute", &document).await.0, 404);
     assert_eq!(request(address, "GET", "/metrics", "", "").await.0, 200);
     assert_eq!(get(address, "/health").await.0, 200);

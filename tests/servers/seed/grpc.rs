@@ -119,14 +119,14 @@ mod health_service {
 }
 
 #[tokio::test]
-async fn health_is_the_standards_and_kernels_are_served_beside_it() {
+async fn health_is_the_standards_and_kernels_are_served_as_well() {
     let (address, server) = (free(), tower_kernels::grpc::KernelGrpcServer::new(registry()));
     tokio::spawn(async move { health_service::block(server, address).await.unwrap() });
     let channel = connect(address).await;
     let mut health = HealthClient::new(channel.clone());
     for service in ["", "tower_kernels.v1.Kernel"] {
-        let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap();
-        assert_eq!(answer.into_inner().status(), ServingStatus::Serving, "{service:?}");
+        let response = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap();
+        assert_eq!(response.into_inner().status(), ServingStatus::Serving, "{service:?}");
     }
     let none = health.check(HealthCheckRequest { service: "no.such.Service".to_owned() }).await.unwrap_err();
     assert_eq!(none.code(), Code::NotFound);

@@ -50,14 +50,14 @@ fn assert_scores(output: &Value, expected: [f64; 4]) {
 
 /// Checks that an answer has whatever the page's has, of the same types; it may have more.
 #[track_caller]
-fn assert_shape(answer: &Value, page: &Value) {
-    match (answer, page) {
-        (Value::Object(answer), Value::Object(page)) => {
+fn assert_shape(response: &Value, page: &Value) {
+    match (response, page) {
+        (Value::Object(response), Value::Object(page)) => {
             for (key, page) in page {
-                assert_shape(answer.get(key).unwrap_or_else(|| panic!("no {key} in {answer:?}")), page);
+                assert_shape(response.get(key).unwrap_or_else(|| panic!("no {key} in {response:?}")), page);
             }
         }
-        _ => assert_eq!(std::mem::discriminant(answer), std::mem::discriminant(page), "{answer} is not as {page}"),
+        _ => assert_eq!(std::mem::discriminant(response), std::mem::discriminant(page), "{response} is not as {page}"),
     }
 }
 

@@ -18,7 +18,7 @@ fn request() -> KernelRequest {
 }
 
 #[track_caller]
-fn assert_answered(response: KernelResponse) {
+fn assert_response(response: KernelResponse) {
     let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
     assert_scores(&serde_json::from_slice(&output).unwrap(), CYCLE);
 }
@@ -35,7 +35,7 @@ async fn kernel_service() -> Result<(), BoxError> {
         // Execute via Tower Service trait — dispatches to real kernels
         let response = service.ready().await?.call(request).await?;
 
-        assert_answered(response);
+        assert_response(response);
     }
     Ok(())
 }
@@ -55,7 +55,7 @@ mod timeout_layer {
 async fn timeout_layer_lets_what_is_in_time_through() {
     use tower::ServiceExt;
     let mut service = timeout_layer::block(KernelService::new(registry()));
-    assert_answered(service.ready().await.unwrap().call(request()).await.unwrap());
+    assert_response(service.ready().await.unwrap().call(request()).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,15 +117,15 @@ async fn middleware_stack() {
             .service(KernelService::new(registry));
         service
     };
-    assert_answered(service.ready().await.unwrap().call(request()).await.unwrap());
+    assert_response(service.ready().await.unwrap().call(request()).await.unwrap());
     // The layers within are at work: a flood is refused by the limit, whatever the kernels would take.
-    let mut refused = 0;
+    let mut rejected = 0;
     for _ in 0..300 {
         let request = KernelRequest::new("linalg/saxpy", Payload::json(r#"{"a": 2.0, "x": [1.0], "y": [1.0]}"#));
         if let Err(error) = service.ready().await.unwrap().call(request).await {
             assert_eq!(error.kind(), ErrorKind::RateLimited, "{error:?}");
-            refused += 1;
+            rejected += 1;
         }
     }
-    assert!(refused > 0);
+    assert!(rejected > 0);
 }
