@@ -38,12 +38,15 @@ pub struct FallbackSnapshot {
     pub in_flight: u64,
 }
 
+/// Returns whether the fallback may run a request.
+type AcceptsRequest<R> = Arc<dyn Fn(&R) -> bool + Send + Sync>;
+
 /// Which calls fall back, and on what. Clones share the fallback and the counts.
 pub(super) struct Shared<F, R, C> {
     pub(super) fallback: CloneSource<F>,
     pub(super) errors: Arc<C>,
     /// `None` if the fallback may run every request.
-    pub(super) accepts_request: Option<Arc<dyn Fn(&R) -> bool + Send + Sync>>,
+    pub(super) accepts_request: Option<AcceptsRequest<R>>,
     pub(super) counts: Arc<Mutex<FallbackSnapshot>>,
 }
 

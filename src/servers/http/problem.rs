@@ -24,7 +24,8 @@ pub(crate) struct Problem {
     retry_after: Option<Duration>,
     /// Boxed, because few responses have one.
     challenge: Option<Box<HeaderValue>>,
-    allow: Option<String>,
+    /// Boxed, so that results with a problem stay small.
+    allow: Option<Box<str>>,
     closes_connection: bool,
     kind: ErrorKind,
     /// The text of an internal error, which is logged and not sent.
@@ -59,7 +60,7 @@ impl Problem {
         let allowed = allowed.join(", ");
         let detail = format!("the path does not allow {method}; allowed: {allowed}");
         let mut problem = Self::http_only(METHOD_NOT_ALLOWED, detail);
-        problem.allow = Some(allowed);
+        problem.allow = Some(allowed.into());
         problem
     }
 
@@ -146,7 +147,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(RequestId::HEADER, request_id.value().clone());
         if let Some(allow) = self.allow {
-            headers.insert(ALLOW, HeaderValue::try_from(allow).expect("methods are visible ASCII"));
+            headers.insert(ALLOW, HeaderValue::from_str(&allow).expect("methods are visible ASCII"));
         }
         if self.closes_connection {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
