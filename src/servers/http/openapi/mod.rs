@@ -77,7 +77,10 @@ impl OpenApi {
             this.cached.store(Some(Arc::new((snapshot, document.clone()))));
             Ok(document)
         };
-        tokio::task::spawn_blocking(generate).await.unwrap_or_else(|error| Err(internal(&error)))
+        // A panic of a kernel's schema is logged with the id of the request.
+        let span = tracing::Span::current();
+        let generating = tokio::task::spawn_blocking(move || span.in_scope(generate));
+        generating.await.unwrap_or_else(|error| Err(internal(&error)))
     }
 }
 
