@@ -1,8 +1,5 @@
 //! `/operands`: stores, lists, describes and removes operands.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use bytes::Bytes;
 use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::request::Parts;
@@ -19,10 +16,10 @@ use crate::servers::http::openapi::{
 };
 use crate::servers::http::route::{RequestBody, RestRequest, RestService};
 use crate::servers::http::{HEAD_LENGTH, Problem, ResponseBody, Rest, document, read_payload};
-use crate::servers::offload::offload;
+use crate::servers::operands::{NewOperand, store_operand};
 use crate::service::{
     InvalidInput, OperandError, OperandInfo, OperandReference, OperandVersion, Operands, PutCondition, PutOptions,
-    RemoveOptions, RunContext,
+    RemoveOptions,
 };
 
 /// Query of a PUT.
@@ -96,28 +93,13 @@ pub(super) async fn put<S: RestService, B: RequestBody>(
     operands.check_put(&name, &query.r#type, &options).map_err(|error| Problem::of(&error))?;
     let memory = limits.memory.reservation(limits.max_response_size);
     let payload = read_payload(head, body, limits.max_operand_size, deadline, &memory).await?;
-    let abort = AbortOnDrop::default();
-    let is_aborted = Arc::clone(&abort.0);
-    let storing = offload(true, move || {
-        let is_aborted = || is_aborted.load(Ordering::Relaxed);
-        let context = RunContext::new(Some(&is_aborted), Some(deadline)).with_memory(Some(&memory));
-        operands.put_payload(&name, &query.r#type, payload, &options, &context)
-    });
+    let operand = NewOperand { name, type_name: query.r#type, options, payload };
+    let storing = store_operand(operands, operand, deadline, Some(memory));
     let stored = storing.await.map_err(|error| Problem::of(&error))?;
     let mut response = describe_version(request_id, StatusCode::CREATED, &stored)?;
     let location = rest.state.config.path(&format!("/operands/{}", stored.name()));
     response.headers_mut().insert(LOCATION, header_value(&location)?);
     Ok(response)
-}
-
-/// Aborts the storing of an operand if the client has disconnected.
-#[derive(Default)]
-struct AbortOnDrop(Arc<AtomicBool>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 pub(super) async fn list<S, B>(rest: Rest<S>, request: RestRequest<'_, B>) -> Result<Response<ResponseBody>, Problem> {

@@ -1,0 +1,52 @@
+//! Stores uploaded operands, for every server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::offload::offload;
+use crate::service::{HostReservation, OperandError, OperandVersion, Operands, Payload, PutOptions, RunContext};
+
+/// Default maximum size of an uploaded operand, in bytes: 16 GiB.
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(super) const MAX_OPERAND_SIZE: usize = 16 << 30;
+
+/// Default maximum time of the upload of an operand.
+pub(super) const OPERAND_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// An operand to be stored.
+pub(super) struct NewOperand {
+    pub(super) name: String,
+    pub(super) type_name: String,
+    pub(super) options: PutOptions,
+    pub(super) payload: Payload,
+}
+
+/// Decodes, checks and stores an operand on the blocking pool. Dropping the future aborts this, unless the operand is
+/// being inserted already. `memory` is charged for what decoding takes.
+pub(super) async fn store_operand(
+    operands: Operands,
+    operand: NewOperand,
+    deadline: Instant,
+    memory: Option<HostReservation>,
+) -> Result<Arc<OperandVersion>, OperandError> {
+    let abort = AbortOnDrop::default();
+    let is_aborted = Arc::clone(&abort.0);
+    let storing = offload(true, move || {
+        let NewOperand { name, type_name, options, payload } = operand;
+        let is_aborted = || is_aborted.load(Ordering::Relaxed);
+        let context = RunContext::new(Some(&is_aborted), Some(deadline)).with_memory(memory.as_ref());
+        operands.put_payload(&name, &type_name, payload, &options, &context)
+    });
+    storing.await
+}
+
+/// Aborts the storing of an operand if nobody waits for it any more.
+#[derive(Default)]
+struct AbortOnDrop(Arc<AtomicBool>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
