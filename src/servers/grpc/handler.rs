@@ -126,7 +126,7 @@ impl<S: Pipeline> Handler<S> {
 
     pub(super) async fn get_operand(&self, request: Request<GetOperandRequest>) -> Result<Response<Operand>, Status> {
         let (context, message) = CallContext::from_request(request);
-        respond(operands::get(self.registry.operands(), &context.metadata, message), &context.request_id)
+        respond(operands::get(self.registry.operands(), &context.metadata, &message), &context.request_id)
     }
 
     pub(super) async fn list_operands(

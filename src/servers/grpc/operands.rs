@@ -7,9 +7,8 @@ use super::registry::page_size;
 use super::status::Rejection;
 use crate::error::ErrorKind;
 use crate::request::metadata::RequestMetadata;
-use crate::service::{
-    InvalidInput, OperandError, OperandInfo, OperandReference, Operands, PutCondition, PutOptions, RemoveOptions,
-};
+use crate::servers::operands::{find_operand, remove_operand};
+use crate::service::{InvalidInput, OperandError, OperandInfo, Operands, PutCondition, PutOptions, RemoveOptions};
 
 /// Maximum number of entity tags in a request.
 const MAX_TAGS: usize = 64;
@@ -17,16 +16,10 @@ const MAX_TAGS: usize = 64;
 pub(super) fn get(
     operands: &Operands,
     metadata: &RequestMetadata,
-    request: GetOperandRequest,
+    request: &GetOperandRequest,
 ) -> Result<Operand, Rejection> {
-    let reference = request.operand;
-    if OperandReference::parse(&reference)?.tensor.is_some() {
-        return Err(InvalidInput::new("operand", "it names one tensor of an operand").into());
-    }
-    match operands.get(metadata.tenant.as_deref(), &reference) {
-        Some(found) => operand(found.info()),
-        None => Err(rejection(OperandError::NotFound { reference })),
-    }
+    let found = find_operand(operands, metadata.tenant.as_deref(), &request.operand).map_err(rejection)?;
+    operand(found.info())
 }
 
 /// A page token is the last name of the page before: operands that are stored in between move no others.
@@ -52,7 +45,7 @@ pub(super) fn delete(
     let mut options = RemoveOptions::default();
     options.tenant = metadata.tenant;
     options.condition = condition(request.if_match, false)?;
-    let removed = operands.remove(&request.operand, &options).map_err(rejection)?;
+    let removed = remove_operand(operands, &request.operand, &options).map_err(rejection)?;
     operand(removed.info())
 }
 

@@ -137,8 +137,7 @@ impl Upload {
         };
         self.progress.lock().phase = PutOperandPhase::Building.into();
         let Self { operands, memory, .. } = self;
-        let storing = store_operand(operands, received, deadline, Some(memory));
-        let stored = timeout_at(deadline.into(), storing).await.map_err(late)?;
+        let stored = store_operand(operands, received, Some(deadline), Some(memory)).await;
         let stored = stored.map_err(rejection).map_err(reject)?;
         operand(stored.info()).map_err(reject)
     }

@@ -467,6 +467,22 @@ mod tests {
         let unpacked = nested(2, &[3 << 3, 7].repeat(MAX_RANK + 1));
         assert_eq!(field_of(check::<ExecuteTensorsRequest>(&unpacked)), "inputs[0].shape");
 
+        let tensors_of_operand = |tensors: &[u8]| nested(1, &nested(7, tensors));
+        let many = tensors_of_operand(&nested(1, b"").repeat(MAX_TENSORS + 1));
+        assert_eq!(field_of(check::<PutOperandRequest>(&many)), "tensors");
+        let deep = tensors_of_operand(&nested(1, &nested(3, &[1; MAX_RANK + 1])));
+        assert_eq!(field_of(check::<PutOperandRequest>(&deep)), "tensors[0].shape");
+        for (field, name) in [(1, "name"), (2, "type"), (4, "if_match")] {
+            let start = nested(1, &nested(field, &[b'x'; MAX_NAME_BYTES + 1]));
+            assert_eq!(field_of(check::<PutOperandRequest>(&start)), name);
+        }
+        assert_eq!(check::<PutOperandRequest>(&nested(2, &vec![0; 1 << 20])), Ok(()));
+        let reference = nested(1, &[b'x'; MAX_REFERENCE_BYTES + 1]);
+        assert_eq!(field_of(check::<GetOperandRequest>(&reference)), "operand");
+        assert_eq!(field_of(check::<DeleteOperandRequest>(&reference)), "operand");
+        let token = nested(2, &[b'x'; MAX_NAME_BYTES + 1]);
+        assert_eq!(field_of(check::<ListOperandsRequest>(&token)), "page_token");
+
         let long = "x".repeat(MAX_NAME_BYTES + 1);
         let name = tensors([Tensor { name: long.clone(), ..tensor(0) }]).encode_to_vec();
         assert_eq!(field_of(check::<ExecuteTensorsRequest>(&name)), "inputs[0].name");

@@ -16,11 +16,8 @@ use crate::servers::http::openapi::{
 };
 use crate::servers::http::route::{RequestBody, RestRequest, RestService};
 use crate::servers::http::{HEAD_LENGTH, Problem, ResponseBody, Rest, document, read_payload};
-use crate::servers::operands::{NewOperand, store_operand};
-use crate::service::{
-    InvalidInput, OperandError, OperandInfo, OperandReference, OperandVersion, Operands, PutCondition, PutOptions,
-    RemoveOptions,
-};
+use crate::servers::operands::{NewOperand, find_operand, remove_operand, store_operand};
+use crate::service::{InvalidInput, OperandInfo, OperandVersion, Operands, PutCondition, PutOptions, RemoveOptions};
 
 /// Query of a PUT.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -94,7 +91,7 @@ pub(super) async fn put<S: RestService, B: RequestBody>(
     let memory = limits.memory.reservation(limits.max_response_size);
     let payload = read_payload(head, body, limits.max_operand_size, deadline, &memory).await?;
     let operand = NewOperand { name, type_name: query.r#type, options, payload };
-    let storing = store_operand(operands, operand, deadline, Some(memory));
+    let storing = store_operand(operands, operand, Some(deadline), Some(memory));
     let stored = storing.await.map_err(|error| Problem::of(&error))?;
     let mut response = describe_version(request_id, StatusCode::CREATED, &stored)?;
     let location = rest.state.config.path(&format!("/operands/{}", stored.name()));
@@ -126,9 +123,8 @@ pub(super) async fn describe<S, B>(
     let query: TenantQuery = request.query()?;
     let tenant = metadata(request.head, query.tenant.as_deref())?.tenant;
     let reference = request.params.get("name");
-    check_whole(reference)?;
-    let found = rest.state.registry.operands().get(tenant.as_deref(), reference);
-    let found = found.ok_or_else(|| Problem::of(&OperandError::NotFound { reference: reference.to_owned() }))?;
+    let found = find_operand(rest.state.registry.operands(), tenant.as_deref(), reference);
+    let found = found.map_err(|error| Problem::of(&error))?;
     let known = entity_tags(&request.head.headers, &IF_NONE_MATCH)?;
     let is_known = known.is_some_and(|known| match known {
         EntityTags::Any => true,
@@ -150,7 +146,7 @@ pub(super) async fn remove<S, B>(
     let mut options = RemoveOptions::default();
     options.tenant = metadata(request.head, query.tenant.as_deref())?.tenant;
     options.condition = condition(&request.head.headers)?;
-    let removed = rest.state.registry.operands().remove(request.params.get("name"), &options);
+    let removed = remove_operand(rest.state.registry.operands(), request.params.get("name"), &options);
     let removed = removed.map_err(|error| Problem::of(&error))?;
     describe_version(request.request_id, StatusCode::OK, &removed)
 }
@@ -180,15 +176,6 @@ fn metadata(head: &Parts, tenant: Option<&str>) -> Result<RequestMetadata, Probl
         metadata.tenant = parse_tenant(tenant).map_err(InvalidInput::from)?;
     }
     Ok(metadata)
-}
-
-/// The routes of one operand are not for one tensor of it.
-fn check_whole(reference: &str) -> Result<(), Problem> {
-    let parsed = OperandReference::parse(reference)?;
-    match parsed.tensor {
-        None => Ok(()),
-        Some(_) => Err(InvalidInput::new("operand", "the path names one tensor of an operand").into()),
-    }
 }
 
 /// The condition of a request that changes an operand.
