@@ -3,14 +3,20 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use prost::Message as _;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
+use tower::ServiceExt;
 use tower_kernels::grpc::proto::put_operand_request::Part;
 use tower_kernels::grpc::proto::put_operand_response::Outcome;
 use tower_kernels::grpc::proto::put_operand_start::Value as Form;
@@ -471,6 +477,23 @@ fn unfinished() -> impl Stream<Item = PutOperandRequest> + Send + 'static {
     stream::iter(messages(columns([&[], &[]]), [&[0; 5][..]])).chain(stream::pending())
 }
 
+/// The frames of an upload that break off in the middle of a chunk.
+fn until_reset(reset: oneshot::Receiver<()>) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static {
+    let frame = |message: PutOperandRequest| {
+        let message = message.encode_to_vec();
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        [&[0], &length[..], &message].concat()
+    };
+    let mut bytes: Vec<u8> =
+        messages(columns([&[], &[]]), [&[0; 5][..], &[0; 6]]).into_iter().flat_map(frame).collect();
+    bytes.truncate(bytes.len() - 3);
+    let broken = async {
+        reset.await.unwrap_err();
+        Err(Status::cancelled("the client resets the stream"))
+    };
+    stream::iter([Ok(Frame::data(bytes.into()))]).chain(stream::once(broken))
+}
+
 #[tokio::test]
 async fn a_client_that_is_gone_in_the_middle_leaves_the_old_version() {
     let memory = HostMemory::new(64 << 20);
@@ -491,14 +514,21 @@ async fn a_client_that_is_gone_in_the_middle_leaves_the_old_version() {
     drop(gone);
     until("the upload ends", || memory.used() == 0).await;
 
-    // It cancels the call, and the connection stays.
-    let mut responses = client.put_operand(unfinished()).await.unwrap().into_inner();
-    let progress = responses.message().await.unwrap().unwrap();
-    assert!(matches!(progress.outcome, Some(Outcome::Progress(_))), "{progress:?}");
+    // It resets the stream within a chunk, and the connection stays.
+    let channel = server.channel().await;
+    let (reset, is_reset) = oneshot::channel::<()>();
+    let request = http::Request::post(format!("http://{address}/tower_kernels.v1.Kernel/PutOperand"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(StreamBody::new(until_reset(is_reset))))
+        .unwrap();
+    let response = channel.clone().oneshot(request).await.unwrap();
     until("the bytes arrive", || memory.used() > 0).await;
-    drop(responses);
+    drop(reset);
     until("the upload ends", || memory.used() == 0).await;
+    drop(response);
 
+    let mut client = KernelClient::new(channel);
     assert_eq!(get(&mut client, "prices", None).await.unwrap().version, 1);
     assert_eq!((registry.operands().usage().versions, registry.operands().usage().bytes), (1, 11));
 }
