@@ -14,6 +14,8 @@ pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+mod charged_buffer;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 mod devices;
 #[cfg(feature = "grpc")]
 pub mod grpc;
@@ -27,8 +29,12 @@ mod http;
 pub mod hyper;
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 mod offload;
+#[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
+mod operands;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 pub mod requests;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+mod sections;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 mod slow_body;
 #[cfg(any(feature = "axum", feature = "hyper"))]

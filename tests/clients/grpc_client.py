@@ -182,6 +182,35 @@ def kernels_are_listed_and_described(api):
     check(json.loads(kernel.output_schema)["type"] == "object" and "CPU" in kernel.backends, kernel)
 
 
+def operands_are_put_once_and_queried(api):
+    def put(name, chunks):
+        start = api.new("tower_kernels.v1.PutOperandStart", name=name, type="graph", json=b"")
+        yield api.new("tower_kernels.v1.PutOperandRequest", start=start)
+        for chunk in chunks:
+            yield api.new("tower_kernels.v1.PutOperandRequest", chunk=chunk)
+
+    document = json.dumps({key: value for key, value in CYCLE.items() if key != "normalized"}).encode()
+    pieces = [document[at : at + 7] for at in range(0, len(document), 7)]
+    *progress, last = api.method["PutOperand"](put("cycle", pieces), timeout=SOON)
+    check(all(response.WhichOneof("outcome") == "progress" for response in progress), progress)
+    stored = last.operand
+    check((stored.name, stored.type, json.loads(stored.summary)["nodes"]) == ("cycle", "graph", 4), last)
+    for _ in range(10):
+        output, _, _ = api.execute("graph/betweenness-centrality", {"graph": {"operand": "cycle"}})
+        check(all(abs(score - 1 / 6) < 1e-9 for score in output["scores"]), output)
+    found = api.method["GetOperand"](api.new("tower_kernels.v1.GetOperandRequest", operand="cycle"), timeout=SOON)
+    check((found.uses, found.etag) == (10, stored.etag), found)
+    page = api.method["ListOperands"](api.new("tower_kernels.v1.ListOperandsRequest"), timeout=SOON)
+    check([operand.name for operand in page.operands] == ["cycle"] and page.total_size == 1, page)
+    delete = api.new("tower_kernels.v1.DeleteOperandRequest", operand="cycle", if_match=[stored.etag])
+    check(api.method["DeleteOperand"](delete, timeout=SOON).version == stored.version, stored)
+    try:
+        list(api.method["PutOperand"](put("cycle", pieces[:-1]), timeout=SOON))
+        raise AssertionError("half of a document was stored")
+    except grpc.RpcError as error:
+        check(error.code() is grpc.StatusCode.INVALID_ARGUMENT, error)
+
+
 def refusals_say_what_is_wrong(api):
     for kernel_id, document, code, reason in [
         ("no/such", {}, "NOT_FOUND", "not_found"),
@@ -255,6 +284,7 @@ CHECKS = [
     tensors_are_answered,
     streams_answer_each_request,
     kernels_are_listed_and_described,
+    operands_are_put_once_and_queried,
     refusals_say_what_is_wrong,
     deadlines_are_the_servers,
     gzip_is_taken_where_it_is_on,

@@ -54,6 +54,20 @@ impl<S> KernelActor<S> {
     }
 }
 
+impl<S> KernelActor<S> {
+    pub(super) fn registry(&self) -> &KernelRegistry {
+        &self.registry
+    }
+
+    pub(super) fn config(&self) -> &KernelActorConfig {
+        &self.config
+    }
+
+    pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+}
+
 impl<S: Clone> KernelActor<S> {
     fn request_metadata(&self, message: ExecuteMetadata, received_at: Instant) -> RequestMetadata {
         let timeout = self.config.timeout(message.timeout);

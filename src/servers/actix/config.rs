@@ -14,8 +14,8 @@ use std::time::Duration;
 pub struct KernelActorConfig {
     /// Name of the actor in errors and statistics. Default: `kernel-actor`.
     pub name: String,
-    /// Maximum number of unanswered [`ExecuteKernel`](super::ExecuteKernel) messages, at least 1. Further messages are
-    /// rejected. Default: 1000.
+    /// Maximum number of unanswered [`ExecuteKernel`](super::ExecuteKernel) and [`PutOperand`](super::PutOperand)
+    /// messages, at least 1. Further messages are rejected. Default: 1000.
     pub mailbox_capacity: usize,
     /// Timeout of messages without a [timeout](super::ExecuteMetadata::timeout) of their own. Default: 30 s.
     pub default_timeout: Duration,

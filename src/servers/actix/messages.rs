@@ -84,7 +84,7 @@ impl Message for ListKernels {
     type Result = Vec<RegisteredKernel>;
 }
 
-/// Returns statistics of the [`ExecuteKernel`] messages.
+/// Returns statistics of the [`ExecuteKernel`] and [`PutOperand`](super::PutOperand) messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GetStats;
 
@@ -92,7 +92,7 @@ impl Message for GetStats {
     type Result = ActorStats;
 }
 
-/// Statistics of the [`ExecuteKernel`] messages that an actor has received.
+/// Statistics of the [`ExecuteKernel`] and [`PutOperand`](super::PutOperand) messages that an actor has received.
 ///
 /// `received` is always the sum of `in_flight`, `completed`, `failed`, `cancelled` and `rejected`. They continue when the
 /// supervisor restarts the actor.
@@ -105,7 +105,7 @@ pub struct ActorStats {
     pub received: u64,
     /// Messages without a response yet.
     pub in_flight: u64,
-    /// Messages whose kernel completed.
+    /// Messages whose kernel completed, or whose operand was stored.
     pub completed: u64,
     /// Messages that failed: the service returned an error or panicked, or the deadline was exceeded.
     pub failed: u64,
@@ -113,7 +113,7 @@ pub struct ActorStats {
     pub cancelled: u64,
     /// Messages rejected because the mailbox was full.
     pub rejected: u64,
-    /// Total execution time of completed messages.
+    /// Total execution time of the kernels of completed messages.
     pub executed: Duration,
     /// Restarts by the supervisor.
     pub restarts: u64,

@@ -6,6 +6,9 @@
 //! | [`GetKernelInfo`] | [`RegisteredKernel`](crate::service::RegisteredKernel): its description and JSON Schemas |
 //! | [`ListKernels`] | the same of all kernels |
 //! | [`GetStats`] | [`ActorStats`]: counts of messages by outcome |
+//! | [`PutOperand`] | [`OperandInfo`](crate::service::OperandInfo): the version of the [operand](crate::service::Operands) that was stored |
+//! | [`GetOperand`], [`DeleteOperand`] | the same of the operand that there is, or was |
+//! | [`ListOperands`] | the same of all operands of a tenant |
 //!
 //! ```
 //! use actix::Actor;
@@ -40,8 +43,8 @@
 //!
 //! # A full mailbox
 //!
-//! [`mailbox_capacity`](KernelActorConfig::mailbox_capacity) limits the [`ExecuteKernel`] messages that are unanswered:
-//! waiting for readiness, or running. Further ones fail with [`ActorError::MailboxFull`] at once; other messages are
+//! [`mailbox_capacity`](KernelActorConfig::mailbox_capacity) limits the [`ExecuteKernel`] and [`PutOperand`] messages
+//! that are unanswered: waiting for readiness, or running. Further ones fail with [`ActorError::MailboxFull`] at once; other messages are
 //! always accepted. [`KernelActorSupervisor::dispatch`] rejects a message before it is sent.
 //!
 //! actix's own mailbox does not limit them: the actor empties it as messages arrive, and `Addr::send` ignores its
@@ -58,6 +61,7 @@ mod config;
 mod error;
 mod mailbox;
 mod messages;
+mod operands;
 mod reply;
 mod supervisor;
 
@@ -67,5 +71,6 @@ pub use self::error::{ActorError, ServiceError};
 pub use self::messages::{
     ActorStats, ExecuteKernel, ExecuteMetadata, ExecuteResult, GetKernelInfo, GetStats, ListKernels,
 };
-pub use self::reply::Reply;
+pub use self::operands::{DeleteOperand, GetOperand, ListOperands, PutOperand};
+pub use self::reply::{OperandReply, Reply};
 pub use self::supervisor::{DispatchStrategy, KernelActorSupervisor};

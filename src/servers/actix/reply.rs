@@ -1,6 +1,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use ::actix::dev::{MessageResponse, OneshotSender};
 use ::actix::{Actor, Message};
@@ -15,7 +16,8 @@ use crate::middleware::timeout::oneshot;
 use crate::panics::CatchPanic;
 use crate::request::limits::check_name;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
-use crate::service::{InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
+use crate::servers::operands::{NewOperand, store_operand};
+use crate::service::{InvalidInput, KernelError, KernelRequest, KernelResponse, OperandInfo, Operands, Payload};
 
 type ExecutionResult = Result<ExecuteResult, ActorError>;
 
@@ -69,23 +71,85 @@ where
     S: Service<KernelRequest, Response = KernelResponse>,
     S::Error: AnyError + Into<BoxError>,
 {
-    async fn respond(self, mut reply: Option<OneshotSender<ExecutionResult>>) {
+    async fn respond(self, reply: Option<OneshotSender<ExecutionResult>>) {
         let Self { service, request, input, permit } = self;
-        let mut call = pin!(CatchPanic::new(execute(service, request, input)));
-        let result = poll_fn(|cx| match (call.as_mut().poll(cx), &mut reply) {
-            (Poll::Ready(result), _) => Poll::Ready(Some(result)),
-            (Poll::Pending, Some(reply)) => reply.poll_closed(cx).map(|()| None),
-            // Sent with `do_send` or `try_send`, which have no response.
-            (Poll::Pending, None) => Poll::Pending,
+        respond(execute(service, request, input), permit, |result| result.execution.executed, reply).await;
+    }
+}
+
+/// Sends the result of a call, unless the sender of the message has dropped its future, which cancels the call.
+async fn respond<T>(
+    call: impl Future<Output = Result<T, ActorError>>,
+    permit: MailboxPermit,
+    executed: fn(&T) -> Duration,
+    mut reply: Option<OneshotSender<Result<T, ActorError>>>,
+) {
+    let mut call = pin!(CatchPanic::new(call));
+    let result = poll_fn(|cx| match (call.as_mut().poll(cx), &mut reply) {
+        (Poll::Ready(result), _) => Poll::Ready(Some(result)),
+        (Poll::Pending, Some(reply)) => reply.poll_closed(cx).map(|()| None),
+        // Sent with `do_send` or `try_send`, which have no response.
+        (Poll::Pending, None) => Poll::Pending,
+    });
+    if let Some(result) = result.await {
+        let result = result.unwrap_or_else(|panicked| {
+            Err(ActorError::service(KernelError::kernel(format!("the service panicked: {panicked}"))))
         });
-        if let Some(result) = result.await {
-            let result = result.unwrap_or_else(|panicked| {
-                Err(ActorError::service(KernelError::kernel(format!("the service panicked: {panicked}"))))
-            });
-            // Counted before the response is sent, so that the statistics include it.
-            permit.end(&result);
-            send(reply, result);
-        }
+        // Counted before the response is sent, so that the statistics include it.
+        permit.end(result.as_ref().ok().map(executed));
+        send(reply, result);
+    }
+}
+
+/// Response of an actor to [`PutOperand`](super::PutOperand): stores the operand in a task of its own. It is aborted when
+/// the sender of the message drops its future.
+pub struct OperandReply(Result<Store, ActorError>);
+
+struct Store {
+    operands: Operands,
+    operand: NewOperand,
+    deadline: Option<Instant>,
+    permit: MailboxPermit,
+}
+
+impl OperandReply {
+    pub(super) fn reject(error: ActorError) -> Self {
+        Self(Err(error))
+    }
+
+    pub(super) fn store(
+        operands: Operands,
+        operand: NewOperand,
+        deadline: Option<Instant>,
+        permit: MailboxPermit,
+    ) -> Self {
+        Self(Ok(Store { operands, operand, deadline, permit }))
+    }
+}
+
+impl std::fmt::Debug for OperandReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OperandReply").finish_non_exhaustive()
+    }
+}
+
+type OperandResult = Result<OperandInfo, ActorError>;
+
+impl<A, M> MessageResponse<A, M> for OperandReply
+where
+    A: Actor,
+    M: Message<Result = OperandResult>,
+{
+    fn handle(self, _: &mut A::Context, reply: Option<OneshotSender<OperandResult>>) {
+        let Store { operands, operand, deadline, permit } = match self.0 {
+            Ok(store) => store,
+            Err(error) => return send(reply, Err(error)),
+        };
+        let store = async move {
+            let stored = store_operand(operands, operand, deadline, None).await;
+            stored.map(|stored| stored.info()).map_err(ActorError::service)
+        };
+        ::actix::spawn(respond(store, permit, |_| Duration::ZERO, reply));
     }
 }
 
@@ -113,7 +177,7 @@ where
     Ok(ExecuteResult { kernel_id, output, execution: response.execution })
 }
 
-fn send(reply: Option<OneshotSender<ExecutionResult>>, result: ExecutionResult) {
+fn send<T>(reply: Option<OneshotSender<T>>, result: T) {
     if let Some(reply) = reply {
         // Fails if the request was cancelled in the meantime.
         let _ = reply.send(result);

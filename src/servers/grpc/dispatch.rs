@@ -15,9 +15,12 @@ use tower_service::Service;
 
 use super::handler::Handler;
 use super::proto::{
-    ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteTensorsRequest, ExecuteTensorsResponse,
-    GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
+    DeleteOperandRequest, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteStreamResponse,
+    ExecuteTensorsRequest, ExecuteTensorsResponse, GetKernelRequest, GetOperandRequest, KernelDescription,
+    ListKernelsRequest, ListKernelsResponse, ListOperandsRequest, ListOperandsResponse, Operand, PutOperandRequest,
+    PutOperandResponse,
 };
+use super::put_operand::PutResponses;
 use super::server::Pipeline;
 use super::stream::Responses;
 use super::wire::{Encoded, Incoming, RequestCodec, Requests};
@@ -110,9 +113,20 @@ where
             "/tower_kernels.v1.Kernel/GetKernel" => self.unary::<GetKernelRequest, KernelDescription, _>(request),
             "/tower_kernels.v1.Kernel/ListKernels" => self.unary::<ListKernelsRequest, ListKernelsResponse, _>(request),
             "/tower_kernels.v1.Kernel/ExecuteStream" => {
-                let (mut grpc, methods) = (self.grpc(), Methods(Arc::clone(&self.handler)));
+                let grpc = self.grpc::<ExecuteStreamRequest, ExecuteStreamResponse>();
+                let (mut grpc, methods) = (grpc, Methods(Arc::clone(&self.handler)));
                 Box::pin(async move { Ok(grpc.streaming(methods, request).await) })
             }
+            "/tower_kernels.v1.Kernel/PutOperand" => {
+                let grpc = self.grpc::<PutOperandRequest, PutOperandResponse>();
+                let (mut grpc, methods) = (grpc, Methods(Arc::clone(&self.handler)));
+                Box::pin(async move { Ok(grpc.streaming(methods, request).await) })
+            }
+            "/tower_kernels.v1.Kernel/GetOperand" => self.unary::<GetOperandRequest, Operand, _>(request),
+            "/tower_kernels.v1.Kernel/ListOperands" => {
+                self.unary::<ListOperandsRequest, ListOperandsResponse, _>(request)
+            }
+            "/tower_kernels.v1.Kernel/DeleteOperand" => self.unary::<DeleteOperandRequest, Operand, _>(request),
             _ => Box::pin(async { Ok(Status::new(Code::Unimplemented, "").into_http()) }),
         }
     }
@@ -151,6 +165,10 @@ methods! {
     Encoded<GetKernelRequest>, get_kernel -> KernelDescription, |call| decoded(call).await?;
     Encoded<ListKernelsRequest>, list_kernels -> ListKernelsResponse, |call| decoded(call).await?;
     Streaming<Encoded<ExecuteStreamRequest>>, execute_stream -> Responses, |call| call.map(Requests::new);
+    Streaming<Encoded<PutOperandRequest>>, put_operand -> PutResponses, |call| call.map(Requests::new);
+    Encoded<GetOperandRequest>, get_operand -> Operand, |call| decoded(call).await?;
+    Encoded<ListOperandsRequest>, list_operands -> ListOperandsResponse, |call| decoded(call).await?;
+    Encoded<DeleteOperandRequest>, delete_operand -> Operand, |call| decoded(call).await?;
 }
 
 // By hand, as the pipeline is behind an `Arc` and need not be `Clone` here.

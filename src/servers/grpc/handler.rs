@@ -10,15 +10,17 @@ use super::config::GrpcConfig;
 use super::memory::rejected;
 use super::message::{ResponseIds, check_kernel_id, json_response, tensors, tensors_response};
 use super::proto::{
-    ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteTensorsRequest, ExecuteTensorsResponse,
-    GetKernelRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
+    DeleteOperandRequest, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteTensorsRequest,
+    ExecuteTensorsResponse, GetKernelRequest, GetOperandRequest, KernelDescription, ListKernelsRequest,
+    ListKernelsResponse, ListOperandsRequest, ListOperandsResponse, Operand, PutOperandRequest,
 };
-use super::registry;
+use super::put_operand::{PutResponses, UploadLimits};
 use super::server::Pipeline;
 use super::shutdown::StreamShutdown;
 use super::status::Rejection;
 use super::stream::Responses;
 use super::wire::Requests;
+use super::{operands, registry};
 use crate::middleware::timeout;
 use crate::panics::CatchPanic;
 use crate::request::request_id::RequestId;
@@ -30,6 +32,7 @@ pub(super) struct Handler<S> {
     pub(super) registry: Arc<KernelRegistry>,
     pub(super) config: Arc<GrpcConfig>,
     pub(super) shutdown: StreamShutdown,
+    pub(super) upload_limits: UploadLimits,
 }
 
 impl<S: Pipeline> Handler<S> {
@@ -110,6 +113,36 @@ impl<S: Pipeline> Handler<S> {
     ) -> Result<Response<ListKernelsResponse>, Status> {
         let (context, message) = CallContext::from_request(request);
         respond(registry::list(&self.registry, &message), &context.request_id)
+    }
+
+    pub(super) async fn put_operand(
+        &self,
+        request: Request<Requests<PutOperandRequest>>,
+    ) -> Result<Response<PutResponses>, Status> {
+        let (context, requests) = CallContext::from_request(request);
+        let operands = self.registry.operands().clone();
+        Ok(Response::new(PutResponses::new(operands, self.upload_limits, context, requests, &self.shutdown)))
+    }
+
+    pub(super) async fn get_operand(&self, request: Request<GetOperandRequest>) -> Result<Response<Operand>, Status> {
+        let (context, message) = CallContext::from_request(request);
+        respond(operands::get(self.registry.operands(), &context.metadata, &message), &context.request_id)
+    }
+
+    pub(super) async fn list_operands(
+        &self,
+        request: Request<ListOperandsRequest>,
+    ) -> Result<Response<ListOperandsResponse>, Status> {
+        let (context, message) = CallContext::from_request(request);
+        respond(operands::list(self.registry.operands(), &context.metadata, &message), &context.request_id)
+    }
+
+    pub(super) async fn delete_operand(
+        &self,
+        request: Request<DeleteOperandRequest>,
+    ) -> Result<Response<Operand>, Status> {
+        let (context, message) = CallContext::from_request(request);
+        respond(operands::delete(self.registry.operands(), context.metadata, message), &context.request_id)
     }
 }
 

@@ -63,6 +63,11 @@ impl CallMemory {
         received.unwrap_or_else(|| self.memory.reservation(self.max_response_size))
     }
 
+    /// Creates the reservation of a value that arrives in many messages.
+    pub(super) fn of_upload(&self) -> HostReservation {
+        self.memory.reservation(self.max_response_size)
+    }
+
     /// Reserves memory for the encoded response. A small response needs no reservation.
     ///
     /// # Errors

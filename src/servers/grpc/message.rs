@@ -7,6 +7,7 @@ use super::status::Rejection;
 use crate::error::ErrorKind;
 use crate::request::limits::check_name;
 use crate::request::request_id::RequestId;
+use crate::servers::sections::{Data, Input};
 use crate::service::{self, DType, InvalidInput, KernelError, KernelResponse, Payload, Tensors};
 
 /// Ids of a request that are repeated in its response.
@@ -26,17 +27,35 @@ pub(super) fn tensors(inputs: Vec<Tensor>) -> Result<Tensors, InvalidInput> {
     let mut tensors = Tensors::new();
     for (index, Tensor { name, dtype, shape, data }) in inputs.into_iter().enumerate() {
         check_name(&name).map_err(|error| InvalidInput::new(format!("inputs[{index}].name"), error.to_string()))?;
-        let dtype = dtype_of(dtype).ok_or_else(|| InvalidInput::new(&name, format!("unknown dtype {dtype}")))?;
-        let shape: Vec<usize> = shape
-            .into_iter()
-            .map(usize::try_from)
-            .collect::<Result<_, _>>()
-            .map_err(|_| InvalidInput::new(&name, "a dimension exceeds the address space"))?;
+        let (dtype, shape) = type_and_shape(&name, dtype, shape)?;
         let tensor =
             service::Tensor::new(dtype, shape, data).map_err(|error| InvalidInput::new(&name, error.to_string()))?;
         tensors.insert(&name, tensor).map_err(|error| InvalidInput::new(&name, error.to_string()))?;
     }
     Ok(tensors)
+}
+
+fn type_and_shape(name: &str, dtype: i32, shape: Vec<u64>) -> Result<(DType, Vec<usize>), InvalidInput> {
+    let dtype = dtype_of(dtype).ok_or_else(|| InvalidInput::new(name, format!("unknown dtype {dtype}")))?;
+    let shape: Result<_, _> = shape.into_iter().map(usize::try_from).collect();
+    Ok((dtype, shape.map_err(|_| InvalidInput::new(name, "a dimension exceeds the address space"))?))
+}
+
+/// Converts a tensor of an operand, whose bytes follow if it has none. Returns how many follow, too.
+pub(super) fn tensor_description(index: usize, tensor: Tensor) -> Result<(Input, usize), InvalidInput> {
+    let at = |reason: String| InvalidInput::new(format!("tensors[{index}]"), reason);
+    let Tensor { name, dtype, shape, data } = tensor;
+    check_name(&name).map_err(|error| InvalidInput::new(format!("tensors[{index}].name"), error.to_string()))?;
+    let (dtype, shape) = type_and_shape(&name, dtype, shape).map_err(|invalid| at(invalid.reason))?;
+    let Some(bytes) = shape.iter().try_fold(dtype.size(), |bytes, &side| bytes.checked_mul(side)) else {
+        return Err(at(format!("the shape {shape:?} exceeds the address space")));
+    };
+    let (data, follows) = match data.len() {
+        0 => (Data::Follows(bytes), bytes),
+        length if length == bytes => (Data::Here(data), 0),
+        length => return Err(at(format!("its data has {length} bytes, and its shape {shape:?} needs {bytes}"))),
+    };
+    Ok((Input { name, dtype, shape, data }, follows))
 }
 
 fn dtype_of(number: i32) -> Option<DType> {
@@ -117,6 +136,7 @@ fn execution(execution: &crate::request::Execution) -> Execution {
             kernel_us: micros(times.kernel),
             download_us: micros(times.download),
         }),
+        operands: Vec::new(),
     }
 }
 

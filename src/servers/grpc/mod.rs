@@ -66,6 +66,38 @@
 //! [`Deadline`](crate::request::Deadline)) take precedence over metadata. All extensions reach the
 //! [`KernelRequest`](crate::service::KernelRequest).
 //!
+//! # Operands
+//!
+//! `PutOperand` stores an [operand](crate::service::Operands): its first message describes it, and those that follow have
+//! its bytes, in chunks of any length up to [`GrpcConfig::max_request_size`]; chunks of about 1 MiB are fastest. The
+//! server sends the progress and, as its last message, the stored version. An upload that is cancelled, that ends early or
+//! that exceeds a limit leaves the operand as it was. [`KernelGrpcServer::max_operand_size`] and
+//! [`KernelGrpcServer::operand_timeout`] limit uploads, instead of the limits of other calls.
+//!
+//! ```no_run
+//! # async fn put(graph: String) -> Result<(), Box<dyn std::error::Error>> {
+//! use tower_kernels::grpc::proto::{put_operand_request::Part, put_operand_response::Outcome, put_operand_start::Value};
+//! use tower_kernels::grpc::{ExecuteRequest, KernelClient, PutOperandRequest, PutOperandStart};
+//!
+//! let mut client = KernelClient::connect("http://[::1]:50051").await?;
+//! let value = Some(Value::Json(graph.into()));
+//! let start = PutOperandStart { name: "payments".into(), r#type: "graph".into(), value, ..Default::default() };
+//! let upload = futures::stream::iter([PutOperandRequest { part: Some(Part::Start(start)) }]);
+//! let mut responses = client.put_operand(upload).await?.into_inner();
+//! while let Some(response) = responses.message().await? {
+//!     match response.outcome {
+//!         Some(Outcome::Operand(stored)) => println!("stored {}@{}", stored.name, stored.version),
+//!         progress => println!("{progress:?}"),
+//!     }
+//! }
+//! let query = r#"{"graph": {"operand": "payments"}, "samples": 64}"#;
+//! let kernel_id = "graph/betweenness-centrality".to_owned();
+//! let response = client.execute(ExecuteRequest { kernel_id, input: query.to_owned() }).await?;
+//! println!("{}", response.into_inner().output);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Deadlines
 //!
 //! tonic's transport and clients have timers of their own for `grpc-timeout`, which start slightly earlier and result
@@ -80,7 +112,7 @@
 //! # Streams at shutdown
 //!
 //! A stream that its client keeps open delays the shutdown of a server. [`StreamShutdown`] ends streams: running
-//! requests complete, and the stream ends with `UNAVAILABLE`. [`HealthService::set_serving`] updates watch streams of
+//! requests complete, and the stream ends with `UNAVAILABLE`; so does an upload that has not arrived in full. [`HealthService::set_serving`] updates watch streams of
 //! health, and [`HealthService::close`] ends them.
 //!
 //! # Clients that do not read
@@ -101,7 +133,10 @@ mod handler;
 mod health;
 mod memory;
 mod message;
+mod operands;
 pub mod proto;
+mod put_operand;
+mod received_value;
 mod reflection;
 mod registry;
 mod server;
@@ -117,9 +152,11 @@ pub use self::future::ResponseFuture;
 pub use self::health::HealthService;
 pub use self::proto::kernel_client::KernelClient;
 pub use self::proto::{
-    DeviceTimes, Dtype, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteStreamResponse,
-    ExecuteTensorsRequest, ExecuteTensorsResponse, Execution, GetKernelRequest, KernelDescription, ListKernelsRequest,
-    ListKernelsResponse, Mode, Tensor,
+    DeleteOperandRequest, DeviceTimes, Dtype, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest,
+    ExecuteStreamResponse, ExecuteTensorsRequest, ExecuteTensorsResponse, Execution, GetKernelRequest,
+    GetOperandRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse, ListOperandsRequest,
+    ListOperandsResponse, Mode, Operand, OperandTensors, OperandUse, PutOperandPhase, PutOperandProgress,
+    PutOperandRequest, PutOperandResponse, PutOperandStart, Tensor,
 };
 pub use self::reflection::{reflection, reflection_v1alpha};
 pub use self::server::{KernelGrpcServer, KernelGrpcService, Pipeline};

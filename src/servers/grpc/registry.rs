@@ -28,10 +28,7 @@ pub(super) fn get(registry: &KernelRegistry, request: GetKernelRequest) -> Resul
 pub(super) fn list(registry: &KernelRegistry, request: &ListKernelsRequest) -> Result<ListKernelsResponse, Rejection> {
     let mode = Mode::try_from(request.mode)
         .map_err(|_| InvalidInput::new("mode", format!("there is no mode {}", request.mode)))?;
-    let size = match request.page_size as usize {
-        0 => DEFAULT_PAGE,
-        size => size.min(MAX_PAGE),
-    };
+    let size = page_size(request.page_size);
     let mut kernels = registry.list();
     kernels.retain(|kernel| {
         let info = kernel.info();
@@ -46,6 +43,14 @@ pub(super) fn list(registry: &KernelRegistry, request: &ListKernelsRequest) -> R
         next_page_token: page.last().filter(|_| more).map_or_else(String::new, |kernel| kernel.info().id.to_string()),
         total_size: u32::try_from(kernels.len()).unwrap_or(u32::MAX),
     })
+}
+
+/// The number of entries on a page of a list.
+pub(super) fn page_size(requested: u32) -> usize {
+    match requested as usize {
+        0 => DEFAULT_PAGE,
+        size => size.min(MAX_PAGE),
+    }
 }
 
 fn mode_of(info: &KernelInfo) -> Mode {

@@ -2,6 +2,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http_body::Body;
 use tonic::codec::CompressionEncoding;
@@ -15,6 +16,7 @@ use super::future::ResponseFuture;
 use super::handler::Handler;
 use super::health::HealthService;
 use super::memory::{CallMemory, RequestBody};
+use super::put_operand::UploadLimits;
 use super::shutdown::StreamShutdown;
 use super::status::Rejection;
 use crate::backends::Local;
@@ -23,6 +25,7 @@ use crate::middleware::tracing::RequestScope;
 use crate::pipeline::KernelSource;
 use crate::request::metadata::{HeaderFormat, RequestMetadata};
 use crate::request::request_id::RequestId;
+use crate::servers::operands::{MAX_OPERAND_SIZE, OPERAND_TIMEOUT};
 use crate::service::{HostMemory, InvalidInput, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// Service that a [`KernelGrpcServer`] can serve: any cloneable `Service<KernelRequest>` whose error is an
@@ -49,6 +52,7 @@ pub struct KernelGrpcServer<S = KernelService<Local>> {
     config: GrpcConfig,
     memory: HostMemory,
     shutdown: StreamShutdown,
+    upload_limits: UploadLimits,
 }
 
 impl KernelGrpcServer {
@@ -88,7 +92,8 @@ impl<S: Pipeline> KernelGrpcServer<S> {
     pub fn with_service(service: S, kernels: &impl KernelSource, config: GrpcConfig) -> Self {
         let (registry, health) = (Arc::clone(kernels.registry()), HealthService::of(kernels));
         let (memory, shutdown) = (HostMemory::unlimited(), StreamShutdown::new());
-        Self { service, registry, health, config, memory, shutdown }
+        let upload_limits = UploadLimits { max_size: MAX_OPERAND_SIZE, timeout: OPERAND_TIMEOUT };
+        Self { service, registry, health, config, memory, shutdown, upload_limits }
     }
 
     /// Returns the standard health service of this server. It reports not serving while the devices cannot run the
@@ -105,7 +110,22 @@ impl<S: Pipeline> KernelGrpcServer<S> {
         self
     }
 
-    /// Sets the handle that ends open `ExecuteStream`s at shutdown.
+    /// Sets the maximum size of an uploaded [operand](crate::service::Operands), in bytes. Default: 16 GiB.
+    #[must_use]
+    pub fn max_operand_size(mut self, bytes: usize) -> Self {
+        self.upload_limits.max_size = bytes;
+        self
+    }
+
+    /// Sets the maximum time of the upload of an [operand](crate::service::Operands). Default: 10 minutes. Clients can
+    /// set a shorter one.
+    #[must_use]
+    pub fn operand_timeout(mut self, timeout: Duration) -> Self {
+        self.upload_limits.timeout = timeout;
+        self
+    }
+
+    /// Sets the handle that ends open `ExecuteStream`s and uploads at shutdown.
     #[must_use]
     pub fn stream_shutdown(mut self, shutdown: StreamShutdown) -> Self {
         self.shutdown = shutdown;
@@ -114,9 +134,10 @@ impl<S: Pipeline> KernelGrpcServer<S> {
 
     /// Builds the service for tonic's `Server::add_service`.
     pub fn into_service(self) -> KernelGrpcService<S> {
-        let Self { service, registry, health: _, config, memory, shutdown } = self;
+        let Self { service, registry, health: _, config, memory, shutdown, upload_limits } = self;
         let config = Arc::new(config);
-        let mut inner = Dispatch::new(Handler { service, registry, config: Arc::clone(&config), shutdown })
+        let handler = Handler { service, registry, config: Arc::clone(&config), shutdown, upload_limits };
+        let mut inner = Dispatch::new(handler)
             .max_decoding_message_size(config.max_request_size)
             .max_encoding_message_size(config.max_response_size);
         if config.compressed_requests {

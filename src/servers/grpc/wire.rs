@@ -16,7 +16,10 @@ use tonic::codegen::BoxFuture;
 use tonic::{Status, Streaming};
 use tonic_prost::{ProstCodec, ProstEncoder};
 
-use super::proto::{ExecuteRequest, ExecuteStreamRequest, ExecuteTensorsRequest, GetKernelRequest, ListKernelsRequest};
+use super::proto::{
+    DeleteOperandRequest, ExecuteRequest, ExecuteStreamRequest, ExecuteTensorsRequest, GetKernelRequest,
+    GetOperandRequest, ListKernelsRequest, ListOperandsRequest, PutOperandRequest,
+};
 use super::status::Rejection;
 use crate::request::limits::{MAX_NAME_BYTES, MAX_RANK, MAX_REASON_BYTES, MAX_TENSORS};
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
@@ -25,6 +28,9 @@ use crate::service::{InvalidInput, KernelError};
 /// Maximum number of fields in a message and its nested messages: twice what the maximum number of tensors needs if
 /// every dimension is a field.
 const MAX_FIELDS: usize = 8192;
+
+/// Maximum length of a reference: a name, `@` and the longest version.
+const MAX_REFERENCE_BYTES: usize = MAX_NAME_BYTES + 1 + 20;
 
 // A tensor's own field, its name, type and data, and its dimensions.
 const _: () = assert!(MAX_TENSORS * (4 + MAX_RANK) <= MAX_FIELDS / 2);
@@ -142,7 +148,7 @@ impl Incoming for ExecuteTensorsRequest {
     fn check(message: &[u8], limits: &mut Limits) -> Result<(), Over> {
         limits.fields(message, |limits, field| match field {
             (1, Value::Bytes(id)) => limits.kernel_id(id),
-            (2, Value::Bytes(tensor)) => limits.tensor(tensor),
+            (2, Value::Bytes(tensor)) => limits.tensor("inputs", tensor),
             _ => Ok(()),
         })
     }
@@ -173,6 +179,53 @@ impl Incoming for ListKernelsRequest {
         limits.fields(message, |limits, field| match field {
             (1, Value::Bytes(domain)) => limits.name("domain", domain),
             (4, Value::Bytes(token)) => limits.name("page_token", token),
+            _ => Ok(()),
+        })
+    }
+}
+
+impl Incoming for PutOperandRequest {
+    /// JSON and chunks are slices of the message, and not copied.
+    fn check(message: &[u8], limits: &mut Limits) -> Result<(), Over> {
+        limits.fields(message, |limits, field| match field {
+            (1, Value::Bytes(start)) => limits.fields(start, |limits, field| match field {
+                (1, Value::Bytes(name)) => limits.name("name", name),
+                (2, Value::Bytes(name)) => limits.name("type", name),
+                (4, Value::Bytes(tag)) => limits.name("if_match", tag),
+                (7, Value::Bytes(tensors)) => limits.fields(tensors, |limits, field| match field {
+                    (1, Value::Bytes(tensor)) => limits.tensor("tensors", tensor),
+                    _ => Ok(()),
+                }),
+                _ => Ok(()),
+            }),
+            _ => Ok(()),
+        })
+    }
+}
+
+impl Incoming for GetOperandRequest {
+    fn check(message: &[u8], limits: &mut Limits) -> Result<(), Over> {
+        limits.fields(message, |limits, field| match field {
+            (1, Value::Bytes(reference)) => limits.reference(reference),
+            _ => Ok(()),
+        })
+    }
+}
+
+impl Incoming for ListOperandsRequest {
+    fn check(message: &[u8], limits: &mut Limits) -> Result<(), Over> {
+        limits.fields(message, |limits, field| match field {
+            (2, Value::Bytes(token)) => limits.name("page_token", token),
+            _ => Ok(()),
+        })
+    }
+}
+
+impl Incoming for DeleteOperandRequest {
+    fn check(message: &[u8], limits: &mut Limits) -> Result<(), Over> {
+        limits.fields(message, |limits, field| match field {
+            (1, Value::Bytes(reference)) => limits.reference(reference),
+            (2, Value::Bytes(tag)) => limits.name("if_match", tag),
             _ => Ok(()),
         })
     }
@@ -240,6 +293,14 @@ impl Limits {
         Err(invalid(field, format!("it is longer than {MAX_NAME_BYTES} bytes")))
     }
 
+    /// A reference to an operand has a name and a version.
+    fn reference(&self, reference: &[u8]) -> Result<(), Over> {
+        if reference.len() <= MAX_REFERENCE_BYTES {
+            return Ok(());
+        }
+        Err(invalid("operand", format!("it is longer than {MAX_REFERENCE_BYTES} bytes")))
+    }
+
     fn kernel_id(&self, id: &[u8]) -> Result<(), Over> {
         if id.len() <= MAX_NAME_BYTES {
             return Ok(());
@@ -254,11 +315,12 @@ impl Limits {
         Ok(())
     }
 
-    fn tensor(&mut self, tensor: &[u8]) -> Result<(), Over> {
+    /// `list` is the field that has the tensors.
+    fn tensor(&mut self, list: &str, tensor: &[u8]) -> Result<(), Over> {
         let index = MAX_TENSORS - self.tensors_left;
         let Some(left) = self.tensors_left.checked_sub(1) else {
             return Err(invalid(
-                "inputs",
+                list,
                 format!("there are more than {MAX_TENSORS} tensors, and {MAX_TENSORS} is the most"),
             ));
         };
@@ -267,7 +329,7 @@ impl Limits {
         self.fields(tensor, |limits, field| {
             match field {
                 (1, Value::Bytes(name)) if name.len() > MAX_NAME_BYTES => {
-                    return limits.name(&format!("inputs[{index}].name"), name);
+                    return limits.name(&format!("{list}[{index}].name"), name);
                 }
                 (3, Value::Number) => rank += 1,
                 (3, Value::Bytes(packed)) => {
@@ -282,7 +344,7 @@ impl Limits {
             }
             if rank > MAX_RANK {
                 let reason = format!("there are more than {MAX_RANK} dimensions, and {MAX_RANK} is the most");
-                return Err(invalid(format!("inputs[{index}].shape"), reason));
+                return Err(invalid(format!("{list}[{index}].shape"), reason));
             }
             Ok(())
         })
@@ -404,6 +466,22 @@ mod tests {
         assert_eq!(field_of(check::<ExecuteTensorsRequest>(&split)), "inputs[0].shape");
         let unpacked = nested(2, &[3 << 3, 7].repeat(MAX_RANK + 1));
         assert_eq!(field_of(check::<ExecuteTensorsRequest>(&unpacked)), "inputs[0].shape");
+
+        let tensors_of_operand = |tensors: &[u8]| nested(1, &nested(7, tensors));
+        let many = tensors_of_operand(&nested(1, b"").repeat(MAX_TENSORS + 1));
+        assert_eq!(field_of(check::<PutOperandRequest>(&many)), "tensors");
+        let deep = tensors_of_operand(&nested(1, &nested(3, &[1; MAX_RANK + 1])));
+        assert_eq!(field_of(check::<PutOperandRequest>(&deep)), "tensors[0].shape");
+        for (field, name) in [(1, "name"), (2, "type"), (4, "if_match")] {
+            let start = nested(1, &nested(field, &[b'x'; MAX_NAME_BYTES + 1]));
+            assert_eq!(field_of(check::<PutOperandRequest>(&start)), name);
+        }
+        assert_eq!(check::<PutOperandRequest>(&nested(2, &vec![0; 1 << 20])), Ok(()));
+        let reference = nested(1, &[b'x'; MAX_REFERENCE_BYTES + 1]);
+        assert_eq!(field_of(check::<GetOperandRequest>(&reference)), "operand");
+        assert_eq!(field_of(check::<DeleteOperandRequest>(&reference)), "operand");
+        let token = nested(2, &[b'x'; MAX_NAME_BYTES + 1]);
+        assert_eq!(field_of(check::<ListOperandsRequest>(&token)), "page_token");
 
         let long = "x".repeat(MAX_NAME_BYTES + 1);
         let name = tensors([Tensor { name: long.clone(), ..tensor(0) }]).encode_to_vec();

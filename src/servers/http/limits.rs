@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::servers::operands::{MAX_OPERAND_SIZE, OPERAND_TIMEOUT};
 use crate::service::HostMemory;
 
 /// Limits on the time, memory and size of requests and responses.
@@ -26,8 +27,8 @@ impl Limits {
             memory: HostMemory::unlimited(),
             max_request_size,
             max_response_size: 64 << 20,
-            max_operand_size: 16 << 30,
-            operand_timeout: Duration::from_secs(600),
+            max_operand_size: MAX_OPERAND_SIZE,
+            operand_timeout: OPERAND_TIMEOUT,
         }
     }
 }

@@ -12,6 +12,7 @@ use http_body_util::LengthLimitError;
 
 use super::Problem;
 use crate::error::{ErrorKind, find};
+use crate::servers::charged_buffer::append_charged;
 use crate::servers::slow_body::SlowBody;
 use crate::service::{HostMemoryError, HostReservation, KernelError};
 
@@ -99,16 +100,10 @@ where
 
     /// Appends a frame, and charges the memory of its copy.
     fn append(&self, whole: &mut BytesMut, piece: Bytes) -> Result<(), Problem> {
-        let needed = whole.len() + piece.len();
-        if needed > whole.capacity() {
-            // Not more than the length of the body, if it is known.
-            let known = self.body.size_hint().exact().map(|rest| rest.saturating_add(self.length as u64));
-            let most = known.map_or(self.max, |known| usize::try_from(known).unwrap_or(usize::MAX));
-            let capacity = (2 * whole.capacity()).min(most).max(needed);
-            charge(self.memory, (capacity - whole.capacity()) as u64)?;
-            whole.reserve(capacity - whole.len());
-        }
-        whole.extend_from_slice(&piece);
+        // Not more than the length of the body, if it is known.
+        let known = self.body.size_hint().exact().map(|rest| rest.saturating_add(self.length as u64));
+        let most = known.map_or(self.max, |known| usize::try_from(known).unwrap_or(usize::MAX));
+        append_charged(whole, &piece, most, self.memory).map_err(rejected)?;
         self.memory.shrink(piece.len() as u64);
         Ok(())
     }
@@ -137,7 +132,7 @@ pub(super) fn charge(memory: &HostReservation, bytes: u64) -> Result<(), Problem
     memory.grow(bytes).map_err(rejected)
 }
 
-fn rejected(error: HostMemoryError) -> Problem {
+pub(super) fn rejected(error: HostMemoryError) -> Problem {
     Problem::of(&KernelError::from(error)).closing()
 }
 

@@ -3,4 +3,5 @@
 mod actor;
 mod kernels;
 mod mailbox;
+mod operands;
 mod supervisor;

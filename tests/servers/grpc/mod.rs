@@ -4,6 +4,7 @@ mod calls;
 mod deadlines;
 #[cfg(feature = "hyper")]
 mod faults;
+mod operands;
 mod server;
 mod sizes;
 mod statuses;

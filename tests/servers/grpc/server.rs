@@ -83,7 +83,7 @@ impl Running {
         [start(Kind::Tonic).await, start(Kind::Hyper).await].into_iter()
     }
 
-    async fn serve<S: Pipeline>(server: KernelGrpcServer<S>, naps: Naps) -> Self {
+    pub(crate) async fn serve<S: Pipeline>(server: KernelGrpcServer<S>, naps: Naps) -> Self {
         Self::serve_by(Kind::Tonic, server, naps).await
     }
 
@@ -171,7 +171,7 @@ impl Elsewhere {
         })
     }
 
-    fn run(client: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub(crate) fn run(client: impl Future<Output = ()> + Send + 'static) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.spawn(client);
         Self(Some(runtime))

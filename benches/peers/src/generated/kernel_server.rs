@@ -65,6 +65,49 @@ pub mod kernel_server {
             tonic::Response<::tower_kernels::grpc::proto::ListKernelsResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the PutOperand method.
+        type PutOperandStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    ::tower_kernels::grpc::proto::PutOperandResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Stores an operand: a named, versioned value that requests refer to in place of the value. The first message describes
+        /// it, and those that follow have its bytes. Ending the request stream stores it; a stream that is cancelled or that
+        /// fails leaves the operand as it was. The server sends the progress at most every 100 ms, and as its last
+        /// message the stored version. It does not wait for a client that does not read them.
+        async fn put_operand(
+            &self,
+            request: tonic::Request<
+                tonic::Streaming<::tower_kernels::grpc::proto::PutOperandRequest>,
+            >,
+        ) -> std::result::Result<tonic::Response<Self::PutOperandStream>, tonic::Status>;
+        /// Describes an operand of the tenant, or a public one.
+        async fn get_operand(
+            &self,
+            request: tonic::Request<::tower_kernels::grpc::proto::GetOperandRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::tower_kernels::grpc::proto::Operand>,
+            tonic::Status,
+        >;
+        /// Lists the operands of the tenant and public ones by name, in pages.
+        async fn list_operands(
+            &self,
+            request: tonic::Request<::tower_kernels::grpc::proto::ListOperandsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::tower_kernels::grpc::proto::ListOperandsResponse>,
+            tonic::Status,
+        >;
+        /// Removes an operand of the tenant, and describes it. Requests that use it continue.
+        async fn delete_operand(
+            &self,
+            request: tonic::Request<::tower_kernels::grpc::proto::DeleteOperandRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::tower_kernels::grpc::proto::Operand>,
+            tonic::Status,
+        >;
     }
     /// Runs kernels and describes them.
     #[derive(Debug)]
@@ -371,6 +414,201 @@ pub mod kernel_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListKernelsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tower_kernels.v1.Kernel/PutOperand" => {
+                    #[allow(non_camel_case_types)]
+                    struct PutOperandSvc<T: Kernel>(pub Arc<T>);
+                    impl<
+                        T: Kernel,
+                    > tonic::server::StreamingService<
+                        ::tower_kernels::grpc::proto::PutOperandRequest,
+                    > for PutOperandSvc<T> {
+                        type Response = ::tower_kernels::grpc::proto::PutOperandResponse;
+                        type ResponseStream = T::PutOperandStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<
+                                    ::tower_kernels::grpc::proto::PutOperandRequest,
+                                >,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Kernel>::put_operand(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PutOperandSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tower_kernels.v1.Kernel/GetOperand" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetOperandSvc<T: Kernel>(pub Arc<T>);
+                    impl<
+                        T: Kernel,
+                    > tonic::server::UnaryService<
+                        ::tower_kernels::grpc::proto::GetOperandRequest,
+                    > for GetOperandSvc<T> {
+                        type Response = ::tower_kernels::grpc::proto::Operand;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::tower_kernels::grpc::proto::GetOperandRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Kernel>::get_operand(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetOperandSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tower_kernels.v1.Kernel/ListOperands" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListOperandsSvc<T: Kernel>(pub Arc<T>);
+                    impl<
+                        T: Kernel,
+                    > tonic::server::UnaryService<
+                        ::tower_kernels::grpc::proto::ListOperandsRequest,
+                    > for ListOperandsSvc<T> {
+                        type Response = ::tower_kernels::grpc::proto::ListOperandsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::tower_kernels::grpc::proto::ListOperandsRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Kernel>::list_operands(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListOperandsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tower_kernels.v1.Kernel/DeleteOperand" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteOperandSvc<T: Kernel>(pub Arc<T>);
+                    impl<
+                        T: Kernel,
+                    > tonic::server::UnaryService<
+                        ::tower_kernels::grpc::proto::DeleteOperandRequest,
+                    > for DeleteOperandSvc<T> {
+                        type Response = ::tower_kernels::grpc::proto::Operand;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::tower_kernels::grpc::proto::DeleteOperandRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Kernel>::delete_operand(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteOperandSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -10,7 +10,7 @@ pub struct ExecuteRequest {
     pub input: ::prost::alloc::string::String,
 }
 /// The output of a kernel as JSON.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExecuteResponse {
     /// `x-request-id` of the call, or a generated id.
     #[prost(string, tag = "1")]
@@ -31,7 +31,8 @@ pub struct ExecuteTensorsRequest {
     /// Id of the kernel, or one of its aliases, such as `linalg/saxpy`.
     #[prost(string, tag = "1")]
     pub kernel_id: ::prost::alloc::string::String,
-    /// Fields of the input, by name. A single number is a tensor without dimensions.
+    /// Fields of the input, by name. A single number is a tensor without dimensions. A uint8 tensor of one dimension named
+    /// `x.operand` has the text of a reference to an operand, such as `prices@7/close`, as the value of the field `x`.
     #[prost(message, repeated, tag = "2")]
     pub inputs: ::prost::alloc::vec::Vec<Tensor>,
 }
@@ -68,7 +69,7 @@ pub struct Tensor {
     pub data: ::prost::bytes::Bytes,
 }
 /// How a request was run.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Execution {
     /// Backend: `CPU`, `CUDA`, or `cache` for a cached response.
     #[prost(string, tag = "1")]
@@ -88,6 +89,19 @@ pub struct Execution {
     /// Times measured on the device, for a sample of the requests.
     #[prost(message, optional, tag = "6")]
     pub device_times: ::core::option::Option<DeviceTimes>,
+    /// Operands that the request referred to.
+    #[prost(message, repeated, tag = "7")]
+    pub operands: ::prost::alloc::vec::Vec<OperandUse>,
+}
+/// One operand that a request referred to.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OperandUse {
+    /// Name and version, such as `payments@7`.
+    #[prost(string, tag = "1")]
+    pub operand: ::prost::alloc::string::String,
+    /// Whether the device had it already.
+    #[prost(bool, tag = "2")]
+    pub resident: bool,
 }
 /// Times measured by the device's clock, in microseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -222,6 +236,170 @@ pub struct KernelDescription {
     #[prost(string, tag = "9")]
     pub output_schema: ::prost::alloc::string::String,
 }
+/// One message of an upload.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PutOperandRequest {
+    /// Description or bytes.
+    #[prost(oneof = "put_operand_request::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<put_operand_request::Part>,
+}
+/// Nested message and enum types in `PutOperandRequest`.
+pub mod put_operand_request {
+    /// Description or bytes.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Part {
+        /// Description of the operand, in the first message only.
+        #[prost(message, tag = "1")]
+        Start(super::PutOperandStart),
+        /// Bytes that follow those of the messages before, of any length.
+        #[prost(bytes, tag = "2")]
+        Chunk(::prost::bytes::Bytes),
+    }
+}
+/// Description of an operand that is uploaded.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PutOperandStart {
+    /// Name: 1 to 128 characters of `A-Z a-z 0-9 - _ .`, of which the first is not a dot.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Type, such as `graph` or `tensors`.
+    #[prost(string, tag = "2")]
+    pub r#type: ::prost::alloc::string::String,
+    /// Whether other tenants may use it.
+    #[prost(bool, tag = "3")]
+    pub public: bool,
+    /// Stores it only if the newest version has one of these entity tags, or if there is one and this is `*`.
+    #[prost(string, repeated, tag = "4")]
+    pub if_match: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Stores it only if there is no operand of this name.
+    #[prost(bool, tag = "5")]
+    pub if_absent: bool,
+    /// Form of the value.
+    #[prost(oneof = "put_operand_start::Value", tags = "6, 7")]
+    pub value: ::core::option::Option<put_operand_start::Value>,
+}
+/// Nested message and enum types in `PutOperandStart`.
+pub mod put_operand_start {
+    /// Form of the value.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Value {
+        /// JSON document of the type, or its beginning; the chunks that follow continue it.
+        #[prost(bytes, tag = "6")]
+        Json(::prost::bytes::Bytes),
+        /// Tensors of the value.
+        #[prost(message, tag = "7")]
+        Tensors(super::OperandTensors),
+    }
+}
+/// The tensors of an operand that is uploaded.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OperandTensors {
+    /// Names, types and shapes. The chunks have the elements of the tensors without `data`, in this order, one after the
+    /// other without padding.
+    #[prost(message, repeated, tag = "1")]
+    pub tensors: ::prost::alloc::vec::Vec<Tensor>,
+}
+/// Progress of an upload, or its result.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutOperandResponse {
+    /// Progress or result.
+    #[prost(oneof = "put_operand_response::Outcome", tags = "1, 2")]
+    pub outcome: ::core::option::Option<put_operand_response::Outcome>,
+}
+/// Nested message and enum types in `PutOperandResponse`.
+pub mod put_operand_response {
+    /// Progress or result.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
+        /// How far it has come.
+        #[prost(message, tag = "1")]
+        Progress(super::PutOperandProgress),
+        /// The stored version; the last message.
+        #[prost(message, tag = "2")]
+        Operand(super::Operand),
+    }
+}
+/// How far an upload has come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutOperandProgress {
+    /// Bytes of the value that have been received.
+    #[prost(uint64, tag = "1")]
+    pub received_bytes: u64,
+    /// What the server does now.
+    #[prost(enumeration = "PutOperandPhase", tag = "2")]
+    pub phase: i32,
+}
+/// One version of an operand.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Operand {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Version: 1, 2, 3 and so on for the operands of a tenant.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// Type, such as `graph` or `tensors`.
+    #[prost(string, tag = "3")]
+    pub r#type: ::prost::alloc::string::String,
+    /// Size in host memory.
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+    /// Whether other tenants may use it.
+    #[prost(bool, tag = "5")]
+    pub public: bool,
+    /// When it was stored, in milliseconds since 1970.
+    #[prost(uint64, tag = "6")]
+    pub created_ms: u64,
+    /// Number of requests that have referred to it.
+    #[prost(uint64, tag = "7")]
+    pub uses: u64,
+    /// JSON object of what the type says of the value, such as the numbers of nodes and edges of a graph.
+    #[prost(string, tag = "8")]
+    pub summary: ::prost::alloc::string::String,
+    /// Entity tag, for `if_match`.
+    #[prost(string, tag = "9")]
+    pub etag: ::prost::alloc::string::String,
+}
+/// Selects the operand to describe.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetOperandRequest {
+    /// Name, or name and version: `payments` or `payments@7`.
+    #[prost(string, tag = "1")]
+    pub operand: ::prost::alloc::string::String,
+}
+/// Selects the operands to list.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListOperandsRequest {
+    /// Maximum number of operands on a page: 0 for 100, at most 1000.
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    /// `next_page_token` of the previous page; empty for the first.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of operands.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListOperandsResponse {
+    /// Operands by name.
+    #[prost(message, repeated, tag = "1")]
+    pub operands: ::prost::alloc::vec::Vec<Operand>,
+    /// Token of the next page; empty on the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// Number of operands on all pages.
+    #[prost(uint32, tag = "3")]
+    pub total_size: u32,
+}
+/// Selects the operand to remove.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteOperandRequest {
+    /// Name, or name and version: `payments` or `payments@7`.
+    #[prost(string, tag = "1")]
+    pub operand: ::prost::alloc::string::String,
+    /// Removes it only if the newest version has one of these entity tags.
+    #[prost(string, repeated, tag = "2")]
+    pub if_match: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -308,6 +486,39 @@ impl Mode {
             "MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "MODE_BATCH" => Some(Self::Batch),
             "MODE_RING" => Some(Self::Ring),
+            _ => None,
+        }
+    }
+}
+/// What the server does with an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PutOperandPhase {
+    /// Unspecified.
+    Unspecified = 0,
+    /// Receives the value.
+    Receiving = 1,
+    /// Has received the value; decodes, checks and builds it.
+    Building = 2,
+}
+impl PutOperandPhase {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PUT_OPERAND_PHASE_UNSPECIFIED",
+            Self::Receiving => "PUT_OPERAND_PHASE_RECEIVING",
+            Self::Building => "PUT_OPERAND_PHASE_BUILDING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PUT_OPERAND_PHASE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PUT_OPERAND_PHASE_RECEIVING" => Some(Self::Receiving),
+            "PUT_OPERAND_PHASE_BUILDING" => Some(Self::Building),
             _ => None,
         }
     }
@@ -531,6 +742,103 @@ pub mod kernel_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("tower_kernels.v1.Kernel", "ListKernels"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Stores an operand: a named, versioned value that requests refer to in place of the value. The first message describes
+        /// it, and those that follow have its bytes. Ending the request stream stores it; a stream that is cancelled or that
+        /// fails leaves the operand as it was. The server sends the progress at most every 100 ms, and as its last
+        /// message the stored version. It does not wait for a client that does not read them.
+        pub async fn put_operand(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::PutOperandRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PutOperandResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tower_kernels.v1.Kernel/PutOperand",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tower_kernels.v1.Kernel", "PutOperand"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Describes an operand of the tenant, or a public one.
+        pub async fn get_operand(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetOperandRequest>,
+        ) -> std::result::Result<tonic::Response<super::Operand>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tower_kernels.v1.Kernel/GetOperand",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tower_kernels.v1.Kernel", "GetOperand"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the operands of the tenant and public ones by name, in pages.
+        pub async fn list_operands(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListOperandsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListOperandsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tower_kernels.v1.Kernel/ListOperands",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tower_kernels.v1.Kernel", "ListOperands"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes an operand of the tenant, and describes it. Requests that use it continue.
+        pub async fn delete_operand(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteOperandRequest>,
+        ) -> std::result::Result<tonic::Response<super::Operand>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tower_kernels.v1.Kernel/DeleteOperand",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tower_kernels.v1.Kernel", "DeleteOperand"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -1,8 +1,5 @@
 //! `/operands`: stores, lists, describes and removes operands.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use bytes::Bytes;
 use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::request::Parts;
@@ -19,10 +16,9 @@ use crate::servers::http::openapi::{
 };
 use crate::servers::http::route::{RequestBody, RestRequest, RestService};
 use crate::servers::http::{HEAD_LENGTH, Problem, ResponseBody, Rest, document, read_payload};
-use crate::servers::offload::offload;
+use crate::servers::operands::{NewOperand, find_operand, remove_operand, store_operand};
 use crate::service::{
-    InvalidInput, OperandError, OperandInfo, OperandReference, OperandVersion, Operands, PutCondition, PutOptions,
-    RemoveOptions, RunContext,
+    InvalidInput, OperandInfo, OperandVersion, Operands, Placement, PutCondition, PutOptions, RemoveOptions,
 };
 
 /// Query of a PUT.
@@ -34,6 +30,9 @@ pub(super) struct PutQuery {
     /// Whether other tenants may use it. Default: false.
     #[serde(default)]
     public: bool,
+    /// On which devices it is from the start. Default: on those of the requests on it, from the first on.
+    #[serde(default)]
+    placement: Placement,
     /// Tenant whose operand it is, unless the credentials have one.
     tenant: Option<String>,
 }
@@ -86,38 +85,25 @@ pub(super) async fn put<S: RestService, B: RequestBody>(
     let mut metadata = metadata(head, query.tenant.as_deref())?;
     let limits = &rest.state.limits;
     let deadline = metadata.limit_timeout(limits.operand_timeout);
-    let mut options = PutOptions::default();
-    options.tenant = metadata.tenant;
-    options.public = query.public;
-    options.condition = condition(&head.headers)?;
+    let options = PutOptions {
+        tenant: metadata.tenant,
+        public: query.public,
+        condition: condition(&head.headers)?,
+        placement: query.placement,
+    };
     let name = params.get("name").to_owned();
     let operands = rest.state.registry.operands().clone();
     // Rejects before the body is read what can be.
     operands.check_put(&name, &query.r#type, &options).map_err(|error| Problem::of(&error))?;
     let memory = limits.memory.reservation(limits.max_response_size);
     let payload = read_payload(head, body, limits.max_operand_size, deadline, &memory).await?;
-    let abort = AbortOnDrop::default();
-    let is_aborted = Arc::clone(&abort.0);
-    let storing = offload(true, move || {
-        let is_aborted = || is_aborted.load(Ordering::Relaxed);
-        let context = RunContext::new(Some(&is_aborted), Some(deadline)).with_memory(Some(&memory));
-        operands.put_payload(&name, &query.r#type, payload, &options, &context)
-    });
+    let operand = NewOperand { name, type_name: query.r#type, options, payload };
+    let storing = store_operand(operands, operand, Some(deadline), Some(memory));
     let stored = storing.await.map_err(|error| Problem::of(&error))?;
     let mut response = describe_version(request_id, StatusCode::CREATED, &stored)?;
     let location = rest.state.config.path(&format!("/operands/{}", stored.name()));
     response.headers_mut().insert(LOCATION, header_value(&location)?);
     Ok(response)
-}
-
-/// Aborts the storing of an operand if the client has disconnected.
-#[derive(Default)]
-struct AbortOnDrop(Arc<AtomicBool>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 pub(super) async fn list<S, B>(rest: Rest<S>, request: RestRequest<'_, B>) -> Result<Response<ResponseBody>, Problem> {
@@ -144,9 +130,8 @@ pub(super) async fn describe<S, B>(
     let query: TenantQuery = request.query()?;
     let tenant = metadata(request.head, query.tenant.as_deref())?.tenant;
     let reference = request.params.get("name");
-    check_whole(reference)?;
-    let found = rest.state.registry.operands().get(tenant.as_deref(), reference);
-    let found = found.ok_or_else(|| Problem::of(&OperandError::NotFound { reference: reference.to_owned() }))?;
+    let found = find_operand(rest.state.registry.operands(), tenant.as_deref(), reference);
+    let found = found.map_err(|error| Problem::of(&error))?;
     let known = entity_tags(&request.head.headers, &IF_NONE_MATCH)?;
     let is_known = known.is_some_and(|known| match known {
         EntityTags::Any => true,
@@ -165,10 +150,11 @@ pub(super) async fn remove<S, B>(
     request: RestRequest<'_, B>,
 ) -> Result<Response<ResponseBody>, Problem> {
     let query: TenantQuery = request.query()?;
-    let mut options = RemoveOptions::default();
-    options.tenant = metadata(request.head, query.tenant.as_deref())?.tenant;
-    options.condition = condition(&request.head.headers)?;
-    let removed = rest.state.registry.operands().remove(request.params.get("name"), &options);
+    let options = RemoveOptions {
+        tenant: metadata(request.head, query.tenant.as_deref())?.tenant,
+        condition: condition(&request.head.headers)?,
+    };
+    let removed = remove_operand(rest.state.registry.operands(), request.params.get("name"), &options);
     let removed = removed.map_err(|error| Problem::of(&error))?;
     describe_version(request.request_id, StatusCode::OK, &removed)
 }
@@ -198,15 +184,6 @@ fn metadata(head: &Parts, tenant: Option<&str>) -> Result<RequestMetadata, Probl
         metadata.tenant = parse_tenant(tenant).map_err(InvalidInput::from)?;
     }
     Ok(metadata)
-}
-
-/// The routes of one operand are not for one tensor of it.
-fn check_whole(reference: &str) -> Result<(), Problem> {
-    let parsed = OperandReference::parse(reference)?;
-    match parsed.tensor {
-        None => Ok(()),
-        Some(_) => Err(InvalidInput::new("operand", "the path names one tensor of an operand").into()),
-    }
 }
 
 /// The condition of a request that changes an operand.

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use crate::request::limits::{MAX_RANK, MAX_TENSORS, at_most, check_name, first_duplicate};
 use crate::request::metadata::{MetadataDocument, RequestMetadata};
 use crate::servers::http::{Problem, Target};
+use crate::servers::sections::{Data, Input};
 use crate::service::{Buffer, DType, InvalidInput, KernelRequest, Payload, decode_json};
 
 /// A parsed head.
@@ -27,23 +28,6 @@ pub(in super::super) struct RequestedOutputs {
     pub(super) id: Option<String>,
     /// Names of outputs; `None` for all.
     pub(super) outputs: Option<Vec<String>>,
-}
-
-/// Description of an input tensor.
-#[derive(Debug)]
-pub(super) struct Input {
-    pub(super) name: String,
-    pub(super) dtype: DType,
-    pub(super) shape: Vec<usize>,
-    pub(super) data: Data,
-}
-
-#[derive(Debug)]
-pub(super) enum Data {
-    /// This many bytes after the head.
-    Follows(usize),
-    /// Data in the head.
-    Here(Bytes),
 }
 
 impl Head {

@@ -10,7 +10,6 @@
 
 mod head;
 mod response;
-mod sections;
 
 use std::error::Error;
 use std::pin::pin;
@@ -20,13 +19,13 @@ use bytes::Bytes;
 use http_body::Body;
 
 use self::head::Head;
-use self::sections::Sections;
 use super::form::HEAD_LENGTH;
-use super::read::{Frames, announced, in_time, within};
+use super::read::{Frames, announced, in_time, rejected, within};
 use super::{Problem, Target};
 use crate::error::ErrorKind;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
-use crate::service::{HostReservation, KernelRequest};
+use crate::servers::sections::{SectionError, Sections};
+use crate::service::{HostReservation, InvalidInput, KernelRequest};
 
 #[cfg(feature = "axum")]
 pub(crate) use self::head::Document as TensorHead;
@@ -112,4 +111,117 @@ where
 fn short_head(length: usize, body: u64) -> Problem {
     let detail = format!("the header gives a head of {length} bytes, but the body has {body}");
     Problem::new(ErrorKind::InvalidArgument, detail).field(HEAD_LENGTH.as_str())
+}
+
+impl From<SectionError> for Problem {
+    fn from(error: SectionError) -> Self {
+        let size_of_input = |index: usize| format!("inputs[{index}].parameters.binary_data_size");
+        match error {
+            SectionError::TooLarge { index, end, max } => {
+                let detail = format!("the tensors up to this one have {end} bytes, the maximum is {max}");
+                Self::new(ErrorKind::TooLarge, detail).field(size_of_input(index)).closing()
+            }
+            SectionError::Short { index, bytes } => {
+                let reason = format!("the tensor has {bytes} bytes, and the body ends before its end");
+                InvalidInput::new(size_of_input(index), reason).into()
+            }
+            SectionError::TrailingBytes => {
+                InvalidInput::new("inputs", "the body continues after the last tensor").into()
+            }
+            SectionError::Memory(error) => rejected(error),
+            SectionError::Invalid(invalid) => invalid.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::{HostMemory, Tensors};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const MAX: usize = 1 << 20;
+
+    /// Reads a head and what comes after it in pieces of these lengths, in turn.
+    fn read(head: &[u8], data: &[u8], pieces: &[usize], announced: bool) -> Result<Tensors, Problem> {
+        let head = Head::parse(head, Target::Input("a".to_owned()))?;
+        let mut sections = Sections::new(head.inputs, MAX, announced.then_some(data.len() as u64))?;
+        let memory = HostMemory::unlimited().reservation(0);
+        let mut rest = data;
+        for &piece in pieces.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, after) = rest.split_at(piece.clamp(1, rest.len()));
+            sections.push(piece, &memory)?;
+            rest = after;
+        }
+        sections.finish()
+    }
+
+    fn describe(tensors: &[(usize, Vec<u8>)]) -> (serde_json::Value, Vec<u8>) {
+        let describe = |(index, (kind, data)): (usize, &(usize, Vec<u8>))| {
+            let (datatype, size) = [("UINT8", 1), ("FP32", 4), ("INT64", 8)][*kind];
+            let data = &data[..data.len() / size * size];
+            let parameters = json!({"binary_data_size": data.len()});
+            let input = json!({"name": index.to_string(), "datatype": datatype, "shape": [data.len() / size],
+                "parameters": parameters});
+            (input, data.to_vec())
+        };
+        let (inputs, data): (Vec<_>, Vec<_>) = tensors.iter().enumerate().map(describe).unzip();
+        (json!({ "inputs": inputs }), data.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn tensors_come_back_whole_whatever_the_frames(
+            tensors in prop::collection::vec((0_usize..3, prop::collection::vec(any::<u8>(), 0..64)), 0..6),
+            pieces in prop::collection::vec(1_usize..32, 1..8),
+            announced: bool,
+        ) {
+            let (head, data) = describe(&tensors);
+            let read = read(head.to_string().as_bytes(), &data, &pieces, announced).unwrap();
+            let all: Vec<u8> = read.iter().flat_map(|(_, tensor)| tensor.data().to_vec()).collect();
+            prop_assert_eq!(all, data);
+            prop_assert_eq!(read.iter().len(), tensors.len());
+            for (_, tensor) in read.iter().filter(|(_, tensor)| !tensor.data().is_empty()) {
+                prop_assert!(tensor.data().as_ptr().addr().is_multiple_of(8), "aligned for every type");
+            }
+        }
+
+        #[test]
+        fn truncated_and_overlong_bodies_are_rejected(
+            tensors in prop::collection::vec((0_usize..3, prop::collection::vec(any::<u8>(), 8..64)), 1..6),
+            pieces in prop::collection::vec(1_usize..32, 1..8),
+            cut in any::<prop::sample::Index>(),
+            announced: bool,
+        ) {
+            let (head, mut data) = describe(&tensors);
+            let head = head.to_string();
+            prop_assert!(read(head.as_bytes(), &data[..cut.index(data.len())], &pieces, announced).is_err());
+            data.push(0);
+            prop_assert!(read(head.as_bytes(), &data, &pieces, announced).is_err());
+        }
+
+        /// No input makes it panic, or hold more memory than was received.
+        #[test]
+        fn any_bytes_are_parsed_or_rejected(
+            tensors in prop::collection::vec((0_usize..3, prop::collection::vec(any::<u8>(), 0..16)), 0..4),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            pieces in prop::collection::vec(1_usize..32, 1..4),
+            noise in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let (head, data) = describe(&tensors);
+            let mut head = head.to_string().into_bytes();
+            for (at, byte) in changes {
+                let at = at.index(head.len());
+                head[at] = byte;
+            }
+            if let Ok(tensors) = read(&head, &data, &pieces, false) {
+                prop_assert!(tensors.byte_len() <= MAX);
+            }
+            prop_assert!(read(&noise, &data, &pieces, true).is_err());
+        }
+    }
 }
