@@ -1,7 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::circuit::Circuit;
@@ -12,8 +13,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Circuits by name, as many as there are permits. Several maps may share the permits.
 #[derive(Debug)]
 pub(super) struct CircuitMap {
-    circuits: RwLock<BTreeMap<Arc<str>, Entry>>,
-    permits: Arc<Semaphore>,
+    circuits: RwLock<HashMap<Box<str>, Entry, RandomState>>,
+    pub(super) permits: Arc<Semaphore>,
     next_sweep: Mutex<Option<Instant>>,
 }
 
@@ -36,11 +37,6 @@ impl CircuitMap {
         self.circuits.read().get(name).map(|entry| Arc::clone(&entry.circuit))
     }
 
-    pub(super) fn count(&self, is_counted: impl Fn(&Circuit) -> bool) -> u64 {
-        self.circuits.read().values().filter(|entry| is_counted(&entry.circuit)).count() as u64
-    }
-
-    /// Returns all circuits in the order of their names.
     pub(super) fn all(&self) -> Vec<Arc<Circuit>> {
         self.circuits.read().values().map(|entry| Arc::clone(&entry.circuit)).collect()
     }
@@ -53,16 +49,15 @@ impl CircuitMap {
         Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 
-    /// Returns the circuit of this name, which is created if there is none.
-    pub(super) fn get_or_insert(
+    /// Returns the circuit of this name. If there is none, adds the given one.
+    pub(super) fn get_or_add(
         &self,
         name: &str,
         permit: Option<OwnedSemaphorePermit>,
-        create: impl FnOnce() -> Circuit,
+        circuit: Arc<Circuit>,
     ) -> Arc<Circuit> {
-        let mut circuits = self.circuits.write();
-        let create = || Entry { circuit: Arc::new(create()), _permit: permit };
-        Arc::clone(&circuits.entry(name.into()).or_insert_with(create).circuit)
+        let entry = Entry { circuit, _permit: permit };
+        Arc::clone(&self.circuits.write().entry(name.into()).or_insert(entry).circuit)
     }
 
     /// Removes idle circuits, at most once a second.

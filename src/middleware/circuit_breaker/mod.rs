@@ -117,7 +117,6 @@ mod service;
 mod settings;
 mod snapshot;
 mod state_machine;
-mod tenants;
 mod window;
 
 pub use self::error::CircuitBreakerError;

@@ -20,14 +20,8 @@ use super::snapshot::CircuitState;
 use super::window::Window;
 use crate::middleware::jitter::random_delay;
 
-/// The number of transitions before a call was admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Generation(pub(super) u32);
-
-impl Generation {
-    /// The generation that a circuit begins in, closed.
-    pub(super) const FIRST: Self = Self(0);
-}
+/// The generation that a circuit begins in, closed.
+pub(super) const FIRST_GENERATION: u64 = 0;
 
 /// What the end of a call says about the service. Calls that say nothing, such as those that were cancelled or whose
 /// request was invalid, have no outcome.
@@ -44,20 +38,16 @@ impl Outcome {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Transition {
-    pub(super) from: CircuitState,
-    pub(super) to: CircuitState,
-    pub(super) reason: &'static str,
-    /// Set if it opened.
-    pub(super) open_for: Option<Duration>,
-}
-
 #[derive(Debug)]
 pub(super) struct StateMachine {
     settings: Settings,
     pub(super) state: CircuitState,
-    pub(super) generation: Generation,
+    /// Why it has entered this state.
+    pub(super) reason: &'static str,
+    /// The number of transitions so far.
+    pub(super) generation: u64,
+    /// Calls that were admitted and have not ended. While there are some, the circuit is not removed.
+    pub(super) calls_in_flight: u64,
     /// Since the last success.
     pub(super) consecutive_failures: u32,
     pub(super) window: Window,
@@ -70,13 +60,14 @@ pub(super) struct StateMachine {
     probe_at: Instant,
     /// What the last open time was before its random part was subtracted.
     backoff: Duration,
-    /// How long it was open the last time.
-    open_time: Duration,
+    /// How long it is open, or was the last time.
+    pub(super) open_time: Duration,
     /// When it last closed, until it opens again.
     closed_at: Option<Instant>,
     pub(super) opened: u64,
-    /// The last one, until it is taken to be logged.
-    pub(super) transition: Option<Transition>,
+    /// Calls that were rejected, and times that a tenant's own circuit has opened: counted here to be under the same lock.
+    pub(super) rejected: u64,
+    pub(super) tenants_opened: u64,
 }
 
 impl StateMachine {
@@ -84,7 +75,9 @@ impl StateMachine {
         Self {
             settings,
             state: CircuitState::Closed,
-            generation: Generation::FIRST,
+            reason: "",
+            generation: FIRST_GENERATION,
+            calls_in_flight: 0,
             consecutive_failures: 0,
             window: Window::new(settings.window, now),
             probes: 0,
@@ -94,13 +87,17 @@ impl StateMachine {
             open_time: Duration::ZERO,
             closed_at: None,
             opened: 0,
-            transition: None,
+            rejected: 0,
+            tenants_opened: 0,
         }
     }
 
-    /// Whether the circuit is either closed without recent failures, or nobody has called since it became due for a probe, for
-    /// as long as it had been open.
+    /// Whether no call is in flight, and the circuit is either closed without recent failures, or nobody has called since
+    /// it became due for a probe, for as long as it had been open.
     pub(super) fn is_idle(&mut self, now: Instant) -> bool {
+        if self.calls_in_flight > 0 {
+            return false;
+        }
         match self.state {
             CircuitState::Closed => {
                 let counts = self.window.total(now);
@@ -125,8 +122,8 @@ impl StateMachine {
         }
     }
 
-    /// Admits a call, which [`end`](Self::end) must follow, or returns the time until one can be.
-    pub(super) fn admit(&mut self, now: Instant) -> Result<Generation, Duration> {
+    /// Admits a call, which [`end`](Self::end) must follow, and returns its generation, or the time until one can be.
+    pub(super) fn admit(&mut self, now: Instant) -> Result<u64, Duration> {
         let retry_after = self.retry_after(now);
         if !retry_after.is_zero() {
             return Err(retry_after);
@@ -139,19 +136,19 @@ impl StateMachine {
             self.probes += 1;
             self.probe_at = now + self.open_time;
         }
+        self.calls_in_flight += 1;
         Ok(self.generation)
     }
 
     /// Counts the outcome of a call that was admitted in `generation`.
-    pub(super) fn end(&mut self, generation: Generation, outcome: Option<Outcome>, now: Instant) {
-        if generation != self.generation {
-            return;
-        }
-        match self.state {
-            CircuitState::Closed => self.end_closed(outcome, now),
-            // It admits no calls, so none is of its generation.
-            CircuitState::Open => {}
-            CircuitState::HalfOpen => self.end_probe(outcome, now),
+    pub(super) fn end(&mut self, generation: u64, outcome: Option<Outcome>, now: Instant) {
+        self.calls_in_flight -= 1;
+        match (self.state, outcome) {
+            _ if generation != self.generation => {}
+            (CircuitState::HalfOpen, _) => self.end_probe(outcome, now),
+            (CircuitState::Closed, Some(outcome)) => self.count(outcome, now),
+            // An open circuit admits no calls, so none is of its generation.
+            (CircuitState::Closed, None) | (CircuitState::Open, _) => {}
         }
     }
 
@@ -170,8 +167,7 @@ impl StateMachine {
         }
     }
 
-    fn end_closed(&mut self, outcome: Option<Outcome>, now: Instant) {
-        let Some(outcome) = outcome else { return };
+    fn count(&mut self, outcome: Outcome, now: Instant) {
         self.window.add(outcome, now);
         self.consecutive_failures = if outcome.failed { self.consecutive_failures.saturating_add(1) } else { 0 };
         if outcome.is_bad()
@@ -217,9 +213,7 @@ impl StateMachine {
     }
 
     fn enter(&mut self, to: CircuitState, reason: &'static str) {
-        let from = std::mem::replace(&mut self.state, to);
-        self.generation.0 = self.generation.0.wrapping_add(1);
-        let open_for = (to == CircuitState::Open).then_some(self.open_time);
-        self.transition = Some(Transition { from, to, reason, open_for });
+        (self.state, self.reason) = (to, reason);
+        self.generation += 1;
     }
 }
