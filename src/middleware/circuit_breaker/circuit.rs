@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
 
-use super::call::CallGuard;
-use super::circuit_map::CircuitMap;
+use super::circuits::CircuitMap;
+use super::future::CallGuard;
 use super::settings::Settings;
 use super::snapshot::{CircuitSnapshot, CircuitState};
 use super::state_machine::{FIRST_GENERATION, Outcome, StateMachine};
@@ -16,7 +16,7 @@ use crate::sync::Mutex;
 pub(super) struct Circuit {
     pub(super) name: Box<str>,
     pub(super) settings: Settings,
-    state: Mutex<StateMachine>,
+    pub(super) state: Mutex<StateMachine>,
     /// Notified when `poll_ready` has reason to look at the circuit again.
     pub(super) changed: Arc<Notify>,
     /// The circuits of tenants whose calls of this operation have failed, if tenants have their own.
@@ -33,20 +33,11 @@ impl Circuit {
         Self {
             name: name.into(),
             settings,
-            state: Mutex::new(StateMachine::new(settings, clock::now())),
+            state: Mutex::new(StateMachine::new(settings)),
             changed: Arc::default(),
             tenants: CircuitMap::new(Arc::clone(tenant_permits)),
             operation: None,
         }
-    }
-
-    pub(super) fn is_in_generation(&self, generation: u64) -> bool {
-        self.state.lock().generation == generation
-    }
-
-    /// The time until a call is admitted.
-    pub(super) fn retry_after(&self, now: Instant) -> Duration {
-        self.state.lock().retry_after(now)
     }
 
     /// Admits a call, or returns the time until one can be and counts it as rejected. A tenant with a circuit of its own is
@@ -56,17 +47,13 @@ impl Circuit {
             Some(own) => own.try_admit(None, now),
             None => self.try_admit(tenant, now),
         };
-        admitted.inspect_err(|_| self.count_rejection())
+        admitted.inspect_err(|_| self.state.lock().rejected += 1)
     }
 
     /// Admits a call, or returns the time until one can be.
     pub(super) fn try_admit(self: &Arc<Self>, tenant: Option<&Arc<str>>, now: Instant) -> Result<CallGuard, Duration> {
         let generation = self.update(|machine| machine.admit(now))?;
         Ok(CallGuard::new(Arc::clone(self), generation, tenant.cloned()))
-    }
-
-    pub(super) fn count_rejection(&self) {
-        self.state.lock().rejected += 1;
     }
 
     /// Returns the circuit that admits calls of a tenant instead of this one, if there is one.
@@ -96,9 +83,8 @@ impl Circuit {
         mut outcome: Option<Outcome>,
         now: Instant,
     ) {
-        if let Some(tenant) = tenant.filter(|_| outcome.is_some_and(Outcome::is_bad))
-            && self.is_closed_in(generation)
-        {
+        let is_failure = outcome.is_some_and(Outcome::is_bad) && self.state.lock().is_closed_in(generation);
+        if let Some(tenant) = tenant.filter(|_| is_failure) {
             self.get_or_create_circuit_of(tenant, now).end_first(None, outcome.take(), now);
         }
         let state = self.update(|machine| {
@@ -117,11 +103,6 @@ impl Circuit {
         self.end(FIRST_GENERATION, tenant, outcome, now);
     }
 
-    fn is_closed_in(&self, generation: u64) -> bool {
-        let machine = self.state.lock();
-        machine.state == CircuitState::Closed && machine.generation == generation
-    }
-
     /// Whether removing it loses nothing that matters.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         self.tenants.is_empty() && self.state.lock().is_idle(now)
@@ -130,7 +111,7 @@ impl Circuit {
     /// Returns how many tenants' circuits are open, without those whose tenants no longer call.
     fn tenants_open(&self, now: Instant) -> u64 {
         let is_open = |circuit: &Self| {
-            let mut machine = circuit.state.lock();
+            let machine = circuit.state.lock();
             machine.state != CircuitState::Closed && !machine.is_idle(now)
         };
         self.tenants.all().iter().filter(|circuit| is_open(circuit)).count() as u64
@@ -139,7 +120,7 @@ impl Circuit {
     pub(super) fn snapshot(&self) -> CircuitSnapshot {
         let now = clock::now();
         let tenants_open = self.tenants_open(now);
-        let mut machine = self.state.lock();
+        let machine = self.state.lock();
         let counts = machine.window.total(now);
         CircuitSnapshot {
             circuit: self.name.to_string(),

@@ -38,7 +38,7 @@ impl Outcome {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct StateMachine {
     settings: Settings,
     pub(super) state: CircuitState,
@@ -56,8 +56,8 @@ pub(super) struct StateMachine {
     /// Probes that have succeeded, while half open.
     succeeded: u32,
     /// While open, when a probe is admitted. While half open, when one more is admitted although all permits are taken, as
-    /// those that have them may never end.
-    probe_at: Instant,
+    /// those that have them may never end. `None` while closed.
+    probe_at: Option<Instant>,
     /// What the last open time was before its random part was subtracted.
     backoff: Duration,
     /// How long it is open, or was the last time.
@@ -71,41 +71,25 @@ pub(super) struct StateMachine {
 }
 
 impl StateMachine {
-    pub(super) fn new(settings: Settings, now: Instant) -> Self {
-        Self {
-            settings,
-            state: CircuitState::Closed,
-            reason: "",
-            generation: FIRST_GENERATION,
-            calls_in_flight: 0,
-            consecutive_failures: 0,
-            window: Window::new(settings.window, now),
-            probes: 0,
-            succeeded: 0,
-            probe_at: now,
-            backoff: Duration::ZERO,
-            open_time: Duration::ZERO,
-            closed_at: None,
-            opened: 0,
-            rejected: 0,
-            tenants_opened: 0,
-        }
+    pub(super) fn new(settings: Settings) -> Self {
+        Self { settings, window: Window::new(settings.window), ..Self::default() }
     }
 
     /// Whether no call is in flight, and the circuit is either closed without recent failures, or nobody has called since
     /// it became due for a probe, for as long as it had been open.
-    pub(super) fn is_idle(&mut self, now: Instant) -> bool {
-        if self.calls_in_flight > 0 {
-            return false;
-        }
-        match self.state {
-            CircuitState::Closed => {
-                let counts = self.window.total(now);
-                counts.failures == 0 && counts.slow == 0 && !self.has_just_closed(now)
-            }
-            CircuitState::Open => now.saturating_duration_since(self.probe_at) > self.open_time,
-            CircuitState::HalfOpen => now > self.probe_at,
-        }
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        let counts = self.window.total(now);
+        let overdue = self.probe_at.map_or(Duration::ZERO, |probe_at| now.saturating_duration_since(probe_at));
+        let is_unused = match self.state {
+            CircuitState::Closed => counts.failures == 0 && counts.slow == 0 && !self.has_just_closed(now),
+            CircuitState::Open => overdue > self.open_time,
+            CircuitState::HalfOpen => !overdue.is_zero(),
+        };
+        self.calls_in_flight == 0 && is_unused
+    }
+
+    pub(super) fn is_closed_in(&self, generation: u64) -> bool {
+        self.state == CircuitState::Closed && self.generation == generation
     }
 
     /// Whether opening now would continue the last series of openings.
@@ -115,11 +99,9 @@ impl StateMachine {
 
     /// The time until a call is admitted; zero if one would be now.
     pub(super) fn retry_after(&self, now: Instant) -> Duration {
-        match self.state {
-            CircuitState::Closed => Duration::ZERO,
-            CircuitState::HalfOpen if self.probes < self.settings.max_probes => Duration::ZERO,
-            CircuitState::Open | CircuitState::HalfOpen => self.probe_at.saturating_duration_since(now),
-        }
+        let has_permit = self.state == CircuitState::HalfOpen && self.probes < self.settings.max_probes;
+        let probe_at = self.probe_at.filter(|_| !has_permit);
+        probe_at.map_or(Duration::ZERO, |probe_at| probe_at.saturating_duration_since(now))
     }
 
     /// Admits a call, which [`end`](Self::end) must follow, and returns its generation, or the time until one can be.
@@ -134,7 +116,7 @@ impl StateMachine {
         }
         if self.state == CircuitState::HalfOpen {
             self.probes += 1;
-            self.probe_at = now + self.open_time;
+            self.probe_at = Some(now + self.open_time);
         }
         self.calls_in_flight += 1;
         Ok(self.generation)
@@ -177,7 +159,7 @@ impl StateMachine {
         }
     }
 
-    fn reason_to_open(&mut self, Outcome { failed, slow }: Outcome, now: Instant) -> Option<&'static str> {
+    fn reason_to_open(&self, Outcome { failed, slow }: Outcome, now: Instant) -> Option<&'static str> {
         let (counts, settings) = (self.window.total(now), &self.settings);
         let reaches = |part: u64, share: f64| {
             counts.calls >= u64::from(settings.min_calls) && part as f64 >= share * counts.calls as f64
@@ -186,7 +168,7 @@ impl StateMachine {
             Some("too many consecutive failures")
         } else if failed && settings.failure_rate.is_some_and(|share| reaches(counts.failures, share)) {
             Some("too many of the calls failed")
-        } else if slow && settings.slow_calls.is_some_and(|slow_calls| reaches(counts.slow, slow_calls.share)) {
+        } else if slow && reaches(counts.slow, settings.slow_share) {
             Some("too many of the calls were slow")
         } else {
             None
@@ -201,14 +183,14 @@ impl StateMachine {
         self.open_time = self.backoff - random_delay(self.backoff / 4);
         self.closed_at = None;
         self.opened += 1;
-        self.probe_at = now + self.open_time;
+        self.probe_at = Some(now + self.open_time);
         self.enter(CircuitState::Open, reason);
     }
 
     fn close(&mut self, now: Instant) {
-        self.closed_at = Some(now);
+        (self.closed_at, self.probe_at) = (Some(now), None);
         self.consecutive_failures = 0;
-        self.window = Window::new(self.settings.window, now);
+        self.window = Window::new(self.settings.window);
         self.enter(CircuitState::Closed, "the probes succeeded");
     }
 
