@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
 
-use super::circuits::CircuitMap;
+use super::circuits::{CircuitMap, Circuits};
 use super::future::CallGuard;
 use super::settings::Settings;
 use super::snapshot::{CircuitSnapshot, CircuitState};
@@ -21,6 +21,8 @@ pub(super) struct Circuit {
     pub(super) changed: Arc<Notify>,
     /// The circuits of tenants whose calls of this operation have failed, if tenants have their own.
     tenants: CircuitMap,
+    /// The circuits that this one is added to, if it is for a new key.
+    pub(super) circuits: Weak<Circuits>,
     /// The circuit of the operation, if this is a tenant's.
     operation: Option<Weak<Circuit>>,
 }
@@ -36,6 +38,7 @@ impl Circuit {
             state: Mutex::new(StateMachine::new(settings)),
             changed: Arc::default(),
             tenants: CircuitMap::new(Arc::clone(tenant_permits)),
+            circuits: Weak::new(),
             operation: None,
         }
     }
@@ -78,7 +81,7 @@ impl Circuit {
     /// `tenant` counts in the tenant's own circuit instead, unless the call was a probe.
     pub(super) fn end(
         self: &Arc<Self>,
-        generation: u64,
+        generation: u32,
         tenant: Option<&Arc<str>>,
         mut outcome: Option<Outcome>,
         now: Instant,
@@ -208,11 +211,11 @@ mod loom_tests {
     }
 
     /// Admits a call without a guard.
-    fn admit(circuit: &Circuit, now: Instant) -> Result<u64, Duration> {
+    fn admit(circuit: &Circuit, now: Instant) -> Result<u32, Duration> {
         circuit.update(|machine| machine.admit(now))
     }
 
-    fn end(circuit: &Arc<Circuit>, generation: u64, outcome: Outcome, now: Instant) {
+    fn end(circuit: &Arc<Circuit>, generation: u32, outcome: Outcome, now: Instant) {
         circuit.end(generation, None, Some(outcome), now);
     }
 

@@ -50,14 +50,18 @@ impl Circuits {
         let Some(key) = key.filter(|key| key.len() <= MAX_NAME_BYTES) else { return self.shared.admit(tenant, now) };
         match self.by_key.get(key) {
             Some(circuit) => circuit.admit(tenant, now),
-            None if self.by_key.reserve(now).is_some() => Ok(CallGuard::new_key(self, key, tenant.cloned())),
+            None if self.by_key.reserve(now).is_some() => {
+                Ok(CallGuard::new_key(self.new_circuit(key), tenant.cloned()))
+            }
             None => self.shared.admit(tenant, now),
         }
     }
 
     /// Returns a circuit that is not one of these yet.
-    pub(super) fn new_circuit(&self, key: &str) -> Circuit {
-        Circuit::new(key, self.settings, &self.tenant_permits)
+    pub(super) fn new_circuit(self: &Arc<Self>, key: &str) -> Arc<Circuit> {
+        let mut circuit = Circuit::new(key, self.settings, &self.tenant_permits);
+        circuit.circuits = Arc::downgrade(self);
+        Arc::new(circuit)
     }
 
     /// Returns the circuit of the same key. If there is none, adds the given one if there is a permit for it.
@@ -158,7 +162,7 @@ mod loom_tests {
             let settings = Settings { consecutive_failures: Some(2), max_keys: Some(2), ..Settings::default() };
             let circuits = Arc::new(Circuits::new(settings));
             let [here, there] = [(); 2].map(|()| {
-                let mut call = CallGuard::new_key(&circuits, "a", None);
+                let mut call = CallGuard::new_key(circuits.new_circuit("a"), None);
                 call.start(None);
                 call
             });
@@ -179,8 +183,8 @@ mod loom_tests {
                 min_open_tenants: NonZeroU32::new(2),
                 ..Settings::default()
             };
-            let (circuits, now) = (Circuits::new(settings), Instant::now());
-            let circuit = circuits.get_or_add(&Arc::new(circuits.new_circuit("a")), now).unwrap();
+            let (circuits, now) = (Arc::new(Circuits::new(settings)), Instant::now());
+            let circuit = circuits.get_or_add(&circuits.new_circuit("a"), now).unwrap();
             let failure = Some(Outcome { failed: true, slow: false });
             let other = Arc::clone(&circuit);
             let thread = loom::thread::spawn(move || {

@@ -10,7 +10,6 @@ use pin_project::pin_project;
 
 use super::CircuitBreakerError;
 use super::circuit::Circuit;
-use super::circuits::Circuits;
 use super::state_machine::{FIRST_GENERATION, Outcome};
 use crate::error::{AnyError, Classify, ErrorKind};
 use crate::middleware::call_or_reject::CallOrReject;
@@ -62,10 +61,10 @@ where
 #[derive(Debug)]
 pub(super) struct CallGuard {
     circuit: Arc<Circuit>,
-    generation: u64,
-    /// Set if the key had no circuit: the first outcome that is a success or a failure adds `circuit` to these. A name
-    /// that the service does not know gets neither, so made-up names take no memory.
-    add_to: Option<Arc<Circuits>>,
+    generation: u32,
+    /// Whether the key had no circuit: the first outcome that is a success or a failure adds `circuit` to the others. A
+    /// name that the service does not know gets neither, so made-up names take no memory.
+    is_new: bool,
     /// The tenant for which a failure counts, if tenants have circuits of their own and this is not one.
     tenant: Option<Arc<str>>,
     /// `None` until the call begins: `poll_ready` may have reserved the permit of a probe for it.
@@ -92,14 +91,14 @@ enum End {
 const SHORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl CallGuard {
-    pub(super) fn new(circuit: Arc<Circuit>, generation: u64, tenant: Option<Arc<str>>) -> Self {
-        Self { circuit, generation, add_to: None, tenant, start: None, end: End::Cancelled }
+    pub(super) fn new(circuit: Arc<Circuit>, generation: u32, tenant: Option<Arc<str>>) -> Self {
+        Self { circuit, generation, is_new: false, tenant, start: None, end: End::Cancelled }
     }
 
-    /// A call whose circuit is new, and is added to `circuits` when the call ends as a success or a failure.
-    pub(super) fn new_key(circuits: &Arc<Circuits>, key: &str, tenant: Option<Arc<str>>) -> Self {
-        let mut call = Self::new(Arc::new(circuits.new_circuit(key)), FIRST_GENERATION, tenant);
-        call.add_to = Some(Arc::clone(circuits));
+    /// A call whose circuit is new, and is added to the others when the call ends as a success or a failure.
+    pub(super) fn new_key(circuit: Arc<Circuit>, tenant: Option<Arc<str>>) -> Self {
+        let mut call = Self::new(circuit, FIRST_GENERATION, tenant);
+        call.is_new = true;
         call
     }
 
@@ -149,14 +148,13 @@ impl Drop for CallGuard {
     fn drop(&mut self) {
         let now = clock::read();
         let (outcome, tenant) = (self.outcome(now), self.tenant.as_ref());
-        match &self.add_to {
-            None => self.circuit.end(self.generation, tenant, outcome, now),
-            Some(circuits) if outcome.is_some() => {
-                if let Some(circuit) = circuits.get_or_add(&self.circuit, now) {
-                    circuit.end_first(tenant, outcome, now);
-                }
-            }
-            Some(_) => {}
+        if !self.is_new {
+            self.circuit.end(self.generation, tenant, outcome, now);
+        } else if outcome.is_some()
+            && let Some(circuits) = self.circuit.circuits.upgrade()
+            && let Some(circuit) = circuits.get_or_add(&self.circuit, now)
+        {
+            circuit.end_first(tenant, outcome, now);
         }
     }
 }

@@ -21,7 +21,7 @@ use super::window::Window;
 use crate::middleware::jitter::random_delay;
 
 /// The generation that a circuit begins in, closed.
-pub(super) const FIRST_GENERATION: u64 = 0;
+pub(super) const FIRST_GENERATION: u32 = 0;
 
 /// What the end of a call says about the service. Calls that say nothing, such as those that were cancelled or whose
 /// request was invalid, have no outcome.
@@ -45,7 +45,7 @@ pub(super) struct StateMachine {
     /// Why it has entered this state.
     pub(super) reason: &'static str,
     /// The number of transitions so far.
-    pub(super) generation: u64,
+    pub(super) generation: u32,
     /// Calls that were admitted and have not ended. While there are some, the circuit is not removed.
     pub(super) calls_in_flight: u64,
     /// Since the last success.
@@ -88,7 +88,7 @@ impl StateMachine {
         self.calls_in_flight == 0 && is_unused
     }
 
-    pub(super) fn is_closed_in(&self, generation: u64) -> bool {
+    pub(super) fn is_closed_in(&self, generation: u32) -> bool {
         self.state == CircuitState::Closed && self.generation == generation
     }
 
@@ -105,7 +105,7 @@ impl StateMachine {
     }
 
     /// Admits a call, which [`end`](Self::end) must follow, and returns its generation, or the time until one can be.
-    pub(super) fn admit(&mut self, now: Instant) -> Result<u64, Duration> {
+    pub(super) fn admit(&mut self, now: Instant) -> Result<u32, Duration> {
         let retry_after = self.retry_after(now);
         if !retry_after.is_zero() {
             return Err(retry_after);
@@ -123,7 +123,7 @@ impl StateMachine {
     }
 
     /// Counts the outcome of a call that was admitted in `generation`.
-    pub(super) fn end(&mut self, generation: u64, outcome: Option<Outcome>, now: Instant) {
+    pub(super) fn end(&mut self, generation: u32, outcome: Option<Outcome>, now: Instant) {
         self.calls_in_flight -= 1;
         match (self.state, outcome) {
             _ if generation != self.generation => {}
@@ -196,6 +196,6 @@ impl StateMachine {
 
     fn enter(&mut self, to: CircuitState, reason: &'static str) {
         (self.state, self.reason) = (to, reason);
-        self.generation += 1;
+        self.generation = self.generation.wrapping_add(1);
     }
 }
