@@ -1,4 +1,4 @@
-//! Locks and atomics of state that threads share: the standard library's, or under `cfg(tower_kernels_loom)` those of the
+//! Locks of state that threads share: the standard library's, or under `cfg(tower_kernels_loom)` those of the
 //! model checker [loom](https://docs.rs/loom).
 //!
 //! Only state that has a loom model uses this module.
@@ -9,7 +9,6 @@ use loom::sync as primitives;
 use std::sync as primitives;
 use std::sync::PoisonError;
 
-pub(crate) use primitives::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(crate) use primitives::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 /// A mutex that a panic does not poison: what is done under these locks does not panic half-way.

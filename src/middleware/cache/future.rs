@@ -33,6 +33,7 @@ enum State<S: Service<R>, P: CacheKey<R>, R> {
 }
 
 impl<S: Service<R>, P: CacheKey<R>, R> ResponseFuture<S, P, R> {
+    #[inline]
     pub(super) fn call(inner: S::Future, miss: Option<MissOf<S, P, R>>) -> Self {
         Self { state: State::Call { inner, miss: miss.map(Box::new) } }
     }

@@ -1,143 +1,129 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
-use super::call::CallGuard;
+use super::circuits::{CircuitMap, Circuits};
+use super::future::CallGuard;
 use super::settings::Settings;
 use super::snapshot::{CircuitSnapshot, CircuitState};
-use super::state_machine::{Generation, Outcome, StateMachine, Transition};
-use super::tenants::Tenants;
+use super::state_machine::{FIRST_GENERATION, Outcome, StateMachine};
 use crate::middleware::clock;
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::Mutex;
 
 /// One circuit, shared by a layer, its clones and their services.
 #[derive(Debug)]
 pub(super) struct Circuit {
-    name: Box<str>,
+    pub(super) name: Box<str>,
     pub(super) settings: Settings,
-    /// The generation while the circuit is closed, else [`NOT_CLOSED`]: a closed circuit admits calls without the lock.
-    closed_in: AtomicU32,
-    state: Mutex<StateMachine>,
-    /// While it is above zero, the circuit is not removed.
-    pub(super) calls_in_flight: AtomicU64,
-    rejected: AtomicU64,
+    pub(super) state: Mutex<StateMachine>,
     /// Notified when `poll_ready` has reason to look at the circuit again.
     pub(super) changed: Arc<Notify>,
-    /// The circuits of tenants, if this is an operation's and they have their own.
-    tenants: Option<Tenants>,
+    /// The circuits of tenants whose calls of this operation have failed, if tenants have their own.
+    tenants: CircuitMap,
+    /// The circuits that this one is added to, if it is for a new key.
+    pub(super) circuits: Weak<Circuits>,
     /// The circuit of the operation, if this is a tenant's.
     operation: Option<Weak<Circuit>>,
 }
 
-const NOT_CLOSED: u32 = u32::MAX;
+/// The name of the circuit that the tenants past the limit share.
+const OTHER_TENANTS: &str = "";
 
 impl Circuit {
-    pub(super) fn new(name: &str, settings: Settings, tenants: Option<Tenants>) -> Self {
+    pub(super) fn new(name: &str, settings: Settings, tenant_permits: &Arc<Semaphore>) -> Self {
         Self {
             name: name.into(),
             settings,
-            closed_in: AtomicU32::new(Generation::FIRST.0),
-            state: Mutex::new(StateMachine::new(settings, clock::now())),
-            calls_in_flight: AtomicU64::new(0),
-            rejected: AtomicU64::new(0),
+            state: Mutex::new(StateMachine::new(settings)),
             changed: Arc::default(),
-            tenants,
+            tenants: CircuitMap::new(Arc::clone(tenant_permits)),
+            circuits: Weak::new(),
             operation: None,
         }
-    }
-
-    fn for_tenant(self: &Arc<Self>) -> Self {
-        Self { operation: Some(Arc::downgrade(self)), ..Self::new(&self.name, self.settings, None) }
-    }
-
-    fn is_closed(&self) -> bool {
-        self.closed_generation().is_some()
-    }
-
-    pub(super) fn is_in_generation(&self, generation: Generation) -> bool {
-        self.closed_generation() == Some(generation) || self.state.lock().generation == generation
-    }
-
-    fn closed_generation(&self) -> Option<Generation> {
-        let generation = self.closed_in.load(Ordering::Acquire);
-        (generation != NOT_CLOSED).then_some(Generation(generation))
-    }
-
-    /// The time until a call is admitted.
-    pub(super) fn retry_after(&self, now: Instant) -> Duration {
-        self.state.lock().retry_after(now)
     }
 
     /// Admits a call, or returns the time until one can be and counts it as rejected. A tenant with a circuit of its own is
     /// admitted by that, unless this one is not closed.
     pub(super) fn admit(self: &Arc<Self>, tenant: Option<&Arc<str>>, now: Instant) -> Result<CallGuard, Duration> {
-        let own = match (&self.tenants, tenant) {
-            (Some(tenants), Some(tenant)) if self.is_closed() => tenants.get(tenant, now),
-            _ => None,
+        let admitted = match tenant.and_then(|tenant| self.circuit_of(tenant, now)) {
+            Some(own) => own.try_admit(None, now),
+            None => self.try_admit(tenant, now),
         };
-        let circuit = own.as_ref().unwrap_or(self);
-        circuit.try_admit(tenant, now).inspect_err(|_| self.count_rejection())
+        admitted.inspect_err(|_| self.state.lock().rejected += 1)
     }
 
     /// Admits a call, or returns the time until one can be.
     pub(super) fn try_admit(self: &Arc<Self>, tenant: Option<&Arc<str>>, now: Instant) -> Result<CallGuard, Duration> {
-        let generation = self.generation_to_admit(now)?;
+        let generation = self.update(|machine| machine.admit(now))?;
         Ok(CallGuard::new(Arc::clone(self), generation, tenant.cloned()))
     }
 
-    fn generation_to_admit(&self, now: Instant) -> Result<Generation, Duration> {
-        match self.closed_generation() {
-            Some(generation) => Ok(generation),
-            None => self.update(|machine| machine.admit(now)),
+    /// Returns the circuit that admits calls of a tenant instead of this one, if there is one.
+    fn circuit_of(&self, tenant: &str, now: Instant) -> Option<Arc<Self>> {
+        if self.tenants.is_empty() || self.state.lock().state != CircuitState::Closed {
+            return None;
         }
+        self.tenants.sweep(now);
+        self.tenants.get(tenant).or_else(|| self.tenants.get(OTHER_TENANTS))
     }
 
-    /// Counts the outcome of a call that was admitted in `generation`, if it is a success or a failure. A failure of a
-    /// tenant's call counts in the tenant's own circuit if they have some, unless the call was a probe.
+    fn get_or_create_circuit_of(self: &Arc<Self>, tenant: &str, now: Instant) -> Arc<Self> {
+        self.tenants.get(tenant).unwrap_or_else(|| {
+            let permit = self.tenants.reserve(now);
+            let name = if permit.is_some() { tenant } else { OTHER_TENANTS };
+            let circuit = Self::new(&self.name, self.settings, &self.tenants.permits);
+            self.tenants.get_or_add(name, permit, Self { operation: Some(Arc::downgrade(self)), ..circuit }.into())
+        })
+    }
+
+    /// Ends a call that was admitted in `generation`, and counts its outcome if it is a success or a failure. A failure for
+    /// `tenant` counts in the tenant's own circuit instead, unless the call was a probe.
     pub(super) fn end(
         self: &Arc<Self>,
-        generation: Generation,
+        generation: u32,
         tenant: Option<&Arc<str>>,
-        outcome: Option<Outcome>,
+        mut outcome: Option<Outcome>,
         now: Instant,
     ) {
-        if let (Some(tenants), Some(tenant)) = (&self.tenants, tenant)
-            && outcome.is_some_and(Outcome::is_bad)
-            && self.closed_generation() == Some(generation)
-        {
-            let own = tenants.get_or_create(tenant, now, || self.for_tenant());
-            return own.end(Generation::FIRST, None, outcome, now);
+        let is_failure = outcome.is_some_and(Outcome::is_bad) && self.state.lock().is_closed_in(generation);
+        if let Some(tenant) = tenant.filter(|_| is_failure) {
+            self.get_or_create_circuit_of(tenant, now).end_first(None, outcome.take(), now);
         }
-        self.update(|machine| machine.end(generation, outcome, now));
-        if self.settings.unready_while_open && !self.is_closed() {
+        let state = self.update(|machine| {
+            machine.end(generation, outcome, now);
+            machine.state
+        });
+        if state != CircuitState::Closed {
             // The permit of a probe may be free again.
             self.changed.notify_waiters();
         }
     }
 
-    pub(super) fn count_rejection(&self) {
-        self.rejected.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Whether it is not closed, and calls still come.
-    pub(super) fn is_open_and_in_use(&self, now: Instant) -> bool {
-        // The lock is released before `is_idle` takes it.
-        let state = self.state.lock().state;
-        state != CircuitState::Closed && !self.is_idle(now)
+    /// Ends a call that began before there was this circuit, and counts if the circuit has not changed since.
+    pub(super) fn end_first(self: &Arc<Self>, tenant: Option<&Arc<str>>, outcome: Option<Outcome>, now: Instant) {
+        self.state.lock().calls_in_flight += 1;
+        self.end(FIRST_GENERATION, tenant, outcome, now);
     }
 
     /// Whether removing it loses nothing that matters.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
-        self.calls_in_flight.load(Ordering::Relaxed) == 0
-            && self.state.lock().is_idle(now)
-            && self.tenants.as_ref().is_none_or(Tenants::is_empty)
+        self.tenants.is_empty() && self.state.lock().is_idle(now)
+    }
+
+    /// Returns how many tenants' circuits are open, without those whose tenants no longer call.
+    fn tenants_open(&self, now: Instant) -> u64 {
+        let is_open = |circuit: &Self| {
+            let machine = circuit.state.lock();
+            machine.state != CircuitState::Closed && !machine.is_idle(now)
+        };
+        self.tenants.all().iter().filter(|circuit| is_open(circuit)).count() as u64
     }
 
     pub(super) fn snapshot(&self) -> CircuitSnapshot {
         let now = clock::now();
-        let tenants_open = self.tenants.as_ref().map_or(0, |tenants| tenants.open(now));
-        let mut machine = self.state.lock();
+        let tenants_open = self.tenants_open(now);
+        let machine = self.state.lock();
         let counts = machine.window.total(now);
         CircuitSnapshot {
             circuit: self.name.to_string(),
@@ -147,45 +133,47 @@ impl Circuit {
             failures: counts.failures,
             slow: counts.slow,
             opened: machine.opened,
-            rejected: self.rejected.load(Ordering::Relaxed),
+            rejected: machine.rejected,
             tenants_open,
-            tenants_opened: self.tenants.as_ref().map_or(0, Tenants::opened),
+            tenants_opened: machine.tenants_opened,
             retry_after_ms: u64::try_from(machine.retry_after(now).as_millis()).unwrap_or(u64::MAX),
         }
     }
 
-    /// Changes the state under the lock, and logs the transition that this brings without it.
+    /// Changes the state under the lock, and reports the transition that this brings without it.
     fn update<T>(&self, update: impl FnOnce(&mut StateMachine) -> T) -> T {
         let mut machine = self.state.lock();
+        let (from, generation) = (machine.state, machine.generation);
         let value = update(&mut machine);
-        let Some(transition) = machine.transition.take() else { return value };
-        let closed_in = if transition.to == CircuitState::Closed { machine.generation.0 } else { NOT_CLOSED };
-        self.closed_in.store(closed_in, Ordering::Release);
-        drop(machine);
-        self.log_transition(transition);
-        self.changed.notify_waiters();
-        if transition.to == CircuitState::Open
-            && let Some(operation) = self.operation.as_ref().and_then(Weak::upgrade)
-        {
-            operation.tenant_opened();
+        if machine.generation != generation {
+            let (to, reason, open_time) = (machine.state, machine.reason, machine.open_time);
+            drop(machine);
+            self.changed.notify_waiters();
+            self.log_transition(from, to, reason, open_time);
+            if to == CircuitState::Open
+                && let Some(operation) = self.operation.as_ref().and_then(Weak::upgrade)
+            {
+                operation.tenant_opened();
+            }
         }
         value
     }
 
-    /// Opens this circuit, which is an operation's, if the circuits of enough tenants are open now that another has opened.
+    /// Counts that a tenant's circuit has opened, and opens this one, the operation's, if those of enough tenants are open.
     fn tenant_opened(&self) {
         let now = clock::now();
-        if self.tenants.as_ref().is_some_and(|tenants| tenants.count_opened(now)) {
-            self.update(|machine| {
-                if machine.state == CircuitState::Closed {
-                    machine.open("the circuits of several tenants are open", now);
-                }
-            });
-        }
+        let tenants_open = self.tenants_open(now);
+        self.update(|machine| {
+            machine.tenants_opened += 1;
+            let opens = self.settings.min_open_tenants.is_some_and(|min| tenants_open >= u64::from(min.get()));
+            if opens && machine.state == CircuitState::Closed {
+                machine.open("the circuits of several tenants are open", now);
+            }
+        });
     }
 
-    fn log_transition(&self, Transition { from, to, reason, open_for }: Transition) {
-        let (circuit, from, open_for) = (&*self.name, from.as_str(), open_for.map(tracing::field::debug));
+    fn log_transition(&self, from: CircuitState, to: CircuitState, reason: &str, open_time: Duration) {
+        let (circuit, from) = (&*self.name, from.as_str());
         let message = match to {
             CircuitState::Open if self.operation.is_some() => "circuit opened for one tenant",
             CircuitState::Open => "circuit opened",
@@ -193,7 +181,7 @@ impl Circuit {
             CircuitState::Closed => "circuit closed",
         };
         if to == CircuitState::Open {
-            tracing::warn!(circuit, from, to = to.as_str(), reason, open_for, "{message}");
+            tracing::warn!(circuit, from, to = to.as_str(), reason, open_for = ?open_time, "{message}");
         } else {
             tracing::info!(circuit, from, to = to.as_str(), reason, "{message}");
         }
@@ -202,9 +190,10 @@ impl Circuit {
 
 #[cfg(all(test, tower_kernels_loom))]
 mod loom_tests {
-    use super::{CallGuard, Circuit, CircuitState, Generation, Outcome, Settings};
+    use super::{CallGuard, Circuit, CircuitState, Outcome, Settings};
     use std::sync::Arc;
     use std::time::{Duration, Instant};
+    use tokio::sync::Semaphore;
 
     const FAILURE: Outcome = Outcome { failed: true, slow: false };
     const SUCCESS: Outcome = Outcome { failed: false, slow: false };
@@ -218,15 +207,15 @@ mod loom_tests {
             ..Settings::default()
         };
         let now = Instant::now();
-        (Arc::new(Circuit::new("all", settings, None)), now, now + Duration::from_secs(2))
+        (Arc::new(Circuit::new("all", settings, &Arc::new(Semaphore::new(0)))), now, now + Duration::from_secs(2))
     }
 
     /// Admits a call without a guard.
-    fn admit(circuit: &Circuit, now: Instant) -> Result<Generation, Duration> {
-        circuit.generation_to_admit(now)
+    fn admit(circuit: &Circuit, now: Instant) -> Result<u32, Duration> {
+        circuit.update(|machine| machine.admit(now))
     }
 
-    fn end(circuit: &Arc<Circuit>, generation: Generation, outcome: Outcome, now: Instant) {
+    fn end(circuit: &Arc<Circuit>, generation: u32, outcome: Outcome, now: Instant) {
         circuit.end(generation, None, Some(outcome), now);
     }
 
@@ -329,7 +318,7 @@ mod loom_tests {
         loom::model(|| {
             let settings = Settings { consecutive_failures: None, failure_rate: None, ..Settings::default() };
             let now = Instant::now();
-            let circuit = Arc::new(Circuit::new("all", settings, None));
+            let circuit = Arc::new(Circuit::new("all", settings, &Arc::new(Semaphore::new(0))));
             call(&circuit, SUCCESS, now);
             let other = Arc::clone(&circuit);
             let thread = loom::thread::spawn(move || {

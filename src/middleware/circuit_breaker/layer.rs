@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::circuits::Circuits;
-use super::settings::{MAX_TIME, Settings, SlowCalls};
+use super::settings::{MAX_TIME, Settings};
 use super::{CircuitBreaker, CircuitBreakerHandle, CircuitSnapshot, PerOperation, SingleCircuit};
 use crate::error::ErrorKinds;
 use crate::middleware::derive::{derive_clone, derive_debug};
@@ -56,8 +56,8 @@ impl CircuitBreakerLayer {
     }
 
     fn keyed<K>(self, key: K) -> CircuitBreakerLayer<K> {
-        let Self { circuits, .. } = self.set(|settings| settings.max_keys = Some(DEFAULT_MAX_KEYS));
-        CircuitBreakerLayer { circuits, key: Arc::new(key) }
+        let layer = self.set(|settings| settings.max_keys = Some(DEFAULT_MAX_KEYS));
+        CircuitBreakerLayer { circuits: layer.circuits, key: Arc::new(key) }
     }
 
     /// Returns the current state of the circuit.
@@ -76,8 +76,7 @@ impl<K> CircuitBreakerLayer<K> {
     /// Sets how many consecutive failures open the circuit. `None`: any number may fail.
     #[must_use]
     pub fn consecutive_failures(self, max: impl Into<Option<u32>>) -> Self {
-        let max = max.into().map(|max| max.max(1));
-        self.set(|settings| settings.consecutive_failures = max)
+        self.set(|settings| settings.consecutive_failures = max.into().map(|max| max.max(1)))
     }
 
     /// Sets the share of failed calls in the [window](Self::window) that opens the circuit, above 0 and up to 1. `None`:
@@ -102,7 +101,7 @@ impl<K> CircuitBreakerLayer<K> {
     #[track_caller]
     pub fn slow_calls(self, over: Duration, share: f64) -> Self {
         check_share(share);
-        self.set(|settings| settings.slow_calls = Some(SlowCalls { over, share }))
+        self.set(|settings| (settings.slow_over, settings.slow_share) = (Some(over), share))
     }
 
     /// Sets the length of the sliding window, and how many calls must have ended in it before shares of them open the
@@ -145,8 +144,7 @@ impl<K> CircuitBreakerLayer<K> {
     /// `DeadlineExceeded` by default. All other kinds count neither as failures nor as successes.
     #[must_use]
     pub fn failures(self, kinds: impl Into<ErrorKinds>) -> Self {
-        let kinds = kinds.into();
-        self.set(|settings| settings.failures = kinds)
+        self.set(|settings| settings.failures = kinds.into())
     }
 
     /// Counts an expired deadline that the caller chose as a failure if it allowed at least `min`. By default none counts,

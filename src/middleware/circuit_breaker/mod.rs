@@ -11,8 +11,7 @@
 //! maximum.
 //!
 //! It differs from `tower-resilience`'s circuit breaker in that
-//! * a call through a closed circuit allocates nothing, however many calls the window holds, and is admitted without a
-//!   lock;
+//! * a call through a closed circuit allocates nothing, however many calls the window holds;
 //! * what is a failure follows from [`Classify`](crate::error::Classify), and from responses that are rejections;
 //! * a probe that is cancelled frees its permit, and one that never ends does not keep the circuit open for ever;
 //! * there can be a circuit for each operation, tenant or key of the request;
@@ -104,9 +103,7 @@
 //!
 //! Dropping the future frees a probe's permit and counts as nothing, unless the call was slow.
 
-mod call;
 mod circuit;
-mod circuit_map;
 mod circuits;
 mod error;
 mod future;
@@ -117,7 +114,6 @@ mod service;
 mod settings;
 mod snapshot;
 mod state_machine;
-mod tenants;
 mod window;
 
 pub use self::error::CircuitBreakerError;

@@ -5,23 +5,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::futures::OwnedNotified;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::timeout;
 
-use super::call::CallGuard;
 use super::circuit::Circuit;
+use super::future::CallGuard;
 use crate::error::AnyError;
 use crate::middleware::clock;
 
 /// What `poll_ready` has decided for the next call, and what it waits for.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Readiness {
     decision: Decision,
-    changed: Option<Pin<Box<OwnedNotified>>>,
-    probe_timer: Option<Pin<Box<Sleep>>>,
+    wait: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 enum Decision {
     #[default]
     None,
@@ -38,8 +36,9 @@ impl Readiness {
         match mem::take(&mut self.decision) {
             Decision::Admit(call) if call.is_current() => Ok(call),
             Decision::Reject => {
-                circuit.count_rejection();
-                Err(circuit.retry_after(now))
+                let mut machine = circuit.state.lock();
+                machine.rejected += 1;
+                Err(machine.retry_after(now))
             }
             Decision::Admit(_) | Decision::None => circuit.admit(None, now),
         }
@@ -58,24 +57,20 @@ impl Readiness {
                 let admitted = circuit.try_admit(None, clock::read());
                 self.decision = admitted.map_or(Decision::Reject, Decision::Admit);
             }
-            if matches!(self.decision, Decision::Reject) {
-                if !circuit.settings.unready_while_open {
-                    self.changed = None;
-                    return Poll::Ready(Ok(()));
-                }
-                ready!(self.poll_next_probe(circuit, cx));
-            } else if let Poll::Ready(result) = poll_inner(cx) {
-                self.changed = None;
-                if let Err(error) = &result
-                    && let Decision::Admit(mut call) = mem::take(&mut self.decision)
-                {
-                    // It counts like the error of a call.
-                    call.start(None);
-                    call.end(Some(error.classify().kind));
-                }
-                return Poll::Ready(result);
-            } else if self.poll_changed(circuit, cx).is_pending() && self.has_admitted() {
-                // It was checked again as the circuit may have changed before it was listened to.
+            let is_rejected = matches!(self.decision, Decision::Reject);
+            let ready = if !is_rejected {
+                poll_inner(cx)
+            } else if circuit.settings.unready_while_open {
+                Poll::Pending
+            } else {
+                Poll::Ready(Ok(()))
+            };
+            if let Poll::Ready(result) = ready {
+                self.wait = None;
+                return Poll::Ready(result.inspect_err(|error| self.fail(error)));
+            }
+            // The circuit may have changed before this began to wait for that.
+            if self.poll_wait(circuit, is_rejected, cx).is_pending() && (is_rejected || self.has_admitted()) {
                 return Poll::Pending;
             }
         }
@@ -86,27 +81,30 @@ impl Readiness {
         matches!(&self.decision, Decision::Admit(call) if call.is_current())
     }
 
-    /// Ready when the circuit has changed, or is due for a probe.
-    fn poll_next_probe(&mut self, circuit: &Arc<Circuit>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.poll_changed(circuit, cx).is_ready() {
-            return Poll::Ready(());
+    /// Counts an error of the inner service's readiness like that of a call.
+    fn fail(&mut self, error: &impl AnyError) {
+        if let Decision::Admit(mut call) = mem::take(&mut self.decision) {
+            call.start(None);
+            call.end(Some(error.classify().kind));
         }
-        let now = clock::read();
-        let retry_after = circuit.retry_after(now);
-        if retry_after.is_zero() {
-            return Poll::Ready(());
-        }
-        let due = (now + retry_after).into();
-        let timer = self.probe_timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        timer.as_mut().reset(due);
-        timer.as_mut().poll(cx)
     }
 
-    /// Ready if the circuit has changed since this was first pending.
-    fn poll_changed(&mut self, circuit: &Arc<Circuit>, cx: &mut Context<'_>) -> Poll<()> {
-        let changed = self.changed.get_or_insert_with(|| Box::pin(Arc::clone(&circuit.changed).notified_owned()));
-        ready!(changed.as_mut().poll(cx));
-        self.changed = None;
+    /// Ready when the circuit has changed, or if `until_probe` when it is due for a probe.
+    fn poll_wait(&mut self, circuit: &Arc<Circuit>, until_probe: bool, cx: &mut Context<'_>) -> Poll<()> {
+        let wait = self.wait.get_or_insert_with(|| {
+            let changed = Arc::clone(&circuit.changed).notified_owned();
+            let retry_after = circuit.state.lock().retry_after(clock::read());
+            Box::pin(async move {
+                if until_probe {
+                    // Either is a reason to try again.
+                    let (Ok(()) | Err(_)) = timeout(retry_after, changed).await;
+                } else {
+                    changed.await;
+                }
+            })
+        });
+        ready!(wait.as_mut().poll(cx));
+        self.wait = None;
         Poll::Ready(())
     }
 }

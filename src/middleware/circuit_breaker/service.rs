@@ -39,7 +39,7 @@ impl<S> CircuitBreaker<S, PerOperation> {
 
 inner_service!(CircuitBreaker::<S, K> { inner });
 clone_service!(CircuitBreaker<S, K> { inner, key, circuits, readiness: Readiness::default() });
-derive_debug!(CircuitBreaker::<S, K> { inner, circuits, readiness } where S: fmt::Debug);
+derive_debug!(CircuitBreaker::<S, K> { inner, circuits } where S: fmt::Debug);
 
 impl<S, K, R> Service<R> for CircuitBreaker<S, K>
 where

@@ -10,7 +10,10 @@ pub(super) struct Settings {
     pub(super) consecutive_failures: Option<u32>,
     /// Share of failed calls in the window that opens the circuit.
     pub(super) failure_rate: Option<f64>,
-    pub(super) slow_calls: Option<SlowCalls>,
+    /// How long a call takes at most that is not slow. `None`: no call is.
+    pub(super) slow_over: Option<Duration>,
+    /// Share of slow calls in the window that opens the circuit.
+    pub(super) slow_share: f64,
     pub(super) window: Duration,
     /// Calls that the window must have before shares count.
     pub(super) min_calls: u32,
@@ -33,13 +36,6 @@ pub(super) struct Settings {
     pub(super) min_open_tenants: Option<NonZeroU32>,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SlowCalls {
-    pub(super) over: Duration,
-    /// Share of slow calls in the window that opens the circuit.
-    pub(super) share: f64,
-}
-
 /// The longest window and open time: 30 years, as a time further away may not fit an `Instant`.
 pub(super) const MAX_TIME: Duration = Duration::from_secs(86_400 * 365 * 30);
 
@@ -48,7 +44,8 @@ impl Default for Settings {
         Self {
             consecutive_failures: Some(5),
             failure_rate: Some(0.5),
-            slow_calls: None,
+            slow_over: None,
+            slow_share: 1.0,
             window: Duration::from_secs(10),
             min_calls: 20,
             initial_open_time: Duration::from_secs(1),

@@ -3,10 +3,11 @@ use std::sync::Arc;
 use super::circuits::Circuits;
 
 /// Whether a circuit admits calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "kernels", derive(serde::Serialize, schemars::JsonSchema), serde(rename_all = "snake_case"))]
 pub enum CircuitState {
     /// Admits calls.
+    #[default]
     Closed,
     /// Rejects calls.
     Open,

@@ -20,14 +20,8 @@ use super::snapshot::CircuitState;
 use super::window::Window;
 use crate::middleware::jitter::random_delay;
 
-/// The number of transitions before a call was admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Generation(pub(super) u32);
-
-impl Generation {
-    /// The generation that a circuit begins in, closed.
-    pub(super) const FIRST: Self = Self(0);
-}
+/// The generation that a circuit begins in, closed.
+pub(super) const FIRST_GENERATION: u32 = 0;
 
 /// What the end of a call says about the service. Calls that say nothing, such as those that were cancelled or whose
 /// request was invalid, have no outcome.
@@ -44,20 +38,16 @@ impl Outcome {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Transition {
-    pub(super) from: CircuitState,
-    pub(super) to: CircuitState,
-    pub(super) reason: &'static str,
-    /// Set if it opened.
-    pub(super) open_for: Option<Duration>,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct StateMachine {
     settings: Settings,
     pub(super) state: CircuitState,
-    pub(super) generation: Generation,
+    /// Why it has entered this state.
+    pub(super) reason: &'static str,
+    /// The number of transitions so far.
+    pub(super) generation: u32,
+    /// Calls that were admitted and have not ended. While there are some, the circuit is not removed.
+    pub(super) calls_in_flight: u64,
     /// Since the last success.
     pub(super) consecutive_failures: u32,
     pub(super) window: Window,
@@ -66,49 +56,40 @@ pub(super) struct StateMachine {
     /// Probes that have succeeded, while half open.
     succeeded: u32,
     /// While open, when a probe is admitted. While half open, when one more is admitted although all permits are taken, as
-    /// those that have them may never end.
-    probe_at: Instant,
+    /// those that have them may never end. `None` while closed.
+    probe_at: Option<Instant>,
     /// What the last open time was before its random part was subtracted.
     backoff: Duration,
-    /// How long it was open the last time.
-    open_time: Duration,
+    /// How long it is open, or was the last time.
+    pub(super) open_time: Duration,
     /// When it last closed, until it opens again.
     closed_at: Option<Instant>,
     pub(super) opened: u64,
-    /// The last one, until it is taken to be logged.
-    pub(super) transition: Option<Transition>,
+    /// Calls that were rejected, and times that a tenant's own circuit has opened: counted here to be under the same lock.
+    pub(super) rejected: u64,
+    pub(super) tenants_opened: u64,
 }
 
 impl StateMachine {
-    pub(super) fn new(settings: Settings, now: Instant) -> Self {
-        Self {
-            settings,
-            state: CircuitState::Closed,
-            generation: Generation::FIRST,
-            consecutive_failures: 0,
-            window: Window::new(settings.window, now),
-            probes: 0,
-            succeeded: 0,
-            probe_at: now,
-            backoff: Duration::ZERO,
-            open_time: Duration::ZERO,
-            closed_at: None,
-            opened: 0,
-            transition: None,
-        }
+    pub(super) fn new(settings: Settings) -> Self {
+        Self { settings, window: Window::new(settings.window), ..Self::default() }
     }
 
-    /// Whether the circuit is either closed without recent failures, or nobody has called since it became due for a probe, for
-    /// as long as it had been open.
-    pub(super) fn is_idle(&mut self, now: Instant) -> bool {
-        match self.state {
-            CircuitState::Closed => {
-                let counts = self.window.total(now);
-                counts.failures == 0 && counts.slow == 0 && !self.has_just_closed(now)
-            }
-            CircuitState::Open => now.saturating_duration_since(self.probe_at) > self.open_time,
-            CircuitState::HalfOpen => now > self.probe_at,
-        }
+    /// Whether no call is in flight, and the circuit is either closed without recent failures, or nobody has called since
+    /// it became due for a probe, for as long as it had been open.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        let counts = self.window.total(now);
+        let overdue = self.probe_at.map_or(Duration::ZERO, |probe_at| now.saturating_duration_since(probe_at));
+        let is_unused = match self.state {
+            CircuitState::Closed => counts.failures == 0 && counts.slow == 0 && !self.has_just_closed(now),
+            CircuitState::Open => overdue > self.open_time,
+            CircuitState::HalfOpen => !overdue.is_zero(),
+        };
+        self.calls_in_flight == 0 && is_unused
+    }
+
+    pub(super) fn is_closed_in(&self, generation: u32) -> bool {
+        self.state == CircuitState::Closed && self.generation == generation
     }
 
     /// Whether opening now would continue the last series of openings.
@@ -118,15 +99,13 @@ impl StateMachine {
 
     /// The time until a call is admitted; zero if one would be now.
     pub(super) fn retry_after(&self, now: Instant) -> Duration {
-        match self.state {
-            CircuitState::Closed => Duration::ZERO,
-            CircuitState::HalfOpen if self.probes < self.settings.max_probes => Duration::ZERO,
-            CircuitState::Open | CircuitState::HalfOpen => self.probe_at.saturating_duration_since(now),
-        }
+        let has_permit = self.state == CircuitState::HalfOpen && self.probes < self.settings.max_probes;
+        let probe_at = self.probe_at.filter(|_| !has_permit);
+        probe_at.map_or(Duration::ZERO, |probe_at| probe_at.saturating_duration_since(now))
     }
 
-    /// Admits a call, which [`end`](Self::end) must follow, or returns the time until one can be.
-    pub(super) fn admit(&mut self, now: Instant) -> Result<Generation, Duration> {
+    /// Admits a call, which [`end`](Self::end) must follow, and returns its generation, or the time until one can be.
+    pub(super) fn admit(&mut self, now: Instant) -> Result<u32, Duration> {
         let retry_after = self.retry_after(now);
         if !retry_after.is_zero() {
             return Err(retry_after);
@@ -137,21 +116,21 @@ impl StateMachine {
         }
         if self.state == CircuitState::HalfOpen {
             self.probes += 1;
-            self.probe_at = now + self.open_time;
+            self.probe_at = Some(now + self.open_time);
         }
+        self.calls_in_flight += 1;
         Ok(self.generation)
     }
 
     /// Counts the outcome of a call that was admitted in `generation`.
-    pub(super) fn end(&mut self, generation: Generation, outcome: Option<Outcome>, now: Instant) {
-        if generation != self.generation {
-            return;
-        }
-        match self.state {
-            CircuitState::Closed => self.end_closed(outcome, now),
-            // It admits no calls, so none is of its generation.
-            CircuitState::Open => {}
-            CircuitState::HalfOpen => self.end_probe(outcome, now),
+    pub(super) fn end(&mut self, generation: u32, outcome: Option<Outcome>, now: Instant) {
+        self.calls_in_flight -= 1;
+        match (self.state, outcome) {
+            _ if generation != self.generation => {}
+            (CircuitState::HalfOpen, _) => self.end_probe(outcome, now),
+            (CircuitState::Closed, Some(outcome)) => self.count(outcome, now),
+            // An open circuit admits no calls, so none is of its generation.
+            (CircuitState::Closed, None) | (CircuitState::Open, _) => {}
         }
     }
 
@@ -170,8 +149,7 @@ impl StateMachine {
         }
     }
 
-    fn end_closed(&mut self, outcome: Option<Outcome>, now: Instant) {
-        let Some(outcome) = outcome else { return };
+    fn count(&mut self, outcome: Outcome, now: Instant) {
         self.window.add(outcome, now);
         self.consecutive_failures = if outcome.failed { self.consecutive_failures.saturating_add(1) } else { 0 };
         if outcome.is_bad()
@@ -181,7 +159,7 @@ impl StateMachine {
         }
     }
 
-    fn reason_to_open(&mut self, Outcome { failed, slow }: Outcome, now: Instant) -> Option<&'static str> {
+    fn reason_to_open(&self, Outcome { failed, slow }: Outcome, now: Instant) -> Option<&'static str> {
         let (counts, settings) = (self.window.total(now), &self.settings);
         let reaches = |part: u64, share: f64| {
             counts.calls >= u64::from(settings.min_calls) && part as f64 >= share * counts.calls as f64
@@ -190,7 +168,7 @@ impl StateMachine {
             Some("too many consecutive failures")
         } else if failed && settings.failure_rate.is_some_and(|share| reaches(counts.failures, share)) {
             Some("too many of the calls failed")
-        } else if slow && settings.slow_calls.is_some_and(|slow_calls| reaches(counts.slow, slow_calls.share)) {
+        } else if slow && reaches(counts.slow, settings.slow_share) {
             Some("too many of the calls were slow")
         } else {
             None
@@ -205,21 +183,19 @@ impl StateMachine {
         self.open_time = self.backoff - random_delay(self.backoff / 4);
         self.closed_at = None;
         self.opened += 1;
-        self.probe_at = now + self.open_time;
+        self.probe_at = Some(now + self.open_time);
         self.enter(CircuitState::Open, reason);
     }
 
     fn close(&mut self, now: Instant) {
-        self.closed_at = Some(now);
+        (self.closed_at, self.probe_at) = (Some(now), None);
         self.consecutive_failures = 0;
-        self.window = Window::new(self.settings.window, now);
+        self.window = Window::new(self.settings.window);
         self.enter(CircuitState::Closed, "the probes succeeded");
     }
 
     fn enter(&mut self, to: CircuitState, reason: &'static str) {
-        let from = std::mem::replace(&mut self.state, to);
-        self.generation.0 = self.generation.0.wrapping_add(1);
-        let open_for = (to == CircuitState::Open).then_some(self.open_time);
-        self.transition = Some(Transition { from, to, reason, open_for });
+        (self.state, self.reason) = (to, reason);
+        self.generation = self.generation.wrapping_add(1);
     }
 }

@@ -13,54 +13,48 @@ pub(super) struct Counts {
 const BUCKETS: usize = 10;
 
 /// A sliding window over the calls of the last while, in buckets of a tenth of its length.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Window {
-    buckets: [Counts; BUCKETS],
-    current: usize,
-    /// When the current bucket ends and the oldest is emptied for the next.
-    current_ends: Instant,
-    bucket_length: Duration,
+    bucket_nanos: u64,
+    /// When the first bucket begins: at the first call.
+    start: Option<Instant>,
+    /// Each with its number since the start; that of number `n` is at `n % BUCKETS`.
+    buckets: [(u64, Counts); BUCKETS],
 }
 
 impl Window {
-    pub(super) fn new(length: Duration, now: Instant) -> Self {
-        let bucket_length = (length / BUCKETS as u32).max(Duration::from_nanos(1));
-        Self { buckets: [Counts::default(); BUCKETS], current: 0, current_ends: now + bucket_length, bucket_length }
+    pub(super) fn new(length: Duration) -> Self {
+        let bucket_nanos = length.as_nanos() as u64 / BUCKETS as u64;
+        Self { bucket_nanos: bucket_nanos.max(1), ..Self::default() }
     }
 
     /// Counts a call that ended now.
     pub(super) fn add(&mut self, outcome: Outcome, now: Instant) {
-        self.advance(now);
-        let bucket = &mut self.buckets[self.current];
-        bucket.calls += 1;
-        bucket.failures += u64::from(outcome.failed);
-        bucket.slow += u64::from(outcome.slow);
+        self.start.get_or_insert(now);
+        let current = self.current(now);
+        let (number, counts) = &mut self.buckets[current as usize % BUCKETS];
+        if *number < current {
+            (*number, *counts) = (current, Counts::default());
+        }
+        counts.calls += 1;
+        counts.failures += u64::from(outcome.failed);
+        counts.slow += u64::from(outcome.slow);
     }
 
     /// The sum over the window that ends now.
-    pub(super) fn total(&mut self, now: Instant) -> Counts {
-        self.advance(now);
-        self.buckets.iter().fold(Counts::default(), |total, bucket| Counts {
+    pub(super) fn total(&self, now: Instant) -> Counts {
+        let current = self.current(now);
+        let in_window = self.buckets.iter().filter(|(number, _)| number + BUCKETS as u64 > current);
+        in_window.fold(Counts::default(), |total, (_, bucket)| Counts {
             calls: total.calls + bucket.calls,
             failures: total.failures + bucket.failures,
             slow: total.slow + bucket.slow,
         })
     }
 
-    /// Empties the buckets that have left the window.
-    fn advance(&mut self, now: Instant) {
-        let Some(late) = now.checked_duration_since(self.current_ends) else { return };
-        let steps = late.as_nanos() / self.bucket_length.as_nanos() + 1;
-        if steps >= BUCKETS as u128 {
-            self.buckets = [Counts::default(); BUCKETS];
-            self.current_ends = now + self.bucket_length;
-            return;
-        }
-        for _ in 0..steps {
-            self.current = (self.current + 1) % BUCKETS;
-            self.buckets[self.current] = Counts::default();
-            self.current_ends += self.bucket_length;
-        }
+    /// The number of the bucket that a call counts in that ends now.
+    fn current(&self, now: Instant) -> u64 {
+        self.start.map_or(0, |start| now.saturating_duration_since(start).as_nanos() as u64 / self.bucket_nanos)
     }
 }
 
@@ -75,7 +69,7 @@ mod tests {
     #[test]
     fn calls_leave_the_window_a_bucket_at_a_time() {
         let start = Instant::now();
-        let mut window = Window::new(10 * SECOND, start);
+        let mut window = Window::new(10 * SECOND);
         for at in 0..10 {
             window.add(FAILURE, start + at * SECOND);
         }
@@ -88,7 +82,7 @@ mod tests {
     #[test]
     fn an_idle_period_longer_than_the_window_empties_it() {
         let start = Instant::now();
-        let mut window = Window::new(10 * SECOND, start);
+        let mut window = Window::new(10 * SECOND);
         window.add(FAILURE, start);
         window.add(FAILURE, start + 86_400 * 365 * SECOND);
         assert_eq!(window.total(start + 86_400 * 365 * SECOND).calls, 1);
@@ -98,7 +92,7 @@ mod tests {
     #[test]
     fn the_total_is_that_of_the_calls_in_the_window() {
         let start = Instant::now();
-        let mut window = Window::new(SECOND, start);
+        let mut window = Window::new(SECOND);
         let mut calls = Vec::new();
         let mut at = Duration::ZERO;
         for i in 0..5000_u32 {

@@ -47,6 +47,7 @@ enum State<F, K, T, E> {
 type BoxedResult<T, E> = Pin<Box<dyn Future<Output = Result<T, CoalesceError<E>>> + Send>>;
 
 impl<F, K, T, E> ResponseFuture<F, K, T, E> {
+    #[inline]
     pub(super) fn alone(inner: F) -> Self {
         Self { state: State::Alone { inner } }
     }

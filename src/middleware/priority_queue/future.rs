@@ -9,6 +9,7 @@ use super::PriorityQueueError;
 use super::error::Rejection;
 use super::queue::{Receiver, Turn};
 use super::service_times::ServiceTimer;
+use crate::middleware::call_when_ready::CallWhenReady;
 use crate::middleware::derive::derive_debug;
 use crate::request::ResponseContext;
 
@@ -19,29 +20,27 @@ pub struct ResponseFuture<S: Service<R>, R> {
     state: State<S, R>,
 }
 
-/// `Waiting`, `Ready`, `Called`, in this order. A call that finds the inner service ready begins as `Called`.
+/// `Waiting`, then `Called`. A call that finds the inner service ready begins as `Called`.
 #[pin_project(project = StateProj)]
 enum State<S: Service<R>, R> {
     Waiting {
+        /// Taken when the call has its turn.
         request: Option<R>,
         receiver: Receiver<S>,
     },
-    /// Has been given a service that is ready, or a fresh one to poll if readiness has failed.
-    Ready {
-        request: Option<R>,
-        turn: Turn<S>,
-    },
+    /// After a turn, of a service that is ready, or of a fresh one to poll if readiness has failed.
     Called {
         // Dropped in this order: the service time ends when the work has stopped.
         #[pin]
-        future: S::Future,
+        call: CallWhenReady<S, R>,
         timer: Option<ServiceTimer>,
     },
 }
 
 impl<S: Service<R>, R> ResponseFuture<S, R> {
+    #[inline]
     pub(super) fn called(future: S::Future) -> Self {
-        Self { state: State::Called { future, timer: None } }
+        Self { state: State::Called { call: CallWhenReady::called(future), timer: None } }
     }
 
     pub(super) fn waiting(request: R, receiver: Receiver<S>) -> Self {
@@ -57,28 +56,17 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        loop {
-            let next = match state.as_mut().project() {
-                StateProj::Waiting { request, receiver } => {
-                    let turn = ready!(receiver.poll_turn(cx)).map_err(Rejection::into_error)?;
-                    State::Ready { request: request.take(), turn }
-                }
-                StateProj::Ready { request, turn } => {
-                    ready!(turn.service.poll_ready(cx)).map_err(PriorityQueueError::Inner)?;
-                    let request = request.take().expect("a request that waits is called once");
-                    let timer = turn.timer.take().map(ServiceTimer::start);
-                    State::Called { future: turn.service.call(request), timer }
-                }
-                StateProj::Called { future, timer } => {
-                    let result = ready!(future.poll(cx));
-                    if let Some(timer) = timer.take() {
-                        timer.finish(result.as_ref().is_ok_and(|response| response.failure().is_none()));
-                    }
-                    return Poll::Ready(result.map_err(PriorityQueueError::Inner));
-                }
-            };
-            state.set(next);
+        if let StateProj::Waiting { request, receiver } = state.as_mut().project() {
+            let Turn { service, timer } = ready!(receiver.poll_turn(cx)).map_err(Rejection::into_error)?;
+            let request = request.take().expect("a call has one turn");
+            state.set(State::Called { call: CallWhenReady::waiting(service, request), timer });
         }
+        let StateProj::Called { call, timer } = state.project() else { unreachable!("the call has had its turn") };
+        let result = ready!(call.poll(cx, |_| timer.iter_mut().for_each(ServiceTimer::start)));
+        if let Some(timer) = timer.take() {
+            timer.finish(result.as_ref().is_ok_and(|response| response.failure().is_none()));
+        }
+        Poll::Ready(result.map_err(PriorityQueueError::Inner))
     }
 }
 

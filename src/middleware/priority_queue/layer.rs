@@ -1,15 +1,12 @@
-use std::collections::HashMap;
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::capacity::Capacity;
 use super::queue::Queue;
-use super::tenant::TenantKey;
+use super::shared::{Settings, Shared};
 use super::{PriorityQueue, PriorityQueueSnapshot};
-use crate::request::Share;
 
 /// Queues calls by tenant, priority and deadline while the inner service is not ready. See the [module](super).
 ///
@@ -17,56 +14,13 @@ use crate::request::Share;
 /// after.
 #[derive(Clone, Debug)]
 pub struct PriorityQueueLayer {
-    settings: Settings,
-    capacity: Arc<Capacity>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) capacity: usize,
-    pub(super) max_bytes: u64,
-    pub(super) wait_when_full: bool,
-    /// Turns in a row of a tenant's higher priorities after which a lower one has a turn; `None` for never.
-    pub(super) max_passed_over: Option<NonZeroU32>,
-    /// Weights of tenants, where they are not 1.
-    pub(super) weights: HashMap<Arc<str>, NonZeroU16>,
-    /// Least time until its deadline with which a call is still served.
-    pub(super) min_service_time: Duration,
-    pub(super) learn_service_times: bool,
-}
-
-impl Settings {
-    pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            max_bytes: u64::MAX,
-            wait_when_full: false,
-            max_passed_over: NonZeroU32::new(16),
-            weights: HashMap::new(),
-            min_service_time: Duration::ZERO,
-            learn_service_times: false,
-        }
-    }
-
-    /// Returns the tenant of a call and its weight: those of the share if one is assigned.
-    pub(super) fn tenant(&self, name: Option<&Arc<str>>, share: Option<Share>) -> (TenantKey, NonZeroU16) {
-        match (share, name) {
-            (Some(share), _) if share.is_common() => (TenantKey::Anonymous, share.weight()),
-            (Some(share), _) => (TenantKey::Share(share.key()), share.weight()),
-            (None, None) => (TenantKey::Anonymous, NonZeroU16::MIN),
-            (None, Some(name)) => {
-                let weight = self.weights.get(name).copied().unwrap_or(NonZeroU16::MIN);
-                (TenantKey::Name(Arc::clone(name)), weight)
-            }
-        }
-    }
+    shared: Arc<Shared>,
 }
 
 impl PriorityQueueLayer {
     /// Lets up to `capacity` calls wait. With 0, it is ready when the inner service is.
     pub fn new(capacity: usize) -> Self {
-        let settings = Settings::new(capacity);
-        Self { capacity: Arc::new(Capacity::new(&settings)), settings }
+        Self { shared: Arc::new(Shared::new(Settings::new(capacity))) }
     }
 
     /// Bounds the total payload size of the waiting calls, in bytes, as far as requests
@@ -120,13 +74,13 @@ impl PriorityQueueLayer {
 
     /// Returns what waits now, and the counts since the layer was created.
     pub fn snapshot(&self) -> PriorityQueueSnapshot {
-        self.capacity.snapshot()
+        self.shared.snapshot()
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(&mut self.settings);
-        self.capacity = Arc::new(Capacity::new(&self.settings));
-        self
+    fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.shared.settings.clone();
+        change(&mut settings);
+        Self { shared: Arc::new(Shared::new(settings)) }
     }
 }
 
@@ -134,6 +88,6 @@ impl<S> Layer<S> for PriorityQueueLayer {
     type Service = PriorityQueue<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        PriorityQueue::new(inner, Arc::new(Queue::new(Arc::clone(&self.capacity), self.settings.clone())))
+        PriorityQueue::new(inner, Arc::new(Queue::new(Arc::clone(&self.shared))))
     }
 }

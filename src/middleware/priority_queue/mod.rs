@@ -96,22 +96,20 @@
 //! Dropping the future of a waiting call frees its place at once. If it was given the inner service and has not called it, the
 //! service goes to the next call.
 
-mod capacity;
 mod error;
 mod future;
 mod layer;
 mod queue;
 mod schedule;
 mod service;
-mod service_rate;
 mod service_times;
-mod tenant;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod worker;
 
-pub use self::capacity::PriorityQueueSnapshot;
 pub use self::error::PriorityQueueError;
 pub use self::future::ResponseFuture;
 pub use self::layer::PriorityQueueLayer;
 pub use self::service::PriorityQueue;
+pub use self::shared::PriorityQueueSnapshot;

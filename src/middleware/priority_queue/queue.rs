@@ -9,14 +9,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
-use super::PriorityQueueSnapshot;
-use super::capacity::Capacity;
 use super::error::Rejection;
-use super::layer::Settings;
-use super::schedule::{QueuePosition, QueuedCall, Schedule};
-use super::service_rate::ServiceRate;
-use super::service_times::{ServiceTimer, ServiceTimes};
-use super::tenant::TenantKey;
+use super::schedule::{QueuePosition, QueuedCall, Schedule, TenantKey};
+use super::service_times::{ServiceRate, ServiceTimer, ServiceTimes};
+use super::shared::Shared;
 use crate::middleware::clock;
 use crate::middleware::derive::derive_debug;
 use crate::request::limits::tenant_key;
@@ -25,8 +21,7 @@ use crate::sync::Mutex;
 
 /// The calls that wait for an inner service `S`.
 pub(super) struct Queue<S> {
-    pub(super) capacity: Arc<Capacity>,
-    settings: Settings,
+    pub(super) shared: Arc<Shared>,
     /// How long calls take, where that is learned.
     service_times: Option<Arc<ServiceTimes>>,
     state: Mutex<State<S>>,
@@ -35,6 +30,7 @@ pub(super) struct Queue<S> {
 }
 
 struct State<S> {
+    shared: Arc<Shared>,
     schedule: Schedule<Entry<S>>,
     next_arrival: u64,
     rate: ServiceRate,
@@ -53,6 +49,14 @@ struct Entry<S> {
     permit: Option<OwnedSemaphorePermit>,
 }
 
+impl<S> Entry<S> {
+    /// When it is too late to start the call; a deadline before the clock's beginning has long passed.
+    fn latest_start(&self, shared: &Shared, now: Instant) -> Option<Instant> {
+        let learned = self.timer.as_ref().map_or(Duration::ZERO, ServiceTimer::expected);
+        Some(self.deadline?.checked_sub(shared.settings.min_service_time.max(learned)).unwrap_or(now))
+    }
+}
+
 /// A call that was removed from the schedule.
 type Call<S> = (QueuePosition, Entry<S>);
 
@@ -68,21 +72,17 @@ pub(super) struct Turn<S> {
 }
 
 impl<S> Queue<S> {
-    pub(super) fn new(capacity: Arc<Capacity>, settings: Settings) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         let state = State {
-            schedule: Schedule::new(settings.max_passed_over),
+            shared: Arc::clone(&shared),
+            schedule: Schedule::new(shared.settings.max_passed_over),
             next_arrival: 0,
             rate: ServiceRate::default(),
             has_worker: false,
             rejected: Vec::new(),
         };
-        Self {
-            capacity,
-            service_times: settings.learn_service_times.then(|| Arc::new(ServiceTimes::new())),
-            settings,
-            state: Mutex::new(state),
-            changed: Notify::new(),
-        }
+        let service_times = shared.settings.learn_service_times.then(|| Arc::new(ServiceTimes::new()));
+        Self { shared, service_times, state: Mutex::new(state), changed: Notify::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -95,26 +95,27 @@ impl<S> Queue<S> {
         self: &Arc<Self>,
         request: &R,
         permit: OwnedSemaphorePermit,
-        now: Instant,
     ) -> (Receiver<S>, bool) {
-        let (priority, share, deadline) = (request.priority(), request.share(), request.deadline());
-        let (tenant, weight) = self.settings.tenant(tenant_key(request), share);
+        let now = clock::now();
+        let settings = &self.shared.settings;
+        let (priority, share, bytes) = (request.priority(), request.share(), request.payload_bytes().unwrap_or(0));
+        let (tenant, weight) = settings.tenant(tenant_key(request), share);
         // Any call of a tenant can be displaced, by a tenant that has less waiting. Such a call does not keep its permit, which
         // other services may reserve.
-        let can_be_displaced = priority < Priority::High || share.is_some() || tenant != TenantKey::Anonymous;
-        let permit = Some(permit).filter(|_| self.settings.wait_when_full || !can_be_displaced);
+        let has_tenant = share.is_some() || matches!(tenant, TenantKey::Name(_));
+        let keeps_permit = settings.wait_when_full || (priority == Priority::High && !has_tenant);
+        let permit = Some(permit).filter(|_| keeps_permit);
         let timer = self.service_times.as_ref().map(|times| ServiceTimer::new(times, request.operation(), share));
         let (sender, outcome) = oneshot::channel();
-        let entry = Entry { sender, deadline, timer, permit };
-        let latest_start = self.latest_start(&entry, now);
-        let bytes = request.payload_bytes().unwrap_or(0);
+        let entry = Entry { sender, deadline: request.deadline(), timer, permit };
+        let latest_start = entry.latest_start(&self.shared, now);
         let (arrival, start_worker) = self.update(|state| {
             let arrival = state.next_arrival;
             state.next_arrival += 1;
             let call = QueuedCall::new(latest_start, arrival, request.expected_time(), bytes);
             let position = QueuePosition { tenant, weight, priority, call };
-            if let Err(rejection) = self.admit(state, &position, &entry, now) {
-                state.rejected.push((entry, rejection));
+            if let Err(rejection) = state.admit(&position, &entry, now) {
+                state.reject(entry, rejection);
                 return (arrival, false);
             }
             state.schedule.insert(position, entry);
@@ -126,46 +127,10 @@ impl<S> Queue<S> {
         (Receiver { outcome, queue: Arc::clone(self), arrival }, start_worker)
     }
 
-    /// Counts a new call in, displacing others while it exceeds a bound.
-    fn admit(
-        &self,
-        state: &mut State<S>,
-        new: &QueuePosition,
-        entry: &Entry<S>,
-        now: Instant,
-    ) -> Result<(), Rejection> {
-        if new.call.deadline().is_some_and(|latest_start| latest_start <= now) {
-            self.capacity.count(|counts| counts.expired += 1);
-            let rejection = state.late(entry.deadline, new.priority, now);
-            if let (Rejection::Late { .. }, Some(timer)) = (rejection, &entry.timer) {
-                timer.decay();
-            }
-            return Err(rejection);
-        }
-        while !self.capacity.try_add(new, entry.permit.is_some()) {
-            // No call is displaced for one that would not fit after that.
-            let fits = |freed: u64| self.capacity.free_bytes().saturating_add(freed) >= new.call.bytes;
-            let Some((displaced, _)) = state.schedule.displaceable(new).filter(|(_, freed)| fits(*freed)) else {
-                self.capacity.count(|counts| counts.rejected += 1);
-                return Err(Rejection::Full { retry_after: state.time_to_serve(new.priority) });
-            };
-            let rejection = Rejection::Displaced { retry_after: state.time_to_serve(Priority::Low) };
-            let displaced = state.schedule.remove(displaced).expect("it is in the schedule");
-            let entry = self.count_out(displaced, |counts| counts.displaced += 1);
-            state.rejected.push((entry, rejection));
-        }
-        Ok(())
-    }
-
-    /// When it is too late to start a call; a deadline before the clock's beginning has long passed.
-    fn latest_start(&self, call: &Entry<S>, now: Instant) -> Option<Instant> {
-        let learned = call.timer.as_ref().map_or(Duration::ZERO, ServiceTimer::expected);
-        Some(call.deadline?.checked_sub(self.settings.min_service_time.max(learned)).unwrap_or(now))
-    }
-
     /// Gives `service`, which is ready, to the next call that can complete in time. Drops it if no call waits.
-    pub(super) fn serve_next(&self, mut service: S, now: Instant) {
-        while let Some(Entry { sender, timer, .. }) = self.update(|state| self.next(state, now)) {
+    pub(super) fn serve_next(&self, mut service: S) {
+        let now = clock::read();
+        while let Some(Entry { sender, timer, .. }) = self.update(|state| state.next(now)) {
             match sender.send(Ok(Turn { service, timer })) {
                 // Cancelled meanwhile: the service goes to the next call.
                 Err(Ok(turn)) => service = turn.service,
@@ -174,28 +139,16 @@ impl<S> Queue<S> {
         }
     }
 
-    /// Removes the next call that can complete in time, and rejects those before it that cannot.
-    fn next(&self, state: &mut State<S>, now: Instant) -> Option<Entry<S>> {
-        loop {
-            let call = state.schedule.pop()?;
-            // More may be known about its service time than when it arrived.
-            if self.latest_start(&call.1, now).is_some_and(|latest| latest <= now) {
-                self.reject_late(state, call, now);
-                continue;
-            }
-            state.rate.observe(now, state.schedule.is_empty());
-            return Some(self.count_out(call, |counts| counts.served += 1));
-        }
-    }
-
     /// Rejects the calls whose deadline has passed. Returns the next deadline, or `None` if no call waits: then the worker has
     /// to end.
-    pub(super) fn expire(&self, now: Instant) -> Option<Option<Instant>> {
+    pub(super) fn expire(&self) -> Option<Option<Instant>> {
+        let now = clock::read();
         self.update(|state| {
             while let Some(arrival) = state.schedule.expired(now)
                 && let Some(call) = state.schedule.remove(arrival)
             {
-                self.reject_late(state, call, now);
+                let rejection = state.late(call.1.deadline, call.0.priority, now);
+                state.evict(call, rejection);
             }
             state.has_worker = !state.schedule.is_empty();
             state.has_worker.then(|| state.schedule.first_deadline())
@@ -207,28 +160,9 @@ impl<S> Queue<S> {
         self.update(|state| {
             state.has_worker = false;
             while let Some(call) = state.schedule.pop() {
-                let entry = self.count_out(call, |_| ());
-                state.rejected.push((entry, Rejection::Stopped));
+                state.evict(call, Rejection::Stopped);
             }
         });
-    }
-
-    fn cancel(&self, arrival: u64) {
-        let call = self.update(|state| state.schedule.remove(arrival).map(|call| self.count_out(call, |_| ())));
-        // Without the lock, as it wakes a service that waits for the permit.
-        drop(call);
-    }
-
-    fn reject_late(&self, state: &mut State<S>, (position, entry): Call<S>, now: Instant) {
-        let rejection = state.late(entry.deadline, position.priority, now);
-        let entry = self.count_out((position, entry), |counts| counts.expired += 1);
-        state.rejected.push((entry, rejection));
-    }
-
-    /// Counts a call that no longer waits. `count` counts why.
-    fn count_out(&self, (position, entry): Call<S>, count: fn(&mut PriorityQueueSnapshot)) -> Entry<S> {
-        self.capacity.remove(&position, entry.permit.is_some(), count);
-        entry
     }
 
     /// Changes the state, and wakes others once the lock is released.
@@ -252,6 +186,54 @@ impl<S> Queue<S> {
 }
 
 impl<S> State<S> {
+    /// Counts a new call in, displacing others while it exceeds a bound.
+    fn admit(&mut self, new: &QueuePosition, entry: &Entry<S>, now: Instant) -> Result<(), Rejection> {
+        if new.call.deadline().is_some_and(|latest_start| latest_start <= now) {
+            let rejection = self.late(entry.deadline, new.priority, now);
+            if let (Rejection::Late { .. }, Some(timer)) = (rejection, &entry.timer) {
+                timer.decay();
+            }
+            return Err(rejection);
+        }
+        while let Err(free_bytes) = self.shared.try_add(new, entry.permit.is_some()) {
+            // No call is displaced for one that would not fit after that.
+            let fits = |&(_, freed): &(u64, u64)| free_bytes.saturating_add(freed) >= new.call.bytes;
+            let displaceable = self.schedule.displaceable(new).filter(fits);
+            let retry_after = self.time_to_serve(displaceable.map_or(new.priority, |_| Priority::Low));
+            let Some(displaced) = displaceable.and_then(|(arrival, _)| self.schedule.remove(arrival)) else {
+                return Err(Rejection::Full { retry_after });
+            };
+            self.evict(displaced, Rejection::Displaced { retry_after });
+        }
+        Ok(())
+    }
+
+    /// Removes the next call that can complete in time, and rejects those before it that cannot.
+    fn next(&mut self, now: Instant) -> Option<Entry<S>> {
+        loop {
+            let (position, entry) = self.schedule.pop()?;
+            // More may be known about its service time than when it arrived.
+            if entry.latest_start(&self.shared, now).is_none_or(|latest| latest > now) {
+                self.rate.observe(now, self.schedule.is_empty());
+                self.shared.remove(&position, entry.permit.is_some(), |counts| counts.served += 1);
+                return Some(entry);
+            }
+            let rejection = self.late(entry.deadline, position.priority, now);
+            self.evict((position, entry), rejection);
+        }
+    }
+
+    /// Rejects a call that has waited.
+    fn evict(&mut self, (position, entry): Call<S>, rejection: Rejection) {
+        self.shared.remove(&position, entry.permit.is_some(), |_| ());
+        self.reject(entry, rejection);
+    }
+
+    fn reject(&mut self, entry: Entry<S>, rejection: Rejection) {
+        self.shared.count_rejected(rejection);
+        self.rejected.push((entry, rejection));
+    }
+
     /// The rejection of a call that cannot complete in time.
     fn late(&self, deadline: Option<Instant>, priority: Priority, now: Instant) -> Rejection {
         match deadline {
@@ -274,11 +256,9 @@ pub(super) struct Receiver<S> {
 }
 
 impl<S> Receiver<S> {
-    /// Polled again after a rejection, it is stopped.
+    /// # Panics
+    /// If polled again after it was ready.
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<S>> {
-        if self.outcome.is_terminated() {
-            return Poll::Ready(Err(Rejection::Stopped));
-        }
         Pin::new(&mut self.outcome).poll(cx).map(|outcome| outcome.unwrap_or(Err(Rejection::Stopped)))
     }
 }
@@ -290,11 +270,18 @@ impl<S> Drop for Receiver<S> {
         }
         self.outcome.close();
         match self.outcome.try_recv() {
-            Ok(Ok(turn)) => self.queue.serve_next(turn.service, clock::read()),
+            Ok(Ok(turn)) => self.queue.serve_next(turn.service),
             Ok(Err(_)) => {}
-            Err(_) => self.queue.cancel(self.arrival),
+            Err(_) => {
+                let count_out = |state: &mut State<S>| {
+                    let call = state.schedule.remove(self.arrival);
+                    call.inspect(|(position, entry)| state.shared.remove(position, entry.permit.is_some(), |_| ()))
+                };
+                // Dropped without the lock, as it wakes a service that waits for the permit.
+                drop(self.queue.update(count_out));
+            }
         }
     }
 }
 
-derive_debug!(Queue::<S> { capacity });
+derive_debug!(Queue::<S> { shared });

@@ -14,9 +14,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::tenant::{Tenant, TenantKey};
 use crate::request::Priority;
 
 /// Cost of a call of unknown duration. A call whose duration is known costs its nanoseconds. 64 bits last for centuries of
@@ -26,7 +26,8 @@ const DEFAULT_COST: u64 = 1 << 16;
 const MIN_COST: u64 = 1_000;
 const MAX_COST: u64 = 3_600_000_000_000;
 
-/// Tenants remembered that have no call waiting and a tag ahead of virtual time. Beyond it those least ahead are forgotten.
+/// Tenants remembered that have no call waiting. Beyond it all of them are forgotten, each of which loses at most the rest of
+/// the cost of its last call.
 const MAX_IDLE_TENANTS: usize = 4096;
 
 /// Where something is in an order. Tests have an order of their own, which counts the comparisons.
@@ -34,13 +35,21 @@ const MAX_IDLE_TENANTS: usize = 4096;
 #[cfg_attr(not(test), derive(PartialOrd, Ord))]
 pub(super) struct Rank<T>(T);
 
+/// Virtual time, or a tenant's waiting calls over its weight.
+type Tag = Rank<u64>;
+
+/// Returns the load of a tenant of this weight with so many calls waiting.
+fn load(calls: usize, weight: NonZeroU16) -> Tag {
+    Rank((calls as u64).saturating_mul(DEFAULT_COST) / u64::from(weight.get()))
+}
+
 /// A waiting call. The earlier deadline comes first, calls without a deadline last, ties in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueuedCall {
     /// Whether there is no deadline, the deadline, and the arrival.
     rank: Rank<(bool, Option<Instant>, u64)>,
     /// What serving it adds to virtual time, at weight 1.
-    pub(super) cost: u64,
+    cost: u64,
     /// Size of its payload.
     pub(super) bytes: u64,
 }
@@ -62,19 +71,13 @@ impl QueuedCall {
     }
 }
 
-/// Virtual time, or a tenant's waiting calls over its weight.
-pub(super) type Tag = Rank<u64>;
-
-impl Tag {
-    /// Advances by `cost` at this weight.
-    pub(super) fn advance(&mut self, cost: u64, weight: NonZeroU16) {
-        self.0 = self.0.saturating_add(cost / u64::from(weight.get()));
-    }
-
-    /// The load of a tenant of this weight with so many calls waiting.
-    fn load(calls: usize, weight: NonZeroU16) -> Self {
-        Self((calls as u64).saturating_mul(DEFAULT_COST) / u64::from(weight.get()))
-    }
+/// Identifies the calls that take turns together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum TenantKey {
+    /// The key of the share. Calls without a tenant are of the common share.
+    Share(u32),
+    /// The tenant's name.
+    Name(Arc<str>),
 }
 
 /// Where a call is in the schedule.
@@ -85,6 +88,76 @@ pub(super) struct QueuePosition {
     pub(super) weight: NonZeroU16,
     pub(super) priority: Priority,
     pub(super) call: QueuedCall,
+}
+
+/// The waiting calls of a tenant.
+#[derive(Debug)]
+struct Tenant {
+    weight: NonZeroU16,
+    /// Start tag of its next call.
+    tag: Tag,
+    /// From the lowest priority on.
+    levels: [Level; 3],
+}
+
+/// The waiting calls of one priority of a tenant.
+#[derive(Debug, Default)]
+struct Level {
+    calls: BTreeSet<QueuedCall>,
+    bytes: u64,
+    /// Turns of higher priorities since the last turn of this one, while it had calls waiting.
+    passed_over: u32,
+}
+
+impl Tenant {
+    fn len(&self) -> usize {
+        self.levels.iter().map(|level| level.calls.len()).sum()
+    }
+
+    /// The most urgent call. Another may be next, of a priority that has been passed over.
+    fn first(&self) -> Option<QueuedCall> {
+        self.levels.iter().rev().find_map(|level| level.calls.first()).copied()
+    }
+
+    /// The call to serve next: of the highest priority, or of a lower one that has been passed over `max_passed_over` times.
+    fn next(&self, max_passed_over: Option<NonZeroU32>) -> Option<QueuedCall> {
+        let due = |level: &&Level| max_passed_over.is_some_and(|max| level.passed_over >= max.get());
+        let mut waiting = self.levels.iter().rev().filter(|level| !level.calls.is_empty());
+        let highest = waiting.next()?;
+        waiting.find(due).unwrap_or(highest).calls.first().copied()
+    }
+
+    /// The last call of the lowest priority below `priority`.
+    fn last_below(&self, priority: usize) -> Option<QueuedCall> {
+        self.levels[..priority].iter().find_map(|level| level.calls.last()).copied()
+    }
+
+    fn insert(&mut self, QueuePosition { priority, call, .. }: &QueuePosition) {
+        let level = &mut self.levels[*priority as usize];
+        level.bytes = level.bytes.saturating_add(call.bytes);
+        level.calls.insert(*call);
+    }
+
+    fn remove(&mut self, QueuePosition { priority, call, .. }: &QueuePosition) {
+        let level = &mut self.levels[*priority as usize];
+        let found = level.calls.remove(call);
+        debug_assert!(found, "a waiting call is where it was inserted");
+        level.bytes = level.bytes.saturating_sub(call.bytes);
+        if level.calls.is_empty() {
+            level.passed_over = 0;
+        }
+    }
+
+    /// Removes a call whose turn it is.
+    fn serve(&mut self, position: &QueuePosition) {
+        self.remove(position);
+        let [lower @ .., level] = &mut self.levels[..=position.priority as usize] else { return };
+        level.passed_over = 0;
+        for lower in lower.iter_mut().filter(|level| !level.calls.is_empty()) {
+            lower.passed_over += 1;
+        }
+        self.tag.0 = self.tag.0.saturating_add(position.call.cost / u64::from(self.weight.get()));
+    }
 }
 
 /// All waiting calls in their order, each with a value `V`. Every operation is logarithmic in the number of calls.
@@ -98,8 +171,6 @@ pub(super) struct Schedule<V> {
     turns: BTreeMap<(Tag, QueuedCall), TenantKey>,
     /// The same tenants, by load.
     loads: BTreeSet<(Tag, TenantKey)>,
-    /// The tenants without calls waiting whose tag is ahead of virtual time.
-    idle: BTreeSet<(Tag, TenantKey)>,
     /// The calls with a deadline.
     deadlines: BTreeSet<QueuedCall>,
     virtual_time: Tag,
@@ -114,7 +185,6 @@ impl<V> Schedule<V> {
             tenants: HashMap::new(),
             turns: BTreeMap::new(),
             loads: BTreeSet::new(),
-            idle: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             virtual_time: Tag::default(),
             waiting: [0; 3],
@@ -137,44 +207,35 @@ impl<V> Schedule<V> {
 
     /// The arrival of a call whose deadline is not after `now`.
     pub(super) fn expired(&self, now: Instant) -> Option<u64> {
-        let first = self.deadlines.first()?;
-        first.deadline().is_some_and(|deadline| deadline <= now).then(|| first.arrival())
+        self.deadlines.first().filter(|call| call.deadline() <= Some(now)).map(QueuedCall::arrival)
     }
 
     /// Adds a call.
     pub(super) fn insert(&mut self, position: QueuePosition, value: V) {
-        let QueuePosition { tenant, weight, priority, call } = &position;
-        let virtual_time = self.virtual_time;
-        self.tenants.entry(tenant.clone()).or_insert_with(|| Tenant::new(*weight, virtual_time));
-        self.update(tenant, |state| {
-            if state.len() == 0 {
-                state.tag = state.tag.max(virtual_time);
-            }
-            state.insert(*priority as usize, *call);
-        });
-        self.waiting[*priority as usize] += 1;
-        if call.deadline().is_some() {
-            self.deadlines.insert(*call);
+        let new = || Tenant { weight: position.weight, tag: self.virtual_time, levels: Default::default() };
+        let tenant = self.tenants.entry(position.tenant.clone()).or_insert_with(new);
+        if tenant.len() == 0 {
+            tenant.tag = tenant.tag.max(self.virtual_time);
         }
-        self.calls.insert(call.arrival(), (position, value));
+        self.update(&position, Tenant::insert);
+        self.waiting[position.priority as usize] += 1;
+        if position.call.deadline().is_some() {
+            self.deadlines.insert(position.call);
+        }
+        self.calls.insert(position.call.arrival(), (position, value));
     }
 
     /// Removes a call that is not served, if it is still there. Its tenant's turn is not used up.
     pub(super) fn remove(&mut self, arrival: u64) -> Option<(QueuePosition, V)> {
-        let (QueuePosition { tenant, priority, call, .. }, _) = self.calls.get(&arrival)?;
-        let (tenant, priority, call) = (tenant.clone(), *priority, *call);
-        self.update(&tenant, |state| state.remove(priority as usize, &call));
-        self.removed(arrival)
+        self.take(arrival, Tenant::remove)
     }
 
     /// Removes the next call, to be served.
     pub(super) fn pop(&mut self) -> Option<(QueuePosition, V)> {
         let (&(tag, _), tenant) = self.turns.first_key_value()?;
-        let tenant = tenant.clone();
+        let next = self.tenants[tenant].next(self.max_passed_over)?;
         self.virtual_time = tag;
-        let max_passed_over = self.max_passed_over;
-        let call = self.update(&tenant, |state| state.pop(max_passed_over))?;
-        self.removed(call.arrival())
+        self.take(next.arrival(), Tenant::serve)
     }
 
     /// Finds the call to displace for a new one: the least urgent of the tenant with the greatest load, if that is another
@@ -183,60 +244,54 @@ impl<V> Schedule<V> {
     pub(super) fn displaceable(&self, new: &QueuePosition) -> Option<(u64, u64)> {
         let (greatest, heaviest) = self.loads.last()?;
         let own = self.tenants.get(&new.tenant);
-        let load = Tag::load(own.map_or(0, Tenant::len) + 1, own.map_or(new.weight, |own| own.weight));
-        if *heaviest != new.tenant && load < *greatest {
+        let own_load = load(own.map_or(0, Tenant::len) + 1, own.map_or(new.weight, |own| own.weight));
+        if *heaviest != new.tenant && own_load < *greatest {
             let call = self.tenants[heaviest].last_below(3)?;
             return Some((call.arrival(), call.bytes));
         }
-        let own = own?;
-        let priority = new.priority as usize;
-        Some((own.last_below(priority)?.arrival(), own.bytes_below(priority)))
+        let (own, priority) = (own?, new.priority as usize);
+        let freed = own.levels[..priority].iter().map(|level| level.bytes).sum();
+        Some((own.last_below(priority)?.arrival(), freed))
     }
 
-    /// The number of tenants that are remembered.
-    #[cfg(test)]
-    pub(super) fn known_tenants(&self) -> usize {
-        self.tenants.len()
-    }
-
-    /// Changes a tenant and moves it to its new position in `turns`, `loads` and `idle`.
-    fn update<T>(&mut self, key: &TenantKey, change: impl FnOnce(&mut Tenant) -> T) -> T {
+    /// Changes the tenant of a call and moves it to its new position in `turns` and `loads`.
+    fn update(&mut self, position: &QueuePosition, change: fn(&mut Tenant, &QueuePosition)) {
+        let key = &position.tenant;
         let tenant = self.tenants.get_mut(key).expect("a tenant with calls waiting is known");
-        match tenant.first() {
-            Some(first) => {
-                self.turns.remove(&(tenant.tag, first));
-                self.loads.remove(&(Tag::load(tenant.len(), tenant.weight), key.clone()));
-            }
-            None => drop(self.idle.remove(&(tenant.tag, key.clone()))),
+        if let Some(first) = tenant.first() {
+            self.turns.remove(&(tenant.tag, first));
+            self.loads.remove(&(load(tenant.len(), tenant.weight), key.clone()));
         }
-        let result = change(tenant);
-        match tenant.first() {
-            Some(first) => {
-                self.turns.insert((tenant.tag, first), key.clone());
-                self.loads.insert((Tag::load(tenant.len(), tenant.weight), key.clone()));
-            }
-            None => drop(self.idle.insert((tenant.tag, key.clone()))),
+        change(tenant, position);
+        if let Some(first) = tenant.first() {
+            self.turns.insert((tenant.tag, first), key.clone());
+            self.loads.insert((load(tenant.len(), tenant.weight), key.clone()));
         }
-        result
     }
 
-    /// Accounts for a call that was removed from its tenant, and forgets tenants that virtual time has caught up with.
-    fn removed(&mut self, arrival: u64) -> Option<(QueuePosition, V)> {
+    /// Removes a call, and from its tenant by `remove`.
+    fn take(&mut self, arrival: u64, remove: fn(&mut Tenant, &QueuePosition)) -> Option<(QueuePosition, V)> {
         let (position, value) = self.calls.remove(&arrival)?;
         self.waiting[position.priority as usize] -= 1;
         self.deadlines.remove(&position.call);
-        if self.turns.is_empty() {
+        self.update(&position, remove);
+        if self.is_empty() {
             self.tenants.clear();
-            self.idle.clear();
             self.virtual_time = Tag::default();
-        }
-        while let Some((tag, _)) = self.idle.first()
-            && (*tag <= self.virtual_time || self.idle.len() > MAX_IDLE_TENANTS)
-            && let Some((_, tenant)) = self.idle.pop_first()
-        {
-            self.tenants.remove(&tenant);
+        } else if self.tenants.len() > self.turns.len() + MAX_IDLE_TENANTS {
+            self.tenants.retain(|_, tenant| tenant.len() > 0);
         }
         Some((position, value))
+    }
+}
+
+#[cfg(test)]
+mod inspection {
+    impl<V> super::Schedule<V> {
+        /// The number of tenants that are remembered.
+        pub(in super::super) fn known_tenants(&self) -> usize {
+            self.tenants.len()
+        }
     }
 }
 

@@ -12,7 +12,6 @@ use tower_service::Service;
 use super::queue::Queue;
 use super::worker::work;
 use super::{PriorityQueueError, ResponseFuture};
-use crate::middleware::clock;
 use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::panics::detached;
 use crate::request::{RequestContext, ResponseContext};
@@ -76,7 +75,7 @@ where
                 Poll::Pending => self.readiness = Readiness::InnerPending,
             },
         }
-        let permits = &self.queue.capacity.permits;
+        let permits = &self.queue.shared.permits;
         let acquire = self.acquire.get_or_insert_with(|| PollSemaphore::new(Arc::clone(permits)));
         let permit = ready!(acquire.poll_acquire(cx)).expect("the semaphore is never closed");
         self.acquire = None;
@@ -99,7 +98,7 @@ where
                 panic!("`call` without `poll_ready` having returned `Ready(Ok)`")
             }
         };
-        let (receiver, start_worker) = self.queue.push(&request, permit, clock::now());
+        let (receiver, start_worker) = self.queue.push(&request, permit);
         if start_worker {
             let worker = work::<S, R>(Arc::clone(&self.queue), self.inner.clone());
             tokio::spawn(detached("the worker of the priority queue", worker));

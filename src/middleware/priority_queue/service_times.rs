@@ -1,4 +1,4 @@
-//! Learns how long calls take once they are served.
+//! Learns how long calls take once they are served, and how fast they are served.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,9 +68,8 @@ impl ServiceTimer {
     }
 
     /// Starts the measurement, just before the call.
-    pub(super) fn start(mut self) -> Self {
+    pub(super) fn start(&mut self) {
         self.started = Some(clock::read());
-        self
     }
 
     /// Ends the measurement. A failure says nothing about the time of a success.
@@ -79,17 +78,14 @@ impl ServiceTimer {
             && is_success
         {
             self.times.insert(&self.operation);
-            self.observe(elapsed);
+            self.times.observe(&self.operation, self.share.unwrap_or_default(), elapsed);
         }
     }
 
-    fn stop(&mut self) -> Option<Duration> {
-        Some(clock::read().saturating_duration_since(self.started.take()?))
-    }
-
-    fn observe(&self, elapsed: Duration) {
-        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        self.times.observe(&self.operation, self.share.unwrap_or_default(), nanos);
+    /// Returns the nanoseconds since the start.
+    fn stop(&mut self) -> Option<u64> {
+        let elapsed = clock::read().saturating_duration_since(self.started.take()?);
+        Some(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
     }
 }
 
@@ -97,10 +93,36 @@ impl Drop for ServiceTimer {
     fn drop(&mut self) {
         // A call cancelled after more than the expected time would have taken longer still.
         if let Some(elapsed) = self.stop()
-            && elapsed > self.expected()
+            && Duration::from_nanos(elapsed) > self.expected()
         {
-            self.observe(elapsed);
+            self.times.observe(&self.operation, self.share.unwrap_or_default(), elapsed);
         }
+    }
+}
+
+/// The mean time between turns while calls wait, over about the last eight turns.
+#[derive(Debug, Default)]
+pub(super) struct ServiceRate {
+    /// The last turn, unless it emptied the queue.
+    last: Option<Instant>,
+    /// Seconds; `None` until two turns have followed each other.
+    interval: Option<f64>,
+}
+
+impl ServiceRate {
+    /// Records a turn. The time in which the queue is empty says nothing about its rate.
+    pub(super) fn observe(&mut self, now: Instant, is_empty: bool) {
+        if let Some(last) = self.last {
+            let seconds = now.saturating_duration_since(last).as_secs_f64();
+            let interval = self.interval.get_or_insert(seconds);
+            *interval += (seconds - *interval) / 8.0;
+        }
+        self.last = (!is_empty).then_some(now);
+    }
+
+    /// The expected time until this many turns and one more have passed.
+    pub(super) fn time_for(&self, turns: usize) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.interval? * (turns as f64 + 1.0)).ok()
     }
 }
 
@@ -160,7 +182,11 @@ mod tests {
     #[test]
     fn a_cancelled_call_teaches_no_name_and_a_success_does() {
         let times = Arc::new(ServiceTimes::new());
-        let timer = || ServiceTimer::new(&times, "a", None).start();
+        let timer = || {
+            let mut timer = ServiceTimer::new(&times, "a", None);
+            timer.start();
+            timer
+        };
         drop(timer());
         timer().finish(false);
         assert!(matches!(times.operation("a"), Operation::New(_)));

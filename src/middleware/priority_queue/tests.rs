@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::layer::Settings;
 use super::schedule::{QueuePosition, QueuedCall, Schedule, comparisons};
-use super::service_rate::ServiceRate;
+use super::service_times::ServiceRate;
+use super::shared::Settings;
 use crate::request::{Priority, Share};
 
 const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];

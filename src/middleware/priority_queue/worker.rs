@@ -15,7 +15,6 @@ use tokio::task::coop::consume_budget;
 use tower_service::Service;
 
 use super::queue::Queue;
-use crate::middleware::clock;
 use crate::middleware::lazy_timer::LazyTimer;
 
 /// Returns a task that serves the waiting calls until there are none. `service` must not have been polled ready. If the task
@@ -26,7 +25,7 @@ where
 {
     let queue = scopeguard::guard(queue, |queue| queue.stop());
     async move {
-        while let Some(deadline) = queue.expire(clock::read()) {
+        while let Some(deadline) = queue.expire() {
             let mut timer = pin!(LazyTimer::new(deadline));
             let mut changed = pin!(queue.changed.notified());
             let is_ready = poll_fn(|cx| {
@@ -41,7 +40,7 @@ where
                 let polled = mem::replace(&mut service, fresh);
                 // A service that failed is discarded: the next call polls a clone of its own and gets an error of its own.
                 let turn = if is_ready { polled } else { service.clone() };
-                queue.serve_next(turn, clock::read());
+                queue.serve_next(turn);
             }
             consume_budget().await;
         }

@@ -22,8 +22,8 @@ use crate::request::{RequestContext, ResponseContext};
 pub struct ResponseFuture<S: Service<R>, R> {
     #[pin]
     state: State<S, R>,
-    /// The last attempt, if another is to follow.
-    failed: Option<Failed<S, R>>,
+    /// The last attempt, if another is to follow. Boxed, as few calls fail and every future would have the room for it.
+    failed: Option<Box<Failed<S, R>>>,
     /// `None` if the call must not be retried.
     retries: Option<Retries<S, R>>,
 }
@@ -126,7 +126,7 @@ where
                 .as_ref()
                 .and_then(|retries| retries.policy.next_attempt(&result, retries.attempts, retries.request.deadline()));
             let Some((due, permit)) = next else { return Poll::Ready(result) };
-            *this.failed = Some(Failed { result, permit });
+            *this.failed = Some(Box::new(Failed { result, permit }));
             this.state.set(State::Backoff { sleep: sleep_until(due.into()) });
         }
     }
