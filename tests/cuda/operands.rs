@@ -190,7 +190,8 @@ fn a_part_of_an_array_is_found_if_it_is_aligned() {
             let is_copy = sum(cuda, &bytes[start..start + len])?[0] == 1.0;
             assert_eq!(is_copy, found, "{start}, {len}");
         }
-        sum(cuda, &bytes.to_vec())
+        let unregistered = bytes.to_vec();
+        sum(cuda, &unregistered)
     });
     assert_eq!(bench.run("test/parts").unwrap(), [0.0], "other memory with the same contents");
     assert_eq!(usage(&bench).operand_misses, 1);

@@ -102,9 +102,9 @@ impl Stream for PutResponses {
         }
         loop {
             ready!(this.interval.poll_tick(cx));
-            let progress = this.progress.lock().clone();
+            let progress = *this.progress.lock();
             if this.sent.as_ref() != Some(&progress) {
-                this.sent = Some(progress.clone());
+                this.sent = Some(progress);
                 return Poll::Ready(Some(Ok(respond(Outcome::Progress(progress)))));
             }
         }

@@ -157,7 +157,7 @@ mod tests {
             sections.push(piece, &memory)?;
             rest = after;
         }
-        sections.finish()
+        Ok(sections.finish()?)
     }
 
     fn describe(tensors: &[(usize, Vec<u8>)]) -> (serde_json::Value, Vec<u8>) {
