@@ -9,6 +9,8 @@
 //! | `InvalidArgument` | `invalid_argument` | 400 | 3 `INVALID_ARGUMENT` | the request is invalid; retrying does not help |
 //! | `Unauthenticated` | `unauthenticated` | 401 | 16 `UNAUTHENTICATED` | credentials are missing or invalid |
 //! | `NotFound` | `not_found` | 404 | 5 `NOT_FOUND` | no kernel has this id |
+//! | `AlreadyExists` | `already_exists` | 409 | 6 `ALREADY_EXISTS` | the name is taken |
+//! | `PreconditionFailed` | `precondition_failed` | 412 | 9 `FAILED_PRECONDITION` | the condition of the request does not hold |
 //! | `TooLarge` | `too_large` | 413 | 11 `OUT_OF_RANGE` | exceeds a limit or the device's memory; retrying does not help |
 //! | `Unsupported` | `unsupported` | 422 | 12 `UNIMPLEMENTED` | valid, but no backend here can run it |
 //! | `RateLimited` | `rate_limited` | 429 | 8 `RESOURCE_EXHAUSTED` | a rate limit or quota is exceeded |
@@ -17,6 +19,7 @@
 //! | `Overloaded` | `overloaded` | 503 | 14 `UNAVAILABLE` | at capacity; retry later |
 //! | `Unavailable` | `unavailable` | 503 | 14 `UNAVAILABLE` | a device or worker has failed |
 //! | `MemoryExhausted` | `memory_exhausted` | 503 | 8 `RESOURCE_EXHAUSTED` | the memory for requests is in use; retry later |
+//! | `InsufficientStorage` | `insufficient_storage` | 507 | 8 `RESOURCE_EXHAUSTED` | what is to be stored does not fit into its budget |
 //! | `DeadlineExceeded` | `deadline_exceeded` | 504 | 4 `DEADLINE_EXCEEDED` | deadline exceeded |
 //!
 //! Boxed errors, such as those of tower's `Buffer`, `LoadShed` and `Timeout`, are classified by what is in the box: see

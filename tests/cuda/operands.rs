@@ -451,7 +451,7 @@ pub(crate) fn on_one_of_two() {
         let response = bench.runtime.block_on(async { service.ready().await.unwrap().call(request).await }).unwrap();
         let resident = response.execution.operands.as_ref().expect("it refers to one")[0].resident;
         let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
-        let lost = backends.each_ref().map(|backend| backend.lost().map(ToString::to_string));
+        let lost = backends.each_ref().map(|backend| backend.lost().map(|lost| format!("{lost:?}")));
         let device = response.execution.device.unwrap_or_else(|| panic!("the CPU ran it; lost devices: {lost:?}"));
         (device, resident, output)
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::proto::{DeviceTimes, Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, Tensor};
+use super::proto::{DeviceTimes, Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, OperandUse, Tensor};
 use super::status::Rejection;
 use crate::error::ErrorKind;
 use crate::request::limits::check_name;
@@ -136,8 +136,12 @@ fn execution(execution: &crate::request::Execution) -> Execution {
             kernel_us: micros(times.kernel),
             download_us: micros(times.download),
         }),
-        operands: Vec::new(),
+        operands: execution.operands.iter().flatten().map(operand_use).collect(),
     }
+}
+
+fn operand_use(operand: &crate::request::OperandUse) -> OperandUse {
+    OperandUse { operand: operand.to_string(), resident: operand.resident }
 }
 
 fn micros(time: Duration) -> u64 {

@@ -116,6 +116,8 @@ fn path_of(nodes: u32) -> String {
 async fn scores(client: &mut KernelClient<Channel>, operand: &str) -> Result<Value, Status> {
     let input = json!({"graph": {"operand": operand}, "normalized": false}).to_string();
     let response = client.execute(ExecuteRequest { kernel_id: BETWEENNESS.into(), input }).await?.into_inner();
+    let used = response.execution.unwrap().operands;
+    assert!(matches!(&used[..], [used] if used.operand.starts_with(operand) && used.resident), "{used:?}");
     Ok(serde_json::from_str::<Value>(&response.output).unwrap()["scores"].clone())
 }
 

@@ -118,6 +118,8 @@ impl Servers {
         let Some(listener) = self.bind("gRPC", &config.grpc.listen).await? else { return Ok(()) };
         self.grpc = addresses("gRPC", &listener)?;
         let kernels = KernelGrpcServer::with_service(pipeline.clone(), pipeline, config.grpc.service(config.timeout.0))
+            .max_operand_size(config.operands.max_upload)
+            .operand_timeout(config.operands.upload_timeout.0)
             .memory(self.memory.clone())
             .stream_shutdown(streams.clone());
         let routes = Routes::new(kernels.into_service())
