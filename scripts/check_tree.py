@@ -63,8 +63,8 @@ BANNED_IN = ["src", "examples", "proto", "deploy", "README.md", "ARCHITECTURE.md
 BANNED_SUFFIXES = {".rs", ".md", ".toml", ".yml", ".json", ".proto", ".cu", ".cuh"}
 
 # Lines of code, without blank lines, comments and tests. They only go down: the aim is 9 000, and 900 for a layer.
-MAX_MIDDLEWARE_LINES = 11_850
-MAX_LAYER_LINES = 1_400
+MAX_MIDDLEWARE_LINES = 10_300
+MAX_LAYER_LINES = 1_020
 NOT_A_LAYER = {"mod.rs"}
 
 DOCUMENTS = ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "README.md"]

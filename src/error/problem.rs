@@ -27,14 +27,14 @@ pub(crate) const UNSUPPORTED_MEDIA_TYPE: (StatusCode, &str) =
 
 /// A problem document after RFC 9457.
 #[derive(Clone, Debug, Serialize)]
-#[cfg_attr(feature = "axum", derive(schemars::JsonSchema), schemars(rename = "Problem", transform = require_request_id))]
+#[cfg_attr(any(feature = "axum", feature = "hyper"), derive(schemars::JsonSchema), schemars(rename = "Problem", transform = require_request_id))]
 pub(crate) struct ProblemDocument {
     /// Reason phrase of the status.
     title: &'static str,
     /// HTTP status of the response.
     status: u16,
     /// Machine-readable error code.
-    #[cfg_attr(feature = "axum", schemars(extend("enum" = codes())))]
+    #[cfg_attr(any(feature = "axum", feature = "hyper"), schemars(extend("enum" = codes())))]
     code: &'static str,
     /// Human-readable description of the error.
     detail: String,
@@ -43,7 +43,7 @@ pub(crate) struct ProblemDocument {
     field: Option<String>,
     /// `x-request-id` of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "axum", schemars(with = "String"))]
+    #[cfg_attr(any(feature = "axum", feature = "hyper"), schemars(with = "String"))]
     request_id: Option<String>,
 }
 
@@ -100,7 +100,7 @@ impl ProblemDocument {
 }
 
 /// Every document that a server sends has the id, though that of a layer does not.
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", feature = "hyper"))]
 fn require_request_id(schema: &mut schemars::Schema) {
     let required = schema.as_object_mut().and_then(|schema| schema.get_mut("required")?.as_array_mut());
     required.expect("other fields are required").push("request_id".into());
@@ -112,7 +112,7 @@ pub(crate) fn status_and_code(kind: ErrorKind) -> (StatusCode, &'static str) {
 }
 
 /// All error codes.
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) fn codes() -> Vec<&'static str> {
     ErrorKind::ALL.iter().map(|kind| kind.code()).chain(HTTP_ONLY_CODES.map(|(_, code)| code)).collect()
 }
@@ -134,7 +134,7 @@ fn set_retry_after(headers: &mut HeaderMap, status: StatusCode, retry_after: Opt
     }
 }
 
-#[cfg(all(test, feature = "axum"))]
+#[cfg(all(test, any(feature = "axum", feature = "hyper")))]
 mod tests {
     use super::*;
 

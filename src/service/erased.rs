@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 
 #[cfg(feature = "cuda")]
 use super::LaunchContext;
@@ -113,9 +114,18 @@ impl<K: Kernel> ErasedKernel for K {
     }
 
     fn schemas(&self) -> (Schema, Schema) {
-        let (read, written) = (SchemaSettings::default().for_deserialize(), SchemaSettings::default().for_serialize());
+        let read = SchemaSettings::default().for_deserialize();
+        // JSON has no word for NaN and the infinities, which are written as null.
+        let written = SchemaSettings::default().for_serialize().with_transform(RecursiveTransform(allow_null));
         let input = read.into_generator().into_root_schema_for::<K::Input>();
         (input, written.into_generator().into_root_schema_for::<K::Output>())
+    }
+}
+
+/// Allows null where a schema has numbers that need not be integers.
+fn allow_null(schema: &mut Schema) {
+    if let Some(kind) = schema.get_mut("type").filter(|kind| *kind == "number") {
+        *kind = serde_json::json!(["number", "null"]);
     }
 }
 

@@ -59,10 +59,10 @@ pub(crate) use codec::decode_json;
 pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::ResponseMetadata;
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse};
 #[cfg(test)]
 pub(crate) use payload::Encoding;
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use registry::Snapshot;
 pub(crate) use shared_run::{MemberResult, MemberResults, MergeKey};

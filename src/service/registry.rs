@@ -91,7 +91,7 @@ impl KernelRegistry {
     }
 
     /// Returns the kernels that are registered now.
-    #[cfg(feature = "axum")]
+    #[cfg(any(feature = "axum", feature = "hyper"))]
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot(self.kernels.load_full())
     }
@@ -120,10 +120,10 @@ impl fmt::Debug for KernelRegistry {
 }
 
 /// The kernels of a registry at a point in time.
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) struct Snapshot(Arc<KernelIndex>);
 
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", feature = "hyper"))]
 impl Snapshot {
     /// Returns all kernels, sorted by id.
     pub(crate) fn kernels(&self) -> &[RegisteredKernel] {
@@ -188,7 +188,7 @@ impl RegisteredKernel {
     }
 
     /// Returns whether requests can run it, which they cannot for a ring kernel.
-    #[cfg(feature = "axum")]
+    #[cfg(any(feature = "axum", feature = "hyper"))]
     pub(crate) fn is_batch(&self) -> bool {
         self.info().mode == super::Mode::Batch
     }

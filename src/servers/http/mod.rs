@@ -31,7 +31,10 @@ pub(crate) use problem::{Problem, document};
 pub(crate) use request_id::add_request_id;
 pub(crate) use rest::{MountPath, Rest};
 pub(crate) use route::RestService;
+#[cfg(feature = "axum")]
+pub(crate) use routes::all_methods;
+#[cfg(feature = "axum")]
+pub(crate) use routes::enabled_operations;
 pub use routes::is_docs;
-pub(crate) use routes::{all_methods, enabled_operations};
 pub(crate) use state::{RestState, rest_setters};
 pub(crate) use tensors::{TensorHead, TensorResponseHead};

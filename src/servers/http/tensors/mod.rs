@@ -28,10 +28,10 @@ use crate::error::ErrorKind;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
 use crate::service::{HostReservation, KernelRequest};
 
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use self::head::Document as TensorHead;
 pub(super) use self::head::RequestedOutputs;
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use self::response::Document as TensorResponseHead;
 pub(super) use self::response::write;
 
