@@ -50,7 +50,9 @@ impl Histogram {
 
     /// Adds a value.
     pub(super) fn observe(&mut self, value: u64) {
-        self.counts.resize(self.bounds.buckets, 0);
+        if self.counts.is_empty() {
+            self.counts.resize(self.bounds.buckets, 0);
+        }
         self.counts[self.bounds.bucket(value)] += 1;
         self.sum = self.sum.wrapping_add(value);
     }

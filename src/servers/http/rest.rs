@@ -9,7 +9,7 @@ use http::{Method, Request, Response};
 use http_body::Body;
 use tracing::Instrument;
 
-use super::route::{Params, RequestBody, RestRequest, RestService, Route};
+use super::route::{Operation, Params, RequestBody, RestRequest, RestService, Route};
 use super::routes::Routes;
 use super::{Problem, ResponseBody, RestState};
 use crate::error::ErrorKind;
@@ -82,16 +82,29 @@ fn find<S: RestService, B: RequestBody>(
     head: &Parts,
 ) -> Result<(&'static Route<S, B>, Params), Problem> {
     let (method, path) = (head.method.as_str(), head.uri.path());
+    let routes = Routes::<S, B>::ALL.iter().filter(|route| (route.operation.is_enabled)(state));
+    // Without the paths of other methods, whose resources are looked up for nothing.
+    for route in routes.clone().filter(|route| route.operation.has_method(method)) {
+        let Some(params) = route.operation.match_path(&state.config, path)? else { continue };
+        if (route.operation.check_resource)(state, head, &params).is_ok() {
+            return Ok((route, params));
+        }
+    }
+    Err(no_route(state, head, routes.map(|route| &route.operation)))
+}
+
+/// The error of a request that none of these operations is for.
+fn no_route(state: &RestState, head: &Parts, operations: impl Iterator<Item = &'static Operation>) -> Problem {
+    let (method, path) = (head.method.as_str(), head.uri.path());
     let mut not_found = None;
     let mut allowed = Vec::new();
-    for route in Routes::<S, B>::ALL {
-        let operation = &route.operation;
-        if !(operation.is_enabled)(state) {
-            continue;
-        }
-        let Some(params) = operation.match_path(&state.config, path)? else { continue };
+    for operation in operations {
+        let params = match operation.match_path(&state.config, path) {
+            Ok(Some(params)) => params,
+            Ok(None) => continue,
+            Err(problem) => return problem,
+        };
         match (operation.check_resource)(state, head, &params) {
-            Ok(()) if operation.has_method(method) => return Ok((route, params)),
             Ok(()) => allowed.push(operation.method),
             // Further down are the more specific paths.
             Err(problem) => not_found = Some(problem),
@@ -99,10 +112,10 @@ fn find<S: RestService, B: RequestBody>(
     }
     if allowed.is_empty() {
         let nothing = || Problem::new(ErrorKind::NotFound, format!("there is no resource at {path}"));
-        return Err(not_found.unwrap_or_else(nothing));
+        return not_found.unwrap_or_else(nothing);
     }
     if allowed.contains(&"GET") {
         allowed.push("HEAD");
     }
-    Err(Problem::method_not_allowed(method, &allowed))
+    Problem::method_not_allowed(method, &allowed)
 }

@@ -15,6 +15,7 @@ use tower_kernels::service::KernelRegistry;
 use self::generated::kernel_server::{Kernel, KernelServer};
 
 /// Written from `proto/` by `scripts/proto`.
+#[allow(unreachable_pub, reason = "the generator writes a library's module")]
 mod generated {
     include!("../generated/kernel_server.rs");
 }
