@@ -140,7 +140,7 @@ impl CacheKey<KernelRequest> for KernelCacheKey {
             return None;
         }
         let kernel = registry.get(&request.kernel_id).filter(|kernel| kernel.info().pure)?;
-        if request.operands.is_none() && !registry.operands().is_empty() && has_references(&request.payload) {
+        if !request.is_resolved() && !registry.operands().is_empty() && has_references(&request.payload) {
             return None;
         }
         let tenant = request.tenant.as_ref().filter(|_| !self.share_across_tenants);

@@ -57,10 +57,11 @@ impl Job {
             priority,
             tenant,
             trace,
-            extensions,
+            mut extensions,
             scheduling,
-            operands,
+            is_without_operands: _,
         } = request;
+        let operands = extensions.remove().unwrap_or_default();
         Ok(Self {
             kernel,
             encoding: payload.encoding(),
@@ -74,7 +75,7 @@ impl Job {
             batched_at: None,
             priority,
             scheduling,
-            operands: operands.unwrap_or_default(),
+            operands,
             is_valid: false,
         })
     }
@@ -165,7 +166,7 @@ impl Job {
         request.trace = self.trace;
         request.extensions = self.extensions;
         request.scheduling = self.scheduling;
-        request.operands = Some(self.operands);
+        request.set_operands(self.operands);
         Ok(request)
     }
 

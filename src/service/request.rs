@@ -45,8 +45,9 @@ pub struct KernelRequest {
     pub extensions: http::Extensions,
     /// For the layers that schedule it.
     pub(super) scheduling: Scheduling,
-    /// `None` until they are resolved.
-    pub(super) operands: Option<RequestOperands>,
+    /// Whether the payload was searched for references to operands and has none. Those that it has are in `extensions`,
+    /// because few requests have any and every layer moves the request.
+    pub(super) is_without_operands: bool,
 }
 
 impl KernelRequest {
@@ -62,7 +63,7 @@ impl KernelRequest {
             trace: None,
             extensions: http::Extensions::new(),
             scheduling: Scheduling::default(),
-            operands: None,
+            is_without_operands: false,
         }
     }
 
@@ -72,19 +73,34 @@ impl KernelRequest {
     /// [pipelines](crate::pipeline) do it before their layers, so that outputs are cached by the versions that they were
     /// made from, and [`KernelService`](super::KernelService) does it for all others. Call it after the tenant was set.
     pub fn resolve_operands(&mut self, operands: &Operands) {
-        if self.operands.is_none() {
-            self.operands = Some(if operands.is_empty() {
-                RequestOperands::default()
+        if !self.is_resolved() {
+            let tenant = self.tenant.as_deref();
+            let found = if operands.is_empty() {
+                RequestOperands::none()
             } else {
-                RequestOperands::of(&self.payload, operands, self.tenant.as_deref())
-            });
+                RequestOperands::of(&self.payload, operands, tenant)
+            };
+            self.set_operands(found);
         }
     }
 
     /// Returns the operands that the payload refers to; none before they are
     /// [resolved](Self::resolve_operands).
     pub fn operands(&self) -> &[Arc<OperandVersion>] {
-        self.operands.as_ref().map_or(&[], RequestOperands::versions)
+        self.extensions.get().map_or(&[], RequestOperands::versions)
+    }
+
+    /// Whether the references to operands in the payload are resolved.
+    pub(super) fn is_resolved(&self) -> bool {
+        self.is_without_operands || self.extensions.get::<RequestOperands>().is_some()
+    }
+
+    /// Sets the operands that the payload refers to.
+    pub(super) fn set_operands(&mut self, operands: RequestOperands) {
+        self.is_without_operands = operands.versions().is_empty();
+        if !self.is_without_operands {
+            self.extensions.insert(operands);
+        }
     }
 
     /// Sets the fair share that the request is charged to.

@@ -101,7 +101,7 @@ fn pause(cuda: &mut LaunchContext<'_>, cycles: u64) -> Result<tower_kernels::cud
     Ok(out)
 }
 
-fn registry(entry: &'static str) -> Arc<KernelRegistry> {
+pub(crate) fn registry(entry: &'static str) -> Arc<KernelRegistry> {
     let registry = KernelRegistry::new();
     let probe =
         |name, run: fn(&mut LaunchContext<'_>) -> Result<Buffer<f64>, KernelError>| Probe { name, memory: 0, run };
@@ -120,7 +120,7 @@ fn registry(entry: &'static str) -> Arc<KernelRegistry> {
     Arc::new(registry)
 }
 
-fn open(device: u32, workers: usize, hang_timeout: Duration) -> CudaBackend {
+pub(crate) fn open(device: u32, workers: usize, hang_timeout: Duration) -> CudaBackend {
     let mut config = CudaConfig::default();
     (config.workers, config.hang_timeout) = (workers, hang_timeout);
     CudaBackend::with_config(device, config).unwrap()

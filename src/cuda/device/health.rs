@@ -16,14 +16,6 @@ pub(crate) struct DeviceHealth {
 
 type OnLost = Box<dyn Fn(&CudaError) + Send + Sync>;
 
-/// Whether any device of the process is lost.
-static ANY_LOST: AtomicBool = AtomicBool::new(false);
-
-/// Returns whether any device of the process is lost.
-pub(in crate::cuda) fn is_any_device_lost() -> bool {
-    ANY_LOST.load(Ordering::Acquire)
-}
-
 impl DeviceHealth {
     pub(super) fn new(ordinal: u32) -> Self {
         Self { ordinal, lost: OnceLock::new(), hung: AtomicBool::new(false), on_lost: OnceLock::new() }
@@ -56,7 +48,6 @@ impl DeviceHealth {
             self.hung.store(true, Ordering::Release);
         }
         let report = || {
-            ANY_LOST.store(true, Ordering::Release);
             let lost = CudaError::DeviceLost { ordinal: self.ordinal, reason: cause.to_string().into() };
             if let Some(on_lost) = self.on_lost.get() {
                 on_lost(&lost);

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use self::context::Context;
 pub(crate) use self::health::DeviceHealth;
-pub(in crate::cuda) use self::health::is_any_device_lost;
 pub(super) use self::info::attribute;
 pub use self::info::{DeviceInfo, Peak, devices};
 use self::pending::PendingModules;

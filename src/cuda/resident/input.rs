@@ -10,7 +10,7 @@ use super::host_arrays::{HostGroup, find};
 use super::{HostArrays, ResidentCopy};
 use crate::cuda::CudaError;
 use crate::cuda::cancel::IsCancelled;
-use crate::cuda::device::{Device, is_any_device_lost};
+use crate::cuda::device::Device;
 use crate::cuda::driver::OUT_OF_MEMORY;
 use crate::cuda::stream_executor::StreamExecutor;
 use crate::cuda::upload::check_cancelled;
@@ -141,11 +141,6 @@ impl StreamExecutor {
         mut fill: Fill<ResidentCopy>,
         check: &dyn IsCancelled,
     ) -> Result<Option<Lease<ResidentCopy>>, CudaError> {
-        // Mapping memory after a fault of one device was seen to lose the others as well (driver 580): the driver maps
-        // memory for the process and not for a context.
-        if is_any_device_lost() {
-            return Ok(None);
-        }
         let Some(arrays) = group.arrays() else { return Ok(None) };
         let Some(copy) = self.device.allocate_copy(group.bytes(), &mut fill)? else { return Ok(None) };
         let address = copy.memory.address();
@@ -197,12 +192,7 @@ impl Device {
             Ok(memory) => Ok(Some(ResidentCopy { memory, _reservation: reservation })),
             // Other processes may use the device too.
             Err(error) if error.is(OUT_OF_MEMORY) => Ok(None),
-            // Not a fault of the device: after the fault of another one, these calls fail in the whole process.
-            Err(error) => {
-                let device = self.info.ordinal;
-                tracing::warn!(device, %error, "no memory can be mapped: runs upload their operands");
-                Ok(None)
-            }
+            Err(error) => Err(error),
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct RequestOperands(Option<Arc<[Arc<OperandVersion>]>>);
 
 impl RequestOperands {
     /// Creates an empty set.
-    pub(super) const fn none() -> Self {
+    pub(crate) const fn none() -> Self {
         Self(None)
     }
 
