@@ -20,7 +20,7 @@ use tower_kernels::service::{KernelError, KernelRegistry, KernelRequest, KernelS
 
 use crate::{Cuda, call, service};
 
-const ID: &str = "graph/betweenness-centrality";
+pub(crate) const ID: &str = "graph/betweenness-centrality";
 
 /// Steele, Lea and Flood, *Fast splittable pseudorandom number generators* (2014).
 struct Random(u64);
@@ -40,7 +40,7 @@ impl Random {
 }
 
 /// Each bit of the two ends from a quadrant: 0.57, 0.19, 0.19, 0.05. Node numbers are mixed, as Graph500 asks.
-fn kron(scale: u32, draws: u64) -> (u64, Vec<[u32; 2]>) {
+pub(crate) fn kron(scale: u32, draws: u64) -> (u64, Vec<[u32; 2]>) {
     let mut random = Random(1);
     let mask = (1_u32 << scale) - 1;
     let mixed = |node: u32| {
@@ -103,16 +103,16 @@ impl Sets {
     }
 }
 
-struct Graph {
+pub(crate) struct Graph {
     name: &'static str,
-    input: BetweennessInput,
+    pub(crate) input: BetweennessInput,
     /// Nodes that have neighbours, each once, in an order without meaning.
-    sources: Vec<u32>,
+    pub(crate) sources: Vec<u32>,
     build: Duration,
 }
 
 impl Graph {
-    fn new(name: &'static str, (nodes, edges): (u64, Vec<[u32; 2]>)) -> Self {
+    pub(crate) fn new(name: &'static str, (nodes, edges): (u64, Vec<[u32; 2]>)) -> Self {
         let mut random = Random(3);
         let mut chosen = HashSet::new();
         let sources = std::iter::repeat_with(|| edges[random.below(edges.len() as u64) as usize][0])
@@ -298,6 +298,6 @@ async fn call_each(service: &mut Cuda, requests: &[Payload]) {
     }
 }
 
-fn ms(time: Duration) -> f64 {
+pub(crate) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

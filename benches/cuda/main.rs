@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`,
-//! `graphs`, `devices`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
+//! `graphs`, `operands`, `devices`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -18,6 +18,7 @@ mod embedded;
 mod graphs;
 mod hold;
 mod kernels;
+mod operands;
 mod priority;
 mod raw;
 mod resident;
@@ -76,6 +77,9 @@ fn main() {
     }
     if wanted("graphs") {
         graphs::run();
+    }
+    if wanted("operands") {
+        operands::run();
     }
     if wanted("devices") {
         devices::run();

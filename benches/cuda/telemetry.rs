@@ -60,7 +60,7 @@ fn measured(runtime: &tokio::runtime::Runtime) {
             runtime.block_on(call(&mut service, "linalg/saxpy", &input));
         }
         let execution = runtime.block_on(call(&mut service, "linalg/saxpy", &input)).execution;
-        let times: DeviceTimes = *execution.device_times.expect("every request is timed");
+        let times: DeviceTimes = *execution.device_times().expect("every request is timed");
         let micros = |time: Duration| time.as_secs_f64() * 1e6;
         println!(
             "saxpy {len:<30}{:>8.1} {:>8.1} {:>8.1}  {:>8.1}  {:>8.3}",

@@ -231,10 +231,15 @@ pub struct Execution {
     pub estimated: Duration,
     /// Number of requests that shared the launch.
     pub batch_size: u32,
-    /// Times measured by the device, for a sample of requests only.
-    pub device_times: Option<Box<DeviceTimes>>,
-    /// The operands that the request refers to; `None` if there are none.
-    pub operands: Option<Box<[OperandUse]>>,
+    /// What few executions have.
+    details: Option<Box<Details>>,
+}
+
+/// The part of an [`Execution`] that few have, in a box because every layer moves the response.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Details {
+    device_times: Option<DeviceTimes>,
+    operands: Vec<OperandUse>,
 }
 
 /// The use of an operand by a request.
@@ -308,8 +313,31 @@ impl Execution {
             executed: Duration::ZERO,
             estimated: Duration::ZERO,
             batch_size: 1,
-            device_times: None,
-            operands: None,
+            details: None,
+        }
+    }
+
+    /// Returns the times measured by the device. Only a sample of requests has them.
+    #[inline]
+    pub fn device_times(&self) -> Option<&DeviceTimes> {
+        self.details.as_ref()?.device_times.as_ref()
+    }
+
+    /// Sets the times measured by the device.
+    pub fn set_device_times(&mut self, times: DeviceTimes) {
+        self.details.get_or_insert_default().device_times = Some(times);
+    }
+
+    /// Returns the operands that the request refers to.
+    pub fn operands(&self) -> &[OperandUse] {
+        self.details.as_ref().map_or(&[], |details| &details.operands)
+    }
+
+    /// Sets the operands that the request refers to.
+    pub fn set_operands(&mut self, operands: Vec<OperandUse>) {
+        // Without a box for an execution that has none.
+        if !operands.is_empty() || self.details.is_some() {
+            self.details.get_or_insert_default().operands = operands;
         }
     }
 }

@@ -113,12 +113,12 @@ impl<'a> From<&'a Execution> for ResponseMetadata<'a> {
             backend: execution.backend,
             device: execution.device.map(u32::from),
             batch_size: execution.batch_size,
-            device_times: execution.device_times.as_deref().map(|times| ResponseDeviceTimes {
+            device_times: execution.device_times().map(|times| ResponseDeviceTimes {
                 upload_us: times.upload.as_micros(),
                 kernel_us: times.kernel.as_micros(),
                 download_us: times.download.as_micros(),
             }),
-            operands: execution.operands.iter().flatten().map(ResponseOperand::from).collect(),
+            operands: execution.operands().iter().map(ResponseOperand::from).collect(),
         }
     }
 }
@@ -287,8 +287,8 @@ mod tests {
     fn the_answer_has_the_fields_of_its_schema() {
         let mut execution = Execution::new("CUDA");
         (execution.device, execution.batch_size) = (Some(1), 2);
-        execution.device_times = Some(Box::default());
-        execution.operands = Some(Box::new([OperandUse::new(1, "payments".into(), 7, true)]));
+        execution.set_device_times(crate::request::DeviceTimes::default());
+        execution.set_operands(vec![OperandUse::new(1, "payments".into(), 7, true)]);
         let body = KernelResponse::new(Payload::json("1"), execution).to_json("r", "a/b").unwrap();
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();

@@ -128,12 +128,12 @@ impl Job {
     }
 
     /// Returns the operands for the response, with whether each was resident on the device that ran the job.
-    pub(crate) fn operand_uses(&self, is_resident: impl Fn(&OperandVersion) -> bool) -> Option<Box<[OperandUse]>> {
+    pub(crate) fn operand_uses(&self, is_resident: impl Fn(&OperandVersion) -> bool) -> Vec<OperandUse> {
         let versions = self.operands();
         let used = |version: &&Arc<OperandVersion>| {
             OperandUse::new(version.id(), version.shared_name(), version.version(), is_resident(version))
         };
-        (!versions.is_empty()).then(|| versions.iter().map(used).collect())
+        versions.iter().map(used).collect()
     }
 
     /// Returns the operands of a job that is about to be merged with others.
@@ -187,7 +187,7 @@ impl Job {
             let (payload, batch_size) = job.run_with(context, |job, context| job.run_kernel_on_cpu(context))?;
             let mut execution = Execution::new(BackendKind::Cpu.as_str());
             (execution.executed, execution.batch_size) = (started.elapsed(), batch_size);
-            execution.operands = job.operand_uses(|_| true);
+            execution.set_operands(job.operand_uses(|_| true));
             Ok(job.response(payload, execution))
         })
     }

@@ -62,7 +62,7 @@ fn execute(bench: &Bench, id: &'static str, input: &Value) -> (Value, Vec<(Strin
         service.ready().await.unwrap().call(request).await.unwrap()
     });
     assert_eq!(response.execution.backend, "CUDA");
-    let uses = response.execution.operands.iter().flatten();
+    let uses = response.execution.operands().iter();
     let uses = uses.map(|operand| (operand.to_string(), operand.resident)).collect();
     let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
     (serde_json::from_slice(&output).unwrap(), uses)
@@ -449,7 +449,7 @@ pub(crate) fn on_one_of_two() {
         let request = KernelRequest::new("stats/moments", Payload::json(input));
         let mut service = service.clone();
         let response = runtime.block_on(async { service.ready().await.unwrap().call(request).await }).unwrap();
-        let resident = response.execution.operands.as_ref().expect("it refers to one")[0].resident;
+        let resident = response.execution.operands()[0].resident;
         let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
         let lost = backends.each_ref().map(|backend| backend.lost().map(|lost| format!("{lost:?}")));
         let device = response.execution.device.unwrap_or_else(|| panic!("the CPU ran it; lost devices: {lost:?}"));

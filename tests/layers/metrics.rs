@@ -265,7 +265,7 @@ async fn what_a_device_has_timed_is_counted_by_phase() {
             let mut times = DeviceTimes::default();
             (times.kernel, times.download) = (Duration::from_micros(40), Duration::from_micros(3));
             times.bound = Some(Duration::from_micros(30));
-            execution.device_times = Some(Box::new(times));
+            execution.set_device_times(times);
         }
         Ok::<_, KernelError>(KernelResponse::new(Payload::json("{}"), execution))
     });

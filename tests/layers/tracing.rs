@@ -202,7 +202,7 @@ async fn what_a_device_has_timed_is_in_the_span() {
         (times.upload, times.kernel) = (Duration::from_micros(40), Duration::from_micros(4));
         times.bound = Some(Duration::from_micros(3));
         let mut execution = Execution::new("CUDA");
-        execution.device_times = Some(Box::new(times));
+        execution.set_device_times(times);
         Ok::<_, KernelError>(KernelResponse::new(Payload::json("{}"), execution))
     });
     TracingLayer::new().layer(timed).oneshot(Request::new(Act::Answer)).await.unwrap();

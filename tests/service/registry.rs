@@ -35,7 +35,9 @@ fn a_description_holds_both_schemas() {
     assert_eq!(description["mode"], "batch");
     assert_eq!(description["backends"], serde_json::json!(["CPU"]));
     let numbers = &description["input_schema"]["properties"]["numbers"];
-    assert_eq!((&numbers["type"], &numbers["x-dtype"]), (&"array".into(), &"float64".into()));
+    let forms = &numbers["anyOf"];
+    assert_eq!((&forms[0]["type"], &numbers["x-dtype"]), (&"array".into(), &"float64".into()));
+    assert_eq!(forms[1]["required"], serde_json::json!(["operand"]), "or a reference to one that is stored");
     // Null stands for NaN and the infinities.
     assert_eq!(description["output_schema"]["properties"]["total"]["type"], serde_json::json!(["number", "null"]));
 }

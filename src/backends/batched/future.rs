@@ -74,7 +74,8 @@ fn split<E: From<KernelError>>(response: KernelResponse, members: &[Member]) -> 
         let mut execution = execution.clone();
         execution.queued += *waited;
         // Those of the other members are none of its business: they may be another tenant's.
-        execution.operands = operands.uses_among(execution.operands);
+        let own = operands.uses_among(execution.operands());
+        execution.set_operands(own);
         let (payload, memory) = result?;
         Ok(KernelResponse::new(payload, execution).with_memory(memory))
     };
@@ -104,11 +105,11 @@ mod tests {
         members.push((Duration::ZERO, RequestOperands::default()));
         let results = (0..3).map(|_| Ok((Payload::json("1"), None))).collect();
         let mut execution = Execution::new("CUDA");
-        execution.operands = Some(uses.clone().into());
+        execution.set_operands(uses.clone());
         let response = KernelResponse::new(MemberResults::into_payload(results), execution);
         let responses = split::<KernelError>(response, &members);
-        let seen: Vec<_> = responses.into_iter().map(|response| response.unwrap().execution.operands).collect();
-        let own = |index: usize| Some(vec![uses[index].clone()].into_boxed_slice());
-        assert_eq!(seen, [own(0), own(1), None]);
+        let seen: Vec<_> =
+            responses.into_iter().map(|response| response.unwrap().execution.operands().to_vec()).collect();
+        assert_eq!(seen, [uses[..1].to_vec(), uses[1..].to_vec(), vec![]]);
     }
 }

@@ -88,12 +88,12 @@ impl Worker for CudaWorker {
         Some(&self.0.device().pinned)
     }
 
-    fn take_times(&mut self, job: &Job) -> Option<Box<DeviceTimes>> {
+    fn take_times(&mut self, job: &Job) -> Option<DeviceTimes> {
         let PhaseTimes { upload, kernel, download } = self.0.take_phase_times()?;
         let peak = self.0.device().peak;
         let bound =
             peak.zip(job.cost()).map(|(peak, cost)| cost.time(peak.bytes_per_second, peak.operations_per_second));
-        Some(Box::new(DeviceTimes { upload, kernel, download, bound }))
+        Some(DeviceTimes { upload, kernel, download, bound })
     }
 
     fn was_resident(&self, operand: &OperandVersion) -> bool {

@@ -230,7 +230,7 @@ async fn a_job_goes_where_its_operands_are_unless_it_would_wait_longer_there() {
         let mut local = machine.local.clone();
         tokio::spawn(async move {
             let execution = local.ready().await?.call(job).await?.execution;
-            let operands = execution.operands.expect("it refers to one");
+            let operands = execution.operands().to_vec();
             assert_eq!(operands.iter().map(ToString::to_string).collect::<Vec<_>>(), ["prices@1"]);
             Ok(execution.device.map_or(CPU, u32::from))
         })

@@ -35,7 +35,7 @@ pub(crate) trait Worker: Send + 'static {
     }
 
     /// Takes the device's own timing of the last successful run, if it was sampled.
-    fn take_times(&mut self, job: &Job) -> Option<Box<DeviceTimes>> {
+    fn take_times(&mut self, job: &Job) -> Option<DeviceTimes> {
         let _ = job;
         None
     }
@@ -205,8 +205,10 @@ fn run_prepared<W: Worker>(
     execution.executed = started.elapsed();
     execution.estimated = estimated;
     execution.batch_size = batch_size;
-    execution.device_times = worker.take_times(job);
-    execution.operands = job.operand_uses(|operand| worker.was_resident(operand));
+    if let Some(times) = worker.take_times(job) {
+        execution.set_device_times(times);
+    }
+    execution.set_operands(job.operand_uses(|operand| worker.was_resident(operand)));
     Ok(job.response(payload, execution))
 }
 

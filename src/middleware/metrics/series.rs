@@ -159,7 +159,7 @@ impl Backend {
         if let Some(ratio) = executed.checked_div(nanos(execution.estimated)) {
             self.ratio.observe(ratio);
         }
-        if let Some(times) = &execution.device_times {
+        if let Some(times) = execution.device_times() {
             self.record_device(times);
         }
     }

@@ -98,7 +98,7 @@ where
         span.record("execution.queued", execution.queued.as_secs_f64());
         span.record("execution.duration", execution.executed.as_secs_f64());
         span.record("execution.batch_size", execution.batch_size);
-        if let Some(times) = &execution.device_times {
+        if let Some(times) = execution.device_times() {
             span.record("execution.device_upload", times.upload.as_secs_f64());
             span.record("execution.device_kernel", times.kernel.as_secs_f64());
             span.record("execution.device_download", times.download.as_secs_f64());

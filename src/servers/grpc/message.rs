@@ -131,12 +131,12 @@ fn execution(execution: &crate::request::Execution) -> Execution {
         queued_us: micros(execution.queued),
         duration_us: micros(execution.executed),
         batch_size: execution.batch_size,
-        device_times: execution.device_times.as_deref().map(|times| DeviceTimes {
+        device_times: execution.device_times().map(|times| DeviceTimes {
             upload_us: micros(times.upload),
             kernel_us: micros(times.kernel),
             download_us: micros(times.download),
         }),
-        operands: execution.operands.iter().flatten().map(operand_use).collect(),
+        operands: execution.operands().iter().map(operand_use).collect(),
     }
 }
 

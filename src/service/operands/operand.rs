@@ -48,7 +48,11 @@ impl<T: OperandValue> Operand<T> {
         Self(Repr::Stored { value, version })
     }
 
-    fn of_version(version: &Arc<OperandVersion>) -> Result<Self, InvalidInput> {
+    /// Creates an operand of a stored version, as [`Operands::get`](super::Operands::get) returns it.
+    ///
+    /// # Errors
+    /// The version's value is of another type.
+    pub fn from_version(version: &Arc<OperandVersion>) -> Result<Self, InvalidInput> {
         match version.value() {
             Some(value) => Ok(Self::stored(value, Arc::clone(version))),
             None => {
@@ -213,7 +217,7 @@ impl<'de, T: OperandValue> Visitor<'de> for ValueOrReference<T> {
         if first.as_deref() == Some(KEY) {
             let text = read_reference(map)?;
             return match resolve(&text)? {
-                (version, None) => Operand::of_version(&version).map_err(|error| de::Error::custom(error.reason)),
+                (version, None) => Operand::from_version(&version).map_err(|error| de::Error::custom(error.reason)),
                 (_, Some(_)) => Err(de::Error::custom("one tensor of an operand where all of it is expected")),
             };
         }

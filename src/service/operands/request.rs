@@ -53,10 +53,9 @@ impl RequestOperands {
     }
 
     /// Keeps the uses of these operands among those of a run that several requests shared.
-    pub(crate) fn uses_among(&self, all: Option<Box<[OperandUse]>>) -> Option<Box<[OperandUse]>> {
-        let is_own = |operand: &OperandUse| self.versions().iter().any(|own| own.id() == operand.id);
-        let own: Box<[_]> = all?.into_iter().filter(is_own).collect();
-        (!own.is_empty()).then_some(own)
+    pub(crate) fn uses_among(&self, all: &[OperandUse]) -> Vec<OperandUse> {
+        let is_own = |operand: &&OperandUse| self.versions().iter().any(|own| own.id() == operand.id);
+        all.iter().filter(is_own).cloned().collect()
     }
 
     /// Returns the version that a reference names.

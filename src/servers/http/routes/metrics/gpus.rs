@@ -139,7 +139,7 @@ mod tests {
             let mut execution = Execution::new("CUDA");
             let bound = Some(Duration::from_micros(3));
             let [upload, kernel, download] = [40, 4, 20].map(Duration::from_micros);
-            execution.device_times = Some(Box::new(DeviceTimes { upload, kernel, download, bound }));
+            execution.set_device_times(DeviceTimes { upload, kernel, download, bound });
             Ok::<_, crate::service::KernelError>(KernelResponse::new(Payload::json("{}"), execution))
         });
         let request = KernelRequest::new("linalg/saxpy", Payload::json("{}"));
