@@ -4,6 +4,7 @@
 //! The graph is a Kronecker graph of 2^20 nodes with 8 draws a node. Server and client share the process and the loopback
 //! interface; the client writes ready-made bodies and does not parse what it reads.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -88,12 +89,10 @@ impl Bodies {
         let list = ("sources", "UINT32", sources.len(), 4);
         let name = "kron20";
         Self {
-            by_name: format!(r#"{{"input": {{"graph": {{"operand": "{name}"}}, "sources": {sources:?}}}}}"#),
+            by_name: format!(r#"{{"graph": {{"operand": "{name}"}}, "sources": {sources:?}}}"#),
             by_name_head: tensors(&[("graph.operand", "UINT8", name.len(), 1), list]),
             name_and_sources: [name.as_bytes(), &bytes(sources)].concat(),
-            json: format!(
-                r#"{{"input": {{"row_offsets": {offsets:?}, "column_indices": {columns:?}, "sources": {sources:?}}}}}"#
-            ),
+            json: format!(r#"{{"row_offsets": {offsets:?}, "column_indices": {columns:?}, "sources": {sources:?}}}"#),
             graph_head: tensors(&csr),
             graph: [bytes(offsets), bytes(columns)].concat(),
             tensors_head: tensors(&[csr[0], csr[1], list]),
@@ -136,8 +135,14 @@ fn bytes(elements: &[u32]) -> Vec<u8> {
     elements.iter().flat_map(|element| element.to_le_bytes()).collect()
 }
 
-/// Sends a request on a connection of its own, and reads the whole response.
-fn http(server: SocketAddr, method: &str, path: &str, headers: &str, body: &[&[u8]]) -> Vec<u8> {
+/// Sends a request on a connection of its own, and reads the whole response into memory that this thread keeps, so that
+/// the time is not that of the client's page faults.
+fn http(server: SocketAddr, method: &str, path: &str, headers: &str, body: &[&[u8]]) {
+    thread_local!(static RESPONSE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+    RESPONSE.with_borrow_mut(|response| exchange(server, method, path, headers, body, response));
+}
+
+fn exchange(server: SocketAddr, method: &str, path: &str, headers: &str, body: &[&[u8]], response: &mut Vec<u8>) {
     let mut stream = TcpStream::connect(server).unwrap();
     let len: usize = body.iter().map(|part| part.len()).sum();
     let head = format!(
@@ -145,12 +150,11 @@ fn http(server: SocketAddr, method: &str, path: &str, headers: &str, body: &[&[u
     );
     stream.write_all(head.as_bytes()).unwrap();
     body.iter().for_each(|part| stream.write_all(part).unwrap());
-    let mut response = Vec::new();
-    stream.read_to_end(&mut response).unwrap();
+    response.clear();
+    stream.read_to_end(response).unwrap();
     let status = &response[..response.len().min(12)];
     let shown = String::from_utf8_lossy(&response[..response.len().min(500)]);
     assert!(status.starts_with(b"HTTP/1.1 20"), "{method} {path}: {shown}");
-    response
 }
 
 fn in_process(

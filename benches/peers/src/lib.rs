@@ -17,6 +17,7 @@ mod boxes;
 mod faults;
 mod http_peers;
 mod inner;
+mod operands;
 mod ours;
 mod pipeline;
 mod queue;
@@ -57,6 +58,7 @@ pub fn cases() -> impl Iterator<Item = Case> {
         http_peers::CASES,
         boxes::CASES,
         stores::CASES,
+        operands::CASES,
     ]
     .into_iter()
     .flatten()
