@@ -39,8 +39,6 @@ pub struct Job {
     pub(super) batched_at: Option<Instant>,
     pub(super) priority: Priority,
     pub(super) scheduling: Scheduling,
-    /// Those that the payload refers to.
-    operands: RequestOperands,
     encoding: Encoding,
     is_valid: bool,
 }
@@ -57,11 +55,10 @@ impl Job {
             priority,
             tenant,
             trace,
-            mut extensions,
+            extensions,
             scheduling,
             is_without_operands: _,
         } = request;
-        let operands = extensions.remove().unwrap_or_default();
         Ok(Self {
             kernel,
             encoding: payload.encoding(),
@@ -75,7 +72,6 @@ impl Job {
             batched_at: None,
             priority,
             scheduling,
-            operands,
             is_valid: false,
         })
     }
@@ -94,7 +90,6 @@ impl Job {
             batched_at: None,
             priority: Priority::default(),
             scheduling: Scheduling::default(),
-            operands: RequestOperands::default(),
             encoding: Encoding::Typed,
             is_valid: true,
         }
@@ -119,7 +114,7 @@ impl Job {
     pub(crate) fn operands(&self) -> Vec<&Arc<OperandVersion>> {
         let members = self.members().unwrap_or_default().iter();
         let mut all: Vec<&Arc<OperandVersion>> = Vec::new();
-        for version in members.chain([self]).flat_map(|job| job.operands.versions()) {
+        for version in members.chain([self]).flat_map(|job| job.own_operands()) {
             if all.iter().all(|known| known.id() != version.id()) {
                 all.push(version);
             }
@@ -136,9 +131,13 @@ impl Job {
         versions.iter().map(used).collect()
     }
 
-    /// Returns the operands of a job that is about to be merged with others.
+    /// Returns the operands of the job's own request.
     pub(crate) fn request_operands(&self) -> RequestOperands {
-        self.operands.clone()
+        self.extensions.get().cloned().unwrap_or_default()
+    }
+
+    fn own_operands(&self) -> &[Arc<OperandVersion>] {
+        self.extensions.get().map_or(&[], RequestOperands::versions)
     }
 
     /// Returns the estimated cost; `None` until the payload has been decoded.
@@ -166,7 +165,7 @@ impl Job {
         request.trace = self.trace;
         request.extensions = self.extensions;
         request.scheduling = self.scheduling;
-        request.set_operands(self.operands);
+        request.is_without_operands = request.operands().is_empty();
         Ok(request)
     }
 
@@ -277,7 +276,7 @@ impl Job {
         if let Some(reservation) = reservation {
             reservation.grow(decoded + growing)?;
         }
-        let decode = || decode_with_operands(&self.operands, || self.kernel.decode_input(payload, memory));
+        let decode = || decode_with_operands(&self.request_operands(), || self.kernel.decode_input(payload, memory));
         let input = decode_until(self.deadline, decode);
         let input = input.map_err(|DeadlinePassed| KernelError::DeadlineExceeded { started: false })??;
         if let Some(reservation) = reservation {

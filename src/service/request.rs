@@ -96,7 +96,7 @@ impl KernelRequest {
     }
 
     /// Sets the operands that the payload refers to.
-    pub(super) fn set_operands(&mut self, operands: RequestOperands) {
+    fn set_operands(&mut self, operands: RequestOperands) {
         self.is_without_operands = operands.versions().is_empty();
         if !self.is_without_operands {
             self.extensions.insert(operands);
