@@ -10,6 +10,7 @@ use foldhash::HashMap;
 
 use super::error::{OperandBudget, OperandError};
 use super::operand::Operand;
+use super::persistence::{OperandDirectoryUsage, Persistence};
 use super::placement::{OperandDevices, Placement, Placers};
 use super::reference::{OperandReference, check_operand_name};
 use super::tensor_set::TensorSet;
@@ -62,10 +63,10 @@ impl Default for OperandLimits {
 /// ```
 #[derive(Clone)]
 pub struct Operands {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     table: ArcSwap<Table>,
     types: ArcSwap<Vec<OperandType>>,
     /// Held by whoever changes the table.
@@ -73,7 +74,9 @@ struct Shared {
     limits: OperandLimits,
     usage: Arc<Usage>,
     counts: Counts,
-    placers: Placers,
+    pub(super) placers: Placers,
+    /// The files of the operands, if they are to survive a restart.
+    pub(super) persistence: Option<Persistence>,
 }
 
 /// What has happened since the start of the process.
@@ -89,9 +92,16 @@ struct Counts {
 
 /// The state of a tenant besides its names; never removed, so that versions are not used twice.
 #[derive(Default)]
-struct Tenant {
+pub(super) struct Tenant {
     last_version: u64,
     usage: Arc<Usage>,
+}
+
+impl Tenant {
+    /// Creates the state of a tenant that had versions up to this one.
+    pub(super) fn after(last_version: u64) -> Self {
+        Self { last_version, ..Self::default() }
+    }
 }
 
 /// Counts of the operands of a process or a tenant.
@@ -153,9 +163,9 @@ type Decode = fn(Payload, &RunContext<'_>) -> Result<Arc<dyn ErasedValue>, Opera
 
 /// A type of operands that clients can upload.
 #[derive(Clone, Copy)]
-struct OperandType {
+pub(super) struct OperandType {
     name: &'static str,
-    decode: Decode,
+    pub(super) decode: Decode,
     schema: fn() -> schemars::Schema,
 }
 
@@ -244,6 +254,8 @@ pub struct OperandUsage {
     pub references: u64,
     /// The time that the uploaded values took to decode, check and build since the start.
     pub building: Duration,
+    /// The files of the operands; `None` if they do not survive a restart.
+    pub directory: Option<OperandDirectoryUsage>,
 }
 
 impl Default for Operands {
@@ -255,14 +267,23 @@ impl Default for Operands {
 impl Operands {
     /// Creates an empty set of operands, with the type [`TensorSet`].
     pub fn new(limits: OperandLimits) -> Self {
+        Self::with_persistence(limits, HashMap::default(), None)
+    }
+
+    pub(super) fn with_persistence(
+        limits: OperandLimits,
+        tenants: HashMap<Arc<str>, Tenant>,
+        persistence: Option<Persistence>,
+    ) -> Self {
         let shared = Shared {
             table: ArcSwap::default(),
             types: ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>()]),
-            tenants: Mutex::default(),
+            tenants: Mutex::new(tenants),
             limits,
             usage: Arc::default(),
             counts: Counts::default(),
             placers: Placers::default(),
+            persistence,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -291,9 +312,12 @@ impl Operands {
 
     /// Stores a value as the newest version of an operand. The version that it replaces is freed once no request uses it.
     ///
+    /// It blocks while the value is written to a [directory](Self::open), if there is one, and while it is copied to devices
+    /// as its [placement](PutOptions::placement) says.
+    ///
     /// # Errors
-    /// [`OperandError`]: the name is invalid, the condition does not hold, or the value exceeds a limit. The operand is as
-    /// it was before.
+    /// [`OperandError`]: the name is invalid, the condition does not hold, the value exceeds a limit, or it cannot be written
+    /// to the directory. The operand is as it was before.
     pub fn put_with<T: OperandValue>(
         &self,
         name: &str,
@@ -301,7 +325,8 @@ impl Operands {
         options: &PutOptions,
     ) -> Result<Operand<T>, OperandError> {
         let value = Arc::new(value);
-        let version = self.put_erased(name, Arc::clone(&value) as Arc<dyn ErasedValue>, options)?;
+        let context = RunContext::detached();
+        let version = self.put_erased(name, Arc::clone(&value) as Arc<dyn ErasedValue>, options, &context)?;
         Ok(Operand::stored(value, version))
     }
 
@@ -329,7 +354,7 @@ impl Operands {
         self.shared.counts.building.fetch_add(micros, Ordering::Relaxed);
         // The client may have disconnected meanwhile.
         context.check()?;
-        self.put_erased(name, value, options)
+        self.put_erased(name, value, options, context)
     }
 
     /// Checks what can be checked of a [`put_payload`](Self::put_payload) without the payload.
@@ -337,6 +362,7 @@ impl Operands {
     /// # Errors
     /// [`OperandError`]: the name or the type is invalid, or the condition does not hold.
     pub fn check_put(&self, name: &str, type_name: &str, options: &PutOptions) -> Result<(), OperandError> {
+        self.check_loaded()?;
         check_operand_name(name)?;
         self.shared.operand_type(type_name)?;
         options.condition.check(self.shared.own(options.tenant.as_deref(), name).as_ref())
@@ -347,12 +373,13 @@ impl Operands {
         name: &str,
         value: Arc<dyn ErasedValue>,
         options: &PutOptions,
+        context: &RunContext<'_>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
-        let stored = self.try_put(name, value, options);
+        let stored = self.try_put(name, value, options, context);
         let counts = &self.shared.counts;
         match &stored {
             Ok(_) => counts.stored.fetch_add(1, Ordering::Relaxed),
-            Err(OperandError::OverBudget { .. } | OperandError::TooMany { .. }) => {
+            Err(OperandError::OverBudget { .. } | OperandError::TooMany { .. } | OperandError::DiskFull { .. }) => {
                 counts.rejected.fetch_add(1, Ordering::Relaxed)
             }
             Err(_) => 0,
@@ -365,42 +392,30 @@ impl Operands {
         name: &str,
         value: Arc<dyn ErasedValue>,
         options: &PutOptions,
+        context: &RunContext<'_>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
+        self.check_loaded()?;
         check_operand_name(name)?;
-        let bytes = value.bytes();
+        let shared = &*self.shared;
         let digest = digest(&*value);
-        let tenant_name: Arc<str> = options.tenant.clone().unwrap_or_else(|| NO_TENANT.into());
-        let mut tenants = self.shared.lock();
-        let table = self.shared.table.load_full();
-        let names = table.tenants.get(&tenant_name);
-        let current = names.and_then(|names| names.get(name));
-        options.condition.check(current)?;
-        if options.public
-            && table.public.get(name).is_some_and(|public| !current.is_some_and(|c| Arc::ptr_eq(c, public)))
-        {
-            return Err(OperandError::NameTaken);
+        let tenant: Arc<str> = options.tenant.clone().unwrap_or_else(|| NO_TENANT.into());
+        let charge = shared.admit(&mut shared.lock(), &tenant, name, value.bytes(), options)?;
+        let stored = match &shared.persistence {
+            Some(persistence) => Some(persistence.write_value(&*value)?),
+            None => None,
+        };
+        context.check()?;
+        let mut tenants = shared.lock();
+        // Another operand may have been stored while the value was written.
+        shared.check_put(&tenant, name, options)?;
+        let number = tenants.entry(Arc::clone(&tenant)).or_default().last_version + 1;
+        let version = Arc::new(OperandVersion::new(value, digest, charge, (name.into(), number), options));
+        if let Some(stored) = stored {
+            stored.commit(&version, &tenant)?;
         }
-        let limits = &self.shared.limits;
-        if current.is_none() {
-            for (len, max) in [
-                (table.len, limits.max_operands),
-                (names.map_or(0, |names| names.len()), limits.max_operands_per_tenant),
-            ] {
-                if len >= max {
-                    return Err(OperandError::TooMany { max });
-                }
-            }
-        }
-        let tenant = tenants.entry(Arc::clone(&tenant_name)).or_default();
-        let charge = Charge::new(bytes, &self.shared.usage, &tenant.usage, limits)?;
-        tenant.last_version += 1;
-        let version = OperandVersion::new(value, digest, charge, (name.into(), tenant.last_version), options);
-        let version = Arc::new(version);
-        let mut table = Table::clone(&table);
-        table.insert(&tenant_name, &version);
-        self.shared.table.store(Arc::new(table));
+        shared.insert(&mut tenants, &tenant, &version);
         drop(tenants);
-        self.shared.placers.place(&version);
+        shared.placers.place(&version);
         Ok(version)
     }
 
@@ -434,18 +449,26 @@ impl Operands {
 
     /// Removes an operand of the tenant. Its memory is freed once no request uses it.
     ///
+    /// It blocks while its files are removed from a [directory](Self::open), if there is one.
+    ///
     /// # Errors
-    /// [`OperandError::NotFound`] and [`OperandError::ConditionFailed`].
+    /// [`OperandError::NotFound`] and [`OperandError::ConditionFailed`]; with a directory, [`OperandError::Loading`] and
+    /// [`OperandError::Directory`].
     pub fn remove(&self, reference: &str, options: &RemoveOptions) -> Result<Arc<OperandVersion>, OperandError> {
         let parsed = OperandReference::parse(reference)?;
         let _tenants = self.shared.lock();
+        self.check_loaded()?;
         let tenant = options.tenant.as_deref();
         let found = self.shared.own(tenant, parsed.name);
         let found = found.filter(|found| parsed.version.is_none_or(|version| version == found.version()));
         let Some(found) = found else { return Err(OperandError::NotFound { reference: reference.to_owned() }) };
         options.condition.check(Some(&found))?;
+        let tenant = tenant.unwrap_or(NO_TENANT);
+        if let Some(persistence) = &self.shared.persistence {
+            persistence.remove(tenant, parsed.name)?;
+        }
         let mut table = Table::clone(&self.shared.table.load());
-        table.remove(tenant.unwrap_or(NO_TENANT), parsed.name);
+        table.remove(tenant, parsed.name);
         self.shared.table.store(Arc::new(table));
         self.shared.counts.removed.fetch_add(1, Ordering::Relaxed);
         Ok(found)
@@ -477,17 +500,70 @@ impl Operands {
             rejected: counts.rejected.load(Ordering::Relaxed),
             references: counts.references.load(Ordering::Relaxed),
             building: Duration::from_micros(counts.building.load(Ordering::Relaxed)),
+            directory: self.shared.persistence.as_ref().map(Persistence::usage),
         }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Tenant>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Tenant>> {
         // No panic can leave the table half changed: it is replaced as a whole.
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn operand_type(&self, name: &str) -> Result<OperandType, OperandError> {
+    /// Checks that an operand can be stored, and charges its memory.
+    pub(super) fn admit(
+        &self,
+        tenants: &mut HashMap<Arc<str>, Tenant>,
+        tenant: &Arc<str>,
+        name: &str,
+        bytes: u64,
+        options: &PutOptions,
+    ) -> Result<Charge, OperandError> {
+        self.check_put(tenant, name, options)?;
+        let tenant = tenants.entry(Arc::clone(tenant)).or_default();
+        Charge::new(bytes, &self.usage, &tenant.usage, &self.limits)
+    }
+
+    /// Checks the condition, the name of a public operand, and the number of operands.
+    fn check_put(&self, tenant: &Arc<str>, name: &str, options: &PutOptions) -> Result<(), OperandError> {
+        let table = self.table.load();
+        let names = table.tenants.get(tenant);
+        let current = names.and_then(|names| names.get(name));
+        options.condition.check(current)?;
+        if options.public
+            && table.public.get(name).is_some_and(|public| !current.is_some_and(|c| Arc::ptr_eq(c, public)))
+        {
+            return Err(OperandError::NameTaken);
+        }
+        if current.is_none() {
+            for (len, max) in [
+                (table.len, self.limits.max_operands),
+                (names.map_or(0, |names| names.len()), self.limits.max_operands_per_tenant),
+            ] {
+                if len >= max {
+                    return Err(OperandError::TooMany { max });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a version the newest of its name.
+    pub(super) fn insert(
+        &self,
+        tenants: &mut HashMap<Arc<str>, Tenant>,
+        tenant: &Arc<str>,
+        version: &Arc<OperandVersion>,
+    ) {
+        let last = &mut tenants.entry(Arc::clone(tenant)).or_default().last_version;
+        *last = version.version().max(*last);
+        let mut table = Table::clone(&self.table.load());
+        table.insert(tenant, version);
+        self.table.store(Arc::new(table));
+    }
+
+    pub(super) fn operand_type(&self, name: &str) -> Result<OperandType, OperandError> {
         let types = self.types.load();
         let found = types.iter().find(|known| known.name == name).copied();
         found.ok_or_else(|| OperandError::UnknownType { known: types.iter().map(|known| known.name).collect() })
