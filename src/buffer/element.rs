@@ -30,7 +30,8 @@ pub enum DType {
 
 impl DType {
     /// All types.
-    const ALL: [Self; 8] = [Self::Bool, Self::U8, Self::U32, Self::U64, Self::I32, Self::I64, Self::F32, Self::F64];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Bool, Self::U8, Self::U32, Self::U64, Self::I32, Self::I64, Self::F32, Self::F64];
 
     /// Returns the type of this [name](Self::as_str).
     pub(crate) fn from_name(name: &str) -> Option<Self> {
