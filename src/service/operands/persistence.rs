@@ -74,7 +74,7 @@ impl Operands {
     /// [devices](Self::place_on) on which they are placed.
     ///
     /// What is damaged, of a type that is not registered, or exceeds a limit is skipped and logged at level WARN, and its
-    /// files stay as they are.
+    /// files stay as they are. Where not all fit, those that were stored last are loaded.
     pub fn load(&self) {
         let Some(persistence) = &self.shared.persistence else { return };
         let Some(manifests) = persistence.to_load.lock().take() else { return };
@@ -125,9 +125,14 @@ impl Operands {
         let context = RunContext::detached();
         let value = catch_panic(|| (operand_type.decode)(Payload::Tensors(tensors), &context));
         let value = value.map_err(|panicked| format!("making the value panicked: {panicked}"))?.map_err(say)?;
-        if value.bytes() != *bytes {
-            return Err(format!("the value has {} bytes where {bytes} were stored", value.bytes()));
-        }
+        // Another version of the program may need more memory for it.
+        let charge = match value.bytes() {
+            same if same == *bytes => charge,
+            other => {
+                drop(charge);
+                shared.admit(&mut shared.lock(), &tenant, name, other, &options).map_err(say)?
+            }
+        };
         let (identity, created) = ((name.as_str().into(), *version), manifest.created());
         let loaded = OperandVersion::created_at(created, value, manifest.digest, charge, identity, &options);
         let loaded = Arc::new(loaded);

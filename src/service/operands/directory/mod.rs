@@ -210,7 +210,7 @@ impl OperandDirectory {
         record::write(&self.path, manifest)?;
         if let Err(error) = files::sync_directory(&self.path) {
             self.remove_record(tenant, name, *version);
-            return Err(WriteError { error, need: 0 });
+            return Err(WriteError { error, need: value.bytes });
         }
         let stored = StoredVersion { version: *version, content: value.hash };
         let replaced = {

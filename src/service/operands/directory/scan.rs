@@ -1,5 +1,6 @@
 //! Finds out what is in a directory of operands when it is opened.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::io;
 
@@ -12,7 +13,7 @@ use super::{CONTENT, LOCK, OperandDirectory, StoredVersion};
 /// What is in a directory of operands.
 #[derive(Debug, Default)]
 pub(in crate::service::operands) struct Scan {
-    /// The newest version of each operand, in the order in which they were stored.
+    /// The newest version of each operand; first the one that was stored last.
     pub(in crate::service::operands) versions: Vec<Manifest>,
     /// The highest version of each tenant.
     pub(in crate::service::operands) last_versions: HashMap<String, u64>,
@@ -57,7 +58,8 @@ impl OperandDirectory {
             let stored = StoredVersion { version: *version, content: *content };
             state.versions.insert((tenant.clone(), name.clone()), stored);
         }
-        versions.sort_by(|a, b| (a.created_ms, &a.tenant, a.version).cmp(&(b.created_ms, &b.tenant, b.version)));
+        let order = |manifest: &Manifest| (manifest.created_ms, manifest.version);
+        versions.sort_by_key(|manifest| Reverse(order(manifest)));
         Ok(Scan { versions, last_versions })
     }
 
