@@ -53,8 +53,7 @@ pub enum OperandError {
     },
     /// The files of the operand could not be written or removed.
     Directory(Arc<io::Error>),
-    /// The operands are being [loaded](super::Operands::load). Until then none can be stored or removed, and not all are
-    /// found.
+    /// The operands are being [loaded](super::Operands::load). Until then none is found, stored or removed.
     Loading,
     /// Making the value failed.
     Kernel(KernelError),

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::directory::{Manifest, OpenOperandsError, OperandDirectory, Scan, StoredValue};
 use super::error::OperandError;
 use super::reference::check_operand_name;
-use super::store::{OperandLimits, Operands, PutOptions, Tenant};
+use super::store::{OperandLimits, OperandUsage, Operands, PutOptions, Table, Tenant};
 use super::value::ErasedValue;
 use super::version::OperandVersion;
 use crate::panics::catch_panic;
@@ -42,8 +42,8 @@ impl Operands {
     /// Opens operands that survive a restart in a directory, which no other process may use at the same time. It is created
     /// unless it exists.
     ///
-    /// A put is then on the disk before it returns. [`load`](Self::load) reads what is there; until it has ended, puts and
-    /// removals fail with [`OperandError::Loading`].
+    /// A put is then on the disk before it returns. [`load`](Self::load) reads what is there; until it has ended, no operand
+    /// is found, and puts and removals fail with [`OperandError::Loading`].
     ///
     /// ```no_run
     /// use tower_kernels::service::{KernelRegistry, OperandLimits, Operands};
@@ -79,17 +79,18 @@ impl Operands {
         let Some(persistence) = &self.shared.persistence else { return };
         let Some(manifests) = persistence.to_load.lock().take() else { return };
         let started = Instant::now();
-        let mut loaded = 0;
+        // Nobody else changes the table while they are loaded, and it is not copied for each of them.
+        let mut table = Table::default();
         for manifest in &manifests {
-            match self.load_version(persistence, manifest) {
-                Ok(()) => loaded += 1,
-                Err(reason) => persistence.directory.skip_version(manifest, &reason),
+            if let Err(reason) = self.load_version(persistence, manifest, &mut table) {
+                persistence.directory.skip_version(manifest, &reason);
             }
         }
+        self.shared.table.store(Arc::new(table));
         persistence.is_loading.store(false, Ordering::Release);
-        let usage = self.usage();
-        let (seconds, bytes, skipped) = (started.elapsed().as_secs_f64(), usage.bytes, persistence.directory.skipped());
-        tracing::info!(loaded, skipped, bytes, seconds, "loaded the stored operands");
+        let (OperandUsage { operands, bytes, .. }, skipped) = (self.usage(), persistence.directory.skipped());
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::info!(operands, bytes, skipped, seconds, "loaded the stored operands");
     }
 
     /// Returns whether operands are in a directory and not all of them have been [loaded](Self::load).
@@ -107,11 +108,11 @@ impl Operands {
         if self.is_loading() { Err(OperandError::Loading) } else { Ok(()) }
     }
 
-    /// Loads one version.
+    /// Loads one version into the table.
     ///
     /// # Errors
     /// Why it is skipped.
-    fn load_version(&self, persistence: &Persistence, manifest: &Manifest) -> Result<(), String> {
+    fn load_version(&self, persistence: &Persistence, manifest: &Manifest, table: &mut Table) -> Result<(), String> {
         let shared = &*self.shared;
         let Manifest { name, version, bytes, .. } = manifest;
         let say = |error: OperandError| error.to_string();
@@ -119,8 +120,9 @@ impl Operands {
         let operand_type = shared.operand_type(&manifest.r#type).map_err(say)?;
         let tenant: Arc<str> = manifest.tenant.as_str().into();
         let options = PutOptions { public: manifest.public, placement: manifest.placement, ..PutOptions::default() };
+        shared.check_put(table, &tenant, name, &options).map_err(say)?;
         // Before anything is read, so that the budgets hold.
-        let charge = shared.admit(&mut shared.lock(), &tenant, name, *bytes, &options).map_err(say)?;
+        let charge = shared.charge(&mut shared.lock(), &tenant, *bytes).map_err(say)?;
         let tensors = persistence.directory.read(manifest)?;
         let context = RunContext::detached();
         let value = catch_panic(|| (operand_type.decode)(Payload::Tensors(tensors), &context));
@@ -130,13 +132,13 @@ impl Operands {
             same if same == *bytes => charge,
             other => {
                 drop(charge);
-                shared.admit(&mut shared.lock(), &tenant, name, other, &options).map_err(say)?
+                shared.charge(&mut shared.lock(), &tenant, other).map_err(say)?
             }
         };
         let (identity, created) = ((name.as_str().into(), *version), manifest.created());
         let loaded = OperandVersion::created_at(created, value, manifest.digest, charge, identity, &options);
         let loaded = Arc::new(loaded);
-        shared.insert(&mut shared.lock(), &tenant, &loaded);
+        table.insert(&tenant, &loaded);
         shared.placers.place(&loaded);
         Ok(())
     }

@@ -67,7 +67,7 @@ pub struct Operands {
 }
 
 pub(super) struct Shared {
-    table: ArcSwap<Table>,
+    pub(super) table: ArcSwap<Table>,
     types: ArcSwap<Vec<OperandType>>,
     /// Held by whoever changes the table.
     tenants: Mutex<HashMap<Arc<str>, Tenant>>,
@@ -118,7 +118,7 @@ type Names = HashMap<Arc<str>, Arc<OperandVersion>>;
 
 /// The newest versions.
 #[derive(Clone, Default)]
-struct Table {
+pub(super) struct Table {
     tenants: HashMap<Arc<str>, Arc<Names>>,
     /// The public operands of all tenants, which are in the table of their tenant as well.
     public: Arc<Names>,
@@ -131,7 +131,7 @@ impl Table {
         own.or_else(|| self.public.get(name))
     }
 
-    fn insert(&mut self, tenant: &Arc<str>, version: &Arc<OperandVersion>) {
+    pub(super) fn insert(&mut self, tenant: &Arc<str>, version: &Arc<OperandVersion>) {
         let names = Arc::make_mut(self.tenants.entry(Arc::clone(tenant)).or_default());
         let replaced = names.insert(version.shared_name(), Arc::clone(version));
         self.len += usize::from(replaced.is_none());
@@ -399,7 +399,11 @@ impl Operands {
         let shared = &*self.shared;
         let digest = digest(&*value);
         let tenant: Arc<str> = options.tenant.clone().unwrap_or_else(|| NO_TENANT.into());
-        let charge = shared.admit(&mut shared.lock(), &tenant, name, value.bytes(), options)?;
+        let charge = {
+            let mut tenants = shared.lock();
+            shared.check_put(&shared.table.load(), &tenant, name, options)?;
+            shared.charge(&mut tenants, &tenant, value.bytes())?
+        };
         let stored = match &shared.persistence {
             Some(persistence) => Some(persistence.write_value(&*value)?),
             None => None,
@@ -407,13 +411,17 @@ impl Operands {
         context.check()?;
         let mut tenants = shared.lock();
         // Another operand may have been stored while the value was written.
-        shared.check_put(&tenant, name, options)?;
-        let number = tenants.entry(Arc::clone(&tenant)).or_default().last_version + 1;
+        let mut table = Table::clone(&shared.table.load());
+        shared.check_put(&table, &tenant, name, options)?;
+        let last_version = &mut tenants.entry(Arc::clone(&tenant)).or_default().last_version;
+        let number = *last_version + 1;
         let version = Arc::new(OperandVersion::new(value, digest, charge, (name.into(), number), options));
         if let Some(stored) = stored {
             stored.commit(&version, &tenant)?;
         }
-        shared.insert(&mut tenants, &tenant, &version);
+        *last_version = number;
+        table.insert(&tenant, &version);
+        shared.table.store(Arc::new(table));
         drop(tenants);
         shared.placers.place(&version);
         Ok(version)
@@ -511,23 +519,25 @@ impl Shared {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks that an operand can be stored, and charges its memory.
-    pub(super) fn admit(
+    /// Charges the memory of an operand.
+    pub(super) fn charge(
         &self,
         tenants: &mut HashMap<Arc<str>, Tenant>,
         tenant: &Arc<str>,
-        name: &str,
         bytes: u64,
-        options: &PutOptions,
     ) -> Result<Charge, OperandError> {
-        self.check_put(tenant, name, options)?;
         let tenant = tenants.entry(Arc::clone(tenant)).or_default();
         Charge::new(bytes, &self.usage, &tenant.usage, &self.limits)
     }
 
     /// Checks the condition, the name of a public operand, and the number of operands.
-    fn check_put(&self, tenant: &Arc<str>, name: &str, options: &PutOptions) -> Result<(), OperandError> {
-        let table = self.table.load();
+    pub(super) fn check_put(
+        &self,
+        table: &Table,
+        tenant: &Arc<str>,
+        name: &str,
+        options: &PutOptions,
+    ) -> Result<(), OperandError> {
         let names = table.tenants.get(tenant);
         let current = names.and_then(|names| names.get(name));
         options.condition.check(current)?;
@@ -547,20 +557,6 @@ impl Shared {
             }
         }
         Ok(())
-    }
-
-    /// Makes a version the newest of its name.
-    pub(super) fn insert(
-        &self,
-        tenants: &mut HashMap<Arc<str>, Tenant>,
-        tenant: &Arc<str>,
-        version: &Arc<OperandVersion>,
-    ) {
-        let last = &mut tenants.entry(Arc::clone(tenant)).or_default().last_version;
-        *last = version.version().max(*last);
-        let mut table = Table::clone(&self.table.load());
-        table.insert(tenant, version);
-        self.table.store(Arc::new(table));
     }
 
     pub(super) fn operand_type(&self, name: &str) -> Result<OperandType, OperandError> {

@@ -142,12 +142,22 @@ pub(super) fn private_file() -> OpenOptions {
     options
 }
 
-/// Creates a directory that only its owner can enter, unless it exists.
+/// Creates a directory that only its owner can enter, unless it exists, and writes its name to the disk.
 pub(super) fn create_private_directory(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(path)
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    builder.recursive(true).create(path)?;
+    for created in missing {
+        match created.parent() {
+            // The working directory, of a relative path.
+            Some(parent) if parent.as_os_str().is_empty() => sync_directory(Path::new("."))?,
+            Some(parent) => sync_directory(parent)?,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether users other than the owner can change the files of a directory.
