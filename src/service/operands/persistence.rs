@@ -70,7 +70,7 @@ impl Operands {
     /// Loads the operands of the [directory](Self::open) into memory, with the versions that they had. Does nothing without a
     /// directory, and at the second call.
     ///
-    /// It blocks until all are loaded, at about a gigabyte a second. Register the types of operands before, and
+    /// It blocks until all are read and checked. Register the types of operands before, and the
     /// [devices](Self::place_on) on which they are placed.
     ///
     /// What is damaged, of a type that is not registered, or exceeds a limit is skipped and logged at level WARN, and its
