@@ -529,7 +529,7 @@ fn an_upload_that_is_killed_leaves_the_old_version() {
     kill(server);
 
     // Killed at any time while values are written: the version is the old one, or the new one.
-    let tensor = TempFile::new(&npy("|u1", "False", "(33554432,)", &vec![7; 32 << 20]));
+    let tensor = TempFile::new(&npy("|u1", "False", "(4194304,)", &vec![7; 4 << 20]));
     let tensor = format!("--tensor=x={}", tensor.path());
     let mut version = 0;
     for milliseconds in [0, 20, 40, 80, 160, 320, 640] {

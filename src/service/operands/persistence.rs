@@ -48,7 +48,7 @@ impl Operands {
     /// ```no_run
     /// use tower_kernels::service::{KernelRegistry, OperandLimits, Operands};
     ///
-    /// let operands = Operands::open(OperandLimits::default(), "/var/lib/tower-kernels".as_ref())?;
+    /// let operands = Operands::open(OperandLimits::default(), "/var/lib/tower-kernels")?;
     /// let registry = KernelRegistry::with_operands(operands);
     /// // With the kernels, the types of their operands.
     /// tower_kernels::kernels::register_all(&registry)?;
@@ -58,8 +58,8 @@ impl Operands {
     ///
     /// # Errors
     /// [`OpenOperandsError`]: another process uses the directory, or it cannot be read and written.
-    pub fn open(limits: OperandLimits, directory: &Path) -> Result<Self, OpenOperandsError> {
-        let (directory, Scan { versions, last_versions }) = OperandDirectory::open(directory)?;
+    pub fn open(limits: OperandLimits, directory: impl AsRef<Path>) -> Result<Self, OpenOperandsError> {
+        let (directory, Scan { versions, last_versions }) = OperandDirectory::open(directory.as_ref())?;
         let tenant = |(name, last_version): (String, u64)| (Arc::from(name), Tenant::after(last_version));
         let tenants: HashMap<Arc<str>, Tenant> = last_versions.into_iter().map(tenant).collect();
         let (to_load, is_loading) = (Mutex::new(Some(versions)), AtomicBool::new(true));

@@ -50,10 +50,10 @@ pub(super) struct Written {
 
 /// Writes a value to a temporary file.
 pub(super) fn write(directory: &Path, type_name: &str, tensors: &Tensors) -> Result<Written, WriteError> {
-    let section = |(name, tensor): (&str, &Tensor)| Section {
-        name: name.to_owned(),
-        dtype: tensor.dtype().as_str().to_owned(),
-        shape: tensor.shape().to_vec(),
+    let section = |(name, tensor): (&str, &Tensor)| {
+        let (name, dtype, shape) = (name.to_owned(), tensor.dtype(), tensor.shape().to_vec());
+        debug_assert_eq!(DType::from_name(dtype.as_str()), Some(dtype), "a type that cannot be read again");
+        Section { name, dtype: dtype.as_str().to_owned(), shape }
     };
     let table = Table { r#type: type_name.to_owned(), tensors: tensors.iter().map(section).collect() };
     let table = serde_json::to_vec(&table).map_err(|error| WriteError { error: error.into(), need: 0 })?;
