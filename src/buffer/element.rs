@@ -29,6 +29,15 @@ pub enum DType {
 }
 
 impl DType {
+    /// All types.
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Bool, Self::U8, Self::U32, Self::U64, Self::I32, Self::I64, Self::F32, Self::F64];
+
+    /// Returns the type of this [name](Self::as_str).
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.as_str() == name)
+    }
+
     /// Bytes per element.
     pub const fn size(self) -> usize {
         match self {

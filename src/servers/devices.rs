@@ -1,4 +1,5 @@
-//! Whether the devices of this process can run the registered kernels: one rule for all servers.
+//! Whether the devices of this process can run the registered kernels, and their operands are loaded: one rule for all
+//! servers.
 
 use crate::backends::{CudaState, LocalStatus};
 #[cfg(feature = "cuda")]
@@ -22,6 +23,11 @@ pub(crate) fn not_ready(status: &LocalStatus, registry: &KernelRegistry) -> Opti
         count => Some(format!("the device code of {count} kernels is being loaded")),
     };
     out_of_service(status, registry).or_else(loading)
+}
+
+/// Returns why requests that refer to operands cannot run yet.
+pub(crate) fn operands_not_ready(registry: &KernelRegistry) -> Option<String> {
+    registry.operands().is_loading().then(|| "the stored operands are being loaded".to_owned())
 }
 
 /// A CUDA backend that is off is not a problem of a device.

@@ -71,18 +71,22 @@ pub(super) fn find_operand(
     reference: &str,
 ) -> Result<Arc<OperandVersion>, OperandError> {
     check_whole(reference)?;
-    let not_found = || OperandError::NotFound { reference: reference.to_owned() };
-    operands.get(tenant, reference).ok_or_else(not_found)
+    let missing = || match operands.is_loading() {
+        true => OperandError::Loading,
+        false => OperandError::NotFound { reference: reference.to_owned() },
+    };
+    operands.get(tenant, reference).ok_or_else(missing)
 }
 
-/// Removes the operand of this name, or this name and version.
-pub(super) fn remove_operand(
+/// Removes the operand of this name, or this name and version; on the blocking pool if it has files.
+pub(super) async fn remove_operand(
     operands: &Operands,
     reference: &str,
-    options: &RemoveOptions,
+    options: RemoveOptions,
 ) -> Result<Arc<OperandVersion>, OperandError> {
     check_whole(reference)?;
-    operands.remove(reference, options)
+    let (operands, reference) = (operands.clone(), reference.to_owned());
+    offload(operands.is_persistent(), move || operands.remove(&reference, &options)).await
 }
 
 fn check_whole(reference: &str) -> Result<(), InvalidInput> {

@@ -120,6 +120,8 @@ pub enum KernelError {
         /// see.
         reason: Arc<str>,
     },
+    /// The request refers to operands, which are being [loaded](crate::service::Operands::load).
+    OperandsLoading,
     /// The backend's worker threads have ended.
     Stopped {
         /// The backend.
@@ -219,6 +221,7 @@ impl fmt::Display for KernelError {
                 write!(f, "the response is larger than the maximum of {max} bytes")
             }
             Self::DeviceLost { device, .. } => write!(f, "{device} is lost until this process is restarted"),
+            Self::OperandsLoading => f.write_str("the stored operands are being loaded; try again later"),
             Self::Stopped { backend } => write!(f, "the {backend} backend has stopped"),
             Self::Panicked { message } => write!(f, "the kernel panicked: {message}"),
             Self::Encode(reason) => write!(f, "the output cannot be encoded: {reason}"),
@@ -255,7 +258,7 @@ impl Classify for KernelError {
             Self::OutOfMemory { .. } => ErrorKind::Overloaded,
             Self::Memory(error) => error.kind(),
             Self::ResponseTooLarge { .. } => ErrorKind::TooLarge,
-            Self::DeviceLost { .. } | Self::Stopped { .. } => ErrorKind::Unavailable,
+            Self::DeviceLost { .. } | Self::OperandsLoading | Self::Stopped { .. } => ErrorKind::Unavailable,
             Self::Backend(backend) => backend.classification.kind,
             Self::Panicked { .. } | Self::Encode(_) | Self::Device(_) | Self::Kernel(_) => ErrorKind::Internal,
         }
@@ -265,6 +268,7 @@ impl Classify for KernelError {
         match self {
             Self::Memory(error) => error.retry_after(),
             Self::Backend(backend) => backend.classification.retry_after,
+            Self::OperandsLoading => Some(Duration::from_secs(1)),
             // Memory is released when a request ends, which most do within a second.
             _ => (self.kind() == ErrorKind::Overloaded).then_some(Duration::from_secs(1)),
         }

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 use tower::load::Load;
 use tower_service::Service;
 
+use super::operands::has_references;
 use super::{Job, KernelError, KernelRegistry, KernelRequest, KernelResponse, ResponseFuture};
 
 /// Runs kernels: looks up the kernel that a request names and hands the job to a backend.
@@ -71,6 +72,9 @@ where
     fn call(&mut self, mut request: KernelRequest) -> Self::Future {
         request.resolve_operands(self.registry.operands());
         let job = match self.registry.get(&request.kernel_id) {
+            Some(_) if self.registry.operands().is_loading() && has_references(&request.payload) => {
+                Err(KernelError::OperandsLoading)
+            }
             Some(kernel) => Job::new(kernel, request),
             None => Err(KernelError::unknown(request.kernel_id)),
         };

@@ -47,9 +47,9 @@ pub use kernel::{BatchKey, Kernel};
 pub use kernel_info::{BackendKind, KernelInfo, Mode};
 pub use kernel_service::KernelService;
 pub use operands::{
-    Operand, OperandArray, OperandBudget, OperandDevices, OperandError, OperandInfo, OperandLimits, OperandReference,
-    OperandUsage, OperandValue, OperandVersion, Operands, Placement, PutCondition, PutOptions, RemoveOptions,
-    RequestOperands, TensorSet, check_operand_name,
+    OpenOperandsError, Operand, OperandArray, OperandBudget, OperandDevices, OperandDirectoryUsage, OperandError,
+    OperandInfo, OperandLimits, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands, Placement,
+    PutCondition, PutOptions, RemoveOptions, RequestOperands, TensorSet, check_operand_name,
 };
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;

@@ -435,3 +435,201 @@ fn an_upload_shows_its_progress_and_that_the_server_is_building_on_a_terminal() 
     assert_eq!(wait(&mut child).code(), Some(0), "{shown}");
     assert!(shown.contains(body), "{shown}");
 }
+
+/// A directory of operands that does not exist yet, removed on drop.
+struct TempDirectory(PathBuf);
+
+impl TempDirectory {
+    fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("operands-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name))
+    }
+
+    fn flag(&self) -> String {
+        format!("--operands-dir={}", self.0.display())
+    }
+
+    /// The files with this extension.
+    fn files(&self, extension: &str) -> Vec<PathBuf> {
+        let paths = std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
+        let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|this| this == extension)).collect();
+        paths.sort();
+        paths
+    }
+}
+
+impl Drop for TempDirectory {
+    fn drop(&mut self) {
+        // It may not have been created.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Starts a server on a directory and waits until it is ready.
+fn serve_from(directory: &TempDirectory) -> (Server, String) {
+    let (server, url) = serve(&[&directory.flag()]);
+    server.stderr.until("loaded the stored operands");
+    assert_eq!(server.get("/health/ready").0, 200);
+    (server, url)
+}
+
+/// Kills a server without a chance to write anything.
+fn kill(mut server: Server) {
+    server.signal("KILL");
+    assert_eq!(server.code(), None, "killed");
+}
+
+fn scores(server: &Server, graph: &str) -> (u16, Value) {
+    let input = json!({"graph": {"operand": graph}, "normalized": false}).to_string();
+    let (status, body) = server.post("/kernels/graph/betweenness-centrality/execute", &input);
+    let mut body: Value = serde_json::from_str(&body).unwrap();
+    (status, body["output"].take())
+}
+
+#[test]
+fn operands_in_a_directory_survive_a_killed_process() {
+    let directory = TempDirectory::new();
+    let (server, url) = serve_from(&directory);
+    succeeded(&operand(&url, &["put", "payments", "--type=graph"], PATH_OF_3));
+    let stored = succeeded(&operand(&url, &["put", "payments", "--type=graph"], PATH_OF_3));
+    succeeded(&operand(&url, &["put", "g", "--type=graph", "--tenant=acme", "--public"], PATH_OF_3));
+    succeeded(&operand(&url, &["put", "gone", "--type=graph"], PATH_OF_3));
+    succeeded(&operand(&url, &["rm", "gone"], ""));
+    let before = scores(&server, "payments@2");
+    assert_eq!(before, (200, json!({"scores": [0.0, 1.0, 0.0]})));
+    kill(server);
+
+    let (server, url) = serve_from(&directory);
+    assert_eq!(succeeded(&operand(&url, &["show", "payments"], "")), stored);
+    assert_eq!(scores(&server, "payments@2"), before);
+    assert_eq!(scores(&server, "g").0, 200, "public");
+    failed(&operand(&url, &["show", "gone"], ""), 4, "not_found");
+    assert_eq!(succeeded(&operand(&url, &["put", "gone", "--type=graph"], PATH_OF_3))["version"], 4, "3 was removed");
+    let metrics = server.get("/metrics").1;
+    assert!(metrics.contains("\nkernel_operand_files_skipped_total 0\n"), "{metrics}");
+    // Equal graphs have one file.
+    let size = std::fs::metadata(&directory.files("operand")[0]).unwrap().len();
+    assert!(metrics.contains(&format!("\nkernel_operand_directory_bytes {size}\n")), "{metrics}");
+}
+
+#[test]
+fn an_upload_that_is_killed_leaves_the_old_version() {
+    let directory = TempDirectory::new();
+    let (server, url) = serve_from(&directory);
+    let stored = succeeded(&operand(&url, &["put", "g", "--type=graph"], PATH_OF_3));
+    let mut upload = program(["operand", "put", "g", "--type=graph", "-", "--rest", &url]);
+    let mut upload = upload.stdin(Stdio::piped()).spawn().unwrap();
+    upload.stdin.as_mut().unwrap().write_all(b"{\"num_nodes\": 2, ").unwrap();
+    kill(server);
+    drop(upload.stdin.take());
+    assert_ne!(wait(&mut upload).code(), Some(0));
+    let (server, url) = serve_from(&directory);
+    assert_eq!(succeeded(&operand(&url, &["show", "g"], "")), stored);
+    kill(server);
+
+    // Killed at any time while values are written: the version is the old one, or the new one.
+    let tensor = TempFile::new(&npy("|u1", "False", "(4194304,)", &vec![7; 4 << 20]));
+    let tensor = format!("--tensor=x={}", tensor.path());
+    let mut version = 0;
+    for milliseconds in [0, 20, 40, 80, 160, 320, 640] {
+        let (server, url) = serve_from(&directory);
+        let health: Value = serde_json::from_str(&server.get("/health").1).unwrap();
+        assert_eq!(health["components"]["operands"]["directory"]["skipped"], 0, "{health}");
+        let shown = operand(&url, &["show", "v"], "");
+        let found = if shown.status.success() { succeeded(&shown)["version"].as_u64().unwrap() } else { 0 };
+        assert!(found >= version, "version {version} was stored, and {found} is there");
+        version = found;
+        assert_eq!(directory.files("partial"), [] as [PathBuf; 0]);
+        let mut upload = program(["operand", "put", "v", "--type=tensors", &tensor, "--rest", &url]).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        kill(server);
+        if wait(&mut upload).success() {
+            let mut text = String::new();
+            upload.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+            version = serde_json::from_str::<Value>(&text).unwrap()["version"].as_u64().unwrap();
+        }
+    }
+}
+
+#[test]
+fn damaged_files_are_reported_and_skipped() {
+    let directory = TempDirectory::new();
+    let (server, url) = serve_from(&directory);
+    for (name, nodes) in [("flipped", 3), ("truncated", 100), ("whole", 200)] {
+        let edges: Vec<_> = (1..nodes).map(|node| [node - 1, node]).collect();
+        let graph = json!({"num_nodes": nodes, "edges": edges}).to_string();
+        succeeded(&operand(&url, &["put", name, "--type=graph"], &graph));
+    }
+    kill(server);
+    // The larger the graph, the larger the file.
+    let mut files = directory.files("operand");
+    files.sort_by_key(|path| std::fs::metadata(path).unwrap().len());
+    let mut flipped = std::fs::read(&files[0]).unwrap();
+    let place = flipped.iter().rposition(|byte| *byte == 2).unwrap();
+    flipped[place] = 1;
+    std::fs::write(&files[0], &flipped).unwrap();
+    let truncated = std::fs::read(&files[1]).unwrap();
+    std::fs::write(&files[1], &truncated[..truncated.len() - 4]).unwrap();
+
+    let (server, url) = serve_from(&directory);
+    let log = server.stderr.until("loaded the stored operands");
+    for (name, reason) in [("flipped", "checksum"), ("truncated", "bytes where")] {
+        let line = log.lines().find(|line| line.contains(&format!("operand=\"{name}\""))).unwrap();
+        assert!(line.contains("WARN") && line.contains(reason), "{line}");
+        failed(&operand(&url, &["show", name], ""), 4, "not_found");
+        assert_eq!(scores(&server, name).0, 400);
+    }
+    assert_eq!(scores(&server, "whole").0, 200);
+    let health: Value = serde_json::from_str(&server.get("/health").1).unwrap();
+    let operands = &health["components"]["operands"];
+    assert_eq!((&operands["status"], &operands["directory"]["skipped"]), (&json!("degraded"), &json!(2)), "{health}");
+    assert!(server.get("/metrics").1.contains("\nkernel_operand_files_skipped_total 2\n"));
+    assert_eq!(std::fs::read(&files[0]).unwrap(), flipped, "it stays for the administrator");
+}
+
+#[test]
+fn two_processes_cannot_use_one_directory() {
+    let directory = TempDirectory::new();
+    let (_server, _) = serve_from(&directory);
+    let second =
+        run(["serve", "--cuda-mode=off", "--rest-listen=127.0.0.1:0", "--grpc-listen=off", &directory.flag()], "");
+    assert_eq!(second.status.code(), Some(1), "{}", stderr(&second));
+    let says =
+        format!("error: operands.dir: the operands in {} are in use by another process\n", directory.0.display());
+    assert!(stderr(&second).ends_with(&says), "{}", stderr(&second));
+    let file = TempFile::new(b"");
+    let flag = format!("--operands-dir={}", file.path());
+    let third = run(["serve", "--cuda-mode=off", "--rest-listen=127.0.0.1:0", "--grpc-listen=off", &flag], "");
+    assert_eq!(third.status.code(), Some(1));
+    assert!(stderr(&third).contains(&format!("operands.dir: the operands in {} cannot be opened: ", file.path())));
+}
+
+/// The limit on the size of a file stands for a full disk: the system reports both when the file is written.
+#[test]
+fn a_full_disk_rejects_the_operand_and_keeps_the_old_version() {
+    let directory = TempDirectory::new();
+    let mut command = std::process::Command::new("sh");
+    // In blocks of 512 bytes. The signal would end the program.
+    let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_tower-kernels"), "serve", "--cuda-mode=off"]);
+    command.args(["--rest-listen=127.0.0.1:0", "--grpc-listen=127.0.0.1:0"]).stdin(Stdio::null());
+    let server = Server::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()), &[&directory.flag()]);
+    server.stderr.until("loaded the stored operands");
+    let url = format!("http://{}", server.rest);
+    let stored = succeeded(&operand(&url, &["put", "g", "--type=graph"], PATH_OF_3));
+    let edges: Vec<_> = (0..10_000).map(|node| json!([node, node + 1])).collect();
+    let large = json!({"num_nodes": 10_001, "edges": edges}).to_string();
+    let rejected = operand(&url, &["put", "g", "--type=graph"], &large);
+    failed(&rejected, 11, "insufficient_storage: the operand needs a file of ");
+    assert!(stderr(&rejected).contains(" bytes, and the disk is full"), "{}", stderr(&rejected));
+    assert_eq!(succeeded(&operand(&url, &["show", "g"], "")), stored);
+    assert_eq!(scores(&server, "g@1").0, 200);
+    let counts = ["operand", "version", "partial"].map(|extension| directory.files(extension).len());
+    assert_eq!(counts, [1, 1, 0], "nothing of it is left");
+    assert_eq!(succeeded(&operand(&url, &["put", "h", "--type=graph"], PATH_OF_3))["version"], 2);
+    kill(server);
+    let (server, url) = serve_from(&directory);
+    assert_eq!(succeeded(&operand(&url, &["show", "g"], ""))["etag"], stored["etag"]);
+    assert_eq!(scores(&server, "h@2").0, 200);
+}

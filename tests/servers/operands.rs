@@ -1,12 +1,17 @@
 //! `/operands` over real sockets: what clients store, see and refer to, and what a bad one cannot do.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::service::{KernelRegistry, OperandLimits, Operands};
+use tower_kernels::grpc::HealthService;
+use tower_kernels::service::{KernelRegistry, KernelService, OperandLimits, Operands, Payload, PutOptions, RunContext};
 
 use crate::axum::server::{JSON, Server};
 use crate::support::http_client::{HttpResponse, head};
@@ -22,6 +27,30 @@ async fn start(change: impl FnOnce(&mut OperandLimits)) -> (Server, Arc<KernelRe
     let registry = Arc::new(registry);
     let router = KernelRouter::new(Arc::clone(&registry), RouterConfig::default());
     (Server::serve(router.max_operand_size(1 << 20).into_router()).await, registry)
+}
+
+/// A directory of operands, removed on drop.
+struct TempDirectory(PathBuf);
+
+impl TempDirectory {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("tower-kernels-{name}-{}", std::process::id())))
+    }
+}
+
+impl Drop for TempDirectory {
+    fn drop(&mut self) {
+        // It may not have been created.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The catalogue with the operands of a directory, which have yet to be loaded.
+fn restarted(directory: &TempDirectory) -> Arc<KernelRegistry> {
+    let operands = Operands::open(OperandLimits::default(), &directory.0).unwrap();
+    let registry = KernelRegistry::with_operands(operands);
+    tower_kernels::kernels::register_all(&registry).unwrap();
+    Arc::new(registry)
 }
 
 async fn put(server: &Server, path: &str, headers: &[(&str, &str)], value: &Value) -> HttpResponse {
@@ -85,6 +114,63 @@ async fn a_graph_is_put_once_and_asked_often() {
     assert_eq!(server.request("DELETE", "/operands/payments", &[], b"").await.json()["version"], 2);
     server.get("/operands/payments").await.problem(404, "not_found");
     assert_eq!((registry.operands().usage().versions, registry.operands().usage().bytes), (0, 0));
+}
+
+#[tokio::test]
+async fn operands_in_a_directory_are_there_after_a_restart_once_they_are_loaded() {
+    let directory = TempDirectory::new("restart");
+    let registry = restarted(&directory);
+    registry.operands().load();
+    let store = |name| {
+        let (value, options) = (Payload::json(path_of(4).to_string()), PutOptions::default());
+        registry.operands().put_payload(name, "graph", value, &options, &RunContext::detached()).unwrap().info()
+    };
+    let (stored, _) = (store("payments"), store("other"));
+    drop(registry);
+
+    let registry = restarted(&directory);
+    let router = KernelRouter::new(Arc::clone(&registry), RouterConfig::default());
+    let server = Server::serve(router.into_router()).await;
+    let kernels = KernelService::new(Arc::clone(&registry));
+    let mut grpc = HealthClient::new(HealthService::of(&kernels));
+    let mut grpc_status = async || {
+        let request = HealthCheckRequest { service: String::new() };
+        grpc.check(request).await.unwrap().into_inner().status()
+    };
+    assert_eq!(grpc_status().await, ServingStatus::NotServing);
+    let loading = "the stored operands are being loaded";
+    assert!(server.get("/health/ready").await.problem(503, "unavailable").contains(loading));
+    assert_eq!(server.get("/health/live").await.status, 200);
+    assert_eq!(server.get("/health").await.json()["components"]["operands"]["directory"]["loading"], true);
+    for response in [
+        server.get("/operands/payments").await,
+        put(&server, GRAPH, &[], &path_of(2)).await,
+        server.request("DELETE", "/operands/payments", &[], b"").await,
+        scores(&server, json!({"operand": "payments"})).await,
+    ] {
+        assert!(response.problem(503, "unavailable").contains(loading), "{response:?}");
+        assert_eq!(response.header("retry-after"), Some("1"), "{response:?}");
+    }
+    assert_eq!(scores(&server, path_of(3)).await.status, 200, "what needs no operand runs");
+
+    registry.operands().load();
+    assert_eq!((grpc_status().await, server.get("/health/ready").await.status), (ServingStatus::Serving, 200));
+    let described = server.get("/operands/payments").await;
+    assert_eq!((described.header("etag"), described.json()), (Some(&*stored.etag), json!(stored)));
+    let output = scores(&server, json!({"operand": "payments@1"})).await.json();
+    assert_eq!(output["output"]["scores"], json!([0.0, 2.0, 2.0, 0.0]), "{output}");
+    let bytes = registry.operands().usage().directory.unwrap().bytes;
+    let health = server.get("/health").await.json();
+    let expected = json!({"loading": false, "bytes": bytes, "skipped": 0});
+    assert_eq!(health["components"]["operands"]["directory"], expected);
+    assert_eq!(server.metric("kernel_operand_directory_bytes ").await, Some(bytes as f64));
+    assert_eq!(server.metric("kernel_operand_files_skipped_total ").await, Some(0.0));
+    assert_eq!(server.request("DELETE", "/operands/payments", &[], b"").await.status, 200);
+    // Its record is removed before the response; the value is that of the other one as well.
+    let files = std::fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().path());
+    let extensions: Vec<_> = files.filter_map(|path| Some(path.extension()?.to_str()?.to_owned())).collect();
+    let count = |extension| extensions.iter().filter(|one| *one == extension).count();
+    assert_eq!((count("version"), count("operand"), count("partial")), (1, 1, 0));
 }
 
 #[tokio::test]

@@ -247,6 +247,45 @@ async fn a_graph_by_reference_is_the_graph_that_was_put() {
     assert_eq!(json!({ "scores": typed.scores }), expected);
 }
 
+#[tokio::test]
+async fn graphs_are_the_same_after_a_restart() {
+    const ID: &str = "graph/betweenness-centrality";
+    let directory = std::env::temp_dir().join(format!("tower-kernels-graphs-{}", std::process::id()));
+    let start = || {
+        let registry = KernelRegistry::with_operands(Operands::open(OperandLimits::default(), &directory).unwrap());
+        tower_kernels::kernels::register_all(&registry).unwrap();
+        registry.operands().load();
+        Arc::new(registry)
+    };
+    let registry = start();
+    let graphs = [
+        (
+            "directed",
+            json!({"num_nodes": 5, "edges": [[0, 1], [1, 2], [2, 0], [2, 3], [2, 3], [1, 1]], "directed": true}),
+        ),
+        ("undirected", json!({"num_nodes": 5, "edges": [[3, 1], [1, 2], [2, 0], [2, 3], [3, 2]]})),
+        ("without edges", json!({"num_nodes": 1, "edges": []})),
+    ];
+    let name = |text: &str| text.replace(' ', "-");
+    let mut expected = Vec::new();
+    for (text, graph) in &graphs {
+        let (payload, options) = (Payload::json(graph.to_string()), PutOptions::default());
+        registry.operands().put_payload(&name(text), "graph", payload, &options, &RunContext::detached()).unwrap();
+        expected.push(ask(&registry, ID, json!({"graph": {"operand": name(text)}})).await.unwrap());
+    }
+    let (infos, bytes) = (registry.operands().list(None), registry.operands().usage().bytes);
+    drop(registry);
+
+    let registry = start();
+    for ((text, _), expected) in graphs.iter().zip(&expected) {
+        let input = json!({"graph": {"operand": name(text)}});
+        assert_eq!(ask(&registry, ID, input).await.unwrap(), *expected, "{text}");
+    }
+    assert_eq!((registry.operands().list(None), registry.operands().usage().bytes), (infos, bytes));
+    drop(registry);
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
 fn bytemuck_bytes(values: &[f64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }

@@ -20,7 +20,7 @@ Exit codes:
     8  the drain limit passed with requests still running
     9  cannot listen on an address
    10  the operand was changed: --if-absent or --if-match does not hold, or its public name is taken
-   11  the operand does not fit into the server's memory for operands
+   11  the operand does not fit into the server's memory for operands, or on its disk
   130  Ctrl-C: the run was cancelled, or a second signal ended the drain (SIGTERM 143, SIGHUP 129, SIGQUIT 131)";
 
 /// An exit code.

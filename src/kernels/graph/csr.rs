@@ -47,6 +47,11 @@ impl Adjacency {
         &self.columns
     }
 
+    /// Returns the offsets and the columns as buffers that share their memory.
+    pub(super) fn to_buffers(&self) -> [Buffer<u32>; 2] {
+        [self.offsets.clone(), self.columns.clone()]
+    }
+
     /// The neighbours of `node`, ascending.
     #[inline]
     pub fn row(&self, node: u32) -> &[u32] {

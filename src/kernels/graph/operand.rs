@@ -1,12 +1,15 @@
 //! Graphs as operands: uploaded once, built into CSR arrays once, and referred to by name.
 
+use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::csr::{Adjacency, CsrGraph, Direction};
 use super::input::GraphInput;
-use crate::service::{Buffer, DType, InvalidInput, KernelError, OperandArray, OperandValue, RunContext};
+use crate::service::{
+    Buffer, DType, InvalidInput, KernelError, OperandArray, OperandValue, RunContext, Tensor, Tensors,
+};
 
 /// What clients send as a graph: edges or CSR arrays, as in the input of a graph kernel.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -75,6 +78,22 @@ impl OperandValue for CsrGraph {
             Direction::Directed => 2 * successors as u64,
             Direction::Undirected => successors as u64,
         }
+    }
+
+    /// Returns the successors as CSR arrays, which [`from_document`](Self::from_document) shares as they are.
+    fn to_tensors(&self) -> Tensors {
+        let [row_offsets, column_indices] = self.successors().to_buffers();
+        let directed = Bytes::copy_from_slice(&[u8::from(self.direction() == Direction::Directed)]);
+        let mut tensors = Tensors::new();
+        for (name, dtype, shape, data) in [
+            ("row_offsets", DType::U32, vec![row_offsets.len()], row_offsets.into_bytes()),
+            ("column_indices", DType::U32, vec![column_indices.len()], column_indices.into_bytes()),
+            ("directed", DType::Bool, Vec::new(), directed),
+        ] {
+            let tensor = Tensor::new(dtype, shape, data).expect("the shape is that of the elements");
+            tensors.insert(name, tensor).expect("the names are valid and differ");
+        }
+        tensors
     }
 
     fn arrays(&self) -> Vec<OperandArray<'_>> {

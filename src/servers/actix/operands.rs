@@ -10,7 +10,7 @@ use super::reply::OperandReply;
 use super::{ActorError, KernelActor};
 use crate::request::limits::check_name;
 use crate::request::metadata::RequestMetadata;
-use crate::servers::operands::{NewOperand, OPERAND_TIMEOUT, find_operand, remove_operand};
+use crate::servers::operands::{NewOperand, OPERAND_TIMEOUT, find_operand};
 use crate::service::{InvalidInput, OperandError, OperandInfo, Payload, PutOptions, RemoveOptions};
 
 /// Stores an operand, as [`Operands::put_payload`](crate::service::Operands::put_payload) does, on the blocking pool.
@@ -124,10 +124,12 @@ impl<S: 'static> Handler<ListOperands> for KernelActor<S> {
 }
 
 impl<S: 'static> Handler<DeleteOperand> for KernelActor<S> {
-    type Result = MessageResult<DeleteOperand>;
+    type Result = OperandReply;
 
-    fn handle(&mut self, DeleteOperand { operand, options }: DeleteOperand, _: &mut Context<Self>) -> Self::Result {
-        let remove = || remove_operand(self.registry().operands(), &operand, &options).map_err(ActorError::service);
-        MessageResult(check_tenant(options.tenant.as_deref()).and_then(|()| remove()).map(|removed| removed.info()))
+    fn handle(&mut self, DeleteOperand { operand, options }: DeleteOperand, _: &mut Context<Self>) -> OperandReply {
+        match check_tenant(options.tenant.as_deref()) {
+            Ok(()) => OperandReply::remove(self.registry().operands().clone(), operand, options),
+            Err(error) => OperandReply::reject(error),
+        }
     }
 }

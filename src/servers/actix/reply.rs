@@ -16,8 +16,10 @@ use crate::middleware::timeout::oneshot;
 use crate::panics::CatchPanic;
 use crate::request::limits::check_name;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
-use crate::servers::operands::{NewOperand, store_operand};
-use crate::service::{InvalidInput, KernelError, KernelRequest, KernelResponse, OperandInfo, Operands, Payload};
+use crate::servers::operands::{NewOperand, remove_operand, store_operand};
+use crate::service::{
+    InvalidInput, KernelError, KernelRequest, KernelResponse, OperandInfo, Operands, Payload, RemoveOptions,
+};
 
 type ExecutionResult = Result<ExecuteResult, ActorError>;
 
@@ -101,9 +103,14 @@ async fn respond<T>(
     }
 }
 
-/// Response of an actor to [`PutOperand`](super::PutOperand): stores the operand in a task of its own. It is aborted when
-/// the sender of the message drops its future.
-pub struct OperandReply(Result<Store, ActorError>);
+/// Response of an actor to [`PutOperand`](super::PutOperand) and [`DeleteOperand`](super::DeleteOperand): stores or removes
+/// the operand in a task of its own. Storing is aborted when the sender of the message drops its future.
+pub struct OperandReply(Result<Change, ActorError>);
+
+enum Change {
+    Store(Store),
+    Remove { operands: Operands, reference: String, options: RemoveOptions },
+}
 
 struct Store {
     operands: Operands,
@@ -123,7 +130,11 @@ impl OperandReply {
         deadline: Option<Instant>,
         permit: MailboxPermit,
     ) -> Self {
-        Self(Ok(Store { operands, operand, deadline, permit }))
+        Self(Ok(Change::Store(Store { operands, operand, deadline, permit })))
+    }
+
+    pub(super) fn remove(operands: Operands, reference: String, options: RemoveOptions) -> Self {
+        Self(Ok(Change::Remove { operands, reference, options }))
     }
 }
 
@@ -141,15 +152,22 @@ where
     M: Message<Result = OperandResult>,
 {
     fn handle(self, _: &mut A::Context, reply: Option<OneshotSender<OperandResult>>) {
-        let Store { operands, operand, deadline, permit } = match self.0 {
-            Ok(store) => store,
-            Err(error) => return send(reply, Err(error)),
-        };
-        let store = async move {
-            let stored = store_operand(operands, operand, deadline, None).await;
-            stored.map(|stored| stored.info()).map_err(ActorError::service)
-        };
-        ::actix::spawn(respond(store, permit, |_| Duration::ZERO, reply));
+        match self.0 {
+            Ok(Change::Store(Store { operands, operand, deadline, permit })) => {
+                let store = async move {
+                    let stored = store_operand(operands, operand, deadline, None).await;
+                    stored.map(|stored| stored.info()).map_err(ActorError::service)
+                };
+                ::actix::spawn(respond(store, permit, |_| Duration::ZERO, reply));
+            }
+            Ok(Change::Remove { operands, reference, options }) => {
+                ::actix::spawn(async move {
+                    let removed = remove_operand(&operands, &reference, options).await;
+                    send(reply, removed.map(|removed| removed.info()).map_err(ActorError::service));
+                });
+            }
+            Err(error) => send(reply, Err(error)),
+        }
     }
 }
 

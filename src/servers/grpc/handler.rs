@@ -142,7 +142,7 @@ impl<S: Pipeline> Handler<S> {
         request: Request<DeleteOperandRequest>,
     ) -> Result<Response<Operand>, Status> {
         let (context, message) = CallContext::from_request(request);
-        respond(operands::delete(self.registry.operands(), context.metadata, message), &context.request_id)
+        respond(operands::delete(self.registry.operands(), context.metadata, message).await, &context.request_id)
     }
 }
 

@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::MAX_NAME_MESSAGE_BYTES;
 use super::proto::SERVICE_NAME;
 use crate::pipeline::KernelSource;
-use crate::servers::devices::not_ready;
+use crate::servers::devices::{not_ready, operands_not_ready};
 
 /// The standard health service [`grpc.health.v1.Health`](https://grpc.io/docs/guides/health-checking/), for the server (the
 /// empty name) and for `tower_kernels.v1.Kernel`.
@@ -108,12 +108,17 @@ impl HealthService {
         Self::following(None)
     }
 
-    /// Creates a service that reports serving while the devices of these kernels can run them.
+    /// Creates a service that reports serving while the devices of these kernels can run them, once the operands are
+    /// [loaded](crate::service::Operands::load).
     pub fn of(kernels: &impl KernelSource) -> Self {
-        Self::following(kernels.devices().map(|local| -> DevicesUp {
-            let (local, registry) = (local.clone(), Arc::clone(kernels.registry()));
-            Box::new(move || not_ready(&local.status(), &registry).is_none())
-        }))
+        let (local, registry) = (kernels.devices().cloned(), Arc::clone(kernels.registry()));
+        if local.is_none() && !registry.operands().is_persistent() {
+            return Self::new();
+        }
+        Self::following(Some(Box::new(move || {
+            let devices = local.as_ref().and_then(|local| not_ready(&local.status(), &registry));
+            devices.or_else(|| operands_not_ready(&registry)).is_none()
+        })))
     }
 
     fn following(devices_up: Option<DevicesUp>) -> Self {

@@ -37,13 +37,13 @@ pub(super) fn list(
     Ok(ListOperandsResponse { operands: page, next_page_token, total_size })
 }
 
-pub(super) fn delete(
+pub(super) async fn delete(
     operands: &Operands,
     metadata: RequestMetadata,
     request: DeleteOperandRequest,
 ) -> Result<Operand, Rejection> {
     let options = RemoveOptions { tenant: metadata.tenant, condition: condition(request.if_match, false)? };
-    let removed = remove_operand(operands, &request.operand, &options).map_err(rejection)?;
+    let removed = remove_operand(operands, &request.operand, options).await.map_err(rejection)?;
     operand(removed.info())
 }
 

@@ -2,6 +2,9 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Classify, ErrorKind, provide};
 use crate::service::{InvalidInput, KernelError};
@@ -43,6 +46,15 @@ pub enum OperandError {
         /// The maximum number of operands of a tenant, or of all.
         max: usize,
     },
+    /// The disk of the [directory](super::Operands::open) has not enough space for the operand's files.
+    DiskFull {
+        /// Bytes of the file that could not be written.
+        need: u64,
+    },
+    /// The files of the operand could not be written or removed.
+    Directory(Arc<io::Error>),
+    /// The operands are being [loaded](super::Operands::load). Until then none is found, stored or removed.
+    Loading,
     /// Making the value failed.
     Kernel(KernelError),
 }
@@ -74,6 +86,9 @@ impl fmt::Display for OperandError {
                 write!(f, "the operand needs {need} bytes, and {free} of {of} are free")
             }
             Self::TooMany { max } => write!(f, "there are {max} operands, and {max} is the most"),
+            Self::DiskFull { need } => write!(f, "the operand needs a file of {need} bytes, and the disk is full"),
+            Self::Directory(_) => f.write_str("the files of the operand cannot be changed"),
+            Self::Loading => f.write_str("the stored operands are being loaded; try again later"),
             Self::Kernel(error) => error.fmt(f),
         }
     }
@@ -84,6 +99,7 @@ impl Error for OperandError {
         provide(self);
         match self {
             Self::Kernel(error) => error.source(),
+            Self::Directory(error) => Some(&**error),
             _ => None,
         }
     }
@@ -96,8 +112,18 @@ impl Classify for OperandError {
             Self::Invalid(_) | Self::UnknownType { .. } => ErrorKind::InvalidArgument,
             Self::ConditionFailed { .. } => ErrorKind::PreconditionFailed,
             Self::NameTaken => ErrorKind::AlreadyExists,
-            Self::OverBudget { .. } | Self::TooMany { .. } => ErrorKind::InsufficientStorage,
+            Self::OverBudget { .. } | Self::TooMany { .. } | Self::DiskFull { .. } => ErrorKind::InsufficientStorage,
+            Self::Directory(_) => ErrorKind::Internal,
+            Self::Loading => ErrorKind::Unavailable,
             Self::Kernel(error) => error.kind(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Loading => Some(Duration::from_secs(1)),
+            Self::Kernel(error) => error.retry_after(),
+            _ => None,
         }
     }
 }

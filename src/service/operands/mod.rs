@@ -15,12 +15,16 @@
 //! A request holds the versions that it refers to until it has ended. A version that was replaced or deleted cannot be
 //! referred to any more, and its memory is freed when the last of those requests has ended.
 //!
+//! Operands are lost when the process ends, unless they are [opened](Operands::open) in a directory.
+//!
 //! The kernel's code does not know whether a value came with the request. On the CPU it reads the operand's own memory;
 //! on CUDA, [`LaunchContext::input`](crate::cuda::LaunchContext::input) returns the copy that is resident on the device.
 
 mod decode;
+mod directory;
 mod error;
 mod operand;
+mod persistence;
 mod placement;
 mod reference;
 mod request;
@@ -29,8 +33,10 @@ mod tensor_set;
 mod value;
 mod version;
 
+pub use directory::OpenOperandsError;
 pub use error::{OperandBudget, OperandError};
 pub use operand::Operand;
+pub use persistence::OperandDirectoryUsage;
 pub use placement::{OperandDevices, Placement};
 pub use reference::{OperandReference, check_operand_name};
 pub use request::RequestOperands;

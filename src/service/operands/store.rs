@@ -10,6 +10,7 @@ use foldhash::HashMap;
 
 use super::error::{OperandBudget, OperandError};
 use super::operand::Operand;
+use super::persistence::{OperandDirectoryUsage, Persistence};
 use super::placement::{OperandDevices, Placement, Placers};
 use super::reference::{OperandReference, check_operand_name};
 use super::tensor_set::TensorSet;
@@ -62,18 +63,20 @@ impl Default for OperandLimits {
 /// ```
 #[derive(Clone)]
 pub struct Operands {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
-    table: ArcSwap<Table>,
+pub(super) struct Shared {
+    pub(super) table: ArcSwap<Table>,
     types: ArcSwap<Vec<OperandType>>,
     /// Held by whoever changes the table.
     tenants: Mutex<HashMap<Arc<str>, Tenant>>,
     limits: OperandLimits,
     usage: Arc<Usage>,
     counts: Counts,
-    placers: Placers,
+    pub(super) placers: Placers,
+    /// The files of the operands, if they are to survive a restart.
+    pub(super) persistence: Option<Persistence>,
 }
 
 /// What has happened since the start of the process.
@@ -89,9 +92,16 @@ struct Counts {
 
 /// The state of a tenant besides its names; never removed, so that versions are not used twice.
 #[derive(Default)]
-struct Tenant {
+pub(super) struct Tenant {
     last_version: u64,
     usage: Arc<Usage>,
+}
+
+impl Tenant {
+    /// Creates the state of a tenant that had versions up to this one.
+    pub(super) fn after(last_version: u64) -> Self {
+        Self { last_version, ..Self::default() }
+    }
 }
 
 /// Counts of the operands of a process or a tenant.
@@ -108,7 +118,7 @@ type Names = HashMap<Arc<str>, Arc<OperandVersion>>;
 
 /// The newest versions.
 #[derive(Clone, Default)]
-struct Table {
+pub(super) struct Table {
     tenants: HashMap<Arc<str>, Arc<Names>>,
     /// The public operands of all tenants, which are in the table of their tenant as well.
     public: Arc<Names>,
@@ -121,7 +131,7 @@ impl Table {
         own.or_else(|| self.public.get(name))
     }
 
-    fn insert(&mut self, tenant: &Arc<str>, version: &Arc<OperandVersion>) {
+    pub(super) fn insert(&mut self, tenant: &Arc<str>, version: &Arc<OperandVersion>) {
         let names = Arc::make_mut(self.tenants.entry(Arc::clone(tenant)).or_default());
         let replaced = names.insert(version.shared_name(), Arc::clone(version));
         self.len += usize::from(replaced.is_none());
@@ -153,9 +163,9 @@ type Decode = fn(Payload, &RunContext<'_>) -> Result<Arc<dyn ErasedValue>, Opera
 
 /// A type of operands that clients can upload.
 #[derive(Clone, Copy)]
-struct OperandType {
+pub(super) struct OperandType {
     name: &'static str,
-    decode: Decode,
+    pub(super) decode: Decode,
     schema: fn() -> schemars::Schema,
 }
 
@@ -244,6 +254,8 @@ pub struct OperandUsage {
     pub references: u64,
     /// The time that the uploaded values took to decode, check and build since the start.
     pub building: Duration,
+    /// The files of the operands; `None` if they do not survive a restart.
+    pub directory: Option<OperandDirectoryUsage>,
 }
 
 impl Default for Operands {
@@ -255,14 +267,23 @@ impl Default for Operands {
 impl Operands {
     /// Creates an empty set of operands, with the type [`TensorSet`].
     pub fn new(limits: OperandLimits) -> Self {
+        Self::with_persistence(limits, HashMap::default(), None)
+    }
+
+    pub(super) fn with_persistence(
+        limits: OperandLimits,
+        tenants: HashMap<Arc<str>, Tenant>,
+        persistence: Option<Persistence>,
+    ) -> Self {
         let shared = Shared {
             table: ArcSwap::default(),
             types: ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>()]),
-            tenants: Mutex::default(),
+            tenants: Mutex::new(tenants),
             limits,
             usage: Arc::default(),
             counts: Counts::default(),
             placers: Placers::default(),
+            persistence,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -291,9 +312,12 @@ impl Operands {
 
     /// Stores a value as the newest version of an operand. The version that it replaces is freed once no request uses it.
     ///
+    /// It blocks while the value is written to a [directory](Self::open), if there is one, and while it is copied to devices
+    /// as its [placement](PutOptions::placement) says.
+    ///
     /// # Errors
-    /// [`OperandError`]: the name is invalid, the condition does not hold, or the value exceeds a limit. The operand is as
-    /// it was before.
+    /// [`OperandError`]: the name is invalid, the condition does not hold, the value exceeds a limit, or it cannot be written
+    /// to the directory. The operand is as it was before.
     pub fn put_with<T: OperandValue>(
         &self,
         name: &str,
@@ -301,7 +325,8 @@ impl Operands {
         options: &PutOptions,
     ) -> Result<Operand<T>, OperandError> {
         let value = Arc::new(value);
-        let version = self.put_erased(name, Arc::clone(&value) as Arc<dyn ErasedValue>, options)?;
+        let context = RunContext::detached();
+        let version = self.put_erased(name, Arc::clone(&value) as Arc<dyn ErasedValue>, options, &context)?;
         Ok(Operand::stored(value, version))
     }
 
@@ -329,7 +354,7 @@ impl Operands {
         self.shared.counts.building.fetch_add(micros, Ordering::Relaxed);
         // The client may have disconnected meanwhile.
         context.check()?;
-        self.put_erased(name, value, options)
+        self.put_erased(name, value, options, context)
     }
 
     /// Checks what can be checked of a [`put_payload`](Self::put_payload) without the payload.
@@ -337,6 +362,7 @@ impl Operands {
     /// # Errors
     /// [`OperandError`]: the name or the type is invalid, or the condition does not hold.
     pub fn check_put(&self, name: &str, type_name: &str, options: &PutOptions) -> Result<(), OperandError> {
+        self.check_loaded()?;
         check_operand_name(name)?;
         self.shared.operand_type(type_name)?;
         options.condition.check(self.shared.own(options.tenant.as_deref(), name).as_ref())
@@ -347,12 +373,13 @@ impl Operands {
         name: &str,
         value: Arc<dyn ErasedValue>,
         options: &PutOptions,
+        context: &RunContext<'_>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
-        let stored = self.try_put(name, value, options);
+        let stored = self.try_put(name, value, options, context);
         let counts = &self.shared.counts;
         match &stored {
             Ok(_) => counts.stored.fetch_add(1, Ordering::Relaxed),
-            Err(OperandError::OverBudget { .. } | OperandError::TooMany { .. }) => {
+            Err(OperandError::OverBudget { .. } | OperandError::TooMany { .. } | OperandError::DiskFull { .. }) => {
                 counts.rejected.fetch_add(1, Ordering::Relaxed)
             }
             Err(_) => 0,
@@ -365,42 +392,38 @@ impl Operands {
         name: &str,
         value: Arc<dyn ErasedValue>,
         options: &PutOptions,
+        context: &RunContext<'_>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
+        self.check_loaded()?;
         check_operand_name(name)?;
-        let bytes = value.bytes();
+        let shared = &*self.shared;
         let digest = digest(&*value);
-        let tenant_name: Arc<str> = options.tenant.clone().unwrap_or_else(|| NO_TENANT.into());
-        let mut tenants = self.shared.lock();
-        let table = self.shared.table.load_full();
-        let names = table.tenants.get(&tenant_name);
-        let current = names.and_then(|names| names.get(name));
-        options.condition.check(current)?;
-        if options.public
-            && table.public.get(name).is_some_and(|public| !current.is_some_and(|c| Arc::ptr_eq(c, public)))
-        {
-            return Err(OperandError::NameTaken);
+        let tenant: Arc<str> = options.tenant.clone().unwrap_or_else(|| NO_TENANT.into());
+        let charge = {
+            let mut tenants = shared.lock();
+            shared.check_put(&shared.table.load(), &tenant, name, options)?;
+            shared.charge(&mut tenants, &tenant, value.bytes())?
+        };
+        let stored = match &shared.persistence {
+            Some(persistence) => Some(persistence.write_value(&*value)?),
+            None => None,
+        };
+        context.check()?;
+        let mut tenants = shared.lock();
+        // Another operand may have been stored while the value was written.
+        let mut table = Table::clone(&shared.table.load());
+        shared.check_put(&table, &tenant, name, options)?;
+        let last_version = &mut tenants.entry(Arc::clone(&tenant)).or_default().last_version;
+        let number = *last_version + 1;
+        let version = Arc::new(OperandVersion::new(value, digest, charge, (name.into(), number), options));
+        if let Some(stored) = stored {
+            stored.commit(&version, &tenant)?;
         }
-        let limits = &self.shared.limits;
-        if current.is_none() {
-            for (len, max) in [
-                (table.len, limits.max_operands),
-                (names.map_or(0, |names| names.len()), limits.max_operands_per_tenant),
-            ] {
-                if len >= max {
-                    return Err(OperandError::TooMany { max });
-                }
-            }
-        }
-        let tenant = tenants.entry(Arc::clone(&tenant_name)).or_default();
-        let charge = Charge::new(bytes, &self.shared.usage, &tenant.usage, limits)?;
-        tenant.last_version += 1;
-        let version = OperandVersion::new(value, digest, charge, (name.into(), tenant.last_version), options);
-        let version = Arc::new(version);
-        let mut table = Table::clone(&table);
-        table.insert(&tenant_name, &version);
-        self.shared.table.store(Arc::new(table));
+        *last_version = number;
+        table.insert(&tenant, &version);
+        shared.table.store(Arc::new(table));
         drop(tenants);
-        self.shared.placers.place(&version);
+        shared.placers.place(&version);
         Ok(version)
     }
 
@@ -434,18 +457,26 @@ impl Operands {
 
     /// Removes an operand of the tenant. Its memory is freed once no request uses it.
     ///
+    /// It blocks while its files are removed from a [directory](Self::open), if there is one.
+    ///
     /// # Errors
-    /// [`OperandError::NotFound`] and [`OperandError::ConditionFailed`].
+    /// [`OperandError::NotFound`] and [`OperandError::ConditionFailed`]; with a directory, [`OperandError::Loading`] and
+    /// [`OperandError::Directory`].
     pub fn remove(&self, reference: &str, options: &RemoveOptions) -> Result<Arc<OperandVersion>, OperandError> {
         let parsed = OperandReference::parse(reference)?;
         let _tenants = self.shared.lock();
+        self.check_loaded()?;
         let tenant = options.tenant.as_deref();
         let found = self.shared.own(tenant, parsed.name);
         let found = found.filter(|found| parsed.version.is_none_or(|version| version == found.version()));
         let Some(found) = found else { return Err(OperandError::NotFound { reference: reference.to_owned() }) };
         options.condition.check(Some(&found))?;
+        let tenant = tenant.unwrap_or(NO_TENANT);
+        if let Some(persistence) = &self.shared.persistence {
+            persistence.remove(tenant, parsed.name)?;
+        }
         let mut table = Table::clone(&self.shared.table.load());
-        table.remove(tenant.unwrap_or(NO_TENANT), parsed.name);
+        table.remove(tenant, parsed.name);
         self.shared.table.store(Arc::new(table));
         self.shared.counts.removed.fetch_add(1, Ordering::Relaxed);
         Ok(found)
@@ -477,17 +508,58 @@ impl Operands {
             rejected: counts.rejected.load(Ordering::Relaxed),
             references: counts.references.load(Ordering::Relaxed),
             building: Duration::from_micros(counts.building.load(Ordering::Relaxed)),
+            directory: self.shared.persistence.as_ref().map(Persistence::usage),
         }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Tenant>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Tenant>> {
         // No panic can leave the table half changed: it is replaced as a whole.
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn operand_type(&self, name: &str) -> Result<OperandType, OperandError> {
+    /// Charges the memory of an operand.
+    pub(super) fn charge(
+        &self,
+        tenants: &mut HashMap<Arc<str>, Tenant>,
+        tenant: &Arc<str>,
+        bytes: u64,
+    ) -> Result<Charge, OperandError> {
+        let tenant = tenants.entry(Arc::clone(tenant)).or_default();
+        Charge::new(bytes, &self.usage, &tenant.usage, &self.limits)
+    }
+
+    /// Checks the condition, the name of a public operand, and the number of operands.
+    pub(super) fn check_put(
+        &self,
+        table: &Table,
+        tenant: &Arc<str>,
+        name: &str,
+        options: &PutOptions,
+    ) -> Result<(), OperandError> {
+        let names = table.tenants.get(tenant);
+        let current = names.and_then(|names| names.get(name));
+        options.condition.check(current)?;
+        if options.public
+            && table.public.get(name).is_some_and(|public| !current.is_some_and(|c| Arc::ptr_eq(c, public)))
+        {
+            return Err(OperandError::NameTaken);
+        }
+        if current.is_none() {
+            for (len, max) in [
+                (table.len, self.limits.max_operands),
+                (names.map_or(0, |names| names.len()), self.limits.max_operands_per_tenant),
+            ] {
+                if len >= max {
+                    return Err(OperandError::TooMany { max });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn operand_type(&self, name: &str) -> Result<OperandType, OperandError> {
         let types = self.types.load();
         let found = types.iter().find(|known| known.name == name).copied();
         found.ok_or_else(|| OperandError::UnknownType { known: types.iter().map(|known| known.name).collect() })

@@ -218,6 +218,10 @@ impl OperandValue for TensorSet {
         json!({ "tensors": tensors.map(describe).collect::<serde_json::Map<_, _>>() })
     }
 
+    fn to_tensors(&self) -> Tensors {
+        self.0.clone()
+    }
+
     fn arrays(&self) -> Vec<OperandArray<'_>> {
         let array = |(name, tensor)| array_of(name, tensor);
         self.0.iter().map(array).collect()

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::service::codec::{decode_json, decode_tensors, decode_until};
-use crate::service::{DType, InvalidInput, KernelError, Payload, RunContext};
+use crate::service::{DType, InvalidInput, KernelError, Payload, RunContext, Tensors};
 
 /// A type of operands: how a value is made of a document, and the arrays that it consists of.
 ///
@@ -58,6 +58,12 @@ pub trait OperandValue: Any + Send + Sync + Sized {
         self.arrays().iter().map(|array| array.bytes.len() as u64).sum()
     }
 
+    /// Returns the tensors of a document from which [`from_document`](Self::from_document) makes an equal value. They share
+    /// the value's memory where they can, and do not have what is derived from others.
+    ///
+    /// It is what [`Operands::open`](super::Operands::open) writes to files and reads from them.
+    fn to_tensors(&self) -> Tensors;
+
     /// Returns the arrays that the value consists of. They stay where they are for as long as the value lives; those that
     /// are made later come last. Devices get copies of them.
     fn arrays(&self) -> Vec<OperandArray<'_>>;
@@ -87,6 +93,7 @@ pub(super) trait ErasedValue: Any + Send + Sync {
     fn type_name(&self) -> &'static str;
     fn summary(&self) -> serde_json::Value;
     fn bytes(&self) -> u64;
+    fn to_tensors(&self) -> Tensors;
     fn arrays(&self) -> Vec<OperandArray<'_>>;
 }
 
@@ -101,6 +108,10 @@ impl<T: OperandValue> ErasedValue for T {
 
     fn bytes(&self) -> u64 {
         OperandValue::bytes(self)
+    }
+
+    fn to_tensors(&self) -> Tensors {
+        OperandValue::to_tensors(self)
     }
 
     fn arrays(&self) -> Vec<OperandArray<'_>> {

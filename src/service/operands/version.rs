@@ -31,6 +31,7 @@ pub struct OperandVersion {
     id: u64,
     name: Arc<str>,
     version: u64,
+    digest: u64,
     tag: String,
     public: bool,
     placement: Placement,
@@ -40,6 +41,18 @@ pub struct OperandVersion {
 
 impl OperandVersion {
     pub(super) fn new(
+        value: Arc<dyn ErasedValue>,
+        digest: u64,
+        charge: Charge,
+        (name, version): (Arc<str>, u64),
+        options: &PutOptions,
+    ) -> Self {
+        Self::created_at(SystemTime::now(), value, digest, charge, (name, version), options)
+    }
+
+    /// Creates a version that was stored at another time, before a restart.
+    pub(super) fn created_at(
+        created: SystemTime,
         value: Arc<dyn ErasedValue>,
         digest: u64,
         charge: Charge,
@@ -61,10 +74,11 @@ impl OperandVersion {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name,
             version,
+            digest,
             tag: format!("\"{version}-{digest:016x}\""),
             public: options.public,
             placement: options.placement,
-            created: SystemTime::now(),
+            created,
             uses: AtomicU64::new(0),
         }
     }
@@ -163,9 +177,19 @@ impl OperandVersion {
         self.uses.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Returns the hash of the content that is in the entity tag.
+    pub(super) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Returns when it was stored, in milliseconds since 1970.
+    pub(super) fn created_ms(&self) -> u64 {
+        let created = self.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(created.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Returns what clients see of it.
     pub fn info(&self) -> OperandInfo {
-        let created = self.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         OperandInfo {
             name: self.name.to_string(),
             version: self.version,
@@ -174,7 +198,7 @@ impl OperandVersion {
             public: self.public,
             placement: self.placement,
             devices: self.devices(),
-            created_ms: u64::try_from(created.as_millis()).unwrap_or(u64::MAX),
+            created_ms: self.created_ms(),
             uses: self.uses(),
             summary: self.value.summary(),
             etag: self.tag.clone(),

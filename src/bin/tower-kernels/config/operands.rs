@@ -1,6 +1,7 @@
 //! The settings of operands.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use super::{MemoryMax, Span};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Operands {
+    /// Operands do not survive a restart if it is empty.
+    pub(crate) dir: PathBuf,
     pub(crate) max_bytes: MemoryMax,
     /// 0 is no limit but `max_bytes`.
     pub(crate) max_bytes_per_tenant: u64,
@@ -24,6 +27,7 @@ pub(crate) struct Operands {
 impl Default for Operands {
     fn default() -> Self {
         Self {
+            dir: PathBuf::new(),
             max_bytes: MemoryMax::Auto,
             max_bytes_per_tenant: 0,
             max_operands: NonZeroUsize::new(100_000).expect("not zero"),

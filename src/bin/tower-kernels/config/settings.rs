@@ -70,6 +70,11 @@ pub(super) const SETTINGS: &[Setting] = &[
  half of the memory available to the process",
     ),
     setting(
+        "operands.dir",
+        Text("DIR"),
+        "Directory in which operands survive a restart; one process at a time can use it; not set: they are lost",
+    ),
+    setting(
         "operands.max_bytes",
         Text("BYTES"),
         "Memory of all operands together, beside memory.max: a number of bytes such as 256MiB, or auto for a quarter of the \

@@ -94,6 +94,9 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
     let grpc = servers.grpc(config, &pipeline, health.clone(), &streams).await;
     grpc.map_err(|failure| effective.blame("grpc.listen", &failure))?;
     startup_message::print(config, &servers, &registry, &local)?;
+    // In the background: the server is alive meanwhile, and ready afterwards.
+    let operands = registry.operands().clone();
+    tokio::task::spawn_blocking(move || operands.load());
 
     let why = tokio::select! {
         signal = signals.next() => Stop::Signal(signal),

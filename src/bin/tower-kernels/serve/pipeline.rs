@@ -8,12 +8,12 @@ use tower_kernels::kernels;
 use tower_kernels::pipeline::{InvalidPipeline, PipelineLayer, QuotaConfig, RateLimitConfig};
 use tower_kernels::service::{KernelRegistry, Operands};
 
-use crate::config::{Config, InvalidSettings, RateLimit, TenantLimit};
+use crate::config::{self, Config, InvalidSettings, RateLimit, TenantLimit};
 use crate::exit::{Exit, Failure};
 
 /// The registry of the kernels to serve.
 pub(super) fn registry(config: &Config) -> Result<Arc<KernelRegistry>, Failure> {
-    let operands = Operands::new(super::memory::operand_limits(&config.operands));
+    let operands = operands(&config.operands)?;
     let registry = KernelRegistry::with_operands(operands);
     let wanted = |domain: &str| config.domains.is_empty() || config.domains.iter().any(|one| one.0 == domain);
     kernels::register_where(&registry, |kernel| wanted(kernel.domain()))
@@ -21,6 +21,16 @@ pub(super) fn registry(config: &Config) -> Result<Arc<KernelRegistry>, Failure> 
     #[cfg(feature = "fault-kernel")]
     registry.register(super::fault::Fault).map_err(|error| Exit::Failed.failure(error.to_string()))?;
     Ok(Arc::new(registry))
+}
+
+/// The operands, which are loaded later if they are in a directory.
+fn operands(config: &config::Operands) -> Result<Operands, Failure> {
+    let limits = super::memory::operand_limits(config);
+    if config.dir.as_os_str().is_empty() {
+        return Ok(Operands::new(limits));
+    }
+    Operands::open(limits, &config.dir)
+        .map_err(|error| Exit::Failed.failure(format!("operands.dir: {}", chain(&error))))
 }
 
 /// The layers that the settings ask for.

@@ -16,12 +16,12 @@ use crate::middleware::circuit_breaker::{CircuitSnapshot, CircuitState};
 use crate::pipeline::PipelineHandle;
 #[cfg(feature = "cuda")]
 use crate::servers::devices::is_missed;
-use crate::servers::devices::{cuda_problems, not_ready};
+use crate::servers::devices::{cuda_problems, not_ready, operands_not_ready};
 use crate::servers::http::openapi::{Schemas, json_content, response, without_body};
 use crate::servers::http::outcomes::{Outcomes, WINDOW};
 use crate::servers::http::route::{RestRequest, RestService};
 use crate::servers::http::{Problem, ResponseBody, Rest};
-use crate::service::{HostMemory, KernelRegistry, OperandUsage, Operands, RegisteredKernel};
+use crate::service::{HostMemory, KernelRegistry, OperandDirectoryUsage, OperandUsage, Operands, RegisteredKernel};
 
 /// Error rates above which execution is degraded or unhealthy.
 const DEGRADED: f64 = 0.05;
@@ -68,7 +68,7 @@ struct Components {
     /// Only if the memory of requests is limited.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<Memory>,
-    /// Only if there are operands.
+    /// Only if there are operands, or a directory for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     operands: Option<StoredOperands>,
 }
@@ -77,7 +77,7 @@ struct Components {
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 struct StoredOperands {
-    /// Degraded if less than a tenth of their memory is free.
+    /// Degraded if less than a tenth of their memory is free, or if some were skipped when they were loaded.
     status: Status,
     /// Operands that requests can refer to.
     operands: u64,
@@ -88,6 +88,21 @@ struct StoredOperands {
     /// Maximum bytes of host memory of all versions, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     max: Option<u64>,
+    /// Only if operands survive a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directory: Option<OperandDirectory>,
+}
+
+/// Files of operands.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct OperandDirectory {
+    /// Whether operands are still being loaded.
+    loading: bool,
+    /// Bytes on the disk.
+    bytes: u64,
+    /// Files and versions that were skipped, as they are damaged or exceed a limit.
+    skipped: u64,
 }
 
 /// Memory of requests.
@@ -224,11 +239,19 @@ impl Components {
     }
 
     fn with_operands(mut self, operands: &Operands) -> Self {
-        let OperandUsage { operands: count, versions, bytes, .. } = operands.usage();
+        let OperandUsage { operands: count, versions, bytes, directory, .. } = operands.usage();
         let max = operands.limits().max_bytes;
-        let status = if bytes > max - max / 10 { Status::Degraded } else { Status::Healthy };
-        let stored = StoredOperands { status, operands: count, versions, bytes, max: (max < u64::MAX).then_some(max) };
-        self.operands = (versions > 0).then_some(stored);
+        let any_skipped = directory.is_some_and(|directory| directory.skipped > 0);
+        let status = if any_skipped || bytes > max - max / 10 { Status::Degraded } else { Status::Healthy };
+        let directory = directory.map(|OperandDirectoryUsage { bytes, skipped, loading, .. }| OperandDirectory {
+            loading,
+            bytes,
+            skipped,
+        });
+        let is_shown = versions > 0 || directory.is_some();
+        let max = (max < u64::MAX).then_some(max);
+        let stored = StoredOperands { status, operands: count, versions, bytes, max, directory };
+        self.operands = is_shown.then_some(stored);
         self
     }
 
@@ -346,7 +369,7 @@ pub(super) async fn ready<S: RestService, B: Send>(
     let devices = || state.devices.as_ref().and_then(|local| not_ready(&local.status(), &state.registry));
     let reason = if state.drain.is_draining() {
         Some("the server is draining".to_owned())
-    } else if let Some(reason) = devices() {
+    } else if let Some(reason) = devices().or_else(|| operands_not_ready(&state.registry)) {
         Some(reason)
     } else {
         failure(service).await

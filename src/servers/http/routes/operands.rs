@@ -154,7 +154,7 @@ pub(super) async fn remove<S, B>(
         tenant: metadata(request.head, query.tenant.as_deref())?.tenant,
         condition: condition(&request.head.headers)?,
     };
-    let removed = remove_operand(rest.state.registry.operands(), request.params.get("name"), &options);
+    let removed = remove_operand(rest.state.registry.operands(), request.params.get("name"), options).await;
     let removed = removed.map_err(|error| Problem::of(&error))?;
     describe_version(request.request_id, StatusCode::OK, &removed)
 }
@@ -271,7 +271,7 @@ pub(super) fn describe_entry(schemas: &mut Schemas, _: &Operands) -> Value {
     parameters.extend(schemas.query::<TenantQuery>());
     parameters.push(conditional("If-None-Match"));
     let found = with_tag(response("The version.", json_content(&schemas.written::<OperandInfo>())));
-    let mut responses = responses(200, found, [400, 404, 500]);
+    let mut responses = responses(200, found, [400, 404, 500, 503]);
     responses["304"] = json!({ "description": "`If-None-Match` has the entity tag of the version." });
     json!({ "parameters": parameters, "responses": responses })
 }
@@ -282,7 +282,7 @@ pub(super) fn remove_entry(schemas: &mut Schemas, _: &Operands) -> Value {
     parameters.extend(schemas.query::<TenantQuery>());
     parameters.push(conditional("If-Match"));
     let removed = with_tag(response("The version that was removed.", json_content(&schemas.written::<OperandInfo>())));
-    json!({ "parameters": parameters, "responses": responses(200, removed, [400, 404, 412, 500]) })
+    json!({ "parameters": parameters, "responses": responses(200, removed, [400, 404, 412, 500, 503]) })
 }
 
 fn conditional(name: &str) -> Value {

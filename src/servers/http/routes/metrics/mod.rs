@@ -195,6 +195,16 @@ impl Collector for StoredOperands {
                 encoder.encode_descriptor("operand_memory_max", help, Some(&Unit::Bytes), MetricType::Gauge)?;
             family.encode_gauge(&max)?;
         }
+        if let Some(directory) = usage.directory {
+            let help = "Files of operands on the disk";
+            let mut family =
+                encoder.encode_descriptor("operand_directory", help, Some(&Unit::Bytes), MetricType::Gauge)?;
+            family.encode_gauge(&directory.bytes)?;
+            let help = "Files of operands that were skipped, as they are damaged or exceed a limit";
+            let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
+            let mut family = encoder.encode_descriptor("operand_files_skipped", help, None, MetricType::Counter)?;
+            family.encode_counter(&directory.skipped, exemplar)?;
+        }
         for (name, help, value) in [
             ("operands_stored", "Versions that were stored", usage.stored),
             ("operands_removed", "Operands that were removed", usage.removed),
