@@ -43,6 +43,7 @@ use crate::request::{Priority, RequestContext, ResponseContext, TraceContext};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct WithContext<R> {
     request: R,
     operation: Option<Cow<'static, str>>,
@@ -70,42 +71,36 @@ impl<R> WithContext<R> {
     }
 
     /// Sets the name of the operation, for spans and metrics. Use few distinct names.
-    #[must_use]
     pub fn operation(mut self, operation: impl Into<Cow<'static, str>>) -> Self {
         self.operation = Some(operation.into());
         self
     }
 
     /// Sets the deadline.
-    #[must_use]
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
     /// Sets the priority.
-    #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
     /// Sets the tenant.
-    #[must_use]
     pub fn tenant(mut self, tenant: impl Into<Arc<str>>) -> Self {
         self.tenant = Some(tenant.into());
         self
     }
 
     /// Sets the trace context.
-    #[must_use]
     pub fn trace_context(mut self, trace_context: TraceContext) -> Self {
         self.trace_context = Some(trace_context);
         self
     }
 
     /// Sets the size of the payload in bytes.
-    #[must_use]
     pub fn payload_bytes(mut self, bytes: u64) -> Self {
         self.payload_bytes = Some(bytes);
         self
