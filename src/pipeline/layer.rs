@@ -200,7 +200,7 @@ fn rate_limit(config: &RateLimitConfig) -> Result<Arc<TenantLimits>, InvalidPipe
         let limited = limit.try_limit_for(tenant.as_str(), quota.burst, quota.period);
         limited.map_err(invalid(format!("rate_limit.tenants.{tenant}").into()))
     });
-    limit.map(|layer| Arc::clone(layer.shared()))
+    limit.map(|layer| Arc::clone(layer.limit()))
 }
 
 fn queue(config: &QueueConfig) -> PriorityQueueLayer {

@@ -148,18 +148,13 @@ impl<L> RateLimiterLayer<L> {
         WaitLayer::new(self.limit, max_wait, max_waiting)
     }
 
-    /// The limit that the layer's services share.
-    pub fn limit(&self) -> &L {
+    /// Returns the limit that the layer's services share.
+    pub fn limit(&self) -> &Arc<L> {
         &self.limit
     }
 
     fn with_limit(limit: L) -> Self {
         Self { limit: Arc::new(limit) }
-    }
-
-    /// The limit, to share with a service made elsewhere.
-    pub(crate) fn shared(&self) -> &Arc<L> {
-        &self.limit
     }
 }
 
