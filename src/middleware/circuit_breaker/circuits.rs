@@ -30,12 +30,12 @@ pub(super) struct Circuits {
 
 impl Circuits {
     pub(super) fn single(config: CircuitBreakerConfig) -> Self {
-        Self { shared: Arc::new(Circuit::new("all", config, None, &Arc::new(Semaphore::new(0)))), by_key: None }
+        Self { shared: Arc::new(Circuit::new("all", config, &Arc::new(Semaphore::new(0)))), by_key: None }
     }
 
     pub(super) fn keyed(config: CircuitBreakerConfig) -> Self {
         let max_keys = config.max_keys.min(Semaphore::MAX_PERMITS);
-        let shared = Circuit::new("rest", config, None, &Arc::new(Semaphore::new(MAX_TENANT_CIRCUITS)));
+        let shared = Circuit::new("rest", config, &Arc::new(Semaphore::new(MAX_TENANT_CIRCUITS)));
         Self { shared: Arc::new(shared), by_key: Some(CircuitMap::new(Arc::new(Semaphore::new(max_keys)))) }
     }
 
@@ -63,9 +63,9 @@ impl Circuits {
     pub(super) fn get_or_create(&self, key: &str, now: Instant) -> Option<Arc<Circuit>> {
         let by_key = self.by_key.as_ref()?;
         by_key.get(key).or_else(|| {
-            let permit = by_key.reserve(now)?;
-            let circuit = Circuit::new(key, self.shared.config, Some(permit), &self.shared.tenants.permits);
-            Some(by_key.get_or_add(key, circuit))
+            let permit = Some(by_key.reserve(now)?);
+            let circuit = Circuit::new(key, self.shared.config, &self.shared.tenants.permits);
+            Some(by_key.get_or_add(key, Circuit { _permit: permit, ..circuit }))
         })
     }
 
@@ -151,12 +151,7 @@ pub(super) struct Circuit {
 const OTHER_TENANTS: &str = "";
 
 impl Circuit {
-    pub(super) fn new(
-        name: &str,
-        config: CircuitBreakerConfig,
-        permit: Option<OwnedSemaphorePermit>,
-        tenant_permits: &Arc<Semaphore>,
-    ) -> Self {
+    pub(super) fn new(name: &str, config: CircuitBreakerConfig, tenant_permits: &Arc<Semaphore>) -> Self {
         Self {
             name: name.into(),
             config,
@@ -164,7 +159,7 @@ impl Circuit {
             changed: Arc::default(),
             tenants: CircuitMap::new(Arc::clone(tenant_permits)),
             operation: None,
-            _permit: permit,
+            _permit: None,
         }
     }
 
@@ -197,8 +192,9 @@ impl Circuit {
         self.tenants.get(tenant).unwrap_or_else(|| {
             let permit = self.tenants.reserve(now);
             let name = if permit.is_some() { tenant } else { OTHER_TENANTS };
-            let circuit = Self::new(&self.name, self.config, permit, &self.tenants.permits);
-            self.tenants.get_or_add(name, Self { operation: Some(Arc::downgrade(self)), ..circuit })
+            let operation = Some(Arc::downgrade(self));
+            let circuit = Self::new(&self.name, self.config, &self.tenants.permits);
+            self.tenants.get_or_add(name, Self { operation, _permit: permit, ..circuit })
         })
     }
 

@@ -25,7 +25,7 @@ fn circuit(probes: u32, successes: u32) -> (Arc<Circuit>, Instant, Instant) {
         ..CircuitBreakerConfig::default()
     };
     let now = Instant::now();
-    (Arc::new(Circuit::new("all", config, None, &Arc::new(Semaphore::new(0)))), now, now + Duration::from_secs(2))
+    (Arc::new(Circuit::new("all", config, &Arc::new(Semaphore::new(0)))), now, now + Duration::from_secs(2))
 }
 
 /// Admits a call without a guard.
@@ -141,7 +141,7 @@ fn loom_concurrent_successes_and_failures_are_each_counted_once() {
         let config =
             CircuitBreakerConfig { consecutive_failures: None, failure_rate: None, ..CircuitBreakerConfig::default() };
         let now = Instant::now();
-        let circuit = Arc::new(Circuit::new("all", config, None, &Arc::new(Semaphore::new(0))));
+        let circuit = Arc::new(Circuit::new("all", config, &Arc::new(Semaphore::new(0))));
         call(&circuit, SUCCESS, now);
         let other = Arc::clone(&circuit);
         let thread = thread::spawn(move || {
