@@ -688,3 +688,22 @@ async fn operations_past_the_limit_have_circuits_by_tenant_as_well() {
     assert!(matches!(call("bad", Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
     call("good", Act::Answer).await.unwrap();
 }
+
+#[test]
+fn a_configuration_that_makes_no_sense_is_rejected_by_the_name_of_its_field() {
+    let default = CircuitBreakerConfig::default();
+    for (field, config) in [
+        ("failure_rate", CircuitBreakerConfig { failure_rate: Some(0.0), ..default }),
+        ("failure_rate", CircuitBreakerConfig { failure_rate: Some(f64::NAN), ..default }),
+        ("slow_call_rate", CircuitBreakerConfig { slow_call_rate: 1.1, ..default }),
+        ("window", CircuitBreakerConfig { window: Duration::ZERO, ..default }),
+        ("initial_open_time", CircuitBreakerConfig { initial_open_time: Duration::ZERO, ..default }),
+        ("max_probes", CircuitBreakerConfig { max_probes: 0, ..default }),
+    ] {
+        let panic = std::panic::catch_unwind(|| CircuitBreakerLayer::with_config(config)).unwrap_err();
+        let message = panic
+            .downcast::<String>()
+            .map_or_else(|panic| panic.downcast_ref::<&str>().unwrap().to_string(), |text| *text);
+        assert!(message.starts_with(&format!("`{field}` must be")), "{message}");
+    }
+}

@@ -26,8 +26,8 @@ pub struct CircuitBreakerConfig {
     pub initial_open_time: Duration,
     /// How long the circuit stays open at most; 60 seconds by default.
     pub max_open_time: Duration,
-    /// Calls that are admitted at a time as probes once the open time is over, at least 1; 1 by default. A probe that fails or is slow
-    /// opens the circuit again.
+    /// Calls that are admitted at a time as probes once the open time is over, at least 1; 1 by default. A probe that fails
+    /// or is slow opens the circuit again.
     pub max_probes: u32,
     /// Probes that must succeed to close the circuit; 1 by default.
     pub required_successes: u32,

@@ -7,8 +7,8 @@
 //!
 //! While it is open, calls are rejected as [`Unavailable`](crate::error::ErrorKind::Unavailable), with the time after which
 //! to retry. Then it is half open and admits some calls as [probes](CircuitBreakerConfig::max_probes): when enough have
-//! succeeded it closes, and when one fails it opens again for [twice as long](CircuitBreakerConfig::initial_open_time), up to a
-//! maximum.
+//! succeeded it closes, and when one fails it opens again for [twice as long](CircuitBreakerConfig::initial_open_time), up
+//! to a maximum.
 //!
 //! It differs from `tower-resilience`'s circuit breaker in that
 //! * a call through a closed circuit allocates nothing, however many calls the window holds;
@@ -85,9 +85,9 @@
 //! # Which requests share a circuit
 //!
 //! One circuit for each kernel or route: [`per_operation`](CircuitBreakerLayer::per_operation), and in it
-//! [one for each tenant](CircuitBreakerConfig::min_open_tenants) until those of several tenants are open. One for each value of
-//! something else in the request: [`per_key`](CircuitBreakerLayer::per_key). One for each device or replica, which is not
-//! in the request: a layer of its own around each service, inside the balancer. Clones of a layer share its circuits.
+//! [one for each tenant](CircuitBreakerConfig::min_open_tenants) until those of several tenants are open. One for each
+//! value of something else in the request: [`per_key`](CircuitBreakerLayer::per_key). One for each device or replica, which
+//! is not in the request: a layer of its own around each service, inside the balancer. Clones of a layer share its circuits.
 //!
 //! Names of operations and keys come from clients. One gets a circuit when a call of it ends as a success or a failure,
 //! which counts there; errors for unknown names are neither, so made-up names take no memory unless all calls fail. When
