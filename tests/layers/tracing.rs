@@ -217,3 +217,18 @@ async fn what_a_device_has_timed_is_in_the_span() {
         assert_eq!(notes.field(name).as_deref(), Some(value), "{name}");
     }
 }
+
+/// What `capture` is for.
+#[test]
+fn a_thread_without_a_subscriber_turns_no_callsite_off() {
+    fn log() {
+        tracing::info!(target: "tower_kernels::tests", "logged");
+    }
+
+    let notes = Notes::new(Level::INFO);
+    let guard = capture(notes.clone());
+    std::thread::spawn(log).join().unwrap();
+    log();
+    drop(guard);
+    assert_eq!(notes.events(), ["outside: INFO message=logged"]);
+}
