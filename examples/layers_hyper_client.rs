@@ -15,7 +15,7 @@ use tower_kernels::layers::{CircuitBreakerLayer, ClassifyLayer, RetryLayer, Time
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut client = ServiceBuilder::new()
-        .layer(CircuitBreakerLayer::new().consecutive_failures(5))
+        .layer(CircuitBreakerLayer::new())
         .layer(TimeoutLayer::new(Duration::from_secs(2)))
         .layer(RetryLayer::new(|request: &Request<Empty<Bytes>>| request.method().is_idempotent()).max_attempts(3))
         .layer(ClassifyLayer::new().errors(|_: &hyper_util::client::legacy::Error| ErrorKind::Unavailable))

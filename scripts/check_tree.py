@@ -62,9 +62,9 @@ BANNED = {
 BANNED_IN = ["src", "examples", "proto", "deploy", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"]
 BANNED_SUFFIXES = {".rs", ".md", ".toml", ".yml", ".json", ".proto", ".cu", ".cuh"}
 
-# Lines of code, without blank lines, comments and tests. They only go down: the aim is 9 000, and 900 for a layer.
-MAX_MIDDLEWARE_LINES = 10_300
-MAX_LAYER_LINES = 1_020
+# Lines of code, without blank lines, comments and tests. They only go down: the aim is 9 000.
+MAX_MIDDLEWARE_LINES = 10_050
+MAX_LAYER_LINES = 900
 NOT_A_LAYER = {"mod.rs"}
 
 DOCUMENTS = ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "README.md"]

@@ -58,7 +58,7 @@ impl PipelineHandle {
 
     /// Returns the circuits of the kernels that have been called.
     pub fn circuits(&self) -> Vec<CircuitSnapshot> {
-        self.layers.breaker.as_ref().map(|breaker| breaker.snapshot()).unwrap_or_default()
+        self.layers.breaker.as_ref().map(|breaker| breaker.snapshots()).unwrap_or_default()
     }
 
     /// Returns the state of the priority queue.

@@ -21,7 +21,7 @@ use crate::layers::{
     CircuitBreakerLayer, CoalesceLayer, ConcurrencyLayer, LoadShedLayer, MetricsLayer, OptionalLayer,
     PriorityQueueLayer, RateLimiterLayer, RetryLayer, TimeoutLayer, TracingLayer,
 };
-use crate::middleware::circuit_breaker::{CircuitBreaker, PerOperation};
+use crate::middleware::circuit_breaker::{CircuitBreaker, CircuitBreakerConfig, PerOperation};
 use crate::middleware::coalesce::CoalesceHandle;
 use crate::middleware::load_shed::{LoadShed, Predicted};
 use crate::middleware::rate_limit::RateLimiter;
@@ -200,7 +200,7 @@ fn rate_limit(config: &RateLimitConfig) -> Result<Arc<TenantLimits>, InvalidPipe
         let limited = limit.try_limit_for(tenant.as_str(), quota.burst, quota.period);
         limited.map_err(invalid(format!("rate_limit.tenants.{tenant}").into()))
     });
-    limit.map(|layer| Arc::clone(layer.shared()))
+    limit.map(|layer| Arc::clone(layer.limit()))
 }
 
 fn queue(config: &QueueConfig) -> PriorityQueueLayer {
@@ -223,11 +223,13 @@ fn circuit_breaker(config: &BreakerConfig) -> Result<CircuitBreakerLayer<PerOper
         let reason = Reason::Text("must be above 0 and at most 1");
         return Err(InvalidPipeline::new("circuit_breaker.failure_rate", reason));
     }
-    Ok(CircuitBreakerLayer::new()
-        .consecutive_failures(config.consecutive_failures)
-        .failure_rate(rate)
-        .per_operation()
-        .per_tenant(config.agreeing_tenants))
+    let config = CircuitBreakerConfig {
+        consecutive_failures: Some(config.consecutive_failures),
+        failure_rate: Some(rate),
+        min_open_tenants: Some(config.agreeing_tenants),
+        ..CircuitBreakerConfig::default()
+    };
+    Ok(CircuitBreakerLayer::with_config(config).per_operation())
 }
 
 /// The number of workers is set by [`BatchedLayer::fitted`] once the backend is known.

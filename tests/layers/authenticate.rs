@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,8 @@ use tower_kernels::middleware::authenticate::{
 use tower_kernels::middleware::rate_limit::RateLimitError;
 use tower_kernels::request::{PeerTenant, Priority, RequestContext, Tenant};
 use tracing::Level;
+
+use crate::support::logs::{Log, capture};
 
 const KEY: &str = "the-one-key-of-acme";
 
@@ -239,29 +241,16 @@ async fn a_closure_is_a_verifier_and_so_is_one_that_is_chosen_at_run_time() {
 fn the_log_has_the_reason_and_not_the_credential() {
     let log = Log::default();
     let token = golden("hs256", "expired");
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(Level::TRACE).with_ansi(false);
-    tracing::subscriber::with_default(subscriber.with_writer(move || writer.clone()).finish(), || {
-        let layer = AuthenticateLayer::new(keys().or(golden_verifier("hs256")));
-        let request = Request::get("/execute?x-api-key=in-the-query").header("x-api-key", &token).body(()).unwrap();
-        ask(&layer, request).now_or_never().unwrap().unwrap_err();
-    });
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let subscriber = tracing_subscriber::fmt().with_max_level(Level::TRACE).with_ansi(false).with_writer(log.clone());
+    let guard = capture(subscriber.finish());
+    let layer = AuthenticateLayer::new(keys().or(golden_verifier("hs256")));
+    let request = Request::get("/execute?x-api-key=in-the-query").header("x-api-key", &token).body(()).unwrap();
+    ask(&layer, request).now_or_never().unwrap().unwrap_err();
+    drop(guard);
+    let text = log.text();
     assert!(text.contains("no such API key; token: it has expired") && text.contains("path=\"/execute\""), "{text}");
     for part in token.split('.').chain(["in-the-query"]) {
         assert!(!text.contains(part), "{text}");
-    }
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

@@ -15,11 +15,8 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test(start_paused = true)]
 async fn overload_does_not_open_the_circuit() {
     let (probe, _watch) = probe(1);
-    let service = ServiceBuilder::new()
-        .layer(CircuitBreakerLayer::new().consecutive_failures(5))
-        .load_shed()
-        .concurrency_limit(1)
-        .service(probe);
+    let service =
+        ServiceBuilder::new().layer(CircuitBreakerLayer::new()).load_shed().concurrency_limit(1).service(probe);
     let calls = (0..50).map(|_| service.clone().oneshot(Request::new(Act::Take(SECOND))));
     let results = futures::future::join_all(calls).await;
     let rejected = results.iter().filter_map(|result| result.as_ref().err());

@@ -9,6 +9,7 @@ use tokio::task::coop;
 use tokio::time::timeout;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::layers::{CircuitBreakerLayer, FallbackLayer, HedgeLayer, RetryLayer};
+use tower_kernels::middleware::circuit_breaker::CircuitBreakerConfig;
 
 use crate::support::probe::{Act, Probe, Request, Response, probe};
 
@@ -56,7 +57,11 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_opens_no_circuit() {
-    let layer = CircuitBreakerLayer::new().slow_calls(Duration::from_secs(1), 0.1);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        slow_call_duration: Some(Duration::from_secs(1)),
+        slow_call_rate: 0.1,
+        ..Default::default()
+    });
     assert_eq!(burst(&layer).await, CALLS);
     let status = layer.snapshot();
     assert_eq!((status.calls, status.failures, status.slow), (CALLS as u64, 0, 0));

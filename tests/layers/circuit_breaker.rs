@@ -7,8 +7,9 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{CircuitBreakerLayer, TimeoutLayer};
-use tower_kernels::middleware::circuit_breaker::{CircuitBreakerError, CircuitState};
+use tower_kernels::middleware::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerError, CircuitState};
 
+use crate::support::logs::capture;
 use crate::support::probe::{Act, Probe, ProbeError, Request, probe};
 use crate::support::wakes::Wakes;
 use crate::tracing::Notes;
@@ -23,7 +24,7 @@ async fn call<S: Service<Request>>(service: &mut S, act: Act) -> Result<S::Respo
 
 /// Opens at the first failure.
 fn sensitive() -> CircuitBreakerLayer {
-    CircuitBreakerLayer::new().consecutive_failures(1)
+    CircuitBreakerLayer::with_config(CircuitBreakerConfig { consecutive_failures: Some(1), ..Default::default() })
 }
 
 async fn rejected<S>(service: &mut S) -> Duration
@@ -40,7 +41,8 @@ where
 #[tokio::test(start_paused = true)]
 async fn consecutive_failures_open_it_and_the_rejection_says_when_to_retry() {
     let (probe, watch) = probe(1);
-    let layer = CircuitBreakerLayer::new().consecutive_failures(3);
+    let layer =
+        CircuitBreakerLayer::with_config(CircuitBreakerConfig { consecutive_failures: Some(3), ..Default::default() });
     let mut service = layer.layer(probe);
     for act in [FAIL, FAIL, Act::Answer, FAIL, FAIL] {
         let _ = call(&mut service, act).await;
@@ -80,7 +82,13 @@ async fn a_rejected_call_leaves_the_inner_readiness_for_the_next() {
 
 #[tokio::test(start_paused = true)]
 async fn a_share_of_failures_opens_it_once_there_are_enough_calls() {
-    let layer = CircuitBreakerLayer::new().consecutive_failures(None).failure_rate(0.5).window(SECOND * 10, 8);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: None,
+        failure_rate: Some(0.5),
+        window: SECOND * 10,
+        min_calls: 8,
+        ..Default::default()
+    });
     let mut service = layer.layer(probe(1).0);
     for _ in 0..3 {
         call(&mut service, FAIL).await.unwrap_err();
@@ -106,7 +114,13 @@ async fn a_share_of_failures_opens_it_once_there_are_enough_calls() {
 
 #[tokio::test(start_paused = true)]
 async fn slow_calls_open_it_including_those_that_were_cancelled() {
-    let layer = CircuitBreakerLayer::new().slow_calls(SECOND, 0.5).window(SECOND * 1000, 4);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        slow_call_duration: Some(SECOND),
+        slow_call_rate: 0.5,
+        window: SECOND * 1000,
+        min_calls: 4,
+        ..Default::default()
+    });
     let mut service = layer.layer(probe(1).0);
     call(&mut service, Act::Take(SECOND)).await.unwrap();
     call(&mut service, Act::Answer).await.unwrap();
@@ -131,7 +145,11 @@ async fn only_the_configured_kinds_are_failures() {
             assert_eq!(layer.snapshot().calls, u64::from(counts), "{act:?}");
         }
     }
-    let layer = sensitive().failures([ErrorKind::RateLimited]);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        failures: [ErrorKind::RateLimited].into(),
+        ..Default::default()
+    });
     let mut service = layer.layer(probe);
     call(&mut service, Act::Fail(ErrorKind::Internal)).await.unwrap_err();
     assert_eq!(layer.snapshot().state, CircuitState::Closed);
@@ -141,7 +159,11 @@ async fn only_the_configured_kinds_are_failures() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_of_the_callers_that_allowed_too_little_time_is_ignored() {
-    let layer = sensitive().min_caller_timeout(SECOND);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        min_caller_timeout: Some(SECOND),
+        ..Default::default()
+    });
     let mut service = layer.layer(TimeoutLayer::new(SECOND * 5).layer(probe(1).0));
     let short = Request { deadline: Some((Instant::now() + SECOND / 10).into_std()), ..Request::new(Act::Never) };
     service.ready().await.unwrap().call(short).await.unwrap_err();
@@ -183,7 +205,12 @@ async fn one_probe_at_a_time_goes_through_and_its_success_closes_it() {
 
 #[tokio::test(start_paused = true)]
 async fn the_required_number_of_probes_must_succeed() {
-    let layer = sensitive().probes(2, 3);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        max_probes: 2,
+        required_successes: 3,
+        ..Default::default()
+    });
     let [mut first, mut second] = due(&layer, probe(4).0).await;
     let one = first.ready().await.unwrap().call(Request::new(Act::Take(SECOND / 4)));
     let two = second.ready().await.unwrap().call(Request::new(Act::Take(SECOND / 4)));
@@ -197,7 +224,12 @@ async fn the_required_number_of_probes_must_succeed() {
 
 #[tokio::test(start_paused = true)]
 async fn probes_that_fail_double_the_open_time_up_to_the_bound() {
-    let layer = sensitive().open_for(SECOND, SECOND * 6);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        initial_open_time: SECOND,
+        max_open_time: SECOND * 6,
+        ..Default::default()
+    });
     let mut service = layer.layer(probe(1).0);
     for expected in [1, 2, 4, 6, 6] {
         call(&mut service, FAIL).await.unwrap_err();
@@ -275,7 +307,8 @@ async fn a_call_that_panics_is_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn failed_readiness_counts_like_a_failed_call() {
     let (probe, watch) = probe(1);
-    let layer = CircuitBreakerLayer::new().consecutive_failures(2);
+    let layer =
+        CircuitBreakerLayer::with_config(CircuitBreakerConfig { consecutive_failures: Some(2), ..Default::default() });
     let mut service = layer.layer(probe);
     watch.fail_readiness(ErrorKind::Unavailable);
     for _ in 0..2 {
@@ -320,7 +353,11 @@ async fn an_open_circuit_does_not_wait_for_a_dead_service() {
 #[tokio::test(start_paused = true)]
 async fn an_unready_circuit_waits_for_the_permit_of_a_probe() {
     let (probe, watch) = probe(4);
-    let layer = sensitive().unready_while_open();
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        unready_while_open: true,
+        ..Default::default()
+    });
     let mut service = layer.layer(probe);
     call(&mut service, FAIL).await.unwrap_err();
     let begun = Instant::now();
@@ -340,7 +377,12 @@ async fn an_unready_circuit_waits_for_the_permit_of_a_probe() {
 #[tokio::test(start_paused = true)]
 async fn each_operation_has_a_circuit_and_those_past_the_limit_share_one() {
     let (probe, _) = probe(1);
-    let layer = CircuitBreakerLayer::new().consecutive_failures(1).per_operation().max_keys(2);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        max_keys: 2,
+        ..Default::default()
+    })
+    .per_operation();
     let mut service = layer.layer(probe);
     let mut of =
         async |operation: &str, act| service.ready().await.unwrap().call(Request::of(operation, act)).await.map(drop);
@@ -348,7 +390,7 @@ async fn each_operation_has_a_circuit_and_those_past_the_limit_share_one() {
     of("b", Act::Answer).await.unwrap();
     assert!(matches!(of("a", Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
     let states = |names: &[&str]| {
-        let statuses = layer.snapshot();
+        let statuses = layer.snapshots();
         assert_eq!(statuses.iter().map(|status| &*status.circuit).collect::<Vec<_>>(), names);
         statuses.into_iter().map(|status| status.state).collect::<Vec<_>>()
     };
@@ -364,9 +406,14 @@ async fn each_operation_has_a_circuit_and_those_past_the_limit_share_one() {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_names_get_no_circuit_and_the_first_failure_of_an_operation_counts() {
-    let layer = CircuitBreakerLayer::new().consecutive_failures(3).per_operation().max_keys(2);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(3),
+        max_keys: 2,
+        ..Default::default()
+    })
+    .per_operation();
     let mut service = layer.layer(probe(4).0);
-    let circuits = || layer.snapshot().into_iter().map(|it| (it.circuit, it.state)).collect::<Vec<_>>();
+    let circuits = || layer.snapshots().into_iter().map(|it| (it.circuit, it.state)).collect::<Vec<_>>();
     let rest = ("rest".to_owned(), CircuitState::Closed);
     for n in 0..100 {
         for kind in [ErrorKind::NotFound, ErrorKind::InvalidArgument, ErrorKind::Overloaded] {
@@ -391,13 +438,21 @@ async fn unknown_names_get_no_circuit_and_the_first_failure_of_an_operation_coun
         service.ready().await.unwrap().call(Request::of("b", FAIL)).await.unwrap_err();
     }
     late.await.unwrap_err();
-    let [_, b, _] = &layer.snapshot()[..] else { panic!("{:?}", circuits()) };
+    let [_, b, _] = &layer.snapshots()[..] else { panic!("{:?}", circuits()) };
     assert_eq!((b.state, b.opened, b.failures), (CircuitState::Open, 1, 3));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_first_call_that_panics_or_is_cancelled_when_slow_counts() {
-    let layer = sensitive().slow_calls(SECOND, 0.5).window(SECOND * 1000, 1).per_operation();
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        slow_call_duration: Some(SECOND),
+        slow_call_rate: 0.5,
+        window: SECOND * 1000,
+        min_calls: 1,
+        ..Default::default()
+    })
+    .per_operation();
     let mut service = layer.layer(probe(1).0);
     let future = service.ready().await.unwrap().call(Request::of("panics", Act::Panic));
     AssertUnwindSafe(async { future.await.map(drop) }).catch_unwind().await.unwrap_err();
@@ -405,14 +460,19 @@ async fn a_first_call_that_panics_or_is_cancelled_when_slow_counts() {
     tokio::time::timeout(SECOND * 2, future).await.unwrap_err();
     let future = service.ready().await.unwrap().call(Request::of("left", Act::Never));
     tokio::time::timeout(SECOND / 2, future).await.unwrap_err();
-    let open = layer.snapshot().into_iter().map(|it| (it.circuit, it.state == CircuitState::Open));
+    let open = layer.snapshots().into_iter().map(|it| (it.circuit, it.state == CircuitState::Open));
     assert_eq!(open.collect::<Vec<_>>(), [("panics".into(), true), ("slow".into(), true), ("rest".into(), false)]);
 }
 
 /// Made-up names that fail must not take all circuits for ever.
 #[tokio::test(start_paused = true)]
 async fn circuits_that_are_no_longer_called_are_removed_whatever_their_state() {
-    let layer = CircuitBreakerLayer::new().consecutive_failures(2).per_operation().max_keys(3);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(2),
+        max_keys: 3,
+        ..Default::default()
+    })
+    .per_operation();
     let mut service = layer.layer(probe(1).0);
     let mut of =
         async |operation: &str, act| service.ready().await.unwrap().call(Request::of(operation, act)).await.map(drop);
@@ -423,7 +483,7 @@ async fn circuits_that_are_no_longer_called_are_removed_whatever_their_state() {
     }
     advance(SECOND).await;
     of("probed", Act::Fail(ErrorKind::InvalidArgument)).await.unwrap_err();
-    let names = || layer.snapshot().into_iter().map(|status| status.circuit).collect::<Vec<_>>();
+    let names = || layer.snapshots().into_iter().map(|status| status.circuit).collect::<Vec<_>>();
     of("new", Act::Answer).await.unwrap();
     assert_eq!(names(), ["failed once", "open", "probed", "rest"], "what has failed lately is known");
     advance(SECOND * 10).await;
@@ -434,7 +494,8 @@ async fn circuits_that_are_no_longer_called_are_removed_whatever_their_state() {
 #[tokio::test(start_paused = true)]
 async fn a_layer_applied_twice_or_cloned_is_one_circuit() {
     let (probe, _) = probe(2);
-    let layer = CircuitBreakerLayer::new().consecutive_failures(2);
+    let layer =
+        CircuitBreakerLayer::with_config(CircuitBreakerConfig { consecutive_failures: Some(2), ..Default::default() });
     let mut first = layer.layer(probe.clone());
     let mut second = layer.clone().layer(probe);
     call(&mut first, FAIL).await.unwrap_err();
@@ -446,8 +507,13 @@ async fn a_layer_applied_twice_or_cloned_is_one_circuit() {
 #[tokio::test(start_paused = true)]
 async fn each_transition_and_nothing_else_is_logged() {
     let notes = Notes::new(::tracing::Level::TRACE);
-    let guard = ::tracing::subscriber::set_default(notes.clone());
-    let layer = sensitive().open_for(SECOND, SECOND);
+    let guard = capture(notes.clone());
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        initial_open_time: SECOND,
+        max_open_time: SECOND,
+        ..Default::default()
+    });
     let mut service = layer.layer(probe(1).0);
     call(&mut service, Act::Answer).await.unwrap();
     call(&mut service, FAIL).await.unwrap_err();
@@ -471,7 +537,13 @@ async fn each_transition_and_nothing_else_is_logged() {
 
 #[tokio::test(start_paused = true)]
 async fn successes_count_across_the_buckets_of_the_window_and_end_consecutive_failures() {
-    let layer = CircuitBreakerLayer::new().consecutive_failures(3).failure_rate(None).window(SECOND * 10, 1);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(3),
+        failure_rate: None,
+        window: SECOND * 10,
+        min_calls: 1,
+        ..Default::default()
+    });
     let mut service = layer.layer(probe(1).0);
     for step in 1..=30_u64 {
         for act in [FAIL, FAIL, Act::Answer, Act::Answer] {
@@ -486,7 +558,11 @@ async fn successes_count_across_the_buckets_of_the_window_and_end_consecutive_fa
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_passed_before_the_call_is_ignored_whatever_the_minimum() {
-    let layer = sensitive().min_caller_timeout(Duration::ZERO);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        min_caller_timeout: Some(Duration::ZERO),
+        ..Default::default()
+    });
     let mut service = layer.layer(probe(1).0);
     let expired = Act::Fail(ErrorKind::DeadlineExceeded);
     let now = Instant::now().into_std();
@@ -520,7 +596,12 @@ async fn a_deadline_that_the_caller_chose_is_no_failure_however_long_it_was() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_whose_calls_fail_has_a_circuit_of_its_own_until_those_of_several_are_open() {
-    let layer = CircuitBreakerLayer::new().consecutive_failures(3).per_operation().per_tenant(THREE);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(3),
+        min_open_tenants: Some(THREE),
+        ..Default::default()
+    })
+    .per_operation();
     let mut service = layer.layer(probe(1).0);
     let mut call = async |tenant, act| service.ready().await.unwrap().call(by(tenant, act)).await.map(drop);
     call("good", Act::Answer).await.unwrap();
@@ -531,18 +612,18 @@ async fn a_tenant_whose_calls_fail_has_a_circuit_of_its_own_until_those_of_sever
         let rejected = call(bad, Act::Answer).await.unwrap_err();
         assert!(matches!(rejected, CircuitBreakerError::Open { .. }), "{rejected:?}");
         call("good", Act::Answer).await.unwrap();
-        let status = &layer.snapshot()[0];
+        let status = &layer.snapshots()[0];
         assert_eq!((status.state, status.rejected), (CircuitState::Closed, opened as u64 + 1));
         assert_eq!((status.tenants_open, status.tenants_opened), (opened as u64 + 1, opened as u64 + 1));
     }
     for _ in 0..3 {
         call("c", FAIL).await.unwrap_err();
     }
-    assert_eq!(layer.snapshot()[0].state, CircuitState::Open, "the circuits of three tenants are open");
+    assert_eq!(layer.snapshots()[0].state, CircuitState::Open, "the circuits of three tenants are open");
     assert!(matches!(call("good", Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
     advance(SECOND).await;
     call("good", Act::Answer).await.unwrap();
-    assert_eq!(layer.snapshot()[0].state, CircuitState::Closed, "a probe of any tenant closes it");
+    assert_eq!(layer.snapshots()[0].state, CircuitState::Closed, "a probe of any tenant closes it");
     // The circuit of each tenant is probed by that tenant.
     call("a", Act::Answer).await.unwrap();
     call("a", Act::Answer).await.unwrap();
@@ -550,19 +631,29 @@ async fn a_tenant_whose_calls_fail_has_a_circuit_of_its_own_until_those_of_sever
 
 #[tokio::test(start_paused = true)]
 async fn requests_without_a_tenant_and_of_the_common_share_belong_to_the_operations_circuit() {
-    let layer = CircuitBreakerLayer::new().consecutive_failures(2).per_operation().per_tenant(THREE);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(2),
+        min_open_tenants: Some(THREE),
+        ..Default::default()
+    })
+    .per_operation();
     let mut service = layer.layer(probe(1).0);
     for _ in 0..2 {
         service.ready().await.unwrap().call(Request::new(FAIL)).await.unwrap_err();
     }
-    assert_eq!(layer.snapshot()[0].state, CircuitState::Open);
-    assert_eq!(layer.snapshot()[0].tenants_opened, 0);
+    assert_eq!(layer.snapshots()[0].state, CircuitState::Open);
+    assert_eq!(layer.snapshots()[0].tenants_opened, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn circuits_of_tenants_are_limited_and_those_past_the_limit_share_one() {
     let many = std::num::NonZeroU32::MAX;
-    let layer = CircuitBreakerLayer::new().consecutive_failures(1).per_operation().per_tenant(many);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        min_open_tenants: Some(many),
+        ..Default::default()
+    })
+    .per_operation();
     let mut service = layer.layer(probe(1).0);
     let mut call = async |tenant: u32, act| service.ready().await.unwrap().call(by(&tenant.to_string(), act)).await;
     call(0, Act::Answer).await.unwrap();
@@ -570,19 +661,25 @@ async fn circuits_of_tenants_are_limited_and_those_past_the_limit_share_one() {
         // Past the limit the shared circuit is open.
         call(tenant, FAIL).await.unwrap_err();
     }
-    let status = &layer.snapshot()[0];
+    let status = &layer.snapshots()[0];
     assert_eq!((status.state, status.tenants_open), (CircuitState::Closed, 4096 + 1));
     assert!(matches!(call(4999, Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
     // All are removed once there have been no calls for long.
     advance(SECOND * 600).await;
     call(0, Act::Answer).await.unwrap();
-    let status = &layer.snapshot()[0];
+    let status = &layer.snapshots()[0];
     assert!(status.tenants_open <= 1, "{status:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn operations_past_the_limit_have_circuits_by_tenant_as_well() {
-    let layer = CircuitBreakerLayer::new().consecutive_failures(2).per_operation().per_tenant(THREE).max_keys(0);
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(2),
+        min_open_tenants: Some(THREE),
+        max_keys: 0,
+        ..Default::default()
+    })
+    .per_operation();
     let mut service = layer.layer(probe(1).0);
     let mut call = async |tenant, act| service.ready().await.unwrap().call(by(tenant, act)).await;
     for _ in 0..2 {
@@ -590,4 +687,23 @@ async fn operations_past_the_limit_have_circuits_by_tenant_as_well() {
     }
     assert!(matches!(call("bad", Act::Answer).await, Err(CircuitBreakerError::Open { .. })));
     call("good", Act::Answer).await.unwrap();
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_is_rejected_by_the_name_of_its_field() {
+    let default = CircuitBreakerConfig::default();
+    for (field, config) in [
+        ("failure_rate", CircuitBreakerConfig { failure_rate: Some(0.0), ..default }),
+        ("failure_rate", CircuitBreakerConfig { failure_rate: Some(f64::NAN), ..default }),
+        ("slow_call_rate", CircuitBreakerConfig { slow_call_rate: 1.1, ..default }),
+        ("window", CircuitBreakerConfig { window: Duration::ZERO, ..default }),
+        ("initial_open_time", CircuitBreakerConfig { initial_open_time: Duration::ZERO, ..default }),
+        ("max_probes", CircuitBreakerConfig { max_probes: 0, ..default }),
+    ] {
+        let panic = std::panic::catch_unwind(|| CircuitBreakerLayer::with_config(config)).unwrap_err();
+        let message = panic
+            .downcast::<String>()
+            .map_or_else(|panic| panic.downcast_ref::<&str>().unwrap().to_string(), |text| *text);
+        assert!(message.starts_with(&format!("`{field}` must be")), "{message}");
+    }
 }

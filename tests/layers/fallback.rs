@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{CircuitBreakerLayer, FallbackLayer};
+use tower_kernels::middleware::circuit_breaker::CircuitBreakerConfig;
 use tower_kernels::middleware::fallback::FallbackError;
 
 use crate::support::probe::{Act, Probe, ProbeError, Request, Watch, probe};
@@ -154,7 +155,8 @@ async fn the_fallback_waits_for_readiness_of_its_own_up_to_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn it_falls_back_when_the_circuit_is_open() {
     let (layer, watch) = layer();
-    let breaker = CircuitBreakerLayer::new().consecutive_failures(1);
+    let breaker =
+        CircuitBreakerLayer::with_config(CircuitBreakerConfig { consecutive_failures: Some(1), ..Default::default() });
     let (primary, first) = probe(1);
     let mut service = layer.layer(breaker.layer(primary));
     for _ in 0..5 {

@@ -1,7 +1,6 @@
 //! Requests of a server have one span, whichever layers are below.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
 
 use http_body::Body;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -9,26 +8,14 @@ use tower_kernels::layers::TracingLayer;
 use tower_kernels::requests::{RequestBody, RequestMetrics, Transport};
 use tracing::Level;
 
+use crate::support::logs::{Log, capture};
 use crate::tracing::Notes;
 
 #[tokio::test]
 async fn a_request_of_a_server_has_one_span_with_its_id() {
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     let log = Log::default();
-    let writer = log.clone();
     let lines = tracing_subscriber::fmt().with_ansi(false).without_time().with_max_level(Level::WARN);
-    let guard = tracing::subscriber::set_default(lines.with_writer(move || writer.clone()).finish());
+    let guard = capture(lines.with_writer(log.clone()).finish());
     let handler = service_fn(|_: http::Request<RequestBody<String>>| async move {
         tracing::warn!(target: "handler", "inside");
         Ok::<_, Infallible>(http::Response::new(String::new()))
@@ -39,15 +26,14 @@ async fn a_request_of_a_server_has_one_span_with_its_id() {
     let request = http::Request::get("/").header("x-request-id", "job-7").body(String::new()).unwrap();
     drop(server.ready().await.unwrap().call(request).await.unwrap());
     drop(guard);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let span = r#"request{request_id="job-7" otel.kind="server" otel.name="GET" priority="normal"}"#;
-    assert_eq!(log, format!(" WARN {span}: handler: inside\n"));
+    assert_eq!(log.text(), format!(" WARN {span}: handler: inside\n"));
 }
 
 #[tokio::test]
 async fn a_name_that_is_none_is_replaced_and_an_internal_layer_has_a_span_of_its_own() {
     let notes = Notes::new(Level::INFO);
-    let guard = tracing::subscriber::set_default(notes.clone());
+    let guard = capture(notes.clone());
     let handler = service_fn(|request: http::Request<RequestBody<String>>| async move {
         let ids = request.headers().get_all("x-request-id").iter();
         let ids: Vec<_> = ids.map(|id| id.to_str().unwrap().to_owned()).collect();

@@ -9,6 +9,7 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::{Classify, ErrorKind};
 use tower_kernels::layers::{CircuitBreakerLayer, RetryLayer};
+use tower_kernels::middleware::circuit_breaker::CircuitBreakerConfig;
 use tower_kernels::middleware::retry::Budget;
 use tower_kernels::request::{RequestContext, ResponseContext};
 
@@ -311,7 +312,12 @@ async fn a_waiting_call_holds_no_permit_and_a_cancelled_one_returns_its_token() 
 #[tokio::test(start_paused = true)]
 async fn over_an_open_circuit_it_waits_for_the_probe() {
     let (inner, script) = Failing::new([DOWN]);
-    let breaker = CircuitBreakerLayer::new().consecutive_failures(1).open_for(MILLI * 200, SECOND);
+    let breaker = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        initial_open_time: MILLI * 200,
+        max_open_time: SECOND,
+        ..Default::default()
+    });
     let mut service = always().layer(breaker.layer(inner));
     call(&mut service, Counted::new(false).0).await.unwrap();
     let calls = &script.lock().unwrap().calls;

@@ -14,6 +14,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::support::logs::capture;
 use crate::support::probe::{Act, Request, probe};
 
 /// What a subscriber saw: the fields of each span, and its events as `LEVEL fields`.
@@ -102,7 +103,7 @@ impl Subscriber for Notes {
 /// Runs one call under a subscriber of that level, and returns what it saw.
 async fn observed(level: Level, layer: TracingLayer, request: Request) -> Notes {
     let notes = Notes::new(level);
-    let guard = tracing::subscriber::set_default(notes.clone());
+    let guard = capture(notes.clone());
     let mut service = layer.layer(TimeoutLayer::new(Duration::from_secs(1)).layer(probe(1).0));
     let _result = service.ready().await.unwrap().call(request).await;
     drop(guard);
@@ -171,7 +172,7 @@ async fn failures_are_recorded_and_told_inside_the_span() {
 #[tokio::test(start_paused = true)]
 async fn a_call_dropped_before_its_end_is_cancelled() {
     let notes = Notes::new(Level::DEBUG);
-    let _guard = tracing::subscriber::set_default(notes.clone());
+    let _guard = capture(notes.clone());
     let mut service = TracingLayer::new().layer(probe(1).0);
     drop(service.ready().await.unwrap().call(Request::new(Act::Never)));
     assert_eq!(notes.field("error.type").as_deref(), Some("cancelled"));
@@ -196,7 +197,7 @@ async fn a_span_below_the_level_is_not_made() {
 #[tokio::test]
 async fn what_a_device_has_timed_is_in_the_span() {
     let notes = Notes::new(Level::INFO);
-    let guard = tracing::subscriber::set_default(notes.clone());
+    let guard = capture(notes.clone());
     let timed = service_fn(|_: Request| async {
         let mut times = DeviceTimes::default();
         (times.upload, times.kernel) = (Duration::from_micros(40), Duration::from_micros(4));
@@ -215,4 +216,19 @@ async fn what_a_device_has_timed_is_in_the_span() {
     ] {
         assert_eq!(notes.field(name).as_deref(), Some(value), "{name}");
     }
+}
+
+/// What `capture` is for.
+#[test]
+fn a_thread_without_a_subscriber_turns_no_callsite_off() {
+    fn log() {
+        tracing::info!(target: "tower_kernels::tests", "logged");
+    }
+
+    let notes = Notes::new(Level::INFO);
+    let guard = capture(notes.clone());
+    std::thread::spawn(log).join().unwrap();
+    log();
+    drop(guard);
+    assert_eq!(notes.events(), ["outside: INFO message=logged"]);
 }

@@ -2,9 +2,7 @@
 //! a `tonic` server with a health service.
 
 use std::convert::Infallible;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,6 +20,8 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 use tower_kernels::layers::{ErrorResponseLayer, MetricsLayer, RateLimiterLayer, TimeoutLayer, TracingLayer};
 use tower_kernels::middleware::error_response::any_body;
+
+use crate::support::logs::{Log, capture};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -160,8 +160,7 @@ async fn metrics_on_axum() {
 
 #[tokio::test]
 async fn tracing_on_axum() {
-    let log = Log::default();
-    let _listening = log.listen();
+    let (log, _listening) = listen();
     let layers = ServiceBuilder::new()
         .layer(ErrorResponseLayer::new())
         .layer(TracingLayer::new())
@@ -211,8 +210,7 @@ async fn metrics_on_tonic() {
 
 #[tokio::test]
 async fn tracing_on_tonic() {
-    let log = Log::default();
-    let _listening = log.listen();
+    let (log, _listening) = listen();
     let layers = ServiceBuilder::new()
         .layer(ErrorResponseLayer::grpc())
         .layer(TracingLayer::new())
@@ -356,29 +354,10 @@ async fn a_named_service_keeps_its_name_beneath_every_layer() {
     assert_eq!(check(&mut client, "").await.unwrap_err().code(), Code::ResourceExhausted);
 }
 
-/// What the subscriber of this thread is told, on which the servers of a test run as well.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        let events = tracing_subscriber::fmt::format::FmtSpan::CLOSE;
-        let subscriber =
-            tracing_subscriber::fmt().with_span_events(events).with_ansi(false).with_writer(move || log.clone());
-        tracing::subscriber::set_default(subscriber.finish())
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        Write::write(&mut *self.0.lock().unwrap(), bytes)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+/// Captures the log of this thread, on which the servers of a test run as well.
+fn listen() -> (Log, tracing::subscriber::DefaultGuard) {
+    let log = Log::default();
+    let events = tracing_subscriber::fmt::format::FmtSpan::CLOSE;
+    let subscriber = tracing_subscriber::fmt().with_span_events(events).with_ansi(false).with_writer(log.clone());
+    (log, capture(subscriber.finish()))
 }

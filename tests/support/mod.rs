@@ -5,6 +5,7 @@ pub(crate) mod checks;
 pub(crate) mod custom_backends;
 pub(crate) mod http_client;
 pub(crate) mod kernels;
+pub(crate) mod logs;
 pub(crate) mod probe;
 #[cfg(all(unix, feature = "server"))]
 pub(crate) mod process;

@@ -7,6 +7,7 @@ use tower::retry::Retry;
 use tower::retry::budget::{Budget as _, TpsBudget};
 use tower::{Layer, service_fn};
 use tower_kernels::layers::{CircuitBreakerLayer, FallbackLayer, HedgeLayer, RetryLayer};
+use tower_kernels::middleware::circuit_breaker::CircuitBreakerConfig;
 use tower_kernels::request::RequestContext;
 use tower_kernels::service::KernelRequest;
 use tower_resilience_circuitbreaker::CircuitBreakerLayer as Resilience;
@@ -23,7 +24,13 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "CircuitBreakerLayer with slow calls, plain request",
         over: Some(PLAIN),
-        build: || breaker(CircuitBreakerLayer::new().slow_calls(Duration::from_secs(1), 0.5)),
+        build: || {
+            breaker(CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+                slow_call_duration: Some(Duration::from_secs(1)),
+                slow_call_rate: 0.5,
+                ..Default::default()
+            }))
+        },
     },
     Case {
         name: "CircuitBreakerLayer::per_operation, plain request",

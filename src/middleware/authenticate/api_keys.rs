@@ -89,6 +89,7 @@ impl fmt::Debug for ApiKeys {
 
 /// An API key and the identity that it authenticates.
 #[derive(Clone)]
+#[must_use]
 pub struct ApiKey {
     digest: Words,
     identity: Identity,
@@ -140,7 +141,6 @@ impl ApiKey {
     }
 
     /// Sets the priority of requests with this key.
-    #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
         self.identity.priority = Some(priority);
         self

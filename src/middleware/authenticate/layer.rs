@@ -11,6 +11,7 @@ use crate::request::limits::check_name;
 
 /// Authenticates requests by their credential. See the [module](super).
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct AuthenticateLayer {
     policy: Policy,
 }
@@ -57,7 +58,6 @@ impl AuthenticateLayer {
     ///     method == Method::OPTIONS || matches!(uri.path(), "/health/live" | "/grpc.health.v1.Health/Check")
     /// });
     /// ```
-    #[must_use]
     pub fn exempt(mut self, exempt: impl Fn(&Method, &Uri) -> bool + Send + Sync + 'static) -> Self {
         self.policy.exempt.push(Arc::new(exempt));
         self
@@ -66,7 +66,6 @@ impl AuthenticateLayer {
     /// Accepts the TLS client certificate of a connection as the credential of its requests: the server puts it in
     /// their extensions as a [`PeerTenant`](crate::request::PeerTenant). Credentials in the headers of such a request
     /// are ignored. Requests on other connections still need a credential.
-    #[must_use]
     pub fn client_certificates(mut self) -> Self {
         self.policy.client_certificates = true;
         self
@@ -84,7 +83,6 @@ impl AuthenticateLayer {
     ///     FAILURES.fetch_add(1, Ordering::Relaxed);
     /// });
     /// ```
-    #[must_use]
     pub fn on_failure(mut self, count: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
         self.policy.on_failure = Some(Arc::new(count));
         self
@@ -94,7 +92,6 @@ impl AuthenticateLayer {
     ///
     /// # Panics
     /// If the realm has control characters, which a header cannot hold.
-    #[must_use]
     #[track_caller]
     pub fn realm(mut self, realm: &str) -> Self {
         self.policy.challenges = challenges(realm).expect("a realm without control characters");

@@ -66,6 +66,7 @@ impl<V: Verify + ?Sized> Verify for Arc<V> {
 /// The tenant that a request is authenticated as, and the priority of its credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use]
 pub struct Identity {
     /// Name of the tenant.
     pub tenant: Arc<str>,
@@ -80,7 +81,6 @@ impl Identity {
     }
 
     /// Sets the priority.
-    #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self

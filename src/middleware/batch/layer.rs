@@ -17,6 +17,7 @@ use crate::sync::Mutex;
 ///
 /// Clones share the capacity and the counts; each service that is made has batches of its own. The methods that configure the
 /// layer reset them, so configure first and clone after.
+#[must_use]
 pub struct BatchLayer<R, P = SingleKey> {
     pub(super) limits: Limits,
     pub(super) policy: Arc<P>,
@@ -56,7 +57,6 @@ impl<R> BatchLayer<R> {
     }
 
     /// Lets only requests with the same key share a call. A request without a key is called by itself.
-    #[must_use]
     pub fn by_key<K, F>(self, key: F) -> BatchLayer<R, ByKey<F>>
     where
         F: Fn(&R) -> Option<K>,
@@ -78,26 +78,22 @@ impl<R, P> BatchLayer<R, P> {
     }
 
     /// Decides by `policy` which requests may share a call.
-    #[must_use]
     pub fn with_policy<N: BatchPolicy<R>>(self, policy: N) -> BatchLayer<R, N> {
         BatchLayer::with(self.limits, Arc::new(policy))
     }
 
     /// Sets the largest number of requests that share a call. 0 counts as 1.
-    #[must_use]
     pub fn max_requests(self, requests: usize) -> Self {
         self.with_limits(|limits| limits.requests = requests.max(1))
     }
 
     /// Sets the largest total [weight](BatchPolicy::weight) of a batch. A request of a greater weight is called by itself.
-    #[must_use]
     pub fn max_weight(self, max: u64) -> Self {
         self.with_limits(|limits| limits.weight = max)
     }
 
     /// Holds a batch that is not full back for up to `delay` from its first request, even while the inner service is ready. The
     /// default is no delay, which is best in most cases: batches form only while the inner service is not ready.
-    #[must_use]
     pub fn max_delay(self, delay: Duration) -> Self {
         self.with_limits(|limits| limits.delay = delay)
     }
@@ -106,14 +102,12 @@ impl<R, P> BatchLayer<R, P> {
     ///
     /// Set it if the inner service has a queue of its own: it is ready while there is room in that queue, and only requests for
     /// which it is not ready are merged. A little more than it works on at a time keeps it busy.
-    #[must_use]
     pub fn max_in_flight(self, calls: usize) -> Self {
         self.with_limits(|limits| limits.in_flight = calls.max(1))
     }
 
     /// Sets how many requests may wait, of all keys together. 0 counts as 1, and the default is 64 full batches. The service is
     /// pending while so many wait.
-    #[must_use]
     pub fn capacity(self, requests: usize) -> Self {
         self.with_limits(|limits| limits.capacity = requests.clamp(1, MAX_CAPACITY))
     }

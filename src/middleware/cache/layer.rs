@@ -11,6 +11,7 @@ use crate::middleware::derive::{derive_clone, derive_debug};
 ///
 /// Clones share the cache. [`ttl`](Self::ttl) begins with an empty one, so configure first and clone after. `L` is the
 /// [`Store`] of the keys and of the responses of the service that the layer is applied to.
+#[must_use]
 pub struct CacheLayer<P, L> {
     cache_key: Arc<P>,
     store: Arc<L>,
@@ -23,7 +24,6 @@ impl<P, K, T> CacheLayer<P, Store<K, T>> {
     }
 
     /// Sets how long a response is returned again. By default it does not expire.
-    #[must_use]
     pub fn ttl(self, ttl: Duration) -> Self {
         Self { store: Arc::new(Store::new(self.snapshot().max_bytes, Some(ttl))), ..self }
     }

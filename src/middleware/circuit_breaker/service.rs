@@ -1,7 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use tower_service::Service;
 
@@ -10,6 +9,7 @@ use super::key::{CircuitKey, PerOperation, SingleCircuit};
 use super::readiness::Readiness;
 use super::{CircuitBreakerError, ResponseFuture};
 use crate::error::AnyError;
+use crate::middleware::call_or_reject::CallOrReject;
 use crate::middleware::derive::derive_debug;
 use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::request::limits::tenant_key;
@@ -55,7 +55,7 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let inner = &mut self.inner;
-        let ready = match self.circuits.as_ref().and_then(|circuits| circuits.single()) {
+        let ready = match self.circuits.as_ref().and_then(|circuits| circuits.as_single()) {
             Some(circuit) => self.readiness.poll(circuit, |cx| inner.poll_ready(cx), cx),
             None => inner.poll_ready(cx),
         };
@@ -63,30 +63,28 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let Some(circuits) = &self.circuits else { return ResponseFuture::call(self.inner.call(request), None) };
-        let admitted = match circuits.single() {
+        let admitted = self.circuits.as_ref().map(|circuits| match circuits.as_single() {
             Some(circuit) => self.readiness.admit(circuit),
             None => {
                 let key = self.key.key(&request);
                 circuits.admit(key.as_ref().map(AsRef::as_ref), tenant(&request))
             }
+        });
+        let (inner, call) = match admitted.transpose() {
+            Ok(mut call) => {
+                if let Some(call) = &mut call {
+                    // Before the inner call, so that a panic in it counts as a failure.
+                    call.start(request.deadline().filter(|_| !request.deadline_is_server_timeout()));
+                }
+                (CallOrReject::call(self.inner.call(request)), call)
+            }
+            Err(retry_after) => (CallOrReject::reject(CircuitBreakerError::Open { retry_after }), None),
         };
-        let mut call = match admitted {
-            Ok(call) => call,
-            Err(retry_after) => return ResponseFuture::reject(retry_after),
-        };
-        // Before the inner call, so that a panic in it counts as a failure.
-        call.start(caller_deadline(&request));
-        ResponseFuture::call(self.inner.call(request), Some(call))
+        ResponseFuture { inner, call }
     }
 }
 
 /// The tenant of a request that can have a circuit of its own. Those in the common share have none.
 fn tenant(request: &impl RequestContext) -> Option<&Arc<str>> {
     tenant_key(request).filter(|_| !request.share().is_some_and(Share::is_common))
-}
-
-/// The deadline of a request if its caller chose it.
-fn caller_deadline(request: &impl RequestContext) -> Option<Instant> {
-    request.deadline().filter(|_| !request.deadline_is_server_timeout())
 }

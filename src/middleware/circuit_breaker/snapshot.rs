@@ -1,7 +1,3 @@
-use std::sync::Arc;
-
-use super::circuits::Circuits;
-
 /// Whether a circuit admits calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "kernels", derive(serde::Serialize, schemars::JsonSchema), serde(rename_all = "snake_case"))]
@@ -53,17 +49,4 @@ pub struct CircuitSnapshot {
     pub tenants_opened: u64,
     /// Milliseconds until the next call can be admitted.
     pub retry_after_ms: u64,
-}
-
-/// Reads the circuits of a [`CircuitBreakerLayer`](super::CircuitBreakerLayer), for health pages and metrics.
-#[derive(Clone, Debug)]
-pub struct CircuitBreakerHandle {
-    pub(super) circuits: Arc<Circuits>,
-}
-
-impl CircuitBreakerHandle {
-    /// Returns the current state of all circuits, by name; the shared one is last.
-    pub fn snapshot(&self) -> Vec<CircuitSnapshot> {
-        self.circuits.snapshots()
-    }
 }

@@ -15,9 +15,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::settings::Settings;
+use super::CircuitBreakerConfig;
 use super::snapshot::CircuitState;
-use super::window::Window;
+use super::window::{Counts, Window};
 use crate::middleware::jitter::random_delay;
 
 /// The generation that a circuit begins in, closed.
@@ -40,7 +40,7 @@ impl Outcome {
 
 #[derive(Debug, Default)]
 pub(super) struct StateMachine {
-    settings: Settings,
+    config: CircuitBreakerConfig,
     pub(super) state: CircuitState,
     /// Why it has entered this state.
     pub(super) reason: &'static str,
@@ -71,8 +71,8 @@ pub(super) struct StateMachine {
 }
 
 impl StateMachine {
-    pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, window: Window::new(settings.window), ..Self::default() }
+    pub(super) fn new(config: CircuitBreakerConfig) -> Self {
+        Self { config, window: Window::new(config.window), ..Self::default() }
     }
 
     /// Whether no call is in flight, and the circuit is either closed without recent failures, or nobody has called since
@@ -99,7 +99,7 @@ impl StateMachine {
 
     /// The time until a call is admitted; zero if one would be now.
     pub(super) fn retry_after(&self, now: Instant) -> Duration {
-        let has_permit = self.state == CircuitState::HalfOpen && self.probes < self.settings.max_probes;
+        let has_permit = self.state == CircuitState::HalfOpen && self.probes < self.config.max_probes;
         let probe_at = self.probe_at.filter(|_| !has_permit);
         probe_at.map_or(Duration::ZERO, |probe_at| probe_at.saturating_duration_since(now))
     }
@@ -142,7 +142,7 @@ impl StateMachine {
             Some(Outcome { slow: true, .. }) => self.open("a probe was slow", now),
             Some(_) => {
                 self.succeeded += 1;
-                if self.succeeded >= self.settings.required_successes {
+                if self.succeeded >= self.config.required_successes {
                     self.close(now);
                 }
             }
@@ -152,23 +152,22 @@ impl StateMachine {
     fn count(&mut self, outcome: Outcome, now: Instant) {
         self.window.add(outcome, now);
         self.consecutive_failures = if outcome.failed { self.consecutive_failures.saturating_add(1) } else { 0 };
-        if outcome.is_bad()
-            && let Some(reason) = self.reason_to_open(outcome, now)
-        {
+        if let Some(reason) = self.reason_to_open(outcome, now) {
             self.open(reason, now);
         }
     }
 
     fn reason_to_open(&self, Outcome { failed, slow }: Outcome, now: Instant) -> Option<&'static str> {
-        let (counts, settings) = (self.window.total(now), &self.settings);
-        let reaches = |part: u64, share: f64| {
-            counts.calls >= u64::from(settings.min_calls) && part as f64 >= share * counts.calls as f64
+        let config = &self.config;
+        let reaches = |part: fn(Counts) -> u64, share: f64| {
+            let counts = self.window.total(now);
+            counts.calls >= u64::from(config.min_calls) && part(counts) as f64 >= share * counts.calls as f64
         };
-        if failed && settings.consecutive_failures.is_some_and(|max| self.consecutive_failures >= max) {
+        if failed && config.consecutive_failures.is_some_and(|max| self.consecutive_failures >= max) {
             Some("too many consecutive failures")
-        } else if failed && settings.failure_rate.is_some_and(|share| reaches(counts.failures, share)) {
+        } else if failed && config.failure_rate.is_some_and(|rate| reaches(|counts| counts.failures, rate)) {
             Some("too many of the calls failed")
-        } else if slow && reaches(counts.slow, settings.slow_share) {
+        } else if slow && reaches(|counts| counts.slow, config.slow_call_rate) {
             Some("too many of the calls were slow")
         } else {
             None
@@ -179,7 +178,7 @@ impl StateMachine {
         // A circuit that opens soon after it has closed had not recovered, so its open time continues to grow.
         let recovered = self.closed_at.is_some() && !self.has_just_closed(now);
         let doubled = if recovered { Duration::ZERO } else { self.backoff * 2 };
-        self.backoff = doubled.clamp(self.settings.initial_open_time, self.settings.max_open_time);
+        self.backoff = doubled.clamp(self.config.initial_open_time, self.config.max_open_time);
         self.open_time = self.backoff - random_delay(self.backoff / 4);
         self.closed_at = None;
         self.opened += 1;
@@ -190,7 +189,7 @@ impl StateMachine {
     fn close(&mut self, now: Instant) {
         (self.closed_at, self.probe_at) = (Some(now), None);
         self.consecutive_failures = 0;
-        self.window = Window::new(self.settings.window);
+        self.window = Window::new(self.config.window);
         self.enter(CircuitState::Closed, "the probes succeeded");
     }
 

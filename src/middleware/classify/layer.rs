@@ -10,6 +10,7 @@ use crate::error::{Classification, Classify, ErrorKind, classify_with};
 
 /// Gives errors a kind by their type. See the [module](super).
 #[derive(Clone, Default)]
+#[must_use]
 pub struct ClassifyLayer {
     rules: Vec<Rule>,
     /// The kind of errors that match no rule.
@@ -26,7 +27,6 @@ impl ClassifyLayer {
     }
 
     /// Classifies errors of type `E` with a closure, which returns an [`ErrorKind`] or a [`Classification`].
-    #[must_use]
     pub fn errors<E, C>(mut self, classify: impl Fn(&E) -> C + Send + Sync + 'static) -> Self
     where
         E: Error + 'static,
@@ -37,13 +37,11 @@ impl ClassifyLayer {
     }
 
     /// Classifies errors of type `E` by their own [`Classify`].
-    #[must_use]
     pub fn keep<E: Classify + Error + 'static>(self) -> Self {
         self.errors(E::classification)
     }
 
     /// Sets the kind of errors that match no rule. [`ErrorKind::Internal`] by default.
-    #[must_use]
     pub fn otherwise(mut self, kind: ErrorKind) -> Self {
         self.otherwise = Some(kind);
         self

@@ -30,7 +30,7 @@ use crate::request::{Priority, RequestContext, ResponseContext, TraceContext};
 /// let service = ServiceBuilder::new()
 ///     .map_request(|query: Query| {
 ///         let user = query.user.clone();
-///         WithContext::new(query).operation("query").tenant(user)
+///         WithContext { operation: Some("query".into()), tenant: Some(user.into()), ..WithContext::new(query) }
 ///     })
 ///     .layer(RateLimiterLayer::new(1, Duration::from_secs(60)).per_tenant())
 ///     .map_request(WithContext::into_inner)
@@ -44,18 +44,26 @@ use crate::request::{Priority, RequestContext, ResponseContext, TraceContext};
 /// ```
 #[derive(Clone, Debug)]
 pub struct WithContext<R> {
-    request: R,
-    operation: Option<Cow<'static, str>>,
-    deadline: Option<Instant>,
-    priority: Priority,
-    tenant: Option<Arc<str>>,
-    trace_context: Option<TraceContext>,
-    expected_time: Option<Duration>,
-    payload_bytes: Option<u64>,
+    /// The request or response itself.
+    pub request: R,
+    /// Name of the operation, for spans and metrics. Use few distinct names.
+    pub operation: Option<Cow<'static, str>>,
+    /// Deadline.
+    pub deadline: Option<Instant>,
+    /// Priority.
+    pub priority: Priority,
+    /// Tenant.
+    pub tenant: Option<Arc<str>>,
+    /// Trace context of the caller.
+    pub trace_context: Option<TraceContext>,
+    /// Expected execution time, which layers that learn it set.
+    pub expected_time: Option<Duration>,
+    /// Size of the payload, in bytes.
+    pub payload_bytes: Option<u64>,
 }
 
 impl<R> WithContext<R> {
-    /// Wraps a request, with no field set.
+    /// Wraps a request or response, with no field set.
     pub fn new(request: R) -> Self {
         Self {
             request,
@@ -69,60 +77,7 @@ impl<R> WithContext<R> {
         }
     }
 
-    /// Sets the name of the operation, for spans and metrics. Use few distinct names.
-    #[must_use]
-    pub fn operation(mut self, operation: impl Into<Cow<'static, str>>) -> Self {
-        self.operation = Some(operation.into());
-        self
-    }
-
-    /// Sets the deadline.
-    #[must_use]
-    pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(deadline);
-        self
-    }
-
-    /// Sets the priority.
-    #[must_use]
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
-        self
-    }
-
-    /// Sets the tenant.
-    #[must_use]
-    pub fn tenant(mut self, tenant: impl Into<Arc<str>>) -> Self {
-        self.tenant = Some(tenant.into());
-        self
-    }
-
-    /// Sets the trace context.
-    #[must_use]
-    pub fn trace_context(mut self, trace_context: TraceContext) -> Self {
-        self.trace_context = Some(trace_context);
-        self
-    }
-
-    /// Sets the size of the payload in bytes.
-    #[must_use]
-    pub fn payload_bytes(mut self, bytes: u64) -> Self {
-        self.payload_bytes = Some(bytes);
-        self
-    }
-
-    /// Returns a reference to the request.
-    pub fn get_ref(&self) -> &R {
-        &self.request
-    }
-
-    /// Returns a mutable reference to the request.
-    pub fn get_mut(&mut self) -> &mut R {
-        &mut self.request
-    }
-
-    /// Returns the request without its context. To use a deadline that a layer has set, read
-    /// [`RequestContext::deadline`] before.
+    /// Returns the request or response.
     pub fn into_inner(self) -> R {
         self.request
     }

@@ -12,6 +12,7 @@ use crate::sync::Mutex;
 ///
 /// Clones share their runs. [`min_run_time`](Self::min_run_time) begins with new ones, so configure first and clone after.
 /// `L` is the [`Flights`] of the service that the layer is applied to.
+#[must_use]
 pub struct CoalesceLayer<P, L> {
     cache_key: Arc<P>,
     flights: Arc<L>,
@@ -32,7 +33,6 @@ impl<P, K, T, E> CoalesceLayer<P, Flights<K, T, E>> {
     /// Extends the deadline of each run to at least this time from its start, so that it does not end with a leader whose
     /// deadline is short. The inner service then does not see when the first response is due. Runs of requests without a
     /// deadline have none.
-    #[must_use]
     pub fn min_run_time(self, time: Duration) -> Self {
         Self { flights: Arc::new(Flights::new(Some(time), Arc::default())), ..self }
     }

@@ -15,6 +15,7 @@ use super::{Algorithm, Outcome, Sample};
 /// It needs an inner service that rejects calls or exceeds deadlines under overload. Over one that queues without a bound, set
 /// a [`latency_threshold`](Self::latency_threshold).
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Aimd {
     limit: f64,
     range: RangeInclusive<usize>,
@@ -34,7 +35,6 @@ impl Aimd {
     ///
     /// # Panics
     /// If `range` is empty or starts at 0.
-    #[must_use]
     #[track_caller]
     pub fn range(self, range: RangeInclusive<usize>) -> Self {
         Self { limit: within(self.limit, &range), range, ..self }
@@ -44,7 +44,6 @@ impl Aimd {
     ///
     /// # Panics
     /// Unless it is above 0 and below 1.
-    #[must_use]
     #[track_caller]
     pub fn backoff(self, backoff: f64) -> Self {
         assert!(backoff > 0.0 && backoff < 1.0, "the backoff must be above 0 and below 1");
@@ -52,7 +51,6 @@ impl Aimd {
     }
 
     /// Takes calls with a higher latency as a sign of overload.
-    #[must_use]
     pub fn latency_threshold(self, threshold: Duration) -> Self {
         Self { latency_threshold: Some(threshold), ..self }
     }

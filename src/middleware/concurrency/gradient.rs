@@ -16,6 +16,7 @@ use super::{Algorithm, Outcome, Sample};
 /// The inner service need not reject anything. But a latency that stays high, as under a load that never ends, becomes the new
 /// long-term mean within a minute. [`Aimd`](super::Aimd) with a latency threshold has no such drift.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Gradient {
     limit: f64,
     range: RangeInclusive<usize>,
@@ -79,7 +80,6 @@ impl Gradient {
     ///
     /// # Panics
     /// If `range` is empty or starts at 0.
-    #[must_use]
     #[track_caller]
     pub fn range(self, range: RangeInclusive<usize>) -> Self {
         Self { limit: within(self.limit, &range), range, ..self }
@@ -89,7 +89,6 @@ impl Gradient {
     ///
     /// # Panics
     /// If it is below 1.
-    #[must_use]
     #[track_caller]
     pub fn tolerance(self, tolerance: f64) -> Self {
         assert!(tolerance >= 1.0, "the tolerance must be at least 1");
@@ -97,13 +96,11 @@ impl Gradient {
     }
 
     /// Sets how many calls beyond the estimated capacity are allowed: a fifth of them is added per window. The default is 4.
-    #[must_use]
     pub fn queue(self, calls: usize) -> Self {
         Self { queue: calls as f64, ..self }
     }
 
     /// Sets the least duration of a window. The default is 100 ms.
-    #[must_use]
     pub fn window(self, window: Duration) -> Self {
         Self { min_window: window, ..self }
     }

@@ -32,7 +32,6 @@ impl ConcurrencyLayer {
 
     /// Shares the permits fairly among tenants. Calls without a permit wait in `call`, each for up to `max_wait` or until its
     /// deadline, and up to `max_waiting` of them. See [`fair`](super::fair).
-    #[must_use]
     pub fn per_tenant(&self, max_wait: Duration, max_waiting: usize) -> FairLayer {
         FairLayer::new(self.snapshot().limit, Fixed, max_wait, max_waiting)
     }
@@ -51,7 +50,6 @@ impl<A: Algorithm> ConcurrencyLayer<Adaptive<A>> {
 
     /// Shares the permits fairly among tenants, as [`per_tenant`](ConcurrencyLayer::per_tenant) of a fixed limit does. The new
     /// layer starts from what this one has learned, and learns on its own.
-    #[must_use]
     pub fn per_tenant(&self, max_wait: Duration, max_waiting: usize) -> FairLayer<Adaptive<A>>
     where
         A: Clone,

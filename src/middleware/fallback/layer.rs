@@ -12,6 +12,7 @@ use crate::middleware::derive::{derive_clone, derive_debug};
 /// Calls a fallback service when the primary one fails. See the [module](super).
 ///
 /// Clones share the counts.
+#[must_use]
 pub struct FallbackLayer<F, R, C = ErrorKinds> {
     shared: Shared<F, R, C>,
 }
@@ -29,7 +30,6 @@ impl<F, R> FallbackLayer<F, R> {
     }
 
     /// Sets after which kinds of errors the fallback is called.
-    #[must_use]
     pub fn on(mut self, kinds: impl Into<ErrorKinds>) -> Self {
         self.shared.errors = Arc::new(kinds.into());
         self
@@ -45,7 +45,6 @@ impl<F, R> FallbackLayer<F, R> {
     /// let when_open = FallbackLayer::<_, http::Request<()>>::new(small_device)
     ///     .when(|error: &CircuitBreakerError<std::io::Error>| matches!(error, CircuitBreakerError::Open { .. }));
     /// ```
-    #[must_use]
     pub fn when<E, Q>(self, accepts_error: Q) -> FallbackLayer<F, R, Q>
     where
         Q: Fn(&E) -> bool,
@@ -68,7 +67,6 @@ impl<F, R, C> FallbackLayer<F, R, C> {
     /// let small_requests = FallbackLayer::new(cpu)
     ///     .only(|request: &KernelRequest| request.payload_bytes().is_some_and(|bytes| bytes < 1 << 20));
     /// ```
-    #[must_use]
     pub fn only(mut self, accepts_request: impl Fn(&R) -> bool + Send + Sync + 'static) -> Self {
         self.shared.accepts_request = Some(Arc::new(accepts_request));
         self

@@ -12,6 +12,7 @@ use crate::sync::Mutex;
 /// Makes a second attempt at slow calls. See the [module](super).
 ///
 /// Clones share the budget, the latencies and the counts.
+#[must_use]
 pub struct HedgeLayer<P> {
     policy: Policy,
     is_idempotent: Arc<P>,
@@ -73,7 +74,6 @@ impl<P> HedgeLayer<P> {
     ///
     /// # Panics
     /// If the quantile is not above 0 and below 1.
-    #[must_use]
     #[track_caller]
     pub fn after_quantile(mut self, quantile: f64) -> Self {
         assert!(quantile > 0.0 && quantile < 1.0, "a quantile must be above 0 and below 1");
@@ -82,14 +82,12 @@ impl<P> HedgeLayer<P> {
     }
 
     /// Makes the second attempt when a call takes longer than this.
-    #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.policy.delay = Delay::Fixed(delay);
         self
     }
 
     /// Sets the budget of second attempts, which several layers may share.
-    #[must_use]
     pub fn budget(mut self, budget: Budget) -> Self {
         self.policy.budget = budget;
         self

@@ -15,6 +15,7 @@ use crate::middleware::derive::derive_clone;
 /// Clones of the layer, and all services that they make, share what is known of the load. The methods that configure the layer
 /// reset it, so configure first and clone after.
 #[derive(Debug, Default)]
+#[must_use]
 pub struct LoadShedLayer<P = WhenNotReady> {
     policy: Arc<P>,
 }
@@ -79,7 +80,6 @@ impl LoadShedLayer<Predicted> {
     /// let by_size = LoadShedLayer::predicting(Duration::from_millis(500))
     ///     .estimate(|request: &http::Request<Vec<u8>>| Duration::from_nanos(request.body().len() as u64));
     /// ```
-    #[must_use]
     pub fn estimate<R, F>(self, estimate: F) -> LoadShedLayer<Predicted<CustomEstimate<F>>>
     where
         F: Fn(&R) -> Duration,
@@ -89,13 +89,11 @@ impl LoadShedLayer<Predicted> {
 
     /// Sets the time after which a [`TimeoutLayer`](crate::layers::TimeoutLayer) inside this layer ends calls: they have this
     /// long, unless their own deadline is earlier.
-    #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|settings| settings.timeout = Some(timeout))
     }
 
     /// Sets how many calls run at a time, instead of learning it. 0 counts as 1.
-    #[must_use]
     pub fn parallelism(self, calls: usize) -> Self {
         self.with(|settings| settings.parallelism = Some(calls.max(1)))
     }
@@ -105,7 +103,6 @@ impl LoadShedLayer<Predicted> {
     ///
     /// # Panics
     /// Unless both are from 0 to 1.
-    #[must_use]
     #[track_caller]
     pub fn max_wait_fractions(self, low: f64, normal: f64) -> Self {
         let valid = 0.0..=1.0;
@@ -115,7 +112,6 @@ impl LoadShedLayer<Predicted> {
 
     /// Expects the inner service to serve calls by priority, as a [`PriorityQueueLayer`](crate::layers::PriorityQueueLayer)
     /// does: calls of lower priorities are not ahead of a call. By default calls are served in order of arrival.
-    #[must_use]
     pub fn by_priority(self) -> Self {
         self.with(|settings| settings.by_priority = true)
     }
@@ -123,7 +119,6 @@ impl LoadShedLayer<Predicted> {
     /// Expects the inner service to serve [shares](crate::request::RequestContext::share) fairly, and each share by priority, as
     /// a [`PriorityQueueLayer`](crate::layers::PriorityQueueLayer) does: of the calls of other shares only those that are served
     /// meanwhile are ahead of a call.
-    #[must_use]
     pub fn by_share(self) -> Self {
         self.with(|settings| settings.by_share = true)
     }

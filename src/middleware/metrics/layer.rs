@@ -9,6 +9,7 @@ use super::{Metrics, MetricsHandle};
 ///
 /// Clones share the metrics. The methods that configure the layer reset them: configure first, then clone.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct MetricsLayer {
     state: Arc<State>,
 }
@@ -23,20 +24,17 @@ impl MetricsLayer {
     }
 
     /// Sets the prefix of the metrics' names, without the underscore.
-    #[must_use]
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self { state: Arc::new(State::new(prefix.into(), self.state.operations.max())) }
     }
 
     /// Sets the maximum number of operations with series of their own.
-    #[must_use]
     pub fn max_operations(self, max: usize) -> Self {
         Self { state: Arc::new(State::new(self.state.prefix.clone(), max)) }
     }
 
     /// Registers operations, which then have series of their own before their first call. Call it last: the methods
     /// above reset the metrics.
-    #[must_use]
     pub fn operations<N: AsRef<str>>(self, names: impl IntoIterator<Item = N>) -> Self {
         for name in names {
             self.state.find_or_insert(name.as_ref());

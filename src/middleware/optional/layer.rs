@@ -15,12 +15,6 @@ impl<L> OptionalLayer<L> {
     }
 }
 
-impl<L> From<Option<L>> for OptionalLayer<L> {
-    fn from(layer: Option<L>) -> Self {
-        Self::new(layer)
-    }
-}
-
 impl<S, L: Layer<S>> Layer<S> for OptionalLayer<L> {
     type Service = Optional<L::Service, S>;
 

@@ -13,6 +13,7 @@ use super::{PriorityQueue, PriorityQueueSnapshot};
 /// Clones share the bounds and the counts. The methods that configure the layer replace them, so configure first and clone
 /// after.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct PriorityQueueLayer {
     shared: Arc<Shared>,
 }
@@ -25,7 +26,6 @@ impl PriorityQueueLayer {
 
     /// Bounds the total payload size of the waiting calls, in bytes, as far as requests
     /// [know it](crate::request::RequestContext::payload_bytes).
-    #[must_use]
     pub fn max_bytes(self, bytes: u64) -> Self {
         self.with(|settings| settings.max_bytes = bytes)
     }
@@ -38,7 +38,6 @@ impl PriorityQueueLayer {
     ///
     /// let layer = PriorityQueueLayer::new(1024).weight("acme", NonZeroU16::new(3).unwrap());
     /// ```
-    #[must_use]
     pub fn weight(self, tenant: impl Into<Arc<str>>, weight: NonZeroU16) -> Self {
         self.with(|settings| _ = settings.weights.insert(tenant.into(), weight))
     }
@@ -47,27 +46,23 @@ impl PriorityQueueLayer {
     ///
     /// Set it to the least time that calls take once served. Under overload the next call by deadline has hardly any time
     /// left; without this it is run in vain, and so are all that follow.
-    #[must_use]
     pub fn min_service_time(self, time: Duration) -> Self {
         self.with(|settings| settings.min_service_time = time)
     }
 
     /// Learns how long calls of each [operation](crate::request::RequestContext::operation) take once served, and rejects
     /// calls with less time left until their deadline. A [`min_service_time`](Self::min_service_time) is the lower bound.
-    #[must_use]
     pub fn learn_service_times(self) -> Self {
         self.with(|settings| settings.learn_service_times = true)
     }
 
     /// Serves lower priorities of a tenant only while no higher one waits. By default every seventeenth turn is theirs.
-    #[must_use]
     pub fn strict_priority(self) -> Self {
         self.with(|settings| settings.max_passed_over = None)
     }
 
     /// Makes `poll_ready` wait while the queue is full, instead of choosing which calls to reject: for callers that prefer
     /// backpressure, such as a program that reads its requests from a file.
-    #[must_use]
     pub fn wait_when_full(self) -> Self {
         self.with(|settings| settings.wait_when_full = true)
     }

@@ -16,6 +16,7 @@ use crate::middleware::derive::derive_clone;
 ///
 /// Clones share the quota. The methods that configure the layer start a new one: configure first, then clone.
 #[derive(Debug)]
+#[must_use]
 pub struct RateLimiterLayer<L = Shared> {
     limit: Arc<L>,
 }
@@ -54,7 +55,6 @@ impl RateLimiterLayer {
     }
 
     /// Sets how many calls can be made at once. The default is the number of calls per period.
-    #[must_use]
     pub fn burst(self, calls: NonZeroU32) -> Self {
         Self::with_limit(Shared::new(self.limit.quota.allow_burst(calls)))
     }
@@ -71,7 +71,6 @@ impl RateLimiterLayer {
     /// let by_host = RateLimiterLayer::new(100, Duration::from_secs(1))
     ///     .per_key(|request: &http::Request<()>| request.uri().host().map(str::to_owned));
     /// ```
-    #[must_use]
     pub fn per_key<R, K, F>(self, key: F) -> RateLimiterLayer<PerKey<K, F>>
     where
         F: Fn(&R) -> Option<K>,
@@ -82,7 +81,6 @@ impl RateLimiterLayer {
 
     /// Gives each tenant a quota of its own. Requests without a tenant share one, and so do those of tenants whose name is
     /// [too long](crate::request::tenant_key) to be stored.
-    #[must_use]
     pub fn per_tenant(self) -> RateLimiterLayer<PerKey<Arc<str>, ByTenant>> {
         self.keyed(ByTenant)
     }
@@ -110,7 +108,6 @@ impl<K: Hash + Eq + Clone, F: Clone> RateLimiterLayer<PerKey<K, F>> {
     /// # Panics
     /// If `calls` or `period` is zero, or `period` is longer than a century, as [`new`](RateLimiterLayer::new) does.
     /// [`try_limit_for`](Self::try_limit_for) returns an error instead.
-    #[must_use]
     #[track_caller]
     pub fn limit_for(self, key: impl Into<K>, calls: u32, period: Duration) -> Self {
         match self.try_limit_for(key, calls, period) {
@@ -131,7 +128,6 @@ impl<K: Hash + Eq + Clone, F: Clone> RateLimiterLayer<PerKey<K, F>> {
 
     /// Sets how many keys have a quota of their own, by default 65 536. Past that, new keys share the quota of the
     /// requests without a key.
-    #[must_use]
     pub fn max_keys(self, max_keys: usize) -> Self {
         Self::with_limit(PerKey::new(KeyedConfig { max_keys, ..self.limit.config().clone() }))
     }
@@ -148,23 +144,17 @@ impl<L> RateLimiterLayer<L> {
     ///
     /// A waiting call holds no permit of the inner service: it releases the one that `poll_ready` reserved and waits for
     /// another once it has its token. Tokens are not handed out in order of arrival.
-    #[must_use]
     pub fn wait(self, max_wait: Duration, max_waiting: usize) -> WaitLayer<L> {
         WaitLayer::new(self.limit, max_wait, max_waiting)
     }
 
-    /// The limit that the layer's services share.
-    pub fn limit(&self) -> &L {
+    /// Returns the limit that the layer's services share.
+    pub fn limit(&self) -> &Arc<L> {
         &self.limit
     }
 
     fn with_limit(limit: L) -> Self {
         Self { limit: Arc::new(limit) }
-    }
-
-    /// The limit, to share with a service made elsewhere.
-    pub(crate) fn shared(&self) -> &Arc<L> {
-        &self.limit
     }
 }
 

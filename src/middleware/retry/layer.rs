@@ -11,6 +11,7 @@ use crate::middleware::derive::{derive_clone, derive_debug};
 /// Retries calls that failed transiently. See the [module](super).
 ///
 /// Clones share the budget and the counts.
+#[must_use]
 pub struct RetryLayer<P> {
     policy: Policy,
     is_idempotent: Arc<P>,
@@ -49,7 +50,6 @@ impl<P> RetryLayer<P> {
     }
 
     /// Sets how many attempts a call has, including the first.
-    #[must_use]
     pub fn max_attempts(mut self, max: u32) -> Self {
         self.policy.max_attempts = max;
         self
@@ -60,7 +60,6 @@ impl<P> RetryLayer<P> {
     /// `max` is not retried.
     ///
     /// [full jitter]: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-    #[must_use]
     pub fn backoff(mut self, initial: Duration, max: Duration) -> Self {
         (self.policy.initial_backoff, self.policy.max_backoff) = (initial, max);
         self
@@ -68,14 +67,12 @@ impl<P> RetryLayer<P> {
 
     /// Sets which kinds of errors, and of responses that are rejections, are retried: `Unavailable` and `Overloaded` by
     /// default. Add `Internal` if errors can be a defect of one machine.
-    #[must_use]
     pub fn on(mut self, kinds: impl Into<ErrorKinds>) -> Self {
         self.policy.kinds = kinds.into();
         self
     }
 
     /// Sets the budget of additional attempts, which several layers may share.
-    #[must_use]
     pub fn budget(mut self, budget: Budget) -> Self {
         self.policy.budget = budget;
         self

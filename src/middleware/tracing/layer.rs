@@ -6,6 +6,7 @@ use super::record::SERVER;
 
 /// Creates a span for each call. See the [module](super).
 #[derive(Clone, Copy, Debug)]
+#[must_use]
 pub struct TracingLayer {
     pub(super) level: Level,
     pub(super) kind: &'static str,
@@ -18,13 +19,11 @@ impl TracingLayer {
     }
 
     /// Sets the level of the spans.
-    #[must_use]
     pub const fn level(self, level: Level) -> Self {
         Self { level, ..self }
     }
 
     /// Creates spans of kind `internal`, for a stack that requests from outside do not arrive at.
-    #[must_use]
     pub const fn internal(self) -> Self {
         Self { kind: "internal", ..self }
     }

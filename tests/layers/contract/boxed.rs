@@ -12,12 +12,13 @@ use tower::util::{BoxCloneService, BoxCloneSyncService};
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_kernels::error::{AnyError, Classify, ErrorKind};
 use tower_kernels::layers::{
-    CircuitBreakerLayer, ClassifyLayer, CoalesceLayer, ConcurrencyLayer, FallbackLayer, HedgeLayer, LoadShedLayer,
-    MetricsLayer, OptionalLayer, PriorityQueueLayer, RateLimiterLayer, RetryLayer, TimeoutLayer, TracingLayer,
+    ClassifyLayer, CoalesceLayer, ConcurrencyLayer, FallbackLayer, HedgeLayer, LoadShedLayer, MetricsLayer,
+    OptionalLayer, PriorityQueueLayer, RateLimiterLayer, RetryLayer, TimeoutLayer, TracingLayer,
 };
 use tower_kernels::middleware::classify::{Classified, ClassifiedError};
 use tower_kernels::middleware::concurrency::{Aimd, Gradient};
 
+use crate::contract::circuit_breaker::always_closed;
 use crate::contract::layers::SECOND;
 use crate::support::probe::{Act, Probe, ProbeError, Request, Response, Watch, probe};
 
@@ -177,8 +178,8 @@ in_boxes! {
     rate_limit_wait: RateLimiterLayer::new(1000, SECOND).wait(SECOND, 8);
     tracing: TracingLayer::new();
     metrics: MetricsLayer::new();
-    circuit_breaker: CircuitBreakerLayer::new().consecutive_failures(None);
-    circuit_breaker_per_operation: CircuitBreakerLayer::new().consecutive_failures(None).per_operation();
+    circuit_breaker: always_closed();
+    circuit_breaker_per_operation: always_closed().per_operation();
     concurrency: ConcurrencyLayer::new(8);
     concurrency_by_errors: ConcurrencyLayer::adaptive(Aimd::new(1).range(1..=1));
     concurrency_by_latency: ConcurrencyLayer::adaptive(Gradient::new(8));

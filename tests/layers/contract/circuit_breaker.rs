@@ -3,7 +3,7 @@
 use tower::{Layer, Service, ServiceExt};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::CircuitBreakerLayer;
-use tower_kernels::middleware::circuit_breaker::CircuitState;
+use tower_kernels::middleware::circuit_breaker::{CircuitBreakerConfig, CircuitState};
 
 use super::contract;
 use crate::contract::layers::{
@@ -13,7 +13,11 @@ use crate::support::probe::{Act, Request, probe};
 
 /// A circuit whose open time is over, so that it is half open from the next call on.
 async fn due() -> Around<CircuitBreakerLayer> {
-    let layer = CircuitBreakerLayer::new().consecutive_failures(1).unready_while_open();
+    let layer = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(1),
+        unready_while_open: true,
+        ..Default::default()
+    });
     let mut service = layer.layer(probe(1).0);
     service.ready().await.unwrap().call(Request::new(Act::Fail(ErrorKind::Internal))).await.unwrap_err();
     assert_eq!(layer.snapshot().state, CircuitState::Open);
@@ -22,8 +26,8 @@ async fn due() -> Around<CircuitBreakerLayer> {
 }
 
 /// A circuit that no failure opens.
-fn always_closed() -> CircuitBreakerLayer {
-    CircuitBreakerLayer::new().consecutive_failures(None)
+pub(crate) fn always_closed() -> CircuitBreakerLayer {
+    CircuitBreakerLayer::with_config(CircuitBreakerConfig { consecutive_failures: None, ..Default::default() })
 }
 
 contract!(circuit_breaker_closed, around(CircuitBreakerLayer::new()));

@@ -88,7 +88,7 @@ fn waiting() -> Around<WaitLayer<tower_kernels::middleware::rate_limit::Shared>>
 /// One token a second, the first of which is gone: each call waits.
 fn out_of_tokens() -> Around<WaitLayer<tower_kernels::middleware::rate_limit::Shared>> {
     let limiter = RateLimiterLayer::new(1, SECOND);
-    tower_kernels::middleware::rate_limit::Limit::take(limiter.limit(), &()).unwrap();
+    tower_kernels::middleware::rate_limit::Limit::take(&**limiter.limit(), &()).unwrap();
     let layer = limiter.wait(SECOND * 60, 8);
     let gauge = layer.clone();
     gauged(layer, move || gauge.snapshot().waiting)

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::routing::{any, get};
 use tower::{Layer, ServiceBuilder};
 use tower_kernels::layers::{CircuitBreakerLayer, ErrorResponseLayer, MetricsLayer};
+use tower_kernels::middleware::circuit_breaker::CircuitBreakerConfig;
 use tower_kernels::request::Operation;
 
 use crate::axum::server::Server;
@@ -114,7 +115,13 @@ async fn around_the_whole_router_an_operation_is_the_method() {
 
 #[tokio::test]
 async fn circuits_go_by_the_same_names() {
-    let breaker = CircuitBreakerLayer::new().consecutive_failures(2).open_for(HOUR, HOUR).per_operation();
+    let breaker = CircuitBreakerLayer::with_config(CircuitBreakerConfig {
+        consecutive_failures: Some(2),
+        initial_open_time: HOUR,
+        max_open_time: HOUR,
+        ..Default::default()
+    })
+    .per_operation();
     let layers = ServiceBuilder::new().layer(ErrorResponseLayer::http()).layer(breaker.clone());
     let server = Server::serve(users().layer(layers)).await;
     for status in [500, 500, 503] {
@@ -122,7 +129,7 @@ async fn circuits_go_by_the_same_names() {
     }
     assert_eq!(server.get("/users/1").await.status, 200);
     assert_eq!(server.get("/nowhere").await.status, 404);
-    let statuses = breaker.snapshot();
+    let statuses = breaker.snapshots();
     let mut names: Vec<_> = statuses.iter().map(|circuit| circuit.circuit.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["GET /broken", "GET /users/{id}", "rest"]);

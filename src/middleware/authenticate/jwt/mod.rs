@@ -47,6 +47,7 @@ use crate::request::limits::MAX_NAME_BYTES;
 /// one of `jsonwebtoken`'s features `rust_crypto` and `aws_lc_rs`. Otherwise the first [`JwtKey`] installs one for the
 /// process, which verifies all algorithms but signs with HMAC only.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Jwt {
     /// Keys with their `kid`. A key without one is for all tokens.
     keys: Vec<(Option<String>, JwtKey)>,
@@ -85,7 +86,6 @@ impl Jwt {
     }
 
     /// Requires `iss` to equal `issuer`, or one of them if called several times.
-    #[must_use]
     pub fn issuer(self, issuer: impl Into<String>) -> Self {
         let issuer = issuer.into();
         self.validation(|validation| {
@@ -96,7 +96,6 @@ impl Jwt {
 
     /// Requires `aud` to be or contain `audience`, or one of them if called several times. Without an audience, tokens
     /// that have an `aud` are rejected.
-    #[must_use]
     pub fn audience(self, audience: impl Into<String>) -> Self {
         let audience = audience.into();
         self.validation(|validation| {
@@ -107,21 +106,18 @@ impl Jwt {
 
     /// Sets the tolerance for `exp` and `nbf`, as clocks differ. One minute by default, at most one hour, rounded down
     /// to seconds.
-    #[must_use]
     pub fn leeway(self, leeway: Duration) -> Self {
         let leeway = leeway.min(Self::MAX_LEEWAY).as_secs();
         self.validation(|validation| validation.leeway = leeway)
     }
 
     /// Sets the claim that names the tenant. `sub` by default.
-    #[must_use]
     pub fn tenant_claim(mut self, claim: impl Into<String>) -> Self {
         self.tenant_claim = claim.into();
         self
     }
 
     /// Sets the claim with the priority of the token's requests: `low`, `normal` or `high`. Tokens need not have it.
-    #[must_use]
     pub fn priority_claim(mut self, claim: impl Into<String>) -> Self {
         self.priority_claim = Some(claim.into());
         self

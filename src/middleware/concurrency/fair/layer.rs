@@ -16,6 +16,7 @@ use crate::middleware::derive::derive_clone;
 ///
 /// [`ConcurrencyLayer::per_tenant`]: crate::layers::ConcurrencyLayer::per_tenant
 #[derive(Debug)]
+#[must_use]
 pub struct FairLayer<L = Fixed> {
     permits: Arc<Permits<L>>,
     max_wait: Duration,

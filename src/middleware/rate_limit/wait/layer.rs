@@ -11,6 +11,7 @@ use crate::middleware::derive::derive_clone;
 /// [`RateLimiterLayer::wait`](super::super::RateLimiterLayer::wait); clones share the quota and the bound on waiting
 /// calls.
 #[derive(Debug)]
+#[must_use]
 pub struct WaitLayer<L> {
     queue: Arc<Queue<L>>,
 }
