@@ -33,7 +33,7 @@ mod run_context;
 mod shared_run;
 mod tensor;
 
-pub use crate::buffer::{Buffer, DType, Element};
+pub use crate::buffer::{Bf16, Buffer, DType, Element, F16};
 pub use cache_key::{KernelCacheKey, KernelKey, OwnedKernelKey};
 pub use codec::FloatArray;
 pub use cost::{Cost, Footprint};
@@ -49,7 +49,7 @@ pub use kernel_service::KernelService;
 pub use operands::{
     Operand, OperandArray, OperandBudget, OperandDevices, OperandError, OperandInfo, OperandLimits, OperandReference,
     OperandUsage, OperandValue, OperandVersion, Operands, Placement, PutCondition, PutOptions, RemoveOptions,
-    RequestOperands, TensorSet, check_operand_name,
+    RequestOperands, TensorSet, VectorElements, Vectors, VectorsDocument, check_operand_name,
 };
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;

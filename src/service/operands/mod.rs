@@ -1,7 +1,7 @@
 //! Operands: named, versioned values that are uploaded once and that requests refer to.
 //!
-//! An operand is an immutable value of an [`OperandValue`] type: a graph, or a set of named tensors. [`Operands`] holds
-//! the operands of a process, by tenant and name. A request names one where its input would have the value:
+//! An operand is an immutable value of an [`OperandValue`] type: a graph, a set of vectors, or a set of named tensors.
+//! [`Operands`] holds the operands of a process, by tenant and name. A request names one where its input would have the value:
 //!
 //! ```json
 //! {"kernel_id": "graph/betweenness-centrality", "input": {"graph": {"operand": "payments"}, "samples": 64}}
@@ -27,6 +27,7 @@ mod request;
 mod store;
 mod tensor_set;
 mod value;
+mod vectors;
 mod version;
 
 pub use error::{OperandBudget, OperandError};
@@ -37,6 +38,7 @@ pub use request::RequestOperands;
 pub use store::{OperandLimits, OperandUsage, Operands, PutCondition, PutOptions, RemoveOptions};
 pub use tensor_set::TensorSet;
 pub use value::{OperandArray, OperandValue};
+pub use vectors::{VectorElements, Vectors, VectorsDocument};
 pub use version::{OperandInfo, OperandVersion};
 
 pub(super) use decode::within as decode_with_operands;

@@ -14,6 +14,7 @@ use super::placement::{OperandDevices, Placement, Placers};
 use super::reference::{OperandReference, check_operand_name};
 use super::tensor_set::TensorSet;
 use super::value::{ErasedValue, OperandValue, from_payload};
+use super::vectors::Vectors;
 use super::version::{OperandInfo, OperandVersion, digest};
 use crate::panics::catch_panic;
 use crate::service::{KernelError, Payload, RunContext};
@@ -253,11 +254,11 @@ impl Default for Operands {
 }
 
 impl Operands {
-    /// Creates an empty set of operands, with the type [`TensorSet`].
+    /// Creates an empty set of operands, with the types [`TensorSet`] and [`Vectors`].
     pub fn new(limits: OperandLimits) -> Self {
         let shared = Shared {
             table: ArcSwap::default(),
-            types: ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>()]),
+            types: ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>(), OperandType::of::<Vectors>()]),
             tenants: Mutex::default(),
             limits,
             usage: Arc::default(),

@@ -237,7 +237,7 @@ pub struct OperandInfo {
     pub name: String,
     /// The version.
     pub version: u64,
-    /// The type: `graph` or `tensors`.
+    /// The type: `graph`, `vectors` or `tensors`.
     pub r#type: &'static str,
     /// The size in host memory.
     pub bytes: u64,
@@ -251,7 +251,8 @@ pub struct OperandInfo {
     pub created_ms: u64,
     /// How many requests have referred to it.
     pub uses: u64,
-    /// What the type says of the value: the nodes and edges of a graph, the dtypes and shapes of tensors.
+    /// What the type says of the value: the nodes and edges of a graph, the rows and dimension of vectors, the dtypes and shapes of
+    /// tensors.
     pub summary: serde_json::Value,
     /// The entity tag, for `If-Match` and `If-None-Match`.
     pub etag: String,
