@@ -46,18 +46,8 @@ impl DType {
     }
 
     /// All types.
-    pub(crate) const ALL: [Self; 10] = [
-        Self::Bool,
-        Self::U8,
-        Self::U32,
-        Self::U64,
-        Self::I32,
-        Self::I64,
-        Self::F16,
-        Self::Bf16,
-        Self::F32,
-        Self::F64,
-    ];
+    pub(crate) const ALL: [Self; 10] =
+        [Self::Bool, Self::U8, Self::U32, Self::U64, Self::I32, Self::I64, Self::F16, Self::Bf16, Self::F32, Self::F64];
 
     /// Whether it is a floating-point type.
     pub(crate) const fn is_float(self) -> bool {

@@ -15,6 +15,9 @@
 //! A request holds the versions that it refers to until it has ended. A version that was replaced or deleted cannot be
 //! referred to any more, and its memory is freed when the last of those requests has ended.
 //!
+//! Storing an operand has a span `put_operand` with its name, type, placement, version, size and time to build. The
+//! [request's span](crate::middleware::tracing) has the versions that it refers to.
+//!
 //! The kernel's code does not know whether a value came with the request. On the CPU it reads the operand's own memory;
 //! on CUDA, [`LaunchContext::input`](crate::cuda::LaunchContext::input) returns the copy that is resident on the device.
 
@@ -24,6 +27,7 @@ mod operand;
 mod placement;
 mod reference;
 mod request;
+mod span;
 mod store;
 mod tensor_set;
 mod value;

@@ -12,6 +12,7 @@ use super::error::{OperandBudget, OperandError};
 use super::operand::Operand;
 use super::placement::{OperandDevices, Placement, Placers};
 use super::reference::{OperandReference, check_operand_name};
+use super::span::PutSpan;
 use super::tensor_set::TensorSet;
 use super::value::{ErasedValue, OperandValue, from_payload};
 use super::vectors::Vectors;
@@ -302,7 +303,8 @@ impl Operands {
         options: &PutOptions,
     ) -> Result<Operand<T>, OperandError> {
         let value = Arc::new(value);
-        let version = self.put_erased(name, Arc::clone(&value) as Arc<dyn ErasedValue>, options)?;
+        let erased: Arc<dyn ErasedValue> = Arc::<T>::clone(&value);
+        let version = PutSpan::record(name, T::TYPE, options, |_| self.put_erased(name, erased, options))?;
         Ok(Operand::stored(value, version))
     }
 
@@ -320,17 +322,21 @@ impl Operands {
         options: &PutOptions,
         context: &RunContext<'_>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
-        // Before the work, as well as under the lock.
-        self.check_put(name, type_name, options)?;
-        let known = self.shared.operand_type(type_name)?;
-        let started = Instant::now();
-        let value = catch_panic(|| (known.decode)(payload, context));
-        let value = value.map_err(|panicked| KernelError::Panicked { message: panicked.into_message() })??;
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.shared.counts.building.fetch_add(micros, Ordering::Relaxed);
-        // The client may have disconnected meanwhile.
-        context.check()?;
-        self.put_erased(name, value, options)
+        PutSpan::record(name, type_name, options, |span| {
+            // Before the work, as well as under the lock.
+            self.check_put(name, type_name, options)?;
+            let known = self.shared.operand_type(type_name)?;
+            let started = Instant::now();
+            let value = PutSpan::build(|| catch_panic(|| (known.decode)(payload, context)));
+            let value = value.map_err(|panicked| KernelError::Panicked { message: panicked.into_message() })??;
+            let building = started.elapsed();
+            span.built(building);
+            let micros = u64::try_from(building.as_micros()).unwrap_or(u64::MAX);
+            self.shared.counts.building.fetch_add(micros, Ordering::Relaxed);
+            // The client may have disconnected meanwhile.
+            context.check()?;
+            self.put_erased(name, value, options)
+        })
     }
 
     /// Checks what can be checked of a [`put_payload`](Self::put_payload) without the payload.

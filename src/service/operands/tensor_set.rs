@@ -12,7 +12,9 @@ use serde_json::json;
 
 use super::value::{OperandArray, OperandValue};
 use crate::service::codec::{decode_json, read_all};
-use crate::service::{Bf16, Buffer, DType, Element, F16, InvalidInput, KernelError, Payload, RunContext, Tensor, Tensors};
+use crate::service::{
+    Bf16, Buffer, DType, Element, F16, InvalidInput, KernelError, Payload, RunContext, Tensor, Tensors,
+};
 
 /// Named tensors, as an operand: the columns of a table, for example.
 ///
@@ -172,8 +174,7 @@ impl JsonSchema for TensorSetDocument {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let dtypes: Vec<_> =
-            DType::ALL.into_iter().filter(|dtype| *dtype != DType::Bool).map(DType::as_str).collect();
+        let dtypes: Vec<_> = DType::ALL.into_iter().filter(|dtype| *dtype != DType::Bool).map(DType::as_str).collect();
         let numbers = json!({ "type": "array", "items": { "type": "number" } });
         json_schema!({
             "type": "object",

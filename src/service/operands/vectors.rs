@@ -176,18 +176,14 @@ impl VectorsDocument {
         };
         match *tensor.shape() {
             [_, dimension] => Ok(Self { dimension, elements }),
-            ref shape => {
-                Err(InvalidInput::new(FIELD, format!("shape {shape:?} where [rows, dimension] is expected")))
-            }
+            ref shape => Err(InvalidInput::new(FIELD, format!("shape {shape:?} where [rows, dimension] is expected"))),
         }
     }
 
     fn check_shape(&self) -> Result<(), InvalidInput> {
         let Self { dimension, elements } = self;
-        let reason = if *dimension == 0 {
-            "the vectors have no numbers".to_owned()
-        } else if elements.is_empty() {
-            "there are no vectors".to_owned()
+        let reason = if elements.is_empty() {
+            "there are no numbers".to_owned()
         } else if !elements.len().is_multiple_of(*dimension) {
             format!("{} numbers are no multiple of the dimension {dimension}", elements.len())
         } else {
@@ -444,14 +440,14 @@ mod tests {
         for (payload, field, reason) in [
             (json("[]"), "input", ""),
             (json("{}"), "vectors", "missing"),
-            (json(r#"{"vectors": []}"#), "vectors", "there are no vectors"),
+            (json(r#"{"vectors": []}"#), "vectors", "there are no numbers"),
             (json(r#"{"vectors": [[]]}"#), "vectors[0]", "no numbers"),
             (json(r#"{"vectors": [1]}"#), "vectors[0]", "a vector, an array of numbers"),
             (json(r#"{"vectors": [[1, 2], [3]]}"#), "vectors[1]", "has 1 numbers, and the first has 2"),
             (json(r#"{"vectors": [[1], [2, 3]]}"#), "vectors[1]", "has 2 numbers, and the first has 1"),
             (json(r#"{"vectors": [[1, null]]}"#), "vectors[0][1]", ""),
             (json(r#"{"vectors": [[1, "2"]]}"#), "vectors[0][1]", ""),
-            (json(r#"{"vectors": [[1, 2], [1e39, 2]]}"#), "vectors[1][0]", "not a finite number"),
+            (json(r#"{"vectors": [[1, 2], [1e39, 2]]}"#), "vectors[1][0]", "out of range"),
             (json(r#"{"vectors": [[1, 2], [3, 65520]], "dtype": "float16"}"#), "vectors[1][1]", "not a finite number"),
             (json(r#"{"vectors": [[1]], "dtype": "float64"}"#), "dtype", "float64"),
             (json(r#"{"vectors": [[1]], "dimension": 1}"#), "dimension", "unknown field"),
@@ -460,8 +456,8 @@ mod tests {
             (tensor("vectors", DType::F64, &[1, 1], vec![0; 8]).into(), "vectors", "dtype float64 where float32"),
             (tensor("vectors", DType::F32, &[1], vec![0; 4]).into(), "vectors", "shape [1] where [rows, dimension]"),
             (tensor("vectors", DType::F32, &[1, 1, 1], vec![0; 4]).into(), "vectors", "where [rows, dimension]"),
-            (tensor("vectors", DType::F16, &[0, 4], vec![]).into(), "vectors", "there are no vectors"),
-            (tensor("vectors", DType::F16, &[usize::MAX, 0], vec![]).into(), "vectors", "have no numbers"),
+            (tensor("vectors", DType::F16, &[0, 4], vec![]).into(), "vectors", "there are no numbers"),
+            (tensor("vectors", DType::F16, &[1 << 40, 0], vec![]).into(), "vectors", "there are no numbers"),
             (tensor("vectors", DType::F32, &[1, 1], infinite.to_vec()).into(), "vectors[0][0]", "not a finite number"),
             (tensor("vectors", DType::F16, &[2, 1], nan_of_half.to_vec()).into(), "vectors[1][0]", "not a finite"),
             (Payload::typed(7_u32), "input", "u32"),

@@ -12,6 +12,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::placement::Placement;
+use super::reference::OperandReference;
 use super::store::{Charge, PutOptions};
 use super::value::{ErasedValue, OperandArray, OperandValue};
 #[cfg(feature = "cuda")]
@@ -81,6 +82,11 @@ impl OperandVersion {
     /// Returns the version: 1, 2, 3 and so on for the operands of a tenant.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Returns the reference to this version, such as `payments@7`.
+    pub(crate) fn reference(&self) -> OperandReference<'_> {
+        OperandReference { name: &self.name, version: Some(self.version), tensor: None }
     }
 
     /// Returns a number that no other version has in this process. Requests on the same version can share runs and cached
