@@ -84,6 +84,7 @@ struct Counts {
     stored: AtomicU64,
     removed: AtomicU64,
     rejected: AtomicU64,
+    failed: AtomicU64,
     references: AtomicU64,
     /// Microseconds that decoding, checking and making stored values took.
     building: AtomicU64,
@@ -240,8 +241,11 @@ pub struct OperandUsage {
     pub stored: u64,
     /// Operands that were removed since the start.
     pub removed: u64,
-    /// Versions that exceeded a budget since the start.
+    /// Values that exceeded a budget since the start.
     pub rejected: u64,
+    /// Values that could not be stored for another reason since the start: an invalid value, a condition that did not hold,
+    /// or an upload that was cancelled while it was built.
+    pub failed: u64,
     /// References of requests that named an operand, since the start.
     pub references: u64,
     /// The time that the uploaded values took to decode, check and build since the start.
@@ -304,7 +308,7 @@ impl Operands {
     ) -> Result<Operand<T>, OperandError> {
         let value = Arc::new(value);
         let erased: Arc<dyn ErasedValue> = Arc::<T>::clone(&value);
-        let version = PutSpan::record(name, T::TYPE, options, |_| self.put_erased(name, erased, options))?;
+        let version = self.count_put(name, T::TYPE, options, |_| self.try_put(name, erased, options))?;
         Ok(Operand::stored(value, version))
     }
 
@@ -322,7 +326,7 @@ impl Operands {
         options: &PutOptions,
         context: &RunContext<'_>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
-        PutSpan::record(name, type_name, options, |span| {
+        self.count_put(name, type_name, options, |span| {
             // Before the work, as well as under the lock.
             self.check_put(name, type_name, options)?;
             let known = self.shared.operand_type(type_name)?;
@@ -335,7 +339,7 @@ impl Operands {
             self.shared.counts.building.fetch_add(micros, Ordering::Relaxed);
             // The client may have disconnected meanwhile.
             context.check()?;
-            self.put_erased(name, value, options)
+            self.try_put(name, value, options)
         })
     }
 
@@ -349,22 +353,23 @@ impl Operands {
         options.condition.check(self.shared.own(options.tenant.as_deref(), name).as_ref())
     }
 
-    fn put_erased(
+    /// Runs `put` in a span, and counts it by its result.
+    fn count_put(
         &self,
         name: &str,
-        value: Arc<dyn ErasedValue>,
+        type_name: &str,
         options: &PutOptions,
+        put: impl FnOnce(&PutSpan) -> Result<Arc<OperandVersion>, OperandError>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
-        let stored = self.try_put(name, value, options);
+        let result = PutSpan::record(name, type_name, options, put);
         let counts = &self.shared.counts;
-        match &stored {
-            Ok(_) => counts.stored.fetch_add(1, Ordering::Relaxed),
-            Err(OperandError::OverBudget { .. } | OperandError::TooMany { .. }) => {
-                counts.rejected.fetch_add(1, Ordering::Relaxed)
-            }
-            Err(_) => 0,
+        let count = match &result {
+            Ok(_) => &counts.stored,
+            Err(OperandError::OverBudget { .. } | OperandError::TooMany { .. }) => &counts.rejected,
+            Err(_) => &counts.failed,
         };
-        stored
+        count.fetch_add(1, Ordering::Relaxed);
+        result
     }
 
     fn try_put(
@@ -482,6 +487,7 @@ impl Operands {
             stored: counts.stored.load(Ordering::Relaxed),
             removed: counts.removed.load(Ordering::Relaxed),
             rejected: counts.rejected.load(Ordering::Relaxed),
+            failed: counts.failed.load(Ordering::Relaxed),
             references: counts.references.load(Ordering::Relaxed),
             building: Duration::from_micros(counts.building.load(Ordering::Relaxed)),
         }
