@@ -67,6 +67,8 @@ pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 pub(crate) use document::ResponseMetadata;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse};
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) use operands::{operand_name_schema, operand_version_schema};
 #[cfg(test)]
 pub(crate) use payload::Encoding;
 #[cfg(any(feature = "axum", feature = "hyper"))]

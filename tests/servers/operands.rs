@@ -278,3 +278,32 @@ async fn tenants_do_not_learn_of_each_others_operands() {
     put(&server, &public("globex"), &[], &path_of(3)).await.problem(409, "already_exists");
     put(&server, &graph("a", "", "%00"), &[], &path_of(3)).await.problem(400, "invalid_argument");
 }
+
+#[tokio::test]
+async fn the_openapi_document_says_what_names_types_and_placements_there_are() {
+    let (server, _) = start(|_| ()).await;
+    let document = server.get("/openapi.json").await.json();
+    let parameter = |method: &str, name: &str| {
+        let parameters = document["paths"]["/operands/{name}"][method]["parameters"].as_array().unwrap();
+        let mut found = parameters.iter().filter(|parameter| parameter["name"] == name);
+        let schema = found.next().expect(name)["schema"].clone();
+        assert_eq!(found.count(), 0, "{name} is there once");
+        schema
+    };
+    let name = parameter("put", "name");
+    let pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$";
+    assert_eq!((&name["pattern"], &name["maxLength"]), (&json!(pattern), &json!(128)));
+    for method in ["get", "delete"] {
+        let name = parameter(method, "name");
+        assert_eq!((&name["pattern"].as_str().unwrap()[35..], &name["maxLength"]), ("(@[0-9]{1,20})?$", &json!(149)));
+    }
+    let types = parameter("put", "type")["enum"].clone();
+    assert!(
+        ["graph", "vectors", "tensors"].iter().all(|name| types.as_array().unwrap().contains(&json!(name))),
+        "{types}"
+    );
+    assert!(document["components"]["schemas"]["Operand.vectors"]["properties"]["vectors"].is_object());
+    assert_eq!(parameter("put", "placement")["$ref"], "#/components/schemas/Placement");
+    let placement = document["components"]["schemas"]["Placement"].to_string();
+    assert!(["on_demand", "all", "one", "host_only"].iter().all(|value| placement.contains(value)), "{placement}");
+}

@@ -57,7 +57,7 @@ async fn every_route_but_those_of_the_document_is_in_it_and_the_other_way_round(
         let mut expected: BTreeSet<_> = ["/health", "/health/live", "/health/ready", "/metrics"]
             .into_iter()
             .map(str::to_owned)
-            .chain(["/kernels", "/execute"].map(|path| format!("{prefix}{path}")))
+            .chain(["/kernels", "/execute", "/operands", "/operands/{name}"].map(|path| format!("{prefix}{path}")))
             .collect();
         for kernel in kernels::registry().0.list() {
             let path = format!("{prefix}/kernels/{}", kernel.info().id);
