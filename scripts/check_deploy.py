@@ -232,7 +232,7 @@ def check_queries(page):
         if not line.startswith("#"):
             name, labels = re.match(r"(\w+)(\{.*\})?", line).groups()
             series.setdefault(name, set()).update(re.findall(r'(\w+)="', labels or ""))
-    outcomes = set(re.findall(r'Self::\w+ => "(\w+)"', (ROOT / "src/error.rs").read_text())) | {"ok"}
+    outcomes = set(re.findall(r'Self::\w+ => "(\w+)"', (ROOT / "src/error/kind.rs").read_text())) | {"ok"}
     count = 0
     for where, query in queries():
         count += 1

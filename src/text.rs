@@ -1,5 +1,7 @@
 //! Truncation of text that is logged, stored or returned.
 
+use std::fmt;
+
 /// The longest prefix of `text` of at most `max_bytes` that ends between two characters.
 #[inline]
 pub(crate) fn prefix(text: &str, max_bytes: usize) -> &str {
@@ -22,9 +24,28 @@ pub(crate) fn truncated(mut text: String, max_bytes: usize) -> String {
     text
 }
 
+/// The most items that [`list`] writes.
+const MAX_LISTED: usize = 8;
+
+/// Writes the first 8 items with commas between them, and how many more there are.
+pub(crate) fn list<T: fmt::Display>(items: impl ExactSizeIterator<Item = T>) -> String {
+    let more = items.len().saturating_sub(MAX_LISTED);
+    let mut listed: Vec<String> = items.take(MAX_LISTED).map(|item| item.to_string()).collect();
+    if more > 0 {
+        listed.push(format!("{more} more"));
+    }
+    listed.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{prefix, truncated};
+    use super::{list, prefix, truncated};
+
+    #[test]
+    fn long_lists_end_with_a_count() {
+        assert_eq!((list(0..0_u8), list(7..8), list(0..8)), ("".into(), "7".into(), "0, 1, 2, 3, 4, 5, 6, 7".into()));
+        assert_eq!(list(0..64), "0, 1, 2, 3, 4, 5, 6, 7, 56 more");
+    }
 
     #[test]
     fn texts_are_cut_between_characters() {

@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::{Bf16, F16};
+
 /// The type of a tensor's elements, all little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -22,6 +24,10 @@ pub enum DType {
     I32,
     /// Signed 64-bit integer.
     I64,
+    /// IEEE 754 binary16.
+    F16,
+    /// bfloat16: the upper half of a binary32.
+    Bf16,
     /// IEEE 754 binary32.
     F32,
     /// IEEE 754 binary64.
@@ -30,8 +36,8 @@ pub enum DType {
 
 impl DType {
     /// All types.
-    pub(crate) const ALL: [Self; 8] =
-        [Self::Bool, Self::U8, Self::U32, Self::U64, Self::I32, Self::I64, Self::F32, Self::F64];
+    pub(crate) const ALL: [Self; 10] =
+        [Self::Bool, Self::U8, Self::U32, Self::U64, Self::I32, Self::I64, Self::F16, Self::Bf16, Self::F32, Self::F64];
 
     /// Returns the type of this [name](Self::as_str).
     pub(crate) fn from_name(name: &str) -> Option<Self> {
@@ -42,12 +48,18 @@ impl DType {
     pub const fn size(self) -> usize {
         match self {
             Self::Bool | Self::U8 => 1,
+            Self::F16 | Self::Bf16 => 2,
             Self::U32 | Self::I32 | Self::F32 => 4,
             Self::U64 | Self::I64 | Self::F64 => 8,
         }
     }
 
-    /// The name as numpy has it: `"bool"`, `"uint8"`, `"float32"` and so on.
+    /// Whether it is a floating-point type.
+    pub(crate) const fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64)
+    }
+
+    /// The name as numpy and ml_dtypes have it: `"bool"`, `"uint8"`, `"bfloat16"` and so on.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bool => "bool",
@@ -56,6 +68,8 @@ impl DType {
             Self::U64 => "uint64",
             Self::I32 => "int32",
             Self::I64 => "int64",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
             Self::F32 => "float32",
             Self::F64 => "float64",
         }
@@ -101,4 +115,4 @@ macro_rules! elements {
         }
     )*};
 }
-elements! { u8 U8 u32 U32 u64 U64 i32 I32 i64 I64 f32 F32 f64 F64 }
+elements! { u8 U8 u32 U32 u64 U64 i32 I32 i64 I64 F16 F16 Bf16 Bf16 f32 F32 f64 F64 }

@@ -4,6 +4,7 @@
 //! it knows of neither.
 
 mod element;
+mod half;
 mod huge_pages;
 mod storage;
 
@@ -13,6 +14,7 @@ use std::ops::{Deref, DerefMut};
 use bytes::Bytes;
 
 pub use element::{DType, Element};
+pub use half::{Bf16, F16};
 #[cfg(feature = "cuda")]
 pub(crate) use huge_pages::Pages;
 #[cfg(feature = "cuda")]

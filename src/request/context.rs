@@ -85,6 +85,11 @@ pub trait RequestContext {
     fn payload_bytes(&self) -> Option<u64> {
         None
     }
+
+    /// Versions of stored operands that the request refers to, such as `payments@7, prices@3`, for its span.
+    fn operand_names(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Fair-queueing share of a request: requests with the same key share a queue, and waiting queues are served in

@@ -33,7 +33,7 @@ mod run_context;
 mod shared_run;
 mod tensor;
 
-pub use crate::buffer::{Buffer, DType, Element};
+pub use crate::buffer::{Bf16, Buffer, DType, Element, F16};
 pub use cache_key::{KernelCacheKey, KernelKey, OwnedKernelKey};
 pub use codec::FloatArray;
 pub use cost::{Cost, Footprint};
@@ -49,7 +49,8 @@ pub use kernel_service::KernelService;
 pub use operands::{
     OpenOperandsError, Operand, OperandArray, OperandBudget, OperandDevices, OperandDirectoryUsage, OperandError,
     OperandInfo, OperandLimits, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands, Placement,
-    PutCondition, PutOptions, RemoveOptions, RequestOperands, TensorSet, check_operand_name,
+    PutCondition, PutOptions, RemoveOptions, RequestOperands, TensorSet, VectorElements, Vectors, VectorsDocument,
+    check_operand_name,
 };
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;
@@ -67,6 +68,8 @@ pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 pub(crate) use document::ResponseMetadata;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse};
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) use operands::{operand_name_schema, operand_version_schema};
 #[cfg(test)]
 pub(crate) use payload::Encoding;
 #[cfg(any(feature = "axum", feature = "hyper"))]

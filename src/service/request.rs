@@ -10,6 +10,7 @@ use super::{HostReservation, OperandVersion, Operands, Payload, PayloadError, Re
 use crate::request::Scheduling;
 use crate::request::metadata::RequestMetadata;
 use crate::request::{Execution, Priority, RequestContext, ResponseContext, Share, TraceContext};
+use crate::text;
 
 /// A request to run a kernel.
 ///
@@ -141,6 +142,12 @@ impl KernelRequest {
 }
 
 impl RequestContext for KernelRequest {
+    /// The operands of a request whose references are [resolved](Self::resolve_operands).
+    fn operand_names(&self) -> Option<String> {
+        let operands = self.operands();
+        (!operands.is_empty()).then(|| text::list(operands.iter().map(|version| version.reference())))
+    }
+
     #[inline]
     fn operation(&self) -> &str {
         &self.kernel_id

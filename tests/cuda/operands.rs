@@ -11,8 +11,8 @@ use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::CudaUsage;
 use tower_kernels::cuda::Launch;
 use tower_kernels::service::{
-    Buffer, Element, KernelError, KernelRequest, KernelService, LaunchContext, OperandVersion, Payload, Placement,
-    PutOptions, RemoveOptions, RunContext, TensorSet,
+    Bf16, Buffer, Element, F16, KernelError, KernelRequest, KernelService, LaunchContext, OperandVersion, Payload,
+    Placement, PutOptions, RemoveOptions, RunContext, TensorSet, VectorElements, Vectors,
 };
 
 use crate::domain;
@@ -21,6 +21,7 @@ use crate::probe::{Bench, CODE, numbers, request, run};
 
 crate::tests! {
     results_by_reference_are_those_by_value_and_the_second_run_uploads_nothing
+    vectors_in_each_precision_are_uploaded_once
     a_part_of_an_array_is_found_if_it_is_aligned
     threads_that_need_a_copy_at_once_make_it_once
     copies_are_evicted_within_the_budget_while_runs_use_others
@@ -172,6 +173,43 @@ fn sum(cuda: &mut LaunchContext<'_>, bytes: &[u8]) -> Result<Buffer<f64>, Kernel
 
 fn bytes_of(version: &OperandVersion) -> &[u8] {
     version.arrays()[0].bytes
+}
+
+fn vectors_in_each_precision_are_uploaded_once() {
+    /// Whether there is a copy of the elements on the device.
+    fn is_resident<T: Element>(cuda: &mut LaunchContext<'_>, elements: &[T]) -> Result<bool, KernelError> {
+        let array = cuda.input(elements)?;
+        assert!(cuda.download(&array)?[..] == *elements, "the device has other contents");
+        Ok(array.is_read_only())
+    }
+
+    let numbers: Vec<f32> = numbers(64_000, 1).into_iter().map(|number| number as f32).collect();
+    let elements: [VectorElements; 3] = [
+        numbers.clone().into(),
+        numbers.iter().map(|&number| F16::from_f32(number)).collect::<Vec<_>>().into(),
+        numbers.iter().map(|&number| Bf16::from_f32(number)).collect::<Vec<_>>().into(),
+    ];
+    for (elements, size) in elements.into_iter().zip([4, 2, 2]) {
+        let bench = Bench::new(1);
+        let stored = bench.registry.operands().put("corpus", Vectors::new(64, elements).unwrap()).unwrap();
+        assert_eq!(stored.version().unwrap().bytes(), 64_000 * size);
+        let vectors = Arc::clone(stored.value().unwrap());
+        let bench = bench.with("test/vectors", move |cuda| {
+            let is_resident = match vectors.elements() {
+                VectorElements::F32(elements) => is_resident(cuda, elements)?,
+                VectorElements::F16(elements) => is_resident(cuda, elements)?,
+                VectorElements::Bf16(elements) => is_resident(cuda, elements)?,
+                _ => unreachable!("there are no other precisions"),
+            };
+            Ok(vec![f64::from(u8::from(is_resident))].into())
+        });
+        for _ in 0..3 {
+            assert_eq!(bench.run("test/vectors").unwrap(), [1.0]);
+        }
+        let used = usage(&bench);
+        assert_eq!((used.operand_misses, used.operand_hits), (1, 2), "{used:?}");
+        assert_eq!(stored.version().unwrap().devices(), [0]);
+    }
 }
 
 fn a_part_of_an_array_is_found_if_it_is_aligned() {

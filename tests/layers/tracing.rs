@@ -5,15 +5,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::error::ErrorKind;
 use tower_kernels::layers::{TimeoutLayer, TracingLayer};
 use tower_kernels::request::{DeviceTimes, Execution};
-use tower_kernels::service::{KernelError, KernelResponse, Payload};
+use tower_kernels::service::{
+    KernelError, KernelRequest, KernelResponse, KernelService, Payload, PutOptions, RunContext,
+};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::support::catalogue;
 use crate::support::logs::capture;
 use crate::support::probe::{Act, Request, probe};
 
@@ -70,6 +74,7 @@ impl Subscriber for Notes {
         let id = self.next.fetch_add(1, Ordering::SeqCst);
         let mut fields = Fields::default();
         attributes.record(&mut fields);
+        fields.values.insert("name", attributes.metadata().name().to_owned());
         fields.values.insert("level", attributes.metadata().level().to_string());
         self.spans.lock().unwrap().insert(id, fields);
         Id::from_u64(id)
@@ -108,6 +113,61 @@ async fn observed(level: Level, layer: TracingLayer, request: Request) -> Notes 
     let _result = service.ready().await.unwrap().call(request).await;
     drop(guard);
     notes
+}
+
+#[tokio::test]
+async fn spans_have_operands_versions_residency_and_time_to_build() {
+    let notes = Notes::new(Level::INFO);
+    let guard = tracing::subscriber::set_default(notes.clone());
+    let registry = catalogue();
+    let operands = registry.operands();
+    let put = |name: &str, json: &str| {
+        let mut options = PutOptions::default();
+        options.tenant = Some("acme-secret".into());
+        operands.put_payload(name, "tensors", Payload::json(json), &options, &RunContext::detached())
+    };
+    put("x", r#"{"x": {"dtype": "float32", "data": [1, 2]}}"#).unwrap();
+    put(&"long".repeat(1000), "{}").unwrap_err();
+    let service = KernelService::with_backend(Arc::clone(&registry), CpuBackend::new());
+    for (input, resident) in [
+        (r#"{"a": 2, "x": {"operand": "x"}, "y": {"operand": "x@1/x"}}"#, Some("true")),
+        (r#"{"a": 2, "x": {"operand": "x"}, "y": [1]}"#, None),
+        (r#"{"a": 2, "x": [1], "y": [1]}"#, None),
+    ] {
+        let mut request = KernelRequest::new("linalg/saxpy", Payload::json(input));
+        request.tenant = Some("acme-secret".into());
+        request.resolve_operands(operands);
+        let succeeds = resident.is_some() || !input.contains("operand");
+        let result = TracingLayer::new().layer(service.clone()).oneshot(request).await;
+        assert_eq!(result.is_ok(), succeeds, "{input}");
+        let spans = notes.spans.lock().unwrap();
+        let span = &spans.last_key_value().unwrap().1.values;
+        assert_eq!(span["name"], "request");
+        let of = |field: &str| span.get(field).map(String::as_str);
+        let named = input.contains("operand").then_some("x@1");
+        assert_eq!((of("request.operands"), of("execution.operands_resident")), (named, resident), "{input}");
+        assert_eq!(of("execution.operands"), resident.and(named), "{input}");
+    }
+    drop(guard);
+
+    let spans = notes.spans.lock().unwrap();
+    let of_name = |name: &str| spans.values().filter(|span| span.values["name"] == name).collect::<Vec<_>>();
+    let [stored, rejected] = of_name("put_operand")[..] else { panic!("{spans:?}") };
+    for (field, value) in [
+        ("operand.name", "x"),
+        ("operand.type", "tensors"),
+        ("operand.placement", "on_demand"),
+        ("operand.version", "1"),
+        ("operand.bytes", "8"),
+        ("operand.devices", "[]"),
+    ] {
+        assert_eq!(stored.values[field], value, "{field}");
+    }
+    assert!(stored.values["operand.build_duration"].parse::<f64>().unwrap() > 0.0, "{stored:?}");
+    assert_eq!((rejected.values["operand.name"].len(), &*rejected.values["error.type"]), (128, "invalid_argument"));
+    assert_eq!(of_name("build_operand").len(), 1, "the name is checked before anything is built");
+    let texts = of_name("put_operand").into_iter().flat_map(|span| span.values.values());
+    assert!(texts.chain(notes.events().iter()).all(|text| !text.contains("acme-secret")), "{spans:?}");
 }
 
 #[tokio::test(start_paused = true)]

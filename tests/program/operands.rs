@@ -142,6 +142,25 @@ fn numpy_files_become_a_set_of_tensors() {
 }
 
 #[test]
+fn a_numpy_matrix_becomes_vectors() {
+    let (_server, url) = serve(&[]);
+    // 1.0, 2.0, 0.5 and -4.0 in half precision.
+    let halves = [0x3c00_u16, 0x4000, 0x3800, 0xc400].map(u16::to_le_bytes).concat();
+    let file = TempFile::new(&npy("<f2", "False", "(2, 2)", &halves));
+    let tensor = format!("--tensor=vectors={}", file.path());
+    let stored = succeeded(&operand(&url, &["put", "corpus", "--type=vectors", &tensor], ""));
+    let summary = json!({"rows": 2, "dimension": 2, "dtype": "float16"});
+    assert_eq!((&stored["type"], &stored["bytes"], &stored["summary"]), (&json!("vectors"), &json!(8), &summary));
+    let text = r#"{"dtype": "float16", "vectors": [[1, 2], [0.5, -4]]}"#;
+    let same = succeeded(&operand(&url, &["put", "same", "--type=vectors"], text));
+    let hash = |stored: &Value| stored["etag"].as_str().unwrap().split_once('-').unwrap().1.to_owned();
+    assert_eq!((hash(&same), &same["summary"]), (hash(&stored), &summary), "the same content");
+    assert!(stdout(&operand(&url, &["list"], "")).contains("dimension 2, dtype float16, rows 2"));
+    let other = format!("--tensor=x={}", file.path());
+    failed(&operand(&url, &["put", "corpus", "--type=vectors", &other], ""), 3, "expected `vectors`");
+}
+
+#[test]
 fn conditions_are_checked_by_the_server() {
     let (_server, url) = serve(&[]);
     let put = |more: &[&str]| operand(&url, &[&["put", "g", "--type=graph"], more].concat(), PATH_OF_3);
@@ -171,7 +190,7 @@ fn files_that_are_no_arrays_are_rejected_by_name_before_anything_is_sent() {
         (b"", "not a numpy file"),
         (&npy("<f4", "True", "(2, 1)", &[0; 8]), "Fortran order"),
         (&npy(">f4", "False", "(2,)", &[0; 8]), "big-endian"),
-        (&npy("<f2", "False", "(4,)", &[0; 8]), "\"<f2\" is not one of"),
+        (&npy("<i2", "False", "(4,)", &[0; 8]), "\"<i2\" is not one of"),
         (&npy("<c8", "False", "(1,)", &[0; 8]), "\"<c8\" is not one of"),
         (&npy("<f4", "False", "(4294967296, 4294967296, 4)", &[0; 8]), "more than 2^64 bytes"),
         (&npy("<f4", "False", "(2", &[0; 8]), "malformed"),

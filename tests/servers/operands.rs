@@ -11,10 +11,13 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::grpc::HealthService;
-use tower_kernels::service::{KernelRegistry, KernelService, OperandLimits, Operands, Payload, PutOptions, RunContext};
+use tower_kernels::service::{
+    Bf16, F16, KernelRegistry, KernelService, OperandLimits, Operands, Payload, PutOptions, RunContext,
+};
 
 use crate::axum::server::{JSON, Server};
 use crate::support::http_client::{HttpResponse, head};
+use crate::support::kernels::RowDot;
 
 const GRAPH: &str = "/operands/payments?type=graph";
 const ID: &str = "graph/betweenness-centrality";
@@ -191,6 +194,74 @@ async fn tensors_are_stored_as_they_come_and_any_array_can_refer_to_them() {
     assert_eq!(registry.operands().usage().bytes, 8);
 }
 
+/// The bytes of numbers in a 16- or 32-bit format.
+fn encode(datatype: &str, numbers: &[f32]) -> Vec<u8> {
+    match datatype {
+        "FP32" => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        "FP16" => numbers.iter().flat_map(|&number| F16::from_f32(number).to_bits().to_le_bytes()).collect(),
+        "BF16" => numbers.iter().flat_map(|&number| Bf16::from_f32(number).to_bits().to_le_bytes()).collect(),
+        other => unreachable!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn vectors_in_each_precision_are_put_as_json_and_tensors_and_queried_by_name_or_inline() {
+    let (server, registry) = start(|_| ()).await;
+    registry.register(RowDot).unwrap();
+    let numbers = [1.0, 2.0, 0.5, -4.0, 8.0, 0.25];
+    let rows = json!([numbers[..2], numbers[2..4], numbers[4..]]);
+    let expected = json!([5.0, -7.5, 8.5]);
+    let scores = async |corpus: &Value| {
+        let input = json!({"corpus": corpus, "query": [1.0, 2.0]});
+        server.post("/execute", &json!({"kernel_id": "test/row-dot", "input": input})).await
+    };
+    scores(&json!({"operand": "corpus"})).await.problem(400, "invalid_argument");
+    for (version, (dtype, datatype, size)) in
+        [("float32", "FP32", 4), ("float16", "FP16", 2), ("bfloat16", "BF16", 2)].into_iter().enumerate()
+    {
+        let inline = json!({"vectors": rows, "dtype": dtype});
+        let stored = put(&server, "/operands/corpus?type=vectors", &[], &inline).await;
+        assert_eq!(stored.status, 201, "{stored:?}");
+        let stored = stored.json();
+        assert_eq!(stored["summary"], json!({"rows": 3, "dimension": 2, "dtype": dtype}));
+        assert_eq!((&stored["type"], &stored["bytes"]), (&json!("vectors"), &json!(6 * size)));
+        for corpus in [inline, json!({"operand": "corpus"}), json!({"operand": format!("corpus@{}", 2 * version + 1)})]
+        {
+            let answer = scores(&corpus).await;
+            assert_eq!(answer.json()["output"]["scores"], expected, "{corpus}: {answer:?}");
+        }
+
+        let head = json!({"inputs": [{"name": "vectors", "datatype": datatype, "shape": [3, 2],
+            "parameters": {"binary_data_size": 6 * size}}]});
+        let head = head.to_string();
+        let length = head.len().to_string();
+        let headers = [("content-type", "application/octet-stream"), ("inference-header-content-length", &*length)];
+        let body = [head.as_bytes(), &encode(datatype, &numbers)].concat();
+        let same = server.request("PUT", "/operands/corpus?type=vectors", &headers, &body).await.json();
+        let hash = |stored: &Value| stored["etag"].as_str().unwrap().split_once('-').unwrap().1.to_owned();
+        assert_eq!((hash(&same), &same["summary"]), (hash(&stored), &stored["summary"]), "the same content");
+        assert_eq!(scores(&json!({"operand": "corpus"})).await.json()["output"]["scores"], expected);
+    }
+    let used = registry.operands().usage();
+    assert_eq!((used.operands, used.versions, used.bytes), (1, 1, 12));
+
+    for (corpus, field, says) in [
+        (json!({"vectors": [[1.0, 2.0], [1.0]]}), "corpus.vectors[1]", "the first has 2"),
+        (json!({"vectors": [[1.0, 1e39]]}), "corpus.vectors[0][1]", "out of range"),
+        (json!({"vectors": [[1.0]]}), "query", "another dimension"),
+        (json!({"operand": "payments"}), "corpus", "is of type graph where vectors is expected"),
+    ] {
+        put(&server, GRAPH, &[], &path_of(2)).await;
+        let answer = scores(&corpus).await;
+        assert!(answer.problem(400, "invalid_argument").contains(says), "{answer:?}");
+        assert_eq!(answer.json()["field"], field, "{answer:?}");
+    }
+    let ragged = json!({"vectors": [[1.0], [2.0, 3.0]]});
+    let answer = put(&server, "/operands/corpus?type=vectors", &[], &ragged).await;
+    assert!(answer.problem(400, "invalid_argument").contains("has 2 numbers, and the first has 1"), "{answer:?}");
+    assert_eq!(server.get("/operands/corpus").await.json()["summary"]["dtype"], "bfloat16", "the old version stays");
+}
+
 #[tokio::test]
 async fn a_bad_upload_leaves_the_old_version() {
     let (server, registry) = start(|limits| limits.max_bytes = 1000).await;
@@ -294,4 +365,33 @@ async fn tenants_do_not_learn_of_each_others_operands() {
     assert_eq!(server.get(&path("/open", "globex")).await.json()["public"], true);
     put(&server, &public("globex"), &[], &path_of(3)).await.problem(409, "already_exists");
     put(&server, &graph("a", "", "%00"), &[], &path_of(3)).await.problem(400, "invalid_argument");
+}
+
+#[tokio::test]
+async fn the_openapi_document_says_what_names_types_and_placements_there_are() {
+    let (server, _) = start(|_| ()).await;
+    let document = server.get("/openapi.json").await.json();
+    let parameter = |method: &str, name: &str| {
+        let parameters = document["paths"]["/operands/{name}"][method]["parameters"].as_array().unwrap();
+        let mut found = parameters.iter().filter(|parameter| parameter["name"] == name);
+        let schema = found.next().expect(name)["schema"].clone();
+        assert_eq!(found.count(), 0, "{name} is there once");
+        schema
+    };
+    let name = parameter("put", "name");
+    let pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$";
+    assert_eq!((&name["pattern"], &name["maxLength"]), (&json!(pattern), &json!(128)));
+    for method in ["get", "delete"] {
+        let name = parameter(method, "name");
+        assert_eq!((&name["pattern"].as_str().unwrap()[35..], &name["maxLength"]), ("(@[0-9]{1,20})?$", &json!(149)));
+    }
+    let types = parameter("put", "type")["enum"].clone();
+    assert!(
+        ["graph", "vectors", "tensors"].iter().all(|name| types.as_array().unwrap().contains(&json!(name))),
+        "{types}"
+    );
+    assert!(document["components"]["schemas"]["Operand.vectors"]["properties"]["vectors"].is_object());
+    assert_eq!(parameter("put", "placement")["$ref"], "#/components/schemas/Placement");
+    let placement = document["components"]["schemas"]["Placement"].to_string();
+    assert!(["on_demand", "all", "one", "host_only"].iter().all(|value| placement.contains(value)), "{placement}");
 }

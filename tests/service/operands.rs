@@ -14,8 +14,8 @@ use tower_kernels::kernels::graph::operand::GraphDocument;
 use tower_kernels::layers::CoalesceLayer;
 use tower_kernels::service::{
     DType, KernelCacheKey, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, OperandBudget,
-    OperandError, OperandLimits, Operands, Payload, PutCondition, PutOptions, RemoveOptions, RunContext, Tensor,
-    TensorSet, Tensors,
+    OperandError, OperandLimits, OperandVersion, Operands, Payload, PutCondition, PutOptions, RemoveOptions,
+    RunContext, Tensor, TensorSet, Tensors,
 };
 
 use crate::support::catalogue;
@@ -396,55 +396,117 @@ async fn caches_and_shared_calls_tell_versions_apart() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put(u8, u8),
-    Remove(u8),
-    Hold(u8),
+    Put(usize, u8),
+    Remove(usize),
+    Get(usize),
+    /// Accepts a request on the operand, which is run later.
+    Accept(usize),
+    /// Runs one of the accepted requests.
+    Run(usize),
     Release(usize),
 }
 
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        (0..3_u8, 0..20_u8).prop_map(|(name, len)| Step::Put(name, len)),
-        (0..3_u8).prop_map(Step::Remove),
-        (0..3_u8).prop_map(Step::Hold),
-        any::<usize>().prop_map(Step::Release),
+        3 => (0..3_usize, 1..30_u8).prop_map(|(name, len)| Step::Put(name, len)),
+        1 => (0..3_usize).prop_map(Step::Remove),
+        1 => (0..3_usize).prop_map(Step::Get),
+        2 => (0..3_usize).prop_map(Step::Accept),
+        1 => any::<usize>().prop_map(Step::Run),
+        1 => any::<usize>().prop_map(Step::Release),
     ];
-    proptest::collection::vec(step, 0..60)
+    proptest::collection::vec(step, 0..80)
+}
+
+/// A version as a model of the store has it: its number, which is its elements too, and how many elements it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Model {
+    version: u64,
+    len: u8,
+}
+
+/// Host memory of the versions that are stored or in use.
+fn bytes_of(versions: impl IntoIterator<Item = Model>) -> (u64, u64) {
+    let mut versions: Vec<Model> = versions.into_iter().collect();
+    versions.sort_unstable();
+    versions.dedup();
+    (versions.len() as u64, versions.iter().map(|model| 4 * u64::from(model.len)).sum())
 }
 
 proptest! {
-    /// Whatever comes in whatever order, memory counts for exactly the versions that are there or held.
+    /// Whatever is put, removed, read and run in whatever order: each request runs on the version that it was accepted
+    /// with, and memory counts for exactly the versions that are stored or in use.
     #[test]
-    fn every_version_counts_until_it_is_neither_there_nor_held(steps in steps()) {
-        let operands = limited(|limits| limits.max_bytes = 400);
-        let name = |name: u8| ["a", "b", "c"][usize::from(name)];
+    fn every_version_counts_until_it_is_neither_stored_nor_in_use(steps in steps()) {
+        const BUDGET: u64 = 300;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let operands = limited(|limits| limits.max_bytes = BUDGET);
+        let registry = KernelRegistry::with_operands(operands.clone());
+        tower_kernels::kernels::register_all(&registry).unwrap();
+        let registry = Arc::new(registry);
+        let service = KernelService::with_backend(Arc::clone(&registry), CpuBackend::new());
+        let mut last_version = 0;
+        let mut stored: [Option<Model>; 3] = [None; 3];
         let mut held = Vec::new();
+        let mut accepted = Vec::new();
         for step in steps {
+            let in_use = |held: &[(_, Model)], accepted: &[(_, Model)], stored: &[Option<Model>; 3]| {
+                let all = held.iter().map(|(_, model): &(Arc<OperandVersion>, _)| *model);
+                let all = all.chain(accepted.iter().map(|(_, model): &(KernelRequest, _)| *model));
+                bytes_of(all.chain(stored.iter().copied().flatten()))
+            };
             match step {
-                Step::Put(of, len) => match operands.put(name(of), numbers(&vec![0.5; usize::from(len)])) {
-                    Ok(put) => prop_assert_eq!(put.version().unwrap().bytes(), 8 * u64::from(len)),
-                    Err(error) => prop_assert_eq!(error.kind(), ErrorKind::InsufficientStorage),
-                },
-                Step::Remove(of) => {
-                    let was_there = operands.get(None, name(of)).is_some();
-                    prop_assert_eq!(remove(&operands, name(of)).is_ok(), was_there);
+                Step::Put(name, len) => {
+                    let model = Model { version: last_version + 1, len };
+                    let elements = vec![model.version as f32; usize::from(len)];
+                    let fits = in_use(&held, &accepted, &stored).1 + 4 * u64::from(len) <= BUDGET;
+                    match operands.put(NAMES[name], TensorSet::of("x", elements)) {
+                        Ok(put) => {
+                            prop_assert!(fits);
+                            prop_assert_eq!(put.version().unwrap().version(), model.version);
+                            last_version = model.version;
+                            stored[name] = Some(model);
+                        }
+                        Err(error) => prop_assert_eq!((error.kind(), fits), (ErrorKind::InsufficientStorage, false)),
+                    }
                 }
-                Step::Hold(of) => held.extend(operands.get(None, name(of))),
+                Step::Remove(name) => {
+                    prop_assert_eq!(remove(&operands, NAMES[name]).is_ok(), stored[name].take().is_some());
+                }
+                Step::Get(name) => {
+                    let found = operands.get(None, NAMES[name]);
+                    prop_assert_eq!(found.as_ref().map(|found| found.version()), stored[name].map(|model| model.version));
+                    held.extend(found.zip(stored[name]));
+                }
+                Step::Accept(name) => {
+                    let y = vec![0; stored[name].map_or(1, |model| usize::from(model.len))];
+                    let input = json!({"a": 1, "x": {"operand": NAMES[name]}, "y": y});
+                    let mut request = KernelRequest::new("linalg/saxpy", Payload::from_serialize(&input).unwrap());
+                    request.resolve_operands(&operands);
+                    match stored[name] {
+                        Some(model) => accepted.push((request, model)),
+                        None => prop_assert!(runtime.block_on(service.clone().oneshot(request)).is_err()),
+                    }
+                }
+                Step::Run(at) if !accepted.is_empty() => {
+                    let (request, model) = accepted.swap_remove(at % accepted.len());
+                    let response = runtime.block_on(service.clone().oneshot(request)).unwrap();
+                    prop_assert_eq!(response.execution.operands.as_ref().unwrap()[0].version, model.version);
+                    let y: serde_json::Value = response.json().unwrap();
+                    prop_assert_eq!(&y["y"], &json!(vec![model.version as f32; usize::from(model.len)]));
+                }
                 Step::Release(at) if !held.is_empty() => drop(held.swap_remove(at % held.len())),
-                Step::Release(_) => {}
+                Step::Run(_) | Step::Release(_) => {}
             }
-            let mut all: Vec<_> = held.iter().map(|version| (version.id(), version.bytes())).collect();
-            all.extend(["a", "b", "c"].iter().filter_map(|name| operands.get(None, name)).map(|v| (v.id(), v.bytes())));
-            all.sort_unstable();
-            all.dedup();
             let usage = operands.usage();
-            prop_assert_eq!(usage.versions, all.len() as u64);
-            prop_assert_eq!(usage.bytes, all.iter().map(|(_, bytes)| bytes).sum::<u64>());
-            prop_assert!(usage.bytes <= 400);
+            prop_assert_eq!((usage.versions, usage.bytes), in_use(&held, &accepted, &stored));
+            prop_assert_eq!(usage.operands, stored.iter().flatten().count() as u64);
         }
-        drop(held);
-        for name in ["a", "b", "c"] {
-            let _ = remove(&operands, name);
+        drop((held, accepted));
+        for (name, stored) in NAMES.into_iter().zip(stored) {
+            prop_assert_eq!(remove(&operands, name).is_ok(), stored.is_some());
         }
         prop_assert_eq!((operands.usage().versions, operands.usage().bytes), (0, 0));
     }

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
+use tower_kernels::service::{
+    Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, Operand, RunContext, VectorElements,
+    Vectors,
+};
 
 /// How many naps are being taken, and how many have been slept out, in one server.
 #[derive(Clone, Debug, Default)]
@@ -107,5 +110,55 @@ impl Kernel for Panics {
     fn run_cpu(&self, input: &bool, _: &RunContext<'_>) -> Result<bool, KernelError> {
         assert!(!input, "told to");
         Ok(false)
+    }
+}
+
+/// Returns the dot product of a query with each vector of a corpus.
+pub(crate) struct RowDot;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RowDotInput {
+    corpus: Operand<Vectors>,
+    query: Buffer<f32>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RowDotOutput {
+    scores: Buffer<f32>,
+}
+
+impl Kernel for RowDot {
+    type Input = RowDotInput;
+    type Output = RowDotOutput;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("test/row-dot", "1.0.0", "Multiplies a query with each vector.")
+    }
+
+    fn validate(&self, RowDotInput { corpus, query }: &RowDotInput) -> Result<(), InvalidInput> {
+        corpus.check().map_err(|error| InvalidInput::new(format!("corpus.{}", error.field), error.reason))?;
+        let stored = corpus.value().map(|vectors| vectors.dimension());
+        let dimension = stored.or_else(|| corpus.document().map(|document| document.dimension));
+        if dimension == Some(query.len()) { Ok(()) } else { Err(InvalidInput::new("query", "another dimension")) }
+    }
+
+    fn cost(&self, _: &RowDotInput) -> Cost {
+        Cost::default()
+    }
+
+    fn run_cpu(&self, input: &RowDotInput, context: &RunContext<'_>) -> Result<RowDotOutput, KernelError> {
+        fn scores<T: Copy + Into<f32>>(rows: &[T], query: &[f32]) -> Buffer<f32> {
+            let product = |row: &[T]| row.iter().zip(query).map(|(&x, y)| x.into() * y).sum();
+            rows.chunks_exact(query.len()).map(product).collect()
+        }
+        let corpus = input.corpus.load(context)?;
+        let scores = match corpus.elements() {
+            VectorElements::F32(rows) => scores(rows, &input.query),
+            VectorElements::F16(rows) => scores(rows, &input.query),
+            VectorElements::Bf16(rows) => scores(rows, &input.query),
+            _ => unreachable!("there are no other precisions"),
+        };
+        Ok(RowDotOutput { scores })
     }
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::cache::{Acquired, Cache, Lease, Resident};
 
 /// A copy, which removes itself from the list of copies when it is freed.
@@ -171,4 +173,83 @@ fn threads_that_need_a_copy_at_once_make_it_once() {
         }
     });
     assert_eq!((single.cache.usage().misses, single.cache.usage().hits), (1, 7));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Stores a version of so many bytes in place of the one before.
+    Put(usize, u64),
+    Delete(usize),
+    /// Begins a run on the newest version.
+    Run(usize),
+    /// Ends one of the runs.
+    End(usize),
+    /// Evicts copies that no run uses, of so many bytes together.
+    Evict(u64),
+    /// Frees copies of versions that were replaced or deleted.
+    Free,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => (0..3_usize, 1..12_u64).prop_map(|(name, bytes)| Step::Put(name, bytes)),
+        1 => (0..3_usize).prop_map(Step::Delete),
+        3 => (0..3_usize).prop_map(Step::Run),
+        2 => any::<usize>().prop_map(Step::End),
+        1 => (1..20_u64).prop_map(Step::Evict),
+        1 => Just(Step::Free),
+    ];
+    proptest::collection::vec(step, 0..80)
+}
+
+proptest! {
+    /// In whatever order three names are stored, deleted, run on and evicted: a copy that a run uses is never freed, memory
+    /// counts for exactly the copies that there are, and at the end there are none.
+    #[test]
+    fn copies_are_there_while_runs_use_them_and_count_until_they_are_freed(steps in steps()) {
+        const BUDGET: u64 = 20;
+        let bench = Bench::new(BUDGET);
+        let mut next_id = 1;
+        let mut stored: [Option<(u64, u64)>; 3] = [None; 3];
+        let mut runs: Vec<(Lease<Copy>, u64, u64)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Put(name, bytes) => {
+                    if let Some((id, _)) = stored[name].replace((next_id, bytes)) {
+                        bench.cache.retire(id);
+                    }
+                    next_id += 1;
+                }
+                Step::Delete(name) => {
+                    if let Some((id, _)) = stored[name].take() {
+                        bench.cache.retire(id);
+                    }
+                }
+                Step::Run(name) => {
+                    let Some((id, bytes)) = stored[name] else { continue };
+                    let mut used: Vec<(u64, u64)> = runs.iter().map(|(_, id, bytes)| (*id, *bytes)).collect();
+                    used.push((id, bytes));
+                    used.sort_unstable();
+                    used.dedup();
+                    let fits = used.iter().map(|(_, bytes)| bytes).sum::<u64>() <= BUDGET;
+                    let lease = bench.get(id, bytes);
+                    prop_assert_eq!(lease.is_some(), fits, "{:?}", used);
+                    runs.extend(lease.map(|lease| (lease, id, bytes)));
+                }
+                Step::End(at) if !runs.is_empty() => drop(runs.swap_remove(at % runs.len())),
+                Step::End(_) => {}
+                Step::Evict(bytes) => drop(bench.cache.evict(bytes)),
+                Step::Free => drop(bench.cache.take_unwanted(0)),
+            }
+            let live = bench.live.lock().unwrap();
+            prop_assert_eq!(bench.cache.usage().bytes, live.values().sum::<u64>());
+            for (lease, id, bytes) in &runs {
+                prop_assert_eq!((lease.address(), live.get(&lease.address())), (id * 1000, Some(bytes)));
+            }
+        }
+        drop(runs);
+        stored.into_iter().flatten().for_each(|(id, _)| bench.cache.retire(id));
+        drop(bench.cache.take_unwanted(0));
+        prop_assert_eq!((bench.live(), bench.cache.usage().bytes, bench.cache.usage().copies), (vec![], 0, 0));
+    }
 }

@@ -42,9 +42,12 @@
 //! | `tenant` | the request has one | the tenant |
 //! | `trace_id`, `parent_span_id` | the request has a trace context | W3C's, in hexadecimal |
 //! | `request.size`, `response.size` | the size is known | bytes |
+//! | `request.operands` | the request refers to operands, and they were resolved before the layer | names and versions, 8 at most |
 //! | `execution.backend`, `execution.device` | the response has an execution | the backend and device that ran it |
 //! | `execution.queued`, `execution.duration` | the same | seconds |
 //! | `execution.batch_size` | the same | requests in the launch |
+//! | `execution.operands` | the same, and the request refers to operands | names and versions, 8 at most |
+//! | `execution.operands_resident` | the same | whether the device had copies of all of them before the run |
 //! | `execution.device_upload`, `execution.device_kernel`, `execution.device_download` | the device measured it | seconds, by the device's clock |
 //! | `execution.device_roofline` | the same, and its peak is known | fraction of the peak that the kernel reached |
 //! | `error.type` | it failed | the [code](crate::error::ErrorKind::code); `cancelled` for a call dropped before completion |

@@ -9,6 +9,7 @@ use super::{TracingLayer, scope};
 use crate::error::{AnyError, ErrorKind};
 use crate::request::limits::name_prefix;
 use crate::request::{RequestContext, ResponseContext};
+use crate::text;
 
 /// Creates a span named `request` with the given fields, and with those that are recorded later: tracing takes the values
 /// of no others.
@@ -22,6 +23,7 @@ macro_rules! request_span {
             otel.name = tracing::field::Empty,
             priority = tracing::field::Empty,
             request.size = tracing::field::Empty,
+            request.operands = tracing::field::Empty,
             otel.status_code = tracing::field::Empty,
             error.type = tracing::field::Empty,
             trace_id = tracing::field::Empty,
@@ -36,6 +38,8 @@ macro_rules! request_span {
             execution.device_kernel = tracing::field::Empty,
             execution.device_download = tracing::field::Empty,
             execution.device_roofline = tracing::field::Empty,
+            execution.operands = tracing::field::Empty,
+            execution.operands_resident = tracing::field::Empty,
         )
     };
 }
@@ -53,6 +57,9 @@ pub(super) fn span<R: RequestContext>(settings: TracingLayer, request: &R) -> Sp
         span.record("priority", request.priority().as_str());
         if let Some(bytes) = request.payload_bytes() {
             span.record("request.size", bytes);
+        }
+        if let Some(operands) = request.operand_names() {
+            span.record("request.operands", operands);
         }
         if let Some(context) = request.trace_context() {
             span.record("trace_id", format_args!("{:032x}", context.trace_id()));
@@ -98,6 +105,11 @@ where
         span.record("execution.queued", execution.queued.as_secs_f64());
         span.record("execution.duration", execution.executed.as_secs_f64());
         span.record("execution.batch_size", execution.batch_size);
+        let operands = execution.operands();
+        if !operands.is_empty() && !span.is_disabled() {
+            span.record("execution.operands", text::list(operands.iter()));
+            span.record("execution.operands_resident", operands.iter().all(|operand| operand.resident));
+        }
         if let Some(times) = execution.device_times() {
             span.record("execution.device_upload", times.upload.as_secs_f64());
             span.record("execution.device_kernel", times.kernel.as_secs_f64());

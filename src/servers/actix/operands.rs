@@ -20,7 +20,7 @@ use crate::service::{InvalidInput, OperandError, OperandInfo, Payload, PutOption
 pub struct PutOperand {
     /// Name of the operand.
     pub name: String,
-    /// Type of the operand: `graph`, `tensors`, or the name of another registered type.
+    /// Type of the operand: `graph`, `vectors`, `tensors`, or the name of another registered type.
     pub type_name: String,
     /// Value of the operand: JSON, tensors, or a typed document.
     pub payload: Payload,

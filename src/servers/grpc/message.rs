@@ -67,6 +67,8 @@ fn dtype_of(number: i32) -> Option<DType> {
         Dtype::Uint64 => Some(DType::U64),
         Dtype::Int32 => Some(DType::I32),
         Dtype::Int64 => Some(DType::I64),
+        Dtype::Float16 => Some(DType::F16),
+        Dtype::Bfloat16 => Some(DType::Bf16),
         Dtype::Float32 => Some(DType::F32),
         Dtype::Float64 => Some(DType::F64),
     }
@@ -80,6 +82,8 @@ fn number_of(dtype: DType) -> i32 {
         DType::U64 => Dtype::Uint64,
         DType::I32 => Dtype::Int32,
         DType::I64 => Dtype::Int64,
+        DType::F16 => Dtype::Float16,
+        DType::Bf16 => Dtype::Bfloat16,
         DType::F32 => Dtype::Float32,
         DType::F64 => Dtype::Float64,
     };

@@ -9,7 +9,7 @@ use serde::ser::{Serialize, Serializer};
 
 use super::deadline::read_all;
 use super::{memory, zero_copy};
-use crate::buffer::{Buffer, DType, Element};
+use crate::buffer::{Bf16, Buffer, DType, Element, F16};
 use crate::service::operands::{array_of_reference, read_reference_object, reference_schema};
 
 /// Returns the dtype of the [`Buffer`] whose newtype name this is.
@@ -20,6 +20,8 @@ pub(super) fn buffer_dtype(name: &str) -> Option<DType> {
         (u64::BUFFER, DType::U64),
         (i32::BUFFER, DType::I32),
         (i64::BUFFER, DType::I64),
+        (F16::BUFFER, DType::F16),
+        (Bf16::BUFFER, DType::Bf16),
         (f32::BUFFER, DType::F32),
         (f64::BUFFER, DType::F64),
     ]
@@ -99,7 +101,7 @@ fn array_or_reference(array: Schema) -> Schema {
 }
 
 /// Shrinks a grown array's allocation if much of it is unused.
-pub(super) fn shrink<T>(elements: &mut Vec<T>) {
+pub(crate) fn shrink<T>(elements: &mut Vec<T>) {
     if (elements.capacity() - elements.len()) * size_of::<T>() > 64 << 10 {
         elements.shrink_to_fit();
     }
@@ -172,7 +174,7 @@ impl<T: Element> JsonSchema for Buffer<T> {
         let mut schema = Vec::<T>::json_schema(generator);
         // JSON has no word for NaN and the infinities, so they are written as null. They are never read.
         if generator.contract().is_serialize()
-            && matches!(T::DTYPE, DType::F32 | DType::F64)
+            && T::DTYPE.is_float()
             && let Some(kind) = schema.pointer_mut("/items/type")
         {
             *kind = serde_json::json!(["number", "null"]);

@@ -66,21 +66,31 @@ fn check<E: Error>() -> Result<(), E> {
 const STRIDE: usize = 4096;
 
 /// Reads a sequence of any length, and checks the deadline on the way.
-pub(crate) fn read_all<'de, T, A>(mut seq: A) -> Result<Vec<T>, A::Error>
+pub(crate) fn read_all<'de, T, A>(seq: A) -> Result<Vec<T>, A::Error>
 where
     T: Deserialize<'de>,
     A: SeqAccess<'de>,
 {
     // Grown as elements arrive, whatever length is claimed.
     let mut elements = Vec::new();
+    read_into(seq, &mut elements)?;
+    shrink(&mut elements);
+    Ok(elements)
+}
+
+/// Appends a sequence of any length, and checks the deadline on the way.
+pub(crate) fn read_into<'de, T, A>(mut seq: A, elements: &mut Vec<T>) -> Result<(), A::Error>
+where
+    T: Deserialize<'de>,
+    A: SeqAccess<'de>,
+{
     while let Some(element) = seq.next_element()? {
         elements.push(element);
         if elements.len().is_multiple_of(STRIDE) {
             check()?;
         }
     }
-    shrink(&mut elements);
-    Ok(elements)
+    Ok(())
 }
 
 /// Reads an optional sequence, as [`read_all`] does. For `#[serde(default, deserialize_with)]` on long fields that are not a

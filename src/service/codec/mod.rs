@@ -12,7 +12,8 @@ mod tensor_ser;
 mod zero_copy;
 
 use crate::buffer::{Buffer, Element};
-pub(crate) use deadline::{DeadlinePassed, decode_until, optional_sequence, read_all};
+pub(crate) use buffer::shrink;
+pub(crate) use deadline::{DeadlinePassed, decode_until, optional_sequence, read_all, read_into};
 pub use float_array::FloatArray;
 pub(crate) use json::{decode_json, decoded_size, encode_json};
 pub(crate) use memory::{PinnedMemory, decode_within};

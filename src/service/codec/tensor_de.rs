@@ -23,7 +23,7 @@ use serde::forward_to_deserialize_any;
 use super::buffer::buffer_dtype;
 use super::{float_array, zero_copy};
 use crate::service::operands::{KEY as REFERENCE_KEY, SUFFIX as REFERENCE_SUFFIX};
-use crate::service::{DType, InvalidInput, Tensor, Tensors};
+use crate::service::{Bf16, DType, F16, InvalidInput, Tensor, Tensors};
 
 /// Decodes an input. An error names the tensor.
 pub(crate) fn decode_tensors<T: DeserializeOwned>(tensors: &Tensors) -> Result<T, InvalidInput> {
@@ -161,6 +161,7 @@ impl<'de> View<'de> {
         // The shape was checked against the data when the tensor was made.
         let eight = || <[u8; 8]>::try_from(data).map_err(de::Error::custom);
         let four = || <[u8; 4]>::try_from(data).map_err(de::Error::custom);
+        let two = || <[u8; 2]>::try_from(data).map_err(de::Error::custom);
         match self.dtype {
             DType::Bool => match data {
                 [0] => visitor.visit_bool(false),
@@ -170,6 +171,8 @@ impl<'de> View<'de> {
             DType::U8 => visitor.visit_u8(*data.first().ok_or_else(|| de::Error::custom("no element"))?),
             DType::U32 => visitor.visit_u32(u32::from_le_bytes(four()?)),
             DType::I32 => visitor.visit_i32(i32::from_le_bytes(four()?)),
+            DType::F16 => visitor.visit_f32(F16::from_bits(u16::from_le_bytes(two()?)).to_f32()),
+            DType::Bf16 => visitor.visit_f32(Bf16::from_bits(u16::from_le_bytes(two()?)).to_f32()),
             DType::F32 => visitor.visit_f32(f32::from_le_bytes(four()?)),
             DType::U64 => visitor.visit_u64(u64::from_le_bytes(eight()?)),
             DType::I64 => visitor.visit_i64(i64::from_le_bytes(eight()?)),
@@ -324,7 +327,7 @@ impl<'de> Deserializer<'de> for View<'de> {
 }
 
 fn is_integer(dtype: DType) -> bool {
-    !matches!(dtype, DType::Bool | DType::F32 | DType::F64)
+    dtype != DType::Bool && !dtype.is_float()
 }
 
 struct Rows<'de> {

@@ -1,7 +1,7 @@
 //! Operands: named, versioned values that are uploaded once and that requests refer to.
 //!
-//! An operand is an immutable value of an [`OperandValue`] type: a graph, or a set of named tensors. [`Operands`] holds
-//! the operands of a process, by tenant and name. A request names one where its input would have the value:
+//! An operand is an immutable value of an [`OperandValue`] type: a graph, a set of vectors, or a set of named tensors.
+//! [`Operands`] holds the operands of a process, by tenant and name. A request names one where its input would have the value:
 //!
 //! ```json
 //! {"kernel_id": "graph/betweenness-centrality", "input": {"graph": {"operand": "payments"}, "samples": 64}}
@@ -17,6 +17,9 @@
 //!
 //! Operands are lost when the process ends, unless they are [opened](Operands::open) in a directory.
 //!
+//! Storing an operand has a span `put_operand` with its name, type, placement, version, size and time to build. The
+//! [request's span](crate::middleware::tracing) has the versions that it refers to.
+//!
 //! The kernel's code does not know whether a value came with the request. On the CPU it reads the operand's own memory;
 //! on CUDA, [`LaunchContext::input`](crate::cuda::LaunchContext::input) returns the copy that is resident on the device.
 
@@ -28,9 +31,11 @@ mod persistence;
 mod placement;
 mod reference;
 mod request;
+mod span;
 mod store;
 mod tensor_set;
 mod value;
+mod vectors;
 mod version;
 
 pub use directory::OpenOperandsError;
@@ -43,8 +48,11 @@ pub use request::RequestOperands;
 pub use store::{OperandLimits, OperandUsage, Operands, PutCondition, PutOptions, RemoveOptions};
 pub use tensor_set::TensorSet;
 pub use value::{OperandArray, OperandValue};
+pub use vectors::{VectorElements, Vectors, VectorsDocument};
 pub use version::{OperandInfo, OperandVersion};
 
 pub(super) use decode::within as decode_with_operands;
 pub(super) use operand::{KEY, array_of_reference, dtype_of_reference, read_reference_object, reference_schema};
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) use reference::{name_schema as operand_name_schema, version_schema as operand_version_schema};
 pub(super) use request::{SUFFIX, has_references};

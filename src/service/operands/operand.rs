@@ -11,7 +11,7 @@ use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializ
 use serde_json::json;
 
 use super::decode::current;
-use super::reference::OperandReference;
+use super::reference::{self, OperandReference};
 use super::tensor_set::TensorSet;
 use super::value::OperandValue;
 use super::version::OperandVersion;
@@ -259,12 +259,12 @@ impl<T: OperandValue> JsonSchema for Operand<T> {
 
 /// Returns the schema of a reference.
 pub(crate) fn reference_schema() -> serde_json::Value {
+    let mut text = reference::reference_schema();
+    text["description"] =
+        "The operand: `name`, `name@version`, and for one tensor of a set, a slash and its name.".into();
     json!({
         "type": "object",
-        "properties": { KEY: {
-            "type": "string",
-            "description": "The operand: `name`, `name@version`, and for one tensor of a set, a slash and its name.",
-        } },
+        "properties": { KEY: text },
         "required": [KEY],
         "additionalProperties": false,
     })

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::{Value, json};
+
 use crate::service::InvalidInput;
 
 /// Maximum number of bytes in the name of an operand.
@@ -23,6 +25,33 @@ pub fn check_operand_name(name: &str) -> Result<(), InvalidInput> {
     };
     Err(InvalidInput::new("operand", format!("the name of the operand is invalid: {reason}")))
 }
+
+/// The regular expression of a name, as [`check_operand_name`] has it, without its anchors.
+const NAME_PATTERN: &str = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}";
+
+/// Returns the JSON Schema of the name of an operand.
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) fn name_schema() -> Value {
+    json!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": format!("^{NAME_PATTERN}$") })
+}
+
+/// Returns the JSON Schema of a name with an optional version.
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) fn version_schema() -> Value {
+    let pattern = format!("^{NAME_PATTERN}(@{VERSION_PATTERN})?$");
+    json!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME + 1 + MAX_VERSION, "pattern": pattern })
+}
+
+/// Returns the JSON Schema of a reference in an input: a name, with an optional version and tensor.
+pub(super) fn reference_schema() -> Value {
+    json!({ "type": "string", "minLength": 1, "pattern": format!("^{NAME_PATTERN}(@{VERSION_PATTERN})?(/.+)?$") })
+}
+
+/// Maximum number of digits of a version, which has 64 bits.
+#[cfg(any(feature = "axum", feature = "hyper"))]
+const MAX_VERSION: usize = 20;
+/// The regular expression of a version.
+const VERSION_PATTERN: &str = "[0-9]{1,20}";
 
 /// A reference to an operand: `name`, `name@version`, and either followed by `/tensor` for one tensor of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,7 +113,42 @@ impl fmt::Display for OperandReference<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// The texts that match the pattern of a schema.
+    fn matching(schema: &Value) -> impl Strategy<Value = String> + use<> {
+        let pattern = schema["pattern"].as_str().unwrap().trim_start_matches('^').trim_end_matches('$');
+        proptest::string::string_regex(pattern).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn what_matches_the_pattern_of_references_is_one_unless_the_version_is_too_large(
+            text in matching(&reference_schema()),
+        ) {
+            match OperandReference::parse(&text) {
+                Ok(reference) => prop_assert!(reference.name.len() <= MAX_NAME),
+                Err(error) => prop_assert!(error.reason.contains("version"), "{}: {}", text, error),
+            }
+        }
+    }
+
+    #[cfg(any(feature = "axum", feature = "hyper"))]
+    proptest! {
+        #[test]
+        fn what_matches_the_pattern_of_names_is_one(name in matching(&name_schema())) {
+            prop_assert!(check_operand_name(&name).is_ok(), "{}", name);
+        }
+    }
+
+    #[test]
+    fn the_pattern_is_as_long_as_a_name_may_be() {
+        assert!(NAME_PATTERN.ends_with(&format!("{{0,{}}}", MAX_NAME - 1)));
+        assert!(check_operand_name(&"x".repeat(MAX_NAME)).is_ok());
+        assert!(check_operand_name(&"x".repeat(MAX_NAME + 1)).is_err());
+    }
 
     #[test]
     fn a_reference_is_written_as_it_was_read() {

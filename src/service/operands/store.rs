@@ -13,8 +13,10 @@ use super::operand::Operand;
 use super::persistence::{OperandDirectoryUsage, Persistence};
 use super::placement::{OperandDevices, Placement, Placers};
 use super::reference::{OperandReference, check_operand_name};
+use super::span::PutSpan;
 use super::tensor_set::TensorSet;
 use super::value::{ErasedValue, OperandValue, from_payload};
+use super::vectors::Vectors;
 use super::version::{OperandInfo, OperandVersion, digest};
 use crate::panics::catch_panic;
 use crate::service::{KernelError, Payload, RunContext};
@@ -85,6 +87,7 @@ struct Counts {
     stored: AtomicU64,
     removed: AtomicU64,
     rejected: AtomicU64,
+    failed: AtomicU64,
     references: AtomicU64,
     /// Microseconds that decoding, checking and making stored values took.
     building: AtomicU64,
@@ -248,8 +251,11 @@ pub struct OperandUsage {
     pub stored: u64,
     /// Operands that were removed since the start.
     pub removed: u64,
-    /// Versions that exceeded a budget since the start.
+    /// Values that exceeded a budget since the start.
     pub rejected: u64,
+    /// Values that could not be stored for another reason since the start: an invalid value, a condition that did not hold,
+    /// or an upload that was cancelled while it was built.
+    pub failed: u64,
     /// References of requests that named an operand, since the start.
     pub references: u64,
     /// The time that the uploaded values took to decode, check and build since the start.
@@ -265,7 +271,7 @@ impl Default for Operands {
 }
 
 impl Operands {
-    /// Creates an empty set of operands, with the type [`TensorSet`].
+    /// Creates an empty set of operands, with the types [`TensorSet`] and [`Vectors`].
     pub fn new(limits: OperandLimits) -> Self {
         Self::with_persistence(limits, HashMap::default(), None)
     }
@@ -277,7 +283,7 @@ impl Operands {
     ) -> Self {
         let shared = Shared {
             table: ArcSwap::default(),
-            types: ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>()]),
+            types: ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>(), OperandType::of::<Vectors>()]),
             tenants: Mutex::new(tenants),
             limits,
             usage: Arc::default(),
@@ -326,7 +332,8 @@ impl Operands {
     ) -> Result<Operand<T>, OperandError> {
         let value = Arc::new(value);
         let context = RunContext::detached();
-        let version = self.put_erased(name, Arc::clone(&value) as Arc<dyn ErasedValue>, options, &context)?;
+        let erased: Arc<dyn ErasedValue> = Arc::<T>::clone(&value);
+        let version = self.count_put(name, T::TYPE, options, |_| self.try_put(name, erased, options, &context))?;
         Ok(Operand::stored(value, version))
     }
 
@@ -344,17 +351,21 @@ impl Operands {
         options: &PutOptions,
         context: &RunContext<'_>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
-        // Before the work, as well as under the lock.
-        self.check_put(name, type_name, options)?;
-        let known = self.shared.operand_type(type_name)?;
-        let started = Instant::now();
-        let value = catch_panic(|| (known.decode)(payload, context));
-        let value = value.map_err(|panicked| KernelError::Panicked { message: panicked.into_message() })??;
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.shared.counts.building.fetch_add(micros, Ordering::Relaxed);
-        // The client may have disconnected meanwhile.
-        context.check()?;
-        self.put_erased(name, value, options, context)
+        self.count_put(name, type_name, options, |span| {
+            // Before the work, as well as under the lock.
+            self.check_put(name, type_name, options)?;
+            let known = self.shared.operand_type(type_name)?;
+            let started = Instant::now();
+            let value = PutSpan::build(|| catch_panic(|| (known.decode)(payload, context)));
+            let value = value.map_err(|panicked| KernelError::Panicked { message: panicked.into_message() })??;
+            let building = started.elapsed();
+            span.built(building);
+            let micros = u64::try_from(building.as_micros()).unwrap_or(u64::MAX);
+            self.shared.counts.building.fetch_add(micros, Ordering::Relaxed);
+            // The client may have disconnected meanwhile.
+            context.check()?;
+            self.try_put(name, value, options, context)
+        })
     }
 
     /// Checks what can be checked of a [`put_payload`](Self::put_payload) without the payload.
@@ -368,23 +379,25 @@ impl Operands {
         options.condition.check(self.shared.own(options.tenant.as_deref(), name).as_ref())
     }
 
-    fn put_erased(
+    /// Runs `put` in a span, and counts it by its result.
+    fn count_put(
         &self,
         name: &str,
-        value: Arc<dyn ErasedValue>,
+        type_name: &str,
         options: &PutOptions,
-        context: &RunContext<'_>,
+        put: impl FnOnce(&PutSpan) -> Result<Arc<OperandVersion>, OperandError>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
-        let stored = self.try_put(name, value, options, context);
+        let result = PutSpan::record(name, type_name, options, put);
         let counts = &self.shared.counts;
-        match &stored {
-            Ok(_) => counts.stored.fetch_add(1, Ordering::Relaxed),
+        let count = match &result {
+            Ok(_) => &counts.stored,
             Err(OperandError::OverBudget { .. } | OperandError::TooMany { .. } | OperandError::DiskFull { .. }) => {
-                counts.rejected.fetch_add(1, Ordering::Relaxed)
+                &counts.rejected
             }
-            Err(_) => 0,
+            Err(_) => &counts.failed,
         };
-        stored
+        count.fetch_add(1, Ordering::Relaxed);
+        result
     }
 
     fn try_put(
@@ -506,6 +519,7 @@ impl Operands {
             stored: counts.stored.load(Ordering::Relaxed),
             removed: counts.removed.load(Ordering::Relaxed),
             rejected: counts.rejected.load(Ordering::Relaxed),
+            failed: counts.failed.load(Ordering::Relaxed),
             references: counts.references.load(Ordering::Relaxed),
             building: Duration::from_micros(counts.building.load(Ordering::Relaxed)),
             directory: self.shared.persistence.as_ref().map(Persistence::usage),

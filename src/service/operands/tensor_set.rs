@@ -12,7 +12,9 @@ use serde_json::json;
 
 use super::value::{OperandArray, OperandValue};
 use crate::service::codec::{decode_json, read_all};
-use crate::service::{Buffer, DType, Element, InvalidInput, KernelError, Payload, RunContext, Tensor, Tensors};
+use crate::service::{
+    Bf16, Buffer, DType, Element, F16, InvalidInput, KernelError, Payload, RunContext, Tensor, Tensors,
+};
 
 /// Named tensors, as an operand: the columns of a table, for example.
 ///
@@ -82,7 +84,7 @@ impl From<Tensors> for TensorSet {
 }
 
 /// Returns the same bytes, copied unless they are aligned for elements of any type.
-fn aligned_bytes(bytes: &Bytes) -> Bytes {
+pub(super) fn aligned_bytes(bytes: &Bytes) -> Bytes {
     if bytes.as_ptr().addr().is_multiple_of(align_of::<u64>()) {
         return bytes.clone();
     }
@@ -122,6 +124,10 @@ enum TypedDocument {
     I32(Buffer<i32>),
     #[serde(rename = "int64")]
     I64(Buffer<i64>),
+    #[serde(rename = "float16")]
+    F16(Buffer<F16>),
+    #[serde(rename = "bfloat16")]
+    Bf16(Buffer<Bf16>),
     #[serde(rename = "float32")]
     F32(Buffer<f32>),
     #[serde(rename = "float64")]
@@ -150,6 +156,8 @@ impl<'de> Deserialize<'de> for TensorDocument {
                     TypedDocument::U64(data) => tensor(data),
                     TypedDocument::I32(data) => tensor(data),
                     TypedDocument::I64(data) => tensor(data),
+                    TypedDocument::F16(data) => tensor(data),
+                    TypedDocument::Bf16(data) => tensor(data),
                     TypedDocument::F32(data) => tensor(data),
                     TypedDocument::F64(data) => tensor(data),
                 })
@@ -166,14 +174,14 @@ impl JsonSchema for TensorSetDocument {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let dtypes = [DType::U8, DType::U32, DType::U64, DType::I32, DType::I64, DType::F32, DType::F64];
+        let dtypes: Vec<_> = DType::ALL.into_iter().filter(|dtype| *dtype != DType::Bool).map(DType::as_str).collect();
         let numbers = json!({ "type": "array", "items": { "type": "number" } });
         json_schema!({
             "type": "object",
             "additionalProperties": {
                 "anyOf": [numbers, {
                     "type": "object",
-                    "properties": { "dtype": { "enum": dtypes.map(DType::as_str) }, "data": numbers },
+                    "properties": { "dtype": { "enum": dtypes }, "data": numbers },
                     "required": ["dtype", "data"],
                     "additionalProperties": false,
                 }],
@@ -259,7 +267,7 @@ mod tests {
             "[]",
             r#"{"a": 1}"#,
             r#"{"a": [1, "2"]}"#,
-            r#"{"a": {"dtype": "float16", "data": [1]}}"#,
+            r#"{"a": {"dtype": "complex64", "data": [1]}}"#,
             r#"{"a": {"dtype": "uint8", "data": [256]}}"#,
             r#"{"a": {"dtype": "uint8", "data": [1], "shape": [1]}}"#,
             r#"{"a": {"data": [1]}}"#,

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::service::codec::{decode_json, decode_tensors, decode_until};
-use crate::service::{DType, InvalidInput, KernelError, Payload, RunContext, Tensors};
+use crate::service::{DType, InvalidInput, KernelError, Payload, RunContext, Tensors, Typed};
 
 /// A type of operands: how a value is made of a document, and the arrays that it consists of.
 ///
@@ -28,13 +28,7 @@ pub trait OperandValue: Any + Send + Sync + Sized {
         match payload {
             Payload::Json(document) => decode_json(&document),
             Payload::Tensors(tensors) => decode_tensors(&tensors),
-            Payload::Typed(value) => match value.downcast::<Self::Document>().map(Arc::try_unwrap) {
-                Some(Ok(document)) => Ok(document),
-                _ => Err(InvalidInput::new(
-                    "input",
-                    format!("a value of type {} is no {}", value.type_name(), Self::TYPE),
-                )),
-            },
+            Payload::Typed(value) => typed_document(value, Self::TYPE),
         }
     }
 
@@ -67,6 +61,19 @@ pub trait OperandValue: Any + Send + Sync + Sized {
     /// Returns the arrays that the value consists of. They stay where they are for as long as the value lives; those that
     /// are made later come last. Devices get copies of them.
     fn arrays(&self) -> Vec<OperandArray<'_>>;
+}
+
+/// Returns the document that a caller in the same process passed.
+pub(super) fn typed_document<D: Send + Sync + 'static>(value: Typed, type_name: &str) -> Result<D, InvalidInput> {
+    let document = value.downcast::<D>();
+    let found = value.type_name();
+    // The caller's own reference, or else the document is shared.
+    drop(value);
+    match document.map(Arc::try_unwrap) {
+        Some(Ok(document)) => Ok(document),
+        Some(Err(_)) => Err(InvalidInput::new("input", "the document is still in use elsewhere")),
+        None => Err(InvalidInput::new("input", format!("a value of type {found} is no {type_name}"))),
+    }
 }
 
 /// Decodes and checks a payload, and makes a value of it.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::placement::Placement;
+use super::reference::OperandReference;
 use super::store::{Charge, PutOptions};
 use super::value::{ErasedValue, OperandArray, OperandValue};
 #[cfg(feature = "cuda")]
@@ -95,6 +96,11 @@ impl OperandVersion {
     /// Returns the version: 1, 2, 3 and so on for the operands of a tenant.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Returns the reference to this version, such as `payments@7`.
+    pub(crate) fn reference(&self) -> OperandReference<'_> {
+        OperandReference { name: &self.name, version: Some(self.version), tensor: None }
     }
 
     /// Returns a number that no other version has in this process. Requests on the same version can share runs and cached
@@ -261,7 +267,7 @@ pub struct OperandInfo {
     pub name: String,
     /// The version.
     pub version: u64,
-    /// The type: `graph` or `tensors`.
+    /// The type: `graph`, `vectors` or `tensors`.
     pub r#type: &'static str,
     /// The size in host memory.
     pub bytes: u64,
@@ -275,7 +281,8 @@ pub struct OperandInfo {
     pub created_ms: u64,
     /// How many requests have referred to it.
     pub uses: u64,
-    /// What the type says of the value: the nodes and edges of a graph, the dtypes and shapes of tensors.
+    /// What the type says of the value: the nodes and edges of a graph, the rows and dimension of vectors, the dtypes and shapes of
+    /// tensors.
     pub summary: serde_json::Value,
     /// The entity tag, for `If-Match` and `If-None-Match`.
     pub etag: String,

@@ -52,6 +52,10 @@ fn an_operand_is_put_once_queried_listed_and_removed() {
             assert_eq!(output, json!({"y": [12.0, 24.0]}));
         }
         assert_eq!(actor.send(get("prices@1", None)).await.unwrap().unwrap().uses, 3);
+        let vectors = put("corpus", r#"{"vectors": [[1, 2], [3, 4]], "dtype": "bfloat16"}"#);
+        let stored = actor.send(PutOperand { type_name: "vectors".into(), ..vectors }).await.unwrap().unwrap();
+        assert_eq!(stored.summary, json!({"rows": 2, "dimension": 2, "dtype": "bfloat16"}));
+        actor.send(DeleteOperand { operand: "corpus".into(), ..Default::default() }).await.unwrap().unwrap();
         let mut tensors = Tensors::new();
         tensors
             .insert(

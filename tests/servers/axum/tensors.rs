@@ -241,7 +241,7 @@ async fn what_is_wrong_with_a_head_is_named() {
     let size = "inputs[1].parameters.binary_data_size";
     for (head, field, says) in [
         (input(&|x| x["name"] = json!("a")), "inputs[1].name", "two tensors"),
-        (input(&|x| x["datatype"] = json!("FP16")), "inputs[1].datatype", "FP16"),
+        (input(&|x| x["datatype"] = json!("INT16")), "inputs[1].datatype", "INT16"),
         (input(&|x| x["datatype"] = json!("BYTES")), "inputs[1].datatype", "UINT8"),
         (input(&|x| x["shape"] = json!([2])), size, "needs 8 bytes"),
         (input(&|x| x["shape"] = json!([-1])), "inputs[1].shape[0]", ""),

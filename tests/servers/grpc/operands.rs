@@ -26,12 +26,12 @@ use tower_kernels::grpc::{
     PutOperandRequest, PutOperandStart, StreamShutdown, Tensor,
 };
 use tower_kernels::service::{
-    Buffer, Cost, HostMemory, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, OperandLimits, Operands,
-    RunContext,
+    Bf16, Buffer, Cost, F16, HostMemory, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, OperandLimits,
+    Operands, RunContext,
 };
 
 use crate::grpc::server::{Elsewhere, Running};
-use crate::support::kernels::Naps;
+use crate::support::kernels::{Naps, RowDot};
 
 const MAX_OPERAND: usize = 1 << 20;
 const BETWEENNESS: &str = "graph/betweenness-centrality";
@@ -239,6 +239,58 @@ async fn tensors_are_put_in_any_chunks_and_any_array_can_refer_to_them() {
         let status = client.execute_tensors(inputs(text)).await.unwrap_err();
         assert_eq!((status.code(), status.message().contains(says)), (Code::InvalidArgument, true), "{status}");
     }
+}
+
+#[tokio::test]
+async fn vectors_are_put_in_chunks_and_queried_by_name_or_inline() {
+    let (server, registry) = start(|_| ()).await;
+    registry.register(RowDot).unwrap();
+    let mut client = server.client().await;
+    let numbers = [1.0, 2.0, 0.5, -4.0, 8.0, 0.25];
+    let halves: Vec<u8> = numbers.iter().flat_map(|&n| F16::from_f32(n).to_bits().to_le_bytes()).collect();
+    let brains: Vec<u8> = numbers.iter().flat_map(|&n| Bf16::from_f32(n).to_bits().to_le_bytes()).collect();
+    let of = |dtype, shape: &[u64]| {
+        let tensors = vec![tensor("vectors", dtype, shape, &[])];
+        begin("corpus", "vectors", Form::Tensors(OperandTensors { tensors }))
+    };
+    let json = r#"{"vectors": [[1, 2], [0.5, -4], [8, 0.25]], "dtype": "float16"}"#;
+    let from_json = begin("corpus", "vectors", Form::Json(json.into()));
+    let expected = r#"{"scores":[5.0,-7.5,8.5]}"#;
+    for (start, data, chunk, dtype) in [
+        (of(Dtype::Float16, &[3, 2]), &halves, 3, "float16"),
+        (of(Dtype::Bfloat16, &[3, 2]), &brains, 5, "bfloat16"),
+        (of(Dtype::Float32, &[3, 2]), &floats(&numbers), 7, "float32"),
+        (from_json, &vec![], 1, "float16"),
+    ] {
+        let stored = put(&mut client, start, data.chunks(chunk)).await.unwrap();
+        let summary: Value = serde_json::from_str(&stored.summary).unwrap();
+        assert_eq!(summary, json!({"rows": 3, "dimension": 2, "dtype": dtype}));
+        let by_name = r#"{"corpus": {"operand": "corpus"}, "query": [1, 2]}"#;
+        assert_eq!(server.execute("test/row-dot", by_name).await.unwrap(), expected);
+        // In a request of tensors, by name only.
+        let inputs = vec![
+            tensor("corpus.operand", Dtype::Uint8, &[6], b"corpus"),
+            tensor("query", Dtype::Float32, &[2], &floats(&[1.0, 2.0])),
+        ];
+        let request = ExecuteTensorsRequest { kernel_id: "test/row-dot".into(), inputs };
+        let output = client.execute_tensors(request).await.unwrap().into_inner();
+        assert_eq!(output.outputs, [tensor("scores", Dtype::Float32, &[3], &floats(&[5.0, -7.5, 8.5]))]);
+    }
+    let inline = format!(r#"{{"corpus": {json}, "query": [1, 2]}}"#);
+    assert_eq!(server.execute("test/row-dot", &inline).await.unwrap(), expected);
+    let data = &floats(&[1.0, f32::NAN])[..];
+    for (start, data, field) in [
+        (of(Dtype::Float32, &[1, 2]), data, "vectors[0][1]"),
+        (of(Dtype::Float32, &[2]), data, "vectors"),
+        (of(Dtype::Float64, &[1, 1]), data, "vectors"),
+        // Nothing is allocated for a size that is only claimed.
+        (of(Dtype::Float16, &[u64::MAX, 2]), &[], "tensors[0]"),
+        (of(Dtype::Float16, &[1 << 40, 0]), &[], "vectors"),
+    ] {
+        let status = put(&mut client, start, [data]).await.unwrap_err();
+        assert_eq!((status.code(), &*field_of(&status)), (Code::InvalidArgument, field), "{status}");
+    }
+    assert_eq!(registry.operands().usage().bytes, 12);
 }
 
 #[tokio::test]

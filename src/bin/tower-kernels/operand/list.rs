@@ -71,6 +71,7 @@ pub(super) fn table(operands: &[Value]) -> Result<String, Failure> {
 fn text(summary: &Value) -> String {
     let field = |(name, value): (&String, &Value)| match value {
         Value::Object(fields) => format!("{} {name}", fields.len()),
+        Value::String(value) => format!("{name} {value}"),
         value => format!("{name} {value}"),
     };
     let fields = summary.as_object().into_iter().flatten();

@@ -3,6 +3,7 @@
 //! ```text
 //! tower-kernels operand put payments --type graph payments.json
 //! tower-kernels operand put prices --type tensors --tensor close=close.npy --tensor volume=volume.npy
+//! tower-kernels operand put corpus --type vectors --tensor vectors=corpus.npy
 //! tower-kernels operand list
 //! tower-kernels operand show payments
 //! tower-kernels operand rm payments@3
@@ -41,6 +42,7 @@ pub(crate) const HELP: &str = "\
 Examples:
   tower-kernels operand put payments --type graph payments.json
   tower-kernels operand put prices --type tensors --tensor close=close.npy --tensor volume=volume.npy
+  tower-kernels operand put corpus --type vectors --tensor vectors=corpus.npy
   tower-kernels operand put payments --type graph --if-match 3-00c0ffee00c0ffee < payments.json
   tower-kernels operand list --rest https://kernels.example.org --cacert ca.crt --header 'x-api-key: ...'
   tower-kernels operand show payments

@@ -17,13 +17,14 @@ const MAX_HEADER: usize = 10_000;
 
 /// Dtypes by their names in the header, and their names in the binary tensor data extension of the Open Inference
 /// Protocol.
-const DTYPES: [(&str, DType, &str); 8] = [
+const DTYPES: [(&str, DType, &str); 9] = [
     ("|b1", DType::Bool, "BOOL"),
     ("|u1", DType::U8, "UINT8"),
     ("<u4", DType::U32, "UINT32"),
     ("<u8", DType::U64, "UINT64"),
     ("<i4", DType::I32, "INT32"),
     ("<i8", DType::I64, "INT64"),
+    ("<f2", DType::F16, "FP16"),
     ("<f4", DType::F32, "FP32"),
     ("<f8", DType::F64, "FP64"),
 ];
@@ -269,7 +270,7 @@ mod tests {
         let shape = |shape: &str| format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
         for (text, says) in [
             (descr("'>f8'"), "big-endian"),
-            (descr("'<f2'"), "\"<f2\" is not one of"),
+            (descr("'<c8'"), "\"<c8\" is not one of"),
             (descr("'=f4'"), "is not one of"),
             (descr("''"), "is not one of"),
             (descr("'|O'"), "is not one of"),

@@ -262,7 +262,7 @@ pub struct PutOperandStart {
     /// Name: 1 to 128 characters of `A-Z a-z 0-9 - _ .`, of which the first is not a dot.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Type, such as `graph` or `tensors`.
+    /// Type, such as `graph`, `vectors` or `tensors`.
     #[prost(string, tag = "2")]
     pub r#type: ::prost::alloc::string::String,
     /// Whether other tenants may use it.
@@ -338,7 +338,7 @@ pub struct Operand {
     /// Version: 1, 2, 3 and so on for the operands of a tenant.
     #[prost(uint64, tag = "2")]
     pub version: u64,
-    /// Type, such as `graph` or `tensors`.
+    /// Type, such as `graph`, `vectors` or `tensors`.
     #[prost(string, tag = "3")]
     pub r#type: ::prost::alloc::string::String,
     /// Size in host memory.
@@ -422,6 +422,10 @@ pub enum Dtype {
     Float32 = 7,
     /// IEEE 754 binary64.
     Float64 = 8,
+    /// IEEE 754 binary16.
+    Float16 = 9,
+    /// bfloat16: the upper half of a binary32.
+    Bfloat16 = 10,
 }
 impl Dtype {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -439,6 +443,8 @@ impl Dtype {
             Self::Int64 => "DTYPE_INT64",
             Self::Float32 => "DTYPE_FLOAT32",
             Self::Float64 => "DTYPE_FLOAT64",
+            Self::Float16 => "DTYPE_FLOAT16",
+            Self::Bfloat16 => "DTYPE_BFLOAT16",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -453,6 +459,8 @@ impl Dtype {
             "DTYPE_INT64" => Some(Self::Int64),
             "DTYPE_FLOAT32" => Some(Self::Float32),
             "DTYPE_FLOAT64" => Some(Self::Float64),
+            "DTYPE_FLOAT16" => Some(Self::Float16),
+            "DTYPE_BFLOAT16" => Some(Self::Bfloat16),
             _ => None,
         }
     }

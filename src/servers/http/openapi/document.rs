@@ -104,6 +104,7 @@ fn whole_entry(operation: &Operation, tag: &str, fields: Value) -> Value {
     entry
 }
 
+/// Describes the parameters of the path that the operation does not describe itself.
 fn add_path_parameters(entry: &mut Value, operation: &Operation) {
     let mut parameters = match entry["parameters"].take() {
         Value::Array(parameters) => parameters,
@@ -111,7 +112,9 @@ fn add_path_parameters(entry: &mut Value, operation: &Operation) {
     };
     let parameter =
         |name: &str| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
-    parameters.extend(operation.path_parameters().map(parameter));
+    let is_described = |name: &&str| parameters.iter().any(|known| known["in"] == "path" && known["name"] == **name);
+    let others: Vec<&str> = operation.path_parameters().filter(|name| !is_described(name)).collect();
+    parameters.extend(others.into_iter().map(parameter));
     entry["parameters"] = parameters.into();
 }
 

@@ -69,7 +69,7 @@ impl<S: RestService, B: RequestBody> Routes<S, B> {
         Operation::put("/operands/{name}", "putOperand", "Stores an operand")
             .prefixed()
             .details(
-                "`?type=graph` or `tensors`; the body is its value, as JSON or tensors; `?public=true` for all tenants; \
+                "`?type=graph`, `vectors` or `tensors`; the body is its value, as JSON or tensors; `?public=true` for all tenants; \
                  `If-Match` and `If-None-Match: *` make it conditional",
             )
             .openapi(Operands(operands::put_entry))

@@ -19,6 +19,7 @@ use crate::servers::http::{HEAD_LENGTH, Problem, ResponseBody, Rest, document, r
 use crate::servers::operands::{NewOperand, find_operand, remove_operand, store_operand};
 use crate::service::{
     InvalidInput, OperandInfo, OperandVersion, Operands, Placement, PutCondition, PutOptions, RemoveOptions,
+    operand_name_schema, operand_version_schema,
 };
 
 /// Query of a PUT.
@@ -245,7 +246,7 @@ pub(super) fn put_entry(schemas: &mut Schemas, operands: &Operands) -> Value {
         }
         parameter
     }));
-    parameters.extend([conditional("If-Match"), conditional("If-None-Match")]);
+    parameters.extend([conditional("If-Match"), conditional("If-None-Match"), named(operand_name_schema())]);
     let content = content_or_tensors(&json!({ "anyOf": documents }), TENSORS_IN);
     let mut created = with_tag(response("The stored version.", json_content(&schemas.written::<OperandInfo>())));
     created["headers"]["location"] =
@@ -269,7 +270,7 @@ pub(super) fn list_entry(schemas: &mut Schemas, _: &Operands) -> Value {
 pub(super) fn describe_entry(schemas: &mut Schemas, _: &Operands) -> Value {
     let mut parameters = headers(&["x-request-id"]);
     parameters.extend(schemas.query::<TenantQuery>());
-    parameters.push(conditional("If-None-Match"));
+    parameters.extend([conditional("If-None-Match"), named(operand_version_schema())]);
     let found = with_tag(response("The version.", json_content(&schemas.written::<OperandInfo>())));
     let mut responses = responses(200, found, [400, 404, 500, 503]);
     responses["304"] = json!({ "description": "`If-None-Match` has the entity tag of the version." });
@@ -280,9 +281,14 @@ pub(super) fn describe_entry(schemas: &mut Schemas, _: &Operands) -> Value {
 pub(super) fn remove_entry(schemas: &mut Schemas, _: &Operands) -> Value {
     let mut parameters = headers(&["x-request-id"]);
     parameters.extend(schemas.query::<TenantQuery>());
-    parameters.push(conditional("If-Match"));
+    parameters.extend([conditional("If-Match"), named(operand_version_schema())]);
     let removed = with_tag(response("The version that was removed.", json_content(&schemas.written::<OperandInfo>())));
     json!({ "parameters": parameters, "responses": responses(200, removed, [400, 404, 412, 500, 503]) })
+}
+
+/// OpenAPI: the operand in the path.
+fn named(schema: Value) -> Value {
+    json!({ "name": "name", "in": "path", "required": true, "schema": schema })
 }
 
 fn conditional(name: &str) -> Value {

@@ -11,7 +11,7 @@ use crate::request::limits::{MAX_RANK, MAX_TENSORS, at_most, check_name, first_d
 use crate::request::metadata::{MetadataDocument, RequestMetadata};
 use crate::servers::http::{Problem, Target};
 use crate::servers::sections::{Data, Input};
-use crate::service::{Buffer, DType, InvalidInput, KernelRequest, Payload, decode_json};
+use crate::service::{Bf16, Buffer, DType, F16, InvalidInput, KernelRequest, Payload, decode_json};
 
 /// A parsed head.
 #[derive(Debug)]
@@ -224,6 +224,8 @@ fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, InvalidInput> {
         DType::U64 => decode_json::<Buffer<u64>>(json).map(Buffer::into_bytes),
         DType::I32 => decode_json::<Buffer<i32>>(json).map(Buffer::into_bytes),
         DType::I64 => decode_json::<Buffer<i64>>(json).map(Buffer::into_bytes),
+        DType::F16 => decode_json::<Buffer<F16>>(json).map(Buffer::into_bytes),
+        DType::Bf16 => decode_json::<Buffer<Bf16>>(json).map(Buffer::into_bytes),
         DType::F32 => decode_json::<Buffer<f32>>(json).map(Buffer::into_bytes),
         DType::F64 => decode_json::<Buffer<f64>>(json).map(Buffer::into_bytes),
     };
@@ -235,13 +237,15 @@ fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, InvalidInput> {
 }
 
 /// Names of element types in the protocol.
-const DATATYPES: [(&str, DType); 8] = [
+const DATATYPES: [(&str, DType); 10] = [
     ("BOOL", DType::Bool),
     ("UINT8", DType::U8),
     ("UINT32", DType::U32),
     ("UINT64", DType::U64),
     ("INT32", DType::I32),
     ("INT64", DType::I64),
+    ("FP16", DType::F16),
+    ("BF16", DType::Bf16),
     ("FP32", DType::F32),
     ("FP64", DType::F64),
 ];

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use tower_kernels::service::{DType, Tensor, Tensors};
+use tower_kernels::service::{Bf16, DType, F16, Tensor, Tensors};
 
 use crate::exit::{self, Exit};
 
@@ -54,6 +54,8 @@ fn dtype(schema: &Value, part: &Value) -> Option<DType> {
         "uint64" | "uint" => Some(DType::U64),
         "int32" => Some(DType::I32),
         "int64" | "int" => Some(DType::I64),
+        "float16" => Some(DType::F16),
+        "bfloat16" => Some(DType::Bf16),
         "float32" | "float" => Some(DType::F32),
         "float64" | "double" => Some(DType::F64),
         _ => None,
@@ -98,6 +100,8 @@ fn number(value: &Value, dtype: DType, data: &mut Vec<u8>) -> Option<()> {
         DType::U64 => data.extend(value.as_u64()?.to_le_bytes()),
         DType::I32 => data.extend(i32::try_from(value.as_i64()?).ok()?.to_le_bytes()),
         DType::I64 => data.extend(value.as_i64()?.to_le_bytes()),
+        DType::F16 => data.extend(F16::from_f32(value.as_f64()? as f32).to_bits().to_le_bytes()),
+        DType::Bf16 => data.extend(Bf16::from_f32(value.as_f64()? as f32).to_bits().to_le_bytes()),
         DType::F32 => data.extend((value.as_f64()? as f32).to_le_bytes()),
         DType::F64 => data.extend(value.as_f64()?.to_le_bytes()),
         _ => return None,

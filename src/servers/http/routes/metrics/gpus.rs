@@ -144,7 +144,7 @@ mod tests {
         });
         let request = KernelRequest::new("linalg/saxpy", Payload::json("{}"));
         metrics.layer(timed).oneshot(request).await.unwrap();
-        let all = metrics.render();
+        let all = metrics.render() + &super::super::tests::page_of_devices();
         let of_devices = all.lines().filter(|line| line.contains("kernel_device_"));
         let mut now: String = of_devices.map(|line| format!("{line}\n")).collect();
         now.push_str(&page(vec![reading()]));

@@ -209,6 +209,7 @@ impl Collector for StoredOperands {
             ("operands_stored", "Versions that were stored", usage.stored),
             ("operands_removed", "Operands that were removed", usage.removed),
             ("operands_rejected", "Versions that exceeded a budget", usage.rejected),
+            ("operands_failed", "Values that could not be stored for another reason", usage.failed),
             ("operand_references", "References of requests that named an operand", usage.references),
         ] {
             let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
@@ -340,8 +341,8 @@ mod tests {
     use crate::backends::Local;
     use crate::cuda::DeviceInfo;
 
-    #[test]
-    fn a_lost_device_is_down_and_the_rest_is_up() {
+    /// The page of a lost device and one that is up.
+    pub(super) fn page_of_devices() -> String {
         let device =
             DeviceInfo { ordinal: 3, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
         let mut status = Local::detect().status();
@@ -373,6 +374,12 @@ mod tests {
         registry.sub_registry_with_prefix("kernel").register_collector(Box::new(Backends(status)));
         let mut page = String::new();
         text::encode(&mut page, &registry).unwrap();
+        page
+    }
+
+    #[test]
+    fn a_lost_device_is_down_and_the_rest_is_up() {
+        let page = page_of_devices();
         for line in [
             r#"kernel_backend_up{backend="CPU"} 1"#,
             r#"kernel_backend_up{backend="CUDA",device="3"} 0"#,
