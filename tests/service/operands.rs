@@ -493,7 +493,7 @@ proptest! {
                 Step::Run(at) if !accepted.is_empty() => {
                     let (request, model) = accepted.swap_remove(at % accepted.len());
                     let response = runtime.block_on(service.clone().oneshot(request)).unwrap();
-                    prop_assert_eq!(response.execution.operands.as_ref().unwrap()[0].version, model.version);
+                    prop_assert_eq!(response.execution.operands()[0].version, model.version);
                     let y: serde_json::Value = response.json().unwrap();
                     prop_assert_eq!(&y["y"], &json!(vec![model.version as f32; usize::from(model.len)]));
                 }
