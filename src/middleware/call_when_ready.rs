@@ -1,10 +1,25 @@
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
+use tokio::task::coop;
 use tower_service::Service;
+
+/// Polls the readiness of a service, whether or not the task has any of Tokio's cooperative budget left.
+///
+/// Once the budget is used up, a service that consumes it is pending whatever its capacity, which is no overload.
+pub(super) fn poll_ready_without_budget<S: Service<R>, R>(
+    service: &mut S,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), S::Error>> {
+    let ready = service.poll_ready(cx);
+    if ready.is_pending() && !coop::has_budget_remaining() {
+        return pin!(coop::unconstrained(poll_fn(|cx| service.poll_ready(cx)))).poll(cx);
+    }
+    ready
+}
 
 pin_project! {
     /// A call of `service`, which is made once the service is ready.
@@ -43,6 +58,11 @@ impl<S: Service<R>, R> CallWhenReady<S, R> {
     /// A call that is made once `service` is ready.
     pub(super) fn waiting(service: S, request: R) -> Self {
         Self { state: State::Waiting { service, request: Some(request) } }
+    }
+
+    /// No call.
+    pub(super) fn completed() -> Self {
+        Self { state: State::Completed }
     }
 
     /// The request, until the service is called.

@@ -155,6 +155,8 @@ pub(crate) struct Scheduling {
 
 const SERVER_TIMEOUT: u16 = 1 << 15;
 const STEPS_PER_OCTAVE: f64 = 8.0;
+/// 2^(1/16).
+const HALF_A_STEP: f64 = 1.044_273_782_427_413_8;
 
 impl Scheduling {
     #[inline]
@@ -189,8 +191,11 @@ impl Scheduling {
 
     #[inline]
     pub(crate) fn set_expected(&mut self, time: Duration) {
-        let octaves = (time.as_secs_f64() * 1e6).max(1.0).log2();
-        self.expected = 1 + (octaves * STEPS_PER_OCTAVE).round().min(254.0) as u8;
+        let micros = (time.as_secs_f64() * 1e6).max(1.0);
+        // The binary exponent of the eighth power is the logarithm in eighths, rounded down.
+        let power = (micros * HALF_A_STEP).powi(8);
+        let steps = (power.to_bits() >> (f64::MANTISSA_DIGITS - 1)) - (f64::MAX_EXP as u64 - 1);
+        self.expected = 1 + steps.min(254) as u8;
     }
 }
 

@@ -8,21 +8,15 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Index;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 
 use crate::request::limits::MAX_NAME_BYTES;
 
 /// Values by operation, up to a maximum number.
-///
-/// Every call of several layers looks up its operation, so a lookup takes no lock and writes nothing that threads share.
-/// Insertions are few: each replaces the map of names by a copy.
 pub(crate) struct OperationTable<T> {
-    indices: ArcSwap<HashMap<Arc<str>, OperationIndex, RandomState>>,
-    /// Locked during an insertion.
-    inserting: Mutex<()>,
+    indices: RwLock<HashMap<Arc<str>, OperationIndex, RandomState>>,
     /// In the order of their insertion.
     entries: Box<[OnceLock<Box<Entry<T>>>]>,
 }
@@ -50,7 +44,7 @@ impl<T> OperationTable<T> {
     /// Creates a table for up to `max` operations.
     pub(crate) fn new(max: usize) -> Self {
         let entries = std::iter::repeat_with(OnceLock::new).take(max).collect();
-        Self { indices: ArcSwap::default(), inserting: Mutex::new(()), entries }
+        Self { indices: RwLock::default(), entries }
     }
 
     pub(crate) fn max(&self) -> usize {
@@ -59,12 +53,12 @@ impl<T> OperationTable<T> {
 
     /// Whether no more operations can be inserted.
     pub(crate) fn is_full(&self) -> bool {
-        self.indices.load().len() >= self.entries.len()
+        self.indices().len() >= self.entries.len()
     }
 
     /// Returns the value of an operation.
     pub(crate) fn find(&self, name: &str) -> Option<(OperationIndex, &T)> {
-        let index = *self.indices.load().get(name)?;
+        let index = *self.indices().get(name)?;
         Some((index, &self[index]))
     }
 
@@ -81,8 +75,7 @@ impl<T> OperationTable<T> {
             // Another thread may have inserted it as the last entry.
             return self.find(name);
         }
-        let _inserting = self.inserting.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut indices = HashMap::clone(&self.indices.load());
+        let mut indices = self.indices.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = indices.get(name) {
             // Another thread has inserted it.
             return Some((*index, &self[*index]));
@@ -91,8 +84,11 @@ impl<T> OperationTable<T> {
         let name: Arc<str> = name.into();
         let entry = self.entries.get(index.0)?.get_or_init(|| Box::new(Entry { name: name.clone(), value: create() }));
         indices.insert(name, index);
-        self.indices.store(Arc::new(indices));
         Some((index, &entry.value))
+    }
+
+    fn indices(&self) -> RwLockReadGuard<'_, HashMap<Arc<str>, OperationIndex, RandomState>> {
+        self.indices.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Iterates over the operations with their values, in the order of their insertion.

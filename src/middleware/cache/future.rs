@@ -34,8 +34,8 @@ enum State<S: Service<R>, P: CacheKey<R>, R> {
 
 impl<S: Service<R>, P: CacheKey<R>, R> ResponseFuture<S, P, R> {
     #[inline]
-    pub(super) fn call(inner: S::Future, miss: Option<MissOf<S, P, R>>) -> Self {
-        Self { state: State::Call { inner, miss: miss.map(Box::new) } }
+    pub(super) fn call(inner: S::Future, miss: Option<Box<MissOf<S, P, R>>>) -> Self {
+        Self { state: State::Call { inner, miss } }
     }
 
     pub(super) fn hit(response: S::Response) -> Self {

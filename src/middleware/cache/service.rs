@@ -42,21 +42,21 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let Some(key) = self.cache_key.key(&request) else {
-            return ResponseFuture::call(self.inner.call(request), None);
-        };
-        let digest = self.cache_key.digest(&key);
-        if let Some(response) = self.store.get(digest, |owned| self.cache_key.is_equal(owned, &key)) {
-            return ResponseFuture::hit(response);
+        let mut miss = None;
+        if let Some(key) = self.cache_key.key(&request) {
+            let digest = self.cache_key.digest(&key);
+            if let Some(response) = self.store.get(digest, |owned| self.cache_key.is_equal(owned, &key)) {
+                return ResponseFuture::hit(response);
+            }
+            miss = Some(Box::new(Miss {
+                key: self.cache_key.to_owned_key(key),
+                digest,
+                // Before the call, so that a response that is invalidated while it runs is not cached.
+                generation: self.store.generation(),
+                cache_key: Arc::clone(&self.cache_key),
+                store: Arc::clone(&self.store),
+            }));
         }
-        let miss = Miss {
-            key: self.cache_key.to_owned_key(key),
-            digest,
-            // Before the call, so that a response that is invalidated while it runs is not cached.
-            generation: self.store.generation(),
-            cache_key: Arc::clone(&self.cache_key),
-            store: Arc::clone(&self.store),
-        };
-        ResponseFuture::call(self.inner.call(request), Some(miss))
+        ResponseFuture::call(self.inner.call(request), miss)
     }
 }

@@ -15,46 +15,55 @@ const BUCKETS: usize = 10;
 /// A sliding window over the calls of the last while, in buckets of a tenth of its length.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    bucket_nanos: u64,
-    /// When the first bucket begins: at the first call.
-    start: Option<Instant>,
-    /// Each with its number since the start; that of number `n` is at `n % BUCKETS`.
-    buckets: [(u64, Counts); BUCKETS],
+    bucket_length: Duration,
+    /// When the last bucket ends. The first bucket begins at the first call.
+    end: Option<Instant>,
+    /// The oldest first.
+    buckets: [Counts; BUCKETS],
 }
 
 impl Window {
     pub(super) fn new(length: Duration) -> Self {
-        let bucket_nanos = length.as_nanos() as u64 / BUCKETS as u64;
-        Self { bucket_nanos: bucket_nanos.max(1), ..Self::default() }
+        let bucket_length = (length / BUCKETS as u32).max(Duration::from_nanos(1));
+        Self { bucket_length, ..Self::default() }
     }
 
     /// Counts a call that ended now.
     pub(super) fn add(&mut self, outcome: Outcome, now: Instant) {
-        self.start.get_or_insert(now);
-        let current = self.current(now);
-        let (number, counts) = &mut self.buckets[current as usize % BUCKETS];
-        if *number < current {
-            (*number, *counts) = (current, Counts::default());
+        let end = *self.end.get_or_insert(now + self.bucket_length);
+        if now >= end {
+            self.advance(end, now);
         }
+        let counts = &mut self.buckets[BUCKETS - 1];
         counts.calls += 1;
         counts.failures += u64::from(outcome.failed);
         counts.slow += u64::from(outcome.slow);
     }
 
+    /// Replaces the buckets that have left the window by empty ones.
+    fn advance(&mut self, end: Instant, now: Instant) {
+        let expired = self.expired_buckets(now);
+        self.buckets.rotate_left(expired);
+        self.buckets[BUCKETS - expired..].fill(Counts::default());
+        // After an idle period the next bucket begins now.
+        let end = if expired < BUCKETS { end + self.bucket_length * expired as u32 } else { now + self.bucket_length };
+        self.end = Some(end);
+    }
+
     /// The sum over the window that ends now.
     pub(super) fn total(&self, now: Instant) -> Counts {
-        let current = self.current(now);
-        let in_window = self.buckets.iter().filter(|(number, _)| number + BUCKETS as u64 > current);
-        in_window.fold(Counts::default(), |total, (_, bucket)| Counts {
+        self.buckets[self.expired_buckets(now)..].iter().fold(Counts::default(), |total, bucket| Counts {
             calls: total.calls + bucket.calls,
             failures: total.failures + bucket.failures,
             slow: total.slow + bucket.slow,
         })
     }
 
-    /// The number of the bucket that a call counts in that ends now.
-    fn current(&self, now: Instant) -> u64 {
-        self.start.map_or(0, |start| now.saturating_duration_since(start).as_nanos() as u64 / self.bucket_nanos)
+    /// How many of the buckets are no longer in the window that ends now.
+    fn expired_buckets(&self, now: Instant) -> usize {
+        let Some(since) = self.end.and_then(|end| now.checked_duration_since(end)) else { return 0 };
+        let buckets = 1 + since.as_nanos() / self.bucket_length.as_nanos();
+        usize::try_from(buckets).unwrap_or(BUCKETS).min(BUCKETS)
     }
 }
 

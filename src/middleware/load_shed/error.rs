@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::time::Duration;
 
 use crate::error::{ErrorKind, layer_error};
@@ -17,6 +18,17 @@ pub enum LoadShedError<E> {
     },
     /// The inner service failed.
     Inner(E),
+}
+
+impl LoadShedError<Infallible> {
+    /// The same rejection, of a layer around a service with the error `E`.
+    pub(super) fn for_inner<E>(self) -> LoadShedError<E> {
+        match self {
+            Self::NotReady => LoadShedError::NotReady,
+            Self::Late { predicted_wait, retry_after } => LoadShedError::Late { predicted_wait, retry_after },
+            Self::Inner(never) => match never {},
+        }
+    }
 }
 
 layer_error!(LoadShedError(Inner) {

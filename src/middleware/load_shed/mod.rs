@@ -97,20 +97,10 @@ mod predicted;
 mod service;
 mod throughput;
 
-use tower_service::Service;
-
-use super::CallOrReject;
-
 pub use self::error::LoadShedError;
 pub use self::estimate::{CustomEstimate, LearnedEstimate};
+pub use self::future::ResponseFuture;
 pub use self::layer::{LoadShedLayer, LoadShedSnapshot, NotReadySnapshot};
 pub use self::policy::WhenNotReady;
 pub use self::predicted::Predicted;
 pub use self::service::LoadShed;
-
-/// Response future of [`LoadShed`].
-///
-/// # Panics
-/// If the call was admitted before the inner service was ready, polling needs a Tokio runtime with time enabled.
-pub type ResponseFuture<S, R, P = WhenNotReady> =
-    CallOrReject<future::CallFuture<S, R, P>, LoadShedError<<S as Service<R>>::Error>>;

@@ -1,15 +1,12 @@
-use std::future::{Future, poll_fn};
 use std::mem;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::task::coop;
 use tower_service::Service;
 
-use super::future::CallFuture;
 use super::policy::{Policy, WhenNotReady};
 use super::{LoadShedError, ResponseFuture};
+use crate::middleware::call_when_ready::poll_ready_without_budget;
 use crate::middleware::inner_service::{clone_service, inner_service};
 
 /// Rejects calls that would wait too long. See the [module](super).
@@ -50,41 +47,37 @@ where
         if self.policy.is_none() {
             return self.inner.poll_ready(cx).map_err(LoadShedError::Inner);
         }
-        let mut ready = self.inner.poll_ready(cx);
-        if ready.is_pending() && !coop::has_budget_remaining() {
-            // A service that uses Tokio's cooperative budget is pending once that is used up, whatever its capacity.
-            ready = pin!(coop::unconstrained(poll_fn(|cx| self.inner.poll_ready(cx)))).poll(cx);
-        }
-        self.is_ready = ready.map_err(LoadShedError::Inner)?.is_ready();
+        self.is_ready = poll_ready_without_budget(&mut self.inner, cx).map_err(LoadShedError::Inner)?.is_ready();
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        let Some(policy) = &self.policy else {
-            return ResponseFuture::call(CallFuture::called(self.inner.call(request), None));
-        };
-        let is_ready = mem::take(&mut self.is_ready);
-        let admission = match policy.admit(&request, is_ready) {
-            Ok(admission) => admission,
-            Err(rejection) => {
-                if is_ready {
-                    self.is_ready = true;
-                } else {
-                    // It may be queued in the inner service, for capacity that no call would use.
-                    self.inner = self.inner.clone();
+        let mut admission = None;
+        if let Some(policy) = &self.policy {
+            let is_ready = mem::take(&mut self.is_ready);
+            let admitted = match policy.admit(&request, is_ready) {
+                Ok(admitted) => admitted,
+                Err(rejection) => {
+                    if is_ready {
+                        self.is_ready = true;
+                    } else {
+                        // It may be queued in the inner service, for capacity that no call would use.
+                        self.inner = self.inner.clone();
+                    }
+                    return ResponseFuture::rejected(rejection);
                 }
-                return ResponseFuture::reject(rejection);
+            };
+            P::annotate(&mut request, &admitted);
+            if !is_ready {
+                // The service that was polled keeps its place in the inner service's queue, and waits in the call.
+                let policy = Arc::clone(policy);
+                let fresh = self.inner.clone();
+                let polled = mem::replace(&mut self.inner, fresh);
+                let until = policy.wait_until(&request);
+                return ResponseFuture::waiting(polled, request, admitted, policy, until);
             }
-        };
-        P::annotate(&mut request, &admission);
-        if is_ready {
-            return ResponseFuture::call(CallFuture::called(self.inner.call(request), Some(admission)));
+            admission = Some(admitted);
         }
-        // The service that was polled keeps its place in the inner service's queue, and waits in the call.
-        let policy = Arc::clone(policy);
-        let fresh = self.inner.clone();
-        let polled = mem::replace(&mut self.inner, fresh);
-        let until = policy.wait_until(&request);
-        ResponseFuture::call(CallFuture::waiting(polled, request, admission, policy, until))
+        ResponseFuture::called(self.inner.call(request), admission)
     }
 }

@@ -55,16 +55,13 @@ impl Collector for Encoder {
         let payloads = operations.iter().map(|(name, calls, _)| (vec![("operation", *name)], &calls.payload));
         histograms(&mut encoder, "request_payload", "Payload size of requests", Some(Unit::Bytes), payloads)?;
 
-        let by_backend = |which: fn(&Backend) -> &Histogram| {
-            backends.iter().map(move |(labels, backend)| (labels.clone(), which(backend)))
-        };
         let help = "Time from the call to the start of its execution";
-        let queue = by_backend(|backend| &backend.queue);
+        let queue = backends.iter().map(|(labels, backend)| (labels.clone(), &backend.queue));
         histograms(&mut encoder, "queue_duration", help, Some(Unit::Seconds), queue)?;
-        let batch = by_backend(|backend| &backend.batch);
+        let batch = backends.iter().map(|(labels, backend)| (labels.clone(), &backend.batch));
         histograms(&mut encoder, "batch_size", "Requests that were executed in one batch", None, batch)?;
         let help = "Execution time divided by its estimate";
-        let ratio = by_backend(|backend| &backend.ratio);
+        let ratio = backends.iter().map(|(labels, backend)| (labels.clone(), &backend.ratio));
         histograms(&mut encoder, "duration_estimate", help, Some(Unit::Ratios), ratio)?;
 
         let help = "Device time of a call, measured by the device, for a sample of the calls";
@@ -74,18 +71,18 @@ impl Collector for Encoder {
         histograms(&mut encoder, "device_duration", help, Some(Unit::Seconds), phases)?;
         let help =
             "Roofline time of a kernel at the device's peak bandwidth and throughput, divided by its measured time";
-        let roofline = by_backend(|backend| &backend.roofline);
+        let roofline = backends.iter().map(|(labels, backend)| (labels.clone(), &backend.roofline));
         histograms(&mut encoder, "device_roofline", help, Some(Unit::Ratios), roofline)
     }
 }
 
 /// Writes a family of histograms, but for those that are empty.
-fn histograms<'a>(
+fn histograms<'a, const FIRST: u32, const STEP: u32, const BUCKETS: usize, const ONE: u64>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
     unit: Option<Unit>,
-    all: impl IntoIterator<Item = (Vec<Label<'a>>, &'a Histogram)>,
+    all: impl IntoIterator<Item = (Vec<Label<'a>>, &'a Histogram<FIRST, STEP, BUCKETS, ONE>)>,
 ) -> Result<(), Error> {
     let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
     for (labels, histogram) in all.into_iter().filter(|(_, histogram)| histogram.count() > 0) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::histogram::{COUNTS, DURATIONS, Histogram, RATIO_ONE, RATIOS, SIZES};
+use super::histogram::{Counts, Durations, RATIO_ONE, Ratios, Sizes};
 use crate::error::ErrorKind;
 use crate::request::{DeviceTimes, Execution};
 use crate::sync::{Mutex, MutexGuard};
@@ -89,23 +89,17 @@ impl Operation {
 }
 
 /// The calls of one operation that have ended.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct RecordedCalls {
-    pub(super) payload: Histogram,
+    pub(super) payload: Sizes,
     /// By the backend that the response names, if it does. Few, because names are literals of the program.
     pub(super) backends: Vec<Backend>,
-}
-
-impl Default for RecordedCalls {
-    fn default() -> Self {
-        Self { payload: Histogram::new(&SIZES), backends: Vec::new() }
-    }
 }
 
 impl RecordedCalls {
     fn backend(&mut self, name: Option<&'static str>) -> &mut Backend {
         let index = self.backends.iter().position(|backend| backend.name == name).unwrap_or_else(|| {
-            self.backends.push(Backend::new(name));
+            self.backends.push(Backend { name, ..Backend::default() });
             self.backends.len() - 1
         });
         &mut self.backends[index]
@@ -118,17 +112,17 @@ impl RecordedCalls {
 }
 
 /// The calls of one operation that ended on one backend.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Backend {
     pub(super) name: Option<&'static str>,
     /// Durations by outcome, see [`outcome_index`].
-    outcomes: [Histogram; 1 + ErrorKind::ALL.len()],
-    pub(super) queue: Histogram,
-    pub(super) batch: Histogram,
-    pub(super) ratio: Histogram,
+    outcomes: [Durations; 1 + ErrorKind::ALL.len()],
+    pub(super) queue: Durations,
+    pub(super) batch: Counts,
+    pub(super) ratio: Ratios,
     /// Times that the device has measured.
-    phases: [Histogram; PHASES.len()],
-    pub(super) roofline: Histogram,
+    phases: [Durations; PHASES.len()],
+    pub(super) roofline: Ratios,
 }
 
 /// Values of the label `phase`.
@@ -140,18 +134,6 @@ fn outcome_index(outcome: Outcome) -> usize {
 }
 
 impl Backend {
-    fn new(name: Option<&'static str>) -> Self {
-        Self {
-            name,
-            outcomes: [const { Histogram::new(&DURATIONS) }; _],
-            queue: Histogram::new(&DURATIONS),
-            batch: Histogram::new(&COUNTS),
-            ratio: Histogram::new(&RATIOS),
-            phases: [const { Histogram::new(&DURATIONS) }; _],
-            roofline: Histogram::new(&RATIOS),
-        }
-    }
-
     fn record(&mut self, execution: &Execution) {
         self.queue.observe(nanos(execution.queued));
         self.batch.observe(u64::from(execution.batch_size));
@@ -188,12 +170,12 @@ impl Backend {
     }
 
     /// Returns the device times by phase.
-    pub(super) fn phases(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
+    pub(super) fn phases(&self) -> impl Iterator<Item = (&'static str, &Durations)> {
         PHASES.into_iter().zip(&self.phases)
     }
 
     /// Returns the durations of calls by outcome.
-    pub(super) fn outcomes(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = (&'static str, &Durations)> {
         let names = std::iter::once("ok").chain(ErrorKind::ALL.into_iter().map(ErrorKind::code));
         names.zip(&self.outcomes).filter(|(_, durations)| durations.count() > 0)
     }

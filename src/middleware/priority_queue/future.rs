@@ -33,7 +33,8 @@ enum State<S: Service<R>, R> {
         // Dropped in this order: the service time ends when the work has stopped.
         #[pin]
         call: CallWhenReady<S, R>,
-        timer: Option<ServiceTimer>,
+        /// Boxed, as most calls have none and each would have the room for one.
+        timer: Option<Box<ServiceTimer>>,
     },
 }
 
@@ -62,7 +63,7 @@ where
             state.set(State::Called { call: CallWhenReady::waiting(service, request), timer });
         }
         let StateProj::Called { call, timer } = state.project() else { unreachable!("the call has had its turn") };
-        let result = ready!(call.poll(cx, |_| timer.iter_mut().for_each(ServiceTimer::start)));
+        let result = ready!(call.poll(cx, |_| timer.iter_mut().for_each(|timer| timer.start())));
         if let Some(timer) = timer.take() {
             timer.finish(result.as_ref().is_ok_and(|response| response.failure().is_none()));
         }

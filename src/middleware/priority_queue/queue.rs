@@ -45,14 +45,14 @@ struct Entry<S> {
     /// The deadline of the request; the schedule has the time at which it is too late to start.
     deadline: Option<Instant>,
     /// `None` where service times are not learned.
-    timer: Option<ServiceTimer>,
+    timer: Option<Box<ServiceTimer>>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<S> Entry<S> {
     /// When it is too late to start the call; a deadline before the clock's beginning has long passed.
     fn latest_start(&self, shared: &Shared, now: Instant) -> Option<Instant> {
-        let learned = self.timer.as_ref().map_or(Duration::ZERO, ServiceTimer::expected);
+        let learned = self.timer.as_ref().map_or(Duration::ZERO, |timer| timer.expected());
         Some(self.deadline?.checked_sub(shared.settings.min_service_time.max(learned)).unwrap_or(now))
     }
 }
@@ -68,7 +68,7 @@ pub(super) struct Turn<S> {
     /// It is ready, or failed to become ready.
     pub(super) service: S,
     /// Is to measure the service time, where that is learned.
-    pub(super) timer: Option<ServiceTimer>,
+    pub(super) timer: Option<Box<ServiceTimer>>,
 }
 
 impl<S> Queue<S> {
@@ -105,7 +105,8 @@ impl<S> Queue<S> {
         let has_tenant = share.is_some() || matches!(tenant, TenantKey::Name(_));
         let keeps_permit = settings.wait_when_full || (priority == Priority::High && !has_tenant);
         let permit = Some(permit).filter(|_| keeps_permit);
-        let timer = self.service_times.as_ref().map(|times| ServiceTimer::new(times, request.operation(), share));
+        let timer =
+            self.service_times.as_ref().map(|times| Box::new(ServiceTimer::new(times, request.operation(), share)));
         let (sender, outcome) = oneshot::channel();
         let entry = Entry { sender, deadline: request.deadline(), timer, permit };
         let latest_start = entry.latest_start(&self.shared, now);

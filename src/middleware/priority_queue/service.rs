@@ -1,17 +1,15 @@
-use std::future::{Future, poll_fn};
 use std::mem;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::coop::unconstrained;
 use tokio_util::sync::PollSemaphore;
 use tower_service::Service;
 
 use super::queue::Queue;
 use super::worker::work;
 use super::{PriorityQueueError, ResponseFuture};
+use crate::middleware::call_when_ready::poll_ready_without_budget;
 use crate::middleware::inner_service::{clone_service, inner_service};
 use crate::panics::detached;
 use crate::request::{RequestContext, ResponseContext};
@@ -59,10 +57,9 @@ where
             Readiness::QueuePermit(_) => return Poll::Ready(Ok(())),
             // The calls that wait come first.
             Readiness::Nothing if !self.queue.is_empty() => {}
-            // A service that is queued by the inner one came before the calls that wait here. It is polled without Tokio's
-            // cooperative budget: if that is used up, a service with free capacity would be taken for a full one, and a
-            // burst of calls from one task would fill the queue.
-            _ => match pin!(unconstrained(poll_fn(|cx| self.inner.poll_ready(cx)))).poll(cx) {
+            // A service that is queued by the inner one came before the calls that wait here. The budget is ignored, as a
+            // burst of calls from one task would use it up and then fill the queue.
+            _ => match poll_ready_without_budget(&mut self.inner, cx) {
                 Poll::Ready(Ok(())) => {
                     self.readiness = Readiness::InnerReady;
                     self.acquire = None;

@@ -22,27 +22,33 @@ use crate::request::{RequestContext, ResponseContext};
 pub struct ResponseFuture<S: Service<R>, R> {
     #[pin]
     state: State<S, R>,
-    /// The last attempt, if another is to follow. Boxed, as few calls fail and every future would have the room for it.
-    failed: Option<Box<Failed<S, R>>>,
-    /// `None` if the call must not be retried.
-    retries: Option<Retries<S, R>>,
+    /// `None` if the call must not be retried. Boxed, as those calls would have the room for it too.
+    retries: Option<Box<Retries<S, R>>>,
 }
 
 derive_debug!(ResponseFuture::<S, R> { retries } where S: Service<R>);
 
 /// What further attempts need.
-pub(super) struct Retries<S, R> {
-    pub(super) source: CloneSource<S>,
-    pub(super) request: R,
-    pub(super) attempts: u32,
-    pub(super) policy: Arc<Policy>,
+pub(super) struct Retries<S: Service<R>, R> {
+    source: CloneSource<S>,
+    request: R,
+    attempts: u32,
+    policy: Arc<Policy>,
+    /// The last attempt, if another is to follow.
+    failed: Option<Failed<S, R>>,
 }
 
-derive_debug!(Retries::<S, R> { attempts, policy });
+derive_debug!(Retries::<S, R> { attempts, policy } where S: Service<R>);
 
-impl<S, R: Clone> Retries<S, R> {
+impl<S: Service<R>, R> Retries<S, R> {
+    pub(super) fn new(source: CloneSource<S>, request: R, policy: Arc<Policy>) -> Self {
+        Self { source, request, attempts: 1, policy, failed: None }
+    }
+}
+
+impl<S: Service<R>, R: Clone> Retries<S, R> {
     /// Returns the request for the next attempt. The last one needs no copy.
-    fn next_request(this: &mut Option<Self>) -> R {
+    fn next_request(this: &mut Option<Box<Self>>) -> R {
         let retries = this.as_ref().expect(COMPLETED);
         if retries.attempts < retries.policy.max_attempts {
             return retries.request.clone();
@@ -58,14 +64,13 @@ enum State<S: Service<R>, R> {
         #[pin]
         future: S::Future,
     },
+    // Boxed, as few calls are retried and every future would have the room for it.
     Backoff {
-        #[pin]
-        sleep: Sleep,
+        sleep: Pin<Box<Sleep>>,
     },
     AwaitReady {
-        service: S,
-        #[pin]
-        timer: LazyTimer,
+        service: Box<S>,
+        timer: Pin<Box<LazyTimer>>,
     },
 }
 
@@ -78,8 +83,8 @@ struct Failed<S: Service<R>, R> {
 const COMPLETED: &str = "polled after completion";
 
 impl<S: Service<R>, R> ResponseFuture<S, R> {
-    pub(super) fn new(future: S::Future, retries: Option<Retries<S, R>>) -> Self {
-        Self { state: State::Call { future }, failed: None, retries }
+    pub(super) fn new(future: S::Future, retries: Option<Box<Retries<S, R>>>) -> Self {
+        Self { state: State::Call { future }, retries }
     }
 }
 
@@ -93,26 +98,28 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let result = match this.state.as_mut().project() {
-                StateProj::Call { future } => ready!(future.poll(cx)),
+            let polled = match this.state.as_mut().project() {
+                StateProj::Call { future } => future.poll(cx),
                 StateProj::Backoff { sleep } => {
-                    ready!(sleep.poll(cx));
+                    ready!(sleep.as_mut().poll(cx));
                     let retries = this.retries.as_ref().expect(COMPLETED);
-                    let (service, timer) = (retries.source.get(), LazyTimer::new(retries.request.deadline()));
+                    let service = Box::new(retries.source.get());
+                    let timer = Box::pin(LazyTimer::new(retries.request.deadline()));
                     this.state.set(State::AwaitReady { service, timer });
                     continue;
                 }
                 StateProj::AwaitReady { service, timer } => {
+                    let retries = this.retries.as_mut().expect(COMPLETED);
                     // First, as a request past its deadline is not sent even if the service is ready.
-                    if timer.poll_elapsed(cx).is_ready() {
-                        this.retries.as_ref().expect(COMPLETED).policy.counts.lock().deadline_exceeded += 1;
-                        return Poll::Ready(this.failed.take().expect(COMPLETED).result);
+                    if timer.as_mut().poll_elapsed(cx).is_ready() {
+                        retries.policy.counts.lock().deadline_exceeded += 1;
+                        return Poll::Ready(retries.failed.take().expect(COMPLETED).result);
                     }
                     let ready = ready!(service.poll_ready(cx));
-                    this.failed.take().expect(COMPLETED).permit.spend();
-                    this.retries.as_mut().expect(COMPLETED).attempts += 1;
+                    retries.failed.take().expect(COMPLETED).permit.spend();
+                    retries.attempts += 1;
                     match ready {
-                        Err(error) => Err(error),
+                        Err(error) => Poll::Ready(Err(error)),
                         Ok(()) => {
                             let future = service.call(Retries::next_request(this.retries));
                             this.state.set(State::Call { future });
@@ -121,13 +128,14 @@ where
                     }
                 }
             };
-            let next = this
-                .retries
-                .as_ref()
-                .and_then(|retries| retries.policy.next_attempt(&result, retries.attempts, retries.request.deadline()));
-            let Some((due, permit)) = next else { return Poll::Ready(result) };
-            *this.failed = Some(Box::new(Failed { result, permit }));
-            this.state.set(State::Backoff { sleep: sleep_until(due.into()) });
+            let Some(retries) = this.retries.as_mut() else { return polled };
+            let result = ready!(polled);
+            let deadline = retries.request.deadline();
+            let Some((due, permit)) = retries.policy.next_attempt(&result, retries.attempts, deadline) else {
+                return Poll::Ready(result);
+            };
+            retries.failed = Some(Failed { result, permit });
+            this.state.set(State::Backoff { sleep: Box::pin(sleep_until(due.into())) });
         }
     }
 }

@@ -55,11 +55,9 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         self.policy.budget.deposit();
         let may_retry = self.policy.max_attempts > 1 && (self.is_idempotent)(&request);
-        let retries = may_retry.then(|| Retries {
-            source: self.source.clone(),
-            request: request.clone(),
-            attempts: 1,
-            policy: Arc::clone(&self.policy),
+        let retries = may_retry.then(|| {
+            let (source, policy) = (self.source.clone(), Arc::clone(&self.policy));
+            Box::new(Retries::new(source, request.clone(), policy))
         });
         ResponseFuture::new(self.inner.call(request), retries)
     }

@@ -45,13 +45,12 @@ where
         // Without a subscriber this comparison is all that a call costs. The level of this layer is not compared: the span
         // can be that of a server, whose level is another.
         let span = match LevelFilter::current() {
-            LevelFilter::OFF => Span::none(),
-            _ => record::span(self.settings, &request),
+            LevelFilter::OFF => None,
+            _ => Some(record::span(self.settings, &request)).filter(|span| !span.is_disabled()),
         };
-        if span.is_disabled() {
-            return ResponseFuture::new(self.inner.call(request), None);
-        }
-        let future = span.in_scope(|| self.inner.call(request));
-        ResponseFuture::new(future, Some(span))
+        let entered = span.as_ref().map(Span::enter);
+        let future = self.inner.call(request);
+        drop(entered);
+        ResponseFuture::new(future, span)
     }
 }
