@@ -30,24 +30,18 @@ impl Window {
 
     /// Counts a call that ended now.
     pub(super) fn add(&mut self, outcome: Outcome, now: Instant) {
-        let end = *self.end.get_or_insert(now + self.bucket_length);
-        if now >= end {
-            self.advance(end, now);
+        if self.end.is_none_or(|end| now >= end) {
+            let expired = self.expired_buckets(now);
+            self.buckets.rotate_left(expired);
+            self.buckets[BUCKETS - expired..].fill(Counts::default());
+            // The first bucket begins now, and so does the next one after an idle period.
+            let end = self.end.filter(|_| expired < BUCKETS);
+            self.end = Some(end.map_or(now + self.bucket_length, |end| end + self.bucket_length * expired as u32));
         }
         let counts = &mut self.buckets[BUCKETS - 1];
         counts.calls += 1;
         counts.failures += u64::from(outcome.failed);
         counts.slow += u64::from(outcome.slow);
-    }
-
-    /// Replaces the buckets that have left the window by empty ones.
-    fn advance(&mut self, end: Instant, now: Instant) {
-        let expired = self.expired_buckets(now);
-        self.buckets.rotate_left(expired);
-        self.buckets[BUCKETS - expired..].fill(Counts::default());
-        // After an idle period the next bucket begins now.
-        let end = if expired < BUCKETS { end + self.bucket_length * expired as u32 } else { now + self.bucket_length };
-        self.end = Some(end);
     }
 
     /// The sum over the window that ends now.
