@@ -31,11 +31,13 @@ impl Drop for Copy {
 struct Bench {
     cache: Arc<Cache<Copy>>,
     live: Arc<Mutex<HashMap<u64, u64>>>,
+    /// Held while room is made and memory allocated in it, so that what is live is what the cache has accounted for.
+    allocating: Arc<Mutex<()>>,
 }
 
 impl Bench {
     fn new(budget: u64) -> Self {
-        Self { cache: Arc::new(Cache::new(budget)), live: Arc::default() }
+        Self { cache: Arc::new(Cache::new(budget)), live: Arc::default(), allocating: Arc::default() }
     }
 
     /// Makes a copy of `bytes` if there is none; its address is that of the group times 1000.
@@ -46,6 +48,7 @@ impl Bench {
                 Acquired::BeingFilled => self.cache.wait(Duration::from_millis(1)),
                 Acquired::Unregistered => unreachable!("it is registered"),
                 Acquired::Fill(mut fill) => {
+                    let _allocating = self.allocating.lock().unwrap();
                     drop(fill.make_room(bytes)?);
                     let mut live = self.live.lock().unwrap();
                     assert_eq!(live.insert(id * 1000, bytes), None);
