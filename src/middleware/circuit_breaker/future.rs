@@ -131,8 +131,8 @@ impl CallGuard {
 
     /// Returns what the end of the call says about the service.
     fn outcome(&self, end: End, config: &CircuitBreakerConfig, now: Instant) -> Option<Outcome> {
-        let elapsed = now.saturating_duration_since(self.started_at?);
-        let slow = config.slow_call_duration.is_some_and(|max| elapsed > max);
+        let started_at = self.started_at?;
+        let slow = config.slow_call_duration.is_some_and(|max| now.saturating_duration_since(started_at) > max);
         match end {
             End::Succeeded => Some(Outcome { failed: false, slow }),
             End::Failed(ErrorKind::DeadlineExceeded) if self.ignores_deadline(config.min_caller_timeout, now) => None,

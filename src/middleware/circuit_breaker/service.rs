@@ -70,17 +70,18 @@ where
                 circuits.admit(key.as_ref().map(AsRef::as_ref), tenant(&request))
             }
         });
-        let (inner, call) = match admitted.transpose() {
-            Ok(mut call) => {
-                if let Some(call) = &mut call {
-                    // Before the inner call, so that a panic in it counts as a failure.
-                    call.start(request.deadline().filter(|_| !request.deadline_is_server_timeout()));
-                }
-                (CallOrReject::call(self.inner.call(request)), call)
+        let mut call = match admitted.transpose() {
+            Ok(call) => call,
+            Err(retry_after) => {
+                let inner = CallOrReject::reject(CircuitBreakerError::Open { retry_after });
+                return ResponseFuture { inner, call: None };
             }
-            Err(retry_after) => (CallOrReject::reject(CircuitBreakerError::Open { retry_after }), None),
         };
-        ResponseFuture { inner, call }
+        if let Some(call) = &mut call {
+            // Before the inner call, so that a panic in it counts as a failure.
+            call.start(request.deadline().filter(|_| !request.deadline_is_server_timeout()));
+        }
+        ResponseFuture { inner: CallOrReject::call(self.inner.call(request)), call }
     }
 }
 
