@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use tonic::codegen::tokio_stream::Empty;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
+use tower_kernels::grpc::proto::{
+    DeleteOperandRequest, GetOperandRequest, ListOperandsRequest, ListOperandsResponse, Operand, PutOperandRequest,
+    PutOperandResponse,
+};
 use tower_kernels::grpc::{
     ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteStreamResponse, ExecuteTensorsRequest,
     ExecuteTensorsResponse, Execution, GetKernelRequest, KernelDescription, KernelGrpcServer, ListKernelsRequest,
@@ -49,6 +53,7 @@ impl Kernel for Bare {
             duration_us: 0,
             batch_size: 1,
             device_times: None,
+            operands: Vec::new(),
         };
         let request_id = "req-1".to_owned();
         Ok(Response::new(ExecuteResponse { request_id, kernel_id, output, execution: Some(execution) }))
@@ -75,6 +80,27 @@ impl Kernel for Bare {
     }
 
     async fn list_kernels(&self, _: Request<ListKernelsRequest>) -> Result<Response<ListKernelsResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    type PutOperandStream = Empty<Result<PutOperandResponse, Status>>;
+
+    async fn put_operand(
+        &self,
+        _: Request<Streaming<PutOperandRequest>>,
+    ) -> Result<Response<Self::PutOperandStream>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn get_operand(&self, _: Request<GetOperandRequest>) -> Result<Response<Operand>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn list_operands(&self, _: Request<ListOperandsRequest>) -> Result<Response<ListOperandsResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn delete_operand(&self, _: Request<DeleteOperandRequest>) -> Result<Response<Operand>, Status> {
         Err(Status::unimplemented("not measured"))
     }
 }
