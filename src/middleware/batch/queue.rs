@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -38,6 +39,8 @@ pub(super) struct Limits {
 /// The batches of requests `M` that wait, by their key `K`.
 pub(super) struct Queue<K, M> {
     pub(super) limits: Limits,
+    /// Batches that wait. It is changed with the lock, and read without: every request reads it, on all threads.
+    waiting: AtomicUsize,
     state: Mutex<State<K, M>>,
     /// Wakes the dispatcher when the first batch of a key has changed and when no batch waits.
     pub(super) changed: Notify,
@@ -51,7 +54,6 @@ struct State<K, M> {
     /// The first batch of each key that may have one more call in flight, by when it is to be sent and its number.
     scheduled: BTreeMap<(Instant, u64), K>,
     next_number: u64,
-    waiting: usize,
     has_dispatcher: bool,
 }
 
@@ -117,19 +119,17 @@ pub(super) enum Next {
 
 impl<K: Hash + Eq + Clone, M> Queue<K, M> {
     pub(super) fn new(limits: Limits, totals: Arc<Mutex<BatchSnapshot>>) -> Self {
-        let state = State {
-            keys: HashMap::new(),
-            scheduled: BTreeMap::new(),
-            next_number: 0,
-            waiting: 0,
-            has_dispatcher: false,
-        };
-        Self { limits, state: Mutex::new(state), changed: Notify::new(), totals }
+        let state = State { keys: HashMap::new(), scheduled: BTreeMap::new(), next_number: 0, has_dispatcher: false };
+        Self { limits, waiting: AtomicUsize::new(0), state: Mutex::new(state), changed: Notify::new(), totals }
     }
 
     /// Whether no batch waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.state.lock().waiting == 0
+        self.waiting() == 0
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Counts a request as called by itself, unless it has to wait: something of its key waits, or the key has enough calls
@@ -176,7 +176,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
             let number = state.next_number;
             queue.groups.push_back(BatchGroup { number, members: Vec::new(), weight: 0, started: now, send_at });
             state.next_number += 1;
-            state.waiting += 1;
+            self.waiting.fetch_add(1, Ordering::Relaxed);
         }
         let last = queue.groups.back_mut().expect("it has just been added");
         last.members.push(member);
@@ -197,7 +197,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
     /// Returns what the dispatcher has to do. The clock is read under the lock, so that it is not behind that of any request.
     pub(super) fn next(&self, now: impl FnOnce() -> Instant) -> Next {
         let mut state = self.state.lock();
-        if state.waiting == 0 {
+        if self.is_empty() {
             state.has_dispatcher = false;
             return Next::End;
         }
@@ -217,7 +217,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         let queue = state.keys.get_mut(&key)?;
         let group = queue.groups.pop_front()?;
         queue.in_flight += 1;
-        state.waiting -= 1;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
         state.reschedule(&key);
         Some((InFlight { key, queue: Arc::clone(self) }, group.members))
     }
@@ -234,8 +234,8 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         let mut notify = false;
         if members.is_empty() {
             queue.groups.remove(index);
-            state.waiting -= 1;
-            notify = state.reschedule(&batch.key) || state.waiting == 0;
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            notify = state.reschedule(&batch.key) || self.is_empty();
         }
         drop(guard);
         if notify {
@@ -256,7 +256,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
             queue.in_flight > 0
         });
         state.scheduled.clear();
-        state.waiting = 0;
+        self.waiting.store(0, Ordering::Relaxed);
         state.has_dispatcher = false;
         members
     }
@@ -264,7 +264,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
     /// Returns the number of calls in flight and of batches that wait.
     pub(super) fn level(&self) -> (usize, usize) {
         let state = self.state.lock();
-        (state.keys.values().map(|queue| queue.in_flight).sum(), state.waiting)
+        (state.keys.values().map(|queue| queue.in_flight).sum(), self.waiting())
     }
 }
 
