@@ -23,29 +23,34 @@
 //! The kernel's code does not know whether a value came with the request. On the CPU it reads the operand's own memory;
 //! on CUDA, [`LaunchContext::input`](crate::cuda::LaunchContext::input) returns the copy that is resident on the device.
 
+mod budget;
 mod decode;
 mod directory;
 mod error;
 mod operand;
+mod options;
 mod persistence;
 mod placement;
 mod reference;
 mod request;
 mod span;
 mod store;
+mod table;
 mod tensor_set;
 mod value;
 mod vectors;
 mod version;
 
+pub use budget::OperandLimits;
 pub use directory::OpenOperandsError;
 pub use error::{OperandBudget, OperandError};
 pub use operand::Operand;
+pub use options::{PutCondition, PutOptions, RemoveOptions};
 pub use persistence::OperandDirectoryUsage;
 pub use placement::{OperandDevices, Placement};
 pub use reference::{OperandReference, check_operand_name};
 pub use request::RequestOperands;
-pub use store::{OperandLimits, OperandUsage, Operands, PutCondition, PutOptions, RemoveOptions};
+pub use store::{OperandUsage, Operands};
 pub use tensor_set::TensorSet;
 pub use value::{OperandArray, OperandValue};
 pub use vectors::{VectorElements, Vectors, VectorsDocument};

@@ -8,10 +8,13 @@ use std::time::Instant;
 use foldhash::HashMap;
 use parking_lot::Mutex;
 
+use super::budget::OperandLimits;
 use super::directory::{Manifest, OpenOperandsError, OperandDirectory, Scan, StoredValue};
 use super::error::OperandError;
+use super::options::PutOptions;
 use super::reference::check_operand_name;
-use super::store::{OperandLimits, OperandUsage, Operands, PutOptions, Table, Tenant};
+use super::store::{OperandUsage, Operands, Tenant};
+use super::table::Table;
 use super::value::ErasedValue;
 use super::version::OperandVersion;
 use crate::panics::catch_panic;

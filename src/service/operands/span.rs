@@ -7,7 +7,7 @@ use tracing::Span;
 use tracing::field::{Empty, debug};
 
 use super::error::OperandError;
-use super::store::PutOptions;
+use super::options::PutOptions;
 use super::version::OperandVersion;
 use crate::error::Classify;
 use crate::request::limits::name_prefix;

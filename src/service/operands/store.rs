@@ -8,45 +8,21 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use foldhash::HashMap;
 
-use super::error::{OperandBudget, OperandError};
+use super::budget::{Charge, OperandLimits, Usage};
+use super::error::OperandError;
 use super::operand::Operand;
+use super::options::{PutOptions, RemoveOptions};
 use super::persistence::{OperandDirectoryUsage, Persistence};
-use super::placement::{OperandDevices, Placement, Placers};
+use super::placement::{OperandDevices, Placers};
 use super::reference::{OperandReference, check_operand_name};
 use super::span::PutSpan;
+use super::table::{NO_TENANT, Table};
 use super::tensor_set::TensorSet;
 use super::value::{ErasedValue, OperandValue, from_payload};
 use super::vectors::Vectors;
 use super::version::{OperandInfo, OperandVersion, digest};
 use crate::panics::catch_panic;
 use crate::service::{KernelError, Payload, RunContext};
-
-/// Limits of the operands of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OperandLimits {
-    /// Bytes of host memory that all operands may have together. A version that was replaced or deleted counts until the
-    /// last request on it has ended.
-    pub max_bytes: u64,
-    /// Bytes of host memory that the operands of one tenant may have together.
-    pub max_bytes_per_tenant: u64,
-    /// Maximum number of operands.
-    pub max_operands: usize,
-    /// Maximum number of operands of one tenant.
-    pub max_operands_per_tenant: usize,
-}
-
-impl Default for OperandLimits {
-    /// No limit on bytes, 100 000 operands.
-    fn default() -> Self {
-        Self {
-            max_bytes: u64::MAX,
-            max_bytes_per_tenant: u64::MAX,
-            max_operands: 100_000,
-            max_operands_per_tenant: 100_000,
-        }
-    }
-}
 
 /// The operands of a process, by tenant and name.
 ///
@@ -107,60 +83,6 @@ impl Tenant {
     }
 }
 
-/// Counts of the operands of a process or a tenant.
-#[derive(Debug, Default)]
-struct Usage {
-    bytes: AtomicU64,
-    versions: AtomicU64,
-}
-
-/// The key of requests without a tenant. Servers reject an empty tenant, so no tenant has it.
-const NO_TENANT: &str = "";
-
-type Names = HashMap<Arc<str>, Arc<OperandVersion>>;
-
-/// The newest versions.
-#[derive(Clone, Default)]
-pub(super) struct Table {
-    tenants: HashMap<Arc<str>, Arc<Names>>,
-    /// The public operands of all tenants, which are in the table of their tenant as well.
-    public: Arc<Names>,
-    len: usize,
-}
-
-impl Table {
-    fn get(&self, tenant: Option<&str>, name: &str) -> Option<&Arc<OperandVersion>> {
-        let own = self.tenants.get(tenant.unwrap_or(NO_TENANT)).and_then(|names| names.get(name));
-        own.or_else(|| self.public.get(name))
-    }
-
-    pub(super) fn insert(&mut self, tenant: &Arc<str>, version: &Arc<OperandVersion>) {
-        let names = Arc::make_mut(self.tenants.entry(Arc::clone(tenant)).or_default());
-        let replaced = names.insert(version.shared_name(), Arc::clone(version));
-        self.len += usize::from(replaced.is_none());
-        self.unpublish(replaced.as_ref());
-        if version.is_public() {
-            Arc::make_mut(&mut self.public).insert(version.shared_name(), Arc::clone(version));
-        }
-    }
-
-    fn remove(&mut self, tenant: &str, name: &str) {
-        let Some(names) = self.tenants.get_mut(tenant) else { return };
-        let removed = Arc::make_mut(names).remove(name);
-        if names.is_empty() {
-            self.tenants.remove(tenant);
-        }
-        self.len -= usize::from(removed.is_some());
-        self.unpublish(removed.as_ref());
-    }
-
-    fn unpublish(&mut self, version: Option<&Arc<OperandVersion>>) {
-        if let Some(version) = version.filter(|version| version.is_public()) {
-            Arc::make_mut(&mut self.public).remove(version.name());
-        }
-    }
-}
-
 /// Decodes and checks a payload.
 type Decode = fn(Payload, &RunContext<'_>) -> Result<Arc<dyn ErasedValue>, OperandError>;
 
@@ -180,61 +102,6 @@ impl OperandType {
             schema: || schemars::schema_for!(T::Document),
         }
     }
-}
-
-/// The condition under which an operand is stored or removed, as of HTTP's `If-Match` and `If-None-Match`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PutCondition {
-    /// None.
-    #[default]
-    Always,
-    /// There is no operand of this name.
-    IfAbsent,
-    /// There is one.
-    IfPresent,
-    /// The newest version has one of these [entity tags](OperandVersion::tag).
-    IfMatch(Vec<String>),
-}
-
-impl PutCondition {
-    fn check(&self, current: Option<&Arc<OperandVersion>>) -> Result<(), OperandError> {
-        let holds = match self {
-            Self::Always => true,
-            Self::IfAbsent => current.is_none(),
-            Self::IfPresent => current.is_some(),
-            Self::IfMatch(tags) => current.is_some_and(|current| tags.iter().any(|tag| tag == current.tag())),
-        };
-        if holds {
-            Ok(())
-        } else {
-            Err(OperandError::ConditionFailed { found: current.map(|current| current.tag().to_owned()) })
-        }
-    }
-}
-
-/// How an operand is stored.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PutOptions {
-    /// The tenant whose operand it is.
-    pub tenant: Option<Arc<str>>,
-    /// Whether other tenants may use it.
-    pub public: bool,
-    /// The condition under which it is stored.
-    pub condition: PutCondition,
-    /// On which devices it is.
-    pub placement: Placement,
-}
-
-/// How an operand is removed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RemoveOptions {
-    /// The tenant whose operand it is.
-    pub tenant: Option<Arc<str>>,
-    /// The condition under which it is removed.
-    pub condition: PutCondition,
 }
 
 /// The memory that operands take, and what has happened to them.
@@ -587,45 +454,5 @@ impl Shared {
 impl fmt::Debug for Operands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Operands").field("usage", &self.usage()).finish_non_exhaustive()
-    }
-}
-
-/// The memory of one version, which counts as used until this is dropped.
-#[derive(Debug)]
-pub(super) struct Charge {
-    bytes: u64,
-    all: Arc<Usage>,
-    tenant: Arc<Usage>,
-}
-
-impl Charge {
-    /// Charges `bytes`. The caller holds the lock, so that no other charge comes between check and change.
-    fn new(bytes: u64, all: &Arc<Usage>, tenant: &Arc<Usage>, limits: &OperandLimits) -> Result<Self, OperandError> {
-        for (budget, usage, max) in
-            [(OperandBudget::Tenant, tenant, limits.max_bytes_per_tenant), (OperandBudget::Host, all, limits.max_bytes)]
-        {
-            let free = max.saturating_sub(usage.bytes.load(Ordering::Relaxed));
-            if bytes > free {
-                return Err(OperandError::OverBudget { budget, need: bytes, free });
-            }
-        }
-        for usage in [all, tenant] {
-            usage.bytes.fetch_add(bytes, Ordering::Relaxed);
-            usage.versions.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(Self { bytes, all: Arc::clone(all), tenant: Arc::clone(tenant) })
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        for usage in [&self.all, &self.tenant] {
-            usage.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-            usage.versions.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 }

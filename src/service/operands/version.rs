@@ -11,9 +11,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::budget::Charge;
+use super::options::PutOptions;
 use super::placement::Placement;
 use super::reference::OperandReference;
-use super::store::{Charge, PutOptions};
 use super::value::{ErasedValue, OperandArray, OperandValue};
 #[cfg(feature = "cuda")]
 use crate::cuda::{ArraySource, HostArrays};
