@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use scopeguard::ScopeGuard;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::coop::consume_budget;
 use tower_service::Service;
 use tracing::{Instrument, Span};
@@ -105,7 +106,13 @@ where
     let now = clock::read();
     let mut first_span = Span::none();
     let (mut expired, mut cancelled) = (0, 0);
-    for PendingRequest { request, sender, span, .. } in members {
+    let mut permits: Option<OwnedSemaphorePermit> = None;
+    for PendingRequest { request, sender, span, permit } in members {
+        // Released together, which takes the semaphore's lock once.
+        match &mut permits {
+            Some(permits) => permits.merge(permit),
+            None => permits = Some(permit),
+        }
         if sender.is_closed() {
             cancelled += 1;
         } else if is_late(&request, now) {
@@ -120,6 +127,7 @@ where
             senders.push(sender);
         }
     }
+    drop(permits);
     let mut totals = totals.lock();
     totals.expired += expired;
     totals.cancelled += cancelled;

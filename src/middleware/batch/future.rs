@@ -8,7 +8,7 @@ use pin_project::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::BatchError;
-use super::queue::{BatchId, InFlight, Queue};
+use super::queue::{BatchId, InFlight};
 use super::service::{BatchResponse, BatchService, PendingRequest, Response, is_late};
 use crate::middleware::clock;
 use crate::middleware::derive::derive_debug;
@@ -104,8 +104,7 @@ fn single_result<A: BatchResponse>(result: Result<A, A::Error>) -> Result<A::Res
 /// Receives the response to a request in a batch. Dropping it cancels the request.
 pub(super) struct Receiver<R, T, E, K: Hash + Eq + Clone> {
     pub(super) result: oneshot::Receiver<Result<T, BatchError<E>>>,
-    pub(super) batch: BatchId<K>,
-    pub(super) queue: Arc<Queue<K, PendingRequest<R, T, E>>>,
+    pub(super) batch: Arc<BatchId<K, PendingRequest<R, T, E>>>,
 }
 
 impl<R, T, E, K: Hash + Eq + Clone> Receiver<R, T, E, K> {
@@ -123,7 +122,7 @@ impl<R, T, E, K: Hash + Eq + Clone> Drop for Receiver<R, T, E, K> {
         if !self.result.is_terminated() {
             // First, so that the queue finds the request cancelled.
             self.result.close();
-            self.queue.cancel(&self.batch, |request| request.sender.is_closed());
+            self.batch.cancel(|request| request.sender.is_closed());
         }
     }
 }

@@ -11,13 +11,14 @@
 //! While batches wait there is exactly one dispatcher. A caller that is told so by `push` starts it, and it ends when
 //! [`next`](Queue::next) says so, under the same lock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashMapExt};
 use tokio::sync::Notify;
 
 use super::layer::BatchSnapshot;
@@ -50,7 +51,7 @@ pub(super) struct Queue<K, M> {
 derive_debug!(Queue::<K, M> { limits });
 
 struct State<K, M> {
-    keys: HashMap<K, KeyQueue<M>>,
+    keys: HashMap<K, KeyQueue<K, M>>,
     /// The first batch of each key that may have one more call in flight, by when it is to be sent and its number.
     scheduled: BTreeMap<(Instant, u64), K>,
     next_number: u64,
@@ -58,18 +59,18 @@ struct State<K, M> {
 }
 
 /// The calls in flight and the waiting batches of one key. Only the last batch takes further requests.
-struct KeyQueue<M> {
+struct KeyQueue<K, M> {
     in_flight: usize,
     max_in_flight: usize,
-    groups: VecDeque<BatchGroup<M>>,
+    groups: VecDeque<BatchGroup<K, M>>,
     /// Its entry in `State::scheduled`.
     scheduled: Option<(Instant, u64)>,
 }
 
 /// A batch that waits.
-pub(super) struct BatchGroup<M> {
-    number: u64,
-    pub(super) members: Vec<M>,
+struct BatchGroup<K, M> {
+    id: Arc<BatchId<K, M>>,
+    members: Vec<M>,
     weight: u64,
     started: Instant,
     /// When it is to be sent: after the delay, or at once if it is full.
@@ -97,11 +98,18 @@ impl<K: Hash + Eq + Clone, M> Drop for InFlight<K, M> {
     }
 }
 
-/// Identifies the batch of a waiting request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BatchId<K> {
+/// Identifies a batch. Its requests share it, so that they do not all count on one reference count of the queue.
+pub(super) struct BatchId<K, M> {
     key: K,
     number: u64,
+    queue: Arc<Queue<K, M>>,
+}
+
+impl<K: Hash + Eq + Clone, M> BatchId<K, M> {
+    /// Removes the cancelled requests of the batch from the queue, if it has not been sent, and counts them.
+    pub(super) fn cancel(&self, is_cancelled: impl Fn(&M) -> bool) {
+        self.queue.cancel(self, is_cancelled);
+    }
 }
 
 /// What the dispatcher has to do next.
@@ -153,39 +161,46 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
     /// Adds a request to the last batch of its key, or to a new one. Returns the batch, and whether the caller has to start the
     /// dispatcher.
     pub(super) fn push(
-        &self,
+        self: &Arc<Self>,
         key: K,
         max_in_flight: usize,
         weight: u64,
         now: Instant,
         member: M,
-    ) -> (BatchId<K>, bool) {
+    ) -> (Arc<BatchId<K, M>>, bool) {
         let Limits { requests, weight: max_weight, in_flight, delay, .. } = self.limits;
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let queue = state.keys.entry(key.clone()).or_insert_with(|| KeyQueue::new(max_in_flight.min(in_flight)));
-        let has_room = |last: &BatchGroup<M>| {
+        let queue = match state.keys.get_mut(&key) {
+            Some(queue) => queue,
+            None => state.keys.entry(key.clone()).or_insert_with(|| KeyQueue::new(max_in_flight.min(in_flight))),
+        };
+        let has_room = |last: &BatchGroup<K, M>| {
             last.members.len() < requests && last.weight < max_weight && max_weight - last.weight >= weight
         };
+        let mut is_to_schedule = false;
         if !queue.groups.back().is_some_and(has_room) {
             // The last one waits for no more requests.
             if let Some(last) = queue.groups.back_mut() {
                 last.send_at = last.started;
             }
+            let id = Arc::new(BatchId { key, number: state.next_number, queue: Arc::clone(self) });
             let send_at = now.checked_add(delay).unwrap_or(now);
-            let number = state.next_number;
-            queue.groups.push_back(BatchGroup { number, members: Vec::new(), weight: 0, started: now, send_at });
+            queue.groups.push_back(BatchGroup { id, members: Vec::new(), weight: 0, started: now, send_at });
             state.next_number += 1;
             self.waiting.fetch_add(1, Ordering::Relaxed);
+            is_to_schedule = true;
         }
         let last = queue.groups.back_mut().expect("it has just been added");
         last.members.push(member);
         last.weight = last.weight.saturating_add(weight);
         if last.members.len() >= requests || last.weight >= max_weight {
             last.send_at = last.started;
+            is_to_schedule = true;
         }
-        let batch = BatchId { key, number: last.number };
-        let has_changed = state.reschedule(&batch.key);
+        let batch = Arc::clone(&last.id);
+        // Most requests join a batch that is scheduled, and change nothing of that.
+        let has_changed = is_to_schedule && state.reschedule(&batch.key);
         let start_dispatcher = !mem::replace(&mut state.has_dispatcher, true);
         drop(guard);
         if has_changed {
@@ -222,12 +237,11 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
         Some((InFlight { key, queue: Arc::clone(self) }, group.members))
     }
 
-    /// Removes the cancelled requests of a batch that has not been sent, and counts them.
-    pub(super) fn cancel(&self, batch: &BatchId<K>, is_cancelled: impl Fn(&M) -> bool) {
+    fn cancel(&self, batch: &BatchId<K, M>, is_cancelled: impl Fn(&M) -> bool) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let Some(queue) = state.keys.get_mut(&batch.key) else { return };
-        let Some(index) = queue.groups.iter().position(|group| group.number == batch.number) else { return };
+        let Some(index) = queue.groups.iter().position(|group| group.id.number == batch.number) else { return };
         let members = &mut queue.groups[index].members;
         let cancelled: Vec<M> = members.extract_if(.., |member| is_cancelled(member)).collect();
         // The weight of a batch is not reduced: it takes fewer further requests, and never too many.
@@ -268,7 +282,7 @@ impl<K: Hash + Eq + Clone, M> Queue<K, M> {
     }
 }
 
-impl<M> KeyQueue<M> {
+impl<K, M> KeyQueue<K, M> {
     fn new(max_in_flight: usize) -> Self {
         Self { in_flight: 0, max_in_flight, groups: VecDeque::new(), scheduled: None }
     }
@@ -280,7 +294,7 @@ impl<K: Hash + Eq + Clone, M> State<K, M> {
     fn reschedule(&mut self, key: &K) -> bool {
         let Some(queue) = self.keys.get_mut(key) else { return false };
         let first = queue.groups.front().filter(|_| queue.in_flight < queue.max_in_flight);
-        let scheduled = first.map(|group| (group.send_at, group.number));
+        let scheduled = first.map(|group| (group.send_at, group.id.number));
         let before = mem::replace(&mut queue.scheduled, scheduled);
         if queue.in_flight == 0 && queue.groups.is_empty() {
             self.keys.remove(key);

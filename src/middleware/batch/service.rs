@@ -65,7 +65,7 @@ pub(super) struct PendingRequest<R, T, E> {
     /// The caller's span.
     pub(super) span: Span,
     /// Held until the batch is sent.
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
 /// Merges requests into calls of a service of batches. See the [module](super).
@@ -168,7 +168,7 @@ where
             self.inner = self.inner.clone();
         }
         let (sender, result) = oneshot::channel();
-        let pending = PendingRequest { request, sender, span: Span::current(), _permit: permit };
+        let pending = PendingRequest { request, sender, span: Span::current(), permit };
         let (batch, start_dispatcher) = self.queue.push(key, max_in_flight, weight, clock::now(), pending);
         if start_dispatcher {
             let dispatcher = dispatch(self.inner.clone(), Arc::clone(&self.queue));
@@ -177,7 +177,7 @@ where
                 runtime.spawn(detached("the dispatcher of the batch layer", dispatcher));
             }
         }
-        ResponseFuture::for_batch(Receiver { result, batch, queue: Arc::clone(&self.queue) })
+        ResponseFuture::for_batch(Receiver { result, batch })
     }
 }
 

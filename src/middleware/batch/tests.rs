@@ -124,10 +124,9 @@ fn loom_a_cancelled_request_is_served_or_removed_and_the_dispatcher_ends() {
         let is_cancelled = Arc::new(AtomicBool::new(false));
         let (batch, start_dispatcher) = queue.push(0, usize::MAX, 0, Instant::now(), Arc::clone(&is_cancelled));
         assert!(start_dispatcher, "there is none");
-        let other = Arc::clone(&queue);
         let canceller = thread::spawn(move || {
             is_cancelled.store(true, Ordering::SeqCst);
-            other.cancel(&batch, |is_cancelled| is_cancelled.load(Ordering::SeqCst));
+            batch.cancel(|is_cancelled| is_cancelled.load(Ordering::SeqCst));
         });
         let other = Arc::clone(&queue);
         let dispatcher = thread::spawn(move || dispatch(&other));
