@@ -6,8 +6,8 @@
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use tower::Layer;
@@ -51,6 +51,9 @@ pub(crate) fn run() {
         let times = times(|| http(server, "POST", path, &headers, &body));
         print(name, times, in_process, body.iter().map(|part| part.len()).sum());
     }
+    let scores = 8 * csr.num_nodes();
+    let bare = bare_server(scores);
+    print("the same scores from a bare socket", times(|| http(bare, "GET", "/", "", &[])), in_process, 0);
     clients(server, &graph);
     upload(server);
 }
@@ -66,6 +69,22 @@ async fn serve(registry: &Arc<KernelRegistry>, backend: CudaBackend) -> SocketAd
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    address
+}
+
+/// A server that responds to each request with this many bytes, to show what the sockets alone take.
+fn bare_server(bytes: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let response =
+            [format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n").as_bytes(), &vec![1; bytes]].concat();
+        let mut request = [0; 4096];
+        while stream.read(&mut request).is_ok_and(|read| read > 0) {
+            stream.write_all(&response).unwrap();
+        }
+    });
     address
 }
 
@@ -135,26 +154,43 @@ fn bytes(elements: &[u32]) -> Vec<u8> {
     elements.iter().flat_map(|element| element.to_le_bytes()).collect()
 }
 
-/// Sends a request on a connection of its own, and reads the whole response into memory that this thread keeps, so that
-/// the time is not that of the client's page faults.
+/// Sends a request on this thread's connection, and reads the response into memory that this thread keeps, so that the time
+/// is not that of connecting or of the client's page faults.
 fn http(server: SocketAddr, method: &str, path: &str, headers: &str, body: &[&[u8]]) {
-    thread_local!(static RESPONSE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
-    RESPONSE.with_borrow_mut(|response| exchange(server, method, path, headers, body, response));
+    thread_local!(static CONNECTION: RefCell<Option<(SocketAddr, TcpStream, Vec<u8>)>> = const { RefCell::new(None) });
+    CONNECTION.with_borrow_mut(|connection| {
+        let connect = || {
+            let stream = TcpStream::connect(server).unwrap();
+            stream.set_nodelay(true).unwrap();
+            (server, stream, vec![0; 64 << 20])
+        };
+        connection.take_if(|(connected, ..)| *connected != server);
+        let (_, stream, response) = connection.get_or_insert_with(connect);
+        exchange(stream, method, path, headers, body, response)
+    })
 }
 
-fn exchange(server: SocketAddr, method: &str, path: &str, headers: &str, body: &[&[u8]], response: &mut Vec<u8>) {
-    let mut stream = TcpStream::connect(server).unwrap();
+fn exchange(stream: &mut TcpStream, method: &str, path: &str, headers: &str, body: &[&[u8]], response: &mut [u8]) {
     let len: usize = body.iter().map(|part| part.len()).sum();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {len}\r\n{headers}\r\n"
-    );
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len}\r\n{headers}\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     body.iter().for_each(|part| stream.write_all(part).unwrap());
-    response.clear();
-    stream.read_to_end(response).unwrap();
-    let status = &response[..response.len().min(12)];
-    let shown = String::from_utf8_lossy(&response[..response.len().min(500)]);
-    assert!(status.starts_with(b"HTTP/1.1 20"), "{method} {path}: {shown}");
+    let mut read = 0;
+    let head = loop {
+        let more = stream.read(&mut response[read..]).unwrap();
+        assert_ne!(more, 0, "{method} {path}: the server closed the connection");
+        read += more;
+        if let Some(end) = response[..read].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break String::from_utf8_lossy(&response[..end + 4]).into_owned();
+        }
+    };
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let end = head.len() + length.unwrap_or(0_usize);
+    if read < end {
+        stream.read_exact(&mut response[read..end]).unwrap();
+    }
+    let shown = String::from_utf8_lossy(&response[head.len()..end.min(head.len() + 500)]);
+    assert!(head.starts_with("HTTP/1.1 20"), "{method} {path}: {head}{shown}");
 }
 
 fn in_process(
@@ -209,11 +245,19 @@ fn clients(server: SocketAddr, graph: &Graph) {
         let start = Instant::now();
         (0..ROUNDS).for_each(|_| bodies.iter().for_each(send));
         let one = rate(start);
-        let start = Instant::now();
-        std::thread::scope(|scope| {
+        // Each client has its connection and its memory before the clock starts.
+        let connected = Barrier::new(CLIENTS + 1);
+        let start = std::thread::scope(|scope| {
             for body in &bodies {
-                scope.spawn(move || (0..ROUNDS).for_each(|_| send(body)));
+                let connected = &connected;
+                scope.spawn(move || {
+                    send(body);
+                    connected.wait();
+                    (0..ROUNDS).for_each(|_| send(body));
+                });
             }
+            connected.wait();
+            Instant::now()
         });
         let all = rate(start);
         println!("{each:>17}{one:>34.0}{all:>13.0}{:>8.2}", all / one);
