@@ -94,8 +94,10 @@
 //! | `auth` | | `layers::AuthenticateLayer`: API keys and JSON web tokens; enables `tracing` |
 //! | `cache` | | `layers::CacheLayer`: a cache of responses |
 //! | `layers` | | all of the layers above |
-//! | `kernels` | yes | [`KernelService`](service::KernelService), the CPU backend, the [catalogue](kernels) and the [`pipeline`], with the layers that it consists of |
-//! | `cuda` | yes | the CUDA backend, which loads the driver at run time and builds without it; enables `kernels` |
+//! | `service` | yes | [`KernelService`](service::KernelService), the CPU backend, and the [`pipeline`] with the layers that it consists of; no kernels |
+//! | `kernels-graph`, `kernels-linalg`, `kernels-orderbook`, `kernels-risk`, `kernels-stats` | yes | the kernels of one domain of the [catalogue](kernels); each enables `service` |
+//! | `kernels` | yes | all domains |
+//! | `cuda` | yes | the CUDA backend, which loads the driver at run time and builds without it; enables `service` |
 //! | `tower` | yes | `kernels` and all layers but `auth` and `cache` |
 //! | `actix` | | `tower_kernels::actix`: actors that run kernels |
 //! | `axum` | | `tower_kernels::axum`: a REST API as an axum router |
@@ -103,7 +105,7 @@
 //! | `grpc` | | `tower_kernels::grpc`: a gRPC server and client over tonic, health and reflection |
 //! | `hyper` | | `tower_kernels::hyper`: a pipeline as a hyper service, and a server with graceful shutdown |
 //! | `tls` | | TLS for the server of `hyper`, with certificate reload and client certificates; enables `hyper` |
-//! | `server` | | the program `tower-kernels`; enables `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc`, `hyper` and `tls` |
+//! | `server` | | the program `tower-kernels`; enables `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc`, `hyper`, `kernels` and `tls` |
 //! | `full` | | all of the above |
 //! | `tower-buffer` | yes | [`error::classify`](fn@error::classify) recognizes the `Closed` of tower's `Buffer`; enabled by the layers that classify errors |
 //! | `fault-kernel` | | for tests only: the program with a kernel that loses the device |
@@ -111,29 +113,29 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // A layer alone uses a part of what the layers share.
 #![cfg_attr(
-    not(all(feature = "kernels", feature = "layers")),
+    not(all(feature = "service", feature = "layers")),
     allow(dead_code, unreachable_pub, unused_imports, unused_macros)
 )]
 
-#[cfg(feature = "kernels")]
+#[cfg(feature = "service")]
 pub mod backends;
-#[cfg(feature = "kernels")]
+#[cfg(feature = "service")]
 mod buffer;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod error;
-#[cfg(feature = "kernels")]
+#[cfg(feature = "service")]
 pub mod kernels;
 pub mod layers;
 pub mod middleware;
 mod panics;
-#[cfg(feature = "kernels")]
+#[cfg(feature = "service")]
 pub mod pipeline;
 mod random;
 pub mod request;
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 mod servers;
-#[cfg(feature = "kernels")]
+#[cfg(feature = "service")]
 pub mod service;
 mod sync;
 mod text;
@@ -149,7 +151,7 @@ pub use servers::hyper;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 pub use servers::requests;
 
-#[cfg(feature = "kernels")]
+#[cfg(feature = "service")]
 #[doc = include_str!("guide.md")]
 pub mod guide {}
 

@@ -126,7 +126,7 @@ fn downcast<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<
     error.downcast_ref().or_else(boxed).or_else(shared)
 }
 
-#[cfg(all(test, feature = "kernels"))]
+#[cfg(all(test, feature = "service"))]
 mod tests {
     use super::*;
     use crate::middleware::circuit_breaker::CircuitBreakerError;

@@ -1,4 +1,4 @@
-//! The built-in catalogue, one folder a domain. A kernel is registered under `domain/name`.
+//! The built-in catalogue, one folder and one cargo feature for each domain. A kernel is registered under `domain/name`.
 //!
 //! | id | module |
 //! |---|---|
@@ -11,10 +11,15 @@
 //! | `stats/moments` | [`stats::moments`] |
 
 pub mod authoring;
+#[cfg(feature = "kernels-graph")]
 pub mod graph;
+#[cfg(feature = "kernels-linalg")]
 pub mod linalg;
+#[cfg(feature = "kernels-orderbook")]
 pub mod orderbook;
+#[cfg(feature = "kernels-risk")]
 pub mod risk;
+#[cfg(feature = "kernels-stats")]
 pub mod stats;
 
 use authoring::ErasedCases;
@@ -29,9 +34,9 @@ pub fn register_all(registry: &KernelRegistry) -> Result<(), RegisterError> {
     register_where(registry, |_| true)
 }
 
-/// The catalogue: one line for each kernel, which registers it and runs its tests.
+/// The catalogue: the kernels of each domain, by the feature that has them, are registered and tested.
 macro_rules! catalogue {
-    ($($kernel:path,)*) => {
+    ($($feature:tt: [$($kernel:path),*],)*) => {
         /// Registers the kernels of the catalogue for which `wanted` returns true, and the types of operands that they
         /// take.
         ///
@@ -45,35 +50,42 @@ macro_rules! catalogue {
         ///
         /// # Errors
         /// Where one of their names is taken.
+        #[cfg_attr(not(feature = "kernels"), allow(unused_variables, reason = "there may be no domain"))]
         pub fn register_where(
             registry: &KernelRegistry,
             wanted: impl Fn(&KernelInfo) -> bool,
         ) -> Result<(), RegisterError> {
+            #[cfg(feature = "kernels-graph")]
             registry.operands().register::<graph::csr::CsrGraph>();
-            $(
+            $($(
+                #[cfg(feature = $feature)]
                 if wanted(&$kernel.info()) {
                     registry.register($kernel)?;
                 }
-            )*
+            )*)*
             Ok(())
         }
 
         /// The tests of the catalogue's kernels.
         #[doc(hidden)]
+        #[cfg_attr(not(feature = "kernels"), allow(unused_mut, reason = "there may be no domain"))]
         pub fn cases() -> Vec<Box<dyn ErasedCases>> {
-            vec![$(Box::new($kernel)),*]
+            let mut cases: Vec<Box<dyn ErasedCases>> = Vec::new();
+            $(
+                #[cfg(feature = $feature)]
+                cases.extend([$(Box::new($kernel) as Box<dyn ErasedCases>),*]);
+            )*
+            cases
         }
     };
 }
 
 catalogue! {
-    graph::betweenness_centrality::BetweennessCentrality,
-    linalg::dot::Dot,
-    linalg::saxpy::Saxpy,
-    linalg::weighted_sum_product::WeightedSumProduct,
-    orderbook::matching::Matching,
-    risk::option_pricing::OptionPricing,
-    stats::moments::Moments,
+    "kernels-graph": [graph::betweenness_centrality::BetweennessCentrality],
+    "kernels-linalg": [linalg::dot::Dot, linalg::saxpy::Saxpy, linalg::weighted_sum_product::WeightedSumProduct],
+    "kernels-orderbook": [orderbook::matching::Matching],
+    "kernels-risk": [risk::option_pricing::OptionPricing],
+    "kernels-stats": [stats::moments::Moments],
 }
 
 #[cfg(test)]

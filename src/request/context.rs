@@ -354,7 +354,7 @@ impl Execution {
 
 /// Scheduling priority of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "kernels", derive(schemars::JsonSchema), schemars(rename_all = "lowercase"))]
+#[cfg_attr(feature = "service", derive(schemars::JsonSchema), schemars(rename_all = "lowercase"))]
 pub enum Priority {
     /// Shed first.
     Low,

@@ -7,7 +7,7 @@ mod context;
 pub(crate) mod http;
 mod http_operation;
 pub(crate) mod limits;
-#[cfg(feature = "kernels")]
+#[cfg(feature = "service")]
 pub(crate) mod metadata;
 #[cfg(any(feature = "load-shed", feature = "metrics", feature = "priority-queue"))]
 pub(crate) mod operation_table;

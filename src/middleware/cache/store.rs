@@ -23,7 +23,7 @@ pub struct Store<K, T> {
 
 /// The state of a [`CacheLayer`](super::CacheLayer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
+#[cfg_attr(feature = "service", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CacheSnapshot {
     /// Calls whose response was in the cache.

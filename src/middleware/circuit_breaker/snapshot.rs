@@ -1,6 +1,6 @@
 /// Whether a circuit admits calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "kernels", derive(serde::Serialize, schemars::JsonSchema), serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "service", derive(serde::Serialize, schemars::JsonSchema), serde(rename_all = "snake_case"))]
 pub enum CircuitState {
     /// Admits calls.
     #[default]
@@ -24,7 +24,7 @@ impl CircuitState {
 
 /// The state of a circuit at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "kernels", derive(serde::Serialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "service", derive(serde::Serialize, schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct CircuitSnapshot {
     /// Its operation or key; `all` if there is only one; `rest` for the one shared by requests without one of their own.

@@ -24,7 +24,7 @@ pub struct Flights<K, T, E> {
 
 /// The state of a [`CoalesceLayer`](super::CoalesceLayer).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
+#[cfg_attr(feature = "service", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CoalesceSnapshot {
     /// Runs in flight.

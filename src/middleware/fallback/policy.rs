@@ -25,7 +25,7 @@ impl<E, Q: Fn(&E) -> bool> FallbackPolicy<E> for Q {
 
 /// The state of a [`FallbackLayer`](super::FallbackLayer).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
+#[cfg_attr(feature = "service", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FallbackSnapshot {
     /// Calls of the fallback.

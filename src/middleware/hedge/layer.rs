@@ -44,7 +44,7 @@ impl Delay {
 
 /// The state of a [`HedgeLayer`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
+#[cfg_attr(feature = "service", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct HedgeSnapshot {
     /// Second attempts.

@@ -11,7 +11,7 @@ use crate::sync::Mutex;
 
 /// The state of a [`RetryLayer`](super::RetryLayer).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "kernels", derive(serde::Serialize))]
+#[cfg_attr(feature = "service", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RetrySnapshot {
     /// Attempts beyond the first of each call.
