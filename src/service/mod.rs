@@ -52,6 +52,8 @@ pub use operands::{
     PutCondition, PutOptions, RemoveOptions, RequestOperands, TensorSet, VectorElements, Vectors, VectorsDocument,
     check_operand_name,
 };
+#[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) use operands::OperandReservation;
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;
 pub use progress::Progress;

@@ -20,12 +20,13 @@ use http_body::Body;
 
 use self::head::Head;
 use super::form::HEAD_LENGTH;
-use super::read::{Frames, announced, in_time, rejected, within};
+use super::read::{Frames, announced_length, check_available, in_time, rejected, within};
 use super::{Problem, Target};
 use crate::error::ErrorKind;
+use crate::servers::body_memory::BodyMemory;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
 use crate::servers::sections::{SectionError, Sections};
-use crate::service::{HostReservation, InvalidInput, KernelRequest};
+use crate::service::{InvalidInput, KernelRequest};
 
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use self::head::Document as TensorHead;
@@ -44,13 +45,15 @@ pub(super) async fn read<B>(
     target: Target,
     max: usize,
     deadline: Instant,
-    memory: &HostReservation,
+    memory: BodyMemory<'_>,
 ) -> Result<(KernelRequest, RequestedOutputs), Problem>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    announced(&body, max, memory)?;
+    let announced = announced_length(&body, max)?;
+    memory.check_tensors(announced.saturating_sub(head_length as u64))?;
+    check_available(announced, memory.request())?;
     let length = body.size_hint().exact();
     if length.is_some_and(|length| length < head_length as u64) {
         return Err(short_head(head_length, length.unwrap_or_default()));
@@ -65,6 +68,7 @@ where
     let parsing = offload(head.len() > TYPED_JSON_BYTES, move || Head::parse(&head, target));
     let Head { mut request, requested, inputs } = in_time(deadline, parsing).await??;
     let mut sections = Sections::new(inputs, max - head_length, length.map(|length| length - head_length as u64))?;
+    memory.check_tensors(sections.total_bytes())?;
     // From here on the request's own deadline applies too.
     let deadline = request.deadline.map_or(deadline, |earlier| earlier.min(deadline));
     let rest = async {
@@ -73,7 +77,7 @@ where
         while let Some(frame) = frames.next().await? {
             sections.push(&frame, memory)?;
             // The frame has been copied to the tensor.
-            memory.shrink(frame.len() as u64);
+            memory.request().shrink(frame.len() as u64);
         }
         Ok(())
     };
@@ -129,6 +133,7 @@ impl From<SectionError> for Problem {
                 InvalidInput::new("inputs", "the body continues after the last tensor").into()
             }
             SectionError::Memory(error) => rejected(error),
+            SectionError::Operand(error) => Self::of(&error).closing(),
             SectionError::Invalid(invalid) => invalid.into(),
         }
     }
@@ -148,6 +153,7 @@ mod tests {
         let head = Head::parse(head, Target::Input("a".to_owned()))?;
         let mut sections = Sections::new(head.inputs, MAX, announced.then_some(data.len() as u64))?;
         let memory = HostMemory::unlimited().reservation(0);
+        let memory = BodyMemory::of_request(&memory);
         let mut rest = data;
         for &piece in pieces.iter().cycle() {
             if rest.is_empty() {
