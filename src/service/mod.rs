@@ -46,14 +46,14 @@ pub use json::IntoJson;
 pub use kernel::{BatchKey, Kernel};
 pub use kernel_info::{BackendKind, KernelInfo, Mode};
 pub use kernel_service::KernelService;
+#[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) use operands::OperandReservation;
 pub use operands::{
     OpenOperandsError, Operand, OperandArray, OperandBudget, OperandDevices, OperandDirectoryUsage, OperandError,
     OperandInfo, OperandLimits, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands, Placement,
     PutCondition, PutOptions, RemoveOptions, RequestOperands, TensorSet, VectorElements, Vectors, VectorsDocument,
     check_operand_name,
 };
-#[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
-pub(crate) use operands::OperandReservation;
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;
 pub use progress::Progress;

@@ -132,7 +132,8 @@ impl Operands {
         // Another version of the program may need more memory for it.
         reservation.resize(value.bytes()).map_err(say)?;
         let (identity, created) = ((name.as_str().into(), *version), manifest.created());
-        let loaded = OperandVersion::created_at(created, value, manifest.digest, reservation.into_charge(), identity, &options);
+        let loaded =
+            OperandVersion::created_at(created, value, manifest.digest, reservation.into_charge(), identity, &options);
         let loaded = Arc::new(loaded);
         table.insert(&tenant, &loaded);
         shared.placers.place(&loaded);

@@ -160,7 +160,7 @@ mod tests {
                 break;
             }
             let (piece, after) = rest.split_at(piece.clamp(1, rest.len()));
-            sections.push(piece, &memory)?;
+            sections.push(piece, memory)?;
             rest = after;
         }
         Ok(sections.finish()?)
