@@ -16,7 +16,7 @@ pub struct OperandLimits {
     /// Bytes of host memory that all operands may have together. A version that was replaced or deleted counts until the
     /// last request on it has ended. The tensors of an upload count as soon as they arrive.
     pub max_bytes: u64,
-    /// Bytes of host memory that the operands of one tenant may have together.
+    /// Bytes of host memory that the operands of one tenant may have together, counted in the same way.
     pub max_bytes_per_tenant: u64,
     /// Maximum number of operands.
     pub max_operands: usize,
