@@ -105,7 +105,7 @@ impl Sections {
     }
 
     /// Copies received bytes, and reserves the memory of the tensors.
-    pub(super) fn push(&mut self, mut frame: &[u8], memory: BodyMemory<'_>) -> Result<(), SectionError> {
+    pub(super) fn push(&mut self, mut frame: &[u8], memory: &BodyMemory) -> Result<(), SectionError> {
         while !frame.is_empty() {
             if self.current.is_none() {
                 self.current = self.begin()?;
@@ -158,7 +158,7 @@ impl Sections {
 
 impl Filling {
     /// Copies as much as the tensor still needs, and returns the rest.
-    fn take<'a>(&mut self, frame: &'a [u8], reserved: BodyMemory<'_>) -> Result<&'a [u8], SectionError> {
+    fn take<'a>(&mut self, frame: &'a [u8], reserved: &BodyMemory) -> Result<&'a [u8], SectionError> {
         if self.filled == self.capacity() {
             self.grow(reserved)?;
         }
@@ -174,7 +174,7 @@ impl Filling {
     }
 
     /// Allocates the first part, and the whole tensor once that much has arrived.
-    fn grow(&mut self, reserved: BodyMemory<'_>) -> Result<(), SectionError> {
+    fn grow(&mut self, reserved: &BodyMemory) -> Result<(), SectionError> {
         let bytes = if self.filled == 0 { self.bytes.min(FIRST_PART) } else { self.bytes };
         reserved.grow_tensors((bytes - self.filled) as u64)?;
         let mut memory: Buffer<u64> = Buffer::zeroed(bytes.div_ceil(size_of::<u64>()));

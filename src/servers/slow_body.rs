@@ -37,7 +37,7 @@ impl SlowBody {
     }
 
     /// Ready once the body must be aborted. Poll it when no data is available.
-    pub(super) fn poll_given_up(&mut self, memory: BodyMemory<'_>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_given_up(&mut self, memory: &BodyMemory, cx: &mut Context<'_>) -> Poll<()> {
         let bytes = memory.bytes();
         if bytes <= SMALL {
             return Poll::Pending;
@@ -62,11 +62,11 @@ mod tests {
     use std::future::poll_fn;
 
     async fn is_given_up(held: &HostReservation, bytes: usize) -> bool {
-        is_upload_given_up(BodyMemory::of_request(held), bytes).await
+        is_upload_given_up(&BodyMemory::of_request(held), bytes).await
     }
 
     /// Whether a body of which `bytes` arrive every 900 ms is given up within ten seconds.
-    async fn is_upload_given_up(held: BodyMemory<'_>, bytes: usize) -> bool {
+    async fn is_upload_given_up(held: &BodyMemory, bytes: usize) -> bool {
         let mut body = SlowBody::default();
         for _ in 0..11 {
             let wait = poll_fn(|cx| body.poll_given_up(held, cx));
@@ -105,9 +105,9 @@ mod tests {
         let other = memory.reservation(0);
         other.grow(4 << 20).unwrap();
         assert!(memory.reservation(0).grow(4 << 20).is_err() && memory.is_short());
-        assert!(!is_upload_given_up(upload, 0).await, "it has no memory of requests");
+        assert!(!is_upload_given_up(&upload, 0).await, "it has no memory of requests");
         assert!(operands.reservation(&PutOptions::default()).grow(5 << 20).is_err());
-        assert!(!is_upload_given_up(upload, 256 << 10).await, "it comes fast enough");
-        assert!(is_upload_given_up(upload, 1).await, "it trickles");
+        assert!(!is_upload_given_up(&upload, 256 << 10).await, "it comes fast enough");
+        assert!(is_upload_given_up(&upload, 1).await, "it trickles");
     }
 }

@@ -253,7 +253,7 @@ where
             }
             let Poll::Ready(frame) = this.body.as_mut().poll_frame(cx) else {
                 let Some(message) = this.message else { return Poll::Pending };
-                ready!(message.slow.poll_given_up(BodyMemory::of_request(&message.held), cx));
+                ready!(message.slow.poll_given_up(&BodyMemory::of_request(&message.held), cx));
                 *this.message = None;
                 let text = "the message arrived too slowly while other requests needed the memory";
                 return Poll::Ready(Some(Err(Rejection::new(ErrorKind::MemoryExhausted, text).into_status(None))));

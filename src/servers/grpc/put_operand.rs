@@ -26,7 +26,7 @@ use crate::panics::Panicked;
 use crate::servers::body_memory::BodyMemory;
 use crate::servers::operands::{NewOperand, store_operand};
 use crate::servers::slow_body::SlowBody;
-use crate::service::{HostReservation, InvalidInput, KernelError, OperandReservation, Operands};
+use crate::service::{HostReservation, InvalidInput, KernelError, Operands};
 use crate::sync::Mutex;
 
 /// Minimum time between two messages of progress.
@@ -147,7 +147,7 @@ impl Upload {
         let request_id = self.context.request_id.clone();
         let reject = |rejection: Rejection| rejection.into_status(Some(request_id.as_str()));
         let invalid = |field, reason: &str| reject(InvalidInput::new(field, reason).into());
-        let Some((first, held)) = self.next(None).await? else {
+        let Some((first, held)) = self.next(&BodyMemory::of_request(&self.memory)).await? else {
             return Err(invalid("start", "the request stream ended before its first message"));
         };
         let Part::Start(mut start) = first else {
@@ -159,17 +159,16 @@ impl Upload {
         self.operands.check_put(&start.name, &start.r#type, &options).map_err(rejection).map_err(reject)?;
         let Some(value) = start.value else { return Err(invalid("value", "neither `json` nor `tensors` is set")) };
         let reservation = self.operands.reservation(&options);
-        let host_memory = self.memory.clone();
-        let memory = BodyMemory::of_upload(&host_memory, &reservation);
-        let (mut value, received) = ReceivedValue::begin(value, self.max_size, memory).map_err(reject)?;
+        let memory = BodyMemory::of_upload(&self.memory, &reservation);
+        let (mut value, received) = ReceivedValue::begin(value, self.max_size, &memory).map_err(reject)?;
         self.received(received);
         drop(held);
-        while let Some((part, held)) = self.next(Some(&reservation)).await? {
+        while let Some((part, held)) = self.next(&memory).await? {
             let Part::Chunk(chunk) = part else {
                 return Err(invalid("start", "it is set in a message after the first"));
             };
             for piece in chunk.chunks(PIECE) {
-                value.push(piece, memory).map_err(reject)?;
+                value.push(piece, &memory).map_err(reject)?;
                 self.received(piece.len());
                 tokio::task::yield_now().await;
             }
@@ -181,9 +180,8 @@ impl Upload {
 
     /// Reads the next message, with the memory that it holds. Gives up an upload that arrives slowly while others lack the
     /// memory that it holds.
-    async fn next(&mut self, operand: Option<&OperandReservation>) -> Result<Option<(Part, HostReservation)>, Status> {
-        let Self { requests, slow, memory, .. } = self;
-        let memory = operand.map_or(BodyMemory::of_request(memory), |operand| BodyMemory::of_upload(memory, operand));
+    async fn next(&mut self, memory: &BodyMemory) -> Result<Option<(Part, HostReservation)>, Status> {
+        let Self { requests, slow, .. } = self;
         let message = poll_fn(|cx| match Pin::new(&mut *requests).poll_next(cx) {
             Poll::Ready(message) => Poll::Ready(message.transpose()),
             Poll::Pending => slow.poll_given_up(memory, cx).map(|()| {

@@ -22,7 +22,7 @@ pub(super) enum ReceivedValue {
 impl ReceivedValue {
     /// Begins with what the first message has of the value, and returns how many bytes that is. The value may have `max`
     /// bytes. Tensors are allocated when their bytes arrive.
-    pub(super) fn begin(value: Value, max: usize, memory: BodyMemory<'_>) -> Result<(Self, usize), Rejection> {
+    pub(super) fn begin(value: Value, max: usize, memory: &BodyMemory) -> Result<(Self, usize), Rejection> {
         match value {
             Value::Json(beginning) => {
                 let mut received = Self::Json { document: BytesMut::new(), max };
@@ -52,7 +52,7 @@ impl ReceivedValue {
     }
 
     /// Adds bytes that follow.
-    pub(super) fn push(&mut self, piece: &[u8], memory: BodyMemory<'_>) -> Result<(), Rejection> {
+    pub(super) fn push(&mut self, piece: &[u8], memory: &BodyMemory) -> Result<(), Rejection> {
         match self {
             Self::Json { document, max } => {
                 if piece.len() > *max - document.len() {
@@ -74,7 +74,7 @@ impl ReceivedValue {
 }
 
 /// Copies the data of a message, whose memory would be held by it and which is not aligned.
-fn aligned(data: &Bytes, memory: BodyMemory<'_>) -> Result<Bytes, Rejection> {
+fn aligned(data: &Bytes, memory: &BodyMemory) -> Result<Bytes, Rejection> {
     memory.grow_tensors(data.len() as u64).map_err(of_section)?;
     let mut words = Buffer::<u64>::zeroed(data.len().div_ceil(size_of::<u64>()));
     bytemuck::cast_slice_mut(&mut words)[..data.len()].copy_from_slice(data);

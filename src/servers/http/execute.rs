@@ -88,7 +88,7 @@ where
         (Form::Tensors(length), target) => {
             let body_memory = BodyMemory::of_request(&memory);
             // Boxed, as it is larger than the rest of the future, which JSON should not pay for.
-            let reading = Box::pin(tensors::read(body, length, target, max_body, deadline, body_memory));
+            let reading = Box::pin(tensors::read(body, length, target, max_body, deadline, &body_memory));
             let (request, requested) = reading.await.map_err(over)?;
             (request, Some(requested))
         }

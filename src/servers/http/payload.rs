@@ -34,7 +34,7 @@ where
         Form::Json => read::whole(body, max, deadline, memory).await.map(Payload::Json),
         Form::Tensors(length) => {
             let memory = BodyMemory::of_upload(memory, operand);
-            let reading = tensors::read(body, length, Target::Input("operand".to_owned()), max, deadline, memory);
+            let reading = tensors::read(body, length, Target::Input("operand".to_owned()), max, deadline, &memory);
             Box::pin(reading).await.map(|(request, _)| request.payload)
         }
     };

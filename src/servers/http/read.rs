@@ -28,7 +28,7 @@ where
     check_available(length, memory)?;
     let memory = BodyMemory::of_request(memory);
     let mut body = std::pin::pin!(body);
-    within(deadline, collect(Frames::new(body.as_mut(), max, memory))).await
+    within(deadline, collect(Frames::new(body.as_mut(), max, &memory))).await
 }
 
 async fn collect<B>(mut frames: Frames<'_, B>) -> Result<Bytes, Problem>
@@ -57,7 +57,7 @@ pub(super) struct Frames<'a, B> {
     body: Pin<&'a mut B>,
     max: usize,
     length: usize,
-    memory: BodyMemory<'a>,
+    memory: &'a BodyMemory,
     slow: SlowBody,
 }
 
@@ -66,7 +66,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    pub(super) fn new(body: Pin<&'a mut B>, max: usize, memory: BodyMemory<'a>) -> Self {
+    pub(super) fn new(body: Pin<&'a mut B>, max: usize, memory: &'a BodyMemory) -> Self {
         Self { body, max, length: 0, memory, slow: SlowBody::default() }
     }
 
@@ -80,7 +80,7 @@ where
         let data = poll_fn(|cx| {
             loop {
                 let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
-                    ready!(slow.poll_given_up(*memory, cx));
+                    ready!(slow.poll_given_up(memory, cx));
                     let detail = "the body came slowly while there was not enough memory for other requests";
                     return Poll::Ready(Err(Problem::new(ErrorKind::MemoryExhausted, detail).closing()));
                 };

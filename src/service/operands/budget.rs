@@ -109,7 +109,8 @@ impl Budget {
 
     /// Creates an empty reservation for an operand of a tenant.
     pub(super) fn reservation(self: &Arc<Self>, tenant: Arc<str>) -> OperandReservation {
-        OperandReservation { budget: Arc::clone(self), tenant, bytes: AtomicU64::new(0) }
+        let account = Reserved { budget: Arc::clone(self), tenant, bytes: AtomicU64::new(0) };
+        OperandReservation { reserved: Arc::new(account) }
     }
 
     /// Checks that a tenant can have `bytes` more, and takes them if `take` says so.
@@ -148,12 +149,17 @@ impl Budget {
     }
 }
 
-/// The memory that one operand has of the budgets of the host and of its tenant, from the first byte of its upload on. It is
-/// released on drop.
+/// The memory that one operand has of the budgets of the host and of its tenant, from the first byte of its upload on. Clones
+/// share it, and it is released with the last of them.
 ///
 /// The budgets hold however many uploads there are at a time: memory is reserved before it is allocated.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OperandReservation {
+    reserved: Arc<Reserved>,
+}
+
+#[derive(Debug)]
+struct Reserved {
     budget: Arc<Budget>,
     tenant: Arc<str>,
     bytes: AtomicU64,
@@ -162,14 +168,15 @@ pub(crate) struct OperandReservation {
 impl OperandReservation {
     /// Returns the bytes that it has.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.reserved.bytes.load(Ordering::Relaxed)
     }
 
     /// Returns whether other operands of the tenant or the host were rejected in the last two seconds for lack of memory.
     #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
     pub(crate) fn is_short(&self) -> bool {
-        let usage = self.budget.usage.lock();
-        usage.all.is_short() || usage.tenants.get(&self.tenant).is_some_and(Account::is_short)
+        let Reserved { budget, tenant, .. } = &*self.reserved;
+        let usage = budget.usage.lock();
+        usage.all.is_short() || usage.tenants.get(tenant).is_some_and(Account::is_short)
     }
 
     /// Checks that `bytes` more are free now, without reserving them.
@@ -178,7 +185,7 @@ impl OperandReservation {
     /// [`OperandError::OverBudget`] if they are not.
     #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
     pub(crate) fn check_free(&self, bytes: u64) -> Result<(), OperandError> {
-        self.budget.reserve(&self.tenant, bytes, false)
+        self.reserved.budget.reserve(&self.reserved.tenant, bytes, false)
     }
 
     /// Reserves `bytes` more, or nothing.
@@ -186,8 +193,9 @@ impl OperandReservation {
     /// # Errors
     /// [`OperandError::OverBudget`] if they are not free.
     pub(crate) fn grow(&self, bytes: u64) -> Result<(), OperandError> {
-        self.budget.reserve(&self.tenant, bytes, true)?;
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let Reserved { budget, tenant, bytes: reserved } = &*self.reserved;
+        budget.reserve(tenant, bytes, true)?;
+        reserved.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
@@ -196,26 +204,25 @@ impl OperandReservation {
     /// # Errors
     /// [`OperandError::OverBudget`] if `bytes` are more than before, and the difference is not free. The error has the size
     /// of the value, and what is free for it.
-    pub(super) fn resize(&mut self, bytes: u64) -> Result<(), OperandError> {
-        let before = *self.bytes.get_mut();
-        if bytes < before {
-            self.budget.release(&self.tenant, before - bytes);
-        } else {
-            let more = self.budget.reserve(&self.tenant, bytes - before, true);
-            more.map_err(|error| error.with_reserved(before))?;
+    pub(super) fn resize(&self, bytes: u64) -> Result<(), OperandError> {
+        let before = self.bytes();
+        if bytes >= before {
+            return self.grow(bytes - before).map_err(|error| error.with_reserved(before));
         }
-        *self.bytes.get_mut() = bytes;
+        let Reserved { budget, tenant, bytes: reserved } = &*self.reserved;
+        reserved.fetch_sub(before - bytes, Ordering::Relaxed);
+        budget.release(tenant, before - bytes);
         Ok(())
     }
 
     /// Turns the reservation into the memory of a version.
     pub(super) fn into_charge(self) -> Charge {
-        self.budget.usage.lock().versions += 1;
+        self.reserved.budget.usage.lock().versions += 1;
         Charge(self)
     }
 }
 
-impl Drop for OperandReservation {
+impl Drop for Reserved {
     fn drop(&mut self) {
         let bytes = *self.bytes.get_mut();
         if bytes > 0 {
@@ -236,7 +243,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.0.budget.usage.lock().versions -= 1;
+        self.0.reserved.budget.usage.lock().versions -= 1;
     }
 }
 
@@ -258,7 +265,7 @@ mod tests {
     #[test]
     fn reservations_of_a_tenant_and_of_all_stay_within_their_limits() {
         let budget = Arc::new(Budget::new(LIMITS));
-        let (mut a, b) = (budget.reservation("a".into()), budget.reservation("b".into()));
+        let (a, b) = (budget.reservation("a".into()), budget.reservation("b".into()));
         a.grow(40).unwrap();
         assert_eq!(over(a.grow(21)), Some((OperandBudget::Tenant, 21, 20)));
         b.grow(50).unwrap();
@@ -284,7 +291,7 @@ mod tests {
                 let budget = &budget;
                 scope.spawn(move || {
                     for _ in 0..2000 {
-                        let mut upload = budget.reservation(tenant.into());
+                        let upload = budget.reservation(tenant.into());
                         if upload.grow(20).is_ok() && upload.grow(20).is_ok() {
                             let _ = upload.resize(60);
                         }

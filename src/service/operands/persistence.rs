@@ -123,7 +123,7 @@ impl Operands {
         let options = PutOptions { public: manifest.public, placement: manifest.placement, ..PutOptions::default() };
         shared.check_put(table, &tenant, name, &options).map_err(say)?;
         // Before anything is read, so that the budgets hold.
-        let mut reservation = shared.budget.reservation(Arc::clone(&tenant));
+        let reservation = shared.budget.reservation(Arc::clone(&tenant));
         reservation.grow(*bytes).map_err(say)?;
         let tensors = persistence.directory.read(manifest)?;
         let context = RunContext::detached();

@@ -276,7 +276,7 @@ impl Operands {
         &self,
         name: &str,
         value: Arc<dyn ErasedValue>,
-        mut reservation: OperandReservation,
+        reservation: OperandReservation,
         options: &PutOptions,
         context: &RunContext<'_>,
     ) -> Result<Arc<OperandVersion>, OperandError> {

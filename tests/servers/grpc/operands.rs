@@ -580,6 +580,7 @@ async fn a_client_that_is_gone_in_the_middle_leaves_the_old_version() {
     let mut client = server.client().await;
     put(&mut client, columns([&[1, 2, 3], &floats(&[1.0, 2.0])]), []).await.unwrap();
     until("the memory of the upload is released", || memory.used() == 0).await;
+    let stored = registry.operands().usage().bytes;
 
     // Its process ends, and with it the connection.
     let address = server.address;
@@ -589,7 +590,6 @@ async fn a_client_that_is_gone_in_the_middle_leaves_the_old_version() {
         std::future::pending::<()>().await;
         drop(responses);
     });
-    let stored = registry.operands().usage().bytes;
     until("the bytes arrive", || registry.operands().usage().bytes > stored).await;
     drop(gone);
     until("the upload ends", || registry.operands().usage().bytes == stored && memory.used() == 0).await;
@@ -603,7 +603,6 @@ async fn a_client_that_is_gone_in_the_middle_leaves_the_old_version() {
         .body(tonic::body::Body::new(StreamBody::new(until_reset(is_reset))))
         .unwrap();
     let response = channel.clone().oneshot(request).await.unwrap();
-    let stored = registry.operands().usage().bytes;
     until("the bytes arrive", || registry.operands().usage().bytes > stored).await;
     drop(reset);
     until("the upload ends", || registry.operands().usage().bytes == stored && memory.used() == 0).await;

@@ -8,6 +8,7 @@
 //! `multipart/form-data` is not used: clients of model servers support this format, and because it contains the length
 //! of each tensor, it needs no search for a boundary.
 
+mod background_copy;
 mod head;
 mod response;
 
@@ -18,6 +19,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body::Body;
 
+use self::background_copy::BackgroundCopy;
 use self::head::Head;
 use super::form::HEAD_LENGTH;
 use super::read::{Frames, announced_length, check_available, in_time, rejected, within};
@@ -45,7 +47,7 @@ pub(super) async fn read<B>(
     target: Target,
     max: usize,
     deadline: Instant,
-    memory: BodyMemory<'_>,
+    memory: &BodyMemory,
 ) -> Result<(KernelRequest, RequestedOutputs), Problem>
 where
     B: Body<Data = Bytes>,
@@ -67,21 +69,19 @@ where
     let (head, first) = within(deadline, read_head(&mut frames, head_length)).await?;
     let parsing = offload(head.len() > TYPED_JSON_BYTES, move || Head::parse(&head, target));
     let Head { mut request, requested, inputs } = in_time(deadline, parsing).await??;
-    let mut sections = Sections::new(inputs, max - head_length, length.map(|length| length - head_length as u64))?;
+    let sections = Sections::new(inputs, max - head_length, length.map(|length| length - head_length as u64))?;
     memory.check_tensors(sections.total_bytes())?;
     // From here on the request's own deadline applies too.
     let deadline = request.deadline.map_or(deadline, |earlier| earlier.min(deadline));
     let rest = async {
-        sections.push(&first, memory)?;
-        drop(first);
+        let mut copy = BackgroundCopy::new(sections, memory);
+        copy.push(first).await?;
         while let Some(frame) = frames.next().await? {
-            sections.push(&frame, memory)?;
-            // The frame has been copied to the tensor.
-            memory.request().shrink(frame.len() as u64);
+            copy.push(frame).await?;
         }
-        Ok(())
+        Ok(copy.finish().await?)
     };
-    within(deadline, rest).await?;
+    let sections = within(deadline, rest).await?;
     request.payload = sections.finish()?.into();
     Ok((request, requested))
 }
@@ -160,7 +160,7 @@ mod tests {
                 break;
             }
             let (piece, after) = rest.split_at(piece.clamp(1, rest.len()));
-            sections.push(piece, memory)?;
+            sections.push(piece, &memory)?;
             rest = after;
         }
         Ok(sections.finish()?)
