@@ -95,8 +95,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_upload_is_given_up_only_while_it_holds_what_other_operands_need() {
-        let mut limits = OperandLimits::default();
-        limits.max_bytes = 8 << 20;
+        let limits = OperandLimits { max_bytes: 8 << 20, ..OperandLimits::default() };
         let (operands, memory) = (Operands::new(limits), HostMemory::new(8 << 20));
         let (request, operand) = (memory.reservation(0), operands.reservation(&PutOptions::default()));
         operand.grow(4 << 20).unwrap();
