@@ -46,6 +46,8 @@ pub use json::IntoJson;
 pub use kernel::{BatchKey, Kernel};
 pub use kernel_info::{BackendKind, KernelInfo, Mode};
 pub use kernel_service::KernelService;
+#[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) use operands::OperandReservation;
 pub use operands::{
     OpenOperandsError, Operand, OperandArray, OperandBudget, OperandDevices, OperandDirectoryUsage, OperandError,
     OperandInfo, OperandLimits, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands, Placement,

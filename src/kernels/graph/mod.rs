@@ -2,6 +2,7 @@
 
 pub mod betweenness_centrality;
 mod cancel_check;
+mod canonical;
 pub mod csr;
 pub mod input;
 pub mod operand;

@@ -59,6 +59,18 @@ pub enum OperandError {
     Kernel(KernelError),
 }
 
+impl OperandError {
+    /// Adds `bytes` that the operand has reserved already to what it needs and what is free for it.
+    pub(super) fn with_reserved(self, bytes: u64) -> Self {
+        match self {
+            Self::OverBudget { budget, need, free } => {
+                Self::OverBudget { budget, need: need + bytes, free: free + bytes }
+            }
+            other => other,
+        }
+    }
+}
+
 /// A budget of operands' memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -42,6 +42,7 @@ mod vectors;
 mod version;
 
 pub use budget::OperandLimits;
+pub(crate) use budget::OperandReservation;
 pub use directory::OpenOperandsError;
 pub use error::{OperandBudget, OperandError};
 pub use operand::Operand;
