@@ -36,8 +36,7 @@ impl RequestOperands {
         let mut references = 0;
         for_each_reference(payload, |text| {
             references += 1;
-            let reference = OperandReference::parse(text).ok().filter(|_| references <= MAX_REFERENCES);
-            let found = reference.and_then(|reference| operands.find(tenant, &reference));
+            let found = if references <= MAX_REFERENCES { operands.get(tenant, text) } else { None };
             if let Some(found) = found.filter(|found| versions.iter().all(|known| !Arc::ptr_eq(known, found))) {
                 found.count_use();
                 operands.count_reference();

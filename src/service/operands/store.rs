@@ -315,20 +315,14 @@ impl Operands {
 
     /// Returns the version that a reference names: an operand of the tenant, else a public one.
     pub fn get(&self, tenant: Option<&str>, reference: &str) -> Option<Arc<OperandVersion>> {
-        self.find(tenant, &OperandReference::parse(reference).ok()?)
-    }
-
-    pub(super) fn find(&self, tenant: Option<&str>, reference: &OperandReference<'_>) -> Option<Arc<OperandVersion>> {
-        let table = self.shared.table.load();
-        let found = table.get(tenant, reference.name)?;
-        reference.version.is_none_or(|version| version == found.version()).then(|| Arc::clone(found))
+        self.shared.table.load().find(tenant, reference).cloned()
     }
 
     /// Returns the operands that a tenant may use, sorted by name: its own, and public ones.
     pub fn list(&self, tenant: Option<&str>) -> Vec<OperandInfo> {
         let table = self.shared.table.load();
-        let own = table.tenants.get(tenant.unwrap_or(NO_TENANT));
-        let others = table.public.iter().filter(|(name, _)| own.is_none_or(|own| !own.contains_key(*name)));
+        let own = table.own(tenant.unwrap_or(NO_TENANT));
+        let others = table.public().iter().filter(|(name, _)| own.is_none_or(|own| !own.contains_key(*name)));
         let all = own.iter().flat_map(|own| own.iter()).chain(others);
         let mut all: Vec<OperandInfo> = all.map(|(_, version)| version.info()).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -364,7 +358,7 @@ impl Operands {
 
     /// Returns whether there are no operands.
     pub fn is_empty(&self) -> bool {
-        self.shared.table.load().len == 0
+        self.shared.table.load().len() == 0
     }
 
     /// Returns the limits.
@@ -380,7 +374,7 @@ impl Operands {
     pub fn usage(&self) -> OperandUsage {
         let counts = &self.shared.counts;
         OperandUsage {
-            operands: self.shared.table.load().len as u64,
+            operands: self.shared.table.load().len() as u64,
             versions: self.shared.usage.versions.load(Ordering::Relaxed),
             bytes: self.shared.usage.bytes.load(Ordering::Relaxed),
             stored: counts.stored.load(Ordering::Relaxed),
@@ -419,17 +413,17 @@ impl Shared {
         name: &str,
         options: &PutOptions,
     ) -> Result<(), OperandError> {
-        let names = table.tenants.get(tenant);
+        let names = table.own(tenant);
         let current = names.and_then(|names| names.get(name));
         options.condition.check(current)?;
         if options.public
-            && table.public.get(name).is_some_and(|public| !current.is_some_and(|c| Arc::ptr_eq(c, public)))
+            && table.public().get(name).is_some_and(|public| !current.is_some_and(|c| Arc::ptr_eq(c, public)))
         {
             return Err(OperandError::NameTaken);
         }
         if current.is_none() {
             for (len, max) in [
-                (table.len, self.limits.max_operands),
+                (table.len(), self.limits.max_operands),
                 (names.map_or(0, |names| names.len()), self.limits.max_operands_per_tenant),
             ] {
                 if len >= max {
@@ -447,7 +441,7 @@ impl Shared {
     }
 
     fn own(&self, tenant: Option<&str>, name: &str) -> Option<Arc<OperandVersion>> {
-        self.table.load().tenants.get(tenant.unwrap_or(NO_TENANT))?.get(name).cloned()
+        self.table.load().own(tenant.unwrap_or(NO_TENANT))?.get(name).cloned()
     }
 }
 
