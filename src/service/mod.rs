@@ -49,8 +49,7 @@ pub use kernel_service::KernelService;
 pub use operands::{
     OpenOperandsError, Operand, OperandArray, OperandBudget, OperandDevices, OperandDirectoryUsage, OperandError,
     OperandInfo, OperandLimits, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands, Placement,
-    PutCondition, PutOptions, RemoveOptions, RequestOperands, TensorSet, VectorElements, Vectors, VectorsDocument,
-    check_operand_name,
+    PutCondition, PutOptions, RemoveOptions, TensorSet, VectorElements, Vectors, VectorsDocument, check_operand_name,
 };
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;
@@ -68,6 +67,7 @@ pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 pub(crate) use document::ResponseMetadata;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse};
+pub(crate) use operands::RequestOperands;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use operands::{operand_name_schema, operand_version_schema};
 #[cfg(test)]

@@ -123,7 +123,7 @@ pub struct OperandUsage {
     /// Values that could not be stored for another reason since the start: an invalid value, a condition that did not hold,
     /// or an upload that was cancelled while it was built.
     pub failed: u64,
-    /// References of requests that named an operand, since the start.
+    /// References of requests to operands, by name or handle, since the start.
     pub references: u64,
     /// The time that the uploaded values took to decode, check and build since the start.
     pub building: Duration,
@@ -366,8 +366,13 @@ impl Operands {
         &self.shared.limits
     }
 
-    pub(super) fn count_reference(&self) {
-        self.shared.counts.references.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_references(&self, count: usize) {
+        self.shared.counts.references.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// Returns whether there are versions that requests can use: stored ones, or replaced and removed ones with handles.
+    pub(crate) fn has_versions(&self) -> bool {
+        self.shared.usage.versions.load(Ordering::Relaxed) > 0
     }
 
     /// Returns the memory in use, and counts since the start of the process.
