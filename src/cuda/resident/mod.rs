@@ -10,6 +10,8 @@
 mod cache;
 mod host_arrays;
 mod input;
+#[cfg(all(test, tower_kernels_loom))]
+mod loom;
 mod memory;
 #[cfg(test)]
 mod tests;

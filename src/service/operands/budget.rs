@@ -1,9 +1,10 @@
 //! [`OperandLimits`]: the memory and the number of operands, and what of it each version is charged.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::error::{OperandBudget, OperandError};
+use crate::sync::AtomicU64;
 
 /// Limits of the operands of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

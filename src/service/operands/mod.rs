@@ -27,6 +27,8 @@ mod budget;
 mod decode;
 mod directory;
 mod error;
+#[cfg(all(test, tower_kernels_loom))]
+mod loom;
 mod operand;
 mod options;
 mod persistence;

@@ -125,7 +125,7 @@ impl Operands {
         let options = PutOptions { public: manifest.public, placement: manifest.placement, ..PutOptions::default() };
         shared.check_put(table, &tenant, name, &options).map_err(say)?;
         // Before anything is read, so that the budgets hold.
-        let charge = shared.charge(&mut shared.lock(), &tenant, *bytes).map_err(say)?;
+        let charge = shared.charge(&mut shared.tenants.lock(), &tenant, *bytes).map_err(say)?;
         let tensors = persistence.directory.read(manifest)?;
         let context = RunContext::detached();
         let value = catch_panic(|| (operand_type.decode)(Payload::Tensors(tensors), &context));
@@ -135,7 +135,7 @@ impl Operands {
             same if same == *bytes => charge,
             other => {
                 drop(charge);
-                shared.charge(&mut shared.lock(), &tenant, other).map_err(say)?
+                shared.charge(&mut shared.tenants.lock(), &tenant, other).map_err(say)?
             }
         };
         let (identity, created) = ((name.as_str().into(), *version), manifest.created());

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use foldhash::HashMap;
 
 use super::budget::{Charge, OperandLimits, Usage};
@@ -23,6 +22,7 @@ use super::vectors::Vectors;
 use super::version::{OperandInfo, OperandVersion, digest};
 use crate::panics::catch_panic;
 use crate::service::{KernelError, Payload, RunContext};
+use crate::sync::{ArcSwap, Mutex};
 
 /// The operands of a process, by tenant and name.
 ///
@@ -46,9 +46,9 @@ pub struct Operands {
 
 pub(super) struct Shared {
     pub(super) table: ArcSwap<Table>,
-    types: ArcSwap<Vec<OperandType>>,
+    types: arc_swap::ArcSwap<Vec<OperandType>>,
     /// Held by whoever changes the table.
-    tenants: Mutex<HashMap<Arc<str>, Tenant>>,
+    pub(super) tenants: Mutex<HashMap<Arc<str>, Tenant>>,
     limits: OperandLimits,
     usage: Arc<Usage>,
     counts: Counts,
@@ -150,7 +150,7 @@ impl Operands {
     ) -> Self {
         let shared = Shared {
             table: ArcSwap::default(),
-            types: ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>(), OperandType::of::<Vectors>()]),
+            types: arc_swap::ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>(), OperandType::of::<Vectors>()]),
             tenants: Mutex::new(tenants),
             limits,
             usage: Arc::default(),
@@ -280,7 +280,7 @@ impl Operands {
         let digest = digest(&*value);
         let tenant: Arc<str> = options.tenant.clone().unwrap_or_else(|| NO_TENANT.into());
         let charge = {
-            let mut tenants = shared.lock();
+            let mut tenants = shared.tenants.lock();
             shared.check_put(&shared.table.load(), &tenant, name, options)?;
             shared.charge(&mut tenants, &tenant, value.bytes())?
         };
@@ -289,7 +289,7 @@ impl Operands {
             None => None,
         };
         context.check()?;
-        let mut tenants = shared.lock();
+        let mut tenants = shared.tenants.lock();
         // Another operand may have been stored while the value was written.
         let mut table = Table::clone(&shared.table.load());
         shared.check_put(&table, &tenant, name, options)?;
@@ -338,7 +338,7 @@ impl Operands {
     /// [`OperandError::Directory`].
     pub fn remove(&self, reference: &str, options: &RemoveOptions) -> Result<Arc<OperandVersion>, OperandError> {
         let parsed = OperandReference::parse(reference)?;
-        let _tenants = self.shared.lock();
+        let _tenants = self.shared.tenants.lock();
         self.check_loaded()?;
         let tenant = options.tenant.as_deref();
         let found = self.shared.own(tenant, parsed.name);
@@ -394,11 +394,6 @@ impl Operands {
 }
 
 impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Tenant>> {
-        // No panic can leave the table half changed: it is replaced as a whole.
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Charges the memory of an operand.
     pub(super) fn charge(
         &self,
