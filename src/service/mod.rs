@@ -48,8 +48,9 @@ pub use kernel_info::{BackendKind, KernelInfo, Mode};
 pub use kernel_service::KernelService;
 pub use operands::{
     OpenOperandsError, Operand, OperandArray, OperandBudget, OperandDevices, OperandDirectoryUsage, OperandError,
-    OperandInfo, OperandLimits, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands, Placement,
-    PutCondition, PutOptions, RemoveOptions, TensorSet, VectorElements, Vectors, VectorsDocument, check_operand_name,
+    OperandInfo, OperandLimits, OperandMemory, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands,
+    Placement, PutCondition, PutOptions, RemoveOptions, TensorSet, VectorElements, Vectors, VectorsDocument,
+    check_operand_name,
 };
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;

@@ -14,8 +14,8 @@ use tower_kernels::kernels::graph::operand::GraphDocument;
 use tower_kernels::layers::CoalesceLayer;
 use tower_kernels::service::{
     DType, KernelCacheKey, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, OperandBudget,
-    OperandError, OperandLimits, OperandVersion, Operands, Payload, PutCondition, PutOptions, RemoveOptions,
-    RunContext, Tensor, TensorSet, Tensors,
+    OperandDevices, OperandError, OperandLimits, OperandMemory, OperandVersion, Operands, Payload, Placement,
+    PutCondition, PutOptions, RemoveOptions, RunContext, Tensor, TensorSet, Tensors,
 };
 
 use crate::support::catalogue;
@@ -245,6 +245,47 @@ async fn a_graph_by_reference_is_the_graph_that_was_put() {
     let typed = response.payload.downcast::<BetweennessOutput>().unwrap();
     assert_eq!(scores.get("scores").unwrap().data()[..], *bytemuck_bytes(&typed.scores));
     assert_eq!(json!({ "scores": typed.scores }), expected);
+}
+
+/// Devices that have memory for operands of so many bytes, and count the copies that they made.
+#[derive(Default)]
+struct Devices {
+    free: u64,
+    copies: AtomicU64,
+}
+
+impl OperandDevices for Devices {
+    fn place(&self, operand: &OperandMemory) -> Result<(), OperandError> {
+        assert_eq!(operand.placement(), Placement::All);
+        if operand.bytes() > self.free {
+            let budget = OperandBudget::Device;
+            return Err(OperandError::OverBudget { budget, need: operand.bytes(), free: self.free });
+        }
+        self.copies.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_operand_that_exceeds_the_memory_of_its_devices_is_not_stored() {
+    let operands = Operands::default();
+    let devices = Arc::new(Devices { free: 16, ..Devices::default() });
+    let erased: Arc<dyn OperandDevices> = Arc::clone(&devices) as _;
+    operands.place_on(&Arc::downgrade(&erased));
+    let mut options = PutOptions::default();
+    options.placement = Placement::All;
+    operands.put_with("a", numbers(&[1.0, 2.0]), &options).unwrap();
+    let before = operands.usage();
+    let over = operands.put_with("a", numbers(&[1.0, 2.0, 3.0]), &options).unwrap_err();
+    assert!(matches!(over, OperandError::OverBudget { budget: OperandBudget::Device, need: 24, free: 16 }), "{over:?}");
+    assert_eq!(over.kind(), ErrorKind::InsufficientStorage);
+    assert_eq!(over.to_string(), "the operand needs 24 bytes, and 16 of the device's memory for operands are free");
+    assert_eq!(operands.get(None, "a").unwrap().version(), 1, "it is as it was");
+    let after = operands.usage();
+    assert_eq!((after.versions, after.bytes, after.rejected), (before.versions, before.bytes, 1));
+    assert_eq!(devices.copies.load(Ordering::Relaxed), 1);
+    // Without the placement there is room for it.
+    assert_eq!(operands.put("a", numbers(&[1.0, 2.0, 3.0])).unwrap().version().unwrap().version(), 2);
 }
 
 #[tokio::test]

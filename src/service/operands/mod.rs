@@ -29,6 +29,7 @@ mod directory;
 mod error;
 #[cfg(all(test, tower_kernels_loom))]
 mod loom;
+mod memory;
 mod operand;
 mod options;
 mod persistence;
@@ -46,6 +47,7 @@ mod version;
 pub use budget::OperandLimits;
 pub use directory::OpenOperandsError;
 pub use error::{OperandBudget, OperandError};
+pub use memory::OperandMemory;
 pub use operand::Operand;
 pub use options::{PutCondition, PutOptions, RemoveOptions};
 pub use persistence::OperandDirectoryUsage;

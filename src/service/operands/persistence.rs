@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::budget::OperandLimits;
 use super::directory::{Manifest, OpenOperandsError, OperandDirectory, Scan, StoredValue};
 use super::error::OperandError;
+use super::memory::OperandMemory;
 use super::options::PutOptions;
 use super::reference::check_operand_name;
 use super::store::{OperandUsage, Operands, Tenant};
@@ -138,11 +139,12 @@ impl Operands {
                 shared.charge(&mut shared.tenants.lock(), &tenant, other).map_err(say)?
             }
         };
-        let (identity, created) = ((name.as_str().into(), *version), manifest.created());
-        let loaded = OperandVersion::created_at(created, value, manifest.digest, charge, identity, &options);
-        let loaded = Arc::new(loaded);
-        table.insert(&tenant, &loaded);
-        shared.placers.place(&loaded);
+        let memory = OperandMemory::with_digest(manifest.digest, value, charge, options.placement);
+        if let Err(error) = shared.placers.place(&memory) {
+            tracing::warn!(operand = name, version, %error, "a stored operand is on no device until a request uses it");
+        }
+        let loaded = OperandVersion::new(memory, name.as_str().into(), *version, options.public, manifest.created());
+        table.insert(&tenant, &Arc::new(loaded));
         Ok(())
     }
 }

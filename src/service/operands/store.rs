@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use foldhash::HashMap;
 
 use super::budget::{Charge, OperandLimits, Usage};
 use super::error::OperandError;
+use super::memory::OperandMemory;
 use super::operand::Operand;
 use super::options::{PutOptions, RemoveOptions};
 use super::persistence::{OperandDirectoryUsage, Persistence};
@@ -19,7 +20,7 @@ use super::table::{NO_TENANT, Table};
 use super::tensor_set::TensorSet;
 use super::value::{ErasedValue, OperandValue, from_payload};
 use super::vectors::Vectors;
-use super::version::{OperandInfo, OperandVersion, digest};
+use super::version::{OperandInfo, OperandVersion};
 use crate::panics::catch_panic;
 use crate::service::{KernelError, Payload, RunContext};
 use crate::sync::{ArcSwap, Mutex};
@@ -189,8 +190,8 @@ impl Operands {
     /// as its [placement](PutOptions::placement) says.
     ///
     /// # Errors
-    /// [`OperandError`]: the name is invalid, the condition does not hold, the value exceeds a limit, or it cannot be written
-    /// to the directory. The operand is as it was before.
+    /// [`OperandError`]: the name is invalid, the condition does not hold, the value exceeds a limit, it cannot be written
+    /// to the directory, or there is no memory for it on the devices of its placement. The operand is as it was before.
     pub fn put_with<T: OperandValue>(
         &self,
         name: &str,
@@ -277,7 +278,6 @@ impl Operands {
         self.check_loaded()?;
         check_operand_name(name)?;
         let shared = &*self.shared;
-        let digest = digest(&*value);
         let tenant: Arc<str> = options.tenant.clone().unwrap_or_else(|| NO_TENANT.into());
         let charge = {
             let mut tenants = shared.tenants.lock();
@@ -288,6 +288,8 @@ impl Operands {
             Some(persistence) => Some(persistence.write_value(&*value)?),
             None => None,
         };
+        let memory = OperandMemory::new(value, charge, options.placement);
+        shared.placers.place(&memory)?;
         context.check()?;
         let mut tenants = shared.tenants.lock();
         // Another operand may have been stored while the value was written.
@@ -295,15 +297,14 @@ impl Operands {
         shared.check_put(&table, &tenant, name, options)?;
         let last_version = &mut tenants.entry(Arc::clone(&tenant)).or_default().last_version;
         let number = *last_version + 1;
-        let version = Arc::new(OperandVersion::new(value, digest, charge, (name.into(), number), options));
+        let version = OperandVersion::new(memory, name.into(), number, options.public, SystemTime::now());
+        let version = Arc::new(version);
         if let Some(stored) = stored {
             stored.commit(&version, &tenant)?;
         }
         *last_version = number;
         table.insert(&tenant, &version);
         shared.table.store(Arc::new(table));
-        drop(tenants);
-        shared.placers.place(&version);
         Ok(version)
     }
 
