@@ -79,11 +79,11 @@ impl KernelRequest {
         }
         let operands = registry.operands();
         let found = match &self.payload {
-            _ if !operands.has_versions() => RequestOperands::none(),
             Payload::Typed(input) => {
                 let handles = registry.get(&self.kernel_id).map(|kernel| kernel.operands(input));
                 RequestOperands::of_handles(handles.unwrap_or_default(), operands)
             }
+            _ if operands.is_empty() => RequestOperands::none(),
             payload => RequestOperands::of(payload, operands, self.tenant.as_deref()),
         };
         self.operands = Some(found);

@@ -5,11 +5,9 @@ use std::sync::Arc;
 #[cfg(feature = "cuda")]
 use std::sync::{Mutex, PoisonError};
 
-use xxhash_rust::xxh3::Xxh3;
-
 use super::budget::Charge;
 use super::placement::Placement;
-use super::value::{ErasedValue, OperandArray};
+use super::value::ErasedValue;
 #[cfg(feature = "cuda")]
 use crate::cuda::{ArraySource, HostArrays};
 
@@ -22,18 +20,12 @@ pub struct OperandMemory {
     derived_arrays: Mutex<DerivedArrays>,
     value: Arc<dyn ErasedValue>,
     charge: Charge,
-    digest: u64,
     placement: Placement,
 }
 
 impl OperandMemory {
     /// Registers the arrays of a value, so that devices find them.
     pub(super) fn new(value: Arc<dyn ErasedValue>, charge: Charge, placement: Placement) -> Self {
-        Self::with_digest(digest(&*value), value, charge, placement)
-    }
-
-    /// As [`new`](Self::new), for a value whose hash is known.
-    pub(super) fn with_digest(digest: u64, value: Arc<dyn ErasedValue>, charge: Charge, placement: Placement) -> Self {
         #[cfg(feature = "cuda")]
         let register = || HostArrays::register(Arc::new(ValueArrays { value: Arc::clone(&value), skip: 0 }));
         Self {
@@ -43,7 +35,6 @@ impl OperandMemory {
             derived_arrays: Mutex::new(DerivedArrays { known: value.arrays().len(), registered: Vec::new() }),
             value,
             charge,
-            digest,
             placement,
         }
     }
@@ -60,11 +51,6 @@ impl OperandMemory {
 
     pub(super) fn value(&self) -> &Arc<dyn ErasedValue> {
         &self.value
-    }
-
-    /// Returns a hash of the names, types and elements of the value's arrays.
-    pub(super) fn digest(&self) -> u64 {
-        self.digest
     }
 
     /// Returns the ordinals of the devices that have copies of all arrays now. Arrays below 4 KiB have none.
@@ -127,17 +113,4 @@ impl ArraySource for ValueArrays {
     fn arrays(&self) -> Vec<&[u8]> {
         self.value.arrays().into_iter().skip(self.skip).map(|array| array.bytes).collect()
     }
-}
-
-/// Hashes the content of a value: the names, types and elements of its arrays.
-fn digest(value: &dyn ErasedValue) -> u64 {
-    let mut hasher = Xxh3::new();
-    hasher.update(value.type_name().as_bytes());
-    for OperandArray { name, dtype, bytes } in value.arrays() {
-        for part in [name.as_bytes(), dtype.as_str().as_bytes(), bytes] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-    }
-    hasher.digest()
 }

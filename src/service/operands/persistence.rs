@@ -126,7 +126,7 @@ impl Operands {
         let options = PutOptions { public: manifest.public, placement: manifest.placement, ..PutOptions::default() };
         shared.check_put(table, &tenant, name, &options).map_err(say)?;
         // Before anything is read, so that the budgets hold.
-        let charge = shared.charge(&mut shared.tenants.lock(), &tenant, *bytes).map_err(say)?;
+        let charge = shared.charge(&mut shared.lock(), &tenant, *bytes).map_err(say)?;
         let tensors = persistence.directory.read(manifest)?;
         let context = RunContext::detached();
         let value = catch_panic(|| (operand_type.decode)(Payload::Tensors(tensors), &context));
@@ -136,14 +136,15 @@ impl Operands {
             same if same == *bytes => charge,
             other => {
                 drop(charge);
-                shared.charge(&mut shared.tenants.lock(), &tenant, other).map_err(say)?
+                shared.charge(&mut shared.lock(), &tenant, other).map_err(say)?
             }
         };
-        let memory = OperandMemory::with_digest(manifest.digest, value, charge, options.placement);
+        let memory = OperandMemory::new(value, charge, options.placement);
         if let Err(error) = shared.placers.place(&memory) {
             tracing::warn!(operand = name, version, %error, "a stored operand is on no device until a request uses it");
         }
-        let loaded = OperandVersion::new(memory, name.as_str().into(), *version, options.public, manifest.created());
+        let identity = (name.as_str().into(), *version);
+        let loaded = OperandVersion::new(memory, manifest.digest, identity, options.public, manifest.created());
         table.insert(&tenant, &Arc::new(loaded));
         Ok(())
     }

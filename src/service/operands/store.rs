@@ -20,10 +20,10 @@ use super::table::{NO_TENANT, Table};
 use super::tensor_set::TensorSet;
 use super::value::{ErasedValue, OperandValue, from_payload};
 use super::vectors::Vectors;
-use super::version::{OperandInfo, OperandVersion};
+use super::version::{OperandInfo, OperandVersion, digest};
 use crate::panics::catch_panic;
 use crate::service::{KernelError, Payload, RunContext};
-use crate::sync::{ArcSwap, Mutex};
+use crate::sync::{ArcSwap, Mutex, MutexGuard};
 
 /// The operands of a process, by tenant and name.
 ///
@@ -49,7 +49,7 @@ pub(super) struct Shared {
     pub(super) table: ArcSwap<Table>,
     types: arc_swap::ArcSwap<Vec<OperandType>>,
     /// Held by whoever changes the table.
-    pub(super) tenants: Mutex<HashMap<Arc<str>, Tenant>>,
+    tenants: Mutex<HashMap<Arc<str>, Tenant>>,
     limits: OperandLimits,
     usage: Arc<Usage>,
     counts: Counts,
@@ -278,9 +278,10 @@ impl Operands {
         self.check_loaded()?;
         check_operand_name(name)?;
         let shared = &*self.shared;
+        let digest = digest(&*value);
         let tenant: Arc<str> = options.tenant.clone().unwrap_or_else(|| NO_TENANT.into());
         let charge = {
-            let mut tenants = shared.tenants.lock();
+            let mut tenants = shared.lock();
             shared.check_put(&shared.table.load(), &tenant, name, options)?;
             shared.charge(&mut tenants, &tenant, value.bytes())?
         };
@@ -291,13 +292,14 @@ impl Operands {
         let memory = OperandMemory::new(value, charge, options.placement);
         shared.placers.place(&memory)?;
         context.check()?;
-        let mut tenants = shared.tenants.lock();
+        let mut tenants = shared.lock();
         // Another operand may have been stored while the value was written.
         let mut table = Table::clone(&shared.table.load());
         shared.check_put(&table, &tenant, name, options)?;
         let last_version = &mut tenants.entry(Arc::clone(&tenant)).or_default().last_version;
         let number = *last_version + 1;
-        let version = OperandVersion::new(memory, name.into(), number, options.public, SystemTime::now());
+        let identity = (name.into(), number);
+        let version = OperandVersion::new(memory, digest, identity, options.public, SystemTime::now());
         let version = Arc::new(version);
         if let Some(stored) = stored {
             stored.commit(&version, &tenant)?;
@@ -339,7 +341,7 @@ impl Operands {
     /// [`OperandError::Directory`].
     pub fn remove(&self, reference: &str, options: &RemoveOptions) -> Result<Arc<OperandVersion>, OperandError> {
         let parsed = OperandReference::parse(reference)?;
-        let _tenants = self.shared.tenants.lock();
+        let _tenants = self.shared.lock();
         self.check_loaded()?;
         let tenant = options.tenant.as_deref();
         let found = self.shared.own(tenant, parsed.name);
@@ -371,11 +373,6 @@ impl Operands {
         self.shared.counts.references.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Returns whether there are versions that requests can use: stored ones, or replaced and removed ones with handles.
-    pub(crate) fn has_versions(&self) -> bool {
-        self.shared.usage.versions.load(Ordering::Relaxed) > 0
-    }
-
     /// Returns the memory in use, and counts since the start of the process.
     pub fn usage(&self) -> OperandUsage {
         let counts = &self.shared.counts;
@@ -395,6 +392,10 @@ impl Operands {
 }
 
 impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Tenant>> {
+        self.tenants.lock()
+    }
+
     /// Charges the memory of an operand.
     pub(super) fn charge(
         &self,

@@ -7,11 +7,12 @@ use std::time::SystemTime;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::memory::OperandMemory;
 use super::placement::Placement;
 use super::reference::OperandReference;
-use super::value::{OperandArray, OperandValue};
+use super::value::{ErasedValue, OperandArray, OperandValue};
 #[cfg(feature = "cuda")]
 use crate::cuda::HostArrays;
 
@@ -23,6 +24,7 @@ pub struct OperandVersion {
     id: u64,
     name: Arc<str>,
     version: u64,
+    digest: u64,
     tag: String,
     public: bool,
     created: SystemTime,
@@ -30,13 +32,20 @@ pub struct OperandVersion {
 }
 
 impl OperandVersion {
-    pub(super) fn new(memory: OperandMemory, name: Arc<str>, version: u64, public: bool, created: SystemTime) -> Self {
+    pub(super) fn new(
+        memory: OperandMemory,
+        digest: u64,
+        (name, version): (Arc<str>, u64),
+        public: bool,
+        created: SystemTime,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name,
             version,
-            tag: format!("\"{version}-{:016x}\"", memory.digest()),
+            digest,
+            tag: format!("\"{version}-{digest:016x}\""),
             public,
             created,
             uses: AtomicU64::new(0),
@@ -132,7 +141,7 @@ impl OperandVersion {
 
     /// Returns the hash of the content that is in the entity tag.
     pub(super) fn digest(&self) -> u64 {
-        self.memory.digest()
+        self.digest
     }
 
     /// Returns when it was stored, in milliseconds since 1970.
@@ -168,6 +177,19 @@ impl fmt::Debug for OperandVersion {
             .field("bytes", &self.bytes())
             .finish_non_exhaustive()
     }
+}
+
+/// Hashes the content of a value: the names, types and elements of its arrays.
+pub(super) fn digest(value: &dyn ErasedValue) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(value.type_name().as_bytes());
+    for OperandArray { name, dtype, bytes } in value.arrays() {
+        for part in [name.as_bytes(), dtype.as_str().as_bytes(), bytes] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+    }
+    hasher.digest()
 }
 
 /// What clients see of an operand.
