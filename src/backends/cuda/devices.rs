@@ -106,7 +106,8 @@ impl OperandDevices for Result<CudaDevices, Unavailable> {
                 (Ok(()), _) => {}
                 // The others have the operand; requests do not go to this one any more.
                 (Err(error), _) if device.lost().is_some() => {
-                    tracing::warn!(device = device.device().ordinal, %error, "a device was lost while an operand was placed on it");
+                    let ordinal = device.device().ordinal;
+                    tracing::warn!(device = ordinal, %error, "a device was lost while an operand was placed on it");
                 }
                 (Err(error), Placement::One) => {
                     first_error.get_or_insert(error);

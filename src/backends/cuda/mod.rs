@@ -29,9 +29,9 @@
 //! [`LaunchContext::input`](crate::cuda::LaunchContext::input), the device makes a copy at the first need and keeps it for the
 //! requests that follow, in memory that kernels cannot write to. Copies that no request uses are evicted, the least recently
 //! used first, where they exceed [`CudaConfig::operand_memory`] or a request waits for device memory. If there is no memory
-//! for a copy, the request uploads the array for itself. A copy that the operand's [placement](crate::service::Placement) asks
-//! for is evicted only where a request waits for device memory and no other copy is left. Small arrays of an operand share an allocation, of which there is
-//! one for every 2 MiB.
+//! for a copy, the request uploads the array for itself. A copy that the operand's [placement](crate::service::Placement)
+//! asks for is evicted only where a request waits for device memory and no other copy is left. Small arrays of an operand
+//! share an allocation, of which there is one for every 2 MiB.
 //!
 //! # Telemetry
 //! One in [`CudaConfig::timing_sample_interval`] requests is timed with CUDA events: the response has the times of its copies
