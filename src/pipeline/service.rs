@@ -135,7 +135,7 @@ impl<S: KernelHandler> Service<KernelRequest> for Pipeline<S> {
     fn call(&mut self, mut request: KernelRequest) -> Self::Future {
         self.shared.tenants.assign(&mut request);
         // Before the cache, whose keys have the versions of operands.
-        request.resolve_operands(self.shared.layer.registry.operands());
+        request.resolve_operands(&self.shared.layer.registry);
         PipelineFuture { inner: self.stack.call(request) }
     }
 }

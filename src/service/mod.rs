@@ -50,8 +50,8 @@ pub use kernel_service::KernelService;
 pub(crate) use operands::OperandReservation;
 pub use operands::{
     OpenOperandsError, Operand, OperandArray, OperandBudget, OperandDevices, OperandDirectoryUsage, OperandError,
-    OperandInfo, OperandLimits, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands, Placement,
-    PutCondition, PutOptions, RemoveOptions, RequestOperands, TensorSet, VectorElements, Vectors, VectorsDocument,
+    OperandInfo, OperandLimits, OperandMemory, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands,
+    Placement, PutCondition, PutOptions, RemoveOptions, TensorSet, VectorElements, Vectors, VectorsDocument,
     check_operand_name,
 };
 pub use payload::{Payload, Typed};
@@ -70,6 +70,7 @@ pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 pub(crate) use document::ResponseMetadata;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse};
+pub(crate) use operands::RequestOperands;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use operands::{operand_name_schema, operand_version_schema};
 #[cfg(test)]

@@ -225,7 +225,7 @@ async fn a_job_goes_where_its_operands_are_unless_it_would_wait_longer_there() {
     let start = |millis: u64| {
         let input = format!(r#"{{"id": {millis}, "millis": {millis}, "unused": {{"operand": "prices"}}}}"#);
         let mut request = KernelRequest::new("test/pure", Payload::json(input));
-        request.resolve_operands(machine.registry.operands());
+        request.resolve_operands(&machine.registry);
         let job = Job::new(machine.registry.get("test/pure").unwrap(), request).unwrap();
         let mut local = machine.local.clone();
         tokio::spawn(async move {

@@ -246,6 +246,12 @@ impl<'a> GraphInput<'a> {
         }
     }
 
+    /// The version that the graph is, for [`Kernel::operands`](crate::service::Kernel::operands); none if it came with the
+    /// request.
+    pub fn operands(&self) -> Vec<Arc<OperandVersion>> {
+        self.operand.and_then(Operand::version).cloned().into_iter().collect()
+    }
+
     /// The batch key of requests on the same graph; `None` for a large one that came with the request.
     pub fn batch_key(&self) -> Option<BatchKey> {
         if let Some((_, version)) = self.stored() {

@@ -1,13 +1,13 @@
 //! [`OperandLimits`]: the memory and the number of operands. [`OperandReservation`]: the memory of one operand.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
-use parking_lot::Mutex;
 
 use super::error::{OperandBudget, OperandError};
+use crate::sync::{AtomicU64, Mutex};
 
 /// Limits of the operands of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(super) struct Budget {
 #[derive(Debug, Default)]
 struct Usage {
     all: Account,
-    /// Only tenants that have memory or were rejected lately.
+    /// Only tenants that have memory.
     tenants: HashMap<Arc<str>, Account>,
     /// Versions in memory.
     versions: u64,
@@ -224,7 +224,7 @@ impl OperandReservation {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let bytes = *self.bytes.get_mut();
+        let bytes = self.bytes.load(Ordering::Relaxed);
         if bytes > 0 {
             self.budget.release(&self.tenant, bytes);
         }

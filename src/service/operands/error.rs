@@ -79,6 +79,8 @@ pub enum OperandBudget {
     Host,
     /// The host memory of one tenant's operands.
     Tenant,
+    /// The memory for operands of a device on which the operand was to be [placed](super::Placement).
+    Device,
 }
 
 impl fmt::Display for OperandError {
@@ -94,6 +96,7 @@ impl fmt::Display for OperandError {
                 let of = match budget {
                     OperandBudget::Host => "the memory of all operands",
                     OperandBudget::Tenant => "the tenant's memory for operands",
+                    OperandBudget::Device => "the device's memory for operands",
                 };
                 write!(f, "the operand needs {need} bytes, and {free} of {of} are free")
             }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::budget::OperandLimits;
 use super::directory::{Manifest, OpenOperandsError, OperandDirectory, Scan, StoredValue};
 use super::error::OperandError;
+use super::memory::OperandMemory;
 use super::options::PutOptions;
 use super::reference::check_operand_name;
 use super::store::{OperandUsage, Operands};
@@ -131,12 +132,13 @@ impl Operands {
         let value = value.map_err(|panicked| format!("making the value panicked: {panicked}"))?.map_err(say)?;
         // Another version of the program may need more memory for it.
         reservation.resize(value.bytes()).map_err(say)?;
-        let (identity, created) = ((name.as_str().into(), *version), manifest.created());
-        let loaded =
-            OperandVersion::created_at(created, value, manifest.digest, reservation.into_charge(), identity, &options);
-        let loaded = Arc::new(loaded);
-        table.insert(&tenant, &loaded);
-        shared.placers.place(&loaded);
+        let memory = OperandMemory::new(value, reservation.into_charge(), options.placement);
+        if let Err(error) = shared.placers.place(&memory) {
+            tracing::warn!(operand = name, version, %error, "a stored operand is on no device until a request uses it");
+        }
+        let identity = (name.as_str().into(), *version);
+        let loaded = OperandVersion::new(memory, manifest.digest, identity, options.public, manifest.created());
+        table.insert(&tenant, &Arc::new(loaded));
         Ok(())
     }
 }

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use foldhash::HashMap;
 
 use super::budget::{Budget, OperandLimits, OperandReservation};
-use super::error::OperandError;
+use super::error::{OperandBudget, OperandError};
+use super::memory::OperandMemory;
 use super::operand::Operand;
 use super::options::{PutOptions, RemoveOptions};
 use super::persistence::{OperandDirectoryUsage, Persistence};
@@ -23,6 +23,7 @@ use super::vectors::Vectors;
 use super::version::{OperandInfo, OperandVersion, digest};
 use crate::panics::catch_panic;
 use crate::service::{KernelError, Payload, RunContext};
+use crate::sync::{ArcSwap, Mutex, MutexGuard};
 
 /// The operands of a process, by tenant and name.
 ///
@@ -46,7 +47,7 @@ pub struct Operands {
 
 pub(super) struct Shared {
     pub(super) table: ArcSwap<Table>,
-    types: ArcSwap<Vec<OperandType>>,
+    types: arc_swap::ArcSwap<Vec<OperandType>>,
     /// The last version of each tenant, so that no version is used twice. Held by whoever changes the table.
     last_versions: Mutex<HashMap<Arc<str>, u64>>,
     pub(super) budget: Arc<Budget>,
@@ -108,7 +109,7 @@ pub struct OperandUsage {
     /// Values that could not be stored for another reason since the start: an invalid value, a condition that did not hold,
     /// or an upload that was cancelled while it was built.
     pub failed: u64,
-    /// References of requests that named an operand, since the start.
+    /// References of requests to operands, by name or handle, since the start.
     pub references: u64,
     /// The time that the uploaded values took to decode, check and build since the start.
     pub building: Duration,
@@ -135,7 +136,7 @@ impl Operands {
     ) -> Self {
         let shared = Shared {
             table: ArcSwap::default(),
-            types: ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>(), OperandType::of::<Vectors>()]),
+            types: arc_swap::ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>(), OperandType::of::<Vectors>()]),
             last_versions: Mutex::new(last_versions),
             budget: Arc::new(Budget::new(limits)),
             counts: Counts::default(),
@@ -173,8 +174,8 @@ impl Operands {
     /// as its [placement](PutOptions::placement) says.
     ///
     /// # Errors
-    /// [`OperandError`]: the name is invalid, the condition does not hold, the value exceeds a limit, or it cannot be written
-    /// to the directory. The operand is as it was before.
+    /// [`OperandError`]: the name is invalid, the condition does not hold, the value exceeds a limit, it cannot be written
+    /// to the directory, or there is no memory for it on the devices of its placement. The operand is as it was before.
     pub fn put_with<T: OperandValue>(
         &self,
         name: &str,
@@ -263,9 +264,11 @@ impl Operands {
         let counts = &self.shared.counts;
         let count = match &result {
             Ok(_) => &counts.stored,
-            // The budget counts them, those of uploads that were rejected before their end as well.
-            Err(OperandError::OverBudget { .. }) => return result,
-            Err(OperandError::TooMany { .. } | OperandError::DiskFull { .. }) => &counts.rejected,
+            // The budget of the host counts them, those of uploads that were rejected before their end as well.
+            Err(OperandError::OverBudget { budget: OperandBudget::Host | OperandBudget::Tenant, .. }) => return result,
+            Err(OperandError::OverBudget { .. } | OperandError::TooMany { .. } | OperandError::DiskFull { .. }) => {
+                &counts.rejected
+            }
             Err(_) => &counts.failed,
         };
         count.fetch_add(1, Ordering::Relaxed);
@@ -291,22 +294,23 @@ impl Operands {
             Some(persistence) => Some(persistence.write_value(&*value)?),
             None => None,
         };
+        let memory = OperandMemory::new(value, reservation.into_charge(), options.placement);
+        shared.placers.place(&memory)?;
         context.check()?;
         let mut last_versions = shared.lock();
         // Another operand may have been stored meanwhile.
         let mut table = Table::clone(&shared.table.load());
         shared.check_put(&table, &tenant, name, options)?;
         let number = last_versions.get(&tenant).map_or(1, |last| last + 1);
-        let charge = reservation.into_charge();
-        let version = Arc::new(OperandVersion::new(value, digest, charge, (name.into(), number), options));
+        let identity = (name.into(), number);
+        let version = OperandVersion::new(memory, digest, identity, options.public, SystemTime::now());
+        let version = Arc::new(version);
         if let Some(stored) = stored {
             stored.commit(&version, &tenant)?;
         }
         table.insert(&tenant, &version);
         shared.table.store(Arc::new(table));
         last_versions.insert(tenant, number);
-        drop(last_versions);
-        shared.placers.place(&version);
         Ok(version)
     }
 
@@ -318,20 +322,14 @@ impl Operands {
 
     /// Returns the version that a reference names: an operand of the tenant, else a public one.
     pub fn get(&self, tenant: Option<&str>, reference: &str) -> Option<Arc<OperandVersion>> {
-        self.find(tenant, &OperandReference::parse(reference).ok()?)
-    }
-
-    pub(super) fn find(&self, tenant: Option<&str>, reference: &OperandReference<'_>) -> Option<Arc<OperandVersion>> {
-        let table = self.shared.table.load();
-        let found = table.get(tenant, reference.name)?;
-        reference.version.is_none_or(|version| version == found.version()).then(|| Arc::clone(found))
+        self.shared.table.load().find(tenant, reference).cloned()
     }
 
     /// Returns the operands that a tenant may use, sorted by name: its own, and public ones.
     pub fn list(&self, tenant: Option<&str>) -> Vec<OperandInfo> {
         let table = self.shared.table.load();
-        let own = table.tenants.get(tenant.unwrap_or(NO_TENANT));
-        let others = table.public.iter().filter(|(name, _)| own.is_none_or(|own| !own.contains_key(*name)));
+        let own = table.own(tenant.unwrap_or(NO_TENANT));
+        let others = table.public().iter().filter(|(name, _)| own.is_none_or(|own| !own.contains_key(*name)));
         let all = own.iter().flat_map(|own| own.iter()).chain(others);
         let mut all: Vec<OperandInfo> = all.map(|(_, version)| version.info()).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -367,7 +365,7 @@ impl Operands {
 
     /// Returns whether there are no operands.
     pub fn is_empty(&self) -> bool {
-        self.shared.table.load().len == 0
+        self.shared.table.load().len() == 0
     }
 
     /// Returns the limits.
@@ -375,15 +373,15 @@ impl Operands {
         self.shared.budget.limits()
     }
 
-    pub(super) fn count_reference(&self) {
-        self.shared.counts.references.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_references(&self, count: usize) {
+        self.shared.counts.references.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// Returns the memory in use, and counts since the start of the process.
     pub fn usage(&self) -> OperandUsage {
         let counts = &self.shared.counts;
         OperandUsage {
-            operands: self.shared.table.load().len as u64,
+            operands: self.shared.table.load().len() as u64,
             versions: self.shared.budget.versions(),
             bytes: self.shared.budget.bytes(),
             stored: counts.stored.load(Ordering::Relaxed),
@@ -399,8 +397,7 @@ impl Operands {
 
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, u64>> {
-        // No panic can leave the table half changed: it is replaced as a whole.
-        self.last_versions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last_versions.lock()
     }
 
     /// Checks the condition, the name of a public operand, and the number of operands.
@@ -411,18 +408,18 @@ impl Shared {
         name: &str,
         options: &PutOptions,
     ) -> Result<(), OperandError> {
-        let names = table.tenants.get(tenant);
+        let names = table.own(tenant);
         let current = names.and_then(|names| names.get(name));
         options.condition.check(current)?;
         if options.public
-            && table.public.get(name).is_some_and(|public| !current.is_some_and(|c| Arc::ptr_eq(c, public)))
+            && table.public().get(name).is_some_and(|public| !current.is_some_and(|c| Arc::ptr_eq(c, public)))
         {
             return Err(OperandError::NameTaken);
         }
         if current.is_none() {
             let limits = self.budget.limits();
             for (len, max) in [
-                (table.len, limits.max_operands),
+                (table.len(), limits.max_operands),
                 (names.map_or(0, |names| names.len()), limits.max_operands_per_tenant),
             ] {
                 if len >= max {
@@ -440,7 +437,7 @@ impl Shared {
     }
 
     fn own(&self, tenant: Option<&str>, name: &str) -> Option<Arc<OperandVersion>> {
-        self.table.load().tenants.get(tenant.unwrap_or(NO_TENANT))?.get(name).cloned()
+        self.table.load().own(tenant.unwrap_or(NO_TENANT))?.get(name).cloned()
     }
 }
 

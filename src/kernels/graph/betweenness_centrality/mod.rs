@@ -40,6 +40,8 @@ mod lanes;
 pub mod pivots;
 mod traversal;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +52,8 @@ use crate::kernels::graph::input::{GraphInput, to_usize};
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
 use crate::service::{
-    BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, Operand, RunContext,
+    BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, Operand, OperandVersion,
+    RunContext,
 };
 
 /// The kernel.
@@ -243,6 +246,10 @@ impl Kernel for BetweennessCentrality {
             output: Footprint::of_array::<f64>(nodes),
             scratch: graph.saturating_add(pivots).saturating_add(workspace(nodes)),
         })
+    }
+
+    fn operands(&self, input: &BetweennessInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(&self, input: &BetweennessInput, context: &RunContext<'_>) -> Result<BetweennessOutput, KernelError> {
