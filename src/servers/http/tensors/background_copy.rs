@@ -10,7 +10,7 @@ use crate::servers::sections::{SectionError, Sections};
 const LARGE_BODY: u64 = 64 << 20;
 
 /// Smaller frames are copied as they arrive, as each can hold a read buffer far larger than itself.
-const LARGE_FRAME: usize = 16 << 10;
+const LARGE_FRAME: u64 = 16 << 10;
 
 /// Bytes that are copied in one task of the blocking pool: about 200 µs, with clearing the new pages.
 const BATCH: u64 = 1 << 20;
@@ -19,7 +19,7 @@ const BATCH: u64 = 1 << 20;
 /// is received: copying and clearing new pages takes as long as receiving.
 pub(super) struct BackgroundCopy {
     memory: BodyMemory,
-    /// Maximum size of a batch; 0 to copy each frame as it arrives.
+    /// Size from which a batch is copied, and maximum size of a frame in it; 0 to copy each frame as it arrives.
     max_batch: u64,
     /// Frames that have not been copied, and their size.
     frames: Vec<Bytes>,
@@ -38,7 +38,7 @@ enum State {
 
 impl BackgroundCopy {
     pub(super) fn new(sections: Sections, memory: &BodyMemory) -> Self {
-        // Two batches are in memory at a time, and leave most of what a request may have to others' use.
+        // Two batches are in memory at a time, each of them smaller than two of the maximum.
         let batch = BATCH.min(memory.request().memory().max_per_request() / 8);
         let max_batch = if sections.total_bytes() >= LARGE_BODY { batch } else { 0 };
         let (frames, state) = (Vec::new(), State::Idle(Box::new(sections)));
@@ -50,16 +50,17 @@ impl BackgroundCopy {
     /// # Errors
     /// Those of [`Sections::push`], also for earlier frames.
     pub(super) async fn push(&mut self, frame: Bytes) -> Result<(), SectionError> {
-        let is_large = frame.len() >= LARGE_FRAME;
-        self.bytes += frame.len() as u64;
+        let length = frame.len() as u64;
+        let in_background = (LARGE_FRAME..=self.max_batch).contains(&length);
+        self.bytes += length;
         self.frames.push(frame);
-        if is_large && self.bytes < self.max_batch {
+        if in_background && self.bytes < self.max_batch {
             return Ok(());
         }
         let sections = self.sections().await?;
         let (frames, memory) = (std::mem::take(&mut self.frames), self.memory.clone());
         self.bytes = 0;
-        self.state = if is_large && self.max_batch > 0 {
+        self.state = if in_background {
             State::Copying(spawn_blocking(move || copy(sections, frames, &memory)))
         } else {
             State::Idle(copy(sections, frames, &memory)?)
@@ -126,7 +127,7 @@ mod tests {
             let body = BodyMemory::of_request(&request);
             let data: Vec<u8> = (0..100 + bytes).map(|at| (at % 251) as u8).collect();
             let mut copy = BackgroundCopy::new(sections(bytes), &body);
-            let (mut rest, mut lengths) = (&data[..], [5, LARGE_FRAME, 400 << 10, 3 << 20, 100].into_iter().cycle());
+            let (mut rest, mut lengths) = (&data[..], [5, LARGE_FRAME as usize, 400 << 10, 3 << 20, 100].into_iter().cycle());
             while !rest.is_empty() {
                 let (frame, after) = rest.split_at(lengths.next().unwrap().min(rest.len()));
                 request.grow(frame.len() as u64).unwrap();
