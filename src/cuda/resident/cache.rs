@@ -1,11 +1,11 @@
 //! [`Cache`]: which copies a device has, who uses them, and which are evicted.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::state::{Entry, Need, State};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The memory of a copy. Dropping it frees the memory.
@@ -30,30 +30,6 @@ pub(in crate::cuda) struct Cache<M> {
     fallbacks: AtomicU64,
 }
 
-struct State<M> {
-    entries: HashMap<u64, Entry<M>>,
-    /// Groups whose copies are not evicted for other copies.
-    pinned: HashSet<u64>,
-    /// Copies of arrays that are no longer registered, with their sizes.
-    retired: Vec<(M, u64)>,
-    /// Bytes of all copies.
-    bytes: u64,
-    /// Counts the uses of copies.
-    clock: u64,
-}
-
-struct Entry<M> {
-    /// `None` while the copy is being made.
-    memory: Option<M>,
-    bytes: u64,
-    /// Runs that use the copy or make it.
-    users: usize,
-    /// The clock at the last use.
-    last_use: u64,
-    /// Whether its arrays are no longer registered.
-    retired: bool,
-}
-
 /// The result of [`Cache::acquire`].
 pub(super) enum Acquired<M: Resident> {
     /// There is a copy.
@@ -64,15 +40,6 @@ pub(super) enum Acquired<M: Resident> {
     BeingFilled,
     /// The arrays are no longer registered.
     Unregistered,
-}
-
-/// What copies are evicted for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Need {
-    /// The memory of another copy, for which pinned copies stay.
-    Copy,
-    /// The memory of a run, which would wait for as long as pinned copies stay.
-    Run,
 }
 
 /// A copy that a run uses, which is not evicted until this is dropped.
@@ -112,56 +79,11 @@ pub(crate) struct ResidentUsage {
     pub(crate) fallbacks: u64,
 }
 
-impl<M> State<M> {
-    /// Returns the copies that can be evicted.
-    fn idle(&self, need: Need) -> impl Iterator<Item = (u64, &Entry<M>)> {
-        let idle = self.entries.iter().filter(|(_, entry)| entry.users == 0);
-        idle.filter(move |(id, _)| need == Need::Run || !self.pinned.contains(id)).map(|(id, entry)| (*id, entry))
-    }
-
-    fn bytes_of_idle(&self, need: Need) -> u64 {
-        self.idle(need).map(|(_, entry)| entry.bytes).chain(self.retired.iter().map(|(_, bytes)| *bytes)).sum()
-    }
-
-    /// Takes out copies that no run uses until they have `bytes` together: those of unregistered arrays, then the least
-    /// recently used, and pinned ones last.
-    fn take_idle(&mut self, bytes: u64, need: Need, evictions: &AtomicU64) -> Vec<M> {
-        let mut taken = Vec::new();
-        let mut freed = 0;
-        while freed < bytes {
-            if let Some((memory, bytes)) = self.retired.pop() {
-                freed += bytes;
-                taken.push(memory);
-                continue;
-            }
-            let order = |(id, entry): &(u64, &Entry<M>)| (self.pinned.contains(id), entry.last_use);
-            let Some((id, _)) = self.idle(need).min_by_key(order) else { break };
-            if let Some(Entry { memory, bytes, .. }) = self.entries.remove(&id) {
-                freed += bytes;
-                taken.extend(memory);
-                evictions.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        self.bytes -= freed;
-        taken
-    }
-
-    /// Moves a copy that no run uses, and whose arrays are not registered, to the list of those.
-    fn retire_idle(&mut self, id: u64) -> bool {
-        let is_idle = self.entries.get(&id).is_some_and(|entry| entry.retired && entry.users == 0);
-        if let Some(Entry { memory: Some(memory), bytes, .. }) = is_idle.then(|| self.entries.remove(&id)).flatten() {
-            self.retired.push((memory, bytes));
-        }
-        is_idle
-    }
-}
-
 impl<M> Cache<M> {
     pub(super) fn new(budget: u64) -> Self {
-        let state = State { entries: HashMap::new(), pinned: HashSet::new(), retired: Vec::new(), bytes: 0, clock: 0 };
         Self {
             budget,
-            state: Mutex::new(state),
+            state: Mutex::new(State::new()),
             changed: Condvar::new(),
             wake: OnceLock::new(),
             hits: AtomicU64::new(0),

@@ -14,6 +14,7 @@ mod input;
 #[cfg(all(test, tower_kernels_loom))]
 mod loom;
 mod memory;
+mod state;
 #[cfg(test)]
 mod tests;
 
