@@ -2,7 +2,13 @@
 
 pub mod betweenness_centrality;
 mod cancel_check;
+mod cases;
 pub mod csr;
+mod degree;
+pub mod degree_centrality;
+pub mod degree_ratio;
+pub mod density;
 mod fields;
 pub mod input;
 pub mod operand;
+pub mod star_topology;
