@@ -2,6 +2,7 @@
 //!
 //! | id | module |
 //! |---|---|
+//! | `core/sort` | [`core::sort`] |
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
 //! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
@@ -10,10 +11,28 @@
 //! | `risk/option-pricing` | [`risk::option_pricing`] |
 //! | `stats/moments` | [`stats::moments`] |
 
+/// Evaluates an expression with the buffer of a [`NumberArray`](crate::service::NumberArray), whatever its type.
+macro_rules! with_numbers {
+    ($array:expr, $numbers:ident => $result:expr) => {
+        match $array {
+            $crate::service::NumberArray::U32($numbers) => $result,
+            $crate::service::NumberArray::I32($numbers) => $result,
+            $crate::service::NumberArray::U64($numbers) => $result,
+            $crate::service::NumberArray::I64($numbers) => $result,
+            $crate::service::NumberArray::F32($numbers) => $result,
+            $crate::service::NumberArray::F64($numbers) => $result,
+        }
+    };
+}
+
 pub mod authoring;
+pub mod core;
+#[cfg(feature = "cuda")]
+pub mod device;
 pub mod graph;
 pub mod linalg;
 pub mod orderbook;
+pub mod ordered_bits;
 pub mod risk;
 pub mod stats;
 
@@ -67,6 +86,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    core::sort::Sort,
     graph::betweenness_centrality::BetweennessCentrality,
     linalg::dot::Dot,
     linalg::saxpy::Saxpy,

@@ -1,14 +1,17 @@
-//! The goldens on CUDA: networkx's scores, and option prices of 40 digits.
+//! The goldens on CUDA: networkx's scores, option prices of 40 digits, and numpy's sorts.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
+use tower_kernels::kernels::core::sort::SortOutput;
 use tower_kernels::service::{KernelRequest, Payload};
 
 use crate::probe::Bench;
+use crate::support::core_goldens::{bits_at, sorts};
 
 crate::tests! {
     betweenness_is_that_of_networkx
     option_prices_are_within_1e12_of_40_digits
+    sorts_are_those_of_numpy
 }
 
 fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
@@ -20,6 +23,20 @@ fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
     assert_eq!(response.execution.backend, "CUDA");
     let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
     serde_json::from_slice(&output).unwrap()
+}
+
+/// The output for a typed input.
+fn run_typed<I, O>(bench: &Bench, id: &'static str, input: I) -> std::sync::Arc<O>
+where
+    I: std::any::Any + Send + Sync,
+    O: std::any::Any + Send + Sync,
+{
+    let response = bench.runtime.block_on(async {
+        let mut service = bench.service();
+        service.ready().await.unwrap().call(KernelRequest::new(id, Payload::typed(input))).await.unwrap()
+    });
+    assert_eq!(response.execution.backend, "CUDA");
+    response.payload.downcast().unwrap()
 }
 
 fn bench() -> Bench {
@@ -84,5 +101,15 @@ fn option_prices_are_within_1e12_of_40_digits() {
             let bound = 1e-12 * expected.abs().max(scales(terms)[index]);
             assert!((value - expected).abs() <= bound, "{field} of {} {terms:?}: {value:e} {expected:e}", row[6]);
         }
+    }
+}
+
+fn sorts_are_those_of_numpy() {
+    let bench = bench();
+    for (input, indices) in sorts() {
+        let output = run_typed::<_, SortOutput>(&bench, "core/sort", input.clone());
+        assert_eq!(output.indices.as_deref(), Some(&indices[..]), "{input:?}");
+        let count = indices.len() as u32;
+        assert_eq!(bits_at(&output.values, 0..count), bits_at(&input.values, indices), "{input:?}");
     }
 }
