@@ -3,5 +3,7 @@
 //! | module | algorithm |
 //! |---|---|
 //! | [`radix_sort`] | sorts numbers, alone, with their indices, or with a value of 32 bits each |
+//! | [`scan`] | adds up what comes before each element |
 
 pub mod radix_sort;
+pub mod scan;

@@ -113,13 +113,12 @@ impl RadixSort {
         let (kind, descending) = (T::KIND as u32, u32::from(order.is_descending()));
         let blocks = 8 * cuda.device().multiprocessors;
         let count = if size_of::<T>() == 4 { "sort_count_u32" } else { "sort_count_u64" };
+        for start in (0..keys.len()).step_by(PORTION) {
+            let keys = keys.slice(start..keys.len().min(start + PORTION));
+            let launch = Launch::elements(keys.len().div_ceil(8), blocks);
+            cuda.launch(&MODULE, count, launch, &[&(keys.len() as u64), &keys, &kind, &descending, &begin])?;
+        }
         let len = keys.len() as u64;
-        cuda.launch(
-            &MODULE,
-            count,
-            Launch::elements(keys.len().div_ceil(8), blocks),
-            &[&len, keys, &kind, &descending, &begin],
-        )?;
         cuda.launch(&MODULE, "sort_begin", Launch::new(digits, DIGITS as u32), &[&len, &begin, &is_uniform])?;
         let is_uniform = cuda.download(&is_uniform)?;
         let mut digits: Vec<u32> = (0..digits).filter(|&digit| is_uniform[digit as usize] == 0).collect();
