@@ -3,6 +3,7 @@
 //! | id | module |
 //! |---|---|
 //! | `core/sort` | [`core::sort`] |
+//! | `core/top-k` | [`core::top_k`] |
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
 //! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
@@ -87,6 +88,7 @@ macro_rules! catalogue {
 
 catalogue! {
     core::sort::Sort,
+    core::top_k::TopK,
     graph::betweenness_centrality::BetweennessCentrality,
     linalg::dot::Dot,
     linalg::saxpy::Saxpy,

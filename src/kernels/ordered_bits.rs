@@ -47,7 +47,15 @@ impl SortOrder {
 
 /// `u32` or `u64`: the bits of a number.
 pub trait OrderedBits:
-    Element + Pod + Ord + Debug + BitXor<Output = Self> + BitAnd<Output = Self> + BitOr<Output = Self> + Not<Output = Self>
+    Element
+    + Pod
+    + Ord
+    + Into<u64>
+    + Debug
+    + BitXor<Output = Self>
+    + BitAnd<Output = Self>
+    + BitOr<Output = Self>
+    + Not<Output = Self>
 {
     /// The highest bit.
     const SIGN: Self;

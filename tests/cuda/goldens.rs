@@ -1,17 +1,21 @@
-//! The goldens on CUDA: networkx's scores, option prices of 40 digits, and numpy's sorts.
+//! The goldens on CUDA: networkx's scores, option prices of 40 digits, and numpy's sorts and top k.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
-use tower_kernels::kernels::core::sort::SortOutput;
-use tower_kernels::service::{KernelRequest, Payload};
+use tower_kernels::kernels::authoring::Random;
+use tower_kernels::kernels::core::sort::{Sort, SortInput, SortOutput};
+use tower_kernels::kernels::core::top_k::{TopK, TopKInput, TopKOutput};
+use tower_kernels::service::{Kernel, KernelRequest, NumberArray, Payload, RunContext};
 
 use crate::probe::Bench;
-use crate::support::core_goldens::{bits_at, sorts};
+use crate::support::core_goldens::{bits_at, bits_of_rows, sorts, top_ks};
 
 crate::tests! {
     betweenness_is_that_of_networkx
     option_prices_are_within_1e12_of_40_digits
     sorts_are_those_of_numpy
+    the_top_k_are_those_of_numpy
+    large_sorts_and_selections_are_those_of_the_cpu
 }
 
 fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
@@ -111,5 +115,41 @@ fn sorts_are_those_of_numpy() {
         assert_eq!(output.indices.as_deref(), Some(&indices[..]), "{input:?}");
         let count = indices.len() as u32;
         assert_eq!(bits_at(&output.values, 0..count), bits_at(&input.values, indices), "{input:?}");
+    }
+}
+
+fn the_top_k_are_those_of_numpy() {
+    let bench = bench();
+    for (input, indices) in top_ks() {
+        let output = run_typed::<_, TopKOutput>(&bench, "core/top-k", input.clone());
+        assert_eq!(output.indices.to_vec(), indices, "{input:?}");
+        assert_eq!(bits_at(&output.values, 0..indices.len() as u32), bits_of_rows(&input, &indices), "{input:?}");
+    }
+}
+
+/// Sizes at which many blocks work on a row, in orders that are hard to select from, and more than one portion of a sort.
+fn large_sorts_and_selections_are_those_of_the_cpu() {
+    let bench = bench();
+    let mut random = Random::new(9);
+    let random: Vec<f32> = (0..(5 << 20) + 3).map(|_| random.number() as f32).collect();
+    let ascending: Vec<u32> = (0..3 << 20).collect();
+    let equal = vec![7_i64; 3 << 20];
+    let arrays: [NumberArray; 3] = [random.into(), ascending.into(), equal.into()];
+    for values in arrays {
+        for descending in [false, true] {
+            let input = SortInput { values: values.clone(), descending, return_indices: true };
+            let expected = Sort.run_cpu(&input, &RunContext::detached()).unwrap();
+            assert!(*run_typed::<_, SortOutput>(&bench, "core/sort", input) == expected);
+            for (rows, k) in [(1, 1), (1, 100), (1, 1024), (1, 1025), (3, 700)] {
+                let len = values.len() as u64;
+                if !len.is_multiple_of(rows) {
+                    continue;
+                }
+                let input = TopKInput { values: values.clone(), rows, k, largest: descending };
+                let expected = TopK.run_cpu(&input, &RunContext::detached()).unwrap();
+                let output = run_typed::<_, TopKOutput>(&bench, "core/top-k", input);
+                assert!(*output == expected, "{:?}, {rows} rows, {k}, {descending}", values.dtype());
+            }
+        }
     }
 }

@@ -1,10 +1,10 @@
-"""Writes the goldens of `core/sort`: tests/goldens/core.json.
+"""Writes the goldens of `core/sort` and `core/top-k`: tests/goldens/core.json.
 
     pip install -r tests/goldens/requirements.txt && python tests/goldens/make_core.py
 
 Sorted values and indices are those of numpy's stable sort. numpy has no descending sort: it is the ascending one of the
 reversed array, reversed, which is stable as well, with the NaN moved to the end. No array has zeros of either sign, which
-numpy takes as equal. NaN are written as null.
+numpy takes as equal. The top k are the beginning of the sort of each row. NaN are written as null.
 """
 
 import json
@@ -61,6 +61,12 @@ def sort(dtype, size, few, descending):
     return {"dtype": dtype, "values": plain(values), "descending": descending, "indices": indices.tolist()}
 
 
+def top_k(dtype, rows, size, few, k, largest):
+    values = numbers(dtype, rows * size, few)
+    indices = [order(row, largest)[:k].tolist() for row in values.reshape(rows, size)]
+    return {"dtype": dtype, "values": plain(values), "rows": rows, "k": k, "largest": largest, "indices": sum(indices, [])}
+
+
 def main():
     cases = [
         sort(dtype, size, few, descending)
@@ -68,7 +74,13 @@ def main():
         for size, few in [(1, False), (40, True), (200, False)]
         for descending in [False, True]
     ]
-    (HERE / "core.json").write_text(json.dumps({"sort": cases}, separators=(",", ":")) + "\n")
+    selections = [
+        top_k(dtype, rows, size, few, k, largest)
+        for dtype in DTYPES
+        for rows, size, few, k in [(1, 1, False, 1), (1, 100, False, 7), (1, 90, True, 60), (5, 33, False, 33)]
+        for largest in [False, True]
+    ]
+    (HERE / "core.json").write_text(json.dumps({"sort": cases, "top_k": selections}, separators=(",", ":")) + "\n")
 
 
 main()

@@ -58,6 +58,7 @@ fn the_catalogue_is_complete_and_described() {
     let ids: Vec<String> = registry.list().iter().map(|kernel| kernel.info().id.to_string()).collect();
     let expected = [
         "core/sort",
+        "core/top-k",
         "graph/betweenness-centrality",
         "linalg/dot",
         "linalg/saxpy",
@@ -79,7 +80,7 @@ fn the_catalogue_is_complete_and_described() {
 #[test]
 fn every_kernel_agrees_with_its_reference_on_the_cpu() {
     let cases = tower_kernels::kernels::cases();
-    assert!(cases.len() >= 8);
+    assert!(cases.len() >= 9);
     for kernel in cases {
         kernel.check_cpu().unwrap_or_else(|error| panic!("{error}"));
     }

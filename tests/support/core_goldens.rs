@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use tower_kernels::kernels::core::sort::SortInput;
+use tower_kernels::kernels::core::top_k::TopKInput;
 use tower_kernels::service::NumberArray;
 
 fn goldens(name: &str) -> Vec<Value> {
@@ -19,6 +20,27 @@ pub(crate) fn sorts() -> Vec<(SortInput, Vec<u32>)> {
         (SortInput { values, descending, return_indices: true }, indices(&case["indices"]))
     };
     cases.into_iter().map(read).collect()
+}
+
+/// The inputs of `core/top-k`, and the indices of the selected values in their rows.
+pub(crate) fn top_ks() -> Vec<(TopKInput, Vec<u32>)> {
+    let cases = goldens("top_k");
+    assert_eq!(cases.len(), 48);
+    let read = |case: Value| {
+        let values = numbers(case["dtype"].as_str().unwrap(), &case["values"]);
+        let [rows, k] = ["rows", "k"].map(|field| case[field].as_u64().unwrap());
+        let largest = case["largest"].as_bool().unwrap();
+        (TopKInput { values, rows, k, largest }, indices(&case["indices"]))
+    };
+    cases.into_iter().map(read).collect()
+}
+
+/// The bits of the numbers with these indices in their rows, `k` of each row.
+pub(crate) fn bits_of_rows(input: &TopKInput, indices: &[u32]) -> Vec<u64> {
+    let row_len = input.values.len() / input.rows as usize;
+    let rows = indices.chunks(input.k as usize).enumerate();
+    let indices = rows.flat_map(|(row, of_row)| of_row.iter().map(move |index| (row * row_len) as u32 + index));
+    bits_at(&input.values, indices)
 }
 
 /// The numbers with these indices, as bits; all NaN are the same.
