@@ -2,6 +2,8 @@
 //!
 //! | id | module |
 //! |---|---|
+//! | `core/sort` | [`core::sort`] |
+//! | `core/top-k` | [`core::top_k`] |
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
@@ -15,7 +17,25 @@
 //! | `risk/option-pricing` | [`risk::option_pricing`] |
 //! | `stats/moments` | [`stats::moments`] |
 
+/// Evaluates an expression with the buffer of a [`NumberArray`](crate::service::NumberArray), whatever its type.
+macro_rules! with_numbers {
+    ($array:expr, $numbers:ident => $result:expr) => {
+        match $array {
+            $crate::service::NumberArray::U32($numbers) => $result,
+            $crate::service::NumberArray::I32($numbers) => $result,
+            $crate::service::NumberArray::U64($numbers) => $result,
+            $crate::service::NumberArray::I64($numbers) => $result,
+            $crate::service::NumberArray::F32($numbers) => $result,
+            $crate::service::NumberArray::F64($numbers) => $result,
+        }
+    };
+}
+
 pub mod authoring;
+#[cfg(feature = "kernels-core")]
+pub mod core;
+#[cfg(feature = "cuda")]
+pub mod device;
 #[cfg(feature = "kernels-graph")]
 pub mod graph;
 #[cfg(feature = "kernels-linalg")]
@@ -86,6 +106,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    "kernels-core": [core::sort::Sort, core::top_k::TopK],
     "kernels-graph": [
         graph::betweenness_centrality::BetweennessCentrality,
         graph::degree_centrality::DegreeCentrality,

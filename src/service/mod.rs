@@ -35,7 +35,7 @@ mod tensor;
 
 pub use crate::buffer::{Bf16, Buffer, DType, Element, F16};
 pub use cache_key::{KernelCacheKey, KernelKey, OwnedKernelKey};
-pub use codec::FloatArray;
+pub use codec::{FloatArray, NumberArray};
 pub use cost::{Cost, Footprint};
 #[cfg(feature = "cuda")]
 pub use cuda::LaunchContext;

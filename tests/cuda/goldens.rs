@@ -1,15 +1,22 @@
-//! The goldens on CUDA: networkx's scores, and option prices of 40 digits.
+//! The goldens on CUDA: networkx's scores, option prices of 40 digits, and numpy's sorts and top k.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
-use tower_kernels::service::{KernelRequest, Payload};
+use tower_kernels::kernels::authoring::Random;
+use tower_kernels::kernels::core::sort::{Sort, SortInput, SortOutput};
+use tower_kernels::kernels::core::top_k::{TopK, TopKInput, TopKOutput};
+use tower_kernels::service::{Kernel, KernelRequest, NumberArray, Payload, RunContext};
 
 use crate::probe::Bench;
+use crate::support::core_goldens::{bits_at, bits_of_rows, sorts, top_ks};
 
 crate::tests! {
     betweenness_is_that_of_networkx
     pagerank_is_that_of_networkx
     option_prices_are_within_1e12_of_40_digits
+    sorts_are_those_of_numpy
+    the_top_k_are_those_of_numpy
+    large_sorts_and_selections_are_those_of_the_cpu
 }
 
 fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
@@ -21,6 +28,20 @@ fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
     assert_eq!(response.execution.backend, "CUDA");
     let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
     serde_json::from_slice(&output).unwrap()
+}
+
+/// The output for a typed input.
+fn run_typed<I, O>(bench: &Bench, id: &'static str, input: I) -> std::sync::Arc<O>
+where
+    I: std::any::Any + Send + Sync,
+    O: std::any::Any + Send + Sync,
+{
+    let response = bench.runtime.block_on(async {
+        let mut service = bench.service();
+        service.ready().await.unwrap().call(KernelRequest::new(id, Payload::typed(input))).await.unwrap()
+    });
+    assert_eq!(response.execution.backend, "CUDA");
+    response.payload.downcast().unwrap()
 }
 
 fn bench() -> Bench {
@@ -113,6 +134,52 @@ fn option_prices_are_within_1e12_of_40_digits() {
             let expected = row[7 + index].as_f64().unwrap();
             let bound = 1e-12 * expected.abs().max(scales(terms)[index]);
             assert!((value - expected).abs() <= bound, "{field} of {} {terms:?}: {value:e} {expected:e}", row[6]);
+        }
+    }
+}
+
+fn sorts_are_those_of_numpy() {
+    let bench = bench();
+    for (input, indices) in sorts() {
+        let output = run_typed::<_, SortOutput>(&bench, "core/sort", input.clone());
+        assert_eq!(output.indices.as_deref(), Some(&indices[..]), "{input:?}");
+        let count = indices.len() as u32;
+        assert_eq!(bits_at(&output.values, 0..count), bits_at(&input.values, indices), "{input:?}");
+    }
+}
+
+fn the_top_k_are_those_of_numpy() {
+    let bench = bench();
+    for (input, indices) in top_ks() {
+        let output = run_typed::<_, TopKOutput>(&bench, "core/top-k", input.clone());
+        assert_eq!(output.indices.to_vec(), indices, "{input:?}");
+        assert_eq!(bits_at(&output.values, 0..indices.len() as u32), bits_of_rows(&input, &indices), "{input:?}");
+    }
+}
+
+/// Sizes at which many blocks work on a row, in orders that are hard to select from, and more than one portion of a sort.
+fn large_sorts_and_selections_are_those_of_the_cpu() {
+    let bench = bench();
+    let mut random = Random::new(9);
+    let random: Vec<f32> = (0..(5 << 20) + 3).map(|_| random.number() as f32).collect();
+    let ascending: Vec<u32> = (0..3 << 20).collect();
+    let equal = vec![7_i64; 3 << 20];
+    let arrays: [NumberArray; 3] = [random.into(), ascending.into(), equal.into()];
+    for values in arrays {
+        for descending in [false, true] {
+            let input = SortInput { values: values.clone(), descending, return_indices: true };
+            let expected = Sort.run_cpu(&input, &RunContext::detached()).unwrap();
+            assert!(*run_typed::<_, SortOutput>(&bench, "core/sort", input) == expected);
+            for (rows, k) in [(1, 1), (1, 100), (1, 1024), (1, 1025), (3, 700)] {
+                let len = values.len() as u64;
+                if !len.is_multiple_of(rows) {
+                    continue;
+                }
+                let input = TopKInput { values: values.clone(), rows, k, largest: descending };
+                let expected = TopK.run_cpu(&input, &RunContext::detached()).unwrap();
+                let output = run_typed::<_, TopKOutput>(&bench, "core/top-k", input);
+                assert!(*output == expected, "{:?}, {rows} rows, {k}, {descending}", values.dtype());
+            }
         }
     }
 }

@@ -2,6 +2,9 @@
 
 mod batched;
 mod betweenness;
+mod core;
+#[path = "../support/core_goldens.rs"]
+mod core_goldens;
 mod graph_input;
 mod graphs;
 mod option_pricing;

@@ -57,6 +57,8 @@ fn the_catalogue_is_complete_and_described() {
     register_all(&registry).unwrap();
     let ids: Vec<String> = registry.list().iter().map(|kernel| kernel.info().id.to_string()).collect();
     let expected = [
+        "core/sort",
+        "core/top-k",
         "graph/betweenness-centrality",
         "graph/degree-centrality",
         "graph/degree-ratio",
@@ -83,7 +85,7 @@ fn the_catalogue_is_complete_and_described() {
 #[test]
 fn every_kernel_agrees_with_its_reference_on_the_cpu() {
     let cases = tower_kernels::kernels::cases();
-    assert!(cases.len() >= 7);
+    assert!(cases.len() >= 9);
     for kernel in cases {
         kernel.check_cpu().unwrap_or_else(|error| panic!("{error}"));
     }
