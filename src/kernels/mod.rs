@@ -6,6 +6,7 @@
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
+//! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
 //! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
@@ -75,6 +76,7 @@ catalogue! {
     graph::degree_centrality::DegreeCentrality,
     graph::degree_ratio::DegreeRatio,
     graph::density::Density,
+    graph::pagerank::PageRank,
     graph::star_topology::StarTopology,
     linalg::dot::Dot,
     linalg::saxpy::Saxpy,

@@ -61,6 +61,7 @@ fn the_catalogue_is_complete_and_described() {
         "graph/degree-centrality",
         "graph/degree-ratio",
         "graph/density",
+        "graph/pagerank",
         "graph/star-topology",
         "linalg/dot",
         "linalg/saxpy",

@@ -11,4 +11,8 @@ pub mod density;
 mod fields;
 pub mod input;
 pub mod operand;
+pub mod pagerank;
+mod spmv;
+#[cfg(feature = "cuda")]
+mod spmv_cuda;
 pub mod star_topology;
