@@ -44,7 +44,10 @@ async fn all_names_of_a_kernel_share_its_metrics() {
     }
     let document = json!({"kernel_id": "nap", "input": {"millis": 0}});
     assert_eq!(server.post("/execute", &document).await.json()["kernel_id"], "nap");
-    assert_eq!(server.metric(r#"kernel_requests_total{operation="test/nap",backend="CPU",outcome="ok"}"#).await, Some(4.0));
+    assert_eq!(
+        server.metric(r#"kernel_requests_total{operation="test/nap",backend="CPU",outcome="ok"}"#).await,
+        Some(4.0)
+    );
     let page = server.get("/metrics").await;
     assert!(!page.body.contains(r#"operation="nap""#) && !page.body.contains("rest/nap"), "{}", page.body);
 }
