@@ -11,6 +11,7 @@ pub mod density;
 mod fields;
 pub mod input;
 pub mod operand;
+pub mod oriented;
 pub mod pagerank;
 mod spmv;
 #[cfg(feature = "cuda")]
