@@ -3,11 +3,13 @@
 //! | id | module |
 //! |---|---|
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
+//! | `graph/clustering-coefficient` | [`graph::clustering_coefficient`] |
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
+//! | `graph/triangle-counting` | [`graph::triangle_counting`] |
 //! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
 //! | `linalg/weighted-sum-product` | [`linalg::weighted_sum_product`] |
@@ -88,11 +90,13 @@ macro_rules! catalogue {
 catalogue! {
     "kernels-graph": [
         graph::betweenness_centrality::BetweennessCentrality,
+        graph::clustering_coefficient::ClusteringCoefficient,
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
         graph::pagerank::PageRank,
-        graph::star_topology::StarTopology
+        graph::star_topology::StarTopology,
+        graph::triangle_counting::TriangleCounting
     ],
     "kernels-linalg": [linalg::dot::Dot, linalg::saxpy::Saxpy, linalg::weighted_sum_product::WeightedSumProduct],
     "kernels-orderbook": [orderbook::matching::Matching],

@@ -4,6 +4,7 @@ mod batched;
 mod betweenness;
 mod graph_input;
 mod graphs;
+mod neighborhoods;
 mod option_pricing;
 mod pricing_input;
 mod saxpy;

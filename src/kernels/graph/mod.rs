@@ -3,6 +3,7 @@
 pub mod betweenness_centrality;
 mod cancel_check;
 mod cases;
+pub mod clustering_coefficient;
 pub mod csr;
 mod degree;
 pub mod degree_centrality;
@@ -13,7 +14,10 @@ pub mod input;
 pub mod operand;
 pub mod oriented;
 pub mod pagerank;
+mod row_counter;
 mod spmv;
 #[cfg(feature = "cuda")]
 mod spmv_cuda;
 pub mod star_topology;
+pub mod triangle_counting;
+mod triangles;
