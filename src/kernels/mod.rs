@@ -2,11 +2,15 @@
 //!
 //! | id | module |
 //! |---|---|
+//! | `graph/adamic-adar`, `graph/adamic-adar-index` | [`graph::adamic_adar`] |
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
 //! | `graph/clustering-coefficient` | [`graph::clustering_coefficient`] |
+//! | `graph/common-neighbors` | [`graph::common_neighbors`] |
+//! | `graph/cosine-similarity` | [`graph::cosine_similarity`] |
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
+//! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
 //! | `graph/triangle-counting` | [`graph::triangle_counting`] |
@@ -89,11 +93,15 @@ macro_rules! catalogue {
 
 catalogue! {
     "kernels-graph": [
+        graph::adamic_adar::AdamicAdar,
         graph::betweenness_centrality::BetweennessCentrality,
         graph::clustering_coefficient::ClusteringCoefficient,
+        graph::common_neighbors::CommonNeighbors,
+        graph::cosine_similarity::CosineSimilarity,
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
+        graph::jaccard_similarity::JaccardSimilarity,
         graph::pagerank::PageRank,
         graph::star_topology::StarTopology,
         graph::triangle_counting::TriangleCounting

@@ -1,11 +1,15 @@
-//! Triangles and clustering coefficients: against networkx, and against their laws.
+//! Triangles, clustering coefficients and the similarity of nodes: against networkx, and against their laws.
 
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde::Deserialize;
+use tower_kernels::kernels::graph::adamic_adar::{AdamicAdar, AdamicAdarInput};
 use tower_kernels::kernels::graph::clustering_coefficient::{ClusteringCoefficient, ClusteringCoefficientInput};
+use tower_kernels::kernels::graph::common_neighbors::{CommonNeighbors, CommonNeighborsInput};
+use tower_kernels::kernels::graph::cosine_similarity::{CosineSimilarity, CosineSimilarityInput};
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
+use tower_kernels::kernels::graph::jaccard_similarity::{JaccardSimilarity, JaccardSimilarityInput};
 use tower_kernels::kernels::graph::triangle_counting::{TriangleCounting, TriangleCountingInput};
 use tower_kernels::service::{Kernel, KernelRegistry, RunContext};
 
@@ -19,6 +23,15 @@ struct Golden {
     transitivity: f64,
     average: f64,
     average_without_zeros: f64,
+    pairs: Option<Vec<[u32; 2]>>,
+    #[serde(default)]
+    common: Vec<f64>,
+    #[serde(default)]
+    jaccard: Vec<f64>,
+    #[serde(default)]
+    adamic_adar: Vec<f64>,
+    #[serde(default)]
+    cosine: Vec<f64>,
 }
 
 fn goldens() -> Vec<Golden> {
@@ -64,6 +77,56 @@ fn clustering_coefficients_are_those_of_networkx() {
 }
 
 #[test]
+fn scores_of_pairs_are_those_of_networkx() {
+    let mut compared = 0;
+    for golden in goldens() {
+        let Golden { name, num_nodes, edges, pairs, .. } = golden;
+        compared += pairs.as_ref().map_or(0, Vec::len);
+        macro_rules! compare {
+            ($($kernel:ident, $Input:ident, $expected:expr;)*) => {$(
+                let input = $Input { pairs: pairs.clone(), ..$Input::from_edges(num_nodes, edges.clone()) };
+                if pairs.is_some() {
+                    let output = run(&$kernel, &input);
+                    assert_close(&output.scores, &$expected, &format!("{}, {name}", stringify!($kernel)));
+                    assert!(output.similar_nodes.is_empty());
+                }
+            )*};
+        }
+        compare! {
+            CommonNeighbors, CommonNeighborsInput, golden.common;
+            JaccardSimilarity, JaccardSimilarityInput, golden.jaccard;
+            AdamicAdar, AdamicAdarInput, golden.adamic_adar;
+            CosineSimilarity, CosineSimilarityInput, golden.cosine;
+        }
+    }
+    assert!(compared > 2_000, "{compared}");
+}
+
+#[test]
+fn similar_nodes_are_the_best_of_all_pairs() {
+    for golden in goldens().into_iter().filter(|golden| golden.num_nodes < 100) {
+        let (nodes, edges) = (golden.num_nodes as u32, golden.edges);
+        for node in 0..nodes {
+            let others: Vec<u32> = (0..nodes).filter(|&other| other != node).collect();
+            let pairs = others.iter().map(|&other| [node, other]).collect();
+            let input = CosineSimilarityInput::from_edges(nodes.into(), edges.clone());
+            let of_pairs = run(&CosineSimilarity, &CosineSimilarityInput { pairs: Some(pairs), ..input.clone() });
+            let mut best: Vec<(f64, u32)> = of_pairs.scores.iter().copied().zip(others).collect();
+            best.sort_by(|a, b| b.0.total_cmp(&a.0));
+            best.truncate(5);
+            let input = CosineSimilarityInput { nodes: Some(vec![node].into()), top_k: 5, ..input };
+            let output = run(&CosineSimilarity, &input);
+            assert!(
+                output.similar_nodes.iter().copied().eq(best.iter().map(|best| best.1)),
+                "{node} of {}",
+                golden.name
+            );
+            assert!(output.scores.iter().copied().eq(best.iter().map(|best| best.0)), "{node} of {}", golden.name);
+        }
+    }
+}
+
+#[test]
 fn a_stored_graph_gives_what_its_edges_give() {
     let registry = Arc::new(KernelRegistry::new());
     tower_kernels::kernels::register_all(&registry).unwrap();
@@ -74,8 +137,10 @@ fn a_stored_graph_gives_what_its_edges_give() {
     // The second run has the oriented form.
     let [first, second] = [run(&TriangleCounting, &input), run(&TriangleCounting, &input)];
     assert!(first == second && first.per_node_triangles[..] == golden.triangles);
-    let output = run(&ClusteringCoefficient, &ClusteringCoefficientInput::from_operand(operand));
+    let output = run(&ClusteringCoefficient, &ClusteringCoefficientInput::from_operand(operand.clone()));
     assert_close(&output.coefficients, &golden.clustering, "coefficients");
+    let input = JaccardSimilarityInput { pairs: golden.pairs, ..JaccardSimilarityInput::from_operand(operand) };
+    assert_close(&run(&JaccardSimilarity, &input).scores, &golden.jaccard, "scores");
 }
 
 #[test]
@@ -89,6 +154,29 @@ fn every_three_nodes_of_a_clique_are_a_triangle() {
     assert!(
         output.global_clustering_coefficient == 1.0 && output.clustering_coefficients.iter().all(|&value| value == 1.0)
     );
+}
+
+#[test]
+fn invalid_fields_are_named() {
+    let square = || CommonNeighborsInput::from_edges(4, vec![[0, 1], [1, 2], [2, 3], [0, 3]]);
+    let pairs = |pairs: &[[u32; 2]]| CommonNeighborsInput { pairs: Some(pairs.to_vec()), ..square() };
+    let nodes = |nodes: &[u32], top_k| CommonNeighborsInput { nodes: Some(nodes.to_vec().into()), top_k, ..square() };
+    for (input, field) in [
+        (square(), "pairs"),
+        (CommonNeighborsInput { nodes: Some(vec![0].into()), ..pairs(&[[0, 1]]) }, "nodes"),
+        (pairs(&[[0, 1], [4, 1]]), "pairs[1][0]"),
+        (pairs(&[[0, 1], [1, 4]]), "pairs[1][1]"),
+        (pairs(&[[0, 1], [2, 2]]), "pairs[1]"),
+        (nodes(&[0, 1, 4], 1), "nodes[2]"),
+        (nodes(&[0], 0), "top_k"),
+        (nodes(&[0], 1025), "top_k"),
+        (CommonNeighborsInput { directed: true, ..pairs(&[]) }, "directed"),
+    ] {
+        assert_eq!(CommonNeighbors.validate(&input).unwrap_err().field, field);
+    }
+    CommonNeighbors.validate(&nodes(&[], 1024)).unwrap();
+    let directed = ClusteringCoefficientInput { directed: true, ..ClusteringCoefficientInput::from_edges(2, vec![]) };
+    assert_eq!(ClusteringCoefficient.validate(&directed).unwrap_err().field, "directed");
 }
 
 proptest! {
@@ -111,6 +199,36 @@ proptest! {
         for (node, &other) in order.iter().enumerate() {
             prop_assert_eq!(before.per_node_triangles[node], after.per_node_triangles[other as usize]);
             prop_assert!((0.0..=1.0).contains(&before.clustering_coefficients[node]));
+        }
+    }
+
+    #[test]
+    fn scores_are_symmetric_and_bounded(
+        (nodes, edges, pairs) in (2_usize..40).prop_flat_map(|nodes| {
+            let node = 0..nodes as u32;
+            let pair = [node.clone(), node];
+            let edges = prop::collection::vec(pair.clone(), 0..6 * nodes);
+            (Just(nodes), edges, prop::collection::vec(pair.prop_filter("different", |[a, b]| a != b), 1..50))
+        }),
+    ) {
+        let reversed: Vec<[u32; 2]> = pairs.iter().map(|&[a, b]| [b, a]).collect();
+        macro_rules! check {
+            ($($kernel:ident, $Input:ident, $most:expr;)*) => {$(
+                let scores = |pairs: &Vec<[u32; 2]>| {
+                    let input = $Input::from_edges(nodes as u64, edges.clone());
+                    run(&$kernel, &$Input { pairs: Some(pairs.clone()), ..input }).scores
+                };
+                let forward = scores(&pairs);
+                prop_assert_eq!(&forward, &scores(&reversed));
+                prop_assert!(forward.iter().all(|score| (0.0..=$most).contains(score)));
+            )*};
+        }
+        let others = nodes as f64 - 2.0;
+        check! {
+            CommonNeighbors, CommonNeighborsInput, others;
+            JaccardSimilarity, JaccardSimilarityInput, 1.0;
+            AdamicAdar, AdamicAdarInput, others / 2.0_f64.ln();
+            CosineSimilarity, CosineSimilarityInput, 1.0 + 1e-15;
         }
     }
 }

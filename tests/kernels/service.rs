@@ -57,11 +57,15 @@ fn the_catalogue_is_complete_and_described() {
     register_all(&registry).unwrap();
     let ids: Vec<String> = registry.list().iter().map(|kernel| kernel.info().id.to_string()).collect();
     let expected = [
+        "graph/adamic-adar",
         "graph/betweenness-centrality",
         "graph/clustering-coefficient",
+        "graph/common-neighbors",
+        "graph/cosine-similarity",
         "graph/degree-centrality",
         "graph/degree-ratio",
         "graph/density",
+        "graph/jaccard-similarity",
         "graph/pagerank",
         "graph/star-topology",
         "graph/triangle-counting",
