@@ -11,6 +11,7 @@
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
+//! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
 //! | `graph/triangle-counting` | [`graph::triangle_counting`] |
@@ -102,6 +103,7 @@ catalogue! {
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
         graph::jaccard_similarity::JaccardSimilarity,
+        graph::k_clique::KClique,
         graph::pagerank::PageRank,
         graph::star_topology::StarTopology,
         graph::triangle_counting::TriangleCounting

@@ -1,5 +1,6 @@
 //! Triangles, clustering coefficients and the similarity of nodes: against networkx, and against their laws.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -10,6 +11,7 @@ use tower_kernels::kernels::graph::common_neighbors::{CommonNeighbors, CommonNei
 use tower_kernels::kernels::graph::cosine_similarity::{CosineSimilarity, CosineSimilarityInput};
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::jaccard_similarity::{JaccardSimilarity, JaccardSimilarityInput};
+use tower_kernels::kernels::graph::k_clique::{KClique, KCliqueInput};
 use tower_kernels::kernels::graph::triangle_counting::{TriangleCounting, TriangleCountingInput};
 use tower_kernels::service::{Kernel, KernelRegistry, RunContext};
 
@@ -23,6 +25,8 @@ struct Golden {
     transitivity: f64,
     average: f64,
     average_without_zeros: f64,
+    /// Of 3 nodes, 4 nodes, and so on.
+    cliques: Vec<u64>,
     pairs: Option<Vec<[u32; 2]>>,
     #[serde(default)]
     common: Vec<f64>,
@@ -127,6 +131,33 @@ fn similar_nodes_are_the_best_of_all_pairs() {
 }
 
 #[test]
+fn cliques_are_those_of_networkx_and_the_listed_ones_are_different_cliques() {
+    for golden in goldens() {
+        for (k, &count) in (3_u32..=8).zip(&golden.cliques) {
+            let limit = if k.is_multiple_of(2) { 1 << 20 } else { 100 };
+            let input = KCliqueInput { k, limit, ..KCliqueInput::from_edges(golden.num_nodes, golden.edges.clone()) };
+            let output = run(&KClique, &input);
+            assert_eq!(output.count, count, "{k} nodes, {}", golden.name);
+            assert_eq!(
+                output.cliques.len() as u64,
+                count.min(limit.into()) * u64::from(k),
+                "{k} nodes, {}",
+                golden.name
+            );
+            let edges: HashSet<[u32; 2]> = golden.edges.iter().flat_map(|&[a, b]| [[a, b], [b, a]]).collect();
+            let cliques: HashSet<&[u32]> = output.cliques.chunks(k as usize).collect();
+            assert_eq!(cliques.len() as u64, count.min(limit.into()), "{k} nodes, {}", golden.name);
+            for clique in cliques {
+                let is_clique = (0..clique.len()).all(|last| {
+                    clique[..last].iter().all(|&node| node < clique[last] && edges.contains(&[node, clique[last]]))
+                });
+                assert!(is_clique, "{clique:?} of {}", golden.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_stored_graph_gives_what_its_edges_give() {
     let registry = Arc::new(KernelRegistry::new());
     tower_kernels::kernels::register_all(&registry).unwrap();
@@ -177,6 +208,10 @@ fn invalid_fields_are_named() {
     CommonNeighbors.validate(&nodes(&[], 1024)).unwrap();
     let directed = ClusteringCoefficientInput { directed: true, ..ClusteringCoefficientInput::from_edges(2, vec![]) };
     assert_eq!(ClusteringCoefficient.validate(&directed).unwrap_err().field, "directed");
+    for (k, limit, field) in [(2, 0, "k"), (9, 0, "k"), (3, (1 << 20) + 1, "limit")] {
+        let input = KCliqueInput { k, limit, ..KCliqueInput::from_edges(2, vec![]) };
+        assert_eq!(KClique.validate(&input).unwrap_err().field, field);
+    }
 }
 
 proptest! {

@@ -66,6 +66,7 @@ fn the_catalogue_is_complete_and_described() {
         "graph/degree-ratio",
         "graph/density",
         "graph/jaccard-similarity",
+        "graph/k-clique",
         "graph/pagerank",
         "graph/star-topology",
         "graph/triangle-counting",

@@ -16,6 +16,7 @@ mod fields;
 pub mod input;
 mod intersect;
 pub mod jaccard_similarity;
+pub mod k_clique;
 pub mod operand;
 pub mod oriented;
 pub mod pagerank;
