@@ -13,9 +13,9 @@
 //! listed depends on the graph alone. Self-loops and repeated edges change nothing, and edges of a directed graph count without
 //! direction.
 //!
-//! [`enumerate`] has the algorithm: Danisch, Balalau and Sozio, *Listing k-cliques in sparse real-world graphs* (2018). For m
-//! edges, of which a node has at most d in the [`OrientedGraph`](super::oriented::OrientedGraph), it takes
-//! O(m * d^(k - 2) / 64) time. There is CPU code only.
+//! The algorithm extends cliques along the arcs of the [`OrientedGraph`](super::oriented::OrientedGraph), as in Danisch, Balalau
+//! and Sozio, *Listing k-cliques in sparse real-world graphs* (2018). For m edges, of which a node has at most d there, it
+//! takes O(m * d^(k - 2) / 64) time. There is CPU code only.
 //!
 //! # Errors
 //! An invalid graph, or `k` or `limit` out of its range; the error names the field.
