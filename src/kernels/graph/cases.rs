@@ -28,7 +28,8 @@ pub(super) fn neighbours(nodes: usize, edges: &[[u32; 2]], directed: bool) -> [V
     [successors, predecessors]
 }
 
-/// Returns random edges among which there are triangles: [`random_edges`], a clique, and hubs whose neighbours know each other.
+/// Returns random edges among which there are triangles: [`random_edges`], a clique, and hubs whose neighbours know
+/// each other.
 pub(super) fn clustered_edges(nodes: usize, random: &mut Random) -> Vec<[u32; 2]> {
     let mut edges = random_edges(nodes, random);
     let clique = nodes.min(300) as u32 / 2;

@@ -10,13 +10,13 @@ use crate::service::{Buffer, KernelError, RunContext};
 /// Nodes whose rows one task fills.
 const NODES_PER_TASK: usize = 1 << 12;
 
-/// A graph whose edges lead from the end of lower degree to that of higher degree, or of higher number among equals. Edges
-/// of a directed graph count without direction.
+/// A graph whose edges lead from the end of lower degree to that of higher degree, or of higher number among equals.
+/// Edges of a directed graph count without direction.
 ///
 /// No node of a graph with `m` edges has more than the square root of `2 m` successors in it, whatever its degree is. A
-/// clique appears once, at its lowest node: all other nodes of the clique are successors of that. So triangles are found once
-/// each, as common successors of the two ends of an arc, in time O(m^1.5): Latapy, *Main-memory triangle computations for very
-/// large (sparse (power-law)) graphs* (2008).
+/// clique appears once, at its lowest node: all other nodes of the clique are successors of that. So triangles are
+/// found once each, as common successors of the two ends of an arc, in time O(m^1.5): Latapy, *Main-memory triangle
+/// computations for very large (sparse (power-law)) graphs* (2008).
 ///
 /// [`CsrGraph::oriented`] makes it and keeps it.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,11 +10,11 @@ const BITS_PER_SLOT: usize = 8;
 /// Nodes that go through the filter before they are looked up.
 const PIECE: usize = 256;
 
-/// A hash set of the nodes of a row of an oriented graph, with a count for each: open addressing with linear probing, at most a
-/// quarter full.
+/// A hash set of the nodes of a row of an oriented graph, with a count for each: open addressing with linear probing,
+/// at most a quarter full.
 ///
-/// Most nodes that are looked up are not in the set, and the processor cannot predict which are. So a filter, which has a bit
-/// for each hash, first picks those that may be, without a branch.
+/// Most nodes that are looked up are not in the set, and the processor cannot predict which are. So a filter, which has
+/// a bit for each hash, first picks those that may be, without a branch.
 #[derive(Debug, Default)]
 pub(super) struct RowCounter {
     nodes: Vec<u32>,

@@ -1,5 +1,5 @@
-// Intersections of rows of a graph: a hash set of one row's nodes in shared memory, in which the nodes of other rows are
-// looked up and counted.
+// Intersections of rows of a graph: a hash set of one row's nodes in shared memory, in which the nodes of other rows
+// are looked up and counted.
 //
 // Graph: CSR, row offsets u32[n + 1] and columns u32[arcs], each column below n, rows without repeats.
 //
@@ -11,9 +11,9 @@
 //   set.counts[slot]                    0 at first, and changed by atomicAdd
 //   set.for_each(group, function)       calls function(node, count) where the count is not 0
 //
-// Between inserting and looking up, and between counting and for_each, the group synchronizes. `count_row` looks the nodes
-// of a row up with some lanes. A set is at most a quarter full where there are slots, and half full otherwise: most lookups
-// are misses, which end at the first or second slot.
+// Between inserting and looking up, and between counting and for_each, the group synchronizes. `count_row` looks the
+// nodes of a row up with some lanes. A set is at most a quarter full where there are slots, and half full otherwise:
+// most lookups are misses, which end at the first or second slot.
 //
 // Source: Pandey et al., "TRUST: Triangle Counting Reloaded on GPUs", IEEE TPDS 32(11), 2021.
 
@@ -92,8 +92,8 @@ template <u32 SLOTS> struct NodeSet {
     }
 };
 
-// Looks up the nodes columns[begin..end], of which lane `lane` of `LANES` takes every LANES-th, and adds 1 to the count of
-// each that is in the set. Returns how many the lane has found.
+// Looks up the nodes columns[begin..end], of which lane `lane` of `LANES` takes every LANES-th, and adds 1 to the count
+// of each that is in the set. Returns how many the lane has found.
 template <u32 LANES, u32 SLOTS>
 static __device__ u32 count_row(const NodeSet<SLOTS>& set, const u32* columns, u32 begin, u32 end, u32 lane) {
     constexpr u32 AHEAD = 4; // loads in flight

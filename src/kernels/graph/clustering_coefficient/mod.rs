@@ -1,5 +1,5 @@
-//! `graph/clustering-coefficient`: the fraction of the pairs of each node's neighbours that have an edge between them, and
-//! the mean of these fractions.
+//! `graph/clustering-coefficient`: the fraction of the pairs of each node's neighbours that have an edge between them,
+//! and the mean of these fractions.
 //!
 //! | field | type | |
 //! |---|---|---|
@@ -8,8 +8,9 @@
 //! | out: `coefficients` | `f64`, `[num_nodes]` | one for each node, from 0 to 1 |
 //! | out: `average` | `f64` | their mean; 0 where no node counts |
 //!
-//! These are `clustering` and `average_clustering` of networkx 3.6, but for the mean of no nodes, for which networkx raises an
-//! error. A node with fewer than two neighbours has the coefficient 0. Self-loops and repeated edges change nothing.
+//! These are `clustering` and `average_clustering` of networkx 3.6, but for the mean of no nodes, for which networkx
+//! raises an error. A node with fewer than two neighbours has the coefficient 0. Self-loops and repeated edges change
+//! nothing.
 //!
 //! Watts and Strogatz, *Collective dynamics of 'small-world' networks* (1998). The work is that of
 //! [`graph/triangle-counting`](super::triangle_counting), O(m^1.5) for m edges.

@@ -1,8 +1,8 @@
 //! Enumerates cliques in the out-neighbourhood of each node of an oriented graph.
 //!
-//! The lowest node of a clique has all others as successors. So for each node the subgraph between its successors is made, as
-//! a matrix of bits, and cliques of one node less are searched in it: the candidates that extend a clique are the successors
-//! of all its nodes, which is the intersection of rows of the matrix.
+//! The lowest node of a clique has all others as successors. So for each node the subgraph between its successors is
+//! made, as a matrix of bits, and cliques of one node less are searched in it: the candidates that extend a clique are
+//! the successors of all its nodes, which is the intersection of rows of the matrix.
 
 use rayon::prelude::*;
 
@@ -16,8 +16,8 @@ const NODES_PER_TASK: usize = 16;
 /// The bits of a word.
 const BITS: usize = u64::BITS as usize;
 
-/// Returns the scratch memory: that of each thread. A node has at most the square root of `arcs` successors, if an undirected
-/// edge is two arcs, and that of twice as many otherwise.
+/// Returns the scratch memory: that of each thread. A node has at most the square root of `arcs` successors, if an
+/// undirected edge is two arcs, and that of twice as many otherwise.
 pub(super) fn scratch(arcs: u64) -> u64 {
     (rayon::current_num_threads() as u64).saturating_mul(arcs / 4 + 4096)
 }
@@ -43,7 +43,8 @@ pub(super) fn count(arcs: &Adjacency, k: usize, context: &RunContext<'_>) -> Res
     counts.try_reduce(|| 0, |a, b| Ok(a + b))
 }
 
-/// Returns the nodes of the first `limit` cliques of `k` nodes, in the order of their lowest nodes in the oriented graph.
+/// Returns the nodes of the first `limit` cliques of `k` nodes, in the order of their lowest nodes in the oriented
+/// graph.
 ///
 /// # Errors
 /// Those of [`RunContext::check`].
@@ -185,7 +186,8 @@ impl Neighbourhood {
         Ok(())
     }
 
-    /// Makes the candidates of the next depth: those that are successors of a candidate. Returns whether they are enough.
+    /// Makes the candidates of the next depth: those that are successors of a candidate. Returns whether they are
+    /// enough.
     fn intersect(&mut self, size: usize, node: usize) -> bool {
         let (below, here) = self.candidates.split_at_mut(size);
         let row = &self.rows[node * self.words..][..self.words];

@@ -9,13 +9,13 @@
 //! | out: `cliques` | `u32`, `[c * k]` | the nodes of `c` cliques, c being the lower of `count` and `limit` |
 //!
 //! A clique is a set of nodes between any two of which there is an edge, whether or not it is part of a larger one. The
-//! counts are those of `enumerate_all_cliques` of networkx 3.6. The nodes of a listed clique ascend, and which cliques are
-//! listed depends on the graph alone. Self-loops and repeated edges change nothing, and edges of a directed graph count without
-//! direction.
+//! counts are those of `enumerate_all_cliques` of networkx 3.6. The nodes of a listed clique ascend, and which cliques
+//! are listed depends on the graph alone. Self-loops and repeated edges change nothing, and edges of a directed graph
+//! count without direction.
 //!
-//! The algorithm extends cliques along the arcs of the [`OrientedGraph`](super::oriented::OrientedGraph), as in Danisch, Balalau
-//! and Sozio, *Listing k-cliques in sparse real-world graphs* (2018). For m edges, of which a node has at most d there, it
-//! takes O(m * d^(k - 2) / 64) time. There is CPU code only.
+//! The algorithm extends cliques along the arcs of the [`OrientedGraph`](super::oriented::OrientedGraph), as in
+//! Danisch, Balalau and Sozio, *Listing k-cliques in sparse real-world graphs* (2018). For m edges, of which a node has
+//! at most d there, it takes O(m * d^(k - 2) / 64) time. There is CPU code only.
 //!
 //! # Errors
 //! An invalid graph, or `k` or `limit` out of its range; the error names the field.

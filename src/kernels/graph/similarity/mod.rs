@@ -7,18 +7,18 @@
 //! | `pairs` | `u32`, `[k, 2]` | pairs of different nodes |
 //! | `nodes` | `u32`, `[k]` | nodes whose most similar nodes are searched; instead of `pairs` |
 //! | `top_k` | `u32`, default 10, from 1 to 1024 | how many similar nodes of each of `nodes` |
-//! | out: `scores` | `f64`, `[k]`, or `[k * t]` with `nodes` | t is `top_k`, or the number of other nodes where there are fewer |
-//! | out: `similar_nodes` | `u32`, `[k * t]` | the t nodes that are most similar to each of `nodes`; empty with `pairs` |
+//! | out: `scores` | `f64`, `[k]`, or `[k * t]` with `nodes` | t is `top_k`, or all other nodes if fewer |
+//! | out: `similar_nodes` | `u32`, `[k * t]` | the t nodes most similar to each of `nodes`; empty with `pairs` |
 //!
-//! Similar nodes come in the order of their scores, those of equal scores in the order of their numbers. All other nodes of
-//! the graph are candidates: neighbours of the node, and nodes with the score 0.
+//! Similar nodes come in the order of their scores, those of equal scores in the order of their numbers. All other
+//! nodes of the graph are candidates: neighbours of the node, and nodes with the score 0.
 //!
-//! A pair with rows of lengths a and b takes O(min(a + b, a log b)) time, a node of `nodes` that of visiting the neighbours of
-//! its neighbours. There is CPU code only.
+//! A pair with rows of lengths a and b takes O(min(a + b, a log b)) time, a node of `nodes` that of visiting the
+//! neighbours of its neighbours. There is CPU code only.
 //!
 //! # Errors
-//! An invalid graph, or a directed one; neither `pairs` nor `nodes`, or both; a node that is not in the graph, a pair of the
-//! same node twice, or `top_k` out of its range. The error names the field.
+//! An invalid graph, or a directed one; neither `pairs` nor `nodes`, or both; a node that is not in the graph, a pair
+//! of the same node twice, or `top_k` out of its range. The error names the field.
 
 pub(super) mod cases;
 mod pairs;
@@ -44,8 +44,8 @@ pub struct SimilarityOutput {
     pub similar_nodes: Buffer<u32>,
 }
 
-/// A score of two nodes. A common neighbour adds its weight to a sum, and the score follows from the sum and the degrees of the
-/// two.
+/// A score of two nodes. A common neighbour adds its weight to a sum, and the score follows from the sum and the
+/// degrees of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Measure {
     /// The number of common neighbours.

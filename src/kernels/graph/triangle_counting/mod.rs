@@ -5,16 +5,17 @@
 //! | the graph | | as in [`GraphInput`](super::input::GraphInput) |
 //! | out: `total_triangles` | integer | triangles of the graph |
 //! | out: `per_node_triangles` | `u64`, `[num_nodes]` | triangles that each node is a corner of |
-//! | out: `clustering_coefficients` | `f64`, `[num_nodes]` | fraction of the pairs of a node's neighbours that have an edge |
-//! | out: `global_clustering_coefficient` | `f64` | fraction of the pairs of neighbours of all nodes that have an edge |
+//! | out: `clustering_coefficients` | `f64`, `[num_nodes]` | fraction of a node's pairs of neighbours with an edge |
+//! | out: `global_clustering_coefficient` | `f64` | the same fraction over the pairs of all nodes |
 //!
-//! These are `triangles`, `clustering` and `transitivity` of networkx 3.6 for undirected graphs. A node with fewer than two
-//! neighbours has the coefficient 0, and so has a graph without such nodes. Self-loops and repeated edges change nothing, and
-//! edges of a directed graph count without direction.
+//! These are `triangles`, `clustering` and `transitivity` of networkx 3.6 for undirected graphs. A node with fewer than
+//! two neighbours has the coefficient 0, and so has a graph without such nodes. Self-loops and repeated edges change
+//! nothing, and edges of a directed graph count without direction.
 //!
-//! Watts and Strogatz, *Collective dynamics of 'small-world' networks* (1998) defines the local coefficient; Newman, Watts
-//! and Strogatz, *Random graph models of social networks* (2002) the global one. The time is O(m^1.5) for m edges, and far
-//! less on most graphs: [`OrientedGraph`](super::oriented::OrientedGraph) says why. A stored graph keeps its oriented form.
+//! Watts and Strogatz, *Collective dynamics of 'small-world' networks* (1998) defines the local coefficient; Newman,
+//! Watts and Strogatz, *Random graph models of social networks* (2002) the global one. The time is O(m^1.5) for m
+//! edges, and far less on most graphs: [`OrientedGraph`](super::oriented::OrientedGraph) says why. A stored graph keeps
+//! its oriented form.
 //!
 //! Requests on the same graph [share a run](crate::backends::batched).
 //!

@@ -1,8 +1,9 @@
 //! Counts the triangles at each node, on the CPU and on CUDA, for the kernels that are about triangles.
 //!
-//! The algorithm goes through the arcs of an [`OrientedGraph`]: the successors of a node are put into a hash set, and the
-//! successors of each of them are looked up in it. A hit is a triangle, which is counted for its three nodes. Node-parallel
-//! with hash sets as in Pandey et al., *TRUST: Triangle counting reloaded on GPUs* (2021); O(m^1.5) time for `m` edges.
+//! The algorithm goes through the arcs of an [`OrientedGraph`]: the successors of a node are put into a hash set, and
+//! the successors of each of them are looked up in it. A hit is a triangle, which is counted for its three nodes.
+//! Node-parallel with hash sets as in Pandey et al., *TRUST: Triangle counting reloaded on GPUs* (2021); O(m^1.5) time
+//! for `m` edges.
 
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;
@@ -74,8 +75,8 @@ fn count_at(
     Ok(())
 }
 
-/// The clustering coefficient of a node: the fraction of pairs of its neighbours that have an edge between them, 0 if it has
-/// fewer than two neighbours.
+/// The clustering coefficient of a node: the fraction of pairs of its neighbours that have an edge between them, 0 if
+/// it has fewer than two neighbours.
 fn coefficient(triangles: u64, degree: u32) -> f64 {
     if degree < 2 {
         return 0.0;
@@ -106,7 +107,8 @@ pub(super) fn cost(graph: &GraphInput<'_>) -> Cost {
     Cost { bytes, operations, device_memory: device_memory(graph) }
 }
 
-/// Returns the host memory of counting, without the outputs: the graph, and its oriented form with what it takes to make it.
+/// Returns the host memory of counting, without the outputs: the graph, and its oriented form with what it takes to
+/// make it.
 pub(super) fn scratch(graph: &GraphInput<'_>) -> u64 {
     let (nodes, arcs) = graph.claimed_size();
     let oriented = OrientedGraph::bytes(nodes, arcs, graph.direction());

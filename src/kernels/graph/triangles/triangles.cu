@@ -2,8 +2,8 @@
 // once, as a common successor of the two ends of an arc.
 //
 // For each node with two or more successors, these are put into a hash set in shared memory (intersect.cuh), and the
-// successors of each of them are looked up in it. A hit (node, middle, top) is counted in the set for `middle` and `top`,
-// and in a register for `node`, so that global memory takes one atomic addition an arc and not one a triangle.
+// successors of each of them are looked up in it. A hit (node, middle, top) is counted in the set for `middle` and
+// `top`, and in a register for `node`, so that global memory takes one atomic addition an arc and not one a triangle.
 //
 // A node of up to WARP_ROW successors is the work of a warp, a larger one of a block. A row of more than
 // BLOCK_SLOTS / 2 successors goes through the set in pieces, each of which is looked up by itself.
